@@ -1,0 +1,165 @@
+"""The values of the API, and `Control`: what the control process offers to its surface.
+
+Names of services are unique within a project; `PROJECT/SERVICE` is the key used everywhere a
+service is named across projects. Times are Unix seconds, latencies seconds.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from meshd.spec.model import Project
+
+
+class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=False):
+    """Base of everything that the API answers with."""
+
+
+class ReplicaStatus(Value, frozen=True):
+    """One replica: its phase (see `meshd.reconcile.phase`), why, and its own numbers."""
+
+    name: str
+    service: str
+    revision: str
+    phase: str
+    node: str = ""
+    address: str = ""
+    managed: bool = True
+    reason: str = ""
+    since: float = 0.0
+    restarts: int = 0
+    in_flight: int = 0
+    ejected: bool = False
+    cpu: float | None = None
+    memory: int | None = None
+
+
+class ServiceStatus(Value, frozen=True):
+    """One service over the last few seconds of traffic, with its replicas.
+
+    `wanted` is what the autoscaler or the spec asks for; `last` says what happened last and
+    why, in one line.
+    """
+
+    project: str
+    name: str
+    wanted: int
+    running: int
+    ready: int
+    minimum: int
+    maximum: int
+    revision: str
+    state: str = "ok"
+    routes: tuple[str, ...] = ()
+    rps: float = 0.0
+    in_flight: float = 0.0
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    requests_total: int = 0
+    errors_total: int = 0
+    errors_per_second: float = 0.0
+    retries_total: int = 0
+    parked: int = 0
+    override: int | None = None
+    last: str = ""
+    replicas: tuple[ReplicaStatus, ...] = ()
+
+
+class Status(Value, frozen=True):
+    """Everything `meshd ps` and `meshd top` show."""
+
+    version: str
+    runtime: str
+    runtime_state: str
+    generation: tuple[int, int]
+    workers: tuple[int, ...]
+    proxy: tuple[str, ...]
+    services: tuple[ServiceStatus, ...] = ()
+
+
+class Event(Value, frozen=True):
+    """One thing that happened or was decided, with its cause.
+
+    `kind` is a stable word (`replica.started`, `replica.ready`, `replica.died`,
+    `replica.unhealthy`, `replica.stopped`, `endpoint.ejected`, `scale.up`, `scale.down`,
+    `rollout.started`, `rollout.done`, `rollout.failed`, `deploy`, `worker.replaced`,
+    `runtime.lost`, `runtime.back`, …); `text` is for people; `numbers` are what it was
+    decided from.
+    """
+
+    id: int
+    at: float
+    kind: str
+    project: str = ""
+    service: str = ""
+    replica: str = ""
+    text: str = ""
+    numbers: dict[str, float] = msgspec.field(default_factory=dict)
+
+
+class DeployResult(Value, frozen=True):
+    """Where a deployment stands. `done` with `ok` False means it failed, and `detail` says
+    where: the replica, its last log lines and probe answers."""
+
+    project: str
+    done: bool
+    ok: bool
+    detail: str = ""
+    plan: str = ""
+
+
+class Refused(Exception):
+    """The request cannot be carried out and changed nothing; the text says why and what to
+    do. The API answers 409 with it."""
+
+
+class NoSuchThing(Exception):
+    """No project, service or replica of that name. The API answers 404 with it."""
+
+
+class Control(Protocol):
+    """What the control process offers; every name may raise NoSuchThing."""
+
+    def status(self) -> Status:
+        """What is, now."""
+
+    async def deploy(self, project: Project, who: str) -> None:
+        """Make `project` the desired state (idempotent); returns once it is stored and the
+        loop is woken. Raises Refused when the runtime cannot do what the spec needs."""
+
+    def progress(self, project: str) -> DeployResult:
+        """Where the last deployment of `project` stands."""
+
+    async def plan(self, project: Project) -> str:
+        """The operations that deploying `project` would take, as text, one a line; empty
+        when there is nothing to do."""
+
+    async def down(self, project: str) -> None:
+        """Drain and stop every replica of `project`, then forget it; returns when done."""
+
+    async def scale(self, project: str, service: str, replicas: int | None, seconds: float) -> None:
+        """Override the number of replicas by hand, for `seconds` (0: until taken back);
+        None takes the override back."""
+
+    async def drain(self, replica: str) -> None:
+        """Take one replica out of rotation, let it finish, replace it."""
+
+    async def logs(self, project: str, service: str, tail: int) -> Sequence[tuple[str, str]]:
+        """(replica, line) of every replica of a service, oldest first a replica."""
+
+    def follow(self, project: str, service: str) -> AsyncIterator[tuple[str, str]]:
+        """(replica, line) from now on, new replicas included."""
+
+    def events(self, since: int, limit: int) -> Sequence[Event]:
+        """Stored events with id > since, oldest first."""
+
+    def subscribe(self) -> AsyncIterator[Event]:
+        """Events from now on."""
+
+    def metrics(self) -> bytes:
+        """Prometheus text exposition of everything."""
+
+    async def shutdown(self, stop_replicas: bool) -> None:
+        """End the whole daemon in order; with `stop_replicas` every project goes down first."""

@@ -1,0 +1,45 @@
+"""The bucket layout of latency histograms: log-linear, as in HdrHistogram.
+
+Times are counted in units of 100 µs. Values below 32 units have a bucket each; above, every
+power of two is cut into 32 buckets, so a bucket is at most 1/32 (about 3 %) wide.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+UNIT: Final = 1e-4
+LINEAR_BITS: Final = 5
+_LINEAR: Final = 1 << LINEAR_BITS
+LAST: Final = 27 * _LINEAR - 1
+
+
+def index(seconds: float) -> int:
+    """The bucket that holds `seconds`."""
+    units = int(seconds * 10_000.0)
+    if units < _LINEAR:
+        return units if units > 0 else 0
+    shift = units.bit_length() - LINEAR_BITS - 1
+    found = (shift << LINEAR_BITS) + (units >> shift)
+    return found if found < LAST else LAST
+
+
+def upper_bound(bucket: int) -> float:
+    """The exclusive upper edge of a bucket in seconds."""
+    if bucket < _LINEAR:
+        return (bucket + 1) * UNIT
+    shift = (bucket >> LINEAR_BITS) - 1
+    return float(((bucket - (shift << LINEAR_BITS)) + 1) << shift) * UNIT
+
+
+def quantile(counts: Mapping[int, int], q: float) -> float | None:
+    """The upper bound in seconds of the q-quantile (0..1); None when nothing was counted."""
+    total = sum(counts.values())
+    if not total:
+        return None
+    rank = q * total
+    seen = 0
+    for bucket in sorted(counts):
+        seen += counts[bucket]
+        if seen >= rank:
+            return upper_bound(bucket)
+    return upper_bound(max(counts))
