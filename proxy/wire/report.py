@@ -131,6 +131,13 @@ class Hello(Frozen, frozen=True, tag=True):
     generation: Generation = Generation()
 
 
+class Listening(Frozen, frozen=True, tag=True):
+    """From the supervisor, after `Hello` and whenever it changes: the addresses asked for and
+    what they are bound to (they differ where port 0 was asked for)."""
+
+    bound: dict[str, str]
+
+
 class ListenFailed(Frozen, frozen=True, tag=True):
     """The supervisor could not open a listener's address, and why; it tries again at the
     next snapshot."""
@@ -139,4 +146,6 @@ class ListenFailed(Frozen, frozen=True, tag=True):
     error: str
 
 
-Message = Ack | Resync | Wake | Ejected | Report | Workers | Publish | Hello | ListenFailed
+Message = (
+    Ack | Resync | Wake | Ejected | Report | Workers | Publish | Hello | Listening | ListenFailed
+)

@@ -1,0 +1,64 @@
+"""What every test may use. An engine test runs when a Docker Engine answers; with
+MESHD_REQUIRE_ENGINE=1 a missing engine is a failure, not a skip."""
+
+import os
+import socket
+import subprocess
+
+import pytest
+
+ENGINE_IMAGE = os.environ.get("MESHD_BASE_IMAGE", "meshd-base:bookworm")
+
+
+def engine_problem() -> str | None:
+    """Why engine tests cannot run here; None when they can."""
+    try:
+        done = subprocess.run(
+            ["docker", "image", "inspect", "--format", "{{.Id}}", ENGINE_IMAGE],
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"no Docker client answers ({error})"
+    return None if done.returncode == 0 else (done.stderr.strip() or "no base image")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = [item for item in items if item.get_closest_marker("engine")]
+    if not wanted:
+        return
+    problem = engine_problem()
+    if problem is None:
+        return
+    if os.environ.get("MESHD_REQUIRE_ENGINE") == "1":
+        raise pytest.UsageError(f"MESHD_REQUIRE_ENGINE=1, but {problem}")
+    config.stash[LEFT_OUT] = f"{len(wanted)} engine tests left out: {problem}; try `make engine`"
+    chosen = set(map(id, wanted))
+    items[:] = [item for item in items if id(item) not in chosen]
+    config.hook.pytest_deselected(items=wanted)
+
+
+LEFT_OUT = pytest.StashKey[str]()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    note = config.stash.get(LEFT_OUT, None)
+    if note:
+        terminalreporter.write_line(note, yellow=True)
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port on loopback that nothing listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def engine_image() -> str:
+    """An image with python3 that is on the engine without any registry."""
+    return ENGINE_IMAGE
