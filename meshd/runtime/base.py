@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from meshd.spec.model import Service
+from meshd.spec.model import Network, Service
 
 
 class RuntimeFailure(Exception):
@@ -29,6 +29,10 @@ class StartFailed(RuntimeFailure):
 
 class ReplicaNotFound(RuntimeFailure):
     """No replica of that name runs here (any more)."""
+
+
+class ReplicaRunning(RuntimeFailure):
+    """The replica has not ended, and what was asked for needs that; stop it first."""
 
 
 class Unsupported(RuntimeFailure):
@@ -85,7 +89,8 @@ class ReplicaSpec:
     `name` is chosen by the caller and unique on the runtime; it is the replica's and the
     endpoint's id everywhere. `environment` is what the mesh adds to the service's own
     (`PORT`, `MESH_URL_*`). `clone_of` names the adopted replica whose container is copied
-    instead of being built from `service`.
+    instead of being built from `service`; a copy keeps its environment as it is. `directory`
+    is where the project's file lies: local processes run there, and relative to it.
     """
 
     name: str
@@ -96,6 +101,7 @@ class ReplicaSpec:
     hosts: Mapping[str, str] = field(default_factory=dict)
     node: str | None = None
     clone_of: str | None = None
+    directory: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +198,11 @@ class Runtime(Protocol):
         """Events from now on, without end. The first is RESYNC, once the subscription stands,
         and another follows each time the stream was cut and stands again."""
 
-    async def prepare(self, project: str, service: Service) -> None:
+    async def prepare(
+        self, project: str, service: Service, networks: Sequence[Network] = ()
+    ) -> None:
         """Make ready what replicas of `service` need: image, networks, volumes. Idempotent.
+        `networks` are the project's declared ones; they say which are internal.
         Raises ImageMissing, StartFailed."""
 
     async def mesh_addresses(self, project: str, services: Sequence[str]) -> Sequence[MeshAddress]:
@@ -207,7 +216,8 @@ class Runtime(Protocol):
         Raises ReplicaNotFound."""
 
     async def remove(self, name: str) -> None:
-        """Forget an ended replica and what was made for it alone. Raises ReplicaNotFound."""
+        """Forget an ended replica and what was made for it alone. Raises ReplicaNotFound,
+        ReplicaRunning."""
 
     async def pause(self, name: str) -> None:
         """Freeze a running replica. Raises ReplicaNotFound, Unsupported."""
