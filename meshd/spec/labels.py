@@ -1,0 +1,58 @@
+"""Labels: what the mesh writes on the replicas it starts, and reads from those it adopts.
+
+Written labels are the runtime's record of what is ours: a restarted control process finds
+everything again by them.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+PREFIX: Final = "mesh."
+MANAGED: Final = "mesh.managed"
+"""`1` on whatever meshd started, clones of adopted containers included."""
+PROJECT: Final = "mesh.project"
+SERVICE: Final = "mesh.service"
+REVISION: Final = "mesh.revision"
+REPLICA: Final = "mesh.replica"
+"""The replica's name, which is also its endpoint's id and the container's name."""
+PORT: Final = "mesh.port"
+"""What the replica listens on, in its own network."""
+CLONE_OF: Final = "mesh.clone-of"
+"""On a clone: the name of the adopted container that it was copied from."""
+
+COMPOSE_PROJECT: Final = "com.docker.compose.project"
+COMPOSE_SERVICE: Final = "com.docker.compose.service"
+COMPOSE_CONFIG: Final = "com.docker.compose.config-hash"
+DEFAULT_PROJECT: Final = "default"
+
+
+def managed(project: str, service: str, revision: str, replica: str, port: int) -> dict[str, str]:
+    """The labels of a replica that meshd starts."""
+    return {
+        MANAGED: "1",
+        PROJECT: project,
+        SERVICE: service,
+        REVISION: revision,
+        REPLICA: replica,
+        PORT: str(port),
+    }
+
+
+def is_managed(labels: Mapping[str, str]) -> bool:
+    """Whether meshd started what carries these labels."""
+    return labels.get(MANAGED) == "1"
+
+
+def is_meshed(labels: Mapping[str, str]) -> bool:
+    """Whether these labels make their container part of the mesh."""
+    return any(name.startswith(PREFIX) for name in labels)
+
+
+def project_of(labels: Mapping[str, str]) -> str:
+    """The project a container belongs to: `mesh.project`, else Compose's, else `default`."""
+    return labels.get(PROJECT) or labels.get(COMPOSE_PROJECT) or DEFAULT_PROJECT
+
+
+def service_of(labels: Mapping[str, str]) -> str:
+    """The service a container belongs to: `mesh.service`, else Compose's; empty when none."""
+    return labels.get(SERVICE) or labels.get(COMPOSE_SERVICE) or ""
