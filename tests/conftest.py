@@ -16,6 +16,7 @@ def engine_problem() -> str | None:
         done = subprocess.run(
             ["docker", "image", "inspect", "--format", "{{.Id}}", ENGINE_IMAGE],
             capture_output=True,
+            check=False,
             text=True,
             timeout=20,
         )

@@ -1,0 +1,57 @@
+# Two targets matter: `make demo` and `make test`. Each sets up what it needs by itself.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; exit; }; done; echo python-3.11-or-newer-not-found)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: help demo test check unit engine demo-image bench soak lock clean
+
+help:
+	@echo "make demo    bring up the food-delivery application, run a lunch rush, report"
+	@echo "make test    run all the tests"
+	@echo "make check   ruff, mypy --strict, import-linter"
+	@echo "make engine  install a Docker Engine and a base image (Debian, Ubuntu; as root)"
+	@echo "make bench   compare the proxy with nginx, HAProxy and others"
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys' 2>/dev/null || { echo "meshd needs Python 3.11 or newer, and found none; set PYTHON=/path/to/python3" >&2; exit 2; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { echo "could not make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 2; }
+	@echo "installing pinned dependencies into $(VENV) …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/python -m demo_services.scenario $(ARGS)
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest -W error $(ARGS)
+
+unit: $(STAMP)
+	@$(BIN)/python -m pytest -W error tests/unit $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+engine:
+	@deploy/engine/install
+
+demo-image: $(STAMP)
+	@$(BIN)/python -m demo_services.image $(ARGS)
+
+bench: $(STAMP)
+	@$(BIN)/python -m bench.proxy $(ARGS)
+
+lock: $(STAMP)
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --extra demo --group dev -o requirements-dev.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links -c requirements-dev.lock demo_services/requirements.in -o demo_services/requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,127 @@
+"""The lunch rush as locust sees it: `locust -f demo_services/locustfile.py -H http://HOST:PORT`.
+
+Guests search, look at menus, order and follow their courier. The shape is a quiet spell, a
+rush and a quiet spell again; LUNCH_SECONDS (90), LUNCH_QUIET (8 users) and LUNCH_RUSH (70
+users) change it.
+"""
+
+import json
+import os
+import random
+
+import gevent
+from locust import FastHttpUser, LoadTestShape, between, events, task
+from locust.env import Environment
+
+SECONDS = float(os.environ.get("LUNCH_SECONDS", "90"))
+QUIET = int(os.environ.get("LUNCH_QUIET", "8"))
+RUSH = int(os.environ.get("LUNCH_RUSH", "70"))
+WORDS = ("thai", "pizza", "sushi", "golden garden", "vegan", "ramen house", "greek", "lucky")
+
+
+class Guest(FastHttpUser):
+    """One hungry person. A name groups requests in locust's statistics."""
+
+    wait_time = between(0.2, 0.8)
+    connection_timeout = 10.0
+    network_timeout = 30.0
+
+    def on_start(self) -> None:
+        """Log in once."""
+        self.token = ""
+        name = f"guest-{random.randrange(10**6)}"
+        with self.client.post(
+            "/auth/login", json={"user": name}, name="POST /auth/login", catch_response=True
+        ) as answer:
+            if answer.status_code == 200:
+                self.token = answer.json()["token"]
+            else:
+                answer.failure(f"status {answer.status_code}")
+
+    @task(6)
+    def search(self) -> None:
+        """Look for something to eat."""
+        words = random.choice(WORDS).replace(" ", "+")
+        self.client.get(f"/restaurants?q={words}", name="GET /restaurants")
+
+    @task(3)
+    def menu(self) -> None:
+        """Read a menu."""
+        number = random.randint(1, 3000)
+        self.client.get(f"/restaurants/{number}/menu", name="GET /restaurants/ID/menu")
+
+    @task(2)
+    def order(self) -> None:
+        """Order, and look at the order again."""
+        with self.client.post(
+            "/orders",
+            json={"restaurant": random.randint(1, 3000), "dishes": [1, random.randint(2, 6)]},
+            headers={"Authorization": f"Bearer {self.token}"},
+            name="POST /orders",
+            catch_response=True,
+        ) as answer:
+            if answer.status_code != 201:
+                answer.failure(f"status {answer.status_code}: {answer.text[:200]}")
+                return
+            key = answer.json()["id"]
+        self.client.get(f"/orders/{key}", name="GET /orders/ID")
+
+    @task(1)
+    def follow(self) -> None:
+        """Follow a courier for a few seconds; the stream must end as it says it does."""
+        with self.client.get(
+            f"/tracking/{random.randrange(10**6)}?seconds=3",
+            name="GET /tracking/ID (stream)",
+            stream=True,
+            catch_response=True,
+        ) as answer:
+            text = b"".join(answer.iter_content(1024)) if answer.status_code == 200 else b""
+            if b"event: end" not in text:
+                answer.failure(f"status {answer.status_code}, stream cut after {len(text)} bytes")
+
+
+class LunchRush(LoadTestShape):
+    """Quiet for the first 22 % of the time, rush until 67 %, quiet again."""
+
+    def tick(self) -> tuple[int, float] | None:
+        """Users wanted now and how many to start a second; None ends the test."""
+        part = self.get_run_time() / SECONDS
+        if part >= 1:
+            return None
+        return (RUSH, RUSH / 4) if 0.22 <= part < 0.67 else (QUIET, RUSH / 4)
+
+
+@events.init.add_listener
+def follow_totals(environment: Environment, **_: object) -> None:
+    """Keep the totals in the file that LUNCH_REPORT names, rewritten each second, so that
+    whoever started the rush can show it while it runs."""
+    path = os.environ.get("LUNCH_REPORT")
+    if not path:
+        return
+
+    def write() -> None:
+        total = environment.stats.total
+        figures = {
+            "served": total.num_requests - total.num_failures,
+            "failed": total.num_failures,
+            "users": environment.runner.user_count if environment.runner else 0,
+            "rps": total.current_rps,
+            "p50_ms": total.get_response_time_percentile(0.5),
+            "p95_ms": total.get_response_time_percentile(0.95),
+            "p99_ms": total.get_response_time_percentile(0.99),
+            "errors": [
+                {"request": f"{e.method} {e.name}", "error": str(e.error), "count": e.occurrences}
+                for e in environment.stats.errors.values()
+            ],
+        }
+        with open(f"{path}.part", "w") as file:
+            json.dump(figures, file)
+        os.replace(f"{path}.part", path)
+
+    def loop() -> None:
+        while True:
+            write()
+            gevent.sleep(1)
+
+    gevent.spawn(loop)
+    environment.events.quitting.add_listener(lambda **_: write())

@@ -1,0 +1,175 @@
+"""The demo's services one by one, over a real socket."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+
+import aiohttp
+import jwt
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from demo_services import auth, catalogue, ledger, orders, payments, restaurants, tracking
+from demo_services.replica import Replica, Work
+
+
+def replica(mean: float = 0.001, concurrency: int = 4, queue: int = 200) -> Replica:
+    return Replica("test", Work(mean=mean, cv=0.1, concurrency=concurrency, queue=queue))
+
+
+@pytest.fixture(autouse=True)
+def own_data(tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+
+
+async def client(app: web.Application) -> AsyncIterator[TestClient[web.Request, web.Application]]:
+    async with TestClient(TestServer(app)) as opened:
+        yield opened
+
+
+async def test_login_gives_a_token_that_verify_accepts() -> None:
+    async for http in client(auth.build(replica())):
+        token = (await (await http.post("/auth/login", json={"user": "eve"})).json())["token"]
+        answer = await http.get("/auth/verify", headers={"Authorization": f"Bearer {token}"})
+        assert (answer.status, (await answer.json())["user"]) == (200, "eve")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Bearer nonsense",
+        "Basic abc",
+        "Bearer " + jwt.encode({"sub": "x", "exp": 1}, auth.SECRET, algorithm="HS256"),
+        "Bearer " + jwt.encode({"sub": "x", "exp": 2**33}, "k" * 32, algorithm="HS256"),
+        "Bearer " + jwt.encode({"sub": "x"}, auth.SECRET, algorithm="HS256"),
+    ],
+    ids=["none", "garbage", "basic", "expired", "other key", "no expiry"],
+)
+async def test_verify_refuses(header: str) -> None:
+    async for http in client(auth.build(replica())):
+        answer = await http.get("/auth/verify", headers={"Authorization": header})
+        assert answer.status == 401
+
+
+async def test_search_ranks_and_a_menu_is_found_by_id() -> None:
+    async for http in client(restaurants.build(replica())):
+        found = await (await http.get("/restaurants?q=thai")).json()
+        ratings = [r["rating"] for r in found]
+        assert len(found) == 20
+        assert ratings == sorted(ratings, reverse=True)
+        assert all("thai" in r["cuisine"] or "Thai" in r["name"] for r in found)
+        menu = await (await http.get(f"/restaurants/{found[0]['id']}/menu")).json()
+        assert {d["id"] for d in menu["menu"]} == {1, 2, 3, 4, 5, 6}
+        for missing in ("0", "999999", "x"):
+            assert (await http.get(f"/restaurants/{missing}/menu")).status == 404
+
+
+def test_the_catalogue_is_the_same_everywhere() -> None:
+    assert len(catalogue.restaurants()) == 3000
+    assert catalogue.restaurants()[0] == catalogue.restaurants.__wrapped__()[0]
+
+
+async def test_a_payment_is_taken_once() -> None:
+    async for http in client(payments.build(replica())):
+        first = await http.post("/payments", json={"id": "a", "amount": 500})
+        again = await http.post("/payments", json={"id": "a", "amount": 500})
+        assert (first.status, again.status) == (201, 200)
+        assert (await again.json())["repeated"] is True
+        assert (await http.post("/payments", json={"id": "b", "amount": -1})).status == 400
+
+
+async def test_an_order_goes_through_all_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with (
+        TestServer(auth.build(replica())) as a,
+        TestServer(restaurants.build(replica())) as r,
+        TestServer(payments.build(replica())) as p,
+        TestClient(TestServer(orders.build(replica()))) as http,
+    ):
+        for name, server in (("AUTH", a), ("RESTAURANTS", r), ("PAYMENTS", p)):
+            monkeypatch.setenv(f"MESH_URL_{name}", str(server.make_url("/")))
+        headers = {"Authorization": f"Bearer {auth.issue('eve', time.time())}"}
+        order = {"restaurant": 7, "dishes": [1, 2]}
+        placed = await http.post("/orders", json=order, headers=headers)
+        assert placed.status == 201
+        body = await placed.json()
+        menu = catalogue.find(7)
+        assert menu is not None
+        assert body["amount"] == menu.menu[0].price + menu.menu[1].price
+        shown = await (await http.get(f"/orders/{body['id']}")).json()
+        assert shown == body
+        refused = await http.post("/orders", json=order)
+        assert refused.status == 401
+        odd = await http.post("/orders", json={"restaurant": 7, "dishes": [99]}, headers=headers)
+        assert odd.status == 422
+
+
+async def test_an_order_names_the_service_that_failed(
+    monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    monkeypatch.setenv("MESH_URL_AUTH", f"http://127.0.0.1:{free_port}")
+    async for http in client(orders.build(replica())):
+        answer = await http.post("/orders", json={"restaurant": 1, "dishes": [1]})
+        assert answer.status == 502
+        assert "auth did not answer" in await answer.text()
+
+
+async def test_tracking_streams_events_and_says_when_it_ends() -> None:
+    async for http in client(tracking.build(replica())):
+        started = time.monotonic()
+        answer = await http.get("/tracking/abc?seconds=0.6")
+        first = await answer.content.readuntil(b"\n\n")
+        assert time.monotonic() - started < 0.5
+        assert first.startswith(b"event: position\ndata: ")
+        assert (await answer.content.read()).endswith(b"event: end\ndata: {}\n\n")
+
+
+async def test_concurrency_is_bounded_so_that_latency_grows_with_load() -> None:
+    workshop = replica(mean=0.05, concurrency=2)
+    started = time.monotonic()
+
+    async def one() -> None:
+        async with workshop.busy():
+            pass
+
+    await asyncio.gather(*(one() for _ in range(8)))
+    assert time.monotonic() - started > 0.05 * 8 / 2 * 0.6
+
+
+async def test_a_full_queue_answers_503() -> None:
+    workshop = replica(mean=5, concurrency=1, queue=1)
+    tasks = [asyncio.create_task(workshop.busy().__aenter__()) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(web.HTTPServiceUnavailable):
+        async with workshop.busy():
+            pass
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_the_fault_switch() -> None:
+    switched = replica()
+    app = restaurants.build(switched)
+    app.router.add_get("/healthz", switched.health)
+    app.router.add_post("/_fault", switched.fault)
+    async for http in client(app):
+        await http.post("/_fault", json={"mode": "failing", "value": 1})
+        assert (await http.get("/restaurants")).status == 500
+        await http.post("/_fault", json={"mode": "none"})
+        assert (await http.get("/restaurants")).status == 200
+        await http.post("/_fault", json={"mode": "unhealthy"})
+        assert (await http.get("/healthz")).status == 503
+        await http.post("/_fault", json={"mode": "hanging"})
+        with pytest.raises(asyncio.TimeoutError):
+            await http.get("/restaurants", timeout=aiohttp.ClientTimeout(total=0.2))
+        assert (await http.post("/_fault", json={"mode": "dancing"})).status == 400
+
+
+def test_the_ledger_falls_back_where_no_volume_is_mounted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DATA_DIR", "/nowhere")
+    assert ledger.folder().is_dir()
