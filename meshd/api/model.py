@@ -110,6 +110,21 @@ class DeployResult(Value, frozen=True):
     plan: str = ""
 
 
+class LogLine(Value, frozen=True):
+    """One line that a replica wrote."""
+
+    replica: str
+    line: str
+
+
+class ScaleOverride(Value, frozen=True):
+    """A number of replicas set by hand, for `seconds` (0: until taken back); `replicas` None
+    takes it back."""
+
+    replicas: int | None
+    seconds: float = 0.0
+
+
 class Refused(Exception):
     """The request cannot be carried out and changed nothing; the text says why and what to
     do. The API answers 409 with it."""

@@ -1,0 +1,254 @@
+"""Requests into calls of `Control`, answers and errors into JSON; nothing is decided here."""
+
+import asyncio
+import pwd
+import socket
+import struct
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
+
+import msgspec
+import pydantic
+import structlog
+from aiohttp import web
+
+from meshd.api.model import (
+    Control,
+    DeployResult,
+    Event,
+    LogLine,
+    NoSuchThing,
+    Refused,
+    ScaleOverride,
+)
+from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
+from meshd.spec.model import Project
+
+HEARTBEAT: Final = 5.0
+LARGEST_BODY: Final = 8 * 1024 * 1024
+MOST_EVENTS: Final = 10_000
+MOST_LINES: Final = 100_000
+T = TypeVar("T")
+_log: Final = structlog.stdlib.get_logger(__name__)
+_UCRED: Final = struct.Struct("3i")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def answer(value: object, status: int = 200) -> web.Response:
+    """`value` as a JSON answer."""
+    return web.Response(
+        body=msgspec.json.encode(value), status=status, content_type="application/json"
+    )
+
+
+def caller(request: web.Request) -> str:
+    """The user at the other end of the Unix socket, as the kernel tells it."""
+    connection = request.transport.get_extra_info("socket") if request.transport else None
+    if connection is None or connection.family != socket.AF_UNIX:
+        return "unknown"
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    uid = _UCRED.unpack(raw)[1]
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _number(request: web.Request, name: str, default: int, most: int) -> int:
+    text = request.query.get(name, str(default))
+    if not text.isdecimal() or int(text) > most:
+        raise web.HTTPBadRequest(text=f"{name}={text!r} is not a whole number up to {most}")
+    return int(text)
+
+
+async def _project(request: web.Request) -> Project:
+    return Project.model_validate_json(await request.read())
+
+
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every refusal is `{"error": TEXT}` with the status that fits it."""
+    try:
+        return await handler(request)
+    except NoSuchThing as error:
+        status, text = 404, str(error)
+    except Refused as error:
+        status, text = 409, str(error)
+    except RuntimeUnavailable as error:
+        status, text = 503, f"the runtime does not answer: {error}"
+    except RuntimeFailure as error:
+        status, text = 409, str(error)
+    except (pydantic.ValidationError, msgspec.MsgspecError) as error:
+        status, text = 400, str(error)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        status, text = error.status, error.text or error.reason
+    return answer({"error": text}, status)
+
+
+class Handlers:
+    """One method an operation; `docs/api.md` describes them."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    def reading(self) -> list[web.RouteDef]:
+        """What anybody on this host may read."""
+        return [
+            web.get("/metrics", self.metrics),
+            web.get("/healthz", self.healthz),
+            web.get("/status", self.status),
+        ]
+
+    def everything(self) -> list[web.RouteDef]:
+        """What the owner of the Unix socket may do."""
+        service = "/v1/projects/{project}/services/{service}"
+        return [
+            *self.reading(),
+            web.get("/v1/status", self.status),
+            web.get("/v1/events", self.events),
+            web.put("/v1/projects/{project}", self.deploy),
+            web.get("/v1/projects/{project}", self.progress),
+            web.delete("/v1/projects/{project}", self.down),
+            web.post("/v1/projects/{project}/plan", self.plan),
+            web.put(service + "/scale", self.scale),
+            web.get(service + "/logs", self.logs),
+            web.post("/v1/replicas/{replica}/drain", self.drain),
+            web.post("/v1/shutdown", self.shutdown),
+        ]
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        return web.Response(
+            body=self._control.metrics(),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        )
+
+    async def healthz(self, _: web.Request) -> web.Response:
+        state = self._control.status().runtime_state
+        return answer({"status": "ok", "runtime": state})
+
+    async def status(self, _: web.Request) -> web.Response:
+        return answer(self._control.status())
+
+    async def deploy(self, request: web.Request) -> web.Response:
+        project = await _project(request)
+        name = request.match_info["project"]
+        if name != project.name:
+            raise web.HTTPBadRequest(text=f"the path says {name!r}, the body {project.name!r}")
+        await self._control.deploy(project, caller(request))
+        return answer(self._progress(name), 202)
+
+    async def progress(self, request: web.Request) -> web.Response:
+        return answer(self._progress(request.match_info["project"]))
+
+    def _progress(self, project: str) -> DeployResult:
+        return self._control.progress(project)
+
+    async def plan(self, request: web.Request) -> web.Response:
+        return answer({"plan": await self._control.plan(await _project(request))})
+
+    async def down(self, request: web.Request) -> web.Response:
+        await self._control.down(request.match_info["project"])
+        return web.Response(status=204)
+
+    async def scale(self, request: web.Request) -> web.Response:
+        wish = msgspec.json.decode(await request.read(), type=ScaleOverride)
+        where = request.match_info
+        await self._control.scale(where["project"], where["service"], wish.replicas, wish.seconds)
+        return web.Response(status=204)
+
+    async def drain(self, request: web.Request) -> web.Response:
+        await self._control.drain(request.match_info["replica"])
+        return web.Response(status=204)
+
+    async def shutdown(self, request: web.Request) -> web.Response:
+        stop = request.query.get("stop_replicas") == "1"
+        await self._control.shutdown(stop)
+        return web.Response(status=202)
+
+    async def logs(self, request: web.Request) -> web.StreamResponse:
+        project, service = request.match_info["project"], request.match_info["service"]
+        tail = _number(request, "tail", 100, MOST_LINES)
+        lines = await self._control.logs(project, service, tail)
+        past = [LogLine(replica, line) for replica, line in lines]
+        if request.query.get("follow") != "1":
+            return answer(past)
+
+        async def all_lines() -> AsyncIterator[object]:
+            for value in past:
+                yield value
+            async with closing(self._control.follow(project, service)) as coming:
+                async for replica, line in coming:
+                    yield LogLine(replica, line)
+
+        return await stream(request, all_lines())
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        since = _number(request, "since", 0, 2**63 - 1)
+        limit = _number(request, "limit", 1000, MOST_EVENTS)
+        if request.query.get("follow") != "1":
+            return answer(list(self._control.events(since, limit)))
+        return await stream(request, self._events_since(since, limit))
+
+    async def _events_since(self, since: int, limit: int) -> AsyncIterator[Event]:
+        """The stored events, then those to come; none is lost or told twice in between, since
+        the subscription stands before the stored ones are read."""
+        async with closing(self._control.subscribe()) as coming:
+            first = asyncio.ensure_future(anext(coming))
+            try:
+                await asyncio.sleep(0)
+                while stored := self._control.events(since, limit):
+                    for event in stored:
+                        since = event.id
+                        yield event
+                event = await first
+                while True:
+                    if event.id > since:
+                        yield event
+                    event = await anext(coming)
+            except StopAsyncIteration:
+                return
+            finally:
+                first.cancel()
+                await asyncio.wait([first])
+
+
+@asynccontextmanager
+async def closing(values: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """Ends an iterator at the end of the block, where it is a generator that can be ended."""
+    try:
+        yield values
+    finally:
+        if isinstance(values, AsyncGenerator):
+            await values.aclose()
+
+
+async def stream(request: web.Request, values: AsyncIterator[object]) -> web.StreamResponse:
+    """Values as they come, one JSON document a line, until they or the client end. An empty
+    line each few seconds is how a client that has gone is noticed."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    following: asyncio.Future[object] | None = None
+    async with closing(values):
+        try:
+            while True:
+                following = following or asyncio.ensure_future(anext(values))
+                await asyncio.wait([following], timeout=HEARTBEAT)
+                if not following.done():
+                    await response.write(b"\n")
+                    continue
+                value = following.result()
+                following = None
+                await response.write(msgspec.json.encode(value) + b"\n")
+        except StopAsyncIteration:
+            await response.write_eof()
+        except ConnectionResetError:
+            _log.debug("a client stopped reading", path=request.path)
+        finally:
+            if following is not None:
+                following.cancel()
+                await asyncio.wait([following])
+    return response

@@ -1,0 +1,124 @@
+"""A `Control` without anything behind it: keeps what it was told, tells what a test put in."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from meshd.api.model import DeployResult, Event, NoSuchThing, ServiceStatus, Status
+from meshd.spec.model import Project
+
+
+class FakeControl:
+    """Projects become ready at once; `calls` says what was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+        self.projects: dict[str, Project] = {}
+        self.stored: list[Event] = []
+        self.lines: list[tuple[str, str]] = []
+        self.result: DeployResult | None = None
+        self.services: tuple[ServiceStatus, ...] | None = None
+        self.plan_text = ""
+        self.refuse: Exception | None = None
+        self.exposition = b"# nothing\n"
+        self.ended = asyncio.Event()
+        self.listeners: list[asyncio.Queue[Event | None]] = []
+        self.followers: list[asyncio.Queue[tuple[str, str] | None]] = []
+
+    def _called(self, *what: object) -> None:
+        self.calls.append(what)
+        if self.refuse is not None:
+            raise self.refuse
+
+    def _known(self, project: str) -> Project:
+        if project not in self.projects:
+            raise NoSuchThing(f"no project {project!r}")
+        return self.projects[project]
+
+    def tell(self, event: Event) -> None:
+        """Something happens."""
+        self.stored.append(event)
+        for queue in self.listeners:
+            queue.put_nowait(event)
+
+    def status(self) -> Status:
+        if self.services is not None:
+            services = self.services
+        else:
+            services = tuple(
+                ServiceStatus(
+                    project=project.name,
+                    name=service.name,
+                    wanted=1,
+                    running=1,
+                    ready=1,
+                    minimum=1,
+                    maximum=1,
+                    revision="r1",
+                )
+                for project in self.projects.values()
+                for service in project.services
+            )
+        return Status(
+            version="0",
+            runtime="process",
+            runtime_state="ok",
+            generation=(1, 2),
+            workers=(1,),
+            proxy=("127.0.0.1:8080",),
+            services=services,
+        )
+
+    async def deploy(self, project: Project, who: str) -> None:
+        self._called("deploy", project.name, who)
+        self.projects[project.name] = project
+
+    def progress(self, project: str) -> DeployResult:
+        self._known(project)
+        return self.result or DeployResult(project, done=True, ok=True)
+
+    async def plan(self, project: Project) -> str:
+        self._called("plan", project.name)
+        return self.plan_text
+
+    async def down(self, project: str) -> None:
+        self._called("down", project)
+        self._known(project)
+        del self.projects[project]
+
+    async def scale(self, project: str, service: str, replicas: int | None, seconds: float) -> None:
+        self._called("scale", project, service, replicas, seconds)
+
+    async def drain(self, replica: str) -> None:
+        self._called("drain", replica)
+
+    async def logs(self, project: str, service: str, tail: int) -> Sequence[tuple[str, str]]:
+        self._called("logs", project, service, tail)
+        return self.lines[-tail:]
+
+    async def follow(self, project: str, service: str) -> AsyncIterator[tuple[str, str]]:
+        queue: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue()
+        self.followers.append(queue)
+        try:
+            while (line := await queue.get()) is not None:
+                yield line
+        finally:
+            self.followers.remove(queue)
+
+    def events(self, since: int, limit: int) -> Sequence[Event]:
+        return [event for event in self.stored if event.id > since][:limit]
+
+    async def subscribe(self) -> AsyncIterator[Event]:
+        queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        self.listeners.append(queue)
+        try:
+            while (event := await queue.get()) is not None:
+                yield event
+        finally:
+            self.listeners.remove(queue)
+
+    def metrics(self) -> bytes:
+        return self.exposition
+
+    async def shutdown(self, stop_replicas: bool) -> None:
+        self._called("shutdown", stop_replicas)
+        self.ended.set()

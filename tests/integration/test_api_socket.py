@@ -1,0 +1,189 @@
+"""The API over its real sockets: what goes in comes out, refusals keep their meaning."""
+
+import asyncio
+import getpass
+import socket
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from meshd.api.client import ApiFailure, Client, NoDaemon, wait_for_daemon
+from meshd.api.model import Control, Event, LogLine, NoSuchThing, Refused
+from meshd.api.server import CannotServe, Serving, serve
+from meshd.runtime.base import ImageMissing, RuntimeUnavailable
+from meshd.spec.model import Project, Service
+from tests.fakes.control import FakeControl
+
+SHOP = Project(name="shop", services=(Service(name="orders", environment={"A": "ä"}),))
+
+
+@pytest.fixture
+def control() -> FakeControl:
+    return FakeControl()
+
+
+@pytest.fixture
+async def serving(control: FakeControl, tmp_path: Path) -> AsyncIterator[Serving]:
+    offered: Control = control
+    async with serve(offered, tmp_path / "admin.sock", "127.0.0.1:0") as bound:
+        yield bound
+
+
+@pytest.fixture
+async def client(serving: Serving) -> AsyncIterator[Client]:
+    async with Client(serving.socket_path) as opened:
+        yield opened
+
+
+async def test_only_the_owner_may_open_the_socket(serving: Serving) -> None:
+    assert stat.S_IMODE(serving.socket_path.stat().st_mode) == 0o600
+
+
+async def test_a_project_arrives_as_it_was_sent(control: FakeControl, client: Client) -> None:
+    result = await client.deploy(SHOP)
+    assert (result.done, result.ok) == (True, True)
+    assert control.projects["shop"] == SHOP
+    assert control.calls == [("deploy", "shop", getpass.getuser())]
+    assert [s.name for s in (await client.status()).services] == ["orders"]
+    await client.down("shop")
+    assert control.projects == {}
+
+
+async def test_operations_reach_the_control(control: FakeControl, client: Client) -> None:
+    control.plan_text = "start orders-1"
+    assert await client.plan(SHOP) == "start orders-1"
+    await client.scale("shop", "orders", 3, 60.0)
+    await client.scale("shop", "orders", None)
+    await client.drain("orders-1")
+    await client.shutdown(True)
+    assert control.calls[1:] == [
+        ("scale", "shop", "orders", 3, 60.0),
+        ("scale", "shop", "orders", None, 0.0),
+        ("drain", "orders-1"),
+        ("shutdown", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected", "text"),
+    [
+        (NoSuchThing("no such replica"), NoSuchThing, "no such replica"),
+        (Refused("not now"), Refused, "not now"),
+        (ImageMissing("no image x"), Refused, "no image x"),
+        (RuntimeUnavailable("gone"), ApiFailure, "503.*does not answer: gone"),
+        (RuntimeError("a bug"), ApiFailure, "500"),
+    ],
+)
+async def test_errors_keep_their_meaning(
+    control: FakeControl,
+    client: Client,
+    raised: Exception,
+    expected: type[Exception],
+    text: str,
+) -> None:
+    control.refuse = raised
+    with pytest.raises(expected, match=text):
+        await client.drain("x")
+
+
+async def test_wrong_bodies_are_refused_by_field(control: FakeControl, serving: Serving) -> None:
+    async with aiohttp.ClientSession(
+        "http://meshd/", connector=aiohttp.UnixConnector(path=str(serving.socket_path))
+    ) as session:
+        answer = await session.put("v1/projects/shop", data=b'{"name": "shop", "nmae": 1}')
+        assert answer.status == 400
+        assert "nmae" in (await answer.json())["error"]
+        answer = await session.put("v1/projects/other", data=SHOP.model_dump_json())
+        assert answer.status == 400
+        answer = await session.get("v1/events?since=x")
+        assert answer.status == 400
+    assert control.calls == []
+
+
+async def test_the_tcp_address_only_reads(control: FakeControl, serving: Serving) -> None:
+    async with aiohttp.ClientSession(f"http://{serving.metrics_address}/") as session:
+        metrics = await session.get("metrics")
+        assert await metrics.read() == control.exposition
+        assert metrics.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        assert (await (await session.get("healthz")).json())["status"] == "ok"
+        assert (await (await session.get("status")).json())["runtime"] == "process"
+        for method, path in [("PUT", "v1/projects/shop"), ("POST", "v1/shutdown")]:
+            assert (await session.request(method, path)).status == 404
+        assert (await session.post("status")).status == 405
+    assert control.calls == []
+
+
+async def test_events_follow_without_a_gap(control: FakeControl, client: Client) -> None:
+    for number in (1, 2):
+        control.tell(Event(number, 1.0, "deploy"))
+    seen: list[int] = []
+    async with asyncio.timeout(10):
+        async for event in client.follow_events(since=1):
+            seen.append(event.id)
+            if event.id < 4:
+                control.tell(Event(event.id + 1, 1.0, "scale.up", numbers={"wanted": 2.0}))
+            else:
+                break
+    assert seen == [2, 3, 4]
+    assert [event.id for event in await client.events(since=0, limit=2)] == [1, 2]
+
+
+async def test_a_reader_that_went_away_is_let_go(control: FakeControl, serving: Serving) -> None:
+    async with Client(serving.socket_path) as client:
+        follow = asyncio.ensure_future(anext(client.follow_events()))
+        while not control.listeners:
+            await asyncio.sleep(0.01)
+        follow.cancel()
+        await asyncio.wait([follow])
+    async with asyncio.timeout(30):
+        while control.listeners:
+            control.tell(Event(len(control.stored) + 1, 1.0, "deploy"))
+            await asyncio.sleep(0.01)
+
+
+async def test_logs_with_and_without_following(control: FakeControl, client: Client) -> None:
+    control.lines = [("orders-1", "one"), ("orders-1", "two")]
+    assert await client.logs("shop", "orders", 1) == [LogLine("orders-1", "two")]
+    lines = client.follow_logs("shop", "orders", 2)
+    async with asyncio.timeout(10):
+        past = [await anext(lines), await anext(lines)]
+        coming = asyncio.ensure_future(anext(lines))
+        while not control.followers:
+            await asyncio.sleep(0.01)
+        control.followers[0].put_nowait(("orders-2", "three"))
+        control.followers[0].put_nowait(None)
+        assert [line.line for line in past] == ["one", "two"]
+        assert (await coming) == LogLine("orders-2", "three")
+        with pytest.raises(StopAsyncIteration):
+            await anext(lines)
+
+
+async def test_no_daemon_is_one_clear_line(tmp_path: Path) -> None:
+    async with Client(tmp_path / "admin.sock") as client:
+        with pytest.raises(NoDaemon, match=r"no daemon answers at .*admin\.sock; .*meshd up"):
+            await client.status()
+    assert await wait_for_daemon(tmp_path / "admin.sock", 0.0) is None
+
+
+async def test_a_second_daemon_is_refused_and_a_dead_ones_socket_replaced(
+    control: FakeControl, tmp_path: Path
+) -> None:
+    path = tmp_path / "admin.sock"
+    async with serve(control, path, "127.0.0.1:0") as first:
+        with pytest.raises(CannotServe, match="another daemon answers"):
+            async with serve(control, path, "127.0.0.1:0"):
+                raise AssertionError("it served")
+        with pytest.raises(CannotServe, match="metrics"):
+            async with serve(control, tmp_path / "b.sock", first.metrics_address):
+                raise AssertionError("it served")
+        assert await wait_for_daemon(path, 1.0) is not None
+    assert not path.exists()
+    assert not (tmp_path / "b.sock").exists()
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(path))
+    dead.close()
+    async with serve(control, path, "127.0.0.1:0"):
+        assert await wait_for_daemon(path, 1.0) is not None
