@@ -1,0 +1,296 @@
+"""The demo: `make demo` brings the application up and puts it through a lunch rush.
+
+In the rush one replica of `restaurants` is killed, another is made slow, and `tracking` is
+replaced by a new version. Ends with 0 only if no client request failed, 1 if one did, 2 if
+it could not start. With a terminal the mesh stays up until Ctrl-C, unless `--once` is given.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from rich.console import Console
+from rich.live import Live
+
+from demo_services import image, screen
+from demo_services.mesh import CannotStart, Mesh
+
+KILL, SLOW, ROLLOUT, CURED = 0.36, 0.48, 0.56, 0.75
+HEAL_LIMIT = 60.0
+
+
+@dataclass
+class Story:
+    """What was seen so far."""
+
+    started: float
+    happened: list[str] = field(default_factory=list)
+    scaling: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
+    services: dict[str, dict[str, Any]] = field(default_factory=dict)
+    clients: dict[str, Any] = field(default_factory=dict)
+    heal_seconds: float | None = None
+    rollout: str = "not reached"
+    event: int = 0
+
+    def say(self, text: str) -> None:
+        """Note one thing with the time into the story."""
+        self.happened.append(f"{time.monotonic() - self.started:5.1f} s  {text}")
+
+
+def arguments(given: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="make demo ARGS=…", description=__doc__)
+    parser.add_argument("--once", action="store_true", help="end after the report")
+    parser.add_argument("--runtime", choices=("auto", "docker", "process"), default="auto")
+    parser.add_argument("--report", type=Path, help="write the figures to this file as JSON")
+    parser.add_argument("--seconds", type=float, default=90.0, help="length of the rush (90)")
+    parser.add_argument("--listen", default="", help="the proxy's address (127.0.0.1:8080)")
+    return parser.parse_args(given)
+
+
+def choose_runtime(wanted: str) -> str:
+    """Docker where its image can be made, else local processes; says which, and why."""
+    if wanted == "process":
+        return wanted
+    try:
+        print("demo: building the application's image …", flush=True)
+        image.build()
+    except image.NoImage as error:
+        if wanted == "docker":
+            raise CannotStart(f"the demo's image cannot be built: {error}") from error
+        print(f"demo: running as local processes, since {error}", flush=True)
+        return "process"
+    return "docker"
+
+
+def choose_address(wanted: str) -> str:
+    """`wanted`, or port 8080 of loopback, or a free one where that is taken."""
+    if wanted:
+        return wanted
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", 8080))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+            print("demo: port 8080 is taken; another one is used", flush=True)
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+async def watch(mesh: Mesh, story: Story, lunch: Path) -> None:
+    """Follow the mesh and the clients, a few times a second, until cancelled."""
+    while True:
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            story.services = await mesh.services()
+            at = round(time.monotonic() - story.started, 1)
+            for name, service in story.services.items():
+                story.scaling.setdefault(name, []).append((at, service["ready"]))
+            for event in await mesh.get(f"/v1/events?since={story.event}&limit=200"):
+                story.event = event["id"]
+                story.say(f"{event['service'] or 'mesh'}: {event['text']}")
+        with contextlib.suppress(FileNotFoundError):
+            story.clients = json.loads(lunch.read_text())
+        await asyncio.sleep(0.25)
+
+
+def ready(story: Story, service: str) -> list[dict[str, Any]]:
+    """The replicas of a service that get traffic."""
+    replicas = story.services.get(service, {}).get("replicas", ())
+    return [r for r in replicas if r["phase"] == "ready" and not r["ejected"]]
+
+
+async def kill(mesh: Mesh, story: Story) -> None:
+    """Kill a replica of `restaurants`, and time how long it takes until the service has what
+    it wants again."""
+    victim = ready(story, "restaurants")[0]
+    story.say(f"demo: kill -9 {victim['name']}")
+    killed = time.monotonic()
+    await mesh.fault(victim["address"], "crashing")
+    while time.monotonic() - killed < HEAL_LIMIT:
+        await asyncio.sleep(0.1)
+        alive = {(r["name"], r["address"], r["since"]) for r in ready(story, "restaurants")}
+        gone = (victim["name"], victim["address"], victim["since"]) not in alive
+        if gone and len(alive) >= story.services["restaurants"]["wanted"]:
+            story.heal_seconds = round(time.monotonic() - killed, 2)
+            story.say(f"demo: healed {story.heal_seconds} s after the kill")
+            return
+
+
+async def slow(mesh: Mesh, story: Story) -> None:
+    """Make one replica of `restaurants` six times slower; the balancer should avoid it."""
+    victim = ready(story, "restaurants")[-1]
+    story.say(f"demo: {victim['name']} becomes six times slower")
+    await mesh.fault(victim["address"], "slow", 6)
+
+
+async def cured(mesh: Mesh, story: Story) -> None:
+    """Take the slowness back from every replica that is still there."""
+    for replica in ready(story, "restaurants"):
+        with contextlib.suppress(aiohttp.ClientError):
+            await mesh.fault(replica["address"], "none")
+    story.say("demo: the slow replica is quick again")
+
+
+async def rollout(mesh: Mesh, story: Story) -> None:
+    """Replace the version of `tracking` while streams are open."""
+    story.say("demo: tracking v1 → v2")
+    began = time.monotonic()
+    await mesh.deploy(TRACKING_VERSION="2")
+    story.rollout = f"tracking v1 → v2 under load in {time.monotonic() - began:.1f} s"
+    story.say(f"demo: {story.rollout}")
+
+
+async def act(mesh: Mesh, story: Story, seconds: float) -> None:
+    """Do to the application what happens to applications, each at its time."""
+    scenes: tuple[tuple[float, Callable[[Mesh, Story], Awaitable[None]]], ...] = (
+        (KILL, kill),
+        (SLOW, slow),
+        (ROLLOUT, rollout),
+        (CURED, cured),
+    )
+    running = []
+    async with asyncio.TaskGroup() as group:
+        for part, scene in scenes:
+            await asyncio.sleep(max(0.0, story.started + part * seconds - time.monotonic()))
+            running.append(group.create_task(_run(scene(mesh, story))))
+
+
+async def _run(scene: Awaitable[None]) -> None:
+    await scene
+
+
+async def rush(mesh: Mesh, story: Story, folder: Path, seconds: float) -> None:
+    """Locust's lunch rush with the acts in it. Raises CannotStart when locust cannot run."""
+    lunch = folder / "lunch.json"
+    with (folder / "locust.log").open("wb") as log:
+        locust = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("locustfile.py")),
+            "-H", f"http://{mesh.listen}", "--headless", "--only-summary",
+            env={**os.environ, "LUNCH_SECONDS": str(seconds), "LUNCH_REPORT": str(lunch)},
+            stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
+    watching = asyncio.create_task(watch(mesh, story, lunch))
+    try:
+        await act(mesh, story, seconds)
+        await asyncio.wait_for(locust.wait(), seconds + 60)
+        await asyncio.sleep(1.0)
+    finally:
+        if locust.returncode is None:
+            locust.kill()
+            await locust.wait()
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    if not lunch.exists():
+        raise CannotStart((folder / "locust.log").read_text()[-2000:])
+    story.clients = json.loads(lunch.read_text())
+
+
+async def show(story: Story, seconds: float) -> None:
+    """Draw the live table on a terminal, or print each new line where there is none."""
+    console = Console()
+    printed = 0
+    if not console.is_terminal:
+        while True:
+            for line in story.happened[printed:]:
+                print(line, flush=True)
+            printed = len(story.happened)
+            await asyncio.sleep(0.5)
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            part = (time.monotonic() - story.started) / seconds
+            name = "quiet" if part < 0.22 else "lunch rush" if part < 0.67 else "quiet again"
+            live.update(
+                screen.screen(story.services, name, story.clients, story.happened), refresh=True
+            )
+            await asyncio.sleep(0.5)
+
+
+def figures(story: Story) -> dict[str, Any]:
+    """The report as data."""
+    clients = story.clients
+    return {
+        "served": clients["served"],
+        "failed": clients["failed"],
+        "retried": sum(s["retries_total"] for s in story.services.values()),
+        "p50_ms": clients["p50_ms"],
+        "p95_ms": clients["p95_ms"],
+        "p99_ms": clients["p99_ms"],
+        "heal_seconds": story.heal_seconds,
+        "rollout": story.rollout,
+        "scaling": story.scaling,
+        "errors": clients["errors"],
+    }
+
+
+async def play(options: argparse.Namespace, folder: Path) -> int:
+    """The whole demo; the exit code."""
+    runtime, address = choose_runtime(options.runtime), choose_address(options.listen)
+    data = folder / "data"
+    data.mkdir()
+    environment = {"DEMO_FAULTS": "1", "DEMO_IMAGE": image.IMAGE}
+    if runtime == "process":
+        environment["DEMO_DATA"] = str(data)
+    async with Mesh(folder / "state", runtime, address, environment) as mesh:
+        await mesh.up()
+        try:
+            story = Story(started=time.monotonic())
+            drawing = asyncio.create_task(show(story, options.seconds))
+            try:
+                await rush(mesh, story, folder, options.seconds)
+                await asyncio.sleep(0.6)
+            finally:
+                drawing.cancel()
+                await asyncio.gather(drawing, return_exceptions=True)
+            result = figures(story)
+            print(screen.report(result), flush=True)
+            if options.report:
+                options.report.write_text(json.dumps(result, indent=2) + "\n")
+            if not options.once and sys.stdout.isatty():
+                print(f"\nthe mesh stays up at http://{address} (Ctrl-C ends it); look at it with")
+                print(f"  .venv/bin/meshd top --state {folder / 'state'}")
+                await interrupted()
+        finally:
+            print("demo: taking everything down …", flush=True)
+            await mesh.down()
+    return 1 if result["failed"] else 0
+
+
+async def interrupted() -> None:
+    """Wait for Ctrl-C or SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+def main() -> int:
+    """The command. 0: no client request failed; 1: one did; 2: it could not start."""
+    options = arguments(sys.argv[1:])
+    folder = Path(tempfile.mkdtemp(prefix="meshd-demo-"))
+    try:
+        return asyncio.run(play(options, folder))
+    except CannotStart as error:
+        print(f"demo: could not start: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
