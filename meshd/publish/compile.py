@@ -125,7 +125,7 @@ def _routes(
     key: str, specs: Sequence[model.RouteSpec], weights: Mapping[str, float] | None
 ) -> list[wire.Route]:
     """The service's routes, `PROJECT/SERVICE#i` in the order the spec lists them."""
-    targets = (wire.Target(service=key),)
+    targets: tuple[wire.Target, ...] = (wire.Target(service=key),)
     if weights:
         targets = tuple(
             wire.Target(service=key, revision=revision, weight=weight)

@@ -1,13 +1,33 @@
 """The spec: what should run, as plain frozen values after reading and checking.
 
-Durations are seconds, sizes bytes. The models refuse unknown fields; `compose` turns their
-errors into ones that name file and line.
+Durations are seconds, sizes bytes; as input both may be written for people (`200ms`, `64k`),
+and what stands under `x-mesh` may use the short forms of `meshd.spec.shorthand`. The models
+refuse unknown fields; `compose` turns their errors into ones that name file and line.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
+from meshd.spec import shorthand, units
+
+_OR_TEXT = {"type": ["string", "number"]}
+Duration = Annotated[
+    float, BeforeValidator(units.duration), WithJsonSchema(_OR_TEXT, mode="validation")
+]
+Size = Annotated[int, BeforeValidator(units.size), WithJsonSchema(_OR_TEXT, mode="validation")]
+Whole = Annotated[int, BeforeValidator(units.whole)]
+Count = Annotated[Whole, Field(ge=0)]
+Port = Annotated[Whole, Field(ge=1, le=65535)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
 Algorithm = Literal[
     "hot-cold",
@@ -34,30 +54,44 @@ class Health(Model):
     it restarted; it must become healthy within `start_timeout`."""
 
     type: Literal["http", "tcp", "none"] = "http"
-    path: str = "/healthz"
-    interval: float = 1.0
-    timeout: float = 1.0
-    failures: int = 3
-    start_timeout: float = 60.0
+    path: Annotated[str, Field(pattern=r"^/[!-~]*$")] = "/healthz"
+    interval: Annotated[Duration, Field(gt=0)] = 1.0
+    timeout: Annotated[Duration, Field(gt=0)] = 1.0
+    failures: Annotated[Whole, Field(ge=1)] = 3
+    start_timeout: Annotated[Duration, Field(gt=0)] = 60.0
+
+    _short = model_validator(mode="before")(shorthand.health)
 
 
 class Objective(Model):
     """`share` percent of the requests are answered within `latency` seconds."""
 
-    latency: float
-    share: float = 95.0
+    latency: Annotated[Duration, Field(gt=0)]
+    share: Annotated[float, Field(gt=0, lt=100)] = 95.0
 
 
 class Scale(Model):
     """How many replicas. `p95: 200ms` is short for `objective: {latency: 200ms, share: 95}`.
-    With neither objective nor concurrency given, only min (= `deploy.replicas`) holds."""
+    `concurrency` is the requests in flight a replica works at, `rps` the requests a second it
+    takes. With none of the three given, only min (= `deploy.replicas`) holds. Without `max`,
+    it is `min`."""
 
-    min: int = 1
-    max: int = 1
+    min: Count = 1
+    max: Count = 1
     objective: Objective | None = None
-    concurrency: float | None = None
-    rps: float | None = None
-    down_window: float | None = None
+    concurrency: Annotated[float | None, Field(gt=0)] = None
+    rps: Annotated[float | None, Field(gt=0)] = None
+    down_window: Annotated[Duration, Field(gt=0)] | None = None
+
+    _short = model_validator(mode="before")(shorthand.scale)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}; expected min <= max")
+        if not self.max:
+            raise ValueError("max is 0, so no request could ever be served; expected 1 or more")
+        return self
 
 
 class RouteSpec(Model):
@@ -67,65 +101,77 @@ class RouteSpec(Model):
     path: str = "/"
     strip: bool = False
 
+    _short = model_validator(mode="before")(shorthand.route)
+    _host = field_validator("host")(shorthand.check_host)
+    _path = field_validator("path")(shorthand.check_path)
+
+    def __str__(self) -> str:
+        return self.path if self.host == "*" else self.host + self.path
+
 
 class Balance(Model):
-    """Balancing policy; see `proxy.wire.snapshot.Balance`."""
+    """Balancing policy; see `proxy.wire.snapshot.Balance`. `hash_by` is what the hashing
+    algorithms hash: `header:NAME`, `cookie:NAME` or `address`."""
 
     algorithm: Algorithm = "hot-cold"
-    hash_by: str = ""
-    sticky_cookie: str = ""
-    slow_start: float = 0.0
-    panic: float = 0.5
+    hash_by: Annotated[
+        str, Field(pattern=r"^((header|cookie):[!#-'*+.^_`|~0-9A-Za-z-]+|address)?$")
+    ] = ""
+    sticky_cookie: Annotated[str, Field(pattern=r"^[!#-'*+.^_`|~0-9A-Za-z-]*$")] = ""
+    slow_start: Duration = 0.0
+    panic: Share = 0.5
+
+    _short = model_validator(mode="before")(shorthand.balance)
 
 
 class Timeouts(Model):
     """Request deadlines; see `proxy.wire.snapshot.Timeouts`. 0 switches one off."""
 
-    connect: float = 2.0
-    first_byte: float = 60.0
-    idle: float = 300.0
-    request: float = 0.0
+    connect: Duration = 2.0
+    first_byte: Duration = 60.0
+    idle: Duration = 300.0
+    request: Duration = 0.0
 
 
 class Retries(Model):
     """Retry policy; see `proxy.wire.snapshot.Retries`."""
 
-    attempts: int = 2
-    budget: float = 0.2
-    reserve: float = 10.0
-    body_limit: int = 65536
-    status: tuple[int, ...] = (502, 503)
-    hedge_after: float = 0.0
+    attempts: Annotated[Count, Field(le=10)] = 2
+    budget: Share = 0.2
+    reserve: Annotated[float, Field(ge=0)] = 10.0
+    body_limit: Size = 65536
+    status: tuple[Annotated[Whole, Field(ge=500, le=599)], ...] = (502, 503)
+    hedge_after: Duration = 0.0
 
 
 class LimitsSpec(Model):
     """Connection and concurrency bounds; see `proxy.wire.snapshot.Limits`."""
 
-    endpoint_connections: int = 0
-    endpoint_in_flight: int = 0
-    service_in_flight: int = 0
-    pending: int = 1024
-    pending_timeout: float = 5.0
+    endpoint_connections: Count = 0
+    endpoint_in_flight: Count = 0
+    service_in_flight: Count = 0
+    pending: Count = 1024
+    pending_timeout: Duration = 5.0
     adaptive: bool = False
 
 
 class ParkingSpec(Model):
     """Waiting for the first ready replica; see `proxy.wire.snapshot.Parking`."""
 
-    requests: int = 1024
-    bytes: int = 16 * 1024 * 1024
-    timeout: float = 10.0
+    requests: Count = 1024
+    bytes: Size = 16 * 1024 * 1024
+    timeout: Duration = 10.0
 
 
 class Eject(Model):
     """Passive ejection; see `proxy.wire.snapshot.Ejection`."""
 
-    consecutive: int = 5
-    base: float = 5.0
-    longest: float = 300.0
-    share: float = 0.5
+    consecutive: Count = 5
+    base: Annotated[Duration, Field(gt=0)] = 5.0
+    longest: Annotated[Duration, Field(gt=0)] = 300.0
+    share: Share = 0.5
     success_rate: bool = True
-    latency_factor: float = 0.0
+    latency_factor: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Mesh(Model):
@@ -136,7 +182,7 @@ class Mesh(Model):
     all. `drain` bounds how long a leaving replica may finish what it has.
     """
 
-    port: int | None = None
+    port: Port | None = None
     routes: tuple[RouteSpec, ...] = ()
     scale: Scale | None = None
     health: Health = Health()
@@ -147,7 +193,11 @@ class Mesh(Model):
     parking: ParkingSpec = ParkingSpec()
     eject: Eject = Eject()
     allow: tuple[str, ...] | None = None
-    drain: float = 30.0
+    drain: Duration = 30.0
+
+    _many_routes = field_validator("routes", mode="before")(shorthand.one_or_many)
+    _many_callers = field_validator("allow", mode="before")(shorthand.one_or_many)
+    _unique_routes = field_validator("routes")(shorthand.check_unique)
 
 
 class Mount(Model):
@@ -210,7 +260,11 @@ class RestartPolicy(Model):
 
 
 class Service(Model):
-    """One service: what a replica is, how many, and how it is reached."""
+    """One service: what a replica is, how many, and how it is reached.
+
+    `aliases` are further names on a declared network, by network. `wait_healthy` names those
+    of `depends_on` that must have a healthy replica first, not only a started one.
+    """
 
     name: Name
     image: str = ""
@@ -222,6 +276,7 @@ class Service(Model):
     environment: dict[str, str] = {}
     expose: tuple[int, ...] = ()
     networks: tuple[str, ...] = ()
+    aliases: dict[str, tuple[str, ...]] = {}
     volumes: tuple[Mount, ...] = ()
     labels: dict[str, str] = {}
     healthcheck: Healthcheck | None = None
@@ -233,6 +288,7 @@ class Service(Model):
     restart: RestartPolicy = RestartPolicy()
     placement: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
+    wait_healthy: tuple[str, ...] = ()
     init: bool = False
     read_only: bool = False
     cap_add: tuple[str, ...] = ()

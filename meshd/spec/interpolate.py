@@ -1,0 +1,94 @@
+"""Variables in a Compose file, by the rules of the Compose Specification, and `.env` files.
+
+`$VAR` and `${VAR}`; `${VAR:-default}` when unset or empty, `${VAR-default}` when unset;
+`${VAR:?text}` and `${VAR?text}` refuse; `${VAR:+text}` and `${VAR+text}` replace what is set;
+`$$` is a dollar. Defaults may hold variables themselves.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OPERATOR: Final = re.compile(r":?[-?+]")
+
+
+class Uninterpolable(ValueError):
+    """The text has a malformed or a required, unset variable; the message says which."""
+
+
+def interpolate(text: str, environment: Mapping[str, str], unset: Callable[[str], None]) -> str:
+    """`text` with its variables replaced. `unset` is told of each unset one without a default,
+    which becomes empty, as in Compose. Raises Uninterpolable."""
+    if "$" not in text:
+        return text
+    out: list[str] = []
+    at = 0
+    while (found := text.find("$", at)) >= 0:
+        out.append(text[at:found])
+        following = text[found + 1 : found + 2]
+        if following == "$":
+            out.append("$")
+            at = found + 2
+        elif following == "{":
+            end = _closing(text, found + 2)
+            out.append(_braced(text[found + 2 : end], environment, unset))
+            at = end + 1
+        else:
+            name = _NAME.match(text, found + 1)
+            if name is None:
+                raise Uninterpolable(
+                    f"{text!r} has a $ before no variable; expected ${{NAME}}, or $$ for a dollar"
+                )
+            out.append(_value(name.group(), environment, unset))
+            at = name.end()
+    return "".join(out) + text[at:]
+
+
+def _closing(text: str, start: int) -> int:
+    """The index of the brace that closes the one before `start`."""
+    depth = 1
+    index = start
+    while index < len(text):
+        if text.startswith("${", index):
+            depth += 1
+            index += 1
+        elif text[index] == "}":
+            depth -= 1
+            if not depth:
+                return index
+        index += 1
+    raise Uninterpolable(f"{text!r} opens ${{ without closing it; expected a }}")
+
+
+def _braced(inner: str, environment: Mapping[str, str], unset: Callable[[str], None]) -> str:
+    """What stands between the braces of `${…}`."""
+    name = _NAME.match(inner)
+    rest = inner[name.end() :] if name else inner
+    if name is None or (rest and not _OPERATOR.match(rest)):
+        raise Uninterpolable(
+            f"${{{inner}}} is no variable; expected ${{NAME}}, ${{NAME:-default}} or "
+            "${NAME:?text}"
+        )
+    if not rest:
+        return _value(name.group(), environment, unset)
+    counts_empty = rest[0] == ":"
+    operator, word = rest[counts_empty], rest[1 + counts_empty :]
+    value = environment.get(name.group())
+    is_set = value is not None and not (counts_empty and not value)
+    if operator == "+":
+        return interpolate(word, environment, unset) if is_set else ""
+    if is_set:
+        return value or ""
+    if operator == "?":
+        why = interpolate(word, environment, unset) or "it has no default"
+        raise Uninterpolable(f"the variable {name.group()} must be set: {why}")
+    return interpolate(word, environment, unset)
+
+
+def _value(name: str, environment: Mapping[str, str], unset: Callable[[str], None]) -> str:
+    value = environment.get(name)
+    if value is None:
+        unset(name)
+        return ""
+    return value

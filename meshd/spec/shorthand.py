@@ -1,0 +1,91 @@
+"""Short forms under `x-mesh` → the long ones of the model. Pure; raises ValueError.
+
+A short form is a string where the model has several fields: `health: /ready`,
+`balance: peak-ewma`, `routes: [api.example.com/orders]`, `scale: {p99: 200ms}`.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final, TypeVar
+
+Thing = TypeVar("Thing")
+_QUANTILE: Final = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
+_LABEL: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_HOST: Final = re.compile(rf"\*|(\*\.)?{_LABEL}(\.{_LABEL})*")
+_PATH: Final = re.compile(r"/[!-\"$->@-~]*")
+
+
+def health(value: object) -> object:
+    """`/path`, `http`, `tcp`, `none`."""
+    if isinstance(value, str):
+        if value.startswith("/"):
+            return {"type": "http", "path": value}
+        if value in {"http", "tcp", "none"}:
+            return {"type": value}
+        raise ValueError(
+            f"{value!r} is no health check; expected a path like /healthz, tcp, none, or a mapping"
+        )
+    return value
+
+
+def balance(value: object) -> object:
+    """The algorithm alone."""
+    return {"algorithm": value} if isinstance(value, str) else value
+
+
+def route(value: object) -> object:
+    """`/path`, `host`, or `host/path`."""
+    if not isinstance(value, str):
+        return value
+    if "://" in value:
+        raise ValueError(f"{value!r} has a scheme; expected a host, a path, or host/path")
+    host, slash, path = value.partition("/")
+    return {"host": host or "*", "path": slash + path or "/"}
+
+
+def scale(value: object) -> object:
+    """`p95: 200ms` for an objective of that share; without `max`, `max` is `min`."""
+    if not isinstance(value, dict):
+        return value
+    data = dict(value)
+    quantiles = [key for key in data if isinstance(key, str) and _QUANTILE.fullmatch(key)]
+    if len(quantiles) + (data.get("objective") is not None) > 1:
+        given = ", ".join([*quantiles, *(["objective"] if "objective" in data else [])])
+        raise ValueError(f"{given} stand here together; expected one objective")
+    for key in quantiles:
+        data["objective"] = {"latency": data.pop(key), "share": float(key[1:])}
+    if "max" not in data and "min" in data:
+        data["max"] = data["min"]
+    return data
+
+
+def one_or_many(value: object) -> object:
+    """A single string or mapping stands for a list of it."""
+    return [value] if isinstance(value, str | dict) else value
+
+
+def check_host(host: str) -> str:
+    """A route's host in lower case: exact, `*.suffix` or `*`."""
+    lower = host.lower()
+    if not _HOST.fullmatch(lower):
+        raise ValueError(
+            f"{host!r} is no host; expected one like api.example.com, *.example.com or *, "
+            "without a port"
+        )
+    return lower
+
+
+def check_path(path: str) -> str:
+    """A route's path without the trailing slash: it matches whole segments either way."""
+    if not _PATH.fullmatch(path):
+        raise ValueError(f"{path!r} is no path; expected one like /orders, without spaces, ? and #")
+    return path.rstrip("/") or "/"
+
+
+def check_unique(things: Iterable[Thing]) -> tuple[Thing, ...]:
+    """The same, unless two are alike."""
+    kept = tuple(things)
+    for index, thing in enumerate(kept):
+        if thing in kept[:index]:
+            raise ValueError(f"{thing} is listed twice; expected each once")
+    return kept

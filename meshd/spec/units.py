@@ -1,0 +1,57 @@
+"""Human units → numbers: durations in seconds, sizes in bytes. Pure; raises ValueError."""
+
+import re
+from typing import Final
+
+_SECONDS: Final = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+}
+_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
+_NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
+_EXPONENT: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def duration(value: object) -> float:
+    """Seconds of `1m30s`, `200ms`, or a plain number of seconds."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if 0 <= value < float("inf"):
+            return float(value)
+    elif isinstance(value, str):
+        text = value.strip()
+        if _NUMBER.fullmatch(text):
+            return float(text)
+        parts = _DURATION_PART.findall(text)
+        if parts and "".join(number + unit for number, unit in parts) == text:
+            return round(sum(float(number) * _SECONDS[unit] for number, unit in parts), 9)
+    raise ValueError(f"{_shown(value)} is not a duration; expected one like 200ms, 5s or 1m30s")
+
+
+def size(value: object) -> int:
+    """Bytes of `512m`, `1.5gb`, `64KiB`, or a plain number of bytes; units are powers of 1024."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip())
+        if match:
+            exponent = _EXPONENT[match.group(2).lower()]
+            return int(float(match.group(1)) * 1024**exponent)
+    raise ValueError(f"{_shown(value)} is not a size; expected one like 512m, 1.5g or 65536")
+
+
+def whole(value: object) -> object:
+    """Refuses a truth value where a whole number belongs; anything else passes unchanged."""
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is not a whole number; expected one like 3")
+    return value
+
+
+def _shown(value: object) -> str:
+    return repr(value) if isinstance(value, str) else str(value)
