@@ -1,13 +1,12 @@
 """The demo: `make demo` brings the application up and puts it through a lunch rush.
 
 In the rush one replica of `restaurants` is killed, another is made slow, and `tracking` is
-replaced by a new version. Ends with 0 only if no client request failed, 1 if one did, 2 if
-it could not start. With a terminal the mesh stays up until Ctrl-C, unless `--once` is given.
+replaced by a new version. Ends with 0 only if no client request failed and the mesh healed and
+rolled out, 1 otherwise, 2 if it could not start. With a terminal the mesh stays up until Ctrl-C, unless `--once` is given.
 """
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import shutil
@@ -16,38 +15,15 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 from rich.console import Console
 from rich.live import Live
 
 from demo_services import image, screen
 from demo_services.mesh import CannotStart, Mesh
-
-KILL, SLOW, ROLLOUT, CURED = 0.36, 0.48, 0.56, 0.75
-HEAL_LIMIT = 60.0
-
-
-@dataclass
-class Story:
-    """What was seen so far."""
-
-    started: float
-    happened: list[str] = field(default_factory=list)
-    scaling: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
-    services: dict[str, dict[str, Any]] = field(default_factory=dict)
-    clients: dict[str, Any] = field(default_factory=dict)
-    heal_seconds: float | None = None
-    rollout: str = "not reached"
-    event: int = 0
-
-    def say(self, text: str) -> None:
-        """Note one thing with the time into the story."""
-        self.happened.append(f"{time.monotonic() - self.started:5.1f} s  {text}")
+from demo_services.story import Story, act, totals, watch
 
 
 def arguments(given: list[str]) -> argparse.Namespace:
@@ -90,88 +66,6 @@ def choose_address(wanted: str) -> str:
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-async def watch(mesh: Mesh, story: Story, lunch: Path) -> None:
-    """Follow the mesh and the clients, a few times a second, until cancelled."""
-    while True:
-        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-            story.services = await mesh.services()
-            at = round(time.monotonic() - story.started, 1)
-            for name, service in story.services.items():
-                story.scaling.setdefault(name, []).append((at, service["ready"]))
-            for event in await mesh.get(f"/v1/events?since={story.event}&limit=200"):
-                story.event = event["id"]
-                story.say(f"{event['service'] or 'mesh'}: {event['text']}")
-        with contextlib.suppress(FileNotFoundError):
-            story.clients = json.loads(lunch.read_text())
-        await asyncio.sleep(0.25)
-
-
-def ready(story: Story, service: str) -> list[dict[str, Any]]:
-    """The replicas of a service that get traffic."""
-    replicas = story.services.get(service, {}).get("replicas", ())
-    return [r for r in replicas if r["phase"] == "ready" and not r["ejected"]]
-
-
-async def kill(mesh: Mesh, story: Story) -> None:
-    """Kill a replica of `restaurants`, and time how long it takes until the service has what
-    it wants again."""
-    victim = ready(story, "restaurants")[0]
-    story.say(f"demo: kill -9 {victim['name']}")
-    killed = time.monotonic()
-    await mesh.fault(victim["address"], "crashing")
-    while time.monotonic() - killed < HEAL_LIMIT:
-        await asyncio.sleep(0.1)
-        alive = {(r["name"], r["address"], r["since"]) for r in ready(story, "restaurants")}
-        gone = (victim["name"], victim["address"], victim["since"]) not in alive
-        if gone and len(alive) >= story.services["restaurants"]["wanted"]:
-            story.heal_seconds = round(time.monotonic() - killed, 2)
-            story.say(f"demo: healed {story.heal_seconds} s after the kill")
-            return
-
-
-async def slow(mesh: Mesh, story: Story) -> None:
-    """Make one replica of `restaurants` six times slower; the balancer should avoid it."""
-    victim = ready(story, "restaurants")[-1]
-    story.say(f"demo: {victim['name']} becomes six times slower")
-    await mesh.fault(victim["address"], "slow", 6)
-
-
-async def cured(mesh: Mesh, story: Story) -> None:
-    """Take the slowness back from every replica that is still there."""
-    for replica in ready(story, "restaurants"):
-        with contextlib.suppress(aiohttp.ClientError):
-            await mesh.fault(replica["address"], "none")
-    story.say("demo: the slow replica is quick again")
-
-
-async def rollout(mesh: Mesh, story: Story) -> None:
-    """Replace the version of `tracking` while streams are open."""
-    story.say("demo: tracking v1 → v2")
-    began = time.monotonic()
-    await mesh.deploy(TRACKING_VERSION="2")
-    story.rollout = f"tracking v1 → v2 under load in {time.monotonic() - began:.1f} s"
-    story.say(f"demo: {story.rollout}")
-
-
-async def act(mesh: Mesh, story: Story, seconds: float) -> None:
-    """Do to the application what happens to applications, each at its time."""
-    scenes: tuple[tuple[float, Callable[[Mesh, Story], Awaitable[None]]], ...] = (
-        (KILL, kill),
-        (SLOW, slow),
-        (ROLLOUT, rollout),
-        (CURED, cured),
-    )
-    running = []
-    async with asyncio.TaskGroup() as group:
-        for part, scene in scenes:
-            await asyncio.sleep(max(0.0, story.started + part * seconds - time.monotonic()))
-            running.append(group.create_task(_run(scene(mesh, story))))
-
-
-async def _run(scene: Awaitable[None]) -> None:
-    await scene
-
-
 async def rush(mesh: Mesh, story: Story, folder: Path, seconds: float) -> None:
     """Locust's lunch rush with the acts in it. Raises CannotStart when locust cannot run."""
     lunch = folder / "lunch.json"
@@ -193,9 +87,14 @@ async def rush(mesh: Mesh, story: Story, folder: Path, seconds: float) -> None:
             await locust.wait()
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
-    if not lunch.exists():
-        raise CannotStart((folder / "locust.log").read_text()[-2000:])
-    story.clients = json.loads(lunch.read_text())
+    story.clients = totals(lunch)
+    if not story.clients:
+        raise CannotStart(f"locust measured nothing; it said: {tail(folder / 'locust.log')}")
+
+
+def tail(log: Path) -> str:
+    """The end of a log."""
+    return log.read_text(errors="replace")[-2000:]
 
 
 async def show(story: Story, seconds: float) -> None:
@@ -265,7 +164,7 @@ async def play(options: argparse.Namespace, folder: Path) -> int:
         finally:
             print("demo: taking everything down …", flush=True)
             await mesh.down()
-    return 1 if result["failed"] else 0
+    return 1 if result["failed"] or not story.rolled_out or story.heal_seconds is None else 0
 
 
 async def interrupted() -> None:

@@ -84,6 +84,8 @@ def report(figures: Mapping[str, Any]) -> str:
         counts = [int(count) for _, count in samples]
         span = f"{min(counts)}–{max(counts)}" if counts else "none"
         lines.append(f"  {name:<12} {chart(samples)} {span}")
-    for error in figures["errors"]:
-        lines.append(f"  failed: {error['count']} × {error['request']}: {error['error']}")
+    lines += [
+        f"  failed: {error['count']} × {error['request']}: {error['error']}"
+        for error in figures["errors"]
+    ]
     return "\n".join(lines)
