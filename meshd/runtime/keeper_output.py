@@ -1,0 +1,94 @@
+"""The captured output of one local replica, every part of it bounded: the last lines in
+memory, a file that is rotated once, and a queue for each follower."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+RING_LINES = 2000
+LINE_BYTES = 8 * 1024
+"""A longer line is cut into several, so 16 MiB bound the ring at the very worst."""
+FILE_BYTES = 5 * 1024 * 1024
+FOLLOWER_LINES = 1000
+
+Follower = asyncio.Queue[str | None]
+
+
+class Output:
+    """Takes bytes as the process wrote them, and hands out lines."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._ring: deque[str] = deque(maxlen=RING_LINES)
+        self._rest = b""
+        self._file_bytes = 0
+        self._followers: set[Follower] = set()
+        self._closed = False
+
+    def feed(self, data: bytes) -> None:
+        """Add output; what follows the last newline waits for the rest of its line."""
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        for line in whole:
+            self._add(line)
+        while len(self._rest) > LINE_BYTES:
+            self._add(self._rest[:LINE_BYTES])
+            self._rest = self._rest[LINE_BYTES:]
+        self._write(data)
+
+    def close(self) -> None:
+        """The process has ended: an unfinished line counts as one, followers are let go."""
+        if self._rest:
+            self._add(self._rest)
+            self._rest = b""
+        self._closed = True
+        for follower in self._followers:
+            _put(follower, None)
+
+    def tail(self, count: int) -> tuple[str, ...]:
+        """The last `count` lines, oldest first."""
+        return tuple(self._ring)[-count:] if count > 0 else ()
+
+    @contextmanager
+    def follow(self) -> Iterator[Follower]:
+        """A queue of the lines from now on, ended by None. A follower that falls behind
+        loses the oldest ones."""
+        follower: Follower = asyncio.Queue(maxsize=FOLLOWER_LINES)
+        if self._closed:
+            follower.put_nowait(None)
+        self._followers.add(follower)
+        try:
+            yield follower
+        finally:
+            self._followers.discard(follower)
+
+    def delete(self) -> None:
+        """Remove the files."""
+        self._path.unlink(missing_ok=True)
+        self._rotated.unlink(missing_ok=True)
+
+    @property
+    def _rotated(self) -> Path:
+        return self._path.with_suffix(".log.1")
+
+    def _add(self, raw: bytes) -> None:
+        for start in range(0, len(raw) or 1, LINE_BYTES):
+            line = raw[start : start + LINE_BYTES].decode(errors="replace").rstrip("\r")
+            self._ring.append(line)
+            for follower in self._followers:
+                _put(follower, line)
+
+    def _write(self, data: bytes) -> None:
+        if self._file_bytes and self._file_bytes + len(data) > FILE_BYTES:
+            self._path.replace(self._rotated)
+            self._file_bytes = 0
+        with self._path.open("ab") as file:
+            file.write(data)
+        self._file_bytes += len(data)
+
+
+def _put(follower: Follower, line: str | None) -> None:
+    if follower.full():
+        follower.get_nowait()
+    follower.put_nowait(line)

@@ -1,0 +1,255 @@
+"""The process runtime: replicas are local processes, held by the keeper.
+
+This is the keeper's client, one connection a request. It keeps no state of its own, so a
+restarted control process finds everything as it was.
+"""
+
+import asyncio
+import os
+import platform
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from meshd.runtime import base
+from meshd.runtime import keeper_wire as wire
+from meshd.runtime.base import (
+    Capabilities,
+    EventKind,
+    MeshAddress,
+    Node,
+    ObservedReplica,
+    ReplicaSpec,
+    RuntimeEvent,
+    RuntimeFailure,
+    RuntimeUnavailable,
+    Unsupported,
+)
+from meshd.runtime.support import unsupported
+from meshd.spec.model import Network, Service
+
+CAPABILITIES = Capabilities(
+    images=False,
+    networks=False,
+    cpu_limits=False,
+    memory_limits=False,
+    secrets=False,
+    pause=True,
+    container_health=False,
+    volumes=False,
+)
+INHERITED = (
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR",
+    "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR",
+)  # fmt: skip
+"""All that a replica gets of the host's environment."""
+TIMEOUT = 15.0
+OPEN_WAIT = 5.0
+RETRY_FIRST, RETRY_LONGEST = 0.05, 2.0
+
+
+class ProcessRuntime:
+    """Runs replicas as processes of the keeper that listens in the directory `state`."""
+
+    def __init__(self, state: Path) -> None:
+        self._socket = state / wire.SOCKET_NAME
+
+    @property
+    def name(self) -> str:
+        """`process`."""
+        return "process"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """No images, networks, limits or volumes: what runs is what is on the host."""
+        return CAPABILITIES
+
+    async def open(self) -> None:
+        """Wait a few seconds for the keeper, which starts at the same time."""
+        deadline = asyncio.get_running_loop().time() + OPEN_WAIT
+        while True:
+            try:
+                await self._ask(wire.List())
+            except RuntimeUnavailable:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(RETRY_FIRST)
+            else:
+                return
+
+    async def close(self) -> None:
+        """Nothing is held between requests."""
+
+    async def nodes(self) -> Sequence[Node]:
+        """This machine."""
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return [Node(platform.node(), float(os.cpu_count() or 1), memory)]
+
+    async def list(self) -> Sequence[ObservedReplica]:
+        """See `Runtime.list`; everything the keeper holds is ours."""
+        return (await self._ask(wire.List())).replicas
+
+    async def watch(self) -> AsyncIterator[RuntimeEvent]:
+        """See `Runtime.watch`. While the keeper is gone it is tried again, ever less often."""
+        pause = RETRY_FIRST
+        while True:
+            try:
+                async with self._stream(wire.Watch()) as reader:
+                    while line := await reader.readline():
+                        event = wire.events.decode(line)
+                        if event.kind is EventKind.RESYNC:
+                            pause = RETRY_FIRST
+                        yield event
+            except (RuntimeUnavailable, ConnectionError):
+                pause = min(pause * 2, RETRY_LONGEST)
+            await asyncio.sleep(pause)
+
+    async def prepare(
+        self,
+        project: str,  # noqa: ARG002 (the protocol's)
+        service: Service,
+        networks: Sequence[Network] = (),  # noqa: ARG002 (the protocol's)
+    ) -> None:
+        """Nothing to make ready. Raises Unsupported for what cannot run as a process."""
+        _refuse(service)
+
+    async def mesh_addresses(
+        self,
+        project: str,  # noqa: ARG002 (the protocol's)
+        services: Sequence[str],
+    ) -> Sequence[MeshAddress]:
+        """One loopback listener on a port of the caller's choice, the same for all."""
+        return [MeshAddress(service, "127.0.0.1", 0) for service in services]
+
+    async def start(self, replica: ReplicaSpec) -> ObservedReplica:
+        """See `Runtime.start`; the replica's port is the keeper's choice."""
+        (observed,) = (await self._ask(wire.Start(launch_of(replica, os.environ)))).replicas
+        return observed
+
+    async def stop(self, name: str, grace: float) -> None:
+        """See `Runtime.stop`; the signal goes to all processes of the replica."""
+        await self._ask(wire.Stop(name, grace), grace + TIMEOUT)
+
+    async def remove(self, name: str) -> None:
+        """See `Runtime.remove`; its output is deleted too."""
+        await self._ask(wire.Remove(name))
+
+    async def pause(self, name: str) -> None:
+        """See `Runtime.pause`: SIGSTOP for all its processes."""
+        await self._ask(wire.Pause(name))
+
+    async def unpause(self, name: str) -> None:
+        """See `Runtime.unpause`: SIGCONT for all its processes."""
+        await self._ask(wire.Unpause(name))
+
+    async def logs(self, name: str, tail: int) -> Sequence[str]:
+        """See `Runtime.logs`."""
+        return (await self._ask(wire.Logs(name, tail))).lines
+
+    async def follow(self, name: str) -> AsyncIterator[str]:
+        """See `Runtime.follow`."""
+        async with self._stream(wire.Follow(name)) as reader:
+            while line := await reader.readline():
+                yield wire.lines.decode(line)
+
+    async def teardown(self, project: str) -> None:
+        """Nothing was made for the project."""
+
+    async def _ask(self, request: wire.Request, patience: float = TIMEOUT) -> wire.Done:
+        try:
+            async with asyncio.timeout(patience), self._connected(request) as (answer, _):
+                return answer
+        except TimeoutError as error:
+            raise RuntimeUnavailable(f"the keeper did not answer in {patience:g} s") from error
+
+    @asynccontextmanager
+    async def _stream(self, request: wire.Request) -> AsyncIterator[asyncio.StreamReader]:
+        async with self._connected(request) as (_, reader):
+            yield reader
+
+    @asynccontextmanager
+    async def _connected(
+        self, request: wire.Request
+    ) -> AsyncIterator[tuple[wire.Done, asyncio.StreamReader]]:
+        """Send a request on a connection of its own; gives the answer and what comes after.
+        Raises what the keeper answered with, and RuntimeUnavailable."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(self._socket, limit=wire.LINE_LIMIT)
+        except OSError as error:
+            raise RuntimeUnavailable(
+                f"no keeper answers at {self._socket} ({error.strerror or error})"
+            ) from error
+        try:
+            yield await _exchange(request, reader, writer), reader
+        finally:
+            writer.close()
+
+
+async def _exchange(
+    request: wire.Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> wire.Done:
+    try:
+        writer.write(wire.encode(request))
+        answer = wire.answers.decode(await reader.readline())
+    except (ConnectionError, msgspec.DecodeError) as error:
+        raise RuntimeUnavailable("the keeper ended before it answered") from error
+    if isinstance(answer, wire.Failed):
+        known = getattr(base, answer.kind, RuntimeFailure)
+        raise known(answer.text)
+    return answer
+
+
+def launch_of(replica: ReplicaSpec, host: Mapping[str, str]) -> wire.Launch:
+    """The process to start for `replica`; `host` is the host's environment, of which little
+    is passed on. Raises Unsupported."""
+    service = replica.service
+    _refuse(service)
+    if replica.clone_of is not None:
+        raise Unsupported(f"replica {replica.name}: local processes are not cloned")
+    argv = (*(service.entrypoint or ()), *(service.command or ()))
+    inherited = {key: host[key] for key in INHERITED if key in host}
+    return wire.Launch(
+        name=replica.name,
+        project=replica.project,
+        service=service.name,
+        revision=replica.revision,
+        argv=(_program(argv[0]), *argv[1:]),
+        environment={
+            **inherited,
+            "PYTHONUNBUFFERED": "1",  # else output is lost when a Python service is killed
+            **service.environment,
+            **replica.environment,
+        },
+        directory=os.path.join(replica.directory, service.working_dir),
+        stop_signal=_signal_name(service),
+        labels=dict(service.labels),
+    )
+
+
+def _refuse(service: Service) -> None:
+    refused = [str(lack) for lack in unsupported(service, CAPABILITIES) if lack.refuse]
+    if refused:
+        raise Unsupported("; ".join(refused))
+
+
+def _program(program: str) -> str:
+    """`python` and `python3` are the interpreter that runs the mesh, so that a service finds
+    what is installed beside it; anything else is itself."""
+    return sys.executable if program in ("python", "python3") else program
+
+
+def _signal_name(service: Service) -> str:
+    """The stop signal as Python names it, from `TERM`, `SIGTERM` or `15`."""
+    wanted = service.stop_signal.upper()
+    try:
+        if wanted.isdigit():
+            return signal.Signals(int(wanted)).name
+        return signal.Signals["SIG" + wanted.removeprefix("SIG")].name
+    except (ValueError, KeyError):
+        raise Unsupported(
+            f"service {service.name}: stop_signal {service.stop_signal} is no signal of this host"
+        ) from None

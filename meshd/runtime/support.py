@@ -1,0 +1,63 @@
+"""Which parts of a spec a runtime cannot do, said by name before anything is started."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from meshd.runtime.base import Capabilities
+from meshd.spec.model import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """One thing in a spec that the runtime cannot do. With `refuse` the service cannot run
+    there; otherwise it runs without it, and the user is warned."""
+
+    refuse: bool
+    service: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"service {self.service}: {self.text}"
+
+
+def unsupported(service: Service, capabilities: Capabilities) -> list[Shortfall]:
+    """Everything in `service` that a runtime with these capabilities cannot do, what must be
+    refused first."""
+    found = [Shortfall(True, service.name, text) for text in _refused(service, capabilities)]
+    found += [Shortfall(False, service.name, text) for text in _ignored(service, capabilities)]
+    return found
+
+
+def _refused(service: Service, can: Capabilities) -> Iterator[str]:
+    if can.images:
+        if not service.image and service.build is None:
+            yield "has neither image nor build, and containers need one"
+    elif not service.command and not service.entrypoint:
+        yield "has no command, and local processes need one (an image's own is not read)"
+
+
+def _ignored(service: Service, can: Capabilities) -> Iterator[str]:
+    if not can.images:
+        if service.image:
+            yield f"image {service.image} is not used; the command runs on this host as it is"
+        if service.build:
+            yield f"build {service.build.context} is not built; the command runs on this host"
+        if service.user:
+            yield f"user {service.user} is not taken; it runs as the user of the mesh"
+        if service.read_only:
+            yield "read_only is not kept; it may write what the user of the mesh may"
+        if service.cap_add or service.cap_drop:
+            yield "cap_add and cap_drop are not applied"
+    if not can.networks and service.networks:
+        yield f"networks {', '.join(service.networks)} do not isolate local processes"
+    if not can.volumes:
+        for mount in service.volumes:
+            yield f"{mount.type} volume at {mount.target} is not mounted"
+    if not can.cpu_limits and service.resources.cpus:
+        yield f"CPU limit {service.resources.cpus:g} is not enforced"
+    if not can.memory_limits and service.resources.memory:
+        yield f"memory limit {service.resources.memory} is not enforced"
+    if not can.memory_limits and service.resources.pids:
+        yield f"pids limit {service.resources.pids} is not enforced"
+    if not can.container_health and service.healthcheck and not service.healthcheck.disable:
+        yield "healthcheck is not run; the probe under x-mesh.health decides alone"
