@@ -1,0 +1,186 @@
+"""Sums of service reports: over workers, over time.
+
+Everything here is plain addition, so merging in any order gives the same figures, and a
+quantile is read from the merged histogram, never averaged.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from proxy.wire import buckets
+from proxy.wire.report import EndpointReport, Histogram, ServiceReport
+
+
+@dataclass(slots=True)
+class Distribution:
+    """A latency histogram in the layout of `proxy.wire.buckets`; `sum` is exact, in seconds."""
+
+    counts: dict[int, int] = field(default_factory=dict)
+    sum: float = 0.0
+
+    def add(self, more: "Histogram | Distribution") -> None:
+        """Counts everything in `more` too."""
+        counts = self.counts
+        for bucket, count in more.counts.items():
+            counts[bucket] = counts.get(bucket, 0) + count
+        self.sum += more.sum
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def mean(self) -> float | None:
+        """Seconds; None when nothing was counted."""
+        count = self.count
+        return self.sum / count if count else None
+
+    def quantile(self, q: float) -> float | None:
+        """Seconds; None when nothing was counted."""
+        return buckets.quantile(self.counts, q)
+
+    def upper_bounds(self) -> tuple[tuple[float, int], ...]:
+        """(upper bound in seconds, count) of every bucket that holds something, ascending."""
+        return tuple((buckets.upper_bound(b), self.counts[b]) for b in sorted(self.counts))
+
+
+@dataclass(slots=True)
+class MergedEndpoint:
+    """One endpoint, or all of one revision. `busy_seconds` is in-flight integrated over time;
+    `ejected` counts the workers that have it out of rotation."""
+
+    revision: str = ""
+    busy_seconds: float = 0.0
+    started: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    latency: Distribution = field(default_factory=Distribution)
+
+    def add_report(self, report: EndpointReport) -> None:
+        """All of a report but its busy time, which is spread over the time it covers."""
+        self.revision = report.revision
+        self.started += report.started
+        self.succeeded += report.succeeded
+        self.failed += report.failed
+        self.latency.add(report.latency)
+
+    def add(self, more: "MergedEndpoint") -> None:
+        self.revision = more.revision or self.revision
+        self.busy_seconds += more.busy_seconds
+        self.started += more.started
+        self.succeeded += more.succeeded
+        self.failed += more.failed
+        self.latency.add(more.latency)
+
+    @property
+    def failure_share(self) -> float:
+        """Failed of all that ended, 0..1; 0 when none did."""
+        ended = self.succeeded + self.failed
+        return self.failed / ended if ended else 0.0
+
+
+@dataclass(slots=True)
+class MergedService:
+    """One service, merged over workers and over `interval` seconds from `start` (Unix time).
+
+    `codes` counts answers by `METHOD class`, `failures` answers the proxy made itself by
+    reason. `total` = `queue` + `connect` + `first_byte` + `body`. `parked` and `queued` are
+    waiting at the end of the interval; `parked_total` were parked in it.
+    """
+
+    start: float = 0.0
+    interval: float = 0.0
+    arrivals: int = 0
+    codes: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+    retries: int = 0
+    ejections: int = 0
+    shed: int = 0
+    denied: int = 0
+    parked: int = 0
+    parked_total: int = 0
+    queued: int = 0
+    queue_seconds: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    total: Distribution = field(default_factory=Distribution)
+    queue: Distribution = field(default_factory=Distribution)
+    connect: Distribution = field(default_factory=Distribution)
+    first_byte: Distribution = field(default_factory=Distribution)
+    body: Distribution = field(default_factory=Distribution)
+    endpoints: dict[str, MergedEndpoint] = field(default_factory=dict)
+
+    def add_report(self, report: ServiceReport) -> None:
+        """All of a report but its gauges, and its busy time, which is spread over the time it
+        covers."""
+        self.arrivals += report.arrivals
+        self.parked_total += report.parked_total
+        self._add_counts(report)
+        for endpoint in report.endpoints:
+            self.endpoint(endpoint.id).add_report(endpoint)
+
+    def add(self, more: "MergedService") -> None:
+        """Takes in another stretch of time, or more workers; gauges become those of `more`."""
+        self.interval += more.interval
+        self.arrivals += more.arrivals
+        self.parked_total += more.parked_total
+        self.parked, self.queued = more.parked, more.queued
+        self.queue_seconds += more.queue_seconds
+        self._add_counts(more)
+        for name, endpoint in more.endpoints.items():
+            self.endpoint(name).add(endpoint)
+
+    def _add_counts(self, more: "ServiceReport | MergedService") -> None:
+        add_counts(self.codes, more.codes)
+        add_counts(self.failures, more.failures)
+        add_counts(self.calls, more.calls)
+        self.retries += more.retries
+        self.ejections += more.ejections
+        self.shed += more.shed
+        self.denied += more.denied
+        self.bytes_in += more.bytes_in
+        self.bytes_out += more.bytes_out
+        self.total.add(more.total)
+        self.queue.add(more.queue)
+        self.connect.add(more.connect)
+        self.first_byte.add(more.first_byte)
+        self.body.add(more.body)
+
+    def endpoint(self, name: str) -> MergedEndpoint:
+        """The sums of one endpoint, made when there are none yet."""
+        found = self.endpoints.get(name)
+        if found is None:
+            found = self.endpoints[name] = MergedEndpoint()
+        return found
+
+    @property
+    def completions(self) -> int:
+        """Requests that got a final answer, from a replica or from the proxy itself."""
+        return sum(self.codes.values())
+
+    @property
+    def errors(self) -> int:
+        """Answers with a 5xx status."""
+        return sum(count for code, count in self.codes.items() if code.endswith("5xx"))
+
+    @property
+    def in_flight(self) -> float:
+        """Mean number in flight at the endpoints or waiting for one, by integration."""
+        if not self.interval:
+            return 0.0
+        busy = sum(endpoint.busy_seconds for endpoint in self.endpoints.values())
+        return (busy + self.queue_seconds) / self.interval
+
+    def revisions(self) -> dict[str, MergedEndpoint]:
+        """The endpoints' sums by revision."""
+        found: dict[str, MergedEndpoint] = {}
+        for endpoint in self.endpoints.values():
+            found.setdefault(endpoint.revision, MergedEndpoint()).add(endpoint)
+        return found
+
+
+def add_counts(to: dict[str, int], more: Mapping[str, int]) -> None:
+    """Adds one counter to another, key by key."""
+    for key, count in more.items():
+        to[key] = to.get(key, 0) + count
