@@ -8,6 +8,8 @@ Two things are added. Endpoints about as quick as the quickest count as equal an
 by least in flight, in turn, so that equal replicas get equal shares even at low load. And what
 changes slowly, the order by latency and the border of hot, is refreshed once in as many picks as
 there are candidates (or after 20 ms), so that a pick itself reads only a few numbers in flight.
+And now and then an endpoint that is passed over gets one request, because nobody would learn
+otherwise that it has recovered.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +23,8 @@ AS_QUICK: Final = 1.5
 SAME: Final = 0.001
 STALE: Final = 0.02
 SAMPLE: Final = 24
+EXPLORE_SECONDS: Final = 10.0
+EXPLORE_PICKS: Final = 100
 
 
 class HotCold:
@@ -36,9 +40,12 @@ class HotCold:
         self._quick: list[Candidate] = []
         self._quick_twice: list[Candidate] = []
         self._slower: list[Candidate] = []
+        self._failing: list[Candidate] = []
         self._all_twice: list[Candidate] = []
         self._even = True
         self._heaviest = 1.0
+        self._explore_at = 0.0
+        self._explore_turn = 0
 
     def pick(
         self,
@@ -53,6 +60,9 @@ class HotCold:
             if len(candidates) < 2:
                 return len(candidates) - 1
             self._refresh(candidates, dice, now)
+            passed_over = self._explore(now)
+            if passed_over is not None:
+                return self._index[id(passed_over)]
         turn = self._turn = self._turn + 1
         quick = len(self._quick)
         start = turn % quick
@@ -94,7 +104,9 @@ class HotCold:
             self._turn = int(dice() * count)
         self._left = count
         self._fresh_until = now + STALE
-        sound = [c for c in candidates if not c.fast_failing] or list(candidates)
+        sound = [c for c in candidates if not c.fast_failing]
+        self._failing = [c for c in candidates if c.fast_failing] if sound else []
+        sound = sound or list(candidates)
         heaviest = self._heaviest = max([c.weight for c in sound])
         self._even = min([c.weight for c in sound]) == heaviest
         loads = sorted([c.in_flight * heaviest / c.weight for c in sound])
@@ -106,6 +118,18 @@ class HotCold:
         self._slower = by_latency[len(self._quick) :]
         self._quick_twice = self._quick + self._quick
         self._all_twice = sound + sound
+
+    def _explore(self, now: float) -> "Candidate | None":
+        """An idle endpoint whose turn it is to be tried though it is slow or failing: each one
+        about once in `EXPLORE_SECONDS`, and at most one of `EXPLORE_PICKS` requests."""
+        outsiders = self._slower + self._failing
+        if not outsiders or now < self._explore_at or self._turn < self._explore_turn:
+            return None
+        first = not self._explore_turn
+        self._explore_at = now + EXPLORE_SECONDS / len(outsiders)
+        self._explore_turn = self._turn + EXPLORE_PICKS
+        chosen = outsiders[self._turn % len(outsiders)]
+        return None if first or chosen.in_flight else chosen
 
 
 def _least_loaded(candidates: Sequence["Candidate"]) -> "Candidate":

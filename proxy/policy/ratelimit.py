@@ -16,14 +16,14 @@ class Limiter:
     """
 
     def __init__(self, limit: RateLimit) -> None:
-        self._rate = limit.rate
+        self._cost = 1.0 / max(limit.rate, 1e-9)
         self._burst = max(1.0, limit.burst)
         self._full_at: dict[object, float] = {}
 
     def wait(self, key: object, now: float) -> float:
         """0.0 and one token taken when the request may go; else seconds until it might."""
         # A bucket is one number: when it is full again (generic cell rate algorithm).
-        cost = 1.0 / self._rate
+        cost = self._cost
         full_at = max(self._full_at.pop(key, now), now) + cost
         late = full_at - now - self._burst * cost
         if late > 1e-9:

@@ -111,10 +111,8 @@ def plain_host(host: bytes) -> bytes:
 def holds(match: Match, headers: HeaderGetter) -> bool:
     """Whether a header or cookie condition is met."""
     name = match.name.encode()
-    if match.source == "header":
-        value = headers(name.lower())
-    else:
-        value = cookie(headers(b"cookie"), name)
+    is_header = match.source == "header"
+    value = headers(name.lower()) if is_header else cookie(headers(b"cookie"), name)
     return value is not None and (not match.value or value == match.value.encode())
 
 

@@ -98,8 +98,9 @@ class Retries(Frozen, frozen=True):
 
 
 class Limits(Frozen, frozen=True):
-    """Bounds; 0 means no bound. In-flight bounds are per worker process group, `pending` is
-    the queue in front of a service whose endpoints are all at their limit."""
+    """Bounds; 0 means no bound (of `pending`: that nothing waits). In-flight bounds are per
+    worker process group, `pending` is the queue in front of a service whose endpoints are all
+    at their limit."""
 
     endpoint_connections: int = 0
     endpoint_in_flight: int = 0

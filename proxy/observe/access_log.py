@@ -1,0 +1,107 @@
+"""The access log: one line a request, as JSON or in the combined format, written in batches.
+
+Lines collect in memory, at most `limit` bytes of them; what comes on top of that is dropped and
+counted, because a slow disk must not stop requests. The worker takes the batch and writes it.
+"""
+
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+import msgspec
+
+Format = Literal["json", "combined"]
+LIMIT: Final = 1024 * 1024
+
+
+class Entry(msgspec.Struct, omit_defaults=True):
+    """One request as it is logged. Times are seconds, sizes bytes of the bodies; `failure` is
+    the reason of an answer that the proxy made itself."""
+
+    time: float
+    client: str
+    method: str
+    target: str
+    version: str
+    status: int
+    host: str = ""
+    service: str = ""
+    endpoint: str = ""
+    revision: str = ""
+    bytes_in: int = 0
+    bytes_out: int = 0
+    total: float = 0.0
+    queue: float = 0.0
+    connect: float = 0.0
+    first_byte: float = 0.0
+    body: float = 0.0
+    retries: int = 0
+    failure: str = ""
+    request_id: str = ""
+    trace_id: str = ""
+    referer: str = ""
+    user_agent: str = ""
+
+
+class AccessLog:
+    """Formats and collects lines of a `sample` (0..1) of the requests. Failed requests (status
+    500 and up) are always logged."""
+
+    def __init__(self, form: Format = "json", sample: float = 1.0, limit: int = LIMIT) -> None:
+        self._form = form
+        self._sample = sample
+        self._limit = limit
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._second = -1
+        self._stamp = ""
+        self._json = msgspec.json.Encoder()
+        self.dropped = 0
+
+    def wants(self, status: int, roll: float) -> bool:
+        """Whether to log a request; asked before an entry is made. `roll` is in [0, 1)."""
+        return roll < self._sample or status >= 500
+
+    def add(self, entry: Entry) -> None:
+        """Collects one line."""
+        if self._size >= self._limit:
+            self.dropped += 1
+            return
+        line = self._json.encode(entry) if self._form == "json" else self._combined(entry)
+        self._lines.append(line)
+        self._size += len(line) + 1
+
+    def take(self) -> bytes:
+        """The lines collected since the last call; empty when there are none."""
+        if not self._lines:
+            return b""
+        batch = b"\n".join(self._lines) + b"\n"
+        self._lines.clear()
+        self._size = 0
+        return batch
+
+    def _combined(self, entry: Entry) -> bytes:
+        request = f"{entry.method} {entry.target} {entry.version}"
+        return (
+            f"{entry.client or '-'} - - [{self._time(entry.time)}] {quoted(request)}"
+            f" {entry.status} {entry.bytes_out or '-'}"
+            f" {quoted(entry.referer or '-')} {quoted(entry.user_agent or '-')}"
+        ).encode()
+
+    def _time(self, time: float) -> str:
+        second = int(time)
+        if second != self._second:
+            self._second = second
+            self._stamp = datetime.fromtimestamp(second, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
+        return self._stamp
+
+
+_UNSAFE: Final = {
+    **{code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))},
+    ord('"'): '\\"',
+    ord("\\"): "\\\\",
+}
+
+
+def quoted(text: str) -> str:
+    """In double quotes, with nothing in it that could end the quotes or the line."""
+    return f'"{text.translate(_UNSAFE)}"'

@@ -1,0 +1,161 @@
+"""Counters of one worker for a service and for an endpoint, drained into report values.
+
+Fields are plain integers that the engine adds to; methods exist where two numbers have to move
+together. All times are monotonic seconds of one clock.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from proxy.observe.histogram import Recorder
+from proxy.wire.report import EndpointReport, ServiceReport
+
+METHODS: Final = frozenset(
+    (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE", b"CONNECT")
+)
+
+
+class EndpointCounters:
+    """One endpoint on this worker.
+
+    In-flight is integrated exactly and without a division: a start subtracts the time, a finish
+    adds it, and what is still running is settled when the counters are taken.
+    """
+
+    __slots__ = ("_integral", "failed", "in_flight", "latency", "started", "succeeded")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.started = 0
+        self.succeeded = 0
+        self.failed = 0
+        self.latency = Recorder()
+        self._integral = 0.0
+
+    def start(self, now: float) -> None:
+        """A request is sent to the endpoint."""
+        self.in_flight += 1
+        self.started += 1
+        self._integral -= now
+
+    def finish(self, now: float) -> None:
+        """It is over, whatever came of it; success or failure is counted by the caller."""
+        self.in_flight -= 1
+        self._integral += now
+
+    def take(
+        self, id: str, now: float, revision: str = "", ejected: bool = False
+    ) -> EndpointReport:
+        """The interval that ends now; starts the next."""
+        report = EndpointReport(
+            id=id,
+            revision=revision,
+            in_flight=self.in_flight,
+            busy_seconds=max(0.0, self._integral + self.in_flight * now),
+            started=self.started,
+            succeeded=self.succeeded,
+            failed=self.failed,
+            latency=self.latency.take(),
+            ejected=ejected,
+        )
+        self._integral = -self.in_flight * now
+        self.started = self.succeeded = self.failed = 0
+        return report
+
+
+class ServiceCounters:
+    """One service on this worker. `parked` and `queued` are gauges, the rest counts up."""
+
+    __slots__ = (
+        "_codes",
+        "arrivals",
+        "body",
+        "bytes_in",
+        "bytes_out",
+        "calls",
+        "connect",
+        "denied",
+        "ejections",
+        "failures",
+        "first_byte",
+        "parked",
+        "parked_total",
+        "queue",
+        "queue_seconds",
+        "queued",
+        "retries",
+        "shed",
+        "total",
+    )
+
+    def __init__(self) -> None:
+        self._codes: dict[tuple[bytes, int], int] = {}
+        self.failures: dict[str, int] = {}
+        self.calls: dict[str, int] = {}
+        self.arrivals = 0
+        self.retries = 0
+        self.ejections = 0
+        self.parked = 0
+        self.parked_total = 0
+        self.queued = 0
+        self.shed = 0
+        self.denied = 0
+        self.queue_seconds = 0.0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.total = Recorder()
+        self.queue = Recorder()
+        self.connect = Recorder()
+        self.first_byte = Recorder()
+        self.body = Recorder()
+
+    def answered(self, method: bytes, status: int) -> None:
+        """Counts a final answer."""
+        key = (method, status // 100)
+        codes = self._codes
+        if key in codes:
+            codes[key] += 1
+        else:
+            if method not in METHODS:
+                key = (b"OTHER", key[1])
+            codes[key] = codes.get(key, 0) + 1
+
+    def failure(self, reason: str) -> None:
+        """Counts an answer that the proxy made itself."""
+        self.failures[reason] = self.failures.get(reason, 0) + 1
+
+    def called_by(self, caller: str) -> None:
+        """Counts a request of another service of the mesh."""
+        self.calls[caller] = self.calls.get(caller, 0) + 1
+
+    def take(self, name: str, endpoints: Sequence[EndpointReport] = ()) -> ServiceReport:
+        """The interval since the last call; starts the next."""
+        codes = {f"{method.decode()} {kind}xx": n for (method, kind), n in self._codes.items()}
+        report = ServiceReport(
+            name=name,
+            arrivals=self.arrivals,
+            codes=codes,
+            failures=self.failures,
+            retries=self.retries,
+            ejections=self.ejections,
+            parked=self.parked,
+            parked_total=self.parked_total,
+            queued=self.queued,
+            shed=self.shed,
+            denied=self.denied,
+            queue_seconds=self.queue_seconds,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            total=self.total.take(),
+            queue=self.queue.take(),
+            connect=self.connect.take(),
+            first_byte=self.first_byte.take(),
+            body=self.body.take(),
+            endpoints=tuple(endpoints),
+            calls=self.calls,
+        )
+        self._codes, self.failures, self.calls = {}, {}, {}
+        self.arrivals = self.retries = self.ejections = self.parked_total = 0
+        self.shed = self.denied = self.bytes_in = self.bytes_out = 0
+        self.queue_seconds = 0.0
+        return report
