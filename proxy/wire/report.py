@@ -2,7 +2,7 @@
 
 import msgspec
 
-from proxy.wire.snapshot import Frozen, Generation, SnapshotUpdate
+from proxy.wire.snapshot import Frozen, Generation, Listener, SnapshotUpdate
 
 
 class Ack(Frozen, frozen=True, tag=True):
@@ -125,7 +125,8 @@ class Publish(Frozen, frozen=True, tag=True):
 
 class Hello(Frozen, frozen=True, tag=True):
     """First message of a connection to the feed socket. The supervisor answers with `Hello`
-    carrying the generation it holds, so that a new control process goes on above it."""
+    carrying the generation it holds, so that a new control process goes on above it. It
+    sends the same again as the refusal of a `Publish` that is not above what it holds."""
 
     role: str
     generation: Generation = Generation()
@@ -146,6 +147,43 @@ class ListenFailed(Frozen, frozen=True, tag=True):
     error: str
 
 
+class ListenOn(Frozen, frozen=True, tag=True):
+    """From the supervisor to a worker, with the listening socket as ancillary data: accept
+    on it, instead of whatever was accepted on at that address before."""
+
+    listener: Listener
+
+
+class StopListening(Frozen, frozen=True, tag=True):
+    """From the supervisor to a worker: the address is no longer ours."""
+
+    address: str
+
+
+class Accepting(Frozen, frozen=True, tag=True):
+    """From a worker to the supervisor: the addresses, as asked for, that it accepts on."""
+
+    worker: int
+    addresses: tuple[str, ...]
+
+
+class Drain(Frozen, frozen=True, tag=True):
+    """From the supervisor to a worker: accept nothing more, finish what there is, exit."""
+
+
 Message = (
-    Ack | Resync | Wake | Ejected | Report | Workers | Publish | Hello | Listening | ListenFailed
+    Ack
+    | Resync
+    | Wake
+    | Ejected
+    | Report
+    | Workers
+    | Publish
+    | Hello
+    | Listening
+    | ListenFailed
+    | ListenOn
+    | StopListening
+    | Accepting
+    | Drain
 )

@@ -1,0 +1,48 @@
+"""Addresses as people write them: `HOST:PORT`, `[V6]:PORT`, `:PORT`, `unix:PATH`."""
+
+import socket
+from dataclasses import dataclass
+
+
+class BadAddress(ValueError):
+    """The text is not an address; it says what one looks like."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Either a host and a port, or the path of a Unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse(text: str) -> Address:
+    """Read an address. Raises BadAddress."""
+    if text.startswith("unix:"):
+        if len(text) == len("unix:"):
+            raise BadAddress(f"{text!r}: a path must follow 'unix:'")
+        return Address(path=text[len("unix:") :])
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise BadAddress(f"{text!r} is not HOST:PORT, [V6]:PORT or unix:PATH")
+    if ":" in host and not bracketed:
+        raise BadAddress(f"{text!r}: write an IPv6 address in brackets, as in [::1]:8080")
+    return Address(host=host[1:-1] if bracketed else host, port=int(port))
+
+
+def resolve(address: Address) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    """The family and numeric address to bind; an empty host or `*` is every IPv4 address.
+
+    Raises OSError when a name is not known.
+    """
+    host = "0.0.0.0" if address.host in ("", "*") else address.host
+    found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
+    family, _, _, _, where = found[0]
+    return family, (str(where[0]), int(where[1]))

@@ -1,0 +1,217 @@
+"""The worker processes: one serving in each slot, and those that finish what they have.
+
+Two rules carry everything. A slot without a worker gets one. As soon as the newest worker of
+a slot serves, the older ones of that slot drain. So a crash, a reload and a binary upgrade
+are one case, and a successor that fails to start takes nothing away.
+"""
+
+import asyncio
+import collections
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from proxy.channel import Channel
+from proxy.config import SupervisorConfig, WorkerConfig
+from proxy.link import Link, Open, complaint, restart_delay
+from proxy.process import spawn
+from proxy.wire.report import Accepting, Ack, Message, Resync
+from proxy.wire.snapshot import Generation, Snapshot
+
+_log = logging.getLogger(__name__)
+SHORT_LIFE = 5.0
+"""A worker that ends sooner than this many seconds after its start counts as a failure."""
+
+
+class Crew:
+    """Starts, feeds, watches and replaces the workers.
+
+    `on_message` gets what workers send (acks, reports, wakes, ejections), `on_live` is called
+    when the set of worker processes changes, `on_serving` when a worker begins to serve.
+    """
+
+    def __init__(
+        self,
+        config: SupervisorConfig,
+        on_message: Callable[[Message], None],
+        on_live: Callable[[], None],
+        on_serving: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._on_message = on_message
+        self._on_live = on_live
+        self._on_serving = on_serving
+        self._links: dict[int, Link] = {}
+        self._current: list[Link | None] = [None] * config.workers
+        self._failures = [0] * config.workers
+        self._to_replace: collections.deque[int] = collections.deque()
+        self._next_worker = 1
+        self._snapshot = Snapshot(generation=Generation())
+        self._listeners: Open = {}
+        self._ending = False
+        self.served = False
+        """Some worker has served at some time."""
+
+    @property
+    def live(self) -> tuple[int, ...]:
+        """The worker processes that exist, draining ones included."""
+        return tuple(sorted(self._links))
+
+    @property
+    def acks(self) -> list[Ack]:
+        """The last ack of every worker that sent one."""
+        return [link.last_ack for link in self._links.values() if link.last_ack]
+
+    @property
+    def complete(self) -> bool:
+        """Every slot has a worker that serves."""
+        return all(link is not None and self._serves(link) for link in self._current)
+
+    @property
+    def hopeless(self) -> bool:
+        """No worker ever served, and a slot has failed three times."""
+        return not self.served and max(self._failures) >= 3
+
+    def start(self) -> None:
+        """Start a worker in every slot."""
+        for slot in range(self._config.workers):
+            self._start(slot)
+
+    def offer(self, snapshot: Snapshot, listeners: Open) -> None:
+        """From now on this snapshot and these listeners hold."""
+        self._snapshot = snapshot
+        self._listeners = listeners
+        for link in self._links.values():
+            self._sync(link)
+
+    def replace_all(self) -> None:
+        """Replace every worker, one slot after the other."""
+        self._to_replace = collections.deque(range(self._config.workers))
+        self._replace_next()
+
+    def drain(self, seconds: float) -> None:
+        """Tell all workers to accept no more and to end, within `seconds` at last."""
+        self._ending = True
+        until = self._now() + seconds
+        for link in list(self._links.values()):
+            link.drain(until)
+
+    def kill(self) -> None:
+        """End all workers at once."""
+        self._ending = True
+        for link in self._links.values():
+            link.process.signal(signal.SIGKILL)
+
+    def tick(self, paused: bool) -> None:
+        """Look for workers that are late. After a pause of our own none of them is blamed."""
+        now = self._now()
+        for link in list(self._links.values()):
+            if paused:
+                link.heard_at = now
+                link.waiting_since = link.waiting_since and now
+            cause = complaint(link, now, self._config.ack_seconds, self._config.silence_seconds)
+            if cause:
+                _log.warning("worker %d (pid %d) killed: %s", link.worker, link.process.pid, cause)
+                link.process.signal(signal.SIGKILL)
+        self._replace_next()
+
+    def _start(self, slot: int) -> None:
+        if self._ending:
+            return
+        worker, self._next_worker = self._next_worker, self._next_worker + 1
+        ours, theirs = socket.socketpair()
+        config = WorkerConfig(
+            worker=worker,
+            channel=theirs.fileno(),
+            slot=slot,
+            of=self._config.workers,
+            access_log=self._config.access_log,
+        )
+        with theirs:
+            argv = [sys.executable, "-P", "-m", "proxy.worker"]
+            process = spawn(
+                [*argv, msgspec.json.encode(config).decode()],
+                partial(self._ended, worker),
+                descriptors=[theirs.fileno()],
+            )
+        # A closed channel needs no act of its own: the process ends, and that is watched.
+        channel = Channel(ours, partial(self._received, worker), partial(self._cut, worker))
+        now = self._now()
+        link = Link(worker, slot, process, channel, started_at=now, heard_at=now)
+        self._links[worker] = link
+        self._current[slot] = link
+        channel.start()
+        self._sync(link)
+        self._on_live()
+
+    def _cut(self, worker: int) -> None:
+        link = self._links.get(worker)
+        if link is not None:
+            link.process.signal(signal.SIGKILL)
+
+    def _ended(self, worker: int, status: int) -> None:
+        link = self._links.pop(worker)
+        link.channel.close()
+        lived = self._now() - link.started_at
+        level = logging.INFO if link.draining and status == 0 else logging.WARNING
+        _log.log(level, "worker %d (pid %d) ended: %s", worker, link.process.pid, cause_of(status))
+        if self._current[link.slot] is link:
+            self._current[link.slot] = None
+            self._failures[link.slot] = self._failures[link.slot] + 1 if lived < SHORT_LIFE else 0
+            asyncio.get_running_loop().call_later(
+                restart_delay(self._failures[link.slot]), self._start, link.slot
+            )
+        self._on_live()
+
+    def _received(self, worker: int, message: Message, _descriptor: int) -> None:
+        link = self._links.get(worker)
+        if link is None:
+            return
+        link.heard_at = self._now()
+        before = self._serves(link)
+        match message:
+            case Ack():
+                link.acked(message)
+            case Accepting():
+                link.accepts(message)
+            case Resync():
+                link.resync()
+        self._sync(link)
+        if not before and self._serves(link):
+            self._now_serving(link)
+        if not isinstance(message, Accepting | Resync):
+            self._on_message(message)
+
+    def _now_serving(self, link: Link) -> None:
+        self.served = True
+        until = self._now() + self._config.drain
+        for other in self._links.values():
+            if other.slot == link.slot and other.worker < link.worker:
+                other.drain(until)
+        self._replace_next()
+        self._on_serving()
+
+    def _replace_next(self) -> None:
+        if self._to_replace and self.complete and not self._ending:
+            self._start(self._to_replace.popleft())
+
+    def _sync(self, link: Link) -> None:
+        link.sync(self._snapshot, self._listeners, self._now())
+
+    def _serves(self, link: Link) -> bool:
+        return link.serving(self._listeners)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+def cause_of(status: int) -> str:
+    """An exit status in words."""
+    if status >= 0:
+        return f"exit status {status}"
+    return f"killed by {signal.Signals(-status).name}"
