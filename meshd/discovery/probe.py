@@ -1,0 +1,139 @@
+"""Active probes: one HTTP request or TCP connection at a time to every running replica.
+
+Level-triggered: the caller says which targets there are, whenever it likes, and reads the
+results; a wake tells that one of them changed its meaning. A target that never answered is
+probed quickly (every 50 ms at first), so that a replica gets traffic soon after it is up.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from meshd.reconcile.observed import ProbeResult
+from meshd.spec.model import Health
+
+FIRST_PAUSE: Final = 0.05
+GROWTH: Final = 1.25
+AT_ONCE: Final = 64
+HEAD_LIMIT: Final = 8192
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What to probe. `incarnation` tells one start of a replica from the next; `proven` says
+    that it served before this process began, so that there is no hurry."""
+
+    host: str
+    port: int
+    health: Health
+    incarnation: tuple[str, float]
+    proven: bool = False
+
+
+def _same(old: Target, new: Target | None) -> bool:
+    return new is not None and msgspec.structs.replace(new, proven=old.proven) == old
+
+
+class Prober:
+    """Keeps a result for every target; calls `on_change` when a streak turns or grows bad."""
+
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        self.results: dict[str, ProbeResult] = {}
+        self._on_change = on_change
+        self._targets: dict[str, Target] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._gate = asyncio.Semaphore(AT_ONCE)
+
+    def want(self, targets: Mapping[str, Target]) -> None:
+        """Probe exactly these from now on. A changed target starts anew."""
+        for name in [n for n, t in self._targets.items() if not _same(t, targets.get(n))]:
+            task = self._tasks.pop(name)
+            task.cancel()
+            old, new = self._targets.pop(name), targets.get(name)
+            if new is None or new.incarnation != old.incarnation:
+                self.results.pop(name, None)
+        for name, target in targets.items():
+            if name not in self._targets:
+                self._targets[name] = target
+                self._tasks[name] = asyncio.create_task(self._watch(name, target))
+
+    async def close(self) -> None:
+        """End all probing."""
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        self._targets.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self, name: str, target: Target) -> None:
+        health, pause = target.health, FIRST_PAUSE
+        if health.type == "none":
+            self._note(name, None)
+            return
+        if target.proven:
+            await asyncio.sleep(random.random() * health.interval)
+        while True:
+            async with self._gate:
+                problem = await probe(target.host, target.port, health)
+            self._note(name, problem)
+            if target.proven or self.results[name].first_good:
+                await asyncio.sleep(health.interval * (0.9 + 0.2 * random.random()))
+            else:
+                await asyncio.sleep(pause)
+                pause = min(pause * GROWTH, health.interval)
+
+    def _note(self, name: str, problem: str | None) -> None:
+        before = self.results.get(name, ProbeResult())
+        if problem is None:
+            after = ProbeResult(
+                good=before.good + 1, first_good=before.first_good or time.time(), text="ok"
+            )
+        else:
+            after = ProbeResult(bad=before.bad + 1, first_good=before.first_good, text=problem)
+        self.results[name] = after
+        if (before.good == 0) != (after.good == 0) or after.bad:
+            self._on_change()
+
+
+async def probe(host: str, port: int, health: Health) -> str | None:
+    """Probe once. What was wrong, for people; None when all was well."""
+    try:
+        async with asyncio.timeout(health.timeout):
+            if health.type == "tcp":
+                return await _tcp(host, port)
+            return await _http(host, port, health.path)
+    except TimeoutError:
+        return f"no answer within {health.timeout:g} s"
+    except OSError as error:
+        return error.strerror or str(error)
+    except ValueError as error:
+        return str(error)
+
+
+async def _tcp(host: str, port: int) -> None:
+    _, writer = await asyncio.open_connection(host, port)
+    writer.transport.abort()
+
+
+async def _http(host: str, port: int, path: str) -> str | None:
+    """GET `path`; a status of 200 to 399 is good. The body is not read."""
+    reader, writer = await asyncio.open_connection(host, port, limit=HEAD_LIMIT)
+    try:
+        name = f"[{host}]" if ":" in host else host
+        writer.write(
+            f"GET {path} HTTP/1.1\r\nHost: {name}:{port}\r\nUser-Agent: meshd-probe\r\n"
+            "Accept: */*\r\nConnection: close\r\n\r\n".encode("latin-1")
+        )
+        line = await reader.readline()
+    finally:
+        writer.transport.abort()
+    words = line.split(None, 2)
+    if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
+        return "closed the connection without an answer" if not line else "answered no HTTP"
+    status = int(words[1])
+    return None if 200 <= status < 400 else f"GET {path} answered {status}"
+

@@ -1,0 +1,43 @@
+"""What is wanted, as plans see it: one frozen value for every service."""
+
+import msgspec
+
+from meshd.spec.model import Service
+
+
+class DesiredService(msgspec.Struct, frozen=True):
+    """One service at one revision.
+
+    - `spec` and `revision`: what replicas are to be; after a rollback those of the revision
+      that was good before.
+    - `count`: replicas wanted: the override, the autoscaler's number, or the spec's.
+    - `previous`: the revision to go back to; empty when there is none.
+    - `rollout`: `rolling` while a new revision is being brought in, `paused`, else `done`.
+    - `rollout_since`: Unix time it began; failures before it are not held against it.
+    - `template`: for an adopted service, the replica that more are copied from.
+    """
+
+    project: str
+    spec: Service
+    revision: str
+    count: int
+    previous: str = ""
+    rollout: str = "done"
+    rollout_since: float = 0.0
+    adopted: bool = False
+    template: str = ""
+
+    @property
+    def key(self) -> str:
+        """`PROJECT/SERVICE`."""
+        return f"{self.project}/{self.spec.name}"
+
+
+class Desired(msgspec.Struct, frozen=True):
+    """Everything that is wanted. `projects` are all that are known; replicas of theirs without
+    a service here are to go. Those in `leaving` go as a whole. Of other projects nothing is
+    touched: they may be another mesh's."""
+
+    services: tuple[DesiredService, ...] = ()
+    projects: frozenset[str] = frozenset()
+    leaving: frozenset[str] = frozenset()

@@ -1,0 +1,399 @@
+"""Observation: what the runtime, the probes and the workers show, as one frozen picture.
+
+`observe` folds a `World` (what is, now) into a `Memory` (what has to be known about the past:
+phases never go back, failures count) and gives the `Observed` that plans are made from.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Final, Protocol
+
+import msgspec
+
+from meshd.reconcile.operation import Drain, Start
+from meshd.reconcile.phase import ENDED, Facts, Phase, advance
+from meshd.runtime.base import ContainerHealth, ObservedReplica, ReplicaState
+from meshd.spec.model import RestartPolicy
+
+FAILURES_KEPT: Final = 10
+SLOT_LIFE: Final = 120.0
+
+Version = tuple[str, str]
+"""A service's key (`PROJECT/SERVICE`) and a revision of it."""
+
+
+class Dice(Protocol):
+    """A source of numbers in [0, 1)."""
+
+    def random(self) -> float:
+        """The next number."""
+
+
+class ProbeResult(msgspec.Struct, frozen=True):
+    """A replica's probes so far. `good` and `bad` are current streaks; `first_good` is the
+    Unix time of the first good probe ever, 0 before it; `text` is the last answer."""
+
+    good: int = 0
+    bad: int = 0
+    first_good: float = 0.0
+    text: str = ""
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What is remembered about one replica over passes."""
+
+    incarnation: tuple[str, float]
+    phase: Phase
+    since: float
+    ready_since: float = 0.0
+    drain_since: float = 0.0
+    cause: str = ""
+    attempt: int = 0
+    blamed: bool = False
+    ended_by_others: bool = False
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """A place left by a failed replica: its successor starts no sooner than `not_before`."""
+
+    attempt: int
+    not_before: float
+    opened: float
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """A replica failed by itself: when, which, and how it showed."""
+
+    at: float
+    replica: str
+    text: str
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """Everything that outlives a pass. Lost with the process: what must not be lost is on the
+    runtime, in the held snapshot, or in the store."""
+
+    records: Mapping[str, Record] = {}
+    slots: Mapping[Version, tuple[Slot, ...]] = {}
+    failures: Mapping[Version, tuple[Failure, ...]] = {}
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """A start or preparation that did not come off."""
+
+    version: Version
+    replica: str
+    text: str
+    attempt: int
+
+
+class World(msgspec.Struct, frozen=True):
+    """What is, at one moment. `drained` names the endpoints that no live worker uses any
+    more. `starting` and `stopping` are operations under way. `policies` are the restart
+    policies by service key."""
+
+    listed: Mapping[str, ObservedReplica]
+    probes: Mapping[str, ProbeResult] = {}
+    drained: frozenset[str] = frozenset()
+    in_flight: Mapping[str, int] = {}
+    starting: Mapping[str, Start] = {}
+    stopping: frozenset[str] = frozenset()
+    troubles: tuple[Trouble, ...] = ()
+    policies: Mapping[str, RestartPolicy] = {}
+    available: bool = True
+    may_start: bool = True
+    prepared: frozenset[Version] = frozenset()
+    preparing: frozenset[Version] = frozenset()
+
+
+class Replica(msgspec.Struct, frozen=True):
+    """One replica as plans see it."""
+
+    name: str
+    project: str
+    service: str
+    revision: str
+    phase: Phase
+    managed: bool = True
+    since: float = 0.0
+    created_at: float = 0.0
+    ready_since: float = 0.0
+    drain_since: float = 0.0
+    drained: bool = False
+    in_flight: int = 0
+    bad: int = 0
+    health: ContainerHealth = ContainerHealth.NONE
+    probe: str = ""
+    cause: str = ""
+    blamed: bool = False
+    attempt: int = 0
+    exit_code: int | None = None
+    listed: bool = True
+    busy: bool = False
+    host: str | None = None
+    port: int = 0
+    node: str = ""
+    addresses: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """`PROJECT/SERVICE`."""
+        return f"{self.project}/{self.service}"
+
+
+class Observed(msgspec.Struct, frozen=True):
+    """The picture that a plan is made from. While `available` is False the runtime does not
+    answer, and `replicas` is what it last showed."""
+
+    replicas: tuple[Replica, ...]
+    available: bool = True
+    may_start: bool = True
+    prepared: frozenset[Version] = frozenset()
+    preparing: frozenset[Version] = frozenset()
+    slots: Mapping[Version, tuple[Slot, ...]] = {}
+    failures: Mapping[Version, tuple[Failure, ...]] = {}
+
+
+def observe(memory: Memory, world: World, now: float, dice: Dice) -> tuple[Memory, Observed]:
+    """One pass of observation. Pure: the new memory is returned, the old one unchanged."""
+    records: dict[str, Record] = {}
+    replicas: list[Replica] = []
+    failed: list[tuple[Replica, float]] = []
+    for name, seen in world.listed.items():
+        before = memory.records.get(name)
+        record = _remember(before, seen, world, now)
+        records[name] = record
+        replica = _listed(seen, record, world)
+        replicas.append(replica)
+        new = before is None or before.phase is not Phase.FAILED
+        if record.phase is Phase.FAILED and new and replica.managed:
+            started = seen.started_at or seen.created_at
+            failed.append((replica, (seen.finished_at or now) - started))
+    for name, start in world.starting.items():
+        if name not in world.listed:
+            before = memory.records.get(name)
+            records[name] = before or Record(
+                incarnation=("", 0.0), phase=Phase.PENDING, since=now, attempt=start.attempt
+            )
+            replicas.append(_pending(start, records[name]))
+    memory = Memory(records=records, slots=memory.slots, failures=memory.failures)
+    for replica, uptime in failed:
+        memory = _note_end(memory, replica, uptime, world, now, dice)
+    for trouble in world.troubles:
+        policy = world.policies.get(trouble.version[0], RestartPolicy())
+        memory = note_failure(memory, trouble, policy, now, dice)
+    memory = _prune(memory, now)
+    observed = Observed(
+        replicas=tuple(replicas),
+        available=world.available,
+        may_start=world.may_start,
+        prepared=world.prepared,
+        preparing=world.preparing,
+        slots=memory.slots,
+        failures=memory.failures,
+    )
+    return memory, observed
+
+
+def _remember(before: Record | None, seen: ObservedReplica, world: World, now: float) -> Record:
+    """The record of a listed replica after this pass; the same object when nothing changed."""
+    incarnation = (seen.runtime_id, seen.started_at)
+    if before and before.incarnation != incarnation:
+        restarted = before.incarnation[1] > 0.0 and seen.started_at > before.incarnation[1]
+        before = None if restarted else msgspec.structs.replace(before, incarnation=incarnation)
+    probe = world.probes.get(seen.name)
+    start = world.starting.get(seen.name)
+    phase = advance(
+        before.phase if before else None,
+        Facts(
+            state=seen.state,
+            health=seen.health,
+            addressed=bool(seen.host),
+            answered=bool(probe and probe.first_good) or bool(before and before.ready_since),
+            leaving=bool(before and before.drain_since),
+            stop_underway=seen.name in world.stopping,
+            start_underway=start is not None,
+        ),
+    )
+    if before and before.phase is phase:
+        return before
+    foreign = phase is Phase.STOPPING and not (before and before.drain_since)
+    return Record(
+        incarnation=incarnation,
+        phase=phase,
+        since=now,
+        ready_since=now if phase is Phase.READY else before.ready_since if before else 0.0,
+        drain_since=before.drain_since if before else 0.0,
+        cause=before.cause if before else "",
+        attempt=before.attempt if before else start.attempt if start else 0,
+        blamed=before.blamed if before else False,
+        ended_by_others=(before.ended_by_others if before else False)
+        or (foreign and seen.name not in world.stopping),
+    )
+
+
+def _listed(seen: ObservedReplica, record: Record, world: World) -> Replica:
+    probe = world.probes.get(seen.name) or ProbeResult()
+    return Replica(
+        name=seen.name,
+        project=seen.project,
+        service=seen.service,
+        revision=seen.revision,
+        phase=record.phase,
+        managed=seen.managed,
+        since=record.since,
+        created_at=seen.created_at,
+        ready_since=record.ready_since,
+        drain_since=record.drain_since,
+        drained=not record.ready_since or seen.name in world.drained,
+        in_flight=world.in_flight.get(seen.name, 0),
+        bad=probe.bad,
+        health=seen.health,
+        probe=probe.text,
+        cause=record.cause,
+        blamed=record.blamed,
+        attempt=record.attempt,
+        exit_code=seen.exit_code if seen.state is ReplicaState.EXITED else None,
+        busy=seen.name in world.stopping or seen.name in world.starting,
+        host=seen.host,
+        port=seen.port,
+        node=seen.node,
+        addresses=seen.addresses,
+    )
+
+
+def _pending(start: Start, record: Record) -> Replica:
+    return Replica(
+        name=start.name,
+        project=start.project,
+        service=start.service,
+        revision=start.revision,
+        phase=Phase.PENDING,
+        since=record.since,
+        attempt=start.attempt,
+        cause=start.cause,
+        listed=False,
+        busy=True,
+    )
+
+
+def ending(seen: ObservedReplica | Replica, oom_killed: bool = False) -> str:
+    """How a replica ended, for people."""
+    if oom_killed:
+        return "was killed: out of memory"
+    code = seen.exit_code
+    if code is None:
+        return "was created but never started"
+    if code in (137, -9):
+        return "was killed (SIGKILL)"
+    return f"exited with code {code}"
+
+
+def _note_end(
+    memory: Memory, replica: Replica, uptime: float, world: World, now: float, dice: Dice
+) -> Memory:
+    """A replica of ours ended by itself: open a slot for its successor."""
+    policy = world.policies.get(replica.key, RestartPolicy())
+    trouble = Trouble(
+        version=(replica.key, replica.revision),
+        replica=replica.name,
+        text=f"{replica.name} {ending(replica, world.listed[replica.name].oom_killed)}"
+        f" after {max(0.0, uptime):.1f} s",
+        attempt=replica.attempt if uptime < policy.window else 0,
+    )
+    return note_failure(memory, trouble, policy, now, dice)
+
+
+def note_failure(
+    memory: Memory, trouble: Trouble, policy: RestartPolicy, now: float, dice: Dice
+) -> Memory:
+    """Count a failure, and open a slot for the successor. The first restart is at once; each
+    further quick failure in a row doubles the wait, ± 20 %."""
+    attempt = trouble.attempt + 1
+    wait = 0.0
+    if attempt > 1:
+        wait = min(policy.max_delay, policy.delay * 2.0 ** min(attempt - 2, 30))
+        wait *= 0.8 + 0.4 * dice.random()
+    slot = Slot(attempt=attempt, not_before=now + wait, opened=now)
+    failure = Failure(at=now, replica=trouble.replica, text=trouble.text)
+    version = trouble.version
+    kept = (*memory.failures.get(version, ()), failure)[-FAILURES_KEPT:]
+    return Memory(
+        records=memory.records,
+        slots={**memory.slots, version: (*memory.slots.get(version, ()), slot)},
+        failures={**memory.failures, version: kept},
+    )
+
+
+def _prune(memory: Memory, now: float) -> Memory:
+    """Drop slots that nobody took for long: fewer replicas are wanted by now."""
+    if not any(slot.not_before + SLOT_LIFE < now for s in memory.slots.values() for slot in s):
+        return memory
+    slots = {
+        version: tuple(slot for slot in opened if slot.not_before + SLOT_LIFE >= now)
+        for version, opened in memory.slots.items()
+    }
+    return msgspec.structs.replace(memory, slots={v: s for v, s in slots.items() if s})
+
+
+def take_slot(memory: Memory, start: Start) -> Memory:
+    """A successor was started: its slot is taken."""
+    version = (start.key, start.revision)
+    slots = list(memory.slots.get(version, ()))
+    for slot in slots:
+        if slot.attempt == start.attempt:
+            slots.remove(slot)
+            break
+    rest = {v: s for v, s in memory.slots.items() if v != version}
+    if slots:
+        rest[version] = tuple(slots)
+    return msgspec.structs.replace(memory, slots=rest)
+
+
+def mark_drained(memory: Memory, drain: Drain, now: float) -> Memory:
+    """From now on the replica is leaving."""
+    name = drain.name
+    record = memory.records.get(name)
+    if record is None or record.drain_since or record.phase in ENDED:
+        return memory
+    marked = msgspec.structs.replace(
+        record, drain_since=now, cause=drain.cause, blamed=drain.blame
+    )
+    return msgspec.structs.replace(memory, records={**memory.records, name: marked})
+
+
+def mark_restored(memory: Memory, name: str) -> Memory:
+    """Start an adopted replica's life anew; its next good probe makes it ready."""
+    records = {key: record for key, record in memory.records.items() if key != name}
+    return msgspec.structs.replace(memory, records=records)
+
+
+def recall(
+    ready: Mapping[str, float],
+    leaving: Collection[str],
+    listed: Mapping[str, ObservedReplica],
+    now: float,
+) -> Memory:
+    """The memory of a control process that takes over: endpoints (id → ready since) of the
+    snapshot that workers hold go on as they were, until probes or the runtime say otherwise."""
+    records: dict[str, Record] = {}
+    for name, seen in listed.items():
+        incarnation = (seen.runtime_id, seen.started_at)
+        if seen.state is not ReplicaState.RUNNING:
+            continue
+        if name in leaving:
+            records[name] = Record(
+                incarnation=incarnation,
+                phase=Phase.DRAINING,
+                since=now,
+                ready_since=seen.started_at,
+                drain_since=now,
+                cause="was draining before",
+            )
+        elif name in ready:
+            records[name] = Record(
+                incarnation=incarnation,
+                phase=Phase.READY,
+                since=ready[name] or seen.started_at,
+                ready_since=ready[name] or seen.started_at,
+            )
+    return Memory(records=records)

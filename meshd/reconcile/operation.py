@@ -1,0 +1,153 @@
+"""Operations: the steps of a plan, each with its cause. Frozen values that print as text."""
+
+import msgspec
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """One step. `cause` says why, for people; it is recorded with what comes of it."""
+
+    cause: str
+
+    @property
+    def subject(self) -> str:
+        """What the step acts on; at most one operation of it is under way at a time."""
+        raise NotImplementedError
+
+
+class Prepare(Operation, frozen=True, kw_only=True):
+    """Make image and networks of one revision of a service ready."""
+
+    project: str
+    service: str
+    revision: str
+
+    @property
+    def subject(self) -> str:
+        return f"{self.project}/{self.service}@{self.revision}"
+
+    def __str__(self) -> str:
+        return f"prepare {self.subject}: {self.cause}"
+
+
+class Start(Operation, frozen=True, kw_only=True):
+    """Start one replica. `attempt` counts the quick failures that led to this start."""
+
+    name: str
+    project: str
+    service: str
+    revision: str
+    clone_of: str | None = None
+    attempt: int = 0
+
+    @property
+    def key(self) -> str:
+        """`PROJECT/SERVICE`."""
+        return f"{self.project}/{self.service}"
+
+    @property
+    def subject(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        how = f" as a copy of {self.clone_of}" if self.clone_of else f" ({self.revision[:12]})"
+        return f"start {self.name}{how}: {self.cause}"
+
+
+class Drain(Operation, frozen=True, kw_only=True):
+    """Take a replica out of rotation for good. `blame` counts it as a failure of its
+    revision (it never got healthy, or stopped being so)."""
+
+    name: str
+    blame: bool = False
+
+    @property
+    def subject(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        return f"drain {self.name}: {self.cause}"
+
+
+class Restore(Operation, frozen=True, kw_only=True):
+    """Bring an adopted replica back into rotation: it answers again, and is not ours to stop."""
+
+    name: str
+
+    @property
+    def subject(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        return f"restore {self.name}: {self.cause}"
+
+
+class Stop(Operation, frozen=True, kw_only=True):
+    """Stop a drained replica; `grace` seconds between the stop signal and KILL."""
+
+    name: str
+    grace: float
+
+    @property
+    def subject(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        return f"stop {self.name}: {self.cause}"
+
+
+class Remove(Operation, frozen=True, kw_only=True):
+    """Forget an ended replica; `failed` ones leave their last log lines as evidence."""
+
+    name: str
+    failed: bool = False
+
+    @property
+    def subject(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        return f"remove {self.name}: {self.cause}"
+
+
+class Settle(Operation, frozen=True, kw_only=True):
+    """End a rollout: `outcome` is `done`, `rolled-back` or `paused`."""
+
+    project: str
+    service: str
+    revision: str
+    outcome: str
+
+    @property
+    def subject(self) -> str:
+        return f"{self.project}/{self.service}"
+
+    def __str__(self) -> str:
+        return f"settle {self.subject} as {self.outcome}: {self.cause}"
+
+
+class Forget(Operation, frozen=True, kw_only=True):
+    """A project has no replica left and was taken down: remove what was made for it."""
+
+    project: str
+
+    @property
+    def subject(self) -> str:
+        return self.project
+
+    def __str__(self) -> str:
+        return f"forget {self.project}: {self.cause}"
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Steps that are safe now, in order. `waiting` names what cannot go on yet, and why."""
+
+    operations: tuple[Operation, ...] = ()
+    waiting: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join(str(operation) for operation in self.operations)
+
+    def __bool__(self) -> bool:
+        return bool(self.operations)
+
+

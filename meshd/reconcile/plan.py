@@ -1,0 +1,313 @@
+"""The plan: from what is wanted and what is seen to the steps that are safe now. Pure.
+
+Every pass plans anew from what is there, so a step that was lost with a crash is simply
+planned again. A replica always leaves by the same road: drained (out of rotation), stopped
+once nobody uses it or its deadline passed, removed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from meshd.reconcile import rollout
+from meshd.reconcile.desired import Desired, DesiredService
+from meshd.reconcile.observed import Dice, Observed, Replica
+from meshd.reconcile.operation import (
+    Drain,
+    Forget,
+    Operation,
+    Plan,
+    Prepare,
+    Remove,
+    Restore,
+    Start,
+    Stop,
+)
+from meshd.reconcile.phase import ALIVE, ENDED, Phase
+from meshd.runtime.base import ContainerHealth
+from meshd.spec.model import Service
+
+_ALPHABET: Final = "abcdefghijkmnpqrstuvwxyz23456789"
+_UNKNOWN: Final = Service(name="unknown")
+
+
+def plan(desired: Desired, observed: Observed, now: float, dice: Dice) -> Plan:
+    """The steps that are safe now. While the runtime does not answer: only drains."""
+    groups: dict[str, list[Replica]] = {}
+    for replica in observed.replicas:
+        groups.setdefault(replica.key, []).append(replica)
+    ready = {
+        key for key, group in groups.items() if any(r.phase is Phase.READY for r in group)
+    }
+    wanted = {service.key: service.count for service in desired.services}
+    operations: list[Operation] = []
+    waiting: list[tuple[str, str]] = []
+    for service in desired.services:
+        blocker = _blocker(service, wanted, ready)
+        planner = _ServicePlan(service, groups.get(service.key, ()), observed, now, dice)
+        planner.run(blocker)
+        operations += planner.operations
+        if planner.waits:
+            waiting.append((service.key, planner.waits))
+    for key, group in groups.items():
+        project = group[0].project
+        if key not in wanted and (project in desired.projects or project in desired.leaving):
+            down = project in desired.leaving
+            cause = "the project goes down" if down else "the spec has no such service any more"
+            operations += _leave(group, cause, now)
+    for project in sorted(desired.leaving):
+        if not any(r.project == project and r.managed for r in observed.replicas):
+            operations.append(Forget(project=project, cause="no replica is left"))
+    if not observed.available:
+        operations = [op for op in operations if isinstance(op, Drain)]
+        waiting = [(service.key, "the runtime does not answer") for service in desired.services]
+    return Plan(operations=tuple(operations), waiting=tuple(waiting))
+
+
+def _blocker(service: DesiredService, wanted: Mapping[str, int], ready: set[str]) -> str:
+    """The dependency that has no ready replica yet; empty when none is waited for."""
+    for name in service.spec.depends_on:
+        key = f"{service.project}/{name}"
+        if wanted.get(key, 0) > 0 and key not in ready:
+            return name
+    return ""
+
+
+def _leave(group: Sequence[Replica], cause: str, now: float) -> list[Operation]:
+    """Everything of ours in `group` goes."""
+    operations: list[Operation] = []
+    for replica in group:
+        if not replica.managed or replica.busy:
+            continue
+        if replica.phase in ENDED:
+            operations.append(Remove(name=replica.name, cause=cause))
+        elif replica.phase in ALIVE:
+            operations.append(Drain(name=replica.name, cause=cause))
+        else:
+            operations += _stop(replica, _UNKNOWN, now)
+    return operations
+
+
+def _stop(replica: Replica, spec: Service, now: float) -> list[Operation]:
+    """Stop a leaving replica when that is safe; nothing while it is not."""
+    if replica.busy or not replica.managed:
+        return []
+    why = replica.cause
+    if replica.phase is Phase.STOPPING:
+        if now < replica.since + spec.stop_grace_period:
+            return []
+        why = f"was told to stop {now - replica.since:.0f} s ago and still runs"
+    elif not replica.drained:
+        if now < replica.drain_since + spec.mesh.drain:
+            return []
+        why = f"{why}; drain deadline of {spec.mesh.drain:g} s passed"
+    return [Stop(name=replica.name, grace=spec.stop_grace_period, cause=why)]
+
+
+class _ServicePlan:
+    """One service's part of the plan, built top to bottom by `run`."""
+
+    def __init__(
+        self,
+        service: DesiredService,
+        group: Sequence[Replica],
+        observed: Observed,
+        now: float,
+        dice: Dice,
+    ) -> None:
+        self.service = service
+        self.group = group
+        self.observed = observed
+        self.now = now
+        self.dice = dice
+        self.operations: list[Operation] = []
+        self.waits = ""
+
+    def run(self, blocker: str) -> None:
+        """Clear what ended, take out the sick, stop the drained, then bring to size."""
+        self._clear()
+        sick = self._sick()
+        alive = [r for r in self.group if r.phase in ALIVE and r.name not in sick]
+        for replica in self.group:
+            if replica.phase in (Phase.DRAINING, Phase.STOPPING):
+                self._finish(replica)
+        if self.service.adopted or self.service.rollout == "paused":
+            new, old = alive, []
+        else:
+            new = [r for r in alive if r.revision == self.service.revision]
+            old = [r for r in alive if r.revision != self.service.revision]
+        if not self.service.adopted:
+            version = (self.service.key, self.service.revision)
+            failures = self.observed.failures.get(version, ())
+            verdict = rollout.judge(self.service, new, old, failures, self.now)
+            if verdict:
+                self.operations.append(verdict)
+                if verdict.outcome != "done":
+                    return
+        if old:
+            self._roll(new, old, blocker)
+        else:
+            self._resize(new, blocker)
+
+    def _clear(self) -> None:
+        for replica in self.group:
+            if replica.phase not in ENDED or replica.busy or not self._ours(replica):
+                continue
+            if self._completed(replica):
+                continue
+            failed = replica.phase is Phase.FAILED
+            cause = "it ended by itself" if failed else replica.cause or "it was stopped"
+            self.operations.append(Remove(name=replica.name, failed=failed, cause=cause))
+
+    def _ours(self, replica: Replica) -> bool:
+        return replica.managed
+
+    def _completed(self, replica: Replica) -> bool:
+        """It ended and its restart policy wants it left so."""
+        condition = self.service.spec.restart.condition
+        if condition == "any" or replica.phase is not Phase.FAILED or replica.exit_code is None:
+            return False
+        return replica.revision == self.service.revision and (
+            condition == "none" or replica.exit_code == 0
+        )
+
+    def _sick(self) -> set[str]:
+        """Take out what never got healthy or is healthy no more.
+
+        Of ready ones at most half of the wanted count may be out at a time: where all fail at
+        once, more likely something else is the matter, and restarting all would end it all.
+        """
+        health = self.service.spec.mesh.health
+        sick: set[str] = set()
+        ready = sum(r.phase is Phase.READY for r in self.group)
+        spare = ready - self.service.count + max(1, self.service.count // 2)
+        for replica in self.group:
+            if replica.phase in (Phase.STARTING, Phase.PROBING) and not replica.busy:
+                if self.now >= replica.since + health.start_timeout and self._ours(replica):
+                    cause = f"not healthy within {health.start_timeout:g} s ({replica.probe})"
+                    self._drain(replica, cause, sick, blame=True)
+            elif replica.phase is Phase.READY and spare > 0:
+                cause = ""
+                if replica.bad >= health.failures:
+                    cause = f"{replica.bad} bad probes in a row ({replica.probe})"
+                elif replica.health is ContainerHealth.UNHEALTHY:
+                    cause = "its container's health check fails"
+                if cause:
+                    spare -= 1
+                    self._drain(replica, cause, sick, blame=True)
+        return sick
+
+    def _drain(
+        self, replica: Replica, cause: str, into: set[str] | None = None, blame: bool = False
+    ) -> None:
+        self.operations.append(Drain(name=replica.name, cause=cause, blame=blame))
+        if into is not None:
+            into.add(replica.name)
+
+    def _finish(self, replica: Replica) -> None:
+        if replica.managed:
+            self.operations += _stop(replica, self.service.spec, self.now)
+        elif replica.phase is Phase.DRAINING and not replica.bad and replica.probe:
+            healthy = replica.health in (ContainerHealth.NONE, ContainerHealth.HEALTHY)
+            if healthy and replica.blamed:
+                self.operations.append(Restore(name=replica.name, cause="it answers again"))
+
+    def _roll(self, new: Sequence[Replica], old: Sequence[Replica], blocker: str) -> None:
+        """One step of replacing `old` by `new`. Old ones that serve nothing go at once."""
+        leaving = sum(r.phase in (Phase.DRAINING, Phase.STOPPING) for r in self.group)
+        step = rollout.step(self.service, new, old, leaving, self.now)
+        cause = f"replaced by revision {self.service.revision[:12]}"
+        idle = [r for r in old if r.phase is not Phase.READY and not r.busy]
+        for replica in idle:
+            self._drain(replica, cause)
+        serving = sorted((r for r in old if r.phase is Phase.READY), key=_leaves_first)
+        for replica in serving[: step.drain]:
+            self._drain(replica, cause)
+        surplus = len(new) - self.service.count
+        if surplus > 0:
+            self._shrink(new, surplus)
+        if step.start:
+            self._start(step.start, f"rollout of revision {self.service.revision[:12]}", blocker)
+
+    def _resize(self, current: Sequence[Replica], blocker: str) -> None:
+        want = self.service.count
+        done = sum(self._completed(r) for r in self.group)
+        missing = want - len(current) - done
+        if missing > 0:
+            if not current and blocker:
+                self.waits = f"waits for {blocker}, which has no ready replica yet"
+                return
+            self._start(missing, f"{want} wanted, {len(current)} there", "")
+        elif missing < 0:
+            self._shrink(current, -missing)
+
+    def _shrink(self, current: Sequence[Replica], surplus: int) -> None:
+        """Drain the idlest; those that serve nothing yet first. Adopted ones stay."""
+        candidates = sorted((r for r in current if self._ours(r) and not r.busy), key=_leaves_first)
+        cause = f"{self.service.count} wanted, {len(current)} there"
+        for replica in candidates[:surplus]:
+            self._drain(replica, cause)
+
+    def _start(self, missing: int, cause: str, blocker: str) -> None:
+        service = self.service
+        version = (service.key, service.revision)
+        slots = self.observed.slots.get(version, ())
+        due = sorted(slot.attempt for slot in slots if slot.not_before <= self.now)
+        fresh = max(0, missing - len(slots))
+        if not due and not fresh:
+            soonest = min(slot.not_before for slot in slots)
+            worst = max(slot.attempt for slot in slots)
+            word = "crash loop" if worst >= 3 else "backoff"
+            self.waits = (
+                f"{word}: {worst} failures in a row, next start in {soonest - self.now:.1f} s"
+            )
+            return
+        if blocker:
+            self.waits = f"waits for {blocker}, which has no ready replica yet"
+            return
+        if version not in self.observed.prepared and not service.adopted:
+            self.waits = "is being prepared"
+            if version not in self.observed.preparing:
+                self.operations.append(
+                    Prepare(
+                        project=service.project,
+                        service=service.spec.name,
+                        revision=service.revision,
+                        cause=cause,
+                    )
+                )
+            return
+        if not self.observed.may_start:
+            self.waits = "waits for the proxy to listen"
+            return
+        attempts = [0] * fresh + due[: missing - fresh]
+        taken = {replica.name for replica in self.group}
+        for attempt in attempts:
+            name = self._name(taken)
+            taken.add(name)
+            self.operations.append(
+                Start(
+                    name=name,
+                    project=service.project,
+                    service=service.spec.name,
+                    revision=service.revision,
+                    clone_of=service.template or None,
+                    attempt=attempt,
+                    cause=cause if not attempt else f"{cause}; attempt {attempt + 1}",
+                )
+            )
+
+    def _name(self, taken: set[str]) -> str:
+        while True:
+            number = int(self.dice.random() * len(_ALPHABET) ** 5)
+            letters = ""
+            for _ in range(5):
+                number, digit = divmod(number, len(_ALPHABET))
+                letters += _ALPHABET[digit]
+            name = f"{self.service.project}-{self.service.spec.name}-{letters}"
+            if name not in taken:
+                return name
+
+
+def _leaves_first(replica: Replica) -> tuple[bool, int, float]:
+    """Order of leaving: not ready before ready, fewest in flight, youngest."""
+    return (replica.phase is Phase.READY, replica.in_flight, -replica.created_at)

@@ -1,0 +1,104 @@
+"""The event log: what happened and what was decided, bounded, kept over restarts."""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
+
+from meshd.api.model import Event
+from meshd.store.store import Store
+
+KEPT: Final = 10_000
+RECENT: Final = 1_000
+BEHIND: Final = 1_000
+
+
+class EventLog:
+    """Records events and hands them to subscribers. `flush` writes those not stored yet."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._recent: deque[Event] = deque(maxlen=RECENT)
+        self._unwritten: list[Event] = []
+        self._queues: set[asyncio.Queue[Event]] = set()
+        self._last = 0
+
+    def open(self) -> None:
+        """Go on after the last stored event."""
+        row = self._store.database.execute("SELECT max(id) FROM event").fetchone()
+        self._last = row[0] or 0
+        self._recent.extend(self._read(self._last - RECENT, RECENT))
+
+    def record(
+        self,
+        at: float,
+        kind: str,
+        text: str,
+        *,
+        project: str = "",
+        service: str = "",
+        replica: str = "",
+        numbers: Mapping[str, float] | None = None,
+    ) -> Event:
+        """Add one event. A subscriber that is too far behind misses it."""
+        self._last += 1
+        event = Event(
+            id=self._last,
+            at=at,
+            kind=kind,
+            project=project,
+            service=service,
+            replica=replica,
+            text=text,
+            numbers=dict(numbers or {}),
+        )
+        self._recent.append(event)
+        self._unwritten.append(event)
+        if len(self._unwritten) >= RECENT // 2:
+            self.flush()
+        for queue in self._queues:
+            if not queue.full():
+                queue.put_nowait(event)
+        return event
+
+    def flush(self) -> None:
+        """Store what is not stored yet, and drop what is too old."""
+        if not self._unwritten:
+            return
+        with self._store.transaction() as database:
+            database.executemany(
+                "INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (e.id, e.at, e.kind, e.project, e.service, e.replica, e.text)
+                    + (json.dumps(e.numbers),)
+                    for e in self._unwritten
+                ],
+            )
+            database.execute("DELETE FROM event WHERE id <= ?", (self._last - KEPT,))
+        self._unwritten.clear()
+
+    def since(self, since: int, limit: int) -> Sequence[Event]:
+        """Events with id > since, oldest first."""
+        if self._recent and since >= self._recent[0].id - 1:
+            return [event for event in self._recent if event.id > since][:limit]
+        self.flush()
+        return self._read(since, limit)
+
+    def _read(self, since: int, limit: int) -> list[Event]:
+        rows = self._store.database.execute(
+            "SELECT id, at, kind, project, service, replica, text, numbers FROM event "
+            "WHERE id > ? ORDER BY id LIMIT ?",
+            (since, limit),
+        )
+        return [Event(*row[:7], numbers=json.loads(row[7])) for row in rows]
+
+    async def subscribe(self) -> AsyncIterator[Event]:
+        """Events from now on, without end."""
+        queue: asyncio.Queue[Event] = asyncio.Queue(BEHIND)
+        self._queues.add(queue)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._queues.discard(queue)

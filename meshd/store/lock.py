@@ -1,0 +1,39 @@
+"""One daemon a state directory: a lock file that the kernel lets go of with its process."""
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class Held(Exception):
+    """Another process holds the state; the text says which."""
+
+
+class StateLock:
+    """An advisory lock on `PATH`; the file holds the owner's process id."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = -1
+
+    def acquire(self) -> None:
+        """Take the lock. Raises Held, naming the process that has it."""
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(descriptor)
+            raise Held(
+                f"the state in {self.path.parent} is held by the daemon with process id {owner}; "
+                "stop it, or give this one another --state"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let go; harmless when not held."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -1,0 +1,53 @@
+"""The schema of the store and its migrations; `user_version` counts those applied."""
+
+import sqlite3
+from typing import Final
+
+
+class TooNew(Exception):
+    """The file was written by a later version of meshd."""
+
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE project (
+        name TEXT PRIMARY KEY, spec TEXT NOT NULL, who TEXT NOT NULL, at REAL NOT NULL,
+        leaving INTEGER NOT NULL DEFAULT 0, plan TEXT NOT NULL DEFAULT ''
+    ) WITHOUT ROWID;
+    CREATE TABLE revision (
+        project TEXT NOT NULL, service TEXT NOT NULL, fingerprint TEXT NOT NULL,
+        spec TEXT NOT NULL, who TEXT NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (project, service, fingerprint)
+    ) WITHOUT ROWID;
+    CREATE TABLE rollout (
+        project TEXT NOT NULL, service TEXT NOT NULL, revision TEXT NOT NULL,
+        previous TEXT NOT NULL, state TEXT NOT NULL, since REAL NOT NULL, cause TEXT NOT NULL,
+        PRIMARY KEY (project, service)
+    ) WITHOUT ROWID;
+    CREATE TABLE override (
+        project TEXT NOT NULL, service TEXT NOT NULL, replicas INTEGER NOT NULL,
+        until REAL NOT NULL, PRIMARY KEY (project, service)
+    ) WITHOUT ROWID;
+    CREATE TABLE scaling (
+        project TEXT NOT NULL, service TEXT NOT NULL, desired INTEGER NOT NULL,
+        state TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (project, service)
+    ) WITHOUT ROWID;
+    CREATE TABLE event (
+        id INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, project TEXT NOT NULL,
+        service TEXT NOT NULL, replica TEXT NOT NULL, text TEXT NOT NULL, numbers TEXT NOT NULL
+    );
+    """,
+)
+
+
+def migrate(database: sqlite3.Connection) -> None:
+    """Bring the file to this version's schema, each step in one transaction. Raises TooNew."""
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise TooNew(
+            f"the state has schema {version}, and this meshd knows up to {len(MIGRATIONS)}; "
+            "use the later version that wrote it"
+        )
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        database.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
