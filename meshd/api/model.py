@@ -68,7 +68,8 @@ class ServiceStatus(Value, frozen=True):
 
 
 class Status(Value, frozen=True):
-    """Everything `meshd ps` and `meshd top` show."""
+    """Everything `meshd ps` and `meshd top` show. `runtime_state` is `ok` while the runtime
+    answers, else what is wrong with it."""
 
     version: str
     runtime: str
