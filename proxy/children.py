@@ -4,11 +4,12 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from proxy.config import ChildConfig
 from proxy.crew import cause_of
 from proxy.process import Process, spawn
+from proxy.sockets import Listening
 
 _log = logging.getLogger(__name__)
 FEED_VARIABLE = "MESHD_FEED_FD"
@@ -25,19 +26,19 @@ def next_backoff(config: ChildConfig, last: float, lived: float) -> float:
 class Child:
     """One process that is started again whenever it ends, until `stop`.
 
-    `adopt_feed` serves one end of a socket pair as a feed connection. `sockets` are handed
-    over by the environment variable that names each.
+    `adopt_feed` serves one end of a socket pair as a feed connection. `listening` has the open
+    address for each environment variable that is to name it.
     """
 
     def __init__(
         self,
         config: ChildConfig,
         adopt_feed: Callable[[socket.socket], Awaitable[None]],
-        sockets: dict[str, socket.socket] | None = None,
+        listening: Mapping[str, Listening],
     ) -> None:
         self.config = config
         self._adopt_feed = adopt_feed
-        self._sockets = sockets or {}
+        self._listening = listening
         self._ended = asyncio.Event()
         self.process: Process | None = None
 
@@ -73,13 +74,18 @@ class Child:
             self.process.signal(signal.SIGKILL)
             await self._ended.wait()
 
+    def close(self) -> None:
+        """Give its addresses back."""
+        for listening in self._listening.values():
+            listening.close()
+
     async def _start(self) -> None:
         self._ended.clear()
         env = dict(self.config.env)
         descriptors = []
-        for variable, sock in self._sockets.items():
-            env[variable] = str(sock.fileno())
-            descriptors.append(sock.fileno())
+        for variable, listening in self._listening.items():
+            descriptors.append(listening.slots[0].fileno())
+            env[variable] = str(descriptors[-1])
         theirs: socket.socket | None = None
         if self.config.feed:
             ours, theirs = socket.socketpair()

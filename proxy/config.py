@@ -23,7 +23,10 @@ class ChildConfig(Strict, frozen=True):
     after `backoff_first` seconds, doubling up to `backoff_longest`; one that ran for longer
     than `backoff_longest` starts from the first again. At the end it gets SIGTERM and, after
     `stop_seconds`, SIGKILL. With `feed` it is handed a connected feed socket as a file
-    descriptor whose number is in MESHD_FEED_FD. With `reload` a SIGHUP is passed on to it.
+    descriptor whose number is in MESHD_FEED_FD. `listen` maps an environment variable to an
+    address that the supervisor opens; the variable then holds the number of the listening
+    socket, which is there before the child and outlives it. With `reload` a SIGHUP is passed
+    on to it.
     Children start in the order of the list and are ended in the reverse order.
     """
 
@@ -33,6 +36,7 @@ class ChildConfig(Strict, frozen=True):
     backoff_first: float = 0.1
     backoff_longest: float = 5.0
     stop_seconds: float = 10.0
+    listen: dict[str, str] = {}
     feed: bool = False
     reload: bool = False
 
@@ -47,7 +51,7 @@ class AccessLog(Strict, frozen=True):
     sample: float = 0.01
 
 
-class WorkerConfig(Strict, frozen=True):
+class WorkerConfig(Strict, frozen=True, omit_defaults=True):
     """What one worker process is started with; `channel` is the file descriptor of its
     socket to the supervisor, `of` the number of workers that share the load."""
 
@@ -64,7 +68,7 @@ class SupervisorConfig(Strict, frozen=True):
     `listen` holds public addresses that are opened at once and stay open; the snapshot's own
     listeners come and go with it. `state_dir` (empty: none) holds `feed.sock` and
     `snapshot.bin`. `snapshot` is served until a newer one is published or was stored.
-    `admin` is the address of `/metrics` and `/healthz`. `drain` bounds in seconds how long
+    `drain` bounds in seconds how long
     workers may finish what they have. A worker that has not acked a snapshot within
     `ack_seconds`, or told nothing for `silence_seconds`, is replaced. With `announce` the
     supervisor prints `listening on ADDRESS` lines once every worker accepts.
@@ -73,7 +77,6 @@ class SupervisorConfig(Strict, frozen=True):
     listen: tuple[str, ...] = ()
     workers: int = 1
     state_dir: str = ""
-    admin: str = ""
     pid_file: str = ""
     snapshot: Snapshot | None = None
     children: tuple[ChildConfig, ...] = ()

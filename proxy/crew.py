@@ -139,7 +139,6 @@ class Crew:
                 partial(self._ended, worker),
                 descriptors=[theirs.fileno()],
             )
-        # A closed channel needs no act of its own: the process ends, and that is watched.
         channel = Channel(ours, partial(self._received, worker), partial(self._cut, worker))
         now = self._now()
         link = Link(worker, slot, process, channel, started_at=now, heard_at=now)
@@ -150,8 +149,10 @@ class Crew:
         self._on_live()
 
     def _cut(self, worker: int) -> None:
+        """A channel ended. When a drained worker is done that is how its end begins; of any
+        other it means that we could no longer tell it anything."""
         link = self._links.get(worker)
-        if link is not None:
+        if link is not None and not link.draining:
             link.process.signal(signal.SIGKILL)
 
     def _ended(self, worker: int, status: int) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from proxy import lastgood
 from proxy.address import BadAddress
 from proxy.children import Child
-from proxy.config import SupervisorConfig
+from proxy.config import ChildConfig, SupervisorConfig
 from proxy.crew import Crew
 from proxy.feed import Feed
 from proxy.link import Open
@@ -74,6 +74,7 @@ class Supervisor:
         """Serve until told to end. Raises CannotStart before anything was served."""
         self._restore()
         self._open_first()
+        self._children = [self._child(each) for each in self._config.children]
         await self._open_feed()
         self._write_pid_file()
         self._handle_signals()
@@ -118,9 +119,10 @@ class Supervisor:
     def _open_first(self) -> None:
         """Our own addresses must open; those of a restored snapshot may have gone."""
         self._sync_listeners()
-        for address in self._config.listen:
-            if address in self._failed:
-                raise CannotStart(f"cannot listen on {address}: {self._failed[address]}")
+        for address, why in self._failed.items():
+            if address in self._config.listen:
+                raise CannotStart(f"cannot listen on {address}: {why}")
+            _log.error("cannot listen on %s: %s", address, why)
 
     def _sync_listeners(self) -> None:
         """Open what is wanted and closed, close what is open and not wanted."""
@@ -137,7 +139,6 @@ class Supervisor:
                 still[address] = (wanted[address], open_address(address, self._config.workers))
             except (OSError, BadAddress) as error:
                 self._failed[address] = reason(error)
-                _log.error("cannot listen on %s: %s", address, reason(error))
         self._open = still
 
     def _publish(self, update: SnapshotUpdate) -> Message | None:
@@ -157,6 +158,7 @@ class Supervisor:
         if self._listening() != before:
             self._feed.relay(self._listening())
         for message in self._failures():
+            _log.error("cannot listen on %s: %s", message.address, message.error)
             self._feed.relay(message)
         return None
 
@@ -178,7 +180,7 @@ class Supervisor:
     def _listening(self) -> Listening:
         return Listening({asked: listening.bound for asked, (_, listening) in self._open.items()})
 
-    def _failures(self) -> list[Message]:
+    def _failures(self) -> list[ListenFailed]:
         return [ListenFailed(address, error) for address, error in self._failed.items()]
 
     def _greeting(self) -> Iterable[Message]:
@@ -214,8 +216,17 @@ class Supervisor:
             except OSError as error:
                 raise CannotStart(f"cannot listen on {path}: {reason(error)}") from error
 
+    def _child(self, config: ChildConfig) -> Child:
+        """A child with the sockets that it is to get."""
+        sockets = {}
+        for variable, address in config.listen.items():
+            try:
+                sockets[variable] = open_address(address, 1)
+            except (OSError, BadAddress) as error:
+                raise CannotStart(f"cannot listen on {address}: {reason(error)}") from error
+        return Child(config, self._feed.adopt, sockets)
+
     def _start_children(self) -> None:
-        self._children += [Child(each, self._feed.adopt) for each in self._config.children]
         self._child_tasks = [asyncio.create_task(child.run()) for child in self._children]
 
     async def _watch(self) -> None:
@@ -267,6 +278,7 @@ class Supervisor:
         for child in reversed(self._children):
             patience = _KILLED_CHILD if self._at_once.is_set() else child.config.stop_seconds
             await child.stop(patience)
+            child.close()
         return 1 if self._at_once.is_set() or not self._crew.served else 0
 
     def _write_pid_file(self) -> None:
