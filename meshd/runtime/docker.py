@@ -1,0 +1,278 @@
+"""The Docker runtime: replicas are containers of one Docker Engine.
+
+The engine is the record: labels say what is ours, and a restarted control process finds it
+all again. What is kept here is only a memory of what was last seen, so that an event can be
+told at once.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal
+
+import structlog
+from aiodocker.containers import DockerContainer
+
+from meshd.runtime import docker_logs
+from meshd.runtime.base import (
+    Capabilities,
+    EventKind,
+    ImageMissing,
+    MeshAddress,
+    Node,
+    ObservedReplica,
+    ReplicaNotFound,
+    ReplicaRunning,
+    ReplicaSpec,
+    RuntimeEvent,
+    RuntimeUnavailable,
+    StartFailed,
+    Unsupported,
+)
+from meshd.runtime.docker_container import Creation, clone, creation, next_number
+from meshd.runtime.docker_engine import Engine, Info
+from meshd.runtime.docker_events import Sightings, replica_event
+from meshd.runtime.docker_image import Images
+from meshd.runtime.docker_network import MESH_PORT, Networks
+from meshd.runtime.docker_observe import is_replica
+from meshd.runtime.support import unsupported
+from meshd.spec.model import Network, Service
+
+log = structlog.get_logger("meshd.runtime")
+
+CAPABILITIES = Capabilities(
+    images=True,
+    networks=True,
+    cpu_limits=True,
+    memory_limits=True,
+    secrets=True,
+    pause=True,
+    container_health=True,
+    volumes=True,
+)
+START_PATIENCE = 60.0
+STOP_MARGIN = 20.0
+"""Seconds beyond its grace that stopping may take the engine."""
+INSPECT_AT_ONCE = 8
+RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0
+
+
+class DockerRuntime:
+    """Runs replicas on the engine that DOCKER_HOST, the Docker context or the usual socket
+    names."""
+
+    def __init__(self) -> None:
+        self._engine = Engine()
+        self._networks = Networks(self._engine)
+        self._images = Images(self._engine)
+        self._sightings = Sightings()
+        self._cloning = asyncio.Lock()
+        self._node = ""
+        self._logging_driver = ""
+
+    @property
+    def name(self) -> str:
+        """`docker`."""
+        return "docker"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """All of them."""
+        return CAPABILITIES
+
+    async def open(self) -> None:
+        """Connect. Raises RuntimeUnavailable; may be tried again."""
+        await self._engine.open()
+        info = await self._info()
+        self._node = str(info["Name"])
+        self._logging_driver = str(info["LoggingDriver"])
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._engine.close()
+
+    async def nodes(self) -> Sequence[Node]:
+        """The engine's machine, with the engine's labels."""
+        info = await self._info()
+        marks = dict(label.partition("=")[::2] for label in info.get("Labels") or ())
+        return [Node(str(info["Name"]), float(info["NCPU"]), int(info["MemTotal"]), marks)]
+
+    async def list(self) -> Sequence[ObservedReplica]:
+        """See `Runtime.list`."""
+        async with self._engine.asked() as docker:
+            containers = await docker.containers.list(all=True)
+        ids = [found.id for found in containers if is_replica(_labels(found))]
+        gate = asyncio.Semaphore(INSPECT_AT_ONCE)
+
+        async def inspect(container: str) -> Info | None:
+            async with gate:
+                try:
+                    return await self._show(container)
+                except ReplicaNotFound:
+                    return None  # gone since it was listed
+
+        infos = await asyncio.gather(*map(inspect, ids))
+        self._sightings.keep(set(ids))
+        now = time.monotonic()
+        return [self._sightings.see(info, self._node, now) for info in infos if info is not None]
+
+    async def watch(self) -> AsyncIterator[RuntimeEvent]:
+        """See `Runtime.watch`. While the engine is gone it is tried again, ever less often."""
+        pause = RETRY_FIRST
+        while True:
+            try:
+                async with self._engine.events() as events:
+                    pause = RETRY_FIRST
+                    yield RuntimeEvent(EventKind.RESYNC, at=time.time())
+                    async for event in events:
+                        told = await replica_event(self._engine, self._sightings, self._node, event)
+                        if told is not None:
+                            yield told
+            except RuntimeUnavailable as reason:
+                log.debug("no events", reason=str(reason))
+                pause = min(pause * 2, RETRY_LONGEST)
+            await asyncio.sleep(pause)
+
+    async def prepare(
+        self, project: str, service: Service, networks: Sequence[Network] = ()
+    ) -> None:
+        """See `Runtime.prepare`: the image is built or pulled, networks and volumes made."""
+        _refuse(service)
+        await self._images.ensure(project, service)
+        await self._networks.ensure(project, service, networks)
+
+    async def obtainable(self, project: str, service: Service) -> str | None:
+        """Why the service's image cannot be had, in one line; None when it can. Changes
+        nothing."""
+        return await self._images.obtainable(project, service)
+
+    async def mesh_addresses(self, project: str, services: Sequence[str]) -> Sequence[MeshAddress]:
+        """The gateway of each service's own network; an adopted service has none."""
+        gateways = await asyncio.gather(
+            *(self._networks.gateway(project, service) for service in services)
+        )
+        return [
+            MeshAddress(service, gateway, MESH_PORT)
+            for service, gateway in zip(services, gateways, strict=True)
+            if gateway is not None
+        ]
+
+    async def start(self, replica: ReplicaSpec) -> ObservedReplica:
+        """See `Runtime.start`. A container that was created but could not be started is
+        removed again."""
+        if replica.node not in (None, self._node):
+            raise Unsupported(f"replica {replica.name}: this engine has no node {replica.node}")
+        if replica.clone_of is not None:
+            async with self._cloning:  # two at once would take the same container number
+                container = await self._create(replica.name, await self._copy(replica))
+        else:
+            _refuse(replica.service)
+            container = await self._create(replica.name, creation(replica, self._logging_driver))
+        try:
+            async with self._engine.asked(START_PATIENCE, otherwise=StartFailed) as docker:
+                await docker.containers.container(container).start()
+            info = await self._show(container)
+        except StartFailed as failure:
+            await self._discard(container)
+            raise StartFailed(f"replica {replica.name}: {failure}") from failure
+        return self._sightings.see(info, self._node, time.monotonic())
+
+    async def stop(self, name: str, grace: float) -> None:
+        """See `Runtime.stop`; the engine counts grace in whole seconds."""
+        errors = {404: _missing(name)}
+        async with self._engine.asked(grace + STOP_MARGIN, errors) as docker:
+            await docker.containers.container(name).stop(t=math.ceil(grace))
+
+    async def remove(self, name: str) -> None:
+        """See `Runtime.remove`; its anonymous volumes go too."""
+        running = ReplicaRunning(f"container {name} runs, or is being removed; stop it first")
+        async with self._engine.asked(errors={404: _missing(name), 409: running}) as docker:
+            await docker.containers.container(name).delete(v=True)
+
+    async def pause(self, name: str) -> None:
+        """See `Runtime.pause`. A container that is paused or has ended stays as it is."""
+        await self._freeze(name, "pause")
+
+    async def unpause(self, name: str) -> None:
+        """See `Runtime.unpause`."""
+        await self._freeze(name, "unpause")
+
+    async def logs(self, name: str, tail: int) -> Sequence[str]:
+        """See `Runtime.logs`."""
+        return await docker_logs.tail(self._engine, name, tail)
+
+    def follow(self, name: str) -> AsyncIterator[str]:
+        """See `Runtime.follow`."""
+        return docker_logs.follow(self._engine, name)
+
+    async def teardown(self, project: str) -> None:
+        """See `Runtime.teardown`: the project's networks are removed."""
+        await self._networks.remove(project)
+
+    async def _info(self) -> Info:
+        async with self._engine.asked() as docker:
+            return dict(await docker.system.info())
+
+    async def _show(self, container: str) -> Info:
+        async with self._engine.asked(errors={404: _missing(container)}) as docker:
+            return await docker.containers.container(container).show()
+
+    async def _copy(self, replica: ReplicaSpec) -> Creation:
+        original = await self._show(str(replica.clone_of))
+        async with self._engine.asked() as docker:
+            others = [_labels(found) for found in await docker.containers.list(all=True)]
+        marks = original["Config"].get("Labels") or {}
+        return clone(original, replica.name, next_number(others, marks))
+
+    async def _create(self, name: str, wanted: Creation) -> str:
+        """Create a container and connect its networks; gives its id."""
+        image = wanted.config["Image"]
+        missing = ImageMissing(f"replica {name}: image {image} is not on the engine")
+        taken = StartFailed(f"there is a container {name} already; remove it first")
+        errors = {404: missing, 409: taken}
+        async with self._engine.asked(START_PATIENCE, errors, StartFailed) as docker:
+            container = await docker.containers.create(wanted.config, name=name)
+        try:
+            for network, endpoint in wanted.networks.items():
+                async with self._engine.asked(otherwise=StartFailed) as docker:
+                    found = await docker.networks.get(network)
+                    await found.connect({"Container": container.id, "EndpointConfig": endpoint})
+        except StartFailed:
+            await self._discard(container.id)
+            raise
+        return container.id
+
+    async def _discard(self, container: str) -> None:
+        """Remove what could not be started; it may be gone already."""
+        try:
+            async with self._engine.asked(errors={404: _missing(container)}) as docker:
+                await docker.containers.container(container).delete(force=True, v=True)
+        except ReplicaNotFound:
+            return
+
+    async def _freeze(self, name: str, act: Literal["pause", "unpause"]) -> None:
+        state = (await self._show(name))["State"]
+        if not state["Running"]:
+            raise ReplicaNotFound(f"container {name} has ended")
+        if state["Paused"] == (act == "pause"):
+            return
+        async with self._engine.asked(errors={404: _missing(name)}) as docker:
+            container = docker.containers.container(name)
+            await (container.pause() if act == "pause" else container.unpause())
+
+
+def _labels(container: DockerContainer) -> dict[str, str]:
+    """The labels of a listed container."""
+    marks: dict[str, str] = container["Labels"] or {}
+    return marks
+
+
+def _missing(name: str) -> ReplicaNotFound:
+    return ReplicaNotFound(f"no container {name} is on the engine")
+
+
+def _refuse(service: Service) -> None:
+    refused = [str(lack) for lack in unsupported(service, CAPABILITIES) if lack.refuse]
+    if refused:
+        raise Unsupported("; ".join(refused))

@@ -1,0 +1,130 @@
+"""The connection to a Docker Engine: which one, how long to wait for it, and its errors as
+those of `meshd.runtime.base`."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+from aiodocker import Docker, DockerError
+from yarl import URL
+
+from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
+
+API_VERSION = (1, 41)
+"""What this is written for (Engine 20.10); a newer engine is asked in it while it allows."""
+CONNECT_TIMEOUT = 5.0
+PATIENCE = 20.0
+"""Seconds for what an engine answers at once; starting, stopping and pulling have their own."""
+UNREACHABLE = 900
+"""The status that aiodocker gives when there was no connection."""
+
+Info = dict[str, Any]
+
+
+class Engine:
+    """One engine, as DOCKER_HOST, the Docker context or the usual socket names it."""
+
+    def __init__(self) -> None:
+        self._docker: Docker | None = None
+
+    async def open(self) -> None:
+        """Connect and agree on an API version. Raises RuntimeUnavailable."""
+        await self.close()
+        docker = _client()
+        self._docker = docker
+        try:
+            async with self.asked() as client:
+                url = URL(f"{client.docker_host}/version")
+                async with client.session.get(url) as response:
+                    response.raise_for_status()
+                    version = await response.json()
+        except RuntimeFailure:
+            await self.close()
+            raise
+        docker.api_version = api_version(version)
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        if self._docker is not None:
+            await self._docker.close()
+            self._docker = None
+
+    @asynccontextmanager
+    async def asked(
+        self,
+        patience: float | None = PATIENCE,
+        errors: Mapping[int, RuntimeFailure] | None = None,
+        otherwise: type[RuntimeFailure] = RuntimeFailure,
+    ) -> AsyncIterator[Docker]:
+        """The client, for one question that may take `patience` seconds (None: without end).
+        What it raises becomes RuntimeUnavailable when the engine does not answer; else
+        `errors` says for a status, or `otherwise` with the engine's own text."""
+        if self._docker is None:
+            raise RuntimeUnavailable("the Docker Engine is not connected")
+        try:
+            async with asyncio.timeout(patience):
+                yield self._docker
+        except TimeoutError as error:
+            raise RuntimeUnavailable(
+                f"the Docker Engine did not answer in {patience:g} s"
+            ) from error
+        except DockerError as error:
+            if error.status == UNREACHABLE:
+                raise RuntimeUnavailable(error.message) from error
+            raise (errors or {}).get(error.status, otherwise(error.message)) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise RuntimeUnavailable(f"the Docker Engine broke off: {error}") from error
+
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[AsyncIterator[Info]]:
+        """Container events from now on; the stream ends when the engine cuts it. Raises
+        RuntimeUnavailable when there is none to be had."""
+        if self._docker is None:
+            raise RuntimeUnavailable("the Docker Engine is not connected")
+        docker = self._docker
+        # The engine sends its headers a moment before it subscribes, so it is asked for the
+        # last second too; an event told twice does no harm.
+        params = {"filters": json.dumps({"type": ["container"]}), "since": f"{time.time() - 1:.3f}"}
+        url = URL(f"{docker.docker_host}/{docker.api_version}/events")
+        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT)
+        try:
+            async with docker.session.get(url, params=params, timeout=timeout) as response:
+                response.raise_for_status()
+                yield _lines(response)
+        except (aiohttp.ClientError, OSError) as error:
+            raise RuntimeUnavailable(f"no events from the Docker Engine: {error}") from error
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[Info]:
+    try:
+        while line := await response.content.readline():
+            yield json.loads(line)
+    except ValueError as error:  # a line that is too long, or not whole
+        raise RuntimeUnavailable(f"unreadable event from the Docker Engine: {error}") from error
+
+
+def _client() -> Docker:
+    timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT)
+    try:
+        return Docker(timeout=timeout)
+    except (AssertionError, ValueError) as error:  # how aiodocker says that it found none
+        reason = str(error) or "no socket in the usual places, and DOCKER_HOST is not set"
+        raise RuntimeUnavailable(f"no Docker Engine found: {reason}") from error
+
+
+def api_version(version: Info) -> str:
+    """The version to speak with an engine that answered `/version` so: ours, or the oldest it
+    still takes, or the newest it has."""
+    newest = _numbers(version["ApiVersion"])
+    oldest = _numbers(version.get("MinAPIVersion") or "1.0")
+    major, minor = min(max(API_VERSION, oldest), newest)
+    return f"v{major}.{minor}"
+
+
+def _numbers(text: str) -> tuple[int, int]:
+    major, minor = text.split(".")[:2]
+    return int(major), int(minor)

@@ -1,0 +1,115 @@
+"""Images: are they there, can they be had, get them, build them."""
+
+import asyncio
+from collections import deque
+
+from yarl import URL
+
+from meshd.runtime.base import ImageMissing, RuntimeUnavailable, StartFailed
+from meshd.runtime.docker_build import bases, pack
+from meshd.runtime.docker_container import image_of
+from meshd.runtime.docker_engine import Engine
+from meshd.spec.model import Build, Service
+
+PULL_PATIENCE = 900.0
+BUILD_PATIENCE = 1800.0
+ASK_REGISTRY = 10.0
+BUILD_LABEL = "mesh.build"
+"""On a built image: the digest of what it was built from."""
+
+
+class Images:
+    """The images of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def ensure(self, project: str, service: Service) -> None:
+        """Have the service's image on the engine: build it when its context changed, else
+        pull it when it is not there. Raises ImageMissing, StartFailed."""
+        image = image_of(project, service)
+        async with self._locks.setdefault(image, asyncio.Lock()):
+            if service.build is not None:
+                await self._build(image, service.name, service.build)
+            elif await self._labels(image) is None:
+                await self._pull(image, service.name)
+
+    async def obtainable(self, project: str, service: Service) -> str | None:
+        """Why the service's image cannot be had, in one line; None when it can. Changes
+        nothing. Raises RuntimeUnavailable."""
+        if service.build is None:
+            return await self._missing(image_of(project, service))
+        try:
+            needed = bases(service.build)
+        except OSError as error:
+            return f"{service.build.context} cannot be built: {error.strerror} ({error.filename})"
+        for image in needed:
+            reason = await self._missing(image)
+            if reason is not None:
+                return reason
+        return None
+
+    async def _missing(self, image: str) -> str | None:
+        if await self._labels(image) is not None:
+            return None
+        try:
+            async with self._engine.asked(ASK_REGISTRY) as docker:
+                url = URL(f"{docker.docker_host}/{docker.api_version}/distribution/{image}/json")
+                async with docker.session.get(url) as response:
+                    if response.ok:
+                        return None
+                    reason = str((await response.json()).get("message", response.reason))
+        except RuntimeUnavailable as silent:
+            reason = str(silent)
+        return f"image {image} is neither here nor to be had: {reason}"
+
+    async def _labels(self, image: str) -> dict[str, str] | None:
+        """The labels of an image on the engine; None when it is not there."""
+        absent = ImageMissing(image)
+        try:
+            async with self._engine.asked(errors={404: absent}) as docker:
+                info = await docker.images.inspect(image)
+        except ImageMissing:
+            return None
+        return info["Config"].get("Labels") or {}
+
+    async def _pull(self, image: str, service: str) -> None:
+        try:
+            async with self._engine.asked(PULL_PATIENCE, otherwise=ImageMissing) as docker:
+                await docker.images.pull(image)
+        except ImageMissing as failure:
+            raise ImageMissing(
+                f"service {service}: image {image} is not on the engine, and pulling it failed: "
+                f"{failure}"
+            ) from failure
+
+    async def _build(self, image: str, service: str, build: Build) -> None:
+        try:
+            context = await asyncio.to_thread(pack, build)
+        except OSError as error:
+            raise StartFailed(
+                f"service {service}: its build context cannot be read: {error}"
+            ) from error
+        with context.file:
+            present = await self._labels(image)
+            if present is not None and present.get(BUILD_LABEL) == context.digest:
+                return
+            said: deque[str] = deque(maxlen=20)
+            try:
+                async with self._engine.asked(BUILD_PATIENCE, otherwise=StartFailed) as docker:
+                    async for step in docker.images.build(
+                        fileobj=context.file,
+                        encoding="gzip",
+                        path_dockerfile=context.dockerfile,
+                        tag=image,
+                        buildargs=build.args or None,
+                        labels={BUILD_LABEL: context.digest},
+                        stream=True,
+                    ):
+                        said.append(str(step.get("stream", "")))
+            except StartFailed as failure:
+                tail = "".join(said).strip()
+                raise StartFailed(
+                    f"service {service}: building {build.context} failed: {failure}\n{tail}"
+                ) from failure
