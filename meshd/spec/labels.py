@@ -4,8 +4,14 @@ Written labels are the runtime's record of what is ours: a restarted control pro
 everything again by them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
+
+from meshd.spec import mesh, service
+from meshd.spec.cursor import Cursor
+from meshd.spec.errors import Notes, Problem, Where
+from meshd.spec.model import Service
+from meshd.spec.yaml_source import Node
 
 PREFIX: Final = "mesh."
 MANAGED: Final = "mesh.managed"
@@ -56,3 +62,35 @@ def project_of(labels: Mapping[str, str]) -> str:
 def service_of(labels: Mapping[str, str]) -> str:
     """The service a container belongs to: `mesh.service`, else Compose's; empty when none."""
     return labels.get(SERVICE) or labels.get(COMPOSE_SERVICE) or ""
+
+
+def adopt(
+    container: str, labels: Mapping[str, str], image: str = "", exposed: Sequence[int] = ()
+) -> tuple[str, Service]:
+    """The project and service that a running container's labels describe.
+
+    `exposed` are the ports its image declares; the first stands where `mesh.port` is not
+    given. Every setting of `x-mesh` is a label by its dotted name (`mesh.scale.max`,
+    `mesh.timeouts.request`); `mesh.route` and `mesh.allow` take several, with commas. The
+    service's `labels` hold what Compose says of the container's configuration, so that its
+    revision changes with it. Raises SpecError, naming container and label.
+    """
+    where = Where(f"container {container}")
+    notes = Notes()
+    project, name = project_of(labels), service_of(labels)
+    for label, word in ((PROJECT, project), (SERVICE, name)):
+        if not service.NAME.fullmatch(word):
+            text = f"{word!r} is no name; expected lower-case letters, digits, - and _"
+            notes.problems.append(Problem(where, "", f"label {label}", text))
+    nodes = {k: Node(v, where, v) for k, v in labels.items() if k.startswith(PREFIX)}
+    settings = mesh.read(Cursor(mesh.from_labels(nodes, where), notes, field="label mesh"), None)
+    notes.raise_if_any()
+    assert settings is not None
+    return project, Service(
+        name=name,
+        image=image,
+        expose=tuple(exposed),
+        labels={k: v for k, v in labels.items() if k == COMPOSE_CONFIG},
+        replicas=settings.scale.min if settings.scale else 1,
+        mesh=settings,
+    )

@@ -54,13 +54,14 @@ class Health(Model):
     it restarted; it must become healthy within `start_timeout`."""
 
     type: Literal["http", "tcp", "none"] = "http"
-    path: Annotated[str, Field(pattern=r"^/[!-~]*$")] = "/healthz"
+    path: str = "/healthz"
     interval: Annotated[Duration, Field(gt=0)] = 1.0
     timeout: Annotated[Duration, Field(gt=0)] = 1.0
     failures: Annotated[Whole, Field(ge=1)] = 3
     start_timeout: Annotated[Duration, Field(gt=0)] = 60.0
 
     _short = model_validator(mode="before")(shorthand.health)
+    _path = field_validator("path")(shorthand.check_target)
 
 
 class Objective(Model):
@@ -114,14 +115,14 @@ class Balance(Model):
     algorithms hash: `header:NAME`, `cookie:NAME` or `address`."""
 
     algorithm: Algorithm = "hot-cold"
-    hash_by: Annotated[
-        str, Field(pattern=r"^((header|cookie):[!#-'*+.^_`|~0-9A-Za-z-]+|address)?$")
-    ] = ""
-    sticky_cookie: Annotated[str, Field(pattern=r"^[!#-'*+.^_`|~0-9A-Za-z-]*$")] = ""
+    hash_by: str = ""
+    sticky_cookie: str = ""
     slow_start: Duration = 0.0
     panic: Share = 0.5
 
     _short = model_validator(mode="before")(shorthand.balance)
+    _hash_by = field_validator("hash_by")(shorthand.check_hash_by)
+    _cookie = field_validator("sticky_cookie")(shorthand.check_cookie)
 
 
 class Timeouts(Model):
@@ -309,7 +310,8 @@ class Network(Model):
 
 
 class Project(Model):
-    """A whole Compose file: one application."""
+    """A whole Compose file: one application. `source` is the absolute path of its first file;
+    its directory is where local processes run."""
 
     name: Name
     services: tuple[Service, ...]

@@ -13,6 +13,10 @@ _QUANTILE: Final = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 _LABEL: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _HOST: Final = re.compile(rf"\*|(\*\.)?{_LABEL}(\.{_LABEL})*")
 _PATH: Final = re.compile(r"/[!-\"$->@-~]*")
+_TARGET: Final = re.compile(r"/[!-~]*")
+_FIELD_NAME: Final = r"[!#-'*+.^_`|~0-9A-Za-z-]+"
+_HASH_BY: Final = re.compile(rf"(header|cookie):{_FIELD_NAME}|address|")
+_COOKIE: Final = re.compile(rf"({_FIELD_NAME})?")
 
 
 def health(value: object) -> object:
@@ -80,6 +84,27 @@ def check_path(path: str) -> str:
     if not _PATH.fullmatch(path):
         raise ValueError(f"{path!r} is no path; expected one like /orders, without spaces, ? and #")
     return path.rstrip("/") or "/"
+
+
+def check_target(path: str) -> str:
+    """A request target: a path, perhaps with a query."""
+    if not _TARGET.fullmatch(path):
+        raise ValueError(f"{path!r} is no path; expected one like /healthz")
+    return path
+
+
+def check_hash_by(text: str) -> str:
+    """What hashing hashes."""
+    if not _HASH_BY.fullmatch(text):
+        raise ValueError(f"{text!r} is no key; expected header:NAME, cookie:NAME or address")
+    return text
+
+
+def check_cookie(name: str) -> str:
+    """A cookie's name, or nothing."""
+    if not _COOKIE.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a cookie; expected one like session")
+    return name
 
 
 def check_unique(things: Iterable[Thing]) -> tuple[Thing, ...]:

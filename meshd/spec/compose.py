@@ -1,0 +1,287 @@
+"""Compose files → a checked project: the way in to this package.
+
+read → parse → interpolate → merge → read each key → check what stands between services. A
+step that finds problems still lets the ones after it find theirs where that makes sense.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+from meshd.spec import checks, env_file, service, storage, unsupported
+from meshd.spec.cursor import Cursor, Keys
+from meshd.spec.errors import Notes, Problem, SpecError, Where, in_order
+from meshd.spec.interpolate import Uninterpolable, interpolate
+from meshd.spec.merge import merge
+from meshd.spec.model import Network, Project, Service
+from meshd.spec.yaml_source import Node, parse
+
+Read = TypeVar("Read")
+_VOLUME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A project that can be run, and what its reader should know all the same."""
+
+    project: Project
+    warnings: tuple[Problem, ...] = ()
+
+
+def load(
+    paths: Sequence[Path],
+    *,
+    project: str | None = None,
+    environment: Mapping[str, str],
+    profiles: Sequence[str] = (),
+) -> Loaded:
+    """The project that the files at `paths` describe, later ones merged over earlier ones.
+
+    `environment` are the variables for `${…}`; they win over a `.env` beside the first file.
+    The name is `project`, else COMPOSE_PROJECT_NAME, else `name:`, else the directory's.
+    COMPOSE_PROFILES adds to `profiles`. Relative paths start at the first file's directory, as
+    in Compose. Raises SpecError with every problem found; nothing is started or changed.
+    """
+    notes = Notes()
+    base = paths[0].absolute().parent
+    variables = _variables(base, paths[0], environment, notes)
+    trees = [tree for path in paths if (tree := _read(path, notes)) is not None]
+    notes.raise_if_any()
+    root = merge([_interpolated(tree, variables, notes) for tree in trees])
+    reading = _Reading(Cursor(root, notes), base, variables, notes)
+    active = {*profiles, *filter(None, variables.get("COMPOSE_PROFILES", "").split(","))}
+    found = reading.project(project, paths[0], active)
+    notes.raise_if_any()
+    assert found is not None
+    return Loaded(found, tuple(in_order(notes.warnings)))
+
+
+def _read(path: Path, notes: Notes) -> Node | None:
+    try:
+        return parse(path.read_text(encoding="utf-8"), str(path))
+    except SpecError as error:
+        notes.problems += error.problems
+    except FileNotFoundError:
+        notes.problems.append(Problem(Where(str(path)), "", "", "there is no such file"))
+    except (OSError, UnicodeDecodeError) as error:
+        notes.problems.append(Problem(Where(str(path)), "", "", f"cannot be read: {error}"))
+    return None
+
+
+def _variables(
+    base: Path, first: Path, environment: Mapping[str, str], notes: Notes
+) -> Mapping[str, str]:
+    """`environment` over what stands in `.env`, where there is one."""
+    path = first.parent / ".env"
+    if not (base / ".env").is_file():
+        return environment
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        notes.problems.append(Problem(Where(str(path)), "", "", f"cannot be read: {error}"))
+        return environment
+    return {**env_file.parse(text, str(path), environment, notes), **environment}
+
+
+def _interpolated(root: Node, variables: Mapping[str, str], notes: Notes) -> Node:
+    """The file with variables replaced, except under its own `x-` keys at the top: what is
+    used of them stands at its alias as well."""
+    mapping = root.mapping
+    if mapping is None:
+        return root
+    found = {
+        key: node if key.startswith("x-") else _replaced(node, variables, notes, ("", key))
+        for key, node in mapping.items()
+    }
+    return replace(root, value=found)
+
+
+def _replaced(
+    node: Node, variables: Mapping[str, str], notes: Notes, place: tuple[str, str]
+) -> Node:
+    """`node` with variables replaced; `place` is the service and field for messages."""
+    if node.mapping is not None:
+        return replace(
+            node,
+            value={
+                key: _replaced(child, variables, notes, _deeper(place, key))
+                for key, child in node.mapping.items()
+            },
+        )
+    if node.sequence is not None:
+        return replace(
+            node, value=[_replaced(item, variables, notes, place) for item in node.sequence]
+        )
+    if not isinstance(node.value, str) or "$" not in node.value:
+        return node
+    missing: list[str] = []
+    try:
+        text = interpolate(node.value, variables, missing.append)
+    except Uninterpolable as error:
+        notes.problems.append(Problem(node.where, *place, str(error)))
+        return node
+    notes.warnings += [
+        Problem(node.where, *place, f"the variable {name} is not set; it becomes empty")
+        for name in missing
+    ]
+    return replace(node, value=text, text=text)
+
+
+def _deeper(place: tuple[str, str], key: str) -> tuple[str, str]:
+    """The service and field of a child; the children of `services` are services."""
+    service_name, field = place
+    if (service_name, field) == ("", "services"):
+        return key, ""
+    return service_name, f"{field}.{key}" if field else key
+
+
+@dataclass(slots=True)
+class _Reading:
+    """Reads the merged tree; lives as long as that takes."""
+
+    root: Cursor
+    base: Path
+    variables: Mapping[str, str]
+    notes: Notes
+
+    def project(self, name: str | None, first: Path, active: set[str]) -> Project | None:
+        """The project; None, with its problems noted, when there is any."""
+        sections: dict[str, Cursor] = {}
+        read = ("name", "services", "networks", "volumes", "secrets", "configs")
+        keys = {key: partial(sections.__setitem__, key) for key in read}
+        misplaced = "it belongs under a service, not at the top"
+        self.root.attempt(
+            lambda at: at.keys(
+                Keys(
+                    read={**keys, "x-mesh": lambda c: c.fail(misplaced)},
+                    refused=unsupported.TOP_REFUSED,
+                    warned=unsupported.TOP_WARNED,
+                )
+            )
+        )
+        title = self._name(name, sections.get("name"))
+        networks = _section(sections.get("networks"), _network)
+        volumes = _section(sections.get("volumes"), _volume)
+        files: dict[storage.FileKind, Mapping[str, Path]] = {
+            "secrets": _section(sections.get("secrets"), self._file),
+            "configs": _section(sections.get("configs"), self._file),
+        }
+        declared = storage.Declared(frozenset(volumes), files)
+        services = self._services(sections.get("services"), declared, networks, active)
+        if self.notes.problems:
+            return None
+        if "default" in networks:
+            services = [
+                each if each.networks else each.model_copy(update={"networks": ("default",)})
+                for each in services
+            ]
+        elif any("default" in each.networks for each in services):
+            networks["default"] = Network(name="default")
+        return Project(
+            name=title,
+            services=tuple(services),
+            networks=tuple(networks.values()),
+            volumes=tuple(volumes),
+            source=str(first.absolute()),
+        )
+
+    def _services(
+        self,
+        at: Cursor | None,
+        declared: storage.Declared,
+        networks: Mapping[str, Network],
+        active: set[str],
+    ) -> list[Service]:
+        if at is None or not at.node.mapping:
+            (at or self.root).note("there are no services; expected one or more under services")
+            return []
+        places = {
+            name: Cursor(node, self.notes, service=name) for name, node in at.node.mapping.items()
+        }
+        enabled = {
+            name: place
+            for name, place in places.items()
+            if not (wanted := service.profiles(place)) or wanted & active
+        }
+        if not enabled:
+            at.note("every service is in a profile that is off; expected one that is on")
+        context = service.Context(
+            base=self.base,
+            environment=self.variables,
+            declared=declared,
+            networks=frozenset(networks),
+            services=frozenset(places),
+            enabled=frozenset(enabled),
+        )
+        found = [place.attempt(lambda c: service.read(c, context)) for place in enabled.values()]
+        services = [each for each in found if each is not None]
+        checks.check(services, enabled, frozenset(places))
+        return services
+
+    def _name(self, given: str | None, at: Cursor | None) -> str:
+        """The project's name."""
+        written = at.attempt(Cursor.string) if at is not None else None
+        asked = given or self.variables.get("COMPOSE_PROJECT_NAME") or written
+        name = asked or re.sub(r"[^a-z0-9_-]", "", self.base.name.lower()).strip("-_")
+        if not service.NAME.fullmatch(name):
+            (at or self.root).note(
+                f"{name!r} is no name for a project; expected lower-case letters, digits, - and _, "
+                "at most 63, with a letter or digit at both ends"
+            )
+        return name
+
+    def _file(self, at: Cursor) -> Path | None:
+        return storage.declared_file(at, self.base)
+
+
+def _section(at: Cursor | None, read: Callable[[Cursor], Read | None]) -> dict[str, Read]:
+    """The entries of a section at the top, by name; bad ones are noted and left out."""
+    if at is None or at.node.value is None:
+        return {}
+    entries = at.attempt(lambda c: dict(c.items())) or {}
+    return {
+        name: found
+        for name, entry in entries.items()
+        if not name.startswith("x-") and (found := entry.attempt(read)) is not None
+    }
+
+
+def _network(at: Cursor) -> Network:
+    name = at.field.partition(".")[2]
+    found: dict[str, object] = {"name": name}
+    if not service.NAME.fullmatch(name):
+        at.fail(f"{name!r} is no name for a network; expected lower-case letters, digits, - and _")
+    if at.node.value is not None:
+        at.keys(
+            Keys(
+                read={
+                    "internal": lambda c: found.update(internal=c.boolean()),
+                    "driver": partial(_only, words=("bridge", "default")),
+                },
+                refused=unsupported.TOP_NETWORK_REFUSED,
+                warned=unsupported.TOP_NETWORK_WARNED,
+            )
+        )
+    return Network.model_validate(found)
+
+
+def _volume(at: Cursor) -> str:
+    name = at.field.partition(".")[2]
+    if not _VOLUME.fullmatch(name):
+        at.fail(f"{name!r} is no name for a volume; expected letters, digits, -, _ and .")
+    if at.node.value is not None:
+        at.keys(
+            Keys(
+                read={"driver": partial(_only, words=("local", "default"))},
+                refused=unsupported.TOP_VOLUME_REFUSED,
+                warned=unsupported.TOP_VOLUME_WARNED,
+            )
+        )
+    return name
+
+
+def _only(at: Cursor, words: tuple[str, ...]) -> None:
+    at.one_of(*words)

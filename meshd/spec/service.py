@@ -1,0 +1,345 @@
+"""One entry of `services` → `model.Service`, key by key."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from meshd.spec import deploy, env_file, mesh, ports, storage, unsupported, values
+from meshd.spec.cursor import Cursor, Keys
+from meshd.spec.draft import Draft
+from meshd.spec.errors import Notes, did_you_mean
+from meshd.spec.model import Build, Mesh, Mount, Service
+from meshd.spec.yaml_source import Node
+
+NAME: Final = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the reading of every service shares: where relative paths start, the variables,
+    and what the top of the file declares."""
+
+    base: Path
+    environment: Mapping[str, str]
+    declared: storage.Declared
+    networks: frozenset[str]
+    services: frozenset[str]
+    enabled: frozenset[str]
+
+
+def read(at: Cursor, context: Context) -> Service | None:
+    """The service under `at`; None, with its problems noted, when it has any."""
+    before = len(at.notes.problems)
+    if not NAME.fullmatch(at.service):
+        at.note(
+            f"{at.service!r} is no name for a service; expected lower-case letters, digits, - and "
+            "_, at most 63, with a letter or digit at both ends"
+        )
+    reader = _Reader(context)
+    at.keys(reader.keys())
+    service = reader.finish(at)
+    return service if len(at.notes.problems) == before else None
+
+
+def profiles(at: Cursor) -> frozenset[str]:
+    """The profiles that a service belongs to; empty means always."""
+    node = (at.node.mapping or {}).get("profiles")
+    if node is None:
+        return frozenset()
+    return frozenset(at.child(node, "profiles").attempt(Cursor.strings) or ())
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Reads one service; lives as long as that takes."""
+
+    context: Context
+    draft: Draft = field(default_factory=Draft)
+    env_files: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    expose: list[int] = field(default_factory=list)
+    mounts: list[Mount] = field(default_factory=list)
+    mesh: Cursor | None = None
+    mesh_labels: dict[str, Node] = field(default_factory=dict)
+
+    def keys(self) -> Keys:
+        """Every key of a service that meshd reads."""
+        base, declared = self.context.base, self.context.declared
+        return Keys(
+            read={
+                "image": self._into("image", Cursor.string),
+                "build": self._into("build", self._build),
+                "command": self._into("command", values.command),
+                "entrypoint": self._into("entrypoint", values.command),
+                "working_dir": self._into("working_dir", Cursor.string),
+                "user": self._into("user", Cursor.string),
+                "environment": self._environment,
+                "env_file": self._env_file,
+                "expose": lambda at: self._ports(at, ports.exposed),
+                "ports": lambda at: self._ports(at, ports.published),
+                "networks": self._networks,
+                "volumes": lambda at: self._mounts(
+                    at.each(lambda c: storage.volume(c, base, declared))
+                ),
+                "tmpfs": self._tmpfs,
+                "secrets": lambda at: self._mounts(
+                    at.each(lambda c: storage.file_use(c, "secrets", declared))
+                ),
+                "configs": lambda at: self._mounts(
+                    at.each(lambda c: storage.file_use(c, "configs", declared))
+                ),
+                "labels": self._labels,
+                "healthcheck": self._into("healthcheck", values.healthcheck),
+                "stop_signal": self._into("stop_signal", values.stop_signal),
+                "stop_grace_period": self._into("stop_grace_period", Cursor.duration),
+                "deploy": lambda at: at.keys(deploy.keys(self.draft)),
+                "scale": self._into("replicas", Cursor.integer),
+                "restart": partial(deploy.restart, self.draft),
+                "cpus": self._into("resources.cpus", Cursor.number),
+                "mem_limit": self._into("resources.memory", Cursor.size),
+                "mem_reservation": self._into("resources.reserved_memory", Cursor.size),
+                "pids_limit": self._into("resources.pids", Cursor.integer),
+                "depends_on": self._depends_on,
+                "init": self._into("init", Cursor.boolean),
+                "read_only": self._into("read_only", Cursor.boolean),
+                "cap_add": self._into("cap_add", Cursor.strings),
+                "cap_drop": self._into("cap_drop", Cursor.strings),
+                "profiles": _known_already,
+                "x-mesh": self._mesh,
+            },
+            refused=unsupported.SERVICE_REFUSED,
+            warned=unsupported.SERVICE_WARNED,
+        )
+
+    def finish(self, at: Cursor) -> Service | None:
+        """The service, once every key was read."""
+        mapping = at.node.mapping or {}
+        if not any(key in mapping and mapping[key].value for key in ("image", "build", "command")):
+            at.note("nothing says what to run; expected image, build or command")
+        settings = self._settings(at)
+        if settings is None or not NAME.fullmatch(at.service):
+            return None
+        found = self.draft.values
+        scale = settings.scale
+        if scale is not None and not self.draft.given("replicas"):
+            found["replicas"] = scale.min
+        _check_targets(at, self.mounts)
+        read = Service.model_validate(
+            {
+                "name": at.service,
+                "mesh": settings,
+                **found,
+                "expose": tuple(dict.fromkeys(self.expose)),
+                "environment": {**self.env_files, **self.environment},
+                "volumes": tuple(self.mounts),
+            }
+        )
+        _check_port(at, read)
+        return _all_at_once(read)
+
+    def _settings(self, at: Cursor) -> Mesh | None:
+        """`x-mesh`, or the `mesh.*` labels that say the same."""
+        replicas = self.draft.values.get("replicas")
+        minimum = replicas if isinstance(replicas, int) else None
+        if self.mesh_labels:
+            tree = mesh.from_labels(self.mesh_labels, at.node.where)
+            labels = Cursor(tree, at.notes, at.service, "labels mesh")
+            if self.mesh is not None:
+                labels.note("mesh.* labels stand beside x-mesh; expected one of them")
+                return None
+            return mesh.read(labels, minimum)
+        return mesh.read(self.mesh, minimum) if self.mesh is not None else Mesh()
+
+    def _into(self, name: str, read: Callable[[Cursor], object]) -> Callable[[Cursor], None]:
+        def put(at: Cursor) -> None:
+            if at.node.value is not None:
+                self.draft.put(name, at, read=read)
+
+        return put
+
+    def _mesh(self, at: Cursor) -> None:
+        self.mesh = at
+
+    def _mounts(self, mounts: list[Mount]) -> None:
+        self.mounts += mounts
+
+    def _tmpfs(self, at: Cursor) -> None:
+        many = at.node.sequence is not None
+        self._mounts(at.each(storage.tmpfs) if many else [storage.tmpfs(at)])
+
+    def _ports(self, at: Cursor, read: Callable[[Cursor], tuple[int, ...]]) -> None:
+        found = [port for entry in at.each(read) for port in entry]
+        # What is exposed stands before what is published: the first is where requests go.
+        self.expose = found + self.expose if read is ports.exposed else self.expose + found
+
+    def _environment(self, at: Cursor) -> None:
+        for name, value in values.pairs(at):
+            if value.node.value is None:
+                if name in self.context.environment:
+                    self.environment[name] = self.context.environment[name]
+            elif (text := value.attempt(Cursor.string)) is not None:
+                self.environment[name] = text
+
+    def _env_file(self, at: Cursor) -> None:
+        for entry in at.elements() if at.node.sequence is not None else (at,):
+            entry.attempt(self._one_env_file)
+
+    def _one_env_file(self, at: Cursor) -> None:
+        found: dict[str, object] = {"required": True}
+        if at.node.mapping is not None:
+            at.keys(
+                Keys(
+                    read={
+                        "path": lambda c: found.update(path=c.string()),
+                        "required": lambda c: found.update(required=c.boolean()),
+                    },
+                    refused={"format": "leave it out, and write lines of NAME=value"},
+                )
+            )
+        else:
+            found["path"] = at.string()
+        if "path" not in found:
+            at.fail("path is missing; expected the path of a file")
+        path = storage.resolve(self.context.base, str(found["path"]))
+        notes = Notes()
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            if found["required"]:
+                at.fail(f"{path} does not exist; expected a file of NAME=value lines")
+            return
+        except (OSError, UnicodeDecodeError) as error:
+            at.fail(f"{path} cannot be read: {error}")
+        self.env_files |= env_file.parse(text, path, self.context.environment, notes)
+        at.notes.problems += notes.problems
+
+    def _labels(self, at: Cursor) -> None:
+        labels: dict[str, str] = {}
+        for name, value in values.pairs(at):
+            if name.startswith("mesh."):
+                self.mesh_labels[name] = value.node
+            else:
+                labels[name] = "" if value.node.value is None else value.string()
+        self.draft.put("labels", at, read=lambda _: labels)
+
+    def _build(self, at: Cursor) -> Build:
+        found: dict[str, object] = {}
+        if at.node.mapping is None:
+            found["context"] = self._directory(at)
+            return Build.model_validate(found)
+        at.keys(
+            Keys(
+                read={
+                    "context": lambda c: found.update(context=self._directory(c)),
+                    "dockerfile": lambda c: found.update(dockerfile=c.string()),
+                    "target": lambda c: found.update(target=c.string()),
+                    "args": lambda c: found.update(args=self._arguments(c)),
+                },
+                refused=unsupported.BUILD_REFUSED,
+                warned=unsupported.BUILD_WARNED,
+            )
+        )
+        return Build.model_validate({"context": str(self.context.base), **found})
+
+    def _directory(self, at: Cursor) -> str:
+        text = at.string()
+        if "://" in text or text.startswith("git@"):
+            at.fail(f"{text!r} is no directory of this host; expected one, as meshd fetches none")
+        path = storage.resolve(self.context.base, text)
+        if not os.path.isdir(path):
+            at.fail(f"{path} is no directory; expected one that exists")
+        return path
+
+    def _arguments(self, at: Cursor) -> dict[str, str]:
+        known = self.context.environment
+        return {
+            name: value.string() if value.node.value is not None else known.get(name, "")
+            for name, value in values.pairs(at)
+        }
+
+    def _networks(self, at: Cursor) -> None:
+        aliases: dict[str, tuple[str, ...]] = {}
+        names = []
+        for name, entry in values.named(at):
+            if name != "default" and name not in self.context.networks:
+                entry.note(
+                    f"the network {name} is not declared; expected it under networks at the top"
+                )
+            names.append(name)
+            if entry.node.mapping is not None:
+                entry.keys(
+                    Keys(
+                        read={"aliases": lambda c, n=name: aliases.update({n: c.strings()})},  # type: ignore[misc]
+                        refused=unsupported.NETWORK_REFUSED,
+                        warned=unsupported.NETWORK_WARNED,
+                    )
+                )
+        self.draft.put("networks", at, read=lambda _: tuple(names))
+        self.draft.put("aliases", at, read=lambda _: aliases)
+
+    def _depends_on(self, at: Cursor) -> None:
+        names: list[str] = []
+        healthy: list[str] = []
+        for name, entry in values.named(at):
+            found: dict[str, object] = {"condition": "service_started", "required": True}
+            if entry.node.mapping is not None:
+                entry.keys(
+                    Keys(
+                        read={
+                            "condition": lambda c, f=found: f.update(condition=values.condition(c)),  # type: ignore[misc]
+                            "required": lambda c, f=found: f.update(required=c.boolean()),  # type: ignore[misc]
+                        },
+                        warned={"restart": "the mesh finds new replicas by itself"},
+                    )
+                )
+            if not found["required"] and name not in self.context.enabled:
+                continue
+            self._check_dependency(entry, name)
+            names.append(name)
+            if found["condition"] == "service_healthy":
+                healthy.append(name)
+        self.draft.put("depends_on", at, read=lambda _: tuple(names))
+        self.draft.put("wait_healthy", at, read=lambda _: tuple(healthy))
+
+    def _check_dependency(self, at: Cursor, name: str) -> None:
+        if name == at.service:
+            at.note("a service cannot depend on itself")
+        elif name not in self.context.services:
+            near = did_you_mean(name, self.context.services)
+            at.note(f"there is no service {name!r}{near or '; expected one of this file'}")
+        elif name not in self.context.enabled:
+            at.note(
+                f"the service {name!r} is in a profile that is off; expected the profile on, "
+                "or required: false"
+            )
+
+
+def _known_already(_at: Cursor) -> None:
+    """`profiles` was read before, when it was decided which services are on."""
+
+
+def _check_targets(at: Cursor, mounts: list[Mount]) -> None:
+    seen: set[str] = set()
+    for mount in mounts:
+        if mount.target in seen:
+            at.note(f"two mounts have the target {mount.target}; expected one")
+        seen.add(mount.target)
+
+
+def _check_port(at: Cursor, service: Service) -> None:
+    given = service.environment.get("PORT")
+    if given is not None and given != str(service.port):
+        at.warn(f"the mesh sets PORT to {service.port}, not {given!r}; use x-mesh.port")
+
+
+def _all_at_once(service: Service) -> Service:
+    """Compose's parallelism 0 means all replicas at once."""
+    if service.update.parallelism:
+        return service
+    most = max(1, service.replicas, service.mesh.scale.max if service.mesh.scale else 0)
+    update = service.update.model_copy(update={"parallelism": most})
+    return service.model_copy(update={"update": update})
