@@ -1,8 +1,9 @@
 """The demo: `make demo` brings the application up and puts it through a lunch rush.
 
 In the rush one replica of `restaurants` is killed, another is made slow, and `tracking` is
-replaced by a new version. Ends with 0 only if no client request failed and the mesh healed and
-rolled out, 1 otherwise, 2 if it could not start. With a terminal the mesh stays up until Ctrl-C, unless `--once` is given.
+replaced by a new version. Ends with 0 only if no client request failed and the mesh healed
+and rolled out, 1 otherwise, 2 if it could not start. With a terminal the mesh stays up until
+Ctrl-C, unless `--once` is given.
 """
 
 import argparse
