@@ -6,13 +6,12 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 
-from proxy.config import ChildConfig
+from proxy.config import FEED_VARIABLE, ChildConfig
 from proxy.crew import cause_of
 from proxy.process import Process, spawn
 from proxy.sockets import Listening
 
 _log = logging.getLogger(__name__)
-FEED_VARIABLE = "MESHD_FEED_FD"
 
 
 def next_backoff(config: ChildConfig, last: float, lived: float) -> float:

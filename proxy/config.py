@@ -1,11 +1,13 @@
 """What the supervisor is started with: one JSON document, checked field by field."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from proxy.wire.snapshot import Snapshot
+
+FEED_VARIABLE: Final = "MESHD_FEED_FD"
 
 
 class BadConfig(Exception):

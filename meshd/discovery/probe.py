@@ -23,14 +23,16 @@ HEAD_LIMIT: Final = 8192
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What to probe. `incarnation` tells one start of a replica from the next; `proven` says
-    that it served before this process began, so that there is no hurry."""
+    """What to probe: host and port, or a Unix socket's `path`. `incarnation` tells one start of
+    a replica from the next; `proven` says that it served before this process began, so that
+    there is no hurry."""
 
     host: str
     port: int
     health: Health
     incarnation: tuple[str, float]
     proven: bool = False
+    path: str = ""
 
 
 def _same(old: Target, new: Target | None) -> bool:
@@ -60,6 +62,10 @@ class Prober:
                 self._targets[name] = target
                 self._tasks[name] = asyncio.create_task(self._watch(name, target))
 
+    def forget(self, name: str) -> None:
+        """Begin anew with one target."""
+        self.results.pop(name, None)
+
     async def close(self) -> None:
         """End all probing."""
         tasks = list(self._tasks.values())
@@ -78,7 +84,7 @@ class Prober:
             await asyncio.sleep(random.random() * health.interval)
         while True:
             async with self._gate:
-                problem = await probe(target.host, target.port, health)
+                problem = await probe(target.host, target.port, health, target.path)
             self._note(name, problem)
             if target.proven or self.results[name].first_good:
                 await asyncio.sleep(health.interval * (0.9 + 0.2 * random.random()))
@@ -99,13 +105,15 @@ class Prober:
             self._on_change()
 
 
-async def probe(host: str, port: int, health: Health) -> str | None:
-    """Probe once. What was wrong, for people; None when all was well."""
+async def probe(host: str, port: int, health: Health, path: str = "") -> str | None:
+    """Probe once, over the Unix socket at `path` where there is one. What was wrong, for
+    people; None when all was well."""
     try:
         async with asyncio.timeout(health.timeout):
             if health.type == "tcp":
-                return await _tcp(host, port)
-            return await _http(host, port, health.path)
+                await _tcp(host, port, path)
+                return None
+            return await _http(host, port, path, health.path)
     except TimeoutError:
         return f"no answer within {health.timeout:g} s"
     except OSError as error:
@@ -114,18 +122,26 @@ async def probe(host: str, port: int, health: Health) -> str | None:
         return str(error)
 
 
-async def _tcp(host: str, port: int) -> None:
-    _, writer = await asyncio.open_connection(host, port)
+async def _connect(
+    host: str, port: int, path: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if path:
+        return await asyncio.open_unix_connection(path, limit=HEAD_LIMIT)
+    return await asyncio.open_connection(host, port, limit=HEAD_LIMIT)
+
+
+async def _tcp(host: str, port: int, path: str) -> None:
+    _, writer = await _connect(host, port, path)
     writer.transport.abort()
 
 
-async def _http(host: str, port: int, path: str) -> str | None:
-    """GET `path`; a status of 200 to 399 is good. The body is not read."""
-    reader, writer = await asyncio.open_connection(host, port, limit=HEAD_LIMIT)
+async def _http(host: str, port: int, path: str, target: str) -> str | None:
+    """GET `target`; a status of 200 to 399 is good. The body is not read."""
+    reader, writer = await _connect(host, port, path)
     try:
-        name = f"[{host}]" if ":" in host else host
+        name = "localhost" if path else f"[{host}]" if ":" in host else host
         writer.write(
-            f"GET {path} HTTP/1.1\r\nHost: {name}:{port}\r\nUser-Agent: meshd-probe\r\n"
+            f"GET {target} HTTP/1.1\r\nHost: {name}:{port}\r\nUser-Agent: meshd-probe\r\n"
             "Accept: */*\r\nConnection: close\r\n\r\n".encode("latin-1")
         )
         line = await reader.readline()
@@ -135,5 +151,4 @@ async def _http(host: str, port: int, path: str) -> str | None:
     if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
         return "closed the connection without an answer" if not line else "answered no HTTP"
     status = int(words[1])
-    return None if 200 <= status < 400 else f"GET {path} answered {status}"
-
+    return None if 200 <= status < 400 else f"GET {target} answered {status}"

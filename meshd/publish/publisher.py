@@ -5,6 +5,8 @@ supervisor keeps the last snapshot meanwhile.
 """
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -16,8 +18,8 @@ from proxy.wire.codec import BadFrame, Decoder, encode
 from proxy.wire.report import (
     Ack,
     Hello,
-    Listening,
     ListenFailed,
+    Listening,
     Message,
     Publish,
     Resync,
@@ -52,6 +54,7 @@ class Publisher:
         self._ready: frozenset[str] = frozenset()
         self._out: dict[str, Generation] = {}
         self._first: Generation | None = None
+        self.supervisor = 0
         self._writer: asyncio.StreamWriter | None = None
 
     async def run(self) -> None:
@@ -65,10 +68,16 @@ class Publisher:
                 await self._session(reader, writer)
             await asyncio.sleep(RECONNECT)
 
+    async def over(self, sock: socket.socket) -> None:
+        """Speak over a socket that is connected already, until it ends."""
+        reader, writer = await asyncio.open_connection(sock=sock)
+        await self._session(reader, writer)
+
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         decoder = Decoder()
         self._acks.clear()
         self._writer = writer
+        self.supervisor = _peer(writer)
         writer.write(encode(Hello(role="control", generation=self.generation)))
         try:
             while data := await reader.read(CHUNK):
@@ -86,8 +95,7 @@ class Publisher:
             case Hello(generation=generation):
                 self.connected = True
                 self.held = generation
-                if self._current is not None:
-                    self._send(difference(None, self._current))
+                self._catch_up()
             case Workers(live=live):
                 self.live = live
                 self._acks = {w: ack for w, ack in self._acks.items() if w in live}
@@ -103,6 +111,19 @@ class Publisher:
             case _:
                 pass
         self._on_message(message)
+
+    def _catch_up(self) -> None:
+        """The supervisor told what it holds: send ours, above that."""
+        current = self._current
+        if self.held >= self.generation and (current is None or current.generation != self.held):
+            self.generation = Generation(max(self.held.epoch, self.generation.epoch) + 1, 0)
+        if current is None or current.generation == self.held:
+            return
+        if current.generation.epoch != self.generation.epoch:
+            self._current = None
+            self.publish(current)
+        else:
+            self._send(difference(None, current))
 
     def publish(self, snapshot: Snapshot) -> bool:
         """Send `snapshot` at the next generation, if it differs from the last one. Whether it
@@ -153,3 +174,11 @@ class Publisher:
             if ack is None or ack.generation < out or name in ack.busy:
                 return False
         return True
+
+
+def _peer(writer: asyncio.StreamWriter) -> int:
+    """The process id at the other end of a Unix socket."""
+    sock = writer.get_extra_info("socket")
+    size = struct.calcsize("3i")
+    pid, _, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return int(pid)
