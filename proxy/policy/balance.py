@@ -6,6 +6,7 @@ it derived from it. A pick is an index into the candidates, or -1 when there are
 """
 
 from collections.abc import Callable, Sequence
+from heapq import heapify, heapreplace
 from typing import Final, Protocol
 
 from proxy.policy.hashing import HashPicker, maglev_table, ring_table
@@ -13,6 +14,7 @@ from proxy.wire.snapshot import Balance, Endpoint
 
 Dice = Callable[[], float]
 UNKNOWN_LATENCY: Final = 0.03
+DRAWS: Final = 16
 
 
 class Candidate(Protocol):
@@ -114,35 +116,59 @@ class RoundRobin:
 
 
 class Random:
-    """Any of them, by weight."""
+    """Any of them, by weight: a random one is taken with a chance of its weight to the
+    heaviest's, else another is drawn (which costs the same for any number of them)."""
+
+    def __init__(self) -> None:
+        self._seen: Sequence[Candidate] = ()
+        self._heaviest = 1.0
+        self._left = 0
 
     def pick(self, candidates: Sequence[Candidate], key: int | None, dice: Dice, now: float) -> int:
+        count = len(candidates)
+        if count < 2:
+            return count - 1
+        self._left -= 1
+        if self._left < 0 or candidates is not self._seen:
+            self._seen = candidates
+            self._left = count
+            self._heaviest = max([candidate.weight for candidate in candidates])
+        for _ in range(DRAWS):
+            chosen = int(dice() * count)
+            weight = candidates[chosen].weight
+            if weight >= self._heaviest or dice() * self._heaviest < weight:
+                return chosen
         return spin([candidate.weight for candidate in candidates], dice())
 
 
 class Weighted:
-    """Smooth weighted round robin (nginx): over any stretch of picks every candidate gets its
-    share, evenly interleaved."""
+    """Weighted round robin, earliest deadline first: each is due again 1/weight later, so that
+    over any stretch of picks every candidate gets its share, interleaved."""
 
     def __init__(self) -> None:
-        self._credit: dict[str, float] = {}
+        self._seen: Sequence[Candidate] = ()
+        self._queue: list[tuple[float, int]] = []
 
     def pick(self, candidates: Sequence[Candidate], key: int | None, dice: Dice, now: float) -> int:
-        credit = self._credit
-        if len(credit) > 2 * len(candidates) + 16:
-            present = {candidate.id for candidate in candidates}
-            for gone in [name for name in credit if name not in present]:
-                del credit[gone]
-        best, most, total = -1, -float("inf"), 0.0
-        for index, candidate in enumerate(candidates):
-            weight = candidate.weight
-            total += weight
-            credit[candidate.id] = has = credit.get(candidate.id, 0.0) + weight
-            if has > most:
-                best, most = index, has
-        if best >= 0:
-            credit[candidates[best].id] -= total
-        return best
+        count = len(candidates)
+        if count < 2:
+            return count - 1
+        if candidates is not self._seen or count != len(self._queue):
+            self._learn(candidates, dice)
+        due, chosen = self._queue[0]
+        heapreplace(self._queue, (due + 1.0 / candidates[chosen].weight, chosen))
+        return chosen
+
+    def _learn(self, candidates: Sequence[Candidate], dice: Dice) -> None:
+        """Who stays keeps its place; who comes gets one at random within its first turn."""
+        present = self._queue[0][0] if self._queue else 0.0
+        places = {self._seen[index].id: due for due, index in self._queue}
+        self._seen = candidates
+        self._queue = [
+            (places.get(c.id, present + dice() / c.weight), index)
+            for index, c in enumerate(candidates)
+        ]
+        heapify(self._queue)
 
 
 class TwoChoices:

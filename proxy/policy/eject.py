@@ -98,8 +98,9 @@ def after_failure(
         _eject(policy, health, now)
         return "the probing request failed"
     if policy.consecutive and health.consecutive >= policy.consecutive and room(policy, peers):
+        cause = f"{health.consecutive} failures in a row"
         _eject(policy, health, now)
-        return f"{health.consecutive} failures in a row"
+        return cause
     return None
 
 

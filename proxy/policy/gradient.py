@@ -1,15 +1,20 @@
-"""Adaptive concurrency limit: Gradient2 of Netflix's concurrency-limits.
+"""Adaptive concurrency limit: after Gradient2 of Netflix's concurrency-limits.
 
 The limit follows the ratio of long-term to recent latency: when answers become slow, less is let
 in, down to what the endpoint handles at its usual latency; when they stay quick, the limit creeps
 up. It changes only while it is being used.
+
+One thing differs. Gradient2's long-term mean takes in the slow answers of an overload as readily
+as the others, so that under lasting overload it comes to think of them as usual and the limit
+drifts away. Here the mean falls quickly and rises twenty times more slowly.
 """
 
 from typing import Final
 
 SMOOTHING: Final = 0.2
 HEADROOM: Final = 4.0
-LONG_WINDOW: Final = 600
+FALL: Final = 2.0 / 601.0
+RISE: Final = FALL / 20.0
 TOLERANCE: Final = 1.5
 
 
@@ -32,7 +37,8 @@ class Gradient:
         if self._seen <= 10:
             self._long += (seconds - self._long) / self._seen
         else:
-            self._long += (seconds - self._long) * (2.0 / (LONG_WINDOW + 1))
+            share = FALL if seconds < self._long else RISE
+            self._long += (seconds - self._long) * share
         if seconds <= 0.0:
             return
         if self._long / seconds > 2.0:

@@ -8,6 +8,7 @@ keys, every worker decides alike, and no table is built on the request path.
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
+from struct import unpack
 from typing import Final, Protocol
 
 
@@ -31,7 +32,7 @@ class Table(Protocol):
 
 
 BITS: Final = 64
-RING_POINTS: Final = 160
+RING_POINTS: Final = 256
 PRIMES: Final = (251, 1009, 2039, 4093, 8191, 16381, 32749, 65537)
 
 
@@ -41,7 +42,7 @@ def hash_key(data: bytes) -> int:
 
 
 class Ring:
-    """Ketama-like ring: an endpoint of weight 1 has 160 points on it."""
+    """Ketama-like ring: an endpoint has many points on it."""
 
     def __init__(self, points: Sequence[tuple[int, str]]) -> None:
         self._points = [point for point, _ in points]
@@ -63,14 +64,23 @@ class Maglev:
 
 
 def ring_table(weights: Mapping[str, float]) -> Table:
-    """A ring with points in proportion to the weights, the heaviest having 160."""
+    """A ring with points in proportion to the weights; the heaviest has 256."""
     heaviest = max(weights.values(), default=1.0) or 1.0
     points = [
-        (hash_key(f"{name}#{number}".encode()), name)
+        (point, name)
         for name, weight in weights.items()
-        for number in range(max(1, round(RING_POINTS * weight / heaviest)))
+        for point in _points(name, max(1, round(RING_POINTS * weight / heaviest)))
     ]
     return Ring(sorted(points))
+
+
+def _points(name: str, count: int) -> list[int]:
+    """Places on the ring; one digest gives eight of them."""
+    points: list[int] = []
+    for number in range((count + 7) // 8):
+        digest = blake2b(f"{name}#{number}".encode(), digest_size=64).digest()
+        points += unpack("<8Q", digest)
+    return points[:count]
 
 
 def maglev_table(weights: Mapping[str, float]) -> Table:

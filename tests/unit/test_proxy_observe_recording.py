@@ -1,0 +1,162 @@
+"""Histograms, counters, trace context and access log lines."""
+
+import json
+from random import Random
+
+import pytest
+
+from proxy.observe.access_log import AccessLog, Entry, quoted
+from proxy.observe.counters import EndpointCounters, ServiceCounters
+from proxy.observe.histogram import Recorder
+from proxy.observe.trace import follow, parse
+from proxy.wire import buckets
+
+
+def test_recorder_agrees_with_the_layout() -> None:
+    random = Random(1)
+    recorder = Recorder()
+    times = [0.0, -0.5, 1e-9, 1e9, *(10 ** random.uniform(-5, 4) for _ in range(3000))]
+    expected: dict[int, int] = {}
+    for seconds in times:
+        recorder.record(seconds)
+        place = buckets.index(seconds)
+        expected[place] = expected.get(place, 0) + 1
+    taken = recorder.take()
+    assert taken.counts == expected
+    assert taken.sum == pytest.approx(sum(times))
+    empty = recorder.take()
+    assert (empty.counts, empty.sum) == ({}, 0.0)
+
+
+def test_busy_seconds_are_exact() -> None:
+    counters = EndpointCounters()
+    now = 1_000_000.0
+    counters.start(now)
+    counters.start(now + 1.0)
+    counters.finish(now + 2.0)
+    first = counters.take("e", now + 4.0)
+    assert first.busy_seconds == pytest.approx(4.0 + 1.0)
+    assert (first.in_flight, first.started) == (1, 2)
+    second = counters.take("e", now + 10.0)
+    assert second.busy_seconds == pytest.approx(6.0)
+    counters.finish(now + 11.0)
+    third = counters.take("e", now + 20.0, "rev", ejected=True)
+    assert third.busy_seconds == pytest.approx(1.0)
+    assert (third.in_flight, third.started, third.revision, third.ejected) == (0, 0, "rev", True)
+
+
+def test_service_counters_are_deltas_and_gauges_stay() -> None:
+    counters = ServiceCounters()
+    counters.arrivals += 3
+    counters.parked = 2
+    counters.answered(b"GET", 200)
+    counters.answered(b"GET", 204)
+    counters.answered(b"POST", 503)
+    for number in range(100):
+        counters.answered(b"X%d" % number, 200)
+    counters.failure("connect")
+    counters.called_by("shop/cart")
+    counters.total.record(0.1)
+    report = counters.take("shop/web")
+    assert report.codes == {"GET 2xx": 2, "POST 5xx": 1, "OTHER 2xx": 100}
+    assert (report.arrivals, report.parked) == (3, 2)
+    assert report.failures == {"connect": 1}
+    assert report.calls == {"shop/cart": 1}
+    assert sum(report.total.counts.values()) == 1
+    again = counters.take("shop/web")
+    assert (again.arrivals, again.codes, again.failures, again.parked) == (0, {}, {}, 2)
+
+
+TRACE = b"4bf92f3577b34da6a3ce929d0e0e4736"
+SPAN = b"00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize(
+    ("header", "valid"),
+    [
+        (b"00-%b-%b-01" % (TRACE, SPAN), True),
+        (b"00-%b-%b-00" % (TRACE, SPAN), True),
+        (b"cc-%b-%b-01-what-the-future" % (TRACE, SPAN), True),
+        (b"cc-%b-%b-01.what" % (TRACE, SPAN), False),
+        (b"00-%b-%b-01-more" % (TRACE, SPAN), False),
+        (b"ff-%b-%b-01" % (TRACE, SPAN), False),
+        (b"00-%b-%b-01" % (b"0" * 32, SPAN), False),
+        (b"00-%b-%b-01" % (TRACE, b"0" * 16), False),
+        (b"00-%b-%b-01" % (TRACE.upper(), SPAN), False),
+        (b"00-%b-%b-0" % (TRACE, SPAN), False),
+        (b"00_%b-%b-01" % (TRACE, SPAN), False),
+        (b"00-%b-%b-zz" % (TRACE, SPAN), False),
+        (b"", False),
+        (None, False),
+    ],
+)
+def test_traceparent(header: bytes | None, valid: bool) -> None:
+    assert (parse(header) is not None) is valid
+    trace = follow(header, Random(1).getrandbits)
+    assert (trace.trace_id == TRACE) is valid
+    assert trace.parent_id == (SPAN if valid else b"")
+    assert trace.span_id != SPAN
+    assert parse(trace.header()) == (trace.trace_id, trace.span_id, trace.flags)
+
+
+def test_sampling_is_passed_on() -> None:
+    bits = Random(1).getrandbits
+    assert follow(b"00-%b-%b-03" % (TRACE, SPAN), bits).flags == b"01"
+    assert not follow(b"00-%b-%b-00" % (TRACE, SPAN), bits, sample=True).sampled
+    assert follow(None, bits, sample=True).sampled
+
+
+def entry(**fields: object) -> Entry:
+    base: dict[str, object] = {
+        "time": 1700000000.5,
+        "client": "127.0.0.1",
+        "method": "GET",
+        "target": "/a",
+        "version": "HTTP/1.1",
+        "status": 200,
+    }
+    return Entry(**{**base, **fields})  # type: ignore[arg-type]
+
+
+def test_json_lines() -> None:
+    log = AccessLog("json")
+    log.add(entry(target='/"x"\n', total=0.25))
+    log.add(entry(status=503, failure="connect"))
+    first, second = map(json.loads, log.take().splitlines())
+    assert first["target"] == '/"x"\n'
+    assert first["total"] == 0.25
+    assert "failure" not in first
+    assert second["failure"] == "connect"
+    assert log.take() == b""
+
+
+def test_combined_lines() -> None:
+    log = AccessLog("combined")
+    log.add(entry(bytes_out=12, user_agent='evil" \r\n"agent', referer="http://r/"))
+    assert log.take() == (
+        b'127.0.0.1 - - [14/Nov/2023:22:13:20 +0000] "GET /a HTTP/1.1" 200 12'
+        b' "http://r/" "evil\\" \\x0d\\x0a\\"agent"\n'
+    )
+
+
+def test_memory_is_bounded_and_losses_are_counted() -> None:
+    log = AccessLog("json", limit=1000)
+    for _ in range(100):
+        log.add(entry())
+    assert log.dropped > 80
+    assert len(log.take()) < 1200
+    log.add(entry())
+    assert log.take()
+
+
+def test_sampling_keeps_failures() -> None:
+    log = AccessLog(sample=0.1)
+    assert log.wants(200, 0.05)
+    assert not log.wants(200, 0.5)
+    assert log.wants(502, 0.99)
+    assert not AccessLog(sample=0.0).wants(200, 0.0)
+
+
+def test_quoted_leaves_plain_text() -> None:
+    assert quoted("a b") == '"a b"'
+    assert quoted('\\"') == '"\\\\\\""'
