@@ -1,0 +1,199 @@
+"""What must hold under load, on both runtimes, by the clients' own count.
+
+Times are printed and fail only at five times their bound, since machines are shared.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.support.load import Load
+from tests.support.mesh import TestMesh, service_text
+
+RATE = 200
+
+
+def compose(mesh: TestMesh, image: str, **more: str) -> str:
+    project = mesh.environment["PROJECT"]
+    return f"name: {project}\nservices:\n" + service_text("web", mesh.runtime, image, **more)
+
+
+async def started(mesh: TestMesh, image: str, **more: str) -> None:
+    up = await mesh.up(compose(mesh, image, **more))
+    assert up.code == 0, up.out + up.err
+
+
+async def kill_replica(mesh: TestMesh, name: str, how: str) -> None:
+    """End one replica from outside the mesh, as a user or the kernel would."""
+    if mesh.runtime == "docker":
+        command = ["docker", "kill" if how == "kill" else "stop", name]
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        _, err = await process.communicate()
+        assert process.returncode == 0, err
+    else:
+        pid = replica_pid(mesh, name)
+        os.kill(pid, signal.SIGKILL if how == "kill" else signal.SIGTERM)
+
+
+def replica_pid(mesh: TestMesh, name: str) -> int:
+    """The pid of a local replica, by the name in its environment."""
+    wanted = f"MESH_REPLICA={name}".encode()
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            try:
+                with open(f"/proc/{entry}/environ", "rb") as file:
+                    if wanted in file.read().split(b"\0"):
+                        return int(entry)
+            except OSError:
+                continue
+    raise AssertionError(f"no process carries {wanted!r}")
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+async def test_a_replica_that_ends_costs_no_get(
+    mesh: TestMesh, engine_image: str, how: str
+) -> None:
+    await started(mesh, engine_image, deploy="{replicas: 3}")
+    before = {r["name"] for r in (await mesh.service("web"))["replicas"]}
+    async with Load(mesh.address, RATE, 12, path="/?ms=20") as load:
+        await asyncio.sleep(2)
+        victim = sorted(before)[0]
+        began = time.monotonic()
+        ending = asyncio.create_task(kill_replica(mesh, victim, how))
+
+        def out(status: dict) -> bool:
+            phases = {r["name"]: r["phase"] for r in status["replicas"]}
+            return phases.get(victim) != "ready" or status["ready"] < 3
+
+        await mesh.until("web", out, 5)
+        out_after = time.monotonic() - began
+        await mesh.until("web", lambda s: s["ready"] == 3 and not out(s), 30)
+        healed_after = time.monotonic() - began
+        await ending
+        await asyncio.sleep(1)
+    print(f"{mesh.runtime} {how}: out after {out_after:.2f} s, healed after {healed_after:.2f} s")
+    assert load.tally.failures == []
+    assert load.tally.served > RATE * 3
+    assert healed_after < 5 * 5
+
+
+async def test_the_data_plane_serves_on_while_control_is_dead(
+    mesh: TestMesh, engine_image: str
+) -> None:
+    await started(mesh, engine_image)
+    before = {(r["name"], r["address"]) for r in (await mesh.service("web"))["replicas"]}
+    async with Load(mesh.address, RATE, 10) as load:
+        await asyncio.sleep(1)
+        first = mesh.child("meshd.daemon")
+        began = time.monotonic()
+        mesh.kill(first)
+        await mesh.until("web", lambda s: mesh.child("meshd.daemon") != first, 20)
+        back = time.monotonic() - began
+        await mesh.until("web", lambda s: s["ready"] == 2, 20)
+        await asyncio.sleep(3)
+    print(f"{mesh.runtime}: control back after {back:.2f} s")
+    assert load.tally.failures == []
+    after = {(r["name"], r["address"]) for r in (await mesh.service("web"))["replicas"]}
+    assert after == before
+
+
+async def test_a_worker_that_dies_loses_only_what_it_had_in_flight(
+    mesh: TestMesh, engine_image: str
+) -> None:
+    await started(mesh, engine_image)
+    async with Load(mesh.address, RATE, 8, path="/?ms=10") as load:
+        await asyncio.sleep(2)
+        workers = (await mesh.api("/v1/status"))["workers"]
+        began = time.monotonic()
+        mesh.kill(mesh.child("proxy.worker"))
+        while (now := (await mesh.api("/v1/status"))["workers"]) == workers or len(now) < 2:
+            assert time.monotonic() - began < 5
+            await asyncio.sleep(0.02)
+        replaced = time.monotonic() - began
+        await asyncio.sleep(2)
+    print(f"{mesh.runtime}: worker replaced after {replaced:.2f} s, {load.tally.failures}")
+    # 20 clients over two workers: at most each client's one request can have been in flight.
+    assert len(load.tally.failures) <= 20
+    assert all(at - began < 1 for at, _ in load.tally.failures)
+    assert replaced < 5 * 1
+
+
+async def test_a_new_version_rolls_out_without_a_failed_request(
+    mesh: TestMesh, engine_image: str
+) -> None:
+    await started(mesh, engine_image, environment="{VERSION: '1'}")
+    async with Load(mesh.address, RATE, 25, path="/?ms=20") as load:
+        await asyncio.sleep(1)
+        path = mesh.folder / "compose.yml"
+        path.write_text(compose(mesh, engine_image, environment="{VERSION: '2'}"))
+        began = time.monotonic()
+        deploy = await mesh.run("deploy", "-f", str(path))
+        took = time.monotonic() - began
+        assert deploy.code == 0, deploy.out + deploy.err
+        await asyncio.sleep(1)
+        status = await mesh.service("web")
+    print(f"{mesh.runtime}: rolled out in {took:.1f} s, {load.tally.served} served")
+    assert load.tally.failures == []
+    assert {r["revision"] for r in status["replicas"]} == {status["revision"]}
+
+
+async def test_an_overload_scales_up_and_comes_back_down(mesh: TestMesh, engine_image: str) -> None:
+    await started(
+        mesh,
+        engine_image,
+        environment="{CONCURRENCY: '4'}",
+        deploy="{replicas: 1}",
+        mesh="{routes: [/], scale: {min: 1, max: 6, p95: 150ms}}",
+    )
+    seen: list[int] = []
+    async with Load(mesh.address, 20, 60, path="/?ms=50", clients=40):
+        await asyncio.sleep(3)
+        assert (await mesh.service("web"))["wanted"] == 1
+        async with Load(mesh.address, 150, 20, path="/?ms=50", clients=150) as rush:
+            began = time.monotonic()
+            ordered, _ = await mesh.until("web", lambda s: s["wanted"] >= 2, 15)
+            await rush.finished()
+            end = time.monotonic()
+        # The last quarter of the rush is served within the objective.
+        late = rush.tally.quantile(0.95, since=end - 5)
+        down = time.monotonic()
+        while time.monotonic() - down < 35:
+            seen.append((await mesh.service("web"))["wanted"])
+            await asyncio.sleep(0.5)
+    rises = sum(later > earlier for earlier, later in zip(seen, seen[1:], strict=False))
+    print(
+        f"{mesh.runtime}: ordered after {ordered:.1f} s, late p95 {late * 1000:.0f} ms, "
+        f"then {seen[0]} → {seen[-1]} with {rises} rises"
+    )
+    assert rush.tally.failures == []
+    assert ordered < 5 * 3
+    assert late < 5 * 0.15
+    assert seen[-1] < max(seen)
+    assert rises <= 1
+    assert began < end
+
+
+async def test_streams_outlive_a_rollout(mesh: TestMesh, engine_image: str) -> None:
+    await started(mesh, engine_image, environment="{VERSION: '1'}", deploy="{replicas: 1}")
+    host, _, port = mesh.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /stream?seconds=6 HTTP/1.1\r\nHost: x\r\n\r\n")
+    first = await reader.readuntil(b"data: 0")
+    path = mesh.folder / "compose.yml"
+    path.write_text(
+        compose(mesh, engine_image, environment="{VERSION: '2'}", deploy="{replicas: 1}")
+    )
+    deploy, rest = await asyncio.gather(
+        mesh.run("deploy", "-f", str(path)), reader.readuntil(b"0\r\n\r\n")
+    )
+    writer.close()
+    assert deploy.code == 0, deploy.out + deploy.err
+    assert first.startswith(b"HTTP/1.1 200")
+    assert b"data: 59" in rest
+    assert b"data: end" in rest

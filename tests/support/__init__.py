@@ -1,0 +1,1 @@
+"""What scenario tests share: a replica to run, a mesh to run it, and a load with a count."""

@@ -1,0 +1,104 @@
+"""A bounded load of GET requests at a steady rate, over raw sockets, that counts exactly.
+
+Nothing is retried here: what a client without any cleverness would see is what is counted.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Tally:
+    """What the clients saw. `failures` tells when and what; latencies are seconds."""
+
+    served: int = 0
+    failures: list[tuple[float, str]] = field(default_factory=list)
+    latencies: list[tuple[float, float]] = field(default_factory=list)
+    bodies: dict[str, int] = field(default_factory=dict)
+
+    def quantile(self, q: float, since: float = 0.0) -> float:
+        """A latency quantile of the requests that were answered after `since` (monotonic)."""
+        values = sorted(latency for at, latency in self.latencies if at >= since)
+        return values[min(int(q * len(values)), len(values) - 1)] if values else 0.0
+
+
+class Load:
+    """`rate` requests a second over `clients` connections until `stop()`, `seconds` at most.
+
+    Open loop: a slow answer does not slow the others down, as each client keeps to its own
+    timetable and a late one sends at once.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        rate: float,
+        seconds: float,
+        path: str = "/",
+        clients: int = 20,
+        timeout: float = 10.0,
+    ) -> None:
+        self.tally = Tally()
+        self._host, _, port = address.rpartition(":")
+        self._port = int(port)
+        self._rate, self._seconds, self._clients = rate, seconds, clients
+        self._request = f"GET {path} HTTP/1.1\r\nHost: load.test\r\n\r\n".encode()
+        self._timeout = timeout
+        self._stopped = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> "Load":
+        start = time.monotonic()
+        self._tasks = [
+            asyncio.create_task(self._client(start + number / self._rate))
+            for number in range(self._clients)
+        ]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stopped.set()
+        await asyncio.gather(*self._tasks)
+
+    async def finished(self) -> Tally:
+        """Wait until the time is over."""
+        await asyncio.gather(*self._tasks)
+        return self.tally
+
+    async def _client(self, due: float) -> None:
+        step, end = self._clients / self._rate, due + self._seconds
+        reader: asyncio.StreamReader | None = None
+        writer: asyncio.StreamWriter | None = None
+        while due < end and not self._stopped.is_set():
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            due += step
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(self._timeout):
+                    if reader is None or writer is None or reader.at_eof():
+                        reader, writer = await asyncio.open_connection(self._host, self._port)
+                    writer.write(self._request)
+                    keep = await self._answer(reader)
+            except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
+                self.tally.failures.append((began, repr(error)))
+                keep = False
+            else:
+                self.tally.latencies.append((time.monotonic(), time.monotonic() - began))
+            if not keep and writer is not None:
+                writer.close()
+                reader = writer = None
+        if writer is not None:
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader) -> bool:
+        head = await reader.readuntil(b"\r\n\r\n")
+        status, lines = head.split(b" ", 2)[1], head.lower().split(b"\r\n")
+        length = [int(line[15:]) for line in lines if line.startswith(b"content-length:")]
+        if len(length) != 1:
+            raise ValueError(f"no content-length in {head!r}")
+        body = await reader.readexactly(length[0])
+        if status == b"200":
+            self.tally.served += 1
+        else:
+            self.tally.failures.append((time.monotonic(), f"{status.decode()} {body[:200]!r}"))
+        return b"connection: close" not in lines

@@ -1,0 +1,142 @@
+"""A whole meshd for a test: its own state folder, its own address, taken down at the end."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+ORIGIN = Path(__file__).with_name("origin.py")
+
+
+def free_port() -> int:
+    """A port that nothing listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class TestMesh:
+    """One daemon. `compose` is a Compose file's text, written into the folder."""
+
+    __test__ = False
+
+    folder: Path
+    runtime: str
+    address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    async def run(self, *arguments: str, timeout: float = 90) -> Ran:
+        """Run one `meshd` command on this mesh's state."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "meshd", *arguments, "--state", str(self.state),
+            env={**os.environ, **self.environment}, cwd=self.folder,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(timeout):
+                out, err = await process.communicate()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise
+        return Ran(process.returncode or 0, out.decode(), err.decode())
+
+    async def up(self, compose: str, *more: str) -> Ran:
+        """Write the file and bring it up, detached."""
+        path = self.folder / "compose.yml"
+        path.write_text(compose)
+        return await self.run(
+            "up", "-f", str(path), "--runtime", self.runtime, "--listen", self.address,
+            "--metrics", "127.0.0.1:0", "--workers", "2", "--detach", *more,
+        )  # fmt: skip
+
+    async def down(self) -> Ran:
+        return await self.run("down", "--all")
+
+    async def api(self, path: str) -> Any:
+        """One answer of the API socket."""
+        connector = aiohttp.UnixConnector(path=str(self.state / "admin.sock"))
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.get(f"http://meshd{path}") as answer,
+        ):
+            answer.raise_for_status()
+            return json.loads(await answer.read())
+
+    async def service(self, name: str) -> dict[str, Any]:
+        """The status of one service."""
+        for service in (await self.api("/v1/status"))["services"]:
+            if service["name"] == name:
+                return dict(service)
+        raise KeyError(name)
+
+    async def until(
+        self, name: str, holds: Callable[[dict[str, Any]], bool], seconds: float
+    ) -> tuple[float, dict[str, Any]]:
+        """Wait until a service's status satisfies `holds`; how long it took, and the status."""
+        began, last = time.monotonic(), {}
+        while time.monotonic() - began < seconds:
+            try:
+                last = await self.service(name)
+            except (aiohttp.ClientError, OSError, KeyError):
+                last = {}
+            if last and holds(last):
+                return time.monotonic() - began, last
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"not so after {seconds} s: {json.dumps(last, indent=1)}")
+
+    def child(self, module: str) -> int:
+        """The pid of the daemon's child that runs a module; found by its state folder."""
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdecimal():
+                continue
+            try:
+                words = (entry / "cmdline").read_bytes().decode().split("\0")
+            except OSError:
+                continue
+            if module in words and any(str(self.state) in word for word in words):
+                return int(entry.name)
+        raise AssertionError(f"no process runs {module} for {self.state}")
+
+    def kill(self, pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+
+
+def service_text(name: str, runtime: str, image: str, **more: str) -> str:
+    """The Compose text of one service that runs the test origin: `environment` and `mesh` are
+    flow mappings in YAML."""
+    where = str(ORIGIN) if runtime == "process" else "/origin.py"
+    volume = "" if runtime == "process" else f'    volumes: ["{ORIGIN}:/origin.py:ro"]\n'
+    return (
+        f"  {name}:\n"
+        f"    image: {image}\n"
+        f"    command: [python3, {where}]\n"
+        f"    environment: {more.get('environment', '{}')}\n"
+        f"{volume}"
+        f"    deploy: {more.get('deploy', '{replicas: 2}')}\n"
+        f"    x-mesh: {more.get('mesh', '{routes: [/]}')}\n"
+    )
