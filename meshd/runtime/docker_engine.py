@@ -86,9 +86,8 @@ class Engine:
         if self._docker is None:
             raise RuntimeUnavailable("the Docker Engine is not connected")
         docker = self._docker
-        # The engine sends its headers a moment before it subscribes, so it is asked for the
-        # last second too; an event told twice does no harm.
-        params = {"filters": json.dumps({"type": ["container"]}), "since": f"{time.time() - 1:.3f}"}
+        # The engine sends its headers a moment before it subscribes; `since` covers that.
+        params = {"filters": json.dumps({"type": ["container"]}), "since": f"{time.time():.6f}"}
         url = URL(f"{docker.docker_host}/{docker.api_version}/events")
         timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT)
         try:

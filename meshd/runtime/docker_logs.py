@@ -1,7 +1,8 @@
 """The output of a container as lines."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from typing import cast
 
 from meshd.runtime.base import ReplicaNotFound
 from meshd.runtime.docker_engine import CONNECT_TIMEOUT, Engine
@@ -24,7 +25,8 @@ async def follow(engine: Engine, name: str) -> AsyncIterator[str]:
     async with engine.asked(CONNECT_TIMEOUT, {404: _missing(name)}) as docker:
         container = await docker.containers.get(name)
     rest = ""
-    pieces = container.log(stdout=True, stderr=True, follow=True, tail=0)
+    output = container.log(stdout=True, stderr=True, follow=True, tail=0)
+    pieces = cast("AsyncGenerator[str, None]", output)
     async with engine.asked(None, {404: _missing(name)}), aclosing(pieces):
         async for piece in pieces:
             *whole, rest = (rest + piece).split("\n")

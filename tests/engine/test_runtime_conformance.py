@@ -1,0 +1,242 @@
+"""What every runtime must do, told once and asked of each of them."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from meshd.runtime.base import (
+    EventKind,
+    ReplicaNotFound,
+    ReplicaRunning,
+    ReplicaState,
+    Runtime,
+    StartFailed,
+)
+from meshd.spec.model import Service
+from tests.fakes.replicas import (
+    STUBBORN,
+    Heard,
+    docker,
+    docker_runtime,
+    eventually,
+    fetch,
+    process_runtime,
+    service,
+    spec,
+    started,
+    state_of,
+    unique,
+)
+
+PROJECT = unique("conf")
+
+
+@pytest.fixture(params=[pytest.param("docker", marks=pytest.mark.engine), "process"])
+async def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Runtime]:
+    """A runtime that is open, and clean again after the test."""
+    opened = docker_runtime(PROJECT) if request.param == "docker" else process_runtime(tmp_path)
+    async with opened as ready:
+        yield ready
+
+
+@pytest.fixture
+def web(engine_image: str) -> Service:
+    """A service whose replicas answer with $ANSWER."""
+    return service(engine_image, environment={"ANSWER": "hello"})
+
+
+async def test_started_replica_answers_on_its_address(runtime: Runtime, web: Service) -> None:
+    replica = spec(PROJECT, "web-1", web, environment={"ANSWER": "from the mesh"})
+    await runtime.prepare(PROJECT, web)
+    observed = await runtime.start(replica)
+    assert (observed.name, observed.project, observed.service) == (replica.name, PROJECT, "web")
+    assert (observed.revision, observed.managed) == ("rev1", True)
+    assert observed.state is ReplicaState.RUNNING
+    assert observed.host in observed.addresses
+    await eventually(lambda: runtime.logs(replica.name, 1))
+    assert observed.host is not None
+    assert await fetch(observed.host, observed.port) == "from the mesh"
+    (listed,) = [r for r in await runtime.list() if r.name == replica.name]
+    assert listed == observed
+
+
+async def test_events_of_a_life(runtime: Runtime, web: Service) -> None:
+    replica = spec(PROJECT, "web-1", web)
+    async with Heard(runtime) as heard:
+        await started(runtime, replica)
+        await runtime.stop(replica.name, 5)
+        await runtime.remove(replica.name)
+        died = await heard.wait(EventKind.DIED, replica.name)
+        await heard.wait(EventKind.REMOVED, replica.name)
+        # A stop signal that is caught ends the replica: no second one was needed.
+        assert heard.kinds(replica.name) == ["started", "stopping", "died", "removed"]
+        begun = await heard.wait(EventKind.STARTED, replica.name)
+    assert begun.replica is not None
+    assert begun.replica.host is not None
+    assert died.replica is not None
+    assert (died.replica.state, died.replica.exit_code) == (ReplicaState.EXITED, 7)
+    assert abs(died.at - time.time()) < 30
+    assert await state_of(runtime, replica.name) is None
+
+
+async def test_killed_replica_is_observed_dead(runtime: Runtime, web: Service) -> None:
+    replica = spec(PROJECT, "web-1", web)
+    async with Heard(runtime) as heard:
+        await started(runtime, replica)
+        (listed,) = [r for r in await runtime.list() if r.name == replica.name]
+        pid = listed.runtime_id
+        if runtime.name == "docker":
+            pid = docker("inspect", "-f", "{{.State.Pid}}", replica.name)
+        os.kill(int(pid), signal.SIGKILL)
+        died = await heard.wait(EventKind.DIED, replica.name)
+    assert died.replica is not None
+    assert died.replica.exit_code == 137
+    (ended,) = [r for r in await runtime.list() if r.name == replica.name]
+    assert (ended.state, ended.exit_code) == (ReplicaState.EXITED, 137)
+    assert ended.finished_at >= ended.started_at > 0
+    assert "listening" in (await runtime.logs(replica.name, 5))[0]
+
+
+async def test_deaf_replica_is_killed_after_its_grace(runtime: Runtime, engine_image: str) -> None:
+    replica = spec(PROJECT, "deaf-1", service(engine_image, STUBBORN, "deaf"))
+    await started(runtime, replica)
+    async with Heard(runtime) as heard:
+        began = time.monotonic()
+        stopping = asyncio.create_task(runtime.stop(replica.name, 2))
+        await heard.wait(EventKind.STOPPING, replica.name)
+        assert await state_of(runtime, replica.name) is ReplicaState.STOPPING
+        await stopping
+        took = time.monotonic() - began
+    print(f"stopped after {took:.2f} s of 2 s grace")
+    assert 1.9 < took < 10
+    assert await state_of(runtime, replica.name) is ReplicaState.EXITED
+
+
+async def test_name_is_taken_until_it_is_removed(runtime: Runtime, web: Service) -> None:
+    replica = spec(PROJECT, "web-1", web)
+    await started(runtime, replica)
+    with pytest.raises(StartFailed, match=replica.name):
+        await runtime.start(replica)
+    with pytest.raises(ReplicaRunning):
+        await runtime.remove(replica.name)
+    assert await state_of(runtime, replica.name) is ReplicaState.RUNNING
+    await runtime.stop(replica.name, 5)
+    await runtime.stop(replica.name, 5)  # the dead may be stopped again
+    with pytest.raises(StartFailed, match=replica.name):
+        await runtime.start(replica)
+    await runtime.remove(replica.name)
+    await started(runtime, replica)
+
+
+async def test_two_starts_of_one_name_at_once(runtime: Runtime, web: Service) -> None:
+    replica = spec(PROJECT, "web-1", web)
+    await runtime.prepare(PROJECT, web)
+    both = await asyncio.gather(
+        runtime.start(replica), runtime.start(replica), return_exceptions=True
+    )
+    assert sorted(type(result).__name__ for result in both) == ["ObservedReplica", "StartFailed"]
+    assert await state_of(runtime, replica.name) is ReplicaState.RUNNING
+
+
+async def test_the_absent_is_not_found(runtime: Runtime) -> None:
+    name = f"{PROJECT}-nobody"
+    for asked in (
+        runtime.stop(name, 1),
+        runtime.remove(name),
+        runtime.pause(name),
+        runtime.unpause(name),
+        runtime.logs(name, 5),
+    ):
+        with pytest.raises(ReplicaNotFound, match=name):
+            await asked
+    with pytest.raises(ReplicaNotFound, match=name):
+        _ = [line async for line in runtime.follow(name)]
+
+
+async def test_what_cannot_be_run_leaves_nothing(runtime: Runtime, engine_image: str) -> None:
+    broken = Service(name="broken", image=engine_image, command=("no-such-program",))
+    replica = spec(PROJECT, "broken-1", broken)
+    await runtime.prepare(PROJECT, broken)
+    with pytest.raises(StartFailed, match="no-such-program"):
+        await runtime.start(replica)
+    assert await state_of(runtime, replica.name) is None
+
+
+async def test_paused_replica_wakes_and_stops(runtime: Runtime, web: Service) -> None:
+    replica = spec(PROJECT, "web-1", web)
+    async with Heard(runtime) as heard:
+        await started(runtime, replica)
+        await runtime.pause(replica.name)
+        await runtime.pause(replica.name)
+        assert await state_of(runtime, replica.name) is ReplicaState.PAUSED
+        await runtime.unpause(replica.name)
+        assert await state_of(runtime, replica.name) is ReplicaState.RUNNING
+        await runtime.pause(replica.name)
+        await runtime.stop(replica.name, 5)
+        await heard.wait(EventKind.DIED, replica.name)
+        await heard.wait(EventKind.UNPAUSED, replica.name)
+        await heard.wait(EventKind.PAUSED, replica.name, 2)
+    with pytest.raises(ReplicaNotFound):
+        await runtime.pause(replica.name)
+
+
+async def test_output_is_told_and_followed(runtime: Runtime, engine_image: str) -> None:
+    script = """
+import sys, time
+for i in range(50): print("line", i, flush=True)
+print("to stderr", file=sys.stderr, flush=True)
+sys.stdin.read()
+time.sleep(1)
+print("later", flush=True)
+print("unfinished", end="", flush=True)
+"""
+    replica = spec(PROJECT, "talker-1", service(engine_image, script, "talker"))
+    await started(runtime, replica)
+    lines = []
+    follower = runtime.follow(replica.name)
+    async for line in follower:
+        lines.append(line)
+    assert "later" in lines
+    told = list(await runtime.logs(replica.name, 4))
+    assert told == ["line 49", "to stderr", "later", "unfinished"]
+    assert len(await runtime.logs(replica.name, 1000)) == 53
+
+
+async def test_a_second_client_adopts_what_runs(
+    runtime: Runtime, web: Service, tmp_path: Path
+) -> None:
+    replica = spec(PROJECT, "web-1", web)
+    await started(runtime, replica)
+    before = await runtime.list()
+    await runtime.close()
+    await runtime.open()
+    assert await runtime.list() == before
+    async with Heard(runtime) as heard:
+        await runtime.stop(replica.name, 5)
+        await heard.wait(EventKind.DIED, replica.name)
+
+
+async def test_nodes_say_what_there_is(runtime: Runtime) -> None:
+    (node,) = await runtime.nodes()
+    assert node.name
+    assert node.cpus >= 1
+    assert node.memory > 2**27
+
+
+async def test_events_come_at_once(runtime: Runtime, web: Service) -> None:
+    """A start is told within 100 ms of the runtime's own time for it."""
+    late = []
+    async with Heard(runtime) as heard:
+        for number in range(3):
+            replica = spec(PROJECT, f"web-{number}", web)
+            await started(runtime, replica)
+            await runtime.stop(replica.name, 5)
+            await heard.wait(EventKind.DIED, replica.name)
+        late = [came - event.at for came, event in heard.events if event.name]
+    print(f"{runtime.name}: events told after {max(late) * 1000:.1f} ms at most")
+    assert max(late) < 0.5
