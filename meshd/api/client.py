@@ -1,7 +1,8 @@
 """The other end of the API: what the command line, and any program of one's own, talks with."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import collections
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -23,6 +24,7 @@ from meshd.spec.model import Project
 ANSWER: Final = aiohttp.ClientTimeout(total=30.0)
 PATIENT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5.0)
 LONGEST_LINE: Final = 1 << 20
+PAGE: Final = 1000
 T = TypeVar("T")
 
 
@@ -106,6 +108,18 @@ class Client:
     async def events(self, since: int = 0, limit: int = 1000) -> Sequence[Event]:
         raw = await self._call("GET", f"v1/events?since={since}&limit={limit}")
         return msgspec.json.decode(raw, type=list[Event])
+
+    async def last_events(
+        self, count: int, pick: Callable[[Event], bool]
+    ) -> tuple[list[Event], int]:
+        """The newest `count` events that `pick` takes, oldest first, and the id of the newest
+        stored event of all (0 when there is none)."""
+        kept: collections.deque[Event] = collections.deque(maxlen=count)
+        last = 0
+        while page := await self.events(last, PAGE):
+            kept.extend(event for event in page if pick(event))
+            last = page[-1].id
+        return list(kept), last
 
     def follow_events(self, since: int = 0) -> AsyncIterator[Event]:
         """Stored events with id > since, then what comes."""

@@ -1,30 +1,55 @@
-"""`meshd`: the group of commands, each loaded only when it is called."""
+"""`meshd`: the group of commands, each loaded only when it is called.
+
+Shell completion: `eval "$(_MESHD_COMPLETE=bash_source meshd)"` (or zsh_source, fish_source).
+"""
 
 import importlib
 
 import click
 
-_COMMANDS = ("proxy",)
+import proxy
+
+_COMMANDS = (
+    "up",
+    "down",
+    "deploy",
+    "diff",
+    "ps",
+    "top",
+    "scale",
+    "rollout",
+    "drain",
+    "logs",
+    "events",
+    "explain",
+    "proxy",
+)
 
 
 class _Lazy(click.Group):
     """Finds command NAME in `meshd.cli.NAME`, where it is called `command`."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        del ctx
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        del ctx
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
         found: click.Command = importlib.import_module(f"meshd.cli.{cmd_name}").command
         return found
 
 
-@click.group(cls=_Lazy)
+@click.group(
+    cls=_Lazy,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 fine, 1 a failed result, 2 wrong usage or spec, or cannot start, "
+    '3 no daemon. Completion: eval "$(_MESHD_COMPLETE=bash_source meshd)".',
+)
+@click.version_option(package_name="meshd", prog_name="meshd")
 def main() -> None:
-    """One tool between docker compose and Kubernetes."""
+    """One tool between docker compose and Kubernetes: balances, heals and scales services."""
+    if not getattr(proxy, "MESHD", False):
+        raise click.UsageError(f"{proxy.__file__} is another package named 'proxy'; uninstall it")
 
 
 if __name__ == "__main__":

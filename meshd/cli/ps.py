@@ -1,0 +1,29 @@
+"""`meshd ps`: what runs."""
+
+from pathlib import Path
+
+import click
+
+from meshd.cli import output, tables
+from meshd.cli.session import complete_service, connect, find_service, state_option, talks
+
+
+@click.command("ps")
+@click.argument("service", required=False, shell_complete=complete_service)
+@click.option("-r", "--replicas", is_flag=True, help="One line a replica.")
+@output.output_option
+@state_option
+@talks
+async def command(service: str | None, replicas: bool, as_json: bool, state: Path) -> int:
+    """Show services, or with -r their replicas."""
+    async with connect(state) as client:
+        status = await client.status()
+    services = [find_service(status, service)] if service else list(status.services)
+    shown = [replica for each in services for replica in each.replicas]
+    if as_json:
+        output.print_json(shown if replicas else services if service else status)
+    elif replicas:
+        output.print_table(tables.REPLICA_COLUMNS, tables.replica_rows(shown))
+    else:
+        output.print_table(tables.SERVICE_COLUMNS, tables.service_rows(services))
+    return output.OK

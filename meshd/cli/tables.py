@@ -1,0 +1,86 @@
+"""How services, replicas and events look as rows."""
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from meshd.api.model import Event, ReplicaStatus, ServiceStatus, Status
+from meshd.cli.output import clock, seconds, size
+
+SERVICE_COLUMNS: Final = (
+    "service", "state", "replicas", "wanted", "rps", "in flight", "p50", "p95", "p99",
+    "err/s", "last",
+)  # fmt: skip
+REPLICA_COLUMNS: Final = (
+    "replica", "service", "revision", "phase", "address", "age", "restarts", "in flight",
+    "cpu", "memory", "reason",
+)  # fmt: skip
+EVENT_COLUMNS: Final = ("time", "event", "service", "replica", "what")
+
+
+def service_rows(services: Sequence[ServiceStatus]) -> list[list[str]]:
+    """One row a service; the project is named where there are several."""
+    several = len({service.project for service in services}) > 1
+    return [_service_row(service, several) for service in services]
+
+
+def _service_row(service: ServiceStatus, with_project: bool) -> list[str]:
+    name = f"{service.project}/{service.name}" if with_project else service.name
+    by_hand = " by hand" if service.override is not None else ""
+    return [
+        name,
+        service.state,
+        f"{service.ready}/{service.running}",
+        f"{service.wanted} ({service.minimum}-{service.maximum}){by_hand}",
+        f"{service.rps:.1f}",
+        f"{service.in_flight:.1f}" + (f" +{service.parked} parked" if service.parked else ""),
+        seconds(service.p50),
+        seconds(service.p95),
+        seconds(service.p99),
+        f"{service.errors_per_second:.1f}",
+        service.last,
+    ]
+
+
+def replica_rows(replicas: Sequence[ReplicaStatus]) -> list[list[str]]:
+    """One row a replica."""
+    now = time.time()
+    return [
+        [
+            replica.name,
+            replica.service,
+            replica.revision[:12],
+            replica.phase + (" ejected" if replica.ejected else ""),
+            replica.address,
+            seconds(max(0.0, now - replica.since)) if replica.since else "",
+            str(replica.restarts),
+            str(replica.in_flight),
+            "" if replica.cpu is None else f"{replica.cpu:.0f} %",
+            size(replica.memory),
+            replica.reason if replica.managed else f"adopted {replica.reason}".rstrip(),
+        ]
+        for replica in replicas
+    ]
+
+
+def event_row(event: Event) -> list[str]:
+    """One row an event."""
+    service = f"{event.project}/{event.service}" if event.service else event.project
+    return [clock(event.at), event.kind, service, event.replica, event.text]
+
+
+def event_line(event: Event) -> str:
+    """One event as a line of its own, for a stream."""
+    when, kind, service, replica, text = event_row(event)
+    about = replica or service
+    return f"{when}  {kind:<18}  {about + '  ' if about else ''}{text}"
+
+
+def headline(status: Status) -> str:
+    """One line about the daemon as a whole."""
+    state = "" if status.runtime_state == "ok" else f" ({status.runtime_state})"
+    where = ", ".join(status.proxy) or "nowhere yet"
+    return (
+        f"meshd {status.version} · runtime {status.runtime}{state} · {len(status.workers)} workers"
+        f" · listening on {where} · generation {status.generation[0]}.{status.generation[1]}"
+    )
