@@ -31,7 +31,7 @@ def state_option(command: C) -> C:
     """`--state DIR`, as `state`."""
     return click.option(
         "--state",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
         default=default_state,
         show_default="$MESHD_STATE, /var/lib/meshd for root, ~/.local/state/meshd",
         help="The daemon's state directory.",

@@ -1,0 +1,63 @@
+"""`meshd deploy`: a new spec for a daemon that runs."""
+
+from pathlib import Path
+
+import click
+
+from meshd.api.model import DeployResult
+from meshd.cli import output, progress, specs
+from meshd.cli.session import connect, duration, state_option, talks
+
+
+@click.command("deploy")
+@specs.spec_options
+@click.option("--dry-run", is_flag=True, help="Only show what would be done, as `meshd diff`.")
+@click.option(
+    "--timeout",
+    "seconds",
+    type=duration,
+    default="10m",
+    metavar="TIME",
+    show_default=True,
+    help="How long it may take.",
+)
+@click.option("-d", "--detach", is_flag=True, help="Return once it is accepted.")
+@output.output_option
+@state_option
+@talks
+async def command(
+    files: tuple[Path, ...],
+    project: str | None,
+    profiles: tuple[str, ...],
+    dry_run: bool,
+    seconds: float,
+    detach: bool,
+    as_json: bool,
+    state: Path,
+) -> int:
+    """Make the Compose file the desired state of the daemon, and show how that goes."""
+    spec = specs.load(files, project, profiles)
+    async with connect(state) as client:
+        if dry_run:
+            plan = await client.plan(spec)
+            if as_json:
+                output.print_json({"project": spec.name, "plan": plan.splitlines()})
+            else:
+                output.say(plan or "nothing to do")
+            return output.OK
+        result = await client.deploy(spec)
+        if not detach:
+            result = await progress.follow(client, spec.name, seconds, as_json, progress.monotonic)
+    return shown(result, as_json)
+
+
+def shown(result: DeployResult, as_json: bool) -> int:
+    """Tells the result; the exit code."""
+    failed = result.done and not result.ok
+    if as_json:
+        output.print_json(result)
+    elif failed:
+        output.complain(f"{result.project} failed: {result.detail}")
+    else:
+        output.say(f"{result.project} is {'up' if result.done else 'on its way'}")
+    return output.FAILED if failed else output.OK

@@ -1,0 +1,66 @@
+"""`meshd down`: take an application away, and the daemon with the last one."""
+
+from pathlib import Path
+
+import click
+
+from meshd.api.client import Client, NoDaemon
+from meshd.api.model import NoSuchThing
+from meshd.cli import output, specs, start
+from meshd.cli.session import connect, state_option, talks
+
+
+@click.command("down")
+@click.argument("project", required=False)
+@click.option("-f", "--file", "files", multiple=True, metavar="FILE",
+              type=click.Path(dir_okay=False, path_type=Path),
+              help="The project of this Compose file.")  # fmt: skip
+@click.option("--all", "everything", is_flag=True, help="Every project, and the daemon.")
+@output.output_option
+@state_option
+@talks
+async def command(
+    project: str | None, files: tuple[Path, ...], everything: bool, as_json: bool, state: Path
+) -> int:
+    """Drain and stop every replica of PROJECT (without one: of the only one there is). The
+    daemon ends with its last project. Volumes are kept."""
+    if sum((project is not None, bool(files), everything)) > 1:
+        raise click.UsageError("PROJECT, -f and --all exclude each other")
+    name = specs.load(files).name if files else project
+    pid = start.running(state)
+    async with connect(state) as client:
+        projects = sorted({service.project for service in (await client.status()).services})
+        names = projects if everything else [name or only(projects)]
+        for each in names:
+            if not as_json:
+                output.say(f"taking {each} down")
+            await client.down(each)
+        left = sorted({service.project for service in (await client.status()).services})
+        ending = everything or not left
+        if ending:
+            await _end(client)
+    ended = ending and (pid is None or await start.gone(pid))
+    if as_json:
+        output.print_json({"down": names, "left": left, "daemon_ended": ended})
+    elif ended:
+        output.say("the daemon has ended")
+    elif ending:
+        output.complain(f"meshd: the daemon (process {pid}) has not ended yet; see its log")
+        return output.FAILED
+    return output.OK
+
+
+def only(projects: list[str]) -> str:
+    """The one project there is. Raises NoSuchThing when that is not clear."""
+    if len(projects) == 1:
+        return projects[0]
+    if not projects:
+        raise NoSuchThing("no project is up; `meshd down --all` ends the daemon")
+    raise NoSuchThing(f"several projects are up ({', '.join(projects)}); name one, or use --all")
+
+
+async def _end(client: Client) -> None:
+    try:
+        await client.shutdown(stop_replicas=True)
+    except NoDaemon:
+        return  # it ended before it could answer

@@ -1,0 +1,112 @@
+"""Showing how a deployment goes on: one line a service, until it is done."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from rich.live import Live
+from rich.text import Text
+
+from meshd.api.client import Client
+from meshd.api.model import DeployResult, ServiceStatus
+from meshd.cli import output
+
+INTERVAL: Final = 0.2
+LEAVING: Final = ("draining", "stopping", "gone", "failed")
+
+
+class Lines:
+    """What there is to say about each service; `now` is seconds since the start."""
+
+    def __init__(self) -> None:
+        self._ready_at: dict[str, float] = {}
+        self._said: dict[str, str] = {}
+
+    def of(self, services: list[ServiceStatus], now: float) -> list[tuple[str, str, bool]]:
+        """(service, what it is at, whether it is there) of each service."""
+        return [(service.name, *self._one(service, now)) for service in services]
+
+    def changed(self, services: list[ServiceStatus], now: float) -> list[str]:
+        """Plain lines for what has changed since the last call."""
+        width = max((len(service.name) for service in services), default=0)
+        lines = []
+        for name, text, _ in self.of(services, now):
+            if self._said.get(name) != text:
+                self._said[name] = text
+                lines.append(f"{name.ljust(width)}  {now:5.1f} s  {text}")
+        return lines
+
+    def _one(self, service: ServiceStatus, now: float) -> tuple[str, bool]:
+        new = [r for r in service.replicas if r.revision == service.revision]
+        old = [r for r in service.replicas if r.revision != service.revision]
+        ready = sum(replica.phase == "ready" for replica in new)
+        leaving = f", {len(old)} of the old revision" if old else ""
+        if ready >= service.wanted and not old:
+            after = self._ready_at.setdefault(service.name, now)
+            return f"ready {ready}/{service.wanted} after {after:.1f} s", True
+        self._ready_at.pop(service.name, None)
+        reasons = [r.reason for r in new if r.reason and r.phase not in LEAVING]
+        why = f" ({reasons[0]})" if reasons else ""
+        phases = [r.phase for r in new if r.phase != "ready"]
+        word = phases[0] if phases else "waiting"
+        return f"{word} {ready}/{service.wanted} ready{leaving}{why}", False
+
+
+async def follow(
+    client: Client, project: str, seconds: float, quiet: bool, clock: Callable[[], float]
+) -> DeployResult:
+    """Shows the deployment until it is done, or for `seconds`; the result then says how far
+    it came. With `quiet` nothing is shown. `clock` is monotonic."""
+    lines, start = Lines(), clock()
+    live = Live(console=output.console(), refresh_per_second=8) if _drawn(quiet) else None
+    if live:
+        live.start()
+    try:
+        while True:
+            result = await client.progress(project)
+            now = clock() - start
+            services = [s for s in (await client.status()).services if s.project == project]
+            if live:
+                live.update(_picture(lines, services, now))
+            elif not quiet:
+                for line in lines.changed(services, now):
+                    output.say(line)
+            if result.done:
+                return result
+            if now >= seconds:
+                return _too_late(project, seconds, lines.of(services, now), result)
+            await asyncio.sleep(INTERVAL)
+    finally:
+        if live:
+            live.stop()
+
+
+def _drawn(quiet: bool) -> bool:
+    return not quiet and output.on_terminal()
+
+
+def _picture(lines: Lines, services: list[ServiceStatus], now: float) -> Text:
+    width = max((len(service.name) for service in services), default=0)
+    text = Text()
+    for name, what, there in lines.of(services, now):
+        mark, style = ("✓", "green") if there else ("·", "yellow")
+        text.append(f" {mark} ", style=style)
+        text.append(f"{name.ljust(width)}  {what}\n")
+    text.append(f"   {now:.1f} s", style="dim")
+    return text
+
+
+def _too_late(
+    project: str, seconds: float, lines: list[tuple[str, str, bool]], result: DeployResult
+) -> DeployResult:
+    waiting = [f"{name}: {what}" for name, what, there in lines if not there]
+    detail = "\n".join(
+        [f"not done within {output.seconds(seconds)} (--timeout)", *waiting, result.detail]
+    )
+    return DeployResult(project, done=True, ok=False, detail=detail.rstrip(), plan=result.plan)
+
+
+def monotonic() -> float:
+    """Seconds that only grow."""
+    return time.monotonic()

@@ -1,0 +1,55 @@
+"""The options that name a spec, and reading it before anything is started."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from meshd.cli import output
+from meshd.spec.errors import SpecError
+from meshd.spec.model import Project
+
+C = TypeVar("C", bound=Callable[..., Any])
+USUAL: Final = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+
+
+def spec_options(command: C) -> C:
+    """`-f`, `--project` and `--profile`, as `files`, `project` and `profiles`."""
+    for option in (
+        click.option("--profile", "profiles", multiple=True, help="Turn a Compose profile on."),
+        click.option("--project", metavar="NAME", help="Instead of the file's own name."),
+        click.option("-f", "--file", "files", multiple=True, metavar="FILE",
+                     type=click.Path(dir_okay=False, path_type=Path),
+                     help="Compose file; later ones are merged over earlier ones. Default: "
+                     "compose.yaml, compose.yml or docker-compose.yml here."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def usual_files() -> tuple[Path, ...]:
+    """The Compose file of this directory; empty when there is none."""
+    return next(((Path(name),) for name in USUAL if Path(name).is_file()), ())
+
+
+def load(
+    files: tuple[Path, ...], project: str | None = None, profiles: tuple[str, ...] = ()
+) -> Project:
+    """The project that the files describe, warnings told. Every problem is a line on standard
+    error, and the end (exit code 2): nothing is started then."""
+    from meshd.spec import compose
+
+    chosen = files or usual_files()
+    if not chosen:
+        raise click.UsageError(f"no -f FILE given, and none of {', '.join(USUAL)} is here")
+    try:
+        loaded = compose.load(chosen, project=project, environment=os.environ, profiles=profiles)
+    except SpecError as error:
+        for problem in error.problems:
+            output.complain(f"error: {problem}")
+        raise SystemExit(output.USAGE) from error
+    for warning in loaded.warnings:
+        output.complain(f"warning: {warning}")
+    return loaded.project

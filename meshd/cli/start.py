@@ -1,0 +1,212 @@
+"""Starting a daemon, and seeing it end.
+
+A daemon is the supervisor (`python -m proxy`) with the control process, and where replicas
+are local processes the keeper, as its children. It leads a session of its own, so that a
+Ctrl-C in the terminal reaches the command alone, which then ends everything in order. What
+it logs goes to `daemon.log` in the state directory.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from meshd.api.client import wait_for_daemon
+from meshd.cli import output
+from proxy.config import ChildConfig, SupervisorConfig
+
+START_SECONDS: Final = 20.0
+END_SECONDS: Final = 90.0
+LOG_LIMIT: Final = 10 * 1024 * 1024
+LONGEST_SOCKET_PATH: Final = 100
+
+
+class CannotStart(Exception):
+    """The daemon cannot be started; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a daemon is started with; addresses are `HOST:PORT`."""
+
+    state: Path
+    runtime: str
+    listen: tuple[str, ...]
+    metrics: str
+    workers: int
+
+    def config(self) -> SupervisorConfig:
+        """The supervisor's configuration with its children; the keeper comes first and ends
+        last, since the control process needs it."""
+        state = str(self.state)
+        control = ChildConfig(
+            name="control",
+            argv=_python(
+                "meshd.daemon", "--state", state, "--runtime", self.runtime,
+                "--metrics", self.metrics,
+            ),
+            stop_seconds=30.0,
+        )  # fmt: skip
+        keeper = ChildConfig(
+            name="keeper", argv=_python("meshd.runtime.keeper", "--state", state), stop_seconds=30.0
+        )
+        return SupervisorConfig(
+            listen=self.listen,
+            workers=self.workers,
+            state_dir=state,
+            pid_file=str(pid_file(self.state)),
+            children=(keeper, control) if self.runtime == "process" else (control,),
+        )
+
+
+def _python(module: str, *arguments: str) -> tuple[str, ...]:
+    """Our own interpreter; -P keeps whatever lies in the current directory out of it."""
+    return (sys.executable, "-P", "-m", module, *arguments)
+
+
+def pid_file(state: Path) -> Path:
+    """Where the supervisor writes its process id."""
+    return state / "daemon.pid"
+
+
+def running(state: Path) -> int | None:
+    """The process id of the daemon of that state directory, None when none runs."""
+    try:
+        pid = int(pid_file(state).read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError):
+        return None
+    return pid if os.fsencode(_config_file(state)) in command else None
+
+
+def _config_file(state: Path) -> Path:
+    return state / "supervisor.json"
+
+
+def _log_file(state: Path) -> Path:
+    return state / "daemon.log"
+
+
+def prepare_state(state: Path) -> None:
+    """Makes the state directory, for its owner alone. Raises CannotStart."""
+    if len(os.fsencode(state / "keeper.sock")) > LONGEST_SOCKET_PATH:
+        raise CannotStart(f"{state} is too long a path for sockets; choose another --state")
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state.chmod(0o700)
+    except OSError as error:
+        raise CannotStart(f"state directory: {error}; choose another with --state") from error
+
+
+def check_addresses(wish: Wish) -> None:
+    """Sees that every address can be listened on, before anything is started. Raises
+    CannotStart."""
+    for option, address in [("--listen", a) for a in wish.listen] + [("--metrics", wish.metrics)]:
+        if address.startswith("unix:"):
+            continue
+        host, _, port = address.rpartition(":")
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            socket.create_server((host.strip("[]"), int(port)), family=family).close()
+        except (OSError, ValueError, OverflowError) as error:
+            why = (os.strerror(error.errno) if isinstance(error, OSError) and error.errno
+                   else str(error))  # fmt: skip
+            raise CannotStart(
+                f"cannot listen on {address}: {why.lower()}; choose another address with {option}"
+            ) from error
+
+
+@dataclass(slots=True)
+class Daemon:
+    """A daemon that we started."""
+
+    process: subprocess.Popen[bytes]
+    state: Path
+    log_start: int
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The end of what it has logged since we started it."""
+        with _log_file(self.state).open("rb") as log:
+            log.seek(self.log_start)
+            return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends the supervisor a signal; nothing when it has ended."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+
+    async def ended(self, within: float) -> bool:
+        """Whether it has ended, waiting for it at most that many seconds."""
+        return await _until(lambda: self.process.poll() is not None, within)
+
+
+def spawn(wish: Wish) -> Daemon:
+    """Starts a daemon; it is not ready yet. Raises CannotStart."""
+    check_addresses(wish)
+    log_path = _log_file(wish.state)
+    try:
+        config = _config_file(wish.state)
+        config.write_bytes(msgspec.json.format(msgspec.json.encode(wish.config())))
+        if log_path.exists() and log_path.stat().st_size > LOG_LIMIT:
+            log_path.replace(log_path.with_suffix(".log.1"))
+        with log_path.open("ab") as log:
+            start = log.tell()
+            process = subprocess.Popen(
+                _python("proxy", "--config", str(config)),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise CannotStart(f"the daemon cannot be started: {error}") from error
+    return Daemon(process, wish.state, start)
+
+
+async def wait_ready(daemon: Daemon, seconds: float = START_SECONDS) -> None:
+    """Waits until the daemon answers. One that does not is ended. Raises CannotStart with the
+    end of its log."""
+    answering = asyncio.ensure_future(wait_for_daemon(daemon.state / "admin.sock", seconds))
+    ended = asyncio.ensure_future(daemon.ended(seconds))
+    try:
+        await asyncio.wait([answering, ended], return_when=asyncio.FIRST_COMPLETED)
+        if answering.done() and answering.result() is not None:
+            return
+    finally:
+        for task in (answering, ended):
+            task.cancel()
+        await asyncio.wait([answering, ended])
+    code = daemon.process.poll()
+    if code is None:
+        daemon.signal(signal.SIGTERM)
+        if not await daemon.ended(10.0):
+            daemon.signal(signal.SIGKILL)
+    happened = (
+        f"did not answer within {output.seconds(seconds)}"
+        if code is None
+        else f"ended with code {code}"
+    )
+    raise CannotStart(f"the daemon {happened}; its last lines:\n{daemon.log_tail()}")
+
+
+async def gone(pid: int, within: float = END_SECONDS) -> bool:
+    """Whether a daemon that we did not start has ended, waiting that many seconds."""
+    return await _until(lambda: not Path(f"/proc/{pid}").exists(), within)
+
+
+async def _until(true: Callable[[], bool], within: float) -> bool:
+    end = asyncio.get_running_loop().time() + within
+    while not true():
+        if asyncio.get_running_loop().time() >= end:
+            return False
+        await asyncio.sleep(0.05)
+    return True

@@ -1,0 +1,126 @@
+"""`meshd up`: bring an application up, and a daemon for it where none runs."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from meshd.api.client import wait_for_daemon
+from meshd.cli import foreground, output, specs, start
+from meshd.cli.session import connect, duration, state_option, talks
+from meshd.spec.model import Project
+
+LISTEN = "127.0.0.1:8080"
+METRICS = "127.0.0.1:9900"
+
+
+def workers_here() -> int:
+    """A worker for each CPU we may use, four at most: the replicas need some as well."""
+    return min(4, len(os.sched_getaffinity(0)))
+
+
+@click.command("up")
+@specs.spec_options
+@click.option(
+    "--runtime",
+    type=click.Choice(["auto", "docker", "process"]),
+    default="auto",
+    show_default=True,
+    help="What runs the replicas; auto says which it took, and why.",
+)
+@click.option("--listen", multiple=True, metavar="ADDR", help=f"Where clients come in; {LISTEN}.")
+@click.option(
+    "--metrics",
+    default=METRICS,
+    metavar="ADDR",
+    show_default=True,
+    help="/metrics, /healthz and /status, to read only.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=workers_here,
+    show_default="one a CPU, at most 4",
+    help="Processes of the proxy.",
+)
+@click.option("-d", "--detach", is_flag=True, help="Return once everything is ready.")
+@click.option(
+    "--adopt",
+    is_flag=True,
+    help="Without a Compose file: only take in containers with mesh.* labels.",
+)
+@click.option(
+    "--timeout",
+    "seconds",
+    type=duration,
+    default="2m",
+    metavar="TIME",
+    show_default=True,
+    help="How long everything may take to become ready.",
+)
+@output.output_option
+@state_option
+@talks
+async def command(
+    files: tuple[Path, ...],
+    project: str | None,
+    profiles: tuple[str, ...],
+    runtime: Literal["auto", "docker", "process"],
+    listen: tuple[str, ...],
+    metrics: str,
+    workers: int,
+    detach: bool,
+    adopt: bool,
+    seconds: float,
+    as_json: bool,
+    state: Path,
+) -> int:
+    """Start what the Compose file says, show how it goes, then what happens, until Ctrl-C,
+    which ends everything in order. With --detach it runs on; `meshd down` ends it."""
+    if adopt and files:
+        raise click.UsageError("--adopt goes without -f")
+    spec = None if adopt else specs.load(files, project, profiles)
+    try:
+        daemon = None
+        start.prepare_state(state)
+        if not await joined(state, runtime):
+            name = await chosen_runtime(runtime, spec)
+            wish = start.Wish(state, name, listen or (LISTEN,), metrics, workers)
+            daemon = start.spawn(wish)
+            await start.wait_ready(daemon)
+    except start.CannotStart as error:
+        output.complain(f"meshd: {error}")
+        return output.USAGE
+    async with connect(state) as client:
+        run = foreground.Run(client, daemon, spec, seconds, quiet=as_json)
+        return await run.go(detach)
+
+
+async def joined(state: Path, runtime: str) -> bool:
+    """Whether a daemon runs there already; one that is just coming back is waited for. Raises
+    CannotStart when it is of another runtime than the one asked for."""
+    patience = start.START_SECONDS if start.running(state) else 0.0
+    status = await wait_for_daemon(state / "admin.sock", patience)
+    if status is None:
+        if patience:
+            raise start.CannotStart(f"a daemon runs in {state}, but does not answer; see its log")
+        return False
+    if runtime not in ("auto", status.runtime):
+        raise start.CannotStart(
+            f"the daemon in {state} uses the {status.runtime} runtime, not {runtime}; end it "
+            "with `meshd down --all`, or use another --state"
+        )
+    output.complain(f"{status.runtime} runtime: that of the daemon in {state}")
+    return True
+
+
+async def chosen_runtime(
+    wanted: Literal["auto", "docker", "process"], spec: Project | None
+) -> Literal["docker", "process"]:
+    """The runtime to take, told in one line."""
+    from meshd.runtime import select
+
+    choice = await select.choose(wanted, [spec] if spec else [])
+    output.complain(choice.reason)
+    return choice.name
