@@ -71,6 +71,7 @@ class FeedClient(asyncio.Protocol):
             _log.warning("feed connection of %r cut: %s", self.role or "a stranger", why)
             self._transport.abort()
             self._transport = None
+            self._feed.left(self)
 
 
 class Feed:
@@ -109,6 +110,11 @@ class Feed:
             self._path.unlink(missing_ok=True)
         for client in list(self._clients):
             client.close()
+
+    @property
+    def connections(self) -> int:
+        """How many have said hello and are there."""
+        return len(self._clients)
 
     def relay(self, message: Message) -> None:
         """Tell everyone."""

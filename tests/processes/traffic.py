@@ -1,0 +1,141 @@
+"""An origin and clients, in the test's own event loop."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Origin:
+    """Answers `NAME PATH`. `/slow/SECONDS` waits first, `/sick` is 503 while `sick`."""
+
+    name: str
+    port: int = 0
+    sick: bool = False
+    requests: int = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                self.requests += 1
+                path = head.split(b" ", 2)[1].decode()
+                if path.startswith("/slow/"):
+                    await asyncio.sleep(float(path.removeprefix("/slow/")))
+                sick = self.sick and path == "/sick"
+                status = "503 Service Unavailable" if sick else "200 OK"
+                body = f"{self.name} {path}"
+                writer.write(
+                    f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+                )
+                await writer.drain()
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def origin(name: str = "a", path: str = "") -> AsyncIterator[Origin]:
+    """An origin on a free port, or at a Unix socket's path."""
+    made = Origin(name)
+    if path:
+        server = await asyncio.start_unix_server(made.serve, path)
+    else:
+        server = await asyncio.start_server(made.serve, "127.0.0.1", 0, backlog=1024)
+        made.port = server.sockets[0].getsockname()[1]
+    try:
+        yield made
+    finally:
+        server.close()
+
+
+async def fetch(address: str, path: str = "/") -> tuple[int, str]:
+    """One request on a connection of its own: status and body."""
+    if address.startswith("unix:"):
+        reader, writer = await asyncio.open_unix_connection(address.removeprefix("unix:"))
+    else:
+        host, _, port = address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    try:
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    finally:
+        writer.close()
+    if not head:
+        raise ConnectionError("closed without an answer")
+    return int(head.split()[1]), body.decode()
+
+
+@dataclass
+class Load:
+    """Clients that ask all the time. Half of them open a connection for each request, the
+    others keep theirs and, as clients do, ask again when a kept one was closed meanwhile."""
+
+    address: str
+    path: str = "/"
+    good: int = 0
+    failures: list[str] = field(default_factory=list)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def start(self, clients: int, pause: float = 0.01) -> None:
+        self._tasks = [
+            asyncio.create_task(self._keep(pause) if number % 2 else self._open(pause))
+            for number in range(clients)
+        ]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    def _note(self, status: int) -> None:
+        if status == 200:
+            self.good += 1
+        else:
+            self.failures.append(f"status {status}")
+
+    async def _open(self, pause: float) -> None:
+        while True:
+            try:
+                status, _ = await fetch(self.address, self.path)
+                self._note(status)
+            except OSError as error:
+                self.failures.append(f"new connection: {error!r}")
+            await asyncio.sleep(pause)
+
+    async def _keep(self, pause: float) -> None:
+        host, _, port = self.address.rpartition(":")
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection(host, int(port))
+            except OSError as error:
+                self.failures.append(f"connect: {error!r}")
+                await asyncio.sleep(pause)
+                continue
+            try:
+                await self._use(reader, writer, pause)
+            finally:
+                writer.close()
+
+    async def _use(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pause: float
+    ) -> None:
+        used = False
+        while True:
+            try:
+                writer.write(f"GET {self.path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
+                await reader.readexactly(length)
+            except (ConnectionError, asyncio.IncompleteReadError) as error:
+                began = isinstance(error, asyncio.IncompleteReadError) and error.partial
+                if not used or began:
+                    self.failures.append(f"kept connection: {error!r}")
+                return
+            self._note(int(head.split()[1]))
+            used = True
+            if b"connection: close" in head:
+                return
+            await asyncio.sleep(pause)

@@ -1,0 +1,166 @@
+"""When a worker is told what, when it is given up, and how soon another one comes."""
+
+from typing import Any
+
+import pytest
+
+from proxy.children import next_backoff
+from proxy.config import ChildConfig
+from proxy.link import Link, complaint, restart_delay
+from proxy.sockets import Listening
+from proxy.wire.report import Accepting, Ack, Drain, ListenOn, Publish, StopListening
+from proxy.wire.snapshot import Generation, Listener, Service, Snapshot
+
+
+class Socket:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def fileno(self) -> int:
+        return self.number
+
+
+class Wire:
+    """Notes what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def send(self, message: Any, descriptor: int = -1) -> None:
+        self.sent.append((message, descriptor) if descriptor >= 0 else message)
+
+    def taken(self) -> list[Any]:
+        sent, self.sent = self.sent, []
+        return sent
+
+
+def link(slot: int = 1) -> tuple[Link, Wire]:
+    wire = Wire()
+    made = Link(7, slot, process=None, channel=wire, started_at=0.0, heard_at=0.0)  # type: ignore[arg-type]
+    return made, wire
+
+
+def snapshot(number: int, *services: Service) -> Snapshot:
+    return Snapshot(Generation(1, number), services)
+
+
+WEB = Service("shop/web", "f1")
+PUBLIC = Listener("127.0.0.1:80")
+OPEN = {PUBLIC.address: (PUBLIC, Listening("127.0.0.1:80", (Socket(30), Socket(31))))}  # type: ignore[arg-type]
+
+
+def test_one_snapshot_at_a_time_the_newest_next_and_only_what_changed() -> None:
+    made, wire = link()
+    made.sync(snapshot(1, WEB), {}, 0.0)
+    made.sync(snapshot(2, WEB), {}, 0.1)
+    made.sync(snapshot(3, WEB), {}, 0.2)
+    (first,) = wire.taken()
+    assert first.update.generation == Generation(1, 1)
+    assert first.update.services == (WEB,)
+    made.acked(Ack(7, Generation(1, 1)))
+    made.sync(snapshot(3, WEB), {}, 0.3)
+    (second,) = wire.taken()
+    assert second.update.generation == Generation(1, 3)
+    assert second.update.services == ()
+    assert second.update.unchanged == ((WEB.name, WEB.fingerprint),)
+
+
+def test_a_resync_sends_everything() -> None:
+    made, wire = link()
+    made.sync(snapshot(1, WEB), {}, 0.0)
+    made.acked(Ack(7, Generation(1, 1)))
+    made.sync(snapshot(2, WEB), {}, 0.0)
+    made.resync()
+    wire.taken()
+    made.sync(snapshot(2, WEB), {}, 0.0)
+    (again,) = wire.taken()
+    assert isinstance(again, Publish)
+    assert again.update.services == (WEB,)
+
+
+def test_an_old_ack_does_not_answer_a_new_snapshot() -> None:
+    made, _ = link()
+    made.sync(snapshot(1), {}, 0.0)
+    made.acked(Ack(7, Generation(1, 1)))
+    made.sync(snapshot(2), {}, 1.0)
+    made.acked(Ack(7, Generation(1, 1)))
+    assert made.waiting_since == 1.0
+
+
+def test_listeners_come_after_the_ack_with_the_socket_of_the_slot() -> None:
+    made, wire = link(slot=1)
+    made.sync(snapshot(1), OPEN, 0.0)
+    wire.taken()
+    made.sync(snapshot(1), OPEN, 0.0)
+    assert wire.taken() == []
+    made.acked(Ack(7, Generation(1, 1)))
+    assert not made.serving(OPEN)
+    made.sync(snapshot(1), OPEN, 0.0)
+    made.sync(snapshot(1), OPEN, 0.0)
+    assert wire.taken() == [(ListenOn(PUBLIC), 31)]
+    made.accepts(Accepting(7, (PUBLIC.address,)))
+    assert made.serving(OPEN)
+
+
+def test_listeners_that_change_are_told_again_and_those_gone_are_closed() -> None:
+    made, wire = link()
+    made.sync(snapshot(1), OPEN, 0.0)
+    made.acked(Ack(7, Generation(1, 1)))
+    made.sync(snapshot(1), OPEN, 0.0)
+    wire.taken()
+    mesh = Listener(PUBLIC.address, "mesh", caller="shop/web")
+    made.sync(snapshot(1), {PUBLIC.address: (mesh, OPEN[PUBLIC.address][1])}, 0.0)
+    assert wire.taken() == [(ListenOn(mesh), 31)]
+    made.sync(snapshot(1), {}, 0.0)
+    assert wire.taken() == [StopListening(PUBLIC.address)]
+
+
+def test_a_draining_worker_still_gets_snapshots_but_no_listeners() -> None:
+    made, wire = link()
+    made.sync(snapshot(1), {}, 0.0)
+    made.acked(Ack(7, Generation(1, 1)))
+    made.drain(until=9.0)
+    made.drain(until=5.0)
+    made.sync(snapshot(2), OPEN, 0.0)
+    made.acked(Ack(7, Generation(1, 2)))
+    made.sync(snapshot(2), OPEN, 0.0)
+    _, drain, update = wire.taken()
+    assert drain == Drain()
+    assert update.update.generation == Generation(1, 2)
+    assert made.draining_until == 5.0
+
+
+@pytest.mark.parametrize(
+    ("change", "now", "expected"),
+    [
+        ({}, 9.0, None),
+        ({}, 10.5, "not heard of for 10 s"),
+        ({"waiting_since": 8.0, "last_ack": Ack(7, Generation())}, 9.9, None),
+        (
+            {"waiting_since": 7.0, "last_ack": Ack(7, Generation())},
+            9.1,
+            "no ack of a snapshot within 2 s",
+        ),
+        ({"waiting_since": 0.0}, 9.9, None),
+        ({"draining_until": 9.0}, 8.9, None),
+        ({"draining_until": 9.0}, 9.1, "not finished within the drain time"),
+    ],
+)
+def test_complaints(change: dict[str, Any], now: float, expected: str | None) -> None:
+    made, _ = link()
+    for name, value in change.items():
+        setattr(made, name, value)
+    assert complaint(made, now, ack_seconds=2.0, silence_seconds=10.0) == expected
+
+
+def test_a_worker_that_dies_is_replaced_at_once_and_a_crash_loop_slows_down() -> None:
+    assert [restart_delay(n) for n in range(9)] == [0, 0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
+
+
+def test_children_back_off_until_they_hold() -> None:
+    config = ChildConfig("c", ("true",), backoff_first=0.5, backoff_longest=3.0)
+    waits = [0.0]
+    for _ in range(5):
+        waits.append(next_backoff(config, waits[-1], lived=0.1))
+    assert waits[1:] == [0.5, 1.0, 2.0, 3.0, 3.0]
+    assert next_backoff(config, 3.0, lived=3.5) == 0.5
