@@ -149,17 +149,18 @@ class _Reading:
 
     def project(self, name: str | None, first: Path, active: set[str]) -> Project | None:
         """The project; None, with its problems noted, when there is any."""
+        if self.root.node.mapping is None:
+            self.root.note(f"{self.root.shown()} is no Compose file; expected services")
+            return None
         sections: dict[str, Cursor] = {}
         read = ("name", "services", "networks", "volumes", "secrets", "configs")
         keys = {key: partial(sections.__setitem__, key) for key in read}
         misplaced = "it belongs under a service, not at the top"
-        self.root.attempt(
-            lambda at: at.keys(
-                Keys(
-                    read={**keys, "x-mesh": lambda c: c.fail(misplaced)},
-                    refused=unsupported.TOP_REFUSED,
-                    warned=unsupported.TOP_WARNED,
-                )
+        self.root.keys(
+            Keys(
+                read={**keys, "x-mesh": lambda c: c.fail(misplaced)},
+                refused=unsupported.TOP_REFUSED,
+                warned=unsupported.TOP_WARNED,
             )
         )
         title = self._name(name, sections.get("name"))

@@ -4,7 +4,7 @@ A reader raises `Wrong` at the innermost value; `attempt` notes it and goes on w
 key, so that all problems are found in one reading.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NoReturn, TypeVar
 
@@ -13,6 +13,7 @@ from meshd.spec.errors import Notes, Problem, did_you_mean
 from meshd.spec.yaml_source import Node
 
 Read = TypeVar("Read")
+MOST_LISTED: Final = 12
 _TRUTH: Final = {"true": True, "false": False}
 
 
@@ -38,6 +39,12 @@ class Keys:
     def names(self) -> list[str]:
         """Every key that is known here."""
         return [*self.read, *self.refused, *self.warned]
+
+    def expected(self) -> str:
+        """What may stand here, where that is short enough to read."""
+        if len(self.read) > MOST_LISTED:
+            return "; expected a key of the Compose Specification"
+        return f"; expected {listed(list(self.read))}" if self.read else "; expected none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +98,7 @@ class Cursor:
             elif name in keys.warned:
                 child.warn(f"this key has no effect; {keys.warned[name]}")
             else:
-                near = did_you_mean(name, keys.names())
-                child.note(f"unknown key{near or '; expected one of ' + _listed(keys.names())}")
+                child.note(f"unknown key{did_you_mean(name, keys.names()) or keys.expected()}")
 
     def items(self) -> Iterator[tuple[str, "Cursor"]]:
         """The children of a mapping."""
@@ -137,7 +143,7 @@ class Cursor:
             self.fail(f"{self.shown()} is no truth value; expected true or false")
         return value
 
-    def integer(self, low: int = 0, high: int = 2**31) -> int:
+    def integer(self, low: int = 0, high: int = 1_000_000) -> int:
         """A whole number within bounds."""
         value = self.node.value
         if isinstance(value, str) and value.strip().lstrip("+-").isdecimal():
@@ -174,8 +180,7 @@ class Cursor:
         """One of the words."""
         text = self.string()
         if text not in words:
-            near = did_you_mean(text, words)
-            self.fail(f"{text!r} is not known here{near}; expected {_listed(words)}")
+            self.fail(f"{text!r} is not known here; expected {listed(words)}")
         return text
 
     def shown(self) -> str:
@@ -195,7 +200,7 @@ class Cursor:
             self.fail(str(error))
 
 
-def _listed(words: "Mapping[str, object] | list[str] | tuple[str, ...]") -> str:
+def listed(words: Sequence[str]) -> str:
     """`a, b or c`."""
     *others, last = words
     return f"{', '.join(others)} or {last}" if others else last

@@ -20,6 +20,16 @@ IDENTITY: Final = frozenset({"managed", "project", "service", "revision", "repli
 """Labels `mesh.NAME` that say who a container is, not how it is reached."""
 _LISTS: Final = {"route": "routes", "routes": "routes", "allow": "allow"}
 _WHOLE: Final = {"health": "type", "balance": "algorithm"}
+_PLAINER: Final = (
+    (r"a valid integer.*", "a whole number"),
+    (r"a valid number.*", "a number"),
+    (r"a valid boolean.*", "true or false"),
+    (r"a valid string.*", "text"),
+    (r"a valid dictionary.*", "a mapping"),
+    (r"a valid tuple.*", "a list"),
+    (r"greater than or equal to", "at least"),
+    (r"less than or equal to", "at most"),
+)
 _SHOULD: Final = re.compile(r"(?:Input|String|Tuple|List) should (?:be|have) (.*)")
 
 
@@ -109,14 +119,16 @@ def _note(at: Cursor, detail: ErrorDetails) -> None:
     elif kind == "value_error":
         here.note(detail["msg"].removeprefix("Value error, "))
     else:
-        should = _SHOULD.match(detail["msg"])
-        expected = should.group(1) if should else detail["msg"]
-        expected = re.sub(r"a valid (dictionary|tuple).*", _plainly, expected)
-        here.note(f"{here.shown()} is wrong; expected {expected.replace(chr(39), '')}")
+        here.note(f"{here.shown()} is wrong; expected {_expected(detail['msg'])}")
 
 
-def _plainly(match: re.Match[str]) -> str:
-    return "a mapping" if match.group(1) == "dictionary" else "a list"
+def _expected(message: str) -> str:
+    """What the model wants, in the words used elsewhere."""
+    should = _SHOULD.match(message)
+    text = (should.group(1) if should else message).replace("'", "")
+    for pattern, plain in _PLAINER:
+        text = re.sub(pattern, plain, text)
+    return text
 
 
 def _walk(at: Cursor, loc: Iterable[int | str]) -> tuple[Cursor, list[str]]:

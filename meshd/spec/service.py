@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -118,6 +119,7 @@ class _Reader:
     def finish(self, at: Cursor) -> Service | None:
         """The service, once every key was read."""
         mapping = at.node.mapping or {}
+        _warn_of_slips(at, mapping)
         if not any(key in mapping and mapping[key].value for key in ("image", "build", "command")):
             at.note("nothing says what to run; expected image, build or command")
         settings = self._settings(at)
@@ -146,7 +148,8 @@ class _Reader:
         replicas = self.draft.values.get("replicas")
         minimum = replicas if isinstance(replicas, int) else None
         if self.mesh_labels:
-            tree = mesh.from_labels(self.mesh_labels, at.node.where)
+            first = next(iter(self.mesh_labels.values()))
+            tree = mesh.from_labels(self.mesh_labels, first.where)
             labels = Cursor(tree, at.notes, at.service, "labels mesh")
             if self.mesh is not None:
                 labels.note("mesh.* labels stand beside x-mesh; expected one of them")
@@ -320,6 +323,13 @@ class _Reader:
 
 def _known_already(_at: Cursor) -> None:
     """`profiles` was read before, when it was decided which services are on."""
+
+
+def _warn_of_slips(at: Cursor, mapping: Mapping[str, Node]) -> None:
+    """Any `x-` key may stand in a service; one that is almost `x-mesh` was meant to be it."""
+    for key in get_close_matches("x-mesh", mapping, n=9, cutoff=0.8):
+        if key.startswith("x-") and key != "x-mesh":
+            at.child(mapping[key], key).warn("this key has no effect; did you mean x-mesh?")
 
 
 def _check_targets(at: Cursor, mounts: list[Mount]) -> None:

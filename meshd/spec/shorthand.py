@@ -58,7 +58,7 @@ def scale(value: object) -> object:
         raise ValueError(f"{given} stand here together; expected one objective")
     for key in quantiles:
         data["objective"] = {"latency": data.pop(key), "share": float(key[1:])}
-    if "max" not in data and "min" in data:
+    if "max" not in data and str(data.get("min", "")).isdecimal():
         data["max"] = data["min"]
     return data
 

@@ -80,8 +80,9 @@ def file_use(at: Cursor, kind: FileKind, declared: Declared) -> Mount:
     return Mount(type="bind", source=str(declared.files[kind][name]), target=where, read_only=True)
 
 
-def declared_file(at: Cursor, base: Path) -> Path | None:
-    """One entry of `secrets` or `configs` at the top: the file it names."""
+def declared_file(at: Cursor, base: Path) -> Path:
+    """One entry of `secrets` or `configs` at the top: the file it names. What is wrong with it
+    is noted, and it still counts as declared."""
     found: list[str] = []
     at.keys(
         Keys(
@@ -92,11 +93,11 @@ def declared_file(at: Cursor, base: Path) -> Path | None:
     )
     if not found:
         if not any(key in unsupported.FILE_REFUSED for key in at.node.mapping or {}):
-            at.fail("file is missing; expected the path of a file")
-        return None
+            at.note("file is missing; expected the path of a file")
+        return base
     path = Path(resolve(base, found[0]))
     if not path.is_file():
-        at.fail(f"{path} is no file; expected one that exists")
+        at.note(f"{path} is no file; expected one that exists")
     return path
 
 
@@ -121,15 +122,12 @@ def _short(at: Cursor, base: Path) -> Mount:
 
 
 def _long(at: Cursor, base: Path) -> Mount:
-    found: dict[str, object] = {}
-
-    def kind(c: Cursor) -> None:
-        found["type"] = c.one_of("bind", "volume", "tmpfs")
-
+    # A wrong type is noted once and then taken for one, so that the rest is checked too.
+    found: dict[str, object] = {"type": "volume"} if "type" in (at.node.mapping or {}) else {}
     at.keys(
         Keys(
             read={
-                "type": kind,
+                "type": lambda c: found.update(type=c.one_of("bind", "volume", "tmpfs")),
                 "source": lambda c: found.update(source=c.string()),
                 "target": lambda c: found.update(target=c.string()),
                 "read_only": lambda c: found.update(read_only=c.boolean()),
@@ -163,9 +161,9 @@ def _long(at: Cursor, base: Path) -> Mount:
             refused=unsupported.MOUNT_REFUSED,
         )
     )
-    if "type" not in found or "target" not in found:
-        missing = "type" if "type" not in found else "target"
-        at.fail(f"{missing} is missing or wrong; expected type, source and target")
+    for key in ("type", "target"):
+        if not found.get(key):
+            at.fail(f"{key} is missing; expected type, source and target")
     if found["type"] == "bind":
         if not found.get("source"):
             at.fail("source is missing; expected the path of a directory or file")
