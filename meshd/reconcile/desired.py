@@ -41,3 +41,15 @@ class Desired(msgspec.Struct, frozen=True):
     services: tuple[DesiredService, ...] = ()
     projects: frozenset[str] = frozenset()
     leaving: frozenset[str] = frozenset()
+
+
+def wanted_count(spec: Service, override: int | None, decided: int | None) -> int:
+    """Replicas wanted: what was set by hand, else the autoscaler's number within the spec's
+    bounds, else the spec's own."""
+    if override is not None:
+        return override
+    if spec.mesh.scale is None:
+        return spec.replicas
+    scale = spec.mesh.scale
+    number = decided if decided is not None else spec.replicas
+    return min(max(number, scale.min), max(scale.max, scale.min))

@@ -61,11 +61,13 @@ class Slot(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """A replica failed by itself: when, which, and how it showed."""
+    """A replica failed by itself: when, which, and how it showed. `final` when there is no
+    use in waiting for the next one: it had all the time it may take, and never got healthy."""
 
     at: float
     replica: str
     text: str
+    final: bool = False
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -78,12 +80,14 @@ class Memory(msgspec.Struct, frozen=True):
 
 
 class Trouble(msgspec.Struct, frozen=True):
-    """A start or preparation that did not come off."""
+    """A failure to count: a start or preparation that did not come off, or a replica that
+    ended or was judged sick. `attempt` counts the quick failures before it."""
 
     version: Version
     replica: str
     text: str
     attempt: int
+    final: bool = False
 
 
 class World(msgspec.Struct, frozen=True):
@@ -314,7 +318,7 @@ def note_failure(
         wait = min(policy.max_delay, policy.delay * 2.0 ** min(attempt - 2, 30))
         wait *= 0.8 + 0.4 * dice.random()
     slot = Slot(attempt=attempt, not_before=now + wait, opened=now)
-    failure = Failure(at=now, replica=trouble.replica, text=trouble.text)
+    failure = Failure(at=now, replica=trouble.replica, text=trouble.text, final=trouble.final)
     version = trouble.version
     kept = (*memory.failures.get(version, ()), failure)[-FAILURES_KEPT:]
     return Memory(
@@ -355,9 +359,7 @@ def mark_drained(memory: Memory, drain: Drain, now: float) -> Memory:
     record = memory.records.get(name)
     if record is None or record.drain_since or record.phase in ENDED:
         return memory
-    marked = msgspec.structs.replace(
-        record, drain_since=now, cause=drain.cause, blamed=drain.blame
-    )
+    marked = msgspec.structs.replace(record, drain_since=now, cause=drain.cause, blamed=drain.blame)
     return msgspec.structs.replace(memory, records={**memory.records, name: marked})
 
 

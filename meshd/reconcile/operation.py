@@ -1,6 +1,10 @@
 """Operations: the steps of a plan, each with its cause. Frozen values that print as text."""
 
+from typing import Literal
+
 import msgspec
+
+Outcome = Literal["done", "rolled-back", "paused"]
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,12 +114,12 @@ class Remove(Operation, frozen=True, kw_only=True):
 
 
 class Settle(Operation, frozen=True, kw_only=True):
-    """End a rollout: `outcome` is `done`, `rolled-back` or `paused`."""
+    """End a rollout."""
 
     project: str
     service: str
     revision: str
-    outcome: str
+    outcome: Outcome
 
     @property
     def subject(self) -> str:
@@ -149,5 +153,3 @@ class Plan(msgspec.Struct, frozen=True):
 
     def __bool__(self) -> bool:
         return bool(self.operations)
-
-

@@ -35,14 +35,11 @@ def plan(desired: Desired, observed: Observed, now: float, dice: Dice) -> Plan:
     groups: dict[str, list[Replica]] = {}
     for replica in observed.replicas:
         groups.setdefault(replica.key, []).append(replica)
-    ready = {
-        key for key, group in groups.items() if any(r.phase is Phase.READY for r in group)
-    }
     wanted = {service.key: service.count for service in desired.services}
     operations: list[Operation] = []
     waiting: list[tuple[str, str]] = []
     for service in desired.services:
-        blocker = _blocker(service, wanted, ready)
+        blocker = _blocker(service, wanted, groups)
         planner = _ServicePlan(service, groups.get(service.key, ()), observed, now, dice)
         planner.run(blocker)
         operations += planner.operations
@@ -63,12 +60,21 @@ def plan(desired: Desired, observed: Observed, now: float, dice: Dice) -> Plan:
     return Plan(operations=tuple(operations), waiting=tuple(waiting))
 
 
-def _blocker(service: DesiredService, wanted: Mapping[str, int], ready: set[str]) -> str:
-    """The dependency that has no ready replica yet; empty when none is waited for."""
+def _blocker(
+    service: DesiredService,
+    wanted: Mapping[str, int],
+    groups: Mapping[str, Sequence[Replica]],
+) -> str:
+    """What the service has to wait for before its first start; empty when nothing."""
     for name in service.spec.depends_on:
         key = f"{service.project}/{name}"
-        if wanted.get(key, 0) > 0 and key not in ready:
-            return name
+        phases = {replica.phase for replica in groups.get(key, ())}
+        if wanted.get(key, 0) == 0 or Phase.READY in phases:
+            continue
+        if name in service.spec.wait_healthy:
+            return f"waits for {name}, which has no ready replica yet"
+        if not phases & {Phase.STARTING, Phase.PROBING}:
+            return f"waits for {name}, which has not been started yet"
     return ""
 
 
@@ -115,7 +121,7 @@ class _ServicePlan:
         dice: Dice,
     ) -> None:
         self.service = service
-        self.group = group
+        self.group = [r for r in group if r.managed or service.adopted]
         self.observed = observed
         self.now = now
         self.dice = dice
@@ -150,16 +156,13 @@ class _ServicePlan:
 
     def _clear(self) -> None:
         for replica in self.group:
-            if replica.phase not in ENDED or replica.busy or not self._ours(replica):
+            if replica.phase not in ENDED or replica.busy or not replica.managed:
                 continue
             if self._completed(replica):
                 continue
             failed = replica.phase is Phase.FAILED
             cause = "it ended by itself" if failed else replica.cause or "it was stopped"
             self.operations.append(Remove(name=replica.name, failed=failed, cause=cause))
-
-    def _ours(self, replica: Replica) -> bool:
-        return replica.managed
 
     def _completed(self, replica: Replica) -> bool:
         """It ended and its restart policy wants it left so."""
@@ -182,7 +185,7 @@ class _ServicePlan:
         spare = ready - self.service.count + max(1, self.service.count // 2)
         for replica in self.group:
             if replica.phase in (Phase.STARTING, Phase.PROBING) and not replica.busy:
-                if self.now >= replica.since + health.start_timeout and self._ours(replica):
+                if self.now >= replica.since + health.start_timeout and replica.managed:
                     cause = f"not healthy within {health.start_timeout:g} s ({replica.probe})"
                     self._drain(replica, cause, sick, blame=True)
             elif replica.phase is Phase.READY and spare > 0:
@@ -234,7 +237,7 @@ class _ServicePlan:
         missing = want - len(current) - done
         if missing > 0:
             if not current and blocker:
-                self.waits = f"waits for {blocker}, which has no ready replica yet"
+                self.waits = blocker
                 return
             self._start(missing, f"{want} wanted, {len(current)} there", "")
         elif missing < 0:
@@ -242,7 +245,7 @@ class _ServicePlan:
 
     def _shrink(self, current: Sequence[Replica], surplus: int) -> None:
         """Drain the idlest; those that serve nothing yet first. Adopted ones stay."""
-        candidates = sorted((r for r in current if self._ours(r) and not r.busy), key=_leaves_first)
+        candidates = sorted((r for r in current if r.managed and not r.busy), key=_leaves_first)
         cause = f"{self.service.count} wanted, {len(current)} there"
         for replica in candidates[:surplus]:
             self._drain(replica, cause)
@@ -262,7 +265,7 @@ class _ServicePlan:
             )
             return
         if blocker:
-            self.waits = f"waits for {blocker}, which has no ready replica yet"
+            self.waits = blocker
             return
         if version not in self.observed.prepared and not service.adopted:
             self.waits = "is being prepared"

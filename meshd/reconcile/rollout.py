@@ -11,7 +11,7 @@ import msgspec
 
 from meshd.reconcile.desired import DesiredService
 from meshd.reconcile.observed import Failure, Replica
-from meshd.reconcile.operation import Settle
+from meshd.reconcile.operation import Outcome, Settle
 from meshd.reconcile.phase import Phase
 
 
@@ -69,7 +69,7 @@ def judge(
     held = [failure for failure in failures if failure.at >= service.rollout_since]
     over = len(held) > update.max_failure_ratio * max(1, service.count)
     if over and service.previous and update.failure_action != "continue":
-        outcome = "paused" if update.failure_action == "pause" else "rolled-back"
+        outcome: Outcome = "paused" if update.failure_action == "pause" else "rolled-back"
         return _settle(service, outcome, held[-1].text)
     ready = sum(r.phase is Phase.READY for r in new)
     if old or ready < service.count or len(new) != service.count:
@@ -79,7 +79,7 @@ def judge(
     return _settle(service, "done", f"{ready} of {service.count} ready, none of another revision")
 
 
-def _settle(service: DesiredService, outcome: str, cause: str) -> Settle:
+def _settle(service: DesiredService, outcome: Outcome, cause: str) -> Settle:
     return Settle(
         project=service.project,
         service=service.spec.name,

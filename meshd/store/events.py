@@ -3,8 +3,10 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final
+
+import msgspec
 
 from meshd.api.model import Event
 from meshd.store.store import Store
@@ -18,11 +20,13 @@ class EventLog:
     """Records events and hands them to subscribers. `flush` writes those not stored yet."""
 
     def __init__(self, store: Store) -> None:
+        self.on_event: Callable[[Event], None] | None = None
         self._store = store
         self._recent: deque[Event] = deque(maxlen=RECENT)
         self._unwritten: list[Event] = []
         self._queues: set[asyncio.Queue[Event]] = set()
         self._last = 0
+        self._last_words: dict[str, str] = {}
 
     def open(self) -> None:
         """Go on after the last stored event."""
@@ -54,9 +58,13 @@ class EventLog:
             numbers=dict(numbers or {}),
         )
         self._recent.append(event)
+        if service:
+            self._last_words[f"{project}/{service}"] = f"{replica} {text}" if replica else text
         self._unwritten.append(event)
         if len(self._unwritten) >= RECENT // 2:
             self.flush()
+        if self.on_event is not None:
+            self.on_event(event)
         for queue in self._queues:
             if not queue.full():
                 queue.put_nowait(event)
@@ -70,8 +78,7 @@ class EventLog:
             database.executemany(
                 "INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [
-                    (e.id, e.at, e.kind, e.project, e.service, e.replica, e.text)
-                    + (json.dumps(e.numbers),)
+                    (*msgspec.structs.astuple(e)[:-1], json.dumps(e.numbers))
                     for e in self._unwritten
                 ],
             )
@@ -91,7 +98,23 @@ class EventLog:
             "WHERE id > ? ORDER BY id LIMIT ?",
             (since, limit),
         )
-        return [Event(*row[:7], numbers=json.loads(row[7])) for row in rows]
+        return [
+            Event(
+                id=number,
+                at=at,
+                kind=kind,
+                project=project,
+                service=service,
+                replica=replica,
+                text=text,
+                numbers=json.loads(numbers),
+            )
+            for number, at, kind, project, service, replica, text, numbers in rows
+        ]
+
+    def last_of(self, key: str) -> str:
+        """What happened to a service (`PROJECT/SERVICE`) last, in one line."""
+        return self._last_words.get(key, "")
 
     async def subscribe(self) -> AsyncIterator[Event]:
         """Events from now on, without end."""

@@ -198,26 +198,24 @@ class Store:
                     f"DELETE FROM {table} WHERE project = ? AND service = ?",  # noqa: S608
                     (project, key[len(prefix) :]),
                 )
-                del kept[key]  # type: ignore[attr-defined]
+                del kept[key]
 
     def settle(self, key: str, outcome: RolloutState, cause: str, now: float) -> None:
         """End the rollout of a service."""
-        rollout = msgspec.structs.replace(
-            self.rollouts[key], state=outcome, cause=cause, since=now
-        )
+        rollout = msgspec.structs.replace(self.rollouts[key], state=outcome, cause=cause, since=now)
         project, _, service = key.partition("/")
+        where = (project, service)
         with self.transaction() as database:
             database.execute(
                 "UPDATE rollout SET state = ?, cause = ?, since = ? "
                 "WHERE project = ? AND service = ?",
-                (outcome, cause, now, project, service),
+                (outcome, cause, now, *where),
             )
             database.execute(
                 "DELETE FROM revision WHERE project = ? AND service = ? AND fingerprint NOT IN "
                 "(?, ?) AND fingerprint NOT IN (SELECT fingerprint FROM revision "
                 "WHERE project = ? AND service = ? ORDER BY at DESC LIMIT ?)",
-                (project, service, rollout.revision, rollout.previous)
-                + (project, service, REVISIONS_KEPT),
+                (*where, rollout.revision, rollout.previous, *where, REVISIONS_KEPT),
             )
         self.rollouts[key] = rollout
 

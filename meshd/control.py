@@ -1,0 +1,365 @@
+"""`Control` carried out: what the surface may ask of the control process.
+
+Changes go to the store and wake the loop; answers are read from the loop's last pass.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from importlib import metadata
+from typing import Final
+
+import msgspec
+import structlog
+
+from meshd.api.model import DeployResult, Event, NoSuchThing, Refused, Status
+from meshd.publish.compile import route_conflicts
+from meshd.publish.gateways import TOKEN_ADDRESS, Gateways
+from meshd.publish.publisher import Publisher
+from meshd.reconcile.desired import Desired, DesiredService
+from meshd.reconcile.forecast import forecast
+from meshd.reconcile.loop import Reconciler
+from meshd.reconcile.observed import Replica
+from meshd.reconcile.phase import ENDED
+from meshd.reconcile.progress import Standing, standing
+from meshd.runtime.base import ReplicaNotFound, Runtime, RuntimeFailure
+from meshd.runtime.support import unsupported
+from meshd.spec.fingerprint import revision
+from meshd.spec.model import Project
+from meshd.status import by_service, service_status
+from meshd.store.events import EventLog
+from meshd.store.store import Override, Store, StoredProject, next_rollout
+from meshd.telemetry.events import Kind
+from meshd.telemetry.ingest import Ingest
+from meshd.telemetry.metrics import Metrics
+
+_log = structlog.stdlib.get_logger(__name__)
+POLL: Final = 0.05
+GOODBYE: Final = 0.2
+LINES_BEHIND: Final = 1000
+
+
+class MeshControl:
+    """The one implementation of `meshd.api.model.Control`."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        store: Store,
+        events: EventLog,
+        loop: Reconciler,
+        publisher: Publisher,
+        gateways: Gateways,
+        ingest: Ingest,
+        end: Callable[[], None],
+    ) -> None:
+        self.exposition: Metrics | None = None
+        self._runtime = runtime
+        self._store = store
+        self._events = events
+        self._loop = loop
+        self._publisher = publisher
+        self._gateways = gateways
+        self._ingest = ingest
+        self._end = end
+        self._deploying = asyncio.Lock()
+
+    # What is
+
+    def status(self) -> Status:
+        """See `Control.status`."""
+        now = time.time()
+        loop = self._loop
+        groups = by_service(loop.observed.replicas)
+        waiting = dict(loop.plan.waiting)
+        services = tuple(
+            service_status(
+                service,
+                groups.get(service.key, ()),
+                loop.observed,
+                waiting.get(service.key, ""),
+                self._ingest,
+                self._override(service.key, now),
+                self._events.last_of(service.key),
+                now,
+            )
+            for service in loop.desired.services
+        )
+        generation = self._publisher.generation
+        inner = {TOKEN_ADDRESS, *(each.address for each in self._gateways.listeners())}
+        return Status(
+            version=version(),
+            runtime=self._runtime.name,
+            runtime_state="ok" if loop.observed.available else "does not answer",
+            generation=(generation.epoch, generation.number),
+            workers=self._publisher.live,
+            proxy=tuple(b for a, b in self._publisher.bound.items() if a not in inner),
+            services=services,
+        )
+
+    def _override(self, key: str, now: float) -> int | None:
+        override = self._store.overrides.get(key)
+        if override is None or 0 < override.until <= now:
+            return None
+        return override.replicas
+
+    def metrics(self) -> bytes:
+        """See `Control.metrics`."""
+        return self.exposition.exposition() if self.exposition else b""
+
+    def events(self, since: int, limit: int) -> Sequence[Event]:
+        """See `Control.events`."""
+        return self._events.since(since, limit)
+
+    def subscribe(self) -> AsyncIterator[Event]:
+        """See `Control.subscribe`."""
+        return self._events.subscribe()
+
+    # Deployments
+
+    async def deploy(self, project: Project, who: str) -> None:
+        """See `Control.deploy`. Whatever is needed to start is made ready first, so that a
+        spec whose image is missing changes nothing."""
+        async with self._deploying:
+            now = time.time()
+            self._check(project)
+            revisions = {service.name: revision(service) for service in project.services}
+            await self._prepare(project, revisions)
+            plan = self._forecast(project, revisions, now)
+            begun = self._store.deploy(project, revisions, who, plan, now)
+            self._loop.pardon([(f"{project.name}/{name}", revisions[name]) for name in begun])
+            self._events.record(
+                now, Kind.DEPLOY, f"deployed by {who}: {_list(begun)}", project=project.name
+            )
+            for name in begun:
+                self._events.record(
+                    now,
+                    Kind.ROLLOUT_STARTED,
+                    f"revision {revisions[name]}",
+                    project=project.name,
+                    service=name,
+                )
+            self._loop.wake.set()
+
+    def _check(self, project: Project) -> None:
+        """Raises Refused for what could never work here."""
+        if not self._loop.observed.available:
+            raise Refused(f"the {self._runtime.name} runtime does not answer; try again later")
+        stored = self._store.projects.get(project.name)
+        if stored is not None and stored.leaving:
+            raise Refused(f"project {project.name} is being taken down; try again once it is gone")
+        problems = [
+            str(lack)
+            for service in project.services
+            for lack in unsupported(service, self._runtime.capabilities)
+            if lack.refuse
+        ]
+        others = [p.project for n, p in self._store.projects.items() if n != project.name]
+        problems += route_conflicts([*others, project])
+        if problems:
+            raise Refused("; ".join(problems))
+
+    async def _prepare(self, project: Project, revisions: dict[str, str]) -> None:
+        """Raises Refused, naming the service that cannot be started and why."""
+        fresh = project.name not in self._store.projects
+        for service in project.services:
+            version = (f"{project.name}/{service.name}", revisions[service.name])
+            if version in self._loop.executor.prepared:
+                continue
+            try:
+                await self._runtime.prepare(project.name, service, project.networks)
+                await self._gateways.learn(project.name, (service.name,))
+            except RuntimeFailure as error:
+                if fresh:
+                    await self._runtime.teardown(project.name)
+                    self._gateways.forget(project.name)
+                text = str(error)
+                named = text.startswith("service ")
+                raise Refused(text if named else f"service {service.name}: {text}") from error
+            self._loop.executor.prepared.add(version)
+
+    def progress(self, project: str) -> DeployResult:
+        """See `Control.progress`."""
+        stored = self._stored(project)
+        standings = [(service, self._standing(service)) for service in self._services(project)]
+        new = len(standings) < len(stored.project.services)
+        settled = not new and all(s.settled for _, s in standings)
+        failed = [(service, s) for service, s in standings if s.settled and not s.ok]
+        done = settled or any(service.rollout == "rolling" for service, _ in failed)
+        lines = [s.text for _, s in standings if not s.ok]
+        for service, _ in failed:
+            lines += self._evidence(service)
+        return DeployResult(
+            project=project,
+            done=done and not stored.leaving,
+            ok=done and not failed,
+            detail="\n".join(lines),
+            plan=stored.plan,
+        )
+
+    def _standing(self, service: DesiredService) -> Standing:
+        observed = self._loop.observed
+        rollout = self._store.rollouts.get(service.key)
+        group = [r for r in observed.replicas if r.key == service.key]
+        failures = observed.failures.get((service.key, service.revision), ())
+        waiting = dict(self._loop.plan.waiting).get(service.key, "")
+        return standing(service, group, failures, rollout.cause if rollout else "", waiting)
+
+    def _evidence(self, service: DesiredService) -> list[str]:
+        rollout = self._store.rollouts.get(service.key)
+        kept = self._loop.evidence.get((service.key, rollout.revision if rollout else ""))
+        if kept is None:
+            return []
+        return [kept.text, *(f"{kept.replica} | {line}" for line in kept.lines)]
+
+    async def plan(self, project: Project) -> str:
+        """See `Control.plan`."""
+        self._check(project)
+        revisions = {service.name: revision(service) for service in project.services}
+        return self._forecast(project, revisions, time.time())
+
+    def _forecast(self, project: Project, revisions: dict[str, str], now: float) -> str:
+        services = []
+        for spec in project.services:
+            key = f"{project.name}/{spec.name}"
+            old = self._store.rollouts.get(key)
+            rollout = next_rollout(old, revisions[spec.name], now) or old
+            assert rollout is not None
+            services.append(
+                DesiredService(
+                    project=project.name,
+                    spec=spec,
+                    revision=rollout.revision,
+                    count=self._loop.wanted.count(key, spec, now),
+                    rollout="done",
+                )
+            )
+        desired = Desired(services=tuple(services), projects=frozenset({project.name}))
+        observed = self._loop.observed
+        ours = tuple(r for r in observed.replicas if r.project == project.name)
+        seen = msgspec.structs.replace(observed, replicas=ours)
+        return str(forecast(desired, seen, now, self._loop.dice))
+
+    async def down(self, project: str) -> None:
+        """See `Control.down`."""
+        self._stored(project)
+        self._store.leave(project)
+        self._events.record(time.time(), Kind.DOWN, "is being taken down", project=project)
+        self._loop.wake.set()
+        while project in self._store.projects:
+            await asyncio.sleep(POLL)
+
+    # Replicas
+
+    async def scale(self, project: str, service: str, replicas: int | None, seconds: float) -> None:
+        """See `Control.scale`."""
+        found = self._service(project, service)
+        if replicas is not None and replicas < 0:
+            raise Refused(f"{replicas} replicas of {service}: expected 0 or more")
+        now = time.time()
+        override = None
+        if replicas is not None:
+            override = Override(replicas, now + seconds if seconds > 0 else 0.0)
+        self._store.set_override(found.key, override)
+        text = "taken back" if replicas is None else f"set to {replicas} by hand"
+        if seconds > 0 and replicas is not None:
+            text += f" for {seconds:g} s"
+        self._events.record(now, Kind.SCALE_OVERRIDE, text, project=project, service=service)
+        self._loop.wake.set()
+
+    async def drain(self, replica: str) -> None:
+        """See `Control.drain`."""
+        found = self._loop.replica(replica)
+        if found is None or found.phase in ENDED:
+            raise NoSuchThing(f"there is no replica {replica}")
+        self._loop.drain(replica, "drained by hand")
+
+    async def logs(self, project: str, service: str, tail: int) -> Sequence[tuple[str, str]]:
+        """See `Control.logs`."""
+        lines: list[tuple[str, str]] = []
+        for replica in self._replicas(project, service):
+            try:
+                told = await self._runtime.logs(replica.name, tail)
+            except ReplicaNotFound:
+                continue
+            lines += [(replica.name, line) for line in told]
+        return lines
+
+    async def follow(self, project: str, service: str) -> AsyncIterator[tuple[str, str]]:
+        """See `Control.follow`."""
+        self._service(project, service)
+        queue: asyncio.Queue[tuple[str, str]] = asyncio.Queue(LINES_BEHIND)
+        tasks: dict[str, asyncio.Task[None]] = {}
+        try:
+            while True:
+                for replica in self._replicas(project, service):
+                    if replica.name not in tasks and replica.listed and replica.phase not in ENDED:
+                        tasks[replica.name] = asyncio.create_task(
+                            self._follow_one(replica.name, queue)
+                        )
+                try:
+                    yield await asyncio.wait_for(queue.get(), 4 * POLL)
+                except TimeoutError:
+                    continue
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    async def _follow_one(self, name: str, queue: asyncio.Queue[tuple[str, str]]) -> None:
+        try:
+            async with aclosing(self._runtime.follow(name)) as lines:  # type: ignore[type-var]
+                async for line in lines:
+                    await queue.put((name, line))
+        except RuntimeFailure as error:
+            _log.debug("following ended", replica=name, error=str(error))
+
+    async def shutdown(self, stop_replicas: bool) -> None:
+        """See `Control.shutdown`. The answer goes out first; then the supervisor is told to
+        end, or, where there is none, this process ends alone."""
+        if stop_replicas:
+            await asyncio.gather(*(self.down(name) for name in list(self._store.projects)))
+        asyncio.get_running_loop().call_later(GOODBYE, self._end_all)
+
+    def _end_all(self) -> None:
+        supervisor = self._publisher.supervisor
+        if self._publisher.connected and supervisor:
+            os.kill(supervisor, signal.SIGTERM)
+        else:
+            self._end()
+
+    # Names
+
+    def _stored(self, project: str) -> StoredProject:
+        found = self._store.projects.get(project)
+        if found is None:
+            known = ", ".join(sorted(self._store.projects)) or "none"
+            raise NoSuchThing(f"there is no project {project}; known: {known}")
+        return found
+
+    def _services(self, project: str) -> list[DesiredService]:
+        return [s for s in self._loop.desired.services if s.project == project]
+
+    def _service(self, project: str, service: str) -> DesiredService:
+        found = self._loop.wanted.service(f"{project}/{service}")
+        if found is None:
+            known = ", ".join(s.spec.name for s in self._services(project)) or "none"
+            raise NoSuchThing(f"project {project} has no service {service}; known: {known}")
+        return found
+
+    def _replicas(self, project: str, service: str) -> list[Replica]:
+        key = self._service(project, service).key
+        found = [r for r in self._loop.observed.replicas if r.key == key]
+        return sorted(found, key=lambda r: (r.created_at, r.name))
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names) if names else "nothing to replace"
+
+
+def version() -> str:
+    """The installed version."""
+    return metadata.version("meshd")

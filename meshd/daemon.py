@@ -1,0 +1,265 @@
+"""The control process: `python -m meshd.daemon --state DIR --runtime docker|process`.
+
+Composition root: makes the parts, wires them, runs them until told to end. Exit codes: 0
+ended in order, 1 failed, 2 refused (the state is held by another, an address is in use).
+"""
+
+import argparse
+import asyncio
+import signal
+import sqlite3
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from meshd.api.server import CannotServe, serve
+from meshd.control import MeshControl
+from meshd.discovery.watch import Watch
+from meshd.publish.gateways import Gateways
+from meshd.publish.publisher import Publisher
+from meshd.reconcile.loop import Reconciler
+from meshd.runtime.base import RuntimeFailure
+from meshd.runtime.select import runtime as make_runtime
+from meshd.scaling import INTERVAL, Scaling
+from meshd.status import by_service
+from meshd.store.events import EventLog
+from meshd.store.lock import Held
+from meshd.store.schema import TooNew
+from meshd.store.store import Store
+from meshd.telemetry.events import Kind, set_up_logging
+from meshd.telemetry.ingest import Ingest
+from meshd.telemetry.metrics import Metrics
+from proxy.wire.report import Ejected, ListenFailed, Message, Report, Wake, Workers
+from proxy.wire.snapshot import Snapshot
+
+_log = structlog.stdlib.get_logger(__name__)
+REPORT_LATE: Final = 0.15
+"""Seconds after the full second at which workers' reports of it are in."""
+
+
+def read_held(path: Path) -> Snapshot | None:
+    """The snapshot that the workers hold, as the supervisor stored it; None without one."""
+    try:
+        return msgspec.msgpack.decode(path.read_bytes(), type=Snapshot)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        _log.warning("the stored snapshot is left aside", error=str(error))
+        return None
+
+
+class Feedback:
+    """What the supervisor tells, handed on to who needs it."""
+
+    def __init__(self, ingest: Ingest, events: EventLog) -> None:
+        self.in_flight: dict[str, int] = {}
+        self.wake: Callable[[], None] = lambda: None
+        self._ingest = ingest
+        self._events = events
+        self._by_worker: dict[int, dict[str, int]] = {}
+        self._live: frozenset[int] = frozenset()
+
+    def take(self, message: Message) -> None:
+        """One message."""
+        match message:
+            case Report():
+                self._report(message)
+                return
+            case Workers(live=live):
+                self._workers(frozenset(live))
+            case Ejected():
+                project, _, service = message.service.partition("/")
+                self._events.record(
+                    time.time(),
+                    Kind.ENDPOINT_EJECTED,
+                    f"worker {message.worker} ejected it: {message.cause}",
+                    project=project,
+                    service=service,
+                    replica=message.endpoint,
+                )
+            case Wake(service=key):
+                project, _, service = key.partition("/")
+                text = "a first request waits for a replica"
+                self._events.record(
+                    time.time(), Kind.SCALE_WAKE, text, project=project, service=service
+                )
+            case ListenFailed():
+                text = f"the proxy cannot listen on {message.address}: {message.error}"
+                self._events.record(time.time(), Kind.LISTEN_FAILED, text)
+            case _:
+                pass
+        self.wake()
+
+    def _report(self, report: Report) -> None:
+        self._ingest.add(report)
+        self._by_worker[report.worker] = {
+            endpoint.id: endpoint.in_flight
+            for service in report.services
+            for endpoint in service.endpoints
+            if endpoint.in_flight
+        }
+        self._sum_up()
+
+    def _workers(self, live: frozenset[int]) -> None:
+        self._ingest.workers(live)
+        gone, new = self._live - live, live - self._live
+        if gone and self._live:
+            text = f"worker {_numbers(gone)} ended; live: {_numbers(live)}"
+            self._events.record(time.time(), Kind.WORKER_REPLACED, text)
+        elif new and self._live:
+            _log.info("workers", live=sorted(live))
+        self._live = live
+        for worker in gone:
+            self._by_worker.pop(worker, None)
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        self.in_flight.clear()
+        for endpoints in self._by_worker.values():
+            for name, count in endpoints.items():
+                self.in_flight[name] = self.in_flight.get(name, 0) + count
+
+
+def _numbers(workers: frozenset[int]) -> str:
+    return ", ".join(map(str, sorted(workers))) or "none"
+
+
+class Daemon:
+    """Every part of the control process, and the order they start and end in."""
+
+    def __init__(self, state: Path, runtime: str, metrics: str) -> None:
+        self.state = state
+        self.metrics_address = metrics
+        self.end = asyncio.Event()
+        self.store = Store(state)
+        self.events = EventLog(self.store)
+        self.ingest = Ingest()
+        self.feedback = Feedback(self.ingest, self.events)
+        self.runtime = make_runtime("docker" if runtime == "docker" else "process", state)
+
+    async def run(self) -> None:
+        """Run until `end` is set. Raises Held, TooNew, CannotServe, sqlite3.DatabaseError."""
+        self.store.open()
+        try:
+            self.events.open()
+            await self._run()
+        finally:
+            self.store.close()
+
+    async def _run(self) -> None:
+        gateways = Gateways(self.runtime)
+        publisher = Publisher(self.state / "feed.sock", self.store.next_epoch(), self.feedback.take)
+        wake = asyncio.Event()
+        watch = Watch(self.runtime, wake.set)
+        loop = Reconciler(
+            self.runtime,
+            watch,
+            self.store,
+            self.events,
+            publisher,
+            gateways,
+            self.store.secret(),
+            read_held(self.state / "snapshot.bin"),
+            wake,
+        )
+        loop.in_flight = self.feedback.in_flight
+        self.feedback.wake = wake.set
+        control = MeshControl(
+            self.runtime,
+            self.store,
+            self.events,
+            loop,
+            publisher,
+            gateways,
+            self.ingest,
+            self.end.set,
+        )
+        metrics = Metrics(self.ingest, control.status, time.time)
+        control.exposition = metrics
+        loop.on_ready = metrics.observe_start
+        self.events.on_event = metrics.observe_event
+        scaling = Scaling(self.store, self.events, self.ingest, metrics, wake.set)
+        async with serve(control, self.state / "admin.sock", self.metrics_address) as serving:
+            _log.info("control process ready", runtime=self.runtime.name, state=str(self.state),
+                      metrics=serving.metrics_address)  # fmt: skip
+            await self._run_parts(
+                publisher.run(),
+                self._open_runtime(watch),
+                loop.run(),
+                self._every_second(scaling, loop),
+            )
+        self.events.flush()
+        await self.runtime.close()
+
+    async def _run_parts(self, *parts: "asyncio._CoroutineLike[None]") -> None:
+        """Run all of them until the end; a part that fails ends the process, and the
+        supervisor starts a new one."""
+        tasks = [asyncio.create_task(part) for part in parts]
+        tasks.append(asyncio.create_task(_wait(self.end)))
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _open_runtime(self, watch: Watch) -> None:
+        """Connect, however long that takes, then watch."""
+        while True:
+            try:
+                await self.runtime.open()
+                break
+            except RuntimeFailure as error:
+                _log.warning("the runtime does not answer yet", reason=str(error))
+                await asyncio.sleep(1.0)
+        await watch.run()
+
+    async def _every_second(self, scaling: Scaling, loop: Reconciler) -> None:
+        """Scaling decisions, and what has to be written down."""
+        while True:
+            now = time.time()
+            await asyncio.sleep(INTERVAL - (now - REPORT_LATE) % INTERVAL)
+            now = time.time()
+            services = loop.desired.services
+            self.ingest.keep([service.key for service in services])
+            scaling.step(services, by_service(loop.observed.replicas), now)
+            self.events.flush()
+
+
+async def _wait(end: asyncio.Event) -> None:
+    await end.wait()
+
+
+async def _main(state: Path, runtime: str, metrics: str) -> None:
+    daemon = Daemon(state, runtime, metrics)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, daemon.end.set)
+    await daemon.run()
+
+
+def main() -> int:
+    """Read the arguments and run."""
+    parser = argparse.ArgumentParser(prog="python -m meshd.daemon", description=__doc__)
+    parser.add_argument("--state", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--runtime", required=True, choices=("docker", "process"))
+    parser.add_argument("--metrics", default="127.0.0.1:9900", metavar="ADDRESS")
+    options = parser.parse_args()
+    set_up_logging()
+    options.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        asyncio.run(_main(options.state, options.runtime, options.metrics))
+    except (Held, TooNew, CannotServe, sqlite3.DatabaseError) as error:
+        print(f"meshd: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

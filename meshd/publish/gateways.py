@@ -1,0 +1,66 @@
+"""Where the mesh listens for calls between services.
+
+On a runtime with networks: on the gateway of each service's own network, so that the address
+tells who calls. On one without: at a single loopback address, where a token in the path does.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from meshd.runtime.base import MeshAddress, Runtime
+from proxy.wire.snapshot import Listener
+
+TOKEN_ADDRESS: Final = "127.0.0.1:0"
+
+
+class Gateways:
+    """The gateways known so far, by service key."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._known: dict[str, MeshAddress] = {}
+        self._listeners: tuple[Listener, ...] | None = None
+
+    @property
+    def uses_tokens(self) -> bool:
+        """Whether replicas show who they are by a token."""
+        return not self._runtime.capabilities.networks
+
+    async def learn(self, project: str, services: Sequence[str]) -> None:
+        """Ask the runtime for the gateways of these services. Raises RuntimeFailure."""
+        if self.uses_tokens:
+            return
+        for address in await self._runtime.mesh_addresses(project, services):
+            self._known[f"{project}/{address.service}"] = address
+        self._listeners = None
+
+    def forget(self, project: str) -> None:
+        """The project's networks are gone."""
+        prefix = f"{project}/"
+        self._known = {k: a for k, a in self._known.items() if not k.startswith(prefix)}
+        self._listeners = None
+
+    def of(self, key: str) -> MeshAddress | None:
+        """The gateway of a service; None when unknown, or where tokens are used."""
+        return self._known.get(key)
+
+    def listeners(self) -> tuple[Listener, ...]:
+        """What the workers are to listen on."""
+        if self.uses_tokens:
+            return (Listener(address=TOKEN_ADDRESS, kind="token"),)
+        if self._listeners is None:
+            self._listeners = tuple(
+                Listener(address=f"{a.host}:{a.port}", kind="mesh", caller=key)
+                for key, a in sorted(self._known.items())
+            )
+        return self._listeners
+
+    def may_start(self, bound: Mapping[str, str]) -> bool:
+        """Whether replicas can be told where the mesh is."""
+        return not self.uses_tokens or TOKEN_ADDRESS in bound
+
+    def token_base(self, bound: Mapping[str, str], token: str) -> str:
+        """The URL prefix of a replica's calls; empty where tokens are not used."""
+        if not self.uses_tokens or TOKEN_ADDRESS not in bound:
+            return ""
+        return f"http://{bound[TOKEN_ADDRESS]}/.mesh/{token}"

@@ -1,0 +1,103 @@
+"""All the steps from here to what is wanted, by planning again and again in imagination. Pure.
+
+A plan holds only the steps that are safe now; whoever asks what a deployment would do wants
+to see them all. Here every step comes off at once.
+"""
+
+from typing import Final
+
+import msgspec
+
+from meshd.reconcile.desired import Desired
+from meshd.reconcile.observed import Dice, Observed, Replica
+from meshd.reconcile.operation import (
+    Drain,
+    Forget,
+    Operation,
+    Plan,
+    Prepare,
+    Remove,
+    Restore,
+    Settle,
+    Start,
+    Stop,
+)
+from meshd.reconcile.phase import Phase
+from meshd.reconcile.plan import plan
+from meshd.runtime.base import ContainerHealth
+
+PASSES: Final = 1000
+LATER: Final = 3600.0
+_UNFINISHED: Final = (Phase.PENDING, Phase.STARTING, Phase.PROBING)
+
+
+def forecast(desired: Desired, observed: Observed, now: float, dice: Dice) -> Plan:
+    """Every operation until nothing is left to do, in order; `Settle` steps left out."""
+    observed = _settled(observed, now)
+    done: list[Operation] = []
+    for _ in range(PASSES):
+        operations = plan(desired, observed, now, dice).operations
+        if not operations or all(isinstance(op, Forget) for op in operations):
+            break
+        for operation in operations:
+            desired, observed = _imagine(desired, observed, operation, now)
+        done += [op for op in operations if not isinstance(op, Settle)]
+        now += LATER
+    return Plan(operations=tuple(done))
+
+
+def _settled(observed: Observed, now: float) -> Observed:
+    """What is under way has come off, and nothing stands in the way."""
+    replicas = tuple(
+        msgspec.structs.replace(
+            replica,
+            phase=Phase.READY if replica.phase in _UNFINISHED else replica.phase,
+            ready_since=replica.ready_since or now,
+            drained=True,
+            busy=False,
+            bad=0,
+            health=ContainerHealth.NONE,
+        )
+        for replica in observed.replicas
+    )
+    return Observed(replicas=replicas, prepared=observed.prepared)
+
+
+def _imagine(
+    desired: Desired, observed: Observed, operation: Operation, now: float
+) -> tuple[Desired, Observed]:
+    replicas = {replica.name: replica for replica in observed.replicas}
+    prepared = observed.prepared
+    match operation:
+        case Prepare(project=project, service=service, revision=revision):
+            prepared = prepared | {(f"{project}/{service}", revision)}
+        case Start():
+            replicas[operation.name] = Replica(
+                name=operation.name,
+                project=operation.project,
+                service=operation.service,
+                revision=operation.revision,
+                phase=Phase.READY,
+                created_at=now,
+                ready_since=now,
+                drained=True,
+            )
+        case Drain(name=name) if name in replicas:
+            replicas[name] = msgspec.structs.replace(
+                replicas[name], phase=Phase.DRAINING, drain_since=now, cause=operation.cause
+            )
+        case Stop(name=name) | Remove(name=name) | Restore(name=name):
+            replicas.pop(name, None)
+        case Settle():
+            desired = msgspec.structs.replace(
+                desired,
+                services=tuple(
+                    msgspec.structs.replace(s, rollout=operation.outcome)
+                    if s.key == operation.subject
+                    else s
+                    for s in desired.services
+                ),
+            )
+        case _:
+            pass
+    return desired, Observed(replicas=tuple(replicas.values()), prepared=prepared)

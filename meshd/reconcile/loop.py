@@ -1,0 +1,437 @@
+"""The loop: observe, plan, execute, publish; again whenever something changed, or a tick passed.
+
+Everything is level-triggered: a wake carries no news, and each pass looks at what is.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+import structlog
+
+from meshd.discovery.endpoints import callers, endpoints
+from meshd.discovery.probe import Prober, Target
+from meshd.discovery.watch import Watch
+from meshd.publish.compile import compile_snapshot
+from meshd.publish.gateways import Gateways
+from meshd.publish.publisher import Publisher
+from meshd.reconcile import observed as observing
+from meshd.reconcile.desired import Desired, DesiredService
+from meshd.reconcile.executor import Executor, Result
+from meshd.reconcile.narrate import happenings
+from meshd.reconcile.observed import Memory, Observed, Replica, Trouble, Version, World
+from meshd.reconcile.operation import (
+    Drain,
+    Forget,
+    Operation,
+    Plan,
+    Prepare,
+    Remove,
+    Restore,
+    Settle,
+    Start,
+    Stop,
+)
+from meshd.reconcile.phase import ENDED, Phase
+from meshd.reconcile.plan import plan
+from meshd.reconcile.replica_spec import credential, replica_spec
+from meshd.reconcile.wanted import Wanted
+from meshd.runtime.base import (
+    ObservedReplica,
+    ReplicaSpec,
+    ReplicaState,
+    Runtime,
+    RuntimeFailure,
+    RuntimeUnavailable,
+)
+from meshd.spec.model import Health, Network, Project, RestartPolicy, Service
+from meshd.store.events import EventLog
+from meshd.store.store import Store
+from meshd.telemetry.events import Kind
+from proxy.wire.snapshot import Snapshot
+
+_log = structlog.stdlib.get_logger(__name__)
+TICK: Final = 0.5
+COALESCE: Final = 0.002
+LANDING: Final = 5.0
+EVIDENCE_KEPT: Final = 200
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """What a failed replica left: how it failed and its last lines of output."""
+
+    replica: str
+    text: str
+    lines: tuple[str, ...] = ()
+
+
+class Reconciler:
+    """Owns the memory of passes and wires the parts; the parts decide and act."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        watch: Watch,
+        store: Store,
+        events: EventLog,
+        publisher: Publisher,
+        gateways: Gateways,
+        secret: bytes,
+        held: Snapshot | None,
+        wake: asyncio.Event,
+    ) -> None:
+        self.wake = wake
+        self.on_ready: Callable[[str, float], None] = _ignore
+        self.memory = Memory()
+        self.observed = Observed(replicas=(), available=False)
+        self.desired = Desired()
+        self.plan = Plan()
+        self.in_flight: dict[str, int] = {}
+        self.evidence: dict[Version, Evidence] = {}
+        self.dice = random.Random()
+        self.wanted = Wanted(store)
+        self.prober = Prober(self.wake.set)
+        self.executor = Executor(
+            runtime, self._spec_of, self.service_of, gateways.learn, self._done
+        )
+        self._runtime = runtime
+        self._watch = watch
+        self._store = store
+        self._events = events
+        self._publisher = publisher
+        self._gateways = gateways
+        self._secret = secret
+        self._held = held
+        self._landed: dict[str, tuple[float, ObservedReplica]] = {}
+        self._troubles: list[Trouble] = []
+        self._by_hand: list[Drain] = []
+        self._published: object = None
+        self._available = True
+
+    async def run(self) -> None:
+        """Pass after pass until cancelled; the first once everything was listed."""
+        await self._watch.ready()
+        await self._take_over()
+        try:
+            while True:
+                self.turn(time.time())
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.wake.wait(), TICK)
+                await asyncio.sleep(COALESCE)
+                self.wake.clear()
+        finally:
+            await self.executor.close()
+            await self.prober.close()
+
+    async def _take_over(self) -> None:
+        """Go on where the process before this one stopped: what it published goes on as is."""
+        ready: dict[str, float] = {}
+        leaving: set[str] = set()
+        for service in self._held.services if self._held else ():
+            for endpoint in service.endpoints:
+                if endpoint.state == "ready":
+                    ready[endpoint.id] = endpoint.ready_since
+                else:
+                    leaving.add(endpoint.id)
+        self.memory = observing.recall(ready, leaving, self._watch.replicas, time.time())
+        for name, stored in self._store.projects.items():
+            try:
+                await self._gateways.learn(name, [s.name for s in stored.project.services])
+            except RuntimeFailure as error:
+                _log.info("no gateways yet", project=name, error=str(error))
+
+    def turn(self, now: float) -> None:
+        """One pass."""
+        before = self.memory
+        listed = self._listed(now)
+        self.desired = self.wanted.desired(listed, now)
+        world = self._world(listed, now)
+        self.memory, self.observed = observing.observe(before, world, now, self.dice)
+        self._narrate(before, now)
+        self.plan = plan(self.desired, self.observed, now, self.dice)
+        for operation in self.plan.operations:
+            self._apply(operation, now)
+        for drain in self._by_hand:
+            self._apply(drain, now)
+        self._by_hand.clear()
+        self._probe(listed)
+        self._publish()
+
+    # What is
+
+    def _listed(self, now: float) -> Mapping[str, ObservedReplica]:
+        """The view, with what was just started and is not in it yet."""
+        view = self._watch.replicas
+        for name, (at, _) in list(self._landed.items()):
+            if name in view or at + LANDING < now:
+                del self._landed[name]
+        if not self._landed:
+            return view
+        return {**{name: replica for name, (_, replica) in self._landed.items()}, **view}
+
+    def _world(self, listed: Mapping[str, ObservedReplica], now: float) -> World:
+        """Everything that is, in one value."""
+        troubles, self._troubles = tuple(self._troubles), []
+        available = self._watch.problem is None
+        if available != self._available:
+            kind = Kind.RUNTIME_BACK if available else Kind.RUNTIME_LOST
+            text = f"does not answer; everything is held as it is ({self._watch.problem})"
+            self._events.record(
+                now, kind, f"{self._runtime.name} {'answers again' if available else text}"
+            )
+            self._available = available
+        under_way = self.executor.under_way.values()
+        return World(
+            listed=listed,
+            probes=self.prober.results,
+            drained=frozenset(
+                name
+                for name, record in self.memory.records.items()
+                if record.drain_since and self._publisher.drained(name)
+            ),
+            in_flight=self.in_flight,
+            starting={op.name: op for op in under_way if isinstance(op, Start)},
+            stopping=frozenset(op.name for op in under_way if isinstance(op, Stop | Remove)),
+            troubles=troubles,
+            policies={s.key: s.spec.restart for s in self.desired.services},
+            available=available,
+            may_start=self._gateways.may_start(self._publisher.bound),
+            prepared=frozenset(self.executor.prepared),
+            preparing=frozenset(
+                (f"{op.project}/{op.service}", op.revision)
+                for op in under_way
+                if isinstance(op, Prepare)
+            ),
+        )
+
+    def _narrate(self, before: Memory, now: float) -> None:
+        for happening in happenings(before.records, self.observed.replicas, now):
+            replica = happening.replica
+            if happening.seconds is not None:
+                self.on_ready(replica.key, happening.seconds)
+            self.record(happening.kind, happening.text, replica)
+            if replica.phase is Phase.DRAINING and replica.blamed:
+                self._keep(replica, happening.text, ())
+
+    def record(self, kind: str, text: str, replica: Replica) -> None:
+        """An event about one replica."""
+        self._events.record(
+            time.time(),
+            kind,
+            text,
+            project=replica.project,
+            service=replica.service,
+            replica=replica.name,
+        )
+
+    # What is done
+
+    def _apply(self, operation: Operation, now: float) -> None:
+        """Carry out one step: on the memory, on the store, or on the runtime."""
+        match operation:
+            case Drain():
+                self._drain(operation, now)
+            case Restore():
+                self.memory = observing.mark_restored(self.memory, operation.name)
+                self.prober.forget(operation.name)
+                self.wake.set()
+            case Settle():
+                self._settle(operation, now)
+            case Start():
+                if self.executor.begin(operation):
+                    self.memory = observing.take_slot(self.memory, operation)
+                    self.wake.set()
+            case _:
+                self.executor.begin(operation)
+
+    def drain(self, name: str, cause: str) -> None:
+        """Take a replica out by hand at the next pass."""
+        self._by_hand.append(Drain(name=name, cause=cause))
+        self.wake.set()
+
+    def _drain(self, drain: Drain, now: float) -> None:
+        replica = self.replica(drain.name)
+        self.memory = observing.mark_drained(self.memory, drain, now)
+        if drain.blame and replica is not None:
+            policy = self._policy(replica)
+            stable = replica.ready_since and now - replica.ready_since >= policy.window
+            trouble = Trouble(
+                version=(replica.key, replica.revision),
+                replica=replica.name,
+                text=f"{replica.name}: {drain.cause}",
+                attempt=0 if stable else replica.attempt,
+                final=not replica.ready_since,
+            )
+            self.memory = observing.note_failure(self.memory, trouble, policy, now, self.dice)
+        self.wake.set()
+
+    def _settle(self, settle: Settle, now: float) -> None:
+        kinds = {"done": Kind.ROLLOUT_DONE, "rolled-back": Kind.ROLLOUT_ROLLED_BACK}
+        self._store.settle(settle.subject, settle.outcome, settle.cause, now)
+        self._events.record(
+            now,
+            kinds.get(settle.outcome, Kind.ROLLOUT_FAILED),
+            f"revision {settle.revision[:12]} {settle.outcome}: {settle.cause}",
+            project=settle.project,
+            service=settle.service,
+        )
+        self.wake.set()
+
+    def _done(self, result: Result) -> None:
+        """An operation on the runtime ended."""
+        operation, now = result.operation, time.time()
+        match operation:
+            case Start():
+                if result.replica is not None:
+                    self._landed[operation.name] = (now, result.replica)
+                elif result.error is not None:
+                    self.executor.prepared.discard((operation.key, operation.revision))
+                    self._failed(operation, operation.name, result.error, operation.attempt)
+            case Prepare():
+                if result.error is not None:
+                    self._failed(operation, "", result.error, self._attempt(operation))
+            case Stop() | Remove():
+                self._landed.pop(operation.name, None)
+                replica = self.replica(operation.name)
+                if replica is not None and result.lines:
+                    self._keep(replica, "", tuple(result.lines))
+            case Forget():
+                if result.error is None:
+                    self._store.forget(operation.project)
+                    self._gateways.forget(operation.project)
+                    self._events.record(now, Kind.DOWN, "is down", project=operation.project)
+        if result.error is not None and not isinstance(operation, Start | Prepare):
+            _log.warning("an operation failed", operation=str(operation), error=str(result.error))
+        self.wake.set()
+
+    def _attempt(self, prepare: Prepare) -> int:
+        version = (f"{prepare.project}/{prepare.service}", prepare.revision)
+        return max((slot.attempt for slot in self.memory.slots.get(version, ())), default=0)
+
+    def _failed(
+        self, operation: Start | Prepare, name: str, error: RuntimeFailure, attempt: int
+    ) -> None:
+        """A start or preparation did not come off; when the runtime is away, that is no one's
+        failure, and the next pass plans it again."""
+        if isinstance(error, RuntimeUnavailable):
+            return
+        version = (f"{operation.project}/{operation.service}", operation.revision)
+        self._troubles.append(Trouble(version, name, str(error), attempt))
+        self.evidence[version] = Evidence(name, str(error))
+        self._events.record(
+            time.time(),
+            Kind.REPLICA_FAILED,
+            str(error),
+            project=operation.project,
+            service=operation.service,
+            replica=name,
+        )
+
+    def _keep(self, replica: Replica, text: str, lines: tuple[str, ...]) -> None:
+        """Keep what a failed replica left."""
+        version = (replica.key, replica.revision)
+        if not text:
+            failures = self.memory.failures.get(version, ())
+            text = next((f.text for f in reversed(failures) if f.replica == replica.name), "")
+        if not text:
+            return
+        self.evidence.pop(version, None)
+        self.evidence[version] = Evidence(replica.name, text, lines)
+        while len(self.evidence) > EVIDENCE_KEPT:
+            del self.evidence[next(iter(self.evidence))]
+
+    def pardon(self, versions: list[Version]) -> None:
+        """A new deployment: past failures of these versions delay nothing."""
+        gone = set(versions)
+        self.memory = msgspec.structs.replace(
+            self.memory,
+            slots={v: s for v, s in self.memory.slots.items() if v not in gone},
+            failures={v: f for v, f in self.memory.failures.items() if v not in gone},
+        )
+        for version in gone:
+            self.evidence.pop(version, None)
+
+    # What it is told
+
+    def replica(self, name: str) -> Replica | None:
+        """A replica by name, as of the last pass."""
+        return next((r for r in self.observed.replicas if r.name == name), None)
+
+    def _policy(self, replica: Replica) -> RestartPolicy:
+        found = self.wanted.service(replica.key)
+        return found.spec.restart if found else RestartPolicy()
+
+    def service_of(self, version: Version) -> tuple[Service, tuple[Network, ...]] | None:
+        """The spec of a version, and the networks its project declares."""
+        found = self.wanted.service(version[0])
+        if found is None or found.revision != version[1]:
+            return None
+        project = self.wanted.project(found.project)
+        return found.spec, project.networks if project else ()
+
+    def _spec_of(self, start: Start) -> ReplicaSpec | None:
+        found: DesiredService | None = self.wanted.service(start.key)
+        if found is None or found.revision != start.revision:
+            return None
+        project: Project | None = self.wanted.project(start.project)
+        token = credential(self._secret, start.name)
+        base = self._gateways.token_base(self._publisher.bound, token)
+        return replica_spec(start, project, found.spec, self._gateways.of(start.key), base)
+
+    # What follows
+
+    def _probe(self, listed: Mapping[str, ObservedReplica]) -> None:
+        targets: dict[str, Target] = {}
+        for replica in self.observed.replicas:
+            seen = listed.get(replica.name)
+            if seen is None or seen.host is None or replica.phase in ENDED:
+                continue
+            if seen.state not in (ReplicaState.RUNNING, ReplicaState.PAUSED):
+                continue
+            if replica.managed and replica.phase in (Phase.DRAINING, Phase.STOPPING):
+                continue
+            found = self.wanted.service(replica.key)
+            targets[replica.name] = Target(
+                host=seen.host,
+                port=seen.port,
+                health=found.spec.mesh.health if found else Health(),
+                incarnation=(seen.runtime_id, seen.started_at),
+                proven=replica.phase is Phase.READY,
+            )
+        self.prober.want(targets)
+
+    def _publish(self) -> None:
+        """Publish a snapshot when what it is made of changed."""
+        replicas = self.observed.replicas
+        credentials = {}
+        if self._gateways.uses_tokens:
+            credentials = {
+                credential(self._secret, r.name): r.key for r in replicas if r.phase not in ENDED
+            }
+        made_of = (
+            endpoints(replicas),
+            tuple((s.project, s.spec) for s in self.desired.services),
+            self._gateways.listeners(),
+            credentials,
+            callers(replicas),
+        )
+        if made_of == self._published:
+            return
+        self._published = made_of
+        snapshot = compile_snapshot(
+            self._publisher.generation,
+            self.wanted.effective_projects(),
+            made_of[0],
+            listeners=made_of[2],
+            credentials=credentials,
+            callers=made_of[4],
+        )
+        self._publisher.publish(snapshot)
+
+
+def _ignore(service: str, seconds: float) -> None:
+    """Nobody asked how long replicas take to start."""

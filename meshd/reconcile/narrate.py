@@ -1,0 +1,56 @@
+"""What happened between two passes, in words: the events that phases' changes make. Pure."""
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from meshd.reconcile.observed import Record, Replica, ending
+from meshd.reconcile.phase import Phase
+from meshd.telemetry.events import Kind
+
+
+class Happening(msgspec.Struct, frozen=True):
+    """One thing worth an event. `seconds` is how long a replica took to get ready."""
+
+    kind: str
+    replica: Replica
+    text: str
+    seconds: float | None = None
+
+
+def happenings(
+    before: Mapping[str, Record], replicas: tuple[Replica, ...], now: float
+) -> Iterator[Happening]:
+    """One a replica at most whose phase changed since `before`; and those that vanished."""
+    for replica in replicas:
+        old = before.get(replica.name)
+        if old is not None and old.phase is replica.phase:
+            continue
+        told = _tell(replica, old, now)
+        if told is not None:
+            yield told
+
+
+def _tell(replica: Replica, old: Record | None, now: float) -> Happening | None:
+    match replica.phase:
+        case Phase.PENDING:
+            return Happening(Kind.REPLICA_STARTED, replica, replica.cause or "started")
+        case Phase.READY:
+            if old is None and replica.ready_since != now:
+                return None
+            took = now - replica.created_at if replica.created_at else None
+            text = "answers its probe" + (f" after {took:.1f} s" if took is not None else "")
+            return Happening(Kind.REPLICA_READY, replica, text, took)
+        case Phase.DRAINING:
+            kind = Kind.REPLICA_UNHEALTHY if replica.blamed else Kind.REPLICA_DRAINING
+            return Happening(kind, replica, replica.cause)
+        case Phase.STOPPING if not (old and old.drain_since) and not replica.busy:
+            return Happening(
+                Kind.REPLICA_DRAINING, replica, "was told to stop, not by the mesh; out of rotation"
+            )
+        case Phase.FAILED:
+            return Happening(Kind.REPLICA_DIED, replica, ending(replica))
+        case Phase.GONE if old is not None:
+            return Happening(Kind.REPLICA_STOPPED, replica, replica.cause or ending(replica))
+        case _:
+            return None

@@ -1,0 +1,82 @@
+"""Where a deployment stands, read from what is wanted and what is seen. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from meshd.reconcile.desired import DesiredService
+from meshd.reconcile.observed import Failure, Replica
+from meshd.reconcile.phase import ALIVE, ENDED, Phase
+
+PATIENCE: Final = 3
+"""Failures of a first deployment after which nobody need wait for more."""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """One service: `settled` when nothing more is to be expected, and whether it went well."""
+
+    settled: bool
+    ok: bool
+    text: str
+
+
+def standing(
+    service: DesiredService,
+    replicas: Sequence[Replica],
+    failures: Sequence[Failure],
+    cause: str,
+    waiting: str,
+) -> Standing:
+    """How far one service is. `cause` is why its rollout ended, `waiting` what it waits for."""
+    name = service.spec.name
+    right = [r for r in replicas if r.phase is Phase.READY and _right(service, r)]
+    alive = [r for r in replicas if r.phase in ALIVE]
+    completed = [r for r in replicas if r.phase is Phase.FAILED and r.exit_code == 0]
+    there = len(right) == len(alive) and len(right) + len(completed) >= service.count
+    if service.rollout in ("rolled-back", "paused") and cause:
+        how = "was rolled back" if service.rollout == "rolled-back" else "is paused"
+        return Standing(settled=there, ok=False, text=f"{name} {how}: {cause}")
+    held = [failure for failure in failures if failure.at >= service.rollout_since]
+    if service.rollout == "rolling" and not service.previous and held:
+        if len(held) >= PATIENCE or held[-1].final:
+            return Standing(settled=True, ok=False, text=f"{name}: {held[-1].text}")
+    if there and service.rollout == "done":
+        return Standing(settled=True, ok=True, text=f"{name}: {len(right)} ready")
+    text = f"{name}: {len(right)} of {service.count} ready"
+    detail = waiting or (held[-1].text if held else "") or _slowest(replicas)
+    return Standing(settled=False, ok=False, text=f"{text}; {detail}" if detail else text)
+
+
+def _right(service: DesiredService, replica: Replica) -> bool:
+    return service.adopted or replica.revision == service.revision
+
+
+def _slowest(replicas: Sequence[Replica]) -> str:
+    for replica in replicas:
+        if replica.phase not in ENDED and replica.phase is not Phase.READY:
+            probe = f" ({replica.probe})" if replica.probe and replica.bad else ""
+            return f"{replica.name} is {replica.phase}{probe}"
+    return ""
+
+
+def state_of(
+    service: DesiredService, replicas: Sequence[Replica], waiting: str, slots: Mapping[int, float]
+) -> str:
+    """One word for a service: `ok`, `rolling`, `paused`, `crash-loop`, `backoff`, `starting`,
+    `waiting`, `degraded` or `idle`. `slots` maps attempts to when the next start is due."""
+    ready = sum(r.phase is Phase.READY for r in replicas)
+    worst = max([*slots, *(r.attempt for r in replicas if r.phase in ALIVE)], default=0)
+    if ready >= service.count:
+        if service.rollout in ("rolling", "paused"):
+            return service.rollout
+        return "ok" if service.count else "idle"
+    if worst >= PATIENCE:
+        return "crash-loop"
+    if slots:
+        return "backoff"
+    if service.rollout in ("rolling", "paused") and service.previous:
+        return service.rollout
+    if waiting:
+        return "waiting"
+    return "starting" if not ready else "degraded"

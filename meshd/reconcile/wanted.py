@@ -1,0 +1,141 @@
+"""What is wanted now: the store's projects, and services adopted from what runs."""
+
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from meshd.reconcile.desired import Desired, DesiredService, wanted_count
+from meshd.runtime.base import ObservedReplica, ReplicaState
+from meshd.spec import labels
+from meshd.spec.errors import SpecError
+from meshd.spec.model import Project, Service
+from meshd.store.store import Store, StoredProject
+
+_log = structlog.stdlib.get_logger(__name__)
+_RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
+
+
+class Wanted:
+    """Puts `Desired` together from the store; keeps what does not change between passes."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._read: dict[str, tuple[object, tuple[str, Service] | None]] = {}
+        self._desired = Desired()
+        self._by_key: dict[str, DesiredService] = {}
+        self._projects: tuple[Project, ...] = ()
+
+    def desired(self, listed: Mapping[str, ObservedReplica], now: float) -> Desired:
+        """What is wanted at `now`; the same object while nothing changed."""
+        services: list[DesiredService] = []
+        for name, stored in self._store.projects.items():
+            services += self._stored(name, stored, now)
+        taken = {service.key for service in services}
+        services += self._adopted(listed, taken, now)
+        desired = Desired(
+            services=tuple(services),
+            projects=frozenset(self._store.projects),
+            leaving=frozenset(n for n, p in self._store.projects.items() if p.leaving),
+        )
+        if desired != self._desired:
+            self._desired = desired
+            self._by_key = {service.key: service for service in services}
+            self._projects = _effective(services)
+        return self._desired
+
+    def service(self, key: str) -> DesiredService | None:
+        """One service by key, as of the last `desired`."""
+        return self._by_key.get(key)
+
+    def project(self, name: str) -> Project | None:
+        """A stored project as it was deployed."""
+        stored = self._store.projects.get(name)
+        return stored.project if stored else None
+
+    def effective_projects(self) -> Sequence[Project]:
+        """The projects as they are to be served: rolled-back services at their good revision."""
+        return self._projects
+
+    def count(self, key: str, spec: Service, now: float) -> int:
+        """Replicas wanted of one service."""
+        override = self._store.overrides.get(key)
+        by_hand = override.replicas if override and not 0 < override.until <= now else None
+        scaling = self._store.scaling.get(key)
+        return wanted_count(spec, by_hand, scaling.desired if scaling else None)
+
+    def _stored(self, name: str, stored: StoredProject, now: float) -> list[DesiredService]:
+        found = []
+        for spec in stored.project.services:
+            key = f"{name}/{spec.name}"
+            rollout = self._store.rollouts[key]
+            revision = rollout.effective
+            if revision != rollout.revision:
+                spec = self._store.revision(key, revision) or spec
+            found.append(
+                DesiredService(
+                    project=name,
+                    spec=spec,
+                    revision=revision,
+                    count=0 if stored.leaving else self.count(key, spec, now),
+                    previous=rollout.previous,
+                    rollout="done" if stored.leaving else rollout.state,
+                    rollout_since=rollout.since,
+                )
+            )
+        return found
+
+    def _adopted(
+        self, listed: Mapping[str, ObservedReplica], taken: set[str], now: float
+    ) -> list[DesiredService]:
+        """One service for each that running containers of others describe; the first
+        container by name says how, and is what more are copied from."""
+        groups: dict[str, list[tuple[Service, ObservedReplica]]] = {}
+        for name in sorted(listed):
+            seen = listed[name]
+            if seen.managed:
+                continue
+            described = self._describe(seen)
+            if described and f"{described[0]}/{described[1].name}" not in taken:
+                key = f"{described[0]}/{described[1].name}"
+                groups.setdefault(key, []).append((described[1], seen))
+        return [self._adopt(key, group, now) for key, group in groups.items()]
+
+    def _adopt(
+        self, key: str, group: Sequence[tuple[Service, ObservedReplica]], now: float
+    ) -> DesiredService:
+        running = [pair for pair in group if pair[1].state in _RUNS]
+        spec, template = (running or group)[0]
+        count = max(self.count(key, spec, now), len(running)) if running else 0
+        return DesiredService(
+            project=key.partition("/")[0],
+            spec=spec,
+            revision=template.revision,
+            count=count,
+            adopted=True,
+            template=template.name,
+        )
+
+    def _describe(self, seen: ObservedReplica) -> tuple[str, Service] | None:
+        """The project and service that a container's labels describe; None when they are
+        wrong, which is said once."""
+        known = self._read.get(seen.name)
+        if known is not None and known[0] == seen.labels:
+            return known[1]
+        described: tuple[str, Service] | None = None
+        try:
+            described = labels.adopt(seen.name, seen.labels, "", (seen.port,) if seen.port else ())
+        except SpecError as error:
+            _log.warning("a container is left alone", container=seen.name, error=str(error))
+        if len(self._read) > 4096:
+            self._read.clear()
+        self._read[seen.name] = (seen.labels, described)
+        return described
+
+
+def _effective(services: Sequence[DesiredService]) -> tuple[Project, ...]:
+    groups: dict[str, list[Service]] = {}
+    for service in services:
+        groups.setdefault(service.project, []).append(service.spec)
+    return tuple(
+        Project.model_construct(name=name, services=tuple(specs)) for name, specs in groups.items()
+    )

@@ -1,0 +1,92 @@
+"""What is, for people and Prometheus: the picture behind `meshd ps`, `top` and `/metrics`."""
+
+from collections.abc import Sequence
+
+from meshd.api.model import ReplicaStatus, ServiceStatus
+from meshd.reconcile.desired import DesiredService
+from meshd.reconcile.observed import Observed, Replica
+from meshd.reconcile.phase import ALIVE, ENDED, Phase
+from meshd.reconcile.progress import PATIENCE, state_of
+from meshd.telemetry.ingest import Ingest
+from meshd.telemetry.merge import MergedService
+
+WINDOW = 5
+_RUNS = (Phase.STARTING, Phase.PROBING, Phase.READY, Phase.DRAINING, Phase.STOPPING)
+
+
+def by_service(replicas: Sequence[Replica]) -> dict[str, list[Replica]]:
+    """Replicas by service key."""
+    groups: dict[str, list[Replica]] = {}
+    for replica in replicas:
+        groups.setdefault(replica.key, []).append(replica)
+    return groups
+
+
+def service_status(
+    service: DesiredService,
+    replicas: Sequence[Replica],
+    observed: Observed,
+    waiting: str,
+    ingest: Ingest,
+    override: int | None,
+    last: str,
+    now: float,
+) -> ServiceStatus:
+    """One service with its replicas, and the last few seconds of its traffic."""
+    scale = service.spec.mesh.scale
+    window = ingest.window(service.key, WINDOW, now)
+    total: MergedService = ingest.total(service.key)
+    slots = observed.slots.get((service.key, service.revision), ())
+    endpoints = window.endpoints
+    return ServiceStatus(
+        project=service.project,
+        name=service.spec.name,
+        wanted=service.count,
+        running=sum(r.phase in _RUNS for r in replicas),
+        ready=sum(r.phase is Phase.READY for r in replicas),
+        minimum=scale.min if scale else service.spec.replicas,
+        maximum=scale.max if scale else service.spec.replicas,
+        revision=service.revision,
+        state=state_of(service, replicas, waiting, {s.attempt: s.not_before for s in slots}),
+        routes=tuple(str(route) for route in service.spec.mesh.routes),
+        rps=window.rps,
+        in_flight=float(window.in_flight),
+        p50=window.p50,
+        p95=window.p95,
+        p99=window.p99,
+        requests_total=total.completions,
+        errors_total=total.errors,
+        errors_per_second=window.errors_per_second,
+        retries_total=total.retries,
+        parked=window.merged.parked,
+        override=override,
+        last=waiting or last,
+        replicas=tuple(
+            _replica_status(r, r.name in endpoints and endpoints[r.name].ejected_by > 0)
+            for r in sorted(replicas, key=lambda r: (r.created_at, r.name))
+            if r.phase is not Phase.GONE
+        ),
+    )
+
+
+def _replica_status(replica: Replica, ejected: bool) -> ReplicaStatus:
+    phase = str(replica.phase)
+    if replica.attempt >= PATIENCE and replica.phase in ALIVE | ENDED and not replica.ready_since:
+        phase = "crash-loop"
+    reason = replica.cause
+    if not reason and (replica.bad or replica.phase is Phase.PROBING):
+        reason = replica.probe
+    return ReplicaStatus(
+        name=replica.name,
+        service=replica.key,
+        revision=replica.revision,
+        phase=phase,
+        node=replica.node,
+        address=f"{replica.host}:{replica.port}" if replica.host else "",
+        managed=replica.managed,
+        reason=reason,
+        since=replica.since,
+        restarts=replica.attempt,
+        in_flight=replica.in_flight,
+        ejected=ejected,
+    )
