@@ -6,11 +6,31 @@ nothing outside this module touches connections or endpoint state.
 """
 
 import asyncio
+import os
+import random
+import resource
 import time
 from collections.abc import Callable
+from typing import Final
 
-from proxy.wire.report import Report
+from proxy import dispatch, pool
+from proxy.downstream import Downstream
+from proxy.endpoint_state import EndpointState
+from proxy.exchange import Exchange
+from proxy.http1.fields import REQUEST_KINDS, RESPONSE_KINDS, BadMessage, Memory
+from proxy.http1.head import VIA, ResponseHead, parse_response
+from proxy.http1.rewrite import forwarded_lines
+from proxy.policy import eject
+from proxy.routing_table import Routing, ServiceState
+from proxy.upstream import Upstream
+from proxy.wire.report import Report, ServiceReport
 from proxy.wire.snapshot import Generation, Listener, Snapshot
+
+TICK: Final = 0.1
+HEADS_REMEMBERED: Final = 1024
+LONGEST_REMEMBERED: Final = 2048
+_HOUSEKEEPING: Final = 1.0
+_MEMORY_REFRESH: Final = 60.0
 
 
 def _ignore_busy() -> None:
@@ -47,39 +67,221 @@ class DataPlane:
         self.on_busy_changed: Callable[[], None] = _ignore_busy
         self.on_wake: Callable[[str], None] = _ignore_wake
         self.on_ejected: Callable[[str, str, float, str], None] = _ignore_ejected
+        self.dice = random.random
+        self.now = 0.0
+        self.draining = False
+        self.connections: set[Downstream] = set()
+        self.services: dict[str, ServiceState] = {}
+        self.routing = Routing(Snapshot(Generation()), {}, {})
+        self.requests = Memory(REQUEST_KINDS)
+        self.responses: dict[bytes, ResponseHead] = {}
+        self.via = VIA
+        self._response_lines = Memory(RESPONSE_KINDS)
+        self._leaving: dict[tuple[str, int], EndpointState] = {}
+        self._ramping = False
         self._sequence = 0
-        self._generation = Generation()
+        self._id_prefix = os.urandom(8).hex().encode()
+        self._ids = 0
+        self._forwarded: dict[tuple[bytes, bytes], bytes] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_housekeeping = 0.0
+        self._next_refresh = 0.0
+        self._next_sweep = 0.0
+        self._cpu_seconds = 0.0
+
+    # --- the door
 
     def install(self, snapshot: Snapshot) -> None:
         """Route by `snapshot` from the next request on; live endpoint state stays, by id."""
-        self._generation = snapshot.generation
+        now = self.clock()
+        wall = time.time()
+        services: dict[str, ServiceState] = {}
+        gone: list[EndpointState] = []
+        for service in snapshot.services:
+            state = self.services.get(service.name) or ServiceState(service)
+            gone += state.update(service, now, wall)
+            services[service.name] = state
+        for name, state in self.services.items():
+            if name not in services:
+                gone += state.endpoints.values()
+                for endpoint in state.endpoints.values():
+                    endpoint.serving = False
+        self.services = services
+        self.routing = Routing(snapshot, services, self.routing.limiters)
+        self._ramping = any(service.balance.slow_start for service in snapshot.services)
+        for endpoint in gone:
+            pool.close_idle(endpoint, float("inf"))
+            if endpoint.counters.in_flight:
+                self._leaving[(endpoint.id, id(endpoint))] = endpoint
+        for state in services.values():
+            for endpoint in state.endpoints.values():
+                if not endpoint.serving:
+                    pool.close_idle(endpoint, float("inf"))
+            if state.waiting:
+                dispatch.wake(state, now)
+        if self._timer is None:
+            self._tick()
 
     def protocol_factory(self, listener: Listener) -> Callable[[], asyncio.Protocol]:
         """What to give to `loop.create_server` for the sockets of `listener`."""
-        del listener
-        return asyncio.Protocol
+        return lambda: Downstream(self, listener)
 
     def busy(self) -> tuple[str, ...]:
         """Ids of draining or vanished endpoints that still have requests or tunnels here."""
-        return ()
+        leaving = {endpoint.id for endpoint in self._leaving.values()}
+        for service in self.services.values():
+            for endpoint in service.endpoints.values():
+                if not endpoint.serving and endpoint.counters.in_flight:
+                    leaving.add(endpoint.id)
+        return tuple(sorted(leaving))
 
     def active(self) -> int:
-        """Client connections with a request or a tunnel under way."""
-        return 0
+        """Client connections with a request or a tunnel under way, or an answer on its way
+        out."""
+        return sum(client.exchange is not None or client.unsent() for client in self.connections)
 
     def report(self, start: float, end: float) -> Report:
         """Counts since the last call, over (`start`, `end`] in Unix time."""
+        now = self.clock()
         self._sequence += 1
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        cpu = usage.ru_utime + usage.ru_stime
+        spent, self._cpu_seconds = cpu - self._cpu_seconds, cpu
         return Report(
             worker=self.worker,
             sequence=self._sequence,
             start=start,
             end=end,
-            generation=self._generation,
+            generation=self.routing.generation,
+            services=tuple(self._report_of(s, now) for s in self.services.values()),
+            connections=len(self.connections),
+            rss_bytes=_resident_bytes(),
+            cpu_seconds=spent,
         )
 
     def start_drain(self) -> None:
         """End keep-alive: answer with `Connection: close`, close idle client connections."""
+        self.draining = True
+        for client in tuple(self.connections):
+            client.drain()
 
     def close(self) -> None:
         """Break off every connection and stop the clock."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for client in tuple(self.connections):
+            client.abort()
+        for service in self.services.values():
+            for endpoint in service.endpoints.values():
+                pool.close_idle(endpoint, float("inf"))
+
+    # --- for the connections
+
+    def connect(self, endpoint: EndpointState, exchange: Exchange) -> Upstream:
+        """Start opening a connection for an exchange."""
+        endpoint.connections += 1
+        upstream = Upstream(self, endpoint, exchange)
+        upstream.task = self.loop.create_task(pool.dial(self.loop, endpoint, upstream))
+        return upstream
+
+    def parse_response(self, raw: bytes) -> ResponseHead:
+        """Reads a response head, and remembers it: most of them recur within a second.
+        Raises BadMessage."""
+        head = parse_response(raw, self._response_lines)
+        if len(raw) <= LONGEST_REMEMBERED:
+            if len(self.responses) >= HEADS_REMEMBERED:
+                self.responses.clear()
+            self.responses[raw] = head
+        return head
+
+    def forwarded_lines(self, address: bytes, host: bytes) -> bytes:
+        """What tells the origin who asked, for a client and a host."""
+        key = (address, host)
+        lines = self._forwarded.get(key)
+        if lines is None:
+            if len(self._forwarded) >= HEADS_REMEMBERED:
+                self._forwarded.clear()
+            lines = forwarded_lines(address, b"http", host) + VIA
+            self._forwarded[key] = lines
+        return lines
+
+    def next_id(self) -> bytes:
+        """A request id: 32 hex digits, unique over workers and restarts."""
+        self._ids += 1
+        return b"%b%016x" % (self._id_prefix, self._ids)
+
+    def ejected(self, service: ServiceState, endpoint: EndpointState, cause: str) -> None:
+        """Tells that an endpoint was taken out of rotation."""
+        until = time.time() + endpoint.health.until - self.clock()
+        self.on_ejected(service.name, endpoint.id, until, cause)
+
+    def endpoint_idle(self, endpoint: EndpointState) -> None:
+        """A draining or vanished endpoint has nothing in flight here any more."""
+        self._leaving.pop((endpoint.id, id(endpoint)), None)
+        self.on_busy_changed()
+
+    def refused(self, exchange: Exchange) -> None:
+        """An exchange was answered before it had a service."""
+
+    def refused_unclear(self, bad: BadMessage) -> None:
+        """Bytes came that are no request."""
+
+    # --- the clock
+
+    def _tick(self) -> None:
+        now = self.now = self.clock()
+        self._timer = self.loop.call_later(TICK, self._tick)
+        expired = [client for client in self.connections if client.deadline <= now]
+        for client in expired:
+            client.expired(now)
+        if now >= self._next_housekeeping:
+            self._next_housekeeping = now + _HOUSEKEEPING
+            self._keep_house(now)
+
+    def _keep_house(self, now: float) -> None:
+        """What is due about once a second."""
+        sweep = now >= self._next_sweep
+        wall = time.time()
+        for service in self.services.values():
+            for endpoint in service.endpoints.values():
+                pool.close_idle(endpoint, now)
+            if self._ramping:
+                service.apply_ramp(wall)
+            if sweep:
+                self._judge(service, now)
+            if any(endpoint.health.ejected for endpoint in service.ready):
+                service.refresh(now)
+        if sweep:
+            self._next_sweep = now + eject.INTERVAL
+        if now >= self._next_refresh:
+            self._next_refresh = now + _MEMORY_REFRESH
+            self.requests.refresh()
+            self._response_lines.refresh()
+
+    def _judge(self, service: ServiceState, now: float) -> None:
+        by_health = {id(state.health): state for state in service.ready}
+        peers = [state.health for state in service.ready]
+        for health, cause in eject.sweep(service.config.ejection, peers, now):
+            service.counters.ejections += 1
+            self.ejected(service, by_health[id(health)], cause)
+        service.refresh(now)
+
+    def _report_of(self, service: ServiceState, now: float) -> ServiceReport:
+        leaving = [e for e in self._leaving.values() if e.service == service.name]
+        endpoints = [
+            state.counters.take(
+                state.id, now, state.endpoint.revision, ejected=state.health.ejected
+            )
+            for state in (*service.endpoints.values(), *leaving)
+        ]
+        return service.counters.take(service.name, endpoints)
+
+
+def _resident_bytes() -> int:
+    """The resident memory of this process; 0 where the kernel does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0

@@ -1,0 +1,422 @@
+"""One client connection: reads requests one after the other, and ends well.
+
+It knows how requests are framed and hands each to an exchange; requests that come early wait
+here, bounded. Every way to end it that could lose an answer on its way lingers: our side is
+closed first, and what still comes in is read and thrown away for a moment.
+"""
+
+import asyncio
+import socket
+import struct
+from typing import TYPE_CHECKING, Final, cast
+
+from proxy import failure
+from proxy.exchange import Exchange
+from proxy.exchange_phases import TUNNEL
+from proxy.failure import Failure
+from proxy.http1 import limits
+from proxy.http1.chunked import ChunkedReader
+from proxy.http1.fields import BadMessage
+from proxy.http1.framing import CHUNKED
+from proxy.http1.head import (
+    END,
+    RequestHead,
+    check_partial,
+    check_request_size,
+    parse_request,
+)
+from proxy.http1.rewrite import answer, forwarded_after
+from proxy.wire.snapshot import Listener
+
+if TYPE_CHECKING:
+    from proxy.data_plane import DataPlane
+
+HEAD_SECONDS: Final = 10.0
+KEEP_ALIVE: Final = 75.0
+LINGER: Final = 2.0
+FLUSH: Final = 60.0
+HALF_CLOSED: Final = 0.05
+"""A client that ends its side within so long of its request's last byte wants the answer; one
+that does so later has gone away. TCP itself does not tell the two apart."""
+WRITE_HIGH: Final = 64 * 1024
+READ_AHEAD: Final = 64 * 1024
+NEVER: Final = float("inf")
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class Downstream(asyncio.Protocol):
+    """See the module. `deadline` is looked at by the data plane's clock, a few times a second."""
+
+    __slots__ = (
+        "_advancing",
+        "_body_left",
+        "_buffer",
+        "_complete_at",
+        "_ended",
+        "_full",
+        "_lines",
+        "_lines_host",
+        "_paused",
+        "_plane",
+        "_reader",
+        "_trusted",
+        "address",
+        "deadline",
+        "exchange",
+        "listener",
+        "peer",
+        "persistent",
+        "transport",
+        "usual",
+    )
+
+    def __init__(self, plane: "DataPlane", listener: Listener) -> None:
+        self._plane = plane
+        self.listener = listener
+        self.transport: asyncio.Transport | None = None
+        self.exchange: Exchange | None = None
+        self.peer = ""
+        self.address = b""
+        self.deadline = NEVER
+        self.persistent = True
+        self.usual = True
+        self._trusted = False
+        self._buffer = b""
+        self._body_left = 0
+        self._reader: ChunkedReader | None = None
+        self._complete_at = 0.0
+        self._ended = False
+        self._paused = False
+        self._full = False
+        self._advancing = False
+        self._lines = b""
+        self._lines_host: bytes | None = None
+
+    # --- the connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH)
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.peer = peer[0].removeprefix("::ffff:")
+            self.address = self.peer.encode()
+        plane = self._plane
+        self._trusted = plane.routing.trusted.has(self.peer)
+        self.deadline = plane.clock() + HEAD_SECONDS
+        plane.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._plane.connections.discard(self)
+        self._ended = True
+        self.transport = None
+        self._buffer = b""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+
+    def eof_received(self) -> bool:
+        exchange = self.exchange
+        if self._ended or exchange is None:
+            return False
+        if exchange.phase == TUNNEL:
+            upstream = exchange.upstream
+            if upstream is not None and upstream.transport is not None:
+                upstream.transport.write_eof()
+            return True
+        if not exchange.request_complete:
+            return False
+        if self._plane.clock() - self._complete_at > HALF_CLOSED:
+            return False
+        self.persistent = False
+        self.usual = False
+        return True
+
+    # --- reading
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            if self._ended:
+                return
+            if self._buffer:
+                data = self._buffer + data
+                self._buffer = b""
+            self._advance(data)
+        elif not exchange.request_complete:
+            self._read_body(exchange, data)
+        elif exchange.phase == TUNNEL:
+            exchange.to_origin(data)
+        else:
+            self._buffer += data
+            if len(self._buffer) > READ_AHEAD:
+                self.pause()
+
+    def _advance(self, data: bytes) -> None:
+        """Takes up requests until one of them has to wait for its answer."""
+        self._advancing = True
+        while True:
+            end = data.find(END)
+            if data[:2] == b"\r\n":
+                data = self._skip_empty_lines(data)
+                end = data.find(END)
+            if end < 0:
+                self._keep_partial(data)
+                break
+            if end > limits.REQUEST_HEAD:
+                self._refuse(BadMessage(431, "a request head that is too long"))
+                break
+            try:
+                head = parse_request(data[:end], self._plane.requests)
+                self._begin(head, data[end + 4 :])
+            except BadMessage as bad:
+                self._refuse(bad)
+                break
+            if self.exchange is not None or self._ended or self._full:
+                break
+            data, self._buffer = self._buffer, b""
+            if not data:
+                self.deadline = self._plane.now + KEEP_ALIVE
+                break
+        self._advancing = False
+
+    def _skip_empty_lines(self, data: bytes) -> bytes:
+        """A few empty lines before a request are harmless (RFC 9112, section 2.2)."""
+        for _ in range(limits.LEADING_EMPTY_LINES):
+            data = data.removeprefix(b"\r\n")
+        return data
+
+    def _keep_partial(self, data: bytes) -> None:
+        if not data:
+            return
+        try:
+            check_partial(data)
+            check_request_size(data)
+        except BadMessage as bad:
+            self._refuse(bad)
+            return
+        if not self._buffer and self._complete_at:
+            # The first bytes of another request: its head has its own deadline.
+            self.deadline = min(self.deadline, self._plane.clock() + HEAD_SECONDS)
+        self._buffer = data
+
+    def _begin(self, head: RequestHead, rest: bytes) -> None:
+        plane = self._plane
+        now = plane.clock()
+        plane.now = now
+        piece = b""
+        complete = True
+        length = head.length
+        if length > 0:
+            piece, rest = rest[:length], rest[length:]
+            self._body_left = length - len(piece)
+            complete = not self._body_left
+        elif length == CHUNKED:
+            reader = ChunkedReader()
+            piece = reader.feed(rest)
+            complete, rest = reader.done, reader.surplus
+            self._reader = None if complete else reader
+        self._buffer = rest
+        self._complete_at = now
+        self.persistent = persistent = head.persistent and not plane.draining
+        self.usual = persistent and not head.http10
+        exchange = self.exchange = Exchange(plane, self, head, now)
+        exchange.start(piece, complete)
+
+    def _read_body(self, exchange: Exchange, data: bytes) -> None:
+        reader = self._reader
+        if reader is None:
+            left = self._body_left
+            if len(data) > left:
+                self._buffer = data[left:]
+                data = data[:left]
+            self._body_left = left - len(data)
+            complete = not self._body_left
+        else:
+            try:
+                data = reader.feed(data)
+            except BadMessage as bad:
+                self._body_unclear(exchange, bad)
+                return
+            complete = reader.done
+            if complete:
+                self._buffer = reader.surplus
+                self._reader = None
+        if complete:
+            self._complete_at = self._plane.clock()
+        exchange.request_body(data, complete)
+
+    def _body_unclear(self, exchange: Exchange, bad: BadMessage) -> None:
+        why = failure.BAD_REQUEST._replace(text=bad.reason, status=bad.status)
+        exchange.fail(why)
+
+    # --- writing
+
+    def write(self, data: bytes) -> None:
+        """Sends bytes to the client."""
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def added_lines(self, head: RequestHead, plane: "DataPlane") -> bytes:
+        """What is added to the head of a request on its way to the origin."""
+        host = head.host or b""
+        if head.forwarded and self._trusted:
+            lines = forwarded_after(head, self.address, b"http", host) + plane.via
+        else:
+            if host != self._lines_host:
+                self._lines = plane.forwarded_lines(self.address, host)
+                self._lines_host = host
+            lines = self._lines
+        if head.has_id:
+            return lines + b"\r\n"
+        return b"%bX-Request-Id: %b\r\n\r\n" % (lines, plane.next_id())
+
+    def answer(
+        self, head: RequestHead, why: Failure, status: int, extra: bytes, *, complete: bool
+    ) -> None:
+        """Sends an answer of the proxy's own, and goes on or ends."""
+        if self.transport is None:
+            return
+        accept = head.field(b"accept") or b""
+        self.persistent = self.persistent and complete and status not in (400, 408)
+        self.transport.write(
+            answer(
+                status,
+                why.text,
+                request_id=head.field(b"x-request-id") or b"",
+                as_json=b"json" in accept,
+                bodyless=head.method == b"HEAD",
+                close=not self.persistent,
+                extra=extra,
+            )
+        )
+        self.exchange_over(self._plane.now, complete=complete)
+
+    def _refuse(self, bad: BadMessage) -> None:
+        """Answers what is not even a request, and ends the connection."""
+        if self.transport is None:
+            return
+        self._plane.refused_unclear(bad)
+        self.transport.write(answer(bad.status, bad.reason, close=True))
+        self._linger()
+
+    def pause_writing(self) -> None:
+        self._full = True
+        if self.exchange is not None:
+            self.exchange.client_is_full()
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self.exchange is not None:
+            self.exchange.client_has_room()
+        elif self._buffer and not self._ended:
+            data, self._buffer = self._buffer, b""
+            self._advance(data)
+
+    def pause(self) -> None:
+        """Stop reading from the client."""
+        if not self._paused and self.transport is not None:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read from the client again."""
+        if self._paused and self.transport is not None:
+            self._paused = False
+            self.transport.resume_reading()
+
+    # --- from one request to the next, and the end
+
+    def exchange_over(self, now: float, *, complete: bool) -> None:
+        """The answer is out: take up the next request, or end the connection."""
+        self.exchange = None
+        if self._paused:
+            self.resume()
+        if not self.persistent or not complete:
+            if complete and not self._buffer:
+                self.close()
+            else:
+                self._linger()
+            return
+        self.deadline = now + KEEP_ALIVE
+        if self._buffer and not self._advancing:
+            self._plane.loop.call_soon(self._next)
+
+    def _next(self) -> None:
+        if self.exchange is None and self._buffer and not self._ended and not self._full:
+            data, self._buffer = self._buffer, b""
+            self._advance(data)
+
+    def open_tunnel(self) -> None:
+        """From here on bytes pass as they are; those that came early go first."""
+        self.persistent = False
+        self.resume()
+        if self._buffer and self.exchange is not None:
+            data, self._buffer = self._buffer, b""
+            self.exchange.to_origin(data)
+
+    def finish_tunnel(self) -> None:
+        """The origin's side of a tunnel has ended."""
+        if self.transport is not None:
+            self.transport.write_eof()
+
+    def unsent(self) -> bool:
+        """Whether bytes for the client have not left yet."""
+        return self.transport is not None and self.transport.get_write_buffer_size() > 0
+
+    def drain(self) -> None:
+        """Ends the connection now if it is idle; else its next answer says that it ends."""
+        self.usual = False
+        if self.exchange is None and not self._buffer:
+            self.close()
+
+    def close(self) -> None:
+        """Ends the connection once everything written has gone out."""
+        self._ended = True
+        self.exchange = None
+        self.deadline = self._plane.now + FLUSH
+        if self.transport is not None:
+            self.transport.close()
+
+    def break_off(self, *, abruptly: bool) -> None:
+        """Ends the connection so that the client sees that the answer is not whole. A clean
+        end is an end of the body to HTTP/1.0: it gets a reset."""
+        self.exchange = None
+        if abruptly and self.transport is not None:
+            sock = self.transport.get_extra_info("socket")
+            if sock is not None and sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.abort()
+            return
+        self.close()
+
+    def abort(self) -> None:
+        """Ends the connection at once."""
+        self._ended = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _linger(self) -> None:
+        """Ends our side; the client's is read for a moment, so that no reset overtakes the
+        answer on its way."""
+        self._ended = True
+        self.exchange = None
+        self._buffer = b""
+        self.deadline = self._plane.now + LINGER
+        if self.transport is not None:
+            self.resume()
+            self.transport.write_eof()
+
+    def expired(self, now: float) -> None:
+        """The deadline has passed."""
+        exchange = self.exchange
+        self.deadline = NEVER
+        if exchange is not None:
+            exchange.expired(now)
+        elif self._ended:
+            self.abort()
+        elif self._buffer:
+            self._refuse(BadMessage(failure.SLOW_HEAD.status, failure.SLOW_HEAD.text))
+        else:
+            self.close()

@@ -1,0 +1,142 @@
+"""What an arriving request is for: service, revision and target, or the answer it gets at once.
+
+Public connections go by the route table. Connections of the mesh name the service they call,
+and who calls is known by where they come in.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from proxy import failure
+from proxy.failure import Failure
+from proxy.http1.head import RequestHead
+from proxy.http1.rewrite import CRLF
+from proxy.policy.hashing import hash_key
+from proxy.policy.route import choose, cookie, plain_host
+from proxy.routing_table import Plan, ServiceState
+from proxy.wire.snapshot import HashKey, Listener
+
+if TYPE_CHECKING:
+    from proxy.data_plane import DataPlane
+    from proxy.exchange import Exchange
+
+_TOKEN_PATH: Final = b"/.mesh/"
+
+
+class Refused(Exception):
+    """The request gets an answer of the proxy's own. `extra` are further field lines."""
+
+    def __init__(self, why: Failure, *, status: int = 0, extra: bytes = b"") -> None:
+        super().__init__(why.reason)
+        self.why = why
+        self.status = status or why.status
+        self.extra = extra
+
+
+def by_route(plane: "DataPlane", exchange: "Exchange", now: float) -> None:
+    """Finds route, service and target of a public request. Raises Refused."""
+    head = exchange.head
+    routing = plane.routing
+    route = routing.table.match(head.host or b"", head.target, head.field)
+    if route is None:
+        raise Refused(failure.NO_ROUTE)
+    plan = routing.plans[route.id]
+    exchange.plan = plan
+    if not plan.plain:
+        _treat(plane, exchange, plan, now)
+    if plan.only is not None:
+        exchange.service = plan.only
+        exchange.revision = plan.revision
+        return
+    if not plan.targets:
+        raise Refused(failure.NO_SERVICE)
+    target = choose([target for target, _ in plan.targets], plane.dice())
+    exchange.revision = target.revision
+    exchange.service = routing.services[target.service]
+
+
+def by_name(plane: "DataPlane", exchange: "Exchange", listener: Listener, address: str) -> None:
+    """Finds the service that another service of the mesh calls. Raises Refused."""
+    head = exchange.head
+    routing = plane.routing
+    if listener.kind == "token":
+        caller, name = _by_token(exchange, routing.credentials)
+    else:
+        caller = routing.callers.get(address) or listener.caller
+        name = plain_host(head.host or b"").decode("latin-1")
+    project = caller.rpartition("/")[0]
+    service = routing.services.get(f"{project}/{name}" if project else name)
+    if service is None:
+        service = routing.services.get(name)
+    if service is None:
+        raise Refused(failure.NO_SERVICE)
+    allow = service.config.allow
+    if allow is not None and caller not in allow:
+        service.counters.denied += 1
+        raise Refused(failure.DENIED)
+    service.counters.called_by(caller)
+    exchange.service = service
+
+
+def _by_token(exchange: "Exchange", credentials: dict[bytes, str]) -> tuple[str, str]:
+    """Who calls whom, by the path's first segments, which are taken off."""
+    target = exchange.target
+    if not target.startswith(_TOKEN_PATH):
+        raise Refused(failure.BAD_TOKEN)
+    path, question, query = target[len(_TOKEN_PATH) :].partition(b"?")
+    token, _, rest = path.partition(b"/")
+    caller = credentials.get(token)
+    if caller is None:
+        raise Refused(failure.BAD_TOKEN)
+    name, _, rest = rest.partition(b"/")
+    exchange.target = b"/" + rest + question + query
+    return caller, name.decode("latin-1")
+
+
+def _treat(plane: "DataPlane", exchange: "Exchange", plan: Plan, now: float) -> None:
+    """What a route does to a request before it goes anywhere. Raises Refused."""
+    route = plan.route
+    if plan.limiter is not None:
+        assert route.rate_limit is not None
+        key = key_of(exchange.head, route.rate_limit.key, exchange.address)
+        wait = plan.limiter.wait(key, now)
+        if wait > 0.0:
+            raise Refused(failure.RATE, extra=b"Retry-After: %d\r\n" % max(1, int(wait + 0.999)))
+    exchange.target = plan.target(exchange.target)
+    if route.redirect:
+        where = _location(route.redirect, exchange.head)
+        raise Refused(
+            failure.REDIRECT, status=route.redirect_status, extra=b"Location: " + where + CRLF
+        )
+    if plan.fault is not None and plane.dice() < plan.fault.share:
+        if plan.fault.abort:
+            raise Refused(failure.FAULT, status=plan.fault.abort)
+        exchange.delay = plan.fault.delay
+
+
+def _location(redirect: str, head: RequestHead) -> bytes:
+    """A redirect's target; `{host}`, `{path}` and `{query}` stand for the request's own."""
+    path, question, query = head.target.partition(b"?")
+    return (
+        redirect.encode()
+        .replace(b"{host}", plain_host(head.host or b""))
+        .replace(b"{path}", path)
+        .replace(b"{query}", question + query)
+    )
+
+
+def key_of(head: RequestHead, key: HashKey, address: bytes) -> bytes | None:
+    """What a policy's key is in a request; None where the request does not have it."""
+    if key.source == "address":
+        return address
+    if key.source == "header":
+        return head.field(key.name.lower().encode())
+    return cookie(head.field(b"cookie"), key.name.encode())
+
+
+def balance_key(exchange: "Exchange", service: ServiceState) -> int | None:
+    """The hash that consistent balancing goes by; None where the rule needs none."""
+    policy = service.config.balance
+    if policy.algorithm not in ("ring-hash", "maglev"):
+        return None
+    key = key_of(exchange.head, policy.hash_key, exchange.address)
+    return None if key is None else hash_key(key)

@@ -1,0 +1,173 @@
+"""Header fields as lines: what a line is, and a bounded memory of lines seen before.
+
+A head is split into lines once. Nearly all of them recur from request to request and need
+nothing done to them; a set of such lines tells them apart at the price of a hash. What is left
+(a Host, a length, a line never seen) is read by its name.
+"""
+
+import re
+from typing import Final
+
+from proxy.http1 import limits
+
+TOKEN_BYTES: Final = (
+    b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+)
+VALUE_BYTES: Final = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
+VISIBLE_BYTES: Final = bytes(range(0x21, 0x7F))
+
+# What a field means to a proxy. PLAIN goes on untouched, DROP goes no further than this hop.
+PLAIN: Final = 0
+DROP: Final = 1
+HOST: Final = 2
+CONTENT_LENGTH: Final = 3
+TRANSFER_ENCODING: Final = 4
+CONNECTION: Final = 5
+UPGRADE: Final = 6
+EXPECT: Final = 7
+FORWARDED: Final = 8
+REQUEST_ID: Final = 9
+MAX_FORWARDS: Final = 10
+KEEP_ALIVE: Final = 11
+EVENTS: Final = 12
+
+_HOP: Final = {
+    b"connection": CONNECTION,
+    b"content-length": CONTENT_LENGTH,
+    b"keep-alive": KEEP_ALIVE,
+    b"proxy-connection": DROP,
+    b"te": DROP,
+    b"transfer-encoding": TRANSFER_ENCODING,
+    b"upgrade": UPGRADE,
+}
+REQUEST_KINDS: Final = _HOP | {
+    b"expect": EXPECT,
+    b"forwarded": FORWARDED,
+    b"host": HOST,
+    b"http2-settings": DROP,
+    b"max-forwards": MAX_FORWARDS,
+    b"proxy-authorization": DROP,
+    b"x-forwarded-for": FORWARDED,
+    b"x-forwarded-host": FORWARDED,
+    b"x-forwarded-port": FORWARDED,
+    b"x-forwarded-prefix": FORWARDED,
+    b"x-forwarded-proto": FORWARDED,
+    b"x-forwarded-scheme": FORWARDED,
+    b"x-forwarded-server": FORWARDED,
+    b"x-forwarded-ssl": FORWARDED,
+    b"x-real-ip": FORWARDED,
+    b"x-request-id": REQUEST_ID,
+}
+RESPONSE_KINDS: Final = _HOP | {
+    b"content-type": EVENTS,
+    b"proxy-authenticate": DROP,
+    b"proxy-authentication-info": DROP,
+}
+
+# Naming these in Connection must not take them from the next hop: they are this hop's own, or
+# frame the message, and removing them on request is a known attack.
+PROTECTED: Final = frozenset((*REQUEST_KINDS, b"via", b"traceparent", b"tracestate"))
+
+# In trailers: what frames, routes or authenticates a message must stand in its head.
+NOT_IN_TRAILERS: Final = PROTECTED | {
+    b"authorization",
+    b"cache-control",
+    b"content-encoding",
+    b"content-range",
+    b"content-type",
+    b"cookie",
+    b"proxy-authenticate",
+    b"range",
+    b"set-cookie",
+    b"trailer",
+    b"www-authenticate",
+}
+
+REMEMBERED: Final = 4096
+REMEMBERED_LINE: Final = 1024
+VARIETY: Final = 64
+
+Known = tuple[int, bytes]
+_PLAIN_LINE: Final[Known] = (PLAIN, b"")
+_EVENT_STREAM: Final = re.compile(rb"text/event-stream[ \t]*(;|$)", re.IGNORECASE)
+
+
+class BadMessage(Exception):
+    """A message that cannot be taken, with the status to answer and the reason in a few words.
+
+    In a response the status does not matter: the origin's fault is 502.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class Memory:
+    """Lines that were read before and are known to be well formed.
+
+    `plain` holds those that go on untouched, `special` what the others are. A field whose
+    value differs from message to message (an id, a date) stops being remembered after
+    `VARIETY` values, so that it cannot push out the ones that recur; `refresh` gives it
+    another chance.
+    """
+
+    def __init__(self, kinds: dict[bytes, int]) -> None:
+        self.plain: set[bytes] = set()
+        self.special: dict[bytes, Known] = {}
+        self._kinds = kinds
+        self._variety: dict[bytes, int] = {}
+
+    def read(self, line: bytes) -> Known:
+        """What a line is. Raises BadMessage when it is not a field line."""
+        if len(line) > limits.FIELD_LINE:
+            raise BadMessage(431, "a header field is too long")
+        name, value = split_field(line)
+        kind = self._kinds.get(name, PLAIN)
+        if b"_" in name and kind == PLAIN:
+            # Gateways that make variables of fields (CGI, WSGI) take _ and - for the same.
+            twin = name.replace(b"_", b"-")
+            kind = DROP if twin in self._kinds and twin != b"content-type" else PLAIN
+        if kind == EVENTS and not _EVENT_STREAM.match(value):
+            kind = PLAIN
+        known = (kind, value) if kind else _PLAIN_LINE
+        if len(line) <= REMEMBERED_LINE:
+            self._remember(name, line, known)
+        return known
+
+    def refresh(self) -> None:
+        """Forgets which fields vary; to be called every minute or so."""
+        self._variety.clear()
+
+    def _remember(self, name: bytes, line: bytes, known: Known) -> None:
+        seen = self._variety.get(name, 0)
+        if seen >= VARIETY:
+            return
+        if len(self.plain) + len(self.special) >= REMEMBERED:
+            self.plain.clear()
+            self.special.clear()
+        if len(self._variety) >= REMEMBERED:
+            self._variety.clear()
+        self._variety[name] = seen + 1
+        if known[0] == PLAIN:
+            self.plain.add(line)
+        else:
+            self.special[line] = known
+
+
+def split_field(line: bytes) -> tuple[bytes, bytes]:
+    """The lower-case name and the value of a field line. Raises BadMessage."""
+    name, colon, value = line.partition(b":")
+    if not colon or not name or name.translate(None, TOKEN_BYTES):
+        if line[:1] in (b" ", b"\t"):
+            raise BadMessage(400, "a folded header line")
+        raise BadMessage(400, "a malformed header field name")
+    if value.translate(None, VALUE_BYTES):
+        raise BadMessage(400, "a control byte in a header field")
+    return name.lower(), value.strip(b" \t")
+
+
+def tokens(value: bytes) -> list[bytes]:
+    """The lower-case members of a comma-separated list, empty ones left out."""
+    return [item for item in (part.strip(b" \t") for part in value.lower().split(b",")) if item]

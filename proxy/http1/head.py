@@ -1,0 +1,378 @@
+"""Message heads: from the bytes before the empty line to what a proxy has to know of them.
+
+A head stays the bytes that it came as. What is noted beside them is which lines may not go on
+and the few values that decide something.
+"""
+
+import re
+from itertools import filterfalse
+from typing import Final
+
+from proxy.http1 import fields, limits
+from proxy.http1.fields import BadMessage, Memory, split_field, tokens
+from proxy.http1.framing import (
+    CHUNKED,
+    check_host,
+    content_length,
+    same_authority,
+    transfer_encoding,
+)
+
+END: Final = b"\r\n\r\n"
+VIA: Final = b"Via: 1.1 meshd\r\n"
+_KNOWN_METHODS: Final = frozenset(
+    (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE")
+)
+_ABSOLUTE: Final = re.compile(rb"([A-Za-z]+)://([^/?#]*)(.*)")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
+_LONGEST_METHOD: Final = 64
+_KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:^|[,; ])timeout=([0-9]{1,6})", re.IGNORECASE)
+_ID: Final = re.compile(rb"[\x21-\x7e]{1,200}")
+
+
+class RequestHead:
+    """A request's head that has one reading.
+
+    `raw` is the head without the empty line; `lines` are its field lines. `target` is in
+    origin form (or `*`), exactly as it came. `length` is the body's, CHUNKED for a chunked one.
+    `drop` holds the field lines that go no further; `exact` says that the request line can go
+    on as it is. `forwarded` are the lines that tell of earlier hops, kept or dropped by trust.
+    """
+
+    __slots__ = (
+        "drop",
+        "exact",
+        "expect",
+        "forwarded",
+        "has_id",
+        "host",
+        "http10",
+        "length",
+        "lines",
+        "max_forwards",
+        "method",
+        "options",
+        "persistent",
+        "raw",
+        "target",
+        "upgrade",
+    )
+
+    def __init__(self, raw: bytes, method: bytes, target: bytes, lines: list[bytes]) -> None:
+        self.raw = raw
+        self.method = method
+        self.target = target
+        self.lines = lines
+        self.host: bytes | None = None
+        self.http10 = False
+        self.length = 0
+        self.persistent = True
+        self.expect = False
+        self.exact = True
+        self.has_id = False
+        self.drop: list[bytes] = []
+        self.forwarded: list[bytes] = []
+        self.options: list[bytes] = []
+        self.upgrade: list[bytes] = []
+        self.max_forwards = -1
+
+    def field(self, name: bytes) -> bytes | None:
+        """A field's value by its lower-case name; of several, all as one list."""
+        return find(self.lines, name)
+
+
+def find(lines: list[bytes], name: bytes) -> bytes | None:
+    """A field's value by its lower-case name, of several all as one list; None without one."""
+    cut = len(name)
+    mark = name + b":"
+    values = [line[cut + 1 :].strip(b" \t") for line in lines if line[: cut + 1].lower() == mark]
+    if not values:
+        return None
+    return values[0] if len(values) == 1 else (b"; " if name == b"cookie" else b", ").join(values)
+
+
+def parse_request(raw: bytes, memory: Memory) -> RequestHead:
+    """Reads a head (all before the empty line). Raises BadMessage with what to answer."""
+    lines = raw.split(b"\r\n")
+    start = lines.pop(0)
+    parts = start.split(b" ")
+    if len(parts) != 3:
+        raise _bad_start(start)
+    method, target, version = parts
+    if version != b"HTTP/1.1" or method not in _KNOWN_METHODS:
+        _check_start(start, method, version)
+    if len(target) > limits.REQUEST_LINE:
+        raise BadMessage(414, "a target that is too long")
+    if target.translate(None, fields.VISIBLE_BYTES):
+        raise BadMessage(400, "a byte in the target that must be percent-encoded")
+    if len(lines) > limits.REQUEST_FIELDS:
+        raise BadMessage(431, "too many header fields")
+    head = RequestHead(raw, method, target, lines)
+    special = memory.special
+    lengths: list[bytes] = []
+    encodings: list[bytes] = []
+    for line in filterfalse(memory.plain.__contains__, lines):
+        kind, value = special.get(line) or memory.read(line)
+        if kind == fields.HOST:
+            if head.host is not None:
+                raise BadMessage(400, "more than one Host")
+            check_host(value)
+            head.host = value
+        elif kind == fields.CONTENT_LENGTH:
+            lengths.append(value)
+            if value[:1] == b"0" and value != b"0":
+                head.drop.append(line)
+        elif kind:
+            _note(head, kind, value, line, encodings)
+    if version == b"HTTP/1.0":
+        head.http10 = True
+        head.exact = False
+        head.persistent = b"keep-alive" in head.options
+    if head.options:
+        _apply_connection(head)
+    if lengths or encodings:
+        _frame(head, lengths, encodings)
+    if target[:1] != b"/" or b"#" in target:
+        _other_target_forms(head)
+    elif head.host is None and not head.http10:
+        raise BadMessage(400, "no Host")
+    if head.upgrade or head.expect or head.max_forwards >= 0 or method == b"TRACE":
+        _settle(head)
+    return head
+
+
+def _note(head: RequestHead, kind: int, value: bytes, line: bytes, encodings: list[bytes]) -> None:
+    """Takes in a field that concerns this hop."""
+    if kind == fields.FORWARDED:
+        head.forwarded.append(line)
+        return
+    if kind == fields.REQUEST_ID:
+        if head.has_id or not _ID.fullmatch(value):
+            head.drop.append(line)
+        else:
+            head.has_id = True
+        return
+    if kind == fields.TRANSFER_ENCODING:
+        encodings.append(value)
+    elif kind == fields.CONNECTION:
+        head.options += tokens(value)
+    elif kind == fields.UPGRADE:
+        head.upgrade += [item.strip(b" \t") for item in value.split(b",") if item.strip(b" \t")]
+    elif kind == fields.EXPECT:
+        if value.lower() != b"100-continue":
+            raise BadMessage(417, "an unknown expectation")
+        head.expect = True
+    elif kind == fields.MAX_FORWARDS:
+        if head.method not in (b"OPTIONS", b"TRACE"):
+            return
+        if not value.isdigit() or len(value) > 9:
+            raise BadMessage(400, "a malformed Max-Forwards")
+        head.max_forwards = int(value)
+    head.drop.append(line)
+
+
+def _apply_connection(head: RequestHead) -> None:
+    """Persistence, and the fields that Connection names: they are for this hop alone."""
+    options = head.options
+    if b"close" in options:
+        head.persistent = False
+    named = {option for option in options if option not in fields.PROTECTED}
+    named -= {b"close", b"keep-alive"}
+    if named:
+        head.drop += [line for line in head.lines if line.partition(b":")[0].lower() in named]
+
+
+def _frame(head: RequestHead, lengths: list[bytes], encodings: list[bytes]) -> None:
+    if len(lengths) > 1:
+        raise BadMessage(400, "more than one Content-Length")
+    if encodings:
+        transfer_encoding(encodings, http10=head.http10, sized=bool(lengths))
+        head.length = CHUNKED
+    else:
+        head.length = content_length(lengths[0])
+
+
+def _settle(head: RequestHead) -> None:
+    """Upgrades, expectations and what only some methods know."""
+    if b"upgrade" not in head.options or head.http10:
+        head.upgrade = []
+    # HTTP/2 in the clear would carry requests past every rule that is applied here.
+    head.upgrade = [name for name in head.upgrade if not name.lower().startswith((b"h2", b"http"))]
+    if head.http10 or not head.length:
+        head.expect = False
+    if head.method == b"TRACE" and head.length:
+        raise BadMessage(400, "a body in a TRACE request")
+
+
+def _other_target_forms(head: RequestHead) -> None:
+    """Absolute, authority and asterisk form (RFC 9112, section 3.2)."""
+    target = head.target
+    if head.method == b"CONNECT":
+        raise BadMessage(405, "CONNECT is not served here")
+    if head.host is None and not head.http10:
+        raise BadMessage(400, "no Host")
+    if target == b"*":
+        if head.method != b"OPTIONS":
+            raise BadMessage(400, "a target in asterisk form")
+        return
+    found = _ABSOLUTE.fullmatch(target)
+    if b"#" in target or not found:
+        raise BadMessage(400, "a malformed target")
+    scheme, authority, rest = found[1].lower(), found[2], found[3]
+    if scheme not in (b"http", b"https") or not authority:
+        raise BadMessage(400, "a target with an unknown scheme or no host")
+    check_host(authority)
+    if head.host is None:
+        head.host = authority
+        head.lines.append(b"Host: " + authority)
+        head.raw += b"\r\nHost: " + authority
+    elif not same_authority(scheme, authority, head.host):
+        raise BadMessage(400, "a target that contradicts Host")
+    if not rest and head.method == b"OPTIONS":
+        rest = b"*"
+    head.target = rest if rest[:1] in (b"/", b"*") else b"/" + rest
+    head.exact = False
+
+
+def _check_start(start: bytes, method: bytes, version: bytes) -> None:
+    """The parts of a request line that are not the usual ones. Raises BadMessage."""
+    if version not in (b"HTTP/1.1", b"HTTP/1.0"):
+        if re.fullmatch(rb"HTTP/[0-9]\.[0-9]", version):
+            raise BadMessage(505, "a version of HTTP that is not served here")
+        raise _bad_start(start)
+    if method not in _KNOWN_METHODS:
+        if not method or method.translate(None, fields.TOKEN_BYTES):
+            raise BadMessage(400, "a malformed method")
+        if len(method) > _LONGEST_METHOD:
+            raise BadMessage(501, "a method that is too long")
+        if method == b"CONNECT":
+            raise BadMessage(405, "CONNECT is not served here")
+
+
+def _bad_start(start: bytes) -> BadMessage:
+    if len(start) > limits.REQUEST_LINE:
+        return BadMessage(414, "a request line that is too long")
+    return BadMessage(400, "a malformed request line")
+
+
+def check_partial(data: bytes) -> None:
+    """Raises BadMessage when an unfinished head can no longer become a good one.
+
+    A line that ends in a bare LF would otherwise wait for an end that never comes.
+    """
+    if data.count(b"\n") != data.count(b"\r\n"):
+        raise BadMessage(400, "a line that does not end in CRLF")
+    if data.count(b"\r") - data.endswith(b"\r") != data.count(b"\r\n"):
+        raise BadMessage(400, "a bare CR")
+    if b"\0" in data:
+        raise BadMessage(400, "a NUL byte")
+
+
+def check_request_size(data: bytes) -> None:
+    """Raises BadMessage when an unfinished request head is over its bounds already."""
+    if b"\r\n" not in data and len(data) > limits.REQUEST_LINE:
+        raise BadMessage(414, "a request line that is too long")
+    if len(data) > limits.REQUEST_HEAD:
+        raise BadMessage(431, "a request head that is too long")
+
+
+class ResponseHead:
+    """A response's head that has one reading; never changed, so that it may be remembered.
+
+    `kept` is the head as it goes on, up to the fields that this hop adds; `ready` is all of it
+    for the usual client. `length` is what Content-Length says, None without one. `idle` is how
+    long the origin keeps an idle connection, in seconds, 0.0 when it does not say.
+    """
+
+    __slots__ = (
+        "chunked",
+        "events",
+        "http10",
+        "idle",
+        "kept",
+        "length",
+        "persistent",
+        "ready",
+        "status",
+        "upgrade",
+    )
+
+    def __init__(self, status: int, *, http10: bool) -> None:
+        self.status = status
+        self.http10 = http10
+        self.kept = b""
+        self.ready = b""
+        self.chunked = False
+        self.length: int | None = None
+        self.persistent = not http10
+        self.events = False
+        self.idle = 0.0
+        self.upgrade: tuple[bytes, ...] = ()
+
+
+def parse_response(raw: bytes, memory: Memory) -> ResponseHead:
+    """Reads a head (all before the empty line). Raises BadMessage."""
+    lines = raw.split(b"\r\n")
+    start = lines.pop(0)
+    found = _STATUS_LINE.fullmatch(start)
+    if not found:
+        raise BadMessage(502, "a malformed status line")
+    if len(lines) > limits.RESPONSE_FIELDS:
+        raise BadMessage(502, "too many header fields in a response")
+    head = ResponseHead(int(found[2]), http10=found[1] == b"0")
+    drop: list[bytes] = []
+    lengths: list[bytes] = []
+    encodings: list[bytes] = []
+    options: list[bytes] = []
+    for line in filterfalse(memory.plain.__contains__, lines):
+        kind, value = memory.special.get(line) or memory.read(line)
+        if kind == fields.CONTENT_LENGTH:
+            lengths.append(value)
+        elif kind == fields.EVENTS:
+            head.events = True
+        elif kind:
+            drop.append(line)
+            if kind == fields.TRANSFER_ENCODING:
+                encodings.append(value)
+            elif kind == fields.CONNECTION:
+                options += tokens(value)
+            elif kind == fields.UPGRADE:
+                head.upgrade += tuple(tokens(value))
+            elif kind == fields.KEEP_ALIVE:
+                said = _KEEP_ALIVE_TIMEOUT.search(value)
+                head.idle = float(said[1]) if said else 0.0
+    _frame_response(head, lengths, encodings)
+    if options:
+        head.persistent = b"close" not in options and (not head.http10 or b"keep-alive" in options)
+        drop += _named(lines, options)
+    if lengths and (head.status == 204 or head.status < 200):
+        drop += [line for line in lines if line[:15].lower() == b"content-length:"]
+    if drop:
+        lines = [line for line in lines if line not in drop]
+    if head.http10:
+        start = b"HTTP/1.1" + start[8:]
+    head.kept = b"\r\n".join([start, *lines, b""])
+    framing = (
+        b"Transfer-Encoding: chunked\r\n" if head.chunked and head.status not in (204, 304) else b""
+    )
+    head.ready = b"".join((head.kept, framing, VIA, b"\r\n"))
+    return head
+
+
+def _frame_response(head: ResponseHead, lengths: list[bytes], encodings: list[bytes]) -> None:
+    if len(lengths) > 1:
+        raise BadMessage(502, "more than one Content-Length in a response")
+    if lengths:
+        head.length = content_length(lengths[0])
+    if encodings:
+        transfer_encoding(encodings, http10=head.http10, sized=bool(lengths))
+        head.chunked = True
+    if head.status == 204 and (head.chunked or head.length):
+        head.persistent = False
+
+
+def _named(lines: list[bytes], options: list[bytes]) -> list[bytes]:
+    named = set(options) - fields.PROTECTED - {b"close", b"keep-alive"}
+    if not named:
+        return []
+    return [line for line in lines if split_field(line)[0] in named]

@@ -1,0 +1,166 @@
+"""Heads for the next hop: what this proxy takes out of a message and what it adds.
+
+Only what must change is touched: the usual request goes on as the bytes that it came as, with a
+few lines after them.
+"""
+
+import json
+from typing import Final
+
+from proxy.http1 import fields
+from proxy.http1.fields import split_field
+from proxy.http1.framing import CHUNKED
+from proxy.http1.head import VIA, RequestHead, ResponseHead, find
+
+CRLF: Final = b"\r\n"
+REASONS: Final = {
+    307: b"Temporary Redirect",
+    308: b"Permanent Redirect",
+    301: b"Moved Permanently",
+    302: b"Found",
+    303: b"See Other",
+    200: b"OK",
+    400: b"Bad Request",
+    403: b"Forbidden",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    408: b"Request Timeout",
+    413: b"Content Too Large",
+    414: b"URI Too Long",
+    417: b"Expectation Failed",
+    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
+    501: b"Not Implemented",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+    505: b"HTTP Version Not Supported",
+}
+
+
+def forwarded_lines(address: bytes, scheme: bytes, host: bytes) -> bytes:
+    """The fields that tell the origin who asked, for a client that is not a trusted proxy."""
+    return (
+        b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
+        b"Forwarded: for=%b;host=%b;proto=%b\r\n"
+        % (address, scheme, host, _node(address), _quoted(host), scheme)
+    )
+
+
+def forwarded_after(head: RequestHead, address: bytes, scheme: bytes, host: bytes) -> bytes:
+    """The same for a request that came through a trusted proxy: what it said is kept, and the
+    trusted proxy's own address is added to the chains."""
+    known = head.forwarded
+    chain = find(known, b"x-forwarded-for")
+    out = b"X-Forwarded-For: " + (chain + b", " if chain else b"") + address + CRLF
+    out += b"X-Forwarded-Proto: " + (find(known, b"x-forwarded-proto") or scheme) + CRLF
+    out += b"X-Forwarded-Host: " + (find(known, b"x-forwarded-host") or host) + CRLF
+    hops = find(known, b"forwarded")
+    hop = b"for=%b;host=%b;proto=%b" % (_node(address), _quoted(host), scheme)
+    out += b"Forwarded: " + (hops + b", " if hops else b"") + hop + CRLF
+    rest = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded")
+    for line in known:
+        if split_field(line)[0] not in rest:
+            out += line + CRLF
+    return out
+
+
+def _node(address: bytes) -> bytes:
+    """An address as a node of a Forwarded field (RFC 7239, section 6)."""
+    if b":" in address:
+        return b'"[' + address + b']"'
+    return address or b"unknown"
+
+
+def _quoted(host: bytes) -> bytes:
+    return host if host and not host.translate(None, fields.TOKEN_BYTES) else b'"' + host + b'"'
+
+
+def request_head(
+    head: RequestHead, added: bytes, edited: list[bytes] | None, target: bytes
+) -> bytes:
+    """The head for the origin. `added` are whole lines; `edited` replaces the field lines where
+    a route edits them; `target` is what the origin is asked for."""
+    framed = b""
+    if head.length == CHUNKED:
+        framed = b"Transfer-Encoding: chunked\r\n"
+    elif head.length and any(line[:15].lower() == b"content-length:" for line in head.drop):
+        framed = b"Content-Length: %d\r\n" % head.length
+    if head.upgrade:
+        framed += b"Connection: Upgrade\r\nUpgrade: " + b", ".join(head.upgrade) + CRLF
+    if head.expect:
+        framed += b"Expect: 100-continue\r\n"
+    if head.max_forwards > 0:
+        framed += b"Max-Forwards: %d\r\n" % (head.max_forwards - 1)
+    if edited is None and head.exact and target == head.target:
+        raw = head.raw
+        if head.drop or head.forwarded:
+            raw += CRLF
+            for line in head.drop + head.forwarded:
+                raw = raw.replace(CRLF + line + CRLF, CRLF, 1)
+            return b"".join((raw, framed, added))
+        return b"".join((raw, CRLF, framed, added))
+    start = head.method + b" " + target + b" HTTP/1.1"
+    lines = head.lines if edited is None else edited
+    gone = {*head.drop, *head.forwarded}
+    kept = [line for line in lines if line not in gone]
+    return b"".join((CRLF.join([start, *kept]), CRLF, framed, added))
+
+
+def response_head(
+    head: ResponseHead, *, chunked: bool, connection: bytes, extra: bytes, edited: bytes | None
+) -> bytes:
+    """The head for a client that is not the usual one. `connection` and `extra` are whole lines;
+    `edited` replaces what is kept of the origin's head where a route edits it."""
+    framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
+    kept = head.kept if edited is None else edited
+    return b"".join((kept, framing, connection, extra, VIA, CRLF))
+
+
+def edit(
+    lines: list[bytes],
+    *,
+    put: tuple[tuple[bytes, bytes], ...],
+    add: tuple[tuple[bytes, bytes], ...],
+    remove: frozenset[bytes],
+) -> list[bytes]:
+    """Field lines with some replaced, added and removed; `remove` names those to be taken out,
+    the replaced ones included, in lower case."""
+    kept = [line for line in lines if line.partition(b":")[0].lower() not in remove]
+    kept += [name + b": " + value for name, value in put + add]
+    return kept
+
+
+def answer(
+    status: int,
+    reason: str,
+    *,
+    request_id: bytes = b"",
+    as_json: bool = False,
+    bodyless: bool = False,
+    close: bool = False,
+    extra: bytes = b"",
+) -> bytes:
+    """A whole response of the proxy's own. `extra` are further field lines."""
+    phrase = REASONS.get(status, b"Error")
+    if as_json:
+        content = b"application/json"
+        said = {"status": status, "error": phrase.decode(), "reason": reason}
+        if request_id:
+            said["request_id"] = request_id.decode("latin-1")
+        body = json.dumps(said).encode() + b"\n"
+    else:
+        content = b"text/plain; charset=utf-8"
+        body = b"%d %b: %b\n" % (status, phrase, reason.encode())
+    return b"".join(
+        (
+            b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n"
+            % (status, phrase, content, len(body)),
+            b"X-Request-Id: " + request_id + CRLF if request_id else b"",
+            extra,
+            b"Connection: close\r\n" if close else b"",
+            CRLF,
+            b"" if bodyless else body,
+        )
+    )

@@ -1,0 +1,243 @@
+"""A snapshot made ready for use: what a request is for, and who may answer it.
+
+The routing of one generation is built off the request path and swapped in as one reference.
+Live state (`ServiceState`, `EndpointState`, rate limiters) is carried over by name, so that a
+swap loses none of it.
+"""
+
+import ipaddress
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from proxy.endpoint_state import EndpointState
+from proxy.observe.counters import ServiceCounters
+from proxy.policy import balance, eject, retry
+from proxy.policy.ratelimit import Limiter
+from proxy.policy.route import Table
+from proxy.wire.snapshot import (
+    Generation,
+    HeaderEdit,
+    Route,
+    Service,
+    Snapshot,
+    Target,
+)
+
+if TYPE_CHECKING:
+    from proxy.exchange import Exchange
+
+Endpoints = tuple[EndpointState, ...]
+_NOBODY: Final[Endpoints] = ()
+
+
+class ServiceState:
+    """One service's live state: who may be picked, who waits, what was counted.
+
+    `ready` are the endpoints of the snapshot that take new requests, `candidates` those of
+    them that are not ejected. `waiting` holds parked and queued exchanges, the oldest first.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.name = service.name
+        self.config = service
+        self.counters = ServiceCounters()
+        self.budget = retry.Budget(service.retries.budget, service.retries.reserve)
+        self.picker = balance.make(service.balance, service.endpoints)
+        self.endpoints: dict[str, EndpointState] = {}
+        self.ready: Endpoints = _NOBODY
+        self.candidates: Endpoints = _NOBODY
+        self.by_revision: dict[str, Endpoints] = {}
+        self.waiting: deque[Exchange] = deque()
+        self.parked_bytes = 0
+        self.in_flight = 0
+        self.limited = False
+
+    def update(self, service: Service, now: float, wall: float) -> list[EndpointState]:
+        """Takes over a new definition; the endpoint states that are in it no longer."""
+        old = self.config
+        self.config = service
+        if old.retries != service.retries:
+            self.budget = retry.Budget(service.retries.budget, service.retries.reserve)
+        hashed = service.balance.algorithm in ("ring-hash", "maglev")
+        if old.balance != service.balance or (hashed and old.endpoints != service.endpoints):
+            self.picker = balance.make(service.balance, service.endpoints)
+        limits = service.limits
+        self.limited = bool(
+            limits.service_in_flight
+            or limits.endpoint_in_flight
+            or limits.endpoint_connections
+            or limits.adaptive
+        )
+        previous = self.endpoints
+        self.endpoints = {}
+        for endpoint in service.endpoints:
+            state = previous.pop(endpoint.id, None)
+            if state is not None and not _same_place(state, endpoint.host, endpoint.port):
+                previous[endpoint.id] = state
+                state = None
+            if state is None:
+                peak = service.balance.algorithm == "peak-ewma"
+                state = EndpointState(self.name, endpoint, peak=peak, adaptive=limits.adaptive)
+            state.endpoint = endpoint
+            state.serving = endpoint.state == "ready"
+            self.endpoints[endpoint.id] = state
+        for state in previous.values():
+            state.serving = False
+        self.ready = tuple(state for state in self.endpoints.values() if state.serving)
+        self.apply_ramp(wall)
+        self.refresh(now)
+        return list(previous.values())
+
+    def apply_ramp(self, wall: float) -> bool:
+        """Sets weights by slow start; whether any endpoint is still in it."""
+        window = self.config.balance.slow_start
+        ramping = False
+        for state in self.ready:
+            share = 1.0
+            if window and state.endpoint.ready_since:
+                share = balance.ramp(wall - state.endpoint.ready_since, window)
+            ramping = ramping or share < 1.0
+            state.weight = max(state.endpoint.weight, 1e-6) * share
+        return ramping
+
+    def refresh(self, now: float) -> None:
+        """Works out the candidates anew: whenever an endpoint came, went, was ejected, may be
+        probed or was re-admitted."""
+        sound = tuple(
+            state for state in self.ready if not state.health.ejected or state.health.may_probe(now)
+        )
+        if not sound or balance.in_panic(len(sound), len(self.ready), self.config.balance.panic):
+            sound = self.ready
+        if sound != self.candidates:
+            self.candidates = sound
+        self.by_revision = {}
+
+    def of_revision(self, revision: str) -> Endpoints:
+        """The candidates of one revision; all candidates for the empty one."""
+        if not revision:
+            return self.candidates
+        found = self.by_revision.get(revision)
+        if found is None:
+            found = tuple(s for s in self.candidates if s.endpoint.revision == revision)
+            self.by_revision[revision] = found
+        return found
+
+    def failed(self, state: EndpointState, now: float) -> str | None:
+        """Counts a failure of an endpoint; the cause, when that ejected it."""
+        peers = [peer.health for peer in self.ready]
+        cause = eject.after_failure(self.config.ejection, state.health, peers, now)
+        state.fast_failing = state.health.fast_failing
+        if cause:
+            self.counters.ejections += 1
+            self.refresh(now)
+        return cause
+
+
+def _same_place(state: EndpointState, host: str, port: int) -> bool:
+    return state.endpoint.host == host and state.endpoint.port == port
+
+
+class Edits:
+    """A route's header edits, as bytes."""
+
+    __slots__ = ("add", "put", "remove")
+
+    def __init__(self, edit: HeaderEdit) -> None:
+        self.put = tuple((name.encode(), value.encode("utf-8")) for name, value in edit.set)
+        self.add = tuple((name.encode(), value.encode("utf-8")) for name, value in edit.add)
+        self.remove = frozenset(
+            name.lower() for name in (*(n.encode() for n in edit.remove), *(n for n, _ in self.put))
+        )
+
+    @classmethod
+    def of(cls, edit: HeaderEdit) -> "Edits | None":
+        """None where there is nothing to do."""
+        return cls(edit) if edit.set or edit.add or edit.remove else None
+
+
+class Plan:
+    """What is done to the requests of a route, compiled.
+
+    `only` is the service when there is a single target. `plain` says that requests and
+    answers pass without any of the route's own treatment.
+    """
+
+    def __init__(self, route: Route, services: dict[str, ServiceState]) -> None:
+        self.route = route
+        self.targets: list[tuple[Target, ServiceState]] = [
+            (target, services[target.service])
+            for target in route.targets
+            if target.service in services
+        ]
+        self.only = self.targets[0][1] if len(self.targets) == 1 else None
+        self.revision = self.targets[0][0].revision if self.only else ""
+        self.request = Edits.of(route.request_headers)
+        self.response = Edits.of(route.response_headers)
+        self.limiter = Limiter(route.rate_limit) if route.rate_limit else None
+        self.mirror = services.get(route.mirror)
+        self.prefix = route.path.encode().rstrip(b"/")
+        self.replacement = route.replace.encode().rstrip(b"/")
+        self.rewrites = bool(route.strip or route.replace)
+        fault = route.fault
+        self.fault = fault if fault is not None and fault.share > 0.0 else None
+        self.plain = not (
+            self.request
+            or self.limiter
+            or self.rewrites
+            or self.fault
+            or route.redirect
+            or self.mirror
+        )
+
+    def target(self, target: bytes) -> bytes:
+        """The target for the origin: the route's prefix stripped or replaced, else as it came."""
+        if not self.rewrites or target[:1] != b"/":
+            return target
+        rest = target[len(self.prefix) :]
+        new = self.replacement + rest
+        return new if new[:1] == b"/" else b"/" + new
+
+
+class Routing:
+    """One generation, ready for use."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        services: dict[str, ServiceState],
+        limiters: dict[str, tuple[object, Limiter]],
+    ) -> None:
+        self.generation: Generation = snapshot.generation
+        self.services = services
+        self.credentials = {k.encode(): v for k, v in snapshot.credentials.items()}
+        self.callers = snapshot.callers
+        self.trusted = Trusted(snapshot.trusted_proxies)
+        self.table = Table(snapshot.routes)
+        self.plans = {route.id: Plan(route, services) for route in snapshot.routes}
+        for plan in self.plans.values():
+            known = limiters.get(plan.route.id)
+            if plan.limiter is not None and known and known[0] == plan.route.rate_limit:
+                plan.limiter = known[1]
+        self.limiters: dict[str, tuple[object, Limiter]] = {
+            plan.route.id: (plan.route.rate_limit, plan.limiter)
+            for plan in self.plans.values()
+            if plan.limiter is not None
+        }
+
+
+class Trusted:
+    """The proxies in front of this one whose word about earlier hops is taken."""
+
+    def __init__(self, networks: Sequence[str]) -> None:
+        self._networks = [ipaddress.ip_network(network, strict=False) for network in networks]
+
+    def has(self, address: str) -> bool:
+        """Whether a peer address is one of them."""
+        if not self._networks:
+            return False
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(ip in network for network in self._networks)

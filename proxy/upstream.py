@@ -1,0 +1,280 @@
+"""One connection to an endpoint: writes a request's bytes, reads one answer at a time.
+
+It knows how answers are framed and nothing of what they are for; its exchange decides. It goes
+back to the pool only after an answer that ended where its framing said, with nothing behind it.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Final, cast
+
+from proxy import pool
+from proxy.endpoint_state import EndpointState
+from proxy.http1 import chunked, limits
+from proxy.http1.chunked import ChunkedReader
+from proxy.http1.fields import BadMessage
+from proxy.http1.framing import CHUNKED, UNTIL_CLOSE, response_body
+from proxy.http1.head import END, ResponseHead, check_partial
+
+if TYPE_CHECKING:
+    from proxy.data_plane import DataPlane
+    from proxy.exchange import Exchange
+
+WRITE_HIGH: Final = 64 * 1024
+_VERSION: Final = b"HTTP/1."
+
+# What the next bytes are.
+IDLE: Final = 0
+HEAD: Final = 1
+SIZED: Final = 2
+CHUNKS: Final = 3
+TO_THE_END: Final = 4
+TUNNEL: Final = 5
+
+
+class Upstream(asyncio.Protocol):
+    """See the module. `served` counts the requests written; above one it was reused."""
+
+    __slots__ = (
+        "_buffer",
+        "_encode",
+        "_head",
+        "_interim",
+        "_left",
+        "_plane",
+        "_reader",
+        "closing",
+        "endpoint",
+        "exchange",
+        "idle_limit",
+        "idle_since",
+        "idle_until",
+        "reading",
+        "served",
+        "task",
+        "transport",
+    )
+
+    def __init__(self, plane: "DataPlane", endpoint: EndpointState, exchange: "Exchange") -> None:
+        self._plane = plane
+        self.endpoint = endpoint
+        self.exchange: Exchange | None = exchange
+        self.transport: asyncio.Transport | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.closing = False
+        self.served = 0
+        self.idle_since = 0.0
+        self.idle_until = 0.0
+        self.idle_limit = pool.IDLE_SECONDS
+        self.reading = IDLE
+        self._buffer = b""
+        self._left = 0
+        self._interim = 0
+        self._encode = False
+        self._reader: ChunkedReader | None = None
+        self._head: ResponseHead | None = None
+
+    # --- opening and closing
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH)
+        self.task = None
+        if self.exchange is None:
+            self.discard()
+        else:
+            self.exchange.connected(self)
+
+    def dial_failed(self, error: OSError) -> None:
+        """No connection came about."""
+        self.task = None
+        if self.closing:
+            return
+        self.closing = True
+        pool.forget(self.endpoint, self)
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.connect_failed(error)
+
+    def discard(self) -> None:
+        """Close at once, whatever state it is in; the exchange hears no more of it."""
+        self.exchange = None
+        if self.closing:
+            return
+        self.closing = True
+        if self.task is not None:
+            self.task.cancel()
+            self.task = None
+        if self.transport is not None:
+            self.transport.abort()
+        else:
+            pool.forget(self.endpoint, self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closing = True
+        pool.forget(self.endpoint, self)
+        exchange, self.exchange = self.exchange, None
+        if exchange is None:
+            return
+        if self.reading == TO_THE_END and exc is None:
+            exchange.answer_ended(chunked.LAST_CHUNK if self._encode else b"", reusable=False)
+        else:
+            exchange.upstream_lost(answering=self.reading > HEAD or bool(self._buffer))
+
+    def eof_received(self) -> bool:
+        exchange = self.exchange
+        if self.reading == TUNNEL and exchange is not None:
+            exchange.origin_finished()
+            return True
+        return False
+
+    # --- writing
+
+    def send(self, exchange: "Exchange", data: bytes) -> None:
+        """Write a request's first bytes."""
+        assert self.transport is not None
+        self.exchange = exchange
+        self.reading = HEAD
+        self.served += 1
+        self._interim = 0
+        self.transport.write(data)
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.origin_is_full()
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.origin_has_room()
+
+    # --- reading
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            # Bytes that nobody asked for: whose answer they are can never be told.
+            self.discard()
+            return
+        reading = self.reading
+        if reading == HEAD:
+            self._read_head(exchange, data)
+        elif reading == SIZED:
+            left = self._left - len(data)
+            if left > 0:
+                self._left = left
+                exchange.answer_body(data)
+            else:
+                self._finish(exchange, data[: self._left], surplus=left < 0)
+        elif reading == TUNNEL:
+            exchange.to_client(data)
+        elif reading == CHUNKS:
+            self._read_chunks(exchange, data)
+        else:
+            exchange.answer_body(chunked.encode(data) if self._encode else data)
+
+    def _read_head(self, exchange: "Exchange", data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        responses = self._plane.responses
+        while True:
+            end = data.find(END)
+            if end < 0:
+                self._keep_partial(exchange, data)
+                return
+            raw = data[:end]
+            head = responses.get(raw)
+            if head is None:
+                try:
+                    head = self._plane.parse_response(raw)
+                except BadMessage as bad:
+                    exchange.answer_unclear(bad.reason)
+                    return
+            body = data[end + 4 :]
+            if head.status >= 200 or head.status == 101:
+                break
+            self._interim += 1
+            if self._interim > limits.INTERIM_RESPONSES:
+                exchange.answer_unclear("too many interim responses")
+                return
+            exchange.interim(head)
+            if not body:
+                return
+            data = body
+        self._head = head
+        if head.status == 101:
+            if exchange.switched(head):
+                self.reading = TUNNEL
+                if body:
+                    exchange.to_client(body)
+            return
+        self._begin_body(exchange, head, body)
+
+    def _begin_body(self, exchange: "Exchange", head: ResponseHead, body: bytes) -> None:
+        length = head.length
+        if length is None or exchange.bodyless or head.status in (204, 304):
+            length = response_body(
+                status=head.status,
+                head_request=exchange.bodyless,
+                chunked=head.chunked,
+                length=length,
+            )
+        if length >= 0:
+            left = length - len(body)
+            if left <= 0:
+                exchange.answer_whole(
+                    head,
+                    body if not left else body[:length],
+                    reusable=not left and head.persistent,
+                )
+                return
+            self.reading = SIZED
+            self._left = left
+        elif length == CHUNKED:
+            self.reading = CHUNKS
+        else:
+            self.reading = TO_THE_END
+        if not exchange.answer_head(head, until_close=length == UNTIL_CLOSE):
+            return
+        self._encode = exchange.chunked_to_client
+        if length == CHUNKED:
+            self._reader = ChunkedReader(raw=self._encode)
+            if body:
+                self._read_chunks(exchange, body)
+        elif body:
+            if length == UNTIL_CLOSE and self._encode:
+                body = chunked.encode(body)
+            exchange.answer_body(body)
+
+    def _keep_partial(self, exchange: "Exchange", data: bytes) -> None:
+        known = min(len(data), len(_VERSION))
+        if data[:known] != _VERSION[:known]:
+            exchange.answer_unclear("an answer that is not HTTP/1")
+            return
+        if len(data) > limits.RESPONSE_HEAD:
+            exchange.answer_unclear("a response head that is too long")
+            return
+        try:
+            check_partial(data)
+        except BadMessage as bad:
+            exchange.answer_unclear(bad.reason)
+            return
+        self._buffer = data
+
+    def _read_chunks(self, exchange: "Exchange", data: bytes) -> None:
+        reader = self._reader
+        assert reader is not None
+        try:
+            out = reader.feed(data)
+        except BadMessage as bad:
+            exchange.answer_unclear(bad.reason)
+            return
+        if reader.done:
+            self._finish(exchange, out, surplus=bool(reader.surplus))
+        elif out:
+            exchange.answer_body(out)
+
+    def _finish(self, exchange: "Exchange", last: bytes, *, surplus: bool) -> None:
+        self._reader = None
+        head = self._head
+        assert head is not None
+        exchange.answer_ended(last, reusable=head.persistent and not surplus)
