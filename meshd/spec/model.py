@@ -223,10 +223,10 @@ class Healthcheck(Model):
     """Compose `healthcheck`: the container's own check. `test` in the engine's exec form."""
 
     test: tuple[str, ...] = ()
-    interval: float = 30.0
-    timeout: float = 30.0
+    interval: Duration = 30.0
+    timeout: Duration = 30.0
     retries: int = 3
-    start_period: float = 0.0
+    start_period: Duration = 0.0
     disable: bool = False
 
 
@@ -234,10 +234,10 @@ class Resources(Model):
     """Limits and reservations; 0 means none."""
 
     cpus: float = 0.0
-    memory: int = 0
+    memory: Size = 0
     pids: int = 0
     reserved_cpus: float = 0.0
-    reserved_memory: int = 0
+    reserved_memory: Size = 0
 
 
 class UpdateConfig(Model):
@@ -245,8 +245,8 @@ class UpdateConfig(Model):
 
     parallelism: int = 1
     order: Literal["start-first", "stop-first"] = "start-first"
-    delay: float = 0.0
-    monitor: float = 5.0
+    delay: Duration = 0.0
+    monitor: Duration = 5.0
     failure_action: Literal["pause", "continue", "rollback"] = "rollback"
     max_failure_ratio: float = 0.0
 
@@ -255,9 +255,9 @@ class RestartPolicy(Model):
     """Compose `deploy.restart_policy`; the delay doubles with every crash, with jitter."""
 
     condition: Literal["none", "on-failure", "any"] = "any"
-    delay: float = 1.0
-    max_delay: float = 60.0
-    window: float = 30.0
+    delay: Duration = 1.0
+    max_delay: Duration = 60.0
+    window: Duration = 30.0
 
 
 class Service(Model):
@@ -282,7 +282,7 @@ class Service(Model):
     labels: dict[str, str] = {}
     healthcheck: Healthcheck | None = None
     stop_signal: str = "SIGTERM"
-    stop_grace_period: float = 10.0
+    stop_grace_period: Duration = 10.0
     replicas: int = 1
     resources: Resources = Resources()
     update: UpdateConfig = UpdateConfig()

@@ -17,7 +17,7 @@ from ruamel.yaml.nodes import Node as YamlNode
 from meshd.spec.errors import Notes, Problem, SpecError, Where
 
 Scalar = str | int | float | bool | None
-LARGEST: Final = 1_000_000
+LARGEST: Final = 250_000
 """Most nodes that a file may come to, aliases expanded."""
 _PREFIX: Final = "tag:yaml.org,2002:"
 _MERGE_TAGS: Final = ("!reset", "!override")

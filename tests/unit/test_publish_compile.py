@@ -1,0 +1,166 @@
+"""Specs and endpoints → the snapshot."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from meshd.publish.compile import compile_snapshot, route_conflicts
+from meshd.spec.model import Project
+from proxy.wire import snapshot as wire
+from proxy.wire.codec import Decoder, encode
+from proxy.wire.report import Publish
+
+AT = wire.Generation(1, 7)
+
+
+def project(name: str, **services: dict[str, Any]) -> Project:
+    """A project of services with the given `x-mesh` settings."""
+    return Project.model_validate(
+        {
+            "name": name,
+            "services": [
+                {"name": service, "image": "i", "mesh": mesh} for service, mesh in services.items()
+            ],
+        }
+    )
+
+
+SHOP = project("shop", orders={"routes": ["/orders", "api.x/o"]}, payments={"allow": ["orders"]})
+ENDPOINTS = {
+    "shop/orders": (
+        wire.Endpoint(id="b", host="10.0.0.2", port=8080, revision="r1"),
+        wire.Endpoint(id="a", host="10.0.0.1", port=8080, revision="r1"),
+    ),
+    "shop/gone": (wire.Endpoint(id="x", host="10.0.0.9", port=8080),),
+}
+
+
+def test_services_routes_and_endpoints() -> None:
+    got = compile_snapshot(AT, [SHOP], ENDPOINTS)
+
+    assert got.generation == AT
+    assert [service.name for service in got.services] == ["shop/orders", "shop/payments"]
+    orders, payments = got.services
+    assert [endpoint.id for endpoint in orders.endpoints] == ["a", "b"]
+    assert (orders.allow, payments.allow) == (None, ("shop/orders",))
+    assert payments.endpoints == ()
+    target = (wire.Target(service="shop/orders"),)
+    assert got.routes == (
+        wire.Route(id="shop/orders#0", targets=target, path="/orders"),
+        wire.Route(id="shop/orders#1", targets=target, host="api.x", path="/o"),
+    )
+
+
+def test_every_setting_arrives() -> None:
+    settings = {
+        "balance": {"algorithm": "ring-hash", "hash_by": "header:X-User", "sticky_cookie": "s",
+                    "slow_start": "5s", "panic": 0.4},
+        "timeouts": {"connect": "1s", "first_byte": "2s", "idle": "3s", "request": "4s"},
+        "retries": {"attempts": 1, "budget": 0.1, "reserve": 3, "body_limit": "1k",
+                    "status": [503], "hedge_after": "9ms"},
+        "limits": {"endpoint_connections": 1, "endpoint_in_flight": 2, "service_in_flight": 3,
+                   "pending": 4, "pending_timeout": "5s", "adaptive": True},
+        "parking": {"requests": 1, "bytes": "2k", "timeout": "3s"},
+        "eject": {"consecutive": 1, "base": "2s", "longest": "3s", "share": 0.4,
+                  "success_rate": False, "latency_factor": 5},
+    }  # fmt: skip
+    (service,) = compile_snapshot(AT, [project("shop", web=settings)], {}).services
+
+    assert service.balance == wire.Balance(
+        algorithm="ring-hash",
+        hash_key=wire.HashKey(source="header", name="X-User"),
+        sticky_cookie="s",
+        slow_start=5.0,
+        panic=0.4,
+    )
+    assert service.timeouts == wire.Timeouts(1.0, 2.0, 3.0, 4.0)
+    assert service.retries == wire.Retries(1, 0.1, 3.0, 1024, (503,), 0.009)
+    assert service.limits == wire.Limits(1, 2, 3, 4, 5.0, True)
+    assert service.parking == wire.Parking(1, 2048, 3.0)
+    assert service.ejection == wire.Ejection(1, 2.0, 3.0, 0.4, False, 5.0)
+
+
+def test_the_defaults_of_the_spec_are_those_of_the_wire() -> None:
+    (service,) = compile_snapshot(AT, [project("shop", web={})], {}).services
+    assert service == wire.Service(name="shop/web", fingerprint=service.fingerprint)
+
+
+def test_the_order_of_the_input_never_shows() -> None:
+    other = project("bar", web={"routes": ["/w"]}, api={})
+    listeners = [wire.Listener("127.0.0.1:8080"), wire.Listener("10.0.0.1:80", "mesh", "shop/a")]
+    flipped = {key: tuple(reversed(found)) for key, found in reversed(list(ENDPOINTS.items()))}
+    one = compile_snapshot(
+        AT, [SHOP, other], ENDPOINTS, listeners=listeners, credentials={"t": "shop/a", "s": "b"}
+    )
+    two = compile_snapshot(
+        AT, [other, SHOP], flipped, listeners=listeners[::-1],
+        credentials={"s": "b", "t": "shop/a"},
+    )  # fmt: skip
+    assert msgspec.msgpack.encode(one) == msgspec.msgpack.encode(two)
+
+
+@pytest.mark.parametrize(
+    ("change", "mesh", "state"),
+    [
+        ("an endpoint's state", {}, "draining"),
+        ("a setting", {"timeouts": {"request": "1s"}}, "ready"),
+        ("the callers", {"allow": []}, "ready"),
+    ],
+)
+def test_the_fingerprint_names_the_content(change: str, mesh: dict[str, Any], state: Any) -> None:
+    def print_of(mesh: dict[str, Any], state: Any) -> dict[str, str]:
+        endpoints = {"shop/web": [wire.Endpoint("a", "10.0.0.1", 80, state=state)]}
+        compiled = compile_snapshot(AT, [project("shop", web=mesh, api={})], endpoints)
+        return {service.name: service.fingerprint for service in compiled.services}
+
+    before, after = print_of({}, "ready"), print_of(mesh, state)
+    assert before["shop/web"] != after["shop/web"], change
+    assert before["shop/api"] == after["shop/api"]
+    assert print_of({}, "ready") == before
+
+
+def test_only_what_changed_is_sent() -> None:
+    old = compile_snapshot(AT, [SHOP], ENDPOINTS)
+    new = compile_snapshot(wire.Generation(1, 8), [SHOP], {})
+    update = wire.difference(old, new)
+    assert [service.name for service in update.services] == ["shop/orders"]
+    assert wire.apply(old, update) == new
+
+
+def test_a_rollout_shifts_traffic_by_weight() -> None:
+    weights = {"shop/orders": {"r2": 5.0, "r1": 95.0}}
+    got = compile_snapshot(AT, [SHOP], ENDPOINTS, revision_weights=weights)
+    assert got.routes[0].targets == (
+        wire.Target("shop/orders", "r1", 95.0),
+        wire.Target("shop/orders", "r2", 5.0),
+    )
+
+
+def test_callers_of_another_project_are_named_by_key() -> None:
+    got = compile_snapshot(AT, [project("shop", db={"allow": ["web", "bar/web"]})], {})
+    assert got.services[0].allow == ("bar/web", "shop/web")
+
+
+def test_the_first_of_two_projects_with_one_service_wins() -> None:
+    adopted = project("shop", orders={"routes": ["/other"]}, extra={})
+    got = compile_snapshot(AT, [SHOP, adopted], {})
+    assert [service.name for service in got.services] == [
+        "shop/extra", "shop/orders", "shop/payments",
+    ]  # fmt: skip
+    assert [route.path for route in got.routes] == ["/orders", "/o"]
+
+
+def test_routes_that_two_projects_claim() -> None:
+    other = project("bar", web={"routes": ["/orders", "/mine"]})
+    assert route_conflicts([SHOP, other]) == [
+        "route /orders of shop/orders is already taken by bar/web"
+    ]
+    assert route_conflicts([SHOP, project("bar", web={"routes": ["y.x/orders"]})]) == []
+
+
+def test_it_crosses_the_wire() -> None:
+    got = compile_snapshot(AT, [SHOP], ENDPOINTS, callers={"10.0.0.7": "shop/orders"})
+    (message,) = Decoder().feed(encode(Publish(wire.difference(None, got))))
+    assert isinstance(message, Publish)
+    assert wire.apply(None, message.update) == got

@@ -1,0 +1,130 @@
+"""What names a revision: everything a replica is, and nothing around it."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from meshd.spec import fingerprint
+from meshd.spec.fingerprint import revision
+from meshd.spec.model import Service
+
+BASE: dict[str, Any] = {
+    "name": "web",
+    "image": "shop/web:1",
+    "command": ["serve", "--fast"],
+    "environment": {"A": "1", "B": "2"},
+    "resources": {"memory": "256m", "cpus": 0.5},
+    "mesh": {"port": 9000, "routes": ["/a"]},
+}
+
+
+def service(**changed: Any) -> Service:
+    return Service.model_validate({**BASE, **changed})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("image", "shop/web:2"),
+        ("build", {"context": "/src"}),
+        ("command", ["serve"]),
+        ("command", None),
+        ("entrypoint", ["/init"]),
+        ("working_dir", "/srv"),
+        ("user", "1000"),
+        ("environment", {"A": "1"}),
+        ("environment", {"A": "1", "B": "3"}),
+        ("networks", ["back"]),
+        ("aliases", {"back": ["store"]}),
+        ("volumes", [{"type": "volume", "target": "/data"}]),
+        ("labels", {"team": "food"}),
+        ("healthcheck", {"test": ["CMD", "true"]}),
+        ("stop_signal", "SIGINT"),
+        ("resources", {"memory": "512m", "cpus": 0.5}),
+        ("placement", ["node.labels.disk==ssd"]),
+        ("init", True),
+        ("read_only", True),
+        ("cap_add", ["NET_RAW"]),
+        ("cap_drop", ["ALL"]),
+        ("mesh", {"port": 9001, "routes": ["/a"]}),
+    ],
+)
+def test_what_a_replica_is_changes_the_revision(field: str, value: object) -> None:
+    assert revision(service(**{field: value})) != revision(service())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "other"),
+        ("replicas", 7),
+        ("expose", [9100]),
+        ("stop_grace_period", "1m"),
+        ("update", {"parallelism": 5}),
+        ("restart", {"condition": "none"}),
+        ("depends_on", ["db"]),
+        ("wait_healthy", ["db"]),
+        ("environment", {"B": "2", "A": "1"}),
+        *(
+            ("mesh", {"port": 9000, "routes": ["/a"], **setting})
+            for setting in (
+                {"routes": ["/b"]},
+                {"scale": {"min": 1, "max": 9, "p95": "1s"}},
+                {"health": "/ready"},
+                {"balance": "maglev"},
+                {"timeouts": {"request": "1s"}},
+                {"retries": {"attempts": 0}},
+                {"limits": {"pending": 1}},
+                {"parking": {"requests": 1}},
+                {"eject": {"consecutive": 1}},
+                {"allow": ["orders"]},
+                {"drain": "1s"},
+            )
+        ),
+    ],
+)
+def test_what_stands_around_a_replica_does_not(field: str, value: object) -> None:
+    assert revision(service(**{field: value})) == revision(service())
+
+
+def test_every_field_is_either_part_of_a_replica_or_around_it() -> None:
+    assert set(Service.model_fields) == fingerprint.REPLICA | fingerprint.AROUND
+    assert not fingerprint.REPLICA & fingerprint.AROUND
+
+
+def test_it_is_short_and_fit_for_a_name() -> None:
+    assert len(revision(service())) == 10
+    assert revision(service()).isalnum()
+    assert revision(service()) == revision(service()).lower()
+
+
+def test_it_is_the_same_in_another_process_and_another_order() -> None:
+    code = (
+        "from meshd.spec.fingerprint import revision\n"
+        "from meshd.spec.model import Service\n"
+        f"print(revision(Service.model_validate(dict(reversed({BASE!r}.items())))))\n"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed},
+        ).stdout.strip()
+        for seed in ("1", "2")
+    }
+    assert outputs == {revision(service())}
+
+
+def test_it_stays_what_it_was_in_earlier_versions() -> None:
+    """A change here rolls every service of every user: only on purpose."""
+    assert revision(service()) == "geawjghdw3"
+
+
+def test_it_survives_the_way_through_the_api() -> None:
+    sent = Service.model_validate_json(service().model_dump_json())
+    assert sent == service()
+    assert revision(sent) == revision(service())

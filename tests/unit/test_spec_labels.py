@@ -1,0 +1,129 @@
+"""Labels: what the mesh writes on replicas, and what it reads from containers it adopts."""
+
+import pytest
+
+from meshd.spec import labels
+from meshd.spec.errors import SpecError
+from meshd.spec.fingerprint import revision
+from meshd.spec.model import Health, Objective, RouteSpec, Scale
+
+COMPOSE = {labels.COMPOSE_PROJECT: "shop", labels.COMPOSE_SERVICE: "web"}
+
+
+def test_what_a_replica_carries() -> None:
+    assert labels.managed("shop", "web", "abc", "shop-web-1", 9000) == {
+        "mesh.managed": "1",
+        "mesh.project": "shop",
+        "mesh.service": "web",
+        "mesh.revision": "abc",
+        "mesh.replica": "shop-web-1",
+        "mesh.port": "9000",
+    }
+
+
+@pytest.mark.parametrize(
+    ("marks", "project", "service", "meshed", "managed"),
+    [
+        ({}, "default", "", False, False),
+        (COMPOSE, "shop", "web", False, False),
+        ({**COMPOSE, "mesh.port": "1"}, "shop", "web", True, False),
+        ({**COMPOSE, "mesh.project": "p", "mesh.service": "s"}, "p", "s", True, False),
+        (labels.managed("p", "s", "r", "n", 1), "p", "s", True, True),
+    ],
+)
+def test_who_a_container_is(
+    marks: dict[str, str], project: str, service: str, meshed: bool, managed: bool
+) -> None:
+    assert labels.project_of(marks) == project
+    assert labels.service_of(marks) == service
+    assert labels.is_meshed(marks) is meshed
+    assert labels.is_managed(marks) is managed
+
+
+def test_an_adopted_container_with_everything() -> None:
+    project, service = labels.adopt(
+        "shop_web_1",
+        {
+            **COMPOSE,
+            "mesh.port": "9000",
+            "mesh.route": "/a, api.example.com/b",
+            "mesh.scale.min": "2",
+            "mesh.scale.max": "6",
+            "mesh.scale.p99.9": "200ms",
+            "mesh.scale.concurrency": "8",
+            "mesh.health": "/ready",
+            "mesh.health.interval": "500ms",
+            "mesh.balance": "ring-hash",
+            "mesh.balance.hash_by": "header:X-User",
+            "mesh.allow": "orders,auth",
+            "mesh.drain": "1m",
+            "mesh.timeouts.request": "5s",
+            "mesh.retries.attempts": "1",
+            "unrelated": "x",
+        },
+        image="shop/web:1",
+    )
+    assert project == "shop"
+    assert (service.name, service.image, service.port, service.replicas) == (
+        "web", "shop/web:1", 9000, 2,
+    )  # fmt: skip
+    mesh = service.mesh
+    assert mesh.routes == (RouteSpec(path="/a"), RouteSpec(host="api.example.com", path="/b"))
+    objective = Objective(latency=0.2, share=99.9)
+    assert mesh.scale == Scale(min=2, max=6, objective=objective, concurrency=8)
+    assert mesh.health == Health(path="/ready", interval=0.5)
+    assert (mesh.balance.algorithm, mesh.balance.hash_by) == ("ring-hash", "header:X-User")
+    assert (mesh.allow, mesh.drain) == (("orders", "auth"), 60.0)
+    assert (mesh.timeouts.request, mesh.retries.attempts) == (5.0, 1)
+
+
+def test_the_least_there_can_be() -> None:
+    project, service = labels.adopt("web-1", {"mesh.service": "web"}, exposed=(5000, 5001))
+    assert (project, service.port, service.replicas) == ("default", 5000, 1)
+    assert not service.mesh.routes
+
+
+def test_the_revision_follows_image_and_compose_configuration() -> None:
+    def of(image: str, config: str) -> str:
+        marks = {**COMPOSE, "mesh.port": "1", labels.COMPOSE_CONFIG: config}
+        return revision(labels.adopt("c", marks, image)[1])
+
+    assert of("i", "1") == of("i", "1")
+    assert len({of("i", "1"), of("i", "2"), of("j", "1")}) == 3
+
+
+@pytest.mark.parametrize(
+    ("marks", "said"),
+    [
+        ({"mesh.port": "80"}, ["mesh.service: '' is no name; expected lower-case"]),
+        ({"mesh.service": "Web"}, ["mesh.service: 'Web' is no name; expected lower-case"]),
+        ({**COMPOSE, "mesh.project": "a b"}, ["mesh.project: 'a b' is no name; expected"]),
+        ({**COMPOSE, "mesh.port": "http"}, ["mesh.port: 'http' is wrong; expected a whole number"]),
+        ({**COMPOSE, "mesh.rout": "/"}, ["mesh.rout: unknown key; did you mean routes?"]),
+        (
+            {**COMPOSE, "mesh.scale.min": "3", "mesh.scale.max": "2"},
+            ["mesh.scale: min 3 is above max 2; expected min <= max"],
+        ),
+        (
+            {**COMPOSE, "mesh.scale.p95": "1s"},
+            ["mesh.scale: an objective is given, but no bound for it; expected max"],
+        ),
+        (
+            {**COMPOSE, "mesh.route": "/a,b c", "mesh.health": "up", "mesh.drain": "soon"},
+            [
+                "mesh.routes[1]: 'b c' is no host",
+                "mesh.health: 'up' is no health check",
+                "mesh.drain: 'soon' is not a duration",
+            ],
+        ),
+    ],
+)
+def test_wrong_labels_are_named_with_their_container(
+    marks: dict[str, str], said: list[str]
+) -> None:
+    with pytest.raises(SpecError) as raised:
+        labels.adopt("shop_web_1", marks)
+    found = [str(problem) for problem in raised.value.problems]
+    assert len(found) == len(said)
+    for text, start in zip(found, said, strict=True):
+        assert text.startswith(f"container shop_web_1: label {start}")
