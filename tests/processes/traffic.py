@@ -14,23 +14,32 @@ class Origin:
     port: int = 0
     sick: bool = False
     requests: int = 0
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                self.requests += 1
-                path = head.split(b" ", 2)[1].decode()
-                if path.startswith("/slow/"):
-                    await asyncio.sleep(float(path.removeprefix("/slow/")))
-                sick = self.sick and path == "/sick"
-                status = "503 Service Unavailable" if sick else "200 OK"
-                body = f"{self.name} {path}"
-                writer.write(
-                    f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
-                )
-                await writer.drain()
-        writer.close()
+            try:
+                await self._answer(reader, writer)
+            finally:
+                writer.transport.abort()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            self.requests += 1
+            path = head.split(b" ", 2)[1].decode()
+            if path.startswith("/slow/"):
+                await asyncio.sleep(float(path.removeprefix("/slow/")))
+            sick = self.sick and path == "/sick"
+            status = "503 Service Unavailable" if sick else "200 OK"
+            body = f"{self.name} {path}"
+            writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+            await writer.drain()
 
 
 @contextlib.asynccontextmanager
@@ -38,14 +47,19 @@ async def origin(name: str = "a", path: str = "") -> AsyncIterator[Origin]:
     """An origin on a free port, or at a Unix socket's path."""
     made = Origin(name)
     if path:
-        server = await asyncio.start_unix_server(made.serve, path)
+        server = await asyncio.start_unix_server(made.accept, path)
     else:
-        server = await asyncio.start_server(made.serve, "127.0.0.1", 0, backlog=1024)
+        server = await asyncio.start_server(made.accept, "127.0.0.1", 0, backlog=1024)
         made.port = server.sockets[0].getsockname()[1]
     try:
         yield made
     finally:
         server.close()
+        tasks = list(made.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)
 
 
 async def fetch(address: str, path: str = "/") -> tuple[int, str]:
