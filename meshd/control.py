@@ -142,7 +142,7 @@ class MeshControl:
                     project=project.name,
                     service=name,
                 )
-            self._loop.wake.set()
+            self._loop.refresh(now)
 
     def _check(self, project: Project) -> None:
         """Raises Refused for what could never work here."""
@@ -249,7 +249,7 @@ class MeshControl:
         self._store.leave(project)
         self._events.record(time.time(), Kind.DOWN, "is being taken down", project=project)
         self._loop.wake.set()
-        while project in self._store.projects:
+        while project in self._store.projects:  # noqa: ASYNC110 (what is, not what was told)
             await asyncio.sleep(POLL)
 
     # Replicas

@@ -127,6 +127,11 @@ class Reconciler:
             await self.executor.close()
             await self.prober.close()
 
+    def refresh(self, now: float) -> None:
+        """Read anew what is wanted, and have a pass made of it soon."""
+        self.desired = self.wanted.desired(self._watch.replicas, now)
+        self.wake.set()
+
     async def _take_over(self) -> None:
         """Go on where the process before this one stopped: what it published goes on as is."""
         ready: dict[str, float] = {}

@@ -49,8 +49,14 @@ def _tell(replica: Replica, old: Record | None, now: float) -> Happening | None:
                 Kind.REPLICA_DRAINING, replica, "was told to stop, not by the mesh; out of rotation"
             )
         case Phase.FAILED:
-            return Happening(Kind.REPLICA_DIED, replica, ending(replica))
+            return Happening(
+                Kind.REPLICA_DIED, replica, ending(replica.exit_code, replica.oom_killed)
+            )
         case Phase.GONE if old is not None:
-            return Happening(Kind.REPLICA_STOPPED, replica, replica.cause or ending(replica))
+            return Happening(
+                Kind.REPLICA_STOPPED,
+                replica,
+                replica.cause or ending(replica.exit_code, replica.oom_killed),
+            )
         case _:
             return None

@@ -16,6 +16,7 @@ from meshd.spec.model import RestartPolicy
 
 FAILURES_KEPT: Final = 10
 SLOT_LIFE: Final = 120.0
+KILLED: Final = (137, -9)
 
 Version = tuple[str, str]
 """A service's key (`PROJECT/SERVICE`) and a revision of it."""
@@ -62,12 +63,14 @@ class Slot(msgspec.Struct, frozen=True):
 
 class Failure(msgspec.Struct, frozen=True):
     """A replica failed by itself: when, which, and how it showed. `final` when there is no
-    use in waiting for the next one: it had all the time it may take, and never got healthy."""
+    use in waiting for the next one: it had all the time it may take, and never got healthy.
+    `external` when something outside most likely ended it (SIGKILL, and not for memory)."""
 
     at: float
     replica: str
     text: str
     final: bool = False
+    external: bool = False
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -88,6 +91,7 @@ class Trouble(msgspec.Struct, frozen=True):
     text: str
     attempt: int
     final: bool = False
+    external: bool = False
 
 
 class World(msgspec.Struct, frozen=True):
@@ -131,6 +135,7 @@ class Replica(msgspec.Struct, frozen=True):
     blamed: bool = False
     attempt: int = 0
     exit_code: int | None = None
+    oom_killed: bool = False
     listed: bool = True
     busy: bool = False
     host: str | None = None
@@ -257,6 +262,7 @@ def _listed(seen: ObservedReplica, record: Record, world: World) -> Replica:
         blamed=record.blamed,
         attempt=record.attempt,
         exit_code=seen.exit_code if seen.state is ReplicaState.EXITED else None,
+        oom_killed=seen.oom_killed,
         busy=seen.name in world.stopping or seen.name in world.starting,
         host=seen.host,
         port=seen.port,
@@ -280,14 +286,13 @@ def _pending(start: Start, record: Record) -> Replica:
     )
 
 
-def ending(seen: ObservedReplica | Replica, oom_killed: bool = False) -> str:
+def ending(code: int | None, oom_killed: bool = False) -> str:
     """How a replica ended, for people."""
     if oom_killed:
         return "was killed: out of memory"
-    code = seen.exit_code
     if code is None:
         return "was created but never started"
-    if code in (137, -9):
+    if code in KILLED:
         return "was killed (SIGKILL)"
     return f"exited with code {code}"
 
@@ -297,12 +302,13 @@ def _note_end(
 ) -> Memory:
     """A replica of ours ended by itself: open a slot for its successor."""
     policy = world.policies.get(replica.key, RestartPolicy())
+    end = ending(replica.exit_code, replica.oom_killed)
     trouble = Trouble(
         version=(replica.key, replica.revision),
         replica=replica.name,
-        text=f"{replica.name} {ending(replica, world.listed[replica.name].oom_killed)}"
-        f" after {max(0.0, uptime):.1f} s",
+        text=f"{replica.name} {end} after {max(0.0, uptime):.1f} s",
         attempt=replica.attempt if uptime < policy.window else 0,
+        external=replica.exit_code in KILLED and not replica.oom_killed,
     )
     return note_failure(memory, trouble, policy, now, dice)
 
@@ -318,7 +324,13 @@ def note_failure(
         wait = min(policy.max_delay, policy.delay * 2.0 ** min(attempt - 2, 30))
         wait *= 0.8 + 0.4 * dice.random()
     slot = Slot(attempt=attempt, not_before=now + wait, opened=now)
-    failure = Failure(at=now, replica=trouble.replica, text=trouble.text, final=trouble.final)
+    failure = Failure(
+        at=now,
+        replica=trouble.replica,
+        text=trouble.text,
+        final=trouble.final,
+        external=trouble.external,
+    )
     version = trouble.version
     kept = (*memory.failures.get(version, ()), failure)[-FAILURES_KEPT:]
     return Memory(

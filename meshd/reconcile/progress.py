@@ -39,7 +39,8 @@ def standing(
         return Standing(settled=there, ok=False, text=f"{name} {how}: {cause}")
     held = [failure for failure in failures if failure.at >= service.rollout_since]
     if service.rollout == "rolling" and not service.previous and held:
-        if len(held) >= PATIENCE or held[-1].final:
+        enough = len(held) >= PATIENCE or held[-1].final
+        if enough:
             return Standing(settled=True, ok=False, text=f"{name}: {held[-1].text}")
     if there and service.rollout == "done":
         return Standing(settled=True, ok=True, text=f"{name}: {len(right)} ready")

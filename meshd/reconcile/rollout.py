@@ -6,6 +6,7 @@ of Compose's `deploy.update_config`.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -13,6 +14,10 @@ from meshd.reconcile.desired import DesiredService
 from meshd.reconcile.observed import Failure, Replica
 from meshd.reconcile.operation import Outcome, Settle
 from meshd.reconcile.phase import Phase
+
+
+ALWAYS_HELD: Final = 3
+"""So many ends are held against a revision even if something outside seems to cause them."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -67,6 +72,8 @@ def judge(
         return None
     update = service.spec.update
     held = [failure for failure in failures if failure.at >= service.rollout_since]
+    if len(held) < ALWAYS_HELD:
+        held = [failure for failure in held if not failure.external]
     over = len(held) > update.max_failure_ratio * max(1, service.count)
     if over and service.previous and update.failure_action != "continue":
         outcome: Outcome = "paused" if update.failure_action == "pause" else "rolled-back"

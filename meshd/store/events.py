@@ -32,7 +32,8 @@ class EventLog:
         """Go on after the last stored event."""
         row = self._store.database.execute("SELECT max(id) FROM event").fetchone()
         self._last = row[0] or 0
-        self._recent.extend(self._read(self._last - RECENT, RECENT))
+        for event in self._read(self._last - RECENT, RECENT):
+            self._keep(event)
 
     def record(
         self,
@@ -57,9 +58,7 @@ class EventLog:
             text=text,
             numbers=dict(numbers or {}),
         )
-        self._recent.append(event)
-        if service:
-            self._last_words[f"{project}/{service}"] = f"{replica} {text}" if replica else text
+        self._keep(event)
         self._unwritten.append(event)
         if len(self._unwritten) >= RECENT // 2:
             self.flush()
@@ -69,6 +68,12 @@ class EventLog:
             if not queue.full():
                 queue.put_nowait(event)
         return event
+
+    def _keep(self, event: Event) -> None:
+        self._recent.append(event)
+        if event.service:
+            text = f"{event.replica} {event.text}" if event.replica else event.text
+            self._last_words[f"{event.project}/{event.service}"] = text
 
     def flush(self) -> None:
         """Store what is not stored yet, and drop what is too old."""
