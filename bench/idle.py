@@ -1,0 +1,39 @@
+"""Memory of idle connections: each has served one request and then stays open."""
+
+import contextlib
+import resource
+import socket
+import time
+from typing import Final
+
+from bench.kernel import memory_bytes
+from bench.running import NotServing
+
+REQUEST: Final = b"GET /api/orders HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+def per_connection(pid: int, port: int, wanted: int) -> tuple[int, float]:
+    """(connections held, bytes each) of the server at `port`."""
+    count = min(wanted, (_descriptors() - 400) // 2 - 300)
+    with contextlib.ExitStack() as stack:
+        _open(stack, port, 200)  # so that what is set up only once is not counted
+        time.sleep(0.5)
+        before = memory_bytes(pid)
+        _open(stack, port, count)
+        time.sleep(1.0)
+        return count, (memory_bytes(pid) - before) / count
+
+
+def _descriptors() -> int:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def _open(stack: contextlib.ExitStack, port: int, count: int) -> None:
+    for _ in range(count):
+        connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+        connection.sendall(REQUEST)
+        answer = connection.recv(65536)
+        if b" 200 " not in answer[:16]:
+            raise NotServing(f"an idle connection was answered {answer[:80]!r}")
