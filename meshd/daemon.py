@@ -19,6 +19,7 @@ import structlog
 
 from meshd.api.server import CannotServe, serve
 from meshd.control import MeshControl
+from meshd.discovery.probe import probe
 from meshd.discovery.watch import Watch
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
@@ -166,6 +167,8 @@ class Daemon:
             self.store.secret(),
             read_held(self.state / "snapshot.bin"),
             wake,
+            probe,
+            time.time,
         )
         loop.in_flight = self.feedback.in_flight
         self.feedback.wake = wake.set

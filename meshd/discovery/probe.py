@@ -7,8 +7,7 @@ probed quickly (every 50 ms at first), so that a replica gets traffic soon after
 
 import asyncio
 import random
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -20,6 +19,9 @@ FIRST_PAUSE: Final = 0.05
 GROWTH: Final = 1.25
 AT_ONCE: Final = 64
 HEAD_LIMIT: Final = 8192
+
+Ask = Callable[[str, int, Health], Awaitable[str | None]]
+"""Probes one address once: what was wrong, None when all was well (`probe`, below)."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -40,11 +42,14 @@ def _same(old: Target, new: Target | None) -> bool:
 
 
 class Prober:
-    """Keeps a result for every target; calls `on_change` when a streak turns or grows bad."""
+    """Keeps a result for every target, as `ask` finds it; calls `on_change` when a streak turns
+    or grows bad. `clock` gives Unix time."""
 
-    def __init__(self, on_change: Callable[[], None]) -> None:
+    def __init__(self, ask: Ask, on_change: Callable[[], None], clock: Callable[[], float]) -> None:
         self.results: dict[str, ProbeResult] = {}
+        self._ask = ask
         self._on_change = on_change
+        self._clock = clock
         self._targets: dict[str, Target] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._gate = asyncio.Semaphore(AT_ONCE)
@@ -84,7 +89,7 @@ class Prober:
             await asyncio.sleep(random.random() * health.interval)
         while True:
             async with self._gate:
-                problem = await probe(target.host, target.port, health, target.path)
+                problem = await self._ask(target.host, target.port, health, target.path)
             self._note(name, problem)
             if target.proven or self.results[name].first_good:
                 await asyncio.sleep(health.interval * (0.9 + 0.2 * random.random()))
@@ -96,7 +101,7 @@ class Prober:
         before = self.results.get(name, ProbeResult())
         if problem is None:
             after = ProbeResult(
-                good=before.good + 1, first_good=before.first_good or time.time(), text="ok"
+                good=before.good + 1, first_good=before.first_good or self._clock(), text="ok"
             )
         else:
             after = ProbeResult(bad=before.bad + 1, first_good=before.first_good, text=problem)

@@ -50,7 +50,7 @@ class Publisher:
         self.connected = False
         self._on_message = on_message
         self._acks: dict[int, Ack] = {}
-        self._current: Snapshot | None = None
+        self.current: Snapshot | None = None
         self._ready: frozenset[str] = frozenset()
         self._out: dict[str, Generation] = {}
         self._first: Generation | None = None
@@ -82,7 +82,7 @@ class Publisher:
         try:
             while data := await reader.read(CHUNK):
                 for message in decoder.feed(data):
-                    self._take(message)
+                    self.take(message)
         except (OSError, BadFrame) as error:
             _log.warning("the feed was cut", error=str(error))
         finally:
@@ -90,7 +90,8 @@ class Publisher:
             self._writer = None
             writer.close()
 
-    def _take(self, message: Message) -> None:
+    def take(self, message: Message) -> None:
+        """One message of the supervisor."""
         match message:
             case Hello(generation=generation):
                 self.connected = True
@@ -101,8 +102,8 @@ class Publisher:
                 self._acks = {w: ack for w, ack in self._acks.items() if w in live}
             case Ack(worker=worker):
                 self._acks[worker] = message
-            case Resync() if self._current is not None:
-                self._send(difference(None, self._current))
+            case Resync() if self.current is not None:
+                self._send(difference(None, self.current))
             case Listening(bound=bound):
                 self.bound = dict(bound)
                 self.refused = {a: e for a, e in self.refused.items() if a not in bound}
@@ -114,13 +115,13 @@ class Publisher:
 
     def _catch_up(self) -> None:
         """The supervisor told what it holds: send ours, above that."""
-        current = self._current
+        current = self.current
         if self.held >= self.generation and (current is None or current.generation != self.held):
             self.generation = Generation(max(self.held.epoch, self.generation.epoch) + 1, 0)
         if current is None or current.generation == self.held:
             return
         if current.generation.epoch != self.generation.epoch:
-            self._current = None
+            self.current = None
             self.publish(current)
         else:
             self._send(difference(None, current))
@@ -128,7 +129,7 @@ class Publisher:
     def publish(self, snapshot: Snapshot) -> bool:
         """Send `snapshot` at the next generation, if it differs from the last one. Whether it
         did."""
-        current = self._current
+        current = self.current
         if current is not None:
             same = msgspec.structs.replace(snapshot, generation=current.generation)
             if same == current:
@@ -137,7 +138,7 @@ class Publisher:
         snapshot = msgspec.structs.replace(snapshot, generation=self.generation)
         self._note_out(snapshot)
         self._send(difference(current, snapshot))
-        self._current = snapshot
+        self.current = snapshot
         return True
 
     def _note_out(self, snapshot: Snapshot) -> None:

@@ -6,7 +6,6 @@ Everything is level-triggered: a wake carries no news, and each pass looks at wh
 import asyncio
 import contextlib
 import random
-import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -14,7 +13,7 @@ import msgspec
 import structlog
 
 from meshd.discovery.endpoints import callers, endpoints
-from meshd.discovery.probe import Prober, Target
+from meshd.discovery.probe import Ask, Prober, Target
 from meshd.discovery.watch import Watch
 from meshd.publish.compile import compile_snapshot
 from meshd.publish.gateways import Gateways
@@ -83,6 +82,8 @@ class Reconciler:
         secret: bytes,
         held: Snapshot | None,
         wake: asyncio.Event,
+        ask: Ask,
+        clock: Callable[[], float],
     ) -> None:
         self.wake = wake
         self.on_ready: Callable[[str, float], None] = _ignore
@@ -94,10 +95,11 @@ class Reconciler:
         self.evidence: dict[Version, Evidence] = {}
         self.dice = random.Random()
         self.wanted = Wanted(store)
-        self.prober = Prober(self.wake.set)
+        self.prober = Prober(ask, self.wake.set, clock)
         self.executor = Executor(
             runtime, self._spec_of, self.service_of, gateways.learn, self._done
         )
+        self._clock = clock
         self._runtime = runtime
         self._watch = watch
         self._store = store
@@ -118,7 +120,7 @@ class Reconciler:
         await self._take_over()
         try:
             while True:
-                self.turn(time.time())
+                self.turn(self._clock())
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.wake.wait(), TICK)
                 await asyncio.sleep(COALESCE)
@@ -142,7 +144,7 @@ class Reconciler:
                     ready[endpoint.id] = endpoint.ready_since
                 else:
                     leaving.add(endpoint.id)
-        self.memory = observing.recall(ready, leaving, self._watch.replicas, time.time())
+        self.memory = observing.recall(ready, leaving, self._watch.replicas, self._clock())
         for name, stored in self._store.projects.items():
             try:
                 await self._gateways.learn(name, [s.name for s in stored.project.services])
@@ -225,7 +227,7 @@ class Reconciler:
     def record(self, kind: str, text: str, replica: Replica) -> None:
         """An event about one replica."""
         self._events.record(
-            time.time(),
+            self._clock(),
             kind,
             text,
             project=replica.project,
@@ -288,7 +290,7 @@ class Reconciler:
 
     def _done(self, result: Result) -> None:
         """An operation on the runtime ended."""
-        operation, now = result.operation, time.time()
+        operation, now = result.operation, self._clock()
         match operation:
             case Start():
                 if result.replica is not None:
@@ -328,7 +330,7 @@ class Reconciler:
         self._troubles.append(Trouble(version, name, str(error), attempt))
         self.evidence[version] = Evidence(name, str(error))
         self._events.record(
-            time.time(),
+            self._clock(),
             Kind.REPLICA_FAILED,
             str(error),
             project=operation.project,

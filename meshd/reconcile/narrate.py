@@ -32,6 +32,7 @@ def happenings(
 
 
 def _tell(replica: Replica, old: Record | None, now: float) -> Happening | None:
+    end = ending(replica.exit_code, replica.oom_killed)
     match replica.phase:
         case Phase.PENDING:
             return Happening(Kind.REPLICA_STARTED, replica, replica.cause or "started")

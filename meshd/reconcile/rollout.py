@@ -15,7 +15,6 @@ from meshd.reconcile.observed import Failure, Replica
 from meshd.reconcile.operation import Outcome, Settle
 from meshd.reconcile.phase import Phase
 
-
 ALWAYS_HELD: Final = 3
 """So many ends are held against a revision even if something outside seems to cause them."""
 
