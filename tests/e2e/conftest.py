@@ -27,9 +27,10 @@ async def mesh(runtime: str) -> AsyncIterator[TestMesh]:
     if done.code not in (0, 3):
         print(done.out, done.err)
     shutil.rmtree(folder, ignore_errors=True)
+    project = made.environment["PROJECT"]
     if runtime == "docker":
         left = subprocess.run(
-            ["docker", "ps", "-aq", "--filter", f"label=mesh.project={made.environment['PROJECT']}"],
+            ["docker", "ps", "-aq", "--filter", f"label=mesh.project={project}"],
             capture_output=True, text=True, check=True,
         ).stdout.split()  # fmt: skip
         if left:

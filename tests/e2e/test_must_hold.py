@@ -4,6 +4,7 @@ Times are printed and fail only at five times their bound, since machines are sh
 """
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
@@ -166,7 +167,7 @@ async def test_an_overload_scales_up_and_comes_back_down(mesh: TestMesh, engine_
         while time.monotonic() - down < 35:
             seen.append((await mesh.service("web"))["wanted"])
             await asyncio.sleep(0.5)
-    rises = sum(later > earlier for earlier, later in zip(seen, seen[1:], strict=False))
+    rises = sum(later > earlier for earlier, later in itertools.pairwise(seen))
     print(
         f"{mesh.runtime}: ordered after {ordered:.1f} s, late p95 {late * 1000:.0f} ms, "
         f"then {seen[0]} → {seen[-1]} with {rises} rises"
