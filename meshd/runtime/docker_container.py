@@ -62,7 +62,10 @@ def creation(replica: ReplicaSpec, logging_driver: str) -> Creation:
         config["Entrypoint"] = list(service.entrypoint)
     if service.healthcheck is not None:
         config["Healthcheck"] = _healthcheck(service.healthcheck)
-    others = {declared(project, name): {"Aliases": [service.name]} for name in service.networks}
+    others = {
+        declared(project, name): {"Aliases": [service.name, *service.aliases.get(name, ())]}
+        for name in service.networks
+    }
     return Creation(config, others)
 
 
@@ -72,7 +75,10 @@ def _host_config(replica: ReplicaSpec, own: str, logging_driver: str) -> Info:
     config: Info = {
         "NetworkMode": own,
         "RestartPolicy": {"Name": "no"},
-        "ExtraHosts": [f"{name}:{address}" for name, address in replica.hosts.items()],
+        "ExtraHosts": [
+            f"{name}:{address}"
+            for name, address in {**service.extra_hosts, **replica.hosts}.items()
+        ],
         "Mounts": [_mount(replica.project, mount) for mount in service.volumes],
         "NanoCpus": round(limits.cpus * NANOSECONDS),
         "Memory": limits.memory,
@@ -81,10 +87,25 @@ def _host_config(replica: ReplicaSpec, own: str, logging_driver: str) -> Info:
         "ReadonlyRootfs": service.read_only,
         "CapAdd": list(service.cap_add),
         "CapDrop": _dropped(service),
+        "SecurityOpt": list(service.security_opt),
+        "GroupAdd": list(service.group_add),
+        "Sysctls": service.sysctls,
+        "Ulimits": [
+            {"Name": name, "Soft": limit.soft, "Hard": limit.hard}
+            for name, limit in service.ulimits.items()
+        ],
+        "Dns": list(service.dns),
+        "DnsSearch": list(service.dns_search),
+        "DnsOptions": list(service.dns_opt),
     }
+    if service.shm_size:
+        config["ShmSize"] = service.shm_size
     if limits.pids:
         config["PidsLimit"] = limits.pids
-    if logging_driver == LOG_LIMITS["Type"]:  # without bounds by itself
+    if service.logging is not None and (service.logging.driver or service.logging.options):
+        driver = service.logging.driver or logging_driver
+        config["LogConfig"] = {"Type": driver, "Config": service.logging.options}
+    elif logging_driver == LOG_LIMITS["Type"]:  # without bounds by itself
         config["LogConfig"] = LOG_LIMITS
     return config
 
@@ -104,6 +125,8 @@ def _mount(project: str, mount: Mount) -> Info:
     found: Info = {"Type": mount.type, "Target": mount.target, "ReadOnly": mount.read_only}
     if source and mount.type != "tmpfs":
         found["Source"] = source
+    if mount.size:
+        found["TmpfsOptions"] = {"SizeBytes": mount.size}
     return found
 
 

@@ -26,10 +26,9 @@ class Networks:
         kinds = [internal.get(name) for name in service.networks]
         marks = {labels.MANAGED: "1", labels.PROJECT: project}
         own = own_network(project, service.name)
+        isolated = None if None in kinds else bool(kinds) and all(kinds)
         async with self._making:  # the engine takes two networks of one name
-            await self._network(
-                own, bool(kinds) and all(kinds), {**marks, labels.SERVICE: service.name}
-            )
+            await self._network(own, isolated, {**marks, labels.SERVICE: service.name})
             for name, kind in zip(service.networks, kinds, strict=True):
                 await self._network(declared(project, name), kind, marks)
             for mount in service.volumes:

@@ -20,6 +20,22 @@ class Shortfall:
         return f"service {self.service}: {self.text}"
 
 
+_CONTAINER_ONLY = (
+    "security_opt",
+    "group_add",
+    "sysctls",
+    "ulimits",
+    "shm_size",
+    "extra_hosts",
+    "dns",
+    "dns_search",
+    "dns_opt",
+    "logging",
+    "aliases",
+    "init",
+)
+
+
 def unsupported(service: Service, capabilities: Capabilities) -> list[Shortfall]:
     """Everything in `service` that a runtime with these capabilities cannot do, what must be
     refused first."""
@@ -48,6 +64,9 @@ def _ignored(service: Service, can: Capabilities) -> Iterator[str]:
             yield "read_only is not kept; it may write what the user of the mesh may"
         if service.cap_add or service.cap_drop:
             yield "cap_add and cap_drop are not applied"
+        given = [name for name in _CONTAINER_ONLY if getattr(service, name)]
+        if given:
+            yield f"{', '.join(given)} are settings of a container and not applied"
     if not can.networks and service.networks:
         yield f"networks {', '.join(service.networks)} do not isolate local processes"
     if not can.volumes:
