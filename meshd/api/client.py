@@ -68,9 +68,11 @@ class Client:
         return msgspec.json.decode(await self._call("GET", "v1/status"), type=Status)
 
     async def deploy(self, project: Project) -> DeployResult:
-        """Stores the desired state; `progress` tells how it goes on."""
+        """Makes ready what it needs (images are pulled and built), then stores the desired
+        state; `progress` tells how it goes on."""
         body = project.model_dump_json().encode()
-        return self._result(await self._call("PUT", f"v1/projects/{project.name}", body))
+        raw = await self._call("PUT", f"v1/projects/{project.name}", body, limit=PATIENT)
+        return self._result(raw)
 
     async def progress(self, project: str) -> DeployResult:
         return self._result(await self._call("GET", f"v1/projects/{project}"))

@@ -9,7 +9,7 @@ from meshd.cli import output, progress, specs
 from meshd.cli.session import connect, duration, state_option, talks
 
 
-@click.command("deploy")
+@click.command("deploy", short_help="Give a running daemon a new spec.")
 @specs.spec_options
 @click.option("--dry-run", is_flag=True, help="Only show what would be done, as `meshd diff`.")
 @click.option(

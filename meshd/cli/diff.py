@@ -10,7 +10,7 @@ from meshd.cli import output, specs
 from meshd.cli.session import connect, state_option, talks
 
 
-@click.command("diff")
+@click.command("diff", short_help="Show what deploying would do.")
 @specs.spec_options
 @output.output_option
 @state_option

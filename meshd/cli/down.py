@@ -10,7 +10,7 @@ from meshd.cli import output, specs, start
 from meshd.cli.session import connect, state_option, talks
 
 
-@click.command("down")
+@click.command("down", short_help="Take an application away.")
 @click.argument("project", required=False)
 @click.option("-f", "--file", "files", multiple=True, metavar="FILE",
               type=click.Path(dir_okay=False, path_type=Path),
@@ -31,14 +31,15 @@ async def command(
     async with connect(state) as client:
         projects = sorted({service.project for service in (await client.status()).services})
         names = projects if everything else [name or only(projects)]
-        for each in names:
-            if not as_json:
-                output.say(f"taking {each} down")
-            await client.down(each)
-        left = sorted({service.project for service in (await client.status()).services})
-        ending = everything or not left
-        if ending:
+        if not as_json:
+            output.say(f"taking {', '.join(names) or 'the daemon'} down")
+        left = []
+        if not everything:
+            await client.down(names[0])
+            left = sorted({service.project for service in (await client.status()).services})
+        if not left:
             await _end(client)
+    ending = not left
     ended = ending and (pid is None or await start.gone(pid))
     if as_json:
         output.print_json({"down": names, "left": left, "daemon_ended": ended})

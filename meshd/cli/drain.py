@@ -8,7 +8,7 @@ from meshd.cli import output
 from meshd.cli.session import complete_replica, connect, state_option, talks
 
 
-@click.command("drain")
+@click.command("drain", short_help="Take one replica out of rotation.")
 @click.argument("replica", shell_complete=complete_replica)
 @output.output_option
 @state_option

@@ -9,7 +9,7 @@ from meshd.cli import output, tables
 from meshd.cli.session import complete_service, connect, state_option, talks
 
 
-@click.command("events")
+@click.command("events", short_help="Show what happened, and why.")
 @click.argument("service", required=False, shell_complete=complete_service)
 @click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
 @click.option("-n", "--tail", type=click.IntRange(0, 10_000), default=50, show_default=True,

@@ -28,7 +28,7 @@ def moment(text: str) -> float:
     return time.time() - ago
 
 
-@click.command("explain")
+@click.command("explain", short_help="Say why a service has as many replicas as it has.")
 @click.argument("service", shell_complete=complete_service)
 @click.option(
     "--at", type=moment, metavar="TIME", help="As of 14:30, 2026-01-31T14:30:05, or 10m ago."

@@ -37,6 +37,7 @@ class Run:
         self._project = project
         self._seconds = seconds
         self._quiet = quiet
+        self._since = 0
         self._told = asyncio.Event()
         self._hasty = asyncio.Event()
 
@@ -45,13 +46,13 @@ class Run:
         for number in ENDING:
             asyncio.get_running_loop().add_signal_handler(number, self._tell)
         try:
-            _, since = await self._client.last_events(0, lambda _: False)
+            _, self._since = await self._client.last_events(0, lambda _: False)
             if self._project is not None:
                 result = await self._unless_told(self._deploy(self._project))
                 if not result.ok:
                     return output.FAILED
             if not detach:
-                await self._unless_told(self._show_events(since))
+                await self._unless_told(self._stay())
         except Told:
             await self._end()
         except (Refused, NoSuchThing, ApiFailure, NoDaemon):
@@ -105,21 +106,25 @@ class Run:
         if not self._quiet:
             output.say(tables.headline(status))
 
-    async def _show_events(self, since: int) -> None:
+    async def _stay(self) -> None:
         """Until the daemon ends; over restarts of its control process."""
         if not self._quiet:
             output.say("Ctrl-C ends it" if self._daemon else "Ctrl-C leaves it running")
         while await self._answers():
-            try:
-                async for event in self._client.follow_events(since):
-                    since = event.id
-                    if self._quiet:
-                        output.print_json_line(event)
-                    else:
-                        output.say(tables.event_line(event))
-            except NoDaemon:
-                continue
+            await self._show_events()
         output.complain("the daemon has ended")
+
+    async def _show_events(self) -> None:
+        """Until the control process ends."""
+        try:
+            async for event in self._client.follow_events(self._since):
+                self._since = event.id
+                if self._quiet:
+                    output.print_json_line(event)
+                else:
+                    output.say(tables.event_line(event))
+        except NoDaemon:
+            return
 
     async def _answers(self) -> bool:
         """Whether the daemon answers, given time to come back unless it has ended."""
@@ -144,10 +149,12 @@ class Run:
         output.complain("ending in order; Ctrl-C again ends it at once")
         in_order = asyncio.ensure_future(self._end_in_order(daemon))
         hasty = asyncio.ensure_future(self._hasty.wait())
+        showing = asyncio.ensure_future(self._show_events())
         await asyncio.wait([in_order, hasty], return_when=asyncio.FIRST_COMPLETED)
-        for task in (in_order, hasty):
+        tasks = (in_order, hasty, showing)
+        for task in tasks:
             task.cancel()
-        await asyncio.wait([in_order, hasty])
+        await asyncio.gather(*tasks, return_exceptions=True)
         await end_at_once(daemon)
 
     async def _end_in_order(self, daemon: Daemon) -> None:

@@ -12,7 +12,7 @@ from meshd.cli.session import complete_service, connect, find_service, state_opt
 _COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow")
 
 
-@click.command("logs")
+@click.command("logs", short_help="Show what replicas wrote.")
 @click.argument("service", shell_complete=complete_service)
 @click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C, new replicas included.")
 @click.option("-n", "--tail", type=click.IntRange(0, 100_000), default=100, show_default=True,

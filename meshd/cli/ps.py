@@ -8,7 +8,7 @@ from meshd.cli import output, tables
 from meshd.cli.session import complete_service, connect, find_service, state_option, talks
 
 
-@click.command("ps")
+@click.command("ps", short_help="Show services or replicas.")
 @click.argument("service", required=False, shell_complete=complete_service)
 @click.option("-r", "--replicas", is_flag=True, help="One line a replica.")
 @output.output_option

@@ -22,7 +22,7 @@ def number(text: str) -> str:
     return text
 
 
-@click.command("scale")
+@click.command("scale", short_help="Set the number of replicas by hand.")
 @click.argument("service", shell_complete=complete_service)
 @click.argument("replicas", type=number, metavar="N|auto")
 @click.option("--for", "span", type=duration, default="0", metavar="TIME",

@@ -14,7 +14,7 @@ from meshd.cli import output, tables
 from meshd.cli.session import connect, duration, state_option, talks
 
 
-@click.command("top")
+@click.command("top", short_help="Watch services live.")
 @click.option(
     "--interval", type=duration, default="1s", metavar="TIME", help="Between two looks; default 1s."
 )

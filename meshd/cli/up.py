@@ -20,7 +20,7 @@ def workers_here() -> int:
     return min(4, len(os.sched_getaffinity(0)))
 
 
-@click.command("up")
+@click.command("up", short_help="Bring an application up.")
 @specs.spec_options
 @click.option(
     "--runtime",

@@ -25,6 +25,12 @@ class Distribution:
             counts[bucket] = counts.get(bucket, 0) + count
         self.sum += more.sum
 
+    def observe(self, seconds: float) -> None:
+        """Counts one value."""
+        bucket = buckets.index(seconds)
+        self.counts[bucket] = self.counts.get(bucket, 0) + 1
+        self.sum += seconds
+
     @property
     def count(self) -> int:
         return sum(self.counts.values())

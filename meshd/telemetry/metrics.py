@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -34,16 +34,18 @@ START_EDGES: Final = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0, 120
 MOST_CAUSES: Final = 32
 
 
-def exposed_buckets(merged: Distribution) -> list[tuple[str, float]]:
+def exposed_buckets(
+    merged: Distribution, edges: tuple[float, ...] = EDGES
+) -> list[tuple[str, float]]:
     """Cumulative (upper edge, count), as the exposition format wants them."""
-    sums = [0] * (len(EDGES) + 1)
+    sums = [0] * (len(edges) + 1)
     for bucket, count in merged.counts.items():
         bound = buckets.upper_bound(bucket) * (1 - 1e-9)
-        place = next((i for i, edge in enumerate(EDGES) if bound <= edge), len(EDGES))
+        place = next((i for i, edge in enumerate(edges) if bound <= edge), len(edges))
         sums[place] += count
     found: list[tuple[str, float]] = []
     total = 0
-    for edge, count in zip((*EDGES, inf), sums, strict=True):
+    for edge, count in zip((*edges, inf), sums, strict=True):
         total += count
         found.append(("+Inf" if edge == inf else repr(edge), float(total)))
     return found
@@ -62,14 +64,8 @@ class Metrics:
         self.scale_decisions: Counter[tuple[str, str, str]] = Counter()
         self.rollouts: Counter[tuple[str, str]] = Counter()
         self.events: Counter[str] = Counter()
+        self.starts: dict[str, Distribution] = {}
         self.registry = CollectorRegistry(auto_describe=False)
-        self._start_seconds = Histogram(
-            "meshd_replica_start_seconds",
-            "From ordering a replica to its first good probe",
-            ["service"],
-            buckets=START_EDGES,
-            registry=self.registry,
-        )
         ProcessCollector(registry=self.registry)
         self.registry.register(_MeshCollector(self, ingest, status, clock))
 
@@ -82,7 +78,7 @@ class Metrics:
 
     def observe_start(self, service: str, seconds: float) -> None:
         """A replica of `PROJECT/SERVICE` took its first good probe `seconds` after its order."""
-        self._start_seconds.labels(service).observe(seconds)
+        self.starts.setdefault(service, Distribution()).observe(seconds)
 
     def observe_event(self, event: Event) -> None:
         """Counts what happened; kinds that `Kind` does not know are counted as `other`."""
@@ -190,10 +186,18 @@ class _MeshCollector(Collector):
         for (service, result), count in sorted(self._told.rollouts.items()):
             if service in present:
                 rollouts.add_metric([service, result], count)
+        starts = HistogramMetricFamily(
+            "meshd_replica_start_seconds",
+            "From ordering a replica to its first good probe",
+            labels=["service"],
+        )
+        for service, took in sorted(self._told.starts.items()):
+            if service in present:
+                starts.add_metric([service], exposed_buckets(took, START_EDGES), took.sum)
         events = CounterMetricFamily("meshd_events", "Things that happened", labels=["kind"])
         for kind, count in sorted(self._told.events.items()):
             events.add_metric([kind], count)
-        yield from (decisions, rollouts, events)
+        yield from (decisions, rollouts, starts, events)
 
     def _workers(self, now: float) -> Iterator[Metric]:
         cpu = CounterMetricFamily("meshd_worker_cpu_seconds", "CPU used", labels=["worker"])
