@@ -98,9 +98,11 @@ class Feed:
         self._path = path
 
     async def adopt(self, sock: socket.socket) -> None:
-        """Serve a connected socket."""
+        """Serve a connected socket. Its peer, a process that is only starting, is told
+        everything from now on, so that it misses no report."""
         loop = asyncio.get_running_loop()
-        await loop.connect_accepted_socket(lambda: FeedClient(self), sock)
+        _, client = await loop.connect_accepted_socket(lambda: FeedClient(self), sock)
+        self._greet(client)
 
     def close(self) -> None:
         """Stop listening and end every connection."""
@@ -128,15 +130,19 @@ class Feed:
         match message:
             case Hello(role=role):
                 client.role = role
-                for each in self._greeting():
-                    client.send(each)
-                self._clients.add(client)
+                if client not in self._clients:
+                    self._greet(client)
             case Publish(update=update) if client.role == CONTROL:
                 answer = self._publish(update)
                 if answer is not None:
                     client.send(answer)
             case _:
                 client.cut(f"{type(message).__name__} is not for it to send")
+
+    def _greet(self, client: FeedClient) -> None:
+        for each in self._greeting():
+            client.send(each)
+        self._clients.add(client)
 
     def left(self, client: FeedClient) -> None:
         """A connection ended."""

@@ -1,5 +1,6 @@
 """The settings of a stand-alone proxy: a YAML file, with the flags of the command over it."""
 
+import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -79,6 +80,14 @@ class Settings(Model):
     def _check_listen(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for each in value:
             address.parse(each)
+        return value
+
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            ipaddress.ip_network(each, strict=False)
         return value
 
 
