@@ -19,6 +19,7 @@ from aiohttp import web
 
 from meshd.api.handlers import LARGEST_BODY, Handlers, errors_as_json
 from meshd.api.model import Control
+from proxy import address as addresses
 
 GOODBYE: Final = 2.0
 BACKLOG: Final = 128
@@ -96,11 +97,13 @@ def _answers(path: Path) -> bool:
 
 
 def _bind_tcp(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=BACKLOG)
-    except (OSError, ValueError) as error:
+        parsed = addresses.parse(address)
+        if parsed.path:
+            raise addresses.BadAddress(f"{address!r} is not HOST:PORT")
+        family, where = addresses.resolve(parsed)
+        sock = socket.create_server(where, family=family, backlog=BACKLOG)
+    except (OSError, addresses.BadAddress) as error:
         raise CannotServe(f"cannot listen at {address} for metrics: {error}") from error
     sock.setblocking(False)
     return sock

@@ -21,6 +21,7 @@ import msgspec
 
 from meshd.api.client import wait_for_daemon
 from meshd.cli import output
+from proxy import address as addresses
 from proxy.config import ChildConfig, SupervisorConfig
 
 START_SECONDS: Final = 20.0
@@ -110,15 +111,13 @@ def check_addresses(wish: Wish) -> None:
     """Sees that every address can be listened on, before anything is started. Raises
     CannotStart."""
     for option, address in [("--listen", a) for a in wish.listen] + [("--metrics", wish.metrics)]:
-        if address.startswith("unix:"):
-            continue
-        host, _, port = address.rpartition(":")
         try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            socket.create_server((host.strip("[]"), int(port)), family=family).close()
-        except (OSError, ValueError, OverflowError) as error:
-            why = (os.strerror(error.errno) if isinstance(error, OSError) and error.errno
-                   else str(error))  # fmt: skip
+            parsed = addresses.parse(address)
+            if not parsed.path:
+                family, where = addresses.resolve(parsed)
+                socket.create_server(where, family=family).close()
+        except (OSError, addresses.BadAddress) as error:
+            why = (isinstance(error, OSError) and error.strerror) or str(error)
             raise CannotStart(
                 f"cannot listen on {address}: {why.lower()}; choose another address with {option}"
             ) from error

@@ -1,0 +1,209 @@
+"""The commands against a served API: what is shown, what is sent, and the exit codes."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from meshd.api.model import DeployResult, Event, NoSuchThing, Refused
+from meshd.api.server import serve
+from meshd.cli.main import main
+from meshd.spec.model import Project, Service
+from tests.fakes import traffic
+from tests.fakes.control import FakeControl
+
+Meshd = Callable[..., Awaitable[Result]]
+
+
+@pytest.fixture
+def control() -> FakeControl:
+    fake = FakeControl()
+    fake.services = traffic.status().services
+    return fake
+
+
+@pytest.fixture
+async def meshd(control: FakeControl, tmp_path: Path) -> AsyncIterator[Meshd]:
+    async def run(*arguments: str) -> Result:
+        whole = [*arguments, "--state", str(tmp_path)]
+        return await asyncio.to_thread(CliRunner().invoke, main, whole)
+
+    async with serve(control, tmp_path / "admin.sock", "127.0.0.1:0"):
+        yield run
+
+
+@pytest.fixture
+def compose(tmp_path: Path) -> str:
+    file = tmp_path / "compose.yml"
+    file.write_text("name: shop\nservices:\n  orders:\n    image: x\n    command: [run]\n")
+    return str(file)
+
+
+async def test_ps(meshd: Meshd) -> None:
+    shown = await meshd("ps")
+    assert shown.exit_code == 0
+    header, orders, _ = shown.output.splitlines()
+    assert header.split()[:4] == ["SERVICE", "STATE", "REPLICAS", "WANTED"]
+    assert orders.split()[:3] == ["orders", "ok", "1/2"]
+    replicas = (await meshd("ps", "-r", "orders")).output.splitlines()
+    assert [line.split()[0] for line in replicas] == ["REPLICA", "orders-a", "orders-b"]
+    whole = json.loads((await meshd("ps", "-o", "json")).output)
+    assert [each["name"] for each in whole["services"]] == ["orders", "payments"]
+    assert (await meshd("ps", "cart")).exit_code == 1
+
+
+async def test_top_without_a_terminal_looks_once(meshd: Meshd) -> None:
+    shown = await meshd("top")
+    assert (shown.exit_code, shown.output.splitlines()[0].split()[0]) == (0, "SERVICE")
+
+
+async def test_scale(control: FakeControl, meshd: Meshd) -> None:
+    assert "3 by hand for 10 m" in (await meshd("scale", "orders", "3", "--for", "10m")).output
+    assert "decides again" in (await meshd("scale", "shop/orders", "auto")).output
+    assert control.calls == [
+        ("scale", "shop", "orders", 3, 600.0),
+        ("scale", "shop", "orders", None, 0.0),
+    ]
+    assert (await meshd("scale", "orders", "many")).exit_code == 2
+    assert (await meshd("scale", "orders", "3", "--for", "ever")).exit_code == 2
+    control.refuse = Refused("wanted 9, room for 7")
+    refused = await meshd("scale", "orders", "9")
+    assert (refused.exit_code, refused.stderr) == (1, "meshd: wanted 9, room for 7\n")
+
+
+async def test_drain(control: FakeControl, meshd: Meshd) -> None:
+    assert (await meshd("drain", "orders-a")).exit_code == 0
+    assert control.calls == [("drain", "orders-a")]
+    control.refuse = NoSuchThing("no replica x")
+    assert (await meshd("drain", "x")).exit_code == 1
+
+
+async def test_logs(control: FakeControl, meshd: Meshd) -> None:
+    control.lines = [("orders-a", "one"), ("orders-b", "[bold]two")]
+    assert (await meshd("logs", "orders")).output == "orders-a | one\norders-b | [bold]two\n"
+    lines = (await meshd("logs", "orders", "-n", "1", "-o", "json")).output
+    assert json.loads(lines) == {"replica": "orders-b", "line": "[bold]two"}
+    assert control.calls[-1] == ("logs", "shop", "orders", 1)
+
+
+async def test_logs_follow_until_the_end(control: FakeControl, meshd: Meshd) -> None:
+    control.lines = [("orders-a", "old")]
+    running = asyncio.ensure_future(meshd("logs", "orders", "-f"))
+    async with asyncio.timeout(20):
+        while not control.followers:
+            await asyncio.sleep(0.01)
+        control.followers[0].put_nowait(("orders-c", "new"))
+        control.followers[0].put_nowait(None)
+        result = await running
+    assert (result.exit_code, result.output) == (0, "orders-a | old\norders-c | new\n")
+
+
+async def test_events(control: FakeControl, meshd: Meshd) -> None:
+    for event in traffic.happenings():
+        control.tell(event)
+    shown = (await meshd("events", "-n", "2")).output.splitlines()
+    assert shown[0].startswith("TIME")
+    assert ["rollout.started" in shown[1], "rollout.done" in shown[2]] == [True, True]
+    rollouts = await meshd("events", "orders", "--kind", "rollout", "-o", "json")
+    assert [event["kind"] for event in json.loads(rollouts.output)] == [
+        "rollout.started",
+        "rollout.done",
+    ]
+    assert json.loads((await meshd("events", "cart", "-o", "json")).output) == []
+
+
+async def test_events_of_many_pages_end_with_the_newest(control: FakeControl, meshd: Meshd) -> None:
+    for number in range(1, 2501):
+        control.tell(Event(number, 1.0, "deploy", "shop"))
+    shown = json.loads((await meshd("events", "-n", "3", "-o", "json")).output)
+    assert [event["id"] for event in shown] == [2498, 2499, 2500]
+
+
+async def test_explain(control: FakeControl, meshd: Meshd) -> None:
+    assert "nothing was decided yet" in (await meshd("explain", "orders")).output
+    for number, (at, kind, text) in enumerate(
+        [(100.0, "scale.up", "1 → 2"), (200.0, "scale.up", "2 → 3"), (300.0, "deploy", "x")], 1
+    ):
+        control.tell(Event(number, at, kind, "shop", "orders", "", text, {"p95": 0.25}))
+    shown = (await meshd("explain", "orders")).output
+    assert "3 wanted, 2 running, 1 ready (between 1 and 5)" in shown
+    assert "set to 3 by hand" in shown
+    assert "scale.up  2 → 3\n    p95  0.25" in shown
+    assert shown.index("2 → 3") < shown.index("1 → 2")
+    then = json.loads(
+        (await meshd("explain", "orders", "--at", "1970-01-01T00:02:30Z", "-o", "json")).output
+    )
+    assert [event["text"] for event in then["decisions"]] == ["1 → 2"]
+
+
+async def test_diff_has_three_exit_codes(control: FakeControl, meshd: Meshd, compose: str) -> None:
+    nothing = await meshd("diff", "-f", compose)
+    assert (nothing.exit_code, nothing.output) == (0, "nothing to do\n")
+    control.plan_text = "start orders-x"
+    something = await meshd("diff", "-f", compose)
+    assert (something.exit_code, something.output) == (1, "start orders-x\n")
+    control.refuse = Refused("no")
+    assert (await meshd("diff", "-f", compose)).exit_code == 2
+
+
+async def test_deploy(control: FakeControl, meshd: Meshd, compose: str) -> None:
+    control.plan_text = "start orders-x"
+    assert (await meshd("deploy", "-f", compose, "--dry-run")).output == "start orders-x\n"
+    assert control.projects == {}
+    done = await meshd("deploy", "-f", compose)
+    assert (done.exit_code, done.output.splitlines()[-1]) == (0, "shop is up")
+    assert control.projects["shop"].service("orders").command == ("run",)
+    control.result = DeployResult("shop", True, False, "orders-x: exit 1\norders-x | boom")
+    failed = await meshd("deploy", "-f", compose)
+    assert failed.exit_code == 1
+    assert "orders-x | boom" in failed.stderr
+    as_json = await meshd("deploy", "-f", compose, "-o", "json")
+    assert (as_json.exit_code, json.loads(as_json.output)["ok"]) == (1, False)
+
+
+async def test_a_deployment_that_takes_too_long_says_what_is_missing(
+    control: FakeControl, meshd: Meshd, compose: str
+) -> None:
+    control.result = DeployResult("shop", False, False, "orders: not ready")
+    late = await meshd("deploy", "-f", compose, "--timeout", "300ms")
+    assert late.exit_code == 1
+    assert "not done within 300 ms" in late.stderr
+    assert "orders: waiting 1/3 ready, 1 of the old revision" in late.stderr
+
+
+async def test_rollout(control: FakeControl, meshd: Meshd) -> None:
+    control.projects["shop"] = Project(name="shop", services=(Service(name="orders"),))
+    for event in traffic.happenings():
+        control.tell(event)
+    status = await meshd("rollout", "status", "orders")
+    assert (status.exit_code, "shop: done" in status.output) == (0, True)
+    history = json.loads((await meshd("rollout", "history", "-o", "json")).output)
+    assert [e["kind"] for e in history] == ["deploy", "rollout.started", "rollout.done"]
+    control.result = DeployResult("shop", True, False, "never ready")
+    assert (await meshd("rollout", "status")).exit_code == 1
+
+
+async def test_down_ends_the_daemon_with_its_last_project(
+    control: FakeControl, meshd: Meshd, compose: str
+) -> None:
+    control.services = None
+    for name in ("shop", "bar"):
+        control.projects[name] = Project(name=name, services=(Service(name="orders"),))
+    unclear = await meshd("down")
+    assert unclear.exit_code == 1
+    assert "several projects are up (bar, shop)" in unclear.stderr
+    assert (await meshd("down", "bar")).exit_code == 0
+    assert not control.ended.is_set()
+    last = await meshd("down", "-f", compose)
+    assert (last.exit_code, last.output.splitlines()[-1]) == (0, "the daemon has ended")
+    assert control.ended.is_set()
+    assert control.calls == [("down", "bar"), ("down", "shop"), ("shutdown", True)]
+
+
+async def test_down_all_leaves_the_order_to_the_daemon(control: FakeControl, meshd: Meshd) -> None:
+    assert (await meshd("down", "--all")).exit_code == 0
+    assert control.calls == [("shutdown", True)]
+    assert (await meshd("down", "shop", "--all")).exit_code == 2

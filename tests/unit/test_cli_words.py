@@ -1,0 +1,232 @@
+"""What the commands make of values: words, tables, moments, progress lines."""
+
+import json
+import socket
+import time
+from datetime import datetime
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from meshd.api.model import Event, NoSuchThing, ReplicaStatus, ServiceStatus
+from meshd.cli import output, start, tables
+from meshd.cli.events import wanted
+from meshd.cli.explain import moment
+from meshd.cli.main import _COMMANDS, main
+from meshd.cli.progress import Lines
+from meshd.cli.session import default_state, duration, find_service
+from tests.fakes import traffic
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        (0.0042, "4.2 ms"),
+        (0.25, "250 ms"),
+        (1.5, "1.5 s"),
+        (200.0, "3 m 20 s"),
+        (7260.0, "2 h 1 m"),
+    ],
+)
+def test_seconds_as_people_read_them(value: float | None, text: str) -> None:
+    assert output.seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, ""), (512, "512 B"), (52_428_800, "50 MiB"), (3 << 30, "3 GiB")]
+)
+def test_sizes_as_people_read_them(value: int | None, text: str) -> None:
+    assert output.size(value) == text
+
+
+def test_plain_tables_keep_their_columns_for_awk() -> None:
+    lines = output.plain_table(("name", "in flight"), [["orders", ""], ["a", "1.5"]])
+    assert lines == ["NAME    IN_FLIGHT", "orders  -", "a       1.5"]
+
+
+def test_moments() -> None:
+    now = datetime.now().astimezone()
+    at = datetime.fromtimestamp(moment("14:30")).astimezone()
+    assert (at.date(), at.hour, at.minute) == (now.date(), 14, 30)
+    assert moment("2026-01-31T14:30:05+00:00") == 1769869805.0
+    assert moment("10m") == pytest.approx(time.time() - 600, abs=5)
+    with pytest.raises(click.BadParameter, match="soon"):
+        moment("soon")
+    with pytest.raises(click.BadParameter, match="duration"):
+        duration("10 bananas")
+
+
+@pytest.mark.parametrize(
+    ("service", "kinds", "expected"),
+    [
+        (None, (), True),
+        ("orders", (), True),
+        ("shop/orders", ("scale",), True),
+        ("orders", ("scale.up",), True),
+        ("orders", ("scal",), False),
+        ("orders", ("replica",), False),
+        ("auth", (), False),
+    ],
+)
+def test_which_events_are_wanted(
+    service: str | None, kinds: tuple[str, ...], expected: bool
+) -> None:
+    assert wanted(Event(1, 1.0, "scale.up", "shop", "orders"), service, kinds) is expected
+
+
+def test_services_by_name_or_by_key() -> None:
+    status = traffic.status()
+    assert find_service(status, "orders").name == "orders"
+    assert find_service(status, "shop/orders").name == "orders"
+    with pytest.raises(NoSuchThing, match="no service 'cart'; there is orders, payments"):
+        find_service(status, "cart")
+    twice = traffic.status()
+    other = ServiceStatus("bar", "orders", 1, 1, 1, 1, 1, "r1")
+    both = type(twice)(
+        **{f: getattr(twice, f) for f in twice.__struct_fields__}
+        | {"services": (*twice.services, other)}
+    )
+    with pytest.raises(NoSuchThing, match="shop/orders, bar/orders"):
+        find_service(both, "orders")
+
+
+def test_rows_fit_their_columns() -> None:
+    services = traffic.status().services
+    (orders, _) = tables.service_rows(services)
+    row = dict(zip(tables.SERVICE_COLUMNS, orders, strict=True))
+    assert row["service"] == "orders"
+    assert row["replicas"] == "1/2"
+    assert row["wanted"] == "3 (1-5) by hand"
+    assert (row["p50"], row["p95"], row["p99"]) == ("4 ms", "250 ms", "1.5 s")
+    replicas = [
+        dict(zip(tables.REPLICA_COLUMNS, row, strict=True))
+        for row in tables.replica_rows(services[0].replicas)
+    ]
+    assert replicas[1]["phase"] == "failed"
+    assert replicas[1]["reason"] == "exit 1"
+
+
+def service(*replicas: ReplicaStatus, target: int = 2) -> ServiceStatus:
+    return ServiceStatus(
+        "shop", "web", target, len(replicas), 0, 1, 5, revision="r2", replicas=replicas
+    )
+
+
+def replica(name: str, phase: str, revision: str = "r2", reason: str = "") -> ReplicaStatus:
+    return ReplicaStatus(name, "web", revision, phase, reason=reason)
+
+
+def test_progress_says_what_changed_and_nothing_twice() -> None:
+    lines = Lines()
+    assert lines.changed([service()], 0.0) == ["web    0.0 s  waiting 0/2 ready"]
+    assert lines.changed([service()], 0.5) == []
+    probing = service(replica("a", "probing", reason="503 from /healthz"), replica("b", "ready"))
+    assert lines.changed([probing], 1.0) == ["web    1.0 s  probing 1/2 ready (503 from /healthz)"]
+    rolling = service(replica("a", "ready"), replica("b", "ready"), replica("z", "ready", "r1"))
+    assert lines.changed([rolling], 2.0) == [
+        "web    2.0 s  waiting 2/2 ready, 1 of the old revision"
+    ]
+    there = service(replica("a", "ready"), replica("b", "ready"))
+    assert lines.changed([there], 3.0) == ["web    3.0 s  ready 2/2 after 3.0 s"]
+    assert lines.changed([there], 4.0) == []
+
+
+def test_the_supervisor_is_told_its_children(tmp_path: Path) -> None:
+    wish = start.Wish(tmp_path, "process", ("127.0.0.1:25001",), "127.0.0.1:25002", 3)
+    config = wish.config()
+    assert (config.workers, config.listen) == (3, ("127.0.0.1:25001",))
+    assert [child.name for child in config.children] == ["keeper", "control"]
+    assert "meshd.daemon" in config.children[1].argv
+    docker = start.Wish(tmp_path, "docker", (), "127.0.0.1:25002", 1).config()
+    assert [child.name for child in docker.children] == ["control"]
+
+
+@pytest.mark.parametrize("option", ["--listen", "--metrics"])
+def test_an_address_in_use_names_its_option(tmp_path: Path, option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        mine = {"--listen": "127.0.0.1:0", "--metrics": "127.0.0.1:0"} | {option: address}
+        wish = start.Wish(tmp_path, "process", (mine["--listen"],), mine["--metrics"], 1)
+        with pytest.raises(start.CannotStart, match=f"{address}: address already in use.*{option}"):
+            start.check_addresses(wish)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:x", "127.0.0.1:99999"])
+def test_an_address_that_is_none_is_refused(tmp_path: Path, address: str) -> None:
+    wish = start.Wish(tmp_path, "process", (address,), "127.0.0.1:0", 1)
+    with pytest.raises(start.CannotStart, match="cannot listen on"):
+        start.check_addresses(wish)
+
+
+def test_the_state_directory_is_for_its_owner_alone(tmp_path: Path) -> None:
+    state = tmp_path / "deep" / "state"
+    start.prepare_state(state)
+    assert state.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "file").write_text("")
+    with pytest.raises(start.CannotStart, match="--state"):
+        start.prepare_state(tmp_path / "file" / "state")
+    with pytest.raises(start.CannotStart, match="too long"):
+        start.prepare_state(tmp_path / ("x" * 120))
+
+
+def test_the_state_directory_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MESHD_STATE", str(tmp_path))
+    assert default_state() == tmp_path
+    monkeypatch.delenv("MESHD_STATE")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("HOME", "/home/nobody")
+    assert default_state() == Path("/home/nobody/.local/state/meshd")
+
+
+def test_nothing_runs_where_there_is_no_process_of_ours(tmp_path: Path) -> None:
+    assert start.running(tmp_path) is None
+    start.pid_file(tmp_path).write_text("1\n")
+    assert start.running(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_every_command_loads_and_has_help(name: str) -> None:
+    result = CliRunner().invoke(main, [name, "--help"])
+    assert result.exit_code == 0, result.output
+    assert "Usage: main" in result.output
+
+
+def test_a_broken_spec_is_told_line_by_line_before_anything_starts(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yml"
+    file.write_text("name: x\nservices:\n  web:\n    image: i\n    comand: x\n    replicas: y\n")
+    state = tmp_path / "state"
+    result = CliRunner().invoke(main, ["up", "-f", str(file), "--state", str(state)])
+    assert result.exit_code == 2
+    assert f"{file}:5" in result.stderr
+    assert "comand" in result.stderr
+    assert not state.exists()
+
+
+def test_a_missing_file_and_no_file_are_usage_errors(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runner = CliRunner()
+    result = runner.invoke(main, ["diff", "-f", str(tmp_path / "none.yml")])
+    assert (result.exit_code, "no such file" in result.stderr) == (2, True)
+    monkeypatch.chdir(tmp_path)
+    result = runner.invoke(main, ["up"])
+    assert (result.exit_code, "no -f FILE" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["ps"], ["scale", "web", "3"], ["events", "-f"], ["down"], ["top"], ["drain", "x"]],
+)
+def test_without_a_daemon_one_line_and_exit_code_3(tmp_path: Path, arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, [*arguments, "--state", str(tmp_path)])
+    assert result.exit_code == 3
+    assert result.stderr.count("\n") == 1
+    assert "meshd up" in result.stderr
+
+
+def test_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_json(traffic.status())
+    assert json.loads(capsys.readouterr().out)["services"][0]["name"] == "orders"
