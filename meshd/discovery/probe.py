@@ -7,6 +7,7 @@ probed quickly (every 50 ms at first), so that a replica gets traffic soon after
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -19,9 +20,6 @@ FIRST_PAUSE: Final = 0.05
 GROWTH: Final = 1.25
 AT_ONCE: Final = 64
 HEAD_LIMIT: Final = 8192
-
-Ask = Callable[[str, int, Health], Awaitable[str | None]]
-"""Probes one address once: what was wrong, None when all was well (`probe`, below)."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -45,9 +43,14 @@ class Prober:
     """Keeps a result for every target, as `ask` finds it; calls `on_change` when a streak turns
     or grows bad. `clock` gives Unix time."""
 
-    def __init__(self, ask: Ask, on_change: Callable[[], None], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        on_change: Callable[[], None],
+        ask: "Ask | None" = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.results: dict[str, ProbeResult] = {}
-        self._ask = ask
+        self._ask: Ask = ask or probe
         self._on_change = on_change
         self._clock = clock
         self._targets: dict[str, Target] = {}
@@ -157,3 +160,7 @@ async def _http(host: str, port: int, path: str, target: str) -> str | None:
         return "closed the connection without an answer" if not line else "answered no HTTP"
     status = int(words[1])
     return None if 200 <= status < 400 else f"GET {target} answered {status}"
+
+
+Ask = Callable[[str, int, Health, str], Awaitable[str | None]]
+"""Probes one address once, as `probe` does."""

@@ -95,7 +95,7 @@ class Reconciler:
         self.evidence: dict[Version, Evidence] = {}
         self.dice = random.Random()
         self.wanted = Wanted(store)
-        self.prober = Prober(ask, self.wake.set, clock)
+        self.prober = Prober(self.wake.set, ask, clock)
         self.executor = Executor(
             runtime, self._spec_of, self.service_of, gateways.learn, self._done
         )

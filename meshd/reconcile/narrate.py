@@ -50,14 +50,8 @@ def _tell(replica: Replica, old: Record | None, now: float) -> Happening | None:
                 Kind.REPLICA_DRAINING, replica, "was told to stop, not by the mesh; out of rotation"
             )
         case Phase.FAILED:
-            return Happening(
-                Kind.REPLICA_DIED, replica, ending(replica.exit_code, replica.oom_killed)
-            )
+            return Happening(Kind.REPLICA_DIED, replica, end)
         case Phase.GONE if old is not None:
-            return Happening(
-                Kind.REPLICA_STOPPED,
-                replica,
-                replica.cause or ending(replica.exit_code, replica.oom_killed),
-            )
+            return Happening(Kind.REPLICA_STOPPED, replica, replica.cause or end)
         case _:
             return None
