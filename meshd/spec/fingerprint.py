@@ -34,6 +34,16 @@ REPLICA: Final = frozenset(
         "read_only",
         "cap_add",
         "cap_drop",
+        "security_opt",
+        "group_add",
+        "sysctls",
+        "ulimits",
+        "shm_size",
+        "extra_hosts",
+        "dns",
+        "dns_search",
+        "dns_opt",
+        "logging",
     }
 )
 """The fields a replica is made of, beside the port it listens on."""

@@ -202,12 +202,13 @@ class Mesh(Model):
 
 
 class Mount(Model):
-    """One volume mount; `source` empty means anonymous."""
+    """One volume mount; `source` empty means anonymous. `size` bounds a tmpfs; 0 does not."""
 
     type: Literal["bind", "volume", "tmpfs"]
     target: str
     source: str = ""
     read_only: bool = False
+    size: Size = 0
 
 
 class Build(Model):
@@ -228,6 +229,20 @@ class Healthcheck(Model):
     retries: int = 3
     start_period: Duration = 0.0
     disable: bool = False
+
+
+class Ulimit(Model):
+    """One limit of the kernel on a replica's processes; -1 means none."""
+
+    soft: int
+    hard: int
+
+
+class Logging(Model):
+    """Where the engine keeps a replica's output; no driver means the engine's own."""
+
+    driver: str = ""
+    options: dict[str, str] = {}
 
 
 class Resources(Model):
@@ -294,6 +309,16 @@ class Service(Model):
     read_only: bool = False
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
+    security_opt: tuple[str, ...] = ()
+    group_add: tuple[str, ...] = ()
+    sysctls: dict[str, str] = {}
+    ulimits: dict[str, Ulimit] = {}
+    shm_size: Size = 0
+    extra_hosts: dict[str, str] = {}
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_opt: tuple[str, ...] = ()
+    logging: Logging | None = None
     mesh: Mesh = Mesh()
 
     @property

@@ -109,6 +109,17 @@ class _Reader:
                 "read_only": self._into("read_only", Cursor.boolean),
                 "cap_add": self._into("cap_add", Cursor.strings),
                 "cap_drop": self._into("cap_drop", Cursor.strings),
+                "security_opt": self._into("security_opt", Cursor.strings),
+                "group_add": self._into("group_add", Cursor.strings),
+                "sysctls": self._into("sysctls", values.texts),
+                "ulimits": self._into("ulimits", values.ulimits),
+                "shm_size": self._into("shm_size", Cursor.size),
+                "extra_hosts": self._into("extra_hosts", self._extra_hosts),
+                "dns": self._into("dns", Cursor.string_or_strings),
+                "dns_search": self._into("dns_search", Cursor.string_or_strings),
+                "dns_opt": self._into("dns_opt", Cursor.strings),
+                "logging": self._into("logging", values.logging),
+                "pull_policy": _pull_policy,
                 "profiles": _known_already,
                 "x-mesh": self._mesh,
             },
@@ -308,6 +319,13 @@ class _Reader:
         self.draft.put("depends_on", at, read=lambda _: tuple(names))
         self.draft.put("wait_healthy", at, read=lambda _: tuple(healthy))
 
+    def _extra_hosts(self, at: Cursor) -> dict[str, str]:
+        hosts = values.hosts(at)
+        for name in hosts:
+            if name in self.context.services:
+                at.note(f"{name} is a service of this file, which the mesh answers for")
+        return hosts
+
     def _check_dependency(self, at: Cursor, name: str) -> None:
         if name == at.service:
             at.note("a service cannot depend on itself")
@@ -319,6 +337,15 @@ class _Reader:
                 f"the service {name!r} is in a profile that is off; expected the profile on, "
                 "or required: false"
             )
+
+
+def _pull_policy(at: Cursor) -> None:
+    """Images are pulled when the engine has none; a policy may say no more than that."""
+    word = at.string()
+    if word == "never":
+        at.warn("an image is pulled where the engine has none; load it there before")
+    elif word not in {"missing", "if_not_present", "build"}:
+        at.fail(f"meshd does not support {word!r}; name a version or a digest in image")
 
 
 def _known_already(_at: Cursor) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from meshd.spec import unsupported
+from meshd.spec import units, unsupported
 from meshd.spec.cursor import Cursor, Keys
 from meshd.spec.model import Mount
 
@@ -49,11 +49,15 @@ def volume(at: Cursor, base: Path, declared: Declared) -> Mount:
 def tmpfs(at: Cursor) -> Mount:
     """One entry of `tmpfs`."""
     target, _, options = at.string().partition(":")
-    if options:
-        at.fail(f"meshd does not support the options {options!r}; expected the path alone")
     if not target.startswith("/"):
         at.fail(f"{target!r} is where it is mounted; expected an absolute path")
-    return Mount(type="tmpfs", target=target)
+    name, _, value = options.partition("=")
+    if name not in {"", "size"} or "," in value:
+        at.fail(f"meshd does not support the options {options!r}; expected size=… or none")
+    try:
+        return Mount(type="tmpfs", target=target, size=units.size(value) if value else 0)
+    except ValueError as error:
+        at.fail(str(error))
 
 
 def file_use(at: Cursor, kind: FileKind, declared: Declared) -> Mount:
@@ -150,15 +154,13 @@ def _long(at: Cursor, base: Path) -> Mount:
                 ),
                 "tmpfs": lambda c: c.keys(
                     Keys(
-                        read={},
-                        refused={
-                            "size": "use deploy.resources.limits.memory",
-                            "mode": "leave it out",
-                        },
+                        read={"size": lambda c: found.update(size=c.size())},
+                        refused={"mode": "leave it out"},
                     )
                 ),
             },
             refused=unsupported.MOUNT_REFUSED,
+            warned=unsupported.MOUNT_WARNED,
         )
     )
     for key in ("type", "target"):

@@ -159,7 +159,5 @@ FILE_USE_REFUSED: Final = {
     "mode": "the file is mounted with the mode it has on the host",
     "uid": "the file is mounted with the owner it has on the host",
 }
-MOUNT_REFUSED: Final = {
-    "consistency": "leave it out",
-    "image": "copy the files into the service's own image",
-}
+MOUNT_REFUSED: Final = {"image": "copy the files into the service's own image"}
+MOUNT_WARNED: Final = {"consistency": "mounts are as consistent as the host's own files"}

@@ -1,12 +1,13 @@
 """Values of Compose that have a form of their own: commands, signals, health checks, pairs."""
 
+import re
 import shlex
 import signal
 from collections.abc import Callable
 
 from meshd.spec import unsupported
 from meshd.spec.cursor import Cursor, Keys
-from meshd.spec.model import Healthcheck
+from meshd.spec.model import Healthcheck, Logging, Ulimit
 from meshd.spec.yaml_source import Node
 
 
@@ -20,6 +21,66 @@ def pairs(at: Cursor) -> list[tuple[str, Cursor]]:
         node = Node(value if equals else None, entry.node.where, value)
         found.append((name, at.child(node, name)))
     return found
+
+
+def texts(at: Cursor) -> dict[str, str]:
+    """Names with text."""
+    return {
+        name: text
+        for name, value in pairs(at)
+        if (text := value.attempt(Cursor.string)) is not None
+    }
+
+
+def hosts(at: Cursor) -> dict[str, str]:
+    """`extra_hosts`: names with addresses, as a mapping or a list of `NAME:ADDRESS`."""
+    if at.node.mapping is not None:
+        return texts(at)
+    found = {}
+    for entry in at.elements():
+        name, *address = re.split("[:=]", entry.string(), maxsplit=1)
+        if not name or not any(address):
+            entry.fail(f"{entry.node.text!r} is no entry; expected NAME:ADDRESS")
+        found[name] = address[0]
+    return found
+
+
+def ulimits(at: Cursor) -> dict[str, Ulimit]:
+    """Names with one number, or with `soft` and `hard`; -1 means no limit."""
+    return {name: found for name, value in at.items() if (found := value.attempt(_ulimit))}
+
+
+def _ulimit(at: Cursor) -> Ulimit:
+    found: dict[str, int] = {}
+    if at.node.mapping is None:
+        found["soft"] = found["hard"] = at.integer(low=-1, high=2**62)
+        return Ulimit.model_validate(found)
+    at.keys(
+        Keys(
+            read={
+                "soft": lambda c: found.update(soft=c.integer(low=-1, high=2**62)),
+                "hard": lambda c: found.update(hard=c.integer(low=-1, high=2**62)),
+            }
+        )
+    )
+    for key in ("soft", "hard"):
+        if key not in (at.node.mapping or {}):
+            at.fail(f"{key} is missing; expected soft and hard, or one number for both")
+    return Ulimit.model_validate({"soft": 0, "hard": 0, **found})
+
+
+def logging(at: Cursor) -> Logging:
+    """`logging`: a driver and its options."""
+    found: dict[str, object] = {}
+    at.keys(
+        Keys(
+            read={
+                "driver": lambda c: found.update(driver=c.string()),
+                "options": lambda c: found.update(options=texts(c)),
+            }
+        )
+    )
+    return Logging.model_validate(found)
 
 
 def named(at: Cursor) -> list[tuple[str, Cursor]]:

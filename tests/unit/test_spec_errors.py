@@ -36,7 +36,7 @@ def test_a_wrong_file_is_refused_with_every_problem_and_its_line(
     Path("compose.yml").write_text(text)
 
     with pytest.raises(SpecError) as raised:
-        load([Path("compose.yml")], project="shop", environment=environment)
+        load([Path("compose.yml")], environment=environment)
 
     said = [str(problem).replace(str(tmp_path), "DIR") for problem in raised.value.problems]
     assert said == [f"compose.yml:{line}" for line in expected]

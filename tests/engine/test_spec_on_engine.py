@@ -1,0 +1,77 @@
+"""A Compose file's less common words, seen on a real container."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from meshd.runtime.docker import DockerRuntime
+from meshd.spec.compose import load
+from tests.fakes.replicas import docker, docker_runtime, spec, started, unique
+
+pytestmark = pytest.mark.engine
+PROJECT = unique("words")
+
+COMPOSE = """
+services:
+  web:
+    image: ${IMAGE}
+    command: [sh, -c, "echo up; sleep 600"]
+    networks: {back: {aliases: [store]}}
+    tmpfs: /scratch:size=1m
+    secrets: [key]
+    configs: [{source: menu, target: /etc/menu.txt}]
+    security_opt: ["no-new-privileges:true"]
+    group_add: ["4242"]
+    sysctls: [net.core.somaxconn=512]
+    ulimits: {nofile: {soft: 100, hard: 200}, core: 0}
+    shm_size: 8m
+    extra_hosts: ["bank=10.9.8.7"]
+    dns: 10.9.8.1
+    dns_search: example.com
+    dns_opt: [timeout:1]
+    logging: {driver: json-file, options: {max-size: 1m}}
+networks: {back: }
+secrets: {key: {file: ./key}}
+configs: {menu: {file: ./menu.txt}}
+"""
+
+
+@pytest.fixture
+async def runtime() -> AsyncIterator[DockerRuntime]:
+    async with docker_runtime(PROJECT) as ready:
+        yield ready
+
+
+async def test_every_word_of_the_file_reaches_the_container(
+    runtime: DockerRuntime, engine_image: str, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "key").write_text("hush")
+    (tmp_path / "menu.txt").write_text("pizza")
+    (tmp_path / "compose.yml").write_text(COMPOSE)
+    loaded = load([tmp_path / "compose.yml"], project=PROJECT, environment={"IMAGE": engine_image})
+    replica = spec(PROJECT, "web-1", loaded.project.service("web"))
+
+    await started(runtime, replica)
+
+    found = json.loads(docker("inspect", replica.name))[0]
+    host = found["HostConfig"]
+    assert "store" in found["NetworkSettings"]["Networks"][f"{PROJECT}_back"]["Aliases"]
+    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+    assert host["GroupAdd"] == ["4242"]
+    assert host["ShmSize"] == 8 * 1024**2
+    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "1m"}}
+    seen = docker(
+        "exec",
+        replica.name,
+        "sh",
+        "-c",
+        "cat /run/secrets/key /etc/menu.txt /proc/sys/net/core/somaxconn; ulimit -n; ulimit -c;"
+        "id -G; df -k /scratch | tail -1; getent hosts bank; cat /etc/resolv.conf;"
+        "touch /run/secrets/key 2>&1 || true",
+    )
+    for part in ("hushpizza512", "\n100\n0\n", "4242", " 1024 ", "10.9.8.7", "example.com"):
+        assert part in seen, part
+    assert "Read-only file system" in seen
