@@ -43,7 +43,7 @@ class ChildConfig(Strict, frozen=True):
     reload: bool = False
 
 
-class AccessLog(Strict, frozen=True):
+class LogConfig(Strict, frozen=True):
     """Access log of the workers. `sample` is the share of requests written in mode
     `sampled` (failures are always written); `path` empty means standard output."""
 
@@ -55,13 +55,18 @@ class AccessLog(Strict, frozen=True):
 
 class WorkerConfig(Strict, frozen=True, omit_defaults=True):
     """What one worker process is started with; `channel` is the file descriptor of its
-    socket to the supervisor, `of` the number of workers that share the load."""
+    socket to the supervisor, `of` the number of workers that share the load. `cells` is the
+    descriptor of the memory that workers share, with `rows` rows; `row` is this worker's, -1
+    when there was none left for it."""
 
     worker: int
     channel: int
     slot: int = 0
     of: int = 1
-    access_log: AccessLog = AccessLog()
+    cells: int = -1
+    rows: int = 0
+    row: int = -1
+    access_log: LogConfig = LogConfig()
 
 
 class SupervisorConfig(Strict, frozen=True):
@@ -85,7 +90,7 @@ class SupervisorConfig(Strict, frozen=True):
     drain: float = 30.0
     ack_seconds: float = 2.0
     silence_seconds: float = 10.0
-    access_log: AccessLog = AccessLog()
+    access_log: LogConfig = LogConfig()
     announce: bool = False
 
     def __post_init__(self) -> None:

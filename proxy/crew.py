@@ -20,6 +20,7 @@ from proxy.channel import Channel
 from proxy.config import SupervisorConfig, WorkerConfig
 from proxy.link import Link, Open, complaint, restart_delay
 from proxy.process import spawn
+from proxy.shared_cells import SharedCells
 from proxy.wire.report import Accepting, Ack, Message, Resync
 from proxy.wire.snapshot import Generation, Snapshot
 
@@ -51,6 +52,9 @@ class Crew:
         self._failures = [0] * config.workers
         self._to_replace: collections.deque[int] = collections.deque()
         self._next_worker = 1
+        # Twice as many rows as slots: a reload has both generations for a while.
+        self._cells = SharedCells.create(2 * config.workers)
+        self._free_rows = list(range(2 * config.workers))
         self._snapshot = Snapshot(generation=Generation())
         self._listeners: Open = {}
         self._ending = False
@@ -130,6 +134,9 @@ class Crew:
             channel=theirs.fileno(),
             slot=slot,
             of=self._config.workers,
+            cells=self._cells.fd,
+            rows=self._cells.workers,
+            row=self._free_rows.pop() if self._free_rows else -1,
             access_log=self._config.access_log,
         )
         with theirs:
@@ -137,11 +144,11 @@ class Crew:
             process = spawn(
                 [*argv, msgspec.json.encode(config).decode()],
                 partial(self._ended, worker),
-                descriptors=[theirs.fileno()],
+                descriptors=[theirs.fileno(), self._cells.fd],
             )
         channel = Channel(ours, partial(self._received, worker), partial(self._cut, worker))
         now = self._now()
-        link = Link(worker, slot, process, channel, started_at=now, heard_at=now)
+        link = Link(worker, slot, process, channel, started_at=now, heard_at=now, row=config.row)
         self._links[worker] = link
         self._current[slot] = link
         channel.start()
@@ -158,6 +165,9 @@ class Crew:
     def _ended(self, worker: int, status: int) -> None:
         link = self._links.pop(worker)
         link.channel.close()
+        if link.row >= 0:
+            self._cells.clear(link.row)
+            self._free_rows.append(link.row)
         lived = self._now() - link.started_at
         level = logging.INFO if link.draining and status == 0 else logging.WARNING
         _log.log(level, "worker %d (pid %d) ended: %s", worker, link.process.pid, cause_of(status))

@@ -20,8 +20,10 @@ from proxy.exchange import Exchange
 from proxy.http1.fields import REQUEST_KINDS, RESPONSE_KINDS, BadMessage, Memory
 from proxy.http1.head import VIA, ResponseHead, parse_response
 from proxy.http1.rewrite import forwarded_lines
+from proxy.observe.access_log import AccessLog
 from proxy.policy import eject
 from proxy.routing_table import Routing, ServiceState
+from proxy.shared_cells import Row
 from proxy.upstream import Upstream
 from proxy.wire.report import Report, ServiceReport
 from proxy.wire.snapshot import Generation, Listener, Snapshot
@@ -51,7 +53,9 @@ class DataPlane:
     `worker` numbers the process in its reports. Callbacks may be assigned before `install`:
     `on_busy_changed()` each time a draining or vanished endpoint falls to zero in flight,
     `on_wake(service)` when the first request is parked for a service, and
-    `on_ejected(service, endpoint, until, cause)` with `until` in Unix time.
+    `on_ejected(service, endpoint, until, cause)` with `until` in Unix time. `access_log`
+    collects a line a request when it is set; `cells` is this worker's row of what the workers
+    share, when they share something.
     """
 
     def __init__(
@@ -64,6 +68,8 @@ class DataPlane:
         self.loop = loop
         self.clock = clock
         self.workers = 1
+        self.access_log: AccessLog | None = None
+        self.cells: Row | None = None
         self.on_busy_changed: Callable[[], None] = _ignore_busy
         self.on_wake: Callable[[str], None] = _ignore_wake
         self.on_ejected: Callable[[str, str, float, str], None] = _ignore_ejected

@@ -27,6 +27,7 @@ class Link:
     channel: Channel
     started_at: float
     heard_at: float
+    row: int = -1
     sent: Snapshot | None = None
     """The last snapshot sent; None when the worker has to get all of it."""
     waiting_since: float | None = None

@@ -19,6 +19,9 @@ from proxy.channel import Channel
 from proxy.config import WorkerConfig
 from proxy.data_plane import DataPlane
 from proxy.listener import Acceptor
+from proxy.log_writer import LogWriter
+from proxy.observe.access_log import AccessLog
+from proxy.shared_cells import SharedCells
 from proxy.wire.report import (
     Accepting,
     Ack,
@@ -52,12 +55,15 @@ class Worker:
         self._channel = Channel(
             socket.socket(fileno=config.channel), self._received, self._supervisor_gone
         )
+        self._log_writer: LogWriter | None = None
         self._draining = asyncio.Event()
         self._reported_at = 0.0
 
     async def run(self) -> None:
         """Serve until drained."""
         self._plane.workers = self._config.of
+        self._share_cells()
+        self._open_log()
         self._plane.on_busy_changed = self._send_ack
         self._plane.on_wake = self._send_wake
         self._plane.on_ejected = self._send_ejected
@@ -65,19 +71,40 @@ class Worker:
         self._channel.start()
         self._reported_at = time.time()
         self._report_next_second()
-        listening = asyncio.create_task(self._listen())
-        try:
-            await self._draining.wait()
-        finally:
-            listening.cancel()
+        tasks = [asyncio.create_task(self._listen())]
+        if self._log_writer is not None:
+            tasks.append(asyncio.create_task(self._log_writer.run()))
+        await self._draining.wait()
+        tasks[0].cancel()
         await self._acceptor.drain()
         self._plane.start_drain()
         while self._plane.active():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(_DRAIN_POLL)
         self._report()
         self._plane.close()
+        if self._log_writer is not None:
+            await self._log_writer.flush()
         await self._flush()
         self._channel.close()
+
+    def _share_cells(self) -> None:
+        if self._config.row >= 0:
+            cells = SharedCells(self._config.cells, self._config.rows)
+            self._plane.cells = cells.row(self._config.row)
+
+    def _open_log(self) -> None:
+        wanted = self._config.access_log
+        if wanted.mode == "off":
+            return
+        log = AccessLog(wanted.format, wanted.sample if wanted.mode == "sampled" else 1.0)
+        writer = LogWriter(log, wanted.path)
+        try:
+            writer.open()
+        except OSError as error:
+            print(f"no access log: {error}", file=sys.stderr)
+            return
+        self._plane.access_log = log
+        self._log_writer = writer
 
     def _received(self, message: Message, descriptor: int) -> None:
         match message:

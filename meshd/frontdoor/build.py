@@ -11,7 +11,7 @@ from meshd.frontdoor.settings import Raw, Settings, To
 from meshd.publish.compile import compile_snapshot, service_key
 from meshd.spec.model import Project, RouteSpec, Service
 from proxy import address
-from proxy.config import AccessLog, ChildConfig, SupervisorConfig
+from proxy.config import ChildConfig, LogConfig, SupervisorConfig
 from proxy.wire.snapshot import Endpoint, Generation, Snapshot
 
 PROJECT = "proxy"
@@ -104,7 +104,7 @@ def supervisor_config(
         snapshot=snapshot(settings, resolved, Generation(1, 1)),
         children=_helper(settings, resolved, file, flags),
         drain=settings.mesh.drain,
-        access_log=msgspec.convert(settings.access_log.model_dump(), AccessLog),
+        access_log=msgspec.convert(settings.access_log.model_dump(), LogConfig),
         announce=True,
     )
 

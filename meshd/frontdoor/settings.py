@@ -46,7 +46,7 @@ def mode_alone(value: object) -> object:
 
 
 class AccessLog(Model):
-    """See `proxy.config.AccessLog`."""
+    """See `proxy.config.LogConfig`."""
 
     mode: Literal["off", "sampled", "on"] = "off"
     format: Literal["json", "combined"] = "json"
@@ -81,7 +81,6 @@ class Settings(Model):
         for each in value:
             address.parse(each)
         return value
-
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -1,0 +1,69 @@
+"""Writes the access log's batches without making a request wait.
+
+One write at a time runs in a thread; meanwhile lines collect in the log, which is bounded and
+counts what it drops. So a disk or a pipe that hangs costs log lines and nothing else.
+"""
+
+import asyncio
+import os
+import select
+import stat
+import sys
+from collections.abc import Iterator
+
+from proxy.observe.access_log import AccessLog
+
+_EVERY = 0.25
+_STANDARD_OUTPUT = 1
+
+
+class LogWriter:
+    """Takes batches from `log` and appends them to the file at `path` (standard output when
+    empty)."""
+
+    def __init__(self, log: AccessLog, path: str) -> None:
+        self._log = log
+        self._path = path
+        self._descriptor = _STANDARD_OUTPUT
+
+    def open(self) -> None:
+        """Open the file. Raises OSError."""
+        if self._path:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            self._descriptor = os.open(self._path, flags, 0o640)
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await asyncio.sleep(_EVERY)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what has collected so far."""
+        batch = self._log.take()
+        if not batch:
+            return
+        try:
+            await asyncio.to_thread(_write_all, self._descriptor, batch)
+        except OSError as error:
+            print(f"access log: {error}", file=sys.stderr)
+
+
+def _write_all(descriptor: int, batch: bytes) -> None:
+    pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    for piece in whole_lines(batch, select.PIPE_BUF) if pipe else (batch,):
+        left = memoryview(piece)
+        while left:
+            left = left[os.write(descriptor, left) :]
+
+
+def whole_lines(batch: bytes, size: int) -> Iterator[bytes]:
+    """The batch in pieces of whole lines of at most `size` bytes, a longer line alone: what a
+    pipe takes without mixing it with the lines of other workers."""
+    start = 0
+    while start < len(batch):
+        end = batch.rfind(b"\n", start, start + size) + 1
+        if not end:
+            end = batch.find(b"\n", start) + 1 or len(batch)
+        yield batch[start:end]
+        start = end

@@ -1,0 +1,72 @@
+"""The access log on its way out."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from proxy.log_writer import LogWriter, whole_lines
+from proxy.observe.access_log import AccessLog, Entry
+
+ENTRY = Entry(
+    time=0.0, client="127.0.0.1", method="GET", target="/", version="HTTP/1.1", status=200
+)
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "pieces"),
+    [
+        (b"", 4, []),
+        (b"a\nb\n", 4, [b"a\nb\n"]),
+        (b"a\nbb\nc\n", 4, [b"a\n", b"bb\n", b"c\n"]),
+        (b"abcdef\nc\n", 4, [b"abcdef\n", b"c\n"]),
+        (b"a\nabcdef\nc\n", 4, [b"a\n", b"abcdef\n", b"c\n"]),
+    ],
+)
+def test_lines_stay_whole(batch: bytes, size: int, pieces: list[bytes]) -> None:
+    assert list(whole_lines(batch, size)) == pieces
+
+
+async def test_lines_are_appended(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    path.write_text("before\n")
+    log = AccessLog("combined")
+    writer = LogWriter(log, str(path))
+    writer.open()
+    log.add(ENTRY)
+    log.add(ENTRY)
+    await writer.flush()
+    await writer.flush()
+    lines = path.read_text().splitlines()
+    assert len(lines) == 3
+    assert lines[1] == lines[2]
+    assert "GET / HTTP/1.1" in lines[1]
+
+
+async def test_a_pipe_that_nobody_reads_holds_nobody_up(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    log = AccessLog("combined", limit=500_000)
+    writer = LogWriter(log, str(path))
+    writer.open()
+    for _ in range(20_000):
+        log.add(ENTRY)
+    assert log.dropped > 0
+    flushing = asyncio.create_task(writer.flush())
+    await asyncio.sleep(0)
+    log.add(ENTRY)
+    assert not flushing.done()
+    got = b""
+    while not flushing.done():
+        await asyncio.sleep(0)
+        try:
+            got += os.read(reading, 65536)
+        except BlockingIOError:
+            continue
+    await flushing
+    while got.count(b"\n") < 20_000 - log.dropped:
+        got += os.read(reading, 65536)
+    os.close(reading)
+    assert set(got.splitlines()) == {got.splitlines()[0]}
