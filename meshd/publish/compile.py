@@ -16,7 +16,7 @@ from proxy.wire import snapshot as wire
 
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _NO_WEIGHTS: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType({})
-_encoder: Final = msgspec.msgpack.Encoder(order="deterministic")
+_encoder: Final = msgspec.msgpack.Encoder()
 
 
 def service_key(project: str, service: str) -> str:
@@ -94,11 +94,11 @@ def _service(
         endpoints=tuple(sorted(endpoints, key=lambda each: each.id)),
         allow=None if mesh.allow is None else _allow(project, mesh.allow),
         balance=_balance(mesh.balance),
-        timeouts=msgspec.convert(mesh.timeouts.model_dump(), wire.Timeouts),
-        retries=msgspec.convert(mesh.retries.model_dump(), wire.Retries),
-        limits=msgspec.convert(mesh.limits.model_dump(), wire.Limits),
-        parking=msgspec.convert(mesh.parking.model_dump(), wire.Parking),
-        ejection=msgspec.convert(mesh.eject.model_dump(), wire.Ejection),
+        timeouts=wire.Timeouts(**vars(mesh.timeouts)),
+        retries=wire.Retries(**vars(mesh.retries)),
+        limits=wire.Limits(**vars(mesh.limits)),
+        parking=wire.Parking(**vars(mesh.parking)),
+        ejection=wire.Ejection(**vars(mesh.eject)),
     )
     digest = hashlib.sha256(_encoder.encode(compiled)).hexdigest()
     return msgspec.structs.replace(compiled, fingerprint=digest[:16])

@@ -1,6 +1,7 @@
 """What must hold between the services of one file."""
 
 from collections.abc import Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 
 from meshd.spec.cursor import Cursor
 from meshd.spec.errors import Where, did_you_mean
@@ -41,35 +42,19 @@ def _callers(services: Sequence[Service], at: Mapping[str, Cursor], known: froze
 
 
 def _cycles(services: Sequence[Service], at: Mapping[str, Cursor]) -> None:
-    """Note each circle of `depends_on` once, at its first member."""
-    following = {service.name: service.depends_on for service in services}
-    done: set[str] = set()
-    for start in following:
-        path: list[str] = []
-        _follow(start, following, path, done, at)
-
-
-def _follow(
-    name: str,
-    following: Mapping[str, Sequence[str]],
-    path: list[str],
-    done: set[str],
-    at: Mapping[str, Cursor],
-) -> None:
-    if name in path:
-        circle = [*path[path.index(name) :], name]
+    """Note a circle of `depends_on`, at its first member in the file."""
+    order = [service.name for service in services]
+    try:
+        TopologicalSorter({each.name: each.depends_on for each in services}).prepare()
+    except CycleError as error:
+        # The sorter names each one before the one that depends on it, the first twice.
+        circle = error.args[1][:0:-1]
+        start = circle.index(min(circle, key=order.index))
+        circle = [*circle[start:], *circle[: start + 1]]
         if len(circle) > 2:
-            _inside(at[name], "depends_on").note(
+            _inside(at[circle[0]], "depends_on").note(
                 f"{' -> '.join(circle)} is a circle; expected an order to start in"
             )
-        return
-    if name in done:
-        return
-    path.append(name)
-    for after in following.get(name, ()):
-        _follow(after, following, path, done, at)
-    path.pop()
-    done.add(name)
 
 
 def _names(services: Sequence[Service], at: Mapping[str, Cursor]) -> None:

@@ -66,6 +66,8 @@ def parse(text: str, file: str) -> Node:
     except YAMLError as error:
         what = str(error).splitlines()[0]
         raise SpecError([Problem(Where(file), "", "", f"broken YAML: {what}")]) from error
+    except RecursionError as error:
+        raise SpecError([Problem(Where(file), "", "", "values are nested too deep")]) from error
     if root is None:
         raise SpecError([Problem(Where(file), "", "", "the file is empty; expected services")])
     builder = _Builder(file)
