@@ -1,0 +1,246 @@
+"""The engine's stream is cut, the engine goes away and comes back: no hang, nothing lost."""
+
+import asyncio
+import os
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from meshd.runtime.base import (
+    EventKind,
+    ReplicaSpec,
+    ReplicaState,
+    RuntimeFailure,
+    RuntimeUnavailable,
+)
+from meshd.runtime.docker import DockerRuntime
+from meshd.spec.model import Service
+from tests.fakes.replicas import (
+    Heard,
+    docker,
+    docker_runtime,
+    eventually,
+    service,
+    spec,
+    started,
+    state_of,
+    unique,
+)
+
+pytestmark = pytest.mark.engine
+PROJECT = unique("outage")
+
+
+class Forwarder:
+    """A socket before the engine's, whose connections can be cut."""
+
+    def __init__(self, path: Path, engine: str) -> None:
+        self._path = path
+        self._engine = engine
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> "Forwarder":
+        self._server = await asyncio.start_unix_server(self._connected, self._path)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.down()
+
+    async def down(self) -> None:
+        """Refuse and cut everything."""
+        self._server.close()
+        self._path.unlink(missing_ok=True)
+        self.cut()
+
+    async def up(self) -> None:
+        """Serve again."""
+        self._server = await asyncio.start_unix_server(self._connected, self._path)
+
+    def cut(self) -> None:
+        """Break every connection."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        engine_reader, engine_writer = await asyncio.open_unix_connection(self._engine)
+        both = {writer, engine_writer}
+        self._writers |= both
+        try:
+            await asyncio.wait(
+                [
+                    asyncio.create_task(pump(reader, engine_writer)),
+                    asyncio.create_task(pump(engine_reader, writer)),
+                ],
+            )
+        finally:
+            self._writers -= both
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@pytest.fixture
+async def forwarder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Forwarder]:
+    engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
+    path = tmp_path / "engine.sock"
+    async with Forwarder(path, engine) as forwarder:
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+        yield forwarder
+
+
+async def test_cut_stream_stands_again_and_says_so(forwarder: Forwarder, engine_image: str) -> None:
+    replica = spec(PROJECT, "web-1", service(engine_image))
+    async with docker_runtime(PROJECT) as runtime, Heard(runtime) as heard:
+        await started(runtime, replica)
+        for number in (2, 3):
+            began = time.monotonic()
+            forwarder.cut()
+            await heard.wait(EventKind.RESYNC, count=number)
+            print(f"resynced {time.monotonic() - began:.2f} s after the cut")
+        await runtime.stop(replica.name, 5)
+        await heard.wait(EventKind.DIED, replica.name)
+        assert await state_of(runtime, replica.name) is ReplicaState.EXITED
+
+
+async def test_unreachable_engine_is_said_everywhere_at_once(
+    forwarder: Forwarder, engine_image: str
+) -> None:
+    web = service(engine_image)
+    async with docker_runtime(PROJECT) as runtime, Heard(runtime) as heard:
+        await started(runtime, spec(PROJECT, "web-1", web))
+        await forwarder.down()
+        began = time.monotonic()
+        for asked in (
+            runtime.list(),
+            runtime.nodes(),
+            runtime.prepare(PROJECT, web),
+            runtime.mesh_addresses(PROJECT, ["web"]),
+            runtime.start(spec(PROJECT, "web-2", web)),
+            runtime.stop(f"{PROJECT}-web-1", 1),
+            runtime.remove(f"{PROJECT}-web-1"),
+            runtime.pause(f"{PROJECT}-web-1"),
+            runtime.logs(f"{PROJECT}-web-1", 1),
+            runtime.teardown(PROJECT),
+            DockerRuntime().open(),
+        ):
+            with pytest.raises(RuntimeUnavailable):
+                await asked
+        with pytest.raises(RuntimeUnavailable):
+            _ = [line async for line in runtime.follow(f"{PROJECT}-web-1")]
+        took = time.monotonic() - began
+        print(f"said 12 times in {took:.2f} s")
+        assert took < 10
+        await forwarder.up()
+        await heard.wait(EventKind.RESYNC, count=2)
+        assert await state_of(runtime, f"{PROJECT}-web-1") is ReplicaState.RUNNING
+
+
+class OwnEngine:
+    """A Docker Engine of this test alone, with the base image."""
+
+    def __init__(self, root: Path, *options: str) -> None:
+        self._root = root
+        self._options = options
+        self.host = f"unix://{root}/engine.sock"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        arguments = [
+            "--data-root", f"{self._root}/data", "--exec-root", f"{self._root}/exec",
+            "--pidfile", f"{self._root}/engine.pid", "--host", self.host,
+            "--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-masq=false",
+            "--default-address-pool", "base=10.213.0.0/16,size=24", *self._options,
+        ]  # fmt: skip
+        # In a network namespace of its own: an engine told to have no default bridge deletes
+        # docker0 where it runs, and with it the shared engine's.
+        inside = ["nsenter", f"--net=/var/run/netns/{self._root.name}", "dockerd"]
+        with (self._root / "engine.log").open("ab") as output:
+            self._process = subprocess.Popen([*inside, *arguments], stdout=output, stderr=output)
+        deadline = time.monotonic() + 60
+        ask = ["docker", "-H", self.host, "info"]
+        while subprocess.run(ask, check=False, capture_output=True).returncode != 0:
+            assert self._process.poll() is None, (self._root / "engine.log").read_text()[-2000:]
+            assert time.monotonic() < deadline, "the test's own engine does not start"
+            time.sleep(0.1)
+
+    def load(self, image: str) -> None:
+        """Copy an image from the shared engine."""
+        with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as save:
+            subprocess.run(["docker", "-H", self.host, "load"], stdin=save.stdout, check=True)
+
+    def stop(self) -> None:
+        """End it as a service manager would."""
+        self._process.terminate()
+        self._process.wait(60)
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A short path: containerd's sockets are named below it."""
+    path = Path(f"/tmp/rt-{os.getpid()}")
+    path.mkdir(mode=0o711)
+    subprocess.run(["ip", "netns", "add", path.name], check=True)
+    yield path
+    subprocess.run(["ip", "netns", "delete", path.name], check=True)
+    # With live-restore an engine leaves its data directory mounted on itself.
+    subprocess.run(["umount", "-l", path / "data"], check=False, capture_output=True)
+    # Its containerd may still be deleting what it had; rm does not mind.
+    subprocess.run(["rm", "-rf", path], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--live-restore",)], ids=["ends", "live-restore"])
+async def test_engine_restart(
+    root: Path, engine_image: str, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    engine = OwnEngine(root, *options)
+    engine.start()
+    try:
+        engine.load(engine_image)
+        monkeypatch.setenv("DOCKER_HOST", engine.host)
+        async with docker_runtime(PROJECT) as runtime, Heard(runtime) as heard:
+            await restart_under(runtime, heard, engine, service(engine_image), bool(options))
+    finally:
+        engine.stop()
+
+
+async def restart_under(
+    runtime: DockerRuntime, heard: Heard, engine: OwnEngine, web: Service, lives: bool
+) -> None:
+    replica: ReplicaSpec = spec(PROJECT, "web-1", web)
+    await started(runtime, replica)
+    await asyncio.to_thread(engine.stop)
+    with pytest.raises(RuntimeUnavailable):
+        await runtime.list()
+    await asyncio.to_thread(engine.start)
+    began = time.monotonic()
+    await heard.wait(EventKind.RESYNC, count=2)
+    print(f"resynced {time.monotonic() - began:.2f} s after the engine came back")
+    if lives:
+        assert await state_of(runtime, replica.name) is ReplicaState.RUNNING
+    else:
+        assert await state_of(runtime, replica.name) is ReplicaState.EXITED
+        await runtime.remove(replica.name)
+        await started(runtime, replica)
+    await runtime.stop(replica.name, 5)
+    await heard.wait(EventKind.DIED, replica.name)
+    await runtime.remove(replica.name)
+
+    async def torn_down() -> bool:
+        try:
+            await runtime.teardown(PROJECT)
+        except RuntimeFailure:
+            return False
+        return True
+
+    await eventually(torn_down)
+    assert docker("-H", engine.host, "network", "ls", "-q", "--filter", "driver=bridge") == ""
