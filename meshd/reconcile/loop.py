@@ -57,6 +57,8 @@ _log = structlog.stdlib.get_logger(__name__)
 TICK: Final = 0.5
 COALESCE: Final = 0.002
 LANDING: Final = 5.0
+REST: Final = 0.5
+"""Seconds before the same operation is tried again: what it did may not show at once."""
 EVIDENCE_KEPT: Final = 200
 
 
@@ -111,6 +113,7 @@ class Reconciler:
         self._landed: dict[str, tuple[float, ObservedReplica]] = {}
         self._troubles: list[Trouble] = []
         self._by_hand: list[Drain] = []
+        self._resting: dict[tuple[str, str], float] = {}
         self._published: object = None
         self._available = True
 
@@ -182,6 +185,7 @@ class Reconciler:
 
     def _world(self, listed: Mapping[str, ObservedReplica], now: float) -> World:
         """Everything that is, in one value."""
+        self._resting = {kind: until for kind, until in self._resting.items() if until > now}
         troubles, self._troubles = tuple(self._troubles), []
         available = self._watch.problem is None
         if available != self._available:
@@ -253,7 +257,8 @@ class Reconciler:
                     self.memory = observing.take_slot(self.memory, operation)
                     self.wake.set()
             case _:
-                self.executor.begin(operation)
+                if self._resting.get(_kind(operation), 0.0) <= now:
+                    self.executor.begin(operation)
 
     def drain(self, name: str, cause: str) -> None:
         """Take a replica out by hand at the next pass."""
@@ -303,6 +308,7 @@ class Reconciler:
                     self._failed(operation, "", result.error, self._attempt(operation))
             case Stop() | Remove():
                 self._landed.pop(operation.name, None)
+                self._watch.list_soon()
                 replica = self.replica(operation.name)
                 if replica is not None and result.lines:
                     self._keep(replica, "", tuple(result.lines))
@@ -311,6 +317,8 @@ class Reconciler:
                     self._store.forget(operation.project)
                     self._gateways.forget(operation.project)
                     self._events.record(now, Kind.DOWN, "is down", project=operation.project)
+        if not isinstance(operation, Start):
+            self._resting[_kind(operation)] = now + REST
         if result.error is not None and not isinstance(operation, Start | Prepare):
             _log.warning("an operation failed", operation=str(operation), error=str(result.error))
         self.wake.set()
@@ -438,6 +446,10 @@ class Reconciler:
             callers=made_of[4],
         )
         self._publisher.publish(snapshot)
+
+
+def _kind(operation: Operation) -> tuple[str, str]:
+    return type(operation).__name__, operation.subject
 
 
 def _ignore(service: str, seconds: float) -> None:

@@ -1,0 +1,254 @@
+"""A runtime in virtual time: containers that start, answer, crash, hang and get killed.
+
+A revision's behaviour is read from its service's environment: `BEHAVE` is `good` (default),
+`crash` (ends a moment after its start), `late` (ends after it got ready), `sick` (never
+answers), or `missing` (cannot be prepared).
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+
+from meshd.runtime.base import (
+    Capabilities,
+    EventKind,
+    ImageMissing,
+    MeshAddress,
+    Node,
+    ObservedReplica,
+    ReplicaNotFound,
+    ReplicaRunning,
+    ReplicaSpec,
+    ReplicaState,
+    RuntimeEvent,
+    RuntimeUnavailable,
+    StartFailed,
+)
+from meshd.spec.model import Health, Network, Service
+from tests.fakes.virtual import clock
+
+
+@dataclass
+class Box:
+    """One container."""
+
+    seen: ObservedReplica
+    behave: str
+    answers_at: float
+    hangs: bool = False
+
+    @property
+    def running(self) -> bool:
+        return self.seen.state in (ReplicaState.RUNNING, ReplicaState.STOPPING)
+
+    def answers(self, now: float) -> bool:
+        return (
+            self.seen.state is ReplicaState.RUNNING
+            and not self.hangs
+            and self.behave != "sick"
+            and now >= self.answers_at
+        )
+
+
+class SimRuntime:
+    """The `Runtime` protocol over boxes. `on_stop` is called before one of ours is stopped."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self.boxes: dict[str, Box] = {}
+        self.dice = dice
+        self.down = False
+        self.started = 0
+        self.stopped: list[str] = []
+        self.on_stop = lambda name: None
+        self._watchers: list[asyncio.Queue[RuntimeEvent | None]] = []
+        self._port = 1000
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    name = "sim"
+    capabilities = Capabilities(True, True, True, True, True, True, True, True)
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def nodes(self) -> Sequence[Node]:
+        return [Node("sim", 64.0, 2**36)]
+
+    def _check(self) -> None:
+        if self.down:
+            raise RuntimeUnavailable("the engine is down")
+
+    async def _lag(self) -> None:
+        self._check()
+        await asyncio.sleep(self.dice.uniform(0.0, 0.02))
+        self._check()
+
+    async def list(self) -> Sequence[ObservedReplica]:
+        await self._lag()
+        return [box.seen for box in self.boxes.values()]
+
+    async def watch(self) -> AsyncIterator[RuntimeEvent]:
+        while True:
+            if self.down:
+                await asyncio.sleep(0.2)
+                continue
+            queue: asyncio.Queue[RuntimeEvent | None] = asyncio.Queue()
+            self._watchers.append(queue)
+            yield RuntimeEvent(EventKind.RESYNC)
+            while (event := await queue.get()) is not None:
+                yield event
+
+    def _tell(self, kind: EventKind, name: str) -> None:
+        box = self.boxes.get(name)
+        event = RuntimeEvent(kind, name, clock(), box.seen if box else None)
+        if self.dice.random() < 0.1:
+            return  # lost: the listing makes up for it
+        for queue in self._watchers:
+            queue.put_nowait(event)
+
+    async def prepare(
+        self, project: str, service: Service, networks: Sequence[Network] = ()
+    ) -> None:
+        await self._lag()
+        if service.environment.get("BEHAVE") == "missing":
+            raise ImageMissing(f"image {service.image} does not exist")
+
+    async def mesh_addresses(self, project: str, services: Sequence[str]) -> Sequence[MeshAddress]:
+        await self._lag()
+        return [MeshAddress(name, "10.0.0.1", 80) for name in services]
+
+    async def start(self, replica: ReplicaSpec) -> ObservedReplica:
+        await self._lag()
+        if self.dice.random() < 0.02:
+            raise StartFailed("no luck")
+        now = clock()
+        self._port += 1
+        self.started += 1
+        port = self._port
+        seen = ObservedReplica(
+            name=replica.name,
+            runtime_id=f"id{self._port}",
+            project=replica.project,
+            service=replica.service.name,
+            revision=replica.revision,
+            state=ReplicaState.CREATED,
+            managed=True,
+            created_at=now,
+        )
+        behave = replica.service.environment.get("BEHAVE", "good")
+        self.boxes[replica.name] = Box(seen, behave, now + self.dice.uniform(0.2, 1.0))
+        await self._lag()
+        box = self.boxes.get(replica.name)
+        if box is None:
+            raise StartFailed("it was removed meanwhile")
+        box.seen = replace(
+            box.seen,
+            state=ReplicaState.RUNNING,
+            host="10.0.0.9",
+            port=port,
+            started_at=clock(),
+        )
+        self._tell(EventKind.STARTED, replica.name)
+        if behave in ("crash", "late"):
+            after = 0.3 if behave == "crash" else 3.0
+            self._spawn(self._crash(replica.name, after))
+        return box.seen
+
+    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _crash(self, name: str, after: float) -> None:
+        await asyncio.sleep(after)
+        self.end(name, 1)
+
+    def end(self, name: str, code: int) -> None:
+        """The process of a box ends by itself."""
+        box = self.boxes.get(name)
+        if box is None or box.seen.state is ReplicaState.EXITED:
+            return
+        box.seen = replace(
+            box.seen,
+            state=ReplicaState.EXITED,
+            exit_code=code,
+            host=None,
+            port=0,
+            finished_at=clock(),
+        )
+        self._tell(EventKind.DIED, name)
+
+    async def stop_by_others(self, name: str) -> None:
+        """Somebody types `docker stop`."""
+        box = self.boxes.get(name)
+        if box is None or box.seen.state is not ReplicaState.RUNNING:
+            return
+        box.seen = replace(box.seen, state=ReplicaState.STOPPING)
+        self._tell(EventKind.STOPPING, name)
+        await asyncio.sleep(1.0)
+        self.end(name, 0)
+
+    def remove_by_others(self, name: str) -> None:
+        """Somebody types `docker rm -f`."""
+        self.end(name, 137)
+        self.boxes.pop(name, None)
+        self._tell(EventKind.REMOVED, name)
+
+    def go_down(self) -> None:
+        self.down = True
+        for queue in self._watchers:
+            queue.put_nowait(None)
+        self._watchers.clear()
+
+    def come_back(self, live_restore: bool) -> None:
+        if not live_restore:
+            for name in list(self.boxes):
+                self.end(name, 137)
+        self.down = False
+
+    async def stop(self, name: str, grace: float) -> None:
+        self._check()
+        box = self.boxes.get(name)
+        if box is None:
+            raise ReplicaNotFound(name)
+        if box.running:
+            self.on_stop(name)
+            self.stopped.append(name)
+            box.seen = replace(box.seen, state=ReplicaState.STOPPING)
+            self._tell(EventKind.STOPPING, name)
+            await asyncio.sleep(self.dice.uniform(0.05, 0.5))
+            self.end(name, 0)
+        await self._lag()
+
+    async def remove(self, name: str) -> None:
+        await self._lag()
+        box = self.boxes.get(name)
+        if box is None:
+            raise ReplicaNotFound(name)
+        if box.seen.state is ReplicaState.RUNNING:
+            raise ReplicaRunning(name)
+        self.boxes.pop(name, None)
+        self._tell(EventKind.REMOVED, name)
+
+    async def pause(self, name: str) -> None: ...
+
+    async def unpause(self, name: str) -> None: ...
+
+    async def logs(self, name: str, tail: int) -> Sequence[str]:
+        await self._lag()
+        return ["last words"]
+
+    async def follow(self, name: str) -> AsyncIterator[str]:
+        yield "line"
+
+    async def teardown(self, project: str) -> None:
+        await self._lag()
+
+    async def probe(self, host: str, port: int, health: Health, path: str = "") -> str | None:
+        """What an active probe finds at a port."""
+        await asyncio.sleep(0.002)
+        for box in self.boxes.values():
+            if box.seen.port == port and box.answers(clock()):
+                return None
+        return "connection refused"

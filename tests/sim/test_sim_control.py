@@ -1,0 +1,228 @@
+"""The whole control path on a simulated runtime and data plane, in virtual time.
+
+Random operations, by the mesh's users and by fate, over many seeds: afterwards everything is
+as it was last wanted, and at no time was a replica stopped that was in use.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from meshd.discovery.watch import Watch
+from meshd.publish.gateways import Gateways
+from meshd.publish.publisher import Publisher
+from meshd.reconcile.loop import Reconciler
+from meshd.runtime.base import ReplicaState
+from meshd.spec.fingerprint import revision
+from meshd.spec.model import Project
+from meshd.store.events import EventLog
+from meshd.store.store import Override, Store
+from tests.fakes import virtual
+from tests.fakes.sim_plane import SimPlane
+from tests.fakes.sim_runtime import SimRuntime
+
+DRAIN = 3.0
+SERVICES = ("front", "back")
+
+
+class Control:
+    """One life of the control process."""
+
+    def __init__(self, directory: Path, runtime: SimRuntime, plane: SimPlane) -> None:
+        self.store = Store(directory)
+        self.store.open()
+        self.events = EventLog(self.store)
+        self.events.open()
+        wake = asyncio.Event()
+        self.publisher = Publisher(
+            directory / "none", self.store.next_epoch(), lambda message: wake.set()
+        )
+        watch = Watch(runtime, wake.set)
+        self.loop = Reconciler(
+            runtime, watch, self.store, self.events, self.publisher, Gateways(runtime),
+            self.store.secret(), plane.held, wake, runtime.probe, virtual.clock,
+        )  # fmt: skip
+        self.loop.dice = random.Random(runtime.dice.random())
+        plane.connect(self.publisher)
+        self._plane = plane
+        self._tasks = [asyncio.ensure_future(watch.run()), asyncio.ensure_future(self.loop.run())]
+
+    def check(self) -> None:
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    async def kill(self) -> None:
+        self.check()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._plane.disconnect()
+        self.store.close()
+
+
+class Scene:
+    """A mesh, its users, and fate."""
+
+    def __init__(self, directory: Path, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.directory = directory
+        self.runtime = SimRuntime(random.Random(seed + 1))
+        self.plane = SimPlane(self.runtime, random.Random(seed + 2), workers=2, drain=DRAIN)
+        self.control = Control(directory, self.runtime, self.plane)
+        self.version = 0
+        self.log: list[str] = []
+        self._plane_task = asyncio.ensure_future(self.plane.run())
+
+    async def close(self) -> None:
+        await self.control.kill()
+        self._plane_task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._plane_task
+
+    def project(self, behave: str = "good", order: str = "start-first") -> Project:
+        self.version += 1
+        return Project.model_validate(
+            {
+                "name": "shop",
+                "services": [
+                    {
+                        "name": name,
+                        "image": "app",
+                        "environment": {"V": str(self.version), "BEHAVE": behave},
+                        "replicas": 3,
+                        "stop_grace_period": 1,
+                        "depends_on": ["back"] if name == "front" else [],
+                        "update": {"order": order, "parallelism": self.dice.randint(1, 2)},
+                        "mesh": {"drain": DRAIN, "health": {"start_timeout": 5}},
+                    }
+                    for name in SERVICES
+                ],
+            }
+        )
+
+    def deploy(self, project: Project) -> None:
+        revisions = {service.name: revision(service) for service in project.services}
+        self.control.store.deploy(project, revisions, "test", "", virtual.clock())
+        self.control.loop.refresh(virtual.clock())
+
+    async def step(self) -> None:
+        """One random thing happens."""
+        happenings: tuple[Callable[[], Awaitable[None]], ...] = (
+            self._deploy, self._deploy, self._scale, self._kill, self._kill, self._stop,
+            self._remove, self._hang, self._engine, self._restart, self._restart, self._worker,
+            self._drain,
+        )  # fmt: skip
+        happening = self.dice.choice(happenings)
+        self.log.append(f"{virtual.clock() - virtual.EPOCH:.1f} {happening.__name__}")
+        await happening()
+        self.control.check()
+
+    def _box(self) -> str | None:
+        names = [n for n, box in self.runtime.boxes.items() if box.running]
+        return self.dice.choice(sorted(names)) if names else None
+
+    async def _deploy(self) -> None:
+        behave = self.dice.choice(("good", "good", "crash", "late", "sick", "missing"))
+        self.deploy(self.project(behave, self.dice.choice(("start-first", "stop-first"))))
+
+    async def _scale(self) -> None:
+        if "shop" in self.control.store.projects:
+            key = f"shop/{self.dice.choice(SERVICES)}"
+            self.control.store.set_override(key, Override(self.dice.randint(0, 5), 0.0))
+            self.control.loop.wake.set()
+
+    async def _kill(self) -> None:
+        name = self._box()
+        if name:
+            self.runtime.end(name, 137)
+
+    async def _stop(self) -> None:
+        name = self._box()
+        if name:
+            await self.runtime.stop_by_others(name)
+
+    async def _remove(self) -> None:
+        name = self._box()
+        if name:
+            self.runtime.remove_by_others(name)
+
+    async def _hang(self) -> None:
+        name = self._box()
+        if name:
+            self.runtime.boxes[name].hangs = True
+
+    async def _engine(self) -> None:
+        self.runtime.go_down()
+        await asyncio.sleep(self.dice.uniform(0.1, 5.0))
+        self.runtime.come_back(live_restore=self.dice.random() < 0.5)
+
+    async def _restart(self) -> None:
+        await self.control.kill()
+        await asyncio.sleep(self.dice.uniform(0.0, 1.0))
+        self.control = Control(self.directory, self.runtime, self.plane)
+
+    async def _worker(self) -> None:
+        self.plane.replace_worker()
+
+    async def _drain(self) -> None:
+        name = self._box()
+        if name:
+            self.control.loop.drain(name, "by hand")
+
+    def story(self) -> str:
+        told = [f"{e.at - virtual.EPOCH:.2f} {e.kind} {e.service} {e.replica} {e.text}"
+                for e in self.control.events.since(0, 1000)]  # fmt: skip
+        return "\n".join([*self.log, *told[-60:]])
+
+
+async def random_operations(directory: Path, seed: int, steps: int) -> None:
+    scene = Scene(directory, seed)
+    try:
+        await asyncio.sleep(1.0)
+        scene.deploy(scene.project())
+        for _ in range(steps):
+            await asyncio.sleep(scene.dice.expovariate(0.4))
+            await scene.step()
+            assert not scene.plane.problems, f"{scene.plane.problems}\n{scene.story()}"
+        scene.log.append(f"{virtual.clock() - virtual.EPOCH:.1f} last deployment")
+        scene.deploy(scene.project())
+        await asyncio.sleep(180.0)
+        scene.control.check()
+        assert not scene.plane.problems, f"{scene.plane.problems}\n{scene.story()}"
+        assert_as_wanted(scene)
+        started, stopped = scene.runtime.started, len(scene.runtime.stopped)
+        await scene._restart()
+        await asyncio.sleep(60.0)
+        assert (scene.runtime.started, len(scene.runtime.stopped)) == (started, stopped)
+        assert_as_wanted(scene)
+    finally:
+        await scene.close()
+
+
+def assert_as_wanted(scene: Scene) -> None:
+    """What runs is what was wanted last, and what the workers route to is what runs."""
+    store, boxes = scene.control.store, scene.runtime.boxes
+    running: set[str] = set()
+    for name in SERVICES:
+        key = f"shop/{name}"
+        override = store.overrides.get(key)
+        count = override.replicas if override else 3
+        rollout = store.rollouts[key]
+        assert rollout.state == "done", f"{key}: {rollout}\n{scene.story()}"
+        ours = {n: box for n, box in boxes.items() if box.seen.service == name}
+        states = {n: (box.seen.state, box.seen.revision, box.hangs) for n, box in ours.items()}
+        right = (ReplicaState.RUNNING, rollout.revision, False)
+        assert list(states.values()) == [right] * count, f"{states} {rollout}\n{scene.story()}"
+        running |= set(ours)
+    for worker in scene.plane.workers:
+        assert worker.states() == dict.fromkeys(running, "ready"), scene.story()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_operations_end_in_the_desired_state(tmp_path: Path, seed: int) -> None:
+    virtual.run(random_operations(tmp_path, seed, steps=40))
