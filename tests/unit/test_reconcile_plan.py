@@ -1,0 +1,311 @@
+"""Plans as text: what is there, what is wanted, and the steps that are safe now."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from meshd.reconcile.desired import Desired, DesiredService, wanted_count
+from meshd.reconcile.observed import Failure, Observed, Replica, Slot
+from meshd.reconcile.phase import Phase
+from meshd.reconcile.plan import plan
+from meshd.runtime.base import ContainerHealth
+from meshd.spec.model import Service
+
+NOW = 1000.0
+KEY = "shop/web"
+
+
+class Dice:
+    """Loaded: names come out in order."""
+
+    def __init__(self) -> None:
+        self.thrown = 0
+
+    def random(self) -> float:
+        self.thrown += 1
+        return self.thrown / 29_000_000
+
+
+def web(count: int = 2, revision: str = "new", **fields: Any) -> DesiredService:
+    spec = Service.model_validate({"name": "web", "image": "app", **fields.pop("spec", {})})
+    return DesiredService(project="shop", spec=spec, revision=revision, count=count, **fields)
+
+
+def replica(name: str, phase: Phase = Phase.READY, revision: str = "new", **more: Any) -> Replica:
+    ready = phase in (Phase.READY, Phase.DRAINING, Phase.STOPPING)
+    more.setdefault("ready_since", NOW - 100 if ready else 0.0)
+    more.setdefault("since", NOW - 10)
+    more.setdefault("drain_since", NOW - 1 if phase is Phase.DRAINING else 0.0)
+    return Replica(name=name, project="shop", service="web", revision=revision, phase=phase, **more)
+
+
+def steps(service: DesiredService, *replicas: Replica, **seen: Any) -> list[str]:
+    """The plan's lines, without causes."""
+    return [line.partition(":")[0] for line in lines(service, *replicas, **seen)]
+
+
+def lines(service: DesiredService, *replicas: Replica, **seen: Any) -> Sequence[str]:
+    seen.setdefault("prepared", frozenset({(KEY, "new"), (KEY, "old")}))
+    observed = Observed(replicas=replicas, **seen)
+    desired = Desired(services=(service,), projects=frozenset({"shop"}))
+    return str(plan(desired, observed, NOW, Dice())).splitlines()
+
+
+def test_nothing_to_do_is_an_empty_plan() -> None:
+    assert steps(web(2), replica("a"), replica("b")) == []
+
+
+def test_missing_replicas_are_started_and_each_line_has_its_cause() -> None:
+    assert lines(web(2), replica("a")) == ["start shop-web-baaaa (new): 2 wanted, 1 there"]
+
+
+def test_what_starts_already_is_not_started_twice() -> None:
+    assert steps(web(2), replica("a"), replica("b", Phase.PENDING, busy=True, listed=False)) == []
+
+
+def test_the_image_comes_before_the_first_start() -> None:
+    assert steps(web(1), prepared=frozenset()) == ["prepare shop/web@new"]
+    assert steps(web(1), prepared=frozenset(), preparing=frozenset({(KEY, "new")})) == []
+
+
+def test_nothing_starts_before_the_proxy_listens() -> None:
+    assert steps(web(1), may_start=False) == []
+
+
+def test_the_idlest_leaves_and_those_not_ready_before_it() -> None:
+    busy, idle = replica("busy", in_flight=5), replica("idle", in_flight=1)
+    assert steps(web(1), busy, idle) == ["drain idle"]
+    assert steps(web(2), busy, idle, replica("late", Phase.PROBING)) == ["drain late"]
+
+
+def test_a_replica_is_stopped_only_when_drained_or_at_its_deadline() -> None:
+    leaving = replica("a", Phase.DRAINING)
+    drained = replica("a", Phase.DRAINING, drained=True)
+    late = replica("a", Phase.DRAINING, drain_since=NOW - 31)
+    assert steps(web(0), leaving) == []
+    assert steps(web(0), drained) == ["stop a"]
+    assert lines(web(0), late) == ["stop a: ; drain deadline of 30 s passed"]
+    assert steps(web(0), replica("a", Phase.STOPPING, busy=True)) == []
+    assert steps(web(0), replica("a", Phase.STOPPING, since=NOW - 11)) == ["stop a"]
+
+
+def test_what_ended_is_removed_and_replaced_at_once() -> None:
+    died = replica("a", Phase.FAILED, exit_code=1)
+    slots = {(KEY, "new"): (Slot(attempt=1, not_before=NOW, opened=NOW),)}
+    assert steps(web(1), died, slots=slots) == ["remove a", "start shop-web-baaaa (new)"]
+
+
+def test_backoff_and_crash_loop_wait_and_say_so() -> None:
+    slots = {(KEY, "new"): (Slot(attempt=3, not_before=NOW + 4, opened=NOW),)}
+    observed = Observed(replicas=(), slots=slots, prepared=frozenset({(KEY, "new")}))
+    made = plan(Desired(services=(web(1),)), observed, NOW, Dice())
+    assert not made
+    assert made.waiting == ((KEY, "crash loop: 3 failures in a row, next start in 4.0 s"),)
+
+
+def test_one_failed_replica_does_not_hold_up_another_that_is_missing() -> None:
+    slots = {(KEY, "new"): (Slot(attempt=3, not_before=NOW + 4, opened=NOW),)}
+    assert steps(web(2), slots=slots) == ["start shop-web-baaaa (new)"]
+
+
+def test_a_replica_whose_policy_wants_it_left_counts_as_there() -> None:
+    done = replica("a", Phase.FAILED, exit_code=0)
+    crashed = replica("a", Phase.FAILED, exit_code=1)
+    policy = {"restart": {"condition": "on-failure"}}
+    assert steps(web(1, spec=policy), done) == []
+    assert steps(web(1, spec=policy), crashed) == ["remove a", "start shop-web-baaaa (new)"]
+    assert steps(web(1, spec={"restart": {"condition": "none"}}), crashed) == []
+
+
+@pytest.mark.parametrize(
+    ("sick", "cause"),
+    [
+        (
+            replica("a", bad=3, probe="no answer"),
+            "drain a: 3 bad probes in a row (no answer)",
+        ),
+        (
+            replica("a", health=ContainerHealth.UNHEALTHY),
+            "drain a: its container's health check fails",
+        ),
+        (
+            replica("a", Phase.PROBING, since=NOW - 61, probe="refused"),
+            "drain a: not healthy within 60 s (refused)",
+        ),
+    ],
+)
+def test_the_sick_are_taken_out_and_replaced_in_the_same_pass(sick: Replica, cause: str) -> None:
+    assert lines(web(1), sick) == [cause, "start shop-web-baaaa (new): 1 wanted, 0 there"]
+
+
+def test_when_all_are_sick_at_once_half_are_restarted_at_a_time() -> None:
+    sick = [replica(name, bad=9) for name in "abcd"]
+    assert steps(web(4), *sick)[:2] == ["drain a", "drain b"]
+    out = [replica(name, Phase.DRAINING) for name in "ab"]
+    assert steps(web(4), *sick[2:], *out) == [
+        "start shop-web-baaaa (new)",
+        "start shop-web-caaaa (new)",
+    ]
+
+
+def test_while_the_runtime_is_away_nothing_is_done_but_taking_out() -> None:
+    sick = replica("a", bad=3)
+    assert steps(web(1), sick, available=False) == ["drain a"]
+
+
+def test_start_first_goes_one_over_and_never_under() -> None:
+    old = [replica(name, revision="old") for name in "ab"]
+    service = web(2, rollout="rolling", previous="old")
+    assert steps(service, *old) == ["start shop-web-baaaa (new)"]
+    starting = replica("n", Phase.PROBING)
+    assert steps(service, *old, starting) == []
+    assert steps(service, *old, replica("n")) == ["drain a"]
+    left = replica("a", Phase.DRAINING, revision="old")
+    assert steps(service, left, old[1], replica("n")) == ["start shop-web-baaaa (new)"]
+
+
+def test_stop_first_goes_one_under_and_never_over() -> None:
+    old = [replica(name, revision="old") for name in "ab"]
+    service = web(2, rollout="rolling", previous="old", spec={"update": {"order": "stop-first"}})
+    assert steps(service, *old) == ["drain a"]
+    left = replica("a", Phase.DRAINING, revision="old")
+    assert steps(service, left, old[1]) == []
+    assert steps(service, old[1]) == ["start shop-web-baaaa (new)"]
+    assert steps(service, old[1], replica("n", Phase.PROBING)) == []
+    assert steps(service, old[1], replica("n")) == ["drain b"]
+
+
+def test_old_ones_that_serve_nothing_go_at_once() -> None:
+    service = web(1, rollout="rolling", previous="old")
+    assert steps(service, replica("a", Phase.PROBING, revision="old")) == [
+        "drain a",
+        "start shop-web-baaaa (new)",
+    ]
+
+
+def test_a_delay_holds_the_next_step() -> None:
+    service = web(2, rollout="rolling", previous="old", spec={"update": {"delay": 5, "monitor": 0}})
+    fresh, old = replica("n", ready_since=NOW - 3), replica("b", revision="old")
+    assert steps(service, fresh, old) == []
+    rested = replica("n", ready_since=NOW - 6)
+    assert steps(service, rested, old) == ["start shop-web-baaaa (new)"]
+
+
+def failed(text: str = "n exited with code 1", **more: Any) -> dict[Any, tuple[Failure, ...]]:
+    return {(KEY, "new"): (Failure(at=NOW, replica="n", text=text, **more),)}
+
+
+def test_a_failed_revision_is_rolled_back_or_paused_and_its_end_named() -> None:
+    old = replica("a", revision="old")
+    service = web(1, rollout="rolling", previous="old")
+    assert lines(service, old, failures=failed()) == [
+        "settle shop/web as rolled-back: n exited with code 1"
+    ]
+    pausing = web(
+        1, rollout="rolling", previous="old", spec={"update": {"failure_action": "pause"}}
+    )
+    assert steps(pausing, old, failures=failed()) == ["settle shop/web as paused"]
+    ratio = web(4, rollout="rolling", previous="old", spec={"update": {"max_failure_ratio": 0.25}})
+    assert "settle" not in "".join(steps(ratio, old, failures=failed()))
+
+
+def test_what_an_outsider_killed_is_not_held_against_the_revision() -> None:
+    old = replica("a", revision="old")
+    service = web(1, rollout="rolling", previous="old")
+    assert "settle" not in "".join(steps(service, old, failures=failed(external=True)))
+
+
+def test_without_a_revision_to_go_back_to_it_goes_on_trying() -> None:
+    service = web(1, rollout="rolling")
+    assert steps(service, failures=failed()) == ["start shop-web-baaaa (new)"]
+
+
+def test_a_rollout_is_done_once_the_last_one_was_watched() -> None:
+    service = web(1, rollout="rolling", previous="old")
+    assert steps(service, replica("n", ready_since=NOW - 4)) == []
+    assert steps(service, replica("n", ready_since=NOW - 6)) == ["settle shop/web as done"]
+
+
+def test_a_paused_rollout_is_left_as_it_is() -> None:
+    service = web(2, "old", rollout="paused", previous="old")
+    mixed = replica("a", revision="old"), replica("n")
+    assert steps(service, *mixed) == []
+    assert steps(service, mixed[1]) == ["start shop-web-baaaa (old)"]
+
+
+def test_adopted_replicas_are_copied_and_never_stopped() -> None:
+    theirs = replica("theirs", managed=False, revision="x")
+    copy = replica("copy", revision="x")
+    service = web(2, "x", adopted=True, template="theirs")
+    assert steps(service, theirs) == ["start shop-web-baaaa as a copy of theirs"]
+    assert steps(web(1, "x", adopted=True, template="theirs"), theirs, copy) == ["drain copy"]
+    assert steps(web(0, "x", adopted=True, template="theirs"), theirs) == []
+    gone = replica("theirs", Phase.FAILED, managed=False, revision="x", exit_code=1)
+    assert steps(web(1, "x", adopted=True, template="theirs"), gone, copy) == []
+
+
+def test_an_adopted_one_that_answers_again_comes_back() -> None:
+    service = web(1, "x", adopted=True, template="theirs")
+    sick = replica(
+        "theirs", Phase.DRAINING, revision="x", managed=False, blamed=True, probe="refused", bad=2
+    )
+    well = replica("theirs", Phase.DRAINING, revision="x", managed=False, blamed=True, probe="ok")
+    copy = replica("copy", revision="x")
+    assert steps(service, sick, copy) == []
+    assert steps(service, well, copy) == ["restore theirs"]
+
+
+def test_dependencies_are_waited_for_before_the_first_start() -> None:
+    back = DesiredService(project="shop", spec=Service(name="db"), revision="new", count=1)
+    front = web(1, spec={"depends_on": ("db",), "wait_healthy": ("db",)})
+    prepared = frozenset({(KEY, "new"), ("shop/db", "new")})
+    desired = Desired(services=(front, back), projects=frozenset({"shop"}))
+
+    def waiting(*replicas: Replica) -> str:
+        made = plan(desired, Observed(replicas=replicas, prepared=prepared), NOW, Dice())
+        return dict(made.waiting).get(KEY, "")
+
+    def database(phase: Phase) -> Replica:
+        return Replica(name="d", project="shop", service="db", revision="new", phase=phase)
+
+    assert waiting() == "waits for db, which has no ready replica yet"
+    assert waiting(database(Phase.PROBING)) == "waits for db, which has no ready replica yet"
+    assert waiting(database(Phase.READY)) == ""
+    assert waiting(replica("a")) == ""
+
+
+def test_a_service_that_left_the_spec_goes_and_strangers_are_left_alone() -> None:
+    stranger = Replica(name="x", project="other", service="web", revision="r", phase=Phase.READY)
+    ours = Replica(name="y", project="shop", service="dropped", revision="r", phase=Phase.READY)
+    observed = Observed(replicas=(stranger, ours))
+    made = plan(Desired(projects=frozenset({"shop"})), observed, NOW, Dice())
+    assert str(made) == "drain y: the spec has no such service any more"
+
+
+def test_a_project_that_went_down_is_forgotten_once_nothing_is_left() -> None:
+    desired = Desired(services=(web(0),), projects=frozenset({"shop"}), leaving=frozenset({"shop"}))
+    assert str(plan(desired, Observed(replicas=(replica("a"),)), NOW, Dice())).startswith("drain a")
+    assert str(plan(desired, Observed(replicas=()), NOW, Dice())) == (
+        "forget shop: no replica is left"
+    )
+
+
+@pytest.mark.parametrize(
+    ("scale", "override", "decided", "count"),
+    [
+        (None, None, None, 3),
+        (None, 7, None, 7),
+        ({"min": 2, "max": 5}, None, None, 3),
+        ({"min": 4, "max": 5}, None, None, 4),
+        ({"min": 2, "max": 5}, None, 9, 5),
+        ({"min": 2, "max": 5}, None, 1, 2),
+        ({"min": 2, "max": 5}, 8, 3, 8),
+        ({"min": 0, "max": 5}, None, 0, 0),
+    ],
+)
+def test_the_count_is_the_override_else_the_decision_else_the_spec(
+    scale: dict[str, int] | None, override: int | None, decided: int | None, count: int
+) -> None:
+    spec = Service.model_validate({"name": "web", "replicas": 3, "mesh": {"scale": scale}})
+    assert wanted_count(spec, override, decided) == count
