@@ -105,6 +105,7 @@ class Images:
                         tag=image,
                         buildargs=build.args or None,
                         labels={BUILD_LABEL: context.digest},
+                        forcerm=True,
                         stream=True,
                     ):
                         said.append(str(step.get("stream", "")))

@@ -1,0 +1,119 @@
+"""Images that are there, that are missing, and that are built; and which runtime that makes."""
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from meshd.runtime.base import ImageMissing, StartFailed
+from meshd.runtime.docker import DockerRuntime
+from meshd.runtime.select import choose
+from meshd.runtime.select import runtime as runtime_of
+from meshd.spec.model import Build, Project, Service
+from tests.fakes.replicas import docker, docker_runtime, eventually, spec, unique
+
+pytestmark = pytest.mark.engine
+PROJECT = unique("image")
+MISSING = "no-registry.invalid/nothing:1"
+
+
+@pytest.fixture
+async def runtime() -> AsyncIterator[DockerRuntime]:
+    async with docker_runtime(PROJECT) as ready:
+        yield ready
+
+
+@pytest.fixture
+def context(tmp_path: Path, engine_image: str) -> Path:
+    (tmp_path / "Dockerfile").write_text(
+        "ARG BASE=nowhere.invalid/x\nFROM ${BASE} AS first\nCOPY . /app\n"
+        'FROM first\nCMD ["sh", "-c", "ls /app; cat /app/greeting; sleep 600"]\n'
+    )
+    (tmp_path / "greeting").write_text("hello\n")
+    (tmp_path / ".dockerignore").write_text("# not these\n*.log\nvenv\n!keep.log\n")
+    (tmp_path / "a.log").write_text("x")
+    (tmp_path / "keep.log").write_text("x")
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / "big").write_text("x")
+    return tmp_path
+
+
+def built(context: Path, base: str, **fields: object) -> Service:
+    build = Build(context=str(context), args={"BASE": base}, **fields)  # type: ignore[arg-type]
+    return Service(name="built", build=build)
+
+
+async def test_missing_image_is_named(runtime: DockerRuntime) -> None:
+    lost = Service(name="lost", image=MISSING)
+    with pytest.raises(ImageMissing, match=rf"service lost: image {MISSING}"):
+        await runtime.prepare(PROJECT, lost)
+    with pytest.raises(ImageMissing, match=MISSING):
+        await runtime.start(spec(PROJECT, "lost-1", lost))
+
+
+async def test_context_is_built_once_and_again_when_it_changed(
+    runtime: DockerRuntime, context: Path, engine_image: str
+) -> None:
+    web = built(context, engine_image)
+    image = f"{PROJECT}_built"
+    ids = []
+    try:
+        await runtime.prepare(PROJECT, web)
+        first = docker("image", "inspect", "-f", "{{.Id}}", image)
+        ids.append(first)
+        replica = spec(PROJECT, "built-1", web)
+        await runtime.start(replica)
+
+        async def said() -> bool:
+            return len(await runtime.logs(replica.name, 10)) == 4
+
+        await eventually(said)
+        lines = list(await runtime.logs(replica.name, 10))
+        assert lines == ["Dockerfile", "greeting", "keep.log", "hello"]
+        began = time.monotonic()
+        await runtime.prepare(PROJECT, web)
+        print(f"nothing to build: {time.monotonic() - began:.3f} s")
+        assert docker("image", "inspect", "-f", "{{.Id}}", image) == first
+        (context / "greeting").write_text("good evening\n")
+        await runtime.prepare(PROJECT, web)
+        assert docker("image", "inspect", "-f", "{{.Id}}", image) != first
+    finally:
+        docker("rm", "-f", f"{PROJECT}-built-1")
+        docker("rmi", "-f", image, *ids)
+
+
+async def test_failing_build_shows_its_step(
+    runtime: DockerRuntime, context: Path, engine_image: str
+) -> None:
+    (context / "Dockerfile").write_text(f"FROM {engine_image}\nRUN echo broken step; false\n")
+    with pytest.raises(StartFailed, match=r"service built: building .*\n(.|\n)*broken step"):
+        await runtime.prepare(PROJECT, built(context, engine_image))
+    with pytest.raises(StartFailed, match="context cannot be read"):
+        await runtime.prepare(PROJECT, built(context, engine_image, dockerfile="Other"))
+
+
+@pytest.mark.parametrize("base", ["there", "missing"])
+async def test_auto_takes_docker_when_every_image_can_be_had(
+    context: Path, engine_image: str, base: str
+) -> None:
+    there = base == "there"
+    services = (
+        Service(name="plain", image=engine_image),
+        built(context, engine_image if there else MISSING),
+    )
+    choice = await choose("auto", [Project(name=PROJECT, services=services)])
+    print(choice.reason)
+    assert choice.name == ("docker" if there else "process")
+    assert "\n" not in choice.reason
+    assert there or MISSING in choice.reason
+    assert runtime_of(choice.name, context).name == choice.name
+
+
+async def test_auto_without_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    choice = await choose("auto", [])
+    print(choice.reason)
+    assert choice.name == "process"
+    assert "none.sock" in choice.reason
+    assert (await choose("docker", [])).name == "docker"
