@@ -121,9 +121,7 @@ class Downstream(asyncio.Protocol):
         if self._ended or exchange is None:
             return False
         if exchange.phase == TUNNEL:
-            upstream = exchange.upstream
-            if upstream is not None and upstream.transport is not None:
-                upstream.transport.write_eof()
+            exchange.client_finished()
             return True
         if not exchange.request_complete:
             return False

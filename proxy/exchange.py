@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 BODY_STALL: Final = 20.0
 TUNNEL_IDLE: Final = 3600.0
+TUNNEL_HALF_CLOSED: Final = 60.0
 HELD_BODY: Final = 64 * 1024
 
 
@@ -51,6 +52,7 @@ class Exchange:
     delay = 0.0
     sticky: bytes = b""
     parked = False
+    half_finished = False
     parked_bytes = 0
     body_size = 0
     bytes_in = 0
@@ -333,18 +335,33 @@ class Exchange:
         """Tunnelled bytes from the origin."""
         self.bytes_out += len(data)
         self.client.write(data)
-        self.until(self.plane.now + TUNNEL_IDLE)
+        self.until(self.plane.now + (TUNNEL_HALF_CLOSED if self.half_finished else TUNNEL_IDLE))
 
     def to_origin(self, data: bytes) -> None:
         """Tunnelled bytes from the client."""
         self.bytes_in += len(data)
         if self.upstream is not None and self.upstream.transport is not None:
             self.upstream.transport.write(data)
-        self.until(self.plane.now + TUNNEL_IDLE)
+        self.until(self.plane.now + (TUNNEL_HALF_CLOSED if self.half_finished else TUNNEL_IDLE))
 
     def origin_finished(self) -> None:
         """The origin sends no more through the tunnel."""
         self.client.finish_tunnel()
+        self._half_finished()
+
+    def client_finished(self) -> None:
+        """The client sends no more through the tunnel."""
+        if self.upstream is not None and self.upstream.transport is not None:
+            self.upstream.transport.write_eof()
+        self._half_finished()
+
+    def _half_finished(self) -> None:
+        now = self.plane.clock()
+        if self.half_finished:
+            self._complete(now, reusable=False)
+            return
+        self.half_finished = True
+        self.until(now + TUNNEL_HALF_CLOSED)
 
     # --- backpressure
 

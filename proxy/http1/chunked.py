@@ -5,10 +5,11 @@ extensions are left out, and nothing of a chunk line leaves before the whole lin
 good. So a broken body never looks complete to the next hop.
 """
 
+import re
 from typing import Final
 
 from proxy.http1 import limits
-from proxy.http1.fields import NOT_IN_TRAILERS, VALUE_BYTES, BadMessage, split_field
+from proxy.http1.fields import NOT_IN_TRAILERS, BadMessage, split_field
 
 _SIZE: Final = 0
 _DATA: Final = 1
@@ -17,6 +18,11 @@ _TRAILER: Final = 3
 _DONE: Final = 4
 _HEX: Final = b"0123456789abcdefABCDEF"
 LAST_CHUNK: Final = b"0\r\n\r\n"
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
+_EXTENSIONS: Final = re.compile(
+    rb"(?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*"
+)
 
 
 class ChunkedReader:
@@ -111,8 +117,8 @@ def chunk_size(line: bytes) -> int:
     if semicolon:
         # Space before the semicolon is "bad whitespace" that a recipient has to take.
         size = size.rstrip(b" \t")
-        if extension.translate(None, VALUE_BYTES):
-            raise BadMessage(400, "a control byte in a chunk extension")
+        if not _EXTENSIONS.fullmatch(semicolon + extension):
+            raise BadMessage(400, "a malformed chunk extension")
     if len(line) > limits.CHUNK_LINE:
         raise BadMessage(400, "a chunk line that is too long")
     if not size or len(size) > limits.CHUNK_SIZE_DIGITS or size.translate(None, _HEX):

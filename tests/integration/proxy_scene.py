@@ -1,0 +1,251 @@
+"""A data plane on a real loopback socket between raw clients and scripted origins."""
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvloop
+
+from proxy.data_plane import DataPlane
+from proxy.wire.snapshot import (
+    Endpoint,
+    Generation,
+    Listener,
+    Route,
+    Service,
+    Snapshot,
+    Target,
+)
+
+Script = Callable[["Visit"], Awaitable[None]]
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def on_uvloop(test: Callable[..., Any]) -> Callable[..., None]:
+    """Runs a test on the event loop that workers use."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        uvloop.run(test(*args, **kwargs))
+
+    return run
+
+
+class Visit:
+    """One connection that the origin got."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.raw = b""
+        self.closed = asyncio.Event()
+
+    async def head(self) -> bytes:
+        """The next request's head."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        self.raw += head
+        return head
+
+    async def read(self, count: int) -> bytes:
+        data = await self.reader.readexactly(count)
+        self.raw += data
+        return data
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def wait_closed(self) -> None:
+        """Until the proxy ends the connection."""
+        try:
+            while data := await self.reader.read(65536):
+                self.raw += data
+        except ConnectionError:
+            pass
+        self.closed.set()
+
+    def abort(self) -> None:
+        self.writer.transport.abort()
+
+
+class Origin:
+    """Runs one script for each connection, and keeps what it saw."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.visits: list[Visit] = []
+        self.port = 0
+        self.errors: list[BaseException] = []
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> "Origin":
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 24)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visit = Visit(reader, writer)
+        self.visits.append(visit)
+        try:
+            await self.script(visit)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            visit.closed.set()
+            writer.close()
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for visit in self.visits:
+            visit.abort()
+
+
+class Client:
+    """One raw client connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def until(self, mark: bytes) -> bytes:
+        return await asyncio.wait_for(self.reader.readuntil(mark), 5)
+
+    async def head(self) -> bytes:
+        return await self.until(b"\r\n\r\n")
+
+    async def exactly(self, count: int) -> bytes:
+        return await asyncio.wait_for(self.reader.readexactly(count), 5)
+
+    async def response(self) -> tuple[int, bytes, bytes]:
+        """Status, head and body of a response with a Content-Length."""
+        head = await self.head()
+        length = 0
+        for line in head.lower().split(b"\r\n"):
+            if line.startswith(b"content-length:"):
+                length = int(line.partition(b":")[2])
+        return int(head[9:12]), head, await self.exactly(length)
+
+    async def rest(self) -> bytes:
+        """Everything up to the end of the connection."""
+        return await asyncio.wait_for(self.reader.read(), 10)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class Scene:
+    """A plane with one listener, and what stands around it."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.plane = DataPlane(0, self.loop)
+        self.port = 0
+        self.number = 0
+        self.origins: list[Origin] = []
+        self.clients: list[Client] = []
+        self.server: asyncio.Server | None = None
+
+    async def listen(self, **listener: Any) -> None:
+        factory = self.plane.protocol_factory(Listener("127.0.0.1:0", **listener))
+        self.server = await self.loop.create_server(factory, "127.0.0.1", 0)
+        self.port = self.server.sockets[0].getsockname()[1]
+
+    async def origin(self, script: Script) -> Origin:
+        origin = await Origin(script).start()
+        self.origins.append(origin)
+        return origin
+
+    def install(
+        self, *services: Service, routes: tuple[Route, ...] | None = None, **more: Any
+    ) -> None:
+        self.number += 1
+        if routes is None:
+            routes = (Route(id="all", targets=(Target(services[0].name),)),)
+        self.plane.install(
+            Snapshot(Generation(1, self.number), services=services, routes=routes, **more)
+        )
+
+    async def serve(self, *scripts: Script, **config: Any) -> list[Origin]:
+        """One service over an origin for each script."""
+        origins = [await self.origin(script) for script in scripts]
+        self.install(service(*origins, **config))
+        return origins
+
+    async def client(self) -> Client:
+        client = Client(*await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20))
+        self.clients.append(client)
+        return client
+
+    async def ask(self, request: bytes) -> Client:
+        client = await self.client()
+        await client.send(request)
+        return client
+
+    async def close(self) -> None:
+        self.plane.close()
+        if self.server is not None:
+            self.server.close()
+        for origin in self.origins:
+            origin.stop()
+        for client in self.clients:
+            client.close()
+        await asyncio.sleep(0)
+
+
+def service(*origins: Origin, name: str = "shop", **config: Any) -> Service:
+    endpoints = tuple(
+        Endpoint(id=f"{name}-{index}", host="127.0.0.1", port=origin.port)
+        for index, origin in enumerate(origins)
+    )
+    return Service(name=name, fingerprint="1", endpoints=endpoints, **config)
+
+
+@asynccontextmanager
+async def scene(**listener: Any):  # type: ignore[no-untyped-def]
+    made = Scene()
+    await made.listen(**listener)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Waits for something that happens in another task or process."""
+    end = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < end, "it did not happen in time"
+        await asyncio.sleep(0.005)
+
+
+def answers(*responses: bytes) -> Script:
+    """An origin that answers request after request; the last response again and again."""
+
+    async def script(visit: Visit) -> None:
+        left = list(responses)
+        while True:
+            head = await visit.head()
+            for line in head.lower().split(b"\r\n"):
+                if line.startswith(b"content-length:"):
+                    await visit.read(int(line.partition(b":")[2]))
+            await visit.send(left.pop(0) if len(left) > 1 else left[0])
+
+    return script
+
+
+def get(path: str = "/", *lines: str, version: str = "1.1") -> bytes:
+    extra = "".join(line + "\r\n" for line in lines)
+    return f"GET {path} HTTP/{version}\r\nHost: shop.test\r\n{extra}\r\n".encode()
+
+
+def post(body: bytes, *lines: str) -> bytes:
+    extra = "".join(line + "\r\n" for line in lines)
+    head = f"POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: {len(body)}\r\n{extra}\r\n"
+    return head.encode() + body
