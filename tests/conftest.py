@@ -2,6 +2,7 @@
 MESHD_REQUIRE_ENGINE=1 a missing engine is a failure, not a skip."""
 
 import os
+import shutil
 import socket
 import subprocess
 
@@ -25,29 +26,35 @@ def engine_problem() -> str | None:
     return None if done.returncode == 0 else (done.stderr.strip() or "no base image")
 
 
+def prometheus_problem() -> str | None:
+    """Why tests with a real Prometheus cannot run here; None when they can."""
+    missing = [name for name in ("prometheus", "promtool") if shutil.which(name) is None]
+    return f"{' and '.join(missing)} not installed" if missing else None
+
+
+NEEDS = {"engine": engine_problem, "prometheus": prometheus_problem}
+LEFT_OUT = pytest.StashKey[list[str]]()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    wanted = [item for item in items if item.get_closest_marker("engine")]
-    if not wanted:
-        return
-    problem = engine_problem()
-    if problem is None:
-        return
-    if os.environ.get("MESHD_REQUIRE_ENGINE") == "1":
-        raise pytest.UsageError(f"MESHD_REQUIRE_ENGINE=1, but {problem}")
-    config.stash[LEFT_OUT] = f"{len(wanted)} engine tests left out: {problem}; try `make engine`"
-    chosen = set(map(id, wanted))
-    items[:] = [item for item in items if id(item) not in chosen]
-    config.hook.pytest_deselected(items=wanted)
-
-
-LEFT_OUT = pytest.StashKey[str]()
+    notes = config.stash[LEFT_OUT] = []
+    for marker, problem_of in NEEDS.items():
+        wanted = [item for item in items if item.get_closest_marker(marker)]
+        problem = problem_of() if wanted else None
+        if problem is None:
+            continue
+        if os.environ.get("MESHD_REQUIRE_ENGINE") == "1":
+            raise pytest.UsageError(f"MESHD_REQUIRE_ENGINE=1, but {problem}")
+        notes.append(f"{len(wanted)} {marker} tests left out: {problem}; try `make engine`")
+        chosen = set(map(id, wanted))
+        items[:] = [item for item in items if id(item) not in chosen]
+        config.hook.pytest_deselected(items=wanted)
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    note = config.stash.get(LEFT_OUT, None)
-    if note:
+    for note in config.stash.get(LEFT_OUT, []):
         terminalreporter.write_line(note, yellow=True)
 
 

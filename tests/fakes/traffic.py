@@ -1,5 +1,7 @@
 """A mesh that has seen a bit of everything: for tests of what is told about it."""
 
+import time
+
 from meshd.api.model import Event, ReplicaStatus, ServiceStatus, Status
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
@@ -95,12 +97,13 @@ def happenings() -> list[Event]:
     return [Event(n, 1.0, kind, "shop", "orders") for n, kind in enumerate(kinds, 1)]
 
 
-def metrics(ingest: Ingest, now: float) -> Metrics:
-    """Figures with at least one sample in every family, two seconds told by two workers."""
+def metrics(ingest: Ingest, now: float, live: bool = False) -> Metrics:
+    """Figures with at least one sample in every family, two seconds told by two workers; with
+    `live` gauges are read as of the real clock."""
     for worker in (1, 2):
         for sequence in (1, 2):
             ingest.add(report(worker, sequence, now - 2 + sequence))
-    made = Metrics(ingest, status, lambda: now)
+    made = Metrics(ingest, status, time.time if live else lambda: now)
     for event in happenings():
         made.observe_event(event)
     made.count_scale("shop/orders", "up", "load")
