@@ -1,4 +1,5 @@
-"""Builds the demo's image, with or without a registry: `python -m demo_services.image`.
+"""What the demo's image is built from, with or without a registry. The mesh builds the image
+by itself; `python -m demo_services.image` does so by hand.
 
 The wheels are downloaded on this machine, for the Python inside the base image, and copied
 in: package indexes that this machine is set up with may not exist inside a build.
@@ -12,6 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 IMAGE = os.environ.get("DEMO_IMAGE", "meshd-demo:latest")
+LOCK = HERE / "requirements.lock"
 BASES = ("meshd-base:bookworm", "python:3.12-slim")
 
 
@@ -47,8 +49,9 @@ def base() -> str:
     return last
 
 
-def build() -> str:
-    """Build the image and return its name. Raises NoImage."""
+def prepare() -> str:
+    """Make ready what a build of the image needs, and return the base image to build on.
+    Raises NoImage."""
     run("docker", "version", timeout=20)
     image_base = base()
     version = run(
@@ -56,21 +59,23 @@ def build() -> str:
         "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])",
     )  # fmt: skip
     wheelhouse = HERE / "wheelhouse"
+    have = wheelhouse / f"python-{version}"
+    if have.exists() and have.stat().st_mtime > LOCK.stat().st_mtime:
+        return image_base
     shutil.rmtree(wheelhouse, ignore_errors=True)
     run(
         sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
         "--only-binary=:all:", "--python-version", version, "--require-hashes",
-        "-r", str(HERE / "requirements.lock"), "--dest", str(wheelhouse),
+        "-r", str(LOCK), "--dest", str(wheelhouse),
     )  # fmt: skip
-    run(
-        "docker", "build", "--quiet", "--tag", IMAGE, "--build-arg", f"BASE={image_base}",
-        "--file", str(HERE / "Dockerfile"), str(HERE.parent),
-    )  # fmt: skip
-    return IMAGE
+    have.touch()
+    return image_base
 
 
 if __name__ == "__main__":
     try:
-        print(f"built {build()}")
+        chosen = prepare()
+        run("docker", "build", "--tag", IMAGE, "--build-arg", f"BASE={chosen}", str(HERE))
     except NoImage as error:
         sys.exit(f"the demo's image cannot be built: {error}")
+    print(f"built {IMAGE} on {chosen}")

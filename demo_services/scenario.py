@@ -38,19 +38,19 @@ def arguments(given: list[str]) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-def choose_runtime(wanted: str) -> str:
-    """Docker where its image can be made, else local processes; says which, and why."""
+def choose_runtime(wanted: str) -> tuple[str, str]:
+    """Docker where its image can be made, else local processes, and says why; the runtime and
+    the base image. Raises CannotStart when Docker was asked for and cannot be had."""
     if wanted == "process":
-        return wanted
+        return wanted, ""
     try:
-        print("demo: building the application's image …", flush=True)
-        image.build()
+        print("demo: preparing the application's image …", flush=True)
+        return "docker", image.prepare()
     except image.NoImage as error:
         if wanted == "docker":
             raise CannotStart(f"the demo's image cannot be built: {error}") from error
         print(f"demo: running as local processes, since {error}", flush=True)
-        return "process"
-    return "docker"
+        return "process", ""
 
 
 def choose_address(wanted: str) -> str:
@@ -137,12 +137,12 @@ def figures(story: Story) -> dict[str, Any]:
 
 async def play(options: argparse.Namespace, folder: Path) -> int:
     """The whole demo; the exit code."""
-    runtime, address = choose_runtime(options.runtime), choose_address(options.listen)
+    runtime, base = choose_runtime(options.runtime)
+    address = choose_address(options.listen)
     data = folder / "data"
     data.mkdir()
     environment = {"DEMO_FAULTS": "1", "DEMO_IMAGE": image.IMAGE}
-    if runtime == "process":
-        environment["DEMO_DATA"] = str(data)
+    environment |= {"DEMO_DATA": str(data)} if runtime == "process" else {"DEMO_BASE": base}
     async with Mesh(folder / "state", runtime, address, environment) as mesh:
         await mesh.up()
         try:

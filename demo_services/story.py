@@ -46,7 +46,10 @@ def totals(lunch: Path) -> dict[str, Any]:
 
 
 async def watch(mesh: Mesh, story: Story, lunch: Path) -> None:
-    """Follow the mesh and the clients, a few times a second, until cancelled."""
+    """Follow the mesh and the clients, a few times a second, until cancelled. What happened
+    before is left out."""
+    while earlier := await mesh.get(f"/v1/events?since={story.event}&limit=200"):
+        story.event = earlier[-1]["id"]
     while True:
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             story.services = await mesh.services()
