@@ -1,0 +1,124 @@
+"""The view over real runtimes: current at once, whoever acts, whatever is lost."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from meshd.discovery.watch import Watch
+from meshd.runtime.base import ReplicaState, Runtime
+from meshd.runtime.process import ProcessRuntime
+from tests.fakes.replicas import (
+    docker,
+    docker_runtime,
+    eventually,
+    keeper,
+    process_runtime,
+    service,
+    spec,
+    started,
+    unique,
+)
+
+PROJECT = unique("watch")
+BOUND = 0.1
+"""Seconds from the engine's event to the view; missed on a shared machine up to fivefold."""
+
+
+@asynccontextmanager
+async def watching(runtime: Runtime, resync: float = 60.0) -> AsyncIterator[Watch]:
+    watch = Watch(runtime, on_change=lambda: None, resync=resync)
+    running = asyncio.create_task(watch.run())
+    await watch.ready()
+    yield watch
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def seen(watch: Watch, name: str, state: ReplicaState | None) -> float:
+    """When the view says so, Unix seconds."""
+    while True:
+        found = watch.replicas.get(name)
+        if (found.state if found else None) is state:
+            return time.time()
+        await asyncio.sleep(0.002)
+
+
+@pytest.mark.engine
+async def test_view_follows_whoever_acts(engine_image: str) -> None:
+    """Times are the engine's own, of the events of `docker run` and `docker stop`."""
+    name = f"{PROJECT}-guest"
+    marks = (f"mesh.project={PROJECT}", "mesh.service=guest", "mesh.port=80")
+    labels = [part for mark in marks for part in ("--label", mark)]
+    script = (
+        "import signal, time; signal.signal(15, lambda *_: None); time.sleep(1.5); time.sleep(60)"
+    )
+    async with docker_runtime(PROJECT) as runtime, watching(runtime) as watch:
+        begin = time.time()
+        run = ("run", "-d", "--name", name, *labels, engine_image, "python3", "-c", script)
+        running = asyncio.create_task(asyncio.to_thread(docker, *run))
+        known = await seen(watch, name, ReplicaState.RUNNING)
+        await running
+        stopping = asyncio.create_task(asyncio.to_thread(docker, "stop", "-t", "2", name))
+        ending = await seen(watch, name, ReplicaState.STOPPING)
+        ended = await seen(watch, name, ReplicaState.EXITED)
+        await stopping
+        await asyncio.to_thread(docker, "rm", name)
+        await seen(watch, name, None)
+        told = engine_times(name, begin)
+    print(
+        f"known {(known - told['start']) * 1000:.0f} ms after start, "
+        f"stopping {(ending - told['kill']) * 1000:.0f} ms after kill "
+        f"and {ended - ending:.2f} s before its end"
+    )
+    assert known - told["start"] < 5 * BOUND
+    assert ending - told["kill"] < 5 * BOUND
+    assert ended - ending > 1
+
+
+def engine_times(name: str, since: float) -> dict[str, float]:
+    """The engine's own time of each event of a container, the first of its kind."""
+    form = "{{.Action}} {{.TimeNano}}"
+    window = ("--since", f"{since:.6f}", "--until", f"{time.time():.6f}")
+    lines = docker("events", *window, "--filter", f"container={name}", "--format", form)
+    times: dict[str, float] = {}
+    for line in lines.splitlines():
+        action, nanoseconds = line.split()
+        times.setdefault(action, int(nanoseconds) / 1e9)
+    return times
+
+
+async def test_view_of_processes(tmp_path: Path, engine_image: str) -> None:
+    async with process_runtime(tmp_path) as runtime, watching(runtime) as watch:
+        replica = spec(PROJECT, "web-1", service(engine_image))
+        await started(runtime, replica)
+        await seen(watch, replica.name, ReplicaState.RUNNING)
+        os.kill(int(watch.replicas[replica.name].runtime_id), signal.SIGKILL)
+        await seen(watch, replica.name, ReplicaState.EXITED)
+        await runtime.remove(replica.name)
+        await seen(watch, replica.name, None)
+        assert watch.problem is None
+
+
+async def test_view_outlives_the_keeper(tmp_path: Path, engine_image: str) -> None:
+    """While the runtime is gone the view stays; with it back, the view is what is."""
+    runtime = ProcessRuntime(tmp_path)
+    with keeper(tmp_path) as first:
+        await runtime.open()
+        replica = spec(PROJECT, "web-1", service(engine_image))
+        await started(runtime, replica)
+        async with watching(runtime, resync=0.2) as watch:
+            first.kill()
+            first.wait()
+            await eventually(lambda: watch.problem is not None)
+            assert watch.replicas[replica.name].state is ReplicaState.RUNNING
+            with keeper(tmp_path):
+                await eventually(lambda: watch.problem is None)
+                assert watch.replicas == {}
+                await started(runtime, replica)
+                await seen(watch, replica.name, ReplicaState.RUNNING)

@@ -1,0 +1,276 @@
+"""What the engine is asked for and what its answers mean: pure, as tables."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshd.runtime.base import ContainerHealth, EventKind, ReplicaSpec, ReplicaState
+from meshd.runtime.docker_build import Ignore, bases, pack
+from meshd.runtime.docker_container import clone, creation, next_number
+from meshd.runtime.docker_engine import api_version
+from meshd.runtime.docker_observe import event_kind, is_replica, observe, stop_signal
+from meshd.spec.model import Build, Service
+
+COMPOSE = {
+    "com.docker.compose.project": "shop",
+    "com.docker.compose.service": "web",
+    "com.docker.compose.container-number": "1",
+    "com.docker.compose.config-hash": "0123456789abcdef",
+    "com.docker.compose.oneoff": "False",
+    "mesh.port": "9000",
+}
+INFO: dict[str, Any] = {
+    "Id": "f" * 64,
+    "Name": "/shop_web_1",
+    "Created": "2026-01-02T03:04:05.123456789Z",
+    "Image": "sha256:" + "a" * 64,
+    "State": {
+        "Status": "running", "Running": True, "Paused": False, "OOMKilled": False, "ExitCode": 0,
+        "StartedAt": "2026-01-02T03:04:06Z", "FinishedAt": "0001-01-01T00:00:00Z",
+    },
+    "Config": {
+        "Hostname": "f" * 12, "Image": "web:1", "Env": ["PORT=7000"], "Labels": COMPOSE,
+        "ExposedPorts": {"53/udp": {}, "8443/tcp": {}, "8081/tcp": {}},
+    },
+    "HostConfig": {
+        "NetworkMode": "shop_front", "PortBindings": {"9000/tcp": [{"HostPort": "80"}]},
+        "RestartPolicy": {"Name": "always"}, "Binds": ["shop_data:/data:rw"],
+    },
+    "NetworkSettings": {"Networks": {
+        "shop_front": {"IPAddress": "10.1.0.2", "Aliases": ["web", "f" * 12]},
+        "shop_back": {"IPAddress": "10.2.0.2", "Aliases": ["web", "f" * 12]},
+    }},
+}  # fmt: skip
+
+
+def info(**changes: Any) -> dict[str, Any]:
+    """INFO with `Section__Key=value` set."""
+    changed = copy.deepcopy(INFO)
+    for path, value in changes.items():
+        section, _, key = path.partition("__")
+        changed[section][key] = value
+    return changed
+
+
+def test_adopted_container_observed() -> None:
+    seen = observe(INFO, "node-1")
+    assert (seen.name, seen.project, seen.service) == ("shop_web_1", "shop", "web")
+    assert (seen.revision, seen.managed, seen.node) == ("0123456789ab", False, "node-1")
+    assert (seen.host, seen.port) == ("10.2.0.2", 9000)
+    assert seen.addresses == ("10.2.0.2", "10.1.0.2")
+    assert (seen.state, seen.exit_code, seen.health) == (
+        ReplicaState.RUNNING,
+        None,
+        ContainerHealth.NONE,
+    )
+    assert seen.finished_at == 0.0
+    assert seen.started_at - seen.created_at == pytest.approx(0.876544, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "expected"),
+    [
+        ({"Config__Labels": {"mesh.service": "web"}}, "port", 7000),
+        ({"Config__Labels": {"mesh.service": "web"}, "Config__Env": []}, "port", 8081),
+        (
+            {"Config__Labels": {"mesh.port": "x"}, "Config__Env": None, "Config__ExposedPorts": {}},
+            "port",
+            8080,
+        ),
+        ({"Config__Labels": {"mesh.service": "web"}}, "project", "default"),
+        ({"Config__Labels": {"mesh.service": "web"}}, "revision", "a" * 12),
+        ({"Config__Labels": {"mesh.port": "1"}}, "service", "shop_web_1"),
+        ({"Config__Labels": {"mesh.managed": "1"}}, "managed", True),
+        ({"NetworkSettings__Networks": {}}, "host", None),
+        ({"NetworkSettings__Networks": {}}, "port", 0),
+        ({"HostConfig__NetworkMode": "host"}, "host", "127.0.0.1"),
+        ({"State__Status": "restarting"}, "state", ReplicaState.EXITED),
+        ({"State__Status": "dead"}, "state", ReplicaState.EXITED),
+        ({"State__Status": "paused"}, "state", ReplicaState.PAUSED),
+        ({"State__Running": False}, "host", None),
+        ({"State__Health": {"Status": "unhealthy"}}, "health", ContainerHealth.UNHEALTHY),
+    ],
+)
+def test_observation(changes: dict[str, Any], field: str, expected: object) -> None:
+    assert getattr(observe(info(**changes), "n"), field) == expected
+
+
+@pytest.mark.parametrize(
+    ("action", "attributes", "stop", "expected"),
+    [
+        ("start", {}, 15, EventKind.STARTED),
+        ("kill", {"signal": "15"}, 15, EventKind.STOPPING),
+        ("kill", {"signal": "9"}, 15, EventKind.STOPPING),
+        ("kill", {"signal": "15"}, 2, None),
+        ("kill", {"signal": "1"}, 15, None),
+        ("die", {}, 15, EventKind.DIED),
+        ("stop", {}, 15, None),
+        ("destroy", {}, 15, EventKind.REMOVED),
+        ("health_status: unhealthy", {}, 15, EventKind.HEALTH),
+        ("pause", {}, 15, EventKind.PAUSED),
+        ("unpause", {}, 15, EventKind.UNPAUSED),
+        ("exec_create: sh", {}, 15, None),
+        ("create", {}, 15, None),
+    ],
+)
+def test_events(
+    action: str, attributes: dict[str, str], stop: int, expected: EventKind | None
+) -> None:
+    assert event_kind(action, attributes, stop) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [(None, 15), ("SIGINT", 2), ("int", 2), ("10", 10), ("SIGWHAT", 15)],
+)
+def test_stop_signals(name: str | None, number: int) -> None:
+    assert stop_signal(info(Config__StopSignal=name)) == number
+
+
+@pytest.mark.parametrize(
+    ("marks", "expected"),
+    [
+        ({"mesh.service": "a"}, True),
+        ({"mesh.route": "/"}, True),
+        ({"other": "1"}, False),
+        ({"mesh.service": "a", "com.docker.compose.oneoff": "True"}, False),
+        ({"mesh.service": "a", "com.docker.compose.oneoff": "False"}, True),
+    ],
+)
+def test_what_is_a_replica(marks: dict[str, str], expected: bool) -> None:
+    assert is_replica(marks) is expected
+
+
+def test_clone_keeps_all_but_what_one_alone_can_have() -> None:
+    before = copy.deepcopy(INFO)
+    made = clone(INFO, "shop-web-x", 4)
+    assert before == INFO
+    config, host = made.config, made.config["HostConfig"]
+    assert config["Labels"] == COMPOSE | {
+        "com.docker.compose.container-number": "4",
+        "mesh.managed": "1",
+        "mesh.replica": "shop-web-x",
+        "mesh.clone-of": "shop_web_1",
+    }
+    assert "Hostname" not in config
+    assert (config["Image"], config["Env"]) == ("web:1", ["PORT=7000"])
+    assert host["Binds"] == ["shop_data:/data:rw"]
+    assert (host["PortBindings"], host["RestartPolicy"]) == ({}, {"Name": "no"})
+    assert config["NetworkingConfig"] == {"EndpointsConfig": {"shop_front": {"Aliases": ["web"]}}}
+    assert made.networks == {"shop_back": {"Aliases": ["web"]}}
+
+
+@pytest.mark.parametrize(
+    ("mode", "networks"),
+    [("host", set()), ("default", {"extra"}), ("container:abc", set()), ("none", set())],
+)
+def test_clone_of_a_special_network_mode(mode: str, networks: set[str]) -> None:
+    attached = {name: {"Aliases": None} for name in ("bridge", "extra")}
+    made = clone(info(HostConfig__NetworkMode=mode, NetworkSettings__Networks=attached), "x", 2)
+    assert set(made.networks) == networks
+    assert "NetworkingConfig" not in made.config
+
+
+def test_container_numbers_are_per_service() -> None:
+    other = COMPOSE | {"com.docker.compose.service": "api"}
+    key = "com.docker.compose.container-number"
+    known = [COMPOSE, COMPOSE | {key: "7"}, other | {key: "9"}, {}]
+    assert next_number(known, COMPOSE) == 8
+    assert next_number(known, other) == 10
+    assert next_number([], COMPOSE) == 1
+
+
+@pytest.mark.parametrize(
+    ("added", "dropped", "expected"),
+    [
+        ((), (), ["NET_RAW"]),
+        (("NET_ADMIN",), ("MKNOD",), ["MKNOD", "NET_RAW"]),
+        (("cap_net_raw",), (), []),
+        (("ALL",), (), []),
+    ],
+)
+def test_net_raw_is_dropped_unless_asked_for(
+    added: tuple[str, ...], dropped: tuple[str, ...], expected: list[str]
+) -> None:
+    of = Service(name="web", image="i", cap_add=added, cap_drop=dropped)
+    made = creation(ReplicaSpec("x", "p", of, "r"), "journald")
+    assert made.config["HostConfig"]["CapDrop"] == expected
+    assert "LogConfig" not in made.config["HostConfig"]
+
+
+def test_environment_of_the_mesh_wins_and_has_a_port() -> None:
+    of = Service(name="web", image="i", environment={"A": "service", "B": "service"})
+    made = creation(ReplicaSpec("x", "p", of, "r", {"B": "mesh"}), "json-file")
+    assert made.config["Env"] == ["PORT=8080", "A=service", "B=mesh"]
+    assert "Cmd" not in made.config
+    json.dumps(made.config)
+
+
+@pytest.mark.parametrize(
+    ("newest", "oldest", "expected"),
+    [("1.41", "1.12", "v1.41"), ("1.52", "1.44", "v1.44"), ("1.40", "1.12", "v1.40")],
+)
+def test_api_version(newest: str, oldest: str, expected: str) -> None:
+    assert api_version({"ApiVersion": newest, "MinAPIVersion": oldest}) == expected
+
+
+@pytest.mark.parametrize(
+    ("patterns", "name", "ignored"),
+    [
+        (["*.log"], "a.log", True),
+        (["*.log"], "sub/a.log", False),
+        (["**/*.log"], "sub/deep/a.log", True),
+        (["**/*.log"], "a.log", True),
+        (["venv"], "venv/lib/x.py", True),
+        (["/venv/"], "venv/lib/x.py", True),
+        (["venv"], "venv2", False),
+        (["*", "!src"], "src/a.py", False),
+        (["*", "!src", "src/*.pyc"], "src/a.pyc", True),
+        (["a?c"], "abc", True),
+        (["a.c"], "abc", False),
+        ([], "anything", False),
+    ],
+)
+def test_dockerignore(patterns: list[str], name: str, ignored: bool) -> None:
+    assert Ignore(patterns).matches(name) is ignored
+
+
+@pytest.mark.parametrize(
+    ("text", "args", "expected"),
+    [
+        ("FROM a:1\n", {}, ("a:1",)),
+        ("from --platform=linux/amd64 a AS x\nFROM x\nFROM b", {}, ("a", "b")),
+        ("ARG BASE=python:3\nFROM ${BASE}\n", {}, ("python:3",)),
+        ("ARG BASE=python:3\nFROM $BASE\n", {"BASE": "mine"}, ("mine",)),
+        ("FROM ${BASE:-other}\n", {}, ("other",)),
+        ("FROM scratch\n", {}, ()),
+    ],
+)
+def test_bases(tmp_path: Path, text: str, args: dict[str, str], expected: tuple[str, ...]) -> None:
+    (tmp_path / "Dockerfile").write_text(text)
+    assert bases(Build(context=str(tmp_path), args=args)) == expected
+
+
+def test_digest_follows_content_and_not_time(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM a\n")
+    file = tmp_path / "app.py"
+    file.write_text("one")
+    build = Build(context=str(tmp_path))
+
+    def digest(of: Build) -> str:
+        context = pack(of)
+        context.file.close()
+        return context.digest
+
+    first = digest(build)
+    (tmp_path / "app.py").touch()
+    assert digest(build) == first
+    assert digest(build.model_copy(update={"args": {"A": "1"}})) != first
+    file.write_text("two")
+    assert digest(build) != first
+    file.write_text("one")
+    file.rename(tmp_path / "other.py")
+    assert digest(build) != first

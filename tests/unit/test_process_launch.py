@@ -1,0 +1,109 @@
+"""What a replica becomes as a local process, and what of a spec that leaves out."""
+
+import sys
+
+import pytest
+
+from meshd.runtime.base import ReplicaSpec, Unsupported
+from meshd.runtime.docker import CAPABILITIES as DOCKER
+from meshd.runtime.process import CAPABILITIES as PROCESS
+from meshd.runtime.process import launch_of
+from meshd.runtime.support import unsupported
+from meshd.spec.model import Build, Service
+
+HOST = {"PATH": "/bin", "AWS_SECRET": "x", "HOME": "/root"}
+
+
+def replica(**fields: object) -> ReplicaSpec:
+    of = Service.model_validate({"name": "web", "command": ("python", "-m", "app"), **fields})
+    return ReplicaSpec("web-1", "shop", of, "r1", {"MESH_URL_PAY": "u"}, directory="/srv/shop")
+
+
+@pytest.mark.parametrize(
+    ("fields", "argv"),
+    [
+        ({}, (sys.executable, "-m", "app")),
+        ({"command": ("python3", "x")}, (sys.executable, "x")),
+        ({"command": ("/usr/bin/python3", "x")}, ("/usr/bin/python3", "x")),
+        ({"entrypoint": ("env", "-i"), "command": ("python",)}, ("env", "-i", "python")),
+        ({"entrypoint": ("run",), "command": None}, ("run",)),
+    ],
+)
+def test_command(fields: dict[str, object], argv: tuple[str, ...]) -> None:
+    assert launch_of(replica(**fields), HOST).argv == argv
+
+
+@pytest.mark.parametrize(
+    ("working_dir", "directory"),
+    [("", "/srv/shop/"), ("app", "/srv/shop/app"), ("/opt/app", "/opt/app")],
+)
+def test_directory(working_dir: str, directory: str) -> None:
+    assert launch_of(replica(working_dir=working_dir), HOST).directory == directory
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [("SIGTERM", "SIGTERM"), ("int", "SIGINT"), ("10", "SIGUSR1")]
+)
+def test_stop_signal(given: str, name: str) -> None:
+    assert launch_of(replica(stop_signal=given), HOST).stop_signal == name
+
+
+def test_environment_takes_little_of_the_host() -> None:
+    environment = launch_of(replica(environment={"HOME": "/else"}), HOST).environment
+    assert environment == {
+        "PATH": "/bin",
+        "HOME": "/else",
+        "PYTHONUNBUFFERED": "1",
+        "MESH_URL_PAY": "u",
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"command": None, "image": "nginx"}, "service web: has no command"),
+        ({"command": ()}, "service web: has no command"),
+        ({"stop_signal": "SIGWHAT"}, "stop_signal SIGWHAT"),
+        ({"stop_signal": "99"}, "stop_signal 99"),
+    ],
+)
+def test_refused(fields: dict[str, object], reason: str) -> None:
+    with pytest.raises(Unsupported, match=reason):
+        launch_of(replica(**fields), HOST)
+
+
+def test_clones_are_refused() -> None:
+    with pytest.raises(Unsupported, match="not cloned"):
+        launch_of(ReplicaSpec("a", "p", replica().service, "r", clone_of="b"), HOST)
+
+
+def test_everything_a_process_cannot_do_is_named() -> None:
+    of = Service.model_validate(
+        {
+            "name": "web",
+            "image": "nginx:1",
+            "build": Build(context="/src"),
+            "user": "nobody",
+            "read_only": True,
+            "cap_add": ("NET_ADMIN",),
+            "networks": ("front", "back"),
+            "volumes": ({"type": "volume", "target": "/data", "source": "d"},),
+            "resources": {"cpus": 0.5, "memory": 1024, "pids": 5},
+            "healthcheck": {"test": ("CMD", "true")},
+        }
+    )
+    found = unsupported(of, PROCESS)
+    assert [lack.refuse for lack in found] == [True] + [False] * 11
+    said = "\n".join(map(str, found))
+    for word in (
+        "no command", "nginx:1", "/src", "user nobody", "read_only", "cap_add", "front, back",
+        "/data", "CPU limit 0.5", "memory limit 1024", "pids limit 5", "healthcheck",
+    ):  # fmt: skip
+        assert word in said
+    assert all(line.startswith("service web: ") for line in said.splitlines())
+
+
+def test_docker_does_all_but_run_nothing() -> None:
+    assert unsupported(Service(name="web", image="nginx", networks=("a",)), DOCKER) == []
+    (lack,) = unsupported(Service(name="web", command=("x",)), DOCKER)
+    assert lack.refuse
