@@ -39,6 +39,7 @@ def replica_spec(
     hosts: Mapping[str, str] = {}
     if start.clone_of is None:
         environment["PORT"] = str(service.port)
+        environment["MESH_SERVICE"], environment["MESH_REPLICA"] = service.name, start.name
         if gateway is not None:
             hosts = dict.fromkeys(names, gateway.host)
             environment |= {
