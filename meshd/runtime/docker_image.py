@@ -3,9 +3,11 @@
 import asyncio
 from collections import deque
 
+from aiodocker.utils import compose_auth_header
 from yarl import URL
 
 from meshd.runtime.base import ImageMissing, RuntimeUnavailable, StartFailed
+from meshd.runtime.docker_auth import credentials
 from meshd.runtime.docker_build import bases, pack
 from meshd.runtime.docker_container import image_of
 from meshd.runtime.docker_engine import Engine
@@ -54,14 +56,16 @@ class Images:
         if await self._labels(image) is not None:
             return None
         try:
+            auth = await credentials(image)
+            headers = {"X-Registry-Auth": compose_auth_header(auth)} if auth else {}
             async with self._engine.asked(ASK_REGISTRY) as docker:
                 url = URL(f"{docker.docker_host}/{docker.api_version}/distribution/{image}/json")
-                async with docker.session.get(url) as response:
+                async with docker.session.get(url, headers=headers) as response:
                     if response.ok:
                         return None
                     reason = str((await response.json()).get("message", response.reason))
-        except RuntimeUnavailable as silent:
-            reason = str(silent)
+        except (RuntimeUnavailable, ImageMissing) as failure:
+            reason = str(failure)
         return f"image {image} is neither here nor to be had: {reason}"
 
     async def _labels(self, image: str) -> dict[str, str] | None:
@@ -75,9 +79,10 @@ class Images:
         return info["Config"].get("Labels") or {}
 
     async def _pull(self, image: str, service: str) -> None:
+        auth = await credentials(image)
         try:
             async with self._engine.asked(PULL_PATIENCE, otherwise=ImageMissing) as docker:
-                await docker.images.pull(image)
+                await docker.images.pull(image, auth=auth if "/" in image else None)
         except ImageMissing as failure:
             raise ImageMissing(
                 f"service {service}: image {image} is not on the engine, and pulling it failed: "

@@ -1,0 +1,69 @@
+"""What `docker login` left for a registry: the same file and helpers that the Docker client
+reads, so that a private image is pulled without telling the mesh anything."""
+
+import asyncio
+import base64
+import json
+import os
+from pathlib import Path
+
+from meshd.runtime.base import ImageMissing
+
+HUB = "https://index.docker.io/v1/"
+HELPER_PATIENCE = 15.0
+Credentials = dict[str, str]
+
+
+def registry_of(image: str) -> str:
+    """The registry of an image's name, as the Docker client keys its credentials."""
+    first, slash, _ = image.partition("/")
+    named = slash and ("." in first or ":" in first or first == "localhost")
+    return first if named and first != "docker.io" else HUB
+
+
+async def credentials(image: str) -> Credentials | None:
+    """What to authenticate with for `image`; None when nothing is known. Raises ImageMissing
+    when what is known cannot be read."""
+    directory = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    try:
+        config = json.loads((directory / "config.json").read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ImageMissing(f"{directory}/config.json cannot be read: {error}") from error
+    registry = registry_of(image)
+    helper = (config.get("credHelpers") or {}).get(registry) or config.get("credsStore")
+    known = (config.get("auths") or {}).get(registry) or {}
+    if known.get("auth"):
+        user, _, password = base64.b64decode(known["auth"]).decode().partition(":")
+        return {"username": user, "password": password, "serveraddress": registry}
+    return await _from_helper(helper, registry) if helper else None
+
+
+async def _from_helper(helper: str, registry: str) -> Credentials | None:
+    """Ask `docker-credential-HELPER`, as the Docker client does."""
+    program = f"docker-credential-{helper}"
+    pipe = asyncio.subprocess.PIPE
+    try:
+        process = await asyncio.create_subprocess_exec(
+            program, "get", stdin=pipe, stdout=pipe, stderr=pipe
+        )
+    except OSError as error:
+        raise ImageMissing(f"{program}: {error.strerror}; log in to {registry} again") from error
+    try:
+        async with asyncio.timeout(HELPER_PATIENCE):
+            output, _ = await process.communicate(registry.encode())
+    except TimeoutError as error:
+        process.kill()
+        await process.wait()
+        raise ImageMissing(f"{program} did not answer in {HELPER_PATIENCE:g} s") from error
+    if process.returncode != 0:  # how a helper says that it knows none
+        return None
+    told = json.loads(output)
+    if told.get("Username") == "<token>":
+        return {"identitytoken": told["Secret"], "serveraddress": registry}
+    return {
+        "username": told["Username"],
+        "password": told["Secret"],
+        "serveraddress": registry,
+    }
