@@ -202,13 +202,16 @@ class Mesh(Model):
 
 
 class Mount(Model):
-    """One volume mount; `source` empty means anonymous. `size` bounds a tmpfs; 0 does not."""
+    """One volume mount; `source` empty means anonymous. `size` bounds a tmpfs; 0 does not.
+    `version` stands for the content of a secret's or config's file, so that a new content is
+    a new revision: a mounted file shows what it was when the replica started."""
 
     type: Literal["bind", "volume", "tmpfs"]
     target: str
     source: str = ""
     read_only: bool = False
     size: Size = 0
+    version: str = ""
 
 
 class Build(Model):

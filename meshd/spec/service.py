@@ -1,6 +1,5 @@
 """One entry of `services` → `model.Service`, key by key."""
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from meshd.spec import deploy, env_file, mesh, ports, storage, unsupported, values
+from meshd.spec import deploy, host, mesh, ports, storage, unsupported, values
 from meshd.spec.cursor import Cursor, Keys
 from meshd.spec.draft import Draft
-from meshd.spec.errors import Notes, did_you_mean
-from meshd.spec.model import Build, Mesh, Mount, Service
+from meshd.spec.errors import did_you_mean
+from meshd.spec.model import Mesh, Mount, Service
 from meshd.spec.yaml_source import Node
 
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
@@ -70,10 +69,11 @@ class _Reader:
     def keys(self) -> Keys:
         """Every key of a service that meshd reads."""
         base, declared = self.context.base, self.context.declared
+        known = self.context.environment
         return Keys(
             read={
                 "image": self._into("image", Cursor.string),
-                "build": self._into("build", self._build),
+                "build": self._into("build", lambda c: host.build(c, base, known)),
                 "command": self._into("command", values.command),
                 "entrypoint": self._into("entrypoint", values.command),
                 "working_dir": self._into("working_dir", Cursor.string),
@@ -200,36 +200,10 @@ class _Reader:
 
     def _env_file(self, at: Cursor) -> None:
         for entry in at.elements() if at.node.sequence is not None else (at,):
-            entry.attempt(self._one_env_file)
-
-    def _one_env_file(self, at: Cursor) -> None:
-        found: dict[str, object] = {"required": True}
-        if at.node.mapping is not None:
-            at.keys(
-                Keys(
-                    read={
-                        "path": lambda c: found.update(path=c.string()),
-                        "required": lambda c: found.update(required=c.boolean()),
-                    },
-                    refused={"format": "leave it out, and write lines of NAME=value"},
-                )
+            found = entry.attempt(
+                lambda c: host.variables(c, self.context.base, self.context.environment)
             )
-        else:
-            found["path"] = at.string()
-        if "path" not in found:
-            at.fail("path is missing; expected the path of a file")
-        path = storage.resolve(self.context.base, str(found["path"]))
-        notes = Notes()
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            if found["required"]:
-                at.fail(f"{path} does not exist; expected a file of NAME=value lines")
-            return
-        except (OSError, UnicodeDecodeError) as error:
-            at.fail(f"{path} cannot be read: {error}")
-        self.env_files |= env_file.parse(text, path, self.context.environment, notes)
-        at.notes.problems += notes.problems
+            self.env_files |= found or {}
 
     def _labels(self, at: Cursor) -> None:
         labels: dict[str, str] = {}
@@ -239,41 +213,6 @@ class _Reader:
             else:
                 labels[name] = "" if value.node.value is None else value.string()
         self.draft.put("labels", at, read=lambda _: labels)
-
-    def _build(self, at: Cursor) -> Build:
-        found: dict[str, object] = {}
-        if at.node.mapping is None:
-            found["context"] = self._directory(at)
-            return Build.model_validate(found)
-        at.keys(
-            Keys(
-                read={
-                    "context": lambda c: found.update(context=self._directory(c)),
-                    "dockerfile": lambda c: found.update(dockerfile=c.string()),
-                    "target": lambda c: found.update(target=c.string()),
-                    "args": lambda c: found.update(args=self._arguments(c)),
-                },
-                refused=unsupported.BUILD_REFUSED,
-                warned=unsupported.BUILD_WARNED,
-            )
-        )
-        return Build.model_validate({"context": str(self.context.base), **found})
-
-    def _directory(self, at: Cursor) -> str:
-        text = at.string()
-        if "://" in text or text.startswith("git@"):
-            at.fail(f"{text!r} is no directory of this host; expected one, as meshd fetches none")
-        path = storage.resolve(self.context.base, text)
-        if not os.path.isdir(path):
-            at.fail(f"{path} is no directory; expected one that exists")
-        return path
-
-    def _arguments(self, at: Cursor) -> dict[str, str]:
-        known = self.context.environment
-        return {
-            name: value.string() if value.node.value is not None else known.get(name, "")
-            for name, value in values.pairs(at)
-        }
 
     def _networks(self, at: Cursor) -> None:
         aliases: dict[str, tuple[str, ...]] = {}

@@ -4,6 +4,7 @@ Secrets and configs are files of the host, mounted read-only: what replicas get 
 stands in their environment or labels.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -81,7 +82,14 @@ def file_use(at: Cursor, kind: FileKind, declared: Declared) -> Mount:
     home = "/run/secrets" if kind == "secrets" else ""
     target = found.get("target", name)
     where = target if target.startswith("/") else f"{home}/{target}"
-    return Mount(type="bind", source=str(declared.files[kind][name]), target=where, read_only=True)
+    path = declared.files[kind][name]
+    return Mount(
+        type="bind",
+        source=str(path),
+        target=where,
+        read_only=True,
+        version=_version(at, kind, path),
+    )
 
 
 def declared_file(at: Cursor, base: Path) -> Path:
@@ -103,6 +111,19 @@ def declared_file(at: Cursor, base: Path) -> Path:
     if not path.is_file():
         at.note(f"{path} is no file; expected one that exists")
     return path
+
+
+def _version(at: Cursor, kind: FileKind, path: Path) -> str:
+    """What changes with a file's content. Of a secret nothing may be known, not even a hash
+    that guesses could be tried on: there it is when the file was written."""
+    if not path.is_file():
+        return ""  # noted where it is declared
+    try:
+        if kind == "secrets":
+            return str(path.stat().st_mtime_ns)
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        at.fail(f"{path} cannot be read: {error.strerror}; expected a readable file")
 
 
 def _short(at: Cursor, base: Path) -> Mount:

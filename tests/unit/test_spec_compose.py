@@ -1,5 +1,6 @@
 """What a right file becomes: forms, merging, variables, names and paths."""
 
+import os
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from meshd.spec.compose import Loaded, load
+from meshd.spec.fingerprint import revision
 from meshd.spec.model import (
     Build,
     Healthcheck,
@@ -183,11 +185,30 @@ def test_paths_start_at_the_first_file(tmp_path: Path) -> None:
 
     service = project.service("web")
     assert service.build == Build(context=str(tmp_path / "app"), args={"A": "1"})
-    assert service.volumes == (
-        Mount(type="bind", source=str(tmp_path / "data"), target="/data"),
-        Mount(type="bind", source=str(tmp_path / "key"), target="/run/secrets/key", read_only=True),
-    )
+    data, key = service.volumes
+    assert data == Mount(type="bind", source=str(tmp_path / "data"), target="/data")
+    assert (key.source, key.target) == (str(tmp_path / "key"), "/run/secrets/key")
+    assert key.read_only
     assert project.source == str(first)
+
+
+def test_a_new_content_of_a_config_or_secret_is_a_new_revision(tmp_path: Path) -> None:
+    body = "secrets: [key]\nconfigs: [menu]"
+    top = "secrets: {key: {file: ./key}}\nconfigs: {menu: {file: ./menu}}"
+    key, menu = tmp_path / "key", tmp_path / "menu"
+    key.write_text("hush")
+    menu.write_text("pizza")
+
+    def now() -> str:
+        return revision(web(tmp_path, body, top=top))
+
+    first = now()
+    menu.touch()
+    assert now() == first
+    menu.write_text("pasta")
+    second = now()
+    os.utime(key, ns=(1, 1))
+    assert len({first, second, now()}) == 3
 
 
 def test_networks(tmp_path: Path) -> None:
