@@ -34,7 +34,7 @@ def pack(build: Build) -> Context:
     """Read the context from disk; blocks. Raises OSError. The file is the caller's to close."""
     root = Path(build.context)
     dockerfile = os.path.relpath(root / build.dockerfile, root)
-    digest = hashlib.sha256(repr((dockerfile, sorted(build.args.items()))).encode())
+    digest = hashlib.sha256(repr((dockerfile, build.target, sorted(build.args.items()))).encode())
     spool: IO[bytes] = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 (returned)
     try:
         (root / dockerfile).stat()

@@ -1,14 +1,17 @@
 """Images: are they there, can they be had, get them, build them."""
 
 import asyncio
+import json
 from collections import deque
+from collections.abc import AsyncIterator
+from typing import IO
 
 from aiodocker.utils import compose_auth_header
 from yarl import URL
 
 from meshd.runtime.base import ImageMissing, RuntimeUnavailable, StartFailed
 from meshd.runtime.docker_auth import credentials
-from meshd.runtime.docker_build import bases, pack
+from meshd.runtime.docker_build import Context, bases, pack
 from meshd.runtime.docker_container import image_of
 from meshd.runtime.docker_engine import Engine
 from meshd.spec.model import Build, Service
@@ -16,8 +19,10 @@ from meshd.spec.model import Build, Service
 PULL_PATIENCE = 900.0
 BUILD_PATIENCE = 1800.0
 ASK_REGISTRY = 10.0
-BUILD_LABEL = "mesh.build"
-"""On a built image: the digest of what it was built from."""
+CHUNK_BYTES = 65536
+BUILD_LABEL = "meshd.build"
+"""On a built image: the digest of what it was built from. Containers inherit it, and it makes
+them no replicas: those carry labels that begin with `mesh.`."""
 
 
 class Images:
@@ -100,22 +105,39 @@ class Images:
             present = await self._labels(image)
             if present is not None and present.get(BUILD_LABEL) == context.digest:
                 return
-            said: deque[str] = deque(maxlen=20)
-            try:
-                async with self._engine.asked(BUILD_PATIENCE, otherwise=StartFailed) as docker:
-                    async for step in docker.images.build(
-                        fileobj=context.file,
-                        encoding="gzip",
-                        path_dockerfile=context.dockerfile,
-                        tag=image,
-                        buildargs=build.args or None,
-                        labels={BUILD_LABEL: context.digest},
-                        forcerm=True,
-                        stream=True,
-                    ):
+            await self._run_build(image, service, build, context)
+
+    async def _run_build(self, image: str, service: str, build: Build, context: Context) -> None:
+        """Ask by hand: the client library knows no `target`."""
+        params = {
+            "t": image,
+            "dockerfile": context.dockerfile,
+            "target": build.target,
+            "buildargs": json.dumps(build.args),
+            "labels": json.dumps({BUILD_LABEL: context.digest}),
+            "forcerm": "1",
+        }
+        said: deque[str] = deque(maxlen=20)
+        try:
+            async with self._engine.asked(BUILD_PATIENCE, otherwise=StartFailed) as docker:
+                url = URL(f"{docker.docker_host}/{docker.api_version}/build")
+                headers = {"Content-Type": "application/x-tar", "Content-Encoding": "gzip"}
+                async with docker.session.post(
+                    url, params=params, headers=headers, data=_chunks(context.file)
+                ) as response:
+                    async for line in response.content:
+                        step = json.loads(line)
                         said.append(str(step.get("stream", "")))
-            except StartFailed as failure:
-                tail = "".join(said).strip()
-                raise StartFailed(
-                    f"service {service}: building {build.context} failed: {failure}\n{tail}"
-                ) from failure
+                        reason = step.get("error") or (not response.ok and step.get("message"))
+                        if reason:
+                            raise StartFailed(str(reason))
+        except StartFailed as failure:
+            tail = "".join(said).strip()
+            raise StartFailed(
+                f"service {service}: building {build.context} failed: {failure}\n{tail}".strip()
+            ) from failure
+
+
+async def _chunks(file: IO[bytes]) -> AsyncIterator[bytes]:
+    while chunk := file.read(CHUNK_BYTES):
+        yield chunk

@@ -83,6 +83,19 @@ async def test_context_is_built_once_and_again_when_it_changed(
         docker("rmi", "-f", image, *ids)
 
 
+async def test_target_ends_the_build_at_its_stage(
+    runtime: DockerRuntime, context: Path, engine_image: str
+) -> None:
+    image = f"{PROJECT}_built"
+    try:
+        await runtime.prepare(PROJECT, built(context, engine_image, target="first"))
+        first = docker("image", "inspect", "-f", "{{json .Config}}", image)
+        assert "greeting" not in first
+        assert '"meshd.build"' in first
+    finally:
+        docker("rmi", "-f", image)
+
+
 async def test_failing_build_shows_its_step(
     runtime: DockerRuntime, context: Path, engine_image: str
 ) -> None:
