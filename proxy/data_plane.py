@@ -29,6 +29,7 @@ from proxy.wire.report import Report, ServiceReport
 from proxy.wire.snapshot import Generation, Listener, Snapshot
 
 TICK: Final = 0.1
+LOOK_AROUND: Final = 0.01
 HEADS_REMEMBERED: Final = 1024
 LONGEST_REMEMBERED: Final = 2048
 _HOUSEKEEPING: Final = 1.0
@@ -68,8 +69,8 @@ class DataPlane:
         self.loop = loop
         self.clock = clock
         self.workers = 1
-        self.access_log: AccessLog | None = None
         self.cells: Row | None = None
+        self.access_log: AccessLog | None = None
         self.on_busy_changed: Callable[[], None] = _ignore_busy
         self.on_wake: Callable[[str], None] = _ignore_wake
         self.on_ejected: Callable[[str, str, float, str], None] = _ignore_ejected
@@ -81,8 +82,8 @@ class DataPlane:
         self.routing = Routing(Snapshot(Generation()), {}, {})
         self.requests = Memory(REQUEST_KINDS)
         self.responses: dict[bytes, ResponseHead] = {}
-        self.via = VIA
         self._response_lines = Memory(RESPONSE_KINDS)
+        self._look_timer: asyncio.TimerHandle | None = None
         self._leaving: dict[tuple[str, int], EndpointState] = {}
         self._ramping = False
         self._sequence = 0
@@ -119,14 +120,19 @@ class DataPlane:
             pool.close_idle(endpoint, float("inf"))
             if endpoint.counters.in_flight:
                 self._leaving[(endpoint.id, id(endpoint))] = endpoint
+            else:
+                endpoint.unshare()
         for state in services.values():
             for endpoint in state.endpoints.values():
+                if self.cells is not None:
+                    endpoint.share(self.cells)
                 if not endpoint.serving:
                     pool.close_idle(endpoint, float("inf"))
             if state.waiting:
                 dispatch.wake(state, now)
         if self._timer is None:
             self._tick()
+            self._look_around()
 
     def protocol_factory(self, listener: Listener) -> Callable[[], asyncio.Protocol]:
         """What to give to `loop.create_server` for the sockets of `listener`."""
@@ -176,6 +182,9 @@ class DataPlane:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._look_timer is not None:
+            self._look_timer.cancel()
+            self._look_timer = None
         for client in tuple(self.connections):
             client.abort()
         for service in self.services.values():
@@ -224,11 +233,9 @@ class DataPlane:
 
     def endpoint_idle(self, endpoint: EndpointState) -> None:
         """A draining or vanished endpoint has nothing in flight here any more."""
-        self._leaving.pop((endpoint.id, id(endpoint)), None)
+        if self._leaving.pop((endpoint.id, id(endpoint)), None) is not None:
+            endpoint.unshare()
         self.on_busy_changed()
-
-    def refused(self, exchange: Exchange) -> None:
-        """An exchange was answered before it had a service."""
 
     def refused_unclear(self, bad: BadMessage) -> None:
         """Bytes came that are no request."""
@@ -244,6 +251,16 @@ class DataPlane:
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + _HOUSEKEEPING
             self._keep_house(now)
+
+    def _look_around(self) -> None:
+        """Takes in what the other workers have in flight."""
+        if self.cells is None or self.workers < 2:
+            return
+        self._look_timer = self.loop.call_later(LOOK_AROUND, self._look_around)
+        self.cells.sync()
+        for service in self.services.values():
+            for endpoint in service.ready:
+                endpoint.look_around()
 
     def _keep_house(self, now: float) -> None:
         """What is due about once a second."""

@@ -20,6 +20,7 @@ from proxy.http1.fields import BadMessage
 from proxy.http1.framing import CHUNKED
 from proxy.http1.head import (
     END,
+    VIA,
     RequestHead,
     check_partial,
     check_request_size,
@@ -54,6 +55,7 @@ class Downstream(asyncio.Protocol):
         "_complete_at",
         "_ended",
         "_full",
+        "_half_closed",
         "_lines",
         "_lines_host",
         "_paused",
@@ -88,6 +90,7 @@ class Downstream(asyncio.Protocol):
         self._ended = False
         self._paused = False
         self._full = False
+        self._half_closed = False
         self._advancing = False
         self._lines = b""
         self._lines_host: bytes | None = None
@@ -118,8 +121,11 @@ class Downstream(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         exchange = self.exchange
-        if self._ended or exchange is None:
+        if self._ended:
             return False
+        if exchange is None:
+            self._half_closed = END in self._buffer
+            return self._half_closed
         if exchange.phase == TUNNEL:
             exchange.client_finished()
             return True
@@ -127,8 +133,12 @@ class Downstream(asyncio.Protocol):
             return False
         if self._plane.clock() - self._complete_at > HALF_CLOSED:
             return False
-        self.persistent = False
-        self.usual = False
+        if self._buffer:
+            # More requests came before the end; the last of them ends the connection.
+            self._half_closed = True
+        else:
+            self.persistent = False
+            self.usual = False
         return True
 
     # --- reading
@@ -162,10 +172,9 @@ class Downstream(asyncio.Protocol):
             if end < 0:
                 self._keep_partial(data)
                 break
-            if end > limits.REQUEST_HEAD:
-                self._refuse(BadMessage(431, "a request head that is too long"))
-                break
             try:
+                if end > limits.REQUEST_HEAD:
+                    check_request_size(data[:end])
                 head = parse_request(data[:end], self._plane.requests)
                 self._begin(head, data[end + 4 :])
             except BadMessage as bad:
@@ -186,6 +195,9 @@ class Downstream(asyncio.Protocol):
         return data
 
     def _keep_partial(self, data: bytes) -> None:
+        if self._half_closed:
+            self.close()
+            return
         if not data:
             return
         try:
@@ -217,7 +229,8 @@ class Downstream(asyncio.Protocol):
             self._reader = None if complete else reader
         self._buffer = rest
         self._complete_at = now
-        self.persistent = persistent = head.persistent and not plane.draining
+        last = plane.draining or (self._half_closed and not rest)
+        self.persistent = persistent = head.persistent and not last
         self.usual = persistent and not head.http10
         exchange = self.exchange = Exchange(plane, self, head, now)
         exchange.start(piece, complete)
@@ -256,19 +269,19 @@ class Downstream(asyncio.Protocol):
         if self.transport is not None:
             self.transport.write(data)
 
-    def added_lines(self, head: RequestHead, plane: "DataPlane") -> bytes:
+    def added_lines(self, head: RequestHead, request_id: bytes) -> bytes:
         """What is added to the head of a request on its way to the origin."""
         host = head.host or b""
         if head.forwarded and self._trusted:
-            lines = forwarded_after(head, self.address, b"http", host) + plane.via
+            lines = forwarded_after(head, self.address, b"http", host) + VIA
         else:
             if host != self._lines_host:
-                self._lines = plane.forwarded_lines(self.address, host)
+                self._lines = self._plane.forwarded_lines(self.address, host)
                 self._lines_host = host
             lines = self._lines
         if head.has_id:
             return lines + b"\r\n"
-        return b"%bX-Request-Id: %b\r\n\r\n" % (lines, plane.next_id())
+        return b"%bX-Request-Id: %b\r\n\r\n" % (lines, request_id)
 
     def answer(
         self, head: RequestHead, why: Failure, status: int, extra: bytes, *, complete: bool

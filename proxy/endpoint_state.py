@@ -6,6 +6,7 @@ from proxy.observe.counters import EndpointCounters
 from proxy.policy.eject import Health
 from proxy.policy.gradient import Gradient
 from proxy.policy.latency import PeakEwma, RecentLatency
+from proxy.shared_cells import Row
 from proxy.wire.snapshot import Endpoint
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ class EndpointState:
     """
 
     __slots__ = (
+        "_row",
+        "_slot",
         "connections",
         "counters",
         "endpoint",
@@ -35,7 +38,6 @@ class EndpointState:
         "latency",
         "service",
         "serving",
-        "slot",
         "weight",
     )
 
@@ -46,7 +48,8 @@ class EndpointState:
         self.weight = endpoint.weight
         self.in_flight = 0
         self.foreign = 0
-        self.slot = -1
+        self._row: Row | None = None
+        self._slot = -1
         self.latency = 0.0
         self.fast_failing = False
         self.estimate: PeakEwma | RecentLatency = PeakEwma() if peak else RecentLatency()
@@ -61,11 +64,15 @@ class EndpointState:
         """A request goes to the endpoint; `now` is monotonic."""
         self.in_flight += 1
         self.counters.start(now)
+        if self._row is not None:
+            self._row.in_flight[self._slot] = self.counters.in_flight
 
     def finish(self, now: float) -> None:
         """It is over, whatever came of it."""
         self.in_flight -= 1
         self.counters.finish(now)
+        if self._row is not None:
+            self._row.in_flight[self._slot] = self.counters.in_flight
 
     def answered(self, seconds: float, now: float) -> bool:
         """Takes in a good answer that took so long; True when it re-admitted the endpoint."""
@@ -78,12 +85,25 @@ class EndpointState:
         self.fast_failing = health.trouble > 0.0 and health.fast_failing
         return back
 
-    @property
-    def own(self) -> int:
-        """What this worker alone has in flight here."""
-        return self.counters.in_flight
+    def share(self, row: Row) -> None:
+        """Let other workers see what this one has in flight here, and see theirs."""
+        if self._row is None:
+            self._slot = row.claim(self.service, self.id)
+            self._row = row if self._slot >= 0 else None
 
-    def set_foreign(self, count: int) -> None:
-        """What the other workers have in flight here, as last seen."""
-        self.in_flight += count - self.foreign
-        self.foreign = count
+    def look_around(self) -> None:
+        """Takes in what the other workers know; the row has to be in step with theirs."""
+        row = self._row
+        if row is None:
+            return
+        foreign = row.others(self._slot)
+        self.in_flight += foreign - self.foreign
+        self.foreign = foreign
+        row.latency[self._slot] = self.estimate.value
+        self.latency = row.latency_of_all(self._slot)
+
+    def unshare(self) -> None:
+        """The endpoint is gone and nothing is in flight here."""
+        if self._row is not None:
+            self._row.release(self._slot)
+            self._row = None

@@ -63,6 +63,7 @@ class Exchange:
     connect_seconds = 0.0
     first_byte_at = 0.0
     last_deadline = 0.0
+    request_id = b""
 
     def __init__(
         self, plane: "DataPlane", client: "Downstream", head: RequestHead, now: float
@@ -163,7 +164,11 @@ class Exchange:
 
     def _request_head(self) -> bytes:
         head, plan = self.head, self.plan
-        added = self.client.added_lines(head, self.plane)
+        if not self.request_id:
+            self.request_id = (
+                (head.field(b"x-request-id") or b"") if head.has_id else self.plane.next_id()
+            )
+        added = self.client.added_lines(head, self.request_id)
         if head.host is None:
             assert self.endpoint is not None
             where = self.endpoint.endpoint

@@ -1,6 +1,11 @@
-"""What is counted of an exchange when it is over."""
+"""What is counted and logged of an exchange when it is over."""
 
+import time
 from typing import TYPE_CHECKING
+
+from proxy.observe.access_log import AccessLog, Entry
+from proxy.observe.trace import parse
+from proxy.wire.buckets import index
 
 if TYPE_CHECKING:
     from proxy.exchange import Exchange
@@ -9,11 +14,14 @@ if TYPE_CHECKING:
 def ended(exchange: "Exchange", now: float) -> None:
     """Counts an exchange that is over, whatever came of it.
 
-    The queue and connect histograms hold those that queued or connected; for the others the
-    time is zero and recording it would only cost.
+    The queue, connect and body histograms hold the exchanges that queued, connected or had a
+    body after their first byte; for the others that time is zero, and recording it would only
+    cost.
     """
+    log = exchange.plane.access_log
+    if log is not None and log.wants(exchange.status, exchange.plane.dice()):
+        write_down(exchange, log, now)
     if not exchange.counted:
-        exchange.plane.refused(exchange)
         return
     counters = exchange.service.counters
     counters.answered(exchange.head.method, exchange.status)
@@ -26,15 +34,57 @@ def ended(exchange: "Exchange", now: float) -> None:
         counters.queue_seconds += exchange.queue_seconds
     if exchange.status == 101:
         return
-    total = now - exchange.started
+    started, first_byte_at, endpoint = exchange.started, exchange.first_byte_at, exchange.endpoint
+    total = now - started
+    if endpoint is None or not first_byte_at:
+        counters.total.record(total)
+        return
+    if exchange.sent_at == started and first_byte_at == now and not exchange.connect_seconds:
+        # The usual case: all three are the same time.
+        bucket = index(total)
+        counters.total.add(bucket, total)
+        counters.first_byte.add(bucket, total)
+        endpoint.counters.latency.add(bucket, total)
+        return
     counters.total.record(total)
+    if exchange.connect_seconds:
+        counters.connect.record(exchange.connect_seconds)
+    counters.first_byte.record(first_byte_at - exchange.sent_at - exchange.connect_seconds)
+    endpoint.counters.latency.record(now - exchange.sent_at)
+    if now > first_byte_at:
+        counters.body.record(now - first_byte_at)
+
+
+def write_down(exchange: "Exchange", log: AccessLog, now: float) -> None:
+    """Adds an exchange to the access log."""
+    head = exchange.head
     endpoint = exchange.endpoint
-    if endpoint is not None and exchange.first_byte_at:
-        if exchange.connect_seconds:
-            counters.connect.record(exchange.connect_seconds)
-        counters.first_byte.record(
-            exchange.first_byte_at - exchange.sent_at - exchange.connect_seconds
+    trace = parse(head.field(b"traceparent"))
+    first_byte_at = exchange.first_byte_at
+    log.add(
+        Entry(
+            time=time.time() - (now - exchange.started),
+            client=exchange.client.peer,
+            method=head.method.decode("latin-1"),
+            target=head.target.decode("latin-1"),
+            version="HTTP/1.0" if head.http10 else "HTTP/1.1",
+            status=exchange.status,
+            host=(head.host or b"").decode("latin-1"),
+            service=exchange.service.name if exchange.counted else "",
+            endpoint=endpoint.id if endpoint is not None else "",
+            revision=endpoint.endpoint.revision if endpoint is not None else "",
+            bytes_in=exchange.bytes_in,
+            bytes_out=exchange.bytes_out,
+            total=now - exchange.started,
+            queue=exchange.queue_seconds,
+            connect=exchange.connect_seconds,
+            first_byte=first_byte_at - exchange.sent_at if first_byte_at else 0.0,
+            body=now - first_byte_at if first_byte_at else 0.0,
+            retries=exchange.attempts,
+            failure=exchange.failure.reason if exchange.failure is not None else "",
+            request_id=exchange.request_id.decode("latin-1"),
+            trace_id=trace[0].decode() if trace else "",
+            referer=(head.field(b"referer") or b"").decode("latin-1"),
+            user_agent=(head.field(b"user-agent") or b"").decode("latin-1"),
         )
-        endpoint.counters.latency.record(now - exchange.sent_at)
-        if now > exchange.first_byte_at:
-            counters.body.record(now - exchange.first_byte_at)
+    )

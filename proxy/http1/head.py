@@ -269,8 +269,8 @@ def check_partial(data: bytes) -> None:
 
 
 def check_request_size(data: bytes) -> None:
-    """Raises BadMessage when an unfinished request head is over its bounds already."""
-    if b"\r\n" not in data and len(data) > limits.REQUEST_LINE:
+    """Raises BadMessage when a request head, finished or not, is over its bounds already."""
+    if len(data) > limits.REQUEST_LINE and data.find(b"\r\n", 0, limits.REQUEST_LINE + 2) < 0:
         raise BadMessage(414, "a request line that is too long")
     if len(data) > limits.REQUEST_HEAD:
         raise BadMessage(431, "a request head that is too long")

@@ -31,6 +31,11 @@ class Recorder:
         self._counts[bucket] += 1
         self._sum += seconds
 
+    def add(self, bucket: int, seconds: float) -> None:
+        """Counts one time whose bucket is known already."""
+        self._counts[bucket] += 1
+        self._sum += seconds
+
     def take(self) -> Histogram:
         """What was recorded since the last call; empties the recorder."""
         counts = {bucket: count for bucket, count in enumerate(self._counts) if count}

@@ -102,8 +102,8 @@ async def test_response_fields_for_one_hop_stop_here() -> None:
     async with scene() as s:
         await s.serve(
             answers(
-                b"HTTP/1.1 200 Fine\r\nServer: mine\r\nConnection: X-Hop, keep-alive\r\nX-Hop: 1\r\n"
-                b"Keep-Alive: timeout=9\r\nContent-Length: 2\r\n\r\nok"
+                b"HTTP/1.1 200 Fine\r\nServer: mine\r\nConnection: X-Hop, keep-alive\r\n"
+                b"X-Hop: 1\r\nKeep-Alive: timeout=9\r\nContent-Length: 2\r\n\r\nok"
             )
         )
         _, head, _ = await (await s.ask(get())).response()
