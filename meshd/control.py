@@ -4,6 +4,7 @@ Changes go to the store and wake the loop; answers are read from the loop's last
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -37,6 +38,7 @@ from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
 
 _log = structlog.stdlib.get_logger(__name__)
+FIRST_LOOK: Final = 10.0
 POLL: Final = 0.05
 GOODBYE: Final = 0.2
 LINES_BEHIND: Final = 1000
@@ -124,8 +126,8 @@ class MeshControl:
         """See `Control.deploy`. Whatever is needed to start is made ready first, so that a
         spec whose image is missing changes nothing."""
         async with self._deploying:
+            await self._check(project)
             now = time.time()
-            self._check(project)
             revisions = {service.name: revision(service) for service in project.services}
             await self._prepare(project, revisions)
             plan = self._forecast(project, revisions, now)
@@ -144,8 +146,11 @@ class MeshControl:
                 )
             self._loop.refresh(now)
 
-    def _check(self, project: Project) -> None:
-        """Raises Refused for what could never work here."""
+    async def _check(self, project: Project) -> None:
+        """Raises Refused for what could never work here. A moment after the start, waits until
+        the runtime was looked at for the first time."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._loop.began.wait(), FIRST_LOOK)
         if not self._loop.observed.available:
             raise Refused(f"the {self._runtime.name} runtime does not answer; try again later")
         stored = self._store.projects.get(project.name)
@@ -217,7 +222,7 @@ class MeshControl:
 
     async def plan(self, project: Project) -> str:
         """See `Control.plan`."""
-        self._check(project)
+        await self._check(project)
         revisions = {service.name: revision(service) for service in project.services}
         return self._forecast(project, revisions, time.time())
 

@@ -93,6 +93,7 @@ class Reconciler:
         self.observed = Observed(replicas=(), available=False)
         self.desired = Desired()
         self.plan = Plan()
+        self.began = asyncio.Event()
         self.in_flight: dict[str, int] = {}
         self.evidence: dict[Version, Evidence] = {}
         self.dice = random.Random()
@@ -170,6 +171,7 @@ class Reconciler:
         self._by_hand.clear()
         self._probe(listed)
         self._publish()
+        self.began.set()
 
     # What is
 

@@ -79,7 +79,7 @@ class SimPlane:
     async def run(self) -> None:
         """Forever: take what is published, after a while; begin and end requests; ack."""
         while True:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.03)
             current = self.publisher.current if self.publisher else None
             if current is not None and (not self.held or current.generation > self.held.generation):
                 self._judge_snapshot(current)

@@ -191,13 +191,13 @@ async def random_operations(directory: Path, seed: int, steps: int) -> None:
             assert not scene.plane.problems, f"{scene.plane.problems}\n{scene.story()}"
         scene.log.append(f"{virtual.clock() - virtual.EPOCH:.1f} last deployment")
         scene.deploy(scene.project())
-        await asyncio.sleep(180.0)
+        await asyncio.sleep(120.0)
         scene.control.check()
         assert not scene.plane.problems, f"{scene.plane.problems}\n{scene.story()}"
         assert_as_wanted(scene)
         started, stopped = scene.runtime.started, len(scene.runtime.stopped)
         await scene._restart()
-        await asyncio.sleep(60.0)
+        await asyncio.sleep(30.0)
         assert (scene.runtime.started, len(scene.runtime.stopped)) == (started, stopped)
         assert_as_wanted(scene)
     finally:
@@ -223,6 +223,6 @@ def assert_as_wanted(scene: Scene) -> None:
         assert worker.states() == dict.fromkeys(running, "ready"), scene.story()
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(6))
 def test_random_operations_end_in_the_desired_state(tmp_path: Path, seed: int) -> None:
     virtual.run(random_operations(tmp_path, seed, steps=40))

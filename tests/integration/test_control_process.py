@@ -1,0 +1,297 @@
+"""The control process with the process runtime and the real proxy, from the API to a request."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from meshd.api.client import Client, wait_for_daemon
+from meshd.api.model import DeployResult, Refused, ReplicaStatus, ServiceStatus
+from meshd.cli.start import Daemon, Wish, prepare_state, spawn
+from meshd.spec.model import Project
+
+APP = """
+import os, signal, sys, threading, time, urllib.error, urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        status, body = 200, os.environ.get("VERSION", "1").encode()
+        if self.path == "/healthz" and os.environ.get("SICK"):
+            status = 503
+        if self.path == "/pid":
+            body = str(os.getpid()).encode()
+        if self.path.startswith("/call/"):
+            url = os.environ["MESH_URL_" + self.path[6:].upper()]
+            try:
+                body = urllib.request.urlopen(url + "/").read()
+            except urllib.error.HTTPError as error:
+                status, body = error.code, error.read()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_): pass
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128
+    daemon_threads = True
+
+def end(*_):
+    threading.Thread(target=server.shutdown).start()
+
+signal.signal(signal.SIGTERM, end)
+if os.environ.get("CRASH"):
+    print("cannot open the ledger", flush=True)
+    sys.exit(3)
+server = Server(("127.0.0.1", int(os.environ["PORT"])), Handler)
+server.serve_forever()
+"""
+
+
+def shop(version: str = "1", replicas: int = 2, **environment: str) -> Project:
+    """`front` may call `back`; `front` is what the public route leads to."""
+
+    def service(name: str, count: int, **mesh: Any) -> dict[str, Any]:
+        return {
+            "name": name,
+            "command": ("python3", "-c", APP),
+            "replicas": count,
+            "stop_grace_period": 5,
+            "update": {"monitor": 0.5},
+            "mesh": {"health": {"interval": 0.2, "start_timeout": 2.0}, "drain": 5, **mesh},
+        }
+
+    front = service("front", replicas, routes=({"path": "/"},))
+    front["environment"] = {"VERSION": version, **environment}
+    back = service("back", 1, allow=("front",))
+    alone = service("alone", 1, allow=("back",))
+    return Project.model_validate({"name": "shop", "services": [front, back, alone]})
+
+
+class Mesh:
+    """One daemon, its client, and its public address."""
+
+    def __init__(self, daemon: Daemon, client: Client, address: str) -> None:
+        self.daemon = daemon
+        self.client = client
+        self.url = f"http://{address}"
+
+    async def deploy(self, project: Project, within: float = 30.0) -> DeployResult:
+        await self.client.deploy(project)
+        async with asyncio.timeout(within):
+            while not (result := await self.client.progress(project.name)).done:
+                await asyncio.sleep(0.05)
+        return result
+
+    async def service(self, name: str) -> ServiceStatus:
+        status = await self.client.status()
+        (found,) = [s for s in status.services if s.name == name]
+        return found
+
+    async def replicas(self, service: str = "front") -> dict[str, ReplicaStatus]:
+        return {replica.name: replica for replica in (await self.service(service)).replicas}
+
+    async def until_ready(self, count: int, service: str = "front", within: float = 20.0) -> float:
+        """Seconds until exactly `count` replicas are there and ready."""
+        started = time.monotonic()
+        async with asyncio.timeout(within):
+            while True:
+                phases = [r.phase for r in (await self.replicas(service)).values()]
+                if phases == ["ready"] * count:
+                    return time.monotonic() - started
+                await asyncio.sleep(0.02)
+
+    async def get(self, path: str) -> tuple[int, str]:
+        async with aiohttp.ClientSession() as session, session.get(self.url + path) as answer:
+            return answer.status, await answer.text()
+
+    @asynccontextmanager
+    async def load(self) -> AsyncIterator[Counter[str]]:
+        """Steady GETs meanwhile; counts answers by `status body` and failures by their text."""
+        answers: Counter[str] = Counter()
+        end = asyncio.Event()
+
+        async def client(session: aiohttp.ClientSession) -> None:
+            while not end.is_set():
+                try:
+                    async with session.get(self.url + "/") as answer:
+                        answers[f"{answer.status} {await answer.text()}"] += 1
+                except aiohttp.ClientError as error:
+                    answers[repr(error)] += 1
+                await asyncio.sleep(0.02)
+
+        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as clients:
+            for _ in range(4):
+                clients.create_task(client(session))
+            yield answers
+            end.set()
+
+    def control_pid(self) -> int:
+        """The process id of the control process."""
+        listing = subprocess.run(
+            ["pgrep", "-P", str(self.daemon.process.pid), "-f", "meshd.daemon"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return int(listing.stdout.split()[0])
+
+
+@pytest.fixture
+async def mesh(tmp_path: Path, free_port: int) -> AsyncIterator[Mesh]:
+    state = tmp_path / "s"
+    prepare_state(state)
+    address = f"127.0.0.1:{free_port}"
+    daemon = spawn(Wish(state, "process", (address,), "127.0.0.1:0", workers=2))
+    try:
+        assert await wait_for_daemon(state / "admin.sock", 20) is not None, daemon.log_tail()
+        async with Client(state / "admin.sock") as client:
+            yield Mesh(daemon, client, address)
+            await client.shutdown(stop_replicas=True)
+        assert await daemon.ended(20), daemon.log_tail()
+    finally:
+        if daemon.process.poll() is None:
+            daemon.signal(signal.SIGKILL)
+        await daemon.ended(5)
+
+
+async def test_deploy_serve_call_and_down(mesh: Mesh) -> None:
+    assert (await mesh.deploy(shop())).ok
+    assert await mesh.get("/") == (200, "1")
+    assert await mesh.get("/call/back") == (200, "1")
+    status, text = await mesh.get("/call/alone")
+    assert status == 403, text
+    assert await mesh.client.plan(shop()) == ""
+    plan = (await mesh.client.plan(shop("2", replicas=1))).splitlines()
+    assert [line.split()[0] for line in plan] == ["drain", "stop", "prepare", "start",
+                                                  "drain", "stop"]  # fmt: skip
+    await mesh.client.down("shop")
+    assert (await mesh.client.status()).services == ()
+
+
+async def test_a_killed_replica_costs_no_request_and_is_replaced(mesh: Mesh) -> None:
+    assert (await mesh.deploy(shop())).ok
+    async with mesh.load() as answers:
+        await asyncio.sleep(0.5)
+        _, pid = await mesh.get("/pid")
+        before = set(await mesh.replicas())
+        os.kill(int(pid), signal.SIGKILL)
+        while set(await mesh.replicas()) == before:
+            await asyncio.sleep(0.01)
+        healed = await mesh.until_ready(2)
+        await asyncio.sleep(0.5)
+    print(f"healed {healed:.2f} s after it was missed, {answers}")
+    assert set(answers) == {"200 1"}
+    assert len(before & set(await mesh.replicas())) == 1
+
+
+async def test_a_rolling_update_drops_no_request(mesh: Mesh) -> None:
+    assert (await mesh.deploy(shop("1"))).ok
+    async with mesh.load() as answers:
+        await asyncio.sleep(0.3)
+        result = await mesh.deploy(shop("2"))
+        await asyncio.sleep(0.3)
+    assert result.ok, result
+    assert set(answers) == {"200 1", "200 2"}
+    assert await mesh.get("/") == (200, "2")
+
+
+@pytest.mark.parametrize(
+    ("environment", "evidence"),
+    [
+        ({"CRASH": "1"}, ("exited with code 3", "cannot open the ledger")),
+        ({"SICK": "1"}, ("not healthy within 2 s", "GET /healthz answered 503")),
+    ],
+)
+async def test_a_bad_revision_is_rolled_back_and_touches_no_request(
+    mesh: Mesh, environment: dict[str, str], evidence: tuple[str, ...]
+) -> None:
+    assert (await mesh.deploy(shop("1"))).ok
+    before = set(await mesh.replicas())
+    async with mesh.load() as answers:
+        result = await mesh.deploy(shop("2", **environment))
+    assert not result.ok
+    assert all(text in result.detail for text in evidence), result.detail
+    assert set(answers) == {"200 1"}
+    async with asyncio.timeout(10):
+        while set(await mesh.replicas()) != before:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_first_deployment_that_crashes_ends_with_its_last_words(mesh: Mesh) -> None:
+    result = await mesh.deploy(shop(CRASH="1"))
+    assert not result.ok
+    assert "cannot open the ledger" in result.detail
+    async with asyncio.timeout(10):
+        while (await mesh.service("front")).state != "crash-loop":
+            await asyncio.sleep(0.05)
+
+
+async def test_a_killed_control_process_costs_nothing_and_recreates_nothing(mesh: Mesh) -> None:
+    assert (await mesh.deploy(shop())).ok
+    before = await mesh.replicas()
+    epoch, _ = (await mesh.client.status()).generation
+    async with mesh.load() as answers:
+        await asyncio.sleep(0.3)
+        killed = mesh.control_pid()
+        os.kill(killed, signal.SIGKILL)
+        await asyncio.sleep(0.2)
+        async with asyncio.timeout(20):
+            while (
+                again := await wait_for_daemon(mesh.daemon.state / "admin.sock", 20)
+            ) is None or (again.generation[0] == epoch):
+                await asyncio.sleep(0.05)
+        await mesh.until_ready(2)
+        await asyncio.sleep(1.0)
+    assert set(answers) == {"200 1"}
+    after = await mesh.replicas()
+    assert {n: r.address for n, r in after.items()} == {n: r.address for n, r in before.items()}
+    assert (await mesh.client.status()).generation[0] == epoch + 1
+    assert await mesh.get("/call/back") == (200, "1")
+
+
+async def test_scale_and_drain_by_hand(mesh: Mesh) -> None:
+    assert (await mesh.deploy(shop())).ok
+    await mesh.client.scale("shop", "front", 4)
+    await mesh.until_ready(4)
+    await mesh.client.scale("shop", "front", None)
+    await mesh.until_ready(2)
+    before = set(await mesh.replicas())
+    drained = sorted(before)[0]
+    await mesh.client.drain(drained)
+    async with asyncio.timeout(10):
+        while drained in await mesh.replicas():
+            await asyncio.sleep(0.05)
+    await mesh.until_ready(2)
+    kinds = {event.kind for event in await mesh.client.events()}
+    assert {"deploy", "replica.ready", "scale.override", "replica.draining"} <= kinds
+
+
+async def test_what_cannot_run_is_refused_and_changes_nothing(mesh: Mesh) -> None:
+    assert (await mesh.deploy(shop())).ok
+    broken = shop().model_copy(
+        update={"services": (shop().services[0].model_copy(update={"command": None}),)}
+    )
+    with pytest.raises(Refused, match=r"service front: has no command"):
+        await mesh.client.deploy(broken)
+    assert len((await mesh.client.status()).services) == 3
+
+
+async def test_a_second_daemon_on_the_same_state_is_refused(mesh: Mesh) -> None:
+    second = subprocess.run(
+        [sys.executable, "-m", "meshd.daemon", "--state", str(mesh.daemon.state),
+         "--runtime", "process", "--metrics", "127.0.0.1:0"],
+        capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+    assert second.returncode == 2
+    assert f"held by the daemon with process id {mesh.control_pid()}" in second.stderr
