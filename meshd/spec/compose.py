@@ -124,10 +124,17 @@ def _replaced(
         notes.problems.append(Problem(node.where, *place, str(error)))
         return node
     notes.warnings += [
-        Problem(node.where, *place, f"the variable {name} is not set; it becomes empty")
+        Problem(node.where, *place, f"the variable {name} is not set; {_meant(name)}")
         for name in missing
     ]
     return replace(node, value=text, text=text)
+
+
+def _meant(name: str) -> str:
+    """What becomes of an unset variable; a replica's own is only known where it runs."""
+    if name == "PORT" or name.startswith("MESH_URL_"):
+        return f"it becomes empty here; write sh -c '… $${name}' for what a replica is told"
+    return "it becomes empty"
 
 
 def _deeper(place: tuple[str, str], key: str) -> tuple[str, str]:

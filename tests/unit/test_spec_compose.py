@@ -406,6 +406,11 @@ def test_mesh_labels_of_a_service_stand_for_x_mesh(tmp_path: Path) -> None:
         ("pull_policy: never", "4: service web: pull_policy: an image is pulled where the engine"),
         ("tty: true", "4: service web: tty: this key has no effect; "),
         ("working_dir: $NOPE", "4: service web: working_dir: the variable NOPE is not set"),
+        (
+            "command: serve $PORT",
+            "4: service web: command: the variable PORT is not set; it becomes "
+            "empty here; write sh -c '… $$PORT' for what a replica is told",
+        ),
         ("x-meshd: {}", "4: service web: x-meshd: this key has no effect; did you mean x-mesh?"),
         ("environment: {PORT: 1}", "2: service web: the mesh sets PORT to 8080, not '1'"),
         ("restart: on-failure:3", "4: service web: restart: the number of attempts is not kept"),

@@ -1,0 +1,41 @@
+"""A JSON Schema of `x-mesh` for editors: `python -m meshd.spec.schema > x-mesh.schema.json`.
+
+It is made from the model, with the short forms added. It helps while typing; what decides is
+`meshd.spec.compose`.
+"""
+
+import json
+import sys
+from typing import Any, Final
+
+from meshd.spec.model import Mesh
+
+Schema = dict[str, Any]
+_SHORT: Final = ("Health", "Balance", "RouteSpec")
+_LISTS: Final = ("routes", "allow")
+_DURATION: Final[Schema] = {"type": ["string", "number"]}
+
+
+def schema() -> Schema:
+    """The schema of a whole Compose file, which says nothing but of `x-mesh`."""
+    found = Mesh.model_json_schema()
+    definitions: Schema = found.pop("$defs")
+    for name in _SHORT:
+        definitions[name] = {"anyOf": [{"type": "string"}, definitions[name]]}
+    definitions["Scale"]["patternProperties"] = {r"^p\d{1,2}(\.\d+)?$": _DURATION}
+    for name in _LISTS:
+        many = found["properties"][name]
+        found["properties"][name] = {"anyOf": [{"type": "string"}, many]}
+    definitions["Mesh"] = found
+    service = {"type": "object", "properties": {"x-mesh": {"$ref": "#/$defs/Mesh"}}}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Compose file with x-mesh",
+        "type": "object",
+        "properties": {"services": {"type": "object", "additionalProperties": service}},
+        "$defs": definitions,
+    }
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(schema(), indent=2) + "\n")
