@@ -41,12 +41,16 @@ def _raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _supervise(path: str) -> int:
+def _supervise(path: str, check: bool) -> int:
+    from proxy import handover
     from proxy.config import BadConfig, load
     from proxy.supervisor import CannotStart, Supervisor
 
     try:
-        return asyncio.run(Supervisor(load(path)).run())
+        config = load(path)
+        if check:
+            return 0
+        return asyncio.run(Supervisor(config, path, handover.take()).run())
     except (BadConfig, CannotStart) as error:
         print(f"meshd: {error}", file=sys.stderr)
         return 2
@@ -56,6 +60,7 @@ def main() -> int:
     """Read the configuration and supervise."""
     parser = argparse.ArgumentParser(prog="python -m proxy", description=__doc__)
     parser.add_argument("--config", required=True, metavar="FILE", help="JSON, SupervisorConfig")
+    parser.add_argument("--check", action="store_true", help="read the configuration, no more")
     options = parser.parse_args()
     # Files of another distribution can lie in the same directory and take over parts of ours.
     if not getattr(proxy, "MESHD", False):
@@ -67,7 +72,7 @@ def main() -> int:
         return 2
     _set_up_log()
     _raise_file_limit()
-    return _supervise(options.config)
+    return _supervise(options.config, options.check)
 
 
 if __name__ == "__main__":

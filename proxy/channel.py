@@ -21,18 +21,20 @@ _CHUNK: Final = 256 * 1024
 class Channel:
     """One end. `on_message` gets each message, and the descriptor of a `ListenOn`, which is
     then the receiver's to close. `on_closed` is called once, when the peer is gone or has
-    sent what is not a message."""
+    sent what is not a message. `unread` are bytes that a predecessor read and that make no
+    message yet."""
 
     def __init__(
         self,
         sock: socket.socket,
         on_message: Callable[[Message, int], None],
         on_closed: Callable[[], None],
+        unread: bytes = b"",
     ) -> None:
         self._sock = sock
         self._on_message = on_message
         self._on_closed = on_closed
-        self._decoder = codec.Decoder()
+        self._decoder = codec.Decoder(unread)
         self._descriptors: collections.deque[int] = collections.deque()
         self._queue: collections.deque[tuple[memoryview, int]] = collections.deque()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -44,6 +46,15 @@ class Channel:
         self._sock.setblocking(False)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._sock.fileno(), self._readable)
+
+    def fileno(self) -> int:
+        """The descriptor of the socket."""
+        return self._sock.fileno()
+
+    @property
+    def unread(self) -> bytes:
+        """Bytes read that make no message yet."""
+        return self._decoder.unread
 
     def send(self, message: Message, descriptor: int = -1) -> None:
         """Queue a message, with a copy of an open descriptor; nothing after `close`."""

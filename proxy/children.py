@@ -4,14 +4,18 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from proxy.config import FEED_VARIABLE, ChildConfig
-from proxy.crew import cause_of
-from proxy.process import Process, spawn
-from proxy.sockets import Listening
+from proxy.handover import OpenSockets, close_unused
+from proxy.process import Process, cause_of, spawn
+from proxy.sockets import Listening, adopt, open_address
 
 _log = logging.getLogger(__name__)
+_AT_ONCE = 2.0
+"""Patience in seconds with a child when the end has to be at once."""
+
+AdoptFeed = Callable[[socket.socket], Awaitable[None]]
 
 
 def next_backoff(config: ChildConfig, last: float, lived: float) -> float:
@@ -23,23 +27,18 @@ def next_backoff(config: ChildConfig, last: float, lived: float) -> float:
 
 
 class Child:
-    """One process that is started again whenever it ends, until `stop`.
+    """One process that is started again whenever it ends, until it is held.
 
-    `adopt_feed` serves one end of a socket pair as a feed connection. `listening` has the open
-    address for each environment variable that is to name it.
+    `adopt_feed` serves one end of a socket pair as a feed connection. `listening` has the
+    open address for each environment variable that is to name it.
     """
 
-    def __init__(
-        self,
-        config: ChildConfig,
-        adopt_feed: Callable[[socket.socket], Awaitable[None]],
-        listening: Mapping[str, Listening],
-    ) -> None:
+    def __init__(self, config: ChildConfig, adopt_feed: AdoptFeed) -> None:
         self.config = config
-        self._adopt_feed = adopt_feed
-        self._listening = listening
-        self._ended = asyncio.Event()
+        self.listening: dict[str, Listening] = {}
         self.process: Process | None = None
+        self._adopt_feed = adopt_feed
+        self._ended = asyncio.Event()
 
     async def run(self) -> None:
         """Keep it running until cancelled. The process itself is left to `stop`."""
@@ -48,7 +47,8 @@ class Child:
         while True:
             started = loop.time()
             try:
-                await self._start()
+                if self.process is None:
+                    await self._start()
                 await self._ended.wait()
             except OSError as error:
                 _log.error("child %s cannot be started: %s", self.config.name, error)
@@ -56,33 +56,36 @@ class Child:
             _log.warning("child %s starts again in %.1f s", self.config.name, backoff)
             await asyncio.sleep(backoff)
 
-    def reload(self) -> None:
-        """Pass SIGHUP on, where it is wanted."""
-        if self.config.reload and self.process is not None:
-            self.process.signal(signal.SIGHUP)
+    def adopt(self, pid: int) -> None:
+        """Go on with a process that runs already."""
+        self.process = Process(pid, self._on_end)
+        self.process.watch()
 
-    async def stop(self, patience: float) -> None:
-        """SIGTERM and, after `patience` seconds, SIGKILL; returns when it has ended."""
+    async def stop(self, at_once: asyncio.Event) -> None:
+        """SIGTERM and, when it takes too long or has to be at once, SIGKILL; returns when it
+        has ended."""
         if self.process is None:
             return
         self.process.signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(self._ended.wait(), patience)
-        except TimeoutError:
-            _log.warning("child %s killed: still there after %g s", self.config.name, patience)
-            self.process.signal(signal.SIGKILL)
-            await self._ended.wait()
+        hurry = asyncio.create_task(self._hurry(at_once))
+        await self._ended.wait()
+        hurry.cancel()
 
-    def close(self) -> None:
-        """Give its addresses back."""
-        for listening in self._listening.values():
-            listening.close()
+    async def _hurry(self, at_once: asyncio.Event) -> None:
+        try:
+            await asyncio.wait_for(at_once.wait(), self.config.stop_seconds)
+            await asyncio.sleep(_AT_ONCE)
+        except TimeoutError:
+            pass
+        if self.process is not None:
+            _log.warning("child %s killed: it did not end", self.config.name)
+            self.process.signal(signal.SIGKILL)
 
     async def _start(self) -> None:
         self._ended.clear()
         env = dict(self.config.env)
         descriptors = []
-        for variable, listening in self._listening.items():
+        for variable, listening in self.listening.items():
             descriptors.append(listening.slots[0].fileno())
             env[variable] = str(descriptors[-1])
         theirs: socket.socket | None = None
@@ -105,6 +108,84 @@ class Child:
         _log.info("child %s started (pid %d)", self.config.name, self.process.pid)
 
     def _on_end(self, status: int) -> None:
-        _log.warning("child %s ended: %s", self.config.name, cause_of(status))
+        _log.info("child %s ended: %s", self.config.name, cause_of(status))
         self.process = None
         self._ended.set()
+
+
+class Children:
+    """All of them: started in the order of the configuration, ended in the reverse order."""
+
+    def __init__(self, configs: Iterable[ChildConfig], adopt_feed: AdoptFeed) -> None:
+        self._children = [Child(config, adopt_feed) for config in configs]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def open_sockets(self, given: Mapping[str, OpenSockets]) -> None:
+        """Open the addresses that children listen on, or go on with those of a predecessor.
+        Raises OSError or BadAddress, with the address as a note."""
+        used = []
+        for child in self._children:
+            for variable, address in child.config.listen.items():
+                key = f"{child.config.name}/{variable}"
+                if key in given:
+                    used.append(key)
+                    listening = adopt(given[key].bound, given[key].descriptors, 1)
+                else:
+                    listening = _open(address)
+                child.listening[variable] = listening
+        close_unused(given, used)
+
+    def start(self) -> None:
+        """Start and keep running."""
+        self._tasks = [asyncio.create_task(child.run()) for child in self._children]
+
+    def adopt(self, pids: Mapping[str, int]) -> None:
+        """Go on with processes that run already; those that are not ours any more are told
+        to end."""
+        ours = {child.config.name: child for child in self._children}
+        for name, pid in pids.items():
+            if name in ours:
+                ours[name].adopt(pid)
+            else:
+                left = Process(pid, lambda _status: None)
+                left.watch()
+                left.signal(signal.SIGTERM)
+
+    def reload(self) -> None:
+        """Pass SIGHUP on to those that want it."""
+        for child in self._children:
+            if child.config.reload and child.process is not None:
+                child.process.signal(signal.SIGHUP)
+
+    async def hold(self) -> None:
+        """Start none again."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def stop(self, at_once: asyncio.Event) -> None:
+        """End them one after the other; returns when all have ended."""
+        for child in reversed(self._children):
+            await child.stop(at_once)
+            for listening in child.listening.values():
+                listening.close()
+
+    def hand_over(self) -> dict[str, int]:
+        """The processes, for a successor."""
+        return {c.config.name: c.process.pid for c in self._children if c.process is not None}
+
+    def hand_over_sockets(self) -> dict[str, OpenSockets]:
+        """The open addresses, for a successor."""
+        return {
+            f"{child.config.name}/{variable}": listening.hand_over()
+            for child in self._children
+            for variable, listening in child.listening.items()
+        }
+
+
+def _open(address: str) -> Listening:
+    try:
+        return open_address(address, 1)
+    except (OSError, ValueError) as error:
+        error.add_note(address)
+        raise

@@ -11,15 +11,16 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import msgspec
 
 from proxy.channel import Channel
 from proxy.config import SupervisorConfig, WorkerConfig
+from proxy.handover import RunningWorker
 from proxy.link import Link, Open, complaint, restart_delay
-from proxy.process import spawn
+from proxy.process import Process, cause_of, spawn
 from proxy.shared_cells import SharedCells
 from proxy.wire.report import Accepting, Ack, Message, Resync
 from proxy.wire.snapshot import Generation, Snapshot
@@ -51,7 +52,7 @@ class Crew:
         self._current: list[Link | None] = [None] * config.workers
         self._failures = [0] * config.workers
         self._to_replace: collections.deque[int] = collections.deque()
-        self._next_worker = 1
+        self.next_worker = 1
         # Twice as many rows as slots: a reload has both generations for a while.
         self._cells = SharedCells.create(2 * config.workers)
         self._free_rows = list(range(2 * config.workers))
@@ -81,10 +82,53 @@ class Crew:
         """No worker ever served, and a slot has failed three times."""
         return not self.served and max(self._failures) >= 3
 
+    @property
+    def unsent(self) -> bool:
+        """Some worker has not taken all that it was sent."""
+        return any(link.channel.pending for link in self._links.values())
+
     def start(self) -> None:
         """Start a worker in every slot."""
         for slot in range(self._config.workers):
             self._start(slot)
+
+    def adopt(self, workers: Iterable[RunningWorker], next_worker: int) -> None:
+        """Go on with workers of a predecessor, until those started by us serve."""
+        self.next_worker = next_worker
+        now = self._now()
+        for left in workers:
+            link = Link(
+                left.worker,
+                left.slot % self._config.workers,
+                Process(left.pid, partial(self._ended, left.worker)),
+                self._channel(left.worker, socket.socket(fileno=left.channel), left.unread),
+                started_at=now,
+                heard_at=now,
+                last_ack=left.last_ack,
+            )
+            if left.draining_seconds is not None:
+                link.draining_until = now + left.draining_seconds
+            self._links[left.worker] = link
+            link.process.watch()
+            link.channel.start()
+            self._sync(link)
+            self.served = True
+
+    def hand_over(self) -> tuple[RunningWorker, ...]:
+        """The workers, for a successor. Nothing may be unsent."""
+        now = self._now()
+        return tuple(
+            RunningWorker(
+                worker=link.worker,
+                slot=link.slot,
+                pid=link.process.pid,
+                channel=link.channel.fileno(),
+                unread=link.channel.unread,
+                last_ack=link.last_ack,
+                draining_seconds=link.draining_until and link.draining_until - now,
+            )
+            for link in self._links.values()
+        )
 
     def offer(self, snapshot: Snapshot, listeners: Open) -> None:
         """From now on this snapshot and these listeners hold."""
@@ -127,7 +171,7 @@ class Crew:
     def _start(self, slot: int) -> None:
         if self._ending:
             return
-        worker, self._next_worker = self._next_worker, self._next_worker + 1
+        worker, self.next_worker = self.next_worker, self.next_worker + 1
         ours, theirs = socket.socketpair()
         config = WorkerConfig(
             worker=worker,
@@ -146,7 +190,7 @@ class Crew:
                 partial(self._ended, worker),
                 descriptors=[theirs.fileno(), self._cells.fd],
             )
-        channel = Channel(ours, partial(self._received, worker), partial(self._cut, worker))
+        channel = self._channel(worker, ours)
         now = self._now()
         link = Link(worker, slot, process, channel, started_at=now, heard_at=now, row=config.row)
         self._links[worker] = link
@@ -154,6 +198,9 @@ class Crew:
         channel.start()
         self._sync(link)
         self._on_live()
+
+    def _channel(self, worker: int, sock: socket.socket, unread: bytes = b"") -> Channel:
+        return Channel(sock, partial(self._received, worker), partial(self._cut, worker), unread)
 
     def _cut(self, worker: int) -> None:
         """A channel ended. When a drained worker is done that is how its end begins; of any
@@ -219,10 +266,3 @@ class Crew:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
-
-
-def cause_of(status: int) -> str:
-    """An exit status in words."""
-    if status >= 0:
-        return f"exit status {status}"
-    return f"killed by {signal.Signals(-status).name}"

@@ -45,6 +45,13 @@ class Process:
         self._on_end(os.waitstatus_to_exitcode(status))
 
 
+def cause_of(status: int) -> str:
+    """An exit status in words."""
+    if status >= 0:
+        return f"exit status {status}"
+    return f"killed by {signal.Signals(-status).name}"
+
+
 def spawn(
     argv: Sequence[str],
     on_end: Callable[[int], None],

@@ -10,9 +10,11 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy import address as addresses
+from proxy.handover import OpenSockets
 
 BACKLOG = 4096
 
@@ -23,6 +25,10 @@ class Listening:
 
     bound: str
     slots: tuple[socket.socket, ...]
+
+    def hand_over(self) -> OpenSockets:
+        """The same as numbers, for a successor of this process."""
+        return OpenSockets(self.bound, tuple(one.fileno() for one in self.slots))
 
     def close(self) -> None:
         """Give the address back. The file of a Unix socket goes too."""
@@ -41,9 +47,18 @@ def open_address(text: str, slots: int) -> Listening:
         return Listening(f"unix:{address.path}", (shared,) * slots)
     family, where = addresses.resolve(address)
     where = _claim(family, where)
+    bound = str(addresses.Address(where[0], where[1]))
+    return Listening(bound, tuple(_listen_tcp(family, where, slots)))
+
+
+def _listen_tcp(
+    family: socket.AddressFamily, where: tuple[str, int], count: int
+) -> list[socket.socket]:
+    """Sockets that share an address. They listen once all are bound, so that the kernel does
+    not spread connections anew while they are being opened."""
     opened: list[socket.socket] = []
     try:
-        for _ in range(slots):
+        for _ in range(count):
             one = socket.socket(family, socket.SOCK_STREAM)
             opened.append(one)
             _prepare(one)
@@ -55,7 +70,23 @@ def open_address(text: str, slots: int) -> Listening:
         for one in opened:
             one.close()
         raise
-    return Listening(str(addresses.Address(where[0], where[1])), tuple(opened))
+    return opened
+
+
+def adopt(bound: str, descriptors: Sequence[int], slots: int) -> Listening:
+    """Go on with sockets that are open already. Where there are too few, more join them."""
+    made = {
+        descriptor: socket.socket(fileno=descriptor) for descriptor in dict.fromkeys(descriptors)
+    }
+    have = [made[descriptor] for descriptor in descriptors]
+    if bound.startswith("unix:"):
+        return Listening(bound, (have[0],) * slots)
+    for one in have[slots:]:
+        one.close()
+    more = []
+    if len(have) < slots:
+        more = _listen_tcp(have[0].family, have[0].getsockname()[:2], slots - len(have))
+    return Listening(bound, (*have[:slots], *more))
 
 
 def _prepare(one: socket.socket) -> None:

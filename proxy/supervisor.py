@@ -2,8 +2,8 @@
 
 Small and boring on purpose: nothing here looks at a request, resolves a policy or talks to a
 container engine, so there is little that could end it, and everything else may end and come
-back. It owns four things and wires them: `sockets`, the `Crew` of workers, the `Feed` to the
-control process, and the children.
+back. It wires four things: the `Listeners`, the `Crew` of workers, the `Feed` to the control
+process, and the children.
 """
 
 import asyncio
@@ -14,37 +14,21 @@ import signal
 from collections.abc import Iterable
 from pathlib import Path
 
-from proxy import lastgood
+from proxy import handover, lastgood
 from proxy.address import BadAddress
-from proxy.children import Child
-from proxy.config import ChildConfig, SupervisorConfig
+from proxy.children import Children
+from proxy.config import SupervisorConfig
 from proxy.crew import Crew
 from proxy.feed import Feed
-from proxy.link import Open
-from proxy.sockets import open_address
-from proxy.wire.report import (
-    Hello,
-    ListenFailed,
-    Listening,
-    Message,
-    Resync,
-    Workers,
-)
-from proxy.wire.snapshot import (
-    Generation,
-    Listener,
-    MissingService,
-    Snapshot,
-    SnapshotUpdate,
-    apply,
-)
+from proxy.handover import Handover
+from proxy.listeners import Listeners, reason
+from proxy.wire.report import Hello, Message, Resync, Workers
+from proxy.wire.snapshot import Generation, MissingService, Snapshot, SnapshotUpdate, apply
 
 _log = logging.getLogger(__name__)
 _TICK = 0.25
 _PAUSE = 1.0
 """When a tick comes this much too late, it was us who did not run, not the workers."""
-_KILLED_CHILD = 2.0
-"""Patience with a child when the end has to be at once."""
 
 
 class CannotStart(Exception):
@@ -52,36 +36,42 @@ class CannotStart(Exception):
 
 
 class Supervisor:
-    """See the module. `run` returns the exit code."""
+    """See the module. `config_file` is where `config` was read from, for a successor;
+    `inherited` is what a predecessor left."""
 
-    def __init__(self, config: SupervisorConfig) -> None:
+    def __init__(
+        self, config: SupervisorConfig, config_file: str, inherited: Handover | None
+    ) -> None:
         self._config = config
+        self._config_file = config_file
+        self._inherited = inherited
         self._snapshot = Snapshot(generation=Generation())
-        self._open: Open = {}
-        self._failed: dict[str, str] = {}
+        self._listeners = Listeners(config.listen, config.workers)
         self._feed = Feed(self._greeting, self._publish)
         self._crew = Crew(config, self._feed.relay, self._workers_changed, self._announce)
-        self._children: list[Child] = []
-        self._child_tasks: list[asyncio.Task[None]] = []
+        self._children = Children(config.children, self._feed.adopt)
         self._unsaved = asyncio.Event()
-        self._signals = 0
         self._end = asyncio.Event()
         self._at_once = asyncio.Event()
+        self._upgrading: asyncio.Task[None] | None = None
         self._announced = False
         self._had_terminal = os.isatty(1)
 
     async def run(self) -> int:
-        """Serve until told to end. Raises CannotStart before anything was served."""
+        """Serve until told to end; the exit code. Raises CannotStart before anything was
+        served."""
         self._restore()
-        self._open_first()
-        self._children = [self._child(each) for each in self._config.children]
+        self._open_addresses()
         await self._open_feed()
         self._write_pid_file()
         self._handle_signals()
         tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._keep_saved())]
-        self._crew.offer(self._snapshot, self._open)
+        self._crew.offer(self._snapshot, self._listeners.open)
+        if self._inherited is not None:
+            self._crew.adopt(self._inherited.workers, self._inherited.next_worker)
+            self._children.adopt(self._inherited.children)
         self._crew.start()
-        self._start_children()
+        self._children.start()
         try:
             await self._end.wait()
             return await self._shut_down()
@@ -95,7 +85,7 @@ class Supervisor:
     # What is served
 
     def _restore(self) -> None:
-        """The snapshot to begin with: the stored one, or the configured one."""
+        """The snapshot to begin with: the predecessor's, the stored or the configured one."""
         stored = None
         if self._config.state_dir:
             try:
@@ -105,41 +95,30 @@ class Supervisor:
                 _log.warning("stored snapshot left aside: %s", error)
             except OSError as error:
                 raise CannotStart(f"state directory: {error}") from error
+        if self._inherited is not None:
+            stored = self._inherited.snapshot
         self._snapshot = stored or self._config.snapshot or self._snapshot
 
     @property
     def _stored_at(self) -> Path:
         return Path(self._config.state_dir) / "snapshot.bin"
 
-    def _wanted(self) -> dict[str, Listener]:
-        """The listeners that should be open; the snapshot may say more about ours."""
-        ours = {address: Listener(address) for address in self._config.listen}
-        return ours | {listener.address: listener for listener in self._snapshot.listeners}
-
-    def _open_first(self) -> None:
+    def _open_addresses(self) -> None:
         """Our own addresses must open; those of a restored snapshot may have gone."""
-        self._sync_listeners()
-        for address, why in self._failed.items():
+        given = self._inherited.child_sockets if self._inherited else {}
+        if self._inherited is not None:
+            self._listeners.adopt(self._inherited.listening, self._snapshot)
+        self._listeners.sync(self._snapshot)
+        for address, why in self._listeners.failed.items():
             if address in self._config.listen:
                 raise CannotStart(f"cannot listen on {address}: {why}")
             _log.error("cannot listen on %s: %s", address, why)
-
-    def _sync_listeners(self) -> None:
-        """Open what is wanted and closed, close what is open and not wanted."""
-        wanted = self._wanted()
-        self._failed = {}
-        still: Open = {}
-        for address, (_, listening) in self._open.items():
-            if address in wanted:
-                still[address] = (wanted[address], listening)
-            else:
-                listening.close()
-        for address in wanted.keys() - still.keys():
-            try:
-                still[address] = (wanted[address], open_address(address, self._config.workers))
-            except (OSError, BadAddress) as error:
-                self._failed[address] = reason(error)
-        self._open = still
+        try:
+            self._children.open_sockets(given)
+        except (OSError, BadAddress) as error:
+            raise CannotStart(
+                f"cannot listen on {' '.join(error.__notes__)}: {reason(error)}"
+            ) from error
 
     def _publish(self, update: SnapshotUpdate) -> Message | None:
         """Take a new snapshot. The answer refuses a generation that is not above ours, or
@@ -151,15 +130,15 @@ class Supervisor:
             self._snapshot = apply(self._snapshot, update)
         except MissingService:
             return Resync(worker=0)
-        before = self._listening()
-        self._sync_listeners()
-        self._crew.offer(self._snapshot, self._open)
+        before = self._listeners.message()
+        self._listeners.sync(self._snapshot)
+        self._crew.offer(self._snapshot, self._listeners.open)
         self._unsaved.set()
-        if self._listening() != before:
-            self._feed.relay(self._listening())
-        for message in self._failures():
-            _log.error("cannot listen on %s: %s", message.address, message.error)
-            self._feed.relay(message)
+        if self._listeners.message() != before:
+            self._feed.relay(self._listeners.message())
+        for failure in self._listeners.failures():
+            _log.error("cannot listen on %s: %s", failure.address, failure.error)
+            self._feed.relay(failure)
         return None
 
     async def _keep_saved(self) -> None:
@@ -177,18 +156,12 @@ class Supervisor:
     def _hello(self) -> Hello:
         return Hello(role="supervisor", generation=self._snapshot.generation)
 
-    def _listening(self) -> Listening:
-        return Listening({asked: listening.bound for asked, (_, listening) in self._open.items()})
-
-    def _failures(self) -> list[ListenFailed]:
-        return [ListenFailed(address, error) for address, error in self._failed.items()]
-
     def _greeting(self) -> Iterable[Message]:
         yield self._hello()
-        yield self._listening()
+        yield self._listeners.message()
         yield Workers(self._crew.live)
         yield from self._crew.acks
-        yield from self._failures()
+        yield from self._listeners.failures()
 
     def _workers_changed(self) -> None:
         self._feed.relay(Workers(self._crew.live))
@@ -201,9 +174,9 @@ class Supervisor:
             return
         self._announced = True
         for address in self._config.listen:
-            bound = self._open[address][1].bound
+            bound = self._listeners.bound(address)
             _log.info("listening on %s with %d workers", bound, self._config.workers)
-            if self._config.announce:
+            if self._config.announce and self._inherited is None:
                 print(f"listening on {bound}", flush=True)
 
     # What runs
@@ -215,19 +188,6 @@ class Supervisor:
                 await self._feed.open(path)
             except OSError as error:
                 raise CannotStart(f"cannot listen on {path}: {reason(error)}") from error
-
-    def _child(self, config: ChildConfig) -> Child:
-        """A child with the sockets that it is to get."""
-        sockets = {}
-        for variable, address in config.listen.items():
-            try:
-                sockets[variable] = open_address(address, 1)
-            except (OSError, BadAddress) as error:
-                raise CannotStart(f"cannot listen on {address}: {reason(error)}") from error
-        return Child(config, self._feed.adopt, sockets)
-
-    def _start_children(self) -> None:
-        self._child_tasks = [asyncio.create_task(child.run()) for child in self._children]
 
     async def _watch(self) -> None:
         """Look at the workers now and then, knowing whether we ourselves were held up."""
@@ -242,6 +202,8 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_end)
         loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
+        loop.add_signal_handler(signal.SIGUSR2, self._told_to_upgrade)
+        handover.unblock_signals()
 
     def _told_to_end(self) -> None:
         if self._end.is_set():
@@ -256,29 +218,46 @@ class Supervisor:
             return
         _log.info("reloading: replacing the workers one after the other")
         self._crew.replace_all()
-        for child in self._children:
-            child.reload()
+        self._children.reload()
+
+    def _told_to_upgrade(self) -> None:
+        """SIGUSR2: go on as what is installed now."""
+        if self._upgrading is None or self._upgrading.done():
+            self._upgrading = asyncio.create_task(self._upgrade())
+
+    async def _upgrade(self) -> None:
+        problem = await handover.try_out(self._config_file)
+        if problem is None and self._crew.unsent:
+            problem = "a worker has not taken its last message yet; try again"
+        if problem is not None or self._end.is_set():
+            _log.error("not upgraded: %s", problem)
+            return
+        _log.info("upgrading: becoming the installed version")
+        left = Handover(
+            snapshot=self._snapshot,
+            listening=self._listeners.hand_over(),
+            workers=self._crew.hand_over(),
+            next_worker=self._crew.next_worker,
+            children=self._children.hand_over(),
+            child_sockets=self._children.hand_over_sockets(),
+        )
+        handover.become_successor(left, self._config_file)
 
     async def _shut_down(self) -> int:
         """Drain the workers, then end the children, last started first."""
         if self._crew.hopeless:
             _log.error("the workers do not start; their own messages say why")
         _log.info("draining for up to %g s", self._config.drain)
-        for task in self._child_tasks:
-            task.cancel()
+        await self._children.hold()
         self._crew.drain(self._config.drain)
-        for _, listening in self._open.values():
-            listening.close()
+        self._listeners.close()
         while self._crew.live:
             if self._at_once.is_set():
                 self._crew.kill()
+                await asyncio.sleep(_TICK / 5)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._at_once.wait(), _TICK / 5)
-            await asyncio.sleep(0)
-        for child in reversed(self._children):
-            patience = _KILLED_CHILD if self._at_once.is_set() else child.config.stop_seconds
-            await child.stop(patience)
-            child.close()
+        await self._children.stop(self._at_once)
         return 1 if self._at_once.is_set() or not self._crew.served else 0
 
     def _write_pid_file(self) -> None:
@@ -291,8 +270,3 @@ class Supervisor:
     def _remove_pid_file(self) -> None:
         if self._config.pid_file:
             Path(self._config.pid_file).unlink(missing_ok=True)
-
-
-def reason(error: Exception) -> str:
-    """What went wrong, without numbers that help nobody."""
-    return (isinstance(error, OSError) and error.strerror) or str(error)

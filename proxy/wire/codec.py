@@ -30,10 +30,15 @@ def encode(message: Message) -> bytes:
 
 
 class Decoder:
-    """Turns a stream of bytes into messages; keeps what is incomplete."""
+    """Turns a stream of bytes into messages; keeps what is incomplete, from `unread` on."""
 
-    def __init__(self) -> None:
-        self._buffer = bytearray()
+    def __init__(self, unread: bytes = b"") -> None:
+        self._buffer = bytearray(unread)
+
+    @property
+    def unread(self) -> bytes:
+        """What makes no message yet."""
+        return bytes(self._buffer)
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages completed by `data`. Raises BadFrame; the stream is of no use then."""

@@ -204,6 +204,24 @@ async def test_a_file_is_read_again_at_sighup_without_a_failure(tmp_path: Path) 
             assert load.failures == []
 
 
+async def test_an_upgrade_keeps_everything(tmp_path: Path, free_port: int) -> None:
+    admin = f"127.0.0.1:{free_port}"
+    async with origin("a") as a:
+        options = ("--listen", "127.0.0.1:0", "--to", f"127.0.0.1:{a.port}", "--admin", admin)
+        with meshd_proxy(tmp_path, *options) as running:
+            address = await running.listening()
+            before = running.workers()
+            running.signal(signal.SIGUSR2)
+            await until(
+                lambda: len(running.workers()) == 1 and running.workers() != before, 20, "upgraded"
+            )
+            assert await fetch(address) == (200, "a /")
+            assert (await fetch(admin, "/healthz"))[0] == 200
+            running.signal(signal.SIGINT)
+            assert await running.ended() == 0
+            assert "Traceback" not in running.said
+
+
 async def test_another_package_of_that_name_is_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
