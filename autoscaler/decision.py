@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 class Decision:
     """The number of replicas wanted now, and why.
 
-    - `cause`: short stable code: `hold`, `no-data`, `load`, `backlog`, `burst`, `headroom`,
-      `forecast`, `schedule`, `idle`, `wake`, `no-gain`, `settling`, `minimum`, `maximum`.
+    - `cause`: short stable code. Up: `load`, `forecast`, `headroom`, `backlog`, `wake`,
+      `schedule`; down: `surplus`, `idle`, `no-gain`; otherwise `hold`, `no-data`, `strain`,
+      `minimum`, `maximum`.
     - `reason`: one line for people, with the numbers in it.
     - `numbers`: what it was decided from, by name.
     - `candidates`: what each objective alone would want; the largest wins.

@@ -25,6 +25,7 @@ class Signal:
       ready ones get no traffic.
     - `startups`: how long each replica took that became ready in the interval.
     - `cpu`: mean percent of its limit over ready replicas; `external`: whatever a query gave.
+    - `scheduled`: replicas that a schedule asks for at this moment; 0 for none.
     - `busy`: a rollout is under way, so the number may grow but not shrink.
     """
 
@@ -47,6 +48,7 @@ class Signal:
     startups: tuple[float, ...] = ()
     cpu: float | None = None
     external: float | None = None
+    scheduled: int = 0
     busy: bool = False
 
     def misses(self, objective: float) -> float:

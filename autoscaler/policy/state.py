@@ -5,18 +5,96 @@ from typing import Any
 
 import msgspec
 
+BUCKETS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """How much is asked for: see `policy.demand`.
+
+    `rates`, `in_flights`: the last seconds. `past`: (level, forecast) as they were estimated,
+    back to one start-up time ago. `shortfalls`: decayed histogram of how much the level turned
+    out above what was forecast for it. `level_error`, `forecast_error`: decayed mean errors.
+    """
+
+    rates: tuple[float, ...] = ()
+    in_flights: tuple[float, ...] = ()
+    past: tuple[tuple[float, float], ...] = ()
+    shortfalls: tuple[float, ...] = (0.0,) * BUCKETS
+    level: float = 0.0
+    forecast: float = 0.0
+    level_error: float = 0.0
+    forecast_error: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How much a replica bears: see `policy.capacity`.
+
+    `service_time`: seconds a request takes when it need not wait; 0 unknown. `proven`: workers a
+    replica has shown to have; `bound`: more than it has, as far as known. `saturated`: whether
+    `bound` was seen rather than assumed. `completions`, `latency`, `outside`
+    (waiting for own calls), `replicas`, `queue`: decayed sums.
+    `startup`: seconds a new replica takes, on the late side. `downstream`: usual seconds a
+    request waits for calls the service makes itself.
+    """
+
+    service_time: float = 0.0
+    proven: float = 1.0
+    bound: float = 4.0
+    saturated: bool = False
+    completions: float = 0.0
+    latency: float = 0.0
+    outside: float = 0.0
+    replicas: float = 0.0
+    startup: float = 10.0
+    downstream: float = 0.0
+    cpu: float = 0.0
+    queue: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A scale-up whose gain is still to be seen: when it was ordered, from how many ready
+    replicas, and what they did then (answers a second, mean latency)."""
+
+    since: float
+    ready: int
+    target: int
+    throughput: float
+    latency: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """`number` of replicas above which more brought nothing: holds until `until` (it was set
+    for `span` seconds), and while no more than `rate` requests a second come."""
+
+    number: int
+    until: float
+    span: float
+    rate: float
+
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything learned and seen. Treat as opaque; `dump` and `load` keep it."""
+    """Everything learned and seen. Treat as opaque; `dump` and `load` keep it.
 
-    started: float = 0.0
-    desired: int = 0
-    rates: tuple[float, ...] = ()
-    needs: tuple[int, ...] = ()
-    service_time: float = 0.0
-    workers: float = 0.0
+    `desired` is -1 before the first signal. `needs`: replicas needed in each of the last
+    seconds; `blocks`: the largest of each ten seconds before. `budget`: decayed (requests,
+    misses).
+    """
+
+    desired: int = -1
     last_arrival: float = 0.0
+    since_block: int = 0
+    demand: Demand = Demand()
+    capacity: Capacity = Capacity()
+    needs: tuple[float, ...] = ()
+    blocks: tuple[float, ...] = ()
+    budget: tuple[float, float] = (0.0, 0.0)
+    trial: Trial | None = None
+    cap: Cap | None = None
 
 
 def dump(state: State) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""How much one replica bears, learned from latency against requests in flight.
+
+Little's law gives the busy workers of a replica: its answers a second times the service time.
+Latency above the service time is waiting. Where there is little of it, a replica has more
+workers than are busy: a bit more than those are `proven`. Where requests wait as long as they
+are worked on, all workers are busy, and their number is seen (`bound`). Scaling up goes by
+`bound`, scaling down by `proven`; between the two the number is left alone. The service time
+cancels out of the replicas needed, so an error in it does little harm.
+"""
+
+from dataclasses import replace
+
+from autoscaler.policy.state import Capacity
+from autoscaler.signals import Signal
+
+DECAY = 0.9
+"""Sums over about ten seconds."""
+PROBE = 0.2
+"""How far beyond its busy workers a replica is trusted where nothing waits."""
+ASSUMED = 1.5
+"""`bound` over `proven` until it has been seen."""
+
+
+def observe(old: Capacity, signal: Signal) -> Capacity:
+    """One second more of experience."""
+    done, ready = signal.completions, signal.ready
+    outside = signal.downstream_sum or 0.0
+    own = max(0.0, signal.latency_sum - outside)
+    cpu = None if signal.cpu is None else signal.cpu * ready
+    seen = replace(
+        old,
+        completions=DECAY * old.completions + done,
+        latency=DECAY * old.latency + own,
+        outside=DECAY * old.outside + outside,
+        replicas=DECAY * old.replicas + ready * signal.interval,
+        queue=DECAY * old.queue + (signal.queue_sum or 0.0),
+        cpu=old.cpu if cpu is None else cpu if not old.cpu else old.cpu + 0.15 * (cpu - old.cpu),
+        startup=_startup(old.startup, signal.startups),
+    )
+    if not done or not ready:
+        return seen
+    each = seen.outside / seen.completions
+    if strained(seen):
+        # What it calls is slow: that says nothing about its own replicas.
+        return replace(seen, downstream=old.downstream + 0.0005 * (each - old.downstream))
+    return replace(_learn(seen, signal, own), downstream=_usual(old.downstream, each))
+
+
+def strained(capacity: Capacity) -> bool:
+    """Whether requests wait unusually long for calls the service makes itself."""
+    if not capacity.downstream or not capacity.completions:
+        return False
+    each = capacity.outside / capacity.completions
+    return each > 2.0 * capacity.downstream and each - capacity.downstream > capacity.service_time
+
+
+def excess(capacity: Capacity) -> float:
+    """Waiting, in service times, of a mean request of the last ten seconds."""
+    if not capacity.completions or not capacity.service_time:
+        return 0.0
+    mean = capacity.latency / capacity.completions
+    return max(0.0, mean / capacity.service_time - 1.0)
+
+
+def _learn(seen: Capacity, signal: Signal, own: float) -> Capacity:
+    done, ready = signal.completions, signal.ready
+    proven, bound, saturated = seen.proven, seen.bound, seen.saturated
+    mean = seen.latency / seen.completions
+    crowd = signal.in_flight / ready
+    service = _service_time(seen.service_time, mean, done, crowd < max(0.8, 0.5 * proven))
+    waits = max(0.0, mean / service - 1.0)
+    busy = seen.completions / seen.replicas * service
+    sample = busy * (1.0 + PROBE / (1.0 + 10.0 * waits))
+    gain = 0.05 * seen.completions / (seen.completions + 30.0)
+    # Replicas that became ready within the second count half.
+    present = max(ready - 0.5 * len(signal.startups), 0.5) * signal.interval
+    rushed = done / present * service
+    if done >= 10 and own > 2.0 * service * done and crowd > 1.6 * rushed:
+        if saturated:
+            bound += (0.3 if rushed > bound else 0.02) * (rushed - bound)
+        else:
+            bound, saturated = max(rushed, 0.8 * proven), True
+    elif sample > proven:
+        proven += gain * (sample - proven)
+    elif waits > 0.3 and not saturated:
+        proven += gain * min(waits, 1.0) * (sample - proven)
+    if not saturated:
+        bound = max(bound, ASSUMED * proven)
+    elif sample > bound and waits < 0.5:
+        bound += 0.4 * gain * (sample - bound)
+    bound = max(bound, 1.0)
+    proven = max(min(proven, bound), 1.0)
+    return replace(seen, service_time=service, proven=proven, bound=bound, saturated=saturated)
+
+
+def _service_time(old: float, mean: float, done: int, idle: bool) -> float:
+    """Falls quickly to what is seen. Rises where replicas are too idle to queue, and else very
+    slowly, so that a slower version is believed in the end."""
+    if not old:
+        return mean
+    if mean < old or idle:
+        return old + (0.3 if mean < old else 0.2) * done / (done + 300.0) * (mean - old)
+    return old + min(mean - old, 0.00003 * old)
+
+
+def _startup(old: float, took: tuple[float, ...]) -> float:
+    """About the 85th percentile: starting too late costs more than starting too early."""
+    value = old
+    for one in took:
+        value += (0.3 if one > value else 0.05) * (one - value)
+    return min(max(value, 0.1), 120.0)
+
+
+def _usual(old: float, each: float) -> float:
+    return each if not old else old + (0.01 if each < 1.5 * old else 0.001) * (each - old)

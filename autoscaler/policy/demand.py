@@ -1,0 +1,55 @@
+"""How much is asked for, now and one start-up time ahead.
+
+The level counts a rise as soon as it is significant. The trend is extrapolated over the learned
+start-up time, and used only while its own recent error is smaller than that of the level alone.
+What both missed is remembered as a histogram of shortfalls, of which a quantile becomes the
+headroom: a service that bursts pays for it, a calm one does not.
+"""
+
+from math import exp, log
+
+from autoscaler.policy.state import BUCKETS, Demand
+from autoscaler.signals import Signal
+from autoscaler.window import push, significant, slope
+
+MEMORY = 1.0 - 1.0 / 600.0
+"""Shortfalls are forgotten over ten minutes."""
+FINE = 16.0
+"""Buckets of the shortfall histogram per factor e."""
+ERROR = 0.97
+
+
+def observe(old: Demand, signal: Signal, ahead: float) -> Demand:
+    """One second more of demand; `ahead` is how far the forecast looks, in seconds."""
+    rates = push(old.rates, signal.arrivals / signal.interval, 32)
+    in_flights = push(old.in_flights, signal.in_flight, 32)
+    level = significant(rates)
+    rise = slope(rates)
+    forecast = level + rise * ahead
+    horizon = max(1, round(ahead))
+    past = push(old.past, (level, forecast), horizon)
+    shortfalls, level_error, forecast_error = old.shortfalls, old.level_error, old.forecast_error
+    if len(old.past) >= horizon:
+        was, said = old.past[-horizon]
+        if said > was:
+            level_error = ERROR * level_error + abs(level - was)
+            forecast_error = ERROR * forecast_error + abs(level - said)
+        expected = said if forecast_error <= level_error else was
+        short = level / max(expected, 1.0)
+        bucket = min(BUCKETS - 1, int(FINE * log(short))) if short > 1.0 else 0
+        shortfalls = tuple([MEMORY * weight for weight in shortfalls])
+        shortfalls = (*shortfalls[:bucket], shortfalls[bucket] + 1.0, *shortfalls[bucket + 1 :])
+    if forecast_error > level_error:
+        forecast = level
+    return Demand(rates, in_flights, past, shortfalls, level, forecast, level_error, forecast_error)
+
+
+def headroom(demand: Demand, q: float) -> float:
+    """Relative extra that would have covered a share `q` of the last minutes."""
+    total = sum(demand.shortfalls)
+    over = (1.0 - q) * total
+    for bucket in range(BUCKETS - 1, 0, -1):
+        over -= demand.shortfalls[bucket]
+        if over < 0.0:
+            return exp(bucket / FINE) - 1.0
+    return 0.0

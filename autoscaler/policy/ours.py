@@ -1,0 +1,187 @@
+"""The policy: puts demand, capacity, budget, objectives, calm and limits together."""
+
+from dataclasses import dataclass, replace
+from math import ceil, sqrt
+
+from autoscaler import limits
+from autoscaler.decision import Decision
+from autoscaler.policy import budget, calm, capacity, demand, objectives, trial
+from autoscaler.policy.objectives import Need, Sizing
+from autoscaler.policy.state import Capacity, Demand, State
+from autoscaler.settings import Settings
+from autoscaler.signals import Signal
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Everything one step goes by."""
+
+    signal: Signal
+    current: int
+    demand: Demand
+    capacity: Capacity
+    sizing: Sizing
+    needs: dict[str, Need]
+    cap: int | None
+    now: float
+
+
+class Policy:
+    """A policy made from settings: holds no state of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def initial(self, now: float) -> State:
+        """The state of a service that nothing is known about yet."""
+        return State(last_arrival=now)
+
+    def step(self, state: State, signal: Signal | None, now: float) -> tuple[State, Decision]:
+        """One step, once a second of `now` (seconds, from any origin). `signal` None is
+        "no data", which holds the number."""
+        settings = self.settings
+        if signal is None or signal.interval <= 0.0:
+            held = min(max(settings.min, state.desired), settings.max)
+            return state, Decision(held, "no-data", f"no data: holding {held}")
+        state, seen = self._observe(state, signal, now)
+        window = round(settings.down_window or calm.WINDOW)
+        most_down = max((need.down for need in seen.needs.values()), default=0.0)
+        recent, blocks, since = calm.remember(state, most_down, window)
+        wanted, cause = self._wanted(seen, state, recent, blocks, window)
+        desired, limited_by = self._limited(seen, wanted)
+        if limited_by in ("min", "max") and desired == seen.current:
+            cause = "minimum" if limited_by == "min" else "maximum"
+        attempt = state.trial
+        if cause == "backlog" and desired > seen.current and attempt is None and signal.ready:
+            attempt = trial.begin(seen.capacity, signal, desired, now)
+        state = replace(
+            state,
+            desired=desired,
+            needs=recent,
+            blocks=blocks,
+            since_block=since,
+            trial=attempt,
+        )
+        return state, _explain(seen, desired, wanted, cause, limited_by)
+
+    def _observe(self, state: State, signal: Signal, now: float) -> tuple[State, _Seen]:
+        learned = capacity.observe(state.capacity, signal)
+        asked = demand.observe(state.demand, signal, learned.startup + 1.0)
+        spent = budget.observe(state.budget, signal, self.settings)
+        attempt, cap = trial.judge(state.trial, state.cap, learned, signal, now)
+        active = _active(signal)
+        state = replace(
+            state,
+            capacity=learned,
+            demand=asked,
+            budget=spent,
+            trial=attempt,
+            cap=cap,
+            last_arrival=now if active else state.last_arrival,
+        )
+        current = state.desired if state.desired >= 0 else signal.ready + signal.starting
+        sizing = objectives.size(self.settings, signal, asked, learned, spent)
+        needs = objectives.needs(self.settings, signal, asked, learned, sizing)
+        capped = trial.capped(cap, asked.level, now)
+        return state, _Seen(signal, current, asked, learned, sizing, needs, capped, now)
+
+    def _wanted(
+        self,
+        seen: _Seen,
+        state: State,
+        recent: tuple[float, ...],
+        blocks: tuple[float, ...],
+        window: int,
+    ) -> tuple[int, str]:
+        """The number before limits, and its cause."""
+        settings, current = self.settings, seen.current
+        idle = seen.now - state.last_arrival
+        if settings.min == 0 and idle >= settings.idle and not seen.signal.scheduled:
+            return 0, "idle" if current else "hold"
+        up = max((need.up for need in seen.needs.values()), default=0.0)
+        wanted = ceil(up - calm.ROUND)
+        if current == 0:
+            return (max(1, wanted), "wake") if _active(seen.signal) else (0, "hold")
+        if seen.cap is not None and max(wanted, current) > seen.cap:
+            return max(seen.cap, 1), "no-gain"
+        if wanted > current:
+            return wanted, _cause_up(seen)
+        margin = calm.margin(seen.sizing, seen.capacity)
+        low = max(1, calm.lower(current, recent, blocks, window, margin))
+        if low < current:
+            return low, "surplus"
+        return current, "strain" if capacity.strained(seen.capacity) else "hold"
+
+    def _limited(self, seen: _Seen, wanted: int) -> tuple[int, str | None]:
+        """Within limits and steps; nothing goes while a rollout or an ejection is on."""
+        current, signal = seen.current, seen.signal
+        held = wanted < current and (signal.busy or signal.ejected > 0)
+        desired, limited_by = limits.bound(self.settings, current, current if held else wanted)
+        return desired, limited_by or ("rollout" if held else None)
+
+
+def _active(signal: Signal) -> bool:
+    return signal.arrivals > 0 or signal.parked > 0 or signal.in_flight > 0.0
+
+
+def _cause_up(seen: _Seen) -> str:
+    """What made the number grow: the first of the sizing's parts that does it."""
+    top = max(seen.needs, key=lambda name: seen.needs[name].up)
+    if top != "latency":
+        return "schedule" if top == "schedule" else "load"
+    sizing, bound, room = seen.sizing, seen.capacity.bound, seen.current + calm.ROUND
+    level, coming = seen.demand.level, seen.demand.forecast
+    if (sizing.load + sizing.beta * sqrt(sizing.load)) / bound > room:
+        return "load"
+    if level and sizing.load * coming / level / bound > room:
+        return "forecast"
+    return "backlog" if (sizing.workers - sizing.backlog) / bound <= room else "headroom"
+
+
+_WHY = {
+    "load": "more load",
+    "forecast": "load is rising",
+    "headroom": "headroom for bursts as seen lately",
+    "backlog": "requests are queueing",
+    "wake": "requests wait and nothing runs",
+    "idle": "no request for a while",
+    "surplus": "less has been enough for a while",
+    "no-gain": "more replicas brought nothing: the bottleneck is probably behind this service",
+    "strain": "what it calls is slow, so more replicas would not help",
+    "schedule": "the schedule asks for it",
+    "minimum": "the minimum",
+    "maximum": "the maximum",
+    "hold": "enough, and not too many",
+}
+
+
+def _explain(
+    seen: _Seen, desired: int, wanted: int, cause: str, limited_by: str | None
+) -> Decision:
+    learned, sizing, level = seen.capacity, seen.sizing, seen.demand.level
+    numbers = {
+        "rate": level,
+        "forecast": seen.demand.forecast,
+        "in_flight": seen.signal.in_flight,
+        "service_time": learned.service_time,
+        "workers_proven": learned.proven,
+        "workers_bound": learned.bound,
+        "startup": learned.startup,
+        "load": sizing.load,
+        "headroom": sizing.headroom,
+        "backlog": sizing.backlog,
+        "beta": sizing.beta,
+        "burn": sizing.burn,
+        "wanted": float(wanted),
+    }
+    candidates = {name: ceil(need.up - calm.ROUND) for name, need in seen.needs.items()}
+    reason = (
+        f"{_WHY[cause]}: {level:.1f} requests/s of {learned.service_time * 1000:.0f} ms keep "
+        f"{sizing.load:.1f} workers busy, a replica has {learned.bound:.1f}"
+    )
+    if sizing.backlog >= 1.0:
+        reason += f", {seen.signal.in_flight:.0f} in flight"
+    if limited_by:
+        reason += f"; wanted {wanted}, limited by {limited_by}"
+    warm = ceil(sizing.spare / learned.bound - calm.ROUND)
+    return Decision(desired, cause, reason, numbers, candidates, limited_by, max(0, warm))

@@ -1,0 +1,53 @@
+"""Whether more replicas brought anything: cause before cure.
+
+A scale-up for a queue is a trial. When its replicas serve and the queue is as long, and no more
+gets done, the bottleneck is elsewhere: the number goes back and stays there for a while, twice
+as long each time.
+"""
+
+from autoscaler.policy.capacity import DECAY, excess
+from autoscaler.policy.state import Cap, Capacity, Trial
+from autoscaler.signals import Signal
+
+FIRST, LONGEST = 120.0, 1800.0
+SETTLE = 8.0
+MORE = 1.25
+
+
+def begin(capacity: Capacity, signal: Signal, target: int, now: float) -> Trial:
+    """A trial of going up to `target`."""
+    return Trial(now, signal.ready, target, *_figures(capacity))
+
+
+def judge(
+    trial: Trial | None,
+    cap: Cap | None,
+    capacity: Capacity,
+    signal: Signal,
+    now: float,
+) -> tuple[Trial | None, Cap | None]:
+    """The trial still open, and the cap that holds now or did not long ago."""
+    if cap and now > cap.until + LONGEST:
+        cap = None
+    if trial is None:
+        return None, cap
+    if now < trial.since + 1.5 * capacity.startup + SETTLE or signal.ready <= trial.ready:
+        return (None if now > trial.since + 300.0 else trial), cap
+    throughput, latency = _figures(capacity)
+    grown = signal.ready / max(trial.ready, 1) - 1.0
+    better = throughput >= trial.throughput * (1.0 + 0.25 * min(grown, 1.0))
+    if better or latency <= 0.8 * trial.latency or excess(capacity) < 0.5:
+        return None, None if cap and now > cap.until else cap
+    span = min(2.0 * cap.span, LONGEST) if cap else FIRST
+    return None, Cap(max(trial.ready, 1), now + span, span, MORE * throughput)
+
+
+def capped(cap: Cap | None, rate: float, now: float) -> int | None:
+    """The number above which more brought nothing, while that holds: not for a new load."""
+    return cap.number if cap and now < cap.until and rate <= cap.rate else None
+
+
+def _figures(capacity: Capacity) -> tuple[float, float]:
+    """(answers a second, mean latency) of the last ten seconds."""
+    done = capacity.completions
+    return done * (1.0 - DECAY), capacity.latency / done if done else 0.0
