@@ -183,11 +183,9 @@ def next_number(known: list[dict[str, str]], of: dict[str, str]) -> int:
     """The next free container number beside a container with labels `of`, given the labels of
     all containers."""
     same = (labels.COMPOSE_PROJECT, labels.COMPOSE_SERVICE)
-    return 1 + max(
-        (
-            int(marks.get(NUMBER, "0"))
-            for marks in known
-            if all(marks.get(key) == of.get(key) for key in same)
-        ),
-        default=0,
-    )
+    numbers = [
+        marks.get(NUMBER, "")
+        for marks in known
+        if all(marks.get(key) == of.get(key) for key in same)
+    ]
+    return 1 + max((int(number) for number in numbers if number.isdigit()), default=0)

@@ -23,6 +23,7 @@ from meshd.runtime import keeper_wire as wire
 from meshd.runtime.base import RuntimeEvent, RuntimeFailure
 from meshd.runtime.keeper_child import die_with_parent
 from meshd.runtime.keeper_replicas import Replicas
+from meshd.telemetry.events import set_up_logging
 
 END_GRACE = 5.0
 OWNER_VARIABLE = "MESHD_KEEPER"
@@ -182,6 +183,7 @@ def main(state: Path) -> None:
     die_with_parent(signal.SIGTERM)
     if os.getppid() != parent:
         sys.exit(1)
+    set_up_logging()
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         asyncio.run(_main(state))

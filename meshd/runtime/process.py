@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -50,6 +51,8 @@ INHERITED = (
 TIMEOUT = 15.0
 OPEN_WAIT = 5.0
 RETRY_FIRST, RETRY_LONGEST = 0.05, 2.0
+
+Item = TypeVar("Item")
 
 
 class ProcessRuntime:
@@ -98,13 +101,12 @@ class ProcessRuntime:
         pause = RETRY_FIRST
         while True:
             try:
-                async with self._stream(wire.Watch()) as reader:
-                    while line := await reader.readline():
-                        event = wire.events.decode(line)
+                async with self._connected(wire.Watch()) as (_, reader):
+                    async for event in _items(reader, wire.events):
                         if event.kind is EventKind.RESYNC:
                             pause = RETRY_FIRST
                         yield event
-            except (RuntimeUnavailable, ConnectionError):
+            except RuntimeUnavailable:
                 pause = min(pause * 2, RETRY_LONGEST)
             await asyncio.sleep(pause)
 
@@ -152,9 +154,9 @@ class ProcessRuntime:
 
     async def follow(self, name: str) -> AsyncIterator[str]:
         """See `Runtime.follow`."""
-        async with self._stream(wire.Follow(name)) as reader:
-            while line := await reader.readline():
-                yield wire.lines.decode(line)
+        async with self._connected(wire.Follow(name)) as (_, reader):
+            async for line in _items(reader, wire.lines):
+                yield line
 
     async def teardown(self, project: str) -> None:
         """Nothing was made for the project."""
@@ -165,11 +167,6 @@ class ProcessRuntime:
                 return answer
         except TimeoutError as error:
             raise RuntimeUnavailable(f"the keeper did not answer in {patience:g} s") from error
-
-    @asynccontextmanager
-    async def _stream(self, request: wire.Request) -> AsyncIterator[asyncio.StreamReader]:
-        async with self._connected(request) as (_, reader):
-            yield reader
 
     @asynccontextmanager
     async def _connected(
@@ -201,6 +198,17 @@ async def _exchange(
         known = getattr(base, answer.kind, RuntimeFailure)
         raise known(answer.text)
     return answer
+
+
+async def _items(
+    reader: asyncio.StreamReader, decoder: msgspec.json.Decoder[Item]
+) -> AsyncIterator[Item]:
+    """What the keeper streams, to its end. Raises RuntimeUnavailable when it was cut."""
+    try:
+        while line := await reader.readline():
+            yield decoder.decode(line)
+    except (ConnectionError, msgspec.DecodeError) as error:
+        raise RuntimeUnavailable("the keeper ended") from error
 
 
 def launch_of(replica: ReplicaSpec, host: Mapping[str, str]) -> wire.Launch:

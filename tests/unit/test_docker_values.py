@@ -177,7 +177,7 @@ def test_clone_of_a_special_network_mode(mode: str, networks: set[str]) -> None:
 def test_container_numbers_are_per_service() -> None:
     other = COMPOSE | {"com.docker.compose.service": "api"}
     key = "com.docker.compose.container-number"
-    known = [COMPOSE, COMPOSE | {key: "7"}, other | {key: "9"}, {}]
+    known = [COMPOSE, COMPOSE | {key: "7"}, COMPOSE | {key: "x"}, other | {key: "9"}, {}]
     assert next_number(known, COMPOSE) == 8
     assert next_number(known, other) == 10
     assert next_number([], COMPOSE) == 1
