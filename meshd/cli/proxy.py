@@ -44,7 +44,10 @@ _ALGORITHMS = list(Algorithm.__args__)  # type: ignore[attr-defined]
 def command(file: str | None, **options: Any) -> None:
     """Serve as a reverse proxy until Ctrl-C, which lets requests under way finish.
 
-    TIME is like 200ms, 5s or 1m30s.
+    TIME is like 200ms, 5s or 1m30s. SIGHUP reads the file again and replaces the workers,
+    SIGUSR2 goes on as the version that is installed by then; neither refuses a connection. A
+    second SIGTERM or Ctrl-C ends at once. Exit codes: 0 ended in order, 1 in haste, 2 could
+    not start.
     """
     if not getattr(proxy, "MESHD", False):
         _refuse(f"{proxy.__file__} is another package named 'proxy'; uninstall that one")

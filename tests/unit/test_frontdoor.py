@@ -1,0 +1,109 @@
+"""From flags and file to what a stand-alone proxy serves."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshd.cli.proxy import raw_flags
+from meshd.frontdoor import build
+from meshd.frontdoor.helper import is_sick
+from meshd.frontdoor.settings import Settings, read
+from meshd.reconcile.observed import ProbeResult
+from proxy.wire.snapshot import Endpoint, Generation
+
+
+def settings(directory: Path, text: str, **flags: Any) -> Settings:
+    file = directory / "front.yml"
+    file.write_text(text)
+    return read(str(file), raw_flags(flags))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "to: 127.0.0.1:9\nbalance: random\ntimeouts: {connect: 500ms}\n",
+        "to: [127.0.0.1:9]\nx-mesh:\n  balance: {algorithm: random}\n  timeouts: {connect: 0.5}\n",
+        "to:\n- {address: 127.0.0.1:9}\nx-mesh: {balance: random}\ntimeouts: {connect: 0.5s}\n",
+    ],
+)
+def test_policies_stand_at_the_top_or_under_x_mesh(tmp_path: Path, text: str) -> None:
+    found = settings(tmp_path, text)
+    assert found.mesh.balance.algorithm == "random"
+    assert found.mesh.timeouts.connect == 0.5
+    assert [to.address for to in found.to] == ["127.0.0.1:9"]
+    assert not found.probes
+
+
+def test_flags_win_and_leave_the_rest_of_a_section(tmp_path: Path) -> None:
+    text = "to: 127.0.0.1:9\nhealth: /ready\nretries: {attempts: 5, budget: 0.5}\naccess_log: on\n"
+    found = settings(
+        tmp_path, text, retries=1, health_interval="3s", to=("127.0.0.1:1",), admin=None
+    )
+    assert (found.mesh.retries.attempts, found.mesh.retries.budget) == (1, 0.5)
+    assert (found.mesh.health.path, found.mesh.health.interval) == ("/ready", 3.0)
+    assert [to.address for to in found.to] == ["127.0.0.1:1"]
+    assert found.access_log.mode == "on"
+    assert found.probes
+
+
+def test_flags_alone_are_enough() -> None:
+    found = read("", raw_flags({"to": ("127.0.0.1:9",), "health_path": "/ok"}))
+    assert found.listen == ("127.0.0.1:8080",)
+    assert found.mesh.health.path == "/ok"
+
+
+def test_a_name_stands_for_all_its_addresses_and_none_counts_twice() -> None:
+    found = read("", {"to": ["shop:80", "10.0.0.2:80", "unix:/run/a.sock", "[::1]:80"]})
+    resolved = {"shop": ("10.0.0.1", "10.0.0.2"), "10.0.0.2": ("10.0.0.2",), "::1": ("::1",)}
+    assert build.endpoints(found, resolved) == (
+        Endpoint("10.0.0.1:80", "10.0.0.1", 80),
+        Endpoint("10.0.0.2:80", "10.0.0.2", 80),
+        Endpoint("unix:/run/a.sock", "", 0, path="/run/a.sock"),
+        Endpoint("[::1]:80", "::1", 80),
+    )
+
+
+def test_the_snapshot_routes_everything_and_sick_endpoints_get_nothing_new() -> None:
+    found = read("", {"to": ["10.0.0.1:80", "10.0.0.2:80"], "trusted_proxies": ["10.0.0.0/8"]})
+    resolved = {"10.0.0.1": ("10.0.0.1",), "10.0.0.2": ("10.0.0.2",)}
+    made = build.snapshot(found, resolved, Generation(1, 1), sick=["10.0.0.2:80"])
+    assert [(e.id, e.state) for e in made.services[0].endpoints] == [
+        ("10.0.0.1:80", "ready"),
+        ("10.0.0.2:80", "draining"),
+    ]
+    assert [(r.host, r.path, r.targets[0].service) for r in made.routes] == [("*", "/", build.KEY)]
+    assert made.trusted_proxies == ("10.0.0.0/8",)
+
+
+@pytest.mark.parametrize(
+    ("given", "helper"),
+    [
+        ({}, False),
+        ({"admin": "127.0.0.1:0"}, True),
+        ({"health": {"path": "/ok"}}, True),
+        ({"to": ["localhost:80"]}, True),
+    ],
+)
+def test_a_helper_runs_only_where_it_has_something_to_do(
+    given: dict[str, Any], helper: bool
+) -> None:
+    flags = {"to": ["127.0.0.1:80"], **given}
+    found = read("", flags)
+    resolved = build.resolve_all(found, lambda _: ("127.0.0.1",))
+    assert bool(build.supervisor_config(found, resolved, "", flags).children) is helper
+
+
+@pytest.mark.parametrize(
+    ("result", "sick"),
+    [
+        (None, False),
+        (ProbeResult(), False),
+        (ProbeResult(good=1, first_good=1.0), False),
+        (ProbeResult(bad=1), True),
+        (ProbeResult(bad=2, first_good=1.0), False),
+        (ProbeResult(bad=3, first_good=1.0), True),
+    ],
+)
+def test_which_probes_take_an_endpoint_out(result: ProbeResult | None, sick: bool) -> None:
+    assert is_sick(result, failures=3) is sick
