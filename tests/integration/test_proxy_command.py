@@ -1,6 +1,7 @@
 """`meshd proxy` as a user starts it."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -202,6 +203,22 @@ async def test_a_file_is_read_again_at_sighup_without_a_failure(tmp_path: Path) 
             await _answering(address, {"b"})
             await load.stop()
             assert load.failures == []
+
+
+async def test_the_access_log_has_a_line_a_request(tmp_path: Path) -> None:
+    file = tmp_path / "access.log"
+    async with origin("a") as a:
+        options = ("--listen", "127.0.0.1:0", "--to", f"127.0.0.1:{a.port}", "--workers", "2")
+        log = ("--access-log", "on", "--access-log-file", str(file))
+        with meshd_proxy(tmp_path, *options, *log) as running:
+            address = await running.listening()
+            for number in range(20):
+                await fetch(address, f"/{number}")
+            running.signal(signal.SIGTERM)
+            assert await running.ended() == 0
+    entries = [json.loads(line) for line in file.read_text().splitlines()]
+    assert sorted(int(entry["target"][1:]) for entry in entries) == list(range(20))
+    assert {entry["status"] for entry in entries} == {200}
 
 
 async def test_an_upgrade_keeps_everything(tmp_path: Path, free_port: int) -> None:
