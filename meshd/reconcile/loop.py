@@ -56,7 +56,7 @@ from proxy.wire.snapshot import Snapshot
 _log = structlog.stdlib.get_logger(__name__)
 TICK: Final = 0.5
 COALESCE: Final = 0.002
-LANDING: Final = 5.0
+LANDING: Final = 15.0
 REST: Final = 0.5
 """Seconds before the same operation is tried again: what it did may not show at once."""
 EVIDENCE_KEPT: Final = 200
@@ -179,11 +179,12 @@ class Reconciler:
         """The view, with what was just started and is not in it yet."""
         view = self._watch.replicas
         for name, (at, _) in list(self._landed.items()):
-            if name in view or at + LANDING < now:
+            seen = view.get(name)
+            if (seen and seen.state is not ReplicaState.CREATED) or at + LANDING < now:
                 del self._landed[name]
         if not self._landed:
             return view
-        return {**{name: replica for name, (_, replica) in self._landed.items()}, **view}
+        return {**view, **{name: replica for name, (_, replica) in self._landed.items()}}
 
     def _world(self, listed: Mapping[str, ObservedReplica], now: float) -> World:
         """Everything that is, in one value."""
@@ -302,6 +303,7 @@ class Reconciler:
             case Start():
                 if result.replica is not None:
                     self._landed[operation.name] = (now, result.replica)
+                    self._watch.list_soon()
                 elif result.error is not None:
                     self.executor.prepared.discard((operation.key, operation.revision))
                     self._failed(operation, operation.name, result.error, operation.attempt)

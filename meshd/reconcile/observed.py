@@ -17,6 +17,9 @@ from meshd.spec.model import RestartPolicy
 FAILURES_KEPT: Final = 10
 SLOT_LIFE: Final = 120.0
 KILLED: Final = (137, -9)
+START_GRACE: Final = 5.0
+"""Seconds that may lie between a replica's creation and its start, by whomever."""
+_RUNS: Final = (ReplicaState.RUNNING, ReplicaState.PAUSED)
 
 Version = tuple[str, str]
 """A service's key (`PROJECT/SERVICE`) and a revision of it."""
@@ -209,6 +212,8 @@ def _remember(before: Record | None, seen: ObservedReplica, world: World, now: f
     if before and before.incarnation != incarnation:
         restarted = before.incarnation[1] > 0.0 and seen.started_at > before.incarnation[1]
         before = None if restarted else msgspec.structs.replace(before, incarnation=incarnation)
+    if before and before.phase in ENDED and seen.state in _RUNS:
+        before = None  # it was given up, and is up all the same
     probe = world.probes.get(seen.name)
     start = world.starting.get(seen.name)
     phase = advance(
@@ -220,7 +225,7 @@ def _remember(before: Record | None, seen: ObservedReplica, world: World, now: f
             answered=bool(probe and probe.first_good) or bool(before and before.ready_since),
             leaving=bool(before and before.drain_since),
             stop_underway=seen.name in world.stopping,
-            start_underway=start is not None,
+            start_underway=start is not None or now < seen.created_at + START_GRACE,
         ),
     )
     if before and before.phase is phase:
@@ -253,7 +258,7 @@ def _listed(seen: ObservedReplica, record: Record, world: World) -> Replica:
         created_at=seen.created_at,
         ready_since=record.ready_since,
         drain_since=record.drain_since,
-        drained=not record.ready_since or seen.name in world.drained,
+        drained=seen.name in world.drained,
         in_flight=world.in_flight.get(seen.name, 0),
         bad=probe.bad,
         health=seen.health,

@@ -58,6 +58,7 @@ class SimRuntime:
         self.boxes: dict[str, Box] = {}
         self.dice = dice
         self.down = False
+        self.bad_luck = 0.02
         self.started = 0
         self.stopped: list[str] = []
         self.on_stop = lambda name: None
@@ -120,7 +121,7 @@ class SimRuntime:
 
     async def start(self, replica: ReplicaSpec) -> ObservedReplica:
         await self._lag()
-        if self.dice.random() < 0.02:
+        if self.dice.random() < self.bad_luck:
             raise StartFailed("no luck")
         now = clock()
         self._port += 1

@@ -69,6 +69,7 @@ class Scene:
     """A mesh, its users, and fate."""
 
     def __init__(self, directory: Path, seed: int) -> None:
+        random.seed(seed)
         self.dice = random.Random(seed)
         self.directory = directory
         self.runtime = SimRuntime(random.Random(seed + 1))
@@ -190,6 +191,7 @@ async def random_operations(directory: Path, seed: int, steps: int) -> None:
             await scene.step()
             assert not scene.plane.problems, f"{scene.plane.problems}\n{scene.story()}"
         scene.log.append(f"{virtual.clock() - virtual.EPOCH:.1f} last deployment")
+        scene.runtime.bad_luck = 0.0
         scene.deploy(scene.project())
         await asyncio.sleep(120.0)
         scene.control.check()
