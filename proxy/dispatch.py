@@ -43,6 +43,7 @@ def dispatch(exchange: "Exchange", now: float) -> None:
     key = balance_key(exchange, service)
     endpoint = found[service.picker.pick(found, key, plane.dice, now)]
     if policy.sticky_cookie:
+        exchange.edits_answer = True
         exchange.sticky = b"%b=%b" % (policy.sticky_cookie.encode(), _tag(endpoint))
     exchange.go_to(endpoint, now)
 

@@ -269,19 +269,15 @@ class Downstream(asyncio.Protocol):
         if self.transport is not None:
             self.transport.write(data)
 
-    def added_lines(self, head: RequestHead, request_id: bytes) -> bytes:
-        """What is added to the head of a request on its way to the origin."""
+    def forwarded_lines(self, head: RequestHead) -> bytes:
+        """What tells the origin who asks, and through whom."""
         host = head.host or b""
         if head.forwarded and self._trusted:
-            lines = forwarded_after(head, self.address, b"http", host) + VIA
-        else:
-            if host != self._lines_host:
-                self._lines = self._plane.forwarded_lines(self.address, host)
-                self._lines_host = host
-            lines = self._lines
-        if head.has_id:
-            return lines + b"\r\n"
-        return b"%bX-Request-Id: %b\r\n\r\n" % (lines, request_id)
+            return forwarded_after(head, self.address, b"http", host) + VIA
+        if host != self._lines_host:
+            self._lines = self._plane.forwarded_lines(self.address, host)
+            self._lines_host = host
+        return self._lines
 
     def answer(
         self, head: RequestHead, why: Failure, status: int, extra: bytes, *, complete: bool

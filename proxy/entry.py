@@ -43,6 +43,8 @@ def by_route(plane: "DataPlane", exchange: "Exchange", now: float) -> None:
     exchange.plan = plan
     if not plan.plain:
         _treat(plane, exchange, plan, now)
+    if plan.response is not None:
+        exchange.edits_answer = True
     if plan.only is not None:
         exchange.service = plan.only
         exchange.revision = plan.revision

@@ -49,6 +49,7 @@ class Exchange:
     chunked_to_client = False
     status = 0
     failure: Failure | None = None
+    edits_answer = False
     delay = 0.0
     sticky: bytes = b""
     parked = False
@@ -164,20 +165,24 @@ class Exchange:
 
     def _request_head(self) -> bytes:
         head, plan = self.head, self.plan
-        if not self.request_id:
-            self.request_id = (
-                (head.field(b"x-request-id") or b"") if head.has_id else self.plane.next_id()
-            )
-        added = self.client.added_lines(head, self.request_id)
-        if head.host is None:
-            assert self.endpoint is not None
-            where = self.endpoint.endpoint
-            name = where.host.encode() or b"localhost"
-            added = b"Host: %b:%d\r\n%b" % (name, where.port, added)
+        if head.has_id:
+            self.request_id = head.field(b"x-request-id") or b""
+            own_id = b""
+        else:
+            self.request_id = self.request_id or self.plane.next_id()
+            own_id = b"X-Request-Id: %b\r\n" % self.request_id
         edited = None
         if plan is not None and plan.request is not None:
             edits = plan.request
             edited = edit(head.lines, put=edits.put, add=edits.add, remove=edits.remove)
+        elif head.untouched and self.target is head.target:
+            return b"%b\r\n%b%b\r\n" % (head.raw, self.client.forwarded_lines(head), own_id)
+        host = b""
+        if head.host is None:
+            assert self.endpoint is not None
+            where = self.endpoint.endpoint
+            host = b"Host: %b:%d\r\n" % (where.host.encode() or b"localhost", where.port)
+        added = b"%b%b%b\r\n" % (host, self.client.forwarded_lines(head), own_id)
         return request_head(head, added, edited, self.target)
 
     # --- the request's body
@@ -228,18 +233,15 @@ class Exchange:
         if not self._accept(head, now):
             return
         client = self.client
-        if client.usual and self.request_complete and self.plan_is_plain:
+        if client.usual and self.request_complete and not self.edits_answer:
             ready = head.ready
         else:
             ready = self._response_head(head, until_close=False)
-        self.bytes_out = len(body)
-        client.write(ready + body if body and not self.bodyless else ready)
+        if body:
+            self.bytes_out = len(body)
+            ready += body
+        client.write(ready)
         self._complete(now, reusable=reusable)
-
-    @property
-    def plan_is_plain(self) -> bool:
-        """Whether the answer passes without any treatment of its head."""
-        return (self.plan is None or self.plan.response is None) and not self.sticky
 
     def answer_head(self, head: ResponseHead, *, until_close: bool) -> bool:
         """A final head whose body follows; False when the answer is not wanted."""

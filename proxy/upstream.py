@@ -12,7 +12,7 @@ from proxy.endpoint_state import EndpointState
 from proxy.http1 import chunked, limits
 from proxy.http1.chunked import ChunkedReader
 from proxy.http1.fields import BadMessage
-from proxy.http1.framing import CHUNKED, UNTIL_CLOSE, response_body
+from proxy.http1.framing import CHUNKED, UNTIL_CLOSE
 from proxy.http1.head import END, ResponseHead, check_partial
 
 if TYPE_CHECKING:
@@ -210,14 +210,7 @@ class Upstream(asyncio.Protocol):
         self._begin_body(exchange, head, body)
 
     def _begin_body(self, exchange: "Exchange", head: ResponseHead, body: bytes) -> None:
-        length = head.length
-        if length is None or exchange.bodyless or head.status in (204, 304):
-            length = response_body(
-                status=head.status,
-                head_request=exchange.bodyless,
-                chunked=head.chunked,
-                length=length,
-            )
+        length = 0 if exchange.bodyless else head.follows
         if length >= 0:
             left = length - len(body)
             if left <= 0:

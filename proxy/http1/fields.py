@@ -89,6 +89,10 @@ VARIETY: Final = 64
 
 Known = tuple[int, bytes]
 _PLAIN_LINE: Final[Known] = (PLAIN, b"")
+_HOST: Final = re.compile(
+    rb"(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*(?::[0-9]{0,5})?"
+    rb"|\[[0-9A-Fa-f:.]+\](?::[0-9]{0,5})?"
+)
 _EVENT_STREAM: Final = re.compile(rb"text/event-stream[ \t]*(;|$)", re.IGNORECASE)
 
 
@@ -118,9 +122,14 @@ class Memory:
         self.special: dict[bytes, Known] = {}
         self._kinds = kinds
         self._variety: dict[bytes, int] = {}
+        self._varied: set[bytes] = set()
 
     def read(self, line: bytes) -> Known:
         """What a line is. Raises BadMessage when it is not a field line."""
+        if line[: line.find(b":")] in self._varied and len(line) <= limits.FIELD_LINE:
+            if line.translate(None, VALUE_BYTES):
+                raise BadMessage(400, "a control byte in a header field")
+            return _PLAIN_LINE
         if len(line) > limits.FIELD_LINE:
             raise BadMessage(431, "a header field is too long")
         name, value = split_field(line)
@@ -131,6 +140,8 @@ class Memory:
             kind = DROP if twin in self._kinds and twin != b"content-type" else PLAIN
         if kind == EVENTS and not _EVENT_STREAM.match(value):
             kind = PLAIN
+        if kind == HOST:
+            check_host(value)
         known = (kind, value) if kind else _PLAIN_LINE
         if len(line) <= REMEMBERED_LINE:
             self._remember(name, line, known)
@@ -139,16 +150,19 @@ class Memory:
     def refresh(self) -> None:
         """Forgets which fields vary; to be called every minute or so."""
         self._variety.clear()
+        self._varied.clear()
 
     def _remember(self, name: bytes, line: bytes, known: Known) -> None:
         seen = self._variety.get(name, 0)
         if seen >= VARIETY:
+            if known[0] == PLAIN:
+                self._varied.add(line[: line.find(b":")])
             return
         if len(self.plain) + len(self.special) >= REMEMBERED:
             self.plain.clear()
             self.special.clear()
         if len(self._variety) >= REMEMBERED:
-            self._variety.clear()
+            self.refresh()
         self._variety[name] = seen + 1
         if known[0] == PLAIN:
             self.plain.add(line)
@@ -166,6 +180,12 @@ def split_field(line: bytes) -> tuple[bytes, bytes]:
     if value.translate(None, VALUE_BYTES):
         raise BadMessage(400, "a control byte in a header field")
     return name.lower(), value.strip(b" \t")
+
+
+def check_host(value: bytes) -> None:
+    """Raises BadMessage when a Host value is not a host with an optional port."""
+    if not _HOST.fullmatch(value):
+        raise BadMessage(400, "a malformed Host")
 
 
 def tokens(value: bytes) -> list[bytes]:

@@ -1,6 +1,5 @@
 """How long is the body: the rules of RFC 9112, section 6, with everything doubtful refused."""
 
-import re
 from typing import Final
 
 from proxy.http1 import limits
@@ -8,11 +7,6 @@ from proxy.http1.fields import BadMessage
 
 CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
-
-_HOST: Final = re.compile(
-    rb"(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*(?::[0-9]{0,5})?"
-    rb"|\[[0-9A-Fa-f:.]+\](?::[0-9]{0,5})?"
-)
 
 
 def content_length(value: bytes) -> int:
@@ -41,21 +35,16 @@ def transfer_encoding(values: list[bytes], *, http10: bool, sized: bool) -> None
     raise BadMessage(400, "a malformed Transfer-Encoding")
 
 
-def check_host(value: bytes) -> None:
-    """Raises BadMessage when a Host value is not a host with an optional port."""
-    if not _HOST.fullmatch(value):
-        raise BadMessage(400, "a malformed Host")
-
-
 def same_authority(scheme: bytes, authority: bytes, host: bytes) -> bool:
     """Whether a target's authority and the Host field name the same, default port aside."""
     default = b":443" if scheme == b"https" else b":80"
     return authority.lower().removesuffix(default) == host.lower().removesuffix(default)
 
 
-def response_body(*, status: int, head_request: bool, chunked: bool, length: int | None) -> int:
-    """What follows a response head: a number of bytes, CHUNKED or UNTIL_CLOSE."""
-    if head_request or status in (204, 304) or status < 200:
+def response_body(*, status: int, chunked: bool, length: int | None) -> int:
+    """What follows the head of a response that is not to a HEAD request: a number of bytes,
+    CHUNKED or UNTIL_CLOSE."""
+    if status in (204, 304) or status < 200:
         return 0
     if chunked:
         return CHUNKED

@@ -5,15 +5,16 @@ and the few values that decide something.
 """
 
 import re
+from collections.abc import Sequence
 from itertools import filterfalse
 from typing import Final
 
 from proxy.http1 import fields, limits
-from proxy.http1.fields import BadMessage, Memory, split_field, tokens
+from proxy.http1.fields import BadMessage, Memory, check_host, split_field, tokens
 from proxy.http1.framing import (
     CHUNKED,
-    check_host,
     content_length,
+    response_body,
     same_authority,
     transfer_encoding,
 )
@@ -36,52 +37,36 @@ class RequestHead:
     `raw` is the head without the empty line; `lines` are its field lines. `target` is in
     origin form (or `*`), exactly as it came. `length` is the body's, CHUNKED for a chunked one.
     `drop` holds the field lines that go no further; `exact` says that the request line can go
-    on as it is. `forwarded` are the lines that tell of earlier hops, kept or dropped by trust.
+    on as it is, `untouched` that all of the head can. `forwarded` are the lines that tell of
+    earlier hops, kept or dropped by trust.
     """
 
-    __slots__ = (
-        "drop",
-        "exact",
-        "expect",
-        "forwarded",
-        "has_id",
-        "host",
-        "http10",
-        "length",
-        "lines",
-        "max_forwards",
-        "method",
-        "options",
-        "persistent",
-        "raw",
-        "target",
-        "upgrade",
-    )
+    host: bytes | None = None
+    http10 = False
+    length = 0
+    persistent = True
+    expect = False
+    has_id = False
+    max_forwards = -1
+    drop: tuple[bytes, ...] = ()
+    forwarded: tuple[bytes, ...] = ()
+    options: tuple[bytes, ...] = ()
+    upgrade: tuple[bytes, ...] = ()
+    exact = True
+    untouched = True
 
     def __init__(self, raw: bytes, method: bytes, target: bytes, lines: list[bytes]) -> None:
         self.raw = raw
         self.method = method
         self.target = target
         self.lines = lines
-        self.host: bytes | None = None
-        self.http10 = False
-        self.length = 0
-        self.persistent = True
-        self.expect = False
-        self.exact = True
-        self.has_id = False
-        self.drop: list[bytes] = []
-        self.forwarded: list[bytes] = []
-        self.options: list[bytes] = []
-        self.upgrade: list[bytes] = []
-        self.max_forwards = -1
 
     def field(self, name: bytes) -> bytes | None:
         """A field's value by its lower-case name; of several, all as one list."""
         return find(self.lines, name)
 
 
-def find(lines: list[bytes], name: bytes) -> bytes | None:
+def find(lines: Sequence[bytes], name: bytes) -> bytes | None:
     """A field's value by its lower-case name, of several all as one list; None without one."""
     cut = len(name)
     mark = name + b":"
@@ -113,20 +98,23 @@ def parse_request(raw: bytes, memory: Memory) -> RequestHead:
     encodings: list[bytes] = []
     for line in filterfalse(memory.plain.__contains__, lines):
         kind, value = special.get(line) or memory.read(line)
+        if not kind:
+            continue
         if kind == fields.HOST:
             if head.host is not None:
                 raise BadMessage(400, "more than one Host")
-            check_host(value)
             head.host = value
         elif kind == fields.CONTENT_LENGTH:
             lengths.append(value)
             if value[:1] == b"0" and value != b"0":
-                head.drop.append(line)
-        elif kind:
+                head.drop += (line,)
+                head.untouched = False
+        else:
+            head.untouched = False
             _note(head, kind, value, line, encodings)
     if version == b"HTTP/1.0":
         head.http10 = True
-        head.exact = False
+        head.exact = head.untouched = False
         head.persistent = b"keep-alive" in head.options
     if head.options:
         _apply_connection(head)
@@ -136,7 +124,7 @@ def parse_request(raw: bytes, memory: Memory) -> RequestHead:
         _other_target_forms(head)
     elif head.host is None and not head.http10:
         raise BadMessage(400, "no Host")
-    if head.upgrade or head.expect or head.max_forwards >= 0 or method == b"TRACE":
+    if not head.untouched:
         _settle(head)
     return head
 
@@ -144,20 +132,21 @@ def parse_request(raw: bytes, memory: Memory) -> RequestHead:
 def _note(head: RequestHead, kind: int, value: bytes, line: bytes, encodings: list[bytes]) -> None:
     """Takes in a field that concerns this hop."""
     if kind == fields.FORWARDED:
-        head.forwarded.append(line)
+        head.forwarded += (line,)
         return
     if kind == fields.REQUEST_ID:
         if head.has_id or not _ID.fullmatch(value):
-            head.drop.append(line)
+            head.drop += (line,)
         else:
             head.has_id = True
         return
     if kind == fields.TRANSFER_ENCODING:
         encodings.append(value)
     elif kind == fields.CONNECTION:
-        head.options += tokens(value)
+        head.options += tuple(tokens(value))
     elif kind == fields.UPGRADE:
-        head.upgrade += [item.strip(b" \t") for item in value.split(b",") if item.strip(b" \t")]
+        names = (item.strip(b" \t") for item in value.split(b","))
+        head.upgrade += tuple(name for name in names if name)
     elif kind == fields.EXPECT:
         if value.lower() != b"100-continue":
             raise BadMessage(417, "an unknown expectation")
@@ -168,7 +157,7 @@ def _note(head: RequestHead, kind: int, value: bytes, line: bytes, encodings: li
         if not value.isdigit() or len(value) > 9:
             raise BadMessage(400, "a malformed Max-Forwards")
         head.max_forwards = int(value)
-    head.drop.append(line)
+    head.drop += (line,)
 
 
 def _apply_connection(head: RequestHead) -> None:
@@ -179,7 +168,7 @@ def _apply_connection(head: RequestHead) -> None:
     named = {option for option in options if option not in fields.PROTECTED}
     named -= {b"close", b"keep-alive"}
     if named:
-        head.drop += [line for line in head.lines if line.partition(b":")[0].lower() in named]
+        head.drop += tuple(line for line in head.lines if line.partition(b":")[0].lower() in named)
 
 
 def _frame(head: RequestHead, lengths: list[bytes], encodings: list[bytes]) -> None:
@@ -190,18 +179,20 @@ def _frame(head: RequestHead, lengths: list[bytes], encodings: list[bytes]) -> N
         head.length = CHUNKED
     else:
         head.length = content_length(lengths[0])
+    if head.method == b"TRACE" and head.length:
+        raise BadMessage(400, "a body in a TRACE request")
 
 
 def _settle(head: RequestHead) -> None:
     """Upgrades, expectations and what only some methods know."""
     if b"upgrade" not in head.options or head.http10:
-        head.upgrade = []
+        head.upgrade = ()
     # HTTP/2 in the clear would carry requests past every rule that is applied here.
-    head.upgrade = [name for name in head.upgrade if not name.lower().startswith((b"h2", b"http"))]
+    head.upgrade = tuple(
+        name for name in head.upgrade if not name.lower().startswith((b"h2", b"http"))
+    )
     if head.http10 or not head.length:
         head.expect = False
-    if head.method == b"TRACE" and head.length:
-        raise BadMessage(400, "a body in a TRACE request")
 
 
 def _other_target_forms(head: RequestHead) -> None:
@@ -230,6 +221,7 @@ def _other_target_forms(head: RequestHead) -> None:
         raise BadMessage(400, "a target that contradicts Host")
     if not rest and head.method == b"OPTIONS":
         rest = b"*"
+    head.untouched = False
     head.target = rest if rest[:1] in (b"/", b"*") else b"/" + rest
     head.exact = False
 
@@ -280,13 +272,15 @@ class ResponseHead:
     """A response's head that has one reading; never changed, so that it may be remembered.
 
     `kept` is the head as it goes on, up to the fields that this hop adds; `ready` is all of it
-    for the usual client. `length` is what Content-Length says, None without one. `idle` is how
-    long the origin keeps an idle connection, in seconds, 0.0 when it does not say.
+    for the usual client. `length` is what Content-Length says, None without one; `follows` is
+    what follows the head unless HEAD was asked (see `response_body`). `idle` is how long the
+    origin keeps an idle connection, in seconds, 0.0 when it does not say.
     """
 
     __slots__ = (
         "chunked",
         "events",
+        "follows",
         "http10",
         "idle",
         "kept",
@@ -300,6 +294,7 @@ class ResponseHead:
     def __init__(self, status: int, *, http10: bool) -> None:
         self.status = status
         self.http10 = http10
+        self.follows = 0
         self.kept = b""
         self.ready = b""
         self.chunked = False
@@ -347,6 +342,7 @@ def parse_response(raw: bytes, memory: Memory) -> ResponseHead:
         drop += _named(lines, options)
     if lengths and (head.status == 204 or head.status < 200):
         drop += [line for line in lines if line[:15].lower() == b"content-length:"]
+    head.follows = response_body(status=head.status, chunked=head.chunked, length=head.length)
     if drop:
         lines = [line for line in lines if line not in drop]
     if head.http10:

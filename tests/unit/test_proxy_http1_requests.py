@@ -14,8 +14,7 @@ def parse(text: bytes) -> RequestHead:
     memory = Memory(REQUEST_KINDS)
     first = parse_request(text, memory)
     second = parse_request(text, memory)
-    for name in RequestHead.__slots__:
-        assert getattr(first, name) == getattr(second, name), name
+    assert vars(first) == vars(second)
     return first
 
 
@@ -140,26 +139,32 @@ TAKEN = [
     (head(host=b"Host:"), {"host": b""}),
     (head(host=b"Host: [::1]:80"), {"host": b"[::1]:80"}),
     (head(host=b"HOST:\ta_b.c:1 "), {"host": b"a_b.c:1"}),
-    (head(b"Content-Length: 5"), {"length": 5, "drop": []}),
-    (head(b"Content-Length: 005"), {"length": 5, "drop": [b"Content-Length: 005"]}),
+    (head(b"Content-Length: 5"), {"length": 5, "drop": ()}),
+    (head(b"Content-Length: 005"), {"length": 5, "drop": (b"Content-Length: 005",)}),
     (head(b"Content-Length:\t 5 "), {"length": 5}),
     (head(b"Transfer-Encoding: Chunked"), {"length": CHUNKED}),
-    (head(b"Connection: close"), {"persistent": False, "drop": [b"Connection: close"]}),
+    (head(b"Connection: close"), {"persistent": False, "drop": (b"Connection: close",)}),
     (
         head(b"Connection: X-A, keep-alive", b"x-a: 1", b"X-AB: 2"),
-        {"drop": [b"Connection: X-A, keep-alive", b"x-a: 1"], "persistent": True},
+        {
+            "drop": (
+                b"Connection: X-A, keep-alive",
+                b"x-a: 1",
+            ),
+            "persistent": True,
+        },
     ),
     (head(b"Connection: host, content-length", b"Content-Length: 1"), {"length": 1}),
-    (head(b"Upgrade: websocket"), {"upgrade": []}),
-    (head(b"Upgrade: websocket", b"Connection: upgrade"), {"upgrade": [b"websocket"]}),
-    (head(b"Upgrade: h2c, x", b"Connection: upgrade"), {"upgrade": [b"x"]}),
+    (head(b"Upgrade: websocket"), {"upgrade": ()}),
+    (head(b"Upgrade: websocket", b"Connection: upgrade"), {"upgrade": (b"websocket",)}),
+    (head(b"Upgrade: h2c, x", b"Connection: upgrade"), {"upgrade": (b"x",)}),
     (head(b"Expect: 100-Continue", b"Content-Length: 1"), {"expect": True}),
     (head(b"Expect: 100-continue"), {"expect": False}),
-    (head(b"Content_Length: 7"), {"length": 0, "drop": [b"Content_Length: 7"]}),
-    (head(b"X-Forwarded-For: 1"), {"forwarded": [b"X-Forwarded-For: 1"]}),
-    (head(b"X-Request-Id: abc"), {"has_id": True, "drop": []}),
-    (head(b"X-Request-Id: a b"), {"has_id": False, "drop": [b"X-Request-Id: a b"]}),
-    (head(b"X: caf\xe9", b"Y:", b"Z: a\tb"), {"drop": []}),
+    (head(b"Content_Length: 7"), {"length": 0, "drop": (b"Content_Length: 7",)}),
+    (head(b"X-Forwarded-For: 1"), {"forwarded": (b"X-Forwarded-For: 1",)}),
+    (head(b"X-Request-Id: abc"), {"has_id": True, "drop": ()}),
+    (head(b"X-Request-Id: a b"), {"has_id": False, "drop": (b"X-Request-Id: a b",)}),
+    (head(b"X: caf\xe9", b"Y:", b"Z: a\tb"), {"drop": ()}),
 ]
 
 
