@@ -382,13 +382,13 @@ class Exchange:
 
     def client_is_full(self) -> None:
         """Stop reading what the client cannot take."""
-        if self.upstream is not None and self.upstream.transport is not None:
-            self.upstream.transport.pause_reading()
+        if self.upstream is not None:
+            self.upstream.pause()
 
     def client_has_room(self) -> None:
         """Read on."""
-        if self.upstream is not None and self.upstream.transport is not None:
-            self.upstream.transport.resume_reading()
+        if self.upstream is not None:
+            self.upstream.resume()
             self.until(self.plane.now + (self.service.config.timeouts.idle or float("inf")))
 
     # --- what goes wrong

@@ -34,6 +34,10 @@ def give(endpoint: EndpointState, upstream: "Upstream", now: float) -> None:
     if not endpoint.serving or len(endpoint.idle) >= IDLE_MOST:
         upstream.discard()
         return
+    if upstream.paused:
+        # The client was slow to take the end of an answer. Left so, the connection would
+        # neither notice that the origin closes it nor read the next answer.
+        upstream.resume()
     upstream.idle_since = now
     upstream.idle_until = now + upstream.idle_limit
     endpoint.idle.append(upstream)

@@ -48,6 +48,7 @@ class Upstream(asyncio.Protocol):
         "idle_limit",
         "idle_since",
         "idle_until",
+        "paused",
         "reading",
         "served",
         "task",
@@ -61,6 +62,7 @@ class Upstream(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.task: asyncio.Task[None] | None = None
         self.closing = False
+        self.paused = False
         self.served = 0
         self.idle_since = 0.0
         self.idle_until = 0.0
@@ -147,6 +149,18 @@ class Upstream(asyncio.Protocol):
             self.exchange.origin_has_room()
 
     # --- reading
+
+    def pause(self) -> None:
+        """Stop reading from the origin."""
+        if not self.paused and self.transport is not None:
+            self.paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read from the origin again."""
+        if self.paused and self.transport is not None:
+            self.paused = False
+            self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
