@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from proxy import dispatch, pool
+from proxy import dispatch, mirror, pool
 from proxy.downstream import Downstream
 from proxy.endpoint_state import EndpointState
 from proxy.exchange import Exchange
@@ -77,6 +77,8 @@ class DataPlane:
         self.dice = random.random
         self.now = 0.0
         self.draining = False
+        self.mirrored = 0
+        self.mirror = mirror.copy
         self.connections: set[Downstream] = set()
         self.services: dict[str, ServiceState] = {}
         self.routing = Routing(Snapshot(Generation()), {}, {})

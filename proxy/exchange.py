@@ -101,6 +101,13 @@ class Exchange:
         if head.max_forwards == 0:
             self.refuse(Refused(failure.MAX_FORWARDS))
             return
+        plan = self.plan
+        if plan is not None and plan.mirror is not None and complete:
+            plane.mirror(self, plan.mirror)
+        self.admit()
+
+    def admit(self) -> None:
+        """The service is known: count the request, and send it on its way."""
         service = self.service
         service.counters.arrivals += 1
         service.in_flight += 1
@@ -112,7 +119,7 @@ class Exchange:
         if self.delay:
             self.phase = WAITING
             self.client.deadline = float("inf")
-            plane.loop.call_later(self.delay, self._delayed)
+            self.plane.loop.call_later(self.delay, self._delayed)
             return
         dispatch.dispatch(self, self.started)
 

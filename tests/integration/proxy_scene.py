@@ -23,12 +23,12 @@ Script = Callable[["Visit"], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-def on_uvloop(test: Callable[..., Any]) -> Callable[..., None]:
+def on_uvloop(test: Callable[..., Any]) -> Callable[..., Any]:
     """Runs a test on the event loop that workers use."""
 
     @functools.wraps(test)
-    def run(*args: Any, **kwargs: Any) -> None:
-        uvloop.run(test(*args, **kwargs))
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return uvloop.run(test(*args, **kwargs))
 
     return run
 

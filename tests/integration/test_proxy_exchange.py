@@ -659,3 +659,97 @@ async def test_draining_ends_keep_alive_and_idle_connections() -> None:
         assert b"Connection: close" in answer
         assert answer.endswith(b"ok")
         await eventually(lambda: not s.plane.active())
+
+
+# --- slow and rude clients
+
+
+@on_uvloop
+async def slow_client(*pieces: bytes) -> bytes:
+    async def script(visit: Visit) -> None:
+        await visit.head()
+        await visit.wait_closed()
+
+    async with scene() as s:
+        await s.serve(script)
+        client = await s.client()
+        for piece in pieces:
+            await client.send(piece)
+        answer = await client.rest()
+        await eventually(lambda: not s.plane.active())
+        return answer
+
+
+def test_a_slow_head_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.downstream.HEAD_SECONDS", 0.2)
+    assert slow_client(b"GET / HTTP/1.1\r\nHo").startswith(b"HTTP/1.1 408 ")
+    assert slow_client() == b""
+
+
+def test_a_slow_body_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.exchange.BODY_STALL", 0.2)
+    answer = slow_client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhal")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"Connection: close" in answer
+
+
+def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.downstream.KEEP_ALIVE", 0.2)
+
+    @on_uvloop
+    async def run() -> None:
+        async with scene() as s:
+            await s.serve(answers(OK))
+            client = await s.ask(get())
+            await client.response()
+            assert await client.rest() == b""
+
+    run()
+
+
+@pytest.mark.parametrize("step", [1, 7])
+@on_uvloop
+async def test_requests_byte_by_byte(step: int) -> None:
+    async with scene() as s:
+        (origin,) = await s.serve(answers(OK))
+        client = await s.client()
+        request = post(b"hello", "X-A: b") + b"\r\n" + get("/next")
+        for start in range(0, len(request), step):
+            client.writer.write(request[start : start + step])
+            await asyncio.sleep(0)
+        assert (await client.response())[0] == 200
+        assert (await client.response())[0] == 200
+        assert b"GET /next" in origin.visits[0].raw
+
+
+@on_uvloop
+async def test_what_is_refused_ends_the_connection_and_reaches_no_origin() -> None:
+    async with scene() as s:
+        (origin,) = await s.serve(answers(OK))
+        client = await s.ask(
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"0\r\n\r\n" + get("/smuggled")
+        )
+        answer = await client.rest()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"Connection: close" in answer
+        assert answer.count(b"HTTP/1.1") == 1
+        assert not origin.visits
+
+
+@on_uvloop
+async def test_a_bad_chunk_is_400_and_the_origin_is_told_by_a_break() -> None:
+    async def script(visit: Visit) -> None:
+        await visit.head()
+        await visit.wait_closed()
+
+    async with scene() as s:
+        (origin,) = await s.serve(script)
+        client = await s.ask(
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+        )
+        await eventually(lambda: origin.visits)
+        await client.send(b"zz\r\n")
+        assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
+        await asyncio.wait_for(origin.visits[0].closed.wait(), 5)
+        assert not origin.visits[0].raw.endswith(b"0\r\n\r\n")

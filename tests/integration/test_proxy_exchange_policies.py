@@ -1,6 +1,7 @@
 """Transcripts of what a service's and a route's policies do to requests."""
 
 import asyncio
+import json
 import socket
 import time
 
@@ -18,6 +19,8 @@ from proxy_scene import (
     service,
 )
 
+from proxy.observe.access_log import AccessLog
+from proxy.shared_cells import SharedCells
 from proxy.wire.snapshot import (
     Balance,
     Ejection,
@@ -615,3 +618,69 @@ async def test_the_report_adds_up() -> None:
         assert (endpoint.started, endpoint.succeeded, endpoint.in_flight) == (10, 10, 0)
         assert 0 < endpoint.busy_seconds < 1
         assert figures(s).arrivals == 0
+
+
+@on_uvloop
+async def test_a_mirror_gets_a_copy_and_cannot_hurt_the_original() -> None:
+    async with scene() as s:
+        origin, other = await s.origin(answers(OK)), await s.origin(answers(BAD))
+        s.install(
+            service(origin),
+            service(other, name="shadow"),
+            routes=(route(mirror="shadow"),),
+        )
+        client = await s.ask(post(b"hello"))
+        assert (await client.response())[0] == 200
+        await eventually(lambda: other.visits and other.visits[0].raw.endswith(b"hello"))
+        await eventually(lambda: not s.plane.active())
+        shop, shadow = s.plane.report(0.0, 1.0).services
+        assert (shop.codes, shadow.codes) == ({"POST 2xx": 1}, {"POST 5xx": 1})
+
+
+# --- what is written down
+
+
+@on_uvloop
+async def test_requests_are_written_to_the_access_log() -> None:
+    async with scene() as s:
+        s.plane.access_log = AccessLog("json")
+        origin = await s.origin(answers(OK))
+        s.install(service(origin), routes=(route(path="/shop"),))
+        trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        client = await s.ask(
+            get("/shop", "X-Request-Id: r1", f"traceparent: {trace}") + get("/nowhere")
+        )
+        await client.response()
+        await client.response()
+        assert trace.encode() in origin.visits[0].raw
+        first, second = map(json.loads, s.plane.access_log.take().splitlines())
+        assert first["status"] == 200
+        assert (first["service"], first["endpoint"]) == ("shop", "shop-0")
+        assert (first["request_id"], first["bytes_out"]) == ("r1", 2)
+        assert first["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
+        assert (second["status"], second["failure"]) == (404, "no-route")
+
+
+@on_uvloop
+async def test_workers_see_each_others_requests_in_flight() -> None:
+    go = asyncio.Event()
+
+    async def script(visit: Visit) -> None:
+        await visit.head()
+        await go.wait()
+        await visit.send(OK)
+
+    cells = SharedCells.create(2)
+    async with scene() as one, scene() as two:
+        origin = await one.origin(script)
+        for number, s in enumerate((one, two)):
+            s.plane.workers = 2
+            s.plane.cells = cells.row(number)
+            s.install(service(origin))
+        client = await one.ask(get())
+        seen = two.plane.services["shop"].endpoints["shop-0"]
+        await eventually(lambda: seen.in_flight == 1)
+        go.set()
+        await client.response()
+        await eventually(lambda: seen.in_flight == 0)
+        one.install(Service("shop", "2"))
