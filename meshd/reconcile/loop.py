@@ -321,6 +321,7 @@ class Reconciler:
                     self._store.forget(operation.project)
                     self._gateways.forget(operation.project)
                     self._events.record(now, Kind.DOWN, "is down", project=operation.project)
+                    self.refresh(now)
         if not isinstance(operation, Start):
             self._resting[_kind(operation)] = now + REST
         if result.error is not None and not isinstance(operation, Start | Prepare):
