@@ -38,7 +38,7 @@ async def test_a_broken_deploy_changes_nothing_that_runs(mesh: TestMesh, engine_
     assert (await mesh.up(compose(mesh, engine_image))).code == 0
     before = await mesh.service("web")
     path = mesh.folder / "compose.yml"
-    path.write_text(compose(mesh, engine_image, mesh="{routes: [/], scale: {min: 5, max: 2}}"))
+    path.write_text(compose(mesh, engine_image, policy="{routes: [/], scale: {min: 5, max: 2}}"))
     deploy = await mesh.run("deploy", "-f", str(path))
     assert deploy.code == 2
     assert "min" in deploy.err
@@ -63,7 +63,7 @@ async def test_a_replica_that_never_gets_healthy_is_shown_with_its_last_words(
         mesh,
         engine_image,
         environment="{FAULT: never-healthy}",
-        mesh="{routes: [/], health: {path: /healthz, start_timeout: 3s}}",
+        policy="{routes: [/], health: {path: /healthz, start_timeout: 3s}}",
     )
     began = time.monotonic()
     up = await mesh.up(text, "--timeout", "20s")

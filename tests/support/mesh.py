@@ -109,26 +109,41 @@ class TestMesh:
             await asyncio.sleep(0.05)
         raise AssertionError(f"not so after {seconds} s: {json.dumps(last, indent=1)}")
 
-    def child(self, module: str) -> int:
-        """The pid of the daemon's child that runs a module; found by its state folder."""
+    def processes(self) -> dict[int, list[str]]:
+        """The daemon's processes with their command lines: the supervisor, which names the
+        state folder, and its children."""
+        found: dict[int, tuple[int, list[str]]] = {}
         for entry in Path("/proc").iterdir():
-            if not entry.name.isdecimal():
-                continue
-            try:
-                words = (entry / "cmdline").read_bytes().decode().split("\0")
-            except OSError:
-                continue
-            if module in words and any(str(self.state) in word for word in words):
-                return int(entry.name)
-        raise AssertionError(f"no process runs {module} for {self.state}")
+            if entry.name.isdecimal():
+                try:
+                    words = (entry / "cmdline").read_bytes().decode().split("\0")
+                    parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                except OSError:
+                    continue
+                found[int(entry.name)] = (parent, words)
+        roots = {
+            pid
+            for pid, (_, words) in found.items()
+            if "proxy" in words and any(str(self.state) in word for word in words)
+        }
+        return {
+            pid: words for pid, (parent, words) in found.items() if pid in roots or parent in roots
+        }
+
+    def child(self, module: str) -> int:
+        """The pid of one of the daemon's processes that runs a module."""
+        for pid, words in self.processes().items():
+            if module in words:
+                return pid
+        raise AssertionError(f"no process runs {module}: {self.processes()}")
 
     def kill(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
 def service_text(name: str, runtime: str, image: str, **more: str) -> str:
-    """The Compose text of one service that runs the test origin: `environment` and `mesh` are
-    flow mappings in YAML."""
+    """The Compose text of one service that runs the test origin: `environment`, `deploy` and
+    `policy` (x-mesh) are flow mappings in YAML."""
     where = str(ORIGIN) if runtime == "process" else "/origin.py"
     volume = "" if runtime == "process" else f'    volumes: ["{ORIGIN}:/origin.py:ro"]\n'
     return (
@@ -138,5 +153,5 @@ def service_text(name: str, runtime: str, image: str, **more: str) -> str:
         f"    environment: {more.get('environment', '{}')}\n"
         f"{volume}"
         f"    deploy: {more.get('deploy', '{replicas: 2}')}\n"
-        f"    x-mesh: {more.get('mesh', '{routes: [/]}')}\n"
+        f"    x-mesh: {more.get('policy', '{routes: [/]}')}\n"
     )
