@@ -155,6 +155,12 @@ class Crew:
         for link in self._links.values():
             link.process.signal(signal.SIGKILL)
 
+    def close(self) -> None:
+        """Let go of the channels; the processes are left to themselves."""
+        self._ending = True
+        for link in self._links.values():
+            link.channel.close()
+
     def tick(self, paused: bool) -> None:
         """Look for workers that are late. After a pause of our own none of them is blamed."""
         now = self._now()
@@ -183,13 +189,20 @@ class Crew:
             row=self._free_rows.pop() if self._free_rows else -1,
             access_log=self._config.access_log,
         )
-        with theirs:
-            argv = [sys.executable, "-P", "-m", "proxy.worker"]
-            process = spawn(
-                [*argv, msgspec.json.encode(config).decode()],
-                partial(self._ended, worker),
-                descriptors=[theirs.fileno(), self._cells.fd],
-            )
+        argv = [sys.executable, "-P", "-m", "proxy.worker", msgspec.json.encode(config).decode()]
+        try:
+            with theirs:
+                process = spawn(
+                    argv,
+                    partial(self._ended, worker),
+                    descriptors=[theirs.fileno(), self._cells.fd],
+                )
+        except OSError as error:
+            _log.error("worker %d cannot be started: %s", worker, error)
+            ours.close()
+            self._free(config.row)
+            self._start_again(slot, failed=True)
+            return
         channel = self._channel(worker, ours)
         now = self._now()
         link = Link(worker, slot, process, channel, started_at=now, heard_at=now, row=config.row)
@@ -212,19 +225,24 @@ class Crew:
     def _ended(self, worker: int, status: int) -> None:
         link = self._links.pop(worker)
         link.channel.close()
-        if link.row >= 0:
-            self._cells.clear(link.row)
-            self._free_rows.append(link.row)
+        self._free(link.row)
         lived = self._now() - link.started_at
         level = logging.INFO if link.draining and status == 0 else logging.WARNING
         _log.log(level, "worker %d (pid %d) ended: %s", worker, link.process.pid, cause_of(status))
         if self._current[link.slot] is link:
             self._current[link.slot] = None
-            self._failures[link.slot] = self._failures[link.slot] + 1 if lived < SHORT_LIFE else 0
-            asyncio.get_running_loop().call_later(
-                restart_delay(self._failures[link.slot]), self._start, link.slot
-            )
+            self._start_again(link.slot, failed=lived < SHORT_LIFE)
         self._on_live()
+
+    def _start_again(self, slot: int, failed: bool) -> None:
+        self._failures[slot] = self._failures[slot] + 1 if failed else 0
+        delay = restart_delay(self._failures[slot])
+        asyncio.get_running_loop().call_later(delay, self._start, slot)
+
+    def _free(self, row: int) -> None:
+        if row >= 0:
+            self._cells.clear(row)
+            self._free_rows.append(row)
 
     def _received(self, worker: int, message: Message, _descriptor: int) -> None:
         link = self._links.get(worker)

@@ -79,6 +79,7 @@ class Supervisor:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._crew.close()
             self._feed.close()
             self._remove_pid_file()
 

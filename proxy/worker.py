@@ -40,6 +40,7 @@ _UNREAD = 4 * 1024 * 1024
 """With this many bytes not yet taken by the supervisor, reports are put off; their counts
 come with the next one."""
 _DRAIN_POLL = 0.05
+_AIM = 0.002
 
 
 class Worker:
@@ -151,8 +152,10 @@ class Worker:
         self._channel.send(Ejected(self._config.worker, service, endpoint, until, cause))
 
     def _report_next_second(self) -> None:
+        """Timers may fire a little early, so the second that is about to begin counts as
+        begun, and the aim is a little late."""
         now = time.time()
-        self._loop.call_later(int(now) + 1 - now, self._tick)
+        self._loop.call_later(int(now + 0.5) + 1 - now + _AIM, self._tick)
 
     def _tick(self) -> None:
         if self._channel.pending < _UNREAD:

@@ -136,6 +136,8 @@ async def test_reports_come_each_second(tmp_path: Path) -> None:
             for worker in client.live:
                 mine = [report for report in client.of(Report) if report.worker == worker]
                 assert all(a.end == b.start for a, b in itertools.pairwise(mine))
+            ends = sorted(report.end for report in client.of(Report) if report.worker == 1)
+            assert all(later - earlier > 0.5 for earlier, later in itertools.pairwise(ends))
             late = statistics.median(report.end % 1 for report in client.of(Report))
             print(f"reports {late * 1000:.0f} ms after the second (bound 100 ms)")
             assert late < 0.1 * 5
