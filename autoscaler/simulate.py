@@ -59,25 +59,57 @@ class Model:
     unscored: int = 120
 
 
+class Estimator(Protocol):
+    """What a replica's latency is taken to be, from the answers seen so far."""
+
+    value: float
+
+    def observe(self, seconds: float, now: float, /) -> None: ...
+
+
 class Replica:
-    """One simulated replica; `ends` is a heap of the times its requests end."""
+    """One simulated replica, with the attributes a balancer goes by. `ends` is a heap of the
+    times its requests end, `free` of the times its workers are free."""
 
-    __slots__ = ("ends", "free", "ordered", "ready_at", "startup", "tag")
+    __slots__ = (
+        "ends",
+        "fast_failing",
+        "free",
+        "id",
+        "in_flight",
+        "ordered",
+        "ready_at",
+        "seen",
+        "startup",
+        "weight",
+    )
 
-    def __init__(self, workers: int, ordered: float, startup: float) -> None:
+    def __init__(self, name: str, workers: int, ordered: float, startup: float) -> None:
+        self.id = name
         self.ordered = ordered
         self.startup = startup
         self.ready_at = ordered + startup
         self.ends: list[float] = []
         self.free = [self.ready_at] * workers
-        self.tag: Any = None
+        self.in_flight = 0
+        self.weight = 1.0
+        self.fast_failing = False
+        self.seen: Estimator | None = None
+
+    @property
+    def latency(self) -> float:
+        """Recent latency in seconds; 0 while unknown."""
+        return self.seen.value if self.seen is not None else 0.0
 
 
-Pick = Callable[[Sequence[Replica], float], int]
-"""Chooses the index of a ready replica, all `ends` of which are still to come."""
+@dataclass(frozen=True, slots=True)
+class Balancer:
+    """A balancing rule from elsewhere: `pick` chooses the index of a ready replica (it is given
+    the same tuple for as long as the set is the same), `estimator` makes what a replica's
+    latency is kept in."""
 
-Observe = Callable[[Replica, float, float], None]
-"""Told of each placed request: the replica, when it ends, its latency."""
+    pick: Callable[[tuple[Replica, ...], float], int]
+    estimator: Callable[[], Estimator]
 
 
 @dataclass(slots=True)
@@ -86,7 +118,7 @@ class Fleet:
 
     model: Model
     dice: Dice
-    pick: Pick | None = None
+    balancer: Balancer | None = None
     ready: list[Replica] = field(default_factory=list)
     starting: list[Replica] = field(default_factory=list)
     warm: list[Replica] = field(default_factory=list)
@@ -95,18 +127,32 @@ class Fleet:
     warm_paid: float = 0.0
     in_flight: int = 0
     pool: list[float] = field(default_factory=list)
+    ordered: int = 0
+    coming: list[tuple[float, float, int, Replica]] = field(default_factory=list)
     latencies: dict[int, list[float]] = field(default_factory=dict)
     ends: dict[int, list[float]] = field(default_factory=dict)
     busy: dict[int, float] = field(default_factory=dict)
 
-    def fill(self, count: int) -> None:
-        """Draws the service times and starts with `count` ready replicas (and the pool)."""
+    def fill(self, count: int, times: Sequence[float] = ()) -> None:
+        """Starts with `count` ready replicas and the pool. Service times are drawn from the
+        model, or from the measured `times`."""
         model, gauss = self.model, self.dice.gauss
-        sigma = sqrt(log(1.0 + model.service_cv**2))
-        mu = log(model.service_mean) - sigma * sigma / 2.0
-        self.pool = [exp(gauss(mu, sigma)) for _ in range(1 << 17)]
-        self.ready = [Replica(model.workers, 0.0, 0.0) for _ in range(count)]
-        self.warm = [Replica(model.workers, 0.0, 0.0) for _ in range(model.warm)]
+        if times:
+            size, random = len(times), self.dice.random
+            self.pool = [times[int(random() * size)] for _ in range(1 << 17)]
+        else:
+            sigma = sqrt(log(1.0 + model.service_cv**2))
+            mu = log(model.service_mean) - sigma * sigma / 2.0
+            self.pool = [exp(gauss(mu, sigma)) for _ in range(1 << 17)]
+        self.ready = [self._new(0.0, 0.0) for _ in range(count)]
+        self.warm = [self._new(0.0, 0.0) for _ in range(model.warm)]
+
+    def _new(self, now: float, startup: float) -> Replica:
+        self.ordered += 1
+        one = Replica(f"r{self.ordered}", self.model.workers, now, startup)
+        if self.balancer is not None:
+            one.seen = self.balancer.estimator()
+        return one
 
     def scale(self, desired: int, now: float) -> None:
         """Brings the number of ready and starting replicas to `desired`: newest go first."""
@@ -129,10 +175,10 @@ class Fleet:
         for index, paused in enumerate(self.warm):
             if paused.ready_at <= now:
                 self.warm_paid += now - paused.ordered
-                self.warm[index] = Replica(model.workers, now, startup)
-                self.starting.append(Replica(model.workers, now, model.wake))
+                self.warm[index] = self._new(now, startup)
+                self.starting.append(self._new(now, model.wake))
                 return
-        self.starting.append(Replica(model.workers, now, startup))
+        self.starting.append(self._new(now, startup))
 
     def second(self, start: int, times: list[float]) -> tuple[Signal, list[float]]:
         """Plays one second of arrivals (`times`, ascending) and tells what it looked like, and
@@ -141,17 +187,19 @@ class Fleet:
         if up:
             self.starting = [one for one in self.starting if one.ready_at >= start + 1.0]
         answers: list[float] = []
+        place = self._place if self.balancer is None else self._place_by
         begin = 0
         for one in up:
             cut = bisect_right(times, one.ready_at)
-            self._place(times[begin:cut], answers)
+            place(times[begin:cut], answers)
             begin = cut
             self.ready.append(one)
-        self._place(times[begin:], answers)
+        place(times[begin:], answers)
         return self._signal(start, times, answers, up), answers
 
     def _place(self, times: list[float], answers: list[float]) -> None:
-        ready, pick, random = self.ready, self.pick, self.dice.random
+        """Power of two choices by requests in flight, written out: this loop is the run time."""
+        ready, random = self.ready, self.dice.random
         many = len(ready)
         if not many:
             answers.extend([float("inf")] * len(times))
@@ -161,25 +209,17 @@ class Fleet:
         at = int(random() * len(pool))
         latencies, filed, busy = self.latencies, self.ends, self.busy
         for now in times:
-            if pick is not None:
-                for one in ready:
-                    ends = one.ends
-                    while ends and ends[0] <= now:
-                        heappop(ends)
-                chosen = ready[pick(ready, now)]
-                ends = chosen.ends
-            else:
-                chosen = ready[int(random() * many)]
-                ends = chosen.ends
-                while ends and ends[0] <= now:
-                    heappop(ends)
-                if many > 1 and ends:
-                    other = ready[int(random() * many)]
-                    others = other.ends
-                    while others and others[0] <= now:
-                        heappop(others)
-                    if len(others) < len(ends):
-                        chosen, ends = other, others
+            chosen = ready[int(random() * many)]
+            ends = chosen.ends
+            while ends and ends[0] <= now:
+                heappop(ends)
+            if ends and many > 1:
+                other = ready[int(random() * many)]
+                others = other.ends
+                while others and others[0] <= now:
+                    heappop(others)
+                if len(others) < len(ends):
+                    chosen, ends = other, others
             held = len(ends)
             if held >= room:
                 answers.append(float("inf"))
@@ -198,6 +238,38 @@ class Fleet:
                 filed[second] = [end]
                 latencies[second] = [end - now]
                 busy[second] = service
+            answers.append(end - now)
+
+    def _place_by(self, times: list[float], answers: list[float]) -> None:
+        """As `_place`, with the balancer's rule; what it goes by is kept exact."""
+        assert self.balancer is not None
+        ready, pick = tuple(self.ready), self.balancer.pick
+        room = self.model.workers + self.model.queue
+        pool, mask = self.pool, len(self.pool) - 1
+        at = int(self.dice.random() * len(pool))
+        coming, turn = self.coming, 0
+        for now in times:
+            while coming and coming[0][0] <= now:
+                end, latency, _, one = heappop(coming)
+                one.in_flight -= 1
+                heappop(one.ends)
+                assert one.seen is not None
+                one.seen.observe(latency, end)
+            chosen = ready[pick(ready, now)] if ready else None
+            if chosen is None or chosen.in_flight >= room:
+                answers.append(float("inf"))
+                continue
+            at = (at + 1) & mask
+            turn += 1
+            end = max(now, chosen.free[0]) + pool[at]
+            heapreplace(chosen.free, end)
+            heappush(chosen.ends, end)
+            chosen.in_flight += 1
+            heappush(coming, (end, end - now, turn, chosen))
+            second = int(end)
+            self.ends.setdefault(second, []).append(end)
+            self.latencies.setdefault(second, []).append(end - now)
+            self.busy[second] = self.busy.get(second, 0.0) + pool[at]
             answers.append(end - now)
 
     def _signal(
@@ -303,12 +375,15 @@ def run(
     policy: Stepper,
     model: Model,
     dice: Dice,
-    pick: Pick | None = None,
+    balancer: Balancer | None = None,
+    times: Sequence[float] = (),
 ) -> Result:
-    """Plays `rates` (requests a second, one value a second) through `policy`."""
-    fleet = Fleet(model, dice, pick)
+    """Plays `rates` (requests a second, one value a second) through `policy`. Without a
+    balancer, power of two choices by requests in flight; without measured service `times`,
+    log-normal ones."""
+    fleet = Fleet(model, dice, balancer)
     desired = first_count(model, rates[0] if rates else 0.0)
-    fleet.fill(desired)
+    fleet.fill(desired, times)
     state = policy.initial(0.0)
     result = Result()
     random = dice.random

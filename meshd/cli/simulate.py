@@ -1,0 +1,317 @@
+"""`meshd simulate`: what the autoscaler would do with a trace, beside the others."""
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from autoscaler import Settings, simulate
+from meshd.cli import output, simulation
+from meshd.spec import units
+
+BLOCKS: Final = " ▁▂▃▄▅▆▇█"
+CHART_WIDTH: Final = 72
+
+
+class Duration(click.ParamType[float]):
+    """`100ms`, `5s`."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return units.duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Span(click.ParamType[tuple[float, float]]):
+    """`5s-15s`, or one duration for both ends."""
+
+    name = "time-time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        first, _, second = str(value).partition("-")
+        try:
+            low, high = units.duration(first), units.duration(second or first)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if low > high:
+            self.fail(f"{value!r}: the first must not be the larger", param, ctx)
+        return low, high
+
+
+class Policies(click.ParamType[tuple[str, ...]]):
+    """A comma-separated choice of policies."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        names = [name.strip() for name in str(value).split(",") if name.strip()]
+        unknown = [name for name in names if name not in simulation.POLICIES]
+        if unknown or not names:
+            known = ", ".join(simulation.POLICIES)
+            self.fail(f"no policy {', '.join(unknown) or value!r}; there are {known}", param, ctx)
+        return tuple(dict.fromkeys(names))
+
+
+@click.command("simulate", short_help="Replay a trace against the autoscaler and others.")
+@click.option(
+    "--trace",
+    "path",
+    required=True,
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Requests as CSV: t_seconds,count.",
+)
+@click.option(
+    "--bin",
+    "bin_seconds",
+    type=click.IntRange(min=1),
+    metavar="SECONDS",
+    help="How long a row lasts; otherwise what t_seconds says.",
+)
+@click.option(
+    "--peak",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="RPS",
+    help="Scale the trace so that its 99.9th-percentile minute has this rate.",
+)
+@click.option(
+    "--policy",
+    "policies",
+    type=Policies(),
+    default="ours",
+    show_default=True,
+    help=f"Any of {','.join(simulation.POLICIES)}, side by side.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Requests a replica serves at once.",
+)
+@click.option(
+    "--queue",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    help="Requests that may wait in a replica; more are refused.",
+)
+@click.option("--service-mean", type=Duration(), default="100ms", show_default=True)
+@click.option(
+    "--service-cv",
+    type=click.FloatRange(min=0),
+    default=0.5,
+    show_default=True,
+    help="Standard deviation of the (log-normal) service time over its mean.",
+)
+@click.option(
+    "--service-times",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Measured service times in seconds, one a line, instead.",
+)
+@click.option(
+    "--startup",
+    type=Span(),
+    default="5s-15s",
+    show_default=True,
+    help="Start-up time of a replica, uniform between the two.",
+)
+@click.option("--objective", type=Duration(), default="400ms", show_default=True)
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 100, min_open=True, max_open=True),
+    default=99.6,
+    show_default=True,
+    help="Percent of requests within the objective.",
+)
+@click.option(
+    "--balancer",
+    type=click.Choice(["p2c", *simulation.BALANCERS]),
+    default="hot-cold",
+    show_default=True,
+    help="The mesh's own; p2c is built into the simulator and much faster.",
+)
+@click.option("--min", "least", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--max", "most", type=click.IntRange(min=1), default=200, show_default=True)
+@click.option(
+    "--warm",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Replicas held paused, ready in 0.1 s.",
+)
+@click.option(
+    "--target",
+    type=click.FloatRange(1, 100),
+    default=70.0,
+    show_default=True,
+    help="Percent of capacity that the published policies aim at.",
+)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Another setting of ours: p95=150ms, concurrency=4, down_window=30s, …",
+)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=os.cpu_count() or 1,
+    show_default="processors",
+    help="Policies simulated at once.",
+)
+@output.output_option
+def command(**options: Any) -> None:
+    """Play a trace of requests through a simulated service, scaled by one policy or several.
+
+    Tells the share of requests over the objective, the replica-hours paid for, how often the
+    number was changed, and latency. The same seed gives the same figures.
+    """  # fmt: skip
+    try:
+        jobs, settings = _jobs(options)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    outcomes = simulation.run_all(jobs, options["jobs"])
+    if options["as_json"]:
+        output.print_json(
+            {
+                "trace": str(options["path"]),
+                "settings": settings,
+                "seed": options["seed"],
+                "policies": [_figures(outcome) for outcome in outcomes],
+            }
+        )
+        return
+    _print(outcomes, jobs[0])
+
+
+def _jobs(options: dict[str, Any]) -> tuple[list[simulation.Job], dict[str, Any]]:
+    model = simulate.Model(
+        workers=options["workers"],
+        queue=options["queue"],
+        service_mean=options["service_mean"],
+        service_cv=options["service_cv"],
+        startup=options["startup"],
+        objective=options["objective"],
+        least=options["least"],
+        most=options["most"],
+        warm=options["warm"],
+    )
+    rates = simulation.read_trace(options["path"], options["bin_seconds"], options["peak"])
+    times = simulation.read_times(options["service_times"]) if options["service_times"] else []
+    settings = _settings(options)
+    jobs = [
+        simulation.Job(
+            name,
+            tuple(rates),
+            model,
+            settings,
+            options["balancer"],
+            options["target"],
+            options["seed"],
+            tuple(times),
+        )
+        for name in options["policies"]
+    ]
+    told = {key: value for key, value in options.items() if key not in _NOT_SETTINGS}
+    told["startup"] = list(options["startup"])
+    told["min"], told["max"] = options["least"], options["most"]
+    return jobs, told
+
+
+_NOT_SETTINGS: Final = frozenset(
+    {"path", "as_json", "jobs", "seed", "policies", "least", "most", "service_times"}
+)
+
+
+def _settings(options: dict[str, Any]) -> Settings:
+    """What ours is set to: the objective of the model, and every `--set` on top."""
+    values: dict[str, Any] = {
+        "min": options["least"],
+        "max": options["most"],
+        "latency": options["objective"],
+        "share": options["share"],
+    }
+    for change in options["changes"]:
+        key, _, value = change.partition("=")
+        if key.startswith("p") and _is_percentile(key[1:]):
+            values["latency"], values["share"] = units.duration(value), float(key[1:])
+        elif key in ("latency", "queue", "down_window", "idle"):
+            values[key] = units.duration(value)
+        elif key in ("min", "max", "step_up_least"):
+            values[key] = int(value)
+        elif key in ("share", "concurrency", "rps", "cpu", "step_up", "step_down"):
+            values[key] = float(value)
+        else:
+            raise ValueError(f"--set {change}: no setting {key!r}")
+    return Settings(**values)
+
+
+def _is_percentile(text: str) -> bool:
+    return text.replace(".", "", 1).isdigit() and 0.0 < float(text) < 100.0
+
+
+def _figures(outcome: simulation.Outcome) -> dict[str, Any]:
+    result = outcome.result
+    return {
+        "name": outcome.name,
+        "missed_pct": round(result.missed_pct, 4),
+        "replica_hours": round(result.replica_hours, 3),
+        "actions": result.actions,
+        "p50_ms": _milliseconds(result.quantile(0.5)),
+        "p95_ms": _milliseconds(result.quantile(0.95)),
+        "p99_ms": _milliseconds(result.quantile(0.99)),
+        "warm_hours": round(result.warm_hours, 3),
+        "requests": result.requests,
+    }
+
+
+def _milliseconds(value: float | None) -> float | None:
+    return None if value is None else round(1000.0 * value, 1)
+
+
+def _print(outcomes: list[simulation.Outcome], job: simulation.Job) -> None:
+    columns = ("policy", "missed", "replica-hours", "actions", "p50", "p95", "p99", "took")
+    rows = []
+    for outcome in outcomes:
+        result = outcome.result
+        rows.append(
+            [
+                outcome.name,
+                f"{result.missed_pct:.3f} %",
+                f"{result.replica_hours:.2f}",
+                str(result.actions),
+                *[output.seconds(result.quantile(q)) for q in (0.5, 0.95, 0.99)],
+                output.seconds(outcome.seconds),
+            ]
+        )
+    output.print_table(columns, rows)
+    output.say("")
+    chart = outcomes[0].result.chart
+    arrivals = [float(count) for _, count, _, _ in chart]
+    output.say(f"{'requests/s':>12} {_line(arrivals)} {max(arrivals):.0f}")
+    most = max(ready for outcome in outcomes for _, _, ready, _ in outcome.result.chart)
+    for outcome in outcomes:
+        ready = [float(count) for _, _, count, _ in outcome.result.chart]
+        output.say(f"{outcome.name:>12} {_line(ready, float(most))} {max(ready):.0f} replicas")
+    output.say(f"{'':>12} {len(job.rates) / 3600.0:.1f} hours, left to right")
+
+
+def _line(values: list[float], top: float | None = None) -> str:
+    """Values as one row of blocks, each the largest of its stretch."""
+    width = min(CHART_WIDTH, len(values))
+    stretches = [
+        max(values[at * len(values) // width : max(1, (at + 1) * len(values) // width)])
+        for at in range(width)
+    ]
+    highest = top or max(stretches) or 1.0
+    return "".join(BLOCKS[round(value / highest * (len(BLOCKS) - 1))] for value in stretches)
