@@ -8,7 +8,7 @@ are worked on, all workers are busy, and their number is seen (`bound`). Scaling
 cancels out of the replicas needed, so an error in it does little harm.
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from autoscaler.policy.state import Capacity
 from autoscaler.signals import Signal
@@ -67,17 +67,17 @@ def _learn(seen: Capacity, signal: Signal, own: float) -> Capacity:
     proven, bound, saturated = seen.proven, seen.bound, seen.saturated
     mean = seen.latency / seen.completions
     crowd = signal.in_flight / ready
-    service = _service_time(seen.service_time, mean, done, crowd < max(0.8, 0.5 * proven))
+    service = _service_time(seen.service_time, mean, done, crowd < max(0.5, 0.5 * proven))
     waits = max(0.0, mean / service - 1.0)
     busy = seen.completions / seen.replicas * service
     sample = busy * (1.0 + PROBE / (1.0 + 10.0 * waits))
     gain = 0.05 * seen.completions / (seen.completions + 30.0)
-    # Replicas that became ready within the second count half.
-    present = max(ready - 0.5 * len(signal.startups), 0.5) * signal.interval
-    rushed = done / present * service
+    rushed = done / (ready * signal.interval) * service
     if done >= 10 and own > 2.0 * service * done and crowd > 1.6 * rushed:
-        if saturated:
-            bound += (0.3 if rushed > bound else 0.02) * (rushed - bound)
+        if saturated and signal.startups:
+            pass  # Some replicas were there for a part of the second only.
+        elif saturated:
+            bound += (0.2 if rushed > bound else 0.03) * (rushed - bound)
         else:
             bound, saturated = max(rushed, 0.8 * proven), True
     elif sample > proven:

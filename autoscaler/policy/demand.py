@@ -16,7 +16,8 @@ MEMORY = 1.0 - 1.0 / 600.0
 """Shortfalls are forgotten over ten minutes."""
 FINE = 16.0
 """Buckets of the shortfall histogram per factor e."""
-ERROR = 0.97
+ERROR = 0.99
+TOO_LITTLE = 2.0
 
 
 def observe(old: Demand, signal: Signal, ahead: float) -> Demand:
@@ -32,8 +33,8 @@ def observe(old: Demand, signal: Signal, ahead: float) -> Demand:
     if len(old.past) >= horizon:
         was, said = old.past[-horizon]
         if said > was:
-            level_error = ERROR * level_error + abs(level - was)
-            forecast_error = ERROR * forecast_error + abs(level - said)
+            level_error = ERROR * level_error + _cost(level - was)
+            forecast_error = ERROR * forecast_error + _cost(level - said)
         expected = said if forecast_error <= level_error else was
         short = level / max(expected, 1.0)
         bucket = min(BUCKETS - 1, int(FINE * log(short))) if short > 1.0 else 0
@@ -42,6 +43,11 @@ def observe(old: Demand, signal: Signal, ahead: float) -> Demand:
     if forecast_error > level_error:
         forecast = level
     return Demand(rates, in_flights, past, shortfalls, level, forecast, level_error, forecast_error)
+
+
+def _cost(error: float) -> float:
+    """Too little costs requests, too much only replicas."""
+    return TOO_LITTLE * error if error > 0.0 else -error
 
 
 def headroom(demand: Demand, q: float) -> float:

@@ -1,7 +1,9 @@
 """The policy: puts demand, capacity, budget, objectives, calm and limits together."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil, sqrt
+
+from msgspec.structs import replace
 
 from autoscaler import limits
 from autoscaler.decision import Decision
@@ -133,7 +135,8 @@ def _cause_up(seen: _Seen) -> str:
     level, coming = seen.demand.level, seen.demand.forecast
     if (sizing.load + sizing.beta * sqrt(sizing.load)) / bound > room:
         return "load"
-    if level and sizing.load * coming / level / bound > room:
+    rising = sizing.load * coming / level if level else 0.0
+    if (rising + sizing.beta * sqrt(rising)) / bound > room:
         return "forecast"
     return "backlog" if (sizing.workers - sizing.backlog) / bound <= room else "headroom"
 

@@ -1,6 +1,5 @@
 """What the policy remembers between steps: frozen, and JSON-able so that it can be stored."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -8,8 +7,7 @@ import msgspec
 BUCKETS = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(msgspec.Struct, frozen=True):
     """How much is asked for: see `policy.demand`.
 
     `rates`, `in_flights`: the last seconds. `past`: (level, forecast) as they were estimated,
@@ -27,8 +25,7 @@ class Demand:
     forecast_error: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Capacity:
+class Capacity(msgspec.Struct, frozen=True):
     """How much a replica bears: see `policy.capacity`.
 
     `service_time`: seconds a request takes when it need not wait; 0 unknown. `proven`: workers a
@@ -53,8 +50,7 @@ class Capacity:
     queue: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(msgspec.Struct, frozen=True):
     """A scale-up whose gain is still to be seen: when it was ordered, from how many ready
     replicas, and what they did then (answers a second, mean latency)."""
 
@@ -65,8 +61,7 @@ class Trial:
     latency: float
 
 
-@dataclass(frozen=True, slots=True)
-class Cap:
+class Cap(msgspec.Struct, frozen=True):
     """`number` of replicas above which more brought nothing: holds until `until` (it was set
     for `span` seconds), and while no more than `rate` requests a second come."""
 
@@ -76,8 +71,7 @@ class Cap:
     rate: float
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(msgspec.Struct, frozen=True):
     """Everything learned and seen. Treat as opaque; `dump` and `load` keep it.
 
     `desired` is -1 before the first signal. `needs`: replicas needed in each of the last
