@@ -11,6 +11,7 @@ import random
 import resource
 import time
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import Final
 
 from proxy import dispatch, mirror, pool
@@ -18,7 +19,7 @@ from proxy.downstream import Downstream
 from proxy.endpoint_state import EndpointState
 from proxy.exchange import Exchange
 from proxy.http1.fields import REQUEST_KINDS, RESPONSE_KINDS, BadMessage, Memory
-from proxy.http1.head import VIA, ResponseHead, parse_response
+from proxy.http1.head import ResponseHead, parse_response
 from proxy.http1.rewrite import forwarded_lines
 from proxy.observe.access_log import AccessLog
 from proxy.policy import eject
@@ -219,9 +220,13 @@ class DataPlane:
         if lines is None:
             if len(self._forwarded) >= HEADS_REMEMBERED:
                 self._forwarded.clear()
-            lines = forwarded_lines(address, b"http", host) + VIA
+            lines = forwarded_lines(address, b"http", host)
             self._forwarded[key] = lines
         return lines
+
+    def date_line(self) -> bytes:
+        """A Date field for an answer of the proxy's own."""
+        return b"Date: %b\r\n" % formatdate(usegmt=True).encode()
 
     def next_id(self) -> bytes:
         """A request id: 32 hex digits, unique over workers and restarts."""

@@ -20,7 +20,6 @@ from proxy.http1.fields import BadMessage
 from proxy.http1.framing import CHUNKED
 from proxy.http1.head import (
     END,
-    VIA,
     RequestHead,
     check_partial,
     check_request_size,
@@ -36,7 +35,7 @@ HEAD_SECONDS: Final = 10.0
 KEEP_ALIVE: Final = 75.0
 LINGER: Final = 2.0
 FLUSH: Final = 60.0
-HALF_CLOSED: Final = 0.05
+HALF_CLOSED: Final = 0.02
 """A client that ends its side within so long of its request's last byte wants the answer; one
 that does so later has gone away. TCP itself does not tell the two apart."""
 WRITE_HIGH: Final = 64 * 1024
@@ -103,7 +102,7 @@ class Downstream(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.peer = peer[0].removeprefix("::ffff:")
-            self.address = self.peer.encode()
+        self.address = self.peer.encode() or b"unknown"
         plane = self._plane
         self._trusted = plane.routing.trusted.has(self.peer)
         self.deadline = plane.clock() + HEAD_SECONDS
@@ -151,15 +150,23 @@ class Downstream(asyncio.Protocol):
             if self._buffer:
                 data = self._buffer + data
                 self._buffer = b""
-            self._advance(data)
+            if self._full:
+                # It has to read its last answer before it gets another.
+                self._hold(data)
+            else:
+                self._advance(data)
         elif not exchange.request_complete:
             self._read_body(exchange, data)
         elif exchange.phase == TUNNEL:
             exchange.to_origin(data)
         else:
-            self._buffer += data
-            if len(self._buffer) > READ_AHEAD:
-                self.pause()
+            self._hold(self._buffer + data)
+
+    def _hold(self, data: bytes) -> None:
+        """Keeps requests that come before their turn, not too many of them."""
+        self._buffer = data
+        if len(data) > READ_AHEAD:
+            self.pause()
 
     def _advance(self, data: bytes) -> None:
         """Takes up requests until one of them has to wait for its answer."""
@@ -270,10 +277,10 @@ class Downstream(asyncio.Protocol):
             self.transport.write(data)
 
     def forwarded_lines(self, head: RequestHead) -> bytes:
-        """What tells the origin who asks, and through whom."""
+        """What tells the origin who asks."""
         host = head.host or b""
         if head.forwarded and self._trusted:
-            return forwarded_after(head, self.address, b"http", host) + VIA
+            return forwarded_after(head, self.address, b"http", host)
         if host != self._lines_host:
             self._lines = self._plane.forwarded_lines(self.address, host)
             self._lines_host = host
@@ -285,17 +292,18 @@ class Downstream(asyncio.Protocol):
         """Sends an answer of the proxy's own, and goes on or ends."""
         if self.transport is None:
             return
+        exchange = self.exchange
         accept = head.field(b"accept") or b""
         self.persistent = self.persistent and complete and status not in (400, 408)
         self.transport.write(
             answer(
                 status,
                 why.text,
-                request_id=head.field(b"x-request-id") or b"",
+                request_id=exchange.request_id if exchange is not None else b"",
                 as_json=b"json" in accept,
                 bodyless=head.method == b"HEAD",
                 close=not self.persistent,
-                extra=extra,
+                extra=extra + self._plane.date_line(),
             )
         )
         self.exchange_over(self._plane.now, complete=complete)
@@ -305,7 +313,9 @@ class Downstream(asyncio.Protocol):
         if self.transport is None:
             return
         self._plane.refused_unclear(bad)
-        self.transport.write(answer(bad.status, bad.reason, close=True))
+        self.transport.write(
+            answer(bad.status, bad.reason, close=True, extra=self._plane.date_line())
+        )
         self._linger()
 
     def pause_writing(self) -> None:
@@ -318,20 +328,22 @@ class Downstream(asyncio.Protocol):
         if self.exchange is not None:
             self.exchange.client_has_room()
         elif self._buffer and not self._ended:
-            data, self._buffer = self._buffer, b""
-            self._advance(data)
+            self.resume()
+            self._next()
 
     def pause(self) -> None:
         """Stop reading from the client."""
-        if not self._paused and self.transport is not None:
+        transport = self.transport
+        if not self._paused and transport is not None and not transport.is_closing():
             self._paused = True
-            self.transport.pause_reading()
+            transport.pause_reading()
 
     def resume(self) -> None:
         """Read from the client again."""
-        if self._paused and self.transport is not None:
+        transport = self.transport
+        if self._paused and transport is not None and not transport.is_closing():
             self._paused = False
-            self.transport.resume_reading()
+            transport.resume_reading()
 
     # --- from one request to the next, and the end
 
@@ -365,7 +377,7 @@ class Downstream(asyncio.Protocol):
 
     def finish_tunnel(self) -> None:
         """The origin's side of a tunnel has ended."""
-        if self.transport is not None:
+        if self.transport is not None and not self.transport.is_closing():
             self.transport.write_eof()
 
     def unsent(self) -> bool:
@@ -411,7 +423,7 @@ class Downstream(asyncio.Protocol):
         self.exchange = None
         self._buffer = b""
         self.deadline = self._plane.now + LINGER
-        if self.transport is not None:
+        if self.transport is not None and not self.transport.is_closing():
             self.resume()
             self.transport.write_eof()
 

@@ -13,7 +13,7 @@ from proxy import dispatch, entry, failure, pool, record
 from proxy.entry import Refused
 from proxy.exchange_phases import ANSWERING, CONNECTING, NEW, OVER, SENT, TUNNEL, WAITING
 from proxy.failure import Failure
-from proxy.http1.head import RequestHead, ResponseHead
+from proxy.http1.head import VIA, RequestHead, ResponseHead, via
 from proxy.http1.rewrite import edit, request_head, response_head
 from proxy.policy.retry import IDEMPOTENT, retryable
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from proxy.upstream import Upstream
 
 BODY_STALL: Final = 20.0
+BODY_GRACE: Final = 30.0
+BODY_RATE: Final = 500.0
 TUNNEL_IDLE: Final = 3600.0
 TUNNEL_HALF_CLOSED: Final = 60.0
 HELD_BODY: Final = 64 * 1024
@@ -54,6 +56,7 @@ class Exchange:
     sticky: bytes = b""
     parked = False
     half_finished = False
+    held_up = False
     parked_bytes = 0
     body_size = 0
     bytes_in = 0
@@ -183,13 +186,14 @@ class Exchange:
             edits = plan.request
             edited = edit(head.lines, put=edits.put, add=edits.add, remove=edits.remove)
         elif head.untouched and self.target is head.target:
-            return b"%b\r\n%b%b\r\n" % (head.raw, self.client.forwarded_lines(head), own_id)
+            return b"%b\r\n%b%b%b\r\n" % (head.raw, self.client.forwarded_lines(head), VIA, own_id)
         host = b""
         if head.host is None:
             assert self.endpoint is not None
             where = self.endpoint.endpoint
             host = b"Host: %b:%d\r\n" % (where.host.encode() or b"localhost", where.port)
-        added = b"%b%b%b\r\n" % (host, self.client.forwarded_lines(head), own_id)
+        forwarded = self.client.forwarded_lines(head)
+        added = b"%b%b%b%b\r\n" % (host, forwarded, via(http10=head.http10), own_id)
         return request_head(head, added, edited, self.target)
 
     # --- the request's body
@@ -213,9 +217,15 @@ class Exchange:
         if data:
             upstream.transport.write(data)
         if self.phase == SENT:
-            timeouts = self.service.config.timeouts
-            wait = (timeouts.first_byte or float("inf")) if complete else BODY_STALL
-            self.until(self.plane.clock() + wait)
+            now = self.plane.clock()
+            if complete:
+                self.until(now + (self.service.config.timeouts.first_byte or float("inf")))
+            elif self.held_up:
+                self.until(now + BODY_STALL)
+            else:
+                # Steady drops must not hold a replica for ever: some speed is asked for.
+                slowest = self.started + BODY_GRACE + self.bytes_in / BODY_RATE
+                self.until(min(now + BODY_STALL, slowest))
 
     def _remember(self, data: bytes) -> None:
         """Keeps a body that is being sent, as long as it can be sent again."""
@@ -365,8 +375,8 @@ class Exchange:
 
     def client_finished(self) -> None:
         """The client sends no more through the tunnel."""
-        if self.upstream is not None and self.upstream.transport is not None:
-            self.upstream.transport.write_eof()
+        if self.upstream is not None:
+            self.upstream.finish()
         self._half_finished()
 
     def _half_finished(self) -> None:
@@ -381,6 +391,7 @@ class Exchange:
 
     def origin_is_full(self) -> None:
         """Stop reading what the origin cannot take."""
+        self.held_up = True
         self.client.pause()
 
     def origin_has_room(self) -> None:
@@ -530,6 +541,9 @@ class Exchange:
             else:
                 pool.give(endpoint, upstream, now)
         tunnel = self.phase == TUNNEL
+        if tunnel and self.upstream is not None:
+            self.upstream.close()
+            self.upstream = None
         self._leave(now)
         if tunnel:
             self.client.close()

@@ -111,6 +111,13 @@ class Upstream(asyncio.Protocol):
         else:
             pool.forget(self.endpoint, self)
 
+    def close(self) -> None:
+        """Close once everything written has gone out."""
+        self.exchange = None
+        self.closing = True
+        if self.transport is not None:
+            self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.closing = True
         pool.forget(self.endpoint, self)
@@ -140,6 +147,11 @@ class Upstream(asyncio.Protocol):
         self._interim = 0
         self.transport.write(data)
 
+    def finish(self) -> None:
+        """Nothing more is written through a tunnel."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write_eof()
+
     def pause_writing(self) -> None:
         if self.exchange is not None:
             self.exchange.origin_is_full()
@@ -152,15 +164,17 @@ class Upstream(asyncio.Protocol):
 
     def pause(self) -> None:
         """Stop reading from the origin."""
-        if not self.paused and self.transport is not None:
+        transport = self.transport
+        if not self.paused and transport is not None and not transport.is_closing():
             self.paused = True
-            self.transport.pause_reading()
+            transport.pause_reading()
 
     def resume(self) -> None:
         """Read from the origin again."""
-        if self.paused and self.transport is not None:
+        transport = self.transport
+        if self.paused and transport is not None and not transport.is_closing():
             self.paused = False
-            self.transport.resume_reading()
+            transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
@@ -224,6 +238,9 @@ class Upstream(asyncio.Protocol):
         self._begin_body(exchange, head, body)
 
     def _begin_body(self, exchange: "Exchange", head: ResponseHead, body: bytes) -> None:
+        if head.idle:
+            # An origin that says how long it waits is left a second early.
+            self.idle_limit = min(pool.IDLE_SECONDS, head.idle - 1.0)
         length = 0 if exchange.bodyless else head.follows
         if length >= 0:
             left = length - len(body)

@@ -21,6 +21,7 @@ from proxy.http1.framing import (
 
 END: Final = b"\r\n\r\n"
 VIA: Final = b"Via: 1.1 meshd\r\n"
+VIA_1_0: Final = b"Via: 1.0 meshd\r\n"
 _KNOWN_METHODS: Final = frozenset(
     (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE")
 )
@@ -29,6 +30,11 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-
 _LONGEST_METHOD: Final = 64
 _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:^|[,; ])timeout=([0-9]{1,6})", re.IGNORECASE)
 _ID: Final = re.compile(rb"[\x21-\x7e]{1,200}")
+
+
+def via(*, http10: bool) -> bytes:
+    """The line that says through whom a message went, and in which version it came."""
+    return VIA_1_0 if http10 else VIA
 
 
 class RequestHead:
@@ -351,7 +357,7 @@ def parse_response(raw: bytes, memory: Memory) -> ResponseHead:
     framing = (
         b"Transfer-Encoding: chunked\r\n" if head.chunked and head.status not in (204, 304) else b""
     )
-    head.ready = b"".join((head.kept, framing, VIA, b"\r\n"))
+    head.ready = b"".join((head.kept, framing, via(http10=head.http10), b"\r\n"))
     return head
 
 

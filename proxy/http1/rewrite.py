@@ -10,7 +10,7 @@ from typing import Final
 from proxy.http1 import fields
 from proxy.http1.fields import split_field
 from proxy.http1.framing import CHUNKED
-from proxy.http1.head import VIA, RequestHead, ResponseHead, find
+from proxy.http1.head import RequestHead, ResponseHead, find, via
 
 CRLF: Final = b"\r\n"
 REASONS: Final = {
@@ -70,7 +70,7 @@ def _node(address: bytes) -> bytes:
     """An address as a node of a Forwarded field (RFC 7239, section 6)."""
     if b":" in address:
         return b'"[' + address + b']"'
-    return address or b"unknown"
+    return address
 
 
 def _quoted(host: bytes) -> bytes:
@@ -115,7 +115,7 @@ def response_head(
     `edited` replaces what is kept of the origin's head where a route edits it."""
     framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
     kept = head.kept if edited is None else edited
-    return b"".join((kept, framing, connection, extra, VIA, CRLF))
+    return b"".join((kept, framing, connection, extra, via(http10=head.http10), CRLF))
 
 
 def edit(

@@ -753,3 +753,20 @@ async def test_a_bad_chunk_is_400_and_the_origin_is_told_by_a_break() -> None:
         assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
         await asyncio.wait_for(origin.visits[0].closed.wait(), 5)
         assert not origin.visits[0].raw.endswith(b"0\r\n\r\n")
+
+
+@on_uvloop
+async def test_a_client_that_asks_and_asks_but_never_reads_is_held_back() -> None:
+    big = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000
+    async with scene() as s:
+        (origin,) = await s.serve(answers(big))
+        client = await s.client()
+        for _ in range(60):
+            client.writer.write(get())
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        asked = sum(visit.raw.count(b"GET / ") for visit in origin.visits)
+        print(f"{asked} of 60 answers were fetched")
+        assert asked < 30
+        for _ in range(60):
+            assert len((await client.response())[2]) == 1_000_000
