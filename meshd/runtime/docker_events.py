@@ -18,6 +18,8 @@ ENDING_AT_LEAST = 60.0
 """How long a container that was sent its stop signal is taken at its word, seconds. One that
 still runs then ignored it."""
 INSPECT_PATIENCE = 5.0
+KILLED = "137"
+"""The exit code after SIGKILL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,19 @@ class Sightings:
         patience = max(known.stop_timeout if known else 0.0, ENDING_AT_LEAST)
         self._ending[container] = now + patience
 
+    def is_ending(self, container: str) -> bool:
+        """Whether it was sent a signal that ends it."""
+        return container in self._ending
+
     def over(self, container: str) -> None:
-        """It ended, or started anew."""
+        """It started anew, whatever it was told before."""
         self._ending.pop(container, None)
+
+    def ended(self, container: str, replica: ObservedReplica) -> None:
+        """It has ended, and this is what is left of it."""
+        self._ending.pop(container, None)
+        if container in self._seen:
+            self._seen[container] = replace(self._seen[container], replica=replica)
 
     def keep(self, containers: set[str]) -> None:
         """Forget all but these."""
@@ -82,12 +94,13 @@ async def replica_event(
     kind = await _kind(engine, sightings, node, event["Action"], container, attributes)
     if kind is None:
         return None
-    now = time.monotonic()
-    if kind is EventKind.STOPPING:
-        sightings.told_to_end(container, now)
-    elif kind in (EventKind.STARTED, EventKind.DIED, EventKind.REMOVED):
+    if kind is EventKind.STARTED:
         sightings.over(container)
-    replica = await _after(engine, sightings, node, kind, container, attributes)
+    elif kind is EventKind.STOPPING:
+        sightings.told_to_end(container, time.monotonic())
+    replica = await _after(engine, sightings, node, kind, event)
+    if replica is not None and kind in (EventKind.DIED, EventKind.REMOVED):
+        sightings.ended(container, replica)
     name = replica.name if replica else attributes.get("name", "")
     return RuntimeEvent(kind, name, event["timeNano"] / 1e9, replica)
 
@@ -107,27 +120,45 @@ async def _kind(
 
 
 async def _after(
-    engine: Engine,
-    sightings: Sightings,
-    node: str,
-    kind: EventKind,
-    container: str,
-    attributes: dict[str, str],
+    engine: Engine, sightings: Sightings, node: str, kind: EventKind, event: Info
 ) -> ObservedReplica | None:
     """The replica after an event. The first sign of an end must not wait for an inspection,
-    and a removed container has none."""
+    which the engine may hold up until it has put everything away; and a removed container has
+    none."""
+    container = event["Actor"]["ID"]
     known = sightings.get(container)
     last = known.replica if known else None
-    if kind is EventKind.STOPPING and last is not None:
+    if last is None:
+        return await _inspect(engine, sightings, node, container)
+    if kind is EventKind.STOPPING:
         return replace(last, state=ReplicaState.STOPPING)
     if kind is EventKind.REMOVED:
-        return last and replace(last, state=ReplicaState.EXITED, host=None, port=0)
+        return last if last.state is ReplicaState.EXITED else _ended(last, event)
+    if kind is EventKind.DIED and not _maybe_out_of_memory(sightings, event):
+        return _ended(last, event)
     seen = await _inspect(engine, sightings, node, container)
-    if seen is None and kind is EventKind.DIED and last is not None:
-        code = attributes.get("exitCode", "")
-        last = replace(last, exit_code=int(code) if code.isdigit() else None)
-        return replace(last, state=ReplicaState.EXITED, host=None, port=0)
+    if seen is None and kind is EventKind.DIED:
+        return _ended(last, event)
     return seen or last
+
+
+def _maybe_out_of_memory(sightings: Sightings, event: Info) -> bool:
+    """Whether it was killed and nobody was heard to ask for that: only an inspection tells."""
+    killed = event["Actor"]["Attributes"].get("exitCode") == KILLED
+    return killed and not sightings.is_ending(event["Actor"]["ID"])
+
+
+def _ended(last: ObservedReplica, event: Info) -> ObservedReplica:
+    code = event["Actor"]["Attributes"].get("exitCode", "")
+    return replace(
+        last,
+        state=ReplicaState.EXITED,
+        host=None,
+        port=0,
+        addresses=(),
+        exit_code=int(code) if code.isdigit() else last.exit_code,
+        finished_at=event["timeNano"] / 1e9,
+    )
 
 
 async def _inspect(

@@ -189,9 +189,9 @@ async def test_output_is_told_and_followed(runtime: Runtime, engine_image: str) 
     script = """
 import sys, time
 for i in range(50): print("line", i, flush=True)
+time.sleep(0.5)  # two pipes have no order between them
 print("to stderr", file=sys.stderr, flush=True)
-sys.stdin.read()
-time.sleep(1)
+time.sleep(0.5)
 print("later", flush=True)
 print("unfinished", end="", flush=True)
 """
