@@ -6,6 +6,7 @@ probed quickly (every 50 ms at first), so that a replica gets traffic soon after
 """
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,6 +21,7 @@ FIRST_PAUSE: Final = 0.05
 GROWTH: Final = 1.25
 AT_ONCE: Final = 64
 HEAD_LIMIT: Final = 8192
+GOOD: Final = "ok"
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -40,8 +42,8 @@ def _same(old: Target, new: Target | None) -> bool:
 
 
 class Prober:
-    """Keeps a result for every target, as `ask` finds it; calls `on_change` when a streak turns
-    or grows bad. `clock` gives Unix time."""
+    """Keeps a result for every target, as `ask` finds it; calls `on_change` when one
+    changed. `clock` gives Unix time."""
 
     def __init__(
         self,
@@ -103,13 +105,11 @@ class Prober:
     def _note(self, name: str, problem: str | None) -> None:
         before = self.results.get(name, ProbeResult())
         if problem is None:
-            after = ProbeResult(
-                good=before.good + 1, first_good=before.first_good or self._clock(), text="ok"
-            )
+            after = ProbeResult(first_good=before.first_good or self._clock(), text=GOOD)
         else:
             after = ProbeResult(bad=before.bad + 1, first_good=before.first_good, text=problem)
-        self.results[name] = after
-        if (before.good == 0) != (after.good == 0) or after.bad:
+        if after != before:
+            self.results[name] = after
             self._on_change()
 
 
@@ -125,7 +125,7 @@ async def probe(host: str, port: int, health: Health, path: str = "") -> str | N
     except TimeoutError:
         return f"no answer within {health.timeout:g} s"
     except OSError as error:
-        return error.strerror or str(error)
+        return os.strerror(error.errno).lower() if error.errno else str(error)
     except ValueError as error:
         return str(error)
 

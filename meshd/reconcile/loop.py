@@ -47,6 +47,7 @@ from meshd.runtime.base import (
     RuntimeFailure,
     RuntimeUnavailable,
 )
+from meshd.spec.labels import CLONE_OF
 from meshd.spec.model import Health, Network, Project, RestartPolicy, Service
 from meshd.store.events import EventLog
 from meshd.store.store import Store
@@ -115,6 +116,7 @@ class Reconciler:
         self._troubles: list[Trouble] = []
         self._by_hand: list[Drain] = []
         self._resting: dict[tuple[str, str], float] = {}
+        self._looked_at: object = None
         self._published: object = None
         self._available = True
 
@@ -169,15 +171,26 @@ class Reconciler:
         for drain in self._by_hand:
             self._apply(drain, now)
         self._by_hand.clear()
-        self._probe(listed)
-        self._publish()
+        looked_at = (self.observed.replicas, self.desired, self._gateways.listeners())
+        if looked_at != self._looked_at:
+            self._looked_at = looked_at
+            self._probe(listed)
+            self._publish()
         self.began.set()
 
     # What is
 
     def _listed(self, now: float) -> Mapping[str, ObservedReplica]:
-        """The view, with what was just started and is not in it yet."""
-        view = self._watch.replicas
+        """What concerns us of the view, with what was just started and is not in it yet.
+
+        Replicas that some mesh started for a project we do not know are another one's.
+        """
+        known = self._store.projects
+        view = {
+            name: seen
+            for name, seen in self._watch.replicas.items()
+            if not seen.managed or seen.project in known or CLONE_OF in seen.labels
+        }
         for name, (at, _) in list(self._landed.items()):
             seen = view.get(name)
             if (seen and seen.state is not ReplicaState.CREATED) or at + LANDING < now:

@@ -5,7 +5,7 @@ phases never go back, failures count) and gives the `Observed` that plans are ma
 """
 
 from collections.abc import Collection, Mapping
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -33,10 +33,10 @@ class Dice(Protocol):
 
 
 class ProbeResult(msgspec.Struct, frozen=True):
-    """A replica's probes so far. `good` and `bad` are current streaks; `first_good` is the
-    Unix time of the first good probe ever, 0 before it; `text` is the last answer."""
+    """A replica's probes so far. `bad` is the current streak of bad ones, 0 while the last was
+    good; `first_good` is the Unix time of the first good one ever, 0 before it; `text` is the
+    last answer."""
 
-    good: int = 0
     bad: int = 0
     first_good: float = 0.0
     text: str = ""
@@ -78,11 +78,13 @@ class Failure(msgspec.Struct, frozen=True):
 
 class Memory(msgspec.Struct, frozen=True):
     """Everything that outlives a pass. Lost with the process: what must not be lost is on the
-    runtime, in the held snapshot, or in the store."""
+    runtime, in the held snapshot, or in the store. `sights` only save work: what a replica was
+    read from, and as what."""
 
     records: Mapping[str, Record] = {}
     slots: Mapping[Version, tuple[Slot, ...]] = {}
     failures: Mapping[Version, tuple[Failure, ...]] = {}
+    sights: "Mapping[str, Sight]" = {}
 
 
 class Trouble(msgspec.Struct, frozen=True):
@@ -152,6 +154,16 @@ class Replica(msgspec.Struct, frozen=True):
         return f"{self.project}/{self.service}"
 
 
+class Sight(NamedTuple):
+    """What one replica was read from, compared by identity, and what was read."""
+
+    seen: ObservedReplica
+    record: Record
+    probe: ProbeResult | None
+    flags: tuple[bool, int, bool, bool]
+    replica: Replica
+
+
 class Observed(msgspec.Struct, frozen=True):
     """The picture that a plan is made from. While `available` is False the runtime does not
     answer, and `replicas` is what it last showed."""
@@ -170,11 +182,33 @@ def observe(memory: Memory, world: World, now: float, dice: Dice) -> tuple[Memor
     records: dict[str, Record] = {}
     replicas: list[Replica] = []
     failed: list[tuple[Replica, float]] = []
+    sights: dict[str, Sight] = {}
     for name, seen in world.listed.items():
         before = memory.records.get(name)
+        probe = world.probes.get(name)
+        flags = (
+            name in world.drained,
+            world.in_flight.get(name, 0),
+            name in world.stopping,
+            name in world.starting,
+        )
+        sight = memory.sights.get(name)
+        if (
+            sight is not None
+            and sight.seen is seen
+            and sight.record is before
+            and sight.probe is probe
+            and sight.flags == flags
+            and seen.state is not ReplicaState.CREATED
+        ):
+            records[name] = sight.record
+            sights[name] = sight
+            replicas.append(sight.replica)
+            continue
         record = _remember(before, seen, world, now)
         records[name] = record
         replica = _listed(seen, record, world)
+        sights[name] = Sight(seen, record, probe, flags, replica)
         replicas.append(replica)
         new = before is None or before.phase is not Phase.FAILED
         if record.phase is Phase.FAILED and new and replica.managed:
@@ -187,7 +221,7 @@ def observe(memory: Memory, world: World, now: float, dice: Dice) -> tuple[Memor
                 incarnation=("", 0.0), phase=Phase.PENDING, since=now, attempt=start.attempt
             )
             replicas.append(_pending(start, records[name]))
-    memory = Memory(records=records, slots=memory.slots, failures=memory.failures)
+    memory = Memory(records=records, slots=memory.slots, failures=memory.failures, sights=sights)
     for replica, uptime in failed:
         memory = _note_end(memory, replica, uptime, world, now, dice)
     for trouble in world.troubles:
@@ -338,8 +372,8 @@ def note_failure(
     )
     version = trouble.version
     kept = (*memory.failures.get(version, ()), failure)[-FAILURES_KEPT:]
-    return Memory(
-        records=memory.records,
+    return msgspec.structs.replace(
+        memory,
         slots={**memory.slots, version: (*memory.slots.get(version, ()), slot)},
         failures={**memory.failures, version: kept},
     )

@@ -34,7 +34,7 @@ class Wanted:
         services += self._adopted(listed, taken, now)
         desired = Desired(
             services=tuple(services),
-            projects=frozenset(self._store.projects),
+            projects=frozenset(self._store.projects) | _copied(listed),
             leaving=frozenset(n for n, p in self._store.projects.items() if p.leaving),
         )
         if desired != self._desired:
@@ -130,6 +130,14 @@ class Wanted:
             self._read.clear()
         self._read[seen.name] = (seen.labels, described)
         return described
+
+
+def _copied(listed: Mapping[str, ObservedReplica]) -> set[str]:
+    """The projects that hold copies of adopted containers: those are ours to end, also when
+    what they were copied from is gone."""
+    return {
+        seen.project for seen in listed.values() if seen.managed and labels.CLONE_OF in seen.labels
+    }
 
 
 def _effective(services: Sequence[DesiredService]) -> tuple[Project, ...]:

@@ -1,0 +1,164 @@
+"""Observation over passes: failures, backoff, restarts by others, and taking over."""
+
+from dataclasses import replace
+
+import pytest
+
+from meshd.reconcile.narrate import happenings
+from meshd.reconcile.observed import (
+    Memory,
+    Observed,
+    ProbeResult,
+    Replica,
+    Trouble,
+    World,
+    mark_drained,
+    note_failure,
+    observe,
+    recall,
+    take_slot,
+)
+from meshd.reconcile.operation import Drain, Start
+from meshd.reconcile.phase import Phase
+from meshd.runtime.base import ObservedReplica, ReplicaState
+from meshd.spec.model import RestartPolicy
+
+VERSION = ("shop/web", "r1")
+SEEN = ObservedReplica(
+    name="a", runtime_id="1", project="shop", service="web", revision="r1",
+    state=ReplicaState.RUNNING, managed=True, host="10.0.0.2", port=80,
+    created_at=99.0, started_at=100.0,
+)  # fmt: skip
+EXITED = replace(SEEN, state=ReplicaState.EXITED, exit_code=1, host=None, finished_at=105.0)
+GOOD = {"a": ProbeResult(first_good=101.0)}
+
+
+class Even:
+    """Dice that always fall in the middle."""
+
+    def random(self) -> float:
+        return 0.5
+
+
+def look(
+    memory: Memory, seen: ObservedReplica | None, now: float, **world: object
+) -> tuple[Memory, Observed]:
+    listed = {seen.name: seen} if seen else {}
+    return observe(memory, World(listed=listed, **world), now, Even())  # type: ignore[arg-type]
+
+
+def only(observed: Observed) -> Replica:
+    (replica,) = observed.replicas
+    return replica
+
+
+def test_a_life_from_order_to_readiness() -> None:
+    start = Start(name="a", project="shop", service="web", revision="r1", cause="wanted")
+    memory, observed = look(Memory(), None, 99.0, starting={"a": start})
+    assert only(observed).phase is Phase.PENDING
+    memory, observed = look(memory, SEEN, 100.0)
+    assert only(observed).phase is Phase.PROBING
+    memory, observed = look(memory, SEEN, 101.0, probes=GOOD)
+    assert (only(observed).phase, only(observed).ready_since) == (Phase.READY, 101.0)
+    memory, observed = look(memory, SEEN, 110.0, probes={"a": ProbeResult(bad=2, first_good=101.0)})
+    assert (only(observed).phase, only(observed).bad) == (Phase.READY, 2)
+
+
+def test_an_end_opens_one_slot_however_often_it_is_seen() -> None:
+    memory, _ = look(Memory(), SEEN, 101.0, probes=GOOD)
+    memory, observed = look(memory, EXITED, 105.0)
+    memory, observed = look(memory, EXITED, 106.0)
+    assert only(observed).phase is Phase.FAILED
+    assert [slot.attempt for slot in observed.slots[VERSION]] == [1]
+    assert [f.text for f in observed.failures[VERSION]] == ["a exited with code 1 after 5.0 s"]
+
+
+def test_an_end_that_others_asked_for_is_no_failure() -> None:
+    memory, _ = look(Memory(), SEEN, 101.0, probes=GOOD)
+    memory, observed = look(memory, replace(SEEN, state=ReplicaState.STOPPING), 104.0)
+    assert only(observed).phase is Phase.STOPPING
+    memory, observed = look(memory, EXITED, 105.0)
+    assert only(observed).phase is Phase.GONE
+    assert not observed.slots
+
+
+def test_a_container_restarted_by_others_is_judged_anew() -> None:
+    memory, _ = look(Memory(), SEEN, 101.0, probes=GOOD)
+    again = replace(SEEN, started_at=200.0)
+    _, observed = look(memory, again, 200.0)
+    assert only(observed).phase is Phase.PROBING
+
+
+def test_what_was_given_up_and_is_up_all_the_same_is_judged_anew() -> None:
+    created = replace(SEEN, state=ReplicaState.CREATED, host=None, started_at=0.0)
+    memory, observed = look(Memory(), created, 100.0)
+    assert only(observed).phase is Phase.PENDING
+    memory, observed = look(memory, created, 110.0)
+    assert only(observed).phase is Phase.FAILED
+    _, observed = look(memory, SEEN, 111.0)
+    assert only(observed).phase is Phase.PROBING
+
+
+@pytest.mark.parametrize(
+    ("attempt", "wait"), [(0, 0.0), (1, 1.0), (2, 2.0), (3, 4.0), (7, 60.0), (99, 60.0)]
+)
+def test_the_wait_doubles_with_each_quick_failure_up_to_its_longest(
+    attempt: int, wait: float
+) -> None:
+    trouble = Trouble(version=VERSION, replica="a", text="crashed", attempt=attempt)
+    memory = note_failure(Memory(), trouble, RestartPolicy(), 100.0, Even())
+    (slot,) = memory.slots[VERSION]
+    assert (slot.attempt, slot.not_before) == (attempt + 1, 100.0 + wait)
+
+
+def test_a_long_life_starts_the_count_anew_and_a_start_takes_its_slot() -> None:
+    start = Start(name="a", project="shop", service="web", revision="r1", cause="", attempt=2)
+    memory, _ = look(Memory(), None, 99.0, starting={"a": start})
+    memory, _ = look(memory, SEEN, 101.0, probes=GOOD)
+    quick, _ = look(memory, EXITED, 105.0)
+    assert [slot.attempt for slot in quick.slots[VERSION]] == [3]
+    late, _ = look(memory, replace(EXITED, finished_at=131.0), 131.0)
+    assert [slot.attempt for slot in late.slots[VERSION]] == [1]
+    next_start = Start(name="b", project="shop", service="web", revision="r1", cause="", attempt=3)
+    assert take_slot(quick, next_start).slots == {}
+
+
+def test_a_drained_replica_leaves_for_good() -> None:
+    memory, _ = look(Memory(), SEEN, 101.0, probes=GOOD)
+    memory = mark_drained(memory, Drain(name="a", cause="surplus"), 102.0)
+    memory, observed = look(memory, SEEN, 102.0, probes=GOOD)
+    assert (only(observed).phase, only(observed).drained) == (Phase.DRAINING, False)
+    memory, observed = look(memory, SEEN, 103.0, probes=GOOD, drained=frozenset({"a"}))
+    assert only(observed).drained
+    memory, observed = look(memory, SEEN, 103.0, stopping=frozenset({"a"}))
+    assert only(observed).phase is Phase.STOPPING
+    _, observed = look(memory, EXITED, 104.0)
+    assert only(observed).phase is Phase.GONE
+
+
+def test_a_new_control_process_goes_on_with_what_the_workers_hold() -> None:
+    other = replace(SEEN, name="b", runtime_id="2")
+    fresh = replace(SEEN, name="c", runtime_id="3")
+    listed = {"a": SEEN, "b": other, "c": fresh}
+    memory = recall({"a": 50.0}, {"b"}, listed, 500.0)
+    memory, observed = observe(memory, World(listed=listed), 500.0, Even())
+    phases = {r.name: (r.phase, r.ready_since) for r in observed.replicas}
+    assert phases["a"] == (Phase.READY, 50.0)
+    assert phases["b"][0] is Phase.DRAINING
+    assert phases["c"] == (Phase.PROBING, 0.0)
+    told = list(happenings({}, observed.replicas, 500.0))
+    assert "a" not in [happening.replica.name for happening in told]
+
+
+def test_what_happened_is_told_once() -> None:
+    before = Memory()
+    after, observed = look(before, SEEN, 101.0, probes=GOOD)
+    (told,) = happenings(before.records, observed.replicas, 101.0)
+    assert (told.kind, told.text, told.seconds) == (
+        "replica.ready", "answers its probe after 2.0 s", 2.0,
+    )  # fmt: skip
+    again, observed = look(after, SEEN, 102.0, probes=GOOD)
+    assert list(happenings(after.records, observed.replicas, 102.0)) == []
+    _, observed = look(again, EXITED, 105.0)
+    (died,) = happenings(again.records, observed.replicas, 105.0)
+    assert (died.kind, died.text) == ("replica.died", "exited with code 1")

@@ -1,0 +1,123 @@
+"""The store: what survives, what a deployment begins, and who may hold it."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from meshd.spec.model import Project, Service
+from meshd.store.events import KEPT, EventLog
+from meshd.store.lock import Held
+from meshd.store.schema import TooNew
+from meshd.store.store import Override, Rollout, Store, next_rollout
+
+
+def opened(directory: Path) -> Store:
+    store = Store(directory)
+    store.open()
+    return store
+
+
+def shop(*services: str) -> Project:
+    return Project(name="shop", services=tuple(Service(name=name) for name in services))
+
+
+def test_everything_survives_a_restart(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.deploy(shop("web", "db"), {"web": "w1", "db": "d1"}, "me", "start x", 10.0)
+    store.settle("shop/web", "done", "ready", 11.0)
+    store.set_override("shop/web", Override(4, 99.0))
+    store.set_scaling({"shop/db": (3, {"learned": 1})}, 12.0)
+    secret, epoch = store.secret(), store.next_epoch()
+    store.close()
+    again = opened(tmp_path)
+    assert again.projects == store.projects
+    assert again.rollouts == store.rollouts
+    assert again.overrides == {"shop/web": Override(4, 99.0)}
+    assert again.scaling["shop/db"].desired == 3
+    assert again.secret() == secret
+    assert again.next_epoch() == epoch + 1
+    assert again.revision("shop/web", "w1") == Service(name="web")
+    assert again.revision("shop/web", "other") is None
+    again.close()
+
+
+def test_a_second_holder_is_told_who_has_it(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    with pytest.raises(Held, match=f"process id {os.getpid()}"):
+        Store(tmp_path).open()
+    store.close()
+    opened(tmp_path).close()
+
+
+def test_a_later_schema_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    with sqlite3.connect(tmp_path / "meshd.db") as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(TooNew, match="schema 99"):
+        Store(tmp_path).open()
+
+
+def test_services_that_left_and_projects_that_went_are_forgotten(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.deploy(shop("web", "db"), {"web": "w1", "db": "d1"}, "me", "", 1.0)
+    store.set_override("shop/db", Override(2, 0.0))
+    store.deploy(shop("web"), {"web": "w1"}, "me", "", 2.0)
+    assert set(store.rollouts) == {"shop/web"}
+    assert not store.overrides
+    store.leave("shop")
+    assert store.projects["shop"].leaving
+    store.forget("shop")
+    assert not store.projects
+    assert not store.rollouts
+    assert store.revision("shop/web", "w1") is None
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("old", "revision", "begun"),
+    [
+        (None, "a", Rollout("a", "", "rolling", 9.0)),
+        (Rollout("a", "", "done", 1.0), "a", None),
+        (Rollout("a", "", "rolling", 1.0), "a", None),
+        (Rollout("a", "", "done", 1.0), "b", Rollout("b", "a", "rolling", 9.0)),
+        (Rollout("b", "a", "rolling", 1.0), "c", Rollout("c", "a", "rolling", 9.0)),
+        (Rollout("b", "a", "rolling", 1.0), "a", Rollout("a", "", "rolling", 9.0)),
+        (Rollout("b", "a", "rolled-back", 1.0), "b", Rollout("b", "a", "rolling", 9.0)),
+        (Rollout("b", "a", "rolled-back", 1.0), "c", Rollout("c", "a", "rolling", 9.0)),
+        (Rollout("b", "a", "rolled-back", 1.0), "a", Rollout("a", "", "rolling", 9.0)),
+        (Rollout("a", "", "rolling", 1.0), "b", Rollout("b", "", "rolling", 9.0)),
+    ],
+)
+def test_what_a_deployment_begins(
+    old: Rollout | None, revision: str, begun: Rollout | None
+) -> None:
+    assert next_rollout(old, revision, 9.0) == begun
+
+
+def test_a_rolled_back_service_is_to_be_what_it_was() -> None:
+    assert Rollout("b", "a", "rolling", 1.0).effective == "b"
+    assert Rollout("b", "a", "rolled-back", 1.0).effective == "a"
+    assert Rollout("b", "", "rolled-back", 1.0).effective == "b"
+
+
+def test_events_are_numbered_on_over_restarts_and_bounded(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    log = EventLog(store)
+    log.open()
+    for number in range(KEPT + 500):
+        log.record(float(number), "deploy", "text", project="shop", service="web")
+    log.flush()
+    store.close()
+    store = opened(tmp_path)
+    log = EventLog(store)
+    log.open()
+    assert log.record(1.0, "deploy", "more", numbers={"n": 1.0}).id == KEPT + 501
+    assert [e.id for e in log.since(KEPT + 499, 10)] == [KEPT + 500, KEPT + 501]
+    assert log.since(0, 5)[0].id > 500 - 1
+    assert log.last_of("shop/web") == "text"
+    log.flush()
+    assert log.since(KEPT + 500, 10)[0].numbers == {"n": 1.0}
+    store.close()
