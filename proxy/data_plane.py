@@ -12,13 +12,13 @@ import resource
 import time
 from collections.abc import Callable
 from email.utils import formatdate
-from typing import Final
+from typing import Final, cast
 
 from proxy import dispatch, mirror, pool
 from proxy.downstream import Downstream
 from proxy.endpoint_state import EndpointState
 from proxy.exchange import Exchange
-from proxy.http1.fields import REQUEST_KINDS, RESPONSE_KINDS, BadMessage, Memory
+from proxy.http1.fields import REQUEST_KINDS, RESPONSE_KINDS, Memory
 from proxy.http1.head import ResponseHead, parse_response
 from proxy.http1.rewrite import forwarded_lines
 from proxy.observe.access_log import AccessLog
@@ -90,6 +90,7 @@ class DataPlane:
         self._leaving: dict[tuple[str, int], EndpointState] = {}
         self._ramping = False
         self._sequence = 0
+        self._refused: dict[str, int] = {}
         self._id_prefix = os.urandom(8).hex().encode()
         self._ids = 0
         self._forwarded: dict[tuple[bytes, bytes], bytes] = {}
@@ -139,7 +140,7 @@ class DataPlane:
 
     def protocol_factory(self, listener: Listener) -> Callable[[], asyncio.Protocol]:
         """What to give to `loop.create_server` for the sockets of `listener`."""
-        return lambda: Downstream(self, listener)
+        return lambda: cast("asyncio.Protocol", Downstream(self, listener))
 
     def busy(self) -> tuple[str, ...]:
         """Ids of draining or vanished endpoints that still have requests or tunnels here."""
@@ -162,6 +163,7 @@ class DataPlane:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         cpu = usage.ru_utime + usage.ru_stime
         spent, self._cpu_seconds = cpu - self._cpu_seconds, cpu
+        refused, self._refused = self._refused, {}
         return Report(
             worker=self.worker,
             sequence=self._sequence,
@@ -172,6 +174,7 @@ class DataPlane:
             connections=len(self.connections),
             rss_bytes=_resident_bytes(),
             cpu_seconds=spent,
+            refused=refused,
         )
 
     def start_drain(self) -> None:
@@ -244,8 +247,9 @@ class DataPlane:
             endpoint.unshare()
         self.on_busy_changed()
 
-    def refused_unclear(self, bad: BadMessage) -> None:
-        """Bytes came that are no request."""
+    def count_refused(self, reason: str) -> None:
+        """Counts an answer to what was not known to be for any service."""
+        self._refused[reason] = self._refused.get(reason, 0) + 1
 
     # --- the clock
 

@@ -44,8 +44,9 @@ NEVER: Final = float("inf")
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
-class Downstream(asyncio.Protocol):
-    """See the module. `deadline` is looked at by the data plane's clock, a few times a second."""
+class Downstream:
+    """See the module; an `asyncio.Protocol` by its methods, without the base class, so that it can
+    be compiled to a native one. `deadline` is looked at by the data plane's clock, a few times a second."""
 
     __slots__ = (
         "_advancing",
@@ -312,7 +313,7 @@ class Downstream(asyncio.Protocol):
         """Answers what is not even a request, and ends the connection."""
         if self.transport is None:
             return
-        self._plane.refused_unclear(bad)
+        self._plane.count_refused(failure.of_status(bad.status).reason)
         self.transport.write(
             answer(bad.status, bad.reason, close=True, extra=self._plane.date_line())
         )

@@ -64,3 +64,19 @@ FAULT: Final = Failure("fault", 503, "a fault was injected")
 CLIENT_GONE: Final = Failure("client-gone", 499, "the client went away")
 MAX_FORWARDS: Final = Failure("max-forwards", 200, "the last hop that was asked for")
 REDIRECT: Final = Failure("redirect", 308, "see Location")
+TOO_LONG: Final = Failure("too-long", 431, "the request head is too long")
+NOT_SERVED: Final = Failure("not-served", 501, "the request asks for what is not served here")
+
+_OF_STATUS: Final = {
+    405: NOT_SERVED,
+    408: SLOW_HEAD,
+    414: TOO_LONG,
+    431: TOO_LONG,
+    501: NOT_SERVED,
+    505: NOT_SERVED,
+}
+
+
+def of_status(status: int) -> Failure:
+    """The row for a request that was refused with `status` before it was understood."""
+    return _OF_STATUS.get(status, BAD_REQUEST)

@@ -1,7 +1,7 @@
 """Connections to endpoints: reuse the warmest, open another, close what idles too long."""
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from proxy.endpoint_state import EndpointState
 
@@ -65,10 +65,11 @@ async def dial(
 ) -> None:
     """Opens a connection; `upstream` is told of success by its transport, of failure here."""
     where = endpoint.endpoint
+    protocol = cast("asyncio.Protocol", upstream)
     try:
         if where.path:
-            await loop.create_unix_connection(lambda: upstream, where.path)
+            await loop.create_unix_connection(lambda: protocol, where.path)
         else:
-            await loop.create_connection(lambda: upstream, where.host, where.port)
+            await loop.create_connection(lambda: protocol, where.host, where.port)
     except OSError as error:
         upstream.dial_failed(error)

@@ -22,6 +22,8 @@ def ended(exchange: "Exchange", now: float) -> None:
     if log is not None and log.wants(exchange.status, exchange.plane.dice()):
         write_down(exchange, log, now)
     if not exchange.counted:
+        if exchange.failure is not None:
+            exchange.plane.count_refused(exchange.failure.reason)
         return
     counters = exchange.service.counters
     counters.answered(exchange.head.method, exchange.status)

@@ -31,8 +31,8 @@ TO_THE_END: Final = 4
 TUNNEL: Final = 5
 
 
-class Upstream(asyncio.Protocol):
-    """See the module. `served` counts the requests written; above one it was reused."""
+class Upstream:
+    """See the module; an `asyncio.Protocol` by its methods (see `Downstream`). `served` counts the requests written; above one it was reused."""
 
     __slots__ = (
         "_buffer",

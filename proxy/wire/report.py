@@ -98,7 +98,9 @@ class ServiceReport(Frozen, frozen=True):
 
 class Report(Frozen, frozen=True, tag=True):
     """One worker's counts over (`start`, `end`] (Unix time). Counts are deltas of this
-    interval; gauges (`in_flight`, `parked`, `queued`) are as of `end`."""
+    interval; gauges (`in_flight`, `parked`, `queued`) are as of `end`. `refused` counts by reason
+    what was answered before it was known to be for a service: bytes that are no request, hosts
+    and paths without a route."""
 
     worker: int
     sequence: int
@@ -109,6 +111,7 @@ class Report(Frozen, frozen=True, tag=True):
     connections: int = 0
     rss_bytes: int = 0
     cpu_seconds: float = 0.0
+    refused: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Workers(Frozen, frozen=True, tag=True):

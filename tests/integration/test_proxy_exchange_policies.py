@@ -684,3 +684,16 @@ async def test_workers_see_each_others_requests_in_flight() -> None:
         await client.response()
         await eventually(lambda: seen.in_flight == 0)
         one.install(Service("shop", "2"))
+
+
+@on_uvloop
+async def test_what_is_for_no_service_is_counted_by_reason() -> None:
+    async with scene() as s:
+        origin = await s.origin(answers(OK))
+        s.install(service(origin), routes=(route(path="/shop"),))
+        for request in (get("/x"), b"nonsense\r\n\r\n", get("/" + "x" * 20_000)):
+            client = await s.ask(request)
+            await client.response()
+        refused = s.plane.report(0.0, 1.0).refused
+        assert refused == {"no-route": 1, "bad-request": 1, "too-long": 1}
+        assert s.plane.report(0.0, 1.0).refused == {}
