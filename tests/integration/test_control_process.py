@@ -1,6 +1,7 @@
 """The control process with the process runtime and the real proxy, from the API to a request."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 from meshd.api.client import Client, wait_for_daemon
 from meshd.api.model import DeployResult, Refused, ReplicaStatus, ServiceStatus
 from meshd.cli.start import Daemon, Wish, prepare_state, spawn
-from meshd.spec.model import Project
+from meshd.spec.model import Project, Scale
 
 APP = """
 import os, signal, sys, threading, time, urllib.error, urllib.request
@@ -30,6 +31,8 @@ class Handler(BaseHTTPRequestHandler):
         status, body = 200, os.environ.get("VERSION", "1").encode()
         if self.path == "/healthz" and os.environ.get("SICK"):
             status = 503
+        if self.path == "/slow":
+            time.sleep(0.1)
         if self.path == "/pid":
             body = str(os.getpid()).encode()
         if self.path.startswith("/call/"):
@@ -118,7 +121,7 @@ class Mesh:
             return answer.status, await answer.text()
 
     @asynccontextmanager
-    async def load(self) -> AsyncIterator[Counter[str]]:
+    async def load(self, path: str = "/", clients: int = 4) -> AsyncIterator[Counter[str]]:
         """Steady GETs meanwhile; counts answers by `status body` and failures by their text."""
         answers: Counter[str] = Counter()
         end = asyncio.Event()
@@ -126,15 +129,15 @@ class Mesh:
         async def client(session: aiohttp.ClientSession) -> None:
             while not end.is_set():
                 try:
-                    async with session.get(self.url + "/") as answer:
+                    async with session.get(self.url + path) as answer:
                         answers[f"{answer.status} {await answer.text()}"] += 1
                 except aiohttp.ClientError as error:
                     answers[repr(error)] += 1
                 await asyncio.sleep(0.02)
 
-        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as clients:
-            for _ in range(4):
-                clients.create_task(client(session))
+        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as tasks:
+            for _ in range(clients):
+                tasks.create_task(client(session))
             yield answers
             end.set()
 
@@ -275,6 +278,45 @@ async def test_scale_and_drain_by_hand(mesh: Mesh) -> None:
     await mesh.until_ready(2)
     kinds = {event.kind for event in await mesh.client.events()}
     assert {"deploy", "replica.ready", "scale.override", "replica.draining"} <= kinds
+
+
+async def test_a_hanging_replica_is_out_at_once_and_replaced(mesh: Mesh) -> None:
+    assert (await mesh.deploy(shop())).ok
+    _, pid = await mesh.get("/pid")
+    before = set(await mesh.replicas())
+    os.kill(int(pid), signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(20):
+            while len(before & set(await mesh.replicas())) == 2:
+                await asyncio.sleep(0.05)
+        await mesh.until_ready(2)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    kinds = {event.kind for event in await mesh.client.events()}
+    assert "replica.unhealthy" in kinds
+
+
+async def test_load_scales_up_and_every_decision_is_told(mesh: Mesh) -> None:
+    project = shop(replicas=1)
+    front = project.services[0]
+    scale = Scale(min=1, max=3, concurrency=2)
+    scaled = front.model_copy(update={"mesh": front.mesh.model_copy(update={"scale": scale})})
+    project = project.model_copy(update={"services": (scaled, *project.services[1:])})
+    assert (await mesh.deploy(project)).ok
+    started = time.monotonic()
+    async with mesh.load("/slow", clients=12) as answers:
+        async with asyncio.timeout(30):
+            while (await mesh.service("front")).wanted < 2:
+                await asyncio.sleep(0.05)
+        decided = time.monotonic() - started
+        await mesh.until_ready(3)
+    print(f"scaled up {decided:.1f} s after the load began; {answers}")
+    assert decided < 15
+    assert set(answers) == {"200 1"}
+    (up, *_) = [event for event in await mesh.client.events() if event.kind == "scale.up"]
+    assert up.text.startswith("1 → ")
+    assert up.numbers
 
 
 async def test_what_cannot_run_is_refused_and_changes_nothing(mesh: Mesh) -> None:
