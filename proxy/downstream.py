@@ -45,8 +45,11 @@ _RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Downstream:
-    """See the module; an `asyncio.Protocol` by its methods, without the base class, so that it can
-    be compiled to a native one. `deadline` is looked at by the data plane's clock, a few times a second."""
+    """See the module. `deadline` is looked at by the data plane's clock, a few times a second.
+
+    An `asyncio.Protocol` by its methods, without the base class, so that it can be compiled to
+    a native one.
+    """
 
     __slots__ = (
         "_advancing",

@@ -454,7 +454,9 @@ class Exchange:
     def fail(self, why: Failure, detail: str = "") -> None:
         """Something went wrong: another attempt, an error answer, or a broken answer."""
         now = self.plane.clock()
-        if why.blame and self.endpoint is not None:
+        # That an idle connection had been closed says nothing against the endpoint.
+        stale = self.reused and why is failure.CLOSED
+        if why.blame and not stale and self.endpoint is not None:
             self._blame(detail or why.text, now)
         if self.phase < ANSWERING and why.cause is not None and self._try_again(why, now):
             return

@@ -32,7 +32,8 @@ TUNNEL: Final = 5
 
 
 class Upstream:
-    """See the module; an `asyncio.Protocol` by its methods (see `Downstream`). `served` counts the requests written; above one it was reused."""
+    """See the module; an `asyncio.Protocol` by its methods, as `Downstream` is. `served` counts
+    the requests written; above one it was reused."""
 
     __slots__ = (
         "_buffer",
@@ -217,6 +218,9 @@ class Upstream:
                 except BadMessage as bad:
                     exchange.answer_unclear(bad.reason)
                     return
+            if head.idle:
+                # An origin that says how long it waits is left a second early.
+                self.idle_limit = min(pool.IDLE_SECONDS, head.idle - 1.0)
             body = data[end + 4 :]
             if head.status >= 200 or head.status == 101:
                 break
@@ -229,6 +233,9 @@ class Upstream:
                 return
             data = body
         self._head = head
+        if head.follows == len(body) and not exchange.bodyless and head.status != 101:
+            exchange.answer_whole(head, body, reusable=head.persistent)
+            return
         if head.status == 101:
             if exchange.switched(head):
                 self.reading = TUNNEL
@@ -238,9 +245,6 @@ class Upstream:
         self._begin_body(exchange, head, body)
 
     def _begin_body(self, exchange: "Exchange", head: ResponseHead, body: bytes) -> None:
-        if head.idle:
-            # An origin that says how long it waits is left a second early.
-            self.idle_limit = min(pool.IDLE_SECONDS, head.idle - 1.0)
         length = 0 if exchange.bodyless else head.follows
         if length >= 0:
             left = length - len(body)

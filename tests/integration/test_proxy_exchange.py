@@ -4,11 +4,12 @@ import asyncio
 import socket
 import struct
 import time
+from pathlib import Path
 
 import pytest
-from proxy_scene import OK, Visit, answers, eventually, get, on_uvloop, post, scene, service
+from proxy_scene import OK, Client, Visit, answers, eventually, get, on_uvloop, post, scene, service
 
-from proxy.wire.snapshot import Timeouts
+from proxy.wire.snapshot import Endpoint, Listener, Service, Timeouts
 
 # --- heads
 
@@ -770,3 +771,69 @@ async def test_a_client_that_asks_and_asks_but_never_reads_is_held_back() -> Non
         assert asked < 30
         for _ in range(60):
             assert len((await client.response())[2]) == 1_000_000
+
+
+# --- other ways to an origin
+
+
+@on_uvloop
+async def test_an_origin_that_accepts_nothing_is_504_in_time() -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        # The accept queue takes one or two connections; what comes then is not answered.
+        filling = [socket.socket() for _ in range(3)]
+        for sock in filling:
+            sock.setblocking(False)
+            sock.connect_ex(deaf.getsockname())
+        async with scene() as s:
+            where = Endpoint(id="deaf", host="127.0.0.1", port=deaf.getsockname()[1])
+            s.install(Service("shop", "1", (where,), timeouts=Timeouts(connect=0.3)))
+            begun = time.monotonic()
+            client = await s.ask(get())
+            assert (await client.response())[0] == 504
+            assert time.monotonic() - begun < 3.0
+            assert s.plane.services["shop"].endpoints["deaf"].connections == 0
+        for sock in filling:
+            sock.close()
+
+
+@on_uvloop
+async def test_origins_and_clients_on_unix_sockets(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"X-Forwarded-For: unknown\r\n" in head
+        writer.write(OK)
+        await reader.read()
+        writer.close()
+
+    async with scene() as s:
+        origin = await asyncio.start_unix_server(serve, str(tmp_path / "origin"))
+        s.install(Service("shop", "1", (Endpoint("e", "", 0, path=str(tmp_path / "origin")),)))
+        factory = s.plane.protocol_factory(Listener(f"unix:{tmp_path}/proxy"))
+        server = await s.loop.create_unix_server(factory, str(tmp_path / "proxy"))
+        client = Client(*await asyncio.open_unix_connection(str(tmp_path / "proxy")))
+        await client.send(get())
+        assert (await client.response())[2] == b"ok"
+        client.close()
+        server.close()
+        origin.close()
+
+
+@on_uvloop
+async def test_a_real_websocket_client_and_server() -> None:
+    from websockets.asyncio.client import connect
+    from websockets.asyncio.server import ServerConnection, serve
+
+    async def echo(socket: ServerConnection) -> None:
+        async for message in socket:
+            await socket.send(message)
+
+    async with scene() as s, serve(echo, "127.0.0.1", 0) as origin:
+        port = next(iter(origin.sockets)).getsockname()[1]
+        s.install(Service("shop", "1", (Endpoint("e", "127.0.0.1", port),)))
+        async with connect(f"ws://127.0.0.1:{s.port}/chat", proxy=None) as client:
+            for message in ("hello", b"x" * 500_000):
+                await client.send(message)
+                assert await client.recv() == message
+        await eventually(lambda: not s.plane.active())
