@@ -1,0 +1,51 @@
+"""What the balancing rules promise, in simulation, and what a pick costs."""
+
+import pytest
+
+from bench.balancing import Run, Scene
+from bench.pick import BOUNDS, cost
+from proxy.wire.snapshot import Algorithm
+
+SLACK = 5.0
+"""Machines are shared: a figure on a clock fails at this many times its bound."""
+
+
+def missed(algorithm: Algorithm, load: float, workers: int = 1, *, equal: bool = False) -> float:
+    slowness = (1.0,) * 20 if equal else Scene.slowness
+    scene = Scene(slowness, load=load, seconds=60.0, workers=workers)
+    return Run(algorithm, scene, seed=1).run().miss_percent
+
+
+@pytest.mark.parametrize(
+    ("load", "workers", "bound"), [(0.75, 1, 0.3), (0.9, 1, 0.6), (0.9, 4, 0.8)]
+)
+def test_hot_cold_keeps_away_from_slow_replicas(load: float, workers: int, bound: float) -> None:
+    found = missed("hot-cold", load, workers)
+    print(f"{found:.2f} % over the objective at load {load} with {workers} workers")
+    assert found < bound
+
+
+def test_hot_cold_beats_the_others() -> None:
+    best = missed("hot-cold", 0.9)
+    assert best < missed("peak-ewma", 0.9) / 2 < missed("least-request", 0.9)
+    assert missed("round-robin", 0.9) > 15
+
+
+@pytest.mark.parametrize("algorithm", ["hot-cold", "peak-ewma", "least-request", "round-robin"])
+def test_equal_replicas_are_no_harder(algorithm: Algorithm) -> None:
+    assert missed(algorithm, 0.75, equal=True) < 0.3
+
+
+def test_a_slow_replica_still_gets_what_it_can_do() -> None:
+    """At 0.9 of all capacity the quick ones alone would not be enough."""
+    outcome = Run("hot-cold", Scene(load=0.9, seconds=60.0), seed=1).run()
+    slow = sum(outcome.picked[:4]) / outcome.requests
+    assert 0.005 < slow < 4 * (1 / 3) / (16 + 4 / 3)
+
+
+@pytest.mark.parametrize(("replicas", "bound"), BOUNDS.items())
+@pytest.mark.parametrize("algorithm", ["hot-cold", "peak-ewma", "weighted", "maglev", "ring-hash"])
+def test_a_pick_is_cheap(algorithm: Algorithm, replicas: int, bound: float) -> None:
+    found = cost(algorithm, replicas, picks=5000, rounds=3)
+    print(f"{algorithm}: {found:.2f} µs a pick of {replicas}, bound {bound}")
+    assert found < SLACK * bound
