@@ -17,6 +17,8 @@ DECAY = 0.9
 """Sums over about ten seconds."""
 PROBE = 0.2
 """How far beyond its busy workers a replica is trusted where nothing waits."""
+QUICKEST = 1e-5
+"""Seconds below which no service time is believed."""
 ASSUMED = 1.5
 """`bound` over `proven` until it has been seen."""
 
@@ -97,9 +99,10 @@ def _service_time(old: float, mean: float, done: int, idle: bool) -> float:
     """Falls quickly to what is seen. Rises where replicas are too idle to queue, and else very
     slowly, so that a slower version is believed in the end."""
     if not old:
-        return mean
+        return max(mean, QUICKEST)
     if mean < old or idle:
-        return old + (0.3 if mean < old else 0.2) * done / (done + 300.0) * (mean - old)
+        weight = (0.3 if mean < old else 0.2) * done / (done + 300.0)
+        return max(old + weight * (mean - old), QUICKEST)
     return old + min(mean - old, 0.00003 * old)
 
 

@@ -1,0 +1,166 @@
+"""The parts of the scaling path: windows, limits, traces, and the published policies."""
+
+from math import sqrt
+
+import pytest
+
+from autoscaler import Settings, Signal, limits, trace
+from autoscaler.policy import budget, capacity, trial
+from autoscaler.policy.hpa import Hpa
+from autoscaler.policy.kpa import Kpa
+from autoscaler.policy.state import Capacity, Trial
+from autoscaler.window import push, significant, slope
+
+
+@pytest.mark.parametrize(
+    ("history", "level"),
+    [
+        ([10.0], 10.0),
+        ([10.0] * 40, 10.0),
+        ([10.0] * 30 + [12.0], 30 * 10.0 / 30 + 2.0 / 30),
+        ([100.0] * 30 + [500.0], 300.0 - 2.0 * sqrt(150.0)),
+        ([100.0] * 30 + [500.0] * 2, 500.0 - 2.0 * sqrt(250.0)),
+        ([500.0] * 30 + [100.0] * 30, 100.0),
+    ],
+)
+def test_a_rise_counts_when_it_is_significant_and_noise_does_not(
+    history: list[float], level: float
+) -> None:
+    assert significant(history) == pytest.approx(level)
+
+
+def test_a_slope_is_what_is_sure_of_it() -> None:
+    assert slope([100.0] * 32) == 0.0
+    assert slope([100.0, 110.0] * 16) == 0.0
+    assert slope([500.0 - 10.0 * second for second in range(32)]) == 0.0
+    rising = slope([100.0 + 20.0 * second for second in range(32)])
+    assert 15.0 < rising < 20.0
+
+
+def test_a_window_keeps_the_newest() -> None:
+    kept: tuple[int, ...] = ()
+    for value in range(5):
+        kept = push(kept, value, 3)
+    assert kept == (2, 3, 4)
+    assert push((1,), 2, 1) == (2,)
+
+
+@pytest.mark.parametrize(
+    ("current", "wanted", "expected"),
+    [
+        (4, 5, (5, None)),
+        (4, 100, (40, "step")),
+        (0, 9, (4, "step")),
+        (50, 1, (25, "step")),
+        (1, 0, (1, "min")),
+        (90, 120, (100, "max")),
+    ],
+)
+def test_bounds_and_steps(current: int, wanted: int, expected: tuple[int, str | None]) -> None:
+    assert limits.bound(Settings(min=1, max=100, latency=1.0), current, wanted) == expected
+
+
+@pytest.mark.parametrize(
+    ("wants", "room", "priority", "given"),
+    [
+        ({"a": 2, "b": 3}, 9, {}, {"a": 2, "b": 3}),
+        ({"a": 9, "b": 2}, 6, {}, {"a": 4, "b": 2}),
+        ({"a": 9, "b": 9}, 7, {"b": 1}, {"a": 0, "b": 7}),
+        ({"a": 9, "b": 2}, 7, {"b": 1}, {"a": 5, "b": 2}),
+        ({"a": 1, "b": 1, "c": 1}, 2, {}, {"a": 1, "b": 1, "c": 0}),
+        ({"a": 3}, 0, {}, {"a": 0}),
+        ({}, 5, {}, {}),
+    ],
+)
+def test_what_does_not_fit_is_shared_out(
+    wants: dict[str, int], room: int, priority: dict[str, int], given: dict[str, int]
+) -> None:
+    assert limits.fit(wants, room, priority) == given
+
+
+def test_bins_are_interpolated_between_their_centres_and_scaled_to_the_peak() -> None:
+    rates = trace.rates([60.0, 120.0, 60.0], 60, None)
+    assert len(rates) == 180
+    assert rates[0] == 1.0
+    assert rates[30] == pytest.approx(1.0 + 0.5 / 60)
+    assert rates[89] == pytest.approx(2.0 - 0.5 / 60)
+    scaled = trace.rates([60.0, 120.0, 60.0], 60, 600.0)
+    minutes = [sum(scaled[at : at + 60]) / 60 for at in (0, 60, 120)]
+    assert max(minutes) == pytest.approx(600.0, rel=0.01)
+    assert trace.rates([5.0, 7.0], 1, None) == [5.0, 7.0]
+    assert trace.percentile([1.0, 2.0, 3.0, 4.0], 50.0) == 2.5
+
+
+def test_the_budget_burns_by_misses_per_allowed_miss() -> None:
+    chosen = Settings(latency=0.1, share=99.0)
+    spent = (0.0, 0.0)
+    for _ in range(5000):
+        signal = Signal(arrivals=100, latency=((0.1, 98), (0.4, 2)))
+        spent = budget.observe(spent, signal, chosen)
+    assert budget.burn(spent, 99.0, 100.0) == pytest.approx(2.0, rel=0.2)
+    assert budget.burn((0.0, 0.0), 99.0, 100.0) == 1.0
+    lax, strict = budget.caution(95.0, 1.0), budget.caution(99.9, 1.0)
+    assert lax < strict
+    assert budget.caution(99.0, 1.0) < budget.caution(99.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("throughput", "latency", "gain"),
+    [(50.0, 2.0, False), (80.0, 2.0, True), (50.0, 0.5, True), (52.0, 1.9, False)],
+)
+def test_a_trial_without_gain_caps_the_number(
+    throughput: float, latency: float, gain: bool
+) -> None:
+    before = Trial(since=0.0, ready=2, target=6, throughput=50.0, latency=2.0)
+    learned = Capacity(
+        service_time=0.1, completions=10.0 * throughput, latency=10.0 * throughput * latency
+    )
+    open_trial, cap = trial.judge(before, None, learned, Signal(ready=6), 5.0)
+    assert (open_trial, cap) == (before, None)
+    open_trial, cap = trial.judge(before, None, learned, Signal(ready=6), 60.0)
+    assert open_trial is None
+    assert (cap is None) is gain
+    if cap:
+        assert cap.number == 2
+        assert trial.capped(cap, 50.0, 100.0) == 2
+        assert trial.capped(cap, 500.0, 100.0) is None
+        assert trial.capped(cap, 50.0, 1000.0) is None
+
+
+def test_start_up_time_is_learned_on_the_late_side() -> None:
+    learned = Capacity()
+    for _ in range(60):
+        learned = capacity.observe(learned, Signal(startups=(1.0, 2.0)))
+    assert 1.5 < learned.startup <= 2.0
+
+
+def steps(policy: Kpa | Hpa, sequence: list[Signal]) -> list[int]:
+    state, found = policy.initial(0.0), []
+    for second, signal in enumerate(sequence, start=1):
+        state, decision = policy.step(state, signal, float(second))  # type: ignore[arg-type]
+        found.append(decision.desired)
+    return found
+
+
+def test_kpa_averages_a_minute_and_panics_on_six_seconds() -> None:
+    calm = [Signal(in_flight=28.0, ready=10)] * 120
+    assert steps(Kpa(2.8), calm)[-1] == 10
+    burst = calm + [Signal(in_flight=70.0, ready=10)] * 6
+    assert steps(Kpa(2.8), burst)[-1] == 25
+    after = burst + [Signal(in_flight=28.0, ready=25)] * 60
+    assert min(steps(Kpa(2.8), after)[-60:]) == 25
+    assert steps(Kpa(2.8), after + [Signal(in_flight=28.0, ready=25)] * 20)[-1] < 25
+
+
+def test_hpa_tolerates_ten_percent_and_waits_five_minutes_to_go_down() -> None:
+    def at(cpu: float, ready: int, seconds: int) -> list[Signal]:
+        return [Signal(cpu=cpu, ready=ready)] * seconds
+
+    assert steps(Hpa("cpu", 70.0), at(76.0, 10, 60))[-1] == 10
+    assert steps(Hpa("cpu", 70.0), at(100.0, 10, 45))[-1] == 15
+    down = steps(Hpa("cpu", 70.0), at(70.0, 10, 300) + at(35.0, 10, 330))
+    assert down[300 + 280] == 10
+    assert down[-1] == 5
+    rate = [Signal(arrivals=280, ready=10)] * 60 + [Signal(arrivals=560, ready=10)] * 75
+    assert steps(Hpa("rps", 28.0), rate)[59] == 10
+    assert steps(Hpa("rps", 28.0), rate)[-1] == 20

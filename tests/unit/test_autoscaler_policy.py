@@ -1,0 +1,230 @@
+"""The policy as a function: what holds for every sequence of signals, and a table of causes."""
+
+import json
+from math import ceil
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoscaler import Decision, Settings, Signal, State, dump, load, make
+
+signals = st.one_of(
+    st.none(),
+    st.builds(
+        Signal,
+        interval=st.sampled_from([0.5, 1.0, 2.0]),
+        arrivals=st.integers(0, 5000),
+        completions=st.integers(0, 5000),
+        in_flight=st.floats(0, 5000),
+        latency=st.lists(
+            st.tuples(st.floats(0.001, 30.0), st.integers(1, 500)),
+            max_size=4,
+            unique_by=lambda pair: pair[0],
+        ).map(lambda buckets: tuple(sorted(buckets))),
+        latency_sum=st.floats(0, 50_000),
+        downstream_sum=st.one_of(st.none(), st.floats(0, 10_000)),
+        queue_sum=st.one_of(st.none(), st.floats(0, 10_000)),
+        errors=st.integers(0, 100),
+        shed=st.integers(0, 1000),
+        parked=st.integers(0, 1000),
+        ready=st.integers(0, 60),
+        starting=st.integers(0, 60),
+        draining=st.integers(0, 10),
+        ejected=st.integers(0, 3),
+        startups=st.lists(st.floats(0, 300), max_size=3).map(tuple),
+        cpu=st.one_of(st.none(), st.floats(0, 100)),
+        external=st.one_of(st.none(), st.floats(0, 1e6)),
+        scheduled=st.integers(0, 80),
+        busy=st.booleans(),
+    ),
+)
+asked = st.builds(
+    Settings,
+    min=st.integers(0, 5),
+    max=st.integers(5, 60),
+    latency=st.one_of(st.none(), st.floats(0.01, 5.0)),
+    share=st.floats(50.0, 99.99),
+    concurrency=st.one_of(st.none(), st.floats(0.5, 100.0)),
+    rps=st.one_of(st.none(), st.floats(0.5, 1000.0)),
+    cpu=st.one_of(st.none(), st.floats(1.0, 100.0)),
+    queue=st.one_of(st.none(), st.floats(0.001, 1.0)),
+    external=st.one_of(st.none(), st.floats(1.0, 1000.0)),
+    idle=st.floats(1.0, 20.0),
+    down_window=st.one_of(st.none(), st.floats(1.0, 30.0)),
+)
+
+
+def drive(
+    chosen: Settings, sequence: list[Signal | None], state: State | None = None, now: float = 0.0
+) -> tuple[State, list[Decision]]:
+    policy = make(chosen)
+    state = state or policy.initial(now)
+    decisions = []
+    for signal in sequence:
+        now += 1.0
+        state, decision = policy.step(state, signal, now)
+        decisions.append(decision)
+    return state, decisions
+
+
+@settings(max_examples=60, deadline=None)
+@given(asked, st.lists(signals, min_size=1, max_size=60))
+def test_within_limits_by_bounded_steps_and_held_without_data(
+    chosen: Settings, sequence: list[Signal | None]
+) -> None:
+    _, decisions = drive(chosen, sequence)
+    before = None
+    for signal, decision in zip(sequence, decisions, strict=True):
+        now = decision.desired
+        assert chosen.min <= now <= chosen.max
+        if before is not None:
+            if signal is None:
+                assert now == before
+            most = max(before + chosen.step_up_least, int(before * chosen.step_up))
+            least = before - max(1, int(before * chosen.step_down))
+            assert least <= now <= most
+            if signal is not None and (signal.busy or signal.ejected):
+                assert now >= before
+        if signal is not None:
+            before = now
+        assert decision.reason
+        assert decision.warm >= 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(asked, st.lists(signals, min_size=2, max_size=40), st.integers(1, 39))
+def test_same_input_gives_same_decisions_also_over_a_restart(
+    chosen: Settings, sequence: list[Signal | None], cut: int
+) -> None:
+    _, whole = drive(chosen, sequence)
+    first, second = sequence[:cut], sequence[cut:]
+    state, begun = drive(chosen, first)
+    stored = json.dumps(dump(state))
+    _, ended = drive(chosen, second, load(json.loads(stored)), now=float(len(first)))
+    assert begun + ended == whole
+
+
+def test_no_data_at_the_very_start_is_the_minimum_and_never_zero() -> None:
+    _, decisions = drive(Settings(min=2, max=9, latency=0.2), [None, None])
+    assert [(one.desired, one.cause) for one in decisions] == [(2, "no-data")] * 2
+
+
+def test_what_is_not_a_stored_state_is_refused() -> None:
+    with pytest.raises(ValueError, match="not a stored autoscaler state"):
+        load({"desired": "many"})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"min": 3, "max": 2}, "min 3, max 2"),
+        ({"min": -1}, "min -1"),
+        ({"max": 0, "min": 0}, "max 0"),
+        ({"share": 100.0}, "share"),
+        ({"latency": 0.0}, "latency"),
+        ({"concurrency": -1.0}, "concurrency"),
+        ({"step_up": 1.0}, "step"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_by_name(
+    wrong: dict[str, float], named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        Settings(**wrong)  # type: ignore[arg-type]
+
+
+def steady(rate: int, service: float, ready: int, **more: object) -> Signal:
+    """A second of an unhurried service: nothing waits."""
+    return Signal(
+        arrivals=rate,
+        completions=rate,
+        in_flight=rate * service,
+        latency=((service * 1.1, rate),) if rate else (),
+        latency_sum=rate * service,
+        ready=ready,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("chosen", "signal", "wanted", "winner"),
+    [
+        (Settings(max=50, rps=10.0), steady(95, 0.05, 4), 10, "rps"),
+        (Settings(max=50, concurrency=2.0), steady(200, 0.05, 4), 5, "concurrency"),
+        (Settings(max=50, cpu=50.0), steady(9, 0.05, 4, cpu=80.0), 7, "cpu"),
+        (Settings(max=50, external=100.0), steady(9, 0.05, 4, external=1150.0), 12, "external"),
+        (Settings(max=50, rps=100.0), steady(9, 0.05, 4, scheduled=8), 8, "schedule"),
+        (Settings(max=50, rps=10.0, concurrency=100.0), steady(95, 0.05, 4), 10, "rps"),
+    ],
+)
+def test_each_objective_wants_its_number_and_the_largest_wins(
+    chosen: Settings, signal: Signal, wanted: int, winner: str
+) -> None:
+    _, decisions = drive(chosen, [signal] * 4)
+    last = decisions[-1]
+    assert last.desired == wanted
+    assert last.candidates[winner] == max(last.candidates.values()) == wanted
+
+
+def test_limits_and_steps_are_said() -> None:
+    _, decisions = drive(Settings(max=8, rps=1.0), [steady(100, 0.01, 2)] * 3)
+    assert (decisions[-1].desired, decisions[-1].limited_by) == (8, "max")
+    assert "limited by max" in decisions[-1].reason
+    _, decisions = drive(Settings(max=500, rps=1.0), [steady(300, 0.01, 2)])
+    assert (decisions[0].desired, decisions[0].limited_by) == (20, "step")
+
+
+def test_nothing_goes_while_a_rollout_or_an_ejection_is_on() -> None:
+    calm = [steady(100, 0.05, 10)] * 30
+    for reason in ({"busy": True}, {"ejected": 1}):
+        quiet = [steady(2, 0.05, 10, **reason)] * 200
+        _, decisions = drive(Settings(max=20, rps=10.0), calm + quiet)
+        assert decisions[-1].desired == 10
+        assert decisions[-1].limited_by == "rollout"
+    _, decisions = drive(Settings(max=20, rps=10.0), calm + [steady(2, 0.05, 10)] * 200)
+    assert decisions[-1].desired == 1
+
+
+def test_to_zero_when_idle_and_back_for_what_is_parked() -> None:
+    chosen = Settings(min=0, max=20, latency=0.2, share=95.0, idle=60.0)
+    busy = [steady(40, 0.05, 2)] * 60
+    quiet = [Signal(ready=2)] * 120
+    state, decisions = drive(chosen, busy + quiet)
+    assert decisions[-1].desired == 0
+    causes = [one.cause for one in decisions[60:]]
+    assert 55 <= causes.index("idle") <= 65
+    _, woken = drive(chosen, [Signal(arrivals=3, parked=3)], state, 180.0)
+    assert (woken[0].desired, woken[0].cause) == (1, "wake")
+    _, burst = drive(chosen, [Signal(arrivals=400, parked=400)], state, 180.0)
+    assert burst[0].desired >= 4
+    _, still = drive(chosen, [Signal()] * 30, state, 180.0)
+    assert {one.desired for one in still} == {0}
+
+
+def test_a_minimum_above_zero_never_idles_to_zero() -> None:
+    _, decisions = drive(Settings(min=1, max=5, latency=0.2, idle=5.0), [Signal(ready=1)] * 100)
+    assert {one.desired for one in decisions} == {1}
+
+
+def test_the_reason_has_the_numbers_in_it() -> None:
+    _, decisions = drive(Settings(max=20, latency=0.2), [steady(100, 0.05, 4)] * 10)
+    last = decisions[-1]
+    assert "100.0 requests/s of 50 ms" in last.reason
+    assert last.numbers["load"] == pytest.approx(5.0, rel=0.05)
+    assert last.numbers["service_time"] == pytest.approx(0.05)
+
+
+def test_misses_split_the_bucket_the_objective_falls_in_and_count_what_was_shed() -> None:
+    signal = Signal(latency=((0.1, 10), (0.2, 8), (0.4, 4), (0.8, 2)), shed=3)
+    assert signal.misses(0.3) == pytest.approx(2 + 2 + 3)
+    assert signal.misses(0.4) == pytest.approx(2 + 3)
+    assert signal.misses(5.0) == 3
+    assert Signal().misses(0.1) == 0
+
+
+def test_a_step_is_answered_within_two_seconds() -> None:
+    quiet = [steady(20, 0.05, 1)] * 60
+    rush = Signal(arrivals=200, completions=80, in_flight=70.0, latency_sum=22.0, ready=1)
+    _, decisions = drive(Settings(max=20, latency=0.2), [*quiet, rush, rush])
+    assert max(one.desired for one in decisions[60:]) >= ceil(200 * 0.05 / 4.0)
