@@ -1,0 +1,211 @@
+"""`meshd up` and its end with a real daemon and real local replicas."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from meshd.cli import start
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+GOOD = """\
+name: {name}
+services:
+  web:
+    command: [sh, -c, 'exec {python} -u -m http.server "$$PORT" --bind 127.0.0.1']
+    x-mesh: {{routes: [{route}], health: /, scale: {{min: 2, max: 2}}}}
+"""
+BROKEN = """\
+name: broken
+services:
+  web:
+    command: [sh, -c, 'echo the database is not there; exit 3']
+    x-mesh: {routes: [/], scale: {min: 1, max: 1}, health: {path: /, start_timeout: 3s}}
+"""
+
+
+class Meshd:
+    """The command, on a state directory and addresses of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state = folder / "s"
+        self.ports: list[int] = []
+        while len(self.ports) < 2:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self.ports.append(probe.getsockname()[1])
+
+    def arguments(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "meshd", *arguments, "--state", str(self.state)]
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.arguments(*arguments), capture_output=True, text=True, timeout=90, check=False
+        )
+
+    def up(self, file: str, *more: str) -> list[str]:
+        return [
+            "up", "-f", file, "--runtime", "process", "--workers", "1", "--timeout", "60s",
+            "--listen", f"127.0.0.1:{self.ports[0]}", "--metrics", f"127.0.0.1:{self.ports[1]}",
+            *more,
+        ]  # fmt: skip
+
+    @contextmanager
+    def foreground(self) -> Iterator[subprocess.Popen[str]]:
+        """`up` without --detach; killed at the end when it still runs."""
+        with subprocess.Popen(
+            self.arguments(*self.up(self.file(GOOD))),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    process.kill()
+
+    def file(self, text: str, name: str = "shop", route: str = "/") -> str:
+        path = self.folder / f"{name}.yml"
+        if "{python}" in text:
+            text = text.format(python=sys.executable, name=name, route=route)
+        path.write_text(text)
+        return str(path)
+
+    def fetch(self, path: str = "/") -> int:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.ports[0]}{path}", timeout=10
+        ) as answer:
+            return int(answer.status)
+
+
+@pytest.fixture
+def meshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Meshd]:
+    made = Meshd(tmp_path_factory.mktemp("up"))
+    yield made
+    pid = start.running(made.state)
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)
+        end = time.monotonic() + 20
+        while start.running(made.state) and time.monotonic() < end:
+            time.sleep(0.1)
+
+
+def test_detached_from_up_to_down(meshd: Meshd) -> None:
+    up = meshd(*meshd.up(meshd.file(GOOD), "--detach"))
+    assert up.returncode == 0, up.stderr
+    assert up.stderr.startswith("process runtime")
+    lines = up.stdout.splitlines()
+    assert lines[-2].startswith("web ")
+    assert "ready 2/2 after" in lines[-2]
+    assert f"listening on 127.0.0.1:{meshd.ports[0]}" in lines[-1]
+    assert meshd.fetch() == 200
+    with urllib.request.urlopen(f"http://127.0.0.1:{meshd.ports[1]}/metrics") as answer:
+        assert b'meshd_replicas{service="shop/web",state="ready"} 2.0' in answer.read()
+
+    again = meshd(*meshd.up(meshd.file(GOOD), "--detach"))
+    assert again.returncode == 0, again.stderr
+    assert "that of the daemon" in again.stderr
+    other = meshd("up", "-f", meshd.file(GOOD), "--runtime", "docker", "--detach")
+    assert other.returncode == 2
+    assert "uses the process runtime, not docker" in other.stderr
+
+    second = meshd(*meshd.up(meshd.file(GOOD, "bar", "/bar"), "--detach"))
+    assert second.returncode == 0, second.stderr
+    assert meshd("down", "bar").returncode == 0
+    assert meshd.fetch() == 200
+    down = meshd("down", "-o", "json")
+    assert json.loads(down.stdout) == {"down": ["shop"], "left": [], "daemon_ended": True}
+    assert start.running(meshd.state) is None
+    assert meshd("ps").returncode == 3
+
+
+def test_in_the_foreground_until_ctrl_c(meshd: Meshd) -> None:
+    with meshd.foreground() as process:
+        assert process.stdout is not None
+        seen = []
+        for line in process.stdout:
+            seen.append(line)
+            if "rollout.done" in line:
+                break
+        assert meshd.fetch() == 200
+        assert any(line.startswith("Ctrl-C ends it") for line in seen), seen
+        process.send_signal(signal.SIGINT)
+        said, complained = process.communicate(timeout=60)
+        assert process.returncode == 0, complained
+        assert "ending in order" in complained
+        assert "replica.stopped" in said or "down" in said
+        assert start.running(meshd.state) is None
+
+
+def test_the_control_process_may_die_under_the_foreground(meshd: Meshd) -> None:
+    with meshd.foreground() as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "rollout.done" in line:
+                break
+        supervisor = start.running(meshd.state)
+        control = [
+            int(child)
+            for child in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+            if b"meshd.daemon" in Path(f"/proc/{child}/cmdline").read_bytes()
+        ]
+        os.kill(control[0], signal.SIGKILL)
+        assert meshd.fetch() == 200
+        drained = ""
+        end = time.monotonic() + 30
+        while time.monotonic() < end and not drained:
+            shown = meshd("ps", "-r", "-o", "json")
+            ready = [r for r in json.loads(shown.stdout or "[]") if r["phase"] == "ready"]
+            drained = ready[0]["name"] if len(ready) == 2 else ""
+        assert meshd("drain", drained).returncode == 0
+        for line in process.stdout:
+            if drained in line:
+                break
+        else:
+            pytest.fail("events ended with the control process")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+
+
+def test_a_replica_that_cannot_start_shows_its_last_words_and_leaves_nothing(
+    meshd: Meshd,
+) -> None:
+    up = meshd(*meshd.up(meshd.file(BROKEN, "broken"), "--detach"))
+    assert up.returncode == 1
+    assert "the database is not there" in up.stderr
+    assert start.running(meshd.state) is None
+    assert meshd("ps").returncode == 3
+
+
+def test_a_broken_project_beside_a_good_one_is_taken_away_alone(meshd: Meshd) -> None:
+    assert meshd(*meshd.up(meshd.file(GOOD), "--detach")).returncode == 0
+    route = BROKEN.replace("routes: [/]", "routes: [/broken]")
+    up = meshd(*meshd.up(meshd.file(route, "broken"), "--detach"))
+    assert up.returncode == 1
+    assert "taking broken away again" in up.stderr
+    status = json.loads(meshd("ps", "-o", "json").stdout)
+    assert [service["project"] for service in status["services"]] == ["shop"]
+    assert meshd.fetch() == 200
+    assert meshd("down", "--all").returncode == 0
+
+
+def test_a_port_in_use_is_told_before_anything_starts(meshd: Meshd) -> None:
+    with socket.create_server(("127.0.0.1", meshd.ports[0])):
+        up = meshd(*meshd.up(meshd.file(GOOD), "--detach"))
+    assert up.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{meshd.ports[0]}: address already in use" in up.stderr
+    assert "--listen" in up.stderr
+    assert start.running(meshd.state) is None
