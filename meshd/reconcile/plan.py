@@ -27,6 +27,8 @@ from meshd.runtime.base import ContainerHealth
 from meshd.spec.model import Service
 
 _ALPHABET: Final = "abcdefghijkmnpqrstuvwxyz23456789"
+OTHERS_STOP: Final = 1.0
+"""Seconds within which somebody who stops a whole application gets to all of its parts."""
 _UNKNOWN: Final = Service(name="unknown")
 
 
@@ -279,6 +281,9 @@ class _ServicePlan:
                     )
                 )
             return
+        if service.adopted and self._stopped_just_now():
+            self.waits = "waits to see whether others stop all of it"
+            return
         if not self.observed.may_start:
             self.waits = "waits for the proxy to listen"
             return
@@ -298,6 +303,15 @@ class _ServicePlan:
                     cause=cause if not attempt else f"{cause}; attempt {attempt + 1}",
                 )
             )
+
+    def _stopped_just_now(self) -> bool:
+        """Others, who own the service, stopped a part of it; perhaps the rest comes next."""
+        return any(
+            replica.phase in (Phase.STOPPING, Phase.GONE)
+            and not replica.drain_since
+            and replica.since + OTHERS_STOP > self.now
+            for replica in self.group
+        )
 
     def _name(self, taken: set[str]) -> str:
         while True:

@@ -13,6 +13,8 @@ from meshd.store.store import Store, StoredProject
 
 _log = structlog.stdlib.get_logger(__name__)
 _RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
+_ORDERLY = (None, 0, 143)
+"""Exit codes of a container that was told to stop: none yet, its own choice, SIGTERM's."""
 
 
 class Wanted:
@@ -90,27 +92,37 @@ class Wanted:
         """One service for each that running containers of others describe; the first
         container by name says how, and is what more are copied from."""
         groups: dict[str, list[tuple[Service, ObservedReplica]]] = {}
+        copies: set[str] = set()
         for name in sorted(listed):
             seen = listed[name]
             if seen.managed:
+                if labels.CLONE_OF in seen.labels and seen.state in _RUNS:
+                    copies.add(f"{seen.project}/{seen.service}")
                 continue
             described = self._describe(seen)
             if described and f"{described[0]}/{described[1].name}" not in taken:
                 key = f"{described[0]}/{described[1].name}"
                 groups.setdefault(key, []).append((described[1], seen))
-        return [self._adopt(key, group, now) for key, group in groups.items()]
+        return [self._adopt(key, group, key in copies, now) for key, group in groups.items()]
 
     def _adopt(
-        self, key: str, group: Sequence[tuple[Service, ObservedReplica]], now: float
+        self,
+        key: str,
+        group: Sequence[tuple[Service, ObservedReplica]],
+        copies: bool,
+        now: float,
     ) -> DesiredService:
+        """A service made of others' containers. Where they were all stopped in an orderly
+        way, and no copy runs, it is meant to be down."""
         running = [pair for pair in group if pair[1].state in _RUNS]
+        crashed = any(seen.exit_code not in _ORDERLY for _, seen in group)
         spec, template = (running or group)[0]
-        count = max(self.count(key, spec, now), len(running)) if running else 0
+        up = running or copies or crashed
         return DesiredService(
             project=key.partition("/")[0],
             spec=spec,
             revision=template.revision,
-            count=count,
+            count=max(self.count(key, spec, now), len(running)) if up else 0,
             adopted=True,
             template=template.name,
         )

@@ -245,6 +245,17 @@ def test_adopted_replicas_are_copied_and_never_stopped() -> None:
     assert steps(web(1, "x", adopted=True, template="theirs"), gone, copy) == []
 
 
+def test_when_others_stop_a_part_it_is_replaced_a_moment_later() -> None:
+    service = web(2, "x", adopted=True, template="theirs")
+    copy = replica("copy", revision="x")
+    for since, expected in (
+        (NOW - 0.5, []),
+        (NOW - 1.5, ["start shop-web-baaaa as a copy of theirs"]),
+    ):
+        stopping = replica("theirs", Phase.STOPPING, managed=False, revision="x", since=since)
+        assert steps(service, stopping, copy) == expected
+
+
 def test_an_adopted_one_that_answers_again_comes_back() -> None:
     service = web(1, "x", adopted=True, template="theirs")
     sick = replica(

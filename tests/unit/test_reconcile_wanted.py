@@ -1,0 +1,89 @@
+"""What is wanted: stored projects, and services adopted from others' containers."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from meshd.reconcile.desired import DesiredService
+from meshd.reconcile.wanted import Wanted
+from meshd.runtime.base import ObservedReplica, ReplicaState
+from meshd.spec.labels import CLONE_OF
+from meshd.spec.model import Project, Service
+from meshd.store.store import Override, Store
+
+THEIRS = ObservedReplica(
+    name="theirs", runtime_id="1", project="app", service="hello", revision="x",
+    state=ReplicaState.RUNNING, managed=False, port=7000,
+    labels={"mesh.project": "app", "mesh.service": "hello", "mesh.scale.max": "4"},
+)  # fmt: skip
+COPY = replace(THEIRS, name="copy", managed=True, labels={CLONE_OF: "theirs"})
+STOPPED = replace(THEIRS, state=ReplicaState.EXITED, exit_code=0)
+KILLED = replace(THEIRS, state=ReplicaState.EXITED, exit_code=137)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path)
+    store.open()
+    yield store
+    store.close()
+
+
+def only(wanted: Wanted, *listed: ObservedReplica) -> DesiredService:
+    (service,) = wanted.desired({seen.name: seen for seen in listed}, 10.0).services
+    return service
+
+
+@pytest.mark.parametrize(
+    ("listed", "count"),
+    [
+        ((THEIRS,), 1),
+        ((THEIRS, replace(THEIRS, name="third")), 2),
+        ((KILLED,), 1),
+        ((STOPPED,), 0),
+        ((STOPPED, COPY), 1),
+        ((STOPPED, replace(COPY, state=ReplicaState.STOPPING)), 0),
+    ],
+)
+def test_how_many_of_an_adopted_service(
+    store: Store, listed: tuple[ObservedReplica, ...], count: int
+) -> None:
+    service = only(Wanted(store), *listed)
+    assert (service.key, service.adopted, service.template) == ("app/hello", True, "theirs")
+    assert service.count == count
+    assert service.spec.port == 7000
+
+
+def test_copies_whose_original_is_gone_are_to_go(store: Store) -> None:
+    desired = Wanted(store).desired({"copy": COPY}, 10.0)
+    assert desired.services == ()
+    assert desired.projects == {"app"}
+
+
+def test_wrong_labels_leave_a_container_alone(store: Store) -> None:
+    wrong = replace(THEIRS, labels={"mesh.service": "hello", "mesh.scale.max": "many"})
+    assert Wanted(store).desired({"theirs": wrong}, 10.0).services == ()
+
+
+def test_an_override_ends_when_its_time_has_come(store: Store) -> None:
+    project = Project(name="shop", services=(Service(name="web", replicas=2),))
+    store.deploy(project, {"web": "r1"}, "me", "", 1.0)
+    wanted = Wanted(store)
+    store.set_override("shop/web", Override(5, 11.0))
+    assert only(wanted).count == 5
+    (later,) = wanted.desired({}, 12.0).services
+    assert later.count == 2
+
+
+def test_a_rolled_back_service_is_wanted_as_it_was(store: Store) -> None:
+    for revision, image in (("r1", "good"), ("r2", "bad")):
+        service = Service(name="web", image=image)
+        project = Project(name="shop", services=(service,))
+        store.deploy(project, {"web": revision}, "me", "", 1.0)
+        store.settle("shop/web", "done" if image == "good" else "rolled-back", "why", 2.0)
+    service_now = only(Wanted(store))
+    assert (service_now.revision, service_now.spec.image) == ("r1", "good")
+    store.leave("shop")
+    assert only(Wanted(store)).count == 0
