@@ -10,7 +10,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final, cast
 
-from proxy import failure
+from proxy import failure, recovery, tunnel
 from proxy.exchange import Exchange
 from proxy.exchange_phases import TUNNEL
 from proxy.failure import Failure
@@ -41,6 +41,7 @@ that does so later has gone away. TCP itself does not tell the two apart."""
 WRITE_HIGH: Final = 64 * 1024
 READ_AHEAD: Final = 64 * 1024
 NEVER: Final = float("inf")
+NO_LIMIT: Final = 1 << 62
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -65,6 +66,7 @@ class Downstream:
         "_plane",
         "_reader",
         "_trusted",
+        "_unread",
         "address",
         "deadline",
         "exchange",
@@ -95,6 +97,7 @@ class Downstream:
         self._full = False
         self._half_closed = False
         self._advancing = False
+        self._unread = NO_LIMIT
         self._lines = b""
         self._lines_host: bytes | None = None
 
@@ -130,7 +133,7 @@ class Downstream:
             self._half_closed = END in self._buffer
             return self._half_closed
         if exchange.phase == TUNNEL:
-            exchange.client_finished()
+            tunnel.client_finished(exchange)
             return True
         if not exchange.request_complete:
             return False
@@ -162,7 +165,7 @@ class Downstream:
         elif not exchange.request_complete:
             self._read_body(exchange, data)
         elif exchange.phase == TUNNEL:
-            exchange.to_origin(data)
+            tunnel.to_origin(exchange, data)
         else:
             self._hold(self._buffer + data)
 
@@ -377,7 +380,7 @@ class Downstream:
         self.resume()
         if self._buffer and self.exchange is not None:
             data, self._buffer = self._buffer, b""
-            self.exchange.to_origin(data)
+            tunnel.to_origin(self.exchange, data)
 
     def finish_tunnel(self) -> None:
         """The origin's side of a tunnel has ended."""
@@ -436,10 +439,19 @@ class Downstream:
         exchange = self.exchange
         self.deadline = NEVER
         if exchange is not None:
-            exchange.expired(now)
+            recovery.expired(exchange, now)
         elif self._ended:
             self.abort()
         elif self._buffer:
             self._refuse(BadMessage(failure.SLOW_HEAD.status, failure.SLOW_HEAD.text))
-        else:
+        elif not self._still_reading():
             self.close()
+
+    def _still_reading(self) -> bool:
+        """Whether a slow client took some of its last answer since it was looked at."""
+        size = self.transport.get_write_buffer_size() if self.transport is not None else 0
+        slow = 0 < size < self._unread
+        self._unread = size if slow else NO_LIMIT
+        if slow:
+            self.deadline = self._plane.now + KEEP_ALIVE
+        return slow

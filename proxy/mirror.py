@@ -7,6 +7,7 @@ never cost the request that it copies.
 
 from typing import TYPE_CHECKING, Final, cast
 
+from proxy import recovery
 from proxy.exchange import Exchange
 from proxy.failure import Failure
 from proxy.http1.head import RequestHead
@@ -88,7 +89,7 @@ class Listless:
         """Its deadline has passed."""
         self.deadline = float("inf")
         if self.exchange is not None:
-            self.exchange.expired(now)
+            recovery.expired(self.exchange, now)
 
     def _over(self) -> None:
         self.exchange = None

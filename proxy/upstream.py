@@ -7,7 +7,7 @@ back to the pool only after an answer that ended where its framing said, with no
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
-from proxy import pool
+from proxy import pool, tunnel
 from proxy.endpoint_state import EndpointState
 from proxy.http1 import chunked, limits
 from proxy.http1.chunked import ChunkedReader
@@ -133,7 +133,7 @@ class Upstream:
     def eof_received(self) -> bool:
         exchange = self.exchange
         if self.reading == TUNNEL and exchange is not None:
-            exchange.origin_finished()
+            tunnel.origin_finished(exchange)
             return True
         return False
 
@@ -194,7 +194,7 @@ class Upstream:
             else:
                 self._finish(exchange, data[: self._left], surplus=left < 0)
         elif reading == TUNNEL:
-            exchange.to_client(data)
+            tunnel.to_client(exchange, data)
         elif reading == CHUNKS:
             self._read_chunks(exchange, data)
         else:
@@ -237,10 +237,10 @@ class Upstream:
             exchange.answer_whole(head, body, reusable=head.persistent)
             return
         if head.status == 101:
-            if exchange.switched(head):
+            if tunnel.opened(exchange, head):
                 self.reading = TUNNEL
                 if body:
-                    exchange.to_client(body)
+                    tunnel.to_client(exchange, body)
             return
         self._begin_body(exchange, head, body)
 

@@ -1,0 +1,73 @@
+"""After a switch of protocols: bytes pass as they are, until both sides have ended."""
+
+from typing import TYPE_CHECKING, Final
+
+from proxy import failure
+from proxy.exchange_phases import TUNNEL
+from proxy.http1.head import ResponseHead
+from proxy.http1.rewrite import response_head
+
+if TYPE_CHECKING:
+    from proxy.exchange import Exchange
+
+IDLE: Final = 3600.0
+HALF_CLOSED: Final = 60.0
+
+
+def opened(exchange: "Exchange", head: ResponseHead) -> bool:
+    """The origin switches protocols; False (and an end) when nobody asked it to."""
+    asked = {name.lower() for name in exchange.head.upgrade}
+    if not head.upgrade or not asked.issuperset(head.upgrade) or not exchange.request_complete:
+        exchange.fail(failure.PROTOCOL, "a switch of protocols that was not asked for")
+        return False
+    now = exchange.plane.clock()
+    assert exchange.endpoint is not None
+    exchange.status = 101
+    exchange.first_byte_at = now
+    exchange.endpoint.answered(now - exchange.sent_at, now)
+    exchange.phase = TUNNEL
+    exchange.last_deadline = 0.0
+    lines = b"Connection: Upgrade\r\nUpgrade: " + b", ".join(head.upgrade) + b"\r\n"
+    exchange.client.write(
+        response_head(head, chunked=False, connection=lines, extra=b"", edited=None)
+    )
+    exchange.until(now + IDLE)
+    exchange.client.open_tunnel()
+    return True
+
+
+def to_client(exchange: "Exchange", data: bytes) -> None:
+    """Bytes from the origin."""
+    exchange.bytes_out += len(data)
+    exchange.client.write(data)
+    exchange.until(exchange.plane.now + (HALF_CLOSED if exchange.half_finished else IDLE))
+
+
+def to_origin(exchange: "Exchange", data: bytes) -> None:
+    """Bytes from the client."""
+    exchange.bytes_in += len(data)
+    if exchange.upstream is not None and exchange.upstream.transport is not None:
+        exchange.upstream.transport.write(data)
+    exchange.until(exchange.plane.now + (HALF_CLOSED if exchange.half_finished else IDLE))
+
+
+def origin_finished(exchange: "Exchange") -> None:
+    """The origin sends no more."""
+    exchange.client.finish_tunnel()
+    _half(exchange)
+
+
+def client_finished(exchange: "Exchange") -> None:
+    """The client sends no more."""
+    if exchange.upstream is not None:
+        exchange.upstream.finish()
+    _half(exchange)
+
+
+def _half(exchange: "Exchange") -> None:
+    now = exchange.plane.clock()
+    if exchange.half_finished:
+        exchange.complete(now, reusable=False)
+        return
+    exchange.half_finished = True
+    exchange.until(now + HALF_CLOSED)
