@@ -26,7 +26,6 @@ from proxy.config import ChildConfig, SupervisorConfig
 
 START_SECONDS: Final = 20.0
 END_SECONDS: Final = 90.0
-LOG_LIMIT: Final = 10 * 1024 * 1024
 LONGEST_SOCKET_PATH: Final = 100
 
 
@@ -154,8 +153,6 @@ def spawn(wish: Wish) -> Daemon:
     try:
         config = _config_file(wish.state)
         config.write_bytes(msgspec.json.format(msgspec.json.encode(wish.config())))
-        if log_path.exists() and log_path.stat().st_size > LOG_LIMIT:
-            log_path.replace(log_path.with_suffix(".log.1"))
         with log_path.open("ab") as log:
             start = log.tell()
             process = subprocess.Popen(

@@ -5,6 +5,9 @@ one JSON object a line otherwise, so that a collector needs no parser.
 """
 
 import logging
+import os
+import shutil
+import stat
 import sys
 from enum import StrEnum
 from typing import Final, TextIO
@@ -42,6 +45,7 @@ class Kind(StrEnum):
     RUNTIME_BACK = "runtime.back"
 
 
+LOG_LIMIT: Final = 20 * 1024 * 1024
 SCALE: Final = "scale."
 ROLLOUT: Final = "rollout."
 BAD: Final = frozenset(
@@ -75,7 +79,7 @@ def set_up_logging(level: str = "info", stream: TextIO | None = None) -> None:
         structlog.stdlib.ExtraAdder(),
         structlog.processors.StackInfoRenderer(),
     ]
-    handler = logging.StreamHandler(out)
+    handler = _Bounded(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -99,6 +103,27 @@ def set_up_logging(level: str = "info", stream: TextIO | None = None) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+class _Bounded(logging.StreamHandler[TextIO]):
+    """Keeps a log file that was opened for appending, by us or by whoever started us, from
+    filling the disk: at `LOG_LIMIT` bytes it is moved to `NAME.1` and starts anew. It is
+    copied and cut, not renamed, for other processes write to it as well."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        try:
+            descriptor = self.stream.fileno()
+        except (OSError, ValueError):
+            return  # not a file at all
+        found = os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode) and found.st_size > LOG_LIMIT:
+            try:
+                path = os.readlink(f"/proc/self/fd/{descriptor}")
+                shutil.copyfile(path, path + ".1")
+                os.ftruncate(descriptor, 0)
+            except OSError:
+                self.handleError(record)
 
 
 def _rendering(terminal: bool) -> list[structlog.typing.Processor]:

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -66,3 +67,16 @@ def test_a_level_that_does_not_exist_is_refused() -> None:
 def test_kinds_are_words_with_dots() -> None:
     assert Kind("replica.ready") is Kind.REPLICA_READY
     assert {kind for kind in Kind if kind.startswith("scale.")}.isdisjoint(BAD)
+
+
+def test_a_log_file_cannot_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshd.telemetry.events.LOG_LIMIT", 2000)
+    path = tmp_path / "daemon.log"
+    with path.open("a") as out:
+        set_up_logging("info", out)
+        for number in range(100):
+            structlog.get_logger("meshd.test").info("again", number=number)
+            assert path.stat().st_size <= 2000
+    assert (tmp_path / "daemon.log.1").stat().st_size <= 2000 + 200
+    lines = (tmp_path / "daemon.log.1").read_text() + path.read_text()
+    assert json.loads(lines.splitlines()[-1])["number"] == 99
