@@ -12,6 +12,7 @@ import msgspec
 from meshd.reconcile.operation import Drain, Start
 from meshd.reconcile.phase import ENDED, Facts, Phase, advance
 from meshd.runtime.base import ContainerHealth, ObservedReplica, ReplicaState
+from meshd.spec.labels import CLONE_OF
 from meshd.spec.model import RestartPolicy
 
 FAILURES_KEPT: Final = 10
@@ -127,6 +128,7 @@ class Replica(msgspec.Struct, frozen=True):
     revision: str
     phase: Phase
     managed: bool = True
+    copied: bool = False
     since: float = 0.0
     created_at: float = 0.0
     ready_since: float = 0.0
@@ -288,6 +290,7 @@ def _listed(seen: ObservedReplica, record: Record, world: World) -> Replica:
         revision=seen.revision,
         phase=record.phase,
         managed=seen.managed,
+        copied=CLONE_OF in seen.labels,
         since=record.since,
         created_at=seen.created_at,
         ready_since=record.ready_since,

@@ -29,6 +29,7 @@ from meshd.spec.model import Service
 _ALPHABET: Final = "abcdefghijkmnpqrstuvwxyz23456789"
 OTHERS_STOP: Final = 1.0
 """Seconds within which somebody who stops a whole application gets to all of its parts."""
+OTHERS_REMOVE: Final = 15.0
 _UNKNOWN: Final = Service(name="unknown")
 
 
@@ -84,7 +85,7 @@ def _leave(group: Sequence[Replica], cause: str, now: float) -> list[Operation]:
     """Everything of ours in `group` goes."""
     operations: list[Operation] = []
     for replica in group:
-        if not replica.managed or replica.busy:
+        if not replica.managed or replica.busy or _left_to_others(replica, now):
             continue
         if replica.phase in ENDED:
             operations.append(Remove(name=replica.name, cause=cause))
@@ -93,6 +94,13 @@ def _leave(group: Sequence[Replica], cause: str, now: float) -> list[Operation]:
         else:
             operations += _stop(replica, _UNKNOWN, now)
     return operations
+
+
+def _left_to_others(replica: Replica, now: float) -> bool:
+    """A copy that others stopped is theirs to remove first: whoever takes a whole application
+    down counts on finding it."""
+    ended = replica.phase in ENDED and not replica.drain_since
+    return replica.copied and ended and replica.since + OTHERS_REMOVE > now
 
 
 def _stop(replica: Replica, spec: Service, now: float) -> list[Operation]:
@@ -160,7 +168,7 @@ class _ServicePlan:
         for replica in self.group:
             if replica.phase not in ENDED or replica.busy or not replica.managed:
                 continue
-            if self._completed(replica):
+            if self._completed(replica) or _left_to_others(replica, self.now):
                 continue
             failed = replica.phase is Phase.FAILED
             cause = "it ended by itself" if failed else replica.cause or "it was stopped"

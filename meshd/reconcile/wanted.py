@@ -1,6 +1,7 @@
 """What is wanted now: the store's projects, and services adopted from what runs."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import structlog
 
@@ -13,6 +14,7 @@ from meshd.store.store import Store, StoredProject
 
 _log = structlog.stdlib.get_logger(__name__)
 _RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
+CRASH_SEEN: Final = 10.0
 _ORDERLY = (None, 0, 143)
 """Exit codes of a container that was told to stop: none yet, its own choice, SIGTERM's."""
 
@@ -113,9 +115,12 @@ class Wanted:
         now: float,
     ) -> DesiredService:
         """A service made of others' containers. Where they were all stopped in an orderly
-        way, and no copy runs, it is meant to be down."""
+        way, or long ago, and no copy runs, it is meant to be down."""
         running = [pair for pair in group if pair[1].state in _RUNS]
-        crashed = any(seen.exit_code not in _ORDERLY for _, seen in group)
+        crashed = any(
+            seen.exit_code not in _ORDERLY and seen.finished_at + CRASH_SEEN > now
+            for _, seen in group
+        )
         spec, template = (running or group)[0]
         up = running or copies or crashed
         return DesiredService(

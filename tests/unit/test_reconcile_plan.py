@@ -256,6 +256,13 @@ def test_when_others_stop_a_part_it_is_replaced_a_moment_later() -> None:
         assert steps(service, stopping, copy) == expected
 
 
+def test_a_copy_that_others_stopped_is_left_to_them_to_remove() -> None:
+    service = web(0, "x", adopted=True, template="theirs")
+    for ago, expected in ((5, []), (16, ["remove copy"])):
+        ended = replica("copy", Phase.GONE, revision="x", copied=True, since=NOW - ago)
+        assert steps(service, ended) == expected
+
+
 def test_an_adopted_one_that_answers_again_comes_back() -> None:
     service = web(1, "x", adopted=True, template="theirs")
     sick = replica(

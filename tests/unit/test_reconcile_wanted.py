@@ -20,7 +20,7 @@ THEIRS = ObservedReplica(
 )  # fmt: skip
 COPY = replace(THEIRS, name="copy", managed=True, labels={CLONE_OF: "theirs"})
 STOPPED = replace(THEIRS, state=ReplicaState.EXITED, exit_code=0)
-KILLED = replace(THEIRS, state=ReplicaState.EXITED, exit_code=137)
+KILLED = replace(THEIRS, state=ReplicaState.EXITED, exit_code=137, finished_at=9.0)
 
 
 @pytest.fixture
@@ -42,6 +42,7 @@ def only(wanted: Wanted, *listed: ObservedReplica) -> DesiredService:
         ((THEIRS,), 1),
         ((THEIRS, replace(THEIRS, name="third")), 2),
         ((KILLED,), 1),
+        ((replace(KILLED, finished_at=-9.0),), 0),
         ((STOPPED,), 0),
         ((STOPPED, COPY), 1),
         ((STOPPED, replace(COPY, state=ReplicaState.STOPPING)), 0),
