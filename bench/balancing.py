@@ -20,7 +20,7 @@ from typing import Final
 
 from proxy.policy.balance import Picker, make
 from proxy.policy.hashing import hash_key
-from proxy.policy.latency import PeakEwma, RecentLatency
+from proxy.policy.latency import Estimate, LatencyAtLoad, PeakEwma
 from proxy.wire.snapshot import Algorithm, Balance, Endpoint
 
 ALGORITHMS: Final[tuple[Algorithm, ...]] = (
@@ -60,27 +60,31 @@ class Scene:
 class View:
     """One proxy worker's view of a replica: a candidate."""
 
-    __slots__ = ("estimate", "fast_failing", "id", "in_flight", "latency", "own", "weight")
+    __slots__ = ("estimate", "fast_failing", "id", "in_flight", "own", "weight")
 
-    def __init__(self, id: str, estimate: PeakEwma | RecentLatency) -> None:
+    def __init__(self, id: str, estimate: Estimate) -> None:
         self.id = id
         self.own = 0
         self.in_flight = 0
-        self.latency = 0.0
         self.weight = 1.0
         self.fast_failing = False
         self.estimate = estimate
 
+    @property
+    def latency(self) -> float:
+        return self.estimate.at(self.in_flight)
+
 
 class Replica:
-    """Four workers and a FIFO; holds (arrival time, proxy worker) of what waits."""
+    """Four workers and a FIFO; holds (arrival time, proxy worker, load met) of
+    what waits."""
 
     __slots__ = ("busy", "slow", "waiting")
 
     def __init__(self, slow: float) -> None:
         self.slow = slow
         self.busy = 0
-        self.waiting: deque[tuple[float, int]] = deque()
+        self.waiting: deque[tuple[float, int, int]] = deque()
 
 
 @dataclass
@@ -102,9 +106,9 @@ class Outcome:
         return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else 0.0
 
 
-def estimator(algorithm: Algorithm) -> Callable[[], PeakEwma | RecentLatency]:
+def estimator(algorithm: Algorithm) -> Callable[[], Estimate]:
     """The latency estimator that goes with a rule."""
-    return PeakEwma if algorithm == "peak-ewma" else RecentLatency
+    return PeakEwma if algorithm == "peak-ewma" else LatencyAtLoad
 
 
 class Run:
@@ -131,8 +135,8 @@ class Run:
         self.refreshed = [0.0] * scene.workers
         sigma2 = math.log(1.0 + scene.variation**2)
         self._mu, self._sigma = math.log(scene.mean) - sigma2 / 2.0, math.sqrt(sigma2)
-        # (end, tie-breaker, replica, proxy worker, arrival)
-        self.events: list[tuple[float, int, int, int, float]] = []
+        # (end, tie-breaker, replica, proxy worker, arrival, load met)
+        self.events: list[tuple[float, int, int, int, float, int]] = []
         self.serial = 0
         self.outcome = Outcome(0, 0, [], [0] * len(members))
 
@@ -160,37 +164,38 @@ class Run:
         if scored:
             self.outcome.requests += 1
             self.outcome.picked[chosen] += 1
-        replica = self.replicas[chosen]
+        replica, load = self.replicas[chosen], views[chosen].in_flight
         if replica.busy < self.scene.servers:
             replica.busy += 1
-            self._serve(now, chosen, worker, now)
+            self._serve(now, chosen, worker, now, load)
         elif len(replica.waiting) < self.scene.queue:
-            replica.waiting.append((now, worker))
+            replica.waiting.append((now, worker, load))
         else:
             self.outcome.missed += scored
             return
         views[chosen].own += 1
         views[chosen].in_flight += 1
 
-    def _serve(self, now: float, replica: int, worker: int, arrival: float) -> None:
+    def _serve(self, now: float, replica: int, worker: int, arrival: float, load: int) -> None:
         time = self.random.lognormvariate(self._mu, self._sigma) * self.replicas[replica].slow
         self.serial += 1
-        heappush(self.events, (now + time, self.serial, replica, worker, arrival))
+        heappush(self.events, (now + time, self.serial, replica, worker, arrival, load))
 
-    def _finish(self, now: float, _: int, index: int, worker: int, arrival: float) -> None:
+    def _finish(
+        self, now: float, _: int, index: int, worker: int, arrival: float, load: int
+    ) -> None:
         view = self.views[worker][index]
         view.own -= 1
         view.in_flight -= 1
         latency = now - arrival
-        view.estimate.observe(latency, now)
-        view.latency = view.estimate.value
+        view.estimate.observe(latency, now, load)
         if arrival >= WARM_UP:
             self.outcome.latencies.append(latency)
             self.outcome.missed += latency > OBJECTIVE
         replica = self.replicas[index]
         if replica.waiting:
-            waited, for_worker = replica.waiting.popleft()
-            self._serve(now, index, for_worker, waited)
+            waited, for_worker, met = replica.waiting.popleft()
+            self._serve(now, index, for_worker, waited, met)
         else:
             replica.busy -= 1
 

@@ -10,7 +10,7 @@ from time import perf_counter, process_time
 from bench.balancing import ALGORITHMS, View
 from proxy.policy.balance import make
 from proxy.policy.hashing import hash_key
-from proxy.policy.latency import RecentLatency
+from proxy.policy.latency import LatencyAtLoad
 from proxy.wire.snapshot import Algorithm, Balance, Endpoint
 
 BOUNDS = {10: 1.0, 100: 3.0}
@@ -20,10 +20,12 @@ def cost(algorithm: Algorithm, replicas: int, picks: int = 20_000, rounds: int =
     """Microseconds a pick: the best of several rounds. Replicas are busy (two to six requests in
     flight each) and differ in latency; what is picked stays in flight for a while."""
     random = Random(1)
-    views = tuple(View(f"r{i}", RecentLatency()) for i in range(replicas))
+    views = tuple(View(f"r{i}", LatencyAtLoad()) for i in range(replicas))
     for view in views:
         view.in_flight = 2 + int(random.random() * 5)
-        view.latency = 0.005 * (1.0 + random.random())
+        quick = 0.005 * (1.0 + random.random())
+        for load in range(16):
+            view.estimate.observe(quick, 1.0, load)
     members = [Endpoint(id=view.id, host="", port=0) for view in views]
     picker = make(Balance(algorithm=algorithm), members)
     pick, dice, key = picker.pick, random.random, hash_key(b"client")

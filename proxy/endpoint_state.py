@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from proxy.observe.counters import EndpointCounters
 from proxy.policy.eject import Health
 from proxy.policy.gradient import Gradient
-from proxy.policy.latency import PeakEwma, RecentLatency
+from proxy.policy.latency import Estimate, LatencyAtLoad, PeakEwma
 from proxy.shared_cells import Row
 from proxy.wire.snapshot import Endpoint
 
@@ -35,7 +35,7 @@ class EndpointState:
         "id",
         "idle",
         "in_flight",
-        "latency",
+        "latency_elsewhere",
         "service",
         "serving",
         "weight",
@@ -50,15 +50,20 @@ class EndpointState:
         self.foreign = 0
         self._row: Row | None = None
         self._slot = -1
-        self.latency = 0.0
+        self.latency_elsewhere = 0.0
         self.fast_failing = False
-        self.estimate: PeakEwma | RecentLatency = PeakEwma() if peak else RecentLatency()
+        self.estimate: Estimate = PeakEwma() if peak else LatencyAtLoad()
         self.gradient = Gradient() if adaptive else None
         self.health = Health(endpoint.id)
         self.counters = EndpointCounters()
         self.idle: list[Upstream] = []
         self.connections = 0
         self.serving = True
+
+    @property
+    def latency(self) -> float:
+        """What to expect of it now; from other workers where this one knows nothing."""
+        return self.estimate.at(self.in_flight) or self.latency_elsewhere
 
     def start(self, now: float) -> None:
         """A request goes to the endpoint; `now` is monotonic."""
@@ -74,12 +79,12 @@ class EndpointState:
         if self._row is not None:
             self._row.in_flight[self._slot] = self.counters.in_flight
 
-    def answered(self, seconds: float, now: float) -> bool:
-        """Takes in a good answer that took so long; True when it re-admitted the endpoint."""
-        self.estimate.observe(seconds, now)
-        self.latency = self.estimate.value
+    def answered(self, seconds: float, now: float, load: int) -> bool:
+        """Takes in a good answer that took so long, when `load` requests were in flight before
+        its own; True when it re-admitted the endpoint."""
+        self.estimate.observe(seconds, now, load)
         if self.gradient is not None:
-            self.gradient.observe(seconds, self.in_flight)
+            self.gradient.observe(seconds, load + 1)
         health = self.health
         back = health.succeeded(seconds)
         self.fast_failing = health.trouble > 0.0 and health.fast_failing
@@ -99,8 +104,8 @@ class EndpointState:
         foreign = row.others(self._slot)
         self.in_flight += foreign - self.foreign
         self.foreign = foreign
-        row.latency[self._slot] = self.estimate.value
-        self.latency = row.latency_of_all(self._slot)
+        row.latency[self._slot] = self.estimate.at(self.in_flight)
+        self.latency_elsewhere = row.latency_of_all(self._slot)
 
     def unshare(self) -> None:
         """The endpoint is gone and nothing is in flight here."""

@@ -39,6 +39,7 @@ class Exchange:
     upstream: "Upstream | None" = None
     phase = NEW
     attempts = 0
+    load = 0
     tried: "tuple[EndpointState, ...]" = ()
     fresh = False
     reused = False
@@ -129,6 +130,7 @@ class Exchange:
 
     def go_to(self, endpoint: "EndpointState", now: float) -> None:
         """Make an attempt at an endpoint."""
+        self.load = endpoint.in_flight
         endpoint.start(now)
         self.endpoint = endpoint
         self.sent_at = now
@@ -275,7 +277,7 @@ class Exchange:
         self.status = status
         self.first_byte_at = now
         if status < 500:
-            if endpoint.answered(now - self.sent_at, now):
+            if endpoint.answered(now - self.sent_at, now, self.load):
                 self.service.refresh(now)
             return True
         recovery.blame(self, f"status {status}", now)

@@ -24,7 +24,7 @@ def opened(exchange: "Exchange", head: ResponseHead) -> bool:
     assert exchange.endpoint is not None
     exchange.status = 101
     exchange.first_byte_at = now
-    exchange.endpoint.answered(now - exchange.sent_at, now)
+    exchange.endpoint.answered(now - exchange.sent_at, now, exchange.load)
     exchange.phase = TUNNEL
     exchange.last_deadline = 0.0
     lines = b"Connection: Upgrade\r\nUpgrade: " + b", ".join(head.upgrade) + b"\r\n"

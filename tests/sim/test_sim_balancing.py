@@ -36,11 +36,13 @@ def test_equal_replicas_are_no_harder(algorithm: Algorithm) -> None:
     assert missed(algorithm, 0.75, equal=True) < 0.3
 
 
-def test_a_slow_replica_still_gets_what_it_can_do() -> None:
-    """At 0.9 of all capacity the quick ones alone would not be enough."""
-    outcome = Run("hot-cold", Scene(load=0.9, seconds=60.0), seed=1).run()
+def test_slow_replicas_do_what_the_quick_ones_cannot() -> None:
+    """At 0.97 of all capacity the quick ones alone would be overloaded by 5 %."""
+    outcome = Run("hot-cold", Scene(load=0.97, seconds=60.0), seed=1).run()
     slow = sum(outcome.picked[:4]) / outcome.requests
-    assert 0.005 < slow < 4 * (1 / 3) / (16 + 4 / 3)
+    print(f"the slow ones got {slow:.1%}, {outcome.miss_percent:.2f} % were late or refused")
+    assert 0.03 < slow < 0.08
+    assert outcome.miss_percent < 15
 
 
 @pytest.mark.parametrize(("replicas", "bound"), BOUNDS.items())
