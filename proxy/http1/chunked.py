@@ -90,7 +90,7 @@ class ChunkedReader:
             if self._trailer_bytes > limits.TRAILERS:
                 raise BadMessage(431, "trailers that are too long")
             name, _ = split_field(line)
-            if self._raw and name not in NOT_IN_TRAILERS:
+            if self._raw and name.replace(b"_", b"-") not in NOT_IN_TRAILERS:
                 out.append(line + b"\r\n")
         else:
             self._state = _DONE

@@ -126,7 +126,8 @@ class Memory:
 
     def read(self, line: bytes) -> Known:
         """What a line is. Raises BadMessage when it is not a field line."""
-        if line[: line.find(b":")] in self._varied and len(line) <= limits.FIELD_LINE:
+        cut = line.find(b":")
+        if cut > 0 and line[:cut] in self._varied and len(line) <= limits.FIELD_LINE:
             if line.translate(None, VALUE_BYTES):
                 raise BadMessage(400, "a control byte in a header field")
             return _PLAIN_LINE
@@ -155,7 +156,10 @@ class Memory:
     def _remember(self, name: bytes, line: bytes, known: Known) -> None:
         seen = self._variety.get(name, 0)
         if seen >= VARIETY:
-            if known[0] == PLAIN:
+            # Not where the value decides: one more of them may be the one that means something.
+            if known[0] == PLAIN and name not in self._kinds:
+                if len(self._varied) >= REMEMBERED:
+                    self._varied.clear()
                 self._varied.add(line[: line.find(b":")])
             return
         if len(self.plain) + len(self.special) >= REMEMBERED:

@@ -14,6 +14,7 @@ GOOD = [
     (b"2;a\r\nok\r\n0;b=c\r\n\r\n", b"ok", b"2\r\nok\r\n0\r\n\r\n"),
     (b'2 ; a = "x;\\" y"\r\nok\r\n0\r\n\r\n', b"ok", b"2\r\nok\r\n0\r\n\r\n"),
     (b"1\r\n\n\r\n0\r\nX-A: b\r\n\r\n", b"\n", b"1\r\n\n\r\n0\r\nX-A: b\r\n\r\n"),
+    (b"0\r\nX_Forwarded_For: x\r\nX: y\r\n\r\n", b"", b"0\r\nX: y\r\n\r\n"),
     (b"0\r\nHost: x\r\nX: y\r\nContent-Length: 1\r\n\r\n", b"", b"0\r\nX: y\r\n\r\n"),
 ]
 BAD = [

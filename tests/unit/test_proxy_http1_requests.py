@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http1.fields import REQUEST_KINDS, BadMessage, Memory
+from proxy.http1.fields import REMEMBERED, REQUEST_KINDS, BadMessage, Memory
 from proxy.http1.framing import CHUNKED
 from proxy.http1.head import RequestHead, check_partial, check_request_size, parse_request
 
@@ -220,3 +220,14 @@ def test_memory_stays_bounded_and_forgets_what_varies() -> None:
         parse_request(head(b"X-%d: 1" % number, host=b"Host: h%d" % number), memory)
     assert len(memory.plain) + len(memory.special) <= 4096
     assert sum(line.startswith(b"X-Id") for line in memory.plain) <= 64
+
+
+def test_a_memory_stays_small_whatever_is_sent() -> None:
+    memory = Memory(REQUEST_KINDS)
+    for number in range(70):
+        memory.read(b"x-aaaaaaaaaaaaaaa: %d" % number)
+    for number in range(1 << 14):
+        name = b"".join(b"A" if number >> bit & 1 else b"a" for bit in range(15))
+        memory.read(b"x-%b: 1" % name)
+    assert len(memory._varied) <= REMEMBERED
+    assert len(memory.plain) + len(memory.special) <= REMEMBERED
