@@ -94,35 +94,37 @@ class Wanted:
         """One service for each that running containers of others describe; the first
         container by name says how, and is what more are copied from."""
         groups: dict[str, list[tuple[Service, ObservedReplica]]] = {}
-        copies: set[str] = set()
+        copies: dict[str, bool] = {}
         for name in sorted(listed):
             seen = listed[name]
             if seen.managed:
-                if labels.CLONE_OF in seen.labels and seen.state in _RUNS:
-                    copies.add(f"{seen.project}/{seen.service}")
+                if labels.CLONE_OF in seen.labels:
+                    key = f"{seen.project}/{seen.service}"
+                    copies[key] = copies.get(key, False) or seen.state in _RUNS
                 continue
             described = self._describe(seen)
             if described and f"{described[0]}/{described[1].name}" not in taken:
                 key = f"{described[0]}/{described[1].name}"
                 groups.setdefault(key, []).append((described[1], seen))
-        return [self._adopt(key, group, key in copies, now) for key, group in groups.items()]
+        return [self._adopt(key, group, copies.get(key), now) for key, group in groups.items()]
 
     def _adopt(
         self,
         key: str,
         group: Sequence[tuple[Service, ObservedReplica]],
-        copies: bool,
+        copies: bool | None,
         now: float,
     ) -> DesiredService:
-        """A service made of others' containers. Where they were all stopped in an orderly
-        way, or long ago, and no copy runs, it is meant to be down."""
+        """A service made of others' containers; `copies` tells whether copies of them run,
+        None where there are none. Where all were stopped in an orderly way, or long ago, or
+        together with their copies, it is meant to be down."""
         running = [pair for pair in group if pair[1].state in _RUNS]
         crashed = any(
             seen.exit_code not in _ORDERLY and seen.finished_at + CRASH_SEEN > now
             for _, seen in group
         )
         spec, template = (running or group)[0]
-        up = running or copies or crashed
+        up = running or copies or (crashed and copies is None)
         return DesiredService(
             project=key.partition("/")[0],
             spec=spec,

@@ -43,6 +43,7 @@ def only(wanted: Wanted, *listed: ObservedReplica) -> DesiredService:
         ((THEIRS, replace(THEIRS, name="third")), 2),
         ((KILLED,), 1),
         ((replace(KILLED, finished_at=-9.0),), 0),
+        ((KILLED, replace(COPY, state=ReplicaState.EXITED)), 0),
         ((STOPPED,), 0),
         ((STOPPED, COPY), 1),
         ((STOPPED, replace(COPY, state=ReplicaState.STOPPING)), 0),

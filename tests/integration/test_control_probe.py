@@ -1,0 +1,96 @@
+"""Probes against real listeners: what counts as good, and how soon it is known."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from meshd.discovery.probe import Prober, Target, probe
+from meshd.spec.model import Health
+
+HTTP = Health(path="/healthz", interval=0.2, timeout=0.3)
+
+
+@pytest.fixture
+async def answering() -> AsyncIterator[Callable[[bytes | None], "asyncio.Future[int]"]]:
+    """Starts listeners that answer every connection with the same bytes (None: never)."""
+    servers: list[asyncio.Server] = []
+
+    async def start(answer: bytes | None) -> int:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if answer is not None:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(answer)
+                await writer.drain()
+            else:
+                await reader.read()
+            writer.close()
+
+        servers.append(await asyncio.start_server(serve, "127.0.0.1", 0))
+        return int(servers[-1].sockets[0].getsockname()[1])
+
+    yield lambda answer: asyncio.ensure_future(start(answer))
+    for server in servers:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n", None),
+        (b"HTTP/1.0 302 Found\r\n\r\n", None),
+        (b"HTTP/1.1 503 Busy\r\n\r\n", "GET /healthz answered 503"),
+        (b"SSH-2.0-server\r\n", "answered no HTTP"),
+        (b"", "closed the connection without an answer"),
+        (None, "no answer within 0.3 s"),
+    ],
+)
+async def test_what_an_http_probe_finds(
+    answering: Callable[[bytes | None], "asyncio.Future[int]"],
+    answer: bytes | None,
+    problem: str | None,
+) -> None:
+    port = await answering(answer)
+    assert await probe("127.0.0.1", port, HTTP) == problem
+
+
+async def test_a_tcp_probe_only_connects(
+    answering: Callable[[bytes | None], "asyncio.Future[int]"], free_port: int
+) -> None:
+    tcp = Health(type="tcp", timeout=0.3)
+    assert await probe("127.0.0.1", await answering(None), tcp) is None
+    assert await probe("127.0.0.1", free_port, tcp) == "connection refused"
+
+
+async def test_a_starting_replica_is_known_soon_after_it_is_up(free_port: int) -> None:
+    changed = asyncio.Event()
+    prober = Prober(changed.set)
+    target = Target(host="127.0.0.1", port=free_port, health=HTTP, incarnation=("1", 1.0))
+    prober.want({"a": target})
+    await asyncio.sleep(0.3)
+    assert prober.results["a"].text == "connection refused"
+    assert not prober.results["a"].first_good
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 204 Fine\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", free_port)
+    up = time.monotonic()
+    async with asyncio.timeout(5):
+        while not prober.results["a"].first_good:
+            changed.clear()
+            await changed.wait()
+    print(f"known {time.monotonic() - up:.3f} s after it was up")
+    assert time.monotonic() - up < 1.0
+    server.close()
+    async with asyncio.timeout(5):
+        while prober.results["a"].bad < 2:
+            changed.clear()
+            await changed.wait()
+    assert prober.results["a"].first_good
+    prober.want({})
+    assert prober.results == {}
+    await prober.close()
