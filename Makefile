@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help demo test check unit engine demo-image bench soak lock clean
+.PHONY: help demo test check unit engine demo-image bench soak fuzz lock clean
 
 help:
 	@echo "make demo    bring up the food-delivery application, run a lunch rush, report"
 	@echo "make test    run all the tests"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make engine  install a Docker Engine and a base image (Debian, Ubuntu; as root)"
+	@echo "make fuzz    fuzz the HTTP parsers for FUZZ_SECONDS=60 with atheris, which it installs"
 	@echo "make bench   compare the proxy with nginx, HAProxy and others"
 
 $(STAMP): requirements-dev.lock pyproject.toml
@@ -46,6 +47,10 @@ demo-image: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench.proxy $(ARGS)
+
+fuzz: $(STAMP)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check 'atheris>=3,<4'
+	@$(BIN)/python tests/fuzz/run.py
 
 lock: $(STAMP)
 	$(BIN)/pip install --quiet uv

@@ -1,0 +1,108 @@
+"""What is fuzzed: each target takes any bytes and fails where the proxy would be fooled.
+
+Used by `run.py`, which makes bytes up for as long as it is let, and by the test that replays the
+corpus. The first byte of an input says where the rest is cut in two.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from proxy.http1.chunked import ChunkedReader
+from proxy.http1.fields import REQUEST_KINDS, RESPONSE_KINDS, TOKEN_BYTES, BadMessage, Memory
+from proxy.http1.framing import CHUNKED, UNTIL_CLOSE
+from proxy.http1.head import END, check_partial, check_request_size, parse_request, parse_response
+from proxy.http1.rewrite import request_head
+
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_requests: Final = Memory(REQUEST_KINDS)
+_responses: Final = Memory(RESPONSE_KINDS)
+
+
+def head(data: bytes) -> None:
+    """A request: taken by every memory alike or by none, and what goes on reads the same."""
+    raw = data.partition(END)[0]
+    try:
+        first = parse_request(raw, Memory(REQUEST_KINDS))
+    except BadMessage as bad:
+        _refused_by(lambda: parse_request(raw, _requests), bad.status)
+        return
+    assert vars(first) == vars(parse_request(raw, _requests)), "memory changes the reading"
+    check_partial(raw)
+    check_request_size(raw)
+    assert all(line and not _CONTROL.search(line) for line in first.lines)
+    sent = request_head(first, b"", None, first.target)
+    host = b"" if first.host is not None else b"Host: a\r\n"
+    again = parse_request((sent + host).removesuffix(b"\r\n"), Memory(REQUEST_KINDS))
+    assert (again.method, again.target, again.length) == (first.method, first.target, first.length)
+    assert again.host == (first.host if first.host is not None else b"a")
+    assert not again.http10
+    names = [line.partition(b":")[0].lower() for line in again.lines]
+    assert names.count(b"content-length") + names.count(b"transfer-encoding") <= 1
+    assert b"connection" not in names or first.upgrade
+    assert not any(name.translate(None, TOKEN_BYTES) for name in names)
+
+
+def chunked(data: bytes) -> None:
+    """A chunked body: cut anywhere it reads the same, and what goes on reads as the content."""
+    cut, body = (data[0] if data else 0), data[1:]
+    whole = _walk([body], raw=True)
+    assert whole == _walk([body[:cut], body[cut:]], raw=True), "a cut changes the reading"
+    assert whole == _walk([body[at : at + 1] for at in range(len(body))], raw=True)
+    content = _walk([body], raw=False)
+    assert (whole is None) == (content is None)
+    if whole is None or content is None or not whole[2]:
+        return
+    again = _walk([whole[0]], raw=False)
+    assert again == (content[0], b"", True), "what goes on has another reading"
+    assert _walk([whole[0]], raw=True) == (whole[0], b"", True), "what goes on is not canonical"
+
+
+def response(data: bytes) -> None:
+    """A response: taken by every memory alike or by none, and framed once."""
+    raw, found, rest = data.partition(END)
+    try:
+        first = parse_response(raw, Memory(RESPONSE_KINDS))
+    except BadMessage as bad:
+        _refused_by(lambda: parse_response(raw, _responses), bad.status)
+        return
+    same = parse_response(raw, _responses)
+    assert first.ready == same.ready
+    assert first.follows == same.follows
+    assert first.persistent == same.persistent
+    assert first.follows in (CHUNKED, UNTIL_CLOSE) or first.follows >= 0
+    again = parse_response(first.ready.removesuffix(END), Memory(RESPONSE_KINDS))
+    assert (again.status, again.follows) == (first.status, first.follows)
+    assert not _CONTROL.search(first.ready.replace(b"\r\n", b""))
+    if found and first.follows == CHUNKED:
+        chunked(b"\x05" + rest)
+
+
+def _refused_by(parse: Callable[[], object], status: int) -> None:
+    said = 0
+    try:
+        parse()
+    except BadMessage as bad:
+        said = bad.status
+    assert said == status, "memory changes the refusal"
+
+
+def _walk(pieces: list[bytes], *, raw: bool) -> tuple[bytes, bytes, bool] | None:
+    """Output, surplus, and whether the end was reached; None when it is refused."""
+    reader, out, rest = ChunkedReader(raw=raw), b"", b""
+    try:
+        for piece in pieces:
+            if reader.done:
+                rest += piece
+            else:
+                out += reader.feed(piece)
+    except BadMessage:
+        return None
+    return out, reader.surplus + rest, reader.done
+
+
+TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
+    "head": head,
+    "chunked": chunked,
+    "response": response,
+}
