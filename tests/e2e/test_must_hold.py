@@ -150,7 +150,7 @@ async def test_an_overload_scales_up_and_comes_back_down(mesh: TestMesh, engine_
         engine_image,
         environment="{CONCURRENCY: '4'}",
         deploy="{replicas: 1}",
-        policy="{routes: [/], scale: {min: 1, max: 6, p95: 150ms}}",
+        policy="{routes: [/], scale: {min: 1, max: 6, p95: 150ms, down_window: 12s}}",
     )
     seen: list[int] = []
     async with Load(mesh.address, 20, 60, path="/?ms=50", clients=40):
