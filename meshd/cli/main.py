@@ -22,7 +22,6 @@ _COMMANDS = (
     "logs",
     "events",
     "explain",
-    "simulate",
     "proxy",
 )
 
