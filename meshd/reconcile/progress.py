@@ -34,14 +34,17 @@ def standing(
     alive = [r for r in replicas if r.phase in ALIVE]
     completed = [r for r in replicas if r.phase is Phase.FAILED and r.exit_code == 0]
     there = len(right) == len(alive) and len(right) + len(completed) >= service.count
+    # What failed is removed soon, and its last words are kept then: they are waited for.
+    failing = any(r.managed and (r.blamed or r.phase is Phase.FAILED) for r in replicas)
+    told = not failing or bool(completed)
     if service.rollout in ("rolled-back", "paused") and cause:
         how = "was rolled back" if service.rollout == "rolled-back" else "is paused"
-        return Standing(settled=there, ok=False, text=f"{name} {how}: {cause}")
+        return Standing(settled=there and told, ok=False, text=f"{name} {how}: {cause}")
     held = [failure for failure in failures if failure.at >= service.rollout_since]
     if service.rollout == "rolling" and not service.previous and held:
         enough = len(held) >= PATIENCE or held[-1].final
         if enough:
-            return Standing(settled=True, ok=False, text=f"{name}: {held[-1].text}")
+            return Standing(settled=told, ok=False, text=f"{name}: {held[-1].text}")
     if there and service.rollout == "done":
         return Standing(settled=True, ok=True, text=f"{name}: {len(right)} ready")
     text = f"{name}: {len(right)} of {service.count} ready"

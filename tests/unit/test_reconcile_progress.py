@@ -1,0 +1,88 @@
+"""Where a deployment stands, and the one word for a service."""
+
+import pytest
+
+from meshd.reconcile.desired import DesiredService
+from meshd.reconcile.observed import Failure, Replica
+from meshd.reconcile.phase import Phase
+from meshd.reconcile.progress import standing, state_of
+from meshd.spec.model import Service
+
+
+def web(count: int = 1, rollout: str = "done", previous: str = "") -> DesiredService:
+    return DesiredService(
+        project="shop", spec=Service(name="web"), revision="new", count=count,
+        rollout=rollout, previous=previous, rollout_since=10.0,
+    )  # fmt: skip
+
+
+def replica(phase: Phase = Phase.READY, revision: str = "new", **more: object) -> Replica:
+    return Replica(
+        name="a", project="shop", service="web", revision=revision, phase=phase,
+        **more,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+CRASH = Failure(at=11.0, replica="a", text="a exited with code 1")
+FINAL = Failure(at=11.0, replica="a", text="a: not healthy within 60 s", final=True)
+BEFORE = Failure(at=9.0, replica="a", text="long ago")
+
+
+@pytest.mark.parametrize(
+    ("service", "replicas", "failures", "cause", "settled", "ok", "text"),
+    [
+        (web(), [replica()], [], "", True, True, "web: 1 ready"),
+        (web(0), [], [], "", True, True, "web: 0 ready"),
+        (web(rollout="rolling"), [replica()], [], "", False, False, "web: 1 of 1 ready"),
+        (web(2), [replica()], [], "", False, False, "web: 1 of 2 ready"),
+        (web(rollout="rolling"), [], [CRASH], "", False, False,
+         "web: 0 of 1 ready; a exited with code 1"),
+        (web(rollout="rolling"), [], [CRASH] * 3, "", True, False, "web: a exited with code 1"),
+        (web(rollout="rolling"), [], [FINAL], "", True, False, "web: a: not healthy within 60 s"),
+        (web(rollout="rolling"), [], [BEFORE] * 3, "", False, False, "web: 0 of 1 ready"),
+        (web(rollout="rolling"), [replica(Phase.FAILED)], [CRASH] * 3, "", False, False,
+         "web: a exited with code 1"),
+        (web(rollout="rolled-back"), [replica()], [], "it crashed", True, False,
+         "web was rolled back: it crashed"),
+        (web(rollout="rolled-back"), [replica(revision="other")], [], "it crashed", False, False,
+         "web was rolled back: it crashed"),
+        (web(rollout="rolling"), [replica(Phase.PROBING, bad=1, probe="refused")], [], "", False,
+         False, "web: 0 of 1 ready; a is probing (refused)"),
+    ],
+)  # fmt: skip
+def test_standing(
+    service: DesiredService,
+    replicas: list[Replica],
+    failures: list[Failure],
+    cause: str,
+    settled: bool,
+    ok: bool,
+    text: str,
+) -> None:
+    found = standing(service, replicas, failures, cause, "")
+    assert (found.settled, found.ok, found.text) == (settled, ok, text)
+
+
+@pytest.mark.parametrize(
+    ("service", "replicas", "waiting", "slots", "word"),
+    [
+        (web(), [replica()], "", {}, "ok"),
+        (web(0), [], "", {}, "idle"),
+        (web(rollout="rolling"), [replica()], "", {}, "rolling"),
+        (web(), [], "", {}, "starting"),
+        (web(), [], "waits for db", {}, "waiting"),
+        (web(2), [replica()], "", {}, "degraded"),
+        (web(), [], "", {1: 5.0}, "backoff"),
+        (web(), [], "", {3: 5.0}, "crash-loop"),
+        (web(), [replica(Phase.PROBING, attempt=4)], "", {}, "crash-loop"),
+        (web(2, rollout="rolling", previous="old"), [replica()], "", {}, "rolling"),
+    ],
+)
+def test_the_word_for_a_service(
+    service: DesiredService,
+    replicas: list[Replica],
+    waiting: str,
+    slots: dict[int, float],
+    word: str,
+) -> None:
+    assert state_of(service, replicas, waiting, slots) == word
