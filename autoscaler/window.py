@@ -29,18 +29,23 @@ def significant(history: Sequence[float], sure: float = 2.0) -> float:
     return level
 
 
-def slope(history: Sequence[float], sure: float = 2.0) -> float:
-    """How fast a series of counts a second surely rises, per second; 0 when it may not.
+HALVES = ((4, 3.5), (8, 2.5), (16, 2.0))
 
-    Two half windows of 4, 8 and 16 s are compared; what a Poisson process would show by chance
-    (`sure` standard deviations) is taken off.
+
+def slope(history: Sequence[float]) -> float:
+    """How fast a series of counts a second rises, per second; 0 when that may be chance.
+
+    Two half windows of 4, 8 and 16 s are compared. Beyond what a Poisson process would show by
+    chance (more standard deviations the shorter the window, because it is extrapolated further
+    for its length) the rise is believed.
     """
     best = 0.0
-    for half in (4, 8, 16):
+    for half, sure in HALVES:
         if 2 * half > len(history):
             break
         after = sum(history[-half:]) / half
         before = sum(history[-2 * half : -half]) / half
-        if after > before:
-            best = max(best, (after - before - sure * sqrt((after + before) / half)) / half)
+        chance = sqrt((after + before) / half)
+        if after - before > sure * chance:
+            best = max(best, (after - before) / half)
     return best

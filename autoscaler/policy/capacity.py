@@ -37,7 +37,8 @@ def observe(old: Capacity, signal: Signal) -> Capacity:
         replicas=DECAY * old.replicas + ready * signal.interval,
         queue=DECAY * old.queue + (signal.queue_sum or 0.0),
         cpu=old.cpu if cpu is None else cpu if not old.cpu else old.cpu + 0.15 * (cpu - old.cpu),
-        startup=_startup(old.startup, signal.startups),
+        startup=_startup(old.startup, old.started, signal.startups),
+        started=min(old.started + len(signal.startups), 1000),
     )
     if not done or not ready:
         return seen
@@ -106,11 +107,11 @@ def _service_time(old: float, mean: float, done: int, idle: bool) -> float:
     return old + min(mean - old, 0.00003 * old)
 
 
-def _startup(old: float, took: tuple[float, ...]) -> float:
+def _startup(old: float, count: int, took: tuple[float, ...]) -> float:
     """About the 85th percentile: starting too late costs more than starting too early."""
     value = old
-    for one in took:
-        value += (0.3 if one > value else 0.05) * (one - value)
+    for at, one in enumerate(took, start=count + 1):
+        value += max(0.3 if one > value else 0.05, 1.0 / at) * (one - value)
     return min(max(value, 0.1), 120.0)
 
 

@@ -54,7 +54,8 @@ class Policy:
         if limited_by in ("min", "max") and desired == seen.current:
             cause = "minimum" if limited_by == "min" else "maximum"
         attempt = state.trial
-        if cause == "backlog" and desired > seen.current and attempt is None and signal.ready:
+        queueing = seen.sizing.backlog > 0.0 or capacity.excess(seen.capacity) > 0.5
+        if desired > seen.current and queueing and attempt is None and signal.ready:
             attempt = trial.begin(seen.capacity, signal, desired, now)
         state = replace(
             state,
@@ -70,7 +71,7 @@ class Policy:
         learned = capacity.observe(state.capacity, signal)
         asked = demand.observe(state.demand, signal, learned.startup + 1.0)
         spent = budget.observe(state.budget, signal, self.settings)
-        attempt, cap = trial.judge(state.trial, state.cap, learned, signal, now)
+        attempt, cap = trial.judge(state.trial, state.cap, learned, signal, asked.level, now)
         active = _active(signal)
         state = replace(
             state,

@@ -32,7 +32,8 @@ class Capacity(msgspec.Struct, frozen=True):
     replica has shown to have; `bound`: more than it has, as far as known. `saturated`: whether
     `bound` was seen rather than assumed. `completions`, `latency`, `outside`
     (waiting for own calls), `replicas`, `queue`: decayed sums.
-    `startup`: seconds a new replica takes, on the late side. `downstream`: usual seconds a
+    `startup`: seconds a new replica takes, on the late side, from
+    `started` of them. `downstream`: usual seconds a
     request waits for calls the service makes itself.
     """
 
@@ -45,6 +46,7 @@ class Capacity(msgspec.Struct, frozen=True):
     outside: float = 0.0
     replicas: float = 0.0
     startup: float = 10.0
+    started: int = 0
     downstream: float = 0.0
     cpu: float = 0.0
     queue: float = 0.0

@@ -24,9 +24,11 @@ def judge(
     cap: Cap | None,
     capacity: Capacity,
     signal: Signal,
+    rate: float,
     now: float,
 ) -> tuple[Trial | None, Cap | None]:
-    """The trial still open, and the cap that holds now or did not long ago."""
+    """The trial still open, and the cap that holds now or did not long ago. `rate` is the
+    requests a second that come now."""
     if cap and now > cap.until + LONGEST:
         cap = None
     if trial is None:
@@ -35,11 +37,11 @@ def judge(
         return (None if now > trial.since + 300.0 else trial), cap
     throughput, latency = _figures(capacity)
     grown = signal.ready / max(trial.ready, 1) - 1.0
-    better = throughput >= trial.throughput * (1.0 + 0.25 * min(grown, 1.0))
+    better = throughput >= trial.throughput * (1.0 + 0.25 * grown)
     if better or latency <= 0.8 * trial.latency or excess(capacity) < 0.5:
         return None, None if cap and now > cap.until else cap
     span = min(2.0 * cap.span, LONGEST) if cap else FIRST
-    return None, Cap(max(trial.ready, 1), now + span, span, MORE * throughput)
+    return None, Cap(max(trial.ready, 1), now + span, span, MORE * rate)
 
 
 def capped(cap: Cap | None, rate: float, now: float) -> int | None:

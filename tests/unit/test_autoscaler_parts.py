@@ -115,9 +115,9 @@ def test_a_trial_without_gain_caps_the_number(
     learned = Capacity(
         service_time=0.1, completions=10.0 * throughput, latency=10.0 * throughput * latency
     )
-    open_trial, cap = trial.judge(before, None, learned, Signal(ready=6), 5.0)
+    open_trial, cap = trial.judge(before, None, learned, Signal(ready=6), 50.0, 5.0)
     assert (open_trial, cap) == (before, None)
-    open_trial, cap = trial.judge(before, None, learned, Signal(ready=6), 60.0)
+    open_trial, cap = trial.judge(before, None, learned, Signal(ready=6), 50.0, 60.0)
     assert open_trial is None
     assert (cap is None) is gain
     if cap:

@@ -1,0 +1,241 @@
+"""The policy in the simulator: learning, calm, steps, bottlenecks, and the published rules."""
+
+import csv
+import os
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import pi, sin
+from pathlib import Path
+
+import pytest
+
+from autoscaler import Decision, Settings, Signal, State, make, simulate, trace
+from autoscaler.policy import Policy
+from autoscaler.policy.kpa import Kpa
+from autoscaler.policy.oracle import Oracle
+
+MODEL = simulate.Model()
+GOAL = Settings(min=1, max=200, latency=0.4, share=99.6)
+
+
+class Watched:
+    """A policy that remembers what it saw and decided."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.seen: list[tuple[Signal, Decision]] = []
+
+    def initial(self, now: float) -> State:
+        return self.policy.initial(now)
+
+    def step(self, state: State, signal: Signal | None, now: float) -> tuple[State, Decision]:
+        state, decision = self.policy.step(state, signal, now)
+        assert signal is not None
+        self.seen.append((signal, decision))
+        return state, decision
+
+
+def watch(
+    rates: Sequence[float], settings: Settings = GOAL, model: simulate.Model = MODEL, seed: int = 1
+) -> tuple[simulate.Result, list[tuple[Signal, Decision]]]:
+    watched = Watched(make(settings))
+    return simulate.run(rates, watched, model, random.Random(seed)), watched.seen
+
+
+def lunch(
+    seconds: int = 2400, low: float = 60.0, high: float = 400.0, seed: int = 7
+) -> list[float]:
+    """A rush with bursts in it: a synthetic trace of ten-second bins."""
+    dice = random.Random(7)
+    counts = []
+    for at in range(seconds // 10):
+        base = low + (high - low) * max(0.0, sin(pi * at * 10 / seconds)) ** 2
+        counts.append(10.0 * base * dice.uniform(0.8, 1.25) * (1.6 if dice.random() < 0.03 else 1))
+    return trace.rates(counts, 10, None)
+
+
+def test_one_replica_behaves_as_queueing_theory_says() -> None:
+    model = replace(MODEL, workers=1, queue=10_000, most=1, unscored=0, objective=10.0)
+    result, seen = watch([7.0] * 6000, Settings(max=1, latency=10.0), model)
+    waited = sum(signal.latency_sum for signal, _ in seen) / result.requests
+    # Pollaczek-Khinchine: rho 0.7, service 0.1 s, squared variation 0.25.
+    assert waited == pytest.approx(0.1 + 0.7 * 0.1 * 1.25 / (2 * 0.3), rel=0.08)
+    in_flight = sum(signal.in_flight for signal, _ in seen) / len(seen)
+    assert in_flight == pytest.approx(7.0 * waited, rel=0.02)
+
+
+def test_every_request_is_accounted_for() -> None:
+    model = replace(MODEL, queue=0, most=2, unscored=0)
+    result, seen = watch([100.0] * 120, Settings(max=2, latency=0.4), model)
+    came = sum(signal.arrivals for signal, _ in seen)
+    shed = sum(signal.shed for signal, _ in seen)
+    done = sum(signal.completions for signal, _ in seen)
+    assert came == result.requests
+    assert shed > 0
+    assert 0 <= came - shed - done <= 20
+    for signal, _ in seen:
+        assert sum(count for _, count in signal.latency) == signal.completions
+
+
+def test_same_seed_same_run() -> None:
+    rates = lunch(600)
+    once, again = watch(rates)[0], watch(rates)[0]
+    assert (once.missed, once.replica_hours, once.actions) == (
+        again.missed,
+        again.replica_hours,
+        again.actions,
+    )
+    assert watch(rates, seed=2)[0].missed != once.missed
+
+
+@pytest.mark.parametrize(("workers", "service"), [(2, 0.05), (4, 0.1), (8, 0.2)])
+def test_what_a_replica_bears_is_learned(workers: int, service: float) -> None:
+    model = replace(MODEL, workers=workers, service_mean=service, startup=(1.0, 3.0))
+    each = workers / service
+    rates = [each * (0.5 + 3.0 * second / 900) for second in range(900)]
+    _, seen = watch(rates, Settings(max=40, latency=4 * service, share=99.0), model)
+    numbers = seen[-1][1].numbers
+    assert numbers["service_time"] == pytest.approx(service, rel=0.15)
+    assert numbers["workers_bound"] == pytest.approx(workers, rel=0.2)
+    assert numbers["startup"] == pytest.approx(2.5, abs=0.8)
+
+
+@pytest.mark.parametrize("rate", [12.0, 90.0, 180.0])
+def test_an_hour_of_noisy_constant_load_settles(rate: float) -> None:
+    model = replace(MODEL, startup=(1.0, 3.0))
+    _, seen = watch([rate] * (900 + 3600), GOAL, model)
+    wanted = [decision.desired for _, decision in seen]
+    changes = [second for second in range(901, len(wanted)) if wanted[second] != wanted[second - 1]]
+    assert len(changes) <= 2, [(second, seen[second][1].reason) for second in changes]
+
+
+def test_a_step_is_answered_at_once_and_given_back_without_flapping() -> None:
+    model = replace(MODEL, service_mean=0.05, startup=(0.3, 2.0), objective=0.2, queue=500)
+    rates = [20.0] * 120 + [200.0] * 180 + [20.0] * 300
+    _, seen = watch(rates, Settings(max=10, latency=0.2), model)
+    wanted = [decision.desired for _, decision in seen]
+    assert max(wanted[:120]) <= 2
+    assert max(wanted[120:122]) >= 3
+    late = [second for second in range(120, 300) if seen[second][0].misses(0.2) > 0.05 * 200]
+    assert max(late) <= 132, "the objective holds again as soon as start-up allows"
+    down = wanted[300:]
+    assert down == sorted(down, reverse=True), "no way up again after the rush"
+    assert down[20] == wanted[299], "not given back at the first quiet second"
+    assert down[-1] == 1
+
+
+def test_beats_knative_on_a_rush_at_less_cost() -> None:
+    rates = lunch()
+    ours, _ = watch(rates)
+    knative = simulate.run(rates, Kpa(2.8), MODEL, random.Random(1))
+    oracle = simulate.run(rates, Oracle(rates, 0.1, 4), MODEL, random.Random(1))
+    assert ours.missed_pct <= max(knative.missed_pct, 0.4)
+    assert ours.replica_hours <= knative.replica_hours
+    assert ours.actions < knative.actions
+    assert oracle.missed_pct < 0.2
+    assert oracle.replica_hours < knative.replica_hours
+
+
+def test_degrades_gracefully_with_slow_start_up() -> None:
+    model = replace(MODEL, startup=(20.0, 40.0))
+    rates = lunch()
+    ours, _ = watch(rates, GOAL, model)
+    knative = simulate.run(rates, Kpa(2.8), model, random.Random(1))
+    assert ours.missed_pct <= knative.missed_pct + 0.2
+    assert ours.replica_hours <= 1.05 * knative.replica_hours
+
+
+def test_a_warm_pool_catches_what_start_up_would_miss() -> None:
+    rates = ([20.0] * 170 + [300.0] * 30) * 8
+    cold, _ = watch(rates)
+    warm, _ = watch(rates, GOAL, replace(MODEL, warm=10))
+    assert warm.missed_pct < 0.6 * cold.missed_pct
+    assert warm.warm_hours > 0.0 == cold.warm_hours
+
+
+def drive(
+    settings: Settings, second: Callable[[int, int], Signal], seconds: int, ready: int = 2
+) -> list[Decision]:
+    """Steps the policy against a service made up by `second(second, replicas)`; replicas are
+    there two seconds after they are wanted."""
+    policy = make(settings)
+    state, decisions = policy.initial(0.0), []
+    coming = [ready] * 3
+    for at in range(seconds):
+        state, decision = policy.step(state, second(at, coming[0]), float(at + 1))
+        decisions.append(decision)
+        coming = [*coming[1:], decision.desired]
+    return decisions
+
+
+def slow_callee(at: int, ready: int, told: bool) -> Signal:
+    """40 requests/s of 50 ms; from second 120 on what it calls takes 2 s more."""
+    outside = 0.02 if at < 120 else 2.0
+    latency = 0.05 + outside
+    return Signal(
+        arrivals=40,
+        completions=40,
+        in_flight=40 * latency,
+        latency=((latency * 1.1, 40),),
+        latency_sum=40 * latency,
+        downstream_sum=40 * outside if told else None,
+        ready=ready,
+    )
+
+
+def test_a_slow_dependency_does_not_scale_its_caller() -> None:
+    decisions = drive(
+        Settings(max=20, latency=0.2), lambda at, ready: slow_callee(at, ready, told=True), 600
+    )
+    before = decisions[119].desired
+    assert max(decision.desired for decision in decisions[120:]) <= before
+    assert "strain" in {decision.cause for decision in decisions[120:]}
+
+
+def test_where_more_replicas_bring_nothing_the_number_goes_back() -> None:
+    """A database behind the service does 50 a second, however many ask it."""
+
+    def shared(at: int, ready: int) -> Signal:
+        rate = 30 if at < 120 else 80
+        waiting = 3.0 if rate < 50 else min(30.0 * (at - 119), 400.0)
+        done = min(rate, 50)
+        latency = waiting / done
+        return Signal(
+            arrivals=rate,
+            completions=done,
+            in_flight=waiting,
+            latency=((latency * 1.1, done),),
+            latency_sum=done * latency,
+            shed=rate - done if waiting >= 400.0 else 0,
+            ready=ready,
+        )
+
+    decisions = drive(Settings(max=20, latency=0.2), shared, 400)
+    causes = [decision.cause for decision in decisions]
+    assert "no-gain" in causes
+    at = causes.index("no-gain")
+    assert at < 200
+    peak = max(decision.desired for decision in decisions[120:at])
+    assert min(decision.desired for decision in decisions[at : at + 100]) < peak
+    assert "bottleneck" in decisions[at].reason
+
+
+TRACES = os.environ.get("MESHD_TRACES", "")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not TRACES, reason="MESHD_TRACES names no folder with real traces")
+@pytest.mark.parametrize(
+    "name", ["autothrottle_bursty_1s", "autothrottle_diurnal_1s", "autothrottle_noisy_1s"]
+)
+def test_real_hours_cost_less_than_under_knative_and_hold_the_objective(name: str) -> None:
+    with (Path(TRACES) / f"{name}.csv").open(newline="") as file:
+        counts = [float(row["count"]) for row in csv.DictReader(file)]
+    rates = trace.rates(counts, 1, 600.0)
+    ours, _ = watch(rates)
+    knative = simulate.run(rates, Kpa(2.8), MODEL, random.Random(1))
+    print(f"{name}: {ours.missed_pct:.3f} % with {ours.replica_hours:.2f} replica-hours")
+    assert ours.missed_pct <= 0.6
+    assert ours.replica_hours <= knative.replica_hours * 1.05
