@@ -153,8 +153,11 @@ class DataPlane:
 
     def active(self) -> int:
         """Client connections with a request or a tunnel under way, or an answer on its way
-        out."""
-        return sum(client.exchange is not None or client.unsent() for client in self.connections)
+        out; while draining, also those that were accepted and may yet send their first."""
+        return sum(
+            client.exchange is not None or client.unsent() or (self.draining and client.expected())
+            for client in self.connections
+        )
 
     def report(self, start: float, end: float) -> Report:
         """Counts since the last call, over (`start`, `end`] in Unix time."""

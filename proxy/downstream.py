@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 HEAD_SECONDS: Final = 10.0
 KEEP_ALIVE: Final = 75.0
 LINGER: Final = 2.0
+FIRST_REQUEST: Final = 1.0
 FLUSH: Final = 60.0
 HALF_CLOSED: Final = 0.02
 """A client that ends its side within so long of its request's last byte wants the answer; one
@@ -391,10 +392,19 @@ class Downstream:
         """Whether bytes for the client have not left yet."""
         return self.transport is not None and self.transport.get_write_buffer_size() > 0
 
+    def expected(self) -> bool:
+        """Whether a request may be on its way that must not be lost: the first of a connection,
+        or one that has begun to arrive."""
+        return not self._ended and (bool(self._buffer) or not self._complete_at)
+
     def drain(self) -> None:
         """Ends the connection now if it is idle; else its next answer says that it ends."""
         self.usual = False
-        if self.exchange is None and not self._buffer:
+        if self.exchange is not None:
+            return
+        if self.expected():
+            self.deadline = min(self.deadline, self._plane.clock() + FIRST_REQUEST)
+        else:
             self.close()
 
     def close(self) -> None:

@@ -54,6 +54,10 @@ class Listless:
         """Nothing is ever on its way out."""
         return False
 
+    def expected(self) -> bool:
+        """Nothing comes in."""
+        return False
+
     def drain(self) -> None:
         """A copy ends by itself."""
 

@@ -643,22 +643,40 @@ async def test_draining_ends_keep_alive_and_idle_connections() -> None:
 
     async def script(visit: Visit) -> None:
         while True:
-            await visit.head()
-            await go.wait()
+            head = await visit.head()
+            if b"/slow" in head:
+                await go.wait()
             await visit.send(OK)
 
     async with scene() as s:
         (origin,) = await s.serve(script)
-        idle = await s.client()
-        busy = await s.ask(get())
-        await eventually(lambda: origin.visits and origin.visits[0].raw)
+        idle = await s.ask(get())
+        await idle.response()
+        busy = await s.ask(get("/slow"))
+        fresh = await s.client()
+        await eventually(
+            lambda: b"/slow" in origin.visits[-1].raw and len(s.plane.connections) == 3
+        )
         s.plane.start_drain()
         assert await idle.rest() == b""
-        assert s.plane.active() == 1
-        go.set()
-        answer = await busy.rest()
-        assert b"Connection: close" in answer
-        assert answer.endswith(b"ok")
+        assert s.plane.active() == 2
+        await fresh.send(get())
+        for client in (fresh, busy):
+            go.set()
+            answer = await client.rest()
+            assert b"Connection: close" in answer
+            assert answer.endswith(b"ok")
+        await eventually(lambda: not s.plane.active())
+
+
+@on_uvloop
+async def test_draining_does_not_wait_long_for_a_first_request() -> None:
+    async with scene() as s:
+        await s.serve(answers(OK))
+        silent = await s.client()
+        await eventually(lambda: s.plane.connections)
+        s.plane.start_drain()
+        assert await silent.rest() == b""
         await eventually(lambda: not s.plane.active())
 
 
