@@ -30,6 +30,7 @@ def significant(history: Sequence[float], sure: float = 2.0) -> float:
 
 
 HALVES = ((4, 3.5), (8, 2.5), (16, 2.0))
+"""Half windows in seconds, and the standard deviations that a rise over each has to exceed."""
 
 
 def slope(history: Sequence[float]) -> float:

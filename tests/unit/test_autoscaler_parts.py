@@ -33,8 +33,8 @@ def test_a_slope_is_what_is_sure_of_it() -> None:
     assert slope([100.0] * 32) == 0.0
     assert slope([100.0, 110.0] * 16) == 0.0
     assert slope([500.0 - 10.0 * second for second in range(32)]) == 0.0
-    rising = slope([100.0 + 20.0 * second for second in range(32)])
-    assert 15.0 < rising < 20.0
+    assert slope([100.0 + 20.0 * second for second in range(32)]) == pytest.approx(20.0)
+    assert slope([100.0] * 28 + [112.0] * 4) == 0.0
 
 
 def test_a_window_keeps_the_newest() -> None:
