@@ -171,6 +171,7 @@ class Daemon:
             time.time,
         )
         loop.in_flight = self.feedback.in_flight
+        loop.refresh(time.time())
         self.feedback.wake = wake.set
         control = MeshControl(
             self.runtime,

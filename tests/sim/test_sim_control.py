@@ -225,6 +225,7 @@ def assert_as_wanted(scene: Scene) -> None:
         assert worker.states() == dict.fromkeys(running, "ready"), scene.story()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_random_operations_end_in_the_desired_state(tmp_path: Path, seed: int) -> None:
     virtual.run(random_operations(tmp_path, seed, steps=40))
