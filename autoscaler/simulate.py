@@ -60,11 +60,11 @@ class Model:
 
 
 class Estimator(Protocol):
-    """What a replica's latency is taken to be, from the answers seen so far."""
+    """What a replica's latency is taken to be, from the answers seen so far: `load` was, or is,
+    in flight to it."""
 
-    value: float
-
-    def observe(self, seconds: float, now: float, /) -> None: ...
+    def observe(self, seconds: float, now: float, load: int, /) -> None: ...
+    def at(self, load: int, /) -> float: ...
 
 
 class Replica:
@@ -99,7 +99,7 @@ class Replica:
     @property
     def latency(self) -> float:
         """Recent latency in seconds; 0 while unknown."""
-        return self.seen.value if self.seen is not None else 0.0
+        return self.seen.at(self.in_flight) if self.seen is not None else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class Fleet:
     in_flight: int = 0
     pool: list[float] = field(default_factory=list)
     ordered: int = 0
-    coming: list[tuple[float, float, int, Replica]] = field(default_factory=list)
+    coming: list[tuple[float, float, int, int, Replica]] = field(default_factory=list)
     latencies: dict[int, list[float]] = field(default_factory=dict)
     ends: dict[int, list[float]] = field(default_factory=dict)
     busy: dict[int, float] = field(default_factory=dict)
@@ -250,11 +250,11 @@ class Fleet:
         coming, turn = self.coming, 0
         for now in times:
             while coming and coming[0][0] <= now:
-                end, latency, _, one = heappop(coming)
+                end, latency, _, load, one = heappop(coming)
                 one.in_flight -= 1
                 heappop(one.ends)
                 assert one.seen is not None
-                one.seen.observe(latency, end)
+                one.seen.observe(latency, end, load)
             chosen = ready[pick(ready, now)] if ready else None
             if chosen is None or chosen.in_flight >= room:
                 answers.append(float("inf"))
@@ -264,8 +264,8 @@ class Fleet:
             end = max(now, chosen.free[0]) + pool[at]
             heapreplace(chosen.free, end)
             heappush(chosen.ends, end)
+            heappush(coming, (end, end - now, turn, chosen.in_flight, chosen))
             chosen.in_flight += 1
-            heappush(coming, (end, end - now, turn, chosen))
             second = int(end)
             self.ends.setdefault(second, []).append(end)
             self.latencies.setdefault(second, []).append(end - now)

@@ -20,7 +20,7 @@ from autoscaler.policy.hpa import Hpa
 from autoscaler.policy.kpa import Kpa
 from autoscaler.policy.oracle import Oracle
 from proxy.policy import balance
-from proxy.policy.latency import PeakEwma, RecentLatency
+from proxy.policy.latency import LatencyAtLoad, PeakEwma
 from proxy.wire.snapshot import Algorithm, Balance
 
 POLICIES: Final = ("ours", "hpa-cpu", "hpa-rps", "kpa", "oracle", "fixed")
@@ -166,7 +166,7 @@ def _balancer(name: str, dice: random.Random) -> simulate.Balancer | None:
     def pick(ready: tuple[simulate.Replica, ...], now: float) -> int:
         return picker.pick(ready, None, draw, now)
 
-    return simulate.Balancer(pick, PeakEwma if name == "peak-ewma" else RecentLatency)
+    return simulate.Balancer(pick, PeakEwma if name == "peak-ewma" else LatencyAtLoad)
 
 
 def _is_number(text: str) -> bool:

@@ -1,0 +1,88 @@
+"""The autoscaler against the published ones on every trace of a folder.
+
+    MESHD_TRACES=FOLDER python -m bench.autoscaling [--share 99.6] [--policy ours,kpa,...]
+    MESHD_TRACES=FOLDER python -m bench.autoscaling --curve      the price of calm
+
+A trace is `NAME_BINs.csv` (`t_seconds,count`); hourly ones are played as minutes. Every run is
+the model of docs/autoscaler.md, one setting for all traces, and takes one process.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from autoscaler import Settings, simulate
+from meshd.cli import simulation
+
+WINDOWS = (15.0, None, 180.0, 600.0)
+
+
+def main() -> int:
+    """Prints one line a policy (or a point of the curve), and what it did on each trace."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--policy", default="ours,kpa,hpa-cpu,hpa-rps,oracle")
+    parser.add_argument("--share", type=float, default=99.6)
+    parser.add_argument("--balancer", default="p2c")
+    parser.add_argument("--startup", type=float, nargs=2, default=(5.0, 15.0))
+    parser.add_argument("--warm", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--only", default="", help="traces whose name contains this")
+    parser.add_argument("--curve", action="store_true", help="ours, over windows for going down")
+    options = parser.parse_args()
+    folder = os.environ.get("MESHD_TRACES")
+    if not folder:
+        print("MESHD_TRACES names no folder with traces", file=sys.stderr)
+        return 2
+    paths = [path for path in sorted(Path(folder).glob("*.csv")) if options.only in path.name]
+    if options.curve:
+        for window in WINDOWS:
+            report(f"ours, {window or 'default'} window", "ours", paths, options, window)
+        return 0
+    for policy in options.policy.split(","):
+        report(policy, policy, paths, options, None)
+    return 0
+
+
+def report(
+    title: str,
+    policy: str,
+    paths: list[Path],
+    options: argparse.Namespace,
+    window: float | None,
+) -> None:
+    """Runs one policy over all traces and prints what it came to."""
+    model = simulate.Model(startup=tuple(options.startup), warm=options.warm)
+    settings = Settings(
+        min=1, max=200, latency=model.objective, share=options.share, down_window=window
+    )
+    jobs = [
+        simulation.Job(policy, rates(path), model, settings, options.balancer, 70.0, options.seed)
+        for path in paths
+    ]
+    results = [outcome.result for outcome in simulation.run_all(jobs, options.jobs)]
+    missed = [result.missed_pct for result in results]
+    hours = sum(result.replica_hours for result in results)
+    actions = sum(result.actions for result in results)
+    warm = sum(result.warm_hours for result in results)
+    print(
+        f"{title}: mean {sum(missed) / len(missed):.3f} %, worst {max(missed):.2f} %, "
+        f"{hours:.1f} replica-hours, {actions} actions" + (f", {warm:.1f} warm" if warm else "")
+    )
+    for path, result in zip(paths, results, strict=True):
+        print(
+            f"    {path.stem:32} {result.missed_pct:7.3f} % {result.replica_hours:8.2f} h "
+            f"{result.actions:6}",
+            flush=True,
+        )
+
+
+def rates(path: Path) -> tuple[float, ...]:
+    """The trace at a peak of 600 requests/s."""
+    seconds = int(path.stem.rsplit("_", 1)[1].rstrip("s"))
+    return tuple(simulation.read_trace(path, 60 if seconds == 3600 else seconds, 600.0))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
