@@ -23,7 +23,7 @@ from meshd.publish.publisher import Publisher
 from meshd.reconcile.desired import Desired, DesiredService
 from meshd.reconcile.forecast import forecast
 from meshd.reconcile.loop import Reconciler
-from meshd.reconcile.observed import Replica
+from meshd.reconcile.memory import Replica
 from meshd.reconcile.phase import ENDED
 from meshd.reconcile.progress import Standing, standing
 from meshd.runtime.base import ReplicaNotFound, Runtime, RuntimeFailure

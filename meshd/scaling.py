@@ -13,7 +13,7 @@ import structlog
 import autoscaler
 from autoscaler import Decision, Settings, Signal, State
 from meshd.reconcile.desired import DesiredService
-from meshd.reconcile.observed import Replica
+from meshd.reconcile.memory import Replica
 from meshd.reconcile.phase import Phase
 from meshd.spec.model import Scale
 from meshd.store.events import EventLog

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from meshd.api.model import ReplicaStatus, ServiceStatus
 from meshd.reconcile.desired import DesiredService
-from meshd.reconcile.observed import Observed, Replica
+from meshd.reconcile.memory import Replica
+from meshd.reconcile.observed import Observed
 from meshd.reconcile.phase import ALIVE, ENDED, Phase
 from meshd.reconcile.progress import PATIENCE, state_of
 from meshd.telemetry.ingest import Ingest

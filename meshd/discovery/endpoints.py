@@ -6,7 +6,7 @@ workers let it finish what it has, until it has ended.
 
 from collections.abc import Iterable
 
-from meshd.reconcile.observed import Replica
+from meshd.reconcile.memory import Replica
 from meshd.reconcile.phase import Phase
 from proxy.wire.snapshot import Endpoint
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from meshd.reconcile.observed import ProbeResult
+from meshd.reconcile.memory import ProbeResult
 from meshd.spec.model import Health
 
 FIRST_PAUSE: Final = 0.05

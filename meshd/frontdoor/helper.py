@@ -22,7 +22,7 @@ from meshd.discovery.probe import Prober, Target
 from meshd.frontdoor import build
 from meshd.frontdoor.settings import Raw, Settings, read
 from meshd.publish.publisher import Publisher
-from meshd.reconcile.observed import ProbeResult
+from meshd.reconcile.memory import ProbeResult
 from meshd.spec.errors import SpecError
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics

@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from meshd.reconcile.observed import Version
+from meshd.reconcile.memory import Version
 from meshd.reconcile.operation import Forget, Operation, Prepare, Remove, Start, Stop
 from meshd.runtime.base import (
     ObservedReplica,

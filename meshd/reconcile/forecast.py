@@ -9,7 +9,8 @@ from typing import Final
 import msgspec
 
 from meshd.reconcile.desired import Desired
-from meshd.reconcile.observed import Dice, Observed, Replica
+from meshd.reconcile.memory import Dice, Replica
+from meshd.reconcile.observed import Observed
 from meshd.reconcile.operation import (
     Drain,
     Forget,

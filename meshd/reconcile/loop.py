@@ -18,11 +18,12 @@ from meshd.discovery.watch import Watch
 from meshd.publish.compile import compile_snapshot
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
-from meshd.reconcile import observed as observing
+from meshd.reconcile import memory as remembering
 from meshd.reconcile.desired import Desired, DesiredService
 from meshd.reconcile.executor import Executor, Result
+from meshd.reconcile.memory import Memory, Replica, Trouble, Version
 from meshd.reconcile.narrate import happenings
-from meshd.reconcile.observed import Memory, Observed, Replica, Trouble, Version, World
+from meshd.reconcile.observed import Observed, World, observe
 from meshd.reconcile.operation import (
     Drain,
     Forget,
@@ -150,7 +151,7 @@ class Reconciler:
                     ready[endpoint.id] = endpoint.ready_since
                 else:
                     leaving.add(endpoint.id)
-        self.memory = observing.recall(ready, leaving, self._watch.replicas, self._clock())
+        self.memory = remembering.recall(ready, leaving, self._watch.replicas, self._clock())
         for name, stored in self._store.projects.items():
             try:
                 await self._gateways.learn(name, [s.name for s in stored.project.services])
@@ -163,7 +164,7 @@ class Reconciler:
         listed = self._listed(now)
         self.desired = self.wanted.desired(listed, now)
         world = self._world(listed, now)
-        self.memory, self.observed = observing.observe(before, world, now, self.dice)
+        self.memory, self.observed = observe(before, world, now, self.dice)
         self._narrate(before, now)
         self.plan = plan(self.desired, self.observed, now, self.dice)
         for operation in self.plan.operations:
@@ -263,14 +264,14 @@ class Reconciler:
             case Drain():
                 self._drain(operation, now)
             case Restore():
-                self.memory = observing.mark_restored(self.memory, operation.name)
+                self.memory = remembering.mark_restored(self.memory, operation.name)
                 self.prober.forget(operation.name)
                 self.wake.set()
             case Settle():
                 self._settle(operation, now)
             case Start():
                 if self.executor.begin(operation):
-                    self.memory = observing.take_slot(self.memory, operation)
+                    self.memory = remembering.take_slot(self.memory, operation)
                     self.wake.set()
             case _:
                 if self._resting.get(_kind(operation), 0.0) <= now:
@@ -283,7 +284,7 @@ class Reconciler:
 
     def _drain(self, drain: Drain, now: float) -> None:
         replica = self.replica(drain.name)
-        self.memory = observing.mark_drained(self.memory, drain, now)
+        self.memory = remembering.mark_drained(self.memory, drain, now)
         if drain.blame and replica is not None:
             policy = self._policy(replica)
             stable = replica.ready_since and now - replica.ready_since >= policy.window
@@ -294,7 +295,7 @@ class Reconciler:
                 attempt=0 if stable else replica.attempt,
                 final=not replica.ready_since,
             )
-            self.memory = observing.note_failure(self.memory, trouble, policy, now, self.dice)
+            self.memory = remembering.note_failure(self.memory, trouble, policy, now, self.dice)
         self.wake.set()
 
     def _settle(self, settle: Settle, now: float) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from meshd.reconcile.observed import Record, Replica, ending
+from meshd.reconcile.memory import Record, Replica
+from meshd.reconcile.observed import ending
 from meshd.reconcile.phase import Phase
 from meshd.telemetry.events import Kind
 

@@ -4,100 +4,39 @@
 phases never go back, failures count) and gives the `Observed` that plans are made from.
 """
 
-from collections.abc import Collection, Mapping
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
-from meshd.reconcile.operation import Drain, Start
+from meshd.reconcile.memory import (
+    Dice,
+    Failure,
+    Memory,
+    ProbeResult,
+    Record,
+    Replica,
+    Sight,
+    Slot,
+    Trouble,
+    Version,
+    note_failure,
+    prune,
+)
+from meshd.reconcile.operation import Start
 from meshd.reconcile.phase import ENDED, Facts, Phase, advance
-from meshd.runtime.base import ContainerHealth, ObservedReplica, ReplicaState
+from meshd.runtime.base import ObservedReplica, ReplicaState
 from meshd.spec.labels import CLONE_OF
 from meshd.spec.model import RestartPolicy
 
-FAILURES_KEPT: Final = 10
-SLOT_LIFE: Final = 120.0
 KILLED: Final = (137, -9)
+
+
 START_GRACE: Final = 5.0
 """Seconds that may lie between a replica's creation and its start, by whomever."""
+
+
 _RUNS: Final = (ReplicaState.RUNNING, ReplicaState.PAUSED)
-
-Version = tuple[str, str]
-"""A service's key (`PROJECT/SERVICE`) and a revision of it."""
-
-
-class Dice(Protocol):
-    """A source of numbers in [0, 1)."""
-
-    def random(self) -> float:
-        """The next number."""
-
-
-class ProbeResult(msgspec.Struct, frozen=True):
-    """A replica's probes so far. `bad` is the current streak of bad ones, 0 while the last was
-    good; `first_good` is the Unix time of the first good one ever, 0 before it; `text` is the
-    last answer."""
-
-    bad: int = 0
-    first_good: float = 0.0
-    text: str = ""
-
-
-class Record(msgspec.Struct, frozen=True):
-    """What is remembered about one replica over passes."""
-
-    incarnation: tuple[str, float]
-    phase: Phase
-    since: float
-    ready_since: float = 0.0
-    drain_since: float = 0.0
-    cause: str = ""
-    attempt: int = 0
-    blamed: bool = False
-    ended_by_others: bool = False
-
-
-class Slot(msgspec.Struct, frozen=True):
-    """A place left by a failed replica: its successor starts no sooner than `not_before`."""
-
-    attempt: int
-    not_before: float
-    opened: float
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """A replica failed by itself: when, which, and how it showed. `final` when there is no
-    use in waiting for the next one: it had all the time it may take, and never got healthy.
-    `external` when something outside most likely ended it (SIGKILL, and not for memory)."""
-
-    at: float
-    replica: str
-    text: str
-    final: bool = False
-    external: bool = False
-
-
-class Memory(msgspec.Struct, frozen=True):
-    """Everything that outlives a pass. Lost with the process: what must not be lost is on the
-    runtime, in the held snapshot, or in the store. `sights` only save work: what a replica was
-    read from, and as what."""
-
-    records: Mapping[str, Record] = {}
-    slots: Mapping[Version, tuple[Slot, ...]] = {}
-    failures: Mapping[Version, tuple[Failure, ...]] = {}
-    sights: "Mapping[str, Sight]" = {}
-
-
-class Trouble(msgspec.Struct, frozen=True):
-    """A failure to count: a start or preparation that did not come off, or a replica that
-    ended or was judged sick. `attempt` counts the quick failures before it."""
-
-    version: Version
-    replica: str
-    text: str
-    attempt: int
-    final: bool = False
-    external: bool = False
 
 
 class World(msgspec.Struct, frozen=True):
@@ -117,53 +56,6 @@ class World(msgspec.Struct, frozen=True):
     may_start: bool = True
     prepared: frozenset[Version] = frozenset()
     preparing: frozenset[Version] = frozenset()
-
-
-class Replica(msgspec.Struct, frozen=True):
-    """One replica as plans see it."""
-
-    name: str
-    project: str
-    service: str
-    revision: str
-    phase: Phase
-    managed: bool = True
-    copied: bool = False
-    since: float = 0.0
-    created_at: float = 0.0
-    ready_since: float = 0.0
-    drain_since: float = 0.0
-    drained: bool = False
-    in_flight: int = 0
-    bad: int = 0
-    health: ContainerHealth = ContainerHealth.NONE
-    probe: str = ""
-    cause: str = ""
-    blamed: bool = False
-    attempt: int = 0
-    exit_code: int | None = None
-    oom_killed: bool = False
-    listed: bool = True
-    busy: bool = False
-    host: str | None = None
-    port: int = 0
-    node: str = ""
-    addresses: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> str:
-        """`PROJECT/SERVICE`."""
-        return f"{self.project}/{self.service}"
-
-
-class Sight(NamedTuple):
-    """What one replica was read from, compared by identity, and what was read."""
-
-    seen: ObservedReplica
-    record: Record
-    probe: ProbeResult | None
-    flags: tuple[bool, int, bool, bool]
-    replica: Replica
 
 
 class Observed(msgspec.Struct, frozen=True):
@@ -229,7 +121,7 @@ def observe(memory: Memory, world: World, now: float, dice: Dice) -> tuple[Memor
     for trouble in world.troubles:
         policy = world.policies.get(trouble.version[0], RestartPolicy())
         memory = note_failure(memory, trouble, policy, now, dice)
-    memory = _prune(memory, now)
+    memory = prune(memory, now)
     observed = Observed(
         replicas=tuple(replicas),
         available=world.available,
@@ -353,103 +245,3 @@ def _note_end(
         external=replica.exit_code in KILLED and not replica.oom_killed,
     )
     return note_failure(memory, trouble, policy, now, dice)
-
-
-def note_failure(
-    memory: Memory, trouble: Trouble, policy: RestartPolicy, now: float, dice: Dice
-) -> Memory:
-    """Count a failure, and open a slot for the successor. The first restart is at once; each
-    further quick failure in a row doubles the wait, ± 20 %."""
-    attempt = trouble.attempt + 1
-    wait = 0.0
-    if attempt > 1:
-        wait = min(policy.max_delay, policy.delay * 2.0 ** min(attempt - 2, 30))
-        wait *= 0.8 + 0.4 * dice.random()
-    slot = Slot(attempt=attempt, not_before=now + wait, opened=now)
-    failure = Failure(
-        at=now,
-        replica=trouble.replica,
-        text=trouble.text,
-        final=trouble.final,
-        external=trouble.external,
-    )
-    version = trouble.version
-    kept = (*memory.failures.get(version, ()), failure)[-FAILURES_KEPT:]
-    return msgspec.structs.replace(
-        memory,
-        slots={**memory.slots, version: (*memory.slots.get(version, ()), slot)},
-        failures={**memory.failures, version: kept},
-    )
-
-
-def _prune(memory: Memory, now: float) -> Memory:
-    """Drop slots that nobody took for long: fewer replicas are wanted by now."""
-    if not any(slot.not_before + SLOT_LIFE < now for s in memory.slots.values() for slot in s):
-        return memory
-    slots = {
-        version: tuple(slot for slot in opened if slot.not_before + SLOT_LIFE >= now)
-        for version, opened in memory.slots.items()
-    }
-    return msgspec.structs.replace(memory, slots={v: s for v, s in slots.items() if s})
-
-
-def take_slot(memory: Memory, start: Start) -> Memory:
-    """A successor was started: its slot is taken."""
-    version = (start.key, start.revision)
-    slots = list(memory.slots.get(version, ()))
-    for slot in slots:
-        if slot.attempt == start.attempt:
-            slots.remove(slot)
-            break
-    rest = {v: s for v, s in memory.slots.items() if v != version}
-    if slots:
-        rest[version] = tuple(slots)
-    return msgspec.structs.replace(memory, slots=rest)
-
-
-def mark_drained(memory: Memory, drain: Drain, now: float) -> Memory:
-    """From now on the replica is leaving."""
-    name = drain.name
-    record = memory.records.get(name)
-    if record is None or record.drain_since or record.phase in ENDED:
-        return memory
-    marked = msgspec.structs.replace(record, drain_since=now, cause=drain.cause, blamed=drain.blame)
-    return msgspec.structs.replace(memory, records={**memory.records, name: marked})
-
-
-def mark_restored(memory: Memory, name: str) -> Memory:
-    """Start an adopted replica's life anew; its next good probe makes it ready."""
-    records = {key: record for key, record in memory.records.items() if key != name}
-    return msgspec.structs.replace(memory, records=records)
-
-
-def recall(
-    ready: Mapping[str, float],
-    leaving: Collection[str],
-    listed: Mapping[str, ObservedReplica],
-    now: float,
-) -> Memory:
-    """The memory of a control process that takes over: endpoints (id → ready since) of the
-    snapshot that workers hold go on as they were, until probes or the runtime say otherwise."""
-    records: dict[str, Record] = {}
-    for name, seen in listed.items():
-        incarnation = (seen.runtime_id, seen.started_at)
-        if seen.state is not ReplicaState.RUNNING:
-            continue
-        if name in leaving:
-            records[name] = Record(
-                incarnation=incarnation,
-                phase=Phase.DRAINING,
-                since=now,
-                ready_since=seen.started_at,
-                drain_since=now,
-                cause="was draining before",
-            )
-        elif name in ready:
-            records[name] = Record(
-                incarnation=incarnation,
-                phase=Phase.READY,
-                since=ready[name] or seen.started_at,
-                ready_since=ready[name] or seen.started_at,
-            )
-    return Memory(records=records)

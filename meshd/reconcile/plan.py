@@ -10,7 +10,8 @@ from typing import Final
 
 from meshd.reconcile import rollout
 from meshd.reconcile.desired import Desired, DesiredService
-from meshd.reconcile.observed import Dice, Observed, Replica
+from meshd.reconcile.memory import Dice, Replica
+from meshd.reconcile.observed import Observed
 from meshd.reconcile.operation import (
     Drain,
     Forget,

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from meshd.reconcile.desired import DesiredService
-from meshd.reconcile.observed import Failure, Replica
+from meshd.reconcile.memory import Failure, Replica
 from meshd.reconcile.phase import ALIVE, ENDED, Phase
 
 PATIENCE: Final = 3

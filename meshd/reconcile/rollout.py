@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from meshd.reconcile.desired import DesiredService
-from meshd.reconcile.observed import Failure, Replica
+from meshd.reconcile.memory import Failure, Replica
 from meshd.reconcile.operation import Outcome, Settle
 from meshd.reconcile.phase import Phase
 

@@ -3,7 +3,7 @@
 import pytest
 
 from meshd.discovery.endpoints import callers, endpoints
-from meshd.reconcile.observed import Replica
+from meshd.reconcile.memory import Replica
 from meshd.reconcile.phase import Phase
 
 

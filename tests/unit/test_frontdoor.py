@@ -9,7 +9,7 @@ from meshd.cli.proxy import raw_flags
 from meshd.frontdoor import build
 from meshd.frontdoor.helper import is_sick
 from meshd.frontdoor.settings import Settings, read
-from meshd.reconcile.observed import ProbeResult
+from meshd.reconcile.memory import ProbeResult
 from proxy.wire.snapshot import Endpoint, Generation
 
 

@@ -4,20 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from meshd.reconcile.narrate import happenings
-from meshd.reconcile.observed import (
+from meshd.reconcile.memory import (
     Memory,
-    Observed,
     ProbeResult,
     Replica,
     Trouble,
-    World,
     mark_drained,
     note_failure,
-    observe,
     recall,
     take_slot,
 )
+from meshd.reconcile.narrate import happenings
+from meshd.reconcile.observed import Observed, World, observe
 from meshd.reconcile.operation import Drain, Start
 from meshd.reconcile.phase import Phase
 from meshd.runtime.base import ObservedReplica, ReplicaState

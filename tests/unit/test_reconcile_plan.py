@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from meshd.reconcile.desired import Desired, DesiredService, wanted_count
-from meshd.reconcile.observed import Failure, Observed, Replica, Slot
+from meshd.reconcile.memory import Failure, Replica, Slot
+from meshd.reconcile.observed import Observed
 from meshd.reconcile.phase import Phase
 from meshd.reconcile.plan import plan
 from meshd.runtime.base import ContainerHealth

@@ -3,7 +3,7 @@
 import pytest
 
 from meshd.reconcile.desired import DesiredService
-from meshd.reconcile.observed import Failure, Replica
+from meshd.reconcile.memory import Failure, Replica
 from meshd.reconcile.phase import Phase
 from meshd.reconcile.progress import standing, state_of
 from meshd.spec.model import Service
