@@ -12,10 +12,8 @@ from typing import Final
 import msgspec
 import structlog
 
-from meshd.discovery.endpoints import callers, endpoints
-from meshd.discovery.probe import Ask, Prober, Target
+from meshd.discovery.probe import Ask, Prober
 from meshd.discovery.watch import Watch
-from meshd.publish.compile import compile_snapshot
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile import memory as remembering
@@ -36,7 +34,8 @@ from meshd.reconcile.operation import (
     Start,
     Stop,
 )
-from meshd.reconcile.phase import ENDED, Phase
+from meshd.reconcile.outlet import Outlet
+from meshd.reconcile.phase import Phase
 from meshd.reconcile.plan import plan
 from meshd.reconcile.replica_spec import credential, replica_spec
 from meshd.reconcile.wanted import Wanted
@@ -49,7 +48,7 @@ from meshd.runtime.base import (
     RuntimeUnavailable,
 )
 from meshd.spec.labels import CLONE_OF
-from meshd.spec.model import Health, Network, Project, RestartPolicy, Service
+from meshd.spec.model import Network, Project, RestartPolicy, Service
 from meshd.store.events import EventLog
 from meshd.store.store import Store
 from meshd.telemetry.events import Kind
@@ -101,6 +100,7 @@ class Reconciler:
         self.dice = random.Random()
         self.wanted = Wanted(store)
         self.prober = Prober(self.wake.set, ask, clock)
+        self._outlet = Outlet(self.wanted, self.prober, publisher, gateways, secret)
         self.executor = Executor(
             runtime, self._spec_of, self.service_of, gateways.learn, self._done
         )
@@ -117,8 +117,6 @@ class Reconciler:
         self._troubles: list[Trouble] = []
         self._by_hand: list[Drain] = []
         self._resting: dict[tuple[str, str], float] = {}
-        self._looked_at: object = None
-        self._published: object = None
         self._available = True
 
     async def run(self) -> None:
@@ -172,11 +170,7 @@ class Reconciler:
         for drain in self._by_hand:
             self._apply(drain, now)
         self._by_hand.clear()
-        looked_at = (self.observed.replicas, self.desired, self._gateways.listeners())
-        if looked_at != self._looked_at:
-            self._looked_at = looked_at
-            self._probe(listed)
-            self._publish()
+        self._outlet.update(self.observed.replicas, self.desired, listed)
         self.began.set()
 
     # What is
@@ -415,56 +409,6 @@ class Reconciler:
         token = credential(self._secret, start.name)
         base = self._gateways.token_base(self._publisher.bound, token)
         return replica_spec(start, project, found.spec, self._gateways.of(start.key), base)
-
-    # What follows
-
-    def _probe(self, listed: Mapping[str, ObservedReplica]) -> None:
-        targets: dict[str, Target] = {}
-        for replica in self.observed.replicas:
-            seen = listed.get(replica.name)
-            if seen is None or seen.host is None or replica.phase in ENDED:
-                continue
-            if seen.state not in (ReplicaState.RUNNING, ReplicaState.PAUSED):
-                continue
-            if replica.managed and replica.phase in (Phase.DRAINING, Phase.STOPPING):
-                continue
-            found = self.wanted.service(replica.key)
-            targets[replica.name] = Target(
-                host=seen.host,
-                port=seen.port,
-                health=found.spec.mesh.health if found else Health(),
-                incarnation=(seen.runtime_id, seen.started_at),
-                proven=replica.phase is Phase.READY,
-            )
-        self.prober.want(targets)
-
-    def _publish(self) -> None:
-        """Publish a snapshot when what it is made of changed."""
-        replicas = self.observed.replicas
-        credentials = {}
-        if self._gateways.uses_tokens:
-            credentials = {
-                credential(self._secret, r.name): r.key for r in replicas if r.phase not in ENDED
-            }
-        made_of = (
-            endpoints(replicas),
-            tuple((s.project, s.spec) for s in self.desired.services),
-            self._gateways.listeners(),
-            credentials,
-            callers(replicas),
-        )
-        if made_of == self._published:
-            return
-        self._published = made_of
-        snapshot = compile_snapshot(
-            self._publisher.generation,
-            self.wanted.effective_projects(),
-            made_of[0],
-            listeners=made_of[2],
-            credentials=credentials,
-            callers=made_of[4],
-        )
-        self._publisher.publish(snapshot)
 
 
 def _kind(operation: Operation) -> tuple[str, str]:

@@ -1,0 +1,89 @@
+"""What follows from a pass: who is probed from now on, and what the workers route by."""
+
+from collections.abc import Mapping, Sequence
+
+from meshd.discovery.endpoints import callers, endpoints
+from meshd.discovery.probe import Prober, Target
+from meshd.publish.compile import compile_snapshot
+from meshd.publish.gateways import Gateways
+from meshd.publish.publisher import Publisher
+from meshd.reconcile.desired import Desired
+from meshd.reconcile.memory import Replica
+from meshd.reconcile.phase import ENDED, Phase
+from meshd.reconcile.replica_spec import credential
+from meshd.reconcile.wanted import Wanted
+from meshd.runtime.base import ObservedReplica, ReplicaState
+from meshd.spec.model import Health
+
+_RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
+_LEAVING = (Phase.DRAINING, Phase.STOPPING)
+
+
+class Outlet:
+    """Does its work only when what it is made of changed."""
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        prober: Prober,
+        publisher: Publisher,
+        gateways: Gateways,
+        secret: bytes,
+    ) -> None:
+        self._wanted = wanted
+        self._prober = prober
+        self._publisher = publisher
+        self._gateways = gateways
+        self._secret = secret
+        self._made_of: object = None
+
+    def update(
+        self,
+        replicas: tuple[Replica, ...],
+        desired: Desired,
+        listed: Mapping[str, ObservedReplica],
+    ) -> None:
+        """Probe and publish what these replicas come to."""
+        made_of = (replicas, desired, self._gateways.listeners())
+        if made_of == self._made_of:
+            return
+        self._made_of = made_of
+        self._prober.want(self._targets(replicas, listed))
+        self._publish(replicas)
+
+    def _targets(
+        self, replicas: Sequence[Replica], listed: Mapping[str, ObservedReplica]
+    ) -> dict[str, Target]:
+        """Everything that runs. Of what leaves, only adopted ones: they may come back."""
+        targets: dict[str, Target] = {}
+        for replica in replicas:
+            seen = listed.get(replica.name)
+            if seen is None or seen.host is None or seen.state not in _RUNS:
+                continue
+            if replica.phase in ENDED or (replica.managed and replica.phase in _LEAVING):
+                continue
+            found = self._wanted.service(replica.key)
+            targets[replica.name] = Target(
+                host=seen.host,
+                port=seen.port,
+                health=found.spec.mesh.health if found else Health(),
+                incarnation=(seen.runtime_id, seen.started_at),
+                proven=replica.phase is Phase.READY,
+            )
+        return targets
+
+    def _publish(self, replicas: Sequence[Replica]) -> None:
+        credentials = {}
+        if self._gateways.uses_tokens:
+            credentials = {
+                credential(self._secret, r.name): r.key for r in replicas if r.phase not in ENDED
+            }
+        snapshot = compile_snapshot(
+            self._publisher.generation,
+            self._wanted.effective_projects(),
+            endpoints(replicas),
+            listeners=self._gateways.listeners(),
+            credentials=credentials,
+            callers=callers(replicas),
+        )
+        self._publisher.publish(snapshot)
