@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.inside import replica_pid
 from tests.support.load import Load
 from tests.support.mesh import TestMesh, service_text
 
@@ -39,22 +40,8 @@ async def kill_replica(mesh: TestMesh, name: str, how: str) -> None:
         _, err = await process.communicate()
         assert process.returncode == 0, err
     else:
-        pid = replica_pid(mesh, name)
+        pid = replica_pid(name)
         os.kill(pid, signal.SIGKILL if how == "kill" else signal.SIGTERM)
-
-
-def replica_pid(mesh: TestMesh, name: str) -> int:
-    """The pid of a local replica, by the name in its environment."""
-    wanted = f"MESH_REPLICA={name}".encode()
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal():
-            try:
-                with open(f"/proc/{entry}/environ", "rb") as file:
-                    if wanted in file.read().split(b"\0"):
-                        return int(entry)
-            except OSError:
-                continue
-    raise AssertionError(f"no process carries {wanted!r}")
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])

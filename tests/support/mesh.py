@@ -79,13 +79,17 @@ class TestMesh:
 
     async def api(self, path: str) -> Any:
         """One answer of the API socket."""
+        return json.loads(await self.text(path))
+
+    async def text(self, path: str) -> str:
+        """One answer of the API socket, as it came."""
         connector = aiohttp.UnixConnector(path=str(self.state / "admin.sock"))
         async with (
             aiohttp.ClientSession(connector=connector) as session,
             session.get(f"http://meshd{path}") as answer,
         ):
             answer.raise_for_status()
-            return json.loads(await answer.read())
+            return await answer.text()
 
     async def service(self, name: str) -> dict[str, Any]:
         """The status of one service."""

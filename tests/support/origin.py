@@ -2,7 +2,8 @@
 
 Listens on $PORT, answers /healthz, drains on SIGTERM. `/?ms=N` takes N milliseconds of one of
 $CONCURRENCY slots; `/stream?seconds=N` sends an event each 100 ms. $VERSION is told in every
-answer. $FAULT: `never-healthy`, `slow-start` (2 s), `crash` (after 5 s), `exit` (at once),
+answer. `/_times` tells the Unix times of the first good probe and the first other request.
+$FAULT: `never-healthy`, `slow-start` (2 s), `crash` (after 5 s), `exit` (at once),
 `errors` (5 % of the answers are 500).
 """
 
@@ -11,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import time
 from urllib.parse import parse_qs, urlsplit
 
 FAULT = os.environ.get("FAULT", "")
@@ -27,6 +29,7 @@ class Origin:
         self.busy = 0
         self.count = 0
         self.unhealthy = FAULT == "never-healthy"
+        self.first_probe = self.first_request = 0.0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -56,13 +59,18 @@ class Origin:
         url = urlsplit(target)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         if url.path == "/healthz":
+            if not self.unhealthy:
+                self.first_probe = self.first_probe or time.time()
             self.plain(writer, 503 if self.unhealthy else 200, {"ok": not self.unhealthy})
         elif url.path == "/stream":
             await self.stream(float(query.get("seconds", "1")), writer)
         elif url.path == "/_unhealthy":
             self.unhealthy = True
             self.plain(writer, 200, {})
+        elif url.path == "/_times":
+            self.plain(writer, 200, {"probe": self.first_probe, "request": self.first_request})
         else:
+            self.first_request = self.first_request or time.time()
             async with self.slots:
                 await asyncio.sleep(float(query.get("ms", "0")) / 1000)
             self.count += 1

@@ -1,0 +1,165 @@
+"""Who may call whom: a service with an `allow` list, no route and an internal network."""
+
+import asyncio
+import json
+import re
+
+from tests.support.inside import UNREACHABLE, Answer, Inside, get, ran
+from tests.support.mesh import TestMesh, service_text
+
+
+def compose(mesh: TestMesh, image: str) -> str:
+    def one(name: str, policy: str) -> str:
+        return service_text(name, mesh.runtime, image, deploy="{replicas: 1}", policy=policy)
+
+    return (
+        f"name: {mesh.environment['PROJECT']}\nservices:\n"
+        + one("orders", "{routes: [/orders]}")
+        + one("snoop", "{routes: [/snoop]}")
+        + one("payments", "{allow: [orders]}")
+        + "    networks: [vault]\nnetworks:\n  vault: {internal: true}\n"
+    )
+
+
+async def outside(mesh: TestMesh, request: bytes) -> Answer:
+    """A request of somebody who is no part of the mesh."""
+    host, _, port = mesh.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request)
+    head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+    writer.close()
+    return Answer(int(head.split(" ", 2)[1]), body)
+
+
+def served_by(answer: Answer) -> str:
+    """The service whose replica answered."""
+    assert answer.status == 200, answer
+    return str(json.loads(answer.text)["replica"]).split("-")[-2]
+
+
+async def counted(mesh: TestMesh, family: str, *labels: str) -> float:
+    """One sample of the metrics; 0 while there is none."""
+    for line in (await mesh.text("/metrics")).splitlines():
+        if line.startswith(family) and all(label in line for label in labels):
+            return float(line.rpartition(" ")[2])
+    return 0.0
+
+
+async def grown_to(mesh: TestMesh, least: float, family: str, *labels: str) -> None:
+    """Wait until the reports that say so have come."""
+    async with asyncio.timeout(10):
+        while await counted(mesh, family, *labels) < least:
+            await asyncio.sleep(0.1)
+
+
+async def test_only_who_is_allowed_gets_through(mesh: TestMesh, engine_image: str) -> None:
+    up = await mesh.up(compose(mesh, engine_image))
+    assert up.code == 0, up.out + up.err
+    project = mesh.environment["PROJECT"]
+    orders, snoop = await Inside.first(mesh, "orders"), await Inside.first(mesh, "snoop")
+
+    assert served_by(await orders.call("payments")) == "payments"
+    refused = await snoop.call("payments")
+    assert refused.status == 403
+    assert "may not be called from there" in refused.text
+    assert served_by(await snoop.call("orders")) == "orders"
+    forged = ("X-Forwarded-For: 127.0.0.1", f"X-Mesh-Caller: {project}/orders", "Via: orders")
+    assert (await snoop.call("payments", "/", *forged)).status == 403
+
+    for target, host in (
+        ("/", "payments"), ("/payments", "x"), ("http://payments/", "x"), ("/", "payments:80"),
+        (f"/{project}/payments", f"{project}/payments"),
+    ):  # fmt: skip
+        assert (await outside(mesh, get(target, host))).status == 404, target
+    # A path that leads somewhere is served by what it leads to, whatever the host says.
+    assert served_by(await outside(mesh, get("/orders", "payments"))) == "orders"
+
+    if mesh.runtime == "docker":
+        await no_way_by_network(mesh, snoop, orders, engine_image)
+    else:
+        await no_way_by_token(mesh, snoop, orders)
+    key = f'service="{project}/payments"'
+    await grown_to(mesh, 4, "meshd_denied_total", key)
+    await grown_to(mesh, 1, "meshd_calls_total", key, f'caller="{project}/orders"')
+
+
+async def no_way_by_network(mesh: TestMesh, snoop: Inside, orders: Inside, image: str) -> None:
+    """On Docker a caller is known by the network that it is on."""
+    assert served_by(await orders.send("payments", 80, get("/", "payments"))) == "payments"
+    for target, host in (
+        ("/", "payments"), ("http://payments/", "orders"), ("http://payments:80/", "x"),
+        ("/", "PAYMENTS"), ("/", f"{mesh.environment['PROJECT']}/payments"),
+    ):  # fmt: skip
+        got = await snoop.send("payments", 80, get(target, host))
+        assert got.status in (403, 400), (target, host, got)
+    assert served_by(
+        await snoop.send("payments", 80, get("http://orders/", "payments"))
+    ) == "orders"  # fmt: skip
+
+    own = await gateway(f"{mesh.environment['PROJECT']}_orders")
+    got = await snoop.send(own, 80, get("/", "payments"))
+    assert got.status in (403, UNREACHABLE), "snoop passed as orders at the door of orders"
+    stranger = await at_the_door_of(own, image)
+    assert stranger.status in (403, UNREACHABLE), "a stranger passed as orders"
+
+    (payments,) = (await mesh.service("payments"))["replicas"]
+    host, _, port = payments["address"].rpartition(":")
+    addresses = await addresses_of(payments["name"])
+    assert host in addresses
+    for address in addresses:
+        got = await snoop.send(address, int(port), get("/", "x"))
+        assert got.status == UNREACHABLE, f"snoop reached payments at {address}"
+    inside = await Inside.first(mesh, "payments")
+    (other,) = await addresses_of(snoop.replica)
+    assert (await inside.send(other, int(port), get("/", "x"))).status == UNREACHABLE
+
+
+async def gateway(network: str) -> str:
+    form = "{{(index .IPAM.Config 0).Gateway}}"
+    code, out, err = await ran("docker", "network", "inspect", network, "--format", form)
+    assert code == 0, err
+    return out.decode().strip()
+
+
+async def addresses_of(container: str) -> list[str]:
+    """A container's addresses, one a network."""
+    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+    code, out, err = await ran("docker", "inspect", container, "--format", form)
+    assert code == 0, err
+    return out.decode().split()
+
+
+async def at_the_door_of(address: str, image: str) -> Answer:
+    """What a container that is no part of any mesh gets at a service's gateway."""
+    name = f"e2e-stranger-{id(address)}"
+    command = ("docker", "run", "-d", "--rm", "--name", name, image, "sleep", "60")
+    code, _, err = await ran(*command)
+    assert code == 0, err
+    try:
+        return await Inside(name, docker=True).send(address, 80, get("/", "payments"))
+    finally:
+        await ran("docker", "rm", "-f", name)
+
+
+async def no_way_by_token(mesh: TestMesh, snoop: Inside, orders: Inside) -> None:
+    """On local processes a caller is known by the credential in its URLs."""
+    own = (await snoop.environment())["MESH_URL_PAYMENTS"]
+    theirs = (await orders.environment())["MESH_URL_PAYMENTS"]
+    found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\.mesh/([^/]+)/payments", own)
+    assert found is not None, own
+    port, token = int(found[1]), found[2]
+    assert token not in theirs
+    assert len(token) >= 22, "a credential of fewer than 128 bits can be guessed"
+    guessed = token[:-1] + ("A" if token[-1] != "A" else "B")
+    for target, host in (
+        ("/", "payments"), ("/payments", "payments"), (f"/.mesh/{guessed}/payments", "x"),
+        ("/.mesh//payments", "x"), (f"/.mesh/{token}/payments", "orders"),
+        (f"http://payments/.mesh/{token}/payments", "orders"),
+        (f"/.mesh/{token}/%70ayments", "x"),
+    ):  # fmt: skip
+        got = await snoop.send("127.0.0.1", port, get(target, host))
+        assert got.status in (400, 403, 404), (target, host, got)
+    around = await snoop.send("127.0.0.1", port, get(f"/.mesh/{token}/orders/../payments", "x"))
+    assert around.status in (400, 403, 404) or served_by(around) == "orders"
+    # The door of the mesh is not the public one.
+    assert (await outside(mesh, get(f"/.mesh/{token}/orders", "x"))).status == 404
