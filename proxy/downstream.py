@@ -301,13 +301,16 @@ class Downstream:
         if self.transport is None:
             return
         exchange = self.exchange
+        # It is made with the head that goes on; where none did, the client's own is told.
+        request_id = exchange.request_id if exchange is not None else b""
+        request_id = request_id or head.field(b"x-request-id") or b""
         accept = head.field(b"accept") or b""
         self.persistent = self.persistent and complete and status not in (400, 408)
         self.transport.write(
             answer(
                 status,
                 why.text,
-                request_id=exchange.request_id if exchange is not None else b"",
+                request_id=request_id,
                 as_json=b"json" in accept,
                 bodyless=head.method == b"HEAD",
                 close=not self.persistent,
