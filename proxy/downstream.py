@@ -199,7 +199,6 @@ class Downstream:
                 break
             data, self._buffer = self._buffer, b""
             if not data:
-                self.deadline = self._plane.now + KEEP_ALIVE
                 break
         self._advancing = False
 
@@ -360,7 +359,7 @@ class Downstream:
 
     def exchange_over(self, now: float, *, complete: bool) -> None:
         """The answer is out: take up the next request, or end the connection."""
-        self.exchange = None
+        exchange, self.exchange = self.exchange, None
         if self._paused:
             self.resume()
         if not self.persistent or not complete:
@@ -369,7 +368,10 @@ class Downstream:
             else:
                 self._linger()
             return
-        self.deadline = now + KEEP_ALIVE
+        keep = KEEP_ALIVE
+        if exchange is not None and exchange.counted:
+            keep = exchange.service.config.timeouts.keep_alive
+        self.deadline = now + keep
         if self._buffer and not self._advancing:
             self._plane.loop.call_soon(self._next)
 

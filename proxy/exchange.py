@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from proxy.routing_table import Plan, ServiceState
     from proxy.upstream import Upstream
 
-BODY_STALL: Final = 20.0
 BODY_GRACE: Final = 30.0
 BODY_RATE: Final = 500.0
 HELD_BODY: Final = 64 * 1024
@@ -55,6 +54,7 @@ class Exchange:
     parked = False
     half_finished = False
     held_up = False
+    origin_full = False
     parked_bytes = 0
     body_size = 0
     bytes_in = 0
@@ -114,6 +114,10 @@ class Exchange:
         service.in_flight += 1
         self.counted = True
         service.budget.deposit(self.started)
+        largest = service.config.limits.body
+        if largest and max(self.head.length, self.bytes_in) > largest:
+            self.fail(failure.TOO_LARGE)
+            return
         timeout = service.config.timeouts.request
         if timeout:
             self.last_deadline = self.started + timeout
@@ -169,7 +173,7 @@ class Exchange:
         if self.request_complete:
             self.until(now + (timeouts.first_byte or float("inf")))
         else:
-            self.until(now + BODY_STALL)
+            self.until(now + timeouts.body)
             self.client.resume()
 
     # --- the request's body
@@ -177,6 +181,10 @@ class Exchange:
     def request_body(self, data: bytes, complete: bool) -> None:
         """More of the body came from the client, in the form in which it goes on."""
         self.bytes_in += len(data)
+        largest = self.service.config.limits.body
+        if largest and self.bytes_in > largest:
+            self.fail(failure.TOO_LARGE)
+            return
         if complete:
             self.request_complete = True
         if self.phase < SENT:
@@ -194,14 +202,17 @@ class Exchange:
             upstream.transport.write(data)
         if self.phase == SENT:
             now = self.plane.clock()
+            timeouts = self.service.config.timeouts
             if complete:
-                self.until(now + (self.service.config.timeouts.first_byte or float("inf")))
+                self.until(now + (timeouts.first_byte or float("inf")))
+            elif self.origin_full:
+                pass
             elif self.held_up:
-                self.until(now + BODY_STALL)
+                self.until(now + timeouts.body)
             else:
                 # Steady drops must not hold a replica for ever: some speed is asked for.
                 slowest = self.started + BODY_GRACE + self.bytes_in / BODY_RATE
-                self.until(min(now + BODY_STALL, slowest))
+                self.until(min(now + timeouts.body, slowest))
         elif self.phase == ANSWERING:
             self.until(self.plane.now + (self.service.config.timeouts.idle or float("inf")))
 
@@ -288,12 +299,19 @@ class Exchange:
 
     def origin_is_full(self) -> None:
         """Stop reading what the origin cannot take."""
-        self.held_up = True
+        self.held_up = self.origin_full = True
         self.client.pause()
+        if self.phase == SENT:
+            # It is the origin now that is waited for.
+            timeouts = self.service.config.timeouts
+            self.until(self.plane.clock() + (timeouts.idle or float("inf")))
 
     def origin_has_room(self) -> None:
         """Read on."""
+        self.origin_full = False
         self.client.resume()
+        if self.phase == SENT and not self.request_complete:
+            self.until(self.plane.clock() + self.service.config.timeouts.body)
 
     def client_is_full(self) -> None:
         """Stop reading what the client cannot take."""

@@ -51,6 +51,7 @@ REQUEST_TIMEOUT: Final = Failure("request-timeout", 504, "the request took too l
 SLOW_HEAD: Final = Failure("slow-head", 408, "the request head did not arrive in time")
 SLOW_BODY: Final = Failure("slow-body", 408, "the request body did not arrive in time")
 BAD_REQUEST: Final = Failure("bad-request", 400, "the request cannot be understood")
+TOO_LARGE: Final = Failure("too-large", 413, "the request body is larger than is taken here")
 NO_ROUTE: Final = Failure("no-route", 404, "no route matches this host and path")
 NO_SERVICE: Final = Failure("no-service", 404, "no service of that name")
 DENIED: Final = Failure("denied", 403, "this service may not be called from there")

@@ -22,7 +22,8 @@ def expired(exchange: "Exchange", now: float) -> None:
     elif exchange.phase == CONNECTING:
         exchange.fail(failure.CONNECT_TIMEOUT)
     elif exchange.phase == SENT:
-        exchange.fail(failure.FIRST_BYTE if exchange.request_complete else failure.SLOW_BODY)
+        waits_for_client = not (exchange.request_complete or exchange.origin_full)
+        exchange.fail(failure.SLOW_BODY if waits_for_client else failure.FIRST_BYTE)
     elif exchange.phase == ANSWERING:
         exchange.fail(failure.IDLE)
     else:

@@ -16,6 +16,7 @@ from proxy.wire.snapshot import Endpoint, Generation, Snapshot
 
 PROJECT = "proxy"
 SERVICE = "upstream"
+MIRROR = "mirror"
 KEY = service_key(PROJECT, SERVICE)
 SETTINGS_VARIABLE = "MESHD_FRONT_DOOR"
 ADMIN_VARIABLE = "MESHD_ADMIN_FD"
@@ -46,14 +47,19 @@ def resolve(host: str) -> tuple[str, ...]:
 
 def resolve_all(settings: Settings, resolver: Callable[[str], tuple[str, ...]]) -> Resolved:
     """The addresses of every host that is connected to. Raises UnknownHost."""
-    hosts = {parsed.host for to in settings.to if not (parsed := address.parse(to.address)).path}
+    to = (*settings.to, *settings.mirror)
+    hosts = {parsed.host for each in to if not (parsed := address.parse(each.address)).path}
     return {host: resolver(host) for host in sorted(hosts)}
 
 
 def endpoints(settings: Settings, resolved: Resolved) -> tuple[Endpoint, ...]:
     """Everything to balance over, each once."""
+    return _all(settings.to, resolved)
+
+
+def _all(places: tuple[To, ...], resolved: Resolved) -> tuple[Endpoint, ...]:
     found: dict[str, Endpoint] = {}
-    for to in settings.to:
+    for to in places:
         for endpoint in _endpoints(to, resolved):
             found.setdefault(endpoint.id, endpoint)
     return tuple(found.values())
@@ -77,17 +83,24 @@ def snapshot(
 ) -> Snapshot:
     """What the workers route by; endpoints in `sick` (ids) get no new request."""
     mesh = settings.mesh
-    if not mesh.routes:
-        mesh = mesh.model_copy(update={"routes": (RouteSpec(),)})
-    service = Service(name=SERVICE, mesh=mesh)
+    routes = mesh.routes or (RouteSpec(),)
+    services = []
+    if settings.mirror:
+        services.append(Service(name=MIRROR))
+        routes = tuple(
+            route if route.mirror else route.model_copy(update={"mirror": MIRROR})
+            for route in routes
+        )
+    mesh = mesh.model_copy(update={"routes": routes})
+    services.append(Service(name=SERVICE, mesh=mesh))
     found = (
         msgspec.structs.replace(each, state="draining") if each.id in sick else each
         for each in endpoints(settings, resolved)
     )
     return compile_snapshot(
         generation,
-        [Project(name=PROJECT, services=(service,))],
-        {KEY: tuple(found)},
+        [Project(name=PROJECT, services=tuple(services))],
+        {KEY: tuple(found), service_key(PROJECT, MIRROR): _all(settings.mirror, resolved)},
         trusted_proxies=settings.trusted_proxies,
     )
 

@@ -58,10 +58,11 @@ class AccessLog(Model):
 
 class Settings(Model):
     """What `meshd proxy` was asked for. `mesh` holds the policies; without `probes` no
-    endpoint is ever probed."""
+    endpoint is ever probed. `mirror` gets a copy of what arrives, unless a route says other."""
 
     listen: Annotated[tuple[str, ...], Field(min_length=1)] = ("127.0.0.1:8080",)
     to: Annotated[tuple[To, ...], Field(min_length=1)]
+    mirror: tuple[To, ...] = ()
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     admin: str = ""
     pid_file: str = ""
@@ -70,7 +71,7 @@ class Settings(Model):
     mesh: Mesh = Mesh()
     probes: bool = False
 
-    @field_validator("listen", "to", "trusted_proxies", mode="before")
+    @field_validator("listen", "to", "mirror", "trusted_proxies", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return [value] if isinstance(value, str | dict) else value

@@ -54,7 +54,7 @@ def compile_snapshot(
             if key in services:
                 continue
             services[key] = _service(project.name, service, endpoints.get(key, ()))
-            routes += _routes(key, service.mesh.routes, revision_weights.get(key))
+            routes += _routes(project.name, key, service.mesh.routes, revision_weights.get(key))
     return wire.Snapshot(
         generation=generation,
         services=tuple(services[key] for key in sorted(services)),
@@ -71,13 +71,13 @@ def route_conflicts(projects: Sequence[model.Project]) -> list[str]:
 
     Within one Compose file the spec refuses them already; this is for several projects.
     """
-    owners: dict[tuple[str, str], str] = {}
+    owners: dict[tuple[str, ...], str] = {}
     conflicts = []
     for project in sorted(projects, key=lambda each: each.name):
         for service in project.services:
             key = service_key(project.name, service.name)
             for route in service.mesh.routes:
-                owner = owners.setdefault((route.host, route.path), key)
+                owner = owners.setdefault(route.key, key)
                 if owner != key:
                     conflicts.append(f"route {route} of {key} is already taken by {owner}")
     return conflicts
@@ -110,19 +110,27 @@ def _allow(project: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _balance(balance: model.Balance) -> wire.Balance:
-    source, _, name = balance.hash_by.partition(":")
-    key = {"source": source, "name": name} if source else {}
     return wire.Balance(
         algorithm=balance.algorithm,
-        hash_key=msgspec.convert(key, wire.HashKey),
+        hash_key=_key(balance.hash_by),
         sticky_cookie=balance.sticky_cookie,
         slow_start=balance.slow_start,
         panic=balance.panic,
     )
 
 
+def _key(text: str) -> wire.HashKey:
+    """`header:NAME`, `cookie:NAME`, `address`, or nothing, which stands for the address."""
+    source, _, name = text.partition(":")
+    key = {"source": source, "name": name} if source else {}
+    return msgspec.convert(key, wire.HashKey)
+
+
 def _routes(
-    key: str, specs: Sequence[model.RouteSpec], weights: Mapping[str, float] | None
+    project: str,
+    key: str,
+    specs: Sequence[model.RouteSpec],
+    weights: Mapping[str, float] | None,
 ) -> list[wire.Route]:
     """The service's routes, `PROJECT/SERVICE#i` in the order the spec lists them."""
     targets: tuple[wire.Target, ...] = (wire.Target(service=key),)
@@ -131,9 +139,42 @@ def _routes(
             wire.Target(service=key, revision=revision, weight=weight)
             for revision, weight in sorted(weights.items())
         )
-    return [
-        wire.Route(
-            id=f"{key}#{index}", targets=targets, host=spec.host, path=spec.path, strip=spec.strip
-        )
-        for index, spec in enumerate(specs)
-    ]
+    return [_route(f"{key}#{index}", targets, spec, project) for index, spec in enumerate(specs)]
+
+
+def _route(
+    id: str, targets: tuple[wire.Target, ...], spec: model.RouteSpec, project: str
+) -> wire.Route:
+    limit, fault = spec.rate_limit, spec.fault
+    mirror = spec.mirror
+    return wire.Route(
+        id=id,
+        targets=targets,
+        host=spec.host,
+        path=spec.path,
+        matches=tuple(map(_match, spec.match)),
+        strip=spec.strip,
+        replace=spec.replace,
+        redirect=spec.redirect,
+        redirect_status=spec.redirect_status,
+        request_headers=_edits(spec.request_headers),
+        response_headers=_edits(spec.response_headers),
+        rate_limit=_rate_limit(limit) if limit else None,
+        fault=wire.Fault(fault.share, fault.delay, fault.abort or 0) if fault else None,
+        mirror=mirror if "/" in mirror or not mirror else service_key(project, mirror),
+    )
+
+
+def _rate_limit(limit: model.RateLimit) -> wire.RateLimit:
+    return wire.RateLimit(limit.rate, limit.burst or max(1.0, limit.rate), _key(limit.key))
+
+
+def _match(text: str) -> wire.Match:
+    """`header:NAME=VALUE` and its like."""
+    source, _, rest = text.partition(":")
+    name, _, value = rest.partition("=")
+    return msgspec.convert({"source": source, "name": name, "value": value}, wire.Match)
+
+
+def _edits(edits: model.HeaderEdits) -> wire.HeaderEdit:
+    return wire.HeaderEdit(tuple(edits.set.items()), tuple(edits.add.items()), edits.remove)

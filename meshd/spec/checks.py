@@ -11,24 +11,26 @@ from meshd.spec.model import Service
 def check(services: Sequence[Service], at: Mapping[str, Cursor], known: frozenset[str]) -> None:
     """Note every clash between `services`. `at` is each one's place in the file; `known` are
     all names of the file, those of profiles that are off included."""
-    _routes(services, at)
+    _routes(services, at, known)
     _callers(services, at, known)
     _cycles(services, at)
     _names(services, at)
 
 
-def _routes(services: Sequence[Service], at: Mapping[str, Cursor]) -> None:
-    taken: dict[tuple[str, str], tuple[str, Where]] = {}
+def _routes(services: Sequence[Service], at: Mapping[str, Cursor], known: frozenset[str]) -> None:
+    taken: dict[tuple[str, ...], tuple[str, Where]] = {}
     for service in services:
         for index, route in enumerate(service.mesh.routes):
             here = _inside(at[service.name], "x-mesh", "routes", index)
-            key = (route.host, route.path)
-            owner = taken.setdefault(key, (service.name, here.node.where))
+            owner = taken.setdefault(route.key, (service.name, here.node.where))
             if owner[0] != service.name:
                 here.note(
                     f"the route {route} is already taken by service {owner[0]} at {owner[1]}; "
                     "expected each route once"
                 )
+            if route.mirror and "/" not in route.mirror and route.mirror not in known:
+                near = did_you_mean(route.mirror, known)
+                here.note(f"there is no service {route.mirror!r} to mirror to{near or ''}")
 
 
 def _callers(services: Sequence[Service], at: Mapping[str, Cursor], known: frozenset[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from meshd.spec.model import Mesh
 
 Schema = dict[str, Any]
-_SHORT: Final = ("Health", "Balance", "RouteSpec")
+_SHORT: Final = ("Health", "Balance", "RouteSpec", "RateLimit")
 _LISTS: Final = ("routes", "allow")
 _DURATION: Final[Schema] = {"type": ["string", "number"]}
 
@@ -22,6 +22,14 @@ def schema() -> Schema:
     definitions: Schema = found.pop("$defs")
     for name in _SHORT:
         definitions[name] = {"anyOf": [{"type": "string"}, definitions[name]]}
+    definitions["RateLimit"]["anyOf"].append({"type": "number"})
+    for field in ("match", "remove"):
+        of = (
+            definitions["HeaderEdits"]
+            if field == "remove"
+            else definitions["RouteSpec"]["anyOf"][1]
+        )
+        of["properties"][field] = {"anyOf": [{"type": "string"}, of["properties"][field]]}
     definitions["Scale"]["patternProperties"] = {r"^p\d{1,2}(\.\d+)?$": _DURATION}
     for name in _LISTS:
         many = found["properties"][name]

@@ -15,6 +15,18 @@ _HOST: Final = re.compile(rf"\*|(\*\.)?{_LABEL}(\.{_LABEL})*")
 _PATH: Final = re.compile(r"/[!-\"$->@-~]*")
 _TARGET: Final = re.compile(r"/[!-~]*")
 _FIELD_NAME: Final = r"[!#-'*+.^_`|~0-9A-Za-z-]+"
+_MATCH: Final = re.compile(rf"(header|cookie):{_FIELD_NAME}(=[ -~]*)?")
+_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)")
+_A_SECOND: Final = {"s": 1, "m": 60, "h": 3600}
+_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+_REDIRECT: Final = re.compile(r"[!-~]*")
+_NOT_EDITED: Final = frozenset(
+    {
+        "connection", "content-length", "expect", "forwarded", "keep-alive", "proxy-connection",
+        "te", "trailer", "transfer-encoding", "upgrade", "via", "x-request-id",
+    }
+)  # fmt: skip
+"""Frames a message, holds for one connection, or is the proxy's own to say."""
 _HASH_BY: Final = re.compile(rf"(header|cookie):{_FIELD_NAME}|address|")
 _COOKIE: Final = re.compile(rf"({_FIELD_NAME})?")
 
@@ -45,6 +57,19 @@ def route(value: object) -> object:
         raise ValueError(f"{value!r} has a scheme; expected a host, a path, or host/path")
     host, slash, path = value.partition("/")
     return {"host": host or "*", "path": slash + path or "/"}
+
+
+def rate_limit(value: object) -> object:
+    """A number of requests a second, or `600/m`."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {"rate": value}
+    if isinstance(value, str):
+        found = _RATE.fullmatch(value.strip())
+        if not found:
+            raise ValueError(f"{value!r} is no rate; expected one like 10/s or 600/m")
+        rate = float(found.group(1)) / _A_SECOND[found.group(2)]
+        return {"rate": rate, "burst": max(1.0, float(found.group(1)))}
+    return value
 
 
 def scale(value: object) -> object:
@@ -100,6 +125,76 @@ def check_hash_by(text: str) -> str:
     return text
 
 
+def check_key(text: str) -> str:
+    """What a rate limit goes by."""
+    if not text:
+        raise ValueError("the key is empty; expected header:NAME, cookie:NAME or address")
+    return check_hash_by(text)
+
+
+def check_match(conditions: tuple[str, ...]) -> tuple[str, ...]:
+    """Conditions on headers and cookies."""
+    for text in conditions:
+        if not _MATCH.fullmatch(text):
+            raise ValueError(
+                f"{text!r} is no condition; expected header:NAME, header:NAME=VALUE, cookie:NAME "
+                "or cookie:NAME=VALUE"
+            )
+    return conditions
+
+
+def check_replacement(path: str) -> str:
+    """What stands in for a route's path, or nothing."""
+    return check_path(path) if path else path
+
+
+def check_redirect(where: str) -> str:
+    """Where a redirect leads, or nothing."""
+    if not _REDIRECT.fullmatch(where):
+        raise ValueError(f"{where!r} is no address; expected one like https://{{host}}{{path}}")
+    rest = re.sub(r"\{(host|path|query)\}", "", where)
+    if "{" in rest or "}" in rest:
+        raise ValueError(f"{where!r} has unknown braces; expected {{host}}, {{path}} or {{query}}")
+    return where
+
+
+def check_edits(fields: dict[str, str]) -> dict[str, str]:
+    """Header fields to write."""
+    for name, value in fields.items():
+        _check_edited(name)
+        if not _VALUE.fullmatch(value):
+            raise ValueError(f"the value of {name} has a control character; expected none")
+    return fields
+
+
+def check_additions(fields: dict[str, str]) -> dict[str, str]:
+    """Header fields to write beside those that are there."""
+    for name in fields:
+        _check_not_host(name)
+    return check_edits(fields)
+
+
+def check_removals(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Header fields to take out."""
+    for name in names:
+        _check_not_host(name)
+        _check_edited(name)
+    return names
+
+
+def _check_not_host(name: str) -> None:
+    if name.lower() == "host":
+        raise ValueError("a request has one Host; expected it under set, if anywhere")
+
+
+def _check_edited(name: str) -> None:
+    if not re.fullmatch(_FIELD_NAME, name):
+        raise ValueError(f"{name!r} is no name of a header field; expected one like X-Team")
+    lower = name.lower().replace("_", "-")
+    if lower in _NOT_EDITED or lower.startswith("x-forwarded-"):
+        raise ValueError(f"{name} is the proxy's to write; expected another field")
+
+
 def check_cookie(name: str) -> str:
     """A cookie's name, or nothing."""
     if not _COOKIE.fullmatch(name):
@@ -108,9 +203,10 @@ def check_cookie(name: str) -> str:
 
 
 def check_unique(things: Iterable[Thing]) -> tuple[Thing, ...]:
-    """The same, unless two are alike."""
+    """The same, unless two read alike."""
     kept = tuple(things)
-    for index, thing in enumerate(kept):
-        if thing in kept[:index]:
+    said = [str(thing) for thing in kept]
+    for index, thing in enumerate(said):
+        if thing in said[:index]:
             raise ValueError(f"{thing} is listed twice; expected each once")
     return kept

@@ -81,6 +81,8 @@ class Timeouts(Frozen, frozen=True):
     first_byte: float = 60.0
     idle: float = 300.0
     request: float = 0.0
+    body: float = 20.0
+    keep_alive: float = 75.0
 
 
 class Retries(Frozen, frozen=True):
@@ -100,7 +102,7 @@ class Retries(Frozen, frozen=True):
 class Limits(Frozen, frozen=True):
     """Bounds; 0 means no bound (of `pending`: that nothing waits). In-flight bounds are per
     worker process group, `pending` is the queue in front of a service whose endpoints are all
-    at their limit."""
+    at their limit. `body` bounds a request's body in bytes."""
 
     endpoint_connections: int = 0
     endpoint_in_flight: int = 0
@@ -108,6 +110,7 @@ class Limits(Frozen, frozen=True):
     pending: int = 1024
     pending_timeout: float = 5.0
     adaptive: bool = False
+    body: int = 0
 
 
 class Parking(Frozen, frozen=True):

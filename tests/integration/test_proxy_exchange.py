@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from proxy_scene import OK, Client, Visit, answers, eventually, get, on_uvloop, post, scene, service
 
-from proxy.wire.snapshot import Endpoint, Listener, Service, Timeouts
+from proxy.wire.snapshot import Endpoint, Limits, Listener, Service, Timeouts
 
 # --- heads
 
@@ -684,13 +684,13 @@ async def test_draining_does_not_wait_long_for_a_first_request() -> None:
 
 
 @on_uvloop
-async def slow_client(*pieces: bytes) -> bytes:
+async def slow_client(*pieces: bytes, **policy: Timeouts) -> bytes:
     async def script(visit: Visit) -> None:
         await visit.head()
         await visit.wait_closed()
 
     async with scene() as s:
-        await s.serve(script)
+        await s.serve(script, **policy)
         client = await s.client()
         for piece in pieces:
             await client.send(piece)
@@ -705,25 +705,69 @@ def test_a_slow_head_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slow_client() == b""
 
 
-def test_a_slow_body_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.exchange.BODY_STALL", 0.2)
-    answer = slow_client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhal")
+def test_a_slow_body_is_408() -> None:
+    request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhal"
+    answer = slow_client(request, timeouts=Timeouts(body=0.2))
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"Connection: close" in answer
 
 
-def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.downstream.KEEP_ALIVE", 0.2)
+@on_uvloop
+async def test_an_origin_that_takes_no_upload_is_to_blame_for_it() -> None:
+    async def script(visit: Visit) -> None:
+        visit.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.sleep(3)
 
-    @on_uvloop
-    async def run() -> None:
-        async with scene() as s:
-            await s.serve(answers(OK))
-            client = await s.ask(get())
-            await client.response()
-            assert await client.rest() == b""
+    async with scene() as s:
+        await s.serve(script, timeouts=Timeouts(body=0.2, idle=0.5))
+        client = await s.client()
+        client.writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 30000000\r\n\r\n")
+        client.writer.write(b"x" * 20_000_000)
+        begun = time.monotonic()
+        assert b" 504 " in await client.head()
+        assert time.monotonic() - begun > 0.45
 
-    run()
+
+@on_uvloop
+async def test_an_idle_connection_is_closed() -> None:
+    async with scene() as s:
+        await s.serve(answers(OK), timeouts=Timeouts(keep_alive=0.2))
+        client = await s.ask(get())
+        await client.response()
+        assert await client.rest() == b""
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "status"),
+    [
+        ([post(b"x" * 10)], 200),
+        ([post(b"x" * 11)], 413),
+        ([b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n"], 413),
+        ([CHUNKED + b"b\r\nhello world\r\n0\r\n\r\n"], 413),
+        ([CHUNKED, b"5\r\nhello\r\n", b"5\r\nworld\r\n"], 413),
+    ],
+)
+@on_uvloop
+async def test_a_body_over_the_limit_is_413(pieces: list[bytes], status: int) -> None:
+    async def origin(visit: Visit) -> None:
+        if b"chunked" not in await visit.head():
+            await visit.read(10)
+            await visit.send(OK)
+        await visit.wait_closed()
+
+    async with scene() as s:
+        await s.serve(origin, limits=Limits(body=10))
+        client = await s.client()
+        for piece in pieces:
+            await client.send(piece)
+            await asyncio.sleep(0.02)
+        assert (await client.response())[0] == status
+        counters = s.plane.report(0.0, 1.0).services[0]
+        assert counters.failures == ({"too-large": 1} if status == 413 else {})
+        await eventually(lambda: not s.plane.active())
 
 
 @pytest.mark.parametrize("step", [1, 7])

@@ -56,11 +56,12 @@ def test_every_setting_arrives() -> None:
     settings = {
         "balance": {"algorithm": "ring-hash", "hash_by": "header:X-User", "sticky_cookie": "s",
                     "slow_start": "5s", "panic": 0.4},
-        "timeouts": {"connect": "1s", "first_byte": "2s", "idle": "3s", "request": "4s"},
+        "timeouts": {"connect": "1s", "first_byte": "2s", "idle": "3s", "request": "4s",
+                     "body": "5s", "keep_alive": "6s"},
         "retries": {"attempts": 1, "budget": 0.1, "reserve": 3, "body_limit": "1k",
                     "status": [503], "hedge_after": "9ms"},
         "limits": {"endpoint_connections": 1, "endpoint_in_flight": 2, "service_in_flight": 3,
-                   "pending": 4, "pending_timeout": "5s", "adaptive": True},
+                   "pending": 4, "pending_timeout": "5s", "adaptive": True, "body": "1k"},
         "parking": {"requests": 1, "bytes": "2k", "timeout": "3s"},
         "eject": {"consecutive": 1, "base": "2s", "longest": "3s", "share": 0.4,
                   "success_rate": False, "latency_factor": 5},
@@ -74,11 +75,48 @@ def test_every_setting_arrives() -> None:
         slow_start=5.0,
         panic=0.4,
     )
-    assert service.timeouts == wire.Timeouts(1.0, 2.0, 3.0, 4.0)
+    assert service.timeouts == wire.Timeouts(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
     assert service.retries == wire.Retries(1, 0.1, 3.0, 1024, (503,), 0.009)
-    assert service.limits == wire.Limits(1, 2, 3, 4, 5.0, True)
+    assert service.limits == wire.Limits(1, 2, 3, 4, 5.0, True, 1024)
     assert service.parking == wire.Parking(1, 2048, 3.0)
     assert service.ejection == wire.Ejection(1, 2.0, 3.0, 0.4, False, 5.0)
+
+
+def test_every_setting_of_a_route_arrives() -> None:
+    route = {
+        "host": "shop.test", "path": "/api", "match": ["header:X-A=1", "cookie:beta"],
+        "replace": "/v2/", "redirect": "https://{host}/x", "redirect_status": 302,
+        "request_headers": {"set": {"X-B": "b"}, "add": {"X-C": "c"}, "remove": "cookie"},
+        "response_headers": {"remove": ["server"]}, "rate_limit": {"rate": 5, "key": "header:X-K"},
+        "fault": {"share": 0.1, "delay": "2s", "abort": 418}, "mirror": "copy",
+    }  # fmt: skip
+    made = compile_snapshot(AT, [project("shop", web={"routes": [route]}, copy={})], {})
+    assert made.routes == (
+        wire.Route(
+            "shop/web#0",
+            (wire.Target("shop/web"),),
+            host="shop.test",
+            path="/api",
+            matches=(wire.Match("header", "X-A", "1"), wire.Match("cookie", "beta")),
+            replace="/v2",
+            redirect="https://{host}/x",
+            redirect_status=302,
+            request_headers=wire.HeaderEdit((("X-B", "b"),), (("X-C", "c"),), ("cookie",)),
+            response_headers=wire.HeaderEdit(remove=("server",)),
+            rate_limit=wire.RateLimit(5.0, 5.0, wire.HashKey("header", "X-K")),
+            fault=wire.Fault(0.1, 2.0, 418),
+            mirror="shop/copy",
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("short", "rate", "burst"), [(7, 7.0, 7.0), (0.5, 0.5, 1.0), ("10/s", 10, 10), ("60/m", 1, 60)]
+)
+def test_a_rate_in_short(short: object, rate: float, burst: float) -> None:
+    spec = project("shop", web={"routes": [{"path": "/", "rate_limit": short}]})
+    (route,) = compile_snapshot(AT, [spec], {}).routes
+    assert route.rate_limit == wire.RateLimit(rate, burst)
 
 
 def test_the_defaults_of_the_spec_are_those_of_the_wire() -> None:

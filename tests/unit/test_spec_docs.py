@@ -34,6 +34,9 @@ SECTIONS = {
 MODELS: dict[str, type[BaseModel]] = {
     "x-mesh": model.Mesh,
     "x-mesh.routes[]": model.RouteSpec,
+    "x-mesh.routes[].request_headers": model.HeaderEdits,
+    "x-mesh.routes[].rate_limit": model.RateLimit,
+    "x-mesh.routes[].fault": model.Fault,
     "x-mesh.scale": model.Scale,
     "x-mesh.scale.objective": model.Objective,
     "x-mesh.health": model.Health,
@@ -123,7 +126,7 @@ def test_every_model_of_x_mesh_has_a_table() -> None:
 def written(of: type[BaseModel], field: str, text: str) -> Any:
     """A default as the document writes it, as the model reads it."""
     value = parse(text.strip("`").replace("*", "'*'"), "docs").plain()
-    required = {name: "1s" for name, each in of.model_fields.items() if each.is_required()}
+    required = {name: "1" for name, each in of.model_fields.items() if each.is_required()}
     data = {**required, field: value}
     return getattr(of.model_validate(data), field)
 
