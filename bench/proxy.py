@@ -28,7 +28,7 @@ from bench.scenes import SCENES, ClientFailed, Load, Scene, play
 
 REFERENCE: Final = ("nginx", "haproxy")
 BAR: Final = 40
-FEWEST: Final = 20
+FEWEST: Final = 5
 
 
 @dataclass
