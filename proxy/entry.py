@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from proxy.exchange import Exchange
 
 _TOKEN_PATH: Final = b"/.mesh/"
+NOBODY: Final = "unknown"
+"""Who called, in counts, where that is not known."""
 
 
 class Refused(Exception):
@@ -62,10 +64,10 @@ def by_name(plane: "DataPlane", exchange: "Exchange", listener: Listener, addres
     routing = plane.routing
     if listener.kind == "token":
         caller, name = _by_token(exchange, routing.credentials)
+        project = caller.rpartition("/")[0]
     else:
-        caller = routing.callers.get(address) or listener.caller
+        project, caller = routing.caller(listener, address)
         name = plain_host(head.host or b"").decode("latin-1")
-    project = caller.rpartition("/")[0]
     service = routing.services.get(f"{project}/{name}" if project else name)
     if service is None:
         service = routing.services.get(name)
@@ -75,7 +77,7 @@ def by_name(plane: "DataPlane", exchange: "Exchange", listener: Listener, addres
     if allow is not None and caller not in allow:
         service.counters.denied += 1
         raise Refused(failure.DENIED)
-    service.counters.called_by(caller)
+    service.counters.called_by(caller or NOBODY)
     exchange.service = service
 
 

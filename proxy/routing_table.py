@@ -18,6 +18,7 @@ from proxy.policy.route import Table
 from proxy.wire.snapshot import (
     Generation,
     HeaderEdit,
+    Listener,
     Route,
     Service,
     Snapshot,
@@ -27,6 +28,7 @@ from proxy.wire.snapshot import (
 if TYPE_CHECKING:
     from proxy.exchange import Exchange
 
+STRANGERS_REMEMBERED: Final = 4096
 Endpoints = tuple[EndpointState, ...]
 _NOBODY: Final[Endpoints] = ()
 
@@ -211,7 +213,8 @@ class Routing:
         self.generation: Generation = snapshot.generation
         self.services = services
         self.credentials = {k.encode(): v for k, v in snapshot.credentials.items()}
-        self.callers = snapshot.callers
+        self._callers = snapshot.callers
+        self._strangers: dict[tuple[str, str], tuple[str, str]] = {}
         self.trusted = Trusted(snapshot.trusted_proxies)
         self.table = Table(snapshot.routes)
         self.plans = {route.id: Plan(route, services) for route in snapshot.routes}
@@ -225,9 +228,34 @@ class Routing:
             if plan.limiter is not None
         }
 
+    def caller(self, listener: Listener, address: str) -> tuple[str, str]:
+        """Whose names hold (a project) and who calls (a service), for a source address at a
+        listener of the mesh; each may be empty."""
+        caller = self._callers.get(address)
+        if caller is not None:
+            return caller.rpartition("/")[0], caller
+        known = self._strangers.get((listener.address, address))
+        if known is None:
+            if len(self._strangers) >= STRANGERS_REMEMBERED:
+                self._strangers.clear()
+            known = self._strangers[(listener.address, address)] = _stranger(listener, address)
+        return known
+
+
+def _stranger(listener: Listener, address: str) -> tuple[str, str]:
+    """The caller at an address that is no known replica's: whoever the network belongs to, if
+    it comes from there. The gateway's own address is the host's."""
+    project, _, name = listener.caller.rpartition("/")
+    if listener.sources:
+        inside = Trusted(listener.sources).has(address)
+        own = listener.address.rpartition(":")[0].strip("[]")
+        name = name if inside and address != own else ""
+    return project, listener.caller if name else ""
+
 
 class Trusted:
-    """The proxies in front of this one whose word about earlier hops is taken."""
+    """Networks that an address may be of: those of the proxies in front of this one whose word
+    about earlier hops is taken, and those that callers come from."""
 
     def __init__(self, networks: Sequence[str]) -> None:
         self._networks = [ipaddress.ip_network(network, strict=False) for network in networks]

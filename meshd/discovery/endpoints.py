@@ -38,11 +38,19 @@ def _endpoint(replica: Replica) -> Endpoint | None:
 
 
 def callers(replicas: Iterable[Replica]) -> dict[str, str]:
-    """Source address → service key, of adopted containers: they are on networks that they
-    share, so their address is what tells who calls."""
-    return {
-        address: replica.key
-        for replica in replicas
-        if not replica.managed
-        for address in replica.addresses
-    }
+    """Source address → service key. On networks that services share, the address is all that
+    tells who calls; and a call to another network's gateway is known for what it is."""
+    return {address: replica.key for replica in replicas for address in replica.addresses}
+
+
+def shared_gateways(replicas: Iterable[Replica]) -> dict[tuple[str, str], str]:
+    """(gateway, network) → project, of the networks that adopted containers and their copies
+    are on; an empty project where those are of several."""
+    found: dict[tuple[str, str], str] = {}
+    for replica in replicas:
+        if not replica.managed or replica.copied:
+            for network in replica.gateways:
+                known = found.setdefault(network, replica.project)
+                if known != replica.project:
+                    found[network] = ""
+    return found

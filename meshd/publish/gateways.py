@@ -1,13 +1,14 @@
 """Where the mesh listens for calls between services.
 
-On a runtime with networks: on the gateway of each service's own network, so that the address
-tells who calls. On one without: at a single loopback address, where a token in the path does.
+On a runtime with networks: on the gateway of each service's own network, so that the network
+tells who calls, and on those of networks that adopted containers share, where the source
+address does. On a runtime without: at a single loopback address, where a token in the path does.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from meshd.runtime.base import MeshAddress, Runtime
+from meshd.runtime.base import MESH_PORT, MeshAddress, Runtime
 from proxy.wire.snapshot import Listener
 
 TOKEN_ADDRESS: Final = "127.0.0.1:0"  # noqa: S105 (an address)
@@ -19,6 +20,7 @@ class Gateways:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._known: dict[str, MeshAddress] = {}
+        self._shared: dict[tuple[str, str], str] = {}
         self._listeners: tuple[Listener, ...] | None = None
 
     @property
@@ -40,6 +42,12 @@ class Gateways:
         self._known = {k: a for k, a in self._known.items() if not k.startswith(prefix)}
         self._listeners = None
 
+    def share(self, networks: dict[tuple[str, str], str]) -> None:
+        """What adopted containers share now: (gateway, network) → project, empty for several."""
+        if networks != self._shared:
+            self._shared = networks
+            self._listeners = None
+
     def of(self, key: str) -> MeshAddress | None:
         """The gateway of a service; None when unknown, or where tokens are used."""
         return self._known.get(key)
@@ -49,10 +57,20 @@ class Gateways:
         if self.uses_tokens:
             return (Listener(address=TOKEN_ADDRESS, kind="token"),)
         if self._listeners is None:
-            self._listeners = tuple(
-                Listener(address=f"{a.host}:{a.port}", kind="mesh", caller=key)
-                for key, a in sorted(self._known.items())
-            )
+            found = {
+                f"{gateway}:{MESH_PORT}": Listener(
+                    address=f"{gateway}:{MESH_PORT}",
+                    kind="mesh",
+                    caller=f"{project}/" if project else "",
+                    sources=(network,),
+                )
+                for (gateway, network), project in sorted(self._shared.items())
+            }
+            for key, a in sorted(self._known.items()):
+                address = f"{a.host}:{a.port}"
+                sources = (a.subnet,) if a.subnet else ()
+                found[address] = Listener(address, "mesh", key, sources)
+            self._listeners = tuple(found.values())
         return self._listeners
 
     def may_start(self, bound: Mapping[str, str]) -> bool:

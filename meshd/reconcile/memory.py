@@ -115,6 +115,7 @@ class Replica(msgspec.Struct, frozen=True):
     port: int = 0
     node: str = ""
     addresses: tuple[str, ...] = ()
+    gateways: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> str:

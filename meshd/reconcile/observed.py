@@ -202,6 +202,7 @@ def _listed(seen: ObservedReplica, record: Record, world: World) -> Replica:
         port=seen.port,
         node=seen.node,
         addresses=seen.addresses,
+        gateways=seen.gateways,
     )
 
 

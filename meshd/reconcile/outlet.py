@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from meshd.discovery.endpoints import callers, endpoints
+from meshd.discovery.endpoints import callers, endpoints, shared_gateways
 from meshd.discovery.probe import Prober, Target
 from meshd.publish.compile import compile_snapshot
 from meshd.publish.gateways import Gateways
@@ -44,6 +44,7 @@ class Outlet:
         listed: Mapping[str, ObservedReplica],
     ) -> None:
         """Probe and publish what these replicas come to."""
+        self._gateways.share(shared_gateways(replicas))
         made_of = (replicas, desired, self._gateways.listeners())
         if made_of == self._made_of:
             return
@@ -84,6 +85,6 @@ class Outlet:
             endpoints(replicas),
             listeners=self._gateways.listeners(),
             credentials=credentials,
-            callers=callers(replicas),
+            callers={} if self._gateways.uses_tokens else callers(replicas),
         )
         self._publisher.publish(snapshot)

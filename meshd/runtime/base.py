@@ -6,9 +6,13 @@ Times are Unix seconds as the runtime's own clock gives them; durations are seco
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from meshd.spec.model import Network, Service
+
+
+MESH_PORT: Final = 80
+"""Where the mesh listens on a gateway, so that `http://NAME` is all there is to a call."""
 
 
 class RuntimeFailure(Exception):
@@ -110,7 +114,8 @@ class ObservedReplica:
 
     `host` and `port` are where the proxy reaches it; None and 0 while it has no address.
     `managed` is True for what meshd started, False for what it adopted. `addresses` are all
-    its source addresses on the runtime's networks. `labels` are the runtime's own record.
+    its source addresses on the runtime's networks, and `gateways` the host's addresses there,
+    each with the network in CIDR notation. `labels` are the runtime's own record.
     """
 
     name: str
@@ -130,6 +135,7 @@ class ObservedReplica:
     started_at: float = 0.0
     finished_at: float = 0.0
     addresses: tuple[str, ...] = ()
+    gateways: tuple[tuple[str, str], ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -164,11 +170,13 @@ class RuntimeEvent:
 class MeshAddress:
     """Where the mesh must listen so that replicas of `service` can call other services, and
     the host that those replicas use for it. `host` is a network's gateway on Docker and a
-    loopback address for local processes; `port` 0 lets the caller choose."""
+    loopback address for local processes; `port` 0 lets the caller choose. `subnet` is the
+    network that those replicas call from, in CIDR notation, where there is such."""
 
     service: str
     host: str
     port: int
+    subnet: str = ""
 
 
 class Runtime(Protocol):

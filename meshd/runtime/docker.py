@@ -16,6 +16,7 @@ from aiodocker.containers import DockerContainer
 
 from meshd.runtime import docker_logs
 from meshd.runtime.base import (
+    MESH_PORT,
     Capabilities,
     EventKind,
     ImageMissing,
@@ -34,7 +35,7 @@ from meshd.runtime.docker_container import Creation, clone, creation, next_numbe
 from meshd.runtime.docker_engine import Engine, Info
 from meshd.runtime.docker_events import Sightings, replica_event
 from meshd.runtime.docker_image import Images
-from meshd.runtime.docker_network import MESH_PORT, Networks
+from meshd.runtime.docker_network import Networks
 from meshd.runtime.docker_observe import is_replica
 from meshd.runtime.support import unsupported
 from meshd.spec.model import Network, Service
@@ -153,9 +154,9 @@ class DockerRuntime:
             *(self._networks.gateway(project, service) for service in services)
         )
         return [
-            MeshAddress(service, gateway, MESH_PORT)
-            for service, gateway in zip(services, gateways, strict=True)
-            if gateway is not None
+            MeshAddress(service, found[0], MESH_PORT, found[1])
+            for service, found in zip(services, gateways, strict=True)
+            if found is not None
         ]
 
     async def start(self, replica: ReplicaSpec) -> ObservedReplica:

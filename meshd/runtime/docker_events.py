@@ -156,6 +156,7 @@ def _ended(last: ObservedReplica, event: Info) -> ObservedReplica:
         host=None,
         port=0,
         addresses=(),
+        gateways=(),
         exit_code=int(code) if code.isdigit() else last.exit_code,
         finished_at=event["timeNano"] / 1e9,
     )

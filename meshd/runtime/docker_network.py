@@ -10,8 +10,6 @@ from meshd.runtime.docker_observe import own_network
 from meshd.spec import labels
 from meshd.spec.model import Network, Service
 
-MESH_PORT = 80
-
 
 class Networks:
     """What connects replicas, and what they keep data on."""
@@ -35,15 +33,16 @@ class Networks:
                 if mount.type == "volume" and mount.source:
                     await self._volume(declared(project, mount.source), marks)
 
-    async def gateway(self, project: str, service: str) -> str | None:
-        """The host's address on the service's own network; None when there is no such."""
+    async def gateway(self, project: str, service: str) -> tuple[str, str] | None:
+        """The host's address on the service's own network, and that network in CIDR notation;
+        None when there is no such."""
         async with self._engine.asked() as docker:
             found = await docker.networks.list(filters={"name": [own_network(project, service)]})
         for network in found:
             if network["Name"] == own_network(project, service):
                 return next(
                     (
-                        str(pool["Gateway"])
+                        (str(pool["Gateway"]), str(pool["Subnet"]))
                         for pool in network["IPAM"]["Config"]
                         if "Gateway" in pool
                     ),

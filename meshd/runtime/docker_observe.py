@@ -2,6 +2,7 @@
 
 import signal
 from datetime import datetime
+from ipaddress import ip_network
 from typing import Any
 
 from meshd.runtime.base import ContainerHealth, EventKind, ObservedReplica, ReplicaState
@@ -68,6 +69,7 @@ def observe(info: Info, node: str) -> ObservedReplica:
         started_at=_time(state["StartedAt"]),
         finished_at=_time(state["FinishedAt"]),
         addresses=tuple(networks.values()),
+        gateways=_gateways(info) if state["Running"] else (),
         labels=marks,
     )
 
@@ -101,6 +103,16 @@ def _host(info: Info, networks: dict[str, str], own: str) -> str | None:
     if info["HostConfig"].get("NetworkMode") == "host":
         return "127.0.0.1"
     return networks.get(own) or next(iter(networks.values()), None)
+
+
+def _gateways(info: Info) -> tuple[tuple[str, str], ...]:
+    """Of its networks the host's address in each and the network itself, without doubles."""
+    found = {}
+    for endpoint in (info["NetworkSettings"]["Networks"] or {}).values():
+        if endpoint.get("Gateway") and endpoint.get("IPAddress"):
+            address = f"{endpoint['IPAddress']}/{endpoint['IPPrefixLen']}"
+            found[endpoint["Gateway"]] = str(ip_network(address, strict=False))
+    return tuple(sorted(found.items()))
 
 
 def _port(config: Info, marks: dict[str, str]) -> int:

@@ -221,8 +221,11 @@ class Listener(Frozen, frozen=True):
     """An address the workers accept on, and who is calling when a connection comes in there.
 
     - `public`: clients from outside; requests go by the route table.
-    - `mesh`: only service `caller` can reach this address (its network's gateway), so the
-      connection itself tells who calls; the Host names the service called.
+    - `mesh`: a network's gateway; the Host names the service called. Who calls is known by the
+      source address (`Snapshot.callers`), else by the network: `caller` has it for itself.
+      `PROJECT/` stands for a network that several services of a project share, where an
+      unknown source is nobody, and so is one that is not of `sources` (networks in CIDR
+      notation, none for any): a host takes what comes for its gateways from everywhere.
     - `token`: local processes; the path starts with `/.mesh/TOKEN/SERVICE`, which the proxy
       checks against the credentials and strips. TOKEN tells who calls.
 
@@ -232,13 +235,14 @@ class Listener(Frozen, frozen=True):
     address: str
     kind: Literal["public", "mesh", "token"] = "public"
     caller: str = ""
+    sources: tuple[str, ...] = ()
 
 
 class Snapshot(Frozen, frozen=True):
     """Everything a worker routes by, at one generation.
 
     `credentials` maps a token to the name of the service that holds it. `callers` maps a
-    source address to the service it belongs to, for adopted containers on shared networks.
+    replica's source address on the runtime's networks to its service.
     """
 
     generation: Generation

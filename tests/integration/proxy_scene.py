@@ -153,7 +153,7 @@ class Scene:
         self.server: asyncio.Server | None = None
 
     async def listen(self, **listener: Any) -> None:
-        factory = self.plane.protocol_factory(Listener("127.0.0.1:0", **listener))
+        factory = self.plane.protocol_factory(Listener(**{"address": "127.0.0.1:0", **listener}))
         self.server = await self.loop.create_server(factory, "127.0.0.1", 0)
         self.port = self.server.sockets[0].getsockname()[1]
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import time
+from typing import Any
 
 import pytest
 from proxy_scene import (
@@ -520,6 +521,47 @@ async def test_the_mesh_listener_knows_caller_and_service_by_connection_and_host
         payments, secret = s.plane.report(0.0, 1.0).services
         assert payments.calls == {"demo/orders": 2}
         assert secret.denied == 1
+
+
+@on_uvloop
+@pytest.mark.parametrize(
+    ("listener", "callers", "open_to_all", "for_orders", "counted"),
+    [
+        ({"caller": "demo/"}, {"127.0.0.1": "demo/orders"}, 200, 200, "demo/orders"),
+        ({"caller": "demo/"}, {"127.0.0.1": "demo/cart"}, 200, 403, "demo/cart"),
+        ({"caller": "demo/"}, {"127.0.0.2": "demo/orders"}, 200, 403, "unknown"),
+        ({"caller": ""}, {"127.0.0.1": "demo/orders"}, 200, 200, "demo/orders"),
+        ({"caller": ""}, {}, 404, 404, ""),
+        ({"caller": "demo/cart"}, {"127.0.0.1": "demo/orders"}, 200, 200, "demo/orders"),
+        ({"caller": "demo/orders", "sources": ("10.0.0.0/8",)}, {}, 200, 403, "unknown"),
+        # The gateway's own address is the host's, not a replica's.
+        ({"caller": "demo/orders", "sources": ("127.0.0.0/8",)}, {}, 200, 403, "unknown"),
+        ({"caller": "demo/orders", "sources": ("127.0.0.0/8",), "address": "127.0.0.9:80"}, {},
+         200, 200, "demo/orders"),
+    ],
+)  # fmt: skip
+async def test_who_calls_is_known_by_the_source_address_then_by_the_network(
+    listener: dict[str, Any],
+    callers: dict[str, str],
+    open_to_all: int,
+    for_orders: int,
+    counted: str,
+) -> None:
+    async with scene(kind="mesh", **listener) as s:
+        origin = await s.origin(answers(OK))
+        s.install(
+            service(origin, name="demo/menu"),
+            service(origin, name="demo/payments", allow=("demo/orders",)),
+            routes=(),
+            callers=callers,
+        )
+        client = await s.client()
+        for host, status in (("menu", open_to_all), ("payments", for_orders)):
+            await client.send(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            assert (await client.response())[0] == status
+        menu, payments = s.plane.report(0.0, 1.0).services
+        assert menu.calls == ({counted: 1} if counted else {})
+        assert payments.denied == (for_orders == 403)
 
 
 @on_uvloop

@@ -1,8 +1,9 @@
 """Which replicas are endpoints, and in which state."""
 
+import msgspec
 import pytest
 
-from meshd.discovery.endpoints import callers, endpoints
+from meshd.discovery.endpoints import callers, endpoints, shared_gateways
 from meshd.reconcile.memory import Replica
 from meshd.reconcile.phase import Phase
 
@@ -44,7 +45,19 @@ def test_endpoints_are_by_service_in_a_fixed_order() -> None:
     assert found["shop/web"][0].ready_since == 7.0
 
 
-def test_adopted_replicas_are_known_by_their_addresses() -> None:
+def test_replicas_are_known_by_their_addresses() -> None:
     adopted = replica(Phase.READY, managed=False, addresses=("172.17.0.5", "10.1.0.5"))
     ours = replica(Phase.READY, addresses=("10.2.0.5",))
-    assert callers([adopted, ours]) == {"172.17.0.5": "shop/web", "10.1.0.5": "shop/web"}
+    assert callers([adopted, ours]) == dict.fromkeys(
+        ("172.17.0.5", "10.1.0.5", "10.2.0.5"), "shop/web"
+    )
+
+
+def test_gateways_are_shared_where_adopted_containers_or_their_copies_are() -> None:
+    one, two = ("172.17.0.1", "172.17.0.0/16"), ("10.1.0.1", "10.1.0.0/24")
+    adopted = replica(Phase.READY, managed=False, gateways=(one,))
+    copy = replica(Phase.READY, copied=True, gateways=(one, two))
+    ours = replica(Phase.READY, gateways=(("10.2.0.1", "10.2.0.0/24"),))
+    assert shared_gateways([adopted, copy, ours]) == {one: "shop", two: "shop"}
+    other = msgspec.structs.replace(adopted, project="blog")
+    assert shared_gateways([adopted, copy, other]) == {one: "", two: "shop"}
