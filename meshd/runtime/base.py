@@ -10,7 +10,6 @@ from typing import Final, Protocol
 
 from meshd.spec.model import Network, Service
 
-
 MESH_PORT: Final = 80
 """Where the mesh listens on a gateway, so that `http://NAME` is all there is to a call."""
 
