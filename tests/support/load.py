@@ -75,7 +75,10 @@ class Load:
             began = time.monotonic()
             try:
                 async with asyncio.timeout(self._timeout):
-                    if reader is None or writer is None or reader.at_eof():
+                    if writer is not None and reader is not None and reader.at_eof():
+                        writer.close()
+                        writer = None
+                    if reader is None or writer is None:
                         reader, writer = await asyncio.open_connection(self._host, self._port)
                     writer.write(self._request)
                     keep = await self._answer(reader)

@@ -1,0 +1,91 @@
+"""Real servers as processes, and a real proxy in front of each.
+
+uvicorn, aiohttp and node serve the same: `/echo` tells of the request, `/large?mib=N` streams,
+`/events` sends six events, `/gzip` is packed, `/etag` may be unchanged, `/ws` echoes (not in
+node). nginx and aiohttp serve files.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from support.mesh import free_port
+from support.raw_http import Proxy
+
+HERE = Path(__file__).parent
+TOOLS = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+MIB = bytes(range(256)) * 4096
+FILE = MIB * 3 + b"the end"
+
+NGINX = """
+daemon off; pid {folder}/nginx.pid; error_log stderr; worker_processes 1;
+events {{ worker_connections 512; }}
+http {{
+  access_log off; gzip on; gzip_types *; gzip_proxied any; default_type text/plain;
+  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
+  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  server {{ listen 127.0.0.1:{port}; root {folder}; }}
+}}
+"""
+
+
+def tool(name: str) -> str | None:
+    """The path of a program; None when it is not installed."""
+    return shutil.which(name, path=TOOLS)
+
+
+class Served:
+    """An origin, and a proxy in front of it."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.port = free_port()
+        files = folder / "files"
+        files.mkdir()
+        (files / "data.bin").write_bytes(FILE)
+        (files / "text.txt").write_bytes(b"all work and no play\n" * 5000)
+        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=self.port))
+        port = str(self.port)
+        command = {
+            "nginx": [tool("nginx") or "", "-c", str(folder / "nginx.conf"), "-p", str(folder)],
+            "node": [tool("node") or "", str(HERE / "node_origin.js"), port],
+            "uvicorn": [sys.executable, "-m", "uvicorn", "support.asgi_app:app", "--port", port,
+                        "--log-level", "warning", "--ws-max-size", str(1 << 24)],
+            "aiohttp": [sys.executable, str(HERE / "aiohttp_app.py"), port, str(files)],
+        }[name]  # fmt: skip
+        self._process = subprocess.Popen(command, cwd=HERE.parent)
+        try:
+            self._wait()
+            self.proxy = Proxy([self.port], "--drain", "0s", "--workers", "2")
+        except BaseException:
+            self._end()
+            raise
+        self.address = f"127.0.0.1:{self.proxy.port}"
+        self.direct = f"127.0.0.1:{self.port}"
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            assert self._process.poll() is None, "the origin ended at once"
+            with socket.socket() as probe:
+                if not probe.connect_ex(("127.0.0.1", self.port)):
+                    return
+            time.sleep(0.05)
+        raise AssertionError("the origin does not listen")
+
+    def _end(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> None:
+        try:
+            self.proxy.stop()
+        finally:
+            self._end()
