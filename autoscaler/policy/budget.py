@@ -13,7 +13,7 @@ from autoscaler.signals import Signal
 MEMORY = 1.0 - 1.0 / 3600.0
 PRIOR = 600.0
 """Seconds of traffic that are assumed to have gone to plan, so that little data says little."""
-LEAST, MOST = 0.5, 3.0
+LEAST, MOST = 0.5, 2.0
 
 
 def observe(old: tuple[float, float], signal: Signal, settings: Settings) -> tuple[float, float]:

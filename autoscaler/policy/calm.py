@@ -1,7 +1,8 @@
 """When surplus replicas may go: not on noise, and not only to be wanted back.
 
-A large surplus goes when it has lasted a short window; a small one only after a window five
-times as long, and by a margin that covers what chance does to the estimate.
+A large surplus goes when it has lasted a short window, a huge one after half of it. A small one
+goes only after a window five times as long, and by a margin that covers what chance does to the
+estimate.
 """
 
 from math import ceil, sqrt
@@ -12,8 +13,8 @@ from autoscaler.window import push
 
 WINDOW = 60
 BLOCK = 10
-LARGE = 0.2
-"""Share of the replicas that counts as a large surplus."""
+HUGE, LARGE = 0.4, 0.2
+"""Shares of the replicas that count as a huge and as a large surplus."""
 ROUND = 0.1
 """Replicas that may be missing without one more being wanted."""
 
@@ -38,6 +39,9 @@ def lower(
     """The number to go down to; `current` when nothing may go yet."""
     if len(recent) < window:
         return current
+    soon = ceil(max(recent[-max(1, window // 2) :]) - ROUND)
+    if soon <= current * (1.0 - HUGE):
+        return soon
     low = ceil(max(recent) - ROUND)
     if low <= current * (1.0 - LARGE):
         return low

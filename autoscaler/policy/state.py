@@ -71,6 +71,7 @@ class Cap(msgspec.Struct, frozen=True):
     until: float
     span: float
     rate: float
+    throughput: float
 
 
 class State(msgspec.Struct, frozen=True):

@@ -29,24 +29,32 @@ def judge(
 ) -> tuple[Trial | None, Cap | None]:
     """The trial still open, and the cap that holds now or did not long ago. `rate` is the
     requests a second that come now."""
-    if cap and now > cap.until + LONGEST:
+    throughput, latency = _figures(capacity)
+    if cap and (now > cap.until + LONGEST or _harmful(cap, throughput, capacity)):
         cap = None
     if trial is None:
         return None, cap
     if now < trial.since + 1.5 * capacity.startup + SETTLE or signal.ready <= trial.ready:
         return (None if now > trial.since + 300.0 else trial), cap
-    throughput, latency = _figures(capacity)
     grown = signal.ready / max(trial.ready, 1) - 1.0
     better = throughput >= trial.throughput * (1.0 + 0.25 * grown)
-    if better or latency <= 0.8 * trial.latency or excess(capacity) < 0.5:
+    waits = excess(capacity) > 0.5 and signal.latency_sum > (
+        1.5 * capacity.service_time * signal.completions
+    )
+    if better or latency <= 0.8 * trial.latency or not waits:
         return None, None if cap and now > cap.until else cap
     span = min(2.0 * cap.span, LONGEST) if cap else FIRST
-    return None, Cap(max(trial.ready, 1), now + span, span, MORE * rate)
+    return None, Cap(max(trial.ready, 1), now + span, span, MORE * rate, 0.9 * throughput)
 
 
 def capped(cap: Cap | None, rate: float, now: float) -> int | None:
     """The number above which more brought nothing, while that holds: not for a new load."""
     return cap.number if cap and now < cap.until and rate <= cap.rate else None
+
+
+def _harmful(cap: Cap, throughput: float, capacity: Capacity) -> bool:
+    """Whether going back cost answers: then more replicas did bring something."""
+    return throughput < cap.throughput and excess(capacity) > 0.5
 
 
 def _figures(capacity: Capacity) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from math import sqrt
 
 import pytest
+from msgspec.structs import replace
 
 from autoscaler import Settings, Signal, limits, trace
 from autoscaler.policy import budget, capacity, trial
@@ -115,9 +116,10 @@ def test_a_trial_without_gain_caps_the_number(
     learned = Capacity(
         service_time=0.1, completions=10.0 * throughput, latency=10.0 * throughput * latency
     )
-    open_trial, cap = trial.judge(before, None, learned, Signal(ready=6), 50.0, 5.0)
+    second = Signal(ready=6, completions=int(throughput), latency_sum=int(throughput) * latency)
+    open_trial, cap = trial.judge(before, None, learned, second, 50.0, 5.0)
     assert (open_trial, cap) == (before, None)
-    open_trial, cap = trial.judge(before, None, learned, Signal(ready=6), 50.0, 60.0)
+    open_trial, cap = trial.judge(before, None, learned, second, 50.0, 60.0)
     assert open_trial is None
     assert (cap is None) is gain
     if cap:
@@ -125,6 +127,8 @@ def test_a_trial_without_gain_caps_the_number(
         assert trial.capped(cap, 50.0, 100.0) == 2
         assert trial.capped(cap, 500.0, 100.0) is None
         assert trial.capped(cap, 50.0, 1000.0) is None
+        fewer = replace(learned, completions=0.5 * learned.completions)
+        assert trial.judge(None, cap, fewer, second, 50.0, 70.0) == (None, None)
 
 
 def test_start_up_time_is_learned_on_the_late_side() -> None:
