@@ -32,6 +32,17 @@ def prometheus_problem() -> str | None:
     return f"{' and '.join(missing)} not installed" if missing else None
 
 
+TOOLS_OF_ENGINE = ("chromium", "curl", "nginx")
+"""Programs that `make engine` installs, so that they are required with it."""
+
+
+def missing_tool(item: pytest.Item) -> str | None:
+    """A program that a test needs and that is not installed."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    names = [name for marker in item.iter_markers("tool") for name in marker.args]
+    return next((name for name in names if shutil.which(name, path=path) is None), None)
+
+
 NEEDS = {"engine": engine_problem, "prometheus": prometheus_problem}
 LEFT_OUT = pytest.StashKey[list[str]]()
 
@@ -49,6 +60,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen = set(map(id, wanted))
         items[:] = [item for item in items if id(item) not in chosen]
         config.hook.pytest_deselected(items=wanted)
+    _leave_out_without_tools(config, items)
 
 
 def pytest_terminal_summary(
@@ -56,6 +68,18 @@ def pytest_terminal_summary(
 ) -> None:
     for note in config.stash.get(LEFT_OUT, []):
         terminalreporter.write_line(note, yellow=True)
+
+
+def _leave_out_without_tools(config: pytest.Config, items: list[pytest.Item]) -> None:
+    missing = {id(item): name for item in items if (name := missing_tool(item))}
+    for name in sorted(set(missing.values())):
+        if os.environ.get("MESHD_REQUIRE_ENGINE") == "1" and name in TOOLS_OF_ENGINE:
+            raise pytest.UsageError(f"MESHD_REQUIRE_ENGINE=1, but {name} is not installed")
+        count = list(missing.values()).count(name)
+        config.stash[LEFT_OUT].append(f"{count} tests left out: {name} is not installed")
+    if missing:
+        config.hook.pytest_deselected(items=[item for item in items if id(item) in missing])
+        items[:] = [item for item in items if id(item) not in missing]
 
 
 @pytest.fixture

@@ -19,10 +19,11 @@ from support.raw_http import Proxy
 HERE = Path(__file__).parent
 TOOLS = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 MIB = bytes(range(256)) * 4096
+TEXT = b"all work and no play\n" * 5000
 FILE = MIB * 3 + b"the end"
 
 NGINX = """
-daemon off; pid {folder}/nginx.pid; error_log stderr; worker_processes 1;
+{user} daemon off; pid {folder}/nginx.pid; error_log stderr; worker_processes 1;
 events {{ worker_connections 512; }}
 http {{
   access_log off; gzip on; gzip_types *; gzip_proxied any; default_type text/plain;
@@ -46,8 +47,10 @@ class Served:
         files = folder / "files"
         files.mkdir()
         (files / "data.bin").write_bytes(FILE)
-        (files / "text.txt").write_bytes(b"all work and no play\n" * 5000)
-        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=self.port))
+        (files / "text.txt").write_bytes(TEXT)
+        # Started as root it would serve as somebody who may not read here.
+        user = "user root;" if os.geteuid() == 0 else ""
+        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=self.port, user=user))
         port = str(self.port)
         command = {
             "nginx": [tool("nginx") or "", "-c", str(folder / "nginx.conf"), "-p", str(folder)],
