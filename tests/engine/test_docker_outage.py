@@ -2,9 +2,8 @@
 
 import asyncio
 import os
-import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from tests.fakes.replicas import (
     state_of,
     unique,
 )
+from tests.support.own_engine import OwnEngine, own_engine
 
 pytestmark = pytest.mark.engine
 PROJECT = unique("outage")
@@ -144,73 +144,16 @@ async def test_unreachable_engine_is_said_everywhere_at_once(
         assert await state_of(runtime, f"{PROJECT}-web-1") is ReplicaState.RUNNING
 
 
-class OwnEngine:
-    """A Docker Engine of this test alone, with the base image."""
-
-    def __init__(self, root: Path, *options: str) -> None:
-        self._root = root
-        self._options = options
-        self.host = f"unix://{root}/engine.sock"
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        arguments = [
-            "--data-root", f"{self._root}/data", "--exec-root", f"{self._root}/exec",
-            "--pidfile", f"{self._root}/engine.pid", "--host", self.host,
-            "--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-masq=false",
-            "--default-address-pool", "base=10.213.0.0/16,size=24", *self._options,
-        ]  # fmt: skip
-        # In a network namespace of its own: an engine told to have no default bridge deletes
-        # docker0 where it runs, and with it the shared engine's.
-        inside = ["nsenter", f"--net=/var/run/netns/{self._root.name}", "dockerd"]
-        with (self._root / "engine.log").open("ab") as output:
-            self._process = subprocess.Popen([*inside, *arguments], stdout=output, stderr=output)
-        deadline = time.monotonic() + 60
-        ask = ["docker", "-H", self.host, "info"]
-        while subprocess.run(ask, check=False, capture_output=True).returncode != 0:
-            assert self._process.poll() is None, (self._root / "engine.log").read_text()[-2000:]
-            assert time.monotonic() < deadline, "the test's own engine does not start"
-            time.sleep(0.1)
-
-    def load(self, image: str) -> None:
-        """Copy an image from the shared engine."""
-        with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as save:
-            subprocess.run(["docker", "-H", self.host, "load"], stdin=save.stdout, check=True)
-
-    def stop(self) -> None:
-        """End it as a service manager would."""
-        self._process.terminate()
-        self._process.wait(60)
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    """A short path: containerd's sockets are named below it."""
-    path = Path(f"/tmp/rt-{os.getpid()}")
-    path.mkdir(mode=0o711)
-    subprocess.run(["ip", "netns", "add", path.name], check=True)
-    yield path
-    subprocess.run(["ip", "netns", "delete", path.name], check=True)
-    # With live-restore an engine leaves its data directory mounted on itself.
-    subprocess.run(["umount", "-l", path / "data"], check=False, capture_output=True)
-    # Its containerd may still be deleting what it had; rm does not mind.
-    subprocess.run(["rm", "-rf", path], check=True)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [(), ("--live-restore",)], ids=["ends", "live-restore"])
+@pytest.mark.parametrize("lives", [False, True], ids=["ends", "live-restore"])
 async def test_engine_restart(
-    root: Path, engine_image: str, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+    engine_image: str, monkeypatch: pytest.MonkeyPatch, lives: bool
 ) -> None:
-    engine = OwnEngine(root, *options)
-    engine.start()
-    try:
+    with own_engine(live_restore=lives) as engine:
         engine.load(engine_image)
         monkeypatch.setenv("DOCKER_HOST", engine.host)
         async with docker_runtime(PROJECT) as runtime, Heard(runtime) as heard:
-            await restart_under(runtime, heard, engine, service(engine_image), bool(options))
-    finally:
-        engine.stop()
+            await restart_under(runtime, heard, engine, service(engine_image), lives)
 
 
 async def restart_under(

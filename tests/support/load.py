@@ -23,6 +23,14 @@ class Tally:
         return values[min(int(q * len(values)), len(values) - 1)] if values else 0.0
 
 
+async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to `HOST:PORT` or `unix:PATH`."""
+    host, _, port = address.rpartition(":")
+    if host == "unix":
+        return await asyncio.open_unix_connection(port)
+    return await asyncio.open_connection(host, int(port))
+
+
 class Load:
     """`rate` requests a second over `clients` connections until `stop()`, `seconds` at most.
 
@@ -40,8 +48,7 @@ class Load:
         timeout: float = 10.0,
     ) -> None:
         self.tally = Tally()
-        self._host, _, port = address.rpartition(":")
-        self._port = int(port)
+        self._address = address
         self._rate, self._seconds, self._clients = rate, seconds, clients
         self._request = f"GET {path} HTTP/1.1\r\nHost: load.test\r\n\r\n".encode()
         self._timeout = timeout
@@ -79,7 +86,7 @@ class Load:
                         writer.close()
                         writer = None
                     if reader is None or writer is None:
-                        reader, writer = await asyncio.open_connection(self._host, self._port)
+                        reader, writer = await connect(self._address)
                     writer.write(self._request)
                     keep = await self._answer(reader)
             except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:

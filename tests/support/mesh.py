@@ -43,6 +43,8 @@ class TestMesh:
     runtime: str
     address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     environment: dict[str, str] = field(default_factory=dict)
+    inside: tuple[str, ...] = ()
+    """What to put before each command, to have it run elsewhere."""
 
     @property
     def state(self) -> Path:
@@ -51,7 +53,7 @@ class TestMesh:
     async def run(self, *arguments: str, timeout: float = 90) -> Ran:
         """Run one `meshd` command on this mesh's state."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "meshd", *arguments, "--state", str(self.state),
+            *self.inside, sys.executable, "-m", "meshd", *arguments, "--state", str(self.state),
             env={**os.environ, **self.environment}, cwd=self.folder,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -90,6 +92,10 @@ class TestMesh:
         ):
             answer.raise_for_status()
             return await answer.text()
+
+    async def events(self) -> list[dict[str, Any]]:
+        """Everything that happened, oldest first."""
+        return list(await self.api("/v1/events?limit=1000"))
 
     async def service(self, name: str) -> dict[str, Any]:
         """The status of one service."""
