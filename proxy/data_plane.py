@@ -18,6 +18,7 @@ from proxy import dispatch, mirror, pool
 from proxy.downstream import Downstream
 from proxy.endpoint_state import EndpointState
 from proxy.exchange import Exchange
+from proxy.hedge import Hedge
 from proxy.http1.fields import REQUEST_KINDS, RESPONSE_KINDS, Memory
 from proxy.http1.head import ResponseHead, parse_response
 from proxy.http1.rewrite import forwarded_lines
@@ -202,7 +203,7 @@ class DataPlane:
 
     # --- for the connections
 
-    def connect(self, endpoint: EndpointState, exchange: Exchange) -> Upstream:
+    def connect(self, endpoint: EndpointState, exchange: Exchange | Hedge) -> Upstream:
         """Start opening a connection for an exchange."""
         endpoint.connections += 1
         upstream = Upstream(self, endpoint, exchange)

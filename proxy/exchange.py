@@ -13,6 +13,7 @@ from proxy import dispatch, entry, failure, heads, pool, record, recovery
 from proxy.entry import Refused
 from proxy.exchange_phases import ANSWERING, CONNECTING, NEW, OVER, SENT, TUNNEL, WAITING
 from proxy.failure import Failure
+from proxy.hedge import Hedge
 from proxy.http1.head import RequestHead, ResponseHead
 from proxy.policy.retry import IDEMPOTENT
 
@@ -36,6 +37,7 @@ class Exchange:
     revision = ""
     endpoint: "EndpointState | None" = None
     upstream: "Upstream | None" = None
+    hedge: Hedge | None = None
     phase = NEW
     attempts = 0
     load = 0
@@ -147,11 +149,22 @@ class Exchange:
         if upstream is not None:
             self.reused = True
             self._send(upstream, now)
+            if self.service.hedges:
+                self._arm()
             return
         self.reused = False
         self.phase = CONNECTING
+        if self.service.hedges:
+            self._arm()
         self.until(now + (self.service.config.timeouts.connect or float("inf")))
         self.upstream = self.plane.connect(endpoint, self)
+
+    def _arm(self) -> None:
+        """Has a second try made in a while, if the first has had no answer by then."""
+        after = self.service.config.retries.hedge_after
+        fit = self.idempotent and self.request_complete and not self.head.upgrade
+        if after and fit and self.hedge is None and not self.attempts:
+            self.hedge = Hedge(self, after)
 
     def connected(self, upstream: "Upstream") -> None:
         """The connection asked for is there."""
@@ -288,6 +301,8 @@ class Exchange:
         self.status = status
         self.first_byte_at = now
         if status < 500:
+            if self.hedge is not None:
+                self.hedge.drop(now)
             if endpoint.answered(now - self.sent_at, now, self.load):
                 self.service.refresh(now)
             return True
@@ -398,14 +413,8 @@ class Exchange:
     def release(self, now: float) -> None:
         """Gives back the endpoint and the connection of an attempt."""
         upstream, endpoint = self.upstream, self.endpoint
-        if upstream is not None:
-            self.upstream = None
-            upstream.discard()
-        if endpoint is not None:
-            self.endpoint = None
-            endpoint.finish(now)
-            if not endpoint.serving and not endpoint.counters.in_flight:
-                self.plane.endpoint_idle(endpoint)
+        self.upstream = self.endpoint = None
+        pool.give_back(self.plane, endpoint, upstream, now)
 
     def leave(self, now: float) -> None:
         """The end, whatever it is: counts it, and gives back what is held."""
@@ -414,6 +423,8 @@ class Exchange:
         if self.phase == WAITING:
             dispatch.stop_waiting(self)
         self.phase = OVER
+        if self.hedge is not None:
+            self.hedge.drop(now)
         record.ended(self, now)
         self.release(now)
         if self.counted:

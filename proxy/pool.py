@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, cast
 from proxy.endpoint_state import EndpointState
 
 if TYPE_CHECKING:
+    from proxy.data_plane import DataPlane
     from proxy.upstream import Upstream
 
 IDLE_SECONDS: Final = 60.0
@@ -44,10 +45,25 @@ def give(endpoint: EndpointState, upstream: "Upstream", now: float) -> None:
 
 
 def forget(endpoint: EndpointState, upstream: "Upstream") -> None:
-    """A connection closed; it may have been idle."""
-    endpoint.connections -= 1
+    """A connection closed, or will never come about; it may have been idle."""
+    if upstream.counted:
+        upstream.counted = False
+        endpoint.connections -= 1
     if upstream in endpoint.idle:
         endpoint.idle.remove(upstream)
+
+
+def give_back(
+    plane: "DataPlane", endpoint: EndpointState | None, upstream: "Upstream | None", now: float
+) -> None:
+    """An attempt is over: its connection ends if it still has one, and its endpoint has a
+    request less."""
+    if upstream is not None:
+        upstream.discard()
+    if endpoint is not None:
+        endpoint.finish(now)
+        if not endpoint.serving and not endpoint.counters.in_flight:
+            plane.endpoint_idle(endpoint)
 
 
 def close_idle(endpoint: EndpointState, now: float) -> None:

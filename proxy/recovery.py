@@ -71,6 +71,10 @@ def try_again(exchange: "Exchange", why: Failure, now: float) -> bool:
     endpoint, service = exchange.endpoint, exchange.service
     if endpoint is None or why.cause is None:
         return False
+    if exchange.hedge is not None and exchange.hedge.take_over(now):
+        exchange.first_byte_at = 0.0
+        exchange.until(now + (service.config.timeouts.first_byte or float("inf")))
+        return True
     verdict = retryable(
         why.cause,
         written=exchange.phase >= SENT,

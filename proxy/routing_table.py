@@ -54,6 +54,7 @@ class ServiceState:
         self.parked_bytes = 0
         self.in_flight = 0
         self.limited = False
+        self.hedges = False
 
     def update(self, service: Service, now: float, wall: float) -> list[EndpointState]:
         """Takes over a new definition; the endpoint states that are in it no longer."""
@@ -65,6 +66,7 @@ class ServiceState:
         if old.balance != service.balance or (hashed and old.endpoints != service.endpoints):
             self.picker = balance.make(service.balance, service.endpoints)
         limits = service.limits
+        self.hedges = service.retries.hedge_after > 0.0
         self.limited = bool(
             limits.service_in_flight
             or limits.endpoint_in_flight

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from proxy import pool, tunnel
 from proxy.endpoint_state import EndpointState
+from proxy.hedge import Hedge
 from proxy.http1 import chunked, limits
 from proxy.http1.chunked import ChunkedReader
 from proxy.http1.fields import BadMessage
@@ -44,6 +45,7 @@ class Upstream:
         "_plane",
         "_reader",
         "closing",
+        "counted",
         "endpoint",
         "exchange",
         "idle_limit",
@@ -56,13 +58,16 @@ class Upstream:
         "transport",
     )
 
-    def __init__(self, plane: "DataPlane", endpoint: EndpointState, exchange: "Exchange") -> None:
+    def __init__(
+        self, plane: "DataPlane", endpoint: EndpointState, exchange: "Exchange | Hedge"
+    ) -> None:
         self._plane = plane
         self.endpoint = endpoint
-        self.exchange: Exchange | None = exchange
+        self.exchange: Exchange | Hedge | None = exchange
         self.transport: asyncio.Transport | None = None
         self.task: asyncio.Task[None] | None = None
         self.closing = False
+        self.counted = True
         self.paused = False
         self.served = 0
         self.idle_since = 0.0
@@ -83,7 +88,9 @@ class Upstream:
         self.transport.set_write_buffer_limits(high=WRITE_HIGH)
         self.task = None
         if self.exchange is None:
-            self.discard()
+            # Given up at the very moment in which it came about.
+            self.closing = True
+            self.transport.abort()
         else:
             self.exchange.connected(self)
 
@@ -133,13 +140,13 @@ class Upstream:
     def eof_received(self) -> bool:
         exchange = self.exchange
         if self.reading == TUNNEL and exchange is not None:
-            tunnel.origin_finished(exchange)
+            tunnel.origin_finished(cast("Exchange", exchange))
             return True
         return False
 
     # --- writing
 
-    def send(self, exchange: "Exchange", data: bytes) -> None:
+    def send(self, exchange: "Exchange | Hedge", data: bytes) -> None:
         """Write a request's first bytes."""
         assert self.transport is not None
         self.exchange = exchange
@@ -194,13 +201,13 @@ class Upstream:
             else:
                 self._finish(exchange, data[: self._left], surplus=left < 0)
         elif reading == TUNNEL:
-            tunnel.to_client(exchange, data)
+            tunnel.to_client(cast("Exchange", exchange), data)
         elif reading == CHUNKS:
             self._read_chunks(exchange, data)
         else:
             exchange.answer_body(chunked.encode(data) if self._encode else data)
 
-    def _read_head(self, exchange: "Exchange", data: bytes) -> None:
+    def _read_head(self, exchange: "Exchange | Hedge", data: bytes) -> None:
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
@@ -237,6 +244,9 @@ class Upstream:
             exchange.answer_whole(head, body, reusable=head.persistent)
             return
         if head.status == 101:
+            if isinstance(exchange, Hedge):
+                exchange.answer_unclear("a switch of protocols that was not asked for")
+                return
             if tunnel.opened(exchange, head):
                 self.reading = TUNNEL
                 if body:
@@ -244,7 +254,7 @@ class Upstream:
             return
         self._begin_body(exchange, head, body)
 
-    def _begin_body(self, exchange: "Exchange", head: ResponseHead, body: bytes) -> None:
+    def _begin_body(self, exchange: "Exchange | Hedge", head: ResponseHead, body: bytes) -> None:
         length = 0 if exchange.bodyless else head.follows
         if length >= 0:
             left = length - len(body)
@@ -273,7 +283,7 @@ class Upstream:
                 body = chunked.encode(body)
             exchange.answer_body(body)
 
-    def _keep_partial(self, exchange: "Exchange", data: bytes) -> None:
+    def _keep_partial(self, exchange: "Exchange | Hedge", data: bytes) -> None:
         known = min(len(data), len(_VERSION))
         if data[:known] != _VERSION[:known]:
             exchange.answer_unclear("an answer that is not HTTP/1")
@@ -288,7 +298,7 @@ class Upstream:
             return
         self._buffer = data
 
-    def _read_chunks(self, exchange: "Exchange", data: bytes) -> None:
+    def _read_chunks(self, exchange: "Exchange | Hedge", data: bytes) -> None:
         reader = self._reader
         assert reader is not None
         try:
@@ -301,7 +311,7 @@ class Upstream:
         elif out:
             exchange.answer_body(out)
 
-    def _finish(self, exchange: "Exchange", last: bytes, *, surplus: bool) -> None:
+    def _finish(self, exchange: "Exchange | Hedge", last: bytes, *, surplus: bool) -> None:
         self._reader = None
         head = self._head
         assert head is not None
