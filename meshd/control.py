@@ -127,6 +127,7 @@ class MeshControl:
         spec whose image is missing changes nothing."""
         async with self._deploying:
             await self._check(project)
+            project = await self._resolved(project)
             now = time.time()
             revisions = {service.name: revision(service) for service in project.services}
             await self._prepare(project, revisions)
@@ -166,6 +167,14 @@ class MeshControl:
         problems += route_conflicts([*others, project])
         if problems:
             raise Refused("; ".join(problems))
+
+    async def _resolved(self, project: Project) -> Project:
+        """With what is built pinned to what its context holds now. Raises Refused."""
+        try:
+            services = tuple(await self._runtime.resolve(project.services))
+        except RuntimeFailure as error:
+            raise Refused(str(error)) from error
+        return project.model_copy(update={"services": services})
 
     async def _prepare(self, project: Project, revisions: dict[str, str]) -> None:
         """Raises Refused, naming the service that cannot be started and why."""
@@ -223,6 +232,7 @@ class MeshControl:
     async def plan(self, project: Project) -> str:
         """See `Control.plan`."""
         await self._check(project)
+        project = await self._resolved(project)
         revisions = {service.name: revision(service) for service in project.services}
         return self._forecast(project, revisions, time.time())
 

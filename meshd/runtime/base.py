@@ -140,12 +140,14 @@ class ObservedReplica:
 
 class EventKind(StrEnum):
     """What happened to a replica. RESYNC means that events may have been lost: list again.
+    CUT, that none will come until the next RESYNC: see whether the runtime still answers.
 
     STOPPING is the first sign of an end that was asked for (the engine's `kill` event with
     the stop signal or 9); DIED is the end of the process.
     """
 
     RESYNC = "resync"
+    CUT = "cut"
     STARTED = "started"
     STOPPING = "stopping"
     DIED = "died"
@@ -204,6 +206,10 @@ class Runtime(Protocol):
     def watch(self) -> AsyncIterator[RuntimeEvent]:
         """Events from now on, without end. The first is RESYNC, once the subscription stands,
         and another follows each time the stream was cut and stands again."""
+
+    async def resolve(self, services: Sequence[Service]) -> Sequence[Service]:
+        """The services with what they would be built from pinned (`Build.digest`), where that
+        makes a difference to this runtime. Raises StartFailed when it cannot be read."""
 
     async def prepare(
         self, project: str, service: Service, networks: Sequence[Network] = ()

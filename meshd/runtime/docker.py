@@ -34,7 +34,7 @@ from meshd.runtime.base import (
 from meshd.runtime.docker_container import Creation, clone, creation, next_number
 from meshd.runtime.docker_engine import Engine, Info
 from meshd.runtime.docker_events import Sightings, replica_event
-from meshd.runtime.docker_image import Images
+from meshd.runtime.docker_image import Images, resolved
 from meshd.runtime.docker_network import Networks
 from meshd.runtime.docker_observe import is_replica
 from meshd.runtime.support import unsupported
@@ -122,9 +122,10 @@ class DockerRuntime:
         """See `Runtime.watch`. While the engine is gone it is tried again, ever less often."""
         pause = RETRY_FIRST
         while True:
+            stood = False
             try:
                 async with self._engine.events() as events:
-                    pause = RETRY_FIRST
+                    pause, stood = RETRY_FIRST, True
                     yield RuntimeEvent(EventKind.RESYNC, at=time.time())
                     async for event in events:
                         told = await replica_event(self._engine, self._sightings, self._node, event)
@@ -133,7 +134,13 @@ class DockerRuntime:
             except RuntimeUnavailable as reason:
                 log.debug("no events", reason=str(reason))
                 pause = min(pause * 2, RETRY_LONGEST)
+            if stood:
+                yield RuntimeEvent(EventKind.CUT, at=time.time())
             await asyncio.sleep(pause)
+
+    async def resolve(self, services: Sequence[Service]) -> Sequence[Service]:
+        """See `Runtime.resolve`: the digest of each build context."""
+        return await resolved(services)
 
     async def prepare(
         self, project: str, service: Service, networks: Sequence[Network] = ()

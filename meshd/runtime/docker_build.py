@@ -32,23 +32,37 @@ class Context:
 
 def pack(build: Build) -> Context:
     """Read the context from disk; blocks. Raises OSError. The file is the caller's to close."""
-    root = Path(build.context)
-    dockerfile = os.path.relpath(root / build.dockerfile, root)
-    digest = hashlib.sha256(repr((dockerfile, build.target, sorted(build.args.items()))).encode())
     spool: IO[bytes] = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 (returned)
     try:
-        (root / dockerfile).stat()
-        with (
-            gzip.GzipFile(fileobj=spool, mode="wb", compresslevel=1) as packed,
-            tarfile.open(fileobj=packed, mode="w") as tar,
-        ):
-            for name in _files(root, keep={dockerfile, ".dockerignore"}):
-                _add(tar, root, name, digest)
+        with gzip.GzipFile(fileobj=spool, mode="wb", compresslevel=1) as packed:
+            digest = _write(build, packed)
         spool.seek(0)
     except OSError:
         spool.close()
         raise
-    return Context(spool, digest.hexdigest(), dockerfile)
+    return Context(spool, digest, _dockerfile(build))
+
+
+def digest_of(build: Build) -> str:
+    """The digest alone that `pack` would give; blocks. Raises OSError."""
+    with open(os.devnull, "wb") as nowhere:
+        return _write(build, nowhere)
+
+
+def _dockerfile(build: Build) -> str:
+    root = Path(build.context)
+    return os.path.relpath(root / build.dockerfile, root)
+
+
+def _write(build: Build, to: IO[bytes] | gzip.GzipFile) -> str:
+    """The context as a tar; gives its digest."""
+    root, dockerfile = Path(build.context), _dockerfile(build)
+    (root / dockerfile).stat()
+    digest = hashlib.sha256(repr((dockerfile, build.target, sorted(build.args.items()))).encode())
+    with tarfile.open(fileobj=to, mode="w") as tar:
+        for name in _files(root, keep={dockerfile, ".dockerignore"}):
+            _add(tar, root, name, digest)
+    return digest.hexdigest()
 
 
 def _add(tar: tarfile.TarFile, root: Path, name: str, digest: "hashlib._Hash") -> None:

@@ -27,9 +27,28 @@ class Creation:
     networks: dict[str, Info]
 
 
-def image_of(project: str, service: Service) -> str:
-    """The image of a service; one that is built without a name is called as Compose does."""
+TAG = "meshd-"
+
+
+def name_of_image(project: str, service: Service) -> str:
+    """What a service's image is called; one that is built without a name, as Compose does."""
     return service.image or f"{project}_{service.name}"
+
+
+def image_of(project: str, service: Service) -> str:
+    """The image that replicas run. One that was built for a revision has a tag of its own, so
+    that going back finds the old one under it."""
+    name = name_of_image(project, service)
+    if service.build is None or not service.build.digest:
+        return name
+    return f"{split_name(name)[0]}:{TAG}{service.build.digest[:16]}"
+
+
+def split_name(image: str) -> tuple[str, str]:
+    """Repository and tag. The colon of a registry's port begins no tag."""
+    path, slash, last = image.partition("@")[0].rpartition("/")
+    repository, _, tag = last.partition(":")
+    return path + slash + repository, tag or "latest"
 
 
 def declared(project: str, name: str) -> str:

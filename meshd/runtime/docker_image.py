@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import IO
 
 from aiodocker.utils import compose_auth_header
@@ -11,8 +11,8 @@ from yarl import URL
 
 from meshd.runtime.base import ImageMissing, RuntimeUnavailable, StartFailed
 from meshd.runtime.docker_auth import credentials
-from meshd.runtime.docker_build import Context, bases, pack
-from meshd.runtime.docker_container import image_of
+from meshd.runtime.docker_build import Context, bases, digest_of, pack
+from meshd.runtime.docker_container import image_of, name_of_image, split_name
 from meshd.runtime.docker_engine import Engine
 from meshd.spec.model import Build, Service
 
@@ -38,7 +38,8 @@ class Images:
         image = image_of(project, service)
         async with self._locks.setdefault(image, asyncio.Lock()):
             if service.build is not None:
-                await self._build(image, service.name, service.build)
+                names = dict.fromkeys((image, name_of_image(project, service)))
+                await self._build(tuple(names), service.name, service.build)
             elif await self._labels(image) is None:
                 await self._pull(image, service.name)
 
@@ -94,29 +95,47 @@ class Images:
                 f"{failure}"
             ) from failure
 
-    async def _build(self, image: str, service: str, build: Build) -> None:
+    async def _build(self, names: tuple[str, ...], service: str, build: Build) -> None:
+        """Have the image under all of `names`; the first is what replicas run."""
+        if build.digest and await self._is_of(build.digest, names[0], names):
+            return
         try:
             context = await asyncio.to_thread(pack, build)
         except OSError as error:
-            raise StartFailed(
-                f"service {service}: its build context cannot be read: {error}"
-            ) from error
+            raise _unreadable(service, error) from error
         with context.file:
-            present = await self._labels(image)
-            if present is not None and present.get(BUILD_LABEL) == context.digest:
-                return
-            await self._run_build(image, service, build, context)
+            if build.digest not in ("", context.digest):
+                raise StartFailed(
+                    f"service {service}: {build.context} has changed since it was deployed, and "
+                    "the image of that time is gone; deploy it again"
+                )
+            if not await self._is_of(context.digest, names[-1], names):
+                await self._run_build(names, service, build, context)
 
-    async def _run_build(self, image: str, service: str, build: Build, context: Context) -> None:
+    async def _is_of(self, digest: str, image: str, names: tuple[str, ...]) -> bool:
+        """Whether an image was built from this; it has all the names then."""
+        present = await self._labels(image)
+        if present is None or present.get(BUILD_LABEL) != digest:
+            return False
+        for name in names:
+            if name != image:
+                repository, tag = split_name(name)
+                async with self._engine.asked() as docker:
+                    await docker.images.tag(image, repository, tag=tag)
+        return True
+
+    async def _run_build(
+        self, names: tuple[str, ...], service: str, build: Build, context: Context
+    ) -> None:
         """Ask by hand: the client library knows no `target`."""
-        params = {
-            "t": image,
-            "dockerfile": context.dockerfile,
-            "target": build.target,
-            "buildargs": json.dumps(build.args),
-            "labels": json.dumps({BUILD_LABEL: context.digest}),
-            "forcerm": "1",
-        }
+        params = [
+            *(("t", name) for name in names),
+            ("dockerfile", context.dockerfile),
+            ("target", build.target),
+            ("buildargs", json.dumps(build.args)),
+            ("labels", json.dumps({BUILD_LABEL: context.digest})),
+            ("forcerm", "1"),
+        ]
         said: deque[str] = deque(maxlen=20)
         try:
             async with self._engine.asked(BUILD_PATIENCE, otherwise=StartFailed) as docker:
@@ -136,6 +155,29 @@ class Images:
             raise StartFailed(
                 f"service {service}: building {build.context} failed: {failure}\n{tail}".strip()
             ) from failure
+
+
+async def resolved(services: Sequence[Service]) -> list[Service]:
+    """The services with the digests of their build contexts. Raises StartFailed."""
+    digests: dict[str, str] = {}
+    found = []
+    for service in services:
+        build = service.build
+        if build is not None:
+            key = build.model_dump_json(exclude={"digest"})
+            try:
+                if key not in digests:
+                    digests[key] = await asyncio.to_thread(digest_of, build)
+            except OSError as error:
+                raise _unreadable(service.name, error) from error
+            pinned = build.model_copy(update={"digest": digests[key]})
+            service = service.model_copy(update={"build": pinned})
+        found.append(service)
+    return found
+
+
+def _unreadable(service: str, error: OSError) -> StartFailed:
+    return StartFailed(f"service {service}: its build context cannot be read: {error}")
 
 
 async def _chunks(file: IO[bytes]) -> AsyncIterator[bytes]:

@@ -100,15 +100,22 @@ class ProcessRuntime:
         """See `Runtime.watch`. While the keeper is gone it is tried again, ever less often."""
         pause = RETRY_FIRST
         while True:
+            stood = False
             try:
                 async with self._connected(wire.Watch()) as (_, reader):
                     async for event in _items(reader, wire.events):
                         if event.kind is EventKind.RESYNC:
-                            pause = RETRY_FIRST
+                            pause, stood = RETRY_FIRST, True
                         yield event
             except RuntimeUnavailable:
                 pause = min(pause * 2, RETRY_LONGEST)
+            if stood:
+                yield RuntimeEvent(EventKind.CUT, at=time.time())
             await asyncio.sleep(pause)
+
+    async def resolve(self, services: Sequence[Service]) -> Sequence[Service]:
+        """See `Runtime.resolve`; nothing is built here."""
+        return services
 
     async def prepare(
         self,

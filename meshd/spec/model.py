@@ -75,7 +75,7 @@ class Scale(Model):
     """How many replicas. `p95: 200ms` is short for `objective: {latency: 200ms, share: 95}`.
     `concurrency` is the requests in flight a replica works at, `rps` the requests a second it
     takes. With none of the three given, only min (= `deploy.replicas`) holds. Without `max`,
-    it is `min`."""
+    it is `min`. With `min` 0 the last replica goes after `idle` seconds without a request."""
 
     min: Count = 1
     max: Count = 1
@@ -83,6 +83,7 @@ class Scale(Model):
     concurrency: Annotated[float | None, Field(gt=0)] = None
     rps: Annotated[float | None, Field(gt=0)] = None
     down_window: Annotated[Duration, Field(gt=0)] | None = None
+    idle: Annotated[Duration, Field(gt=0)] = 300.0
 
     _short = model_validator(mode="before")(shorthand.scale)
 
@@ -243,7 +244,8 @@ class Mesh(Model):
 
     `port` is what replicas listen on (told to them as $PORT); None picks the first of
     `expose`/`ports`, or 8080. `allow` names the services that may call this one; None lets
-    all. `drain` bounds how long a leaving replica may finish what it has.
+    all. `drain` bounds how long a leaving replica may finish what it has. `trace` starts a
+    trace for requests that come without one, this share of them sampled; None starts none.
     """
 
     port: Port | None = None
@@ -258,6 +260,7 @@ class Mesh(Model):
     eject: Eject = Eject()
     allow: tuple[str, ...] | None = None
     drain: Duration = 30.0
+    trace: Share | None = None
 
     _many_routes = field_validator("routes", mode="before")(shorthand.one_or_many)
     _many_callers = field_validator("allow", mode="before")(shorthand.one_or_many)
@@ -278,12 +281,14 @@ class Mount(Model):
 
 
 class Build(Model):
-    """How to build the image; paths are absolute."""
+    """How to build the image; paths are absolute. `digest` stands for the content of the
+    context when it was deployed, so that a new content is a new revision; empty: not read."""
 
     context: str
     dockerfile: str = "Dockerfile"
     args: dict[str, str] = {}
     target: str = ""
+    digest: str = ""
 
 
 class Healthcheck(Model):

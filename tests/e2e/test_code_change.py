@@ -3,6 +3,7 @@
 import subprocess
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,8 +79,12 @@ async def test_a_changed_file_of_the_build_context_rolls_out(
         assert (await mesh.service("web"))["revision"] == second
         (replica,) = [r for r in (await mesh.service("web"))["replicas"] if r["phase"] == "ready"]
         mesh.kill(int(pid_of(replica["name"])))
-        await mesh.until("web", lambda s: s["ready"] == 1 and replica["name"] not in
-                         [r["name"] for r in s["replicas"] if r["phase"] == "ready"], 30)  # fmt: skip
+
+        def replaced(service: dict[str, Any]) -> bool:
+            ready = [r["name"] for r in service["replicas"] if r["phase"] == "ready"]
+            return len(ready) == 1 and replica["name"] not in ready
+
+        await mesh.until("web", replaced, 30)
         assert said(mesh) == "two"
 
         write(mesh.folder, "one")

@@ -108,6 +108,9 @@ class SimRuntime:
         for queue in self._watchers:
             queue.put_nowait(event)
 
+    async def resolve(self, services: Sequence[Service]) -> Sequence[Service]:
+        return services
+
     async def prepare(
         self, project: str, service: Service, networks: Sequence[Network] = ()
     ) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from meshd.runtime.base import ContainerHealth, EventKind, ReplicaSpec, ReplicaState
 from meshd.runtime.docker_build import Ignore, bases, pack
-from meshd.runtime.docker_container import clone, creation, next_number
+from meshd.runtime.docker_container import clone, creation, image_of, next_number
 from meshd.runtime.docker_engine import api_version
 from meshd.runtime.docker_observe import event_kind, is_replica, observe, stop_signal
 from meshd.spec.model import Build, Service
@@ -40,7 +40,8 @@ INFO: dict[str, Any] = {
         "RestartPolicy": {"Name": "always"}, "Binds": ["shop_data:/data:rw"],
     },
     "NetworkSettings": {"Networks": {
-        "shop_front": {"IPAddress": "10.1.0.2", "Aliases": ["web", "f" * 12]},
+        "shop_front": {"IPAddress": "10.1.0.2", "Aliases": ["web", "f" * 12],
+                       "Gateway": "10.1.0.1", "IPPrefixLen": 24},
         "shop_back": {"IPAddress": "10.2.0.2", "Aliases": ["web", "f" * 12]},
     }},
 }  # fmt: skip
@@ -55,12 +56,30 @@ def info(**changes: Any) -> dict[str, Any]:
     return changed
 
 
+@pytest.mark.parametrize(
+    ("image", "digest", "runs"),
+    [
+        ("", "", "shop_web"),
+        ("", "0123456789abcdef01", "shop_web:meshd-0123456789abcdef"),
+        ("here:5000/a/web", "ab", "here:5000/a/web:meshd-ab"),
+        ("here:5000/a/web:7", "ab", "here:5000/a/web:meshd-ab"),
+        ("web:7", "", "web:7"),
+    ],
+)
+def test_a_built_revision_runs_the_image_of_its_context(image: str, digest: str, runs: str) -> None:
+    service = Service(name="web", image=image, build=Build(context="/x", digest=digest))
+    assert image_of("shop", service) == runs
+    pulled = Service(name="web", image="a/web:7")
+    assert image_of("shop", pulled) == "a/web:7"
+
+
 def test_adopted_container_observed() -> None:
     seen = observe(INFO, "node-1")
     assert (seen.name, seen.project, seen.service) == ("shop_web_1", "shop", "web")
     assert (seen.revision, seen.managed, seen.node) == ("0123456789ab", False, "node-1")
     assert (seen.host, seen.port) == ("10.2.0.2", 9000)
     assert seen.addresses == ("10.2.0.2", "10.1.0.2")
+    assert seen.gateways == (("10.1.0.1", "10.1.0.0/24"),)
     assert (seen.state, seen.exit_code, seen.health) == (
         ReplicaState.RUNNING,
         None,
