@@ -99,7 +99,7 @@ def test_a_helper_runs_only_where_it_has_something_to_do(
     [
         (None, False),
         (ProbeResult(), False),
-        (ProbeResult(good=1, first_good=1.0), False),
+        (ProbeResult(first_good=1.0), False),
         (ProbeResult(bad=1), True),
         (ProbeResult(bad=2, first_good=1.0), False),
         (ProbeResult(bad=3, first_good=1.0), True),
