@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help demo test check unit engine demo-image bench soak fuzz lock clean
+.PHONY: help demo test check unit engine demo-image bench fuzz lock clean
 
 help:
 	@echo "make demo    bring up the food-delivery application, run a lunch rush, report"
