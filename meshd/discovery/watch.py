@@ -71,7 +71,7 @@ class Watch:
 
     async def _listen(self) -> None:
         async for event in self._runtime.watch():
-            if event.kind is EventKind.RESYNC:
+            if event.kind in (EventKind.RESYNC, EventKind.CUT):
                 self._list_again.set()
                 continue
             if self._listing:

@@ -88,6 +88,7 @@ async def lives_on(engine: OwnEngine, mesh: TestMesh, before: dict[str, Any]) ->
     )
     assert load.tally.failures == []
     assert load.tally.served > 200
+    assert lost < 5 * 1
     after = await mesh.service("web")
     assert [(r["name"], r["address"]) for r in after["replicas"]] == [
         (r["name"], r["address"]) for r in before["replicas"]
