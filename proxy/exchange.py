@@ -68,6 +68,7 @@ class Exchange:
     first_byte_at = 0.0
     last_deadline = 0.0
     request_id = b""
+    trace = b""
 
     def __init__(
         self, plane: "DataPlane", client: "Downstream", head: RequestHead, now: float

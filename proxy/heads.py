@@ -1,9 +1,11 @@
 """The heads that an exchange sends on: what its route and its connections make of them."""
 
+from random import getrandbits
 from typing import TYPE_CHECKING
 
 from proxy.http1.head import VIA, ResponseHead, via
 from proxy.http1.rewrite import edit, request_head, response_head
+from proxy.observe.trace import follow
 
 if TYPE_CHECKING:
     from proxy.exchange import Exchange
@@ -18,6 +20,9 @@ def for_origin(exchange: "Exchange") -> bytes:
     else:
         exchange.request_id = exchange.request_id or exchange.plane.next_id()
         own_id = b"X-Request-Id: %b\r\n" % exchange.request_id
+    if exchange.service.traces and head.field(b"traceparent") is None:
+        exchange.trace = exchange.trace or _started(exchange)
+        own_id += b"traceparent: %b\r\n" % exchange.trace
     edited = None
     if plan is not None and plan.request is not None:
         edits = plan.request
@@ -32,6 +37,12 @@ def for_origin(exchange: "Exchange") -> bytes:
     forwarded = exchange.client.forwarded_lines(head)
     added = b"%b%b%b%b\r\n" % (host, forwarded, via(http10=head.http10), own_id)
     return request_head(head, added, edited, exchange.target)
+
+
+def _started(exchange: "Exchange") -> bytes:
+    """The `traceparent` of a new trace."""
+    sampled = exchange.plane.dice() < (exchange.service.config.trace or 0.0)
+    return follow(None, getrandbits, sampled).header()
 
 
 def for_client(exchange: "Exchange", head: ResponseHead, *, until_close: bool) -> bytes:

@@ -61,7 +61,7 @@ def write_down(exchange: "Exchange", log: AccessLog, now: float) -> None:
     """Adds an exchange to the access log."""
     head = exchange.head
     endpoint = exchange.endpoint
-    trace = parse(head.field(b"traceparent"))
+    trace = parse(exchange.trace or head.field(b"traceparent"))
     first_byte_at = exchange.first_byte_at
     log.add(
         Entry(

@@ -55,6 +55,7 @@ class ServiceState:
         self.in_flight = 0
         self.limited = False
         self.hedges = False
+        self.traces = False
 
     def update(self, service: Service, now: float, wall: float) -> list[EndpointState]:
         """Takes over a new definition; the endpoint states that are in it no longer."""
@@ -67,6 +68,7 @@ class ServiceState:
             self.picker = balance.make(service.balance, service.endpoints)
         limits = service.limits
         self.hedges = service.retries.hedge_after > 0.0
+        self.traces = service.trace is not None
         self.limited = bool(
             limits.service_in_flight
             or limits.endpoint_in_flight

@@ -99,6 +99,7 @@ def _service(
         limits=wire.Limits(**vars(mesh.limits)),
         parking=wire.Parking(**vars(mesh.parking)),
         ejection=wire.Ejection(**vars(mesh.eject)),
+        trace=mesh.trace,
     )
     digest = hashlib.sha256(_encoder.encode(compiled)).hexdigest()
     return msgspec.structs.replace(compiled, fingerprint=digest[:16])

@@ -202,7 +202,9 @@ class Service(Frozen, frozen=True):
     """A named workload as the data plane sees it. `fingerprint` names this content: two
     services with the same fingerprint are the same, so only changed ones are sent.
 
-    `allow` names the services that may call it through a mesh listener; None lets all.
+    `allow` names the services that may call it through a mesh listener; None lets all. `trace`
+    starts a W3C trace for requests that come without one, and marks this share of them as
+    sampled; None starts none.
     """
 
     name: str
@@ -215,6 +217,7 @@ class Service(Frozen, frozen=True):
     limits: Limits = Limits()
     parking: Parking = Parking()
     ejection: Ejection = Ejection()
+    trace: float | None = None
 
 
 class Listener(Frozen, frozen=True):

@@ -240,6 +240,11 @@ def answers(*responses: bytes) -> Script:
     return script
 
 
+def named_ok(name: bytes) -> bytes:
+    """A good answer that says who gives it."""
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(name), name)
+
+
 def get(path: str = "/", *lines: str, version: str = "1.1") -> bytes:
     extra = "".join(line + "\r\n" for line in lines)
     return f"GET {path} HTTP/{version}\r\nHost: shop.test\r\n{extra}\r\n".encode()

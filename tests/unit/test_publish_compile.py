@@ -65,6 +65,7 @@ def test_every_setting_arrives() -> None:
         "parking": {"requests": 1, "bytes": "2k", "timeout": "3s"},
         "eject": {"consecutive": 1, "base": "2s", "longest": "3s", "share": 0.4,
                   "success_rate": False, "latency_factor": 5},
+        "trace": 0.5,
     }  # fmt: skip
     (service,) = compile_snapshot(AT, [project("shop", web=settings)], {}).services
 
@@ -80,6 +81,7 @@ def test_every_setting_arrives() -> None:
     assert service.limits == wire.Limits(1, 2, 3, 4, 5.0, True, 1024)
     assert service.parking == wire.Parking(1, 2048, 3.0)
     assert service.ejection == wire.Ejection(1, 2.0, 3.0, 0.4, False, 5.0)
+    assert service.trace == 0.5
 
 
 def test_every_setting_of_a_route_arrives() -> None:
