@@ -26,7 +26,7 @@ from meshd.publish.publisher import Publisher
 from meshd.reconcile.loop import Reconciler
 from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.select import runtime as make_runtime
-from meshd.scaling import INTERVAL, Scaling
+from meshd.scaling.scaling import INTERVAL, Scaling
 from meshd.status import by_service
 from meshd.store.events import EventLog
 from meshd.store.lock import Held
@@ -35,7 +35,17 @@ from meshd.store.store import Store
 from meshd.telemetry.events import Kind, set_up_logging
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
-from proxy.wire.report import Ejected, ListenFailed, Message, Report, Wake, Workers
+from proxy.wire.report import (
+    Ack,
+    Ejected,
+    ListenFailed,
+    Listening,
+    Message,
+    Report,
+    SnapshotRefused,
+    Wake,
+    Workers,
+)
 from proxy.wire.snapshot import Snapshot
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -60,10 +70,13 @@ class Feedback:
     def __init__(self, ingest: Ingest, events: EventLog) -> None:
         self.in_flight: dict[str, int] = {}
         self.wake: Callable[[], None] = lambda: None
+        self.on_parked: Callable[[Wake], None] = lambda message: None
         self._ingest = ingest
         self._events = events
         self._by_worker: dict[int, dict[str, int]] = {}
         self._live: frozenset[int] = frozenset()
+        self._deaf: dict[str, str] = {}
+        self._refused: dict[int, SnapshotRefused] = {}
 
     def take(self, message: Message) -> None:
         """One message."""
@@ -83,18 +96,39 @@ class Feedback:
                     service=service,
                     replica=message.endpoint,
                 )
-            case Wake(service=key):
-                project, _, service = key.partition("/")
-                text = "a first request waits for a replica"
-                self._events.record(
-                    time.time(), Kind.SCALE_WAKE, text, project=project, service=service
-                )
+            case Wake():
+                self.on_parked(message)
             case ListenFailed():
-                text = f"the proxy cannot listen on {message.address}: {message.error}"
-                self._events.record(time.time(), Kind.LISTEN_FAILED, text)
+                self._listen_failed(message)
+            case Listening(bound=bound):
+                self._deaf = {a: why for a, why in self._deaf.items() if a not in bound}
+            case SnapshotRefused():
+                self._snapshot_refused(message)
+            case Ack(worker=worker, generation=generation):
+                refused = self._refused.get(worker)
+                if refused is not None and generation > refused.generation:
+                    del self._refused[worker]
             case _:
                 pass
         self.wake()
+
+    def _listen_failed(self, failed: ListenFailed) -> None:
+        """It is tried again, and told of, with each snapshot: an event only for what is new."""
+        if self._deaf.get(failed.address) != failed.error:
+            self._deaf[failed.address] = failed.error
+            text = f"the proxy cannot listen on {failed.address}: {failed.error}"
+            self._events.record(time.time(), Kind.LISTEN_FAILED, text)
+
+    def _snapshot_refused(self, refused: SnapshotRefused) -> None:
+        before = self._refused.get(refused.worker)
+        self._refused[refused.worker] = refused
+        if before is None or before.reason != refused.reason:
+            at = refused.generation
+            text = (
+                f"worker {refused.worker} cannot route by generation {at.epoch}.{at.number} and "
+                f"goes on with the one before: {refused.reason}"
+            )
+            self._events.record(time.time(), Kind.SNAPSHOT_REFUSED, text)
 
     def _report(self, report: Report) -> None:
         self._ingest.add(report)
@@ -117,6 +151,7 @@ class Feedback:
         self._live = live
         for worker in gone:
             self._by_worker.pop(worker, None)
+            self._refused.pop(worker, None)
         self._sum_up()
 
     def _sum_up(self) -> None:
@@ -185,9 +220,19 @@ class Daemon:
         )
         metrics = Metrics(self.ingest, control.status, time.time)
         control.exposition = metrics
-        loop.on_ready = metrics.observe_start
         self.events.on_event = metrics.observe_event
         scaling = Scaling(self.store, self.events, self.ingest, metrics, wake.set)
+
+        def ready(key: str, seconds: float) -> None:
+            metrics.observe_start(key, seconds)
+            scaling.ready(key, time.time())
+
+        def parked(message: Wake) -> None:
+            service = loop.wanted.service(message.service)
+            if service is not None:
+                scaling.woken(service, message.worker, message.parked, time.time())
+
+        loop.on_ready, self.feedback.on_parked = ready, parked
         async with serve(control, self.state / "admin.sock", self.metrics_address) as serving:
             _log.info("control process ready", runtime=self.runtime.name, state=str(self.state),
                       metrics=serving.metrics_address)  # fmt: skip

@@ -22,7 +22,7 @@ from proxy.handover import RunningWorker
 from proxy.link import Link, Open, complaint, restart_delay
 from proxy.process import Process, cause_of, spawn
 from proxy.shared_cells import SharedCells
-from proxy.wire.report import Accepting, Ack, Message, Resync
+from proxy.wire.report import Accepting, Ack, Message, Resync, SnapshotRefused
 from proxy.wire.snapshot import Generation, Snapshot
 
 _log = logging.getLogger(__name__)
@@ -57,6 +57,8 @@ class Crew:
         self._cells = SharedCells.create(2 * config.workers)
         self._free_rows = list(range(2 * config.workers))
         self._snapshot = Snapshot(generation=Generation())
+        self.good: Snapshot | None = None
+        """The newest snapshot that some worker routes by, or did."""
         self._listeners: Open = {}
         self._ending = False
         self.served = False
@@ -79,8 +81,12 @@ class Crew:
 
     @property
     def hopeless(self) -> bool:
-        """No worker ever served, and a slot has failed three times."""
-        return not self.served and max(self._failures) >= 3
+        """No worker ever served, and a slot has failed three times; or nobody is there to send
+        a better snapshot than the one that was refused."""
+        if self.served:
+            return False
+        refused = any(link.refused for link in self._links.values())
+        return max(self._failures) >= 3 or (refused and not self._config.state_dir)
 
     @property
     def unsent(self) -> bool:
@@ -253,6 +259,10 @@ class Crew:
         match message:
             case Ack():
                 link.acked(message)
+                self._note_good(link.held)
+            case SnapshotRefused(generation=generation, reason=reason):
+                _log.error("worker %d refused snapshot %s: %s", worker, generation, reason)
+                link.refuses(generation)
             case Accepting():
                 link.accepts(message)
             case Resync():
@@ -262,6 +272,10 @@ class Crew:
             self._now_serving(link)
         if not isinstance(message, Accepting | Resync):
             self._on_message(message)
+
+    def _note_good(self, held: Snapshot | None) -> None:
+        if held and (self.good is None or self.good.generation < held.generation):
+            self.good = held
 
     def _now_serving(self, link: Link) -> None:
         self.served = True
@@ -277,7 +291,7 @@ class Crew:
             self._start(self._to_replace.popleft())
 
     def _sync(self, link: Link) -> None:
-        link.sync(self._snapshot, self._listeners, self._now())
+        link.sync(self._snapshot, self._listeners, self._now(), self.good)
 
     def _serves(self, link: Link) -> bool:
         return link.serving(self._listeners)

@@ -11,7 +11,7 @@ from proxy.channel import Channel
 from proxy.process import Process
 from proxy.sockets import Listening
 from proxy.wire.report import Accepting, Ack, Drain, ListenOn, Publish, StopListening
-from proxy.wire.snapshot import Listener, Snapshot, difference
+from proxy.wire.snapshot import Generation, Listener, Snapshot, difference
 
 Open = dict[str, tuple[Listener, Listening]]
 """The open listeners by the address asked for."""
@@ -32,6 +32,10 @@ class Link:
     """The last snapshot sent; None when the worker has to get all of it."""
     waiting_since: float | None = None
     """When `sent` went out, while it is not acked."""
+    held: Snapshot | None = None
+    """The last snapshot it acked."""
+    refused: Generation | None = None
+    """The last one it could not route by."""
     last_ack: Ack | None = None
     told: dict[str, Listener] = field(default_factory=dict)
     accepting: frozenset[str] = frozenset()
@@ -46,10 +50,18 @@ class Link:
         """It routes by some snapshot, and accepts on every open address."""
         return self.last_ack is not None and self.accepting >= listeners.keys()
 
-    def sync(self, snapshot: Snapshot, listeners: Open, now: float) -> None:
-        """Send what comes next, if anything does."""
+    def sync(
+        self, snapshot: Snapshot, listeners: Open, now: float, fallback: Snapshot | None = None
+    ) -> None:
+        """Send what comes next, if anything does. `fallback` is what some worker routes by: one
+        that refused `snapshot` and has nothing else gets that."""
         if self.waiting_since is not None:
             return
+        if snapshot.generation == self.refused:
+            known = self.held or fallback
+            if known is None or known.generation == self.refused:
+                return
+            snapshot = known
         if self.sent is None or self.sent.generation < snapshot.generation:
             self.channel.send(Publish(difference(self.sent, snapshot)))
             self.sent = snapshot
@@ -71,6 +83,13 @@ class Link:
         self.last_ack = ack
         if self.sent is not None and ack.generation >= self.sent.generation:
             self.waiting_since = None
+            self.held = self.sent
+
+    def refuses(self, generation: Generation) -> None:
+        """Take note that it routes by what it had before."""
+        self.refused = generation
+        self.sent = self.held
+        self.waiting_since = None
 
     def accepts(self, message: Accepting) -> None:
         """Take note of where it accepts."""

@@ -48,9 +48,10 @@ class Supervisor:
         self._snapshot = Snapshot(generation=Generation())
         self._listeners = Listeners(config.listen, config.workers)
         self._feed = Feed(self._greeting, self._publish)
-        self._crew = Crew(config, self._feed.relay, self._workers_changed, self._announce)
+        self._crew = Crew(config, self._worker_told, self._workers_changed, self._announce)
         self._children = Children(config.children, self._feed.adopt)
         self._unsaved = asyncio.Event()
+        self._saved = self._snapshot
         self._end = asyncio.Event()
         self._at_once = asyncio.Event()
         self._upgrading: asyncio.Task[None] | None = None
@@ -134,7 +135,6 @@ class Supervisor:
         before = self._listeners.message()
         self._listeners.sync(self._snapshot)
         self._crew.offer(self._snapshot, self._listeners.open)
-        self._unsaved.set()
         if self._listeners.message() != before:
             self._feed.relay(self._listeners.message())
         for failure in self._listeners.failures():
@@ -143,12 +143,17 @@ class Supervisor:
         return None
 
     async def _keep_saved(self) -> None:
-        """Write the newest snapshot whenever it changed; in a thread, for disks can hang."""
+        """Write the newest snapshot that a worker routes by whenever there is one; in a thread,
+        for disks can hang."""
         while self._config.state_dir:
             await self._unsaved.wait()
             self._unsaved.clear()
+            good = self._crew.good
+            if good is None:
+                continue
             try:
-                await asyncio.to_thread(lastgood.save, self._stored_at, self._snapshot)
+                await asyncio.to_thread(lastgood.save, self._stored_at, good)
+                self._saved = good
             except OSError as error:
                 _log.error("the snapshot could not be stored: %s", error)
 
@@ -164,8 +169,17 @@ class Supervisor:
         yield from self._crew.acks
         yield from self._listeners.failures()
 
+    def _worker_told(self, message: Message) -> None:
+        good = self._crew.good
+        if good is not None and good.generation > self._saved.generation:
+            self._unsaved.set()
+        self._feed.relay(message)
+
     def _workers_changed(self) -> None:
         self._feed.relay(Workers(self._crew.live))
+        self._give_up_where_hopeless()
+
+    def _give_up_where_hopeless(self) -> None:
         if self._crew.hopeless:
             self._end.set()
 
@@ -197,6 +211,7 @@ class Supervisor:
             before = loop.time()
             await asyncio.sleep(_TICK)
             self._crew.tick(paused=loop.time() - before > _TICK + _PAUSE)
+            self._give_up_where_hopeless()
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

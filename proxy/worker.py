@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 
 import msgspec
 import uvloop
@@ -31,6 +32,7 @@ from proxy.wire.report import (
     Message,
     Publish,
     Resync,
+    SnapshotRefused,
     StopListening,
     Wake,
 )
@@ -125,9 +127,20 @@ class Worker:
         except MissingService:
             self._channel.send(Resync(self._config.worker))
             return
-        self._plane.install(snapshot)
+        try:
+            self._plane.install(snapshot)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it must not end the traffic)
+            self._refuse(snapshot.generation, error)
+            return
         self._snapshot = snapshot
         self._send_ack()
+
+    def _refuse(self, generation: Generation, error: Exception) -> None:
+        """A snapshot that cannot be installed: go back to the one before, which could."""
+        traceback.print_exception(error)
+        self._plane.install(self._snapshot or Snapshot(Generation()))
+        reason = f"{type(error).__name__}: {error}"
+        self._channel.send(SnapshotRefused(self._config.worker, generation, reason))
 
     async def _listen(self) -> None:
         """Carry out the listening commands in their order, and say when they are done."""
@@ -145,8 +158,8 @@ class Worker:
         generation = self._snapshot.generation if self._snapshot else Generation()
         self._channel.send(Ack(self._config.worker, generation, self._plane.busy()))
 
-    def _send_wake(self, service: str) -> None:
-        self._channel.send(Wake(self._config.worker, service))
+    def _send_wake(self, service: str, parked: int) -> None:
+        self._channel.send(Wake(self._config.worker, service, parked))
 
     def _send_ejected(self, service: str, endpoint: str, until: float, cause: str) -> None:
         self._channel.send(Ejected(self._config.worker, service, endpoint, until, cause))

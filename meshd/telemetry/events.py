@@ -41,6 +41,7 @@ class Kind(StrEnum):
     ROLLOUT_ROLLED_BACK = "rollout.rolled-back"
     WORKER_REPLACED = "worker.replaced"
     LISTEN_FAILED = "listen.failed"
+    SNAPSHOT_REFUSED = "snapshot.refused"
     RUNTIME_LOST = "runtime.lost"
     RUNTIME_BACK = "runtime.back"
 
@@ -59,6 +60,7 @@ BAD: Final = frozenset(
         Kind.ROLLOUT_ROLLED_BACK,
         Kind.WORKER_REPLACED,
         Kind.LISTEN_FAILED,
+        Kind.SNAPSHOT_REFUSED,
         Kind.RUNTIME_LOST,
     }
 )

@@ -23,11 +23,22 @@ class Resync(Frozen, frozen=True, tag=True):
     worker: int
 
 
+class SnapshotRefused(Frozen, frozen=True, tag=True):
+    """Worker `worker` cannot route by `generation`, and why; it serves on by the one before.
+    It gets the next one as usual."""
+
+    worker: int
+    generation: Generation
+    reason: str
+
+
 class Wake(Frozen, frozen=True, tag=True):
-    """The first request is parked for a service without a ready endpoint."""
+    """The first request is parked for a service without a ready endpoint; told again each
+    time the number of those `parked` on this worker has doubled."""
 
     worker: int
     service: str
+    parked: int = 1
 
 
 class Ejected(Frozen, frozen=True, tag=True):
@@ -177,6 +188,7 @@ class Drain(Frozen, frozen=True, tag=True):
 Message = (
     Ack
     | Resync
+    | SnapshotRefused
     | Wake
     | Ejected
     | Report

@@ -12,11 +12,19 @@ from pathlib import Path
 import msgspec
 import pytest
 from processes.supervised import alive, control, snapshot, supervised, until
-from processes.traffic import origin
+from processes.traffic import fetch, origin
 
 from proxy.config import ChildConfig, SupervisorConfig
-from proxy.wire.report import Ack, Hello, ListenFailed, Listening, Report, Resync
-from proxy.wire.snapshot import Generation, Listener
+from proxy.wire.report import (
+    Ack,
+    Hello,
+    ListenFailed,
+    Listening,
+    Report,
+    Resync,
+    SnapshotRefused,
+)
+from proxy.wire.snapshot import Generation, Listener, Snapshot
 
 
 def config(state: Path, **more: object) -> SupervisorConfig:
@@ -85,6 +93,49 @@ async def test_an_update_that_lacks_a_service_is_asked_for_again(tmp_path: Path)
             await until(lambda: bool(client.of(Resync)), 5, "resync asked for")
             client.publish(unknown)
             await client.all_acked(Generation(1, 1))
+
+
+async def test_a_snapshot_that_cannot_be_installed_is_refused_and_ends_nothing(
+    tmp_path: Path,
+) -> None:
+    def poison(number: int, port: int) -> Snapshot:
+        return msgspec.structs.replace(snapshot(number, port), trusted_proxies=("no network",))
+
+    async with origin("one") as one, origin("two") as two:
+        with supervised(tmp_path, config(tmp_path)) as running:
+            address = await running.listening()
+            pids = running.workers()
+            async with control(feed(tmp_path)) as client:
+                first, bad = snapshot(1, one.port), poison(2, two.port)
+                client.publish(first)
+                await client.all_acked(first.generation)
+                client.publish(bad, first)
+                await until(lambda: len(client.of(SnapshotRefused)) == 2, 5, "refused by both")
+                refused = client.of(SnapshotRefused)[0]
+                assert refused.generation == bad.generation
+                assert "no network" in refused.reason
+                assert await fetch(address) == (200, "one /")
+
+                # A worker that starts while it holds goes on by what the others know.
+                os.kill(pids[0], signal.SIGKILL)
+                await until(lambda: len(client.of(SnapshotRefused)) == 3, 10, "refused anew")
+                await until(lambda: max(client.acked(first.generation)) == 3, 5, "old one acked")
+                await asyncio.sleep(2.5)  # longer than a worker may take to ack
+                assert running.workers()[0] == pids[1]
+                assert len(running.workers()) == 2
+                assert await fetch(address) == (200, "one /")
+
+                good = snapshot(3, two.port)
+                client.publish(good, bad)
+                await client.all_acked(good.generation)
+                assert await fetch(address) == (200, "two /")
+                client.publish(poison(4, one.port), good)
+                await until(lambda: len(client.of(SnapshotRefused)) == 5, 5, "refused again")
+            running.signal(signal.SIGKILL)
+            await running.ended()
+        # What was stored is what could be used.
+        with supervised(tmp_path, config(tmp_path)) as again:
+            assert await fetch(await again.listening()) == (200, "two /")
 
 
 async def test_the_last_snapshot_survives_the_supervisor(tmp_path: Path) -> None:

@@ -65,6 +65,39 @@ def test_one_snapshot_at_a_time_the_newest_next_and_only_what_changed() -> None:
     assert second.update.unchanged == ((WEB.name, WEB.fingerprint),)
 
 
+def test_one_that_refuses_keeps_what_it_has_and_gets_the_next() -> None:
+    made, wire = link()
+    made.sync(snapshot(1, WEB), {}, 0.0)
+    made.acked(Ack(7, Generation(1, 1)))
+    made.sync(snapshot(2, WEB), OPEN, 1.0)
+    wire.taken()
+    made.refuses(Generation(1, 2))
+    assert complaint(made, 2.9, 2.0, 5.0) is None
+    made.sync(snapshot(2, WEB), OPEN, 3.0, snapshot(1, WEB))
+    assert wire.taken() == [(ListenOn(PUBLIC), 31)]
+    made.sync(snapshot(3, WEB), OPEN, 4.0, snapshot(1, WEB))
+    (third,) = wire.taken()
+    assert third.update.generation == Generation(1, 3)
+    assert third.update.unchanged == ((WEB.name, WEB.fingerprint),)
+
+
+def test_a_new_one_that_refuses_gets_what_the_others_route_by() -> None:
+    made, wire = link()
+    made.sync(snapshot(2, WEB), OPEN, 0.0)
+    wire.taken()
+    made.refuses(Generation(1, 2))
+    made.sync(snapshot(2, WEB), OPEN, 0.0, None)
+    made.sync(snapshot(2, WEB), OPEN, 0.0, snapshot(2, WEB))
+    assert wire.taken() == []
+    made.sync(snapshot(2, WEB), OPEN, 0.0, snapshot(1, WEB))
+    (old,) = wire.taken()
+    assert old.update.generation == Generation(1, 1)
+    assert old.update.services == (WEB,)
+    made.acked(Ack(7, Generation(1, 1)))
+    made.sync(snapshot(2, WEB), OPEN, 0.0, snapshot(1, WEB))
+    assert wire.taken() == [(ListenOn(PUBLIC), 31)]
+
+
 def test_a_resync_sends_everything() -> None:
     made, wire = link()
     made.sync(snapshot(1, WEB), {}, 0.0)
