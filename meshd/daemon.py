@@ -70,7 +70,7 @@ class Feedback:
     def __init__(self, ingest: Ingest, events: EventLog) -> None:
         self.in_flight: dict[str, int] = {}
         self.wake: Callable[[], None] = lambda: None
-        self.on_parked: Callable[[Wake], None] = lambda message: None
+        self.on_parked: Callable[[Wake], None] = lambda _: None
         self._ingest = ingest
         self._events = events
         self._by_worker: dict[int, dict[str, int]] = {}

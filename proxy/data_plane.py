@@ -42,7 +42,7 @@ def _ignore_busy() -> None:
     """Nobody asked to be told."""
 
 
-def _ignore_wake(service: str) -> None:
+def _ignore_wake(service: str, parked: int) -> None:
     """Nobody asked to be told."""
 
 
@@ -55,7 +55,8 @@ class DataPlane:
 
     `worker` numbers the process in its reports. Callbacks may be assigned before `install`:
     `on_busy_changed()` each time a draining or vanished endpoint falls to zero in flight,
-    `on_wake(service)` when the first request is parked for a service, and
+    `on_wake(service, parked)` when the first request is parked for a service (and the
+    2nd, the 4th, the 8th, …), and
     `on_ejected(service, endpoint, until, cause)` with `until` in Unix time. `access_log`
     collects a line a request when it is set; `cells` is this worker's row of what the workers
     share, when they share something.
@@ -74,7 +75,7 @@ class DataPlane:
         self.cells: Row | None = None
         self.access_log: AccessLog | None = None
         self.on_busy_changed: Callable[[], None] = _ignore_busy
-        self.on_wake: Callable[[str], None] = _ignore_wake
+        self.on_wake: Callable[[str, int], None] = _ignore_wake
         self.on_ejected: Callable[[str, str, float, str], None] = _ignore_ejected
         self.dice = random.random
         self.now = 0.0

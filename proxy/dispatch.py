@@ -109,8 +109,8 @@ def _wait_or_fail(exchange: "Exchange", found: bool, now: float) -> None:
         timeout = config.limits.pending_timeout
     exchange.until(exchange.queued_at + timeout)
     service.waiting.append(exchange)
-    if exchange.parked and counters.parked == 1:
-        exchange.plane.on_wake(service.name)
+    if exchange.parked and not counters.parked & (counters.parked - 1):  # 1, 2, 4, 8, …
+        exchange.plane.on_wake(service.name, counters.parked)
 
 
 def _ready(exchange: "Exchange") -> int:

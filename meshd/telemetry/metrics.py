@@ -65,6 +65,7 @@ class Metrics:
         self.rollouts: Counter[tuple[str, str]] = Counter()
         self.events: Counter[str] = Counter()
         self.starts: dict[str, Distribution] = {}
+        self.cold_starts: dict[str, Distribution] = {}
         self.registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self.registry)
         self.registry.register(_MeshCollector(self, ingest, status, clock))
@@ -79,6 +80,10 @@ class Metrics:
     def observe_start(self, service: str, seconds: float) -> None:
         """A replica of `PROJECT/SERVICE` took its first good probe `seconds` after its order."""
         self.starts.setdefault(service, Distribution()).observe(seconds)
+
+    def observe_cold_start(self, service: str, seconds: float) -> None:
+        """`seconds` from the request that woke `PROJECT/SERVICE` to its first ready replica."""
+        self.cold_starts.setdefault(service, Distribution()).observe(seconds)
 
     def observe_event(self, event: Event) -> None:
         """Counts what happened; kinds that `Kind` does not know are counted as `other`."""
@@ -194,10 +199,18 @@ class _MeshCollector(Collector):
         for service, took in sorted(self._told.starts.items()):
             if service in present:
                 starts.add_metric([service], exposed_buckets(took, START_EDGES), took.sum)
+        cold = HistogramMetricFamily(
+            "meshd_cold_start_seconds",
+            "From the request that woke a service at zero to its first ready replica",
+            labels=["service"],
+        )
+        for service, took in sorted(self._told.cold_starts.items()):
+            if service in present:
+                cold.add_metric([service], exposed_buckets(took, START_EDGES), took.sum)
         events = CounterMetricFamily("meshd_events", "Things that happened", labels=["kind"])
         for kind, count in sorted(self._told.events.items()):
             events.add_metric([kind], count)
-        yield from (decisions, rollouts, starts, events)
+        yield from (decisions, rollouts, starts, cold, events)
 
     def _workers(self, now: float) -> Iterator[Metric]:
         cpu = CounterMetricFamily("meshd_worker_cpu_seconds", "CPU used", labels=["worker"])

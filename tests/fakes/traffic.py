@@ -109,4 +109,5 @@ def metrics(ingest: Ingest, now: float, live: bool = False) -> Metrics:
     made.count_scale("shop/orders", "up", "load")
     made.count_scale("shop/orders", "down", "idle")
     made.observe_start("shop/orders", 0.7)
+    made.observe_cold_start("shop/orders", 1.4)
     return made

@@ -255,12 +255,12 @@ async def test_an_endpoint_that_fails_in_a_row_is_left_alone_and_probed() -> Non
 async def test_a_request_waits_for_the_first_endpoint_and_leaves_at_once() -> None:
     async with scene() as s:
         origin = await s.origin(answers(OK))
-        woken: list[str] = []
-        s.plane.on_wake = woken.append
+        woken: list[tuple[str, int]] = []
+        s.plane.on_wake = lambda service, parked: woken.append((service, parked))
         s.install(Service("shop", "1"))
         clients = [await s.ask(post(b"hello")) for _ in range(3)]
         await eventually(lambda: s.plane.active() == 3)
-        assert woken == ["shop"]
+        assert woken == [("shop", 1), ("shop", 2)]
         assert figures(s).parked == 3
         begun = time.monotonic()
         s.install(service(origin))

@@ -1,91 +1,31 @@
 """From reports to the number of replicas: signal → autoscaler → store, once a second.
 
-The only module besides the simulator that knows the autoscaler. It writes one number a
-service, and nothing while there is no data.
+It writes one number a service, and nothing while there is no data.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
 import autoscaler
-from autoscaler import Decision, Settings, Signal, State
+from autoscaler import Decision, Signal, State
 from meshd.reconcile.desired import DesiredService
 from meshd.reconcile.memory import Replica
-from meshd.reconcile.phase import Phase
-from meshd.spec.model import Scale
+from meshd.scaling.ask import is_scaled, settings_of
+from meshd.scaling.cold import SEEN, Cold, demanded
+from meshd.scaling.signals import signal_of
 from meshd.store.events import EventLog
 from meshd.store.store import Store
 from meshd.telemetry.events import Kind
 from meshd.telemetry.ingest import Ingest
-from meshd.telemetry.merge import MergedService
 from meshd.telemetry.metrics import Metrics
 
 _log = structlog.stdlib.get_logger(__name__)
 INTERVAL: Final = 1.0
 KEEP_EVERY: Final = 30.0
-_STARTING: Final = (Phase.PENDING, Phase.STARTING, Phase.PROBING)
-
-
-def settings_of(scale: Scale) -> Settings:
-    """What the spec asks of the autoscaler."""
-    objective = scale.objective
-    return Settings(
-        min=scale.min,
-        max=scale.max,
-        latency=objective.latency if objective else None,
-        share=objective.share if objective else 95.0,
-        concurrency=scale.concurrency,
-        rps=scale.rps,
-        down_window=scale.down_window,
-    )
-
-
-def is_scaled(service: DesiredService) -> bool:
-    """Whether the autoscaler has a say: there is room, and something to aim at."""
-    scale = service.spec.mesh.scale
-    if scale is None or scale.max <= scale.min:
-        return False
-    return bool(scale.objective or scale.concurrency or scale.rps)
-
-
-def signal_of(
-    service: DesiredService,
-    replicas: Sequence[Replica],
-    second: MergedService | None,
-    ejected: int,
-    since: float,
-) -> Signal | None:
-    """One second of a service; None when nothing is known. Replicas that a rollout adds for
-    a while are not counted, and those that got ready after `since` tell their start-up."""
-    if second is None or not second.interval:
-        return None
-    current = [r for r in replicas if service.adopted or r.revision == service.revision]
-    rolling = service.rollout == "rolling" and len(current) != len(replicas)
-    ready = sum(r.phase is Phase.READY for r in replicas)
-    total = second.total
-    return Signal(
-        interval=second.interval,
-        arrivals=second.arrivals,
-        completions=second.completions,
-        in_flight=second.in_flight,
-        latency=total.upper_bounds(),
-        latency_sum=total.sum,
-        queue_sum=second.queue.sum,
-        errors=second.errors,
-        shed=second.shed,
-        parked=second.parked,
-        ready=min(ready, service.count) if rolling else ready,
-        starting=0 if rolling else sum(r.phase in _STARTING for r in replicas),
-        draining=sum(r.phase is Phase.DRAINING for r in replicas),
-        ejected=ejected,
-        startups=tuple(
-            r.ready_since - r.created_at for r in replicas if r.ready_since > since and r.created_at
-        ),
-        busy=rolling,
-    )
 
 
 class Scaling:
@@ -107,7 +47,54 @@ class Scaling:
         self._wake = wake
         self._states: dict[str, State] = {}
         self._kept: dict[str, float] = {}
+        self._cold: dict[str, Cold] = {}
         self._last = 0.0
+
+    def woken(self, service: DesiredService, worker: int, parked: int, now: float) -> None:
+        """Requests wait at a worker for the first replica of a service: when it is at zero
+        because nobody came, replicas are ordered at once."""
+        key = service.key
+        if not is_scaled(service) or self._by_hand(key, now):
+            return
+        cold = self._cold.get(key)
+        if cold is None or cold.answered:
+            if service.count > 0:
+                return  # Its replicas are on their way, or failing; that is not for want of them.
+            cold = self._cold[key] = Cold(began=now)
+        scale = service.spec.mesh.scale
+        assert scale is not None
+        settings, state = settings_of(scale), self._state(service, now)
+        floor, startup = demanded(settings, state, cold.more(worker, parked), now)
+        cold.until = max(cold.until, now + startup + SEEN)
+        if floor > cold.floor:
+            cold.floor = floor
+            self._store.set_scaling({key: (floor, autoscaler.dump(state))}, now)
+            waiting = sum(cold.parked.values())
+            text = f"0 → {floor}: {waiting} waiting for a first replica"
+            self._record(service, Kind.SCALE_WAKE, text, {"parked": float(waiting)}, now)
+            self._metrics.count_scale(key, "up", "wake")
+            self._wake()
+
+    def ready(self, key: str, now: float) -> None:
+        """A replica of `PROJECT/SERVICE` got ready: a cold start ends with the first."""
+        cold = self._cold.get(key)
+        if cold is not None and not cold.answered:
+            cold.answered = True
+            self._metrics.observe_cold_start(key, now - cold.began)
+
+    def _by_hand(self, key: str, now: float) -> bool:
+        override = self._store.overrides.get(key)
+        return override is not None and not 0 < override.until <= now
+
+    def _floor(self, key: str, now: float) -> int:
+        """The least that a service on its way up from zero is to have."""
+        cold = self._cold.get(key)
+        if cold is None:
+            return 0
+        if now >= cold.until:
+            del self._cold[key]
+            return 0
+        return cold.floor
 
     def step(
         self,
@@ -127,6 +114,9 @@ class Scaling:
             decision, state = self._decide(service, signal, now)
             before = self._store.scaling.get(key)
             old = before.desired if before else None
+            floor = self._floor(key, now)
+            if decision.desired < floor:
+                decision = replace(decision, desired=floor, cause="wake")
             if old != decision.desired or self._kept.get(key, 0.0) + KEEP_EVERY < now:
                 changed[key] = (decision.desired, autoscaler.dump(state))
                 self._kept[key] = now
@@ -135,7 +125,7 @@ class Scaling:
             self._store.set_scaling(changed, now)
             self._wake()
         known = {service.key for service in scaled}
-        for table in (self._states, self._kept, self.decisions):
+        for table in (self._states, self._kept, self._cold, self.decisions):
             for key in [k for k in table if k not in known]:
                 del table[key]
         self._last = now
@@ -146,10 +136,18 @@ class Scaling:
         key, scale = service.key, service.spec.mesh.scale
         assert scale is not None
         policy = autoscaler.make(settings_of(scale))
-        state = self._states.get(key) or self._recall(key) or policy.initial(now)
-        self._states[key], decision = policy.step(state, signal, now)
+        self._states[key], decision = policy.step(self._state(service, now), signal, now)
         self.decisions[key] = decision
         return decision, self._states[key]
+
+    def _state(self, service: DesiredService, now: float) -> State:
+        """What is known of a service so far."""
+        found = self._states.get(service.key) or self._recall(service.key)
+        if found is None:
+            scale = service.spec.mesh.scale
+            assert scale is not None
+            found = autoscaler.make(settings_of(scale)).initial(now)
+        return found
 
     def _recall(self, key: str) -> State | None:
         """What was learned before a restart; None when nothing usable was stored."""
@@ -171,11 +169,23 @@ class Scaling:
         self._metrics.count_scale(service.key, direction, decision.cause)
         if direction == "hold":
             return
+        kind = Kind.SCALE_UP if more else Kind.SCALE_DOWN
+        text = f"{before} → {decision.desired}: {decision.reason}"
+        self._record(service, kind, text, decision.numbers, now)
+
+    def _record(
+        self,
+        service: DesiredService,
+        kind: Kind,
+        text: str,
+        numbers: Mapping[str, float],
+        now: float,
+    ) -> None:
         self._events.record(
             now,
-            Kind.SCALE_UP if more else Kind.SCALE_DOWN,
-            f"{before} → {decision.desired}: {decision.reason}",
+            kind,
+            text,
             project=service.project,
             service=service.spec.name,
-            numbers=decision.numbers,
+            numbers=numbers,
         )

@@ -1,0 +1,29 @@
+"""What a spec asks of the autoscaler. Pure."""
+
+from autoscaler import Settings
+from meshd.reconcile.desired import DesiredService
+from meshd.spec.model import Scale
+
+
+def settings_of(scale: Scale) -> Settings:
+    """The spec's words as the policy's settings."""
+    objective = scale.objective
+    return Settings(
+        min=scale.min,
+        max=scale.max,
+        latency=objective.latency if objective else None,
+        share=objective.share if objective else 95.0,
+        concurrency=scale.concurrency,
+        rps=scale.rps,
+        down_window=scale.down_window,
+        idle=scale.idle,
+    )
+
+
+def is_scaled(service: DesiredService) -> bool:
+    """Whether the autoscaler has a say: there is room, and something to go by. With `min` 0
+    that there is traffic at all is enough."""
+    scale = service.spec.mesh.scale
+    if scale is None or scale.max <= scale.min:
+        return False
+    return scale.min == 0 or bool(scale.objective or scale.concurrency or scale.rps)

@@ -1,0 +1,55 @@
+"""To zero and back, on local processes and through the real proxy."""
+
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.mesh import TestMesh
+from tests.support.scaled import get_all, metric, scaled_mesh, told, up
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+async def mesh() -> AsyncIterator[TestMesh]:
+    async with scaled_mesh() as made:
+        yield made
+
+
+async def test_an_idle_service_goes_to_zero_and_a_burst_wakes_as_many_as_it_needs(
+    mesh: TestMesh,
+) -> None:
+    scale = "{min: 0, max: 6, concurrency: 4, idle: 3s, down_window: 30s}"
+    await up(mesh, web=f"{{routes: [/], scale: {scale}, health: {{path: /healthz}}}}")
+    await mesh.until("web", lambda s: s["wanted"] == 0 and not s["replicas"], 30)
+
+    began = time.monotonic()
+    ((status, _),) = await get_all(mesh, "/", 1)
+    first = time.monotonic() - began
+    assert status == 200
+    assert first < 5 * 1.0
+    await mesh.until("web", lambda s: s["wanted"] == 0 and not s["replicas"], 30)
+
+    began = time.monotonic()
+    answers = await get_all(mesh, "/?ms=50", 20)
+    burst = time.monotonic() - began
+    wakes = await told(mesh, "scale.wake")
+    print(f"first request {first:.2f} s, burst of 20 {burst:.2f} s: {[w['text'] for w in wakes]}")
+    assert {status for status, _ in answers} == {200}
+    assert max(wake["numbers"]["parked"] for wake in wakes) >= 10
+    woken = await mesh.service("web")
+    assert woken["wanted"] >= 3
+    assert await metric(mesh, "meshd_cold_start_seconds_count") == 2
+    assert await metric(mesh, "meshd_cold_start_seconds_sum") > 0
+
+
+async def test_a_number_set_by_hand_is_not_woken(mesh: TestMesh) -> None:
+    policy = "{routes: [/], scale: {min: 0, max: 2}, parking: {timeout: 1s}}"
+    await up(mesh, web=policy)
+    done = await mesh.run("scale", "web", "0")
+    assert done.code == 0, done.err
+    await mesh.until("web", lambda s: not s["replicas"], 20)
+    ((status, _),) = await get_all(mesh, "/", 1)
+    assert status == 503
+    assert (await mesh.service("web"))["replicas"] == []

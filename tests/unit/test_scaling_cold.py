@@ -1,0 +1,86 @@
+"""Waking from zero, with a real store and no traffic but what the workers tell."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from meshd.reconcile.desired import DesiredService
+from meshd.scaling.scaling import Scaling
+from meshd.spec.model import Service
+from meshd.store.events import EventLog
+from meshd.store.store import Override, Store
+from meshd.telemetry.ingest import Ingest
+from meshd.telemetry.metrics import Metrics
+from tests.fakes import traffic
+
+NOW = 1_000_000.0
+KEY = "shop/web"
+
+
+class Scene:
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.events = EventLog(store)
+        self.events.open()
+        self.ingest = Ingest()
+        self.metrics = Metrics(self.ingest, traffic.status, lambda: NOW)
+        self.woken = 0
+        self.scaling = Scaling(store, self.events, self.ingest, self.metrics, self._wake)
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def wanted(self) -> int | None:
+        found = self.store.scaling.get(KEY)
+        return found.desired if found else None
+
+
+def web(count: int = 0, **scale: object) -> DesiredService:
+    scale = {"min": 0, "max": 20, "concurrency": 2, **scale}
+    spec = Service.model_validate({"name": "web", "image": "app", "mesh": {"scale": scale}})
+    return DesiredService(project="shop", spec=spec, revision="r", count=count)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    store = Store(tmp_path)
+    store.open()
+    yield Scene(store)
+    store.close()
+
+
+def test_the_first_parked_request_orders_a_replica_at_once(scene: Scene) -> None:
+    scene.scaling.woken(web(), 1, 1, NOW)
+    assert (scene.wanted(), scene.woken) == (1, 1)
+    (event,) = scene.events.since(0, 10)
+    assert (event.kind, event.text) == ("scale.wake", "0 → 1: 1 waiting for a first replica")
+
+
+def test_a_burst_orders_as_many_as_it_needs_and_no_fewer_later(scene: Scene) -> None:
+    for parked in (1, 2, 4, 8):
+        for worker in (1, 2):
+            scene.scaling.woken(web(), worker, parked, NOW + parked / 100)
+    assert scene.wanted() == 8
+    scene.scaling.woken(web(), 1, 1, NOW + 0.2)
+    scene.scaling.step([web(8)], {}, NOW + 0.3)
+    assert scene.wanted() == 8
+
+
+def test_a_cold_start_ends_with_the_first_ready_replica(scene: Scene) -> None:
+    scene.scaling.woken(web(), 1, 1, NOW)
+    for seconds in (1.5, 1.9):
+        scene.scaling.ready(KEY, NOW + seconds)
+    took = scene.metrics.cold_starts[KEY]
+    assert (took.count, took.sum) == (1, 1.5)
+
+
+def test_what_is_not_at_zero_for_want_of_traffic_is_not_woken(scene: Scene) -> None:
+    scene.scaling.woken(web(2), 1, 1, NOW)
+    scene.scaling.woken(web(min=2, max=2), 1, 1, NOW)
+    scene.store.set_override(KEY, Override(0, 0.0))
+    scene.scaling.woken(web(), 1, 1, NOW)
+    assert (scene.wanted(), scene.woken) == (None, 0)
+    scene.store.set_override(KEY, Override(0, NOW - 1))
+    scene.scaling.woken(web(), 1, 1, NOW)
+    assert scene.wanted() == 1
