@@ -4,7 +4,9 @@ Nothing is retried here: what a client without any cleverness would see is what 
 """
 
 import asyncio
+import json
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 
@@ -15,7 +17,7 @@ class Tally:
     served: int = 0
     failures: list[tuple[float, str]] = field(default_factory=list)
     latencies: list[tuple[float, float]] = field(default_factory=list)
-    bodies: dict[str, int] = field(default_factory=dict)
+    replicas: Counter[str] = field(default_factory=Counter)
 
     def quantile(self, q: float, since: float = 0.0) -> float:
         """A latency quantile of the requests that were answered after `since` (monotonic)."""
@@ -109,6 +111,7 @@ class Load:
         body = await reader.readexactly(length[0])
         if status == b"200":
             self.tally.served += 1
+            self.tally.replicas[json.loads(body).get("replica", "")] += 1
         else:
             self.tally.failures.append((time.monotonic(), f"{status.decode()} {body[:200]!r}"))
         return b"connection: close" not in lines

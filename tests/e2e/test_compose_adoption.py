@@ -1,0 +1,245 @@
+"""An application that docker-compose started: taken in, balanced, scaled by copies, given back."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.support.load import Load
+from tests.support.mesh import ORIGIN, TestMesh, free_port
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+BOUND = 0.1
+"""Seconds from the start event to the view, and from the first good probe to traffic."""
+FILE = """
+version: "3.7"
+services:
+  web:
+    image: {image}
+    command: ["python3", "/origin.py"]
+    environment: {{PORT: "8080", CONCURRENCY: "4"}}
+    volumes: ["{origin}:/origin.py:ro"]
+    labels:
+      mesh.port: "8080"
+      mesh.route: /
+      mesh.health: /healthz
+      mesh.scale.min: "2"
+      mesh.scale.max: "6"
+      mesh.scale.p95: 150ms
+      mesh.scale.down_window: 10s
+  database:
+    image: {image}
+    command: ["sleep", "600"]
+    init: true
+"""
+
+
+@dataclass(frozen=True)
+class Compose:
+    """Debian's docker-compose, on a project of this test alone."""
+
+    folder: Path
+    project: str
+
+    async def __call__(self, *arguments: str) -> str:
+        """Run one command; gives what it said."""
+        file = str(self.folder / "docker-compose.yml")
+        done = await asyncio.to_thread(
+            subprocess.run,
+            ["docker-compose", "-p", self.project, "-f", file, *arguments],
+            capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def original(self, number: int) -> str:
+        """The name of one of the containers of `web`."""
+        return f"{self.project}_web_{number}"
+
+
+@pytest.fixture
+async def compose(engine_image: str) -> AsyncIterator[Compose]:
+    folder = Path(tempfile.mkdtemp(prefix="mt-"))
+    made = Compose(folder, f"e2e{uuid.uuid4().hex[:6]}")
+    text = FILE.format(image=engine_image, origin=ORIGIN)
+    (folder / "docker-compose.yml").write_text(text)
+    yield made
+    await made("down", "-t", "1", "--remove-orphans")
+    left = await docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={made.project}")
+    shutil.rmtree(folder, ignore_errors=True)
+    assert left == "", "docker-compose down left containers behind"
+
+
+@pytest.fixture
+async def mesh(compose: Compose) -> AsyncIterator[TestMesh]:
+    made = TestMesh(compose.folder, "docker", f"127.0.0.1:{free_port()}")
+    up = await made.run(
+        "up", "--adopt", "--runtime", "docker", "--listen", made.address,
+        "--metrics", "127.0.0.1:0", "--workers", "2", "--detach",
+    )  # fmt: skip
+    assert up.code == 0, up.out + up.err
+    yield made
+    await made.down()
+
+
+async def docker(*arguments: str) -> str:
+    done = await asyncio.to_thread(
+        subprocess.run, ["docker", *arguments], capture_output=True, text=True, check=True
+    )
+    return str(done.stdout.strip())
+
+
+async def in_mesh(
+    mesh: TestMesh, compose: Compose, holds: Callable[[set[str]], bool], seconds: float
+) -> tuple[float, set[str]]:
+    """Wait until the names of the ready replicas of `web` satisfy `holds`; how long it took.
+    Other applications may be on the same engine."""
+    began, names = time.monotonic(), set[str]()
+    while time.monotonic() - began < seconds:
+        names = {
+            replica["name"]
+            for service in (await mesh.api("/v1/status"))["services"]
+            if (service["project"], service["name"]) == (compose.project, "web")
+            for replica in service["replicas"]
+            if replica["phase"] == "ready"
+        }
+        if holds(names):
+            return time.monotonic() - began, names
+        await asyncio.sleep(0.02)
+    told = [(event["kind"], event["text"]) for event in await mesh.events()]
+    raise AssertionError(f"after {seconds} s: {names}; {told[-12:]}")
+
+
+async def known_at(mesh: TestMesh, names: set[str]) -> dict[str, float]:
+    """When replicas were first in the mesh's status, Unix seconds."""
+    seen: dict[str, float] = {}
+    while len(seen) < len(names):
+        for service in (await mesh.api("/v1/status"))["services"]:
+            for replica in service["replicas"]:
+                if replica["name"] in names:
+                    seen.setdefault(replica["name"], time.time())
+        await asyncio.sleep(0.002)
+    return seen
+
+
+async def started_at(compose: Compose, since: float) -> dict[str, float]:
+    """The engine's own time of the start of each container."""
+    lines = await docker(
+        "events", "--since", f"{since:.6f}", "--until", f"{time.time():.6f}",
+        "--filter", f"label=com.docker.compose.project={compose.project}",
+        "--filter", "event=start", "--format", "{{.Actor.Attributes.name}} {{.TimeNano}}",
+    )  # fmt: skip
+    return {name: int(nano) / 1e9 for name, nano in map(str.split, lines.splitlines())}
+
+
+async def times_of(address: str) -> dict[str, Any]:
+    """When a replica answered its first good probe and its first request, by its own clock."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://{address}/_times") as answer,
+    ):
+        return dict(json.loads(await answer.read()))
+
+
+async def test_from_up_to_down_beside_docker_compose(mesh: TestMesh, compose: Compose) -> None:
+    originals = {compose.original(1), compose.original(2)}
+    await taken_in(mesh, compose, originals)
+    await scaled_by_copies(mesh, compose, originals)
+    await compose_stops_it(mesh, compose)
+    await compose("down", "-t", "2", "--remove-orphans")
+    assert await containers(compose) == set()
+
+
+async def taken_in(mesh: TestMesh, compose: Compose, originals: set[str]) -> None:
+    """Known soon after the start event, served soon after the first good probe."""
+    begin = time.time()
+    async with Load(mesh.address, 100, 60, timeout=2) as before:
+        knowing = asyncio.create_task(known_at(mesh, originals))
+        await compose("up", "-d", "--scale", "web=2")
+        known = await asyncio.wait_for(knowing, 20)
+        await in_mesh(mesh, compose, lambda names: names >= originals, 20)
+        await asyncio.sleep(0.5)
+    assert before.tally.served > 0
+    started = await started_at(compose, begin)
+    late = {name: known[name] - started[name] for name in originals}
+    shown = await mesh.service("web")
+    waits = {}
+    for replica in shown["replicas"]:
+        if replica["name"] not in originals:
+            continue  # what waited for the first replica may well have called for a copy
+        times = await times_of(replica["address"])
+        waits[replica["name"]] = times["request"] - times["probe"]
+        assert times["request"] > times["probe"] > 0, "it was served before its first good probe"
+        assert not replica["managed"]
+    print(
+        "known after "
+        + ", ".join(f"{1000 * seconds:.0f} ms" for seconds in late.values())
+        + "; traffic after the first good probe "
+        + ", ".join(f"{1000 * seconds:.0f} ms" for seconds in waits.values())
+    )
+    assert max(late.values()) < 5 * BOUND
+    assert max(waits.values()) < 5 * BOUND
+    async with Load(mesh.address, 100, 2) as load:
+        await load.finished()
+    assert load.tally.failures == []
+    (_, most), (_, second) = load.tally.replicas.most_common(2)
+    assert second > most / 2, load.tally.replicas
+
+
+async def containers(compose: Compose) -> set[str]:
+    """The names of the containers that Compose itself takes for `web`'s."""
+    ids = (await compose("ps", "-q", "web")).split()
+    if not ids:
+        return set()
+    names = await docker("inspect", "--format", "{{.Name}}", *ids)
+    return {name.lstrip("/") for name in names.splitlines()}
+
+
+async def scaled_by_copies(mesh: TestMesh, compose: Compose, originals: set[str]) -> None:
+    """Load brings copies, which Compose sees as its own; what it takes away, comes back."""
+    async with Load(mesh.address, 120, 90, path="/?ms=100", clients=120) as rush:
+        more, names = await in_mesh(mesh, compose, lambda names: len(names) >= 4, 30)
+        assert originals < names
+        assert names <= await containers(compose)
+        copies = names - originals
+        began = time.monotonic()
+        await compose("up", "-d", "--scale", "web=2")
+        took = time.monotonic() - began
+        left = await in_mesh(mesh, compose, lambda names: not copies <= names, 10)
+        back, again = await in_mesh(mesh, compose, lambda names: len(names) >= 4, 30)
+        await asyncio.sleep(1)
+    assert originals < again
+    assert left[1] >= originals
+    print(
+        f"4 replicas after {more:.1f} s; docker-compose up took {took:.1f} s, and 4 again "
+        f"{back:.1f} s later; {rush.tally.served} served, {len(rush.tally.failures)} failed"
+    )
+    assert rush.tally.failures == []
+
+
+async def compose_stops_it(mesh: TestMesh, compose: Compose) -> None:
+    """What docker-compose stops is out of rotation before it stops to answer."""
+    async with Load(mesh.address, 100, 30) as load:
+        await asyncio.sleep(0.5)
+        await docker("stop", compose.original(2))
+        out, _ = await in_mesh(
+            mesh, compose, lambda names: compose.original(2) not in names, 10
+        )  # fmt: skip
+        await asyncio.sleep(0.5)
+    print(f"stopped: {load.tally.served} served, {len(load.tally.failures)} failed ({out:.2f} s)")
+    assert load.tally.failures == []
+    await compose("stop", "-t", "5")
+    await in_mesh(mesh, compose, lambda names: not names, 20)
+    await asyncio.sleep(2)
+    status = await mesh.service("web")
+    assert (status["ready"], status["wanted"]) == (0, 0), "what Compose stopped came back"
