@@ -143,10 +143,13 @@ async def test_a_mirror_of_everything(started: Start, tmp_path: Path) -> None:
 
 async def test_how_endpoints_are_picked(started: Start, tmp_path: Path) -> None:
     origins = await started(*(answers(named_ok(name)) for name in (b"a", b"b", b"c")))
-    for algorithm in ("round-robin", "weighted", "random", "least-request", "peak-ewma"):
+    for algorithm in ("round-robin", "weighted", "random", "least-request"):
         async with front(tmp_path, f"balance: {algorithm}\n", *origins) as address:
             seen = {(await ask(address, get()))[2] for _ in range(40)}
             assert seen == {b"a", b"b", b"c"}, algorithm
+    for algorithm in ("hot-cold", "peak-ewma"):
+        async with front(tmp_path, f"balance: {algorithm}\n", *origins) as address:
+            assert {(await ask(address, get()))[0] for _ in range(10)} == {200}
     for algorithm in ("ring-hash", "maglev"):
         text = f"balance: {{algorithm: {algorithm}, hash_by: 'header:X-User'}}\n"
         async with front(tmp_path, text, *origins) as address:
