@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from meshd.api.model import Event
+from meshd.cli import follow as following
 from meshd.cli import output, tables
 from meshd.cli.session import complete_service, connect, state_option, talks
 
@@ -32,7 +33,7 @@ async def command(
             return output.OK
         for event in shown:
             _print(event, as_json)
-        async for event in client.follow_events(since=last):
+        async for event in following.events(client, last):
             if wanted(event, service, kind):
                 _print(event, as_json)
     return output.OK

@@ -115,11 +115,8 @@ class Run:
         output.complain("the daemon has ended")
 
     async def _show_events(self) -> None:
-        """Until the control process ends. Events told just before one was killed may not have
-        been stored; their numbers are then given again."""
+        """Until the control process ends."""
         try:
-            _, newest = await self._client.last_events(0, lambda _: False)
-            self._since = min(self._since, newest)
             async for event in self._client.follow_events(self._since):
                 self._since = event.id
                 if self._quiet:

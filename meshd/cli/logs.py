@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from meshd.api.model import LogLine
+from meshd.cli import follow as following
 from meshd.cli import output
 from meshd.cli.session import complete_service, connect, find_service, state_option, talks
 
@@ -29,7 +30,7 @@ async def command(service: str, follow: bool, tail: int, as_json: bool, state: P
             for line in await client.logs(found.project, found.name, tail):
                 shown.print(line)
             return output.OK
-        async for line in client.follow_logs(found.project, found.name, tail):
+        async for line in following.logs(client, found.project, found.name, tail):
             shown.print(line)
     return output.OK
 

@@ -14,6 +14,8 @@ from meshd.store.store import Store
 KEPT: Final = 10_000
 RECENT: Final = 1_000
 BEHIND: Final = 1_000
+UNWRITTEN: Final = 500
+"""Events that may have been told and not stored yet."""
 
 
 class EventLog:
@@ -29,11 +31,16 @@ class EventLog:
         self._last_words: dict[str, str] = {}
 
     def open(self) -> None:
-        """Go on after the last stored event."""
-        row = self._store.database.execute("SELECT max(id) FROM event").fetchone()
-        self._last = row[0] or 0
-        for event in self._read(self._last - RECENT, RECENT):
+        """Go on above the last event that can have been told: a process that was killed told of
+        some that it had not stored, and a number is given out once."""
+        for event in reversed(self._read("ORDER BY id DESC LIMIT ?", (RECENT,))):
             self._keep(event)
+        with self._store.transaction() as database:
+            row = database.execute("SELECT value FROM meta WHERE key = 'events'").fetchone()
+            if row or self._recent:
+                stored = self._recent[-1].id if self._recent else 0
+                self._last = max(int(row[0]) if row else 0, stored) + UNWRITTEN
+            database.execute("INSERT OR REPLACE INTO meta VALUES ('events', ?)", (self._last,))
 
     def record(
         self,
@@ -60,7 +67,7 @@ class EventLog:
         )
         self._keep(event)
         self._unwritten.append(event)
-        if len(self._unwritten) >= RECENT // 2:
+        if len(self._unwritten) >= UNWRITTEN:
             self.flush()
         if self.on_event is not None:
             self.on_event(event)
@@ -87,7 +94,11 @@ class EventLog:
                     for e in self._unwritten
                 ],
             )
-            database.execute("DELETE FROM event WHERE id <= ?", (self._last - KEPT,))
+            database.execute(
+                "DELETE FROM event WHERE id <= "
+                "(SELECT id FROM event ORDER BY id DESC LIMIT 1 OFFSET ?)",
+                (KEPT,),
+            )
         self._unwritten.clear()
 
     def since(self, since: int, limit: int) -> Sequence[Event]:
@@ -95,13 +106,12 @@ class EventLog:
         if self._recent and since >= self._recent[0].id - 1:
             return [event for event in self._recent if event.id > since][:limit]
         self.flush()
-        return self._read(since, limit)
+        return self._read("WHERE id > ? ORDER BY id LIMIT ?", (since, limit))
 
-    def _read(self, since: int, limit: int) -> list[Event]:
+    def _read(self, which: str, values: tuple[int, ...]) -> list[Event]:
         rows = self._store.database.execute(
-            "SELECT id, at, kind, project, service, replica, text, numbers FROM event "
-            "WHERE id > ? ORDER BY id LIMIT ?",
-            (since, limit),
+            "SELECT id, at, kind, project, service, replica, text, numbers FROM event " + which,  # noqa: S608 (our own words)
+            values,
         )
         return [
             Event(

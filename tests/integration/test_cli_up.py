@@ -6,17 +6,51 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from meshd.cli import start
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+class Follower:
+    """`meshd WORDS -f -o json` while it runs, and the lines that it prints."""
+
+    def __init__(self, meshd: "Meshd", *words: str) -> None:
+        command = meshd.arguments(*words, "-f", "-o", "json")
+        self.lines: list[dict[str, Any]] = []
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.lines.append(json.loads(line))
+
+    def until(self, holds: Callable[[list[dict[str, Any]]], bool]) -> None:
+        end = time.monotonic() + 30
+        while not holds(self.lines):
+            assert time.monotonic() < end, self.lines[-20:]
+            assert self._process.poll() is None, "it has ended"
+            time.sleep(0.02)
+
+    def end(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+        self._reader.join(10)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
 
 GOOD = """\
 name: {name}
@@ -53,6 +87,22 @@ class Meshd:
         return subprocess.run(
             self.arguments(*arguments), capture_output=True, text=True, timeout=90, check=False
         )
+
+    def control(self) -> int:
+        """The process id of the control process."""
+        supervisor = start.running(self.state)
+        children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+        (found,) = [
+            int(child)
+            for child in children
+            if b"meshd.daemon" in Path(f"/proc/{child}/cmdline").read_bytes()
+        ]
+        return found
+
+    def ask(self, path: str) -> None:
+        """A request that gets some answer."""
+        with suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(f"http://127.0.0.1:{self.ports[0]}{path}", timeout=10).close()
 
     def up(self, file: str, *more: str) -> list[str]:
         return [
@@ -155,13 +205,7 @@ def test_the_control_process_may_die_under_the_foreground(meshd: Meshd) -> None:
         for line in process.stdout:
             if "rollout.done" in line:
                 break
-        supervisor = start.running(meshd.state)
-        control = [
-            int(child)
-            for child in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-            if b"meshd.daemon" in Path(f"/proc/{child}/cmdline").read_bytes()
-        ]
-        os.kill(control[0], signal.SIGKILL)
+        os.kill(meshd.control(), signal.SIGKILL)
         assert meshd.fetch() == 200
         drained = ""
         end = time.monotonic() + 30
@@ -178,6 +222,34 @@ def test_the_control_process_may_die_under_the_foreground(meshd: Meshd) -> None:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
         assert process.returncode == 0
+
+
+def test_who_follows_goes_on_over_a_killed_control_process(meshd: Meshd) -> None:
+    assert meshd(*meshd.up(meshd.file(GOOD), "--detach")).returncode == 0
+    logs, events = Follower(meshd, "logs", "web"), Follower(meshd, "events")
+    try:
+        logs.until(bool)  # it is there: probes are logged too
+        meshd.ask("/mark-1")
+        logs.until(lambda lines: any("/mark-1 " in line["line"] for line in lines))
+        os.kill(meshd.control(), signal.SIGKILL)
+        meshd.ask("/mark-2")
+        end = time.monotonic() + 30
+        while meshd("ps").returncode and time.monotonic() < end:
+            time.sleep(0.1)
+        meshd.ask("/mark-3")
+        logs.until(lambda lines: any("/mark-3 " in line["line"] for line in lines))
+        for mark in ("/mark-1 ", "/mark-2 ", "/mark-3 "):
+            assert sum(mark in line["line"] for line in logs.lines) == 1, mark
+
+        (ready, *_) = json.loads(meshd("ps", "-r", "-o", "json").stdout)
+        assert meshd("drain", ready["name"]).returncode == 0
+        events.until(lambda lines: any(line["kind"] == "replica.draining" for line in lines))
+        ids = [line["id"] for line in events.lines]
+        assert ids == sorted(set(ids))
+    finally:
+        logs.end()
+        events.end()
+        assert meshd("down", "--all").returncode == 0
 
 
 def test_a_replica_that_cannot_start_shows_its_last_words_and_leaves_nothing(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from meshd.spec.model import Project, Service
-from meshd.store.events import KEPT, EventLog
+from meshd.store.events import KEPT, UNWRITTEN, EventLog
 from meshd.store.lock import Held
 from meshd.store.schema import TooNew
 from meshd.store.store import Override, Rollout, Store, next_rollout
@@ -103,6 +103,21 @@ def test_a_rolled_back_service_is_to_be_what_it_was() -> None:
     assert Rollout("b", "", "rolled-back", 1.0).effective == "b"
 
 
+def test_a_number_that_was_told_before_a_kill_is_not_given_out_again(tmp_path: Path) -> None:
+    told: list[int] = []
+    for stored in (0, 0, 3, 0, 700, 0, 0):
+        store = opened(tmp_path)
+        log = EventLog(store)
+        log.open()
+        for _ in range(stored):
+            told.append(log.record(1.0, "deploy", "stored").id)
+        log.flush()
+        for _ in range(UNWRITTEN - 1):
+            told.append(log.record(1.0, "deploy", "told, and then the process was killed").id)
+        store.close()
+    assert told == sorted(set(told))
+
+
 def test_events_are_numbered_on_over_restarts_and_bounded(tmp_path: Path) -> None:
     store = opened(tmp_path)
     log = EventLog(store)
@@ -114,10 +129,14 @@ def test_events_are_numbered_on_over_restarts_and_bounded(tmp_path: Path) -> Non
     store = opened(tmp_path)
     log = EventLog(store)
     log.open()
-    assert log.record(1.0, "deploy", "more", numbers={"n": 1.0}).id == KEPT + 501
-    assert [e.id for e in log.since(KEPT + 499, 10)] == [KEPT + 500, KEPT + 501]
-    assert log.since(0, 5)[0].id > 500 - 1
+    more = log.record(1.0, "deploy", "more", numbers={"n": 1.0}).id
+    assert more > KEPT + 500
+    assert [e.id for e in log.since(KEPT + 499, 10)] == [KEPT + 500, more]
     assert log.last_of("shop/web") == "text"
     log.flush()
     assert log.since(KEPT + 500, 10)[0].numbers == {"n": 1.0}
+    # As many are kept as before, however the numbers jump at each start.
+    kept = log.since(0, 2 * KEPT)
+    assert len(kept) == KEPT
+    assert (kept[0].id, kept[-1].id) == (502, more)
     store.close()

@@ -1,0 +1,96 @@
+"""Following events and output over restarts of the control process."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
+
+from meshd.api.client import ApiFailure, Client, NoDaemon
+from meshd.api.model import Event, LogLine, NoSuchThing
+
+PATIENCE: Final = 10.0
+"""Seconds that a daemon which answered before may be away."""
+AGAIN: Final = 0.2
+CATCH_UP: Final = 1000
+KNOWN: Final = 20
+
+
+async def events(client: Client, since: int) -> AsyncIterator[Event]:
+    """Events with id > since as they come. Raises NoDaemon once it stays away."""
+    while True:
+        try:
+            async for event in client.follow_events(since):
+                since = event.id
+                yield event
+        except NoDaemon:
+            await _back(client)
+        else:
+            return
+
+
+async def logs(client: Client, project: str, service: str, tail: int) -> AsyncIterator[LogLine]:
+    """The last `tail` lines of each replica, then what comes, with what was written while
+    nobody answered, up to `CATCH_UP` lines. Raises NoDaemon once it stays away."""
+    seen: dict[str, deque[str]] = {}
+    while True:
+        try:
+            async for line in client.follow_logs(project, service, tail):
+                seen.setdefault(line.replica, deque(maxlen=KNOWN)).append(line.line)
+                yield line
+        except NoDaemon:
+            for line in missed(await _lines(client, project, service), seen):
+                seen.setdefault(line.replica, deque(maxlen=KNOWN)).append(line.line)
+                yield line
+            tail = 0
+        else:
+            return
+
+
+def missed(past: Sequence[LogLine], seen: Mapping[str, Sequence[str]]) -> list[LogLine]:
+    """What of `past` came after the lines that were seen last of each replica: all that
+    follows the last place where they stand. Pure."""
+    by_replica: dict[str, list[LogLine]] = {}
+    for line in past:
+        by_replica.setdefault(line.replica, []).append(line)
+    found: list[LogLine] = []
+    for replica, lines in by_replica.items():
+        known = list(seen.get(replica, ()))
+        texts = [line.line for line in lines]
+        start = 0
+        for end in range(len(texts), 0, -1):
+            first = max(0, end - len(known))
+            if known and texts[first:end] == known[-(end - first) :]:
+                start = end
+                break
+        found += lines[start:]
+    return found
+
+
+async def _lines(client: Client, project: str, service: str) -> Sequence[LogLine]:
+    """What replicas wrote, once somebody answers who knows the service."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + PATIENCE
+    while True:
+        try:
+            return await client.logs(project, service, CATCH_UP)
+        except (NoDaemon, NoSuchThing):
+            if loop.time() > end:
+                raise
+        await asyncio.sleep(AGAIN)
+
+
+async def _back(client: Client) -> None:
+    """Wait until somebody answers. Raises NoDaemon."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + PATIENCE
+    while True:
+        try:
+            await client.status()
+        except NoDaemon:
+            if loop.time() > end:
+                raise
+        except ApiFailure:
+            return
+        else:
+            return
+        await asyncio.sleep(AGAIN)

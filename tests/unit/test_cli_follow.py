@@ -1,0 +1,25 @@
+"""What was written while nobody could be asked."""
+
+import pytest
+
+from meshd.api.model import LogLine
+from meshd.cli.follow import missed
+
+
+@pytest.mark.parametrize(
+    ("past", "seen", "new"),
+    [
+        ("a b c", "a b", "c"),
+        ("a b c", "c", ""),
+        ("a b c", "", "a b c"),
+        ("c d", "a b", "c d"),  # more was written than is kept: what there is
+        ("tick tick tick x", "tick tick", "x"),
+        ("b c d e", "a b c", "d e"),
+        ("", "a", ""),
+    ],
+)
+def test_lines_after_the_last_ones_seen(past: str, seen: str, new: str) -> None:
+    lines = [LogLine("web-1", word) for word in past.split()]
+    other = [LogLine("web-2", "x")]
+    got = missed([*lines, *other], {"web-1": seen.split(), "web-2": ["x"]})
+    assert [line.line for line in got] == new.split()
