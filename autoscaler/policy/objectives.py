@@ -70,8 +70,12 @@ def needs(
     """By objective, for those that are set and known."""
     found: dict[str, Need] = {}
     if settings.latency is not None or (settings.queue is not None and capacity.service_time):
+        # What the user says a replica holds is believed until its limit has been seen.
+        told = 0.0 if capacity.saturated else settings.concurrency or 0.0
         workers = sizing.workers
-        found["latency"] = Need(workers / capacity.bound, workers / capacity.proven)
+        found["latency"] = Need(
+            workers / max(capacity.bound, told), workers / max(capacity.proven, told)
+        )
     trend = demand.forecast / demand.level if demand.level else 1.0
     if settings.concurrency is not None:
         held = significant(demand.in_flights) * trend + signal.parked

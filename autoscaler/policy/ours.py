@@ -132,7 +132,8 @@ def _cause_up(seen: _Seen) -> str:
     top = max(seen.needs, key=lambda name: seen.needs[name].up)
     if top != "latency":
         return "schedule" if top == "schedule" else "load"
-    sizing, bound, room = seen.sizing, seen.capacity.bound, seen.current + calm.ROUND
+    sizing, room = seen.sizing, seen.current + calm.ROUND
+    bound = sizing.workers / seen.needs[top].up
     level, coming = seen.demand.level, seen.demand.forecast
     if (sizing.load + sizing.beta * sqrt(sizing.load)) / bound > room:
         return "load"

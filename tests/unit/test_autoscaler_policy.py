@@ -228,3 +228,11 @@ def test_a_step_is_answered_within_two_seconds() -> None:
     rush = Signal(arrivals=200, completions=80, in_flight=70.0, latency_sum=22.0, ready=1)
     _, decisions = drive(Settings(max=20, latency=0.2), [*quiet, rush, rush])
     assert max(one.desired for one in decisions[60:]) >= ceil(200 * 0.05 / 4.0)
+
+
+def test_what_the_user_says_a_replica_holds_is_believed_until_its_limit_is_seen() -> None:
+    calm = [steady(100, 0.1, 2)] * 40
+    _, told = drive(Settings(max=20, latency=0.4, concurrency=20.0), calm)
+    _, untold = drive(Settings(max=20, latency=0.4), calm)
+    assert max(one.desired for one in told) < max(one.desired for one in untold)
+    assert told[-1].candidates["concurrency"] == 1
