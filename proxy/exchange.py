@@ -45,6 +45,7 @@ class Exchange:
     fresh = False
     reused = False
     counted = False
+    caller = ""
     request_complete = True
     replayable = True
     chunked_to_client = False
@@ -98,7 +99,7 @@ class Exchange:
             if listener.kind == "public":
                 entry.by_route(plane, self, self.started)
             else:
-                entry.by_name(plane, self, listener, self.client.peer)
+                entry.by_name(plane, self, listener, self.client.peer, self.started)
         except Refused as refused:
             self.refuse(refused)
             return
@@ -126,7 +127,7 @@ class Exchange:
             self.last_deadline = self.started + timeout
         if self.delay:
             self.phase = WAITING
-            self.client.deadline = float("inf")
+            self.until(float("inf"))
             self.plane.loop.call_later(self.delay, self._delayed)
             return
         dispatch.dispatch(self, self.started)
@@ -157,7 +158,10 @@ class Exchange:
         self.phase = CONNECTING
         if self.service.hedges:
             self._arm()
-        self.until(now + (self.service.config.timeouts.connect or float("inf")))
+        config = self.service.config
+        self.until(now + (config.timeouts.connect or float("inf")))
+        if config.limits.endpoint_connections:
+            pool.make_room(endpoint, config.limits.endpoint_connections)
         self.upstream = self.plane.connect(endpoint, self)
 
     def _arm(self) -> None:

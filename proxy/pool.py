@@ -44,6 +44,14 @@ def give(endpoint: EndpointState, upstream: "Upstream", now: float) -> None:
     endpoint.idle.append(upstream)
 
 
+def make_room(endpoint: EndpointState, most: int) -> None:
+    """Closes the connections idle for longest, so that another one stays within `most`: one
+    that may be asked thanks to an idle connection may still need a new one."""
+    for upstream in endpoint.idle[: max(0, endpoint.connections + 1 - most)]:
+        endpoint.idle.remove(upstream)
+        upstream.discard()
+
+
 def forget(endpoint: EndpointState, upstream: "Upstream") -> None:
     """A connection closed, or will never come about; it may have been idle."""
     if upstream.counted:
