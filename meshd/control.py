@@ -26,8 +26,10 @@ from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.memory import Replica
 from meshd.reconcile.phase import ENDED
 from meshd.reconcile.progress import Standing, standing
+from meshd.reconcile.settings import settings_changed
 from meshd.runtime.base import ReplicaNotFound, Runtime, RuntimeFailure
 from meshd.runtime.support import unsupported
+from meshd.scaling.meter import Meter
 from meshd.spec.fingerprint import revision
 from meshd.spec.model import Project
 from meshd.status import by_service, service_status
@@ -59,6 +61,7 @@ class MeshControl:
         end: Callable[[], None],
     ) -> None:
         self.exposition: Metrics | None = None
+        self.meter: Meter | None = None
         self._runtime = runtime
         self._store = store
         self._events = events
@@ -86,6 +89,7 @@ class MeshControl:
                 self._ingest,
                 self._override(service.key, now),
                 self._events.last_of(service.key),
+                self.meter.loads if self.meter else {},
                 now,
             )
             for service in loop.desired.services
@@ -163,8 +167,8 @@ class MeshControl:
             for lack in unsupported(service, self._runtime.capabilities)
             if lack.refuse
         ]
-        others = [p.project for n, p in self._store.projects.items() if n != project.name]
-        problems += route_conflicts([*others, project])
+        served = self._loop.wanted.effective_projects()
+        problems += route_conflicts([*(p for p in served if p.name != project.name), project])
         if problems:
             raise Refused("; ".join(problems))
 
@@ -234,7 +238,13 @@ class MeshControl:
         await self._check(project)
         project = await self._resolved(project)
         revisions = {service.name: revision(service) for service in project.services}
-        return self._forecast(project, revisions, time.time())
+        lines = self._forecast(project, revisions, time.time()).splitlines()
+        before = self._store.projects.get(project.name)
+        if before is not None:
+            old = {service.name: revision(service) for service in before.services}
+            revised = {name for name in revisions if old.get(name) != revisions[name]}
+            lines += settings_changed(before, project, frozenset(revised))
+        return "\n".join(lines)
 
     def _forecast(self, project: Project, revisions: dict[str, str], now: float) -> str:
         services = []

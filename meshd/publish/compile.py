@@ -68,12 +68,13 @@ def compile_snapshot(
 
 def route_conflicts(projects: Sequence[model.Project]) -> list[str]:
     """Routes that two services of `projects` both claim, a sentence each; empty when none.
+    Who comes first in `projects` has a route.
 
     Within one Compose file the spec refuses them already; this is for several projects.
     """
     owners: dict[tuple[str, ...], str] = {}
     conflicts = []
-    for project in sorted(projects, key=lambda each: each.name):
+    for project in projects:
         for service in project.services:
             key = service_key(project.name, service.name)
             for route in service.mesh.routes:

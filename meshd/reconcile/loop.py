@@ -118,6 +118,7 @@ class Reconciler:
         self._by_hand: list[Drain] = []
         self._resting: dict[tuple[str, str], float] = {}
         self._available = True
+        self._problems: frozenset[str] = frozenset()
 
     async def run(self) -> None:
         """Pass after pass until cancelled; the first once everything was listed."""
@@ -161,6 +162,7 @@ class Reconciler:
         before = self.memory
         listed = self._listed(now)
         self.desired = self.wanted.desired(listed, now)
+        self._tell_problems(now)
         world = self._world(listed, now)
         self.memory, self.observed = observe(before, world, now, self.dice)
         self._narrate(before, now)
@@ -229,6 +231,13 @@ class Reconciler:
                 if isinstance(op, Prepare)
             ),
         )
+
+    def _tell_problems(self, now: float) -> None:
+        problems = self.wanted.problems
+        if problems != self._problems:
+            for text in sorted(problems - self._problems):
+                self._events.record(now, Kind.ADOPT_FAILED, text)
+            self._problems = problems
 
     def _narrate(self, before: Memory, now: float) -> None:
         for happening in happenings(before.records, self.observed.replicas, now):

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import structlog
-
+from meshd.publish.compile import route_conflicts
 from meshd.reconcile.desired import Desired, DesiredService, wanted_count
 from meshd.runtime.base import ObservedReplica, ReplicaState
 from meshd.spec import labels
@@ -12,7 +11,6 @@ from meshd.spec.errors import SpecError
 from meshd.spec.model import Project, Service
 from meshd.store.store import Store, StoredProject
 
-_log = structlog.stdlib.get_logger(__name__)
 _RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
 CRASH_SEEN: Final = 10.0
 _ORDERLY = (None, 0, 143)
@@ -28,6 +26,8 @@ class Wanted:
         self._desired = Desired()
         self._by_key: dict[str, DesiredService] = {}
         self._projects: tuple[Project, ...] = ()
+        self._wrong: dict[str, str] = {}
+        self._conflicts: list[str] = []
 
     def desired(self, listed: Mapping[str, ObservedReplica], now: float) -> Desired:
         """What is wanted at `now`; the same object while nothing changed."""
@@ -45,7 +45,14 @@ class Wanted:
             self._desired = desired
             self._by_key = {service.key: service for service in services}
             self._projects = _effective(services)
+            self._conflicts = route_conflicts(self._projects)
         return self._desired
+
+    @property
+    def problems(self) -> frozenset[str]:
+        """What is wrong with what others started, as of the last `desired`: labels that say
+        nothing clear, and routes that are taken. (A deployment is refused for such.)"""
+        return frozenset([*self._wrong.values(), *self._conflicts])
 
     def service(self, key: str) -> DesiredService | None:
         """One service by key, as of the last `desired`."""
@@ -93,6 +100,7 @@ class Wanted:
     ) -> list[DesiredService]:
         """One service for each that running containers of others describe; the first
         container by name says how, and is what more are copied from."""
+        self._wrong = {name: text for name, text in self._wrong.items() if name in listed}
         groups: dict[str, list[tuple[Service, ObservedReplica]]] = {}
         copies: dict[str, bool] = {}
         for name in sorted(listed):
@@ -136,15 +144,16 @@ class Wanted:
 
     def _describe(self, seen: ObservedReplica) -> tuple[str, Service] | None:
         """The project and service that a container's labels describe; None when they are
-        wrong, which is said once."""
+        wrong."""
         known = self._read.get(seen.name)
         if known is not None and known[0] == seen.labels:
             return known[1]
         described: tuple[str, Service] | None = None
+        self._wrong.pop(seen.name, None)
         try:
             described = labels.adopt(seen.name, seen.labels, "", (seen.port,) if seen.port else ())
         except SpecError as error:
-            _log.warning("a container is left alone", container=seen.name, error=str(error))
+            self._wrong[seen.name] = f"left alone: {error}"
         if len(self._read) > 4096:
             self._read.clear()
         self._read[seen.name] = (seen.labels, described)

@@ -21,6 +21,7 @@ class Kind(StrEnum):
     DEPLOY = "deploy"
     DOWN = "down"
     ADOPTED = "adopted"
+    ADOPT_FAILED = "adopt.failed"
     REPLICA_STARTED = "replica.started"
     REPLICA_READY = "replica.ready"
     REPLICA_UNHEALTHY = "replica.unhealthy"
@@ -59,6 +60,7 @@ BAD: Final = frozenset(
         Kind.ROLLOUT_FAILED,
         Kind.ROLLOUT_ROLLED_BACK,
         Kind.WORKER_REPLACED,
+        Kind.ADOPT_FAILED,
         Kind.LISTEN_FAILED,
         Kind.SNAPSHOT_REFUSED,
         Kind.RUNTIME_LOST,

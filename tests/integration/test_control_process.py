@@ -329,6 +329,19 @@ async def test_what_cannot_run_is_refused_and_changes_nothing(mesh: Mesh) -> Non
     assert len((await mesh.client.status()).services) == 3
 
 
+async def test_a_route_of_another_project_is_refused_with_both_names(mesh: Mesh) -> None:
+    assert (await mesh.deploy(shop())).ok
+    blog = shop(version="2").model_copy(update={"name": "blog"})
+    taken = r"route / of blog/front is already taken by shop/front"
+    with pytest.raises(Refused, match=taken):
+        await mesh.client.deploy(blog)
+    with pytest.raises(Refused, match=taken):
+        await mesh.client.plan(blog)
+    assert {s.project for s in (await mesh.client.status()).services} == {"shop"}
+    assert (await mesh.get("/"))[1].startswith("1")
+    assert (await mesh.deploy(shop(version="3"))).ok  # its own route is no obstacle
+
+
 async def test_a_second_daemon_on_the_same_state_is_refused(mesh: Mesh) -> None:
     second = subprocess.run(
         [sys.executable, "-m", "meshd.daemon", "--state", str(mesh.daemon.state),

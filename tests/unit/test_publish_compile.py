@@ -194,7 +194,7 @@ def test_the_first_of_two_projects_with_one_service_wins() -> None:
 def test_routes_that_two_projects_claim() -> None:
     other = project("bar", web={"routes": ["/orders", "/mine"]})
     assert route_conflicts([SHOP, other]) == [
-        "route /orders of shop/orders is already taken by bar/web"
+        "route /orders of bar/web is already taken by shop/orders"
     ]
     assert route_conflicts([SHOP, project("bar", web={"routes": ["y.x/orders"]})]) == []
 

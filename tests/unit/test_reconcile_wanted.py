@@ -66,7 +66,26 @@ def test_copies_whose_original_is_gone_are_to_go(store: Store) -> None:
 
 def test_wrong_labels_leave_a_container_alone(store: Store) -> None:
     wrong = replace(THEIRS, labels={"mesh.service": "hello", "mesh.scale.max": "many"})
-    assert Wanted(store).desired({"theirs": wrong}, 10.0).services == ()
+    wanted = Wanted(store)
+    assert wanted.desired({"theirs": wrong}, 10.0).services == ()
+    assert wanted.desired({"theirs": wrong}, 11.0).services == ()
+    (problem,) = wanted.problems
+    assert problem.startswith("left alone: container theirs: label mesh.scale.max")
+    assert only(wanted, THEIRS).count == 1
+    assert wanted.problems == frozenset()
+
+
+def test_a_route_that_two_applications_claim_is_a_problem(store: Store) -> None:
+    wanted = Wanted(store)
+    ours = replace(THEIRS, labels={**THEIRS.labels, "mesh.route": "/hello"})
+    other = replace(ours, name="other", labels={**ours.labels, "mesh.project": "blog"})
+    wanted.desired({"theirs": ours, "other": other}, 10.0)
+    (problem,) = wanted.problems
+    assert "route /hello of" in problem
+    assert "app/hello" in problem
+    assert "blog/hello" in problem
+    wanted.desired({"theirs": ours}, 11.0)
+    assert wanted.problems == frozenset()
 
 
 def test_an_override_ends_when_its_time_has_come(store: Store) -> None:
