@@ -239,11 +239,11 @@ class MeshControl:
         project = await self._resolved(project)
         revisions = {service.name: revision(service) for service in project.services}
         lines = self._forecast(project, revisions, time.time()).splitlines()
-        before = self._store.projects.get(project.name)
-        if before is not None:
-            old = {service.name: revision(service) for service in before.services}
+        stored = self._store.projects.get(project.name)
+        if stored is not None:
+            old = {service.name: revision(service) for service in stored.project.services}
             revised = {name for name in revisions if old.get(name) != revisions[name]}
-            lines += settings_changed(before, project, frozenset(revised))
+            lines += settings_changed(stored.project, project, frozenset(revised))
         return "\n".join(lines)
 
     def _forecast(self, project: Project, revisions: dict[str, str], now: float) -> str:
