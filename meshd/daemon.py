@@ -26,6 +26,7 @@ from meshd.publish.publisher import Publisher
 from meshd.reconcile.loop import Reconciler
 from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.select import runtime as make_runtime
+from meshd.scaling.meter import Meter
 from meshd.scaling.scaling import INTERVAL, Scaling
 from meshd.status import by_service
 from meshd.store.events import EventLog
@@ -221,7 +222,9 @@ class Daemon:
         metrics = Metrics(self.ingest, control.status, time.time)
         control.exposition = metrics
         self.events.on_event = metrics.observe_event
+        meter = control.meter = Meter(self.runtime, lambda: loop.observed.replicas)
         scaling = Scaling(self.store, self.events, self.ingest, metrics, wake.set)
+        scaling.meter = meter
 
         def ready(key: str, seconds: float) -> None:
             metrics.observe_start(key, seconds)
@@ -240,6 +243,7 @@ class Daemon:
                 publisher.run(),
                 self._open_runtime(watch),
                 loop.run(),
+                meter.run(),
                 self._every_second(scaling, loop),
             )
         self.events.flush()

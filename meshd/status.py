@@ -1,8 +1,8 @@
 """What is, for people and Prometheus: the picture behind `meshd ps`, `top` and `/metrics`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from meshd.api.model import ReplicaStatus, ServiceStatus
+from meshd.api.model import Load, ReplicaStatus, ServiceStatus
 from meshd.reconcile.desired import DesiredService
 from meshd.reconcile.memory import Replica
 from meshd.reconcile.observed import Observed
@@ -31,6 +31,7 @@ def service_status(
     ingest: Ingest,
     override: int | None,
     last: str,
+    loads: Mapping[str, Load],
     now: float,
 ) -> ServiceStatus:
     """One service with its replicas, and the last few seconds of its traffic."""
@@ -63,14 +64,28 @@ def service_status(
         override=override,
         last=waiting or last,
         replicas=tuple(
-            _replica_status(r, r.name in endpoints and endpoints[r.name].ejected_by > 0)
+            _replica_status(
+                r,
+                r.name in endpoints and endpoints[r.name].ejected_by > 0,
+                loads.get(r.name),
+                service.spec.resources.cpus,
+            )
             for r in sorted(replicas, key=lambda r: (r.created_at, r.name))
             if r.phase is not Phase.GONE
         ),
     )
 
 
-def _replica_status(replica: Replica, ejected: bool) -> ReplicaStatus:
+def cpu_percent(load: Load | None, limit: float) -> float | None:
+    """Of the limit in cores; of one core where there is none."""
+    if load is None or load.cores is None:
+        return None
+    return 100.0 * load.cores / (limit or 1.0)
+
+
+def _replica_status(
+    replica: Replica, ejected: bool, load: Load | None, limit: float
+) -> ReplicaStatus:
     phase = str(replica.phase)
     if replica.attempt >= PATIENCE and replica.phase in ALIVE | ENDED and not replica.ready_since:
         phase = "crash-loop"
@@ -90,4 +105,7 @@ def _replica_status(replica: Replica, ejected: bool) -> ReplicaStatus:
         restarts=replica.attempt,
         in_flight=replica.in_flight,
         ejected=ejected,
+        cpu=cpu_percent(load, limit),
+        memory=load.memory if load else None,
+        cores=load.cores if load else None,
     )

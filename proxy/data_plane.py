@@ -22,6 +22,7 @@ from proxy.hedge import Hedge
 from proxy.http1.fields import REQUEST_KINDS, RESPONSE_KINDS, Memory
 from proxy.http1.head import ResponseHead, parse_response
 from proxy.http1.rewrite import forwarded_lines
+from proxy.http1.shape import Shape
 from proxy.observe.access_log import AccessLog
 from proxy.policy import eject
 from proxy.routing_table import Routing, ServiceState
@@ -95,6 +96,7 @@ class DataPlane:
         self._refused: dict[str, int] = {}
         self._id_prefix = os.urandom(8).hex().encode()
         self._ids = 0
+        self._shapes: dict[tuple[bytes, ...], Shape] = {}
         self._forwarded: dict[tuple[bytes, bytes], bytes] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._next_housekeeping = 0.0
@@ -221,6 +223,14 @@ class DataPlane:
             self.responses[raw] = head
         return head
 
+    def shared_shape(self, shape: Shape | None) -> Shape | None:
+        """One and the same object for all connections whose requests have a shape."""
+        if shape is None:
+            return None
+        if len(self._shapes) >= HEADS_REMEMBERED:
+            self._shapes.clear()
+        return self._shapes.setdefault((shape.first, *shape.pieces), shape)
+
     def forwarded_lines(self, address: bytes, host: bytes) -> bytes:
         """What tells the origin who asked, for a client and a host."""
         key = (address, host)
@@ -314,7 +324,7 @@ class DataPlane:
             )
             for state in (*service.endpoints.values(), *leaving)
         ]
-        return service.counters.take(service.name, endpoints)
+        return service.counters.take(service.name, now, endpoints)
 
 
 def _resident_bytes() -> int:

@@ -58,7 +58,9 @@ def by_route(plane: "DataPlane", exchange: "Exchange", now: float) -> None:
     exchange.service = routing.services[target.service]
 
 
-def by_name(plane: "DataPlane", exchange: "Exchange", listener: Listener, address: str) -> None:
+def by_name(
+    plane: "DataPlane", exchange: "Exchange", listener: Listener, address: str, now: float
+) -> None:
     """Finds the service that another service of the mesh calls. Raises Refused."""
     head = exchange.head
     routing = plane.routing
@@ -77,7 +79,8 @@ def by_name(plane: "DataPlane", exchange: "Exchange", listener: Listener, addres
     if allow is not None and caller not in allow:
         service.counters.denied += 1
         raise Refused(failure.DENIED)
-    service.counters.called_by(caller or NOBODY)
+    exchange.caller = caller or NOBODY
+    service.counters.called_by(exchange.caller, now)
     exchange.service = service
 
 

@@ -21,6 +21,8 @@ def ended(exchange: "Exchange", now: float) -> None:
     log = exchange.plane.access_log
     if log is not None and log.wants(exchange.status, exchange.plane.dice()):
         write_down(exchange, log, now)
+    if exchange.caller:
+        exchange.service.counters.call_over(exchange.caller, now)
     if not exchange.counted:
         if exchange.failure is not None:
             exchange.plane.count_refused(exchange.failure.reason)
@@ -38,6 +40,8 @@ def ended(exchange: "Exchange", now: float) -> None:
         return
     started, first_byte_at, endpoint = exchange.started, exchange.first_byte_at, exchange.endpoint
     total = now - started
+    if exchange.status >= 500 or exchange.failure is not None:
+        counters.failed.record(total)
     if endpoint is None or not first_byte_at:
         counters.total.record(total)
         return

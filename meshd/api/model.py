@@ -16,8 +16,16 @@ class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """Base of everything that the API answers with."""
 
 
+class Load(Value, frozen=True):
+    """What a replica uses: CPU as cores (None: not known yet), memory in bytes."""
+
+    cores: float | None
+    memory: int
+
+
 class ReplicaStatus(Value, frozen=True):
-    """One replica: its phase (see `meshd.reconcile.phase`), why, and its own numbers."""
+    """One replica: its phase (see `meshd.reconcile.phase`), why, and its own numbers. `cpu` is
+    the percentage of its limit, of one core where it has none; `cores` the same as cores."""
 
     name: str
     service: str
@@ -33,6 +41,7 @@ class ReplicaStatus(Value, frozen=True):
     ejected: bool = False
     cpu: float | None = None
     memory: int | None = None
+    cores: float | None = None
 
 
 class ServiceStatus(Value, frozen=True):

@@ -138,6 +138,16 @@ class ObservedReplica:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a running replica uses: CPU seconds since some fixed moment, resident memory in
+    bytes without what the kernel only caches, and when that was read (monotonic seconds)."""
+
+    cpu_seconds: float
+    memory: int
+    at: float
+
+
 class EventKind(StrEnum):
     """What happened to a replica. RESYNC means that events may have been lost: list again.
     CUT, that none will come until the next RESYNC: see whether the runtime still answers.
@@ -237,6 +247,9 @@ class Runtime(Protocol):
 
     async def unpause(self, name: str) -> None:
         """Wake a frozen replica. Raises ReplicaNotFound, Unsupported."""
+
+    async def usage(self, names: Sequence[str]) -> Mapping[str, Usage]:
+        """What these replicas use now; those that do not run are left out."""
 
     async def logs(self, name: str, tail: int) -> Sequence[str]:
         """The last `tail` lines of its output, ended replicas included, oldest first.

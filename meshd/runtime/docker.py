@@ -8,13 +8,13 @@ told at once.
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Literal
 
 import structlog
 from aiodocker.containers import DockerContainer
 
-from meshd.runtime import docker_logs
+from meshd.runtime import docker_logs, docker_usage
 from meshd.runtime.base import (
     MESH_PORT,
     Capabilities,
@@ -30,6 +30,7 @@ from meshd.runtime.base import (
     RuntimeUnavailable,
     StartFailed,
     Unsupported,
+    Usage,
 )
 from meshd.runtime.docker_container import Creation, clone, creation, next_number
 from meshd.runtime.docker_engine import Engine, Info
@@ -205,6 +206,10 @@ class DockerRuntime:
     async def unpause(self, name: str) -> None:
         """See `Runtime.unpause`."""
         await self._freeze(name, "unpause")
+
+    async def usage(self, names: Sequence[str]) -> Mapping[str, Usage]:
+        """See `Runtime.usage`: one snapshot of each container's statistics."""
+        return await docker_usage.of(self._engine, names)
 
     async def logs(self, name: str, tail: int) -> Sequence[str]:
         """See `Runtime.logs`."""

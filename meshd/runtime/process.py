@@ -26,11 +26,14 @@ from meshd.runtime.base import (
     Node,
     ObservedReplica,
     ReplicaSpec,
+    ReplicaState,
     RuntimeEvent,
     RuntimeFailure,
     RuntimeUnavailable,
     Unsupported,
+    Usage,
 )
+from meshd.runtime.process_usage import usage_of_sessions
 from meshd.runtime.support import unsupported
 from meshd.spec.model import Network, Service
 
@@ -50,6 +53,7 @@ INHERITED = (
 )  # fmt: skip
 """All that a replica gets of the host's environment."""
 TIMEOUT = 15.0
+_RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
 OPEN_WAIT = 5.0
 RETRY_FIRST, RETRY_LONGEST = 0.05, 2.0
 
@@ -155,6 +159,16 @@ class ProcessRuntime:
     async def unpause(self, name: str) -> None:
         """See `Runtime.unpause`: SIGCONT for all its processes."""
         await self._ask(wire.Unpause(name))
+
+    async def usage(self, names: Sequence[str]) -> Mapping[str, Usage]:
+        """See `Runtime.usage`; children of a replica's process count as its."""
+        wanted = set(names)
+        leaders = {
+            int(seen.runtime_id): seen.name
+            for seen in await self.list()
+            if seen.name in wanted and seen.state in _RUNS and seen.runtime_id
+        }
+        return await asyncio.to_thread(usage_of_sessions, leaders)
 
     async def logs(self, name: str, tail: int) -> Sequence[str]:
         """See `Runtime.logs`."""

@@ -16,6 +16,7 @@ from meshd.reconcile.desired import DesiredService
 from meshd.reconcile.memory import Replica
 from meshd.scaling.ask import is_scaled, settings_of
 from meshd.scaling.cold import SEEN, Cold, demanded
+from meshd.scaling.meter import Meter
 from meshd.scaling.signals import signal_of
 from meshd.store.events import EventLog
 from meshd.store.store import Store
@@ -40,6 +41,7 @@ class Scaling:
         wake: Callable[[], None],
     ) -> None:
         self.decisions: dict[str, Decision] = {}
+        self.meter: Meter | None = None
         self._store = store
         self._events = events
         self._ingest = ingest
@@ -110,7 +112,8 @@ class Scaling:
             key = service.key
             ejected = sum(e.ejected_by > 0 for e in self._ingest.endpoints(key, now).values())
             group = replicas.get(key, ())
-            signal = signal_of(service, group, seconds.get(key), ejected, self._last)
+            loads = self.meter.loads if self.meter else {}
+            signal = signal_of(service, group, seconds, loads, ejected, self._last)
             decision, state = self._decide(service, signal, now)
             before = self._store.scaling.get(key)
             old = before.desired if before else None

@@ -1,40 +1,48 @@
 """What a second of a service looked like, put together for the autoscaler. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from autoscaler import Signal
+from meshd.api.model import Load
 from meshd.reconcile.desired import DesiredService
 from meshd.reconcile.memory import Replica
 from meshd.reconcile.phase import Phase
-from meshd.telemetry.merge import MergedService
+from meshd.status import cpu_percent
+from meshd.telemetry.merge import Distribution, MergedService
+from proxy.wire import buckets
 
+FAST: Final = 0.1
 _STARTING: Final = (Phase.PENDING, Phase.STARTING, Phase.PROBING)
 
 
 def signal_of(
     service: DesiredService,
     replicas: Sequence[Replica],
-    second: MergedService | None,
+    seconds: Mapping[str, MergedService],
+    loads: Mapping[str, Load],
     ejected: int,
     since: float,
 ) -> Signal | None:
-    """One second of a service; None when nothing is known. Replicas that a rollout adds for
-    a while are not counted, and those that got ready after `since` tell their start-up."""
+    """One second of a service, from that second of all services; None when nothing is known.
+    Replicas that a rollout adds for a while are not counted, and those that got ready after
+    `since` tell their start-up."""
+    second = seconds.get(service.key)
     if second is None or not second.interval:
         return None
+    worked = without_fast_failures(second)
     current = [r for r in replicas if service.adopted or r.revision == service.revision]
     rolling = service.rollout == "rolling" and len(current) != len(replicas)
     ready = sum(r.phase is Phase.READY for r in replicas)
-    total = second.total
     return Signal(
         interval=second.interval,
         arrivals=second.arrivals,
-        completions=second.completions,
+        completions=worked.count,
         in_flight=second.in_flight,
-        latency=total.upper_bounds(),
-        latency_sum=total.sum,
+        latency=worked.upper_bounds(),
+        latency_sum=worked.sum,
         queue_sum=second.queue.sum,
+        downstream_sum=sum(each.call_seconds.get(service.key, 0.0) for each in seconds.values()),
         errors=second.errors,
         shed=second.shed,
         parked=second.parked,
@@ -45,5 +53,41 @@ def signal_of(
         startups=tuple(
             r.ready_since - r.created_at for r in replicas if r.ready_since > since and r.created_at
         ),
+        cpu=_cpu(service, replicas, loads),
         busy=rolling,
     )
+
+
+def without_fast_failures(second: MergedService) -> Distribution:
+    """The latencies of answers that somebody worked for. What failed in less time than a good
+    answer takes was not worked on, and would make a sick service look like a quick one. Where
+    nothing is good, that is what took less than `FAST`."""
+    good = {
+        bucket: count - second.failed.counts.get(bucket, 0)
+        for bucket, count in second.total.counts.items()
+    }
+    worked = Distribution(dict(good), second.total.sum)
+    total = sum(good.values())
+    mean = (second.total.sum - second.failed.sum) / total if total else FAST
+    for bucket, count in second.failed.counts.items():
+        if buckets.upper_bound(bucket) >= mean:
+            worked.counts[bucket] = worked.counts.get(bucket, 0) + count
+        else:
+            worked.sum -= count * buckets.upper_bound(bucket)
+    worked.counts = {bucket: count for bucket, count in worked.counts.items() if count > 0}
+    worked.sum = max(0.0, worked.sum)
+    return worked
+
+
+def _cpu(
+    service: DesiredService, replicas: Sequence[Replica], loads: Mapping[str, Load]
+) -> float | None:
+    """Mean percent of the limit over ready replicas; None where none is known."""
+    limit = service.spec.resources.cpus
+    known = [
+        percent
+        for replica in replicas
+        if replica.phase is Phase.READY
+        and (percent := cpu_percent(loads.get(replica.name), limit)) is not None
+    ]
+    return sum(known) / len(known) if known else None

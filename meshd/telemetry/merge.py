@@ -90,8 +90,9 @@ class MergedService:
     """One service, merged over workers and over `interval` seconds from `start` (Unix time).
 
     `codes` counts answers by `METHOD class`, `failures` answers the proxy made itself by
-    reason. `total` = `queue` + `connect` + `first_byte` + `body`. `parked` and `queued` are
-    waiting at the end of the interval; `parked_total` were parked in it.
+    reason. `total` = `queue` + `connect` + `first_byte` + `body`; `failed` is the part of it that
+    ended badly. `parked` and `queued` are waiting at the end of the interval; `parked_total` were
+    parked in it.
     """
 
     start: float = 0.0
@@ -100,6 +101,7 @@ class MergedService:
     codes: dict[str, int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
+    call_seconds: dict[str, float] = field(default_factory=dict)
     retries: int = 0
     ejections: int = 0
     shed: int = 0
@@ -115,6 +117,7 @@ class MergedService:
     connect: Distribution = field(default_factory=Distribution)
     first_byte: Distribution = field(default_factory=Distribution)
     body: Distribution = field(default_factory=Distribution)
+    failed: Distribution = field(default_factory=Distribution)
     endpoints: dict[str, MergedEndpoint] = field(default_factory=dict)
 
     def add_report(self, report: ServiceReport) -> None:
@@ -141,6 +144,8 @@ class MergedService:
         add_counts(self.codes, more.codes)
         add_counts(self.failures, more.failures)
         add_counts(self.calls, more.calls)
+        for caller, seconds in more.call_seconds.items():
+            self.call_seconds[caller] = self.call_seconds.get(caller, 0.0) + seconds
         self.retries += more.retries
         self.ejections += more.ejections
         self.shed += more.shed
@@ -152,6 +157,7 @@ class MergedService:
         self.connect.add(more.connect)
         self.first_byte.add(more.first_byte)
         self.body.add(more.body)
+        self.failed.add(more.failed)
 
     def endpoint(self, name: str) -> MergedEndpoint:
         """The sums of one endpoint, made when there are none yet."""

@@ -260,8 +260,12 @@ def _replicas(status: Status) -> Iterator[Metric]:
     bounds = _gauge("replicas_bound", "Fewest and most replicas", "service", "bound")
     state = _gauge("service_state", "1 for the state that a service is in", "service", "state")
     override = _gauge("scale_override", "1 while the number is set by hand", "service")
+    cores = _gauge("cpu_cores", "CPU that a service's replicas use", "service")
+    memory = _gauge("memory_bytes", "Memory that a service's replicas use", "service")
     for service in status.services:
         key = f"{service.project}/{service.name}"
+        cores.add_metric([key], sum(r.cores or 0.0 for r in service.replicas))
+        memory.add_metric([key], sum(r.memory or 0 for r in service.replicas))
         replicas.add_metric([key, "wanted"], service.wanted)
         replicas.add_metric([key, "running"], service.running)
         replicas.add_metric([key, "ready"], service.ready)
@@ -269,7 +273,7 @@ def _replicas(status: Status) -> Iterator[Metric]:
         bounds.add_metric([key, "max"], service.maximum)
         state.add_metric([key, service.state], 1)
         override.add_metric([key], service.override is not None)
-    yield from (replicas, bounds, state, override)
+    yield from (replicas, bounds, state, override, cores, memory)
 
 
 def _daemon(status: Status) -> Iterator[Metric]:

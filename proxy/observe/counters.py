@@ -22,7 +22,7 @@ class EndpointCounters:
     adds it, and what is still running is settled when the counters are taken.
     """
 
-    __slots__ = ("_integral", "failed", "in_flight", "latency", "started", "succeeded")
+    __slots__ = ("failed", "in_flight", "integral", "latency", "started", "succeeded")
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -30,18 +30,18 @@ class EndpointCounters:
         self.succeeded = 0
         self.failed = 0
         self.latency = Recorder()
-        self._integral = 0.0
+        self.integral = 0.0
 
     def start(self, now: float) -> None:
         """A request is sent to the endpoint."""
         self.in_flight += 1
         self.started += 1
-        self._integral -= now
+        self.integral -= now
 
     def finish(self, now: float) -> None:
         """It is over, whatever came of it; success or failure is counted by the caller."""
         self.in_flight -= 1
-        self._integral += now
+        self.integral += now
 
     def take(
         self, id: str, now: float, revision: str = "", ejected: bool = False
@@ -51,22 +51,25 @@ class EndpointCounters:
             id=id,
             revision=revision,
             in_flight=self.in_flight,
-            busy_seconds=max(0.0, self._integral + self.in_flight * now),
+            busy_seconds=max(0.0, self.integral + self.in_flight * now),
             started=self.started,
             succeeded=self.succeeded,
             failed=self.failed,
             latency=self.latency.take(),
             ejected=ejected,
         )
-        self._integral = -self.in_flight * now
+        self.integral = -self.in_flight * now
         self.started = self.succeeded = self.failed = 0
         return report
 
 
 class ServiceCounters:
-    """One service on this worker. `parked` and `queued` are gauges, the rest counts up."""
+    """One service on this worker. `parked` and `queued` are gauges, the rest counts up. `direct`
+    holds requests whose first byte was the last one too: it counts for both histograms."""
 
     __slots__ = (
+        "_call_integral",
+        "_calling",
         "_codes",
         "arrivals",
         "body",
@@ -75,7 +78,9 @@ class ServiceCounters:
         "calls",
         "connect",
         "denied",
+        "direct",
         "ejections",
+        "failed",
         "failures",
         "first_byte",
         "parked",
@@ -92,6 +97,8 @@ class ServiceCounters:
         self._codes: dict[tuple[bytes, int], int] = {}
         self.failures: dict[str, int] = {}
         self.calls: dict[str, int] = {}
+        self._calling: dict[str, int] = {}
+        self._call_integral: dict[str, float] = {}
         self.arrivals = 0
         self.retries = 0
         self.ejections = 0
@@ -103,11 +110,13 @@ class ServiceCounters:
         self.queue_seconds = 0.0
         self.bytes_in = 0
         self.bytes_out = 0
+        self.direct = Recorder()
         self.total = Recorder()
         self.queue = Recorder()
         self.connect = Recorder()
         self.first_byte = Recorder()
         self.body = Recorder()
+        self.failed = Recorder()
 
     def answered(self, method: bytes, status: int) -> None:
         """Counts a final answer."""
@@ -124,12 +133,34 @@ class ServiceCounters:
         """Counts an answer that the proxy made itself."""
         self.failures[reason] = self.failures.get(reason, 0) + 1
 
-    def called_by(self, caller: str) -> None:
-        """Counts a request of another service of the mesh."""
+    def called_by(self, caller: str, now: float) -> None:
+        """Counts a request of another service of the mesh, which waits for it from now on."""
         self.calls[caller] = self.calls.get(caller, 0) + 1
+        self._calling[caller] = self._calling.get(caller, 0) + 1
+        self._call_integral[caller] = self._call_integral.get(caller, 0.0) - now
 
-    def take(self, name: str, endpoints: Sequence[EndpointReport] = ()) -> ServiceReport:
+    def call_over(self, caller: str, now: float) -> None:
+        """The caller waits no longer, whatever came of it."""
+        self._calling[caller] -= 1
+        self._call_integral[caller] = self._call_integral.get(caller, 0.0) + now
+
+    def _take_call_seconds(self, now: float) -> dict[str, float]:
+        calling = {caller: count for caller, count in self._calling.items() if count}
+        seconds = {
+            caller: max(0.0, integral + calling.get(caller, 0) * now)
+            for caller, integral in self._call_integral.items()
+        }
+        self._calling = calling
+        self._call_integral = {caller: -count * now for caller, count in calling.items()}
+        return seconds
+
+    def take(
+        self, name: str, now: float, endpoints: Sequence[EndpointReport] = ()
+    ) -> ServiceReport:
         """The interval since the last call; starts the next."""
+        self.total.take_in(self.direct)
+        self.first_byte.take_in(self.direct)
+        self.direct.take()
         codes = {f"{method.decode()} {kind}xx": n for (method, kind), n in self._codes.items()}
         report = ServiceReport(
             name=name,
@@ -153,6 +184,8 @@ class ServiceCounters:
             body=self.body.take(),
             endpoints=tuple(endpoints),
             calls=self.calls,
+            call_seconds=self._take_call_seconds(now),
+            failed=self.failed.take(),
         )
         self._codes, self.failures, self.calls = {}, {}, {}
         self.arrivals = self.retries = self.ejections = self.parked_total = 0

@@ -81,7 +81,10 @@ class ServiceReport(Frozen, frozen=True):
 
     `codes` counts final answers by `METHOD class` ("GET 2xx"). `failures` counts answers the
     proxy made itself, by reason (`proxy.failure`). The histograms split the time of an
-    exchange: `total` = queue + connect + first byte + body.
+    exchange: `total` = queue + connect + first byte + body. `failed` is the part of `total` that
+    ended with a 5xx or was answered by the proxy itself. `calls` counts requests by the service
+    they came from, and `call_seconds` is the time that such a caller had requests here in
+    flight, each counted, integrated over the interval.
     """
 
     name: str
@@ -105,6 +108,8 @@ class ServiceReport(Frozen, frozen=True):
     body: Histogram = Histogram()
     endpoints: tuple[EndpointReport, ...] = ()
     calls: dict[str, int] = msgspec.field(default_factory=dict)
+    call_seconds: dict[str, float] = msgspec.field(default_factory=dict)
+    failed: Histogram = Histogram()
 
 
 class Report(Frozen, frozen=True, tag=True):

@@ -240,3 +240,19 @@ async def test_events_come_at_once(runtime: Runtime, web: Service) -> None:
         late = [came - event.at for came, event in heard.events if event.name]
     print(f"{runtime.name}: events told after {max(late) * 1000:.1f} ms at most")
     assert max(late) < 0.5
+
+
+async def test_usage_of_what_runs(runtime: Runtime, web: Service) -> None:
+    replica = spec(PROJECT, "web-1", web)
+    await started(runtime, replica)
+    first = (await runtime.usage([replica.name, "no-such-replica"]))[replica.name]
+    assert first.memory > 1 << 20
+    observed = await runtime.list()
+    (seen,) = [r for r in observed if r.name == replica.name]
+    for _ in range(20):
+        assert await fetch(str(seen.host), seen.port) == "hello"
+    (later,) = (await runtime.usage([replica.name])).values()
+    assert later.cpu_seconds >= first.cpu_seconds > 0.0
+    assert later.at > first.at
+    await runtime.stop(replica.name, 5)
+    assert await runtime.usage([replica.name]) == {}

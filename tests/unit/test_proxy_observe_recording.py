@@ -55,15 +55,15 @@ def test_service_counters_are_deltas_and_gauges_stay() -> None:
     for number in range(100):
         counters.answered(b"X%d" % number, 200)
     counters.failure("connect")
-    counters.called_by("shop/cart")
+    counters.called_by("shop/cart", 10.0)
     counters.total.record(0.1)
-    report = counters.take("shop/web")
+    report = counters.take("shop/web", 12.0)
     assert report.codes == {"GET 2xx": 2, "POST 5xx": 1, "OTHER 2xx": 100}
     assert (report.arrivals, report.parked) == (3, 2)
     assert report.failures == {"connect": 1}
     assert report.calls == {"shop/cart": 1}
     assert sum(report.total.counts.values()) == 1
-    again = counters.take("shop/web")
+    again = counters.take("shop/web", 13.0)
     assert (again.arrivals, again.codes, again.failures, again.parked) == (0, {}, {}, 2)
 
 
@@ -160,3 +160,15 @@ def test_sampling_keeps_failures() -> None:
 def test_quoted_leaves_plain_text() -> None:
     assert quoted("a b") == '"a b"'
     assert quoted('\\"') == '"\\\\\\""'
+
+
+def test_the_time_callers_wait_is_integrated_over_intervals() -> None:
+    counters = ServiceCounters()
+    counters.called_by("shop/cart", 10.0)
+    counters.called_by("shop/cart", 10.5)
+    assert counters.take("shop/web", 11.0).call_seconds == {"shop/cart": 1.5}
+    counters.call_over("shop/cart", 11.25)
+    assert counters.take("shop/web", 12.0).call_seconds == {"shop/cart": 1.25}
+    counters.call_over("shop/cart", 12.5)
+    assert counters.take("shop/web", 13.0).call_seconds == {"shop/cart": 0.5}
+    assert counters.take("shop/web", 14.0).call_seconds == {}

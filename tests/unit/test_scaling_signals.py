@@ -1,0 +1,133 @@
+"""One second of a service as the autoscaler sees it."""
+
+from typing import Any
+
+import pytest
+
+from meshd.api.model import Load
+from meshd.reconcile.desired import DesiredService
+from meshd.reconcile.memory import Replica
+from meshd.reconcile.phase import Phase
+from meshd.runtime.base import Usage
+from meshd.scaling.meter import loads
+from meshd.scaling.signals import signal_of, without_fast_failures
+from meshd.spec.model import Service
+from meshd.telemetry.merge import MergedService
+from proxy.wire.report import ServiceReport
+from tests.fakes.traffic import histogram
+
+KEY = "shop/orders"
+
+
+def service(**fields: Any) -> DesiredService:
+    spec = Service.model_validate({"name": "orders", "image": "app", **fields.pop("spec", {})})
+    return DesiredService(project="shop", spec=spec, revision="new", count=2, **fields)
+
+
+def replica(name: str, phase: Phase = Phase.READY, revision: str = "new", **more: Any) -> Replica:
+    return Replica(
+        name=name, project="shop", service="orders", revision=revision, phase=phase, **more
+    )
+
+
+def second(name: str = KEY, **fields: Any) -> MergedService:
+    made = MergedService(interval=1.0)
+    made.add_report(ServiceReport(name, **fields))
+    return made
+
+
+def seen(of: DesiredService, *replicas: Replica, **seconds: Any) -> Any:
+    return signal_of(
+        of, replicas, seconds.pop("seconds", {KEY: second()}), seconds.pop("loads", {}), 0, 0.0
+    )
+
+
+def test_without_data_there_is_no_signal() -> None:
+    assert signal_of(service(), (), {}, {}, 0, 0.0) is None
+    assert signal_of(service(), (), {KEY: MergedService()}, {}, 0, 0.0) is None
+
+
+def test_what_failed_fast_is_not_taken_for_quick_work() -> None:
+    total, failed = histogram(0.1, 0.11, 0.001, 0.001, 5.0), histogram(0.001, 0.001, 5.0)
+    worked = without_fast_failures(second(total=total, failed=failed))
+    assert worked.count == 3
+    assert worked.sum == pytest.approx(5.21, rel=0.02)
+    worked = without_fast_failures(second(total=histogram(0.001), failed=histogram(0.001)))
+    assert (worked.count, worked.sum) == (0, 0.0)
+    slow = without_fast_failures(second(total=histogram(3.0), failed=histogram(3.0)))
+    assert slow.count == 1
+
+
+def test_time_spent_on_own_calls_is_told_apart() -> None:
+    seconds = {
+        KEY: second(total=histogram(0.5)),
+        "shop/payments": second("shop/payments", call_seconds={KEY: 0.3, "shop/other": 9.0}),
+        "shop/auth": second("shop/auth", call_seconds={KEY: 0.1}),
+    }
+    assert seen(service(), replica("a"), seconds=seconds).downstream_sum == pytest.approx(0.4)
+
+
+def test_surge_and_warming_replicas_of_a_rollout_are_left_out() -> None:
+    group = (
+        replica("a", revision="old"),
+        replica("b", revision="old"),
+        replica("c"),
+        replica("d", Phase.PROBING),
+    )
+    rolling = seen(service(rollout="rolling"), *group)
+    assert (rolling.ready, rolling.starting, rolling.busy) == (2, 0, True)
+    settled = seen(service(), replica("a"), replica("b", Phase.PROBING))
+    assert (settled.ready, settled.starting, settled.busy) == (1, 1, False)
+
+
+def test_cpu_is_the_mean_percentage_of_the_limit_over_ready_replicas() -> None:
+    group = (replica("a"), replica("b"), replica("c", Phase.PROBING), replica("new"))
+    told = {
+        "a": Load(0.2, 1),
+        "b": Load(0.4, 1),
+        "c": Load(5.0, 1),
+        "new": Load(None, 1),
+    }
+    limited = service(spec={"resources": {"cpus": 0.5}})
+    assert seen(limited, *group, loads=told).cpu == pytest.approx(60.0)
+    assert seen(service(), *group, loads=told).cpu == pytest.approx(30.0)
+    assert seen(service(), *group).cpu is None
+
+
+def test_how_long_new_replicas_took_is_told_once() -> None:
+    late = replica("a", created_at=100.0, ready_since=104.5)
+    made = signal_of(service(), (late,), {KEY: second()}, {}, 0, 104.0)
+    assert made is not None
+    assert made.startups == (4.5,)
+    again = signal_of(service(), (late,), {KEY: second()}, {}, 0, 105.0)
+    assert again is not None
+    assert again.startups == ()
+
+
+def test_in_flight_and_counts_come_as_they_were_measured() -> None:
+    told = second(
+        arrivals=5,
+        codes={"GET 2xx": 4, "GET 5xx": 1},
+        shed=2,
+        queue=histogram(0.2),
+        total=histogram(0.5, 0.5, 0.5, 0.5),
+    )
+    told.endpoint("a").busy_seconds = 2.5
+    told.parked = 3
+    made = seen(service(), replica("a"), seconds={KEY: told})
+    assert (made.arrivals, made.completions, made.errors, made.shed) == (5, 4, 1, 2)
+    assert (made.in_flight, made.parked, made.queue_sum) == (2.5, 3, 0.2)
+
+
+def test_loads_between_two_readings() -> None:
+    before = {"a": Usage(1.0, 5, 10.0), "again": Usage(9.0, 5, 10.0)}
+    after = {
+        "a": Usage(2.0, 7, 15.0),
+        "new": Usage(0.5, 3, 15.0),
+        "again": Usage(0.1, 3, 15.0),
+    }
+    assert loads(before, after) == {
+        "a": Load(0.2, 7),
+        "new": Load(None, 3),
+        "again": Load(None, 3),
+    }
