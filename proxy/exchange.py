@@ -51,6 +51,7 @@ class Exchange:
     chunked_to_client = False
     status = 0
     failure: Failure | None = None
+    streaming = False
     edits_answer = False
     delay = 0.0
     sticky: bytes = b""
@@ -278,6 +279,8 @@ class Exchange:
         if head.events:
             # A stream of events ends when somebody ends it.
             self.last_deadline = 0.0
+            self.streaming = True
+            record.stream_began(self, now)
         self.until(now + (self.service.config.timeouts.idle or float("inf")))
         return True
 

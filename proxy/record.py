@@ -36,7 +36,7 @@ def ended(exchange: "Exchange", now: float) -> None:
     if exchange.queue_seconds:
         counters.queue.record(exchange.queue_seconds)
         counters.queue_seconds += exchange.queue_seconds
-    if exchange.status == 101:
+    if exchange.status == 101 or exchange.streaming:
         return
     started, first_byte_at, endpoint = exchange.started, exchange.first_byte_at, exchange.endpoint
     total = now - started
@@ -59,6 +59,18 @@ def ended(exchange: "Exchange", now: float) -> None:
     endpoint.counters.latency.record(now - exchange.sent_at)
     if now > first_byte_at:
         counters.body.record(now - first_byte_at)
+
+
+def stream_began(exchange: "Exchange", now: float) -> None:
+    """Counts the time that a stream of events took to begin. It ends when somebody ends it, and
+    how long that took says nothing about who answered."""
+    counters, endpoint = exchange.service.counters, exchange.endpoint
+    assert endpoint is not None
+    if exchange.connect_seconds:
+        counters.connect.record(exchange.connect_seconds)
+    counters.total.record(now - exchange.started)
+    counters.first_byte.record(now - exchange.sent_at - exchange.connect_seconds)
+    endpoint.counters.latency.record(now - exchange.sent_at)
 
 
 def write_down(exchange: "Exchange", log: AccessLog, now: float) -> None:

@@ -145,7 +145,7 @@ class _MeshCollector(Collector):
             yield family
         duration = HistogramMetricFamily(
             "meshd_request_duration_seconds",
-            "From a request's first byte to its answer's last",
+            "From a request's first byte to its answer's last; of a stream of events, to its first",
             labels=["service"],
         )
         stages = HistogramMetricFamily(

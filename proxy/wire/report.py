@@ -81,10 +81,11 @@ class ServiceReport(Frozen, frozen=True):
 
     `codes` counts final answers by `METHOD class` ("GET 2xx"). `failures` counts answers the
     proxy made itself, by reason (`proxy.failure`). The histograms split the time of an
-    exchange: `total` = queue + connect + first byte + body. `failed` is the part of `total` that
-    ended with a 5xx or was answered by the proxy itself. `calls` counts requests by the service
-    they came from, and `call_seconds` is the time that such a caller had requests here in
-    flight, each counted, integrated over the interval.
+    exchange: `total` = queue + connect + first byte + body; streams of events are in them once
+    they have begun, with the time that took, and tunnels are not. `failed` is the part of
+    `total` that ended with a 5xx or was answered by the proxy itself. `calls` counts requests by
+    the service they came from, and `call_seconds` is the time that such a caller had requests
+    here in flight, each counted, integrated over the interval.
     """
 
     name: str
