@@ -189,11 +189,12 @@ async def taken_in(mesh: TestMesh, compose: Compose, originals: set[str]) -> Non
     )
     assert max(late.values()) < 5 * BOUND
     assert max(waits.values()) < 5 * BOUND
-    async with Load(mesh.address, 100, 2) as load:
+    async with Load(mesh.address, 80, 3, path="/?ms=50") as load:
         await load.finished()
     assert load.tally.failures == []
     (_, most), (_, second) = load.tally.replicas.most_common(2)
     assert second > most / 2, load.tally.replicas
+    print(f"shares {sorted(load.tally.replicas.values())}")
 
 
 async def containers(compose: Compose) -> set[str]:
