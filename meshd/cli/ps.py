@@ -15,7 +15,9 @@ from meshd.cli.session import complete_service, connect, find_service, state_opt
 @state_option
 @talks
 async def command(service: str | None, replicas: bool, as_json: bool, state: Path) -> int:
-    """Show services, or with -r their replicas."""
+    """Show services, or with -r their replicas: REPLICAS are those ready of those running,
+    WANTED how many there should be and may be, and the figures are of the last 5 seconds. P50 to
+    P99 run to the end of an answer; of a stream of events, to its beginning."""
     async with connect(state) as client:
         status = await client.status()
     services = [find_service(status, service)] if service else list(status.services)
@@ -25,5 +27,5 @@ async def command(service: str | None, replicas: bool, as_json: bool, state: Pat
     elif replicas:
         output.print_table(tables.REPLICA_COLUMNS, tables.replica_rows(shown))
     else:
-        output.print_table(tables.SERVICE_COLUMNS, tables.service_rows(services))
+        output.print_table(tables.LIST_COLUMNS, tables.list_rows(services))
     return output.OK

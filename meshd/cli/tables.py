@@ -11,6 +11,9 @@ SERVICE_COLUMNS: Final = (
     "service", "state", "replicas", "wanted", "rps", "in flight", "p50", "p95", "p99",
     "err/s", "last",
 )  # fmt: skip
+LIST_COLUMNS: Final = (*SERVICE_COLUMNS[:4], "routes", *SERVICE_COLUMNS[4:])
+"""Of `ps`, which has more room than what is looked at all the time."""
+ROUTES_SHOWN: Final = 2
 REPLICA_COLUMNS: Final = (
     "replica", "service", "revision", "phase", "address", "age", "restarts", "in flight",
     "cpu", "memory", "reason",
@@ -24,14 +27,32 @@ def service_rows(services: Sequence[ServiceStatus]) -> list[list[str]]:
     return [_service_row(service, several) for service in services]
 
 
+def list_rows(services: Sequence[ServiceStatus]) -> list[list[str]]:
+    """The same with the public routes; `-` for a service that only others of the mesh reach."""
+    return [
+        [*row[:4], _routes(service.routes), *row[4:]]
+        for row, service in zip(service_rows(services), services, strict=True)
+    ]
+
+
+def _routes(routes: Sequence[str]) -> str:
+    more = len(routes) - ROUTES_SHOWN
+    shown = " ".join(routes[:ROUTES_SHOWN])
+    return f"{shown} +{more}" if more > 0 else shown or "-"
+
+
 def _service_row(service: ServiceStatus, with_project: bool) -> list[str]:
     name = f"{service.project}/{service.name}" if with_project else service.name
     by_hand = " by hand" if service.override is not None else ""
+    adopted = sum(not replica.managed for replica in service.replicas)
+    fixed = service.minimum == service.maximum == service.wanted
     return [
         name,
         service.state,
-        f"{service.ready}/{service.running}",
-        f"{service.wanted} ({service.minimum}-{service.maximum}){by_hand}",
+        f"{service.ready}/{service.running}" + (f" ({adopted} adopted)" if adopted else ""),
+        str(service.wanted)
+        + ("" if fixed else f" ({service.minimum}-{service.maximum})")
+        + by_hand,
         f"{service.rps:.1f}",
         f"{service.in_flight:.1f}" + (f" +{service.parked} parked" if service.parked else ""),
         seconds(service.p50),
@@ -43,12 +64,13 @@ def _service_row(service: ServiceStatus, with_project: bool) -> list[str]:
 
 
 def replica_rows(replicas: Sequence[ReplicaStatus]) -> list[list[str]]:
-    """One row a replica."""
+    """One row a replica; the project is named where there are several."""
     now = time.time()
+    several = len({replica.service.partition("/")[0] for replica in replicas}) > 1
     return [
         [
             replica.name,
-            replica.service,
+            replica.service if several else replica.service.rpartition("/")[2],
             replica.revision[:12],
             replica.phase + (" ejected" if replica.ejected else ""),
             replica.address,

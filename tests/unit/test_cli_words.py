@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -101,6 +102,18 @@ def test_rows_fit_their_columns() -> None:
     assert row["replicas"] == "1/2"
     assert row["wanted"] == "3 (1-5) by hand"
     assert (row["p50"], row["p95"], row["p99"]) == ("4 ms", "250 ms", "1.5 s")
+    adopted = tuple(
+        msgspec.structs.replace(each, managed=False) for each in services[0].replicas[:1]
+    )
+    other = msgspec.structs.replace(
+        services[0], minimum=3, maximum=3, override=None, routes=("/a", "/b", "/c"),
+        replicas=adopted,
+    )  # fmt: skip
+    (listed, quiet) = tables.list_rows([other, msgspec.structs.replace(other, routes=())])
+    row = dict(zip(tables.LIST_COLUMNS, listed, strict=True))
+    assert (row["wanted"], row["routes"]) == ("3", "/a /b +1")
+    assert row["replicas"] == "1/2 (1 adopted)"
+    assert dict(zip(tables.LIST_COLUMNS, quiet, strict=True))["routes"] == "-"
     replicas = [
         dict(zip(tables.REPLICA_COLUMNS, row, strict=True))
         for row in tables.replica_rows(services[0].replicas)
