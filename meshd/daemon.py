@@ -276,14 +276,17 @@ class Daemon:
 
     async def _every_second(self, scaling: Scaling, loop: Reconciler) -> None:
         """Scaling decisions, and what has to be written down."""
-        while True:
-            now = time.time()
-            await asyncio.sleep(INTERVAL - (now - REPORT_LATE) % INTERVAL)
-            now = time.time()
-            services = loop.desired.services
-            self.ingest.keep([service.key for service in services])
-            scaling.step(services, by_service(loop.observed.replicas), now)
-            self.events.flush()
+        try:
+            while True:
+                now = time.time()
+                await asyncio.sleep(INTERVAL - (now - REPORT_LATE) % INTERVAL)
+                now = time.time()
+                services = loop.desired.services
+                self.ingest.keep([service.key for service in services])
+                scaling.step(services, by_service(loop.observed.replicas), now)
+                self.events.flush()
+        finally:
+            scaling.close(time.time())
 
 
 async def _wait(end: asyncio.Event) -> None:

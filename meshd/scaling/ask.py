@@ -5,8 +5,9 @@ from meshd.reconcile.desired import DesiredService
 from meshd.spec.model import Scale
 
 
-def settings_of(scale: Scale) -> Settings:
+def settings_of(service: DesiredService) -> Settings:
     """The spec's words as the policy's settings."""
+    scale = service.spec.mesh.scale or Scale()
     objective = scale.objective
     return Settings(
         min=scale.min,

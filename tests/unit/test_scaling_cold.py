@@ -6,48 +6,19 @@ from pathlib import Path
 import pytest
 
 from meshd.reconcile.desired import DesiredService
-from meshd.scaling.scaling import Scaling
-from meshd.spec.model import Service
-from meshd.store.events import EventLog
-from meshd.store.store import Override, Store
-from meshd.telemetry.ingest import Ingest
-from meshd.telemetry.metrics import Metrics
-from tests.fakes import traffic
-
-NOW = 1_000_000.0
-KEY = "shop/web"
-
-
-class Scene:
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.events = EventLog(store)
-        self.events.open()
-        self.ingest = Ingest()
-        self.metrics = Metrics(self.ingest, traffic.status, lambda: NOW)
-        self.woken = 0
-        self.scaling = Scaling(store, self.events, self.ingest, self.metrics, self._wake)
-
-    def _wake(self) -> None:
-        self.woken += 1
-
-    def wanted(self) -> int | None:
-        found = self.store.scaling.get(KEY)
-        return found.desired if found else None
+from meshd.store.store import Override
+from tests.fakes.scaling_scene import KEY, NOW, Scene, desired
 
 
 def web(count: int = 0, **scale: object) -> DesiredService:
-    scale = {"min": 0, "max": 20, "concurrency": 2, **scale}
-    spec = Service.model_validate({"name": "web", "image": "app", "mesh": {"scale": scale}})
-    return DesiredService(project="shop", spec=spec, revision="r", count=count)
+    return desired(count, scale=scale)
 
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
-    store = Store(tmp_path)
-    store.open()
-    yield Scene(store)
-    store.close()
+    made = Scene(tmp_path)
+    yield made
+    made.close()
 
 
 def test_the_first_parked_request_orders_a_replica_at_once(scene: Scene) -> None:

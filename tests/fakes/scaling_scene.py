@@ -1,0 +1,99 @@
+"""A mesh of one service for tests of scaling: a real store, and seconds told by one worker."""
+
+from pathlib import Path
+from typing import Any
+
+from meshd.reconcile.desired import DesiredService
+from meshd.reconcile.memory import Replica
+from meshd.reconcile.phase import Phase
+from meshd.scaling.scaling import Scaling
+from meshd.spec.model import Service
+from meshd.store.events import EventLog
+from meshd.store.store import Store
+from meshd.telemetry.ingest import Ingest
+from meshd.telemetry.metrics import Metrics
+from proxy.wire.report import EndpointReport, Histogram, Report, ServiceReport
+from proxy.wire.snapshot import Generation
+from tests.fakes import traffic
+
+NOW = 1_000_000.0
+KEY = "shop/web"
+
+
+def desired(count: int = 0, name: str = "web", **fields: Any) -> DesiredService:
+    scale = {"min": 0, "max": 20, "concurrency": 2, **fields.pop("scale", {})}
+    spec = {"name": name, "image": "app", "mesh": {"scale": scale}, **fields.pop("spec", {})}
+    fields.setdefault("revision", "r1")
+    return DesiredService(project="shop", spec=Service.model_validate(spec), count=count, **fields)
+
+
+def replicas(count: int, revision: str = "r1", **more: Any) -> list[Replica]:
+    return [
+        Replica(
+            name=f"web-{number}", project="shop", service="web", revision=revision,
+            phase=Phase.READY, **more,
+        )
+        for number in range(count)
+    ]  # fmt: skip
+
+
+class Scene:
+    """`scaling` as the daemon has it, until `restart`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clock = NOW
+        self.woken = 0
+        self._sequence = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.store = Store(self.folder)
+        self.store.open()
+        self.events = EventLog(self.store)
+        self.events.open()
+        self.ingest = Ingest()
+        self.metrics = Metrics(self.ingest, traffic.status, lambda: self.clock)
+        self.scaling = Scaling(self.store, self.events, self.ingest, self.metrics, self._wake)
+
+    def restart(self, killed: bool = False) -> None:
+        """The control process ends, and another one begins."""
+        if not killed:
+            self.scaling.close(self.clock)
+        self.store.close()
+        self._begin()
+
+    def close(self) -> None:
+        self.store.close()
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def wanted(self, key: str = KEY) -> int | None:
+        found = self.store.scaling.get(key)
+        return found.desired if found else None
+
+    def second(
+        self,
+        service: DesiredService,
+        group: list[Replica],
+        arrivals: int = 0,
+        took: float = 0.1,
+        name: str = KEY,
+    ) -> None:
+        """A second goes by: so many requests of so many seconds each, and a step."""
+        latency = traffic.histogram(*[took] * arrivals) if arrivals else Histogram()
+        endpoint = EndpointReport("web-0", "r1", busy_seconds=arrivals * took)
+        told = ServiceReport(
+            name,
+            arrivals=arrivals,
+            codes={"GET 2xx": arrivals} if arrivals else {},
+            total=latency,
+            first_byte=latency,
+            endpoints=(endpoint,),
+        )
+        self._sequence += 1
+        start, self.clock = self.clock, self.clock + 1.0
+        self.ingest.add(Report(1, self._sequence, start, self.clock, Generation(1, 1), (told,)))
+        self.ingest.keep([name])
+        self.scaling.step([service], {name: group}, self.clock + 0.15)

@@ -1,0 +1,72 @@
+"""What was learned outlives the control process, and the revision it was learned from."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.scaling_scene import KEY, NOW, Scene, desired, replicas
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    made = Scene(tmp_path)
+    yield made
+    made.close()
+
+
+def kept(scene: Scene) -> dict[str, object]:
+    state = json.loads(scene.store.scaling[KEY].state)
+    assert isinstance(state, dict)
+    return state
+
+
+def test_an_orderly_end_loses_nothing_and_a_kill_half_a_minute_at_most(scene: Scene) -> None:
+    service = desired(2, scale={"min": 1, "p95": "200ms"})
+    for _ in range(45):
+        scene.second(service, replicas(2), arrivals=20, took=0.05)
+    scene.restart(killed=True)
+    assert kept(scene)["capacity"]["service_time"] == pytest.approx(0.05, rel=0.1)
+    for _ in range(5):
+        scene.second(service, replicas(2), arrivals=20, took=0.02)
+    scene.scaling.close(scene.clock)
+    before = kept(scene)
+    scene.restart()
+    scene.second(service, replicas(2))
+    scene.scaling.close(scene.clock)
+    after = kept(scene)
+    assert after["capacity"]["service_time"] == before["capacity"]["service_time"]
+    assert after["demand"]["rates"][:-1] == before["demand"]["rates"][-31:]
+
+
+def test_a_new_revision_starts_from_what_its_predecessor_taught(scene: Scene) -> None:
+    old = desired(2, scale={"min": 1, "p95": "200ms"})
+    for _ in range(40):
+        scene.second(old, replicas(2), arrivals=20, took=0.05)
+    new = desired(2, revision="r2", scale={"min": 1, "p95": "200ms"})
+    scene.second(new, replicas(2, "r2"), arrivals=20, took=0.05)
+    scene.scaling.close(scene.clock)
+    assert kept(scene)["capacity"]["service_time"] == pytest.approx(0.05, rel=0.1)
+
+
+def test_how_long_replicas_take_to_start_is_learned_once_each(scene: Scene) -> None:
+    service = desired(1, scale={"min": 1, "p95": "200ms"})
+    scene.second(service, replicas(1, created_at=NOW - 50, ready_since=NOW - 40))
+    late = replicas(1, created_at=NOW - 20, ready_since=NOW + 1.5)
+    for _ in range(3):
+        scene.second(service, late)
+    scene.scaling.close(scene.clock)
+    capacity = kept(scene)["capacity"]
+    assert (capacity["started"], capacity["startup"]) == (1, 21.5)
+    scene.restart()
+    for _ in range(3):
+        scene.second(service, late)
+    scene.scaling.close(scene.clock)
+    assert kept(scene)["capacity"]["started"] == 1
+
+
+def test_a_state_of_another_version_is_left_aside(scene: Scene) -> None:
+    scene.store.set_scaling({KEY: (3, {"desired": "many"})}, NOW)
+    scene.second(desired(3, scale={"min": 1}), replicas(3))
+    assert scene.wanted() is not None
