@@ -10,7 +10,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final, cast
 
-from proxy import failure, recovery, tunnel
+from proxy import failure, recovery, tunnel, usual
 from proxy.exchange import Exchange
 from proxy.exchange_phases import TUNNEL
 from proxy.failure import Failure
@@ -26,10 +26,12 @@ from proxy.http1.head import (
     parse_request,
 )
 from proxy.http1.rewrite import answer, forwarded_after
+from proxy.http1.shape import Shape, learn
 from proxy.wire.snapshot import Listener
 
 if TYPE_CHECKING:
     from proxy.data_plane import DataPlane
+    from proxy.routing_table import ServiceState
 
 HEAD_SECONDS: Final = 10.0
 KEEP_ALIVE: Final = 75.0
@@ -41,6 +43,8 @@ HALF_CLOSED: Final = 0.02
 that does so later has gone away. TCP itself does not tell the two apart."""
 WRITE_HIGH: Final = 64 * 1024
 READ_AHEAD: Final = 64 * 1024
+LESSONS: Final = 16
+"""So often a connection's shape is learned; one whose requests have none is not worth more."""
 NEVER: Final = float("inf")
 NO_LIMIT: Final = 1 << 62
 _RESET: Final = struct.pack("ii", 1, 0)
@@ -61,11 +65,14 @@ class Downstream:
         "_ended",
         "_full",
         "_half_closed",
+        "_lessons",
         "_lines",
         "_lines_host",
         "_paused",
         "_plane",
+        "_public",
         "_reader",
+        "_shape",
         "_trusted",
         "_unread",
         "address",
@@ -101,6 +108,9 @@ class Downstream:
         self._unread = NO_LIMIT
         self._lines = b""
         self._lines_host: bytes | None = None
+        self._public = listener.kind == "public"
+        self._shape: Shape | None = None
+        self._lessons = LESSONS
 
     # --- the connection
 
@@ -155,6 +165,12 @@ class Downstream:
         if exchange is None:
             if self._ended:
                 return
+            shape = self._shape
+            if shape is not None and not self._buffer and not self._full:
+                head = shape.read(data)
+                if head is not None:
+                    self._begin_usual(head)
+                    return
             if self._buffer:
                 data = self._buffer + data
                 self._buffer = b""
@@ -191,6 +207,7 @@ class Downstream:
                 if end > limits.REQUEST_HEAD:
                     check_request_size(data[:end])
                 head = parse_request(data[:end], self._plane.requests)
+                self._learn(head)
                 self._begin(head, data[end + 4 :])
             except BadMessage as bad:
                 self._refuse(bad)
@@ -248,6 +265,25 @@ class Downstream:
         self.usual = persistent and not head.http10
         exchange = self.exchange = Exchange(plane, self, head, now)
         exchange.start(piece, complete)
+
+    def _begin_usual(self, head: RequestHead) -> None:
+        """As `_begin`, for a request that is of the shape of those before it."""
+        plane = self._plane
+        now = plane.now = self._complete_at = plane.clock()
+        exchange = self.exchange = Exchange(plane, self, head, now)
+        self.persistent = self.usual = not plane.draining
+        plan = plane.routing.straight(head.host or b"") if self._public else None
+        if plan is None:
+            exchange.start(b"", True)
+        else:
+            exchange.plan = plan
+            usual.start(exchange, cast("ServiceState", plan.only), now)
+
+    def _learn(self, head: RequestHead) -> None:
+        """From its second request on, a connection shows in what its requests are alike."""
+        if self._complete_at and self._lessons and not (self._trusted and head.forwarded):
+            self._lessons -= 1
+            self._shape = self._plane.shared_shape(learn(self._shape, head))
 
     def _read_body(self, exchange: Exchange, data: bytes) -> None:
         reader = self._reader

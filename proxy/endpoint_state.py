@@ -67,17 +67,23 @@ class EndpointState:
 
     def start(self, now: float) -> None:
         """A request goes to the endpoint; `now` is monotonic."""
+        # `EndpointCounters.start`, written out: a call less on the path of every request.
         self.in_flight += 1
-        self.counters.start(now)
+        counters = self.counters
+        counters.in_flight += 1
+        counters.started += 1
+        counters.integral -= now
         if self._row is not None:
-            self._row.in_flight[self._slot] = self.counters.in_flight
+            self._row.in_flight[self._slot] = counters.in_flight
 
     def finish(self, now: float) -> None:
         """It is over, whatever came of it."""
         self.in_flight -= 1
-        self.counters.finish(now)
+        counters = self.counters
+        counters.in_flight -= 1
+        counters.integral += now
         if self._row is not None:
-            self._row.in_flight[self._slot] = self.counters.in_flight
+            self._row.in_flight[self._slot] = counters.in_flight
 
     def answered(self, seconds: float, now: float, load: int) -> bool:
         """Takes in a good answer that took so long, when `load` requests were in flight before

@@ -4,7 +4,7 @@ from random import getrandbits
 from typing import TYPE_CHECKING
 
 from proxy.http1.head import VIA, ResponseHead, via
-from proxy.http1.rewrite import edit, request_head, response_head
+from proxy.http1.rewrite import CRLF, edit, request_head, response_head
 from proxy.observe.trace import follow
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ def for_origin(exchange: "Exchange") -> bytes:
     if plan is not None and plan.request is not None:
         edits = plan.request
         edited = edit(head.lines, put=edits.put, add=edits.add, remove=edits.remove)
-    elif head.untouched and exchange.target is head.target:
-        return b"%b\r\n%b%b%b\r\n" % (head.raw, exchange.client.forwarded_lines(head), VIA, own_id)
+    elif head.onward and exchange.target is head.target:
+        lines = exchange.client.forwarded_lines(head)
+        return b"".join((head.onward, CRLF, lines, VIA, own_id, CRLF))
     host = b""
     if head.host is None:
         assert exchange.endpoint is not None

@@ -14,7 +14,7 @@ from proxy.endpoint_state import EndpointState
 from proxy.observe.counters import ServiceCounters
 from proxy.policy import balance, eject, retry
 from proxy.policy.ratelimit import Limiter
-from proxy.policy.route import Table
+from proxy.policy.route import HOSTS_REMEMBERED, Table
 from proxy.wire.snapshot import (
     Generation,
     HeaderEdit,
@@ -56,6 +56,7 @@ class ServiceState:
         self.limited = False
         self.hedges = False
         self.traces = False
+        self.simple = False
 
     def update(self, service: Service, now: float, wall: float) -> list[EndpointState]:
         """Takes over a new definition; the endpoint states that are in it no longer."""
@@ -74,6 +75,9 @@ class ServiceState:
             or limits.endpoint_in_flight
             or limits.endpoint_connections
             or limits.adaptive
+        )
+        self.simple = not (
+            self.limited or self.hedges or self.traces or hashed or service.balance.sticky_cookie
         )
         previous = self.endpoints
         self.endpoints = {}
@@ -195,6 +199,13 @@ class Plan:
             or route.redirect
             or self.mirror
         )
+        self.straight = (
+            self.plain
+            and self.response is None
+            and not self.revision
+            and self.only is not None
+            and self.only.simple
+        )
 
     def target(self, target: bytes) -> bytes:
         """The target for the origin: the route's prefix stripped or replaced, else as it came."""
@@ -221,6 +232,7 @@ class Routing:
         self._strangers: dict[tuple[str, str], tuple[str, str]] = {}
         self.trusted = Trusted(snapshot.trusted_proxies)
         self.table = Table(snapshot.routes)
+        self._straight: dict[bytes, Plan | None] = {}
         self.plans = {route.id: Plan(route, services) for route in snapshot.routes}
         for plan in self.plans.values():
             known = limiters.get(plan.route.id)
@@ -231,6 +243,22 @@ class Routing:
             for plan in self.plans.values()
             if plan.limiter is not None
         }
+
+    def straight(self, host: bytes) -> Plan | None:
+        """The plan of all requests for a host, where one takes them all as they are to a
+        simple service (see `proxy.usual`)."""
+        try:
+            return self._straight[host]
+        except KeyError:
+            pass
+        route = self.table.only(host)
+        plan = self.plans[route.id] if route is not None else None
+        if plan is not None and not plan.straight:
+            plan = None
+        if len(self._straight) >= HOSTS_REMEMBERED:
+            self._straight.clear()
+        self._straight[host] = plan
+        return plan
 
     def caller(self, listener: Listener, address: str) -> tuple[str, str]:
         """Whose names hold (a project) and who calls (a service), for a source address at a

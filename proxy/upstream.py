@@ -7,7 +7,7 @@ back to the pool only after an answer that ended where its framing said, with no
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
-from proxy import pool, tunnel
+from proxy import pool, tunnel, usual
 from proxy.endpoint_state import EndpointState
 from proxy.hedge import Hedge
 from proxy.http1 import chunked, limits
@@ -46,6 +46,7 @@ class Upstream:
         "_reader",
         "closing",
         "counted",
+        "direct",
         "endpoint",
         "exchange",
         "idle_limit",
@@ -64,6 +65,7 @@ class Upstream:
         self._plane = plane
         self.endpoint = endpoint
         self.exchange: Exchange | Hedge | None = exchange
+        self.direct: Exchange | None = None
         self.transport: asyncio.Transport | None = None
         self.task: asyncio.Task[None] | None = None
         self.closing = False
@@ -190,6 +192,11 @@ class Upstream:
             # Bytes that nobody asked for: whose answer they are can never be told.
             self.discard()
             return
+        direct = self.direct
+        if direct is not None:
+            self.direct = None
+            if direct is exchange and usual.answered(direct, self, data):
+                return
         reading = self.reading
         if reading == HEAD:
             self._read_head(exchange, data)
@@ -206,6 +213,10 @@ class Upstream:
             self._read_chunks(exchange, data)
         else:
             exchange.answer_body(chunked.encode(data) if self._encode else data)
+
+    def heard_limit(self, seconds: float) -> None:
+        """An origin that says how long it keeps idle connections is left a second early."""
+        self.idle_limit = min(pool.IDLE_SECONDS, seconds - 1.0)
 
     def _read_head(self, exchange: "Exchange | Hedge", data: bytes) -> None:
         if self._buffer:
@@ -226,8 +237,7 @@ class Upstream:
                     exchange.answer_unclear(bad.reason)
                     return
             if head.idle:
-                # An origin that says how long it waits is left a second early.
-                self.idle_limit = min(pool.IDLE_SECONDS, head.idle - 1.0)
+                self.heard_limit(head.idle)
             body = data[end + 4 :]
             if head.status >= 200 or head.status == 101:
                 break

@@ -40,7 +40,9 @@ def via(*, http10: bool) -> bytes:
 class RequestHead:
     """A request's head that has one reading.
 
-    `raw` is the head without the empty line; `lines` are its field lines. `target` is in
+    `raw` is the head without the empty line; `lines` are its field lines, cut only when asked
+    for where the head was known by its `Shape`. `onward` is the head as it goes on, up to the
+    lines that this hop adds; it is empty where that has to be worked out. `target` is in
     origin form (or `*`), exactly as it came. `length` is the body's, CHUNKED for a chunked one.
     `drop` holds the field lines that go no further; `exact` says that the request line can go
     on as it is, `untouched` that all of the head can. `forwarded` are the lines that tell of
@@ -60,12 +62,21 @@ class RequestHead:
     upgrade: tuple[bytes, ...] = ()
     exact = True
     untouched = True
+    onward = b""
 
-    def __init__(self, raw: bytes, method: bytes, target: bytes, lines: list[bytes]) -> None:
+    def __init__(self, raw: bytes, method: bytes, target: bytes, lines: list[bytes] | None) -> None:
         self.raw = raw
         self.method = method
         self.target = target
-        self.lines = lines
+        self._lines = lines
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The field lines."""
+        lines = self._lines
+        if lines is None:
+            lines = self._lines = self.raw.split(b"\r\n")[1:]
+        return lines
 
     def field(self, name: bytes) -> bytes | None:
         """A field's value by its lower-case name; of several, all as one list."""
@@ -130,7 +141,9 @@ def parse_request(raw: bytes, memory: Memory) -> RequestHead:
         _other_target_forms(head)
     elif head.host is None and not head.http10:
         raise BadMessage(400, "no Host")
-    if not head.untouched:
+    if head.untouched:
+        head.onward = raw
+    else:
         _settle(head)
     return head
 
@@ -278,9 +291,10 @@ class ResponseHead:
     """A response's head that has one reading; never changed, so that it may be remembered.
 
     `kept` is the head as it goes on, up to the fields that this hop adds; `ready` is all of it
-    for the usual client. `length` is what Content-Length says, None without one; `follows` is
-    what follows the head unless HEAD was asked (see `response_body`). `idle` is how long the
-    origin keeps an idle connection, in seconds, 0.0 when it does not say.
+    for the usual client. `plain` says that nothing about it calls for a decision. `length` is
+    what Content-Length says, None without one; `follows` is what follows the head unless HEAD
+    was asked (see `response_body`). `idle` is how long the origin keeps an idle connection, in
+    seconds, 0.0 when it does not say.
     """
 
     __slots__ = (
@@ -292,6 +306,7 @@ class ResponseHead:
         "kept",
         "length",
         "persistent",
+        "plain",
         "ready",
         "status",
         "upgrade",
@@ -309,6 +324,7 @@ class ResponseHead:
         self.events = False
         self.idle = 0.0
         self.upgrade: tuple[bytes, ...] = ()
+        self.plain = False
 
 
 def parse_response(raw: bytes, memory: Memory) -> ResponseHead:
@@ -358,6 +374,7 @@ def parse_response(raw: bytes, memory: Memory) -> ResponseHead:
         b"Transfer-Encoding: chunked\r\n" if head.chunked and head.status not in (204, 304) else b""
     )
     head.ready = b"".join((head.kept, framing, via(http10=head.http10), b"\r\n"))
+    head.plain = 200 <= head.status < 500 and head.persistent and head.follows >= 0
     return head
 
 

@@ -36,6 +36,13 @@ class Recorder:
         self._counts[bucket] += 1
         self._sum += seconds
 
+    def take_in(self, other: "Recorder") -> None:
+        """Adds what another one has recorded."""
+        for bucket, count in enumerate(other._counts):
+            if count:
+                self._counts[bucket] += count
+        self._sum += other._sum
+
     def take(self) -> Histogram:
         """What was recorded since the last call; empties the recorder."""
         counts = {bucket: count for bucket, count in enumerate(self._counts) if count}

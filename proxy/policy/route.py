@@ -52,6 +52,12 @@ class Table:
                 return route
         return None
 
+    def only(self, host: bytes) -> Route | None:
+        """The route of all requests for a host, whatever else they are; None where that
+        depends. `host` as for `match`."""
+        groups = self._groups(host)
+        return groups[0].only if groups else None
+
     def _groups(self, host: bytes) -> tuple["_Paths", ...]:
         name = plain_host(host)
         groups = [self._exact[name]] if name in self._exact else []

@@ -1,0 +1,169 @@
+"""What the proxy's own logic costs a request, with no socket, kernel or event loop in it.
+
+The two protocol classes of one worker are driven by hand: a request's bytes go into the client's
+side, and what is written to the origin's side is answered at once. What is left is parsing,
+routing, picking, rewriting, counting. It is quick and quiet enough to judge a single change by,
+which `bench.proxy` is not; only that one tells what a request costs in the end.
+
+    python -m bench.logic [--endpoints 3] [--constant] [--log] [--profile]
+"""
+
+import argparse
+import asyncio
+import cProfile
+import pstats
+import time
+from collections.abc import Callable
+from itertools import cycle
+from typing import Any, Final, cast
+
+from bench.scenes import HEADERS
+from proxy.data_plane import DataPlane
+from proxy.downstream import Downstream
+from proxy.observe.access_log import AccessLog
+from proxy.upstream import Upstream
+from proxy.wire.snapshot import (
+    Endpoint,
+    Generation,
+    Listener,
+    Route,
+    Service,
+    Snapshot,
+    Target,
+)
+
+LISTENER: Final = Listener("127.0.0.1:8080", "public")
+BODY: Final = b'{"id":12345,"status":"delivered","items":[{"sku":"A-1","n":2}],"total":"23.40"}'
+ANSWER: Final = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Mon, 01 Jun 2026 10:00:%02d GMT\r\n"
+    b"Content-Type: application/json\r\nContent-Length: %d\r\nConnection: keep-alive\r\n\r\n%b"
+)
+ROUND: Final = 20_000
+
+
+class Wire:
+    """A transport that only counts what is written to it."""
+
+    def __init__(self) -> None:
+        self.written: Callable[[bytes], None] = self._count
+        self.writes = 0
+
+    def _count(self, data: bytes) -> None:
+        del data
+        self.writes += 1
+
+    def write(self, data: bytes) -> None:
+        self.written(data)
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        """Nothing is buffered."""
+
+    def get_extra_info(self, name: str) -> Any:
+        return ("127.0.0.1", 40_000) if name == "peername" else None
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        """There is nothing to close."""
+
+    close = write_eof = pause_reading = resume_reading = abort
+
+
+class Scene:
+    """One worker with idle connections to each endpoint, and one client."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, options: argparse.Namespace) -> None:
+        self.plane = plane = DataPlane(0, loop)
+        if options.log:
+            plane.access_log = AccessLog()
+        endpoints = tuple(
+            Endpoint(id=f"r{i}", host="127.0.0.1", port=9000 + i) for i in range(options.endpoints)
+        )
+        plane.install(
+            Snapshot(
+                Generation(1, 1),
+                listeners=(LISTENER,),
+                services=(Service(name="shop/web", fingerprint="f", endpoints=endpoints),),
+                routes=(Route(id="all", targets=(Target("shop/web"),)),),
+            )
+        )
+        plane.connect = self._connect  # type: ignore[method-assign]
+        self.client = Downstream(plane, LISTENER)
+        self.wire = Wire()
+        self.client.connection_made(cast("asyncio.Transport", self.wire))
+        self.answers = cycle([ANSWER % (i % 60, len(BODY), BODY) for i in range(1)])
+
+    def _connect(self, endpoint: Any, exchange: Any) -> Upstream:
+        """An origin that has accepted already."""
+        endpoint.connections += 1
+        upstream = Upstream(self.plane, endpoint, exchange)
+        wire = Wire()
+
+        def answer(data: bytes) -> None:
+            del data
+            self.answering = upstream
+
+        wire.written = answer
+        upstream.connection_made(cast("asyncio.Transport", wire))
+        return upstream
+
+    def play(self, requests: list[bytes]) -> float:
+        """CPU seconds for all of them."""
+        data_received = self.client.data_received
+        answer = next(self.answers)
+        begin = time.process_time()
+        for request in requests:
+            data_received(request)
+            self.answering.data_received(answer)
+        return time.process_time() - begin
+
+
+def requests(options: argparse.Namespace, first: int) -> list[bytes]:
+    """As `bench.scenes` makes them: a new path and one new field a request, or all alike."""
+    fields = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
+    made = []
+    for number in range(first, first + ROUND):
+        tag = "constant" if options.constant else f"tag-{number}"
+        path = "/api/orders" if options.constant else f"/api/orders/{number}"
+        made.append(
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n{fields}"
+            f"X-Request-Tag: {tag}\r\n\r\n".encode()
+        )
+    return made
+
+
+async def measure(options: argparse.Namespace) -> None:
+    """Prints the best of several rounds."""
+    scene = Scene(asyncio.get_running_loop(), options)
+    scene.play(requests(options, 1000))
+    profile = cProfile.Profile()
+    times = []
+    for turn in range(options.rounds):
+        made = requests(options, 1_000_000 + turn * ROUND)
+        if options.profile:
+            profile.enable()
+        times.append(scene.play(made))
+        profile.disable()
+    if options.profile:
+        pstats.Stats(profile).sort_stats("tottime").print_stats(30)
+    best, middle = min(times), sorted(times)[len(times) // 2]
+    print(f"best {best / ROUND * 1e6:.2f} µs, median {middle / ROUND * 1e6:.2f} µs a request")
+    scene.plane.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="CPU time of the proxy's logic a request")
+    parser.add_argument("--endpoints", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--constant", action="store_true", help="all requests alike")
+    parser.add_argument("--log", action="store_true", help="with an access log")
+    parser.add_argument("--profile", action="store_true", help="where the time goes")
+    asyncio.run(measure(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
