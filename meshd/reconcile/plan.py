@@ -255,11 +255,13 @@ class _ServicePlan:
             self._shrink(current, -missing)
 
     def _shrink(self, current: Sequence[Replica], surplus: int) -> None:
-        """Drain the idlest; those that serve nothing yet first. Adopted ones stay."""
-        candidates = sorted((r for r in current if r.managed and not r.busy), key=_leaves_first)
+        """Drain the idlest; those that serve nothing yet first. Adopted ones stay. One that is
+        only being started leaves as soon as that is done, and nobody in its place."""
+        candidates = sorted((r for r in current if r.managed), key=_leaves_first)
         cause = f"{self.service.count} wanted, {len(current)} there"
         for replica in candidates[:surplus]:
-            self._drain(replica, cause)
+            if not replica.busy:
+                self._drain(replica, cause)
 
     def _start(self, missing: int, cause: str, blocker: str) -> None:
         service = self.service

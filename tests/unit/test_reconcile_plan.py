@@ -80,6 +80,12 @@ def test_the_idlest_leaves_and_those_not_ready_before_it() -> None:
     assert steps(web(2), busy, idle, replica("late", Phase.PROBING)) == ["drain late"]
 
 
+def test_no_ready_one_leaves_in_place_of_one_that_is_only_being_started() -> None:
+    begun = replica("begun", Phase.PENDING, busy=True, listed=False)
+    assert steps(web(1), replica("a"), begun) == []
+    assert steps(web(1), replica("a"), replica("b"), begun) == ["drain a"]
+
+
 def test_a_replica_is_stopped_only_when_drained_or_at_its_deadline() -> None:
     leaving = replica("a", Phase.DRAINING)
     drained = replica("a", Phase.DRAINING, drained=True)
