@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from meshd.api.model import DeployResult, Event, NoSuchThing, Refused, Status
+from meshd.api.model import DeployResult, Event, NoSuchThing, Refused, ScaleDecision, Status
 from meshd.publish.compile import route_conflicts
 from meshd.publish.gateways import TOKEN_ADDRESS, Gateways
 from meshd.publish.publisher import Publisher
@@ -33,6 +33,7 @@ from meshd.scaling.meter import Meter
 from meshd.spec.fingerprint import revision
 from meshd.spec.model import Project
 from meshd.status import by_service, service_status
+from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
 from meshd.store.store import Override, Store, StoredProject, next_rollout
 from meshd.telemetry.events import Kind
@@ -54,6 +55,7 @@ class MeshControl:
         runtime: Runtime,
         store: Store,
         events: EventLog,
+        decisions: DecisionLog,
         loop: Reconciler,
         publisher: Publisher,
         gateways: Gateways,
@@ -65,6 +67,7 @@ class MeshControl:
         self._runtime = runtime
         self._store = store
         self._events = events
+        self._decisions = decisions
         self._loop = loop
         self._publisher = publisher
         self._gateways = gateways
@@ -87,7 +90,7 @@ class MeshControl:
                 loop.observed,
                 waiting.get(service.key, ""),
                 self._ingest,
-                self._override(service.key, now),
+                self._store.override(service.key, now),
                 self._events.last_of(service.key),
                 self.meter.loads if self.meter else {},
                 now,
@@ -106,12 +109,6 @@ class MeshControl:
             services=services,
         )
 
-    def _override(self, key: str, now: float) -> int | None:
-        override = self._store.overrides.get(key)
-        if override is None or 0 < override.until <= now:
-            return None
-        return override.replicas
-
     def metrics(self) -> bytes:
         """See `Control.metrics`."""
         return self.exposition.exposition() if self.exposition else b""
@@ -119,6 +116,13 @@ class MeshControl:
     def events(self, since: int, limit: int) -> Sequence[Event]:
         """See `Control.events`."""
         return self._events.since(since, limit)
+
+    def decisions(
+        self, project: str, service: str, at: float, limit: int
+    ) -> Sequence[ScaleDecision]:
+        """See `Control.decisions`."""
+        self._service(project, service)
+        return self._decisions.of(f"{project}/{service}", at, limit)
 
     def subscribe(self) -> AsyncIterator[Event]:
         """See `Control.subscribe`."""

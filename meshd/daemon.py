@@ -29,6 +29,7 @@ from meshd.runtime.select import runtime as make_runtime
 from meshd.scaling.meter import Meter
 from meshd.scaling.scaling import INTERVAL, Scaling
 from meshd.status import by_service
+from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
 from meshd.store.lock import Held
 from meshd.store.schema import TooNew
@@ -175,6 +176,7 @@ class Daemon:
         self.end = asyncio.Event()
         self.store = Store(state)
         self.events = EventLog(self.store)
+        self.decisions = DecisionLog(self.store)
         self.ingest = Ingest()
         self.feedback = Feedback(self.ingest, self.events)
         self.runtime = make_runtime("docker" if runtime == "docker" else "process", state)
@@ -213,6 +215,7 @@ class Daemon:
             self.runtime,
             self.store,
             self.events,
+            self.decisions,
             loop,
             publisher,
             gateways,
@@ -223,7 +226,9 @@ class Daemon:
         control.exposition = metrics
         self.events.on_event = metrics.observe_event
         meter = control.meter = Meter(self.runtime, lambda: loop.observed.replicas)
-        scaling = Scaling(self.store, self.events, self.ingest, metrics, wake.set)
+        scaling = Scaling(
+            self.store, self.events, self.decisions, self.ingest, metrics, wake.set
+        )
         scaling.meter = meter
 
         def ready(key: str, seconds: float) -> None:

@@ -8,6 +8,7 @@ from meshd.reconcile.memory import Replica
 from meshd.reconcile.observed import Observed
 from meshd.reconcile.phase import ALIVE, ENDED, Phase
 from meshd.reconcile.progress import PATIENCE, state_of
+from meshd.store.store import Override
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.merge import MergedService
 
@@ -29,7 +30,7 @@ def service_status(
     observed: Observed,
     waiting: str,
     ingest: Ingest,
-    override: int | None,
+    override: Override | None,
     last: str,
     loads: Mapping[str, Load],
     now: float,
@@ -61,7 +62,8 @@ def service_status(
         errors_per_second=window.errors_per_second,
         retries_total=total.retries,
         parked=window.merged.parked,
-        override=override,
+        override=override.replicas if override else None,
+        override_until=override.until if override else 0.0,
         last=waiting or last,
         replicas=tuple(
             _replica_status(

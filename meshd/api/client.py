@@ -16,6 +16,7 @@ from meshd.api.model import (
     LogLine,
     NoSuchThing,
     Refused,
+    ScaleDecision,
     ScaleOverride,
     Status,
 )
@@ -101,6 +102,13 @@ class Client:
     async def logs(self, project: str, service: str, tail: int) -> Sequence[LogLine]:
         where = f"v1/projects/{project}/services/{service}/logs?tail={tail}"
         return msgspec.json.decode(await self._call("GET", where), type=list[LogLine])
+
+    async def decisions(
+        self, project: str, service: str, at: float = 0.0, limit: int = 10
+    ) -> Sequence[ScaleDecision]:
+        """Decisions up to `at` (Unix time; 0: now), newest first."""
+        where = f"v1/projects/{project}/services/{service}/decisions?at={at:.0f}&limit={limit}"
+        return msgspec.json.decode(await self._call("GET", where), type=list[ScaleDecision])
 
     def follow_logs(self, project: str, service: str, tail: int) -> AsyncIterator[LogLine]:
         """The last `tail` lines of each replica, then what comes."""

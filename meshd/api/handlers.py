@@ -116,6 +116,7 @@ class Handlers:
             web.post("/v1/projects/{project}/plan", self.plan),
             web.put(service + "/scale", self.scale),
             web.get(service + "/logs", self.logs),
+            web.get(service + "/decisions", self.decisions),
             web.post("/v1/replicas/{replica}/drain", self.drain),
             web.post("/v1/shutdown", self.shutdown),
         ]
@@ -185,6 +186,13 @@ class Handlers:
                     yield LogLine(replica, line)
 
         return await stream(request, all_lines())
+
+    async def decisions(self, request: web.Request) -> web.Response:
+        names = request.match_info
+        at = _number(request, "at", 0, 2**53)
+        limit = _number(request, "limit", 10, MOST_EVENTS)
+        found = self._control.decisions(names["project"], names["service"], at, limit)
+        return answer(list(found))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         since = _number(request, "since", 0, 2**63 - 1)

@@ -72,6 +72,7 @@ class ServiceStatus(Value, frozen=True):
     retries_total: int = 0
     parked: int = 0
     override: int | None = None
+    override_until: float = 0.0
     last: str = ""
     replicas: tuple[ReplicaStatus, ...] = ()
 
@@ -107,6 +108,32 @@ class Event(Value, frozen=True):
     replica: str = ""
     text: str = ""
     numbers: dict[str, float] = msgspec.field(default_factory=dict)
+
+
+class ScaleDecision(Value, frozen=True):
+    """One decision of the autoscaler, with everything it was made from.
+
+    - `desired` replicas from `at` on, `previous` before; `wanted` is the number before limits.
+    - `cause` is a short stable word, `reason` a line for people.
+    - `objectives`: what was asked; `signals`: what was seen in the last second; `model`: what
+      the policy has learned and reckoned with; `candidates`: what each objective alone wants.
+    - `limits`: what changed the number; `rejected`: what else was considered, and why not.
+    - `override`: the number set by hand at that time, which counts instead.
+    """
+
+    at: float
+    desired: int
+    previous: int
+    wanted: int
+    cause: str
+    reason: str
+    objectives: tuple[str, ...] = ()
+    signals: dict[str, float] = msgspec.field(default_factory=dict)
+    model: dict[str, float] = msgspec.field(default_factory=dict)
+    candidates: dict[str, int] = msgspec.field(default_factory=dict)
+    limits: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
+    override: int | None = None
 
 
 class DeployResult(Value, frozen=True):
@@ -179,6 +206,12 @@ class Control(Protocol):
 
     def events(self, since: int, limit: int) -> Sequence[Event]:
         """Stored events with id > since, oldest first."""
+
+    def decisions(
+        self, project: str, service: str, at: float, limit: int
+    ) -> Sequence[ScaleDecision]:
+        """Decisions of the autoscaler up to `at` (Unix time; 0: now), newest first. Those that
+        changed something, and one a minute of the others."""
 
     def subscribe(self) -> AsyncIterator[Event]:
         """Events from now on."""

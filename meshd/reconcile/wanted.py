@@ -69,8 +69,8 @@ class Wanted:
 
     def count(self, key: str, spec: Service, now: float) -> int:
         """Replicas wanted of one service."""
-        override = self._store.overrides.get(key)
-        by_hand = override.replicas if override and not 0 < override.until <= now else None
+        override = self._store.override(key, now)
+        by_hand = override.replicas if override else None
         scaling = self._store.scaling.get(key)
         return wanted_count(spec, by_hand, scaling.desired if scaling else None)
 

@@ -4,18 +4,20 @@ It writes one number a service, and nothing while there is no data.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
-import autoscaler
-from autoscaler import Decision
+from autoscaler import Settings, Signal
+from meshd.api.model import ScaleDecision
 from meshd.reconcile.desired import DesiredService
 from meshd.reconcile.memory import Replica
+from meshd.scaling import record
 from meshd.scaling.ask import is_scaled, settings_of
 from meshd.scaling.cold import SEEN, Cold, demanded
 from meshd.scaling.learned import Learned
 from meshd.scaling.meter import Meter
 from meshd.scaling.signals import signal_of
+from meshd.scaling.verdict import Verdict, judge
+from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
 from meshd.store.store import Store
 from meshd.telemetry.events import Kind
@@ -23,6 +25,7 @@ from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
 
 INTERVAL: Final = 1.0
+FLUSH: Final = 5.0
 
 
 class Scaling:
@@ -32,6 +35,7 @@ class Scaling:
         self,
         store: Store,
         events: EventLog,
+        decisions: DecisionLog,
         ingest: Ingest,
         metrics: Metrics,
         wake: Callable[[], None],
@@ -39,12 +43,15 @@ class Scaling:
         self.meter: Meter | None = None
         self._store = store
         self._events = events
+        self._decisions = decisions
         self._ingest = ingest
         self._metrics = metrics
         self._wake = wake
         self._learned = Learned(store)
         self._cold: dict[str, Cold] = {}
+        self._told: dict[str, ScaleDecision] = {}
         self._last = 0.0
+        self._flushed = 0.0
 
     def step(
         self,
@@ -65,23 +72,25 @@ class Scaling:
             )
             settings = settings_of(service)
             state = self._learned.state(key, settings, now)
-            state, decision = autoscaler.make(settings).step(state, signal, now)
-            self._learned.learn(key, state)
-            floor = self._floor(key, now)
-            if decision.desired < floor:
-                decision = replace(decision, desired=floor, cause="wake")
-            self._tell(service, decision, now)
-            numbers[key] = decision.desired
+            verdict = judge(settings, state, signal, now, self._floor(key, now))
+            self._learned.learn(key, verdict.state)
+            self._tell(service, settings, signal, verdict, now)
+            numbers[key] = verdict.decision.desired
         if self._learned.keep(numbers, now):
             self._wake()
         self._learned.forget_others(numbers)
-        for key in [key for key in self._cold if key not in numbers]:
-            del self._cold[key]
+        for table in (self._cold, self._told):
+            for key in [key for key in table if key not in numbers]:
+                del table[key]
+        if now - self._flushed >= FLUSH:
+            self._decisions.flush(now)
+            self._flushed = now
         self._last = now
 
     def close(self, now: float) -> None:
-        """The end: what was learned is stored."""
+        """The end: what was learned and decided is stored."""
         self._learned.close(now)
+        self._decisions.flush(now)
 
     # From zero
 
@@ -89,7 +98,7 @@ class Scaling:
         """Requests wait at a worker for the first replica of a service: when it is at zero
         because nobody came, replicas are ordered at once."""
         key = service.key
-        if not is_scaled(service) or self._by_hand(key, now):
+        if not is_scaled(service) or self._store.override(key, now):
             return
         cold = self._cold.get(key)
         if cold is None or cold.answered:
@@ -117,10 +126,6 @@ class Scaling:
             cold.answered = True
             self._metrics.observe_cold_start(key, now - cold.began)
 
-    def _by_hand(self, key: str, now: float) -> bool:
-        override = self._store.overrides.get(key)
-        return override is not None and not 0 < override.until <= now
-
     def _floor(self, key: str, now: float) -> int:
         """The least that a service on its way up from zero is to have."""
         cold = self._cold.get(key)
@@ -133,12 +138,26 @@ class Scaling:
 
     # What is told
 
-    def _tell(self, service: DesiredService, decision: Decision, now: float) -> None:
-        old = self._learned.desired(service.key)
+    def _tell(
+        self,
+        service: DesiredService,
+        settings: Settings,
+        signal: Signal | None,
+        verdict: Verdict,
+        now: float,
+    ) -> None:
+        key, decision = service.key, verdict.decision
+        old = self._learned.desired(key)
         before = old if old is not None else service.count
+        override = self._store.override(key, now)
+        by_hand = override.replicas if override else None
+        told = record.made(settings, signal, verdict, before, by_hand, now)
+        if record.worth_keeping(self._told.get(key), told):
+            self._told[key] = told
+            self._decisions.add(key, told)
         more = decision.desired > before
         direction = "hold" if decision.desired == before else "up" if more else "down"
-        self._metrics.count_scale(service.key, direction, decision.cause)
+        self._metrics.count_scale(key, direction, decision.cause)
         if direction == "hold":
             return
         kind = Kind.SCALE_UP if more else Kind.SCALE_DOWN

@@ -38,6 +38,13 @@ MIGRATIONS: Final = (
         service TEXT NOT NULL, replica TEXT NOT NULL, text TEXT NOT NULL, numbers TEXT NOT NULL
     );
     """,
+    """
+    CREATE TABLE decision (
+        id INTEGER PRIMARY KEY, project TEXT NOT NULL, service TEXT NOT NULL, at REAL NOT NULL,
+        body TEXT NOT NULL
+    );
+    CREATE INDEX decision_of ON decision (project, service, at);
+    """,
 )
 
 

@@ -55,6 +55,10 @@ class Override(msgspec.Struct, frozen=True):
     replicas: int
     until: float
 
+    def holds(self, now: float) -> bool:
+        """Whether it still counts."""
+        return not 0 < self.until <= now
+
 
 class Scaling(msgspec.Struct, frozen=True):
     """The autoscaler's last number for a service, and its state as JSON."""
@@ -247,6 +251,11 @@ class Store:
             self._drop_services(database, project, set())
         self.projects.pop(project, None)
         self._revisions.clear()
+
+    def override(self, key: str, now: float) -> Override | None:
+        """The number set by hand for a service, while it counts."""
+        found = self.overrides.get(key)
+        return found if found is not None and found.holds(now) else None
 
     def set_override(self, key: str, override: Override | None) -> None:
         """Set the number of replicas by hand, or take that back."""

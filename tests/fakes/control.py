@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from meshd.api.model import DeployResult, Event, NoSuchThing, ServiceStatus, Status
+from meshd.api.model import DeployResult, Event, NoSuchThing, ScaleDecision, ServiceStatus, Status
 from meshd.spec.model import Project
 
 
@@ -14,6 +14,7 @@ class FakeControl:
         self.calls: list[tuple[object, ...]] = []
         self.projects: dict[str, Project] = {}
         self.stored: list[Event] = []
+        self.decided: list[ScaleDecision] = []
         self.lines: list[tuple[str, str]] = []
         self.result: DeployResult | None = None
         self.services: tuple[ServiceStatus, ...] | None = None
@@ -103,6 +104,12 @@ class FakeControl:
                 yield line
         finally:
             self.followers.remove(queue)
+
+    def decisions(
+        self, project: str, service: str, at: float, limit: int
+    ) -> Sequence[ScaleDecision]:
+        self._called("decisions", project, service, at, limit)
+        return self.decided[:limit]
 
     def events(self, since: int, limit: int) -> Sequence[Event]:
         return [event for event in self.stored if event.id > since][:limit]

@@ -8,6 +8,7 @@ from meshd.reconcile.memory import Replica
 from meshd.reconcile.phase import Phase
 from meshd.scaling.scaling import Scaling
 from meshd.spec.model import Service
+from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
 from meshd.store.store import Store
 from meshd.telemetry.ingest import Ingest
@@ -54,7 +55,10 @@ class Scene:
         self.events.open()
         self.ingest = Ingest()
         self.metrics = Metrics(self.ingest, traffic.status, lambda: self.clock)
-        self.scaling = Scaling(self.store, self.events, self.ingest, self.metrics, self._wake)
+        self.decisions = DecisionLog(self.store)
+        self.scaling = Scaling(
+            self.store, self.events, self.decisions, self.ingest, self.metrics, self._wake
+        )
 
     def restart(self, killed: bool = False) -> None:
         """The control process ends, and another one begins."""

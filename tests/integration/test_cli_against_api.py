@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from meshd.api.model import DeployResult, Event, NoSuchThing, Refused
+from meshd.api.model import DeployResult, Event, NoSuchThing, Refused, ScaleDecision
 from meshd.api.server import serve
 from meshd.cli.main import main
 from meshd.spec.model import Project, Service
@@ -124,19 +124,37 @@ async def test_events_of_many_pages_end_with_the_newest(control: FakeControl, me
 
 async def test_explain(control: FakeControl, meshd: Meshd) -> None:
     assert "nothing was decided yet" in (await meshd("explain", "orders")).output
-    for number, (at, kind, text) in enumerate(
-        [(100.0, "scale.up", "1 → 2"), (200.0, "scale.up", "2 → 3"), (300.0, "deploy", "x")], 1
-    ):
-        control.tell(Event(number, at, kind, "shop", "orders", "", text, {"p95": 0.25}))
+    for number, at in ((1, 100.0), (2, 200.0)):
+        control.tell(Event(number, at, "scale.up", "shop", "orders", "", f"{number} → more"))
+    control.decided = [
+        ScaleDecision(
+            200.0, 3, 2, 5, "load", "more load: 40.0 requests/s",
+            objectives=("p95 within 200 ms", "1 to 3 replicas"),
+            signals={"arrivals_per_second": 40.0},
+            model={"service_time": 0.1},
+            candidates={"latency": 5, "concurrency": 2},
+            limits=("wanted 5, limited by the maximum of 3",),
+            rejected=("2 for concurrency: latency wants 5, and the largest wins",),
+        )
+    ]  # fmt: skip
     shown = (await meshd("explain", "orders")).output
-    assert "3 wanted, 2 running, 1 ready (between 1 and 5)" in shown
-    assert "set to 3 by hand" in shown
-    assert "scale.up  2 → 3\n    p95  0.25" in shown
-    assert shown.index("2 → 3") < shown.index("1 → 2")
+    for part in (
+        "3 replicas, was 2 (load): more load: 40.0 requests/s",
+        "objectives  p95 within 200 ms",
+        "signals     arrivals_per_second 40",
+        "model       service_time 0.1",
+        "candidates  latency wants 5",
+        "            concurrency wants 2",
+        "limits      wanted 5, limited by the maximum of 3",
+        "rejected    2 for concurrency",
+        "2 → more",
+    ):
+        assert part in shown, shown
     then = json.loads(
         (await meshd("explain", "orders", "--at", "1970-01-01T00:02:30Z", "-o", "json")).output
     )
-    assert [event["text"] for event in then["decisions"]] == ["1 → 2"]
+    assert [each["id"] for each in then["decisions"]] == [1]
+    assert ("decisions", "shop", "orders", 150, 1) in control.calls
 
 
 async def test_diff_has_three_exit_codes(control: FakeControl, meshd: Meshd, compose: str) -> None:
