@@ -232,10 +232,9 @@ async def compose_stops_it(mesh: TestMesh, compose: Compose) -> None:
     """What docker-compose stops is out of rotation before it stops to answer."""
     async with Load(mesh.address, 100, 30) as load:
         await asyncio.sleep(0.5)
-        await docker("stop", compose.original(2))
-        out, _ = await in_mesh(
-            mesh, compose, lambda names: compose.original(2) not in names, 10
-        )  # fmt: skip
+        stopping = asyncio.create_task(docker("stop", compose.original(2)))
+        out, _ = await in_mesh(mesh, compose, lambda now: compose.original(2) not in now, 10)
+        await stopping
         await asyncio.sleep(0.5)
     print(f"stopped: {load.tally.served} served, {len(load.tally.failures)} failed ({out:.2f} s)")
     assert load.tally.failures == []
