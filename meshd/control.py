@@ -24,7 +24,7 @@ from meshd.reconcile.desired import Desired, DesiredService
 from meshd.reconcile.forecast import forecast
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.memory import Replica
-from meshd.reconcile.phase import ENDED
+from meshd.reconcile.phase import ENDED, Phase
 from meshd.reconcile.progress import Standing, standing
 from meshd.reconcile.settings import settings_changed
 from meshd.runtime.base import ReplicaNotFound, Runtime, RuntimeFailure
@@ -351,7 +351,19 @@ class MeshControl:
         end, or, where there is none, this process ends alone."""
         if stop_replicas:
             await asyncio.gather(*(self.down(name) for name in list(self._store.projects)))
+            await self._end_copies()
         asyncio.get_running_loop().call_later(GOODBYE, self._end_all)
+
+    async def _end_copies(self) -> None:
+        """Have the copies of adopted containers drained and removed; what others started stays.
+        Not waited for while the runtime does not answer."""
+        self._loop.wanted.ending = True
+        self._loop.wake.set()
+        while self._loop.observed.available and any(
+            replica.copied and replica.phase is not Phase.GONE
+            for replica in self._loop.observed.replicas
+        ):
+            await asyncio.sleep(POLL)
 
     def _end_all(self) -> None:
         supervisor = self._publisher.supervisor

@@ -21,6 +21,8 @@ class Wanted:
     """Puts `Desired` together from the store; keeps what does not change between passes."""
 
     def __init__(self, store: Store) -> None:
+        self.ending = False
+        """Whether this mesh takes its leave: then no copies of others' containers are wanted."""
         self._store = store
         self._read: dict[str, tuple[object, tuple[str, Service] | None]] = {}
         self._desired = Desired()
@@ -132,7 +134,7 @@ class Wanted:
             for _, seen in group
         )
         spec, template = (running or group)[0]
-        up = running or copies or (crashed and copies is None)
+        up = not self.ending and (running or copies or (crashed and copies is None))
         return DesiredService(
             project=key.partition("/")[0],
             spec=spec,

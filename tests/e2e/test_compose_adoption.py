@@ -156,6 +156,7 @@ async def test_from_up_to_down_beside_docker_compose(mesh: TestMesh, compose: Co
     await taken_in(mesh, compose, originals)
     await scaled_by_copies(mesh, compose, originals)
     await compose_stops_it(mesh, compose)
+    await takes_its_leave(mesh, compose, originals)
     await compose("down", "-t", "2", "--remove-orphans")
     assert await containers(compose) == set()
 
@@ -243,3 +244,13 @@ async def compose_stops_it(mesh: TestMesh, compose: Compose) -> None:
     await asyncio.sleep(2)
     status = await mesh.service("web")
     assert (status["ready"], status["wanted"]) == (0, 0), "what Compose stopped came back"
+
+
+async def takes_its_leave(mesh: TestMesh, compose: Compose, originals: set[str]) -> None:
+    """`meshd down` removes its copies, and leaves to Compose what is Compose's."""
+    await compose("start")
+    async with Load(mesh.address, 120, 60, path="/?ms=100", clients=120):
+        await in_mesh(mesh, compose, lambda names: len(names) >= 3, 30)
+    down = await mesh.down()
+    assert down.code == 0, down.out + down.err
+    assert await containers(compose) == originals
