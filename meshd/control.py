@@ -359,7 +359,7 @@ class MeshControl:
         Not waited for while the runtime does not answer."""
         self._loop.wanted.ending = True
         self._loop.wake.set()
-        while self._loop.observed.available and any(
+        while self._loop.observed.available and any(  # noqa: ASYNC110 (what is, as above)
             replica.copied and replica.phase is not Phase.GONE
             for replica in self._loop.observed.replicas
         ):
