@@ -228,7 +228,8 @@ def test_who_follows_goes_on_over_a_killed_control_process(meshd: Meshd) -> None
     assert meshd(*meshd.up(meshd.file(GOOD), "--detach")).returncode == 0
     logs, events = Follower(meshd, "logs", "web"), Follower(meshd, "events")
     try:
-        logs.until(bool)  # it is there: probes are logged too
+        logs.until(bool)  # both are there: probes are logged, and the deployment is an event
+        events.until(bool)
         meshd.ask("/mark-1")
         logs.until(lambda lines: any("/mark-1 " in line["line"] for line in lines))
         os.kill(meshd.control(), signal.SIGKILL)
