@@ -26,6 +26,7 @@ from meshd.publish.publisher import Publisher
 from meshd.reconcile.loop import Reconciler
 from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.select import runtime as make_runtime
+from meshd.scaling.external import Queries
 from meshd.scaling.meter import Meter
 from meshd.scaling.scaling import INTERVAL, Scaling
 from meshd.status import by_service
@@ -230,6 +231,7 @@ class Daemon:
             self.store, self.events, self.decisions, self.ingest, metrics, wake.set
         )
         scaling.meter = meter
+        queries = scaling.queries = Queries()
 
         def ready(key: str, seconds: float) -> None:
             metrics.observe_start(key, seconds)
@@ -249,6 +251,7 @@ class Daemon:
                 self._open_runtime(watch),
                 loop.run(),
                 meter.run(),
+                queries.run(),
                 self._every_second(scaling, loop),
             )
         self.events.flush()

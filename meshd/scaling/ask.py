@@ -16,7 +16,12 @@ def settings_of(service: DesiredService) -> Settings:
         share=objective.share if objective else 95.0,
         concurrency=scale.concurrency,
         rps=scale.rps,
+        cpu=scale.cpu,
+        queue=scale.queue,
+        external=scale.prometheus.per_replica if scale.prometheus else None,
         down_window=scale.down_window,
+        step_up=scale.step_up,
+        step_down=scale.step_down,
         idle=scale.idle,
     )
 
@@ -27,4 +32,4 @@ def is_scaled(service: DesiredService) -> bool:
     scale = service.spec.mesh.scale
     if scale is None or scale.max <= scale.min:
         return False
-    return scale.min == 0 or bool(scale.objective or scale.concurrency or scale.rps)
+    return scale.min == 0 or scale.aims

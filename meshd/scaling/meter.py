@@ -1,4 +1,5 @@
-"""What replicas use of CPU and memory, asked of the runtime every few seconds."""
+"""What replicas use of CPU and memory and what the nodes have, asked of the runtime every few
+seconds."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ import structlog
 from meshd.api.model import Load
 from meshd.reconcile.memory import Replica
 from meshd.reconcile.phase import Phase
-from meshd.runtime.base import Runtime, RuntimeFailure, Usage
+from meshd.runtime.base import Node, Runtime, RuntimeFailure, Usage
 
 _log = structlog.stdlib.get_logger(__name__)
 PAUSE: Final = 5.0
@@ -30,10 +31,13 @@ def loads(before: Mapping[str, Usage], after: Mapping[str, Usage]) -> dict[str, 
 
 
 class Meter:
-    """Keeps `loads` by replica while `run` runs. Nothing is known while the runtime is away."""
+    """Keeps `loads` by replica, and `nodes`, while `run` runs. While the runtime is away no load
+    is known, and the nodes are those seen last."""
 
     def __init__(self, runtime: Runtime, replicas: Callable[[], Sequence[Replica]]) -> None:
         self.loads: Mapping[str, Load] = {}
+        self.nodes: Sequence[Node] = ()
+        self.limits_memory = runtime.capabilities.memory_limits
         self._runtime = runtime
         self._replicas = replicas
         self._last: Mapping[str, Usage] = {}
@@ -48,6 +52,7 @@ class Meter:
         names = [r.name for r in self._replicas() if r.listed and r.phase in _RUNS]
         try:
             usage = await self._runtime.usage(names) if names else {}
+            self.nodes = await self._runtime.nodes()
         except RuntimeFailure as error:
             _log.debug("what replicas use is not known", reason=str(error))
             usage = {}

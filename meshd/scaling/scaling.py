@@ -3,20 +3,25 @@
 It writes one number a service, and nothing while there is no data.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from autoscaler import Settings, Signal
 from meshd.api.model import ScaleDecision
 from meshd.reconcile.desired import DesiredService
 from meshd.reconcile.memory import Replica
 from meshd.scaling import record
 from meshd.scaling.ask import is_scaled, settings_of
 from meshd.scaling.cold import SEEN, Cold, demanded
+from meshd.scaling.external import Queries
 from meshd.scaling.learned import Learned
+from meshd.scaling.limits import Pace, room
 from meshd.scaling.meter import Meter
+from meshd.scaling.room import Grant
+from meshd.scaling.schedule import scheduled
 from meshd.scaling.signals import signal_of
-from meshd.scaling.verdict import Verdict, judge
+from meshd.scaling.verdict import Case, Ceiling, Verdict, limited, wish
+from meshd.spec.model import Scale
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
 from meshd.store.store import Store
@@ -41,6 +46,7 @@ class Scaling:
         wake: Callable[[], None],
     ) -> None:
         self.meter: Meter | None = None
+        self.queries = Queries()
         self._store = store
         self._events = events
         self._decisions = decisions
@@ -50,6 +56,8 @@ class Scaling:
         self._learned = Learned(store)
         self._cold: dict[str, Cold] = {}
         self._told: dict[str, ScaleDecision] = {}
+        self._pace: dict[str, Pace] = {}
+        self._short: dict[str, int] = {}
         self._last = 0.0
         self._flushed = 0.0
 
@@ -60,32 +68,94 @@ class Scaling:
         now: float,
     ) -> None:
         """One decision for every scaled service; changed numbers are stored at once."""
-        seconds = self._ingest.second(now)
+        scaled = {service.key: service for service in services if is_scaled(service)}
+        cases = self._cases(scaled, replicas, now)
+        wishes = {key: wish(case) for key, case in cases.items()}
+        grants = self._room(services, wishes, now)
         numbers: dict[str, int] = {}
-        scaled = [service for service in services if is_scaled(service)]
-        for service in scaled:
-            key = service.key
-            ejected = sum(e.ejected_by > 0 for e in self._ingest.endpoints(key, now).values())
-            loads = self.meter.loads if self.meter else {}
-            signal = signal_of(
-                service, replicas.get(key, ()), seconds, loads, ejected, self._last or now
-            )
-            settings = settings_of(service)
-            state = self._learned.state(key, settings, now)
-            verdict = judge(settings, state, signal, now, self._floor(key, now))
+        for key, service in scaled.items():
+            ceilings = self._ceilings(service, wishes[key], grants.get(key), now)
+            verdict = limited(cases[key], wishes[key], self._floor(key, now), ceilings)
             self._learned.learn(key, verdict.state)
-            self._tell(service, settings, signal, verdict, now)
+            self._tell(service, cases[key], verdict, now)
             numbers[key] = verdict.decision.desired
         if self._learned.keep(numbers, now):
             self._wake()
         self._learned.forget_others(numbers)
-        for table in (self._cold, self._told):
+        for table in (self._cold, self._told, self._pace, self._short):
             for key in [key for key in table if key not in numbers]:
                 del table[key]
         if now - self._flushed >= FLUSH:
             self._decisions.flush(now)
             self._flushed = now
         self._last = now
+
+    def _cases(
+        self,
+        scaled: Mapping[str, DesiredService],
+        replicas: Mapping[str, Sequence[Replica]],
+        now: float,
+    ) -> dict[str, Case]:
+        """What every decision of this second is made from."""
+        seconds = self._ingest.second(now)
+        loads = self.meter.loads if self.meter else {}
+        scales = {key: service.spec.mesh.scale or Scale() for key, service in scaled.items()}
+        self.queries.want([each.prometheus for each in scales.values() if each.prometheus])
+        cases: dict[str, Case] = {}
+        for key, service in scaled.items():
+            scale, settings = scales[key], settings_of(service)
+            query = scale.prometheus
+            signal = signal_of(
+                service,
+                replicas.get(key, ()),
+                seconds,
+                loads,
+                sum(each.ejected_by > 0 for each in self._ingest.endpoints(key, now).values()),
+                self._last or now,
+                self.queries.value(query, time.monotonic()) if query else None,
+                scheduled(scale.schedule, now),
+            )
+            cooling = self._pace.setdefault(key, Pace()).cooling(scale, now)
+            state = self._learned.state(key, settings, now)
+            cases[key] = Case(settings, state, signal, now, cooling)
+        return cases
+
+    def _room(
+        self, services: Sequence[DesiredService], wishes: Mapping[str, Verdict], now: float
+    ) -> dict[str, Grant]:
+        if self.meter is None:
+            return {}
+        by_hand = {
+            service.key: override.replicas
+            for service in services
+            if (override := self._store.override(service.key, now)) is not None
+        }
+        return room(self.meter.nodes, services, wishes, by_hand, self.meter.limits_memory)
+
+    def _ceilings(
+        self, service: DesiredService, wished: Verdict, grant: Grant | None, now: float
+    ) -> list[Ceiling]:
+        """What holds a service's number down now; that there is no room is told when it begins
+        and when it changes."""
+        key, scale = service.key, service.spec.mesh.scale or Scale()
+        current, wanted = self._current(service), wished.decision.desired
+        ceilings = self._pace[key].ceilings(scale, current, wanted, now)
+        short = grant is not None and grant.count < wanted
+        if grant is not None and short:
+            why = f"room for {grant.count}, {grant.why}"
+            ceilings.append(Ceiling(grant.count, "room", why))
+            if self._short.get(key) != grant.count:
+                text, numbers = f"wanted {wanted}, {why}", {"wanted": float(wanted)}
+                self._record(service, Kind.SCALE_SHORT, text, numbers, now)
+                self._short[key] = grant.count
+        elif self._short.pop(key, None) is not None:
+            self._record(service, Kind.SCALE_SHORT, f"room for all {wanted} again", {}, now)
+        return ceilings
+
+    def _current(self, service: DesiredService) -> int:
+        """The number decided last; before the first decision, the one there is."""
+        desired = self._learned.desired(service.key)
+        return desired if desired is not None else service.count
 
     def close(self, now: float) -> None:
         """The end: what was learned and decided is stored."""
@@ -141,17 +211,15 @@ class Scaling:
     def _tell(
         self,
         service: DesiredService,
-        settings: Settings,
-        signal: Signal | None,
+        case: Case,
         verdict: Verdict,
         now: float,
     ) -> None:
         key, decision = service.key, verdict.decision
-        old = self._learned.desired(key)
-        before = old if old is not None else service.count
+        before = self._current(service)
         override = self._store.override(key, now)
         by_hand = override.replicas if override else None
-        told = record.made(settings, signal, verdict, before, by_hand, now)
+        told = record.made(case.settings, case.signal, verdict, before, by_hand, now)
         if record.worth_keeping(self._told.get(key), told):
             self._told[key] = told
             self._decisions.add(key, told)
@@ -160,6 +228,7 @@ class Scaling:
         self._metrics.count_scale(key, direction, decision.cause)
         if direction == "hold":
             return
+        self._pace[key].changed(now)
         kind = Kind.SCALE_UP if more else Kind.SCALE_DOWN
         text = f"{before} → {decision.desired}: {decision.reason}"
         self._record(service, kind, text, decision.numbers, now)

@@ -23,6 +23,8 @@ def signal_of(
     loads: Mapping[str, Load],
     ejected: int,
     since: float,
+    external: float | None = None,
+    scheduled: int = 0,
 ) -> Signal | None:
     """One second of a service, from that second of all services; None when nothing is known.
     Replicas that a rollout adds for a while are not counted, and those that got ready after
@@ -54,6 +56,8 @@ def signal_of(
             r.ready_since - r.created_at for r in replicas if r.ready_since > since and r.created_at
         ),
         cpu=_cpu(service, replicas, loads),
+        external=external,
+        scheduled=scheduled,
         busy=rolling,
     )
 

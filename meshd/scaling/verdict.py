@@ -12,6 +12,17 @@ from autoscaler import Decision, Settings, Signal, State
 
 
 @dataclass(frozen=True, slots=True)
+class Case:
+    """What a decision is made from. While it is `cooling` down from a change, nothing goes."""
+
+    settings: Settings
+    state: State
+    signal: Signal | None
+    now: float
+    cooling: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Ceiling:
     """No more than `number` for now: `limit` is a short stable code, `why` for people."""
 
@@ -36,41 +47,54 @@ _OWN = {
     "max": "the maximum of {0.max}",
     "step": "one step (up to {0.step_up:g} times as many, down by {0.step_down:.0%})",
     "rollout": "nothing goes while a rollout or an ejection is under way",
+    "cooldown": "nothing goes so soon after a change",
 }
 
 
-def judge(
-    settings: Settings,
-    state: State,
-    signal: Signal | None,
-    now: float,
-    floor: int = 0,
-    ceilings: Sequence[Ceiling] = (),
+def wish(case: Case) -> Verdict:
+    """What the policy wants, under the limits of its own settings."""
+    signal = case.signal
+    cooling = case.cooling and signal is not None and not (signal.busy or signal.ejected)
+    if signal is not None and cooling:
+        signal = replace(signal, busy=True)
+    policy = autoscaler.make(case.settings)
+    state, decision = policy.step(case.state, signal, case.now)
+    if cooling and decision.limited_by == "rollout":
+        reason = decision.reason.replace("limited by rollout", "limited by cooldown")
+        decision = replace(decision, limited_by="cooldown", reason=reason)
+    return Verdict(state, decision, decision, _own(case.settings, decision))
+
+
+def limited(
+    case: Case, wished: Verdict, floor: int = 0, ceilings: Sequence[Ceiling] = ()
 ) -> Verdict:
-    """One step under all limits. The lowest ceiling that bites is the one that is told."""
-    new, wish = autoscaler.make(settings).step(state, signal, now)
-    decision, limits = wish, _own(settings, wish)
+    """The same under these ceilings, of which the lowest counts, and `floor` as far as they
+    allow it: replicas that were woken already."""
     lowest = min(ceilings, key=lambda each: each.number, default=None)
-    if lowest is not None and wish.desired > lowest.number:
-        lowered = replace(
-            settings,
-            min=min(settings.min, lowest.number),
-            max=max(1, min(settings.max, lowest.number)),
-        )
-        new, decision = autoscaler.make(lowered).step(state, signal, now)
-        reason = f"{wish.reason}; wanted {wish.desired}, {lowest.why}"
-        decision = replace(
-            decision,
-            desired=min(decision.desired, lowest.number),
-            cause=wish.cause,
-            reason=reason,
-            limited_by=lowest.limit,
-        )
-        limits = (f"wanted {wish.desired}, {lowest.why}",)
-    if decision.desired < floor:
-        decision = replace(decision, desired=floor, cause="wake", limited_by=None)
-        limits = (f"{floor} were woken at once for the requests that waited",)
-    return Verdict(new, decision, wish, limits)
+    verdict = wished
+    if lowest is not None and wished.decision.desired > lowest.number:
+        verdict = _lowered(case, wished.decision, lowest)
+    if lowest is not None:
+        floor = min(floor, lowest.number)
+    if verdict.decision.desired >= floor:
+        return verdict
+    decision = replace(verdict.decision, desired=floor, cause="wake", limited_by=None)
+    woken = f"{floor} were woken at once for the requests that waited"
+    return replace(verdict, decision=decision, limits=(woken,))
+
+
+def _lowered(case: Case, wished: Decision, ceiling: Ceiling) -> Verdict:
+    settings, number = case.settings, ceiling.number
+    lower = replace(settings, min=min(settings.min, number), max=max(1, min(settings.max, number)))
+    state, decision = autoscaler.make(lower).step(case.state, case.signal, case.now)
+    decision = replace(
+        decision,
+        desired=min(decision.desired, number),
+        cause=wished.cause,
+        reason=f"{wished.reason}; wanted {wished.desired}, {ceiling.why}",
+        limited_by=ceiling.limit,
+    )
+    return Verdict(state, decision, wished, (f"wanted {wished.desired}, {ceiling.why}",))
 
 
 def _own(settings: Settings, decision: Decision) -> tuple[str, ...]:

@@ -96,8 +96,7 @@ def _check_scale(at: Cursor, settings: Mesh, replicas: int | None) -> None:
     if scale is None or node is None:
         return
     here = at.child(node, "scale")
-    aims = scale.objective or scale.concurrency or scale.rps
-    if aims and "max" not in (node.mapping or {}):
+    if scale.aims and "max" not in (node.mapping or {}):
         here.note("an objective is given, but no bound for it; expected max")
     if replicas is not None and not scale.min <= replicas <= scale.max:
         here.note(

@@ -7,12 +7,16 @@ A short form is a string where the model has several fields: `health: /ready`,
 import re
 from collections.abc import Iterable
 from typing import Final, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from meshd.spec import cron
 
 Thing = TypeVar("Thing")
 _QUANTILE: Final = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 _LABEL: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _HOST: Final = re.compile(rf"\*|(\*\.)?{_LABEL}(\.{_LABEL})*")
 _PATH: Final = re.compile(r"/[!-\"$->@-~]*")
+_URL: Final = re.compile(r"https?://[!-~]+")
 _TARGET: Final = re.compile(r"/[!-~]*")
 _FIELD_NAME: Final = r"[!#-'*+.^_`|~0-9A-Za-z-]+"
 _MATCH: Final = re.compile(rf"(header|cookie):{_FIELD_NAME}(=[ -~]*)?")
@@ -91,6 +95,28 @@ def scale(value: object) -> object:
 def one_or_many(value: object) -> object:
     """A single string or mapping stands for a list of it."""
     return [value] if isinstance(value, str | dict) else value
+
+
+def check_cron(text: str) -> str:
+    """When a schedule begins."""
+    cron.parse(text)
+    return text
+
+
+def check_timezone(name: str) -> str:
+    """A name of the time zone database."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"{name!r} is no time zone; expected one like Europe/Berlin") from error
+    return name
+
+
+def check_url(text: str) -> str:
+    """Where an HTTP server is, without a slash at its end."""
+    if not _URL.fullmatch(text):
+        raise ValueError(f"{text!r} is no address; expected one like http://prometheus:9090")
+    return text.rstrip("/")
 
 
 def check_host(host: str) -> str:

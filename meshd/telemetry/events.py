@@ -36,6 +36,7 @@ class Kind(StrEnum):
     SCALE_HOLD = "scale.hold"
     SCALE_OVERRIDE = "scale.override"
     SCALE_WAKE = "scale.wake"
+    SCALE_SHORT = "scale.short"
     ROLLOUT_STARTED = "rollout.started"
     ROLLOUT_DONE = "rollout.done"
     ROLLOUT_FAILED = "rollout.failed"

@@ -8,7 +8,7 @@ import pytest
 from autoscaler import Decision, Settings, Signal, State
 from meshd.api.model import ScaleDecision
 from meshd.scaling.record import SAMPLE, made, worth_keeping
-from meshd.scaling.verdict import Ceiling, Verdict, judge
+from meshd.scaling.verdict import Case, Ceiling, Verdict, limited, wish
 from meshd.store.decisions import BEHIND, KEPT, LIFE, DecisionLog
 from tests.fakes.scaling_scene import KEY, NOW, Scene, desired, replicas
 
@@ -23,13 +23,18 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     made_scene.close()
 
 
+def judge(state: State, signal: Signal | None, *ceilings: Ceiling) -> Verdict:
+    case = Case(SETTINGS, state, signal, NOW)
+    return limited(case, wish(case), 0, ceilings)
+
+
 def decided(at: float = NOW, desired: int = 3, **more: object) -> ScaleDecision:
     fields = {"previous": desired, "wanted": desired, "cause": "hold", "reason": "", **more}
     return ScaleDecision(at=at, desired=desired, **fields)  # type: ignore[arg-type]
 
 
 def test_the_largest_demand_wins_and_what_lost_is_told() -> None:
-    verdict = judge(SETTINGS, State(desired=2), BUSY, NOW)
+    verdict = judge(State(desired=2), BUSY)
     told = made(SETTINGS, BUSY, verdict, 2, None, NOW)
     assert (told.desired, told.previous, told.cause, told.wanted) == (8, 2, "load", 9)
     assert told.candidates == {"concurrency": 3, "rps": 9}
@@ -43,18 +48,18 @@ def test_the_largest_demand_wins_and_what_lost_is_told() -> None:
 
 def test_a_ceiling_holds_and_is_told() -> None:
     ceilings = (Ceiling(5, "other", "not so"), Ceiling(4, "room", "room for 4, because of so"))
-    verdict = judge(SETTINGS, State(desired=2), BUSY, NOW, ceilings=ceilings)
+    verdict = judge(State(desired=2), BUSY, *ceilings)
     assert (verdict.decision.desired, verdict.decision.limited_by) == (4, "room")
     assert verdict.state.desired == 4
     assert verdict.limits == (f"wanted {verdict.wish.desired}, room for 4, because of so",)
-    nothing = judge(SETTINGS, State(desired=2), BUSY, NOW, ceilings=(Ceiling(0, "room", "full"),))
+    nothing = judge(State(desired=2), BUSY, Ceiling(0, "room", "full"))
     assert nothing.decision.desired == 0
-    high = judge(SETTINGS, State(desired=2), BUSY, NOW, ceilings=(Ceiling(50, "room", "no"),))
+    high = judge(State(desired=2), BUSY, Ceiling(50, "room", "no"))
     assert high.decision == high.wish
 
 
 def test_without_data_the_number_is_held_and_so_it_is_told() -> None:
-    verdict = judge(SETTINGS, State(desired=3), None, NOW)
+    verdict = judge(State(desired=3), None)
     told = made(SETTINGS, None, verdict, 3, 5, NOW)
     assert (told.desired, told.cause, told.signals, told.override) == (3, "no-data", {}, 5)
 

@@ -39,6 +39,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "x-mesh.routes[].fault": model.Fault,
     "x-mesh.scale": model.Scale,
     "x-mesh.scale.objective": model.Objective,
+    "x-mesh.scale.prometheus": model.PrometheusQuery,
+    "x-mesh.scale.schedule[]": model.Schedule,
     "x-mesh.health": model.Health,
     "x-mesh.balance": model.Balance,
     "x-mesh.timeouts": model.Timeouts,
@@ -126,7 +128,10 @@ def test_every_model_of_x_mesh_has_a_table() -> None:
 def written(of: type[BaseModel], field: str, text: str) -> Any:
     """A default as the document writes it, as the model reads it."""
     value = parse(text.strip("`").replace("*", "'*'"), "docs").plain()
-    required = {name: "1" for name, each in of.model_fields.items() if each.is_required()}
+    fit = {"cron": "@daily", "duration": "1h", "url": "http://x"}
+    required = {
+        name: fit.get(name, "1") for name, each in of.model_fields.items() if each.is_required()
+    }
     data = {**required, field: value}
     return getattr(of.model_validate(data), field)
 

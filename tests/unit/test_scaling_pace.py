@@ -1,0 +1,98 @@
+"""Windows, cooldown, steps, and objectives beside each other, second by second."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from meshd.scaling.external import NoValue, value_of
+from tests.fakes.scaling_scene import KEY, Scene, desired, replicas
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    made = Scene(tmp_path)
+    yield made
+    made.close()
+
+
+def counts(scene: Scene, seconds: int, arrivals: int, **scale: object) -> list[int | None]:
+    service = desired(2, scale={"min": 1, **scale})
+    found = []
+    for _ in range(seconds):
+        scene.second(service, replicas(scene.wanted() or 2), arrivals=arrivals)
+        found.append(scene.wanted())
+    return found
+
+
+def test_more_must_have_been_wanted_for_the_up_window(scene: Scene) -> None:
+    rising = counts(scene, 8, 60, concurrency=1, up_window="5s")
+    assert rising[:5] == [2] * 5
+    assert rising[-1] == 6
+    held = [d for d in scene.decisions.of(KEY, 0, 50) if d.desired == 2 and d.wanted == 6]
+    assert "more must have been wanted for 5 s" in held[-1].limits[0]
+
+
+def test_nothing_goes_within_the_cooldown(scene: Scene) -> None:
+    assert counts(scene, 5, 60, concurrency=1, cooldown="60s", down_window="5s")[-1] == 6
+    calm = counts(scene, 45, 10, concurrency=1, cooldown="60s", down_window="5s")
+    assert set(calm) == {6}
+    later = counts(scene, 60, 10, concurrency=1, cooldown="60s", down_window="5s")
+    assert later[-1] is not None
+    assert later[-1] < 6
+    limits = [line for d in scene.decisions.of(KEY, 0, 99) for line in d.limits]
+    assert any("nothing goes so soon after a change" in line for line in limits)
+
+
+def test_steps_are_bounded_both_ways(scene: Scene) -> None:
+    up = counts(scene, 4, 190, concurrency=1, step_up=1.5, down_window="5s", max=100)
+    assert up[0] == 6
+    down = counts(scene, 150, 1, concurrency=1, step_down=0.2, down_window="5s", max=100)
+    pairs = [(a, b) for a, b in itertools.pairwise(down) if a and b and b < a]
+    assert pairs
+    assert all(a - b <= max(1, a // 5) for a, b in pairs)
+
+
+def test_a_schedule_is_one_demand_among_the_others(scene: Scene) -> None:
+    always = {"cron": "* * * * *", "duration": "1h", "min": 5}
+    assert counts(scene, 2, 10, concurrency=1, schedule=always)[-1] == 5
+    (last,) = scene.decisions.of(KEY, 0, 1)
+    assert (last.candidates["schedule"], last.cause) == (5, "schedule")
+    assert counts(scene, 9, 90, concurrency=1, schedule=always)[-1] == 9
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        ({"status": "success", "data": {"resultType": "scalar", "result": [1.0, "7.5"]}}, 7.5),
+        (
+            {
+                "status": "success",
+                "data": {
+                    "resultType": "vector",
+                    "result": [{"value": [1, "2"]}, {"value": [1, "3"]}],
+                },
+            },
+            5.0,
+        ),
+    ],
+)
+def test_a_query_is_the_sum_of_what_it_gives(answer: dict[str, object], value: float) -> None:
+    assert value_of(answer) == value
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": "error", "error": "parse error"},
+        {"status": "success", "data": {"resultType": "vector", "result": []}},
+        {"status": "success", "data": {"resultType": "vector", "result": [{"value": [1, "NaN"]}]}},
+        {"status": "success", "data": {"resultType": "matrix", "result": []}},
+        {"status": "success", "data": {"resultType": "vector", "result": [{}]}},
+        {},
+    ],
+)
+def test_what_is_no_number_is_no_data(answer: dict[str, object]) -> None:
+    with pytest.raises(NoValue):
+        value_of(answer)

@@ -1,0 +1,90 @@
+"""Room on the nodes: who gets what, and what is said of the rest."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from meshd.runtime.base import Node
+from meshd.runtime.process import ProcessRuntime
+from meshd.scaling.meter import Meter
+from meshd.scaling.room import GIB, Grant, Want, share, takes
+from meshd.spec.model import Service
+from tests.fakes.scaling_scene import KEY, Scene, desired, replicas
+
+SMALL = (Node("one", 4.0, 8 * GIB),)
+TWO = (Node("one", 4.0, 8 * GIB), Node("two", 4.0, 8 * GIB))
+
+
+def counts(grants: dict[str, Grant]) -> dict[str, int]:
+    return {key: grant.count for key, grant in grants.items()}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wants", "expected"),
+    [
+        ((), [Want("a", 9, 1, memory=GIB)], {"a": 9}),
+        (SMALL, [Want("a", 9, 1)], {"a": 9}),
+        (SMALL, [Want("a", 9, 1, memory=GIB)], {"a": 8}),
+        (TWO, [Want("a", 9, 1, memory=3 * GIB)], {"a": 4}),
+        (SMALL, [Want("a", 9, 1, cpus=0.5, memory=GIB)], {"a": 8}),
+        (SMALL, [Want("a", 9, 1, cpus=1.5)], {"a": 2}),
+        # In turns: the largest want is short, the other whole.
+        (SMALL, [Want("a", 9, 1, memory=GIB), Want("b", 2, 1, memory=GIB)], {"a": 6, "b": 2}),
+        # A higher priority first, but never below another's minimum.
+        (SMALL, [Want("a", 9, 2, memory=GIB), Want("b", 9, 1, 5, memory=GIB)], {"b": 6, "a": 2}),
+        # What is fixed counts though it does not fit.
+        (SMALL, [Want("a", 12, 12, memory=GIB), Want("b", 3, 1, memory=GIB)], {"a": 12, "b": 1}),
+        # One that reserves nothing is never held up by the others.
+        (SMALL, [Want("a", 12, 12, memory=GIB), Want("b", 3, 1)], {"a": 12, "b": 3}),
+    ],
+)
+def test_shares(nodes: tuple[Node, ...], wants: list[Want], expected: dict[str, int]) -> None:
+    assert counts(share(nodes, wants)) == expected
+    assert counts(share(nodes, reversed(wants))) == expected
+
+
+def test_what_is_missing_is_said() -> None:
+    memory = share(SMALL, [Want("a", 9, 1, memory=3 * GIB)])["a"]
+    assert memory == Grant(
+        2,
+        "because a replica takes 3.00 GiB of memory and the node has 2.00 of 8.00 GiB left",
+    )
+    cpus = share(TWO, [Want("a", 9, 1, cpus=1.5)])["a"]
+    assert cpus.why == "because a replica takes 1.5 CPUs and the emptiest node has 1 of 8 left"
+
+
+def test_what_a_replica_takes() -> None:
+    resources = {"cpus": 1.0, "memory": 256, "reserved_cpus": 0.25, "reserved_memory": 128}
+    whole = Service.model_validate({"name": "web", "resources": resources})
+    assert takes(whole, limits_memory=True) == (0.25, 128)
+    limited = Service.model_validate({"name": "web", "resources": {"cpus": 1.0, "memory": 256}})
+    assert takes(limited, limits_memory=True) == (0.0, 256)
+    assert takes(limited, limits_memory=False) == (0.0, 0)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    made = Scene(tmp_path)
+    meter = Meter(ProcessRuntime(tmp_path), tuple)
+    meter.nodes = SMALL
+    made.scaling.meter = meter
+    yield made
+    made.close()
+
+
+def test_a_service_stops_where_the_room_does_and_says_so_once(scene: Scene) -> None:
+    spec = {"resources": {"reserved_memory": 2 * GIB}}
+    service = desired(2, scale={"min": 1, "concurrency": 1}, spec=spec)
+    for _ in range(5):
+        scene.second(service, replicas(2), arrivals=90, took=0.1)
+    assert scene.wanted() == 4
+    short = [event for event in scene.events.since(0, 100) if event.kind == "scale.short"]
+    assert [event.text.split(", because")[0] for event in short] == ["wanted 9, room for 4"]
+    (last,) = scene.decisions.of(KEY, 0, 1)
+    assert (last.desired, last.wanted) == (4, 9)
+    assert "room for 4, because a replica takes 2.00 GiB" in last.limits[0]
+    scene.scaling.meter.nodes = TWO  # type: ignore[union-attr]
+    for _ in range(5):
+        scene.second(service, replicas(4), arrivals=90, took=0.1)
+    assert scene.wanted() == 8
