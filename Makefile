@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help demo test check unit engine demo-image bench fuzz lock clean
+.PHONY: help demo test check unit engine demo-image bench fuzz compile lock clean
 
 help:
 	@echo "make demo    bring up the food-delivery application, run a lunch rush, report"
@@ -14,6 +14,7 @@ help:
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make engine  install a Docker Engine and a base image (Debian, Ubuntu; as root)"
 	@echo "make fuzz    fuzz the HTTP parsers for FUZZ_SECONDS=60 with atheris, which it installs"
+	@echo "make compile build the request path's hot modules as C (mypyc), into build/compiled"
 	@echo "make bench   compare the proxy with nginx, HAProxy and others"
 
 $(STAMP): requirements-dev.lock pyproject.toml
@@ -51,6 +52,13 @@ bench: $(STAMP)
 fuzz: $(STAMP)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check 'atheris>=3,<4'
 	@$(BIN)/python tests/fuzz/run.py
+
+# Into build/compiled and nowhere else: no compiled file ever lies beside the sources.
+compile: $(STAMP)
+	@rm -rf build/wheel build/compiled
+	@MESHD_COMPILE=1 $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w build/wheel .
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/compiled build/wheel/*.whl
+	@echo "run it with: PYTHONPATH=build/compiled $(BIN)/python -P -m meshd.cli.main"
 
 lock: $(STAMP)
 	$(BIN)/pip install --quiet uv

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Final
 
 
+COMPILED: Final = Path(__file__).parent.parent / "build" / "compiled"
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a proxy is to do. `home` is an empty directory of its own."""
@@ -39,6 +42,10 @@ def ours(setting: Setting) -> list[str]:
     if setting.log:
         command += ["--access-log", "on", "--access-log-file", str(setting.home / "access.log")]
     return command
+
+
+def ours_compiled(setting: Setting) -> list[str]:
+    return ["env", f"PYTHONPATH={COMPILED}", sys.executable, "-P", *ours(setting)[1:]]
 
 
 def nginx(setting: Setting) -> list[str]:
@@ -190,6 +197,7 @@ def aiohttp(setting: Setting) -> list[str]:
 
 CONTENDERS: Final[dict[str, Callable[[Setting], list[str]]]] = {
     "ours": ours,
+    "ours-compiled": ours_compiled,
     "nginx": nginx,
     "haproxy": haproxy,
     "envoy": envoy,
@@ -197,7 +205,7 @@ CONTENDERS: Final[dict[str, Callable[[Setting], list[str]]]] = {
     "caddy": caddy,
     "aiohttp": aiohttp,
 }
-LOGS: Final = frozenset(("ours", "nginx", "envoy", "traefik", "caddy"))
+LOGS: Final = frozenset(("ours", "ours-compiled", "nginx", "envoy", "traefik", "caddy"))
 
 
 def most_connections() -> int:
@@ -206,7 +214,10 @@ def most_connections() -> int:
 
 
 def installed(name: str) -> bool:
-    """Whether a contender's program is on the PATH (ours and aiohttp come with Python)."""
+    """Whether a contender's program is on the PATH (ours and aiohttp come with Python), or was
+    built by `make compile`."""
+    if name == "ours-compiled":
+        return COMPILED.exists()
     return name in ("ours", "aiohttp") or shutil.which(name) is not None
 
 

@@ -14,12 +14,14 @@ import cProfile
 import pstats
 import time
 from collections.abc import Callable
-from itertools import cycle
 from typing import Any, Final, cast
 
 from bench.scenes import HEADERS
 from proxy.data_plane import DataPlane
 from proxy.downstream import Downstream
+from proxy.endpoint_state import EndpointState
+from proxy.exchange import Exchange
+from proxy.http1.head import RequestHead
 from proxy.observe.access_log import AccessLog
 from proxy.upstream import Upstream
 from proxy.wire.snapshot import (
@@ -91,30 +93,33 @@ class Scene:
                 routes=(Route(id="all", targets=(Target("shop/web"),)),),
             )
         )
-        plane.connect = self._connect  # type: ignore[method-assign]
         self.client = Downstream(plane, LISTENER)
         self.wire = Wire()
         self.client.connection_made(cast("asyncio.Transport", self.wire))
-        self.answers = cycle([ANSWER % (i % 60, len(BODY), BODY) for i in range(1)])
+        for endpoint in plane.services["shop/web"].ready:
+            self._idle_connection(endpoint)
+        self.answer = ANSWER % (0, len(BODY), BODY)
 
-    def _connect(self, endpoint: Any, exchange: Any) -> Upstream:
-        """An origin that has accepted already."""
-        endpoint.connections += 1
-        upstream = Upstream(self.plane, endpoint, exchange)
+    def _idle_connection(self, endpoint: EndpointState) -> None:
+        """An origin that has been connected to already."""
+        past = Exchange(self.plane, self.client, RequestHead(b"", b"GET", b"/", []), 0.0)
+        upstream = Upstream(self.plane, endpoint, past)
+        upstream.exchange = None
         wire = Wire()
 
-        def answer(data: bytes) -> None:
+        def sent(data: bytes) -> None:
             del data
             self.answering = upstream
 
-        wire.written = answer
-        upstream.connection_made(cast("asyncio.Transport", wire))
-        return upstream
+        wire.written = sent
+        upstream.transport = cast("asyncio.Transport", wire)
+        upstream.idle_until = float("inf")
+        endpoint.idle.append(upstream)
 
     def play(self, requests: list[bytes]) -> float:
         """CPU seconds for all of them."""
         data_received = self.client.data_received
-        answer = next(self.answers)
+        answer = self.answer
         begin = time.process_time()
         for request in requests:
             data_received(request)

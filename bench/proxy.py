@@ -53,14 +53,23 @@ class Results:
             return f"\n{scene}: nothing measured"
         base = min([known[n] for n in REFERENCE if n in known] or list(known.values()))
         most = max(known.values())
+        better = next((n for n in REFERENCE if known.get(n) == base), "")
         lines = [f"\n{scene} ({unit}; ratio to the better of nginx and HAProxy)"]
         for name, value in sorted(known.items(), key=lambda item: item[1]):
             spread = self.samples[scene, name]
             around = f"{min(spread):.1f}..{max(spread):.1f}"
             bar = "█" * max(1, round(BAR * value / most)) if most > 0 else ""
-            ratio = f"{value / base:6.2f}x" if base > 0 else "      -"
-            lines.append(f"  {name:9}{value:10.1f}  {around:>17} {ratio}  {bar}")
+            ratio = f"{self.ratio(scene, name, better):6.2f}x" if better else "      -"
+            lines.append(f"  {name:13}{value:10.1f}  {around:>17} {ratio}  {bar}")
         return "\n".join(lines)
+
+    def ratio(self, scene: str, name: str, to: str) -> float:
+        """The median of the ratios within each round: what else the machine did in a round was
+        nearly the same for both. Of the medians, where a round lacks one of them."""
+        ours, theirs = self.samples[scene, name], self.samples[scene, to]
+        if len(ours) != len(theirs) or not all(theirs):
+            return median(ours) / median(theirs) if median(theirs) else float("inf")
+        return median([one / other for one, other in zip(ours, theirs, strict=True)])
 
 
 @dataclass
