@@ -16,7 +16,15 @@ from typing import Final
 import msgspec
 import structlog
 
-from meshd.api.model import DeployResult, Event, NoSuchThing, Refused, ScaleDecision, Status
+from meshd.api.model import (
+    DeployResult,
+    Event,
+    NoSuchThing,
+    Recording,
+    Refused,
+    ScaleDecision,
+    Status,
+)
 from meshd.publish.compile import route_conflicts
 from meshd.publish.gateways import TOKEN_ADDRESS, Gateways
 from meshd.publish.publisher import Publisher
@@ -31,11 +39,12 @@ from meshd.runtime.base import ReplicaNotFound, Runtime, RuntimeFailure
 from meshd.runtime.support import unsupported
 from meshd.scaling.meter import Meter
 from meshd.spec.fingerprint import revision
-from meshd.spec.model import Project
+from meshd.spec.model import Project, Scale
 from meshd.status import by_service, service_status
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
 from meshd.store.store import Override, Store, StoredProject, next_rollout
+from meshd.store.traffic import TrafficLog
 from meshd.telemetry.events import Kind
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
@@ -56,6 +65,7 @@ class MeshControl:
         store: Store,
         events: EventLog,
         decisions: DecisionLog,
+        traffic: TrafficLog,
         loop: Reconciler,
         publisher: Publisher,
         gateways: Gateways,
@@ -68,6 +78,7 @@ class MeshControl:
         self._store = store
         self._events = events
         self._decisions = decisions
+        self._traffic = traffic
         self._loop = loop
         self._publisher = publisher
         self._gateways = gateways
@@ -123,6 +134,16 @@ class MeshControl:
         """See `Control.decisions`."""
         self._service(project, service)
         return self._decisions.of(f"{project}/{service}", at, limit)
+
+    def traffic(self, project: str, service: str, since: float) -> Recording:
+        """See `Control.traffic`."""
+        found = self._service(project, service)
+        scale = found.spec.mesh.scale or Scale()
+        return Recording(
+            service=found.key,
+            scale=scale.model_dump(mode="json", exclude_defaults=True),
+            spans=tuple(self._traffic.of(found.key, since)),
+        )
 
     def subscribe(self) -> AsyncIterator[Event]:
         """See `Control.subscribe`."""

@@ -35,6 +35,7 @@ from meshd.store.events import EventLog
 from meshd.store.lock import Held
 from meshd.store.schema import TooNew
 from meshd.store.store import Store
+from meshd.store.traffic import TrafficLog
 from meshd.telemetry.events import Kind, set_up_logging
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
@@ -178,6 +179,7 @@ class Daemon:
         self.store = Store(state)
         self.events = EventLog(self.store)
         self.decisions = DecisionLog(self.store)
+        self.traffic = TrafficLog(self.store)
         self.ingest = Ingest()
         self.feedback = Feedback(self.ingest, self.events)
         self.runtime = make_runtime("docker" if runtime == "docker" else "process", state)
@@ -217,6 +219,7 @@ class Daemon:
             self.store,
             self.events,
             self.decisions,
+            self.traffic,
             loop,
             publisher,
             gateways,
@@ -228,7 +231,7 @@ class Daemon:
         self.events.on_event = metrics.observe_event
         meter = control.meter = Meter(self.runtime, lambda: loop.observed.replicas)
         scaling = Scaling(
-            self.store, self.events, self.decisions, self.ingest, metrics, wake.set
+            self.store, self.events, self.decisions, self.traffic, self.ingest, metrics, wake.set
         )
         scaling.meter = meter
         queries = scaling.queries = Queries()

@@ -15,6 +15,7 @@ from meshd.api.model import (
     Event,
     LogLine,
     NoSuchThing,
+    Recording,
     Refused,
     ScaleDecision,
     ScaleOverride,
@@ -109,6 +110,11 @@ class Client:
         """Decisions up to `at` (Unix time; 0: now), newest first."""
         where = f"v1/projects/{project}/services/{service}/decisions?at={at:.0f}&limit={limit}"
         return msgspec.json.decode(await self._call("GET", where), type=list[ScaleDecision])
+
+    async def traffic(self, project: str, service: str, since: float) -> Recording:
+        """What was recorded of a service since then (Unix time)."""
+        where = f"v1/projects/{project}/services/{service}/traffic?since={since:.0f}"
+        return msgspec.json.decode(await self._call("GET", where), type=Recording)
 
     def follow_logs(self, project: str, service: str, tail: int) -> AsyncIterator[LogLine]:
         """The last `tail` lines of each replica, then what comes."""

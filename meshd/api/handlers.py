@@ -117,6 +117,7 @@ class Handlers:
             web.put(service + "/scale", self.scale),
             web.get(service + "/logs", self.logs),
             web.get(service + "/decisions", self.decisions),
+            web.get(service + "/traffic", self.traffic),
             web.post("/v1/replicas/{replica}/drain", self.drain),
             web.post("/v1/shutdown", self.shutdown),
         ]
@@ -193,6 +194,10 @@ class Handlers:
         limit = _number(request, "limit", 10, MOST_EVENTS)
         found = self._control.decisions(names["project"], names["service"], at, limit)
         return answer(list(found))
+
+    async def traffic(self, request: web.Request) -> web.Response:
+        names, since = request.match_info, _number(request, "since", 0, 2**53)
+        return answer(self._control.traffic(names["project"], names["service"], since))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         since = _number(request, "since", 0, 2**63 - 1)

@@ -5,7 +5,7 @@ service is named across projects. Times are Unix seconds, latencies seconds.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -136,6 +136,27 @@ class ScaleDecision(Value, frozen=True):
     override: int | None = None
 
 
+class TrafficSpan(Value, frozen=True):
+    """`seconds` of a service from `at` (Unix time) on: the requests that came, the seconds one
+    takes when it need not wait (0: not known), how many a replica serves at once, and how long a
+    replica takes to start, as learned by then."""
+
+    at: int
+    seconds: int
+    arrivals: int
+    service_time: float
+    workers: float
+    startup: float
+
+
+class Recording(Value, frozen=True):
+    """What was recorded of a service, oldest first, and its `x-mesh.scale`, for a simulation."""
+
+    service: str
+    scale: dict[str, Any]
+    spans: tuple[TrafficSpan, ...] = ()
+
+
 class DeployResult(Value, frozen=True):
     """Where a deployment stands. `done` with `ok` False means it failed, and `detail` says
     where: the replica, its last log lines and probe answers."""
@@ -212,6 +233,9 @@ class Control(Protocol):
     ) -> Sequence[ScaleDecision]:
         """Decisions of the autoscaler up to `at` (Unix time; 0: now), newest first. Those that
         changed something, and one a minute of the others."""
+
+    def traffic(self, project: str, service: str, since: float) -> Recording:
+        """What was recorded of a service since then (Unix time); seven days at most."""
 
     def subscribe(self) -> AsyncIterator[Event]:
         """Events from now on."""

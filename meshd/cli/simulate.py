@@ -1,13 +1,20 @@
 """`meshd simulate`: what the autoscaler would do with a trace, beside the others."""
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from autoscaler import Settings, simulate
+from autoscaler import Settings, simulate, trace
+from meshd.api.client import ApiFailure, NoDaemon
+from meshd.api.model import NoSuchThing
 from meshd.cli import output, simulation
+from meshd.cli.recorded import Recorded, fetch, read
+from meshd.cli.recorded import options as measured
+from meshd.cli.recorded import settings as asked
+from meshd.cli.session import state_option
 from meshd.spec import units
 
 BLOCKS: Final = " ▁▂▃▄▅▆▇█"
@@ -62,11 +69,18 @@ class Policies(click.ParamType[tuple[str, ...]]):
 @click.option(
     "--trace",
     "path",
-    required=True,
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Requests as CSV: t_seconds,count.",
 )
+@click.option(
+    "--service",
+    metavar="SERVICE",
+    help="Instead of a trace: the recorded traffic of a running service, with its measured "
+    "service time and start-up, its bounds and its objective.",
+)
+@click.option("--last", type=Duration(), default="24h", show_default=True,
+              help="How much of the recorded traffic, up to 7 days.")  # fmt: skip
 @click.option(
     "--bin",
     "bin_seconds",
@@ -170,21 +184,24 @@ class Policies(click.ParamType[tuple[str, ...]]):
     help="Policies simulated at once.",
 )
 @output.output_option
-def command(**options: Any) -> None:
+@state_option
+@click.pass_context
+def command(context: click.Context, /, **options: Any) -> None:
     """Play a trace of requests through a simulated service, scaled by one policy or several.
 
     Tells the share of requests over the objective, the replica-hours paid for, how often the
     number was changed, and latency. The same seed gives the same figures.
     """  # fmt: skip
     try:
-        jobs, settings = _jobs(options)
+        recorded = _take_recorded(context, options)
+        jobs, settings = _jobs(options, recorded)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     outcomes = simulation.run_all(jobs, options["jobs"])
     if options["as_json"]:
         output.print_json(
             {
-                "trace": str(options["path"]),
+                "trace": str(options["path"] or options["service"]),
                 "settings": settings,
                 "seed": options["seed"],
                 "policies": [_figures(outcome) for outcome in outcomes],
@@ -194,7 +211,30 @@ def command(**options: Any) -> None:
     _print(outcomes, jobs[0])
 
 
-def _jobs(options: dict[str, Any]) -> tuple[list[simulation.Job], dict[str, Any]]:
+def _take_recorded(context: click.Context, options: dict[str, Any]) -> Recorded | None:
+    """With --service: what was recorded of it, after putting it into the options that were not
+    given. Raises ValueError."""
+    if bool(options["service"]) == bool(options["path"]):
+        raise ValueError("give either --trace FILE or --service SERVICE")
+    if not options["service"]:
+        return None
+    try:
+        told = asyncio.run(fetch(options["state"], options["service"], options["last"]))
+    except (NoDaemon, NoSuchThing, ApiFailure) as error:
+        raise click.ClickException(str(error)) from error
+    recorded = read(told)
+    default = click.core.ParameterSource.DEFAULT
+    options |= {
+        name: value
+        for name, value in measured(recorded).items()
+        if context.get_parameter_source(name) is default
+    }
+    return recorded
+
+
+def _jobs(
+    options: dict[str, Any], recorded: Recorded | None
+) -> tuple[list[simulation.Job], dict[str, Any]]:
     model = simulate.Model(
         workers=options["workers"],
         queue=options["queue"],
@@ -206,9 +246,12 @@ def _jobs(options: dict[str, Any]) -> tuple[list[simulation.Job], dict[str, Any]
         most=options["most"],
         warm=options["warm"],
     )
-    rates = simulation.read_trace(options["path"], options["bin_seconds"], options["peak"])
+    if recorded is not None:
+        rates = trace.rates(list(recorded.rates), 1, options["peak"])
+    else:
+        rates = simulation.read_trace(options["path"], options["bin_seconds"], options["peak"])
     times = simulation.read_times(options["service_times"]) if options["service_times"] else []
-    settings = _settings(options)
+    settings = _settings(options, asked(recorded) if recorded else {})
     jobs = [
         simulation.Job(
             name,
@@ -229,17 +272,19 @@ def _jobs(options: dict[str, Any]) -> tuple[list[simulation.Job], dict[str, Any]
 
 
 _NOT_SETTINGS: Final = frozenset(
-    {"path", "as_json", "jobs", "seed", "policies", "least", "most", "service_times"}
+    {"path", "as_json", "jobs", "seed", "policies", "least", "most", "service_times", "state"}
 )
 
 
-def _settings(options: dict[str, Any]) -> Settings:
-    """What ours is set to: the objective of the model, and every `--set` on top."""
+def _settings(options: dict[str, Any], spec: dict[str, Any]) -> Settings:
+    """What ours is set to: the objective of the model, or what the spec asks for, and every
+    `--set` on top."""
     values: dict[str, Any] = {
         "min": options["least"],
         "max": options["most"],
         "latency": options["objective"],
         "share": options["share"],
+        **spec,
     }
     for change in options["changes"]:
         key, _, value = change.partition("=")

@@ -5,9 +5,8 @@ from meshd.reconcile.desired import DesiredService
 from meshd.spec.model import Scale
 
 
-def settings_of(service: DesiredService) -> Settings:
+def settings_of(scale: Scale) -> Settings:
     """The spec's words as the policy's settings."""
-    scale = service.spec.mesh.scale or Scale()
     objective = scale.objective
     return Settings(
         min=scale.min,

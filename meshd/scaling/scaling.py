@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from meshd.api.model import ScaleDecision
+from meshd.api.model import ScaleDecision, TrafficSpan
 from meshd.reconcile.desired import DesiredService
 from meshd.reconcile.memory import Replica
 from meshd.scaling import record
@@ -25,6 +25,7 @@ from meshd.spec.model import Scale
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
 from meshd.store.store import Store
+from meshd.store.traffic import TrafficLog
 from meshd.telemetry.events import Kind
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
@@ -41,6 +42,7 @@ class Scaling:
         store: Store,
         events: EventLog,
         decisions: DecisionLog,
+        traffic: TrafficLog,
         ingest: Ingest,
         metrics: Metrics,
         wake: Callable[[], None],
@@ -50,6 +52,7 @@ class Scaling:
         self._store = store
         self._events = events
         self._decisions = decisions
+        self._traffic = traffic
         self._ingest = ingest
         self._metrics = metrics
         self._wake = wake
@@ -78,6 +81,7 @@ class Scaling:
             verdict = limited(cases[key], wishes[key], self._floor(key, now), ceilings)
             self._learned.learn(key, verdict.state)
             self._tell(service, cases[key], verdict, now)
+            self._write_down(key, cases[key], verdict, now)
             numbers[key] = verdict.decision.desired
         if self._learned.keep(numbers, now):
             self._wake()
@@ -87,6 +91,7 @@ class Scaling:
                 del table[key]
         if now - self._flushed >= FLUSH:
             self._decisions.flush(now)
+            self._traffic.flush(now)
             self._flushed = now
         self._last = now
 
@@ -99,11 +104,11 @@ class Scaling:
         """What every decision of this second is made from."""
         seconds = self._ingest.second(now)
         loads = self.meter.loads if self.meter else {}
-        scales = {key: service.spec.mesh.scale or Scale() for key, service in scaled.items()}
+        scales = {key: _scale(service) for key, service in scaled.items()}
         self.queries.want([each.prometheus for each in scales.values() if each.prometheus])
         cases: dict[str, Case] = {}
         for key, service in scaled.items():
-            scale, settings = scales[key], settings_of(service)
+            scale, settings = scales[key], settings_of(scales[key])
             query = scale.prometheus
             signal = signal_of(
                 service,
@@ -137,7 +142,7 @@ class Scaling:
     ) -> list[Ceiling]:
         """What holds a service's number down now; that there is no room is told when it begins
         and when it changes."""
-        key, scale = service.key, service.spec.mesh.scale or Scale()
+        key, scale = service.key, _scale(service)
         current, wanted = self._current(service), wished.decision.desired
         ceilings = self._pace[key].ceilings(scale, current, wanted, now)
         short = grant is not None and grant.count < wanted
@@ -161,6 +166,7 @@ class Scaling:
         """The end: what was learned and decided is stored."""
         self._learned.close(now)
         self._decisions.flush(now)
+        self._traffic.flush(now)
 
     # From zero
 
@@ -175,7 +181,7 @@ class Scaling:
             if service.count > 0:
                 return  # Its replicas are on their way, or failing; that is not for want of them.
             cold = self._cold[key] = Cold(began=now)
-        settings = settings_of(service)
+        settings = settings_of(_scale(service))
         state = self._learned.state(key, settings, now)
         floor, startup = demanded(settings, state, cold.more(worker, parked), now)
         cold.until = max(cold.until, now + startup + SEEN)
@@ -207,6 +213,20 @@ class Scaling:
         return cold.floor
 
     # What is told
+
+    def _write_down(self, key: str, case: Case, verdict: Verdict, now: float) -> None:
+        """The second's traffic, for later simulations."""
+        model = verdict.wish.numbers
+        if case.signal is not None:
+            second = TrafficSpan(
+                at=int(now) - 1,
+                seconds=1,
+                arrivals=case.signal.arrivals,
+                service_time=model.get("service_time", 0.0),
+                workers=model.get("workers_bound", 0.0),
+                startup=model.get("startup", 0.0),
+            )
+            self._traffic.add(key, second)
 
     def _tell(
         self,
@@ -249,3 +269,7 @@ class Scaling:
             service=service.spec.name,
             numbers=numbers,
         )
+
+
+def _scale(service: DesiredService) -> Scale:
+    return service.spec.mesh.scale or Scale()

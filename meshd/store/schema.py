@@ -45,6 +45,14 @@ MIGRATIONS: Final = (
     );
     CREATE INDEX decision_of ON decision (project, service, at);
     """,
+    """
+    CREATE TABLE traffic (
+        project TEXT NOT NULL, service TEXT NOT NULL, seconds INTEGER NOT NULL,
+        at INTEGER NOT NULL, arrivals INTEGER NOT NULL, service_time REAL NOT NULL,
+        workers REAL NOT NULL, startup REAL NOT NULL,
+        PRIMARY KEY (project, service, seconds, at)
+    ) WITHOUT ROWID;
+    """,
 )
 
 

@@ -3,7 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from meshd.api.model import DeployResult, Event, NoSuchThing, ScaleDecision, ServiceStatus, Status
+from meshd.api.model import (
+    DeployResult,
+    Event,
+    NoSuchThing,
+    Recording,
+    ScaleDecision,
+    ServiceStatus,
+    Status,
+)
 from meshd.spec.model import Project
 
 
@@ -15,6 +23,7 @@ class FakeControl:
         self.projects: dict[str, Project] = {}
         self.stored: list[Event] = []
         self.decided: list[ScaleDecision] = []
+        self.recording = Recording("shop/orders", {})
         self.lines: list[tuple[str, str]] = []
         self.result: DeployResult | None = None
         self.services: tuple[ServiceStatus, ...] | None = None
@@ -110,6 +119,10 @@ class FakeControl:
     ) -> Sequence[ScaleDecision]:
         self._called("decisions", project, service, at, limit)
         return self.decided[:limit]
+
+    def traffic(self, project: str, service: str, since: float) -> Recording:
+        self._called("traffic", project, service, since)
+        return self.recording
 
     def events(self, since: int, limit: int) -> Sequence[Event]:
         return [event for event in self.stored if event.id > since][:limit]

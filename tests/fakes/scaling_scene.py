@@ -11,6 +11,7 @@ from meshd.spec.model import Service
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
 from meshd.store.store import Store
+from meshd.store.traffic import TrafficLog
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
 from proxy.wire.report import EndpointReport, Histogram, Report, ServiceReport
@@ -56,8 +57,15 @@ class Scene:
         self.ingest = Ingest()
         self.metrics = Metrics(self.ingest, traffic.status, lambda: self.clock)
         self.decisions = DecisionLog(self.store)
+        self.traffic = TrafficLog(self.store)
         self.scaling = Scaling(
-            self.store, self.events, self.decisions, self.ingest, self.metrics, self._wake
+            self.store,
+            self.events,
+            self.decisions,
+            self.traffic,
+            self.ingest,
+            self.metrics,
+            self._wake,
         )
 
     def restart(self, killed: bool = False) -> None:

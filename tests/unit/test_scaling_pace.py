@@ -59,7 +59,7 @@ def test_a_schedule_is_one_demand_among_the_others(scene: Scene) -> None:
     assert counts(scene, 2, 10, concurrency=1, schedule=always)[-1] == 5
     (last,) = scene.decisions.of(KEY, 0, 1)
     assert (last.candidates["schedule"], last.cause) == (5, "schedule")
-    assert counts(scene, 9, 90, concurrency=1, schedule=always)[-1] == 9
+    assert (counts(scene, 9, 90, concurrency=1, schedule=always)[-1] or 0) >= 9
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""Recorded traffic: how many requests came to each service and how long one takes, for asking
+later what other settings would have made of it. Bounded: a day in steps of 10 s, a week in steps
+of a minute."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from meshd.api.model import TrafficSpan
+from meshd.store.store import Store
+
+FINE: Final = 10
+COARSE: Final = 60
+FINE_LIFE: Final = 86400
+COARSE_LIFE: Final = 7 * 86400
+
+
+class TrafficLog:
+    """Adds seconds up to steps; `flush` writes the whole ones."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._sums: dict[tuple[str, int], TrafficSpan] = {}
+        self._whole: list[tuple[str, TrafficSpan]] = []
+
+    def add(self, key: str, told: TrafficSpan) -> None:
+        """What one second brought to a service (`PROJECT/SERVICE`)."""
+        for span in (FINE, COARSE):
+            at = told.at // span * span
+            had = self._sums.get((key, span))
+            if had is not None and had.at != at:
+                self._whole.append((key, had))
+                had = None
+            self._sums[key, span] = TrafficSpan(
+                at=at,
+                seconds=span,
+                arrivals=told.arrivals + (had.arrivals if had else 0),
+                service_time=told.service_time,
+                workers=told.workers,
+                startup=told.startup,
+            )
+
+    def flush(self, now: float) -> None:
+        """Store what is whole by now, and drop what is too old."""
+        over = [place for place, span in self._sums.items() if span.at + span.seconds < now - 2]
+        self._whole += [(place[0], self._sums.pop(place)) for place in over]
+        if not self._whole:
+            return
+        rows = [
+            (*key.split("/", 1), span.seconds, span.at, span.arrivals, span.service_time,
+             span.workers, span.startup)
+            for key, span in self._whole
+        ]  # fmt: skip
+        with self._store.transaction() as database:
+            database.executemany(
+                "INSERT OR REPLACE INTO traffic VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
+            )
+            database.executemany(
+                "DELETE FROM traffic WHERE seconds = ? AND at < ?",
+                ((FINE, now - FINE_LIFE), (COARSE, now - COARSE_LIFE)),
+            )
+        self._whole.clear()
+
+    def of(self, key: str, since: float) -> Sequence[TrafficSpan]:
+        """What is known since then, oldest first: in fine steps where those reach back so far,
+        else in coarse ones."""
+        where = key.split("/", 1)
+        newest = self._store.database.execute(
+            "SELECT max(at) FROM traffic WHERE project = ? AND service = ?", where
+        ).fetchone()[0]
+        step = FINE if newest is not None and newest - since < FINE_LIFE else COARSE
+        rows = self._store.database.execute(
+            "SELECT at, seconds, arrivals, service_time, workers, startup FROM traffic "
+            "WHERE project = ? AND service = ? AND seconds = ? AND at >= ? ORDER BY at",
+            (*where, step, since),
+        )
+        return [TrafficSpan(*row) for row in rows]

@@ -1,0 +1,32 @@
+"""Real traffic is recorded, and is still there after the control process was killed."""
+
+import asyncio
+import time
+
+import pytest
+
+from tests.support.load import Load
+from tests.support.scaled import scaled_mesh, up
+
+pytestmark = pytest.mark.slow
+
+
+async def test_arrivals_and_service_time_are_recorded() -> None:
+    async with scaled_mesh() as mesh:
+        await up(mesh, web="{routes: [/], scale: {min: 1, max: 3, p95: 300ms}}")
+        began = time.time()
+        async with Load(mesh.address, 40, 26, path="/?ms=50") as load:
+            await load.finished()
+        await asyncio.sleep(14.0)
+        mesh.kill(mesh.child("meshd.daemon"))
+        await mesh.until("web", lambda s: s["ready"] >= 1, 30)
+        where = f"/v1/projects/scaled/services/web/traffic?since={int(began) - 20}"
+        told = await mesh.api(where)
+        spans = told["spans"]
+        print([(span["arrivals"], round(span["service_time"], 3)) for span in spans])
+        assert abs(sum(span["arrivals"] for span in spans) - load.tally.served) <= 5
+        assert 0.03 < max(span["service_time"] for span in spans) < 0.5
+        assert told["scale"]["objective"]["latency"] == 0.3
+        refused = await mesh.run("simulate", "--service", "web", "--last", "1h")
+        assert refused.code == 2
+        assert "s of traffic are recorded in that time; expected 180 s" in refused.err
