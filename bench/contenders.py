@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-
 COMPILED: Final = Path(__file__).parent.parent / "build" / "compiled"
 
 
