@@ -92,10 +92,11 @@ class Scene:
         arrivals: int = 0,
         took: float = 0.1,
         name: str = KEY,
+        ejected: bool = False,
     ) -> None:
         """A second goes by: so many requests of so many seconds each, and a step."""
         latency = traffic.histogram(*[took] * arrivals) if arrivals else Histogram()
-        endpoint = EndpointReport("web-0", "r1", busy_seconds=arrivals * took)
+        endpoint = EndpointReport("web-0", "r1", busy_seconds=arrivals * took, ejected=ejected)
         told = ServiceReport(
             name,
             arrivals=arrivals,

@@ -96,3 +96,22 @@ def test_a_query_is_the_sum_of_what_it_gives(answer: dict[str, object], value: f
 def test_what_is_no_number_is_no_data(answer: dict[str, object]) -> None:
     with pytest.raises(NoValue):
         value_of(answer)
+
+
+def test_nothing_goes_while_a_rollout_or_an_ejection_is_under_way(scene: Scene) -> None:
+    scale = {"min": 1, "concurrency": 1, "down_window": "5s"}
+    busy = desired(6, scale=scale)
+    for _ in range(8):
+        scene.second(busy, replicas(6), arrivals=60)
+    high = scene.wanted()
+    rolling = desired(6, scale=scale, rollout="rolling", revision="r2")
+    group = [*replicas(6), *(r for r in replicas(8, "r2") if r.name > "web-5")]
+    for _ in range(60):
+        scene.second(rolling, group, arrivals=10)
+    assert scene.wanted() == high
+    for _ in range(60):
+        scene.second(busy, replicas(6), arrivals=10, ejected=True)
+    assert scene.wanted() == high
+    for _ in range(60):
+        scene.second(busy, replicas(6), arrivals=10)
+    assert (scene.wanted() or 99) < (high or 0)

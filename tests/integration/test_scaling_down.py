@@ -1,0 +1,57 @@
+"""Down gently: the idlest replica goes, and streams are waited for."""
+
+import asyncio
+import time
+
+import aiohttp
+import pytest
+
+from tests.support.scaled import get_all, scaled_mesh, told, up
+
+pytestmark = pytest.mark.slow
+
+
+async def test_a_stream_outlives_the_decision_and_the_idle_replicas_go() -> None:
+    async with scaled_mesh() as mesh:
+        scale = "{min: 1, max: 4, concurrency: 2, down_window: 5s}"
+        await up(mesh, web=f"{{routes: [/], scale: {scale}, drain: 60s}}")
+        await mesh.run("scale", "web", "4")
+        await mesh.until("web", lambda s: s["ready"] == 4, 30)
+        timeout = aiohttp.ClientTimeout(total=60)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+
+            async def stream() -> bytes:
+                async with session.get(f"http://{mesh.address}/stream?seconds=14") as answer:
+                    return await answer.read()
+
+            streams = [asyncio.create_task(stream()) for _ in range(2)]
+            await asyncio.sleep(1.5)
+            status = await mesh.service("web")
+            busy = {r["name"] for r in status["replicas"] if r["in_flight"]}
+            assert 1 <= len(busy) <= 2, status["replicas"]
+            began = time.monotonic()
+            await mesh.run("scale", "web", "2")
+            await mesh.until("web", lambda s: len(s["replicas"]) == 2, 20)
+            idle_gone = time.monotonic() - began
+            left = {r["name"] for r in (await mesh.service("web"))["replicas"]}
+            assert busy <= left
+            await mesh.run("scale", "web", "1")
+            await asyncio.sleep(1.0)
+            assert len((await mesh.service("web"))["replicas"]) == len(busy)
+            bodies = await asyncio.gather(*streams)
+        print(f"idle ones gone after {idle_gone:.1f} s, streams whole")
+        assert all(body.endswith(b"data: end") for body in bodies)
+        await mesh.until("web", lambda s: len(s["replicas"]) == 1, 20)
+
+
+async def test_steady_load_does_not_flap() -> None:
+    async with scaled_mesh() as mesh:
+        scale = "{min: 1, max: 4, concurrency: 2, down_window: 10s}"
+        await up(mesh, web=f"{{routes: [/], scale: {scale}}}")
+        end = time.monotonic() + 25
+        while time.monotonic() < end:
+            answers = await get_all(mesh, "/?ms=200", 4)
+            assert {status for status, _ in answers} == {200}
+        changes = [*(await told(mesh, "scale.up")), *(await told(mesh, "scale.down"))]
+        print([change["text"].split(":")[0] for change in changes])
+        assert len(changes) <= 3
