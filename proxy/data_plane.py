@@ -36,6 +36,7 @@ LOOK_AROUND: Final = 0.01
 HEADS_REMEMBERED: Final = 1024
 LONGEST_REMEMBERED: Final = 2048
 _HOUSEKEEPING: Final = 1.0
+_LAST_DIGITS: Final = tuple([b"%03x" % number for number in range(0x1000)])
 _MEMORY_REFRESH: Final = 60.0
 
 
@@ -96,6 +97,7 @@ class DataPlane:
         self._refused: dict[str, int] = {}
         self._id_prefix = os.urandom(8).hex().encode()
         self._ids = 0
+        self._id_head = self._id_prefix + b"0" * 13
         self._shapes: dict[tuple[bytes, ...], Shape] = {}
         self._forwarded: dict[tuple[bytes, bytes], bytes] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -248,8 +250,11 @@ class DataPlane:
 
     def next_id(self) -> bytes:
         """A request id: 32 hex digits, unique over workers and restarts."""
-        self._ids += 1
-        return b"%b%016x" % (self._id_prefix, self._ids)
+        number = self._ids = self._ids + 1
+        last = number & 0xFFF
+        if not last:
+            self._id_head = b"%b%013x" % (self._id_prefix, number >> 12)
+        return self._id_head + _LAST_DIGITS[last]
 
     def ejected(self, service: ServiceState, endpoint: EndpointState, cause: str) -> None:
         """Tells that an endpoint was taken out of rotation."""

@@ -406,7 +406,7 @@ class Downstream:
             return
         keep = KEEP_ALIVE
         if exchange is not None and exchange.counted:
-            keep = exchange.service.config.timeouts.keep_alive
+            keep = exchange.service.keep_alive
         self.deadline = now + keep
         if self._buffer and not self._advancing:
             self._plane.loop.call_soon(self._next)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from proxy.observe.counters import EndpointCounters
 from proxy.policy.eject import Health
 from proxy.policy.gradient import Gradient
-from proxy.policy.latency import Estimate, LatencyAtLoad, PeakEwma
+from proxy.policy.latency import LatencyAtLoad, PeakEwma
 from proxy.shared_cells import Row
 from proxy.wire.snapshot import Endpoint
 
@@ -52,7 +52,7 @@ class EndpointState:
         self._slot = -1
         self.latency_elsewhere = 0.0
         self.fast_failing = False
-        self.estimate: Estimate = PeakEwma() if peak else LatencyAtLoad()
+        self.estimate: PeakEwma | LatencyAtLoad = PeakEwma() if peak else LatencyAtLoad()
         self.gradient = Gradient() if adaptive else None
         self.health = Health(endpoint.id)
         self.counters = EndpointCounters()

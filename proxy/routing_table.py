@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from proxy.exchange import Exchange
 
 STRANGERS_REMEMBERED: Final = 4096
+NEVER: Final = float("inf")
 Endpoints = tuple[EndpointState, ...]
 _NOBODY: Final[Endpoints] = ()
 
@@ -57,6 +58,9 @@ class ServiceState:
         self.hedges = False
         self.traces = False
         self.simple = False
+        self.within = 0.0
+        self.first_byte = NEVER
+        self.keep_alive = NEVER
 
     def update(self, service: Service, now: float, wall: float) -> list[EndpointState]:
         """Takes over a new definition; the endpoint states that are in it no longer."""
@@ -76,6 +80,10 @@ class ServiceState:
             or limits.endpoint_connections
             or limits.adaptive
         )
+        # What every request asks for, so that it need not be looked up through the policy.
+        self.within = service.timeouts.request
+        self.first_byte = service.timeouts.first_byte or NEVER
+        self.keep_alive = service.timeouts.keep_alive
         self.simple = not (
             self.limited or self.hedges or self.traces or hashed or service.balance.sticky_cookie
         )

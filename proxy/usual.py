@@ -10,7 +10,7 @@ anything else they leave the exchange to its general way, in a state that it kno
 
 from typing import TYPE_CHECKING, Final
 
-from proxy import dispatch
+from proxy import dispatch, record
 from proxy.exchange_phases import OVER, SENT
 from proxy.http1.head import END, VIA
 from proxy.http1.rewrite import CRLF
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _HEAD: Final = 1
 _VIA_AND_ID: Final = VIA + b"X-Request-Id: "
-_FOREVER: Final = float("inf")
 
 
 def start(exchange: "Exchange", service: "ServiceState", now: float) -> None:
@@ -35,9 +34,10 @@ def start(exchange: "Exchange", service: "ServiceState", now: float) -> None:
     service.counters.arrivals += 1
     service.in_flight += 1
     service.budget.deposit(now)
-    timeouts = service.config.timeouts
-    if timeouts.request:
-        exchange.last_deadline = now + timeouts.request
+    deadline = now + service.first_byte
+    if service.within:
+        exchange.last_deadline = last = now + service.within
+        deadline = min(last, deadline)
     found = service.candidates
     if len(found) == 1:
         endpoint = found[0]
@@ -79,9 +79,7 @@ def start(exchange: "Exchange", service: "ServiceState", now: float) -> None:
     upstream.reading = _HEAD
     upstream.served += 1
     upstream.transport.write(data)  # type: ignore[union-attr]
-    deadline = now + (timeouts.first_byte or _FOREVER)
-    last = exchange.last_deadline
-    client.deadline = last if last and last < deadline else deadline
+    client.deadline = deadline
 
 
 def answered(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bool:
@@ -95,19 +93,17 @@ def answered(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bool:
         return False
     transport = client.transport
     endpoint, service = exchange.endpoint, exchange.service
-    if transport is None or endpoint is None or plane.access_log is not None:
+    if transport is None or endpoint is None:
         return False
     now = plane.clock()
     total = now - exchange.started
-    exchange.status = head.status
+    status = head.status
     if endpoint.answered(total, now, exchange.load):
         service.refresh(now)
     transport.write(head.ready + data[end + 4 :] if size else head.ready)
     # The connection goes back to the pool.
     exchange.phase = OVER
-    exchange.upstream = exchange.endpoint = None
     upstream.exchange = None
-    upstream.reading = 0
     if head.idle:
         upstream.heard_limit(head.idle)
     if endpoint.serving and len(endpoint.idle) < IDLE_MOST and not upstream.closing:
@@ -119,8 +115,14 @@ def answered(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bool:
     else:
         upstream.discard()
     # What is counted; all times are the same one.
+    log = plane.access_log
+    if log is not None and log.wants(status, plane.dice()):
+        exchange.status = status
+        exchange.bytes_out = size
+        exchange.first_byte_at = now
+        record.write_down(exchange, log, now)
     counters = service.counters
-    counters.answered(exchange.head.method, head.status)
+    counters.answered(exchange.head.method, status)
     counters.bytes_out += size
     bucket = index(total)
     counters.direct.add(bucket, total)

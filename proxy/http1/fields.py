@@ -16,6 +16,17 @@ TOKEN_BYTES: Final = (
 VALUE_BYTES: Final = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 VISIBLE_BYTES: Final = bytes(range(0x21, 0x7F))
 
+
+def all_but(allowed: bytes) -> bytes:
+    """A table for `bytes.translate` that changes every byte but those allowed: what it leaves
+    as it is holds no others. A fifth of the cost of deleting them and seeing what is left."""
+    return bytes(byte if byte in allowed else int(not byte) for byte in range(256))
+
+
+NOT_TOKEN: Final = all_but(TOKEN_BYTES)
+NOT_VALUE: Final = all_but(VALUE_BYTES)
+NOT_VISIBLE: Final = all_but(VISIBLE_BYTES)
+
 # What a field means to a proxy. PLAIN goes on untouched, DROP goes no further than this hop.
 PLAIN: Final = 0
 DROP: Final = 1
@@ -128,7 +139,7 @@ class Memory:
         """What a line is. Raises BadMessage when it is not a field line."""
         cut = line.find(b":")
         if cut > 0 and line[:cut] in self._varied and len(line) <= limits.FIELD_LINE:
-            if line.translate(None, VALUE_BYTES):
+            if line.translate(NOT_VALUE) != line:
                 raise BadMessage(400, "a control byte in a header field")
             return _PLAIN_LINE
         if len(line) > limits.FIELD_LINE:
@@ -177,11 +188,11 @@ class Memory:
 def split_field(line: bytes) -> tuple[bytes, bytes]:
     """The lower-case name and the value of a field line. Raises BadMessage."""
     name, colon, value = line.partition(b":")
-    if not colon or not name or name.translate(None, TOKEN_BYTES):
+    if not colon or not name or name.translate(NOT_TOKEN) != name:
         if line[:1] in (b" ", b"\t"):
             raise BadMessage(400, "a folded header line")
         raise BadMessage(400, "a malformed header field name")
-    if value.translate(None, VALUE_BYTES):
+    if value.translate(NOT_VALUE) != value:
         raise BadMessage(400, "a control byte in a header field")
     return name.lower(), value.strip(b" \t")
 

@@ -63,6 +63,7 @@ class RequestHead:
     exact = True
     untouched = True
     onward = b""
+    _lowered = b""
 
     def __init__(self, raw: bytes, method: bytes, target: bytes, lines: list[bytes] | None) -> None:
         self.raw = raw
@@ -80,7 +81,18 @@ class RequestHead:
 
     def field(self, name: bytes) -> bytes | None:
         """A field's value by its lower-case name; of several, all as one list."""
-        return find(self.lines, name)
+        lowered = self._lowered
+        if not lowered:
+            lowered = self._lowered = self.raw.lower()
+        mark = b"\r\n" + name + b":"
+        at = lowered.find(mark)
+        if at < 0:
+            return None
+        begin = at + len(mark)
+        if lowered.find(mark, begin) >= 0:
+            return find(self.lines, name)
+        end = lowered.find(b"\r\n", begin)
+        return self.raw[begin : end if end >= 0 else len(lowered)].strip(b" \t")
 
 
 def find(lines: Sequence[bytes], name: bytes) -> bytes | None:
@@ -105,7 +117,7 @@ def parse_request(raw: bytes, memory: Memory) -> RequestHead:
         _check_start(start, method, version)
     if len(target) > limits.REQUEST_LINE:
         raise BadMessage(414, "a target that is too long")
-    if target.translate(None, fields.VISIBLE_BYTES):
+    if target.translate(fields.NOT_VISIBLE) != target:
         raise BadMessage(400, "a byte in the target that must be percent-encoded")
     if len(lines) > limits.REQUEST_FIELDS:
         raise BadMessage(431, "too many header fields")
@@ -252,7 +264,7 @@ def _check_start(start: bytes, method: bytes, version: bytes) -> None:
             raise BadMessage(505, "a version of HTTP that is not served here")
         raise _bad_start(start)
     if method not in _KNOWN_METHODS:
-        if not method or method.translate(None, fields.TOKEN_BYTES):
+        if not method or method.translate(fields.NOT_TOKEN) != method:
             raise BadMessage(400, "a malformed method")
         if len(method) > _LONGEST_METHOD:
             raise BadMessage(501, "a method that is too long")

@@ -74,7 +74,7 @@ def _node(address: bytes) -> bytes:
 
 
 def _quoted(host: bytes) -> bytes:
-    return host if host and not host.translate(None, fields.TOKEN_BYTES) else b'"' + host + b'"'
+    return host if host and host.translate(fields.NOT_TOKEN) == host else b'"' + host + b'"'
 
 
 def request_head(

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from proxy.http1 import limits
-from proxy.http1.fields import REQUEST_KINDS, VALUE_BYTES, VISIBLE_BYTES
+from proxy.http1.fields import NOT_VALUE, REQUEST_KINDS, VISIBLE_BYTES, all_but
 from proxy.http1.head import RequestHead
 
 LONGEST: Final = 8 * 1024
@@ -22,7 +22,7 @@ LONGEST: Final = 8 * 1024
 MOST_GAPS: Final = 6
 _CRLF: Final = b"\r\n"
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"POST", b"PUT", b"PATCH"))
-_ORIGIN_FORM: Final = VISIBLE_BYTES.replace(b"#", b"")
+_NOT_ORIGIN_FORM: Final = all_but(VISIBLE_BYTES.replace(b"#", b""))
 _VERSION: Final = b"HTTP/1.1\r\n"
 
 
@@ -68,11 +68,11 @@ class Shape:
             if end < 0 or not rest.startswith(piece, end):
                 return None
             value = rest[at:end]
-            if value.translate(None, VALUE_BYTES):
+            if value.translate(NOT_VALUE) != value:
                 return None
             values.append(value)
             at = end + len(piece)
-        if at != len(rest) or len(data) > LONGEST or target.translate(None, _ORIGIN_FORM):
+        if at != len(rest) or len(data) > LONGEST or target.translate(_NOT_ORIGIN_FORM) != target:
             return None
         head = RequestHead(data[:-4], method, target, None)
         head.host = self.host

@@ -1,0 +1,159 @@
+"""A head known by its shape is exactly what parsing would have made of it, or is not known."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.http1.fields import REQUEST_KINDS, BadMessage, Memory
+from proxy.http1.head import RequestHead, parse_request
+from proxy.http1.rewrite import request_head
+from proxy.http1.shape import LONGEST, Shape, learn
+
+END = b"\r\n\r\n"
+FIELDS = (b"Host: shop.example", b"User-Agent: t/1", b"Cookie: a=%d", b"Accept: */*", b"X-Tag: %d")
+
+
+def head(*lines: bytes, start: bytes = b"GET /menu?n=1 HTTP/1.1") -> bytes:
+    return b"\r\n".join((start, *lines)) + END
+
+
+def parsed(data: bytes) -> RequestHead:
+    return parse_request(data[:-4], Memory(REQUEST_KINDS))
+
+
+def numbered(number: int) -> bytes:
+    lines = [line % number if b"%d" in line else line for line in FIELDS]
+    return head(*lines, start=b"GET /menu/%d HTTP/1.1" % number)
+
+
+def taught(*heads: bytes) -> Shape:
+    shape = None
+    for data in heads:
+        shape = learn(shape, parsed(data))
+    assert shape is not None
+    return shape
+
+
+def test_reads_what_parsing_reads() -> None:
+    shape = taught(numbered(1), numbered(2))
+    data = numbered(3)
+    found, wanted = shape.read(data), parsed(data)
+    assert found is not None
+    for name in ("method", "target", "host", "length", "persistent", "raw", "lines", "onward"):
+        assert getattr(found, name) == getattr(wanted, name), name
+    assert found.field(b"cookie") == b"a=3"
+    assert found.field(b"x-none") is None
+
+
+def test_lines_of_this_hop_go_no_further() -> None:
+    def sent(number: int) -> bytes:
+        return head(
+            b"Host: h",
+            b"Connection: keep-alive",
+            b"X-Tag: %d" % number,
+            b"X-Forwarded-For: 10.0.0.9",
+            b"Accept: */*",
+        )
+
+    found = taught(sent(1), sent(2)).read(sent(3))
+    assert found is not None
+    wanted = parsed(sent(3))
+    assert found.onward + b"\r\n" == request_head(wanted, b"", None, wanted.target)
+    assert b"Forwarded" not in found.onward
+    assert b"X-Tag: 3" in found.onward
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        numbered(3)[:-1],
+        numbered(3) + b"G",
+        numbered(3).replace(b"a=3", b"a=\x00"),
+        numbered(3).replace(b"a=3", b"a=\r3"),
+        numbered(3).replace(b"a=3", b"a=3\r\nTransfer-Encoding: chunked"),
+        numbered(3).replace(b"a=3", b"a=3\n\nContent-Length: 5"),
+        numbered(3).replace(b"X-Tag: 3", b"X-Tag : 3"),
+        numbered(3).replace(b"X-Tag: 3", b"X-Tag: 3\r\n folded"),
+        numbered(3).replace(b"/menu/3", b"/menu/\x80"),
+        numbered(3).replace(b"/menu/3", b"/menu/3#f"),
+        numbered(3).replace(b"/menu/3", b"/menu/3 x"),
+        numbered(3).replace(b"/menu/3", b"*"),
+        numbered(3).replace(b"/menu/3", b"http://other/3"),
+        numbered(3).replace(b"GET", b"CONNECT"),
+        numbered(3).replace(b"GET", b"TRACE"),
+        numbered(3).replace(b"GET", b"G\tT"),
+        numbered(3).replace(b"HTTP/1.1", b"HTTP/1.0"),
+        numbered(3).replace(b"shop.example", b"other.example"),
+        numbered(3).replace(b"a=3", b"a=" + b"3" * LONGEST),
+        b"\r\n" + numbered(3),
+        b"",
+        b" ",
+        b"GET /",
+    ],
+)
+def test_does_not_know_what_differs_in_anything_else(data: bytes) -> None:
+    assert taught(numbered(1), numbered(2)).read(data) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (b"Content-Length: 0", b"Content-Length: 00"),
+        (b"Host: a", b"Host: b"),
+        (b"Connection: close", b"Connection: keep-alive"),
+        (b"X_Tag: 1", b"X_Tag: 2"),
+        (b"X-Request-Id: a", b"X-Request-Id: b"),
+        (b"Expect: 100-continue", b"Expect: 100-Continue"),
+    ],
+)
+def test_never_leaves_a_gap_where_the_value_means_something(one: bytes, other: bytes) -> None:
+    base = (b"Host: h",) if b"Host" not in one else ()
+    shape = None
+    for line in (one, other):
+        shape = learn(shape, parsed(head(*base, line)))
+    assert shape is None or not shape.gaps
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        head(b"Host: h", b"Connection: close"),
+        head(b"Host: h", b"Connection: x-tag", b"X-Tag: 1"),
+        head(b"Host: h", b"Connection: Upgrade", b"Upgrade: websocket"),
+        head(b"Host: h", b"Content-Length: 3", start=b"POST / HTTP/1.1"),
+        head(b"Host: h", b"Transfer-Encoding: chunked", start=b"POST / HTTP/1.1"),
+        head(b"Host: h", b"Max-Forwards: 1", start=b"OPTIONS / HTTP/1.1"),
+        head(b"Host: h", b"Connection: keep-alive", start=b"GET / HTTP/1.0"),
+        head(b"Host: h", start=b"GET http://h/ HTTP/1.1"),
+        head(b"Host: h", b"X-Long: " + b"x" * LONGEST),
+    ],
+)
+def test_unusual_heads_teach_nothing(data: bytes) -> None:
+    assert learn(None, parsed(data)) is None
+
+
+VALUES = st.binary(max_size=12)
+
+
+@given(VALUES, VALUES, st.sampled_from([b"/a", b"/a#", b"*", b"/%zz", b"//", b"/a b", b"/\xff"]))
+def test_whatever_is_known_would_have_been_parsed_alike(
+    cookie: bytes, tag: bytes, target: bytes
+) -> None:
+    shape = taught(numbered(1), numbered(2))
+    lines = (*FIELDS[:2], b"Cookie:" + cookie, FIELDS[3], b"X-Tag:" + tag)
+    data = head(*lines, start=b"GET " + target + b" HTTP/1.1")
+    found = shape.read(data)
+    if found is None:
+        return
+    wanted = parsed(data)  # raises where parsing refuses what the shape took
+    assert (found.target, found.host, found.onward) == (wanted.target, wanted.host, wanted.onward)
+    assert (found.length, found.persistent) == (wanted.length, wanted.persistent)
+
+
+@given(VALUES)
+def test_what_parsing_refuses_has_no_shape(value: bytes) -> None:
+    data = head(*FIELDS[:2], b"Cookie:" + value, FIELDS[3], b"X-Tag: 1")
+    try:
+        parsed(data)
+    except BadMessage:
+        assert taught(numbered(1), numbered(2)).read(data) is None
