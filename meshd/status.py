@@ -47,6 +47,7 @@ def service_status(
         wanted=service.count,
         running=sum(r.phase in _RUNS for r in replicas),
         ready=sum(r.phase is Phase.READY for r in replicas),
+        paused=sum(r.phase is Phase.PAUSED for r in replicas),
         minimum=scale.min if scale else service.spec.replicas,
         maximum=scale.max if scale else service.spec.replicas,
         revision=service.revision,

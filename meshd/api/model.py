@@ -73,6 +73,7 @@ class ServiceStatus(Value, frozen=True):
     parked: int = 0
     override: int | None = None
     override_until: float = 0.0
+    paused: int = 0
     last: str = ""
     replicas: tuple[ReplicaStatus, ...] = ()
 

@@ -14,6 +14,7 @@ class DesiredService(msgspec.Struct, frozen=True):
     - `previous`: the revision to go back to; empty when there is none.
     - `rollout`: `rolling` while a new revision is being brought in, `paused`, else `done`.
     - `rollout_since`: Unix time it began; failures before it are not held against it.
+    - `warm`: further replicas to keep paused.
     - `template`: for an adopted service, the replica that more are copied from.
     """
 
@@ -26,6 +27,7 @@ class DesiredService(msgspec.Struct, frozen=True):
     rollout_since: float = 0.0
     adopted: bool = False
     template: str = ""
+    warm: int = 0
 
     @property
     def key(self) -> str:

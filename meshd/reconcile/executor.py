@@ -11,7 +11,16 @@ from typing import Final
 import structlog
 
 from meshd.reconcile.memory import Version
-from meshd.reconcile.operation import Forget, Operation, Prepare, Remove, Start, Stop
+from meshd.reconcile.operation import (
+    Forget,
+    Operation,
+    Pause,
+    Prepare,
+    Remove,
+    Start,
+    Stop,
+    Wake,
+)
 from meshd.runtime.base import (
     ObservedReplica,
     ReplicaNotFound,
@@ -105,6 +114,10 @@ class Executor:
                     await self._runtime.stop(operation.name, operation.grace)
                 except ReplicaNotFound:
                     _log.debug("already gone", replica=operation.name)
+            case Pause():
+                await self._runtime.pause(operation.name)
+            case Wake():
+                await self._runtime.unpause(operation.name)
             case Remove():
                 if operation.failed:
                     result.lines = await self._last_lines(operation.name)

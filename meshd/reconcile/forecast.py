@@ -22,6 +22,7 @@ from meshd.reconcile.operation import (
     Settle,
     Start,
     Stop,
+    Wake,
 )
 from meshd.reconcile.phase import Phase
 from meshd.reconcile.plan import plan
@@ -52,7 +53,7 @@ def _settled(observed: Observed, now: float) -> Observed:
     replicas = tuple(
         msgspec.structs.replace(
             replica,
-            phase=Phase.READY if replica.phase in _UNFINISHED else replica.phase,
+            phase=_finished(replica),
             ready_since=replica.ready_since or now,
             drained=True,
             busy=False,
@@ -62,6 +63,13 @@ def _settled(observed: Observed, now: float) -> Observed:
         for replica in observed.replicas
     )
     return Observed(replicas=replicas, prepared=observed.prepared)
+
+
+def _finished(replica: Replica) -> Phase:
+    """Where it comes to when all goes well."""
+    if replica.phase in _UNFINISHED:
+        return Phase.PAUSED if replica.reserve else Phase.READY
+    return replica.phase
 
 
 def _imagine(
@@ -78,14 +86,19 @@ def _imagine(
                 project=operation.project,
                 service=operation.service,
                 revision=operation.revision,
-                phase=Phase.READY,
+                phase=Phase.PAUSED if operation.reserve else Phase.READY,
                 created_at=now,
-                ready_since=now,
+                ready_since=0.0 if operation.reserve else now,
                 drained=True,
+                reserve=operation.reserve,
             )
         case Drain(name=name) if name in replicas:
             replicas[name] = msgspec.structs.replace(
                 replicas[name], phase=Phase.DRAINING, drain_since=now, cause=operation.cause
+            )
+        case Wake(name=name) if name in replicas:
+            replicas[name] = msgspec.structs.replace(
+                replicas[name], phase=Phase.READY, ready_since=now, reserve=False
             )
         case Stop(name=name) | Remove(name=name) | Restore(name=name):
             replicas.pop(name, None)

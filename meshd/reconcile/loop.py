@@ -26,6 +26,7 @@ from meshd.reconcile.operation import (
     Drain,
     Forget,
     Operation,
+    Pause,
     Plan,
     Prepare,
     Remove,
@@ -33,6 +34,7 @@ from meshd.reconcile.operation import (
     Settle,
     Start,
     Stop,
+    Wake,
 )
 from meshd.reconcile.outlet import Outlet
 from meshd.reconcile.phase import Phase
@@ -98,7 +100,7 @@ class Reconciler:
         self.in_flight: dict[str, int] = {}
         self.evidence: dict[Version, Evidence] = {}
         self.dice = random.Random()
-        self.wanted = Wanted(store)
+        self.wanted = Wanted(store, runtime.capabilities.pause)
         self.prober = Prober(self.wake.set, ask, clock)
         self._outlet = Outlet(self.wanted, self.prober, publisher, gateways, secret)
         self.executor = Executor(
@@ -220,6 +222,7 @@ class Reconciler:
             in_flight=self.in_flight,
             starting={op.name: op for op in under_way if isinstance(op, Start)},
             stopping=frozenset(op.name for op in under_way if isinstance(op, Stop | Remove)),
+            turning=frozenset(op.name for op in under_way if isinstance(op, Pause | Wake)),
             troubles=troubles,
             policies={s.key: s.spec.restart for s in self.desired.services},
             available=available,
@@ -276,9 +279,20 @@ class Reconciler:
                 if self.executor.begin(operation):
                     self.memory = remembering.take_slot(self.memory, operation)
                     self.wake.set()
+            case Wake():
+                self._wake_up(operation, now)
             case _:
                 if self._resting.get(_kind(operation), 0.0) <= now:
                     self.executor.begin(operation)
+
+    def _wake_up(self, operation: Wake, now: float) -> None:
+        """It serves from now on; one that was not paused yet need not be woken."""
+        replica = self.replica(operation.name)
+        self.memory = remembering.mark_woken(self.memory, operation.name, now)
+        resting = self._resting.get(_kind(operation), 0.0) > now
+        if replica is not None and replica.phase is Phase.PAUSED and not resting:
+            self.executor.begin(operation)
+        self.wake.set()
 
     def drain(self, name: str, cause: str) -> None:
         """Take a replica out by hand at the next pass."""

@@ -40,7 +40,8 @@ class ProbeResult(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What is remembered about one replica over passes."""
+    """What is remembered about one replica over passes. `reserve`: it is kept for later, paused
+    once it answered; `woken` is when it was taken from there."""
 
     incarnation: tuple[str, float]
     phase: Phase
@@ -51,6 +52,8 @@ class Record(msgspec.Struct, frozen=True):
     attempt: int = 0
     blamed: bool = False
     ended_by_others: bool = False
+    reserve: bool = False
+    woken: float = 0.0
 
 
 class Slot(msgspec.Struct, frozen=True):
@@ -111,6 +114,9 @@ class Replica(msgspec.Struct, frozen=True):
     oom_killed: bool = False
     listed: bool = True
     busy: bool = False
+    reserve: bool = False
+    answered: bool = False
+    woken: float = 0.0
     host: str | None = None
     port: int = 0
     node: str = ""
@@ -203,6 +209,15 @@ def mark_drained(memory: Memory, drain: Drain, now: float) -> Memory:
     if record is None or record.drain_since or record.phase in ENDED:
         return memory
     marked = msgspec.structs.replace(record, drain_since=now, cause=drain.cause, blamed=drain.blame)
+    return msgspec.structs.replace(memory, records={**memory.records, name: marked})
+
+
+def mark_woken(memory: Memory, name: str, now: float) -> Memory:
+    """A replica that was kept for later is to serve from now on."""
+    record = memory.records.get(name)
+    if record is None or not record.reserve:
+        return memory
+    marked = msgspec.structs.replace(record, reserve=False, woken=now)
     return msgspec.structs.replace(memory, records={**memory.records, name: marked})
 
 

@@ -40,9 +40,14 @@ def _tell(replica: Replica, old: Record | None, now: float) -> Happening | None:
         case Phase.READY:
             if old is None and replica.ready_since != now:
                 return None
-            took = now - replica.created_at if replica.created_at else None
+            began = replica.woken or replica.created_at
+            took = now - began if began else None
             text = "answers its probe" + (f" after {took:.1f} s" if took is not None else "")
+            if replica.woken:
+                text = f"was woken and {text}"
             return Happening(Kind.REPLICA_READY, replica, text, took)
+        case Phase.PAUSED if replica.reserve and old is not None:
+            return Happening(Kind.REPLICA_PAUSED, replica, "is ready, and kept for later")
         case Phase.DRAINING:
             kind = Kind.REPLICA_UNHEALTHY if replica.blamed else Kind.REPLICA_DRAINING
             return Happening(kind, replica, replica.cause)

@@ -41,7 +41,8 @@ _RUNS: Final = (ReplicaState.RUNNING, ReplicaState.PAUSED)
 
 class World(msgspec.Struct, frozen=True):
     """What is, at one moment. `drained` names the endpoints that no live worker uses any
-    more. `starting` and `stopping` are operations under way. `policies` are the restart
+    more. `starting`, `stopping` and `turning` (being
+    paused or woken) are operations under way. `policies` are the restart
     policies by service key."""
 
     listed: Mapping[str, ObservedReplica]
@@ -50,6 +51,7 @@ class World(msgspec.Struct, frozen=True):
     in_flight: Mapping[str, int] = {}
     starting: Mapping[str, Start] = {}
     stopping: frozenset[str] = frozenset()
+    turning: frozenset[str] = frozenset()
     troubles: tuple[Trouble, ...] = ()
     policies: Mapping[str, RestartPolicy] = {}
     available: bool = True
@@ -84,7 +86,7 @@ def observe(memory: Memory, world: World, now: float, dice: Dice) -> tuple[Memor
             name in world.drained,
             world.in_flight.get(name, 0),
             name in world.stopping,
-            name in world.starting,
+            name in world.starting or name in world.turning,
         )
         sight = memory.sights.get(name)
         if (
@@ -112,7 +114,11 @@ def observe(memory: Memory, world: World, now: float, dice: Dice) -> tuple[Memor
         if name not in world.listed:
             before = memory.records.get(name)
             records[name] = before or Record(
-                incarnation=("", 0.0), phase=Phase.PENDING, since=now, attempt=start.attempt
+                incarnation=("", 0.0),
+                phase=Phase.PENDING,
+                since=now,
+                attempt=start.attempt,
+                reserve=start.reserve,
             )
             replicas.append(_pending(start, records[name]))
     memory = Memory(records=records, slots=memory.slots, failures=memory.failures, sights=sights)
@@ -151,6 +157,7 @@ def _remember(before: Record | None, seen: ObservedReplica, world: World, now: f
             health=seen.health,
             addressed=bool(seen.host),
             answered=bool(probe and probe.first_good) or bool(before and before.ready_since),
+            reserve=before.reserve if before else start is not None and start.reserve,
             leaving=bool(before and before.drain_since),
             stop_underway=seen.name in world.stopping,
             start_underway=start is not None or now < seen.created_at + START_GRACE,
@@ -158,6 +165,8 @@ def _remember(before: Record | None, seen: ObservedReplica, world: World, now: f
     )
     if before and before.phase is phase:
         return before
+    # One that is paused already when it is first seen was kept by the process before this one.
+    kept = (phase is Phase.PAUSED and seen.managed) or bool(start and start.reserve)
     foreign = phase is Phase.STOPPING and not (before and before.drain_since)
     return Record(
         incarnation=incarnation,
@@ -168,6 +177,8 @@ def _remember(before: Record | None, seen: ObservedReplica, world: World, now: f
         cause=before.cause if before else "",
         attempt=before.attempt if before else start.attempt if start else 0,
         blamed=before.blamed if before else False,
+        reserve=before.reserve if before else kept,
+        woken=before.woken if before else 0.0,
         ended_by_others=(before.ended_by_others if before else False)
         or (foreign and seen.name not in world.stopping),
     )
@@ -197,7 +208,10 @@ def _listed(seen: ObservedReplica, record: Record, world: World) -> Replica:
         attempt=record.attempt,
         exit_code=seen.exit_code if seen.state is ReplicaState.EXITED else None,
         oom_killed=seen.oom_killed,
-        busy=seen.name in world.stopping or seen.name in world.starting,
+        busy=seen.name in world.stopping | world.turning or seen.name in world.starting,
+        reserve=record.reserve,
+        answered=bool(probe.first_good),
+        woken=record.woken,
         host=seen.host,
         port=seen.port,
         node=seen.node,
@@ -218,6 +232,7 @@ def _pending(start: Start, record: Record) -> Replica:
         cause=start.cause,
         listed=False,
         busy=True,
+        reserve=record.reserve,
     )
 
 

@@ -34,7 +34,8 @@ class Prepare(Operation, frozen=True, kw_only=True):
 
 
 class Start(Operation, frozen=True, kw_only=True):
-    """Start one replica. `attempt` counts the quick failures that led to this start."""
+    """Start one replica. `attempt` counts the quick failures that led to this start; a
+    `reserve` one is to be paused once it answers."""
 
     name: str
     project: str
@@ -42,6 +43,7 @@ class Start(Operation, frozen=True, kw_only=True):
     revision: str
     clone_of: str | None = None
     attempt: int = 0
+    reserve: bool = False
 
     @property
     def key(self) -> str:
@@ -70,6 +72,32 @@ class Drain(Operation, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return f"drain {self.name}: {self.cause}"
+
+
+class Pause(Operation, frozen=True, kw_only=True):
+    """Freeze a replica that is kept for later."""
+
+    name: str
+
+    @property
+    def subject(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        return f"pause {self.name}: {self.cause}"
+
+
+class Wake(Operation, frozen=True, kw_only=True):
+    """Let a replica that was kept for later serve."""
+
+    name: str
+
+    @property
+    def subject(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        return f"wake {self.name}: {self.cause}"
 
 
 class Restore(Operation, frozen=True, kw_only=True):

@@ -13,11 +13,13 @@ from meshd.runtime.base import ContainerHealth, ReplicaState
 
 
 class Phase(StrEnum):
-    """Where a replica stands; in order of life. FAILED ended without being asked to."""
+    """Where a replica stands; in order of life. PAUSED answered once and is kept for later.
+    FAILED ended without being asked to."""
 
     PENDING = "pending"
     STARTING = "starting"
     PROBING = "probing"
+    PAUSED = "paused"
     READY = "ready"
     DRAINING = "draining"
     STOPPING = "stopping"
@@ -29,6 +31,16 @@ NEXT: Final[dict[Phase, frozenset[Phase]]] = {
     Phase.PENDING: frozenset(set(Phase) - {Phase.PENDING}),
     Phase.STARTING: frozenset(set(Phase) - {Phase.PENDING, Phase.STARTING}),
     Phase.PROBING: frozenset(
+        {
+            Phase.PAUSED,
+            Phase.READY,
+            Phase.DRAINING,
+            Phase.STOPPING,
+            Phase.GONE,
+            Phase.FAILED,
+        }
+    ),
+    Phase.PAUSED: frozenset(
         {Phase.READY, Phase.DRAINING, Phase.STOPPING, Phase.GONE, Phase.FAILED}
     ),
     Phase.READY: frozenset({Phase.DRAINING, Phase.STOPPING, Phase.GONE, Phase.FAILED}),
@@ -43,7 +55,8 @@ ENDED: Final = frozenset({Phase.GONE, Phase.FAILED})
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What a phase is read from. `answered` is one good probe, ever, of this incarnation."""
+    """What a phase is read from. `answered` is one good probe, ever, of this incarnation (of a
+    replica that was paused: since it was woken). `reserve` ones are kept for later."""
 
     state: ReplicaState | None
     health: ContainerHealth = ContainerHealth.NONE
@@ -52,6 +65,7 @@ class Facts(msgspec.Struct, frozen=True):
     leaving: bool = False
     stop_underway: bool = False
     start_underway: bool = False
+    reserve: bool = False
 
 
 def read(facts: Facts) -> Phase:
@@ -68,6 +82,10 @@ def read(facts: Facts) -> Phase:
         return Phase.DRAINING
     if not facts.addressed:
         return Phase.STARTING
+    if facts.state is ReplicaState.PAUSED:
+        return Phase.PAUSED
+    if facts.reserve:
+        return Phase.PROBING
     healthy = facts.health in (ContainerHealth.NONE, ContainerHealth.HEALTHY)
     return Phase.READY if facts.answered and healthy else Phase.PROBING
 

@@ -8,7 +8,7 @@ once nobody uses it or its deadline passed, removed.
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from meshd.reconcile import rollout
+from meshd.reconcile import pool, rollout
 from meshd.reconcile.desired import Desired, DesiredService
 from meshd.reconcile.memory import Dice, Replica
 from meshd.reconcile.observed import Observed
@@ -90,7 +90,7 @@ def _leave(group: Sequence[Replica], cause: str, now: float) -> list[Operation]:
             continue
         if replica.phase in ENDED:
             operations.append(Remove(name=replica.name, cause=cause))
-        elif replica.phase in ALIVE:
+        elif replica.phase in ALIVE or replica.phase is Phase.PAUSED:
             operations.append(Drain(name=replica.name, cause=cause))
         else:
             operations += _stop(replica, _UNKNOWN, now)
@@ -137,13 +137,22 @@ class _ServicePlan:
         self.now = now
         self.dice = dice
         self.operations: list[Operation] = []
+        self.pool: list[Replica] = []
         self.waits = ""
 
     def run(self, blocker: str) -> None:
         """Clear what ended, take out the sick, stop the drained, then bring to size."""
         self._clear()
         sick = self._sick()
-        alive = [r for r in self.group if r.phase in ALIVE and r.name not in sick]
+        self.pool = pool.reserves(self.group, sick)
+        alive = [
+            r
+            for r in self.group
+            if (r.phase in ALIVE or r.phase is Phase.PAUSED)
+            and not r.reserve
+            and r.name not in sick
+        ]
+        self.operations += pool.wake_again(alive)
         for replica in self.group:
             if replica.phase in (Phase.DRAINING, Phase.STOPPING):
                 self._finish(replica)
@@ -164,6 +173,7 @@ class _ServicePlan:
             self._roll(new, old, blocker)
         else:
             self._resize(new, blocker)
+            self._tend_pool(blocker)
 
     def _clear(self) -> None:
         for replica in self.group:
@@ -195,8 +205,11 @@ class _ServicePlan:
         ready = sum(r.phase is Phase.READY for r in self.group)
         spare = ready - self.service.count + max(1, self.service.count // 2)
         for replica in self.group:
-            if replica.phase in (Phase.STARTING, Phase.PROBING) and not replica.busy:
-                if self.now >= replica.since + health.start_timeout and replica.managed:
+            waking = replica.phase is Phase.PAUSED and not replica.reserve
+            coming = waking or replica.phase in (Phase.STARTING, Phase.PROBING)
+            if coming and not replica.busy:
+                since = max(replica.since, replica.woken)
+                if self.now >= since + health.start_timeout and replica.managed:
                     cause = f"not healthy within {health.start_timeout:g} s ({replica.probe})"
                     self._drain(replica, cause, sick, blame=True)
             elif replica.phase is Phase.READY and spare > 0:
@@ -250,6 +263,13 @@ class _ServicePlan:
             if not current and blocker:
                 self.waits = blocker
                 return
+            cause = f"{want} wanted, {len(current)} there"
+            woken = pool.wake(self.pool, self.service.revision, missing, cause)
+            self.operations += woken
+            awake = {step.subject for step in woken}
+            self.pool = [r for r in self.pool if r.name not in awake]
+            missing -= len(woken)
+        if missing > 0:
             self._start(missing, f"{want} wanted, {len(current)} there", "")
         elif missing < 0:
             self._shrink(current, -missing)
@@ -263,7 +283,17 @@ class _ServicePlan:
             if not replica.busy:
                 self._drain(replica, cause)
 
-    def _start(self, missing: int, cause: str, blocker: str) -> None:
+    def _tend_pool(self, blocker: str) -> None:
+        """Keep as many for later as are wanted; what is missing now comes first."""
+        waits = self.waits
+        steps, missing = pool.tend(self.pool, self.service.revision, self.service.warm)
+        self.operations += steps
+        starting = any(isinstance(step, Start) for step in self.operations)
+        if missing and not waits and not starting and not self.service.adopted:
+            self._start(missing, f"{self.service.warm} wanted in the warm pool", blocker, True)
+        self.waits = waits
+
+    def _start(self, missing: int, cause: str, blocker: str, reserve: bool = False) -> None:
         service = self.service
         version = (service.key, service.revision)
         slots = self.observed.slots.get(version, ())
@@ -311,6 +341,7 @@ class _ServicePlan:
                     revision=service.revision,
                     clone_of=service.template or None,
                     attempt=attempt,
+                    reserve=reserve,
                     cause=cause if not attempt else f"{cause}; attempt {attempt + 1}",
                 )
             )

@@ -31,7 +31,7 @@ def standing(
     """How far one service is. `cause` is why its rollout ended, `waiting` what it waits for."""
     name = service.spec.name
     right = [r for r in replicas if r.phase is Phase.READY and _right(service, r)]
-    alive = [r for r in replicas if r.phase in ALIVE]
+    alive = [r for r in replicas if r.phase in ALIVE and not r.reserve]
     completed = [r for r in replicas if r.phase is Phase.FAILED and r.exit_code == 0]
     there = len(right) == len(alive) and len(right) + len(completed) >= service.count
     # What failed is removed soon, and its last words are kept then: they are waited for.

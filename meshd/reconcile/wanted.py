@@ -18,9 +18,11 @@ _ORDERLY = (None, 0, 143)
 
 
 class Wanted:
-    """Puts `Desired` together from the store; keeps what does not change between passes."""
+    """Puts `Desired` together from the store; keeps what does not change between passes.
+    `pauses` tells whether the runtime can."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, pauses: bool = True) -> None:
+        self._pauses = pauses
         self.ending = False
         """Whether this mesh takes its leave: then no copies of others' containers are wanted."""
         self._store = store
@@ -76,6 +78,11 @@ class Wanted:
         scaling = self._store.scaling.get(key)
         return wanted_count(spec, by_hand, scaling.desired if scaling else None)
 
+    def _warm(self, spec: Service) -> int:
+        """How many to keep paused, where the runtime can."""
+        scale = spec.mesh.scale
+        return scale.warm if scale is not None and self._pauses else 0
+
     def _stored(self, name: str, stored: StoredProject, now: float) -> list[DesiredService]:
         found = []
         for spec in stored.project.services:
@@ -93,6 +100,7 @@ class Wanted:
                     previous=rollout.previous,
                     rollout="done" if stored.leaving else rollout.state,
                     rollout_since=rollout.since,
+                    warm=0 if stored.leaving else self._warm(spec),
                 )
             )
         return found

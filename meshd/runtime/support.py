@@ -78,5 +78,7 @@ def _ignored(service: Service, can: Capabilities) -> Iterator[str]:
         yield f"memory limit {service.resources.memory} is not enforced"
     if not can.memory_limits and service.resources.pids:
         yield f"pids limit {service.resources.pids} is not enforced"
+    if not can.pause and service.mesh.scale is not None and service.mesh.scale.warm:
+        yield "scale.warm is not kept; replicas cannot be paused here"
     if not can.container_health and service.healthcheck and not service.healthcheck.disable:
         yield "healthcheck is not run; the probe under x-mesh.health decides alone"

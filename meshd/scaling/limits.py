@@ -2,6 +2,7 @@
 but for that memory."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from meshd.reconcile.desired import DesiredService
 from meshd.runtime.base import Node
@@ -26,8 +27,13 @@ def room(
         if key in wishes and key not in by_hand and scale is not None:
             wanted, fixed = wishes[key].decision.desired, scale.min
         priority = scale.priority if scale else 0
-        wants.append(Want(key, wanted, fixed, priority, cpus, memory))
-    return share(nodes, wants)
+        warm = service.warm
+        wants.append(Want(key, wanted + warm, fixed + warm, priority, cpus, memory))
+    grants = share(nodes, wants)
+    return {
+        service.key: replace(grants[service.key], count=grants[service.key].count - service.warm)
+        for service in services
+    }
 
 
 class Pace:

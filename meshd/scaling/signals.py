@@ -49,17 +49,26 @@ def signal_of(
         shed=second.shed,
         parked=second.parked,
         ready=min(ready, service.count) if rolling else ready,
-        starting=0 if rolling else sum(r.phase in _STARTING for r in replicas),
+        starting=0 if rolling else sum(_starts(r) for r in replicas),
         draining=sum(r.phase is Phase.DRAINING for r in replicas),
         ejected=ejected,
         startups=tuple(
-            r.ready_since - r.created_at for r in replicas if r.ready_since > since and r.created_at
+            r.ready_since - r.created_at
+            for r in replicas
+            if r.ready_since > since and r.created_at and not r.woken
         ),
         cpu=_cpu(service, replicas, loads),
         external=external,
         scheduled=scheduled,
         busy=rolling,
     )
+
+
+def _starts(replica: Replica) -> bool:
+    """Whether it is on its way to serve, and not to be kept for later."""
+    if replica.reserve:
+        return False
+    return replica.phase in _STARTING or bool(replica.phase is Phase.PAUSED and replica.woken)
 
 
 def without_fast_failures(second: MergedService) -> Distribution:

@@ -104,7 +104,8 @@ class Scale(Model):
     `max`, it is `min`. With `min` 0 the last replica goes after `idle` seconds without a request.
     `up_window` and `down_window` are how long more, or less, must have been wanted; `cooldown`
     how long after any change nothing goes. `step_up` and `step_down` bound one step. Where the
-    nodes have no room for all, services of a higher `priority` come first."""
+    nodes have no room for all, services of a higher `priority` come first. `warm` replicas more
+    are kept started and paused, to be woken instead of started."""
 
     min: Count = 1
     max: Count = 1
@@ -121,6 +122,7 @@ class Scale(Model):
     step_up: Annotated[float, Field(gt=1)] = 10.0
     step_down: Annotated[float, Field(gt=0, le=1)] = 0.5
     priority: Whole = 0
+    warm: Count = 0
     idle: Annotated[Duration, Field(gt=0)] = 300.0
 
     _short = model_validator(mode="before")(shorthand.scale)

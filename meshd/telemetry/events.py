@@ -24,6 +24,7 @@ class Kind(StrEnum):
     ADOPT_FAILED = "adopt.failed"
     REPLICA_STARTED = "replica.started"
     REPLICA_READY = "replica.ready"
+    REPLICA_PAUSED = "replica.paused"
     REPLICA_UNHEALTHY = "replica.unhealthy"
     REPLICA_DIED = "replica.died"
     REPLICA_CRASH_LOOP = "replica.crash-loop"

@@ -256,7 +256,8 @@ def _labelled(
 
 
 def _replicas(status: Status) -> Iterator[Metric]:
-    replicas = _gauge("replicas", "Replicas wanted, running and ready", "service", "state")
+    text = "Replicas wanted, running, ready, and paused for later"
+    replicas = _gauge("replicas", text, "service", "state")
     bounds = _gauge("replicas_bound", "Fewest and most replicas", "service", "bound")
     state = _gauge("service_state", "1 for the state that a service is in", "service", "state")
     override = _gauge("scale_override", "1 while the number is set by hand", "service")
@@ -269,6 +270,7 @@ def _replicas(status: Status) -> Iterator[Metric]:
         replicas.add_metric([key, "wanted"], service.wanted)
         replicas.add_metric([key, "running"], service.running)
         replicas.add_metric([key, "ready"], service.ready)
+        replicas.add_metric([key, "paused"], service.paused)
         bounds.add_metric([key, "min"], service.minimum)
         bounds.add_metric([key, "max"], service.maximum)
         state.add_metric([key, service.state], 1)

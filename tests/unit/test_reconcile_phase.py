@@ -28,6 +28,9 @@ SHOWN = [
     (Facts(state=RUNNING, leaving=True, stop_underway=True), Phase.STOPPING),
     (Facts(state=ReplicaState.STOPPING, addressed=True, answered=True), Phase.STOPPING),
     (Facts(state=ReplicaState.EXITED), Phase.FAILED),
+    (Facts(state=RUNNING, addressed=True, answered=True, reserve=True), Phase.PROBING),
+    (Facts(state=ReplicaState.PAUSED, addressed=True, answered=True), Phase.PAUSED),
+    (Facts(state=ReplicaState.PAUSED, addressed=True, leaving=True), Phase.DRAINING),
 ]
 
 
@@ -62,3 +65,12 @@ def test_no_way_through_the_table_comes_back() -> None:
     assert all(phase not in after for phase, after in reach.items())
     assert all(not NEXT[phase] for phase in ENDED)
     assert set(NEXT) == set(Phase)
+
+
+def test_what_serves_is_not_kept_for_later_and_what_is_woken_serves_once_it_answers() -> None:
+    asleep = Facts(state=ReplicaState.PAUSED, addressed=True, answered=True)
+    assert advance(Phase.READY, asleep) is Phase.READY
+    assert advance(Phase.PROBING, asleep) is Phase.PAUSED
+    woken = Facts(state=RUNNING, addressed=True)
+    assert advance(Phase.PAUSED, woken) is Phase.PAUSED
+    assert advance(Phase.PAUSED, Facts(state=RUNNING, addressed=True, answered=True)) is Phase.READY

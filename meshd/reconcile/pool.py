@@ -1,0 +1,60 @@
+"""The warm pool: replicas kept paused, to be woken where others would have to be started. Pure.
+
+A reserve replica goes the way of any other up to its first good probe, and is paused then,
+before it was ever routed to. It belongs to the pool until it is woken; from then on it is one
+of those that serve.
+"""
+
+from collections.abc import Sequence
+
+from meshd.reconcile.memory import Replica
+from meshd.reconcile.operation import Drain, Operation, Pause, Wake
+from meshd.reconcile.phase import ALIVE, Phase
+
+
+def reserves(group: Sequence[Replica], sick: set[str]) -> list[Replica]:
+    """The pool, the ones that can be woken soonest first."""
+    living = ALIVE | {Phase.PAUSED}
+    found = [r for r in group if r.reserve and r.managed and r.phase in living]
+    return sorted(
+        (r for r in found if r.name not in sick),
+        key=lambda r: (r.phase is not Phase.PAUSED, r.phase is not Phase.PROBING, r.created_at),
+    )
+
+
+def wake(pool: Sequence[Replica], revision: str, missing: int, cause: str) -> list[Operation]:
+    """As many of `missing` as the pool has of this revision."""
+    right = [r for r in pool if r.revision == revision]
+    return [Wake(name=r.name, cause=cause) for r in right[: max(0, missing)]]
+
+
+def wake_again(serving: Sequence[Replica]) -> list[Operation]:
+    """Those that were taken from the pool and are not awake yet: whatever was lost on the way,
+    waking twice does no harm."""
+    return [
+        Wake(name=r.name, cause="it is to serve")
+        for r in serving
+        if r.phase is Phase.PAUSED and r.woken and not r.busy
+    ]
+
+
+def tend(pool: Sequence[Replica], revision: str, size: int) -> tuple[list[Operation], int]:
+    """Steps that bring the pool to `size` replicas of `revision`, and how many are to be
+    started besides."""
+    right = [r for r in pool if r.revision == revision]
+    operations: list[Operation] = [
+        Drain(name=r.name, cause="it is kept for later, and its revision is not wanted any more")
+        for r in pool
+        if r.revision != revision and not r.busy
+    ]
+    operations += [
+        Drain(name=r.name, cause=f"{size} wanted in the warm pool, {len(right)} there")
+        for r in right[size:]
+        if not r.busy
+    ]
+    operations += [
+        Pause(name=r.name, cause="it is ready, and kept for later")
+        for r in right[:size]
+        if r.phase is Phase.PROBING and r.answered and not r.busy
+    ]
+    return operations, max(0, size - len(right))

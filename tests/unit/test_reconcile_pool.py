@@ -1,0 +1,166 @@
+"""The warm pool in plans and in what is observed."""
+
+from typing import Any
+
+import pytest
+
+from meshd.discovery.endpoints import endpoints
+from meshd.reconcile.desired import Desired, DesiredService
+from meshd.reconcile.forecast import forecast
+from meshd.reconcile.memory import Memory, ProbeResult, Replica, mark_drained, mark_woken
+from meshd.reconcile.observed import Observed, World, observe
+from meshd.reconcile.operation import Drain, Start
+from meshd.reconcile.phase import Phase
+from meshd.reconcile.plan import plan
+from meshd.runtime.base import Capabilities, ObservedReplica, ReplicaState
+from meshd.runtime.support import unsupported
+from meshd.spec.model import Service
+
+NOW = 1000.0
+KEY = "shop/web"
+
+
+class Dice:
+    """Loaded: names come out in order."""
+
+    def __init__(self) -> None:
+        self.thrown = 0
+
+    def random(self) -> float:
+        self.thrown += 1
+        return self.thrown / 29_000_000
+
+
+def web(count: int, warm: int, **more: Any) -> DesiredService:
+    spec = Service.model_validate({"name": "web", "image": "app"})
+    return DesiredService(project="shop", spec=spec, revision="new", count=count, warm=warm, **more)
+
+
+def replica(name: str, phase: Phase = Phase.READY, **more: Any) -> Replica:
+    fields = {"revision": "new", "since": NOW - 1, "ready_since": 0.0, **more}
+    if phase is Phase.READY:
+        fields["ready_since"] = NOW - 5
+    if phase is Phase.PAUSED:
+        fields.setdefault("reserve", True)
+    return Replica(name=name, project="shop", service="web", phase=phase, **fields)
+
+
+def warming(name: str, phase: Phase = Phase.PROBING, **more: Any) -> Replica:
+    return replica(name, phase, reserve=True, **more)
+
+
+def steps(service: DesiredService, *replicas: Replica, **desired: Any) -> list[str]:
+    observed = Observed(replicas=replicas, prepared=frozenset({(KEY, "new")}))
+    wanted = Desired(services=(service,), projects=frozenset({"shop"}), **desired)
+    lines = str(plan(wanted, observed, NOW, Dice())).splitlines()
+    return [line.partition(":")[0] for line in lines]
+
+
+READY = replica("a")
+CASES: list[tuple[str, DesiredService, tuple[Replica, ...], list[str]]] = [
+    ("full", web(1, 1), (READY, replica("p", Phase.PAUSED)), []),
+    ("filled once all serve", web(1, 1), (READY,), ["start shop-web-baaaa (new)"]),
+    ("after those that serve", web(1, 1), (), ["start shop-web-baaaa (new)"]),
+    ("on its way", web(1, 1), (READY, warming("p", Phase.STARTING)), []),
+    ("not before it answered", web(1, 1), (READY, warming("p")), []),
+    ("paused once it answered", web(1, 1), (READY, warming("p", answered=True)), ["pause p"]),
+    ("not twice", web(1, 1), (READY, warming("p", answered=True, busy=True)), []),
+    ("woken first", web(2, 1), (READY, replica("p", Phase.PAUSED)),
+     ["wake p", "start shop-web-baaaa (new)"]),
+    ("even one that warms", web(2, 0), (READY, warming("p")), ["wake p"]),
+    ("the rest is started", web(3, 0), (READY, replica("p", Phase.PAUSED)),
+     ["wake p", "start shop-web-baaaa (new)"]),
+    ("awake soon", web(2, 0), (READY, replica("p", Phase.PAUSED, reserve=False, woken=NOW)),
+     ["wake p"]),
+    ("too many", web(1, 0), (READY, replica("p", Phase.PAUSED)), ["drain p"]),
+    ("of another revision", web(1, 1), (READY, replica("p", Phase.PAUSED, revision="old")),
+     ["drain p", "start shop-web-baaaa (new)"]),
+    ("none of it is surplus", web(1, 2), (READY, replica("p", Phase.PAUSED),
+                                          replica("q", Phase.PAUSED)), []),
+    ("kept at zero", web(0, 1), (replica("p", Phase.PAUSED),), []),
+    ("woken but never answers", web(1, 0),
+     (replica("p", Phase.PAUSED, reserve=False, woken=NOW - 61, since=NOW - 900),),
+     ["drain p", "start shop-web-baaaa (new)"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("service", "replicas", "expected"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
+)
+def test_plans(service: DesiredService, replicas: tuple[Replica, ...], expected: list[str]) -> None:
+    assert steps(service, *replicas) == expected
+
+
+def test_a_reserve_is_told_from_what_serves_at_its_start() -> None:
+    observed = Observed(replicas=(READY,), prepared=frozenset({(KEY, "new")}))
+    wanted = Desired(services=(web(1, 1),), projects=frozenset({"shop"}))
+    (start,) = plan(wanted, observed, NOW, Dice()).operations
+    assert isinstance(start, Start)
+    assert start.reserve
+
+
+def test_a_project_that_goes_takes_its_pool_along() -> None:
+    observed = Observed(replicas=(replica("p", Phase.PAUSED),))
+    wanted = Desired(leaving=frozenset({"shop"}))
+    assert str(plan(wanted, observed, NOW, Dice())).startswith("drain p")
+
+
+def test_all_steps_from_nothing_to_a_full_pool_come_to_an_end() -> None:
+    wanted = Desired(services=(web(2, 1),), projects=frozenset({"shop"}))
+    lines = str(forecast(wanted, Observed(replicas=()), NOW, Dice())).splitlines()
+    assert [line.split()[0] for line in lines] == ["prepare", "start", "start", "start"]
+
+
+def seen(state: ReplicaState = ReplicaState.RUNNING) -> ObservedReplica:
+    return ObservedReplica(
+        "p", "1", "shop", "web", "new", state, True, "127.0.0.1", 1, started_at=NOW, created_at=NOW
+    )
+
+
+def test_the_life_of_a_reserve_from_its_start_to_serving() -> None:
+    memory, dice, good = Memory(), Dice(), {"p": ProbeResult(first_good=NOW)}
+    start = Start(name="p", project="shop", service="web", revision="new", cause="", reserve=True)
+    phases = []
+
+    def look(world: World, now: float) -> Replica:
+        nonlocal memory
+        memory, observed = observe(memory, world, now, dice)
+        (found,) = observed.replicas
+        phases.append(found.phase)
+        return found
+
+    look(World(listed={}, starting={"p": start}), NOW)
+    look(World(listed={"p": seen()}), NOW + 1)
+    warm = look(World(listed={"p": seen()}, probes=good), NOW + 2)
+    assert (warm.answered, warm.reserve, endpoints([warm])) == (True, True, {})
+    asleep = World(listed={"p": seen(ReplicaState.PAUSED)})
+    paused = look(asleep, NOW + 3)
+    assert (paused.reserve, endpoints([paused])) == (True, {})
+    memory = mark_woken(memory, "p", NOW + 4)
+    assert look(asleep, NOW + 4).reserve is False
+    assert endpoints([look(World(listed={"p": seen()}), NOW + 5)]) == {}
+    serving = look(World(listed={"p": seen()}, probes=good), NOW + 6)
+    assert KEY in endpoints([serving])
+    assert [str(phase) for phase in phases] == [
+        "pending", "probing", "probing", "paused", "paused", "paused", "ready"
+    ]  # fmt: skip
+
+
+def test_another_control_process_finds_the_pool_as_it_was() -> None:
+    asleep = World(listed={"p": seen(ReplicaState.PAUSED)})
+    memory, observed = observe(Memory(), asleep, NOW, Dice())
+    (found,) = observed.replicas
+    assert (found.phase, found.reserve) == (Phase.PAUSED, True)
+    memory = mark_drained(memory, Drain(name="p", cause="x"), NOW)
+    _, observed = observe(memory, asleep, NOW + 1, Dice())
+    assert observed.replicas[0].phase is Phase.DRAINING
+
+
+def test_a_runtime_that_cannot_pause_says_so() -> None:
+    can = Capabilities(True, True, True, True, True, False, True, True)
+    warm = Service.model_validate(
+        {"name": "web", "image": "app", "mesh": {"scale": {"max": 2, "warm": 1}}}
+    )
+    (lack,) = unsupported(warm, can)
+    assert "scale.warm is not kept" in str(lack)
+    assert unsupported(warm, Capabilities(*(True,) * 8)) == []
