@@ -1,13 +1,19 @@
 """`meshd down`: take an application away, and the daemon with the last one."""
 
+import contextlib
+import time
 from pathlib import Path
+from typing import Final
 
 import click
 
-from meshd.api.client import Client, NoDaemon
+from meshd.api.client import Client, NoDaemon, wait_for_daemon
 from meshd.api.model import NoSuchThing
 from meshd.cli import output, specs, start
 from meshd.cli.session import connect, state_option, talks
+
+ASKED: Final = 3
+"""How often a daemon whose control process keeps ending is asked to go."""
 
 
 @click.command("down", short_help="Take an application away.")
@@ -35,10 +41,10 @@ async def command(
             output.say(f"taking {', '.join(names) or 'the daemon'} down")
         left = []
         if not everything:
-            await client.down(names[0])
+            await _take_down(client, names[0], state)
             left = sorted({service.project for service in (await client.status()).services})
         if not left:
-            await _end(client)
+            await _end(client, state)
     ending = not left
     ended = ending and (pid is None or await start.gone(pid))
     if as_json:
@@ -60,8 +66,32 @@ def only(projects: list[str]) -> str:
     raise NoSuchThing(f"several projects are up ({', '.join(projects)}); name one, or use --all")
 
 
-async def _end(client: Client) -> None:
+async def _take_down(client: Client, project: str, state: Path) -> None:
+    """Over the end of a control process too: its successor goes on, and is waited for."""
     try:
-        await client.shutdown(stop_replicas=True)
+        await client.down(project)
     except NoDaemon:
-        return  # it ended before it could answer
+        if not await _back(state):
+            raise
+        with contextlib.suppress(NoSuchThing):
+            await client.down(project)
+
+
+async def _end(client: Client, state: Path) -> None:
+    """Also over the end of a control process; one that came back is asked again."""
+    for _ in range(ASKED):
+        try:
+            return await client.shutdown(stop_replicas=True)
+        except NoDaemon:
+            if not await _back(state):
+                return None  # it ended before it could answer
+    return None
+
+
+async def _back(state: Path) -> bool:
+    """Whether the control process answers again; not once the whole daemon has ended."""
+    end = time.monotonic() + start.START_SECONDS
+    while start.running(state) and time.monotonic() < end:
+        if await wait_for_daemon(state / "admin.sock", 0.2) is not None:
+            return True
+    return False

@@ -8,11 +8,13 @@ from typing import Final
 from rich.live import Live
 from rich.text import Text
 
-from meshd.api.client import Client
+from meshd.api.client import Client, NoDaemon
 from meshd.api.model import DeployResult, ServiceStatus
 from meshd.cli import output
 
 INTERVAL: Final = 0.2
+SILENCE: Final = 20.0
+"""Seconds that a daemon may not answer while its control process is replaced."""
 LEAVING: Final = ("draining", "stopping", "gone", "failed")
 
 
@@ -57,16 +59,27 @@ async def follow(
     client: Client, project: str, seconds: float, quiet: bool, clock: Callable[[], float]
 ) -> DeployResult:
     """Shows the deployment until it is done, or for `seconds`; the result then says how far
-    it came. With `quiet` nothing is shown. `clock` is monotonic."""
+    it came. With `quiet` nothing is shown. `clock` is monotonic.
+
+    A control process may end meanwhile; its successor goes on. Raises NoDaemon when none comes.
+    """
     lines, start = Lines(), clock()
+    answered = start
     live = Live(console=output.console(), refresh_per_second=8) if _drawn(quiet) else None
     if live:
         live.start()
     try:
         while True:
-            result = await client.progress(project)
-            now = clock() - start
-            services = [s for s in (await client.status()).services if s.project == project]
+            try:
+                result = await client.progress(project)
+                status = await client.status()
+            except NoDaemon:
+                if clock() >= answered + SILENCE:
+                    raise
+                await asyncio.sleep(INTERVAL)
+                continue
+            now, answered = clock() - start, clock()
+            services = [s for s in status.services if s.project == project]
             if live:
                 live.update(_picture(lines, services, now))
             elif not quiet:

@@ -33,10 +33,11 @@ async def of(engine: Engine, names: Sequence[str]) -> Mapping[str, Usage]:
     return {name: usage for name, usage in zip(names, found, strict=True) if usage is not None}
 
 
-def read(told: Mapping[str, Any], at: float) -> Usage | None:
-    """The engine's statistics as ours; None for a container that does not run."""
-    memory = told.get("memory_stats") or {}
-    if "usage" not in memory:
+def read(told: Mapping[str, Any] | None, at: float) -> Usage | None:
+    """The engine's statistics as ours; None for a container that does not run, of which the
+    engine says nothing (`null`) or nothing of memory."""
+    memory = (told or {}).get("memory_stats") or {}
+    if told is None or "usage" not in memory:
         return None
     stats = memory.get("stats") or {}
     cached = stats.get("total_inactive_file", stats.get("inactive_file", 0))

@@ -1,6 +1,7 @@
 """Up and down leave no trace; a killed supervisor takes its own along; the next one goes on."""
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 
@@ -75,13 +76,20 @@ async def test_up_and_down_and_a_killed_supervisor(mesh: TestMesh, engine_image:
     assert second < 5 * QUICK
     assert joined < 5 * QUICK
     await outlives_its_supervisor(mesh, text)
-    await leaves_nothing(mesh)
+    await leaves_nothing(mesh, kill_control_after=1.0)
 
 
-async def leaves_nothing(mesh: TestMesh) -> None:
+async def leaves_nothing(mesh: TestMesh, kill_control_after: float = 0.0) -> None:
+    """After `meshd down`, even if the control process is lost in the middle of it."""
     pids = await pids_of(mesh)
     assert len(pids) >= 4
-    down = await mesh.down()
+    downing = asyncio.create_task(mesh.down())
+    if kill_control_after:
+        control = mesh.child("meshd.daemon")
+        await asyncio.sleep(kill_control_after)
+        with contextlib.suppress(ProcessLookupError):
+            mesh.kill(control)
+    down = await downing
     assert down.code == 0, down.out + down.err
     await gone(pids, 5)
     if mesh.runtime == "docker":

@@ -143,7 +143,8 @@ async def test_an_overload_scales_up_and_comes_back_down(mesh: TestMesh, engine_
     async with Load(mesh.address, 20, 60, path="/?ms=50", clients=40):
         await asyncio.sleep(3)
         quiet = await mesh.service("web")
-        assert quiet["wanted"] == 1, quiet["last"]
+        told = [event["text"] for event in await mesh.events() if "scale" in event["kind"]]
+        assert quiet["wanted"] == 1, told
         async with Load(mesh.address, 150, 15, path="/?ms=50", clients=150) as rush:
             began = time.monotonic()
             ordered, _ = await mesh.until("web", lambda s: s["wanted"] >= 2, 15)

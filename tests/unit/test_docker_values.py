@@ -12,6 +12,7 @@ from meshd.runtime.docker_build import Ignore, bases, pack
 from meshd.runtime.docker_container import clone, creation, image_of, next_number
 from meshd.runtime.docker_engine import api_version
 from meshd.runtime.docker_observe import event_kind, is_replica, observe, stop_signal
+from meshd.runtime.docker_usage import read
 from meshd.spec.model import Build, Service
 
 COMPOSE = {
@@ -293,3 +294,13 @@ def test_digest_follows_content_and_not_time(tmp_path: Path) -> None:
     file.write_text("one")
     file.rename(tmp_path / "other.py")
     assert digest(build) != first
+
+
+def test_a_container_that_does_not_run_uses_nothing() -> None:
+    assert read(None, 1.0) is None
+    assert read({"memory_stats": {}, "cpu_stats": {}}, 1.0) is None
+    told = {"memory_stats": {"usage": 70, "stats": {"inactive_file": 20}},
+            "cpu_stats": {"cpu_usage": {"total_usage": 3_000_000_000}}}  # fmt: skip
+    usage = read(told, 1.0)
+    assert usage is not None
+    assert (usage.cpu_seconds, usage.memory) == (3.0, 50)
