@@ -127,3 +127,31 @@ def test_wrong_labels_are_named_with_their_container(
     assert len(found) == len(said)
     for text, start in zip(found, said, strict=True):
         assert text.startswith(f"container shop_web_1: label {start}")
+
+
+def test_every_objective_can_be_said_by_labels() -> None:
+    said = {
+        "mesh.service": "web",
+        "mesh.scale.min": "0",
+        "mesh.scale.max": "9",
+        "mesh.scale.p99.9": "200ms",
+        "mesh.scale.cpu": "70",
+        "mesh.scale.queue": "50ms",
+        "mesh.scale.schedule.cron": "0 11 * * mon-fri",
+        "mesh.scale.schedule.duration": "3h",
+        "mesh.scale.schedule.min": "5",
+        "mesh.scale.prometheus.url": "http://prometheus:9090/",
+        "mesh.scale.prometheus.query": "sum(jobs)",
+        "mesh.scale.prometheus.per_replica": "10",
+        "mesh.scale.priority": "-1",
+        "mesh.scale.idle": "2m",
+    }
+    adopted = labels.adopt("web-1", said, "shop", (80,))
+    assert adopted is not None
+    scale = adopted[1].mesh.scale
+    assert scale is not None
+    assert scale.objective is not None
+    assert (scale.objective.share, scale.cpu, scale.queue, scale.idle) == (99.9, 70, 0.05, 120)
+    assert (scale.schedule[0].min, scale.schedule[0].duration) == (5, 10800)
+    assert scale.prometheus is not None
+    assert (scale.prometheus.url, scale.priority) == ("http://prometheus:9090", -1)
