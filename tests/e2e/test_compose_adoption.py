@@ -117,7 +117,8 @@ async def in_mesh(
             return time.monotonic() - began, names
         await asyncio.sleep(0.02)
     told = [(event["kind"], event["text"]) for event in await mesh.events()]
-    raise AssertionError(f"after {seconds} s: {names}; {told[-12:]}")
+    seen = [(r["name"], r["phase"], r["reason"]) for r in (await mesh.service("web"))["replicas"]]
+    raise AssertionError(f"after {seconds} s: {seen}; {told[-12:]}")
 
 
 async def known_at(mesh: TestMesh, names: set[str]) -> dict[str, float]:
