@@ -84,7 +84,7 @@ class DataPlane:
         self.draining = False
         self.mirrored = 0
         self.mirror = mirror.copy
-        self.connections: set[Downstream] = set()
+        self.connections: set[Downstream | mirror.Listless] = set()
         self.services: dict[str, ServiceState] = {}
         self.routing = Routing(Snapshot(Generation()), {}, {})
         self.requests = Memory(REQUEST_KINDS)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from proxy.data_plane import DataPlane
     from proxy.downstream import Downstream
     from proxy.endpoint_state import EndpointState
+    from proxy.mirror import Listless
     from proxy.routing_table import Plan, ServiceState
     from proxy.upstream import Upstream
 
@@ -73,7 +74,7 @@ class Exchange:
     trace = b""
 
     def __init__(
-        self, plane: "DataPlane", client: "Downstream", head: RequestHead, now: float
+        self, plane: "DataPlane", client: "Downstream | Listless", head: RequestHead, now: float
     ) -> None:
         self.plane = plane
         self.client = client

@@ -5,7 +5,7 @@ requests that are whole when they arrive are copied, and a bounded number at a t
 never cost the request that it copies.
 """
 
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from proxy import recovery
 from proxy.exchange import Exchange
@@ -27,8 +27,10 @@ class Listless:
     exchange: Exchange | None
     persistent = True
     usual = True
+    peer: str
+    address: bytes
 
-    def __init__(self, plane: "DataPlane", original: "Downstream") -> None:
+    def __init__(self, plane: "DataPlane", original: "Downstream | Listless") -> None:
         self._plane = plane
         self._forwarded = original.forwarded_lines
         self.listener: Listener = original.listener
@@ -68,6 +70,12 @@ class Listless:
         del head, why, status, extra, complete
         self._over()
 
+    def open_tunnel(self) -> None:
+        """Requests that ask for a tunnel are not copied."""
+
+    def finish_tunnel(self) -> None:
+        """Requests that ask for a tunnel are not copied."""
+
     def exchange_over(self, now: float, *, complete: bool) -> None:
         """It is done."""
         del now, complete
@@ -97,7 +105,7 @@ class Listless:
 
     def _over(self) -> None:
         self.exchange = None
-        self._plane.connections.discard(cast("Downstream", self))
+        self._plane.connections.discard(self)
         self._plane.mirrored -= 1
 
 
@@ -107,7 +115,7 @@ def copy(exchange: Exchange, service: "ServiceState") -> None:
     if plane.mirrored >= MOST or exchange.head.upgrade:
         return
     plane.mirrored += 1
-    client = cast("Downstream", Listless(plane, exchange.client))
+    client = Listless(plane, exchange.client)
     plane.connections.add(client)
     mirrored = client.exchange = Exchange(plane, client, exchange.head, exchange.started)
     mirrored.target = exchange.target

@@ -8,7 +8,7 @@ things that are not wanted; what has to be asked was settled when the snapshot c
 anything else they leave the exchange to its general way, in a state that it knows.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from proxy import dispatch, record
 from proxy.exchange_phases import OVER, SENT
@@ -18,6 +18,7 @@ from proxy.pool import FRESH_SECONDS, IDLE_MOST
 from proxy.wire.buckets import index
 
 if TYPE_CHECKING:
+    from proxy.downstream import Downstream
     from proxy.exchange import Exchange
     from proxy.routing_table import ServiceState
     from proxy.upstream import Upstream
@@ -85,7 +86,7 @@ def start(exchange: "Exchange", service: "ServiceState", now: float) -> None:
 def answered(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bool:
     """Passes on an answer that came whole, with a head that was seen before, and ends the
     exchange; False, with nothing done, where it is not such an answer."""
-    plane, client = exchange.plane, exchange.client
+    plane, client = exchange.plane, cast("Downstream", exchange.client)
     end = data.find(END)
     head = plane.responses.get(data[:end])
     size = len(data) - end - 4
