@@ -1,22 +1,28 @@
-"""An application that docker-compose started: taken in, balanced, scaled by copies, given back."""
+"""An application that docker-compose started: taken in, balanced, scaled by copies, given back.
+
+On an engine of the test's own, for a mesh that adopts takes in whatever is on its engine.
+"""
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
+from tests.support.inside import ran
 from tests.support.load import Load
-from tests.support.mesh import ORIGIN, TestMesh, free_port
+from tests.support.mesh import ORIGIN, TestMesh
+from tests.support.own_engine import OwnEngine, own_engine
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 BOUND = 0.1
@@ -50,6 +56,7 @@ class Compose:
 
     folder: Path
     project: str
+    engine: OwnEngine
 
     async def __call__(self, *arguments: str) -> str:
         """Run one command; gives what it said."""
@@ -57,10 +64,17 @@ class Compose:
         done = await asyncio.to_thread(
             subprocess.run,
             ["docker-compose", "-p", self.project, "-f", file, *arguments],
+            env={**os.environ, "DOCKER_HOST": self.engine.host},
             capture_output=True, text=True, timeout=100, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    async def docker(self, *arguments: str) -> str:
+        """Run the Docker client; gives what it said."""
+        code, out, err = await ran("docker", "-H", self.engine.host, *arguments)
+        assert code == 0, err
+        return out.decode().strip()
 
     def original(self, number: int) -> str:
         """The name of one of the containers of `web`."""
@@ -68,21 +82,35 @@ class Compose:
 
 
 @pytest.fixture
-async def compose(engine_image: str) -> AsyncIterator[Compose]:
+def engine(engine_image: str) -> Iterator[OwnEngine]:
+    with own_engine(live_restore=False) as running:
+        running.load(engine_image)
+        yield running
+
+
+@pytest.fixture
+async def compose(engine: OwnEngine, engine_image: str) -> AsyncIterator[Compose]:
     folder = Path(tempfile.mkdtemp(prefix="mt-"))
-    made = Compose(folder, f"e2e{uuid.uuid4().hex[:6]}")
+    made = Compose(folder, f"e2e{uuid.uuid4().hex[:6]}", engine)
     text = FILE.format(image=engine_image, origin=ORIGIN)
     (folder / "docker-compose.yml").write_text(text)
     yield made
     await made("down", "-t", "1", "--remove-orphans")
-    left = await docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={made.project}")
+    left = await made.docker("ps", "-aq")
     shutil.rmtree(folder, ignore_errors=True)
     assert left == "", "docker-compose down left containers behind"
 
 
 @pytest.fixture
 async def mesh(compose: Compose) -> AsyncIterator[TestMesh]:
-    made = TestMesh(compose.folder, "docker", f"127.0.0.1:{free_port()}")
+    engine = compose.engine
+    made = TestMesh(
+        compose.folder,
+        "docker",
+        f"unix:{compose.folder}/proxy.sock",
+        {"DOCKER_HOST": engine.host},
+        engine.inside,
+    )
     up = await made.run(
         "up", "--adopt", "--runtime", "docker", "--listen", made.address,
         "--metrics", "127.0.0.1:0", "--workers", "2", "--detach",
@@ -92,24 +120,16 @@ async def mesh(compose: Compose) -> AsyncIterator[TestMesh]:
     await made.down()
 
 
-async def docker(*arguments: str) -> str:
-    done = await asyncio.to_thread(
-        subprocess.run, ["docker", *arguments], capture_output=True, text=True, check=True
-    )
-    return str(done.stdout.strip())
-
-
 async def in_mesh(
-    mesh: TestMesh, compose: Compose, holds: Callable[[set[str]], bool], seconds: float
+    mesh: TestMesh, holds: Callable[[set[str]], bool], seconds: float
 ) -> tuple[float, set[str]]:
-    """Wait until the names of the ready replicas of `web` satisfy `holds`; how long it took.
-    Other applications may be on the same engine."""
+    """Wait until the names of the ready replicas of `web` satisfy `holds`; how long it took."""
     began, names = time.monotonic(), set[str]()
     while time.monotonic() - began < seconds:
         names = {
             replica["name"]
             for service in (await mesh.api("/v1/status"))["services"]
-            if (service["project"], service["name"]) == (compose.project, "web")
+            if service["name"] == "web"
             for replica in service["replicas"]
             if replica["phase"] == "ready"
         }
@@ -135,21 +155,20 @@ async def known_at(mesh: TestMesh, names: set[str]) -> dict[str, float]:
 
 async def started_at(compose: Compose, since: float) -> dict[str, float]:
     """The engine's own time of the start of each container."""
-    lines = await docker(
+    lines = await compose.docker(
         "events", "--since", f"{since:.6f}", "--until", f"{time.time():.6f}",
-        "--filter", f"label=com.docker.compose.project={compose.project}",
         "--filter", "event=start", "--format", "{{.Actor.Attributes.name}} {{.TimeNano}}",
     )  # fmt: skip
     return {name: int(nano) / 1e9 for name, nano in map(str.split, lines.splitlines())}
 
 
-async def times_of(address: str) -> dict[str, Any]:
+async def times_of(engine: OwnEngine, address: str) -> dict[str, Any]:
     """When a replica answered its first good probe and its first request, by its own clock."""
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(f"http://{address}/_times") as answer,
-    ):
-        return dict(json.loads(await answer.read()))
+    script = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())"
+    url = f"http://{address}/_times"
+    code, out, err = await ran(*engine.inside, sys.executable, "-c", script, url)
+    assert code == 0, err
+    return dict(json.loads(out))
 
 
 async def test_from_up_to_down_beside_docker_compose(mesh: TestMesh, compose: Compose) -> None:
@@ -169,7 +188,7 @@ async def taken_in(mesh: TestMesh, compose: Compose, originals: set[str]) -> Non
         knowing = asyncio.create_task(known_at(mesh, originals))
         await compose("up", "-d", "--scale", "web=2")
         known = await asyncio.wait_for(knowing, 20)
-        await in_mesh(mesh, compose, lambda names: names >= originals, 20)
+        await in_mesh(mesh, lambda names: names >= originals, 20)
         await asyncio.sleep(0.5)
     assert before.tally.served > 0
     started = await started_at(compose, begin)
@@ -179,7 +198,7 @@ async def taken_in(mesh: TestMesh, compose: Compose, originals: set[str]) -> Non
     for replica in shown["replicas"]:
         if replica["name"] not in originals:
             continue  # what waited for the first replica may well have called for a copy
-        times = await times_of(replica["address"])
+        times = await times_of(compose.engine, replica["address"])
         waits[replica["name"]] = times["request"] - times["probe"]
         assert times["request"] > times["probe"] > 0, "it was served before its first good probe"
         assert not replica["managed"]
@@ -204,22 +223,22 @@ async def containers(compose: Compose) -> set[str]:
     ids = (await compose("ps", "-q", "web")).split()
     if not ids:
         return set()
-    names = await docker("inspect", "--format", "{{.Name}}", *ids)
+    names = await compose.docker("inspect", "--format", "{{.Name}}", *ids)
     return {name.lstrip("/") for name in names.splitlines()}
 
 
 async def scaled_by_copies(mesh: TestMesh, compose: Compose, originals: set[str]) -> None:
     """Load brings copies, which Compose sees as its own; what it takes away, comes back."""
     async with Load(mesh.address, 120, 90, path="/?ms=100", clients=120) as rush:
-        more, names = await in_mesh(mesh, compose, lambda names: len(names) >= 4, 30)
+        more, names = await in_mesh(mesh, lambda names: len(names) >= 4, 30)
         assert originals < names
         assert names <= await containers(compose)
         copies = names - originals
         began = time.monotonic()
         await compose("up", "-d", "--scale", "web=2")
         took = time.monotonic() - began
-        left = await in_mesh(mesh, compose, lambda names: not copies <= names, 10)
-        back, again = await in_mesh(mesh, compose, lambda names: len(names) >= 4, 30)
+        left = await in_mesh(mesh, lambda names: not copies <= names, 10)
+        back, again = await in_mesh(mesh, lambda names: len(names) >= 4, 30)
         await asyncio.sleep(1)
     assert originals < again
     assert left[1] >= originals
@@ -234,14 +253,14 @@ async def compose_stops_it(mesh: TestMesh, compose: Compose) -> None:
     """What docker-compose stops is out of rotation before it stops to answer."""
     async with Load(mesh.address, 100, 30) as load:
         await asyncio.sleep(0.5)
-        stopping = asyncio.create_task(docker("stop", compose.original(2)))
-        out, _ = await in_mesh(mesh, compose, lambda now: compose.original(2) not in now, 10)
+        stopping = asyncio.create_task(compose.docker("stop", compose.original(2)))
+        out, _ = await in_mesh(mesh, lambda now: compose.original(2) not in now, 10)
         await stopping
         await asyncio.sleep(0.5)
     print(f"stopped: {load.tally.served} served, {len(load.tally.failures)} failed ({out:.2f} s)")
     assert load.tally.failures == []
     await compose("stop", "-t", "5")
-    await in_mesh(mesh, compose, lambda names: not names, 20)
+    await in_mesh(mesh, lambda names: not names, 20)
     await asyncio.sleep(2)
     status = await mesh.service("web")
     assert (status["ready"], status["wanted"]) == (0, 0), "what Compose stopped came back"
@@ -251,7 +270,7 @@ async def takes_its_leave(mesh: TestMesh, compose: Compose, originals: set[str])
     """`meshd down` removes its copies, and leaves to Compose what is Compose's."""
     await compose("start")
     async with Load(mesh.address, 120, 60, path="/?ms=100", clients=120):
-        await in_mesh(mesh, compose, lambda names: len(names) >= 3, 30)
+        await in_mesh(mesh, lambda names: len(names) >= 3, 30)
     down = await mesh.down()
     assert down.code == 0, down.out + down.err
     assert await containers(compose) == originals
