@@ -3,31 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.heads import noted
 
 from proxy.http1.fields import REMEMBERED, REQUEST_KINDS, BadMessage, Memory
 from proxy.http1.framing import CHUNKED
 from proxy.http1.head import RequestHead, check_partial, check_request_size, parse_request
-
-NOTED = (
-    "raw",
-    "method",
-    "target",
-    "lines",
-    "host",
-    "http10",
-    "length",
-    "persistent",
-    "expect",
-    "has_id",
-    "max_forwards",
-    "drop",
-    "forwarded",
-    "options",
-    "upgrade",
-    "exact",
-    "untouched",
-    "onward",
-)
 
 
 def parse(text: bytes) -> RequestHead:
@@ -35,8 +15,7 @@ def parse(text: bytes) -> RequestHead:
     memory = Memory(REQUEST_KINDS)
     first = parse_request(text, memory)
     second = parse_request(text, memory)
-    for name in NOTED:
-        assert getattr(first, name) == getattr(second, name), name
+    assert noted(first) == noted(second)
     return first
 
 

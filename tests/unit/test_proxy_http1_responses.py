@@ -1,32 +1,17 @@
 """Response heads as byte tables."""
 
 import pytest
+from support.heads import noted
 
 from proxy.http1.fields import RESPONSE_KINDS, BadMessage, Memory
 from proxy.http1.framing import CHUNKED, UNTIL_CLOSE, response_body
 from proxy.http1.head import ResponseHead, parse_response
 
-NOTED = (
-    "status",
-    "http10",
-    "kept",
-    "ready",
-    "plain",
-    "chunked",
-    "length",
-    "follows",
-    "persistent",
-    "events",
-    "idle",
-    "upgrade",
-)
-
 
 def parse(text: bytes) -> ResponseHead:
     memory = Memory(RESPONSE_KINDS)
     first, second = parse_response(text, memory), parse_response(text, memory)
-    for name in NOTED:
-        assert getattr(first, name) == getattr(second, name), name
+    assert noted(first) == noted(second)
     return first
 
 
