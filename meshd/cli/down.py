@@ -34,6 +34,7 @@ async def command(
         raise click.UsageError("PROJECT, -f and --all exclude each other")
     name = specs.load(files).name if files else project
     pid = start.running(state)
+    await _back(state)
     async with connect(state) as client:
         projects = sorted({service.project for service in (await client.status()).services})
         names = projects if everything else [name or only(projects)]
@@ -43,10 +44,8 @@ async def command(
         if not everything:
             await _take_down(client, names[0], state)
             left = sorted({service.project for service in (await client.status()).services})
-        if not left:
-            await _end(client, state)
-    ending = not left
-    ended = ending and (pid is None or await start.gone(pid))
+        ending = not left
+        ended = ending and await _end(client, state, pid)
     if as_json:
         output.print_json({"down": names, "left": left, "daemon_ended": ended})
     elif ended:
@@ -77,15 +76,29 @@ async def _take_down(client: Client, project: str, state: Path) -> None:
             await client.down(project)
 
 
-async def _end(client: Client, state: Path) -> None:
-    """Also over the end of a control process; one that came back is asked again."""
+async def _end(client: Client, state: Path, pid: int | None) -> bool:
+    """Whether the daemon has ended. The successor of a control process that was lost meanwhile
+    knows nothing of its end, and is asked again."""
     for _ in range(ASKED):
-        try:
-            return await client.shutdown(stop_replicas=True)
-        except NoDaemon:
-            if not await _back(state):
-                return None  # it ended before it could answer
-    return None
+        epoch = 0
+        with contextlib.suppress(NoDaemon):  # it may have ended before it could answer
+            epoch, _ = (await client.status()).generation
+            await client.shutdown(stop_replicas=True)
+        if pid is None or await _ended(pid, state, epoch):
+            return True
+    return False
+
+
+async def _ended(pid: int, state: Path, epoch: int) -> bool:
+    """Whether the daemon has ended, as soon as it has; no, once a later control process answers."""
+    end = time.monotonic() + start.END_SECONDS
+    while time.monotonic() < end:
+        if await start.gone(pid, 0.2):
+            return True
+        status = await wait_for_daemon(state / "admin.sock", 0.0)
+        if status is not None and status.generation[0] != epoch:
+            return False
+    return False
 
 
 async def _back(state: Path) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -29,8 +30,8 @@ async def demo(*arguments: str, folder: Path) -> Ran:
             out, err = await process.communicate()
     finally:
         if process.returncode is None:
-            process.kill()
-            await process.wait()
+            process.send_signal(signal.SIGINT)  # it takes its mesh down then
+            await process.communicate()
     return Ran(process.returncode or 0, out.decode(), err.decode())
 
 
