@@ -36,14 +36,14 @@ async def command(
     pid = start.running(state)
     await _back(state)
     async with connect(state) as client:
-        projects = sorted({service.project for service in (await client.status()).services})
+        projects = await _projects(client, state)
         names = projects if everything else [name or only(projects)]
         if not as_json:
             output.say(f"taking {', '.join(names) or 'the daemon'} down")
         left = []
         if not everything:
             await _take_down(client, names[0], state)
-            left = sorted({service.project for service in (await client.status()).services})
+            left = await _projects(client, state)
         ending = not left
         ended = ending and await _end(client, state, pid)
     if as_json:
@@ -63,6 +63,17 @@ def only(projects: list[str]) -> str:
     if not projects:
         raise NoSuchThing("no project is up; `meshd down --all` ends the daemon")
     raise NoSuchThing(f"several projects are up ({', '.join(projects)}); name one, or use --all")
+
+
+async def _projects(client: Client, state: Path) -> list[str]:
+    """The projects there are; asked again where the control process was lost just then."""
+    try:
+        status = await client.status()
+    except NoDaemon:
+        if not await _back(state):
+            raise
+        status = await client.status()
+    return sorted({service.project for service in status.services})
 
 
 async def _take_down(client: Client, project: str, state: Path) -> None:

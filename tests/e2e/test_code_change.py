@@ -94,7 +94,8 @@ async def test_a_changed_file_of_the_build_context_rolls_out(
         assert (await mesh.service("web"))["revision"] == first
     finally:
         await mesh.down()
-        subprocess.run(["docker", "rmi", "-f", *images(project)], capture_output=True, check=True)
+        if left := images(project):
+            subprocess.run(["docker", "rmi", "-f", *left], capture_output=True, check=True)
 
 
 def pid_of(container: str) -> str:
