@@ -5,7 +5,9 @@ side, and what is written to the origin's side is answered at once. What is left
 routing, picking, rewriting, counting. It is quick and quiet enough to judge a single change by,
 which `bench.proxy` is not; only that one tells what a request costs in the end.
 
-    python -m bench.logic [--endpoints 3] [--constant] [--log] [--profile]
+    python -m bench.logic [--endpoints 3] [--constant] [--log] [--profile] [--parts]
+
+What `make compile` built is measured by PYTHONPATH=build/compiled python -P bench/logic.py.
 """
 
 import argparse
@@ -21,7 +23,7 @@ from proxy.data_plane import DataPlane
 from proxy.downstream import Downstream
 from proxy.endpoint_state import EndpointState
 from proxy.exchange import Exchange
-from proxy.http1.head import RequestHead
+from proxy.http1.head import RequestHead, parse_request
 from proxy.observe.access_log import AccessLog
 from proxy.upstream import Upstream
 from proxy.wire.snapshot import (
@@ -145,6 +147,9 @@ async def measure(options: argparse.Namespace) -> None:
     """Prints the best of several rounds."""
     scene = Scene(asyncio.get_running_loop(), options)
     scene.play(requests(options, 1000))
+    if options.parts:
+        for name, part in parts(scene, requests(options, 5000)[0]).items():
+            price(name, part)
     profile = cProfile.Profile()
     times = []
     for turn in range(options.rounds):
@@ -160,12 +165,61 @@ async def measure(options: argparse.Namespace) -> None:
     scene.plane.close()
 
 
+def parts(scene: Scene, request: bytes) -> dict[str, Callable[[], object]]:
+    """The parts of a request's way that can be called by themselves."""
+    plane, client = scene.plane, scene.client
+    shape = client._shape
+    service = plane.services["shop/web"]
+    ready, counters = service.ready, service.counters
+    endpoint = ready[0]
+    assert shape is not None
+    head = shape.read(request)
+    assert head is not None
+
+    def in_and_out() -> None:
+        endpoint.start(1.0)
+        endpoint.finish(1.0)
+
+    return {
+        "nothing": lambda: None,
+        "head, parsed": lambda: parse_request(request[:-4], plane.requests),
+        "head, by its shape": lambda: shape.read(request),
+        "route": lambda: plane.routing.straight(head.host or b""),
+        "exchange": lambda: Exchange(plane, client, head, 1.0),
+        "retry budget": lambda: service.budget.deposit(1.0),
+        "pick": lambda: service.picker.pick(ready, None, plane.dice, 1.0),
+        "in flight, shared": in_and_out,
+        "request id": plane.next_id,
+        "forwarded fields": lambda: client.forwarded_lines(head),
+        "latency and health": lambda: endpoint.answered(0.001, 1.0, 1),
+        "status counted": lambda: counters.answered(b"GET", 200),
+        "one histogram": lambda: counters.direct.record(0.001),
+        "clock": plane.clock,
+    }
+
+
+def price(name: str, part: Callable[[], object]) -> None:
+    """Prints the best of several rounds of one part, less what the calling costs."""
+    turns = range(ROUND)
+    best = []
+    for call in (part, lambda: None):
+        times = []
+        for _ in range(7):
+            begin = time.process_time()
+            for _ in turns:
+                call()
+            times.append(time.process_time() - begin)
+        best.append(min(times))
+    print(f"{name:20}{max(0.0, best[0] - best[1]) / ROUND * 1e6:8.2f} µs")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="CPU time of the proxy's logic a request")
     parser.add_argument("--endpoints", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--constant", action="store_true", help="all requests alike")
     parser.add_argument("--log", action="store_true", help="with an access log")
+    parser.add_argument("--parts", action="store_true", help="what each part costs by itself")
     parser.add_argument("--profile", action="store_true", help="where the time goes")
     asyncio.run(measure(parser.parse_args()))
 

@@ -94,7 +94,7 @@ class ServiceCounters:
     )
 
     def __init__(self) -> None:
-        self._codes: dict[tuple[bytes, int], int] = {}
+        self._codes: dict[bytes, list[int]] = {}
         self.failures: dict[str, int] = {}
         self.calls: dict[str, int] = {}
         self._calling: dict[str, int] = {}
@@ -120,14 +120,11 @@ class ServiceCounters:
 
     def answered(self, method: bytes, status: int) -> None:
         """Counts a final answer."""
-        key = (method, status // 100)
-        codes = self._codes
-        if key in codes:
-            codes[key] += 1
-        else:
-            if method not in METHODS:
-                key = (b"OTHER", key[1])
-            codes[key] = codes.get(key, 0) + 1
+        by_kind = self._codes.get(method)
+        if by_kind is None:
+            known = method if method in METHODS else b"OTHER"
+            by_kind = self._codes.setdefault(known, [0] * 6)
+        by_kind[status // 100] += 1
 
     def failure(self, reason: str) -> None:
         """Counts an answer that the proxy made itself."""
@@ -161,7 +158,12 @@ class ServiceCounters:
         self.total.take_in(self.direct)
         self.first_byte.take_in(self.direct)
         self.direct.take()
-        codes = {f"{method.decode()} {kind}xx": n for (method, kind), n in self._codes.items()}
+        codes = {
+            f"{method.decode()} {kind}xx": count
+            for method, by_kind in self._codes.items()
+            for kind, count in enumerate(by_kind)
+            if count
+        }
         report = ServiceReport(
             name=name,
             arrivals=self.arrivals,
