@@ -65,9 +65,10 @@ class Engine:
         `errors` says for a status, or `otherwise` with the engine's own text."""
         if self._docker is None:
             raise RuntimeUnavailable("the Docker Engine is not connected")
+        docker = self._docker
         try:
             async with asyncio.timeout(patience):
-                yield self._docker
+                yield docker
         except TimeoutError as error:
             raise RuntimeUnavailable(
                 f"the Docker Engine did not answer in {patience:g} s"
@@ -78,6 +79,12 @@ class Engine:
             raise (errors or {}).get(error.status, otherwise(error.message)) from error
         except (aiohttp.ClientError, OSError) as error:
             raise RuntimeUnavailable(f"the Docker Engine broke off: {error}") from error
+        except RuntimeError as error:
+            # How aiohttp says that the session was closed, as `open` does after each attempt
+            # that fails, while somebody else was asking.
+            if not docker.session.closed:
+                raise
+            raise RuntimeUnavailable("the connection to the Docker Engine is gone") from error
 
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[Info]]:
