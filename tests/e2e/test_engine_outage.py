@@ -103,7 +103,9 @@ async def ends_with_it(engine: OwnEngine, mesh: TestMesh, before: dict[str, Any]
     first = mesh.child("meshd.daemon")
     mesh.kill(first)
     await mesh.until("web", lambda s: mesh.child("meshd.daemon") != first, 20)
-    shown = json.loads((await mesh.run("ps", "-o", "json")).out)
+    listed = await mesh.run("ps", "-o", "json")
+    assert listed.code == 0, listed.err + (mesh.state / "daemon.log").read_text()[-4000:]
+    shown = json.loads(listed.out)
     assert shown["runtime_state"] == "does not answer"
     assert [(s["name"], s["wanted"]) for s in shown["services"]] == [("web", 3)]
     began = time.monotonic()
