@@ -177,6 +177,15 @@ async def interrupted() -> None:
     await stop.wait()
 
 
+def clean_up(folder: Path) -> None:
+    """Remove what the demo wrote, unless its mesh is still up: that needs its state to end."""
+    state = folder / "state"
+    if any(state.glob("*.sock")):
+        print(f"demo: the mesh is still up; end it with `meshd down --all --state {state}`")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def main() -> int:
     """The command. 0: no client request failed; 1: one did; 2: it could not start."""
     options = arguments(sys.argv[1:])
@@ -189,7 +198,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        clean_up(folder)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ async def mesh(runtime: str) -> AsyncIterator[TestMesh]:
     folder = Path(tempfile.mkdtemp(prefix="mt-"))
     made = TestMesh(folder, runtime, environment={"PROJECT": f"e2e-{uuid.uuid4().hex[:6]}"})
     yield made
-    done = await made.down()
-    if done.code not in (0, 3):
-        print(done.out, done.err)
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        await made.end()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     project = made.environment["PROJECT"]
     if runtime == "docker":
         left = subprocess.run(

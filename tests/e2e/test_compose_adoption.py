@@ -117,7 +117,7 @@ async def mesh(compose: Compose) -> AsyncIterator[TestMesh]:
     )  # fmt: skip
     assert up.code == 0, up.out + up.err
     yield made
-    await made.down()
+    await made.end()
 
 
 async def in_mesh(

@@ -34,8 +34,10 @@ async def mesh(engine: OwnEngine) -> AsyncIterator[TestMesh]:
     address = f"unix:{folder}/proxy.sock"
     made = TestMesh(folder, "docker", address, environment, inside=engine.inside)
     yield made
-    await made.down()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        await made.end()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def ready(status: dict[str, Any]) -> set[str]:

@@ -1,6 +1,7 @@
 """A whole meshd for a test: its own state folder, its own address, taken down at the end."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -78,6 +79,25 @@ class TestMesh:
 
     async def down(self) -> Ran:
         return await self.run("down", "--all")
+
+    async def end(self) -> None:
+        """Down, whatever happens: a mesh that cannot be taken down is ended by force, and fails
+        the test with the end of its log."""
+        failed = ""
+        try:
+            done = await self.down()
+            if done.code not in (0, 3):
+                failed = done.out + done.err
+        except TimeoutError as error:
+            failed = f"meshd down did not end: {error!r}"
+        left = self.processes()
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                self.kill(pid)
+        log = self.state / "daemon.log"
+        last = log.read_text(errors="replace")[-4000:] if log.exists() else ""
+        assert not failed, f"{failed}\n{last}"
+        assert not left, f"left running: {left}\n{last}"
 
     async def api(self, path: str) -> Any:
         """One answer of the API socket."""

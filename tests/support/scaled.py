@@ -22,10 +22,10 @@ async def scaled_mesh(runtime: str = "process", **environment: str) -> AsyncIter
     try:
         yield mesh
     finally:
-        done = await mesh.down()
-        if done.code not in (0, 3):
-            print(done.out, done.err)
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            await mesh.end()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 async def up(mesh: TestMesh, image: str = "", **services: str) -> None:

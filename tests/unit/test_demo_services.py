@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import jwt
@@ -11,7 +12,16 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from demo_services import auth, catalogue, ledger, orders, payments, restaurants, tracking
+from demo_services import (
+    auth,
+    catalogue,
+    ledger,
+    orders,
+    payments,
+    restaurants,
+    scenario,
+    tracking,
+)
 from demo_services.replica import Replica, Work
 
 
@@ -173,3 +183,16 @@ def test_the_ledger_falls_back_where_no_volume_is_mounted(
 ) -> None:
     monkeypatch.setenv("DATA_DIR", "/nowhere")
     assert ledger.folder().is_dir()
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_the_state_of_a_mesh_that_is_still_up_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], up: bool
+) -> None:
+    state = tmp_path / "demo" / "state"
+    state.mkdir(parents=True)
+    if up:
+        (state / "admin.sock").touch()
+    scenario.clean_up(tmp_path / "demo")
+    assert state.exists() is up
+    assert (str(state) in capsys.readouterr().out) is up
