@@ -35,17 +35,18 @@ class Engine:
         """Connect and agree on an API version. Raises RuntimeUnavailable."""
         await self.close()
         docker = _client()
-        self._docker = docker
         try:
-            async with self.asked() as client:
+            async with _question(docker) as client:
                 url = URL(f"{client.docker_host}/version")
                 async with client.session.get(url) as response:
                     response.raise_for_status()
                     version = await response.json()
         except RuntimeFailure:
-            await self.close()
+            await docker.close()
             raise
         docker.api_version = api_version(version)
+        # Not before: whoever asks meanwhile is told that there is no connection.
+        self._docker = docker
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -65,26 +66,8 @@ class Engine:
         `errors` says for a status, or `otherwise` with the engine's own text."""
         if self._docker is None:
             raise RuntimeUnavailable("the Docker Engine is not connected")
-        docker = self._docker
-        try:
-            async with asyncio.timeout(patience):
-                yield docker
-        except TimeoutError as error:
-            raise RuntimeUnavailable(
-                f"the Docker Engine did not answer in {patience:g} s"
-            ) from error
-        except DockerError as error:
-            if error.status == UNREACHABLE:
-                raise RuntimeUnavailable(error.message) from error
-            raise (errors or {}).get(error.status, otherwise(error.message)) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise RuntimeUnavailable(f"the Docker Engine broke off: {error}") from error
-        except RuntimeError as error:
-            # How aiohttp says that the session was closed, as `open` does after each attempt
-            # that fails, while somebody else was asking.
-            if not docker.session.closed:
-                raise
-            raise RuntimeUnavailable("the connection to the Docker Engine is gone") from error
+        async with _question(self._docker, patience, errors, otherwise) as docker:
+            yield docker
 
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[Info]]:
@@ -103,6 +86,32 @@ class Engine:
                 yield _lines(response)
         except (aiohttp.ClientError, OSError) as error:
             raise RuntimeUnavailable(f"no events from the Docker Engine: {error}") from error
+
+
+@asynccontextmanager
+async def _question(
+    docker: Docker,
+    patience: float | None = PATIENCE,
+    errors: Mapping[int, RuntimeFailure] | None = None,
+    otherwise: type[RuntimeFailure] = RuntimeFailure,
+) -> AsyncIterator[Docker]:
+    """See `Engine.asked`."""
+    try:
+        async with asyncio.timeout(patience):
+            yield docker
+    except TimeoutError as error:
+        raise RuntimeUnavailable(f"the Docker Engine did not answer in {patience:g} s") from error
+    except DockerError as error:
+        if error.status == UNREACHABLE:
+            raise RuntimeUnavailable(error.message) from error
+        raise (errors or {}).get(error.status, otherwise(error.message)) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise RuntimeUnavailable(f"the Docker Engine broke off: {error}") from error
+    except RuntimeError as error:
+        # How aiohttp says that the session was closed while somebody was still asking.
+        if not docker.session.closed:
+            raise
+        raise RuntimeUnavailable("the connection to the Docker Engine is gone") from error
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[Info]:
