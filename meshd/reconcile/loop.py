@@ -139,7 +139,7 @@ class Reconciler:
 
     def refresh(self, now: float) -> None:
         """Read anew what is wanted, and have a pass made of it soon."""
-        self.desired = self.wanted.desired(self._watch.replicas, now)
+        self.desired = self.wanted.desired(self._watch.replicas, now, self._stopping())
         self.wake.set()
 
     async def _take_over(self) -> None:
@@ -163,7 +163,7 @@ class Reconciler:
         """One pass."""
         before = self.memory
         listed = self._listed(now)
-        self.desired = self.wanted.desired(listed, now)
+        self.desired = self.wanted.desired(listed, now, self._stopping())
         self._tell_problems(now)
         world = self._world(listed, now)
         self.memory, self.observed = observe(before, world, now, self.dice)
@@ -221,7 +221,7 @@ class Reconciler:
             ),
             in_flight=self.in_flight,
             starting={op.name: op for op in under_way if isinstance(op, Start)},
-            stopping=frozenset(op.name for op in under_way if isinstance(op, Stop | Remove)),
+            stopping=self._stopping(),
             turning=frozenset(op.name for op in under_way if isinstance(op, Pause | Wake)),
             troubles=troubles,
             policies={s.key: s.spec.restart for s in self.desired.services},
@@ -234,6 +234,11 @@ class Reconciler:
                 if isinstance(op, Prepare)
             ),
         )
+
+    def _stopping(self) -> frozenset[str]:
+        """The replicas that we are stopping or removing now."""
+        under_way = self.executor.under_way.values()
+        return frozenset(op.name for op in under_way if isinstance(op, Stop | Remove))
 
     def _tell_problems(self, now: float) -> None:
         problems = self.wanted.problems

@@ -13,6 +13,9 @@ from meshd.store.store import Store, StoredProject
 
 _RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
 CRASH_SEEN: Final = 10.0
+STOP_SEEN: Final = 10.0
+"""Seconds for which others' stopping of one container may go on to be that of all; Compose's
+own default for how long a stop may take."""
 _ORDERLY = (None, 0, 143)
 """Exit codes of a container that was told to stop: none yet, its own choice, SIGTERM's."""
 
@@ -33,13 +36,19 @@ class Wanted:
         self._wrong: dict[str, str] = {}
         self._conflicts: list[str] = []
 
-    def desired(self, listed: Mapping[str, ObservedReplica], now: float) -> Desired:
-        """What is wanted at `now`; the same object while nothing changed."""
+    def desired(
+        self,
+        listed: Mapping[str, ObservedReplica],
+        now: float,
+        ours: frozenset[str] = frozenset(),
+    ) -> Desired:
+        """What is wanted at `now`; the same object while nothing changed. `ours` are the
+        replicas that we are stopping ourselves."""
         services: list[DesiredService] = []
         for name, stored in self._store.projects.items():
             services += self._stored(name, stored, now)
         taken = {service.key for service in services}
-        services += self._adopted(listed, taken, now)
+        services += self._adopted(listed, taken, now, ours)
         desired = Desired(
             services=tuple(services),
             projects=frozenset(self._store.projects) | _copied(listed),
@@ -106,48 +115,61 @@ class Wanted:
         return found
 
     def _adopted(
-        self, listed: Mapping[str, ObservedReplica], taken: set[str], now: float
+        self,
+        listed: Mapping[str, ObservedReplica],
+        taken: set[str],
+        now: float,
+        ours: frozenset[str],
     ) -> list[DesiredService]:
         """One service for each that running containers of others describe; the first
         container by name says how, and is what more are copied from."""
         self._wrong = {name: text for name, text in self._wrong.items() if name in listed}
         groups: dict[str, list[tuple[Service, ObservedReplica]]] = {}
-        copies: dict[str, bool] = {}
+        copies: dict[str, list[ObservedReplica]] = {}
         for name in sorted(listed):
             seen = listed[name]
             if seen.managed:
                 if labels.CLONE_OF in seen.labels:
-                    key = f"{seen.project}/{seen.service}"
-                    copies[key] = copies.get(key, False) or seen.state in _RUNS
+                    copies.setdefault(f"{seen.project}/{seen.service}", []).append(seen)
                 continue
             described = self._describe(seen)
             if described and f"{described[0]}/{described[1].name}" not in taken:
                 key = f"{described[0]}/{described[1].name}"
                 groups.setdefault(key, []).append((described[1], seen))
-        return [self._adopt(key, group, copies.get(key), now) for key, group in groups.items()]
+        return [
+            self._adopt(key, group, copies.get(key, []), now, ours) for key, group in groups.items()
+        ]
 
     def _adopt(
         self,
         key: str,
         group: Sequence[tuple[Service, ObservedReplica]],
-        copies: bool | None,
+        copies: Sequence[ObservedReplica],
         now: float,
+        ours: frozenset[str],
     ) -> DesiredService:
-        """A service made of others' containers; `copies` tells whether copies of them run,
-        None where there are none. Where all were stopped in an orderly way, or long ago, or
-        together with their copies, it is meant to be down."""
+        """A service made of others' containers and our `copies` of them. Where all were
+        stopped in an orderly way, or long ago, or together with their copies, it is meant to
+        be down. While others are stopping some, none is started in their place: a copy that
+        comes now is one that Compose does not know of, and would keep up what it takes down."""
         running = [pair for pair in group if pair[1].state in _RUNS]
+        copied = sum(copy.state in _RUNS for copy in copies)
         crashed = any(
             seen.exit_code not in _ORDERLY and seen.finished_at + CRASH_SEEN > now
             for _, seen in group
         )
         spec, template = (running or group)[0]
-        up = not self.ending and (running or copies or (crashed and copies is None))
+        up = not self.ending and (running or copied or (crashed and not copies))
+        count = max(self.count(key, spec, now), len(running))
+        if any(_is_stopped(seen, now) for _, seen in group) or any(
+            copy.state is ReplicaState.STOPPING and copy.name not in ours for copy in copies
+        ):
+            count = min(count, len(running) + copied)
         return DesiredService(
             project=key.partition("/")[0],
             spec=spec,
             revision=template.revision,
-            count=max(self.count(key, spec, now), len(running)) if up else 0,
+            count=count if up else 0,
             adopted=True,
             template=template.name,
         )
@@ -168,6 +190,14 @@ class Wanted:
             self._read.clear()
         self._read[seen.name] = (seen.labels, described)
         return described
+
+
+def _is_stopped(seen: ObservedReplica, now: float) -> bool:
+    """Whether others are stopping this container of theirs, or did so just now."""
+    if seen.state is ReplicaState.STOPPING:
+        return True
+    ended = seen.state is ReplicaState.EXITED and seen.exit_code in _ORDERLY
+    return ended and seen.finished_at + STOP_SEEN > now
 
 
 def _copied(listed: Mapping[str, ObservedReplica]) -> set[str]:

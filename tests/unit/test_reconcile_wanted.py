@@ -58,6 +58,38 @@ def test_how_many_of_an_adopted_service(
     assert service.spec.port == 7000
 
 
+STOPPING = replace(THEIRS, state=ReplicaState.STOPPING)
+LEAVING = replace(COPY, state=ReplicaState.STOPPING)
+THIRD = replace(THEIRS, name="third")
+
+
+@pytest.mark.parametrize(
+    ("listed", "ours", "count"),
+    [
+        ((STOPPING, THIRD), (), 1),
+        ((replace(STOPPED, finished_at=5.0), THIRD), (), 1),
+        ((replace(STOPPED, finished_at=5.0), THIRD, COPY), (), 2),
+        ((replace(STOPPED, finished_at=-5.0), THIRD), (), 3),
+        ((KILLED, THIRD), (), 3),
+        ((THEIRS, LEAVING), (), 1),
+        ((THEIRS, LEAVING), ("copy",), 3),
+        ((STOPPING, LEAVING), (), 0),
+    ],
+    ids=[
+        "going", "just gone", "just gone, a copy runs", "gone for long", "killed",
+        "others stop a copy", "we stop a copy", "all going",
+    ],
+)  # fmt: skip
+def test_nothing_is_started_where_others_are_stopping(
+    store: Store, listed: tuple[ObservedReplica, ...], ours: tuple[str, ...], count: int
+) -> None:
+    store.set_override("app/hello", Override(3, 0.0))
+    wanted = Wanted(store)
+    listing = {seen.name: seen for seen in listed}
+    (service,) = wanted.desired(listing, 10.0, frozenset(ours)).services
+    assert service.count == count
+
+
 def test_copies_whose_original_is_gone_are_to_go(store: Store) -> None:
     desired = Wanted(store).desired({"copy": COPY}, 10.0)
     assert desired.services == ()
