@@ -89,9 +89,9 @@ class Scaling:
         for table in (self._cold, self._told, self._pace, self._short):
             for key in [key for key in table if key not in numbers]:
                 del table[key]
+        self._traffic.flush(now)
         if now - self._flushed >= FLUSH:
             self._decisions.flush(now)
-            self._traffic.flush(now)
             self._flushed = now
         self._last = now
 

@@ -40,7 +40,8 @@ class TrafficLog:
             )
 
     def flush(self, now: float) -> None:
-        """Store what is whole by now, and drop what is too old."""
+        """Stores what is whole by now, so that a killed process loses no more than the step under
+        way, and drops what is too old."""
         over = [place for place, span in self._sums.items() if span.at + span.seconds < now - 2]
         self._whole += [(place[0], self._sums.pop(place)) for place in over]
         if not self._whole:

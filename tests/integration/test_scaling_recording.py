@@ -17,10 +17,13 @@ async def test_arrivals_and_service_time_are_recorded() -> None:
         began = time.time()
         async with Load(mesh.address, 40, 26, path="/?ms=50") as load:
             await load.finished()
-        await asyncio.sleep(14.0)
+        where = f"/v1/projects/scaled/services/web/traffic?since={int(began) - 20}"
+        steps = int(time.time()) // 10 - int(began) // 10 + 1
+        patience = time.monotonic() + 30
+        while len((await mesh.api(where))["spans"]) < steps and time.monotonic() < patience:
+            await asyncio.sleep(0.5)
         mesh.kill(mesh.child("meshd.daemon"))
         await mesh.until("web", lambda s: s["ready"] >= 1, 30)
-        where = f"/v1/projects/scaled/services/web/traffic?since={int(began) - 20}"
         told = await mesh.api(where)
         spans = told["spans"]
         print([(span["arrivals"], round(span["service_time"], 3)) for span in spans])
