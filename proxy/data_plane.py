@@ -92,6 +92,7 @@ class DataPlane:
         self._response_lines = Memory(RESPONSE_KINDS)
         self._look_timer: asyncio.TimerHandle | None = None
         self._leaving: dict[tuple[str, int], EndpointState] = {}
+        self._gone: dict[str, ServiceState] = {}
         self._ramping = False
         self._sequence = 0
         self._refused: dict[str, int] = {}
@@ -115,22 +116,21 @@ class DataPlane:
         services: dict[str, ServiceState] = {}
         gone: list[EndpointState] = []
         for service in snapshot.services:
-            state = self.services.get(service.name) or ServiceState(service)
+            known = self.services.get(service.name) or self._gone.pop(service.name, None)
+            state = known or ServiceState(service)
             gone += state.update(service, now, wall)
             services[service.name] = state
         for name, state in self.services.items():
             if name not in services:
-                gone += state.endpoints.values()
-                for endpoint in state.endpoints.values():
-                    endpoint.serving = False
+                gone += state.retire()
+                self._gone[name] = state
         self.services = services
         self.routing = Routing(snapshot, services, self.routing.limiters)
         self._ramping = any(service.balance.slow_start for service in snapshot.services)
         for endpoint in gone:
             pool.close_idle(endpoint, float("inf"))
-            if endpoint.counters.in_flight:
-                self._leaving[(endpoint.id, id(endpoint))] = endpoint
-            else:
+            self._leaving[(endpoint.id, id(endpoint))] = endpoint
+            if not endpoint.counters.in_flight:
                 endpoint.unshare()
         for state in services.values():
             for endpoint in state.endpoints.values():
@@ -150,7 +150,7 @@ class DataPlane:
 
     def busy(self) -> tuple[str, ...]:
         """Ids of draining or vanished endpoints that still have requests or tunnels here."""
-        leaving = {endpoint.id for endpoint in self._leaving.values()}
+        leaving = {e.id for e in self._leaving.values() if e.counters.in_flight}
         for service in self.services.values():
             for endpoint in service.endpoints.values():
                 if not endpoint.serving and endpoint.counters.in_flight:
@@ -173,13 +173,16 @@ class DataPlane:
         cpu = usage.ru_utime + usage.ru_stime
         spent, self._cpu_seconds = cpu - self._cpu_seconds, cpu
         refused, self._refused = self._refused, {}
+        services = (*self.services.values(), *self._gone.values())
+        told = tuple(self._report_of(service, now) for service in services)
+        self._forget_gone()
         return Report(
             worker=self.worker,
             sequence=self._sequence,
             start=start,
             end=end,
             generation=self.routing.generation,
-            services=tuple(self._report_of(s, now) for s in self.services.values()),
+            services=told,
             connections=len(self.connections),
             rss_bytes=_resident_bytes(),
             cpu_seconds=spent,
@@ -263,7 +266,7 @@ class DataPlane:
 
     def endpoint_idle(self, endpoint: EndpointState) -> None:
         """A draining or vanished endpoint has nothing in flight here any more."""
-        if self._leaving.pop((endpoint.id, id(endpoint)), None) is not None:
+        if (endpoint.id, id(endpoint)) in self._leaving:
             endpoint.unshare()
         self.on_busy_changed()
 
@@ -330,6 +333,11 @@ class DataPlane:
             for state in (*service.endpoints.values(), *leaving)
         ]
         return service.counters.take(service.name, now, endpoints)
+
+    def _forget_gone(self) -> None:
+        """What left has had its last counts told once nothing of it is under way any more."""
+        self._leaving = {k: e for k, e in self._leaving.items() if e.counters.in_flight}
+        self._gone = {name: state for name, state in self._gone.items() if state.in_flight}
 
 
 def _resident_bytes() -> int:

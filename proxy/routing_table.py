@@ -107,6 +107,14 @@ class ServiceState:
         self.refresh(now)
         return list(previous.values())
 
+    def retire(self) -> list[EndpointState]:
+        """The service is in no snapshot any more; its endpoints finish what they have."""
+        gone = list(self.endpoints.values())
+        for state in gone:
+            state.serving = False
+        self.endpoints = {}
+        return gone
+
     def apply_ramp(self, wall: float) -> bool:
         """Sets weights by slow start; whether any endpoint is still in it."""
         window = self.config.balance.slow_start

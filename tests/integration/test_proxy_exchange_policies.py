@@ -618,6 +618,44 @@ async def test_a_draining_endpoint_is_busy_until_its_last_request_is_over() -> N
 
 
 @on_uvloop
+async def test_what_left_tells_its_last_counts_once() -> None:
+    async with scene() as s:
+        go = asyncio.Event()
+
+        async def script(visit: Visit) -> None:
+            await visit.head()
+            await visit.send(OK)
+            await visit.head()
+            await go.wait()
+            await visit.send(OK)
+
+        old, new = await s.origin(script), await s.origin(answers(OK))
+        s.install(service(old))
+        client = await s.ask(get())
+        await client.response()
+        await client.send(get())
+        await eventually(lambda: old.visits[0].raw.count(b"GET") == 2)
+        fresh = Endpoint(id="fresh", host="127.0.0.1", port=new.port)
+        s.install(Service("shop", "2", (fresh,)))
+        go.set()
+        await client.response()
+
+        def counted() -> dict[str, tuple[int, int]]:
+            services = s.plane.report(0.0, 1.0).services
+            return {e.id: (e.started, e.succeeded) for each in services for e in each.endpoints}
+
+        assert counted() == {"shop-0": (2, 2), "fresh": (0, 0)}
+        assert counted() == {"fresh": (0, 0)}, "told once"
+        # The same for a service that leaves as a whole, and for an endpoint that was idle.
+        await (await s.ask(get())).response()
+        s.install(Service("other", "1"), routes=())
+        left, other = s.plane.report(0.0, 1.0).services[::-1]
+        assert (left.name, left.arrivals, left.endpoints[0].succeeded) == ("shop", 1, 1)
+        assert other.name == "other"
+        assert [each.name for each in s.plane.report(0.0, 1.0).services] == ["other"]
+
+
+@on_uvloop
 async def test_swaps_under_load_lose_nothing() -> None:
     async with scene() as s:
         origins = [await s.origin(answers(OK)) for _ in range(4)]
