@@ -24,6 +24,7 @@ from meshd.discovery.watch import Watch
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.loop import Reconciler
+from meshd.reconcile.starts import places
 from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.select import runtime as make_runtime
 from meshd.scaling.external import Queries
@@ -172,8 +173,9 @@ def _numbers(workers: frozenset[int]) -> str:
 class Daemon:
     """Every part of the control process, and the order they start and end in."""
 
-    def __init__(self, state: Path, runtime: str, metrics: str) -> None:
+    def __init__(self, state: Path, runtime: str, metrics: str, starts: int = 0) -> None:
         self.state = state
+        self.starts = starts
         self.metrics_address = metrics
         self.end = asyncio.Event()
         self.store = Store(state)
@@ -230,6 +232,7 @@ class Daemon:
         control.exposition = metrics
         self.events.on_event = metrics.observe_event
         meter = control.meter = Meter(self.runtime, lambda: loop.observed.replicas)
+        loop.places = lambda: places(meter.nodes, self.starts)
         scaling = Scaling(
             self.store, self.events, self.decisions, self.traffic, self.ingest, metrics, wake.set
         )
@@ -304,8 +307,8 @@ async def _wait(end: asyncio.Event) -> None:
     await end.wait()
 
 
-async def _main(state: Path, runtime: str, metrics: str) -> None:
-    daemon = Daemon(state, runtime, metrics)
+async def _main(state: Path, runtime: str, metrics: str, starts: int) -> None:
+    daemon = Daemon(state, runtime, metrics, starts)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, daemon.end.set)
     await daemon.run()
@@ -317,11 +320,12 @@ def main() -> int:
     parser.add_argument("--state", required=True, type=Path, metavar="DIR")
     parser.add_argument("--runtime", required=True, choices=("docker", "process"))
     parser.add_argument("--metrics", default="127.0.0.1:9900", metavar="ADDRESS")
+    parser.add_argument("--starts", type=int, default=0, metavar="N")
     options = parser.parse_args()
     set_up_logging()
     options.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        asyncio.run(_main(options.state, options.runtime, options.metrics))
+        asyncio.run(_main(options.state, options.runtime, options.metrics, options.starts))
     except (Held, TooNew, CannotServe, sqlite3.DatabaseError) as error:
         print(f"meshd: {error}", file=sys.stderr)
         return 2

@@ -35,13 +35,15 @@ class CannotStart(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a daemon is started with; addresses are `HOST:PORT`."""
+    """What a daemon is started with; addresses are `HOST:PORT`. `starts` is how many replicas may
+    start at once on a node; 0: as many as it has CPUs."""
 
     state: Path
     runtime: str
     listen: tuple[str, ...]
     metrics: str
     workers: int
+    starts: int = 0
 
     def config(self) -> SupervisorConfig:
         """The supervisor's configuration with its children; the keeper comes first and ends
@@ -51,7 +53,7 @@ class Wish:
             name="control",
             argv=_python(
                 "meshd.daemon", "--state", state, "--runtime", self.runtime,
-                "--metrics", self.metrics,
+                "--metrics", self.metrics, "--starts", str(self.starts),
             ),
             stop_seconds=30.0,
         )  # fmt: skip

@@ -44,6 +44,13 @@ def workers_here() -> int:
     show_default="one a CPU, at most 4",
     help="Processes of the proxy.",
 )
+@click.option(
+    "--starts",
+    type=click.IntRange(0, 1024),
+    default=0,
+    show_default="one a CPU, at least 2",
+    help="Replicas that may start at once on a node; those that heal go first.",
+)
 @click.option("-d", "--detach", is_flag=True, help="Return once everything is ready.")
 @click.option(
     "--adopt",
@@ -70,6 +77,7 @@ async def command(
     listen: tuple[str, ...],
     metrics: str,
     workers: int,
+    starts: int,
     detach: bool,
     adopt: bool,
     seconds: float,
@@ -86,7 +94,7 @@ async def command(
         start.prepare_state(state)
         if not await joined(state, runtime):
             name = await chosen_runtime(runtime, spec)
-            wish = start.Wish(state, name, listen or (LISTEN,), metrics, workers)
+            wish = start.Wish(state, name, listen or (LISTEN,), metrics, workers, starts)
             daemon = start.spawn(wish)
             await start.wait_ready(daemon)
     except start.CannotStart as error:

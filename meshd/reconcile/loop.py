@@ -92,6 +92,8 @@ class Reconciler:
     ) -> None:
         self.wake = wake
         self.on_ready: Callable[[str, float], None] = _ignore
+        self.places: Callable[[], int] = int
+        """How many replicas may start at once; 0: any number."""
         self.memory = Memory()
         self.observed = Observed(replicas=(), available=False)
         self.desired = Desired()
@@ -227,6 +229,7 @@ class Reconciler:
             policies={s.key: s.spec.restart for s in self.desired.services},
             available=available,
             may_start=self._gateways.may_start(self._publisher.bound),
+            places=self.places(),
             prepared=frozenset(self.executor.prepared),
             preparing=frozenset(
                 (f"{op.project}/{op.service}", op.revision)

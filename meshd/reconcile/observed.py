@@ -43,7 +43,7 @@ class World(msgspec.Struct, frozen=True):
     """What is, at one moment. `drained` names the endpoints that no live worker uses any
     more. `starting`, `stopping` and `turning` (being
     paused or woken) are operations under way. `policies` are the restart
-    policies by service key."""
+    policies by service key. `places` is how many replicas may start at once (0: any number)."""
 
     listed: Mapping[str, ObservedReplica]
     probes: Mapping[str, ProbeResult] = {}
@@ -56,6 +56,7 @@ class World(msgspec.Struct, frozen=True):
     policies: Mapping[str, RestartPolicy] = {}
     available: bool = True
     may_start: bool = True
+    places: int = 0
     prepared: frozenset[Version] = frozenset()
     preparing: frozenset[Version] = frozenset()
 
@@ -67,6 +68,7 @@ class Observed(msgspec.Struct, frozen=True):
     replicas: tuple[Replica, ...]
     available: bool = True
     may_start: bool = True
+    places: int = 0
     prepared: frozenset[Version] = frozenset()
     preparing: frozenset[Version] = frozenset()
     slots: Mapping[Version, tuple[Slot, ...]] = {}
@@ -132,6 +134,7 @@ def observe(memory: Memory, world: World, now: float, dice: Dice) -> tuple[Memor
         replicas=tuple(replicas),
         available=world.available,
         may_start=world.may_start,
+        places=world.places,
         prepared=world.prepared,
         preparing=world.preparing,
         slots=memory.slots,

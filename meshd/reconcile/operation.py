@@ -1,10 +1,20 @@
 """Operations: the steps of a plan, each with its cause. Frozen values that print as text."""
 
+from enum import IntEnum
 from typing import Literal
 
 import msgspec
 
 Outcome = Literal["done", "rolled-back", "paused"]
+
+
+class Urgency(IntEnum):
+    """What a start is for; where not all can start at once, the lower goes first."""
+
+    HEAL = 0
+    SCALE = 1
+    ROLLOUT = 2
+    RESERVE = 3
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +54,7 @@ class Start(Operation, frozen=True, kw_only=True):
     clone_of: str | None = None
     attempt: int = 0
     reserve: bool = False
+    urgency: Urgency = Urgency.SCALE
 
     @property
     def key(self) -> str:

@@ -8,7 +8,7 @@ once nobody uses it or its deadline passed, removed.
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from meshd.reconcile import pool, rollout
+from meshd.reconcile import pool, rollout, starts
 from meshd.reconcile.desired import Desired, DesiredService
 from meshd.reconcile.memory import Dice, Replica
 from meshd.reconcile.observed import Observed
@@ -22,6 +22,7 @@ from meshd.reconcile.operation import (
     Restore,
     Start,
     Stop,
+    Urgency,
 )
 from meshd.reconcile.phase import ALIVE, ENDED, Phase
 from meshd.runtime.base import ContainerHealth
@@ -58,6 +59,13 @@ def plan(desired: Desired, observed: Observed, now: float, dice: Dice) -> Plan:
     for project in sorted(desired.leaving):
         if not any(r.project == project and r.managed for r in observed.replicas):
             operations.append(Forget(project=project, cause="no replica is left"))
+    operations, held = starts.admit(operations, observed.replicas, wanted, observed.places, now)
+    told = {key for key, _ in waiting}
+    waiting += [
+        (key, f"{count} more to start; {observed.places} may do so at once on the nodes")
+        for key, count in held.items()
+        if key not in told
+    ]
     if not observed.available:
         operations = [op for op in operations if isinstance(op, Drain)]
         waiting = [(service.key, "the runtime does not answer") for service in desired.services]
@@ -253,7 +261,8 @@ class _ServicePlan:
         if surplus > 0:
             self._shrink(new, surplus)
         if step.start:
-            self._start(step.start, f"rollout of revision {self.service.revision[:12]}", blocker)
+            cause = f"rollout of revision {self.service.revision[:12]}"
+            self._start(step.start, cause, blocker, Urgency.ROLLOUT)
 
     def _resize(self, current: Sequence[Replica], blocker: str) -> None:
         want = self.service.count
@@ -290,10 +299,13 @@ class _ServicePlan:
         self.operations += steps
         starting = any(isinstance(step, Start) for step in self.operations)
         if missing and not waits and not starting and not self.service.adopted:
-            self._start(missing, f"{self.service.warm} wanted in the warm pool", blocker, True)
+            cause = f"{self.service.warm} wanted in the warm pool"
+            self._start(missing, cause, blocker, Urgency.RESERVE)
         self.waits = waits
 
-    def _start(self, missing: int, cause: str, blocker: str, reserve: bool = False) -> None:
+    def _start(
+        self, missing: int, cause: str, blocker: str, urgency: Urgency = Urgency.SCALE
+    ) -> None:
         service = self.service
         version = (service.key, service.revision)
         slots = self.observed.slots.get(version, ())
@@ -329,6 +341,7 @@ class _ServicePlan:
             self.waits = "waits for the proxy to listen"
             return
         attempts = [0] * fresh + due[: missing - fresh]
+        again = Urgency.HEAL if urgency is Urgency.SCALE else urgency
         taken = {replica.name for replica in self.group}
         for attempt in attempts:
             name = self._name(taken)
@@ -341,7 +354,8 @@ class _ServicePlan:
                     revision=service.revision,
                     clone_of=service.template or None,
                     attempt=attempt,
-                    reserve=reserve,
+                    reserve=urgency is Urgency.RESERVE,
+                    urgency=again if attempt else urgency,
                     cause=cause if not attempt else f"{cause}; attempt {attempt + 1}",
                 )
             )

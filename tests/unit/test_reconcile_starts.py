@@ -1,0 +1,114 @@
+"""Who may start now: places on the nodes, and which starts come first."""
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from meshd.reconcile.desired import Desired, DesiredService
+from meshd.reconcile.memory import Replica, Slot
+from meshd.reconcile.observed import Observed
+from meshd.reconcile.operation import Start, Urgency
+from meshd.reconcile.phase import Phase
+from meshd.reconcile.plan import plan
+from meshd.reconcile.starts import SETTLE, admit, places, taken
+from meshd.runtime.base import Node
+from meshd.spec.model import Service
+
+NOW = 1000.0
+
+
+@pytest.mark.parametrize(
+    ("cpus", "each", "expected"),
+    [((), 0, 0), ((1.0,), 0, 2), ((2.0,), 0, 2), ((8.0,), 0, 8), ((8.0, 1.0), 0, 10),
+     ((8.0, 8.0), 3, 6), ((), 3, 0)],
+)  # fmt: skip
+def test_a_node_has_a_place_for_each_cpu_and_two_at_least(
+    cpus: tuple[float, ...], each: int, expected: int
+) -> None:
+    assert places([Node(str(n), c, 1) for n, c in enumerate(cpus)], each) == expected
+
+
+def replica(service: str, name: str, phase: Phase, **more: Any) -> Replica:
+    more.setdefault("ready_since", NOW - 100 if phase is Phase.READY else 0.0)
+    return Replica(name=name, project="shop", service=service, revision="new", phase=phase, **more)
+
+
+@pytest.mark.parametrize(
+    ("phase", "age", "expected"),
+    [
+        (Phase.PENDING, 0.0, 1),
+        (Phase.PENDING, 60.0, 1),
+        (Phase.STARTING, SETTLE - 0.1, 1),
+        (Phase.PROBING, SETTLE - 0.1, 1),
+        (Phase.PROBING, SETTLE, 0),
+        (Phase.READY, 0.0, 0),
+        (Phase.DRAINING, 0.0, 0),
+        (Phase.FAILED, 0.0, 0),
+    ],
+)
+def test_a_place_is_taken_until_it_is_ready_or_only_waits(
+    phase: Phase, age: float, expected: int
+) -> None:
+    assert taken([replica("web", "a", phase, created_at=NOW - age)], NOW) == expected
+
+
+def start(service: str, name: str, urgency: Urgency = Urgency.SCALE) -> Start:
+    return Start(
+        name=name, project="shop", service=service, revision="new", urgency=urgency, cause="wanted"
+    )
+
+
+def admitted(starts: list[Start], *replicas: Replica, limit: int, **counts: int) -> list[str]:
+    keys = {f"shop/{name}": count for name, count in counts.items()}
+    operations, _ = admit(starts, replicas, keys, limit, NOW)
+    return [op.subject for op in operations]
+
+
+def test_healing_comes_before_scaling_before_rollouts_before_the_pool() -> None:
+    starts = [
+        start("a", "reserve", Urgency.RESERVE),
+        start("b", "roll", Urgency.ROLLOUT),
+        start("c", "scale"),
+        start("d", "heal", Urgency.HEAL),
+    ]
+    assert admitted(starts, limit=1) == ["heal"]
+    assert admitted(starts, limit=2) == ["scale", "heal"]
+    assert admitted(starts, limit=3) == ["roll", "scale", "heal"]
+    assert admitted(starts, limit=0) == ["reserve", "roll", "scale", "heal"]
+
+
+def test_the_service_with_the_smallest_part_comes_first_and_they_take_turns() -> None:
+    starts = [start("a", "a1"), start("a", "a2"), start("b", "b1"), start("b", "b2")]
+    there = [replica("a", f"a-{n}", Phase.READY) for n in range(2)]
+    assert admitted(starts, *there, limit=1, a=4, b=2) == ["b1"]
+    assert admitted(starts, *there, limit=2, a=4, b=2) == ["a1", "b1"]
+
+
+def test_what_starts_already_takes_its_place() -> None:
+    coming = replica("z", "z1", Phase.PENDING)
+    starts = [start("a", "a1"), start("a", "a2")]
+    assert admitted(starts, coming, limit=2) == ["a1"]
+    assert admitted(starts, coming, limit=1) == []
+
+
+def service(name: str, count: int, **more: Any) -> DesiredService:
+    spec = Service(name=name, image="app")
+    return DesiredService(project="shop", spec=spec, revision="new", count=count, **more)
+
+
+def test_a_plan_starts_the_failed_one_again_first_and_says_what_waits() -> None:
+    services = (service("crowd", 6), service("web", 2))
+    slots = {("shop/web", "new"): (Slot(attempt=1, not_before=NOW, opened=NOW),)}
+    observed = Observed(
+        replicas=(replica("web", "web-1", Phase.READY),),
+        prepared=frozenset({("shop/web", "new"), ("shop/crowd", "new")}),
+        slots=slots,
+        places=2,
+    )
+    desired = Desired(services=services, projects=frozenset({"shop"}))
+    made = plan(desired, observed, NOW, Random(1))
+    kinds = [(op.service, op.urgency) for op in made.operations if isinstance(op, Start)]
+    assert kinds == [("crowd", Urgency.SCALE), ("web", Urgency.HEAL)]
+    text = "5 more to start; 2 may do so at once on the nodes"
+    assert made.waiting == (("shop/crowd", text),)
