@@ -5,8 +5,10 @@ import os
 import shutil
 import socket
 import subprocess
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 ENGINE_IMAGE = os.environ.get("MESHD_BASE_IMAGE", "meshd-base:bookworm")
 
@@ -47,6 +49,33 @@ NEEDS = {"engine": engine_problem, "prometheus": prometheus_problem}
 LEFT_OUT = pytest.StashKey[list[str]]()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return
+    config.pluginmanager.register(_OfStreams(config))
+    problems = [
+        problem for problem_of in NEEDS.values() if required() and (problem := problem_of())
+    ]
+    if problems:
+        raise pytest.UsageError(f"MESHD_REQUIRE_ENGINE=1, but {'; '.join(problems)}")
+
+
+def required() -> bool:
+    """Whether a missing engine is a failure."""
+    return os.environ.get("MESHD_REQUIRE_ENGINE") == "1"
+
+
+class _OfStreams:
+    """Brings together what the streams left out; each of them collected all the tests."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        self._config.stash[LEFT_OUT] = node.workeroutput.get("left_out", [])
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     notes = config.stash[LEFT_OUT] = []
     for marker, problem_of in NEEDS.items():
@@ -54,13 +83,33 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         problem = problem_of() if wanted else None
         if problem is None:
             continue
-        if os.environ.get("MESHD_REQUIRE_ENGINE") == "1":
+        if required():
             raise pytest.UsageError(f"MESHD_REQUIRE_ENGINE=1, but {problem}")
         notes.append(f"{len(wanted)} {marker} tests left out: {problem}; try `make engine`")
         chosen = set(map(id, wanted))
         items[:] = [item for item in items if id(item) not in chosen]
         config.hook.pytest_deselected(items=wanted)
     _leave_out_without_tools(config, items)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "_Streams":
+    return _Streams(config, log)
+
+
+class _Streams(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """By file, but all that uses the engine one after another: two meshes on one engine would
+    see each other's containers."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        on_engine = path.startswith(("tests/engine/", "tests/e2e/")) and "[process" not in nodeid
+        return "engine" if on_engine else path
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["left_out"] = session.config.stash.get(LEFT_OUT, [])
 
 
 def pytest_terminal_summary(
@@ -73,7 +122,7 @@ def pytest_terminal_summary(
 def _leave_out_without_tools(config: pytest.Config, items: list[pytest.Item]) -> None:
     missing = {id(item): name for item in items if (name := missing_tool(item))}
     for name in sorted(set(missing.values())):
-        if os.environ.get("MESHD_REQUIRE_ENGINE") == "1" and name in TOOLS_OF_ENGINE:
+        if required() and name in TOOLS_OF_ENGINE:
             raise pytest.UsageError(f"MESHD_REQUIRE_ENGINE=1, but {name} is not installed")
         count = list(missing.values()).count(name)
         config.stash[LEFT_OUT].append(f"{count} tests left out: {name} is not installed")
