@@ -25,6 +25,11 @@ def dispatch(exchange: "Exchange", now: float) -> None:
     """Sends an exchange on its way, or has it wait, or fails it."""
     service = exchange.service
     found = service.candidates
+    if service.split is not None and not exchange.tried:
+        stuck = _stuck_in_split(exchange, service)
+        if stuck is not None:
+            exchange.go_to(stuck, now)
+            return
     if exchange.revision or exchange.tried or service.limited:
         found = candidates(exchange, exchange.tried)
     if not found or (service.limited and not _service_open(service)):
@@ -49,9 +54,16 @@ def dispatch(exchange: "Exchange", now: float) -> None:
 
 
 def candidates(exchange: "Exchange", but: Endpoints) -> Endpoints:
-    """Who may be asked, leaving out those that failed this request already."""
+    """Who may be asked, leaving out those that failed this request already. Where the request's
+    revision has nobody to offer, anybody."""
     service = exchange.service
-    found = service.of_revision(exchange.revision)
+    found = _open_of(service, service.of_revision(exchange.revision), but)
+    if not found and exchange.revision:
+        return _open_of(service, service.candidates, but)
+    return found
+
+
+def _open_of(service: "ServiceState", found: Endpoints, but: Endpoints) -> Endpoints:
     if but:
         found = tuple(state for state in found if state not in but)
     if service.limited:
@@ -83,7 +95,7 @@ def _wait_or_fail(exchange: "Exchange", found: bool, now: float) -> None:
     verdict = admit.admit(
         config.limits,
         config.parking,
-        ready=_ready(exchange),
+        ready=len(service.ready),
         open_endpoints=int(found),
         service_in_flight=service.in_flight if found else 0,
         pending=counters.queued,
@@ -93,7 +105,7 @@ def _wait_or_fail(exchange: "Exchange", found: bool, now: float) -> None:
     )
     if verdict == "shed" or verdict == "go":
         counters.shed += 1
-        exchange.fail(failure.SHED if _ready(exchange) else failure.NO_ENDPOINT)
+        exchange.fail(failure.SHED if service.ready else failure.NO_ENDPOINT)
         return
     exchange.phase = WAITING
     exchange.queued_at = exchange.queued_at or now
@@ -111,13 +123,6 @@ def _wait_or_fail(exchange: "Exchange", found: bool, now: float) -> None:
     service.waiting.append(exchange)
     if exchange.parked and not counters.parked & (counters.parked - 1):  # 1, 2, 4, 8, …
         exchange.plane.on_wake(service.name, counters.parked)
-
-
-def _ready(exchange: "Exchange") -> int:
-    revision = exchange.revision
-    if not revision:
-        return len(exchange.service.ready)
-    return sum(state.endpoint.revision == revision for state in exchange.service.ready)
 
 
 def stop_waiting(exchange: "Exchange") -> None:
@@ -155,6 +160,15 @@ def wake(service: "ServiceState", now: float) -> None:
 def _room(service: "ServiceState") -> bool:
     limit = service.config.limits.service_in_flight
     return not limit or service.in_flight - len(service.waiting) < limit
+
+
+def _stuck_in_split(exchange: "Exchange", service: "ServiceState") -> "EndpointState | None":
+    """Whom a client stays with while revisions share the requests: a client is not to change
+    sides with every request. None once the other side has no share any more."""
+    if not service.config.balance.sticky_cookie or service.split is None or service.limited:
+        return None
+    stuck = _stuck(exchange, service.candidates)
+    return stuck if stuck is not None and stuck.endpoint.revision in service.split.open else None
 
 
 def _stuck(exchange: "Exchange", found: Endpoints) -> "EndpointState | None":

@@ -49,13 +49,19 @@ def by_route(plane: "DataPlane", exchange: "Exchange", now: float) -> None:
         exchange.edits_answer = True
     if plan.only is not None:
         exchange.service = plan.only
-        exchange.revision = plan.revision
+        exchange.revision = plan.revision or _revision(plane, exchange, plan.only)
         return
     if not plan.targets:
         raise Refused(failure.NO_SERVICE)
     target = choose([target for target, _ in plan.targets], plane.dice())
-    exchange.revision = target.revision
-    exchange.service = routing.services[target.service]
+    exchange.service = service = routing.services[target.service]
+    exchange.revision = target.revision or _revision(plane, exchange, service)
+
+
+def _revision(plane: "DataPlane", exchange: "Exchange", service: ServiceState) -> str:
+    """The revision that is to serve a request; empty for any."""
+    split = service.split
+    return "" if split is None else split.choose(exchange.head.field, plane.dice())
 
 
 def by_name(
@@ -82,6 +88,7 @@ def by_name(
     exchange.caller = caller or NOBODY
     service.counters.called_by(exchange.caller, now)
     exchange.service = service
+    exchange.revision = _revision(plane, exchange, service)
 
 
 def _by_token(exchange: "Exchange", credentials: dict[bytes, str]) -> tuple[str, str]:

@@ -96,6 +96,7 @@ def try_again(exchange: "Exchange", why: Failure, now: float) -> bool:
         exchange.tried = others
         exchange.attempts += 1
         service.counters.retries += 1
+        endpoint.counters.retried += 1
     exchange.release(now)
     exchange.phase = NEW
     exchange.first_byte_at = 0.0

@@ -15,6 +15,7 @@ from proxy.observe.counters import ServiceCounters
 from proxy.policy import balance, eject, retry
 from proxy.policy.ratelimit import Limiter
 from proxy.policy.route import HOSTS_REMEMBERED, Table
+from proxy.policy.split import Splitter
 from proxy.wire.snapshot import (
     Generation,
     HeaderEdit,
@@ -58,6 +59,7 @@ class ServiceState:
         self.hedges = False
         self.traces = False
         self.simple = False
+        self.split: Splitter | None = None
         self.within = 0.0
         self.first_byte = NEVER
         self.keep_alive = NEVER
@@ -84,8 +86,14 @@ class ServiceState:
         self.within = service.timeouts.request
         self.first_byte = service.timeouts.first_byte or NEVER
         self.keep_alive = service.timeouts.keep_alive
+        self.split = Splitter(service.split) if service.split is not None else None
         self.simple = not (
-            self.limited or self.hedges or self.traces or hashed or service.balance.sticky_cookie
+            self.limited
+            or self.hedges
+            or self.traces
+            or hashed
+            or service.balance.sticky_cookie
+            or service.split
         )
         previous = self.endpoints
         self.endpoints = {}

@@ -15,7 +15,7 @@ from meshd.spec import model
 from proxy.wire import snapshot as wire
 
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
-_NO_WEIGHTS: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType({})
+_NO_SPLITS: Final[Mapping[str, wire.Split]] = MappingProxyType({})
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
@@ -33,7 +33,7 @@ def compile_snapshot(
     credentials: Mapping[str, str] = _NOTHING,
     callers: Mapping[str, str] = _NOTHING,
     trusted_proxies: Sequence[str] = (),
-    revision_weights: Mapping[str, Mapping[str, float]] = _NO_WEIGHTS,
+    splits: Mapping[str, wire.Split] = _NO_SPLITS,
 ) -> wire.Snapshot:
     """The snapshot at `generation`.
 
@@ -43,8 +43,8 @@ def compile_snapshot(
       left out, a service without endpoints parks its requests.
     - `listeners`, `credentials` (token → service key), `callers` (address → service key) and
       `trusted_proxies` are passed on in a fixed order.
-    - `revision_weights`: service key → revision → weight, for a rollout that shifts traffic by
-      weight; without an entry a route goes to every revision alike.
+    - `splits`: service key → how its revisions share its requests, for a rollout that shifts
+      traffic by weight; without an entry every replica is like any other.
     """
     services: dict[str, wire.Service] = {}
     routes: list[wire.Route] = []
@@ -53,8 +53,8 @@ def compile_snapshot(
             key = service_key(project.name, service.name)
             if key in services:
                 continue
-            services[key] = _service(project.name, service, endpoints.get(key, ()))
-            routes += _routes(project.name, key, service.mesh.routes, revision_weights.get(key))
+            services[key] = _service(project.name, service, endpoints.get(key, ()), splits.get(key))
+            routes += _routes(project.name, key, service.mesh.routes)
     return wire.Snapshot(
         generation=generation,
         services=tuple(services[key] for key in sorted(services)),
@@ -85,7 +85,10 @@ def route_conflicts(projects: Sequence[model.Project]) -> list[str]:
 
 
 def _service(
-    project: str, service: model.Service, endpoints: Sequence[wire.Endpoint]
+    project: str,
+    service: model.Service,
+    endpoints: Sequence[wire.Endpoint],
+    split: wire.Split | None,
 ) -> wire.Service:
     """One service's part, named by a fingerprint over all of its content."""
     mesh = service.mesh
@@ -101,6 +104,7 @@ def _service(
         parking=wire.Parking(**vars(mesh.parking)),
         ejection=wire.Ejection(**vars(mesh.eject)),
         trace=mesh.trace,
+        split=split,
     )
     digest = hashlib.sha256(_encoder.encode(compiled)).hexdigest()
     return msgspec.structs.replace(compiled, fingerprint=digest[:16])
@@ -132,15 +136,9 @@ def _routes(
     project: str,
     key: str,
     specs: Sequence[model.RouteSpec],
-    weights: Mapping[str, float] | None,
 ) -> list[wire.Route]:
     """The service's routes, `PROJECT/SERVICE#i` in the order the spec lists them."""
-    targets: tuple[wire.Target, ...] = (wire.Target(service=key),)
-    if weights:
-        targets = tuple(
-            wire.Target(service=key, revision=revision, weight=weight)
-            for revision, weight in sorted(weights.items())
-        )
+    targets = (wire.Target(service=key),)
     return [_route(f"{key}#{index}", targets, spec, project) for index, spec in enumerate(specs)]
 
 
@@ -154,7 +152,7 @@ def _route(
         targets=targets,
         host=spec.host,
         path=spec.path,
-        matches=tuple(map(_match, spec.match)),
+        matches=conditions(spec.match),
         strip=spec.strip,
         replace=spec.replace,
         redirect=spec.redirect,
@@ -171,8 +169,12 @@ def _rate_limit(limit: model.RateLimit) -> wire.RateLimit:
     return wire.RateLimit(limit.rate, limit.burst or max(1.0, limit.rate), _key(limit.key))
 
 
+def conditions(texts: Sequence[str]) -> tuple[wire.Match, ...]:
+    """Each `header:NAME=VALUE`, or its like, as the data plane knows it."""
+    return tuple(map(_match, texts))
+
+
 def _match(text: str) -> wire.Match:
-    """`header:NAME=VALUE` and its like."""
     source, _, rest = text.partition(":")
     name, _, value = rest.partition("=")
     return msgspec.convert({"source": source, "name": name, "value": value}, wire.Match)

@@ -22,13 +22,22 @@ class EndpointCounters:
     adds it, and what is still running is settled when the counters are taken.
     """
 
-    __slots__ = ("failed", "in_flight", "integral", "latency", "started", "succeeded")
+    __slots__ = (
+        "failed",
+        "in_flight",
+        "integral",
+        "latency",
+        "retried",
+        "started",
+        "succeeded",
+    )
 
     def __init__(self) -> None:
         self.in_flight = 0
         self.started = 0
         self.succeeded = 0
         self.failed = 0
+        self.retried = 0
         self.latency = Recorder()
         self.integral = 0.0
 
@@ -57,9 +66,10 @@ class EndpointCounters:
             failed=self.failed,
             latency=self.latency.take(),
             ejected=ejected,
+            retried=self.retried,
         )
         self.integral = -self.in_flight * now
-        self.started = self.succeeded = self.failed = 0
+        self.started = self.succeeded = self.failed = self.retried = 0
         return report
 
 

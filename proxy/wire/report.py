@@ -63,7 +63,8 @@ class Histogram(Frozen, frozen=True):
 
 class EndpointReport(Frozen, frozen=True):
     """One endpoint over one interval. `busy_seconds` is in-flight integrated over the
-    interval; divided by its length it is the mean number in flight, exactly."""
+    interval; divided by its length it is the mean number in flight, exactly. `retried` are the
+    `failed` ones that were then tried elsewhere, so that no client saw that failure."""
 
     id: str
     revision: str = ""
@@ -74,6 +75,7 @@ class EndpointReport(Frozen, frozen=True):
     failed: int = 0
     latency: Histogram = Histogram()
     ejected: bool = False
+    retried: int = 0
 
 
 class ServiceReport(Frozen, frozen=True):

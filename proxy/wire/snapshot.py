@@ -159,7 +159,8 @@ class Fault(Frozen, frozen=True):
 
 
 class Target(Frozen, frozen=True):
-    """A route's destination: a service, one revision of it (or any, when empty), a weight."""
+    """A route's destination: a service, one revision of it (or any, when empty), a weight. A
+    revision that has no endpoint to offer leaves its requests to the others."""
 
     service: str
     revision: str = ""
@@ -172,6 +173,16 @@ class Match(Frozen, frozen=True):
     source: Literal["header", "cookie"]
     name: str
     value: str = ""
+
+
+class Split(Frozen, frozen=True):
+    """How revisions of a service share its requests, wherever those come from: revision →
+    weight. Requests that meet all of `matches` (if any) go to the revision `matched` instead.
+    A revision that has no endpoint to offer leaves its requests to the others."""
+
+    weights: tuple[tuple[str, float], ...]
+    matches: tuple[Match, ...] = ()
+    matched: str = ""
 
 
 class Route(Frozen, frozen=True):
@@ -204,7 +215,7 @@ class Service(Frozen, frozen=True):
 
     `allow` names the services that may call it through a mesh listener; None lets all. `trace`
     starts a W3C trace for requests that come without one, and marks this share of them as
-    sampled; None starts none.
+    sampled; None starts none. `split` is None but while revisions are to get a share each.
     """
 
     name: str
@@ -218,6 +229,7 @@ class Service(Frozen, frozen=True):
     parking: Parking = Parking()
     ejection: Ejection = Ejection()
     trace: float | None = None
+    split: Split | None = None
 
 
 class Listener(Frozen, frozen=True):

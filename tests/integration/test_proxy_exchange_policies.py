@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ from proxy.wire.snapshot import (
     Retries,
     Route,
     Service,
+    Split,
     Target,
     Timeouts,
 )
@@ -478,6 +480,46 @@ async def test_a_split_over_revisions_goes_by_weight() -> None:
             await client.send(get())
             counts[(await client.response())[2]] += 1
         assert 60 < counts[b"2"] < 140
+
+
+@on_uvloop
+async def test_revisions_share_a_service_by_weight_by_condition_and_without_losing_a_request() -> (
+    None
+):
+    async with scene() as s:
+        one, two = await s.origin(answers(named(b"1"))), await s.origin(answers(named(b"2")))
+        endpoints = tuple(
+            Endpoint(id=f"e{n}", host="127.0.0.1", port=o.port, revision=f"v{n}")
+            for n, o in ((1, one), (2, two))
+        )
+        canary = (Match("header", "X-Canary", "yes"),)
+
+        async def seen(split: Split, headers: str = "", sticky: str = "") -> Counter[bytes]:
+            balance = Balance(sticky_cookie=sticky)
+            s.install(Service("shop", repr(split), endpoints, split=split, balance=balance))
+            client = await s.client()
+            found: Counter[bytes] = Counter()
+            for _ in range(200):
+                await client.send(get("/", headers))
+                found[(await client.response())[2]] += 1
+            return found
+
+        counts = await seen(Split((("v1", 0.75), ("v2", 0.25))))
+        assert 25 < counts[b"2"] < 80
+        assert await seen(Split((("v1", 1.0), ("v2", 0.0)))) == {b"1": 200}
+        by_header = Split((("v1", 1.0),), canary, "v2")
+        assert await seen(by_header, "X-Canary: yes") == {b"2": 200}
+        assert await seen(by_header, "X-Canary: no") == {b"1": 200}
+        assert set(await seen(Split((("v3", 1.0),)))) == {b"1", b"2"}
+        # A client that sticks to a replica does not change sides, until that side is closed.
+        s.install(Service("shop", "s", endpoints, balance=Balance(sticky_cookie="stick")))
+        client = await s.ask(get())
+        _, head, first = await client.response()
+        cookie = "Cookie: " + head.partition(b"Set-Cookie: ")[2].partition(b";")[0].decode()
+        mine, other = (("v1", "v2"), ("v2", "v1"))[first == b"2"]
+        half = Split(((mine, 0.01), (other, 0.99)))
+        assert await seen(half, cookie, "stick") == {first: 200}
+        assert (await seen(Split(((other, 1.0),)), cookie, "stick"))[first] == 0
 
 
 @on_uvloop

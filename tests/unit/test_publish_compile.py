@@ -169,12 +169,13 @@ def test_only_what_changed_is_sent() -> None:
 
 
 def test_a_rollout_shifts_traffic_by_weight() -> None:
-    weights = {"shop/orders": {"r2": 5.0, "r1": 95.0}}
-    got = compile_snapshot(AT, [SHOP], ENDPOINTS, revision_weights=weights)
-    assert got.routes[0].targets == (
-        wire.Target("shop/orders", "r1", 95.0),
-        wire.Target("shop/orders", "r2", 5.0),
-    )
+    split = wire.Split((("r1", 0.95), ("r2", 0.05)))
+    got = compile_snapshot(AT, [SHOP], ENDPOINTS, splits={"shop/orders": split})
+    found = {service.name: service.split for service in got.services}
+    assert found == {**dict.fromkeys(found), "shop/orders": split}
+    before = compile_snapshot(AT, [SHOP], ENDPOINTS)
+    changed = [s.name for s in wire.difference(before, got).services]
+    assert changed == ["shop/orders"]
 
 
 def test_callers_of_another_project_are_named_by_key() -> None:
