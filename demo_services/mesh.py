@@ -62,7 +62,8 @@ class Mesh:
         """Start the daemon and the application, and wait until every replica is ready."""
         await self.command(
             "up", "-f", str(COMPOSE), "--runtime", self.runtime, "--listen", self.listen,
-            "--metrics", "127.0.0.1:0", "--workers", "2", "--detach", quiet=False,
+            "--metrics", "127.0.0.1:0", "--workers", "2", "--no-adopt", "--detach",
+            quiet=False,
         )  # fmt: skip
 
     async def deploy(self, **settings: str) -> None:

@@ -151,30 +151,34 @@ class MeshControl:
 
     # Deployments
 
-    async def deploy(self, project: Project, who: str) -> None:
+    async def deploy(self, project: Project, who: str, take_over: bool = False) -> None:
         """See `Control.deploy`. Whatever is needed to start is made ready first, so that a
         spec whose image is missing changes nothing."""
         async with self._deploying:
             await self._check(project)
-            project = await self._resolved(project)
-            now = time.time()
-            revisions = {service.name: revision(service) for service in project.services}
-            await self._prepare(project, revisions)
-            plan = self._forecast(project, revisions, now)
-            begun = self._store.deploy(project, revisions, who, plan, now)
-            self._loop.pardon([(f"{project.name}/{name}", revisions[name]) for name in begun])
+            async with self._loop.claims.deploying(project.name, take_over):
+                await self._deploy(project, who)
+
+    async def _deploy(self, project: Project, who: str) -> None:
+        project = await self._resolved(project)
+        now = time.time()
+        revisions = {service.name: revision(service) for service in project.services}
+        await self._prepare(project, revisions)
+        plan = self._forecast(project, revisions, now)
+        begun = self._store.deploy(project, revisions, who, plan, now)
+        self._loop.pardon([(f"{project.name}/{name}", revisions[name]) for name in begun])
+        self._events.record(
+            now, Kind.DEPLOY, f"deployed by {who}: {_list(begun)}", project=project.name
+        )
+        for name in begun:
             self._events.record(
-                now, Kind.DEPLOY, f"deployed by {who}: {_list(begun)}", project=project.name
+                now,
+                Kind.ROLLOUT_STARTED,
+                f"revision {revisions[name]}",
+                project=project.name,
+                service=name,
             )
-            for name in begun:
-                self._events.record(
-                    now,
-                    Kind.ROLLOUT_STARTED,
-                    f"revision {revisions[name]}",
-                    project=project.name,
-                    service=name,
-                )
-            self._loop.refresh(now)
+        self._loop.refresh(now)
 
     async def _check(self, project: Project) -> None:
         """Raises Refused for what could never work here. A moment after the start, waits until
@@ -296,11 +300,16 @@ class MeshControl:
     async def down(self, project: str) -> None:
         """See `Control.down`."""
         self._stored(project)
+        if project in self._loop.claims.elsewhere:
+            self._store.forget(project)
+            self._loop.refresh(time.time())
+            return
         self._store.leave(project)
         self._events.record(time.time(), Kind.DOWN, "is being taken down", project=project)
         self._loop.wake.set()
         while project in self._store.projects:  # noqa: ASYNC110 (what is, not what was told)
             await asyncio.sleep(POLL)
+        await self._loop.claims.release(project)
 
     # Replicas
 
@@ -385,6 +394,9 @@ class MeshControl:
             for replica in self._loop.observed.replicas
         ):
             await asyncio.sleep(POLL)
+        if self._loop.observed.available:
+            self._loop.claims.adopts = False
+            await self._loop.claims.release(*self._loop.claims.held)
 
     def _end_all(self) -> None:
         supervisor = self._publisher.supervisor

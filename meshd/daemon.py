@@ -173,8 +173,11 @@ def _numbers(workers: frozenset[int]) -> str:
 class Daemon:
     """Every part of the control process, and the order they start and end in."""
 
-    def __init__(self, state: Path, runtime: str, metrics: str, starts: int = 0) -> None:
+    def __init__(
+        self, state: Path, runtime: str, metrics: str, starts: int = 0, adopts: bool = True
+    ) -> None:
         self.state = state
+        self.adopts = adopts
         self.starts = starts
         self.metrics_address = metrics
         self.end = asyncio.Event()
@@ -214,6 +217,7 @@ class Daemon:
             time.time,
         )
         loop.in_flight = self.feedback.in_flight
+        loop.claims.adopts = self.adopts
         loop.refresh(time.time())
         self.feedback.wake = wake.set
         control = MeshControl(
@@ -307,8 +311,10 @@ async def _wait(end: asyncio.Event) -> None:
     await end.wait()
 
 
-async def _main(state: Path, runtime: str, metrics: str, starts: int) -> None:
-    daemon = Daemon(state, runtime, metrics, starts)
+async def _main(options: argparse.Namespace) -> None:
+    daemon = Daemon(
+        options.state, options.runtime, options.metrics, options.starts, not options.no_adopt
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, daemon.end.set)
     await daemon.run()
@@ -321,11 +327,12 @@ def main() -> int:
     parser.add_argument("--runtime", required=True, choices=("docker", "process"))
     parser.add_argument("--metrics", default="127.0.0.1:9900", metavar="ADDRESS")
     parser.add_argument("--starts", type=int, default=0, metavar="N")
+    parser.add_argument("--no-adopt", action="store_true")
     options = parser.parse_args()
     set_up_logging()
     options.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        asyncio.run(_main(options.state, options.runtime, options.metrics, options.starts))
+        asyncio.run(_main(options))
     except (Held, TooNew, CannotServe, sqlite3.DatabaseError) as error:
         print(f"meshd: {error}", file=sys.stderr)
         return 2

@@ -69,11 +69,12 @@ class Client:
     async def status(self) -> Status:
         return msgspec.json.decode(await self._call("GET", "v1/status"), type=Status)
 
-    async def deploy(self, project: Project) -> DeployResult:
+    async def deploy(self, project: Project, take_over: bool = False) -> DeployResult:
         """Makes ready what it needs (images are pulled and built), then stores the desired
         state; `progress` tells how it goes on."""
         body = project.model_dump_json().encode()
-        raw = await self._call("PUT", f"v1/projects/{project.name}", body, limit=PATIENT)
+        where = f"v1/projects/{project.name}?take_over={int(take_over)}"
+        raw = await self._call("PUT", where, body, limit=PATIENT)
         return self._result(raw)
 
     async def progress(self, project: str) -> DeployResult:

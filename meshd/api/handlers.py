@@ -140,7 +140,8 @@ class Handlers:
         name = request.match_info["project"]
         if name != project.name:
             raise web.HTTPBadRequest(text=f"the path says {name!r}, the body {project.name!r}")
-        await self._control.deploy(project, caller(request))
+        take_over = request.query.get("take_over") == "1"
+        await self._control.deploy(project, caller(request), take_over)
         return answer(self._progress(name), 202)
 
     async def progress(self, request: web.Request) -> web.Response:

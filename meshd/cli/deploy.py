@@ -22,6 +22,7 @@ from meshd.cli.session import connect, duration, state_option, talks
     help="How long it may take.",
 )
 @click.option("-d", "--detach", is_flag=True, help="Return once it is accepted.")
+@specs.take_over_option
 @output.output_option
 @state_option
 @talks
@@ -32,6 +33,7 @@ async def command(
     dry_run: bool,
     seconds: float,
     detach: bool,
+    take_over: bool,
     as_json: bool,
     state: Path,
 ) -> int:
@@ -45,7 +47,7 @@ async def command(
             else:
                 output.say(plan or "nothing to do")
             return output.OK
-        result = await client.deploy(spec)
+        result = await client.deploy(spec, take_over)
         if not detach:
             result = await progress.follow(client, spec.name, seconds, as_json, progress.monotonic)
     return shown(result, as_json)

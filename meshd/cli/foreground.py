@@ -31,7 +31,9 @@ class Run:
         project: Project | None,
         seconds: float,
         quiet: bool,
+        take_over: bool = False,
     ) -> None:
+        self._take_over = take_over
         self._client = client
         self._daemon = daemon
         self._project = project
@@ -83,7 +85,7 @@ class Run:
         """Deploys and shows how it goes. A project that was not there before and fails is
         taken away again."""
         before = {service.project for service in (await self._client.status()).services}
-        await self._client.deploy(project)
+        await self._client.deploy(project, self._take_over)
         result = await progress.follow(
             self._client, project.name, self._seconds, self._quiet, progress.monotonic
         )

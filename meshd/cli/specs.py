@@ -29,6 +29,15 @@ def spec_options(command: C) -> C:
     return command
 
 
+def take_over_option(command: C) -> C:
+    """`--take-over`, as `take_over`."""
+    return click.option(
+        "--take-over",
+        is_flag=True,
+        help="Also where another meshd, which does not run, holds the project on this engine.",
+    )(command)
+
+
 def usual_files() -> tuple[Path, ...]:
     """The Compose file of this directory; empty when there is none."""
     return next(((Path(name),) for name in USUAL if Path(name).is_file()), ())

@@ -21,6 +21,7 @@ import msgspec
 
 from meshd.api.client import wait_for_daemon
 from meshd.cli import output
+from meshd.store import presence
 from proxy import address as addresses
 from proxy.config import ChildConfig, SupervisorConfig
 
@@ -36,7 +37,7 @@ class CannotStart(Exception):
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What a daemon is started with; addresses are `HOST:PORT`. `starts` is how many replicas may
-    start at once on a node; 0: as many as it has CPUs."""
+    start at once on a node; 0: as many as it has CPUs. `adopt`: take in what others started."""
 
     state: Path
     runtime: str
@@ -44,6 +45,7 @@ class Wish:
     metrics: str
     workers: int
     starts: int = 0
+    adopt: bool = True
 
     def config(self) -> SupervisorConfig:
         """The supervisor's configuration with its children; the keeper comes first and ends
@@ -54,6 +56,7 @@ class Wish:
             argv=_python(
                 "meshd.daemon", "--state", state, "--runtime", self.runtime,
                 "--metrics", self.metrics, "--starts", str(self.starts),
+                *(() if self.adopt else ("--no-adopt",)),
             ),
             stop_seconds=30.0,
         )  # fmt: skip
@@ -76,21 +79,16 @@ def _python(module: str, *arguments: str) -> tuple[str, ...]:
 
 def pid_file(state: Path) -> Path:
     """Where the supervisor writes its process id."""
-    return state / "daemon.pid"
+    return state / presence.PID_FILE
 
 
 def running(state: Path) -> int | None:
     """The process id of the daemon of that state directory, None when none runs."""
-    try:
-        pid = int(pid_file(state).read_text())
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except (OSError, ValueError):
-        return None
-    return pid if os.fsencode(_config_file(state)) in command else None
+    return presence.supervisor(state)
 
 
 def _config_file(state: Path) -> Path:
-    return state / "supervisor.json"
+    return state / presence.CONFIG_FILE
 
 
 def _log_file(state: Path) -> Path:

@@ -58,6 +58,12 @@ def workers_here() -> int:
     help="Without a Compose file: only take in containers with mesh.* labels.",
 )
 @click.option(
+    "--no-adopt",
+    is_flag=True,
+    help="Leave containers that something else started alone, whatever their labels say.",
+)
+@specs.take_over_option
+@click.option(
     "--timeout",
     "seconds",
     type=duration,
@@ -80,6 +86,8 @@ async def command(
     starts: int,
     detach: bool,
     adopt: bool,
+    no_adopt: bool,
+    take_over: bool,
     seconds: float,
     as_json: bool,
     state: Path,
@@ -88,20 +96,24 @@ async def command(
     which ends everything in order. With --detach it runs on; `meshd down` ends it."""
     if adopt and files:
         raise click.UsageError("--adopt goes without -f")
+    if adopt and no_adopt:
+        raise click.UsageError("--adopt and --no-adopt exclude each other")
     spec = None if adopt else specs.load(files, project, profiles)
     try:
         daemon = None
         start.prepare_state(state)
         if not await joined(state, runtime):
             name = await chosen_runtime(runtime, spec)
-            wish = start.Wish(state, name, listen or (LISTEN,), metrics, workers, starts)
+            wish = start.Wish(
+                state, name, listen or (LISTEN,), metrics, workers, starts, not no_adopt
+            )
             daemon = start.spawn(wish)
             await start.wait_ready(daemon)
     except start.CannotStart as error:
         output.complain(f"meshd: {error}")
         return output.USAGE
     async with connect(state) as client:
-        run = foreground.Run(client, daemon, spec, seconds, quiet=as_json)
+        run = foreground.Run(client, daemon, spec, seconds, as_json, take_over)
         return await run.go(detach)
 
 

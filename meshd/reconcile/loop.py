@@ -17,6 +17,7 @@ from meshd.discovery.watch import Watch
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile import memory as remembering
+from meshd.reconcile.claims import Claims
 from meshd.reconcile.desired import Desired, DesiredService
 from meshd.reconcile.executor import Executor, Result
 from meshd.reconcile.memory import Memory, Replica, Trouble, Version
@@ -49,7 +50,6 @@ from meshd.runtime.base import (
     RuntimeFailure,
     RuntimeUnavailable,
 )
-from meshd.spec.labels import CLONE_OF
 from meshd.spec.model import Network, Project, RestartPolicy, Service
 from meshd.store.events import EventLog
 from meshd.store.store import Store
@@ -102,6 +102,7 @@ class Reconciler:
         self.in_flight: dict[str, int] = {}
         self.evidence: dict[Version, Evidence] = {}
         self.dice = random.Random()
+        self.claims = Claims(runtime, store, lambda: watch.replicas, self.wake.set)
         self.wanted = Wanted(store, runtime.capabilities.pause)
         self.prober = Prober(self.wake.set, ask, clock)
         self._outlet = Outlet(self.wanted, self.prober, publisher, gateways, secret)
@@ -123,11 +124,18 @@ class Reconciler:
         self._resting: dict[tuple[str, str], float] = {}
         self._available = True
         self._problems: frozenset[str] = frozenset()
+        self._refused: frozenset[str] = frozenset()
 
     async def run(self) -> None:
         """Pass after pass until cancelled; the first once everything was listed."""
         await self._watch.ready()
+        await self.claims.settled()
         await self._take_over()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.claims.run(), name="claims")
+            tasks.create_task(self._passes(), name="passes")
+
+    async def _passes(self) -> None:
         try:
             while True:
                 self.turn(self._clock())
@@ -141,8 +149,12 @@ class Reconciler:
 
     def refresh(self, now: float) -> None:
         """Read anew what is wanted, and have a pass made of it soon."""
-        self.desired = self.wanted.desired(self._watch.replicas, now, self._stopping())
+        self.desired = self._desired(self.claims.ours(self._watch.replicas), now)
         self.wake.set()
+
+    def _desired(self, listed: Mapping[str, ObservedReplica], now: float) -> Desired:
+        self.wanted.elsewhere = self.claims.elsewhere
+        return self.wanted.desired(listed, now, self._stopping())
 
     async def _take_over(self) -> None:
         """Go on where the process before this one stopped: what it published goes on as is."""
@@ -165,7 +177,7 @@ class Reconciler:
         """One pass."""
         before = self.memory
         listed = self._listed(now)
-        self.desired = self.wanted.desired(listed, now, self._stopping())
+        self.desired = self._desired(listed, now)
         self._tell_problems(now)
         world = self._world(listed, now)
         self.memory, self.observed = observe(before, world, now, self.dice)
@@ -182,16 +194,8 @@ class Reconciler:
     # What is
 
     def _listed(self, now: float) -> Mapping[str, ObservedReplica]:
-        """What concerns us of the view, with what was just started and is not in it yet.
-
-        Replicas that some mesh started for a project we do not know are another one's.
-        """
-        known = self._store.projects
-        view = {
-            name: seen
-            for name, seen in self._watch.replicas.items()
-            if not seen.managed or seen.project in known or CLONE_OF in seen.labels
-        }
+        """What concerns us of the view, with what was just started and is not in it yet."""
+        view = self.claims.ours(self._watch.replicas)
         for name, (at, _) in list(self._landed.items()):
             seen = view.get(name)
             if (seen and seen.state is not ReplicaState.CREATED) or at + LANDING < now:
@@ -249,6 +253,11 @@ class Reconciler:
             for text in sorted(problems - self._problems):
                 self._events.record(now, Kind.ADOPT_FAILED, text)
             self._problems = problems
+        refused = self.claims.problems
+        if refused != self._refused:
+            for text in sorted(refused - self._refused):
+                self._events.record(now, Kind.CLAIM_REFUSED, f"left alone: {text}")
+            self._refused = refused
 
     def _narrate(self, before: Memory, now: float) -> None:
         for happening in happenings(before.records, self.observed.replicas, now):
@@ -439,7 +448,8 @@ class Reconciler:
         project: Project | None = self.wanted.project(start.project)
         token = credential(self._secret, start.name)
         base = self._gateways.token_base(self._publisher.bound, token)
-        return replica_spec(start, project, found.spec, self._gateways.of(start.key), base)
+        gateway, instance = self._gateways.of(start.key), self.claims.me.instance
+        return replica_spec(start, project, found.spec, gateway, base, instance)
 
 
 def _kind(operation: Operation) -> tuple[str, str]:

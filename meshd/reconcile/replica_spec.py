@@ -31,6 +31,7 @@ def replica_spec(
     service: Service,
     gateway: MeshAddress | None,
     token_base: str,
+    instance: str = "",
 ) -> ReplicaSpec:
     """`gateway` is where this service's network meets the mesh; without one, `token_base` is
     the replica's own URL prefix (`http://127.0.0.1:PORT/.mesh/TOKEN`), or empty for none."""
@@ -55,6 +56,7 @@ def replica_spec(
         environment=environment,
         hosts=hosts,
         clone_of=start.clone_of,
+        instance=instance,
         directory=os.path.dirname(project.source) if project and project.source else "",
     )
 

@@ -28,6 +28,8 @@ class Wanted:
         self._pauses = pauses
         self.ending = False
         """Whether this mesh takes its leave: then no copies of others' containers are wanted."""
+        self.elsewhere: frozenset[str] = frozenset()
+        """Projects stored here that another mesh holds: nothing of them is wanted here."""
         self._store = store
         self._read: dict[str, tuple[object, tuple[str, Service] | None]] = {}
         self._desired = Desired()
@@ -45,14 +47,15 @@ class Wanted:
         """What is wanted at `now`; the same object while nothing changed. `ours` are the
         replicas that we are stopping ourselves."""
         services: list[DesiredService] = []
-        for name, stored in self._store.projects.items():
+        here = {n: p for n, p in self._store.projects.items() if n not in self.elsewhere}
+        for name, stored in here.items():
             services += self._stored(name, stored, now)
         taken = {service.key for service in services}
         services += self._adopted(listed, taken, now, ours)
         desired = Desired(
             services=tuple(services),
-            projects=frozenset(self._store.projects) | _copied(listed),
-            leaving=frozenset(n for n, p in self._store.projects.items() if p.leaving),
+            projects=frozenset(here) | _copied(listed),
+            leaving=frozenset(n for n, p in here.items() if p.leaving),
         )
         if desired != self._desired:
             self._desired = desired

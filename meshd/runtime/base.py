@@ -93,7 +93,9 @@ class ReplicaSpec:
     endpoint's id everywhere. `environment` is what the mesh adds to the service's own
     (`PORT`, `MESH_URL_*`). `clone_of` names the adopted replica whose container is copied
     instead of being built from `service`; a copy keeps its environment as it is. `directory`
-    is where the project's file lies: local processes run there, and relative to it.
+    is where the project's file lies: local processes run there, and relative to it. `instance`
+    is the mesh that starts it (`Holder.instance`). A `job` runs once: it is not listed among
+    the replicas, and goes by no name on the networks.
     """
 
     name: str
@@ -105,6 +107,8 @@ class ReplicaSpec:
     node: str | None = None
     clone_of: str | None = None
     directory: str = ""
+    job: bool = False
+    instance: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,16 @@ class ObservedReplica:
     addresses: tuple[str, ...] = ()
     gateways: tuple[tuple[str, str], ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A mesh as others on the same runtime know it: the id of its state, the machine that its
+    daemon runs on, and the state directory there."""
+
+    instance: str
+    host: str
+    state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +227,11 @@ class Runtime(Protocol):
     async def list(self) -> Sequence[ObservedReplica]:
         """Every replica that carries the mesh's labels, ours and adopted, of all projects."""
 
+    async def jobs(self) -> Sequence[ObservedReplica]:
+        """Every one-off that a mesh started here (`ReplicaSpec.job`), ended ones included until
+        they are removed. `stop`, `remove`, `logs` and `follow` take their names too; `watch`
+        tells nothing of them."""
+
     def watch(self) -> AsyncIterator[RuntimeEvent]:
         """Events from now on, without end. The first is RESYNC, once the subscription stands,
         and another follows each time the stream was cut and stands again."""
@@ -255,8 +274,19 @@ class Runtime(Protocol):
         """The last `tail` lines of its output, ended replicas included, oldest first.
         Raises ReplicaNotFound."""
 
-    def follow(self, name: str) -> AsyncIterator[str]:
-        """Output lines from now on until the replica ends. Raises ReplicaNotFound."""
+    def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
+        """Output lines from now on until the replica ends; with `past` all that are kept of what
+        it wrote before come first, none twice. Raises ReplicaNotFound."""
+
+    async def claims(self) -> Mapping[str, Holder]:
+        """The projects that some mesh claimed on this runtime, each with its holder."""
+
+    async def claim(self, project: str, holder: Holder, instead_of: Holder | None = None) -> Holder:
+        """Claim a project where nobody has, or only `instead_of`; atomic, and kept by the
+        runtime itself. Gives the holder from now on, who may be another one."""
+
+    async def unclaim(self, project: str, holder: Holder) -> None:
+        """Give a project back; nothing where `holder` does not have it."""
 
     async def teardown(self, project: str) -> None:
         """Remove what `prepare` made for a project that has no replicas left; data volumes

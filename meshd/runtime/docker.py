@@ -8,7 +8,7 @@ told at once.
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Literal
 
 import structlog
@@ -19,6 +19,7 @@ from meshd.runtime.base import (
     MESH_PORT,
     Capabilities,
     EventKind,
+    Holder,
     ImageMissing,
     MeshAddress,
     Node,
@@ -32,12 +33,13 @@ from meshd.runtime.base import (
     Unsupported,
     Usage,
 )
+from meshd.runtime.docker_claims import Claims
 from meshd.runtime.docker_container import Creation, clone, creation, next_number
 from meshd.runtime.docker_engine import Engine, Info
 from meshd.runtime.docker_events import Sightings, replica_event
 from meshd.runtime.docker_image import Images, resolved
 from meshd.runtime.docker_network import Networks
-from meshd.runtime.docker_observe import is_replica
+from meshd.runtime.docker_observe import is_job, is_replica, observe
 from meshd.runtime.support import unsupported
 from meshd.spec.model import Network, Service
 
@@ -68,6 +70,7 @@ class DockerRuntime:
         self._engine = Engine()
         self._networks = Networks(self._engine)
         self._images = Images(self._engine)
+        self._claims = Claims(self._engine)
         self._sightings = Sightings()
         self._cloning = asyncio.Lock()
         self._node = ""
@@ -102,9 +105,20 @@ class DockerRuntime:
 
     async def list(self) -> Sequence[ObservedReplica]:
         """See `Runtime.list`."""
+        infos = await self._inspected(is_replica)
+        self._sightings.keep({info["Id"] for info in infos})
+        now = time.monotonic()
+        return [self._sightings.see(info, self._node, now) for info in infos]
+
+    async def jobs(self) -> Sequence[ObservedReplica]:
+        """See `Runtime.jobs`."""
+        return [observe(info, self._node) for info in await self._inspected(is_job)]
+
+    async def _inspected(self, wanted: Callable[[dict[str, str]], bool]) -> Sequence[Info]:
+        """What the engine says of each container whose labels are `wanted`."""
         async with self._engine.asked() as docker:
             containers = await docker.containers.list(all=True)
-        ids = [found.id for found in containers if is_replica(_labels(found))]
+        ids = [found.id for found in containers if wanted(_labels(found))]
         gate = asyncio.Semaphore(INSPECT_AT_ONCE)
 
         async def inspect(container: str) -> Info | None:
@@ -114,10 +128,7 @@ class DockerRuntime:
                 except ReplicaNotFound:
                     return None  # gone since it was listed
 
-        infos = await asyncio.gather(*map(inspect, ids))
-        self._sightings.keep(set(ids))
-        now = time.monotonic()
-        return [self._sightings.see(info, self._node, now) for info in infos if info is not None]
+        return [info for info in await asyncio.gather(*map(inspect, ids)) if info is not None]
 
     async def watch(self) -> AsyncIterator[RuntimeEvent]:
         """See `Runtime.watch`. While the engine is gone it is tried again, ever less often."""
@@ -215,9 +226,21 @@ class DockerRuntime:
         """See `Runtime.logs`."""
         return await docker_logs.tail(self._engine, name, tail)
 
-    def follow(self, name: str) -> AsyncIterator[str]:
+    def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
         """See `Runtime.follow`."""
-        return docker_logs.follow(self._engine, name)
+        return docker_logs.follow(self._engine, name, past)
+
+    async def claims(self) -> Mapping[str, Holder]:
+        """See `Runtime.claims`."""
+        return await self._claims.all()
+
+    async def claim(self, project: str, holder: Holder, instead_of: Holder | None = None) -> Holder:
+        """See `Runtime.claim`."""
+        return await self._claims.claim(project, holder, instead_of)
+
+    async def unclaim(self, project: str, holder: Holder) -> None:
+        """See `Runtime.unclaim`."""
+        await self._claims.unclaim(project, holder)
 
     async def teardown(self, project: str) -> None:
         """See `Runtime.teardown`: the project's networks are removed."""
@@ -236,7 +259,7 @@ class DockerRuntime:
         async with self._engine.asked() as docker:
             others = [_labels(found) for found in await docker.containers.list(all=True)]
         marks = original["Config"].get("Labels") or {}
-        return clone(original, replica.name, next_number(others, marks))
+        return clone(original, replica.name, next_number(others, marks), replica.instance)
 
     async def _create(self, name: str, wanted: Creation) -> str:
         """Create a container and connect its networks; gives its id."""

@@ -61,7 +61,11 @@ def creation(replica: ReplicaSpec, logging_driver: str) -> Creation:
     """A container as the spec wants it. The engine never restarts it: the mesh does."""
     service, project = replica.service, replica.project
     own = own_network(project, service.name)
-    marks = labels.managed(project, service.name, replica.revision, replica.name, service.port)
+    marks = labels.managed(
+        project, service.name, replica.revision, replica.name, service.port, replica.instance
+    )
+    if replica.job:
+        marks[labels.JOB] = replica.name
     environment = {"PORT": str(service.port), **service.environment, **replica.environment}
     config: Info = {
         "Image": image_of(project, service),
@@ -81,8 +85,13 @@ def creation(replica: ReplicaSpec, logging_driver: str) -> Creation:
         config["Entrypoint"] = list(service.entrypoint)
     if service.healthcheck is not None:
         config["Healthcheck"] = _healthcheck(service.healthcheck)
-    others = {
-        declared(project, name): {"Aliases": [service.name, *service.aliases.get(name, ())]}
+    if replica.job:
+        config["Healthcheck"] = {"Test": ["NONE"]}
+        config["ExposedPorts"] = {}
+    others: dict[str, Info] = {
+        declared(project, name): {}
+        if replica.job
+        else {"Aliases": [service.name, *service.aliases.get(name, ())]}
         for name in service.networks
     }
     return Creation(config, others)
@@ -161,7 +170,7 @@ def _healthcheck(check: Healthcheck) -> Info:
     }
 
 
-def clone(info: Info, name: str, number: int) -> Creation:
+def clone(info: Info, name: str, number: int, instance: str = "") -> Creation:
     """A copy of the container that the engine describes with `info`, under a new name and,
     where it is Compose's, with the container number `number`.
 
@@ -177,6 +186,8 @@ def clone(info: Info, name: str, number: int) -> Creation:
         del config["Hostname"]
     marks: dict[str, str] = config.get("Labels") or {}
     marks |= {labels.MANAGED: "1", labels.REPLICA: name, labels.CLONE_OF: original}
+    if instance:
+        marks[labels.INSTANCE] = instance
     if NUMBER in marks:
         marks[NUMBER] = str(number)
     config["Labels"] = marks

@@ -19,13 +19,13 @@ async def tail(engine: Engine, name: str, count: int) -> Sequence[str]:
     return "".join(pieces).splitlines()
 
 
-async def follow(engine: Engine, name: str) -> AsyncIterator[str]:
-    """Lines from now on until the container ends. Raises ReplicaNotFound,
-    RuntimeUnavailable."""
+async def follow(engine: Engine, name: str, past: bool = False) -> AsyncIterator[str]:
+    """Lines from now on until the container ends, after those before with `past`. Raises
+    ReplicaNotFound, RuntimeUnavailable."""
     async with engine.asked(CONNECT_TIMEOUT, {404: _missing(name)}) as docker:
         container = await docker.containers.get(name)
     rest = ""
-    output = container.log(stdout=True, stderr=True, follow=True, tail=0)
+    output = container.log(stdout=True, stderr=True, follow=True, tail="all" if past else 0)
     pieces = cast("AsyncGenerator[str, None]", output)
     async with engine.asked(None, {404: _missing(name)}), aclosing(pieces):
         async for piece in pieces:

@@ -27,9 +27,15 @@ _KINDS = {
 
 
 def is_replica(container_labels: dict[str, str]) -> bool:
-    """Whether the mesh has to do with a container. One that `docker-compose run` started for
-    one task is no replica, whatever its service's labels say."""
-    return labels.is_meshed(container_labels) and container_labels.get(ONE_OFF, "False") != "True"
+    """Whether the mesh has to do with a container. One that `docker-compose run`, or a mesh,
+    started for one task is no replica, whatever its service's labels say."""
+    once = container_labels.get(ONE_OFF, "False") == "True" or is_job(container_labels)
+    return labels.is_meshed(container_labels) and not once
+
+
+def is_job(container_labels: dict[str, str]) -> bool:
+    """Whether a mesh started a container for one task."""
+    return labels.JOB in container_labels and labels.is_managed(container_labels)
 
 
 def own_network(project: str, service: str) -> str:

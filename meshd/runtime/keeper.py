@@ -32,7 +32,7 @@ killed one could not take along."""
 
 log = structlog.get_logger("meshd.keeper")
 
-Item = TypeVar("Item", RuntimeEvent, str)
+Item = TypeVar("Item", RuntimeEvent, tuple[str, ...])
 
 
 class Keeper:
@@ -91,7 +91,7 @@ class Keeper:
                 with self._replicas.subscribe() as events:
                     await _stream(events, reader, writer)
             elif isinstance(request, wire.Follow):
-                with self._replicas.find(request.name).output.follow() as lines:
+                with self._replicas.find(request.name).output.follow(request.past) as lines:
                     await _stream(lines, reader, writer)
             else:
                 writer.write(wire.encode(await self._act(request)))
@@ -129,8 +129,12 @@ async def _stream(
     writer.write(wire.encode(wire.Done()))
     with _ended_with(reader, items):
         while (item := await items.get()) is not None:
-            writer.write(wire.encode(item))
+            writer.writelines(map(wire.encode, _values(item)))
             await writer.drain()
+
+
+def _values(item: RuntimeEvent | tuple[str, ...]) -> tuple[RuntimeEvent | str, ...]:
+    return item if isinstance(item, tuple) else (item,)
 
 
 @contextmanager

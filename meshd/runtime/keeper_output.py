@@ -11,9 +11,10 @@ RING_LINES = 2000
 LINE_BYTES = 8 * 1024
 """A longer line is cut into several, so 16 MiB bound the ring at the very worst."""
 FILE_BYTES = 5 * 1024 * 1024
-FOLLOWER_LINES = 1000
+FOLLOWER_PIECES = 512
+"""A follower may be so many reads of the output behind."""
 
-Follower = asyncio.Queue[str | None]
+Follower = asyncio.Queue[tuple[str, ...] | None]
 
 
 class Output:
@@ -30,17 +31,16 @@ class Output:
     def feed(self, data: bytes) -> None:
         """Add output; what follows the last newline waits for the rest of its line."""
         *whole, self._rest = (self._rest + data).split(b"\n")
-        for line in whole:
-            self._add(line)
         while len(self._rest) > LINE_BYTES:
-            self._add(self._rest[:LINE_BYTES])
+            whole.append(self._rest[:LINE_BYTES])
             self._rest = self._rest[LINE_BYTES:]
+        self._add(whole)
         self._write(data)
 
     def close(self) -> None:
         """The process has ended: an unfinished line counts as one, followers are let go."""
         if self._rest:
-            self._add(self._rest)
+            self._add([self._rest])
             self._rest = b""
         self._closed = True
         for follower in self._followers:
@@ -51,10 +51,12 @@ class Output:
         return tuple(self._ring)[-count:] if count > 0 else ()
 
     @contextmanager
-    def follow(self) -> Iterator[Follower]:
-        """A queue of the lines from now on, ended by None. A follower that falls behind
-        loses the oldest ones."""
-        follower: Follower = asyncio.Queue(maxsize=FOLLOWER_LINES)
+    def follow(self, past: bool = False) -> Iterator[Follower]:
+        """A queue of the lines from now on, in pieces, ended by None; with `past` those that
+        are kept come first. A follower that falls behind loses the oldest ones."""
+        follower: Follower = asyncio.Queue(maxsize=FOLLOWER_PIECES)
+        if past and self._ring:
+            follower.put_nowait(tuple(self._ring))
         if self._closed:
             follower.put_nowait(None)
         self._followers.add(follower)
@@ -72,12 +74,16 @@ class Output:
     def _rotated(self) -> Path:
         return self._path.with_suffix(".log.1")
 
-    def _add(self, raw: bytes) -> None:
-        for start in range(0, len(raw) or 1, LINE_BYTES):
-            line = raw[start : start + LINE_BYTES].decode(errors="replace").rstrip("\r")
-            self._ring.append(line)
-            for follower in self._followers:
-                _put(follower, line)
+    def _add(self, whole: list[bytes]) -> None:
+        lines = tuple(
+            raw[start : start + LINE_BYTES].decode(errors="replace").rstrip("\r")
+            for raw in whole
+            for start in range(0, len(raw) or 1, LINE_BYTES)
+        )
+        self._ring.extend(lines)
+        for follower in self._followers:
+            if lines:
+                _put(follower, lines)
 
     def _write(self, data: bytes) -> None:
         if self._file_bytes and self._file_bytes + len(data) > FILE_BYTES:
@@ -88,7 +94,7 @@ class Output:
         self._file_bytes += len(data)
 
 
-def _put(follower: Follower, line: str | None) -> None:
+def _put(follower: Follower, lines: tuple[str, ...] | None) -> None:
     if follower.full():
         follower.get_nowait()
-    follower.put_nowait(line)
+    follower.put_nowait(lines)

@@ -83,9 +83,10 @@ class Watch(Request, frozen=True):
 
 
 class Follow(Request, frozen=True):
-    """Output lines from now on."""
+    """Output lines from now on; with `past` those kept of before come first."""
 
     name: str
+    past: bool = False
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):

@@ -22,6 +22,7 @@ from meshd.runtime import keeper_wire as wire
 from meshd.runtime.base import (
     Capabilities,
     EventKind,
+    Holder,
     MeshAddress,
     Node,
     ObservedReplica,
@@ -35,6 +36,7 @@ from meshd.runtime.base import (
 )
 from meshd.runtime.process_usage import usage_of_sessions
 from meshd.runtime.support import unsupported
+from meshd.spec.labels import JOB
 from meshd.spec.model import Network, Service
 
 CAPABILITIES = Capabilities(
@@ -99,7 +101,11 @@ class ProcessRuntime:
 
     async def list(self) -> Sequence[ObservedReplica]:
         """See `Runtime.list`; everything the keeper holds is ours."""
-        return (await self._ask(wire.List())).replicas
+        return [seen for seen in (await self._ask(wire.List())).replicas if not _is_job(seen)]
+
+    async def jobs(self) -> Sequence[ObservedReplica]:
+        """See `Runtime.jobs`."""
+        return [seen for seen in (await self._ask(wire.List())).replicas if _is_job(seen)]
 
     async def watch(self) -> AsyncIterator[RuntimeEvent]:
         """See `Runtime.watch`. While the keeper is gone it is tried again, ever less often."""
@@ -111,7 +117,8 @@ class ProcessRuntime:
                     async for event in _items(reader, wire.events):
                         if event.kind is EventKind.RESYNC:
                             pause, stood = RETRY_FIRST, True
-                        yield event
+                        if event.replica is None or not _is_job(event.replica):
+                            yield event
             except RuntimeUnavailable:
                 pause = min(pause * 2, RETRY_LONGEST)
             if stood:
@@ -174,11 +181,27 @@ class ProcessRuntime:
         """See `Runtime.logs`."""
         return (await self._ask(wire.Logs(name, tail))).lines
 
-    async def follow(self, name: str) -> AsyncIterator[str]:
+    async def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
         """See `Runtime.follow`."""
-        async with self._connected(wire.Follow(name)) as (_, reader):
+        async with self._connected(wire.Follow(name, past)) as (_, reader):
             async for line in _items(reader, wire.lines):
                 yield line
+
+    async def claims(self) -> Mapping[str, Holder]:
+        """None: the keeper is this state's own."""
+        return {}
+
+    async def claim(
+        self,
+        project: str,  # noqa: ARG002 (the protocol's)
+        holder: Holder,
+        instead_of: Holder | None = None,  # noqa: ARG002 (the protocol's)
+    ) -> Holder:
+        """Nobody else is there."""
+        return holder
+
+    async def unclaim(self, project: str, holder: Holder) -> None:
+        """Nothing is kept."""
 
     async def teardown(self, project: str) -> None:
         """Nothing was made for the project."""
@@ -256,8 +279,12 @@ def launch_of(replica: ReplicaSpec, host: Mapping[str, str]) -> wire.Launch:
         },
         directory=os.path.join(replica.directory, service.working_dir),
         stop_signal=_signal_name(service),
-        labels=dict(service.labels),
+        labels={**service.labels, **({JOB: replica.name} if replica.job else {})},
     )
+
+
+def _is_job(seen: ObservedReplica) -> bool:
+    return JOB in seen.labels
 
 
 def _refuse(service: Service) -> None:

@@ -23,8 +23,12 @@ REPLICA: Final = "mesh.replica"
 """The replica's name, which is also its endpoint's id and the container's name."""
 PORT: Final = "mesh.port"
 """What the replica listens on, in its own network."""
+INSTANCE: Final = "mesh.instance"
+"""The mesh that started it: the id of its state."""
 CLONE_OF: Final = "mesh.clone-of"
 """On a clone: the name of the adopted container that it was copied from."""
+JOB: Final = "mesh.job"
+"""On a one-off: its id, which is also the container's name. It is no replica."""
 
 COMPOSE_PROJECT: Final = "com.docker.compose.project"
 COMPOSE_SERVICE: Final = "com.docker.compose.service"
@@ -32,9 +36,11 @@ COMPOSE_CONFIG: Final = "com.docker.compose.config-hash"
 DEFAULT_PROJECT: Final = "default"
 
 
-def managed(project: str, service: str, revision: str, replica: str, port: int) -> dict[str, str]:
+def managed(
+    project: str, service: str, revision: str, replica: str, port: int, instance: str = ""
+) -> dict[str, str]:
     """The labels of a replica that meshd starts."""
-    return {
+    marks = {
         MANAGED: "1",
         PROJECT: project,
         SERVICE: service,
@@ -42,6 +48,7 @@ def managed(project: str, service: str, revision: str, replica: str, port: int) 
         REPLICA: replica,
         PORT: str(port),
     }
+    return {**marks, INSTANCE: instance} if instance else marks
 
 
 def is_managed(labels: Mapping[str, str]) -> bool:

@@ -22,6 +22,7 @@ class Kind(StrEnum):
     DOWN = "down"
     ADOPTED = "adopted"
     ADOPT_FAILED = "adopt.failed"
+    CLAIM_REFUSED = "claim.refused"
     REPLICA_STARTED = "replica.started"
     REPLICA_READY = "replica.ready"
     REPLICA_PAUSED = "replica.paused"
@@ -63,6 +64,7 @@ BAD: Final = frozenset(
         Kind.ROLLOUT_ROLLED_BACK,
         Kind.WORKER_REPLACED,
         Kind.ADOPT_FAILED,
+        Kind.CLAIM_REFUSED,
         Kind.LISTEN_FAILED,
         Kind.SNAPSHOT_REFUSED,
         Kind.RUNTIME_LOST,

@@ -11,6 +11,7 @@ import pytest
 
 from meshd.runtime.base import (
     EventKind,
+    ObservedReplica,
     ReplicaNotFound,
     ReplicaRunning,
     ReplicaState,
@@ -205,6 +206,35 @@ print("unfinished", end="", flush=True)
     told = list(await runtime.logs(replica.name, 4))
     assert told == ["line 49", "to stderr", "later", "unfinished"]
     assert len(await runtime.logs(replica.name, 1000)) == 53
+
+
+async def test_a_one_off_is_no_replica_and_leaves_output_and_code(
+    runtime: Runtime, engine_image: str
+) -> None:
+    script = "for i in range(1500): print(i)\nraise SystemExit(3)"
+    job = spec(PROJECT, "once-1", service(engine_image, script, "once"), job=True)
+    await runtime.prepare(PROJECT, job.service)
+    async with Heard(runtime) as heard:
+        await runtime.start(job)
+        lines = [line async for line in runtime.follow(job.name, past=True)]
+        assert lines == [str(i) for i in range(1500)]
+
+        async def ended() -> bool:
+            (seen,) = await jobs_of(runtime)
+            return seen.state is ReplicaState.EXITED
+
+        await eventually(ended)
+        (seen,) = await jobs_of(runtime)
+        assert (seen.name, seen.service, seen.exit_code) == (job.name, "once", 3)
+        assert list(await runtime.logs(job.name, 2)) == ["1498", "1499"]
+        assert not [r for r in await runtime.list() if r.project == PROJECT]
+        await runtime.remove(job.name)
+    assert await jobs_of(runtime) == []
+    assert heard.kinds(job.name) == []
+
+
+async def jobs_of(runtime: Runtime) -> list[ObservedReplica]:
+    return [seen for seen in await runtime.jobs() if seen.project == PROJECT]
 
 
 async def test_a_second_client_adopts_what_runs(

@@ -78,7 +78,7 @@ class FakeControl:
             services=services,
         )
 
-    async def deploy(self, project: Project, who: str) -> None:
+    async def deploy(self, project: Project, who: str, take_over: bool = False) -> None:
         self._called("deploy", project.name, who)
         self.projects[project.name] = project
 

@@ -77,7 +77,7 @@ async def docker_runtime(project: str) -> AsyncIterator[DockerRuntime]:
     try:
         yield runtime
     finally:
-        for replica in await runtime.list():
+        for replica in [*await runtime.list(), *await runtime.jobs()]:
             if replica.project == project:
                 await asyncio.to_thread(docker, "rm", "-fv", replica.runtime_id)
         await runtime.teardown(project)

@@ -2,17 +2,18 @@
 
 A revision's behaviour is read from its service's environment: `BEHAVE` is `good` (default),
 `crash` (ends a moment after its start), `late` (ends after it got ready), `sick` (never
-answers), or `missing` (cannot be prepared).
+answers), or `missing` (cannot be prepared). A one-off runs for `SECONDS` and ends with `CODE`.
 """
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from meshd.runtime.base import (
     Capabilities,
     EventKind,
+    Holder,
     ImageMissing,
     MeshAddress,
     Node,
@@ -25,6 +26,7 @@ from meshd.runtime.base import (
     RuntimeUnavailable,
     StartFailed,
 )
+from meshd.spec import labels
 from meshd.spec.model import Health, Network, Service
 from tests.fakes.virtual import clock
 
@@ -56,6 +58,7 @@ class SimRuntime:
 
     def __init__(self, dice: random.Random) -> None:
         self.boxes: dict[str, Box] = {}
+        self.claimed: dict[str, Holder] = {}
         self.dice = dice
         self.down = False
         self.bad_luck = 0.02
@@ -87,7 +90,11 @@ class SimRuntime:
 
     async def list(self) -> Sequence[ObservedReplica]:
         await self._lag()
-        return [box.seen for box in self.boxes.values()]
+        return [box.seen for box in self.boxes.values() if labels.JOB not in box.seen.labels]
+
+    async def jobs(self) -> Sequence[ObservedReplica]:
+        await self._lag()
+        return [box.seen for box in self.boxes.values() if labels.JOB in box.seen.labels]
 
     async def watch(self) -> AsyncIterator[RuntimeEvent]:
         while True:
@@ -102,6 +109,8 @@ class SimRuntime:
 
     def _tell(self, kind: EventKind, name: str) -> None:
         box = self.boxes.get(name)
+        if box is not None and labels.JOB in box.seen.labels:
+            return
         event = RuntimeEvent(kind, name, clock(), box.seen if box else None)
         if self.dice.random() < 0.1:
             return  # lost: the listing makes up for it
@@ -130,6 +139,11 @@ class SimRuntime:
         self._port += 1
         self.started += 1
         port = self._port
+        marks = {labels.INSTANCE: replica.instance}
+        if replica.clone_of is not None:
+            marks[labels.CLONE_OF] = replica.clone_of
+        if replica.job:
+            marks[labels.JOB] = replica.name
         seen = ObservedReplica(
             name=replica.name,
             runtime_id=f"id{self._port}",
@@ -139,6 +153,7 @@ class SimRuntime:
             state=ReplicaState.CREATED,
             managed=True,
             created_at=now,
+            labels=marks,
         )
         behave = replica.service.environment.get("BEHAVE", "good")
         self.boxes[replica.name] = Box(seen, behave, now + self.dice.uniform(0.2, 1.0))
@@ -154,7 +169,11 @@ class SimRuntime:
             started_at=clock(),
         )
         self._tell(EventKind.STARTED, replica.name)
-        if behave in ("crash", "late"):
+        if replica.job:
+            environment = replica.service.environment
+            after = float(environment.get("SECONDS", "1"))
+            self._spawn(self._crash(replica.name, after, int(environment.get("CODE", "0"))))
+        elif behave in ("crash", "late"):
             after = 0.3 if behave == "crash" else 3.0
             self._spawn(self._crash(replica.name, after))
         return box.seen
@@ -164,9 +183,9 @@ class SimRuntime:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _crash(self, name: str, after: float) -> None:
+    async def _crash(self, name: str, after: float, code: int = 1) -> None:
         await asyncio.sleep(after)
-        self.end(name, 1)
+        self.end(name, code)
 
     def end(self, name: str, code: int) -> None:
         """The process of a box ends by itself."""
@@ -243,8 +262,23 @@ class SimRuntime:
         await self._lag()
         return ["last words"]
 
-    async def follow(self, name: str) -> AsyncIterator[str]:
+    async def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
         yield "line"
+
+    async def claims(self) -> Mapping[str, Holder]:
+        await self._lag()
+        return dict(self.claimed)
+
+    async def claim(self, project: str, holder: Holder, instead_of: Holder | None = None) -> Holder:
+        await self._lag()
+        if instead_of is not None and self.claimed.get(project) == instead_of:
+            del self.claimed[project]
+        return self.claimed.setdefault(project, holder)
+
+    async def unclaim(self, project: str, holder: Holder) -> None:
+        await self._lag()
+        if self.claimed.get(project) == holder:
+            del self.claimed[project]
 
     async def teardown(self, project: str) -> None:
         await self._lag()

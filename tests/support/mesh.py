@@ -74,7 +74,7 @@ class TestMesh:
         path.write_text(compose)
         return await self.run(
             "up", "-f", str(path), "--runtime", self.runtime, "--listen", self.address,
-            "--metrics", "127.0.0.1:0", "--workers", "2", "--detach", *more,
+            "--metrics", "127.0.0.1:0", "--workers", "2", "--no-adopt", "--detach", *more,
         )  # fmt: skip
 
     async def down(self) -> Ran:

@@ -48,6 +48,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "x-mesh.limits": model.LimitsSpec,
     "x-mesh.parking": model.ParkingSpec,
     "x-mesh.eject": model.Eject,
+    "x-mesh.rollout": model.Rollout,
+    "x-mesh.rollout.gate": model.Gate,
 }
 
 
@@ -139,7 +141,7 @@ def written(of: type[BaseModel], field: str, text: str) -> Any:
 def test_the_labels() -> None:
     heading = "What meshd starts carries:\n\n| label | what it is |\n| --- | --- |"
     carried = rows(heading)
-    assert set(carried) == {*labels.managed("p", "s", "r", "n", 1), labels.CLONE_OF}
+    assert set(carried) == {*labels.managed("p", "s", "r", "n", 1, "i"), labels.CLONE_OF}
     for label in rows("## Labels"):
         assert label.startswith(labels.PREFIX)
 

@@ -1,0 +1,218 @@
+"""Two meshes on one runtime, in virtual time: each leaves alone what is the other's."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from meshd.discovery.watch import Watch
+from meshd.publish.gateways import Gateways
+from meshd.publish.publisher import Publisher
+from meshd.reconcile.claims import NotOurs
+from meshd.reconcile.loop import Reconciler
+from meshd.runtime.base import ObservedReplica, ReplicaState
+from meshd.spec.fingerprint import revision
+from meshd.spec.labels import COMPOSE_PROJECT, INSTANCE, SERVICE
+from meshd.spec.model import Project
+from meshd.store.events import EventLog
+from meshd.store.store import Store
+from tests.fakes import virtual
+from tests.fakes.sim_plane import SimPlane
+from tests.fakes.sim_runtime import Box, SimRuntime
+
+
+class Mesh:
+    """One mesh with a state of its own."""
+
+    def __init__(self, directory: Path, runtime: SimRuntime) -> None:
+        directory.mkdir(exist_ok=True)
+        self.store = Store(directory)
+        self.store.open()
+        self.events = EventLog(self.store)
+        self.events.open()
+        wake = asyncio.Event()
+        publisher = Publisher(directory / "none", self.store.next_epoch(), lambda _: wake.set())
+        watch = Watch(runtime, wake.set)
+        self.loop = Reconciler(
+            runtime, watch, self.store, self.events, publisher, Gateways(runtime),
+            self.store.secret(), None, wake, runtime.probe, virtual.clock,
+        )  # fmt: skip
+        plane = SimPlane(runtime, random.Random(1), workers=1, drain=1.0)
+        plane.connect(publisher)
+        self._tasks = [
+            asyncio.ensure_future(r) for r in (watch.run(), self.loop.run(), plane.run())
+        ]
+
+    async def deploy(self, name: str, replicas: int = 2, take_over: bool = False) -> None:
+        service = {"name": "web", "image": "app", "replicas": replicas}
+        project = Project.model_validate({"name": name, "services": [service]})
+        async with self.loop.claims.deploying(name, take_over):
+            revisions = {each.name: revision(each) for each in project.services}
+            self.store.deploy(project, revisions, "test", "", virtual.clock())
+            self.loop.refresh(virtual.clock())
+
+    def told(self, kind: str) -> list[str]:
+        return [event.text for event in self.events.since(0, 1000) if event.kind == kind]
+
+    async def end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.store.close()
+
+
+@asynccontextmanager
+async def meshes(folder: Path, runtime: SimRuntime, *names: str) -> AsyncIterator[list[Mesh]]:
+    made = [Mesh(folder / name, runtime) for name in names]
+    await asyncio.sleep(1.0)
+    try:
+        yield made
+    finally:
+        for mesh in made:
+            await mesh.end()
+
+
+def sim() -> SimRuntime:
+    runtime = SimRuntime(random.Random(7))
+    runtime.bad_luck = 0.0
+    return runtime
+
+
+def names(runtime: SimRuntime, project: str) -> set[str]:
+    return {n for n, box in runtime.boxes.items() if box.seen.project == project and box.running}
+
+
+def theirs(runtime: SimRuntime) -> None:
+    """What docker compose started, with labels."""
+    marks = {COMPOSE_PROJECT: "old", SERVICE: "web", "mesh.scale.min": "2", "mesh.scale.max": "3"}
+    seen = ObservedReplica(
+        "old_web_1", "id", "old", "web", "r", ReplicaState.RUNNING, managed=False,
+        host="10.0.0.9", port=999, created_at=1.0, started_at=1.0, labels=marks,
+    )  # fmt: skip
+    runtime.boxes[seen.name] = Box(seen, "good", 0.0)
+
+
+def test_two_meshes_with_projects_of_their_own(tmp_path: Path) -> None:
+    async def story() -> None:
+        runtime = sim()
+        async with meshes(tmp_path, runtime, "a", "b") as (a, b):
+            await a.deploy("shop")
+            await b.deploy("bank", replicas=3)
+            await asyncio.sleep(30.0)
+            assert len(names(runtime, "shop")) == 2
+            assert len(names(runtime, "bank")) == 3
+            assert runtime.started == 5
+            assert runtime.stopped == []
+            started_by = {
+                box.seen.project: box.seen.labels[INSTANCE] for box in runtime.boxes.values()
+            }
+            assert started_by == {"shop": a.store.instance(), "bank": b.store.instance()}
+            with pytest.raises(NotOurs, match=f"held by the mesh with its state in {tmp_path}/a"):
+                await b.deploy("shop")
+            with pytest.raises(NotOurs, match="which runs"):
+                await b.deploy("shop", take_over=True)
+            assert set(runtime.claimed) == {"shop", "bank"}
+
+    virtual.run(story())
+
+
+def test_a_lost_state_is_taken_over_only_when_asked_for(tmp_path: Path) -> None:
+    async def story() -> None:
+        runtime = sim()
+        async with meshes(tmp_path, runtime, "a") as (a,):
+            await a.deploy("shop")
+            await asyncio.sleep(10.0)
+        before = names(runtime, "shop")
+        async with meshes(tmp_path, runtime, "b") as (b,):
+            with pytest.raises(NotOurs, match="does not run; start that again with --state"):
+                await b.deploy("shop")
+            await b.deploy("shop", take_over=True)
+            await asyncio.sleep(20.0)
+            assert names(runtime, "shop") == before, "what runs right is kept"
+            # The first one comes back, and finds that it is not its any more.
+            async with meshes(tmp_path, runtime, "a") as (a,):
+                await asyncio.sleep(20.0)
+                (told,) = a.told("claim.refused")
+                assert f"{tmp_path}/b" in told
+                assert a.loop.desired.services == ()
+            assert names(runtime, "shop") == before
+            assert runtime.stopped == []
+
+    virtual.run(story())
+
+
+def test_a_claim_that_somebody_pruned_comes_back(tmp_path: Path) -> None:
+    async def story() -> None:
+        runtime = sim()
+        async with meshes(tmp_path, runtime, "a", "b") as (a, b):
+            await a.deploy("shop")
+            await asyncio.sleep(10.0)
+            runtime.claimed.clear()
+            with pytest.raises(NotOurs, match="has replicas of the mesh with instance"):
+                await b.deploy("shop")
+            await asyncio.sleep(15.0)
+            assert runtime.claimed["shop"].instance == a.store.instance()
+
+    virtual.run(story())
+
+
+def test_replicas_from_before_there_were_claims_are_ours(tmp_path: Path) -> None:
+    async def story() -> None:
+        runtime = sim()
+        async with meshes(tmp_path, runtime, "a") as (a,):
+            await a.deploy("shop")
+            await asyncio.sleep(10.0)
+        runtime.claimed.clear()
+        for box in runtime.boxes.values():
+            box.seen = replace(box.seen, labels={})
+        before = names(runtime, "shop")
+        async with meshes(tmp_path, runtime, "a") as (a,):
+            await asyncio.sleep(20.0)
+            assert names(runtime, "shop") == before
+            assert runtime.claimed["shop"].instance == a.store.instance()
+
+    virtual.run(story())
+
+
+def test_only_one_mesh_adopts(tmp_path: Path) -> None:
+    async def story() -> None:
+        runtime = sim()
+        async with meshes(tmp_path, runtime, "a") as (a,):
+            theirs(runtime)
+            await asyncio.sleep(20.0)
+            assert [service.key for service in a.loop.desired.services] == ["old/web"]
+            assert len(names(runtime, "old")) == 2, "one copy"
+            async with meshes(tmp_path, runtime, "b") as (b,):
+                await asyncio.sleep(20.0)
+                assert b.loop.desired.services == ()
+                assert len(b.told("claim.refused")) == 1
+            assert len(names(runtime, "old")) == 2
+        # The one that adopted has ended, without an end: another goes on with it.
+        async with meshes(tmp_path, runtime, "b") as (b,):
+            await asyncio.sleep(20.0)
+            assert [service.key for service in b.loop.desired.services] == ["old/web"]
+            runtime.remove_by_others("old_web_1")
+            await asyncio.sleep(60.0)
+            assert names(runtime, "old") == set()
+            assert runtime.claimed == {}
+
+    virtual.run(story())
+
+
+def test_a_mesh_that_does_not_adopt(tmp_path: Path) -> None:
+    async def story() -> None:
+        runtime = sim()
+        async with meshes(tmp_path, runtime, "a") as (a,):
+            a.loop.claims.adopts = False
+            theirs(runtime)
+            await a.deploy("shop")
+            await asyncio.sleep(20.0)
+            assert [service.key for service in a.loop.desired.services] == ["shop/web"]
+            assert names(runtime, "old") == {"old_web_1"}
+            assert set(runtime.claimed) == {"shop"}
+
+    virtual.run(story())
