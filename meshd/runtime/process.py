@@ -101,11 +101,13 @@ class ProcessRuntime:
 
     async def list(self) -> Sequence[ObservedReplica]:
         """See `Runtime.list`; everything the keeper holds is ours."""
-        return [seen for seen in (await self._ask(wire.List())).replicas if not _is_job(seen)]
+        held = (await self._ask(wire.List())).replicas
+        return tuple(seen for seen in held if not _is_job(seen))
 
     async def jobs(self) -> Sequence[ObservedReplica]:
         """See `Runtime.jobs`."""
-        return [seen for seen in (await self._ask(wire.List())).replicas if _is_job(seen)]
+        held = (await self._ask(wire.List())).replicas
+        return tuple(seen for seen in held if _is_job(seen))
 
     async def watch(self) -> AsyncIterator[RuntimeEvent]:
         """See `Runtime.watch`. While the keeper is gone it is tried again, ever less often."""
