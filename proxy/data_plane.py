@@ -33,6 +33,9 @@ from proxy.wire.snapshot import Generation, Listener, Snapshot
 
 TICK: Final = 0.1
 LOOK_AROUND: Final = 0.01
+LOOKING_SHARE: Final = 20.0
+"""One part in so many of a worker's time may go into looking around: with thousands of
+endpoints it looks less often."""
 HEADS_REMEMBERED: Final = 1024
 LONGEST_REMEMBERED: Final = 2048
 _HOUSEKEEPING: Final = 1.0
@@ -117,7 +120,7 @@ class DataPlane:
         gone: list[EndpointState] = []
         for service in snapshot.services:
             known = self.services.get(service.name) or self._gone.pop(service.name, None)
-            state = known or ServiceState(service)
+            state = known or ServiceState(service, self.cells, self.workers)
             gone += state.update(service, now, wall)
             services[service.name] = state
         for name, state in self.services.items():
@@ -125,7 +128,7 @@ class DataPlane:
                 gone += state.retire()
                 self._gone[name] = state
         self.services = services
-        self.routing = Routing(snapshot, services, self.routing.limiters)
+        self.routing = Routing(snapshot, services, self.routing.limiters, self.cells)
         self._ramping = any(service.balance.slow_start for service in snapshot.services)
         for endpoint in gone:
             pool.close_idle(endpoint, float("inf"))
@@ -138,6 +141,7 @@ class DataPlane:
                     endpoint.share(self.cells)
                 if not endpoint.serving:
                     pool.close_idle(endpoint, float("inf"))
+            state.bounds.tell()
             if state.waiting:
                 dispatch.wake(state, now)
         if self._timer is None:
@@ -213,7 +217,7 @@ class DataPlane:
 
     def connect(self, endpoint: EndpointState, exchange: Exchange | Hedge) -> Upstream:
         """Start opening a connection for an exchange."""
-        endpoint.connections += 1
+        endpoint.connected(1)
         upstream = Upstream(self, endpoint, exchange)
         upstream.task = self.loop.create_task(pool.dial(self.loop, endpoint, upstream))
         return upstream
@@ -282,6 +286,8 @@ class DataPlane:
         expired = [client for client in self.connections if client.deadline <= now]
         for client in expired:
             client.expired(now)
+        if self.workers < 2 and self.cells is not None:
+            self._make_room(now)
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + _HOUSEKEEPING
             self._keep_house(now)
@@ -290,11 +296,25 @@ class DataPlane:
         """Takes in what the other workers have in flight."""
         if self.cells is None or self.workers < 2:
             return
-        self._look_timer = self.loop.call_later(LOOK_AROUND, self._look_around)
+        begin = self.clock()
         self.cells.sync()
         for service in self.services.values():
             for endpoint in service.ready:
                 endpoint.look_around()
+        pause = max(LOOK_AROUND, LOOKING_SHARE * (self.clock() - begin))
+        self._look_timer = self.loop.call_later(pause, self._look_around)
+        self._make_room(self.clock())
+
+    def _make_room(self, now: float) -> None:
+        """What other workers gave back goes to those that wait here, and the other way round."""
+        for service in self.services.values():
+            if not service.limited:
+                continue
+            if service.waiting:
+                dispatch.wake(service, now)
+            for endpoint in service.ready:
+                if endpoint.idle and service.bounds.in_the_way(endpoint, now):
+                    endpoint.idle.pop(0).discard()
 
     def _keep_house(self, now: float) -> None:
         """What is due about once a second."""
@@ -337,7 +357,10 @@ class DataPlane:
     def _forget_gone(self) -> None:
         """What left has had its last counts told once nothing of it is under way any more."""
         self._leaving = {k: e for k, e in self._leaving.items() if e.counters.in_flight}
-        self._gone = {name: state for name, state in self._gone.items() if state.in_flight}
+        for name, state in list(self._gone.items()):
+            if not state.in_flight:
+                state.bounds.release()
+                del self._gone[name]
 
 
 def _resident_bytes() -> int:

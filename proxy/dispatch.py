@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from proxy import failure
 from proxy.entry import balance_key
-from proxy.exchange_phases import WAITING
+from proxy.exchange_phases import NEW, WAITING
 from proxy.policy import admit
 from proxy.policy.hashing import hash_key
 from proxy.policy.route import cookie
@@ -23,34 +23,58 @@ Endpoints = tuple["EndpointState", ...]
 
 def dispatch(exchange: "Exchange", now: float) -> None:
     """Sends an exchange on its way, or has it wait, or fails it."""
+    endpoint = _find(exchange, now, waits=False)
+    if endpoint is not None:
+        exchange.go_to(endpoint, now)
+    else:
+        _wait_or_fail(exchange, now)
+
+
+def _find(exchange: "Exchange", now: float, *, waits: bool) -> "EndpointState | None":
+    """Who gets it, with the place there taken; None when nobody has room."""
     service = exchange.service
-    found = service.candidates
+    if service.limited:
+        return _with_room(exchange, now, waits=waits)
     if service.split is not None and not exchange.tried:
         stuck = _stuck_in_split(exchange, service)
         if stuck is not None:
-            exchange.go_to(stuck, now)
-            return
-    if exchange.revision or exchange.tried or service.limited:
+            return stuck
+    found = service.candidates
+    if exchange.revision or exchange.tried:
         found = candidates(exchange, exchange.tried)
-    if not found or (service.limited and not _service_open(service)):
-        _wait_or_fail(exchange, bool(found), now)
-        return
+    return _pick(exchange, found, now) if found else None
+
+
+def _with_room(exchange: "Exchange", now: float, *, waits: bool) -> "EndpointState | None":
+    bounds = exchange.service.bounds
+    found = candidates(exchange, exchange.tried)
+    since = float("inf") if exchange.tried else exchange.queued_at or now
+    if found and bounds.enter(now, since, int(waits)):
+        while found:
+            endpoint = _pick(exchange, found, now)
+            if bounds.take(endpoint, now, since):
+                return endpoint
+            endpoint.tell()
+            found = tuple(each for each in found if each is not endpoint)
+    bounds.tell()
+    return None
+
+
+def _pick(exchange: "Exchange", found: Endpoints, now: float) -> "EndpointState":
     if len(found) == 1:
-        exchange.go_to(found[0], now)
-        return
+        return found[0]
+    service = exchange.service
     policy = service.config.balance
     if policy.sticky_cookie:
         stuck = _stuck(exchange, found)
         if stuck is not None:
-            exchange.go_to(stuck, now)
-            return
-    plane = exchange.plane
+            return stuck
     key = balance_key(exchange, service)
-    endpoint = found[service.picker.pick(found, key, plane.dice, now)]
+    endpoint = found[service.picker.pick(found, key, exchange.plane.dice, now)]
     if policy.sticky_cookie:
         exchange.edits_answer = True
         exchange.sticky = b"%b=%b" % (policy.sticky_cookie.encode(), _tag(endpoint))
-    exchange.go_to(endpoint, now)
+    return endpoint
 
 
 def candidates(exchange: "Exchange", but: Endpoints) -> Endpoints:
@@ -67,45 +91,33 @@ def _open_of(service: "ServiceState", found: Endpoints, but: Endpoints) -> Endpo
     if but:
         found = tuple(state for state in found if state not in but)
     if service.limited:
-        found = tuple(state for state in found if _open(service, state))
+        found = tuple(state for state in found if service.bounds.open(state))
     return found
 
 
-def _open(service: "ServiceState", state: "EndpointState") -> bool:
-    limits = service.config.limits
-    adaptive = state.gradient.limit if state.gradient is not None else 0
-    if not admit.endpoint_open(limits, state.in_flight, adaptive):
-        return False
-    return bool(state.idle) or admit.may_connect(limits, state.connections)
-
-
-def _service_open(service: "ServiceState") -> bool:
-    limit = service.config.limits.service_in_flight
-    # The exchange that asks is counted already, and so are those that wait.
-    return not limit or service.in_flight - len(service.waiting) <= limit
-
-
-def _wait_or_fail(exchange: "Exchange", found: bool, now: float) -> None:
+def _wait_or_fail(exchange: "Exchange", now: float) -> None:
     service = exchange.service
     config, counters = service.config, service.counters
     if exchange.tried:
         exchange.fail(failure.NO_ENDPOINT)
         return
-    held = exchange.body_size
+    held, ready = exchange.body_size, len(service.ready)
+    others, others_bytes = service.bounds.ask_to_wait()
     verdict = admit.admit(
         config.limits,
         config.parking,
-        ready=len(service.ready),
-        open_endpoints=int(found),
-        service_in_flight=service.in_flight if found else 0,
-        pending=counters.queued,
-        parked=counters.parked,
-        parked_bytes=service.parked_bytes,
+        ready=ready,
+        open_endpoints=0,
+        service_in_flight=0,
+        pending=counters.queued + others,
+        parked=counters.parked + others,
+        parked_bytes=service.parked_bytes + others_bytes,
         body_bytes=held,
     )
-    if verdict == "shed" or verdict == "go":
+    if verdict == "shed":
+        service.bounds.tell()
         counters.shed += 1
-        exchange.fail(failure.SHED if service.ready else failure.NO_ENDPOINT)
+        exchange.fail(failure.SHED if ready else failure.NO_ENDPOINT)
         return
     exchange.phase = WAITING
     exchange.queued_at = exchange.queued_at or now
@@ -121,6 +133,7 @@ def _wait_or_fail(exchange: "Exchange", found: bool, now: float) -> None:
         timeout = config.limits.pending_timeout
     exchange.until(exchange.queued_at + timeout)
     service.waiting.append(exchange)
+    service.bounds.tell()
     if exchange.parked and not counters.parked & (counters.parked - 1):  # 1, 2, 4, 8, …
         exchange.plane.on_wake(service.name, counters.parked)
 
@@ -140,26 +153,23 @@ def _uncount(exchange: "Exchange") -> None:
         service.parked_bytes -= exchange.parked_bytes
     else:
         service.counters.queued -= 1
+    service.bounds.tell()
 
 
 def wake(service: "ServiceState", now: float) -> None:
     """Sends on those that wait, as far as there is room for them."""
     waiting = service.waiting
-    for _ in range(len(waiting)):
+    while waiting:
         exchange = waiting[0]
-        if not candidates(exchange, ()) or not _room(service):
+        endpoint = _find(exchange, now, waits=True)
+        if endpoint is None:
             return
         waiting.popleft()
         _uncount(exchange)
         exchange.queue_seconds += now - exchange.queued_at
         exchange.queued_at = 0.0
-        exchange.phase = 0
-        dispatch(exchange, now)
-
-
-def _room(service: "ServiceState") -> bool:
-    limit = service.config.limits.service_in_flight
-    return not limit or service.in_flight - len(service.waiting) < limit
+        exchange.phase = NEW
+        exchange.go_to(endpoint, now)
 
 
 def _stuck_in_split(exchange: "Exchange", service: "ServiceState") -> "EndpointState | None":

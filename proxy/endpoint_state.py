@@ -101,6 +101,45 @@ class EndpointState:
         if self._row is None:
             self._slot = row.claim(self.service, self.id)
             self._row = row if self._slot >= 0 else None
+            self.tell()
+
+    def tell(self) -> None:
+        """Publishes what this worker has here."""
+        row = self._row
+        if row is not None:
+            row.in_flight[self._slot] = self.counters.in_flight
+            row.held[self._slot] = self.connections
+
+    def announce(self, more: int) -> int:
+        """Publishes `more` requests than there are, and counts everybody's."""
+        row, total = self._row, self.counters.in_flight + more
+        if row is None:
+            return total
+        row.in_flight[self._slot] = total
+        row.sync()
+        foreign = row.others(self._slot)
+        self.in_flight += foreign - self.foreign
+        self.foreign = foreign
+        return total + foreign
+
+    def announce_connection(self, more: int) -> int:
+        """The same for connections."""
+        row, total = self._row, self.connections + more
+        if row is None:
+            return total
+        row.held[self._slot] = total
+        row.sync()
+        return total + row.others_held(self._slot)
+
+    def connections_elsewhere(self) -> int:
+        """The connections that other workers have here."""
+        return self._row.others_held(self._slot) if self._row is not None else 0
+
+    def connected(self, change: int) -> None:
+        """A connection came about, or went."""
+        self.connections += change
+        if self._row is not None:
+            self._row.held[self._slot] = self.connections
 
     def look_around(self) -> None:
         """Takes in what the other workers know; the row has to be in step with theirs."""

@@ -163,7 +163,7 @@ class Exchange:
         config = self.service.config
         self.until(now + (config.timeouts.connect or float("inf")))
         if config.limits.endpoint_connections:
-            pool.make_room(endpoint, config.limits.endpoint_connections)
+            pool.make_room(endpoint, self.service.bounds.connections_left(endpoint))
         self.upstream = self.plane.connect(endpoint, self)
 
     def _arm(self) -> None:
@@ -439,6 +439,8 @@ class Exchange:
         if self.counted:
             service = self.service
             service.in_flight -= 1
+            if service.limited:
+                service.bounds.tell()
             if service.waiting:
                 dispatch.wake(service, now)
 

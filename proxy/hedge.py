@@ -49,6 +49,9 @@ class Hedge:
         if not others or not service.budget.withdraw(now):
             return
         picked = others[service.picker.pick(others, None, self.plane.dice, now)]
+        if service.limited and not service.bounds.take(picked, now, float("inf")):
+            picked.tell()
+            return
         service.counters.retries += 1
         exchange.attempts += 1
         self.load = picked.in_flight

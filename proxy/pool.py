@@ -56,7 +56,7 @@ def forget(endpoint: EndpointState, upstream: "Upstream") -> None:
     """A connection closed, or will never come about; it may have been idle."""
     if upstream.counted:
         upstream.counted = False
-        endpoint.connections -= 1
+        endpoint.connected(-1)
     if upstream in endpoint.idle:
         endpoint.idle.remove(upstream)
 

@@ -10,12 +10,14 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from proxy.bounds import Bounds
 from proxy.endpoint_state import EndpointState
 from proxy.observe.counters import ServiceCounters
 from proxy.policy import balance, eject, retry
 from proxy.policy.ratelimit import Limiter
 from proxy.policy.route import HOSTS_REMEMBERED, Table
 from proxy.policy.split import Splitter
+from proxy.shared_cells import Row
 from proxy.wire.snapshot import (
     Generation,
     HeaderEdit,
@@ -40,13 +42,14 @@ class ServiceState:
 
     `ready` are the endpoints of the snapshot that take new requests, `candidates` those of
     them that are not ejected. `waiting` holds parked and queued exchanges, the oldest first.
+    `row` is where this worker, one of `workers`, shares with the others.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, row: Row | None = None, workers: int = 1) -> None:
         self.name = service.name
         self.config = service
         self.counters = ServiceCounters()
-        self.budget = retry.Budget(service.retries.budget, service.retries.reserve)
+        self.budget = _budget(service, workers)
         self.picker = balance.make(service.balance, service.endpoints)
         self.endpoints: dict[str, EndpointState] = {}
         self.ready: Endpoints = _NOBODY
@@ -55,6 +58,7 @@ class ServiceState:
         self.waiting: deque[Exchange] = deque()
         self.parked_bytes = 0
         self.in_flight = 0
+        self.bounds = Bounds(self, row, workers)
         self.limited = False
         self.hedges = False
         self.traces = False
@@ -69,7 +73,7 @@ class ServiceState:
         old = self.config
         self.config = service
         if old.retries != service.retries:
-            self.budget = retry.Budget(service.retries.budget, service.retries.reserve)
+            self.budget = _budget(service, self.bounds.workers)
         hashed = service.balance.algorithm in ("ring-hash", "maglev")
         if old.balance != service.balance or (hashed and old.endpoints != service.endpoints):
             self.picker = balance.make(service.balance, service.endpoints)
@@ -168,6 +172,11 @@ class ServiceState:
         return cause
 
 
+def _budget(service: Service, workers: int) -> retry.Budget:
+    """This worker's part: retries go by its own requests, and the reserve is shared out."""
+    return retry.Budget(service.retries.budget, service.retries.reserve / workers)
+
+
 def _same_place(state: EndpointState, host: str, port: int) -> bool:
     return state.endpoint.host == host and state.endpoint.port == port
 
@@ -197,7 +206,9 @@ class Plan:
     answers pass without any of the route's own treatment.
     """
 
-    def __init__(self, route: Route, services: dict[str, ServiceState]) -> None:
+    def __init__(
+        self, route: Route, services: dict[str, ServiceState], together: Row | None = None
+    ) -> None:
         self.route = route
         self.targets: list[tuple[Target, ServiceState]] = [
             (target, services[target.service])
@@ -208,7 +219,8 @@ class Plan:
         self.revision = self.targets[0][0].revision if self.only else ""
         self.request = Edits.of(route.request_headers)
         self.response = Edits.of(route.response_headers)
-        self.limiter = Limiter(route.rate_limit) if route.rate_limit else None
+        limit = route.rate_limit
+        self.limiter = Limiter(limit, route.id, together) if limit else None
         self.mirror = services.get(route.mirror)
         self.prefix = route.path.encode().rstrip(b"/")
         self.replacement = route.replace.encode().rstrip(b"/")
@@ -248,6 +260,7 @@ class Routing:
         snapshot: Snapshot,
         services: dict[str, ServiceState],
         limiters: dict[str, tuple[object, Limiter]],
+        together: Row | None = None,
     ) -> None:
         self.generation: Generation = snapshot.generation
         self.services = services
@@ -257,7 +270,7 @@ class Routing:
         self.trusted = Trusted(snapshot.trusted_proxies)
         self.table = Table(snapshot.routes)
         self._straight: dict[bytes, Plan | None] = {}
-        self.plans = {route.id: Plan(route, services) for route in snapshot.routes}
+        self.plans = {route.id: Plan(route, services, together) for route in snapshot.routes}
         for plan in self.plans.values():
             known = limiters.get(plan.route.id)
             if plan.limiter is not None and known and known[0] == plan.route.rate_limit:

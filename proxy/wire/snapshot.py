@@ -100,9 +100,9 @@ class Retries(Frozen, frozen=True):
 
 
 class Limits(Frozen, frozen=True):
-    """Bounds; 0 means no bound (of `pending`: that nothing waits). In-flight bounds are per
-    worker process group, `pending` is the queue in front of a service whose endpoints are all
-    at their limit. `body` bounds a request's body in bytes."""
+    """Bounds; 0 means no bound (of `pending`: that nothing waits). They hold for all workers
+    together. `pending` is the queue in front of a service whose endpoints are all at their
+    limit. `body` bounds a request's body in bytes."""
 
     endpoint_connections: int = 0
     endpoint_in_flight: int = 0

@@ -63,16 +63,16 @@ def test_retry_after(pending: int, rate: float, seconds: int) -> None:
 
 def test_burst_then_rate() -> None:
     limiter = Limiter(RateLimit(rate=10.0, burst=5.0))
-    assert [limiter.wait("a", 100.0) == 0.0 for _ in range(6)] == [True] * 5 + [False]
-    assert limiter.wait("a", 100.0) == pytest.approx(0.1)
-    assert limiter.wait("b", 100.0) == 0.0
-    assert limiter.wait("a", 100.1) == 0.0
-    assert limiter.wait("a", 100.1) > 0.0
+    assert [limiter.wait(b"a", 100.0) == 0.0 for _ in range(6)] == [True] * 5 + [False]
+    assert limiter.wait(b"a", 100.0) == pytest.approx(0.1)
+    assert limiter.wait(b"b", 100.0) == 0.0
+    assert limiter.wait(b"a", 100.1) == 0.0
+    assert limiter.wait(b"a", 100.1) > 0.0
 
 
 def test_rate_holds_over_time() -> None:
     limiter = Limiter(RateLimit(rate=50.0, burst=10.0))
-    passed = sum(limiter.wait("a", tick / 1000) == 0.0 for tick in range(10_000))
+    passed = sum(limiter.wait(b"a", tick / 1000) == 0.0 for tick in range(10_000))
     assert passed == pytest.approx(510, abs=2)
 
 
@@ -80,8 +80,8 @@ def test_keys_are_bounded_and_the_active_one_stays_limited() -> None:
     limiter = Limiter(RateLimit(rate=1.0, burst=2.0))
     passed = 0
     for number in range(3 * KEYS):
-        passed += limiter.wait("greedy", 5.0) == 0.0
-        limiter.wait(number, 5.0)
+        passed += limiter.wait(b"greedy", 5.0) == 0.0
+        limiter.wait(b"%d" % number, 5.0)
     assert passed == 2
     assert len(limiter._full_at) <= KEYS + 1
 

@@ -1,12 +1,17 @@
-"""Cells that workers share: sums, reuse of slots, the death of a worker, another process."""
+"""Cells that workers share: sums, reuse of slots, the death of a worker, another process; and
+the limits that are kept by them."""
 
 import os
 import subprocess
 import sys
+from random import Random
 
 import pytest
 
-from proxy.shared_cells import SharedCells
+from proxy.policy.ratelimit import Limiter
+from proxy.routing_table import ServiceState
+from proxy.shared_cells import Row, SharedCells
+from proxy.wire.snapshot import Endpoint, Limits, RateLimit, Service
 
 
 def test_others_are_added_up() -> None:
@@ -88,3 +93,123 @@ def test_another_process_sees_the_same() -> None:
     row.sync()
     assert row.others(slot) == 42
     os.close(cells.fd)
+
+
+# --- rate limits: every worker's bucket is the same one
+
+
+def limiters(count: int, limit: RateLimit) -> tuple[list[Row], list[Limiter]]:
+    cells = SharedCells.create(count, slots=4)
+    rows = [cells.row(number) for number in range(count)]
+    return rows, [Limiter(limit, "route", row) for row in rows]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_workers_share_the_rate_whoever_is_asked(workers: int) -> None:
+    _, all_of_them = limiters(workers, RateLimit(rate=50.0, burst=10.0))
+    choose = Random(7).choice
+    passed = sum(choose(all_of_them).wait(b"k", tick / 1000) == 0.0 for tick in range(1, 10_000))
+    assert passed == pytest.approx(510, abs=2)
+
+
+def test_keys_and_limits_are_apart() -> None:
+    (row, _), (one, two) = limiters(2, RateLimit(rate=1.0, burst=1.0))
+    assert one.wait(b"a", 5.0) == 0.0
+    assert two.wait(b"a", 5.0) == pytest.approx(1.0)
+    assert two.wait(b"b", 5.0) == 0.0
+    assert two.wait(None, 5.0) == 0.0
+    assert Limiter(RateLimit(rate=1.0, burst=1.0), "another route", row).wait(b"a", 5.0) == 0.0
+
+
+class AtOnce:
+    """A row through which another worker decides between this one's look and its word."""
+
+    def __init__(self, row: Row, other: Limiter) -> None:
+        self.row = row
+        self.other = other
+        self.once = True
+        self.buckets_elsewhere = row.buckets_elsewhere
+
+    def tell_bucket(self, key: int, full_at: float) -> None:
+        if self.once:
+            self.once = False
+            self.other.wait(b"k", 5.0)
+        self.row.tell_bucket(key, full_at)
+
+
+def test_two_that_decide_at_once_never_let_more_through() -> None:
+    (row, _), (_, other) = limiters(2, RateLimit(rate=1.0, burst=1.0))
+    racing = Limiter(RateLimit(rate=1.0, burst=1.0), "route", AtOnce(row, other))
+    assert racing.wait(b"k", 5.0) > 0.0, "the other had the only one"
+    (row, _), (_, other) = limiters(2, RateLimit(rate=1.0, burst=5.0))
+    racing = Limiter(RateLimit(rate=1.0, burst=5.0), "route", AtOnce(row, other))
+    assert racing.wait(b"k", 5.0) == 0.0
+    assert [other.wait(b"k", 5.0) == 0.0 for _ in range(4)] == [True] * 3 + [False]
+
+
+def test_more_keys_than_ways_make_the_rarest_looser_and_nothing_else() -> None:
+    _, (one, two) = limiters(2, RateLimit(rate=0.001, burst=1.0))
+    keys = [b"%d" % number for number in range(3000)]
+    assert all(one.wait(key, 5.0) == 0.0 for key in keys)
+    assert sum(two.wait(key, 5.0) == 0.0 for key in keys) < 30
+
+
+def test_a_dead_workers_buckets_go_with_it() -> None:
+    cells = SharedCells.create(2, slots=4)
+    row = cells.row(0)
+    cells.row(1).tell_bucket(77, 9.0)
+    assert row.buckets_elsewhere(77) == [9.0]
+    cells.clear(1)
+    assert row.buckets_elsewhere(77) == [0.0]
+
+
+# --- bounds: everybody's requests count
+
+
+def bounded(limits: Limits, rows: list[Row]) -> list[ServiceState]:
+    endpoint = Endpoint("e", "127.0.0.1", 1)
+    service = Service("s", "1", (endpoint,), limits=limits)
+    made = [ServiceState(service, row, len(rows)) for row in rows]
+    for state, row in zip(made, rows, strict=True):
+        state.update(service, 0.0, 0.0)
+        state.endpoints["e"].share(row)
+    return made
+
+
+def test_the_last_place_is_left_to_who_waits_longest_elsewhere_but_not_for_long() -> None:
+    cells = SharedCells.create(2, slots=4)
+    one, two = bounded(Limits(endpoint_in_flight=2), [cells.row(0), cells.row(1)])
+    mine, theirs = one.endpoints["e"], two.endpoints["e"]
+    assert one.bounds.take(mine, 10.0, 10.0)
+    mine.start(10.0)
+    assert one.bounds.take(mine, 10.0, 10.0)
+    mine.start(10.0)
+    assert not two.bounds.take(theirs, 10.0, 10.0)
+    theirs.tell()
+    two.waiting.append(Waits(10.0))  # type: ignore[arg-type]
+    two.bounds.tell()
+    mine.finish(10.5)
+    assert not one.bounds.take(mine, 10.5, 10.5), "the other has waited for half a second"
+    mine.tell()
+    assert two.bounds.take(theirs, 10.51, 10.0)
+    theirs.tell()
+    assert one.bounds.take(mine, 10.53, 10.53), "it had its chance"
+
+
+class Waits:
+    """As much of an exchange as a queue needs."""
+
+    def __init__(self, queued_at: float) -> None:
+        self.queued_at = queued_at
+
+
+def test_without_cells_a_worker_keeps_to_its_share() -> None:
+    service = Service("s", "1", (Endpoint("e", "h", 1),), limits=Limits(endpoint_in_flight=8))
+    state = ServiceState(service, None, 4)
+    state.update(service, 0.0, 0.0)
+    endpoint = state.endpoints["e"]
+    taken = 0
+    while state.bounds.take(endpoint, 0.0, 0.0):
+        endpoint.start(0.0)
+        taken += 1
+    assert taken == 2
