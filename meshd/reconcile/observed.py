@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from meshd.reconcile.gate import Verdict
 from meshd.reconcile.memory import (
     Dice,
     Failure,
@@ -30,7 +31,8 @@ from meshd.spec.labels import CLONE_OF
 from meshd.spec.model import RestartPolicy
 
 KILLED: Final = (137, -9)
-
+UNMARKED: Final = (False, 0, False, False)
+"""The flags of a replica that nothing is known of beside what the runtime lists."""
 
 START_GRACE: Final = 5.0
 """Seconds that may lie between a replica's creation and its start, by whomever."""
@@ -63,7 +65,8 @@ class World(msgspec.Struct, frozen=True):
 
 class Observed(msgspec.Struct, frozen=True):
     """The picture that a plan is made from. While `available` is False the runtime does not
-    answer, and `replicas` is what it last showed."""
+    answer, and `replicas` is what it last showed. `verdicts` are what the traffic of services
+    says of their new revision; None where nobody watches it."""
 
     replicas: tuple[Replica, ...]
     available: bool = True
@@ -73,6 +76,7 @@ class Observed(msgspec.Struct, frozen=True):
     preparing: frozenset[Version] = frozenset()
     slots: Mapping[Version, tuple[Slot, ...]] = {}
     failures: Mapping[Version, tuple[Failure, ...]] = {}
+    verdicts: Mapping[str, Verdict] | None = None
 
 
 def observe(memory: Memory, world: World, now: float, dice: Dice) -> tuple[Memory, Observed]:
@@ -81,16 +85,13 @@ def observe(memory: Memory, world: World, now: float, dice: Dice) -> tuple[Memor
     replicas: list[Replica] = []
     failed: list[tuple[Replica, float]] = []
     sights: dict[str, Sight] = {}
+    known, seen_before, probes = memory.records, memory.sights, world.probes
+    marked = world.drained | world.stopping | world.turning | {*world.in_flight, *world.starting}
     for name, seen in world.listed.items():
-        before = memory.records.get(name)
-        probe = world.probes.get(name)
-        flags = (
-            name in world.drained,
-            world.in_flight.get(name, 0),
-            name in world.stopping,
-            name in world.starting or name in world.turning,
-        )
-        sight = memory.sights.get(name)
+        before = known.get(name)
+        probe = probes.get(name)
+        flags = _flags(name, world) if name in marked else UNMARKED
+        sight = seen_before.get(name)
         if (
             sight is not None
             and sight.seen is seen
@@ -141,6 +142,15 @@ def observe(memory: Memory, world: World, now: float, dice: Dice) -> tuple[Memor
         failures=memory.failures,
     )
     return memory, observed
+
+
+def _flags(name: str, world: World) -> tuple[bool, int, bool, bool]:
+    return (
+        name in world.drained,
+        world.in_flight.get(name, 0),
+        name in world.stopping,
+        name in world.starting or name in world.turning,
+    )
 
 
 def _remember(before: Record | None, seen: ObservedReplica, world: World, now: float) -> Record:

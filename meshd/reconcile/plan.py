@@ -10,6 +10,7 @@ from typing import Final
 
 from meshd.reconcile import pool, rollout, starts
 from meshd.reconcile.desired import Desired, DesiredService
+from meshd.reconcile.gate import NOT_YET
 from meshd.reconcile.memory import Dice, Replica
 from meshd.reconcile.observed import Observed
 from meshd.reconcile.operation import (
@@ -44,8 +45,11 @@ def plan(desired: Desired, observed: Observed, now: float, dice: Dice) -> Plan:
     operations: list[Operation] = []
     waiting: list[tuple[str, str]] = []
     for service in desired.services:
+        group = groups.get(service.key, ())
+        if _at_rest(service, group):
+            continue
         blocker = _blocker(service, wanted, groups)
-        planner = _ServicePlan(service, groups.get(service.key, ()), observed, now, dice)
+        planner = _ServicePlan(service, group, observed, now, dice)
         planner.run(blocker)
         operations += planner.operations
         if planner.waits:
@@ -70,6 +74,26 @@ def plan(desired: Desired, observed: Observed, now: float, dice: Dice) -> Plan:
         operations = [op for op in operations if isinstance(op, Drain)]
         waiting = [(service.key, "the runtime does not answer") for service in desired.services]
     return Plan(operations=tuple(operations), waiting=tuple(waiting))
+
+
+def _at_rest(service: DesiredService, group: Sequence[Replica]) -> bool:
+    """Whether one look at each replica tells that there is nothing to do: of a thousand services
+    all but a few are so at any time."""
+    if service.rollout != "done" or service.warm or len(group) != service.count:
+        return False
+    revision = service.revision
+    for replica in group:
+        if (
+            replica.phase is not Phase.READY
+            or replica.revision != revision
+            or replica.bad
+            or replica.health is ContainerHealth.UNHEALTHY
+            or replica.busy
+            or replica.reserve
+            or not replica.managed
+        ):
+            return False
+    return True
 
 
 def _blocker(
@@ -172,12 +196,17 @@ class _ServicePlan:
         if not self.service.adopted:
             version = (self.service.key, self.service.revision)
             failures = self.observed.failures.get(version, ())
-            verdict = rollout.judge(self.service, new, old, failures, self.now)
-            if verdict:
-                self.operations.append(verdict)
-                if verdict.outcome != "done":
+            told = self.observed.verdicts
+            traffic = None if told is None else told.get(self.service.key, NOT_YET)
+            settled = rollout.judge(self.service, new, old, failures, self.now, traffic)
+            if settled:
+                self.operations.append(settled)
+                if settled.outcome != "done":
                     return
-        if old:
+            over = rollout.advance(self.service, new, old, traffic, self.now)
+            if over:
+                self.operations.append(over)
+        if old and not self.service.kept:
             self._roll(new, old, blocker)
         else:
             self._resize(new, blocker)
@@ -255,7 +284,11 @@ class _ServicePlan:
         for replica in idle:
             self._drain(replica, cause)
         serving = sorted((r for r in old if r.phase is Phase.READY), key=_leaves_first)
-        for replica in serving[: step.drain]:
+        # What is neither the new revision nor the one to go back to serves nobody meanwhile.
+        stale = [r for r in serving if r.revision != self.service.previous]
+        spare = len(serving) - len(stale) >= self.service.count
+        count = max(step.drain, len(stale) if spare else 0)
+        for replica in (*stale, *(r for r in serving if r not in stale))[:count]:
             self._drain(replica, cause)
         surplus = len(new) - self.service.count
         if surplus > 0:
@@ -268,6 +301,8 @@ class _ServicePlan:
         want = self.service.count
         done = sum(self._completed(r) for r in self.group)
         missing = want - len(current) - done
+        if missing < 0 and self.service.by_hand:
+            return  # a rollout that was paused by hand is left as it is
         if missing > 0:
             if not current and blocker:
                 self.waits = blocker

@@ -19,7 +19,7 @@ from meshd.scaling.limits import Pace, room
 from meshd.scaling.meter import Meter
 from meshd.scaling.room import Grant
 from meshd.scaling.schedule import scheduled
-from meshd.scaling.signals import signal_of
+from meshd.scaling.signals import signal_of, waited
 from meshd.scaling.verdict import Case, Ceiling, Verdict, limited, wish
 from meshd.spec.model import Scale
 from meshd.store.decisions import DecisionLog
@@ -103,6 +103,7 @@ class Scaling:
     ) -> dict[str, Case]:
         """What every decision of this second is made from."""
         seconds = self._ingest.second(now)
+        downstream = waited(seconds.values())
         loads = self.meter.loads if self.meter else {}
         scales = {key: _scale(service) for key, service in scaled.items()}
         self.queries.want([each.prometheus for each in scales.values() if each.prometheus])
@@ -113,7 +114,8 @@ class Scaling:
             signal = signal_of(
                 service,
                 replicas.get(key, ()),
-                seconds,
+                seconds.get(key),
+                downstream.get(key, 0.0),
                 loads,
                 sum(each.ejected_by > 0 for each in self._ingest.endpoints(key, now).values()),
                 self._last or now,

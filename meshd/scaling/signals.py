@@ -1,6 +1,6 @@
 """What a second of a service looked like, put together for the autoscaler. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from autoscaler import Signal
@@ -19,17 +19,17 @@ _STARTING: Final = (Phase.PENDING, Phase.STARTING, Phase.PROBING)
 def signal_of(
     service: DesiredService,
     replicas: Sequence[Replica],
-    seconds: Mapping[str, MergedService],
+    second: MergedService | None,
+    downstream: float,
     loads: Mapping[str, Load],
     ejected: int,
     since: float,
     external: float | None = None,
     scheduled: int = 0,
 ) -> Signal | None:
-    """One second of a service, from that second of all services; None when nothing is known.
-    Replicas that a rollout adds for a while are not counted, and those that got ready after
-    `since` tell their start-up."""
-    second = seconds.get(service.key)
+    """One second of a service; None when nothing is known of it. `downstream` are the seconds
+    that its calls to other services took (see `waited`). Replicas that a rollout adds for a
+    while are not counted, and those that got ready after `since` tell their start-up."""
     if second is None or not second.interval:
         return None
     worked = without_fast_failures(second)
@@ -44,7 +44,7 @@ def signal_of(
         latency=worked.upper_bounds(),
         latency_sum=worked.sum,
         queue_sum=second.queue.sum,
-        downstream_sum=sum(each.call_seconds.get(service.key, 0.0) for each in seconds.values()),
+        downstream_sum=downstream,
         errors=second.errors,
         shed=second.shed,
         parked=second.parked,
@@ -62,6 +62,16 @@ def signal_of(
         scheduled=scheduled,
         busy=rolling,
     )
+
+
+def waited(seconds: Iterable[MergedService]) -> dict[str, float]:
+    """How long each caller (`PROJECT/SERVICE`) waited for other services in that second of all
+    of them, calls at the same time added up."""
+    sums: dict[str, float] = {}
+    for second in seconds:
+        for caller, spent in second.call_seconds.items():
+            sums[caller] = sums.get(caller, 0.0) + spent
+    return sums
 
 
 def _starts(replica: Replica) -> bool:

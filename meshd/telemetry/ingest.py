@@ -100,6 +100,8 @@ class _Second:
 class _Worker:
     last: Report
     cpu_seconds: float
+    services: Mapping[str, ServiceReport]
+    """Those of the last report by name, as each of them is asked for by itself."""
 
 
 class Ingest:
@@ -126,7 +128,8 @@ class Ingest:
             if not again:
                 self.missing += report.sequence - before.last.sequence - 1
         used = report.cpu_seconds + (before.cpu_seconds if before else 0.0)
-        self._workers[report.worker] = _Worker(report, used)
+        by_name = {service.name: service for service in report.services}
+        self._workers[report.worker] = _Worker(report, used, by_name)
         self._prune(report.end)
         for second, share in _overlaps(report):
             self._cover(self._second(second), report, share)
@@ -247,10 +250,7 @@ class Ingest:
 
     def _last_of(self, service: str, now: float) -> list[ServiceReport]:
         return [
-            report
-            for _, worker in self._alive(now)
-            for report in worker.last.services
-            if report.name == service
+            worker.services[service] for _, worker in self._alive(now) if service in worker.services
         ]
 
     def _last_complete(self, now: float) -> int:

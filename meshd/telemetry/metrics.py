@@ -63,6 +63,7 @@ class Metrics:
     ) -> None:
         self.scale_decisions: Counter[tuple[str, str, str]] = Counter()
         self.rollouts: Counter[tuple[str, str]] = Counter()
+        self._causes: set[str] = set()
         self.events: Counter[str] = Counter()
         self.starts: dict[str, Distribution] = {}
         self.cold_starts: dict[str, Distribution] = {}
@@ -73,8 +74,9 @@ class Metrics:
     def count_scale(self, service: str, direction: str, cause: str) -> None:
         """One decision of the autoscaler for `PROJECT/SERVICE`: `up`, `down` or `hold`, and
         its cause, a word of a small vocabulary."""
-        known = {key[2] for key in self.scale_decisions}
-        word = cause if cause in known or len(known) < MOST_CAUSES else "other"
+        if len(self._causes) < MOST_CAUSES:
+            self._causes.add(cause)
+        word = cause if cause in self._causes else "other"
         self.scale_decisions[service, direction, word] += 1
 
     def observe_start(self, service: str, seconds: float) -> None:

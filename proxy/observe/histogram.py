@@ -6,15 +6,20 @@ from proxy.wire.buckets import LAST, LINEAR_BITS
 from proxy.wire.report import Histogram
 
 _LINEAR: Final = 1 << LINEAR_BITS
+_NOTHING: Final = Histogram()
 
 
 class Recorder:
-    """Counts in the buckets of `proxy.wire.buckets`."""
+    """Counts in the buckets of `proxy.wire.buckets`.
+
+    A mesh has thousands of recorders and most of them are idle: such a one holds no buckets,
+    and is given them by the first record after that.
+    """
 
     __slots__ = ("_counts", "_sum")
 
     def __init__(self) -> None:
-        self._counts = [0] * (LAST + 1)
+        self._counts: list[int] = []
         self._sum = 0.0
 
     def record(self, seconds: float) -> None:
@@ -28,16 +33,30 @@ class Recorder:
             bucket = (shift << 5) + (units >> shift)
             if bucket > LAST:
                 bucket = LAST
-        self._counts[bucket] += 1
+        try:
+            self._counts[bucket] += 1
+        except IndexError:
+            self._begin()[bucket] = 1
         self._sum += seconds
 
     def add(self, bucket: int, seconds: float) -> None:
         """Counts one time whose bucket is known already."""
-        self._counts[bucket] += 1
+        try:
+            self._counts[bucket] += 1
+        except IndexError:
+            self._begin()[bucket] = 1
         self._sum += seconds
+
+    def _begin(self) -> list[int]:
+        self._counts = [0] * (LAST + 1)
+        return self._counts
 
     def take_in(self, other: "Recorder") -> None:
         """Adds what another one has recorded."""
+        if not other._counts:
+            return
+        if not self._counts:
+            self._begin()
         for bucket, count in enumerate(other._counts):
             if count:
                 self._counts[bucket] += count
@@ -45,9 +64,10 @@ class Recorder:
 
     def take(self) -> Histogram:
         """What was recorded since the last call; empties the recorder."""
+        if not self._counts:
+            return _NOTHING
         counts = {bucket: count for bucket, count in enumerate(self._counts) if count}
         drained = Histogram(counts=counts, sum=self._sum)
-        if counts:
-            self._counts = [0] * (LAST + 1)
+        self._counts = [0] * (LAST + 1) if counts else []
         self._sum = 0.0
         return drained

@@ -10,7 +10,7 @@ from meshd.reconcile.memory import Replica
 from meshd.reconcile.phase import Phase
 from meshd.runtime.base import Usage
 from meshd.scaling.meter import loads
-from meshd.scaling.signals import signal_of, without_fast_failures
+from meshd.scaling.signals import signal_of, waited, without_fast_failures
 from meshd.spec.model import Service
 from meshd.telemetry.merge import MergedService
 from proxy.wire.report import ServiceReport
@@ -37,14 +37,14 @@ def second(name: str = KEY, **fields: Any) -> MergedService:
 
 
 def seen(of: DesiredService, *replicas: Replica, **seconds: Any) -> Any:
-    return signal_of(
-        of, replicas, seconds.pop("seconds", {KEY: second()}), seconds.pop("loads", {}), 0, 0.0
-    )
+    told = seconds.pop("seconds", {KEY: second()})
+    downstream = waited(told.values()).get(KEY, 0.0)
+    return signal_of(of, replicas, told.get(KEY), downstream, seconds.pop("loads", {}), 0, 0.0)
 
 
 def test_without_data_there_is_no_signal() -> None:
-    assert signal_of(service(), (), {}, {}, 0, 0.0) is None
-    assert signal_of(service(), (), {KEY: MergedService()}, {}, 0, 0.0) is None
+    assert signal_of(service(), (), None, 0.0, {}, 0, 0.0) is None
+    assert signal_of(service(), (), MergedService(), 0.0, {}, 0, 0.0) is None
 
 
 def test_what_failed_fast_is_not_taken_for_quick_work() -> None:
@@ -96,10 +96,10 @@ def test_cpu_is_the_mean_percentage_of_the_limit_over_ready_replicas() -> None:
 
 def test_how_long_new_replicas_took_is_told_once() -> None:
     late = replica("a", created_at=100.0, ready_since=104.5)
-    made = signal_of(service(), (late,), {KEY: second()}, {}, 0, 104.0)
+    made = signal_of(service(), (late,), second(), 0.0, {}, 0, 104.0)
     assert made is not None
     assert made.startups == (4.5,)
-    again = signal_of(service(), (late,), {KEY: second()}, {}, 0, 105.0)
+    again = signal_of(service(), (late,), second(), 0.0, {}, 0, 105.0)
     assert again is not None
     assert again.startups == ()
 

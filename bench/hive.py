@@ -1,0 +1,135 @@
+# ruff: noqa: ARG002 (a protocol that most of is not needed of)
+"""A runtime whose replicas are simply there: thousands of them, at no cost to what is measured."""
+
+import itertools
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
+
+from meshd.runtime.base import (
+    Capabilities,
+    Holder,
+    MeshAddress,
+    Node,
+    ObservedReplica,
+    ReplicaSpec,
+    ReplicaState,
+    RuntimeEvent,
+    Usage,
+)
+from meshd.spec.model import Health, Network, Project, Service
+
+STARTED: Final = 1_700_000_000.0
+
+
+def address(number: int) -> str:
+    """The number-th address of a network of sixteen million."""
+    return f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+
+
+class Hive:
+    """The `Runtime` protocol over a table. Starting and stopping take no time at all."""
+
+    name = "simulated"
+    capabilities = Capabilities(True, True, True, True, True, True, True, True)
+
+    def __init__(self) -> None:
+        self.replicas: dict[str, ObservedReplica] = {}
+        self._numbers = itertools.count(1)
+
+    def populate(self, project: Project, revisions: Mapping[str, str]) -> None:
+        """Everything of a project runs already."""
+        for service in project.services:
+            for number in range(service.replicas):
+                name = f"{project.name}-{service.name}-{number}"
+                self._add(name, project.name, service.name, revisions[service.name])
+
+    def _add(self, name: str, project: str, service: str, revision: str) -> ObservedReplica:
+        number = next(self._numbers)
+        seen = self.replicas[name] = ObservedReplica(
+            name=name,
+            runtime_id=f"{number:064x}",
+            project=project,
+            service=service,
+            revision=revision,
+            state=ReplicaState.RUNNING,
+            managed=True,
+            host=address(number),
+            port=8080,
+            node=self.name,
+            created_at=STARTED,
+            started_at=STARTED,
+            addresses=(address(number),),
+            labels={"mesh.project": project, "mesh.service": service, "mesh.revision": revision},
+        )
+        return seen
+
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    close = open
+
+    async def nodes(self) -> Sequence[Node]:
+        return [Node(self.name, 4096.0, 2**44)]
+
+    async def list(self) -> Sequence[ObservedReplica]:
+        return list(self.replicas.values())
+
+    async def watch(self) -> AsyncIterator[RuntimeEvent]:
+        for never in ():
+            yield never
+
+    async def resolve(self, services: Sequence[Service]) -> Sequence[Service]:
+        return services
+
+    async def prepare(
+        self, project: str, service: Service, networks: Sequence[Network] = ()
+    ) -> None:
+        """Everything is there."""
+
+    async def mesh_addresses(self, project: str, services: Sequence[str]) -> Sequence[MeshAddress]:
+        """A network of its own for each, numbered by name."""
+        return [
+            MeshAddress(name, f"172.{20 + n // 250}.{n % 250}.1", 80, f"172.{20 + n // 250}.0.0/16")
+            for name in services
+            for n in [int(name.rpartition("-")[2])]
+        ]
+
+    async def start(self, replica: ReplicaSpec) -> ObservedReplica:
+        return self._add(replica.name, replica.project, replica.service.name, replica.revision)
+
+    async def stop(self, name: str, grace: float) -> None:
+        self.replicas.pop(name, None)
+
+    async def remove(self, name: str) -> None:
+        self.replicas.pop(name, None)
+
+    async def pause(self, name: str) -> None:
+        """Not in use."""
+
+    unpause = pause
+
+    async def usage(self, names: Sequence[str]) -> Mapping[str, Usage]:
+        return {}
+
+    async def logs(self, name: str, tail: int) -> Sequence[str]:
+        return []
+
+    async def follow(self, name: str) -> AsyncIterator[str]:
+        for never in ():
+            yield never
+
+    async def claims(self) -> Mapping[str, Holder]:
+        return {}
+
+    async def claim(self, project: str, holder: Holder, instead_of: Holder | None = None) -> Holder:
+        return holder
+
+    async def unclaim(self, project: str, holder: Holder) -> None:
+        """Nothing is kept."""
+
+    async def teardown(self, project: str) -> None:
+        """Nothing is left."""
+
+    async def probe(self, host: str, port: int, health: Health, path: str = "") -> str | None:
+        """Every replica answers."""
+        return None

@@ -1,0 +1,78 @@
+"""What the control path does grows with the mesh, and no faster: three times the services cost
+three times the lines of Python, in every part that runs again and again."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+from bench.control import PARTS, Mesh, populate
+from proxy.observe.histogram import Recorder
+
+SMALL, LARGE, REPLICAS = 10, 30, 4
+
+
+def lines(part: Callable[[], object]) -> int:
+    """How many lines of Python run."""
+    count = 0
+
+    def seen(frame: FrameType, event: str, value: object) -> object:
+        nonlocal count
+        del frame, value
+        count += event == "line"
+        return seen
+
+    before = sys.gettrace()
+    sys.settrace(seen)
+    try:
+        part()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+async def costs(directory: Path, services: int) -> dict[str, int]:
+    """Each part's lines in a mesh of so many services; the second time, when all is known."""
+    directory.mkdir()
+    mesh = Mesh(directory, asyncio.get_running_loop())
+    try:
+        await populate(mesh, services, REPLICAS)
+        found = {}
+        for _ in range(2):
+            await mesh.one_more(REPLICAS)
+            found = {name: lines(partial(part, mesh)) for name, part in PARTS.items()}
+        return found
+    finally:
+        await mesh.close()
+
+
+async def test_three_times_the_services_cost_three_times_as_much(tmp_path: Path) -> None:
+    small = await costs(tmp_path / "small", SMALL)
+    large = await costs(tmp_path / "large", LARGE)
+    growth = {name: large[name] / count for name, count in small.items()}
+    print({name: (small[name], large[name]) for name in growth})
+    assert {name: ratio for name, ratio in growth.items() if ratio > 3.3} == {}
+
+
+async def test_a_pass_without_changes_is_a_few_lines_a_replica(tmp_path: Path) -> None:
+    found = await costs(tmp_path / "mesh", LARGE)
+    assert found["pass"] / (LARGE * REPLICAS) < 100
+
+
+def test_an_idle_recorder_costs_nothing() -> None:
+    recorder = Recorder()
+    nothing = recorder.take()
+    recorder.record(0.1)
+    assert recorder.take().counts
+    assert recorder.take().counts == {}
+    assert recorder.take() is nothing
+    busy, idle = lines(_filled().take), lines(recorder.take)
+    assert idle < busy / 50
+
+
+def _filled() -> Recorder:
+    recorder = Recorder()
+    recorder.record(0.1)
+    return recorder
