@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from meshd.api.jobs import Desk
 from meshd.api.model import (
     DeployResult,
     Event,
@@ -74,6 +75,7 @@ class MeshControl:
     ) -> None:
         self.exposition: Metrics | None = None
         self.meter: Meter | None = None
+        self.jobs: Desk | None = None
         self._runtime = runtime
         self._store = store
         self._events = events

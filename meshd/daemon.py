@@ -6,6 +6,7 @@ ended in order, 1 failed, 2 refused (the state is held by another, an address is
 
 import argparse
 import asyncio
+import random
 import signal
 import sqlite3
 import sys
@@ -21,6 +22,7 @@ from meshd.api.server import CannotServe, serve
 from meshd.control import MeshControl
 from meshd.discovery.probe import probe
 from meshd.discovery.watch import Watch
+from meshd.jobs.desk import JobDesk
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.loop import Reconciler
@@ -33,13 +35,16 @@ from meshd.scaling.scaling import INTERVAL, Scaling
 from meshd.status import by_service
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
+from meshd.store.jobs import JobLog
 from meshd.store.lock import Held
+from meshd.store.releases import Releases
 from meshd.store.schema import TooNew
 from meshd.store.store import Store
 from meshd.store.traffic import TrafficLog
 from meshd.telemetry.events import Kind, set_up_logging
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
+from meshd.telemetry.tally import Tallies
 from proxy.wire.report import (
     Ack,
     Ejected,
@@ -76,6 +81,7 @@ class Feedback:
         self.in_flight: dict[str, int] = {}
         self.wake: Callable[[], None] = lambda: None
         self.on_parked: Callable[[Wake], None] = lambda _: None
+        self.on_report: Callable[[Report], None] = lambda _: None
         self._ingest = ingest
         self._events = events
         self._by_worker: dict[int, dict[str, int]] = {}
@@ -137,6 +143,7 @@ class Feedback:
 
     def _report(self, report: Report) -> None:
         self._ingest.add(report)
+        self.on_report(report)
         self._by_worker[report.worker] = {
             endpoint.id: endpoint.in_flight
             for service in report.services
@@ -174,9 +181,16 @@ class Daemon:
     """Every part of the control process, and the order they start and end in."""
 
     def __init__(
-        self, state: Path, runtime: str, metrics: str, starts: int = 0, adopts: bool = True
+        self,
+        state: Path,
+        runtime: str,
+        metrics: str,
+        starts: int = 0,
+        adopts: bool = True,
+        trusted_proxies: tuple[str, ...] = (),
     ) -> None:
         self.state = state
+        self.trusted_proxies = trusted_proxies
         self.adopts = adopts
         self.starts = starts
         self.metrics_address = metrics
@@ -185,6 +199,9 @@ class Daemon:
         self.events = EventLog(self.store)
         self.decisions = DecisionLog(self.store)
         self.traffic = TrafficLog(self.store)
+        self.jobs = JobLog(self.store)
+        self.releases = Releases(self.store)
+        self.tallies = Tallies(self.releases, self.releases.under_way)
         self.ingest = Ingest()
         self.feedback = Feedback(self.ingest, self.events)
         self.runtime = make_runtime("docker" if runtime == "docker" else "process", state)
@@ -194,6 +211,7 @@ class Daemon:
         self.store.open()
         try:
             self.events.open()
+            self.jobs.open()
             await self._run()
         finally:
             self.store.close()
@@ -218,7 +236,10 @@ class Daemon:
         )
         loop.in_flight = self.feedback.in_flight
         loop.claims.adopts = self.adopts
+        loop.outlet.trusted_proxies = self.trusted_proxies
         loop.refresh(time.time())
+        loop.trials.traffic = self.ingest
+        self.feedback.on_report = self.tallies.take
         self.feedback.wake = wake.set
         control = MeshControl(
             self.runtime,
@@ -235,6 +256,18 @@ class Daemon:
         metrics = Metrics(self.ingest, control.status, time.time)
         control.exposition = metrics
         self.events.on_event = metrics.observe_event
+        desk = control.jobs = JobDesk(
+            self.runtime,
+            self.store,
+            self.jobs,
+            self.events,
+            loop.job_spec,
+            loop.may_start,
+            wake.set,
+            time.time,
+            random.Random(),
+        )
+        loop.callers, loop.working = desk.callers, desk.working
         meter = control.meter = Meter(self.runtime, lambda: loop.observed.replicas)
         loop.places = lambda: places(meter.nodes, self.starts)
         scaling = Scaling(
@@ -262,6 +295,7 @@ class Daemon:
                 loop.run(),
                 meter.run(),
                 queries.run(),
+                desk.run(),
                 self._every_second(scaling, loop),
             )
         self.events.flush()
@@ -302,8 +336,10 @@ class Daemon:
                 services = loop.desired.services
                 self.ingest.keep([service.key for service in services])
                 scaling.step(services, by_service(loop.observed.replicas), now)
+                self.tallies.step(now)
                 self.events.flush()
         finally:
+            self.tallies.flush()
             scaling.close(time.time())
 
 
@@ -313,8 +349,9 @@ async def _wait(end: asyncio.Event) -> None:
 
 async def _main(options: argparse.Namespace) -> None:
     daemon = Daemon(
-        options.state, options.runtime, options.metrics, options.starts, not options.no_adopt
-    )
+        options.state, options.runtime, options.metrics, options.starts, not options.no_adopt,
+        tuple(options.trusted_proxy),
+    )  # fmt: skip
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, daemon.end.set)
     await daemon.run()
@@ -328,6 +365,7 @@ def main() -> int:
     parser.add_argument("--metrics", default="127.0.0.1:9900", metavar="ADDRESS")
     parser.add_argument("--starts", type=int, default=0, metavar="N")
     parser.add_argument("--no-adopt", action="store_true")
+    parser.add_argument("--trusted-proxy", action="append", default=[], metavar="CIDR")
     options = parser.parse_args()
     set_up_logging()
     options.state.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from meshd.api.jobs import Job
 from meshd.discovery.probe import Ask, Prober
 from meshd.discovery.watch import Watch
 from meshd.publish.gateways import Gateways
@@ -24,6 +25,7 @@ from meshd.reconcile.memory import Memory, Replica, Trouble, Version
 from meshd.reconcile.narrate import happenings
 from meshd.reconcile.observed import Observed, World, observe
 from meshd.reconcile.operation import (
+    Advance,
     Drain,
     Forget,
     Operation,
@@ -40,7 +42,9 @@ from meshd.reconcile.operation import (
 from meshd.reconcile.outlet import Outlet
 from meshd.reconcile.phase import Phase
 from meshd.reconcile.plan import plan
-from meshd.reconcile.replica_spec import credential, replica_spec
+from meshd.reconcile.replica_spec import as_job, credential, replica_spec, start_of
+from meshd.reconcile.strategy import splits
+from meshd.reconcile.trials import Trials
 from meshd.reconcile.wanted import Wanted
 from meshd.runtime.base import (
     ObservedReplica,
@@ -94,18 +98,23 @@ class Reconciler:
         self.on_ready: Callable[[str, float], None] = _ignore
         self.places: Callable[[], int] = int
         """How many replicas may start at once; 0: any number."""
+        self.callers: Callable[[], Mapping[str, str]] = dict
+        """The service that each job under way calls for, by its id."""
+        self.working: Callable[[], frozenset[str]] = frozenset
+        """The projects with jobs under way."""
         self.memory = Memory()
         self.observed = Observed(replicas=(), available=False)
         self.desired = Desired()
         self.plan = Plan()
         self.began = asyncio.Event()
+        self.trials = Trials()
         self.in_flight: dict[str, int] = {}
         self.evidence: dict[Version, Evidence] = {}
         self.dice = random.Random()
         self.claims = Claims(runtime, store, lambda: watch.replicas, self.wake.set)
         self.wanted = Wanted(store, runtime.capabilities.pause)
         self.prober = Prober(self.wake.set, ask, clock)
-        self._outlet = Outlet(self.wanted, self.prober, publisher, gateways, secret)
+        self.outlet = Outlet(self.wanted, self.prober, publisher, gateways, secret)
         self.executor = Executor(
             runtime, self._spec_of, self.service_of, gateways.learn, self._done
         )
@@ -182,13 +191,16 @@ class Reconciler:
         world = self._world(listed, now)
         self.memory, self.observed = observe(before, world, now, self.dice)
         self._narrate(before, now)
+        verdicts = self.trials.look(self.desired.services, self.observed.replicas, now)
+        self.observed = msgspec.structs.replace(self.observed, verdicts=verdicts)
         self.plan = plan(self.desired, self.observed, now, self.dice)
         for operation in self.plan.operations:
             self._apply(operation, now)
         for drain in self._by_hand:
             self._apply(drain, now)
         self._by_hand.clear()
-        self._outlet.update(self.observed.replicas, self.desired, listed)
+        self.outlet.splits = splits(self.desired.services, self.observed)
+        self.outlet.update(self.observed.replicas, self.desired, listed, self.callers())
         self.began.set()
 
     # What is
@@ -232,8 +244,9 @@ class Reconciler:
             troubles=troubles,
             policies={s.key: s.spec.restart for s in self.desired.services},
             available=available,
-            may_start=self._gateways.may_start(self._publisher.bound),
+            may_start=self.may_start(),
             places=self.places(),
+            working=self.working(),
             prepared=frozenset(self.executor.prepared),
             preparing=frozenset(
                 (f"{op.project}/{op.service}", op.revision)
@@ -292,6 +305,17 @@ class Reconciler:
                 self.wake.set()
             case Settle():
                 self._settle(operation, now)
+            case Advance():
+                self._store.advance(operation.subject, operation.stage, now)
+                text = f"{operation.what} to revision {operation.revision[:12]}: {operation.cause}"
+                self._events.record(
+                    now,
+                    Kind.ROLLOUT_SHIFTED,
+                    text,
+                    project=operation.project,
+                    service=operation.service,
+                )
+                self.wake.set()
             case Start():
                 if self.executor.begin(operation):
                     self.memory = remembering.take_slot(self.memory, operation)
@@ -445,11 +469,33 @@ class Reconciler:
         found: DesiredService | None = self.wanted.service(start.key)
         if found is None or found.revision != start.revision:
             return None
+        return self._told(start, found.spec)
+
+    def _told(self, start: Start, service: Service) -> ReplicaSpec:
         project: Project | None = self.wanted.project(start.project)
         token = credential(self._secret, start.name)
         base = self._gateways.token_base(self._publisher.bound, token)
         gateway, instance = self._gateways.of(start.key), self.claims.me.instance
-        return replica_spec(start, project, found.spec, gateway, base, instance)
+        return replica_spec(start, project, service, gateway, base, instance)
+
+    def job_spec(self, job: Job) -> tuple[ReplicaSpec, tuple[Network, ...]] | None:
+        """What the runtime is told for a job, and the networks its project declares. None where
+        its service or revision is not there any more."""
+        project, service = self.wanted.project(job.project), self._revised(job)
+        if project is None or service is None:
+            return None
+        told = self._told(start_of(job), service)
+        return as_job(told, job.command, job.environment), project.networks
+
+    def _revised(self, job: Job) -> Service | None:
+        found = self.wanted.service(job.key)
+        if found is not None and found.revision == job.revision:
+            return found.spec
+        return self._store.revision(job.key, job.revision)
+
+    def may_start(self) -> bool:
+        """Whether what is started can be told where the mesh is."""
+        return self._gateways.may_start(self._publisher.bound)
 
 
 def _kind(operation: Operation) -> tuple[str, str]:

@@ -45,7 +45,8 @@ class World(msgspec.Struct, frozen=True):
     """What is, at one moment. `drained` names the endpoints that no live worker uses any
     more. `starting`, `stopping` and `turning` (being
     paused or woken) are operations under way. `policies` are the restart
-    policies by service key. `places` is how many replicas may start at once (0: any number)."""
+    policies by service key. `places` is how many replicas may start at once (0: any number);
+    `working` are the projects with jobs under way."""
 
     listed: Mapping[str, ObservedReplica]
     probes: Mapping[str, ProbeResult] = {}
@@ -59,6 +60,7 @@ class World(msgspec.Struct, frozen=True):
     available: bool = True
     may_start: bool = True
     places: int = 0
+    working: frozenset[str] = frozenset()
     prepared: frozenset[Version] = frozenset()
     preparing: frozenset[Version] = frozenset()
 
@@ -72,6 +74,7 @@ class Observed(msgspec.Struct, frozen=True):
     available: bool = True
     may_start: bool = True
     places: int = 0
+    working: frozenset[str] = frozenset()
     prepared: frozenset[Version] = frozenset()
     preparing: frozenset[Version] = frozenset()
     slots: Mapping[Version, tuple[Slot, ...]] = {}
@@ -136,6 +139,7 @@ def observe(memory: Memory, world: World, now: float, dice: Dice) -> tuple[Memor
         available=world.available,
         may_start=world.may_start,
         places=world.places,
+        working=world.working,
         prepared=world.prepared,
         preparing=world.preparing,
         slots=memory.slots,

@@ -14,13 +14,15 @@ from meshd.reconcile.replica_spec import credential
 from meshd.reconcile.wanted import Wanted
 from meshd.runtime.base import ObservedReplica, ReplicaState
 from meshd.spec.model import Health
+from proxy.wire.snapshot import Split
 
 _RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
 _LEAVING = (Phase.DRAINING, Phase.STOPPING)
 
 
 class Outlet:
-    """Does its work only when what it is made of changed."""
+    """Does its work only when what it is made of changed. `trusted_proxies` are networks whose
+    word about earlier hops is taken; they do not change while it runs."""
 
     def __init__(
         self,
@@ -35,6 +37,9 @@ class Outlet:
         self._publisher = publisher
         self._gateways = gateways
         self._secret = secret
+        self.trusted_proxies: tuple[str, ...] = ()
+        self.splits: Mapping[str, Split] = {}
+        """How revisions share a service's requests, by service key, while they do."""
         self._made_of: object = None
 
     def update(
@@ -42,15 +47,17 @@ class Outlet:
         replicas: tuple[Replica, ...],
         desired: Desired,
         listed: Mapping[str, ObservedReplica],
+        jobs: Mapping[str, str],
     ) -> None:
-        """Probe and publish what these replicas come to."""
+        """Probe and publish what these replicas come to; `jobs` names the services that others
+        call for, by their ids."""
         self._gateways.share(shared_gateways(replicas))
-        made_of = (replicas, desired, self._gateways.listeners())
+        made_of = (replicas, desired, self._gateways.listeners(), dict(jobs), self.splits)
         if made_of == self._made_of:
             return
         self._made_of = made_of
         self._prober.want(self._targets(replicas, listed))
-        self._publish(replicas)
+        self._publish(replicas, jobs)
 
     def _targets(
         self, replicas: Sequence[Replica], listed: Mapping[str, ObservedReplica]
@@ -76,12 +83,13 @@ class Outlet:
             )
         return targets
 
-    def _publish(self, replicas: Sequence[Replica]) -> None:
+    def _publish(self, replicas: Sequence[Replica], jobs: Mapping[str, str]) -> None:
         credentials = {}
         if self._gateways.uses_tokens:
             credentials = {
                 credential(self._secret, r.name): r.key for r in replicas if r.phase not in ENDED
             }
+            credentials |= {credential(self._secret, id): key for id, key in jobs.items()}
         snapshot = compile_snapshot(
             self._publisher.generation,
             self._wanted.effective_projects(),
@@ -89,5 +97,7 @@ class Outlet:
             listeners=self._gateways.listeners(),
             credentials=credentials,
             callers={} if self._gateways.uses_tokens else callers(replicas),
+            trusted_proxies=self.trusted_proxies,
+            splits=self.splits,
         )
         self._publisher.publish(snapshot)

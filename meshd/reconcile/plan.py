@@ -60,7 +60,7 @@ def plan(desired: Desired, observed: Observed, now: float, dice: Dice) -> Plan:
             down = project in desired.leaving
             cause = "the project goes down" if down else "the spec has no such service any more"
             operations += _leave(group, cause, now)
-    for project in sorted(desired.leaving):
+    for project in sorted(desired.leaving - observed.working):
         if not any(r.project == project and r.managed for r in observed.replicas):
             operations.append(Forget(project=project, cause="no replica is left"))
     operations, held = starts.admit(operations, observed.replicas, wanted, observed.places, now)

@@ -9,7 +9,9 @@ import hashlib
 import hmac
 import os.path
 from collections.abc import Mapping
+from dataclasses import replace
 
+from meshd.api.jobs import Job
 from meshd.reconcile.operation import Start
 from meshd.runtime.base import MeshAddress, ReplicaSpec
 from meshd.spec.model import Project, Service
@@ -59,6 +61,31 @@ def replica_spec(
         instance=instance,
         directory=os.path.dirname(project.source) if project and project.source else "",
     )
+
+
+def start_of(job: Job) -> Start:
+    """A job as the start of a replica, which it is told as much as."""
+    return Start(
+        name=job.id,
+        project=job.project,
+        service=job.service,
+        revision=job.revision,
+        cause=job.cause,
+    )
+
+
+def as_job(
+    told: ReplicaSpec, command: tuple[str, ...], environment: Mapping[str, str]
+) -> ReplicaSpec:
+    """The same to be run once, with a command (empty: the service's own) and environment of its
+    own."""
+    service = told.service.model_copy(
+        update={
+            "command": command or told.service.command,
+            "environment": {**told.service.environment, **environment},
+        }
+    )
+    return replace(told, service=service, job=True)
 
 
 def _port(port: int) -> str:

@@ -53,6 +53,16 @@ MIGRATIONS: Final = (
         PRIMARY KEY (project, service, seconds, at)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE job (
+        id TEXT PRIMARY KEY, project TEXT NOT NULL, at REAL NOT NULL, body TEXT NOT NULL,
+        lines TEXT NOT NULL DEFAULT ''
+    ) WITHOUT ROWID;
+    CREATE TABLE schedule (
+        project TEXT NOT NULL, service TEXT NOT NULL, name TEXT NOT NULL, looked REAL NOT NULL,
+        PRIMARY KEY (project, service, name)
+    ) WITHOUT ROWID;
+    """,
 )
 
 

@@ -40,9 +40,16 @@ class Kind(StrEnum):
     SCALE_WAKE = "scale.wake"
     SCALE_SHORT = "scale.short"
     ROLLOUT_STARTED = "rollout.started"
+    ROLLOUT_SHIFTED = "rollout.shifted"
+    ROLLOUT_PAUSED = "rollout.paused"
+    ROLLOUT_RESUMED = "rollout.resumed"
     ROLLOUT_DONE = "rollout.done"
     ROLLOUT_FAILED = "rollout.failed"
     ROLLOUT_ROLLED_BACK = "rollout.rolled-back"
+    JOB_STARTED = "job.started"
+    JOB_DONE = "job.done"
+    JOB_FAILED = "job.failed"
+    JOB_SKIPPED = "job.skipped"
     WORKER_REPLACED = "worker.replaced"
     LISTEN_FAILED = "listen.failed"
     SNAPSHOT_REFUSED = "snapshot.refused"
@@ -62,6 +69,7 @@ BAD: Final = frozenset(
         Kind.ENDPOINT_EJECTED,
         Kind.ROLLOUT_FAILED,
         Kind.ROLLOUT_ROLLED_BACK,
+        Kind.JOB_FAILED,
         Kind.WORKER_REPLACED,
         Kind.ADOPT_FAILED,
         Kind.CLAIM_REFUSED,

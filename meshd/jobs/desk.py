@@ -1,0 +1,315 @@
+"""Takes orders for one-off jobs and carries them out; what to do is decided in `plan`."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Final
+
+import structlog
+
+from meshd.api import jobs as words
+from meshd.api.jobs import Job, JobList, JobOrder, ScheduleStatus, changed
+from meshd.api.model import NoSuchThing, Refused
+from meshd.jobs import plan
+from meshd.reconcile.memory import Dice
+from meshd.runtime.base import (
+    ObservedReplica,
+    ReplicaNotFound,
+    ReplicaSpec,
+    Runtime,
+    RuntimeFailure,
+    RuntimeUnavailable,
+)
+from meshd.spec.model import Network
+from meshd.store.events import EventLog
+from meshd.store.jobs import KEPT, JobLog
+from meshd.store.store import Store
+from meshd.telemetry.events import Kind
+
+_log = structlog.stdlib.get_logger(__name__)
+TICK: Final = 0.25
+"""Seconds between two looks at the runtime while a job is about."""
+LINES_KEPT: Final = 1000
+GRACE: Final = 10.0
+LIVE_AT_ONCE: Final = 256
+_LETTERS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
+
+Specs = Callable[[Job], tuple[ReplicaSpec, Sequence[Network]] | None]
+
+
+class JobDesk:
+    """The one implementation of `meshd.api.jobs.Desk`. `spec_of` turns a job into what the
+    runtime is told (None: there is no such service or revision any more), `may_start` says
+    whether anything can be told where the mesh is, `wake` has the workers learn of a new
+    caller."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        store: Store,
+        log: JobLog,
+        events: EventLog,
+        spec_of: Specs,
+        may_start: Callable[[], bool],
+        wake: Callable[[], None],
+        clock: Callable[[], float],
+        dice: Dice,
+    ) -> None:
+        self.kept: Callable[[Job], int] = lambda _: KEPT
+        self.schedules: Callable[[], tuple[ScheduleStatus, ...]] = tuple
+        self._runtime = runtime
+        self._store = store
+        self._log = log
+        self._events = events
+        self._spec_of = spec_of
+        self._may_start = may_start
+        self._wake = wake
+        self._clock = clock
+        self._dice = dice
+        self._seen: Mapping[str, ObservedReplica] | None = None
+        self._read: Counter[str] = Counter()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._soon = asyncio.Event()
+        self._news = asyncio.Condition()
+
+    # Orders
+
+    def begin(
+        self,
+        project: str,
+        service: str,
+        order: JobOrder,
+        cause: str,
+        schedule: str | None = None,
+    ) -> Job:
+        """See `Desk.begin`."""
+        known = self._log.jobs.get(order.id)
+        if known is not None:
+            if (known.project, known.service) != (project, service):
+                raise Refused(f"{order.id} is a job of {known.key}")
+            return known
+        stored = self._store.projects.get(project)
+        if stored is None or service not in {each.name for each in stored.project.services}:
+            raise NoSuchThing(f"there is no service {project}/{service} that was deployed")
+        if stored.leaving:
+            raise Refused(f"project {project} is being taken down")
+        if sum(not job.over for job in self._log.jobs.values()) >= LIVE_AT_ONCE:
+            raise Refused(f"{LIVE_AT_ONCE} jobs are under way; try again once some have ended")
+        rollout = self._store.rollouts[f"{project}/{service}"]
+        job = Job(
+            id=order.id or self._name(project, service),
+            project=project,
+            service=service,
+            revision=order.revision or rollout.effective,
+            command=order.command,
+            cause=cause,
+            at=self._clock(),
+            environment=order.environment,
+            timeout=order.timeout,
+            schedule=schedule,
+        )
+        self._log.put(job)
+        self._soon.set()
+        self._wake()
+        return job
+
+    def _name(self, project: str, service: str) -> str:
+        while True:
+            letters = "".join(_LETTERS[int(self._dice.random() * len(_LETTERS))] for _ in range(5))
+            name = f"{project}-{service}-job-{letters}"
+            if name not in self._log.jobs:
+                return name
+
+    def job(self, id: str) -> Job:
+        """See `Desk.job`."""
+        found = self._log.jobs.get(id)
+        if found is None:
+            raise NoSuchThing(f"there is no job {id}")
+        return found
+
+    def jobs(self) -> Sequence[Job]:
+        """All that are remembered, the oldest first."""
+        return tuple(self._log.jobs.values())
+
+    def list(self) -> JobList:
+        """See `Desk.list`."""
+        newest = sorted(self.jobs(), key=lambda job: job.at, reverse=True)
+        return JobList(tuple(newest), self.schedules())
+
+    def stop(self, id: str) -> Job:
+        """See `Desk.stop`."""
+        job = self.job(id)
+        if job.over or job.verdict:
+            return job
+        self._halt(job, words.STOPPED, "was stopped by hand")
+        return self.job(id)
+
+    def lines(self, id: str) -> Sequence[str]:
+        """See `Desk.lines`."""
+        self.job(id)
+        return self._log.lines(id)
+
+    async def follow(self, id: str) -> AsyncIterator[str]:
+        """See `Desk.follow`."""
+        told = False
+        self._read[id] += 1
+        try:
+            job = await self._until(id, lambda job: job.state != words.WAITING)
+            if not job.over or id in (self._seen or {}):
+                with contextlib.suppress(ReplicaNotFound):
+                    lines = self._runtime.follow(id, past=True)
+                    async with aclosing(lines):  # type: ignore[type-var]
+                        async for line in lines:
+                            told = True
+                            yield line
+                self._soon.set()
+                await self._until(id, lambda job: job.over)
+            if not told:
+                for line in self.lines(id):
+                    yield line
+        finally:
+            self._read[id] -= 1
+            if not self._read[id]:
+                del self._read[id]
+
+    async def _until(self, id: str, true: Callable[[Job], bool]) -> Job:
+        async with self._news:
+            await self._news.wait_for(lambda: true(self.job(id)))
+        return self.job(id)
+
+    # What others ask
+
+    def callers(self) -> dict[str, str]:
+        """The service that each job which is not over calls for, by its id."""
+        return {job.id: job.key for job in self._log.jobs.values() if not job.over}
+
+    def working(self) -> frozenset[str]:
+        """The projects whose networks may be in use by a job."""
+        if self._seen is None:
+            return frozenset(self._store.projects)
+        live = {job.project for job in self._log.jobs.values() if not job.over}
+        return frozenset(live | {seen.project for seen in self._seen.values()})
+
+    # The loop
+
+    async def run(self) -> None:
+        """Pass after pass until cancelled."""
+        try:
+            while True:
+                await self.look(self._clock())
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._soon.wait(), TICK)
+                self._soon.clear()
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def look(self, now: float) -> None:
+        """One pass. The runtime is asked only while there is something to see."""
+        self._log.keep(self._store.projects)
+        if self._seen == {} and not self._about():
+            return
+        try:
+            found = await self._runtime.jobs()
+        except RuntimeFailure as error:
+            _log.debug("what becomes of jobs is not known", reason=str(error))
+            return
+        self._seen = {seen.name: seen for seen in found if seen.project in self._store.projects}
+        leaving = {name for name, stored in self._store.projects.items() if stored.leaving}
+        todo = plan.steps(self.jobs(), self._seen, leaving, self._read, now)
+        for step in todo:
+            self._take(step)
+        async with self._news:
+            self._news.notify_all()
+
+    def _about(self) -> bool:
+        return any(not job.over for job in self._log.jobs.values())
+
+    def _take(self, step: plan.Step) -> None:
+        job = self._log.jobs.get(step.id)
+        match step:
+            case plan.Started() if job is not None:
+                self._log.put(changed(job, state=words.RUNNING, started=step.at))
+            case plan.Halt(verdict=verdict, text=text) if verdict and job is not None:
+                self._halt(job, verdict, text)
+            case _ if step.id not in self._tasks:
+                task = asyncio.create_task(self._carry_out(step))
+                self._tasks[step.id] = task
+                task.add_done_callback(lambda _: self._done(step.id))
+
+    def _done(self, id: str) -> None:
+        del self._tasks[id]
+
+    def _halt(self, job: Job, verdict: str, text: str) -> None:
+        """Keep what the end will be called, and have it come."""
+        self._log.put(changed(job, verdict=verdict, text=text))
+        if job.state == words.RUNNING:
+            self._take(plan.Halt(job.id))
+        self._soon.set()
+
+    async def _carry_out(self, step: plan.Step) -> None:
+        try:
+            match step:
+                case plan.Begin():
+                    await self._start(self.job(step.id))
+                case plan.Halt():
+                    await self._runtime.stop(step.id, GRACE)
+                case plan.Clear():
+                    await self._runtime.remove(step.id)
+                case plan.End():
+                    await self._end(self.job(step.id), step)
+        except ReplicaNotFound:
+            _log.debug("gone already", job=step.id)
+        except RuntimeFailure as error:
+            _log.info("not done yet", job=step.id, step=type(step).__name__, reason=str(error))
+        except NoSuchThing:
+            _log.debug("forgotten meanwhile", job=step.id)
+        self._soon.set()
+
+    async def _start(self, job: Job) -> None:
+        if not self._may_start():
+            await asyncio.sleep(TICK)
+            return
+        found = self._spec_of(job)
+        now = self._clock()
+        if found is None:
+            text = f"revision {job.revision[:12]} of {job.key} is not there any more"
+            await self._end(job, plan.End(job.id, words.FAILED, now, text=text, there=False))
+            return
+        spec, networks = found
+        try:
+            await self._runtime.prepare(job.project, spec.service, networks)
+            seen = await self._runtime.start(spec)
+        except RuntimeUnavailable:
+            await asyncio.sleep(TICK)
+            return
+        except RuntimeFailure as error:
+            text = f"could not be started: {error}"
+            await self._end(job, plan.End(job.id, words.FAILED, now, text=text, there=False))
+            return
+        started = changed(self.job(job.id), state=words.RUNNING, started=seen.started_at or now)
+        self._log.put(started)
+        self._tell(Kind.JOB_STARTED, started, f"{job.id} started: {job.cause}")
+        if started.verdict:  # it was stopped while it was being started
+            await self._runtime.stop(job.id, GRACE)
+
+    async def _end(self, job: Job, end: plan.End) -> None:
+        lines: Sequence[str] = ()
+        if end.there:
+            lines = await self._runtime.logs(job.id, LINES_KEPT)
+        over = changed(job, state=end.state, ended=end.at, exit_code=end.exit_code, text=end.text)
+        self._log.put(over, lines, self.kept(over))
+        kind = Kind.JOB_DONE if words.ended_well(over) else Kind.JOB_FAILED
+        took = f" after {over.ended - over.started:.1f} s" if over.started else ""
+        self._tell(
+            kind, over, f"{over.id} {over.state}{took}" + (f": {end.text}" if end.text else "")
+        )
+        async with self._news:
+            self._news.notify_all()
+
+    def _tell(self, kind: Kind, job: Job, text: str) -> None:
+        now = self._clock()
+        self._events.record(now, kind, text, project=job.project, service=job.service)

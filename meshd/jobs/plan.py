@@ -1,0 +1,129 @@
+"""What is to be done about jobs now: from what is kept and what runs. Pure.
+
+Level-triggered, as the plan for replicas: every pass looks at what there is, so that a control
+process that takes over goes on where the one before stopped. A job is kept before it is started
+and named before its container is, so that it never runs twice.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from meshd.api import jobs as words
+from meshd.api.jobs import Job
+from meshd.runtime.base import ObservedReplica, ReplicaState
+
+LINGER: Final = 2.0
+"""Seconds that what ended stays, for whoever still wants to read its output."""
+LANDING: Final = 5.0
+"""Seconds before one that was started counts as gone where it does not show."""
+_LIVES: Final = (ReplicaState.RUNNING, ReplicaState.PAUSED, ReplicaState.STOPPING)
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One thing to do about the job or container called `id`."""
+
+    id: str
+
+
+class Begin(Step, frozen=True):
+    """Start its container."""
+
+
+class Started(Step, frozen=True):
+    """It runs, since `at`."""
+
+    at: float
+
+
+class Halt(Step, frozen=True):
+    """Tell it to end; its end is called `verdict` then, for the reason in `text`. Without a
+    verdict it is none of the jobs that are kept."""
+
+    verdict: str = ""
+    text: str = ""
+
+
+class End(Step, frozen=True):
+    """It is over. `there` tells whether its container is, and so its output."""
+
+    state: str
+    at: float
+    exit_code: int | None = None
+    text: str = ""
+    there: bool = True
+
+
+class Clear(Step, frozen=True):
+    """Remove its ended container."""
+
+
+def steps(
+    jobs: Sequence[Job],
+    seen: Mapping[str, ObservedReplica],
+    leaving: Collection[str],
+    read: Collection[str],
+    now: float,
+) -> list[Step]:
+    """All that may be done now. `seen` are the containers of jobs of our projects, `leaving` the
+    projects that go down, `read` the ids whose output somebody reads."""
+    found: list[Step] = []
+    known = {job.id: job for job in jobs}
+    for job in jobs:
+        if not job.over:
+            step = _live(job, seen.get(job.id), job.project in leaving, now)
+            found += [step] if step else []
+    for name, container in seen.items():
+        kept = known.get(name)
+        if kept is not None and not kept.over:
+            continue
+        if container.state in _LIVES:
+            found.append(Halt(name))
+        elif kept is None or container.project in leaving or _stale(kept, name in read, now):
+            found.append(Clear(name))
+    return found
+
+
+def _stale(job: Job, read: bool, now: float) -> bool:
+    return not read and now >= job.ended + LINGER
+
+
+def _live(job: Job, seen: ObservedReplica | None, leaving: bool, now: float) -> Step | None:
+    """The step for one that is not over."""
+    state = seen.state if seen else None
+    if seen is not None and state is ReplicaState.EXITED:
+        return _end(job, seen, now)
+    if job.state == words.WAITING:
+        if state is ReplicaState.CREATED:
+            return Clear(job.id)  # its start was cut short
+        if seen is not None:
+            return Started(job.id, seen.started_at or now)
+        if job.verdict or leaving:
+            text = job.text or "the project goes down"
+            return End(job.id, words.STOPPED, now, text=text, there=False)
+        return Begin(job.id)
+    if seen is None:
+        if now < job.started + LANDING:
+            return None
+        text = "its container went away before its end was seen"
+        return End(job.id, job.verdict or words.LOST, now, text=job.text or text, there=False)
+    if job.verdict:
+        return Halt(job.id)
+    if leaving:
+        return Halt(job.id, words.STOPPED, "the project goes down")
+    if job.timeout and now >= job.started + job.timeout:
+        return Halt(job.id, words.TIMED_OUT, f"did not end within {job.timeout:g} s")
+    return None
+
+
+def _end(job: Job, seen: ObservedReplica, now: float) -> End:
+    code = seen.exit_code
+    at = seen.finished_at or now
+    if job.verdict:
+        return End(job.id, job.verdict, at, code, job.text)
+    if seen.oom_killed:
+        return End(job.id, words.FAILED, at, code, "was killed: out of memory")
+    if code == 0:
+        return End(job.id, words.SUCCEEDED, at, code)
+    return End(job.id, words.FAILED, at, code, f"exited with code {code}")

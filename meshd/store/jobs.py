@@ -1,0 +1,94 @@
+"""The log of one-off jobs, with their last lines, and when schedules were last looked at:
+bounded, kept over restarts."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from meshd.api.jobs import Job
+from meshd.store.store import Store
+
+KEPT: Final = 20
+"""Ended jobs kept of each service, and, where it says no other number, of each schedule."""
+
+
+class JobLog:
+    """Jobs by id. Everything is written at once: a job is stored before it is started."""
+
+    def __init__(self, store: Store) -> None:
+        self.jobs: dict[str, Job] = {}
+        self._store = store
+        self._looked: dict[tuple[str, str, str], float] = {}
+
+    def open(self) -> None:
+        """Read what is stored, once the store is open."""
+        database = self._store.database
+        for (body,) in database.execute("SELECT body FROM job ORDER BY at"):
+            job = msgspec.json.decode(body, type=Job)
+            self.jobs[job.id] = job
+        for project, service, name, at in database.execute("SELECT * FROM schedule"):
+            self._looked[project, service, name] = at
+
+    def put(self, job: Job, lines: Sequence[str] | None = None, keep: int = KEPT) -> None:
+        """Store a job; once it is over with its last `lines`, and of its kind so many."""
+        gone = self._surplus(job, keep) if job.over else []
+        with self._store.transaction() as database:
+            database.execute(
+                "INSERT INTO job (id, project, at, body) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET body = excluded.body",
+                (job.id, job.project, job.at, msgspec.json.encode(job).decode()),
+            )
+            if lines is not None:
+                text = "\n".join(lines)
+                database.execute("UPDATE job SET lines = ? WHERE id = ?", (text, job.id))
+            database.executemany("DELETE FROM job WHERE id = ?", [(id,) for id in gone])
+        self.jobs[job.id] = job
+        for id in gone:
+            del self.jobs[id]
+
+    def _surplus(self, job: Job, keep: int) -> list[str]:
+        """The oldest ended ones of its kind, beyond `keep` with this one."""
+        same = [
+            other
+            for other in self.jobs.values()
+            if other.over
+            and other.id != job.id
+            and (other.key, other.schedule) == (job.key, job.schedule)
+        ]
+        same.sort(key=lambda other: other.ended)
+        return [other.id for other in same[: max(0, len(same) + 1 - max(1, keep))]]
+
+    def lines(self, id: str) -> Sequence[str]:
+        """The last lines of an ended job."""
+        row = self._store.database.execute("SELECT lines FROM job WHERE id = ?", (id,)).fetchone()
+        return row[0].split("\n") if row and row[0] else ()
+
+    def looked(self, project: str, service: str, name: str) -> float | None:
+        """Up to when the times of a schedule were seen to; None for a new one."""
+        return self._looked.get((project, service, name))
+
+    def look(self, at: Mapping[tuple[str, str, str], float]) -> None:
+        """They were seen to up to these times."""
+        with self._store.transaction() as database:
+            database.executemany(
+                "INSERT OR REPLACE INTO schedule VALUES (?, ?, ?, ?)",
+                [(*schedule, when) for schedule, when in at.items()],
+            )
+        self._looked.update(at)
+
+    def keep(self, projects: Collection[str]) -> None:
+        """Forget those of all other projects."""
+        jobs = [(job.id,) for job in self.jobs.values() if job.project not in projects]
+        looked = [schedule for schedule in self._looked if schedule[0] not in projects]
+        if not jobs and not looked:
+            return
+        with self._store.transaction() as database:
+            database.executemany("DELETE FROM job WHERE id = ?", jobs)
+            database.executemany(
+                "DELETE FROM schedule WHERE project = ? AND service = ? AND name = ?", looked
+            )
+        for (id,) in jobs:
+            del self.jobs[id]
+        for schedule in looked:
+            del self._looked[schedule]

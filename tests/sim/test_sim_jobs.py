@@ -1,0 +1,202 @@
+"""Jobs on a simulated runtime, in virtual time: a command runs once, whatever becomes of the
+control process, and what it left is kept."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshd.api.jobs import Job, JobOrder
+from meshd.api.model import NoSuchThing, Refused
+from meshd.jobs.desk import JobDesk
+from meshd.reconcile.replica_spec import as_job, replica_spec, start_of
+from meshd.runtime.base import ReplicaSpec
+from meshd.spec.fingerprint import revision
+from meshd.spec.model import Network, Project
+from meshd.store.events import EventLog
+from meshd.store.jobs import JobLog
+from meshd.store.store import Store
+from tests.fakes import virtual
+from tests.fakes.sim_runtime import SimRuntime
+
+
+class Life:
+    """One life of the control process, as far as jobs go."""
+
+    def __init__(self, directory: Path, runtime: SimRuntime) -> None:
+        self.store = Store(directory)
+        self.store.open()
+        self.log = JobLog(self.store)
+        self.log.open()
+        self.events = EventLog(self.store)
+        self.events.open()
+        self.desk = JobDesk(
+            runtime, self.store, self.log, self.events, self._spec, lambda: True,
+            lambda: None, virtual.clock, random.Random(len(self.log.jobs)),
+        )  # fmt: skip
+        self._task = asyncio.ensure_future(self.desk.run())
+
+    def _spec(self, job: Job) -> tuple[ReplicaSpec, tuple[Network, ...]] | None:
+        stored = self.store.projects.get(job.project)
+        if stored is None:
+            return None
+        service = stored.project.service(job.service)
+        told = replica_spec(start_of(job), stored.project, service, None, "")
+        return as_job(told, job.command, job.environment), ()
+
+    def deploy(self, **environment: str) -> None:
+        project = Project.model_validate(
+            {
+                "name": "shop",
+                "services": [{"name": "web", "image": "a", "environment": environment}],
+            }
+        )
+        revisions = {service.name: revision(service) for service in project.services}
+        self.store.deploy(project, revisions, "test", "", virtual.clock())
+
+    def order(self, **fields: Any) -> Job:
+        return self.desk.begin("shop", "web", JobOrder(**fields), "by hand")
+
+    async def over(self, id: str) -> Job:
+        async with asyncio.timeout(60):
+            while not self.desk.job(id).over:
+                await asyncio.sleep(0.1)
+        return self.desk.job(id)
+
+    async def kill(self) -> None:
+        assert not self._task.done()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self.store.close()
+
+
+@asynccontextmanager
+async def scene(directory: Path) -> AsyncIterator[tuple[SimRuntime, Callable[[], Life]]]:
+    runtime = SimRuntime(random.Random(1))
+    runtime.bad_luck = 0.0
+    lives: list[Life] = []
+
+    def live() -> Life:
+        lives.append(Life(directory, runtime))
+        return lives[-1]
+
+    yield runtime, live
+    await lives[-1].kill()
+
+
+async def run_once(directory: Path) -> None:
+    async with scene(directory) as (runtime, live):
+        life = live()
+        life.deploy(SECONDS="3", CODE="4")
+        job = life.order(command=("do", "it"))
+        assert job.state == "waiting"
+        assert life.desk.callers() == {job.id: "shop/web"}
+        lines = [line async for line in life.desk.follow(job.id)]
+        over = life.desk.job(job.id)
+        assert (over.state, over.exit_code, over.text) == ("failed", 4, "exited with code 4")
+        assert over.ended - over.started == pytest.approx(3.0, abs=0.3)
+        assert lines == ["line"]
+        assert life.desk.lines(job.id) == ["last words"]
+        assert life.desk.callers() == {}
+        await asyncio.sleep(4.0)
+        assert runtime.boxes == {}
+        assert life.desk.working() == frozenset()
+        kinds = [event.kind for event in life.events.since(0, 10)]
+        assert kinds == ["job.started", "job.failed"]
+
+
+def test_a_job_runs_once_and_leaves_its_code_and_last_lines(tmp_path: Path) -> None:
+    virtual.run(run_once(tmp_path))
+
+
+async def taken_over(directory: Path) -> None:
+    """The control process is killed again and again, at every stage of a job."""
+    async with scene(directory) as (runtime, live):
+        life = live()
+        life.deploy(SECONDS="2")
+        job = life.order(id="migrate-1")
+        for pause in (0.0, 0.005, 0.02, 0.05, 0.5, 1.0, 1.0):
+            await asyncio.sleep(pause)
+            await life.kill()
+            life = live()
+            assert life.order(id="migrate-1").id == job.id
+        over = await life.over(job.id)
+        assert over.state == "succeeded"
+        assert runtime.started == 1
+        with pytest.raises(Refused, match="is a job of shop/web"):
+            life.desk.begin("shop", "other", JobOrder(id="migrate-1"), "by hand")
+
+
+def test_a_successor_takes_a_job_over_and_never_runs_it_twice(tmp_path: Path) -> None:
+    virtual.run(taken_over(tmp_path))
+
+
+async def ended_early(directory: Path) -> None:
+    async with scene(directory) as (runtime, live):
+        life = live()
+        life.deploy(SECONDS="600")
+        late, by_hand = life.order(timeout=2.0), life.order()
+        await asyncio.sleep(1.0)
+        life.desk.stop(by_hand.id)
+        assert (await life.over(by_hand.id)).state == "stopped"
+        over = await life.over(late.id)
+        assert (over.state, over.text) == ("timed-out", "did not end within 2 s")
+        left = life.order()
+        await asyncio.sleep(1.0)
+        life.store.leave("shop")
+        assert life.desk.working() == {"shop"}
+        assert (await life.over(left.id)).state == "stopped"
+        await asyncio.sleep(1.0)
+        assert runtime.boxes == {}
+        assert life.desk.working() == frozenset()
+        with pytest.raises(Refused, match="being taken down"):
+            life.order()
+        life.store.forget("shop")
+        await asyncio.sleep(1.0)
+        assert life.desk.jobs() == ()
+        with pytest.raises(NoSuchThing):
+            life.order()
+
+
+def test_a_job_ends_by_hand_at_its_timeout_and_with_its_project(tmp_path: Path) -> None:
+    virtual.run(ended_early(tmp_path))
+
+
+async def not_started(directory: Path) -> None:
+    async with scene(directory) as (runtime, live):
+        life = live()
+        life.deploy(BEHAVE="missing")
+        over = await life.over(life.order().id)
+        assert (over.state, over.text) == (
+            "failed", "could not be started: image a does not exist",
+        )  # fmt: skip
+        life.deploy(SECONDS="1")
+        runtime.go_down()
+        waiting = life.order()
+        await asyncio.sleep(5.0)
+        assert life.desk.job(waiting.id).state == "waiting"
+        runtime.come_back(live_restore=True)
+        assert (await life.over(waiting.id)).state == "succeeded"
+
+
+def test_what_cannot_start_fails_and_an_engine_that_is_away_is_waited_for(tmp_path: Path) -> None:
+    virtual.run(not_started(tmp_path))
+
+
+async def bounded(directory: Path) -> None:
+    async with scene(directory) as (_, live):
+        life = live()
+        life.deploy(SECONDS="0.1")
+        for number in range(25):
+            await life.over(life.order(id=f"job-{number}").id)
+        await life.kill()
+        life = live()
+        assert [job.id for job in life.desk.jobs()] == [f"job-{n}" for n in range(5, 25)]
+
+
+def test_history_is_bounded_and_kept_over_restarts(tmp_path: Path) -> None:
+    virtual.run(bounded(tmp_path))
