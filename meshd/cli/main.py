@@ -23,6 +23,8 @@ _COMMANDS = (
     "events",
     "explain",
     "simulate",
+    "backup",
+    "restore",
     "proxy",
 )
 

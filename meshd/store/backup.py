@@ -1,0 +1,184 @@
+"""Backups of the state: one file, made while the daemon runs, checked before it is trusted.
+
+A backup is a gzipped tar of `manifest.json` and `meshd.db`. The database is copied by SQLite's
+own backup, which sees one moment of it whatever is written meanwhile. The key that replicas'
+credentials are derived from stays out of it: a restored state makes a new one.
+"""
+
+import hashlib
+import io
+import os
+import sqlite3
+import tarfile
+import tempfile
+from contextlib import closing
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from meshd.store import presence
+from meshd.store.lock import Held, StateLock
+from meshd.store.schema import MIGRATIONS
+
+FORMAT: Final = 1
+MANIFEST: Final = "manifest.json"
+DATABASE: Final = "meshd.db"
+SET_ASIDE: Final = (DATABASE, "meshd.db-wal", "meshd.db-shm", "snapshot.bin")
+OLD: Final = ".before-restore"
+LARGEST: Final = 4 << 30
+
+
+class BadBackup(Exception):
+    """The file is no backup that can be restored; the text says why."""
+
+
+class CannotBackUp(Exception):
+    """There is no state to back up, or one in the way of a restore; the text says what to do."""
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a backup says of itself: `format` of the file, `schema` of the database, the version
+    of meshd that wrote it, when (Unix time), which state, its projects, and its checksum."""
+
+    format: int
+    schema: int
+    meshd: str
+    at: float
+    instance: str
+    projects: tuple[str, ...]
+    sha256: str
+
+
+def back_up(state: Path, file: Path, now: float) -> Manifest:
+    """Write a backup of the state directory to `file`, readable by its owner alone; the file is
+    there as a whole or not at all. Raises CannotBackUp, OSError, sqlite3.DatabaseError."""
+    source = state / DATABASE
+    if not source.is_file():
+        raise CannotBackUp(f"there is no state in {state}; give --state")
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".meshd-backup-") as folder:
+        copied = Path(folder) / DATABASE
+        manifest = _copy(source, copied, now)
+        made = Path(folder) / "backup"
+        with tarfile.open(made, "w:gz") as archive:
+            _add(archive, MANIFEST, msgspec.json.encode(manifest))
+            _add(archive, DATABASE, copied.read_bytes())
+        made.chmod(0o600)
+        _settle(made)
+        made.replace(file)
+    _settle(file.parent)
+    return manifest
+
+
+def read(file: Path) -> tuple[Manifest, bytes]:
+    """A backup's manifest and database. Raises BadBackup, OSError."""
+    try:
+        with tarfile.open(file, "r:gz") as archive:
+            manifest = msgspec.json.decode(_member(archive, MANIFEST), type=Manifest)
+            database = _member(archive, DATABASE)
+    except (tarfile.TarError, EOFError, msgspec.MsgspecError) as error:
+        raise BadBackup(f"{file} is no backup of meshd: {error}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise BadBackup(f"{file} is no backup of meshd: {error}") from error
+    if manifest.format > FORMAT or manifest.schema > len(MIGRATIONS):
+        raise BadBackup(
+            f"{file} was written by meshd {manifest.meshd} (format {manifest.format}, schema "
+            f"{manifest.schema}); use that version or a later one"
+        )
+    if hashlib.sha256(database).hexdigest() != manifest.sha256:
+        raise BadBackup(f"{file} is damaged: its database is not what the manifest says")
+    return manifest, database
+
+
+def restore(file: Path, state: Path, replace: bool) -> Manifest:
+    """Make a backup the state in a directory where no daemon runs. A state that is there is in
+    the way, unless `replace`: then it is set aside, with `.before-restore` to its names. Raises
+    BadBackup, CannotBackUp, Held, OSError."""
+    manifest, database = read(file)
+    running = presence.process_of(state)
+    if running is not None:
+        raise Held(f"a daemon runs in {state} (process {running}); end it first, or give --state")
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = StateLock(state / presence.LOCK)
+    lock.acquire()
+    try:
+        there = state / DATABASE
+        if there.exists() and not replace:
+            raise CannotBackUp(f"there is a state in {state} already; --replace sets it aside")
+        new = state / f"{DATABASE}.new"
+        new.touch(mode=0o600)
+        new.write_bytes(database)
+        _check(new, file)
+        _settle(new)
+        for name in SET_ASIDE:
+            if (state / name).exists():
+                (state / name).replace(state / (name + OLD))
+        new.replace(there)
+        _settle(state)
+    finally:
+        lock.release()
+    return manifest
+
+
+def _copy(source: Path, copied: Path, now: float) -> Manifest:
+    with (
+        closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as running,
+        closing(sqlite3.connect(copied, isolation_level=None)) as database,
+    ):
+        running.backup(database)
+        database.execute("PRAGMA journal_mode = DELETE")
+        database.execute("DELETE FROM meta WHERE key = 'secret'")
+        database.execute("VACUUM")  # what was deleted is still in free pages
+        (schema,) = database.execute("PRAGMA user_version").fetchone()
+        instance = database.execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()
+        projects = database.execute("SELECT name FROM project ORDER BY name").fetchall()
+    return Manifest(
+        format=FORMAT,
+        schema=schema,
+        meshd=metadata.version("meshd"),
+        at=now,
+        instance=str(instance[0]) if instance else "",
+        projects=tuple(str(row[0]) for row in projects),
+        sha256=hashlib.sha256(copied.read_bytes()).hexdigest(),
+    )
+
+
+def _check(database: Path, file: Path) -> None:
+    try:
+        with closing(sqlite3.connect(database)) as opened:
+            (answer,) = opened.execute("PRAGMA integrity_check").fetchone()
+    except sqlite3.DatabaseError as error:
+        answer = str(error)
+    if answer != "ok":
+        database.unlink()
+        raise BadBackup(f"{file} is damaged: {answer}")
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(data), 0o600
+    archive.addfile(entry, io.BytesIO(data))
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    """One plain file of the archive; nothing is unpacked to a path that it names."""
+    try:
+        entry = archive.getmember(name)
+    except KeyError as error:
+        raise tarfile.ReadError(f"there is no {name} in it") from error
+    data = archive.extractfile(entry) if entry.isreg() and entry.size <= LARGEST else None
+    if data is None:
+        raise tarfile.ReadError(f"{name} in it is no plain file")
+    return data.read()
+
+
+def _settle(path: Path) -> None:
+    """See that what was written there outlives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,201 @@
+"""Backups: nothing lost, nothing secret, nothing trusted unseen."""
+
+import os
+import sqlite3
+import tarfile
+import threading
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from meshd.cli.main import main
+from meshd.spec.model import Project, Service
+from meshd.store import backup
+from meshd.store.events import EventLog
+from meshd.store.lock import Held
+from meshd.store.schema import MIGRATIONS
+from meshd.store.store import Override, Store
+
+TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+
+
+def opened(directory: Path) -> Store:
+    directory.mkdir(exist_ok=True)
+    store = Store(directory)
+    store.open()
+    return store
+
+
+def shop(*services: str) -> Project:
+    return Project(name="shop", services=tuple(Service(name=name) for name in services))
+
+
+def filled(directory: Path) -> Store:
+    store = opened(directory)
+    store.deploy(shop("web", "db"), {"web": "w1", "db": "d1"}, "me", "start x", 10.0)
+    store.settle("shop/web", "done", "ready", 11.0)
+    store.set_override("shop/web", Override(4, 99.0))
+    store.set_scaling({"shop/db": (3, {"learned": 1})}, 12.0)
+    store.secret(), store.instance(), store.next_epoch()
+    events = EventLog(store)
+    events.open()
+    events.record(12.0, "deploy", "deployed", project="shop")
+    events.flush()
+    return store
+
+
+def rows(store: Store) -> dict[str, list[tuple[object, ...]]]:
+    found = {}
+    for (table,) in store.database.execute(TABLES).fetchall():
+        kept = store.database.execute(f"SELECT * FROM {table}").fetchall()
+        found[table] = sorted((row for row in kept if row[0] != "secret"), key=repr)
+    return found
+
+
+def test_a_restored_state_is_what_was_backed_up(tmp_path: Path) -> None:
+    store, file = filled(tmp_path / "a"), tmp_path / "b.tar.gz"
+    manifest = backup.back_up(tmp_path / "a", file, 20.0)  # while it is open
+    assert (manifest.projects, manifest.instance) == (("shop",), store.instance())
+    assert manifest.schema == len(MIGRATIONS)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path) == ["a", file.name] or set(os.listdir(tmp_path)) == {"a", file.name}
+    before, projects, rollouts = rows(store), store.projects, store.rollouts
+    store.close()
+    backup.restore(file, tmp_path / "c", replace=False)
+    again = opened(tmp_path / "c")
+    assert rows(again) == before
+    assert (again.projects, again.rollouts) == (projects, rollouts)
+    assert (tmp_path / "c" / "meshd.db").stat().st_mode & 0o777 == 0o600
+    again.close()
+
+
+def test_the_key_of_credentials_is_not_in_it(tmp_path: Path) -> None:
+    store, file = filled(tmp_path / "a"), tmp_path / "b.tar.gz"
+    backup.back_up(tmp_path / "a", file, 20.0)
+    secret = store.secret()
+    assert (
+        secret
+        in (tmp_path / "a" / "meshd.db").read_bytes()
+        + (tmp_path / "a" / "meshd.db-wal").read_bytes()
+    )
+    assert secret not in backup.read(file)[1]
+    store.close()
+    backup.restore(file, tmp_path / "c", replace=False)
+    again = opened(tmp_path / "c")
+    assert again.secret() != secret
+    again.close()
+
+
+def test_a_backup_sees_one_moment_of_a_busy_state(tmp_path: Path) -> None:
+    """Each deployment writes a project and its rollout at once: never one without the other."""
+    store, enough = opened(tmp_path / "a"), threading.Event()
+    store.deploy(shop("web"), {"web": "0"}, "me", "0", 0.0)
+    found: list[tuple[str, str]] = []
+
+    def copies() -> None:
+        for number in range(5):
+            file = tmp_path / f"{number}.tar.gz"
+            backup.back_up(tmp_path / "a", file, 0.0)
+            backup.restore(file, tmp_path / f"r{number}", replace=False)
+            with sqlite3.connect(tmp_path / f"r{number}" / "meshd.db") as database:
+                (plan,) = database.execute("SELECT plan FROM project").fetchone()
+                (revision,) = database.execute("SELECT revision FROM rollout").fetchone()
+            database.close()
+            found.append((plan, revision))
+        enough.set()
+
+    thread = threading.Thread(target=copies)
+    thread.start()
+    number = 0
+    while not enough.is_set() and thread.is_alive():
+        number += 1
+        store.deploy(shop("web"), {"web": str(number)}, "me", str(number), float(number))
+        store.settle("shop/web", "done", "", float(number))
+    thread.join()
+    store.close()
+    assert len(found) == 5
+    assert all(plan == revision for plan, revision in found), found
+
+
+def test_it_is_not_restored_onto_a_running_daemon_or_over_a_state(tmp_path: Path) -> None:
+    store, file = filled(tmp_path / "a"), tmp_path / "b.tar.gz"
+    backup.back_up(tmp_path / "a", file, 20.0)
+    with pytest.raises(Held, match=f"process {os.getpid()}"):
+        backup.restore(file, tmp_path / "a", replace=True)
+    store.set_override("shop/web", Override(9, 0.0))
+    store.close()
+    with pytest.raises(backup.CannotBackUp, match="--replace"):
+        backup.restore(file, tmp_path / "a", replace=False)
+    (tmp_path / "a" / "snapshot.bin").write_bytes(b"old")
+    backup.restore(file, tmp_path / "a", replace=True)
+    again = opened(tmp_path / "a")
+    assert again.overrides["shop/web"].replicas == 4
+    again.close()
+    assert not (tmp_path / "a" / "snapshot.bin").exists()
+    (tmp_path / "a" / "meshd.db").unlink()
+    (tmp_path / "a" / "meshd.db.before-restore").rename(tmp_path / "a" / "meshd.db")
+    old = opened(tmp_path / "a")
+    assert old.overrides["shop/web"].replicas == 9
+    old.close()
+
+
+def damaged(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    file.write_bytes(data)
+
+
+def halved(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def exchanged(file: Path) -> None:
+    """The database of another backup under this manifest."""
+    other = file.with_suffix(".other")
+    with tarfile.open(file) as old, tarfile.open(other, "w:gz") as new:
+        for entry in old:
+            data = old.extractfile(entry)
+            assert data is not None
+            content = data.read()
+            if entry.name == backup.DATABASE:
+                content = content[:-1] + b"x"
+            backup._add(new, entry.name, content)
+    other.replace(file)
+
+
+def no_archive(file: Path) -> None:
+    file.write_text("projects: []")
+
+
+@pytest.mark.parametrize("spoil", [damaged, halved, exchanged, no_archive])
+def test_a_spoilt_backup_changes_nothing(tmp_path: Path, spoil: object) -> None:
+    store, file = filled(tmp_path / "a"), tmp_path / "b.tar.gz"
+    backup.back_up(tmp_path / "a", file, 20.0)
+    store.close()
+    assert callable(spoil)
+    spoil(file)
+    with pytest.raises(backup.BadBackup):
+        backup.restore(file, tmp_path / "c", replace=False)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_later_schema_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path / "a").close()
+    backup.back_up(tmp_path / "a", tmp_path / "b", 20.0)
+    monkeypatch.setattr(backup, "MIGRATIONS", MIGRATIONS[:-1])
+    with pytest.raises(backup.BadBackup, match="use that version or a later one"):
+        backup.read(tmp_path / "b")
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    filled(tmp_path / "a").close()
+    run, file = CliRunner(), str(tmp_path / "b")
+    done = run.invoke(main, ["backup", file, "--state", str(tmp_path / "a")])
+    assert (done.exit_code, "project shop" in done.output) == (0, True)
+    done = run.invoke(main, ["restore", file, "--state", str(tmp_path / "c")])
+    assert (done.exit_code, "project shop" in done.output) == (0, True)
+    done = run.invoke(main, ["restore", file, "--state", str(tmp_path / "c")])
+    assert (done.exit_code, "--replace" in done.output) == (1, True)
+    done = run.invoke(main, ["backup", file, "--state", str(tmp_path / "none")])
+    assert (done.exit_code, "no state in" in done.output) == (1, True)
