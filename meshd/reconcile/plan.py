@@ -10,7 +10,6 @@ from typing import Final
 
 from meshd.reconcile import pool, rollout, starts
 from meshd.reconcile.desired import Desired, DesiredService
-from meshd.reconcile.gate import NOT_YET
 from meshd.reconcile.memory import Dice, Replica
 from meshd.reconcile.observed import Observed
 from meshd.reconcile.operation import (
@@ -196,17 +195,12 @@ class _ServicePlan:
         if not self.service.adopted:
             version = (self.service.key, self.service.revision)
             failures = self.observed.failures.get(version, ())
-            told = self.observed.verdicts
-            traffic = None if told is None else told.get(self.service.key, NOT_YET)
-            settled = rollout.judge(self.service, new, old, failures, self.now, traffic)
-            if settled:
-                self.operations.append(settled)
-                if settled.outcome != "done":
+            verdict = rollout.judge(self.service, new, old, failures, self.now)
+            if verdict:
+                self.operations.append(verdict)
+                if verdict.outcome != "done":
                     return
-            over = rollout.advance(self.service, new, old, traffic, self.now)
-            if over:
-                self.operations.append(over)
-        if old and not self.service.kept:
+        if old:
             self._roll(new, old, blocker)
         else:
             self._resize(new, blocker)
@@ -284,11 +278,7 @@ class _ServicePlan:
         for replica in idle:
             self._drain(replica, cause)
         serving = sorted((r for r in old if r.phase is Phase.READY), key=_leaves_first)
-        # What is neither the new revision nor the one to go back to serves nobody meanwhile.
-        stale = [r for r in serving if r.revision != self.service.previous]
-        spare = len(serving) - len(stale) >= self.service.count
-        count = max(step.drain, len(stale) if spare else 0)
-        for replica in (*stale, *(r for r in serving if r not in stale))[:count]:
+        for replica in serving[: step.drain]:
             self._drain(replica, cause)
         surplus = len(new) - self.service.count
         if surplus > 0:
@@ -301,8 +291,6 @@ class _ServicePlan:
         want = self.service.count
         done = sum(self._completed(r) for r in self.group)
         missing = want - len(current) - done
-        if missing < 0 and self.service.by_hand:
-            return  # a rollout that was paused by hand is left as it is
         if missing > 0:
             if not current and blocker:
                 self.waits = blocker
