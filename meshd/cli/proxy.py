@@ -40,6 +40,8 @@ _ALGORITHMS = list(Algorithm.__args__)  # type: ignore[attr-defined]
               help="Believe forwarded headers from here.")  # fmt: skip
 @click.option("--access-log", type=click.Choice(["off", "sampled", "on"]), help="Default off.")
 @click.option("--access-log-format", type=click.Choice(["json", "combined"]), help="Default json.")
+@click.option("--access-log-sample", type=click.FloatRange(0, 1), metavar="SHARE",
+              help="Of the requests, when sampled; default 0.01.")  # fmt: skip
 @click.option("--access-log-file", metavar="FILE", help="Default standard output.")
 def command(file: str | None, **options: Any) -> None:
     """Serve as a reverse proxy until Ctrl-C, which lets requests under way finish.
@@ -79,6 +81,7 @@ _PLACES = {
     "drain": ("drain",),
     "access_log": ("access_log", "mode"),
     "access_log_format": ("access_log", "format"),
+    "access_log_sample": ("access_log", "sample"),
     "access_log_file": ("access_log", "path"),
 }
 """Where each flag stands in the file."""

@@ -3,13 +3,16 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from meshd.cli import output
 from meshd.spec.errors import SpecError
 from meshd.spec.model import Project
+
+if TYPE_CHECKING:
+    from meshd.spec.compose import Loaded
 
 C = TypeVar("C", bound=Callable[..., Any])
 USUAL: Final = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
@@ -48,6 +51,13 @@ def load(
 ) -> Project:
     """The project that the files describe, warnings told. Every problem is a line on standard
     error, and the end (exit code 2): nothing is started then."""
+    return load_all(files, project, profiles).project
+
+
+def load_all(
+    files: tuple[Path, ...], project: str | None = None, profiles: tuple[str, ...] = ()
+) -> "Loaded":
+    """The same, with what the files say of the proxy as a whole."""
     from meshd.spec import compose
 
     chosen = files or usual_files()
@@ -61,4 +71,4 @@ def load(
         raise SystemExit(output.USAGE) from error
     for warning in loaded.warnings:
         output.complain(f"warning: {warning}")
-    return loaded.project
+    return loaded

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -21,9 +21,10 @@ import msgspec
 
 from meshd.api.client import wait_for_daemon
 from meshd.cli import output
+from meshd.spec.front import Front
 from meshd.store import presence
 from proxy import address as addresses
-from proxy.config import ChildConfig, SupervisorConfig
+from proxy.config import ChildConfig, LogConfig, SupervisorConfig
 
 START_SECONDS: Final = 20.0
 END_SECONDS: Final = 90.0
@@ -37,7 +38,8 @@ class CannotStart(Exception):
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What a daemon is started with; addresses are `HOST:PORT`. `starts` is how many replicas may
-    start at once on a node; 0: as many as it has CPUs. `adopt`: take in what others started."""
+    start at once on a node; 0: as many as it has CPUs. `adopt`: take in what others started.
+    `front` is what holds for the proxy as a whole."""
 
     state: Path
     runtime: str
@@ -46,6 +48,7 @@ class Wish:
     workers: int
     starts: int = 0
     adopt: bool = True
+    front: Front = field(default_factory=Front)
 
     def config(self) -> SupervisorConfig:
         """The supervisor's configuration with its children; the keeper comes first and ends
@@ -57,6 +60,7 @@ class Wish:
                 "meshd.daemon", "--state", state, "--runtime", self.runtime,
                 "--metrics", self.metrics, "--starts", str(self.starts),
                 *(() if self.adopt else ("--no-adopt",)),
+                *(f"--trusted-proxy={each}" for each in self.front.trusted_proxies),
             ),
             stop_seconds=30.0,
         )  # fmt: skip
@@ -69,7 +73,14 @@ class Wish:
             state_dir=state,
             pid_file=str(pid_file(self.state)),
             children=(keeper, control) if self.runtime == "process" else (control,),
+            access_log=self._access_log(),
         )
+
+    def _access_log(self) -> LogConfig:
+        """A file of its own where none is named: our standard output is the daemon's log."""
+        wanted = self.front.access_log
+        path = wanted.path or str(self.state / "access.log")
+        return LogConfig(wanted.mode, wanted.format, path, wanted.sample)
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
@@ -89,6 +100,18 @@ def running(state: Path) -> int | None:
 
 def _config_file(state: Path) -> Path:
     return state / presence.CONFIG_FILE
+
+
+def runs_with(wish: Wish) -> bool:
+    """Whether the daemon of that state directory was started with the same `front`."""
+    wanted = wish.config()
+    try:
+        found = msgspec.json.decode(_config_file(wish.state).read_bytes(), type=SupervisorConfig)
+    except (OSError, msgspec.MsgspecError):
+        return True
+    trusted = {each for child in found.children for each in child.argv if "-proxy=" in each}
+    wished = {f"--trusted-proxy={each}" for each in wish.front.trusted_proxies}
+    return found.access_log == wanted.access_log and trusted == wished
 
 
 def _log_file(state: Path) -> Path:

@@ -1,13 +1,14 @@
 """`meshd up`: bring an application up, and a daemon for it where none runs."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
 from meshd.api.client import wait_for_daemon
-from meshd.cli import foreground, output, specs, start
+from meshd.cli import foreground, front, output, specs, start
 from meshd.cli.session import connect, duration, state_option, talks
 from meshd.spec.model import Project
 
@@ -51,6 +52,7 @@ def workers_here() -> int:
     show_default="one a CPU, at least 2",
     help="Replicas that may start at once on a node; those that heal go first.",
 )
+@front.front_options
 @click.option("-d", "--detach", is_flag=True, help="Return once everything is ready.")
 @click.option(
     "--adopt",
@@ -91,6 +93,7 @@ async def command(
     seconds: float,
     as_json: bool,
     state: Path,
+    **given: Any,
 ) -> int:
     """Start what the Compose file says, show how it goes, then what happens, until Ctrl-C,
     which ends everything in order. With --detach it runs on; `meshd down` ends it."""
@@ -98,16 +101,20 @@ async def command(
         raise click.UsageError("--adopt goes without -f")
     if adopt and no_adopt:
         raise click.UsageError("--adopt and --no-adopt exclude each other")
-    spec = None if adopt else specs.load(files, project, profiles)
+    loaded = None if adopt else specs.load_all(files, project, profiles)
+    spec = loaded.project if loaded else None
+    chosen = front.chosen(given, loaded)
     try:
         daemon = None
         start.prepare_state(state)
-        if not await joined(state, runtime):
+        wish = start.Wish(
+            state, runtime, listen or (LISTEN,), metrics, workers, starts, not no_adopt, chosen
+        )
+        if await joined(state, runtime):
+            front.compare(wish)
+        else:
             name = await chosen_runtime(runtime, spec)
-            wish = start.Wish(
-                state, name, listen or (LISTEN,), metrics, workers, starts, not no_adopt
-            )
-            daemon = start.spawn(wish)
+            daemon = start.spawn(replace(wish, runtime=name))
             await start.wait_ready(daemon)
     except start.CannotStart as error:
         output.complain(f"meshd: {error}")

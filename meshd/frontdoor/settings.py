@@ -1,14 +1,14 @@
 """The settings of a stand-alone proxy: a YAML file, with the flags of the command over it."""
 
-import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from meshd.spec import shorthand
 from meshd.spec.errors import Notes, Problem, SpecError, Where, did_you_mean
+from meshd.spec.front import Front, mode_alone
 from meshd.spec.model import Mesh, Model
 from meshd.spec.yaml_source import Node, parse
 from proxy import address
@@ -38,25 +38,7 @@ class To(Model):
         return value
 
 
-def mode_alone(value: object) -> object:
-    """Short for an access log of that mode. YAML's `on` and `off` may come as truth values."""
-    if isinstance(value, bool):
-        value = "on" if value else "off"
-    return {"mode": value} if isinstance(value, str) else value
-
-
-class AccessLog(Model):
-    """See `proxy.config.LogConfig`."""
-
-    mode: Literal["off", "sampled", "on"] = "off"
-    format: Literal["json", "combined"] = "json"
-    path: str = ""
-    sample: Annotated[float, Field(ge=0, le=1)] = 0.01
-
-    _short = model_validator(mode="before")(mode_alone)
-
-
-class Settings(Model):
+class Settings(Front):
     """What `meshd proxy` was asked for. `mesh` holds the policies; without `probes` no
     endpoint is ever probed. `mirror` gets a copy of what arrives, unless a route says other."""
 
@@ -66,14 +48,12 @@ class Settings(Model):
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     admin: str = ""
     pid_file: str = ""
-    trusted_proxies: tuple[str, ...] = ()
-    access_log: AccessLog = AccessLog()
     mesh: Mesh = Mesh()
     probes: bool = False
 
-    @field_validator("listen", "to", "mirror", "trusted_proxies", mode="before")
+    @field_validator("listen", "to", "mirror", mode="before")
     @classmethod
-    def _one_or_many(cls, value: object) -> object:
+    def _lists(cls, value: object) -> object:
         return [value] if isinstance(value, str | dict) else value
 
     @field_validator("listen")
@@ -81,13 +61,6 @@ class Settings(Model):
     def _check_listen(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for each in value:
             address.parse(each)
-        return value
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _check_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for each in value:
-            ipaddress.ip_network(each, strict=False)
         return value
 
 

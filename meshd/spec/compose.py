@@ -6,14 +6,15 @@ step that finds problems still lets the ones after it find theirs where that mak
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from meshd.spec import checks, env_file, service, storage, unsupported
+from meshd.spec import checks, env_file, mesh, service, storage, unsupported
 from meshd.spec.cursor import Cursor, Keys
 from meshd.spec.errors import Notes, Problem, SpecError, Where, in_order
+from meshd.spec.front import Front
 from meshd.spec.interpolate import Uninterpolable, interpolate
 from meshd.spec.merge import merge
 from meshd.spec.model import Network, Project, Service
@@ -25,10 +26,12 @@ _VOLUME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A project that can be run, and what its reader should know all the same."""
+    """A project that can be run, what its reader should know all the same, and what is said
+    of the proxy as a whole."""
 
     project: Project
     warnings: tuple[Problem, ...] = ()
+    front: Front = field(default_factory=Front)
 
 
 def load(
@@ -56,7 +59,7 @@ def load(
     found = reading.project(project, paths[0], active)
     notes.raise_if_any()
     assert found is not None
-    return Loaded(found, tuple(in_order(notes.warnings)))
+    return Loaded(found, tuple(in_order(notes.warnings)), reading.front)
 
 
 def _read(path: Path, notes: Notes) -> Node | None:
@@ -93,7 +96,9 @@ def _interpolated(root: Node, variables: Mapping[str, str], notes: Notes) -> Nod
     if mapping is None:
         return root
     found = {
-        key: node if key.startswith("x-") else _replaced(node, variables, notes, ("", key))
+        key: node
+        if key.startswith("x-") and key != "x-mesh"
+        else _replaced(node, variables, notes, ("", key))
         for key, node in mapping.items()
     }
     return replace(root, value=found)
@@ -153,6 +158,7 @@ class _Reading:
     base: Path
     variables: Mapping[str, str]
     notes: Notes
+    front: Front = field(default_factory=Front)
 
     def project(self, name: str | None, first: Path, active: set[str]) -> Project | None:
         """The project; None, with its problems noted, when there is any."""
@@ -160,12 +166,11 @@ class _Reading:
             self.root.note(f"{self.root.shown()} is no Compose file; expected services")
             return None
         sections: dict[str, Cursor] = {}
-        read = ("name", "services", "networks", "volumes", "secrets", "configs")
+        read = ("name", "services", "networks", "volumes", "secrets", "configs", "x-mesh")
         keys = {key: partial(sections.__setitem__, key) for key in read}
-        misplaced = "it belongs under a service, not at the top"
         self.root.keys(
             Keys(
-                read={**keys, "x-mesh": lambda c: c.fail(misplaced)},
+                read=keys,
                 refused=unsupported.TOP_REFUSED,
                 warned=unsupported.TOP_WARNED,
             )
@@ -178,6 +183,8 @@ class _Reading:
             "configs": _section(sections.get("configs"), self._file),
         }
         declared = storage.Declared(frozenset(volumes), files)
+        if "x-mesh" in sections:
+            self.front = mesh.read_front(sections["x-mesh"]) or self.front
         services = self._services(sections.get("services"), declared, networks, active)
         if self.notes.problems:
             return None

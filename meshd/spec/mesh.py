@@ -1,4 +1,4 @@
-"""`x-mesh`, or the `mesh.*` labels that say the same → `model.Mesh`.
+"""`x-mesh`, or the `mesh.*` labels that say the same → `model.Mesh`; at the top → `front.Front`.
 
 The model judges; here its errors are turned into problems with a line.
 """
@@ -6,16 +6,18 @@ The model judges; here its errors are turned into problems with a line.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Final, get_args
+from typing import Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from meshd.spec.cursor import Cursor
 from meshd.spec.errors import Where, did_you_mean
+from meshd.spec.front import Front
 from meshd.spec.model import Mesh
 from meshd.spec.yaml_source import Node
 
+Settings = TypeVar("Settings", bound=BaseModel)
 IDENTITY: Final = frozenset({"managed", "project", "service", "revision", "replica", "clone-of"})
 """Labels `mesh.NAME` that say who a container is, not how it is reached."""
 _LISTS: Final = {"route": "routes", "routes": "routes", "allow": "allow"}
@@ -43,14 +45,32 @@ def read(at: Cursor, replicas: int | None) -> Mesh | None:
     scale = plain.get("scale")
     if isinstance(scale, dict) and replicas is not None:
         scale.setdefault("min", replicas)
+    settings = _validated(at, plain, Mesh)
+    if settings is not None:
+        _check_scale(at, settings, replicas)
+    return settings
+
+
+def read_front(at: Cursor) -> Front | None:
+    """The settings under `x-mesh` at the top; None, with the problems noted."""
+    for key, node in (at.node.mapping or {}).items():
+        if key in Mesh.model_fields and key not in Front.model_fields:
+            at.child(node, key).note("it belongs under x-mesh of a service, not at the top")
+            return None
+    plain = at.node.plain()
+    if not isinstance(plain, dict):
+        at.note(f"{at.shown()} is no mapping; expected trusted_proxies or access_log")
+        return None
+    return _validated(at, plain, Front)
+
+
+def _validated(at: Cursor, plain: object, of: type[Settings]) -> Settings | None:
     try:
-        settings = Mesh.model_validate(plain)
+        return of.model_validate(plain)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            _note(at, detail)
+            _note(at, detail, of)
         return None
-    _check_scale(at, settings, replicas)
-    return settings
 
 
 def from_labels(labels: Mapping[str, Node], where: Where) -> Node:
@@ -105,12 +125,12 @@ def _check_scale(at: Cursor, settings: Mesh, replicas: int | None) -> None:
         )
 
 
-def _note(at: Cursor, detail: ErrorDetails) -> None:
+def _note(at: Cursor, detail: ErrorDetails, of: type[BaseModel]) -> None:
     """Note one of the model's errors at the node it is about."""
     here, missing = _walk(at, detail["loc"])
     kind = detail["type"]
     if kind == "extra_forbidden":
-        known = _fields(detail["loc"][:-1])
+        known = _fields(of, detail["loc"][:-1])
         near = did_you_mean(str(detail["loc"][-1]), known)
         here.note(f"unknown key{near or '; expected one of ' + ', '.join(sorted(known))}")
     elif kind == "missing":
@@ -151,9 +171,8 @@ def _walk(at: Cursor, loc: Iterable[int | str]) -> tuple[Cursor, list[str]]:
     return here, []
 
 
-def _fields(loc: Iterable[int | str]) -> set[str]:
-    """The fields of the model at `loc`."""
-    model: type[BaseModel] = Mesh
+def _fields(model: type[BaseModel], loc: Iterable[int | str]) -> set[str]:
+    """The fields of the model at `loc` in `model`."""
     for step in loc:
         if isinstance(step, str):
             found = _model_in(model.model_fields[step].annotation)

@@ -8,6 +8,7 @@ import json
 import sys
 from typing import Any, Final
 
+from meshd.spec.front import Front
 from meshd.spec.model import Mesh
 
 Schema = dict[str, Any]
@@ -35,12 +36,22 @@ def schema() -> Schema:
         many = found["properties"][name]
         found["properties"][name] = {"anyOf": [{"type": "string"}, many]}
     definitions["Mesh"] = found
+    front = Front.model_json_schema()
+    definitions |= front.pop("$defs")
+    log = front["properties"]["access_log"]
+    front["properties"]["access_log"] = {"anyOf": [{"enum": ["off", "sampled", "on"]}, log]}
+    trusted = front["properties"]["trusted_proxies"]
+    front["properties"]["trusted_proxies"] = {"anyOf": [{"type": "string"}, trusted]}
+    definitions["Front"] = front
     service = {"type": "object", "properties": {"x-mesh": {"$ref": "#/$defs/Mesh"}}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Compose file with x-mesh",
         "type": "object",
-        "properties": {"services": {"type": "object", "additionalProperties": service}},
+        "properties": {
+            "services": {"type": "object", "additionalProperties": service},
+            "x-mesh": {"$ref": "#/$defs/Front"},
+        },
         "$defs": definitions,
     }
 

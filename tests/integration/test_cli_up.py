@@ -153,7 +153,8 @@ def meshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Meshd]:
 
 
 def test_detached_from_up_to_down(meshd: Meshd) -> None:
-    up = meshd(*meshd.up(meshd.file(GOOD), "--detach"))
+    edges = ("--access-log", "on", "--trusted-proxy", "127.0.0.0/8")
+    up = meshd(*meshd.up(meshd.file(GOOD), "--detach", *edges))
     assert up.returncode == 0, up.stderr
     assert up.stderr.startswith("process runtime")
     lines = up.stdout.splitlines()
@@ -167,6 +168,12 @@ def test_detached_from_up_to_down(meshd: Meshd) -> None:
     again = meshd(*meshd.up(meshd.file(GOOD), "--detach"))
     assert again.returncode == 0, again.stderr
     assert "that of the daemon" in again.stderr
+    assert "another access log" not in again.stderr
+    log = meshd.state / "access.log"
+    assert json.loads(log.read_text().splitlines()[0])["service"] == "shop/web"
+    assert b"127.0.0.0/8" in (meshd.state / "snapshot.bin").read_bytes()
+    asked = meshd(*meshd.up(meshd.file(GOOD), "--detach", "--access-log", "sampled"))
+    assert "with another access log" in asked.stderr
     other = meshd("up", "-f", meshd.file(GOOD), "--runtime", "docker", "--detach")
     assert other.returncode == 2
     assert "uses the process runtime, not docker" in other.stderr

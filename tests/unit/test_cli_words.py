@@ -5,6 +5,7 @@ import socket
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -12,12 +13,14 @@ import pytest
 from click.testing import CliRunner
 
 from meshd.api.model import Event, NoSuchThing, ReplicaStatus, ServiceStatus
-from meshd.cli import output, start, tables
+from meshd.cli import front, output, specs, start, tables
 from meshd.cli.events import wanted
 from meshd.cli.explain import moment
 from meshd.cli.main import _COMMANDS, main
 from meshd.cli.progress import Lines
 from meshd.cli.session import default_state, duration, find_service
+from meshd.spec.front import Front
+from proxy.config import LogConfig
 from tests.fakes import traffic
 
 
@@ -155,6 +158,29 @@ def test_the_supervisor_is_told_its_children(tmp_path: Path) -> None:
     assert "meshd.daemon" in config.children[1].argv
     docker = start.Wish(tmp_path, "docker", (), "127.0.0.1:25002", 1).config()
     assert [child.name for child in docker.children] == ["control"]
+
+
+def test_the_proxy_as_a_whole_is_told_by_file_and_options(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yml"
+    file.write_text(
+        "services: {web: {image: i}}\n"
+        "x-mesh: {trusted_proxies: 10.0.0.0/8, access_log: {mode: on, path: log/a.log}}\n"
+    )
+    given: dict[str, Any] = dict.fromkeys(front._LOG) | {"trusted_proxy": ()}
+    loaded = specs.load_all((file,))
+    wish = start.Wish(tmp_path, "process", (), "127.0.0.1:0", 1, front=front.chosen(given, loaded))
+    config = wish.config()
+    assert config.access_log == LogConfig("on", "json", str(tmp_path / "log/a.log"), 0.01)
+    assert "--trusted-proxy=10.0.0.0/8" in config.children[1].argv
+    given |= {"access_log": "sampled", "access_log_sample": 0.5, "trusted_proxy": ("::1",)}
+    over = front.chosen(given, loaded)
+    assert (over.access_log.mode, over.access_log.sample) == ("sampled", 0.5)
+    assert over.trusted_proxies == ("::1",)
+    assert front.chosen(dict.fromkeys(given), None) == Front()
+    plain = start.Wish(tmp_path, "process", (), "127.0.0.1:0", 1).config()
+    assert plain.access_log == LogConfig("off", "json", str(tmp_path / "access.log"), 0.01)
+    with pytest.raises(click.UsageError, match="--trusted-proxy: 'x' is no network"):
+        front.chosen(given | {"trusted_proxy": ("x",)}, loaded)
 
 
 @pytest.mark.parametrize("option", ["--listen", "--metrics"])

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from meshd.frontdoor import settings
-from meshd.spec import model
+from meshd.spec import front, model
 from meshd.spec.yaml_source import parse
 from proxy import failure
 from proxy.http1 import limits
@@ -24,9 +24,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "### Limits: `limits`": model.LimitsSpec,
     "### Waiting for an endpoint: `parking`": model.ParkingSpec,
     "### Ejection: `eject`": model.Eject,
-    "### Access log: `access_log`": settings.AccessLog,
+    "### Access log: `access_log`": front.AccessLog,
 }
-NOT_HERE = {"port", "scale", "health", "allow", "drain", "routes", "trace"}
+NOT_HERE = {"port", "scale", "health", "allow", "drain", "routes", "trace", "rollout"}
 """Parts of `x-mesh` that are no policy of the request path, or that a section of its own tells."""
 
 

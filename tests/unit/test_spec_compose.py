@@ -9,6 +9,7 @@ import pytest
 
 from meshd.spec.compose import Loaded, load
 from meshd.spec.fingerprint import revision
+from meshd.spec.front import Front
 from meshd.spec.model import (
     Build,
     Healthcheck,
@@ -209,6 +210,19 @@ def test_a_new_content_of_a_config_or_secret_is_a_new_revision(tmp_path: Path) -
     second = now()
     os.utime(key, ns=(1, 1))
     assert len({first, second, now()}) == 3
+
+
+def test_the_proxy_as_a_whole_is_set_at_the_top(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yml"
+    file.write_text(
+        "services: {web: {image: i}}\n"
+        "x-mesh: {trusted_proxies: '${NET}', access_log: on}\nx-other: ${kept}\n"
+    )
+    front = load([file], environment={"NET": "10.0.0.0/8"}).front
+    assert front.trusted_proxies == ("10.0.0.0/8",)
+    assert (front.access_log.mode, front.access_log.format) == ("on", "json")
+    file.write_text("services: {web: {image: i}}\n")
+    assert load([file], environment={}).front == Front()
 
 
 def test_networks(tmp_path: Path) -> None:
