@@ -8,13 +8,14 @@ ARGS ?=
 # Two streams: one drives the engine, which bears one mesh at a time, one does the rest.
 STREAMS ?= -n 2 --no-loadscope-reorder
 
-.PHONY: help demo test check unit engine demo-image bench fuzz compile lock clean
+.PHONY: help demo test check unit engine demo-image bench soak fuzz compile lock clean
 
 help:
 	@echo "make demo    bring up the food-delivery application, run a lunch rush, report"
 	@echo "make test    run all the tests"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make engine  install a Docker Engine and a base image (Debian, Ubuntu; as root)"
+	@echo "make soak    ROLLOUTS=100 rolling updates in a row under load, on RUNTIME=process or docker"
 	@echo "make fuzz    fuzz the HTTP parsers for FUZZ_SECONDS=60 with atheris, which it installs"
 	@echo "make compile build the request path's hot modules as C (mypyc), into build/compiled"
 	@echo "make bench   compare the proxy with nginx, HAProxy and others"
@@ -50,6 +51,9 @@ demo-image: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench.proxy $(ARGS)
+
+soak: $(STAMP)
+	@$(BIN)/python -m tests.soak.run --rollouts $(or $(ROLLOUTS),100) --runtime $(or $(RUNTIME),process) $(ARGS)
 
 fuzz: $(STAMP)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check 'atheris>=3,<4'

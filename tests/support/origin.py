@@ -1,8 +1,9 @@
 """A replica for tests; standard library only, so that it runs in a bare image.
 
 Listens on $PORT, answers /healthz, drains on SIGTERM. `/?ms=N` takes N milliseconds of one of
-$CONCURRENCY slots; `/stream?seconds=N` sends an event each 100 ms. $VERSION is told in every
-answer. `/_times` tells the Unix times of the first good probe and the first other request.
+$CONCURRENCY slots; `/stream?seconds=N` sends an event each 100 ms, `/download?seconds=N&bytes=M`
+a body piece by piece. $VERSION is told in every answer. `/_times` tells the Unix times of the
+first good probe and the first other request.
 $FAULT: `never-healthy`, `slow-start` (2 s), `crash` (after 5 s), `exit` (at once),
 `errors` (5 % of the answers are 500).
 """
@@ -64,6 +65,8 @@ class Origin:
             self.plain(writer, 503 if self.unhealthy else 200, {"ok": not self.unhealthy})
         elif url.path == "/stream":
             await self.stream(float(query.get("seconds", "1")), writer)
+        elif url.path == "/download":
+            await self.download(float(query["seconds"]), int(query["bytes"]), writer)
         elif url.path == "/_unhealthy":
             self.unhealthy = True
             self.plain(writer, 200, {})
@@ -97,6 +100,13 @@ class Origin:
             await writer.drain()
             await asyncio.sleep(0.1)
         writer.write(b"9\r\ndata: end\r\n0\r\n\r\n")
+
+    async def download(self, seconds: float, size: int, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        for piece in range(40):
+            writer.write(b"d" * (size * (piece + 1) // 40 - size * piece // 40))
+            await writer.drain()
+            await asyncio.sleep(seconds / 40)
 
 
 async def main() -> None:
