@@ -31,7 +31,6 @@ from proxy.wire.snapshot import Listener
 
 if TYPE_CHECKING:
     from proxy.data_plane import DataPlane
-    from proxy.routing_table import ServiceState
 
 HEAD_SECONDS: Final = 10.0
 KEEP_ALIVE: Final = 75.0
@@ -47,6 +46,8 @@ LESSONS: Final = 16
 """So often a connection's shape is learned; one whose requests have none is not worth more."""
 NEVER: Final = float("inf")
 NO_LIMIT: Final = 1 << 62
+_P: Final = ord("P")
+"""So POST, PUT and PATCH begin."""
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -60,6 +61,7 @@ class Downstream:
     __slots__ = (
         "_advancing",
         "_body_left",
+        "_body_shape",
         "_buffer",
         "_complete_at",
         "_ended",
@@ -110,6 +112,7 @@ class Downstream:
         self._lines_host: bytes | None = None
         self._public = listener.kind == "public"
         self._shape: Shape | None = None
+        self._body_shape: Shape | None = None
         self._lessons = LESSONS
 
     # --- the connection
@@ -165,11 +168,11 @@ class Downstream:
         if exchange is None:
             if self._ended:
                 return
-            shape = self._shape
+            shape = self._shape if data[0] != _P else self._body_shape
             if shape is not None and not self._buffer and not self._full:
                 head = shape.read(data)
                 if head is not None:
-                    self._begin_usual(head)
+                    self._begin_usual(head, data)
                     return
             if self._buffer:
                 data = self._buffer + data
@@ -266,24 +269,39 @@ class Downstream:
         exchange = self.exchange = Exchange(plane, self, head, now)
         exchange.start(piece, complete)
 
-    def _begin_usual(self, head: RequestHead) -> None:
+    def _begin_usual(self, head: RequestHead, data: bytes) -> None:
         """As `_begin`, for a request that is of the shape of those before it."""
+        body = b""
+        if head.length:
+            body = data[len(head.raw) + 4 :]
+            if len(body) != head.length:
+                self._begin(head, body)
+                return
         plane = self._plane
         now = plane.now = self._complete_at = plane.clock()
         exchange = self.exchange = Exchange(plane, self, head, now)
         self.persistent = self.usual = not plane.draining
         plan = plane.routing.straight(head.host or b"") if self._public else None
-        if plan is None:
-            exchange.start(b"", True)
-        else:
-            exchange.plan = plan
-            usual.start(exchange, cast("ServiceState", plan.only), now)
+        service = plan.only if plan is not None else None
+        if service is None or head.length > service.largest_body:
+            exchange.start(body, True)
+            return
+        exchange.plan = plan
+        if body:
+            exchange.body.append(body)
+            exchange.body_size = exchange.bytes_in = head.length
+        usual.start(exchange, service, now)
 
     def _learn(self, head: RequestHead) -> None:
-        """From its second request on, a connection shows in what its requests are alike."""
+        """From its second request on, a connection shows in what its requests are alike; those
+        that mostly have a body are a kind of their own."""
         if self._complete_at and self._lessons and not (self._trusted and head.forwarded):
             self._lessons -= 1
-            self._shape = self._plane.shared_shape(learn(self._shape, head))
+            plane = self._plane
+            if head.raw[0] != _P:
+                self._shape = plane.shared_shape(learn(self._shape, head))
+            else:
+                self._body_shape = plane.shared_shape(learn(self._body_shape, head))
 
     def _read_body(self, exchange: Exchange, data: bytes) -> None:
         reader = self._reader

@@ -185,9 +185,7 @@ class Exchange:
         data = heads.for_origin(self)
         if self.body:
             data = b"".join((data, *self.body))
-            if not self.idempotent or self.body_size > self.service.config.retries.body_limit:
-                self.body = []
-                self.replayable = False
+            self.body_sent()
         upstream.send(self, data)
         timeouts = self.service.config.timeouts
         if self.request_complete:
@@ -197,6 +195,12 @@ class Exchange:
             self.client.resume()
 
     # --- the request's body
+
+    def body_sent(self) -> None:
+        """What there was of the body is sent: it is kept only where it may be sent again."""
+        if not self.idempotent or self.body_size > self.service.config.retries.body_limit:
+            self.body = []
+            self.replayable = False
 
     def request_body(self, data: bytes, complete: bool) -> None:
         """More of the body came from the client, in the form in which it goes on."""

@@ -15,7 +15,7 @@ def for_origin(exchange: "Exchange") -> bytes:
     """The request's head as it goes to the endpoint that was picked."""
     head, plan = exchange.head, exchange.plan
     if head.has_id:
-        exchange.request_id = head.field(b"x-request-id") or b""
+        exchange.request_id = head.request_id
         own_id = b""
     else:
         exchange.request_id = exchange.request_id or exchange.plane.next_id()

@@ -67,6 +67,7 @@ class ServiceState:
         self.within = 0.0
         self.first_byte = NEVER
         self.keep_alive = NEVER
+        self.largest_body = NEVER
 
     def update(self, service: Service, now: float, wall: float) -> list[EndpointState]:
         """Takes over a new definition; the endpoint states that are in it no longer."""
@@ -90,6 +91,7 @@ class ServiceState:
         self.within = service.timeouts.request
         self.first_byte = service.timeouts.first_byte or NEVER
         self.keep_alive = service.timeouts.keep_alive
+        self.largest_body = limits.body or NEVER
         self.split = Splitter(service.split) if service.split is not None else None
         self.simple = not (
             self.limited

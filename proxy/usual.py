@@ -1,6 +1,6 @@
 """The usual request, straight through.
 
-Most requests want nothing of what an exchange can do: they have no body, their route changes
+Most requests want nothing of what an exchange can do: they came whole, their route changes
 nothing, a connection to their endpoint is idle, and the answer comes whole. `start` and
 `answered` do for these exactly what `Exchange` does, without asking each time for each of the
 things that are not wanted; what has to be asked was settled when the snapshot came
@@ -68,12 +68,16 @@ def start(exchange: "Exchange", service: "ServiceState", now: float) -> None:
     exchange.phase = SENT
     head, client = exchange.head, exchange.client
     lines = client.forwarded_lines(head)
+    body = b""
+    if exchange.bytes_in:
+        body = exchange.body[0]
+        exchange.body_sent()
     if head.has_id:
-        exchange.request_id = head.field(b"x-request-id") or b""
-        data = b"".join((head.onward, CRLF, lines, VIA, CRLF))
+        exchange.request_id = head.request_id
+        data = b"".join((head.onward, CRLF, lines, VIA, CRLF, body))
     else:
         exchange.request_id = own_id = exchange.plane.next_id()
-        data = b"".join((head.onward, CRLF, lines, _VIA_AND_ID, own_id, END))
+        data = b"".join((head.onward, CRLF, lines, _VIA_AND_ID, own_id, END, body))
     if not exchange.bodyless:
         upstream.direct = exchange
     upstream.exchange = exchange
@@ -124,6 +128,7 @@ def answered(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bool:
         record.write_down(exchange, log, now)
     counters = service.counters
     counters.answered(exchange.head.method, status)
+    counters.bytes_in += exchange.bytes_in
     counters.bytes_out += size
     bucket = index(total)
     counters.direct.add(bucket, total)

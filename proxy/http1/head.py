@@ -44,6 +44,7 @@ class RequestHead:
     for where the head was known by its `Shape`. `onward` is the head as it goes on, up to the
     lines that this hop adds; it is empty where that has to be worked out. `target` is in
     origin form (or `*`), exactly as it came. `length` is the body's, CHUNKED for a chunked one.
+    `request_id` is the one that it came with, where `has_id` says so.
     `drop` holds the field lines that go no further; `exact` says that the request line can go
     on as it is, `untouched` that all of the head can. `forwarded` are the lines that tell of
     earlier hops, kept or dropped by trust.
@@ -55,6 +56,7 @@ class RequestHead:
     persistent = True
     expect = False
     has_id = False
+    request_id = b""
     max_forwards = -1
     drop: tuple[bytes, ...] = ()
     forwarded: tuple[bytes, ...] = ()
@@ -103,6 +105,11 @@ def find(lines: Sequence[bytes], name: bytes) -> bytes | None:
     if not values:
         return None
     return values[0] if len(values) == 1 else (b"; " if name == b"cookie" else b", ").join(values)
+
+
+def is_id(value: bytes) -> bool:
+    """Whether a request id is one that can go on: it ends up in logs."""
+    return _ID.fullmatch(value) is not None
 
 
 def parse_request(raw: bytes, memory: Memory) -> RequestHead:
@@ -166,10 +173,11 @@ def _note(head: RequestHead, kind: int, value: bytes, line: bytes, encodings: li
         head.forwarded += (line,)
         return
     if kind == fields.REQUEST_ID:
-        if head.has_id or not _ID.fullmatch(value):
+        if head.has_id or not is_id(value):
             head.drop += (line,)
         else:
             head.has_id = True
+            head.request_id = value
         return
     if kind == fields.TRANSFER_ENCODING:
         encodings.append(value)

@@ -7,7 +7,9 @@ matters, by comparing its pieces; only the target and the differing values are l
 
 What fits is what `parse_request` would have taken with the same result: the pieces were parsed
 once, and a differing value may stand only in a field that means nothing to a proxy, and may hold
-only what a field value may hold. Whatever does not fit is parsed as ever.
+only what a field value may hold. Two fields that mean something may differ all the same: the
+length of a body, and a request's id; their values are read. Whatever does not fit is parsed as
+ever.
 """
 
 from collections.abc import Sequence
@@ -15,11 +17,12 @@ from typing import Final
 
 from proxy.http1 import limits
 from proxy.http1.fields import NOT_VALUE, REQUEST_KINDS, VISIBLE_BYTES, all_but
-from proxy.http1.head import RequestHead
+from proxy.http1.head import RequestHead, is_id
 
 LONGEST: Final = 8 * 1024
 """Heads beyond this many bytes have no shape; the bounds of their parts are then kept too."""
 MOST_GAPS: Final = 6
+_LENGTH_DIGITS: Final = 9
 _CRLF: Final = b"\r\n"
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"POST", b"PUT", b"PATCH"))
 _NOT_ORIGIN_FORM: Final = all_but(VISIBLE_BYTES.replace(b"#", b""))
@@ -30,21 +33,38 @@ class Shape:
     """See the module. Shared by connections and never changed.
 
     `lines` are the fields of a head that has it, `gaps` the places of those that differ. `host`
-    is what the head says; `drop` and `has_id` are those of `RequestHead`.
+    is what the head says; `drop`, `has_id` and `request_id` are those of `RequestHead`.
     """
 
-    __slots__ = ("drop", "first", "gaps", "has_id", "host", "lines", "onward", "pieces", "size")
+    __slots__ = (
+        "_id_gap",
+        "_length_gap",
+        "drop",
+        "first",
+        "gaps",
+        "has_id",
+        "host",
+        "lines",
+        "onward",
+        "pieces",
+        "request_id",
+        "size",
+    )
 
     def __init__(self, head: RequestHead, gaps: frozenset[int]) -> None:
         self.lines = head.lines
         self.gaps = gaps
         self.host = head.host
         self.has_id = head.has_id
+        self.request_id = head.request_id
         self.drop = head.drop + head.forwarded
         pieces = cut(head.lines, gaps)
         self.first = pieces[0]
         self.size = len(pieces[0])
         self.pieces = pieces[1:]
+        names = [name_of(head.lines[place]).lower() for place in sorted(gaps)]
+        self._length_gap = names.index(b"content-length") if b"content-length" in names else -1
+        self._id_gap = names.index(b"x-request-id") if b"x-request-id" in names else -1
         # Where lines go no further, the head is put together anew without them.
         self.onward: tuple[bytes, ...] = ()
         if self.drop:
@@ -54,30 +74,43 @@ class Shape:
             self.onward = cut([head.lines[place] for place in kept], left)
 
     def read(self, data: bytes) -> RequestHead | None:
-        """The head that `data` is, all of it; None where it does not fit."""
-        parts = data.split(b" ", 2)
-        if len(parts) != 3:
+        """The head that `data` is, or begins with where a body follows (from the place
+        `len(head.raw) + 4` on, as much of it as came); None where it does not fit."""
+        one = data.find(b" ")
+        two = data.find(b" ", one + 1)
+        method, target = data[:one], data[one + 1 : two]
+        if two < 0 or not data.startswith(self.first, two + 1):
             return None
-        method, target, rest = parts
-        if not rest.startswith(self.first) or method not in _METHODS or target[:1] != b"/":
+        if method not in _METHODS or target[:1] != b"/":
             return None
-        at = self.size
+        at = two + 1 + self.size
         values: list[bytes] = []
         for piece in self.pieces:
-            end = rest.find(_CRLF, at)
-            if end < 0 or not rest.startswith(piece, end):
+            end = data.find(_CRLF, at)
+            if end < 0 or not data.startswith(piece, end):
                 return None
-            value = rest[at:end]
+            value = data[at:end]
             if value.translate(NOT_VALUE) != value:
                 return None
             values.append(value)
             at = end + len(piece)
-        if at != len(rest) or len(data) > LONGEST or target.translate(_NOT_ORIGIN_FORM) != target:
+        if at > LONGEST or target.translate(_NOT_ORIGIN_FORM) != target:
             return None
-        head = RequestHead(data[:-4], method, target, None)
+        head = RequestHead(data[: at - 4], method, target, None)
+        if self._length_gap >= 0:
+            head.length = length_of(values[self._length_gap])
+            if not head.length:
+                return None
+        elif at != len(data):
+            return None
         head.host = self.host
         if self.has_id:
             head.has_id = True
+            head.request_id = self.request_id
+            if self._id_gap >= 0:
+                head.request_id = values[self._id_gap].strip(b" \t")
+                if not is_id(head.request_id):
+                    return None
         if self.drop:
             head.drop = self.drop
             head.untouched = False
@@ -107,37 +140,76 @@ def cut(lines: Sequence[bytes], gaps: frozenset[int]) -> tuple[bytes, ...]:
     return (*pieces, piece + _CRLF)
 
 
+def name_of(line: bytes) -> bytes:
+    """A field line's name, as it is written."""
+    return line[: line.find(b":")]
+
+
+def length_of(value: bytes) -> int:
+    """What a Content-Length says that is written as usual and not nothing; else 0."""
+    digits = value.strip(b" \t")
+    if digits[:1] == b"0" or not digits.isdigit() or len(digits) > _LENGTH_DIGITS:
+        return 0
+    return int(digits)
+
+
 def learn(known: Shape | None, head: RequestHead) -> Shape | None:
     """The shape of a connection's heads, after one more that did not fit the `known` one; None
     where they have none."""
     if not usual(head):
         return known
+    measured = frozenset[int]()
+    if head.length:
+        # Bodies differ: their length is a gap from the beginning.
+        measured = frozenset(
+            [place for place, line in enumerate(head.lines) if _is(line, b"content-length")]
+        )
     if known is None or len(known.lines) != len(head.lines):
-        return Shape(head, frozenset())
+        return Shape(head, measured)
     differing = {
         place
         for place, (one, other) in enumerate(zip(known.lines, head.lines, strict=True))
         if one != other
     }
-    gaps = frozenset(differing | known.gaps)
+    gaps = frozenset(differing | known.gaps | measured)
     if len(gaps) > MOST_GAPS:
-        return Shape(head, frozenset())
+        return Shape(head, measured)
     for place in gaps:
-        name = known.lines[place].partition(b":")[0]
-        same = head.lines[place].startswith(name + b":")
-        # Gateways that make variables of fields take _ for -, so such a name is looked at.
-        if not same or b"_" in name or name.lower() in REQUEST_KINDS:
-            return Shape(head, frozenset())
+        if not _may_differ(known, head, place):
+            return Shape(head, measured)
     return Shape(head, gaps)
+
+
+def _may_differ(known: Shape, head: RequestHead, place: int) -> bool:
+    """Whether a gap may be where a line of a head and of those before it differ."""
+    line, before = head.lines[place], known.lines[place]
+    name = name_of(before)
+    # Gateways that make variables of fields take _ for -, so such a name is looked at.
+    if not line.startswith(name + b":") or b"_" in name:
+        return False
+    kind = name.lower()
+    if kind == b"content-length":
+        return bool(head.length and length_of(before[len(name) + 1 :]))
+    if kind == b"x-request-id":
+        return line not in head.drop and before not in known.drop
+    return kind not in REQUEST_KINDS
+
+
+def _is(line: bytes, name: bytes) -> bool:
+    return name_of(line).lower() == name
 
 
 def usual(head: RequestHead) -> bool:
     """Whether a head is such that others like it may go without being parsed: a complete
-    HTTP/1.1 request without a body that leaves the connection open and asks for nothing special
-    of this hop."""
+    HTTP/1.1 request that leaves the connection open, asks for nothing special of this hop, and
+    has no body or one of a length that it tells."""
     named = set(head.options) - {b"keep-alive"}
+    if head.length and (
+        head.length < 0 or b"content-length" in [name_of(d).lower() for d in head.drop]
+    ):
+        return False
     return (
-        not (head.http10 or head.length or head.expect or head.upgrade or named)
+        not (head.http10 or head.expect or head.upgrade or named)
         and head.persistent
         and head.exact
         and head.host is not None

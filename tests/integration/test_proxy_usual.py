@@ -2,6 +2,7 @@
 it does is what the general way does, and everything unusual finds its way back to that one."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from proxy_scene import (
@@ -19,7 +20,7 @@ from proxy_scene import (
 )
 
 from proxy.downstream import HALF_CLOSED
-from proxy.wire.snapshot import Ejection, Retries, Timeouts
+from proxy.wire.snapshot import Ejection, Limits, Retries, Timeouts
 
 LESSONS = 4
 
@@ -28,11 +29,17 @@ def numbered(number: int, *lines: str) -> bytes:
     return get(f"/{number}", f"X-Tag: {number}", "Accept: */*", *lines)
 
 
-async def taught(made: Scene) -> Client:
+def posted(number: int, *lines: str, method: str = "POST") -> bytes:
+    body = b"{}" * (number + 1)
+    sized = (f"Content-Length: {len(body)}", *lines)
+    return get(f"/{number}", *sized).replace(b"GET", method.encode(), 1) + body
+
+
+async def taught(made: Scene, request: Callable[[int], bytes] = numbered) -> Client:
     """A client whose requests are known by their shape."""
     client = await made.client()
     for number in range(LESSONS):
-        await client.send(numbered(number))
+        await client.send(request(number))
         assert (await client.response())[0] == 200
     return client
 
@@ -202,3 +209,88 @@ async def test_a_bad_request_after_good_ones_is_refused() -> None:
         await client.send(numbered(8).replace(b"X-Tag: 8", b"X-Tag: 8\nEvil: 1"))
         assert (await client.response())[0] == 400
         assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@on_uvloop
+async def test_small_bodies_take_the_short_way(method: str) -> None:
+    async with scene() as made:
+        (origin,) = await made.serve(answers(OK))
+        client = await taught(made, lambda number: posted(number, method=method))
+        before = taken(made)
+        await client.send(posted(7, method=method))
+        assert (await client.response())[0] == 200
+        assert (before, taken(made)) == (2, 1)
+        sent = b"".join(visit.raw for visit in origin.visits)
+        assert sent.endswith(b"\r\n\r\n" + b"{}" * 8)
+        counted = made.plane.report(0.0, 1.0).services[0]
+        assert counted.bytes_in == 2 * (1 + 2 + 3 + 4 + 8)
+        assert counted.codes == {f"{method} 2xx": LESSONS + 1}
+
+
+@on_uvloop
+async def test_a_body_may_come_later_or_in_pieces_or_with_the_next_request() -> None:
+    async with scene() as made:
+        (origin,) = await made.serve(answers(OK))
+        client = await taught(made, posted)
+        whole = posted(8)
+        head, end, body = whole.partition(b"\r\n\r\n")
+        for pieces in ((head + end, body), (head + end + body[:3], body[3:])):
+            for piece in pieces:
+                await client.send(piece)
+                await asyncio.sleep(0.01)
+            assert (await client.response())[0] == 200
+        await client.send(posted(9) + posted(1))
+        assert [(await client.response())[0] for _ in range(2)] == [200, 200]
+        sent = b"".join(visit.raw for visit in origin.visits)
+        tail = sent[sent.index(b"POST /8 ") :]
+        assert [part[: part.find(b"P") % 99] for part in tail.split(b"\r\n\r\n")[1:]] == [
+            b"{}" * 9,
+            b"{}" * 9,
+            b"{}" * 10,
+            b"{}" * 2,
+        ]
+
+
+@on_uvloop
+async def test_a_body_beyond_the_limit_is_413_on_every_way() -> None:
+    async with scene() as made:
+        await made.serve(answers(OK), limits=Limits(body=10))
+        client = await taught(made, posted)
+        await client.send(posted(5))
+        assert (await client.response())[0] == 413
+
+
+@on_uvloop
+async def test_a_post_is_not_sent_twice_and_a_put_is() -> None:
+    for method, status in (("POST", 502), ("PUT", 200)):
+        async with scene() as made:
+            (origin,) = await made.serve(after(LESSONS), retries=Retries(attempts=0))
+            client = await taught(made, lambda n, method=method: posted(n, method=method))
+            before = origin.visits[0]
+            await client.send(posted(8, method=method))
+            await eventually(lambda: b"/8" in before.raw)
+            origin.script = answers(OK)
+            before.abort()
+            assert (await client.response())[0] == status
+            sent = b"".join(visit.raw for visit in origin.visits)
+            assert sent.count(b"%b /8 " % method.encode()) == (1 if method == "POST" else 2)
+            assert sent.endswith(b"{}" * 9)
+
+
+@on_uvloop
+async def test_each_request_keeps_its_own_id() -> None:
+    async with scene() as made:
+        (origin,) = await made.serve(answers(OK))
+
+        def request(number: int) -> bytes:
+            return numbered(number, f"X-Request-Id: id-{number}")
+
+        client = await taught(made, request)
+        before = taken(made)
+        await client.send(request(7))
+        assert (await client.response())[0] == 200
+        assert (before, taken(made)) == (1, 1)
+        (last,) = [h for h in origin.visits[0].raw.split(b"\r\n\r\n") if h.startswith(b"GET /7 ")]
+        assert last.lower().count(b"x-request-id: id-7") == 1
+        assert last.lower().count(b"x-request-id") == 1

@@ -102,7 +102,7 @@ def test_does_not_know_what_differs_in_anything_else(data: bytes) -> None:
         (b"Host: a", b"Host: b"),
         (b"Connection: close", b"Connection: keep-alive"),
         (b"X_Tag: 1", b"X_Tag: 2"),
-        (b"X-Request-Id: a", b"X-Request-Id: b"),
+        (b"X-Request-Id: a b", b"X-Request-Id: b c"),
         (b"Expect: 100-continue", b"Expect: 100-Continue"),
     ],
 )
@@ -120,7 +120,8 @@ def test_never_leaves_a_gap_where_the_value_means_something(one: bytes, other: b
         head(b"Host: h", b"Connection: close"),
         head(b"Host: h", b"Connection: x-tag", b"X-Tag: 1"),
         head(b"Host: h", b"Connection: Upgrade", b"Upgrade: websocket"),
-        head(b"Host: h", b"Content-Length: 3", start=b"POST / HTTP/1.1"),
+        head(b"Host: h", b"Content-Length: 03", start=b"POST / HTTP/1.1"),
+        head(b"Host: h", b"Content-Length: 3", b"Expect: 100-continue", start=b"POST / HTTP/1.1"),
         head(b"Host: h", b"Transfer-Encoding: chunked", start=b"POST / HTTP/1.1"),
         head(b"Host: h", b"Max-Forwards: 1", start=b"OPTIONS / HTTP/1.1"),
         head(b"Host: h", b"Connection: keep-alive", start=b"GET / HTTP/1.0"),
@@ -130,6 +131,75 @@ def test_never_leaves_a_gap_where_the_value_means_something(one: bytes, other: b
 )
 def test_unusual_heads_teach_nothing(data: bytes) -> None:
     assert learn(None, parsed(data)) is None
+
+
+def posted(length: bytes, *lines: bytes) -> bytes:
+    fixed = (b"Host: h", b"Content-Type: text/plain", b"Content-Length:" + length)
+    return head(*fixed, *lines, start=b"POST /orders HTTP/1.1")
+
+
+def test_reads_a_head_before_a_body() -> None:
+    shape = taught(posted(b" 3"))
+    data = posted(b" 12") + b"{ }" * 2
+    found, wanted = shape.read(data), parsed(posted(b" 12"))
+    assert found is not None
+    assert data[len(found.raw) + 4 :] == b"{ }" * 2
+    for name in ("method", "target", "host", "length", "raw", "lines", "onward"):
+        got = getattr(found, name)
+        assert got == (wanted.raw if name == "onward" else getattr(wanted, name)), name
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        b"",
+        b" ",
+        b" 0",
+        b" 07",
+        b" +7",
+        b" -7",
+        b" 7,7",
+        b" 7 7",
+        b" 0x7",
+        b" 7\r\nContent-Length: 7",
+    ]
+    + [b" 7\x00", b" 7\r\nTransfer-Encoding: chunked", b" 7;", b" 1_0", b" " + b"9" * 20],
+)
+def test_never_guesses_a_length(length: bytes) -> None:
+    shape = taught(posted(b" 3"), posted(b" 4"))
+    assert shape.read(posted(b" 7") + b"1234567") is not None
+    assert shape.read(posted(length) + b"1234567") is None
+
+
+def test_a_body_is_not_taken_for_none() -> None:
+    with_body, without = taught(posted(b" 3")), taught(numbered(1), numbered(2))
+    assert with_body.read(numbered(3)) is None
+    assert without.read(posted(b" 3") + b"abc") is None
+    again = learn(with_body, parsed(posted(b" 0")))
+    assert again is not None
+    assert again.read(posted(b" 3") + b"abc") is None
+    again = learn(again, parsed(posted(b" 3")))
+    assert again is not None
+    assert again.read(posted(b" 0")) is None
+
+
+def test_reads_the_id_of_each_request() -> None:
+    shape = taught(*(posted(b" 3", b"X-Request-Id: id-%d" % n, b"A: b") for n in (1, 2)))
+    found = shape.read(posted(b" 3", b"X-Request-Id:\tid-3 ", b"A: b"))
+    assert found is not None
+    assert (found.has_id, found.request_id) == (True, b"id-3")
+    assert b"X-Request-Id:\tid-3 " in found.onward
+    for bad in (b"", b" ", b"i d", b"\x80", b"x" * 201):
+        assert shape.read(posted(b" 3", b"X-Request-Id: " + bad, b"A: b")) is None
+
+
+def test_the_second_of_two_ids_goes_no_further() -> None:
+    two = [posted(b" 3", b"X-Request-Id: a%d" % n, b"x-request-id: b") for n in (1, 2, 3)]
+    found = taught(*two[:2]).read(two[2])
+    assert found is not None
+    assert found.request_id == b"a3"
+    assert b"x-request-id" not in found.onward
+    assert taught(*two[:2]).read(posted(b" 3", b"X-Request-Id: a", b"x-request-id: c")) is None
 
 
 VALUES = st.binary(max_size=12)
@@ -157,3 +227,15 @@ def test_what_parsing_refuses_has_no_shape(value: bytes) -> None:
         parsed(data)
     except BadMessage:
         assert taught(numbered(1), numbered(2)).read(data) is None
+
+
+@given(VALUES | st.from_regex(rb" [0-9]{1,3}[ \t]?", fullmatch=True), VALUES)
+def test_a_measured_head_is_what_parsing_makes_of_it(length: bytes, id: bytes) -> None:
+    shape = taught(*(posted(b" %d" % n, b"X-Request-Id: %d" % n) for n in (1, 2)))
+    data = posted(length, b"X-Request-Id:" + id)
+    found = shape.read(data)
+    if found is None:
+        return
+    wanted = parsed(data)
+    assert (found.length, found.has_id) == (wanted.length, wanted.has_id)
+    assert (found.request_id, found.drop) == (wanted.request_id, wanted.drop)
