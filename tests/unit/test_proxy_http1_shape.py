@@ -162,8 +162,12 @@ def test_reads_a_head_before_a_body() -> None:
         b" 7 7",
         b" 0x7",
         b" 7\r\nContent-Length: 7",
-    ]
-    + [b" 7\x00", b" 7\r\nTransfer-Encoding: chunked", b" 7;", b" 1_0", b" " + b"9" * 20],
+        b" 7\r\nTransfer-Encoding: chunked",
+        b" 7\x00",
+        b" 7;",
+        b" 1_0",
+        b" " + b"9" * 20,
+    ],
 )
 def test_never_guesses_a_length(length: bytes) -> None:
     shape = taught(posted(b" 3"), posted(b" 4"))
