@@ -5,11 +5,14 @@ service is named across projects. Times are Unix seconds, latencies seconds.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from meshd.spec.model import Project
+
+if TYPE_CHECKING:
+    from meshd.api.jobs import Desk
 
 
 class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=False):
@@ -158,15 +161,86 @@ class Recording(Value, frozen=True):
     spans: tuple[TrafficSpan, ...] = ()
 
 
+class RevisionCounts(Value, frozen=True):
+    """What was sent to one revision and how that ended: `served` answers under 500, `failed`
+    ones without a good answer, `retried` ones that failed and were then tried elsewhere, so
+    that no client saw it. Not in any of them: what the client gave up, and tunnels."""
+
+    served: int = 0
+    failed: int = 0
+    retried: int = 0
+
+
+class Tally(Value, frozen=True):
+    """Everything that a service was asked while a release was under way, by the proxy's own
+    counts. `requests` were answered, `errors` of them with a 5xx, by a replica or by the proxy;
+    `parked` waited for a first replica. `unknown` are worker-seconds of which no report came,
+    while the control process was away; the last report told of the time `until` then."""
+
+    requests: int = 0
+    errors: int = 0
+    parked: int = 0
+    unknown: float = 0.0
+    until: float = 0.0
+    revisions: dict[str, RevisionCounts] = msgspec.field(default_factory=dict)
+
+
+class Release(Value, frozen=True):
+    """One revision of a service that was brought in: by whom and `how` (`deploy`, `undo`), what
+    it `changed`, and what came of it: `rolling`, `paused`, `done`, `rolled-back`, or `overtaken`
+    by the next. Releases are numbered within their service."""
+
+    project: str
+    service: str
+    number: int
+    revision: str
+    previous: str
+    how: str
+    who: str
+    at: float
+    changed: str
+    outcome: str
+    cause: str = ""
+    ended: float = 0.0
+    tally: Tally | None = None
+
+    def counted(self, tally: Tally | None) -> "Release":
+        """The same with these counts."""
+        return msgspec.structs.replace(self, tally=tally)
+
+
 class DeployResult(Value, frozen=True):
     """Where a deployment stands. `done` with `ok` False means it failed, and `detail` says
-    where: the replica, its last log lines and probe answers."""
+    where: the replica, its last log lines and probe answers. `releases` are the newest of each
+    of its services."""
 
     project: str
     done: bool
     ok: bool
     detail: str = ""
     plan: str = ""
+    releases: tuple[Release, ...] = ()
+
+
+class CallerSeen(Value, frozen=True):
+    """One caller of a service (`PROJECT/SERVICE`, or `unknown`): its calls that got through, those
+    that the service's `allow` did not cover at the time, and when it first and last called."""
+
+    caller: str
+    calls: int
+    uncovered: int
+    first: float
+    last: float
+
+
+class ServicePolicy(Value, frozen=True):
+    """Who may call a service, as `PROJECT/SERVICE` (None: all), whether others are let through and
+    counted, and who called in the last 30 days."""
+
+    service: str
+    allow: tuple[str, ...] | None
+    audit: bool
+    callers: tuple[CallerSeen, ...] = ()
 
 
 class LogLine(Value, frozen=True):
@@ -239,11 +313,17 @@ class Control(Protocol):
     def traffic(self, project: str, service: str, since: float) -> Recording:
         """What was recorded of a service since then (Unix time); seven days at most."""
 
+    def policies(self, project: str) -> Sequence[ServicePolicy]:
+        """Who may call each service of a project, and who did."""
+
     def subscribe(self) -> AsyncIterator[Event]:
         """Events from now on."""
 
     def metrics(self) -> bytes:
         """Prometheus text exposition of everything."""
+
+    def desk(self) -> "Desk":
+        """What there is for one-off jobs. Raises Refused while there is nothing yet."""
 
     async def shutdown(self, stop_replicas: bool) -> None:
         """End the whole daemon in order; with `stop_replicas` every project goes down first."""

@@ -104,6 +104,7 @@ def _service(
         parking=wire.Parking(**vars(mesh.parking)),
         ejection=wire.Ejection(**vars(mesh.eject)),
         trace=mesh.trace,
+        audit=mesh.audit,
         split=split,
     )
     digest = hashlib.sha256(_encoder.encode(compiled)).hexdigest()

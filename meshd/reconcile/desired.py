@@ -15,6 +15,10 @@ class DesiredService(msgspec.Struct, frozen=True):
     - `rollout`: `rolling` while a new revision is being brought in, `paused`, else `done`.
     - `rollout_since`: Unix time it began; failures before it are not held against it.
     - `warm`: further replicas to keep paused.
+    - `coming`: the revision that was asked for last, whether it is to run or not.
+    - `stage`: how many stages of its rollout are passed (see `strategy`), the last at
+      `stage_since`; `swift` ones are left out. `by_hand`: it was paused by hand.
+    - `kept`: what it replaced is kept for a while.
     - `template`: for an adopted service, the replica that more are copied from.
     """
 
@@ -28,6 +32,12 @@ class DesiredService(msgspec.Struct, frozen=True):
     adopted: bool = False
     template: str = ""
     warm: int = 0
+    coming: str = ""
+    stage: int = 0
+    stage_since: float = 0.0
+    swift: bool = False
+    by_hand: bool = False
+    kept: bool = False
 
     @property
     def key(self) -> str:

@@ -12,6 +12,7 @@ from meshd.reconcile.desired import Desired
 from meshd.reconcile.memory import Dice, Replica
 from meshd.reconcile.observed import Observed
 from meshd.reconcile.operation import (
+    Advance,
     Drain,
     Forget,
     Operation,
@@ -103,15 +104,19 @@ def _imagine(
         case Stop(name=name) | Remove(name=name) | Restore(name=name):
             replicas.pop(name, None)
         case Settle():
-            desired = msgspec.structs.replace(
-                desired,
-                services=tuple(
-                    msgspec.structs.replace(s, rollout=operation.outcome)
-                    if s.key == operation.subject
-                    else s
-                    for s in desired.services
-                ),
-            )
+            desired = _with(desired, operation.subject, rollout=operation.outcome)
+        case Advance():
+            desired = _with(desired, operation.subject, stage=operation.stage, stage_since=now)
         case _:
             pass
     return desired, Observed(replicas=tuple(replicas.values()), prepared=prepared)
+
+
+def _with(desired: Desired, key: str, **changes: object) -> Desired:
+    return msgspec.structs.replace(
+        desired,
+        services=tuple(
+            msgspec.structs.replace(service, **changes) if service.key == key else service
+            for service in desired.services
+        ),
+    )

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from meshd.reconcile.gate import Verdict
 from meshd.reconcile.memory import (
     Dice,
     Failure,
@@ -66,7 +67,8 @@ class World(msgspec.Struct, frozen=True):
 
 class Observed(msgspec.Struct, frozen=True):
     """The picture that a plan is made from. While `available` is False the runtime does not
-    answer, and `replicas` is what it last showed."""
+    answer, and `replicas` is what it last showed. `verdicts` are what the traffic of services
+    says of their new revision; None where nobody watches it."""
 
     replicas: tuple[Replica, ...]
     available: bool = True
@@ -77,6 +79,7 @@ class Observed(msgspec.Struct, frozen=True):
     preparing: frozenset[Version] = frozenset()
     slots: Mapping[Version, tuple[Slot, ...]] = {}
     failures: Mapping[Version, tuple[Failure, ...]] = {}
+    verdicts: Mapping[str, Verdict] | None = None
 
 
 def observe(memory: Memory, world: World, now: float, dice: Dice) -> tuple[Memory, Observed]:

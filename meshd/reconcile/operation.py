@@ -168,6 +168,23 @@ class Settle(Operation, frozen=True, kw_only=True):
         return f"settle {self.subject} as {self.outcome}: {self.cause}"
 
 
+class Advance(Operation, frozen=True, kw_only=True):
+    """A stage of a rollout is over; `stage` of them are passed now. `what` is the next."""
+
+    project: str
+    service: str
+    revision: str
+    stage: int
+    what: str
+
+    @property
+    def subject(self) -> str:
+        return f"{self.project}/{self.service}"
+
+    def __str__(self) -> str:
+        return f"shift {self.subject} to {self.revision[:12]}, {self.what}: {self.cause}"
+
+
 class Forget(Operation, frozen=True, kw_only=True):
     """A project has no replica left and was taken down: remove what was made for it."""
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from meshd.reconcile import pool, rollout, starts
 from meshd.reconcile.desired import Desired, DesiredService
+from meshd.reconcile.gate import NOT_YET
 from meshd.reconcile.memory import Dice, Replica
 from meshd.reconcile.observed import Observed
 from meshd.reconcile.operation import (
@@ -25,6 +26,7 @@ from meshd.reconcile.operation import (
     Urgency,
 )
 from meshd.reconcile.phase import ALIVE, ENDED, Phase
+from meshd.reconcile.strategy import unwatched
 from meshd.runtime.base import ContainerHealth
 from meshd.spec.model import Service
 
@@ -162,7 +164,7 @@ class _ServicePlan:
         now: float,
         dice: Dice,
     ) -> None:
-        self.service = service
+        self.service = unwatched(service) if observed.verdicts is None else service
         self.group = [r for r in group if r.managed or service.adopted]
         self.observed = observed
         self.now = now
@@ -195,12 +197,17 @@ class _ServicePlan:
         if not self.service.adopted:
             version = (self.service.key, self.service.revision)
             failures = self.observed.failures.get(version, ())
-            verdict = rollout.judge(self.service, new, old, failures, self.now)
-            if verdict:
-                self.operations.append(verdict)
-                if verdict.outcome != "done":
+            told = self.observed.verdicts
+            traffic = None if told is None else told.get(self.service.key, NOT_YET)
+            settled = rollout.judge(self.service, new, old, failures, self.now, traffic)
+            if settled:
+                self.operations.append(settled)
+                if settled.outcome != "done":
                     return
-        if old:
+            over = rollout.advance(self.service, new, old, traffic, self.now)
+            if over:
+                self.operations.append(over)
+        if old and not self.service.kept:
             self._roll(new, old, blocker)
         else:
             self._resize(new, blocker)
@@ -278,7 +285,11 @@ class _ServicePlan:
         for replica in idle:
             self._drain(replica, cause)
         serving = sorted((r for r in old if r.phase is Phase.READY), key=_leaves_first)
-        for replica in serving[: step.drain]:
+        # What is neither the new revision nor the one to go back to serves nobody meanwhile.
+        stale = [r for r in serving if r.revision != self.service.previous]
+        spare = len(serving) - len(stale) >= self.service.count
+        count = max(step.drain, len(stale) if spare else 0)
+        for replica in (*stale, *(r for r in serving if r not in stale))[:count]:
             self._drain(replica, cause)
         surplus = len(new) - self.service.count
         if surplus > 0:
@@ -291,6 +302,8 @@ class _ServicePlan:
         want = self.service.count
         done = sum(self._completed(r) for r in self.group)
         missing = want - len(current) - done
+        if missing < 0 and self.service.by_hand:
+            return  # a rollout that was paused by hand is left as it is
         if missing > 0:
             if not current and blocker:
                 self.waits = blocker

@@ -32,6 +32,8 @@ def standing(
     name = service.spec.name
     right = [r for r in replicas if r.phase is Phase.READY and _right(service, r)]
     alive = [r for r in replicas if r.phase in ALIVE and not r.reserve]
+    if service.kept:
+        alive = [r for r in alive if r.revision == service.revision]
     completed = [r for r in replicas if r.phase is Phase.FAILED and r.exit_code == 0]
     there = len(right) == len(alive) and len(right) + len(completed) >= service.count
     # What failed is removed soon, and its last words are kept then: they are waited for.

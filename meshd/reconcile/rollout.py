@@ -11,9 +11,11 @@ from typing import Final
 import msgspec
 
 from meshd.reconcile.desired import DesiredService
+from meshd.reconcile.gate import Verdict
 from meshd.reconcile.memory import Failure, Replica
-from meshd.reconcile.operation import Outcome, Settle
+from meshd.reconcile.operation import Advance, Outcome, Settle
 from meshd.reconcile.phase import Phase
+from meshd.reconcile.strategy import GROWING, current, is_over, limits, stages
 
 ALWAYS_HELD: Final = 3
 """So many ends are held against a revision even if something outside seems to cause them."""
@@ -35,23 +37,60 @@ def step(
 ) -> Step:
     """The next step from `old` to `new` (alive ones each); `leaving` others still run.
 
-    start-first goes at most `parallelism` above the wanted count and never below it;
-    stop-first goes at most `parallelism` below it and never above.
+    At most `surge` above the wanted count, never fewer than `unavailable` below it. While a
+    stage is on, no more of the new revision than it says, and the old ones stay beside it.
     """
-    want, update = service.count, service.spec.update
-    width = max(1, update.parallelism)
+    want, allowed, stage = service.count, limits(service), current(service)
+    surge = allowed.surge
     new_ready = sum(r.phase is Phase.READY for r in new)
     ready = new_ready + sum(r.phase is Phase.READY for r in old)
-    missing = want - len(new)
-    if update.order == "start-first":
-        room = min(want + width - len(new) - len(old), width - (len(new) - new_ready))
-        drain = ready - want
-    else:
-        room = want - len(new) - len(old) - leaving
-        drain = ready - max(0, want - width)
-    if update.delay and _latest(new) + update.delay > now:
+    target, keep = want, 0
+    if stage is not None:
+        target = min(stage.replicas, want)
+        if stage.share != GROWING and not service.spec.mesh.rollout.max_surge:
+            surge = max(surge, target)
+        keep = max(0, want + surge - target)
+    room = want + surge - len(new) - len(old) - (0 if surge else leaving)
+    if surge and stage is None:
+        room = min(room, max(1, surge + allowed.unavailable) - (len(new) - new_ready))
+    if update_delayed(service, new, now):
         room = 0
-    return Step(start=max(0, min(missing, room)), drain=max(0, min(drain, len(old))))
+    start = min(target - len(new), room)
+    if stage is not None:  # old ones that ended cannot come back: the new revision steps in
+        start = max(start, want - allowed.unavailable - len(new) - len(old) - leaving)
+    drain = min(ready - (want - allowed.unavailable), len(old) - keep)
+    return Step(start=max(0, start), drain=max(0, drain))
+
+
+def update_delayed(service: DesiredService, new: Sequence[Replica], now: float) -> bool:
+    """Whether the time between two steps is not over."""
+    delay = service.spec.update.delay
+    return bool(delay) and _latest(new) + delay > now
+
+
+def advance(
+    service: DesiredService,
+    new: Sequence[Replica],
+    old: Sequence[Replica],
+    verdict: Verdict | None,
+    now: float,
+) -> Advance | None:
+    """The end of the present stage, when it has come to one."""
+    stage = current(service)
+    if stage is None or service.rollout != "rolling" or not old:
+        return None
+    cause = is_over(service, stage, new, old, verdict, now)
+    if not cause:
+        return None
+    following = stages(service)[service.stage + 1 : service.stage + 2]
+    return Advance(
+        project=service.project,
+        service=service.spec.name,
+        revision=service.revision,
+        stage=service.stage + 1,
+        what=str(following[0]) if following else "replica by replica",
+        cause=cause,
+    )
 
 
 def judge(
@@ -60,12 +99,14 @@ def judge(
     old: Sequence[Replica],
     failures: Sequence[Failure],
     now: float,
+    verdict: Verdict | None = None,
 ) -> Settle | None:
     """The end of a rollout, when it has come to one.
 
-    Failed: more of the new revision's replicas failed by themselves than `max_failure_ratio`
-    allows, and there is a revision to go back to. Done: all replicas are ready, none of an
-    old revision is left, and the last one has been watched for `monitor` seconds.
+    Failed: its traffic shows that it is worse than the revision to go back to, or more of its
+    replicas failed by themselves than `max_failure_ratio` allows; and there is a revision to
+    go back to. Done: all replicas are ready, none of an old revision is left (but those that
+    blue/green keeps), and the last one has been watched for `monitor` seconds.
     """
     if service.rollout != "rolling":
         return None
@@ -74,10 +115,17 @@ def judge(
     if len(held) < ALWAYS_HELD:
         held = [failure for failure in held if not failure.external]
     over = len(held) > update.max_failure_ratio * max(1, service.count)
-    if over and service.previous and update.failure_action != "continue":
+    worse = verdict is not None and verdict.word == "worse"
+    if (over or worse) and service.previous and update.failure_action != "continue":
         outcome: Outcome = "paused" if update.failure_action == "pause" else "rolled-back"
-        return _settle(service, outcome, held[-1].text)
+        why = verdict.text if verdict is not None and not over else held[-1].text
+        return _settle(service, outcome, why)
     ready = sum(r.phase is Phase.READY for r in new)
+    if current(service) is not None and old:
+        return None
+    beside = service.spec.mesh.rollout.strategy == "blue-green" and service.previous
+    if beside and ready == len(new) == service.count:
+        return _settle(service, "done", f"{ready} of {service.count} ready, switched over")
     if old or ready < service.count or len(new) != service.count:
         return None
     if service.previous and _latest(new) + update.monitor > now:

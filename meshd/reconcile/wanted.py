@@ -9,7 +9,7 @@ from meshd.runtime.base import ObservedReplica, ReplicaState
 from meshd.spec import labels
 from meshd.spec.errors import SpecError
 from meshd.spec.model import Project, Service
-from meshd.store.store import Store, StoredProject
+from meshd.store.store import Rollout, Store, StoredProject
 
 _RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
 CRASH_SEEN: Final = 10.0
@@ -113,6 +113,12 @@ class Wanted:
                     rollout="done" if stored.leaving else rollout.state,
                     rollout_since=rollout.since,
                     warm=0 if stored.leaving else self._warm(spec),
+                    coming=rollout.revision,
+                    stage=rollout.stage,
+                    stage_since=rollout.stage_since,
+                    swift=rollout.swift,
+                    by_hand=rollout.by_hand,
+                    kept=_kept(rollout, spec, now),
                 )
             )
         return found
@@ -193,6 +199,13 @@ class Wanted:
             self._read.clear()
         self._read[seen.name] = (seen.labels, described)
         return described
+
+
+def _kept(rollout: Rollout, spec: Service, now: float) -> bool:
+    """Whether what a service replaced is still to be there, for an undo at once."""
+    settings = spec.mesh.rollout
+    recent = rollout.stage_since + settings.keep > now
+    return rollout.state == "done" and settings.strategy == "blue-green" and recent
 
 
 def _is_stopped(seen: ObservedReplica, now: float) -> bool:

@@ -28,6 +28,13 @@ Whole = Annotated[int, BeforeValidator(units.whole)]
 Count = Annotated[Whole, Field(ge=0)]
 Port = Annotated[Whole, Field(ge=1, le=65535)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Percent = Annotated[
+    float,
+    BeforeValidator(units.share),
+    Field(gt=0, le=1),
+    WithJsonSchema(_OR_TEXT, mode="validation"),
+]
+Amount = Annotated[str, BeforeValidator(units.amount), WithJsonSchema(_OR_TEXT, mode="validation")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
 Algorithm = Literal[
     "hot-cold",
@@ -289,12 +296,64 @@ class Eject(Model):
     latency_factor: Annotated[float, Field(ge=0)] = 0.0
 
 
+class Gate(Model):
+    """Whether a new revision has to prove itself beside the old one. It is called worse at this
+    `confidence`, and let on after so many `requests` of its own, or after `wait` seconds.
+    `slower` times the old one's p95 is slow; in a replica's first `warm` seconds nothing is."""
+
+    enabled: bool = True
+    confidence: Annotated[Share, Field(ge=0.5, lt=1)] = 0.99
+    requests: Annotated[Whole, Field(ge=10)] = 200
+    wait: Annotated[Duration, Field(gt=0)] = 30.0
+    slower: Annotated[float, Field(ge=1)] = 1.5
+    warm: Duration = 2.0
+
+    _short = model_validator(mode="before")(shorthand.gate)
+
+
+class Rollout(Model):
+    """How traffic goes over to a new revision, beside `deploy.update_config`.
+
+    `rolling`: replica by replica. `canary`: the new revision gets the shares of the `steps`,
+    each for `interval` seconds, then the rest; requests that meet all of `match` go to it from
+    the beginning. `blue-green`: all new ones are brought up beside the old ones, which are
+    switched off at once, and kept for `keep` seconds. `max_surge` replicas more than wanted
+    may run on the way, `max_unavailable` fewer may be ready (a number, or a percentage of the
+    wanted ones); without them `update_config` says.
+    """
+
+    strategy: Literal["rolling", "canary", "blue-green"] = "rolling"
+    steps: tuple[Percent, ...] = (0.05, 0.25, 0.5)
+    interval: Duration = 30.0
+    match: tuple[str, ...] = ()
+    keep: Duration = 300.0
+    max_surge: Amount = ""
+    max_unavailable: Amount = ""
+    gate: Gate = Gate()
+
+    _many_steps = field_validator("steps", mode="before")(shorthand.one_or_many)
+    _many = field_validator("match", mode="before")(shorthand.one_or_many)
+    _match = field_validator("match")(shorthand.check_match)
+    _steps = field_validator("steps")(shorthand.check_steps)
+
+    @model_validator(mode="after")
+    def _moves(self) -> Self:
+        if self.match and self.strategy != "canary":
+            raise ValueError("match is for a canary; expected strategy: canary")
+        if {self.max_surge, self.max_unavailable} <= {"0", "0%"}:
+            raise ValueError(
+                "max_surge and max_unavailable are both 0, so nothing could ever be replaced; "
+                "expected one of them above 0"
+            )
+        return self
+
+
 class Mesh(Model):
     """`x-mesh` of a service: what Compose has no word for.
 
     `port` is what replicas listen on (told to them as $PORT); None picks the first of
     `expose`/`ports`, or 8080. `allow` names the services that may call this one; None lets
-    all. `drain` bounds how long a leaving replica may finish what it has. `trace` starts a
+    all, and with `audit` those that it does not name are only counted. `drain` bounds how long a leaving replica may finish what it has. `trace` starts a
     trace for requests that come without one, this share of them sampled; None starts none.
     """
 
@@ -309,7 +368,9 @@ class Mesh(Model):
     parking: ParkingSpec = ParkingSpec()
     eject: Eject = Eject()
     allow: tuple[str, ...] | None = None
+    audit: bool = False
     drain: Duration = 30.0
+    rollout: Rollout = Rollout()
     trace: Share | None = None
 
     _many_routes = field_validator("routes", mode="before")(shorthand.one_or_many)

@@ -6,6 +6,7 @@ A short form is a string where the model has several fields: `health: /ready`,
 
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Final, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -92,9 +93,25 @@ def scale(value: object) -> object:
     return data
 
 
+def gate(value: object) -> object:
+    """`false` for none, `true` for the usual one."""
+    return {"enabled": value} if isinstance(value, bool) else value
+
+
+def check_steps(steps: tuple[float, ...]) -> tuple[float, ...]:
+    """Shares of the traffic, each larger than the one before."""
+    for before, after in pairwise(steps):
+        if after <= before:
+            raise ValueError(
+                f"{after:.4g} comes after {before:.4g}; expected steps that grow, like 5%, 25%, 50%"
+            )
+    return steps
+
+
 def one_or_many(value: object) -> object:
-    """A single string or mapping stands for a list of it."""
-    return [value] if isinstance(value, str | dict) else value
+    """A single string, number or mapping stands for a list of it."""
+    alone = isinstance(value, str | dict | float)
+    return [value] if alone else value
 
 
 def check_cron(text: str) -> str:

@@ -15,6 +15,8 @@ _SECONDS: Final = {
 }
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
+_SHARE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
+_AMOUNT: Final = re.compile(r"\d{1,6}|\d{1,3}%")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
 _EXPONENT: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -32,6 +34,25 @@ def duration(value: object) -> float:
         if parts and "".join(number + unit for number, unit in parts) == text:
             return round(sum(float(number) * _SECONDS[unit] for number, unit in parts), 9)
     raise ValueError(f"{_shown(value)} is not a duration; expected one like 200ms, 5s or 1m30s")
+
+
+def share(value: object) -> float:
+    """The part of one that `5%`, or a plain number, says."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str):
+        found = _SHARE.fullmatch(value.strip())
+        if found:
+            return round(float(found.group(1)) / (100.0 if found.group(2) else 1.0), 9)
+    raise ValueError(f"{_shown(value)} is not a share; expected one like 5% or 0.05")
+
+
+def amount(value: object) -> str:
+    """A number of things, or a percentage of them, as text; empty when it is not given."""
+    text = str(value).strip() if isinstance(value, int | str) else ""
+    if isinstance(value, bool) or not (_AMOUNT.fullmatch(text) or value == ""):
+        raise ValueError(f"{_shown(value)} is no amount; expected one like 2 or 25%")
+    return text
 
 
 def size(value: object) -> int:

@@ -63,6 +63,32 @@ MIGRATIONS: Final = (
         PRIMARY KEY (project, service, name)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE call (
+        project TEXT NOT NULL, service TEXT NOT NULL, caller TEXT NOT NULL,
+        calls INTEGER NOT NULL, uncovered INTEGER NOT NULL, first REAL NOT NULL,
+        last REAL NOT NULL, PRIMARY KEY (project, service, caller)
+    ) WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE rollout ADD COLUMN number INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE rollout ADD COLUMN stage INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE rollout ADD COLUMN stage_since REAL NOT NULL DEFAULT 0;
+    ALTER TABLE rollout ADD COLUMN by_hand INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE rollout ADD COLUMN swift INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE release (
+        project TEXT NOT NULL, service TEXT NOT NULL, number INTEGER NOT NULL,
+        revision TEXT NOT NULL, previous TEXT NOT NULL, how TEXT NOT NULL, who TEXT NOT NULL,
+        at REAL NOT NULL, changed TEXT NOT NULL, outcome TEXT NOT NULL DEFAULT 'rolling',
+        cause TEXT NOT NULL DEFAULT '', ended REAL NOT NULL DEFAULT 0,
+        tally TEXT NOT NULL DEFAULT '', PRIMARY KEY (project, service, number)
+    ) WITHOUT ROWID;
+    INSERT INTO release (project, service, number, revision, previous, how, who, at, changed,
+        outcome, cause, ended)
+        SELECT project, service, 1, revision, previous, 'deploy', '', since, '', state, cause, since
+        FROM rollout;
+    UPDATE rollout SET number = 1;
+    """,
 )
 
 

@@ -14,7 +14,9 @@ from typing import Final, Literal
 
 import msgspec
 
+from meshd.spec.changes import changed
 from meshd.spec.model import Project, Service
+from meshd.store import releases
 from meshd.store.lock import StateLock
 from meshd.store.schema import migrate
 
@@ -34,13 +36,20 @@ class StoredProject(msgspec.Struct, frozen=True):
 
 class Rollout(msgspec.Struct, frozen=True):
     """Where a service stands between revisions. `revision` was asked for last; `previous` is
-    what runs instead once the state is `rolled-back`."""
+    what runs instead once the state is `rolled-back`. `number` is that of its release. `stage`
+    is how many stages of it are passed, the last at `stage_since`. It was paused `by_hand`, or
+    goes `swift`ly, without stages: an undo."""
 
     revision: str
     previous: str
     state: RolloutState
     since: float
     cause: str = ""
+    number: int = 0
+    stage: int = 0
+    stage_since: float = 0.0
+    by_hand: bool = False
+    swift: bool = False
 
     @property
     def effective(self) -> str:
@@ -168,6 +177,7 @@ class Store:
         who: str,
         plan: str,
         now: float,
+        how: Literal["deploy", "undo"] = "deploy",
     ) -> Sequence[str]:
         """Make `project` the desired state; `fingerprints` names the revision of each service.
         The names of the services that a rollout begins for."""
@@ -191,15 +201,32 @@ class Store:
                     (*version, service.model_dump_json(), who, now),
                 )
             for name, rollout in begun.items():
-                database.execute(
-                    "INSERT OR REPLACE INTO rollout VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (project.name, name, *msgspec.structs.astuple(rollout)),
+                number = releases.begin(
+                    database, (project.name, name), rollout.revision, rollout.previous, how, who,
+                    now, self._changed(project, name),
+                )  # fmt: skip
+                begun[name] = msgspec.structs.replace(
+                    rollout, number=number, stage_since=now, swift=how == "undo"
                 )
+                self._write(database, f"{project.name}/{name}", begun[name])
             self._drop_services(database, project.name, known)
         self._revisions.clear()
         self.projects[project.name] = StoredProject(project, who, now, False, plan)
         self.rollouts.update({f"{project.name}/{name}": r for name, r in begun.items()})
         return tuple(begun)
+
+    def _changed(self, project: Project, name: str) -> str:
+        """What the service changes against what runs of it."""
+        rollout = self.rollouts.get(f"{project.name}/{name}")
+        before = self.revision(f"{project.name}/{name}", rollout.effective) if rollout else None
+        return changed(before, project.service(name))
+
+    def _write(self, database: sqlite3.Connection, key: str, rollout: Rollout) -> None:
+        values = (*key.split("/", 1), *msgspec.structs.astuple(rollout))
+        database.execute(
+            f"INSERT OR REPLACE INTO rollout VALUES ({', '.join('?' * len(values))})",  # noqa: S608
+            values,
+        )
 
     def _drop_services(self, database: sqlite3.Connection, project: str, known: set[str]) -> None:
         for table, kept in (
@@ -217,21 +244,47 @@ class Store:
 
     def settle(self, key: str, outcome: RolloutState, cause: str, now: float) -> None:
         """End the rollout of a service."""
-        rollout = msgspec.structs.replace(self.rollouts[key], state=outcome, cause=cause, since=now)
+        rollout = msgspec.structs.replace(
+            self.rollouts[key], state=outcome, cause=cause, since=now, by_hand=False
+        )
         project, _, service = key.partition("/")
         where = (project, service)
         with self.transaction() as database:
-            database.execute(
-                "UPDATE rollout SET state = ?, cause = ?, since = ? "
-                "WHERE project = ? AND service = ?",
-                (outcome, cause, now, *where),
-            )
+            self._write(database, key, rollout)
+            releases.end(database, where, rollout.number, outcome, cause, now)
             database.execute(
                 "DELETE FROM revision WHERE project = ? AND service = ? AND fingerprint NOT IN "
                 "(?, ?) AND fingerprint NOT IN (SELECT fingerprint FROM revision "
                 "WHERE project = ? AND service = ? ORDER BY at DESC LIMIT ?)",
                 (*where, rollout.revision, rollout.previous, *where, REVISIONS_KEPT),
             )
+        self.rollouts[key] = rollout
+
+    def advance(self, key: str, stage: int, now: float) -> None:
+        """So many stages of a service's rollout are passed."""
+        rollout = msgspec.structs.replace(self.rollouts[key], stage=stage, stage_since=now)
+        with self.transaction() as database:
+            self._write(database, key, rollout)
+        self.rollouts[key] = rollout
+
+    def pause(self, key: str, cause: str, now: float) -> None:
+        """Leave a rollout as it is until `resume`."""
+        self._hold(key, "paused", cause, now, by_hand=True)
+
+    def resume(self, key: str, now: float) -> None:
+        """Go on with a rollout at the stage that it was paused in."""
+        self._hold(key, "rolling", "", now, by_hand=False)
+
+    def _hold(
+        self, key: str, state: RolloutState, cause: str, now: float, *, by_hand: bool
+    ) -> None:
+        rollout = msgspec.structs.replace(
+            self.rollouts[key], state=state, cause=cause, since=now, by_hand=by_hand
+        )
+        project, _, service = key.partition("/")
+        with self.transaction() as database:
+            self._write(database, key, rollout)
+            releases.end(database, (project, service), rollout.number, state, cause, 0.0)
         self.rollouts[key] = rollout
 
     def revision(self, key: str, fingerprint: str) -> Service | None:
@@ -259,6 +312,7 @@ class Store:
         with self.transaction() as database:
             database.execute("DELETE FROM project WHERE name = ?", (project,))
             database.execute("DELETE FROM revision WHERE project = ?", (project,))
+            database.execute("DELETE FROM release WHERE project = ?", (project,))
             self._drop_services(database, project, set())
         self.projects.pop(project, None)
         self._revisions.clear()

@@ -213,7 +213,8 @@ class Service(Frozen, frozen=True):
     """A named workload as the data plane sees it. `fingerprint` names this content: two
     services with the same fingerprint are the same, so only changed ones are sent.
 
-    `allow` names the services that may call it through a mesh listener; None lets all. `trace`
+    `allow` names the services that may call it through a mesh listener; None lets all. With
+    `audit` others may too, and are only counted. `trace`
     starts a W3C trace for requests that come without one, and marks this share of them as
     sampled; None starts none. `split` is None but while revisions are to get a share each.
     """
@@ -229,6 +230,7 @@ class Service(Frozen, frozen=True):
     parking: Parking = Parking()
     ejection: Ejection = Ejection()
     trace: float | None = None
+    audit: bool = False
     split: Split | None = None
 
 

@@ -48,6 +48,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "x-mesh.limits": model.LimitsSpec,
     "x-mesh.parking": model.ParkingSpec,
     "x-mesh.eject": model.Eject,
+    "x-mesh.rollout": model.Rollout,
+    "x-mesh.rollout.gate": model.Gate,
 }
 
 

@@ -1,0 +1,104 @@
+"""Two revisions compared by what they served in the same seconds: an exact test. Pure.
+
+Every second is a stratum of its own. Given how many requests of it were bad (failed, or slow),
+and that each request goes to either revision by lot, the number of bad ones that fall to the
+new revision is hypergeometric if the two are alike. The sum over all seconds is compared with
+what was seen, one-sided. Stratified so, an overload of both, or a share that grows on the way,
+says nothing against either (the exact form of the Cochran-Mantel-Haenszel test).
+"""
+
+from math import erfc, exp, lgamma, sqrt
+from typing import Final
+
+import msgspec
+
+NORMAL_FROM: Final = 25.0
+"""The variance from which on the normal approximation takes the exact distribution's place."""
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """Bad ones among all, of the new revision and of the old, summed up over strata.
+
+    `strata` counts those in which the new one had a bad one. `chances[i]` is the probability
+    that `low + i` bad ones fall to the new revision if the two are alike.
+    """
+
+    new: int = 0
+    new_bad: int = 0
+    old: int = 0
+    old_bad: int = 0
+    strata: int = 0
+    expected: float = 0.0
+    variance: float = 0.0
+    low: int = 0
+    chances: tuple[float, ...] = (1.0,)
+
+    def add(self, new: int, new_bad: int, old: int, old_bad: int) -> "Comparison":
+        """With one more stratum. One in which only one of the two served counts for nothing."""
+        if new <= 0 or old <= 0:
+            return self
+        total, bad = new + old, new_bad + old_bad
+        share = new / total
+        variance = bad * share * (1 - share) * (total - bad) / (total - 1)
+        grown = self.variance + variance
+        low, chances = self.low, self.chances
+        if grown >= NORMAL_FROM:
+            low, chances = 0, ()
+        elif bad and chances:
+            first, more = hypergeometric(new, old, bad)
+            low, chances = low + first, _convolved(chances, more)
+        return Comparison(
+            new=self.new + new,
+            new_bad=self.new_bad + new_bad,
+            old=self.old + old,
+            old_bad=self.old_bad + old_bad,
+            strata=self.strata + bool(new_bad),
+            expected=self.expected + bad * share,
+            variance=grown,
+            low=low,
+            chances=chances,
+        )
+
+    @property
+    def p(self) -> float:
+        """The chance of seeing at least so many bad ones of the new revision if it were no
+        worse than the old one."""
+        if self.chances:
+            return min(1.0, sum(self.chances[max(0, self.new_bad - self.low) :]))
+        # With the usual correction of half a one for taking counts as continuous.
+        z = (self.new_bad - 0.5 - self.expected) / sqrt(self.variance)
+        return 0.5 * erfc(z / sqrt(2.0))
+
+    @property
+    def new_share(self) -> float:
+        """Bad ones of the new revision's requests, 0..1."""
+        return self.new_bad / self.new if self.new else 0.0
+
+    @property
+    def old_share(self) -> float:
+        """Bad ones of the old revision's requests, 0..1."""
+        return self.old_bad / self.old if self.old else 0.0
+
+
+def hypergeometric(new: int, old: int, bad: int) -> tuple[int, tuple[float, ...]]:
+    """The least number of `bad` ones that can fall among `new` of `new + old` requests, and
+    the chances of that number and of each above it."""
+    low, high = max(0, bad - old), min(bad, new)
+    whole = _ways(new + old, bad)
+    return low, tuple(
+        exp(_ways(new, count) + _ways(old, bad - count) - whole) for count in range(low, high + 1)
+    )
+
+
+def _ways(of: int, take: int) -> float:
+    """The logarithm of how many ways there are to take so many."""
+    return lgamma(of + 1) - lgamma(take + 1) - lgamma(of - take + 1)
+
+
+def _convolved(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:
+    """The distribution of the sum of two independent numbers."""
+    found = [0.0] * (len(one) + len(other) - 1)
+    for i, chance in enumerate(one):
+        for j, more in enumerate(other):
+            found[i + j] += chance * more
+    return tuple(found)

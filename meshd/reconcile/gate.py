@@ -1,0 +1,250 @@
+"""Whether a new revision is let on: judged by its own traffic beside the old one's. Pure.
+
+Two comparisons (see `evidence`): of requests that failed, and of requests that took more than
+`slower` times the old revision's p95. Each asks, after every bad request more, how likely so
+many would be were the new revision no worse; that it is asked again and again is paid for by
+ever smaller borders, whose sum is the chance of a false alarm: look number i of one comparison
+may use 1 / (i (i + 1)) of its part of it, and so may the last look at each stage. So `confidence`
+holds for a whole rollout.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import msgspec
+
+from meshd.reconcile.evidence import Comparison
+from meshd.spec.model import Gate
+from proxy.wire import buckets
+
+RUNGS: Final = (0.02, 0.05, 0.1, 0.25)
+"""The shares of the traffic that a new revision gets one after the other while it is tried, up
+to what its replicas are of all."""
+RUNG_REQUESTS: Final = 20
+RUNG_SECONDS: Final = 3.0
+SUSPICIOUS: Final = 0.1
+"""Odds against mere chance at which the new revision gets no more, and is not let on yet."""
+LEAST: Final = 10
+"""Requests under which nothing is said of latency, and traffic counts as too thin."""
+SECONDS_SLOW: Final = 3
+SECONDS_FAILED: Final = 2
+"""Seconds in which bad ones must have been seen: a single hiccup makes many at once."""
+EJECTED_FAILURES: Final = 5
+REFERENCE: Final = 0.95
+
+Word = Literal["wait", "fine", "worse"]
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """What one revision did in a second. `latency` counts by bucket those that are compared:
+    of a replica that is still warming up, none."""
+
+    requests: int = 0
+    failed: int = 0
+    latency: Mapping[int, int] = {}
+    ejected: bool = False
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """What is known of a new revision. `since` is when its first replica served, `stage_since`
+    and `stage_requests` how it stood when the present stage began; `usual` are the old one's
+    latencies. `stages` counts them. `rung` is how far its share has grown, `looks` how often each
+    comparison was asked. `before` stands for the old revision where the two never serve at the
+    same time."""
+
+    since: float
+    stage: int
+    stage_since: float
+    stage_requests: int = 0
+    seen: float = 0.0
+    failures: Comparison = Comparison()
+    slow: Comparison = Comparison()
+    usual: Mapping[int, int] = {}
+    rung: int = 0
+    rung_since: float = 0.0
+    rung_requests: int = 0
+    looks: tuple[int, int] = (0, 0)
+    stages: int = 1
+    ejected: bool = False
+    alarm: str = ""
+    before: Counts | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What follows for `stage`: wait for more, let it on, or go back. `rung` is the share that
+    it may have meanwhile, where its replicas alone do not say; `text` is the evidence."""
+
+    stage: int
+    word: Word
+    text: str
+    rung: float = 1.0
+
+
+NOT_YET: Final = Verdict(stage=-1, word="wait", text="not tried yet", rung=RUNGS[0])
+
+
+def began(stage: int, now: float, usual: Mapping[int, int], before: Counts | None = None) -> Trial:
+    """A trial that starts now; `usual` are latencies of the old revision of just before."""
+    return Trial(
+        since=now, stage=stage, stage_since=now, rung_since=now, usual=usual, before=before
+    )
+
+
+def staged(trial: Trial, stage: int, now: float) -> Trial:
+    """The same trial in the next stage: what is known stays known."""
+    return msgspec.structs.replace(
+        trial,
+        stage=stage,
+        stage_since=now,
+        stage_requests=trial.failures.new,
+        stages=trial.stages + 1,
+    )
+
+
+def take(trial: Trial, gate: Gate, at: float, new: Counts, old: Counts) -> Trial:
+    """With one more second, that began at `at`."""
+    usual = dict(trial.usual)
+    for bucket, count in old.latency.items():
+        usual[bucket] = usual.get(bucket, 0) + count
+    border = _border(usual, gate)
+    before = trial.before
+    failures, slow = trial.failures, trial.slow
+    if before is not None:
+        # The old one serves no more: all of the new one's against what it did before.
+        failures = Comparison().add(
+            failures.new + new.requests, failures.new_bad + new.failed,
+            before.requests, before.failed,
+        )  # fmt: skip
+        slow = Comparison().add(
+            slow.new + sum(new.latency.values()), slow.new_bad + _over(new.latency, border),
+            sum(before.latency.values()), _over(before.latency, border),
+        )  # fmt: skip
+        failures = msgspec.structs.replace(
+            failures, strata=trial.failures.strata + bool(new.failed)
+        )
+        more = bool(_over(new.latency, border))
+        slow = msgspec.structs.replace(slow, strata=trial.slow.strata + more)
+    else:
+        failures = failures.add(new.requests, new.failed, old.requests, old.failed)
+        slow = slow.add(
+            sum(new.latency.values()), _over(new.latency, border),
+            sum(old.latency.values()), _over(old.latency, border),
+        )  # fmt: skip
+    trial = msgspec.structs.replace(
+        trial,
+        seen=at,
+        usual=usual,
+        failures=failures,
+        slow=slow,
+        looks=(
+            trial.looks[0] + (failures.new_bad > trial.failures.new_bad),
+            trial.looks[1] + (slow.new_bad > trial.slow.new_bad),
+        ),
+        ejected=trial.ejected or (new.ejected and not old.ejected),
+    )
+    trial = msgspec.structs.replace(trial, alarm=trial.alarm or _alarm(trial, gate, border))
+    return _climb(trial, gate, at + 1.0)
+
+
+def _border(usual: Mapping[int, int], gate: Gate) -> float:
+    """Seconds from which on a request counts as slow."""
+    return (buckets.quantile(usual, REFERENCE) or 0.0) * gate.slower
+
+
+def _over(latency: Mapping[int, int], border: float) -> int:
+    last = buckets.index(border)
+    return sum(count for bucket, count in latency.items() if bucket > last)
+
+
+def _alarm(trial: Trial, gate: Gate, border: float) -> str:
+    """The evidence that it is worse; empty while there is none."""
+    chance = (1.0 - gate.confidence) / 4  # half for the looks on the way, half of it for each
+    failures, slow = trial.failures, trial.slow
+    first, second = (chance / (i * (i + 1)) if i else 0.0 for i in trial.looks)
+    if failures.strata >= SECONDS_FAILED and failures.p <= first:
+        return _failed(failures, trial)
+    if slow.strata >= SECONDS_SLOW and slow.new >= LEAST and slow.p <= second:
+        return _slow(slow, trial, border)
+    many = failures.new_bad >= EJECTED_FAILURES and failures.p <= 1.0 - gate.confidence
+    if trial.ejected and many:
+        return f"the proxy took a replica of it out of rotation; {_failed(failures, trial)}"
+    return ""
+
+
+def _climb(trial: Trial, gate: Gate, now: float) -> Trial:
+    """Its share grows with the trust in it."""
+    served = trial.failures.new - trial.rung_requests
+    waited = now - trial.rung_since
+    enough = served >= RUNG_REQUESTS or waited >= RUNG_SECONDS
+    warm = now >= trial.since + gate.warm
+    if trial.rung >= len(RUNGS) or not enough or not warm or suspicious(trial):
+        return trial
+    return msgspec.structs.replace(
+        trial, rung=trial.rung + 1, rung_since=now, rung_requests=trial.failures.new
+    )
+
+
+def suspicious(trial: Trial) -> bool:
+    """Whether it looks worse, though it may be chance."""
+    return any(each.strata and each.p <= SUSPICIOUS for each in (trial.failures, trial.slow))
+
+
+def verdict(
+    trial: Trial, gate: Gate, rate: float, share: float, monitor: float, now: float
+) -> Verdict:
+    """What is to be done, `rate` being the service's requests a second of late, and `share`
+    the part of them that the new revision can get. Where traffic is too thin to tell, the
+    stage is watched for `monitor` seconds, and not at all where there is none."""
+    word, text = _word(trial, gate, rate, share, monitor, now)
+    rung = RUNGS[trial.rung] if trial.rung < len(RUNGS) else 1.0
+    return Verdict(stage=trial.stage, word=word, text=text, rung=rung)
+
+
+def _word(
+    trial: Trial, gate: Gate, rate: float, share: float, monitor: float, now: float
+) -> tuple[Word, str]:
+    if trial.alarm:
+        return "worse", trial.alarm
+    served = trial.failures.new - trial.stage_requests
+    waited = now - trial.stage_since
+    doubt = suspicious(trial)
+    if served >= gate.requests and not doubt:
+        return "fine", f"no worse in {_counted(trial)}"
+    if not doubt and rate * share * gate.wait < LEAST and waited >= (monitor if rate else 0.0):
+        return "fine", f"too little traffic to tell ({rate:.2g} requests/s)"
+    if waited < gate.wait:
+        return "wait", f"tried on {served} of {gate.requests} requests"
+    last = (1.0 - gate.confidence) / 4 / (trial.stages * (trial.stages + 1))
+    if trial.failures.p <= last and trial.failures.strata >= SECONDS_FAILED:
+        return "worse", _failed(trial.failures, trial)
+    if trial.slow.p <= last and trial.slow.strata >= SECONDS_SLOW and trial.slow.new >= LEAST:
+        return "worse", _slow(trial.slow, trial, _border(trial.usual, gate))
+    return "fine", f"not proved worse in {_counted(trial)} and {gate.wait:g} s"
+
+
+def _counted(trial: Trial) -> str:
+    return f"{trial.failures.new} requests, {trial.failures.new_bad} failed"
+
+
+def _failed(found: Comparison, trial: Trial) -> str:
+    return (
+        f"{found.new_share:.2%} of its requests failed ({found.new_bad} of {found.new}), "
+        f"{found.old_share:.2%} of the old revision's ({found.old_bad} of {found.old}) "
+        f"{_when(trial)}; {_chance(found)}"
+    )
+
+
+def _slow(found: Comparison, trial: Trial, border: float) -> str:
+    return (
+        f"{found.new_share:.1%} of its requests took over {border * 1000:.3g} ms "
+        f"({found.new_bad} of {found.new}), {found.old_share:.1%} of the old revision's "
+        f"({found.old_bad} of {found.old}) {_when(trial)}; {_chance(found)}"
+    )
+
+
+def _when(trial: Trial) -> str:
+    return "in the same seconds" if trial.before is None else "before the switch"
+
+
+def _chance(found: Comparison) -> str:
+    return f"by chance alone: p = {max(found.p, 1e-300):.1g}"

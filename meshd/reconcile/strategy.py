@@ -1,0 +1,201 @@
+"""The stages of a rollout: how many of the new revision, and what share of the traffic. Pure.
+
+A rollout is a row of stages, then the rest. `DesiredService.stage` says how many are passed; it
+is stored, so a process that takes over goes on in the same stage. A stage is over when its
+replicas were ready for as long as it holds, and the traffic that they got has nothing against
+them (`gate`). What the rest of the replicas do then, `rollout` says.
+"""
+
+from collections.abc import Sequence
+from math import ceil
+from typing import Final
+
+import msgspec
+
+from meshd.publish.compile import conditions
+from meshd.reconcile.desired import DesiredService
+from meshd.reconcile.gate import RUNGS, Verdict
+from meshd.reconcile.memory import Replica
+from meshd.reconcile.observed import Observed
+from meshd.reconcile.phase import Phase
+from proxy.wire.snapshot import Split
+
+GROWING: Final = -1.0
+"""The share of a stage in which it grows with the trust in the new revision."""
+
+
+class Stage(msgspec.Struct, frozen=True):
+    """`replicas` of the new revision get `share` of the traffic for `hold` seconds at least;
+    `judged`: and until that traffic let them on."""
+
+    share: float
+    replicas: int
+    hold: float = 0.0
+    judged: bool = False
+
+    def __str__(self) -> str:
+        share = "a growing share" if self.share == GROWING else f"{100 * self.share:.4g} %"
+        return f"{share} of the requests on {self.replicas} replicas"
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How many replicas more than wanted may run, and how many fewer may be ready."""
+
+    surge: int
+    unavailable: int
+
+
+def width(service: DesiredService) -> int:
+    """Compose's `parallelism`; 0 means all."""
+    return service.spec.update.parallelism or max(1, service.count)
+
+
+def limits(service: DesiredService) -> Limits:
+    """What a rollout of this service may do on its way."""
+    settings, wide = service.spec.mesh.rollout, width(service)
+    first = service.spec.update.order == "start-first"
+    surge = wide if first else 0
+    unavailable = 0 if first else wide
+    if settings.max_surge:
+        surge = _amount(settings.max_surge, service.count, up=True)
+    if settings.max_unavailable:
+        unavailable = _amount(settings.max_unavailable, service.count, up=False)
+    if not surge and not unavailable:
+        unavailable = 1
+    return Limits(surge, unavailable)
+
+
+def _amount(text: str, of: int, *, up: bool) -> int:
+    if not text.endswith("%"):
+        return int(text)
+    part = of * int(text[:-1]) / 100
+    return ceil(part) if up else int(part)
+
+
+def stages(service: DesiredService) -> tuple[Stage, ...]:
+    """All stages of a service's rollout."""
+    settings, want = service.spec.mesh.rollout, service.count
+    if not service.previous:
+        return ()
+    judged = settings.gate.enabled and not service.swift
+    if settings.strategy == "blue-green":
+        hold = 0.0 if service.swift else service.spec.update.monitor
+        return Stage(0.0, want), Stage(1.0, want, hold, judged)
+    if service.swift:
+        return ()
+    if settings.strategy == "canary":
+        shares = (0.0, *settings.steps) if settings.match else settings.steps
+        return tuple(
+            Stage(share, max(1, ceil(share * want)), settings.interval, judged) for share in shares
+        )
+    return (Stage(GROWING, width(service), 0.0, judged),) if judged else ()
+
+
+def unwatched(service: DesiredService) -> DesiredService:
+    """The service as it is rolled out where nobody watches its traffic: no share can grow."""
+    stage = current(service)
+    if stage is None or stage.share != GROWING:
+        return service
+    return msgspec.structs.replace(service, stage=service.stage + 1)
+
+
+def current(service: DesiredService) -> Stage | None:
+    """The stage that the rollout is in; None before, after, and without any."""
+    if service.rollout not in ("rolling", "paused") or service.adopted:
+        return None
+    found = stages(service)
+    return found[service.stage] if service.stage < len(found) else None
+
+
+def is_over(
+    service: DesiredService,
+    stage: Stage,
+    new: Sequence[Replica],
+    old: Sequence[Replica],
+    verdict: Verdict | None,
+    now: float,
+) -> str:
+    """Why a stage is over; empty while it is not. `verdict` is None where nobody watches."""
+    ready = [r for r in new if r.phase is Phase.READY]
+    if len(ready) < min(stage.replicas, service.count):
+        return ""
+    if not any(r.phase is Phase.READY for r in old):
+        return "nothing of the old revision serves any more"
+    latest = max((r.ready_since for r in ready), default=0.0)
+    if max(service.stage_since, latest) + stage.hold > now:
+        return ""
+    if not stage.judged or verdict is None:
+        return f"{len(ready)} ready" + (f" for {stage.hold:g} s" if stage.hold else "")
+    if verdict.word == "worse":  # and its failure action is to go on
+        return f"goes on though {verdict.text}"
+    return verdict.text if verdict.word == "fine" and verdict.stage == service.stage else ""
+
+
+def splits(services: Sequence[DesiredService], observed: Observed) -> dict[str, Split]:
+    """How revisions share the requests of each service in which they do, by its key."""
+    shifting = {s.key: s for s in services if s.previous and (s.rollout != "done" or s.kept)}
+    if not shifting:
+        return {}
+    groups: dict[str, list[Replica]] = {}
+    for replica in observed.replicas:
+        if replica.key in shifting:
+            groups.setdefault(replica.key, []).append(replica)
+    told = observed.verdicts
+    found = {}
+    for key, service in shifting.items():
+        if told is None:
+            service = unwatched(service)
+        shared = split(service, groups.get(key, ()), told.get(key) if told else None)
+        if shared is not None:
+            found[key] = shared
+    return found
+
+
+def split(
+    service: DesiredService, replicas: Sequence[Replica], verdict: Verdict | None
+) -> Split | None:
+    """How the revisions of a service share its traffic now; None when each replica is like any
+    other."""
+    if service.adopted or not service.previous:
+        return None
+    ready: dict[str, int] = {}
+    for replica in replicas:
+        if replica.phase is Phase.READY:
+            ready[replica.revision] = ready.get(replica.revision, 0) + 1
+    if service.rollout == "done":
+        return Split(((service.revision, 1.0),)) if service.kept and len(ready) > 1 else None
+    turned_back = service.rollout == "rolled-back" or (
+        service.rollout == "paused" and not service.by_hand
+    )
+    if turned_back:
+        enough = ready.get(service.previous, 0) >= max(1, service.count)
+        return Split(((service.previous, 1.0),)) if enough and len(ready) > 1 else None
+    stage = current(service)
+    if stage is None:
+        over = service.spec.mesh.rollout.strategy == "blue-green"
+        return Split(((service.coming, 1.0),)) if over and len(ready) > 1 else None
+    return _shared(service, stage, ready, verdict)
+
+
+def _shared(
+    service: DesiredService, stage: Stage, ready: dict[str, int], verdict: Verdict | None
+) -> Split | None:
+    coming = ready.pop(service.coming, 0)
+    rest = sum(ready.values())
+    if not rest:
+        return None
+    share = stage.share
+    if share == GROWING:
+        rung = verdict.rung if verdict is not None else RUNGS[0]
+        share = min(rung, coming / (coming + rest))
+    # Of several old revisions the one that proved good serves, unless too few of it are left.
+    proven = ready.get(service.previous, 0)
+    if 2 * proven >= service.count:
+        ready, rest = {service.previous: proven}, proven
+    others = [(name, (1.0 - share) * count / rest) for name, count in sorted(ready.items())]
+    texts = service.spec.mesh.rollout.match
+    return Split(
+        weights=(*others, (service.coming, share)),
+        matches=conditions(texts),
+        matched=service.coming if texts else "",
+    )

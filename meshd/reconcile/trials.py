@@ -1,0 +1,123 @@
+"""New revisions on trial: what their traffic says, second by second, from the workers' reports.
+
+Keeps one `gate.Trial` a service that is being rolled out, and decides nothing itself. Lost with
+the process: a new one tries the revision anew.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Protocol
+
+from meshd.reconcile import gate
+from meshd.reconcile.desired import DesiredService
+from meshd.reconcile.gate import Counts, Trial, Verdict
+from meshd.reconcile.memory import Replica
+from meshd.reconcile.phase import Phase
+from meshd.reconcile.strategy import GROWING, current
+from meshd.telemetry.ingest import Window
+from meshd.telemetry.merge import MergedEndpoint
+
+USUAL: Final = 10
+BEFORE: Final = 60
+"""Seconds of the old revision that a switch is measured by."""
+
+
+class Traffic(Protocol):
+    """Where reports are summed up; see `meshd.telemetry.ingest.Ingest`."""
+
+    def window(self, service: str, seconds: int, now: float) -> Window:
+        """The last complete seconds of a service."""
+
+
+class Trials:
+    """`traffic` is where to look; None where nobody tells of any."""
+
+    def __init__(self) -> None:
+        self.traffic: Traffic | None = None
+        self._trials: dict[str, tuple[str, Trial]] = {}
+        self._verdicts: dict[str, Verdict] = {}
+
+    def look(
+        self, services: Sequence[DesiredService], replicas: Sequence[Replica], now: float
+    ) -> Mapping[str, Verdict] | None:
+        """The verdict on each service that has a revision on trial, by key."""
+        if self.traffic is None:
+            return None
+        tried = [s for s in services if s.rollout != "done" and _tried(s)]
+        keys = {service.key for service in tried}
+        for key in [key for key in self._trials if key not in keys]:
+            del self._trials[key]
+        self._verdicts = {k: v for k, v in self._verdicts.items() if k in keys}
+        if tried:
+            groups: dict[str, list[Replica]] = {key: [] for key in keys}
+            for replica in replicas:
+                if replica.key in groups and replica.phase is Phase.READY:
+                    groups[replica.key].append(replica)
+            for service in tried:
+                if service.rollout == "rolling":
+                    self._look_at(self.traffic, service, groups[service.key], now)
+        return self._verdicts
+
+    def _look_at(
+        self, traffic: Traffic, service: DesiredService, ready: Sequence[Replica], now: float
+    ) -> None:
+        key, settings = service.key, service.spec.mesh.rollout
+        new = [r for r in ready if r.revision == service.revision]
+        stage = current(service)
+        revision, trial = self._trials.get(key, ("", None))
+        if trial is None or revision != service.revision:
+            self._verdicts.pop(key, None)
+            if stage is None or not stage.judged or not new or len(new) == len(ready):
+                return
+            trial = _begun(traffic, service, stage.share == 1.0, now)
+        if trial.stage != service.stage:
+            trial = gate.staged(trial, service.stage, now)
+        last = traffic.window(key, 1, now)
+        at = last.merged.start
+        if last.merged.interval and at > trial.seen and at + 1.0 > trial.since:
+            warm = max(settings.gate.warm, service.spec.mesh.balance.slow_start)
+            since = trial.since if trial.before is not None else 0.0
+            cold = {r.name for r in new if max(r.ready_since, since) + warm > at}
+            mine = _counts(last, service.revision, cold)
+            theirs = _counts(last, service.previous, frozenset())
+            trial = gate.take(trial, settings.gate, at, mine, theirs)
+        self._trials[key] = (service.revision, trial)
+        share = len(new) / max(1, len(ready))
+        if stage is not None and stage.share != GROWING:
+            share = stage.share
+        rate = traffic.window(key, USUAL, now).rps
+        monitor = service.spec.update.monitor
+        self._verdicts[key] = gate.verdict(trial, settings.gate, rate, share, monitor, now)
+
+
+def _tried(service: DesiredService) -> bool:
+    settings = service.spec.mesh.rollout.gate
+    judged = settings.enabled and not service.swift and not service.adopted
+    return judged and bool(service.previous) and service.rollout in ("rolling", "paused")
+
+
+def _begun(traffic: Traffic, service: DesiredService, switched: bool, now: float) -> Trial:
+    """A trial that starts now, knowing what the old revision did of late."""
+    past = traffic.window(service.key, BEFORE if switched else USUAL, now)
+    before = _counts(past, service.previous, frozenset())
+    return gate.began(service.stage, now, before.latency, before if switched else None)
+
+
+def _counts(window: Window, revision: str, cold: Iterable[str]) -> Counts:
+    """What one revision did in a window; the latencies of `cold` replicas left out."""
+    every, warm = MergedEndpoint(), MergedEndpoint()
+    ejected = False
+    left_out = frozenset(cold)
+    for name, endpoint in window.merged.endpoints.items():
+        if endpoint.revision != revision:
+            continue
+        every.add(endpoint)
+        if name not in left_out:
+            warm.add(endpoint)
+        now = window.endpoints.get(name)
+        ejected = ejected or bool(now and now.ejected_by)
+    return Counts(
+        requests=every.succeeded + every.failed,
+        failed=every.failed,
+        latency=dict(warm.latency.counts),
+        ejected=ejected,
+    )

@@ -1,0 +1,36 @@
+"""What a new revision changes, in a line. Pure; values that may be secret are never shown."""
+
+from typing import Final
+
+from meshd.spec.fingerprint import REPLICA
+from meshd.spec.model import Service
+
+LONGEST: Final = 60
+_PLAIN: Final = frozenset({"image", "user", "working_dir", "stop_signal"})
+
+
+def changed(before: Service | None, after: Service) -> str:
+    """The fields that a replica is made of and that differ, those of one text with both."""
+    if before is None:
+        return "new service"
+    found = []
+    one, other = (s.model_dump(mode="json", include=set(REPLICA)) for s in (before, after))
+    for name in sorted(REPLICA):
+        old, new = one.get(name), other.get(name)
+        if old == new:
+            continue
+        if name in _PLAIN:
+            found.append(f"{name} {_short(old)} → {_short(new)}")
+        elif isinstance(old, dict) and isinstance(new, dict):
+            keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+            found.append(f"{name} {', '.join(keys)}")
+        else:
+            found.append(name)
+    if before.port != after.port:
+        found.append(f"port {before.port} → {after.port}")
+    return "; ".join(found) or "nothing"
+
+
+def _short(value: object) -> str:
+    text = str(value or "none")
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
