@@ -387,12 +387,12 @@ class MeshControl:
         asyncio.get_running_loop().call_later(GOODBYE, self._end_all)
 
     async def _end_copies(self) -> None:
-        """Have the copies of adopted containers drained and removed; what others started stays.
-        Not waited for while the runtime does not answer."""
+        """Have the copies of adopted containers drained and removed; what others started stays,
+        and copies that others stopped are theirs to remove. Not waited for while the runtime does not answer."""
         self._loop.wanted.ending = True
         self._loop.wake.set()
         while self._loop.observed.available and any(  # noqa: ASYNC110 (what is, as above)
-            replica.copied and replica.phase is not Phase.GONE
+            replica.copied and (replica.phase is not Phase.GONE or replica.drain_since)
             for replica in self._loop.observed.replicas
         ):
             await asyncio.sleep(POLL)
