@@ -32,7 +32,6 @@ from proxy.wire.snapshot import Listener
 if TYPE_CHECKING:
     from proxy.data_plane import DataPlane
 
-HEAD_SECONDS: Final = 10.0
 KEEP_ALIVE: Final = 75.0
 LINGER: Final = 2.0
 FIRST_REQUEST: Final = 1.0
@@ -126,7 +125,7 @@ class Downstream:
         self.address = self.peer.encode() or b"unknown"
         plane = self._plane
         self._trusted = plane.routing.trusted.has(self.peer)
-        self.deadline = plane.clock() + HEAD_SECONDS
+        self.deadline = plane.clock() + plane.routing.head_seconds
         plane.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -242,7 +241,7 @@ class Downstream:
             return
         if not self._buffer and self._complete_at:
             # The first bytes of another request: its head has its own deadline.
-            self.deadline = min(self.deadline, self._plane.clock() + HEAD_SECONDS)
+            self.deadline = self._plane.clock() + self._plane.routing.head_seconds
         self._buffer = data
 
     def _begin(self, head: RequestHead, rest: bytes) -> None:

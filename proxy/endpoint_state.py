@@ -17,8 +17,9 @@ class EndpointState:
     """One endpoint's live state.
 
     `in_flight` is what balancing goes by: this worker's own, plus `foreign`, which other
-    workers have. `idle` holds open connections, the last used at the end. `connections` counts
-    all that are open or being opened.
+    workers have. `idle` holds open connections, the last used at the end, which are kept for
+    `idle_seconds` unless the endpoint asks for less. `connections` counts all that are open or
+    being opened.
     """
 
     __slots__ = (
@@ -34,6 +35,7 @@ class EndpointState:
         "health",
         "id",
         "idle",
+        "idle_seconds",
         "in_flight",
         "latency_elsewhere",
         "service",
@@ -57,6 +59,7 @@ class EndpointState:
         self.health = Health(endpoint.id)
         self.counters = EndpointCounters()
         self.idle: list[Upstream] = []
+        self.idle_seconds = 60.0
         self.connections = 0
         self.serving = True
 

@@ -110,8 +110,10 @@ class Listless:
 
 
 def copy(exchange: Exchange, service: "ServiceState") -> None:
-    """Sends a copy of a whole request to `service`."""
-    plane = exchange.plane
+    """Sends a copy of a whole request to `service`, if it is of the share that is copied."""
+    plane, plan = exchange.plane, exchange.plan
+    if plan is not None and plane.dice() >= plan.route.mirror_share:
+        return
     if plane.mirrored >= MOST or exchange.head.upgrade:
         return
     plane.mirrored += 1

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from proxy.data_plane import DataPlane
     from proxy.upstream import Upstream
 
-IDLE_SECONDS: Final = 60.0
 IDLE_MOST: Final = 1024
 FRESH_SECONDS: Final = 1.5
 """A request that may not be sent twice rides on a connection that was idle for no longer than

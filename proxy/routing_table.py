@@ -67,6 +67,7 @@ class ServiceState:
         self.within = 0.0
         self.first_byte = NEVER
         self.keep_alive = NEVER
+        self.tunnel = NEVER
         self.largest_body = NEVER
 
     def update(self, service: Service, now: float, wall: float) -> list[EndpointState]:
@@ -91,6 +92,7 @@ class ServiceState:
         self.within = service.timeouts.request
         self.first_byte = service.timeouts.first_byte or NEVER
         self.keep_alive = service.timeouts.keep_alive
+        self.tunnel = service.timeouts.tunnel or NEVER
         self.largest_body = limits.body or NEVER
         self.split = Splitter(service.split) if service.split is not None else None
         self.simple = not (
@@ -112,6 +114,7 @@ class ServiceState:
                 peak = service.balance.algorithm == "peak-ewma"
                 state = EndpointState(self.name, endpoint, peak=peak, adaptive=limits.adaptive)
             state.endpoint = endpoint
+            state.idle_seconds = service.timeouts.pool
             state.serving = endpoint.state == "ready"
             self.endpoints[endpoint.id] = state
         for state in previous.values():
@@ -269,6 +272,8 @@ class Routing:
         self.credentials = {k.encode(): v for k, v in snapshot.credentials.items()}
         self._callers = snapshot.callers
         self._strangers: dict[tuple[str, str], tuple[str, str]] = {}
+        # Whose request it will be is not known yet: the most patient service decides.
+        self.head_seconds = max((s.timeouts.head for s in snapshot.services), default=10.0)
         self.trusted = Trusted(snapshot.trusted_proxies)
         self.table = Table(snapshot.routes)
         self._straight: dict[bytes, Plan | None] = {}

@@ -10,7 +10,6 @@ from proxy.http1.rewrite import response_head
 if TYPE_CHECKING:
     from proxy.exchange import Exchange
 
-IDLE: Final = 3600.0
 HALF_CLOSED: Final = 60.0
 
 
@@ -31,7 +30,7 @@ def opened(exchange: "Exchange", head: ResponseHead) -> bool:
     exchange.client.write(
         response_head(head, chunked=False, connection=lines, extra=b"", edited=None)
     )
-    exchange.until(now + IDLE)
+    exchange.until(now + exchange.service.tunnel)
     exchange.client.open_tunnel()
     return True
 
@@ -40,7 +39,7 @@ def to_client(exchange: "Exchange", data: bytes) -> None:
     """Bytes from the origin."""
     exchange.bytes_out += len(data)
     exchange.client.write(data)
-    exchange.until(exchange.plane.now + (HALF_CLOSED if exchange.half_finished else IDLE))
+    _moved(exchange)
 
 
 def to_origin(exchange: "Exchange", data: bytes) -> None:
@@ -48,7 +47,12 @@ def to_origin(exchange: "Exchange", data: bytes) -> None:
     exchange.bytes_in += len(data)
     if exchange.upstream is not None and exchange.upstream.transport is not None:
         exchange.upstream.transport.write(data)
-    exchange.until(exchange.plane.now + (HALF_CLOSED if exchange.half_finished else IDLE))
+    _moved(exchange)
+
+
+def _moved(exchange: "Exchange") -> None:
+    quiet = HALF_CLOSED if exchange.half_finished else exchange.service.tunnel
+    exchange.until(exchange.plane.now + quiet)
 
 
 def origin_finished(exchange: "Exchange") -> None:

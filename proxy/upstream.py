@@ -74,7 +74,7 @@ class Upstream:
         self.served = 0
         self.idle_since = 0.0
         self.idle_until = 0.0
-        self.idle_limit = pool.IDLE_SECONDS
+        self.idle_limit = endpoint.idle_seconds
         self.reading = IDLE
         self._buffer = b""
         self._left = 0
@@ -216,7 +216,7 @@ class Upstream:
 
     def heard_limit(self, seconds: float) -> None:
         """An origin that says how long it keeps idle connections is left a second early."""
-        self.idle_limit = min(pool.IDLE_SECONDS, seconds - 1.0)
+        self.idle_limit = min(self.endpoint.idle_seconds, seconds - 1.0)
 
     def _read_head(self, exchange: "Exchange | Hedge", data: bytes) -> None:
         if self._buffer:

@@ -88,7 +88,9 @@ def snapshot(
     if settings.mirror:
         services.append(Service(name=MIRROR))
         routes = tuple(
-            route if route.mirror else route.model_copy(update={"mirror": MIRROR})
+            route
+            if route.mirror
+            else route.model_copy(update={"mirror": MIRROR, "mirror_share": settings.mirror_share})
             for route in routes
         )
     mesh = mesh.model_copy(update={"routes": routes})

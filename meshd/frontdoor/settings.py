@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from meshd.spec import shorthand
 from meshd.spec.errors import Notes, Problem, SpecError, Where, did_you_mean
 from meshd.spec.front import Front, mode_alone
-from meshd.spec.model import Mesh, Model
+from meshd.spec.model import Mesh, Model, Percent
 from meshd.spec.yaml_source import Node, parse
 from proxy import address
 
@@ -40,11 +40,13 @@ class To(Model):
 
 class Settings(Front):
     """What `meshd proxy` was asked for. `mesh` holds the policies; without `probes` no
-    endpoint is ever probed. `mirror` gets a copy of what arrives, unless a route says other."""
+    endpoint is ever probed. `mirror` gets a copy of a share of what arrives, unless a route
+    says other."""
 
     listen: Annotated[tuple[str, ...], Field(min_length=1)] = ("127.0.0.1:8080",)
     to: Annotated[tuple[To, ...], Field(min_length=1)]
     mirror: tuple[To, ...] = ()
+    mirror_share: Percent = 1.0
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     admin: str = ""
     pid_file: str = ""

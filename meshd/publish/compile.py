@@ -163,6 +163,7 @@ def _route(
         rate_limit=_rate_limit(limit) if limit else None,
         fault=wire.Fault(fault.share, fault.delay, fault.abort or 0) if fault else None,
         mirror=mirror if "/" in mirror or not mirror else service_key(project, mirror),
+        mirror_share=spec.mirror_share,
     )
 
 

@@ -203,6 +203,7 @@ class RouteSpec(Model):
     rate_limit: RateLimit | None = None
     fault: Fault | None = None
     mirror: str = ""
+    mirror_share: Percent = 1.0
 
     _short = model_validator(mode="before")(shorthand.route)
     _host = field_validator("host")(shorthand.check_host)
@@ -252,6 +253,9 @@ class Timeouts(Model):
     request: Duration = 0.0
     body: Annotated[Duration, Field(gt=0)] = 20.0
     keep_alive: Annotated[Duration, Field(gt=0)] = 75.0
+    head: Annotated[Duration, Field(gt=0)] = 10.0
+    tunnel: Duration = 3600.0
+    pool: Annotated[Duration, Field(gt=0)] = 60.0
 
 
 class Retries(Model):

@@ -75,7 +75,10 @@ class Balance(Frozen, frozen=True):
 class Timeouts(Frozen, frozen=True):
     """Deadlines in seconds; 0 switches one off. `first_byte` runs from the end of the request
     to the response head, `idle` between two reads of a body, `request` over the whole
-    exchange (not over tunnels and event streams unless set)."""
+    exchange (not over tunnels and event streams unless set). `head` is for a request's head,
+    from the connection or its first byte: before it is known whose it is, the longest of all
+    services holds. `tunnel` bounds the silence of a tunnel, `pool` how long an idle connection
+    to an endpoint is kept."""
 
     connect: float = 2.0
     first_byte: float = 60.0
@@ -83,6 +86,9 @@ class Timeouts(Frozen, frozen=True):
     request: float = 0.0
     body: float = 20.0
     keep_alive: float = 75.0
+    head: float = 10.0
+    tunnel: float = 3600.0
+    pool: float = 60.0
 
 
 class Retries(Frozen, frozen=True):
@@ -207,6 +213,7 @@ class Route(Frozen, frozen=True):
     rate_limit: RateLimit | None = None
     fault: Fault | None = None
     mirror: str = ""
+    mirror_share: float = 1.0
 
 
 class Service(Frozen, frozen=True):

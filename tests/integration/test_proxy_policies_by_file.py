@@ -141,6 +141,21 @@ async def test_a_mirror_of_everything(started: Start, tmp_path: Path) -> None:
         }
 
 
+async def test_a_mirror_of_a_share(started: Start, tmp_path: Path) -> None:
+    origin, copy = await started(answers(OK), answers(OK))
+    async with front(
+        tmp_path, f"mirror: 127.0.0.1:{copy.port}\nmirror_share: 25%\n", origin
+    ) as address:
+        client = await connect(address)
+        for _ in range(400):
+            await client.send(get())
+            await client.response()
+        client.close()
+        await asyncio.sleep(0.1)
+        copied = b"".join(v.raw for v in copy.visits).count(b"GET ")
+        assert 50 < copied < 150, "a quarter of 400"
+
+
 async def test_how_endpoints_are_picked(started: Start, tmp_path: Path) -> None:
     origins = await started(*(answers(named_ok(name)) for name in (b"a", b"b", b"c")))
     for algorithm in ("round-robin", "weighted", "random", "least-request"):
@@ -212,14 +227,37 @@ async def test_a_hedge(started: Start, tmp_path: Path) -> None:
         assert origins[0].visits
 
 
-async def test_an_idle_client_is_let_go(started: Start, tmp_path: Path) -> None:
-    origins = await started(answers(OK))
-    async with front(tmp_path, "timeouts: {keep_alive: 300ms}\n", *origins) as address:
-        client = await connect(address)
-        await client.send(get())
-        await client.response()
-        assert await client.rest() == b""
-        client.close()
+async def until_closed(visit: Visit) -> None:
+    """An origin that answers, switches protocols where that is asked for, and never closes."""
+    while True:
+        head = await visit.head()
+        if b"Upgrade: echo" in head:
+            await visit.send(b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nhello")
+            await visit.wait_closed()
+            return
+        await visit.send(OK)
+
+
+async def test_what_is_idle_is_let_go(started: Start, tmp_path: Path) -> None:
+    (origin,) = await started(until_closed)
+    text = "timeouts: {keep_alive: 300ms, head: 400ms, tunnel: 300ms, pool: 500ms}\n"
+    async with front(tmp_path, text, origin) as address:
+        begun = time.monotonic()
+        idle, slow, tunnel, nothing = [await connect(address) for _ in range(4)]
+        await idle.send(get())
+        await idle.response()
+        await slow.send(get()[:-2])
+        await tunnel.send(get("/", "Connection: upgrade", "Upgrade: echo"))
+        await tunnel.until(b"hello")
+        assert await idle.rest() == b""
+        assert await tunnel.rest() == b""
+        assert time.monotonic() - begun >= 0.3
+        assert (await slow.rest()).startswith(b"HTTP/1.1 408 ")
+        assert await nothing.rest() == b""
+        assert time.monotonic() - begun >= 0.4
+        await until(lambda: all(v.closed.is_set() for v in origin.visits), 5, "left by the pool")
+        for client in (idle, slow, tunnel, nothing):
+            client.close()
 
 
 @pytest.mark.parametrize(
