@@ -24,8 +24,10 @@ from meshd.api.model import (
     Recording,
     Refused,
     ScaleDecision,
+    ServicePolicy,
     Status,
 )
+from meshd.policy import policies
 from meshd.publish.compile import route_conflicts
 from meshd.publish.gateways import TOKEN_ADDRESS, Gateways
 from meshd.publish.publisher import Publisher
@@ -42,6 +44,7 @@ from meshd.scaling.meter import Meter
 from meshd.spec.fingerprint import revision
 from meshd.spec.model import Project, Scale
 from meshd.status import by_service, service_status
+from meshd.store.calls import CallLog
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
 from meshd.store.store import Override, Store, StoredProject, next_rollout
@@ -75,6 +78,7 @@ class MeshControl:
     ) -> None:
         self.exposition: Metrics | None = None
         self.meter: Meter | None = None
+        self.calls: CallLog | None = None
         self.jobs: Desk | None = None
         self._runtime = runtime
         self._store = store
@@ -146,6 +150,14 @@ class MeshControl:
             scale=scale.model_dump(mode="json", exclude_defaults=True),
             spans=tuple(self._traffic.of(found.key, since)),
         )
+
+    def policies(self, project: str) -> Sequence[ServicePolicy]:
+        """See `Control.policies`."""
+        services = self._services(project)
+        if not services:
+            self._stored(project)
+        seen = self.calls.of(project, time.time()) if self.calls else {}
+        return policies(project, [service.spec for service in services], seen)
 
     def subscribe(self) -> AsyncIterator[Event]:
         """See `Control.subscribe`."""
@@ -388,7 +400,8 @@ class MeshControl:
 
     async def _end_copies(self) -> None:
         """Have the copies of adopted containers drained and removed; what others started stays,
-        and copies that others stopped are theirs to remove. Not waited for while the runtime does not answer."""
+        and copies that others stopped are theirs to remove. Not waited for while the runtime does
+        not answer."""
         self._loop.wanted.ending = True
         self._loop.wake.set()
         while self._loop.observed.available and any(  # noqa: ASYNC110 (what is, as above)

@@ -11,7 +11,7 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +33,7 @@ from meshd.scaling.external import Queries
 from meshd.scaling.meter import Meter
 from meshd.scaling.scaling import INTERVAL, Scaling
 from meshd.status import by_service
+from meshd.store.calls import CallLog
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
 from meshd.store.jobs import JobLog
@@ -198,6 +199,7 @@ class Daemon:
         self.store = Store(state)
         self.events = EventLog(self.store)
         self.decisions = DecisionLog(self.store)
+        self.calls = CallLog(self.store, self._calls)
         self.traffic = TrafficLog(self.store)
         self.jobs = JobLog(self.store)
         self.releases = Releases(self.store)
@@ -254,7 +256,7 @@ class Daemon:
             self.end.set,
         )
         metrics = Metrics(self.ingest, control.status, time.time)
-        control.exposition = metrics
+        control.exposition, control.calls = metrics, self.calls
         self.events.on_event = metrics.observe_event
         desk = control.jobs = JobDesk(
             self.runtime,
@@ -326,6 +328,11 @@ class Daemon:
                 await asyncio.sleep(1.0)
         await watch.run()
 
+    def _calls(self) -> dict[str, tuple[Mapping[str, int], Mapping[str, int]]]:
+        """Who called whom so far, and what of it was not covered."""
+        totals = {name: self.ingest.total(name) for name in self.ingest.services()}
+        return {name: (total.calls, total.uncovered) for name, total in totals.items()}
+
     async def _every_second(self, scaling: Scaling, loop: Reconciler) -> None:
         """Scaling decisions, and what has to be written down."""
         try:
@@ -337,8 +344,10 @@ class Daemon:
                 self.ingest.keep([service.key for service in services])
                 scaling.step(services, by_service(loop.observed.replicas), now)
                 self.tallies.step(now)
+                self.calls.step(now)
                 self.events.flush()
         finally:
+            self.calls.flush(time.time())
             self.tallies.flush()
             scaling.close(time.time())
 

@@ -83,8 +83,10 @@ def by_name(
         raise Refused(failure.NO_SERVICE)
     allow = service.config.allow
     if allow is not None and caller not in allow:
-        service.counters.denied += 1
-        raise Refused(failure.DENIED)
+        service.counters.not_covered(caller or NOBODY)
+        if not service.config.audit:
+            service.counters.denied += 1
+            raise Refused(failure.DENIED)
     exchange.caller = caller or NOBODY
     service.counters.called_by(exchange.caller, now)
     exchange.service = service

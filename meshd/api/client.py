@@ -19,6 +19,7 @@ from meshd.api.model import (
     Refused,
     ScaleDecision,
     ScaleOverride,
+    ServicePolicy,
     Status,
 )
 from meshd.spec.model import Project
@@ -84,6 +85,11 @@ class Client:
         body = project.model_dump_json().encode()
         raw = await self._call("POST", f"v1/projects/{project.name}/plan", body)
         return msgspec.json.decode(raw, type=dict[str, str])["plan"]
+
+    async def policies(self, project: str) -> Sequence[ServicePolicy]:
+        """Who may call each service of a project, and who did."""
+        raw = await self._call("GET", f"v1/projects/{project}/policy")
+        return msgspec.json.decode(raw, type=list[ServicePolicy])
 
     async def down(self, project: str) -> None:
         """Returns once every replica has ended."""

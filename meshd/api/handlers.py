@@ -114,6 +114,7 @@ class Handlers:
             web.get("/v1/projects/{project}", self.progress),
             web.delete("/v1/projects/{project}", self.down),
             web.post("/v1/projects/{project}/plan", self.plan),
+            web.get("/v1/projects/{project}/policy", self.policies),
             web.put(service + "/scale", self.scale),
             web.get(service + "/logs", self.logs),
             web.get(service + "/decisions", self.decisions),
@@ -152,6 +153,9 @@ class Handlers:
 
     async def plan(self, request: web.Request) -> web.Response:
         return answer({"plan": await self._control.plan(await _project(request))})
+
+    async def policies(self, request: web.Request) -> web.Response:
+        return answer(list(self._control.policies(request.match_info["project"])))
 
     async def down(self, request: web.Request) -> web.Response:
         await self._control.down(request.match_info["project"])

@@ -22,6 +22,7 @@ _COMMANDS = (
     "logs",
     "events",
     "explain",
+    "policy",
     "simulate",
     "backup",
     "restore",

@@ -14,7 +14,7 @@ from meshd.spec.yaml_source import Node, parse
 from proxy import address
 
 Raw = dict[str, Any]
-_MEANINGLESS: Final = ("port", "scale", "allow")
+_MEANINGLESS: Final = ("port", "scale", "allow", "audit")
 """Parts of `x-mesh` that are about replicas; here nobody starts any."""
 
 

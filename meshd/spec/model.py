@@ -357,8 +357,9 @@ class Mesh(Model):
 
     `port` is what replicas listen on (told to them as $PORT); None picks the first of
     `expose`/`ports`, or 8080. `allow` names the services that may call this one; None lets
-    all, and with `audit` those that it does not name are only counted. `drain` bounds how long a leaving replica may finish what it has. `trace` starts a
-    trace for requests that come without one, this share of them sampled; None starts none.
+    all, and with `audit` those that it does not name are only counted. `drain` bounds how long
+    a leaving replica may finish what it has. `trace` starts a trace for requests that come
+    without one, this share of them sampled; None starts none.
     """
 
     port: Port | None = None

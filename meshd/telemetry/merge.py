@@ -102,6 +102,7 @@ class MergedService:
     failures: dict[str, int] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
     call_seconds: dict[str, float] = field(default_factory=dict)
+    uncovered: dict[str, int] = field(default_factory=dict)
     retries: int = 0
     ejections: int = 0
     shed: int = 0
@@ -144,6 +145,7 @@ class MergedService:
         add_counts(self.codes, more.codes)
         add_counts(self.failures, more.failures)
         add_counts(self.calls, more.calls)
+        add_counts(self.uncovered, more.uncovered)
         for caller, seconds in more.call_seconds.items():
             self.call_seconds[caller] = self.call_seconds.get(caller, 0.0) + seconds
         self.retries += more.retries

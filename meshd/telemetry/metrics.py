@@ -140,6 +140,8 @@ class _MeshCollector(Collector):
                         lambda total: total.failures)  # fmt: skip
         yield _labelled(totals, "meshd_calls", "Requests from other services", "caller",
                         lambda total: total.calls)  # fmt: skip
+        yield _labelled(totals, "meshd_uncovered_calls", "Calls that allow does not cover",
+                        "caller", lambda total: total.uncovered)  # fmt: skip
         for what, text, value in _COUNTERS:
             family = CounterMetricFamily(f"meshd_{what}", text, labels=["service"])
             for name, total in totals.items():

@@ -101,10 +101,12 @@ class ServiceCounters:
         "retries",
         "shed",
         "total",
+        "uncovered",
     )
 
     def __init__(self) -> None:
         self._codes: dict[bytes, list[int]] = {}
+        self.uncovered: dict[str, int] = {}
         self.failures: dict[str, int] = {}
         self.calls: dict[str, int] = {}
         self._calling: dict[str, int] = {}
@@ -139,6 +141,10 @@ class ServiceCounters:
     def failure(self, reason: str) -> None:
         """Counts an answer that the proxy made itself."""
         self.failures[reason] = self.failures.get(reason, 0) + 1
+
+    def not_covered(self, caller: str) -> None:
+        """Counts a call that `allow` does not cover."""
+        self.uncovered[caller] = self.uncovered.get(caller, 0) + 1
 
     def called_by(self, caller: str, now: float) -> None:
         """Counts a request of another service of the mesh, which waits for it from now on."""
@@ -198,8 +204,9 @@ class ServiceCounters:
             calls=self.calls,
             call_seconds=self._take_call_seconds(now),
             failed=self.failed.take(),
+            uncovered=self.uncovered,
         )
-        self._codes, self.failures, self.calls = {}, {}, {}
+        self._codes, self.failures, self.calls, self.uncovered = {}, {}, {}, {}
         self.arrivals = self.retries = self.ejections = self.parked_total = 0
         self.shed = self.denied = self.bytes_in = self.bytes_out = 0
         self.queue_seconds = 0.0

@@ -87,7 +87,8 @@ class ServiceReport(Frozen, frozen=True):
     they have begun, with the time that took, and tunnels are not. `failed` is the part of
     `total` that ended with a 5xx or was answered by the proxy itself. `calls` counts requests by
     the service they came from, and `call_seconds` is the time that such a caller had requests
-    here in flight, each counted, integrated over the interval.
+    here in flight, each counted, integrated over the interval. `uncovered` counts by caller the
+    calls that the service's `allow` does not name, refused or let through for an audit.
     """
 
     name: str
@@ -113,6 +114,7 @@ class ServiceReport(Frozen, frozen=True):
     calls: dict[str, int] = msgspec.field(default_factory=dict)
     call_seconds: dict[str, float] = msgspec.field(default_factory=dict)
     failed: Histogram = Histogram()
+    uncovered: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Report(Frozen, frozen=True, tag=True):

@@ -82,6 +82,12 @@ async def test_only_who_is_allowed_gets_through(mesh: TestMesh, engine_image: st
     key = f'service="{project}/payments"'
     await grown_to(mesh, 3, "meshd_denied_total", key)
     await grown_to(mesh, 1, "meshd_calls_total", key, f'caller="{project}/orders"')
+    snooped = f'caller="{project}/snoop"'
+    await grown_to(mesh, 3, "meshd_uncovered_calls_total", key, snooped)
+    audit = await mesh.run("policy", "audit")
+    assert (audit.code, f"{project}/snoop" in audit.out) == (1, True), audit
+    suggested = await mesh.run("policy", "suggest")
+    assert "  payments:\n    x-mesh:\n      allow: [orders]\n" in suggested.out, suggested
 
 
 async def no_way_by_network(mesh: TestMesh, snoop: Inside, orders: Inside, image: str) -> None:

@@ -9,6 +9,7 @@ from meshd.api.model import (
     NoSuchThing,
     Recording,
     ScaleDecision,
+    ServicePolicy,
     ServiceStatus,
     Status,
 )
@@ -23,6 +24,7 @@ class FakeControl:
         self.projects: dict[str, Project] = {}
         self.stored: list[Event] = []
         self.decided: list[ScaleDecision] = []
+        self.policy: list[ServicePolicy] = []
         self.recording = Recording("shop/orders", {})
         self.lines: list[tuple[str, str]] = []
         self.result: DeployResult | None = None
@@ -113,6 +115,10 @@ class FakeControl:
                 yield line
         finally:
             self.followers.remove(queue)
+
+    def policies(self, project: str) -> Sequence[ServicePolicy]:
+        self._called("policies", project)
+        return self.policy
 
     def decisions(
         self, project: str, service: str, at: float, limit: int

@@ -86,6 +86,7 @@ def report(worker: int, sequence: int, end: float) -> Report:
             body=histogram(0.001),
             endpoints=(EndpointReport("a", "r2", 2, 1.5, 6, 5, 1, histogram(*latencies), True),),
             calls={"shop/orders": 2},
+            uncovered={"shop/snoop": 1},
         )
         for name in SERVICES
     )

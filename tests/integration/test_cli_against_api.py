@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from meshd.api.model import DeployResult, Event, NoSuchThing, Refused, ScaleDecision
+from meshd.api.model import (
+    CallerSeen,
+    DeployResult,
+    Event,
+    NoSuchThing,
+    Refused,
+    ScaleDecision,
+    ServicePolicy,
+)
 from meshd.api.server import serve
 from meshd.cli.main import main
 from meshd.spec.model import Project, Service
@@ -72,6 +80,20 @@ async def test_scale(control: FakeControl, meshd: Meshd) -> None:
     control.refuse = Refused("wanted 9, room for 7")
     refused = await meshd("scale", "orders", "9")
     assert (refused.exit_code, refused.stderr) == (1, "meshd: wanted 9, room for 7\n")
+
+
+async def test_policy(control: FakeControl, meshd: Meshd) -> None:
+    by = CallerSeen("shop/orders", 4, 0, 1.0, 2.0)
+    control.policy = [ServicePolicy("payments", ("shop/orders",), False, (by,))]
+    fine = await meshd("policy", "audit")
+    assert (fine.exit_code, fine.output) == (0, "every call was covered\n")
+    control.policy = [ServicePolicy("payments", ("shop/web",), True, (by,))]
+    found = await meshd("policy", "audit", "--project", "shop")
+    assert found.exit_code == 1
+    assert found.output.splitlines()[1].split()[:4] == ["payments", "shop/orders", "4", "0"]
+    assert found.output.rstrip().endswith("let through")
+    proposed = await meshd("policy", "suggest")
+    assert (proposed.exit_code, "allow: [orders]" in proposed.output) == (0, True)
 
 
 async def test_drain(control: FakeControl, meshd: Meshd) -> None:

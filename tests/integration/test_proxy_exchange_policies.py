@@ -562,7 +562,26 @@ async def test_the_mesh_listener_knows_caller_and_service_by_connection_and_host
             assert (await client.response())[0] == status
         payments, secret = s.plane.report(0.0, 1.0).services
         assert payments.calls == {"demo/orders": 2}
+        assert payments.uncovered == {}
         assert secret.denied == 1
+        assert secret.uncovered == {"demo/orders": 1}
+
+
+@on_uvloop
+async def test_an_audit_lets_through_and_counts_what_allow_does_not_cover() -> None:
+    async with scene(kind="mesh", caller="demo/orders") as s:
+        origin = await s.origin(answers(OK))
+        s.install(
+            service(origin, name="demo/secret", allow=("demo/admin",), audit=True), routes=()
+        )
+        client = await s.client()
+        for _ in range(2):
+            await client.send(b"GET / HTTP/1.1\r\nHost: secret\r\n\r\n")
+            assert (await client.response())[0] == 200
+        (secret,) = s.plane.report(0.0, 1.0).services
+        assert (secret.denied, secret.failures) == (0, {})
+        assert secret.calls == secret.uncovered == {"demo/orders": 2}
+        assert s.plane.report(1.0, 2.0).services[0].uncovered == {}
 
 
 @on_uvloop
