@@ -78,9 +78,9 @@ class Shape:
         `len(head.raw) + 4` on, as much of it as came); None where it does not fit."""
         one = data.find(b" ")
         two = data.find(b" ", one + 1)
-        method, target = data[:one], data[one + 1 : two]
         if two < 0 or not data.startswith(self.first, two + 1):
             return None
+        method, target = data[:one], data[one + 1 : two]
         if method not in _METHODS or target[:1] != b"/":
             return None
         at = two + 1 + self.size
