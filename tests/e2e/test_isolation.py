@@ -3,6 +3,10 @@
 import asyncio
 import json
 import re
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 from tests.support.inside import UNREACHABLE, Answer, Inside, get, ran
 from tests.support.mesh import TestMesh, service_text
@@ -115,9 +119,67 @@ async def no_way_by_network(mesh: TestMesh, snoop: Inside, orders: Inside, image
     for address in addresses:
         got = await snoop.send(address, int(port), get("/", "x"))
         assert got.status == UNREACHABLE, f"snoop reached payments at {address}"
+    await no_way_by_forging(mesh, snoop, orders, payments["name"], int(port), image)
     inside = await Inside.first(mesh, "payments")
     (other,) = await addresses_of(snoop.replica)
     assert (await inside.send(other, int(port), get("/", "x"))).status == UNREACHABLE
+
+
+FORGE = """
+import errno, socket, sys
+gateway, other, own = sys.argv[1:]
+for family, kind, protocol in (
+    (socket.AF_PACKET, socket.SOCK_RAW, 0x0300), (socket.AF_INET, socket.SOCK_RAW, 6),
+):
+    try:
+        socket.socket(family, kind, protocol)
+    except PermissionError:
+        continue
+    sys.exit("it has raw sockets")
+IP_FREEBIND = 15
+def dial(source):
+    with socket.socket() as connection:
+        connection.settimeout(3)
+        connection.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+        connection.bind((source, 0))
+        connection.connect((gateway, 80))
+dial(own)
+try:
+    dial(other)
+except OSError:
+    sys.exit(0)
+sys.exit("it connected with the address of another")
+"""
+
+
+async def no_way_by_forging(
+    mesh: TestMesh, snoop: Inside, orders: Inside, payments: str, port: int, image: str
+) -> None:
+    """Nobody takes another's address, or gets to where only the mesh should."""
+    (own,), (other,) = await addresses_of(snoop.replica), await addresses_of(orders.replica)
+    door = await gateway(f"{mesh.environment['PROJECT']}.snoop")
+    command = ("docker", "exec", snoop.replica, "python3", "-c", FORGE, door, other, own)
+    code, _, err = await ran(*command)
+    assert code == 0, err.decode()
+    code, out, _ = await ran(
+        "docker", "inspect", "--format", "{{.HostConfig.PortBindings}}", payments
+    )
+    assert (code, out.strip()) == (0, b"map[]"), "payments is published on the host"
+    async with stranger(image) as somebody:
+        for address in await addresses_of(payments):
+            got = await somebody.send(address, port, get("/", "x"))
+            assert got.status == UNREACHABLE, f"a stranger reached payments at {address}"
+    # Of the host, an internal container reaches the mesh, and not the doors for others.
+    inside = Inside(payments, docker=True)
+    door = await gateway(f"{mesh.environment['PROJECT']}.payments")
+    assert (await inside.send(door, 80, get("/", "orders"))).status == 200
+    log = (mesh.state / "daemon.log").read_text()
+    metrics = re.findall(r'"metrics": "127\.0\.0\.1:(\d+)"', log)
+    assert metrics, log[-2000:]
+    for address in (door, "172.17.0.1"):
+        for closed in (mesh.address.rpartition(":")[2], *metrics):
+            got = await inside.send(address, int(closed), get("/metrics", "x"))
+            assert got.status == UNREACHABLE, f"payments reached {address}:{closed}"
 
 
 async def gateway(network: str) -> str:
@@ -137,12 +199,18 @@ async def addresses_of(container: str) -> list[str]:
 
 async def at_the_door_of(address: str, image: str) -> Answer:
     """What a container that is no part of any mesh gets at a service's gateway."""
-    name = f"e2e-stranger-{id(address)}"
-    command = ("docker", "run", "-d", "--rm", "--name", name, image, "sleep", "60")
-    code, _, err = await ran(*command)
+    async with stranger(image) as somebody:
+        return await somebody.send(address, 80, get("/", "payments"))
+
+
+@asynccontextmanager
+async def stranger(image: str) -> AsyncIterator[Inside]:
+    """A container that is no part of any mesh."""
+    name = f"e2e-stranger-{uuid.uuid4().hex[:6]}"
+    code, _, err = await ran("docker", "run", "-d", "--rm", "--name", name, image, "sleep", "60")
     assert code == 0, err
     try:
-        return await Inside(name, docker=True).send(address, 80, get("/", "payments"))
+        yield Inside(name, docker=True)
     finally:
         await ran("docker", "rm", "-f", name)
 
@@ -167,5 +235,21 @@ async def no_way_by_token(mesh: TestMesh, snoop: Inside, orders: Inside) -> None
         assert got.status in (400, 403, 404), (target, host, got)
     around = await snoop.send("127.0.0.1", port, get(f"/.mesh/{token}/orders/../payments", "x"))
     assert around.status in (400, 403, 404) or served_by(around) == "orders"
+    await no_way_by_an_old_token(mesh, snoop, orders, port)
     # The door of the mesh is not the public one.
     assert (await outside(mesh, get(f"/.mesh/{token}/orders", "x"))).status == 404
+
+
+async def no_way_by_an_old_token(mesh: TestMesh, snoop: Inside, orders: Inside, port: int) -> None:
+    """A replica's credential ends with it, and is of no use in a header."""
+    token = urlsplit((await orders.environment())["MESH_URL_PAYMENTS"]).path.split("/")[2]
+    target, fields = f"/.mesh/{token}/payments", (f"Authorization: Bearer {token}",)
+    assert served_by(await snoop.send("127.0.0.1", port, get(target, "x"))) == "payments"
+    got = await snoop.send("127.0.0.1", port, get("/payments", "payments", *fields))
+    assert got.status in (403, 404)
+    assert (await mesh.run("drain", orders.replica)).code == 0
+    gone = lambda s: s["ready"] == 1 and s["replicas"][0]["name"] != orders.replica  # noqa: E731
+    await mesh.until("orders", gone, 30)
+    async with asyncio.timeout(10):
+        while (await snoop.send("127.0.0.1", port, get(target, "x"))).status != 403:
+            await asyncio.sleep(0.1)
