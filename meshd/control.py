@@ -163,6 +163,12 @@ class MeshControl:
         """See `Control.subscribe`."""
         return self._events.subscribe()
 
+    def desk(self) -> Desk:
+        """See `Control.desk`."""
+        if self.jobs is None:
+            raise Refused("this daemon takes no jobs")
+        return self.jobs
+
     # Deployments
 
     async def deploy(self, project: Project, who: str, take_over: bool = False) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final, Self, TypeVar
 import aiohttp
 import msgspec
 
+from meshd.api.jobs import Job, JobLine, JobList, JobOrder
 from meshd.api.model import (
     DeployResult,
     Event,
@@ -167,6 +168,29 @@ class Client:
                 return raw
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
             raise NoDaemon(self._absent(error)) from error
+    async def run(self, project: str, service: str, order: JobOrder) -> Job:
+        """Orders a one-off job; it is kept when this returns."""
+        where, body = f"v1/projects/{project}/services/{service}/jobs", msgspec.json.encode(order)
+        return msgspec.json.decode(await self._call("POST", where, body), type=Job)
+
+    async def jobs(self) -> JobList:
+        return msgspec.json.decode(await self._call("GET", "v1/jobs"), type=JobList)
+
+    async def job(self, id: str) -> Job:
+        return msgspec.json.decode(await self._call("GET", f"v1/jobs/{id}"), type=Job)
+
+    async def stop_job(self, id: str) -> Job:
+        return msgspec.json.decode(await self._call("DELETE", f"v1/jobs/{id}"), type=Job)
+
+    async def job_lines(self, id: str) -> Sequence[str]:
+        """The last lines of a job that is over."""
+        raw = await self._call("GET", f"v1/jobs/{id}/logs")
+        return [each.line for each in msgspec.json.decode(raw, type=list[JobLine])]
+
+    def follow_job(self, id: str) -> AsyncIterator[JobLine]:
+        """All lines of a job until it ends, from its first on as far as they are kept."""
+        return self._stream(f"v1/jobs/{id}/logs?follow=1", JobLine)
+
         except TimeoutError as error:
             raise ApiFailure(f"the daemon at {self._path} did not answer in time") from error
 

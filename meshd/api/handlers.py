@@ -1,18 +1,15 @@
 """Requests into calls of `Control`, answers and errors into JSON; nothing is decided here."""
 
 import asyncio
-import pwd
-import socket
-import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
 
 import msgspec
 import pydantic
-import structlog
 from aiohttp import web
 
+from meshd.api.answers import answer, caller, closing, stream
+from meshd.api.job_handlers import JobHandlers
 from meshd.api.model import (
     Control,
     DeployResult,
@@ -25,35 +22,11 @@ from meshd.api.model import (
 from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
 from meshd.spec.model import Project
 
-HEARTBEAT: Final = 5.0
 LARGEST_BODY: Final = 8 * 1024 * 1024
 MOST_EVENTS: Final = 10_000
 MOST_LINES: Final = 100_000
-T = TypeVar("T")
-_log: Final = structlog.stdlib.get_logger(__name__)
-_UCRED: Final = struct.Struct("3i")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def answer(value: object, status: int = 200) -> web.Response:
-    """`value` as a JSON answer."""
-    return web.Response(
-        body=msgspec.json.encode(value), status=status, content_type="application/json"
-    )
-
-
-def caller(request: web.Request) -> str:
-    """The user at the other end of the Unix socket, as the kernel tells it."""
-    connection = request.transport.get_extra_info("socket") if request.transport else None
-    if connection is None or connection.family != socket.AF_UNIX:
-        return "unknown"
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    uid = _UCRED.unpack(raw)[1]
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
 
 
 def _number(request: web.Request, name: str, default: int, most: int) -> int:
@@ -121,6 +94,7 @@ class Handlers:
             web.get(service + "/traffic", self.traffic),
             web.post("/v1/replicas/{replica}/drain", self.drain),
             web.post("/v1/shutdown", self.shutdown),
+            *JobHandlers(self._control.desk).routes(),
         ]
 
     async def metrics(self, _: web.Request) -> web.Response:
@@ -232,41 +206,3 @@ class Handlers:
             finally:
                 first.cancel()
                 await asyncio.wait([first])
-
-
-@asynccontextmanager
-async def closing(values: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
-    """Ends an iterator at the end of the block, where it is a generator that can be ended."""
-    try:
-        yield values
-    finally:
-        if isinstance(values, AsyncGenerator):
-            await values.aclose()
-
-
-async def stream(request: web.Request, values: AsyncIterator[object]) -> web.StreamResponse:
-    """Values as they come, one JSON document a line, until they or the client end. An empty
-    line each few seconds is how a client that has gone is noticed."""
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await response.prepare(request)
-    following: asyncio.Future[object] | None = None
-    async with closing(values):
-        try:
-            while True:
-                following = following or asyncio.ensure_future(anext(values))
-                await asyncio.wait([following], timeout=HEARTBEAT)
-                if not following.done():
-                    await response.write(b"\n")
-                    continue
-                value = following.result()
-                following = None
-                await response.write(msgspec.json.encode(value) + b"\n")
-        except StopAsyncIteration:
-            await response.write_eof()
-        except ConnectionResetError:
-            _log.debug("a client stopped reading", path=request.path)
-        finally:
-            if following is not None:
-                following.cancel()
-                await asyncio.wait([following])
-    return response

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 from meshd.api.client import ApiFailure, Client, NoDaemon
+from meshd.api.jobs import JobLine
 from meshd.api.model import Event, LogLine, NoSuchThing
 
 PATIENCE: Final = 10.0
@@ -44,6 +45,24 @@ async def logs(client: Client, project: str, service: str, tail: int) -> AsyncIt
             tail = 0
         else:
             return
+
+
+async def job(client: Client, id: str) -> AsyncIterator[JobLine]:
+    """All lines of a job until it ended. Raises NoDaemon once it stays away."""
+    told = 0
+    while True:
+        seen = 0
+        try:
+            async for line in client.follow_job(id):
+                seen += 1
+                if seen > told:
+                    told = seen
+                    yield line
+            if (await client.job(id)).over:
+                return
+        except NoDaemon:
+            await _back(client)
+        await asyncio.sleep(AGAIN)
 
 
 def missed(past: Sequence[LogLine], seen: Mapping[str, Sequence[str]]) -> list[LogLine]:

@@ -20,6 +20,8 @@ _COMMANDS = (
     "rollout",
     "drain",
     "logs",
+    "run",
+    "jobs",
     "events",
     "explain",
     "policy",

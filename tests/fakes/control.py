@@ -14,6 +14,7 @@ from meshd.api.model import (
     Status,
 )
 from meshd.spec.model import Project
+from tests.fakes.desk import FakeDesk
 
 
 class FakeControl:
@@ -30,6 +31,7 @@ class FakeControl:
         self.result: DeployResult | None = None
         self.services: tuple[ServiceStatus, ...] | None = None
         self.plan_text = ""
+        self.jobs = FakeDesk()
         self.refuse: Exception | None = None
         self.exposition = b"# nothing\n"
         self.ended = asyncio.Event()
@@ -144,6 +146,9 @@ class FakeControl:
 
     def metrics(self) -> bytes:
         return self.exposition
+
+    def desk(self) -> FakeDesk:
+        return self.jobs
 
     async def shutdown(self, stop_replicas: bool) -> None:
         self._called("shutdown", stop_replicas)

@@ -1,0 +1,47 @@
+"""A `Desk` whose jobs end at once."""
+
+from collections.abc import AsyncIterator, Sequence
+
+from meshd.api.jobs import Job, JobList, JobOrder, ScheduleStatus, changed
+from meshd.api.model import NoSuchThing
+
+
+class FakeDesk:
+    """`outcome` is what becomes of each job, `output` what it writes."""
+
+    def __init__(self) -> None:
+        self.orders: list[JobOrder] = []
+        self.jobs: dict[str, Job] = {}
+        self.schedules: tuple[ScheduleStatus, ...] = ()
+        self.outcome: dict[str, object] = {"state": "succeeded", "exit_code": 0}
+        self.output = ["one", "two"]
+
+    def begin(self, project: str, service: str, order: JobOrder, cause: str) -> Job:
+        self.orders.append(order)
+        number = len(self.orders)
+        job = Job(
+            f"{project}-{service}-job-{number}", project, service, "rev", order.command, cause,
+            at=1000.0 + number, timeout=order.timeout,
+        )  # fmt: skip
+        self.jobs[job.id] = changed(job, started=job.at, ended=job.at + 2.5, **self.outcome)
+        return job
+
+    def job(self, id: str) -> Job:
+        if id not in self.jobs:
+            raise NoSuchThing(f"there is no job {id}")
+        return self.jobs[id]
+
+    def list(self) -> JobList:
+        return JobList(tuple(reversed(self.jobs.values())), self.schedules)
+
+    def stop(self, id: str) -> Job:
+        self.jobs[id] = changed(self.job(id), state="stopped")
+        return self.jobs[id]
+
+    def lines(self, id: str) -> Sequence[str]:
+        self.job(id)
+        return self.output
+
+    async def follow(self, id: str) -> AsyncIterator[str]:
+        for line in self.lines(id):
+            yield line
