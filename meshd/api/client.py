@@ -149,25 +149,6 @@ class Client:
         """Stored events with id > since, then what comes."""
         return self._stream(f"v1/events?since={since}&follow=1", Event)
 
-    @staticmethod
-    def _result(raw: bytes) -> DeployResult:
-        return msgspec.json.decode(raw, type=DeployResult)
-
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        limit: aiohttp.ClientTimeout = ANSWER,
-    ) -> bytes:
-        assert self._session is not None, "use `async with Client(...)`"
-        try:
-            async with self._session.request(method, path, data=body, timeout=limit) as response:
-                raw = await response.read()
-                _raise_for(response.status, raw)
-                return raw
-        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-            raise NoDaemon(self._absent(error)) from error
     async def run(self, project: str, service: str, order: JobOrder) -> Job:
         """Orders a one-off job; it is kept when this returns."""
         where, body = f"v1/projects/{project}/services/{service}/jobs", msgspec.json.encode(order)
@@ -191,6 +172,25 @@ class Client:
         """All lines of a job until it ends, from its first on as far as they are kept."""
         return self._stream(f"v1/jobs/{id}/logs?follow=1", JobLine)
 
+    @staticmethod
+    def _result(raw: bytes) -> DeployResult:
+        return msgspec.json.decode(raw, type=DeployResult)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        limit: aiohttp.ClientTimeout = ANSWER,
+    ) -> bytes:
+        assert self._session is not None, "use `async with Client(...)`"
+        try:
+            async with self._session.request(method, path, data=body, timeout=limit) as response:
+                raw = await response.read()
+                _raise_for(response.status, raw)
+                return raw
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
+            raise NoDaemon(self._absent(error)) from error
         except TimeoutError as error:
             raise ApiFailure(f"the daemon at {self._path} did not answer in time") from error
 

@@ -196,11 +196,11 @@ class DockerRuntime:
         except StartFailed as failure:
             await self._discard(container)
             raise StartFailed(f"replica {replica.name}: {failure}") from failure
+        if replica.job:
+            return observe(info, self._node)
         return self._sightings.see(info, self._node, time.monotonic())
 
     async def stop(self, name: str, grace: float) -> None:
-        if replica.job:
-            return observe(info, self._node)
         """See `Runtime.stop`; the engine counts grace in whole seconds."""
         errors = {404: _missing(name)}
         async with self._engine.asked(grace + STOP_MARGIN, errors) as docker:
