@@ -92,7 +92,7 @@ def _replica_status(
     phase = str(replica.phase)
     if replica.attempt >= PATIENCE and replica.phase in ALIVE | ENDED and not replica.ready_since:
         phase = "crash-loop"
-    reason = replica.cause
+    reason = replica.cause or replica.drift
     if not reason and (replica.bad or replica.phase is Phase.PROBING):
         reason = replica.probe
     return ReplicaStatus(

@@ -328,12 +328,15 @@ class Reconciler:
 
     def _wake_up(self, operation: Wake, now: float) -> None:
         """It serves from now on; one that was not paused yet need not be woken."""
-        replica = self.replica(operation.name)
-        self.memory = remembering.mark_woken(self.memory, operation.name, now)
+        replica, before = self.replica(operation.name), self.memory
+        self.memory = remembering.mark_woken(before, operation.name, now)
+        if self.memory is not before:
+            self.wake.set()
         resting = self._resting.get(_kind(operation), 0.0) > now
-        if replica is not None and replica.phase is Phase.PAUSED and not resting:
-            self.executor.begin(operation)
-        self.wake.set()
+        if replica is None or resting or not (replica.frozen or replica.phase is Phase.PAUSED):
+            return
+        if self.executor.begin(operation) and replica.frozen:
+            self.record(Kind.REPLICA_PAUSED, "was paused, not by the mesh; it is woken", replica)
 
     def drain(self, name: str, cause: str) -> None:
         """Take a replica out by hand at the next pass."""

@@ -89,7 +89,8 @@ class Trouble(msgspec.Struct, frozen=True):
 
 
 class Replica(msgspec.Struct, frozen=True):
-    """One replica as plans see it."""
+    """One replica as plans see it. `frozen`: somebody paused it who was not us. `drift`: how it is
+    not what its revision says any more."""
 
     name: str
     project: str
@@ -114,6 +115,8 @@ class Replica(msgspec.Struct, frozen=True):
     oom_killed: bool = False
     listed: bool = True
     busy: bool = False
+    frozen: bool = False
+    drift: str = ""
     reserve: bool = False
     answered: bool = False
     woken: float = 0.0

@@ -226,6 +226,8 @@ def _listed(seen: ObservedReplica, record: Record, world: World) -> Replica:
         exit_code=seen.exit_code if seen.state is ReplicaState.EXITED else None,
         oom_killed=seen.oom_killed,
         busy=seen.name in world.stopping | world.turning or seen.name in world.starting,
+        frozen=seen.state is ReplicaState.PAUSED and record.phase is not Phase.PAUSED,
+        drift=seen.drift,
         reserve=record.reserve,
         answered=bool(probe.first_good),
         woken=record.woken,

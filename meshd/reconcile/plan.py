@@ -91,6 +91,8 @@ def _at_rest(service: DesiredService, group: Sequence[Replica]) -> bool:
             or replica.health is ContainerHealth.UNHEALTHY
             or replica.busy
             or replica.reserve
+            or replica.frozen
+            or replica.drift
             or not replica.managed
         ):
             return False
@@ -186,14 +188,15 @@ class _ServicePlan:
             and r.name not in sick
         ]
         self.operations += pool.wake_again(alive)
+        self.operations += pool.thaw(self.group)
         for replica in self.group:
             if replica.phase in (Phase.DRAINING, Phase.STOPPING):
                 self._finish(replica)
         if self.service.adopted or self.service.rollout == "paused":
             new, old = alive, []
         else:
-            new = [r for r in alive if r.revision == self.service.revision]
-            old = [r for r in alive if r.revision != self.service.revision]
+            new = [r for r in alive if self._right(r)]
+            old = [r for r in alive if not self._right(r)]
         if not self.service.adopted:
             version = (self.service.key, self.service.revision)
             failures = self.observed.failures.get(version, ())
@@ -212,6 +215,10 @@ class _ServicePlan:
         else:
             self._resize(new, blocker)
             self._tend_pool(blocker)
+
+    def _right(self, replica: Replica) -> bool:
+        """Whether it is what is wanted, as far as anybody knows."""
+        return replica.revision == self.service.revision and not replica.drift
 
     def _clear(self) -> None:
         for replica in self.group:
@@ -283,19 +290,22 @@ class _ServicePlan:
         cause = f"replaced by revision {self.service.revision[:12]}"
         idle = [r for r in old if r.phase is not Phase.READY and not r.busy]
         for replica in idle:
-            self._drain(replica, cause)
+            self._drain(replica, replica.drift or cause)
         serving = sorted((r for r in old if r.phase is Phase.READY), key=_leaves_first)
         # What is neither the new revision nor the one to go back to serves nobody meanwhile.
         stale = [r for r in serving if r.revision != self.service.previous]
         spare = len(serving) - len(stale) >= self.service.count
         count = max(step.drain, len(stale) if spare else 0)
         for replica in (*stale, *(r for r in serving if r not in stale))[:count]:
-            self._drain(replica, cause)
+            self._drain(replica, replica.drift or cause)
         surplus = len(new) - self.service.count
         if surplus > 0:
             self._shrink(new, surplus)
         if step.start:
             cause = f"rollout of revision {self.service.revision[:12]}"
+            drifted = next((r for r in old if r.drift), None)
+            if drifted is not None:
+                cause = f"in place of {drifted.name}, which {drifted.drift}"
             self._start(step.start, cause, blocker, Urgency.ROLLOUT)
 
     def _resize(self, current: Sequence[Replica], blocker: str) -> None:

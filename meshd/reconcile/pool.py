@@ -38,6 +38,16 @@ def wake_again(serving: Sequence[Replica]) -> list[Operation]:
     ]
 
 
+def thaw(group: Sequence[Replica]) -> list[Operation]:
+    """Those that somebody paused, who was not us: what runs is to serve, and what leaves has to
+    finish first."""
+    return [
+        Wake(name=r.name, cause="somebody paused it")
+        for r in group
+        if r.frozen and r.managed and not r.busy
+    ]
+
+
 def tend(pool: Sequence[Replica], revision: str, size: int) -> tuple[list[Operation], int]:
     """Steps that bring the pool to `size` replicas of `revision`, and how many are to be
     started besides."""

@@ -118,7 +118,8 @@ class ObservedReplica:
     `host` and `port` are where the proxy reaches it; None and 0 while it has no address.
     `managed` is True for what meshd started, False for what it adopted. `addresses` are all
     its source addresses on the runtime's networks, and `gateways` the host's addresses there,
-    each with the network in CIDR notation. `labels` are the runtime's own record.
+    each with the network in CIDR notation. `labels` are the runtime's own record. `drift` says how
+    it is no longer what meshd made, because somebody changed it; empty while it is.
     """
 
     name: str
@@ -140,6 +141,7 @@ class ObservedReplica:
     addresses: tuple[str, ...] = ()
     gateways: tuple[tuple[str, str], ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    drift: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,7 @@ class EventKind(StrEnum):
     HEALTH = "health"
     PAUSED = "paused"
     UNPAUSED = "unpaused"
+    CHANGED = "changed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from meshd.runtime.base import (
 )
 from meshd.runtime.docker_claims import Claims
 from meshd.runtime.docker_container import Creation, clone, creation, next_number
+from meshd.runtime.docker_drift import enforced
 from meshd.runtime.docker_engine import Engine, Info
 from meshd.runtime.docker_events import Sightings, replica_event
 from meshd.runtime.docker_image import Images, resolved
@@ -75,6 +76,7 @@ class DockerRuntime:
         self._cloning = asyncio.Lock()
         self._node = ""
         self._logging_driver = ""
+        self._limits: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -92,6 +94,7 @@ class DockerRuntime:
         info = await self._info()
         self._node = str(info["Name"])
         self._logging_driver = str(info["LoggingDriver"])
+        self._limits = enforced(info)
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -188,7 +191,7 @@ class DockerRuntime:
                 container = await self._create(replica.name, await self._copy(replica))
         else:
             _refuse(replica.service)
-            container = await self._create(replica.name, creation(replica, self._logging_driver))
+            container = await self._create(replica.name, self._creation(replica))
         try:
             async with self._engine.asked(START_PATIENCE, otherwise=StartFailed) as docker:
                 await docker.containers.container(container).start()
@@ -262,6 +265,9 @@ class DockerRuntime:
             others = [_labels(found) for found in await docker.containers.list(all=True)]
         marks = original["Config"].get("Labels") or {}
         return clone(original, replica.name, next_number(others, marks), replica.instance)
+
+    def _creation(self, replica: ReplicaSpec) -> Creation:
+        return creation(replica, self._logging_driver, self._limits)
 
     async def _create(self, name: str, wanted: Creation) -> str:
         """Create a container and connect its networks; gives its id."""

@@ -3,10 +3,12 @@ a container that somebody else started. Pure."""
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from meshd.runtime.base import ReplicaSpec
+from meshd.runtime.docker_drift import LIMITS, shape
 from meshd.runtime.docker_observe import own_network
 from meshd.spec import labels
 from meshd.spec.model import Healthcheck, Mount, Service
@@ -57,8 +59,11 @@ def declared(project: str, name: str) -> str:
     return f"{project}_{name}"
 
 
-def creation(replica: ReplicaSpec, logging_driver: str) -> Creation:
-    """A container as the spec wants it. The engine never restarts it: the mesh does."""
+def creation(
+    replica: ReplicaSpec, logging_driver: str, limits: Iterable[str] = tuple(LIMITS)
+) -> Creation:
+    """A container as the spec wants it, on an engine that enforces `limits`. The engine never
+    restarts it: the mesh does."""
     service, project = replica.service, replica.project
     own = own_network(project, service.name)
     marks = labels.managed(
@@ -94,6 +99,7 @@ def creation(replica: ReplicaSpec, logging_driver: str) -> Creation:
         else {"Aliases": [service.name, *service.aliases.get(name, ())]}
         for name in service.networks
     }
+    config["Labels"][labels.SHAPE] = shape(config, others, limits)
     return Creation(config, others)
 
 
@@ -186,6 +192,7 @@ def clone(info: Info, name: str, number: int, instance: str = "") -> Creation:
         del config["Hostname"]
     marks: dict[str, str] = config.get("Labels") or {}
     marks |= {labels.MANAGED: "1", labels.REPLICA: name, labels.CLONE_OF: original}
+    marks.pop(labels.SHAPE, None)
     if instance:
         marks[labels.INSTANCE] = instance
     if NUMBER in marks:

@@ -71,13 +71,14 @@ class Engine:
 
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[Info]]:
-        """Container events from now on; the stream ends when the engine cuts it. Raises
-        RuntimeUnavailable when there is none to be had."""
+        """Events of containers, and of networks that they leave and join, from now on; the stream
+        ends when the engine cuts it. Raises RuntimeUnavailable when there is none to be had."""
         if self._docker is None:
             raise RuntimeUnavailable("the Docker Engine is not connected")
         docker = self._docker
         # The engine sends its headers a moment before it subscribes; `since` covers that.
-        params = {"filters": json.dumps({"type": ["container"]}), "since": f"{time.time():.6f}"}
+        filters = {"type": ["container", "network"]}
+        params = {"filters": json.dumps(filters), "since": f"{time.time():.6f}"}
         url = URL(f"{docker.docker_host}/{docker.api_version}/events")
         timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT)
         try:

@@ -88,6 +88,8 @@ async def replica_event(
 ) -> RuntimeEvent | None:
     """What an engine's event means; None when it concerns no replica or means nothing."""
     actor = event.get("Actor") or {}
+    if event.get("Type") == "network":
+        return await _network_event(engine, sightings, node, event)
     container, attributes = actor.get("ID", ""), actor.get("Attributes") or {}
     if not is_replica(attributes):
         return None
@@ -103,6 +105,26 @@ async def replica_event(
         sightings.ended(container, replica)
     name = replica.name if replica else attributes.get("name", "")
     return RuntimeEvent(kind, name, event["timeNano"] / 1e9, replica)
+
+
+async def _network_event(
+    engine: Engine, sightings: Sightings, node: str, event: Info
+) -> RuntimeEvent | None:
+    """A running container left or joined a network. One that ends or starts does so too, which
+    is told of otherwise."""
+    container = ((event.get("Actor") or {}).get("Attributes") or {}).get("container", "")
+    known = sightings.get(container)
+    alive = known is not None and known.replica.state in (ReplicaState.RUNNING, ReplicaState.PAUSED)
+    if (
+        not alive
+        or sightings.is_ending(container)
+        or event["Action"] not in ("connect", "disconnect")
+    ):
+        return None
+    replica = await _inspect(engine, sightings, node, container)
+    if replica is None:
+        return None
+    return RuntimeEvent(EventKind.CHANGED, replica.name, event["timeNano"] / 1e9, replica)
 
 
 async def _kind(

@@ -6,6 +6,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from meshd.runtime.base import ContainerHealth, EventKind, ObservedReplica, ReplicaState
+from meshd.runtime.docker_drift import drift
 from meshd.spec import labels
 
 Info = dict[str, Any]
@@ -23,6 +24,8 @@ _KINDS = {
     "destroy": EventKind.REMOVED,
     "pause": EventKind.PAUSED,
     "unpause": EventKind.UNPAUSED,
+    "update": EventKind.CHANGED,
+    "rename": EventKind.CHANGED,
 }
 
 
@@ -77,6 +80,7 @@ def observe(info: Info, node: str) -> ObservedReplica:
         addresses=tuple(networks.values()),
         gateways=_gateways(info) if state["Running"] else (),
         labels=marks,
+        drift=drift(info) if state["Running"] else "",
     )
 
 

@@ -27,6 +27,8 @@ INSTANCE: Final = "mesh.instance"
 """The mesh that started it: the id of its state."""
 CLONE_OF: Final = "mesh.clone-of"
 """On a clone: the name of the adopted container that it was copied from."""
+SHAPE: Final = "mesh.shape"
+"""What the container was made with, of what can be changed later (`docker update`)."""
 JOB: Final = "mesh.job"
 """On a one-off: its id, which is also the container's name. It is no replica."""
 

@@ -298,3 +298,26 @@ async def test_host_network_is_reached_on_loopback(
             return False
 
     await eventually(answers)
+
+
+async def test_what_others_change_is_told_at_once(
+    runtime: DockerRuntime, engine_image: str
+) -> None:
+    web = service(engine_image, resources={"memory": 256 * 2**20})
+    replica = spec(PROJECT, "web-drift", web)
+    async with Heard(runtime) as heard:
+        await started(runtime, replica)
+        assert [seen.drift for seen in await runtime.list() if seen.name == replica.name] == [""]
+        docker("update", "--cpus", "0.5", replica.name)
+        limited = await heard.wait(EventKind.CHANGED, replica.name)
+        docker("network", "disconnect", f"{PROJECT}.web", replica.name)
+        alone = await heard.wait(EventKind.CHANGED, replica.name, 2)
+        docker("rename", replica.name, "web-renamed")
+        renamed = await heard.wait(EventKind.CHANGED, "web-renamed")
+    docker("rename", "web-renamed", replica.name)
+    assert limited.replica is not None
+    assert limited.replica.drift == ("was changed by others: the CPU limit is 500000000, not none")
+    assert alone.replica is not None
+    assert alone.replica.drift.endswith(f"; it is off {PROJECT}.web")
+    assert renamed.replica is not None
+    assert renamed.replica.drift == f"carries the labels of {replica.name}"

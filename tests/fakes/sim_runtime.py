@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from meshd.runtime.base import (
     Capabilities,
@@ -41,8 +42,12 @@ class Box:
     hangs: bool = False
 
     @property
+    def alive(self) -> bool:
+        return self.seen.state in (ReplicaState.RUNNING, ReplicaState.PAUSED)
+
+    @property
     def running(self) -> bool:
-        return self.seen.state in (ReplicaState.RUNNING, ReplicaState.STOPPING)
+        return self.alive or self.seen.state is ReplicaState.STOPPING
 
     def answers(self, now: float) -> bool:
         return (
@@ -187,7 +192,7 @@ class SimRuntime:
         await asyncio.sleep(after)
         self.end(name, code)
 
-    def end(self, name: str, code: int) -> None:
+    def end(self, name: str, code: int, oom_killed: bool = False) -> None:
         """The process of a box ends by itself."""
         box = self.boxes.get(name)
         if box is None or box.seen.state is ReplicaState.EXITED:
@@ -196,6 +201,7 @@ class SimRuntime:
             box.seen,
             state=ReplicaState.EXITED,
             exit_code=code,
+            oom_killed=oom_killed,
             host=None,
             port=0,
             finished_at=clock(),
@@ -205,12 +211,40 @@ class SimRuntime:
     async def stop_by_others(self, name: str) -> None:
         """Somebody types `docker stop`."""
         box = self.boxes.get(name)
-        if box is None or box.seen.state is not ReplicaState.RUNNING:
+        if box is None or not box.alive:
             return
         box.seen = replace(box.seen, state=ReplicaState.STOPPING)
         self._tell(EventKind.STOPPING, name)
         await asyncio.sleep(1.0)
         self.end(name, 0)
+
+    def change_by_others(self, name: str, **seen: Any) -> None:
+        """Somebody, or the container's own health check, makes another thing of it."""
+        box = self.boxes.get(name)
+        if box is not None and box.alive:
+            box.seen = replace(box.seen, **seen)
+            self._tell(EventKind.CHANGED, name)
+
+    def pause_by_others(self, name: str) -> None:
+        """Somebody types `docker pause`."""
+        self.change_by_others(name, state=ReplicaState.PAUSED)
+
+    def duplicate_by_others(self, name: str) -> None:
+        """Somebody runs another container with the labels of this one."""
+        box = self.boxes[name]
+        self._port += 1
+        twin = f"{name}-{self._port}"
+        seen = replace(
+            box.seen,
+            name=twin,
+            runtime_id=f"id{self._port}",
+            port=self._port,
+            created_at=clock(),
+            started_at=clock(),
+            drift=f"carries the labels of {name}",
+        )
+        self.boxes[twin] = Box(seen, box.behave, clock() + 0.5)
+        self._tell(EventKind.STARTED, twin)
 
     def remove_by_others(self, name: str) -> None:
         """Somebody types `docker rm -f`."""
@@ -254,9 +288,19 @@ class SimRuntime:
         self.boxes.pop(name, None)
         self._tell(EventKind.REMOVED, name)
 
-    async def pause(self, name: str) -> None: ...
+    async def pause(self, name: str) -> None:
+        await self._freeze(name, ReplicaState.PAUSED, EventKind.PAUSED)
 
-    async def unpause(self, name: str) -> None: ...
+    async def unpause(self, name: str) -> None:
+        await self._freeze(name, ReplicaState.RUNNING, EventKind.UNPAUSED)
+
+    async def _freeze(self, name: str, state: ReplicaState, kind: EventKind) -> None:
+        await self._lag()
+        box = self.boxes.get(name)
+        if box is None or not box.alive:
+            raise ReplicaNotFound(name)
+        box.seen = replace(box.seen, state=state)
+        self._tell(kind, name)
 
     async def logs(self, name: str, tail: int) -> Sequence[str]:
         await self._lag()

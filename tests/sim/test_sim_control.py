@@ -5,6 +5,7 @@ as it was last wanted, and at no time was a replica stopped that was in use.
 """
 
 import asyncio
+import os
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -16,7 +17,7 @@ from meshd.discovery.watch import Watch
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.loop import Reconciler
-from meshd.runtime.base import ReplicaState
+from meshd.runtime.base import ContainerHealth, ReplicaState
 from meshd.spec.fingerprint import revision
 from meshd.spec.model import Project
 from meshd.store.events import EventLog
@@ -25,6 +26,8 @@ from tests.fakes import virtual
 from tests.fakes.sim_plane import SimPlane
 from tests.fakes.sim_runtime import SimRuntime
 
+SEEDS = int(os.environ.get("MESHD_RANDOM_SEEDS", "5"))
+STEPS = 400
 DRAIN = 3.0
 SERVICES = ("front", "back")
 
@@ -58,6 +61,10 @@ class Control:
 
     async def kill(self) -> None:
         self.check()
+        await self.die()
+
+    async def die(self) -> None:
+        """It is gone, whatever it was at."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -116,7 +123,8 @@ class Scene:
         happenings: tuple[Callable[[], Awaitable[None]], ...] = (
             self._deploy, self._deploy, self._scale, self._kill, self._kill, self._stop,
             self._remove, self._hang, self._engine, self._restart, self._restart, self._worker,
-            self._drain,
+            self._drain, self._pause, self._duplicate, self._change, self._out_of_memory,
+            self._unhealthy, self._hold, self._go_on,
         )  # fmt: skip
         happening = self.dice.choice(happenings)
         self.log.append(f"{virtual.clock() - virtual.EPOCH:.1f} {happening.__name__}")
@@ -156,6 +164,46 @@ class Scene:
         name = self._box()
         if name:
             self.runtime.boxes[name].hangs = True
+
+    async def _pause(self) -> None:
+        name = self._box()
+        if name:
+            self.runtime.pause_by_others(name)
+
+    async def _duplicate(self) -> None:
+        name = self._box()
+        if name:
+            self.runtime.duplicate_by_others(name)
+
+    async def _change(self) -> None:
+        name = self._box()
+        if name:
+            self.runtime.change_by_others(name, drift="was changed by others: the memory limit")
+
+    async def _out_of_memory(self) -> None:
+        name = self._box()
+        if name:
+            self.runtime.end(name, 137, oom_killed=True)
+
+    async def _unhealthy(self) -> None:
+        name = self._box()
+        if name:
+            self.runtime.change_by_others(name, health=ContainerHealth.UNHEALTHY)
+
+    async def _hold(self) -> None:
+        """Somebody pauses a rollout, where there is one."""
+        store = self.control.store
+        under_way = [key for key, each in store.rollouts.items() if each.state == "rolling"]
+        if under_way:
+            store.pause(self.dice.choice(under_way), "by hand", virtual.clock())
+            self.control.loop.wake.set()
+
+    async def _go_on(self) -> None:
+        store = self.control.store
+        held = [key for key, each in store.rollouts.items() if each.by_hand]
+        if held:
+            store.resume(self.dice.choice(held), virtual.clock())
+            self.control.loop.wake.set()
 
     async def _engine(self) -> None:
         self.runtime.go_down()
@@ -226,6 +274,6 @@ def assert_as_wanted(scene: Scene) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_random_operations_end_in_the_desired_state(tmp_path: Path, seed: int) -> None:
-    virtual.run(random_operations(tmp_path, seed, steps=40))
+    virtual.run(random_operations(tmp_path, seed, steps=STEPS))

@@ -334,3 +334,46 @@ def test_the_count_is_the_override_else_the_decision_else_the_spec(
 ) -> None:
     spec = Service.model_validate({"name": "web", "replicas": 3, "mesh": {"scale": scale}})
     assert wanted_count(spec, override, decided) == count
+
+
+def test_what_others_changed_is_replaced_before_it_goes() -> None:
+    changed = replica("a", drift="was changed by others: the memory limit is 1, not none")
+    told = lines(web(2), changed, replica("b"))
+    assert len(told) == 1
+    assert told[0].endswith("in place of a, which was changed by others: the memory limit is 1, "
+                            "not none")  # fmt: skip
+    assert told[0].startswith("start shop-web-")
+    third = replica("c")
+    assert lines(web(2), changed, replica("b"), third) == [f"drain a: {changed.drift}"]
+
+
+def test_a_duplicate_goes_before_the_original() -> None:
+    twin = replica("twin", drift="carries the labels of a", created_at=NOW - 500)
+    group = (replica("a"), replica("b"), twin)
+    assert lines(web(2), *group) == ["drain twin: carries the labels of a"]
+
+
+def test_what_others_paused_is_woken() -> None:
+    asleep = replica("a", frozen=True)
+    assert lines(web(2), asleep, replica("b")) == ["wake a: somebody paused it"]
+    assert steps(web(2), replica("a", frozen=True, busy=True), replica("b")) == []
+    leaving = replica("c", Phase.DRAINING, frozen=True)
+    assert steps(web(2), replica("a"), replica("b"), leaving) == ["wake c"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"frozen": True},
+        {"drift": "changed"},
+        {"bad": 3},
+        {"health": ContainerHealth.UNHEALTHY},
+        {"reserve": True},
+        {"revision": "old"},
+        {"phase": Phase.FAILED},
+        {"phase": Phase.DRAINING, "drained": True},
+    ],
+    ids=str,
+)
+def test_a_service_is_at_rest_only_when_each_replica_is(other: dict[str, Any]) -> None:
+    assert steps(web(2), replica("a"), replica("b", **other)) != []

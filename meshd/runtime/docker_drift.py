@@ -1,0 +1,83 @@
+"""Whether a container is still what it was made as. Pure.
+
+A label holds what was asked for when it was made: the limits that the engine enforces, the
+restart policy (none: the mesh restarts) and the networks. Whoever changes these later, with
+`docker update` or by taking the container off a network, makes it another thing than its
+revision says.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from meshd.spec import labels
+
+Info = Mapping[str, Any]
+LIMITS: Final[Mapping[str, tuple[str, str]]] = {
+    "NanoCpus": ("CpuCfsQuota", "the CPU limit"),
+    "CpuQuota": ("CpuCfsQuota", "the CPU quota"),
+    "CpuShares": ("CPUShares", "the CPU shares"),
+    "CpusetCpus": ("CPUSet", "the set of CPUs"),
+    "Memory": ("MemoryLimit", "the memory limit"),
+    "MemoryReservation": ("MemoryLimit", "the memory reservation"),
+    "PidsLimit": ("PidsLimit", "the limit of processes"),
+}
+"""By the name in `HostConfig`: what the engine's information calls the ability to enforce it, and
+its name for people."""
+NETWORKS: Final = "networks"
+RESTART: Final = "restart"
+
+
+def enforced(info: Info) -> frozenset[str]:
+    """Which limits an engine enforces, by its `GET /info`: it drops others as it likes."""
+    return frozenset(name for name, (ability, _) in LIMITS.items() if info.get(ability))
+
+
+def shape(config: Info, networks: Iterable[str], limits: Iterable[str]) -> str:
+    """What is asked for, as the label has it; of the limits only `limits`."""
+    host = config["HostConfig"]
+    own = config["NetworkingConfig"]["EndpointsConfig"]
+    found: dict[str, object] = {name: _value(host, name) for name in sorted(limits)}
+    found[NETWORKS] = sorted({*own, *networks})
+    found[RESTART] = "no"
+    return json.dumps(found, separators=(",", ":"))
+
+
+def drift(info: Info) -> str:
+    """How a container is not as it was made, for people; empty when it is, and when nothing
+    is known of how it was made."""
+    marks: Mapping[str, str] = info["Config"].get("Labels") or {}
+    name = info["Name"].removeprefix("/")
+    if not labels.is_managed(marks):
+        return ""
+    if marks.get(labels.REPLICA, name) != name:
+        return f"carries the labels of {marks[labels.REPLICA]}"
+    try:
+        made = json.loads(marks.get(labels.SHAPE, "{}"))
+    except ValueError:
+        return f"its label {labels.SHAPE} was not written by a mesh"
+    told = [*_limits(made, info["HostConfig"])]
+    policy = (info["HostConfig"].get("RestartPolicy") or {}).get("Name") or "no"
+    if policy != made.get(RESTART, policy):
+        told.append(f"the restart policy is {policy}")
+    has = set(info["NetworkSettings"]["Networks"] or {})
+    missing = sorted(set(made.get(NETWORKS, ())) - has)
+    if missing:
+        told.append(f"it is off {', '.join(missing)}")
+    more = sorted(has - set(made.get(NETWORKS, has)))
+    if more:
+        told.append(f"it is on {', '.join(more)}")
+    return f"was changed by others: {'; '.join(told)}" if told else ""
+
+
+def _limits(made: Mapping[str, object], host: Info) -> Iterable[str]:
+    for name, (_, words) in LIMITS.items():
+        now = _value(host, name)
+        if name in made and made[name] != now:
+            yield f"{words} is {now or 'none'}, not {made[name] or 'none'}"
+
+
+def _value(host: Info, name: str) -> object:
+    """A limit; 0 or nothing where there is none."""
+    value = host.get(name) or ("" if name == "CpusetCpus" else 0)
+    return 0 if value == -1 else value

@@ -1,0 +1,86 @@
+"""What the engine shows of a container against what it was made with."""
+
+from typing import Any
+
+import pytest
+
+from meshd.runtime.base import ReplicaSpec
+from meshd.runtime.docker_container import creation
+from meshd.runtime.docker_drift import drift, enforced
+from meshd.spec import labels
+from meshd.spec.model import Service
+
+ABILITIES = dict.fromkeys(("CpuCfsQuota", "CPUShares", "CPUSet", "MemoryLimit", "PidsLimit"), True)
+SPEC = {"name": "web", "image": "app", "networks": ["back"]}
+
+
+def made(resources: dict[str, Any] | None = None, **abilities: bool) -> dict[str, Any]:
+    """What an engine shows of a container that was just made."""
+    service = Service.model_validate({**SPEC, "resources": resources or {}})
+    limits = enforced({**ABILITIES, **abilities})
+    asked = creation(ReplicaSpec("shop-web-a", "shop", service, "r1"), "json-file", limits)
+    host = {**asked.config["HostConfig"]}
+    host.setdefault("PidsLimit", None)
+    host["RestartPolicy"] = {"Name": "no", "MaximumRetryCount": 0}
+    networks = {*asked.config["NetworkingConfig"]["EndpointsConfig"], *asked.networks}
+    return {
+        "Name": "/shop-web-a",
+        "Config": {"Labels": asked.config["Labels"]},
+        "HostConfig": host,
+        "NetworkSettings": {"Networks": {name: {} for name in networks}},
+    }
+
+
+def test_what_was_just_made_is_as_it_was_made() -> None:
+    assert drift(made()) == ""
+    assert drift(made({"cpus": 0.5, "memory": 64 << 20, "pids": 20})) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"Memory": 128 << 20}, "the memory limit is 134217728, not none"),
+        ({"NanoCpus": 500_000_000}, "the CPU limit is 500000000, not none"),
+        ({"CpusetCpus": "0"}, "the set of CPUs is 0, not none"),
+        ({"PidsLimit": 5}, "the limit of processes is 5, not none"),
+        ({"RestartPolicy": {"Name": "always"}}, "the restart policy is always"),
+    ],
+)
+def test_a_changed_limit_is_named(change: dict[str, Any], told: str) -> None:
+    info = made()
+    info["HostConfig"] |= change
+    assert drift(info) == f"was changed by others: {told}"
+
+
+def test_no_limit_is_written_in_several_ways() -> None:
+    info = made()
+    info["HostConfig"] |= {"PidsLimit": -1, "Memory": None, "CpusetCpus": ""}
+    assert drift(info) == ""
+
+
+def test_what_the_engine_does_not_enforce_is_no_drift() -> None:
+    info = made({"pids": 20}, PidsLimit=False)
+    info["HostConfig"]["PidsLimit"] = None
+    assert drift(info) == ""
+
+
+def test_a_network_left_or_joined_is_named() -> None:
+    info = made()
+    del info["NetworkSettings"]["Networks"]["shop_back"]
+    info["NetworkSettings"]["Networks"]["bridge"] = {}
+    assert drift(info) == "was changed by others: it is off shop_back; it is on bridge"
+
+
+def test_a_container_with_the_labels_of_another_is_told_apart() -> None:
+    info = made()
+    info["Name"] = "/quirky_hopper"
+    assert drift(info) == "carries the labels of shop-web-a"
+
+
+def test_of_what_nothing_is_known_nothing_is_told() -> None:
+    info = made()
+    del info["Config"]["Labels"][labels.SHAPE]
+    info["HostConfig"]["Memory"] = 1
+    assert drift(info) == ""
+    info["Config"]["Labels"] = {"mesh.service": "web"}
+    assert drift(info) == ""
