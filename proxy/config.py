@@ -53,6 +53,16 @@ class LogConfig(Strict, frozen=True):
     sample: float = 0.01
 
 
+class SpanConfig(Strict, frozen=True):
+    """Export of spans by OTLP over HTTP; `endpoint` is a URL, empty for none. `sample` is the
+    share of the requests recorded where whoever sent them has not decided; `service_name` is
+    what the spans are of."""
+
+    endpoint: str = ""
+    sample: float = 0.01
+    service_name: str = "meshd"
+
+
 class WorkerConfig(Strict, frozen=True, omit_defaults=True):
     """What one worker process is started with; `channel` is the file descriptor of its
     socket to the supervisor, `of` the number of workers that share the load. `cells` is the
@@ -67,6 +77,7 @@ class WorkerConfig(Strict, frozen=True, omit_defaults=True):
     rows: int = 0
     row: int = -1
     access_log: LogConfig = LogConfig()
+    spans: SpanConfig = SpanConfig()
 
 
 class SupervisorConfig(Strict, frozen=True):
@@ -91,6 +102,7 @@ class SupervisorConfig(Strict, frozen=True):
     ack_seconds: float = 2.0
     silence_seconds: float = 10.0
     access_log: LogConfig = LogConfig()
+    spans: SpanConfig = SpanConfig()
     announce: bool = False
 
     def __post_init__(self) -> None:

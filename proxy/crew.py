@@ -194,6 +194,7 @@ class Crew:
             rows=self._cells.workers,
             row=self._free_rows.pop() if self._free_rows else -1,
             access_log=self._config.access_log,
+            spans=self._config.spans,
         )
         argv = [sys.executable, "-P", "-m", "proxy.worker", msgspec.json.encode(config).decode()]
         try:

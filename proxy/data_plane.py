@@ -24,6 +24,7 @@ from proxy.http1.head import ResponseHead, parse_response
 from proxy.http1.rewrite import forwarded_lines
 from proxy.http1.shape import Shape
 from proxy.observe.access_log import AccessLog
+from proxy.observe.spans import Spans
 from proxy.policy import eject
 from proxy.routing_table import Routing, ServiceState
 from proxy.shared_cells import Row
@@ -63,8 +64,8 @@ class DataPlane:
     `on_wake(service, parked)` when the first request is parked for a service (and the
     2nd, the 4th, the 8th, …), and
     `on_ejected(service, endpoint, until, cause)` with `until` in Unix time. `access_log`
-    collects a line a request when it is set; `cells` is this worker's row of what the workers
-    share, when they share something.
+    collects a line a request when it is set, `spans` those of sampled traces; `cells` is this
+    worker's row of what the workers share, when they share something.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class DataPlane:
         self.workers = 1
         self.cells: Row | None = None
         self.access_log: AccessLog | None = None
+        self.spans: Spans | None = None
         self.on_busy_changed: Callable[[], None] = _ignore_busy
         self.on_wake: Callable[[str, int], None] = _ignore_wake
         self.on_ejected: Callable[[str, str, float, str], None] = _ignore_ejected
@@ -109,6 +111,7 @@ class DataPlane:
         self._next_refresh = 0.0
         self._next_sweep = 0.0
         self._cpu_seconds = 0.0
+        self._told = (0, 0, 0)
 
     # --- the door
 
@@ -122,6 +125,8 @@ class DataPlane:
             known = self.services.get(service.name) or self._gone.pop(service.name, None)
             state = known or ServiceState(service, self.cells, self.workers)
             gone += state.update(service, now, wall)
+            if self.spans is not None:
+                state.record_spans()
             services[service.name] = state
         for name, state in self.services.items():
             if name not in services:
@@ -191,7 +196,20 @@ class DataPlane:
             rss_bytes=_resident_bytes(),
             cpu_seconds=spent,
             refused=refused,
+            **self._observed(),
         )
+
+    def _observed(self) -> dict[str, int]:
+        """What became of log lines and spans since the last call."""
+        log, spans = self.access_log, self.spans
+        now = (
+            log.dropped if log is not None else 0,
+            spans.dropped if spans is not None else 0,
+            spans.exported if spans is not None else 0,
+        )
+        before, self._told = self._told, now
+        names = ("log_dropped", "spans_dropped", "spans_exported")
+        return {name: new - old for name, new, old in zip(names, now, before, strict=True)}
 
     def start_drain(self) -> None:
         """End keep-alive: answer with `Connection: close`, close idle client connections."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from proxy.downstream import Downstream
     from proxy.endpoint_state import EndpointState
     from proxy.mirror import Listless
+    from proxy.observe.trace import Trace
     from proxy.routing_table import Plan, ServiceState
     from proxy.upstream import Upstream
 
@@ -72,6 +73,7 @@ class Exchange:
     last_deadline = 0.0
     request_id = b""
     trace = b""
+    span: "Trace | None" = None
 
     def __init__(
         self, plane: "DataPlane", client: "Downstream | Listless", head: RequestHead, now: float

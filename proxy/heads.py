@@ -1,11 +1,10 @@
 """The heads that an exchange sends on: what its route and its connections make of them."""
 
-from random import getrandbits
 from typing import TYPE_CHECKING
 
+from proxy import tracing
 from proxy.http1.head import VIA, ResponseHead, via
 from proxy.http1.rewrite import CRLF, edit, request_head, response_head
-from proxy.observe.trace import follow
 
 if TYPE_CHECKING:
     from proxy.exchange import Exchange
@@ -20,16 +19,20 @@ def for_origin(exchange: "Exchange") -> bytes:
     else:
         exchange.request_id = exchange.request_id or exchange.plane.next_id()
         own_id = b"X-Request-Id: %b\r\n" % exchange.request_id
-    if exchange.service.traces and head.field(b"traceparent") is None:
-        exchange.trace = exchange.trace or _started(exchange)
-        own_id += b"traceparent: %b\r\n" % exchange.trace
+    replaced: frozenset[bytes] = frozenset()
+    if exchange.service.traces:
+        line, replaced = tracing.line(exchange)
+        own_id += line
     edited = None
     if plan is not None and plan.request is not None:
         edits = plan.request
         edited = edit(head.lines, put=edits.put, add=edits.add, remove=edits.remove)
-    elif head.onward and exchange.target is head.target:
-        lines = exchange.client.forwarded_lines(head)
-        return b"".join((head.onward, CRLF, lines, VIA, own_id, CRLF))
+    elif head.onward and exchange.target is head.target and not replaced:
+        forwarded = exchange.client.forwarded_lines(head)
+        return b"".join((head.onward, CRLF, forwarded, VIA, own_id, CRLF))
+    if replaced:
+        lines = edited if edited is not None else head.lines
+        edited = edit(lines, put=(), add=(), remove=replaced)
     host = b""
     if head.host is None:
         assert exchange.endpoint is not None
@@ -38,12 +41,6 @@ def for_origin(exchange: "Exchange") -> bytes:
     forwarded = exchange.client.forwarded_lines(head)
     added = b"%b%b%b%b\r\n" % (host, forwarded, via(http10=head.http10), own_id)
     return request_head(head, added, edited, exchange.target)
-
-
-def _started(exchange: "Exchange") -> bytes:
-    """The `traceparent` of a new trace."""
-    sampled = exchange.plane.dice() < (exchange.service.config.trace or 0.0)
-    return follow(None, getrandbits, sampled).header()
 
 
 def for_client(exchange: "Exchange", head: ResponseHead, *, until_close: bool) -> bytes:

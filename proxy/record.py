@@ -3,6 +3,7 @@
 import time
 from typing import TYPE_CHECKING
 
+from proxy import tracing
 from proxy.observe.access_log import AccessLog, Entry
 from proxy.observe.trace import parse
 from proxy.wire.buckets import index
@@ -21,6 +22,8 @@ def ended(exchange: "Exchange", now: float) -> None:
     log = exchange.plane.access_log
     if log is not None and log.wants(exchange.status, exchange.plane.dice()):
         write_down(exchange, log, now)
+    if exchange.plane.spans is not None:
+        tracing.ended(exchange, now)
     if exchange.caller:
         exchange.service.counters.call_over(exchange.caller, now)
     if not exchange.counted:

@@ -124,6 +124,11 @@ class ServiceState:
         self.refresh(now)
         return list(previous.values())
 
+    def record_spans(self) -> None:
+        """Spans are recorded: each request is asked for its trace."""
+        self.traces = True
+        self.simple = False
+
     def retire(self) -> list[EndpointState]:
         """The service is in no snapshot any more; its endpoints finish what they have."""
         gone = list(self.endpoints.values())

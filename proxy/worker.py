@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 import traceback
+from typing import TYPE_CHECKING
 
 import msgspec
 import uvloop
@@ -22,6 +23,7 @@ from proxy.data_plane import DataPlane
 from proxy.listener import Acceptor
 from proxy.log_writer import LogWriter
 from proxy.observe.access_log import AccessLog
+from proxy.observe.spans import Spans
 from proxy.shared_cells import SharedCells
 from proxy.wire.report import (
     Accepting,
@@ -37,6 +39,9 @@ from proxy.wire.report import (
     Wake,
 )
 from proxy.wire.snapshot import Generation, MissingService, Snapshot, SnapshotUpdate, apply
+
+if TYPE_CHECKING:
+    from proxy.span_exporter import SpanExporter
 
 _UNREAD = 4 * 1024 * 1024
 """With this many bytes not yet taken by the supervisor, reports are put off; their counts
@@ -59,6 +64,7 @@ class Worker:
             socket.socket(fileno=config.channel), self._received, self._supervisor_gone
         )
         self._log_writer: LogWriter | None = None
+        self._span_exporter: SpanExporter | None = None
         self._draining = asyncio.Event()
         self._reported_at = 0.0
 
@@ -67,6 +73,7 @@ class Worker:
         self._plane.workers = self._config.of
         self._share_cells()
         self._open_log()
+        self._record_spans()
         self._plane.on_busy_changed = self._send_ack
         self._plane.on_wake = self._send_wake
         self._plane.on_ejected = self._send_ejected
@@ -87,6 +94,8 @@ class Worker:
         self._plane.close()
         if self._log_writer is not None:
             await self._log_writer.flush()
+        if self._span_exporter is not None:
+            await asyncio.to_thread(self._span_exporter.stop)
         await self._flush()
         self._channel.close()
 
@@ -108,6 +117,19 @@ class Worker:
             return
         self._plane.access_log = log
         self._log_writer = writer
+
+    def _record_spans(self) -> None:
+        wanted = self._config.spans
+        if not wanted.endpoint:
+            return
+        try:
+            from proxy.span_exporter import SpanExporter
+        except ImportError as error:
+            print(f"no spans: {error}; pip install 'meshd[otlp]'", file=sys.stderr)
+            return
+        self._plane.spans = Spans(wanted.sample)
+        self._span_exporter = SpanExporter(self._plane.spans, wanted)
+        self._span_exporter.start()
 
     def _received(self, message: Message, descriptor: int) -> None:
         match message:

@@ -13,7 +13,7 @@ import click
 from pydantic import ValidationError
 
 from meshd.cli import output, start
-from meshd.spec.front import Front
+from meshd.spec.front import Front, MissingExtra, need_otlp
 
 if TYPE_CHECKING:
     from meshd.spec.compose import Loaded
@@ -31,6 +31,9 @@ _LOG: Final = {
 def front_options(command: C) -> C:
     """`--trusted-proxy` and those of the access log."""
     for option in (
+        click.option("--otlp-sample", metavar="SHARE", help="Of the requests; default 1%."),
+        click.option("--otlp", metavar="URL",
+                     help="Send spans here by OTLP/HTTP; needs meshd[otlp]."),
         click.option("--access-log-sample", type=click.FloatRange(0, 1), metavar="SHARE",
                      help="Of the requests, when sampled; default 0.01."),
         click.option("--access-log-file", metavar="FILE",
@@ -59,17 +62,27 @@ def chosen(given: Mapping[str, Any], loaded: "Loaded | None") -> Front:
         log["path"] = os.path.abspath(given["access_log_file"])
     if given["trusted_proxy"]:
         raw["trusted_proxies"] = given["trusted_proxy"]
+    if given["otlp"]:
+        raw["otlp"] = {**(raw["otlp"] or {}), "endpoint": given["otlp"]}
+    if given["otlp_sample"]:
+        raw["otlp"] = {**(raw["otlp"] or {}), "sample": given["otlp_sample"]}
     try:
-        return Front.model_validate(raw)
+        found = Front.model_validate(raw)
+        need_otlp(found)
     except ValidationError as error:
-        text = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        raise click.UsageError(f"--trusted-proxy: {text}") from error
+        first = error.errors()[0]
+        option = "--trusted-proxy" if first["loc"][0] == "trusted_proxies" else "--otlp"
+        text = str(first["msg"]).removeprefix("Value error, ")
+        raise click.UsageError(f"{option}: {text}") from error
+    except MissingExtra as error:
+        raise click.UsageError(str(error)) from error
+    return found
 
 
 def compare(wish: start.Wish) -> None:
     """Tells where something is asked for that the daemon which runs was not started with."""
     if wish.front != Front() and not start.runs_with(wish):
         output.complain(
-            "warning: the daemon runs with another access log or other trusted proxies than asked "
+            "warning: the daemon runs with another access log, trusted proxies or spans than asked "
             "for here; they hold from its start: `meshd down --all`, then `meshd up`"
         )

@@ -11,6 +11,7 @@ import proxy
 from meshd.frontdoor.build import Resolved, UnknownHost, resolve, resolve_all, supervisor_config
 from meshd.frontdoor.settings import Raw, Settings, read
 from meshd.spec.errors import SpecError
+from meshd.spec.front import MissingExtra, need_otlp
 from meshd.spec.model import Algorithm
 
 _ALGORITHMS = list(Algorithm.__args__)  # type: ignore[attr-defined]
@@ -43,6 +44,8 @@ _ALGORITHMS = list(Algorithm.__args__)  # type: ignore[attr-defined]
 @click.option("--access-log-sample", type=click.FloatRange(0, 1), metavar="SHARE",
               help="Of the requests, when sampled; default 0.01.")  # fmt: skip
 @click.option("--access-log-file", metavar="FILE", help="Default standard output.")
+@click.option("--otlp", metavar="URL", help="Send spans here by OTLP/HTTP; needs meshd[otlp].")
+@click.option("--otlp-sample", metavar="SHARE", help="Of the requests; default 1%.")
 def command(file: str | None, **options: Any) -> None:
     """Serve as a reverse proxy until Ctrl-C, which lets requests under way finish.
 
@@ -57,8 +60,9 @@ def command(file: str | None, **options: Any) -> None:
     path = os.path.abspath(file) if file else ""
     try:
         settings = read(path, flags)
+        need_otlp(settings)
         resolved = resolve_all(settings, resolve)
-    except (SpecError, UnknownHost) as error:
+    except (SpecError, UnknownHost, MissingExtra) as error:
         _refuse(str(error))
     _become_supervisor(settings, resolved, path, flags)
 
@@ -83,6 +87,8 @@ _PLACES = {
     "access_log_format": ("access_log", "format"),
     "access_log_sample": ("access_log", "sample"),
     "access_log_file": ("access_log", "path"),
+    "otlp": ("otlp", "endpoint"),
+    "otlp_sample": ("otlp", "sample"),
 }
 """Where each flag stands in the file."""
 

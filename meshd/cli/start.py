@@ -21,6 +21,7 @@ import msgspec
 
 from meshd.api.client import wait_for_daemon
 from meshd.cli import output
+from meshd.frontdoor.build import span_config
 from meshd.spec.front import Front
 from meshd.store import presence
 from proxy import address as addresses
@@ -74,6 +75,7 @@ class Wish:
             pid_file=str(pid_file(self.state)),
             children=(keeper, control) if self.runtime == "process" else (control,),
             access_log=self._access_log(),
+            spans=span_config(self.front),
         )
 
     def _access_log(self) -> LogConfig:
@@ -111,7 +113,8 @@ def runs_with(wish: Wish) -> bool:
         return True
     trusted = {each for child in found.children for each in child.argv if "-proxy=" in each}
     wished = {f"--trusted-proxy={each}" for each in wish.front.trusted_proxies}
-    return found.access_log == wanted.access_log and trusted == wished
+    same = (found.access_log, found.spans) == (wanted.access_log, wanted.spans)
+    return same and trusted == wished
 
 
 def _log_file(state: Path) -> Path:

@@ -9,9 +9,10 @@ import msgspec
 
 from meshd.frontdoor.settings import Raw, Settings, To
 from meshd.publish.compile import compile_snapshot, service_key
+from meshd.spec.front import Front
 from meshd.spec.model import Project, RouteSpec, Service
 from proxy import address
-from proxy.config import ChildConfig, LogConfig, SupervisorConfig
+from proxy.config import ChildConfig, LogConfig, SpanConfig, SupervisorConfig
 from proxy.wire.snapshot import Endpoint, Generation, Snapshot
 
 PROJECT = "proxy"
@@ -120,8 +121,14 @@ def supervisor_config(
         children=_helper(settings, resolved, file, flags),
         drain=settings.mesh.drain,
         access_log=msgspec.convert(settings.access_log.model_dump(), LogConfig),
+        spans=span_config(settings),
         announce=True,
     )
+
+
+def span_config(front: Front) -> SpanConfig:
+    """What the workers are told of the export of spans."""
+    return SpanConfig(**front.otlp.model_dump()) if front.otlp else SpanConfig()
 
 
 def _helper(

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from meshd.spec import shorthand
 from meshd.spec.errors import Notes, Problem, SpecError, Where, did_you_mean
-from meshd.spec.front import Front, mode_alone
+from meshd.spec.front import Front, endpoint_alone, mode_alone
 from meshd.spec.model import Mesh, Model, Percent
 from meshd.spec.yaml_source import Node, parse
 from proxy import address
@@ -90,7 +90,12 @@ def _document(file: str) -> Node:
 
 def _long_forms(raw: Raw) -> Raw:
     """With short forms written out where a flag may add to them."""
-    write_out = {"health": shorthand.health, "balance": shorthand.balance, "access_log": mode_alone}
+    write_out = {
+        "health": shorthand.health,
+        "balance": shorthand.balance,
+        "access_log": mode_alone,
+        "otlp": endpoint_alone,
+    }
     return {key: write_out[key](value) if key in write_out else value for key, value in raw.items()}
 
 

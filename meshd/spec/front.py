@@ -5,11 +5,17 @@ the file; `meshd proxy` has the same keys.
 """
 
 import ipaddress
+from importlib.util import find_spec
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from meshd.spec.model import Model
+from meshd.spec.model import Model, Percent
+
+
+class MissingExtra(Exception):
+    """Something is asked for that further packages are needed for; the text names them."""
 
 
 def mode_alone(value: object) -> object:
@@ -30,6 +36,30 @@ class AccessLog(Model):
     _short = model_validator(mode="before")(mode_alone)
 
 
+def endpoint_alone(value: object) -> object:
+    """Short for an export of spans to there."""
+    return {"endpoint": value} if isinstance(value, str) else value
+
+
+class Otlp(Model):
+    """Where spans are sent by OTLP over HTTP, what share of the requests is recorded where whoever
+    sent them has not decided, and what the spans are said to be of."""
+
+    endpoint: str
+    sample: Percent = 0.01
+    service_name: Annotated[str, Field(min_length=1)] = "meshd"
+
+    _short = model_validator(mode="before")(endpoint_alone)
+
+    @field_validator("endpoint")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{value!r} is no URL; expected one like http://127.0.0.1:4318")
+        return value if parts.path.strip("/") else value.rstrip("/") + "/v1/traces"
+
+
 def networks(value: tuple[str, ...]) -> tuple[str, ...]:
     """The networks as they came. Raises ValueError naming one that is none."""
     for each in value:
@@ -47,6 +77,7 @@ class Front(Model):
 
     trusted_proxies: tuple[str, ...] = ()
     access_log: AccessLog = AccessLog()
+    otlp: Otlp | None = None
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
@@ -54,3 +85,19 @@ class Front(Model):
         return [value] if isinstance(value, str) else value
 
     _check_networks = field_validator("trusted_proxies")(networks)
+
+
+def need_otlp(front: Front) -> None:
+    """Raises MissingExtra where spans are wanted and what sends them is not installed."""
+    if front.otlp is None:
+        return
+    try:
+        found = find_spec("opentelemetry.exporter.otlp.proto.http") and find_spec(
+            "opentelemetry.sdk.trace"
+        )
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise MissingExtra(
+            "otlp: sending spans needs OpenTelemetry's packages; pip install 'meshd[otlp]'"
+        )

@@ -42,6 +42,7 @@ def schema() -> Schema:
     front["properties"]["access_log"] = {"anyOf": [{"enum": ["off", "sampled", "on"]}, log]}
     trusted = front["properties"]["trusted_proxies"]
     front["properties"]["trusted_proxies"] = {"anyOf": [{"type": "string"}, trusted]}
+    front["properties"]["otlp"]["anyOf"].append({"type": "string"})
     definitions["Front"] = front
     service = {"type": "object", "properties": {"x-mesh": {"$ref": "#/$defs/Mesh"}}}
     return {

@@ -116,6 +116,9 @@ class Ingest:
         """Reports that were told twice, and counted once."""
         self.missing = 0
         """Reports that never came, going by the gaps in their sequence."""
+        self.refused: dict[str, int] = {}
+        """Requests answered before it was known whose they are, by reason."""
+        self.log_dropped = self.spans_dropped = self.spans_exported = 0
 
     def add(self, report: Report) -> None:
         """Counts a report, once however often it is told."""
@@ -130,6 +133,11 @@ class Ingest:
         used = report.cpu_seconds + (before.cpu_seconds if before else 0.0)
         by_name = {service.name: service for service in report.services}
         self._workers[report.worker] = _Worker(report, used, by_name)
+        for reason, count in report.refused.items():
+            self.refused[reason] = self.refused.get(reason, 0) + count
+        self.log_dropped += report.log_dropped
+        self.spans_dropped += report.spans_dropped
+        self.spans_exported += report.spans_exported
         self._prune(report.end)
         for second, share in _overlaps(report):
             self._cover(self._second(second), report, share)

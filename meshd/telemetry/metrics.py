@@ -227,6 +227,25 @@ class _MeshCollector(Collector):
         missing = CounterMetricFamily("meshd_reports_missing", "Workers' reports that never came")
         missing.add_metric([], self._ingest.missing)
         yield from (cpu, rss, connections, missing)
+        yield from self._observing()
+
+    def _observing(self) -> Iterator[Metric]:
+        """What became of log lines and spans, and of requests that were nobody's."""
+        refused = CounterMetricFamily(
+            "meshd_refused_requests",
+            "Requests answered before it was known whose they are",
+            labels=["reason"],
+        )
+        for reason, count in sorted(self._ingest.refused.items()):
+            refused.add_metric([reason], count)
+        dropped = CounterMetricFamily(
+            "meshd_dropped", "What could not be written or sent fast enough", labels=["what"]
+        )
+        dropped.add_metric(["access_log"], self._ingest.log_dropped)
+        dropped.add_metric(["spans"], self._ingest.spans_dropped)
+        exported = CounterMetricFamily("meshd_spans_exported", "Spans taken by the collector")
+        exported.add_metric([], self._ingest.spans_exported)
+        yield from (refused, dropped, exported)
 
 
 _COUNTERS: Final[tuple[tuple[str, str, Callable[[MergedService], int]], ...]] = (

@@ -121,7 +121,8 @@ class Report(Frozen, frozen=True, tag=True):
     """One worker's counts over (`start`, `end`] (Unix time). Counts are deltas of this
     interval; gauges (`in_flight`, `parked`, `queued`) are as of `end`. `refused` counts by reason
     what was answered before it was known to be for a service: bytes that are no request, hosts
-    and paths without a route."""
+    and paths without a route. Lines of the access log and spans are dropped where they cannot be
+    written or sent fast enough."""
 
     worker: int
     sequence: int
@@ -133,6 +134,9 @@ class Report(Frozen, frozen=True, tag=True):
     rss_bytes: int = 0
     cpu_seconds: float = 0.0
     refused: dict[str, int] = msgspec.field(default_factory=dict)
+    log_dropped: int = 0
+    spans_dropped: int = 0
+    spans_exported: int = 0
 
 
 class Workers(Frozen, frozen=True, tag=True):

@@ -90,7 +90,8 @@ def report(worker: int, sequence: int, end: float) -> Report:
         )
         for name in SERVICES
     )
-    return Report(worker, sequence, end - 1.0, end, Generation(1, 7), services, 3, 50_000_000, 0.25)
+    told = (worker, sequence, end - 1.0, end, Generation(1, 7), services, 3, 50_000_000, 0.25)
+    return Report(*told, refused={"no-route": 2}, log_dropped=1, spans_dropped=3, spans_exported=4)
 
 
 def happenings() -> list[Event]:

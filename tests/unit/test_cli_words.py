@@ -19,7 +19,7 @@ from meshd.cli.explain import moment
 from meshd.cli.main import _COMMANDS, main
 from meshd.cli.progress import Lines
 from meshd.cli.session import default_state, duration, find_service
-from meshd.spec.front import Front
+from meshd.spec.front import Front, Otlp
 from proxy.config import LogConfig
 from tests.fakes import traffic
 
@@ -166,7 +166,8 @@ def test_the_proxy_as_a_whole_is_told_by_file_and_options(tmp_path: Path) -> Non
         "services: {web: {image: i}}\n"
         "x-mesh: {trusted_proxies: 10.0.0.0/8, access_log: {mode: on, path: log/a.log}}\n"
     )
-    given: dict[str, Any] = dict.fromkeys(front._LOG) | {"trusted_proxy": ()}
+    given: dict[str, Any] = dict.fromkeys([*front._LOG, "otlp", "otlp_sample"])
+    given["trusted_proxy"] = ()
     loaded = specs.load_all((file,))
     wish = start.Wish(tmp_path, "process", (), "127.0.0.1:0", 1, front=front.chosen(given, loaded))
     config = wish.config()
@@ -179,6 +180,10 @@ def test_the_proxy_as_a_whole_is_told_by_file_and_options(tmp_path: Path) -> Non
     assert front.chosen(dict.fromkeys(given), None) == Front()
     plain = start.Wish(tmp_path, "process", (), "127.0.0.1:0", 1).config()
     assert plain.access_log == LogConfig("off", "json", str(tmp_path / "access.log"), 0.01)
+    spans = front.chosen(given | {"otlp": "http://h:4318", "otlp_sample": "5%"}, None).otlp
+    assert spans == Otlp(endpoint="http://h:4318/v1/traces", sample=0.05)
+    with pytest.raises(click.UsageError, match="--otlp: 'h' is no URL"):
+        front.chosen(given | {"otlp": "h"}, None)
     with pytest.raises(click.UsageError, match="--trusted-proxy: 'x' is no network"):
         front.chosen(given | {"trusted_proxy": ("x",)}, loaded)
 

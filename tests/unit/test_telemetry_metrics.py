@@ -120,6 +120,13 @@ def test_decisions_of_services_that_are_gone_are_not_told(metrics: Metrics) -> N
     assert b"old/gone" not in metrics.exposition()
 
 
+def test_what_was_lost_and_what_was_nobodys_is_told(metrics: Metrics) -> None:
+    text = metrics.exposition().decode()
+    told = dict(re.findall(r'(?m)^meshd_(?:dropped|refused)\w+{\w+="([^"]+)"} (\S+)$', text))
+    assert set(told) == {"access_log", "spans", "no-route"}
+    assert float(told["spans"]) == 3 * float(told["access_log"]) > 0
+
+
 def test_an_empty_mesh_is_told_too() -> None:
     ingest = Ingest()
     text = Metrics(ingest, traffic.status, lambda: NOW).exposition().decode()
