@@ -8,7 +8,7 @@ ARGS ?=
 # Two streams: one drives the engine, which bears one mesh at a time, one does the rest.
 STREAMS ?= -n 2 --no-loadscope-reorder
 
-.PHONY: help demo test check unit engine demo-image bench soak fuzz compile lock clean
+.PHONY: help demo test check unit engine demo-image bench soak chaos fuzz compile lock clean
 
 help:
 	@echo "make demo    bring up the food-delivery application, run a lunch rush, report"
@@ -16,6 +16,7 @@ help:
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make engine  install a Docker Engine and a base image (Debian, Ubuntu; as root)"
 	@echo "make soak    ROLLOUTS=100 rolling updates in a row under load, on RUNTIME=process or docker"
+	@echo "make chaos   STEPS=60 random operations with SEED=1 on a mesh over an engine of its own (as root)"
 	@echo "make fuzz    fuzz the HTTP parsers for FUZZ_SECONDS=60 with atheris, which it installs"
 	@echo "make compile build the request path's hot modules as C (mypyc), into build/compiled"
 	@echo "make bench   compare the proxy with nginx, HAProxy and others"
@@ -54,6 +55,9 @@ bench: $(STAMP)
 
 soak: $(STAMP)
 	@$(BIN)/python -m tests.soak.run --rollouts $(or $(ROLLOUTS),100) --runtime $(or $(RUNTIME),process) $(ARGS)
+
+chaos: $(STAMP)
+	@$(BIN)/python -m tests.soak.chaos --steps $(or $(STEPS),60) --seed $(or $(SEED),1) $(ARGS)
 
 fuzz: $(STAMP)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check 'atheris>=3,<4'

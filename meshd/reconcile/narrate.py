@@ -1,12 +1,12 @@
 """What happened between two passes, in words: the events that phases' changes make. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 import msgspec
 
-from meshd.reconcile.memory import Record, Replica
+from meshd.reconcile.memory import Memory, Record, Replica
 from meshd.reconcile.observed import ending
-from meshd.reconcile.phase import Phase
+from meshd.reconcile.phase import ALIVE, Phase
 from meshd.telemetry.events import Kind
 
 
@@ -22,7 +22,7 @@ class Happening(msgspec.Struct, frozen=True):
 def happenings(
     before: Mapping[str, Record], replicas: tuple[Replica, ...], now: float
 ) -> Iterator[Happening]:
-    """One a replica at most whose phase changed since `before`; and those that vanished."""
+    """One a replica at most whose phase changed since `before`."""
     for replica in replicas:
         old = before.get(replica.name)
         if old is not None and old.phase is replica.phase:
@@ -30,6 +30,17 @@ def happenings(
         told = _tell(replica, old, now)
         if told is not None:
             yield told
+
+
+def vanished(before: Memory, runs: Container[str]) -> Iterator[Happening]:
+    """Those that were there, were not leaving, and are not among what `runs` any more: nobody
+    saw them end."""
+    for name, sight in before.sights.items():
+        was = sight.record
+        stays = sight.replica.managed and was.phase in ALIVE and not was.drain_since
+        if stays and name not in runs:
+            text = "is there no more: it was removed, and not by the mesh"
+            yield Happening(Kind.REPLICA_DIED, sight.replica, text)
 
 
 def _tell(replica: Replica, old: Record | None, now: float) -> Happening | None:

@@ -1,0 +1,117 @@
+"""Everything that can befall a replica is put right: in time, once, with a word for it, and the
+others are left as they are."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from test_sim_control import Scene, assert_as_wanted
+
+from meshd.runtime.base import ContainerHealth
+from tests.fakes import virtual
+from tests.fakes.sim_runtime import Box
+
+QUIET = 20.0
+
+
+def hang(scene: Scene, name: str) -> None:
+    scene.runtime.boxes[name].hangs = True
+
+
+def unhealthy(scene: Scene, name: str) -> None:
+    scene.runtime.change_by_others(name, health=ContainerHealth.UNHEALTHY)
+
+
+def changed(scene: Scene, name: str) -> None:
+    scene.runtime.change_by_others(name, drift="was changed by others: the memory limit is 1")
+
+
+@pytest.mark.parametrize(
+    ("befalls", "within", "told"),
+    [
+        (lambda scene, name: scene.runtime.end(name, 3), 4.0, "exited with code 3"),
+        (lambda scene, name: scene.runtime.end(name, 137), 4.0, "was killed (SIGKILL)"),
+        (lambda scene, name: scene.runtime.end(name, 137, True), 4.0, "was killed: out of memory"),
+        (lambda scene, name: scene.runtime.remove_by_others(name), 12.0, "it was removed"),
+        (hang, 8.0, "bad probes in a row"),
+        (unhealthy, 8.0, "its container's health check fails"),
+        (changed, 8.0, "was changed by others: the memory limit is 1"),
+    ],
+    ids=["exit", "kill", "out of memory", "deleted", "hangs", "unhealthy", "changed"],
+)
+def test_a_replica_is_replaced(
+    tmp_path: Path, befalls: Callable[[Scene, str], None], within: float, told: str
+) -> None:
+    async def play(scene: Scene) -> None:
+        before = set(scene.runtime.boxes)
+        victim = sorted(before)[0]
+        befalls(scene, victim)
+        await asyncio.sleep(within)
+        assert_as_wanted(scene)
+        assert victim not in scene.runtime.boxes
+        assert before - {victim} <= set(scene.runtime.boxes)
+        assert told in scene.story()
+
+    virtual.run(settled(tmp_path, play))
+
+
+def test_a_replica_that_others_paused_is_woken_and_kept(tmp_path: Path) -> None:
+    async def play(scene: Scene) -> None:
+        before = set(scene.runtime.boxes)
+        scene.runtime.pause_by_others(sorted(before)[0])
+        await asyncio.sleep(1.0)
+        assert set(scene.runtime.boxes) == before
+        assert_as_wanted(scene)
+        assert "was paused, not by the mesh; it is woken" in scene.story()
+
+    virtual.run(settled(tmp_path, play))
+
+
+def test_a_duplicate_goes_and_the_original_stays(tmp_path: Path) -> None:
+    async def play(scene: Scene) -> None:
+        before = set(scene.runtime.boxes)
+        scene.runtime.duplicate_by_others(sorted(before)[0])
+        await asyncio.sleep(15.0)
+        assert set(scene.runtime.boxes) == before
+        assert_as_wanted(scene)
+
+    virtual.run(settled(tmp_path, play))
+
+
+def test_what_crashes_again_and_again_is_started_ever_less_often_and_named(tmp_path: Path) -> None:
+    async def play(scene: Scene) -> None:
+        for _ in range(60):
+            await asyncio.sleep(1.0)
+            for name, box in list(scene.runtime.boxes.items()):
+                if box.seen.service == "back" and box.running:
+                    scene.runtime.end(name, 9)
+        starts = scene.runtime.started
+        waits = dict(scene.control.loop.plan.waiting)["shop/back"]
+        assert "crash loop" in waits
+        assert starts < 3 * 2 + 3 * 10
+        assert not any(box.running for box in of(scene, "back"))
+        scene.runtime.bad_luck = 0.0
+        await asyncio.sleep(180.0)
+        assert_as_wanted(scene)
+
+    virtual.run(settled(tmp_path, play))
+
+
+def of(scene: Scene, service: str) -> list[Box]:
+    return [box for box in scene.runtime.boxes.values() if box.seen.service == service]
+
+
+async def settled(directory: Path, play: Callable[[Scene], Awaitable[None]]) -> None:
+    """Two services of three replicas each, all well; then the play."""
+    scene = Scene(directory, seed=1)
+    scene.runtime.bad_luck = 0.0
+    try:
+        await asyncio.sleep(1.0)
+        scene.deploy(scene.project())
+        await asyncio.sleep(QUIET)
+        assert_as_wanted(scene)
+        await play(scene)
+        assert scene.plane.problems == []
+    finally:
+        await scene.close()
