@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from meshd.spec import checks, env_file, mesh, service, storage, unsupported
+from meshd.spec import checks, env_file, mesh, service, standard, storage, unsupported
 from meshd.spec.cursor import Cursor, Keys
 from meshd.spec.errors import Notes, Problem, SpecError, Where, in_order
 from meshd.spec.front import Front
@@ -53,10 +53,12 @@ def load(
     variables = _variables(base, paths[0], environment, notes)
     trees = [tree for path in paths if (tree := _read(path, notes)) is not None]
     notes.raise_if_any()
-    root = merge([_interpolated(tree, variables, notes) for tree in trees])
+    files = [_interpolated(tree, variables, notes) for tree in trees]
+    root = merge(files)
     reading = _Reading(Cursor(root, notes), base, variables, notes)
     active = {*profiles, *filter(None, variables.get("COMPOSE_PROFILES", "").split(","))}
     found = reading.project(project, paths[0], active)
+    standard.check(files, notes)
     notes.raise_if_any()
     assert found is not None
     return Loaded(found, tuple(in_order(notes.warnings)), reading.front)

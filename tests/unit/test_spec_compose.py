@@ -413,7 +413,7 @@ def test_mesh_labels_of_a_service_stand_for_x_mesh(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("container_name: x", "4: service web: container_name: this key has no effect; "),
+        ("container_name: x1", "4: service web: container_name: this key has no effect; "),
         ("hostname: x", "4: service web: hostname: this key has no effect; "),
         ("ports: ['80:8080']", "4: service web: ports[0]: '80:8080' publishes nothing on the "),
         ("ports: [{target: 80, published: 8080}]", "4: service web: ports[0]: port 8080 is not "),

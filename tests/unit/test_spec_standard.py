@@ -1,0 +1,114 @@
+"""The Compose Specification's own schema: nothing gets past it, and nothing in it is unknown."""
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from meshd.spec import standard
+from meshd.spec.compose import load
+from meshd.spec.errors import Notes, SpecError
+from meshd.spec.yaml_source import parse
+
+SCHEMA = json.loads(resources.files("meshd.spec").joinpath(standard.SCHEMA).read_text("utf-8"))
+
+
+def problems(tmp_path: Path, *texts: str) -> list[str]:
+    files = [tmp_path / f"{number}.yml" for number, _ in enumerate(texts)]
+    for file, text in zip(files, texts, strict=True):
+        file.write_text(text)
+    try:
+        load(files, environment={})
+    except SpecError as error:
+        return [str(problem).replace(f"{tmp_path}/", "") for problem in error.problems]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "services:\n  web:\n    image: [i]\n",
+            '3: service web: image: ["i"] is not as in the Compose Specification; expected text',
+        ),
+        (
+            "services:\n  web:\n    image: i\n    depends_on:\n      db:\n        restart: {}\n",
+            "6: service web: depends_on.db.restart: {} is not as in the Compose Specification; "
+            "expected true or false or text",
+        ),
+        (
+            "services:\n  web:\n    build:\n      context: .\n      colour: red\n",
+            "5: service web: build.colour: unknown key; expected one of the Compose Specification",
+        ),
+        ("services:\n  we b:\n    image: i\n", "2: service we b: unknown key; expected one of "),
+    ],
+)
+def test_what_is_not_compose_is_named_with_its_line(text: str, expected: str) -> None:
+    notes = Notes()
+    standard.check([parse(text, "f")], notes)
+    (found,) = map(str, notes.problems)
+    assert found.startswith(f"f:{expected}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "services: {web: {image: i, user: 1000, command: [sleep, 1, 2.5, true]}}",
+        "services: {web: {image: i, x-own: {any: thing}}}\nx-top: 1\n",
+        "services: {web: {image: i, ports: [80, '81:80', {target: 82}], expose: [1, '2']}}",
+        "services: {web: {image: i, environment: {A: 1, B: true, C: }, depends_on: [db]}}",
+        "services: {web: {image: i, deploy: {replicas: '3', resources: {limits: {cpus: 1}}}}}",
+        "services: {web: {image: !override i, labels: !reset [], ports: !reset null}}",
+    ],
+)
+def test_what_compose_takes_is_not_in_the_way(text: str) -> None:
+    notes = Notes()
+    standard.check([parse(text, "f")], notes)
+    assert notes.problems == []
+
+
+def test_a_problem_is_told_once_and_in_our_own_words(tmp_path: Path) -> None:
+    text = "services:\n  web:\n    imag: i\n    command: {a: b}\n"
+    first, second, *more = problems(tmp_path, text)
+    assert "did you mean image?" in first
+    assert second.startswith("0.yml:4: service web: command: ")
+    assert "Compose Specification" not in second
+    assert all(":4:" not in other for other in more)
+
+
+def test_each_file_is_held_against_it(tmp_path: Path) -> None:
+    good = "services: {web: {image: i}}\n"
+    (found,) = problems(tmp_path, good, "services:\n  web:\n    annotations: 3\n")
+    assert found.startswith("1.yml:3: service web: annotations: ")
+
+
+def parts() -> list[tuple[str, str]]:
+    """(YAML around a key, key) of every key that the schema has in the places it describes."""
+    definitions = SCHEMA["definitions"]
+    deploy = definitions["deployment"]["properties"]
+    around = {
+        "%s": SCHEMA["properties"],
+        "services: {web: {%s}}": definitions["service"]["properties"],
+        "services: {web: {image: i, deploy: {%s}}}": deploy,
+        "services: {web: {image: i, deploy: {update_config: {%s}}}}": deploy["update_config"][
+            "properties"
+        ],
+        "services: {web: {image: i, deploy: {restart_policy: {%s}}}}": deploy["restart_policy"][
+            "properties"
+        ],
+        "services: {web: {image: i, healthcheck: {%s}}}": definitions["healthcheck"]["properties"],
+        "networks: {n: {%s}}\nservices: {web: {image: i}}": definitions["network"]["properties"],
+        "volumes: {v: {%s}}\nservices: {web: {image: i}}": definitions["volume"]["properties"],
+        "secrets: {s: {%s}}\nservices: {web: {image: i}}": definitions["secret"]["properties"],
+        "configs: {c: {%s}}\nservices: {web: {image: i}}": definitions["config"]["properties"],
+    }
+    return [(text, key) for text, keys in around.items() for key in keys]
+
+
+@pytest.mark.parametrize(("around", "key"), parts())
+def test_every_key_of_the_specification_is_read_warned_of_or_refused_by_name(
+    tmp_path: Path, around: str, key: str
+) -> None:
+    for problem in problems(tmp_path, around % f"{key}: {{}}"):
+        assert "unknown key" not in problem, problem
