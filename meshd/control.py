@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from importlib import metadata
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import structlog
@@ -27,6 +27,7 @@ from meshd.api.model import (
     ServicePolicy,
     Status,
 )
+from meshd.api.rollouts import Rollouts
 from meshd.policy import policies
 from meshd.publish.compile import route_conflicts
 from meshd.publish.gateways import TOKEN_ADDRESS, Gateways
@@ -38,6 +39,7 @@ from meshd.reconcile.memory import Replica
 from meshd.reconcile.phase import ENDED, Phase
 from meshd.reconcile.progress import Standing, standing
 from meshd.reconcile.settings import settings_changed
+from meshd.rollouts import RolloutDesk
 from meshd.runtime.base import ReplicaNotFound, Runtime, RuntimeFailure
 from meshd.runtime.support import unsupported
 from meshd.scaling.meter import Meter
@@ -58,6 +60,7 @@ FIRST_LOOK: Final = 10.0
 POLL: Final = 0.05
 GOODBYE: Final = 0.2
 LINES_BEHIND: Final = 1000
+_HOW: Final = {"deploy": "deployed", "undo": "set back"}
 
 
 class MeshControl:
@@ -78,6 +81,7 @@ class MeshControl:
     ) -> None:
         self.exposition: Metrics | None = None
         self.meter: Meter | None = None
+        self.by_hand: RolloutDesk | None = None
         self.calls: CallLog | None = None
         self.jobs: Desk | None = None
         self._runtime = runtime
@@ -163,6 +167,12 @@ class MeshControl:
         """See `Control.subscribe`."""
         return self._events.subscribe()
 
+    def rollouts(self) -> Rollouts:
+        """See `Control.rollouts`."""
+        if self.by_hand is None:
+            raise Refused("this daemon knows no rollouts")
+        return self.by_hand
+
     def desk(self) -> Desk:
         """See `Control.desk`."""
         if self.jobs is None:
@@ -179,16 +189,24 @@ class MeshControl:
             async with self._loop.claims.deploying(project.name, take_over):
                 await self._deploy(project, who)
 
+    async def undo(self, project: Project, who: str) -> None:
+        """Make a project with replicas of an earlier revision the desired state."""
+        async with self._deploying:
+            await self._check(project)
+            await self._begin(project, who, "undo")
+
     async def _deploy(self, project: Project, who: str) -> None:
-        project = await self._resolved(project)
+        await self._begin(await self._resolved(project), who, "deploy")
+
+    async def _begin(self, project: Project, who: str, how: Literal["deploy", "undo"]) -> None:
         now = time.time()
         revisions = {service.name: revision(service) for service in project.services}
         await self._prepare(project, revisions)
         plan = self._forecast(project, revisions, now)
-        begun = self._store.deploy(project, revisions, who, plan, now)
+        begun = self._store.deploy(project, revisions, who, plan, now, how)
         self._loop.pardon([(f"{project.name}/{name}", revisions[name]) for name in begun])
         self._events.record(
-            now, Kind.DEPLOY, f"deployed by {who}: {_list(begun)}", project=project.name
+            now, Kind.DEPLOY, f"{_HOW[how]} by {who}: {_list(begun)}", project=project.name
         )
         for name in begun:
             self._events.record(
@@ -265,6 +283,7 @@ class MeshControl:
             ok=done and not failed,
             detail="\n".join(lines),
             plan=stored.plan,
+            releases=self.by_hand.newest(project) if self.by_hand else (),
         )
 
     def _standing(self, service: DesiredService) -> Standing:
@@ -300,7 +319,8 @@ class MeshControl:
         for spec in project.services:
             key = f"{project.name}/{spec.name}"
             old = self._store.rollouts.get(key)
-            rollout = next_rollout(old, revisions[spec.name], now) or old
+            begun = next_rollout(old, revisions[spec.name], now)
+            rollout = begun or old
             assert rollout is not None
             services.append(
                 DesiredService(
@@ -308,7 +328,9 @@ class MeshControl:
                     spec=spec,
                     revision=rollout.revision,
                     count=self._loop.wanted.count(key, spec, now),
-                    rollout="done",
+                    rollout="rolling" if begun and begun.previous else "done",
+                    previous=rollout.previous,
+                    coming=rollout.revision,
                 )
             )
         desired = Desired(services=tuple(services), projects=frozenset({project.name}))

@@ -23,10 +23,12 @@ from meshd.control import MeshControl
 from meshd.discovery.probe import probe
 from meshd.discovery.watch import Watch
 from meshd.jobs.desk import JobDesk
+from meshd.jobs.timetable import Timetable
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.starts import places
+from meshd.rollouts import RolloutDesk
 from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.select import runtime as make_runtime
 from meshd.scaling.external import Queries
@@ -255,6 +257,9 @@ class Daemon:
             self.ingest,
             self.end.set,
         )
+        control.by_hand = RolloutDesk(
+            self.store, self.releases, self.tallies, self.events, loop, control.undo
+        )
         metrics = Metrics(self.ingest, control.status, time.time)
         control.exposition, control.calls = metrics, self.calls
         self.events.on_event = metrics.observe_event
@@ -270,6 +275,8 @@ class Daemon:
             random.Random(),
         )
         loop.callers, loop.working = desk.callers, desk.working
+        timetable = Timetable(self.store, self.jobs, desk, self.events, time.time)
+        desk.schedules, desk.kept = timetable.statuses, timetable.kept
         meter = control.meter = Meter(self.runtime, lambda: loop.observed.replicas)
         loop.places = lambda: places(meter.nodes, self.starts)
         scaling = Scaling(
@@ -298,6 +305,7 @@ class Daemon:
                 meter.run(),
                 queries.run(),
                 desk.run(),
+                timetable.run(),
                 self._every_second(scaling, loop),
             )
         self.events.flush()

@@ -18,6 +18,7 @@ from meshd.api.model import (
     NoSuchThing,
     Recording,
     Refused,
+    Release,
     ScaleDecision,
     ScaleOverride,
     ServicePolicy,
@@ -91,6 +92,24 @@ class Client:
         """Who may call each service of a project, and who did."""
         raw = await self._call("GET", f"v1/projects/{project}/policy")
         return msgspec.json.decode(raw, type=list[ServicePolicy])
+
+    async def releases(self, project: str, service: str, limit: int = 20) -> Sequence[Release]:
+        """The newest releases of a service, the newest first."""
+        where = f"v1/projects/{project}/services/{service}/releases?limit={limit}"
+        return msgspec.json.decode(await self._call("GET", where), type=list[Release])
+
+    async def undo(self, project: str, service: str, to: int = 0) -> Release:
+        """Goes back to release `to`, or to the last good one; the release that this begins."""
+        where = f"v1/projects/{project}/services/{service}/undo?to={to}"
+        return msgspec.json.decode(await self._call("POST", where, limit=PATIENT), type=Release)
+
+    async def pause(self, project: str, service: str) -> None:
+        """Leaves the rollout of a service as it is."""
+        await self._call("POST", f"v1/projects/{project}/services/{service}/pause")
+
+    async def resume(self, project: str, service: str) -> None:
+        """Goes on with it."""
+        await self._call("POST", f"v1/projects/{project}/services/{service}/resume")
 
     async def down(self, project: str) -> None:
         """Returns once every replica has ended."""

@@ -19,6 +19,7 @@ from meshd.api.model import (
     Refused,
     ScaleOverride,
 )
+from meshd.api.rollout_handlers import RolloutHandlers
 from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
 from meshd.spec.model import Project
 
@@ -95,6 +96,7 @@ class Handlers:
             web.post("/v1/replicas/{replica}/drain", self.drain),
             web.post("/v1/shutdown", self.shutdown),
             *JobHandlers(self._control.desk).routes(),
+            *RolloutHandlers(self._control.rollouts).routes(),
         ]
 
     async def metrics(self, _: web.Request) -> web.Response:

@@ -13,6 +13,7 @@ from meshd.spec.model import Project
 
 if TYPE_CHECKING:
     from meshd.api.jobs import Desk
+    from meshd.api.rollouts import Rollouts
 
 
 class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=False):
@@ -324,6 +325,9 @@ class Control(Protocol):
 
     def desk(self) -> "Desk":
         """What there is for one-off jobs. Raises Refused while there is nothing yet."""
+
+    def rollouts(self) -> "Rollouts":
+        """What there is for rollouts by hand. Raises Refused while there is nothing yet."""
 
     async def shutdown(self, stop_replicas: bool) -> None:
         """End the whole daemon in order; with `stop_replicas` every project goes down first."""

@@ -1,11 +1,13 @@
 """`meshd deploy`: a new spec for a daemon that runs."""
 
+import time
 from pathlib import Path
 
 import click
+import msgspec
 
-from meshd.api.model import DeployResult
-from meshd.cli import output, progress, specs
+from meshd.api.model import DeployResult, Release
+from meshd.cli import output, progress, report, specs
 from meshd.cli.session import connect, duration, state_option, talks
 
 
@@ -47,18 +49,24 @@ async def command(
             else:
                 output.say(plan or "nothing to do")
             return output.OK
+        began, releases = time.time(), []
         result = await client.deploy(spec, take_over)
         if not detach:
             result = await progress.follow(client, spec.name, seconds, as_json, progress.monotonic)
-    return shown(result, as_json)
+            releases = await report.whole(client, result, began)
+    return shown(result, releases, as_json)
 
 
-def shown(result: DeployResult, as_json: bool) -> int:
-    """Tells the result; the exit code."""
+def shown(result: DeployResult, releases: list[Release], as_json: bool) -> int:
+    """Tells the result, and what was served on the way; the exit code."""
     failed = result.done and not result.ok
     if as_json:
-        output.print_json(result)
-    elif failed:
+        output.print_json(msgspec.structs.replace(result, releases=tuple(releases)))
+        return output.FAILED if failed else output.OK
+    for release in releases:
+        for line in report.lines(release):
+            output.say(line)
+    if failed:
         output.complain(f"{result.project} failed: {result.detail}")
     else:
         output.say(f"{result.project} is {'up' if result.done else 'on its way'}")

@@ -1,68 +1,154 @@
-"""`meshd rollout`: how a new revision replaces the old one."""
+"""`meshd rollout`: how a new revision replaces the old one, and what can be done about it."""
 
+import asyncio
 from pathlib import Path
+from typing import Final
 
 import click
 
-from meshd.api.model import Event
-from meshd.cli import output, tables
-from meshd.cli.session import complete_service, connect, find_service, state_option, talks
-from meshd.telemetry.events import ROLLOUT, Kind
+from meshd.api.client import Client
+from meshd.api.model import DeployResult, ServiceStatus
+from meshd.cli import deploy, output, progress, report
+from meshd.cli.session import (
+    complete_service,
+    connect,
+    duration,
+    find_service,
+    state_option,
+    talks,
+)
+
+INTERVAL: Final = 1.0
 
 
 @click.group("rollout")
 def command() -> None:
-    """See how new revisions replace old ones."""
+    """See how new revisions replace old ones; pause, resume and undo that."""
 
 
 @command.command("status")
 @click.argument("service", required=False, shell_complete=complete_service)
+@click.option("-w", "--watch", is_flag=True, help="Look again each second, until it is done.")
 @output.output_option
 @state_option
 @talks
-async def status(service: str | None, as_json: bool, state: Path) -> int:
-    """Show which revisions run. Exit code 1 while a deployment has failed."""
+async def status(service: str | None, watch: bool, as_json: bool, state: Path) -> int:
+    """Show which revisions run, and what they served. Exit code 1 while a deployment has failed."""
     async with connect(state) as client:
-        whole = await client.status()
-        services = [find_service(whole, service)] if service else list(whole.services)
-        results = [await client.progress(p) for p in sorted({s.project for s in services})]
+        while True:
+            services, results = await _standing(client, service)
+            _show(services, results, service, as_json)
+            if not watch or all(result.done for result in results):
+                break
+            await asyncio.sleep(INTERVAL)
+    return output.FAILED if any(r.done and not r.ok for r in results) else output.OK
+
+
+async def _standing(
+    client: Client, service: str | None
+) -> tuple[list[ServiceStatus], list[DeployResult]]:
+    whole = await client.status()
+    services = [find_service(whole, service)] if service else list(whole.services)
+    return services, [await client.progress(p) for p in sorted({s.project for s in services})]
+
+
+def _show(
+    services: list[ServiceStatus], results: list[DeployResult], only: str | None, as_json: bool
+) -> None:
     if as_json:
         output.print_json({"deployments": results, "services": services})
-    else:
-        rows = [
-            [
-                each.name,
-                each.state,
-                each.revision[:12],
-                str(sum(replica.revision == each.revision for replica in each.replicas)),
-                str(sum(replica.revision != each.revision for replica in each.replicas)),
-            ]
-            for each in services
+        return
+    rows = [
+        [
+            each.name,
+            each.state,
+            each.revision[:12],
+            str(sum(replica.revision == each.revision for replica in each.replicas)),
+            str(sum(replica.revision != each.revision for replica in each.replicas)),
         ]
-        output.print_table(("service", "state", "revision", "new", "old"), rows)
-        for result in results:
-            state_word = ("done" if result.ok else "failed") if result.done else "under way"
-            output.say(f"{result.project}: {state_word} {result.detail}".rstrip())
-    return output.FAILED if any(r.done and not r.ok for r in results) else output.OK
+        for each in services
+    ]
+    output.print_table(("service", "state", "revision", "new", "old"), rows)
+    shown = {each.name for each in services}
+    for result in results:
+        state_word = ("done" if result.ok else "failed") if result.done else "under way"
+        output.say(f"{result.project}: {state_word} {result.detail}".rstrip())
+        for release in result.releases:
+            if not only or release.service in shown:
+                for line in report.lines(release):
+                    output.say(line)
 
 
 @command.command("history")
 @click.argument("service", required=False, shell_complete=complete_service)
-@click.option("-n", "--tail", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@click.option("-n", "--tail", type=click.IntRange(1, 100), default=20, show_default=True)
 @output.output_option
 @state_option
 @talks
 async def history(service: str | None, tail: int, as_json: bool, state: Path) -> int:
-    """Show deployments and rollouts, oldest first."""
-
-    def wanted(event: Event) -> bool:
-        about = service in (None, event.service, f"{event.project}/{event.service}")
-        return (about and event.kind.startswith(ROLLOUT)) or event.kind == Kind.DEPLOY
-
+    """Show who brought in which revision, what it changed and what came of it, oldest first."""
     async with connect(state) as client:
-        events, _ = await client.last_events(tail, wanted)
+        services, _ = await _standing(client, service)
+        releases = [
+            release
+            for each in services
+            for release in reversed(await client.releases(each.project, each.name, tail))
+        ]
     if as_json:
-        output.print_json(events)
+        output.print_json(releases)
     else:
-        output.print_table(tables.EVENT_COLUMNS, map(tables.event_row, events))
+        output.print_table(report.HISTORY_COLUMNS, map(report.history_row, releases))
     return output.OK
+
+
+@command.command("pause")
+@click.argument("service", shell_complete=complete_service)
+@state_option
+@talks
+async def pause(service: str, state: Path) -> int:
+    """Leave a rollout as it is: replicas, and shares of the traffic."""
+    async with connect(state) as client:
+        found = find_service(await client.status(), service)
+        await client.pause(found.project, found.name)
+    output.say(f"{found.name}: paused; go on with `meshd rollout resume {found.name}`")
+    return output.OK
+
+
+@command.command("resume")
+@click.argument("service", shell_complete=complete_service)
+@state_option
+@talks
+async def resume(service: str, state: Path) -> int:
+    """Go on with a paused rollout, in the stage where it was."""
+    async with connect(state) as client:
+        found = find_service(await client.status(), service)
+        await client.resume(found.project, found.name)
+    output.say(f"{found.name}: goes on")
+    return output.OK
+
+
+@command.command("undo")
+@click.argument("service", shell_complete=complete_service)
+@click.option("--to", type=click.IntRange(1), default=None, help="The release to go back to.")
+@click.option("-d", "--detach", is_flag=True, help="Return once it is accepted.")
+@click.option(
+    "--timeout", "seconds", type=duration, default="10m", metavar="TIME", show_default=True,
+    help="How long it may take.",
+)  # fmt: skip
+@output.output_option
+@state_option
+@talks
+async def undo(
+    service: str, to: int | None, detach: bool, seconds: float, as_json: bool, state: Path
+) -> int:
+    """Go back to the last good revision, or to the release that --to names."""
+    async with connect(state) as client:
+        found = find_service(await client.status(), service)
+        begun = await client.undo(found.project, found.name, to or 0)
+        if not as_json:
+            output.say(f"{found.name}: back to revision {begun.revision[:12]} ({begun.changed})")
+        if detach:
+            return output.OK
+        result = await progress.follow(client, found.project, seconds, as_json, progress.monotonic)
+        releases = await report.whole(client, result, begun.at)
+    return deploy.shown(result, releases, as_json)

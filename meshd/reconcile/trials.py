@@ -92,7 +92,8 @@ class Trials:
 def _tried(service: DesiredService) -> bool:
     settings = service.spec.mesh.rollout.gate
     judged = settings.enabled and not service.swift and not service.adopted
-    return judged and bool(service.previous) and service.rollout in ("rolling", "paused")
+    under_way = service.rollout == "rolling" or service.by_hand
+    return judged and bool(service.previous) and under_way
 
 
 def _begun(traffic: Traffic, service: DesiredService, switched: bool, now: float) -> Trial:

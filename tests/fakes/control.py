@@ -8,6 +8,7 @@ from meshd.api.model import (
     Event,
     NoSuchThing,
     Recording,
+    Release,
     ScaleDecision,
     ServicePolicy,
     ServiceStatus,
@@ -31,6 +32,7 @@ class FakeControl:
         self.result: DeployResult | None = None
         self.services: tuple[ServiceStatus, ...] | None = None
         self.plan_text = ""
+        self.released: list[Release] = []
         self.jobs = FakeDesk()
         self.refuse: Exception | None = None
         self.exposition = b"# nothing\n"
@@ -146,6 +148,22 @@ class FakeControl:
 
     def metrics(self) -> bytes:
         return self.exposition
+
+    def rollouts(self) -> "FakeControl":
+        return self
+
+    def releases(self, project: str, service: str, limit: int) -> Sequence[Release]:
+        return self.released[:limit]
+
+    async def undo(self, project: str, service: str, to: int, who: str) -> Release:
+        self._called("undo", project, service, to, who)
+        return self.released[0]
+
+    def pause(self, project: str, service: str, who: str) -> None:
+        self._called("pause", project, service, who)
+
+    def resume(self, project: str, service: str, who: str) -> None:
+        self._called("resume", project, service, who)
 
     def desk(self) -> FakeDesk:
         return self.jobs

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import os
+import pwd
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -14,8 +17,11 @@ from meshd.api.model import (
     Event,
     NoSuchThing,
     Refused,
+    Release,
+    RevisionCounts,
     ScaleDecision,
     ServicePolicy,
+    Tally,
 )
 from meshd.api.server import serve
 from meshd.cli.main import main
@@ -23,6 +29,15 @@ from meshd.spec.model import Project, Service
 from tests.fakes import traffic
 from tests.fakes.control import FakeControl
 
+RELEASE = Release(
+    project="shop", service="orders", number=4, revision="b", previous="a", how="deploy",
+    who="me", at=100.0, changed="image app:1 → app:2", outcome="rolled-back",
+    cause="5.00% of its requests failed", ended=112.0,
+    tally=Tally(
+        requests=1200, errors=3, parked=2, unknown=1.5, until=112.5,
+        revisions={"b": RevisionCounts(57, 3, 1), "a": RevisionCounts(1140)},
+    ),
+)  # fmt: skip
 Meshd = Callable[..., Awaitable[Result]]
 
 
@@ -220,10 +235,43 @@ async def test_rollout(control: FakeControl, meshd: Meshd) -> None:
         control.tell(event)
     status = await meshd("rollout", "status", "orders")
     assert (status.exit_code, "shop: done" in status.output) == (0, True)
-    history = json.loads((await meshd("rollout", "history", "-o", "json")).output)
-    assert [e["kind"] for e in history] == ["deploy", "rollout.started", "rollout.done"]
-    control.result = DeployResult("shop", True, False, "never ready")
-    assert (await meshd("rollout", "status")).exit_code == 1
+    control.released = [RELEASE, msgspec.structs.replace(RELEASE, number=3, tally=None)]
+    history = json.loads((await meshd("rollout", "history", "orders", "-o", "json")).output)
+    assert [release["number"] for release in history] == [3, 4]
+    table = (await meshd("rollout", "history", "orders")).output.splitlines()
+    assert table[2].split()[:2] == ["orders", "#4"]
+    assert "image app:1 → app:2" in table[2]
+    assert "rolled-back: 5.00% of its requests failed" in table[2]
+    control.result = DeployResult("shop", True, False, "never ready", releases=(RELEASE,))
+    failed = await meshd("rollout", "status", "orders", "--watch")
+    assert failed.exit_code == 1
+    assert failed.output.splitlines()[-4:] == [
+        "orders #4 rolled-back in 12 s: 1,200 requests, 3 answered with 5xx, 2 parked",
+        "  old a: 1,140 served, 0 failed, 0 failed and retried",
+        "  new b: 57 served, 3 failed, 1 failed and retried",
+        "  no reports for 1.5 worker-seconds: counted is what is known",
+    ]
+
+
+async def test_rollouts_by_hand(control: FakeControl, meshd: Meshd) -> None:
+    control.projects["shop"] = Project(name="shop", services=(Service(name="orders"),))
+    control.released = [RELEASE]
+    control.result = DeployResult("shop", True, True, releases=(RELEASE,))
+    assert (await meshd("rollout", "pause", "orders")).exit_code == 0
+    assert (await meshd("rollout", "resume", "orders")).exit_code == 0
+    undone = await meshd("rollout", "undo", "orders", "--to", "2")
+    assert undone.exit_code == 0
+    assert undone.output.splitlines()[0] == "orders: back to revision b (image app:1 → app:2)"
+    assert undone.output.splitlines()[-1] == "shop is up"
+    who = pwd.getpwuid(os.getuid()).pw_name
+    assert control.calls == [
+        ("pause", "shop", "orders", who),
+        ("resume", "shop", "orders", who),
+        ("undo", "shop", "orders", 2, who),
+    ]
+    control.refuse = Refused("no rollout of orders is paused")
+    refused = await meshd("rollout", "resume", "orders")
+    assert (refused.exit_code, "no rollout of orders is paused" in refused.stderr) == (1, True)
 
 
 async def test_down_ends_the_daemon_with_its_last_project(
