@@ -60,6 +60,8 @@ def wanted_count(spec: Service, override: int | None, decided: int | None) -> in
     bounds, else the spec's own."""
     if override is not None:
         return override
+    if spec.mesh.runs_once:
+        return 0
     if spec.mesh.scale is None:
         return spec.replicas
     scale = spec.mesh.scale

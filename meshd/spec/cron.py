@@ -6,7 +6,7 @@ and the day of the month or that of the week where both are given.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -45,10 +45,14 @@ class Cron(NamedTuple):
         """Whether the minute is one of those meant, by its own wall clock."""
         if minute.minute not in self.minutes or minute.hour not in self.hours:
             return False
-        if minute.month not in self.months:
+        return self.on_day(minute)
+
+    def on_day(self, date: date) -> bool:
+        """Whether any minute of the day is."""
+        if date.month not in self.months:
             return False
-        day = minute.day in self.days
-        weekday = minute.isoweekday() % 7 in self.weekdays
+        day = date.day in self.days
+        weekday = date.isoweekday() % 7 in self.weekdays
         if self.any_day or self.any_weekday:
             return day and weekday
         return day or weekday

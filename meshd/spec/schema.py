@@ -12,7 +12,7 @@ from meshd.spec.front import Front
 from meshd.spec.model import Mesh
 
 Schema = dict[str, Any]
-_SHORT: Final = ("Health", "Balance", "RouteSpec", "RateLimit")
+_SHORT: Final = ("Health", "Balance", "RouteSpec", "RateLimit", "JobSchedule")
 _LISTS: Final = ("routes", "allow")
 _DURATION: Final[Schema] = {"type": ["string", "number"]}
 
@@ -35,6 +35,10 @@ def schema() -> Schema:
     for name in _LISTS:
         many = found["properties"][name]
         found["properties"][name] = {"anyOf": [{"type": "string"}, many]}
+    schedules = found["properties"]["schedule"]
+    found["properties"]["schedule"] = {"anyOf": [schedules["items"], schedules]}
+    command = definitions["JobSchedule"]["anyOf"][1]["properties"]["command"]
+    command["anyOf"].insert(0, {"type": "string"})
     definitions["Mesh"] = found
     front = Front.model_json_schema()
     definitions |= front.pop("$defs")

@@ -5,9 +5,10 @@ A short form is a string where the model has several fields: `health: /ready`,
 """
 
 import re
+import shlex
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from meshd.spec import cron
@@ -112,6 +113,24 @@ def one_or_many(value: object) -> object:
     """A single string, number or mapping stands for a list of it."""
     alone = isinstance(value, str | dict | float)
     return [value] if alone else value
+
+
+def job_schedule(value: object) -> object:
+    """`schedule: "0 3 * * *"` is its cron expression."""
+    return {"cron": value} if isinstance(value, str) else value
+
+
+def command(value: object) -> object:
+    """A command in one line is split as a shell would; it is not run by one."""
+    return shlex.split(value) if isinstance(value, str) else value
+
+
+def check_named(schedules: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Schedules of one service must be told apart."""
+    names = [each.name for each in schedules]
+    if len(set(names)) < len(names):
+        raise ValueError("two schedules have the same name; expected a name of its own for each")
+    return schedules
 
 
 def check_cron(text: str) -> str:

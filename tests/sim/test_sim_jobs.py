@@ -13,6 +13,7 @@ import pytest
 from meshd.api.jobs import Job, JobOrder
 from meshd.api.model import NoSuchThing, Refused
 from meshd.jobs.desk import JobDesk
+from meshd.jobs.timetable import Timetable
 from meshd.reconcile.replica_spec import as_job, replica_spec, start_of
 from meshd.runtime.base import ReplicaSpec
 from meshd.spec.fingerprint import revision
@@ -38,7 +39,12 @@ class Life:
             runtime, self.store, self.log, self.events, self._spec, lambda: True,
             lambda: None, virtual.clock, random.Random(len(self.log.jobs)),
         )  # fmt: skip
-        self._task = asyncio.ensure_future(self.desk.run())
+        self.timetable = Timetable(self.store, self.log, self.desk, self.events, virtual.clock)
+        self.desk.kept = self.timetable.kept
+        self._tasks = [
+            asyncio.ensure_future(self.desk.run()),
+            asyncio.ensure_future(self.timetable.run()),
+        ]
 
     def _spec(self, job: Job) -> tuple[ReplicaSpec, tuple[Network, ...]] | None:
         stored = self.store.projects.get(job.project)
@@ -48,12 +54,10 @@ class Life:
         told = replica_spec(start_of(job), stored.project, service, None, "")
         return as_job(told, job.command, job.environment), ()
 
-    def deploy(self, **environment: str) -> None:
+    def deploy(self, schedule: Any = (), **environment: str) -> None:
+        web = {"name": "web", "image": "a", "environment": environment}
         project = Project.model_validate(
-            {
-                "name": "shop",
-                "services": [{"name": "web", "image": "a", "environment": environment}],
-            }
+            {"name": "shop", "services": [{**web, "mesh": {"schedule": schedule}}]}
         )
         revisions = {service.name: revision(service) for service in project.services}
         self.store.deploy(project, revisions, "test", "", virtual.clock())
@@ -68,9 +72,10 @@ class Life:
         return self.desk.job(id)
 
     async def kill(self) -> None:
-        assert not self._task.done()
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        assert not any(task.done() for task in self._tasks)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self.store.close()
 
 
@@ -200,3 +205,36 @@ async def bounded(directory: Path) -> None:
 
 def test_history_is_bounded_and_kept_over_restarts(tmp_path: Path) -> None:
     virtual.run(bounded(tmp_path))
+
+
+async def scheduled(directory: Path) -> None:
+    async with scene(directory) as (runtime, live):
+        life = live()
+        life.deploy(schedule={"cron": "* * * * *", "history": 3}, SECONDS="10")
+        await asyncio.sleep(330.0)
+        runs = life.desk.jobs()
+        assert runtime.started == 5
+        assert [run.state for run in runs] == ["succeeded"] * 3
+        assert {run.cause for run in runs} == {"schedule * * * * *"}
+        (status,) = life.timetable.statuses()
+        assert status.last == runs[-1]
+        assert status.next is not None
+        assert 0 < status.next - virtual.clock() <= 60
+        # Away for ten minutes: one run makes up for them.
+        await life.kill()
+        await asyncio.sleep(600.0)
+        life = live()
+        await asyncio.sleep(5.0)
+        assert runtime.started == 6
+        told = [e.text for e in life.events.since(0, 1000) if e.kind == "job.skipped"]
+        assert told == ["schedule: 9 earlier times were missed, and are not made up for"]
+        # A run that takes longer than until the next time is not joined by another.
+        life.deploy(schedule={"cron": "* * * * *", "timeout": 150}, SECONDS="1000")
+        await asyncio.sleep(265.0)
+        states = [run.state for run in life.desk.jobs()]
+        assert states.count("running") == 1
+        assert states.count("timed-out") == 1
+
+
+def test_a_schedule_runs_on_time_once_and_makes_up_for_one_run(tmp_path: Path) -> None:
+    virtual.run(scheduled(tmp_path))

@@ -41,6 +41,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "x-mesh.scale.objective": model.Objective,
     "x-mesh.scale.prometheus": model.PrometheusQuery,
     "x-mesh.scale.schedule[]": model.Schedule,
+    "x-mesh.schedule[]": model.JobSchedule,
     "x-mesh.health": model.Health,
     "x-mesh.balance": model.Balance,
     "x-mesh.timeouts": model.Timeouts,
