@@ -1,16 +1,17 @@
 """The hot modules compiled to C do what they do as Python: the same tests, run against a build."""
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("autoscaler", "demo_services", "meshd", "proxy", "pyproject.toml", "setup.py")
-SOURCES += ("README.md", "LICENSE")
+BUILDS = ROOT / "build" / "tested"
 TESTS = (
     "tests/unit/test_proxy_http1_chunked.py",
     "tests/unit/test_proxy_http1_properties.py",
@@ -32,33 +33,86 @@ BUT = "tests/integration/test_proxy_exchange.py::test_a_slow_head_is_408"
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_compiled_form_passes_the_tests_of_the_plain_one(tmp_path: Path) -> None:
-    tree, built = tmp_path / "tree", tmp_path / "built"
-    tree.mkdir()
-    for name in SOURCES:
-        one = ROOT / name
-        if one.is_dir():
-            shutil.copytree(one, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(one, tree / name)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    run(
-        [*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, tree],
-        {"MESHD_COMPILE": "1", "CFLAGS": "-O1"},
-    )
-    (wheel,) = tmp_path.glob("*.whl")
-    run([*pip, "install", "-q", "--no-deps", "--target", built, wheel], {})
-    assert list((built / "proxy").glob("usual.*.so")), "nothing was compiled"
-    where = "import proxy.usual as u; print(u.__file__)"
+    built = build_of(digest(), tmp_path)
     environment = {"PYTHONPATH": str(built)}
-    assert str(built) in run([sys.executable, "-P", "-c", where], environment)
-    pytest_command = [sys.executable, "-P", "-m", "pytest", "-q", "-W", "error", "-p"]
-    run([*pytest_command, "no:cacheprovider", *TESTS, "--deselect", BUT], environment)
+    where = "import proxy.usual as u; print(u.__file__)"
+    found = run([sys.executable, "-P", "-c", where], environment).strip()
+    assert found.startswith(str(built))
+    assert found.endswith(".so"), "nothing was compiled"
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "-W", "error", "-p"]
+    run([*command, "no:cacheprovider", *TESTS, "--deselect", BUT], environment)
 
 
-def run(command: list[str | Path], more: dict[str, str]) -> str:
+@pytest.mark.parametrize(
+    ("compiler", "said"),
+    [
+        ("exit 1", "no C compiler"),
+        ('case "$*" in *try.c*) exit 0;; esac; exit 1', "failed"),
+    ],
+)
+@pytest.mark.timeout(300)
+def test_what_cannot_be_compiled_is_built_plain(tmp_path: Path, compiler: str, said: str) -> None:
+    broken = tmp_path / "cc"
+    broken.write_text(f"#!/bin/sh\n{compiler}\n")
+    broken.chmod(0o755)
+    tree = copy_to(tmp_path / "tree")
+    command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "built")]
+    environment = {"CC": str(broken), "MYPY_CACHE_DIR": str(BUILDS / "types")}
+    told = run(command, {**environment, "MESHD_COMPILE": ""}, tree)
+    (line,) = [line for line in told.splitlines() if line.startswith("meshd: ")]
+    assert "plain Python" in line
+    assert said in line
+    assert not list(tmp_path.rglob("*.so"))
+    done = subprocess.run(
+        command,
+        cwd=tree,
+        env={**os.environ, **environment, "MESHD_COMPILE": "1"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode, "it was asked for, and is not there"
+
+
+def digest() -> str:
+    """What the build is made of, as one word."""
+    summed = hashlib.sha256(f"{sys.version} {version('mypy')}".encode())
+    for path in [ROOT / "setup.py", *sorted((ROOT / "proxy").rglob("*.py"))]:
+        summed.update(path.name.encode() + b"\0" + path.read_bytes())
+    return summed.hexdigest()[:16]
+
+
+def build_of(name: str, home: Path) -> Path:
+    """A build of these very sources: the one that is there from an earlier run, or a new one."""
+    kept = BUILDS / name
+    if kept.exists():
+        return kept
+    tree, built = copy_to(home / "tree"), home / "built"
+    run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", built],
+        {"MESHD_COMPILE": "1", "MYPY_CACHE_DIR": str(BUILDS / "types")},
+        tree,
+    )
+    shutil.copytree(tree / "proxy", built / "proxy", dirs_exist_ok=True)
+    for older in BUILDS.glob("[0-9a-f]" * 16):
+        shutil.rmtree(older)
+    BUILDS.mkdir(parents=True, exist_ok=True)
+    shutil.move(built, kept)
+    return kept
+
+
+def copy_to(tree: Path) -> Path:
+    """What is compiled, where compiling leaves nothing behind."""
+    tree.mkdir()
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree / name)
+    shutil.copytree(ROOT / "proxy", tree / "proxy", ignore=shutil.ignore_patterns("__pycache__"))
+    return tree
+
+
+def run(command: list[str | Path], more: dict[str, str], cwd: Path = ROOT) -> str:
     """What a command that must succeed says."""
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **more}, capture_output=True, text=True, check=False
+        command, cwd=cwd, env={**os.environ, **more}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout
+    return done.stdout + done.stderr
