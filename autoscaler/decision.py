@@ -15,7 +15,7 @@ class Decision:
     - `numbers`: what it was decided from, by name.
     - `candidates`: what each objective alone would want; the largest wins.
     - `limited_by`: the limit that changed the number (`min`, `max`, `step`, `rollout`), or None.
-    - `warm`: how many more replicas would be worth keeping paused, ready to be woken.
+    - `warm`: replicas more that are worth keeping paused, ready to be woken.
     """
 
     desired: int

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+_ABOVE_ZERO = (
+    "latency", "concurrency", "rps", "cpu", "queue", "external", "down_window", "calm",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -16,6 +20,8 @@ class Settings:
     - `external`: amount of `Signal.external` one replica is there for.
     - `down_window` (seconds): how long a smaller number must have been enough before replicas
       go; None lets the policy choose.
+    - `calm`: replica-seconds that may be spent to save one change of the number; None lets the
+      policy choose (100, or in proportion to `down_window`).
     - `idle` (seconds): without any request for so long, a service with `min` 0 goes to zero.
     - `step_up`: the number may at most multiply by this in one step (and may always grow by
       `step_up_least`); `step_down`: share of the replicas that may go in one step (one always
@@ -32,10 +38,11 @@ class Settings:
     queue: float | None = None
     external: float | None = None
     down_window: float | None = None
+    calm: float | None = None
     idle: float = 300.0
     step_up: float = 10.0
     step_up_least: int = 4
-    step_down: float = 0.5
+    step_down: float = 0.8
 
     def __post_init__(self) -> None:
         """Raises ValueError, naming the field, for settings that contradict themselves."""
@@ -43,7 +50,7 @@ class Settings:
             raise ValueError(f"min {self.min}, max {self.max}: need 0 <= min <= max and max >= 1")
         if not 0.0 < self.share < 100.0:
             raise ValueError(f"share {self.share}: need a percentage between 0 and 100")
-        for name in ("latency", "concurrency", "rps", "cpu", "queue", "external", "down_window"):
+        for name in _ABOVE_ZERO:
             value = getattr(self, name)
             if value is not None and not value > 0.0:
                 raise ValueError(f"{name} {value}: must be above 0")

@@ -23,7 +23,8 @@ class Signal:
       replica at the end of the interval.
     - `ready`, `starting`, `draining`: replicas at the end of the interval; `ejected` of the
       ready ones get no traffic.
-    - `startups`: how long each replica took that became ready in the interval.
+    - `startups`: how long each replica took that became ready in the interval; `wakes`: the
+      same of those that were only woken from a pool.
     - `cpu`: mean percent of its limit over ready replicas; `external`: whatever a query gave.
     - `scheduled`: replicas that a schedule asks for at this moment; 0 for none.
     - `busy`: a rollout is under way, so the number may grow but not shrink.
@@ -46,6 +47,7 @@ class Signal:
     draining: int = 0
     ejected: int = 0
     startups: tuple[float, ...] = ()
+    wakes: tuple[float, ...] = ()
     cpu: float | None = None
     external: float | None = None
     scheduled: int = 0

@@ -43,7 +43,8 @@ class Model:
 
     `workers` requests are served at once by a replica, `queue` more may wait in it, the rest is
     refused. `warm` replicas are held paused and take `wake` to be ready; ordering one from the
-    pool orders its replacement. The first `unscored` seconds count for nothing.
+    pool orders its replacement. None leaves the size of the pool to the policy. The first
+    `unscored` seconds count for nothing.
     """
 
     workers: int = 4
@@ -54,7 +55,7 @@ class Model:
     objective: float = 0.4
     least: int = 1
     most: int = 200
-    warm: int = 0
+    warm: int | None = 0
     wake: float = 0.1
     unscored: int = 120
 
@@ -82,6 +83,7 @@ class Replica:
         "seen",
         "startup",
         "weight",
+        "woken",
     )
 
     def __init__(self, name: str, workers: int, ordered: float, startup: float) -> None:
@@ -94,6 +96,7 @@ class Replica:
         self.in_flight = 0
         self.weight = 1.0
         self.fast_failing = False
+        self.woken = False
         self.seen: Estimator | None = None
 
     @property
@@ -128,6 +131,7 @@ class Fleet:
     in_flight: int = 0
     pool: list[float] = field(default_factory=list)
     ordered: int = 0
+    kept: int = 0
     coming: list[tuple[float, float, int, int, Replica]] = field(default_factory=list)
     latencies: dict[int, list[float]] = field(default_factory=dict)
     ends: dict[int, list[float]] = field(default_factory=dict)
@@ -145,7 +149,8 @@ class Fleet:
             mu = log(model.service_mean) - sigma * sigma / 2.0
             self.pool = [exp(gauss(mu, sigma)) for _ in range(1 << 17)]
         self.ready = [self._new(0.0, 0.0) for _ in range(count)]
-        self.warm = [self._new(0.0, 0.0) for _ in range(model.warm)]
+        self.kept = model.warm or 0
+        self.warm = [self._new(0.0, 0.0) for _ in range(self.kept)]
 
     def _new(self, now: float, startup: float) -> Replica:
         self.ordered += 1
@@ -169,16 +174,29 @@ class Fleet:
                 self.paid += max(end, now) - gone.ordered
                 self.draining.append(end)
 
+    def keep(self, size: int, now: float) -> None:
+        """Brings the pool of paused replicas to `size`: those not there yet go first."""
+        self.kept = size
+        for _ in range(size - len(self.warm)):
+            self.warm.append(self._new(now, self.dice.uniform(*self.model.startup)))
+        for _ in range(len(self.warm) - size):
+            gone = max(self.warm, key=_ready_at)
+            self.warm.remove(gone)
+            self.warm_paid += now - gone.ordered
+
     def _order(self, now: float) -> None:
-        model = self.model
-        startup = self.dice.uniform(*model.startup)
-        for index, paused in enumerate(self.warm):
-            if paused.ready_at <= now:
-                self.warm_paid += now - paused.ordered
-                self.warm[index] = self._new(now, startup)
-                self.starting.append(self._new(now, model.wake))
-                return
-        self.starting.append(self._new(now, startup))
+        startup = self.dice.uniform(*self.model.startup)
+        paused = next((one for one in self.warm if one.ready_at <= now), None)
+        if paused is None:
+            self.starting.append(self._new(now, startup))
+            return
+        self.warm.remove(paused)
+        self.warm_paid += now - paused.ordered
+        awake = self._new(now, self.model.wake)
+        awake.woken = True
+        self.starting.append(awake)
+        if len(self.warm) < self.kept:
+            self.warm.append(self._new(now, startup))
 
     def second(self, start: int, times: list[float]) -> tuple[Signal, list[float]]:
         """Plays one second of arrivals (`times`, ascending) and tells what it looked like, and
@@ -295,7 +313,8 @@ class Fleet:
             ready=many,
             starting=len(self.starting),
             draining=len(self.draining),
-            startups=tuple(one.startup for one in up),
+            startups=tuple(one.startup for one in up if not one.woken),
+            wakes=tuple(one.startup for one in up if one.woken),
             cpu=100.0 * busy / (many * self.model.workers) if many else None,
         )
 
@@ -399,6 +418,8 @@ def run(
             desired = wanted
             result.actions += 1
             fleet.scale(desired, start + 1.0)
+        if model.warm is None:
+            fleet.keep(decision.warm, start + 1.0)
     paid, paused = fleet.settle(float(len(rates)))
     result.replica_hours, result.warm_hours = paid / 3600.0, paused / 3600.0
     return result

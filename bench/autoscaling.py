@@ -15,7 +15,7 @@ from pathlib import Path
 from autoscaler import Settings, simulate
 from meshd.cli import simulation
 
-WINDOWS = (15.0, None, 180.0, 600.0)
+CALMS = (5.0, 30.0, None, 150.0, 250.0, 500.0, 1000.0)
 
 
 def main() -> int:
@@ -25,11 +25,11 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=99.6)
     parser.add_argument("--balancer", default="p2c")
     parser.add_argument("--startup", type=float, nargs=2, default=(5.0, 15.0))
-    parser.add_argument("--warm", type=int, default=0)
+    parser.add_argument("--warm", default="0", help="a number of paused replicas, or auto")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", default="", help="traces whose name contains this")
-    parser.add_argument("--curve", action="store_true", help="ours, over windows for going down")
+    parser.add_argument("--curve", action="store_true", help="ours, over `calm`")
     options = parser.parse_args()
     folder = os.environ.get("MESHD_TRACES")
     if not folder:
@@ -37,8 +37,8 @@ def main() -> int:
         return 2
     paths = [path for path in sorted(Path(folder).glob("*.csv")) if options.only in path.name]
     if options.curve:
-        for window in WINDOWS:
-            report(f"ours, {window or 'default'} window", "ours", paths, options, window)
+        for calm in CALMS:
+            report(f"ours, calm {calm or 'as usual'}", "ours", paths, options, calm)
         return 0
     for policy in options.policy.split(","):
         report(policy, policy, paths, options, None)
@@ -50,13 +50,13 @@ def report(
     policy: str,
     paths: list[Path],
     options: argparse.Namespace,
-    window: float | None,
+    calm: float | None,
 ) -> None:
     """Runs one policy over all traces and prints what it came to."""
-    model = simulate.Model(startup=tuple(options.startup), warm=options.warm)
-    settings = Settings(
-        min=1, max=200, latency=model.objective, share=options.share, down_window=window
+    model = simulate.Model(
+        startup=tuple(options.startup), warm=None if options.warm == "auto" else int(options.warm)
     )
+    settings = Settings(min=1, max=200, latency=model.objective, share=options.share, calm=calm)
     jobs = [
         simulation.Job(policy, rates(path), model, settings, options.balancer, 70.0, options.seed)
         for path in paths

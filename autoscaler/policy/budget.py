@@ -5,7 +5,7 @@ more may miss, the less headroom. Then it goes by what really happened: a servic
 its budget faster than it accrues gets more headroom, one that does not gets less.
 """
 
-from math import log10
+from math import log10, sqrt
 
 from autoscaler.settings import Settings
 from autoscaler.signals import Signal
@@ -14,6 +14,8 @@ MEMORY = 1.0 - 1.0 / 3600.0
 PRIOR = 600.0
 """Seconds of traffic that are assumed to have gone to plan, so that little data says little."""
 LEAST, MOST = 0.5, 2.0
+USUAL_START = 12.0
+"""Seconds of start-up above which shortfalls weigh more."""
 
 
 def observe(old: tuple[float, float], signal: Signal, settings: Settings) -> tuple[float, float]:
@@ -34,8 +36,10 @@ def burn(budget: tuple[float, float], share: float, rate: float) -> float:
     return min(max(value, LEAST), MOST)
 
 
-def caution(share: float, burning: float) -> tuple[float, float]:
-    """(quantile of the shortfalls to have headroom for, square-root staffing factor)."""
+def caution(share: float, burning: float, startup: float) -> tuple[float, float]:
+    """(quantile of the shortfalls to have headroom for, square-root staffing factor). What falls
+    short does so until replicas have started, so the longer that takes, the rarer it may be."""
     allowed = 100.0 - share
-    quantile = 1.0 - min(0.5, 0.3 * allowed / burning)
-    return quantile, 0.25 * log10(100.0 / allowed) * burning**0.5
+    slow = max(1.0, startup / USUAL_START)
+    beta = 0.15 * log10(100.0 / allowed) * sqrt(burning * slow)
+    return 1.0 - min(0.5, 0.3 * allowed / (burning * slow)), beta

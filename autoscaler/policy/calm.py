@@ -1,22 +1,44 @@
-"""When surplus replicas may go: not on noise, and not only to be wanted back.
+"""When a change is worth it: not on noise, and not only to be taken back.
 
-A large surplus goes when it has lasted a short window, a huge one after half of it. A small one
-goes only after a window five times as long, and by a margin that covers what chance does to the
-estimate.
+Every change of the number costs: a start-up, connections made anew, caches cold. What it is worth
+is given in replica-seconds (`calm`), and both directions go by it, so that each change that is
+saved costs about the same wherever it is saved.
+
+- Down: replicas too many are kept until what they have cost comes to the worth of a change (the
+  rule of the ski rental problem, which never pays more than twice what hindsight would): many go
+  soon, a single one only after long.
+- Up: at once, and while the load rises steadily by a part more than is needed now, so that not
+  every second brings an order of its own: half the economic order quantity `sqrt(2·worth·rise)`,
+  as a rise may end at any moment.
 """
 
+from collections.abc import Iterator
 from math import ceil, sqrt
 
 from autoscaler.policy.objectives import Sizing
-from autoscaler.policy.state import Capacity, State
+from autoscaler.policy.state import Capacity, Demand, State
+from autoscaler.settings import Settings
 from autoscaler.window import push
 
 WINDOW = 60
 BLOCK = 10
-HUGE, LARGE = 0.4, 0.2
-"""Shares of the replicas that count as a huge and as a large surplus."""
+SURPLUS = 5.0 / 3.0
+"""Replicas too many that, for a window, are worth one change."""
+TIERS = (0.5, 1.0, 2.0, 5.0)
+"""Windows after which a surplus is looked at; after the last one any surplus goes."""
 ROUND = 0.1
 """Replicas that may be missing without one more being wanted."""
+
+
+def window(settings: Settings) -> int:
+    """Seconds over which less must have been enough; with less `calm` than usual they are fewer."""
+    usual = WINDOW if settings.calm is None else min(WINDOW, settings.calm / SURPLUS)
+    return max(2, round(settings.down_window or usual))
+
+
+def worth(settings: Settings) -> float:
+    """Replica-seconds that one change may cost to be saved."""
+    return SURPLUS * window(settings) if settings.calm is None else settings.calm
 
 
 def remember(
@@ -26,7 +48,7 @@ def remember(
     recent = push(state.needs, need, window)
     if state.since_block + 1 < BLOCK:
         return recent, state.blocks, state.since_block + 1
-    return recent, push(state.blocks, max(recent[-BLOCK:]), max(1, window // 2)), 0
+    return recent, push(state.blocks, max(recent[-BLOCK:]), ceil(TIERS[-1] * window / BLOCK)), 0
 
 
 def lower(
@@ -35,19 +57,37 @@ def lower(
     blocks: tuple[float, ...],
     window: int,
     margin: float,
+    worth: float,
 ) -> int:
     """The number to go down to; `current` when nothing may go yet."""
+    best = current
+    for seconds, peak in _peaks(recent, blocks, window):
+        low = ceil(peak + margin - ROUND)
+        paid = (current - low) * seconds
+        if low < best and (paid >= worth or seconds >= TIERS[-1] * window):
+            best = low
+    return best
+
+
+def _peaks(
+    recent: tuple[float, ...], blocks: tuple[float, ...], window: int
+) -> Iterator[tuple[float, float]]:
+    """(seconds, the largest need in so many) for every tier that there is history for."""
     if len(recent) < window:
-        return current
-    soon = ceil(max(recent[-max(1, window // 2) :]) - ROUND)
-    if soon <= current * (1.0 - HUGE):
-        return soon
-    low = ceil(max(recent) - ROUND)
-    if low <= current * (1.0 - LARGE):
-        return low
-    if low < current and len(blocks) >= max(1, window // 2):
-        return min(current, max(low, ceil(max(blocks) + margin)))
-    return current
+        return
+    for tier in TIERS:
+        seconds = tier * window
+        if tier <= 1.0:
+            yield seconds, max(recent[-max(1, int(seconds)) :])
+        elif len(blocks) * BLOCK >= seconds:
+            yield seconds, max(*blocks[-ceil(seconds / BLOCK) :], *recent[-BLOCK:])
+
+
+def batch(needed: float, demand: Demand, worth: float) -> float:
+    """Replicas to order beyond the `needed` ones, because the next order would follow soon."""
+    if demand.rise <= 0.0 or demand.level <= 0.0:
+        return 0.0
+    return sqrt(0.5 * worth * needed * demand.rise / demand.level)
 
 
 def margin(sizing: Sizing, capacity: Capacity) -> float:

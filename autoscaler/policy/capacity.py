@@ -37,8 +37,9 @@ def observe(old: Capacity, signal: Signal) -> Capacity:
         replicas=DECAY * old.replicas + ready * signal.interval,
         queue=DECAY * old.queue + (signal.queue_sum or 0.0),
         cpu=old.cpu if cpu is None else cpu if not old.cpu else old.cpu + 0.15 * (cpu - old.cpu),
-        startup=_startup(old.startup, old.started, signal.startups),
-        started=min(old.started + len(signal.startups), 1000),
+        startup=_startup(old.startup, old.started, signal.startups + signal.wakes),
+        started=min(old.started + len(signal.startups) + len(signal.wakes), 1000),
+        cold_start=_startup(old.cold_start, old.started, signal.startups),
     )
     if not done or not ready:
         return seen
@@ -70,7 +71,9 @@ def _learn(seen: Capacity, signal: Signal, own: float) -> Capacity:
     proven, bound, saturated = seen.proven, seen.bound, seen.saturated
     mean = seen.latency / seen.completions
     crowd = signal.in_flight / ready
-    service = _service_time(seen.service_time, mean, done, crowd < max(0.5, 0.5 * proven))
+    idle = crowd < max(0.5, 0.5 * proven)
+    # What is answered while nothing waits; the sums still know of a queue that is gone.
+    service = _service_time(seen.service_time, own / done if idle else mean, done, idle)
     waits = max(0.0, mean / service - 1.0)
     busy = seen.completions / seen.replicas * service
     sample = busy * (1.0 + PROBE / (1.0 + 10.0 * waits))
@@ -111,7 +114,8 @@ def _startup(old: float, count: int, took: tuple[float, ...]) -> float:
     """About the 85th percentile: starting too late costs more than starting too early."""
     value = old
     for at, one in enumerate(took, start=count + 1):
-        value += max(0.3 if one > value else 0.05, 1.0 / at) * (one - value)
+        first, later = (1.0, 0.3) if one > value or at == 1 else (0.4, 0.05)
+        value += max(later, first / at) * (one - value)
     return min(max(value, 0.1), 120.0)
 
 

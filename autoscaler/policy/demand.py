@@ -12,8 +12,9 @@ from autoscaler.policy.state import BUCKETS, Demand
 from autoscaler.signals import Signal
 from autoscaler.window import push, significant, slope
 
-MEMORY = 1.0 - 1.0 / 600.0
-"""Shortfalls are forgotten over ten minutes."""
+MEMORY, STARTS = 600.0, 60.0
+"""Shortfalls are forgotten over ten minutes, or over so many start-ups where that is longer: what
+takes long to answer must be remembered from one rush to the next."""
 FINE = 16.0
 """Buckets of the shortfall histogram per factor e."""
 ERROR = 0.99
@@ -38,11 +39,18 @@ def observe(old: Demand, signal: Signal, ahead: float) -> Demand:
         expected = said if forecast_error <= level_error else was
         short = level / max(expected, 1.0)
         bucket = min(BUCKETS - 1, int(FINE * log(short))) if short > 1.0 else 0
-        shortfalls = tuple([MEMORY * weight for weight in shortfalls])
-        shortfalls = (*shortfalls[:bucket], shortfalls[bucket] + 1.0, *shortfalls[bucket + 1 :])
+        shortfalls = _remember(shortfalls, bucket, 1.0 - 1.0 / max(MEMORY, STARTS * ahead))
     if forecast_error > level_error:
         forecast = level
-    return Demand(rates, in_flights, past, shortfalls, level, forecast, level_error, forecast_error)
+    return Demand(
+        rates, in_flights, past, shortfalls, level, forecast, rise, level_error, forecast_error
+    )
+
+
+def _remember(old: tuple[float, ...], bucket: int, kept: float) -> tuple[float, ...]:
+    new = [kept * weight for weight in old]
+    new[bucket] += 1.0
+    return tuple(new)
 
 
 def _cost(error: float) -> float:

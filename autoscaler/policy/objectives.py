@@ -11,8 +11,9 @@ from autoscaler.settings import Settings
 from autoscaler.signals import Signal
 from autoscaler.window import significant
 
-DRAIN = 1.0
-"""Seconds that a backlog may take to drain."""
+DRAIN, DRAIN_SHARE = 1.0, 0.1
+"""Seconds, and share of a start-up, that a backlog may take to drain. Replicas that are long in
+coming find little of it left, so it is no use to order as many as would drain it at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,6 @@ class Sizing:
     beta: float
     headroom: float
     burn: float
-    spare: float
 
     @property
     def workers(self) -> float:
@@ -50,7 +50,7 @@ def size(
 ) -> Sizing:
     """What the load to come takes, by what was learned."""
     burning = budget.burn(spent, settings.share, demand.level) if settings.latency else 1.0
-    quantile, beta = budget.caution(settings.share, burning)
+    quantile, beta = budget.caution(settings.share, burning, capacity.startup)
     extra = headroom(demand, quantile)
     service = capacity.service_time
     load = demand.level * service
@@ -58,10 +58,9 @@ def size(
     outside = (signal.downstream_sum or 0.0) / signal.interval
     waiting = signal.in_flight + signal.parked - outside - load - 2.0 * sqrt(load)
     # Without a service time yet, each parked request is one worker's.
-    drained = service / DRAIN if service else 1.0
+    drained = service / max(DRAIN, DRAIN_SHARE * capacity.startup) if service else 1.0
     backlog = 0.0 if strained(capacity) else max(0.0, waiting) * min(1.0, drained)
-    spare = demand.forecast * (1.0 + headroom(demand, 0.99)) * service - ahead
-    return Sizing(load, ahead, backlog, beta, extra, burning, max(0.0, spare))
+    return Sizing(load, ahead, backlog, beta, extra, burning)
 
 
 def needs(

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from autoscaler import limits
 from autoscaler.decision import Decision
-from autoscaler.policy import budget, calm, capacity, demand, objectives, trial
+from autoscaler.policy import budget, calm, capacity, demand, objectives, pool, trial
 from autoscaler.policy.objectives import Need, Sizing
 from autoscaler.policy.state import Capacity, Demand, State
 from autoscaler.settings import Settings
@@ -46,7 +46,7 @@ class Policy:
             held = min(max(settings.min, state.desired), settings.max)
             return state, Decision(held, "no-data", f"no data: holding {held}")
         state, seen = self._observe(state, signal, now)
-        window = round(settings.down_window or calm.WINDOW)
+        window = calm.window(settings)
         most_down = max((need.down for need in seen.needs.values()), default=0.0)
         recent, blocks, since = calm.remember(state, most_down, window)
         wanted, cause = self._wanted(seen, state, recent, blocks, window)
@@ -64,8 +64,12 @@ class Policy:
             blocks=blocks,
             since_block=since,
             trial=attempt,
+            rushes=pool.observe(
+                state.rushes, desired - seen.current, seen.capacity.cold_start, now
+            ),
         )
-        return state, _explain(seen, desired, wanted, cause, limited_by)
+        warm = pool.size(state.rushes, settings.max - desired)
+        return state, _explain(seen, desired, wanted, cause, limited_by, warm)
 
     def _observe(self, state: State, signal: Signal, now: float) -> tuple[State, _Seen]:
         learned = capacity.observe(state.capacity, signal)
@@ -107,10 +111,12 @@ class Policy:
             return (max(1, wanted), "wake") if _active(seen.signal) else (0, "hold")
         if seen.cap is not None and max(wanted, current) > seen.cap:
             return max(seen.cap, 1), "no-gain"
+        worth = calm.worth(settings)
         if wanted > current:
-            return wanted, _cause_up(seen)
+            more = calm.batch(up, seen.demand, worth) if _by_rate(seen.needs) else 0.0
+            return max(wanted, ceil(up + more - calm.ROUND)), _cause_up(seen)
         margin = calm.margin(seen.sizing, seen.capacity)
-        low = max(1, calm.lower(current, recent, blocks, window, margin))
+        low = max(1, calm.lower(current, recent, blocks, window, margin, worth))
         if low < current:
             return low, "surplus"
         return current, "strain" if capacity.strained(seen.capacity) else "hold"
@@ -125,6 +131,11 @@ class Policy:
 
 def _active(signal: Signal) -> bool:
     return signal.arrivals > 0 or signal.parked > 0 or signal.in_flight > 0.0
+
+
+def _by_rate(needs: dict[str, Need]) -> bool:
+    """Whether what wants the most goes by the rate of requests."""
+    return max(needs, key=lambda name: needs[name].up) in ("latency", "rps", "concurrency")
 
 
 def _cause_up(seen: _Seen) -> str:
@@ -161,7 +172,7 @@ _WHY = {
 
 
 def _explain(
-    seen: _Seen, desired: int, wanted: int, cause: str, limited_by: str | None
+    seen: _Seen, desired: int, wanted: int, cause: str, limited_by: str | None, warm: int
 ) -> Decision:
     learned, sizing, level = seen.capacity, seen.sizing, seen.demand.level
     numbers = {
@@ -172,6 +183,7 @@ def _explain(
         "workers_proven": learned.proven,
         "workers_bound": learned.bound,
         "startup": learned.startup,
+        "warm": float(warm),
         "load": sizing.load,
         "headroom": sizing.headroom,
         "backlog": sizing.backlog,
@@ -188,5 +200,4 @@ def _explain(
         reason += f", {seen.signal.in_flight:.0f} in flight"
     if limited_by:
         reason += f"; wanted {wanted}, limited by {limited_by}"
-    warm = ceil(sizing.spare / learned.bound - calm.ROUND)
-    return Decision(desired, cause, reason, numbers, candidates, limited_by, max(0, warm))
+    return Decision(desired, cause, reason, numbers, candidates, limited_by, warm)

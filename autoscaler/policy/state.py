@@ -12,7 +12,8 @@ class Demand(msgspec.Struct, frozen=True):
 
     `rates`, `in_flights`: the last seconds. `past`: (level, forecast) as they were estimated,
     back to one start-up time ago. `shortfalls`: decayed histogram of how much the level turned
-    out above what was forecast for it. `level_error`, `forecast_error`: decayed mean errors.
+    out above what was forecast for it. `rise`: requests a second more, per second, as far as that
+    is sure. `level_error`, `forecast_error`: decayed mean errors.
     """
 
     rates: tuple[float, ...] = ()
@@ -21,6 +22,7 @@ class Demand(msgspec.Struct, frozen=True):
     shortfalls: tuple[float, ...] = (0.0,) * BUCKETS
     level: float = 0.0
     forecast: float = 0.0
+    rise: float = 0.0
     level_error: float = 0.0
     forecast_error: float = 0.0
 
@@ -32,9 +34,9 @@ class Capacity(msgspec.Struct, frozen=True):
     replica has shown to have; `bound`: more than it has, as far as known. `saturated`: whether
     `bound` was seen rather than assumed. `completions`, `latency`, `outside`
     (waiting for own calls), `replicas`, `queue`: decayed sums.
-    `startup`: seconds a new replica takes, on the late side, from
-    `started` of them. `downstream`: usual seconds a
-    request waits for calls the service makes itself.
+    `startup`: seconds until a replica that was ordered is ready, on the late side, from `started`
+    of them; `cold_start`: the same without those that were only woken. `downstream`: usual
+    seconds a request waits for calls the service makes itself.
     """
 
     service_time: float = 0.0
@@ -47,6 +49,7 @@ class Capacity(msgspec.Struct, frozen=True):
     replicas: float = 0.0
     startup: float = 10.0
     started: int = 0
+    cold_start: float = 10.0
     downstream: float = 0.0
     cpu: float = 0.0
     queue: float = 0.0
@@ -74,6 +77,18 @@ class Cap(msgspec.Struct, frozen=True):
     throughput: float
 
 
+class Rushes(msgspec.Struct, frozen=True):
+    """What a warm pool would have had to hold: see `policy.pool`.
+
+    `orders`: (when, replicas) ordered within the last start-up time. `largest`: the largest sum
+    of them in each stretch of time, the last of which is number `span`.
+    """
+
+    orders: tuple[tuple[float, int], ...] = ()
+    span: int = 0
+    largest: tuple[int, ...] = ()
+
+
 class State(msgspec.Struct, frozen=True):
     """Everything learned and seen. Treat as opaque; `dump` and `load` keep it.
 
@@ -92,6 +107,7 @@ class State(msgspec.Struct, frozen=True):
     budget: tuple[float, float] = (0.0, 0.0)
     trial: Trial | None = None
     cap: Cap | None = None
+    rushes: Rushes = Rushes()
 
 
 def dump(state: State) -> dict[str, Any]:

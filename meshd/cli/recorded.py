@@ -82,6 +82,7 @@ def options(recorded: Recorded) -> dict[str, Any]:
         "startup": (recorded.startup / SPREAD, recorded.startup),
         "least": max(1, scale.min),
         "most": scale.max,
+        "warm": scale.warm,
     }
     if scale.objective is not None:
         found |= {"objective": scale.objective.latency, "share": scale.objective.share}
@@ -93,7 +94,7 @@ def settings(recorded: Recorded) -> dict[str, Any]:
     asked = settings_of(recorded.scale)
     return {
         name: value
-        for name in ("latency", "share", "concurrency", "rps", "queue", "down_window", "step_up",
-                     "step_down")
+        for name in ("latency", "share", "concurrency", "rps", "queue", "down_window", "calm",
+                     "step_up", "step_down")
         if (value := getattr(asked, name)) is not None
     }  # fmt: skip

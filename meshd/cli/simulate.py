@@ -3,7 +3,7 @@
 import asyncio
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import click
 
@@ -49,6 +49,17 @@ class Span(click.ParamType[tuple[float, float]]):
         if low > high:
             self.fail(f"{value!r}: the first must not be the larger", param, ctx)
         return low, high
+
+
+class Warm(click.ParamType[int | Literal["auto"]]):
+    """A number of paused replicas, or `auto`."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value != "auto" and not (str(value).isascii() and str(value).isdigit()):
+            self.fail(f"{value!r}: expected a number of replicas, or auto", param, ctx)
+        return value if value == "auto" else int(value)
 
 
 class Policies(click.ParamType[tuple[str, ...]]):
@@ -156,10 +167,10 @@ class Policies(click.ParamType[tuple[str, ...]]):
 @click.option("--max", "most", type=click.IntRange(min=1), default=200, show_default=True)
 @click.option(
     "--warm",
-    type=click.IntRange(min=0),
-    default=0,
+    type=Warm(),
+    default="0",
     show_default=True,
-    help="Replicas held paused, ready in 0.1 s.",
+    help="Replicas held paused, ready in 0.1 s; auto: as many as ours finds worth it.",
 )
 @click.option(
     "--target",
@@ -173,7 +184,7 @@ class Policies(click.ParamType[tuple[str, ...]]):
     "changes",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Another setting of ours: p95=150ms, concurrency=4, down_window=30s, …",
+    help="Another setting of ours: p95=150ms, concurrency=4, calm=3m, …",
 )
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option(
@@ -244,7 +255,7 @@ def _jobs(
         objective=options["objective"],
         least=options["least"],
         most=options["most"],
-        warm=options["warm"],
+        warm=None if options["warm"] == "auto" else options["warm"],
     )
     if recorded is not None:
         rates = trace.rates(list(recorded.rates), 1, options["peak"])
@@ -290,7 +301,7 @@ def _settings(options: dict[str, Any], spec: dict[str, Any]) -> Settings:
         key, _, value = change.partition("=")
         if key.startswith("p") and _is_percentile(key[1:]):
             values["latency"], values["share"] = units.duration(value), float(key[1:])
-        elif key in ("latency", "queue", "down_window", "idle"):
+        elif key in ("latency", "queue", "down_window", "calm", "idle"):
             values[key] = units.duration(value)
         elif key in ("min", "max", "step_up_least"):
             values[key] = int(value)

@@ -90,10 +90,13 @@ class Wanted:
         scaling = self._store.scaling.get(key)
         return wanted_count(spec, by_hand, scaling.desired if scaling else None)
 
-    def _warm(self, spec: Service) -> int:
-        """How many to keep paused, where the runtime can."""
+    def _warm(self, key: str, spec: Service) -> int:
+        """How many to keep paused, where the runtime can: as said, or as learned."""
         scale = spec.mesh.scale
-        return scale.warm if scale is not None and self._pauses else 0
+        if scale is None or not self._pauses:
+            return 0
+        learned = self._store.scaling.get(key)
+        return scale.warm if scale.warm != "auto" else learned.warm if learned else 0
 
     def _stored(self, name: str, stored: StoredProject, now: float) -> list[DesiredService]:
         found = []
@@ -112,7 +115,7 @@ class Wanted:
                     previous=rollout.previous,
                     rollout="done" if stored.leaving else rollout.state,
                     rollout_since=rollout.since,
-                    warm=0 if stored.leaving else self._warm(spec),
+                    warm=0 if stored.leaving else self._warm(key, spec),
                     coming=rollout.revision,
                     stage=rollout.stage,
                     stage_since=rollout.stage_since,

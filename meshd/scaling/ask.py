@@ -19,6 +19,7 @@ def settings_of(scale: Scale) -> Settings:
         queue=scale.queue,
         external=scale.prometheus.per_replica if scale.prometheus else None,
         down_window=scale.down_window,
+        calm=scale.calm,
         step_up=scale.step_up,
         step_down=scale.step_down,
         idle=scale.idle,

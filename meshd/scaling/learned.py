@@ -22,6 +22,7 @@ class Learned:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._states: dict[str, State] = {}
+        self._warm: dict[str, int] = {}
         self._kept: dict[str, float] = {}
 
     def state(self, key: str, settings: Settings, now: float) -> State:
@@ -29,9 +30,11 @@ class Learned:
         found = self._states.get(key) or self._recall(key)
         return found if found is not None else autoscaler.make(settings).initial(now)
 
-    def learn(self, key: str, state: State) -> None:
-        """What is known of it from now on."""
+    def learn(self, key: str, state: State, warm: int | None = None) -> None:
+        """What is known of it from now on, and how many replicas are worth keeping paused."""
         self._states[key] = state
+        if warm is not None:
+            self._warm[key] = warm
 
     def desired(self, key: str) -> int | None:
         """The number stored last."""
@@ -39,9 +42,13 @@ class Learned:
         return stored.desired if stored is not None else None
 
     def keep(self, numbers: Mapping[str, int], now: float) -> bool:
-        """Store the numbers wanted: the changed ones at once, with what was learned, and each
-        from time to time. Whether one changed."""
-        changed = {key for key, number in numbers.items() if number != self.desired(key)}
+        """Store the numbers wanted: those that changed, or whose pool did, at once, with what was
+        learned, and each from time to time. Whether one changed."""
+        changed = {
+            key
+            for key, number in numbers.items()
+            if (number, self._pool(key)) != (self.desired(key), self._stored_pool(key))
+        }
         due = {key for key in numbers if self._kept.get(key, 0.0) + KEEP_EVERY < now}
         self._write({key: numbers[key] for key in changed | due}, now)
         return bool(changed)
@@ -53,7 +60,7 @@ class Learned:
 
     def forget_others(self, known: Collection[str]) -> None:
         """Only these services are there."""
-        for table in (self._states, self._kept):
+        for table in (self._states, self._kept, self._warm):
             for key in [k for k in table if k not in known]:
                 del table[key]
 
@@ -62,11 +69,18 @@ class Learned:
             self._kept.update(dict.fromkeys(numbers, now))
             self._store.set_scaling(
                 {
-                    key: (number, autoscaler.dump(self._states[key]))
+                    key: (number, autoscaler.dump(self._states[key]), self._pool(key))
                     for key, number in numbers.items()
                 },
                 now,
             )
+
+    def _pool(self, key: str) -> int:
+        return self._warm.get(key, self._stored_pool(key))
+
+    def _stored_pool(self, key: str) -> int:
+        stored = self._store.scaling.get(key)
+        return stored.warm if stored is not None else 0
 
     def _recall(self, key: str) -> State | None:
         stored = self._store.scaling.get(key)

@@ -79,7 +79,7 @@ class Scaling:
         for key, service in scaled.items():
             ceilings = self._ceilings(service, wishes[key], grants.get(key), now)
             verdict = limited(cases[key], wishes[key], self._floor(key, now), ceilings)
-            self._learned.learn(key, verdict.state)
+            self._learned.learn(key, verdict.state, verdict.wish.warm)
             self._tell(service, cases[key], verdict, now)
             self._write_down(key, cases[key], verdict, now)
             numbers[key] = verdict.decision.desired

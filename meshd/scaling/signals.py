@@ -35,7 +35,7 @@ def signal_of(
     worked = without_fast_failures(second)
     current = [r for r in replicas if service.adopted or r.revision == service.revision]
     rolling = service.rollout == "rolling" and len(current) != len(replicas)
-    ready = sum(r.phase is Phase.READY for r in replicas)
+    ready = sum(r.serves for r in replicas)
     return Signal(
         interval=second.interval,
         arrivals=second.arrivals,
@@ -57,6 +57,7 @@ def signal_of(
             for r in replicas
             if r.ready_since > since and r.created_at and not r.woken
         ),
+        wakes=tuple(r.ready_since - r.woken for r in replicas if r.ready_since > since and r.woken),
         cpu=_cpu(service, replicas, loads),
         external=external,
         scheduled=scheduled,

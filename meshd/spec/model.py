@@ -110,9 +110,11 @@ class Scale(Model):
     largest of these demands wins. With none given, only min (= `deploy.replicas`) holds. Without
     `max`, it is `min`. With `min` 0 the last replica goes after `idle` seconds without a request.
     `up_window` and `down_window` are how long more, or less, must have been wanted; `cooldown`
-    how long after any change nothing goes. `step_up` and `step_down` bound one step. Where the
+    how long after any change nothing goes. `calm` is how long one replica too many is kept before a
+    change is worth it, n of them a nth as long. `step_up` and `step_down` bound one step. Where the
     nodes have no room for all, services of a higher `priority` come first. `warm` replicas more
-    are kept started and paused, to be woken instead of started."""
+    are kept started and paused, to be woken instead of started; with `auto` as many as were ever
+    wanted at once in the last hours."""
 
     min: Count = 1
     max: Count = 1
@@ -126,10 +128,11 @@ class Scale(Model):
     up_window: Duration = 0.0
     down_window: Annotated[Duration, Field(gt=0)] | None = None
     cooldown: Duration = 0.0
+    calm: Annotated[Duration, Field(gt=0)] | None = None
     step_up: Annotated[float, Field(gt=1)] = 10.0
-    step_down: Annotated[float, Field(gt=0, le=1)] = 0.5
+    step_down: Annotated[float, Field(gt=0, le=1)] = 0.8
     priority: Whole = 0
-    warm: Count = 0
+    warm: Literal["auto"] | Count = 0
     idle: Annotated[Duration, Field(gt=0)] = 300.0
 
     _short = model_validator(mode="before")(shorthand.scale)

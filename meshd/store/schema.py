@@ -89,6 +89,9 @@ MIGRATIONS: Final = (
         FROM rollout;
     UPDATE rollout SET number = 1;
     """,
+    """
+    ALTER TABLE scaling ADD COLUMN warm INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 
 

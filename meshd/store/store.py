@@ -70,10 +70,12 @@ class Override(msgspec.Struct, frozen=True):
 
 
 class Scaling(msgspec.Struct, frozen=True):
-    """The autoscaler's last number for a service, and its state as JSON."""
+    """The autoscaler's last number for a service, its state as JSON, and the size of the warm
+    pool that it has found worth keeping."""
 
     desired: int
     state: str
+    warm: int = 0
 
 
 class Store:
@@ -138,8 +140,9 @@ class Store:
             self.rollouts[f"{project}/{service}"] = Rollout(*rest)
         for project, service, *rest in self.database.execute("SELECT * FROM override"):
             self.overrides[f"{project}/{service}"] = Override(*rest)
-        for project, service, desired, state, _ in self.database.execute("SELECT * FROM scaling"):
-            self.scaling[f"{project}/{service}"] = Scaling(desired, state)
+        rows = self.database.execute("SELECT project, service, desired, state, warm FROM scaling")
+        for project, service, desired, state, warm in rows:
+            self.scaling[f"{project}/{service}"] = Scaling(desired, state, warm)
 
     def next_epoch(self) -> int:
         """A number above every one given before."""
@@ -338,17 +341,17 @@ class Store:
                 )
                 self.overrides[key] = override
 
-    def set_scaling(self, values: Mapping[str, tuple[int, object]], now: float) -> None:
-        """Keep the autoscaler's numbers (service key → number, JSON-able state)."""
+    def set_scaling(self, values: Mapping[str, tuple[int, object, int]], now: float) -> None:
+        """Keep the autoscaler's numbers (service key → number, JSON-able state, warm pool)."""
         with self.transaction() as database:
-            for key, (desired, state) in values.items():
+            for key, (desired, state, warm) in values.items():
                 project, _, service = key.partition("/")
                 text = json.dumps(state)
                 database.execute(
-                    "INSERT OR REPLACE INTO scaling VALUES (?, ?, ?, ?, ?)",
-                    (project, service, desired, text, now),
+                    "INSERT OR REPLACE INTO scaling VALUES (?, ?, ?, ?, ?, ?)",
+                    (project, service, desired, text, now, warm),
                 )
-                self.scaling[key] = Scaling(desired, text)
+                self.scaling[key] = Scaling(desired, text, warm)
 
 
 def next_rollout(old: Rollout | None, revision: str, now: float) -> Rollout | None:

@@ -93,7 +93,7 @@ def test_same_seed_same_run() -> None:
 def test_what_a_replica_bears_is_learned(workers: int, service: float) -> None:
     model = replace(MODEL, workers=workers, service_mean=service, startup=(1.0, 3.0))
     each = workers / service
-    rates = [each * (0.5 + 3.0 * second / 900) for second in range(900)]
+    rates = [each * (0.5 + 6.0 * second / 900) for second in range(900)]
     _, seen = watch(rates, Settings(max=40, latency=4 * service, share=99.0), model)
     numbers = seen[-1][1].numbers
     assert numbers["service_time"] == pytest.approx(service, rel=0.15)

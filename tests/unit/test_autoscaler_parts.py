@@ -6,10 +6,10 @@ import pytest
 from msgspec.structs import replace
 
 from autoscaler import Settings, Signal, limits, trace
-from autoscaler.policy import budget, capacity, trial
+from autoscaler.policy import budget, calm, capacity, trial
 from autoscaler.policy.hpa import Hpa
 from autoscaler.policy.kpa import Kpa
-from autoscaler.policy.state import Capacity, Trial
+from autoscaler.policy.state import Capacity, Demand, Trial
 from autoscaler.window import push, significant, slope
 
 
@@ -52,7 +52,7 @@ def test_a_window_keeps_the_newest() -> None:
         (4, 5, (5, None)),
         (4, 100, (40, "step")),
         (0, 9, (4, "step")),
-        (50, 1, (25, "step")),
+        (50, 1, (10, "step")),
         (1, 0, (1, "min")),
         (90, 120, (100, "max")),
     ],
@@ -100,9 +100,10 @@ def test_the_budget_burns_by_misses_per_allowed_miss() -> None:
         spent = budget.observe(spent, signal, chosen)
     assert budget.burn(spent, 99.0, 100.0) == pytest.approx(2.0, rel=0.2)
     assert budget.burn((0.0, 0.0), 99.0, 100.0) == 1.0
-    lax, strict = budget.caution(95.0, 1.0), budget.caution(99.9, 1.0)
+    lax, strict = budget.caution(95.0, 1.0, 10.0), budget.caution(99.9, 1.0, 10.0)
     assert lax < strict
-    assert budget.caution(99.0, 1.0) < budget.caution(99.0, 2.0)
+    assert budget.caution(99.0, 1.0, 10.0) < budget.caution(99.0, 2.0, 10.0)
+    assert budget.caution(99.0, 1.0, 10.0)[0] < budget.caution(99.0, 1.0, 30.0)[0]
 
 
 @pytest.mark.parametrize(
@@ -168,3 +169,46 @@ def test_hpa_tolerates_ten_percent_and_waits_five_minutes_to_go_down() -> None:
     rate = [Signal(arrivals=280, ready=10)] * 60 + [Signal(arrivals=560, ready=10)] * 75
     assert steps(Hpa("rps", 28.0), rate)[59] == 10
     assert steps(Hpa("rps", 28.0), rate)[-1] == 20
+
+
+@pytest.mark.parametrize(
+    ("current", "needs", "low"),
+    [
+        (9, [1.0] * 29, 9),  # too little history
+        (9, [1.0] * 60, 1),  # eight too many for 30 s have paid for it
+        (4, [1.0] * 60, 1),  # three for 60 s
+        (2, [1.0] * 60, 2),  # one for 60 s has not
+        (9, [9.0] * 30 + [1.0] * 30, 1),
+        (9, [1.0] * 59 + [9.0], 9),
+    ],
+)
+def test_replicas_too_many_go_when_they_have_cost_what_a_change_is_worth(
+    current: int, needs: list[float], low: int
+) -> None:
+    assert calm.lower(current, tuple(needs), (), 60, 0.0, 100.0) == low
+
+
+def test_a_single_replica_too_many_goes_late_and_any_goes_in_the_end() -> None:
+    recent, dear = (1.0,) * 60, 1000.0
+    assert calm.lower(2, recent, (1.0,) * 11, 60, 0.0, 100.0) == 2
+    assert calm.lower(2, recent, (1.0,) * 12, 60, 0.0, 100.0) == 1
+    assert calm.lower(2, recent, (1.0,) * 29, 60, 0.0, dear) == 2
+    assert calm.lower(2, recent, (1.0,) * 30, 60, 0.0, dear) == 1
+    assert calm.lower(2, recent, (1.0,) * 30, 60, 0.5, dear) == 2, "noise may move it by so much"
+
+
+def test_a_steady_rise_is_ordered_ahead_for_and_only_that() -> None:
+    assert calm.batch(10.0, Demand(level=100.0), 100.0) == 0.0
+    few = calm.batch(10.0, Demand(level=100.0, rise=2.0), 100.0)
+    assert few == pytest.approx(sqrt(0.5 * 100.0 * 0.2))
+    assert calm.batch(10.0, Demand(level=100.0, rise=2.0), 400.0) == pytest.approx(2.0 * few)
+
+
+def test_what_a_change_is_worth_goes_with_the_window_unless_it_is_said() -> None:
+    assert calm.worth(Settings(latency=0.1)) == pytest.approx(100.0)
+    assert calm.worth(Settings(latency=0.1, down_window=6.0)) == pytest.approx(10.0)
+    assert calm.worth(Settings(latency=0.1, down_window=6.0, calm=7.0)) == 7.0
+    assert (
+        calm.window(Settings(latency=0.1)) == calm.window(Settings(latency=0.1, calm=500.0)) == 60
+    )
+    assert calm.window(Settings(latency=0.1, calm=10.0)) == 6

@@ -52,6 +52,7 @@ asked = st.builds(
     external=st.one_of(st.none(), st.floats(1.0, 1000.0)),
     idle=st.floats(1.0, 20.0),
     down_window=st.one_of(st.none(), st.floats(1.0, 30.0)),
+    calm=st.one_of(st.none(), st.floats(0.1, 1000.0)),
 )
 
 
@@ -124,6 +125,7 @@ def test_what_is_not_a_stored_state_is_refused() -> None:
         ({"share": 100.0}, "share"),
         ({"latency": 0.0}, "latency"),
         ({"concurrency": -1.0}, "concurrency"),
+        ({"calm": 0.0}, "calm"),
         ({"step_up": 1.0}, "step"),
     ],
 )

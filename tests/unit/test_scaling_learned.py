@@ -67,6 +67,6 @@ def test_how_long_replicas_take_to_start_is_learned_once_each(scene: Scene) -> N
 
 
 def test_a_state_of_another_version_is_left_aside(scene: Scene) -> None:
-    scene.store.set_scaling({KEY: (3, {"desired": "many"})}, NOW)
+    scene.store.set_scaling({KEY: (3, {"desired": "many"}, 0)}, NOW)
     scene.second(desired(3, scale={"min": 1}), replicas(3))
     assert scene.wanted() is not None

@@ -28,7 +28,7 @@ def test_everything_survives_a_restart(tmp_path: Path) -> None:
     store.deploy(shop("web", "db"), {"web": "w1", "db": "d1"}, "me", "start x", 10.0)
     store.settle("shop/web", "done", "ready", 11.0)
     store.set_override("shop/web", Override(4, 99.0))
-    store.set_scaling({"shop/db": (3, {"learned": 1})}, 12.0)
+    store.set_scaling({"shop/db": (3, {"learned": 1}, 0)}, 12.0)
     secret, epoch = store.secret(), store.next_epoch()
     store.close()
     again = opened(tmp_path)

@@ -36,7 +36,7 @@ def filled(directory: Path) -> Store:
     store.deploy(shop("web", "db"), {"web": "w1", "db": "d1"}, "me", "start x", 10.0)
     store.settle("shop/web", "done", "ready", 11.0)
     store.set_override("shop/web", Override(4, 99.0))
-    store.set_scaling({"shop/db": (3, {"learned": 1})}, 12.0)
+    store.set_scaling({"shop/db": (3, {"learned": 1}, 0)}, 12.0)
     store.secret(), store.instance(), store.next_epoch()
     events = EventLog(store)
     events.open()
