@@ -7,7 +7,7 @@ from meshd.reconcile.desired import DesiredService
 from meshd.reconcile.memory import Replica
 from meshd.reconcile.observed import Observed
 from meshd.reconcile.phase import ALIVE, ENDED, Phase
-from meshd.reconcile.progress import PATIENCE, state_of
+from meshd.reconcile.progress import PATIENCE, state_of, word
 from meshd.store.store import Override
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.merge import MergedService
@@ -46,7 +46,7 @@ def service_status(
         name=service.spec.name,
         wanted=service.count,
         running=sum(r.phase in _RUNS for r in replicas),
-        ready=sum(r.phase is Phase.READY for r in replicas),
+        ready=sum(r.serves for r in replicas),
         paused=sum(r.phase is Phase.PAUSED for r in replicas),
         minimum=scale.min if scale else service.spec.replicas,
         maximum=scale.max if scale else service.spec.replicas,
@@ -89,11 +89,11 @@ def cpu_percent(load: Load | None, limit: float) -> float | None:
 def _replica_status(
     replica: Replica, ejected: bool, load: Load | None, limit: float
 ) -> ReplicaStatus:
-    phase = str(replica.phase)
+    phase = word(replica)
     if replica.attempt >= PATIENCE and replica.phase in ALIVE | ENDED and not replica.ready_since:
         phase = "crash-loop"
     reason = replica.cause or replica.drift
-    if not reason and (replica.bad or replica.phase is Phase.PROBING):
+    if not reason and (replica.bad or replica.unready or replica.phase is Phase.PROBING):
         reason = replica.probe
     return ReplicaStatus(
         name=replica.name,

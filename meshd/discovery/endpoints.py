@@ -32,7 +32,7 @@ def _endpoint(replica: Replica) -> Endpoint | None:
         host=replica.host,
         port=replica.port,
         revision=replica.revision,
-        state="draining" if leaving else "ready",
+        state="draining" if leaving or replica.unready else "ready",
         ready_since=replica.ready_since,
     )
 

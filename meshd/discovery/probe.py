@@ -92,22 +92,29 @@ class Prober:
             return
         if target.proven:
             await asyncio.sleep(random.random() * health.interval)
+        readiness = health.model_copy(update={"type": "http", "path": health.ready})
         while True:
+            unready = None
             async with self._gate:
                 problem = await self._ask(target.host, target.port, health, target.path)
-            self._note(name, problem)
+                if problem is None and health.ready:
+                    unready = await self._ask(target.host, target.port, readiness, target.path)
+            self._note(name, problem, unready)
             if target.proven or self.results[name].first_good:
                 await asyncio.sleep(health.interval * (0.9 + 0.2 * random.random()))
             else:
                 await asyncio.sleep(pause)
                 pause = min(pause * GROWTH, health.interval)
 
-    def _note(self, name: str, problem: str | None) -> None:
+    def _note(self, name: str, problem: str | None, unready: str | None = None) -> None:
         before = self.results.get(name, ProbeResult())
-        if problem is None:
-            after = ProbeResult(first_good=before.first_good or self._clock(), text=GOOD)
+        first = before.first_good
+        if problem is not None:
+            after = ProbeResult(before.bad + 1, first, problem, before.unready)
+        elif unready is not None:
+            after = ProbeResult(0, first, unready, unready)
         else:
-            after = ProbeResult(bad=before.bad + 1, first_good=before.first_good, text=problem)
+            after = ProbeResult(0, first or self._clock(), GOOD)
         if after != before:
             self.results[name] = after
             self._on_change()

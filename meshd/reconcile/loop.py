@@ -22,7 +22,7 @@ from meshd.reconcile.claims import Claims
 from meshd.reconcile.desired import Desired, DesiredService
 from meshd.reconcile.executor import Executor, Result
 from meshd.reconcile.memory import Memory, Replica, Trouble, Version
-from meshd.reconcile.narrate import happenings, vanished
+from meshd.reconcile.narrate import happenings, turned, vanished
 from meshd.reconcile.observed import Observed, World, observe
 from meshd.reconcile.operation import (
     Advance,
@@ -280,8 +280,9 @@ class Reconciler:
             self.record(happening.kind, happening.text, replica)
             if replica.phase is Phase.DRAINING and replica.blamed:
                 self._keep(replica, happening.text, ())
-        for gone in vanished(before, self._watch.replicas):
-            self.record(gone.kind, gone.text, gone.replica)
+        seen = self.observed.replicas
+        for each in (*turned(before, seen), *vanished(before, self._watch.replicas)):
+            self.record(each.kind, each.text, each.replica)
 
     def record(self, kind: str, text: str, replica: Replica) -> None:
         """An event about one replica."""

@@ -32,11 +32,12 @@ class Dice(Protocol):
 class ProbeResult(msgspec.Struct, frozen=True):
     """A replica's probes so far. `bad` is the current streak of bad ones, 0 while the last was
     good; `first_good` is the Unix time of the first good one ever, 0 before it; `text` is the
-    last answer."""
+    last answer, and `unready` that of the readiness probe while it is a bad one."""
 
     bad: int = 0
     first_good: float = 0.0
     text: str = ""
+    unready: str = ""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -117,6 +118,7 @@ class Replica(msgspec.Struct, frozen=True):
     busy: bool = False
     frozen: bool = False
     drift: str = ""
+    unready: str = ""
     reserve: bool = False
     answered: bool = False
     woken: float = 0.0
@@ -130,6 +132,11 @@ class Replica(msgspec.Struct, frozen=True):
     def key(self) -> str:
         """`PROJECT/SERVICE`."""
         return f"{self.project}/{self.service}"
+
+    @property
+    def serves(self) -> bool:
+        """Whether it gets requests: it is in rotation, and asks for them."""
+        return self.phase is Phase.READY and not self.unready
 
 
 class Sight(NamedTuple):

@@ -32,6 +32,19 @@ def happenings(
             yield told
 
 
+def turned(before: Memory, replicas: tuple[Replica, ...]) -> Iterator[Happening]:
+    """Those whose readiness probe takes them out, or brings them back."""
+    for replica in replicas:
+        sight = before.sights.get(replica.name)
+        if sight is None or sight.replica is replica or replica.phase is not Phase.READY:
+            continue
+        if replica.unready and not sight.replica.unready:
+            text = f"wants no requests for now: {replica.unready}"
+            yield Happening(Kind.REPLICA_UNREADY, replica, text)
+        elif sight.replica.unready and not replica.unready:
+            yield Happening(Kind.REPLICA_READY, replica, "wants requests again")
+
+
 def vanished(before: Memory, runs: Container[str]) -> Iterator[Happening]:
     """Those that were there, were not leaving, and are not among what `runs` any more: nobody
     saw them end."""

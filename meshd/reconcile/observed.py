@@ -228,6 +228,7 @@ def _listed(seen: ObservedReplica, record: Record, world: World) -> Replica:
         busy=seen.name in world.stopping | world.turning or seen.name in world.starting,
         frozen=seen.state is ReplicaState.PAUSED and record.phase is not Phase.PAUSED,
         drift=seen.drift,
+        unready=probe.unready,
         reserve=record.reserve,
         answered=bool(probe.first_good),
         woken=record.woken,

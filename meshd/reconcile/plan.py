@@ -247,7 +247,7 @@ class _ServicePlan:
         """
         health = self.service.spec.mesh.health
         sick: set[str] = set()
-        ready = sum(r.phase is Phase.READY for r in self.group)
+        ready = sum(r.serves for r in self.group)
         spare = ready - self.service.count + max(1, self.service.count // 2)
         for replica in self.group:
             waking = replica.phase is Phase.PAUSED and not replica.reserve
@@ -289,9 +289,11 @@ class _ServicePlan:
         step = rollout.step(self.service, new, old, leaving, self.now)
         cause = f"replaced by revision {self.service.revision[:12]}"
         idle = [r for r in old if r.phase is not Phase.READY and not r.busy]
+        idle += self._unready(new, old)
         for replica in idle:
             self._drain(replica, replica.drift or cause)
-        serving = sorted((r for r in old if r.phase is Phase.READY), key=_leaves_first)
+        ready = (r for r in old if r.phase is Phase.READY and r not in idle)
+        serving = sorted(ready, key=_leaves_first)
         # What is neither the new revision nor the one to go back to serves nobody meanwhile.
         stale = [r for r in serving if r.revision != self.service.previous]
         spare = len(serving) - len(stale) >= self.service.count
@@ -307,6 +309,12 @@ class _ServicePlan:
             if drifted is not None:
                 cause = f"in place of {drifted.name}, which {drifted.drift}"
             self._start(step.start, cause, blocker, Urgency.ROLLOUT)
+
+    def _unready(self, new: Sequence[Replica], old: Sequence[Replica]) -> list[Replica]:
+        """The old ones that want no requests and can be spared should they all want some again."""
+        in_place = [r for r in old if r.phase is Phase.READY]
+        spare = sum(r.serves for r in new) + len(in_place) - self.service.count
+        return [r for r in in_place if r.unready][: max(0, spare)]
 
     def _resize(self, current: Sequence[Replica], blocker: str) -> None:
         want = self.service.count
@@ -428,5 +436,5 @@ class _ServicePlan:
 
 
 def _leaves_first(replica: Replica) -> tuple[bool, int, float]:
-    """Order of leaving: not ready before ready, fewest in flight, youngest."""
-    return (replica.phase is Phase.READY, replica.in_flight, -replica.created_at)
+    """Order of leaving: those that serve last, fewest in flight, youngest."""
+    return (replica.serves, replica.in_flight, -replica.created_at)

@@ -30,7 +30,7 @@ def standing(
 ) -> Standing:
     """How far one service is. `cause` is why its rollout ended, `waiting` what it waits for."""
     name = service.spec.name
-    right = [r for r in replicas if r.phase is Phase.READY and _right(service, r)]
+    right = [r for r in replicas if r.serves and _right(service, r)]
     alive = [r for r in replicas if r.phase in ALIVE and not r.reserve]
     if service.kept:
         alive = [r for r in alive if r.revision == service.revision]
@@ -58,11 +58,18 @@ def _right(service: DesiredService, replica: Replica) -> bool:
     return service.adopted or replica.revision == service.revision
 
 
+def word(replica: Replica) -> str:
+    """Where a replica stands, in one word: its phase, or `unready` where it wants no requests."""
+    unready = replica.phase is Phase.READY and replica.unready
+    return "unready" if unready else str(replica.phase)
+
+
 def _slowest(replicas: Sequence[Replica]) -> str:
     for replica in replicas:
-        if replica.phase not in ENDED and replica.phase is not Phase.READY:
-            probe = f" ({replica.probe})" if replica.probe and replica.bad else ""
-            return f"{replica.name} is {replica.phase}{probe}"
+        if replica.phase not in ENDED and not replica.serves:
+            shown = replica.probe and (replica.bad or replica.unready)
+            probe = f" ({replica.probe})" if shown else ""
+            return f"{replica.name} is {word(replica)}{probe}"
     return ""
 
 
@@ -71,7 +78,7 @@ def state_of(
 ) -> str:
     """One word for a service: `ok`, `rolling`, `paused`, `crash-loop`, `backoff`, `starting`,
     `waiting`, `degraded` or `idle`. `slots` maps attempts to when the next start is due."""
-    ready = sum(r.phase is Phase.READY for r in replicas)
+    ready = sum(r.serves for r in replicas)
     worst = max([*slots, *(r.attempt for r in replicas if r.phase in ALIVE)], default=0)
     if ready >= service.count:
         if service.rollout in ("rolling", "paused"):

@@ -14,7 +14,6 @@ from meshd.reconcile.desired import DesiredService
 from meshd.reconcile.gate import Verdict
 from meshd.reconcile.memory import Failure, Replica
 from meshd.reconcile.operation import Advance, Outcome, Settle
-from meshd.reconcile.phase import Phase
 from meshd.reconcile.strategy import GROWING, current, is_over, limits, stages
 
 ALWAYS_HELD: Final = 3
@@ -42,8 +41,8 @@ def step(
     """
     want, allowed, stage = service.count, limits(service), current(service)
     surge = allowed.surge
-    new_ready = sum(r.phase is Phase.READY for r in new)
-    ready = new_ready + sum(r.phase is Phase.READY for r in old)
+    new_ready = sum(r.serves for r in new)
+    ready = new_ready + sum(r.serves for r in old)
     target, keep = want, 0
     if stage is not None:
         target = min(stage.replicas, want)
@@ -120,7 +119,7 @@ def judge(
         outcome: Outcome = "paused" if update.failure_action == "pause" else "rolled-back"
         why = verdict.text if verdict is not None and not over else held[-1].text
         return _settle(service, outcome, why)
-    ready = sum(r.phase is Phase.READY for r in new)
+    ready = sum(r.serves for r in new)
     if current(service) is not None and old:
         return None
     beside = service.spec.mesh.rollout.strategy == "blue-green" and service.previous

@@ -17,7 +17,6 @@ from meshd.reconcile.desired import DesiredService
 from meshd.reconcile.gate import RUNGS, Verdict
 from meshd.reconcile.memory import Replica
 from meshd.reconcile.observed import Observed
-from meshd.reconcile.phase import Phase
 from proxy.wire.snapshot import Split
 
 GROWING: Final = -1.0
@@ -116,10 +115,10 @@ def is_over(
     now: float,
 ) -> str:
     """Why a stage is over; empty while it is not. `verdict` is None where nobody watches."""
-    ready = [r for r in new if r.phase is Phase.READY]
+    ready = [r for r in new if r.serves]
     if len(ready) < min(stage.replicas, service.count):
         return ""
-    if not any(r.phase is Phase.READY for r in old):
+    if not any(r.serves for r in old):
         return "nothing of the old revision serves any more"
     latest = max((r.ready_since for r in ready), default=0.0)
     if max(service.stage_since, latest) + stage.hold > now:
@@ -160,7 +159,7 @@ def split(
         return None
     ready: dict[str, int] = {}
     for replica in replicas:
-        if replica.phase is Phase.READY:
+        if replica.serves:
             ready[replica.revision] = ready.get(replica.revision, 0) + 1
     if service.rollout == "done":
         return Split(((service.revision, 1.0),)) if service.kept and len(ready) > 1 else None

@@ -180,6 +180,11 @@ def check_target(path: str) -> str:
     return path
 
 
+def check_target_if_any(path: str) -> str:
+    """A request target, or nothing."""
+    return check_target(path) if path else path
+
+
 def check_hash_by(text: str) -> str:
     """What hashing hashes."""
     if not _HASH_BY.fullmatch(text):

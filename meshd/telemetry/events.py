@@ -27,6 +27,7 @@ class Kind(StrEnum):
     REPLICA_READY = "replica.ready"
     REPLICA_PAUSED = "replica.paused"
     REPLICA_UNHEALTHY = "replica.unhealthy"
+    REPLICA_UNREADY = "replica.unready"
     REPLICA_DIED = "replica.died"
     REPLICA_CRASH_LOOP = "replica.crash-loop"
     REPLICA_FAILED = "replica.failed"

@@ -31,6 +31,8 @@ from meshd.spec import labels
 from meshd.spec.model import Health, Network, Service
 from tests.fakes.virtual import clock
 
+READY = "/ready"
+
 
 @dataclass
 class Box:
@@ -40,6 +42,7 @@ class Box:
     behave: str
     answers_at: float
     hangs: bool = False
+    unready: bool = False
 
     @property
     def alive(self) -> bool:
@@ -67,6 +70,7 @@ class SimRuntime:
         self.dice = dice
         self.down = False
         self.bad_luck = 0.02
+        self.born_unready = False
         self.started = 0
         self.stopped: list[str] = []
         self.on_stop = lambda name: None
@@ -161,7 +165,9 @@ class SimRuntime:
             labels=marks,
         )
         behave = replica.service.environment.get("BEHAVE", "good")
-        self.boxes[replica.name] = Box(seen, behave, now + self.dice.uniform(0.2, 1.0))
+        self.boxes[replica.name] = Box(
+            seen, behave, now + self.dice.uniform(0.2, 1.0), unready=self.born_unready
+        )
         await self._lag()
         box = self.boxes.get(replica.name)
         if box is None:
@@ -332,5 +338,6 @@ class SimRuntime:
         await asyncio.sleep(0.002)
         for box in self.boxes.values():
             if box.seen.port == port and box.answers(clock()):
-                return None
+                busy = box.unready and health.path == READY
+                return f"GET {READY} answered 503" if busy else None
         return "connection refused"

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from meshd.discovery.probe import Prober, Target, probe
+from meshd.reconcile.memory import ProbeResult
 from meshd.spec.model import Health
 
 HTTP = Health(path="/healthz", interval=0.2, timeout=0.3)
@@ -94,3 +95,40 @@ async def test_a_starting_replica_is_known_soon_after_it_is_up(free_port: int) -
     prober.want({})
     assert prober.results == {}
     await prober.close()
+
+
+async def test_readiness_is_asked_for_beside_and_told_apart() -> None:
+    answers: dict[str, str | None] = {"/healthz": None, "/ready": "GET /ready answered 503"}
+    asked: list[str] = []
+    changed = asyncio.Event()
+
+    async def ask(host: str, port: int, health: Health, path: str) -> str | None:
+        asked.append(health.path)
+        return answers[health.path]
+
+    async def until(holds: Callable[[ProbeResult], bool]) -> ProbeResult:
+        async with asyncio.timeout(10):
+            while not holds(prober.results.get("a", ProbeResult())):
+                changed.clear()
+                await changed.wait()
+        return prober.results["a"]
+
+    prober = Prober(changed.set, ask)
+    health = Health(ready="/ready", interval=0.01)
+    prober.want({"a": Target("127.0.0.1", 1, health, ("id", 1.0))})
+    try:
+        starting = await until(lambda seen: bool(seen.unready))
+        assert (starting.bad, starting.first_good) == (0, 0.0)
+        assert starting.text == "GET /ready answered 503"
+        answers["/ready"] = None
+        ready = await until(lambda seen: bool(seen.first_good))
+        assert ready.unready == ""
+        answers["/ready"] = "GET /ready answered 503"
+        resting = await until(lambda seen: bool(seen.unready))
+        assert resting.first_good == ready.first_good
+        answers["/healthz"] = "connection refused"
+        sick = await until(lambda seen: seen.bad > 1)
+        assert sick.unready
+    finally:
+        await prober.close()
+    assert asked[:4] == ["/healthz", "/ready", "/healthz", "/ready"]

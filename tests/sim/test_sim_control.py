@@ -24,7 +24,7 @@ from meshd.store.events import EventLog
 from meshd.store.store import Override, Store
 from tests.fakes import virtual
 from tests.fakes.sim_plane import SimPlane
-from tests.fakes.sim_runtime import SimRuntime
+from tests.fakes.sim_runtime import READY, SimRuntime
 
 SEEDS = int(os.environ.get("MESHD_RANDOM_SEEDS", "5"))
 STEPS = 400
@@ -106,7 +106,7 @@ class Scene:
                         "stop_grace_period": 1,
                         "depends_on": ["back"] if name == "front" else [],
                         "update": {"order": order, "parallelism": self.dice.randint(1, 2)},
-                        "mesh": {"drain": DRAIN, "health": {"start_timeout": 5}},
+                        "mesh": {"drain": DRAIN, "health": {"start_timeout": 5, "ready": READY}},
                     }
                     for name in SERVICES
                 ],
@@ -124,7 +124,7 @@ class Scene:
             self._deploy, self._deploy, self._scale, self._kill, self._kill, self._stop,
             self._remove, self._hang, self._engine, self._restart, self._restart, self._worker,
             self._drain, self._pause, self._duplicate, self._change, self._out_of_memory,
-            self._unhealthy, self._hold, self._go_on,
+            self._unhealthy, self._unready, self._hold, self._go_on,
         )  # fmt: skip
         happening = self.dice.choice(happenings)
         self.log.append(f"{virtual.clock() - virtual.EPOCH:.1f} {happening.__name__}")
@@ -189,6 +189,13 @@ class Scene:
         name = self._box()
         if name:
             self.runtime.change_by_others(name, health=ContainerHealth.UNHEALTHY)
+
+    async def _unready(self) -> None:
+        """A replica wants no requests, or wants them again."""
+        name = self._box()
+        if name:
+            box = self.runtime.boxes[name]
+            box.unready = not box.unready
 
     async def _hold(self) -> None:
         """Somebody pauses a rollout, where there is one."""

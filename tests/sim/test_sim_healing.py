@@ -68,6 +68,54 @@ def test_a_replica_that_others_paused_is_woken_and_kept(tmp_path: Path) -> None:
     virtual.run(settled(tmp_path, play))
 
 
+def test_a_replica_that_wants_no_requests_gets_none_and_is_let_be(tmp_path: Path) -> None:
+    async def play(scene: Scene) -> None:
+        before = set(scene.runtime.boxes)
+        name = sorted(before)[0]
+        scene.runtime.boxes[name].unready = True
+        await asyncio.sleep(3.0)
+        states = [worker.states()[name] for worker in scene.plane.workers]
+        assert states == ["draining", "draining"]
+        assert "wants no requests for now: GET /ready answered 503" in scene.story()
+        await asyncio.sleep(60.0)
+        assert set(scene.runtime.boxes) == before
+        scene.runtime.boxes[name].unready = False
+        await asyncio.sleep(3.0)
+        assert set(scene.runtime.boxes) == before
+        assert_as_wanted(scene)
+        assert scene.runtime.stopped == []
+
+    virtual.run(settled(tmp_path, play))
+
+
+def test_what_wants_no_requests_is_replaced_by_a_new_revision_all_the_same(tmp_path: Path) -> None:
+    async def play(scene: Scene) -> None:
+        for box in scene.runtime.boxes.values():
+            box.unready = True
+        await asyncio.sleep(3.0)
+        before = set(scene.runtime.boxes)
+        scene.deploy(scene.project())
+        await asyncio.sleep(30.0)
+        assert not before & set(scene.runtime.boxes)
+        assert_as_wanted(scene)
+
+    virtual.run(settled(tmp_path, play))
+
+
+def test_a_new_replica_that_never_wants_requests_is_a_failure_of_its_revision(
+    tmp_path: Path,
+) -> None:
+    async def play(scene: Scene) -> None:
+        scene.runtime.born_unready = True
+        before = set(scene.runtime.boxes)
+        scene.deploy(scene.project())
+        await asyncio.sleep(30.0)
+        assert scene.control.store.rollouts["shop/back"].state == "rolled-back"
+        assert {n for n in before if "-back-" in n} <= set(scene.runtime.boxes)
+
+    virtual.run(settled(tmp_path, play))
+
+
 def test_a_duplicate_goes_and_the_original_stays(tmp_path: Path) -> None:
     async def play(scene: Scene) -> None:
         before = set(scene.runtime.boxes)

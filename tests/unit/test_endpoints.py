@@ -21,6 +21,7 @@ def replica(phase: Phase, **fields: object) -> Replica:
         (replica(Phase.PROBING, ready_since=0.0), None),
         (replica(Phase.READY), "ready"),
         (replica(Phase.READY, host=None), None),
+        (replica(Phase.READY, unready="GET /ready answered 503"), "draining"),
         (replica(Phase.DRAINING), "draining"),
         (replica(Phase.DRAINING, ready_since=0.0), None),
         (replica(Phase.STOPPING), "draining"),
