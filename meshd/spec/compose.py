@@ -1,24 +1,22 @@
 """Compose files → a checked project: the way in to this package.
 
-read → parse → interpolate → merge → read each key → check what stands between services. A
+read the files into one tree (`sources`) → read each key → check what stands between services. A
 step that finds problems still lets the ones after it find theirs where that makes sense.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from meshd.spec import checks, env_file, mesh, service, standard, storage, unsupported
+from meshd.spec import checks, mesh, service, standard, storage, unsupported
 from meshd.spec.cursor import Cursor, Keys
-from meshd.spec.errors import Notes, Problem, SpecError, Where, in_order
-from meshd.spec.front import Front
-from meshd.spec.interpolate import Uninterpolable, interpolate
-from meshd.spec.merge import merge
-from meshd.spec.model import Network, Project, Service
-from meshd.spec.yaml_source import Node, parse
+from meshd.spec.errors import Notes, Problem, in_order
+from meshd.spec.front import Front, Top
+from meshd.spec.model import Network, Project, Quota, Service
+from meshd.spec.sources import Place, Sources
 
 Read = TypeVar("Read")
 _VOLUME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -50,106 +48,19 @@ def load(
     """
     notes = Notes()
     base = paths[0].absolute().parent
-    variables = _variables(base, paths[0], environment, notes)
-    trees = [tree for path in paths if (tree := _read(path, notes)) is not None]
-    notes.raise_if_any()
-    files = [_interpolated(tree, variables, notes) for tree in trees]
-    root = merge(files)
+    sources = Sources(notes)
+    variables = sources.variables([paths[0].parent / ".env"], environment)
+    root = sources.project(paths, Place(base, variables))
+    if root is None:
+        notes.raise_if_any()
+    assert root is not None
     reading = _Reading(Cursor(root, notes), base, variables, notes)
     active = {*profiles, *filter(None, variables.get("COMPOSE_PROFILES", "").split(","))}
     found = reading.project(project, paths[0], active)
-    standard.check(files, notes)
+    standard.check(sources.read, notes)
     notes.raise_if_any()
     assert found is not None
     return Loaded(found, tuple(in_order(notes.warnings)), reading.front)
-
-
-def _read(path: Path, notes: Notes) -> Node | None:
-    try:
-        return parse(path.read_text(encoding="utf-8"), str(path))
-    except SpecError as error:
-        notes.problems += error.problems
-    except FileNotFoundError:
-        notes.problems.append(Problem(Where(str(path)), "", "", "there is no such file"))
-    except (OSError, UnicodeDecodeError) as error:
-        notes.problems.append(Problem(Where(str(path)), "", "", f"cannot be read: {error}"))
-    return None
-
-
-def _variables(
-    base: Path, first: Path, environment: Mapping[str, str], notes: Notes
-) -> Mapping[str, str]:
-    """`environment` over what stands in `.env`, where there is one."""
-    path = first.parent / ".env"
-    if not (base / ".env").is_file():
-        return environment
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        notes.problems.append(Problem(Where(str(path)), "", "", f"cannot be read: {error}"))
-        return environment
-    return {**env_file.parse(text, str(path), environment, notes), **environment}
-
-
-def _interpolated(root: Node, variables: Mapping[str, str], notes: Notes) -> Node:
-    """The file with variables replaced, except under its own `x-` keys at the top: what is
-    used of them stands at its alias as well."""
-    mapping = root.mapping
-    if mapping is None:
-        return root
-    found = {
-        key: node
-        if key.startswith("x-") and key != "x-mesh"
-        else _replaced(node, variables, notes, ("", key))
-        for key, node in mapping.items()
-    }
-    return replace(root, value=found)
-
-
-def _replaced(
-    node: Node, variables: Mapping[str, str], notes: Notes, place: tuple[str, str]
-) -> Node:
-    """`node` with variables replaced; `place` is the service and field for messages."""
-    if node.mapping is not None:
-        return replace(
-            node,
-            value={
-                key: _replaced(child, variables, notes, _deeper(place, key))
-                for key, child in node.mapping.items()
-            },
-        )
-    if node.sequence is not None:
-        return replace(
-            node, value=[_replaced(item, variables, notes, place) for item in node.sequence]
-        )
-    if not isinstance(node.value, str) or "$" not in node.value:
-        return node
-    missing: list[str] = []
-    try:
-        text = interpolate(node.value, variables, missing.append)
-    except Uninterpolable as error:
-        notes.problems.append(Problem(node.where, *place, str(error)))
-        return node
-    notes.warnings += [
-        Problem(node.where, *place, f"the variable {name} is not set; {_meant(name)}")
-        for name in missing
-    ]
-    return replace(node, value=text, text=text)
-
-
-def _meant(name: str) -> str:
-    """What becomes of an unset variable; a replica's own is only known where it runs."""
-    if name == "PORT" or name.startswith("MESH_URL_"):
-        return f"it becomes empty here; write sh -c '… $${name}' for what a replica is told"
-    return "it becomes empty"
-
-
-def _deeper(place: tuple[str, str], key: str) -> tuple[str, str]:
-    """The service and field of a child; the children of `services` are services."""
-    service_name, field = place
-    if (service_name, field) == ("", "services"):
-        return key, ""
-    return service_name, f"{field}.{key}" if field else key
 
 
 @dataclass(slots=True)
@@ -161,6 +72,7 @@ class _Reading:
     variables: Mapping[str, str]
     notes: Notes
     front: Front = field(default_factory=Front)
+    quota: Quota | None = None
 
     def project(self, name: str | None, first: Path, active: set[str]) -> Project | None:
         """The project; None, with its problems noted, when there is any."""
@@ -169,7 +81,7 @@ class _Reading:
             return None
         sections: dict[str, Cursor] = {}
         read = ("name", "services", "networks", "volumes", "secrets", "configs", "x-mesh")
-        keys = {key: partial(sections.__setitem__, key) for key in read}
+        keys = {key: partial(sections.__setitem__, key) for key in (*read, "include")}
         self.root.keys(
             Keys(
                 read=keys,
@@ -186,7 +98,8 @@ class _Reading:
         }
         declared = storage.Declared(frozenset(volumes), files)
         if "x-mesh" in sections:
-            self.front = mesh.read_front(sections["x-mesh"]) or self.front
+            top = mesh.read_front(sections["x-mesh"]) or Top()
+            self.front, self.quota = top.front, top.quota
         services = self._services(sections.get("services"), declared, networks, active)
         if self.notes.problems:
             return None
@@ -203,6 +116,7 @@ class _Reading:
             networks=tuple(networks.values()),
             volumes=tuple(volumes),
             source=str(first.absolute()),
+            quota=self.quota,
         )
 
     def _services(

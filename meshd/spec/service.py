@@ -72,6 +72,7 @@ class _Reader:
         known = self.context.environment
         return Keys(
             read={
+                "extends": _known_already,
                 "image": self._into("image", Cursor.string),
                 "build": self._into("build", lambda c: host.build(c, base, known)),
                 "command": self._into("command", values.command),

@@ -26,7 +26,6 @@ SERVICE_REFUSED: Final = {
     "device_cgroup_rules": _HARDWARE,
     "devices": _HARDWARE,
     "external_links": "call a service of another project through a route of it",
-    "extends": "use a YAML anchor and <<, or a second -f file",
     "gpus": _HARDWARE,
     "ipc": "replicas share no memory with one another or the host",
     "isolation": "it is for Windows containers",
@@ -65,7 +64,6 @@ SERVICE_WARNED: Final = {
     "tty": "replicas have no terminal",
 }
 TOP_REFUSED: Final = {
-    "include": "give each file with its own -f",
     "models": "run the model as a service with an image",
 }
 TOP_WARNED: Final = {"version": "Compose files have no version any more; take it out"}

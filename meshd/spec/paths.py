@@ -1,0 +1,90 @@
+"""Relative paths of a file that lies elsewhere, made absolute before it is merged. Pure."""
+
+import os.path
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from meshd.spec.yaml_source import Node
+
+_FILES: Final = ("secrets", "configs")
+_URL: Final = ("://", "git@")
+
+
+def anchored(root: Node, folder: Path) -> Node:
+    """A whole file, with the paths in it starting at `folder`."""
+    changed = {
+        "services": lambda node: _each(node, lambda service: of_service(service, folder)),
+        **{key: lambda node: _each(node, lambda file: _file(file, folder)) for key in _FILES},
+    }
+    return _with(root, changed)
+
+
+def of_service(node: Node, folder: Path) -> Node:
+    """One service, with the paths in it starting at `folder`."""
+    return _with(
+        node,
+        {
+            "build": lambda build: (
+                _with(build, {"context": lambda context: _path(context, folder)})
+                if build.mapping is not None
+                else _path(build, folder)
+            ),
+            "env_file": lambda files: _many(
+                files,
+                lambda file: (
+                    _with(file, {"path": lambda path: _path(path, folder)})
+                    if file.mapping is not None
+                    else _path(file, folder)
+                ),
+            ),
+            "volumes": lambda volumes: _many(volumes, lambda volume: _volume(volume, folder)),
+        },
+    )
+
+
+def _volume(node: Node, folder: Path) -> Node:
+    if node.mapping is not None:
+        kind = node.mapping.get("type")
+        if kind is None or kind.value != "bind":
+            return node
+        return _with(node, {"source": lambda source: _path(source, folder)})
+    source, colon, rest = node.text.partition(":")
+    if not colon or not source.startswith("."):
+        return node
+    text = f"{os.path.normpath(folder / source)}:{rest}"
+    return replace(node, value=text, text=text)
+
+
+def _file(node: Node, folder: Path) -> Node:
+    return _with(node, {"file": lambda path: _path(path, folder)})
+
+
+def _path(node: Node, folder: Path) -> Node:
+    text = node.value
+    if not isinstance(text, str) or text.startswith(("/", "~")) or any(u in text for u in _URL):
+        return node
+    text = os.path.normpath(folder / text)
+    return replace(node, value=text, text=text)
+
+
+def _with(node: Node, changes: Mapping[str, Callable[[Node], Node]]) -> Node:
+    """A mapping with some of its values changed, where they are there."""
+    if node.mapping is None:
+        return node
+    found = {k: changes[k](v) if k in changes else v for k, v in node.mapping.items()}
+    return replace(node, value=found)
+
+
+def _each(node: Node, change: Callable[[Node], Node]) -> Node:
+    if node.mapping is None:
+        return node
+    return replace(node, value={key: change(value) for key, value in node.mapping.items()})
+
+
+def _many(node: Node, change: Callable[[Node], Node]) -> Node:
+    """One value, or a list of them."""
+    if node.sequence is None:
+        return change(node)
+    return replace(node, value=[change(item) for item in node.sequence])
