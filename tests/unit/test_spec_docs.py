@@ -142,7 +142,11 @@ def written(of: type[BaseModel], field: str, text: str) -> Any:
 def test_the_labels() -> None:
     heading = "What meshd starts carries:\n\n| label | what it is |\n| --- | --- |"
     carried = rows(heading)
-    assert set(carried) == {*labels.managed("p", "s", "r", "n", 1, "i"), labels.CLONE_OF, labels.SHAPE}
+    assert set(carried) == {
+        *labels.managed("p", "s", "r", "n", 1, "i"),
+        labels.CLONE_OF,
+        labels.SHAPE,
+    }
     for label in rows("## Labels"):
         assert label.startswith(labels.PREFIX)
 
