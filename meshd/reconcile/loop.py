@@ -22,7 +22,7 @@ from meshd.reconcile.claims import Claims
 from meshd.reconcile.desired import Desired, DesiredService
 from meshd.reconcile.executor import Executor, Result
 from meshd.reconcile.memory import Memory, Replica, Trouble, Version
-from meshd.reconcile.narrate import happenings, turned, vanished
+from meshd.reconcile.narrate import happenings, looping, turned, vanished
 from meshd.reconcile.observed import Observed, World, observe
 from meshd.reconcile.operation import (
     Advance,
@@ -280,6 +280,11 @@ class Reconciler:
             self.record(happening.kind, happening.text, replica)
             if replica.phase is Phase.DRAINING and replica.blamed:
                 self._keep(replica, happening.text, ())
+        for (key, _), text in looping(before, self.memory):
+            project, _, service = key.partition("/")
+            self._events.record(
+                now, Kind.REPLICA_CRASH_LOOP, text, project=project, service=service
+            )
         seen = self.observed.replicas
         for each in (*turned(before, seen), *vanished(before, self._watch.replicas)):
             self.record(each.kind, each.text, each.replica)

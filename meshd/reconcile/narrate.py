@@ -4,9 +4,10 @@ from collections.abc import Container, Iterator, Mapping
 
 import msgspec
 
-from meshd.reconcile.memory import Memory, Record, Replica
+from meshd.reconcile.memory import Memory, Record, Replica, Version
 from meshd.reconcile.observed import ending
 from meshd.reconcile.phase import ALIVE, Phase
+from meshd.reconcile.progress import PATIENCE
 from meshd.telemetry.events import Kind
 
 
@@ -43,6 +44,18 @@ def turned(before: Memory, replicas: tuple[Replica, ...]) -> Iterator[Happening]
             yield Happening(Kind.REPLICA_UNREADY, replica, text)
         elif sight.replica.unready and not replica.unready:
             yield Happening(Kind.REPLICA_READY, replica, "wants requests again")
+
+
+def looping(before: Memory, after: Memory) -> Iterator[tuple[Version, str]]:
+    """The versions whose replicas fail again and again, each told when that begins."""
+    for version, slots in after.slots.items():
+        known = before.slots.get(version, ())
+        if slots is known:
+            continue
+        worst = max(slot.attempt for slot in slots)
+        if worst == PATIENCE and worst not in [slot.attempt for slot in known]:
+            last = after.failures[version][-1].text
+            yield version, f"{worst} quick failures in a row, starts ever less often; last: {last}"
 
 
 def vanished(before: Memory, runs: Container[str]) -> Iterator[Happening]:

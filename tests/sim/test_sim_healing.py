@@ -137,6 +137,10 @@ def test_what_crashes_again_and_again_is_started_ever_less_often_and_named(tmp_p
         starts = scene.runtime.started
         waits = dict(scene.control.loop.plan.waiting)["shop/back"]
         assert "crash loop" in waits
+        loops = [e for e in scene.control.events.since(0, 1000) if e.kind == "replica.crash-loop"]
+        assert [(e.project, e.service) for e in loops] == [("shop", "back")] * len(loops)
+        assert 1 <= len(loops) <= 3
+        assert loops[0].text.startswith("3 quick failures in a row, starts ever less often; last: ")
         assert starts < 3 * 2 + 3 * 10
         assert not any(box.running for box in of(scene, "back"))
         scene.runtime.bad_luck = 0.0
