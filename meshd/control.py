@@ -39,9 +39,11 @@ from meshd.reconcile.memory import Replica
 from meshd.reconcile.phase import ENDED, Phase
 from meshd.reconcile.progress import Standing, standing
 from meshd.reconcile.settings import settings_changed
+from meshd.reconcile.strategy import surge
 from meshd.rollouts import RolloutDesk
-from meshd.runtime.base import ReplicaNotFound, Runtime, RuntimeFailure
+from meshd.runtime.base import Node, ReplicaNotFound, Runtime, RuntimeFailure
 from meshd.runtime.support import unsupported
+from meshd.scaling import fit, quota
 from meshd.scaling.meter import Meter
 from meshd.spec.fingerprint import revision
 from meshd.spec.model import Project, Scale
@@ -235,9 +237,23 @@ class MeshControl:
             if lack.refuse
         ]
         served = self._loop.wanted.effective_projects()
+        nodes = await self._runtime.nodes()
+        problems += self._unfit(project, nodes)
         problems += route_conflicts([*(p for p in served if p.name != project.name), project])
         if problems:
             raise Refused("; ".join(problems))
+
+    def _unfit(self, project: Project, nodes: Sequence[Node]) -> list[str]:
+        """Why the project cannot have what it needs at the least, on the nodes or by its quota."""
+        revisions = {service.name: revision(service) for service in project.services}
+        ours = self._wanted_after(project, revisions, time.time())
+        others = [s for s in self._loop.desired.services if s.project != project.name]
+        more = {s.key: surge(s) for s in ours if s.rollout == "rolling"}
+        problems = fit.refusals(ours, others, more, nodes, self._runtime.capabilities)
+        if project.quota is not None:
+            counts = [(service.spec, fit.least(service)) for service in ours]
+            problems += quota.refusals(project.quota, counts)
+        return problems
 
     async def _resolved(self, project: Project) -> Project:
         """With what is built pinned to what its context holds now. Raises Refused."""
@@ -314,7 +330,10 @@ class MeshControl:
             lines += settings_changed(stored.project, project, frozenset(revised))
         return "\n".join(lines)
 
-    def _forecast(self, project: Project, revisions: dict[str, str], now: float) -> str:
+    def _wanted_after(
+        self, project: Project, revisions: dict[str, str], now: float
+    ) -> list[DesiredService]:
+        """The services as they will be wanted once the project is deployed."""
         services = []
         for spec in project.services:
             key = f"{project.name}/{spec.name}"
@@ -333,6 +352,10 @@ class MeshControl:
                     coming=rollout.revision,
                 )
             )
+        return services
+
+    def _forecast(self, project: Project, revisions: dict[str, str], now: float) -> str:
+        services = self._wanted_after(project, revisions, now)
         desired = Desired(services=tuple(services), projects=frozenset({project.name}))
         observed = self._loop.observed
         ours = tuple(r for r in observed.replicas if r.project == project.name)
@@ -360,6 +383,12 @@ class MeshControl:
         found = self._service(project, service)
         if replicas is not None and replicas < 0:
             raise Refused(f"{replicas} replicas of {service}: expected 0 or more")
+        stored = self._store.projects.get(project)
+        if replicas is not None and stored is not None and stored.project.quota is not None:
+            others = [s for s in self._services(project) if s.key != found.key]
+            counts = [(found.spec, replicas), *((s.spec, fit.least(s)) for s in others)]
+            if problems := quota.refusals(stored.project.quota, counts):
+                raise Refused("; ".join(problems))
         now = time.time()
         override = None
         if replicas is not None:

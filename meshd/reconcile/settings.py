@@ -11,6 +11,8 @@ def settings_changed(before: Project, after: Project, revised: frozenset[str]) -
     own operations tell of."""
     old = {service.name: service for service in before.services}
     lines = []
+    if before.quota != after.quota:
+        lines.append(f"update {after.name}: its quota is {after.quota or 'none'} from now on")
     for service in after.services:
         if service.name in old and service.name not in revised:
             fields = sorted(_differing(_plain(old[service.name]), _plain(service)))

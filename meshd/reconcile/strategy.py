@@ -64,6 +64,14 @@ def limits(service: DesiredService) -> Limits:
     return Limits(surge, unavailable)
 
 
+def surge(service: DesiredService) -> int:
+    """How many replicas more than wanted run at most on the way of a rollout."""
+    beside = [0 if s.share == GROWING else min(s.replicas, service.count) for s in stages(service)]
+    if service.spec.mesh.rollout.max_surge:
+        beside = [0]
+    return max(limits(service).surge, *beside, 0)
+
+
 def _amount(text: str, of: int, *, up: bool) -> int:
     if not text.endswith("%"):
         return int(text)

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from meshd.reconcile.desired import DesiredService
 from meshd.runtime.base import Node
+from meshd.scaling.quota import held
 from meshd.scaling.room import Grant, Want, share, takes
 from meshd.scaling.verdict import Ceiling, Verdict
-from meshd.spec.model import Scale
+from meshd.spec.model import Quota, Scale
 
 
 def room(
@@ -17,8 +18,10 @@ def room(
     wishes: Mapping[str, Verdict],
     by_hand: Mapping[str, int],
     limits_memory: bool,
+    quotas: Mapping[str, Quota],
 ) -> dict[str, Grant]:
-    """What the nodes have room for, by service key. `by_hand` numbers are not to be withheld."""
+    """What the nodes have room for and the projects' `quotas` leave, by service key. `by_hand`
+    numbers are not to be withheld."""
     wants = []
     for service in services:
         key, scale = service.key, service.spec.mesh.scale
@@ -30,6 +33,9 @@ def room(
         warm = service.warm
         wants.append(Want(key, wanted + warm, fixed + warm, priority, cpus, memory))
     grants = share(nodes, wants)
+    for key, grant in held(quotas, services, wants).items():
+        if grant.count < grants[key].count:
+            grants[key] = grant
     return {
         service.key: replace(grants[service.key], count=grants[service.key].count - service.warm)
         for service in services

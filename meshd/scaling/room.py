@@ -62,6 +62,22 @@ def share(nodes: Sequence[Node], wants: Iterable[Want]) -> dict[str, Grant]:
     return {want.key: Grant(given[want.key], short.get(want.key, "")) for want in ordered}
 
 
+def short(
+    nodes: Sequence[Node], others: Iterable[Want], ours: Iterable[Want]
+) -> tuple[str, str] | None:
+    """The first of `ours` that has no place beside the `others`, and why; None when all have
+    one. The largest are placed first, which leaves the least over."""
+    free = _Free(nodes)
+    for want in others:
+        for _ in range(want.wanted):
+            free.place(want, anyway=True)
+    for want in sorted(ours, key=lambda want: (-want.memory, -want.cpus, want.key)):
+        for _ in range(want.wanted):
+            if not free.place(want):
+                return want.key, free.lack(want)
+    return None
+
+
 def _in_turns(
     group: Sequence[Want], free: "_Free", given: dict[str, int], short: dict[str, str]
 ) -> None:
@@ -97,7 +113,8 @@ class _Free:
 
     def lack(self, want: Want) -> str:
         """Why another one does not fit."""
-        cpus, memory = (max(0.0, *(node[part] for node in self._nodes)) for part in (0, 1))
+        most = [max(0.0, *(node[part] for node in self._nodes)) for part in (0, 1)]
+        cpus, memory = round(most[0], 6), most[1]
         where = "the node" if len(self._nodes) == 1 else "the emptiest node"
         if want.memory > memory:
             return (

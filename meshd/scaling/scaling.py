@@ -137,7 +137,13 @@ class Scaling:
             for service in services
             if (override := self._store.override(service.key, now)) is not None
         }
-        return room(self.meter.nodes, services, wishes, by_hand, self.meter.limits_memory)
+        quotas = {
+            name: stored.project.quota
+            for name, stored in self._store.projects.items()
+            if stored.project.quota is not None
+        }
+        nodes, limits_memory = self.meter.nodes, self.meter.limits_memory
+        return room(nodes, services, wishes, by_hand, limits_memory, quotas)
 
     def _ceilings(
         self, service: DesiredService, wished: Verdict, grant: Grant | None, now: float

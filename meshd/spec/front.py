@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from meshd.spec.model import Model, Percent
+from meshd.spec.model import Model, Percent, Quota
 
 
 class MissingExtra(Exception):
@@ -85,6 +85,17 @@ class Front(Model):
         return [value] if isinstance(value, str) else value
 
     _check_networks = field_validator("trusted_proxies")(networks)
+
+
+class Top(Front):
+    """`x-mesh` at the top of a Compose file: the settings, and what the project may have."""
+
+    quota: Quota | None = None
+
+    @property
+    def front(self) -> Front:
+        """The settings alone."""
+        return Front.model_construct(**{name: getattr(self, name) for name in Front.model_fields})
 
 
 def need_otlp(front: Front) -> None:

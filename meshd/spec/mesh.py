@@ -1,4 +1,4 @@
-"""`x-mesh`, or the `mesh.*` labels that say the same → `model.Mesh`; at the top → `front.Front`.
+"""`x-mesh`, or the `mesh.*` labels that say the same → `model.Mesh`; at the top → `front.Top`.
 
 The model judges; here its errors are turned into problems with a line.
 """
@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from meshd.spec.cursor import Cursor
 from meshd.spec.errors import Where, did_you_mean
-from meshd.spec.front import Front
+from meshd.spec.front import Top
 from meshd.spec.model import Mesh
 from meshd.spec.yaml_source import Node
 
@@ -51,17 +51,17 @@ def read(at: Cursor, replicas: int | None) -> Mesh | None:
     return settings
 
 
-def read_front(at: Cursor) -> Front | None:
+def read_front(at: Cursor) -> Top | None:
     """The settings under `x-mesh` at the top; None, with the problems noted."""
     for key, node in (at.node.mapping or {}).items():
-        if key in Mesh.model_fields and key not in Front.model_fields:
+        if key in Mesh.model_fields and key not in Top.model_fields:
             at.child(node, key).note("it belongs under x-mesh of a service, not at the top")
             return None
     plain = at.node.plain()
     if not isinstance(plain, dict):
-        at.note(f"{at.shown()} is no mapping; expected trusted_proxies or access_log")
+        at.note(f"{at.shown()} is no mapping; expected trusted_proxies, access_log or quota")
         return None
-    return _validated(at, plain, Front)
+    return _validated(at, plain, Top)
 
 
 def _validated(at: Cursor, plain: object, of: type[Settings]) -> Settings | None:

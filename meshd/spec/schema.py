@@ -8,7 +8,7 @@ import json
 import sys
 from typing import Any, Final
 
-from meshd.spec.front import Front
+from meshd.spec.front import Top
 from meshd.spec.model import Mesh
 
 Schema = dict[str, Any]
@@ -40,14 +40,14 @@ def schema() -> Schema:
     command = definitions["JobSchedule"]["anyOf"][1]["properties"]["command"]
     command["anyOf"].insert(0, {"type": "string"})
     definitions["Mesh"] = found
-    front = Front.model_json_schema()
+    front = Top.model_json_schema()
     definitions |= front.pop("$defs")
     log = front["properties"]["access_log"]
     front["properties"]["access_log"] = {"anyOf": [{"enum": ["off", "sampled", "on"]}, log]}
     trusted = front["properties"]["trusted_proxies"]
     front["properties"]["trusted_proxies"] = {"anyOf": [{"type": "string"}, trusted]}
     front["properties"]["otlp"]["anyOf"].append({"type": "string"})
-    definitions["Front"] = front
+    definitions["Top"] = front
     service = {"type": "object", "properties": {"x-mesh": {"$ref": "#/$defs/Mesh"}}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -55,7 +55,7 @@ def schema() -> Schema:
         "type": "object",
         "properties": {
             "services": {"type": "object", "additionalProperties": service},
-            "x-mesh": {"$ref": "#/$defs/Front"},
+            "x-mesh": {"$ref": "#/$defs/Top"},
         },
         "$defs": definitions,
     }

@@ -3,7 +3,7 @@
 import pytest
 
 from meshd.reconcile.settings import settings_changed
-from meshd.spec.model import Mesh, Project, RouteSpec, Scale, Service
+from meshd.spec.model import Mesh, Project, Quota, RouteSpec, Scale, Service
 
 
 def project(*services: Service) -> Project:
@@ -37,3 +37,12 @@ def test_new_and_revised_services_are_the_plans_to_tell() -> None:
     new = Service(name="api", image="api:1")
     revised = WEB.model_copy(update={"image": "web:2"})
     assert settings_changed(project(WEB), project(revised, new), frozenset({"web"})) == []
+
+
+def test_another_quota_is_told() -> None:
+    after = project(WEB).model_copy(update={"quota": Quota(replicas=3)})
+    told = settings_changed(project(WEB), after, frozenset())
+    assert told == ["update shop: its quota is 3 replicas from now on"]
+    assert settings_changed(after, project(WEB), frozenset()) == [
+        "update shop: its quota is none from now on"
+    ]

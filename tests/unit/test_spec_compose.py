@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from meshd.spec.compose import Loaded, load
+from meshd.spec.errors import SpecError
 from meshd.spec.fingerprint import revision
 from meshd.spec.front import Front
 from meshd.spec.model import (
@@ -17,6 +18,7 @@ from meshd.spec.model import (
     Mount,
     Network,
     Objective,
+    Quota,
     Resources,
     RestartPolicy,
     RouteSpec,
@@ -223,6 +225,19 @@ def test_the_proxy_as_a_whole_is_set_at_the_top(tmp_path: Path) -> None:
     assert (front.access_log.mode, front.access_log.format) == ("on", "json")
     file.write_text("services: {web: {image: i}}\n")
     assert load([file], environment={}).front == Front()
+
+
+def test_a_projects_quota_is_set_at_the_top(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yml"
+    file.write_text(
+        "services: {web: {image: i}}\nx-mesh: {access_log: on, quota: {cpus: 2, memory: 1g}}\n"
+    )
+    found = load([file], environment={})
+    assert found.project.quota == Quota(cpus=2, memory=2**30)
+    assert found.front.access_log.mode == "on"
+    file.write_text("services: {web: {image: i}}\nx-mesh: {quota: {ram: 1g}}\n")
+    with pytest.raises(SpecError, match="ram"):
+        load([file], environment={})
 
 
 def test_networks(tmp_path: Path) -> None:

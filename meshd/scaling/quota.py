@@ -1,0 +1,79 @@
+"""What a project may have at most: CPUs, memory and replicas, whatever the nodes have. Pure.
+
+What counts of a replica is what it may use: its limit, or its reservation where it has none.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import inf
+
+from meshd.reconcile.desired import DesiredService
+from meshd.runtime.base import Node
+from meshd.scaling.room import GIB, Grant, Want, share
+from meshd.spec.model import Quota, Service
+
+
+def uses(service: Service) -> tuple[float, int]:
+    """Cores and bytes that one replica may use; 0 where nothing bounds them."""
+    resources = service.resources
+    cpus = resources.cpus or resources.reserved_cpus
+    return cpus, resources.memory or resources.reserved_memory
+
+
+def refusals(quota: Quota, services: Sequence[tuple[Service, int]]) -> list[str]:
+    """Why so many replicas of these services are more than the quota allows, with the sums;
+    empty when they are not."""
+    found = [
+        f"service {service.name}: quota.{word} is set, and its replicas have no {what}; "
+        f"expected deploy.resources.limits.{word}"
+        for service, _ in services
+        for word, what, limit, part in (
+            ("cpus", "CPU limit", quota.cpus, uses(service)[0]),
+            ("memory", "memory limit", quota.memory, uses(service)[1]),
+        )
+        if limit and not part
+    ]
+    if found:
+        return found
+    cpus = sum(count * uses(service)[0] for service, count in services)
+    memory = sum(count * uses(service)[1] for service, count in services)
+    replicas = sum(count for _, count in services)
+    for limit, part, text in (
+        (quota.cpus, cpus, f"{cpus:g} CPUs, and its quota is {quota.cpus or 0:g}"),
+        (
+            quota.memory,
+            memory,
+            f"{memory / GIB:.2f} GiB of memory, and its quota is {quota.memory / GIB:.2f}",
+        ),
+        (quota.replicas, replicas, f"{replicas} replicas, and its quota is {quota.replicas}"),
+    ):
+        if limit and part > limit + 1e-9:
+            parts = ", ".join(f"{count} × {service.name}" for service, count in services if count)
+            found.append(f"the project takes {text} ({parts})")
+    return found
+
+
+def held(
+    quotas: Mapping[str, Quota], services: Sequence[DesiredService], wants: Iterable[Want]
+) -> dict[str, Grant]:
+    """What the quotas leave of what is wanted, by service key; those without one are left out.
+    Within a project it is given out as the room on the nodes is."""
+    asked = {want.key: want for want in wants}
+    grants: dict[str, Grant] = {}
+    for project, quota in quotas.items():
+        ours = [s for s in services if s.project == project and s.key in asked]
+        parts = [(asked[s.key], *uses(s.spec)) for s in ours]
+        cpus, memory = quota.cpus or inf, quota.memory or inf
+        by_part = share(
+            [Node("quota", cpus, memory)],  # type: ignore[arg-type]  # without bounds is inf
+            [replace(want, cpus=cpu, memory=bytes_) for want, cpu, bytes_ in parts],
+        )
+        by_number = share(
+            [Node("quota", quota.replicas or inf, 0)],
+            [replace(want, cpus=1.0, memory=0) for want, _, _ in parts],
+        )
+        for want, _, _ in parts:
+            least = min(by_part[want.key], by_number[want.key], key=lambda grant: grant.count)
+            why = f"because of the quota of project {project} ({quota})"
+            grants[want.key] = Grant(least.count, why if least.why else "")
+    return grants
