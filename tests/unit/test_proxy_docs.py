@@ -26,7 +26,18 @@ MODELS: dict[str, type[BaseModel]] = {
     "### Ejection: `eject`": model.Eject,
     "### Access log: `access_log`": front.AccessLog,
 }
-NOT_HERE = {"port", "scale", "health", "allow", "audit", "drain", "routes", "trace", "rollout"}
+NOT_HERE = {
+    "schedule",
+    "port",
+    "scale",
+    "health",
+    "allow",
+    "audit",
+    "drain",
+    "routes",
+    "trace",
+    "rollout",
+}
 """Parts of `x-mesh` that are no policy of the request path, or that a section of its own tells."""
 
 
