@@ -47,7 +47,7 @@ from meshd.scaling import fit, quota
 from meshd.scaling.meter import Meter
 from meshd.spec.fingerprint import revision
 from meshd.spec.model import Project, Scale
-from meshd.status import by_service, service_status
+from meshd.status import by_service, project_statuses, service_status
 from meshd.store.calls import CallLog
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
@@ -130,6 +130,9 @@ class MeshControl:
             workers=self._publisher.live,
             proxy=tuple(b for a, b in self._publisher.bound.items() if a not in inner),
             services=services,
+            projects=project_statuses(
+                self._store.projects, services, loop.claims.elsewhere, loop.claims.refused
+            ),
         )
 
     def metrics(self) -> bytes:

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from meshd.api.model import Load, ReplicaStatus, ServiceStatus
+from meshd.api.model import Load, ProjectStatus, ReplicaStatus, ServiceStatus
 from meshd.reconcile.desired import DesiredService
 from meshd.reconcile.memory import Replica
 from meshd.reconcile.observed import Observed
 from meshd.reconcile.phase import ALIVE, ENDED, Phase
 from meshd.reconcile.progress import PATIENCE, state_of, word
-from meshd.store.store import Override
+from meshd.store.store import Override, StoredProject
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.merge import MergedService
 
@@ -22,6 +22,41 @@ def by_service(replicas: Sequence[Replica]) -> dict[str, list[Replica]]:
     for replica in replicas:
         groups.setdefault(replica.key, []).append(replica)
     return groups
+
+
+def project_statuses(
+    stored: Mapping[str, StoredProject],
+    services: Sequence[ServiceStatus],
+    elsewhere: frozenset[str],
+    refused: Mapping[str, str],
+) -> tuple[ProjectStatus, ...]:
+    """Every project there is, by name: those stored here, adopted ones, and those that are left
+    alone since another mesh holds them."""
+    groups: dict[str, list[ServiceStatus]] = {name: [] for name in (*stored, *refused)}
+    for service in services:
+        groups.setdefault(service.project, []).append(service)
+    found = []
+    for name, group in sorted(groups.items()):
+        known = stored.get(name)
+        if name in elsewhere or name in refused:
+            state = "elsewhere"
+        elif known is None:
+            state = "adopted"
+        else:
+            state = "going down" if known.leaving else "up"
+        found.append(
+            ProjectStatus(
+                name=name,
+                state=state,
+                services=len(group) or (len(known.project.services) if known else 0),
+                ready=sum(service.ready for service in group),
+                wanted=sum(service.wanted for service in group),
+                who=known.who if known else "",
+                at=known.at if known else 0.0,
+                detail=refused.get(name, ""),
+            )
+        )
+    return tuple(found)
 
 
 def service_status(

@@ -82,6 +82,21 @@ class ServiceStatus(Value, frozen=True):
     replicas: tuple[ReplicaStatus, ...] = ()
 
 
+class ProjectStatus(Value, frozen=True):
+    """One project: `state` is `up`, `going down`, `adopted`, or `elsewhere` where another mesh holds
+    it; how many services it has, and replicas are ready and wanted; who deployed it last and when
+    (Unix time); `detail` says why it is left alone."""
+
+    name: str
+    state: str
+    services: int
+    ready: int
+    wanted: int
+    who: str = ""
+    at: float = 0.0
+    detail: str = ""
+
+
 class Status(Value, frozen=True):
     """Everything `meshd ps` and `meshd top` show. `runtime_state` is `ok` while the runtime
     answers, else what is wrong with it."""
@@ -93,6 +108,7 @@ class Status(Value, frozen=True):
     workers: tuple[int, ...]
     proxy: tuple[str, ...]
     services: tuple[ServiceStatus, ...] = ()
+    projects: tuple[ProjectStatus, ...] = ()
 
 
 class Event(Value, frozen=True):

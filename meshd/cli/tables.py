@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from meshd.api.model import Event, ReplicaStatus, ServiceStatus, Status
+from meshd.api.model import Event, ProjectStatus, ReplicaStatus, ServiceStatus, Status
 from meshd.cli.output import clock, seconds, size
 
 SERVICE_COLUMNS: Final = (
@@ -14,6 +14,7 @@ SERVICE_COLUMNS: Final = (
 LIST_COLUMNS: Final = (*SERVICE_COLUMNS[:4], "routes", *SERVICE_COLUMNS[4:])
 """Of `ps`, which has more room than what is looked at all the time."""
 ROUTES_SHOWN: Final = 2
+PROJECT_COLUMNS: Final = ("project", "state", "services", "ready", "wanted", "deployed", "by", "")
 REPLICA_COLUMNS: Final = (
     "replica", "service", "revision", "phase", "address", "age", "restarts", "in flight",
     "cpu", "memory", "reason",
@@ -82,6 +83,20 @@ def replica_rows(replicas: Sequence[ReplicaStatus]) -> list[list[str]]:
             replica.reason if replica.managed else f"adopted {replica.reason}".rstrip(),
         ]
         for replica in replicas
+    ]
+
+
+def project_row(project: ProjectStatus) -> list[str]:
+    """One row a project."""
+    return [
+        project.name,
+        project.state,
+        str(project.services),
+        str(project.ready),
+        str(project.wanted),
+        clock(project.at) if project.at else "",
+        project.who,
+        project.detail,
     ]
 
 

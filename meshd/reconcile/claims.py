@@ -33,7 +33,7 @@ class NotOurs(RuntimeFailure):
 
 class Claims:
     """`held` are the projects that are ours, `elsewhere` those stored here that are another
-    mesh's, `problems` why something is left alone. `view` gives what runs; `on_change` is
+    mesh's, `refused` why a project is left alone. `view` gives what runs; `on_change` is
     called after each change of these."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Claims:
         """Whether what others started, by labels, is taken in."""
         self.held: frozenset[str] = frozenset()
         self.elsewhere: frozenset[str] = frozenset()
-        self.problems: frozenset[str] = frozenset()
+        self.refused: Mapping[str, str] = {}
         self._runtime = runtime
         self._store = store
         self._view = view
@@ -113,7 +113,7 @@ class Claims:
                 verdict = await self._settle(project, claims, wish=take_over)
                 if verdict.act == "leave":
                     raise NotOurs(verdict.reason)
-                self._tell(self.held | {project}, self.elsewhere - {project}, self.problems)
+                self._tell(self.held | {project}, self.elsewhere - {project}, self.refused)
             yield
         finally:
             self._deploying.remove(project)
@@ -129,7 +129,7 @@ class Claims:
             except RuntimeFailure as error:
                 _log.warning("a claim could not be given back", error=str(error))
                 return
-            self._tell(self.held - {*projects}, self.elsewhere - {*projects}, self.problems)
+            self._tell(self.held - {*projects}, self.elsewhere - {*projects}, self.refused)
 
     async def look(self) -> bool:
         """Bring the claims to what is stored and what runs; whether the runtime answered."""
@@ -146,20 +146,20 @@ class Claims:
         stored = set(self._store.projects) | set(self._deploying)
         adoptable = self._to_adopt(view) - stored
         claims = await self._runtime.claims()
-        held, elsewhere, problems = set(), set(), set()
+        held, elsewhere, refused = set(), set(), dict[str, str]()
         for project in sorted(stored | adoptable):
             verdict = await self._settle(project, claims, adopting=project not in stored)
             if verdict.act != "leave":
                 held.add(project)
                 continue
-            problems.add(verdict.reason)
+            refused[project] = verdict.reason
             if project in stored:
                 elsewhere.add(project)
         for project, holder in claims.items():
             if holder == self.me and project not in stored | adoptable:
                 await self._runtime.unclaim(project, holder)
         self._judged = frozenset(stored | adoptable)
-        self._tell(frozenset(held), frozenset(elsewhere), frozenset(problems))
+        self._tell(frozenset(held), frozenset(elsewhere), refused)
 
     async def _settle(
         self,
@@ -196,10 +196,11 @@ class Claims:
         )
 
     def _tell(
-        self, held: frozenset[str], elsewhere: frozenset[str], problems: frozenset[str]
+        self, held: frozenset[str], elsewhere: frozenset[str], refused: Mapping[str, str]
     ) -> None:
-        if (held, elsewhere, problems) != (self.held, self.elsewhere, self.problems):
-            self.held, self.elsewhere, self.problems = held, elsewhere, problems
+        refused = {name: why for name, why in refused.items() if name not in held}
+        if (held, elsewhere, refused) != (self.held, self.elsewhere, self.refused):
+            self.held, self.elsewhere, self.refused = held, elsewhere, refused
             self._on_change()
 
 

@@ -266,7 +266,7 @@ class Reconciler:
             for text in sorted(problems - self._problems):
                 self._events.record(now, Kind.ADOPT_FAILED, text)
             self._problems = problems
-        refused = self.claims.problems
+        refused = frozenset(self.claims.refused.values())
         if refused != self._refused:
             for text in sorted(refused - self._refused):
                 self._events.record(now, Kind.CLAIM_REFUSED, f"left alone: {text}")

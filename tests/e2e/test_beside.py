@@ -1,6 +1,7 @@
 """Two meshes beside one another on one engine: a project has one holder."""
 
 import asyncio
+import json
 import shutil
 import subprocess
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.inside import Inside
 from tests.support.mesh import TestMesh, service_text
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -70,6 +72,14 @@ async def test_a_project_has_one_holder(engine_image: str) -> None:
 
         status = await second.api("/v1/status")
         assert {s["project"]: s["ready"] for s in status["services"]} == {shop: 1, bank: 1}
+        assert {p["name"]: p["state"] for p in status["projects"]} == {shop: "up", bank: "up"}
+        listed = (await second.run("ps", "--all")).out.splitlines()
+        assert [line.split()[0] for line in listed[1:3]] == sorted([shop, bank])
+        # A name means the own project's service, whoever else has one of that name.
+        for service in status["services"]:
+            (replica,) = service["replicas"]
+            answer = await Inside(replica["name"], docker=True).call("web")
+            assert json.loads(answer.text)["replica"] == replica["name"]
         assert (await second.down()).code == 0
         assert containers(shop) == containers(bank) == []
         assert not volume(shop)

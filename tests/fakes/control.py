@@ -7,6 +7,7 @@ from meshd.api.model import (
     DeployResult,
     Event,
     NoSuchThing,
+    ProjectStatus,
     Recording,
     Release,
     ScaleDecision,
@@ -82,6 +83,9 @@ class FakeControl:
             workers=(1,),
             proxy=("127.0.0.1:8080",),
             services=services,
+            projects=tuple(
+                ProjectStatus(name, "up", 1, 1, 1) for name in sorted({s.project for s in services})
+            ),
         )
 
     async def deploy(self, project: Project, who: str, take_over: bool = False) -> None:

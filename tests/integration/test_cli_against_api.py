@@ -76,6 +76,10 @@ async def test_ps(meshd: Meshd) -> None:
     whole = json.loads((await meshd("ps", "-o", "json")).output)
     assert [each["name"] for each in whole["services"]] == ["orders", "payments"]
     assert (await meshd("ps", "cart")).exit_code == 1
+    assert (await meshd("ps", "--project", "bank")).exit_code == 1
+    assert (await meshd("ps", "--project", "shop")).output == shown.output
+    projects = (await meshd("ps", "--all")).output.splitlines()
+    assert [line.split()[:2] for line in projects[:2]] == [["PROJECT", "STATE"], ["shop", "up"]]
 
 
 async def test_top_without_a_terminal_looks_once(meshd: Meshd) -> None:

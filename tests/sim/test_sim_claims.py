@@ -138,6 +138,7 @@ def test_a_lost_state_is_taken_over_only_when_asked_for(tmp_path: Path) -> None:
                 await asyncio.sleep(20.0)
                 (told,) = a.told("claim.refused")
                 assert f"{tmp_path}/b" in told
+                assert a.loop.claims.refused["shop"] in told
                 assert a.loop.desired.services == ()
             assert names(runtime, "shop") == before
             assert runtime.stopped == []

@@ -1,0 +1,34 @@
+"""Every project of the daemon in one line."""
+
+from meshd.api.model import ProjectStatus, ServiceStatus
+from meshd.spec.model import Project, Service
+from meshd.status import project_statuses
+from meshd.store.store import StoredProject
+
+
+def stored(name: str, leaving: bool = False) -> StoredProject:
+    project = Project(name=name, services=(Service(name="web"), Service(name="db")))
+    return StoredProject(project, "me", 10.0, leaving, "")
+
+
+def service(project: str, ready: int, wanted: int) -> ServiceStatus:
+    return ServiceStatus(project, "web", wanted, ready, ready, 1, 9, "r1")
+
+
+def test_what_state_each_is_in() -> None:
+    known = {
+        "shop": stored("shop"),
+        "bank": stored("bank", leaving=True),
+        "lost": stored("lost"),
+    }
+    services = [service("shop", 1, 2), service("shop", 2, 2), service("old", 3, 3)]
+    found = project_statuses(
+        known, services, frozenset({"lost"}), {"lost": "held by b", "theirs": "held by c"}
+    )
+    assert found == (
+        ProjectStatus("bank", "going down", 2, 0, 0, "me", 10.0),
+        ProjectStatus("lost", "elsewhere", 2, 0, 0, "me", 10.0, "held by b"),
+        ProjectStatus("old", "adopted", 1, 3, 3),
+        ProjectStatus("shop", "up", 2, 3, 4, "me", 10.0),
+        ProjectStatus("theirs", "elsewhere", 0, 0, 0, detail="held by c"),
+    )
