@@ -10,7 +10,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final, cast
 
-from proxy import failure, recovery, tunnel, usual
+from proxy import entry, failure, recovery, tunnel, usual
 from proxy.exchange import Exchange
 from proxy.exchange_phases import TUNNEL
 from proxy.failure import Failure
@@ -31,6 +31,7 @@ from proxy.wire.snapshot import Listener
 
 if TYPE_CHECKING:
     from proxy.data_plane import DataPlane
+    from proxy.routing_table import ServiceState
 
 KEEP_ALIVE: Final = 75.0
 LINGER: Final = 2.0
@@ -280,12 +281,16 @@ class Downstream:
         now = plane.now = self._complete_at = plane.clock()
         exchange = self.exchange = Exchange(plane, self, head, now)
         self.persistent = self.usual = not plane.draining
-        plan = plane.routing.straight(head.host or b"") if self._public else None
-        service = plan.only if plan is not None else None
-        if service is None or head.length > service.largest_body:
+        service: ServiceState | None = None
+        if self._public:
+            plan = exchange.plan = plane.routing.straight(head.host or b"")
+            if plan is not None and plan.only is not None:
+                service = plan.only if head.length <= plan.only.largest_body else None
+        else:
+            service = entry.straight_call(plane, exchange, self.listener, self.peer, now)
+        if service is None:
             exchange.start(body, True)
             return
-        exchange.plan = plan
         if body:
             exchange.body.append(body)
             exchange.body_size = exchange.bytes_in = head.length

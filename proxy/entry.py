@@ -11,8 +11,8 @@ from proxy.failure import Failure
 from proxy.http1.head import RequestHead
 from proxy.http1.rewrite import CRLF
 from proxy.policy.hashing import hash_key
-from proxy.policy.route import choose, cookie, plain_host
-from proxy.routing_table import Plan, ServiceState
+from proxy.policy.route import HOSTS_REMEMBERED, choose, cookie, plain_host
+from proxy.routing_table import Plan, Routing, ServiceState
 from proxy.wire.snapshot import HashKey, Listener
 
 if TYPE_CHECKING:
@@ -76,13 +76,10 @@ def by_name(
     else:
         project, caller = routing.caller(listener, address)
         name = plain_host(head.host or b"").decode("latin-1")
-    service = routing.services.get(f"{project}/{name}" if project else name)
-    if service is None:
-        service = routing.services.get(name)
+    service = routing.named(project, name)
     if service is None:
         raise Refused(failure.NO_SERVICE)
-    allow = service.config.allow
-    if allow is not None and caller not in allow:
+    if not service.covers(caller):
         service.counters.not_covered(caller or NOBODY)
         if not service.config.audit:
             service.counters.denied += 1
@@ -91,6 +88,60 @@ def by_name(
     service.counters.called_by(exchange.caller, now)
     exchange.service = service
     exchange.revision = _revision(plane, exchange, service)
+
+
+def straight_call(
+    plane: "DataPlane", exchange: "Exchange", listener: Listener, address: str, now: float
+) -> ServiceState | None:
+    """As `by_name`, for a call to a simple service by one who may (see `proxy.usual`); None, with
+    nothing done, where it is not such a call."""
+    head, routing = exchange.head, plane.routing
+    rest = b""
+    if listener.kind == "token":
+        cut = head.target.find(b"/", head.target.find(b"/", len(_TOKEN_PATH)) + 1)
+        if cut < len(_TOKEN_PATH) or not head.target.startswith(_TOKEN_PATH):
+            return None
+        address, host, rest = "", head.target[:cut], head.target[cut:]
+    else:
+        host = head.host or b""
+    key = (listener.address, address, host)
+    call = routing.calls.get(key)
+    if call is None:
+        call = _straight_call(routing, listener, address, host)
+        if call is None:
+            return None
+        if len(routing.calls) >= HOSTS_REMEMBERED:
+            routing.calls.clear()
+        routing.calls[key] = call
+    service, caller = call
+    if head.length > service.largest_body:
+        return None
+    if rest:
+        behind = head.onward[len(head.method) + 1 + len(head.target) :]
+        head.onward = b"%b %b%b" % (head.method, rest, behind)
+        exchange.target = rest
+    exchange.caller = caller
+    service.counters.called_by(caller, now)
+    return service
+
+
+def _straight_call(
+    routing: Routing, listener: Listener, address: str, host: bytes
+) -> tuple[ServiceState, str] | None:
+    """Who calls whom; `host` is the path's first segments at a listener that goes by tokens."""
+    if listener.kind == "token":
+        token, _, segment = host[len(_TOKEN_PATH) :].partition(b"/")
+        caller = routing.credentials.get(token, "")
+        if not caller or b"?" in segment:
+            return None
+        project, name = caller.rpartition("/")[0], segment.decode("latin-1")
+    else:
+        project, caller = routing.caller(listener, address)
+        name = plain_host(host).decode("latin-1")
+    service = routing.named(project, name)
+    if service is None or not service.simple or not service.covers(caller):
+        return None
+    return service, caller or NOBODY
 
 
 def _by_token(exchange: "Exchange", credentials: dict[bytes, str]) -> tuple[str, str]:

@@ -171,6 +171,11 @@ class ServiceState:
             self.by_revision[revision] = found
         return found
 
+    def covers(self, caller: str) -> bool:
+        """Whether the list of who may call this service has a caller."""
+        allow = self.config.allow
+        return allow is None or caller in allow
+
     def failed(self, state: EndpointState, now: float) -> str | None:
         """Counts a failure of an endpoint; the cause, when that ejected it."""
         peers = [peer.health for peer in self.ready]
@@ -282,6 +287,8 @@ class Routing:
         self.trusted = Trusted(snapshot.trusted_proxies)
         self.table = Table(snapshot.routes)
         self._straight: dict[bytes, Plan | None] = {}
+        # Calls that may take the short way: by listener, address, and host or token path.
+        self.calls: dict[tuple[str, str, bytes], tuple[ServiceState, str]] = {}
         self.plans = {route.id: Plan(route, services, together) for route in snapshot.routes}
         for plan in self.plans.values():
             known = limiters.get(plan.route.id)
@@ -308,6 +315,11 @@ class Routing:
             self._straight.clear()
         self._straight[host] = plan
         return plan
+
+    def named(self, project: str, name: str) -> ServiceState | None:
+        """The service that a name means in a project: one of its own, else one by its full name."""
+        service = self.services.get(f"{project}/{name}" if project else name)
+        return service if service is not None else self.services.get(name)
 
     def caller(self, listener: Listener, address: str) -> tuple[str, str]:
         """Whose names hold (a project) and who calls (a service), for a source address at a

@@ -135,6 +135,8 @@ def answered(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bool:
     own = endpoint.counters
     own.succeeded += 1
     own.latency.add(bucket, total)
+    if exchange.caller:
+        counters.call_over(exchange.caller, now)
     endpoint.finish(now)
     if not endpoint.serving and not own.in_flight:
         plane.endpoint_idle(endpoint)

@@ -17,6 +17,7 @@ from proxy_scene import (
     named_ok,
     on_uvloop,
     scene,
+    service,
 )
 
 from proxy.downstream import HALF_CLOSED
@@ -294,3 +295,62 @@ async def test_each_request_keeps_its_own_id() -> None:
         (last,) = [h for h in origin.visits[0].raw.split(b"\r\n\r\n") if h.startswith(b"GET /7 ")]
         assert last.lower().count(b"x-request-id: id-7") == 1
         assert last.lower().count(b"x-request-id") == 1
+
+
+CALLS = {
+    "mesh": lambda n, name, token: numbered(n).replace(b"shop.test", name.encode()),
+    "token": lambda n, name, token: numbered(n).replace(
+        b"GET /", f"GET /.mesh/{token}/{name}/".encode()
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["mesh", "token"])
+@on_uvloop
+async def test_calls_between_services_take_the_short_way(kind: str) -> None:
+    call = CALLS[kind]
+    async with scene(kind=kind, caller="demo/orders") as made:
+        origin = await made.origin(answers(OK))
+        made.install(
+            service(origin, name="demo/payments", allow=("demo/orders",)),
+            service(origin, name="demo/secret", allow=("demo/admin",)),
+            service(origin, name="demo/limited", limits=Limits(service_in_flight=9)),
+            routes=(),
+            credentials={"t0ken": "demo/orders"},
+        )
+        client = await made.client()
+        for number in range(LESSONS + 2):
+            await client.send(call(number, "payments", "t0ken"))
+            assert (await client.response())[0] == 200
+        for name, status in (("secret", 403), ("limited", 200), ("none", 404)):
+            for number in range(2):
+                await client.send(call(number, name, "t0ken"))
+                assert (await client.response())[0] == status
+        payments, secret, limited = made.plane.services.values()
+        short = sum(payments.counters.direct.take().counts.values())
+        assert short >= 2
+        assert not limited.counters.direct.take().counts
+        assert secret.counters.denied == 2
+        counted = made.plane.report(0.0, 1.0).services[0]
+        assert counted.calls == {"demo/orders": LESSONS + 2}
+        assert 0.0 < counted.call_seconds["demo/orders"] < 5.0
+        lines = [one for one in origin.visits[0].raw.split(b"\r\n") if one.startswith(b"GET ")]
+        assert lines[: LESSONS + 2] == [b"GET /%d HTTP/1.1" % n for n in range(LESSONS + 2)]
+
+
+@on_uvloop
+async def test_a_token_is_asked_for_anew_after_each_change() -> None:
+    async with scene(kind="token") as made:
+        origin = await made.origin(answers(OK))
+        payments = service(origin, name="demo/payments")
+        made.install(payments, routes=(), credentials={"t0ken": "demo/orders"})
+        client = await made.client()
+        for number in range(LESSONS + 1):
+            await client.send(CALLS["token"](number, "payments", "t0ken"))
+            assert (await client.response())[0] == 200
+        made.install(payments, routes=(), credentials={"other": "demo/orders"})
+        await client.send(CALLS["token"](9, "payments", "t0ken"))
+        assert (await client.response())[0] == 403
+        await client.send(CALLS["token"](9, "payments?x", "other"))
+        assert (await client.response())[0] == 200
+        assert b"GET /?x/9 HTTP/1.1" in origin.visits[0].raw
