@@ -47,11 +47,11 @@ class Signal:
     draining: int = 0
     ejected: int = 0
     startups: tuple[float, ...] = ()
-    wakes: tuple[float, ...] = ()
     cpu: float | None = None
     external: float | None = None
     scheduled: int = 0
     busy: bool = False
+    wakes: tuple[float, ...] = ()
 
     def misses(self, objective: float) -> float:
         """Requests not answered within `objective` seconds: refused ones, and from the

@@ -2,6 +2,7 @@
 
 The level counts a rise as soon as it is significant. The trend is extrapolated over the learned
 start-up time, and used only while its own recent error is smaller than that of the level alone.
+What the time of day brings (`policy.season`) counts where it is more.
 What both missed is remembered as a histogram of shortfalls, of which a quantile becomes the
 headroom: a service that bursts pays for it, a calm one does not.
 """
@@ -21,29 +22,38 @@ ERROR = 0.99
 TOO_LITTLE = 2.0
 
 
-def observe(old: Demand, signal: Signal, ahead: float) -> Demand:
-    """One second more of demand; `ahead` is how far the forecast looks, in seconds."""
+def observe(old: Demand, signal: Signal, ahead: float, season: float) -> Demand:
+    """One second more of demand. `ahead` is how far the forecast looks, in seconds; `season` is
+    what another forecast, which knows its own error, says of then, 0 for nothing."""
     rates = push(old.rates, signal.arrivals / signal.interval, 32)
     in_flights = push(old.in_flights, signal.in_flight, 32)
     level = significant(rates)
     rise = slope(rates)
-    forecast = level + rise * ahead
+    trend = level + rise * ahead
     horizon = max(1, round(ahead))
-    past = push(old.past, (level, forecast), horizon)
+    past = push(old.past, (level, trend, season), horizon)
     shortfalls, level_error, forecast_error = old.shortfalls, old.level_error, old.forecast_error
     if len(old.past) >= horizon:
-        was, said = old.past[-horizon]
+        was, said, seasonal = old.past[-horizon]
         if said > was:
             level_error = ERROR * level_error + _cost(level - was)
             forecast_error = ERROR * forecast_error + _cost(level - said)
-        expected = said if forecast_error <= level_error else was
+        expected = max(said if forecast_error <= level_error else was, seasonal)
         short = level / max(expected, 1.0)
         bucket = min(BUCKETS - 1, int(FINE * log(short))) if short > 1.0 else 0
         shortfalls = _remember(shortfalls, bucket, 1.0 - 1.0 / max(MEMORY, STARTS * ahead))
-    if forecast_error > level_error:
-        forecast = level
+    forecast = max(level if forecast_error > level_error else trend, season)
     return Demand(
-        rates, in_flights, past, shortfalls, level, forecast, rise, level_error, forecast_error
+        rates,
+        in_flights,
+        past,
+        shortfalls,
+        level,
+        forecast,
+        season,
+        rise,
+        level_error,
+        forecast_error,
     )
 
 

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from autoscaler import limits
 from autoscaler.decision import Decision
-from autoscaler.policy import budget, calm, capacity, demand, objectives, pool, trial
+from autoscaler.policy import budget, calm, capacity, demand, objectives, pool, season, trial
 from autoscaler.policy.objectives import Need, Sizing
 from autoscaler.policy.state import Capacity, Demand, State
 from autoscaler.settings import Settings
@@ -73,7 +73,10 @@ class Policy:
 
     def _observe(self, state: State, signal: Signal, now: float) -> tuple[State, _Seen]:
         learned = capacity.observe(state.capacity, signal)
-        asked = demand.observe(state.demand, signal, learned.startup + 1.0)
+        seen_before = season.observe(state.season, signal, now)
+        ahead = learned.startup + 1.0
+        usual = season.expected(seen_before, now + ahead + season.LEAD)
+        asked = demand.observe(state.demand, signal, ahead, usual)
         spent = budget.observe(state.budget, signal, self.settings)
         attempt, cap = trial.judge(state.trial, state.cap, learned, signal, asked.level, now)
         active = _active(signal)
@@ -81,6 +84,7 @@ class Policy:
             state,
             capacity=learned,
             demand=asked,
+            season=seen_before,
             budget=spent,
             trial=attempt,
             cap=cap,
@@ -178,6 +182,7 @@ def _explain(
     numbers = {
         "rate": level,
         "forecast": seen.demand.forecast,
+        "season": seen.demand.season,
         "in_flight": seen.signal.in_flight,
         "service_time": learned.service_time,
         "workers_proven": learned.proven,
@@ -192,8 +197,10 @@ def _explain(
         "wanted": float(wanted),
     }
     candidates = {name: ceil(need.up - calm.ROUND) for name, need in seen.needs.items()}
+    usual = cause == "forecast" and seen.demand.season >= seen.demand.forecast
+    why = "more comes at this time of day" if usual else _WHY[cause]
     reason = (
-        f"{_WHY[cause]}: {level:.1f} requests/s of {learned.service_time * 1000:.0f} ms keep "
+        f"{why}: {level:.1f} requests/s of {learned.service_time * 1000:.0f} ms keep "
         f"{sizing.load:.1f} workers busy, a replica has {learned.bound:.1f}"
     )
     if sizing.backlog >= 1.0:

@@ -10,18 +10,21 @@ BUCKETS = 32
 class Demand(msgspec.Struct, frozen=True):
     """How much is asked for: see `policy.demand`.
 
-    `rates`, `in_flights`: the last seconds. `past`: (level, forecast) as they were estimated,
-    back to one start-up time ago. `shortfalls`: decayed histogram of how much the level turned
-    out above what was forecast for it. `rise`: requests a second more, per second, as far as that
-    is sure. `level_error`, `forecast_error`: decayed mean errors.
+    `rates`, `in_flights`: the last seconds. `past`: (level, trend, season) as they were
+    estimated, back to one start-up time ago. `season`: what the time of day brings, 0 where that
+    is not believed; `forecast`: that, or the trend where it is more. `shortfalls`: decayed
+    histogram of how much the level turned out above what was forecast for it. `rise`: requests a
+    second more, per second, as far as that is sure. `level_error`, `forecast_error`: decayed mean
+    errors of level and trend.
     """
 
     rates: tuple[float, ...] = ()
     in_flights: tuple[float, ...] = ()
-    past: tuple[tuple[float, float], ...] = ()
+    past: tuple[tuple[float, float, float], ...] = ()
     shortfalls: tuple[float, ...] = (0.0,) * BUCKETS
     level: float = 0.0
     forecast: float = 0.0
+    season: float = 0.0
     rise: float = 0.0
     level_error: float = 0.0
     forecast_error: float = 0.0
@@ -53,6 +56,22 @@ class Capacity(msgspec.Struct, frozen=True):
     downstream: float = 0.0
     cpu: float = 0.0
     queue: float = 0.0
+
+
+class Season(msgspec.Struct, frozen=True):
+    """What every five minutes of the last days brought: see `policy.season`.
+
+    `slot`: the number of the current five minutes, of which `seconds` with `arrivals` requests
+    are over. `means`: requests a second in those before, below 0 where unknown. `errors`: recent
+    relative error of what a day and what a week ago say, `scales`: how much more comes now.
+    """
+
+    slot: int = 0
+    seconds: float = 0.0
+    arrivals: float = 0.0
+    means: tuple[float, ...] = ()
+    errors: tuple[float, ...] = (1.0, 1.0)
+    scales: tuple[float, ...] = (1.0, 1.0)
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -108,6 +127,7 @@ class State(msgspec.Struct, frozen=True):
     trial: Trial | None = None
     cap: Cap | None = None
     rushes: Rushes = Rushes()
+    season: Season = Season()
 
 
 def dump(state: State) -> dict[str, Any]:
