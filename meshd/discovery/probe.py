@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from meshd.reconcile.memory import ProbeResult
+from meshd.reconcile.memory import NO_ANSWER, ProbeResult
 from meshd.spec.model import Health
 
 FIRST_PAUSE: Final = 0.05
@@ -130,7 +130,7 @@ async def probe(host: str, port: int, health: Health, path: str = "") -> str | N
                 return None
             return await _http(host, port, path, health.path)
     except TimeoutError:
-        return f"no answer within {health.timeout:g} s"
+        return f"{NO_ANSWER} within {health.timeout:g} s"
     except OSError as error:
         return os.strerror(error.errno).lower() if error.errno else str(error)
     except ValueError as error:

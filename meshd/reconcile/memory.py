@@ -14,6 +14,8 @@ from meshd.runtime.base import ContainerHealth, ObservedReplica, ReplicaState
 from meshd.spec.model import RestartPolicy
 
 FAILURES_KEPT: Final = 10
+NO_ANSWER: Final = "no answer"
+"""How the text of a probe begins that was not answered in time."""
 
 SLOT_LIFE: Final = 120.0
 

@@ -11,7 +11,7 @@ from typing import Final
 from meshd.reconcile import pool, rollout, starts
 from meshd.reconcile.desired import Desired, DesiredService
 from meshd.reconcile.gate import NOT_YET
-from meshd.reconcile.memory import Dice, Replica
+from meshd.reconcile.memory import NO_ANSWER, Dice, Replica
 from meshd.reconcile.observed import Observed
 from meshd.reconcile.operation import (
     Drain,
@@ -34,6 +34,9 @@ _ALPHABET: Final = "abcdefghijkmnpqrstuvwxyz23456789"
 OTHERS_STOP: Final = 1.0
 """Seconds within which somebody who stops a whole application gets to all of its parts."""
 OTHERS_REMOVE: Final = 15.0
+HANGING: Final = 2.0
+"""Seconds that a replica which answers no probe has for what it was asked before: most likely it
+will answer none of that either, and once it is ended, what may be asked again is."""
 _UNKNOWN: Final = Service(name="unknown")
 
 
@@ -149,9 +152,11 @@ def _stop(replica: Replica, spec: Service, now: float) -> list[Operation]:
             return []
         why = f"was told to stop {now - replica.since:.0f} s ago and still runs"
     elif not replica.drained:
-        if now < replica.drain_since + spec.mesh.drain:
+        hangs = replica.blamed and NO_ANSWER in replica.cause
+        patience = min(spec.mesh.drain, HANGING) if hangs else spec.mesh.drain
+        if now < replica.drain_since + patience:
             return []
-        why = f"{why}; drain deadline of {spec.mesh.drain:g} s passed"
+        why = f"{why}; drain deadline of {patience:g} s passed"
     return [Stop(name=replica.name, grace=spec.stop_grace_period, cause=why)]
 
 

@@ -3,7 +3,8 @@
 Listens on $PORT, answers /healthz, drains on SIGTERM. `/?ms=N` takes N milliseconds of one of
 $CONCURRENCY slots; `/stream?seconds=N` sends an event each 100 ms, `/download?seconds=N&bytes=M`
 a body piece by piece. $VERSION is told in every answer. `/_times` tells the Unix times of the
-first good probe and the first other request.
+first good probe and the first other request. `/_unhealthy`, `/_unready?for=now` and
+`/_eat?mb=N` do it harm.
 $FAULT: `never-healthy`, `slow-start` (2 s), `crash` (after 5 s), `exit` (at once),
 `errors` (5 % of the answers are 500).
 """
@@ -30,6 +31,8 @@ class Origin:
         self.busy = 0
         self.count = 0
         self.unhealthy = FAULT == "never-healthy"
+        self.unready = False
+        self.eaten = b""
         self.first_probe = self.first_request = 0.0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -69,6 +72,14 @@ class Origin:
             await self.download(float(query["seconds"]), int(query["bytes"]), writer)
         elif url.path == "/_unhealthy":
             self.unhealthy = True
+            self.plain(writer, 200, {})
+        elif url.path == "/ready":
+            self.plain(writer, 503 if self.unready else 200, {})
+        elif url.path == "/_unready":
+            self.unready = query["for"] == "now"
+            self.plain(writer, 200, {})
+        elif url.path == "/_eat":
+            self.eaten = b"x" * (int(query["mb"]) << 20)
             self.plain(writer, 200, {})
         elif url.path == "/_times":
             self.plain(writer, 200, {"probe": self.first_probe, "request": self.first_request})

@@ -377,3 +377,16 @@ def test_what_others_paused_is_woken() -> None:
 )
 def test_a_service_is_at_rest_only_when_each_replica_is(other: dict[str, Any]) -> None:
     assert steps(web(2), replica("a"), replica("b", **other)) != []
+
+
+@pytest.mark.parametrize(
+    ("cause", "stopped"),
+    [
+        ("3 bad probes in a row (no answer within 1 s)", True),
+        ("3 bad probes in a row (GET /healthz answered 503)", False),
+    ],
+)
+def test_what_hangs_is_not_waited_for_as_long_as_what_works(cause: str, stopped: bool) -> None:
+    leaving = replica("c", Phase.DRAINING, blamed=True, cause=cause, drain_since=NOW - 3)
+    told = lines(web(2), replica("a"), replica("b"), leaving)
+    assert told == ([f"stop c: {cause}; drain deadline of 2 s passed"] if stopped else [])

@@ -1,0 +1,66 @@
+"""What befalls replicas on a real engine, all at the same time: each is put right and named, and
+no GET fails. (What is ended, deleted, paused, changed or doubled by others: `test_must_hold` and
+`test_random_operations`; all of it in virtual time: tests/sim/test_sim_healing.py.)"""
+
+import asyncio
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from tests.support.inside import replica_pid
+from tests.support.load import Load
+from tests.support.mesh import TestMesh, service_text
+
+POLICY = "{routes: [/], health: {ready: /ready, interval: 300ms, timeout: 500ms}}"
+DEPLOY = "{replicas: 4, resources: {limits: {memory: 64M}}}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", [pytest.param("docker", marks=pytest.mark.engine)])
+async def test_what_befalls_replicas_is_put_right_and_named(
+    mesh: TestMesh, engine_image: str
+) -> None:
+    text = service_text("web", "docker", engine_image, deploy=DEPLOY, policy=POLICY)
+    up = await mesh.up(f"name: {mesh.environment['PROJECT']}\nservices:\n{text}")
+    assert up.code == 0, up.out + up.err
+    replicas = (await mesh.service("web"))["replicas"]
+    hungry, ill, stuck, resting = sorted(replicas, key=lambda r: str(r["name"]))
+    async with Load(mesh.address, 50, 90, path="/?ms=5", timeout=30) as load:
+        await harm(resting, "/_unready?for=now")
+        await mesh.until("web", lambda s: phases(s)[resting["name"]] == "unready", 20)
+        await harm(hungry, "/_eat?mb=300")
+        await harm(ill, "/_unhealthy")
+        os.kill(replica_pid(stuck["name"]), signal.SIGSTOP)
+        gone = {hungry["name"], ill["name"], stuck["name"]}
+        await mesh.until("web", lambda s: not gone & set(phases(s)) and s["ready"] == 3, 60)
+        await harm(resting, "/_unready?for=later")
+        _, after = await mesh.until("web", lambda s: s["state"] == "ok", 20)
+        await asyncio.sleep(0.5)
+    assert load.tally.failures == []
+    assert phases(after)[resting["name"]] == "ready"
+    events = await mesh.events()
+
+    def told(name: str) -> str:
+        return "\n".join(f"{e['kind']} {e['text']}" for e in events if e["replica"] == name)
+
+    assert "out of memory" in told(hungry["name"])
+    assert "bad probes in a row (GET /healthz answered 503)" in told(ill["name"])
+    assert "bad probes in a row (no answer within 0.5 s)" in told(stuck["name"])
+    assert "wants no requests for now: GET /ready answered 503" in told(resting["name"])
+    assert "wants requests again" in told(resting["name"])
+    assert "replica.died" not in told(resting["name"])
+
+
+def phases(status: dict[str, Any]) -> dict[str, str]:
+    return {r["name"]: r["phase"] for r in status["replicas"]}
+
+
+async def harm(replica: dict[str, Any], path: str) -> None:
+    """Tell one replica by itself, which need not live to answer."""
+    host, _, port = replica["address"].rpartition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await writer.drain()
+    writer.close()
