@@ -200,7 +200,8 @@ class JobDesk:
             while True:
                 await self.look(self._clock())
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._soon.wait(), TICK)
+                    async with asyncio.timeout(TICK):
+                        await self._soon.wait()
                 self._soon.clear()
         finally:
             for task in self._tasks.values():

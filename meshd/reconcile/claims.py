@@ -72,7 +72,8 @@ class Claims:
         """Look ever again until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look_again.wait(), PERIOD)
+                async with asyncio.timeout(PERIOD):
+                    await self._look_again.wait()
             self._look_again.clear()
             await self.look()
 

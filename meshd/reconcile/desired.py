@@ -2,7 +2,7 @@
 
 import msgspec
 
-from meshd.spec.model import Service
+from meshd.spec.model import Rollout, Service
 
 
 class DesiredService(msgspec.Struct, frozen=True):
@@ -18,6 +18,7 @@ class DesiredService(msgspec.Struct, frozen=True):
     - `coming`: the revision that was asked for last, whether it is to run or not.
     - `stage`: how many stages of its rollout are passed (see `strategy`), the last at
       `stage_since`; `swift` ones are left out. `by_hand`: it was paused by hand.
+    - `way`: how `coming` is brought in, where `spec` is not that of it.
     - `kept`: what it replaced is kept for a while.
     - `template`: for an adopted service, the replica that more are copied from.
     """
@@ -37,6 +38,7 @@ class DesiredService(msgspec.Struct, frozen=True):
     stage_since: float = 0.0
     swift: bool = False
     by_hand: bool = False
+    way: Rollout | None = None
     kept: bool = False
 
     @property

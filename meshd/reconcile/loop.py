@@ -148,8 +148,10 @@ class Reconciler:
         try:
             while True:
                 self.turn(self._clock())
+                # Not `wait_for`: it takes a cancellation for an end where both come at once.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.wake.wait(), TICK)
+                    async with asyncio.timeout(TICK):
+                        await self.wake.wait()
                 await asyncio.sleep(COALESCE)
                 self.wake.clear()
         finally:

@@ -26,7 +26,7 @@ from meshd.reconcile.operation import (
     Urgency,
 )
 from meshd.reconcile.phase import ALIVE, ENDED, Phase
-from meshd.reconcile.strategy import unwatched
+from meshd.reconcile.strategy import switched, unwatched
 from meshd.runtime.base import ContainerHealth
 from meshd.spec.model import Service
 
@@ -215,7 +215,7 @@ class _ServicePlan:
             over = rollout.advance(self.service, new, old, traffic, self.now)
             if over:
                 self.operations.append(over)
-        if old and not self.service.kept:
+        if old and not switched(self.service):
             self._roll(new, old, blocker)
         else:
             self._resize(new, blocker)

@@ -14,7 +14,7 @@ from meshd.reconcile.desired import DesiredService
 from meshd.reconcile.gate import Verdict
 from meshd.reconcile.memory import Failure, Replica
 from meshd.reconcile.operation import Advance, Outcome, Settle
-from meshd.reconcile.strategy import GROWING, current, is_over, limits, stages
+from meshd.reconcile.strategy import GROWING, current, is_over, limits, stages, switched
 
 ALWAYS_HELD: Final = 3
 """So many ends are held against a revision even if something outside seems to cause them."""
@@ -122,8 +122,7 @@ def judge(
     ready = sum(r.serves for r in new)
     if current(service) is not None and old:
         return None
-    beside = service.spec.mesh.rollout.strategy == "blue-green" and service.previous
-    if beside and ready == len(new) == service.count:
+    if switched(service) and ready == len(new) == service.count:
         return _settle(service, "done", f"{ready} of {service.count} ready, switched over")
     if old or ready < service.count or len(new) != service.count:
         return None

@@ -17,6 +17,7 @@ from meshd.reconcile.desired import DesiredService
 from meshd.reconcile.gate import RUNGS, Verdict
 from meshd.reconcile.memory import Replica
 from meshd.reconcile.observed import Observed
+from meshd.spec.model import Rollout
 from proxy.wire.snapshot import Split
 
 GROWING: Final = -1.0
@@ -44,6 +45,10 @@ class Limits(msgspec.Struct, frozen=True):
     unavailable: int
 
 
+def _way(service: DesiredService) -> Rollout:
+    return service.way or service.spec.mesh.rollout
+
+
 def width(service: DesiredService) -> int:
     """Compose's `parallelism`; 0 means all."""
     return service.spec.update.parallelism or max(1, service.count)
@@ -51,7 +56,7 @@ def width(service: DesiredService) -> int:
 
 def limits(service: DesiredService) -> Limits:
     """What a rollout of this service may do on its way."""
-    settings, wide = service.spec.mesh.rollout, width(service)
+    settings, wide = _way(service), width(service)
     first = service.spec.update.order == "start-first"
     surge = wide if first else 0
     unavailable = 0 if first else wide
@@ -67,7 +72,7 @@ def limits(service: DesiredService) -> Limits:
 def surge(service: DesiredService) -> int:
     """How many replicas more than wanted run at most on the way of a rollout."""
     beside = [0 if s.share == GROWING else min(s.replicas, service.count) for s in stages(service)]
-    if service.spec.mesh.rollout.max_surge:
+    if _way(service).max_surge:
         beside = [0]
     return max(limits(service).surge, *beside, 0)
 
@@ -81,7 +86,7 @@ def _amount(text: str, of: int, *, up: bool) -> int:
 
 def stages(service: DesiredService) -> tuple[Stage, ...]:
     """All stages of a service's rollout."""
-    settings, want = service.spec.mesh.rollout, service.count
+    settings, want = _way(service), service.count
     if not service.previous:
         return ()
     judged = settings.gate.enabled and not service.swift
@@ -112,6 +117,13 @@ def current(service: DesiredService) -> Stage | None:
         return None
     found = stages(service)
     return found[service.stage] if service.stage < len(found) else None
+
+
+def switched(service: DesiredService) -> bool:
+    """Whether the new revision has taken over, and the old one is kept beside it."""
+    if service.rollout == "rolling" and service.previous and current(service) is None:
+        return _way(service).strategy == "blue-green"
+    return service.kept
 
 
 def is_over(
@@ -179,7 +191,7 @@ def split(
         return Split(((service.previous, 1.0),)) if enough and len(ready) > 1 else None
     stage = current(service)
     if stage is None:
-        over = service.spec.mesh.rollout.strategy == "blue-green"
+        over = _way(service).strategy == "blue-green"
         return Split(((service.coming, 1.0),)) if over and len(ready) > 1 else None
     return _shared(service, stage, ready, verdict)
 
@@ -200,7 +212,7 @@ def _shared(
     if 2 * proven >= service.count:
         ready, rest = {service.previous: proven}, proven
     others = [(name, (1.0 - share) * count / rest) for name, count in sorted(ready.items())]
-    texts = service.spec.mesh.rollout.match
+    texts = _way(service).match
     return Split(
         weights=(*others, (service.coming, share)),
         matches=conditions(texts),

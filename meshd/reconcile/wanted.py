@@ -104,6 +104,7 @@ class Wanted:
             key = f"{name}/{spec.name}"
             rollout = self._store.rollouts[key]
             revision = rollout.effective
+            way = spec.mesh.rollout if rollout.by_hand else None
             if revision != rollout.revision:
                 spec = self._store.revision(key, revision) or spec
             found.append(
@@ -121,6 +122,7 @@ class Wanted:
                     stage_since=rollout.stage_since,
                     swift=rollout.swift,
                     by_hand=rollout.by_hand,
+                    way=way,
                     kept=_kept(rollout, spec, now),
                 )
             )

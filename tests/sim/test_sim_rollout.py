@@ -1,0 +1,401 @@
+"""Rollouts in virtual time: judged by simulated traffic, by hand, and with the control process
+killed at every single operation."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_sim_control import DRAIN, Control
+
+from meshd.api.model import Refused
+from meshd.reconcile.phase import ALIVE
+from meshd.rollouts import RolloutDesk
+from meshd.spec.fingerprint import revision
+from meshd.spec.model import Project, Service
+from meshd.store.releases import Releases
+from meshd.store.store import Rollout
+from meshd.telemetry.tally import Tallies
+from tests.fakes import sim_traffic, virtual
+from tests.fakes.sim_plane import SimPlane
+from tests.fakes.sim_runtime import SimRuntime
+from tests.fakes.sim_traffic import SimTraffic
+
+KEY = "shop/web"
+
+
+class Killed(BaseException):
+    """kill -9."""
+
+
+def shop(version: str, replicas: int = 2, **more: Any) -> Project:
+    rollout, update = more.pop("rollout", {}), more.pop("update", {})
+    return Project.model_validate(
+        {
+            "name": "shop",
+            "services": [
+                {
+                    "name": "web",
+                    "image": "app",
+                    "environment": {"V": version, **more},
+                    "replicas": replicas,
+                    "stop_grace_period": 1,
+                    "update": {"monitor": 1, **update},
+                    "mesh": {
+                        "drain": DRAIN,
+                        "health": {"start_timeout": 5},
+                        "rollout": rollout,
+                        "routes": ["/"],
+                    },
+                }
+            ],
+        }
+    )
+
+
+class Scene:
+    """A mesh with traffic, and a hand on it. `kill_at` is the operation at which the control
+    process of the moment dies, before or after that is carried out."""
+
+    def __init__(self, directory: Path, rate: int = 200) -> None:
+        self.directory = directory
+        self.runtime = SimRuntime(random.Random(1))
+        self.runtime.bad_luck = 0.0
+        self.plane = SimPlane(self.runtime, random.Random(2), workers=2, drain=DRAIN)
+        self.traffic = SimTraffic(lambda: self.plane.held, self._spec, rate)
+        self.specs: dict[str, Service] = {}
+        self.operations: list[tuple[str, str, int]] = []
+        self.kill_at = -1
+        self.after = False
+        self.deaths = 0
+        self._tasks = [
+            asyncio.ensure_future(self.plane.run()), asyncio.ensure_future(self._seconds())
+        ]  # fmt: skip
+        self.control = self._started()
+
+    def _started(self) -> Control:
+        control = Control(self.directory, self.runtime, self.plane)
+        control.loop.trials.traffic = self.traffic
+        apply = control.loop._apply
+
+        def deadly(operation: Any, now: float) -> None:
+            what = (type(operation).__name__, operation.subject, getattr(operation, "stage", 0))
+            fatal = what not in self.operations and len(self.operations) == self.kill_at
+            if what not in self.operations:
+                self.operations.append(what)
+            if fatal and not self.after:
+                raise Killed
+            apply(operation, now)
+            if fatal:
+                raise Killed
+
+        control.loop._apply = deadly  # type: ignore[method-assign]
+        return control
+
+    def _spec(self, key: str, version: str) -> Service | None:
+        return self.specs.get(version)
+
+    async def _seconds(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self.traffic.run_second()
+
+    async def close(self) -> None:
+        await self.control.die()
+        for task in self._tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def deploy(self, project: Project, how: Any = "deploy") -> None:
+        names = {service.name: revision(service) for service in project.services}
+        self.specs |= {revision(service): service for service in project.services}
+        self.control.store.deploy(project, names, "me", "", virtual.clock(), how)
+        self.control.loop.refresh(virtual.clock())
+
+    def desk(self) -> RolloutDesk:
+        async def begin(project: Project, who: str) -> None:
+            self.deploy(project, "undo")
+
+        store = self.control.store
+        releases = Releases(store)
+        tallies = Tallies(releases, releases.under_way)
+        return RolloutDesk(store, releases, tallies, self.control.events, self.control.loop, begin)
+
+    @property
+    def rollout(self) -> Rollout:
+        return self.control.store.rollouts[KEY]
+
+    async def until(self, holds: Callable[[], bool], seconds: float = 200.0) -> float:
+        """Virtual seconds until that is so; a control process that died has a successor."""
+        began = virtual.clock()
+        while not holds():
+            await asyncio.sleep(0.05)
+            if any(task.done() for task in self.control._tasks):
+                await self.control.die()
+                self.deaths += 1
+                self.control = self._started()
+            assert virtual.clock() - began < seconds, self.story()
+            assert not self.plane.problems, self.story()
+        return virtual.clock() - began
+
+    async def settled(self, seconds: float = 200.0) -> float:
+        return await self.until(
+            lambda: self.rollout.state not in ("rolling", "paused") and self.at_rest(), seconds
+        )
+
+    def at_rest(self) -> bool:
+        """Nothing but what is wanted is there."""
+        boxes = self.runtime.boxes.values()
+        right = [b for b in boxes if b.running and b.seen.revision == self.rollout.effective]
+        return len(right) == 2 and len(boxes) == 2 and not self.control.loop.executor.under_way
+
+    def revisions(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for box in self.runtime.boxes.values():
+            if box.running:
+                version = box.seen.revision
+                found[version] = found.get(version, 0) + 1
+        return found
+
+    def shares(self) -> dict[str, float]:
+        (service,) = self.plane.held.services if self.plane.held else ()
+        return dict(service.split.weights) if service.split else {}
+
+    def story(self) -> str:
+        told = [f"{e.at - virtual.EPOCH:.2f} {e.kind} {e.replica} {e.text}"
+                for e in self.control.events.since(0, 1000)]  # fmt: skip
+        return "\n".join([*map(str, self.operations), *told[-40:], *self.plane.problems])
+
+
+@dataclass
+class Case:
+    """A second revision, what is to become of it, and how many of 200 requests a second it may
+    have answered badly."""
+
+    name: str
+    second: Project
+    outcome: str
+    reason: str = ""
+
+
+FAST = {"interval": 4, "steps": [0.1, 0.5], "keep": 5}
+CASES = [
+    Case("rolling", shop("2"), "done"),
+    Case("stop-first", shop("2", update={"order": "stop-first"}), "done"),
+    Case("errors", shop("2", ERRORS="0.05"), "rolled-back", "of its requests failed"),
+    Case("slow", shop("2", MS="60"), "rolled-back", "of its requests took over"),
+    Case("canary", shop("2", rollout={"strategy": "canary", **FAST}), "done"),
+    Case("blue-green", shop("2", rollout={"strategy": "blue-green", **FAST}), "done"),
+    Case("never healthy", shop("2", BEHAVE="sick"), "rolled-back", "not healthy within 5 s"),
+]
+
+
+@asynccontextmanager
+async def brought_in(
+    directory: Path, case: Case, kill_at: int = -1, after: bool = False
+) -> AsyncIterator[Scene]:
+    """The first revision, then the second of a case, to its end."""
+    async with scene_in(directory) as scene:
+        scene.deploy(shop("1"))
+        await scene.settled()
+        await asyncio.sleep(12)
+        scene.operations.clear()
+        scene.kill_at, scene.after = kill_at, after
+        scene.deploy(case.second)
+        await scene.settled()
+        assert (case.name, scene.rollout.state) == (case.name, case.outcome), scene.story()
+        assert case.reason in scene.rollout.cause
+        for worker in scene.plane.workers:
+            await scene.until(lambda w=worker: len(w.states()) == 2)  # type: ignore[misc]
+        yield scene
+
+
+@asynccontextmanager
+async def scene_in(directory: Path, rate: int = 200) -> AsyncIterator[Scene]:
+    scene = Scene(directory, rate)
+    try:
+        yield scene
+    finally:
+        await scene.close()
+
+
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        await main()
+
+    virtual.run(whole())
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_a_second_revision_comes_in_or_goes_back(tmp_path: Path, case: Case) -> None:
+    async def main() -> None:
+        async with brought_in(tmp_path, case) as scene:
+            second = revision(case.second.services[0])
+            took = scene.rollout.since - scene.rollout.stage_since
+            bad = scene.traffic.failed.get(second, 0)
+            served = scene.traffic.served.get(second, 0)
+        print(f"{case.name}: {case.outcome}, {served} served, {bad} bad, last stage {took:.0f} s")
+        if case.outcome == "rolled-back":
+            assert scene.rollout.stage == 0, "while at most one step was exposed"
+            assert bad <= 8
+            assert served <= 200
+
+    run(main)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_a_kill_at_every_operation_changes_nothing_of_the_end(
+    tmp_path: Path, case: Case, after: bool
+) -> None:
+    async def main() -> None:
+        number, deaths = 0, 0
+        while True:
+            directory = tmp_path / str(number)
+            directory.mkdir()
+            async with brought_in(directory, case, number, after) as scene:
+                pass
+            deaths += scene.deaths
+            if not scene.deaths:
+                break
+            number += 1
+            assert number < 100
+        print(f"{case.name}: killed at each of {number} operations")
+        assert deaths == number
+        assert number >= 6
+
+    run(main)
+
+
+def test_a_rollout_paused_by_hand_is_left_as_it_is_and_goes_on_where_it_was(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path) as scene:
+            scene.deploy(shop("1"))
+            await scene.settled()
+            canary = shop("2", rollout={"strategy": "canary", "interval": 4, "steps": [0.25, 0.5]})
+            scene.deploy(canary)
+            await scene.until(lambda: scene.shares().get(scene.rollout.revision, 0) == 0.25)
+            scene.desk().pause("shop", "web", "me")
+            mix, shares = scene.revisions(), scene.shares()
+            await asyncio.sleep(30)
+            await scene.control.kill()
+            scene.control = scene._started()
+            await asyncio.sleep(30)
+            assert (scene.revisions(), scene.shares()) == (mix, shares)
+            assert scene.rollout.cause == "paused by me"
+            with pytest.raises(Refused, match="no rollout of web is under way"):
+                scene.desk().pause("shop", "web", "me")
+            assert scene.rollout.stage == 0
+            scene.desk().resume("shop", "web", "me")
+            await scene.until(lambda: scene.rollout.stage == 1)
+            await scene.settled()
+            assert scene.rollout.state == "done"
+            kinds = [e.kind for e in scene.control.events.since(0, 1000) if "rollout" in e.kind]
+            assert kinds[2:] == [
+                "rollout.shifted", "rollout.paused", "rollout.resumed", "rollout.shifted",
+                "rollout.shifted", "rollout.done",
+            ][-len(kinds[2:]) :]  # fmt: skip
+
+    run(main)
+
+
+def test_an_undo_goes_back_to_what_was_good_and_the_history_tells(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path) as scene:
+            for version in ("1", "2"):
+                scene.deploy(shop(version))
+                await scene.settled()
+            first, second = (revision(shop(v).services[0]) for v in ("1", "2"))
+            begun = await scene.desk().undo("shop", "web", 0, "you")
+            assert (begun.number, begun.revision, begun.how) == (3, first, "undo")
+            await scene.control.kill()
+            scene.control = scene._started()
+            took = await scene.settled()
+            assert (scene.rollout.revision, scene.rollout.state) == (first, "done")
+            assert took < 15
+            with pytest.raises(Refused, match="is what runs already"):
+                await scene.desk().undo("shop", "web", 1, "you")
+            await scene.desk().undo("shop", "web", 2, "you")
+            await scene.settled()
+            assert scene.rollout.revision == second
+            told = [
+                (r.number, r.revision, r.who, r.how, r.changed, r.outcome)
+                for r in reversed(scene.desk().releases("shop", "web", 10))
+            ]
+            assert told == [
+                (1, first, "me", "deploy", "new service", "done"),
+                (2, second, "me", "deploy", "environment V", "done"),
+                (3, first, "me", "undo", "environment V", "done"),
+                (4, second, "me", "undo", "environment V", "done"),
+            ]
+
+    run(main)
+
+
+def test_blue_green_is_undone_at_once_while_the_old_ones_are_kept(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path) as scene:
+            way = {"strategy": "blue-green", "keep": 60}
+            scene.deploy(shop("1", rollout=way))
+            await scene.settled()
+            first = scene.rollout.revision
+            scene.deploy(shop("2", rollout=way))
+            second = scene.rollout.revision
+            await scene.until(lambda: scene.revisions().get(second) == 2)
+            assert scene.shares().get(second, 0.0) == 0.0
+            await scene.until(lambda: scene.rollout.state == "done")
+            assert scene.shares() == {second: 1.0}
+            assert scene.revisions() == {first: 2, second: 2}
+            await scene.desk().undo("shop", "web", 0, "me")
+            took = await scene.until(lambda: first not in shares_closed(scene))
+            assert took < 1.0
+            await scene.settled()
+            assert scene.revisions() == {first: 2}
+
+    def shares_closed(scene: Scene) -> set[str]:
+        (service,) = scene.plane.held.services if scene.plane.held else ()
+        ready = [e for e in service.endpoints if e.state == "ready"]
+        served = sim_traffic.shares(ready, service.split)
+        return {e.revision for e in ready} - served.keys()
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("settings", "update", "most", "least"),
+    [
+        ({}, {}, 5, 4),
+        ({"max_surge": "50%"}, {}, 6, 4),
+        ({"max_surge": 0, "max_unavailable": "25%"}, {}, 4, 3),
+        ({}, {"order": "stop-first", "parallelism": 2}, 4, 2),
+        ({}, {"parallelism": 0}, 8, 4),
+    ],
+)
+def test_no_more_run_and_no_fewer_serve_than_is_allowed(
+    tmp_path: Path, settings: dict[str, Any], update: dict[str, Any], most: int, least: int
+) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path, rate=0) as scene:
+            scene.deploy(shop("1", 4, rollout=settings, update=update))
+            await scene.until(lambda: scene.rollout.state == "done")
+            scene.deploy(shop("2", 4, rollout=settings, update=update))
+            running, ready = [], []
+
+            def look() -> bool:
+                (service,) = scene.plane.held.services if scene.plane.held else ()
+                ready.append(sum(e.state == "ready" for e in service.endpoints))
+                alive = [r for r in scene.control.loop.observed.replicas if r.phase in ALIVE]
+                running.append(len(alive))
+                return scene.rollout.state == "done"
+
+            await scene.until(look)
+            assert (max(running), min(ready)) == (most, least)
+
+    run(main)
