@@ -28,12 +28,12 @@ COMPILED = [
     *(f"proxy/policy/{name}.py" for name in (
         "admit", "eject", "gradient", "hashing", "latency", "ratelimit", "retry", "route",
     )),
-    *(f"proxy/observe/{name}.py" for name in ("counters", "histogram")),
+    *(f"proxy/observe/{name}.py" for name in ("counters", "histogram", "log_line")),
     "proxy/wire/buckets.py",
     *(f"proxy/{name}.py" for name in (
         "data_plane", "dispatch", "downstream", "endpoint_state", "entry", "exchange",
-        "exchange_phases", "heads", "hedge", "mirror", "pool", "record", "recovery",
-        "routing_table", "shared_cells", "tunnel", "upstream", "usual",
+        "exchange_phases", "half_closed", "heads", "hedge", "mirror", "pool", "record", "recovery",
+        "routing_table", "shared_cells", "tracing", "tunnel", "upstream", "usual",
     )),
 ]  # fmt: skip
 COMPILER = ["mypy>=1.18", "msgspec>=0.20"]

@@ -10,9 +10,9 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final, cast
 
-from proxy import entry, failure, recovery, tunnel, usual
+from proxy import entry, failure, half_closed, recovery, tunnel, usual
 from proxy.exchange import Exchange
-from proxy.exchange_phases import TUNNEL
+from proxy.exchange_phases import ANSWERING, TUNNEL
 from proxy.failure import Failure
 from proxy.http1 import limits
 from proxy.http1.chunked import ChunkedReader
@@ -38,8 +38,10 @@ LINGER: Final = 2.0
 FIRST_REQUEST: Final = 1.0
 FLUSH: Final = 60.0
 HALF_CLOSED: Final = 0.02
-"""A client that ends its side within so long of its request's last byte wants the answer; one
-that does so later has gone away. TCP itself does not tell the two apart."""
+"""A client that ends its side amid its answer, but within so long of its request's last byte, may
+want the rest; one that does so later has gone away."""
+AHEAD: Final = b"H"
+"""How every answer begins."""
 WRITE_HIGH: Final = 64 * 1024
 READ_AHEAD: Final = 64 * 1024
 LESSONS: Final = 16
@@ -60,6 +62,7 @@ class Downstream:
 
     __slots__ = (
         "_advancing",
+        "_ahead",
         "_body_left",
         "_body_shape",
         "_buffer",
@@ -106,6 +109,7 @@ class Downstream:
         self._paused = False
         self._full = False
         self._half_closed = False
+        self._ahead = 0
         self._advancing = False
         self._unread = NO_LIMIT
         self._lines = b""
@@ -151,14 +155,14 @@ class Downstream:
             return True
         if not exchange.request_complete:
             return False
-        if self._plane.clock() - self._complete_at > HALF_CLOSED:
+        late = self._plane.clock() - self._complete_at > HALF_CLOSED
+        if late and exchange.phase == ANSWERING:
             return False
-        if self._buffer:
-            # More requests came before the end; the last of them ends the connection.
-            self._half_closed = True
-        else:
-            self.persistent = False
-            self.usual = False
+        # Of the requests that came before the end, the last ends the connection.
+        self._half_closed = True
+        self.persistent = self.persistent and bool(self._buffer)
+        self.usual = False
+        half_closed.Watch(self, exchange).start()
         return True
 
     # --- reading
@@ -265,8 +269,10 @@ class Downstream:
         self._complete_at = now
         last = plane.draining or (self._half_closed and not rest)
         self.persistent = persistent = head.persistent and not last
-        self.usual = persistent and not head.http10
+        self.usual = persistent and not head.http10 and not self._half_closed
         exchange = self.exchange = Exchange(plane, self, head, now)
+        if self._half_closed:
+            half_closed.Watch(self, exchange).start()
         exchange.start(piece, complete)
 
     def _begin_usual(self, head: RequestHead, data: bytes) -> None:
@@ -338,8 +344,17 @@ class Downstream:
 
     def write(self, data: bytes) -> None:
         """Sends bytes to the client."""
+        if self._ahead:
+            data = data[self._ahead :]
+            self._ahead = 0
         if self.transport is not None:
             self.transport.write(data)
+
+    def send_ahead(self) -> None:
+        """Sends how any answer begins, before there is one."""
+        if self.transport is not None and not self._ahead:
+            self._ahead = len(AHEAD)
+            self.transport.write(AHEAD)
 
     def forwarded_lines(self, head: RequestHead) -> bytes:
         """What tells the origin who asks."""
@@ -363,7 +378,7 @@ class Downstream:
         request_id = request_id or head.field(b"x-request-id") or b""
         accept = head.field(b"accept") or b""
         self.persistent = self.persistent and complete and status not in (400, 408)
-        self.transport.write(
+        self.write(
             answer(
                 status,
                 why.text,

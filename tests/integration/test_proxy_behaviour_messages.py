@@ -270,24 +270,75 @@ def test_surplus_after_an_answer_is_never_another_answer(stage: Stage) -> None:
     assert scene.origin.connections == 3
 
 
-def test_a_half_closed_client_gets_its_answer(stage: Stage) -> None:
+@pytest.mark.parametrize("after", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("answer", "start"),
+    [
+        ([OK], b"HTTP/1.1 200 OK"),
+        ([b"HTTP/1.1 103 Early Hints\r\n\r\n", OK], b"HTTP/1.1 103 Early Hints"),
+        ([OK[:-1], OK[-1:]], b"HTTP/1.1 200 OK"),
+        ([b"nonsense\r\n\r\n"], b"HTTP/1.1 502 Bad Gateway"),
+    ],
+)
+def test_a_half_closed_client_gets_its_answer(
+    stage: Stage, answer: list[bytes], start: bytes, after: float
+) -> None:
     def script(wire: Wire) -> None:
         wire.request()
         time.sleep(0.3)
-        wire.send(OK)
+        for piece in answer:
+            wire.send(piece)
+            time.sleep(0.05)
 
     with stage.scene(script).proxy.connect() as client:
         client.send(get())
+        time.sleep(after)
         client.finish()
-        assert client.response().body == b"ok"
-        assert client.ended(2)
+        assert client.head().start == start
+        if start.endswith(b"200 OK"):
+            assert client.exactly(2) == b"ok"
+            assert client.ended(2)
+        else:
+            assert client.rest().endswith(b"ok" if len(answer) > 1 else b"understood\n")
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_client_that_leaves_as_soon_as_it_was_heard_is_not_waited_for(
+    stage: Stage, version: bytes, begun: bool
+) -> None:
+    """Its end looks like that of a half-closed client."""
+    heard, told = threading.Event(), threading.Event()
+
+    def script(wire: Wire) -> None:
+        wire.head()
+        if begun:
+            wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+        heard.set()
+        assert wire.ended()
+        told.set()
+
+    client = stage.scene(script).proxy.connect()
+    client.send(b"GET / HTTP/%b\r\nHost: t\r\n\r\n" % version)
+    assert heard.wait(5)
+    if begun:
+        client.head()
+    client.close()
+    assert told.wait(2)
 
 
 def test_a_half_closed_client_gets_all_its_pipelined_answers(stage: Stage) -> None:
-    with stage.scene(answering(OK)).proxy.connect() as client:
+    def script(wire: Wire) -> None:
+        while True:
+            wire.request()
+            time.sleep(0.15)
+            wire.send(OK)
+
+    with stage.scene(script).proxy.connect() as client:
         client.send(get() * 3)
         client.finish()
         assert [client.response().body for _ in range(3)] == [b"ok"] * 3
+        assert client.ended(2)
 
 
 def test_empty_lines_before_a_request_are_forgiven(stage: Stage) -> None:
