@@ -4,6 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 from proxy import tracing
+from proxy.observe import log_line
 from proxy.observe.access_log import AccessLog, Entry
 from proxy.observe.trace import parse
 from proxy.wire.buckets import index
@@ -74,6 +75,41 @@ def stream_began(exchange: "Exchange", now: float) -> None:
     counters.total.record(now - exchange.started)
     counters.first_byte.record(now - exchange.sent_at - exchange.connect_seconds)
     endpoint.counters.latency.record(now - exchange.sent_at)
+
+
+def write_usual(exchange: "Exchange", log: AccessLog, now: float, status: int, size: int) -> None:
+    """The same as `write_down` for a request that went straight through."""
+    head, client, endpoint = exchange.head, exchange.client, exchange.endpoint
+    if endpoint is not None and log.as_json and client.peer and not head.field(b"traceparent"):
+        names = (exchange.service.name, endpoint.id, endpoint.endpoint.revision)
+        form = log.templates.get(names)
+        if form is None:
+            if len(log.templates) >= log_line.TEMPLATES:
+                log.templates.clear()
+            form = log.templates[names] = log_line.template(*names)
+        seconds = now - exchange.started
+        line = log_line.line(
+            form,
+            time.time() - seconds,
+            client.address,
+            head.method,
+            head.target,
+            status,
+            head.host or b"",
+            exchange.bytes_in,
+            size,
+            seconds,
+            exchange.request_id,
+            head.field(b"referer"),
+            head.field(b"user-agent"),
+        )
+        if line is not None:
+            log.add_line(line)
+            return
+    exchange.status = status
+    exchange.bytes_out = size
+    exchange.first_byte_at = now
+    write_down(exchange, log, now)
 
 
 def write_down(exchange: "Exchange", log: AccessLog, now: float) -> None:

@@ -122,10 +122,7 @@ def answered(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bool:
     # What is counted; all times are the same one.
     log = plane.access_log
     if log is not None and log.wants(status, plane.dice()):
-        exchange.status = status
-        exchange.bytes_out = size
-        exchange.first_byte_at = now
-        record.write_down(exchange, log, now)
+        record.write_usual(exchange, log, now, status, size)
     counters = service.counters
     counters.answered(exchange.head.method, status)
     counters.bytes_in += exchange.bytes_in

@@ -7,7 +7,7 @@ and the few values that decide something.
 import re
 from collections.abc import Sequence
 from itertools import filterfalse
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from proxy.http1 import fields, limits
 from proxy.http1.fields import BadMessage, Memory, check_host, split_field, tokens
@@ -18,6 +18,9 @@ from proxy.http1.framing import (
     same_authority,
     transfer_encoding,
 )
+
+if TYPE_CHECKING:
+    from proxy.http1.shape import Shape
 
 END: Final = b"\r\n\r\n"
 VIA: Final = b"Via: 1.1 meshd\r\n"
@@ -44,6 +47,7 @@ class RequestHead:
     for where the head was known by its `Shape`. `onward` is the head as it goes on, up to the
     lines that this hop adds; it is empty where that has to be worked out. `target` is in
     origin form (or `*`), exactly as it came. `length` is the body's, CHUNKED for a chunked one.
+    `shape` is what the head was known by, if it was.
     `request_id` is the one that it came with, where `has_id` says so.
     `drop` holds the field lines that go no further; `exact` says that the request line can go
     on as it is, `untouched` that all of the head can. `forwarded` are the lines that tell of
@@ -65,6 +69,7 @@ class RequestHead:
     exact = True
     untouched = True
     onward = b""
+    shape: "Shape | None" = None
     _lowered = b""
 
     def __init__(self, raw: bytes, method: bytes, target: bytes, lines: list[bytes] | None) -> None:
@@ -83,6 +88,9 @@ class RequestHead:
 
     def field(self, name: bytes) -> bytes | None:
         """A field's value by its lower-case name; of several, all as one list."""
+        shape = self.shape
+        if shape is not None and name not in shape.varying:
+            return shape.fields.get(name)
         lowered = self._lowered
         if not lowered:
             lowered = self._lowered = self.raw.lower()

@@ -17,7 +17,7 @@ from typing import Final
 
 from proxy.http1 import limits
 from proxy.http1.fields import NOT_VALUE, REQUEST_KINDS, VISIBLE_BYTES, all_but
-from proxy.http1.head import RequestHead, is_id
+from proxy.http1.head import RequestHead, find, is_id
 
 LONGEST: Final = 8 * 1024
 """Heads beyond this many bytes have no shape; the bounds of their parts are then kept too."""
@@ -33,13 +33,16 @@ class Shape:
     """See the module. Shared by connections and never changed.
 
     `lines` are the fields of a head that has it, `gaps` the places of those that differ. `host`
-    is what the head says; `drop`, `has_id` and `request_id` are those of `RequestHead`.
+    is what the head says; `fields` are the values that do not differ, by their lower-case names,
+    and `varying` the names of those that do; `drop`, `has_id` and `request_id` are those of
+    `RequestHead`.
     """
 
     __slots__ = (
         "_id_gap",
         "_length_gap",
         "drop",
+        "fields",
         "first",
         "gaps",
         "has_id",
@@ -49,6 +52,7 @@ class Shape:
         "pieces",
         "request_id",
         "size",
+        "varying",
     )
 
     def __init__(self, head: RequestHead, gaps: frozenset[int]) -> None:
@@ -63,6 +67,13 @@ class Shape:
         self.size = len(pieces[0])
         self.pieces = pieces[1:]
         names = [name_of(head.lines[place]).lower() for place in sorted(gaps)]
+        self.varying = frozenset(names)
+        self.fields: dict[bytes, bytes] = {}
+        for line in head.lines:
+            name = name_of(line).lower()
+            value = find(head.lines, name)
+            if value is not None:
+                self.fields[name] = value
         self._length_gap = names.index(b"content-length") if b"content-length" in names else -1
         self._id_gap = names.index(b"x-request-id") if b"x-request-id" in names else -1
         # Where lines go no further, the head is put together anew without them.
@@ -103,6 +114,7 @@ class Shape:
                 return None
         elif at != len(data):
             return None
+        head.shape = self
         head.host = self.host
         if self.has_id:
             head.has_id = True

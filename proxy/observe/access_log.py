@@ -44,10 +44,10 @@ class Entry(msgspec.Struct, omit_defaults=True):
 
 class AccessLog:
     """Formats and collects lines of a `sample` (0..1) of the requests. Failed requests (status
-    500 and up) are always logged."""
+    500 and up) are always logged. `templates` are those of `proxy.observe.log_line`."""
 
     def __init__(self, form: Format = "json", sample: float = 1.0, limit: int = LIMIT) -> None:
-        self._form = form
+        self.as_json = form == "json"
         self._sample = sample
         self._limit = limit
         self._lines: list[bytes] = []
@@ -56,6 +56,7 @@ class AccessLog:
         self._stamp = ""
         self._json = msgspec.json.Encoder()
         self.dropped = 0
+        self.templates: dict[tuple[str, str, str], bytes] = {}
 
     def wants(self, status: int, roll: float) -> bool:
         """Whether to log a request; asked before an entry is made. `roll` is in [0, 1)."""
@@ -66,7 +67,16 @@ class AccessLog:
         if self._size >= self._limit:
             self.dropped += 1
             return
-        line = self._json.encode(entry) if self._form == "json" else self._combined(entry)
+        self._keep(self._json.encode(entry) if self.as_json else self._combined(entry))
+
+    def add_line(self, line: bytes) -> None:
+        """Collects a line that is made already."""
+        if self._size >= self._limit:
+            self.dropped += 1
+        else:
+            self._keep(line)
+
+    def _keep(self, line: bytes) -> None:
         self._lines.append(line)
         self._size += len(line) + 1
 

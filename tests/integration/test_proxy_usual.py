@@ -2,6 +2,8 @@
 it does is what the general way does, and everything unusual finds its way back to that one."""
 
 import asyncio
+import json
+import time
 from collections.abc import Callable
 
 import pytest
@@ -21,6 +23,7 @@ from proxy_scene import (
 )
 
 from proxy.downstream import HALF_CLOSED
+from proxy.observe.access_log import AccessLog
 from proxy.wire.snapshot import Ejection, Limits, Retries, Timeouts
 
 LESSONS = 4
@@ -354,3 +357,30 @@ async def test_a_token_is_asked_for_anew_after_each_change() -> None:
         await client.send(CALLS["token"](9, "payments?x", "other"))
         assert (await client.response())[0] == 200
         assert b"GET /?x/9 HTTP/1.1" in origin.visits[0].raw
+
+
+@on_uvloop
+async def test_the_access_log_tells_the_same_of_both_ways() -> None:
+    async with scene() as made:
+        await made.serve(answers(OK))
+        made.plane.access_log = log = AccessLog("json")
+
+        def request(number: int) -> bytes:
+            agent = '"quoted"' if number == 9 else "t/1"
+            return posted(number, "Referer: http://r/", f"User-Agent: {agent}", "Accept: */*")
+
+        client = await taught(made, request)
+        taken(made)
+        for number in (8, 9):
+            await client.send(request(number))
+            assert (await client.response())[0] == 200
+        assert taken(made) == 1
+        first, *_, short, quoted = map(json.loads, log.take().splitlines())
+        assert quoted["user_agent"] == '"quoted"'
+        assert (short["target"], short["bytes_in"], short["bytes_out"]) == ("/8", 18, 2)
+        assert short["first_byte"] == short["total"] > 0.0
+        assert set(first) == set(short)
+        for name in ("client", "method", "version", "status", "host", "service", "endpoint"):
+            assert short[name] == first[name], name
+        assert (short["referer"], short["user_agent"]) == (first["referer"], first["user_agent"])
+        assert abs(short["time"] - time.time()) < 60

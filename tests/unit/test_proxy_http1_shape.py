@@ -206,6 +206,17 @@ def test_the_second_of_two_ids_goes_no_further() -> None:
     assert taught(*two[:2]).read(posted(b" 3", b"X-Request-Id: a", b"x-request-id: c")) is None
 
 
+def test_tells_every_field_as_parsing_does() -> None:
+    def sent(number: int) -> bytes:
+        twice = (b"Cookie: a=1", b"COOKIE: b=%d" % number, b"Accept: x", b"accept: y")
+        return numbered(number).replace(b"X-Tag", b"\r\n".join((*twice, b"X-Tag")))
+
+    found = taught(sent(1), sent(2)).read(sent(3))
+    assert found is not None
+    for name in (b"host", b"user-agent", b"accept", b"cookie", b"x-tag", b"x-none", b""):
+        assert found.field(name) == parsed(sent(3)).field(name), name
+
+
 VALUES = st.binary(max_size=12)
 
 

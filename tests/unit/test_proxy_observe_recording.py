@@ -2,9 +2,11 @@
 
 import json
 from random import Random
+from typing import Any
 
 import pytest
 
+from proxy.observe import log_line
 from proxy.observe.access_log import AccessLog, Entry, quoted
 from proxy.observe.counters import EndpointCounters, ServiceCounters
 from proxy.observe.histogram import Recorder
@@ -172,3 +174,72 @@ def test_the_time_callers_wait_is_integrated_over_intervals() -> None:
     counters.call_over("shop/cart", 12.5)
     assert counters.take("shop/web", 13.0).call_seconds == {"shop/cart": 0.5}
     assert counters.take("shop/web", 14.0).call_seconds == {}
+
+
+def usual_line(**changed: Any) -> bytes | None:
+    values: dict[str, Any] = {
+        "began": 1_700_000_000.25,
+        "client": b"10.0.0.9",
+        "method": b"POST",
+        "target": b"/orders?n=1&q=%22",
+        "status": 200,
+        "host": b"shop.example:8080",
+        "bytes_in": 12,
+        "bytes_out": 34,
+        "seconds": 0.012345,
+        "request_id": b"0a1b",
+        "referer": b"http://shop.example/",
+        "user_agent": b"t/1 (X; y)",
+    }
+    form = log_line.template('shop/w%d"', "w-1", "rev")
+    return log_line.line(form, **{**values, **changed})
+
+
+def test_a_line_of_the_short_way_is_a_line_of_the_general_one() -> None:
+    log = AccessLog("json")
+    entry = Entry(
+        time=1_700_000_000.25,
+        client="10.0.0.9",
+        method="POST",
+        target="/orders?n=1&q=%22",
+        version="HTTP/1.1",
+        status=200,
+        host="shop.example:8080",
+        service='shop/w%d"',
+        endpoint="w-1",
+        revision="rev",
+        bytes_in=12,
+        bytes_out=34,
+        total=0.012345,
+        queue=float(0),
+        connect=float(0),
+        body=float(0),
+        first_byte=0.012345,
+        request_id="0a1b",
+        referer="http://shop.example/",
+        user_agent="t/1 (X; y)",
+    )
+    log.add(entry)
+    made = usual_line()
+    assert made is not None
+    log.add_line(made)
+    general, short = (json.loads(line) for line in log.take().splitlines())
+    assert short == general
+    assert list(short) == list(general)
+    less = usual_line(bytes_in=0, referer=None, user_agent=b"")
+    assert less is not None
+    assert set(general) - set(json.loads(less)) == {"bytes_in", "referer", "user_agent"}
+
+
+@pytest.mark.parametrize("name", ["target", "request_id", "referer", "user_agent"])
+@pytest.mark.parametrize("value", [b'a"b', b"a\\b", b"a\tb", b"a\x80b", b"a\xc3\xa4"])
+def test_what_needs_an_escape_is_left_to_the_general_way(name: str, value: bytes) -> None:
+    assert usual_line(**{name: value}) is None
+
+
+def test_made_lines_are_bounded_too() -> None:
+    log = AccessLog("json", limit=10)
+    for _ in range(3):
+        log.add_line(b"x" * 9)
+    assert log.take() == (b"x" * 9 + b"\n")
+    assert log.dropped == 2
