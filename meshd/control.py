@@ -21,6 +21,7 @@ from meshd.api.model import (
     DeployResult,
     Event,
     NoSuchThing,
+    Planned,
     Recording,
     Refused,
     ScaleDecision,
@@ -33,9 +34,11 @@ from meshd.publish.compile import route_conflicts
 from meshd.publish.gateways import TOKEN_ADDRESS, Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.desired import Desired, DesiredService
-from meshd.reconcile.forecast import forecast
+from meshd.reconcile.forecast import passes
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.memory import Replica
+from meshd.reconcile.operation import Operation
+from meshd.reconcile.outlook import outlook
 from meshd.reconcile.phase import ENDED, Phase
 from meshd.reconcile.progress import Standing, standing
 from meshd.reconcile.settings import settings_changed
@@ -52,7 +55,7 @@ from meshd.store.calls import CallLog
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
 from meshd.store.store import Override, Store, StoredProject, next_rollout
-from meshd.store.traffic import TrafficLog
+from meshd.store.traffic import TrafficLog, busiest
 from meshd.telemetry.events import Kind
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
@@ -60,6 +63,7 @@ from meshd.telemetry.metrics import Metrics
 _log = structlog.stdlib.get_logger(__name__)
 FIRST_LOOK: Final = 10.0
 POLL: Final = 0.05
+DAY: Final = 86400.0
 GOODBYE: Final = 0.2
 LINES_BEHIND: Final = 1000
 _HOW: Final = {"deploy": "deployed", "undo": "set back"}
@@ -207,7 +211,8 @@ class MeshControl:
         now = time.time()
         revisions = {service.name: revision(service) for service in project.services}
         await self._prepare(project, revisions)
-        plan = self._forecast(project, revisions, now)
+        steps = self._forecast(project, revisions, now)
+        plan = "\n".join(str(operation) for each in steps for operation in each)
         begun = self._store.deploy(project, revisions, who, plan, now, how)
         self._loop.pardon([(f"{project.name}/{name}", revisions[name]) for name in begun])
         self._events.record(
@@ -320,18 +325,40 @@ class MeshControl:
             return []
         return [kept.text, *(f"{kept.replica} | {line}" for line in kept.lines)]
 
-    async def plan(self, project: Project) -> str:
+    async def plan(self, project: Project) -> Planned:
         """See `Control.plan`."""
         await self._check(project)
         project = await self._resolved(project)
         revisions = {service.name: revision(service) for service in project.services}
-        lines = self._forecast(project, revisions, time.time()).splitlines()
+        now = time.time()
+        steps = self._forecast(project, revisions, now)
+        lines = [str(operation) for each in steps for operation in each]
         stored = self._store.projects.get(project.name)
         if stored is not None:
             old = {service.name: revision(service) for service in stored.project.services}
             revised = {name for name in revisions if old.get(name) != revisions[name]}
             lines += settings_changed(stored.project, project, frozenset(revised))
-        return "\n".join(lines)
+        return Planned("\n".join(lines), tuple(self._outlook(project, revisions, steps, now)))
+
+    def _outlook(
+        self,
+        project: Project,
+        revisions: dict[str, str],
+        steps: Sequence[Sequence[Operation]],
+        now: float,
+    ) -> list[str]:
+        """What these operations mean on the way."""
+        replicas = [r for r in self._loop.observed.replicas if r.project == project.name]
+        new = {service.name: service for service in project.services}
+        weights = {(f"{project.name}/{n}", revisions[n]): quota.uses(s) for n, s in new.items()}
+        for replica in replicas:
+            version = (replica.key, replica.revision)
+            spec = self._store.revision(*version) if version not in weights else None
+            if spec is not None:
+                weights[version] = quota.uses(spec)
+        keys = {replica.key for replica in replicas}
+        traffic = {key: busiest(self._traffic.of(key, now - DAY)) for key in keys}
+        return outlook(steps, replicas, weights, traffic)
 
     def _wanted_after(
         self, project: Project, revisions: dict[str, str], now: float
@@ -357,13 +384,15 @@ class MeshControl:
             )
         return services
 
-    def _forecast(self, project: Project, revisions: dict[str, str], now: float) -> str:
+    def _forecast(
+        self, project: Project, revisions: dict[str, str], now: float
+    ) -> list[tuple[Operation, ...]]:
         services = self._wanted_after(project, revisions, now)
         desired = Desired(services=tuple(services), projects=frozenset({project.name}))
         observed = self._loop.observed
         ours = tuple(r for r in observed.replicas if r.project == project.name)
         seen = msgspec.structs.replace(observed, replicas=ours)
-        return str(forecast(desired, seen, now, self._loop.dice))
+        return passes(desired, seen, now, self._loop.dice)
 
     async def down(self, project: str) -> None:
         """See `Control.down`."""

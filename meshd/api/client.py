@@ -16,6 +16,7 @@ from meshd.api.model import (
     Event,
     LogLine,
     NoSuchThing,
+    Planned,
     Recording,
     Refused,
     Release,
@@ -84,9 +85,14 @@ class Client:
         return self._result(await self._call("GET", f"v1/projects/{project}"))
 
     async def plan(self, project: Project) -> str:
+        """The operations that deploying it would take, one a line."""
+        return (await self.planned(project)).plan
+
+    async def planned(self, project: Project) -> Planned:
+        """The same, and what they mean on the way."""
         body = project.model_dump_json().encode()
         raw = await self._call("POST", f"v1/projects/{project.name}/plan", body)
-        return msgspec.json.decode(raw, type=dict[str, str])["plan"]
+        return msgspec.json.decode(raw, type=Planned)
 
     async def policies(self, project: str) -> Sequence[ServicePolicy]:
         """Who may call each service of a project, and who did."""

@@ -128,7 +128,7 @@ class Handlers:
         return self._control.progress(project)
 
     async def plan(self, request: web.Request) -> web.Response:
-        return answer({"plan": await self._control.plan(await _project(request))})
+        return answer(await self._control.plan(await _project(request)))
 
     async def policies(self, request: web.Request) -> web.Response:
         return answer(list(self._control.policies(request.match_info["project"])))

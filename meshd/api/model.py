@@ -260,6 +260,13 @@ class ServicePolicy(Value, frozen=True):
     callers: tuple[CallerSeen, ...] = ()
 
 
+class Planned(Value, frozen=True):
+    """What a deployment would do: its operations, one a line, and what that means on the way."""
+
+    plan: str
+    outlook: tuple[str, ...] = ()
+
+
 class LogLine(Value, frozen=True):
     """One line that a replica wrote."""
 
@@ -298,7 +305,7 @@ class Control(Protocol):
     def progress(self, project: str) -> DeployResult:
         """Where the last deployment of `project` stands."""
 
-    async def plan(self, project: Project) -> str:
+    async def plan(self, project: Project) -> Planned:
         """The operations that deploying `project` would take, as text, one a line; empty
         when there is nothing to do."""
 

@@ -8,6 +8,7 @@ import msgspec
 
 from meshd.api.model import DeployResult, Release
 from meshd.cli import output, progress, report, specs
+from meshd.cli.planned import planned_json, tell_plan
 from meshd.cli.session import connect, duration, state_option, talks
 
 
@@ -43,11 +44,11 @@ async def command(
     spec = specs.load(files, project, profiles)
     async with connect(state) as client:
         if dry_run:
-            plan = await client.plan(spec)
+            planned = await client.planned(spec)
             if as_json:
-                output.print_json({"project": spec.name, "plan": plan.splitlines()})
+                output.print_json(planned_json(spec.name, planned))
             else:
-                output.say(plan or "nothing to do")
+                tell_plan(planned)
             return output.OK
         began, releases = time.time(), []
         result = await client.deploy(spec, take_over)

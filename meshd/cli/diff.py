@@ -7,6 +7,7 @@ import click
 from meshd.api.client import ApiFailure
 from meshd.api.model import NoSuchThing, Refused
 from meshd.cli import output, specs
+from meshd.cli.planned import planned_json, tell_plan
 from meshd.cli.session import connect, state_option, talks
 
 
@@ -26,12 +27,12 @@ async def command(
     spec = specs.load(files, project, profiles)
     async with connect(state) as client:
         try:
-            plan = await client.plan(spec)
+            planned = await client.planned(spec)
         except (Refused, NoSuchThing, ApiFailure) as error:
             output.complain(f"meshd: {error}")
             return output.USAGE
     if as_json:
-        output.print_json({"project": spec.name, "plan": plan.splitlines()})
+        output.print_json(planned_json(spec.name, planned))
     else:
-        output.say(plan or "nothing to do")
-    return 1 if plan else output.OK
+        tell_plan(planned)
+    return 1 if planned.plan else output.OK

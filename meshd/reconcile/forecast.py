@@ -36,17 +36,25 @@ _UNFINISHED: Final = (Phase.PENDING, Phase.STARTING, Phase.PROBING)
 
 def forecast(desired: Desired, observed: Observed, now: float, dice: Dice) -> Plan:
     """Every operation until nothing is left to do, in order; `Settle` steps left out."""
+    steps = passes(desired, observed, now, dice)
+    return Plan(operations=tuple(operation for each in steps for operation in each))
+
+
+def passes(
+    desired: Desired, observed: Observed, now: float, dice: Dice
+) -> list[tuple[Operation, ...]]:
+    """The same by passes: what is begun together."""
     observed = _settled(observed, now)
-    done: list[Operation] = []
+    done: list[tuple[Operation, ...]] = []
     for _ in range(PASSES):
         operations = plan(desired, observed, now, dice).operations
         if not operations or all(isinstance(op, Forget) for op in operations):
             break
         for operation in operations:
             desired, observed = _imagine(desired, observed, operation, now)
-        done += [op for op in operations if not isinstance(op, Settle)]
+        done.append(tuple(op for op in operations if not isinstance(op, Settle)))
         now += LATER
-    return Plan(operations=tuple(done))
+    return done
 
 
 def _settled(observed: Observed, now: float) -> Observed:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from meshd.api.model import TrafficSpan
+from meshd.reconcile.outlook import Traffic
 from meshd.store.store import Store
 
 FINE: Final = 10
@@ -75,3 +76,11 @@ class TrafficLog:
             (*where, step, since),
         )
         return [TrafficSpan(*row) for row in rows]
+
+
+def busiest(spans: Sequence[TrafficSpan]) -> Traffic:
+    """The most requests a second that came in any step, and what a replica carries by what was
+    learned last. Pure."""
+    most = max((span.arrivals / span.seconds for span in spans), default=0.0)
+    learned = [s.workers / s.service_time for s in spans if s.workers and s.service_time]
+    return Traffic(most, learned[-1] if learned else None)

@@ -7,6 +7,7 @@ from meshd.api.model import (
     DeployResult,
     Event,
     NoSuchThing,
+    Planned,
     ProjectStatus,
     Recording,
     Release,
@@ -33,6 +34,7 @@ class FakeControl:
         self.result: DeployResult | None = None
         self.services: tuple[ServiceStatus, ...] | None = None
         self.plan_text = ""
+        self.outlook: tuple[str, ...] = ()
         self.released: list[Release] = []
         self.jobs = FakeDesk()
         self.refuse: Exception | None = None
@@ -96,9 +98,9 @@ class FakeControl:
         self._known(project)
         return self.result or DeployResult(project, done=True, ok=True)
 
-    async def plan(self, project: Project) -> str:
+    async def plan(self, project: Project) -> Planned:
         self._called("plan", project.name)
-        return self.plan_text
+        return Planned(self.plan_text, self.outlook)
 
     async def down(self, project: str) -> None:
         self._called("down", project)

@@ -1,0 +1,24 @@
+"""How a plan is told: its operations, then what they mean on the way."""
+
+from typing import Any
+
+from meshd.api.model import Planned
+from meshd.cli import output
+
+
+def tell_plan(planned: Planned) -> None:
+    """For people."""
+    output.say(planned.plan or "nothing to do")
+    if planned.outlook:
+        output.say("")
+    for line in planned.outlook:
+        output.say(line)
+
+
+def planned_json(project: str, planned: Planned) -> dict[str, Any]:
+    """For programs."""
+    return {
+        "project": project,
+        "plan": planned.plan.splitlines(),
+        "outlook": list(planned.outlook),
+    }

@@ -1,0 +1,53 @@
+"""What cannot fit is refused before anything is started, and what a deployment means is told."""
+
+import json
+
+import pytest
+
+from tests.support.mesh import service_text
+from tests.support.scaled import scaled_mesh
+
+pytestmark = pytest.mark.slow
+RESERVED = "{{replicas: {}, resources: {{reservations: {{memory: {}}}}}}}"
+
+
+def text(replicas: int, memory: str, quota: str = "{}", version: str = "1") -> str:
+    service = service_text(
+        "web", "process", "none", deploy=RESERVED.format(replicas, memory),
+        environment=f"{{VERSION: '{version}'}}",
+    )  # fmt: skip
+    return f"name: fits\nx-mesh: {{quota: {quota}}}\nservices:\n{service}"
+
+
+async def test_refusals_and_the_outlook_of_a_diff() -> None:
+    async with scaled_mesh() as mesh:
+        path = mesh.folder / "other.yml"
+        done = await mesh.up(text(2, "1m"))
+        assert done.code == 0, done.err
+
+        path.write_text(text(9, "900g"))
+        for command in ("deploy", "diff"):
+            refused = await mesh.run(command, "-f", str(path))
+            assert refused.code == (1 if command == "deploy" else 2)
+            assert "the project takes 8100.00 GiB (web 9 × 900.00 GiB), and node" in refused.err
+        path.write_text(text(3, "64m", "{replicas: 2}"))
+        refused = await mesh.run("deploy", "-f", str(path))
+        assert "takes 3 replicas, and its quota is 2 (3 × web)" in refused.err
+        assert (await mesh.service("web"))["wanted"] == 2
+
+        path.write_text(text(2, "1m", "{replicas: 2}"))
+        assert (
+            "its quota is 2 replicas from now on" in (await mesh.run("diff", "-f", str(path))).out
+        )
+        assert (await mesh.run("deploy", "-f", str(path))).code == 0
+        by_hand = await mesh.run("scale", "web", "3")
+        assert (by_hand.code, "its quota is 2" in by_hand.err) == (1, True)
+        assert (await mesh.run("diff", "-f", str(path))).code == 0
+
+        path.write_text(text(2, "1m", "{replicas: 2}", version="2"))
+        told = await mesh.run("diff", "-f", str(path), "-o", "json")
+        assert told.code == 1, told.err
+        peak, order, *_ = json.loads(told.out)["outlook"]
+        assert peak.startswith("on the way at most 4 replicas, 4 MiB; now 2 replicas, 2 MiB")
+        assert order.startswith("fits/web: leave in this order: fits-web-")
+        assert order.endswith("; at least 2 stay ready")
