@@ -9,6 +9,7 @@ import pytest
 from meshd.discovery.probe import Prober, Target, probe
 from meshd.reconcile.memory import ProbeResult
 from meshd.spec.model import Health
+from tests.fakes import virtual
 
 HTTP = Health(path="/healthz", interval=0.2, timeout=0.3)
 
@@ -132,3 +133,26 @@ async def test_readiness_is_asked_for_beside_and_told_apart() -> None:
     finally:
         await prober.close()
     assert asked[:4] == ["/healthz", "/ready", "/healthz", "/ready"]
+
+
+def test_thousands_of_replicas_are_asked_less_often_each() -> None:
+    asked = 0
+
+    async def ask(host: str, port: int, health: Health, path: str) -> str | None:
+        nonlocal asked
+        asked += 1
+        return None
+
+    async def probe_for(count: int) -> float:
+        """How many probes a second that makes, once all are known."""
+        prober = Prober(lambda: None, ask, virtual.clock)
+        health = Health(interval=1.0)
+        prober.want({str(n): Target("h", n, health, ("id", 1.0)) for n in range(count)})
+        await asyncio.sleep(4)
+        before = asked
+        await asyncio.sleep(12)
+        await prober.close()
+        return (asked - before) / 12
+
+    assert virtual.run(probe_for(100)) == pytest.approx(100, rel=0.1)
+    assert virtual.run(probe_for(800)) == pytest.approx(400, rel=0.1)
