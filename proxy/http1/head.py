@@ -395,6 +395,10 @@ def parse_response(raw: bytes, memory: Memory) -> ResponseHead:
     head.follows = response_body(status=head.status, chunked=head.chunked, length=head.length)
     if drop:
         lines = [line for line in lines if line not in drop]
+    asked = [name for name in head.upgrade if not name.startswith((b"h2", b"http"))]
+    if head.status == 426 and asked:
+        # What the origin asks for goes to the client (RFC 9110, section 15.5.22): it can be had.
+        lines += [b"Connection: Upgrade", b"Upgrade: " + b", ".join(asked)]
     if head.http10:
         start = b"HTTP/1.1" + start[8:]
     head.kept = b"\r\n".join([start, *lines, b""])

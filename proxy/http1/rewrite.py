@@ -41,10 +41,12 @@ REASONS: Final = {
 
 def forwarded_lines(address: bytes, scheme: bytes, host: bytes) -> bytes:
     """The fields that tell the origin who asked, for a client that is not a trusted proxy."""
-    return (
-        b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
-        b"Forwarded: for=%b;host=%b;proto=%b\r\n"
-        % (address, scheme, host, _node(address), _quoted(host), scheme)
+    asked = b"X-Forwarded-Host: %b\r\n" % host if host else b""
+    return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n%bForwarded: %b\r\n" % (
+        address,
+        scheme,
+        asked,
+        _hop(address, scheme, host),
     )
 
 
@@ -55,15 +57,22 @@ def forwarded_after(head: RequestHead, address: bytes, scheme: bytes, host: byte
     chain = find(known, b"x-forwarded-for")
     out = b"X-Forwarded-For: " + (chain + b", " if chain else b"") + address + CRLF
     out += b"X-Forwarded-Proto: " + (find(known, b"x-forwarded-proto") or scheme) + CRLF
-    out += b"X-Forwarded-Host: " + (find(known, b"x-forwarded-host") or host) + CRLF
+    asked = find(known, b"x-forwarded-host") or host
+    if asked:
+        out += b"X-Forwarded-Host: " + asked + CRLF
     hops = find(known, b"forwarded")
-    hop = b"for=%b;host=%b;proto=%b" % (_node(address), _quoted(host), scheme)
-    out += b"Forwarded: " + (hops + b", " if hops else b"") + hop + CRLF
+    out += b"Forwarded: " + (hops + b", " if hops else b"") + _hop(address, scheme, host) + CRLF
     rest = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded")
     for line in known:
         if split_field(line)[0] not in rest:
             out += line + CRLF
     return out
+
+
+def _hop(address: bytes, scheme: bytes, host: bytes) -> bytes:
+    """One element of a Forwarded field; a client that named no host has none in it."""
+    named = b"host=%b;" % _quoted(host) if host else b""
+    return b"for=%b;%bproto=%b" % (_node(address), named, scheme)
 
 
 def _node(address: bytes) -> bytes:

@@ -140,8 +140,11 @@ def test_an_http_1_0_client_gets_no_chunks(stage: Stage) -> None:
 
 
 def test_an_http_1_0_client_without_host(stage: Stage) -> None:
-    answer = stage.scene(answering(OK)).exchange(b"GET / HTTP/1.0\r\n\r\n")
+    seen: list[Message] = []
+    answer = stage.scene(answering(OK, seen=seen)).exchange(b"GET / HTTP/1.0\r\n\r\n")
     assert (answer.status, answer.body) == (200, b"ok")
+    assert seen[0].get(b"x-forwarded-host") is None
+    assert seen[0].get(b"forwarded") == b"for=127.0.0.1;proto=http"
 
 
 def test_an_http_1_0_client_that_asks_to_stay(stage: Stage) -> None:
@@ -449,6 +452,15 @@ def test_an_upgrade_that_is_declined_is_an_ordinary_answer(stage: Stage) -> None
         for _ in range(2):
             client.send(get(b"/", b"Connection: Upgrade", b"Upgrade: echo"))
             assert client.response().body == b"ok"
+
+
+def test_an_upgrade_that_is_required_is_told(stage: Stage) -> None:
+    required = (
+        b"HTTP/1.1 426 Upgrade Required\r\nConnection: Upgrade\r\nUpgrade: h2c, echo\r\n"
+        b"Content-Length: 0\r\n\r\n"
+    )
+    answer = stage.scene(answering(required)).exchange(get())
+    assert (answer.get(b"upgrade"), answer.get(b"connection")) == (b"echo", b"Upgrade")
 
 
 def test_a_101_that_nobody_asked_for_is_an_error(stage: Stage) -> None:
