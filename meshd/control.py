@@ -26,6 +26,7 @@ from meshd.api.model import (
     Refused,
     ScaleDecision,
     ServicePolicy,
+    Sizing,
     Status,
 )
 from meshd.api.rollouts import Rollouts
@@ -48,12 +49,14 @@ from meshd.runtime.base import Node, ReplicaNotFound, Runtime, RuntimeFailure
 from meshd.runtime.support import unsupported
 from meshd.scaling import fit, quota
 from meshd.scaling.meter import Meter
+from meshd.scaling.sizing import proposed
 from meshd.spec.fingerprint import revision
 from meshd.spec.model import Project, Scale
 from meshd.status import by_service, project_statuses, service_status
 from meshd.store.calls import CallLog
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
+from meshd.store.sizes import Sizes
 from meshd.store.store import Override, Store, StoredProject, next_rollout
 from meshd.store.traffic import TrafficLog, busiest
 from meshd.telemetry.events import Kind
@@ -90,6 +93,7 @@ class MeshControl:
         self.by_hand: RolloutDesk | None = None
         self.calls: CallLog | None = None
         self.jobs: Desk | None = None
+        self.used: Sizes | None = None
         self._runtime = runtime
         self._store = store
         self._events = events
@@ -171,6 +175,13 @@ class MeshControl:
             self._stored(project)
         seen = self.calls.of(project, time.time()) if self.calls else {}
         return policies(project, [service.spec for service in services], seen)
+
+    def sizes(self) -> Sequence[Sizing]:
+        """See `Control.sizes`."""
+        if self.used is None:
+            return []
+        services = [s for s in self._loop.desired.services if not s.adopted]
+        return [proposed(s.key, self.used.of(s.key), s.spec.resources) for s in services]
 
     def subscribe(self) -> AsyncIterator[Event]:
         """See `Control.subscribe`."""
@@ -263,8 +274,9 @@ class MeshControl:
             problems += quota.refusals(project.quota, counts)
         return problems
 
-    async def _resolved(self, project: Project) -> Project:
-        """With what is built pinned to what its context holds now. Raises Refused."""
+    async def _resolved(self, project: Project, fetch: bool = False) -> Project:
+        """With what is built pinned to what its context holds now, and images to what their names
+        stand for, after they were fetched where that is wanted. Raises Refused."""
         try:
             services = tuple(await self._runtime.resolve(project.services))
         except RuntimeFailure as error:

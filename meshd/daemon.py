@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from meshd.api.model import Load
 from meshd.api.server import CannotServe, serve
 from meshd.control import MeshControl
 from meshd.discovery.probe import probe
@@ -32,7 +33,7 @@ from meshd.rollouts import RolloutDesk
 from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.select import runtime as make_runtime
 from meshd.scaling.external import Queries
-from meshd.scaling.meter import Meter
+from meshd.scaling.meter import PAUSE, Meter
 from meshd.scaling.scaling import INTERVAL, Scaling
 from meshd.status import by_service
 from meshd.store.calls import CallLog
@@ -42,6 +43,7 @@ from meshd.store.jobs import JobLog
 from meshd.store.lock import Held
 from meshd.store.releases import Releases
 from meshd.store.schema import TooNew
+from meshd.store.sizes import Sizes
 from meshd.store.store import Store
 from meshd.store.traffic import TrafficLog
 from meshd.telemetry.events import Kind, set_up_logging
@@ -204,6 +206,7 @@ class Daemon:
         self.calls = CallLog(self.store, self._calls)
         self.traffic = TrafficLog(self.store)
         self.jobs = JobLog(self.store)
+        self.sizes = Sizes(self.store)
         self.releases = Releases(self.store)
         self.tallies = Tallies(self.releases, self.releases.under_way)
         self.ingest = Ingest()
@@ -216,6 +219,7 @@ class Daemon:
         try:
             self.events.open()
             self.jobs.open()
+            self.sizes.open()
             await self._run()
         finally:
             self.store.close()
@@ -278,6 +282,13 @@ class Daemon:
         timetable = Timetable(self.store, self.jobs, desk, self.events, time.time)
         desk.schedules, desk.kept = timetable.statuses, timetable.kept
         meter = control.meter = Meter(self.runtime, lambda: loop.observed.replicas)
+        control.used = self.sizes
+
+        def measured(loads: Mapping[str, Load]) -> None:
+            requests = {s.key: self.ingest.total(s.key).completions for s in loop.desired.services}
+            self.sizes.take(loop.observed.replicas, loads, requests, PAUSE, time.time())
+
+        meter.on_read = measured
         loop.places = lambda: places(meter.nodes, self.starts)
         scaling = Scaling(
             self.store, self.events, self.decisions, self.traffic, self.ingest, metrics, wake.set
@@ -358,6 +369,7 @@ class Daemon:
             self.calls.flush(time.time())
             self.tallies.flush()
             scaling.close(time.time())
+            self.sizes.flush(time.time())
 
 
 async def _wait(end: asyncio.Event) -> None:

@@ -23,6 +23,7 @@ from meshd.api.model import (
     ScaleDecision,
     ScaleOverride,
     ServicePolicy,
+    Sizing,
     Status,
 )
 from meshd.spec.model import Project
@@ -153,6 +154,10 @@ class Client:
         """The last `tail` lines of each replica, then what comes."""
         where = f"v1/projects/{project}/services/{service}/logs?tail={tail}&follow=1"
         return self._stream(where, LogLine)
+
+    async def sizes(self) -> Sequence[Sizing]:
+        """What replicas of each service used in the last week, and the limits proposed."""
+        return msgspec.json.decode(await self._call("GET", "v1/sizes"), type=list[Sizing])
 
     async def events(self, since: int = 0, limit: int = 1000) -> Sequence[Event]:
         raw = await self._call("GET", f"v1/events?since={since}&limit={limit}")

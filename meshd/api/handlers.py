@@ -84,6 +84,7 @@ class Handlers:
             *self.reading(),
             web.get("/v1/status", self.status),
             web.get("/v1/events", self.events),
+            web.get("/v1/sizes", self.sizes),
             web.put("/v1/projects/{project}", self.deploy),
             web.get("/v1/projects/{project}", self.progress),
             web.delete("/v1/projects/{project}", self.down),
@@ -179,6 +180,9 @@ class Handlers:
     async def traffic(self, request: web.Request) -> web.Response:
         names, since = request.match_info, _number(request, "since", 0, 2**53)
         return answer(self._control.traffic(names["project"], names["service"], since))
+
+    async def sizes(self, _: web.Request) -> web.Response:
+        return answer(list(self._control.sizes()))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         since = _number(request, "since", 0, 2**63 - 1)

@@ -226,6 +226,32 @@ class Release(Value, frozen=True):
         return msgspec.structs.replace(self, tally=tally)
 
 
+class Sizing(Value, frozen=True):
+    """What replicas of a service (`PROJECT/SERVICE`) used since then, of so many readings: cores
+    of a replica by quantile, CPU seconds a request (None: none came), the most memory of one, how
+    many were killed for memory. Its limits and reservations (0: none), those proposed (0: not
+    enough is known), and why."""
+
+    service: str
+    since: float
+    samples: int
+    cpu_p50: float
+    cpu_p95: float
+    cpu_max: float
+    cpu_per_request: float | None
+    memory_max: int
+    ooms: int
+    limit_cpus: float
+    limit_memory: int
+    reserved_cpus: float
+    reserved_memory: int
+    proposed_cpus: float = 0.0
+    proposed_memory: int = 0
+    proposed_reserved_cpus: float = 0.0
+    proposed_reserved_memory: int = 0
+    why: tuple[str, ...] = ()
+
+
 class DeployResult(Value, frozen=True):
     """Where a deployment stands. `done` with `ok` False means it failed, and `detail` says
     where: the replica, its last log lines and probe answers. `releases` are the newest of each
@@ -339,6 +365,10 @@ class Control(Protocol):
 
     def policies(self, project: str) -> Sequence[ServicePolicy]:
         """Who may call each service of a project, and who did."""
+
+    def sizes(self) -> Sequence[Sizing]:
+        """What replicas of each deployed service used in the last week, and the limits that
+        this proposes."""
 
     def subscribe(self) -> AsyncIterator[Event]:
         """Events from now on."""

@@ -24,6 +24,7 @@ _COMMANDS = (
     "jobs",
     "events",
     "explain",
+    "right-size",
     "policy",
     "simulate",
     "backup",
@@ -41,7 +42,9 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        found: click.Command = importlib.import_module(f"meshd.cli.{cmd_name}").command
+        found: click.Command = importlib.import_module(
+            f"meshd.cli.{cmd_name.replace('-', '_')}"
+        ).command
         return found
 
 

@@ -41,6 +41,7 @@ class Meter:
         self._runtime = runtime
         self._replicas = replicas
         self._last: Mapping[str, Usage] = {}
+        self.on_read: Callable[[Mapping[str, Load]], None] = lambda _: None
 
     async def run(self) -> None:
         """Ask again and again until cancelled."""
@@ -58,3 +59,4 @@ class Meter:
             usage = {}
         self.loads = loads(self._last, usage)
         self._last = usage
+        self.on_read(self.loads)

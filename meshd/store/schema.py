@@ -92,6 +92,12 @@ MIGRATIONS: Final = (
     """
     ALTER TABLE scaling ADD COLUMN warm INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    CREATE TABLE sizing (
+        project TEXT NOT NULL, service TEXT NOT NULL, day INTEGER NOT NULL, body TEXT NOT NULL,
+        PRIMARY KEY (project, service, day)
+    ) WITHOUT ROWID;
+    """,
 )
 
 

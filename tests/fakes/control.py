@@ -14,6 +14,7 @@ from meshd.api.model import (
     ScaleDecision,
     ServicePolicy,
     ServiceStatus,
+    Sizing,
     Status,
 )
 from meshd.spec.model import Project
@@ -37,6 +38,7 @@ class FakeControl:
         self.outlook: tuple[str, ...] = ()
         self.released: list[Release] = []
         self.jobs = FakeDesk()
+        self.sized: list[Sizing] = []
         self.refuse: Exception | None = None
         self.exposition = b"# nothing\n"
         self.ended = asyncio.Event()
@@ -170,6 +172,9 @@ class FakeControl:
 
     def resume(self, project: str, service: str, who: str) -> None:
         self._called("resume", project, service, who)
+
+    def sizes(self) -> Sequence[Sizing]:
+        return self.sized
 
     def desk(self) -> FakeDesk:
         return self.jobs

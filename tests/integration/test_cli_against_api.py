@@ -25,7 +25,8 @@ from meshd.api.model import (
 )
 from meshd.api.server import serve
 from meshd.cli.main import main
-from meshd.spec.model import Project, Service
+from meshd.scaling.sizing import Use, proposed
+from meshd.spec.model import Project, Resources, Service
 from tests.fakes import traffic
 from tests.fakes.control import FakeControl
 
@@ -299,3 +300,18 @@ async def test_down_all_leaves_the_order_to_the_daemon(control: FakeControl, mes
     assert (await meshd("down", "--all")).exit_code == 0
     assert control.calls == [("shutdown", True)]
     assert (await meshd("down", "shop", "--all")).exit_code == 2
+
+
+async def test_right_size(control: FakeControl, meshd: Meshd) -> None:
+    use = Use(since=1000.0, memory=100 << 20, requests=10)
+    for _ in range(200):
+        use.read(0.1, 100 << 20, 5.0)
+    control.sized = [proposed("shop/orders", use, Resources(cpus=1.0, memory=1 << 30))]
+    header, orders, *why = (await meshd("right-size")).output.splitlines()
+    assert header.split()[:3] == ["SERVICE", "CPU_P50", "CPU_P95"]
+    assert "1 CPUs, 1 GiB" in orders
+    assert "0.3 CPUs, 128 MiB" in orders
+    assert why[1] == "shop/orders: memory: 100 MiB at most, and a quarter more"
+    told = json.loads((await meshd("right-size", "orders", "-o", "json")).output)
+    assert told[0]["proposed_memory"] == 128 << 20
+    assert (await meshd("right-size", "payments")).exit_code == 1

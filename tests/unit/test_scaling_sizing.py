@@ -1,0 +1,103 @@
+"""Limits proposed from what was used: quantiles, headroom, and what is kept over restarts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshd.api.model import Load
+from meshd.reconcile.memory import Replica
+from meshd.reconcile.phase import Phase
+from meshd.scaling.sizing import ENOUGH, MIB, Use, merged, proposed
+from meshd.spec.model import Project, Resources, Service
+from meshd.store.sizes import DAY, Sizes
+from meshd.store.store import Store
+
+NOW = 1_700_000_000.0
+
+
+def used(*cores: float, memory: int = 100 * MIB, **more: Any) -> Use:
+    use = Use(since=NOW, **more)
+    for each in cores:
+        use.read(each, memory, 5.0)
+    return use
+
+
+@pytest.mark.parametrize("cores", [0.0, 0.0005, 0.001, 0.02, 0.5, 1.0, 7.9])
+def test_a_quantile_is_at_most_a_tenth_too_high(cores: float) -> None:
+    assert cores <= used(cores).cores(0.5) <= max(1.1 * cores, 0.001) + 1e-12
+
+
+def test_quantiles_and_sums_of_several_days() -> None:
+    use = merged([used(*[0.1] * 90), used(*[1.0] * 10, memory=300 * MIB, requests=50)])
+    assert use.cores(0.5) == pytest.approx(0.1, rel=0.1)
+    assert use.cores(0.95) == pytest.approx(1.0, rel=0.1)
+    assert (use.samples, use.memory, use.requests) == (100, 300 * MIB, 50)
+    assert use.cpu_seconds == pytest.approx(5 * (9 + 10))
+    assert merged([]).cores(0.5) == 0.0
+
+
+def test_a_proposal_with_its_reasons() -> None:
+    use = used(*[0.2] * 990, *[1.5] * 10, requests=1000)
+    told = proposed("shop/web", use, Resources(cpus=4.0, memory=1024 * MIB))
+    assert (told.proposed_cpus, told.proposed_reserved_cpus) == (0.5, 0.25)
+    assert (told.proposed_memory, told.proposed_reserved_memory) == (128 * MIB, 104 * MIB)
+    assert told.cpu_per_request == pytest.approx(5 * (198 + 15) / 1000)
+    assert told.why == (
+        "CPU: a replica used 0.21 cores or less 95 % of the time, 1.5 at most",
+        "memory: 100 MiB at most, and a quarter more",
+    )
+
+
+def test_what_was_killed_for_memory_gets_more_than_its_limit() -> None:
+    use = used(*[0.2] * ENOUGH, memory=64 * MIB, ooms=3)
+    told = proposed("shop/web", use, Resources(memory=64 * MIB))
+    assert told.proposed_memory == 96 * MIB
+    assert told.why[1] == "memory: 3 killed for memory; half more than its limit"
+
+
+def test_too_little_proposes_nothing() -> None:
+    told = proposed("shop/web", used(*[0.2] * (ENOUGH - 1)), Resources())
+    assert (told.proposed_cpus, told.proposed_memory) == (0.0, 0)
+    assert told.why == ("119 of 120 readings; ask again later",)
+    assert told.cpu_per_request is None
+
+
+def replica(name: str, **more: Any) -> Replica:
+    more.setdefault("ready_since", NOW)
+    return Replica(
+        name=name, project="shop", service="web", revision="r", phase=Phase.READY, **more
+    )
+
+
+def test_readings_are_kept_over_restarts_for_a_week(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.open()
+    project = Project(name="shop", services=(Service(name="web", image="a"),))
+    store.deploy(project, {"web": "r"}, "test", "", NOW)
+    sizes = Sizes(store)
+    sizes.open()
+    loads = {"a": Load(0.5, 50 * MIB), "b": Load(None, 70 * MIB), "gone": Load(9.0, 1)}
+    there = [replica("a"), replica("b", oom_killed=True), replica("new", ready_since=0.0)]
+    for second, requests in enumerate((100, 110, 130)):
+        sizes.take(there, loads, {"shop/web": requests}, 5.0, NOW + 5 * second)
+    sizes.flush(NOW + 15)
+    store.close()
+
+    store.open()
+    sizes = Sizes(store)
+    sizes.open()
+    use = sizes.of("shop/web")
+    assert (use.samples, use.memory, use.ooms, use.requests) == (6, 70 * MIB, 1, 30)
+    assert use.cpu_seconds == pytest.approx(7.5)
+    assert use.since == NOW
+    # The counts of the next process begin anew; what came before its first reading is not known.
+    sizes.take(there, loads, {"shop/web": 7}, 5.0, NOW + DAY)
+    sizes.take(there, loads, {"shop/web": 9}, 5.0, NOW + DAY + 5)
+    assert sizes.of("shop/web").requests == 32
+    sizes.flush(NOW + 7 * DAY)
+    assert sizes.of("shop/web").samples == 4
+    store.forget("shop")
+    sizes.flush(NOW + 7 * DAY)
+    assert sizes.of("shop/web").samples == 0
+    store.close()
