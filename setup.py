@@ -31,7 +31,7 @@ COMPILED = [
     *(f"proxy/observe/{name}.py" for name in ("counters", "histogram", "log_line")),
     "proxy/wire/buckets.py",
     *(f"proxy/{name}.py" for name in (
-        "data_plane", "dispatch", "downstream", "endpoint_state", "entry", "exchange",
+        "bounds", "data_plane", "dispatch", "downstream", "endpoint_state", "entry", "exchange",
         "exchange_phases", "half_closed", "heads", "hedge", "mirror", "pool", "record", "recovery",
         "routing_table", "shared_cells", "tracing", "tunnel", "upstream", "usual",
     )),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from proxy.exchange import Exchange
 
 ASK_AFTER: Final = 0.05
-LOOK_AFTER: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+LOOK_AFTER: Final[tuple[float, ...]] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """A reset takes as long as the way to the client and back."""
 STALLED: Final = 0.25
 """An answer that has begun cannot be used to ask. If nothing of it comes for so long, whoever
