@@ -216,7 +216,7 @@ class MeshControl:
             await self._begin(project, who, "undo")
 
     async def _deploy(self, project: Project, who: str) -> None:
-        await self._begin(await self._resolved(project), who, "deploy")
+        await self._begin(await self._resolved(project, fetch=True), who, "deploy")
 
     async def _begin(self, project: Project, who: str, how: Literal["deploy", "undo"]) -> None:
         now = time.time()
@@ -278,7 +278,7 @@ class MeshControl:
         """With what is built pinned to what its context holds now, and images to what their names
         stand for, after they were fetched where that is wanted. Raises Refused."""
         try:
-            services = tuple(await self._runtime.resolve(project.services))
+            services = tuple(await self._runtime.resolve(project.services, fetch))
         except RuntimeFailure as error:
             raise Refused(str(error)) from error
         return project.model_copy(update={"services": services})

@@ -83,9 +83,9 @@ class ServiceStatus(Value, frozen=True):
 
 
 class ProjectStatus(Value, frozen=True):
-    """One project: `state` is `up`, `going down`, `adopted`, or `elsewhere` where another mesh holds
-    it; how many services it has, and replicas are ready and wanted; who deployed it last and when
-    (Unix time); `detail` says why it is left alone."""
+    """One project: `state` is `up`, `going down`, `adopted`, or `elsewhere` where another mesh
+    holds it; how many services it has, and replicas are ready and wanted; who deployed it last
+    and when (Unix time); `detail` says why it is left alone."""
 
     name: str
     state: str

@@ -239,9 +239,13 @@ class Runtime(Protocol):
         """Events from now on, without end. The first is RESYNC, once the subscription stands,
         and another follows each time the stream was cut and stands again."""
 
-    async def resolve(self, services: Sequence[Service]) -> Sequence[Service]:
-        """The services with what they would be built from pinned (`Build.digest`), where that
-        makes a difference to this runtime. Raises StartFailed when it cannot be read."""
+    async def resolve(
+        self, services: Sequence[Service], fetch: bool = False
+    ) -> Sequence[Service]:
+        """The services with what they would be built from (`Build.digest`), or which image their
+        `image` stands for (`Service.image_id`) pinned, where that makes a difference to this
+        runtime. With `fetch`, images are pulled first as `Service.pull` says; without, one that
+        is not here stays open. Raises StartFailed when it cannot be read, ImageMissing."""
 
     async def prepare(
         self, project: str, service: Service, networks: Sequence[Network] = ()

@@ -38,12 +38,11 @@ def name_of_image(project: str, service: Service) -> str:
 
 
 def image_of(project: str, service: Service) -> str:
-    """The image that replicas run. One that was built for a revision has a tag of its own, so
-    that going back finds the old one under it."""
+    """The image that replicas run. One that was built for a revision, or that its name stood for
+    when it was deployed, has a tag of its own, so that going back finds the old one under it."""
     name = name_of_image(project, service)
-    if service.build is None or not service.build.digest:
-        return name
-    return f"{split_name(name)[0]}:{TAG}{service.build.digest[:16]}"
+    pinned = service.build.digest if service.build is not None else service.image_id
+    return f"{split_name(name)[0]}:{TAG}{pinned[:16]}" if pinned else name
 
 
 def split_name(image: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import IO
@@ -13,7 +14,7 @@ from meshd.runtime.base import ImageMissing, RuntimeUnavailable, StartFailed
 from meshd.runtime.docker_auth import credentials
 from meshd.runtime.docker_build import Context, bases, digest_of, pack
 from meshd.runtime.docker_container import image_of, name_of_image, split_name
-from meshd.runtime.docker_engine import Engine
+from meshd.runtime.docker_engine import Engine, Info
 from meshd.spec.model import Build, Service
 
 PULL_PATIENCE = 900.0
@@ -23,6 +24,10 @@ CHUNK_BYTES = 65536
 BUILD_LABEL = "meshd.build"
 """On a built image: the digest of what it was built from. Containers inherit it, and it makes
 them no replicas: those carry labels that begin with `mesh.`."""
+
+
+_FIXED = re.compile(r"@|^sha256:|^[0-9a-f]{12,64}$|^$")
+"""Names of images that stand for one image for ever, and none at all."""
 
 
 class Images:
@@ -40,8 +45,53 @@ class Images:
             if service.build is not None:
                 names = dict.fromkeys((image, name_of_image(project, service)))
                 await self._build(tuple(names), service.name, service.build)
+            elif service.image_id:
+                await self._restore(image, service)
             elif await self._labels(image) is None:
                 await self._pull(image, service.name)
+
+    async def pinned(self, service: Service, fetch: bool) -> Service:
+        """The service with what its image's name stands for now, once it was pulled if it is to
+        be fetched; as it is where nothing is there, or nothing is open. Raises ImageMissing."""
+        image = service.image
+        if service.build is not None or _FIXED.search(image):
+            return service
+        async with self._locks.setdefault(image, asyncio.Lock()):
+            present = await self._shown(image)
+            if fetch and service.pull == "never" and present is None:
+                raise ImageMissing(
+                    f"service {service.name}: image {image} is not on the engine, and "
+                    "pull_policy: never says not to pull it"
+                )
+            if fetch and (service.pull == "always" or present is None):
+                await self._pull(image, service.name)
+                present = await self._shown(image)
+        if present is None:
+            return service
+        own = split_name(image)[0]
+        digests = [str(name) for name in present.get("RepoDigests") or ()]
+        found = next((d.partition("@")[2] for d in digests if d.partition("@")[0] == own), "")
+        pin = {"image_id": _id_of(present), "image_digest": found}
+        return service.model_copy(update=pin)
+
+    async def _restore(self, image: str, service: Service) -> None:
+        """Have the image that the name stood for when the service was deployed under `image`."""
+        wanted, name = service.image_id, service.image
+        present = await self._shown(image)
+        if present is not None and _id_of(present) == wanted:
+            return
+        repository, tag = split_name(image)
+        source = f"sha256:{wanted}"
+        if await self._shown(source) is None:
+            source = f"{split_name(name)[0]}@{service.image_digest}"
+            if not service.image_digest or service.pull == "never":
+                raise ImageMissing(
+                    f"service {service.name}: the image that {name} was when it was deployed "
+                    f"({wanted[:12]}) is gone from the engine; deploy it again"
+                )
+            await self._pull(source, service.name)
+        async with self._engine.asked() as docker:
+            await docker.images.tag(source, repository, tag=tag)
 
     async def obtainable(self, project: str, service: Service) -> str | None:
         """Why the service's image cannot be had, in one line; None when it can. Changes
@@ -76,13 +126,17 @@ class Images:
 
     async def _labels(self, image: str) -> dict[str, str] | None:
         """The labels of an image on the engine; None when it is not there."""
+        info = await self._shown(image)
+        return None if info is None else info["Config"].get("Labels") or {}
+
+    async def _shown(self, image: str) -> Info | None:
+        """What the engine says of an image; None when it is not there."""
         absent = ImageMissing(image)
         try:
             async with self._engine.asked(errors={404: absent}) as docker:
-                info = await docker.images.inspect(image)
+                return dict(await docker.images.inspect(image))
         except ImageMissing:
             return None
-        return info["Config"].get("Labels") or {}
 
     async def _pull(self, image: str, service: str) -> None:
         auth = await credentials(image)
@@ -174,6 +228,10 @@ async def resolved(services: Sequence[Service]) -> list[Service]:
             service = service.model_copy(update={"build": pinned})
         found.append(service)
     return found
+
+
+def _id_of(image: Info) -> str:
+    return str(image["Id"]).removeprefix("sha256:")
 
 
 def _unreadable(service: str, error: OSError) -> StartFailed:

@@ -127,7 +127,11 @@ class ProcessRuntime:
                 yield RuntimeEvent(EventKind.CUT, at=time.time())
             await asyncio.sleep(pause)
 
-    async def resolve(self, services: Sequence[Service]) -> Sequence[Service]:
+    async def resolve(
+        self,
+        services: Sequence[Service],
+        fetch: bool = False,  # noqa: ARG002 (the protocol's)
+    ) -> Sequence[Service]:
         """See `Runtime.resolve`; nothing is built here."""
         return services
 

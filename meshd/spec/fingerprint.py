@@ -16,6 +16,7 @@ LENGTH: Final = 10
 REPLICA: Final = frozenset(
     {
         "image",
+        "image_id",
         "build",
         "command",
         "entrypoint",
@@ -50,6 +51,8 @@ REPLICA: Final = frozenset(
 AROUND: Final = frozenset(
     {
         "name",
+        "image_digest",
+        "pull",
         "expose",
         "stop_grace_period",
         "replicas",

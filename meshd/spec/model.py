@@ -518,11 +518,16 @@ class Service(Model):
     """One service: what a replica is, how many, and how it is reached.
 
     `aliases` are further names on a declared network, by network. `wait_healthy` names those
-    of `depends_on` that must have a healthy replica first, not only a started one.
+    of `depends_on` that must have a healthy replica first, not only a started one. `image_id` is
+    the image that the name in `image` stood for when it was deployed (64 hex digits; empty: not
+    known), `image_digest` the registry's name for it (`sha256:…`), where it came from one.
     """
 
     name: Name
     image: str = ""
+    image_id: str = ""
+    image_digest: str = ""
+    pull: Literal["missing", "always", "never"] = "missing"
     build: Build | None = None
     command: tuple[str, ...] | None = None
     entrypoint: tuple[str, ...] | None = None

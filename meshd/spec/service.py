@@ -120,7 +120,7 @@ class _Reader:
                 "dns_search": self._into("dns_search", Cursor.string_or_strings),
                 "dns_opt": self._into("dns_opt", Cursor.strings),
                 "logging": self._into("logging", values.logging),
-                "pull_policy": _pull_policy,
+                "pull_policy": self._into("pull", _pull_policy),
                 "profiles": _known_already,
                 "x-mesh": self._mesh,
             },
@@ -279,13 +279,14 @@ class _Reader:
             )
 
 
-def _pull_policy(at: Cursor) -> None:
-    """Images are pulled when the engine has none; a policy may say no more than that."""
+def _pull_policy(at: Cursor) -> str:
+    """When an image is pulled, at a deployment and no other time."""
     word = at.string()
-    if word == "never":
-        at.warn("an image is pulled where the engine has none; load it there before")
-    elif word not in {"missing", "if_not_present", "build"}:
-        at.fail(f"meshd does not support {word!r}; name a version or a digest in image")
+    if word in {"always", "never"}:
+        return word
+    if word not in {"missing", "if_not_present", "build"}:
+        at.fail(f"meshd does not support {word!r}; expected always, missing or never")
+    return "missing"
 
 
 def _known_already(_at: Cursor) -> None:

@@ -10,6 +10,7 @@ from meshd.runtime.base import ImageMissing, StartFailed
 from meshd.runtime.docker import DockerRuntime
 from meshd.runtime.select import choose
 from meshd.runtime.select import runtime as runtime_of
+from meshd.spec.fingerprint import revision
 from meshd.spec.model import Build, Project, Service
 from tests.fakes.replicas import docker, docker_runtime, eventually, spec, unique
 
@@ -50,6 +51,48 @@ async def test_missing_image_is_named(runtime: DockerRuntime) -> None:
         await runtime.prepare(PROJECT, lost)
     with pytest.raises(ImageMissing, match=MISSING):
         await runtime.start(spec(PROJECT, "lost-1", lost))
+
+
+async def test_a_deployment_holds_what_a_name_stood_for(
+    runtime: DockerRuntime, engine_image: str
+) -> None:
+    name = f"{PROJECT}-app:latest"
+    docker("tag", engine_image, name)
+    asked = Service(name="web", image=name, command=("sleep", "600"), pull="never")
+    try:
+        (old,) = await runtime.resolve((asked,), fetch=True)
+        assert old.image_id == docker("image", "inspect", "--format", "{{.Id}}", name)[7:]
+        assert (await runtime.resolve((asked,)))[0] == old
+        holder = docker("create", engine_image, "true")
+        docker("commit", "--change", "ENV NEW=1", holder, name)
+        docker("rm", holder)
+        (new,) = await runtime.resolve((asked,))
+        assert revision(new) != revision(old)
+
+        for service, env in ((old, False), (new, True)):
+            await runtime.prepare(PROJECT, service)
+            started = await runtime.start(spec(PROJECT, f"{PROJECT}-{env}".lower(), service))
+            told = docker("inspect", "--format", "{{.Config.Env}}", started.name)
+            assert ("NEW=1" in told) == env
+
+        lost = old.model_copy(update={"image_id": "0" * 64})
+        with pytest.raises(ImageMissing, match="is gone from the engine; deploy it again"):
+            await runtime.prepare(PROJECT, lost)
+        nowhere = Service(name="web", image=MISSING, pull="never")
+        with pytest.raises(ImageMissing, match="pull_policy: never says not to pull it"):
+            await runtime.resolve((nowhere,), fetch=True)
+        assert (await runtime.resolve((nowhere,))) == [nowhere]
+        again = asked.model_copy(update={"image": MISSING, "pull": "always"})
+        with pytest.raises(ImageMissing, match="pulling it failed"):
+            await runtime.resolve((again,), fetch=True)
+    finally:
+        left = docker("images", "-q", "--no-trunc", f"{PROJECT}-app").split()
+        own = docker("images", "--format", "{{.Repository}}:{{.Tag}}", f"{PROJECT}-app").split()
+        ends = docker("ps", "-aq", "--filter", f"label=mesh.project={PROJECT}").split()
+        if ends:
+            docker("rm", "-f", *ends)
+        if left:
+            docker("rmi", *own)
 
 
 async def test_context_is_built_once_and_again_when_it_changed(

@@ -72,6 +72,8 @@ def test_a_built_revision_runs_the_image_of_its_context(image: str, digest: str,
     assert image_of("shop", service) == runs
     pulled = Service(name="web", image="a/web:7")
     assert image_of("shop", pulled) == "a/web:7"
+    pinned = pulled.model_copy(update={"image_id": "0123456789abcdef01"})
+    assert image_of("shop", pinned) == "a/web:meshd-0123456789abcdef"
 
 
 def test_adopted_container_observed() -> None:
