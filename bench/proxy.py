@@ -63,13 +63,28 @@ class Results:
             lines.append(f"  {name:13}{value:10.1f}  {around:>17} {ratio}  {bar}")
         return "\n".join(lines)
 
+    def beside(self, scene: Scene, names: Sequence[str]) -> str:
+        """What each proxy's request costs as a ratio to the scene measured in turn with it."""
+        assert scene.beside is not None
+        lines = [f"\n{scene.name} (ratio to its own: {scene.beside.name})"]
+        for name in names:
+            ours = self.samples.get((scene.name, name))
+            theirs = self.samples.get((scene.beside.name, name))
+            if ours and theirs:
+                lines.append(f"  {name:13}{quotient(ours, theirs):10.2f}x")
+        return "\n".join(lines)
+
     def ratio(self, scene: str, name: str, to: str) -> float:
-        """The median of the ratios within each round: what else the machine did in a round was
-        nearly the same for both. Of the medians, where a round lacks one of them."""
-        ours, theirs = self.samples[scene, name], self.samples[scene, to]
-        if len(ours) != len(theirs) or not all(theirs):
-            return median(ours) / median(theirs) if median(theirs) else float("inf")
-        return median([one / other for one, other in zip(ours, theirs, strict=True)])
+        """What one proxy costs to another in a scene."""
+        return quotient(self.samples[scene, name], self.samples[scene, to])
+
+
+def quotient(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The median of the ratios within each round: what else the machine did in a round was
+    nearly the same for both. Of the medians, where a round lacks one of them."""
+    if len(ours) != len(theirs) or not all(theirs):
+        return median(ours) / median(theirs) if median(theirs) else float("inf")
+    return median([one / other for one, other in zip(ours, theirs, strict=True)])
 
 
 @dataclass
@@ -98,9 +113,8 @@ class Bench:
             os.chmod(home, 0o755)
             port = self.base_port + 1 + self.names.index(name)
             setting = Setting(Path(home), port, self.base_port, scene.workers, scene.log)
-            cores = self.cores if scene.workers > 1 else self.cores[:1]
             try:
-                with running(CONTENDERS[name](setting), port, cores, Path(home)) as pid:
+                with running(CONTENDERS[name](setting), port, self.cores[:1], Path(home)) as pid:
                     if not checked:
                         check(port, self.base_port)
                     act(pid, port)
@@ -113,7 +127,7 @@ class Bench:
         def act(pid: int, port: int) -> None:
             self._load(scene, port, 1)
             before = cpu_seconds(pid)
-            load = self._load(scene, port, self.seconds)
+            load = self._load(scene, port, self.seconds * scene.longer)
             spent = cpu_seconds(pid) - before
             if load.requests < FEWEST:
                 raise ClientFailed(f"only {load.requests} requests were answered")
@@ -179,7 +193,11 @@ def measure(bench: Bench, scenes: Sequence[Scene], options: argparse.Namespace) 
         for _ in range(options.rounds):
             for name in names:
                 bench.cost(name, scene)
+                if scene.beside is not None:
+                    bench.cost(name, scene.beside)
         print(bench.results.table(scene.name, names, "CPU µs a request"), flush=True)
+        if scene.beside is not None:
+            print(bench.results.beside(scene, names), flush=True)
     if not options.scenes and tail.available():
         for _ in range(options.rounds):
             for name in bench.names:

@@ -27,7 +27,9 @@ HEADERS: Final = {
 @dataclass(frozen=True)
 class Scene:
     """`unique`: a new path and one new header value each request. `body`: bytes of a JSON
-    POST. `bare`: no headers but the client's own."""
+    POST. `bare`: no headers but the client's own. `close`: a new connection each request.
+    `longer`: so many times as long as others, where opening the connections would weigh too much.
+    `beside`: what it is compared with, measured in turn with it."""
 
     name: str
     path: str = "/api/orders"
@@ -37,11 +39,16 @@ class Scene:
     bare: bool = False
     log: bool = False
     workers: int = 1
+    close: bool = False
+    longer: int = 1
+    beside: "Scene | None" = None
 
     def script(self) -> str:
         """The wrk script of the scene."""
         lines = [f'wrk.method = "{"POST" if self.body else "GET"}"']
         headers = {} if self.bare else dict(HEADERS)
+        if self.close:
+            headers["Connection"] = "close"
         if self.body:
             headers["Content-Type"] = "application/json"
             lines.append(
@@ -73,14 +80,20 @@ end"""
 
 SCENES: Final = (
     Scene("small GET, unique, 64 conns", unique=True),
-    Scene("small GET, unique, 1000 conns", unique=True, connections=1000),
+    Scene("small GET, unique, 1000 conns", unique=True, connections=1000, longer=4),
     Scene("small GET, constant, 64 conns"),
     Scene("small GET, bare, 64 conns", bare=True),
     Scene("4 KiB JSON POST", path="/api/orders/new", body=4096),
     Scene("100 KiB response", path="/files/100k", connections=16),
     Scene("10 MiB response", path="/files/10m", connections=4),
     Scene("small GET, unique, access log", unique=True, log=True),
-    Scene("small GET, unique, 2 workers", unique=True, workers=2),
+    Scene("small GET, a connection each", close=True, connections=16),
+    Scene(
+        "small GET, unique, 2 workers",
+        unique=True,
+        workers=2,
+        beside=Scene("small GET, unique, 1 worker in turn with 2", unique=True),
+    ),
 )
 
 
