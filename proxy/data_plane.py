@@ -104,6 +104,9 @@ class DataPlane:
         self._id_prefix = os.urandom(8).hex().encode()
         self._ids = 0
         self._id_head = self._id_prefix + b"0" * 13
+        # The last that were learned, without and with a body: new connections begin with them.
+        self.shape: Shape | None = None
+        self.body_shape: Shape | None = None
         self._shapes: dict[tuple[bytes, ...], Shape] = {}
         self._forwarded: dict[tuple[bytes, bytes], bytes] = {}
         self._timer: asyncio.TimerHandle | None = None

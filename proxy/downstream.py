@@ -130,6 +130,9 @@ class Downstream:
         self.address = self.peer.encode() or b"unknown"
         plane = self._plane
         self._trusted = plane.routing.trusted.has(self.peer)
+        if not self._trusted:
+            # What others ask is what this one will ask, more often than not.
+            self._shape, self._body_shape = plane.shape, plane.body_shape
         self.deadline = plane.clock() + plane.routing.head_seconds
         plane.connections.add(self)
 
@@ -309,9 +312,10 @@ class Downstream:
             self._lessons -= 1
             plane = self._plane
             if head.raw[0] != _P:
-                self._shape = plane.shared_shape(learn(self._shape, head))
+                self._shape = plane.shape = plane.shared_shape(learn(self._shape, head))
             else:
-                self._body_shape = plane.shared_shape(learn(self._body_shape, head))
+                shape = plane.shared_shape(learn(self._body_shape, head))
+                self._body_shape = plane.body_shape = shape
 
     def _read_body(self, exchange: Exchange, data: bytes) -> None:
         reader = self._reader

@@ -82,9 +82,11 @@ async def test_the_origin_gets_and_the_client_sees_the_same() -> None:
         await client.send(numbered(7))
         short = await client.response()
         assert taken(made) == 1
-        other = await made.ask(numbered(7))
+        other = await made.ask(numbered(7)[:20])
+        await asyncio.sleep(0.02)
+        await other.send(numbered(7)[20:])
         assert short == await other.response()
-        assert taken(made) == 0
+        assert taken(made) == 0, "what comes in pieces is parsed"
         heads = b"".join(visit.raw for visit in origin.visits).split(b"\r\n\r\n")[:-1]
         one, two = (
             [line for line in head.split(b"\r\n") if not line.startswith(b"X-Request-Id")]
@@ -94,6 +96,29 @@ async def test_the_origin_gets_and_the_client_sees_the_same() -> None:
         assert one == two
         ids = [head.partition(b"X-Request-Id: ")[2] for head in heads]
         assert len(set(ids)) == len(ids) == LESSONS + 2
+
+
+@on_uvloop
+async def test_a_new_connection_begins_with_what_others_ask() -> None:
+    async with scene() as made:
+        (origin,) = await made.serve(answers(OK))
+        await taught(made)
+        taken(made)
+        other = await made.ask(numbered(5))
+        assert (await other.response())[0] == 200
+        assert taken(made) == 1
+        made.install(
+            *(state.config for state in made.plane.services.values()),
+            trusted_proxies=("127.0.0.0/8",),
+        )
+        told = numbered(6, "X-Forwarded-For: 10.0.0.9")
+        for _ in range(LESSONS):
+            trusted = await made.ask(told)
+            assert (await trusted.response())[0] == 200
+            await trusted.send(told)
+            assert (await trusted.response())[0] == 200
+        seen = b"".join(visit.raw for visit in origin.visits)
+        assert seen.count(b"X-Forwarded-For: 10.0.0.9, 127.0.0.1\r\n") == 2 * LESSONS
 
 
 @on_uvloop
