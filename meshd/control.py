@@ -389,7 +389,8 @@ class MeshControl:
                     spec=spec,
                     revision=rollout.revision,
                     count=self._loop.wanted.count(key, spec, now),
-                    rollout="rolling" if begun and begun.previous else "done",
+                    rollout="rolling" if begun else "done",
+                    number=(old.number if old else 0) + bool(begun),
                     previous=rollout.previous,
                     coming=rollout.revision,
                 )

@@ -24,6 +24,7 @@ from meshd.control import MeshControl
 from meshd.discovery.probe import probe
 from meshd.discovery.watch import Watch
 from meshd.jobs.desk import JobDesk
+from meshd.jobs.hooks import Hooks
 from meshd.jobs.timetable import Timetable
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
@@ -279,6 +280,7 @@ class Daemon:
             random.Random(),
         )
         loop.callers, loop.working = desk.callers, desk.working
+        loop.hooks = Hooks(desk)
         timetable = Timetable(self.store, self.jobs, desk, self.events, time.time)
         desk.schedules, desk.kept = timetable.statuses, timetable.kept
         meter = control.meter = Meter(self.runtime, lambda: loop.observed.replicas)

@@ -18,6 +18,7 @@ class DesiredService(msgspec.Struct, frozen=True):
     - `coming`: the revision that was asked for last, whether it is to run or not.
     - `stage`: how many stages of its rollout are passed (see `strategy`), the last at
       `stage_since`; `swift` ones are left out. `by_hand`: it was paused by hand.
+    - `number`: that of its release, 0 for none.
     - `way`: how `coming` is brought in, where `spec` is not that of it.
     - `kept`: what it replaced is kept for a while.
     - `template`: for an adopted service, the replica that more are copied from.
@@ -39,6 +40,7 @@ class DesiredService(msgspec.Struct, frozen=True):
     swift: bool = False
     by_hand: bool = False
     way: Rollout | None = None
+    number: int = 0
     kept: bool = False
 
     @property

@@ -9,12 +9,14 @@ from typing import Final
 import msgspec
 
 from meshd.reconcile.desired import Desired
+from meshd.reconcile.hooks import HookState
 from meshd.reconcile.memory import Dice, Replica
 from meshd.reconcile.observed import Observed
 from meshd.reconcile.operation import (
     Advance,
     Drain,
     Forget,
+    Hook,
     Operation,
     Plan,
     Prepare,
@@ -71,7 +73,7 @@ def _settled(observed: Observed, now: float) -> Observed:
         )
         for replica in observed.replicas
     )
-    return Observed(replicas=replicas, prepared=observed.prepared)
+    return Observed(replicas=replicas, prepared=observed.prepared, hooks={})
 
 
 def _finished(replica: Replica) -> Phase:
@@ -85,7 +87,7 @@ def _imagine(
     desired: Desired, observed: Observed, operation: Operation, now: float
 ) -> tuple[Desired, Observed]:
     replicas = {replica.name: replica for replica in observed.replicas}
-    prepared = observed.prepared
+    prepared, hooks = observed.prepared, observed.hooks or {}
     match operation:
         case Prepare(project=project, service=service, revision=revision):
             prepared = prepared | {(f"{project}/{service}", revision)}
@@ -113,11 +115,14 @@ def _imagine(
             replicas.pop(name, None)
         case Settle():
             desired = _with(desired, operation.subject, rollout=operation.outcome)
+        case Hook(id=id):
+            hooks = {**hooks, id: HookState(over=True, ok=True)}
         case Advance():
             desired = _with(desired, operation.subject, stage=operation.stage, stage_since=now)
         case _:
             pass
-    return desired, Observed(replicas=tuple(replicas.values()), prepared=prepared)
+    seen = Observed(replicas=tuple(replicas.values()), prepared=prepared, hooks=hooks)
+    return desired, seen
 
 
 def _with(desired: Desired, key: str, **changes: object) -> Desired:

@@ -190,18 +190,18 @@ def suspicious(trial: Trial) -> bool:
 
 
 def verdict(
-    trial: Trial, gate: Gate, rate: float, share: float, monitor: float, now: float
+    trial: Trial, gate: Gate, rate: float | None, share: float, monitor: float, now: float
 ) -> Verdict:
-    """What is to be done, `rate` being the service's requests a second of late, and `share`
-    the part of them that the new revision can get. Where traffic is too thin to tell, the
-    stage is watched for `monitor` seconds, and not at all where there is none."""
+    """What is to be done. `rate` is the service's requests a second of late (None: not known
+    yet), `share` the part of them that the new revision can get. Where traffic is too thin to
+    tell, the stage is watched for `monitor` seconds, and not at all where there is none."""
     word, text = _word(trial, gate, rate, share, monitor, now)
     rung = RUNGS[trial.rung] if trial.rung < len(RUNGS) else 1.0
     return Verdict(stage=trial.stage, word=word, text=text, rung=rung)
 
 
 def _word(
-    trial: Trial, gate: Gate, rate: float, share: float, monitor: float, now: float
+    trial: Trial, gate: Gate, rate: float | None, share: float, monitor: float, now: float
 ) -> tuple[Word, str]:
     if trial.alarm:
         return "worse", trial.alarm
@@ -210,7 +210,8 @@ def _word(
     doubt = suspicious(trial)
     if served >= gate.requests and not doubt:
         return "fine", f"no worse in {_counted(trial)}"
-    if not doubt and rate * share * gate.wait < LEAST and waited >= (monitor if rate else 0.0):
+    thin = rate is not None and rate * share * gate.wait < LEAST
+    if thin and not doubt and waited >= (monitor if rate else 0.0):
         return "fine", f"too little traffic to tell ({rate:.2g} requests/s)"
     if waited < gate.wait:
         return "wait", f"tried on {served} of {gate.requests} requests"

@@ -6,8 +6,8 @@ Everything is level-triggered: a wake carries no news, and each pass looks at wh
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Protocol
 
 import msgspec
 import structlog
@@ -21,6 +21,8 @@ from meshd.reconcile import memory as remembering
 from meshd.reconcile.claims import Claims
 from meshd.reconcile.desired import Desired, DesiredService
 from meshd.reconcile.executor import Executor, Result
+from meshd.reconcile.hooks import HookState
+from meshd.reconcile.hooks import ids as hook_ids
 from meshd.reconcile.memory import Memory, Replica, Trouble, Version
 from meshd.reconcile.narrate import happenings, looping, turned, vanished
 from meshd.reconcile.observed import Observed, World, observe
@@ -28,6 +30,7 @@ from meshd.reconcile.operation import (
     Advance,
     Drain,
     Forget,
+    Hook,
     Operation,
     Pause,
     Plan,
@@ -69,6 +72,16 @@ REST: Final = 0.5
 EVIDENCE_KEPT: Final = 200
 
 
+class HookDesk(Protocol):
+    """Who runs the commands of rollouts; see `meshd.jobs.hooks`."""
+
+    def begin(self, hook: Hook) -> None:
+        """Run it, unless it was ordered before."""
+
+    def states(self, ids: Iterable[str]) -> Mapping[str, HookState]:
+        """How those stand that were ordered."""
+
+
 class Evidence(msgspec.Struct, frozen=True):
     """What a failed replica left: how it failed and its last lines of output."""
 
@@ -108,6 +121,7 @@ class Reconciler:
         self.plan = Plan()
         self.began = asyncio.Event()
         self.trials = Trials()
+        self.hooks: HookDesk | None = None
         self.in_flight: dict[str, int] = {}
         self.evidence: dict[Version, Evidence] = {}
         self.dice = random.Random()
@@ -194,7 +208,9 @@ class Reconciler:
         self.memory, self.observed = observe(before, world, now, self.dice)
         self._narrate(before, now)
         verdicts = self.trials.look(self.desired.services, self.observed.replicas, now)
-        self.observed = msgspec.structs.replace(self.observed, verdicts=verdicts)
+        self.observed = msgspec.structs.replace(
+            self.observed, verdicts=verdicts, hooks=self._hook_states(now)
+        )
         self.plan = plan(self.desired, self.observed, now, self.dice)
         for operation in self.plan.operations:
             self._apply(operation, now)
@@ -257,6 +273,12 @@ class Reconciler:
             ),
         )
 
+    def _hook_states(self, now: float) -> Mapping[str, HookState] | None:
+        if self.hooks is None:
+            return None
+        busy = [service for service in self.desired.services if service.rollout != "done"]
+        return self.hooks.states([id for service in busy for id in hook_ids(service, now)])
+
     def _stopping(self) -> frozenset[str]:
         """The replicas that we are stopping or removing now."""
         under_way = self.executor.under_way.values()
@@ -315,6 +337,9 @@ class Reconciler:
                 self.wake.set()
             case Settle():
                 self._settle(operation, now)
+            case Hook():
+                if self.hooks is not None:
+                    self.hooks.begin(operation)
             case Advance():
                 self._store.advance(operation.subject, operation.stage, now)
                 text = f"{operation.what} to revision {operation.revision[:12]}: {operation.cause}"

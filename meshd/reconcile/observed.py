@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from meshd.reconcile.gate import Verdict
+from meshd.reconcile.hooks import HookState
 from meshd.reconcile.memory import (
     Dice,
     Failure,
@@ -68,7 +69,8 @@ class World(msgspec.Struct, frozen=True):
 class Observed(msgspec.Struct, frozen=True):
     """The picture that a plan is made from. While `available` is False the runtime does not
     answer, and `replicas` is what it last showed. `verdicts` are what the traffic of services
-    says of their new revision; None where nobody watches it."""
+    says of their new revision; None where nobody watches it. `hooks` are
+    how commands of rollouts stand, by id; None where nobody runs them."""
 
     replicas: tuple[Replica, ...]
     available: bool = True
@@ -80,6 +82,7 @@ class Observed(msgspec.Struct, frozen=True):
     slots: Mapping[Version, tuple[Slot, ...]] = {}
     failures: Mapping[Version, tuple[Failure, ...]] = {}
     verdicts: Mapping[str, Verdict] | None = None
+    hooks: Mapping[str, HookState] | None = None
 
 
 def observe(memory: Memory, world: World, now: float, dice: Dice) -> tuple[Memory, Observed]:

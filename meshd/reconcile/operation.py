@@ -185,6 +185,24 @@ class Advance(Operation, frozen=True, kw_only=True):
         return f"shift {self.subject} to {self.revision[:12]}, {self.what}: {self.cause}"
 
 
+class Hook(Operation, frozen=True, kw_only=True):
+    """Run a command of a rollout once, as a job called `id`."""
+
+    project: str
+    service: str
+    id: str
+    revision: str
+    command: tuple[str, ...]
+    timeout: float
+
+    @property
+    def subject(self) -> str:
+        return self.id
+
+    def __str__(self) -> str:
+        return f"run {' '.join(self.command)} for {self.project}/{self.service}: {self.cause}"
+
+
 class Forget(Operation, frozen=True, kw_only=True):
     """A project has no replica left and was taken down: remove what was made for it."""
 

@@ -8,19 +8,24 @@ once nobody uses it or its deadline passed, removed.
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from meshd.reconcile import pool, rollout, starts
+import msgspec
+
+from meshd.reconcile import hooks, pool, rollout, starts
 from meshd.reconcile.desired import Desired, DesiredService
 from meshd.reconcile.gate import NOT_YET
+from meshd.reconcile.hooks import HookState
 from meshd.reconcile.memory import NO_ANSWER, Dice, Replica
 from meshd.reconcile.observed import Observed
 from meshd.reconcile.operation import (
     Drain,
     Forget,
+    Hook,
     Operation,
     Plan,
     Prepare,
     Remove,
     Restore,
+    Settle,
     Start,
     Stop,
     Urgency,
@@ -207,11 +212,15 @@ class _ServicePlan:
             failures = self.observed.failures.get(version, ())
             told = self.observed.verdicts
             traffic = None if told is None else told.get(self.service.key, NOT_YET)
+            if self._held_before():
+                return
             settled = rollout.judge(self.service, new, old, failures, self.now, traffic)
+            settled = self._after(settled)
             if settled:
                 self.operations.append(settled)
                 if settled.outcome != "done":
                     return
+            self._run_once(hooks.on_failure(self.service, self.now))
             over = rollout.advance(self.service, new, old, traffic, self.now)
             if over:
                 self.operations.append(over)
@@ -224,6 +233,41 @@ class _ServicePlan:
     def _right(self, replica: Replica) -> bool:
         """Whether it is what is wanted, as far as anybody knows."""
         return replica.revision == self.service.revision and not replica.drift
+
+    def _run_once(self, hook: Hook | None) -> HookState | None:
+        """How a hook stands; one that was never run is run. None where there is none."""
+        told = self.observed.hooks
+        if hook is None or told is None:
+            return None
+        state = told.get(hook.id)
+        if state is None:
+            self.operations.append(hook)
+        return state or HookState(over=False, text=f"{hook.id} is to run")
+
+    def _held_before(self) -> bool:
+        """Whether nothing of the new revision may be started yet, or ever."""
+        state = self._run_once(hooks.before(self.service))
+        if state is None or state.ok:
+            return False
+        if not state.over:
+            self.waits = state.text
+        elif self.service.rollout == "rolling":
+            self.operations.append(rollout.failed(self.service, state.text))
+        return True
+
+    def _after(self, settled: Settle | None) -> Settle | None:
+        """The end of a rollout, once the hook that has a say in it said so."""
+        if settled is None or settled.outcome != "done":
+            return settled
+        state = self._run_once(hooks.after(self.service))
+        if state is None or state.ok:
+            return settled
+        if not state.over:
+            self.waits = state.text
+            return None
+        if self.service.spec.update.failure_action == "continue":
+            return msgspec.structs.replace(settled, cause=f"{settled.cause}, though {state.text}")
+        return rollout.failed(self.service, state.text)
 
     def _clear(self) -> None:
         for replica in self.group:

@@ -41,7 +41,8 @@ def standing(
     told = not failing or bool(completed)
     if service.rollout in ("rolled-back", "paused") and cause:
         how = "was rolled back" if service.rollout == "rolled-back" else "is paused"
-        return Standing(settled=there and told, ok=False, text=f"{name} {how}: {cause}")
+        stuck = service.rollout == "paused" and not service.previous
+        return Standing(settled=(there or stuck) and told, ok=False, text=f"{name} {how}: {cause}")
     held = [failure for failure in failures if failure.at >= service.rollout_since]
     if service.rollout == "rolling" and not service.previous and held:
         enough = len(held) >= PATIENCE or held[-1].final

@@ -131,6 +131,12 @@ def judge(
     return _settle(service, "done", f"{ready} of {service.count} ready, none of another revision")
 
 
+def failed(service: DesiredService, cause: str) -> Settle:
+    """The end of a rollout that failed: back, where there is something to go back to."""
+    back = service.previous and service.spec.update.failure_action != "pause"
+    return _settle(service, "rolled-back" if back else "paused", cause)
+
+
 def _settle(service: DesiredService, outcome: Outcome, cause: str) -> Settle:
     return Settle(
         project=service.project,

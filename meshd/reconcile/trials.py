@@ -17,6 +17,8 @@ from meshd.telemetry.ingest import Window
 from meshd.telemetry.merge import MergedEndpoint
 
 USUAL: Final = 10
+KNOWN: Final = 5.0
+"""Seconds of reports under which it is not known how much traffic there is."""
 BEFORE: Final = 60
 """Seconds of the old revision that a switch is measured by."""
 
@@ -84,7 +86,8 @@ class Trials:
         share = len(new) / max(1, len(ready))
         if stage is not None and stage.share != GROWING:
             share = stage.share
-        rate = traffic.window(key, USUAL, now).rps
+        lately = traffic.window(key, USUAL, now)
+        rate = lately.rps if lately.merged.interval >= KNOWN else None
         monitor = service.spec.update.monitor
         self._verdicts[key] = gate.verdict(trial, settings.gate, rate, share, monitor, now)
 

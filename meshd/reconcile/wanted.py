@@ -104,7 +104,7 @@ class Wanted:
             key = f"{name}/{spec.name}"
             rollout = self._store.rollouts[key]
             revision = rollout.effective
-            way = spec.mesh.rollout if rollout.by_hand else None
+            way = spec.mesh.rollout
             if revision != rollout.revision:
                 spec = self._store.revision(key, revision) or spec
             found.append(
@@ -123,6 +123,7 @@ class Wanted:
                     swift=rollout.swift,
                     by_hand=rollout.by_hand,
                     way=way,
+                    number=rollout.number,
                     kept=_kept(rollout, spec, now),
                 )
             )

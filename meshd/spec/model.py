@@ -327,6 +327,16 @@ class Gate(Model):
     _short = model_validator(mode="before")(shorthand.gate)
 
 
+class Hook(Model):
+    """A command in a one-off container of the new revision, for `timeout` seconds at most."""
+
+    command: Annotated[tuple[str, ...], Field(min_length=1)]
+    timeout: Annotated[Duration, Field(gt=0)] = 300.0
+
+    _short = model_validator(mode="before")(shorthand.hook)
+    _words = field_validator("command", mode="before")(shorthand.command)
+
+
 class Rollout(Model):
     """How traffic goes over to a new revision, beside `deploy.update_config`.
 
@@ -346,6 +356,9 @@ class Rollout(Model):
     max_surge: Amount = ""
     max_unavailable: Amount = ""
     gate: Gate = Gate()
+    before: Hook | None = None
+    after: Hook | None = None
+    on_failure: Hook | None = None
 
     _many_steps = field_validator("steps", mode="before")(shorthand.one_or_many)
     _many = field_validator("match", mode="before")(shorthand.one_or_many)

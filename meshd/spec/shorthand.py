@@ -99,6 +99,11 @@ def gate(value: object) -> object:
     return {"enabled": value} if isinstance(value, bool) else value
 
 
+def hook(value: object) -> object:
+    """The command alone, as text or as a list of words."""
+    return {"command": value} if isinstance(value, str | list) else value
+
+
 def check_steps(steps: tuple[float, ...]) -> tuple[float, ...]:
     """Shares of the traffic, each larger than the one before."""
     for before, after in pairwise(steps):

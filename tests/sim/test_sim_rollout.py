@@ -3,7 +3,7 @@ killed at every single operation."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,10 @@ import pytest
 from test_sim_control import DRAIN, Control
 
 from meshd.api.model import Refused
+from meshd.reconcile.hooks import HookState
+from meshd.reconcile.operation import Hook
 from meshd.reconcile.phase import ALIVE
+from meshd.reconcile.progress import standing
 from meshd.rollouts import RolloutDesk
 from meshd.spec.fingerprint import revision
 from meshd.spec.model import Project, Service
@@ -67,6 +70,7 @@ class Scene:
         self.runtime.bad_luck = 0.0
         self.plane = SimPlane(self.runtime, random.Random(2), workers=2, drain=DRAIN)
         self.traffic = SimTraffic(lambda: self.plane.held, self._spec, rate)
+        self.jobs: Jobs | None = None
         self.specs: dict[str, Service] = {}
         self.operations: list[tuple[str, str, int]] = []
         self.kill_at = -1
@@ -80,6 +84,7 @@ class Scene:
     def _started(self) -> Control:
         control = Control(self.directory, self.runtime, self.plane)
         control.loop.trials.traffic = self.traffic
+        control.loop.hooks = self.jobs
         apply = control.loop._apply
 
         def deadly(operation: Any, now: float) -> None:
@@ -397,5 +402,94 @@ def test_no_more_run_and_no_fewer_serve_than_is_allowed(
 
             await scene.until(look)
             assert (max(running), min(ready)) == (most, least)
+
+    run(main)
+
+
+class Jobs:
+    """Hooks that take 2 s each, and go as `codes` say; they outlive the control process."""
+
+    def __init__(self, **codes: int) -> None:
+        self.begun: dict[str, tuple[Hook, float]] = {}
+        self.codes = codes
+
+    def begin(self, hook: Hook) -> None:
+        self.begun.setdefault(hook.id, (hook, virtual.clock()))
+
+    def states(self, ids: Iterable[str]) -> dict[str, HookState]:
+        found = {}
+        for id in ids:
+            if id in self.begun:
+                hook, at = self.begun[id]
+                over = virtual.clock() >= at + 2.0
+                ok = not self.codes.get(hook.command[0], 0)
+                found[id] = HookState(over, over and ok, "last words" if over and not ok else id)
+        return found
+
+
+HOOKS = {"before": "migrate", "after": "smoke", "on_failure": "tell"}
+
+
+@pytest.mark.parametrize(
+    ("codes", "outcome", "ran", "started"),
+    [
+        ({}, "done", ["before", "after"], 2),
+        ({"migrate": 1}, "rolled-back", ["before", "failure"], 0),
+        ({"smoke": 1}, "rolled-back", ["before", "after", "failure"], 2),
+    ],
+)
+def test_hooks_run_once_each_and_have_their_say(
+    tmp_path: Path, codes: dict[str, int], outcome: str, ran: list[str], started: int
+) -> None:
+    async def main() -> None:
+        number = 0
+        while True:
+            directory = tmp_path / str(number)
+            directory.mkdir()
+            async with scene_in(directory, rate=0) as scene:
+                scene.deploy(shop("1"))
+                await scene.settled()
+                scene.jobs = Jobs(**codes)
+                scene.control.loop.hooks = scene.jobs
+                before = scene.runtime.started
+                scene.operations.clear()
+                scene.kill_at = number
+                second = shop("2", rollout=HOOKS)
+                scene.deploy(second)
+                await scene.settled()
+                await scene.until(lambda s=scene: len(s.jobs.begun) == len(ran))  # type: ignore[misc]
+                assert scene.rollout.state == outcome, scene.story()
+                assert list(scene.jobs.begun) == [f"shop-web-{word}-2" for word in ran]
+                names = {hook.revision for hook, _ in scene.jobs.begun.values()}
+                assert names == {revision(second.services[0])}
+                if outcome != "done":
+                    assert scene.rollout.cause == "last words"
+                if not scene.deaths:
+                    assert scene.runtime.started - before == started + (
+                        2 if started and outcome != "done" else 0
+                    )
+                    return
+                number += 1
+                assert number < 60
+
+    run(main)
+
+
+def test_a_first_deployment_whose_hook_fails_starts_nothing_and_says_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path, rate=0) as scene:
+            scene.jobs = Jobs(migrate=1)
+            scene.control.loop.hooks = scene.jobs
+            scene.deploy(shop("1", rollout=HOOKS))
+            await scene.until(lambda: scene.rollout.state == "paused")
+            await asyncio.sleep(10)
+            assert not scene.runtime.boxes
+            (service,) = scene.control.loop.desired.services
+            told = standing(service, (), (), scene.rollout.cause, "")
+            assert (told.settled, told.ok, told.text) == (True, False, "web is paused: last words")
+            scene.jobs.codes.clear()
+            scene.deploy(shop("1", rollout=HOOKS))
+            await scene.settled()
+            assert scene.rollout.state == "done"
 
     run(main)

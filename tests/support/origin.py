@@ -6,7 +6,7 @@ a body piece by piece. $VERSION is told in every answer. `/_times` tells the Uni
 first good probe and the first other request. `/_unhealthy`, `/_unready?for=now` and
 `/_eat?mb=N` do it harm.
 $FAULT: `never-healthy`, `slow-start` (2 s), `crash` (after 5 s), `exit` (at once),
-`errors` (5 % of the answers are 500).
+`errors` (5 % of the answers are 500), `slow` (three times as slow).
 """
 
 import asyncio
@@ -86,7 +86,8 @@ class Origin:
         else:
             self.first_request = self.first_request or time.time()
             async with self.slots:
-                await asyncio.sleep(float(query.get("ms", "0")) / 1000)
+                times = 3 if FAULT == "slow" else 1
+                await asyncio.sleep(times * float(query.get("ms", "0")) / 1000)
             self.count += 1
             status = 500 if FAULT == "errors" and self.count % 20 == 0 else 200
             told = {"replica": NAME, "version": VERSION, "path": url.path, "body": len(body)}

@@ -156,10 +156,16 @@ def test_a_replica_that_the_proxy_took_out_counts_as_evidence() -> None:
 
 @pytest.mark.parametrize(
     ("rate", "after", "word"),
-    [(0.0, 0.0, "fine"), (0.2, 1.0, "wait"), (0.2, 5.0, "fine"), (20.0, 5.0, "wait")],
+    [
+        (0.0, 0.0, "fine"),
+        (None, 20.0, "wait"),
+        (0.2, 1.0, "wait"),
+        (0.2, 5.0, "fine"),
+        (20.0, 5.0, "wait"),
+    ],
 )
 def test_where_traffic_is_too_thin_a_rollout_does_not_wait_for_it(
-    rate: float, after: float, word: str
+    rate: float | None, after: float, word: str
 ) -> None:
     trial = gate.began(0, START, {})
     verdict = gate.verdict(trial, GATE, rate, 0.3, 5.0, START + after)

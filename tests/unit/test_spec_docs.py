@@ -51,6 +51,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "x-mesh.eject": model.Eject,
     "x-mesh.rollout": model.Rollout,
     "x-mesh.rollout.gate": model.Gate,
+    "x-mesh.rollout.before": model.Hook,
 }
 
 
