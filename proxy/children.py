@@ -132,6 +132,7 @@ class Children:
                     listening = adopt(given[key].bound, given[key].descriptors, 1)
                 else:
                     listening = _open(address)
+                    _log.info("%s listens on %s", child.config.name, listening.bound)
                 child.listening[variable] = listening
         close_unused(given, used)
 

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from meshd.spec import shorthand
 from meshd.spec.errors import Notes, Problem, SpecError, Where, did_you_mean
 from meshd.spec.front import Front, endpoint_alone, mode_alone
+from meshd.spec.mesh import expected
 from meshd.spec.model import Mesh, Model, Percent
 from meshd.spec.yaml_source import Node, parse
 from proxy import address
@@ -74,7 +75,11 @@ def read(file: str, flags: Raw) -> Settings:
     try:
         return Settings.model_validate(_grouped(raw, flags, node))
     except ValidationError as error:
-        raise SpecError([_problem(each, node) for each in error.errors()]) from error
+        found = error.errors()
+        # Of a list whose items are wrong it is also said that it has too few good ones.
+        wrong = {each["loc"][:1] for each in found if len(each["loc"]) > 1}
+        told = [e for e in found if e["type"] != "too_short" or e["loc"] not in wrong]
+        raise SpecError([_problem(each, node) for each in told]) from error
 
 
 def _document(file: str) -> Node:
@@ -140,6 +145,8 @@ def _unknown(key: str, node: Node) -> Problem:
 def _problem(error: Mapping[str, Any], node: Node) -> Problem:
     path = tuple(part for part in error["loc"] if part != "mesh")
     text = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] != "value_error":
+        text = f"{error['input']!r} is wrong; expected {expected(text)}"
     if error["type"] == "missing" and path == ("to",):
         text = "nowhere to send requests; give --to HOST:PORT, once or several times"
     return Problem(_where(node, path), "", ".".join(map(str, path)), text)

@@ -138,10 +138,10 @@ def _note(at: Cursor, detail: ErrorDetails, of: type[BaseModel]) -> None:
     elif kind == "value_error":
         here.note(detail["msg"].removeprefix("Value error, "))
     else:
-        here.note(f"{here.shown()} is wrong; expected {_expected(detail['msg'])}")
+        here.note(f"{here.shown()} is wrong; expected {expected(detail['msg'])}")
 
 
-def _expected(message: str) -> str:
+def expected(message: str) -> str:
     """What the model wants, in the words used elsewhere."""
     should = _SHOULD.match(message)
     text = (should.group(1) if should else message).replace("'", "")

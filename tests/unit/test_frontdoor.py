@@ -10,6 +10,7 @@ from meshd.frontdoor import build
 from meshd.frontdoor.helper import is_sick
 from meshd.frontdoor.settings import Settings, read
 from meshd.reconcile.memory import ProbeResult
+from meshd.spec.errors import SpecError
 from proxy.wire.snapshot import Endpoint, Generation
 
 
@@ -51,6 +52,23 @@ def test_flags_alone_are_enough() -> None:
     found = read("", raw_flags({"to": ("127.0.0.1:9",), "health_path": "/ok"}))
     assert found.listen == ("127.0.0.1:8080",)
     assert found.mesh.health.path == "/ok"
+
+
+def test_what_is_wrong_is_told_once_and_in_plain_words(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as one:
+        read("", {"to": ["nonsense"]})
+    assert [each.text for each in one.value.problems] == [
+        "'nonsense' is not HOST:PORT, [V6]:PORT or unix:PATH"
+    ]
+    file = tmp_path / "front.yml"
+    file.write_text("to: 127.0.0.1:9\ntimeouts: {head: 0s}\notlp: nope\naccess_log: loud\n")
+    with pytest.raises(SpecError) as several:
+        read(str(file), {})
+    assert sorted(str(each).removeprefix(str(file)) for each in several.value.problems) == [
+        ":2: timeouts.head: '0s' is wrong; expected greater than 0",
+        ":3: otlp.endpoint: 'nope' is no URL; expected one like http://127.0.0.1:4318",
+        ":4: access_log.mode: 'loud' is wrong; expected off, sampled or on",
+    ]
 
 
 def test_a_name_stands_for_all_its_addresses_and_none_counts_twice() -> None:
