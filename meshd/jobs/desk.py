@@ -34,6 +34,7 @@ TICK: Final = 0.25
 LINES_KEPT: Final = 1000
 GRACE: Final = 10.0
 LIVE_AT_ONCE: Final = 256
+START_AT_ONCE: Final = 2
 _LETTERS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
 
 Specs = Callable[[Job], tuple[ReplicaSpec, Sequence[Network]] | None]
@@ -71,6 +72,7 @@ class JobDesk:
         self._seen: Mapping[str, ObservedReplica] | None = None
         self._read: Counter[str] = Counter()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._gate = asyncio.Semaphore(START_AT_ONCE)
         self._soon = asyncio.Event()
         self._news = asyncio.Condition()
 
@@ -282,8 +284,9 @@ class JobDesk:
             return
         spec, networks = found
         try:
-            await self._runtime.prepare(job.project, spec.service, networks)
-            seen = await self._runtime.start(spec)
+            async with self._gate:
+                await self._runtime.prepare(job.project, spec.service, networks)
+                seen = await self._runtime.start(spec)
         except RuntimeUnavailable:
             await asyncio.sleep(TICK)
             return
