@@ -47,19 +47,25 @@ class Soaked:
         self.failures += count.failures
 
 
-def compose(mesh: TestMesh, image: str, version: int) -> str:
-    """The application at one version."""
-    more = {"environment": f"{{VERSION: '{version}'}}", "deploy": DEPLOY}
+def compose(mesh: TestMesh, image: str, version: int, gate: bool) -> str:
+    """The application at one version; with `gate` each has to prove itself by its traffic."""
+    policy = "{routes: [/]}" if gate else "{routes: [/], rollout: {gate: false}}"
+    more = {"environment": f"{{VERSION: '{version}'}}", "deploy": DEPLOY, "policy": policy}
     text = service_text("web", mesh.runtime, image, **more)
     return f"name: {mesh.environment['PROJECT']}\nservices:\n{text}"
 
 
 async def soak(
-    mesh: TestMesh, image: str, rollouts: int, rate: float, tell: Callable[[str], None]
+    mesh: TestMesh,
+    image: str,
+    rollouts: int,
+    rate: float,
+    tell: Callable[[str], None],
+    gate: bool = True,
 ) -> Soaked:
     """Bring it up, and replace it so many times while the load goes on."""
     result = Soaked()
-    up = await mesh.up(compose(mesh, image, 0))
+    up = await mesh.up(compose(mesh, image, 0, gate))
     if up.code:
         result.problems.append(up.out + up.err)
         return result
@@ -68,7 +74,7 @@ async def soak(
     async with Mixed(mesh.address, rate) as load:
         await asyncio.sleep(1.0)
         for number in range(1, rollouts + 1):
-            path.write_text(compose(mesh, image, number))
+            path.write_text(compose(mesh, image, number, gate))
             began = time.monotonic()
             deploy = await mesh.run("deploy", "-f", str(path))
             took = time.monotonic() - began
@@ -114,7 +120,9 @@ async def main(options: argparse.Namespace) -> int:
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             try:
-                result = await soak(mesh, options.image, options.rollouts, options.rate, print)
+                result = await soak(
+                    mesh, options.image, options.rollouts, options.rate, print, options.gate
+                )
             finally:
                 await mesh.end()
     except KeyboardInterrupt:
@@ -135,5 +143,6 @@ if __name__ == "__main__":
     parser.add_argument("--rollouts", type=int, default=100)
     parser.add_argument("--runtime", choices=("process", "docker"), default="process")
     parser.add_argument("--rate", type=float, default=300.0, help="requests a second")
+    parser.add_argument("--no-gate", dest="gate", action="store_false", help="let all on at once")
     parser.add_argument("--image", default="meshd-base:bookworm", help="with python3, for docker")
     sys.exit(asyncio.run(main(parser.parse_args())))
