@@ -2,6 +2,7 @@
 
     MESHD_TRACES=FOLDER python -m bench.autoscaling [--share 99.6] [--policy ours,kpa,...]
     MESHD_TRACES=FOLDER python -m bench.autoscaling --curve      the price of calm
+    python -m bench.autoscaling --step                           what a decision costs
 
 A trace is `NAME_BINs.csv` (`t_seconds,count`); hourly ones are played as minutes. Every run is
 the model of docs/autoscaler.md, one setting for all traces, and takes one process.
@@ -9,10 +10,13 @@ the model of docs/autoscaler.md, one setting for all traces, and takes one proce
 
 import argparse
 import os
+import random
 import sys
+from math import sin
 from pathlib import Path
+from time import process_time
 
-from autoscaler import Settings, simulate
+from autoscaler import Decision, Settings, Signal, State, make, simulate
 from meshd.cli import simulation
 
 CALMS = (5.0, 30.0, None, 150.0, 250.0, 500.0, 1000.0)
@@ -30,7 +34,11 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", default="", help="traces whose name contains this")
     parser.add_argument("--curve", action="store_true", help="ours, over `calm`")
+    parser.add_argument("--step", action="store_true", help="CPU time of one step")
     options = parser.parse_args()
+    if options.step:
+        step()
+        return 0
     folder = os.environ.get("MESHD_TRACES")
     if not folder:
         print("MESHD_TRACES names no folder with traces", file=sys.stderr)
@@ -76,6 +84,31 @@ def report(
             f"{result.actions:6}",
             flush=True,
         )
+
+
+def step() -> None:
+    """Prints the best CPU time of one step over an hour of traffic that comes and goes."""
+    seen: list[Signal] = []
+
+    class Kept:
+        policy = make(Settings(min=1, max=200, latency=0.4, share=99.6))
+
+        def initial(self, now: float) -> State:
+            return self.policy.initial(now)
+
+        def step(self, state: State, signal: Signal, now: float) -> tuple[State, Decision]:
+            seen.append(signal)
+            return self.policy.step(state, signal, now)
+
+    load = [150.0 + 100.0 * sin(second / 200.0) for second in range(3600)]
+    simulate.run(load, Kept(), simulate.Model(), random.Random(1))
+    times = []
+    for _ in range(5):
+        state, begin = Kept.policy.initial(0.0), process_time()
+        for now, signal in enumerate(seen, start=1):
+            state, _ = Kept.policy.step(state, signal, float(now))
+        times.append(process_time() - begin)
+    print(f"{min(times) / len(seen) * 1e6:.1f} µs a step")
 
 
 def rates(path: Path) -> tuple[float, ...]:

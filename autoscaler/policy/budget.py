@@ -41,5 +41,6 @@ def caution(share: float, burning: float, startup: float) -> tuple[float, float]
     short does so until replicas have started, so the longer that takes, the rarer it may be."""
     allowed = 100.0 - share
     slow = max(1.0, startup / USUAL_START)
-    beta = 0.15 * log10(100.0 / allowed) * sqrt(burning * slow)
+    rare = log10(100.0 / allowed)
+    beta = max(0.15 * rare, rare**2 / 16.0) * sqrt(burning * slow)
     return 1.0 - min(0.5, 0.3 * allowed / (burning * slow)), beta

@@ -60,6 +60,8 @@ def lower(
     worth: float,
 ) -> int:
     """The number to go down to; `current` when nothing may go yet."""
+    if not recent or ceil(recent[-1] + margin - ROUND) >= current:
+        return current
     best = current
     for seconds, peak in _peaks(recent, blocks, window):
         low = ceil(peak + margin - ROUND)

@@ -19,6 +19,10 @@ PROBE = 0.2
 """How far beyond its busy workers a replica is trusted where nothing waits."""
 QUICKEST = 1e-5
 """Seconds below which no service time is believed."""
+FEW = 10
+"""Answers below which a second says nothing by itself."""
+MUCH_LESS = 0.4
+"""Share of the bound below which replicas have slowed down, rather than been measured badly."""
 ASSUMED = 1.5
 """`bound` over `proven` until it has been seen."""
 
@@ -78,12 +82,18 @@ def _learn(seen: Capacity, signal: Signal, own: float) -> Capacity:
     busy = seen.completions / seen.replicas * service
     sample = busy * (1.0 + PROBE / (1.0 + 10.0 * waits))
     gain = 0.05 * seen.completions / (seen.completions + 30.0)
-    rushed = done / (ready * signal.interval) * service
-    if done >= 10 and own > 2.0 * service * done and crowd > 1.6 * rushed:
-        if saturated and signal.startups:
+    rushed, wait = done / (ready * signal.interval) * service, own / done
+    if done < FEW and seen.completions >= FEW:
+        rushed, wait = busy, mean
+    if seen.completions >= FEW and wait > 2.0 * service and crowd > 1.6 * rushed:
+        if saturated and (signal.startups or signal.wakes):
             pass  # Some replicas were there for a part of the second only.
         elif saturated:
-            bound += (0.2 if rushed > bound else 0.03) * (rushed - bound)
+            quick = rushed > bound or rushed < MUCH_LESS * bound
+            bound += (0.2 if quick else 0.03) * (rushed - bound)
+            if rushed < 1.0:
+                # No replica has less than a worker: its requests take longer than they did.
+                service *= 1.0 + 0.2 * min(1.0 / rushed - 1.0, 5.0)
         else:
             bound, saturated = max(rushed, 0.8 * proven), True
     elif sample > proven:

@@ -5,6 +5,8 @@ gets done, the bottleneck is elsewhere: the number goes back and stays there for
 as long each time.
 """
 
+from msgspec.structs import replace
+
 from autoscaler.policy.capacity import DECAY, excess
 from autoscaler.policy.state import Cap, Capacity, Trial
 from autoscaler.signals import Signal
@@ -12,6 +14,8 @@ from autoscaler.signals import Signal
 FIRST, LONGEST = 120.0, 1800.0
 SETTLE = 8.0
 MORE = 1.25
+KEEPS_UP = 0.9
+"""Answers for requests that come, from which on replicas keep up with them."""
 
 
 def begin(capacity: Capacity, signal: Signal, target: int, now: float) -> Trial:
@@ -34,10 +38,15 @@ def judge(
         cap = None
     if trial is None:
         return None, cap
+    if signal.ready <= trial.ready:
+        # Until the first of the new ones serves: what the old ones do, in what they are asked now.
+        trial = replace(trial, throughput=throughput, latency=latency)
     if now < trial.since + 1.5 * capacity.startup + SETTLE or signal.ready <= trial.ready:
         return (None if now > trial.since + 300.0 else trial), cap
     grown = signal.ready / max(trial.ready, 1) - 1.0
     better = throughput >= trial.throughput * (1.0 + 0.25 * grown)
+    # More than comes cannot be done: no gain is where the old ones did as much.
+    better = better or throughput >= KEEPS_UP * rate > trial.throughput
     waits = excess(capacity) > 0.5 and signal.latency_sum > (
         1.5 * capacity.service_time * signal.completions
     )

@@ -221,6 +221,37 @@ def test_where_more_replicas_bring_nothing_the_number_goes_back() -> None:
     assert "bottleneck" in decisions[at].reason
 
 
+def slowed(factor: float, rate: float, service: float) -> list[int]:
+    """The numbers wanted, second by second, of a service whose own time multiplies after three
+    minutes; a replica has four workers."""
+    model = replace(MODEL, service_mean=service, startup=(2.0, 4.0))
+    dice = random.Random(1)
+    fleet = simulate.Fleet(model, dice)
+    fleet.fill(2)
+    policy = make(Settings(min=1, max=200, latency=0.4))
+    state, wanted = policy.initial(0.0), [2]
+    for second in range(400):
+        if second == 180:
+            fleet.pool = [factor * time for time in fleet.pool]
+        times = sorted(second + dice.random() for _ in range(simulate.poisson(rate, dice)))
+        signal, _ = fleet.second(second, times)
+        state, decision = policy.step(state, signal, second + 1.0)
+        fleet.scale(decision.desired, second + 1.0)
+        wanted.append(decision.desired)
+    return wanted
+
+
+@pytest.mark.parametrize(("rate", "service"), [(40.0, 0.05), (200.0, 0.02)])
+def test_a_service_that_takes_twenty_times_as_long_gets_the_replicas_it_takes(
+    rate: float, service: float
+) -> None:
+    wanted, needed = slowed(20.0, rate, service), rate * 20.0 * service / 4
+    assert max(wanted[:180]) <= 3
+    assert max(wanted[180:200]) >= needed, "within a few start-ups"
+    assert min(wanted[225:]) >= needed, "and they stay"
+    assert max(wanted) <= 5 * needed
+
+
 TRACES = os.environ.get("MESHD_TRACES", "")
 
 

@@ -100,3 +100,12 @@ def test_a_bad_trace_is_refused_with_its_line(tmp_path: Path, text: str, said: s
     found = call("--trace", path)
     assert found.exit_code == 2
     assert said in found.output
+
+
+def test_a_warm_pool_has_a_size_or_learns_it(trace: Path) -> None:
+    arguments = ("--trace", trace, "--peak", "150", "--balancer", "p2c", "-o", "json", "--warm")
+    none, two, learned = (json.loads(call(*arguments, size).output) for size in ("0", "2", "auto"))
+    assert none["policies"][0]["warm_hours"] == 0.0 < two["policies"][0]["warm_hours"]
+    assert learned["policies"][0]["warm_hours"] > 0.0
+    assert (two["settings"]["warm"], learned["settings"]["warm"]) == (2, "auto")
+    assert "expected a number of replicas, or auto" in call(*arguments, "many").output

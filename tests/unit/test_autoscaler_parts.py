@@ -212,3 +212,21 @@ def test_what_a_change_is_worth_goes_with_the_window_unless_it_is_said() -> None
         calm.window(Settings(latency=0.1)) == calm.window(Settings(latency=0.1, calm=500.0)) == 60
     )
     assert calm.window(Settings(latency=0.1, calm=10.0)) == 6
+
+
+def test_replicas_that_keep_up_where_the_old_ones_did_not_are_a_gain() -> None:
+    before = Trial(since=0.0, ready=2, target=6, throughput=40.0, latency=1.0)
+    learned = Capacity(service_time=0.1, completions=500.0, latency=500.0)
+    second = Signal(ready=6, completions=50, latency_sum=50.0)
+    assert trial.judge(before, None, learned, second, 50.0, 60.0) == (None, None)
+    _, cap = trial.judge(replace(before, throughput=48.0), None, learned, second, 50.0, 60.0)
+    assert cap is not None
+
+
+def test_a_trial_is_judged_against_what_the_old_ones_did_last() -> None:
+    """At the order they still did what they did before the load, or the service, changed."""
+    before = Trial(since=0.0, ready=2, target=6, throughput=50.0, latency=0.1)
+    learned = Capacity(service_time=0.1, completions=80.0, latency=160.0)
+    waiting, _ = trial.judge(before, None, learned, Signal(ready=2), 50.0, 3.0)
+    assert waiting is not None
+    assert (waiting.throughput, waiting.latency) == (pytest.approx(8.0), pytest.approx(2.0))

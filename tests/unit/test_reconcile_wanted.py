@@ -140,3 +140,18 @@ def test_a_rolled_back_service_is_wanted_as_it_was(store: Store) -> None:
     assert (service_now.revision, service_now.spec.image) == ("r1", "good")
     store.leave("shop")
     assert only(Wanted(store)).count == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "pauses", "learned", "warm"),
+    [(2, True, 5, 2), ("auto", True, 5, 5), ("auto", True, None, 0), ("auto", False, 5, 0)],
+)
+def test_how_many_are_kept_paused(
+    store: Store, asked: object, pauses: bool, learned: int | None, warm: int
+) -> None:
+    scale = {"min": 1, "max": 9, "rps": 5, "warm": asked}
+    web = Service.model_validate({"name": "web", "image": "app", "mesh": {"scale": scale}})
+    store.deploy(Project(name="shop", services=(web,)), {"web": "r1"}, "me", "", 1.0)
+    if learned is not None:
+        store.set_scaling({"shop/web": (1, {}, learned)}, 2.0)
+    assert only(Wanted(store, pauses)).warm == warm

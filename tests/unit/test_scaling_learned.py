@@ -70,3 +70,17 @@ def test_a_state_of_another_version_is_left_aside(scene: Scene) -> None:
     scene.store.set_scaling({KEY: (3, {"desired": "many"}, 0)}, NOW)
     scene.second(desired(3, scale={"min": 1}), replicas(3))
     assert scene.wanted() is not None
+
+
+def test_the_size_of_the_warm_pool_is_learned_and_survives(scene: Scene) -> None:
+    scale = {"min": 1, "max": 60, "warm": "auto", "concurrency": None, "rps": 10}
+    service = desired(2, scale=scale)
+    for second in range(10):
+        scene.second(service, replicas(2), arrivals=10 if second < 5 else 60)
+    rush = (scene.wanted() or 0) - 2
+    assert rush >= 4
+    assert scene.store.scaling[KEY].warm == rush
+    scene.restart(killed=True)
+    assert scene.store.scaling[KEY].warm == rush
+    scene.second(service, replicas(6), arrivals=60)
+    assert scene.store.scaling[KEY].warm == rush
