@@ -369,7 +369,11 @@ class DataPlane:
         leaving = [e for e in self._leaving.values() if e.service == service.name]
         endpoints = [
             state.counters.take(
-                state.id, now, state.endpoint.revision, ejected=state.health.ejected
+                state.id,
+                now,
+                state.endpoint.revision,
+                ejected=state.health.ejected,
+                limit=state.gradient.limit if state.gradient is not None else 0,
             )
             for state in (*service.endpoints.values(), *leaving)
         ]

@@ -63,6 +63,13 @@ class EndpointState:
         self.connections = 0
         self.serving = True
 
+    def adapt(self, adaptive: bool) -> None:
+        """Whether it has a limit of its own that follows its latency, from now on."""
+        if not adaptive:
+            self.gradient = None
+        elif self.gradient is None:
+            self.gradient = Gradient()
+
     @property
     def latency(self) -> float:
         """What to expect of it now; from other workers where this one knows nothing."""

@@ -113,6 +113,7 @@ class ServiceState:
             if state is None:
                 peak = service.balance.algorithm == "peak-ewma"
                 state = EndpointState(self.name, endpoint, peak=peak, adaptive=limits.adaptive)
+            state.adapt(limits.adaptive)
             state.endpoint = endpoint
             state.idle_seconds = service.timeouts.pool
             state.serving = endpoint.state == "ready"

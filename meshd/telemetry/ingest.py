@@ -31,10 +31,12 @@ METHODS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class EndpointNow:
-    """An endpoint as of the live workers' last reports; `ejected_by` counts workers."""
+    """An endpoint as of the live workers' last reports; `ejected_by` counts workers. `limit` is
+    the lowest adaptive limit that any of them keeps to; 0 where there is none."""
 
     in_flight: int
     ejected_by: int
+    limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,9 @@ class Ingest:
             for endpoint in report.endpoints:
                 had = found.get(endpoint.id, EndpointNow(0, 0))
                 found[endpoint.id] = EndpointNow(
-                    had.in_flight + endpoint.in_flight, had.ejected_by + endpoint.ejected
+                    had.in_flight + endpoint.in_flight,
+                    had.ejected_by + endpoint.ejected,
+                    min(had.limit or endpoint.limit, endpoint.limit or had.limit),
                 )
         return found
 

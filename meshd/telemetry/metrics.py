@@ -170,14 +170,17 @@ class _MeshCollector(Collector):
         parked = _gauge("parked", "Requests waiting for a first ready replica", "service")
         queued = _gauge("queued", "Requests waiting because replicas are at their limit", "service")
         ejected = _gauge("ejected_endpoints", "Endpoints that a worker has ejected", "service")
+        limit = _gauge("adaptive_limit", "Requests at once that adaptive limits allow", "service")
         for name in self._ingest.services():
             window = self._ingest.window(name, 1, now)
+            if allowed := sum(endpoint.limit for endpoint in window.endpoints.values()):
+                limit.add_metric([name], allowed)
             in_flight.add_metric([name], window.in_flight)
             parked.add_metric([name], window.merged.parked)
             queued.add_metric([name], window.merged.queued)
             out = sum(endpoint.ejected_by > 0 for endpoint in window.endpoints.values())
             ejected.add_metric([name], out)
-        yield from (in_flight, parked, queued, ejected)
+        yield from (in_flight, parked, queued, ejected, limit)
 
     def _decisions(self, status: Status) -> Iterator[Metric]:
         present = {f"{service.project}/{service.name}" for service in status.services}

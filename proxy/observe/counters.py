@@ -53,7 +53,7 @@ class EndpointCounters:
         self.integral += now
 
     def take(
-        self, id: str, now: float, revision: str = "", ejected: bool = False
+        self, id: str, now: float, revision: str = "", ejected: bool = False, limit: int = 0
     ) -> EndpointReport:
         """The interval that ends now; starts the next."""
         report = EndpointReport(
@@ -67,6 +67,7 @@ class EndpointCounters:
             latency=self.latency.take(),
             ejected=ejected,
             retried=self.retried,
+            limit=limit,
         )
         self.integral = -self.in_flight * now
         self.started = self.succeeded = self.failed = self.retried = 0

@@ -64,7 +64,8 @@ class Histogram(Frozen, frozen=True):
 class EndpointReport(Frozen, frozen=True):
     """One endpoint over one interval. `busy_seconds` is in-flight integrated over the
     interval; divided by its length it is the mean number in flight, exactly. `retried` are the
-    `failed` ones that were then tried elsewhere, so that no client saw that failure."""
+    `failed` ones that were then tried elsewhere, so that no client saw that failure. `limit` is
+    the adaptive limit of requests in flight as of its end; 0 where there is none."""
 
     id: str
     revision: str = ""
@@ -76,6 +77,7 @@ class EndpointReport(Frozen, frozen=True):
     latency: Histogram = Histogram()
     ejected: bool = False
     retried: int = 0
+    limit: int = 0
 
 
 class ServiceReport(Frozen, frozen=True):

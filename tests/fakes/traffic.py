@@ -84,7 +84,9 @@ def report(worker: int, sequence: int, end: float) -> Report:
             connect=histogram(0.001),
             first_byte=histogram(*latencies),
             body=histogram(0.001),
-            endpoints=(EndpointReport("a", "r2", 2, 1.5, 6, 5, 1, histogram(*latencies), True),),
+            endpoints=(
+                EndpointReport("a", "r2", 2, 1.5, 6, 5, 1, histogram(*latencies), True, limit=40),
+            ),
             calls={"shop/orders": 2},
             uncovered={"shop/snoop": 1},
         )

@@ -571,9 +571,7 @@ async def test_the_mesh_listener_knows_caller_and_service_by_connection_and_host
 async def test_an_audit_lets_through_and_counts_what_allow_does_not_cover() -> None:
     async with scene(kind="mesh", caller="demo/orders") as s:
         origin = await s.origin(answers(OK))
-        s.install(
-            service(origin, name="demo/secret", allow=("demo/admin",), audit=True), routes=()
-        )
+        s.install(service(origin, name="demo/secret", allow=("demo/admin",), audit=True), routes=())
         client = await s.client()
         for _ in range(2):
             await client.send(b"GET / HTTP/1.1\r\nHost: secret\r\n\r\n")
@@ -676,6 +674,19 @@ async def test_a_draining_endpoint_is_busy_until_its_last_request_is_over() -> N
         assert (await slow.response())[0] == 200
         await eventually(lambda: told)
         assert told == [()]
+
+
+@on_uvloop
+async def test_the_adaptive_limit_is_told_and_can_be_turned_on_and_off() -> None:
+    def told() -> int:
+        return s.plane.report(0.0, 1.0).services[0].endpoints[0].limit
+
+    async with scene() as s:
+        origin = await s.origin(answers(OK))
+        for adaptive, limit in ((False, 0), (True, 20), (False, 0)):
+            s.install(service(origin, limits=Limits(adaptive=adaptive)))
+            assert (await (await s.ask(get())).response())[0] == 200
+            assert told() == limit
 
 
 @on_uvloop
