@@ -1,0 +1,72 @@
+"""A rollout's commands and undo on local processes, by the command line."""
+
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.mesh import ORIGIN, Ran, TestMesh
+
+
+@pytest.fixture
+async def mesh() -> AsyncIterator[TestMesh]:
+    folder = Path(tempfile.mkdtemp(prefix="mt-"))
+    made = TestMesh(folder, "process", environment={"PROJECT": f"h-{uuid.uuid4().hex[:6]}"})
+    yield made
+    try:
+        await made.end()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def compose(mesh: TestMesh, version: str, code: int) -> str:
+    hook = f"[{sys.executable}, -c, 'print(\"table {version}\"); raise SystemExit({code})']"
+    return f"""
+name: {mesh.environment["PROJECT"]}
+services:
+  web:
+    image: none
+    command: [{sys.executable}, {ORIGIN}]
+    environment: {{VERSION: '{version}'}}
+    deploy: {{update_config: {{monitor: 500ms}}}}
+    x-mesh: {{routes: [/], rollout: {{before: {hook}}}}}
+"""
+
+
+async def deploy(mesh: TestMesh, version: str, code: int = 0) -> Ran:
+    path = mesh.folder / "compose.yml"
+    path.write_text(compose(mesh, version, code))
+    return await mesh.run("deploy", "-f", str(path))
+
+
+async def test_a_failed_command_stops_a_rollout_and_an_undo_goes_back(mesh: TestMesh) -> None:
+    up = await mesh.up(compose(mesh, "1", 0))
+    assert up.code == 0, up.out + up.err
+    second = await deploy(mesh, "2")
+    assert second.code == 0, second.out + second.err
+    assert "web #2 done in" in second.out
+    third = await deploy(mesh, "3", code=3)
+    assert third.code == 1, third.out + third.err
+    assert "web was rolled back" in third.err
+    assert "before-3 failed: " in third.err
+    assert "; table 3" in third.err
+    undone = await mesh.run("rollout", "undo", "web")
+    assert undone.code == 0, undone.out + undone.err
+    project = mesh.environment["PROJECT"]
+    told = await mesh.api(f"/v1/projects/{project}/services/web/releases")
+    assert [(r["number"], r["how"], r["outcome"]) for r in told] == [
+        (4, "undo", "done"),
+        (3, "deploy", "rolled-back"),
+        (2, "deploy", "done"),
+        (1, "deploy", "done"),
+    ]
+    assert (told[0]["revision"], told[0]["changed"]) == (told[3]["revision"], "environment VERSION")
+    status = await mesh.service("web")
+    assert [r["revision"] for r in status["replicas"]] == [told[3]["revision"]]
+    assert await mesh.run("rollout", "pause", "web") == Ran(
+        1, "", "meshd: no rollout of web is under way\n"
+    )
