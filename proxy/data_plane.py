@@ -96,6 +96,8 @@ class DataPlane:
         self.responses: dict[bytes, ResponseHead] = {}
         self._response_lines = Memory(RESPONSE_KINDS)
         self._look_timer: asyncio.TimerHandle | None = None
+        self._room_timer: asyncio.TimerHandle | None = None
+        self._limited: tuple[ServiceState, ...] = ()
         self._leaving: dict[tuple[str, int], EndpointState] = {}
         self._gone: dict[str, ServiceState] = {}
         self._ramping = False
@@ -155,6 +157,9 @@ class DataPlane:
         if self._timer is None:
             self._tick()
             self._look_around()
+        self._limited = tuple(state for state in services.values() if state.limited)
+        if self._room_timer is None:
+            self._look_for_room()
 
     def protocol_factory(self, listener: Listener) -> Callable[[], asyncio.Protocol]:
         """What to give to `loop.create_server` for the sockets of `listener`."""
@@ -228,6 +233,9 @@ class DataPlane:
         if self._look_timer is not None:
             self._look_timer.cancel()
             self._look_timer = None
+        if self._room_timer is not None:
+            self._room_timer.cancel()
+            self._room_timer = None
         for client in tuple(self.connections):
             client.abort()
         for service in self.services.values():
@@ -324,14 +332,21 @@ class DataPlane:
                 endpoint.look_around()
         pause = max(LOOK_AROUND, LOOKING_SHARE * (self.clock() - begin))
         self._look_timer = self.loop.call_later(pause, self._look_around)
-        self._make_room(self.clock())
+
+    def _look_for_room(self) -> None:
+        """The same, as often as can be, for the few services in which it means room."""
+        self._room_timer = None
+        if self.cells is not None and self.workers > 1 and self._limited:
+            self._room_timer = self.loop.call_later(LOOK_AROUND, self._look_for_room)
+            self.cells.sync()
+            self._make_room(self.clock())
 
     def _make_room(self, now: float) -> None:
         """What other workers gave back goes to those that wait here, and the other way round."""
-        for service in self.services.values():
-            if not service.limited:
-                continue
+        for service in self._limited:
             if service.waiting:
+                for endpoint in service.ready:
+                    endpoint.look_around()
                 dispatch.wake(service, now)
             for endpoint in service.ready:
                 if endpoint.idle and service.bounds.in_the_way(endpoint, now):
