@@ -31,7 +31,7 @@ from meshd.reconcile.operation import (
     Urgency,
 )
 from meshd.reconcile.phase import ALIVE, ENDED, Phase
-from meshd.reconcile.strategy import switched, unwatched
+from meshd.reconcile.strategy import current, switched, unwatched
 from meshd.runtime.base import ContainerHealth
 from meshd.spec.model import Service
 
@@ -353,7 +353,9 @@ class _ServicePlan:
         if surplus > 0:
             self._shrink(new, surplus)
         if step.start:
+            stage = current(self.service)
             cause = f"rollout of revision {self.service.revision[:12]}"
+            cause += f", {stage}" if stage is not None else ""
             drifted = next((r for r in old if r.drift), None)
             if drifted is not None:
                 cause = f"in place of {drifted.name}, which {drifted.drift}"

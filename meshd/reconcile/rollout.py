@@ -14,7 +14,7 @@ from meshd.reconcile.desired import DesiredService
 from meshd.reconcile.gate import Verdict
 from meshd.reconcile.memory import Failure, Replica
 from meshd.reconcile.operation import Advance, Outcome, Settle
-from meshd.reconcile.strategy import GROWING, current, is_over, limits, stages, switched
+from meshd.reconcile.strategy import GROWING, current, following, is_over, limits, switched
 
 ALWAYS_HELD: Final = 3
 """So many ends are held against a revision even if something outside seems to cause them."""
@@ -81,13 +81,12 @@ def advance(
     cause = is_over(service, stage, new, old, verdict, now)
     if not cause:
         return None
-    following = stages(service)[service.stage + 1 : service.stage + 2]
     return Advance(
         project=service.project,
         service=service.spec.name,
         revision=service.revision,
         stage=service.stage + 1,
-        what=str(following[0]) if following else "replica by replica",
+        what=following(service),
         cause=cause,
     )
 

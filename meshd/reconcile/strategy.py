@@ -35,7 +35,8 @@ class Stage(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         share = "a growing share" if self.share == GROWING else f"{100 * self.share:.4g} %"
-        return f"{share} of the requests on {self.replicas} replicas"
+        many = "replica" if self.replicas == 1 else "replicas"
+        return f"{share} of the requests on {self.replicas} {many}"
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -117,6 +118,16 @@ def current(service: DesiredService) -> Stage | None:
         return None
     found = stages(service)
     return found[service.stage] if service.stage < len(found) else None
+
+
+def following(service: DesiredService) -> str:
+    """What comes after the present stage, in words."""
+    found = stages(service)[service.stage + 1 : service.stage + 2]
+    if found:
+        return str(found[0])
+    if _way(service).strategy == "blue-green":
+        return f"for good, with the old ones kept for {_way(service).keep:g} s"
+    return "replica by replica"
 
 
 def switched(service: DesiredService) -> bool:

@@ -1,0 +1,182 @@
+"""Stages of rollouts: what `meshd diff` shows of them, who gets which share, and the verdicts."""
+
+from typing import Any
+
+import pytest
+
+from meshd.reconcile import rollout
+from meshd.reconcile.desired import Desired, DesiredService
+from meshd.reconcile.forecast import forecast
+from meshd.reconcile.gate import Verdict
+from meshd.reconcile.memory import Replica
+from meshd.reconcile.observed import Observed
+from meshd.reconcile.phase import Phase
+from meshd.reconcile.strategy import limits, split, stages
+from meshd.spec.model import Service
+from proxy.wire.snapshot import Match
+
+NOW = 1000.0
+BLUE = {"strategy": "blue-green"}
+CANARY = {"strategy": "canary", "steps": ["10%", "50%"], "interval": 30}
+
+
+class Dice:
+    """Loaded: names come out in order."""
+
+    def __init__(self) -> None:
+        self.thrown = 0
+
+    def random(self) -> float:
+        self.thrown += 1
+        return self.thrown / 29_000_000
+
+
+def web(count: int = 2, way: Any = None, update: Any = None, **fields: Any) -> DesiredService:
+    spec = Service.model_validate(
+        {"name": "web", "image": "app", "update": update or {}, "mesh": {"rollout": way or {}}}
+    )
+    fields = {"rollout": "rolling", "previous": "old", "number": 2, **fields}
+    return DesiredService(
+        project="shop", spec=spec, revision="new", coming="new", count=count, **fields
+    )
+
+
+def replicas(**counts: int) -> list[Replica]:
+    return [
+        Replica(
+            name=f"{revision}{number}", project="shop", service="web", revision=revision,
+            phase=Phase.READY, ready_since=NOW - 100,
+        )
+        for revision, count in counts.items()
+        for number in range(count)
+    ]  # fmt: skip
+
+
+def diff(service: DesiredService) -> list[str]:
+    """Every step to the end, without causes and without stops."""
+    seen = Observed(replicas=tuple(replicas(old=service.count)))
+    wanted = Desired(services=(service,), projects=frozenset({"shop"}))
+    lines = str(forecast(wanted, seen, NOW, Dice())).splitlines()
+    words = [line.partition(": ")[0].replace("shop/web", "it") for line in lines]
+    return [word for word in words if word.split()[0] not in ("stop", "remove", "prepare")]
+
+
+def test_the_first_share_is_told_where_it_begins() -> None:
+    seen = Observed(replicas=tuple(replicas(old=2)), prepared=frozenset({("shop/web", "new")}))
+    wanted = Desired(services=(web(2, CANARY),), projects=frozenset({"shop"}))
+    first = str(forecast(wanted, seen, NOW, Dice())).splitlines()[0]
+    expected = "rollout of revision new, 10 % of the requests on 1 replica"
+    assert first == f"start shop-web-baaaa (new): {expected}"
+
+
+def test_the_steps_of_a_canary_are_in_the_plan() -> None:
+    assert diff(web(2, CANARY)) == [
+        "start shop-web-baaaa (new)",
+        "shift it to new, 50 % of the requests on 1 replica",
+        "shift it to new, replica by replica",
+        "drain old0",
+        "start shop-web-caaaa (new)",
+        "drain old1",
+    ]
+
+
+def test_blue_green_brings_all_up_switches_and_then_lets_the_old_ones_go() -> None:
+    assert diff(web(2, {"strategy": "blue-green", "before": "migrate now"})) == [
+        "run migrate now for it",
+        "start shop-web-baaaa (new)",
+        "start shop-web-caaaa (new)",
+        "shift it to new, 100 % of the requests on 2 replicas",
+        "shift it to new, for good, with the old ones kept for 300 s",
+        "drain old0",
+        "drain old1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("way", "update", "surge", "unavailable"),
+    [
+        ({}, {}, 1, 0),
+        ({}, {"parallelism": 3}, 3, 0),
+        ({}, {"parallelism": 0}, 10, 0),
+        ({}, {"order": "stop-first", "parallelism": 2}, 0, 2),
+        ({"max_surge": "25%"}, {}, 3, 0),
+        ({"max_unavailable": "25%"}, {}, 1, 2),
+        ({"max_surge": 0, "max_unavailable": "1%"}, {}, 0, 1),
+        ({"max_surge": 4}, {"order": "stop-first"}, 4, 1),
+    ],
+)
+def test_how_many_more_and_fewer(way: Any, update: Any, surge: int, unavailable: int) -> None:
+    found = limits(web(10, way, update))
+    assert (found.surge, found.unavailable) == (surge, unavailable)
+
+
+@pytest.mark.parametrize(
+    ("service", "counts", "rung", "expected"),
+    [
+        (web(3), {"old": 3}, 0.02, {"old": 1.0, "new": 0.0}),
+        (web(3), {"old": 3, "new": 1}, 0.02, {"old": 0.98, "new": 0.02}),
+        (web(3), {"old": 3, "new": 1}, 1.0, {"old": 0.75, "new": 0.25}),
+        (web(3), {"old": 3, "bad": 1, "new": 1}, 0.02, {"old": 0.98, "new": 0.02}),
+        (web(3), {"old": 1, "bad": 2, "new": 1}, 0.1, {"old": 0.3, "bad": 0.6, "new": 0.1}),
+        (web(3, stage=1), {"old": 3, "new": 1}, 1.0, {}),
+        (web(3), {"new": 3}, 1.0, {}),
+        (web(3, CANARY), {"old": 3, "new": 1}, 1.0, {"old": 0.9, "new": 0.1}),
+        (web(3, CANARY, stage=1), {"old": 3, "new": 2}, 1.0, {"old": 0.5, "new": 0.5}),
+        (web(3, BLUE), {"old": 3, "new": 2}, 1.0, {"old": 1, "new": 0}),
+        (web(3, BLUE, stage=1), {"old": 3, "new": 3}, 1, {"old": 0, "new": 1}),
+        (web(3, BLUE, stage=2), {"old": 3, "new": 3}, 1, {"new": 1}),
+        (web(3, rollout="done", kept=True), {"old": 3, "new": 3}, 1, {"new": 1}),
+        (web(3, rollout="done"), {"old": 3, "new": 3}, 1, {}),
+        (web(3, rollout="paused"), {"old": 3, "new": 1}, 1, {"old": 1}),
+        (web(3, rollout="paused", by_hand=True), {"old": 9, "new": 1}, 1, {"old": 0.9, "new": 0.1}),
+        (web(3, previous=""), {"old": 3, "new": 1}, 1, {}),
+    ],
+)  # fmt: skip
+def test_who_gets_which_share(
+    service: DesiredService, counts: dict[str, int], rung: float, expected: dict[str, float]
+) -> None:
+    verdict = Verdict(stage=service.stage, word="wait", text="", rung=rung)
+    found = split(service, replicas(**counts), verdict)
+    assert (dict(found.weights) if found else {}) == pytest.approx(expected)
+
+
+def test_a_canary_by_header_begins_with_nobody_else() -> None:
+    service = web(3, {**CANARY, "match": ["header:X-Canary=yes"]})
+    assert [stage.share for stage in stages(service)] == [0.0, 0.1, 0.5]
+    found = split(service, replicas(old=3, new=1), None)
+    assert found is not None
+    assert dict(found.weights) == {"old": 1.0, "new": 0.0}
+    assert (found.matches, found.matched) == ((Match("header", "X-Canary", "yes"),), "new")
+
+
+@pytest.mark.parametrize(
+    ("update", "outcome"),
+    [
+        ({}, "rolled-back"),
+        ({"failure_action": "pause"}, "paused"),
+        ({"failure_action": "continue"}, None),
+    ],
+)
+def test_what_a_bad_verdict_leads_to(update: Any, outcome: str | None) -> None:
+    service, verdict = web(2, update=update), Verdict(stage=0, word="worse", text="9 of 9 failed")
+    new, old = replicas(new=1), replicas(old=2)
+    settled = rollout.judge(service, new, old, (), NOW, verdict)
+    assert (settled.outcome if settled else None) == outcome
+    assert settled is None or settled.cause == "9 of 9 failed"
+    step = rollout.advance(service, new, old, verdict, NOW)
+    assert outcome is not None or (step is not None and "though 9 of 9" in step.cause)
+
+
+def test_a_verdict_on_another_stage_ends_none() -> None:
+    service = web(2, CANARY, stage=1)
+    new, old = replicas(new=1), replicas(old=2)
+    for stage, over in ((0, False), (1, True)):
+        verdict = Verdict(stage=stage, word="fine", text="no worse")
+        assert (rollout.advance(service, new, old, verdict, NOW) is not None) == over
+
+
+def test_an_undo_has_no_stages_and_the_usual_has_one() -> None:
+    assert stages(web(2, swift=True)) == ()
+    assert stages(web(2, {"gate": False})) == ()
+    assert len(stages(web(2))) == 1
+    assert len(stages(web(2, {"strategy": "blue-green"}, swift=True))) == 2
