@@ -207,6 +207,7 @@ async def test_listeners_come_and_go_with_the_snapshot(tmp_path: Path, free_port
             client.publish(old)
             client.publish(new, old)
             await until(lambda: extra.address in client.bound, 5, "opened")
+            await until(lambda: bool(client.of(ListenFailed)), 5, "told what failed")
             assert client.of(ListenFailed)[0].address == taken_address
             await until(lambda: _accepts(free_port), 5, "accepted")
             client.publish(snapshot(3, 9), new)
