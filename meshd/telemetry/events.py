@@ -61,6 +61,7 @@ class Kind(StrEnum):
 LOG_LIMIT: Final = 20 * 1024 * 1024
 SCALE: Final = "scale."
 ROLLOUT: Final = "rollout."
+JOB: Final = "job."
 BAD: Final = frozenset(
     {
         Kind.REPLICA_UNHEALTHY,

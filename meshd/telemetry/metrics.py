@@ -20,7 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from meshd.api.model import Event, Status
-from meshd.telemetry.events import ROLLOUT, Kind
+from meshd.telemetry.events import JOB, ROLLOUT, Kind
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.merge import Distribution, MergedService
 from proxy.wire import buckets
@@ -63,6 +63,7 @@ class Metrics:
     ) -> None:
         self.scale_decisions: Counter[tuple[str, str, str]] = Counter()
         self.rollouts: Counter[tuple[str, str]] = Counter()
+        self.jobs: Counter[tuple[str, str]] = Counter()
         self._causes: set[str] = set()
         self.events: Counter[str] = Counter()
         self.starts: dict[str, Distribution] = {}
@@ -94,6 +95,9 @@ class Metrics:
         if known and event.kind.startswith(ROLLOUT):
             result = event.kind.removeprefix(ROLLOUT)
             self.rollouts[f"{event.project}/{event.service}", result] += 1
+        if known and event.kind.startswith(JOB):
+            result = event.kind.removeprefix(JOB)
+            self.jobs[f"{event.project}/{event.service}", result] += 1
 
     def exposition(self) -> bytes:
         """Prometheus text format 0.0.4."""
@@ -198,6 +202,12 @@ class _MeshCollector(Collector):
         for (service, result), count in sorted(self._told.rollouts.items()):
             if service in present:
                 rollouts.add_metric([service, result], count)
+        jobs = CounterMetricFamily(
+            "meshd_jobs", "One-off jobs, by what became of them", labels=["service", "result"]
+        )
+        for (service, result), count in sorted(self._told.jobs.items()):
+            if service in present:
+                jobs.add_metric([service, result], count)
         starts = HistogramMetricFamily(
             "meshd_replica_start_seconds",
             "From ordering a replica to its first good probe",
@@ -217,7 +227,7 @@ class _MeshCollector(Collector):
         events = CounterMetricFamily("meshd_events", "Things that happened", labels=["kind"])
         for kind, count in sorted(self._told.events.items()):
             events.add_metric([kind], count)
-        yield from (decisions, rollouts, starts, cold, events)
+        yield from (decisions, rollouts, jobs, starts, cold, events)
 
     def _workers(self, now: float) -> Iterator[Metric]:
         cpu = CounterMetricFamily("meshd_worker_cpu_seconds", "CPU used", labels=["worker"])

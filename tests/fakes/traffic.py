@@ -97,7 +97,10 @@ def report(worker: int, sequence: int, end: float) -> Report:
 
 
 def happenings() -> list[Event]:
-    kinds = ("deploy", "replica.started", "replica.died", "rollout.started", "rollout.done")
+    kinds = (
+        "deploy", "job.failed", "replica.started", "replica.died", "rollout.started",
+        "rollout.done",
+    )  # fmt: skip
     return [Event(n, 1.0, kind, "shop", "orders") for n, kind in enumerate(kinds, 1)]
 
 

@@ -59,6 +59,7 @@ def samples(metrics: Metrics) -> Samples:
         ("meshd_scale_override", {}, 1),
         ("meshd_scale_decisions_total", {"direction": "up", "cause": "load"}, 1),
         ("meshd_rollouts_total", {"result": "done"}, 1),
+        ("meshd_jobs_total", {"result": "failed"}, 1),
         ("meshd_replica_start_seconds_count", {}, 1),
     ],
 )
