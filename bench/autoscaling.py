@@ -19,7 +19,10 @@ from time import process_time
 from autoscaler import Decision, Settings, Signal, State, make, simulate
 from meshd.cli import simulation
 
-CALMS = (5.0, 30.0, None, 150.0, 250.0, 500.0, 1000.0)
+CALMS = (
+    (5.0, None), (None, None), (150.0, None), (250.0, None), (900.0, 200.0), (2500.0, 400.0),
+)  # fmt: skip
+"""Points of the curve: `calm`, and `down_window`, each None for the default."""
 
 
 def main() -> int:
@@ -33,7 +36,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", default="", help="traces whose name contains this")
-    parser.add_argument("--curve", action="store_true", help="ours, over `calm`")
+    parser.add_argument("--curve", action="store_true", help="ours, from lively to calm")
     parser.add_argument("--step", action="store_true", help="CPU time of one step")
     options = parser.parse_args()
     if options.step:
@@ -45,11 +48,12 @@ def main() -> int:
         return 2
     paths = [path for path in sorted(Path(folder).glob("*.csv")) if options.only in path.name]
     if options.curve:
-        for calm in CALMS:
-            report(f"ours, calm {calm or 'as usual'}", "ours", paths, options, calm)
+        for calm, window in CALMS:
+            title = f"ours, calm {calm or 'as usual'}, window {window or 'as usual'}"
+            report(title, "ours", paths, options, calm, window)
         return 0
     for policy in options.policy.split(","):
-        report(policy, policy, paths, options, None)
+        report(policy, policy, paths, options)
     return 0
 
 
@@ -58,13 +62,16 @@ def report(
     policy: str,
     paths: list[Path],
     options: argparse.Namespace,
-    calm: float | None,
+    calm: float | None = None,
+    window: float | None = None,
 ) -> None:
     """Runs one policy over all traces and prints what it came to."""
     model = simulate.Model(
         startup=tuple(options.startup), warm=None if options.warm == "auto" else int(options.warm)
     )
-    settings = Settings(min=1, max=200, latency=model.objective, share=options.share, calm=calm)
+    settings = Settings(
+        min=1, max=200, latency=model.objective, share=options.share, calm=calm, down_window=window
+    )
     jobs = [
         simulation.Job(policy, rates(path), model, settings, options.balancer, 70.0, options.seed)
         for path in paths

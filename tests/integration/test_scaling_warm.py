@@ -73,3 +73,16 @@ async def test_a_service_at_zero_is_woken_from_its_pool() -> None:
         print(f"answered {took:.3f} s after the first byte, from a paused replica")
         assert status == 200
         assert took < 5 * 0.2
+
+
+async def test_a_pool_without_a_size_grows_to_what_the_first_rush_asked_for() -> None:
+    async with scaled_mesh() as mesh:
+        scale = "{min: 1, max: 9, concurrency: 2, warm: auto, down_window: 60s}"
+        await up(mesh, web=f"{{routes: [/], scale: {scale}}}")
+        await filled(mesh, 0, 1)
+        async with Load(mesh.address, 40, 8, path="/?ms=100") as load:
+            _, status = await mesh.until("web", lambda s: "paused" in phases(s), 40)
+        assert load.tally.failures == []
+        wanted = status["wanted"]
+        assert isinstance(wanted, int)
+        assert wanted > 1
