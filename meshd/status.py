@@ -101,6 +101,7 @@ def service_status(
         override=override.replicas if override else None,
         override_until=override.until if override else 0.0,
         last=waiting or last,
+        waiting=waiting,
         replicas=tuple(
             _replica_status(
                 r,

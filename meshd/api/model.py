@@ -52,7 +52,7 @@ class ServiceStatus(Value, frozen=True):
     """One service over the last few seconds of traffic, with its replicas.
 
     `wanted` is what the autoscaler or the spec asks for; `last` says what happened last and
-    why, in one line.
+    why, in one line, or, as `waiting` does alone, what its next replica waits for.
     """
 
     project: str
@@ -80,6 +80,7 @@ class ServiceStatus(Value, frozen=True):
     paused: int = 0
     last: str = ""
     replicas: tuple[ReplicaStatus, ...] = ()
+    waiting: str = ""
 
 
 class ProjectStatus(Value, frozen=True):

@@ -77,6 +77,8 @@ def _head(found: ServiceStatus, at: float | None) -> None:
         f"{key}: {found.wanted} wanted, {found.running} running, {found.ready} ready "
         f"(between {found.minimum} and {found.maximum})"
     )
+    if found.waiting:
+        output.say(f"waits: {found.waiting}")
     if found.override is not None:
         until = f" until {output.clock(found.override_until)}" if found.override_until else ""
         output.say(

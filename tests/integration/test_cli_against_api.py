@@ -315,3 +315,12 @@ async def test_right_size(control: FakeControl, meshd: Meshd) -> None:
     told = json.loads((await meshd("right-size", "orders", "-o", "json")).output)
     assert told[0]["proposed_memory"] == 128 << 20
     assert (await meshd("right-size", "payments")).exit_code == 1
+
+
+async def test_explain_says_what_a_service_waits_for(control: FakeControl, meshd: Meshd) -> None:
+    assert "waits" not in (await meshd("explain", "orders")).output
+    assert control.services is not None
+    orders, *others = control.services
+    text = "2 more to start; 2 may do so at once on the nodes"
+    control.services = (msgspec.structs.replace(orders, waiting=text), *others)
+    assert f"waits: {text}\n" in (await meshd("explain", "orders")).output
