@@ -26,8 +26,8 @@ from tests.fakes import virtual
 from tests.fakes.sim_plane import SimPlane
 from tests.fakes.sim_runtime import READY, SimRuntime
 
-SEEDS = int(os.environ.get("MESHD_RANDOM_SEEDS", "5"))
-STEPS = 400
+SEEDS = int(os.environ.get("MESHD_RANDOM_SEEDS", "4"))
+STEPS = 300
 DRAIN = 3.0
 SERVICES = ("front", "back")
 
