@@ -305,6 +305,25 @@ def test_a_half_closed_client_gets_its_answer(
             assert client.rest().endswith(b"ok" if len(answer) > 1 else b"understood\n")
 
 
+def test_a_client_half_closes_after_its_last_of_many_requests(stage: Stage) -> None:
+    """Requests that are alike go a shorter way."""
+
+    def script(wire: Wire) -> None:
+        for number in range(6):
+            wire.request()
+            time.sleep(0.2 if number == 5 else 0)
+            wire.send(OK)
+
+    with stage.scene(script).proxy.connect() as client:
+        for number in range(5):
+            client.send(get(b"/%d" % number))
+            assert client.response().body == b"ok"
+        client.send(get(b"/last"))
+        client.finish()
+        assert client.head().start == b"HTTP/1.1 200 OK"
+        assert client.rest() == b"ok"
+
+
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_client_that_leaves_as_soon_as_it_was_heard_is_not_waited_for(
