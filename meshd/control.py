@@ -141,6 +141,7 @@ class MeshControl:
             projects=project_statuses(
                 self._store.projects, services, loop.claims.elsewhere, loop.claims.refused
             ),
+            adopts=loop.claims.adopts,
         )
 
     def metrics(self) -> bytes:

@@ -100,7 +100,8 @@ class ProjectStatus(Value, frozen=True):
 
 class Status(Value, frozen=True):
     """Everything `meshd ps` and `meshd top` show. `runtime_state` is `ok` while the runtime
-    answers, else what is wrong with it."""
+    answers, else what is wrong with it. `adopts`: whether containers that something else started
+    are taken in."""
 
     version: str
     runtime: str
@@ -110,6 +111,7 @@ class Status(Value, frozen=True):
     proxy: tuple[str, ...]
     services: tuple[ServiceStatus, ...] = ()
     projects: tuple[ProjectStatus, ...] = ()
+    adopts: bool = True
 
 
 class Event(Value, frozen=True):

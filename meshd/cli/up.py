@@ -110,7 +110,7 @@ async def command(
         wish = start.Wish(
             state, runtime, listen or (LISTEN,), metrics, workers, starts, not no_adopt, chosen
         )
-        if await joined(state, runtime):
+        if await joined(state, runtime, not no_adopt):
             front.compare(wish)
         else:
             name = await chosen_runtime(runtime, spec)
@@ -124,9 +124,9 @@ async def command(
         return await run.go(detach)
 
 
-async def joined(state: Path, runtime: str) -> bool:
+async def joined(state: Path, runtime: str, adopt: bool = True) -> bool:
     """Whether a daemon runs there already; one that is just coming back is waited for. Raises
-    CannotStart when it is of another runtime than the one asked for."""
+    CannotStart when it is of another runtime than the one asked for, or adopts and is not to."""
     patience = start.START_SECONDS if start.running(state) else 0.0
     status = await wait_for_daemon(state / "admin.sock", patience)
     if status is None:
@@ -137,6 +137,11 @@ async def joined(state: Path, runtime: str) -> bool:
         raise start.CannotStart(
             f"the daemon in {state} uses the {status.runtime} runtime, not {runtime}; end it "
             "with `meshd down --all`, or use another --state"
+        )
+    if status.adopts and not adopt:
+        raise start.CannotStart(
+            f"the daemon in {state} adopts what others started; end it with `meshd down --all` and "
+            "start it with --no-adopt"
         )
     output.complain(f"{status.runtime} runtime: that of the daemon in {state}")
     return True

@@ -177,6 +177,9 @@ def test_detached_from_up_to_down(meshd: Meshd) -> None:
     other = meshd("up", "-f", meshd.file(GOOD), "--runtime", "docker", "--detach")
     assert other.returncode == 2
     assert "uses the process runtime, not docker" in other.stderr
+    leaving = meshd(*meshd.up(meshd.file(GOOD), "--detach", "--no-adopt"))
+    assert leaving.returncode == 2
+    assert "adopts what others started" in leaving.stderr
 
     second = meshd(*meshd.up(meshd.file(GOOD, "bar", "/bar"), "--detach"))
     assert second.returncode == 0, second.stderr
