@@ -78,9 +78,7 @@ class Hive:
         for never in ():
             yield never
 
-    async def resolve(
-        self, services: Sequence[Service], fetch: bool = False
-    ) -> Sequence[Service]:
+    async def resolve(self, services: Sequence[Service], fetch: bool = False) -> Sequence[Service]:
         return services
 
     async def prepare(

@@ -239,9 +239,7 @@ class Runtime(Protocol):
         """Events from now on, without end. The first is RESYNC, once the subscription stands,
         and another follows each time the stream was cut and stands again."""
 
-    async def resolve(
-        self, services: Sequence[Service], fetch: bool = False
-    ) -> Sequence[Service]:
+    async def resolve(self, services: Sequence[Service], fetch: bool = False) -> Sequence[Service]:
         """The services with what they would be built from (`Build.digest`), or which image their
         `image` stands for (`Service.image_id`) pinned, where that makes a difference to this
         runtime. With `fetch`, images are pulled first as `Service.pull` says; without, one that

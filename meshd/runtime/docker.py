@@ -153,9 +153,7 @@ class DockerRuntime:
                 yield RuntimeEvent(EventKind.CUT, at=time.time())
             await asyncio.sleep(pause)
 
-    async def resolve(
-        self, services: Sequence[Service], fetch: bool = False
-    ) -> Sequence[Service]:
+    async def resolve(self, services: Sequence[Service], fetch: bool = False) -> Sequence[Service]:
         """See `Runtime.resolve`: the digest of each build context, the id of each image."""
         return [await self._images.pinned(each, fetch) for each in await resolved(services)]
 

@@ -126,9 +126,7 @@ class SimRuntime:
         for queue in self._watchers:
             queue.put_nowait(event)
 
-    async def resolve(
-        self, services: Sequence[Service], fetch: bool = False
-    ) -> Sequence[Service]:
+    async def resolve(self, services: Sequence[Service], fetch: bool = False) -> Sequence[Service]:
         return services
 
     async def prepare(
