@@ -141,10 +141,11 @@ class Scale(Model):
     step_up: Annotated[float, Field(gt=1)] = 10.0
     step_down: Annotated[float, Field(gt=0, le=1)] = 0.8
     priority: Whole = 0
-    warm: Literal["auto"] | Count = 0
+    warm: int | Literal["auto"] = 0
     idle: Annotated[Duration, Field(gt=0)] = 300.0
 
     _short = model_validator(mode="before")(shorthand.scale)
+    _pool = field_validator("warm", mode="before")(shorthand.pool)
     _many = field_validator("schedule", mode="before")(shorthand.one_or_many)
 
     @property

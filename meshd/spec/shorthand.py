@@ -94,6 +94,14 @@ def scale(value: object) -> object:
     return data
 
 
+def pool(value: object) -> object:
+    """A number of replicas, or `auto`."""
+    text = str(value)
+    if value == "auto" or (text.isascii() and text.isdigit()):
+        return value if value == "auto" else int(text)
+    raise ValueError(f"{value!r} is no size of a pool; expected a number of replicas, or auto")
+
+
 def gate(value: object) -> object:
     """`false` for none, `true` for the usual one."""
     return {"enabled": value} if isinstance(value, bool) else value
