@@ -157,7 +157,8 @@ def test_what_is_included_twice_must_be_the_same(tmp_path: Path) -> None:
     files = {
         "compose.yml": "include: [a.yml, b.yml]\nservices: {web: {image: i}}\n",
         "a.yml": "services: {db: {image: d}}\nnetworks: {n: {internal: true}}\n",
-        "b.yml": "networks: {n: {internal: true}}\nservices:\n  db: {image: d}\n  web: {image: x}\n",
+        "b.yml": "networks: {n: {internal: true}}\nservices:\n"
+        "  db: {image: d}\n  web: {image: x}\n",
     }
     (found,) = problems(tmp_path, files)
     assert found.startswith("b.yml:4: services.web stands in compose.yml:2 too, and differs; ")
