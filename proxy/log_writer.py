@@ -5,6 +5,7 @@ counts what it drops. So a disk or a pipe that hangs costs log lines and nothing
 """
 
 import asyncio
+import contextlib
 import os
 import select
 import stat
@@ -33,9 +34,14 @@ class LogWriter:
             self._descriptor = os.open(self._path, flags, 0o640)
 
     async def run(self) -> None:
-        """Write until cancelled."""
+        """Write until cancelled: a batch that is worth it at once, a smaller one after a while."""
+        full = asyncio.Event()
+        self._log.on_batch = full.set
         while True:
-            await asyncio.sleep(_EVERY)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_EVERY):
+                    await full.wait()
+            full.clear()
             await self.flush()
 
     async def flush(self) -> None:

@@ -4,6 +4,7 @@ Lines collect in memory, at most `limit` bytes of them; what comes on top of tha
 counted, because a slow disk must not stop requests. The worker takes the batch and writes it.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, Literal
 
@@ -11,6 +12,12 @@ import msgspec
 
 Format = Literal["json", "combined"]
 LIMIT: Final = 1024 * 1024
+BATCH: Final = 128 * 1024
+"""So many bytes are worth writing at once, and still in the processor's caches."""
+
+
+def _ignore() -> None:
+    """Nobody asked to be told."""
 
 
 class Entry(msgspec.Struct, omit_defaults=True):
@@ -44,7 +51,8 @@ class Entry(msgspec.Struct, omit_defaults=True):
 
 class AccessLog:
     """Formats and collects lines of a `sample` (0..1) of the requests. Failed requests (status
-    500 and up) are always logged. `templates` are those of `proxy.observe.log_line`."""
+    500 and up) are always logged. `templates` are those of `proxy.observe.log_line`.
+    `on_batch()` is called, when it is set, each time that enough is there to be written."""
 
     def __init__(self, form: Format = "json", sample: float = 1.0, limit: int = LIMIT) -> None:
         self.as_json = form == "json"
@@ -56,6 +64,7 @@ class AccessLog:
         self._stamp = ""
         self._json = msgspec.json.Encoder()
         self.dropped = 0
+        self.on_batch: Callable[[], None] = _ignore
         self.templates: dict[tuple[str, str, str], bytes] = {}
 
     def wants(self, status: int, roll: float) -> bool:
@@ -78,7 +87,15 @@ class AccessLog:
 
     def _keep(self, line: bytes) -> None:
         self._lines.append(line)
-        self._size += len(line) + 1
+        before = self._size
+        self._size = after = before + len(line) + 1
+        if before < BATCH <= after:
+            self.on_batch()
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are collected and not yet taken."""
+        return self._size
 
     def take(self) -> bytes:
         """The lines collected since the last call; empty when there are none."""

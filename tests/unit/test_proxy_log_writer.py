@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy.log_writer import LogWriter, whole_lines
-from proxy.observe.access_log import AccessLog, Entry
+from proxy.observe.access_log import BATCH, LIMIT, AccessLog, Entry
 
 ENTRY = Entry(
     time=0.0, client="127.0.0.1", method="GET", target="/", version="HTTP/1.1", status=200
@@ -42,6 +42,28 @@ async def test_lines_are_appended(tmp_path: Path) -> None:
     assert len(lines) == 3
     assert lines[1] == lines[2]
     assert "GET / HTTP/1.1" in lines[1]
+
+
+async def test_many_lines_are_written_before_any_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    log = AccessLog("combined")
+    writer = LogWriter(log, str(path))
+    writer.open()
+    writing = asyncio.create_task(writer.run())
+    await asyncio.sleep(0)
+    count = 3 * LIMIT // 50
+    for number in range(count):
+        log.add(ENTRY)
+        while not number % 1000 and log.waiting >= BATCH:
+            await asyncio.sleep(0.001)
+    while log.waiting:
+        await asyncio.sleep(0.01)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    await writer.flush()
+    assert not log.dropped
+    assert path.stat().st_size > 2 * LIMIT
+    assert path.read_bytes().count(b"\n") == count
 
 
 async def test_a_pipe_that_nobody_reads_holds_nobody_up(tmp_path: Path) -> None:
