@@ -336,7 +336,7 @@ class Control(Protocol):
 
     async def plan(self, project: Project) -> Planned:
         """The operations that deploying `project` would take, as text, one a line; empty
-        when there is nothing to do."""
+        when there is nothing to do. And what they mean on the way."""
 
     async def down(self, project: str) -> None:
         """Drain and stop every replica of `project`, then forget it; returns when done."""
