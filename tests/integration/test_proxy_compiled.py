@@ -37,7 +37,8 @@ def test_the_compiled_form_passes_the_tests_of_the_plain_one(tmp_path: Path) -> 
     found = run([sys.executable, "-P", "-c", where], environment).strip()
     assert found.startswith(str(built))
     assert found.endswith(".so"), "nothing was compiled"
-    command = [sys.executable, "-P", "-m", "pytest", "-q", "-W", "error", "-p"]
+    # They wait more than they work.
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "-n", "4", "-W", "error", "-p"]
     run([*command, "no:cacheprovider", *TESTS], environment)
 
 
