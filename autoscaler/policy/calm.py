@@ -20,7 +20,7 @@ from autoscaler.policy.state import Capacity, Demand, State
 from autoscaler.settings import Settings
 from autoscaler.window import push
 
-WINDOW = 60
+WINDOW = 48
 BLOCK = 10
 SURPLUS = 5.0 / 3.0
 """Replicas too many that, for a window, are worth one change."""
@@ -58,15 +58,17 @@ def lower(
     window: int,
     margin: float,
     worth: float,
+    held: float,
 ) -> int:
-    """The number to go down to; `current` when nothing may go yet."""
+    """The number to go down to; `current` when nothing may go yet. `held`: seconds since the
+    last order, before which nobody paid for the replicas there are."""
     if not recent or ceil(recent[-1] + margin - ROUND) >= current:
         return current
     best = current
     for seconds, peak in _peaks(recent, blocks, window):
         low = ceil(peak + margin - ROUND)
-        paid = (current - low) * seconds
-        if low < best and (paid >= worth or seconds >= TIERS[-1] * window):
+        paid = (current - low) * min(seconds, held)
+        if low < best and (paid >= worth or min(seconds, held) >= TIERS[-1] * window):
             best = low
     return best
 

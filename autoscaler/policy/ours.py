@@ -60,6 +60,7 @@ class Policy:
         state = replace(
             state,
             desired=desired,
+            raised=now if desired > seen.current else state.raised,
             needs=recent,
             blocks=blocks,
             since_block=since,
@@ -120,7 +121,8 @@ class Policy:
             more = calm.batch(up, seen.demand, worth) if _by_rate(seen.needs) else 0.0
             return max(wanted, ceil(up + more - calm.ROUND)), _cause_up(seen)
         margin = calm.margin(seen.sizing, seen.capacity)
-        low = max(1, calm.lower(current, recent, blocks, window, margin, worth))
+        held = seen.now - state.raised
+        low = max(1, calm.lower(current, recent, blocks, window, margin, worth, held))
         if low < current:
             return low, "surplus"
         return current, "strain" if capacity.strained(seen.capacity) else "hold"

@@ -111,9 +111,9 @@ class Rushes(msgspec.Struct, frozen=True):
 class State(msgspec.Struct, frozen=True):
     """Everything learned and seen. Treat as opaque; `dump` and `load` keep it.
 
-    `desired` is -1 before the first signal. `needs`: replicas needed in each of the last
-    seconds; `blocks`: the largest of each ten seconds before. `budget`: decayed (requests,
-    misses).
+    `desired` is -1 before the first signal; `raised` is when it last grew. `needs`: replicas
+    needed in each of the last seconds; `blocks`: the largest of each ten seconds before.
+    `budget`: decayed (requests, misses).
     """
 
     desired: int = -1
@@ -128,6 +128,7 @@ class State(msgspec.Struct, frozen=True):
     cap: Cap | None = None
     rushes: Rushes = Rushes()
     season: Season = Season()
+    raised: float = 0.0
 
 
 def dump(state: State) -> dict[str, Any]:

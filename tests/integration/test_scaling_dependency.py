@@ -90,7 +90,8 @@ async def slow_payments(mesh: TestMesh, most: dict[str, int]) -> None:
             await asyncio.sleep(0.5)
 
 
-async def decision(mesh: TestMesh, name: str) -> dict[str, Any]:
+async def decision(mesh: TestMesh, name: str, after: float) -> dict[str, Any]:
+    await asyncio.sleep(after)
     told = json.loads((await mesh.run("explain", name, "-o", "json")).out)["decision"]
     assert isinstance(told, dict)
     return told
@@ -106,8 +107,7 @@ async def test_slow_payments_do_not_scale_orders_out(tmp_path: Path) -> None:
         before = (await mesh.service("orders"))["wanted"]
         most: dict[str, int] = {}
         slowing = asyncio.create_task(slow_payments(mesh, most))
-        slow = await orders(mesh, 30)
-        told = await decision(mesh, "orders")
+        slow, told = await asyncio.gather(orders(mesh, 30), decision(mesh, "orders", 25))
         slowing.cancel()
         await asyncio.gather(slowing, return_exceptions=True)
         means = [sum(took for _, took in each) / len(each) for each in (calm, slow)]

@@ -12,6 +12,9 @@ from autoscaler.policy.kpa import Kpa
 from autoscaler.policy.state import Capacity, Demand, Trial
 from autoscaler.window import push, significant, slope
 
+LONG = 10_000.0
+"""Seconds since the last order, where that is no matter."""
+
 
 @pytest.mark.parametrize(
     ("history", "level"),
@@ -185,16 +188,33 @@ def test_hpa_tolerates_ten_percent_and_waits_five_minutes_to_go_down() -> None:
 def test_replicas_too_many_go_when_they_have_cost_what_a_change_is_worth(
     current: int, needs: list[float], low: int
 ) -> None:
-    assert calm.lower(current, tuple(needs), (), 60, 0.0, 100.0) == low
+    assert calm.lower(current, tuple(needs), (), 60, 0.0, 100.0, LONG) == low
 
 
 def test_a_single_replica_too_many_goes_late_and_any_goes_in_the_end() -> None:
     recent, dear = (1.0,) * 60, 1000.0
-    assert calm.lower(2, recent, (1.0,) * 11, 60, 0.0, 100.0) == 2
-    assert calm.lower(2, recent, (1.0,) * 12, 60, 0.0, 100.0) == 1
-    assert calm.lower(2, recent, (1.0,) * 29, 60, 0.0, dear) == 2
-    assert calm.lower(2, recent, (1.0,) * 30, 60, 0.0, dear) == 1
-    assert calm.lower(2, recent, (1.0,) * 30, 60, 0.5, dear) == 2, "noise may move it by so much"
+    assert calm.lower(2, recent, (1.0,) * 11, 60, 0.0, 100.0, LONG) == 2
+    assert calm.lower(2, recent, (1.0,) * 12, 60, 0.0, 100.0, LONG) == 1
+    assert calm.lower(2, recent, (1.0,) * 29, 60, 0.0, dear, LONG) == 2
+    assert calm.lower(2, recent, (1.0,) * 30, 60, 0.0, dear, LONG) == 1
+    noisy = calm.lower(2, recent, (1.0,) * 30, 60, 0.5, dear, LONG)
+    assert noisy == 2, "noise may move it by so much"
+
+
+@pytest.mark.parametrize(
+    ("current", "held", "low"),
+    [
+        (9, 1.0, 9),  # ordered a second ago: nobody has paid for them yet
+        (9, 12.4, 9),
+        (9, 12.5, 1),  # eight of them for as long as that have cost what a change is worth
+        (2, 299.0, 1),
+        (2, 99.0, 2),
+    ],
+)
+def test_what_was_just_ordered_is_not_taken_back_at_once(
+    current: int, held: float, low: int
+) -> None:
+    assert calm.lower(current, (1.0,) * 60, (1.0,) * 30, 60, 0.0, 100.0, held) == low
 
 
 def test_a_steady_rise_is_ordered_ahead_for_and_only_that() -> None:
@@ -205,11 +225,11 @@ def test_a_steady_rise_is_ordered_ahead_for_and_only_that() -> None:
 
 
 def test_what_a_change_is_worth_goes_with_the_window_unless_it_is_said() -> None:
-    assert calm.worth(Settings(latency=0.1)) == pytest.approx(100.0)
+    assert calm.worth(Settings(latency=0.1)) == pytest.approx(80.0)
     assert calm.worth(Settings(latency=0.1, down_window=6.0)) == pytest.approx(10.0)
     assert calm.worth(Settings(latency=0.1, down_window=6.0, calm=7.0)) == 7.0
     assert (
-        calm.window(Settings(latency=0.1)) == calm.window(Settings(latency=0.1, calm=500.0)) == 60
+        calm.window(Settings(latency=0.1)) == calm.window(Settings(latency=0.1, calm=500.0)) == 48
     )
     assert calm.window(Settings(latency=0.1, calm=10.0)) == 6
 
