@@ -94,6 +94,7 @@ class MeshControl:
         self.calls: CallLog | None = None
         self.jobs: Desk | None = None
         self.used: Sizes | None = None
+        self.filter: Callable[[], str] = str
         self._runtime = runtime
         self._store = store
         self._events = events
@@ -142,6 +143,7 @@ class MeshControl:
                 self._store.projects, services, loop.claims.elsewhere, loop.claims.refused
             ),
             adopts=loop.claims.adopts,
+            filter=self.filter(),
         )
 
     def metrics(self) -> bytes:

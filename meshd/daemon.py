@@ -32,6 +32,9 @@ from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.starts import places
 from meshd.rollouts import RolloutDesk
 from meshd.runtime.base import RuntimeFailure
+from meshd.runtime.docker import DockerRuntime
+from meshd.runtime.docker_fence import Fence
+from meshd.runtime.docker_filter import door_of
 from meshd.runtime.select import runtime as make_runtime
 from meshd.scaling.external import Queries
 from meshd.scaling.meter import PAUSE, Meter
@@ -194,9 +197,11 @@ class Daemon:
         starts: int = 0,
         adopts: bool = True,
         trusted_proxies: tuple[str, ...] = (),
+        filters: bool = True,
     ) -> None:
         self.state = state
         self.trusted_proxies = trusted_proxies
+        self.filters = filters
         self.adopts = adopts
         self.starts = starts
         self.metrics_address = metrics
@@ -308,10 +313,19 @@ class Daemon:
                 scaling.woken(service, message.worker, message.parked, time.time())
 
         loop.on_ready, self.feedback.on_parked = ready, parked
+        fence = self._fence(loop)
+        if fence is not None:
+            control.filter = lambda: fence.state
         async with serve(control, self.state / "admin.sock", self.metrics_address) as serving:
             _log.info("control process ready", runtime=self.runtime.name, state=str(self.state),
                       metrics=serving.metrics_address)  # fmt: skip
+            parts = []
+            if fence is not None:
+                door = door_of(serving.metrics_address)
+                fence.doors = () if door is None else (door,)
+                parts.append(self._keep_up(fence, loop))
             await self._run_parts(
+                *parts,
                 publisher.run(),
                 self._open_runtime(watch),
                 loop.run(),
@@ -349,6 +363,23 @@ class Daemon:
                 await asyncio.sleep(1.0)
         await watch.run()
 
+    def _fence(self, loop: Reconciler) -> Fence | None:
+        """What keeps containers from the host; None where there are no containers."""
+        if not isinstance(self.runtime, DockerRuntime):
+            return None
+        fence = self.runtime.fence(
+            loop.claims.me.instance,
+            lambda: loop.claims.held,
+            lambda kind, text: self.events.record(time.time(), kind, text),
+        )
+        fence.wished = self.filters
+        return fence
+
+    async def _keep_up(self, fence: Fence, loop: Reconciler) -> None:
+        """From when it is known which projects are ours."""
+        await loop.began.wait()
+        await fence.run()
+
     def _calls(self) -> dict[str, tuple[Mapping[str, int], Mapping[str, int]]]:
         """Who called whom so far, and what of it was not covered."""
         totals = {name: self.ingest.total(name) for name in self.ingest.services()}
@@ -381,7 +412,7 @@ async def _wait(end: asyncio.Event) -> None:
 async def _main(options: argparse.Namespace) -> None:
     daemon = Daemon(
         options.state, options.runtime, options.metrics, options.starts, not options.no_adopt,
-        tuple(options.trusted_proxy),
+        tuple(options.trusted_proxy), not options.no_filter,
     )  # fmt: skip
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, daemon.end.set)
@@ -396,6 +427,7 @@ def main() -> int:
     parser.add_argument("--metrics", default="127.0.0.1:9900", metavar="ADDRESS")
     parser.add_argument("--starts", type=int, default=0, metavar="N")
     parser.add_argument("--no-adopt", action="store_true")
+    parser.add_argument("--no-filter", action="store_true")
     parser.add_argument("--trusted-proxy", action="append", default=[], metavar="CIDR")
     options = parser.parse_args()
     set_up_logging()

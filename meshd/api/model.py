@@ -101,7 +101,8 @@ class ProjectStatus(Value, frozen=True):
 class Status(Value, frozen=True):
     """Everything `meshd ps` and `meshd top` show. `runtime_state` is `ok` while the runtime
     answers, else what is wrong with it. `adopts`: whether containers that something else started
-    are taken in."""
+    are taken in. `filter`: whether containers are kept from the host (`on`), else why not
+    (`off: REASON`); empty where nothing has to be."""
 
     version: str
     runtime: str
@@ -112,6 +113,7 @@ class Status(Value, frozen=True):
     services: tuple[ServiceStatus, ...] = ()
     projects: tuple[ProjectStatus, ...] = ()
     adopts: bool = True
+    filter: str = ""
 
 
 class Event(Value, frozen=True):

@@ -107,6 +107,8 @@ class Run:
         status = await self._client.status()
         if not self._quiet:
             output.say(tables.headline(status))
+            if unfiltered := tables.unfiltered(status):
+                output.complain(unfiltered)
 
     async def _stay(self) -> None:
         """Until the daemon ends; over restarts of its control process."""

@@ -49,4 +49,6 @@ async def command(
         output.print_table(tables.REPLICA_COLUMNS, tables.replica_rows(shown))
     else:
         output.print_table(tables.LIST_COLUMNS, tables.list_rows(services))
+    if unfiltered := tables.unfiltered(status):
+        output.complain(unfiltered)
     return output.OK

@@ -40,7 +40,7 @@ class CannotStart(Exception):
 class Wish:
     """What a daemon is started with; addresses are `HOST:PORT`. `starts` is how many replicas may
     start at once on a node; 0: as many as it has CPUs. `adopt`: take in what others started.
-    `front` is what holds for the proxy as a whole."""
+    `front` is what holds for the proxy as a whole. `filters`: keep containers from the host."""
 
     state: Path
     runtime: str
@@ -50,6 +50,7 @@ class Wish:
     starts: int = 0
     adopt: bool = True
     front: Front = field(default_factory=Front)
+    filters: bool = True
 
     def config(self) -> SupervisorConfig:
         """The supervisor's configuration with its children; the keeper comes first and ends
@@ -61,6 +62,7 @@ class Wish:
                 "meshd.daemon", "--state", state, "--runtime", self.runtime,
                 "--metrics", self.metrics, "--starts", str(self.starts),
                 *(() if self.adopt else ("--no-adopt",)),
+                *(() if self.filters else ("--no-filter",)),
                 *(f"--trusted-proxy={each}" for each in self.front.trusted_proxies),
             ),
             stop_seconds=30.0,

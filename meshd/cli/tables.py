@@ -121,3 +121,9 @@ def headline(status: Status) -> str:
         f"meshd {status.version} · runtime {status.runtime}{state} · {len(status.workers)} workers"
         f" · listening on {where} · generation {status.generation[0]}.{status.generation[1]}"
     )
+
+
+def unfiltered(status: Status) -> str:
+    """A line where containers are not kept from the host; empty where they are, or need not be."""
+    off, _, reason = status.filter.partition(": ")
+    return f"what containers reach of the host is not filtered: {reason}" if off == "off" else ""

@@ -64,6 +64,11 @@ def workers_here() -> int:
     is_flag=True,
     help="Leave containers that something else started alone, whatever their labels say.",
 )
+@click.option(
+    "--no-filter",
+    is_flag=True,
+    help="Docker: let containers of internal networks reach more of the host than the mesh.",
+)
 @specs.take_over_option
 @click.option(
     "--timeout",
@@ -89,6 +94,7 @@ async def command(
     detach: bool,
     adopt: bool,
     no_adopt: bool,
+    no_filter: bool,
     take_over: bool,
     seconds: float,
     as_json: bool,
@@ -108,9 +114,10 @@ async def command(
         daemon = None
         start.prepare_state(state)
         wish = start.Wish(
-            state, runtime, listen or (LISTEN,), metrics, workers, starts, not no_adopt, chosen
-        )
-        if await joined(state, runtime, not no_adopt):
+            state, runtime, listen or (LISTEN,), metrics, workers, starts, not no_adopt, chosen,
+            not no_filter,
+        )  # fmt: skip
+        if await joined(state, runtime, not no_adopt, not no_filter):
             front.compare(wish)
         else:
             name = await chosen_runtime(runtime, spec)
@@ -124,7 +131,7 @@ async def command(
         return await run.go(detach)
 
 
-async def joined(state: Path, runtime: str, adopt: bool = True) -> bool:
+async def joined(state: Path, runtime: str, adopt: bool = True, filters: bool = True) -> bool:
     """Whether a daemon runs there already; one that is just coming back is waited for. Raises
     CannotStart when it is of another runtime than the one asked for, or adopts and is not to."""
     patience = start.START_SECONDS if start.running(state) else 0.0
@@ -142,6 +149,11 @@ async def joined(state: Path, runtime: str, adopt: bool = True) -> bool:
         raise start.CannotStart(
             f"the daemon in {state} adopts what others started; end it with `meshd down --all` and "
             "start it with --no-adopt"
+        )
+    if status.filter in ("on", "") and not filters and status.runtime == "docker":
+        output.complain(
+            "warning: the daemon runs without --no-filter, which holds from its start: `meshd down "
+            "--all`, then `meshd up`"
         )
     output.complain(f"{status.runtime} runtime: that of the daemon in {state}")
     return True

@@ -8,7 +8,7 @@ told at once.
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 import structlog
@@ -38,11 +38,14 @@ from meshd.runtime.docker_container import Creation, clone, creation, next_numbe
 from meshd.runtime.docker_drift import enforced
 from meshd.runtime.docker_engine import Engine, Info
 from meshd.runtime.docker_events import Sightings, replica_event
+from meshd.runtime.docker_fence import Fence
 from meshd.runtime.docker_image import Images, resolved
 from meshd.runtime.docker_network import Networks
 from meshd.runtime.docker_observe import is_job, is_replica, observe
+from meshd.runtime.netfilter import Iptables
 from meshd.runtime.support import unsupported
 from meshd.spec.model import Network, Service
+from meshd.telemetry.events import Kind
 
 log = structlog.get_logger("meshd.runtime")
 
@@ -87,6 +90,18 @@ class DockerRuntime:
     def capabilities(self) -> Capabilities:
         """All of them."""
         return CAPABILITIES
+
+    def fence(
+        self,
+        instance: str,
+        projects: Callable[[], Collection[str]],
+        tell: Callable[[Kind, str], object],
+    ) -> Fence:
+        """What keeps containers of these projects from the host, from the moment on that their
+        networks are made; see `Fence`."""
+        made = Fence(self._networks.bridges, Iptables(), instance, projects, tell)
+        self._networks.changed = made.settle
+        return made
 
     async def open(self) -> None:
         """Connect. Raises RuntimeUnavailable; may be tried again."""

@@ -1,11 +1,12 @@
 """Networks and volumes on the engine: made once for a project, found again by their labels."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from meshd.runtime.base import RuntimeFailure, StartFailed
 from meshd.runtime.docker_container import declared
 from meshd.runtime.docker_engine import Engine, Info
+from meshd.runtime.docker_filter import Bridge
 from meshd.runtime.docker_observe import own_network
 from meshd.spec import labels
 from meshd.spec.model import Network, Service
@@ -15,6 +16,8 @@ class Networks:
     """What connects replicas, and what they keep data on."""
 
     def __init__(self, engine: Engine) -> None:
+        self.changed: Callable[[], Awaitable[object]] = _nobody_asked
+        """Called, and waited for, after networks were made or removed."""
         self._engine = engine
         self._making = asyncio.Lock()
 
@@ -26,12 +29,20 @@ class Networks:
         own = own_network(project, service.name)
         isolated = None if None in kinds else bool(kinds) and all(kinds)
         async with self._making:  # the engine takes two networks of one name
-            await self._network(own, isolated, {**marks, labels.SERVICE: service.name})
+            made = await self._network(own, isolated, {**marks, labels.SERVICE: service.name})
             for name, kind in zip(service.networks, kinds, strict=True):
-                await self._network(declared(project, name), kind, marks)
+                made |= await self._network(declared(project, name), kind, marks)
             for mount in service.volumes:
                 if mount.type == "volume" and mount.source:
                     await self._volume(declared(project, mount.source), marks)
+        if made:
+            await self.changed()
+
+    async def bridges(self, projects: Collection[str]) -> Sequence[Bridge]:
+        """The networks that were made for these projects, as the host has them."""
+        async with self._engine.asked() as docker:
+            found = await docker.networks.list(filters={"label": [f"{labels.MANAGED}=1"]})
+        return [bridge(each) for each in found if each["Labels"].get(labels.PROJECT) in projects]
 
     async def gateway(self, project: str, service: str) -> tuple[str, str] | None:
         """The host's address on the service's own network, and that network in CIDR notation;
@@ -66,20 +77,21 @@ class Networks:
                 if failure is not in_use:
                     raise
                 held.append(network["Name"])
+        await self.changed()
         if held:
             raise RuntimeFailure(
                 f"networks {', '.join(held)} of project {project} are still used by containers "
                 "that the mesh did not start; disconnect those and take it down again"
             )
 
-    async def _network(self, name: str, internal: bool | None, marks: dict[str, str]) -> None:
-        """`internal` None: not known here, so whatever exists is right."""
+    async def _network(self, name: str, internal: bool | None, marks: dict[str, str]) -> bool:
+        """Whether it was made now. `internal` None: not known here, so whatever exists is right."""
         async with self._engine.asked(otherwise=StartFailed) as docker:
             found = await docker.networks.list(filters={"name": [name]})
             existing = next((network for network in found if network["Name"] == name), None)
         if existing is not None:
             if internal is None or existing["Internal"] == internal:
-                return
+                return False
             await self._replaceable(existing, internal)
         hint = StartFailed(
             f"no address range is left for network {name}; widen default-address-pools in the "
@@ -98,6 +110,7 @@ class Networks:
                 )
         except StartFailed as failure:
             raise (hint if "non-overlapping" in str(failure) else failure) from failure
+        return True
 
     async def _replaceable(self, existing: Info, internal: bool) -> None:
         """Remove a network that is internal and should not be, or the other way round."""
@@ -115,3 +128,16 @@ class Networks:
             await docker.volumes.create(  # type: ignore[no-untyped-call]
                 {"Name": name, "Labels": marks}
             )
+
+
+def bridge(network: Info) -> Bridge:
+    """A network as the host has it, from the engine's answer about it."""
+    options = network.get("Options") or {}
+    interface = options.get("com.docker.network.bridge.name") or f"br-{network['Id'][:12]}"
+    gateways = (str(pool.get("Gateway", "")) for pool in network["IPAM"]["Config"] or ())
+    gateway = next((each for each in gateways if each and ":" not in each), "")
+    return Bridge(interface, gateway.partition("/")[0], bool(network["Internal"]))
+
+
+async def _nobody_asked() -> None:
+    """Nothing depends on which networks there are."""

@@ -54,6 +54,8 @@ class Kind(StrEnum):
     WORKER_REPLACED = "worker.replaced"
     LISTEN_FAILED = "listen.failed"
     SNAPSHOT_REFUSED = "snapshot.refused"
+    FILTER_OFF = "filter.off"
+    FILTER_ON = "filter.on"
     RUNTIME_LOST = "runtime.lost"
     RUNTIME_BACK = "runtime.back"
 
@@ -77,6 +79,7 @@ BAD: Final = frozenset(
         Kind.CLAIM_REFUSED,
         Kind.LISTEN_FAILED,
         Kind.SNAPSHOT_REFUSED,
+        Kind.FILTER_OFF,
         Kind.RUNTIME_LOST,
     }
 )

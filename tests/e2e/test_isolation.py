@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import uuid
 from collections.abc import AsyncIterator
@@ -92,6 +93,8 @@ async def test_only_who_is_allowed_gets_through(mesh: TestMesh, engine_image: st
     assert (audit.code, f"{project}/snoop" in audit.out) == (1, True), audit
     suggested = await mesh.run("policy", "suggest")
     assert "  payments:\n    x-mesh:\n      allow: [orders]\n" in suggested.out, suggested
+    if mesh.runtime == "docker" and os.geteuid() == 0:
+        await the_host_is_kept_out_of_reach(mesh, snoop)
 
 
 async def no_way_by_network(mesh: TestMesh, snoop: Inside, orders: Inside, image: str) -> None:
@@ -180,6 +183,56 @@ async def no_way_by_forging(
         for closed in (mesh.address.rpartition(":")[2], *metrics):
             got = await inside.send(address, int(closed), get("/metrics", "x"))
             assert got.status == UNREACHABLE, f"payments reached {address}:{closed}"
+
+
+async def the_host_is_kept_out_of_reach(mesh: TestMesh, snoop: Inside) -> None:
+    """Of what the host has open for all, an internal container reaches nothing but the mesh; when
+    somebody removes the rules, they come back, and none is left with the last network."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    project = mesh.environment["PROJECT"]
+    inside = await Inside.first(mesh, "payments")
+    door, other = await gateway(f"{project}.payments"), await gateway(f"{project}.snoop")
+    chain = f"MESHD-{await instance_of(inside.replica)}"
+    request = get("/", "x")
+    async with await asyncio.start_server(answer, "0.0.0.0", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+
+        async def kept_out() -> bool:
+            return (await inside.send(door, port, request)).status == UNREACHABLE
+
+        assert (await snoop.send(other, port, request)).status == 200, "nobody is there at all"
+        assert await kept_out(), "an internal container reached the host"
+        assert (await inside.send(door, 80, get("/", "orders"))).status == 200
+        await iptables("-D", "INPUT", "-j", chain)
+        await iptables("-F", chain)
+        assert not await kept_out(), "something else keeps it out"
+        mesh.kill(mesh.child("meshd.daemon"))
+        async with asyncio.timeout(30):
+            while not await kept_out():
+                await asyncio.sleep(0.2)
+        assert (await inside.send(door, 80, get("/", "orders"))).status == 200
+    assert f"-A INPUT -j {chain}" in (await iptables("-S")).splitlines()
+    assert (await mesh.api("/v1/status"))["filter"] == "on"
+    assert (await mesh.down()).code == 0
+    assert chain not in await iptables("-S"), "rules are left"
+
+
+async def iptables(*arguments: str) -> str:
+    code, out, err = await ran("iptables", "-w", "5", *arguments)
+    assert code == 0, err.decode()
+    return out.decode()
+
+
+async def instance_of(container: str) -> str:
+    form = '{{index .Config.Labels "mesh.instance"}}'
+    code, out, err = await ran("docker", "inspect", container, "--format", form)
+    assert code == 0, err
+    return out.decode().strip()
 
 
 async def gateway(network: str) -> str:

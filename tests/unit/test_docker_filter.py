@@ -1,0 +1,232 @@
+"""What containers reach of the host: the rules as text, and when they are put up."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+import pytest
+
+from meshd.runtime.base import RuntimeUnavailable
+from meshd.runtime.docker_fence import BY_CHOICE, PERIOD, RETRY, Fence
+from meshd.runtime.docker_filter import (
+    Bridge,
+    Door,
+    Family,
+    chain_of,
+    door_of,
+    jumps_in,
+    removal,
+    rules,
+    table,
+)
+from meshd.runtime.docker_network import bridge
+from meshd.runtime.netfilter import CannotFilter
+from meshd.telemetry.events import Kind
+from tests.fakes import virtual
+
+VAULT = Bridge("br-vault", "172.18.0.1", internal=True)
+WEB = Bridge("br-web", "172.19.0.1", internal=False)
+KEPT_OUT = [
+    "-i br-vault -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
+    "-i br-vault -d 172.18.0.1/32 -p tcp -m tcp --dport 80 -j RETURN",
+    "-i br-vault -p tcp -j REJECT --reject-with tcp-reset",
+    "-i br-vault -j REJECT --reject-with icmp-port-unreachable",
+]
+NO_METRICS = "-p tcp -m tcp --dport 9900 -j REJECT --reject-with tcp-reset"
+
+
+@pytest.mark.parametrize(
+    ("bridges", "doors", "family", "wanted"),
+    [
+        ([], [], "IPv4", []),
+        ([WEB], [], "IPv4", []),
+        ([VAULT], [], "IPv4", KEPT_OUT),
+        ([VAULT], [Door("", 9900)], "IPv4", KEPT_OUT),
+        ([WEB, VAULT], [Door("", 9900)], "IPv4", [*KEPT_OUT, f"-i br-web {NO_METRICS}"]),
+        ([WEB], [Door("", 9900)], "IPv6", [f"-i br-web {NO_METRICS}"]),
+        ([WEB], [Door("192.0.2.2", 9900)], "IPv4", [f"-i br-web -d 192.0.2.2 {NO_METRICS}"]),
+        ([WEB], [Door("192.0.2.2", 9900)], "IPv6", []),
+        ([WEB], [Door("fd00::2", 9900)], "IPv6", [f"-i br-web -d fd00::2 {NO_METRICS}"]),
+        ([WEB], [Door("fd00::2", 9900)], "IPv4", []),
+        (
+            [VAULT], [], "IPv6",
+            [KEPT_OUT[0], KEPT_OUT[2],
+             "-i br-vault -j REJECT --reject-with icmp6-port-unreachable"],
+        ),
+        ([Bridge("br-x", "", True)], [], "IPv4",
+         [rule.replace("br-vault", "br-x") for rule in KEPT_OUT if "dport" not in rule]),
+    ],
+)  # fmt: skip
+def test_rules(bridges: list[Bridge], doors: list[Door], family: Family, wanted: list[str]) -> None:
+    assert rules(bridges, doors, family) == wanted
+    assert all(rule.startswith("-i br-") for rule in wanted), "a rule for more than our bridges"
+
+
+def test_the_table_replaces_the_chain_and_jumps_there_once() -> None:
+    whole = "*filter\n:MESHD-a - [0:0]\n-A MESHD-a RULE\n{}COMMIT\n"
+    assert table("MESHD-a", ["RULE"], 0) == whole.format("-I INPUT 1 -j MESHD-a\n")
+    assert table("MESHD-a", ["RULE"], 1) == whole.format("")
+    assert table("MESHD-a", ["RULE"], 3) == whole.format("-D INPUT -j MESHD-a\n" * 2)
+    gone = "*filter\n:MESHD-a - [0:0]\n-D INPUT -j MESHD-a\n-X MESHD-a\nCOMMIT\n"
+    assert removal("MESHD-a", 1) == gone
+    assert jumps_in("-P INPUT DROP\n-A INPUT -j MESHD-ab\n-A INPUT -j MESHD-a\n", "MESHD-a") == 1
+    assert len(chain_of("0123456789abcdef" * 4)) <= 28
+
+
+@pytest.mark.parametrize(
+    ("address", "door"),
+    [
+        ("127.0.0.1:9900", None),
+        ("[::1]:9900", None),
+        ("0.0.0.0:9900", Door("", 9900)),
+        ("[::]:9900", Door("", 9900)),
+        ("192.0.2.2:9900", Door("192.0.2.2", 9900)),
+        ("[fd00::2]:9900", Door("fd00::2", 9900)),
+    ],
+)
+def test_the_door_of_a_server(address: str, door: Door | None) -> None:
+    assert door_of(address) == door
+
+
+@pytest.mark.parametrize(
+    ("more", "wanted"),
+    [
+        ({}, Bridge("br-0123456789ab", "172.18.0.1", internal=True)),
+        ({"Options": {"com.docker.network.bridge.name": "mesh0"}},
+         Bridge("mesh0", "172.18.0.1", internal=True)),
+        ({"IPAM": {"Config": [{"Gateway": "fd00::1"}, {"Gateway": "10.0.0.1/24"}]}},
+         Bridge("br-0123456789ab", "10.0.0.1", internal=True)),
+        ({"IPAM": {"Config": None}, "Internal": False},
+         Bridge("br-0123456789ab", "", internal=False)),
+    ],
+)  # fmt: skip
+def test_a_network_as_the_host_has_it(more: dict[str, object], wanted: Bridge) -> None:
+    pools = {"Config": [{"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1"}]}
+    network = {"Id": "0123456789abcdef", "Internal": True, "Options": None, "IPAM": pools}
+    assert bridge({**network, **more}) == wanted
+
+
+class Host:
+    """A machine's tables as far as one chain goes, and what was asked of it."""
+
+    def __init__(self) -> None:
+        self.bridges: list[Bridge] = [VAULT]
+        self.engine = True
+        self.lack = ""
+        self.chain: list[str] = []
+        self.jumps_there = 0
+        self.asked = 0
+        self.events: list[Kind] = []
+        self.fence = Fence(self.networks, self, "0" * 12, lambda: ("shop",), self.tell)
+
+    def tell(self, kind: Kind, text: str) -> None:
+        self.events.append(kind)
+
+    async def networks(self, projects: object) -> Sequence[Bridge]:
+        self.asked += 1
+        await asyncio.sleep(0.1)
+        if not self.engine:
+            raise RuntimeUnavailable("away")
+        return self.bridges
+
+    def families(self) -> Sequence[Family]:
+        return ("IPv4",)
+
+    def check(self, interfaces: Iterable[str]) -> None:
+        if self.lack:
+            raise CannotFilter(self.lack)
+
+    async def jumps(self, family: Family, chain: str) -> int:
+        return self.jumps_there
+
+    async def restore(self, family: Family, text: str) -> None:
+        chain = chain_of("0" * 12)
+        self.chain = [line for line in text.splitlines() if line.startswith(f"-A {chain} ")]
+        self.jumps_there += text.count("-I INPUT") - text.count("-D INPUT")
+
+
+def test_it_goes_with_the_networks() -> None:
+    host = Host()
+
+    async def scene() -> None:
+        await host.fence.settle()
+        assert (len(host.chain), host.jumps_there, host.fence.state) == (4, 1, "on")
+        host.bridges = [WEB]
+        await host.fence.settle()
+        assert (host.chain, host.jumps_there, host.fence.state) == ([], 0, "")
+        host.fence.doors = (Door("", 9900),)
+        await host.fence.settle()
+        assert (len(host.chain), host.jumps_there, host.fence.state) == (1, 1, "on")
+
+    virtual.run(scene())
+    assert host.events == []
+
+
+def test_a_flush_is_put_right_within_a_minute_and_told() -> None:
+    host = Host()
+
+    async def scene() -> None:
+        running = asyncio.create_task(host.fence.run())
+        await asyncio.sleep(1)
+        assert host.jumps_there == 1
+        host.chain, host.jumps_there = [], 0
+        await asyncio.sleep(PERIOD)
+        assert (len(host.chain), host.jumps_there) == (4, 1)
+        running.cancel()
+
+    virtual.run(scene())
+    assert host.events == [Kind.FILTER_ON]
+
+
+def test_where_it_cannot_be_it_is_said_once() -> None:
+    host = Host()
+    host.lack = "that takes root"
+
+    async def scene() -> None:
+        for _ in range(3):
+            await host.fence.settle()
+        assert host.fence.state == "off: that takes root"
+        assert host.events == [Kind.FILTER_OFF]
+        host.lack = ""
+        await host.fence.settle()
+        assert host.fence.state == "on"
+        assert host.events == [Kind.FILTER_OFF, Kind.FILTER_ON]
+        host.bridges, host.lack = [WEB], "that takes root"
+        await host.fence.settle()
+        assert host.fence.state == "", "nothing has to be kept out"
+
+    virtual.run(scene())
+
+
+def test_switched_off_takes_away_what_an_earlier_life_left() -> None:
+    host = Host()
+    host.jumps_there = 1
+    host.fence.wished = False
+    virtual.run(host.fence.settle())
+    assert (host.jumps_there, host.fence.state, host.events) == (0, BY_CHOICE, [])
+
+
+def test_while_the_engine_is_away_it_stays_and_is_tried_again_soon() -> None:
+    host = Host()
+
+    async def scene() -> None:
+        await host.fence.settle()
+        host.engine = False
+        running = asyncio.create_task(host.fence.run())
+        await asyncio.sleep(1)
+        assert (len(host.chain), host.jumps_there) == (4, 1)
+        host.engine, host.bridges = True, []
+        await asyncio.sleep(RETRY)
+        assert (host.chain, host.jumps_there) == ([], 0)
+        running.cancel()
+
+    virtual.run(scene())
+
+
+def test_those_who_ask_together_share_a_look() -> None:
+    host = Host()
+
+    async def scene() -> None:
+        await asyncio.gather(*(host.fence.settle() for _ in range(20)))
+
+    virtual.run(scene())
+    assert host.asked <= 2
