@@ -61,8 +61,10 @@ async def newest(mesh: TestMesh, service: str) -> dict[str, Any]:
 
 
 def bad_share(release: dict[str, Any], revision: str) -> tuple[int, int]:
-    """What was served well and badly by one revision, as the report of the release has it."""
-    counts = release["tally"]["revisions"].get(revision, {"served": 0, "failed": 0})
+    """What was served well and badly by one revision, as the report of the release has it; a
+    release that was over within its first second has none."""
+    served = release["tally"]["revisions"] if release["tally"] else {}
+    counts = served.get(revision, {"served": 0, "failed": 0})
     return counts["served"], counts["failed"]
 
 

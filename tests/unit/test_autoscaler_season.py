@@ -81,7 +81,13 @@ def test_it_survives_a_restart() -> None:
     assert season.expected(again.season, RUSH + 10.0) == pytest.approx(300.0, rel=0.01)
 
 
-rates = st.lists(st.floats(0.0, 500.0), min_size=season.LAGS[0], max_size=season.LAGS[0] + 40)
+def a_day(seed: int, more: int) -> list[float]:
+    """Requests a second in every slot of a day and `more`: drawing each of them would take long."""
+    dice = random.Random(seed)
+    return [dice.uniform(0.0, 500.0) for _ in range(season.LAGS[0] + more)]
+
+
+rates = st.builds(a_day, st.integers(0, 1_000_000), st.integers(0, 40))
 
 
 @settings(max_examples=50, deadline=None)
