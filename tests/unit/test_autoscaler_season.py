@@ -91,9 +91,9 @@ rates = st.builds(a_day, st.integers(0, 1_000_000), st.integers(0, 40))
 
 
 @settings(max_examples=50, deadline=None)
-@given(rates, st.floats(season.GOOD, 1.0, exclude_min=True), st.floats(0.0, 900.0))
+@given(rates, st.floats(season.GOOD, 1.0, exclude_min=True), st.integers(0, 900))
 def test_it_says_nothing_while_its_own_recent_error_is_large(
-    means: list[float], error: float, ahead: float
+    means: list[float], error: float, ahead: int
 ) -> None:
     slot = len(means)
     bad = Season(slot, 1.0, 1.0, tuple(means), (error, 1.0))
