@@ -20,7 +20,7 @@ from tests.support.mesh import ORIGIN, TestMesh
 
 RATES = {"errors": 100, "slow": 100, "never": 20, "crash": 20, "gone": 20}
 FAULTS = {"never": "never-healthy"}
-SECONDS = 58.0
+SECONDS = 70.0
 
 
 @pytest.fixture
