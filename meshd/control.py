@@ -47,7 +47,7 @@ from meshd.reconcile.strategy import surge
 from meshd.rollouts import RolloutDesk
 from meshd.runtime.base import Node, ReplicaNotFound, Runtime, RuntimeFailure
 from meshd.runtime.support import unsupported
-from meshd.scaling import fit, quota
+from meshd.scaling import fit, placement, quota
 from meshd.scaling.meter import Meter
 from meshd.scaling.sizing import proposed
 from meshd.spec.fingerprint import revision
@@ -271,7 +271,8 @@ class MeshControl:
         ours = self._wanted_after(project, revisions, time.time())
         others = [s for s in self._loop.desired.services if s.project != project.name]
         more = {s.key: surge(s) for s in ours if s.rollout == "rolling"}
-        problems = fit.refusals(ours, others, more, nodes, self._runtime.capabilities)
+        problems = [*placement.refusals(project.services, nodes)]
+        problems += fit.refusals(ours, others, more, nodes, self._runtime.capabilities)
         if project.quota is not None:
             counts = [(service.spec, fit.least(service)) for service in ours]
             problems += quota.refusals(project.quota, counts)

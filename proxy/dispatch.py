@@ -103,12 +103,10 @@ def _wait_or_fail(exchange: "Exchange", now: float) -> None:
         return
     held, ready = exchange.body_size, len(service.ready)
     others, others_bytes = service.bounds.ask_to_wait()
-    verdict = admit.admit(
+    verdict = admit.wait_or_shed(
         config.limits,
         config.parking,
         ready=ready,
-        open_endpoints=0,
-        service_in_flight=0,
         pending=counters.queued + others,
         parked=counters.parked + others,
         parked_bytes=service.parked_bytes + others_bytes,

@@ -4,7 +4,6 @@ A hook is a one-off job of the new revision, with an id made of its release. Who
 again, after a crash, gets the same job: it runs once.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -22,9 +21,6 @@ class HookState(msgspec.Struct, frozen=True):
     over: bool
     ok: bool = False
     text: str = ""
-
-
-States = Mapping[str, HookState]
 
 
 def before(service: DesiredService) -> Hook | None:

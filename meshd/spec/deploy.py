@@ -1,11 +1,17 @@
 """`deploy` of a service: how many replicas, what they may use, how they are replaced."""
 
+import re
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from meshd.spec import unsupported
 from meshd.spec.cursor import Cursor, Keys
 from meshd.spec.draft import Draft
+
+CONSTRAINT: Final = re.compile(
+    r"\s*(node\.hostname|(node|engine)\.labels\.[\w.-]+)\s*(==|!=)\s*[\w.-]+\s*"
+)
 
 
 def keys(draft: Draft) -> Keys:
@@ -125,6 +131,9 @@ def _placement(draft: Draft, at: Cursor) -> None:
 
 def _constraint(at: Cursor) -> str:
     text = at.string()
-    if "==" not in text and "!=" not in text:
-        at.fail(f"{text!r} is no constraint; expected one like node.labels.disk==ssd")
+    if not CONSTRAINT.fullmatch(text):
+        at.fail(
+            f"{text!r} is no constraint; expected one like node.labels.disk==ssd "
+            "or node.hostname!=one"
+        )
     return text

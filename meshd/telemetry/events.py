@@ -36,7 +36,6 @@ class Kind(StrEnum):
     ENDPOINT_EJECTED = "endpoint.ejected"
     SCALE_UP = "scale.up"
     SCALE_DOWN = "scale.down"
-    SCALE_HOLD = "scale.hold"
     SCALE_OVERRIDE = "scale.override"
     SCALE_WAKE = "scale.wake"
     SCALE_SHORT = "scale.short"

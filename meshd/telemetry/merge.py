@@ -78,12 +78,6 @@ class MergedEndpoint:
         self.failed += more.failed
         self.latency.add(more.latency)
 
-    @property
-    def failure_share(self) -> float:
-        """Failed of all that ended, 0..1; 0 when none did."""
-        ended = self.succeeded + self.failed
-        return self.failed / ended if ended else 0.0
-
 
 @dataclass(slots=True)
 class MergedService:

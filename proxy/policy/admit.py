@@ -1,46 +1,32 @@
-"""May a request go now, must it wait, or is it turned away: bounds as pure checks.
+"""What becomes of a request that nobody has room for: bounds as pure checks.
 
-Order of the questions: is there anyone to ask (else park), does the service take one more (else
-shed), does an endpoint take one more (else queue). A wait is bounded in number and time; what
-does not fit is turned away at once, because a late answer helps nobody.
+Where there is no replica it parks, where there is one it queues. A wait is bounded in number and
+time; what does not fit is turned away at once, because a late answer helps nobody. Who has room
+is asked by `endpoint_open` and `may_connect`.
 """
 
-from typing import Final, Literal
+from typing import Literal
 
 from proxy.wire.snapshot import Limits, Parking
 
-Admission = Literal["go", "queue", "park", "shed"]
-REASONS: Final = {
-    "shed": "the service is at its limit of requests in flight or waiting",
-    "park": "no replica is ready",
-    "queue": "every replica is at its limit",
-}
+Wait = Literal["queue", "park", "shed"]
 
 
-def admit(
+def wait_or_shed(
     limits: Limits,
     parking: Parking,
     *,
     ready: int,
-    open_endpoints: int,
-    service_in_flight: int,
     pending: int,
     parked: int,
     parked_bytes: int,
-    body_bytes: int = 0,
-) -> Admission:
-    """What to do with a request that has just arrived.
-
-    `ready` endpoints exist, `open_endpoints` of them are below their limits; `pending` requests
-    queue already, `parked` wait for a first endpoint and hold `parked_bytes` of bodies.
-    """
+    body_bytes: int,
+) -> Wait:
+    """Where a request with `body_bytes` may wait, none of the `ready` endpoints having room.
+    `pending` requests queue already, `parked` wait for a first endpoint and hold `parked_bytes`."""
     if ready == 0:
         return "park" if may_park(parking, parked, parked_bytes, body_bytes) else "shed"
-    if limits.service_in_flight and service_in_flight >= limits.service_in_flight:
-        return "queue" if pending < limits.pending else "shed"
-    if open_endpoints == 0:
-        return "queue" if pending < limits.pending else "shed"
-    return "go"
+    return "queue" if pending < limits.pending else "shed"
 
 
 def may_park(parking: Parking, parked: int, parked_bytes: int, body_bytes: int) -> bool:

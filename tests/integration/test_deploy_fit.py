@@ -33,6 +33,12 @@ async def test_refusals_and_the_outlook_of_a_diff() -> None:
         path.write_text(text(3, "64m", "{replicas: 2}"))
         refused = await mesh.run("deploy", "-f", str(path))
         assert "takes 3 replicas, and its quota is 2 (3 × web)" in refused.err
+        elsewhere = "{replicas: 2, placement: {constraints: [node.labels.disk==ssd]}}"
+        service = service_text("web", "process", "none", deploy=elsewhere)
+        path.write_text(f"name: fits\nservices:\n{service}")
+        refused = await mesh.run("deploy", "-f", str(path))
+        assert refused.code == 1
+        assert "no node meets deploy.placement.constraints node.labels.disk==ssd" in refused.err
         assert (await mesh.service("web"))["wanted"] == 2
 
         path.write_text(text(2, "1m", "{replicas: 2}"))

@@ -1,26 +1,19 @@
 """A rollout's commands and undo on local processes, by the command line."""
 
-import shutil
 import sys
-import tempfile
 import uuid
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from tests.support.mesh import ORIGIN, Ran, TestMesh
+from tests.support.scaled import scaled_mesh
 
 
 @pytest.fixture
 async def mesh() -> AsyncIterator[TestMesh]:
-    folder = Path(tempfile.mkdtemp(prefix="mt-"))
-    made = TestMesh(folder, "process", environment={"PROJECT": f"h-{uuid.uuid4().hex[:6]}"})
-    yield made
-    try:
-        await made.end()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    async with scaled_mesh(PROJECT=f"h-{uuid.uuid4().hex[:6]}") as made:
+        yield made
 
 
 def compose(mesh: TestMesh, version: str, code: int) -> str:

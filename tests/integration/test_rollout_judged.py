@@ -4,19 +4,17 @@ process is killed on the way."""
 
 import asyncio
 import json
-import shutil
 import sys
-import tempfile
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.load import Load
 from tests.support.mesh import ORIGIN, TestMesh
+from tests.support.scaled import scaled_mesh
 
 RATES = {"errors": 100, "slow": 100, "never": 20, "crash": 20, "gone": 20}
 FAULTS = {"never": "never-healthy"}
@@ -25,13 +23,8 @@ SECONDS = 70.0
 
 @pytest.fixture
 async def mesh() -> AsyncIterator[TestMesh]:
-    folder = Path(tempfile.mkdtemp(prefix="mt-"))
-    made = TestMesh(folder, "process", environment={"PROJECT": f"p-{uuid.uuid4().hex[:6]}"})
-    yield made
-    try:
-        await made.end()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    async with scaled_mesh(PROJECT=f"p-{uuid.uuid4().hex[:6]}") as made:
+        yield made
 
 
 def compose(version: str, faulty: bool) -> str:

@@ -2,7 +2,14 @@
 
 import pytest
 
-from proxy.policy.admit import Admission, admit, endpoint_open, may_connect, may_park, retry_after
+from proxy.policy.admit import (
+    Wait,
+    endpoint_open,
+    may_connect,
+    may_park,
+    retry_after,
+    wait_or_shed,
+)
 from proxy.policy.gradient import Gradient
 from proxy.policy.ratelimit import KEYS, Limiter
 from proxy.wire.snapshot import Limits, Parking, RateLimit
@@ -13,30 +20,22 @@ TIGHT = Limits(service_in_flight=10, endpoint_in_flight=2, pending=3)
 @pytest.mark.parametrize(
     ("limits", "state", "outcome"),
     [
-        (Limits(), {}, "go"),
-        (Limits(), {"service_in_flight": 10**6}, "go"),
-        (TIGHT, {"service_in_flight": 9}, "go"),
-        (TIGHT, {"service_in_flight": 10}, "queue"),
-        (TIGHT, {"service_in_flight": 10, "pending": 3}, "shed"),
-        (TIGHT, {"open_endpoints": 0}, "queue"),
-        (TIGHT, {"open_endpoints": 0, "pending": 3}, "shed"),
-        (Limits(service_in_flight=1, pending=0), {"service_in_flight": 1}, "shed"),
-        (Limits(), {"ready": 0, "open_endpoints": 0}, "park"),
+        (TIGHT, {}, "queue"),
+        (TIGHT, {"pending": 2}, "queue"),
+        (TIGHT, {"pending": 3}, "shed"),
+        (TIGHT, {"parked": 1024}, "queue"),
+        (Limits(pending=0), {}, "shed"),
+        (Limits(), {"ready": 0}, "park"),
+        (TIGHT, {"ready": 0, "pending": 3}, "park"),
         (Limits(), {"ready": 0, "parked": 1024}, "shed"),
         (Limits(), {"ready": 0, "parked_bytes": 16 * 1024 * 1024, "body_bytes": 1}, "shed"),
     ],
 )
-def test_admit(limits: Limits, state: dict[str, int], outcome: Admission) -> None:
-    values = {
-        "ready": 2,
-        "open_endpoints": 2,
-        "service_in_flight": 0,
-        "pending": 0,
-        "parked": 0,
-        "parked_bytes": 0,
-        **state,
-    }
-    assert admit(limits, Parking(), **values) == outcome
+def test_where_a_request_waits_that_nobody_has_room_for(
+    limits: Limits, state: dict[str, int], outcome: Wait
+) -> None:
+    values = {"ready": 2, "pending": 0, "parked": 0, "parked_bytes": 0, "body_bytes": 0, **state}
+    assert wait_or_shed(limits, Parking(), **values) == outcome
 
 
 def test_parking_can_be_off() -> None:
