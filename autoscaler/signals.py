@@ -13,7 +13,7 @@ class Signal:
     - `interval`: its length. Everything may be scaled by it; 1 s is usual.
     - `arrivals`, `completions`: requests that came, requests that were answered.
     - `in_flight`: mean number in flight over the interval (exact: integrated, not sampled),
-      waiting ones included; `in_flight_peak` its largest value where known.
+      waiting ones included.
     - `latency`: histogram of the whole exchange as (upper bound in seconds, count), ascending;
       `latency_sum`: the exact sum.
     - `queue_sum`: seconds of it that requests waited at the proxy for a replica; None unknown.
@@ -34,7 +34,6 @@ class Signal:
     arrivals: int = 0
     completions: int = 0
     in_flight: float = 0.0
-    in_flight_peak: float | None = None
     latency: tuple[tuple[float, int], ...] = ()
     latency_sum: float = 0.0
     queue_sum: float | None = None
