@@ -1,6 +1,5 @@
 """The policy in the simulator: learning, calm, steps, bottlenecks, and the published rules."""
 
-import csv
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -14,6 +13,8 @@ from autoscaler import Decision, Settings, Signal, State, make, simulate, trace
 from autoscaler.policy import Policy
 from autoscaler.policy.kpa import Kpa
 from autoscaler.policy.oracle import Oracle
+from bench.autoscaling import rates
+from meshd.cli import simulation
 
 MODEL = simulate.Model()
 GOAL = Settings(min=1, max=200, latency=0.4, share=99.6)
@@ -258,15 +259,24 @@ TRACES = os.environ.get("MESHD_TRACES", "")
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not TRACES, reason="MESHD_TRACES names no folder with real traces")
-@pytest.mark.parametrize(
-    "name", ["autothrottle_bursty_1s", "autothrottle_diurnal_1s", "autothrottle_noisy_1s"]
-)
-def test_real_hours_cost_less_than_under_knative_and_hold_the_objective(name: str) -> None:
-    with (Path(TRACES) / f"{name}.csv").open(newline="") as file:
-        counts = [float(row["count"]) for row in csv.DictReader(file)]
-    rates = trace.rates(counts, 1, 600.0)
-    ours, _ = watch(rates)
-    knative = simulate.run(rates, Kpa(2.8), MODEL, random.Random(1))
-    print(f"{name}: {ours.missed_pct:.3f} % with {ours.replica_hours:.2f} replica-hours")
-    assert ours.missed_pct <= 0.6
-    assert ours.replica_hours <= knative.replica_hours * 1.05
+def test_real_days_miss_less_than_under_knative_for_fewer_replica_hours() -> None:
+    """Eight real traces, one setting, everything learned. The published rule first, where it was
+    measured to be: 0.38 % and 567 replica-hours, with other dice."""
+    paths = sorted(Path(TRACES).glob("*.csv"))
+    jobs = [
+        simulation.Job(policy, rates(path), MODEL, GOAL, "p2c", 70.0, 1)
+        for policy in ("kpa", "ours")
+        for path in paths
+    ]
+    results = [outcome.result for outcome in simulation.run_all(jobs, 2)]
+    missed, hours = [], []
+    for each in (results[: len(paths)], results[len(paths) :]):
+        missed.append(sum(result.missed_pct for result in each) / len(each))
+        hours.append(sum(result.replica_hours for result in each))
+    print(
+        f"KPA {missed[0]:.3f} % for {hours[0]:.1f} h, ours {missed[1]:.3f} % for {hours[1]:.1f} h"
+    )
+    assert 0.2 < missed[0] < 0.5
+    assert abs(hours[0] - 567.0) < 15.0
+    assert missed[1] <= 0.38
+    assert hours[1] <= 510.0
