@@ -19,7 +19,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from math import floor
 from pathlib import Path
 from typing import Final
 
@@ -107,7 +106,9 @@ class Mesh:
         self.snapshot: Snapshot | None = None
         self.frame = self.told = b""
         self.changes = 0
-        self.told_until = floor(time.time()) + 0.5
+        # A second goes by with each report, from the beginning of a minute on: what is stored once
+        # in ten seconds then comes in no measured one.
+        self.told_until = time.time() // 60 * 60 + 0.5
 
     async def close(self) -> None:
         """End what runs."""
@@ -177,7 +178,7 @@ class Mesh:
         """What the control process does once a second."""
         wanted = self.loop.desired.services
         self.ingest.keep([service.key for service in wanted])
-        self.scaling.step(wanted, by_service(self.loop.observed.replicas), time.time())
+        self.scaling.step(wanted, by_service(self.loop.observed.replicas), self.told_until)
 
 
 PARTS: Final[Mapping[str, Callable[[Mesh], object]]] = {

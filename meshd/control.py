@@ -246,7 +246,8 @@ class MeshControl:
         """Raises Refused for what could never work here. A moment after the start, waits until
         the runtime was looked at for the first time."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._loop.began.wait(), FIRST_LOOK)
+            async with asyncio.timeout(FIRST_LOOK):
+                await self._loop.began.wait()
         if not self._loop.observed.available:
             raise Refused(f"the {self._runtime.name} runtime does not answer; try again later")
         stored = self._store.projects.get(project.name)
@@ -479,10 +480,12 @@ class MeshControl:
                         tasks[replica.name] = asyncio.create_task(
                             self._follow_one(replica.name, queue)
                         )
-                try:
-                    yield await asyncio.wait_for(queue.get(), 4 * POLL)
-                except TimeoutError:
-                    continue
+                line = None
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(4 * POLL):
+                        line = await queue.get()
+                if line is not None:
+                    yield line
         finally:
             for task in tasks.values():
                 task.cancel()

@@ -73,7 +73,8 @@ class Child:
 
     async def _hurry(self, at_once: asyncio.Event) -> None:
         try:
-            await asyncio.wait_for(at_once.wait(), self.config.stop_seconds)
+            async with asyncio.timeout(self.config.stop_seconds):
+                await at_once.wait()
             await asyncio.sleep(_AT_ONCE)
         except TimeoutError:
             pass

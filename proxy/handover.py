@@ -82,7 +82,8 @@ async def try_out(config_file: str) -> str | None:
         pass_fds=_descriptor_named(config_file),
     )
     try:
-        _, said = await asyncio.wait_for(trial.communicate(), _TRIAL_SECONDS)
+        async with asyncio.timeout(_TRIAL_SECONDS):
+            _, said = await trial.communicate()
     except TimeoutError:
         trial.kill()
         await trial.wait()

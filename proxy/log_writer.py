@@ -26,6 +26,8 @@ class LogWriter:
         self._log = log
         self._path = path
         self._descriptor = _STANDARD_OUTPUT
+        self._worth_it = asyncio.Event()
+        self._closing = False
 
     def open(self) -> None:
         """Open the file. Raises OSError."""
@@ -34,15 +36,22 @@ class LogWriter:
             self._descriptor = os.open(self._path, flags, 0o640)
 
     async def run(self) -> None:
-        """Write until cancelled: a batch that is worth it at once, a smaller one after a while."""
-        full = asyncio.Event()
-        self._log.on_batch = full.set
-        while True:
+        """Write until `close`: a batch that is worth it at once, a smaller one after a while, and
+        at the end what is left. Not to be cancelled: a batch that waits for its thread would be
+        lost."""
+        self._log.on_batch = self._worth_it.set
+        while not self._closing:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_EVERY):
-                    await full.wait()
-            full.clear()
+                    await self._worth_it.wait()
+            self._worth_it.clear()
             await self.flush()
+        await self.flush()
+
+    def close(self) -> None:
+        """Let `run` write what is left, and end."""
+        self._closing = True
+        self._worth_it.set()
 
     async def flush(self) -> None:
         """Write what has collected so far."""

@@ -272,7 +272,8 @@ class Supervisor:
                 self._crew.kill()
                 await asyncio.sleep(_TICK / 5)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._at_once.wait(), _TICK / 5)
+                async with asyncio.timeout(_TICK / 5):
+                    await self._at_once.wait()
         await self._children.stop(self._at_once)
         return 1 if self._at_once.is_set() or not self._crew.served else 0
 

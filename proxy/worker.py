@@ -81,19 +81,19 @@ class Worker:
         self._channel.start()
         self._reported_at = time.time()
         self._report_next_second()
-        tasks = [asyncio.create_task(self._listen())]
-        if self._log_writer is not None:
-            tasks.append(asyncio.create_task(self._log_writer.run()))
+        listening = asyncio.create_task(self._listen())
+        logging = asyncio.create_task(self._log_writer.run()) if self._log_writer else None
         await self._draining.wait()
-        tasks[0].cancel()
+        listening.cancel()
         await self._acceptor.drain()
         self._plane.start_drain()
         while self._plane.active():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(_DRAIN_POLL)
         self._report()
         self._plane.close()
-        if self._log_writer is not None:
-            await self._log_writer.flush()
+        if self._log_writer is not None and logging is not None:
+            self._log_writer.close()
+            await logging
         if self._span_exporter is not None:
             await asyncio.to_thread(self._span_exporter.stop)
         await self._flush()

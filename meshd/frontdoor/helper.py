@@ -31,6 +31,9 @@ from proxy.wire.snapshot import Endpoint, Generation
 
 _log = structlog.stdlib.get_logger(__name__)
 RESOLVE_EVERY = 10.0
+WORKERS_WITHIN = 5.0
+"""For so long, in seconds, the admin address lets a client wait for the first worker, so that no
+health check fails because this process is younger than the workers."""
 FIRST_EPOCH = 2
 """Above that of the snapshot which the supervisor was started with."""
 
@@ -63,6 +66,7 @@ class Helper:
         self._look = asyncio.Event()
         self._reread = False
         self._wake = asyncio.Event()
+        self._some_worker = asyncio.Event()
         self._prober = Prober(self._wake.set)
         self._publisher = Publisher(Path(), FIRST_EPOCH, self._received)
         self._ingest = Ingest()
@@ -76,19 +80,21 @@ class Helper:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         self._ingest.keep([build.KEY])
         await self._look_once()
-        runner = await self._serve_admin()
-        speaking = asyncio.create_task(self._publisher.over(self._feed))
-        speaking.add_done_callback(lambda _: ended.set())
-        tasks = [speaking, *map(asyncio.create_task, (self._publish(), self._look_often()))]
+        parts = [ended.wait(), self._publisher.over(self._feed), self._publish()]
+        parts.append(self._look_often())
+        if self._admin is not None:
+            parts.append(self._serve_admin(self._admin))
+        tasks = [asyncio.ensure_future(part) for part in parts]
         try:
-            await ended.wait()
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
             await self._prober.close()
-            if runner is not None:
-                await runner.cleanup()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
 
     def _endpoints(self) -> tuple[Endpoint, ...]:
         return build.endpoints(self._settings, self._resolved)
@@ -127,7 +133,8 @@ class Helper:
             self._look.clear()
             await self._look_once()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), RESOLVE_EVERY)
+                async with asyncio.timeout(RESOLVE_EVERY):
+                    await self._look.wait()
 
     async def _look_once(self) -> None:
         reread, self._reread = self._reread, False
@@ -149,6 +156,8 @@ class Helper:
                 self._ingest.add(message)
             case Workers(live=live):
                 self._ingest.workers(live)
+                if live:
+                    self._some_worker.set()
 
     def status(self) -> Status:
         """What `/metrics` tells of endpoints and workers."""
@@ -176,16 +185,20 @@ class Helper:
             services=(service,),
         )
 
-    async def _serve_admin(self) -> web.AppRunner | None:
-        if self._admin is None:
-            return None
+    async def _serve_admin(self, admin: socket.socket) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WORKERS_WITHIN):
+                await self._some_worker.wait()
         app = web.Application()
         app.router.add_get("/metrics", self._get_metrics)
         app.router.add_get("/healthz", self._get_health)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
-        await web.SockSite(runner, self._admin).start()
-        return runner
+        try:
+            await web.SockSite(runner, admin).start()
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         del request
