@@ -56,7 +56,7 @@ INHERITED = (
 """All that a replica gets of the host's environment."""
 TIMEOUT = 15.0
 _RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
-OPEN_WAIT = 5.0
+OPEN_WAIT = 20.0
 RETRY_FIRST, RETRY_LONGEST = 0.05, 2.0
 
 Item = TypeVar("Item")
@@ -79,7 +79,7 @@ class ProcessRuntime:
         return CAPABILITIES
 
     async def open(self) -> None:
-        """Wait a few seconds for the keeper, which starts at the same time."""
+        """Wait for the keeper, which starts at the same time: seconds on a busy machine."""
         deadline = asyncio.get_running_loop().time() + OPEN_WAIT
         while True:
             try:

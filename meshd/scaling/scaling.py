@@ -153,8 +153,7 @@ class Scaling:
         key, scale = service.key, _scale(service)
         current, wanted = self._current(service), wished.decision.desired
         ceilings = self._pace[key].ceilings(scale, current, wanted, now)
-        short = grant is not None and grant.count < wanted
-        if grant is not None and short:
+        if grant is not None and grant.why and grant.count < wanted:
             why = f"room for {grant.count}, {grant.why}"
             ceilings.append(Ceiling(grant.count, "room", why))
             if self._short.get(key) != grant.count:

@@ -23,6 +23,7 @@ from tests.support.inside import ran
 from tests.support.load import Load
 from tests.support.mesh import ORIGIN, TestMesh
 from tests.support.own_engine import OwnEngine, own_engine
+from tests.support.patience import BUSY
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 BOUND = 0.1
@@ -125,7 +126,7 @@ async def in_mesh(
 ) -> tuple[float, set[str]]:
     """Wait until the names of the ready replicas of `web` satisfy `holds`; how long it took."""
     began, names = time.monotonic(), set[str]()
-    while time.monotonic() - began < seconds:
+    while time.monotonic() - began < BUSY * seconds:
         names = {
             replica["name"]
             for service in (await mesh.api("/v1/status"))["services"]
@@ -138,7 +139,7 @@ async def in_mesh(
         await asyncio.sleep(0.02)
     told = [(event["kind"], event["text"]) for event in await mesh.events()]
     seen = [(r["name"], r["phase"], r["reason"]) for r in (await mesh.service("web"))["replicas"]]
-    raise AssertionError(f"after {seconds} s: {seen}; {told[-12:]}")
+    raise AssertionError(f"after {BUSY * seconds} s: {seen}; {told[-12:]}")
 
 
 async def known_at(mesh: TestMesh, names: set[str]) -> dict[str, float]:
@@ -187,7 +188,7 @@ async def taken_in(mesh: TestMesh, compose: Compose, originals: set[str]) -> Non
     async with Load(mesh.address, 100, 60, timeout=2) as before:
         knowing = asyncio.create_task(known_at(mesh, originals))
         await compose("up", "-d", "--scale", "web=2")
-        known = await asyncio.wait_for(knowing, 20)
+        known = await asyncio.wait_for(knowing, 60)
         await in_mesh(mesh, lambda names: names >= originals, 20)
         await asyncio.sleep(0.5)
     assert before.tally.served > 0

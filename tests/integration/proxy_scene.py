@@ -115,13 +115,13 @@ class Client:
         await self.writer.drain()
 
     async def until(self, mark: bytes) -> bytes:
-        return await asyncio.wait_for(self.reader.readuntil(mark), 5)
+        return await asyncio.wait_for(self.reader.readuntil(mark), 30)
 
     async def head(self) -> bytes:
         return await self.until(b"\r\n\r\n")
 
     async def exactly(self, count: int) -> bytes:
-        return await asyncio.wait_for(self.reader.readexactly(count), 5)
+        return await asyncio.wait_for(self.reader.readexactly(count), 30)
 
     async def response(self) -> tuple[int, bytes, bytes]:
         """Status, head and body of a response with a Content-Length."""

@@ -533,7 +533,7 @@ async def test_websockets_with_a_real_client_and_server() -> None:
                     await client.send(message)
                     assert await client.recv() == message
                 pong = await client.ping()
-                await asyncio.wait_for(pong, 5)
+                await asyncio.wait_for(pong, 30)
                 await client.close(1000, "done")
                 with pytest.raises(websockets.ConnectionClosedOK):
                     await client.recv()

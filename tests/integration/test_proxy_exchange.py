@@ -258,7 +258,7 @@ async def test_an_upload_is_not_buffered() -> None:
     async with scene() as s:
         await s.serve(script)
         client = await s.ask(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\nfirst")
-        await asyncio.wait_for(got.wait(), 5)
+        await asyncio.wait_for(got.wait(), 30)
         await client.send(b"second")
         assert (await client.response())[0] == 200
 
@@ -335,7 +335,7 @@ async def test_a_refused_expectation_ends_the_connection() -> None:
         answer = await client.rest()
         assert answer.startswith(b"HTTP/1.1 401")
         assert b"Connection: close" in answer
-        await asyncio.wait_for(origin.visits[0].closed.wait(), 5)
+        await asyncio.wait_for(origin.visits[0].closed.wait(), 30)
 
 
 @on_uvloop
@@ -371,7 +371,7 @@ async def test_a_client_that_goes_away_cancels_the_origin() -> None:
         await asyncio.sleep(0.1)
         left = time.monotonic()
         client.close()
-        await asyncio.wait_for(origin.visits[0].closed.wait(), 5)
+        await asyncio.wait_for(origin.visits[0].closed.wait(), 30)
         print(f"the origin was told after {(time.monotonic() - left) * 1e3:.0f} ms")
         await eventually(lambda: not s.plane.active())
 
@@ -390,7 +390,7 @@ async def test_a_client_that_leaves_an_endless_answer_cancels_it() -> None:
         client = await s.ask(get())
         await client.head()
         client.close()
-        await asyncio.wait_for(origin.visits[0].closed.wait(), 5)
+        await asyncio.wait_for(origin.visits[0].closed.wait(), 30)
 
 
 @on_uvloop
@@ -546,7 +546,7 @@ async def test_an_origin_that_says_nothing_is_504(
         status, _head, _ = await client.response()
         assert status == 504
         assert low <= time.monotonic() - begun < high
-        await asyncio.wait_for(origin.visits[0].closed.wait(), 5)
+        await asyncio.wait_for(origin.visits[0].closed.wait(), 30)
 
 
 @on_uvloop
@@ -814,7 +814,7 @@ async def test_a_bad_chunk_is_400_and_the_origin_is_told_by_a_break() -> None:
         await eventually(lambda: origin.visits)
         await client.send(b"zz\r\n")
         assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
-        await asyncio.wait_for(origin.visits[0].closed.wait(), 5)
+        await asyncio.wait_for(origin.visits[0].closed.wait(), 30)
         assert not origin.visits[0].raw.endswith(b"0\r\n\r\n")
 
 

@@ -74,20 +74,20 @@ async def rude_client(s: Scene, dice: random.Random) -> None:
             case 3:
                 await client.send(get() * 2)
                 client.writer.write_eof()
-                await asyncio.wait_for(client.reader.read(), 5)
+                await asyncio.wait_for(client.reader.read(), 30)
             case 4:
                 await client.send(b"\x16\x03\x01 hello\r\n\r\n")
-                await asyncio.wait_for(client.reader.read(), 5)
+                await asyncio.wait_for(client.reader.read(), 30)
             case 5:
                 await client.send(get())
                 reset(client.writer)
                 return
             case 6:
                 await client.send(get("/", "Connection: Upgrade", "Upgrade: websocket") + b"data")
-                await asyncio.wait_for(client.reader.read(100), 5)
+                await asyncio.wait_for(client.reader.read(100), 30)
             case _:
                 await client.send(post(b"hello", "Connection: close"))
-                await asyncio.wait_for(client.reader.read(), 5)
+                await asyncio.wait_for(client.reader.read(), 30)
     except (ConnectionError, TimeoutError):
         pass
     client.close()

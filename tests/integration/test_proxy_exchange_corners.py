@@ -84,7 +84,7 @@ async def test_interim_answers_before_a_broken_end_are_no_answer(version: str) -
     async with scene() as s:
         await s.serve(script)
         client = await s.ask(get(version=version))
-        answer = await asyncio.wait_for(client.until(b" 502 "), 5)
+        answer = await asyncio.wait_for(client.until(b" 502 "), 30)
         assert answer.startswith(b"HTTP/1.1 103 " if version == "1.1" else b"HTTP/1.1 502 ")
         await eventually(lambda: not s.plane.active())
 

@@ -33,10 +33,12 @@ async def test_explain_now_and_then_and_over_a_restart() -> None:
         assert now["decision"]["desired"] >= 3
         assert any(each["kind"] == "scale.up" for each in now["decisions"])
 
-        done = await mesh.run("scale", "web", "2", "--for", "3s")
+        done = await mesh.run("scale", "web", "2", "--for", "60s")
         assert done.code == 0, done.err
         await mesh.until("web", lambda s: s["override"] == 2 and s["wanted"] == 2, 5)
         shown = (await mesh.run("explain", "web")).out
         assert "set to 2 by hand until " in shown, shown
+        done = await mesh.run("scale", "web", "3", "--for", "1s")
+        assert done.code == 0, done.err
         took, _ = await mesh.until("web", lambda s: s["override"] is None, 20)
         print(f"taken back {took:.1f} s later")

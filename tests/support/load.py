@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Tally:
-    """What the clients saw. `failures` tells when and what; latencies are seconds."""
+    """What the clients saw. `failures` tells when and what; latencies are seconds; `versions` are
+    those that answered, one after the other."""
 
     served: int = 0
     failures: list[tuple[float, str]] = field(default_factory=list)
     latencies: list[tuple[float, float]] = field(default_factory=list)
     replicas: Counter[str] = field(default_factory=Counter)
+    versions: list[str] = field(default_factory=list)
 
     def quantile(self, q: float, since: float = 0.0) -> float:
         """A latency quantile of the requests that were answered after `since` (monotonic)."""
@@ -34,7 +36,8 @@ async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWri
 
 
 class Load:
-    """`rate` requests a second over `clients` connections until `stop()`, `seconds` at most.
+    """`rate` requests a second over `clients` connections until it is left, `seconds` at most;
+    `headers` are whole lines that each carries.
 
     Open loop: a slow answer does not slow the others down, as each client keeps to its own
     timetable and a late one sends at once.
@@ -48,11 +51,12 @@ class Load:
         path: str = "/",
         clients: int = 20,
         timeout: float = 10.0,
+        headers: str = "",
     ) -> None:
         self.tally = Tally()
         self._address = address
         self._rate, self._seconds, self._clients = rate, seconds, clients
-        self._request = f"GET {path} HTTP/1.1\r\nHost: load.test\r\n\r\n".encode()
+        self._request = f"GET {path} HTTP/1.1\r\nHost: load.test\r\n{headers}\r\n".encode()
         self._timeout = timeout
         self._stopped = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -111,7 +115,9 @@ class Load:
         body = await reader.readexactly(length[0])
         if status == b"200":
             self.tally.served += 1
-            self.tally.replicas[json.loads(body).get("replica", "")] += 1
+            told = json.loads(body)
+            self.tally.replicas[told.get("replica", "")] += 1
+            self.tally.versions.append(told.get("version", ""))
         else:
             self.tally.failures.append((time.monotonic(), f"{status.decode()} {body[:200]!r}"))
         return b"connection: close" not in lines

@@ -15,6 +15,8 @@ from typing import Any
 
 import aiohttp
 
+from tests.support.patience import BUSY
+
 ORIGIN = Path(__file__).with_name("origin.py")
 
 
@@ -127,9 +129,10 @@ class TestMesh:
     async def until(
         self, name: str, holds: Callable[[dict[str, Any]], bool], seconds: float
     ) -> tuple[float, dict[str, Any]]:
-        """Wait until a service's status satisfies `holds`; how long it took, and the status."""
+        """Wait until a service's status satisfies `holds`, which takes at most `seconds` where
+        nothing else runs; how long it took, and the status."""
         began, last = time.monotonic(), {}
-        while time.monotonic() - began < seconds:
+        while time.monotonic() - began < BUSY * seconds:
             try:
                 last = await self.service(name)
             except (aiohttp.ClientError, OSError, KeyError):
@@ -137,7 +140,7 @@ class TestMesh:
             if last and holds(last):
                 return time.monotonic() - began, last
             await asyncio.sleep(0.05)
-        raise AssertionError(f"not so after {seconds} s: {json.dumps(last, indent=1)}")
+        raise AssertionError(f"not so after {BUSY * seconds} s: {json.dumps(last, indent=1)}")
 
     def processes(self) -> dict[int, list[str]]:
         """The daemon's processes with their command lines: the supervisor, which names the

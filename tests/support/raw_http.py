@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-PATIENCE = 8.0
+from tests.support.patience import BUSY
+
+PATIENCE = 8.0 * BUSY
 
 
 class Closed(Exception):

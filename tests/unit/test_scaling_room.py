@@ -10,6 +10,7 @@ from meshd.runtime.process import ProcessRuntime
 from meshd.scaling.meter import Meter
 from meshd.scaling.room import GIB, Grant, Want, share, takes
 from meshd.spec.model import Service
+from meshd.store.store import Override
 from tests.fakes.scaling_scene import KEY, Scene, desired, replicas
 
 SMALL = (Node("one", 4.0, 8 * GIB),)
@@ -88,3 +89,13 @@ def test_a_service_stops_where_the_room_does_and_says_so_once(scene: Scene) -> N
     for _ in range(5):
         scene.second(service, replicas(4), arrivals=90, took=0.1)
     assert scene.wanted() == 8
+
+
+def test_a_number_set_by_hand_is_no_lack_of_room(scene: Scene) -> None:
+    service = desired(2, scale={"min": 1, "concurrency": 1})
+    scene.store.set_override(KEY, Override(2, 0.0))
+    for _ in range(5):
+        scene.second(service, replicas(2), arrivals=90, took=0.1)
+    assert [event for event in scene.events.since(0, 100) if event.kind == "scale.short"] == []
+    (last,) = scene.decisions.of(KEY, 0, 1)
+    assert (last.wanted, last.limits) == (9, ())
