@@ -200,6 +200,14 @@ def verdict(
     return Verdict(stage=trial.stage, word=word, text=text, rung=rung)
 
 
+def onward(trial: Trial) -> Verdict:
+    """What follows once all stages are passed: nothing waits for more, and only what is proved on
+    the way turns it back. There is no last look, as there would be one every second."""
+    if trial.alarm:
+        return Verdict(stage=trial.stage, word="worse", text=trial.alarm)
+    return Verdict(stage=trial.stage, word="fine", text=f"no worse in {_counted(trial)}")
+
+
 def _word(
     trial: Trial, gate: Gate, rate: float | None, share: float, monitor: float, now: float
 ) -> tuple[Word, str]:

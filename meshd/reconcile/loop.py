@@ -60,6 +60,7 @@ from meshd.runtime.base import (
 from meshd.spec.model import Network, Project, RestartPolicy, Service
 from meshd.store.events import EventLog
 from meshd.store.store import Store
+from meshd.store.trials import TrialLog
 from meshd.telemetry.events import Kind
 from proxy.wire.snapshot import Snapshot
 
@@ -120,7 +121,7 @@ class Reconciler:
         self.desired = Desired()
         self.plan = Plan()
         self.began = asyncio.Event()
-        self.trials = Trials()
+        self.trials = Trials(TrialLog(store))
         self.hooks: HookDesk | None = None
         self.in_flight: dict[str, int] = {}
         self.evidence: dict[Version, Evidence] = {}

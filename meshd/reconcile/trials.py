@@ -1,7 +1,8 @@
 """New revisions on trial: what their traffic says, second by second, from the workers' reports.
 
-Keeps one `gate.Trial` a service that is being rolled out, and decides nothing itself. Lost with
-the process: a new one tries the revision anew.
+Keeps one `gate.Trial` a service that is being rolled out, and decides nothing itself. Each is
+stored before anything follows from it, so that a process that takes over goes on asking where the
+one before it stopped; what the traffic said in between is lost.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,12 +31,25 @@ class Traffic(Protocol):
         """The last complete seconds of a service."""
 
 
+class Kept(Protocol):
+    """Where trials outlive the process, each with its release's number; see
+    `meshd.store.trials.TrialLog`."""
+
+    def read(self) -> Mapping[str, tuple[int, Trial]]:
+        """Everything that is stored, by service."""
+
+    def keep(self, trials: Mapping[str, tuple[int, Trial]]) -> None:
+        """Store some."""
+
+
 class Trials:
     """`traffic` is where to look; None where nobody tells of any."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: Kept) -> None:
         self.traffic: Traffic | None = None
-        self._trials: dict[str, tuple[str, Trial]] = {}
+        self._kept = kept
+        self._read = False
+        self._trials: dict[str, tuple[int, Trial]] = {}
         self._verdicts: dict[str, Verdict] = {}
 
     def look(
@@ -44,6 +58,8 @@ class Trials:
         """The verdict on each service that has a revision on trial, by key."""
         if self.traffic is None:
             return None
+        if not self._read:
+            self._trials, self._read = dict(self._kept.read()), True
         tried = [s for s in services if s.rollout != "done" and _tried(s)]
         keys = {service.key for service in tried}
         for key in [key for key in self._trials if key not in keys]:
@@ -54,9 +70,13 @@ class Trials:
             for replica in replicas:
                 if replica.key in groups and replica.phase is Phase.READY:
                     groups[replica.key].append(replica)
+            before = dict(self._trials)
             for service in tried:
                 if service.rollout == "rolling":
                     self._look_at(self.traffic, service, groups[service.key], now)
+            changed = {k: t for k, t in self._trials.items() if before.get(k) != t}
+            if changed:
+                self._kept.keep(changed)
         return self._verdicts
 
     def _look_at(
@@ -65,12 +85,14 @@ class Trials:
         key, settings = service.key, service.spec.mesh.rollout
         new = [r for r in ready if r.revision == service.revision]
         stage = current(service)
-        revision, trial = self._trials.get(key, ("", None))
-        if trial is None or revision != service.revision:
+        number, trial = self._trials.get(key, (0, None))
+        if trial is None or number != service.number:
             self._verdicts.pop(key, None)
-            if stage is None or not stage.judged or not new or len(new) == len(ready):
+            unjudged = stage is not None and not stage.judged
+            if unjudged or not new or len(new) == len(ready):
                 return
-            trial = _begun(traffic, service, stage.share == 1.0, now)
+            switched = stage is not None and stage.share == 1.0
+            trial = _begun(traffic, service, switched, now)
         if trial.stage != service.stage:
             trial = gate.staged(trial, service.stage, now)
         last = traffic.window(key, 1, now)
@@ -82,9 +104,12 @@ class Trials:
             mine = _counts(last, service.revision, cold)
             theirs = _counts(last, service.previous, frozenset())
             trial = gate.take(trial, settings.gate, at, mine, theirs)
-        self._trials[key] = (service.revision, trial)
+        self._trials[key] = (service.number, trial)
+        if stage is None:
+            self._verdicts[key] = gate.onward(trial)
+            return
         share = len(new) / max(1, len(ready))
-        if stage is not None and stage.share != GROWING:
+        if stage.share != GROWING:
             share = stage.share
         lately = traffic.window(key, USUAL, now)
         rate = lately.rps if lately.merged.interval >= KNOWN else None

@@ -98,6 +98,12 @@ MIGRATIONS: Final = (
         PRIMARY KEY (project, service, day)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE trial (
+        project TEXT NOT NULL, service TEXT NOT NULL, number INTEGER NOT NULL, body TEXT NOT NULL,
+        PRIMARY KEY (project, service)
+    ) WITHOUT ROWID;
+    """,
 )
 
 

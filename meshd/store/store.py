@@ -233,6 +233,7 @@ class Store:
 
     def _drop_services(self, database: sqlite3.Connection, project: str, known: set[str]) -> None:
         for table, kept in (
+            ("trial", dict(self.rollouts)),
             ("rollout", self.rollouts),
             ("override", self.overrides),
             ("scaling", self.scaling),
@@ -255,6 +256,7 @@ class Store:
         with self.transaction() as database:
             self._write(database, key, rollout)
             releases.end(database, where, rollout.number, outcome, cause, now)
+            database.execute("DELETE FROM trial WHERE project = ? AND service = ?", where)
             database.execute(
                 "DELETE FROM revision WHERE project = ? AND service = ? AND fingerprint NOT IN "
                 "(?, ?) AND fingerprint NOT IN (SELECT fingerprint FROM revision "

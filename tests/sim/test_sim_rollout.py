@@ -277,6 +277,82 @@ def test_a_kill_at_every_operation_changes_nothing_of_the_end(
     run(main)
 
 
+@pytest.mark.parametrize("forgotten", [False, True], ids=["stored", "lost"])
+def test_a_revision_that_goes_bad_after_the_first_step_and_a_kill_still_goes_back(
+    tmp_path: Path, forgotten: bool
+) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path) as scene:
+            scene.deploy(shop("1", 6))
+            await scene.until(lambda: scene.rollout.state == "done")
+            await asyncio.sleep(12)
+            second = shop("2", 6, update={"delay": 60})
+            scene.deploy(second)
+            await scene.until(lambda: scene.rollout.stage == 1)
+            if forgotten:  # as a state from before there were stored trials
+                with scene.control.store.transaction() as database:
+                    database.execute("DELETE FROM trial")
+            await scene.control.kill()
+            scene.control = scene._started()
+            await asyncio.sleep(5)
+            assert scene.rollout.state == "rolling", scene.story()
+            name = scene.rollout.revision
+            (bad,) = shop("2", 6, ERRORS="0.05").services
+            scene.specs[name] = bad
+            await scene.until(lambda: scene.rollout.state != "rolling")
+            assert scene.rollout.state == "rolled-back", scene.story()
+            assert "of its requests failed" in scene.rollout.cause
+            assert scene.traffic.failed[name] <= 30
+
+    run(main)
+
+
+def test_evidence_adds_up_though_each_process_lives_for_less_than_it_takes(tmp_path: Path) -> None:
+    """Some 2 requests a second for the new revision: no process sees more than one bad one."""
+
+    async def main() -> None:
+        async with scene_in(tmp_path, rate=100) as scene:
+            scene.deploy(shop("1"))
+            await scene.settled()
+            await asyncio.sleep(12)
+            scene.deploy(shop("2", ERRORS="0.2", rollout={"gate": {"warm": 0}}))
+            most, seen = 0, 0
+            for _ in range(60):
+                if scene.rollout.state != "rolling":
+                    break
+                await scene.control.kill()
+                scene.control = scene._started()
+                await asyncio.sleep(2.2)
+                failed = int(scene.traffic.failed.get(scene.rollout.revision, 0))
+                most, seen = max(most, failed - seen), failed
+                assert failed < 30, scene.story()
+            assert scene.rollout.state == "rolled-back", scene.story()
+            assert most <= 2
+
+    run(main)
+
+
+def test_alike_revisions_are_not_called_worse_however_often_the_process_is_killed(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path) as scene:
+            scene.deploy(shop("1", ERRORS="0.03"))
+            await scene.settled()
+            for version in range(2, 8):
+                await asyncio.sleep(12)
+                scene.deploy(shop(str(version), ERRORS="0.03", update={"delay": 15}))
+                for _ in range(60):
+                    if scene.rollout.state != "rolling":
+                        break
+                    await scene.control.kill()
+                    scene.control = scene._started()
+                    await asyncio.sleep(3)
+                assert scene.rollout.state == "done", scene.story()
+
+    run(main)
+
+
 def test_a_rollout_paused_by_hand_is_left_as_it_is_and_goes_on_where_it_was(
     tmp_path: Path,
 ) -> None:
