@@ -227,17 +227,17 @@ def slowed(factor: float, rate: float, service: float) -> list[int]:
     minutes; a replica has four workers."""
     model = replace(MODEL, service_mean=service, startup=(2.0, 4.0))
     dice = random.Random(1)
-    fleet = simulate.Fleet(model, dice)
-    fleet.fill(2)
+    played = simulate.Service(model, dice)
+    played.fleet.begin(2)
     policy = make(Settings(min=1, max=200, latency=0.4))
     state, wanted = policy.initial(0.0), [2]
     for second in range(400):
         if second == 180:
-            fleet.pool = [factor * time for time in fleet.pool]
+            played.costs[:] = [factor * cost for cost in played.costs]
         times = sorted(second + dice.random() for _ in range(simulate.poisson(rate, dice)))
-        signal, _ = fleet.second(second, times)
+        signal, _ = played.second(second, times)
         state, decision = policy.step(state, signal, second + 1.0)
-        fleet.scale(decision.desired, second + 1.0)
+        played.fleet.scale(decision.desired, second + 1.0)
         wanted.append(decision.desired)
     return wanted
 
