@@ -201,10 +201,21 @@ def split(
         enough = ready.get(service.previous, 0) >= max(1, service.count)
         return Split(((service.previous, 1.0),)) if enough and len(ready) > 1 else None
     stage = current(service)
-    if stage is None:
-        over = _way(service).strategy == "blue-green"
-        return Split(((service.coming, 1.0),)) if over and len(ready) > 1 else None
-    return _shared(service, stage, ready, verdict)
+    if stage is None and _way(service).strategy == "blue-green":
+        return Split(((service.coming, 1.0),)) if len(ready) > 1 else None
+    if stage is None and _way(service).strategy == "canary":
+        stage = _rest(service, ready)
+    return _shared(service, stage, ready, verdict) if stage is not None else None
+
+
+def _rest(service: DesiredService, ready: dict[str, int]) -> Stage | None:
+    """What holds of a canary while the rest is replaced: whom the conditions name stays with the
+    new revision, and it gets no less than it had. None once it is all there is, and for an undo."""
+    passed = stages(service)
+    coming = ready.get(service.coming, 0)
+    if not passed or not coming:
+        return None
+    return Stage(max(passed[-1].share, coming / sum(ready.values())), coming)
 
 
 def _shared(

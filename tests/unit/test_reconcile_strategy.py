@@ -11,7 +11,7 @@ from meshd.reconcile.gate import Verdict
 from meshd.reconcile.memory import Replica
 from meshd.reconcile.observed import Observed
 from meshd.reconcile.phase import Phase
-from meshd.reconcile.strategy import limits, split, stages
+from meshd.reconcile.strategy import current, limits, split, stages
 from meshd.spec.model import Service
 from proxy.wire.snapshot import Match
 
@@ -122,6 +122,10 @@ def test_how_many_more_and_fewer(way: Any, update: Any, surge: int, unavailable:
         (web(3), {"new": 3}, 1.0, {}),
         (web(3, CANARY), {"old": 3, "new": 1}, 1.0, {"old": 0.9, "new": 0.1}),
         (web(3, CANARY, stage=1), {"old": 3, "new": 2}, 1.0, {"old": 0.5, "new": 0.5}),
+        (web(3, CANARY, stage=2), {"old": 2, "new": 1}, 1.0, {"old": 0.5, "new": 0.5}),
+        (web(3, CANARY, stage=2), {"old": 1, "new": 3}, 1.0, {"old": 0.25, "new": 0.75}),
+        (web(3, CANARY, stage=2), {"new": 3}, 1.0, {}),
+        (web(3, CANARY, stage=2, swift=True), {"old": 2, "new": 1}, 1.0, {}),
         (web(3, BLUE), {"old": 3, "new": 2}, 1.0, {"old": 1, "new": 0}),
         (web(3, BLUE, stage=1), {"old": 3, "new": 3}, 1, {"old": 0, "new": 1}),
         (web(3, BLUE, stage=2), {"old": 3, "new": 3}, 1, {"new": 1}),
@@ -147,6 +151,14 @@ def test_a_canary_by_header_begins_with_nobody_else() -> None:
     assert found is not None
     assert dict(found.weights) == {"old": 1.0, "new": 0.0}
     assert (found.matches, found.matched) == ((Match("header", "X-Canary", "yes"),), "new")
+
+
+def test_whom_the_header_names_stays_with_the_new_one_to_the_end() -> None:
+    service = web(3, {**CANARY, "match": ["header:X-Canary=yes"]}, stage=3)
+    assert current(service) is None
+    found = split(service, replicas(old=1, new=2), None)
+    assert found is not None
+    assert found.matched == "new"
 
 
 @pytest.mark.parametrize(
