@@ -310,8 +310,8 @@ class Reconciler:
             self._events.record(
                 now, Kind.REPLICA_CRASH_LOOP, text, project=project, service=service
             )
-        seen = self.observed.replicas
-        for each in (*turned(before, seen), *vanished(before, self._watch.replicas)):
+        seen, runs = self.observed.replicas, self._watch.replicas.keys() | self._landed.keys()
+        for each in (*turned(before, seen), *vanished(before, runs)):
             self.record(each.kind, each.text, each.replica)
 
     def record(self, kind: str, text: str, replica: Replica) -> None:

@@ -353,6 +353,20 @@ def test_alike_revisions_are_not_called_worse_however_often_the_process_is_kille
     run(main)
 
 
+def test_nothing_is_said_to_have_been_removed_that_was_only_just_started(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path, rate=0) as scene:
+            every = {"parallelism": 8, "monitor": 0}
+            for version in range(8):
+                scene.deploy(shop(str(version), 8, rollout={"gate": False}, update=every))
+                await scene.until(lambda: scene.rollout.state == "done")
+            kinds = [event.kind for event in scene.control.events.since(0, 1000)]
+            assert "replica.started" in kinds
+            assert "replica.died" not in kinds, scene.story()
+
+    run(main)
+
+
 def test_a_rollout_paused_by_hand_is_left_as_it_is_and_goes_on_where_it_was(
     tmp_path: Path,
 ) -> None:
