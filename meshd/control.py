@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from importlib import metadata
 from typing import Final, Literal
@@ -26,6 +26,7 @@ from meshd.api.model import (
     Refused,
     ScaleDecision,
     ServicePolicy,
+    ServiceStatus,
     Sizing,
     Status,
 )
@@ -111,12 +112,20 @@ class MeshControl:
 
     def status(self) -> Status:
         """See `Control.status`."""
-        now = time.time()
+        services, claims = tuple(self.services()), self._loop.claims
+        projects = project_statuses(
+            self._store.projects, services, claims.elsewhere, claims.refused
+        )
+        return msgspec.structs.replace(self.about(), services=services, projects=projects)
+
+    def services(self) -> Iterator[ServiceStatus]:
+        """The status of every service, each as of when it is asked for."""
         loop = self._loop
         groups = by_service(loop.observed.replicas)
         waiting = dict(loop.plan.waiting)
-        services = tuple(
-            service_status(
+        for service in loop.desired.services:
+            now = time.time()
+            yield service_status(
                 service,
                 groups.get(service.key, ()),
                 loop.observed,
@@ -127,8 +136,10 @@ class MeshControl:
                 self.meter.loads if self.meter else {},
                 now,
             )
-            for service in loop.desired.services
-        )
+
+    def about(self) -> Status:
+        """The daemon itself, without its services and projects."""
+        loop = self._loop
         generation = self._publisher.generation
         inner = {TOKEN_ADDRESS, *(each.address for each in self._gateways.listeners())}
         return Status(
@@ -138,17 +149,13 @@ class MeshControl:
             generation=(generation.epoch, generation.number),
             workers=self._publisher.live,
             proxy=tuple(b for a, b in self._publisher.bound.items() if a not in inner),
-            services=services,
-            projects=project_statuses(
-                self._store.projects, services, loop.claims.elsewhere, loop.claims.refused
-            ),
             adopts=loop.claims.adopts,
             filter=self.filter(),
         )
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         """See `Control.metrics`."""
-        return self.exposition.exposition() if self.exposition else b""
+        return await self.exposition.exposition() if self.exposition else b""
 
     def events(self, since: int, limit: int) -> Sequence[Event]:
         """See `Control.events`."""

@@ -270,7 +270,7 @@ class Daemon:
         control.by_hand = RolloutDesk(
             self.store, self.releases, self.tallies, self.events, loop, control.undo
         )
-        metrics = Metrics(self.ingest, control.status, time.time)
+        metrics = Metrics(self.ingest, control.about, control.services, time.time)
         control.exposition, control.calls = metrics, self.calls
         self.events.on_event = metrics.observe_event
         desk = control.jobs = JobDesk(

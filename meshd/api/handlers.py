@@ -102,7 +102,7 @@ class Handlers:
 
     async def metrics(self, _: web.Request) -> web.Response:
         return web.Response(
-            body=self._control.metrics(),
+            body=await self._control.metrics(),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 

@@ -378,7 +378,7 @@ class Control(Protocol):
     def subscribe(self) -> AsyncIterator[Event]:
         """Events from now on."""
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         """Prometheus text exposition of everything."""
 
     def desk(self) -> "Desk":

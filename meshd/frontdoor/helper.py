@@ -70,7 +70,9 @@ class Helper:
         self._prober = Prober(self._wake.set)
         self._publisher = Publisher(Path(), FIRST_EPOCH, self._received)
         self._ingest = Ingest()
-        self._metrics = Metrics(self._ingest, self.status, time.time)
+        self._metrics = Metrics(
+            self._ingest, self.status, lambda: self.status().services, time.time
+        )
 
     async def run(self) -> None:
         """Do all of it."""
@@ -203,7 +205,7 @@ class Helper:
     async def _get_metrics(self, request: web.Request) -> web.Response:
         del request
         headers = {"Content-Type": CONTENT_TYPE_LATEST}
-        return web.Response(body=self._metrics.exposition(), headers=headers)
+        return web.Response(body=await self._metrics.exposition(), headers=headers)
 
     async def _get_health(self, request: web.Request) -> web.Response:
         """200 while some worker accepts and some endpoint may be asked, else 503."""

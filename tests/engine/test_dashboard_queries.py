@@ -46,7 +46,7 @@ class MovingControl(FakeControl):
         self.scrapes = 0
         self.mesh = traffic.metrics(self.ingest, time.time(), live=True)
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         self.scrapes += 1
         now = time.time()
         for worker in (1, 2):
@@ -55,7 +55,7 @@ class MovingControl(FakeControl):
             self.mesh.observe_event(event)
         self.mesh.count_scale("shop/orders", "up", "load")
         self.mesh.observe_start("shop/orders", 0.7)
-        return self.mesh.exposition()
+        return await self.mesh.exposition()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -154,7 +154,7 @@ class FakeControl:
         finally:
             self.listeners.remove(queue)
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         return self.exposition
 
     def rollouts(self) -> "FakeControl":

@@ -110,7 +110,8 @@ def metrics(ingest: Ingest, now: float, live: bool = False) -> Metrics:
     for worker in (1, 2):
         for sequence in (1, 2):
             ingest.add(report(worker, sequence, now - 2 + sequence))
-    made = Metrics(ingest, status, time.time if live else lambda: now)
+    clock = time.time if live else lambda: now
+    made = Metrics(ingest, status, lambda: status().services, clock)
     for event in happenings():
         made.observe_event(event)
     made.count_scale("shop/orders", "up", "load")

@@ -1,19 +1,29 @@
 """The exposition: families, labels and sums, read back with the client library's own parser."""
 
+import asyncio
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from meshd.api.model import Event
+from meshd.api.model import Event, ServiceStatus
+from meshd.telemetry.exposition import EDGES, Family, exposed_buckets, label
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.merge import Distribution
-from meshd.telemetry.metrics import EDGES, MOST_CAUSES, Metrics, exposed_buckets
+from meshd.telemetry.metrics import MOST_CAUSES, Metrics
 from proxy.wire.report import Histogram
 from tests.fakes import traffic
 
 NOW = 1_000_002.0
+
+
+def exposed(metrics: Metrics) -> str:
+    return asyncio.run(metrics.exposition()).decode()
+
+
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -25,7 +35,7 @@ def metrics() -> Metrics:
 def samples(metrics: Metrics) -> Samples:
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(metrics.exposition().decode())
+        for family in text_string_to_metric_families(exposed(metrics))
         for sample in family.samples
     }
 
@@ -118,11 +128,11 @@ def test_causes_and_kinds_cannot_grow_without_bound(metrics: Metrics) -> None:
 
 def test_decisions_of_services_that_are_gone_are_not_told(metrics: Metrics) -> None:
     metrics.count_scale("old/gone", "up", "load")
-    assert b"old/gone" not in metrics.exposition()
+    assert "old/gone" not in exposed(metrics)
 
 
 def test_what_was_lost_and_what_was_nobodys_is_told(metrics: Metrics) -> None:
-    text = metrics.exposition().decode()
+    text = exposed(metrics)
     told = dict(re.findall(r'(?m)^meshd_(?:dropped|refused)\w+{\w+="([^"]+)"} (\S+)$', text))
     assert set(told) == {"access_log", "spans", "no-route"}
     assert float(told["spans"]) == 3 * float(told["access_log"]) > 0
@@ -130,10 +140,10 @@ def test_what_was_lost_and_what_was_nobodys_is_told(metrics: Metrics) -> None:
 
 def test_an_empty_mesh_is_told_too() -> None:
     ingest = Ingest()
-    text = Metrics(ingest, traffic.status, lambda: NOW).exposition().decode()
+    text = exposed(Metrics(ingest, traffic.status, lambda: traffic.status().services, lambda: NOW))
     assert "meshd_workers 2.0" in text
     ingest.keep(["shop/orders"])
-    text = Metrics(ingest, traffic.status, lambda: NOW).exposition().decode()
+    text = exposed(Metrics(ingest, traffic.status, lambda: traffic.status().services, lambda: NOW))
     assert 'meshd_in_flight{service="shop/orders"} 0.0' in text
 
 
@@ -144,12 +154,50 @@ def test_the_documentation_lists_every_family_and_its_labels(metrics: Metrics) -
         name: (kind, frozenset(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows
     }
     told: dict[str, tuple[str, frozenset[str]]] = {}
-    for family in text_string_to_metric_families(metrics.exposition().decode()):
+    for family in text_string_to_metric_families(exposed(metrics)):
         if family.name.startswith("meshd_") and not family.name.endswith("_created"):
             name = family.name + ("_total" if family.type == "counter" else "")
             labels = {label for sample in family.samples for label in sample.labels}
             told[name] = (family.type, frozenset(labels - {"le"}))
     assert documented == told
+
+
+def test_labels_are_quoted_as_the_format_wants_them() -> None:
+    family = Family("gauge", "g", "text")
+    value = 'a "quoted" \\ path\nand a line'
+    family.add(f"{label('x', value)},{label('y', 'ü')}", 2.5)
+    (read,) = text_string_to_metric_families(family.encode().decode())
+    (sample,) = read.samples
+    assert (sample.labels, sample.value) == ({"x": value, "y": "ü"}, 2.5)
+
+
+def test_many_services_are_told_bit_by_bit_with_the_loop_at_its_own_work_between() -> None:
+    """However many there are, no more than a few are read before the loop has its turn."""
+    ingest, read, most = Ingest(), [0], [0]
+    ingest.keep([f"shop/s{number}" for number in range(300)])
+    one = traffic.status().services[0]
+
+    def services() -> Iterator[ServiceStatus]:
+        for number in range(300):
+            read[0] += 1
+            yield msgspec.structs.replace(one, name=f"s{number}")
+
+    async def main() -> str:
+        metrics = Metrics(ingest, traffic.status, services, lambda: NOW)
+        scrape = asyncio.create_task(metrics.exposition())
+        while not scrape.done():
+            before = read[0]
+            await asyncio.sleep(0)
+            most[0] = max(most[0], read[0] - before)
+        return (await scrape).decode()
+
+    text = asyncio.run(main())
+    assert most[0] <= 20
+    for name in ("meshd_replicas", "meshd_in_flight"):
+        block = re.findall(rf"(?m)^(?:# TYPE )?{name}\b", text)
+        first, last = text.index(f"# TYPE {name} "), text.rindex(f"\n{name}{{")
+        assert len(block) > 300
+        assert text[first:last].count("# TYPE") == 1, "a family's samples stand together"
 
 
 def test_a_histogram_without_counts_is_all_zero() -> None:
