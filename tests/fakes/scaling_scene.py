@@ -55,7 +55,7 @@ class Scene:
         self.events = EventLog(self.store)
         self.events.open()
         self.ingest = Ingest()
-        self.metrics = Metrics(self.ingest, traffic.status, lambda: self.clock)
+        self.metrics = Metrics(self.ingest, traffic.status, tuple, lambda: self.clock)
         self.decisions = DecisionLog(self.store)
         self.traffic = TrafficLog(self.store)
         self.scaling = Scaling(
