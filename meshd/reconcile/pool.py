@@ -7,8 +7,10 @@ of those that serve.
 
 from collections.abc import Sequence
 
+from meshd.reconcile.desired import DesiredService
+from meshd.reconcile.launch import Need
 from meshd.reconcile.memory import Replica
-from meshd.reconcile.operation import Drain, Operation, Pause, Wake
+from meshd.reconcile.operation import Drain, Operation, Pause, Urgency, Wake
 from meshd.reconcile.phase import ALIVE, Phase
 
 
@@ -48,9 +50,10 @@ def thaw(group: Sequence[Replica]) -> list[Operation]:
     ]
 
 
-def tend(pool: Sequence[Replica], revision: str, size: int) -> tuple[list[Operation], int]:
-    """Steps that bring the pool to `size` replicas of `revision`, and how many are to be
+def tend(pool: Sequence[Replica], service: DesiredService) -> tuple[list[Operation], Need | None]:
+    """Steps that bring the pool to the size and revision that are wanted, and what is to be
     started besides."""
+    size, revision = service.warm, service.revision
     right = [r for r in pool if r.revision == revision]
     operations: list[Operation] = [
         Drain(name=r.name, cause="it is kept for later, and its revision is not wanted any more")
@@ -67,4 +70,7 @@ def tend(pool: Sequence[Replica], revision: str, size: int) -> tuple[list[Operat
         for r in right[:size]
         if r.phase is Phase.PROBING and r.answered and not r.busy
     ]
-    return operations, max(0, size - len(right))
+    missing = size - len(right)
+    if missing <= 0:
+        return operations, None
+    return operations, Need(missing, f"{size} wanted in the warm pool", Urgency.RESERVE)
