@@ -7,7 +7,7 @@ what was seen, one-sided. Stratified so, an overload of both, or a share that gr
 says nothing against either (the exact form of the Cochran-Mantel-Haenszel test).
 """
 
-from math import erfc, exp, lgamma, sqrt
+from math import erfc, exp, lgamma, log, sqrt
 from typing import Final
 
 import msgspec
@@ -88,6 +88,16 @@ def hypergeometric(new: int, old: int, bad: int) -> tuple[int, tuple[float, ...]
     return low, tuple(
         exp(_ways(new, count) + _ways(old, bad - count) - whole) for count in range(low, high + 1)
     )
+
+
+def binomial(bad: int, of: int, share: float) -> float:
+    """The chance of at least so many bad ones of so many, if each is bad with that chance, which
+    is neither 0 nor 1."""
+    odds = (log(share), log(1.0 - share))
+    return min(1.0, sum(
+        exp(_ways(of, count) + count * odds[0] + (of - count) * odds[1])
+        for count in range(bad, of + 1)
+    ))  # fmt: skip
 
 
 def _ways(of: int, take: int) -> float:

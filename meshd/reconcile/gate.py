@@ -5,7 +5,7 @@ Two comparisons (see `evidence`): of requests that failed, and of requests that 
 many would be were the new revision no worse; that it is asked again and again is paid for by
 ever smaller borders, whose sum is the chance of a false alarm: look number i of one comparison
 may use 1 / (i (i + 1)) of its part of it, and so may the last look at each stage. So `confidence`
-holds for a whole rollout.
+holds for a whole rollout. Slower is only what is so by its own p95 too.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from meshd.reconcile.evidence import Comparison
+from meshd.reconcile.evidence import Comparison, binomial
 from meshd.spec.model import Gate
 from proxy.wire import buckets
 
@@ -163,12 +163,21 @@ def _alarm(trial: Trial, gate: Gate, border: float) -> str:
     first, second = (chance / (i * (i + 1)) if i else 0.0 for i in trial.looks)
     if failures.strata >= SECONDS_FAILED and failures.p <= first:
         return _failed(failures, trial)
-    if slow.strata >= SECONDS_SLOW and slow.new >= LEAST and slow.p <= second:
+    if slow.p <= second and _slower(slow, gate):
         return _slow(slow, trial, border)
     many = failures.new_bad >= EJECTED_FAILURES and failures.p <= 1.0 - gate.confidence
     if trial.ejected and many:
         return f"the proxy took a replica of it out of rotation; {_failed(failures, trial)}"
     return ""
+
+
+def _slower(slow: Comparison, gate: Gate) -> bool:
+    """Whether there is enough to call it slower, and it is so by its own p95 too. Where fewer are
+    slow than that leaves out, it is mostly a busy machine's doing: that holds up one replica for a
+    moment with all that it has, and not requests by lot as the comparison has it."""
+    if slow.strata < SECONDS_SLOW or slow.new < LEAST:
+        return False
+    return binomial(slow.new_bad, slow.new, 1.0 - REFERENCE) <= 1.0 - gate.confidence
 
 
 def _climb(trial: Trial, gate: Gate, now: float) -> Trial:
@@ -186,7 +195,8 @@ def _climb(trial: Trial, gate: Gate, now: float) -> Trial:
 
 def suspicious(trial: Trial) -> bool:
     """Whether it looks worse, though it may be chance."""
-    return any(each.strata and each.p <= SUSPICIOUS for each in (trial.failures, trial.slow))
+    slow = trial.slow.new_share > 1.0 - REFERENCE and trial.slow.p <= SUSPICIOUS
+    return slow or (trial.failures.strata > 0 and trial.failures.p <= SUSPICIOUS)
 
 
 def verdict(
@@ -226,7 +236,7 @@ def _word(
     last = (1.0 - gate.confidence) / 4 / (trial.stages * (trial.stages + 1))
     if trial.failures.p <= last and trial.failures.strata >= SECONDS_FAILED:
         return "worse", _failed(trial.failures, trial)
-    if trial.slow.p <= last and trial.slow.strata >= SECONDS_SLOW and trial.slow.new >= LEAST:
+    if trial.slow.p <= last and _slower(trial.slow, gate):
         return "worse", _slow(trial.slow, trial, _border(trial.usual, gate))
     return "fine", f"not proved worse in {_counted(trial)} and {gate.wait:g} s"
 

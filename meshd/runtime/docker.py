@@ -206,7 +206,8 @@ class DockerRuntime:
                 container = await self._create(replica.name, await self._copy(replica))
         else:
             _refuse(replica.service)
-            container = await self._create(replica.name, self._creation(replica))
+            wanted, image = self._creation(replica), replica.service.image
+            container = await self._create(replica.name, wanted, image)
         try:
             async with self._engine.asked(START_PATIENCE, otherwise=StartFailed) as docker:
                 await docker.containers.container(container).start()
@@ -284,10 +285,12 @@ class DockerRuntime:
     def _creation(self, replica: ReplicaSpec) -> Creation:
         return creation(replica, self._logging_driver, self._limits)
 
-    async def _create(self, name: str, wanted: Creation) -> str:
-        """Create a container and connect its networks; gives its id."""
-        image = wanted.config["Image"]
-        missing = ImageMissing(f"replica {name}: image {image} is not on the engine")
+    async def _create(self, name: str, wanted: Creation, image: str = "") -> str:
+        """Create a container and connect its networks; gives its id. `image` is what the user
+        calls its image."""
+        used = wanted.config["Image"]
+        named = used if image in ("", used) else f"{image} ({used})"
+        missing = ImageMissing(f"replica {name}: image {named} is not on the engine")
         taken = StartFailed(f"there is a container {name} already; remove it first")
         errors = {404: missing, 409: taken}
         async with self._engine.asked(START_PATIENCE, errors, StartFailed) as docker:

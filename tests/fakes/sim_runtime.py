@@ -2,7 +2,8 @@
 
 A revision's behaviour is read from its service's environment: `BEHAVE` is `good` (default),
 `crash` (ends a moment after its start), `late` (ends after it got ready), `sick` (never
-answers), or `missing` (cannot be prepared). A one-off runs for `SECONDS` and ends with `CODE`.
+answers), `missing` (cannot be prepared), or `vanished` (is gone when it is to be created; also what
+`lost` holds). A one-off runs for `SECONDS` and ends with `CODE`.
 """
 
 import asyncio
@@ -67,6 +68,7 @@ class SimRuntime:
     def __init__(self, dice: random.Random) -> None:
         self.boxes: dict[str, Box] = {}
         self.claimed: dict[str, Holder] = {}
+        self.lost: set[str] = set()
         self.dice = dice
         self.down = False
         self.bad_luck = 0.02
@@ -144,6 +146,9 @@ class SimRuntime:
         await self._lag()
         if self.dice.random() < self.bad_luck:
             raise StartFailed("no luck")
+        image = replica.service.image
+        if replica.service.environment.get("BEHAVE") == "vanished" or image in self.lost:
+            raise ImageMissing(f"image {image} is not on the engine")
         now = clock()
         self._port += 1
         self.started += 1

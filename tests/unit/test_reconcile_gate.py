@@ -7,7 +7,7 @@ from math import comb
 import pytest
 
 from meshd.reconcile import gate
-from meshd.reconcile.evidence import Comparison, hypergeometric
+from meshd.reconcile.evidence import Comparison, binomial, hypergeometric
 from meshd.reconcile.gate import Counts, Trial, Verdict
 from meshd.spec.model import Gate
 from proxy.wire import buckets
@@ -17,12 +17,20 @@ START = 1000.0
 
 
 def second(
-    dice: random.Random, requests: int, failing: float = 0.0, latency: float = 0.02
+    dice: random.Random,
+    requests: int,
+    failing: float = 0.0,
+    latency: float = 0.02,
+    held_up: float = 0.0,
 ) -> Counts:
-    """What a revision did in a second: latencies are exponential above a floor."""
+    """What a revision did in a second: latencies are exponential above a floor, and a share of
+    the requests is held up."""
     seen: Counter[int] = Counter()
     for _ in range(requests):
         seen[buckets.index(latency * (0.5 + dice.expovariate(2.0)))] += 1
+    for _ in range(sum(held_up > 0 and dice.random() < held_up for _ in range(requests))):
+        seen[dice.choice(sorted(+seen))] -= 1
+        seen[buckets.index(10 * latency)] += 1
     failed = sum(dice.random() < failing for _ in range(requests))
     return Counts(requests=requests, failed=failed, latency=seen)
 
@@ -61,6 +69,12 @@ def test_the_distribution_is_that_of_drawing_without_putting_back() -> None:
     assert chances == pytest.approx(exact)
     assert hypergeometric(3, 7, 9)[0] == 2
     assert Comparison().add(3, 2, 7, 2).p == pytest.approx(exact[2] + exact[3])
+
+
+def test_the_chance_of_so_many_is_that_of_drawing_again_and_again() -> None:
+    exact = sum(comb(9, k) * 0.05**k * 0.95 ** (9 - k) for k in range(2, 10))
+    assert binomial(2, 9, 0.05) == pytest.approx(exact)
+    assert binomial(0, 9, 0.05) == pytest.approx(1.0)
 
 
 def test_strata_that_say_nothing_change_nothing_and_the_rest_adds_up() -> None:
@@ -126,6 +140,17 @@ def test_three_times_slower_is_found_by_a_few_requests(rate: int) -> None:
 def test_what_is_a_tenth_slower_is_let_on() -> None:
     words = {tried(random.Random(n), 150, {"latency": 0.022})[1].word for n in range(20)}
     assert words == {"fine"}
+
+
+@pytest.mark.parametrize(("held_up", "found"), [(0.03, range(4)), (0.3, range(100, 101))])
+def test_slower_is_what_is_so_by_its_own_p95(held_up: float, found: range) -> None:
+    """A replica that a busy machine holds up now and then is not a slower revision."""
+    usual = {"held_up": 0.002}
+    words = Counter(
+        tried(random.Random(n), 150, {"held_up": held_up}, usual)[1].word for n in range(100)
+    )
+    print(f"{held_up:.0%} held up: {words}")
+    assert words["worse"] in found
 
 
 def test_the_overload_of_both_is_not_the_new_ones_fault() -> None:

@@ -1,0 +1,31 @@
+"""Bad revisions under load on a real engine: each goes back by itself. One of them loses its image
+after its deployment was accepted, and before anything of it was started."""
+
+import pytest
+
+from tests.support.bad_revisions import HELD, bring_in, docker, judge, lost_image, make_lost_image
+from tests.support.mesh import TestMesh
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("runtime", [pytest.param("docker", marks=pytest.mark.engine)])
+async def test_every_bad_revision_goes_back_by_itself(mesh: TestMesh, engine_image: str) -> None:
+    held = mesh.folder / HELD
+    held.mkdir()
+    image = await make_lost_image(mesh, engine_image)
+
+    async def lose_image() -> None:
+        await docker("rmi", "--force", image)
+        (held / "go").touch()
+
+    seen, told = await bring_in(mesh, engine_image, lose_image)
+    assert "was rolled back" in told
+    reasons = {
+        "errors": "of its requests failed",
+        "slow": "of its requests took over",
+        "never": "not healthy within 8 s",
+        "crash": "exited with code 1",
+        "gone": f"the image that {lost_image(mesh)} was when it was deployed",
+    }
+    await judge(mesh, seen, reasons)
