@@ -31,6 +31,7 @@ from meshd.api.model import (
     Status,
 )
 from meshd.api.rollouts import Rollouts
+from meshd.jobs import room
 from meshd.policy import policies
 from meshd.publish.compile import route_conflicts
 from meshd.publish.gateways import TOKEN_ADDRESS, Gateways
@@ -91,6 +92,8 @@ class MeshControl:
     ) -> None:
         self.exposition: Metrics | None = None
         self.meter: Meter | None = None
+        self.burdens: Callable[[], Sequence[room.Burden]] = list
+        """The jobs that run, as what they take."""
         self.by_hand: RolloutDesk | None = None
         self.calls: CallLog | None = None
         self.jobs: Desk | None = None
@@ -280,10 +283,13 @@ class MeshControl:
         others = [s for s in self._loop.desired.services if s.project != project.name]
         more = {s.key: surge(s) for s in ours if s.rollout == "rolling"}
         problems = [*placement.refusals(project.services, nodes)]
-        problems += fit.refusals(ours, others, more, nodes, self._runtime.capabilities)
+        jobs, can = self.burdens(), self._runtime.capabilities
+        wants = [room.want(job, can.memory_limits) for job in jobs]
+        problems += fit.refusals(ours, others, more, nodes, can, wants)
+        problems += room.refusals(project, nodes, can)
         if project.quota is not None:
             counts = [(service.spec, fit.least(service)) for service in ours]
-            problems += quota.refusals(project.quota, counts)
+            problems += quota.refusals(project.quota, counts, room.of(project.name, jobs))
         return problems
 
     async def _resolved(self, project: Project, fetch: bool = False) -> Project:
@@ -444,7 +450,8 @@ class MeshControl:
         if replicas is not None and stored is not None and stored.project.quota is not None:
             others = [s for s in self._services(project) if s.key != found.key]
             counts = [(found.spec, replicas), *((s.spec, fit.least(s)) for s in others)]
-            if problems := quota.refusals(stored.project.quota, counts):
+            jobs = room.of(project, self.burdens())
+            if problems := quota.refusals(stored.project.quota, counts, jobs):
                 raise Refused("; ".join(problems))
         now = time.time()
         override = None

@@ -25,6 +25,7 @@ from meshd.discovery.probe import probe
 from meshd.discovery.watch import Watch
 from meshd.jobs.desk import JobDesk
 from meshd.jobs.hooks import Hooks
+from meshd.jobs.room import Room
 from meshd.jobs.timetable import Timetable
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
@@ -301,6 +302,9 @@ class Daemon:
             self.store, self.events, self.decisions, self.traffic, self.ingest, metrics, wake.set
         )
         scaling.meter = meter
+        room = Room(self.store, meter, self.runtime.capabilities,
+                    lambda: loop.desired.services, lambda: loop.observed.replicas)  # fmt: skip
+        desk.room, scaling.jobs, control.burdens = room, desk.burdens, desk.burdens
         queries = scaling.queries = Queries()
 
         def ready(key: str, seconds: float) -> None:

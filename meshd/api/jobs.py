@@ -33,9 +33,10 @@ class JobOrder(Value, frozen=True):
 
 
 class Job(Value, frozen=True):
-    """One run. `state` is `waiting`, `running`, or how it ended: `succeeded`, `failed`,
-    `timed-out`, `stopped` or `lost` (its container went away before its end was seen); `text`
-    says more. `cause` is why it was run, `schedule` the schedule's name, where one did."""
+    """One run. `state` is `waiting` (where it is for room, `text` says why), `running`, or how it
+    ended: `succeeded`, `failed`, `timed-out`, `stopped` or `lost` (its container went away before
+    its end was seen); `text` says more. `cause` is why it was run, `schedule` the schedule's
+    name, where one did."""
 
     id: str
     project: str
@@ -52,6 +53,8 @@ class Job(Value, frozen=True):
     ended: float = 0.0
     exit_code: int | None = None
     text: str = ""
+    urgent: bool = False
+    """It waits for no room: what it is part of would wait for it."""
     verdict: str = ""
     """What its end is to be called, once it was told to end."""
 

@@ -13,6 +13,7 @@ from meshd.cli import follow as following
 from meshd.cli import output
 from meshd.cli.session import complete_service, connect, duration, find_service, state_option, talks
 
+AGAIN: Final = 0.5
 TIMED_OUT: Final = 124
 NOT_RUN: Final = 125
 """As timeout(1) and docker-run(1) have them."""
@@ -53,7 +54,7 @@ async def command(
     """Run COMMAND once in SERVICE's image, with its environment, networks and volumes; without
     one, the service's own. What it writes is shown; the exit code is the command's (125: it
     could not be run). Ctrl-C stops it. It is never routed to and is no replica; `meshd jobs`
-    keeps its last lines. Options come before SERVICE."""
+    keeps its last lines. While there is no room for it, it waits. Options come before SERVICE."""
     told = argv[1:] if argv[:1] == ("--",) else argv
     order = JobOrder(told, dict(variables), seconds)
     async with connect(state) as client:
@@ -68,8 +69,19 @@ async def command(
     return output.OK if detach else exit_code(job)
 
 
+async def _tell_waiting(client: Client, id: str) -> None:
+    """Say why it does not begin, as long as it does not."""
+    told = ""
+    while (job := await client.job(id)).state == words.WAITING:
+        if job.text != told:
+            output.complain(f"meshd: {id} {job.text}")
+            told = job.text
+        await asyncio.sleep(AGAIN)
+
+
 async def _shown(client: Client, job: Job, as_json: bool) -> Job:
     """The job at its end; its lines were printed."""
+    waiting = asyncio.create_task(_tell_waiting(client, job.id))
     try:
         async for line in following.job(client, job.id):
             if as_json:
@@ -80,6 +92,9 @@ async def _shown(client: Client, job: Job, as_json: bool) -> Job:
         await client.stop_job(job.id)
         output.complain(f"meshd: {job.id} is stopped")
         raise
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
     job = await client.job(job.id)
     if (job.text and job.exit_code is None) or job.state == words.TIMED_OUT:
         output.complain(f"meshd: {job.id} {job.state}: {job.text}")

@@ -5,7 +5,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -13,6 +13,7 @@ from meshd.api import jobs as words
 from meshd.api.jobs import Job, JobList, JobOrder, ScheduleStatus, changed
 from meshd.api.model import NoSuchThing, Refused
 from meshd.jobs import plan
+from meshd.jobs.room import Burden
 from meshd.reconcile.memory import Dice
 from meshd.runtime.base import (
     ObservedReplica,
@@ -37,6 +38,17 @@ LIVE_AT_ONCE: Final = 256
 START_AT_ONCE: Final = 2
 _LETTERS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
 
+
+class Room(Protocol):
+    """Whether there is room; see `meshd.jobs.room.Room`."""
+
+    def refused(self, job: Burden) -> str:
+        """Why it is not taken at all; empty when it is."""
+
+    def lacking(self, job: Burden, running: Sequence[Burden]) -> str:
+        """Why it has to wait beside those that run; empty when it need not."""
+
+
 Specs = Callable[[Job], tuple[ReplicaSpec, Sequence[Network]] | None]
 
 
@@ -60,6 +72,7 @@ class JobDesk:
     ) -> None:
         self.kept: Callable[[Job], int] = lambda _: KEPT
         self.schedules: Callable[[], tuple[ScheduleStatus, ...]] = tuple
+        self.room: Room | None = None
         self._runtime = runtime
         self._store = store
         self._log = log
@@ -85,8 +98,9 @@ class JobDesk:
         order: JobOrder,
         cause: str,
         schedule: str | None = None,
+        urgent: bool = False,
     ) -> Job:
-        """See `Desk.begin`."""
+        """See `Desk.begin`. An `urgent` one does not wait for room."""
         known = self._log.jobs.get(order.id)
         if known is not None:
             if (known.project, known.service) != (project, service):
@@ -111,7 +125,11 @@ class JobDesk:
             environment=order.environment,
             timeout=order.timeout,
             schedule=schedule,
+            urgent=urgent,
         )
+        burden = None if urgent else self._burden(job)
+        if burden is not None and self.room is not None and (why := self.room.refused(burden)):
+            raise Refused(f"a job of {service} cannot run: {why}")
         self._log.put(job)
         self._soon.set()
         self._wake()
@@ -194,6 +212,21 @@ class JobDesk:
         live = {job.project for job in self._log.jobs.values() if not job.over}
         return frozenset(live | {seen.project for seen in self._seen.values()})
 
+    def burdens(self) -> Sequence[Burden]:
+        """What the jobs take that run, or are being started."""
+        seen = self._seen or {}
+        there = [
+            job
+            for job in self._log.jobs.values()
+            if not job.over
+            and (job.state == words.RUNNING or job.id in self._tasks or job.id in seen)
+        ]
+        return tuple(burden for job in there if (burden := self._burden(job)) is not None)
+
+    def _burden(self, job: Job) -> Burden | None:
+        found = self._spec_of(job)
+        return Burden(job.id, job.project, found[0].service) if found else None
+
     # The loop
 
     async def run(self) -> None:
@@ -235,13 +268,28 @@ class JobDesk:
         job = self._log.jobs.get(step.id)
         match step:
             case plan.Started() if job is not None:
-                self._log.put(changed(job, state=words.RUNNING, started=step.at))
+                self._log.put(_running(job, step.at))
+            case plan.Begin() if job is not None and self._waits(job):
+                pass
             case plan.Halt(verdict=verdict, text=text) if verdict and job is not None:
                 self._halt(job, verdict, text)
             case _ if step.id not in self._tasks:
                 task = asyncio.create_task(self._carry_out(step))
                 self._tasks[step.id] = task
                 task.add_done_callback(lambda _: self._done(step.id))
+
+    def _waits(self, job: Job) -> bool:
+        """Whether there is no room for it now; that is told when it begins, and when the reason
+        changes."""
+        burden = None if job.urgent or job.id in self._tasks else self._burden(job)
+        if burden is None or self.room is None:
+            return False
+        why = self.room.lacking(burden, self.burdens())
+        if why and job.text != f"waits for room: {why}":
+            waiting = changed(job, text=f"waits for room: {why}")
+            self._log.put(waiting)
+            self._tell(Kind.JOB_WAITING, waiting, f"{job.id} {waiting.text}")
+        return bool(why)
 
     def _done(self, id: str) -> None:
         del self._tasks[id]
@@ -294,7 +342,7 @@ class JobDesk:
             text = f"could not be started: {error}"
             await self._end(job, plan.End(job.id, words.FAILED, now, text=text, there=False))
             return
-        started = changed(self.job(job.id), state=words.RUNNING, started=seen.started_at or now)
+        started = _running(self.job(job.id), seen.started_at or now)
         self._log.put(started)
         self._tell(Kind.JOB_STARTED, started, f"{job.id} started: {job.cause}")
         if started.verdict:  # it was stopped while it was being started
@@ -317,3 +365,9 @@ class JobDesk:
     def _tell(self, kind: Kind, job: Job, text: str) -> None:
         now = self._clock()
         self._events.record(now, kind, text, project=job.project, service=job.service)
+
+
+def _running(job: Job, since: float) -> Job:
+    """It waits for nothing any more."""
+    text = job.text if job.verdict else ""
+    return changed(job, state=words.RUNNING, started=since, text=text)

@@ -29,7 +29,7 @@ class Hooks:
             command=hook.command, timeout=hook.timeout, id=hook.id, revision=hook.revision
         )
         try:
-            self._desk.begin(hook.project, hook.service, order, hook.cause)
+            self._desk.begin(hook.project, hook.service, order, hook.cause, urgent=True)
         except (Refused, NoSuchThing) as error:
             _log.info("a hook waits", hook=hook.id, reason=str(error))
 

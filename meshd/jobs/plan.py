@@ -100,7 +100,7 @@ def _live(job: Job, seen: ObservedReplica | None, leaving: bool, now: float) -> 
         if seen is not None:
             return Started(job.id, seen.started_at or now)
         if job.verdict or leaving:
-            text = job.text or "the project goes down"
+            text = job.text if job.verdict else "the project goes down"
             return End(job.id, words.STOPPED, now, text=text, there=False)
         return Begin(job.id)
     if seen is None:

@@ -23,10 +23,11 @@ def refusals(
     more: Mapping[str, int],
     nodes: Sequence[Node],
     can: Capabilities,
+    jobs: Sequence[Want] = (),
 ) -> list[str]:
-    """Why `ours` cannot all run beside the `others`, with the sum and the place; empty when they
-    can. `more` is how many replicas beyond its number each service has on the way of its
-    rollout."""
+    """Why `ours` cannot all run beside the `others` and the `jobs` that run now, with the sum and
+    the place; empty when they can. `more` is how many replicas beyond its number each service has
+    on the way of its rollout; the jobs may have ended by then."""
     if not nodes:
         return []
     largest = max(node.cpus for node in nodes)
@@ -39,9 +40,9 @@ def refusals(
     if found:
         return found
     theirs = [_want(service, 0, can) for service in others]
-    lacking = short(nodes, theirs, [_want(service, 0, can) for service in ours])
+    lacking = short(nodes, [*theirs, *jobs], [_want(service, 0, can) for service in ours])
     if lacking:
-        return [_told(lacking, ours, theirs, {}, nodes, can)]
+        return [_told(lacking, ours, theirs, {}, nodes, can, jobs)]
     lacking = short(nodes, theirs, [_want(s, more.get(s.key, 0), can) for s in ours])
     if lacking:
         text = _told(lacking, ours, theirs, more, nodes, can)
@@ -62,6 +63,7 @@ def _told(
     more: Mapping[str, int],
     nodes: Sequence[Node],
     can: Capabilities,
+    jobs: Sequence[Want] = (),
 ) -> str:
     wants = [_want(service, more.get(service.key, 0), can) for service in ours]
     parts = ", ".join(
@@ -73,6 +75,10 @@ def _told(
     there = _size(sum(node.cpus for node in nodes), sum(node.memory for node in nodes))
     taken = _sum(theirs)
     beside = f", of which other projects take {taken}" if taken else ""
+    if in_jobs := _sum(jobs):
+        beside += (
+            f" and jobs that run now {in_jobs}" if taken else f", of which jobs take {in_jobs}"
+        )
     key, why = lacking
     return (
         f"the project takes {_sum(wants) or 'nothing'} ({parts}), and {where} {there}{beside}; "

@@ -4,9 +4,10 @@ but for that memory."""
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from meshd.jobs.room import Burden, want
 from meshd.reconcile.desired import DesiredService
 from meshd.runtime.base import Node
-from meshd.scaling.quota import held
+from meshd.scaling.quota import held, uses
 from meshd.scaling.room import Grant, Want, share, takes
 from meshd.scaling.verdict import Ceiling, Verdict
 from meshd.spec.model import Quota, Scale
@@ -19,9 +20,10 @@ def room(
     by_hand: Mapping[str, int],
     limits_memory: bool,
     quotas: Mapping[str, Quota],
+    jobs: Sequence[Burden] = (),
 ) -> dict[str, Grant]:
-    """What the nodes have room for and the projects' `quotas` leave, by service key. `by_hand`
-    numbers are not to be withheld."""
+    """What the nodes have room for and the projects' `quotas` leave beside the `jobs` that run, by
+    service key. `by_hand` numbers are not to be withheld."""
     wants = []
     for service in services:
         key, scale = service.key, service.spec.mesh.scale
@@ -32,8 +34,9 @@ def room(
         priority = scale.priority if scale else 0
         warm = service.warm
         wants.append(Want(key, wanted + warm, fixed + warm, priority, cpus, memory))
-    grants = share(nodes, wants)
-    for key, grant in held(quotas, services, wants).items():
+    grants = share(nodes, [*wants, *(want(job, limits_memory) for job in jobs)])
+    taken = [(job.project, *uses(job.service)) for job in jobs]
+    for key, grant in held(quotas, services, wants, taken).items():
         if grant.count < grants[key].count:
             grants[key] = grant
     return {

@@ -20,13 +20,15 @@ def uses(service: Service) -> tuple[float, int]:
     return cpus, resources.memory or resources.reserved_memory
 
 
-def refusals(quota: Quota, services: Sequence[tuple[Service, int]]) -> list[str]:
-    """Why so many replicas of these services are more than the quota allows, with the sums;
-    empty when they are not."""
+def refusals(
+    quota: Quota, services: Sequence[tuple[Service, int]], jobs: Sequence[tuple[str, Service]] = ()
+) -> list[str]:
+    """Why so many replicas of these services, beside `jobs` (their ids, and of which service), are
+    more than the quota allows, with the sums; empty when they are not. A job is no replica."""
     found = [
         f"service {service.name}: quota.{word} is set, and its replicas have no {what}; "
         f"expected deploy.resources.limits.{word}"
-        for service, _ in services
+        for service in (*(each for each, _ in services), *(each for _, each in jobs))
         for word, what, limit, part in (
             ("cpus", "CPU limit", quota.cpus, uses(service)[0]),
             ("memory", "memory limit", quota.memory, uses(service)[1]),
@@ -35,9 +37,12 @@ def refusals(quota: Quota, services: Sequence[tuple[Service, int]]) -> list[str]
     ]
     if found:
         return found
-    cpus = sum(count * uses(service)[0] for service, count in services)
-    memory = sum(count * uses(service)[1] for service, count in services)
+    parts = [*services, *((service, 1) for _, service in jobs)]
+    cpus = sum(count * uses(service)[0] for service, count in parts)
+    memory = sum(count * uses(service)[1] for service, count in parts)
     replicas = sum(count for _, count in services)
+    names = [f"{count} × {service.name}" for service, count in services if count]
+    told = ", ".join([*names, *(f"job {id}" for id, _ in jobs)])
     for limit, part, text in (
         (quota.cpus, cpus, f"{cpus:g} CPUs, and its quota is {quota.cpus or 0:g}"),
         (
@@ -48,16 +53,19 @@ def refusals(quota: Quota, services: Sequence[tuple[Service, int]]) -> list[str]
         (quota.replicas, replicas, f"{replicas} replicas, and its quota is {quota.replicas}"),
     ):
         if limit and part > limit + 1e-9:
-            parts = ", ".join(f"{count} × {service.name}" for service, count in services if count)
-            found.append(f"the project takes {text} ({parts})")
+            found.append(f"the project takes {text} ({told})")
     return found
 
 
 def held(
-    quotas: Mapping[str, Quota], services: Sequence[DesiredService], wants: Iterable[Want]
+    quotas: Mapping[str, Quota],
+    services: Sequence[DesiredService],
+    wants: Iterable[Want],
+    jobs: Sequence[tuple[str, float, int]] = (),
 ) -> dict[str, Grant]:
     """What the quotas leave of what is wanted, by service key; those without one are left out.
-    Within a project it is given out as the room on the nodes is."""
+    Within a project it is given out as the room on the nodes is. `jobs` run beside: the project,
+    cores and bytes of each."""
     asked = {want.key: want for want in wants}
     grants: dict[str, Grant] = {}
     for project, quota in quotas.items():
@@ -66,7 +74,14 @@ def held(
         cpus, memory = quota.cpus or inf, quota.memory or inf
         by_part = share(
             [Node("quota", cpus, memory)],  # type: ignore[arg-type]  # without bounds is inf
-            [replace(want, cpus=cpu, memory=bytes_) for want, cpu, bytes_ in parts],
+            [
+                *(replace(want, cpus=cpu, memory=bytes_) for want, cpu, bytes_ in parts),
+                *(
+                    Want(f"job {number}", 1, 1, cpus=cpu, memory=bytes_)
+                    for number, (name, cpu, bytes_) in enumerate(jobs)
+                    if name == project
+                ),
+            ],
         )
         by_number = share(
             [Node("quota", quota.replicas or inf, 0)],

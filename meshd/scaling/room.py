@@ -19,7 +19,8 @@ GIB: Final = 1 << 30
 @dataclass(frozen=True, slots=True)
 class Want:
     """`wanted` replicas of a service, each taking `cpus` cores and `memory` bytes. The `fixed`
-    ones of them are not the autoscaler's to withhold: its minimum, or a number set by hand."""
+    ones of them are not the autoscaler's to withhold: its minimum, or a number set by hand.
+    `what` one of them is called."""
 
     key: str
     wanted: int
@@ -27,6 +28,7 @@ class Want:
     priority: int = 0
     cpus: float = 0.0
     memory: int = 0
+    what: str = "a replica"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +120,12 @@ class _Free:
         where = "the node" if len(self._nodes) == 1 else "the emptiest node"
         if want.memory > memory:
             return (
-                f"because a replica takes {want.memory / GIB:.2f} GiB of memory and {where} has "
+                f"because {want.what} takes {want.memory / GIB:.2f} GiB of memory and {where} has "
                 f"{memory / GIB:.2f} of {self._total[1] / GIB:.2f} GiB left"
             )
         if want.cpus > cpus:
             return (
-                f"because a replica takes {want.cpus:g} CPUs and {where} has {cpus:g} of "
+                f"because {want.what} takes {want.cpus:g} CPUs and {where} has {cpus:g} of "
                 f"{self._total[0]:g} left"
             )
         return f"because no node has both {want.cpus:g} CPUs and {want.memory / GIB:.2f} GiB left"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from meshd.api.model import ScaleDecision, TrafficSpan
+from meshd.jobs.room import Burden
 from meshd.reconcile.desired import DesiredService
 from meshd.reconcile.memory import Replica
 from meshd.scaling import record
@@ -49,6 +50,8 @@ class Scaling:
     ) -> None:
         self.meter: Meter | None = None
         self.queries = Queries()
+        self.jobs: Callable[[], Sequence[Burden]] = list
+        """What runs beside the replicas."""
         self._store = store
         self._events = events
         self._decisions = decisions
@@ -143,7 +146,7 @@ class Scaling:
             if stored.project.quota is not None
         }
         nodes, limits_memory = self.meter.nodes, self.meter.limits_memory
-        return room(nodes, services, wishes, by_hand, limits_memory, quotas)
+        return room(nodes, services, wishes, by_hand, limits_memory, quotas, self.jobs())
 
     def _ceilings(
         self, service: DesiredService, wished: Verdict, grant: Grant | None, now: float

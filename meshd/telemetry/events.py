@@ -46,6 +46,7 @@ class Kind(StrEnum):
     ROLLOUT_DONE = "rollout.done"
     ROLLOUT_FAILED = "rollout.failed"
     ROLLOUT_ROLLED_BACK = "rollout.rolled-back"
+    JOB_WAITING = "job.waiting"
     JOB_STARTED = "job.started"
     JOB_DONE = "job.done"
     JOB_FAILED = "job.failed"

@@ -3,7 +3,7 @@ control process, and what it left is kept."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from meshd.api.jobs import Job, JobOrder
 from meshd.api.model import NoSuchThing, Refused
 from meshd.jobs.desk import JobDesk
+from meshd.jobs.room import Burden
 from meshd.jobs.timetable import Timetable
 from meshd.reconcile.replica_spec import as_job, replica_spec, start_of
 from meshd.runtime.base import ReplicaSpec
@@ -169,6 +170,54 @@ async def ended_early(directory: Path) -> None:
 
 def test_a_job_ends_by_hand_at_its_timeout_and_with_its_project(tmp_path: Path) -> None:
     virtual.run(ended_early(tmp_path))
+
+
+class OneAtATime:
+    """Room for one job beside nothing."""
+
+    def refused(self, job: Burden) -> str:
+        return "too big" if "BIG" in job.service.environment else ""
+
+    def lacking(self, job: Burden, running: Sequence[Burden]) -> str:
+        names = [each.id for each in running if each.id != job.id]
+        return f"{names[0]} has it" if names else ""
+
+
+async def waited_for(directory: Path) -> None:
+    """One after the other, over a change of the control process, in the order of the orders."""
+    async with scene(directory) as (runtime, live):
+        life = live()
+        life.desk.room = OneAtATime()
+        life.deploy(SECONDS="3")
+        first, second, third = (life.order(id=name) for name in ("j-1", "j-2", "j-3"))
+        await asyncio.sleep(1.0)
+        assert runtime.started == 1
+        assert life.desk.job(second.id).text == "waits for room: j-1 has it"
+        told = [e.text for e in life.events.since(0, 9) if e.kind == "job.waiting"]
+        assert told == [f"j-{n} waits for room: j-1 has it" for n in (2, 3)], "once each"
+        urgent = life.desk.begin("shop", "web", JobOrder(id="hook"), "a rollout", urgent=True)
+        await asyncio.sleep(0.5)
+        assert life.desk.job(urgent.id).state == "running"
+        await life.kill()
+        life = live()
+        life.desk.room = OneAtATime()
+        assert (await life.over(first.id)).state == "succeeded"
+        await life.over(urgent.id)
+        life.desk.stop(third.id)
+        over = await life.over(second.id)
+        assert (over.state, over.text) == ("succeeded", "")
+        stopped = life.desk.job(third.id)
+        assert (stopped.state, stopped.started, stopped.text) == (
+            "stopped",
+            0,
+            "was stopped by hand",
+        )
+        with pytest.raises(Refused, match="a job of web cannot run: too big"):
+            life.order(environment={"BIG": "yes"})
+
+
+def test_without_room_a_job_waits_and_says_why(tmp_path: Path) -> None:
+    virtual.run(waited_for(tmp_path))
 
 
 async def not_started(directory: Path) -> None:

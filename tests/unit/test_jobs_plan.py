@@ -39,6 +39,7 @@ DOWN = "the project goes down"
         (job("waiting"), (box(RUNNING, started_at=7.0),), Started("j", 7.0)),
         (job("waiting", verdict="stopped", text="by hand"), (),
          End("j", "stopped", NOW, text="by hand", there=False)),
+        (job("waiting", text="waits for room: none"), (), Begin("j")),
         (job(), (box(RUNNING),), None),
         (job(), (box(EXITED, exit_code=0, finished_at=9.0),), End("j", "succeeded", 9.0, 0)),
         (job(), (box(EXITED, exit_code=3, finished_at=9.0),),
