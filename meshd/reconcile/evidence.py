@@ -5,6 +5,11 @@ and that each request goes to either revision by lot, the number of bad ones tha
 new revision is hypergeometric if the two are alike. The sum over all seconds is compared with
 what was seen, one-sided. Stratified so, an overload of both, or a share that grows on the way,
 says nothing against either (the exact form of the Cochran-Mantel-Haenszel test).
+
+Where requests do not go by lot but by what they carry, those of the new revision may be other than
+the rest. If their odds of being bad are up to `odds` times those of the rest whoever serves them,
+the number is at worst distributed as Fisher's noncentral hypergeometric distribution has it; the
+test is then held against that (the sensitivity analysis of Rosenbaum, Observational Studies, 2002).
 """
 
 from math import erfc, exp, lgamma, log, sqrt
@@ -33,27 +38,33 @@ class Comparison(msgspec.Struct, frozen=True):
     low: int = 0
     chances: tuple[float, ...] = (1.0,)
 
-    def add(self, new: int, new_bad: int, old: int, old_bad: int) -> "Comparison":
+    def add(
+        self, new: int, new_bad: int, old: int, old_bad: int, odds: float = 1.0
+    ) -> "Comparison":
         """With one more stratum. One in which only one of the two served counts for nothing."""
         if new <= 0 or old <= 0:
             return self
         total, bad = new + old, new_bad + old_bad
         share = new / total
-        variance = bad * share * (1 - share) * (total - bad) / (total - 1)
+        expected = bad * share
+        variance = expected * (1 - share) * (total - bad) / (total - 1)
+        first, more = 0, (1.0,)
+        if bad and (odds != 1.0 or self.chances):
+            first, more = hypergeometric(new, old, bad, odds)
+        if odds != 1.0:
+            expected = sum((first + i) * chance for i, chance in enumerate(more))
+            variance = sum((first + i - expected) ** 2 * chance for i, chance in enumerate(more))
         grown = self.variance + variance
-        low, chances = self.low, self.chances
-        if grown >= NORMAL_FROM:
-            low, chances = 0, ()
-        elif bad and chances:
-            first, more = hypergeometric(new, old, bad)
-            low, chances = low + first, _convolved(chances, more)
+        low, chances = 0, ()
+        if self.chances and grown < NORMAL_FROM:
+            low, chances = self.low + first, _convolved(self.chances, more)
         return Comparison(
             new=self.new + new,
             new_bad=self.new_bad + new_bad,
             old=self.old + old,
             old_bad=self.old_bad + old_bad,
             strata=self.strata + bool(new_bad),
-            expected=self.expected + bad * share,
+            expected=self.expected + expected,
             variance=grown,
             low=low,
             chances=chances,
@@ -80,14 +91,21 @@ class Comparison(msgspec.Struct, frozen=True):
         return self.old_bad / self.old if self.old else 0.0
 
 
-def hypergeometric(new: int, old: int, bad: int) -> tuple[int, tuple[float, ...]]:
+def hypergeometric(
+    new: int, old: int, bad: int, odds: float = 1.0
+) -> tuple[int, tuple[float, ...]]:
     """The least number of `bad` ones that can fall among `new` of `new + old` requests, and
-    the chances of that number and of each above it."""
+    the chances of that number and of each above it, where those among `new` have so many times
+    the odds."""
     low, high = max(0, bad - old), min(bad, new)
-    whole = _ways(new + old, bad)
-    return low, tuple(
-        exp(_ways(new, count) + _ways(old, bad - count) - whole) for count in range(low, high + 1)
-    )
+    logs = [
+        _ways(new, count) + _ways(old, bad - count) + count * log(odds)
+        for count in range(low, high + 1)
+    ]
+    most = max(logs)
+    weights = [exp(each - most) for each in logs]
+    whole = sum(weights)
+    return low, tuple(weight / whole for weight in weights)
 
 
 def binomial(bad: int, of: int, share: float) -> float:

@@ -30,6 +30,9 @@ SECONDS_SLOW: Final = 3
 SECONDS_FAILED: Final = 2
 """Seconds in which bad ones must have been seen: a single hiccup makes many at once."""
 EJECTED_FAILURES: Final = 5
+UNLIKE: Final = 5.0
+"""So many times the odds of failing, or of taking long, requests may have by themselves that go to
+the new revision by what they carry, and not by lot."""
 REFERENCE: Final = 0.95
 
 Word = Literal["wait", "fine", "worse"]
@@ -50,7 +53,8 @@ class Trial(msgspec.Struct, frozen=True):
     and `stage_requests` how it stood when the present stage began; `usual` are the old one's
     latencies. `stages` counts them. `rung` is how far its share has grown, `looks` how often each
     comparison was asked. `before` stands for the old revision where the two never serve at the
-    same time."""
+    same time. `odds` is how much more often, by themselves, its requests may be bad; see
+    `evidence`."""
 
     since: float
     stage: int
@@ -68,6 +72,7 @@ class Trial(msgspec.Struct, frozen=True):
     ejected: bool = False
     alarm: str = ""
     before: Counts | None = None
+    odds: float = 1.0
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -83,10 +88,23 @@ class Verdict(msgspec.Struct, frozen=True):
 NOT_YET: Final = Verdict(stage=-1, word="wait", text="not tried yet", rung=RUNGS[0])
 
 
-def began(stage: int, now: float, usual: Mapping[int, int], before: Counts | None = None) -> Trial:
-    """A trial that starts now; `usual` are latencies of the old revision of just before."""
+def began(
+    stage: int,
+    now: float,
+    usual: Mapping[int, int],
+    before: Counts | None = None,
+    by_lot: bool = True,
+) -> Trial:
+    """A trial that starts now; `usual` are latencies of the old revision of just before. `by_lot`:
+    no request goes to the new one by what it carries."""
     return Trial(
-        since=now, stage=stage, stage_since=now, rung_since=now, usual=usual, before=before
+        since=now,
+        stage=stage,
+        stage_since=now,
+        rung_since=now,
+        usual=usual,
+        before=before,
+        odds=1.0 if by_lot else UNLIKE,
     )
 
 
@@ -125,10 +143,10 @@ def take(trial: Trial, gate: Gate, at: float, new: Counts, old: Counts) -> Trial
         more = bool(_over(new.latency, border))
         slow = msgspec.structs.replace(slow, strata=trial.slow.strata + more)
     else:
-        failures = failures.add(new.requests, new.failed, old.requests, old.failed)
+        failures = failures.add(new.requests, new.failed, old.requests, old.failed, trial.odds)
         slow = slow.add(
             sum(new.latency.values()), _over(new.latency, border),
-            sum(old.latency.values()), _over(old.latency, border),
+            sum(old.latency.values()), _over(old.latency, border), trial.odds,
         )  # fmt: skip
     trial = msgspec.structs.replace(
         trial,
@@ -249,7 +267,7 @@ def _failed(found: Comparison, trial: Trial) -> str:
     return (
         f"{found.new_share:.2%} of its requests failed ({found.new_bad} of {found.new}), "
         f"{found.old_share:.2%} of the old revision's ({found.old_bad} of {found.old}) "
-        f"{_when(trial)}; {_chance(found)}"
+        f"{_when(trial)}; {_chance(found, trial)}"
     )
 
 
@@ -257,7 +275,7 @@ def _slow(found: Comparison, trial: Trial, border: float) -> str:
     return (
         f"{found.new_share:.1%} of its requests took over {border * 1000:.3g} ms "
         f"({found.new_bad} of {found.new}), {found.old_share:.1%} of the old revision's "
-        f"({found.old_bad} of {found.old}) {_when(trial)}; {_chance(found)}"
+        f"({found.old_bad} of {found.old}) {_when(trial)}; {_chance(found, trial)}"
     )
 
 
@@ -265,5 +283,6 @@ def _when(trial: Trial) -> str:
     return "in the same seconds" if trial.before is None else "before the switch"
 
 
-def _chance(found: Comparison) -> str:
-    return f"by chance alone: p = {max(found.p, 1e-300):.1g}"
+def _chance(found: Comparison, trial: Trial) -> str:
+    unlike = f" and {trial.odds:g} times the odds" if trial.odds != 1.0 else ""
+    return f"by chance alone{unlike}: p = {max(found.p, 1e-300):.1g}"

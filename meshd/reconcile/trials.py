@@ -128,7 +128,8 @@ def _begun(traffic: Traffic, service: DesiredService, switched: bool, now: float
     """A trial that starts now, knowing what the old revision did of late."""
     past = traffic.window(service.key, BEFORE if switched else USUAL, now)
     before = _counts(past, service.previous, frozenset())
-    return gate.began(service.stage, now, before.latency, before if switched else None)
+    by_lot = not service.spec.mesh.rollout.match
+    return gate.began(service.stage, now, before.latency, before if switched else None, by_lot)
 
 
 def _counts(window: Window, revision: str, cold: Iterable[str]) -> Counts:

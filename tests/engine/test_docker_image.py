@@ -52,9 +52,7 @@ async def test_missing_image_is_named(runtime: DockerRuntime) -> None:
     with pytest.raises(ImageMissing, match=MISSING):
         await runtime.start(spec(PROJECT, "lost-1", lost))
     held = lost.model_copy(update={"image_id": "0" * 64})
-    with pytest.raises(
-        ImageMissing, match=rf"{MISSING} \(no-registry.invalid/nothing:meshd-0"
-    ):
+    with pytest.raises(ImageMissing, match=rf"{MISSING} \(no-registry.invalid/nothing:meshd-0"):
         await runtime.start(spec(PROJECT, "lost-2", held))
 
 

@@ -278,6 +278,25 @@ def test_a_kill_at_every_operation_changes_nothing_of_the_end(
     run(main)
 
 
+@pytest.mark.parametrize(
+    ("match", "outcome"), [([], "rolled-back"), (["header:X-Canary=yes"], "done")]
+)
+def test_who_was_chosen_may_fail_a_little_more_often(
+    tmp_path: Path, match: list[str], outcome: str
+) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path) as scene:
+            scene.deploy(shop("1", ERRORS="0.02"))
+            await scene.settled()
+            await asyncio.sleep(12)
+            way = {"strategy": "canary", **FAST, "match": match}
+            scene.deploy(shop("2", ERRORS="0.06", rollout=way))
+            await scene.until(lambda: scene.rollout.state != "rolling")
+            assert scene.rollout.state == outcome, scene.story()
+
+    run(main)
+
+
 def test_an_image_that_is_lost_on_the_way_takes_the_rollout_back(tmp_path: Path) -> None:
     async def main() -> None:
         async with scene_in(tmp_path) as scene:

@@ -42,10 +42,11 @@ def tried(
     old: dict[str, float] | None = None,
     settings: Gate = GATE,
     natural: float = 1 / 3,
+    by_lot: bool = True,
 ) -> tuple[float, Verdict, Trial]:
     """A trial second by second until it is decided: seconds, verdict, and what was seen."""
     usual = second(dice, rate * 10).latency
-    trial = gate.began(0, START, usual)
+    trial = gate.began(0, START, usual, by_lot=by_lot)
     for passed in range(200):
         rung = gate.RUNGS[trial.rung] if trial.rung < len(gate.RUNGS) else 1.0
         share = min(rung, natural)
@@ -75,6 +76,20 @@ def test_the_chance_of_so_many_is_that_of_drawing_again_and_again() -> None:
     exact = sum(comb(9, k) * 0.05**k * 0.95 ** (9 - k) for k in range(2, 10))
     assert binomial(2, 9, 0.05) == pytest.approx(exact)
     assert binomial(0, 9, 0.05) == pytest.approx(1.0)
+
+
+def test_with_odds_of_its_own_it_is_the_noncentral_distribution() -> None:
+    ways = [comb(3, k) * comb(7, 4 - k) * 5.0**k for k in range(4)]
+    exact = [way / sum(ways) for way in ways]
+    assert hypergeometric(3, 7, 4, 5.0)[1] == pytest.approx(exact)
+    one = Comparison().add(3, 2, 7, 2, 5.0)
+    assert one.p == pytest.approx(exact[2] + exact[3])
+    assert one.expected == pytest.approx(sum(k * chance for k, chance in enumerate(exact)))
+    many = Comparison()
+    for bad in (10, 11) * 50:  # the normal one, where much was seen: 14 of 40 give 10.5 to it
+        many = many.add(20, bad, 20, 14 - bad, 5.0)
+    assert not many.chances
+    assert many.p == pytest.approx(0.5, abs=0.1)
 
 
 def test_strata_that_say_nothing_change_nothing_and_the_rest_adds_up() -> None:
@@ -150,6 +165,30 @@ def test_slower_is_what_is_so_by_its_own_p95(held_up: float, found: range) -> No
         tried(random.Random(n), 150, {"held_up": held_up}, usual)[1].word for n in range(100)
     )
     print(f"{held_up:.0%} held up: {words}")
+    assert words["worse"] in found
+
+
+@pytest.mark.parametrize(
+    ("failing", "held_up", "by_lot", "found"),
+    [
+        (0.04, 0.02, True, range(90, 101)),
+        (0.04, 0.02, False, range(2)),
+        (0.02, 0.2, True, range(90, 101)),
+        (0.02, 0.2, False, range(2)),
+        (0.5, 0.02, False, range(100, 101)),
+        (0.02, 0.9, False, range(100, 101)),
+    ],
+)
+def test_chosen_requests_may_be_unlike_the_rest(
+    failing: float, held_up: float, by_lot: bool, found: range
+) -> None:
+    """By lot, twice as many failures are the revision's; of who was chosen they may be his own."""
+    usual = {"failing": 0.01, "held_up": 0.05}
+    mine = {"failing": failing, "held_up": held_up}
+    words = Counter(
+        tried(random.Random(n), 400, mine, usual, by_lot=by_lot)[1].word for n in range(100)
+    )
+    print(f"{failing:.0%} failed, {held_up:.0%} held up, by lot {by_lot}: {words}")
     assert words["worse"] in found
 
 
