@@ -1,0 +1,34 @@
+"""The base of the spec's values, and scalars as people write them.
+
+Durations are seconds, sizes bytes; as input both may be written for people (`200ms`, `64k`).
+"""
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from meshd.spec import units
+
+_OR_TEXT = {"type": ["string", "number"]}
+Duration = Annotated[
+    float, BeforeValidator(units.duration), WithJsonSchema(_OR_TEXT, mode="validation")
+]
+Size = Annotated[int, BeforeValidator(units.size), WithJsonSchema(_OR_TEXT, mode="validation")]
+Whole = Annotated[int, BeforeValidator(units.whole)]
+Count = Annotated[Whole, Field(ge=0)]
+Port = Annotated[Whole, Field(ge=1, le=65535)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Percent = Annotated[
+    float,
+    BeforeValidator(units.share),
+    Field(gt=0, le=1),
+    WithJsonSchema(_OR_TEXT, mode="validation"),
+]
+Amount = Annotated[str, BeforeValidator(units.amount), WithJsonSchema(_OR_TEXT, mode="validation")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
+
+
+class Model(BaseModel):
+    """Base of the spec's values: immutable and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
