@@ -20,6 +20,10 @@ import msgspec
 NORMAL_FROM: Final = 25.0
 """The variance from which on the normal approximation takes the exact distribution's place."""
 
+_Chances = tuple[int, tuple[float, ...]]
+_NONE_BAD: Final[_Chances] = (0, (1.0,))
+_TOO_MANY: Final[_Chances] = (0, ())
+
 
 class Comparison(msgspec.Struct, frozen=True):
     """Bad ones among all, of the new revision and of the old, summed up over strata.
@@ -48,14 +52,14 @@ class Comparison(msgspec.Struct, frozen=True):
         share = new / total
         expected = bad * share
         variance = expected * (1 - share) * (total - bad) / (total - 1)
-        first, more = 0, (1.0,)
+        first, more = _NONE_BAD
         if bad and (odds != 1.0 or self.chances):
             first, more = hypergeometric(new, old, bad, odds)
         if odds != 1.0:
             expected = sum((first + i) * chance for i, chance in enumerate(more))
             variance = sum((first + i - expected) ** 2 * chance for i, chance in enumerate(more))
         grown = self.variance + variance
-        low, chances = 0, ()
+        low, chances = _TOO_MANY
         if self.chances and grown < NORMAL_FROM:
             low, chances = self.low + first, _convolved(self.chances, more)
         return Comparison(
@@ -91,9 +95,7 @@ class Comparison(msgspec.Struct, frozen=True):
         return self.old_bad / self.old if self.old else 0.0
 
 
-def hypergeometric(
-    new: int, old: int, bad: int, odds: float = 1.0
-) -> tuple[int, tuple[float, ...]]:
+def hypergeometric(new: int, old: int, bad: int, odds: float = 1.0) -> _Chances:
     """The least number of `bad` ones that can fall among `new` of `new + old` requests, and
     the chances of that number and of each above it, where those among `new` have so many times
     the odds."""
