@@ -1,7 +1,8 @@
 """The fence between the mesh's networks and their host, kept as `docker_filter` words it.
 
 Level-triggered: it is put up anew whenever the mesh's networks change and once a minute, whatever
-became of it meanwhile. Nothing of it is left once no network of ours is that needs it.
+became of it meanwhile. Nothing of it is left once no network of ours is that needs it; what is left
+of other meshes without networks, whose state was deleted, is taken away too.
 """
 
 import asyncio
@@ -11,7 +12,17 @@ from typing import Final, Protocol
 import structlog
 
 from meshd.runtime.base import RuntimeFailure
-from meshd.runtime.docker_filter import Bridge, Door, Family, chain_of, removal, rules, table
+from meshd.runtime.docker_filter import (
+    Bridge,
+    Door,
+    Family,
+    chain_of,
+    jumps_in,
+    removal,
+    rules,
+    stale,
+    table,
+)
 from meshd.runtime.netfilter import CannotFilter
 from meshd.telemetry.events import Kind
 
@@ -30,7 +41,10 @@ class Tables(Protocol):
     def check(self, interfaces: Iterable[str]) -> None:
         """Raises CannotFilter."""
 
-    async def jumps(self, family: Family, chain: str) -> int:
+    def interfaces(self) -> Collection[str]:
+        """Those there are."""
+
+    async def listing(self, family: Family) -> str:
         """Raises CannotFilter."""
 
     async def restore(self, family: Family, text: str) -> None:
@@ -109,18 +123,33 @@ class Fence:
 
     async def _put_up(self, family: Family, wanted: Sequence[str]) -> bool:
         """Whether it had been taken away by somebody else."""
-        jumps = await self._tables.jumps(family, self._chain)
+        before = await self._tables.listing(family)
+        jumps = jumps_in(before, self._chain)
         await self._tables.restore(family, table(self._chain, wanted, jumps))
         lost = self._up.get(family, False) and jumps == 0
         self._up[family] = True
+        after = await self._tables.listing(family)
+        if jumps and not jumps_in(after, self._chain):  # it was taken away between the two
+            await self._tables.restore(family, table(self._chain, wanted, 0))
+        await self._tidy(family, after)
         return lost
+
+    async def _tidy(self, family: Family, listing: str) -> None:
+        """Take away the chains of meshes that are not any more."""
+        for chain in stale(listing, self._chain, self._tables.interfaces()):
+            try:
+                await self._tables.restore(family, removal(chain, jumps_in(listing, chain)))
+            except CannotFilter as error:  # somebody was faster, or has a use for it
+                log.info("a chain without networks stays", chain=chain, reason=str(error))
+            else:
+                log.info("a chain without networks was removed", chain=chain, family=family)
 
     async def _take_away(self, family: Family) -> None:
         """Also what an earlier life of this mesh left."""
         if self._up.get(family) is False:
             return
         self._tables.check(())
-        jumps = await self._tables.jumps(family, self._chain)
+        jumps = jumps_in(await self._tables.listing(family), self._chain)
         if jumps or self._up.get(family):
             await self._tables.restore(family, removal(self._chain, jumps))
         self._up[family] = False

@@ -5,13 +5,15 @@ host's other traffic passes it unmatched. What is let through only returns, so t
 rules go on to judge it.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from meshd.runtime.base import MESH_PORT
 
 Family = Literal["IPv4", "IPv6"]
+_OURS: Final = re.compile("MESHD-[0-9a-f]{12}")
 _UNREACHABLE: Final = {"IPv4": "icmp-port-unreachable", "IPv6": "icmp6-port-unreachable"}
 
 
@@ -94,8 +96,36 @@ def removal(chain: str, jumps: int) -> str:
 
 
 def jumps_in(listing: str, chain: str) -> int:
-    """How often INPUT jumps to the chain, by the answer to `iptables -S INPUT`."""
+    """How often INPUT jumps to the chain, by the answer to `iptables -S`."""
     return listing.splitlines().count(f"-A INPUT -j {chain}")
+
+
+def stale(listing: str, chain: str, interfaces: Collection[str]) -> list[str]:
+    """The chains of other meshes that match nothing any more: each has rules, all for bridges
+    that are none of the host's `interfaces`. Bridges go with their networks, so the mesh has none,
+    or its state was deleted and its networks after it; where it lives, it makes the chain anew
+    with its next network. What does not look like one of ours in every line is left alone."""
+    rules_of: dict[str, list[str]] = {}
+    for line in listing.splitlines():
+        if line.startswith("-N ") and _OURS.fullmatch(line[3:]) and line[3:] != chain:
+            rules_of[line[3:]] = []
+        elif line.startswith("-A ") and (name := line.split()[1]) in rules_of:
+            rules_of[name].append(line)
+        elif line.split()[-1] in rules_of and line != f"-A INPUT -j {line.split()[-1]}":
+            del rules_of[line.split()[-1]]  # somebody else's rule leads there
+    return [
+        name
+        for name, lines in rules_of.items()
+        if lines and all(_gone(line.split(), interfaces) for line in lines)
+    ]
+
+
+def _gone(words: Sequence[str], interfaces: Collection[str]) -> bool:
+    """Whether a rule is for one interface (`-i`), that is not there."""
+    if "-i" not in words or "!" in words:
+        return False
+    interface = words[words.index("-i") + 1]
+    return interface not in interfaces and not interface.endswith("+")
 
 
 def _committed(lines: Sequence[str]) -> str:

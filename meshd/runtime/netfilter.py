@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from meshd.runtime.docker_filter import Family, jumps_in
+from meshd.runtime.docker_filter import Family
 
 PATIENCE: Final = 10.0
 LOCK_SECONDS: Final = "5"
@@ -42,17 +42,20 @@ class Iptables:
             raise CannotFilter("that takes Linux")
         if not _may():
             raise CannotFilter("that takes root (CAP_NET_ADMIN)")
-        here = {name for _, name in socket.if_nameindex()}
+        here = self.interfaces()
         wanted = set(interfaces)
         if wanted and not wanted & here:  # one alone may just have been removed
             raise CannotFilter(
                 f"the engine's networks are not where meshd runs (no interface {min(wanted)} here)"
             )
 
-    async def jumps(self, family: Family, chain: str) -> int:
-        """How often INPUT jumps to the chain. Raises CannotFilter."""
-        listing = await _ran(_PREFIX[family], "-w", LOCK_SECONDS, "-S", "INPUT")
-        return jumps_in(listing, chain)
+    def interfaces(self) -> set[str]:
+        """Those of our network namespace."""
+        return {name for _, name in socket.if_nameindex()}
+
+    async def listing(self, family: Family) -> str:
+        """All chains and rules of the filter table. Raises CannotFilter."""
+        return await _ran(_PREFIX[family], "-w", LOCK_SECONDS, "-S")
 
     async def restore(self, family: Family, text: str) -> None:
         """Put a table's text in place, all of it or nothing, beside what is there. Raises

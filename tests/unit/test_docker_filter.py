@@ -16,6 +16,7 @@ from meshd.runtime.docker_filter import (
     jumps_in,
     removal,
     rules,
+    stale,
     table,
 )
 from meshd.runtime.docker_network import bridge
@@ -110,12 +111,15 @@ class Host:
 
     def __init__(self) -> None:
         self.bridges: list[Bridge] = [VAULT]
+        self.others = ""
+        self.snatched = False
         self.engine = True
         self.lack = ""
         self.chain: list[str] = []
         self.jumps_there = 0
         self.asked = 0
         self.events: list[Kind] = []
+        self.removed: list[str] = []
         self.fence = Fence(self.networks, self, "0" * 12, lambda: ("shop",), self.tell)
 
     def tell(self, kind: Kind, text: str) -> None:
@@ -135,11 +139,20 @@ class Host:
         if self.lack:
             raise CannotFilter(self.lack)
 
-    async def jumps(self, family: Family, chain: str) -> int:
-        return self.jumps_there
+    def interfaces(self) -> set[str]:
+        return {"lo", *(bridge.interface for bridge in self.bridges)}
+
+    async def listing(self, family: Family) -> str:
+        jumps = "-A INPUT -j MESHD-000000000000\n" * self.jumps_there
+        if self.snatched:
+            self.chain, self.jumps_there, self.snatched = [], 0, False
+        return f"-N MESHD-000000000000\n{self.others}{jumps}"
 
     async def restore(self, family: Family, text: str) -> None:
         chain = chain_of("0" * 12)
+        if chain not in text:
+            self.removed.append(text)
+            return
         self.chain = [line for line in text.splitlines() if line.startswith(f"-A {chain} ")]
         self.jumps_there += text.count("-I INPUT") - text.count("-D INPUT")
 
@@ -218,6 +231,63 @@ def test_while_the_engine_is_away_it_stays_and_is_tried_again_soon() -> None:
         await asyncio.sleep(RETRY)
         assert (host.chain, host.jumps_there) == ([], 0)
         running.cancel()
+
+    virtual.run(scene())
+
+
+OLD = "MESHD-aaaaaaaaaaaa"
+GONE = f"-N {OLD}\n-A INPUT -j {OLD}\n-A {OLD} -i br-gone -p tcp -j REJECT\n"
+
+
+@pytest.mark.parametrize(
+    ("listing", "found"),
+    [
+        (GONE, [OLD]),
+        (GONE.replace(f"-A INPUT -j {OLD}\n", ""), [OLD]),
+        (GONE + f"-A {OLD} -d 192.0.2.1/32 -i br-gone-too -j RETURN\n", [OLD]),
+        # Living: one of its bridges is there, it is our own, it was just made, or flushed.
+        (GONE + f"-A {OLD} -i br-here -j RETURN\n", []),
+        (GONE.replace(OLD, "MESHD-000000000000"), []),
+        (f"-N {OLD}\n-A INPUT -j {OLD}\n", []),
+        # Somebody else's: a rule in it, a way there, a name that only looks like ours.
+        (GONE + f"-A {OLD} -s 192.0.2.1/32 -j DROP\n", []),
+        (GONE + f"-A {OLD} -i br+ -j DROP\n", []),
+        (GONE + f"-A {OLD} ! -i br-gone -j DROP\n", []),
+        (GONE + f"-A FORWARD -j {OLD}\n", []),
+        (GONE + f"-A INPUT -i eth0 -j {OLD}\n", []),
+        (GONE.replace(OLD, "MESHD-mine"), []),
+        (GONE.replace(OLD, "MESHD-aaaaaaaaaaaab"), []),
+        ("-P INPUT DROP\n-N DOCKER\n-A DOCKER -i br-gone -j DROP\n", []),
+    ],
+)
+def test_only_chains_that_match_nothing_any_more_are_stale(listing: str, found: list[str]) -> None:
+    assert stale(listing, "MESHD-000000000000", {"lo", "eth0", "br-here"}) == found
+
+
+def test_a_chain_without_networks_goes_when_another_mesh_puts_up_its_own() -> None:
+    host = Host()
+    host.others = GONE
+
+    async def scene() -> None:
+        host.bridges = []
+        await host.fence.settle()
+        assert host.removed == [], "there is nothing to put up"
+        host.bridges = [VAULT]
+        await host.fence.settle()
+        assert host.removed == [removal(OLD, 1)]
+
+    virtual.run(scene())
+    assert host.fence.state == "on"
+
+
+def test_a_chain_that_another_takes_away_in_between_is_put_back_at_once() -> None:
+    host = Host()
+
+    async def scene() -> None:
+        await host.fence.settle()
+        host.snatched = True
+        await host.fence.settle()
+        assert (len(host.chain), host.jumps_there) == (4, 1)
 
     virtual.run(scene())
 
