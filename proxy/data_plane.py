@@ -14,7 +14,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import Final, cast
 
-from proxy import dispatch, mirror, pool
+from proxy import dispatch, half_closed, mirror, pool
 from proxy.downstream import Downstream
 from proxy.endpoint_state import EndpointState
 from proxy.exchange import Exchange
@@ -90,6 +90,7 @@ class DataPlane:
         self.mirrored = 0
         self.mirror = mirror.copy
         self.connections: set[Downstream | mirror.Listless] = set()
+        self.held: set[Downstream] = set()
         self.services: dict[str, ServiceState] = {}
         self.routing = Routing(Snapshot(Generation()), {}, {})
         self.requests = Memory(REQUEST_KINDS)
@@ -356,6 +357,10 @@ class DataPlane:
         """What is due about once a second."""
         sweep = now >= self._next_sweep
         wall = time.time()
+        for client in tuple(self.held):
+            # Nothing is read of these, so that the event loop does not tell of their end.
+            if half_closed.is_reset(client):
+                client.abort()
         for service in self.services.values():
             for endpoint in service.endpoints.values():
                 pool.close_idle(endpoint, now)

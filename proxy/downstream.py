@@ -6,26 +6,27 @@ closed first, and what still comes in is read and thrown away for a moment.
 """
 
 import asyncio
-import socket
-import struct
 from typing import TYPE_CHECKING, Final, cast
 
 from proxy import entry, failure, half_closed, recovery, tunnel, usual
 from proxy.exchange import Exchange
-from proxy.exchange_phases import ANSWERING, TUNNEL
+from proxy.exchange_phases import TUNNEL
 from proxy.failure import Failure
 from proxy.http1 import limits
+from proxy.http1.accept import prefers_json
 from proxy.http1.chunked import ChunkedReader
 from proxy.http1.fields import BadMessage
 from proxy.http1.framing import CHUNKED
 from proxy.http1.head import (
     END,
     RequestHead,
+    check_first_line,
     check_partial,
     check_request_size,
+    find,
     parse_request,
 )
-from proxy.http1.rewrite import answer, forwarded_after
+from proxy.http1.rewrite import ALLOW, answer, forwarded_after
 from proxy.http1.shape import Shape, learn
 from proxy.wire.snapshot import Listener
 
@@ -35,11 +36,11 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE: Final = 75.0
 LINGER: Final = 2.0
+LINGER_MOST: Final = 30.0
+"""A client that goes on sending is listened to for so long: many read nothing before they are
+done, and would lose the answer to a reset."""
 FIRST_REQUEST: Final = 1.0
 FLUSH: Final = 60.0
-HALF_CLOSED: Final = 0.02
-"""A client that ends its side amid its answer, but within so long of its request's last byte, may
-want the rest; one that does so later has gone away."""
 AHEAD: Final = b"H"
 """How every answer begins."""
 WRITE_HIGH: Final = 64 * 1024
@@ -50,7 +51,6 @@ NEVER: Final = float("inf")
 NO_LIMIT: Final = 1 << 62
 _P: Final = ord("P")
 """So POST, PUT and PATCH begin."""
-_RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Downstream:
@@ -73,6 +73,7 @@ class Downstream:
         "_lessons",
         "_lines",
         "_lines_host",
+        "_linger_end",
         "_paused",
         "_plane",
         "_public",
@@ -112,6 +113,7 @@ class Downstream:
         self._ahead = 0
         self._advancing = False
         self._unread = NO_LIMIT
+        self._linger_end = 0.0
         self._lines = b""
         self._lines_host: bytes | None = None
         self._public = listener.kind == "public"
@@ -139,6 +141,7 @@ class Downstream:
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self._plane.connections.discard(self)
+        self._plane.held.discard(self)
         self._ended = True
         self.transport = None
         self._buffer = b""
@@ -158,9 +161,6 @@ class Downstream:
             return True
         if not exchange.request_complete:
             return False
-        late = self._plane.clock() - self._complete_at > HALF_CLOSED
-        if late and exchange.phase == ANSWERING:
-            return False
         # Of the requests that came before the end, the last ends the connection.
         self._half_closed = True
         self.persistent = self.persistent and bool(self._buffer)
@@ -174,6 +174,7 @@ class Downstream:
         exchange = self.exchange
         if exchange is None:
             if self._ended:
+                self.deadline = min(self._linger_end, self._plane.clock() + LINGER)
                 return
             shape = self._shape if data[0] != _P else self._body_shape
             if shape is not None and not self._buffer and not self._full:
@@ -220,7 +221,7 @@ class Downstream:
                 self._learn(head)
                 self._begin(head, data[end + 4 :])
             except BadMessage as bad:
-                self._refuse(bad)
+                self._refuse(bad, data)
                 break
             if self.exchange is not None or self._ended or self._full:
                 break
@@ -243,9 +244,10 @@ class Downstream:
             return
         try:
             check_partial(data)
+            check_first_line(data)
             check_request_size(data)
         except BadMessage as bad:
-            self._refuse(bad)
+            self._refuse(bad, data)
             return
         if not self._buffer and self._complete_at:
             # The first bytes of another request: its head has its own deadline.
@@ -387,7 +389,7 @@ class Downstream:
                 status,
                 why.text,
                 request_id=request_id,
-                as_json=b"json" in accept,
+                as_json=prefers_json(accept),
                 bodyless=head.method == b"HEAD",
                 close=not self.persistent,
                 extra=extra + self._plane.date_line(),
@@ -395,13 +397,22 @@ class Downstream:
         )
         self.exchange_over(self._plane.now, complete=complete)
 
-    def _refuse(self, bad: BadMessage) -> None:
-        """Answers what is not even a request, and ends the connection."""
+    def _refuse(self, bad: BadMessage, data: bytes) -> None:
+        """Answers what is not even a request, as far as `data` tells how, and ends the
+        connection."""
         if self.transport is None:
             return
         self._plane.count_refused(failure.of_status(bad.status).reason)
+        accept = find(data[: limits.REQUEST_HEAD].partition(END)[0].split(b"\r\n"), b"accept")
         self.transport.write(
-            answer(bad.status, bad.reason, close=True, extra=self._plane.date_line())
+            answer(
+                bad.status,
+                bad.reason,
+                as_json=prefers_json(accept or b""),
+                bodyless=data.startswith(b"HEAD "),
+                close=True,
+                extra=(ALLOW if bad.status == 405 else b"") + self._plane.date_line(),
+            )
         )
         self._linger()
 
@@ -423,6 +434,7 @@ class Downstream:
         transport = self.transport
         if not self._paused and transport is not None and not transport.is_closing():
             self._paused = True
+            self._plane.held.add(self)
             transport.pause_reading()
 
     def resume(self) -> None:
@@ -430,6 +442,7 @@ class Downstream:
         transport = self.transport
         if self._paused and transport is not None and not transport.is_closing():
             self._paused = False
+            self._plane.held.discard(self)
             transport.resume_reading()
 
     # --- from one request to the next, and the end
@@ -502,9 +515,7 @@ class Downstream:
         end is an end of the body to HTTP/1.0: it gets a reset."""
         self.exchange = None
         if abruptly and self.transport is not None:
-            sock = self.transport.get_extra_info("socket")
-            if sock is not None and sock.family != socket.AF_UNIX:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            half_closed.end_by_reset(self.transport)
             self.abort()
             return
         self.close()
@@ -521,7 +532,8 @@ class Downstream:
         self._ended = True
         self.exchange = None
         self._buffer = b""
-        self.deadline = self._plane.now + LINGER
+        now = self._plane.clock()
+        self.deadline, self._linger_end = now + LINGER, now + LINGER_MOST
         if self.transport is not None and not self.transport.is_closing():
             self.resume()
             self.transport.write_eof()
@@ -535,7 +547,8 @@ class Downstream:
         elif self._ended:
             self.abort()
         elif self._buffer:
-            self._refuse(BadMessage(failure.SLOW_HEAD.status, failure.SLOW_HEAD.text))
+            late = BadMessage(failure.SLOW_HEAD.status, failure.SLOW_HEAD.text)
+            self._refuse(late, self._buffer)
         elif not self._still_reading():
             self.close()
 

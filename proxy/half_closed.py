@@ -5,7 +5,9 @@ has gone answers with a reset, and its request is cancelled; one that waits has 
 already. An answer that comes within a moment is not torn apart for that.
 """
 
+import asyncio
 import socket
+import struct
 from typing import TYPE_CHECKING, Final
 
 from proxy.exchange_phases import ANSWERING
@@ -22,6 +24,7 @@ STALLED: Final = 0.25
 ended right after asking is taken to have gone."""
 _TCP_INFO: Final = getattr(socket, "TCP_INFO", 0)
 _CLOSED: Final = 7
+_RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Watch:
@@ -51,7 +54,7 @@ class Watch:
 
     def _see_whether_it_moves(self) -> None:
         if self._client.exchange is self._exchange:
-            if self._exchange.bytes_out == self._seen:
+            if self._exchange.bytes_out == self._seen and not self._client.unsent():
                 self._client.abort()
             else:
                 self._look()
@@ -78,3 +81,11 @@ def is_reset(client: "Downstream") -> bool:
         return False
     info: bytes = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)
     return info[0] == _CLOSED
+
+
+def end_by_reset(transport: asyncio.Transport) -> None:
+    """Has the end of a connection, which is to follow, tell the peer at once: what was not sent
+    yet is thrown away, and what was is no clean end."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -5,9 +5,10 @@ back to the pool only after an answer that ended where its framing said, with no
 """
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Final, cast
 
-from proxy import pool, tunnel, usual
+from proxy import half_closed, pool, tunnel, usual
 from proxy.endpoint_state import EndpointState
 from proxy.hedge import Hedge
 from proxy.http1 import chunked, limits
@@ -117,6 +118,9 @@ class Upstream:
             self.task.cancel()
             self.task = None
         if self.transport is not None:
+            if self.transport.get_write_buffer_size():
+                # An end behind what the origin does not read would not be heard of.
+                half_closed.end_by_reset(self.transport)
             self.transport.abort()
         else:
             pool.forget(self.endpoint, self)
@@ -131,6 +135,8 @@ class Upstream:
     def connection_lost(self, exc: Exception | None) -> None:
         self.closing = True
         pool.forget(self.endpoint, self)
+        if exc is not None and self.exchange is not None:
+            self._read_unread()
         exchange, self.exchange = self.exchange, None
         if exchange is None:
             return
@@ -139,9 +145,27 @@ class Upstream:
         else:
             exchange.upstream_lost(answering=self.reading > HEAD or bool(self._buffer))
 
+    def _read_unread(self) -> None:
+        """What the origin said before its end: an early answer, and a reset behind it. A write
+        that fails ends the transport with that still unread."""
+        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        left = limits.RESPONSE_HEAD
+        while sock is not None and self.exchange is not None and left > 0:
+            try:
+                data = os.read(sock.fileno(), left)
+            except OSError:
+                return
+            if not data:
+                return
+            left -= len(data)
+            self.data_received(data)
+
     def eof_received(self) -> bool:
         exchange = self.exchange
-        if self.reading == TUNNEL and exchange is not None:
+        if exchange is None:
+            # Not one more request, not even in this very turn of the event loop.
+            self.discard()
+        elif self.reading == TUNNEL:
             tunnel.origin_finished(cast("Exchange", exchange))
             return True
         return False

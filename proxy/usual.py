@@ -92,6 +92,8 @@ def answered(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bool:
     exchange; False, with nothing done, where it is not such an answer."""
     plane, client = exchange.plane, cast("Downstream", exchange.client)
     end = data.find(END)
+    if end < 0:
+        return False
     head = plane.responses.get(data[:end])
     size = len(data) - end - 4
     if head is None or not head.plain or head.follows != size or not client.usual:

@@ -1,8 +1,9 @@
 """Chunked bodies, read strictly and passed on as they are.
 
 What is forwarded is the canonical form: bytes that already have it go through untouched, chunk
-extensions are left out, and nothing of a chunk line leaves before the whole line is known to be
-good. So a broken body never looks complete to the next hop.
+extensions are left out, nothing of a chunk line leaves before the whole line is known to be
+good, and nothing of the end before all of it is there. So a broken body never looks complete to
+the next hop, even to one that takes the last chunk alone for the end.
 """
 
 import re
@@ -31,13 +32,14 @@ class ChunkedReader:
     With `raw` the output is chunked again, without it it is the content alone.
     """
 
-    __slots__ = ("_held", "_left", "_raw", "_state", "_trailer_bytes", "done", "surplus")
+    __slots__ = ("_end", "_held", "_left", "_raw", "_state", "_trailer_bytes", "done", "surplus")
 
     def __init__(self, *, raw: bool = True) -> None:
         self.done = False
         self.surplus = b""
         self._raw = raw
         self._held = b""
+        self._end = b"0\r\n"
         self._left = 0
         self._state = _SIZE
         self._trailer_bytes = 0
@@ -77,7 +79,7 @@ class ChunkedReader:
         if self._state == _SIZE:
             self._left = size = chunk_size(line)
             self._state = _DATA if size else _TRAILER
-            if self._raw:
+            if size and self._raw:
                 out.append(b"%x\r\n" % size)
         elif self._state == _DATA_END:
             if line:
@@ -90,12 +92,12 @@ class ChunkedReader:
             if self._trailer_bytes > limits.TRAILERS:
                 raise BadMessage(431, "trailers that are too long")
             name, _ = split_field(line)
-            if self._raw and name.replace(b"_", b"-") not in NOT_IN_TRAILERS:
-                out.append(line + b"\r\n")
+            if name.replace(b"_", b"-") not in NOT_IN_TRAILERS:
+                self._end += line + b"\r\n"
         else:
             self._state = _DONE
             if self._raw:
-                out.append(b"\r\n")
+                out.append(self._end + b"\r\n")
 
     def _hold(self, rest: bytes) -> None:
         """Keeps an incomplete line, once it is sure that it may still become a good one."""

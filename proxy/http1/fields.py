@@ -6,6 +6,7 @@ nothing done to them; a set of such lines tells them apart at the price of a has
 """
 
 import re
+import socket
 from typing import Final
 
 from proxy.http1 import limits
@@ -199,7 +200,13 @@ def split_field(line: bytes) -> tuple[bytes, bytes]:
 
 def check_host(value: bytes) -> None:
     """Raises BadMessage when a Host value is not a host with an optional port."""
-    if not _HOST.fullmatch(value):
+    good = bool(_HOST.fullmatch(value))
+    if good and value[:1] == b"[":
+        try:
+            socket.inet_pton(socket.AF_INET6, value[1 : value.index(b"]")].decode())
+        except OSError:
+            good = False
+    if not good:
         raise BadMessage(400, "a malformed Host")
 
 

@@ -307,6 +307,14 @@ def check_partial(data: bytes) -> None:
         raise BadMessage(400, "a NUL byte")
 
 
+def check_first_line(data: bytes) -> None:
+    """Raises BadMessage when an unfinished request's first line is there, and has no version:
+    HTTP/0.9 had nothing but that line, and would wait for its answer."""
+    line, end, _ = data.partition(b"\r\n")
+    if end and line and not line[-8:].startswith(b"HTTP/"):
+        raise _bad_start(line)
+
+
 def check_request_size(data: bytes) -> None:
     """Raises BadMessage when a request head, finished or not, is over its bounds already."""
     if len(data) > limits.REQUEST_LINE and data.find(b"\r\n", 0, limits.REQUEST_LINE + 2) < 0:

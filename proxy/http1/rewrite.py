@@ -37,6 +37,8 @@ REASONS: Final = {
     504: b"Gateway Timeout",
     505: b"HTTP Version Not Supported",
 }
+ALLOW: Final = b"Allow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, TRACE\r\n"
+"""What a 405 has to say: methods beside CONNECT, of which any other is passed on too."""
 
 
 def forwarded_lines(address: bytes, scheme: bytes, host: bytes) -> bytes:

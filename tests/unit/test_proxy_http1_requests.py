@@ -64,6 +64,8 @@ REFUSED = [
     (head(host=b"Host: a:80:80"), 400),
     (head(host=b"Host: a:x"), 400),
     (head(host=b"Host: [::1"), 400),
+    (head(host=b"Host: [:::1]"), 400),
+    (head(host=b"Host: [1.2.3.4]"), 400),
     (head(host=b"Host: a%zz"), 400),
     # field lines
     (head(b"X : a"), 400),
