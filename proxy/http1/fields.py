@@ -6,7 +6,7 @@ nothing done to them; a set of such lines tells them apart at the price of a has
 """
 
 import re
-import socket
+from ipaddress import IPv6Address
 from typing import Final
 
 from proxy.http1 import limits
@@ -203,8 +203,8 @@ def check_host(value: bytes) -> None:
     good = bool(_HOST.fullmatch(value))
     if good and value[:1] == b"[":
         try:
-            socket.inet_pton(socket.AF_INET6, value[1 : value.index(b"]")].decode())
-        except OSError:
+            IPv6Address(value[1 : value.index(b"]")].decode())
+        except ValueError:
             good = False
     if not good:
         raise BadMessage(400, "a malformed Host")
