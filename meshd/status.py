@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from meshd.api.model import Load, ProjectStatus, ReplicaStatus, ServiceStatus
+from meshd.reconcile.course import course
 from meshd.reconcile.desired import DesiredService
 from meshd.reconcile.memory import Replica
 from meshd.reconcile.observed import Observed
@@ -76,6 +77,8 @@ def service_status(
     total: MergedService = ingest.total(service.key)
     slots = observed.slots.get((service.key, service.revision), ())
     endpoints = window.endpoints
+    verdicts = observed.verdicts or {}
+    at = course(service, replicas, verdicts.get(service.key))
     return ServiceStatus(
         project=service.project,
         name=service.spec.name,
@@ -102,6 +105,9 @@ def service_status(
         override_until=override.until if override else 0.0,
         last=waiting or last,
         waiting=waiting,
+        coming=at.coming,
+        stage=at.stage,
+        trial=at.trial,
         replicas=tuple(
             _replica_status(
                 r,

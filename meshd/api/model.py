@@ -52,7 +52,9 @@ class ServiceStatus(Value, frozen=True):
     """One service over the last few seconds of traffic, with its replicas.
 
     `wanted` is what the autoscaler or the spec asks for; `last` says what happened last and
-    why, in one line, or, as `waiting` does alone, what its next replica waits for.
+    why, in one line, or, as `waiting` does alone, what its next replica waits for. While a rollout
+    is under way, `coming` is the revision that it brings in, `stage` the step that it is at, and
+    `trial` what the traffic of that revision has said so far; a `stage` without `coming` goes back.
     """
 
     project: str
@@ -81,6 +83,9 @@ class ServiceStatus(Value, frozen=True):
     last: str = ""
     replicas: tuple[ReplicaStatus, ...] = ()
     waiting: str = ""
+    coming: str = ""
+    stage: str = ""
+    trial: str = ""
 
 
 class ProjectStatus(Value, frozen=True):
@@ -260,7 +265,7 @@ class Sizing(Value, frozen=True):
 class DeployResult(Value, frozen=True):
     """Where a deployment stands. `done` with `ok` False means it failed, and `detail` says
     where: the replica, its last log lines and probe answers. `releases` are the newest of each
-    of its services."""
+    of its services; `lacks` is what they run without on this runtime, a line a service."""
 
     project: str
     done: bool
@@ -268,6 +273,7 @@ class DeployResult(Value, frozen=True):
     detail: str = ""
     plan: str = ""
     releases: tuple[Release, ...] = ()
+    lacks: tuple[str, ...] = ()
 
 
 class CallerSeen(Value, frozen=True):
@@ -292,10 +298,12 @@ class ServicePolicy(Value, frozen=True):
 
 
 class Planned(Value, frozen=True):
-    """What a deployment would do: its operations, one a line, and what that means on the way."""
+    """What a deployment would do: its operations, one a line, what that means on the way, and
+    what its services would run without on this runtime."""
 
     plan: str
     outlook: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
 
 
 class LogLine(Value, frozen=True):

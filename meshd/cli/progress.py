@@ -25,25 +25,31 @@ class Lines:
         self._ready_at: dict[str, float] = {}
         self._said: dict[str, str] = {}
 
-    def of(self, services: list[ServiceStatus], now: float) -> list[tuple[str, str, bool]]:
-        """(service, what it is at, whether it is there) of each service."""
-        return [(service.name, *self._one(service, now)) for service in services]
+    def of(
+        self, services: list[ServiceStatus], now: float, whole: bool = True
+    ) -> list[tuple[str, str, bool]]:
+        """(service, what it is at, whether it is there) of each service; `whole` with what changes
+        from second to second."""
+        return [(service.name, *self._one(service, now, whole)) for service in services]
 
     def changed(self, services: list[ServiceStatus], now: float) -> list[str]:
         """Plain lines for what has changed since the last call."""
         width = max((len(service.name) for service in services), default=0)
         lines = []
-        for name, text, _ in self.of(services, now):
+        for name, text, _ in self.of(services, now, whole=False):
             if self._said.get(name) != text:
                 self._said[name] = text
                 lines.append(f"{name.ljust(width)}  {now:5.1f} s  {text}")
         return lines
 
-    def _one(self, service: ServiceStatus, now: float) -> tuple[str, bool]:
-        new = [r for r in service.replicas if r.revision == service.revision]
-        old = [r for r in service.replicas if r.revision != service.revision]
+    def _one(self, service: ServiceStatus, now: float, whole: bool) -> tuple[str, bool]:
+        coming = service.coming or service.revision
+        new = [r for r in service.replicas if r.revision == coming]
+        old = len(service.replicas) - len(new)
         ready = sum(replica.phase == "ready" for replica in new)
-        leaving = f", {len(old)} of the old revision" if old else ""
+        back = service.stage and not service.coming
+        which = "of the revision that failed" if back else "of the old revision"
+        leaving = f", {old} {which}" if old else ""
         if ready >= service.wanted and not old:
             after = self._ready_at.setdefault(service.name, now)
             return f"ready {ready}/{service.wanted} after {after:.1f} s", True
@@ -51,8 +57,11 @@ class Lines:
         reasons = [r.reason for r in new if r.reason and r.phase not in LEAVING]
         why = f" ({reasons[0]})" if reasons else ""
         phases = [r.phase for r in new if r.phase != "ready"]
-        word = phases[0] if phases else "waiting"
-        return f"{word} {ready}/{service.wanted} ready{leaving}{why}", False
+        word = phases[0] if phases else "rolling" if service.stage else "waiting"
+        at = f"; {service.stage}" if service.stage else ""
+        if at and whole and service.trial:
+            at += f" ({service.trial})"
+        return f"{word} {ready}/{service.wanted} ready{leaving}{why}{at}", False
 
 
 async def follow(

@@ -1,10 +1,14 @@
 """`meshd rollout`: how a new revision replaces the old one, and what can be done about it."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Final
 
 import click
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
 
 from meshd.api.client import Client
 from meshd.api.model import DeployResult, ServiceStatus
@@ -19,6 +23,7 @@ from meshd.cli.session import (
 )
 
 INTERVAL: Final = 1.0
+COLUMNS: Final = ("service", "state", "revision", "new", "old", "step")
 
 
 @click.group("rollout")
@@ -33,14 +38,23 @@ def command() -> None:
 @state_option
 @talks
 async def status(service: str | None, watch: bool, as_json: bool, state: Path) -> int:
-    """Show which revisions run, and what they served. Exit code 1 while a deployment has failed."""
+    """Show which revisions run, at which step rollouts are, and what they served. Exit code 1
+    while a deployment has failed."""
+    drawn = watch and not as_json and output.on_terminal()
+    live = Live(console=output.console(), auto_refresh=False) if drawn else None
+    shown: object = None
     async with connect(state) as client:
-        while True:
-            services, results = await _standing(client, service)
-            _show(services, results, service, as_json)
-            if not watch or all(result.done for result in results):
-                break
-            await asyncio.sleep(INTERVAL)
+        with live or contextlib.nullcontext():
+            while True:
+                services, results = await _standing(client, service)
+                over = not watch or all(result.done for result in results)
+                if live:
+                    live.update(_picture(services, results, service), refresh=True)
+                elif as_json or over or shown != (shown := _rows(services, whole=False)):
+                    _show(services, results, service, as_json)
+                if over:
+                    break
+                await asyncio.sleep(INTERVAL)
     return output.FAILED if any(r.done and not r.ok for r in results) else output.OK
 
 
@@ -58,25 +72,40 @@ def _show(
     if as_json:
         output.print_json({"deployments": results, "services": services})
         return
-    rows = [
-        [
-            each.name,
-            each.state,
-            each.revision[:12],
-            str(sum(replica.revision == each.revision for replica in each.replicas)),
-            str(sum(replica.revision != each.revision for replica in each.replicas)),
-        ]
-        for each in services
-    ]
-    output.print_table(("service", "state", "revision", "new", "old"), rows)
-    shown = {each.name for each in services}
+    output.print_table(COLUMNS, _rows(services))
+    for line in _lines(services, results, only):
+        output.say(line)
+
+
+def _picture(services: list[ServiceStatus], results: list[DeployResult], only: str | None) -> Group:
+    lines = _lines(services, results, only)
+    return Group(output.drawn_table(COLUMNS, _rows(services)), *map(Text, lines))
+
+
+def _rows(services: list[ServiceStatus], whole: bool = True) -> list[list[str]]:
+    """One row a service; `whole` with what changes from second to second."""
+    rows = []
+    for each in services:
+        coming = each.coming or each.revision
+        new = sum(replica.revision == coming for replica in each.replicas)
+        step = f"{each.stage} ({each.trial})" if whole and each.trial else each.stage
+        old = len(each.replicas) - new
+        rows.append([each.name, each.state, coming[:12], str(new), str(old), step])
+    return rows
+
+
+def _lines(
+    services: list[ServiceStatus], results: list[DeployResult], only: str | None
+) -> list[str]:
+    """How each deployment stands, and what the newest releases served."""
+    lines, names = [], {each.name for each in services}
     for result in results:
-        state_word = ("done" if result.ok else "failed") if result.done else "under way"
-        output.say(f"{result.project}: {state_word} {result.detail}".rstrip())
+        word = ("done" if result.ok else "failed") if result.done else "under way"
+        lines += f"{result.project}: {word} {result.detail}".rstrip().splitlines()
         for release in result.releases:
-            if not only or release.service in shown:
-                for line in report.lines(release):
-                    output.say(line)
+            if not only or release.service in names:
+                lines += report.lines(release)
+    return lines
 
 
 @command.command("history")

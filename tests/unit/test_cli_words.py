@@ -150,6 +150,23 @@ def test_progress_says_what_changed_and_nothing_twice() -> None:
     assert lines.changed([there], 4.0) == []
 
 
+def test_progress_tells_the_step_of_a_rollout_and_that_it_goes_back() -> None:
+    both = service(replica("a", "ready"), replica("y", "ready", "r1"), replica("z", "ready", "r1"))
+    tried = msgspec.structs.replace(
+        both, coming="r2", stage="5 % of the requests", trial="tried on 3 of 200 requests"
+    )
+    text = "rolling 1/2 ready, 2 of the old revision; 5 % of the requests"
+    lines = Lines()
+    assert lines.changed([tried], 1.0) == [f"web    1.0 s  {text}"]
+    more = msgspec.structs.replace(tried, trial="tried on 9 of 200 requests")
+    assert lines.changed([more], 2.0) == []
+    assert lines.of([more], 2.0) == [("web", f"{text} (tried on 9 of 200 requests)", False)]
+    back = msgspec.structs.replace(both, revision="r1", stage="going back")
+    assert lines.changed([back], 3.0) == [
+        "web    3.0 s  rolling 2/2 ready, 1 of the revision that failed; going back"
+    ]
+
+
 def test_the_supervisor_is_told_its_children(tmp_path: Path) -> None:
     wish = start.Wish(tmp_path, "process", ("127.0.0.1:25001",), "127.0.0.1:25002", 3)
     config = wish.config()

@@ -1,0 +1,77 @@
+"""Where a rollout stands, in words."""
+
+from typing import Any
+
+import pytest
+
+from meshd.reconcile.course import Course, course
+from meshd.reconcile.desired import DesiredService
+from meshd.reconcile.gate import Verdict
+from meshd.reconcile.memory import Replica
+from meshd.reconcile.phase import Phase
+from meshd.spec.model import Service
+
+CANARY = {"strategy": "canary", "steps": ["20%", "50%"], "interval": 30}
+CHOSEN = {**CANARY, "match": ["header:X-Canary=yes"]}
+BLUE = {"strategy": "blue-green"}
+TRIED = "tried on 12 of 200 requests"
+
+
+def web(way: Any = None, **fields: Any) -> DesiredService:
+    spec = Service.model_validate({"name": "web", "image": "app", "mesh": {"rollout": way or {}}})
+    given = {"revision": "new", "coming": "new", "previous": "old", "rollout": "rolling", **fields}
+    return DesiredService(project="shop", spec=spec, count=2, **given)
+
+
+def replicas(**counts: int) -> list[Replica]:
+    return [
+        Replica(
+            name=f"{revision}{number}", project="shop", service="web", revision=revision,
+            phase=Phase.READY,
+        )
+        for revision, count in counts.items()
+        for number in range(count)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("service", "counts", "word", "expected"),
+    [
+        (web(), {"old": 2}, "wait", Course("new")),
+        (web(), {"old": 2, "new": 1}, "wait", Course("new", "5 % of the requests", TRIED)),
+        (web(stage=1), {"old": 1, "new": 1}, "fine", Course("new", "the rest replica by replica")),
+        (web({"gate": False}), {"old": 1, "new": 1}, "wait", Course("new", "replica by replica")),
+        (
+            web(CANARY, stage=1), {"old": 2, "new": 1}, "fine",
+            Course("new", "step 2 of 2: 50 % of the requests", f"{TRIED}, held for 30 s"),
+        ),
+        (
+            web(CHOSEN), {"old": 2, "new": 1}, "wait",
+            Course("new", "step 1 of 3: 0 % of the requests, and whom `match` names", TRIED),
+        ),
+        (
+            web(CANARY, rollout="paused", by_hand=True, revision="old"), {"old": 2, "new": 1},
+            "wait", Course("new", "step 1 of 2: 20 % of the requests", TRIED),
+        ),
+        (
+            web(BLUE), {"old": 2, "new": 2}, "wait",
+            Course("new", "step 1 of 2: 0 % of the requests"),
+        ),
+        (
+            web(BLUE, stage=2), {"old": 2, "new": 2}, "wait",
+            Course("new", "all requests, the old replicas are kept for a while"),
+        ),
+        (
+            web(rollout="rolled-back", revision="old"), {"old": 2, "new": 1}, "worse",
+            Course(stage="going back"),
+        ),
+        (web(rollout="rolled-back", revision="old"), {"old": 2}, "worse", Course()),
+        (web(rollout="done"), {"new": 2}, "fine", Course()),
+        (web(previous=""), {"new": 1}, "wait", Course()),
+    ],
+)  # fmt: skip
+def test_the_step_is_told(
+    service: DesiredService, counts: dict[str, int], word: Any, expected: Course
+) -> None:
+    verdict = Verdict(stage=service.stage, word=word, text=TRIED, rung=0.05)
+    assert course(service, replicas(**counts), verdict) == expected
