@@ -48,7 +48,7 @@ from meshd.reconcile.settings import settings_changed
 from meshd.reconcile.strategy import surge
 from meshd.rollouts import RolloutDesk
 from meshd.runtime.base import Node, ReplicaNotFound, Runtime, RuntimeFailure
-from meshd.runtime.support import unsupported
+from meshd.runtime.support import lacks, unsupported
 from meshd.scaling import fit, placement, quota
 from meshd.scaling.meter import Meter
 from meshd.scaling.sizing import proposed
@@ -338,6 +338,7 @@ class MeshControl:
             detail="\n".join(lines),
             plan=stored.plan,
             releases=self.by_hand.newest(project) if self.by_hand else (),
+            lacks=lacks(stored.project, self._runtime.capabilities),
         )
 
     def _standing(self, service: DesiredService) -> Standing:
@@ -368,7 +369,8 @@ class MeshControl:
             old = {service.name: revision(service) for service in stored.project.services}
             revised = {name for name in revisions if old.get(name) != revisions[name]}
             lines += settings_changed(stored.project, project, frozenset(revised))
-        return Planned("\n".join(lines), tuple(self._outlook(project, revisions, steps, now)))
+        outlook = tuple(self._outlook(project, revisions, steps, now))
+        return Planned("\n".join(lines), outlook, lacks(project, self._runtime.capabilities))
 
     def _outlook(
         self,

@@ -8,7 +8,7 @@ import msgspec
 
 from meshd.api.model import DeployResult, Release
 from meshd.cli import output, progress, report, specs
-from meshd.cli.planned import planned_json, tell_plan
+from meshd.cli.planned import planned_json, tell_lacks, tell_plan
 from meshd.cli.session import connect, duration, state_option, talks
 
 
@@ -52,6 +52,7 @@ async def command(
             return output.OK
         began, releases = time.time(), []
         result = await client.deploy(spec, take_over)
+        tell_lacks(result.lacks)
         if not detach:
             result = await progress.follow(client, spec.name, seconds, as_json, progress.monotonic)
             releases = await report.whole(client, result, began)

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 from meshd.api.client import ApiFailure, Client, NoDaemon
 from meshd.api.model import DeployResult, NoSuchThing, Refused
-from meshd.cli import output, progress, tables
+from meshd.cli import output, planned, progress, tables
 from meshd.cli.start import END_SECONDS, START_SECONDS, Daemon
 from meshd.spec.model import Project
 
@@ -85,7 +85,8 @@ class Run:
         """Deploys and shows how it goes. A project that was not there before and fails is
         taken away again."""
         before = {service.project for service in (await self._client.status()).services}
-        await self._client.deploy(project, self._take_over)
+        begun = await self._client.deploy(project, self._take_over)
+        planned.tell_lacks(begun.lacks)
         result = await progress.follow(
             self._client, project.name, self._seconds, self._quiet, progress.monotonic
         )

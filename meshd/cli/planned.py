@@ -1,5 +1,6 @@
 """How a plan is told: its operations, then what they mean on the way."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from meshd.api.model import Planned
@@ -8,6 +9,7 @@ from meshd.cli import output
 
 def tell_plan(planned: Planned) -> None:
     """For people."""
+    tell_lacks(planned.lacks)
     output.say(planned.plan or "nothing to do")
     if planned.outlook:
         output.say("")
@@ -21,4 +23,11 @@ def planned_json(project: str, planned: Planned) -> dict[str, Any]:
         "project": project,
         "plan": planned.plan.splitlines(),
         "outlook": list(planned.outlook),
+        "lacks": list(planned.lacks),
     }
+
+
+def tell_lacks(lacks: Sequence[str]) -> None:
+    """What services run without on this runtime."""
+    for line in lacks:
+        output.complain(f"warning: {line}")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from meshd.runtime.base import Capabilities
-from meshd.spec.model import Service
+from meshd.spec.model import Project, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,17 @@ def unsupported(service: Service, capabilities: Capabilities) -> list[Shortfall]
     return found
 
 
+def lacks(project: Project, capabilities: Capabilities) -> tuple[str, ...]:
+    """What the services of a project run without on a runtime with these capabilities, a line a
+    service."""
+    found: dict[str, list[str]] = {}
+    for service in project.services:
+        for lack in unsupported(service, capabilities):
+            if not lack.refuse:
+                found.setdefault(lack.service, []).append(lack.text)
+    return tuple(f"service {name}: {'; '.join(texts)}" for name, texts in found.items())
+
+
 def _refused(service: Service, can: Capabilities) -> Iterator[str]:
     if can.images:
         if not service.image and service.build is None:
@@ -69,6 +80,11 @@ def _ignored(service: Service, can: Capabilities) -> Iterator[str]:
             yield f"{', '.join(given)} are settings of a container and not applied"
     if not can.networks and service.networks:
         yield f"networks {', '.join(service.networks)} do not isolate local processes"
+    if not can.networks and (service.mesh.allow is not None or service.networks):
+        yield (
+            "who calls is known by a credential in each replica's environment, which every process "
+            "of the same user can read in /proc; run what does not trust each other on Docker"
+        )
     if not can.volumes:
         for mount in service.volumes:
             yield f"{mount.type} volume at {mount.target} is not mounted"

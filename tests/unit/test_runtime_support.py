@@ -1,0 +1,42 @@
+"""What a runtime cannot do is named before anything is started, a line a service."""
+
+from typing import Any
+
+import pytest
+
+from meshd.runtime.base import Capabilities
+from meshd.runtime.docker import CAPABILITIES as DOCKER
+from meshd.runtime.process import CAPABILITIES as PROCESS
+from meshd.runtime.support import lacks
+from meshd.spec.model import Project
+
+
+def project(**fields: Any) -> Project:
+    services = [{"name": "web", "command": ["run"]}, {"name": "db", "command": ["run"], **fields}]
+    return Project.model_validate({"name": "shop", "services": services})
+
+
+READABLE = (
+    "who calls is known by a credential in each replica's environment, which every process of the "
+    "same user can read in /proc; run what does not trust each other on Docker"
+)
+
+
+@pytest.mark.parametrize(
+    ("fields", "can", "told"),
+    [
+        ({}, PROCESS, ()),
+        ({"mesh": {"allow": ["web"]}}, PROCESS, (f"service db: {READABLE}",)),
+        ({"mesh": {"allow": []}}, PROCESS, (f"service db: {READABLE}",)),
+        ({"mesh": {"allow": ["web"]}}, DOCKER, ()),
+        ({"networks": ["back"]}, PROCESS,
+         (f"service db: networks back do not isolate local processes; {READABLE}",)),
+        ({"user": "9", "resources": {"cpus": 2}}, PROCESS,
+         ("service db: user 9 is not taken; it runs as the user of the mesh; CPU limit 2 is not "
+          "enforced",)),
+    ],
+)  # fmt: skip
+def test_what_services_run_without(
+    fields: dict[str, Any], can: Capabilities, told: tuple[str, ...]
+) -> None:
+    assert lacks(project(**fields), can) == told
