@@ -93,11 +93,12 @@ def test_everything_a_process_cannot_do_is_named() -> None:
         }
     )
     found = unsupported(of, PROCESS)
-    assert [lack.refuse for lack in found] == [True] + [False] * 11
+    assert [lack.refuse for lack in found] == [True] + [False] * 12
     said = "\n".join(map(str, found))
     for word in (
         "no command", "nginx:1", "/src", "user nobody", "read_only", "cap_add", "front, back",
         "/data", "CPU limit 0.5", "memory limit 1024", "pids limit 5", "healthcheck",
+        "credential",
     ):  # fmt: skip
         assert word in said
     assert all(line.startswith("service web: ") for line in said.splitlines())
