@@ -8,7 +8,7 @@ closed first, and what still comes in is read and thrown away for a moment.
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
-from proxy import entry, failure, half_closed, recovery, tunnel, usual
+from proxy import entry, failure, half_closed, record, recovery, tunnel, usual
 from proxy.exchange import Exchange
 from proxy.exchange_phases import TUNNEL
 from proxy.failure import Failure
@@ -402,7 +402,7 @@ class Downstream:
         connection."""
         if self.transport is None:
             return
-        self._plane.count_refused(failure.of_status(bad.status).reason)
+        record.refused(self._plane, self.peer, bad.status, data)
         accept = find(data[: limits.REQUEST_HEAD].partition(END)[0].split(b"\r\n"), b"accept")
         self.transport.write(
             answer(

@@ -1,16 +1,20 @@
 """What is counted and logged of an exchange when it is over."""
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from proxy import tracing
+from proxy import failure, tracing
 from proxy.observe import log_line
 from proxy.observe.access_log import AccessLog, Entry
 from proxy.observe.trace import parse
 from proxy.wire.buckets import index
 
 if TYPE_CHECKING:
+    from proxy.data_plane import DataPlane
     from proxy.exchange import Exchange
+
+LONGEST_REFUSED: Final = 2048
+"""So much of the first line of what is no request is logged, in bytes."""
 
 
 def ended(exchange: "Exchange", now: float) -> None:
@@ -63,6 +67,29 @@ def ended(exchange: "Exchange", now: float) -> None:
     endpoint.counters.latency.record(now - exchange.sent_at)
     if now > first_byte_at:
         counters.body.record(now - first_byte_at)
+
+
+def refused(plane: "DataPlane", peer: str, status: int, data: bytes) -> None:
+    """Counts and logs what was refused before it was understood; `data` is what came of it."""
+    reason = failure.of_status(status).reason
+    plane.count_refused(reason)
+    log = plane.access_log
+    if log is None or not log.wants(status, plane.dice()):
+        return
+    line = data[:LONGEST_REFUSED].partition(b"\r\n")[0].decode("latin-1")
+    method, _, rest = line.partition(" ")
+    target, _, version = rest.partition(" ")
+    log.add(
+        Entry(
+            time=time.time(),
+            client=peer,
+            method=method,
+            target=target,
+            version=version,
+            status=status,
+            failure=reason,
+        )
+    )
 
 
 def stream_began(exchange: "Exchange", now: float) -> None:

@@ -2,12 +2,13 @@
 requests are whole, clients that end their side late, errors in the form that was asked for."""
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
-from support.raw_http import Stage, Wire, answering, get, staged
+from support.raw_http import Stage, Wire, answering, get, staged, within
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 JSON = b"Accept: application/json"
@@ -185,3 +186,30 @@ def test_http_0_9_does_not_wait_for_an_answer_that_never_comes(stage: Stage) -> 
         client.send(b"GET /\r\n")
         assert client.response().status == 400
         assert client.ended()
+
+
+@pytest.mark.parametrize("form", ["json", "combined"])
+def test_what_is_refused_stands_in_the_access_log(
+    stage: Stage, tmp_path_factory: pytest.TempPathFactory, form: str
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "access.log"
+    flags = ("--access-log", "on", "--access-log-format", form, "--access-log-file", str(path))
+    scene = stage.scene(answering(OK), *flags)
+    for request in (
+        get(b"/named", b"Bad Name: x"),
+        b"GET /" + b"x" * 20000 + b" HTTP/1.1\r\nHost: t\r\n\r\n",
+        b"\x16\x03\x01\r\n\r\n",
+    ):
+        assert scene.exchange(request).status >= 400
+    assert within(30, lambda: path.exists() and path.read_text().count("\n") == 3)
+    named, long, garbage = path.read_text().splitlines()
+    assert "/named" in named
+    assert len(long) < 3000
+    if form == "json":
+        lines = [json.loads(line) for line in (named, long, garbage)]
+        assert [line["status"] for line in lines] == [400, 414, 400]
+        assert [line["failure"] for line in lines] == ["bad-request", "too-long", "bad-request"]
+        assert (lines[0]["method"], lines[0]["version"]) == ("GET", "HTTP/1.1")
+    else:
+        assert '"GET /named HTTP/1.1" 400' in named
+        assert "\\x16\\x03\\x01" in garbage
