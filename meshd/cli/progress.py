@@ -52,7 +52,8 @@ class Lines:
         leaving = f", {old} {which}" if old else ""
         if ready >= service.wanted and not old:
             after = self._ready_at.setdefault(service.name, now)
-            return f"ready {ready}/{service.wanted} after {after:.1f} s", True
+            yet = f"; {service.stage}" if service.stage else ""
+            return f"ready {ready}/{service.wanted} after {after:.1f} s{yet}", True
         self._ready_at.pop(service.name, None)
         reasons = [r.reason for r in new if r.reason and r.phase not in LEAVING]
         why = f" ({reasons[0]})" if reasons else ""

@@ -101,7 +101,7 @@ def _lines(
     lines, names = [], {each.name for each in services}
     for result in results:
         word = ("done" if result.ok else "failed") if result.done else "under way"
-        lines += f"{result.project}: {word} {result.detail}".rstrip().splitlines()
+        lines += f"{result.project} {word}: {result.detail}".rstrip(": ").splitlines()
         for release in result.releases:
             if not only or release.service in names:
                 lines += report.lines(release)

@@ -44,6 +44,8 @@ def _stage(service: DesiredService, replicas: Sequence[Replica], verdict: Verdic
     if switched(service):
         return "all requests, the old replicas are kept for a while"
     stage, all_stages = current(service), stages(service)
+    if stage is None and not any(r.revision != service.coming for r in replicas):
+        return f"watched for {service.spec.update.monitor:g} s"
     if stage is None:
         return "the rest replica by replica" if all_stages else "replica by replica"
     shared = split(service, replicas, verdict)

@@ -239,7 +239,7 @@ async def test_rollout(control: FakeControl, meshd: Meshd) -> None:
     for event in traffic.happenings():
         control.tell(event)
     status = await meshd("rollout", "status", "orders")
-    assert (status.exit_code, "shop: done" in status.output) == (0, True)
+    assert (status.exit_code, "shop done" in status.output) == (0, True)
     control.released = [RELEASE, msgspec.structs.replace(RELEASE, number=3, tally=None)]
     history = json.loads((await meshd("rollout", "history", "orders", "-o", "json")).output)
     assert [release["number"] for release in history] == [3, 4]

@@ -66,6 +66,7 @@ def replicas(**counts: int) -> list[Replica]:
             Course(stage="going back"),
         ),
         (web(rollout="rolled-back", revision="old"), {"old": 2}, "worse", Course()),
+        (web(stage=1), {"new": 2}, "fine", Course("new", "watched for 5 s")),
         (web(rollout="done"), {"new": 2}, "fine", Course()),
         (web(previous=""), {"new": 1}, "wait", Course()),
     ],
