@@ -163,7 +163,7 @@ def is_over(
 
 def splits(services: Sequence[DesiredService], observed: Observed) -> dict[str, Split]:
     """How revisions share the requests of each service in which they do, by its key."""
-    shifting = {s.key: s for s in services if s.previous and (s.rollout != "done" or s.kept)}
+    shifting = {s.key: s for s in services if s.previous and (s.rollout != "done" or _stays(s))}
     if not shifting:
         return {}
     groups: dict[str, list[Replica]] = {}
@@ -193,7 +193,8 @@ def split(
         if replica.serves:
             ready[replica.revision] = ready.get(replica.revision, 0) + 1
     if service.rollout == "done":
-        return Split(((service.revision, 1.0),)) if service.kept and len(ready) > 1 else None
+        alone = _stays(service) and service.revision in ready and len(ready) > 1
+        return Split(((service.revision, 1.0),)) if alone else None
     turned_back = service.rollout == "rolled-back" or (
         service.rollout == "paused" and not service.by_hand
     )
@@ -206,6 +207,12 @@ def split(
     if stage is None and _way(service).strategy == "canary":
         stage = _rest(service, ready)
     return _shared(service, stage, ready, verdict) if stage is not None else None
+
+
+def _stays(service: DesiredService) -> bool:
+    """Whether what was switched to alone is asked after the end: until the last of the old ones
+    is out of rotation, which is later than it was no longer kept."""
+    return service.kept or _way(service).strategy == "blue-green"
 
 
 def _rest(service: DesiredService, ready: dict[str, int]) -> Stage | None:

@@ -130,6 +130,8 @@ def test_how_many_more_and_fewer(way: Any, update: Any, surge: int, unavailable:
         (web(3, BLUE, stage=1), {"old": 3, "new": 3}, 1, {"old": 0, "new": 1}),
         (web(3, BLUE, stage=2), {"old": 3, "new": 3}, 1, {"new": 1}),
         (web(3, rollout="done", kept=True), {"old": 3, "new": 3}, 1, {"new": 1}),
+        (web(3, BLUE, rollout="done"), {"old": 3, "new": 3}, 1, {"new": 1}),
+        (web(3, BLUE, rollout="done"), {"old": 3}, 1, {}),
         (web(3, rollout="done"), {"old": 3, "new": 3}, 1, {}),
         (web(3, rollout="paused"), {"old": 3, "new": 1}, 1, {"old": 1}),
         (web(3, rollout="paused", by_hand=True), {"old": 9, "new": 1}, 1, {"old": 0.9, "new": 0.1}),
