@@ -177,7 +177,7 @@ class DataPlane:
 
     def active(self) -> int:
         """Client connections with a request or a tunnel under way, or an answer on its way
-        out; while draining, also those that were accepted and may yet send their first."""
+        out; while draining, also those that may yet send one."""
         return sum(
             client.exchange is not None or client.unsent() or (self.draining and client.expected())
             for client in self.connections
@@ -221,7 +221,7 @@ class DataPlane:
         return {name: new - old for name, new, old in zip(names, now, before, strict=True)}
 
     def start_drain(self) -> None:
-        """End keep-alive: answer with `Connection: close`, close idle client connections."""
+        """End keep-alive: answer with `Connection: close`, close what stays idle."""
         self.draining = True
         for client in tuple(self.connections):
             client.drain()

@@ -39,7 +39,9 @@ LINGER: Final = 2.0
 LINGER_MOST: Final = 30.0
 """A client that goes on sending is listened to for so long: many read nothing before they are
 done, and would lose the answer to a reset."""
-FIRST_REQUEST: Final = 1.0
+NEXT_REQUEST: Final = 1.0
+"""A connection is not ended under a request that is on its way: while draining it has so long to
+ask once more, and is told with the answer."""
 FLUSH: Final = 60.0
 AHEAD: Final = b"H"
 """How every answer begins."""
@@ -488,19 +490,14 @@ class Downstream:
         return self.transport is not None and self.transport.get_write_buffer_size() > 0
 
     def expected(self) -> bool:
-        """Whether a request may be on its way that must not be lost: the first of a connection,
-        or one that has begun to arrive."""
-        return not self._ended and (bool(self._buffer) or not self._complete_at)
+        """Whether a request may be on its way that must not be lost."""
+        return not self._ended
 
     def drain(self) -> None:
-        """Ends the connection now if it is idle; else its next answer says that it ends."""
+        """Has the next answer say that the connection ends; it ends soon if none is asked for."""
         self.usual = False
-        if self.exchange is not None:
-            return
-        if self.expected():
-            self.deadline = min(self.deadline, self._plane.clock() + FIRST_REQUEST)
-        else:
-            self.close()
+        if self.exchange is None:
+            self.deadline = min(self.deadline, self._plane.clock() + NEXT_REQUEST)
 
     def close(self) -> None:
         """Ends the connection once everything written has gone out."""

@@ -652,16 +652,19 @@ async def test_draining_ends_keep_alive_and_idle_connections() -> None:
         (origin,) = await s.serve(script)
         idle = await s.ask(get())
         await idle.response()
+        again = await s.ask(get())
+        await again.response()
         busy = await s.ask(get("/slow"))
         fresh = await s.client()
         await eventually(
-            lambda: b"/slow" in origin.visits[-1].raw and len(s.plane.connections) == 3
+            lambda: b"/slow" in origin.visits[-1].raw and len(s.plane.connections) == 4
         )
         s.plane.start_drain()
-        assert await idle.rest() == b""
-        assert s.plane.active() == 2
+        # What is on its way at this moment would be lost if idle connections were closed at once.
+        await again.send(get())
         await fresh.send(get())
-        for client in (fresh, busy):
+        assert await idle.rest() == b""
+        for client in (again, fresh, busy):
             go.set()
             answer = await client.rest()
             assert b"Connection: close" in answer
