@@ -67,6 +67,7 @@ async def test_the_lunch_rush(
     )
     assert figures["served"] > 10 * seconds
     assert figures["failed"] == 0
+    assert figures["rollout"].startswith("tracking v1 → v2 under load in ")
     assert 0 < figures["heal_seconds"] < 5 * 5
     assert any(top > first for first, top in most.values()), "nothing was scaled"
     assert list(folder.glob("meshd-demo-*")) == []
