@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
-# Two streams: one drives the engine, which bears one mesh at a time, one does the rest.
-STREAMS ?= -n 2 --no-loadscope-reorder
+# Three streams: one drives the engine, where tests look at everything there is; most tests wait more
+# than they work.
+STREAMS ?= -n 3 --no-loadscope-reorder
 
 .PHONY: help demo test check unit engine demo-image bench soak chaos fuzz compile lock clean
 
