@@ -127,7 +127,9 @@ async def test_admin_tells_health_and_metrics(tmp_path: Path, free_port: int) ->
             address = await running.listening()
             for _ in range(20):
                 assert (await fetch(address))[0] == 200
-            await _metric(admin, 'meshd_requests_total{code="2xx",method="GET"', 20)
+            await _metric(
+                admin, 'meshd_requests_total{service="proxy/upstream",method="GET",code="2xx"}', 20
+            )
             assert (await fetch(admin, "/healthz"))[0] == 200
             helper = [pid for pid in running.children() if pid not in running.workers()]
             os.kill(helper[0], signal.SIGKILL)
