@@ -54,6 +54,7 @@ from meshd.scaling.meter import Meter
 from meshd.scaling.sizing import proposed
 from meshd.spec.fingerprint import revision
 from meshd.spec.model import Project, Scale
+from meshd.spec.model.base import MOST_REPLICAS
 from meshd.status import by_service, project_statuses, service_status
 from meshd.store.calls import CallLog
 from meshd.store.decisions import DecisionLog
@@ -351,7 +352,7 @@ class MeshControl:
 
     def _evidence(self, service: DesiredService) -> list[str]:
         rollout = self._store.rollouts.get(service.key)
-        kept = self._loop.evidence.get((service.key, rollout.revision if rollout else ""))
+        kept = self._loop.remains.of((service.key, rollout.revision if rollout else ""))
         if kept is None:
             return []
         return [kept.text, *(f"{kept.replica} | {line}" for line in kept.lines)]
@@ -446,8 +447,8 @@ class MeshControl:
     async def scale(self, project: str, service: str, replicas: int | None, seconds: float) -> None:
         """See `Control.scale`."""
         found = self._service(project, service)
-        if replicas is not None and replicas < 0:
-            raise Refused(f"{replicas} replicas of {service}: expected 0 or more")
+        if replicas is not None and not 0 <= replicas <= MOST_REPLICAS:
+            raise Refused(f"{replicas} replicas of {service}: expected 0 to {MOST_REPLICAS}")
         stored = self._store.projects.get(project)
         if replicas is not None and stored is not None and stored.project.quota is not None:
             others = [s for s in self._services(project) if s.key != found.key]

@@ -279,8 +279,8 @@ class Daemon:
             self.store,
             self.jobs,
             self.events,
-            loop.job_spec,
-            loop.may_start,
+            loop.briefing.job,
+            loop.briefing.may_start,
             wake.set,
             time.time,
             random.Random(),
@@ -316,7 +316,7 @@ class Daemon:
             if service is not None:
                 scaling.woken(service, message.worker, message.parked, time.time())
 
-        loop.on_ready, self.feedback.on_parked = ready, parked
+        loop.narrator.on_ready, self.feedback.on_parked = ready, parked
         fence = self._fence(loop)
         if fence is not None:
             control.filter = lambda: fence.state

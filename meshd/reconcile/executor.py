@@ -94,6 +94,8 @@ class Executor:
             await self._perform(operation, result)
         except RuntimeFailure as error:
             result.error = error
+            if isinstance(operation, Start):
+                self.prepared.discard((operation.key, operation.revision))
         finally:
             del self.under_way[operation.subject]
         self._on_done(result)

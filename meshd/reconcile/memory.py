@@ -200,6 +200,15 @@ def prune(memory: Memory, now: float) -> Memory:
     return msgspec.structs.replace(memory, slots={v: s for v, s in slots.items() if s})
 
 
+def pardon(memory: Memory, versions: Collection[Version]) -> Memory:
+    """Past failures of these versions count for nothing and delay nothing."""
+    return msgspec.structs.replace(
+        memory,
+        slots={v: s for v, s in memory.slots.items() if v not in versions},
+        failures={v: f for v, f in memory.failures.items() if v not in versions},
+    )
+
+
 def take_slot(memory: Memory, start: Start) -> Memory:
     """A successor was started: its slot is taken."""
     version = (start.key, start.revision)

@@ -1,0 +1,154 @@
+"""The steps of a plan, carried out: on what is remembered, in the store, or by the executor."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from meshd.discovery.probe import Prober
+from meshd.reconcile import memory as remembering
+from meshd.reconcile.executor import Executor
+from meshd.reconcile.hooks import HookState
+from meshd.reconcile.memory import Dice, Memory, Replica, Trouble
+from meshd.reconcile.narrate import Happening
+from meshd.reconcile.narrator import Narrator
+from meshd.reconcile.operation import (
+    Advance,
+    Drain,
+    Hook,
+    Operation,
+    Restore,
+    Settle,
+    Start,
+    Wake,
+)
+from meshd.reconcile.outcomes import Outcomes
+from meshd.reconcile.phase import Phase
+from meshd.reconcile.wanted import Wanted
+from meshd.spec.model import RestartPolicy
+from meshd.store.events import EventLog
+from meshd.store.store import Store
+from meshd.telemetry.events import Kind
+
+
+class HookDesk(Protocol):
+    """Who runs the commands of rollouts; see `meshd.jobs.hooks`."""
+
+    def begin(self, hook: Hook) -> None:
+        """Run it, unless it was ordered before."""
+
+    def states(self, ids: Iterable[str]) -> Mapping[str, HookState]:
+        """How those stand that were ordered."""
+
+
+class Steps:
+    """Does what one operation says. `wake` has another pass made soon, where it changed what that
+    would look at; `replica` finds one by name, as of this pass."""
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        store: Store,
+        events: EventLog,
+        narrator: Narrator,
+        prober: Prober,
+        executor: Executor,
+        outcomes: Outcomes,
+        replica: Callable[[str], Replica | None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._wanted = wanted
+        self._store = store
+        self._events = events
+        self._narrator = narrator
+        self._prober = prober
+        self._executor = executor
+        self._outcomes = outcomes
+        self._replica = replica
+        self._wake = wake
+
+    def apply(
+        self,
+        operation: Operation,
+        memory: Memory,
+        hooks: HookDesk | None,
+        now: float,
+        dice: Dice,
+    ) -> Memory:
+        """Carry out one step; what is remembered from now on comes back."""
+        match operation:
+            case Drain():
+                self._wake()
+                return self._drained(operation, memory, now, dice)
+            case Restore():
+                self._prober.forget(operation.name)
+                self._wake()
+                return remembering.mark_restored(memory, operation.name)
+            case Settle():
+                self._settle(operation, now)
+            case Advance():
+                self._advance(operation, now)
+            case Hook():
+                if hooks is not None:
+                    hooks.begin(operation)
+            case Start():
+                if self._executor.begin(operation):
+                    self._wake()
+                    return remembering.take_slot(memory, operation)
+            case Wake():
+                return self._woken(operation, memory, now)
+            case _:
+                if not self._outcomes.resting(operation, now):
+                    self._executor.begin(operation)
+        return memory
+
+    def _drained(self, drain: Drain, memory: Memory, now: float, dice: Dice) -> Memory:
+        memory, replica = remembering.mark_drained(memory, drain, now), self._replica(drain.name)
+        if not drain.blame or replica is None:
+            return memory
+        found = self._wanted.service(replica.key)
+        policy = found.spec.restart if found else RestartPolicy()
+        stable = replica.ready_since and now - replica.ready_since >= policy.window
+        trouble = Trouble(
+            version=(replica.key, replica.revision),
+            replica=replica.name,
+            text=f"{replica.name}: {drain.cause}",
+            attempt=0 if stable else replica.attempt,
+            final=not replica.ready_since,
+        )
+        return remembering.note_failure(memory, trouble, policy, now, dice)
+
+    def _woken(self, operation: Wake, before: Memory, now: float) -> Memory:
+        """It serves from now on; one that was not paused yet need not be woken."""
+        memory = remembering.mark_woken(before, operation.name, now)
+        if memory is not before:
+            self._wake()
+        replica = self._replica(operation.name)
+        resting = self._outcomes.resting(operation, now)
+        if replica is None or resting or not (replica.frozen or replica.phase is Phase.PAUSED):
+            return memory
+        if self._executor.begin(operation) and replica.frozen:
+            text = "was paused, not by the mesh; it is woken"
+            self._narrator.tell(Happening(Kind.REPLICA_PAUSED, replica, text), now)
+        return memory
+
+    def _settle(self, settle: Settle, now: float) -> None:
+        kinds = {"done": Kind.ROLLOUT_DONE, "rolled-back": Kind.ROLLOUT_ROLLED_BACK}
+        self._store.settle(settle.subject, settle.outcome, settle.cause, now)
+        self._events.record(
+            now,
+            kinds.get(settle.outcome, Kind.ROLLOUT_FAILED),
+            f"revision {settle.revision[:12]} {settle.outcome}: {settle.cause}",
+            project=settle.project,
+            service=settle.service,
+        )
+        self._wake()
+
+    def _advance(self, advance: Advance, now: float) -> None:
+        self._store.advance(advance.subject, advance.stage, now)
+        self._events.record(
+            now,
+            Kind.ROLLOUT_SHIFTED,
+            f"revision {advance.revision[:12]}: {advance.cause}; next: {advance.what}",
+            project=advance.project,
+            service=advance.service,
+        )
+        self._wake()
