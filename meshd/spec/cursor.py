@@ -124,6 +124,8 @@ class Cursor:
             self.fail(f"{self.shown()} is no text; expected a string")
         if self.node.value is None:
             self.fail("the value is missing; expected a string")
+        if "\0" in self.node.text:
+            self.fail("there is a NUL character in it, which no program can be given")
         return self.node.text
 
     def strings(self) -> tuple[str, ...]:

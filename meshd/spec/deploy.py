@@ -8,6 +8,7 @@ from typing import Final
 from meshd.spec import unsupported
 from meshd.spec.cursor import Cursor, Keys
 from meshd.spec.draft import Draft
+from meshd.spec.model.base import MOST_REPLICAS
 
 CONSTRAINT: Final = re.compile(
     r"\s*(node\.hostname|(node|engine)\.labels\.[\w.-]+)\s*(==|!=)\s*[\w.-]+\s*"
@@ -19,7 +20,7 @@ def keys(draft: Draft) -> Keys:
     return Keys(
         read={
             "mode": _mode,
-            "replicas": partial(draft.put, "replicas", read=Cursor.integer),
+            "replicas": partial(draft.put, "replicas", read=replicas),
             "resources": partial(_resources, draft),
             "restart_policy": partial(_restart, draft),
             "update_config": partial(_update, draft),
@@ -28,6 +29,11 @@ def keys(draft: Draft) -> Keys:
         refused={"job": "meshd runs services only"},
         warned=unsupported.DEPLOY_WARNED,
     )
+
+
+def replicas(at: Cursor) -> int:
+    """How many replicas of a service."""
+    return at.integer(high=MOST_REPLICAS)
 
 
 def restart(draft: Draft, at: Cursor) -> None:

@@ -15,6 +15,7 @@ from meshd.spec.cursor import Cursor
 from meshd.spec.errors import Where, did_you_mean
 from meshd.spec.front import Top
 from meshd.spec.model import Mesh
+from meshd.spec.model.base import MOST_REPLICAS
 from meshd.spec.yaml_source import Node
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -118,6 +119,9 @@ def _check_scale(at: Cursor, settings: Mesh, replicas: int | None) -> None:
     here = at.child(node, "scale")
     if scale.aims and "max" not in (node.mapping or {}):
         here.note("an objective is given, but no bound for it; expected max")
+    for name, number in (("max", scale.max), ("warm", scale.warm)):
+        if isinstance(number, int) and number > MOST_REPLICAS:
+            here.note(f"{name} is {number}; expected {MOST_REPLICAS} at most")
     if replicas is not None and not scale.min <= replicas <= scale.max:
         here.note(
             f"deploy.replicas is {replicas}, outside of {scale.min} to {scale.max}; expected it "

@@ -99,7 +99,7 @@ class _Reader:
                 "stop_signal": self._into("stop_signal", values.stop_signal),
                 "stop_grace_period": self._into("stop_grace_period", Cursor.duration),
                 "deploy": lambda at: at.keys(deploy.keys(self.draft)),
-                "scale": self._into("replicas", Cursor.integer),
+                "scale": self._into("replicas", deploy.replicas),
                 "restart": partial(deploy.restart, self.draft),
                 "cpus": self._into("resources.cpus", Cursor.number),
                 "mem_limit": self._into("resources.memory", Cursor.size),
@@ -193,7 +193,9 @@ class _Reader:
 
     def _environment(self, at: Cursor) -> None:
         for name, value in values.pairs(at):
-            if value.node.value is None:
+            if not name or "=" in name or "\0" in name:
+                at.note(f"{name!r} is no name of a variable; expected one without = and NUL")
+            elif value.node.value is None:
                 if name in self.context.environment:
                     self.environment[name] = self.context.environment[name]
             elif (text := value.attempt(Cursor.string)) is not None:

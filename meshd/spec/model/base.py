@@ -3,12 +3,15 @@
 Durations are seconds, sizes bytes; as input both may be written for people (`200ms`, `64k`).
 """
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from meshd.spec import units
 
+MOST_REPLICAS: Final = 5_000
+"""Of one service. More than the hosts that one daemon is for can run; a slip of the pen would have
+it plan for minutes."""
 _OR_TEXT = {"type": ["string", "number"]}
 Duration = Annotated[
     float, BeforeValidator(units.duration), WithJsonSchema(_OR_TEXT, mode="validation")
