@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -136,10 +137,8 @@ async def history(service: str | None, tail: int, as_json: bool, state: Path) ->
 @talks
 async def pause(service: str, state: Path) -> int:
     """Leave a rollout as it is: replicas, and shares of the traffic."""
-    async with connect(state) as client:
-        found = find_service(await client.status(), service)
-        await client.pause(found.project, found.name)
-    output.say(f"{found.name}: paused; go on with `meshd rollout resume {found.name}`")
+    name = await _order(service, state, Client.pause)
+    output.say(f"{name}: paused; go on with `meshd rollout resume {name}`")
     return output.OK
 
 
@@ -149,11 +148,19 @@ async def pause(service: str, state: Path) -> int:
 @talks
 async def resume(service: str, state: Path) -> int:
     """Go on with a paused rollout, in the stage where it was."""
+    name = await _order(service, state, Client.resume)
+    output.say(f"{name}: goes on")
+    return output.OK
+
+
+async def _order(
+    service: str, state: Path, order: Callable[[Client, str, str], Awaitable[None]]
+) -> str:
+    """Gives an order about one service; its name in its project comes back."""
     async with connect(state) as client:
         found = find_service(await client.status(), service)
-        await client.resume(found.project, found.name)
-    output.say(f"{found.name}: goes on")
-    return output.OK
+        await order(client, found.project, found.name)
+    return found.name
 
 
 @command.command("undo")

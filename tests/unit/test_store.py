@@ -6,29 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from meshd.spec.model import Project, Service
+from meshd.spec.model import Service
 from meshd.store.events import KEPT, UNWRITTEN, EventLog
 from meshd.store.lock import Held
 from meshd.store.schema import TooNew
 from meshd.store.store import Override, Rollout, Store, next_rollout
-
-
-def opened(directory: Path) -> Store:
-    store = Store(directory)
-    store.open()
-    return store
-
-
-def shop(*services: str) -> Project:
-    return Project(name="shop", services=tuple(Service(name=name) for name in services))
+from tests.support.stores import filled, opened, shop
 
 
 def test_everything_survives_a_restart(tmp_path: Path) -> None:
-    store = opened(tmp_path)
-    store.deploy(shop("web", "db"), {"web": "w1", "db": "d1"}, "me", "start x", 10.0)
-    store.settle("shop/web", "done", "ready", 11.0)
-    store.set_override("shop/web", Override(4, 99.0))
-    store.set_scaling({"shop/db": (3, {"learned": 1}, 0)}, 12.0)
+    store = filled(tmp_path)
     secret, epoch = store.secret(), store.next_epoch()
     store.close()
     again = opened(tmp_path)

@@ -10,34 +10,19 @@ import pytest
 from click.testing import CliRunner
 
 from meshd.cli.main import main
-from meshd.spec.model import Project, Service
 from meshd.store import backup
 from meshd.store.events import EventLog
 from meshd.store.lock import Held
 from meshd.store.schema import MIGRATIONS
 from meshd.store.store import Override, Store
+from tests.support.stores import filled, opened, shop
 
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
 
 
-def opened(directory: Path) -> Store:
-    directory.mkdir(exist_ok=True)
-    store = Store(directory)
-    store.open()
-    return store
-
-
-def shop(*services: str) -> Project:
-    return Project(name="shop", services=tuple(Service(name=name) for name in services))
-
-
-def filled(directory: Path) -> Store:
-    store = opened(directory)
-    store.deploy(shop("web", "db"), {"web": "w1", "db": "d1"}, "me", "start x", 10.0)
-    store.settle("shop/web", "done", "ready", 11.0)
-    store.set_override("shop/web", Override(4, 99.0))
-    store.set_scaling({"shop/db": (3, {"learned": 1}, 0)}, 12.0)
-    store.secret(), store.instance(), store.next_epoch()
+def logged(directory: Path) -> Store:
+    """A filled store with an event in its log."""
+    store = filled(directory)
     events = EventLog(store)
     events.open()
     events.record(12.0, "deploy", "deployed", project="shop")
@@ -54,7 +39,7 @@ def rows(store: Store) -> dict[str, list[tuple[object, ...]]]:
 
 
 def test_a_restored_state_is_what_was_backed_up(tmp_path: Path) -> None:
-    store, file = filled(tmp_path / "a"), tmp_path / "b.tar.gz"
+    store, file = logged(tmp_path / "a"), tmp_path / "b.tar.gz"
     manifest = backup.back_up(tmp_path / "a", file, 20.0)  # while it is open
     assert (manifest.projects, manifest.instance) == (("shop",), store.instance())
     assert manifest.schema == len(MIGRATIONS)
@@ -71,7 +56,7 @@ def test_a_restored_state_is_what_was_backed_up(tmp_path: Path) -> None:
 
 
 def test_the_key_of_credentials_is_not_in_it(tmp_path: Path) -> None:
-    store, file = filled(tmp_path / "a"), tmp_path / "b.tar.gz"
+    store, file = logged(tmp_path / "a"), tmp_path / "b.tar.gz"
     backup.back_up(tmp_path / "a", file, 20.0)
     secret = store.secret()
     assert (
@@ -119,7 +104,7 @@ def test_a_backup_sees_one_moment_of_a_busy_state(tmp_path: Path) -> None:
 
 
 def test_it_is_not_restored_onto_a_running_daemon_or_over_a_state(tmp_path: Path) -> None:
-    store, file = filled(tmp_path / "a"), tmp_path / "b.tar.gz"
+    store, file = logged(tmp_path / "a"), tmp_path / "b.tar.gz"
     backup.back_up(tmp_path / "a", file, 20.0)
     with pytest.raises(Held, match=f"process {os.getpid()}"):
         backup.restore(file, tmp_path / "a", replace=True)
@@ -170,7 +155,7 @@ def no_archive(file: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [damaged, halved, exchanged, no_archive])
 def test_a_spoilt_backup_changes_nothing(tmp_path: Path, spoil: object) -> None:
-    store, file = filled(tmp_path / "a"), tmp_path / "b.tar.gz"
+    store, file = logged(tmp_path / "a"), tmp_path / "b.tar.gz"
     backup.back_up(tmp_path / "a", file, 20.0)
     store.close()
     assert callable(spoil)
@@ -181,7 +166,7 @@ def test_a_spoilt_backup_changes_nothing(tmp_path: Path, spoil: object) -> None:
 
 
 def test_a_later_schema_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    filled(tmp_path / "a").close()
+    logged(tmp_path / "a").close()
     backup.back_up(tmp_path / "a", tmp_path / "b", 20.0)
     monkeypatch.setattr(backup, "MIGRATIONS", MIGRATIONS[:-1])
     with pytest.raises(backup.BadBackup, match="use that version or a later one"):
@@ -189,7 +174,7 @@ def test_a_later_schema_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_commands(tmp_path: Path) -> None:
-    filled(tmp_path / "a").close()
+    logged(tmp_path / "a").close()
     run, file = CliRunner(), str(tmp_path / "b")
     done = run.invoke(main, ["backup", file, "--state", str(tmp_path / "a")])
     assert (done.exit_code, "project shop" in done.output) == (0, True)
