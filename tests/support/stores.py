@@ -20,8 +20,8 @@ def shop(*services: str) -> Project:
 
 
 def filled(directory: Path) -> Store:
-    """A store with something of every kind: a rollout that is done and one that is not, a number set
-    by hand, one of the autoscaler, a secret, an instance and an epoch."""
+    """A store with something of every kind: a rollout that is done and one that is not, a number
+    set by hand, one of the autoscaler, a secret, an instance and an epoch."""
     store = opened(directory)
     store.deploy(shop("web", "db"), {"web": "w1", "db": "d1"}, "me", "start x", 10.0)
     store.settle("shop/web", "done", "ready", 11.0)
