@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from meshd.api.client import Client
+from meshd.api.client import Client, NoDaemon
 from meshd.api.model import DeployResult, ServiceStatus
 from meshd.cli import deploy, output, progress, report
 from meshd.cli.session import (
@@ -47,7 +47,7 @@ async def status(service: str | None, watch: bool, as_json: bool, state: Path) -
     async with connect(state) as client:
         with live or contextlib.nullcontext():
             while True:
-                services, results = await _standing(client, service)
+                services, results = await _patiently(client, service, watch)
                 over = not watch or all(result.done for result in results)
                 if live:
                     live.update(_picture(services, results, service), refresh=True)
@@ -57,6 +57,21 @@ async def status(service: str | None, watch: bool, as_json: bool, state: Path) -
                     break
                 await asyncio.sleep(INTERVAL)
     return output.FAILED if any(r.done and not r.ok for r in results) else output.OK
+
+
+async def _patiently(
+    client: Client, service: str | None, watch: bool
+) -> tuple[list[ServiceStatus], list[DeployResult]]:
+    """How it stands; who watches waits a while for the successor of a control process that
+    ended. Raises NoDaemon when none comes."""
+    end = progress.monotonic() + progress.SILENCE
+    while True:
+        try:
+            return await _standing(client, service)
+        except NoDaemon:
+            if not watch or progress.monotonic() >= end:
+                raise
+            await asyncio.sleep(progress.INTERVAL)
 
 
 async def _standing(

@@ -258,6 +258,32 @@ async def test_rollout(control: FakeControl, meshd: Meshd) -> None:
     ]
 
 
+async def test_a_watched_rollout_goes_on_to_be_watched_when_control_is_replaced(
+    control: FakeControl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control.projects["shop"] = Project(name="shop", services=(Service(name="orders"),))
+    control.result = DeployResult("shop", False, False, "orders: not ready")
+    asked: asyncio.Queue[str] = asyncio.Queue()
+    tell = control.progress
+
+    def progress(project: str) -> DeployResult:
+        asked.put_nowait(project)
+        return tell(project)
+
+    monkeypatch.setattr(control, "progress", progress)
+    whole = ["rollout", "status", "orders", "--watch", "--state", str(tmp_path)]
+    async with serve(control, tmp_path / "admin.sock", "127.0.0.1:0"):
+        watching = asyncio.create_task(asyncio.to_thread(CliRunner().invoke, main, whole))
+        await asked.get()
+        await asked.get()  # by now the first answer was shown
+    control.result = DeployResult("shop", True, True)
+    async with serve(control, tmp_path / "admin.sock", "127.0.0.1:0"):
+        watched = await watching
+    assert watched.exit_code == 0, watched.output
+    shown = [line for line in watched.output.splitlines() if line.startswith("shop ")]
+    assert shown == ["shop under way: orders: not ready", "shop done"]
+
+
 async def test_rollouts_by_hand(control: FakeControl, meshd: Meshd) -> None:
     control.projects["shop"] = Project(name="shop", services=(Service(name="orders"),))
     control.released = [RELEASE]
