@@ -23,7 +23,11 @@ TESTS = (
     "tests/unit/test_proxy_policy_route.py",
     "tests/conformance",
     "tests/integration/test_proxy_exchange.py",
-    "tests/integration/test_proxy_exchange_policies.py",
+    "tests/integration/test_proxy_exchange_callers.py",
+    "tests/integration/test_proxy_exchange_recovery.py",
+    "tests/integration/test_proxy_exchange_routes.py",
+    "tests/integration/test_proxy_exchange_snapshots.py",
+    "tests/integration/test_proxy_exchange_waiting.py",
     "tests/integration/test_proxy_usual.py",
 )
 
