@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from proxy import tracing
 from proxy.http1.head import VIA, ResponseHead, via
-from proxy.http1.rewrite import CRLF, edit, request_head, response_head
+from proxy.http1.rewrite import CRLF, edit, host_line, request_head, response_head
 
 if TYPE_CHECKING:
     from proxy.exchange import Exchange
@@ -37,7 +37,7 @@ def for_origin(exchange: "Exchange") -> bytes:
     if head.host is None:
         assert exchange.endpoint is not None
         where = exchange.endpoint.endpoint
-        host = b"Host: %b:%d\r\n" % (where.host.encode() or b"localhost", where.port)
+        host = host_line(where.host or "localhost", where.port)
     forwarded = exchange.client.forwarded_lines(head)
     added = b"%b%b%b%b\r\n" % (host, forwarded, via(http10=head.http10), own_id)
     return request_head(head, added, edited, exchange.target)

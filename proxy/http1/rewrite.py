@@ -88,6 +88,12 @@ def _quoted(host: bytes) -> bytes:
     return host if host and host.translate(fields.NOT_TOKEN) == host else b'"' + host + b'"'
 
 
+def host_line(host: str, port: int) -> bytes:
+    """The Host field for a request of HTTP/1.0 that had none, by where it goes."""
+    name = f"[{host}]" if ":" in host else host
+    return b"Host: %b:%d\r\n" % (name.encode(), port)
+
+
 def request_head(
     head: RequestHead, added: bytes, edited: list[bytes] | None, target: bytes
 ) -> bytes:

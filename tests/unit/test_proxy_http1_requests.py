@@ -8,6 +8,7 @@ from support.heads import noted
 from proxy.http1.fields import REMEMBERED, REQUEST_KINDS, BadMessage, Memory
 from proxy.http1.framing import CHUNKED
 from proxy.http1.head import RequestHead, check_partial, check_request_size, parse_request
+from proxy.http1.rewrite import host_line
 
 
 def parse(text: bytes) -> RequestHead:
@@ -234,3 +235,13 @@ def test_a_memory_stays_small_whatever_is_sent() -> None:
         memory.read(b"x-%b: 1" % name)
     assert len(memory._varied) <= REMEMBERED
     assert len(memory.plain) + len(memory.special) <= REMEMBERED
+
+
+@pytest.mark.parametrize(
+    ("host", "line"),
+    [("127.0.0.1", b"127.0.0.1:80"), ("api", b"api:80"), ("::1", b"[::1]:80")],
+)
+def test_a_host_made_up_for_an_endpoint_is_a_good_one(host: str, line: bytes) -> None:
+    made = host_line(host, 80)
+    assert made == b"Host: " + line + b"\r\n"
+    assert parse(b"GET / HTTP/1.1\r\n" + made.strip()).host == line
