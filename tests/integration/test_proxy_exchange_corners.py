@@ -99,3 +99,18 @@ async def test_a_head_answer_with_chunks_announced_leaves_the_connection_clear()
         await client.send(get())
         assert (await client.response())[2] == b"ok"
         assert len(origin.visits) == 1
+
+
+@on_uvloop
+async def test_an_idle_connection_whose_end_was_heard_carries_nothing_more() -> None:
+    """Not even a request in the same turn of the event loop: a POST could not be sent again."""
+    async with scene() as s:
+        (origin,) = await s.serve(answers(OK))
+        client = await s.ask(get())
+        assert (await client.response())[0] == 200
+        idle = s.plane.services["shop"].endpoints["shop-0"].idle[0]
+        idle.eof_received()
+        assert idle.closing
+        await client.send(post(b"hello"))
+        assert (await client.response())[0] == 200
+        assert len(origin.visits) == 2
