@@ -49,7 +49,7 @@ from meshd.store.lock import Held
 from meshd.store.releases import Releases
 from meshd.store.schema import TooNew
 from meshd.store.sizes import Sizes
-from meshd.store.store import Store
+from meshd.store.store import CannotStore, Store
 from meshd.store.traffic import TrafficLog
 from meshd.telemetry.events import Kind, set_up_logging
 from meshd.telemetry.ingest import Ingest
@@ -269,7 +269,7 @@ class Daemon:
             self.end.set,
         )
         control.by_hand = RolloutDesk(
-            self.store, self.releases, self.tallies, self.events, loop, control.undo
+            self.store, self.releases, self.tallies, self.events, loop, control.deployments.undo
         )
         metrics = Metrics(self.ingest, control.about, control.services, time.time)
         control.exposition, control.calls = metrics, self.calls
@@ -304,7 +304,8 @@ class Daemon:
         scaling.meter = meter
         room = Room(self.store, meter, self.runtime.capabilities,
                     lambda: loop.desired.services, lambda: loop.observed.replicas)  # fmt: skip
-        desk.room, scaling.jobs, control.burdens = room, desk.burdens, desk.burdens
+        desk.room, scaling.jobs = room, desk.burdens
+        control.admission.burdens = desk.burdens
         queries = scaling.queries = Queries()
 
         def ready(key: str, seconds: float) -> None:
@@ -395,18 +396,23 @@ class Daemon:
             while True:
                 now = time.time()
                 await asyncio.sleep(INTERVAL - (now - REPORT_LATE) % INTERVAL)
-                now = time.time()
-                services = loop.desired.services
-                self.ingest.keep([service.key for service in services])
-                scaling.step(services, by_service(loop.observed.replicas), now)
-                self.tallies.step(now)
-                self.calls.step(now)
-                self.events.flush()
+                try:
+                    self._second(scaling, loop, time.time())
+                except CannotStore as error:
+                    _log.error("what happens is not stored", reason=str(error))
         finally:
             self.calls.flush(time.time())
             self.tallies.flush()
             scaling.close(time.time())
             self.sizes.flush(time.time())
+
+    def _second(self, scaling: Scaling, loop: Reconciler, now: float) -> None:
+        services = loop.desired.services
+        self.ingest.keep([service.key for service in services])
+        scaling.step(services, by_service(loop.observed.replicas), now)
+        self.tallies.step(now)
+        self.calls.step(now)
+        self.events.flush()
 
 
 async def _wait(end: asyncio.Event) -> None:

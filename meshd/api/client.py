@@ -252,7 +252,7 @@ def _raise_for(status: int, raw: bytes) -> None:
         text = raw.decode(errors="replace")[:500]
     if status == 404:
         raise NoSuchThing(text)
-    if status == 409:
+    if status in (409, 507):
         raise Refused(text)
     raise ApiFailure(f"the daemon answered {status}: {text}")
 

@@ -22,6 +22,7 @@ from meshd.api.model import (
 from meshd.api.rollout_handlers import RolloutHandlers
 from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
 from meshd.spec.model import Project
+from meshd.store.store import CannotStore
 
 LARGEST_BODY: Final = 8 * 1024 * 1024
 MOST_EVENTS: Final = 10_000
@@ -54,6 +55,8 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         status, text = 503, f"the runtime does not answer: {error}"
     except RuntimeFailure as error:
         status, text = 409, str(error)
+    except CannotStore as error:
+        status, text = 507, str(error)
     except (pydantic.ValidationError, msgspec.MsgspecError) as error:
         status, text = 400, str(error)
     except web.HTTPException as error:

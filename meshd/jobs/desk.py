@@ -26,7 +26,7 @@ from meshd.runtime.base import (
 from meshd.spec.model import Network
 from meshd.store.events import EventLog
 from meshd.store.jobs import KEPT, JobLog
-from meshd.store.store import Store
+from meshd.store.store import CannotStore, Store
 from meshd.telemetry.events import Kind
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -34,6 +34,8 @@ TICK: Final = 0.25
 """Seconds between two looks at the runtime while a job is about."""
 LINES_KEPT: Final = 1000
 GRACE: Final = 10.0
+UNWRITABLE: Final = 2.0
+"""Seconds before it is tried again to keep something."""
 LIVE_AT_ONCE: Final = 256
 START_AT_ONCE: Final = 2
 _LETTERS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -233,7 +235,11 @@ class JobDesk:
         """Pass after pass until cancelled."""
         try:
             while True:
-                await self.look(self._clock())
+                try:
+                    await self.look(self._clock())
+                except CannotStore as error:
+                    _log.error("jobs wait until the state can be written", reason=str(error))
+                    await asyncio.sleep(UNWRITABLE)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(TICK):
                         await self._soon.wait()
@@ -318,6 +324,9 @@ class JobDesk:
             _log.info("not done yet", job=step.id, step=type(step).__name__, reason=str(error))
         except NoSuchThing:
             _log.debug("forgotten meanwhile", job=step.id)
+        except CannotStore as error:
+            _log.error("not kept", job=step.id, reason=str(error))
+            await asyncio.sleep(UNWRITABLE)
         self._soon.set()
 
     async def _start(self, job: Job) -> None:

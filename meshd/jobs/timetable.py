@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Final
 
+import structlog
+
 from meshd.api.jobs import Job, JobOrder, ScheduleStatus
 from meshd.api.model import Refused
 from meshd.jobs.desk import JobDesk
@@ -12,9 +14,10 @@ from meshd.jobs.schedule import Verdict, decide, next_due
 from meshd.spec.model import JobSchedule
 from meshd.store.events import EventLog
 from meshd.store.jobs import KEPT, JobLog
-from meshd.store.store import Store
+from meshd.store.store import CannotStore, Store
 from meshd.telemetry.events import Kind
 
+_log = structlog.stdlib.get_logger(__name__)
 TICK: Final = 1.0
 Key = tuple[str, str, str]
 """Project, service and the schedule's name."""
@@ -41,7 +44,10 @@ class Timetable:
     async def run(self) -> None:
         """Look each second until cancelled."""
         while True:
-            self.look(self._clock())
+            try:
+                self.look(self._clock())
+            except CannotStore as error:
+                _log.error("schedules wait until the state can be written", reason=str(error))
             await asyncio.sleep(TICK)
 
     def look(self, now: float) -> None:

@@ -48,7 +48,7 @@ from meshd.reconcile.trials import Trials
 from meshd.reconcile.wanted import Wanted
 from meshd.runtime.base import ObservedReplica, Runtime, RuntimeFailure
 from meshd.store.events import EventLog
-from meshd.store.store import Store
+from meshd.store.store import CannotStore, Store
 from meshd.store.trials import TrialLog
 from proxy.wire.snapshot import Snapshot
 
@@ -133,7 +133,10 @@ class Reconciler:
     async def _passes(self) -> None:
         try:
             while True:
-                self.turn(self._clock())
+                try:
+                    self.turn(self._clock())
+                except CannotStore as error:  # the next pass finds what this one left
+                    _log.error("a pass was cut short", reason=str(error))
                 # Not `wait_for`: it takes a cancellation for an end where both come at once.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(TICK):

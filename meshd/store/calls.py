@@ -1,11 +1,12 @@
 """Who called whom, and what of it an `allow` list did not cover: counts that outlive the daemon,
 for audits and suggestions."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from meshd.api.model import CallerSeen
-from meshd.store.store import Store
+from meshd.store.store import CannotStore, Store
 
 LIFE: Final = 30 * 86400.0
 """Seconds after its last call that a caller is remembered."""
@@ -55,7 +56,8 @@ class CallLog:
 
     def of(self, project: str, now: float) -> Mapping[str, Sequence[CallerSeen]]:
         """The callers of each service of a project up to now, by the service's name."""
-        self.flush(now)
+        with contextlib.suppress(CannotStore):
+            self.flush(now)
         found: dict[str, list[CallerSeen]] = {}
         for service, *seen in self._store.database.execute(
             "SELECT service, caller, calls, uncovered, first, last FROM call WHERE project = ? "

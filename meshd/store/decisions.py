@@ -1,12 +1,13 @@
 """The log of the autoscaler's decisions: bounded, kept over restarts."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from meshd.api.model import ScaleDecision
-from meshd.store.store import Store
+from meshd.store.store import CannotStore, Store
 
 KEPT: Final = 50_000
 LIFE: Final = 7 * 86400.0
@@ -25,7 +26,9 @@ class DecisionLog:
         """Keep one."""
         self._unwritten.append((key, decision))
         if len(self._unwritten) >= BEHIND:
-            self.flush(decision.at)
+            with contextlib.suppress(CannotStore):
+                self.flush(decision.at)
+            del self._unwritten[:-BEHIND]  # while nothing can be stored the oldest are lost
 
     def flush(self, now: float) -> None:
         """Store what is not stored yet, and drop what is too old or too much."""
@@ -48,7 +51,8 @@ class DecisionLog:
     def of(self, key: str, at: float, limit: int) -> Sequence[ScaleDecision]:
         """Decisions on a service up to `at` (0: all), newest first."""
         if self._unwritten:
-            self.flush(self._unwritten[-1][1].at)
+            with contextlib.suppress(CannotStore):
+                self.flush(self._unwritten[-1][1].at)
         rows = self._store.database.execute(
             "SELECT body FROM decision WHERE project = ? AND service = ? AND at <= ? "
             "ORDER BY at DESC, id DESC LIMIT ?",

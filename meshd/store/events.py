@@ -1,6 +1,7 @@
 """The event log: what happened and what was decided, bounded, kept over restarts."""
 
 import asyncio
+import contextlib
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Final
 import msgspec
 
 from meshd.api.model import Event
-from meshd.store.store import Store
+from meshd.store.store import CannotStore, Store
 
 KEPT: Final = 10_000
 RECENT: Final = 1_000
@@ -68,7 +69,9 @@ class EventLog:
         self._keep(event)
         self._unwritten.append(event)
         if len(self._unwritten) >= UNWRITTEN:
-            self.flush()
+            with contextlib.suppress(CannotStore):
+                self.flush()
+            del self._unwritten[:-UNWRITTEN]  # while nothing can be stored the oldest are lost
         if self.on_event is not None:
             self.on_event(event)
         for queue in self._queues:
@@ -105,8 +108,10 @@ class EventLog:
         """Events with id > since, oldest first."""
         if self._recent and since >= self._recent[0].id - 1:
             return [event for event in self._recent if event.id > since][:limit]
-        self.flush()
-        return self._read("WHERE id > ? ORDER BY id LIMIT ?", (since, limit))
+        with contextlib.suppress(CannotStore):
+            self.flush()
+        stored = self._read("WHERE id > ? ORDER BY id LIMIT ?", (since, limit))
+        return [*stored, *(event for event in self._unwritten if event.id > since)][:limit]
 
     def _read(self, which: str, values: tuple[int, ...]) -> list[Event]:
         rows = self._store.database.execute(

@@ -7,7 +7,7 @@ the only writer, which the lock file sees to.
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
@@ -78,6 +78,10 @@ class Scaling(msgspec.Struct, frozen=True):
     warm: int = 0
 
 
+class CannotStore(sqlite3.OperationalError):
+    """The disk is full, read-only or gone; what was to be stored is as it was before."""
+
+
 class Store:
     """The SQLite file `meshd.db` in the state directory."""
 
@@ -121,14 +125,18 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing."""
-        self.database.execute("BEGIN IMMEDIATE")
+        """All or nothing. Raises CannotStore."""
         try:
+            self.database.execute("BEGIN IMMEDIATE")
             yield self.database
-        except BaseException:
-            self.database.execute("ROLLBACK")
-            raise
-        self.database.execute("COMMIT")
+            self.database.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise CannotStore(
+                f"the state in {self.path.parent} cannot be written: {error}; nothing was changed"
+            ) from error
+        finally:
+            if self.database.in_transaction:  # with a full disk it may have ended by itself
+                self.database.execute("ROLLBACK")
 
     def _read_all(self) -> None:
         for name, spec, who, at, leaving, plan in self.database.execute(
@@ -212,7 +220,8 @@ class Store:
                     rollout, number=number, stage_since=now, swift=how == "undo"
                 )
                 self._write(database, f"{project.name}/{name}", begun[name])
-            self._drop_services(database, project.name, known)
+            dropped = self._drop_services(database, project.name, known)
+        self._forget_services(dropped)
         self._revisions.clear()
         self.projects[project.name] = StoredProject(project, who, now, False, plan)
         self.rollouts.update({f"{project.name}/{name}": r for name, r in begun.items()})
@@ -231,20 +240,26 @@ class Store:
             values,
         )
 
-    def _drop_services(self, database: sqlite3.Connection, project: str, known: set[str]) -> None:
-        for table, kept in (
-            ("trial", dict(self.rollouts)),
-            ("rollout", self.rollouts),
-            ("override", self.overrides),
-            ("scaling", self.scaling),
-        ):
-            prefix = f"{project}/"
-            for key in [k for k in kept if k.startswith(prefix) and k[len(prefix) :] not in known]:
-                database.execute(
-                    f"DELETE FROM {table} WHERE project = ? AND service = ?",  # noqa: S608
-                    (project, key[len(prefix) :]),
-                )
-                del kept[key]
+    def _drop_services(
+        self, database: sqlite3.Connection, project: str, known: set[str]
+    ) -> list[str]:
+        """Delete what is stored of a project's other services; their keys."""
+        prefix = f"{project}/"
+        kept = self.rollouts.keys() | self.overrides.keys() | self.scaling.keys()
+        gone = [k for k in kept if k.startswith(prefix) and k.removeprefix(prefix) not in known]
+        for table in ("trial", "rollout", "override", "scaling"):
+            database.executemany(
+                f"DELETE FROM {table} WHERE project = ? AND service = ?",  # noqa: S608
+                [key.split("/", 1) for key in gone],
+            )
+        return gone
+
+    def _forget_services(self, keys: Iterable[str]) -> None:
+        """Once their rows are gone for good."""
+        for key in keys:
+            self.rollouts.pop(key, None)
+            self.overrides.pop(key, None)
+            self.scaling.pop(key, None)
 
     def settle(self, key: str, outcome: RolloutState, cause: str, now: float) -> None:
         """End the rollout of a service."""
@@ -318,7 +333,8 @@ class Store:
             database.execute("DELETE FROM project WHERE name = ?", (project,))
             database.execute("DELETE FROM revision WHERE project = ?", (project,))
             database.execute("DELETE FROM release WHERE project = ?", (project,))
-            self._drop_services(database, project, set())
+            dropped = self._drop_services(database, project, set())
+        self._forget_services(dropped)
         self.projects.pop(project, None)
         self._revisions.clear()
 
@@ -335,16 +351,19 @@ class Store:
                 database.execute(
                     "DELETE FROM override WHERE project = ? AND service = ?", (project, service)
                 )
-                self.overrides.pop(key, None)
             else:
                 database.execute(
                     "INSERT OR REPLACE INTO override VALUES (?, ?, ?, ?)",
                     (project, service, override.replicas, override.until),
                 )
-                self.overrides[key] = override
+        if override is None:
+            self.overrides.pop(key, None)
+        else:
+            self.overrides[key] = override
 
     def set_scaling(self, values: Mapping[str, tuple[int, object, int]], now: float) -> None:
         """Keep the autoscaler's numbers (service key → number, JSON-able state, warm pool)."""
+        kept: dict[str, Scaling] = {}
         with self.transaction() as database:
             for key, (desired, state, warm) in values.items():
                 project, _, service = key.partition("/")
@@ -353,7 +372,8 @@ class Store:
                     "INSERT OR REPLACE INTO scaling VALUES (?, ?, ?, ?, ?, ?)",
                     (project, service, desired, text, now, warm),
                 )
-                self.scaling[key] = Scaling(desired, text, warm)
+                kept[key] = Scaling(desired, text, warm)
+        self.scaling.update(kept)
 
 
 def next_rollout(old: Rollout | None, revision: str, now: float) -> Rollout | None:

@@ -408,6 +408,32 @@ def test_nothing_is_said_to_have_been_removed_that_was_only_just_started(tmp_pat
     run(main)
 
 
+def test_while_the_disk_is_full_what_fails_is_replaced_and_a_rollout_goes_on_later(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path) as scene:
+            scene.deploy(shop("1"))
+            await scene.settled()
+            await asyncio.sleep(12)
+            scene.deploy(shop("2"))
+            database = scene.control.store.database
+            database.execute("PRAGMA query_only = ON")  # no write succeeds
+            await asyncio.sleep(30)
+            assert scene.rollout.state == "rolling"
+            old = [b for b in scene.runtime.boxes.values() if b.running]
+            scene.runtime.end(old[0].seen.name, 1)
+            await asyncio.sleep(30)
+            scene.control.check()
+            assert len([b for b in scene.runtime.boxes.values() if b.running]) >= 2
+            database.execute("PRAGMA query_only = OFF")
+            await scene.settled()
+            assert scene.rollout.state == "done", scene.story()
+            assert scene.deaths == 0
+
+    run(main)
+
+
 def test_a_rollout_paused_by_hand_is_left_as_it_is_and_goes_on_where_it_was(
     tmp_path: Path,
 ) -> None:

@@ -1,0 +1,141 @@
+"""A disk that is full: what is stored stays as it was, it is said where and why, and everything
+that need not be stored goes on."""
+
+import asyncio
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from meshd.api.client import Client
+from meshd.api.model import Refused
+from meshd.api.server import serve
+from meshd.spec.model import Project
+from meshd.store.events import UNWRITTEN, EventLog
+from meshd.store.store import CannotStore, Override, Store
+from tests.fakes.control import FakeControl
+
+SHOP = Project.model_validate({"name": "shop", "services": [{"name": "web", "image": "a"}]})
+BIG = Project.model_validate(
+    {"name": "shop", "services": [{"name": "web", "image": "a", "environment": {"A": "x" * 99999}}]}
+)
+
+
+def fill(store: Store) -> None:
+    """From now on the file may not grow, as on a disk without room."""
+    pages = store.database.execute("PRAGMA page_count").fetchone()[0]
+    store.database.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def free(store: Store) -> None:
+    store.database.execute("PRAGMA max_page_count = 1000000")
+
+
+def test_what_does_not_fit_changes_nothing_and_the_next_that_fits_does(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.open()
+    store.deploy(SHOP, {"web": "r1"}, "me", "", 1.0)
+    fill(store)
+    for _ in range(2):
+        with pytest.raises(CannotStore) as told:
+            store.deploy(BIG, {"web": "r2"}, "me", "", 2.0)
+        assert str(told.value) == (
+            f"the state in {tmp_path} cannot be written: database or disk is full; nothing was "
+            "changed"
+        )
+        assert store.rollouts["shop/web"].revision == "r1"
+        assert store.projects["shop"].project == SHOP
+    store.set_override("shop/web", Override(3, 0.0))
+    free(store)
+    store.deploy(BIG, {"web": "r2"}, "me", "", 2.0)
+    store.close()
+    store.open()
+    assert store.rollouts["shop/web"].revision == "r2"
+    assert store.overrides["shop/web"].replicas == 3
+    store.close()
+
+
+@contextmanager
+def no_more(path: Path) -> Iterator[None]:
+    """No file of ours may grow beyond what this one is: as on a full disk, it is the commit that
+    fails, not what comes before."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_cannot_be_committed_is_not_believed_either(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.open()
+    two = [*SHOP.services, SHOP.services[0].model_copy(update={"name": "old"})]
+    both = SHOP.model_copy(update={"services": tuple(two)})
+    store.deploy(both, {"web": "r1", "old": "r1"}, "me", "", 1.0)
+    store.set_override("shop/old", Override(2, 0.0))
+    writes: list[Callable[[], object]] = [
+        lambda: store.set_override("shop/web", Override(3, 0.0)),
+        lambda: store.set_override("shop/old", None),
+        lambda: store.set_scaling({"shop/web": (9, {}, 0)}, 2.0),
+        lambda: store.deploy(SHOP, {"web": "r2"}, "me", "", 2.0),
+        lambda: store.settle("shop/web", "done", "", 2.0),
+        lambda: store.advance("shop/web", 1, 2.0),
+        lambda: store.pause("shop/web", "", 2.0),
+        lambda: store.leave("shop"),
+        lambda: store.forget("shop"),
+    ]
+
+    def believed() -> tuple[object, ...]:
+        return (
+            dict(store.rollouts), dict(store.overrides), dict(store.scaling), dict(store.projects),
+        )  # fmt: skip
+
+    before = believed()
+    for write in writes:
+        with no_more(tmp_path / "meshd.db-wal"), pytest.raises(CannotStore):
+            write()
+        assert believed() == before
+    for write in writes:
+        write()
+    assert believed() == ({}, {}, {}, {})
+    store.close()
+
+
+def test_events_are_told_all_the_same_and_only_so_many_wait_to_be_stored(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.open()
+    events = EventLog(store)
+    events.open()
+    fill(store)
+    for number in range(3 * UNWRITTEN):
+        events.record(float(number), "deploy", "x" * 1000)
+    assert len(events.since(0, 10 * UNWRITTEN)) >= UNWRITTEN
+    with pytest.raises(CannotStore):
+        events.flush()
+    free(store)
+    events.flush()
+    (stored,) = store.database.execute("SELECT count(*) FROM event").fetchone()
+    assert stored == UNWRITTEN
+    store.close()
+
+
+class Full(FakeControl):
+    """A control process whose disk is full."""
+
+    async def deploy(self, project: Project, who: str, take_over: bool = False) -> None:
+        raise CannotStore("the state in /x cannot be written: disk is full; nothing was changed")
+
+
+def test_a_client_is_told_where_and_why(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with (
+            serve(Full(), tmp_path / "a.sock", "127.0.0.1:0"),
+            Client(tmp_path / "a.sock") as client,
+        ):
+            with pytest.raises(Refused, match=r"^the state in /x cannot be written"):
+                await client.deploy(SHOP)
+
+    asyncio.run(main())
