@@ -1,5 +1,6 @@
 """`meshd deploy`: a new spec for a daemon that runs."""
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -40,7 +41,8 @@ async def command(
     as_json: bool,
     state: Path,
 ) -> int:
-    """Make the Compose file the desired state of the daemon, and show how that goes."""
+    """Make the Compose file the desired state of the daemon, and show how that goes. Ctrl-C ends
+    the showing, not the deployment."""
     spec = specs.load(files, project, profiles)
     async with connect(state) as client:
         if dry_run:
@@ -54,7 +56,16 @@ async def command(
         result = await client.deploy(spec, take_over)
         tell_lacks(result.lacks)
         if not detach:
-            result = await progress.follow(client, spec.name, seconds, as_json, progress.monotonic)
+            try:
+                result = await progress.follow(
+                    client, spec.name, seconds, as_json, progress.monotonic
+                )
+            except asyncio.CancelledError:
+                output.complain(
+                    f"meshd: the deployment of {spec.name} goes on; `meshd rollout status` shows "
+                    "how, `meshd rollout undo SERVICE` takes it back"
+                )
+                raise
             releases = await report.whole(client, result, began)
     return shown(result, releases, as_json)
 

@@ -103,6 +103,8 @@ class JobDesk:
         urgent: bool = False,
     ) -> Job:
         """See `Desk.begin`. An `urgent` one does not wait for room."""
+        if order.command and not order.command[0]:
+            raise Refused("the command's first word is empty; expected a program")
         known = self._log.jobs.get(order.id)
         if known is not None:
             if (known.project, known.service) != (project, service):

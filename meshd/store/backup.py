@@ -57,6 +57,8 @@ def back_up(state: Path, file: Path, now: float) -> Manifest:
     source = state / DATABASE
     if not source.is_file():
         raise CannotBackUp(f"there is no state in {state}; give --state")
+    if not file.parent.is_dir():
+        raise CannotBackUp(f"there is no directory {file.parent}; make it, or name another file")
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".meshd-backup-") as folder:
         copied = Path(folder) / DATABASE
         manifest = _copy(source, copied, now)

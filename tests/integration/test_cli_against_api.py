@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import pwd
+import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -232,6 +234,32 @@ async def test_a_deployment_that_takes_too_long_says_what_is_missing(
     assert late.exit_code == 1
     assert "not done within 300 ms" in late.stderr
     assert "orders: waiting 1/3 ready, 1 of the old revision" in late.stderr
+
+
+async def test_ctrl_c_ends_the_showing_and_says_that_the_deployment_goes_on(
+    control: FakeControl, tmp_path: Path, compose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control.result = DeployResult("shop", False, False, "orders: not ready")
+    asked: asyncio.Queue[str] = asyncio.Queue()
+    tell = control.progress
+
+    def progress(project: str) -> DeployResult:
+        asked.put_nowait(project)
+        return tell(project)
+
+    monkeypatch.setattr(control, "progress", progress)
+    async with serve(control, tmp_path / "admin.sock", "127.0.0.1:0"):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "meshd", "deploy", "-f", compose, "--state", str(tmp_path),
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        async with asyncio.timeout(60):
+            for _ in range(3):  # the answer to the order, and then looks at how it goes
+                await asked.get()
+            process.send_signal(signal.SIGINT)
+            _, complained = await process.communicate()
+    assert process.returncode == 130
+    assert b"the deployment of shop goes on; `meshd rollout status` shows how" in complained
 
 
 async def test_rollout(control: FakeControl, meshd: Meshd) -> None:

@@ -241,6 +241,19 @@ def test_what_cannot_start_fails_and_an_engine_that_is_away_is_waited_for(tmp_pa
     virtual.run(not_started(tmp_path))
 
 
+async def named_wrongly(directory: Path) -> None:
+    async with scene(directory) as (_, live):
+        life = live()
+        life.deploy()
+        with pytest.raises(Refused, match="first word is empty; expected a program"):
+            life.order(command=("", "x"))
+        assert life.desk.jobs() == ()
+
+
+def test_a_command_without_a_program_is_refused(tmp_path: Path) -> None:
+    virtual.run(named_wrongly(tmp_path))
+
+
 async def bounded(directory: Path) -> None:
     async with scene(directory) as (_, live):
         life = live()

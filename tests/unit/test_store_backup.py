@@ -184,3 +184,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert (done.exit_code, "--replace" in done.output) == (1, True)
     done = run.invoke(main, ["backup", file, "--state", str(tmp_path / "none")])
     assert (done.exit_code, "no state in" in done.output) == (1, True)
+    nowhere = str(tmp_path / "none" / "file")
+    done = run.invoke(main, ["backup", nowhere, "--state", str(tmp_path / "c")])
+    assert done.exit_code == 1
+    assert f"no backup was written: there is no directory {tmp_path / 'none'}" in done.output
