@@ -60,6 +60,11 @@ def load_all(
     """The same, with what the files say of the proxy as a whole."""
     from meshd.spec import compose
 
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        output.complain("error: the current directory was deleted; change to one that is there")
+        raise SystemExit(output.USAGE) from error
     chosen = files or usual_files()
     if not chosen:
         raise click.UsageError(f"no -f FILE given, and none of {', '.join(USUAL)} is here")

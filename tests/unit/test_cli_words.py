@@ -291,3 +291,16 @@ def test_without_a_daemon_one_line_and_exit_code_3(tmp_path: Path, arguments: li
 def test_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_json(traffic.status())
     assert json.loads(capsys.readouterr().out)["services"][0]["name"] == "orders"
+
+
+def test_a_current_directory_that_was_deleted_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    file = tmp_path / "compose.yml"
+    file.write_text("services: {web: {command: run}}")
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    done = CliRunner().invoke(main, ["diff", "-f", str(file), "--state", str(tmp_path)])
+    assert (done.exit_code, "the current directory was deleted" in done.output) == (2, True)
