@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+from support.patience import BUSY
 
 from proxy.config import SupervisorConfig
 from proxy.wire import codec
@@ -25,7 +26,6 @@ from proxy.wire.snapshot import (
     Target,
     difference,
 )
-from tests.support.patience import BUSY
 
 
 def snapshot(number: int, *ports: int, epoch: int = 1) -> Snapshot:
