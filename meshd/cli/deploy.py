@@ -58,7 +58,7 @@ async def command(
         if not detach:
             try:
                 result = await progress.follow(
-                    client, spec.name, seconds, as_json, progress.monotonic
+                    client, spec.name, seconds, as_json, progress.monotonic, result.releases
                 )
             except asyncio.CancelledError:
                 output.complain(

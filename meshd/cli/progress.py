@@ -2,14 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
+import msgspec
 from rich.live import Live
 from rich.text import Text
 
 from meshd.api.client import Client, NoDaemon
-from meshd.api.model import DeployResult, ServiceStatus
+from meshd.api.model import DeployResult, Release, ServiceStatus
 from meshd.cli import output
 
 INTERVAL: Final = 0.2
@@ -66,10 +67,17 @@ class Lines:
 
 
 async def follow(
-    client: Client, project: str, seconds: float, quiet: bool, clock: Callable[[], float]
+    client: Client,
+    project: str,
+    seconds: float,
+    quiet: bool,
+    clock: Callable[[], float],
+    begun: Collection[Release] = (),
 ) -> DeployResult:
     """Shows the deployment until it is done, or for `seconds`; the result then says how far
-    it came. With `quiet` nothing is shown. `clock` is monotonic.
+    it came. With `quiet` nothing is shown. `clock` is monotonic. Where somebody else's release
+    of a service comes after the one that was `begun`, what was asked for is not what will be:
+    that is no success.
 
     A control process may end meanwhile; its successor goes on. Raises NoDaemon when none comes.
     """
@@ -95,6 +103,8 @@ async def follow(
             elif not quiet:
                 for line in lines.changed(services, now):
                     output.say(line)
+            if later := overtaking(begun, result.releases):
+                return _overtaken(result, later)
             if result.done:
                 return result
             if now >= seconds:
@@ -118,6 +128,22 @@ def _picture(lines: Lines, services: list[ServiceStatus], now: float) -> Text:
         text.append(f"{name.ljust(width)}  {what}\n")
     text.append(f"   {now:.1f} s", style="dim")
     return text
+
+
+def overtaking(begun: Collection[Release], newest: Collection[Release]) -> list[Release]:
+    """Those of the `newest` releases that came after the one of their service that was `begun`."""
+    numbers = {release.service: release.number for release in begun}
+    return [each for each in newest if each.number > numbers.get(each.service, each.number)]
+
+
+def _overtaken(result: DeployResult, later: Collection[Release]) -> DeployResult:
+    names = ", ".join(f"{each.service} #{each.number} by {each.who}" for each in later)
+    return msgspec.structs.replace(
+        result,
+        done=True,
+        ok=False,
+        detail=f"overtaken by another deployment, which goes on: {names}",
+    )
 
 
 def _too_late(

@@ -200,6 +200,8 @@ async def undo(
             output.say(f"{found.name}: back to revision {begun.revision[:12]} ({begun.changed})")
         if detach:
             return output.OK
-        result = await progress.follow(client, found.project, seconds, as_json, progress.monotonic)
+        result = await progress.follow(
+            client, found.project, seconds, as_json, progress.monotonic, (begun,)
+        )
         releases = await report.whole(client, result, begun.at)
     return deploy.shown(result, releases, as_json)

@@ -236,6 +236,18 @@ async def test_a_deployment_that_takes_too_long_says_what_is_missing(
     assert "orders: waiting 1/3 ready, 1 of the old revision" in late.stderr
 
 
+async def test_a_deployment_that_another_overtakes_is_no_success(
+    control: FakeControl, meshd: Meshd, compose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = msgspec.structs.replace(RELEASE, number=5, who="ann", outcome="rolling")
+    looks = iter([DeployResult("shop", False, False, releases=(RELEASE,))] * 2)
+    after = DeployResult("shop", True, True, releases=(later,))
+    monkeypatch.setattr(control, "progress", lambda _: next(looks, after))
+    overtaken = await meshd("deploy", "-f", compose)
+    assert overtaken.exit_code == 1
+    assert "overtaken by another deployment, which goes on: orders #5 by ann" in overtaken.stderr
+
+
 async def test_ctrl_c_ends_the_showing_and_says_that_the_deployment_goes_on(
     control: FakeControl, tmp_path: Path, compose: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
