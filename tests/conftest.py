@@ -66,7 +66,8 @@ def required() -> bool:
 
 
 class _OfStreams:
-    """Brings together what the streams left out; each of them collected all the tests."""
+    """Brings together what the streams left out; each of them collected all the tests. And names
+    a failure when it comes, long before all is told of it at the end."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -74,6 +75,11 @@ class _OfStreams:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         self._config.stash[LEFT_OUT] = node.workeroutput.get("left_out", [])
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal is not None:
+            terminal.write(f"\nFAILED {report.nodeid} ({report.when})\n", red=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -97,8 +103,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "_Streams":
 
 
 class _Streams(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """By file, but all that uses the engine one after another: two meshes on one engine would
-    see each other's containers."""
+    """By file, but all that uses the engine one after another: what a test sees there is its
+    own."""
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
