@@ -264,12 +264,18 @@ async def test_ctrl_c_ends_the_showing_and_says_that_the_deployment_goes_on(
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "meshd", "deploy", "-f", compose, "--state", str(tmp_path),
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            # What runs in the background of a shell inherits that Ctrl-C is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
-        async with asyncio.timeout(60):
-            for _ in range(3):  # the answer to the order, and then looks at how it goes
-                await asked.get()
-            process.send_signal(signal.SIGINT)
-            _, complained = await process.communicate()
+        try:
+            async with asyncio.timeout(60):
+                for _ in range(3):  # the answer to the order, and then looks at how it goes
+                    await asked.get()
+                process.send_signal(signal.SIGINT)
+                _, complained = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
     assert process.returncode == 130
     assert b"the deployment of shop goes on; `meshd rollout status` shows how" in complained
 
