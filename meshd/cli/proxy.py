@@ -12,7 +12,7 @@ from meshd.frontdoor.build import Resolved, UnknownHost, resolve, resolve_all, s
 from meshd.frontdoor.settings import Raw, Settings, read
 from meshd.spec.errors import SpecError
 from meshd.spec.front import MissingExtra, need_otlp
-from meshd.spec.model import Algorithm
+from proxy.wire.snapshot import Algorithm
 
 _ALGORITHMS = list(Algorithm.__args__)  # type: ignore[attr-defined]
 

@@ -17,23 +17,10 @@ from support.raw_http import (
     answering,
     get,
     hello,
-    staged,
 )
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 SHORT = ("--first-byte-timeout", "500ms", "--idle-timeout", "500ms")
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with staged() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def scripts_are_right(stage: Stage) -> Iterator[None]:
-    yield
-    assert stage.errors() == []
 
 
 def refused_port() -> int:

@@ -1,17 +1,9 @@
 """What is added, removed and left alone in the fields of requests and answers."""
 
-from collections.abc import Iterator
-
 import pytest
-from support.raw_http import Message, Stage, answering, get, staged
+from support.raw_http import Message, Stage, answering, get
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with staged() as running:
-        yield running
 
 
 def received(stage: Stage, request: bytes, *flags: str) -> Message:

@@ -2,26 +2,13 @@
 
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
-from support.raw_http import Closed, Script, Stage, Wire, get, staged
+from support.raw_http import Closed, Script, Stage, Wire, get
 
 MIB = 1024 * 1024
 BOUND = 5.0
 """Machines are shared: a figure fails at this many times its bound."""
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with staged() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def scripts_are_right(stage: Stage) -> Iterator[None]:
-    yield
-    assert stage.errors() == []
 
 
 @pytest.mark.parametrize("framing", ["sized", "chunked", "until close"])

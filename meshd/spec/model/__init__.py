@@ -29,7 +29,6 @@ from meshd.spec.model.route import Fault, HeaderEdits, RateLimit, RouteSpec
 from meshd.spec.model.scale import Objective, PrometheusQuery, Scale, Schedule
 from meshd.spec.model.service import Service
 from meshd.spec.model.traffic import (
-    Algorithm,
     Balance,
     Eject,
     LimitsSpec,
@@ -39,7 +38,6 @@ from meshd.spec.model.traffic import (
 )
 
 __all__ = [
-    "Algorithm",
     "Balance",
     "Build",
     "Eject",

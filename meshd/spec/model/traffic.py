@@ -1,22 +1,12 @@
 """How requests get to the replicas: balancing, time limits, retries, bounds and ejection."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
 from meshd.spec import shorthand
 from meshd.spec.model.base import Count, Duration, Model, Share, Size, Whole
-
-Algorithm = Literal[
-    "hot-cold",
-    "round-robin",
-    "weighted",
-    "least-request",
-    "peak-ewma",
-    "random",
-    "ring-hash",
-    "maglev",
-]
+from proxy.wire.snapshot import Algorithm
 
 
 class Balance(Model):
