@@ -39,6 +39,7 @@ from meshd.runtime.select import runtime as make_runtime
 from meshd.scaling.external import Queries
 from meshd.scaling.meter import PAUSE, Meter
 from meshd.scaling.scaling import Scaling
+from meshd.store import presence
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
 from proxy.wire.report import Wake
@@ -108,7 +109,9 @@ class Daemon:
         fence = self._make_fence(loop)
         if fence is not None:
             control.filter = lambda: fence.state
-        async with serve(control, settings.state / "admin.sock", settings.metrics) as serving:
+        async with serve(
+            control, settings.state / presence.API_SOCKET, settings.metrics
+        ) as serving:
             _log.info(
                 "control process ready",
                 runtime=self._runtime.name,

@@ -11,6 +11,7 @@ from meshd.api.client import Client, NoDaemon, wait_for_daemon
 from meshd.api.model import NoSuchThing
 from meshd.cli import output, specs, start
 from meshd.cli.session import connect, state_option, talks
+from meshd.store import presence
 
 ASKED: Final = 3
 """How often a daemon whose control process keeps ending is asked to go."""
@@ -96,6 +97,7 @@ async def _end(client: Client, state: Path, pid: int | None) -> bool:
             epoch, _ = (await client.status()).generation
             await client.shutdown(stop_replicas=True)
         if pid is None or await _ended(pid, state, epoch):
+            presence.sweep(state)
             return True
     return False
 
@@ -106,7 +108,7 @@ async def _ended(pid: int, state: Path, epoch: int) -> bool:
     while time.monotonic() < end:
         if await start.gone(pid, 0.2):
             return True
-        status = await wait_for_daemon(state / "admin.sock", 0.0)
+        status = await wait_for_daemon(state / presence.API_SOCKET, 0.0)
         if status is not None and status.generation[0] != epoch:
             return False
     return False
@@ -116,6 +118,6 @@ async def _back(state: Path) -> bool:
     """Whether the control process answers again; not once the whole daemon has ended."""
     end = time.monotonic() + start.START_SECONDS
     while start.running(state) and time.monotonic() < end:
-        if await wait_for_daemon(state / "admin.sock", 0.2) is not None:
+        if await wait_for_daemon(state / presence.API_SOCKET, 0.2) is not None:
             return True
     return False

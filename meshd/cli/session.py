@@ -15,6 +15,7 @@ from meshd.api.client import ApiFailure, Client, NoDaemon
 from meshd.api.model import NoSuchThing, Refused, ServiceStatus, Status
 from meshd.cli import output
 from meshd.spec import units
+from meshd.store import presence
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -40,7 +41,7 @@ def state_option(command: C) -> C:
 
 def connect(state: Path) -> Client:
     """The daemon of that state directory."""
-    return Client(state / "admin.sock")
+    return Client(state / presence.API_SOCKET)
 
 
 def talks(command: Callable[..., Coroutine[Any, Any, int | None]]) -> Callable[..., None]:

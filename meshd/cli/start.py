@@ -199,7 +199,7 @@ def spawn(wish: Wish) -> Daemon:
 async def wait_ready(daemon: Daemon, seconds: float = START_SECONDS) -> None:
     """Waits until the daemon answers. One that does not is ended. Raises CannotStart with the
     end of its log."""
-    answering = asyncio.ensure_future(wait_for_daemon(daemon.state / "admin.sock", seconds))
+    answering = asyncio.ensure_future(wait_for_daemon(daemon.state / presence.API_SOCKET, seconds))
     ended = asyncio.ensure_future(daemon.ended(seconds))
     try:
         await asyncio.wait([answering, ended], return_when=asyncio.FIRST_COMPLETED)

@@ -11,6 +11,7 @@ from meshd.api.client import wait_for_daemon
 from meshd.cli import foreground, front, output, specs, start
 from meshd.cli.session import connect, duration, state_option, talks
 from meshd.spec.model import Project
+from meshd.store import presence
 
 LISTEN = "127.0.0.1:8080"
 METRICS = "127.0.0.1:9900"
@@ -135,7 +136,7 @@ async def joined(state: Path, runtime: str, adopt: bool = True, filters: bool = 
     """Whether a daemon runs there already; one that is just coming back is waited for. Raises
     CannotStart when it is of another runtime than the one asked for, or adopts and is not to."""
     patience = start.START_SECONDS if start.running(state) else 0.0
-    status = await wait_for_daemon(state / "admin.sock", patience)
+    status = await wait_for_daemon(state / presence.API_SOCKET, patience)
     if status is None:
         if patience:
             raise start.CannotStart(f"a daemon runs in {state}, but does not answer; see its log")

@@ -1,10 +1,14 @@
-"""Whether a daemon runs on a state directory, told from outside of it."""
+"""Whether a daemon runs on a state directory, told from outside of it; and what one that was
+killed left there."""
 
 import fcntl
 import os
 from pathlib import Path
 
+from meshd.store.lock import Held, StateLock
+
 LOCK = "meshd.lock"
+API_SOCKET = "admin.sock"
 PID_FILE = "daemon.pid"
 CONFIG_FILE = "supervisor.json"
 
@@ -24,6 +28,22 @@ def process_of(state: Path) -> int | None:
     """The process id of whatever runs on that state directory: its supervisor, or the control
     process that holds its lock (0 where the lock does not say). None when nothing does."""
     return supervisor(state) or _lock_holder(state / LOCK)
+
+
+def sweep(state: Path) -> None:
+    """Take away the API's socket file that a control process left which was killed on its way
+    out; nothing is done while anything runs there."""
+    if supervisor(state) is not None:
+        return
+    lock = StateLock(state / LOCK)
+    try:
+        lock.acquire()
+    except Held:
+        return
+    try:
+        (state / API_SOCKET).unlink(missing_ok=True)
+    finally:
+        lock.release()
 
 
 def _lock_holder(path: Path) -> int | None:

@@ -16,7 +16,7 @@ import msgspec
 
 from meshd.spec.changes import changed
 from meshd.spec.model import Project, Service
-from meshd.store import releases
+from meshd.store import presence, releases
 from meshd.store.lock import StateLock
 from meshd.store.schema import migrate
 
@@ -92,7 +92,7 @@ class Store:
         self.overrides: dict[str, Override] = {}
         self.scaling: dict[str, Scaling] = {}
         self._revisions: dict[tuple[str, str], Service] = {}
-        self._lock = StateLock(directory / "meshd.lock")
+        self._lock = StateLock(directory / presence.LOCK)
         self._database: sqlite3.Connection | None = None
 
     def open(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from tests.support.inside import ran, replica_pid
@@ -70,25 +71,38 @@ async def test_up_and_down_and_a_killed_supervisor(mesh: TestMesh, engine_image:
     began_with = await names(mesh)
     joined = await timed_up(mesh, text)
     assert await names(mesh) == began_with, "a second up changed what was right"
-    await leaves_nothing(mesh)
+    await leaves_nothing(mesh, lost=workers_gone)
     second = await timed_up(mesh, text)
     print(f"{mesh.runtime}: up {first:.1f} s, joined {joined:.1f} s, up again {second:.1f} s")
     assert second < 5 * QUICK
     assert joined < 5 * QUICK
     await outlives_its_supervisor(mesh, text)
-    await leaves_nothing(mesh, kill_control_after=1.0)
+    await leaves_nothing(mesh, lost=a_second)
 
 
-async def leaves_nothing(mesh: TestMesh, kill_control_after: float = 0.0) -> None:
-    """After `meshd down`, even if the control process is lost in the middle of it."""
+async def a_second(mesh: TestMesh) -> None:
+    """Replicas are on their way down."""
+    await asyncio.sleep(1.0)
+
+
+async def workers_gone(mesh: TestMesh) -> None:
+    """The daemon's own end has begun: its control process is not replaced any more."""
+    before = len(mesh.processes())
+    async with asyncio.timeout(30):
+        while len(mesh.processes()) > before - 2:
+            await asyncio.sleep(0.005)
+
+
+async def leaves_nothing(mesh: TestMesh, lost: Callable[[TestMesh], Awaitable[None]]) -> None:
+    """After `meshd down`, even if the control process is lost in the middle of it, at the moment
+    that `lost` waits for."""
     pids = await pids_of(mesh)
     assert len(pids) >= 4
+    control = mesh.child("meshd.daemon")
     downing = asyncio.create_task(mesh.down())
-    if kill_control_after:
-        control = mesh.child("meshd.daemon")
-        await asyncio.sleep(kill_control_after)
-        with contextlib.suppress(ProcessLookupError):
-            mesh.kill(control)
+    await lost(mesh)
+    with contextlib.suppress(ProcessLookupError):
+        mesh.kill(control)
     down = await downing
     assert down.code == 0, down.out + down.err
     await gone(pids, 5)

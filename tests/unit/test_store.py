@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from meshd.spec.model import Service
+from meshd.store import presence
 from meshd.store.events import KEPT, UNWRITTEN, EventLog
 from meshd.store.lock import Held
 from meshd.store.schema import TooNew
@@ -35,6 +36,17 @@ def test_a_second_holder_is_told_who_has_it(tmp_path: Path) -> None:
     with pytest.raises(Held, match=f"process id {os.getpid()}"):
         Store(tmp_path).open()
     store.close()
+    opened(tmp_path).close()
+
+
+def test_a_socket_file_left_behind_goes_once_nobody_holds_the_state(tmp_path: Path) -> None:
+    (tmp_path / presence.API_SOCKET).touch()
+    store = opened(tmp_path)
+    presence.sweep(tmp_path)
+    assert (tmp_path / presence.API_SOCKET).exists(), "taken from a daemon that runs"
+    store.close()
+    presence.sweep(tmp_path)
+    assert not (tmp_path / presence.API_SOCKET).exists()
     opened(tmp_path).close()
 
 
