@@ -23,7 +23,7 @@ from setuptools.command.build_ext import build_ext
 # `Candidate`, a protocol, and whatever is asked once a second would gain nothing.
 COMPILED = [
     *(f"proxy/http1/{name}.py" for name in (
-        "chunked", "fields", "framing", "head", "limits", "rewrite", "shape",
+        "answers", "chunked", "fields", "framing", "head", "limits", "rewrite", "shape",
     )),
     *(f"proxy/policy/{name}.py" for name in (
         "admit", "eject", "gradient", "hashing", "latency", "ratelimit", "retry", "route",

@@ -5,7 +5,7 @@ side, and what is written to the origin's side is answered at once. What is left
 routing, picking, rewriting, counting. It is quick and quiet enough to judge a single change by,
 which `bench.proxy` is not; only that one tells what a request costs in the end.
 
-    python -m bench.logic [--endpoints 3] [--constant] [--log] [--profile] [--parts]
+    python -m bench.logic [--endpoints 3] [--constant] [--answers varied] [--log] [--parts]
 
 What `make compile` built is measured by PYTHONPATH=build/compiled python -P bench/logic.py.
 """
@@ -16,10 +16,11 @@ import cProfile
 import pstats
 import time
 from collections.abc import Callable
+from itertools import cycle
 from typing import Any, Final, cast
 
 from bench.scenes import HEADERS
-from proxy.data_plane import DataPlane
+from proxy.data_plane import HEADS_REMEMBERED, DataPlane
 from proxy.downstream import Downstream
 from proxy.endpoint_state import EndpointState
 from proxy.exchange import Exchange
@@ -42,7 +43,35 @@ ANSWER: Final = (
     b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Mon, 01 Jun 2026 10:00:%02d GMT\r\n"
     b"Content-Type: application/json\r\nContent-Length: %d\r\nConnection: keep-alive\r\n\r\n%b"
 )
+CHUNKED: Final = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Mon, 01 Jun 2026 10:00:%02d GMT\r\n"
+    b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
+)
 ROUND: Final = 20_000
+
+
+def alike() -> list[list[bytes]]:
+    """One and the same answer."""
+    return [[ANSWER % (0, len(BODY), BODY)]]
+
+
+def varied() -> list[list[bytes]]:
+    """Answers of more lengths than a worker remembers heads."""
+    bodies = [BODY + b" " * more for more in range(4 * HEADS_REMEMBERED)]
+    return [[ANSWER % (0, len(body), body)] for body in bodies]
+
+
+def split() -> list[list[bytes]]:
+    """A head and a body that come one after the other."""
+    return [[ANSWER % (0, len(BODY), b""), BODY]]
+
+
+def chunked() -> list[list[bytes]]:
+    """One chunk and the last one."""
+    return [[CHUNKED % (0, len(BODY), BODY)]]
+
+
+ANSWERS: Final = {each.__name__: each for each in (alike, varied, split, chunked)}
 
 
 class Wire:
@@ -100,7 +129,7 @@ class Scene:
         self.client.connection_made(cast("asyncio.Transport", self.wire))
         for endpoint in plane.services["shop/web"].ready:
             self._idle_connection(endpoint)
-        self.answer = ANSWER % (0, len(BODY), BODY)
+        self.answers = ANSWERS[options.answers]()
 
     def _idle_connection(self, endpoint: EndpointState) -> None:
         """An origin that has been connected to already."""
@@ -121,11 +150,13 @@ class Scene:
     def play(self, requests: list[bytes]) -> float:
         """CPU seconds for all of them."""
         data_received = self.client.data_received
-        answer = self.answer
+        answers = self.answers
         begin = time.process_time()
-        for request in requests:
+        for request, answer in zip(requests, cycle(answers), strict=False):
             data_received(request)
-            self.answering.data_received(answer)
+            upstream = self.answering
+            for piece in answer:
+                upstream.data_received(piece)
         return time.process_time() - begin
 
 
@@ -218,6 +249,9 @@ def main() -> None:
     parser.add_argument("--endpoints", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--constant", action="store_true", help="all requests alike")
+    parser.add_argument(
+        "--answers", choices=sorted(ANSWERS), default="alike", help="what the origin answers"
+    )
     parser.add_argument("--log", action="store_true", help="with an access log")
     parser.add_argument("--parts", action="store_true", help="what each part costs by itself")
     parser.add_argument("--profile", action="store_true", help="where the time goes")

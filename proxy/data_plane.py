@@ -19,6 +19,7 @@ from proxy.downstream import Downstream
 from proxy.endpoint_state import EndpointState
 from proxy.exchange import Exchange
 from proxy.hedge import Hedge
+from proxy.http1.answers import Answers
 from proxy.http1.fields import REQUEST_KINDS, RESPONSE_KINDS, Memory
 from proxy.http1.head import ResponseHead, parse_response
 from proxy.http1.rewrite import forwarded_lines
@@ -96,6 +97,7 @@ class DataPlane:
         self.requests = Memory(REQUEST_KINDS)
         self.responses: dict[bytes, ResponseHead] = {}
         self._response_lines = Memory(RESPONSE_KINDS)
+        self._room_for_heads = HEADS_REMEMBERED
         self._look_timer: asyncio.TimerHandle | None = None
         self._room_timer: asyncio.TimerHandle | None = None
         self._limited: tuple[ServiceState, ...] = ()
@@ -252,15 +254,30 @@ class DataPlane:
         upstream.task = self.loop.create_task(pool.dial(self.loop, endpoint, upstream))
         return upstream
 
-    def parse_response(self, raw: bytes) -> ResponseHead:
-        """Reads a response head, and remembers it: most of them recur within a second.
-        Raises BadMessage."""
-        head = parse_response(raw, self._response_lines)
-        if len(raw) <= LONGEST_REMEMBERED:
-            if len(self.responses) >= HEADS_REMEMBERED:
-                self.responses.clear()
-            self.responses[raw] = head
+    def known_response(self, raw: bytes, answers: Answers) -> ResponseHead | None:
+        """The response head that `raw` is, where a shape of the service's answers fits."""
+        head = answers.read(raw)
+        if head is not None:
+            self._remember(raw, head)
         return head
+
+    def read_response(self, raw: bytes, answers: Answers) -> ResponseHead:
+        """Reads a response head that is not among `responses`. Raises BadMessage."""
+        head = self.known_response(raw, answers)
+        if head is None:
+            head = parse_response(raw, self._response_lines)
+            answers.learn(raw, head)
+            self._remember(raw, head)
+        return head
+
+    def _remember(self, raw: bytes, head: ResponseHead) -> None:
+        """Most heads recur within a second. Where they do not, no more are kept than that."""
+        if len(raw) > LONGEST_REMEMBERED or not self._room_for_heads:
+            return
+        self._room_for_heads -= 1
+        if len(self.responses) >= HEADS_REMEMBERED:
+            self.responses.clear()
+        self.responses[raw] = head
 
     def shared_shape(self, shape: Shape | None) -> Shape | None:
         """One and the same object for all connections whose requests have a shape."""
@@ -357,11 +374,13 @@ class DataPlane:
         """What is due about once a second."""
         sweep = now >= self._next_sweep
         wall = time.time()
+        self._room_for_heads = HEADS_REMEMBERED
         for client in tuple(self.held):
             # Nothing is read of these, so that the event loop does not tell of their end.
             if half_closed.is_reset(client):
                 client.abort()
         for service in self.services.values():
+            service.answers.refresh()
             for endpoint in service.endpoints.values():
                 pool.close_idle(endpoint, now)
             if self._ramping:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from proxy.http1.answers import Answers
 from proxy.observe.counters import EndpointCounters
 from proxy.policy.eject import Health
 from proxy.policy.gradient import Gradient
@@ -19,12 +20,13 @@ class EndpointState:
     `in_flight` is what balancing goes by: this worker's own, plus `foreign`, which other
     workers have. `idle` holds open connections, the last used at the end, which are kept for
     `idle_seconds` unless the endpoint asks for less. `connections` counts all that are open or
-    being opened.
+    being opened. `answers` is what its service's answers are known by.
     """
 
     __slots__ = (
         "_row",
         "_slot",
+        "answers",
         "connections",
         "counters",
         "endpoint",
@@ -43,7 +45,9 @@ class EndpointState:
         "weight",
     )
 
-    def __init__(self, service: str, endpoint: Endpoint, *, peak: bool, adaptive: bool) -> None:
+    def __init__(
+        self, service: str, endpoint: Endpoint, answers: Answers, *, peak: bool, adaptive: bool
+    ) -> None:
         self.service = service
         self.endpoint = endpoint
         self.id = endpoint.id
@@ -62,6 +66,7 @@ class EndpointState:
         self.idle_seconds = 60.0
         self.connections = 0
         self.serving = True
+        self.answers = answers
 
     def adapt(self, adaptive: bool) -> None:
         """Whether it has a limit of its own that follows its latency, from now on."""

@@ -264,15 +264,11 @@ class Exchange:
         now = self.plane.clock()
         if not self._accept(head, now):
             return
-        client = self.client
-        if client.usual and self.request_complete and not self.edits_answer:
-            ready = head.ready
-        else:
-            ready = heads.for_client(self, head, until_close=False)
+        ready = self._ready(head, until_close=False)
         if body:
             self.bytes_out = len(body)
             ready += body
-        client.write(ready)
+        self.client.write(ready)
         self.complete(now, reusable=reusable)
 
     def answer_head(self, head: ResponseHead, *, until_close: bool) -> bool:
@@ -282,7 +278,7 @@ class Exchange:
             return False
         self.phase = ANSWERING
         self.chunked_to_client = (head.chunked or until_close) and not self.head.http10
-        self.client.write(heads.for_client(self, head, until_close=until_close))
+        self.client.write(self._ready(head, until_close=until_close))
         if head.events:
             # A stream of events ends when somebody ends it.
             self.last_deadline = 0.0
@@ -290,6 +286,17 @@ class Exchange:
             record.stream_began(self, now)
         self.until(now + (self.service.config.timeouts.idle or float("inf")))
         return True
+
+    def _ready(self, head: ResponseHead, *, until_close: bool) -> bytes:
+        """A final head as it goes to the client."""
+        if (
+            self.client.usual
+            and self.request_complete
+            and not self.edits_answer
+            and not until_close
+        ):
+            return head.ready
+        return heads.for_client(self, head, until_close=until_close)
 
     def answer_body(self, data: bytes) -> None:
         """A piece of the answer's body, in the form in which it goes on."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.bounds import Bounds
 from proxy.endpoint_state import EndpointState
+from proxy.http1.answers import Answers
 from proxy.observe.counters import ServiceCounters
 from proxy.policy import balance, eject, retry
 from proxy.policy.ratelimit import Limiter
@@ -58,6 +59,7 @@ class ServiceState:
         self.waiting: deque[Exchange] = deque()
         self.parked_bytes = 0
         self.in_flight = 0
+        self.answers = Answers()
         self.bounds = Bounds(self, row, workers)
         self.limited = False
         self.hedges = False
@@ -112,7 +114,9 @@ class ServiceState:
                 state = None
             if state is None:
                 peak = service.balance.algorithm == "peak-ewma"
-                state = EndpointState(self.name, endpoint, peak=peak, adaptive=limits.adaptive)
+                state = EndpointState(
+                    self.name, endpoint, self.answers, peak=peak, adaptive=limits.adaptive
+                )
             state.adapt(limits.adaptive)
             state.endpoint = endpoint
             state.idle_seconds = service.timeouts.pool

@@ -256,7 +256,7 @@ class Upstream:
             head = responses.get(raw)
             if head is None:
                 try:
-                    head = self._plane.parse_response(raw)
+                    head = self._plane.read_response(raw, self.endpoint.answers)
                 except BadMessage as bad:
                     exchange.answer_unclear(bad.reason)
                     return

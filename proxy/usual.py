@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 from proxy import dispatch, record
 from proxy.exchange_phases import OVER, SENT
+from proxy.http1.chunked import is_whole
+from proxy.http1.framing import CHUNKED
 from proxy.http1.head import END, VIA
 from proxy.http1.rewrite import CRLF
 from proxy.pool import FRESH_SECONDS, IDLE_MOST
@@ -88,26 +90,30 @@ def start(exchange: "Exchange", service: "ServiceState", now: float) -> None:
 
 
 def answered(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bool:
-    """Passes on an answer that came whole, with a head that was seen before, and ends the
+    """Passes on an answer that came whole, with a head such as was seen before, and ends the
     exchange; False, with nothing done, where it is not such an answer."""
     plane, client = exchange.plane, cast("Downstream", exchange.client)
     end = data.find(END)
     if end < 0:
         return False
-    head = plane.responses.get(data[:end])
-    size = len(data) - end - 4
-    if head is None or not head.plain or head.follows != size or not client.usual:
-        return False
     transport = client.transport
     endpoint, service = exchange.endpoint, exchange.service
-    if transport is None or endpoint is None:
+    if transport is None or endpoint is None or not client.usual:
+        return False
+    raw = data[:end]
+    head = plane.responses.get(raw) or plane.known_response(raw, endpoint.answers)
+    if head is None or not head.plain:
+        return False
+    body = data[end + 4 :]
+    size = len(body)
+    if head.follows != size and not (head.follows == CHUNKED and is_whole(body)):
         return False
     now = plane.clock()
     total = now - exchange.started
     status = head.status
     if endpoint.answered(total, now, exchange.load):
         service.refresh(now)
-    transport.write(head.ready + data[end + 4 :] if size else head.ready)
+    transport.write(head.ready + body if size else head.ready)
     # The connection goes back to the pool.
     exchange.phase = OVER
     upstream.exchange = None

@@ -13,6 +13,7 @@ from proxy.http1 import fields, limits
 from proxy.http1.fields import BadMessage, Memory, check_host, split_field, tokens
 from proxy.http1.framing import (
     CHUNKED,
+    UNTIL_CLOSE,
     content_length,
     response_body,
     same_authority,
@@ -414,7 +415,12 @@ def parse_response(raw: bytes, memory: Memory) -> ResponseHead:
         b"Transfer-Encoding: chunked\r\n" if head.chunked and head.status not in (204, 304) else b""
     )
     head.ready = b"".join((head.kept, framing, via(http10=head.http10), b"\r\n"))
-    head.plain = 200 <= head.status < 500 and head.persistent and head.follows >= 0
+    head.plain = (
+        200 <= head.status < 500
+        and head.persistent
+        and head.follows != UNTIL_CLOSE
+        and not head.events
+    )
     return head
 
 

@@ -37,6 +37,38 @@ def test_a_known_head_that_is_cut_before_its_last_bytes_has_its_own_body(stage: 
             assert client.response().body == body
 
 
+@pytest.mark.parametrize("framing", ["sized", "chunked", "in two chunks"])
+def test_answers_of_a_known_shape_arrive_however_they_are_cut(stage: Stage, framing: str) -> None:
+    """After two whole ones that it is known by, each of another length, cut at every place."""
+    head = b"HTTP/1.1 200 OK\r\nETag: %d\r\n"
+    bodies = [b"%d,\r\n\r\n" % number * (1 + number % 3) for number in range(90)]
+
+    def message(number: int) -> bytes:
+        body = bodies[number]
+        if framing == "sized":
+            return head % number + b"Content-Length: %d\r\n\r\n" % len(body) + body
+        parts = [body] if framing == "chunked" else [body[:3], body[3:]]
+        chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+        return head % number + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+
+    def script(wire: Wire) -> None:
+        for number in range(len(bodies)):
+            wire.request()
+            whole = message(number)
+            cut = number - 2 if number > 2 else len(whole)
+            wire.send(whole[:cut])
+            time.sleep(0.01)
+            if whole[cut:]:
+                wire.send(whole[cut:])
+
+    with stage.scene(script).proxy.connect() as client:
+        for number, body in enumerate(bodies):
+            client.send(get())
+            answer = client.response()
+            assert answer.body == body
+            assert answer.all(b"etag") == [b"%d" % number]
+
+
 @pytest.mark.parametrize("size", [100_000, 3_000_000, 10_000_000])
 def test_an_early_refusal_arrives_though_it_was_reset_amid_a_write(stage: Stage, size: int) -> None:
     """The end comes at once, with the upload unread: the proxy learns of it as a failed write,

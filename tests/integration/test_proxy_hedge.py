@@ -22,6 +22,7 @@ from proxy_scene import (
 )
 
 from proxy.endpoint_state import EndpointState
+from proxy.http1.answers import Answers
 from proxy.upstream import Upstream
 from proxy.wire.snapshot import Balance, Endpoint, Retries
 
@@ -202,7 +203,8 @@ class Transport:
 
 
 def test_a_connection_given_up_while_it_comes_about_is_closed_and_counted_once() -> None:
-    endpoint = EndpointState("shop", Endpoint("e", "127.0.0.1", 1), peak=False, adaptive=False)
+    where = Endpoint("e", "127.0.0.1", 1)
+    endpoint = EndpointState("shop", where, Answers(), peak=False, adaptive=False)
     endpoint.connections = 1
     upstream = Upstream(None, endpoint, None)  # type: ignore[arg-type]
     upstream.discard()

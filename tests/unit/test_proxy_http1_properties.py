@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.heads import noted
 
 from proxy.http1 import limits
-from proxy.http1.chunked import ChunkedReader, encode
+from proxy.http1.chunked import LAST_CHUNK, ChunkedReader, encode, is_whole
 from proxy.http1.fields import (
     NOT_IN_TRAILERS,
     REQUEST_KINDS,
@@ -90,6 +90,10 @@ def test_cutting_a_chunked_body_changes_nothing(data: bytes, cuts: list[int]) ->
         assert verdict([data], raw=raw) == verdict(pieces(data, cuts), raw=raw)
 
 
+SHARDS_OF_CHUNKS = st.sampled_from(
+    [b"5\r\nhello\r\n", b"1\r\n\n\r\n", b"0\r\n", b"\r\n", b"00\r\n", b"A", b";", b"a=b", b"\n",
+     b'1;x="\\""\r\nz\r\n', b"2 ;q\r\nok\r\n", b"X: y\r\n", b"Host: z\r\n", b" ", b"-1\r\n"]
+)  # fmt: skip
 CONTENT = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
 
 
@@ -103,6 +107,25 @@ def test_what_is_chunked_is_read_again(
     fed = pieces(body + behind, cuts)
     assert verdict(fed, raw=True) == (body, behind)
     assert verdict(fed, raw=False) == (b"".join(content), behind)
+
+
+@given(CONTENT, st.binary(max_size=4))
+def test_a_whole_body_in_the_usual_form_is_known_as_one(content: list[bytes], more: bytes) -> None:
+    body = b"".join(map(encode, content)) + LAST_CHUNK
+    assert is_whole(body)
+    assert is_whole(body + more) == (not more)
+    assert not any(is_whole(body[:end]) for end in range(len(body)))
+
+
+@given(NOISE | st.lists(SHARDS_OF_CHUNKS, max_size=8).map(b"".join))
+@example(b"5\r\nhello\r\n0\r\n\r\n")
+@example(b"05\r\nhello\r\n0\r\n\r\n")
+@example(b"A\r\n0123456789\r\n0\r\n\r\n")
+@example(b"1\r\n\n\r\n0\r\nX: y\r\n\r\n")
+@example(b"1;a\r\nx\r\n0\r\n\r\n")
+def test_what_is_known_as_a_whole_body_is_passed_on_as_it_came(data: bytes) -> None:
+    if is_whole(data):
+        assert verdict([data], raw=True) == (data, b"")
 
 
 def reference(data: bytes) -> tuple[bytes, int] | None:
@@ -130,12 +153,6 @@ def reference(data: bytes) -> tuple[bytes, int] | None:
     while found := field.match(data, at):
         at = found.end()
     return (content, at + 2) if data[at : at + 2] == b"\r\n" else None
-
-
-SHARDS_OF_CHUNKS = st.sampled_from(
-    [b"5\r\nhello\r\n", b"1\r\n\n\r\n", b"0\r\n", b"\r\n", b"00\r\n", b"A", b";", b"a=b", b"\n",
-     b'1;x="\\""\r\nz\r\n', b"2 ;q\r\nok\r\n", b"X: y\r\n", b"Host: z\r\n", b" ", b"-1\r\n"]
-)  # fmt: skip
 
 
 @settings(max_examples=400)

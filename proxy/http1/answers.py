@@ -1,0 +1,183 @@
+"""The shapes that a service's answers have in common.
+
+What `proxy.http1.shape` is for requests: an origin sends the same few heads over and over, with
+another length, tag or time in them. An `AnswerShape` is such a head cut at the values that differ;
+one that fits is known by comparing its pieces and by looking at those values alone. It is then what
+`parse_response` would have made of it: a value may differ only in a field that means nothing to a
+proxy, or in Content-Length, which is read. Whatever does not fit is parsed as ever.
+"""
+
+from typing import Final
+
+from proxy.http1.fields import NOT_VALUE, RESPONSE_KINDS
+from proxy.http1.head import ResponseHead
+from proxy.http1.shape import LONGEST, MOST_GAPS, name_of
+
+SHAPES: Final = 4
+"""How many kinds of heads a service's answers are known by."""
+LESSONS: Final = 64
+"""How many heads are learned from until `refresh`: those that have no shape must not cost more
+than to parse them."""
+_LENGTH: Final = b"content-length"
+_LENGTH_DIGITS: Final = 9
+_CRLF: Final = b"\r\n"
+
+
+class AnswerShape:
+    """See the module. Never changed. `lines` is a head that has it, its status line first, and
+    `head` what that one was read as; `gaps` are the places of the lines whose values differ."""
+
+    __slots__ = ("_first", "_last", "_length_gap", "_onward", "_pieces", "gaps", "head", "lines")
+
+    def __init__(self, lines: list[bytes], head: ResponseHead, gaps: frozenset[int]) -> None:
+        self.lines = lines
+        self.head = head
+        self.gaps = gaps
+        pieces = _cut(lines, gaps)
+        self._first = pieces[0]
+        self._pieces = pieces[1:]
+        names = [name_of(lines[place]).lower() for place in sorted(gaps)]
+        self._length_gap = names.index(_LENGTH) if _LENGTH in names else -1
+        # Where lines go no further, the head is put together anew without them.
+        self._onward: tuple[bytes, ...] = ()
+        stay = head.kept.split(_CRLF)
+        kept = [place for place, line in enumerate(lines) if line in stay]
+        if len(kept) < len(lines):
+            left = frozenset(new for new, place in enumerate(kept) if place in gaps)
+            self._onward = _cut([lines[place] for place in kept], left)
+        self._last = head.ready[len(head.kept) :]
+
+    def read(self, raw: bytes) -> ResponseHead | None:
+        """The head that `raw` is (all before the empty line); None where it does not fit."""
+        if not raw.startswith(self._first):
+            return None
+        data = raw + _CRLF
+        at = len(self._first)
+        values: list[bytes] = []
+        for piece in self._pieces:
+            end = data.find(_CRLF, at)
+            if end < 0 or not data.startswith(piece, end):
+                return None
+            value = data[at:end]
+            if value.translate(NOT_VALUE) != value:
+                return None
+            values.append(value)
+            at = end + len(piece)
+        if at != len(data) or at > LONGEST:
+            return None
+        like = self.head
+        head = ResponseHead(like.status, http10=False)
+        head.length = like.length
+        head.follows = like.follows
+        if self._length_gap >= 0:
+            head.follows = head.length = _length_of(values[self._length_gap])
+            if head.follows < 0:
+                return None
+        head.chunked = like.chunked
+        head.events = like.events
+        head.idle = like.idle
+        head.persistent = like.persistent
+        head.plain = like.plain
+        head.kept = self._without_dropped(values) if self._onward else data
+        head.ready = head.kept + self._last
+        return head
+
+    def _without_dropped(self, values: list[bytes]) -> bytes:
+        out = [self._onward[0]]
+        for value, piece in zip(values, self._onward[1:], strict=True):
+            out.append(value)
+            out.append(piece)
+        return b"".join(out)
+
+
+class Answers:
+    """What one service's answers are known by."""
+
+    __slots__ = ("_lessons", "_shapes")
+
+    def __init__(self) -> None:
+        self._shapes: list[AnswerShape] = []
+        self._lessons = LESSONS
+
+    def read(self, raw: bytes) -> ResponseHead | None:
+        """The head that `raw` is, where one of the shapes fits."""
+        for shape in self._shapes:
+            head = shape.read(raw)
+            if head is not None:
+                return head
+        return None
+
+    def learn(self, raw: bytes, head: ResponseHead) -> None:
+        """Take in a head that no shape fitted, and what it was read as."""
+        if not self._lessons or head.http10 or head.upgrade or len(raw) > LONGEST:
+            return
+        self._lessons -= 1
+        lines = raw.split(_CRLF)
+        for place, shape in enumerate(self._shapes):
+            gaps = _differing(shape, lines, head)
+            if gaps:
+                self._shapes[place] = AnswerShape(lines, head, gaps)
+                return
+        self._shapes.insert(0, AnswerShape(lines, head, frozenset()))
+        if len(self._shapes) > SHAPES:
+            # A head that was seen once goes before a shape does.
+            once = [shape for shape in self._shapes[1:] if not shape.gaps]
+            self._shapes.remove(once[-1] if once else self._shapes[-1])
+
+    def refresh(self) -> None:
+        """Learn again; to be called every second or so."""
+        self._lessons = LESSONS
+
+
+def _cut(lines: list[bytes], gaps: frozenset[int]) -> tuple[bytes, ...]:
+    """A head, cut where the values of the lines in `gaps` stand."""
+    pieces: list[bytes] = []
+    piece = b""
+    for place, line in enumerate(lines):
+        if place in gaps:
+            pieces.append(piece + name_of(line) + b":")
+            piece = _CRLF
+        else:
+            piece += line + _CRLF
+    return (*pieces, piece)
+
+
+def _differing(shape: AnswerShape, lines: list[bytes], head: ResponseHead) -> frozenset[int]:
+    """The gaps of a shape that both have; none where there is no such shape."""
+    none = frozenset[int]()
+    if len(lines) != len(shape.lines):
+        return none
+    both = list(zip(shape.lines, lines, strict=True))
+    gaps = shape.gaps | {place for place, (one, other) in enumerate(both) if one != other}
+    if len(gaps) > MOST_GAPS:
+        return none
+    for place in gaps:
+        if not (place and _may_differ(*both[place], shape.head, head)):
+            return none
+    return gaps
+
+
+def _may_differ(before: bytes, line: bytes, known: ResponseHead, head: ResponseHead) -> bool:
+    """Whether there may be a gap where one head has the one line and another head the other."""
+    name = name_of(before)
+    # Gateways that make variables of fields take _ for -, so such a name is looked at.
+    if not line.startswith(name + b":") or b"_" in name:
+        return False
+    # What Connection names goes no further, and so means something.
+    if before not in known.kept.split(_CRLF) or line not in head.kept.split(_CRLF):
+        return False
+    kind = name.lower()
+    if kind == _LENGTH:
+        return all(
+            each.length is not None and each.follows == each.length == _length_of(value)
+            for each, value in ((known, before[len(name) + 1 :]), (head, line[len(name) + 1 :]))
+        )
+    return kind not in RESPONSE_KINDS
+
+
+def _length_of(value: bytes) -> int:
+    """What a Content-Length says that is written as usual; else -1."""
+    digits = value.strip(b" \t")
+    if not digits.isdigit() or len(digits) > _LENGTH_DIGITS or (digits[:1] == b"0" != digits):
+        return -1
+    return int(digits)
