@@ -25,6 +25,7 @@ from proxy.downstream import Downstream
 from proxy.endpoint_state import EndpointState
 from proxy.exchange import Exchange
 from proxy.http1.head import RequestHead, parse_request
+from proxy.http1.shape import read
 from proxy.observe.access_log import AccessLog
 from proxy.upstream import Upstream
 from proxy.wire.snapshot import (
@@ -199,12 +200,11 @@ async def measure(options: argparse.Namespace) -> None:
 def parts(scene: Scene, request: bytes) -> dict[str, Callable[[], object]]:
     """The parts of a request's way that can be called by themselves."""
     plane, client = scene.plane, scene.client
-    shape = client._shape
+    shapes = client._shapes
     service = plane.services["shop/web"]
     ready, counters = service.ready, service.counters
     endpoint = ready[0]
-    assert shape is not None
-    head = shape.read(request)
+    head = read(shapes, request)
     assert head is not None
 
     def in_and_out() -> None:
@@ -214,7 +214,7 @@ def parts(scene: Scene, request: bytes) -> dict[str, Callable[[], object]]:
     return {
         "nothing": lambda: None,
         "head, parsed": lambda: parse_request(request[:-4], plane.requests),
-        "head, by its shape": lambda: shape.read(request),
+        "head, by its shape": lambda: read(shapes, request),
         "route": lambda: plane.routing.straight(head.host or b""),
         "exchange": lambda: Exchange(plane, client, head, 1.0),
         "retry budget": lambda: service.budget.deposit(1.0),

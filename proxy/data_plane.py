@@ -23,7 +23,7 @@ from proxy.http1.answers import Answers
 from proxy.http1.fields import REQUEST_KINDS, RESPONSE_KINDS, Memory
 from proxy.http1.head import ResponseHead, parse_response
 from proxy.http1.rewrite import forwarded_lines
-from proxy.http1.shape import Shape
+from proxy.http1.shape import Shape, Shapes
 from proxy.observe.access_log import AccessLog
 from proxy.observe.spans import Spans
 from proxy.policy import eject
@@ -110,9 +110,10 @@ class DataPlane:
         self._ids = 0
         self._id_head = self._id_prefix + b"0" * 13
         # The last that were learned, without and with a body: new connections begin with them.
-        self.shape: Shape | None = None
-        self.body_shape: Shape | None = None
+        self.shapes: Shapes = ()
+        self.body_shapes: Shapes = ()
         self._shapes: dict[tuple[bytes, ...], Shape] = {}
+        self._tuples: dict[Shapes, Shapes] = {}
         self._forwarded: dict[tuple[bytes, bytes], bytes] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._next_housekeeping = 0.0
@@ -279,13 +280,14 @@ class DataPlane:
             self.responses.clear()
         self.responses[raw] = head
 
-    def shared_shape(self, shape: Shape | None) -> Shape | None:
-        """One and the same object for all connections whose requests have a shape."""
-        if shape is None:
-            return None
-        if len(self._shapes) >= HEADS_REMEMBERED:
+    def shared(self, shapes: Shapes) -> Shapes:
+        """One and the same object for all connections whose requests have these shapes."""
+        if len(self._shapes) >= HEADS_REMEMBERED or len(self._tuples) >= HEADS_REMEMBERED:
             self._shapes.clear()
-        return self._shapes.setdefault((shape.first, *shape.pieces), shape)
+            self._tuples.clear()
+        known = self._shapes
+        same = tuple([known.setdefault((each.first, *each.pieces), each) for each in shapes])
+        return self._tuples.setdefault(same, same)
 
     def forwarded_lines(self, address: bytes, host: bytes) -> bytes:
         """What tells the origin who asked, for a client and a host."""

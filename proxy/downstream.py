@@ -27,7 +27,7 @@ from proxy.http1.head import (
     parse_request,
 )
 from proxy.http1.rewrite import ALLOW, answer, forwarded_after
-from proxy.http1.shape import Shape, learn
+from proxy.http1.shape import Shapes, learn, read
 from proxy.wire.snapshot import Listener
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Downstream:
         "_advancing",
         "_ahead",
         "_body_left",
-        "_body_shape",
+        "_body_shapes",
         "_buffer",
         "_complete_at",
         "_ended",
@@ -80,7 +80,7 @@ class Downstream:
         "_plane",
         "_public",
         "_reader",
-        "_shape",
+        "_shapes",
         "_trusted",
         "_unread",
         "address",
@@ -119,8 +119,8 @@ class Downstream:
         self._lines = b""
         self._lines_host: bytes | None = None
         self._public = listener.kind == "public"
-        self._shape: Shape | None = None
-        self._body_shape: Shape | None = None
+        self._shapes: Shapes = ()
+        self._body_shapes: Shapes = ()
         self._lessons = LESSONS
 
     # --- the connection
@@ -136,7 +136,7 @@ class Downstream:
         self._trusted = plane.routing.trusted.has(self.peer)
         if not self._trusted:
             # What others ask is what this one will ask, more often than not.
-            self._shape, self._body_shape = plane.shape, plane.body_shape
+            self._shapes, self._body_shapes = plane.shapes, plane.body_shapes
         self.deadline = plane.clock() + plane.routing.head_seconds
         plane.connections.add(self)
 
@@ -178,9 +178,9 @@ class Downstream:
             if self._ended:
                 self.deadline = min(self._linger_end, self._plane.clock() + LINGER)
                 return
-            shape = self._shape if data[0] != _P else self._body_shape
-            if shape is not None and not self._buffer and not self._full:
-                head = shape.read(data)
+            shapes = self._shapes if data[0] != _P else self._body_shapes
+            if shapes and not self._buffer and not self._full:
+                head = read(shapes, data)
                 if head is not None:
                     self._begin_usual(head, data)
                     return
@@ -316,10 +316,10 @@ class Downstream:
             self._lessons -= 1
             plane = self._plane
             if head.raw[0] != _P:
-                self._shape = plane.shape = plane.shared_shape(learn(self._shape, head))
+                self._shapes = plane.shapes = plane.shared(learn(self._shapes, head))
             else:
-                shape = plane.shared_shape(learn(self._body_shape, head))
-                self._body_shape = plane.body_shape = shape
+                shapes = plane.shared(learn(self._body_shapes, head))
+                self._body_shapes = plane.body_shapes = shapes
 
     def _read_body(self, exchange: Exchange, data: bytes) -> None:
         reader = self._reader

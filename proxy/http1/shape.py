@@ -22,6 +22,8 @@ from proxy.http1.head import RequestHead, find, is_id
 LONGEST: Final = 8 * 1024
 """Heads beyond this many bytes have no shape; the bounds of their parts are then kept too."""
 MOST_GAPS: Final = 6
+SHAPES: Final = 3
+"""How many kinds of requests a connection is known by, those with a body apart."""
 _LENGTH_DIGITS: Final = 9
 _CRLF: Final = b"\r\n"
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"POST", b"PUT", b"PATCH"))
@@ -84,13 +86,9 @@ class Shape:
             left = frozenset(new for new, place in enumerate(kept) if place in gaps)
             self.onward = cut([head.lines[place] for place in kept], left)
 
-    def read(self, data: bytes) -> RequestHead | None:
-        """The head that `data` is, or begins with where a body follows (from the place
-        `len(head.raw) + 4` on, as much of it as came); None where it does not fit."""
-        one = data.find(b" ")
-        two = data.find(b" ", one + 1)
-        if two < 0 or not data.startswith(self.first, two + 1):
-            return None
+    def read(self, data: bytes, one: int, two: int) -> RequestHead | None:
+        """See `read`; `one` and `two` are the places of the first two spaces, and what is
+        behind them is `first`."""
         method, target = data[:one], data[one + 1 : two]
         if method not in _METHODS or target[:1] != b"/":
             return None
@@ -139,6 +137,25 @@ class Shape:
         return b"".join(out)[:-4]
 
 
+Shapes = tuple[Shape, ...]
+"""Of what one connection asks; shared, as they are."""
+
+
+def read(shapes: Shapes, data: bytes) -> RequestHead | None:
+    """The head that `data` is, or begins with where a body follows (from the place
+    `len(head.raw) + 4` on, as much of it as came); None where none of the shapes fits."""
+    one = data.find(b" ")
+    two = data.find(b" ", one + 1)
+    if two < 0:
+        return None
+    for shape in shapes:
+        if data.startswith(shape.first, two + 1):
+            head = shape.read(data, one, two)
+            if head is not None:
+                return head
+    return None
+
+
 def cut(lines: Sequence[bytes], gaps: frozenset[int]) -> tuple[bytes, ...]:
     """All of a head behind its target, cut where the values of the lines in `gaps` stand."""
     pieces: list[bytes] = []
@@ -165,9 +182,8 @@ def length_of(value: bytes) -> int:
     return int(digits)
 
 
-def learn(known: Shape | None, head: RequestHead) -> Shape | None:
-    """The shape of a connection's heads, after one more that did not fit the `known` one; None
-    where they have none."""
+def learn(known: Shapes, head: RequestHead) -> Shapes:
+    """The shapes of a connection's heads, after one more that did not fit the `known` ones."""
     if not usual(head):
         return known
     measured = frozenset[int]()
@@ -176,20 +192,22 @@ def learn(known: Shape | None, head: RequestHead) -> Shape | None:
         measured = frozenset(
             [place for place, line in enumerate(head.lines) if _is(line, b"content-length")]
         )
-    if known is None or len(known.lines) != len(head.lines):
-        return Shape(head, measured)
-    differing = {
-        place
-        for place, (one, other) in enumerate(zip(known.lines, head.lines, strict=True))
-        if one != other
-    }
-    gaps = frozenset(differing | known.gaps | measured)
-    if len(gaps) > MOST_GAPS:
-        return Shape(head, measured)
-    for place in gaps:
-        if not _may_differ(known, head, place):
-            return Shape(head, measured)
-    return Shape(head, gaps)
+    for turn, shape in enumerate(known):
+        gaps = _gaps(shape, head, measured)
+        if gaps is not None:
+            return (*known[:turn], Shape(head, gaps), *known[turn + 1 :])
+    return (Shape(head, measured), *known)[:SHAPES]
+
+
+def _gaps(known: Shape, head: RequestHead, measured: frozenset[int]) -> frozenset[int] | None:
+    """Where a shape has gaps that a head has too; None where there is no such shape."""
+    if len(known.lines) != len(head.lines):
+        return None
+    both = enumerate(zip(known.lines, head.lines, strict=True))
+    gaps = known.gaps | measured | {place for place, (one, other) in both if one != other}
+    if len(gaps) > MOST_GAPS or not all(_may_differ(known, head, place) for place in gaps):
+        return None
+    return gaps
 
 
 def _may_differ(known: Shape, head: RequestHead, place: int) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from proxy.http1.fields import REQUEST_KINDS, BadMessage, Memory
 from proxy.http1.head import RequestHead, parse_request
 from proxy.http1.rewrite import request_head
-from proxy.http1.shape import LONGEST, Shape, learn
+from proxy.http1.shape import LONGEST, SHAPES, Shapes, learn, read
 
 END = b"\r\n\r\n"
 FIELDS = (b"Host: shop.example", b"User-Agent: t/1", b"Cookie: a=%d", b"Accept: */*", b"X-Tag: %d")
@@ -26,16 +26,20 @@ def numbered(number: int) -> bytes:
     return head(*lines, start=b"GET /menu/%d HTTP/1.1" % number)
 
 
-def taught(*heads: bytes) -> Shape:
-    shape = None
-    for data in heads:
-        shape = learn(shape, parsed(data))
-    assert shape is not None
-    return shape
+class Taught:
+    """Shapes, learned from these."""
+
+    def __init__(self, *heads: bytes) -> None:
+        self.shapes: Shapes = ()
+        for data in heads:
+            self.shapes = learn(self.shapes, parsed(data))
+
+    def read(self, data: bytes) -> RequestHead | None:
+        return read(self.shapes, data)
 
 
 def test_reads_what_parsing_reads() -> None:
-    shape = taught(numbered(1), numbered(2))
+    shape = Taught(numbered(1), numbered(2))
     data = numbered(3)
     found, wanted = shape.read(data), parsed(data)
     assert found is not None
@@ -55,7 +59,7 @@ def test_lines_of_this_hop_go_no_further() -> None:
             b"Accept: */*",
         )
 
-    found = taught(sent(1), sent(2)).read(sent(3))
+    found = Taught(sent(1), sent(2)).read(sent(3))
     assert found is not None
     wanted = parsed(sent(3))
     assert found.onward + b"\r\n" == request_head(wanted, b"", None, wanted.target)
@@ -92,7 +96,7 @@ def test_lines_of_this_hop_go_no_further() -> None:
     ],
 )
 def test_does_not_know_what_differs_in_anything_else(data: bytes) -> None:
-    assert taught(numbered(1), numbered(2)).read(data) is None
+    assert Taught(numbered(1), numbered(2)).read(data) is None
 
 
 @pytest.mark.parametrize(
@@ -108,10 +112,8 @@ def test_does_not_know_what_differs_in_anything_else(data: bytes) -> None:
 )
 def test_never_leaves_a_gap_where_the_value_means_something(one: bytes, other: bytes) -> None:
     base = (b"Host: h",) if b"Host" not in one else ()
-    shape = None
-    for line in (one, other):
-        shape = learn(shape, parsed(head(*base, line)))
-    assert shape is None or not shape.gaps
+    taught = Taught(*(head(*base, line) for line in (one, other)))
+    assert not any(shape.gaps for shape in taught.shapes)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_never_leaves_a_gap_where_the_value_means_something(one: bytes, other: b
     ],
 )
 def test_unusual_heads_teach_nothing(data: bytes) -> None:
-    assert learn(None, parsed(data)) is None
+    assert not Taught(data).shapes
 
 
 def posted(length: bytes, *lines: bytes) -> bytes:
@@ -139,7 +141,7 @@ def posted(length: bytes, *lines: bytes) -> bytes:
 
 
 def test_reads_a_head_before_a_body() -> None:
-    shape = taught(posted(b" 3"))
+    shape = Taught(posted(b" 3"))
     data = posted(b" 12") + b"{ }" * 2
     found, wanted = shape.read(data), parsed(posted(b" 12"))
     assert found is not None
@@ -170,25 +172,44 @@ def test_reads_a_head_before_a_body() -> None:
     ],
 )
 def test_never_guesses_a_length(length: bytes) -> None:
-    shape = taught(posted(b" 3"), posted(b" 4"))
+    shape = Taught(posted(b" 3"), posted(b" 4"))
     assert shape.read(posted(b" 7") + b"1234567") is not None
     assert shape.read(posted(length) + b"1234567") is None
 
 
 def test_a_body_is_not_taken_for_none() -> None:
-    with_body, without = taught(posted(b" 3")), taught(numbered(1), numbered(2))
+    with_body, without = Taught(posted(b" 3")), Taught(numbered(1), numbered(2))
     assert with_body.read(numbered(3)) is None
     assert without.read(posted(b" 3") + b"abc") is None
-    again = learn(with_body, parsed(posted(b" 0")))
-    assert again is not None
-    assert again.read(posted(b" 3") + b"abc") is None
-    again = learn(again, parsed(posted(b" 3")))
-    assert again is not None
-    assert again.read(posted(b" 0")) is None
+    for first in (b" 0", b" 3"):
+        both = Taught(posted(first), posted(b" 3"), posted(b" 0"))
+        for length, body in ((b" 3", b"abc"), (b" 0", b"")):
+            data = posted(length)
+            found = both.read(data + body)
+            assert found is not None
+            assert found.length == parsed(data).length
+        assert both.read(posted(b" 0") + b"abc") is None
+
+
+def kind(number: int, name: bytes) -> bytes:
+    return numbered(number).replace(b"X-Tag", name)
+
+
+def test_several_kinds_of_requests_are_known_side_by_side() -> None:
+    names = [b"If-%d" % n for n in range(SHAPES)]
+    taught = Taught(*(kind(n, name) for n in (1, 2) for name in names))
+    for name in names:
+        found, wanted = taught.read(kind(3, name)), parsed(kind(3, name))
+        assert found is not None
+        assert found.onward == wanted.onward
+    assert len(taught.shapes) == SHAPES
+    more = learn(taught.shapes, parsed(kind(1, b"If-more")))
+    assert len(more) == SHAPES
+    assert read(more, kind(4, names[-1])) is not None, "the newest is kept longest"
 
 
 def test_reads_the_id_of_each_request() -> None:
-    shape = taught(*(posted(b" 3", b"X-Request-Id: id-%d" % n, b"A: b") for n in (1, 2)))
+    shape = Taught(*(posted(b" 3", b"X-Request-Id: id-%d" % n, b"A: b") for n in (1, 2)))
     found = shape.read(posted(b" 3", b"X-Request-Id:\tid-3 ", b"A: b"))
     assert found is not None
     assert (found.has_id, found.request_id) == (True, b"id-3")
@@ -199,11 +220,11 @@ def test_reads_the_id_of_each_request() -> None:
 
 def test_the_second_of_two_ids_goes_no_further() -> None:
     two = [posted(b" 3", b"X-Request-Id: a%d" % n, b"x-request-id: b") for n in (1, 2, 3)]
-    found = taught(*two[:2]).read(two[2])
+    found = Taught(*two[:2]).read(two[2])
     assert found is not None
     assert found.request_id == b"a3"
     assert b"x-request-id" not in found.onward
-    assert taught(*two[:2]).read(posted(b" 3", b"X-Request-Id: a", b"x-request-id: c")) is None
+    assert Taught(*two[:2]).read(posted(b" 3", b"X-Request-Id: a", b"x-request-id: c")) is None
 
 
 def test_tells_every_field_as_parsing_does() -> None:
@@ -211,7 +232,7 @@ def test_tells_every_field_as_parsing_does() -> None:
         twice = (b"Cookie: a=1", b"COOKIE: b=%d" % number, b"Accept: x", b"accept: y")
         return numbered(number).replace(b"X-Tag", b"\r\n".join((*twice, b"X-Tag")))
 
-    found = taught(sent(1), sent(2)).read(sent(3))
+    found = Taught(sent(1), sent(2)).read(sent(3))
     assert found is not None
     for name in (b"host", b"user-agent", b"accept", b"cookie", b"x-tag", b"x-none", b""):
         assert found.field(name) == parsed(sent(3)).field(name), name
@@ -224,7 +245,7 @@ VALUES = st.binary(max_size=12)
 def test_whatever_is_known_would_have_been_parsed_alike(
     cookie: bytes, tag: bytes, target: bytes
 ) -> None:
-    shape = taught(numbered(1), numbered(2))
+    shape = Taught(numbered(1), numbered(2))
     lines = (*FIELDS[:2], b"Cookie:" + cookie, FIELDS[3], b"X-Tag:" + tag)
     data = head(*lines, start=b"GET " + target + b" HTTP/1.1")
     found = shape.read(data)
@@ -241,12 +262,12 @@ def test_what_parsing_refuses_has_no_shape(value: bytes) -> None:
     try:
         parsed(data)
     except BadMessage:
-        assert taught(numbered(1), numbered(2)).read(data) is None
+        assert Taught(numbered(1), numbered(2)).read(data) is None
 
 
 @given(VALUES | st.from_regex(rb" [0-9]{1,3}[ \t]?", fullmatch=True), VALUES)
 def test_a_measured_head_is_what_parsing_makes_of_it(length: bytes, id: bytes) -> None:
-    shape = taught(*(posted(b" %d" % n, b"X-Request-Id: %d" % n) for n in (1, 2)))
+    shape = Taught(*(posted(b" %d" % n, b"X-Request-Id: %d" % n) for n in (1, 2)))
     data = posted(length, b"X-Request-Id:" + id)
     found = shape.read(data)
     if found is None:
