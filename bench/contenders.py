@@ -221,7 +221,7 @@ def installed(name: str) -> bool:
 
 
 def origin(home: Path, port: int) -> list[str]:
-    """The origin of every scene: nginx with fixed answers and two files."""
+    """The origin of every scene: nginx with fixed answers, answers that differ, and two files."""
     (home / "files").mkdir()
     (home / "files" / "100k").write_bytes(os.urandom(100 * 1024))
     (home / "files" / "10m").write_bytes(os.urandom(10 * 1024 * 1024))
@@ -238,6 +238,9 @@ http {{
     listen 127.0.0.1:{port} backlog=4096;
     location / {{ default_type application/json; return 200 '{body}'; }}
     location /files/ {{ root {home}; }}
+    location /varied/ {{
+      default_type application/json; add_header ETag '"$request_id"'; return 200 '{body}$uri';
+    }}
     location /echo/ {{
       return 200 '$request_method $request_uri $http_x_request_tag $http_cookie';
     }}

@@ -7,7 +7,7 @@ which `bench.proxy` is not; only that one tells what a request costs in the end.
 
     python -m bench.logic [--endpoints 3] [--constant] [--answers varied] [--log] [--parts]
 
-What `make compile` built is measured by PYTHONPATH=build/compiled python -P bench/logic.py.
+What `make compile` built is measured by PYTHONPATH=build/compiled:. python -P bench/logic.py.
 """
 
 import argparse

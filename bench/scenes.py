@@ -83,6 +83,7 @@ SCENES: Final = (
     Scene("small GET, unique, 1000 conns", unique=True, connections=1000, longer=4),
     Scene("small GET, constant, 64 conns"),
     Scene("small GET, bare, 64 conns", bare=True),
+    Scene("small GET, unique, answers differ", path="/varied", unique=True),
     Scene("4 KiB JSON POST", path="/api/orders/new", body=4096),
     Scene("100 KiB response", path="/files/100k", connections=16),
     Scene("10 MiB response", path="/files/10m", connections=4),

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BUILDS = ROOT / "build" / "tested"
 TESTS = (
+    "tests/unit/test_proxy_http1_answers.py",
     "tests/unit/test_proxy_http1_chunked.py",
     "tests/unit/test_proxy_http1_properties.py",
     "tests/unit/test_proxy_http1_requests.py",
