@@ -23,7 +23,8 @@ from setuptools.command.build_ext import build_ext
 # `Candidate`, a protocol, and whatever is asked once a second would gain nothing.
 COMPILED = [
     *(f"proxy/http1/{name}.py" for name in (
-        "answers", "chunked", "fields", "framing", "head", "limits", "rewrite", "shape",
+        "answers", "chunked", "fields", "framing", "head", "limits", "response", "rewrite",
+        "shape", "unfinished",
     )),
     *(f"proxy/policy/{name}.py" for name in (
         "admit", "eject", "gradient", "hashing", "latency", "ratelimit", "retry", "route",
@@ -32,8 +33,8 @@ COMPILED = [
     "proxy/wire/buckets.py",
     *(f"proxy/{name}.py" for name in (
         "bounds", "data_plane", "dispatch", "downstream", "endpoint_state", "entry", "exchange",
-        "exchange_phases", "half_closed", "heads", "hedge", "mirror", "pool", "record", "recovery",
-        "routing_table", "shared_cells", "tracing", "tunnel", "upstream", "usual",
+        "exchange_phases", "half_closed", "heads", "hedge", "mirror", "pool", "recall", "record",
+        "recovery", "routing_table", "shared_cells", "tracing", "tunnel", "upstream", "usual",
     )),
 ]  # fmt: skip
 COMPILER = ["mypy>=1.18", "msgspec>=0.20"]

@@ -20,13 +20,15 @@ from itertools import cycle
 from typing import Any, Final, cast
 
 from bench.scenes import HEADERS
-from proxy.data_plane import HEADS_REMEMBERED, DataPlane
+from proxy.data_plane import DataPlane
 from proxy.downstream import Downstream
 from proxy.endpoint_state import EndpointState
 from proxy.exchange import Exchange
 from proxy.http1.head import RequestHead, parse_request
 from proxy.http1.shape import read
 from proxy.observe.access_log import AccessLog
+from proxy.observe.spans import Spans
+from proxy.recall import REMEMBERED
 from proxy.upstream import Upstream
 from proxy.wire.snapshot import (
     Endpoint,
@@ -58,7 +60,7 @@ def alike() -> list[list[bytes]]:
 
 def varied() -> list[list[bytes]]:
     """Answers of more lengths than a worker remembers heads."""
-    bodies = [BODY + b" " * more for more in range(4 * HEADS_REMEMBERED)]
+    bodies = [BODY + b" " * more for more in range(4 * REMEMBERED)]
     return [[ANSWER % (0, len(body), body)] for body in bodies]
 
 
@@ -114,6 +116,8 @@ class Scene:
         self.plane = plane = DataPlane(0, loop)
         if options.log:
             plane.access_log = AccessLog()
+        if options.spans:
+            plane.spans = Spans(options.spans)
         endpoints = tuple(
             Endpoint(id=f"r{i}", host="127.0.0.1", port=9000 + i) for i in range(options.endpoints)
         )
@@ -213,7 +217,7 @@ def parts(scene: Scene, request: bytes) -> dict[str, Callable[[], object]]:
 
     return {
         "nothing": lambda: None,
-        "head, parsed": lambda: parse_request(request[:-4], plane.requests),
+        "head, parsed": lambda: parse_request(request[:-4], plane.recall.requests),
         "head, by its shape": lambda: read(shapes, request),
         "route": lambda: plane.routing.straight(head.host or b""),
         "exchange": lambda: Exchange(plane, client, head, 1.0),
@@ -253,6 +257,7 @@ def main() -> None:
         "--answers", choices=sorted(ANSWERS), default="alike", help="what the origin answers"
     )
     parser.add_argument("--log", action="store_true", help="with an access log")
+    parser.add_argument("--spans", type=float, default=0.0, metavar="SHARE", help="with spans")
     parser.add_argument("--parts", action="store_true", help="what each part costs by itself")
     parser.add_argument("--profile", action="store_true", help="where the time goes")
     asyncio.run(measure(parser.parse_args()))

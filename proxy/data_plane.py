@@ -8,7 +8,6 @@ nothing outside this module touches connections or endpoint state.
 import asyncio
 import os
 import random
-import resource
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -19,18 +18,15 @@ from proxy.downstream import Downstream
 from proxy.endpoint_state import EndpointState
 from proxy.exchange import Exchange
 from proxy.hedge import Hedge
-from proxy.http1.answers import Answers
-from proxy.http1.fields import REQUEST_KINDS, RESPONSE_KINDS, Memory
-from proxy.http1.head import ResponseHead, parse_response
-from proxy.http1.rewrite import forwarded_lines
-from proxy.http1.shape import Shape, Shapes
 from proxy.observe.access_log import AccessLog
 from proxy.observe.spans import Spans
 from proxy.policy import eject
+from proxy.recall import Recall
+from proxy.reporting import Reporter
 from proxy.routing_table import Routing, ServiceState
 from proxy.shared_cells import Row
 from proxy.upstream import Upstream
-from proxy.wire.report import Report, ServiceReport
+from proxy.wire.report import Report
 from proxy.wire.snapshot import Generation, Listener, Snapshot
 
 TICK: Final = 0.1
@@ -38,11 +34,9 @@ LOOK_AROUND: Final = 0.01
 LOOKING_SHARE: Final = 20.0
 """One part in so many of a worker's time may go into looking around: with thousands of
 endpoints it looks less often."""
-HEADS_REMEMBERED: Final = 1024
-LONGEST_REMEMBERED: Final = 2048
 _HOUSEKEEPING: Final = 1.0
 _LAST_DIGITS: Final = tuple([b"%03x" % number for number in range(0x1000)])
-_MEMORY_REFRESH: Final = 60.0
+_RECALL_REFRESH: Final = 60.0
 
 
 def _ignore_busy() -> None:
@@ -94,33 +88,21 @@ class DataPlane:
         self.held: set[Downstream] = set()
         self.services: dict[str, ServiceState] = {}
         self.routing = Routing(Snapshot(Generation()), {}, {})
-        self.requests = Memory(REQUEST_KINDS)
-        self.responses: dict[bytes, ResponseHead] = {}
-        self._response_lines = Memory(RESPONSE_KINDS)
-        self._room_for_heads = HEADS_REMEMBERED
+        self.recall = Recall()
+        self._reporter = Reporter()
         self._look_timer: asyncio.TimerHandle | None = None
         self._room_timer: asyncio.TimerHandle | None = None
         self._limited: tuple[ServiceState, ...] = ()
         self._leaving: dict[tuple[str, int], EndpointState] = {}
         self._gone: dict[str, ServiceState] = {}
         self._ramping = False
-        self._sequence = 0
-        self._refused: dict[str, int] = {}
         self._id_prefix = os.urandom(8).hex().encode()
         self._ids = 0
         self._id_head = self._id_prefix + b"0" * 13
-        # The last that were learned, without and with a body: new connections begin with them.
-        self.shapes: Shapes = ()
-        self.body_shapes: Shapes = ()
-        self._shapes: dict[tuple[bytes, ...], Shape] = {}
-        self._tuples: dict[Shapes, Shapes] = {}
-        self._forwarded: dict[tuple[bytes, bytes], bytes] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._next_housekeeping = 0.0
         self._next_refresh = 0.0
         self._next_sweep = 0.0
-        self._cpu_seconds = 0.0
-        self._told = (0, 0, 0)
 
     # --- the door
 
@@ -188,40 +170,11 @@ class DataPlane:
 
     def report(self, start: float, end: float) -> Report:
         """Counts since the last call, over (`start`, `end`] in Unix time."""
-        now = self.clock()
-        self._sequence += 1
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        cpu = usage.ru_utime + usage.ru_stime
-        spent, self._cpu_seconds = cpu - self._cpu_seconds, cpu
-        refused, self._refused = self._refused, {}
         services = (*self.services.values(), *self._gone.values())
-        told = tuple(self._report_of(service, now) for service in services)
+        leaving = tuple(self._leaving.values())
+        told = self._reporter.report(self, services, leaving, start, end)
         self._forget_gone()
-        return Report(
-            worker=self.worker,
-            sequence=self._sequence,
-            start=start,
-            end=end,
-            generation=self.routing.generation,
-            services=told,
-            connections=len(self.connections),
-            rss_bytes=_resident_bytes(),
-            cpu_seconds=spent,
-            refused=refused,
-            **self._observed(),
-        )
-
-    def _observed(self) -> dict[str, int]:
-        """What became of log lines and spans since the last call."""
-        log, spans = self.access_log, self.spans
-        now = (
-            log.dropped if log is not None else 0,
-            spans.dropped if spans is not None else 0,
-            spans.exported if spans is not None else 0,
-        )
-        before, self._told = self._told, now
-        names = ("log_dropped", "spans_dropped", "spans_exported")
-        return {name: new - old for name, new, old in zip(names, now, before, strict=True)}
+        return told
 
     def start_drain(self) -> None:
         """End keep-alive: answer with `Connection: close`, close what stays idle."""
@@ -255,51 +208,6 @@ class DataPlane:
         upstream.task = self.loop.create_task(pool.dial(self.loop, endpoint, upstream))
         return upstream
 
-    def known_response(self, raw: bytes, answers: Answers) -> ResponseHead | None:
-        """The response head that `raw` is, where a shape of the service's answers fits."""
-        head = answers.read(raw)
-        if head is not None:
-            self._remember(raw, head)
-        return head
-
-    def read_response(self, raw: bytes, answers: Answers) -> ResponseHead:
-        """Reads a response head that is not among `responses`. Raises BadMessage."""
-        head = self.known_response(raw, answers)
-        if head is None:
-            head = parse_response(raw, self._response_lines)
-            answers.learn(raw, head)
-            self._remember(raw, head)
-        return head
-
-    def _remember(self, raw: bytes, head: ResponseHead) -> None:
-        """Most heads recur within a second. Where they do not, no more are kept than that."""
-        if len(raw) > LONGEST_REMEMBERED or not self._room_for_heads:
-            return
-        self._room_for_heads -= 1
-        if len(self.responses) >= HEADS_REMEMBERED:
-            self.responses.clear()
-        self.responses[raw] = head
-
-    def shared(self, shapes: Shapes) -> Shapes:
-        """One and the same object for all connections whose requests have these shapes."""
-        if len(self._shapes) >= HEADS_REMEMBERED or len(self._tuples) >= HEADS_REMEMBERED:
-            self._shapes.clear()
-            self._tuples.clear()
-        known = self._shapes
-        same = tuple([known.setdefault((each.first, *each.pieces), each) for each in shapes])
-        return self._tuples.setdefault(same, same)
-
-    def forwarded_lines(self, address: bytes, host: bytes) -> bytes:
-        """What tells the origin who asked, for a client and a host."""
-        key = (address, host)
-        lines = self._forwarded.get(key)
-        if lines is None:
-            if len(self._forwarded) >= HEADS_REMEMBERED:
-                self._forwarded.clear()
-            lines = forwarded_lines(address, b"http", host)
-            self._forwarded[key] = lines
-        return lines
-
     def date_line(self) -> bytes:
         """A Date field for an answer of the proxy's own."""
         return b"Date: %b\r\n" % formatdate(usegmt=True).encode()
@@ -325,7 +233,7 @@ class DataPlane:
 
     def count_refused(self, reason: str) -> None:
         """Counts an answer to what was not known to be for any service."""
-        self._refused[reason] = self._refused.get(reason, 0) + 1
+        self._reporter.count_refused(reason)
 
     # --- the clock
 
@@ -376,7 +284,7 @@ class DataPlane:
         """What is due about once a second."""
         sweep = now >= self._next_sweep
         wall = time.time()
-        self._room_for_heads = HEADS_REMEMBERED
+        self.recall.make_room()
         for client in tuple(self.held):
             # Nothing is read of these, so that the event loop does not tell of their end.
             if half_closed.is_reset(client):
@@ -394,9 +302,8 @@ class DataPlane:
         if sweep:
             self._next_sweep = now + eject.INTERVAL
         if now >= self._next_refresh:
-            self._next_refresh = now + _MEMORY_REFRESH
-            self.requests.refresh()
-            self._response_lines.refresh()
+            self._next_refresh = now + _RECALL_REFRESH
+            self.recall.refresh()
 
     def _judge(self, service: ServiceState, now: float) -> None:
         by_health = {id(state.health): state for state in service.ready}
@@ -406,20 +313,6 @@ class DataPlane:
             self.ejected(service, by_health[id(health)], cause)
         service.refresh(now)
 
-    def _report_of(self, service: ServiceState, now: float) -> ServiceReport:
-        leaving = [e for e in self._leaving.values() if e.service == service.name]
-        endpoints = [
-            state.counters.take(
-                state.id,
-                now,
-                state.endpoint.revision,
-                ejected=state.health.ejected,
-                limit=state.gradient.limit if state.gradient is not None else 0,
-            )
-            for state in (*service.endpoints.values(), *leaving)
-        ]
-        return service.counters.take(service.name, now, endpoints)
-
     def _forget_gone(self) -> None:
         """What left has had its last counts told once nothing of it is under way any more."""
         self._leaving = {k: e for k, e in self._leaving.items() if e.counters.in_flight}
@@ -427,12 +320,3 @@ class DataPlane:
             if not state.in_flight:
                 state.bounds.release()
                 del self._gone[name]
-
-
-def _resident_bytes() -> int:
-    """The resident memory of this process; 0 where the kernel does not tell."""
-    try:
-        with open("/proc/self/statm", "rb") as statm:
-            return int(statm.read().split()[1]) * resource.getpagesize()
-    except OSError:
-        return 0

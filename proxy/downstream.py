@@ -17,17 +17,10 @@ from proxy.http1.accept import prefers_json
 from proxy.http1.chunked import ChunkedReader
 from proxy.http1.fields import BadMessage
 from proxy.http1.framing import CHUNKED
-from proxy.http1.head import (
-    END,
-    RequestHead,
-    check_first_line,
-    check_partial,
-    check_request_size,
-    find,
-    parse_request,
-)
+from proxy.http1.head import END, RequestHead, find, parse_request
 from proxy.http1.rewrite import ALLOW, answer, forwarded_after
 from proxy.http1.shape import Shapes, learn, read
+from proxy.http1.unfinished import check_first_line, check_partial, check_request_size
 from proxy.wire.snapshot import Listener
 
 if TYPE_CHECKING:
@@ -136,7 +129,7 @@ class Downstream:
         self._trusted = plane.routing.trusted.has(self.peer)
         if not self._trusted:
             # What others ask is what this one will ask, more often than not.
-            self._shapes, self._body_shapes = plane.shapes, plane.body_shapes
+            self._shapes, self._body_shapes = plane.recall.shapes, plane.recall.body_shapes
         self.deadline = plane.clock() + plane.routing.head_seconds
         plane.connections.add(self)
 
@@ -219,7 +212,7 @@ class Downstream:
             try:
                 if end > limits.REQUEST_HEAD:
                     check_request_size(data[:end])
-                head = parse_request(data[:end], self._plane.requests)
+                head = parse_request(data[:end], self._plane.recall.requests)
                 self._learn(head)
                 self._begin(head, data[end + 4 :])
             except BadMessage as bad:
@@ -314,12 +307,12 @@ class Downstream:
         that mostly have a body are a kind of their own."""
         if self._complete_at and self._lessons and not (self._trusted and head.forwarded):
             self._lessons -= 1
-            plane = self._plane
+            recall = self._plane.recall
             if head.raw[0] != _P:
-                self._shapes = plane.shapes = plane.shared(learn(self._shapes, head))
+                self._shapes = recall.shapes = recall.shared(learn(self._shapes, head))
             else:
-                shapes = plane.shared(learn(self._body_shapes, head))
-                self._body_shapes = plane.body_shapes = shapes
+                shapes = recall.shared(learn(self._body_shapes, head))
+                self._body_shapes = recall.body_shapes = shapes
 
     def _read_body(self, exchange: Exchange, data: bytes) -> None:
         reader = self._reader
@@ -370,7 +363,7 @@ class Downstream:
         if head.forwarded and self._trusted:
             return forwarded_after(head, self.address, b"http", host)
         if host != self._lines_host:
-            self._lines = self._plane.forwarded_lines(self.address, host)
+            self._lines = self._plane.recall.forwarded_lines(self.address, host)
             self._lines_host = host
         return self._lines
 

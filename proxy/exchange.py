@@ -14,7 +14,8 @@ from proxy.entry import Refused
 from proxy.exchange_phases import ANSWERING, CONNECTING, NEW, OVER, SENT, TUNNEL, WAITING
 from proxy.failure import Failure
 from proxy.hedge import Hedge
-from proxy.http1.head import RequestHead, ResponseHead
+from proxy.http1.head import RequestHead
+from proxy.http1.response import ResponseHead
 from proxy.policy.retry import IDEMPOTENT
 
 if TYPE_CHECKING:

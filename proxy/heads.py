@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from proxy import tracing
-from proxy.http1.head import VIA, ResponseHead, via
+from proxy.http1.head import VIA, via
+from proxy.http1.response import ResponseHead
 from proxy.http1.rewrite import CRLF, edit, host_line, request_head, response_head
 
 if TYPE_CHECKING:

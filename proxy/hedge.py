@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from proxy import dispatch, heads, pool
 from proxy.endpoint_state import EndpointState
 from proxy.exchange_phases import ANSWERING, CONNECTING, SENT
-from proxy.http1.head import ResponseHead
+from proxy.http1.response import ResponseHead
 
 if TYPE_CHECKING:
     from proxy.exchange import Exchange

@@ -100,7 +100,7 @@ class ServiceState:
         self.simple = not (
             self.limited
             or self.hedges
-            or self.traces
+            or service.trace is not None
             or hashed
             or service.balance.sticky_cookie
             or service.split
@@ -132,7 +132,6 @@ class ServiceState:
     def record_spans(self) -> None:
         """Spans are recorded: each request is asked for its trace."""
         self.traces = True
-        self.simple = False
 
     def retire(self) -> list[EndpointState]:
         """The service is in no snapshot any more; its endpoints finish what they have."""

@@ -27,11 +27,22 @@ def line(exchange: "Exchange") -> tuple[bytes, frozenset[bytes]]:
     return b"traceparent: %b\r\n" % exchange.trace, replaced if given is not None else frozenset()
 
 
+def has_span(exchange: "Exchange") -> bool:
+    """Whether there is to be a span of a request; where there is none, nothing of its trace
+    changes on the way. Not for a service that starts traces."""
+    spans = exchange.plane.spans
+    assert spans is not None
+    given = exchange.head.field(b"traceparent")
+    exchange.span = spans.begin(given, exchange.plane.dice(), getrandbits)
+    return exchange.span is not NOT_RECORDED
+
+
 def _started(exchange: "Exchange", given: bytes | None, *, known: bool) -> bytes:
     """The `traceparent` that goes on in place of the one given; empty where that stays."""
     spans, share = exchange.plane.spans, exchange.service.config.trace
     if spans is not None:
-        exchange.span = spans.begin(given, exchange.plane.dice(), getrandbits, share)
+        if exchange.span is None:
+            exchange.span = spans.begin(given, exchange.plane.dice(), getrandbits, share)
         if exchange.span is not NOT_RECORDED:
             return exchange.span.header()
     if known or share is None:

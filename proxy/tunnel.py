@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy import failure
 from proxy.exchange_phases import TUNNEL
-from proxy.http1.head import ResponseHead
+from proxy.http1.response import ResponseHead
 from proxy.http1.rewrite import response_head
 
 if TYPE_CHECKING:

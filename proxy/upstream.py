@@ -15,7 +15,9 @@ from proxy.http1 import chunked, limits
 from proxy.http1.chunked import ChunkedReader
 from proxy.http1.fields import BadMessage
 from proxy.http1.framing import CHUNKED, UNTIL_CLOSE
-from proxy.http1.head import END, ResponseHead, check_partial
+from proxy.http1.head import END
+from proxy.http1.response import ResponseHead
+from proxy.http1.unfinished import check_partial
 
 if TYPE_CHECKING:
     from proxy.data_plane import DataPlane
@@ -246,17 +248,17 @@ class Upstream:
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
-        responses = self._plane.responses
+        recall = self._plane.recall
         while True:
             end = data.find(END)
             if end < 0:
                 self._keep_partial(exchange, data)
                 return
             raw = data[:end]
-            head = responses.get(raw)
+            head = recall.responses.get(raw)
             if head is None:
                 try:
-                    head = self._plane.read_response(raw, self.endpoint.answers)
+                    head = recall.read_response(raw, self.endpoint.answers)
                 except BadMessage as bad:
                     exchange.answer_unclear(bad.reason)
                     return

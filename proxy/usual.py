@@ -10,7 +10,7 @@ anything else they leave the exchange to its general way, in a state that it kno
 
 from typing import TYPE_CHECKING, Final, cast
 
-from proxy import dispatch, record
+from proxy import dispatch, record, tracing
 from proxy.exchange_phases import OVER, SENT
 from proxy.http1.chunked import is_whole
 from proxy.http1.framing import CHUNKED
@@ -57,6 +57,7 @@ def start(exchange: "Exchange", service: "ServiceState", now: float) -> None:
         or upstream.closing
         or endpoint.health.ejected
         or not (exchange.idempotent or now - upstream.idle_since <= FRESH_SECONDS)
+        or (service.traces and tracing.has_span(exchange))
     ):
         exchange.go_to(endpoint, now)
         return
@@ -101,7 +102,8 @@ def answered(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bool:
     if transport is None or endpoint is None or not client.usual:
         return False
     raw = data[:end]
-    head = plane.responses.get(raw) or plane.known_response(raw, endpoint.answers)
+    recall = plane.recall
+    head = recall.responses.get(raw) or recall.known_response(raw, endpoint.answers)
     if head is None or not head.plain:
         return False
     body = data[end + 4 :]

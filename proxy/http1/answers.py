@@ -10,7 +10,7 @@ proxy, or in Content-Length, which is read. Whatever does not fit is parsed as e
 from typing import Final
 
 from proxy.http1.fields import NOT_VALUE, RESPONSE_KINDS
-from proxy.http1.head import ResponseHead
+from proxy.http1.response import ResponseHead
 from proxy.http1.shape import LONGEST, MOST_GAPS, name_of
 
 SHAPES: Final = 4

@@ -1,4 +1,4 @@
-"""Message heads: from the bytes before the empty line to what a proxy has to know of them.
+"""Heads of requests: from the bytes before the empty line to what a proxy has to know of them.
 
 A head stays the bytes that it came as. What is noted beside them is which lines may not go on
 and the few values that decide something.
@@ -10,15 +10,14 @@ from itertools import filterfalse
 from typing import TYPE_CHECKING, Final
 
 from proxy.http1 import fields, limits
-from proxy.http1.fields import BadMessage, Memory, check_host, split_field, tokens
+from proxy.http1.fields import BadMessage, Memory, check_host, tokens
 from proxy.http1.framing import (
     CHUNKED,
-    UNTIL_CLOSE,
     content_length,
-    response_body,
     same_authority,
     transfer_encoding,
 )
+from proxy.http1.unfinished import bad_start
 
 if TYPE_CHECKING:
     from proxy.http1.shape import Shape
@@ -30,9 +29,7 @@ _KNOWN_METHODS: Final = frozenset(
     (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE")
 )
 _ABSOLUTE: Final = re.compile(rb"([A-Za-z]+)://([^/?#]*)(.*)")
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
 _LONGEST_METHOD: Final = 64
-_KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:^|[,; ])timeout=([0-9]{1,6})", re.IGNORECASE)
 _ID: Final = re.compile(rb"[\x21-\x7e]{1,200}")
 
 
@@ -127,7 +124,7 @@ def parse_request(raw: bytes, memory: Memory) -> RequestHead:
     start = lines.pop(0)
     parts = start.split(b" ")
     if len(parts) != 3:
-        raise _bad_start(start)
+        raise bad_start(start)
     method, target, version = parts
     if version != b"HTTP/1.1" or method not in _KNOWN_METHODS:
         _check_start(start, method, version)
@@ -279,7 +276,7 @@ def _check_start(start: bytes, method: bytes, version: bytes) -> None:
     if version not in (b"HTTP/1.1", b"HTTP/1.0"):
         if re.fullmatch(rb"HTTP/[0-9]\.[0-9]", version):
             raise BadMessage(505, "a version of HTTP that is not served here")
-        raise _bad_start(start)
+        raise bad_start(start)
     if method not in _KNOWN_METHODS:
         if not method or method.translate(fields.NOT_TOKEN) != method:
             raise BadMessage(400, "a malformed method")
@@ -287,157 +284,3 @@ def _check_start(start: bytes, method: bytes, version: bytes) -> None:
             raise BadMessage(501, "a method that is too long")
         if method == b"CONNECT":
             raise BadMessage(405, "CONNECT is not served here")
-
-
-def _bad_start(start: bytes) -> BadMessage:
-    if len(start) > limits.REQUEST_LINE:
-        return BadMessage(414, "a request line that is too long")
-    return BadMessage(400, "a malformed request line")
-
-
-def check_partial(data: bytes) -> None:
-    """Raises BadMessage when an unfinished head can no longer become a good one.
-
-    A line that ends in a bare LF would otherwise wait for an end that never comes.
-    """
-    if data.count(b"\n") != data.count(b"\r\n"):
-        raise BadMessage(400, "a line that does not end in CRLF")
-    if data.count(b"\r") - data.endswith(b"\r") != data.count(b"\r\n"):
-        raise BadMessage(400, "a bare CR")
-    if b"\0" in data:
-        raise BadMessage(400, "a NUL byte")
-
-
-def check_first_line(data: bytes) -> None:
-    """Raises BadMessage when an unfinished request's first line is there, and has no version:
-    HTTP/0.9 had nothing but that line, and would wait for its answer."""
-    line, end, _ = data.partition(b"\r\n")
-    if end and line and not line[-8:].startswith(b"HTTP/"):
-        raise _bad_start(line)
-
-
-def check_request_size(data: bytes) -> None:
-    """Raises BadMessage when a request head, finished or not, is over its bounds already."""
-    if len(data) > limits.REQUEST_LINE and data.find(b"\r\n", 0, limits.REQUEST_LINE + 2) < 0:
-        raise BadMessage(414, "a request line that is too long")
-    if len(data) > limits.REQUEST_HEAD:
-        raise BadMessage(431, "a request head that is too long")
-
-
-class ResponseHead:
-    """A response's head that has one reading; never changed, so that it may be remembered.
-
-    `kept` is the head as it goes on, up to the fields that this hop adds; `ready` is all of it
-    for the usual client. `plain` says that nothing about it calls for a decision. `length` is
-    what Content-Length says, None without one; `follows` is what follows the head unless HEAD
-    was asked (see `response_body`). `idle` is how long the origin keeps an idle connection, in
-    seconds, 0.0 when it does not say.
-    """
-
-    __slots__ = (
-        "chunked",
-        "events",
-        "follows",
-        "http10",
-        "idle",
-        "kept",
-        "length",
-        "persistent",
-        "plain",
-        "ready",
-        "status",
-        "upgrade",
-    )
-
-    def __init__(self, status: int, *, http10: bool) -> None:
-        self.status = status
-        self.http10 = http10
-        self.follows = 0
-        self.kept = b""
-        self.ready = b""
-        self.chunked = False
-        self.length: int | None = None
-        self.persistent = not http10
-        self.events = False
-        self.idle = 0.0
-        self.upgrade: tuple[bytes, ...] = ()
-        self.plain = False
-
-
-def parse_response(raw: bytes, memory: Memory) -> ResponseHead:
-    """Reads a head (all before the empty line). Raises BadMessage."""
-    lines = raw.split(b"\r\n")
-    start = lines.pop(0)
-    found = _STATUS_LINE.fullmatch(start)
-    if not found:
-        raise BadMessage(502, "a malformed status line")
-    if len(lines) > limits.RESPONSE_FIELDS:
-        raise BadMessage(502, "too many header fields in a response")
-    head = ResponseHead(int(found[2]), http10=found[1] == b"0")
-    drop: list[bytes] = []
-    lengths: list[bytes] = []
-    encodings: list[bytes] = []
-    options: list[bytes] = []
-    for line in filterfalse(memory.plain.__contains__, lines):
-        kind, value = memory.special.get(line) or memory.read(line)
-        if kind == fields.CONTENT_LENGTH:
-            lengths.append(value)
-        elif kind == fields.EVENTS:
-            head.events = True
-        elif kind:
-            drop.append(line)
-            if kind == fields.TRANSFER_ENCODING:
-                encodings.append(value)
-            elif kind == fields.CONNECTION:
-                options += tokens(value)
-            elif kind == fields.UPGRADE:
-                head.upgrade += tuple(tokens(value))
-            elif kind == fields.KEEP_ALIVE:
-                said = _KEEP_ALIVE_TIMEOUT.search(value)
-                head.idle = float(said[1]) if said else 0.0
-    _frame_response(head, lengths, encodings)
-    if options:
-        head.persistent = b"close" not in options and (not head.http10 or b"keep-alive" in options)
-        drop += _named(lines, options)
-    if lengths and (head.status == 204 or head.status < 200):
-        drop += [line for line in lines if line[:15].lower() == b"content-length:"]
-    head.follows = response_body(status=head.status, chunked=head.chunked, length=head.length)
-    if drop:
-        lines = [line for line in lines if line not in drop]
-    asked = [name for name in head.upgrade if not name.startswith((b"h2", b"http"))]
-    if head.status == 426 and asked:
-        # What the origin asks for goes to the client (RFC 9110, section 15.5.22): it can be had.
-        lines += [b"Connection: Upgrade", b"Upgrade: " + b", ".join(asked)]
-    if head.http10:
-        start = b"HTTP/1.1" + start[8:]
-    head.kept = b"\r\n".join([start, *lines, b""])
-    framing = (
-        b"Transfer-Encoding: chunked\r\n" if head.chunked and head.status not in (204, 304) else b""
-    )
-    head.ready = b"".join((head.kept, framing, via(http10=head.http10), b"\r\n"))
-    head.plain = (
-        200 <= head.status < 500
-        and head.persistent
-        and head.follows != UNTIL_CLOSE
-        and not head.events
-    )
-    return head
-
-
-def _frame_response(head: ResponseHead, lengths: list[bytes], encodings: list[bytes]) -> None:
-    if len(lengths) > 1:
-        raise BadMessage(502, "more than one Content-Length in a response")
-    if lengths:
-        head.length = content_length(lengths[0])
-    if encodings:
-        transfer_encoding(encodings, http10=head.http10, sized=bool(lengths))
-        head.chunked = True
-    if head.status == 204 and (head.chunked or head.length):
-        head.persistent = False
-
-
-def _named(lines: list[bytes], options: list[bytes]) -> list[bytes]:
-    named = set(options) - fields.PROTECTED - {b"close", b"keep-alive"}
-    if not named:
-        return []
-    return [line for line in lines if split_field(line)[0] in named]

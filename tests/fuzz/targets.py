@@ -11,8 +11,10 @@ from typing import Final
 from proxy.http1.chunked import ChunkedReader
 from proxy.http1.fields import REQUEST_KINDS, RESPONSE_KINDS, TOKEN_BYTES, BadMessage, Memory
 from proxy.http1.framing import CHUNKED, UNTIL_CLOSE
-from proxy.http1.head import END, check_partial, check_request_size, parse_request, parse_response
+from proxy.http1.head import END, parse_request
+from proxy.http1.response import parse_response
 from proxy.http1.rewrite import request_head
+from proxy.http1.unfinished import check_partial, check_request_size
 
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _requests: Final = Memory(REQUEST_KINDS)

@@ -23,6 +23,7 @@ from proxy_scene import (
 )
 
 from proxy.observe.access_log import AccessLog
+from proxy.observe.spans import Spans
 from proxy.wire.snapshot import Ejection, Limits, Retries, Timeouts
 
 LESSONS = 4
@@ -406,3 +407,72 @@ async def test_the_access_log_tells_the_same_of_both_ways() -> None:
             assert short[name] == first[name], name
         assert (short["referer"], short["user_agent"]) == (first["referer"], first["user_agent"])
         assert abs(short["time"] - time.time()) < 60
+
+
+ETAG = b"HTTP/1.1 200 OK\r\nETag: %d\r\n"
+KINDS: dict[str, Callable[[int], bytes]] = {
+    "sized": lambda n: ETAG % n + b"Content-Length: %d\r\n\r\n%b" % (n + 1, b"x" * (n + 1)),
+    "chunked": lambda n: (
+        ETAG % n
+        + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (n + 1, b"x" * (n + 1))
+    ),
+}
+
+
+@on_uvloop
+@pytest.mark.parametrize("kind", KINDS)
+async def test_answers_that_differ_are_passed_straight_on(kind: str) -> None:
+    async with scene() as made:
+        answer = KINDS[kind]
+
+        async def script(visit: Visit) -> None:
+            for number in range(40):
+                await visit.head()
+                await visit.send(answer(number))
+
+        await made.serve(script)
+        client = await made.client()
+        for number in range(40):
+            if number == LESSONS:
+                taken(made)
+            await client.send(numbered(number))
+            head = await client.head()
+            wanted, _, body = answer(number).partition(b"\r\n\r\n")
+            assert sorted(head.strip().split(b"\r\n")) == sorted(
+                [*wanted.split(b"\r\n"), b"Via: 1.1 meshd"]
+            )
+            assert await client.exactly(len(body)) == body
+        assert taken(made) == 40 - LESSONS
+        counted = made.plane.services["shop"].counters
+        assert counted.take("shop", 0.0, []).bytes_out == sum(
+            len(answer(n).partition(b"\r\n\r\n")[2]) for n in range(40)
+        )
+
+
+@on_uvloop
+async def test_only_what_has_a_span_leaves_the_short_way() -> None:
+    async with scene() as made:
+        made.plane.spans = spans = Spans(0.5)
+        (origin,) = await made.serve(answers(OK))
+        client = await taught(made)
+        spans.take(100)
+        taken(made)
+        rolls = [0.9, 0.1, 0.7, 0.4, 0.6, 0.8]
+        dice = iter(rolls)
+        made.plane.dice = lambda: next(dice)
+        for number in range(len(rolls)):
+            await client.send(numbered(number + 100))
+            assert (await client.response())[0] == 200
+        recorded = [span.attributes["url.path"] for span in spans.take(100)]
+        assert recorded == ["/101", "/103"]
+        assert taken(made) == 4
+        sent = origin.visits[0].raw.split(b"GET /100 ")[1]
+        assert sent.count(b"traceparent:") == 2
+        # Who decided that there is none is heard; who decided otherwise too.
+        made.plane.dice = lambda: 0.0
+        for flags, there in (("00", []), ("01", ["/201"])):
+            await client.send(
+                numbered(200 + int(flags), f"traceparent: 00-{'a' * 32}-{'b' * 16}-{flags}")
+            )
+            assert (await client.response())[0] == 200
+            assert [span.attributes["url.path"] for span in spans.take(100)] == there

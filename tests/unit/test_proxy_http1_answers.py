@@ -8,7 +8,7 @@ from support.heads import noted
 
 from proxy.http1.answers import LESSONS, SHAPES, Answers
 from proxy.http1.fields import RESPONSE_KINDS, BadMessage, Memory
-from proxy.http1.head import ResponseHead, parse_response
+from proxy.http1.response import ResponseHead, parse_response
 from proxy.http1.shape import LONGEST, MOST_GAPS
 
 OK = b"HTTP/1.1 200 OK"

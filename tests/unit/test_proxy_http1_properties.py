@@ -21,15 +21,10 @@ from proxy.http1.fields import (
     Memory,
 )
 from proxy.http1.framing import CHUNKED, UNTIL_CLOSE
-from proxy.http1.head import (
-    END,
-    RequestHead,
-    check_partial,
-    check_request_size,
-    parse_request,
-    parse_response,
-)
+from proxy.http1.head import END, RequestHead, parse_request
+from proxy.http1.response import parse_response
 from proxy.http1.rewrite import request_head
+from proxy.http1.unfinished import check_partial, check_request_size
 
 TOKEN = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789-.!~", min_size=1, max_size=12)
 PLAIN_NAMES = TOKEN.map(lambda name: "X-" + name).filter(

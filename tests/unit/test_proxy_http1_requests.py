@@ -7,8 +7,9 @@ from support.heads import noted
 
 from proxy.http1.fields import REMEMBERED, REQUEST_KINDS, BadMessage, Memory
 from proxy.http1.framing import CHUNKED
-from proxy.http1.head import RequestHead, check_partial, check_request_size, parse_request
+from proxy.http1.head import RequestHead, parse_request
 from proxy.http1.rewrite import host_line
+from proxy.http1.unfinished import check_partial, check_request_size
 
 
 def parse(text: bytes) -> RequestHead:

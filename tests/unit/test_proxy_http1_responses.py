@@ -5,7 +5,7 @@ from support.heads import noted
 
 from proxy.http1.fields import RESPONSE_KINDS, BadMessage, Memory
 from proxy.http1.framing import CHUNKED, UNTIL_CLOSE, response_body
-from proxy.http1.head import ResponseHead, parse_response
+from proxy.http1.response import ResponseHead, parse_response
 
 
 def parse(text: bytes) -> ResponseHead:

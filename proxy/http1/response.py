@@ -1,0 +1,132 @@
+"""Heads of responses: from the bytes before the empty line to what a proxy has to know of them."""
+
+import re
+from itertools import filterfalse
+from typing import Final
+
+from proxy.http1 import fields, limits
+from proxy.http1.fields import BadMessage, Memory, split_field, tokens
+from proxy.http1.framing import UNTIL_CLOSE, content_length, response_body, transfer_encoding
+from proxy.http1.head import via
+
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
+_KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:^|[,; ])timeout=([0-9]{1,6})", re.IGNORECASE)
+
+
+class ResponseHead:
+    """A response's head that has one reading; never changed, so that it may be remembered.
+
+    `kept` is the head as it goes on, up to the fields that this hop adds; `ready` is all of it
+    for the usual client. `plain` says that nothing about it calls for a decision. `length` is
+    what Content-Length says, None without one; `follows` is what follows the head unless HEAD
+    was asked (see `response_body`). `idle` is how long the origin keeps an idle connection, in
+    seconds, 0.0 when it does not say.
+    """
+
+    __slots__ = (
+        "chunked",
+        "events",
+        "follows",
+        "http10",
+        "idle",
+        "kept",
+        "length",
+        "persistent",
+        "plain",
+        "ready",
+        "status",
+        "upgrade",
+    )
+
+    def __init__(self, status: int, *, http10: bool) -> None:
+        self.status = status
+        self.http10 = http10
+        self.follows = 0
+        self.kept = b""
+        self.ready = b""
+        self.chunked = False
+        self.length: int | None = None
+        self.persistent = not http10
+        self.events = False
+        self.idle = 0.0
+        self.upgrade: tuple[bytes, ...] = ()
+        self.plain = False
+
+
+def parse_response(raw: bytes, memory: Memory) -> ResponseHead:
+    """Reads a head (all before the empty line). Raises BadMessage."""
+    lines = raw.split(b"\r\n")
+    start = lines.pop(0)
+    found = _STATUS_LINE.fullmatch(start)
+    if not found:
+        raise BadMessage(502, "a malformed status line")
+    if len(lines) > limits.RESPONSE_FIELDS:
+        raise BadMessage(502, "too many header fields in a response")
+    head = ResponseHead(int(found[2]), http10=found[1] == b"0")
+    drop: list[bytes] = []
+    lengths: list[bytes] = []
+    encodings: list[bytes] = []
+    options: list[bytes] = []
+    for line in filterfalse(memory.plain.__contains__, lines):
+        kind, value = memory.special.get(line) or memory.read(line)
+        if kind == fields.CONTENT_LENGTH:
+            lengths.append(value)
+        elif kind == fields.EVENTS:
+            head.events = True
+        elif kind:
+            drop.append(line)
+            if kind == fields.TRANSFER_ENCODING:
+                encodings.append(value)
+            elif kind == fields.CONNECTION:
+                options += tokens(value)
+            elif kind == fields.UPGRADE:
+                head.upgrade += tuple(tokens(value))
+            elif kind == fields.KEEP_ALIVE:
+                said = _KEEP_ALIVE_TIMEOUT.search(value)
+                head.idle = float(said[1]) if said else 0.0
+    _frame_response(head, lengths, encodings)
+    if options:
+        head.persistent = b"close" not in options and (not head.http10 or b"keep-alive" in options)
+        drop += _named(lines, options)
+    if lengths and (head.status == 204 or head.status < 200):
+        drop += [line for line in lines if line[:15].lower() == b"content-length:"]
+    head.follows = response_body(status=head.status, chunked=head.chunked, length=head.length)
+    if drop:
+        lines = [line for line in lines if line not in drop]
+    asked = [name for name in head.upgrade if not name.startswith((b"h2", b"http"))]
+    if head.status == 426 and asked:
+        # What the origin asks for goes to the client (RFC 9110, section 15.5.22): it can be had.
+        lines += [b"Connection: Upgrade", b"Upgrade: " + b", ".join(asked)]
+    if head.http10:
+        start = b"HTTP/1.1" + start[8:]
+    head.kept = b"\r\n".join([start, *lines, b""])
+    framing = (
+        b"Transfer-Encoding: chunked\r\n" if head.chunked and head.status not in (204, 304) else b""
+    )
+    head.ready = b"".join((head.kept, framing, via(http10=head.http10), b"\r\n"))
+    head.plain = (
+        200 <= head.status < 500
+        and head.persistent
+        and head.follows != UNTIL_CLOSE
+        and not head.events
+    )
+    return head
+
+
+def _frame_response(head: ResponseHead, lengths: list[bytes], encodings: list[bytes]) -> None:
+    if len(lengths) > 1:
+        raise BadMessage(502, "more than one Content-Length in a response")
+    if lengths:
+        head.length = content_length(lengths[0])
+    if encodings:
+        transfer_encoding(encodings, http10=head.http10, sized=bool(lengths))
+        head.chunked = True
+    if head.status == 204 and (head.chunked or head.length):
+        head.persistent = False
+
+
+def _named(lines: list[bytes], options: list[bytes]) -> list[bytes]:
+    named = set(options) - fields.PROTECTED - {b"close", b"keep-alive"}
+    if not named:
+        return []
+    return [line for line in lines if split_field(line)[0] in named]
