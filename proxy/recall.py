@@ -33,16 +33,17 @@ class Recall:
         self._tuples: dict[Shapes, Shapes] = {}
         self._forwarded: dict[tuple[bytes, bytes], bytes] = {}
 
-    def known_response(self, raw: bytes, answers: Answers) -> ResponseHead | None:
-        """The response head that `raw` is, where a shape of the service's answers fits."""
-        head = answers.read(raw)
+    def known_response(self, raw: bytes, data: bytes, answers: Answers) -> ResponseHead | None:
+        """The response head `raw`, with which `data` begins, where a shape of the service's
+        answers fits."""
+        head = answers.read(data, len(raw))
         if head is not None:
             self._remember(raw, head)
         return head
 
-    def read_response(self, raw: bytes, answers: Answers) -> ResponseHead:
+    def read_response(self, raw: bytes, data: bytes, answers: Answers) -> ResponseHead:
         """Reads a response head that is not among `responses`. Raises BadMessage."""
-        head = self.known_response(raw, answers)
+        head = self.known_response(raw, data, answers)
         if head is None:
             head = parse_response(raw, self._answer_lines)
             answers.learn(raw, head)

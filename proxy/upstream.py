@@ -258,7 +258,7 @@ class Upstream:
             head = recall.responses.get(raw)
             if head is None:
                 try:
-                    head = recall.read_response(raw, self.endpoint.answers)
+                    head = recall.read_response(raw, data, self.endpoint.answers)
                 except BadMessage as bad:
                     exchange.answer_unclear(bad.reason)
                     return

@@ -103,7 +103,7 @@ def answered(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bool:
         return False
     raw = data[:end]
     recall = plane.recall
-    head = recall.responses.get(raw) or recall.known_response(raw, endpoint.answers)
+    head = recall.responses.get(raw) or recall.known_response(raw, data, endpoint.answers)
     if head is None or not head.plain:
         return False
     body = data[end + 4 :]

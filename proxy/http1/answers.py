@@ -27,7 +27,7 @@ class AnswerShape:
     """See the module. Never changed. `lines` is a head that has it, its status line first, and
     `head` what that one was read as; `gaps` are the places of the lines whose values differ."""
 
-    __slots__ = ("_first", "_last", "_length_gap", "_onward", "_pieces", "gaps", "head", "lines")
+    __slots__ = ("_first", "_length_gap", "_onward", "_pieces", "gaps", "head", "lines")
 
     def __init__(self, lines: list[bytes], head: ResponseHead, gaps: frozenset[int]) -> None:
         self.lines = lines
@@ -38,56 +38,53 @@ class AnswerShape:
         self._pieces = pieces[1:]
         names = [name_of(lines[place]).lower() for place in sorted(gaps)]
         self._length_gap = names.index(_LENGTH) if _LENGTH in names else -1
-        # Where lines go no further, the head is put together anew without them.
-        self._onward: tuple[bytes, ...] = ()
+        # The same without the lines that go no further, and with what this hop adds.
         stay = head.kept.split(_CRLF)
         kept = [place for place, line in enumerate(lines) if line in stay]
-        if len(kept) < len(lines):
-            left = frozenset(new for new, place in enumerate(kept) if place in gaps)
-            self._onward = _cut([lines[place] for place in kept], left)
-        self._last = head.ready[len(head.kept) :]
+        left = frozenset(new for new, place in enumerate(kept) if place in gaps)
+        *most, last = _cut([lines[place] for place in kept], left)
+        self._onward = (*most, last + head.ready[len(head.kept) :])
 
-    def read(self, raw: bytes) -> ResponseHead | None:
-        """The head that `raw` is (all before the empty line); None where it does not fit."""
-        if not raw.startswith(self._first):
+    def read(self, data: bytes, end: int) -> ResponseHead | None:
+        """The head that `data` begins with, whose last line ends at `end`; None where it does
+        not fit."""
+        if not data.startswith(self._first):
             return None
-        data = raw + _CRLF
         at = len(self._first)
-        values: list[bytes] = []
-        for piece in self._pieces:
-            end = data.find(_CRLF, at)
-            if end < 0 or not data.startswith(piece, end):
+        onward = self._onward
+        out = [onward[0]]
+        length = b""
+        for turn, piece in enumerate(self._pieces):
+            stop = data.find(_CRLF, at)
+            if stop < 0 or not data.startswith(piece, stop):
                 return None
-            value = data[at:end]
+            value = data[at:stop]
             if value.translate(NOT_VALUE) != value:
                 return None
-            values.append(value)
-            at = end + len(piece)
-        if at != len(data) or at > LONGEST:
+            if turn == self._length_gap:
+                length = value
+            out.append(value)
+            out.append(onward[turn + 1])
+            at = stop + len(piece)
+        if at != end + 2 or at > LONGEST:
             return None
         like = self.head
         head = ResponseHead(like.status, http10=False)
-        head.length = like.length
-        head.follows = like.follows
         if self._length_gap >= 0:
-            head.follows = head.length = _length_of(values[self._length_gap])
+            head.follows = head.length = _length_of(length)
             if head.follows < 0:
                 return None
+        else:
+            head.length = like.length
+            head.follows = like.follows
         head.chunked = like.chunked
         head.events = like.events
         head.idle = like.idle
         head.persistent = like.persistent
         head.plain = like.plain
-        head.kept = self._without_dropped(values) if self._onward else data
-        head.ready = head.kept + self._last
+        head.ready = b"".join(out)
+        head.tail = like.tail
         return head
-
-    def _without_dropped(self, values: list[bytes]) -> bytes:
-        out = [self._onward[0]]
-        for value, piece in zip(values, self._onward[1:], strict=True):
-            out.append(value)
-            out.append(piece)
-        return b"".join(out)
 
 
 class Answers:
@@ -99,10 +96,11 @@ class Answers:
         self._shapes: list[AnswerShape] = []
         self._lessons = LESSONS
 
-    def read(self, raw: bytes) -> ResponseHead | None:
-        """The head that `raw` is, where one of the shapes fits."""
+    def read(self, data: bytes, end: int) -> ResponseHead | None:
+        """The head that `data` begins with and whose last line ends at `end`, where one of the
+        shapes fits."""
         for shape in self._shapes:
-            head = shape.read(raw)
+            head = shape.read(data, end)
             if head is not None:
                 return head
         return None

@@ -16,8 +16,8 @@ _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:^|[,; ])timeout=([0-9]{1,6})", re.
 class ResponseHead:
     """A response's head that has one reading; never changed, so that it may be remembered.
 
-    `kept` is the head as it goes on, up to the fields that this hop adds; `ready` is all of it
-    for the usual client. `plain` says that nothing about it calls for a decision. `length` is
+    `ready` is the head as it goes on to the usual client; its last `tail` bytes are what this hop
+    adds. `plain` says that nothing about it calls for a decision. `length` is
     what Content-Length says, None without one; `follows` is what follows the head unless HEAD
     was asked (see `response_body`). `idle` is how long the origin keeps an idle connection, in
     seconds, 0.0 when it does not say.
@@ -29,12 +29,12 @@ class ResponseHead:
         "follows",
         "http10",
         "idle",
-        "kept",
         "length",
         "persistent",
         "plain",
         "ready",
         "status",
+        "tail",
         "upgrade",
     )
 
@@ -42,8 +42,8 @@ class ResponseHead:
         self.status = status
         self.http10 = http10
         self.follows = 0
-        self.kept = b""
         self.ready = b""
+        self.tail = 0
         self.chunked = False
         self.length: int | None = None
         self.persistent = not http10
@@ -51,6 +51,11 @@ class ResponseHead:
         self.idle = 0.0
         self.upgrade: tuple[bytes, ...] = ()
         self.plain = False
+
+    @property
+    def kept(self) -> bytes:
+        """What is kept of the head, up to the fields that this hop adds."""
+        return self.ready[: -self.tail]
 
 
 def parse_response(raw: bytes, memory: Memory) -> ResponseHead:
@@ -99,11 +104,12 @@ def parse_response(raw: bytes, memory: Memory) -> ResponseHead:
         lines += [b"Connection: Upgrade", b"Upgrade: " + b", ".join(asked)]
     if head.http10:
         start = b"HTTP/1.1" + start[8:]
-    head.kept = b"\r\n".join([start, *lines, b""])
     framing = (
         b"Transfer-Encoding: chunked\r\n" if head.chunked and head.status not in (204, 304) else b""
     )
-    head.ready = b"".join((head.kept, framing, via(http10=head.http10), b"\r\n"))
+    added = framing + via(http10=head.http10) + b"\r\n"
+    head.ready = b"\r\n".join([start, *lines, added])
+    head.tail = len(added)
     head.plain = (
         200 <= head.status < 500
         and head.persistent
