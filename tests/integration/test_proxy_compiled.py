@@ -25,9 +25,11 @@ TESTS = (
     "tests/conformance",
     "tests/integration/test_proxy_exchange.py",
     "tests/integration/test_proxy_exchange_callers.py",
+    "tests/integration/test_proxy_exchange_failures.py",
     "tests/integration/test_proxy_exchange_recovery.py",
     "tests/integration/test_proxy_exchange_routes.py",
     "tests/integration/test_proxy_exchange_snapshots.py",
+    "tests/integration/test_proxy_exchange_streaming.py",
     "tests/integration/test_proxy_exchange_waiting.py",
     "tests/integration/test_proxy_usual.py",
 )
