@@ -8,7 +8,11 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from proxy.http1.chunked import ChunkedReader
+from support.heads import noted
+
+from proxy.http1 import shape
+from proxy.http1.answers import Answers
+from proxy.http1.chunked import ChunkedReader, is_whole
 from proxy.http1.fields import REQUEST_KINDS, RESPONSE_KINDS, TOKEN_BYTES, BadMessage, Memory
 from proxy.http1.framing import CHUNKED, UNTIL_CLOSE
 from proxy.http1.head import END, parse_request
@@ -19,16 +23,27 @@ from proxy.http1.unfinished import check_partial, check_request_size
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _requests: Final = Memory(REQUEST_KINDS)
 _responses: Final = Memory(RESPONSE_KINDS)
+_shapes: shape.Shapes = ()
+_answers: Final = Answers()
 
 
 def head(data: bytes) -> None:
     """A request: taken by every memory alike or by none, and what goes on reads the same."""
+    global _shapes
     raw = data.partition(END)[0]
+    # With an end of line more, the empty line comes earlier than where it is put here.
+    known = None if raw.endswith(b"\r\n") else shape.read(_shapes, raw + END)
     try:
         first = parse_request(raw, Memory(REQUEST_KINDS))
     except BadMessage as bad:
         _refused_by(lambda: parse_request(raw, _requests), bad.status)
+        assert known is None, "a shape takes what is refused"
         return
+    if known is None:
+        _shapes = shape.learn(_shapes, first)
+    else:
+        assert (known.target, known.host, known.length) == (first.target, first.host, first.length)
+        assert (known.drop, known.request_id) == (first.drop + first.forwarded, first.request_id)
     assert vars(first) == vars(parse_request(raw, _requests)), "memory changes the reading"
     check_partial(raw)
     check_request_size(raw)
@@ -53,6 +68,7 @@ def chunked(data: bytes) -> None:
     assert whole == _walk([body[at : at + 1] for at in range(len(body))], raw=True)
     content = _walk([body], raw=False)
     assert (whole is None) == (content is None)
+    assert not is_whole(body) or whole == (body, b"", True), "taken for whole"
     if whole is None or content is None or not whole[2]:
         return
     again = _walk([whole[0]], raw=False)
@@ -63,11 +79,18 @@ def chunked(data: bytes) -> None:
 def response(data: bytes) -> None:
     """A response: taken by every memory alike or by none, and framed once."""
     raw, found, rest = data.partition(END)
+    known = _answers.read(raw + END, len(raw))
     try:
         first = parse_response(raw, Memory(RESPONSE_KINDS))
     except BadMessage as bad:
         _refused_by(lambda: parse_response(raw, _responses), bad.status)
+        assert known is None, "a shape takes what is refused"
         return
+    if known is None:
+        _answers.refresh()
+        _answers.learn(raw, first)
+    else:
+        assert noted(known) == noted(first), "a shape reads something else"
     same = parse_response(raw, _responses)
     assert first.ready == same.ready
     assert first.follows == same.follows
