@@ -56,7 +56,7 @@ class Policy:
         attempt = state.trial
         queueing = seen.sizing.backlog > 0.0 or capacity.excess(seen.capacity) > 0.5
         if desired > seen.current and queueing and attempt is None and signal.ready:
-            attempt = trial.begin(seen.capacity, signal, desired, now)
+            attempt = trial.begin(seen.capacity, signal, now)
         state = replace(
             state,
             desired=desired,
@@ -79,7 +79,9 @@ class Policy:
         usual = season.expected(seen_before, now + ahead + season.LEAD)
         asked = demand.observe(state.demand, signal, ahead, usual)
         spent = budget.observe(state.budget, signal, self.settings)
-        attempt, cap = trial.judge(state.trial, state.cap, learned, signal, asked.level, now)
+        attempt, cap = trial.judge(
+            state.trial, state.cap, learned, signal, state.desired, asked.level, now
+        )
         active = _active(signal)
         state = replace(
             state,

@@ -76,13 +76,14 @@ class Season(msgspec.Struct, frozen=True):
 
 class Trial(msgspec.Struct, frozen=True):
     """A scale-up whose gain is still to be seen: when it was ordered, from how many ready
-    replicas, and what they did then (answers a second, mean latency)."""
+    replicas, what they did then (answers a second, mean latency), and since when more of them
+    serve."""
 
     since: float
     ready: int
-    target: int
     throughput: float
     latency: float
+    served: float | None = None
 
 
 class Cap(msgspec.Struct, frozen=True):

@@ -18,9 +18,9 @@ KEEPS_UP = 0.9
 """Answers for requests that come, from which on replicas keep up with them."""
 
 
-def begin(capacity: Capacity, signal: Signal, target: int, now: float) -> Trial:
-    """A trial of going up to `target`."""
-    return Trial(now, signal.ready, target, *_figures(capacity))
+def begin(capacity: Capacity, signal: Signal, now: float) -> Trial:
+    """A trial of going up."""
+    return Trial(now, signal.ready, *_figures(capacity))
 
 
 def judge(
@@ -28,21 +28,24 @@ def judge(
     cap: Cap | None,
     capacity: Capacity,
     signal: Signal,
+    desired: int,
     rate: float,
     now: float,
 ) -> tuple[Trial | None, Cap | None]:
-    """The trial still open, and the cap that holds now or did not long ago. `rate` is the
-    requests a second that come now."""
+    """The trial still open, and the cap that holds now or did not long ago. `desired` is the
+    number that was decided on last, `rate` the requests a second that come now."""
     throughput, latency = _figures(capacity)
     if cap and (now > cap.until + LONGEST or _harmful(cap, throughput, capacity)):
         cap = None
-    if trial is None:
-        return None, cap
+    if trial is None or desired <= trial.ready:
+        return None, cap  # where the order was taken back, nothing was tried
     if signal.ready <= trial.ready:
         # Until the first of the new ones serves: what the old ones do, in what they are asked now.
-        trial = replace(trial, throughput=throughput, latency=latency)
-    if now < trial.since + 1.5 * capacity.startup + SETTLE or signal.ready <= trial.ready:
+        trial = replace(trial, throughput=throughput, latency=latency, served=None)
         return (None if now > trial.since + 300.0 else trial), cap
+    served = now if trial.served is None else trial.served
+    if now < max(trial.since + 1.5 * capacity.startup, served) + SETTLE:
+        return replace(trial, served=served), cap
     grown = signal.ready / max(trial.ready, 1) - 1.0
     better = throughput >= trial.throughput * (1.0 + 0.25 * grown)
     # More than comes cannot be done: no gain is where the old ones did as much.

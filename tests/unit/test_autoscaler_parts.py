@@ -116,14 +116,15 @@ def test_the_budget_burns_by_misses_per_allowed_miss() -> None:
 def test_a_trial_without_gain_caps_the_number(
     throughput: float, latency: float, gain: bool
 ) -> None:
-    before = Trial(since=0.0, ready=2, target=6, throughput=50.0, latency=2.0)
+    before = Trial(since=0.0, ready=2, throughput=50.0, latency=2.0)
     learned = Capacity(
         service_time=0.1, completions=10.0 * throughput, latency=10.0 * throughput * latency
     )
     second = Signal(ready=6, completions=int(throughput), latency_sum=int(throughput) * latency)
-    open_trial, cap = trial.judge(before, None, learned, second, 50.0, 5.0)
-    assert (open_trial, cap) == (before, None)
-    open_trial, cap = trial.judge(before, None, learned, second, 50.0, 60.0)
+    open_trial, cap = trial.judge(before, None, learned, second, 6, 50.0, 5.0)
+    assert open_trial is not None
+    assert (open_trial.served, cap) == (5.0, None)
+    open_trial, cap = trial.judge(open_trial, None, learned, second, 6, 50.0, 60.0)
     assert open_trial is None
     assert (cap is None) is gain
     if cap:
@@ -132,7 +133,7 @@ def test_a_trial_without_gain_caps_the_number(
         assert trial.capped(cap, 500.0, 100.0) is None
         assert trial.capped(cap, 50.0, 1000.0) is None
         fewer = replace(learned, completions=0.5 * learned.completions)
-        assert trial.judge(None, cap, fewer, second, 50.0, 70.0) == (None, None)
+        assert trial.judge(None, cap, fewer, second, 6, 50.0, 70.0) == (None, None)
 
 
 def test_start_up_time_is_learned_on_the_late_side() -> None:
@@ -235,18 +236,36 @@ def test_what_a_change_is_worth_goes_with_the_window_unless_it_is_said() -> None
 
 
 def test_replicas_that_keep_up_where_the_old_ones_did_not_are_a_gain() -> None:
-    before = Trial(since=0.0, ready=2, target=6, throughput=40.0, latency=1.0)
+    before = Trial(since=0.0, ready=2, throughput=40.0, latency=1.0, served=5.0)
     learned = Capacity(service_time=0.1, completions=500.0, latency=500.0)
     second = Signal(ready=6, completions=50, latency_sum=50.0)
-    assert trial.judge(before, None, learned, second, 50.0, 60.0) == (None, None)
-    _, cap = trial.judge(replace(before, throughput=48.0), None, learned, second, 50.0, 60.0)
+    assert trial.judge(before, None, learned, second, 6, 50.0, 60.0) == (None, None)
+    _, cap = trial.judge(replace(before, throughput=48.0), None, learned, second, 6, 50.0, 60.0)
     assert cap is not None
+
+
+def test_a_trial_begins_when_more_replicas_serve_and_ends_where_they_are_taken_back() -> None:
+    """However long ago they were ordered: what one second shows is no judgement."""
+    before = Trial(since=0.0, ready=2, throughput=50.0, latency=2.0)
+    learned = Capacity(service_time=0.1, completions=500.0, latency=1000.0)
+    second = Signal(ready=3, completions=50, latency_sum=100.0)
+    serving, cap = trial.judge(before, None, learned, second, 6, 50.0, 90.0)
+    assert serving is not None
+    assert (serving.served, cap) == (90.0, None)
+    assert trial.judge(serving, None, learned, second, 6, 50.0, 97.0) == (serving, None)
+    _, cap = trial.judge(serving, None, learned, second, 6, 50.0, 98.0)
+    assert cap is not None
+    alone, _ = trial.judge(serving, None, learned, replace(second, ready=2), 6, 50.0, 97.0)
+    assert alone is not None
+    assert alone.served is None, "the new one has gone again"
+    for number in (2, 1):
+        assert trial.judge(serving, None, learned, second, number, 50.0, 98.0) == (None, None)
 
 
 def test_a_trial_is_judged_against_what_the_old_ones_did_last() -> None:
     """At the order they still did what they did before the load, or the service, changed."""
-    before = Trial(since=0.0, ready=2, target=6, throughput=50.0, latency=0.1)
+    before = Trial(since=0.0, ready=2, throughput=50.0, latency=0.1)
     learned = Capacity(service_time=0.1, completions=80.0, latency=160.0)
-    waiting, _ = trial.judge(before, None, learned, Signal(ready=2), 50.0, 3.0)
+    waiting, _ = trial.judge(before, None, learned, Signal(ready=2), 6, 50.0, 3.0)
     assert waiting is not None
     assert (waiting.throughput, waiting.latency) == (pytest.approx(8.0), pytest.approx(2.0))
