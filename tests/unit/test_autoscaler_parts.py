@@ -255,7 +255,7 @@ def test_a_trial_begins_when_more_replicas_serve_and_ends_where_they_are_taken_b
     assert trial.judge(serving, None, learned, second, 6, 50.0, 97.0) == (serving, None)
     _, cap = trial.judge(serving, None, learned, second, 6, 50.0, 98.0)
     assert cap is not None
-    alone, _ = trial.judge(serving, None, learned, replace(second, ready=2), 6, 50.0, 97.0)
+    alone, _ = trial.judge(serving, None, learned, Signal(ready=2), 6, 50.0, 97.0)
     assert alone is not None
     assert alone.served is None, "the new one has gone again"
     for number in (2, 1):
