@@ -415,7 +415,8 @@ class Exchange:
         complete = self.request_complete
         if self.status < 500:
             endpoint.counters.succeeded += 1
-        if reusable and complete and self.phase != TUNNEL:
+        # What an origin leaves unread would stand before the next request.
+        if reusable and complete and not self.origin_full and self.phase != TUNNEL:
             upstream.exchange = None
             upstream.reading = 0
             self.upstream = None

@@ -180,7 +180,6 @@ class Upstream:
         self.exchange = exchange
         self.reading = HEAD
         self.served += 1
-        self._interim = 0
         self.transport.write(data)
 
     def finish(self) -> None:
@@ -189,6 +188,8 @@ class Upstream:
             self.transport.write_eof()
 
     def pause_writing(self) -> None:
+        # The general way knows what it means if the answer comes before there is room again.
+        self.direct = None
         if self.exchange is not None:
             self.exchange.origin_is_full()
 
@@ -275,6 +276,7 @@ class Upstream:
             if not body:
                 return
             data = body
+        self._interim = 0
         self._head = head
         if head.follows == len(body) and not exchange.bodyless and head.status != 101:
             exchange.answer_whole(head, body, reusable=head.persistent)

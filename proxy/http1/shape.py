@@ -26,7 +26,8 @@ SHAPES: Final = 3
 """How many kinds of requests a connection is known by, those with a body apart."""
 _LENGTH_DIGITS: Final = 9
 _CRLF: Final = b"\r\n"
-_METHODS: Final = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"POST", b"PUT", b"PATCH"))
+_METHODS: Final = frozenset((b"GET", b"HEAD", b"DELETE", b"POST", b"PUT", b"PATCH"))
+"""Not OPTIONS and TRACE, to which Max-Forwards means something."""
 _NOT_ORIGIN_FORM: Final = all_but(VISIBLE_BYTES.replace(b"#", b""))
 _VERSION: Final = b"HTTP/1.1\r\n"
 
@@ -237,6 +238,9 @@ def usual(head: RequestHead) -> bool:
     if head.length and (
         head.length < 0 or b"content-length" in [name_of(d).lower() for d in head.drop]
     ):
+        return False
+    # The second of two ids goes no further, and may be written just as the one that does.
+    if any(head.lines.count(line) != head.drop.count(line) for line in head.drop):
         return False
     return (
         not (head.http10 or head.expect or head.upgrade or named)

@@ -5,6 +5,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from proxy_scene import (
@@ -22,6 +23,7 @@ from proxy_scene import (
     service,
 )
 
+from proxy.http1.limits import INTERIM_RESPONSES
 from proxy.observe.access_log import AccessLog
 from proxy.observe.spans import Spans
 from proxy.wire.snapshot import Ejection, Limits, Retries, Timeouts
@@ -476,3 +478,41 @@ async def test_only_what_has_a_span_leaves_the_short_way() -> None:
             )
             assert (await client.response())[0] == 200
             assert [span.attributes["url.path"] for span in spans.take(100)] == there
+
+
+@on_uvloop
+async def test_interim_answers_are_counted_request_by_request() -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    async with scene() as made:
+        (origin,) = await made.serve(answers(early + OK))
+        client = await made.client()
+        for number in range(LESSONS + INTERIM_RESPONSES + 1):
+            await client.send(numbered(number))
+            assert (await client.head()).startswith(b"HTTP/1.1 103 ")
+            assert (await client.response())[::2] == (200, b"ok")
+        assert len(origin.visits) == 1
+
+
+@pytest.mark.parametrize("request_", [posted, partial(posted, method="PUT")])
+@on_uvloop
+async def test_an_origin_that_answers_before_it_has_read_is_left(
+    request_: Callable[[int], bytes],
+) -> None:
+    """What it has yet to take would stand before the next request, and be bounded by nothing."""
+    async with scene() as made:
+
+        async def script(visit: Visit) -> None:
+            while True:
+                head = await visit.head()
+                if b" /9 " in head:
+                    # As the transport does while the origin takes no more.
+                    (busy,) = (each.exchange for each in made.plane.connections)
+                    busy.upstream.pause_writing()
+                await visit.send(OK)
+
+        (origin,) = await made.serve(script)
+        client = await taught(made, request_)
+        for number in (9, 10):
+            await client.send(request_(number))
+            assert (await client.response())[::2] == (200, b"ok")
+        assert len(origin.visits) == 2
