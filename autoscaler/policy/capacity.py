@@ -21,6 +21,8 @@ QUICKEST = 1e-5
 """Seconds below which no service time is believed."""
 FEW = 10
 """Answers below which a second says nothing by itself."""
+MANY = 1000.0
+"""Answers after which a mean is known well enough, and has to follow what changes."""
 MUCH_LESS = 0.4
 """Share of the bound below which replicas have slowed down, rather than been measured badly."""
 ASSUMED = 1.5
@@ -77,7 +79,7 @@ def _learn(seen: Capacity, signal: Signal, own: float) -> Capacity:
     crowd = signal.in_flight / ready
     idle = crowd < max(0.5, 0.5 * proven)
     # What is answered while nothing waits; the sums still know of a queue that is gone.
-    service = _service_time(seen.service_time, own / done if idle else mean, done, idle)
+    service, answers = _service_time(seen, own / done if idle else mean, done, idle)
     waits = max(0.0, mean / service - 1.0)
     busy = seen.completions / seen.replicas * service
     sample = busy * (1.0 + PROBE / (1.0 + 10.0 * waits))
@@ -85,7 +87,9 @@ def _learn(seen: Capacity, signal: Signal, own: float) -> Capacity:
     rushed, wait = done / (ready * signal.interval) * service, own / done
     if done < FEW and seen.completions >= FEW:
         rushed, wait = busy, mean
-    if seen.completions >= FEW and wait > 2.0 * service and crowd > 1.6 * rushed:
+    # One request at a time keeps no replica busy, however long it takes.
+    crowded = crowd > max(1.6 * rushed, 1.0)
+    if seen.completions >= FEW and wait > 2.0 * service and crowded:
         if saturated and (signal.startups or signal.wakes):
             pass  # Some replicas were there for a part of the second only.
         elif saturated:
@@ -106,18 +110,28 @@ def _learn(seen: Capacity, signal: Signal, own: float) -> Capacity:
         bound += 0.4 * gain * (sample - bound)
     bound = max(bound, 1.0)
     proven = max(min(proven, bound), 1.0)
-    return replace(seen, service_time=service, proven=proven, bound=bound, saturated=saturated)
+    return replace(
+        seen,
+        service_time=service,
+        answers=answers,
+        proven=proven,
+        bound=bound,
+        saturated=saturated,
+    )
 
 
-def _service_time(old: float, mean: float, done: int, idle: bool) -> float:
-    """Falls quickly to what is seen. Rises where replicas are too idle to queue, and else very
+def _service_time(seen: Capacity, mean: float, done: int, idle: bool) -> tuple[float, float]:
+    """The service time and how many answers it is of: at first the mean of all of them. Later it
+    falls quickly to what is seen, and rises where replicas are too idle to queue, and else very
     slowly, so that a slower version is believed in the end."""
+    old, answers = seen.service_time, seen.answers
     if not old:
-        return max(mean, QUICKEST)
+        return max(mean, QUICKEST), float(done)
     if mean < old or idle:
         weight = (0.3 if mean < old else 0.2) * done / (done + 300.0)
-        return max(old + weight * (mean - old), QUICKEST)
-    return old + min(mean - old, 0.00003 * old)
+        weight = max(weight, done / (answers + done)) if answers < MANY else weight
+        return max(old + weight * (mean - old), QUICKEST), min(answers + done, MANY)
+    return old + min(mean - old, 0.00003 * old), answers
 
 
 def _startup(old: float, count: int, took: tuple[float, ...]) -> float:

@@ -33,7 +33,8 @@ class Demand(msgspec.Struct, frozen=True):
 class Capacity(msgspec.Struct, frozen=True):
     """How much a replica bears: see `policy.capacity`.
 
-    `service_time`: seconds a request takes when it need not wait; 0 unknown. `proven`: workers a
+    `service_time`: seconds a request takes when it need not wait; 0 unknown. `answers`: how many
+    it is the mean of, at most `policy.capacity.MANY`. `proven`: workers a
     replica has shown to have; `bound`: more than it has, as far as known. `saturated`: whether
     `bound` was seen rather than assumed. `completions`, `latency`, `outside`
     (waiting for own calls), `replicas`, `queue`: decayed sums.
@@ -43,6 +44,7 @@ class Capacity(msgspec.Struct, frozen=True):
     """
 
     service_time: float = 0.0
+    answers: float = 1000.0
     proven: float = 1.0
     bound: float = 4.0
     saturated: bool = False
