@@ -197,7 +197,16 @@ def learn(known: Shapes, head: RequestHead) -> Shapes:
         gaps = _gaps(shape, head, measured)
         if gaps is not None:
             return (*known[:turn], Shape(head, gaps), *known[turn + 1 :])
-    return (Shape(head, measured), *known)[:SHAPES]
+    return _bounded((Shape(head, measured), *known))
+
+
+def _bounded(shapes: Shapes) -> Shapes:
+    """The first of them: a connection's are no longer together than a single one may be."""
+    room, most = LONGEST, 0
+    for shape in shapes[:SHAPES]:
+        room -= len(shape.first) + sum(map(len, shape.pieces))
+        most += room >= 0
+    return shapes[:most]
 
 
 def _gaps(known: Shape, head: RequestHead, measured: frozenset[int]) -> frozenset[int] | None:

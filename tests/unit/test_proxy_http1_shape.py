@@ -210,6 +210,17 @@ def test_several_kinds_of_requests_are_known_side_by_side() -> None:
     assert read(more, kind(4, names[-1])) is not None, "the newest is kept longest"
 
 
+def test_a_connection_holds_no_more_than_one_long_head_takes() -> None:
+    def long(name: bytes, size: int) -> bytes:
+        return head(b"Host: h", name + b": " + b"x" * size)
+
+    half = LONGEST // 2
+    assert len(Taught(long(b"A", half - 100), long(b"B", half - 100)).shapes) == 2
+    (kept,) = Taught(long(b"A", half), long(b"B", half)).shapes
+    assert b"\r\nB: " in kept.first
+    assert Taught(long(b"A", half), long(b"B", LONGEST - 60)).shapes
+
+
 def test_reads_the_id_of_each_request() -> None:
     shape = Taught(*(posted(b" 3", b"X-Request-Id: id-%d" % n, b"A: b") for n in (1, 2)))
     found = shape.read(posted(b" 3", b"X-Request-Id:\tid-3 ", b"A: b"))
