@@ -136,6 +136,20 @@ def test_a_trial_without_gain_caps_the_number(
         assert trial.judge(None, cap, fewer, second, 6, 50.0, 70.0) == (None, None)
 
 
+def test_a_lucky_first_answer_makes_nobody_a_replica_of_one_worker() -> None:
+    learned = Capacity()
+    for second in range(60):
+        took = 0.04 if second < 2 else 0.12
+        signal = Signal(ready=1, arrivals=1, completions=1, latency_sum=took, in_flight=took)
+        learned = capacity.observe(learned, signal)
+    # A second in which they come together, as they do by chance.
+    signal = Signal(ready=1, arrivals=9, completions=9, latency_sum=2.4, in_flight=0.9)
+    learned = capacity.observe(learned, signal)
+    assert learned.service_time == pytest.approx(0.12, rel=0.1)
+    assert not learned.saturated
+    assert learned.bound == Capacity().bound
+
+
 def test_start_up_time_is_learned_on_the_late_side() -> None:
     learned = Capacity()
     for _ in range(60):
