@@ -35,7 +35,8 @@ from meshd.spec.model import Project
 from meshd.status import by_service
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
-from meshd.store.store import Override, Store
+from meshd.store.records import Override
+from meshd.store.store import Store
 from meshd.store.traffic import TrafficLog
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics

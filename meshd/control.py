@@ -44,8 +44,9 @@ from meshd.status import by_service, project_statuses, service_status
 from meshd.store.calls import CallLog
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
+from meshd.store.records import Override
 from meshd.store.sizes import Sizes
-from meshd.store.store import Override, Store
+from meshd.store.store import Store
 from meshd.store.traffic import TrafficLog
 from meshd.tails import Tails
 from meshd.telemetry.events import Kind

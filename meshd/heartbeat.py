@@ -10,7 +10,7 @@ from meshd.ledgers import Ledgers
 from meshd.reconcile.loop import Reconciler
 from meshd.scaling.scaling import INTERVAL, Scaling
 from meshd.status import by_service
-from meshd.store.store import CannotStore
+from meshd.store.file import CannotStore
 from meshd.telemetry.ingest import Ingest
 
 _log = structlog.stdlib.get_logger(__name__)

@@ -4,7 +4,8 @@ from meshd.api.model import NoSuchThing
 from meshd.reconcile.desired import DesiredService
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.memory import Replica
-from meshd.store.store import Store, StoredProject
+from meshd.store.records import StoredProject
+from meshd.store.store import Store
 
 
 class Names:

@@ -10,8 +10,9 @@ from meshd.reconcile.loop import Reconciler
 from meshd.spec.fingerprint import REPLICA, revision
 from meshd.spec.model import Project, Service
 from meshd.store.events import EventLog
+from meshd.store.records import Rollout
 from meshd.store.releases import KEPT, Releases
-from meshd.store.store import Rollout, Store
+from meshd.store.store import Store
 from meshd.telemetry.events import Kind
 from meshd.telemetry.tally import Tallies
 

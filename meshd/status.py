@@ -9,7 +9,7 @@ from meshd.reconcile.memory import Replica
 from meshd.reconcile.observed import Observed
 from meshd.reconcile.phase import ALIVE, ENDED, Phase
 from meshd.reconcile.progress import PATIENCE, state_of, word
-from meshd.store.store import Override, StoredProject
+from meshd.store.records import Override, StoredProject
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.merge import MergedService
 

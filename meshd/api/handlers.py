@@ -22,7 +22,7 @@ from meshd.api.model import (
 from meshd.api.rollout_handlers import RolloutHandlers
 from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
 from meshd.spec.model import Project
-from meshd.store.store import CannotStore
+from meshd.store.file import CannotStore
 
 LARGEST_BODY: Final = 8 * 1024 * 1024
 MOST_EVENTS: Final = 10_000

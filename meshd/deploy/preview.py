@@ -15,7 +15,8 @@ from meshd.reconcile.settings import settings_changed
 from meshd.scaling import quota
 from meshd.spec.fingerprint import revision
 from meshd.spec.model import Project
-from meshd.store.store import Store, next_rollout
+from meshd.store.records import next_rollout
+from meshd.store.store import Store
 from meshd.store.traffic import TrafficLog, busiest
 
 DAY: Final = 86400.0

@@ -25,8 +25,9 @@ from meshd.runtime.base import (
 )
 from meshd.spec.model import Network
 from meshd.store.events import EventLog
+from meshd.store.file import CannotStore
 from meshd.store.jobs import KEPT, JobLog
-from meshd.store.store import CannotStore, Store
+from meshd.store.store import Store
 from meshd.telemetry.events import Kind
 
 _log = structlog.stdlib.get_logger(__name__)

@@ -13,8 +13,9 @@ from meshd.jobs.desk import JobDesk
 from meshd.jobs.schedule import Verdict, decide, next_due
 from meshd.spec.model import JobSchedule
 from meshd.store.events import EventLog
+from meshd.store.file import CannotStore
 from meshd.store.jobs import KEPT, JobLog
-from meshd.store.store import CannotStore, Store
+from meshd.store.store import Store
 from meshd.telemetry.events import Kind
 
 _log = structlog.stdlib.get_logger(__name__)

@@ -48,7 +48,8 @@ from meshd.reconcile.trials import Trials
 from meshd.reconcile.wanted import Wanted
 from meshd.runtime.base import ObservedReplica, Runtime, RuntimeFailure
 from meshd.store.events import EventLog
-from meshd.store.store import CannotStore, Store
+from meshd.store.file import CannotStore
+from meshd.store.store import Store
 from meshd.store.trials import TrialLog
 from proxy.wire.snapshot import Snapshot
 

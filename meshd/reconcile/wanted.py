@@ -9,7 +9,8 @@ from meshd.runtime.base import ObservedReplica, ReplicaState
 from meshd.spec import labels
 from meshd.spec.errors import SpecError
 from meshd.spec.model import Project, Service
-from meshd.store.store import Rollout, Store, StoredProject
+from meshd.store.records import Rollout, StoredProject
+from meshd.store.store import Store
 
 _RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
 CRASH_SEEN: Final = 10.0

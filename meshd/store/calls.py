@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from meshd.api.model import CallerSeen
-from meshd.store.store import CannotStore, Store
+from meshd.store.file import CannotStore
+from meshd.store.store import Store
 
 LIFE: Final = 30 * 86400.0
 """Seconds after its last call that a caller is remembered."""

@@ -7,7 +7,8 @@ from typing import Final
 import msgspec
 
 from meshd.api.model import ScaleDecision
-from meshd.store.store import CannotStore, Store
+from meshd.store.file import CannotStore
+from meshd.store.store import Store
 
 KEPT: Final = 50_000
 LIFE: Final = 7 * 86400.0

@@ -10,7 +10,8 @@ from typing import Final
 import msgspec
 
 from meshd.api.model import Event
-from meshd.store.store import CannotStore, Store
+from meshd.store.file import CannotStore
+from meshd.store.store import Store
 
 KEPT: Final = 10_000
 RECENT: Final = 1_000

@@ -5,10 +5,8 @@ the only writer, which the lock file sees to.
 """
 
 import json
-import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -16,127 +14,39 @@ import msgspec
 
 from meshd.spec.changes import changed
 from meshd.spec.model import Project, Service
-from meshd.store import presence, releases
-from meshd.store.lock import StateLock
-from meshd.store.schema import migrate
+from meshd.store import releases
+from meshd.store.file import StateFile
+from meshd.store.records import (
+    Override,
+    Rollout,
+    RolloutState,
+    Scaling,
+    StoredProject,
+    next_rollout,
+)
 
 REVISIONS_KEPT: Final = 20
-RolloutState = Literal["rolling", "done", "rolled-back", "paused"]
 
 
-class StoredProject(msgspec.Struct, frozen=True):
-    """A project as it was last deployed; `leaving` while it is being taken down."""
-
-    project: Project
-    who: str
-    at: float
-    leaving: bool
-    plan: str
-
-
-class Rollout(msgspec.Struct, frozen=True):
-    """Where a service stands between revisions. `revision` was asked for last; `previous` is
-    what runs instead once the state is `rolled-back`. `number` is that of its release. `stage`
-    is how many stages of it are passed, the last at `stage_since`. It was paused `by_hand`, or
-    goes `swift`ly, without stages: an undo."""
-
-    revision: str
-    previous: str
-    state: RolloutState
-    since: float
-    cause: str = ""
-    number: int = 0
-    stage: int = 0
-    stage_since: float = 0.0
-    by_hand: bool = False
-    swift: bool = False
-
-    @property
-    def effective(self) -> str:
-        """The revision that replicas are to be of."""
-        back = self.state in ("rolled-back", "paused") and self.previous
-        return self.previous if back else self.revision
-
-
-class Override(msgspec.Struct, frozen=True):
-    """A number of replicas set by hand; `until` is Unix time, 0 without end."""
-
-    replicas: int
-    until: float
-
-    def holds(self, now: float) -> bool:
-        """Whether it still counts."""
-        return not 0 < self.until <= now
-
-
-class Scaling(msgspec.Struct, frozen=True):
-    """The autoscaler's last number for a service, its state as JSON, and the size of the warm
-    pool that it has found worth keeping."""
-
-    desired: int
-    state: str
-    warm: int = 0
-
-
-class CannotStore(sqlite3.OperationalError):
-    """The disk is full, read-only or gone; what was to be stored is as it was before."""
-
-
-class Store:
-    """The SQLite file `meshd.db` in the state directory."""
+class Store(StateFile):
+    """The desired state, in the file and in memory."""
 
     def __init__(self, directory: Path) -> None:
-        self.path = directory / "meshd.db"
+        super().__init__(directory)
         self.projects: dict[str, StoredProject] = {}
         self.rollouts: dict[str, Rollout] = {}
         self.overrides: dict[str, Override] = {}
         self.scaling: dict[str, Scaling] = {}
         self._revisions: dict[tuple[str, str], Service] = {}
-        self._lock = StateLock(directory / presence.LOCK)
-        self._database: sqlite3.Connection | None = None
 
     def open(self) -> None:
-        """Take the state. Raises Held, TooNew, sqlite3.DatabaseError."""
-        self._lock.acquire()
+        """Take the state and read it. Raises Held, TooNew, sqlite3.DatabaseError."""
+        super().open()
         try:
-            self._database = sqlite3.connect(self.path, isolation_level=None)
-            self.path.chmod(0o600)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            migrate(self._database)
             self._read_all()
         except BaseException:
             self.close()
             raise
-
-    def close(self) -> None:
-        """Let go of the state; harmless when not open."""
-        if self._database is not None:
-            self._database.close()
-            self._database = None
-        self._lock.release()
-
-    @property
-    def database(self) -> sqlite3.Connection:
-        """The open file."""
-        if self._database is None:
-            raise RuntimeError("the store is not open")
-        return self._database
-
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing. Raises CannotStore."""
-        try:
-            self.database.execute("BEGIN IMMEDIATE")
-            yield self.database
-            self.database.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise CannotStore(
-                f"the state in {self.path.parent} cannot be written: {error}; nothing was changed"
-            ) from error
-        finally:
-            if self.database.in_transaction:  # with a full disk it may have ended by itself
-                self.database.execute("ROLLBACK")
 
     def _read_all(self) -> None:
         for name, spec, who, at, leaving, plan in self.database.execute(
@@ -151,35 +61,6 @@ class Store:
         rows = self.database.execute("SELECT project, service, desired, state, warm FROM scaling")
         for project, service, desired, state, warm in rows:
             self.scaling[f"{project}/{service}"] = Scaling(desired, state, warm)
-
-    def next_epoch(self) -> int:
-        """A number above every one given before."""
-        with self.transaction() as database:
-            row = database.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
-            epoch = int(row[0]) + 1 if row else 1
-            database.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch,))
-        return epoch
-
-    def instance(self) -> str:
-        """The id of this state, by which meshes on one runtime tell each other apart; made on
-        first use."""
-        row = self.database.execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()
-        if row:
-            return str(row[0])
-        made = secrets.token_hex(6)
-        with self.transaction() as database:
-            database.execute("INSERT INTO meta VALUES ('instance', ?)", (made,))
-        return made
-
-    def secret(self) -> bytes:
-        """The key that replicas' credentials are derived from; made on first use."""
-        row = self.database.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()
-        if row:
-            return bytes(row[0])
-        made = secrets.token_bytes(32)
-        with self.transaction() as database:
-            database.execute("INSERT INTO meta VALUES ('secret', ?)", (made,))
-        return made
 
     def deploy(
         self,
@@ -374,23 +255,3 @@ class Store:
                 )
                 kept[key] = Scaling(desired, text, warm)
         self.scaling.update(kept)
-
-
-def next_rollout(old: Rollout | None, revision: str, now: float) -> Rollout | None:
-    """The rollout that a deployment of `revision` begins; None when there is nothing to do.
-
-    The revision to go back to is always the last one that proved good.
-    """
-    if old is None:
-        return Rollout(revision=revision, previous="", state="rolling", since=now)
-    if old.revision == revision:
-        if old.state in ("done", "rolling"):
-            return None
-        return Rollout(revision=revision, previous=old.previous, state="rolling", since=now)
-    good = old.revision if old.state == "done" else old.previous
-    return Rollout(
-        revision=revision,
-        previous="" if good == revision else good,
-        state="rolling",
-        since=now,
-    )

@@ -21,7 +21,8 @@ from meshd.runtime.base import ContainerHealth, ReplicaState
 from meshd.spec.fingerprint import revision
 from meshd.spec.model import Project
 from meshd.store.events import EventLog
-from meshd.store.store import Override, Store
+from meshd.store.records import Override
+from meshd.store.store import Store
 from tests.fakes import virtual
 from tests.fakes.sim_plane import SimPlane
 from tests.fakes.sim_runtime import READY, SimRuntime

@@ -20,8 +20,8 @@ from meshd.reconcile.progress import standing
 from meshd.rollouts import RolloutDesk
 from meshd.spec.fingerprint import revision
 from meshd.spec.model import Project, Service
+from meshd.store.records import Rollout
 from meshd.store.releases import Releases
-from meshd.store.store import Rollout
 from meshd.telemetry.tally import Tallies
 from tests.fakes import sim_traffic, virtual
 from tests.fakes.sim_plane import SimPlane

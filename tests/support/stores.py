@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from meshd.spec.model import Project, Service
-from meshd.store.store import Override, Store
+from meshd.store.records import Override
+from meshd.store.store import Store
 
 
 def opened(directory: Path) -> Store:

@@ -11,7 +11,8 @@ from meshd.reconcile.wanted import Wanted
 from meshd.runtime.base import ObservedReplica, ReplicaState
 from meshd.spec.labels import CLONE_OF
 from meshd.spec.model import Project, Service
-from meshd.store.store import Override, Store
+from meshd.store.records import Override
+from meshd.store.store import Store
 
 THEIRS = ObservedReplica(
     name="theirs", runtime_id="1", project="app", service="hello", revision="x",

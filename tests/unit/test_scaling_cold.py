@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from meshd.reconcile.desired import DesiredService
-from meshd.store.store import Override
+from meshd.store.records import Override
 from tests.fakes.scaling_scene import KEY, NOW, Scene, desired
 
 

@@ -10,7 +10,7 @@ from meshd.runtime.process import ProcessRuntime
 from meshd.scaling.meter import Meter
 from meshd.scaling.room import GIB, Grant, Want, share, takes
 from meshd.spec.model import Service
-from meshd.store.store import Override
+from meshd.store.records import Override
 from tests.fakes.scaling_scene import KEY, Scene, desired, replicas
 
 SMALL = (Node("one", 4.0, 8 * GIB),)

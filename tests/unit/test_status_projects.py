@@ -3,7 +3,7 @@
 from meshd.api.model import ProjectStatus, ServiceStatus
 from meshd.spec.model import Project, Service
 from meshd.status import project_statuses
-from meshd.store.store import StoredProject
+from meshd.store.records import StoredProject
 
 
 def stored(name: str, leaving: bool = False) -> StoredProject:

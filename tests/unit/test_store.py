@@ -10,8 +10,9 @@ from meshd.spec.model import Service
 from meshd.store import presence
 from meshd.store.events import KEPT, UNWRITTEN, EventLog
 from meshd.store.lock import Held
+from meshd.store.records import Override, Rollout, next_rollout
 from meshd.store.schema import TooNew
-from meshd.store.store import Override, Rollout, Store, next_rollout
+from meshd.store.store import Store
 from tests.support.stores import filled, opened, shop
 
 

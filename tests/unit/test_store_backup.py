@@ -13,8 +13,9 @@ from meshd.cli.main import main
 from meshd.store import backup
 from meshd.store.events import EventLog
 from meshd.store.lock import Held
+from meshd.store.records import Override
 from meshd.store.schema import MIGRATIONS
-from meshd.store.store import Override, Store
+from meshd.store.store import Store
 from tests.support.stores import filled, opened, shop
 
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"

@@ -14,7 +14,9 @@ from meshd.api.model import Refused
 from meshd.api.server import serve
 from meshd.spec.model import Project
 from meshd.store.events import UNWRITTEN, EventLog
-from meshd.store.store import CannotStore, Override, Store
+from meshd.store.file import CannotStore
+from meshd.store.records import Override
+from meshd.store.store import Store
 from tests.fakes.control import FakeControl
 
 SHOP = Project.model_validate({"name": "shop", "services": [{"name": "web", "image": "a"}]})

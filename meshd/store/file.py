@@ -1,0 +1,96 @@
+"""The file of the state: held by one process, changed by whole transactions; its epoch, its id and
+its secret."""
+
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from meshd.store import presence
+from meshd.store.lock import StateLock
+from meshd.store.schema import migrate
+
+
+class CannotStore(sqlite3.OperationalError):
+    """The disk is full, read-only or gone; what was to be stored is as it was before."""
+
+
+class StateFile:
+    """The SQLite file `meshd.db` in the state directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "meshd.db"
+        self._lock = StateLock(directory / presence.LOCK)
+        self._database: sqlite3.Connection | None = None
+
+    def open(self) -> None:
+        """Take the state. Raises Held, TooNew, sqlite3.DatabaseError."""
+        self._lock.acquire()
+        try:
+            self._database = sqlite3.connect(self.path, isolation_level=None)
+            self.path.chmod(0o600)
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = FULL")
+            migrate(self._database)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the state; harmless when not open."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        self._lock.release()
+
+    @property
+    def database(self) -> sqlite3.Connection:
+        """The open file."""
+        if self._database is None:
+            raise RuntimeError("the store is not open")
+        return self._database
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing. Raises CannotStore."""
+        try:
+            self.database.execute("BEGIN IMMEDIATE")
+            yield self.database
+            self.database.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise CannotStore(
+                f"the state in {self.path.parent} cannot be written: {error}; nothing was changed"
+            ) from error
+        finally:
+            if self.database.in_transaction:  # with a full disk it may have ended by itself
+                self.database.execute("ROLLBACK")
+
+    def next_epoch(self) -> int:
+        """A number above every one given before."""
+        with self.transaction() as database:
+            row = database.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+            epoch = int(row[0]) + 1 if row else 1
+            database.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch,))
+        return epoch
+
+    def instance(self) -> str:
+        """The id of this state, by which meshes on one runtime tell each other apart; made on
+        first use."""
+        row = self.database.execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()
+        if row:
+            return str(row[0])
+        made = secrets.token_hex(6)
+        with self.transaction() as database:
+            database.execute("INSERT INTO meta VALUES ('instance', ?)", (made,))
+        return made
+
+    def secret(self) -> bytes:
+        """The key that replicas' credentials are derived from; made on first use."""
+        row = self.database.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()
+        if row:
+            return bytes(row[0])
+        made = secrets.token_bytes(32)
+        with self.transaction() as database:
+            database.execute("INSERT INTO meta VALUES ('secret', ?)", (made,))
+        return made
