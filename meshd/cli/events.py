@@ -7,7 +7,7 @@ import click
 from meshd.api.model import Event
 from meshd.cli import follow as following
 from meshd.cli import output, tables
-from meshd.cli.session import complete_service, connect, state_option, talks
+from meshd.cli.session import complete_service, connect, find_service, state_option, talks
 
 
 @click.command("events", short_help="Show what happened, and why.")
@@ -25,6 +25,9 @@ async def command(
     """Show what happened (of SERVICE alone, when given), oldest first."""
     async with connect(state) as client:
         shown, last = await client.last_events(tail, lambda event: wanted(event, service, kind))
+        if service and not shown:
+            # One that has gone is known by its events; of this one there are none: a slip?
+            find_service(await client.status(), service)
         if not follow:
             if as_json:
                 output.print_json(shown)

@@ -8,7 +8,8 @@ import click
 
 from meshd.api.model import Event, ScaleDecision, ServiceStatus
 from meshd.cli import output
-from meshd.cli.session import complete_service, connect, duration, find_service, state_option, talks
+from meshd.cli.session import complete_service, connect, find_service, state_option, talks
+from meshd.spec import units
 from meshd.telemetry.events import SCALE
 
 
@@ -22,10 +23,17 @@ def moment(text: str) -> float:
             continue
         return datetime.combine(datetime.now().astimezone().date(), at).timestamp()
     try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        ago = duration(text)
-    return time.time() - ago
+        found = datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        try:
+            found = time.time() - units.duration(text)
+        except ValueError:
+            found = 0.0
+    if found <= 0:
+        raise click.BadParameter(
+            f"{text!r} is no time; expected one like 14:30, 2026-01-31T14:30:05, or 10m (ago)"
+        )
+    return found
 
 
 @click.command("explain", short_help="Say why a service has as many replicas as it has.")

@@ -79,8 +79,15 @@ def chosen(given: Mapping[str, Any], loaded: "Loaded | None") -> Front:
     return found
 
 
-def compare(wish: start.Wish) -> None:
-    """Tells where something is asked for that the daemon which runs was not started with."""
+def compare(wish: start.Wish, listen: tuple[str, ...] = ()) -> None:
+    """Tells where something is asked for that the daemon which runs was not started with;
+    `listen` is what --listen gave."""
+    there = start.listens_on(wish.state)
+    if listen and there and set(listen) != set(there):
+        output.complain(
+            f"warning: the daemon listens on {', '.join(there)}, not on {', '.join(listen)}, which "
+            "holds from its start: `meshd down --all`, then `meshd up`"
+        )
     if wish.front != Front() and not start.runs_with(wish):
         output.complain(
             "warning: the daemon runs with another access log, trusted proxies or spans than asked "

@@ -3,6 +3,7 @@
 Shell completion: `eval "$(_MESHD_COMPLETE=bash_source meshd)"` (or zsh_source, fish_source).
 """
 
+import difflib
 import importlib
 
 import click
@@ -39,8 +40,10 @@ class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
+            if near := difflib.get_close_matches(cmd_name, _COMMANDS, 1):
+                ctx.fail(f"No such command {cmd_name!r}. Did you mean {near[0]!r}?")
             return None
         found: click.Command = importlib.import_module(
             f"meshd.cli.{cmd_name.replace('-', '_')}"

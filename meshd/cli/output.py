@@ -9,7 +9,8 @@ from typing import Any, Final, TypeVar
 import click
 import msgspec
 from rich import box
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +18,9 @@ OK: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
 NO_DAEMON: Final = 3
+LEAST_LAST: Final = 24
+BETWEEN: Final = 3
+"""Columns of a terminal: what the last column needs at least, and what a drawn one adds."""
 C = TypeVar("C", bound=Callable[..., Any])
 
 GOOD_WORDS: Final = frozenset({"ok", "ready", "running", "done"})
@@ -68,11 +72,14 @@ def print_json_line(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A drawn table on a terminal; elsewhere columns two blanks apart, nothing cut off."""
+    """A drawn table on a terminal that is wide enough; elsewhere columns two blanks apart,
+    nothing cut off."""
     listed = [list(row) for row in rows]
     if on_terminal():
-        console().print(drawn_table(columns, listed))
-        return
+        screen = console()
+        if fits(columns, listed, screen.width):
+            screen.print(drawn_table(columns, listed))
+            return
     for line in plain_table(columns, listed):
         click.echo(line)
 
@@ -88,11 +95,28 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
     ]
 
 
+def fits(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:
+    """Whether a terminal that wide has room for every column but the last as it is, and for
+    enough of the last one to read on in further lines."""
+    lines = [columns, *rows]
+    widest = [max(cell_len(line[place]) for line in lines) for place in range(len(columns))]
+    last = min(widest.pop(), LEAST_LAST)
+    return sum(widest) + last + BETWEEN * len(columns) <= width
+
+
+def live_table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> RenderableType:
+    """What is drawn again and again: on a narrow terminal its lines are cut at the edge."""
+    if fits(columns, rows, width):
+        return drawn_table(columns, rows)
+    return Text("\n".join(plain_table(columns, rows)), no_wrap=True, overflow="ellipsis")
+
+
 def drawn_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """The same for a terminal, with colour for good and bad words."""
+    """The same for a terminal, with colour for good and bad words. Only the last column is
+    folded: it is the one of many words."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for place, column in enumerate(columns, 1):
+        table.add_column(column, overflow="fold", no_wrap=place < len(columns))
     for row in rows:
         table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
     return table

@@ -95,7 +95,9 @@ def _show(
 
 def _picture(services: list[ServiceStatus], results: list[DeployResult], only: str | None) -> Group:
     lines = _lines(services, results, only)
-    return Group(output.drawn_table(COLUMNS, _rows(services)), *map(Text, lines))
+    return Group(
+        output.live_table(COLUMNS, _rows(services), output.console().width), *map(Text, lines)
+    )
 
 
 def _rows(services: list[ServiceStatus], whole: bool = True) -> list[list[str]]:

@@ -56,6 +56,8 @@ async def command(
     could not be run). Ctrl-C stops it. It is never routed to and is no replica; `meshd jobs`
     keeps its last lines. While there is no room for it, it waits. Options come before SERVICE."""
     told = argv[1:] if argv[:1] == ("--",) else argv
+    if told[:1] and told[0].startswith("-"):
+        raise click.UsageError(f"{told[0]} is no command; options of meshd run come before SERVICE")
     order = JobOrder(told, dict(variables), seconds)
     async with connect(state) as client:
         found = find_service(await client.status(), service)

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -18,6 +18,8 @@ from meshd.spec import units
 from meshd.store import presence
 
 C = TypeVar("C", bound=Callable[..., Any])
+YEAR: Final = 365 * 86400.0
+"""Seconds; the longest that a duration given to a command makes sense for."""
 
 
 def default_state() -> Path:
@@ -64,6 +66,11 @@ def talks(command: Callable[..., Coroutine[Any, Any, int | None]]) -> Callable[.
             # Whoever read our output has gone; the interpreter must not try to flush it again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = output.OK
+        except OSError as error:
+            # A full disk under our output, most of all: what is left of it is given up.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            output.complain(f"meshd: {error}")
+            code = output.FAILED
         raise SystemExit(code or output.OK)
 
     return run
@@ -89,6 +96,14 @@ def duration(text: str) -> float:
         return units.duration(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def span(text: str) -> float:
+    """A duration above zero, a year at most. Raises click.BadParameter."""
+    found = duration(text)
+    if not 0 < found <= YEAR:
+        raise click.BadParameter(f"{text!r} is out of range; expected more than 0 and at most 365d")
+    return found
 
 
 def complete_service(

@@ -299,6 +299,8 @@ def _settings(options: dict[str, Any], spec: dict[str, Any]) -> Settings:
     }
     for change in options["changes"]:
         key, _, value = change.partition("=")
+        if not value:
+            raise ValueError(f"--set {change}: expected KEY=VALUE")
         if key.startswith("p") and _is_percentile(key[1:]):
             values["latency"], values["share"] = units.duration(value), float(key[1:])
         elif key in ("latency", "queue", "down_window", "calm", "idle"):

@@ -4,6 +4,7 @@ Each policy is a job of plain values, so that it can run in a process of its own
 """
 
 import csv
+import math
 import random
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -63,7 +64,7 @@ def read_trace(path: Path, bin_seconds: int | None, peak: float | None) -> list[
     as the times say. Raises ValueError, naming file and line, for anything else."""
     at: list[float] = []
     counts: list[float] = []
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         for number, row in enumerate(csv.reader(file), start=1):
             if not row or (number == 1 and not _is_number(row[0])):
                 continue
@@ -85,7 +86,9 @@ def read_trace(path: Path, bin_seconds: int | None, peak: float | None) -> list[
 
 def read_times(path: Path) -> list[float]:
     """Service times in seconds, one a line. Raises ValueError."""
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [
+        line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+    ]
     try:
         times = [float(line) for line in lines if line]
     except ValueError as error:
@@ -171,7 +174,6 @@ def _balancer(name: str, dice: random.Random) -> simulate.Balancer | None:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True

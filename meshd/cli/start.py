@@ -106,12 +106,24 @@ def _config_file(state: Path) -> Path:
     return state / presence.CONFIG_FILE
 
 
+def _started_with(state: Path) -> SupervisorConfig | None:
+    try:
+        return msgspec.json.decode(_config_file(state).read_bytes(), type=SupervisorConfig)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def listens_on(state: Path) -> tuple[str, ...]:
+    """Where the daemon of that state directory was told to listen; nothing when not known."""
+    found = _started_with(state)
+    return found.listen if found else ()
+
+
 def runs_with(wish: Wish) -> bool:
     """Whether the daemon of that state directory was started with the same `front`."""
     wanted = wish.config()
-    try:
-        found = msgspec.json.decode(_config_file(wish.state).read_bytes(), type=SupervisorConfig)
-    except (OSError, msgspec.MsgspecError):
+    found = _started_with(wish.state)
+    if found is None:
         return True
     trusted = {each for child in found.children for each in child.argv if "-proxy=" in each}
     wished = {f"--trusted-proxy={each}" for each in wish.front.trusted_proxies}
@@ -131,7 +143,9 @@ def prepare_state(state: Path) -> None:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         state.chmod(0o700)
     except OSError as error:
-        raise CannotStart(f"state directory: {error}; choose another with --state") from error
+        raise CannotStart(
+            f"state directory {state} cannot be used: {error.strerror}; choose another with --state"
+        ) from error
 
 
 def check_addresses(wish: Wish) -> None:

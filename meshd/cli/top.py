@@ -36,17 +36,18 @@ async def command(interval: float, as_json: bool, state: Path) -> int:
 
 async def _watch(client: Client, status: Status, interval: float) -> None:
     try:
-        with Live(_picture(status), console=output.console(), screen=True) as live:
+        screen = output.console()
+        with Live(_picture(status, screen.width), console=screen, screen=True) as live:
             while True:
                 await asyncio.sleep(interval)
-                live.update(_picture(await client.status()))
+                live.update(_picture(await client.status(), screen.width))
     except asyncio.CancelledError:
         return  # Ctrl-C is how one leaves, not an error
 
 
-def _picture(status: Status) -> Group:
+def _picture(status: Status, width: int) -> Group:
     rows = tables.service_rows(status.services)
     return Group(
         Text(tables.headline(status), style="dim"),
-        output.drawn_table(tables.SERVICE_COLUMNS, rows),
+        output.live_table(tables.SERVICE_COLUMNS, rows, width),
     )

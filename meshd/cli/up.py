@@ -119,7 +119,7 @@ async def command(
             not no_filter,
         )  # fmt: skip
         if await joined(state, runtime, not no_adopt, not no_filter):
-            front.compare(wish)
+            front.compare(wish, listen)
         else:
             name = await chosen_runtime(runtime, spec)
             daemon = start.spawn(replace(wish, runtime=name))

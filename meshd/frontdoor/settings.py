@@ -86,8 +86,9 @@ def _document(file: str) -> Node:
     try:
         text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError([Problem(Where(file), "", "", f"cannot be read: {error}")]) from error
-    node = parse(text, file)
+        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise SpecError([Problem(Where(file), "", "", f"cannot be read: {why}")]) from error
+    node = parse(text, file, "a mapping of settings")
     if node.mapping is None:
         raise SpecError([Problem(node.where, "", "", "expected a mapping of settings")])
     return node

@@ -62,8 +62,10 @@ class Sources:
             return path.read_text(encoding="utf-8")
         except FileNotFoundError:
             self._note(Where(str(path)), "there is no such file")
-        except (OSError, UnicodeDecodeError) as error:
-            self._note(Where(str(path)), f"cannot be read: {error}")
+        except UnicodeDecodeError:
+            self._note(Where(str(path)), "cannot be read: it is no text in UTF-8")
+        except OSError as error:
+            self._note(Where(str(path)), f"cannot be read: {error.strerror}")
         return None
 
     def _file(self, path: Path, place: Place) -> Node | None:

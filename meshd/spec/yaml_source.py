@@ -54,8 +54,9 @@ class Node:
         return self.value
 
 
-def parse(text: str, file: str) -> Node:
-    """The document in `text`; `file` names it in errors. Raises SpecError."""
+def parse(text: str, file: str, expected: str = "services") -> Node:
+    """The document in `text`; `file` names it in errors, and `expected` what an empty one lacks.
+    Raises SpecError."""
     try:
         root = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
@@ -69,7 +70,7 @@ def parse(text: str, file: str) -> Node:
     except RecursionError as error:
         raise SpecError([Problem(Where(file), "", "", "values are nested too deep")]) from error
     if root is None:
-        raise SpecError([Problem(Where(file), "", "", "the file is empty; expected services")])
+        raise SpecError([Problem(Where(file), "", "", f"the file is empty; expected {expected}")])
     builder = _Builder(file)
     node = builder.build(root, Where(file, root.start_mark.line + 1))
     builder.notes.raise_if_any()

@@ -56,7 +56,7 @@ def test_a_missing_an_empty_and_an_unreadable_file(tmp_path: Path) -> None:
         "DIR/none.yml: there is no such file",
         "DIR/empty.yml: the file is empty; expected services",
     ]
-    assert said[2].startswith("DIR/binary.yml: cannot be read: 'utf-8' codec")
+    assert said[2].startswith("DIR/binary.yml: cannot be read: it is no text in UTF-8")
 
 
 def test_problems_of_merged_files_name_the_file_they_stand_in(tmp_path: Path) -> None:

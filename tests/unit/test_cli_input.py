@@ -1,0 +1,138 @@
+"""What commands say to input that cannot be meant, to narrow terminals and to full disks."""
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from rich.console import Console, Group
+from rich.table import Table
+
+from meshd.cli import front, output, session, start
+from meshd.cli.explain import moment
+from meshd.cli.main import main
+from meshd.spec import yaml_source
+from meshd.spec.errors import SpecError
+from meshd.spec.front import Front
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["scale", "web", "2", "--for", "0"], 2, "'0' is out of range; expected more than 0"),
+        (["scale", "web", "2", "--for", "99999999h"], 2, "at most 365d"),
+        (["scale", "web", "auto", "--for", "5m"], 2, "--for goes with a number of replicas"),
+        (["explain", "web", "--at", "25:99"], 2, "'25:99' is no time; expected one like 14:30"),
+        (["explain", "web", "--at", "99999999h"], 2, "is no time"),
+        (["explain", "web", "--at", "0001-01-01T00:00:00"], 2, "is no time"),
+        (["run", "web", "-e", "A=1", "--", "true"], 2, "options of meshd run come before SERVICE"),
+        (["simulate", "--trace", "/dev/null", "--set", "p95"], 2, "--set p95: expected KEY=VALUE"),
+        (["pss"], 2, "No such command 'pss'. Did you mean 'ps'?"),
+        (["deplyo"], 2, "Did you mean 'deploy'?"),
+        (["frobnicate"], 2, "No such command 'frobnicate'."),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_what_can(
+    arguments: list[str], code: int, text: str, tmp_path: Path
+) -> None:
+    ran = CliRunner().invoke(main, arguments, env={"MESHD_STATE": str(tmp_path)})
+    assert (ran.exit_code, text in " ".join(ran.output.split())) == (code, True), ran.output
+
+
+def test_a_moment_is_after_the_beginning_of_time() -> None:
+    assert moment("1970-01-02T00:00:00+00:00") == 86400.0
+    with pytest.raises(click.BadParameter, match="is no time"):
+        moment("1969-12-31T00:00:00+00:00")
+
+
+ROWS = (["web", "ok", "answers " * 20], ["payments", "ok", ""])
+
+
+@pytest.mark.parametrize(("width", "fits"), [(46, True), (45, False), (200, True), (1, False)])
+def test_a_table_is_drawn_where_all_but_its_last_column_fit(width: int, fits: bool) -> None:
+    columns = ("service", "state", "last")  # 8 + 5 + 24 and three gaps of three
+    assert output.fits(columns, ROWS, width) is fits
+    assert isinstance(output.live_table(columns, ROWS, width), Table) is fits
+
+
+@pytest.mark.parametrize("width", [46, 60, 100, 300])
+def test_a_drawn_table_breaks_no_cell_but_the_last(width: int) -> None:
+    screen = Console(width=width, color_system=None)
+    with screen.capture() as drawn:
+        screen.print(output.drawn_table(("service", "state", "last"), ROWS))
+    lines = [line.split() for line in drawn.get().splitlines()]
+    assert ["payments", "ok"] in lines
+    assert sum(line.count("answers") for line in lines) == 20
+
+
+def test_on_a_narrow_terminal_live_lines_are_cut_and_not_folded() -> None:
+    screen = Console(width=20, color_system=None)
+    with screen.capture() as drawn:
+        screen.print(Group(output.live_table(("service", "state", "last"), ROWS, 20)))
+    assert drawn.get().splitlines() == [
+        "SERVICE   STATE  LA…",
+        "web       ok     an…",
+        "payments  ok     -",
+    ]
+
+
+def test_a_full_disk_is_one_line_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    moved: list[Any] = []
+    monkeypatch.setattr(session.os, "dup2", lambda *both: moved.append(both))
+
+    @session.talks
+    async def command() -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(SystemExit) as ended:
+        command()
+    assert ended.value.code == output.FAILED
+    assert len(moved) == 1
+    assert capfd.readouterr().err == "meshd: [Errno 28] No space left on device\n"
+
+
+def test_a_state_directory_that_cannot_be_made_is_named() -> None:
+    with pytest.raises(start.CannotStart, match="/proc/nope cannot be used: No such file"):
+        start.prepare_state(Path("/proc/nope"))
+
+
+def test_another_address_than_that_of_the_daemon_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wish = start.Wish(tmp_path, "process", (":8080",), ":9900", 1, 0, True, Front(), True)
+    front.compare(wish, (":8081",))
+    assert capsys.readouterr().err == ""  # not known
+    start._config_file(tmp_path).write_bytes(start.msgspec.json.encode(wish.config()))
+    front.compare(wish, (":8080",))
+    front.compare(wish)
+    assert capsys.readouterr().err == ""
+    front.compare(wish, (":8081",))
+    assert "listens on :8080, not on :8081" in capsys.readouterr().err
+
+
+def test_an_empty_file_lacks_what_its_reader_expects() -> None:
+    with pytest.raises(SpecError, match="expected services"):
+        yaml_source.parse("", "compose.yml")
+    with pytest.raises(SpecError, match="expected settings"):
+        yaml_source.parse("# nothing", "proxy.yml", "settings")
+
+
+def test_a_trace_that_is_no_text_is_named(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_bytes(b"\xff\xfe\x00bin")
+    ran = CliRunner().invoke(main, ["simulate", "--trace", str(trace)])
+    assert ran.exit_code == output.USAGE
+    assert "trace.csv: a trace needs two rows" in " ".join(ran.output.split())
+
+
+@pytest.mark.parametrize("count", ["nan", "inf", "many"])
+def test_a_count_that_is_no_number_is_named_with_its_line(tmp_path: Path, count: str) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text(f"t_seconds,count\n0,1\n60,{count}\n")
+    ran = CliRunner().invoke(main, ["simulate", "--trace", str(trace)])
+    assert ran.exit_code == output.USAGE
+    assert "trace.csv:3: expected `t_seconds,count`" in " ".join(ran.output.split())
