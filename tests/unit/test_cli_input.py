@@ -28,7 +28,6 @@ from meshd.spec.front import Front
         (["explain", "web", "--at", "99999999h"], 2, "is no time"),
         (["explain", "web", "--at", "0001-01-01T00:00:00"], 2, "is no time"),
         (["run", "web", "-e", "A=1", "--", "true"], 2, "options of meshd run come before SERVICE"),
-        (["simulate", "--trace", "/dev/null", "--set", "p95"], 2, "--set p95: expected KEY=VALUE"),
         (["pss"], 2, "No such command 'pss'. Did you mean 'ps'?"),
         (["deplyo"], 2, "Did you mean 'deploy'?"),
         (["frobnicate"], 2, "No such command 'frobnicate'."),
@@ -136,3 +135,10 @@ def test_a_count_that_is_no_number_is_named_with_its_line(tmp_path: Path, count:
     ran = CliRunner().invoke(main, ["simulate", "--trace", str(trace)])
     assert ran.exit_code == output.USAGE
     assert "trace.csv:3: expected `t_seconds,count`" in " ".join(ran.output.split())
+
+
+def test_a_setting_without_a_value_is_named(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("t_seconds,count\n0,1\n60,1\n")
+    ran = CliRunner().invoke(main, ["simulate", "--trace", str(trace), "--set", "p95"])
+    assert (ran.exit_code, "--set p95: expected KEY=VALUE" in ran.output) == (output.USAGE, True)
