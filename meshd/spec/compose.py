@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from meshd.spec import checks, mesh, service, standard, storage, unsupported
+from meshd.spec.context import Context
 from meshd.spec.cursor import Cursor, Keys
 from meshd.spec.errors import Notes, Problem, in_order
 from meshd.spec.front import Front, Top
@@ -139,7 +140,7 @@ class _Reading:
         }
         if not enabled:
             at.note("every service is in a profile that is off; expected one that is on")
-        context = service.Context(
+        context = Context(
             base=self.base,
             environment=self.variables,
             declared=declared,

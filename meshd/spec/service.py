@@ -1,34 +1,30 @@
 """One entry of `services` → `model.Service`, key by key."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import partial
-from pathlib import Path
 from typing import Final
 
-from meshd.spec import deploy, host, mesh, ports, storage, unsupported, values
+from meshd.spec import (
+    deploy,
+    host,
+    mesh,
+    ports,
+    relations,
+    storage,
+    unsupported,
+    values,
+    variables,
+    whole,
+)
+from meshd.spec.context import Context
 from meshd.spec.cursor import Cursor, Keys
 from meshd.spec.draft import Draft
-from meshd.spec.errors import did_you_mean
 from meshd.spec.model import Mesh, Mount, Service
 from meshd.spec.yaml_source import Node
 
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What the reading of every service shares: where relative paths start, the variables,
-    and what the top of the file declares."""
-
-    base: Path
-    environment: Mapping[str, str]
-    declared: storage.Declared
-    networks: frozenset[str]
-    services: frozenset[str]
-    enabled: frozenset[str]
 
 
 def read(at: Cursor, context: Context) -> Service | None:
@@ -115,7 +111,9 @@ class _Reader:
                 "sysctls": self._into("sysctls", values.texts),
                 "ulimits": self._into("ulimits", values.ulimits),
                 "shm_size": self._into("shm_size", Cursor.size),
-                "extra_hosts": self._into("extra_hosts", self._extra_hosts),
+                "extra_hosts": self._into(
+                    "extra_hosts", lambda c: relations.extra_hosts(c, self.context)
+                ),
                 "dns": self._into("dns", Cursor.string_or_strings),
                 "dns_search": self._into("dns_search", Cursor.string_or_strings),
                 "dns_opt": self._into("dns_opt", Cursor.strings),
@@ -131,7 +129,7 @@ class _Reader:
     def finish(self, at: Cursor) -> Service | None:
         """The service, once every key was read."""
         mapping = at.node.mapping or {}
-        _warn_of_slips(at, mapping)
+        whole.warn_of_slips(at, mapping)
         if not any(key in mapping and mapping[key].value for key in ("image", "build", "command")):
             at.note("nothing says what to run; expected image, build or command")
         settings = self._settings(at)
@@ -141,7 +139,7 @@ class _Reader:
         scale = settings.scale
         if scale is not None and not self.draft.given("replicas"):
             found["replicas"] = scale.min
-        _check_targets(at, self.mounts)
+        whole.check_targets(at, self.mounts)
         read = Service.model_validate(
             {
                 "name": at.service,
@@ -152,8 +150,8 @@ class _Reader:
                 "volumes": tuple(self.mounts),
             }
         )
-        _check_port(at, read)
-        return _all_at_once(read)
+        whole.check_port(at, read)
+        return whole.all_at_once(read)
 
     def _settings(self, at: Cursor) -> Mesh | None:
         """`x-mesh`, or the `mesh.*` labels that say the same."""
@@ -192,21 +190,10 @@ class _Reader:
         self.expose = found + self.expose if read is ports.exposed else self.expose + found
 
     def _environment(self, at: Cursor) -> None:
-        for name, value in values.pairs(at):
-            if not name or "=" in name or "\0" in name:
-                at.note(f"{name!r} is no name of a variable; expected one without = and NUL")
-            elif value.node.value is None:
-                if name in self.context.environment:
-                    self.environment[name] = self.context.environment[name]
-            elif (text := value.attempt(Cursor.string)) is not None:
-                self.environment[name] = text
+        self.environment |= variables.environment(at, self.context)
 
     def _env_file(self, at: Cursor) -> None:
-        for entry in at.elements() if at.node.sequence is not None else (at,):
-            found = entry.attempt(
-                lambda c: host.variables(c, self.context.base, self.context.environment)
-            )
-            self.env_files |= found or {}
+        self.env_files |= variables.of_files(at, self.context)
 
     def _labels(self, at: Cursor) -> None:
         labels: dict[str, str] = {}
@@ -218,67 +205,14 @@ class _Reader:
         self.draft.put("labels", at, read=lambda _: labels)
 
     def _networks(self, at: Cursor) -> None:
-        aliases: dict[str, tuple[str, ...]] = {}
-        names = []
-        for name, entry in values.named(at):
-            if name != "default" and name not in self.context.networks:
-                entry.note(
-                    f"the network {name} is not declared; expected it under networks at the top"
-                )
-            names.append(name)
-            if entry.node.mapping is not None:
-                entry.keys(
-                    Keys(
-                        read={"aliases": lambda c, n=name: aliases.update({n: c.strings()})},  # type: ignore[misc]
-                        refused=unsupported.NETWORK_REFUSED,
-                        warned=unsupported.NETWORK_WARNED,
-                    )
-                )
-        self.draft.put("networks", at, read=lambda _: tuple(names))
+        names, aliases = relations.networks(at, self.context)
+        self.draft.put("networks", at, read=lambda _: names)
         self.draft.put("aliases", at, read=lambda _: aliases)
 
     def _depends_on(self, at: Cursor) -> None:
-        names: list[str] = []
-        healthy: list[str] = []
-        for name, entry in values.named(at):
-            found: dict[str, object] = {"condition": "service_started", "required": True}
-            if entry.node.mapping is not None:
-                entry.keys(
-                    Keys(
-                        read={
-                            "condition": lambda c, f=found: f.update(condition=values.condition(c)),  # type: ignore[misc]
-                            "required": lambda c, f=found: f.update(required=c.boolean()),  # type: ignore[misc]
-                        },
-                        warned={"restart": "the mesh finds new replicas by itself"},
-                    )
-                )
-            if not found["required"] and name not in self.context.enabled:
-                continue
-            self._check_dependency(entry, name)
-            names.append(name)
-            if found["condition"] == "service_healthy":
-                healthy.append(name)
-        self.draft.put("depends_on", at, read=lambda _: tuple(names))
-        self.draft.put("wait_healthy", at, read=lambda _: tuple(healthy))
-
-    def _extra_hosts(self, at: Cursor) -> dict[str, str]:
-        hosts = values.hosts(at)
-        for name in hosts:
-            if name in self.context.services:
-                at.note(f"{name} is a service of this file, which the mesh answers for")
-        return hosts
-
-    def _check_dependency(self, at: Cursor, name: str) -> None:
-        if name == at.service:
-            at.note("a service cannot depend on itself")
-        elif name not in self.context.services:
-            near = did_you_mean(name, self.context.services)
-            at.note(f"there is no service {name!r}{near or '; expected one of this file'}")
-        elif name not in self.context.enabled:
-            at.note(
-                f"the service {name!r} is in a profile that is off; expected the profile on, "
-                "or required: false"
-            )
+        names, healthy = relations.depends_on(at, self.context)
+        self.draft.put("depends_on", at, read=lambda _: names)
+        self.draft.put("wait_healthy", at, read=lambda _: healthy)
 
 
 def _pull_policy(at: Cursor) -> str:
@@ -293,33 +227,3 @@ def _pull_policy(at: Cursor) -> str:
 
 def _known_already(_at: Cursor) -> None:
     """`profiles` was read before, when it was decided which services are on."""
-
-
-def _warn_of_slips(at: Cursor, mapping: Mapping[str, Node]) -> None:
-    """Any `x-` key may stand in a service; one that is almost `x-mesh` was meant to be it."""
-    for key in get_close_matches("x-mesh", mapping, n=9, cutoff=0.8):
-        if key.startswith("x-") and key != "x-mesh":
-            at.child(mapping[key], key).warn("this key has no effect; did you mean x-mesh?")
-
-
-def _check_targets(at: Cursor, mounts: list[Mount]) -> None:
-    seen: set[str] = set()
-    for mount in mounts:
-        if mount.target in seen:
-            at.note(f"two mounts have the target {mount.target}; expected one")
-        seen.add(mount.target)
-
-
-def _check_port(at: Cursor, service: Service) -> None:
-    given = service.environment.get("PORT")
-    if given is not None and given != str(service.port):
-        at.warn(f"the mesh sets PORT to {service.port}, not {given!r}; use x-mesh.port")
-
-
-def _all_at_once(service: Service) -> Service:
-    """Compose's parallelism 0 means all replicas at once."""
-    if service.update.parallelism:
-        return service
-    most = max(1, service.replicas, service.mesh.scale.max if service.mesh.scale else 0)
-    update = service.update.model_copy(update={"parallelism": most})
-    return service.model_copy(update={"update": update})

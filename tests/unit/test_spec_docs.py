@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from meshd.spec import deploy, labels, model, service, storage, unsupported
 from meshd.spec.compose import load
+from meshd.spec.context import Context
 from meshd.spec.draft import Draft
 from meshd.spec.yaml_source import parse
 
@@ -64,7 +65,7 @@ def rows(heading: str) -> dict[str, str]:
 def reader() -> service._Reader:
     none = storage.Declared(frozenset(), {"secrets": {}, "configs": {}})
     names: frozenset[str] = frozenset()
-    return service._Reader(service.Context(Path(), {}, none, names, names, names))
+    return service._Reader(Context(Path(), {}, none, names, names, names))
 
 
 def test_every_key_of_a_service_that_is_read() -> None:
