@@ -166,7 +166,8 @@ def _may_differ(before: bytes, line: bytes, known: ResponseHead, head: ResponseH
         return False
     kind = name.lower()
     if kind == _LENGTH:
-        return all(
+        # What 304 tells is the length of another answer, even where it is none.
+        return head.status != 304 and all(
             each.length is not None and each.follows == each.length == _length_of(value)
             for each, value in ((known, before[len(name) + 1 :]), (head, line[len(name) + 1 :]))
         )

@@ -130,6 +130,17 @@ def test_a_length_that_no_body_has_is_no_gap(status: bytes) -> None:
     assert known(taught(*heads[1:]), heads[0]) is None
 
 
+def test_a_length_of_nothing_written_in_two_ways_is_no_gap_of_an_answer_without_a_body() -> None:
+    not_modified = b"HTTP/1.1 304 Not Modified"
+    answers = taught(
+        head(b"Content-Length: 0", start=not_modified),
+        head(b"Content-Length:  0", start=not_modified),
+    )
+    raw = head(b"Content-Length: 50", start=not_modified)
+    assert parsed(raw).follows == 0
+    assert known(answers, raw) is None
+
+
 def test_several_kinds_of_answers_are_known_side_by_side() -> None:
     kinds = [
         [menu(n) for n in range(4)],
