@@ -1,4 +1,5 @@
-"""Takes orders for one-off jobs and carries them out; what to do is decided in `plan`."""
+"""The desk for one-off jobs: takes orders, answers for them, and sees to them pass after pass; what
+to do is decided in `plan` and done by the executor."""
 
 import asyncio
 import contextlib
@@ -11,19 +12,18 @@ import structlog
 
 from meshd.api import jobs as words
 from meshd.api.jobs import Job, JobList, JobOrder, ScheduleStatus, changed
-from meshd.api.model import NoSuchThing, Refused
+from meshd.api.model import Refused
 from meshd.jobs import plan
+from meshd.jobs.executor import UNWRITABLE, Executor, Specs, find
+from meshd.jobs.orders import Orders
 from meshd.jobs.room import Burden
 from meshd.reconcile.memory import Dice
 from meshd.runtime.base import (
     ObservedReplica,
     ReplicaNotFound,
-    ReplicaSpec,
     Runtime,
     RuntimeFailure,
-    RuntimeUnavailable,
 )
-from meshd.spec.model import Network
 from meshd.store.events import EventLog
 from meshd.store.file import CannotStore
 from meshd.store.jobs import KEPT, JobLog
@@ -33,13 +33,6 @@ from meshd.telemetry.events import Kind
 _log = structlog.stdlib.get_logger(__name__)
 TICK: Final = 0.25
 """Seconds between two looks at the runtime while a job is about."""
-LINES_KEPT: Final = 1000
-GRACE: Final = 10.0
-UNWRITABLE: Final = 2.0
-"""Seconds before it is tried again to keep something."""
-LIVE_AT_ONCE: Final = 256
-START_AT_ONCE: Final = 2
-_LETTERS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
 class Room(Protocol):
@@ -50,9 +43,6 @@ class Room(Protocol):
 
     def lacking(self, job: Burden, running: Sequence[Burden]) -> str:
         """Why it has to wait beside those that run; empty when it need not."""
-
-
-Specs = Callable[[Job], tuple[ReplicaSpec, Sequence[Network]] | None]
 
 
 class JobDesk:
@@ -81,14 +71,21 @@ class JobDesk:
         self._log = log
         self._events = events
         self._spec_of = spec_of
-        self._may_start = may_start
         self._wake = wake
         self._clock = clock
-        self._dice = dice
+        self._orders = Orders(store, log, clock, dice)
+        self._executor = Executor(
+            runtime,
+            log,
+            events,
+            spec_of,
+            may_start,
+            lambda job: self.kept(job),  # noqa: PLW0108 (who wires the desk sets it later)
+            clock,
+        )
         self._seen: Mapping[str, ObservedReplica] | None = None
         self._read: Counter[str] = Counter()
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._gate = asyncio.Semaphore(START_AT_ONCE)
         self._soon = asyncio.Event()
         self._news = asyncio.Condition()
 
@@ -104,34 +101,9 @@ class JobDesk:
         urgent: bool = False,
     ) -> Job:
         """See `Desk.begin`. An `urgent` one does not wait for room."""
-        if order.command and not order.command[0]:
-            raise Refused("the command's first word is empty; expected a program")
-        known = self._log.jobs.get(order.id)
-        if known is not None:
-            if (known.project, known.service) != (project, service):
-                raise Refused(f"{order.id} is a job of {known.key}")
+        if (known := self._orders.known(project, service, order)) is not None:
             return known
-        stored = self._store.projects.get(project)
-        if stored is None or service not in {each.name for each in stored.project.services}:
-            raise NoSuchThing(f"there is no service {project}/{service} that was deployed")
-        if stored.leaving:
-            raise Refused(f"project {project} is being taken down")
-        if sum(not job.over for job in self._log.jobs.values()) >= LIVE_AT_ONCE:
-            raise Refused(f"{LIVE_AT_ONCE} jobs are under way; try again once some have ended")
-        rollout = self._store.rollouts[f"{project}/{service}"]
-        job = Job(
-            id=order.id or self._name(project, service),
-            project=project,
-            service=service,
-            revision=order.revision or rollout.effective,
-            command=order.command,
-            cause=cause,
-            at=self._clock(),
-            environment=order.environment,
-            timeout=order.timeout,
-            schedule=schedule,
-            urgent=urgent,
-        )
+        job = self._orders.job(project, service, order, cause, schedule, urgent)
         burden = None if urgent else self._burden(job)
         if burden is not None and self.room is not None and (why := self.room.refused(burden)):
             raise Refused(f"a job of {service} cannot run: {why}")
@@ -140,19 +112,9 @@ class JobDesk:
         self._wake()
         return job
 
-    def _name(self, project: str, service: str) -> str:
-        while True:
-            letters = "".join(_LETTERS[int(self._dice.random() * len(_LETTERS))] for _ in range(5))
-            name = f"{project}-{service}-job-{letters}"
-            if name not in self._log.jobs:
-                return name
-
     def job(self, id: str) -> Job:
         """See `Desk.job`."""
-        found = self._log.jobs.get(id)
-        if found is None:
-            raise NoSuchThing(f"there is no job {id}")
-        return found
+        return find(self._log, id)
 
     def jobs(self) -> Sequence[Job]:
         """All that are remembered, the oldest first."""
@@ -267,8 +229,7 @@ class JobDesk:
         todo = plan.steps(self.jobs(), self._seen, leaving, self._read, now)
         for step in todo:
             self._take(step)
-        async with self._news:
-            self._news.notify_all()
+        await self._told()
 
     def _about(self) -> bool:
         return any(not job.over for job in self._log.jobs.values())
@@ -277,7 +238,7 @@ class JobDesk:
         job = self._log.jobs.get(step.id)
         match step:
             case plan.Started() if job is not None:
-                self._log.put(_running(job, step.at))
+                self._log.put(plan.running(job, step.at))
             case plan.Begin() if job is not None and self._waits(job):
                 pass
             case plan.Halt(verdict=verdict, text=text) if verdict and job is not None:
@@ -297,7 +258,7 @@ class JobDesk:
         if why and job.text != f"waits for room: {why}":
             waiting = changed(job, text=f"waits for room: {why}")
             self._log.put(waiting)
-            self._tell(Kind.JOB_WAITING, waiting, f"{job.id} {waiting.text}")
+            self._executor.tell(Kind.JOB_WAITING, waiting, f"{job.id} {waiting.text}")
         return bool(why)
 
     def _done(self, id: str) -> None:
@@ -311,75 +272,11 @@ class JobDesk:
         self._soon.set()
 
     async def _carry_out(self, step: plan.Step) -> None:
-        try:
-            match step:
-                case plan.Begin():
-                    await self._start(self.job(step.id))
-                case plan.Halt():
-                    await self._runtime.stop(step.id, GRACE)
-                case plan.Clear():
-                    await self._runtime.remove(step.id)
-                case plan.End():
-                    await self._end(self.job(step.id), step)
-        except ReplicaNotFound:
-            _log.debug("gone already", job=step.id)
-        except RuntimeFailure as error:
-            _log.info("not done yet", job=step.id, step=type(step).__name__, reason=str(error))
-        except NoSuchThing:
-            _log.debug("forgotten meanwhile", job=step.id)
-        except CannotStore as error:
-            _log.error("not kept", job=step.id, reason=str(error))
-            await asyncio.sleep(UNWRITABLE)
+        await self._executor.carry_out(step)
+        await self._told()
         self._soon.set()
 
-    async def _start(self, job: Job) -> None:
-        if not self._may_start():
-            await asyncio.sleep(TICK)
-            return
-        found = self._spec_of(job)
-        now = self._clock()
-        if found is None:
-            text = f"revision {job.revision[:12]} of {job.key} is not there any more"
-            await self._end(job, plan.End(job.id, words.FAILED, now, text=text, there=False))
-            return
-        spec, networks = found
-        try:
-            async with self._gate:
-                await self._runtime.prepare(job.project, spec.service, networks)
-                seen = await self._runtime.start(spec)
-        except RuntimeUnavailable:
-            await asyncio.sleep(TICK)
-            return
-        except RuntimeFailure as error:
-            text = f"could not be started: {error}"
-            await self._end(job, plan.End(job.id, words.FAILED, now, text=text, there=False))
-            return
-        started = _running(self.job(job.id), seen.started_at or now)
-        self._log.put(started)
-        self._tell(Kind.JOB_STARTED, started, f"{job.id} started: {job.cause}")
-        if started.verdict:  # it was stopped while it was being started
-            await self._runtime.stop(job.id, GRACE)
-
-    async def _end(self, job: Job, end: plan.End) -> None:
-        lines: Sequence[str] = ()
-        if end.there:
-            lines = await self._runtime.logs(job.id, LINES_KEPT)
-        over = changed(job, state=end.state, ended=end.at, exit_code=end.exit_code, text=end.text)
-        self._log.put(over, lines, self.kept(over))
-        kind = Kind.JOB_DONE if words.ended_well(over) else Kind.JOB_FAILED
-        took = f" after {over.ended - over.started:.1f} s" if over.started else ""
-        self._tell(
-            kind, over, f"{over.id} {over.state}{took}" + (f": {end.text}" if end.text else "")
-        )
+    async def _told(self) -> None:
+        """Have those look who wait for what becomes of a job."""
         async with self._news:
             self._news.notify_all()
-
-    def _tell(self, kind: Kind, job: Job, text: str) -> None:
-        now = self._clock()
-        self._events.record(now, kind, text, project=job.project, service=job.service)
-
-
-def _running(job: Job, since: float) -> Job:
-    """It waits for nothing any more."""
-    text = job.text if job.verdict else ""
-    return changed(job, state=words.RUNNING, started=since, text=text)

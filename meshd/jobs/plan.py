@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from meshd.api import jobs as words
-from meshd.api.jobs import Job
+from meshd.api.jobs import Job, changed
 from meshd.runtime.base import ObservedReplica, ReplicaState
 
 LINGER: Final = 2.0
@@ -83,6 +83,12 @@ def steps(
         elif kept is None or container.project in leaving or _stale(kept, name in read, now):
             found.append(Clear(name))
     return found
+
+
+def running(job: Job, since: float) -> Job:
+    """It waits for nothing any more."""
+    text = job.text if job.verdict else ""
+    return changed(job, state=words.RUNNING, started=since, text=text)
 
 
 def _stale(job: Job, read: bool, now: float) -> bool:
