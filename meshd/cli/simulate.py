@@ -3,77 +3,20 @@
 import asyncio
 import os
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import click
 
 from autoscaler import Settings, simulate, trace
 from meshd.api.client import ApiFailure, NoDaemon
 from meshd.api.model import NoSuchThing
-from meshd.cli import output, simulation
+from meshd.cli import output, simulate_report, simulation
 from meshd.cli.recorded import Recorded, fetch, read
 from meshd.cli.recorded import options as measured
 from meshd.cli.recorded import settings as asked
 from meshd.cli.session import state_option
+from meshd.cli.simulate_words import Duration, Policies, Span, Warm
 from meshd.spec import units
-
-BLOCKS: Final = " ▁▂▃▄▅▆▇█"
-CHART_WIDTH: Final = 72
-
-
-class Duration(click.ParamType[float]):
-    """`100ms`, `5s`."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return units.duration(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class Span(click.ParamType[tuple[float, float]]):
-    """`5s-15s`, or one duration for both ends."""
-
-    name = "time-time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, tuple):
-            return value
-        first, _, second = str(value).partition("-")
-        try:
-            low, high = units.duration(first), units.duration(second or first)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if low > high:
-            self.fail(f"{value!r}: the first must not be the larger", param, ctx)
-        return low, high
-
-
-class Warm(click.ParamType[int | Literal["auto"]]):
-    """A number of paused replicas, or `auto`."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value != "auto" and not (str(value).isascii() and str(value).isdigit()):
-            self.fail(f"{value!r}: expected a number of replicas, or auto", param, ctx)
-        return value if value == "auto" else int(value)
-
-
-class Policies(click.ParamType[tuple[str, ...]]):
-    """A comma-separated choice of policies."""
-
-    name = "names"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        names = [name.strip() for name in str(value).split(",") if name.strip()]
-        unknown = [name for name in names if name not in simulation.POLICIES]
-        if unknown or not names:
-            known = ", ".join(simulation.POLICIES)
-            self.fail(f"no policy {', '.join(unknown) or value!r}; there are {known}", param, ctx)
-        return tuple(dict.fromkeys(names))
 
 
 @click.command("simulate", short_help="Replay a trace against the autoscaler and others.")
@@ -215,11 +158,11 @@ def command(context: click.Context, /, **options: Any) -> None:
                 "trace": str(options["path"] or options["service"]),
                 "settings": settings,
                 "seed": options["seed"],
-                "policies": [_figures(outcome) for outcome in outcomes],
+                "policies": [simulate_report.figures(outcome) for outcome in outcomes],
             }
         )
         return
-    _print(outcomes, jobs[0])
+    simulate_report.show(outcomes, jobs[0])
 
 
 def _take_recorded(context: click.Context, options: dict[str, Any]) -> Recorded | None:
@@ -316,60 +259,3 @@ def _settings(options: dict[str, Any], spec: dict[str, Any]) -> Settings:
 
 def _is_percentile(text: str) -> bool:
     return text.replace(".", "", 1).isdigit() and 0.0 < float(text) < 100.0
-
-
-def _figures(outcome: simulation.Outcome) -> dict[str, Any]:
-    result = outcome.result
-    return {
-        "name": outcome.name,
-        "missed_pct": round(result.missed_pct, 4),
-        "replica_hours": round(result.replica_hours, 3),
-        "actions": result.actions,
-        "p50_ms": _milliseconds(result.quantile(0.5)),
-        "p95_ms": _milliseconds(result.quantile(0.95)),
-        "p99_ms": _milliseconds(result.quantile(0.99)),
-        "warm_hours": round(result.warm_hours, 3),
-        "requests": result.requests,
-    }
-
-
-def _milliseconds(value: float | None) -> float | None:
-    return None if value is None else round(1000.0 * value, 1)
-
-
-def _print(outcomes: list[simulation.Outcome], job: simulation.Job) -> None:
-    columns = ("policy", "missed", "replica-hours", "actions", "p50", "p95", "p99", "took")
-    rows = []
-    for outcome in outcomes:
-        result = outcome.result
-        rows.append(
-            [
-                outcome.name,
-                f"{result.missed_pct:.3f} %",
-                f"{result.replica_hours:.2f}",
-                str(result.actions),
-                *[output.seconds(result.quantile(q)) for q in (0.5, 0.95, 0.99)],
-                output.seconds(outcome.seconds),
-            ]
-        )
-    output.print_table(columns, rows)
-    output.say("")
-    chart = outcomes[0].result.chart
-    arrivals = [float(count) for _, count, _, _ in chart]
-    output.say(f"{'requests/s':>12} {_line(arrivals)} {max(arrivals):.0f}")
-    most = max(ready for outcome in outcomes for _, _, ready, _ in outcome.result.chart)
-    for outcome in outcomes:
-        ready = [float(count) for _, _, count, _ in outcome.result.chart]
-        output.say(f"{outcome.name:>12} {_line(ready, float(most))} {max(ready):.0f} replicas")
-    output.say(f"{'':>12} {len(job.rates) / 3600.0:.1f} hours, left to right")
-
-
-def _line(values: list[float], top: float | None = None) -> str:
-    """Values as one row of blocks, each the largest of its stretch."""
-    width = min(CHART_WIDTH, len(values))
-    stretches = [
-        max(values[at * len(values) // width : max(1, (at + 1) * len(values) // width)])
-        for at in range(width)
-    ]
-    highest = top or max(stretches) or 1.0
-    return "".join(BLOCKS[round(value / highest * (len(BLOCKS) - 1))] for value in stretches)
