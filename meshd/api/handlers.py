@@ -24,7 +24,6 @@ from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
 from meshd.spec.model import Project
 from meshd.store.file import CannotStore
 
-LARGEST_BODY: Final = 8 * 1024 * 1024
 MOST_EVENTS: Final = 10_000
 MOST_LINES: Final = 100_000
 

@@ -17,7 +17,8 @@ from typing import Final
 
 from aiohttp import web
 
-from meshd.api.handlers import LARGEST_BODY, Handlers, errors_as_json
+from meshd.api.handlers import Handlers, errors_as_json
+from meshd.api.limits import LARGEST_BODY
 from meshd.api.model import Control
 from proxy import address as addresses
 

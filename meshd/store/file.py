@@ -25,14 +25,21 @@ class StateFile:
         self._database: sqlite3.Connection | None = None
 
     def open(self) -> None:
-        """Take the state. Raises Held, TooNew, sqlite3.DatabaseError."""
-        self._lock.acquire()
+        """Take the state. Raises Held, TooNew, CannotStore, sqlite3.DatabaseError."""
         try:
+            self._lock.acquire()
             self._database = sqlite3.connect(self.path, isolation_level=None)
             self.path.chmod(0o600)
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
             migrate(self._database)
+        except (OSError, sqlite3.OperationalError) as error:
+            self.close()
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise CannotStore(
+                f"the state in {self.path.parent} cannot be opened: {reason}; see that its disk "
+                "has room and may be written to, then start again"
+            ) from error
         except BaseException:
             self.close()
             raise

@@ -17,7 +17,7 @@ class StateLock:
         self._descriptor = -1
 
     def acquire(self) -> None:
-        """Take the lock. Raises Held, naming the process that has it."""
+        """Take the lock. Raises Held, naming the process that has it, and OSError."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -28,9 +28,9 @@ class StateLock:
                 f"the state in {self.path.parent} is held by the daemon with process id {owner}; "
                 "stop it, or give this one another --state"
             ) from error
+        self._descriptor = descriptor  # let go of also where the disk is full for what follows
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        self._descriptor = descriptor
 
     def release(self) -> None:
         """Let go; harmless when not held."""

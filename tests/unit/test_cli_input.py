@@ -1,5 +1,6 @@
 """What commands say to input that cannot be meant, to narrow terminals and to full disks."""
 
+import asyncio
 import errno
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 from rich.console import Console, Group
 from rich.table import Table
 
-from meshd.cli import front, output, session, start
+from meshd.cli import front, output, session, specs, start
 from meshd.cli.explain import moment
 from meshd.cli.main import main
 from meshd.spec import yaml_source
@@ -38,6 +39,23 @@ def test_what_cannot_be_meant_is_refused_with_what_can(
 ) -> None:
     ran = CliRunner().invoke(main, arguments, env={"MESHD_STATE": str(tmp_path)})
     assert (ran.exit_code, text in " ".join(ran.output.split())) == (code, True), ran.output
+
+
+@pytest.mark.parametrize("command", [["deploy"], ["diff"], ["up", "--detach"]])
+def test_a_file_too_large_for_the_daemon_is_refused_before_it_is_sent(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(specs, "LARGEST_BODY", 8192)  # YAML of the true size takes seconds
+    file = tmp_path / "big.yaml"
+    text = "x" * 8192
+    file.write_text(
+        "name: shop\nservices:\n  small: {image: a}\n"
+        f"  web: {{image: a, environment: {{A: {text}}}}}\n"
+    )
+    ran = CliRunner().invoke(main, [*command, "-f", str(file)], env={"MESHD_STATE": str(tmp_path)})
+    assert ran.exit_code == 2
+    assert f"error: {file}: the project shop is too large for the daemon: " in ran.output
+    assert "in the service web; expected less than 8 KiB: keep long texts in the im" in ran.output
 
 
 def test_a_moment_is_after_the_beginning_of_time() -> None:
@@ -142,3 +160,38 @@ def test_a_setting_without_a_value_is_named(tmp_path: Path) -> None:
     trace.write_text("t_seconds,count\n0,1\n60,1\n")
     ran = CliRunner().invoke(main, ["simulate", "--trace", str(trace), "--set", "p95"])
     assert (ran.exit_code, "--set p95: expected KEY=VALUE" in ran.output) == (output.USAGE, True)
+
+
+def test_one_up_at_a_time_starts_a_daemon_and_the_next_one_waits(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    async def up(name: str, first: asyncio.Event, go: asyncio.Event) -> None:
+        async with start.alone(tmp_path, 60.0):
+            told.append(f"{name} in")
+            first.set()
+            await go.wait()
+            told.append(f"{name} out")
+
+    async def both() -> None:
+        first, go = asyncio.Event(), asyncio.Event()
+        one = asyncio.create_task(up("one", first, go))
+        await first.wait()
+        two = asyncio.create_task(up("two", first, go))
+        with pytest.raises(start.CannotStart, match="still starting a daemon"):
+            async with start.alone(tmp_path, 0.0):
+                pass
+        go.set()
+        await asyncio.gather(one, two)
+
+    asyncio.run(both())
+    assert told == ["one in", "one out", "two in", "two out"]
+    assert (tmp_path / "up.lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_state_directory_without_a_place_for_the_lock_is_named(tmp_path: Path) -> None:
+    async def enter() -> None:
+        async with start.alone(tmp_path / "gone"):
+            pass
+
+    with pytest.raises(start.CannotStart, match="gone cannot be used: No such file"):
+        asyncio.run(enter())

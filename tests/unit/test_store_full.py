@@ -106,6 +106,25 @@ def test_what_cannot_be_committed_is_not_believed_either(tmp_path: Path) -> None
     store.close()
 
 
+@pytest.mark.parametrize("room", [0, 100])  # none for the lock's file, or only for that
+def test_a_state_that_cannot_be_opened_says_where_and_is_let_go_of(
+    tmp_path: Path, room: int
+) -> None:
+    length = tmp_path / "length"
+    length.write_bytes(b"x" * room)
+    state = tmp_path / "state"
+    state.mkdir()
+    store = Store(state)
+    with no_more(length), pytest.raises(CannotStore) as told:
+        store.open()
+    assert str(told.value).startswith(f"the state in {state} cannot be opened: ")
+    assert "see that its disk has room" in str(told.value)
+    other = Store(state)
+    other.open()  # neither the lock nor half a schema is left
+    other.deploy(SHOP, {"web": "r1"}, "me", "", 1.0)
+    other.close()
+
+
 def test_events_are_told_all_the_same_and_only_so_many_wait_to_be_stored(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.open()
