@@ -7,12 +7,14 @@ it logs goes to `daemon.log` in the state directory.
 """
 
 import asyncio
+import contextlib
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -146,6 +148,32 @@ def prepare_state(state: Path) -> None:
         raise CannotStart(
             f"state directory {state} cannot be used: {error.strerror}; choose another with --state"
         ) from error
+
+
+@contextlib.asynccontextmanager
+async def alone(state: Path, within: float = 2 * START_SECONDS) -> AsyncIterator[None]:
+    """Lets one `meshd up` at a time look for a daemon of that state directory and start it; the
+    next one waits, and finds it running. Raises CannotStart."""
+    try:
+        descriptor = os.open(state / "up.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise CannotStart(
+            f"state directory {state} cannot be used: {error.strerror}; choose another with --state"
+        ) from error
+    try:
+        if not await _until(lambda: _locked(descriptor), within):
+            raise CannotStart(f"another `meshd up` is still starting a daemon in {state}")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def check_addresses(wish: Wish) -> None:

@@ -118,12 +118,13 @@ async def command(
             state, runtime, listen or (LISTEN,), metrics, workers, starts, not no_adopt, chosen,
             not no_filter,
         )  # fmt: skip
-        if await joined(state, runtime, not no_adopt, not no_filter):
-            front.compare(wish, listen)
-        else:
-            name = await chosen_runtime(runtime, spec)
-            daemon = start.spawn(replace(wish, runtime=name))
-            await start.wait_ready(daemon)
+        async with start.alone(state):
+            if await joined(state, runtime, not no_adopt, not no_filter):
+                front.compare(wish, listen)
+            else:
+                name = await chosen_runtime(runtime, spec)
+                daemon = start.spawn(replace(wish, runtime=name))
+                await start.wait_ready(daemon)
     except start.CannotStart as error:
         output.complain(f"meshd: {error}")
         return output.USAGE

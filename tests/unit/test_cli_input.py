@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import pytest
 from click.testing import CliRunner
 from rich.console import Console, Group
@@ -99,7 +100,7 @@ def test_a_full_disk_is_one_line_and_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     moved: list[Any] = []
-    monkeypatch.setattr(session.os, "dup2", lambda *both: moved.append(both))
+    monkeypatch.setattr("os.dup2", lambda *both: moved.append(both))
 
     @session.talks
     async def command() -> int:
@@ -123,7 +124,7 @@ def test_another_address_than_that_of_the_daemon_is_told(
     wish = start.Wish(tmp_path, "process", (":8080",), ":9900", 1, 0, True, Front(), True)
     front.compare(wish, (":8081",))
     assert capsys.readouterr().err == ""  # not known
-    start._config_file(tmp_path).write_bytes(start.msgspec.json.encode(wish.config()))
+    start._config_file(tmp_path).write_bytes(msgspec.json.encode(wish.config()))
     front.compare(wish, (":8080",))
     front.compare(wish)
     assert capsys.readouterr().err == ""
