@@ -7,8 +7,6 @@ restarted control process finds everything as it was.
 import asyncio
 import os
 import platform
-import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -31,29 +29,13 @@ from meshd.runtime.base import (
     RuntimeEvent,
     RuntimeFailure,
     RuntimeUnavailable,
-    Unsupported,
     Usage,
 )
+from meshd.runtime.process_launch import CAPABILITIES, launch_of, refuse
 from meshd.runtime.process_usage import usage_of_sessions
-from meshd.runtime.support import unsupported
 from meshd.spec.labels import JOB
 from meshd.spec.model import Network, Service
 
-CAPABILITIES = Capabilities(
-    images=False,
-    networks=False,
-    cpu_limits=False,
-    memory_limits=False,
-    secrets=False,
-    pause=True,
-    container_health=False,
-    volumes=False,
-)
-INHERITED = (
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR",
-    "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR",
-)  # fmt: skip
-"""All that a replica gets of the host's environment."""
 TIMEOUT = 15.0
 _RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
 OPEN_WAIT = 20.0
@@ -142,7 +124,7 @@ class ProcessRuntime:
         networks: Sequence[Network] = (),  # noqa: ARG002 (the protocol's)
     ) -> None:
         """Nothing to make ready. Raises Unsupported for what cannot run as a process."""
-        _refuse(service)
+        refuse(service)
 
     async def mesh_addresses(
         self,
@@ -262,57 +244,5 @@ async def _items(
         raise RuntimeUnavailable("the keeper ended") from error
 
 
-def launch_of(replica: ReplicaSpec, host: Mapping[str, str]) -> wire.Launch:
-    """The process to start for `replica`; `host` is the host's environment, of which little
-    is passed on. Raises Unsupported."""
-    service = replica.service
-    _refuse(service)
-    if replica.clone_of is not None:
-        raise Unsupported(f"replica {replica.name}: local processes are not cloned")
-    argv = (*(service.entrypoint or ()), *(service.command or ()))
-    inherited = {key: host[key] for key in INHERITED if key in host}
-    return wire.Launch(
-        name=replica.name,
-        project=replica.project,
-        service=service.name,
-        revision=replica.revision,
-        argv=(_program(argv[0]), *argv[1:]),
-        environment={
-            **inherited,
-            "PYTHONUNBUFFERED": "1",  # else output is lost when a Python service is killed
-            **service.environment,
-            **replica.environment,
-        },
-        directory=os.path.join(replica.directory, service.working_dir),
-        stop_signal=_signal_name(service),
-        labels={**service.labels, **({JOB: replica.name} if replica.job else {})},
-    )
-
-
 def _is_job(seen: ObservedReplica) -> bool:
     return JOB in seen.labels
-
-
-def _refuse(service: Service) -> None:
-    refused = [str(lack) for lack in unsupported(service, CAPABILITIES) if lack.refuse]
-    if refused:
-        raise Unsupported("; ".join(refused))
-
-
-def _program(program: str) -> str:
-    """`python` and `python3` are the interpreter that runs the mesh, so that a service finds
-    what is installed beside it; anything else is itself."""
-    return sys.executable if program in ("python", "python3") else program
-
-
-def _signal_name(service: Service) -> str:
-    """The stop signal as Python names it, from `TERM`, `SIGTERM` or `15`."""
-    wanted = service.stop_signal.upper()
-    try:
-        if wanted.isdigit():
-            return signal.Signals(int(wanted)).name
-        return signal.Signals["SIG" + wanted.removeprefix("SIG")].name
-    except (ValueError, KeyError):
-        raise Unsupported(
-            f"service {service.name}: stop_signal {service.stop_signal} is no signal of this host"
-        ) from None

@@ -6,8 +6,8 @@ import pytest
 
 from meshd.runtime.base import ReplicaSpec, Unsupported
 from meshd.runtime.docker import CAPABILITIES as DOCKER
-from meshd.runtime.process import CAPABILITIES as PROCESS
-from meshd.runtime.process import launch_of
+from meshd.runtime.process_launch import CAPABILITIES as PROCESS
+from meshd.runtime.process_launch import launch_of
 from meshd.runtime.support import unsupported
 from meshd.spec.model import Build, Service
 

@@ -6,7 +6,7 @@ import pytest
 
 from meshd.runtime.base import Capabilities
 from meshd.runtime.docker import CAPABILITIES as DOCKER
-from meshd.runtime.process import CAPABILITIES as PROCESS
+from meshd.runtime.process_launch import CAPABILITIES as PROCESS
 from meshd.runtime.support import lacks
 from meshd.spec.model import Project
 
