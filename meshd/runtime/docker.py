@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from typing import Literal
 
 import structlog
-from aiodocker.containers import DockerContainer
 
 from meshd.runtime import docker_logs, docker_usage
 from meshd.runtime.base import (
@@ -20,7 +19,6 @@ from meshd.runtime.base import (
     Capabilities,
     EventKind,
     Holder,
-    ImageMissing,
     MeshAddress,
     Node,
     ObservedReplica,
@@ -34,7 +32,16 @@ from meshd.runtime.base import (
     Usage,
 )
 from meshd.runtime.docker_claims import Claims
-from meshd.runtime.docker_container import Creation, clone, creation, next_number
+from meshd.runtime.docker_container import Creation, creation
+from meshd.runtime.docker_create import (
+    START_PATIENCE,
+    copied,
+    create,
+    discard,
+    labels,
+    missing,
+    show,
+)
 from meshd.runtime.docker_drift import enforced
 from meshd.runtime.docker_engine import Engine, Info
 from meshd.runtime.docker_events import Sightings, replica_event
@@ -59,7 +66,6 @@ CAPABILITIES = Capabilities(
     container_health=True,
     volumes=True,
 )
-START_PATIENCE = 60.0
 STOP_MARGIN = 20.0
 """Seconds beyond its grace that stopping may take the engine."""
 INSPECT_AT_ONCE = 8
@@ -136,13 +142,13 @@ class DockerRuntime:
         """What the engine says of each container whose labels are `wanted`."""
         async with self._engine.asked() as docker:
             containers = await docker.containers.list(all=True)
-        ids = [found.id for found in containers if wanted(_labels(found))]
+        ids = [found.id for found in containers if wanted(labels(found))]
         gate = asyncio.Semaphore(INSPECT_AT_ONCE)
 
         async def inspect(container: str) -> Info | None:
             async with gate:
                 try:
-                    return await self._show(container)
+                    return await show(self._engine, container)
                 except ReplicaNotFound:
                     return None  # gone since it was listed
 
@@ -203,17 +209,19 @@ class DockerRuntime:
             raise Unsupported(f"replica {replica.name}: this engine has no node {replica.node}")
         if replica.clone_of is not None:
             async with self._cloning:  # two at once would take the same container number
-                container = await self._create(replica.name, await self._copy(replica))
+                container = await create(
+                    self._engine, replica.name, await copied(self._engine, replica)
+                )
         else:
             _refuse(replica.service)
             wanted, image = self._creation(replica), replica.service.image
-            container = await self._create(replica.name, wanted, image)
+            container = await create(self._engine, replica.name, wanted, image)
         try:
             async with self._engine.asked(START_PATIENCE, otherwise=StartFailed) as docker:
                 await docker.containers.container(container).start()
-            info = await self._show(container)
+            info = await show(self._engine, container)
         except StartFailed as failure:
-            await self._discard(container)
+            await discard(self._engine, container)
             raise StartFailed(f"replica {replica.name}: {failure}") from failure
         if replica.job:
             return observe(info, self._node)
@@ -221,14 +229,14 @@ class DockerRuntime:
 
     async def stop(self, name: str, grace: float) -> None:
         """See `Runtime.stop`; the engine counts grace in whole seconds."""
-        errors = {404: _missing(name)}
+        errors = {404: missing(name)}
         async with self._engine.asked(grace + STOP_MARGIN, errors) as docker:
             await docker.containers.container(name).stop(t=math.ceil(grace))
 
     async def remove(self, name: str) -> None:
         """See `Runtime.remove`; its anonymous volumes go too."""
         running = ReplicaRunning(f"container {name} runs, or is being removed; stop it first")
-        async with self._engine.asked(errors={404: _missing(name), 409: running}) as docker:
+        async with self._engine.asked(errors={404: missing(name), 409: running}) as docker:
             await docker.containers.container(name).delete(v=True)
 
     async def pause(self, name: str) -> None:
@@ -271,67 +279,18 @@ class DockerRuntime:
         async with self._engine.asked() as docker:
             return dict(await docker.system.info())
 
-    async def _show(self, container: str) -> Info:
-        async with self._engine.asked(errors={404: _missing(container)}) as docker:
-            return await docker.containers.container(container).show()
-
-    async def _copy(self, replica: ReplicaSpec) -> Creation:
-        original = await self._show(str(replica.clone_of))
-        async with self._engine.asked() as docker:
-            others = [_labels(found) for found in await docker.containers.list(all=True)]
-        marks = original["Config"].get("Labels") or {}
-        return clone(original, replica.name, next_number(others, marks), replica.instance)
-
     def _creation(self, replica: ReplicaSpec) -> Creation:
         return creation(replica, self._logging_driver, self._limits)
 
-    async def _create(self, name: str, wanted: Creation, image: str = "") -> str:
-        """Create a container and connect its networks; gives its id. `image` is what the user
-        calls its image."""
-        used = wanted.config["Image"]
-        named = used if image in ("", used) else f"{image} ({used})"
-        missing = ImageMissing(f"replica {name}: image {named} is not on the engine")
-        taken = StartFailed(f"there is a container {name} already; remove it first")
-        errors = {404: missing, 409: taken}
-        async with self._engine.asked(START_PATIENCE, errors, StartFailed) as docker:
-            container = await docker.containers.create(wanted.config, name=name)
-        try:
-            for network, endpoint in wanted.networks.items():
-                async with self._engine.asked(otherwise=StartFailed) as docker:
-                    found = await docker.networks.get(network)
-                    await found.connect({"Container": container.id, "EndpointConfig": endpoint})
-        except StartFailed:
-            await self._discard(container.id)
-            raise
-        return container.id
-
-    async def _discard(self, container: str) -> None:
-        """Remove what could not be started; it may be gone already."""
-        try:
-            async with self._engine.asked(errors={404: _missing(container)}) as docker:
-                await docker.containers.container(container).delete(force=True, v=True)
-        except ReplicaNotFound:
-            return
-
     async def _freeze(self, name: str, act: Literal["pause", "unpause"]) -> None:
-        state = (await self._show(name))["State"]
+        state = (await show(self._engine, name))["State"]
         if not state["Running"]:
             raise ReplicaNotFound(f"container {name} has ended")
         if state["Paused"] == (act == "pause"):
             return
-        async with self._engine.asked(errors={404: _missing(name)}) as docker:
+        async with self._engine.asked(errors={404: missing(name)}) as docker:
             container = docker.containers.container(name)
             await (container.pause() if act == "pause" else container.unpause())
-
-
-def _labels(container: DockerContainer) -> dict[str, str]:
-    """The labels of a listed container."""
-    marks: dict[str, str] = container["Labels"] or {}
-    return marks
-
-
-def _missing(name: str) -> ReplicaNotFound:
-    return ReplicaNotFound(f"no container {name} is on the engine")
 
 
 def _refuse(service: Service) -> None:
