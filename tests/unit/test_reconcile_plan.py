@@ -223,6 +223,23 @@ def test_what_an_outsider_killed_is_not_held_against_the_revision() -> None:
     assert "settle" not in "".join(steps(service, old, failures=failed(external=True)))
 
 
+def test_what_an_outsider_seems_to_kill_again_and_again_is_held_against_it_after_all() -> None:
+    old = replica("a", revision="old")
+    service = web(1, rollout="rolling", previous="old")
+    (once,) = failed(external=True).values()
+    twice, thrice = ({(KEY, "new"): once * many} for many in (2, 3))
+    assert "settle" not in "".join(steps(service, old, failures=twice))
+    assert "settle shop/web as rolled-back" in steps(service, old, failures=thrice)
+
+
+def test_what_failed_before_the_rollout_began_is_not_held_against_it() -> None:
+    old = replica("a", revision="old")
+    service = web(1, rollout="rolling", previous="old", rollout_since=NOW + 1)
+    assert "settle" not in "".join(steps(service, old, failures=failed()))
+    began = web(1, rollout="rolling", previous="old", rollout_since=NOW)
+    assert "settle shop/web as rolled-back" in steps(began, old, failures=failed())
+
+
 def test_without_a_revision_to_go_back_to_it_goes_on_trying() -> None:
     service = web(1, rollout="rolling")
     assert steps(service, failures=failed()) == ["start shop-web-baaaa (new)"]
