@@ -25,7 +25,7 @@ async def command(
     """Show what happened (of SERVICE alone, when given), oldest first."""
     async with connect(state) as client:
         shown, last = await client.last_events(tail, lambda event: wanted(event, service, kind))
-        if service and not shown:
+        if service and not (shown or follow or as_json):
             # One that has gone is known by its events; of this one there are none: a slip?
             find_service(await client.status(), service)
         if not follow:

@@ -157,6 +157,8 @@ async def test_events(control: FakeControl, meshd: Meshd) -> None:
         "rollout.done",
     ]
     assert json.loads((await meshd("events", "cart", "-o", "json")).output) == []
+    slip = await meshd("events", "cart")
+    assert (slip.exit_code, "no service 'cart'; there is" in slip.output) == (1, True)
 
 
 async def test_events_of_many_pages_end_with_the_newest(control: FakeControl, meshd: Meshd) -> None:
