@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Final
 
 from meshd.api.client import ApiFailure, Client, NoDaemon
@@ -67,7 +68,7 @@ async def job(client: Client, id: str) -> AsyncIterator[JobLine]:
 
 def missed(past: Sequence[LogLine], seen: Mapping[str, Sequence[str]]) -> list[LogLine]:
     """What of `past` came after the lines that were seen last of each replica: all that
-    follows the last place where they stand. Pure."""
+    follows the place where most of them stand, the last such place. Pure."""
     by_replica: dict[str, list[LogLine]] = {}
     for line in past:
         by_replica.setdefault(line.replica, []).append(line)
@@ -75,14 +76,17 @@ def missed(past: Sequence[LogLine], seen: Mapping[str, Sequence[str]]) -> list[L
     for replica, lines in by_replica.items():
         known = list(seen.get(replica, ()))
         texts = [line.line for line in lines]
-        start = 0
-        for end in range(len(texts), 0, -1):
-            first = max(0, end - len(known))
-            if known and texts[first:end] == known[-(end - first) :]:
-                start = end
-                break
-        found += lines[start:]
+        # Not all of them need stand together: a line can be lost where following began.
+        common = [_in_common(texts[:end], known) for end in range(len(texts) + 1)]
+        start = max(range(len(texts), -1, -1), key=common.__getitem__)
+        found += lines[start if common[start] else 0 :]
     return found
+
+
+def _in_common(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many of their last lines are the same."""
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 async def _lines(client: Client, project: str, service: str) -> Sequence[LogLine]:

@@ -15,6 +15,7 @@ from meshd.cli.follow import missed
         ("c d", "a b", "c d"),  # more was written than is kept: what there is
         ("tick tick tick x", "tick tick", "x"),
         ("b c d e", "a b c", "d e"),
+        ("a lost b c", "a b", "c"),  # one that following did not see
         ("", "a", ""),
     ],
 )
