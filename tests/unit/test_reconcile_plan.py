@@ -148,7 +148,8 @@ def test_the_sick_are_taken_out_and_replaced_in_the_same_pass(sick: Replica, cau
 
 def test_when_all_are_sick_at_once_half_are_restarted_at_a_time() -> None:
     sick = [replica(name, bad=9) for name in "abcd"]
-    assert steps(web(4), *sick)[:2] == ["drain a", "drain b"]
+    drained = [step for step in steps(web(4), *sick) if step.startswith("drain")]
+    assert drained == ["drain a", "drain b"]
     out = [replica(name, Phase.DRAINING) for name in "ab"]
     assert steps(web(4), *sick[2:], *out) == [
         "start shop-web-baaaa (new)",
