@@ -21,7 +21,7 @@ class Settings:
     - `down_window` (seconds): how long a smaller number must have been enough before replicas
       go; None lets the policy choose.
     - `calm`: replica-seconds that may be spent to save one change of the number; None lets the
-      policy choose (80, or in proportion to `down_window`).
+      policy choose (65, or in proportion to `down_window`).
     - `idle` (seconds): without any request for so long, a service with `min` 0 goes to zero.
     - `step_up`: the number may at most multiply by this in one step (and may always grow by
       `step_up_least`); `step_down`: share of the replicas that may go in one step (one always

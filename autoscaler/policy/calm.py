@@ -22,7 +22,7 @@ from autoscaler.window import push
 
 WINDOW = 48
 BLOCK = 10
-SURPLUS = 5.0 / 3.0
+SURPLUS = 1.35
 """Replicas too many that, for a window, are worth one change."""
 TIERS = (0.5, 1.0, 2.0, 5.0)
 """Windows after which a surplus is looked at; after the last one any surplus goes."""

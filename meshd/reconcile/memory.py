@@ -70,7 +70,8 @@ class Slot(msgspec.Struct, frozen=True):
 class Failure(msgspec.Struct, frozen=True):
     """A replica failed by itself: when, which, and how it showed. `final` when there is no
     use in waiting for the next one: it had all the time it may take, and never got healthy.
-    `external` when something outside most likely ended it (SIGKILL, and not for memory)."""
+    `external` when something outside most likely ended it (SIGKILL, and not for memory), or kept
+    it from being started."""
 
     at: float
     replica: str

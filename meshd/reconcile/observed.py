@@ -276,11 +276,13 @@ def _note_end(
     """A replica of ours ended by itself: open a slot for its successor."""
     policy = world.policies.get(replica.key, RestartPolicy())
     end = ending(replica.exit_code, replica.oom_killed)
+    # Who was to start what was only created has ended before: that says nothing of the revision.
+    outside = replica.exit_code is None or replica.exit_code in KILLED
     trouble = Trouble(
         version=(replica.key, replica.revision),
         replica=replica.name,
         text=f"{replica.name} {end} after {max(0.0, uptime):.1f} s",
         attempt=replica.attempt if uptime < policy.window else 0,
-        external=replica.exit_code in KILLED and not replica.oom_killed,
+        external=outside and not replica.oom_killed,
     )
     return note_failure(memory, trouble, policy, now, dice)

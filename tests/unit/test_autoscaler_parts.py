@@ -240,13 +240,13 @@ def test_a_steady_rise_is_ordered_ahead_for_and_only_that() -> None:
 
 
 def test_what_a_change_is_worth_goes_with_the_window_unless_it_is_said() -> None:
-    assert calm.worth(Settings(latency=0.1)) == pytest.approx(80.0)
-    assert calm.worth(Settings(latency=0.1, down_window=6.0)) == pytest.approx(10.0)
+    assert calm.worth(Settings(latency=0.1)) == pytest.approx(64.8)
+    assert calm.worth(Settings(latency=0.1, down_window=6.0)) == pytest.approx(8.1)
     assert calm.worth(Settings(latency=0.1, down_window=6.0, calm=7.0)) == 7.0
     assert (
         calm.window(Settings(latency=0.1)) == calm.window(Settings(latency=0.1, calm=500.0)) == 48
     )
-    assert calm.window(Settings(latency=0.1, calm=10.0)) == 6
+    assert calm.window(Settings(latency=0.1, calm=10.0)) == 7
 
 
 def test_replicas_that_keep_up_where_the_old_ones_did_not_are_a_gain() -> None:

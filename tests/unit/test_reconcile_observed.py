@@ -93,6 +93,8 @@ def test_what_was_given_up_and_is_up_all_the_same_is_judged_anew() -> None:
     assert only(observed).phase is Phase.PENDING
     memory, observed = look(memory, created, 110.0)
     assert only(observed).phase is Phase.FAILED
+    (failure,) = memory.failures[VERSION]
+    assert failure.external, "held against the revision that nobody started it"
     _, observed = look(memory, SEEN, 111.0)
     assert only(observed).phase is Phase.PROBING
 
