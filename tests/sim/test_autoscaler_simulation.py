@@ -123,7 +123,7 @@ def test_a_step_is_answered_at_once_and_given_back_without_flapping() -> None:
     down = wanted[300:]
     assert down == sorted(down, reverse=True), "no way up again after the rush"
     assert down[20] == wanted[299], "not given back at the first quiet second"
-    assert down[-1] == 1
+    assert down[-1] <= 2
 
 
 def test_beats_knative_on_a_rush_at_less_cost() -> None:
