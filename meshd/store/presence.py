@@ -38,10 +38,9 @@ def sweep(state: Path) -> None:
     lock = StateLock(state / LOCK)
     try:
         lock.acquire()
-    except Held:
-        return
-    try:
         (state / API_SOCKET).unlink(missing_ok=True)
+    except (Held, OSError):
+        return  # another one starts there, or nothing can be written: it is in nobody's way
     finally:
         lock.release()
 
