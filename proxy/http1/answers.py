@@ -11,7 +11,7 @@ from typing import Final
 
 from proxy.http1.fields import NOT_VALUE, RESPONSE_KINDS
 from proxy.http1.response import ResponseHead
-from proxy.http1.shape import LONGEST, MOST_GAPS, name_of
+from proxy.http1.shape import LONGEST, MOST_GAPS, cut, name_of
 
 SHAPES: Final = 4
 """How many kinds of heads a service's answers are known by."""
@@ -33,7 +33,7 @@ class AnswerShape:
         self.lines = lines
         self.head = head
         self.gaps = gaps
-        pieces = _cut(lines, gaps)
+        pieces = cut(lines, gaps, b"", b"")
         self._first = pieces[0]
         self._pieces = pieces[1:]
         names = [name_of(lines[place]).lower() for place in sorted(gaps)]
@@ -42,7 +42,7 @@ class AnswerShape:
         stay = head.kept.split(_CRLF)
         kept = [place for place, line in enumerate(lines) if line in stay]
         left = frozenset(new for new, place in enumerate(kept) if place in gaps)
-        *most, last = _cut([lines[place] for place in kept], left)
+        *most, last = cut([lines[place] for place in kept], left, b"", b"")
         self._onward = (*most, last + head.ready[len(head.kept) :])
 
     def read(self, data: bytes, end: int) -> ResponseHead | None:
@@ -125,19 +125,6 @@ class Answers:
     def refresh(self) -> None:
         """Learn again; to be called every second or so."""
         self._lessons = LESSONS
-
-
-def _cut(lines: list[bytes], gaps: frozenset[int]) -> tuple[bytes, ...]:
-    """A head, cut where the values of the lines in `gaps` stand."""
-    pieces: list[bytes] = []
-    piece = b""
-    for place, line in enumerate(lines):
-        if place in gaps:
-            pieces.append(piece + name_of(line) + b":")
-            piece = _CRLF
-        else:
-            piece += line + _CRLF
-    return (*pieces, piece)
 
 
 def _differing(shape: AnswerShape, lines: list[bytes], head: ResponseHead) -> frozenset[int]:

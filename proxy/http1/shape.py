@@ -157,17 +157,20 @@ def read(shapes: Shapes, data: bytes) -> RequestHead | None:
     return None
 
 
-def cut(lines: Sequence[bytes], gaps: frozenset[int]) -> tuple[bytes, ...]:
-    """All of a head behind its target, cut where the values of the lines in `gaps` stand."""
+def cut(
+    lines: Sequence[bytes], gaps: frozenset[int], begin: bytes = _VERSION, end: bytes = _CRLF
+) -> tuple[bytes, ...]:
+    """Lines between `begin` and `end`, cut where the values of those in `gaps` stand; without
+    these two all of a request's head behind its target."""
     pieces: list[bytes] = []
-    piece = _VERSION
+    piece = begin
     for place, line in enumerate(lines):
         if place in gaps:
             pieces.append(piece + line[: line.find(b":") + 1])
             piece = _CRLF
         else:
             piece += line + _CRLF
-    return (*pieces, piece + _CRLF)
+    return (*pieces, piece + end)
 
 
 def name_of(line: bytes) -> bytes:
