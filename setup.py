@@ -23,18 +23,23 @@ from setuptools.command.build_ext import build_ext
 # `Candidate`, a protocol, and whatever is asked once a second would gain nothing.
 COMPILED = [
     *(f"proxy/http1/{name}.py" for name in (
-        "answers", "chunked", "fields", "framing", "head", "limits", "response", "rewrite",
-        "shape", "unfinished",
+        "chunked", "fields", "framing", "limits", "partial", "request", "request_template",
+        "response", "response_template", "rewrite", "template",
     )),
     *(f"proxy/policy/{name}.py" for name in (
         "admit", "eject", "gradient", "hashing", "latency", "ratelimit", "retry", "route",
     )),
     *(f"proxy/observe/{name}.py" for name in ("counters", "histogram", "log_line")),
     "proxy/wire/buckets.py",
-    *(f"proxy/{name}.py" for name in (
-        "bounds", "data_plane", "dispatch", "downstream", "endpoint_state", "entry", "exchange",
-        "exchange_phases", "half_closed", "heads", "hedge", "mirror", "pool", "recall", "record",
-        "recovery", "routing_table", "shared_cells", "tracing", "tunnel", "upstream", "usual",
+    "proxy/ipc/shared_memory.py",
+    *(f"proxy/state/{name}.py" for name in (
+        "concurrency_limits", "endpoint_state", "head_cache", "routing_table", "service_state",
+        "trusted_networks",
+    )),
+    *(f"proxy/request/{name}.py" for name in (
+        "accounting", "connection_pool", "data_plane", "dispatch", "downstream", "exchange",
+        "fast_path", "half_close", "headers", "hedge", "mirror", "phases", "resolve", "retry",
+        "tracing", "tunnel", "upstream",
     )),
 ]  # fmt: skip
 COMPILER = ["mypy>=1.18", "msgspec>=0.20"]

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from autoscaler.settings import Settings
+from autoscaler.settings import ScalingSettings
 
 
-def bound(settings: Settings, current: int, wanted: int) -> tuple[int, str | None]:
+def bound(settings: ScalingSettings, current: int, wanted: int) -> tuple[int, str | None]:
     """`wanted` within the service's limits and one step of `current`, and the limit that
     changed it (`min`, `max`, `step`) or None. Limits win over steps."""
     number, limit = wanted, None

@@ -8,7 +8,7 @@ _ABOVE_ZERO = (
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ScalingSettings:
     """How many replicas, and what they are to hold. Only `max` and one objective need saying.
 
     - `min`, `max`: bounds on the number of replicas; `min` 0 allows scaling to zero.

@@ -16,8 +16,8 @@ from math import sin
 from pathlib import Path
 from time import process_time
 
-from autoscaler import Decision, Settings, Signal, State, make, simulate
-from meshd.cli import simulation
+from autoscaler import Decision, ScalingSettings, Signal, State, make, simulate
+from meshd.cli.simulate import runner
 
 CALMS = (
     (5.0, None), (None, None), (150.0, None), (250.0, None), (900.0, 200.0), (2500.0, 400.0),
@@ -66,17 +66,19 @@ def report(
     window: float | None = None,
 ) -> None:
     """Runs one policy over all traces and prints what it came to."""
-    model = simulate.Model(
+    model = simulate.ServiceModel(
         startup=tuple(options.startup), warm=None if options.warm == "auto" else int(options.warm)
     )
-    settings = Settings(
+    settings = ScalingSettings(
         min=1, max=200, latency=model.objective, share=options.share, calm=calm, down_window=window
     )
     jobs = [
-        simulation.Job(policy, rates(path), model, settings, options.balancer, 70.0, options.seed)
+        runner.SimulationJob(
+            policy, rates(path), model, settings, options.balancer, 70.0, options.seed
+        )
         for path in paths
     ]
-    results = [outcome.result for outcome in simulation.run_all(jobs, options.jobs)]
+    results = [outcome.result for outcome in runner.run_all(jobs, options.jobs)]
     missed = [result.missed_pct for result in results]
     hours = sum(result.replica_hours for result in results)
     actions = sum(result.actions for result in results)
@@ -98,7 +100,7 @@ def step() -> None:
     seen: list[Signal] = []
 
     class Kept:
-        policy = make(Settings(min=1, max=200, latency=0.4, share=99.6))
+        policy = make(ScalingSettings(min=1, max=200, latency=0.4, share=99.6))
 
         def initial(self, now: float) -> State:
             return self.policy.initial(now)
@@ -108,7 +110,7 @@ def step() -> None:
             return self.policy.step(state, signal, now)
 
     load = [150.0 + 100.0 * sin(second / 200.0) for second in range(3600)]
-    simulate.run(load, Kept(), simulate.Model(), random.Random(1))
+    simulate.run(load, Kept(), simulate.ServiceModel(), random.Random(1))
     times = []
     for _ in range(5):
         state, begin = Kept.policy.initial(0.0), process_time()
@@ -121,7 +123,7 @@ def step() -> None:
 def rates(path: Path) -> tuple[float, ...]:
     """The trace at a peak of 600 requests/s."""
     seconds = int(path.stem.rsplit("_", 1)[1].rstrip("s"))
-    return tuple(simulation.read_trace(path, 60 if seconds == 3600 else seconds, 600.0))
+    return tuple(runner.read_trace(path, 60 if seconds == 3600 else seconds, 600.0))
 
 
 if __name__ == "__main__":

@@ -24,24 +24,24 @@ from pathlib import Path
 from typing import Final
 
 from bench.hive import Hive
-from meshd.control import MeshControl
-from meshd.discovery.watch import Watch
+from meshd.control.facade import ControlFacade
+from meshd.control.status import by_service
+from meshd.discovery.watch import RuntimeWatcher
+from meshd.model.rollout import Override
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.loop import Reconciler
-from meshd.scaling.scaling import Scaling
+from meshd.scaling.controller import ScalingController
 from meshd.spec.fingerprint import revision
 from meshd.spec.model import Project
-from meshd.status import by_service
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
-from meshd.store.records import Override
 from meshd.store.store import Store
 from meshd.store.traffic import TrafficLog
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
-from proxy.data_plane import DataPlane
-from proxy.shared_cells import SharedCells
+from proxy.ipc.shared_memory import SharedCells
+from proxy.request.data_plane import DataPlane
 from proxy.wire import codec
 from proxy.wire.report import Message, Publish, Report
 from proxy.wire.snapshot import Snapshot, apply, difference
@@ -84,7 +84,7 @@ class Mesh:
         self.events.open()
         wake = asyncio.Event()
         publisher = Publisher(directory / "none", self.store.next_epoch(), _heard)
-        watch = self.watch = Watch(self.hive, wake.set)
+        watch = self.watch = RuntimeWatcher(self.hive, wake.set)
         gateways = Gateways(self.hive)
         self.loop = Reconciler(
             self.hive, watch, self.store, self.events, publisher, gateways, self.store.secret(),
@@ -93,12 +93,12 @@ class Mesh:
         self.publisher, self.gateways = publisher, gateways
         self.ingest = Ingest()
         decisions, traffic = DecisionLog(self.store), TrafficLog(self.store)
-        self.control = MeshControl(
+        self.control = ControlFacade(
             self.hive, self.store, self.events, decisions, traffic, self.loop, publisher, gateways,
             self.ingest, _nothing,
         )  # fmt: skip
         self.metrics = Metrics(self.ingest, self.control.about, self.control.services, time.time)
-        self.scaling = Scaling(
+        self.scaling = ScalingController(
             self.store, self.events, decisions, traffic, self.ingest, self.metrics, wake.set
         )
         self.worker = DataPlane(0, loop)

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
-from meshd.runtime.base import (
+from meshd.model.runtime import (
     Capabilities,
     Holder,
     MeshAddress,
@@ -13,10 +13,10 @@ from meshd.runtime.base import (
     ObservedReplica,
     ReplicaSpec,
     ReplicaState,
-    RuntimeEvent,
     Usage,
 )
-from meshd.spec.model import Health, Network, Project, Service
+from meshd.runtime.base import RuntimeEvent
+from meshd.spec.model import HealthCheck, Network, Project, Service
 
 STARTED: Final = 1_700_000_000.0
 
@@ -130,6 +130,6 @@ class Hive:
     async def teardown(self, project: str) -> None:
         """Nothing is left."""
 
-    async def probe(self, host: str, port: int, health: Health, path: str = "") -> str | None:
+    async def probe(self, host: str, port: int, health: HealthCheck, path: str = "") -> str | None:
         """Every replica answers."""
         return None

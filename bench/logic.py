@@ -20,16 +20,16 @@ from itertools import cycle
 from typing import Any, Final, cast
 
 from bench.scenes import HEADERS
-from proxy.data_plane import DataPlane
-from proxy.downstream import Downstream
-from proxy.endpoint_state import EndpointState
-from proxy.exchange import Exchange
-from proxy.http1.head import RequestHead, parse_request
-from proxy.http1.shape import read
+from proxy.http1.request import RequestHead, parse_request
+from proxy.http1.request_template import read
 from proxy.observe.access_log import AccessLog
 from proxy.observe.spans import Spans
-from proxy.recall import REMEMBERED
-from proxy.upstream import Upstream
+from proxy.request.data_plane import DataPlane
+from proxy.request.downstream import Downstream
+from proxy.request.exchange import Exchange
+from proxy.request.upstream import Upstream
+from proxy.state.endpoint_state import EndpointState
+from proxy.state.head_cache import REMEMBERED
 from proxy.wire.snapshot import (
     Endpoint,
     Generation,

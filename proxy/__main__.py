@@ -42,16 +42,16 @@ def _raise_file_limit() -> None:
 
 
 def _supervise(path: str, check: bool) -> int:
-    from proxy import handover
-    from proxy.config import BadConfig, load
-    from proxy.supervisor import CannotStart, Supervisor
+    from proxy.ipc.config import BadConfig, load
+    from proxy.supervisor import upgrade
+    from proxy.supervisor.supervisor import StartError, Supervisor
 
     try:
         config = load(path)
         if check:
             return 0
-        return asyncio.run(Supervisor(config, path, handover.take()).run())
-    except (BadConfig, CannotStart) as error:
+        return asyncio.run(Supervisor(config, path, upgrade.take()).run())
+    except (BadConfig, StartError) as error:
         print(f"meshd: {error}", file=sys.stderr)
         return 2
 

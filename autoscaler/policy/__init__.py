@@ -4,12 +4,12 @@ Belongs here: pure functions from (state, signal, now) to (state, decision). Doe
 here: the simulator that drives them, and anything that acts on a decision.
 """
 
-from autoscaler.policy.ours import Policy
-from autoscaler.settings import Settings
+from autoscaler.policy.policy import Policy
+from autoscaler.settings import ScalingSettings
 
 __all__ = ["Policy", "make"]
 
 
-def make(settings: Settings) -> Policy:
+def make(settings: ScalingSettings) -> Policy:
     """The policy for `settings`."""
     return Policy(settings)

@@ -7,7 +7,7 @@ its budget faster than it accrues gets more headroom, one that does not gets les
 
 from math import log10, sqrt
 
-from autoscaler.settings import Settings
+from autoscaler.settings import ScalingSettings
 from autoscaler.signals import Signal
 
 MEMORY = 1.0 - 1.0 / 3600.0
@@ -18,7 +18,9 @@ USUAL_START = 12.0
 """Seconds of start-up above which shortfalls weigh more."""
 
 
-def observe(old: tuple[float, float], signal: Signal, settings: Settings) -> tuple[float, float]:
+def observe(
+    old: tuple[float, float], signal: Signal, settings: ScalingSettings
+) -> tuple[float, float]:
     """Decayed (requests, misses) over about an hour."""
     if settings.latency is None:
         return old

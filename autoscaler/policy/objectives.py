@@ -7,7 +7,7 @@ from autoscaler.policy import budget
 from autoscaler.policy.capacity import strained
 from autoscaler.policy.demand import headroom
 from autoscaler.policy.state import Capacity, Demand
-from autoscaler.settings import Settings
+from autoscaler.settings import ScalingSettings
 from autoscaler.signals import Signal
 from autoscaler.window import significant
 
@@ -25,7 +25,7 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
-class Sizing:
+class ReplicaSizing:
     """The latency objective's reckoning, in busy workers (`load` … `backlog`)."""
 
     load: float
@@ -42,12 +42,12 @@ class Sizing:
 
 
 def size(
-    settings: Settings,
+    settings: ScalingSettings,
     signal: Signal,
     demand: Demand,
     capacity: Capacity,
     spent: tuple[float, float],
-) -> Sizing:
+) -> ReplicaSizing:
     """What the load to come takes, by what was learned."""
     burning = budget.burn(spent, settings.share, demand.level) if settings.latency else 1.0
     quantile, beta = budget.caution(settings.share, burning, capacity.startup)
@@ -60,11 +60,15 @@ def size(
     # Without a service time yet, each parked request is one worker's.
     drained = service / max(DRAIN, DRAIN_SHARE * capacity.startup) if service else 1.0
     backlog = 0.0 if strained(capacity) else max(0.0, waiting) * min(1.0, drained)
-    return Sizing(load, ahead, backlog, beta, extra, burning)
+    return ReplicaSizing(load, ahead, backlog, beta, extra, burning)
 
 
 def needs(
-    settings: Settings, signal: Signal, demand: Demand, capacity: Capacity, sizing: Sizing
+    settings: ScalingSettings,
+    signal: Signal,
+    demand: Demand,
+    capacity: Capacity,
+    sizing: ReplicaSizing,
 ) -> dict[str, Need]:
     """By objective, for those that are set and known."""
     found: dict[str, Need] = {}

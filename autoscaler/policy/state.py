@@ -76,7 +76,7 @@ class Season(msgspec.Struct, frozen=True):
     scales: tuple[float, ...] = (1.0, 1.0)
 
 
-class Trial(msgspec.Struct, frozen=True):
+class GainCheck(msgspec.Struct, frozen=True):
     """A scale-up whose gain is still to be seen: when it was ordered, from how many ready
     replicas, what they did then (answers a second, mean latency), and since when more of them
     serve."""
@@ -127,7 +127,7 @@ class State(msgspec.Struct, frozen=True):
     needs: tuple[float, ...] = ()
     blocks: tuple[float, ...] = ()
     budget: tuple[float, float] = (0.0, 0.0)
-    trial: Trial | None = None
+    trial: GainCheck | None = None
     cap: Cap | None = None
     rushes: Rushes = Rushes()
     season: Season = Season()

@@ -14,20 +14,20 @@ policy, the mesh's balancing rules, or the reading of traces; all three are hand
     result = simulate.run(rates, make(settings), simulate.Model(), random.Random(1))
 """
 
-from autoscaler.simulate.model import Dice, Model
+from autoscaler.simulate.model import Rng, ServiceModel
 from autoscaler.simulate.placement import Balancer
-from autoscaler.simulate.replica import Replica
-from autoscaler.simulate.result import Result
+from autoscaler.simulate.replica import SimulatedReplica
+from autoscaler.simulate.result import SimulationResult
 from autoscaler.simulate.run import Stepper, first_count, poisson, run
-from autoscaler.simulate.service import Service
+from autoscaler.simulate.service import SimulatedService
 
 __all__ = [
     "Balancer",
-    "Dice",
-    "Model",
-    "Replica",
-    "Result",
-    "Service",
+    "Rng",
+    "ServiceModel",
+    "SimulatedReplica",
+    "SimulatedService",
+    "SimulationResult",
     "Stepper",
     "first_count",
     "poisson",

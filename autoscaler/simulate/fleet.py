@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from operator import attrgetter
 
-from autoscaler.simulate.model import Dice, Model
-from autoscaler.simulate.replica import Estimator, Replica
+from autoscaler.simulate.model import Rng, ServiceModel
+from autoscaler.simulate.replica import Estimator, SimulatedReplica
 
 _ready_at = attrgetter("ready_at")
 
@@ -14,14 +14,14 @@ class Fleet:
     replica's latency is kept in, where the balancer goes by that."""
 
     def __init__(
-        self, model: Model, dice: Dice, estimator: Callable[[], Estimator] | None = None
+        self, model: ServiceModel, dice: Rng, estimator: Callable[[], Estimator] | None = None
     ) -> None:
-        self.ready: list[Replica] = []
-        self.starting: list[Replica] = []
+        self.ready: list[SimulatedReplica] = []
+        self.starting: list[SimulatedReplica] = []
         self._model = model
         self._dice = dice
         self._estimator = estimator
-        self._warm: list[Replica] = []
+        self._warm: list[SimulatedReplica] = []
         self._kept = 0
         self._draining: list[float] = []
         self._ordered = 0
@@ -59,7 +59,7 @@ class Fleet:
             self._warm.remove(gone)
             self._warm_paid += now - gone.ordered
 
-    def coming_up(self, until: float) -> list[Replica]:
+    def coming_up(self, until: float) -> list[SimulatedReplica]:
         """Those that get ready before `until`, in that order. They start no more; who takes them
         puts each among the ready ones at its time."""
         up = sorted((one for one in self.starting if one.ready_at < until), key=_ready_at)
@@ -92,7 +92,7 @@ class Fleet:
         if len(self._warm) < self._kept:
             self._warm.append(self._new(now, startup))
 
-    def _new(self, now: float, startup: float) -> Replica:
+    def _new(self, now: float, startup: float) -> SimulatedReplica:
         self._ordered += 1
         seen = self._estimator() if self._estimator is not None else None
-        return Replica(f"r{self._ordered}", self._model.workers, now, startup, seen)
+        return SimulatedReplica(f"r{self._ordered}", self._model.workers, now, startup, seen)

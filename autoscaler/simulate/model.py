@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-class Dice(Protocol):
+class Rng(Protocol):
     """The part of `random.Random` that is used."""
 
     def random(self) -> float: ...
@@ -13,7 +13,7 @@ class Dice(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ServiceModel:
     """What is simulated. Times are seconds.
 
     `workers` requests are served at once by a replica, `queue` more may wait in it, the rest is

@@ -6,8 +6,8 @@ from heapq import heappop, heappush, heapreplace
 from math import exp, log, sqrt
 from typing import Final, Protocol
 
-from autoscaler.simulate.model import Dice, Model
-from autoscaler.simulate.replica import Estimator, Replica
+from autoscaler.simulate.model import Rng, ServiceModel
+from autoscaler.simulate.replica import Estimator, SimulatedReplica
 
 COSTS: Final = 1 << 17
 """Service times that are drawn once and then gone through; a power of two."""
@@ -20,7 +20,7 @@ class Balancer:
     the same tuple for as long as the set is the same), `estimator` makes what a replica's
     latency is kept in."""
 
-    pick: Callable[[tuple[Replica, ...], float], int]
+    pick: Callable[[tuple[SimulatedReplica, ...], float], int]
     estimator: Callable[[], Estimator]
 
 
@@ -42,13 +42,15 @@ class Filed:
 class Placement(Protocol):
     """A way to spread requests over the replicas that are ready."""
 
-    def place(self, ready: list[Replica], times: list[float], answers: list[float]) -> None:
+    def place(
+        self, ready: list[SimulatedReplica], times: list[float], answers: list[float]
+    ) -> None:
         """Places requests that arrive at `times` (ascending), and appends the latency of each to
         `answers`, `REFUSED` where no replica had room for it."""
         ...
 
 
-def draw_costs(model: Model, dice: Dice, measured: Sequence[float] = ()) -> list[float]:
+def draw_costs(model: ServiceModel, dice: Rng, measured: Sequence[float] = ()) -> list[float]:
     """`COSTS` service times in seconds: of the model, or out of the `measured` ones."""
     if measured:
         size, random = len(measured), dice.random
@@ -63,12 +65,14 @@ def draw_costs(model: Model, dice: Dice, measured: Sequence[float] = ()) -> list
 class LeastOfTwo:
     """Power of two choices by requests in flight, written out: this loop is the run time."""
 
-    model: Model
-    dice: Dice
+    model: ServiceModel
+    dice: Rng
     costs: list[float]
     filed: Filed
 
-    def place(self, ready: list[Replica], times: list[float], answers: list[float]) -> None:
+    def place(
+        self, ready: list[SimulatedReplica], times: list[float], answers: list[float]
+    ) -> None:
         """See `Placement`."""
         random = self.dice.random
         many = len(ready)
@@ -116,15 +120,17 @@ class LeastOfTwo:
 class ByRule:
     """The rule of a balancer; what it goes by is kept exact."""
 
-    model: Model
-    dice: Dice
+    model: ServiceModel
+    dice: Rng
     costs: list[float]
     filed: Filed
     balancer: Balancer
-    coming: list[tuple[float, float, int, int, Replica]] = field(default_factory=list)
+    coming: list[tuple[float, float, int, int, SimulatedReplica]] = field(default_factory=list)
     """A heap of (end, latency, turn, load at the start, replica) of what is in flight."""
 
-    def place(self, ready: list[Replica], times: list[float], answers: list[float]) -> None:
+    def place(
+        self, ready: list[SimulatedReplica], times: list[float], answers: list[float]
+    ) -> None:
         """See `Placement`."""
         candidates, pick = tuple(ready), self.balancer.pick
         room = self.model.workers + self.model.queue

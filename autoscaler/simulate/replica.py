@@ -11,7 +11,7 @@ class Estimator(Protocol):
     def at(self, load: int, /) -> float: ...
 
 
-class Replica:
+class SimulatedReplica:
     """One simulated replica, with the attributes a balancer goes by. `ends` is a heap of the
     times its requests end, `free` of the times its workers are free."""
 

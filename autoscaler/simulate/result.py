@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Result:
+class SimulationResult:
     """What a run came to. `latency` counts answers by the upper bound of their bucket, `chart`
     samples (second, arrivals, ready, desired) every minute."""
 

@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 from autoscaler.decision import Decision
 from autoscaler.signals import Signal
-from autoscaler.simulate.model import Dice, Model
+from autoscaler.simulate.model import Rng, ServiceModel
 from autoscaler.simulate.placement import Balancer
-from autoscaler.simulate.result import Result
-from autoscaler.simulate.service import Service
+from autoscaler.simulate.result import SimulationResult
+from autoscaler.simulate.service import SimulatedService
 
 
 class Stepper(Protocol):
@@ -22,20 +22,20 @@ class Stepper(Protocol):
 def run(
     rates: Sequence[float],
     policy: Stepper,
-    model: Model,
-    dice: Dice,
+    model: ServiceModel,
+    dice: Rng,
     balancer: Balancer | None = None,
     times: Sequence[float] = (),
-) -> Result:
+) -> SimulationResult:
     """Plays `rates` (requests a second, one value a second) through `policy`. Without a
     balancer, power of two choices by requests in flight; without measured service `times`,
     log-normal ones."""
-    service = Service(model, dice, balancer, times)
+    service = SimulatedService(model, dice, balancer, times)
     fleet = service.fleet
     desired = first_count(model, rates[0] if rates else 0.0)
     fleet.begin(desired)
     state = policy.initial(0.0)
-    result = Result()
+    result = SimulationResult()
     random = dice.random
     for start, rate in enumerate(rates):
         arrivals = sorted([start + random() for _ in range(poisson(rate, dice))])
@@ -57,14 +57,14 @@ def run(
     return result
 
 
-def first_count(model: Model, rate: float) -> int:
+def first_count(model: ServiceModel, rate: float) -> int:
     """Replicas to start with: square-root staffing of the first second's offered load."""
     load = rate * model.service_mean
     count = ceil((load + 2.0 * sqrt(load)) / model.workers)
     return min(max(count, model.least, 1), model.most)
 
 
-def poisson(mean: float, dice: Dice) -> int:
+def poisson(mean: float, dice: Rng) -> int:
     """A Poisson number: by inversion of exponentials, or a rounded normal from 60 up, where
     the two cannot be told apart in a sum over seconds."""
     if mean >= 60.0:

@@ -6,7 +6,7 @@ from typing import Final
 
 from autoscaler.signals import Signal
 from autoscaler.simulate.fleet import Fleet
-from autoscaler.simulate.model import Dice, Model
+from autoscaler.simulate.model import Rng, ServiceModel
 from autoscaler.simulate.placement import (
     REFUSED,
     Balancer,
@@ -16,12 +16,12 @@ from autoscaler.simulate.placement import (
     Placement,
     draw_costs,
 )
-from autoscaler.simulate.replica import Replica
+from autoscaler.simulate.replica import SimulatedReplica
 
 BOUNDS: Final = tuple(0.001 * 1.03**step for step in range(420))
 
 
-class Service:
+class SimulatedService:
     """One simulated service: its `fleet`, and the requests that are on it.
 
     Without a balancer it goes by power of two choices by requests in flight; without `measured`
@@ -30,8 +30,8 @@ class Service:
 
     def __init__(
         self,
-        model: Model,
-        dice: Dice,
+        model: ServiceModel,
+        dice: Rng,
         balancer: Balancer | None = None,
         measured: Sequence[float] = (),
     ) -> None:
@@ -62,7 +62,7 @@ class Service:
         return self._signal(start, times, answers, up), answers
 
     def _signal(
-        self, start: int, times: list[float], answers: list[float], up: list[Replica]
+        self, start: int, times: list[float], answers: list[float], up: list[SimulatedReplica]
     ) -> Signal:
         ends, done, busy = self._filed.take(start)
         shed = answers.count(REFUSED)

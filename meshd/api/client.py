@@ -10,22 +10,21 @@ from typing import Any, Final, Self, TypeVar
 import aiohttp
 import msgspec
 
-from meshd.api.jobs import Job, JobLine, JobList, JobOrder
+from meshd.api.jobs import JobList
 from meshd.api.model import (
     DeployResult,
-    Event,
     LogLine,
-    NoSuchThing,
-    Planned,
+    PlanPreview,
     Recording,
-    Refused,
-    Release,
-    ScaleDecision,
     ScaleOverride,
     ServicePolicy,
-    Sizing,
     Status,
 )
+from meshd.model.errors import NotFound, Rejected
+from meshd.model.event import Event
+from meshd.model.job import Job, JobLine, JobOrder
+from meshd.model.release import Release
+from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.spec.model import Project
 
 ANSWER: Final = aiohttp.ClientTimeout(total=30.0)
@@ -89,11 +88,11 @@ class Client:
         """The operations that deploying it would take, one a line."""
         return (await self.planned(project)).plan
 
-    async def planned(self, project: Project) -> Planned:
+    async def planned(self, project: Project) -> PlanPreview:
         """The same, and what they mean on the way."""
         body = project.model_dump_json().encode()
         raw = await self._call("POST", f"v1/projects/{project.name}/plan", body)
-        return msgspec.json.decode(raw, type=Planned)
+        return msgspec.json.decode(raw, type=PlanPreview)
 
     async def policies(self, project: str) -> Sequence[ServicePolicy]:
         """Who may call each service of a project, and who did."""
@@ -251,9 +250,9 @@ def _raise_for(status: int, raw: bytes) -> None:
     except (msgspec.MsgspecError, KeyError):
         text = raw.decode(errors="replace")[:500]
     if status == 404:
-        raise NoSuchThing(text)
+        raise NotFound(text)
     if status in (409, 507):
-        raise Refused(text)
+        raise Rejected(text)
     raise ApiFailure(f"the daemon answered {status}: {text}")
 
 

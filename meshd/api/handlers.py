@@ -10,19 +10,12 @@ from aiohttp import web
 
 from meshd.api.answers import answer, caller, closing, stream
 from meshd.api.job_handlers import JobHandlers
-from meshd.api.model import (
-    Control,
-    DeployResult,
-    Event,
-    LogLine,
-    NoSuchThing,
-    Refused,
-    ScaleOverride,
-)
+from meshd.api.model import Control, DeployResult, LogLine, ScaleOverride
 from meshd.api.rollout_handlers import RolloutHandlers
+from meshd.model.errors import NotFound, Rejected, StoreWriteError
+from meshd.model.event import Event
 from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
 from meshd.spec.model import Project
-from meshd.store.file import CannotStore
 
 MOST_EVENTS: Final = 10_000
 MOST_LINES: Final = 100_000
@@ -46,15 +39,15 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
     """Every refusal is `{"error": TEXT}` with the status that fits it."""
     try:
         return await handler(request)
-    except NoSuchThing as error:
+    except NotFound as error:
         status, text = 404, str(error)
-    except Refused as error:
+    except Rejected as error:
         status, text = 409, str(error)
     except RuntimeUnavailable as error:
         status, text = 503, f"the runtime does not answer: {error}"
     except RuntimeFailure as error:
         status, text = 409, str(error)
-    except CannotStore as error:
+    except StoreWriteError as error:
         status, text = 507, str(error)
     except (pydantic.ValidationError, msgspec.MsgspecError) as error:
         status, text = 400, str(error)

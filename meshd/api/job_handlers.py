@@ -6,7 +6,8 @@ import msgspec
 from aiohttp import web
 
 from meshd.api.answers import answer, caller, closing, stream
-from meshd.api.jobs import Desk, JobLine, JobOrder
+from meshd.api.jobs import Desk
+from meshd.model.job import JobLine, JobOrder
 
 
 class JobHandlers:

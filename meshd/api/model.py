@@ -7,28 +7,18 @@ service is named across projects. Times are Unix seconds, latencies seconds.
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
-
+from meshd.model.base import Value
+from meshd.model.event import Event
+from meshd.model.release import Release
+from meshd.model.scaling import CallerSeen, ScaleDecision, Sizing, TrafficSpan
 from meshd.spec.model import Project
 
 if TYPE_CHECKING:
     from meshd.api.jobs import Desk
-    from meshd.api.rollouts import Rollouts
-
-
-class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=False):
-    """Base of everything that the API answers with."""
-
-
-class Load(Value, frozen=True):
-    """What a replica uses: CPU as cores (None: not known yet), memory in bytes."""
-
-    cores: float | None
-    memory: int
 
 
 class ReplicaStatus(Value, frozen=True):
-    """One replica: its phase (see `meshd.reconcile.phase`), why, and its own numbers. `cpu` is
+    """One replica: its phase (see `meshd.model.replica_phase`), why, and its own numbers. `cpu` is
     the percentage of its limit, of one core where it has none; `cores` the same as cores."""
 
     name: str
@@ -121,145 +111,12 @@ class Status(Value, frozen=True):
     filter: str = ""
 
 
-class Event(Value, frozen=True):
-    """One thing that happened or was decided, with its cause.
-
-    `kind` is a stable word (`replica.started`, `replica.ready`, `replica.died`,
-    `replica.unhealthy`, `replica.stopped`, `endpoint.ejected`, `scale.up`, `scale.down`,
-    `rollout.started`, `rollout.done`, `rollout.failed`, `deploy`, `worker.replaced`,
-    `runtime.lost`, `runtime.back`, …); `text` is for people; `numbers` are what it was
-    decided from.
-    """
-
-    id: int
-    at: float
-    kind: str
-    project: str = ""
-    service: str = ""
-    replica: str = ""
-    text: str = ""
-    numbers: dict[str, float] = msgspec.field(default_factory=dict)
-
-
-class ScaleDecision(Value, frozen=True):
-    """One decision of the autoscaler, with everything it was made from.
-
-    - `desired` replicas from `at` on, `previous` before; `wanted` is the number before limits.
-    - `cause` is a short stable word, `reason` a line for people.
-    - `objectives`: what was asked; `signals`: what was seen in the last second; `model`: what
-      the policy has learned and reckoned with; `candidates`: what each objective alone wants.
-    - `limits`: what changed the number; `rejected`: what else was considered, and why not.
-    - `override`: the number set by hand at that time, which counts instead.
-    """
-
-    at: float
-    desired: int
-    previous: int
-    wanted: int
-    cause: str
-    reason: str
-    objectives: tuple[str, ...] = ()
-    signals: dict[str, float] = msgspec.field(default_factory=dict)
-    model: dict[str, float] = msgspec.field(default_factory=dict)
-    candidates: dict[str, int] = msgspec.field(default_factory=dict)
-    limits: tuple[str, ...] = ()
-    rejected: tuple[str, ...] = ()
-    override: int | None = None
-
-
-class TrafficSpan(Value, frozen=True):
-    """`seconds` of a service from `at` (Unix time) on: the requests that came, the seconds one
-    takes when it need not wait (0: not known), how many a replica serves at once, and how long a
-    replica takes to start, as learned by then."""
-
-    at: int
-    seconds: int
-    arrivals: int
-    service_time: float
-    workers: float
-    startup: float
-
-
 class Recording(Value, frozen=True):
     """What was recorded of a service, oldest first, and its `x-mesh.scale`, for a simulation."""
 
     service: str
     scale: dict[str, Any]
     spans: tuple[TrafficSpan, ...] = ()
-
-
-class RevisionCounts(Value, frozen=True):
-    """What was sent to one revision and how that ended: `served` answers under 500, `failed`
-    ones without a good answer, `retried` ones that failed and were then tried elsewhere, so
-    that no client saw it. Not in any of them: what the client gave up, and tunnels."""
-
-    served: int = 0
-    failed: int = 0
-    retried: int = 0
-
-
-class Tally(Value, frozen=True):
-    """Everything that a service was asked while a release was under way, by the proxy's own
-    counts. `requests` were answered, `errors` of them with a 5xx, by a replica or by the proxy;
-    `parked` waited for a first replica. `unknown` are worker-seconds of which no report came,
-    while the control process was away; the last report told of the time `until` then."""
-
-    requests: int = 0
-    errors: int = 0
-    parked: int = 0
-    unknown: float = 0.0
-    until: float = 0.0
-    revisions: dict[str, RevisionCounts] = msgspec.field(default_factory=dict)
-
-
-class Release(Value, frozen=True):
-    """One revision of a service that was brought in: by whom and `how` (`deploy`, `undo`), what
-    it `changed`, and what came of it: `rolling`, `paused`, `done`, `rolled-back`, or `overtaken`
-    by the next. Releases are numbered within their service."""
-
-    project: str
-    service: str
-    number: int
-    revision: str
-    previous: str
-    how: str
-    who: str
-    at: float
-    changed: str
-    outcome: str
-    cause: str = ""
-    ended: float = 0.0
-    tally: Tally | None = None
-
-    def counted(self, tally: Tally | None) -> "Release":
-        """The same with these counts."""
-        return msgspec.structs.replace(self, tally=tally)
-
-
-class Sizing(Value, frozen=True):
-    """What replicas of a service (`PROJECT/SERVICE`) used since then, of so many readings: cores
-    of a replica by quantile, CPU seconds a request (None: none came), the most memory of one, how
-    many were killed for memory. Its limits and reservations (0: none), those proposed (0: not
-    enough is known), and why."""
-
-    service: str
-    since: float
-    samples: int
-    cpu_p50: float
-    cpu_p95: float
-    cpu_max: float
-    cpu_per_request: float | None
-    memory_max: int
-    ooms: int
-    limit_cpus: float
-    limit_memory: int
-    reserved_cpus: float
-    reserved_memory: int
-    proposed_cpus: float = 0.0
-    proposed_memory: int = 0
-    proposed_reserved_cpus: float = 0.0
-    proposed_reserved_memory: int = 0
-    why: tuple[str, ...] = ()
 
 
 class DeployResult(Value, frozen=True):
@@ -276,17 +133,6 @@ class DeployResult(Value, frozen=True):
     lacks: tuple[str, ...] = ()
 
 
-class CallerSeen(Value, frozen=True):
-    """One caller of a service (`PROJECT/SERVICE`, or `unknown`): its calls that got through, those
-    that the service's `allow` did not cover at the time, and when it first and last called."""
-
-    caller: str
-    calls: int
-    uncovered: int
-    first: float
-    last: float
-
-
 class ServicePolicy(Value, frozen=True):
     """Who may call a service, as `PROJECT/SERVICE` (None: all), whether others are let through and
     counted, and who called in the last 30 days."""
@@ -297,7 +143,7 @@ class ServicePolicy(Value, frozen=True):
     callers: tuple[CallerSeen, ...] = ()
 
 
-class Planned(Value, frozen=True):
+class PlanPreview(Value, frozen=True):
     """What a deployment would do: its operations, one a line, what that means on the way, and
     what its services would run without on this runtime."""
 
@@ -321,15 +167,6 @@ class ScaleOverride(Value, frozen=True):
     seconds: float = 0.0
 
 
-class Refused(Exception):
-    """The request cannot be carried out and changed nothing; the text says why and what to
-    do. The API answers 409 with it."""
-
-
-class NoSuchThing(Exception):
-    """No project, service or replica of that name. The API answers 404 with it."""
-
-
 class Control(Protocol):
     """What the control process offers; every name may raise NoSuchThing."""
 
@@ -344,7 +181,7 @@ class Control(Protocol):
     def progress(self, project: str) -> DeployResult:
         """Where the last deployment of `project` stands."""
 
-    async def plan(self, project: Project) -> Planned:
+    async def plan(self, project: Project) -> PlanPreview:
         """The operations that deploying `project` would take, as text, one a line; empty
         when there is nothing to do. And what they mean on the way."""
 
@@ -397,3 +234,20 @@ class Control(Protocol):
 
     async def shutdown(self, stop_replicas: bool) -> None:
         """End the whole daemon in order; with `stop_replicas` every project goes down first."""
+
+
+class Rollouts(Protocol):
+    """Every method may raise NoSuchThing, and Refused for what makes no sense now."""
+
+    def releases(self, project: str, service: str, limit: int) -> Sequence[Release]:
+        """The newest releases of a service, the newest first."""
+
+    async def undo(self, project: str, service: str, to: int, who: str) -> Release:
+        """Go back to release `to`; 0 is the last good one of another revision than runs. The
+        release that this begins."""
+
+    def pause(self, project: str, service: str, who: str) -> None:
+        """Leave the rollout that is under way as it is."""
+
+    def resume(self, project: str, service: str, who: str) -> None:
+        """Go on with a paused rollout."""

@@ -6,7 +6,7 @@ from typing import Final
 from aiohttp import web
 
 from meshd.api.answers import answer, caller
-from meshd.api.rollouts import Rollouts
+from meshd.api.model import Rollouts
 
 MOST: Final = 100
 _SERVICE: Final = "/v1/projects/{project}/services/{service}"

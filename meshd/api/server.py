@@ -20,13 +20,13 @@ from aiohttp import web
 from meshd.api.handlers import Handlers, errors_as_json
 from meshd.api.limits import LARGEST_BODY
 from meshd.api.model import Control
-from proxy import address as addresses
+from proxy.ipc import address as addresses
 
 GOODBYE: Final = 2.0
 BACKLOG: Final = 128
 
 
-class CannotServe(Exception):
+class ServeError(Exception):
     """An address is taken or cannot be bound; the text says which, and what to do."""
 
 
@@ -76,13 +76,13 @@ def _bind_unix(path: Path) -> socket.socket:
     before = os.umask(0o177)
     try:
         if path.exists() and _answers(path):
-            raise CannotServe(f"another daemon answers at {path}; stop it or use another --state")
+            raise ServeError(f"another daemon answers at {path}; stop it or use another --state")
         path.unlink(missing_ok=True)
         sock.bind(str(path))
     except OSError as error:
         sock.close()
-        raise CannotServe(f"cannot listen at {path}: {error}") from error
-    except CannotServe:
+        raise ServeError(f"cannot listen at {path}: {error}") from error
+    except ServeError:
         sock.close()
         raise
     finally:
@@ -105,7 +105,7 @@ def _bind_tcp(address: str) -> socket.socket:
         family, where = addresses.resolve(parsed)
         sock = socket.create_server(where, family=family, backlog=BACKLOG)
     except (OSError, addresses.BadAddress) as error:
-        raise CannotServe(f"cannot listen at {address} for metrics: {error}") from error
+        raise ServeError(f"cannot listen at {address} for metrics: {error}") from error
     sock.setblocking(False)
     return sock
 

@@ -7,8 +7,10 @@ from itertools import takewhile
 from typing import Final
 
 from meshd.api.client import ApiFailure, Client, NoDaemon
-from meshd.api.jobs import JobLine
-from meshd.api.model import Event, LogLine, NoSuchThing
+from meshd.api.model import LogLine
+from meshd.model.errors import NotFound
+from meshd.model.event import Event
+from meshd.model.job import JobLine
 
 PATIENCE: Final = 10.0
 """Seconds that a daemon which answered before may be away."""
@@ -96,7 +98,7 @@ async def _lines(client: Client, project: str, service: str) -> Sequence[LogLine
     while True:
         try:
             return await client.logs(project, service, CATCH_UP)
-        except (NoDaemon, NoSuchThing):
+        except (NoDaemon, NotFound):
             if loop.time() > end:
                 raise
         await asyncio.sleep(AGAIN)

@@ -6,9 +6,10 @@ from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
 from meshd.api.client import ApiFailure, Client, NoDaemon
-from meshd.api.model import DeployResult, NoSuchThing, Refused
-from meshd.cli import output, planned, progress, tables
-from meshd.cli.start import END_SECONDS, START_SECONDS, Daemon
+from meshd.api.model import DeployResult
+from meshd.cli import deploy_progress, output, plan_output, tables
+from meshd.cli.daemon_process import END_SECONDS, START_SECONDS, DaemonProcess
+from meshd.model.errors import NotFound, Rejected
 from meshd.spec.model import Project
 
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -27,7 +28,7 @@ class Run:
     def __init__(
         self,
         client: Client,
-        daemon: Daemon | None,
+        daemon: DaemonProcess | None,
         project: Project | None,
         seconds: float,
         quiet: bool,
@@ -57,7 +58,7 @@ class Run:
                 await self._unless_told(self._stay())
         except Told:
             await self._end()
-        except (Refused, NoSuchThing, ApiFailure, NoDaemon):
+        except (Rejected, NotFound, ApiFailure, NoDaemon):
             await self._end()
             raise
         return output.OK
@@ -86,9 +87,9 @@ class Run:
         taken away again."""
         before = {service.project for service in (await self._client.status()).services}
         begun = await self._client.deploy(project, self._take_over)
-        planned.tell_lacks(begun.lacks)
-        result = await progress.follow(
-            self._client, project.name, self._seconds, self._quiet, progress.monotonic
+        plan_output.tell_lacks(begun.lacks)
+        result = await deploy_progress.follow(
+            self._client, project.name, self._seconds, self._quiet, deploy_progress.monotonic
         )
         if self._quiet:
             output.print_json(result)
@@ -162,7 +163,7 @@ class Run:
         await asyncio.gather(*tasks, return_exceptions=True)
         await end_at_once(daemon)
 
-    async def _end_in_order(self, daemon: Daemon) -> None:
+    async def _end_in_order(self, daemon: DaemonProcess) -> None:
         patience = END_SECONDS
         try:
             await self._client.shutdown(stop_replicas=True)
@@ -171,7 +172,7 @@ class Run:
         await daemon.ended(patience)
 
 
-async def end_at_once(daemon: Daemon) -> None:
+async def end_at_once(daemon: DaemonProcess) -> None:
     """Ends a daemon by signals, ever harder ones, until it has ended."""
     for number, patience in (
         (signal.SIGTERM, 2.0),

@@ -35,7 +35,7 @@ _COMMANDS = (
 
 
 class _Lazy(click.Group):
-    """Finds command NAME in `meshd.cli.NAME`, where it is called `command`."""
+    """Finds command NAME in `meshd.cli.commands.NAME`, where it is called `command`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
         return list(_COMMANDS)
@@ -46,7 +46,7 @@ class _Lazy(click.Group):
                 ctx.fail(f"No such command {cmd_name!r}. Did you mean {near[0]!r}?")
             return None
         found: click.Command = importlib.import_module(
-            f"meshd.cli.{cmd_name.replace('-', '_')}"
+            f"meshd.cli.commands.{cmd_name.replace('-', '_')}"
         ).command
         return found
 

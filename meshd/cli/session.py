@@ -12,8 +12,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from meshd.api.client import ApiFailure, Client, NoDaemon
-from meshd.api.model import NoSuchThing, Refused, ServiceStatus, Status
+from meshd.api.model import ServiceStatus, Status
 from meshd.cli import output
+from meshd.model.errors import NotFound, Rejected
 from meshd.spec import units
 from meshd.store import presence
 
@@ -57,7 +58,7 @@ def talks(command: Callable[..., Coroutine[Any, Any, int | None]]) -> Callable[.
         except NoDaemon as error:
             output.complain(f"meshd: {error}")
             code = output.NO_DAEMON
-        except (Refused, NoSuchThing, ApiFailure) as error:
+        except (Rejected, NotFound, ApiFailure) as error:
             output.complain(f"meshd: {error}")
             code = output.FAILED
         except KeyboardInterrupt:
@@ -85,9 +86,9 @@ def find_service(status: Status, name: str) -> ServiceStatus:
         return found[0]
     if found:
         keys = ", ".join(f"{s.project}/{s.name}" for s in found)
-        raise NoSuchThing(f"{name!r} may be any of {keys}; name the project too")
+        raise NotFound(f"{name!r} may be any of {keys}; name the project too")
     known = ", ".join(sorted({s.name for s in status.services})) or "none"
-    raise NoSuchThing(f"no service {name!r}; there is {known}")
+    raise NotFound(f"no service {name!r}; there is {known}")
 
 
 def duration(text: str) -> float:

@@ -4,8 +4,9 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from meshd.api.model import Event, ProjectStatus, ReplicaStatus, ServiceStatus, Status
+from meshd.api.model import ProjectStatus, ReplicaStatus, ServiceStatus, Status
 from meshd.cli.output import clock, seconds, size
+from meshd.model.event import Event
 
 SERVICE_COLUMNS: Final = (
     "service", "state", "replicas", "wanted", "rps", "in flight", "p50", "p95", "p99",

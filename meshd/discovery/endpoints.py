@@ -6,8 +6,8 @@ workers let it finish what it has, until it has ended.
 
 from collections.abc import Iterable
 
-from meshd.reconcile.memory import Replica
-from meshd.reconcile.phase import Phase
+from meshd.model.replica import Replica
+from meshd.model.replica_phase import Phase
 from proxy.wire.snapshot import Endpoint
 
 _LEAVING = (Phase.DRAINING, Phase.STOPPING)

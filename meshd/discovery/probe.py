@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
-from meshd.reconcile.memory import NO_ANSWER, ProbeResult
-from meshd.spec.model import Health
+from meshd.model.replica import NO_ANSWER, ProbeResult
+from meshd.spec.model import HealthCheck
 
 FIRST_PAUSE: Final = 0.05
 GROWTH: Final = 1.25
@@ -27,20 +27,20 @@ HEAD_LIMIT: Final = 8192
 GOOD: Final = "ok"
 
 
-class Target(msgspec.Struct, frozen=True):
+class ProbeTarget(msgspec.Struct, frozen=True):
     """What to probe: host and port, or a Unix socket's `path`. `incarnation` tells one start of
     a replica from the next; `proven` says that it served before this process began, so that
     there is no hurry."""
 
     host: str
     port: int
-    health: Health
+    health: HealthCheck
     incarnation: tuple[str, float]
     proven: bool = False
     path: str = ""
 
 
-def _same(old: Target, new: Target | None) -> bool:
+def _same(old: ProbeTarget, new: ProbeTarget | None) -> bool:
     return new is not None and msgspec.structs.replace(new, proven=old.proven) == old
 
 
@@ -58,11 +58,11 @@ class Prober:
         self._ask: Ask = ask or probe
         self._on_change = on_change
         self._clock = clock
-        self._targets: dict[str, Target] = {}
+        self._targets: dict[str, ProbeTarget] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._gate = asyncio.Semaphore(AT_ONCE)
 
-    def want(self, targets: Mapping[str, Target]) -> None:
+    def want(self, targets: Mapping[str, ProbeTarget]) -> None:
         """Probe exactly these from now on. A changed target starts anew."""
         for name in [n for n, t in self._targets.items() if not _same(t, targets.get(n))]:
             task = self._tasks.pop(name)
@@ -88,7 +88,7 @@ class Prober:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _watch(self, name: str, target: Target) -> None:
+    async def _watch(self, name: str, target: ProbeTarget) -> None:
         health, pause = target.health, FIRST_PAUSE
         if health.type == "none":
             self._note(name, None)
@@ -124,7 +124,7 @@ class Prober:
             self._on_change()
 
 
-async def probe(host: str, port: int, health: Health, path: str = "") -> str | None:
+async def probe(host: str, port: int, health: HealthCheck, path: str = "") -> str | None:
     """Probe once, over the Unix socket at `path` where there is one. What was wrong, for
     people; None when all was well."""
     try:
@@ -173,5 +173,5 @@ async def _http(host: str, port: int, path: str, target: str) -> str | None:
     return None if 200 <= status < 400 else f"GET {target} answered {status}"
 
 
-Ask = Callable[[str, int, Health, str], Awaitable[str | None]]
+Ask = Callable[[str, int, HealthCheck, str], Awaitable[str | None]]
 """Probes one address once, as `probe` does."""

@@ -11,14 +11,8 @@ from types import MappingProxyType
 
 import structlog
 
-from meshd.runtime.base import (
-    EventKind,
-    ObservedReplica,
-    ReplicaState,
-    Runtime,
-    RuntimeEvent,
-    RuntimeFailure,
-)
+from meshd.model.runtime import ObservedReplica, ReplicaState
+from meshd.runtime.base import EventKind, Runtime, RuntimeEvent, RuntimeFailure
 
 RESYNC_SECONDS = 10.0
 RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0
@@ -28,7 +22,7 @@ log = structlog.get_logger("meshd.discovery")
 View = Mapping[str, ObservedReplica]
 
 
-class Watch:
+class RuntimeWatcher:
     """Keeps the view while `run` runs, and calls `on_change` after each change of it, or of
     whether the runtime answers. While it does not, the view stays as it last was."""
 

@@ -6,22 +6,16 @@ from typing import Final
 
 import structlog
 
-from meshd.api import jobs as words
-from meshd.api.jobs import Job, changed
-from meshd.api.model import NoSuchThing
 from meshd.jobs import plan
-from meshd.runtime.base import (
-    ReplicaNotFound,
-    ReplicaSpec,
-    Runtime,
-    RuntimeFailure,
-    RuntimeUnavailable,
-)
+from meshd.model import job as words
+from meshd.model.errors import NotFound, StoreWriteError
+from meshd.model.event import Kind
+from meshd.model.job import Job, changed
+from meshd.model.runtime import ReplicaSpec
+from meshd.runtime.base import ReplicaNotFound, Runtime, RuntimeFailure, RuntimeUnavailable
 from meshd.spec.model import Network
 from meshd.store.events import EventLog
-from meshd.store.file import CannotStore
 from meshd.store.jobs import JobLog
-from meshd.telemetry.events import Kind
 
 _log = structlog.stdlib.get_logger(__name__)
 RETRY: Final = 0.25
@@ -39,11 +33,11 @@ def find(log: JobLog, id: str) -> Job:
     """The job of that name. Raises NoSuchThing."""
     found = log.jobs.get(id)
     if found is None:
-        raise NoSuchThing(f"there is no job {id}")
+        raise NotFound(f"there is no job {id}")
     return found
 
 
-class Executor:
+class JobExecutor:
     """Acts on the runtime. `spec_of` and `may_start` as for the desk; `kept` is how many ended
     runs like this one are remembered."""
 
@@ -66,7 +60,7 @@ class Executor:
         self._clock = clock
         self._gate = asyncio.Semaphore(START_AT_ONCE)
 
-    async def carry_out(self, step: plan.Step) -> None:
+    async def carry_out(self, step: plan.JobStep) -> None:
         """Do it, as far as it can be done now: what is left shows in the next look."""
         try:
             match step:
@@ -82,9 +76,9 @@ class Executor:
             _log.debug("gone already", job=step.id)
         except RuntimeFailure as error:
             _log.info("not done yet", job=step.id, step=type(step).__name__, reason=str(error))
-        except NoSuchThing:
+        except NotFound:
             _log.debug("forgotten meanwhile", job=step.id)
-        except CannotStore as error:
+        except StoreWriteError as error:
             _log.error("not kept", job=step.id, reason=str(error))
             await asyncio.sleep(UNWRITABLE)
 

@@ -10,9 +10,9 @@ from typing import Final
 
 import msgspec
 
-from meshd.api import jobs as words
-from meshd.api.jobs import Job, changed
-from meshd.runtime.base import ObservedReplica, ReplicaState
+from meshd.model import job as words
+from meshd.model.job import Job, changed
+from meshd.model.runtime import ObservedReplica, ReplicaState
 
 LINGER: Final = 2.0
 """Seconds that what ended stays, for whoever still wants to read its output."""
@@ -21,23 +21,23 @@ LANDING: Final = 5.0
 _LIVES: Final = (ReplicaState.RUNNING, ReplicaState.PAUSED, ReplicaState.STOPPING)
 
 
-class Step(msgspec.Struct, frozen=True):
+class JobStep(msgspec.Struct, frozen=True):
     """One thing to do about the job or container called `id`."""
 
     id: str
 
 
-class Begin(Step, frozen=True):
+class Begin(JobStep, frozen=True):
     """Start its container."""
 
 
-class Started(Step, frozen=True):
+class Started(JobStep, frozen=True):
     """It runs, since `at`."""
 
     at: float
 
 
-class Halt(Step, frozen=True):
+class Halt(JobStep, frozen=True):
     """Tell it to end; its end is called `verdict` then, for the reason in `text`. Without a
     verdict it is none of the jobs that are kept."""
 
@@ -45,7 +45,7 @@ class Halt(Step, frozen=True):
     text: str = ""
 
 
-class End(Step, frozen=True):
+class End(JobStep, frozen=True):
     """It is over. `there` tells whether its container is, and so its output."""
 
     state: str
@@ -55,7 +55,7 @@ class End(Step, frozen=True):
     there: bool = True
 
 
-class Clear(Step, frozen=True):
+class Clear(JobStep, frozen=True):
     """Remove its ended container."""
 
 
@@ -65,10 +65,10 @@ def steps(
     leaving: Collection[str],
     read: Collection[str],
     now: float,
-) -> list[Step]:
+) -> list[JobStep]:
     """All that may be done now. `seen` are the containers of jobs of our projects, `leaving` the
     projects that go down, `read` the ids whose output somebody reads."""
-    found: list[Step] = []
+    found: list[JobStep] = []
     known = {job.id: job for job in jobs}
     for job in jobs:
         if not job.over:
@@ -95,7 +95,7 @@ def _stale(job: Job, read: bool, now: float) -> bool:
     return not read and now >= job.ended + LINGER
 
 
-def _live(job: Job, seen: ObservedReplica | None, leaving: bool, now: float) -> Step | None:
+def _live(job: Job, seen: ObservedReplica | None, leaving: bool, now: float) -> JobStep | None:
     """The step for one that is not over."""
     state = seen.state if seen else None
     if seen is not None and state is ReplicaState.EXITED:

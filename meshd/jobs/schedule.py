@@ -25,7 +25,7 @@ COUNTED: Final = 1000
 _DAY: Final = timedelta(days=1)
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class ScheduleDecision(msgspec.Struct, frozen=True):
     """What to do about a schedule that was due `at`; `missed` are earlier times that this one
     makes up for, `text` why it is not run."""
 
@@ -47,7 +47,7 @@ def next_due(schedule: JobSchedule, after: float) -> float | None:
     return None
 
 
-def decide(schedule: JobSchedule, looked: float, runs: bool, now: float) -> Verdict | None:
+def decide(schedule: JobSchedule, looked: float, runs: bool, now: float) -> ScheduleDecision | None:
     """What is due since `looked`: nothing, or one run, however many times went by. `runs` tells
     whether an earlier run still does."""
     due = list(_past(schedule, looked, now))
@@ -55,13 +55,13 @@ def decide(schedule: JobSchedule, looked: float, runs: bool, now: float) -> Verd
         return None
     newest, missed = due[0], len(due) - 1
     if now >= newest + LATE and not schedule.catch_up:
-        return Verdict("skip", newest, missed, "was missed, and is not to be made up for")
+        return ScheduleDecision("skip", newest, missed, "was missed, and is not to be made up for")
     if runs and schedule.concurrency == "forbid":
-        return Verdict("skip", newest, missed, "the run before has not ended yet")
+        return ScheduleDecision("skip", newest, missed, "the run before has not ended yet")
     act: Literal["start", "replace"] = "start"
     if runs and schedule.concurrency == "replace":
         act = "replace"
-    return Verdict(act, newest, missed)
+    return ScheduleDecision(act, newest, missed)
 
 
 def _past(schedule: JobSchedule, after: float, now: float) -> Iterator[float]:

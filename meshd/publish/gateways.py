@@ -8,7 +8,8 @@ address does. On a runtime without: at a single loopback address, where a token 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from meshd.runtime.base import MESH_PORT, MeshAddress, Runtime
+from meshd.model.runtime import MESH_PORT, MeshAddress
+from meshd.runtime.base import Runtime
 from proxy.wire.snapshot import Listener
 
 TOKEN_ADDRESS: Final = "127.0.0.1:0"  # noqa: S105 (an address)

@@ -13,44 +13,46 @@ import msgspec
 import structlog
 
 from meshd.discovery.probe import Ask, Prober
-from meshd.discovery.watch import Watch
-from meshd.publish.gateways import Gateways
-from meshd.publish.publisher import Publisher
-from meshd.reconcile import memory as remembering
-from meshd.reconcile.briefing import Briefing
-from meshd.reconcile.claims import Claims
-from meshd.reconcile.desired import Desired
-from meshd.reconcile.executor import Executor, Result
-from meshd.reconcile.hooks import HookState
-from meshd.reconcile.hooks import ids as hook_ids
-from meshd.reconcile.memory import Memory, Replica, Version
-from meshd.reconcile.narrator import Narrator
-from meshd.reconcile.observed import Observed, World, observe
-from meshd.reconcile.operation import (
-    Drain,
+from meshd.discovery.watch import RuntimeWatcher
+from meshd.model.desired import Desired
+from meshd.model.errors import StoreWriteError
+from meshd.model.job import HookState
+from meshd.model.operation import (
+    DrainReplica,
     Forget,
     Operation,
-    Pause,
+    PauseReplica,
     Plan,
     Prepare,
-    Remove,
-    Start,
-    Stop,
-    Wake,
+    RemoveReplica,
+    ResumeReplica,
+    StartReplica,
+    StopReplica,
 )
-from meshd.reconcile.outcomes import Outcomes
-from meshd.reconcile.outlet import Outlet
-from meshd.reconcile.plan import plan
-from meshd.reconcile.remains import Remains
-from meshd.reconcile.steps import HookDesk, Steps
-from meshd.reconcile.strategy import splits
-from meshd.reconcile.trials import Trials
-from meshd.reconcile.wanted import Wanted
-from meshd.runtime.base import ObservedReplica, Runtime, RuntimeFailure
+from meshd.model.replica import Replica, Version
+from meshd.model.runtime import ObservedReplica
+from meshd.publish.gateways import Gateways
+from meshd.publish.publisher import Publisher
+from meshd.reconcile.desired_state import DesiredStateBuilder
+from meshd.reconcile.event_recorder import EventRecorder
+from meshd.reconcile.execute.apply import HookDesk, PlanApplier
+from meshd.reconcile.execute.executor import Executor, OperationResult
+from meshd.reconcile.execute.failure_log import FailureLog
+from meshd.reconcile.execute.replica_spec_builder import ReplicaSpecBuilder
+from meshd.reconcile.execute.results import OperationResults
+from meshd.reconcile.observe import memory as remembering
+from meshd.reconcile.observe.memory import ReconcileMemory
+from meshd.reconcile.observe.observe import Inputs, Observed, observe
+from meshd.reconcile.ownership.claims import ProjectClaims
+from meshd.reconcile.plan.plan import plan
+from meshd.reconcile.publish_snapshot import SnapshotUpdater
+from meshd.reconcile.rollout.analysis_feed import Trials
+from meshd.reconcile.rollout.hooks import ids as hook_ids
+from meshd.reconcile.rollout.stages import splits
+from meshd.runtime.base import Runtime, RuntimeFailure
+from meshd.store.canary_analyses import TrialLog
 from meshd.store.events import EventLog
-from meshd.store.file import CannotStore
 from meshd.store.store import Store
-from meshd.store.trials import TrialLog
 from proxy.wire.snapshot import Snapshot
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -64,7 +66,7 @@ class Reconciler:
     def __init__(
         self,
         runtime: Runtime,
-        watch: Watch,
+        watch: RuntimeWatcher,
         store: Store,
         events: EventLog,
         publisher: Publisher,
@@ -82,7 +84,7 @@ class Reconciler:
         """The service that each job under way calls for, by its id."""
         self.working: Callable[[], frozenset[str]] = frozenset
         """The projects with jobs under way."""
-        self.memory = Memory()
+        self.memory = ReconcileMemory()
         self.observed = Observed(replicas=(), available=False)
         self.desired = Desired()
         self.plan = Plan()
@@ -91,18 +93,20 @@ class Reconciler:
         self.hooks: HookDesk | None = None
         self.in_flight: dict[str, int] = {}
         self.dice = random.Random()
-        self.claims = Claims(runtime, store, lambda: watch.replicas, self.wake.set)
-        self.wanted = Wanted(store, runtime.capabilities.pause)
+        self.claims = ProjectClaims(runtime, store, lambda: watch.replicas, self.wake.set)
+        self.wanted = DesiredStateBuilder(store, runtime.capabilities.pause)
         self.prober = Prober(self.wake.set, ask, clock)
-        self.outlet = Outlet(self.wanted, self.prober, publisher, gateways, secret)
-        self.briefing = Briefing(self.wanted, store, publisher, gateways, self.claims, secret)
+        self.outlet = SnapshotUpdater(self.wanted, self.prober, publisher, gateways, secret)
+        self.briefing = ReplicaSpecBuilder(
+            self.wanted, store, publisher, gateways, self.claims, secret
+        )
         self.executor = Executor(
             runtime, self.briefing.replica, self.briefing.service, gateways.learn, self._done
         )
-        self.remains = Remains()
-        self.narrator = Narrator(events, self.remains)
-        self._outcomes = Outcomes(watch, store, events, gateways, self.remains)
-        self._steps = Steps(
+        self.remains = FailureLog()
+        self.narrator = EventRecorder(events, self.remains)
+        self._outcomes = OperationResults(watch, store, events, gateways, self.remains)
+        self._steps = PlanApplier(
             self.wanted,
             store,
             events,
@@ -120,7 +124,7 @@ class Reconciler:
         self._publisher = publisher
         self._gateways = gateways
         self._held = held
-        self._by_hand: list[Drain] = []
+        self._by_hand: list[DrainReplica] = []
 
     async def run(self) -> None:
         """Pass after pass until cancelled; the first once everything was listed."""
@@ -136,7 +140,7 @@ class Reconciler:
             while True:
                 try:
                     self.turn(self._clock())
-                except CannotStore as error:  # the next pass finds what this one left
+                except StoreWriteError as error:  # the next pass finds what this one left
                     _log.error("a pass was cut short", reason=str(error))
                 # Not `wait_for`: it takes a cancellation for an end where both come at once.
                 with contextlib.suppress(TimeoutError):
@@ -205,7 +209,7 @@ class Reconciler:
 
     def drain(self, name: str, cause: str) -> None:
         """Take a replica out by hand at the next pass."""
-        self._by_hand.append(Drain(name=name, cause=cause))
+        self._by_hand.append(DrainReplica(name=name, cause=cause))
         self.wake.set()
 
     def pardon(self, versions: Collection[Version]) -> None:
@@ -213,10 +217,10 @@ class Reconciler:
         self.memory = remembering.pardon(self.memory, frozenset(versions))
         self.remains.forget(versions)
 
-    def _world(self, listed: Mapping[str, ObservedReplica]) -> World:
+    def _world(self, listed: Mapping[str, ObservedReplica]) -> Inputs:
         """Everything that is, in one value."""
         under_way = self.executor.under_way.values()
-        return World(
+        return Inputs(
             listed=listed,
             probes=self.prober.results,
             drained=frozenset(
@@ -225,9 +229,11 @@ class Reconciler:
                 if record.drain_since and self._publisher.drained(name)
             ),
             in_flight=self.in_flight,
-            starting={op.name: op for op in under_way if isinstance(op, Start)},
+            starting={op.name: op for op in under_way if isinstance(op, StartReplica)},
             stopping=self._stopping(),
-            turning=frozenset(op.name for op in under_way if isinstance(op, Pause | Wake)),
+            turning=frozenset(
+                op.name for op in under_way if isinstance(op, PauseReplica | ResumeReplica)
+            ),
             troubles=self._outcomes.troubles(),
             policies={s.key: s.spec.restart for s in self.desired.services},
             available=self._watch.problem is None,
@@ -245,7 +251,7 @@ class Reconciler:
     def _stopping(self) -> frozenset[str]:
         """The replicas that we are stopping or removing now."""
         under_way = self.executor.under_way.values()
-        return frozenset(op.name for op in under_way if isinstance(op, Stop | Remove))
+        return frozenset(op.name for op in under_way if isinstance(op, StopReplica | RemoveReplica))
 
     def _hook_states(self, now: float) -> Mapping[str, HookState] | None:
         if self.hooks is None:
@@ -256,10 +262,14 @@ class Reconciler:
     def _apply(self, operation: Operation, now: float) -> None:
         self.memory = self._steps.apply(operation, self.memory, self.hooks, now, self.dice)
 
-    def _done(self, result: Result) -> None:
+    def _done(self, result: OperationResult) -> None:
         """An operation on the runtime ended."""
         operation, now = result.operation, self._clock()
-        gone = self.replica(operation.name) if isinstance(operation, Stop | Remove) else None
+        gone = (
+            self.replica(operation.name)
+            if isinstance(operation, StopReplica | RemoveReplica)
+            else None
+        )
         self._outcomes.take(result, self.memory, gone, now)
         if isinstance(operation, Forget) and result.error is None:
             self.refresh(now)

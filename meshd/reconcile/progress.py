@@ -5,15 +5,15 @@ from typing import Final
 
 import msgspec
 
-from meshd.reconcile.desired import DesiredService
-from meshd.reconcile.memory import Failure, Replica
-from meshd.reconcile.phase import ALIVE, ENDED, Phase
+from meshd.model.desired import DesiredService
+from meshd.model.replica import Replica, ReplicaFailure
+from meshd.model.replica_phase import ALIVE, ENDED, Phase
 
 PATIENCE: Final = 3
 """Failures of a first deployment after which nobody need wait for more."""
 
 
-class Standing(msgspec.Struct, frozen=True):
+class DeploymentProgress(msgspec.Struct, frozen=True):
     """One service: `settled` when nothing more is to be expected, and whether it went well."""
 
     settled: bool
@@ -24,10 +24,10 @@ class Standing(msgspec.Struct, frozen=True):
 def standing(
     service: DesiredService,
     replicas: Sequence[Replica],
-    failures: Sequence[Failure],
+    failures: Sequence[ReplicaFailure],
     cause: str,
     waiting: str,
-) -> Standing:
+) -> DeploymentProgress:
     """How far one service is. `cause` is why its rollout ended, `waiting` what it waits for."""
     name = service.spec.name
     right = [r for r in replicas if r.serves and _right(service, r)]
@@ -42,17 +42,19 @@ def standing(
     if service.rollout in ("rolled-back", "paused") and cause:
         how = "was rolled back" if service.rollout == "rolled-back" else "is paused"
         stuck = service.rollout == "paused" and not service.previous
-        return Standing(settled=(there or stuck) and told, ok=False, text=f"{name} {how}: {cause}")
+        return DeploymentProgress(
+            settled=(there or stuck) and told, ok=False, text=f"{name} {how}: {cause}"
+        )
     held = [failure for failure in failures if failure.at >= service.rollout_since]
     if service.rollout == "rolling" and not service.previous and held:
         enough = len(held) >= PATIENCE or held[-1].final
         if enough:
-            return Standing(settled=told, ok=False, text=f"{name}: {held[-1].text}")
+            return DeploymentProgress(settled=told, ok=False, text=f"{name}: {held[-1].text}")
     if there and service.rollout == "done":
-        return Standing(settled=True, ok=True, text=f"{name}: {len(right)} ready")
+        return DeploymentProgress(settled=True, ok=True, text=f"{name}: {len(right)} ready")
     text = f"{name}: {len(right)} of {service.count} ready"
     detail = waiting or (held[-1].text if held else "") or _slowest(replicas)
-    return Standing(settled=False, ok=False, text=f"{text}; {detail}" if detail else text)
+    return DeploymentProgress(settled=False, ok=False, text=f"{text}; {detail}" if detail else text)
 
 
 def _right(service: DesiredService, replica: Replica) -> bool:

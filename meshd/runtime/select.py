@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from meshd.runtime.base import Runtime, RuntimeUnavailable
-from meshd.runtime.docker import DockerRuntime
-from meshd.runtime.process import ProcessRuntime
+from meshd.runtime.docker.runtime import DockerRuntime
+from meshd.runtime.process.runtime import ProcessRuntime
 from meshd.spec.model import Project
 
 Name = Literal["docker", "process"]

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from meshd.runtime.base import Capabilities
+from meshd.model.runtime import Capabilities
 from meshd.spec.model import Project, Service
 
 
 @dataclass(frozen=True, slots=True)
-class Shortfall:
+class UnsupportedFeature:
     """One thing in a spec that the runtime cannot do. With `refuse` the service cannot run
     there; otherwise it runs without it, and the user is warned."""
 
@@ -36,15 +36,19 @@ _CONTAINER_ONLY = (
 )
 
 
-def unsupported(service: Service, capabilities: Capabilities) -> list[Shortfall]:
+def unsupported(service: Service, capabilities: Capabilities) -> list[UnsupportedFeature]:
     """Everything in `service` that a runtime with these capabilities cannot do, what must be
     refused first."""
-    found = [Shortfall(True, service.name, text) for text in _refused(service, capabilities)]
-    found += [Shortfall(False, service.name, text) for text in _ignored(service, capabilities)]
+    found = [
+        UnsupportedFeature(True, service.name, text) for text in _refused(service, capabilities)
+    ]
+    found += [
+        UnsupportedFeature(False, service.name, text) for text in _ignored(service, capabilities)
+    ]
     return found
 
 
-def lacks(project: Project, capabilities: Capabilities) -> tuple[str, ...]:
+def unsupported_features(project: Project, capabilities: Capabilities) -> tuple[str, ...]:
     """What the services of a project run without on a runtime with these capabilities, a line a
     service."""
     found: dict[str, list[str]] = {}

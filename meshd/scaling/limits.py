@@ -4,24 +4,24 @@ but for that memory."""
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from meshd.jobs.room import Burden, want
-from meshd.reconcile.desired import DesiredService
-from meshd.runtime.base import Node
-from meshd.scaling.quota import held, uses
-from meshd.scaling.room import Grant, Want, share, takes
-from meshd.scaling.verdict import Ceiling, Verdict
+from meshd.capacity.allocate import Allocation, Demand, share, takes
+from meshd.capacity.job_demand import JobDemand, want
+from meshd.capacity.quota import held, uses
+from meshd.model.desired import DesiredService
+from meshd.model.runtime import Node
+from meshd.scaling.decide import Cap, ScalingDecision
 from meshd.spec.model import Quota, Scale
 
 
 def room(
     nodes: Sequence[Node],
     services: Sequence[DesiredService],
-    wishes: Mapping[str, Verdict],
+    wishes: Mapping[str, ScalingDecision],
     by_hand: Mapping[str, int],
     limits_memory: bool,
     quotas: Mapping[str, Quota],
-    jobs: Sequence[Burden] = (),
-) -> dict[str, Grant]:
+    jobs: Sequence[JobDemand] = (),
+) -> dict[str, Allocation]:
     """What the nodes have room for and the projects' `quotas` leave beside the `jobs` that run, by
     service key. `by_hand` numbers are not to be withheld."""
     wants = []
@@ -33,7 +33,7 @@ def room(
             wanted, fixed = wishes[key].decision.desired, scale.min
         priority = scale.priority if scale else 0
         warm = service.warm
-        wants.append(Want(key, wanted + warm, fixed + warm, priority, cpus, memory))
+        wants.append(Demand(key, wanted + warm, fixed + warm, priority, cpus, memory))
     grants = share(nodes, [*wants, *(want(job, limits_memory) for job in jobs)])
     taken = [(job.project, *uses(job.service)) for job in jobs]
     for key, grant in held(quotas, services, wants, taken).items():
@@ -45,7 +45,7 @@ def room(
     }
 
 
-class Pace:
+class ChangeRateLimit:
     """How fast the number of one service may change."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Pace:
         """Whether a change is so short ago that nothing may go."""
         return now - self._changed < scale.cooldown
 
-    def ceilings(self, scale: Scale, current: int, wanted: int, now: float) -> list[Ceiling]:
+    def ceilings(self, scale: Scale, current: int, wanted: int, now: float) -> list[Cap]:
         """While more has not been wanted for long enough. From zero nothing waits."""
         if wanted <= current or not current:
             self._rising = None
@@ -70,4 +70,4 @@ class Pace:
         if now - self._rising >= scale.up_window:
             return []
         why = f"and more must have been wanted for {scale.up_window:g} s"
-        return [Ceiling(current, "up_window", why)]
+        return [Cap(current, "up_window", why)]

@@ -4,11 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from autoscaler import Signal
-from meshd.api.model import Load
-from meshd.reconcile.desired import DesiredService
-from meshd.reconcile.memory import Replica
-from meshd.reconcile.phase import Phase
-from meshd.status import cpu_percent
+from meshd.model.desired import DesiredService
+from meshd.model.replica import Replica
+from meshd.model.replica_phase import Phase
+from meshd.model.scaling import Load, cpu_percent
 from meshd.telemetry.merge import Distribution, MergedService
 from proxy.wire import buckets
 

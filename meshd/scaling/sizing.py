@@ -7,17 +7,13 @@ memory a quarter above its highest, since memory that is short kills.
 """
 
 import math
-from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
-from meshd.api.model import Sizing
+from meshd.model.scaling import ResourceUsage, Sizing
 from meshd.spec.model import Resources
 
-STEP: Final = math.log(1.1)
-LEAST: Final = 0.001
-"""Cores below which nothing is told apart."""
 ENOUGH: Final = 120
 """Readings before anything is proposed: ten minutes of one replica."""
 HEADROOM: Final = 1.25
@@ -25,60 +21,7 @@ MIB: Final = 1 << 20
 GRAIN: Final = 8 * MIB
 
 
-class Use(msgspec.Struct, kw_only=True):
-    """What was read of a service's replicas in some time: so many `samples`, how often which
-    bucket of cores, the CPU seconds and the requests of the same time, the most memory that one
-    held, and how many were killed for memory. `since` is the first reading (Unix time)."""
-
-    since: float = 0.0
-    samples: int = 0
-    buckets: dict[int, int] = msgspec.field(default_factory=dict)
-    cpu_seconds: float = 0.0
-    requests: int = 0
-    memory: int = 0
-    ooms: int = 0
-
-    def read(self, cores: float | None, memory: int, seconds: float) -> None:
-        """One reading of one replica, that stands for so many seconds."""
-        self.samples += 1
-        self.memory = max(self.memory, memory)
-        if cores is not None:
-            at = bucket(cores)
-            self.buckets[at] = self.buckets.get(at, 0) + 1
-            self.cpu_seconds += cores * seconds
-
-    def cores(self, quantile: float) -> float:
-        """The cores that a replica used at most in that part of the readings."""
-        rank = quantile * sum(self.buckets.values())
-        below = 0
-        for at in sorted(self.buckets):
-            below += self.buckets[at]
-            if below >= rank:
-                return LEAST * math.exp(at * STEP)
-        return 0.0
-
-
-def bucket(cores: float) -> int:
-    """The bucket whose upper end is the next above."""
-    return 0 if cores <= LEAST else math.ceil(math.log(cores / LEAST) / STEP - 1e-9)
-
-
-def merged(parts: Iterable[Use]) -> Use:
-    """All of them together."""
-    whole = Use()
-    for part in parts:
-        whole.since = min(whole.since or part.since, part.since)
-        whole.samples += part.samples
-        for at, count in part.buckets.items():
-            whole.buckets[at] = whole.buckets.get(at, 0) + count
-        whole.cpu_seconds += part.cpu_seconds
-        whole.requests += part.requests
-        whole.memory = max(whole.memory, part.memory)
-        whole.ooms += part.ooms
-    return whole
-
-
-def proposed(key: str, use: Use, now: Resources) -> Sizing:
+def proposed(key: str, use: ResourceUsage, now: Resources) -> Sizing:
     """What was seen of a service, and the limits and reservations that it proposes."""
     usual, most = use.cores(0.95), use.cores(1.0)
     found = Sizing(

@@ -11,13 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from meshd.spec import checks, mesh, service, standard, storage, unsupported
-from meshd.spec.context import Context
-from meshd.spec.cursor import Cursor, Keys
 from meshd.spec.errors import Notes, Problem, in_order
-from meshd.spec.front import Front, Top
 from meshd.spec.model import Network, Project, Quota, Service
-from meshd.spec.sources import Place, Sources
+from meshd.spec.model.proxy_settings import ProxySettings, Top
+from meshd.spec.reader import mesh, project_checks, service, storage, unsupported_keys
+from meshd.spec.reader.context import ReadContext
+from meshd.spec.source import compose_schema
+from meshd.spec.source.cursor import Cursor, Keys
+from meshd.spec.source.sources import Place, Sources
 
 Read = TypeVar("Read")
 _VOLUME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -30,7 +31,7 @@ class Loaded:
 
     project: Project
     warnings: tuple[Problem, ...] = ()
-    front: Front = field(default_factory=Front)
+    front: ProxySettings = field(default_factory=ProxySettings)
 
 
 def load(
@@ -58,7 +59,7 @@ def load(
     reading = _Reading(Cursor(root, notes), base, variables, notes)
     active = {*profiles, *filter(None, variables.get("COMPOSE_PROFILES", "").split(","))}
     found = reading.project(project, paths[0], active)
-    standard.check(sources.read, notes)
+    compose_schema.check(sources.read, notes)
     notes.raise_if_any()
     assert found is not None
     return Loaded(found, tuple(in_order(notes.warnings)), reading.front)
@@ -72,7 +73,7 @@ class _Reading:
     base: Path
     variables: Mapping[str, str]
     notes: Notes
-    front: Front = field(default_factory=Front)
+    front: ProxySettings = field(default_factory=ProxySettings)
     quota: Quota | None = None
 
     def project(self, name: str | None, first: Path, active: set[str]) -> Project | None:
@@ -86,8 +87,8 @@ class _Reading:
         self.root.keys(
             Keys(
                 read=keys,
-                refused=unsupported.TOP_REFUSED,
-                warned=unsupported.TOP_WARNED,
+                refused=unsupported_keys.TOP_REFUSED,
+                warned=unsupported_keys.TOP_WARNED,
             )
         )
         title = self._name(name, sections.get("name"))
@@ -140,7 +141,7 @@ class _Reading:
         }
         if not enabled:
             at.note("every service is in a profile that is off; expected one that is on")
-        context = Context(
+        context = ReadContext(
             base=self.base,
             environment=self.variables,
             declared=declared,
@@ -150,7 +151,7 @@ class _Reading:
         )
         found = [place.attempt(lambda c: service.read(c, context)) for place in enabled.values()]
         services = [each for each in found if each is not None]
-        checks.check(services, enabled, frozenset(places))
+        project_checks.check(services, enabled, frozenset(places))
         return services
 
     def _name(self, given: str | None, at: Cursor | None) -> str:
@@ -193,8 +194,8 @@ def _network(at: Cursor) -> Network:
                     "internal": lambda c: found.update(internal=c.boolean()),
                     "driver": partial(_only, words=("bridge", "default")),
                 },
-                refused=unsupported.TOP_NETWORK_REFUSED,
-                warned=unsupported.TOP_NETWORK_WARNED,
+                refused=unsupported_keys.TOP_NETWORK_REFUSED,
+                warned=unsupported_keys.TOP_NETWORK_WARNED,
             )
         )
     return Network.model_validate(found)
@@ -208,8 +209,8 @@ def _volume(at: Cursor) -> str:
         at.keys(
             Keys(
                 read={"driver": partial(_only, words=("local", "default"))},
-                refused=unsupported.TOP_VOLUME_REFUSED,
-                warned=unsupported.TOP_VOLUME_WARNED,
+                refused=unsupported_keys.TOP_VOLUME_REFUSED,
+                warned=unsupported_keys.TOP_VOLUME_WARNED,
             )
         )
     return name

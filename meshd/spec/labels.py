@@ -7,11 +7,11 @@ everything again by them.
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from meshd.spec import mesh, service
-from meshd.spec.cursor import Cursor
 from meshd.spec.errors import Notes, Problem, Where
 from meshd.spec.model import Service
-from meshd.spec.yaml_source import Node
+from meshd.spec.reader import mesh, service
+from meshd.spec.source.cursor import Cursor
+from meshd.spec.source.yaml_tree import SourceNode
 
 PREFIX: Final = "mesh."
 MANAGED: Final = "mesh.managed"
@@ -91,7 +91,7 @@ def adopt(
         if not service.NAME.fullmatch(word):
             text = f"{word!r} is no name; expected lower-case letters, digits, - and _"
             notes.problems.append(Problem(where, "", f"label {label}", text))
-    nodes = {k: Node(v, where, v) for k, v in labels.items() if k.startswith(PREFIX)}
+    nodes = {k: SourceNode(v, where, v) for k, v in labels.items() if k.startswith(PREFIX)}
     settings = mesh.read(Cursor(mesh.from_labels(nodes, where), notes, field="label mesh"), None)
     notes.raise_if_any()
     assert settings is not None

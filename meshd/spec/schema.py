@@ -8,11 +8,11 @@ import json
 import sys
 from typing import Any, Final
 
-from meshd.spec.front import Top
 from meshd.spec.model import Mesh
+from meshd.spec.model.proxy_settings import Top
 
 Schema = dict[str, Any]
-_SHORT: Final = ("Health", "Balance", "RouteSpec", "RateLimit", "JobSchedule")
+_SHORT: Final = ("HealthCheck", "Balance", "RouteSpec", "RateLimit", "JobSchedule")
 _LISTS: Final = ("routes", "allow")
 _DURATION: Final[Schema] = {"type": ["string", "number"]}
 

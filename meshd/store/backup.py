@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from meshd.store import presence
-from meshd.store.lock import Held, StateLock
+from meshd.store.lock import StateLock, StateLocked
 from meshd.store.schema import MIGRATIONS
 
 FORMAT: Final = 1
@@ -34,7 +34,7 @@ class BadBackup(Exception):
     """The file is no backup that can be restored; the text says why."""
 
 
-class CannotBackUp(Exception):
+class BackupError(Exception):
     """There is no state to back up, or one in the way of a restore; the text says what to do."""
 
 
@@ -56,9 +56,9 @@ def back_up(state: Path, file: Path, now: float) -> Manifest:
     there as a whole or not at all. Raises CannotBackUp, OSError, sqlite3.DatabaseError."""
     source = state / DATABASE
     if not source.is_file():
-        raise CannotBackUp(f"there is no state in {state}; give --state")
+        raise BackupError(f"there is no state in {state}; give --state")
     if not file.parent.is_dir():
-        raise CannotBackUp(f"there is no directory {file.parent}; make it, or name another file")
+        raise BackupError(f"there is no directory {file.parent}; make it, or name another file")
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".meshd-backup-") as folder:
         copied = Path(folder) / DATABASE
         manifest = _copy(source, copied, now)
@@ -102,14 +102,16 @@ def restore(file: Path, state: Path, replace: bool) -> Manifest:
     manifest, database = read(file)
     running = presence.process_of(state)
     if running is not None:
-        raise Held(f"a daemon runs in {state} (process {running}); end it first, or give --state")
+        raise StateLocked(
+            f"a daemon runs in {state} (process {running}); end it first, or give --state"
+        )
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = StateLock(state / presence.LOCK)
     lock.acquire()
     try:
         there = state / DATABASE
         if there.exists() and not replace:
-            raise CannotBackUp(f"there is a state in {state} already; --replace sets it aside")
+            raise BackupError(f"there is a state in {state} already; --replace sets it aside")
         new = state / f"{DATABASE}.new"
         new.touch(mode=0o600)
         new.write_bytes(database)

@@ -5,8 +5,8 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from meshd.api.model import CallerSeen
-from meshd.store.file import CannotStore
+from meshd.model.errors import StoreWriteError
+from meshd.model.scaling import CallerSeen
 from meshd.store.store import Store
 
 LIFE: Final = 30 * 86400.0
@@ -57,7 +57,7 @@ class CallLog:
 
     def of(self, project: str, now: float) -> Mapping[str, Sequence[CallerSeen]]:
         """The callers of each service of a project up to now, by the service's name."""
-        with contextlib.suppress(CannotStore):
+        with contextlib.suppress(StoreWriteError):
             self.flush(now)
         found: dict[str, list[CallerSeen]] = {}
         for service, *seen in self._store.database.execute(

@@ -6,8 +6,8 @@ from typing import Final
 
 import msgspec
 
-from meshd.api.model import ScaleDecision
-from meshd.store.file import CannotStore
+from meshd.model.errors import StoreWriteError
+from meshd.model.scaling import ScaleDecision
 from meshd.store.store import Store
 
 KEPT: Final = 50_000
@@ -27,7 +27,7 @@ class DecisionLog:
         """Keep one."""
         self._unwritten.append((key, decision))
         if len(self._unwritten) >= BEHIND:
-            with contextlib.suppress(CannotStore):
+            with contextlib.suppress(StoreWriteError):
                 self.flush(decision.at)
             del self._unwritten[:-BEHIND]  # while nothing can be stored the oldest are lost
 
@@ -52,7 +52,7 @@ class DecisionLog:
     def of(self, key: str, at: float, limit: int) -> Sequence[ScaleDecision]:
         """Decisions on a service up to `at` (0: all), newest first."""
         if self._unwritten:
-            with contextlib.suppress(CannotStore):
+            with contextlib.suppress(StoreWriteError):
                 self.flush(self._unwritten[-1][1].at)
         rows = self._store.database.execute(
             "SELECT body FROM decision WHERE project = ? AND service = ? AND at <= ? "

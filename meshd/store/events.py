@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-from meshd.api.model import Event
-from meshd.store.file import CannotStore
+from meshd.model.errors import StoreWriteError
+from meshd.model.event import Event
 from meshd.store.store import Store
 
 KEPT: Final = 10_000
@@ -70,7 +70,7 @@ class EventLog:
         self._keep(event)
         self._unwritten.append(event)
         if len(self._unwritten) >= UNWRITTEN:
-            with contextlib.suppress(CannotStore):
+            with contextlib.suppress(StoreWriteError):
                 self.flush()
             del self._unwritten[:-UNWRITTEN]  # while nothing can be stored the oldest are lost
         if self.on_event is not None:
@@ -109,7 +109,7 @@ class EventLog:
         """Events with id > since, oldest first."""
         if self._recent and since >= self._recent[0].id - 1:
             return [event for event in self._recent if event.id > since][:limit]
-        with contextlib.suppress(CannotStore):
+        with contextlib.suppress(StoreWriteError):
             self.flush()
         stored = self._read("WHERE id > ? ORDER BY id LIMIT ?", (since, limit))
         return [*stored, *(event for event in self._unwritten if event.id > since)][:limit]

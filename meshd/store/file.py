@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from meshd.model.errors import StoreWriteError
 from meshd.store import presence
 from meshd.store.lock import StateLock
 from meshd.store.schema import migrate
-
-
-class CannotStore(sqlite3.OperationalError):
-    """The disk is full, read-only or gone; what was to be stored is as it was before."""
 
 
 class StateFile:
@@ -36,7 +33,7 @@ class StateFile:
         except (OSError, sqlite3.OperationalError) as error:
             self.close()
             reason = error.strerror if isinstance(error, OSError) else error
-            raise CannotStore(
+            raise StoreWriteError(
                 f"the state in {self.path.parent} cannot be opened: {reason}; see that its disk "
                 "has room and may be written to, then start again"
             ) from error
@@ -66,7 +63,7 @@ class StateFile:
             yield self.database
             self.database.execute("COMMIT")
         except sqlite3.OperationalError as error:
-            raise CannotStore(
+            raise StoreWriteError(
                 f"the state in {self.path.parent} cannot be written: {error}; nothing was changed"
             ) from error
         finally:

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from meshd.api.jobs import Job
+from meshd.model.job import Job
 from meshd.store.store import Store
 
 KEPT: Final = 20

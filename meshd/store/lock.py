@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 
-class Held(Exception):
+class StateLocked(Exception):
     """Another process holds the state; the text says which."""
 
 
@@ -24,7 +24,7 @@ class StateLock:
         except BlockingIOError as error:
             owner = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(descriptor)
-            raise Held(
+            raise StateLocked(
                 f"the state in {self.path.parent} is held by the daemon with process id {owner}; "
                 "stop it, or give this one another --state"
             ) from error

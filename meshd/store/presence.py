@@ -5,7 +5,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from meshd.store.lock import Held, StateLock
+from meshd.store.lock import StateLock, StateLocked
 
 LOCK = "meshd.lock"
 API_SOCKET = "admin.sock"
@@ -39,7 +39,7 @@ def sweep(state: Path) -> None:
     try:
         lock.acquire()
         (state / API_SOCKET).unlink(missing_ok=True)
-    except (Held, OSError):
+    except (StateLocked, OSError):
         return  # another one starts there, or nothing can be written: it is in nobody's way
     finally:
         lock.release()

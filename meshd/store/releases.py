@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from meshd.api.model import Release, Tally
+from meshd.model.release import Release, Tally
 
 if TYPE_CHECKING:
     from meshd.store.store import Store

@@ -4,7 +4,7 @@ import sqlite3
 from typing import Final
 
 
-class TooNew(Exception):
+class SchemaTooNew(Exception):
     """The file was written by a later version of meshd."""
 
 
@@ -111,7 +111,7 @@ def migrate(database: sqlite3.Connection) -> None:
     """Bring the file to this version's schema, each step in one transaction. Raises TooNew."""
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > len(MIGRATIONS):
-        raise TooNew(
+        raise SchemaTooNew(
             f"the state has schema {version}, and this meshd knows up to {len(MIGRATIONS)}; "
             "use the later version that wrote it"
         )

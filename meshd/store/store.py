@@ -12,11 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from meshd.spec.changes import changed
-from meshd.spec.model import Project, Service
-from meshd.store import releases
-from meshd.store.file import StateFile
-from meshd.store.records import (
+from meshd.model.rollout import (
     Override,
     Rollout,
     RolloutState,
@@ -24,6 +20,10 @@ from meshd.store.records import (
     StoredProject,
     next_rollout,
 )
+from meshd.spec.changes import changed
+from meshd.spec.model import Project, Service
+from meshd.store import releases
+from meshd.store.file import StateFile
 
 REVISIONS_KEPT: Final = 20
 

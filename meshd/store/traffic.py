@@ -5,8 +5,7 @@ of a minute."""
 from collections.abc import Sequence
 from typing import Final
 
-from meshd.api.model import TrafficSpan
-from meshd.reconcile.outlook import Traffic
+from meshd.model.scaling import Traffic, TrafficSpan
 from meshd.store.store import Store
 
 FINE: Final = 10

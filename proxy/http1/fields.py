@@ -120,7 +120,7 @@ class BadMessage(Exception):
         self.reason = reason
 
 
-class Memory:
+class FieldLineCache:
     """Lines that were read before and are known to be well formed.
 
     `plain` holds those that go on untouched, `special` what the others are. A field whose

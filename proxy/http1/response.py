@@ -5,9 +5,9 @@ from itertools import filterfalse
 from typing import Final
 
 from proxy.http1 import fields, limits
-from proxy.http1.fields import BadMessage, Memory, split_field, tokens
+from proxy.http1.fields import BadMessage, FieldLineCache, split_field, tokens
 from proxy.http1.framing import UNTIL_CLOSE, content_length, response_body, transfer_encoding
-from proxy.http1.head import via
+from proxy.http1.request import via
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
 _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:^|[,; ])timeout=([0-9]{1,6})", re.IGNORECASE)
@@ -58,7 +58,7 @@ class ResponseHead:
         return self.ready[: -self.tail]
 
 
-def parse_response(raw: bytes, memory: Memory) -> ResponseHead:
+def parse_response(raw: bytes, memory: FieldLineCache) -> ResponseHead:
     """Reads a head (all before the empty line). Raises BadMessage."""
     lines = raw.split(b"\r\n")
     start = lines.pop(0)

@@ -10,7 +10,7 @@ from typing import Final
 from proxy.http1 import fields
 from proxy.http1.fields import split_field
 from proxy.http1.framing import CHUNKED
-from proxy.http1.head import RequestHead, find, via
+from proxy.http1.request import RequestHead, find, via
 from proxy.http1.response import ResponseHead
 
 CRLF: Final = b"\r\n"

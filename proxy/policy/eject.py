@@ -22,7 +22,7 @@ FAILURE_REQUESTS: Final = 50
 WARY: Final = 0.3
 
 
-class Health:
+class EndpointHealth:
     """What one worker knows of how an endpoint answers.
 
     `trouble` is a moving share of failures, `times` how often it was ejected of late, `until`
@@ -85,7 +85,7 @@ class Health:
 
 
 def after_failure(
-    policy: Ejection, health: Health, peers: Sequence[Health], now: float
+    policy: Ejection, health: EndpointHealth, peers: Sequence[EndpointHealth], now: float
 ) -> str | None:
     """Counts a failure; the cause, when it ejects the endpoint. `peers` are all endpoints of
     the service, this one included."""
@@ -104,10 +104,12 @@ def after_failure(
     return None
 
 
-def sweep(policy: Ejection, peers: Sequence[Health], now: float) -> list[tuple[Health, str]]:
+def sweep(
+    policy: Ejection, peers: Sequence[EndpointHealth], now: float
+) -> list[tuple[EndpointHealth, str]]:
     """Judges the interval that ends now (call it each `INTERVAL` seconds): ejects those that
     lie apart, with the cause, and starts counting anew."""
-    found: list[tuple[Health, str]] = []
+    found: list[tuple[EndpointHealth, str]] = []
     causes = _outliers(policy, [health for health in peers if not health.ejected])
     for health, cause in causes:
         if room(policy, peers):
@@ -123,14 +125,14 @@ def sweep(policy: Ejection, peers: Sequence[Health], now: float) -> list[tuple[H
     return found
 
 
-def room(policy: Ejection, peers: Sequence[Health]) -> bool:
+def room(policy: Ejection, peers: Sequence[EndpointHealth]) -> bool:
     """Whether one more endpoint may be out: the share allows it (always one), and it is not
     the last one in."""
     out = sum(health.ejected for health in peers)
     return out + 1 < len(peers) and out < max(1, int(policy.share * len(peers)))
 
 
-def _eject(policy: Ejection, health: Health, now: float) -> None:
+def _eject(policy: Ejection, health: EndpointHealth, now: float) -> None:
     health.ejected = True
     health.probing = False
     health.consecutive = 0
@@ -139,21 +141,23 @@ def _eject(policy: Ejection, health: Health, now: float) -> None:
     health.times += 1
 
 
-def _outliers(policy: Ejection, healths: Sequence[Health]) -> list[tuple[Health, str]]:
+def _outliers(
+    policy: Ejection, healths: Sequence[EndpointHealth]
+) -> list[tuple[EndpointHealth, str]]:
     """The worst first, so that the share is spent on them."""
-    found: list[tuple[float, Health, str]] = []
+    found: list[tuple[float, EndpointHealth, str]] = []
     if policy.success_rate:
         found += _by_success(healths)
     if policy.latency_factor > 0.0:
         found += _by_latency(policy.latency_factor, healths)
     found.sort(key=lambda item: item[0])
-    seen: dict[int, tuple[Health, str]] = {}
+    seen: dict[int, tuple[EndpointHealth, str]] = {}
     for _, health, cause in found:
         seen.setdefault(id(health), (health, cause))
     return list(seen.values())
 
 
-def _by_success(healths: Sequence[Health]) -> list[tuple[float, Health, str]]:
+def _by_success(healths: Sequence[EndpointHealth]) -> list[tuple[float, EndpointHealth, str]]:
     """Envoy's success rate rule where enough endpoints got enough requests, else its failure
     percentage rule, if the others do better than it: nobody is an outlier when all fail."""
     counted = [(h, h.ok / (h.ok + h.bad)) for h in healths if h.ok + h.bad >= FAILURE_REQUESTS]
@@ -175,7 +179,9 @@ def _by_success(healths: Sequence[Health]) -> list[tuple[float, Health, str]]:
     return found
 
 
-def _by_latency(factor: float, healths: Sequence[Health]) -> list[tuple[float, Health, str]]:
+def _by_latency(
+    factor: float, healths: Sequence[EndpointHealth]
+) -> list[tuple[float, EndpointHealth, str]]:
     counted = [(h, h.seconds / h.ok) for h in healths if h.ok >= MIN_REQUESTS]
     found = []
     for health, mean in counted:

@@ -21,7 +21,7 @@ class Named(Protocol):
     def weight(self) -> float: ...
 
 
-class Table(Protocol):
+class HashTable(Protocol):
     """A sequence of endpoint ids, and where a key stands in it."""
 
     slots: Sequence[str]
@@ -63,7 +63,7 @@ class Maglev:
         return key % len(self.slots)
 
 
-def ring_table(weights: Mapping[str, float]) -> Table:
+def ring_table(weights: Mapping[str, float]) -> HashTable:
     """A ring with points in proportion to the weights; the heaviest has 256."""
     heaviest = max(weights.values(), default=1.0) or 1.0
     points = [
@@ -83,7 +83,7 @@ def _points(name: str, count: int) -> list[int]:
     return points[:count]
 
 
-def maglev_table(weights: Mapping[str, float]) -> Table:
+def maglev_table(weights: Mapping[str, float]) -> HashTable:
     """Maglev (NSDI '16, section 3.4): every endpoint in turn claims its next preferred slot
     until all are taken; a lighter one skips turns in proportion to its weight. The table has
     at least 100 slots an endpoint, up to 65,537, so that shares differ by about one percent."""
@@ -123,11 +123,11 @@ class HashPicker:
     """
 
     def __init__(
-        self, build: Callable[[Mapping[str, float]], Table], weights: Mapping[str, float]
+        self, build: Callable[[Mapping[str, float]], HashTable], weights: Mapping[str, float]
     ) -> None:
         self._build = build
         self._weights = dict(weights)
-        self._table: Table | None = None
+        self._table: HashTable | None = None
         self._seen: Sequence[Named] = ()
         self._index: dict[str, int] = {}
 

@@ -15,7 +15,7 @@ HeaderGetter = Callable[[bytes], bytes | None]
 HOSTS_REMEMBERED: Final = 1024
 
 
-class Table:
+class RouteTable:
     """The compiled routes of a snapshot."""
 
     def __init__(self, routes: Iterable[Route]) -> None:

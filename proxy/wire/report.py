@@ -84,7 +84,7 @@ class ServiceReport(Frozen, frozen=True):
     """One service over one interval, as clients saw it.
 
     `codes` counts final answers by `METHOD class` ("GET 2xx"). `failures` counts answers the
-    proxy made itself, by reason (`proxy.failure`). The histograms split the time of an
+    proxy made itself, by reason (`proxy.request.failure`). The histograms split the time of an
     exchange: `total` = queue + connect + first byte + body; streams of events are in them once
     they have begun, with the time that took, and tunnels are not. `failed` is the part of
     `total` that ended with a 5xx or was answered by the proxy itself. `calls` counts requests by

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from meshd.discovery.watch import Watch
-from meshd.runtime.base import ReplicaState, Runtime
-from meshd.runtime.process import ProcessRuntime
+from meshd.discovery.watch import RuntimeWatcher
+from meshd.model.runtime import ReplicaState
+from meshd.runtime.base import Runtime
+from meshd.runtime.process.runtime import ProcessRuntime
 from tests.fakes.replicas import (
     docker,
     docker_runtime,
@@ -31,8 +32,8 @@ BOUND = 0.1
 
 
 @asynccontextmanager
-async def watching(runtime: Runtime, resync: float = 60.0) -> AsyncIterator[Watch]:
-    watch = Watch(runtime, on_change=lambda: None, resync=resync)
+async def watching(runtime: Runtime, resync: float = 60.0) -> AsyncIterator[RuntimeWatcher]:
+    watch = RuntimeWatcher(runtime, on_change=lambda: None, resync=resync)
     running = asyncio.create_task(watch.run())
     await watch.ready()
     yield watch
@@ -40,7 +41,7 @@ async def watching(runtime: Runtime, resync: float = 60.0) -> AsyncIterator[Watc
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def seen(watch: Watch, name: str, state: ReplicaState | None) -> float:
+async def seen(watch: RuntimeWatcher, name: str, state: ReplicaState | None) -> float:
     """When the view says so, Unix seconds."""
     while True:
         found = watch.replicas.get(name)

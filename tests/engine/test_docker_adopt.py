@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from meshd.runtime.base import EventKind, ReplicaSpec, ReplicaState
-from meshd.runtime.docker import DockerRuntime
+from meshd.model.runtime import ReplicaSpec, ReplicaState
+from meshd.runtime.base import EventKind
+from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.spec.model import Service
 from tests.fakes.replicas import (
     SERVER,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from meshd.runtime.base import ImageMissing, StartFailed
-from meshd.runtime.docker import DockerRuntime
+from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.runtime.select import choose
 from meshd.runtime.select import runtime as runtime_of
 from meshd.spec.fingerprint import revision

@@ -9,14 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from meshd.runtime.base import (
-    EventKind,
-    ReplicaSpec,
-    ReplicaState,
-    RuntimeFailure,
-    RuntimeUnavailable,
-)
-from meshd.runtime.docker import DockerRuntime
+from meshd.model.runtime import ReplicaSpec, ReplicaState
+from meshd.runtime.base import EventKind, RuntimeFailure, RuntimeUnavailable
+from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.spec.model import Service
 from tests.fakes.replicas import (
     Heard,

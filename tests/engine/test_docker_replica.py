@@ -6,14 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from meshd.runtime.base import (
-    ContainerHealth,
-    EventKind,
-    ReplicaState,
-    StartFailed,
-    Unsupported,
-)
-from meshd.runtime.docker import DockerRuntime
+from meshd.model.runtime import ContainerHealth, ReplicaState
+from meshd.runtime.base import EventKind, StartFailed, Unsupported
+from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.spec.model import Network, Service
 from tests.fakes.replicas import (
     Heard,

@@ -9,15 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from meshd.runtime.base import (
-    EventKind,
-    ObservedReplica,
-    ReplicaNotFound,
-    ReplicaRunning,
-    ReplicaState,
-    Runtime,
-    StartFailed,
-)
+from meshd.model.runtime import ObservedReplica, ReplicaState
+from meshd.runtime.base import EventKind, ReplicaNotFound, ReplicaRunning, Runtime, StartFailed
 from meshd.spec.model import Service
 from tests.fakes.replicas import (
     STUBBORN,

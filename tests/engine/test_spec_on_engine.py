@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meshd.runtime.docker import DockerRuntime
+from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.spec.compose import load
 from tests.fakes.replicas import docker, docker_runtime, spec, started, unique
 

@@ -5,18 +5,17 @@ from collections.abc import AsyncIterator, Sequence
 
 from meshd.api.model import (
     DeployResult,
-    Event,
-    NoSuchThing,
-    Planned,
+    PlanPreview,
     ProjectStatus,
     Recording,
-    Release,
-    ScaleDecision,
     ServicePolicy,
     ServiceStatus,
-    Sizing,
     Status,
 )
+from meshd.model.errors import NotFound
+from meshd.model.event import Event
+from meshd.model.release import Release
+from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.spec.model import Project
 from tests.fakes.desk import FakeDesk
 
@@ -52,7 +51,7 @@ class FakeControl:
 
     def _known(self, project: str) -> Project:
         if project not in self.projects:
-            raise NoSuchThing(f"no project {project!r}")
+            raise NotFound(f"no project {project!r}")
         return self.projects[project]
 
     def tell(self, event: Event) -> None:
@@ -100,9 +99,9 @@ class FakeControl:
         self._known(project)
         return self.result or DeployResult(project, done=True, ok=True)
 
-    async def plan(self, project: Project) -> Planned:
+    async def plan(self, project: Project) -> PlanPreview:
         self._called("plan", project.name)
-        return Planned(self.plan_text, self.outlook)
+        return PlanPreview(self.plan_text, self.outlook)
 
     async def down(self, project: str) -> None:
         self._called("down", project)

@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator, Sequence
 
-from meshd.api.jobs import Job, JobList, JobOrder, ScheduleStatus, changed
-from meshd.api.model import NoSuchThing
+from meshd.api.jobs import JobList, ScheduleStatus
+from meshd.model.errors import NotFound
+from meshd.model.job import Job, JobOrder, changed
 
 
 class FakeDesk:
@@ -28,7 +29,7 @@ class FakeDesk:
 
     def job(self, id: str) -> Job:
         if id not in self.jobs:
-            raise NoSuchThing(f"there is no job {id}")
+            raise NotFound(f"there is no job {id}")
         return self.jobs[id]
 
     def list(self) -> JobList:

@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from meshd.runtime.base import EventKind, ReplicaSpec, ReplicaState, Runtime, RuntimeEvent
-from meshd.runtime.docker import DockerRuntime
-from meshd.runtime.process import ProcessRuntime
+from meshd.model.runtime import ReplicaSpec, ReplicaState
+from meshd.runtime.base import EventKind, Runtime, RuntimeEvent
+from meshd.runtime.docker.runtime import DockerRuntime
+from meshd.runtime.process.runtime import ProcessRuntime
 from meshd.spec.model import Service
 
 SERVER = """
@@ -50,7 +51,7 @@ def service(image: str, script: str = SERVER, name: str = "web", **fields: objec
 @contextmanager
 def keeper(state: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A keeper for a state directory, ended afterwards."""
-    command = [sys.executable, "-m", "meshd.runtime.keeper", "--state", str(state)]
+    command = [sys.executable, "-m", "meshd.runtime.process.keeper", "--state", str(state)]
     process = subprocess.Popen(command)
     try:
         yield process

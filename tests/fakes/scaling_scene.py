@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from meshd.reconcile.desired import DesiredService
-from meshd.reconcile.memory import Replica
-from meshd.reconcile.phase import Phase
-from meshd.scaling.scaling import Scaling
+from meshd.model.desired import DesiredService
+from meshd.model.replica import Replica
+from meshd.model.replica_phase import Phase
+from meshd.scaling.controller import ScalingController
 from meshd.spec.model import Service
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
@@ -58,7 +58,7 @@ class Scene:
         self.metrics = Metrics(self.ingest, traffic.status, tuple, lambda: self.clock)
         self.decisions = DecisionLog(self.store)
         self.traffic = TrafficLog(self.store)
-        self.scaling = Scaling(
+        self.scaling = ScalingController(
             self.store,
             self.events,
             self.decisions,

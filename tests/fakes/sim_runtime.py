@@ -12,24 +12,26 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from meshd.runtime.base import (
+from meshd.model.runtime import (
     Capabilities,
-    EventKind,
     Holder,
-    ImageMissing,
     MeshAddress,
     Node,
     ObservedReplica,
-    ReplicaNotFound,
-    ReplicaRunning,
     ReplicaSpec,
     ReplicaState,
+)
+from meshd.runtime.base import (
+    EventKind,
+    ImageMissing,
+    ReplicaNotFound,
+    ReplicaRunning,
     RuntimeEvent,
     RuntimeUnavailable,
     StartFailed,
 )
 from meshd.spec import labels
-from meshd.spec.model import Health, Network, Service
+from meshd.spec.model import HealthCheck, Network, Service
 from tests.fakes.virtual import clock
 
 READY = "/ready"
@@ -338,7 +340,7 @@ class SimRuntime:
     async def teardown(self, project: str) -> None:
         await self._lag()
 
-    async def probe(self, host: str, port: int, health: Health, path: str = "") -> str | None:
+    async def probe(self, host: str, port: int, health: HealthCheck, path: str = "") -> str | None:
         """What an active probe finds at a port."""
         await asyncio.sleep(0.002)
         for box in self.boxes.values():

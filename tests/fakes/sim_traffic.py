@@ -70,7 +70,7 @@ class SimTraffic:
         return int(owed)
 
     def window(self, service: str, seconds: int, now: float) -> Window:
-        """See `meshd.reconcile.trials.Traffic`."""
+        """See `meshd.reconcile.rollout.steps.analysis_feed.TrafficSource`."""
         merged = MergedService()
         for second in self._past.get(service, [])[-seconds:]:
             merged.start = merged.start or second.start

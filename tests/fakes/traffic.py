@@ -2,7 +2,8 @@
 
 import time
 
-from meshd.api.model import Event, ReplicaStatus, ServiceStatus, Status
+from meshd.api.model import ReplicaStatus, ServiceStatus, Status
+from meshd.model.event import Event
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
 from proxy.wire import buckets

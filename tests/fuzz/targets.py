@@ -10,20 +10,26 @@ from typing import Final
 
 from support.heads import noted
 
-from proxy.http1 import shape
-from proxy.http1.answers import Answers
+from proxy.http1 import request_template
 from proxy.http1.chunked import ChunkedReader, is_whole
-from proxy.http1.fields import REQUEST_KINDS, RESPONSE_KINDS, TOKEN_BYTES, BadMessage, Memory
+from proxy.http1.fields import (
+    REQUEST_KINDS,
+    RESPONSE_KINDS,
+    TOKEN_BYTES,
+    BadMessage,
+    FieldLineCache,
+)
 from proxy.http1.framing import CHUNKED, UNTIL_CLOSE
-from proxy.http1.head import END, parse_request
+from proxy.http1.partial import check_partial, check_request_size
+from proxy.http1.request import END, parse_request
 from proxy.http1.response import parse_response
+from proxy.http1.response_template import Answers
 from proxy.http1.rewrite import request_head
-from proxy.http1.unfinished import check_partial, check_request_size
 
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_requests: Final = Memory(REQUEST_KINDS)
-_responses: Final = Memory(RESPONSE_KINDS)
-_shapes: shape.Shapes = ()
+_requests: Final = FieldLineCache(REQUEST_KINDS)
+_responses: Final = FieldLineCache(RESPONSE_KINDS)
+_shapes: request_template.Shapes = ()
 _answers: Final = Answers()
 
 
@@ -32,15 +38,15 @@ def head(data: bytes) -> None:
     global _shapes
     raw = data.partition(END)[0]
     # With an end of line more, the empty line comes earlier than where it is put here.
-    known = None if raw.endswith(b"\r\n") else shape.read(_shapes, raw + END)
+    known = None if raw.endswith(b"\r\n") else request_template.read(_shapes, raw + END)
     try:
-        first = parse_request(raw, Memory(REQUEST_KINDS))
+        first = parse_request(raw, FieldLineCache(REQUEST_KINDS))
     except BadMessage as bad:
         _refused_by(lambda: parse_request(raw, _requests), bad.status)
         assert known is None, "a shape takes what is refused"
         return
     if known is None:
-        _shapes = shape.learn(_shapes, first)
+        _shapes = request_template.learn(_shapes, first)
     else:
         assert (known.target, known.host, known.length) == (first.target, first.host, first.length)
         assert (known.drop, known.request_id) == (first.drop + first.forwarded, first.request_id)
@@ -50,7 +56,7 @@ def head(data: bytes) -> None:
     assert all(line and not _CONTROL.search(line) for line in first.lines)
     sent = request_head(first, b"", None, first.target)
     host = b"" if first.host is not None else b"Host: a\r\n"
-    again = parse_request((sent + host).removesuffix(b"\r\n"), Memory(REQUEST_KINDS))
+    again = parse_request((sent + host).removesuffix(b"\r\n"), FieldLineCache(REQUEST_KINDS))
     assert (again.method, again.target, again.length) == (first.method, first.target, first.length)
     assert again.host == (first.host if first.host is not None else b"a")
     assert not again.http10
@@ -81,7 +87,7 @@ def response(data: bytes) -> None:
     raw, found, rest = data.partition(END)
     known = _answers.read(raw + END, len(raw))
     try:
-        first = parse_response(raw, Memory(RESPONSE_KINDS))
+        first = parse_response(raw, FieldLineCache(RESPONSE_KINDS))
     except BadMessage as bad:
         _refused_by(lambda: parse_response(raw, _responses), bad.status)
         assert known is None, "a shape takes what is refused"
@@ -96,7 +102,7 @@ def response(data: bytes) -> None:
     assert first.follows == same.follows
     assert first.persistent == same.persistent
     assert first.follows in (CHUNKED, UNTIL_CLOSE) or first.follows >= 0
-    again = parse_response(first.ready.removesuffix(END), Memory(RESPONSE_KINDS))
+    again = parse_response(first.ready.removesuffix(END), FieldLineCache(RESPONSE_KINDS))
     assert (again.status, again.follows) == (first.status, first.follows)
     assert not _CONTROL.search(first.ready.replace(b"\r\n", b""))
     if found and first.follows == CHUNKED:

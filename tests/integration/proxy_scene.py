@@ -8,7 +8,7 @@ from typing import Any
 
 import uvloop
 
-from proxy.data_plane import DataPlane
+from proxy.request.data_plane import DataPlane
 from proxy.wire.snapshot import (
     Endpoint,
     Generation,

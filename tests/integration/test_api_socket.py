@@ -11,8 +11,10 @@ import aiohttp
 import pytest
 
 from meshd.api.client import ApiFailure, Client, NoDaemon, wait_for_daemon
-from meshd.api.model import Control, Event, LogLine, NoSuchThing, Refused
-from meshd.api.server import CannotServe, Serving, serve
+from meshd.api.model import Control, LogLine
+from meshd.api.server import ServeError, Serving, serve
+from meshd.model.errors import NotFound, Rejected
+from meshd.model.event import Event
 from meshd.runtime.base import ImageMissing, RuntimeUnavailable
 from meshd.spec.model import Project, Service
 from tests.fakes.control import FakeControl
@@ -70,9 +72,9 @@ async def test_operations_reach_the_control(control: FakeControl, client: Client
 @pytest.mark.parametrize(
     ("raised", "expected", "text"),
     [
-        (NoSuchThing("no such replica"), NoSuchThing, "no such replica"),
-        (Refused("not now"), Refused, "not now"),
-        (ImageMissing("no image x"), Refused, "no image x"),
+        (NotFound("no such replica"), NotFound, "no such replica"),
+        (Rejected("not now"), Rejected, "not now"),
+        (ImageMissing("no image x"), Rejected, "no image x"),
         (RuntimeUnavailable("gone"), ApiFailure, "503.*does not answer: gone"),
         (RuntimeError("a bug"), ApiFailure, "500"),
     ],
@@ -173,10 +175,10 @@ async def test_a_second_daemon_is_refused_and_a_dead_ones_socket_replaced(
 ) -> None:
     path = tmp_path / "admin.sock"
     async with serve(control, path, "127.0.0.1:0") as first:
-        with pytest.raises(CannotServe, match="another daemon answers"):
+        with pytest.raises(ServeError, match="another daemon answers"):
             async with serve(control, path, "127.0.0.1:0"):
                 raise AssertionError("it served")
-        with pytest.raises(CannotServe, match="metrics"):
+        with pytest.raises(ServeError, match="metrics"):
             async with serve(control, tmp_path / "b.sock", first.metrics_address):
                 raise AssertionError("it served")
         assert await wait_for_daemon(path, 1.0) is not None

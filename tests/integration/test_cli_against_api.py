@@ -13,21 +13,14 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from meshd.api.model import (
-    CallerSeen,
-    DeployResult,
-    Event,
-    NoSuchThing,
-    Refused,
-    Release,
-    RevisionCounts,
-    ScaleDecision,
-    ServicePolicy,
-    Tally,
-)
+from meshd.api.model import DeployResult, ServicePolicy
 from meshd.api.server import serve
 from meshd.cli.main import main
-from meshd.scaling.sizing import Use, proposed
+from meshd.model.errors import NotFound, Rejected
+from meshd.model.event import Event
+from meshd.model.release import Release, RevisionCounts, Tally
+from meshd.model.scaling import CallerSeen, ResourceUsage, ScaleDecision
+from meshd.scaling.sizing import proposed
 from meshd.spec.model import Project, Resources, Service
 from tests.fakes import traffic
 from tests.fakes.control import FakeControl
@@ -99,7 +92,7 @@ async def test_scale(control: FakeControl, meshd: Meshd) -> None:
     ]
     assert (await meshd("scale", "orders", "many")).exit_code == 2
     assert (await meshd("scale", "orders", "3", "--for", "ever")).exit_code == 2
-    control.refuse = Refused("wanted 9, room for 7")
+    control.refuse = Rejected("wanted 9, room for 7")
     refused = await meshd("scale", "orders", "9")
     assert (refused.exit_code, refused.stderr) == (1, "meshd: wanted 9, room for 7\n")
 
@@ -121,7 +114,7 @@ async def test_policy(control: FakeControl, meshd: Meshd) -> None:
 async def test_drain(control: FakeControl, meshd: Meshd) -> None:
     assert (await meshd("drain", "orders-a")).exit_code == 0
     assert control.calls == [("drain", "orders-a")]
-    control.refuse = NoSuchThing("no replica x")
+    control.refuse = NotFound("no replica x")
     assert (await meshd("drain", "x")).exit_code == 1
 
 
@@ -209,7 +202,7 @@ async def test_diff_has_three_exit_codes(control: FakeControl, meshd: Meshd, com
     control.plan_text = "start orders-x"
     something = await meshd("diff", "-f", compose)
     assert (something.exit_code, something.output) == (1, "start orders-x\n")
-    control.refuse = Refused("no")
+    control.refuse = Rejected("no")
     assert (await meshd("diff", "-f", compose)).exit_code == 2
 
 
@@ -348,7 +341,7 @@ async def test_rollouts_by_hand(control: FakeControl, meshd: Meshd) -> None:
         ("resume", "shop", "orders", who),
         ("undo", "shop", "orders", 2, who),
     ]
-    control.refuse = Refused("no rollout of orders is paused")
+    control.refuse = Rejected("no rollout of orders is paused")
     refused = await meshd("rollout", "resume", "orders")
     assert (refused.exit_code, "no rollout of orders is paused" in refused.stderr) == (1, True)
 
@@ -377,7 +370,7 @@ async def test_down_all_leaves_the_order_to_the_daemon(control: FakeControl, mes
 
 
 async def test_right_size(control: FakeControl, meshd: Meshd) -> None:
-    use = Use(since=1000.0, memory=100 << 20, requests=10)
+    use = ResourceUsage(since=1000.0, memory=100 << 20, requests=10)
     for _ in range(200):
         use.read(0.1, 100 << 20, 5.0)
     control.sized = [proposed("shop/orders", use, Resources(cpus=1.0, memory=1 << 30))]

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from meshd.api.jobs import JobOrder, ScheduleStatus
+from meshd.api.jobs import ScheduleStatus
 from meshd.api.server import serve
 from meshd.cli.main import main
+from meshd.model.job import JobOrder
 from tests.fakes import traffic
 from tests.fakes.control import FakeControl
 

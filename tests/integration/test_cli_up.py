@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from meshd.cli import start
+from meshd.cli import daemon_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -90,7 +90,7 @@ class Meshd:
 
     def control(self) -> int:
         """The process id of the control process."""
-        supervisor = start.running(self.state)
+        supervisor = daemon_process.running(self.state)
         children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
         (found,) = [
             int(child)
@@ -144,11 +144,11 @@ class Meshd:
 def meshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Meshd]:
     made = Meshd(tmp_path_factory.mktemp("up"))
     yield made
-    pid = start.running(made.state)
+    pid = daemon_process.running(made.state)
     if pid is not None:
         os.kill(pid, signal.SIGTERM)
         end = time.monotonic() + 20
-        while start.running(made.state) and time.monotonic() < end:
+        while daemon_process.running(made.state) and time.monotonic() < end:
             time.sleep(0.1)
 
 
@@ -187,7 +187,7 @@ def test_detached_from_up_to_down(meshd: Meshd) -> None:
     assert meshd.fetch() == 200
     down = meshd("down", "-o", "json")
     assert json.loads(down.stdout) == {"down": ["shop"], "left": [], "daemon_ended": True}
-    assert start.running(meshd.state) is None
+    assert daemon_process.running(meshd.state) is None
     assert meshd("ps").returncode == 3
 
 
@@ -206,7 +206,7 @@ def test_in_the_foreground_until_ctrl_c(meshd: Meshd) -> None:
         assert process.returncode == 0, complained
         assert "ending in order" in complained
         assert "replica.stopped" in said or "down" in said
-        assert start.running(meshd.state) is None
+        assert daemon_process.running(meshd.state) is None
 
 
 def test_the_control_process_may_die_under_the_foreground(meshd: Meshd) -> None:
@@ -215,7 +215,7 @@ def test_the_control_process_may_die_under_the_foreground(meshd: Meshd) -> None:
         for line in process.stdout:
             if "rollout.done" in line:
                 break
-        os.kill(meshd.control(), signal.SIGKILL)
+        os.kill(meshd.control.facade(), signal.SIGKILL)
         assert meshd.fetch() == 200
         drained = ""
         end = time.monotonic() + 30
@@ -242,7 +242,7 @@ def test_who_follows_goes_on_over_a_killed_control_process(meshd: Meshd) -> None
         events.until(bool)
         meshd.ask("/mark-1")
         logs.until(lambda lines: any("/mark-1 " in line["line"] for line in lines))
-        os.kill(meshd.control(), signal.SIGKILL)
+        os.kill(meshd.control.facade(), signal.SIGKILL)
         meshd.ask("/mark-2")
         end = time.monotonic() + 30
         while meshd("ps").returncode and time.monotonic() < end:
@@ -269,7 +269,7 @@ def test_a_replica_that_cannot_start_shows_its_last_words_and_leaves_nothing(
     up = meshd(*meshd.up(meshd.file(BROKEN, "broken"), "--detach"))
     assert up.returncode == 1
     assert "the database is not there" in up.stderr
-    assert start.running(meshd.state) is None
+    assert daemon_process.running(meshd.state) is None
     assert meshd("ps").returncode == 3
 
 
@@ -291,4 +291,4 @@ def test_a_port_in_use_is_told_before_anything_starts(meshd: Meshd) -> None:
     assert up.returncode == 2
     assert f"cannot listen on 127.0.0.1:{meshd.ports[0]}: address already in use" in up.stderr
     assert "--listen" in up.stderr
-    assert start.running(meshd.state) is None
+    assert daemon_process.running(meshd.state) is None

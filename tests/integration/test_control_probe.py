@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from meshd.discovery.probe import Prober, Target, probe
-from meshd.reconcile.memory import ProbeResult
-from meshd.spec.model import Health
+from meshd.discovery.probe import Prober, ProbeTarget, probe
+from meshd.model.replica import ProbeResult
+from meshd.spec.model import HealthCheck
 from tests.fakes import virtual
 
-HTTP = Health(path="/healthz", interval=0.2, timeout=0.3)
+HTTP = HealthCheck(path="/healthz", interval=0.2, timeout=0.3)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ async def test_what_an_http_probe_finds(
 async def test_a_tcp_probe_only_connects(
     answering: Callable[[bytes | None], "asyncio.Future[int]"], free_port: int
 ) -> None:
-    tcp = Health(type="tcp", timeout=0.3)
+    tcp = HealthCheck(type="tcp", timeout=0.3)
     assert await probe("127.0.0.1", await answering(None), tcp) is None
     assert await probe("127.0.0.1", free_port, tcp) == "connection refused"
 
@@ -68,7 +68,7 @@ async def test_a_tcp_probe_only_connects(
 async def test_a_starting_replica_is_known_soon_after_it_is_up(free_port: int) -> None:
     changed = asyncio.Event()
     prober = Prober(changed.set)
-    target = Target(host="127.0.0.1", port=free_port, health=HTTP, incarnation=("1", 1.0))
+    target = ProbeTarget(host="127.0.0.1", port=free_port, health=HTTP, incarnation=("1", 1.0))
     prober.want({"a": target})
     await asyncio.sleep(0.3)
     assert prober.results["a"].text == "connection refused"
@@ -103,7 +103,7 @@ async def test_readiness_is_asked_for_beside_and_told_apart() -> None:
     asked: list[str] = []
     changed = asyncio.Event()
 
-    async def ask(host: str, port: int, health: Health, path: str) -> str | None:
+    async def ask(host: str, port: int, health: HealthCheck, path: str) -> str | None:
         asked.append(health.path)
         return answers[health.path]
 
@@ -115,8 +115,8 @@ async def test_readiness_is_asked_for_beside_and_told_apart() -> None:
         return prober.results["a"]
 
     prober = Prober(changed.set, ask)
-    health = Health(ready="/ready", interval=0.01)
-    prober.want({"a": Target("127.0.0.1", 1, health, ("id", 1.0))})
+    health = HealthCheck(ready="/ready", interval=0.01)
+    prober.want({"a": ProbeTarget("127.0.0.1", 1, health, ("id", 1.0))})
     try:
         starting = await until(lambda seen: bool(seen.unready))
         assert (starting.bad, starting.first_good) == (0, 0.0)
@@ -138,7 +138,7 @@ async def test_readiness_is_asked_for_beside_and_told_apart() -> None:
 def test_thousands_of_replicas_are_asked_less_often_each() -> None:
     asked = 0
 
-    async def ask(host: str, port: int, health: Health, path: str) -> str | None:
+    async def ask(host: str, port: int, health: HealthCheck, path: str) -> str | None:
         nonlocal asked
         asked += 1
         return None
@@ -146,8 +146,8 @@ def test_thousands_of_replicas_are_asked_less_often_each() -> None:
     async def probe_for(count: int) -> float:
         """How many probes a second that makes, once all are known."""
         prober = Prober(lambda: None, ask, virtual.clock)
-        health = Health(interval=1.0)
-        prober.want({str(n): Target("h", n, health, ("id", 1.0)) for n in range(count)})
+        health = HealthCheck(interval=1.0)
+        prober.want({str(n): ProbeTarget("h", n, health, ("id", 1.0)) for n in range(count)})
         await asyncio.sleep(4)
         before = asked
         await asyncio.sleep(12)

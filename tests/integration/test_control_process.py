@@ -17,8 +17,9 @@ import aiohttp
 import pytest
 
 from meshd.api.client import Client, wait_for_daemon
-from meshd.api.model import DeployResult, Refused, ReplicaStatus, ServiceStatus
-from meshd.cli.start import Daemon, Wish, prepare_state, spawn
+from meshd.api.model import DeployResult, ReplicaStatus, ServiceStatus
+from meshd.cli.daemon_process import DaemonProcess, Wish, prepare_state, spawn
+from meshd.model.errors import Rejected
 from meshd.spec.model import Project, Scale
 
 APP = """
@@ -86,7 +87,7 @@ def shop(version: str = "1", replicas: int = 2, **environment: str) -> Project:
 class Mesh:
     """One daemon, its client, and its public address."""
 
-    def __init__(self, daemon: Daemon, client: Client, address: str) -> None:
+    def __init__(self, daemon: DaemonProcess, client: Client, address: str) -> None:
         self.daemon = daemon
         self.client = client
         self.url = f"http://{address}"
@@ -324,7 +325,7 @@ async def test_what_cannot_run_is_refused_and_changes_nothing(mesh: Mesh) -> Non
     broken = shop().model_copy(
         update={"services": (shop().services[0].model_copy(update={"command": None}),)}
     )
-    with pytest.raises(Refused, match=r"service front: has no command"):
+    with pytest.raises(Rejected, match=r"service front: has no command"):
         await mesh.client.deploy(broken)
     assert len((await mesh.client.status()).services) == 3
 
@@ -333,9 +334,9 @@ async def test_a_route_of_another_project_is_refused_with_both_names(mesh: Mesh)
     assert (await mesh.deploy(shop())).ok
     blog = shop(version="2").model_copy(update={"name": "blog"})
     taken = r"route / of blog/front is already taken by shop/front"
-    with pytest.raises(Refused, match=taken):
+    with pytest.raises(Rejected, match=taken):
         await mesh.client.deploy(blog)
-    with pytest.raises(Refused, match=taken):
+    with pytest.raises(Rejected, match=taken):
         await mesh.client.plan(blog)
     assert {s.project for s in (await mesh.client.status()).services} == {"shop"}
     assert (await mesh.get("/"))[1].startswith("1")

@@ -11,14 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from meshd.runtime.base import (
-    EventKind,
-    ReplicaState,
-    RuntimeFailure,
-    RuntimeUnavailable,
-    StartFailed,
-)
-from meshd.runtime.process import ProcessRuntime
+from meshd.model.runtime import ReplicaState
+from meshd.runtime.base import EventKind, RuntimeFailure, RuntimeUnavailable, StartFailed
+from meshd.runtime.process.runtime import ProcessRuntime
 from meshd.spec.model import Service
 from tests.fakes.replicas import (
     STUBBORN,
@@ -104,7 +99,7 @@ async def test_replicas_end_with_a_killed_keeper(tmp_path: Path) -> None:
 
 
 async def test_keeper_ends_with_what_started_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "meshd.runtime.keeper", "--state", str(tmp_path)]
+    command = [sys.executable, "-m", "meshd.runtime.process.keeper", "--state", str(tmp_path)]
     script = f"import subprocess, time; subprocess.Popen({command!r}); time.sleep(600)"
     starter = subprocess.Popen([sys.executable, "-c", script])
     runtime = ProcessRuntime(tmp_path)
@@ -117,7 +112,7 @@ async def test_keeper_ends_with_what_started_it(tmp_path: Path) -> None:
 
 
 async def test_one_keeper_a_directory(runtime: ProcessRuntime, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "meshd.runtime.keeper", "--state", str(tmp_path)]
+    command = [sys.executable, "-m", "meshd.runtime.process.keeper", "--state", str(tmp_path)]
     second = await asyncio.to_thread(
         subprocess.run, command, check=False, capture_output=True, text=True, timeout=30
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from processes.supervised import Supervised, supervised, until
 
-from proxy.config import SupervisorConfig
+from proxy.ipc.config import SupervisorConfig
 from proxy.wire.snapshot import (
     Endpoint,
     Generation,

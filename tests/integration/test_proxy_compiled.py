@@ -40,7 +40,7 @@ TESTS = (
 def test_the_compiled_form_passes_the_tests_of_the_plain_one(tmp_path: Path) -> None:
     built = build_of(digest(), tmp_path)
     environment = {"PYTHONPATH": str(built)}
-    where = "import proxy.usual as u; print(u.__file__)"
+    where = "import proxy.request.fast_path as u; print(u.__file__)"
     found = run([sys.executable, "-P", "-c", where], environment).strip()
     assert found.startswith(str(built))
     assert found.endswith(".so"), "nothing was compiled"

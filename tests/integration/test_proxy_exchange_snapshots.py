@@ -16,8 +16,8 @@ from proxy_scene import (
     service,
 )
 
+from proxy.ipc.shared_memory import SharedCells
 from proxy.observe.access_log import AccessLog
-from proxy.shared_cells import SharedCells
 from proxy.wire.snapshot import (
     Balance,
     Endpoint,

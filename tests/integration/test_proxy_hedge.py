@@ -21,9 +21,9 @@ from proxy_scene import (
     service,
 )
 
-from proxy.endpoint_state import EndpointState
-from proxy.http1.answers import Answers
-from proxy.upstream import Upstream
+from proxy.http1.response_template import Answers
+from proxy.request.upstream import Upstream
+from proxy.state.endpoint_state import EndpointState
 from proxy.wire.snapshot import Balance, Endpoint, Retries
 
 

@@ -14,7 +14,7 @@ import pytest
 from processes.supervised import alive, control, snapshot, supervised, until
 from processes.traffic import fetch, origin
 
-from proxy.config import ChildConfig, SupervisorConfig
+from proxy.ipc.config import ChildConfig, SupervisorConfig
 from proxy.wire.report import (
     Ack,
     Hello,

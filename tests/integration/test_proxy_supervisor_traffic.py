@@ -11,7 +11,7 @@ from pathlib import Path
 from processes.supervised import Supervised, alive, control, snapshot, supervised, until
 from processes.traffic import Load, Origin, fetch, origin
 
-from proxy.config import ChildConfig, SupervisorConfig
+from proxy.ipc.config import ChildConfig, SupervisorConfig
 from proxy.wire.report import Ack, Workers
 from proxy.wire.snapshot import Generation
 

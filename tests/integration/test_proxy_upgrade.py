@@ -10,7 +10,7 @@ import msgspec
 from processes.supervised import alive, control, snapshot, supervised, until
 from processes.traffic import Load, fetch, origin
 
-from proxy.config import ChildConfig, SupervisorConfig
+from proxy.ipc.config import ChildConfig, SupervisorConfig
 from proxy.wire.report import Hello
 from proxy.wire.snapshot import Generation
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 from support.patience import BUSY
 
-from proxy.config import SupervisorConfig
+from proxy.ipc.config import SupervisorConfig
 from proxy.wire import codec
 from proxy.wire.report import Ack, Hello, Listening, Message, Publish, Workers
 from proxy.wire.snapshot import (

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from autoscaler import Decision, Settings, Signal, State, make, simulate, trace
+from autoscaler import Decision, ScalingSettings, Signal, State, make, simulate, trace
+from autoscaler.baselines.kpa import Kpa
+from autoscaler.baselines.oracle import Oracle
 from autoscaler.policy import Policy
-from autoscaler.policy.kpa import Kpa
-from autoscaler.policy.oracle import Oracle
 from bench.autoscaling import rates
-from meshd.cli import simulation
+from meshd.cli.simulate import runner
 
-MODEL = simulate.Model()
-GOAL = Settings(min=1, max=200, latency=0.4, share=99.6)
+MODEL = simulate.ServiceModel()
+GOAL = ScalingSettings(min=1, max=200, latency=0.4, share=99.6)
 
 
 class Watched:
@@ -38,8 +38,11 @@ class Watched:
 
 
 def watch(
-    rates: Sequence[float], settings: Settings = GOAL, model: simulate.Model = MODEL, seed: int = 1
-) -> tuple[simulate.Result, list[tuple[Signal, Decision]]]:
+    rates: Sequence[float],
+    settings: ScalingSettings = GOAL,
+    model: simulate.ServiceModel = MODEL,
+    seed: int = 1,
+) -> tuple[simulate.SimulationResult, list[tuple[Signal, Decision]]]:
     watched = Watched(make(settings))
     return simulate.run(rates, watched, model, random.Random(seed)), watched.seen
 
@@ -58,7 +61,7 @@ def lunch(
 
 def test_one_replica_behaves_as_queueing_theory_says() -> None:
     model = replace(MODEL, workers=1, queue=10_000, most=1, unscored=0, objective=10.0)
-    result, seen = watch([7.0] * 6000, Settings(max=1, latency=10.0), model)
+    result, seen = watch([7.0] * 6000, ScalingSettings(max=1, latency=10.0), model)
     waited = sum(signal.latency_sum for signal, _ in seen) / result.requests
     # Pollaczek-Khinchine: rho 0.7, service 0.1 s, squared variation 0.25.
     assert waited == pytest.approx(0.1 + 0.7 * 0.1 * 1.25 / (2 * 0.3), rel=0.08)
@@ -68,7 +71,7 @@ def test_one_replica_behaves_as_queueing_theory_says() -> None:
 
 def test_every_request_is_accounted_for() -> None:
     model = replace(MODEL, queue=0, most=2, unscored=0)
-    result, seen = watch([100.0] * 120, Settings(max=2, latency=0.4), model)
+    result, seen = watch([100.0] * 120, ScalingSettings(max=2, latency=0.4), model)
     came = sum(signal.arrivals for signal, _ in seen)
     shed = sum(signal.shed for signal, _ in seen)
     done = sum(signal.completions for signal, _ in seen)
@@ -95,7 +98,7 @@ def test_what_a_replica_bears_is_learned(workers: int, service: float) -> None:
     model = replace(MODEL, workers=workers, service_mean=service, startup=(1.0, 3.0))
     each = workers / service
     rates = [each * (0.5 + 6.0 * second / 900) for second in range(900)]
-    _, seen = watch(rates, Settings(max=40, latency=4 * service, share=99.0), model)
+    _, seen = watch(rates, ScalingSettings(max=40, latency=4 * service, share=99.0), model)
     numbers = seen[-1][1].numbers
     assert numbers["service_time"] == pytest.approx(service, rel=0.15)
     assert numbers["workers_bound"] == pytest.approx(workers, rel=0.2)
@@ -114,7 +117,7 @@ def test_an_hour_of_noisy_constant_load_settles(rate: float) -> None:
 def test_a_step_is_answered_at_once_and_given_back_without_flapping() -> None:
     model = replace(MODEL, service_mean=0.05, startup=(0.3, 2.0), objective=0.2, queue=500)
     rates = [20.0] * 120 + [200.0] * 180 + [20.0] * 300
-    _, seen = watch(rates, Settings(max=10, latency=0.2), model)
+    _, seen = watch(rates, ScalingSettings(max=10, latency=0.2), model)
     wanted = [decision.desired for _, decision in seen]
     assert max(wanted[:120]) <= 2
     assert max(wanted[120:122]) >= 3
@@ -156,7 +159,7 @@ def test_a_warm_pool_catches_what_start_up_would_miss() -> None:
 
 
 def drive(
-    settings: Settings, second: Callable[[int, int], Signal], seconds: int, ready: int = 2
+    settings: ScalingSettings, second: Callable[[int, int], Signal], seconds: int, ready: int = 2
 ) -> list[Decision]:
     """Steps the policy against a service made up by `second(second, replicas)`; replicas are
     there two seconds after they are wanted."""
@@ -187,7 +190,9 @@ def slow_callee(at: int, ready: int, told: bool) -> Signal:
 
 def test_a_slow_dependency_does_not_scale_its_caller() -> None:
     decisions = drive(
-        Settings(max=20, latency=0.2), lambda at, ready: slow_callee(at, ready, told=True), 600
+        ScalingSettings(max=20, latency=0.2),
+        lambda at, ready: slow_callee(at, ready, told=True),
+        600,
     )
     before = decisions[119].desired
     assert max(decision.desired for decision in decisions[120:]) <= before
@@ -212,7 +217,7 @@ def test_where_more_replicas_bring_nothing_the_number_goes_back() -> None:
             ready=ready,
         )
 
-    decisions = drive(Settings(max=20, latency=0.2), shared, 400)
+    decisions = drive(ScalingSettings(max=20, latency=0.2), shared, 400)
     causes = [decision.cause for decision in decisions]
     assert "no-gain" in causes
     at = causes.index("no-gain")
@@ -227,9 +232,9 @@ def slowed(factor: float, rate: float, service: float) -> list[int]:
     minutes; a replica has four workers."""
     model = replace(MODEL, service_mean=service, startup=(2.0, 4.0))
     dice = random.Random(1)
-    played = simulate.Service(model, dice)
+    played = simulate.SimulatedService(model, dice)
     played.fleet.begin(2)
-    policy = make(Settings(min=1, max=200, latency=0.4))
+    policy = make(ScalingSettings(min=1, max=200, latency=0.4))
     state, wanted = policy.initial(0.0), [2]
     for second in range(400):
         if second == 180:
@@ -264,11 +269,11 @@ def test_real_days_miss_less_than_under_knative_for_fewer_replica_hours() -> Non
     measured to be: 0.38 % and 567 replica-hours, with other dice."""
     paths = sorted(Path(TRACES).glob("*.csv"))
     jobs = [
-        simulation.Job(policy, rates(path), MODEL, GOAL, "p2c", 70.0, 1)
+        runner.SimulationJob(policy, rates(path), MODEL, GOAL, "p2c", 70.0, 1)
         for policy in ("kpa", "ours")
         for path in paths
     ]
-    results = [outcome.result for outcome in simulation.run_all(jobs, 2)]
+    results = [outcome.result for outcome in runner.run_all(jobs, 2)]
     missed, hours = [], []
     for each in (results[: len(paths)], results[len(paths) :]):
         missed.append(sum(result.missed_pct for result in each) / len(each))

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from meshd.discovery.watch import Watch
+from meshd.discovery.watch import RuntimeWatcher
+from meshd.model.runtime import ObservedReplica, ReplicaState
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
-from meshd.reconcile.claims import NotOurs
 from meshd.reconcile.loop import Reconciler
-from meshd.runtime.base import ObservedReplica, ReplicaState
+from meshd.reconcile.ownership.claims import NotOurs
 from meshd.spec.fingerprint import revision
 from meshd.spec.labels import COMPOSE_PROJECT, INSTANCE, SERVICE
 from meshd.spec.model import Project
@@ -36,7 +36,7 @@ class Mesh:
         self.events.open()
         wake = asyncio.Event()
         publisher = Publisher(directory / "none", self.store.next_epoch(), lambda _: wake.set())
-        watch = Watch(runtime, wake.set)
+        watch = RuntimeWatcher(runtime, wake.set)
         self.loop = Reconciler(
             runtime, watch, self.store, self.events, publisher, Gateways(runtime),
             self.store.secret(), None, wake, runtime.probe, virtual.clock,

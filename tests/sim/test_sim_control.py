@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from meshd.discovery.watch import Watch
+from meshd.discovery.watch import RuntimeWatcher
+from meshd.model.rollout import Override
+from meshd.model.runtime import ContainerHealth, ReplicaState
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.loop import Reconciler
-from meshd.runtime.base import ContainerHealth, ReplicaState
 from meshd.spec.fingerprint import revision
 from meshd.spec.model import Project
 from meshd.store.events import EventLog
-from meshd.store.records import Override
 from meshd.store.store import Store
 from tests.fakes import virtual
 from tests.fakes.sim_plane import SimPlane
@@ -45,7 +45,7 @@ class Control:
         self.publisher = Publisher(
             directory / "none", self.store.next_epoch(), lambda message: wake.set()
         )
-        watch = Watch(runtime, wake.set)
+        watch = RuntimeWatcher(runtime, wake.set)
         self.loop = Reconciler(
             runtime, watch, self.store, self.events, self.publisher, Gateways(runtime),
             self.store.secret(), plane.held, wake, runtime.probe, virtual.clock,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_sim_control import Scene, assert_as_wanted
 
-from meshd.runtime.base import ContainerHealth
+from meshd.model.runtime import ContainerHealth
 from tests.fakes import virtual
 from tests.fakes.sim_runtime import Box
 

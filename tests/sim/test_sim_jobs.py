@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from meshd.api.jobs import Job, JobOrder
-from meshd.api.model import NoSuchThing, Refused
-from meshd.jobs.desk import JobDesk
-from meshd.jobs.room import Burden
-from meshd.jobs.timetable import Timetable
-from meshd.reconcile.replica_spec import as_job, replica_spec, start_of
-from meshd.runtime.base import ReplicaSpec
+from meshd.capacity.job_demand import JobDemand
+from meshd.jobs.cron_scheduler import CronScheduler
+from meshd.jobs.manager import JobManager
+from meshd.model.errors import NotFound, Rejected
+from meshd.model.job import Job, JobOrder
+from meshd.model.runtime import ReplicaSpec
+from meshd.reconcile.execute.replica_spec import as_job, replica_spec, start_of
 from meshd.spec.fingerprint import revision
 from meshd.spec.model import Network, Project
 from meshd.store.events import EventLog
@@ -36,11 +36,11 @@ class Life:
         self.log.open()
         self.events = EventLog(self.store)
         self.events.open()
-        self.desk = JobDesk(
+        self.desk = JobManager(
             runtime, self.store, self.log, self.events, self._spec, lambda: True,
             lambda: None, virtual.clock, random.Random(len(self.log.jobs)),
         )  # fmt: skip
-        self.timetable = Timetable(self.store, self.log, self.desk, self.events, virtual.clock)
+        self.timetable = CronScheduler(self.store, self.log, self.desk, self.events, virtual.clock)
         self.desk.kept = self.timetable.kept
         self._tasks = [
             asyncio.ensure_future(self.desk.run()),
@@ -133,7 +133,7 @@ async def taken_over(directory: Path) -> None:
         over = await life.over(job.id)
         assert over.state == "succeeded"
         assert runtime.started == 1
-        with pytest.raises(Refused, match="is a job of shop/web"):
+        with pytest.raises(Rejected, match="is a job of shop/web"):
             life.desk.begin("shop", "other", JobOrder(id="migrate-1"), "by hand")
 
 
@@ -159,12 +159,12 @@ async def ended_early(directory: Path) -> None:
         await asyncio.sleep(1.0)
         assert runtime.boxes == {}
         assert life.desk.working() == frozenset()
-        with pytest.raises(Refused, match="being taken down"):
+        with pytest.raises(Rejected, match="being taken down"):
             life.order()
         life.store.forget("shop")
         await asyncio.sleep(1.0)
         assert life.desk.jobs() == ()
-        with pytest.raises(NoSuchThing):
+        with pytest.raises(NotFound):
             life.order()
 
 
@@ -175,10 +175,10 @@ def test_a_job_ends_by_hand_at_its_timeout_and_with_its_project(tmp_path: Path) 
 class OneAtATime:
     """Room for one job beside nothing."""
 
-    def refused(self, job: Burden) -> str:
+    def refused(self, job: JobDemand) -> str:
         return "too big" if "BIG" in job.service.environment else ""
 
-    def lacking(self, job: Burden, running: Sequence[Burden]) -> str:
+    def lacking(self, job: JobDemand, running: Sequence[JobDemand]) -> str:
         names = [each.id for each in running if each.id != job.id]
         return f"{names[0]} has it" if names else ""
 
@@ -212,7 +212,7 @@ async def waited_for(directory: Path) -> None:
             0,
             "was stopped by hand",
         )
-        with pytest.raises(Refused, match="a job of web cannot run: too big"):
+        with pytest.raises(Rejected, match="a job of web cannot run: too big"):
             life.order(environment={"BIG": "yes"})
 
 
@@ -245,7 +245,7 @@ async def named_wrongly(directory: Path) -> None:
     async with scene(directory) as (_, live):
         life = live()
         life.deploy()
-        with pytest.raises(Refused, match="first word is empty; expected a program"):
+        with pytest.raises(Rejected, match="first word is empty; expected a program"):
             life.order(command=("", "x"))
         assert life.desk.jobs() == ()
 

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 from test_sim_control import DRAIN, Control
 
-from meshd.api.model import Refused
-from meshd.reconcile.hooks import HookState
-from meshd.reconcile.operation import Hook
-from meshd.reconcile.phase import ALIVE
+from meshd.control.rollouts import RolloutManager
+from meshd.model.errors import Rejected
+from meshd.model.job import HookState
+from meshd.model.operation import RunHook
+from meshd.model.replica_phase import ALIVE
+from meshd.model.rollout import Rollout
 from meshd.reconcile.progress import standing
-from meshd.rollouts import RolloutDesk
 from meshd.spec.fingerprint import revision
 from meshd.spec.model import Project, Service
-from meshd.store.records import Rollout
 from meshd.store.releases import Releases
-from meshd.telemetry.tally import Tallies
+from meshd.telemetry.release_counts import ReleaseCounter
 from tests.fakes import sim_traffic, virtual
 from tests.fakes.sim_plane import SimPlane
 from tests.fakes.sim_runtime import SimRuntime
@@ -122,14 +122,16 @@ class Scene:
         self.control.store.deploy(project, names, "me", "", virtual.clock(), how)
         self.control.loop.refresh(virtual.clock())
 
-    def desk(self) -> RolloutDesk:
+    def desk(self) -> RolloutManager:
         async def begin(project: Project, who: str) -> None:
             self.deploy(project, "undo")
 
         store = self.control.store
         releases = Releases(store)
-        tallies = Tallies(releases, releases.under_way)
-        return RolloutDesk(store, releases, tallies, self.control.events, self.control.loop, begin)
+        tallies = ReleaseCounter(releases, releases.under_way)
+        return RolloutManager(
+            store, releases, tallies, self.control.events, self.control.loop, begin
+        )
 
     @property
     def rollout(self) -> Rollout:
@@ -452,7 +454,7 @@ def test_a_rollout_paused_by_hand_is_left_as_it_is_and_goes_on_where_it_was(
             await asyncio.sleep(30)
             assert (scene.revisions(), scene.shares()) == (mix, shares)
             assert scene.rollout.cause == "paused by me"
-            with pytest.raises(Refused, match="no rollout of web is under way"):
+            with pytest.raises(Rejected, match="no rollout of web is under way"):
                 scene.desk().pause("shop", "web", "me")
             assert scene.rollout.stage == 0
             scene.desk().resume("shop", "web", "me")
@@ -482,7 +484,7 @@ def test_an_undo_goes_back_to_what_was_good_and_the_history_tells(tmp_path: Path
             took = await scene.settled()
             assert (scene.rollout.revision, scene.rollout.state) == (first, "done")
             assert took < 15
-            with pytest.raises(Refused, match="is what runs already"):
+            with pytest.raises(Rejected, match="is what runs already"):
                 await scene.desk().undo("shop", "web", 1, "you")
             await scene.desk().undo("shop", "web", 2, "you")
             await scene.settled()
@@ -567,10 +569,10 @@ class Jobs:
     """Hooks that take 2 s each, and go as `codes` say; they outlive the control process."""
 
     def __init__(self, **codes: int) -> None:
-        self.begun: dict[str, tuple[Hook, float]] = {}
+        self.begun: dict[str, tuple[RunHook, float]] = {}
         self.codes = codes
 
-    def begin(self, hook: Hook) -> None:
+    def begin(self, hook: RunHook) -> None:
         self.begun.setdefault(hook.id, (hook, virtual.clock()))
 
     def states(self, ids: Iterable[str]) -> dict[str, HookState]:

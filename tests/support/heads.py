@@ -1,6 +1,6 @@
 """What the parsers note of a head, by name: compiled classes do not tell it by themselves."""
 
-from proxy.http1.head import RequestHead
+from proxy.http1.request import RequestHead
 from proxy.http1.response import ResponseHead
 
 _REQUEST = [

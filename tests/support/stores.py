@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from meshd.model.rollout import Override
 from meshd.spec.model import Project, Service
-from meshd.store.records import Override
 from meshd.store.store import Store
 
 

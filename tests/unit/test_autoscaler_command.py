@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from meshd.cli.simulate import command
+from meshd.cli.commands.simulate import command
 
 
 @pytest.fixture

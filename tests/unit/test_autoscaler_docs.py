@@ -5,8 +5,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import get_type_hints
 
-from autoscaler import Decision, Settings, Signal, State
-from autoscaler.policy import ours
+from autoscaler import Decision, ScalingSettings, Signal, State
+from autoscaler.policy import policy
 
 PAGE = (Path(__file__).parents[2] / "docs" / "autoscaler.md").read_text(encoding="utf-8")
 
@@ -42,9 +42,9 @@ def test_the_example_drives_the_policy() -> None:
 
 
 def test_every_cause_and_every_setting_stands_on_the_page() -> None:
-    for cause in ours._WHY:
+    for cause in policy._WHY:
         assert re.search(rf"\b{cause}\b", PAGE), cause
     for setting in ("min", "max", "concurrency", "rps", "down_window", "calm"):
-        assert setting in get_type_hints(Settings)
+        assert setting in get_type_hints(ScalingSettings)
         assert f"`{setting}`" in PAGE, setting
     assert "wakes" in get_type_hints(Signal)

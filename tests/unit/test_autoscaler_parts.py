@@ -5,11 +5,11 @@ from math import sqrt
 import pytest
 from msgspec.structs import replace
 
-from autoscaler import Settings, Signal, limits, trace
-from autoscaler.policy import budget, calm, capacity, trial
-from autoscaler.policy.hpa import Hpa
-from autoscaler.policy.kpa import Kpa
-from autoscaler.policy.state import Capacity, Demand, Trial
+from autoscaler import ScalingSettings, Signal, limits, trace
+from autoscaler.baselines.hpa import Hpa
+from autoscaler.baselines.kpa import Kpa
+from autoscaler.policy import budget, capacity, change_cost, gain_check
+from autoscaler.policy.state import Capacity, Demand, GainCheck
 from autoscaler.window import push, significant, slope
 
 LONG = 10_000.0
@@ -61,7 +61,7 @@ def test_a_window_keeps_the_newest() -> None:
     ],
 )
 def test_bounds_and_steps(current: int, wanted: int, expected: tuple[int, str | None]) -> None:
-    assert limits.bound(Settings(min=1, max=100, latency=1.0), current, wanted) == expected
+    assert limits.bound(ScalingSettings(min=1, max=100, latency=1.0), current, wanted) == expected
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_bins_are_interpolated_between_their_centres_and_scaled_to_the_peak() ->
 
 
 def test_the_budget_burns_by_misses_per_allowed_miss() -> None:
-    chosen = Settings(latency=0.1, share=99.0)
+    chosen = ScalingSettings(latency=0.1, share=99.0)
     spent = (0.0, 0.0)
     for _ in range(5000):
         signal = Signal(arrivals=100, latency=((0.1, 98), (0.4, 2)))
@@ -116,24 +116,24 @@ def test_the_budget_burns_by_misses_per_allowed_miss() -> None:
 def test_a_trial_without_gain_caps_the_number(
     throughput: float, latency: float, gain: bool
 ) -> None:
-    before = Trial(since=0.0, ready=2, throughput=50.0, latency=2.0)
+    before = GainCheck(since=0.0, ready=2, throughput=50.0, latency=2.0)
     learned = Capacity(
         service_time=0.1, completions=10.0 * throughput, latency=10.0 * throughput * latency
     )
     second = Signal(ready=6, completions=int(throughput), latency_sum=int(throughput) * latency)
-    open_trial, cap = trial.judge(before, None, learned, second, 6, 50.0, 5.0)
+    open_trial, cap = gain_check.judge(before, None, learned, second, 6, 50.0, 5.0)
     assert open_trial is not None
     assert (open_trial.served, cap) == (5.0, None)
-    open_trial, cap = trial.judge(open_trial, None, learned, second, 6, 50.0, 60.0)
+    open_trial, cap = gain_check.judge(open_trial, None, learned, second, 6, 50.0, 60.0)
     assert open_trial is None
     assert (cap is None) is gain
     if cap:
         assert cap.number == 2
-        assert trial.capped(cap, 50.0, 100.0) == 2
-        assert trial.capped(cap, 500.0, 100.0) is None
-        assert trial.capped(cap, 50.0, 1000.0) is None
+        assert gain_check.capped(cap, 50.0, 100.0) == 2
+        assert gain_check.capped(cap, 500.0, 100.0) is None
+        assert gain_check.capped(cap, 50.0, 1000.0) is None
         fewer = replace(learned, completions=0.5 * learned.completions)
-        assert trial.judge(None, cap, fewer, second, 6, 50.0, 70.0) == (None, None)
+        assert gain_check.judge(None, cap, fewer, second, 6, 50.0, 70.0) == (None, None)
 
 
 def test_a_lucky_first_answer_makes_nobody_a_replica_of_one_worker() -> None:
@@ -203,16 +203,16 @@ def test_hpa_tolerates_ten_percent_and_waits_five_minutes_to_go_down() -> None:
 def test_replicas_too_many_go_when_they_have_cost_what_a_change_is_worth(
     current: int, needs: list[float], low: int
 ) -> None:
-    assert calm.lower(current, tuple(needs), (), 60, 0.0, 100.0, LONG) == low
+    assert change_cost.lower(current, tuple(needs), (), 60, 0.0, 100.0, LONG) == low
 
 
 def test_a_single_replica_too_many_goes_late_and_any_goes_in_the_end() -> None:
     recent, dear = (1.0,) * 60, 1000.0
-    assert calm.lower(2, recent, (1.0,) * 11, 60, 0.0, 100.0, LONG) == 2
-    assert calm.lower(2, recent, (1.0,) * 12, 60, 0.0, 100.0, LONG) == 1
-    assert calm.lower(2, recent, (1.0,) * 29, 60, 0.0, dear, LONG) == 2
-    assert calm.lower(2, recent, (1.0,) * 30, 60, 0.0, dear, LONG) == 1
-    noisy = calm.lower(2, recent, (1.0,) * 30, 60, 0.5, dear, LONG)
+    assert change_cost.lower(2, recent, (1.0,) * 11, 60, 0.0, 100.0, LONG) == 2
+    assert change_cost.lower(2, recent, (1.0,) * 12, 60, 0.0, 100.0, LONG) == 1
+    assert change_cost.lower(2, recent, (1.0,) * 29, 60, 0.0, dear, LONG) == 2
+    assert change_cost.lower(2, recent, (1.0,) * 30, 60, 0.0, dear, LONG) == 1
+    noisy = change_cost.lower(2, recent, (1.0,) * 30, 60, 0.5, dear, LONG)
     assert noisy == 2, "noise may move it by so much"
 
 
@@ -229,57 +229,61 @@ def test_a_single_replica_too_many_goes_late_and_any_goes_in_the_end() -> None:
 def test_what_was_just_ordered_is_not_taken_back_at_once(
     current: int, held: float, low: int
 ) -> None:
-    assert calm.lower(current, (1.0,) * 60, (1.0,) * 30, 60, 0.0, 100.0, held) == low
+    assert change_cost.lower(current, (1.0,) * 60, (1.0,) * 30, 60, 0.0, 100.0, held) == low
 
 
 def test_a_steady_rise_is_ordered_ahead_for_and_only_that() -> None:
-    assert calm.batch(10.0, Demand(level=100.0), 100.0) == 0.0
-    few = calm.batch(10.0, Demand(level=100.0, rise=2.0), 100.0)
+    assert change_cost.batch(10.0, Demand(level=100.0), 100.0) == 0.0
+    few = change_cost.batch(10.0, Demand(level=100.0, rise=2.0), 100.0)
     assert few == pytest.approx(sqrt(0.5 * 100.0 * 0.2))
-    assert calm.batch(10.0, Demand(level=100.0, rise=2.0), 400.0) == pytest.approx(2.0 * few)
+    assert change_cost.batch(10.0, Demand(level=100.0, rise=2.0), 400.0) == pytest.approx(2.0 * few)
 
 
 def test_what_a_change_is_worth_goes_with_the_window_unless_it_is_said() -> None:
-    assert calm.worth(Settings(latency=0.1)) == pytest.approx(64.8)
-    assert calm.worth(Settings(latency=0.1, down_window=6.0)) == pytest.approx(8.1)
-    assert calm.worth(Settings(latency=0.1, down_window=6.0, calm=7.0)) == 7.0
+    assert change_cost.worth(ScalingSettings(latency=0.1)) == pytest.approx(64.8)
+    assert change_cost.worth(ScalingSettings(latency=0.1, down_window=6.0)) == pytest.approx(8.1)
+    assert change_cost.worth(ScalingSettings(latency=0.1, down_window=6.0, calm=7.0)) == 7.0
     assert (
-        calm.window(Settings(latency=0.1)) == calm.window(Settings(latency=0.1, calm=500.0)) == 48
+        change_cost.window(ScalingSettings(latency=0.1))
+        == change_cost.window(ScalingSettings(latency=0.1, calm=500.0))
+        == 48
     )
-    assert calm.window(Settings(latency=0.1, calm=10.0)) == 7
+    assert change_cost.window(ScalingSettings(latency=0.1, calm=10.0)) == 7
 
 
 def test_replicas_that_keep_up_where_the_old_ones_did_not_are_a_gain() -> None:
-    before = Trial(since=0.0, ready=2, throughput=40.0, latency=1.0, served=5.0)
+    before = GainCheck(since=0.0, ready=2, throughput=40.0, latency=1.0, served=5.0)
     learned = Capacity(service_time=0.1, completions=500.0, latency=500.0)
     second = Signal(ready=6, completions=50, latency_sum=50.0)
-    assert trial.judge(before, None, learned, second, 6, 50.0, 60.0) == (None, None)
-    _, cap = trial.judge(replace(before, throughput=48.0), None, learned, second, 6, 50.0, 60.0)
+    assert gain_check.judge(before, None, learned, second, 6, 50.0, 60.0) == (None, None)
+    _, cap = gain_check.judge(
+        replace(before, throughput=48.0), None, learned, second, 6, 50.0, 60.0
+    )
     assert cap is not None
 
 
 def test_a_trial_begins_when_more_replicas_serve_and_ends_where_they_are_taken_back() -> None:
     """However long ago they were ordered: what one second shows is no judgement."""
-    before = Trial(since=0.0, ready=2, throughput=50.0, latency=2.0)
+    before = GainCheck(since=0.0, ready=2, throughput=50.0, latency=2.0)
     learned = Capacity(service_time=0.1, completions=500.0, latency=1000.0)
     second = Signal(ready=3, completions=50, latency_sum=100.0)
-    serving, cap = trial.judge(before, None, learned, second, 6, 50.0, 90.0)
+    serving, cap = gain_check.judge(before, None, learned, second, 6, 50.0, 90.0)
     assert serving is not None
     assert (serving.served, cap) == (90.0, None)
-    assert trial.judge(serving, None, learned, second, 6, 50.0, 97.0) == (serving, None)
-    _, cap = trial.judge(serving, None, learned, second, 6, 50.0, 98.0)
+    assert gain_check.judge(serving, None, learned, second, 6, 50.0, 97.0) == (serving, None)
+    _, cap = gain_check.judge(serving, None, learned, second, 6, 50.0, 98.0)
     assert cap is not None
-    alone, _ = trial.judge(serving, None, learned, Signal(ready=2), 6, 50.0, 97.0)
+    alone, _ = gain_check.judge(serving, None, learned, Signal(ready=2), 6, 50.0, 97.0)
     assert alone is not None
     assert alone.served is None, "the new one has gone again"
     for number in (2, 1):
-        assert trial.judge(serving, None, learned, second, number, 50.0, 98.0) == (None, None)
+        assert gain_check.judge(serving, None, learned, second, number, 50.0, 98.0) == (None, None)
 
 
 def test_a_trial_is_judged_against_what_the_old_ones_did_last() -> None:
     """At the order they still did what they did before the load, or the service, changed."""
-    before = Trial(since=0.0, ready=2, throughput=50.0, latency=0.1)
+    before = GainCheck(since=0.0, ready=2, throughput=50.0, latency=0.1)
     learned = Capacity(service_time=0.1, completions=80.0, latency=160.0)
-    waiting, _ = trial.judge(before, None, learned, Signal(ready=2), 6, 50.0, 3.0)
+    waiting, _ = gain_check.judge(before, None, learned, Signal(ready=2), 6, 50.0, 3.0)
     assert waiting is not None
     assert (waiting.throughput, waiting.latency) == (pytest.approx(8.0), pytest.approx(2.0))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler import Decision, Settings, Signal, State, dump, load, make
+from autoscaler import Decision, ScalingSettings, Signal, State, dump, load, make
 
 signals = st.one_of(
     st.none(),
@@ -40,7 +40,7 @@ signals = st.one_of(
     ),
 )
 asked = st.builds(
-    Settings,
+    ScalingSettings,
     min=st.integers(0, 5),
     max=st.integers(5, 60),
     latency=st.one_of(st.none(), st.floats(0.01, 5.0)),
@@ -57,7 +57,10 @@ asked = st.builds(
 
 
 def drive(
-    chosen: Settings, sequence: list[Signal | None], state: State | None = None, now: float = 0.0
+    chosen: ScalingSettings,
+    sequence: list[Signal | None],
+    state: State | None = None,
+    now: float = 0.0,
 ) -> tuple[State, list[Decision]]:
     policy = make(chosen)
     state = state or policy.initial(now)
@@ -72,7 +75,7 @@ def drive(
 @settings(max_examples=60, deadline=None)
 @given(asked, st.lists(signals, min_size=1, max_size=60))
 def test_within_limits_by_bounded_steps_and_held_without_data(
-    chosen: Settings, sequence: list[Signal | None]
+    chosen: ScalingSettings, sequence: list[Signal | None]
 ) -> None:
     _, decisions = drive(chosen, sequence)
     before = None
@@ -96,7 +99,7 @@ def test_within_limits_by_bounded_steps_and_held_without_data(
 @settings(max_examples=30, deadline=None)
 @given(asked, st.lists(signals, min_size=2, max_size=40), st.integers(1, 39))
 def test_same_input_gives_same_decisions_also_over_a_restart(
-    chosen: Settings, sequence: list[Signal | None], cut: int
+    chosen: ScalingSettings, sequence: list[Signal | None], cut: int
 ) -> None:
     _, whole = drive(chosen, sequence)
     first, second = sequence[:cut], sequence[cut:]
@@ -107,7 +110,7 @@ def test_same_input_gives_same_decisions_also_over_a_restart(
 
 
 def test_no_data_at_the_very_start_is_the_minimum_and_never_zero() -> None:
-    _, decisions = drive(Settings(min=2, max=9, latency=0.2), [None, None])
+    _, decisions = drive(ScalingSettings(min=2, max=9, latency=0.2), [None, None])
     assert [(one.desired, one.cause) for one in decisions] == [(2, "no-data")] * 2
 
 
@@ -133,7 +136,7 @@ def test_settings_that_make_no_sense_are_refused_by_name(
     wrong: dict[str, float], named: str
 ) -> None:
     with pytest.raises(ValueError, match=named):
-        Settings(**wrong)  # type: ignore[arg-type]
+        ScalingSettings(**wrong)  # type: ignore[arg-type]
 
 
 def steady(rate: int, service: float, ready: int, **more: object) -> Signal:
@@ -152,16 +155,21 @@ def steady(rate: int, service: float, ready: int, **more: object) -> Signal:
 @pytest.mark.parametrize(
     ("chosen", "signal", "wanted", "winner"),
     [
-        (Settings(max=50, rps=10.0), steady(95, 0.05, 4), 10, "rps"),
-        (Settings(max=50, concurrency=2.0), steady(200, 0.05, 4), 5, "concurrency"),
-        (Settings(max=50, cpu=50.0), steady(9, 0.05, 4, cpu=80.0), 7, "cpu"),
-        (Settings(max=50, external=100.0), steady(9, 0.05, 4, external=1150.0), 12, "external"),
-        (Settings(max=50, rps=100.0), steady(9, 0.05, 4, scheduled=8), 8, "schedule"),
-        (Settings(max=50, rps=10.0, concurrency=100.0), steady(95, 0.05, 4), 10, "rps"),
+        (ScalingSettings(max=50, rps=10.0), steady(95, 0.05, 4), 10, "rps"),
+        (ScalingSettings(max=50, concurrency=2.0), steady(200, 0.05, 4), 5, "concurrency"),
+        (ScalingSettings(max=50, cpu=50.0), steady(9, 0.05, 4, cpu=80.0), 7, "cpu"),
+        (
+            ScalingSettings(max=50, external=100.0),
+            steady(9, 0.05, 4, external=1150.0),
+            12,
+            "external",
+        ),
+        (ScalingSettings(max=50, rps=100.0), steady(9, 0.05, 4, scheduled=8), 8, "schedule"),
+        (ScalingSettings(max=50, rps=10.0, concurrency=100.0), steady(95, 0.05, 4), 10, "rps"),
     ],
 )
 def test_each_objective_wants_its_number_and_the_largest_wins(
-    chosen: Settings, signal: Signal, wanted: int, winner: str
+    chosen: ScalingSettings, signal: Signal, wanted: int, winner: str
 ) -> None:
     _, decisions = drive(chosen, [signal] * 4)
     last = decisions[-1]
@@ -170,10 +178,10 @@ def test_each_objective_wants_its_number_and_the_largest_wins(
 
 
 def test_limits_and_steps_are_said() -> None:
-    _, decisions = drive(Settings(max=8, rps=1.0), [steady(100, 0.01, 2)] * 3)
+    _, decisions = drive(ScalingSettings(max=8, rps=1.0), [steady(100, 0.01, 2)] * 3)
     assert (decisions[-1].desired, decisions[-1].limited_by) == (8, "max")
     assert "limited by max" in decisions[-1].reason
-    _, decisions = drive(Settings(max=500, rps=1.0), [steady(300, 0.01, 2)])
+    _, decisions = drive(ScalingSettings(max=500, rps=1.0), [steady(300, 0.01, 2)])
     assert (decisions[0].desired, decisions[0].limited_by) == (20, "step")
 
 
@@ -181,15 +189,15 @@ def test_nothing_goes_while_a_rollout_or_an_ejection_is_on() -> None:
     calm = [steady(100, 0.05, 10)] * 30
     for reason in ({"busy": True}, {"ejected": 1}):
         quiet = [steady(2, 0.05, 10, **reason)] * 200
-        _, decisions = drive(Settings(max=20, rps=10.0), calm + quiet)
+        _, decisions = drive(ScalingSettings(max=20, rps=10.0), calm + quiet)
         assert decisions[-1].desired == 10
         assert decisions[-1].limited_by == "rollout"
-    _, decisions = drive(Settings(max=20, rps=10.0), calm + [steady(2, 0.05, 10)] * 200)
+    _, decisions = drive(ScalingSettings(max=20, rps=10.0), calm + [steady(2, 0.05, 10)] * 200)
     assert decisions[-1].desired == 1
 
 
 def test_to_zero_when_idle_and_back_for_what_is_parked() -> None:
-    chosen = Settings(min=0, max=20, latency=0.2, share=95.0, idle=60.0)
+    chosen = ScalingSettings(min=0, max=20, latency=0.2, share=95.0, idle=60.0)
     busy = [steady(40, 0.05, 2)] * 60
     quiet = [Signal(ready=2)] * 120
     state, decisions = drive(chosen, busy + quiet)
@@ -205,12 +213,14 @@ def test_to_zero_when_idle_and_back_for_what_is_parked() -> None:
 
 
 def test_a_minimum_above_zero_never_idles_to_zero() -> None:
-    _, decisions = drive(Settings(min=1, max=5, latency=0.2, idle=5.0), [Signal(ready=1)] * 100)
+    _, decisions = drive(
+        ScalingSettings(min=1, max=5, latency=0.2, idle=5.0), [Signal(ready=1)] * 100
+    )
     assert {one.desired for one in decisions} == {1}
 
 
 def test_the_reason_has_the_numbers_in_it() -> None:
-    _, decisions = drive(Settings(max=20, latency=0.2), [steady(100, 0.05, 4)] * 10)
+    _, decisions = drive(ScalingSettings(max=20, latency=0.2), [steady(100, 0.05, 4)] * 10)
     last = decisions[-1]
     assert "100.0 requests/s of 50 ms" in last.reason
     assert last.numbers["load"] == pytest.approx(5.0, rel=0.05)
@@ -228,13 +238,13 @@ def test_misses_split_the_bucket_the_objective_falls_in_and_count_what_was_shed(
 def test_a_step_is_answered_within_two_seconds() -> None:
     quiet = [steady(20, 0.05, 1)] * 60
     rush = Signal(arrivals=200, completions=80, in_flight=70.0, latency_sum=22.0, ready=1)
-    _, decisions = drive(Settings(max=20, latency=0.2), [*quiet, rush, rush])
+    _, decisions = drive(ScalingSettings(max=20, latency=0.2), [*quiet, rush, rush])
     assert max(one.desired for one in decisions[60:]) >= ceil(200 * 0.05 / 4.0)
 
 
 def test_what_the_user_says_a_replica_holds_is_believed_until_its_limit_is_seen() -> None:
     calm = [steady(100, 0.1, 2)] * 40
-    _, told = drive(Settings(max=20, latency=0.4, concurrency=20.0), calm)
-    _, untold = drive(Settings(max=20, latency=0.4), calm)
+    _, told = drive(ScalingSettings(max=20, latency=0.4, concurrency=20.0), calm)
+    _, untold = drive(ScalingSettings(max=20, latency=0.4), calm)
     assert max(one.desired for one in told) < max(one.desired for one in untold)
     assert told[-1].candidates["concurrency"] == 1

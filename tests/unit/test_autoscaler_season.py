@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from autoscaler import Settings, Signal, State, dump, load, make, simulate
+from autoscaler import ScalingSettings, Signal, State, dump, load, make, simulate
 from autoscaler.policy import demand, season
 from autoscaler.policy.state import Demand, Season
 
@@ -128,7 +128,7 @@ class Knowing:
     """The policy with a season it has learned already, or without."""
 
     def __init__(self, known: Season) -> None:
-        self.policy = make(Settings(min=1, max=60, latency=0.4, share=99.6))
+        self.policy = make(ScalingSettings(min=1, max=60, latency=0.4, share=99.6))
         self.known = known
 
     def initial(self, now: float) -> State:
@@ -140,7 +140,7 @@ class Knowing:
 
 def test_the_daily_rush_is_met_by_replicas_that_have_started() -> None:
     second_by_second = [rate(at) for at in range(RUSH + 600)]
-    model = simulate.Model(startup=(20.0, 40.0))
+    model = simulate.ServiceModel(startup=(20.0, 40.0))
     blind, knowing = (
         simulate.run(second_by_second, Knowing(known), model, random.Random(1))  # type: ignore[arg-type]
         for known in (Season(), learned(1.5))

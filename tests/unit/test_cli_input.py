@@ -12,12 +12,12 @@ from click.testing import CliRunner
 from rich.console import Console, Group
 from rich.table import Table
 
-from meshd.cli import front, output, session, specs, start
-from meshd.cli.explain import moment
+from meshd.cli import daemon_process, output, proxy_options, session, spec_options
+from meshd.cli.commands.explain import moment
 from meshd.cli.main import main
-from meshd.spec import yaml_source
 from meshd.spec.errors import SpecError
-from meshd.spec.front import Front
+from meshd.spec.model.proxy_settings import ProxySettings
+from meshd.spec.source import yaml_tree
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_what_cannot_be_meant_is_refused_with_what_can(
 def test_a_file_too_large_for_the_daemon_is_refused_before_it_is_sent(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(specs, "LARGEST_BODY", 8192)  # YAML of the true size takes seconds
+    monkeypatch.setattr(spec_options, "LARGEST_BODY", 8192)  # YAML of the true size takes seconds
     file = tmp_path / "big.yaml"
     text = "x" * 8192
     file.write_text(
@@ -114,29 +114,33 @@ def test_a_full_disk_is_one_line_and_no_traceback(
 
 
 def test_a_state_directory_that_cannot_be_made_is_named() -> None:
-    with pytest.raises(start.CannotStart, match="/proc/nope cannot be used: No such file"):
-        start.prepare_state(Path("/proc/nope"))
+    with pytest.raises(
+        daemon_process.DaemonStartError, match="/proc/nope cannot be used: No such file"
+    ):
+        daemon_process.prepare_state(Path("/proc/nope"))
 
 
 def test_another_address_than_that_of_the_daemon_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wish = start.Wish(tmp_path, "process", (":8080",), ":9900", 1, 0, True, Front(), True)
-    front.compare(wish, (":8081",))
+    wish = daemon_process.Wish(
+        tmp_path, "process", (":8080",), ":9900", 1, 0, True, ProxySettings(), True
+    )
+    proxy_options.compare(wish, (":8081",))
     assert capsys.readouterr().err == ""  # not known
-    start._config_file(tmp_path).write_bytes(msgspec.json.encode(wish.config()))
-    front.compare(wish, (":8080",))
-    front.compare(wish)
+    daemon_process._config_file(tmp_path).write_bytes(msgspec.json.encode(wish.config()))
+    proxy_options.compare(wish, (":8080",))
+    proxy_options.compare(wish)
     assert capsys.readouterr().err == ""
-    front.compare(wish, (":8081",))
+    proxy_options.compare(wish, (":8081",))
     assert "listens on :8080, not on :8081" in capsys.readouterr().err
 
 
 def test_an_empty_file_lacks_what_its_reader_expects() -> None:
     with pytest.raises(SpecError, match="expected services"):
-        yaml_source.parse("", "compose.yml")
+        yaml_tree.parse("", "compose.yml")
     with pytest.raises(SpecError, match="expected settings"):
-        yaml_source.parse("# nothing", "proxy.yml", "settings")
+        yaml_tree.parse("# nothing", "proxy.yml", "settings")
 
 
 def test_a_trace_that_is_no_text_is_named(tmp_path: Path) -> None:
@@ -167,7 +171,7 @@ def test_one_up_at_a_time_starts_a_daemon_and_the_next_one_waits(tmp_path: Path)
     told: list[str] = []
 
     async def up(name: str, first: asyncio.Event, go: asyncio.Event) -> None:
-        async with start.alone(tmp_path, 60.0):
+        async with daemon_process.alone(tmp_path, 60.0):
             told.append(f"{name} in")
             first.set()
             await go.wait()
@@ -178,8 +182,8 @@ def test_one_up_at_a_time_starts_a_daemon_and_the_next_one_waits(tmp_path: Path)
         one = asyncio.create_task(up("one", first, go))
         await first.wait()
         two = asyncio.create_task(up("two", first, go))
-        with pytest.raises(start.CannotStart, match="still starting a daemon"):
-            async with start.alone(tmp_path, 0.0):
+        with pytest.raises(daemon_process.DaemonStartError, match="still starting a daemon"):
+            async with daemon_process.alone(tmp_path, 0.0):
                 pass
         go.set()
         await asyncio.gather(one, two)
@@ -191,8 +195,8 @@ def test_one_up_at_a_time_starts_a_daemon_and_the_next_one_waits(tmp_path: Path)
 
 def test_a_state_directory_without_a_place_for_the_lock_is_named(tmp_path: Path) -> None:
     async def enter() -> None:
-        async with start.alone(tmp_path / "gone"):
+        async with daemon_process.alone(tmp_path / "gone"):
             pass
 
-    with pytest.raises(start.CannotStart, match="gone cannot be used: No such file"):
+    with pytest.raises(daemon_process.DaemonStartError, match="gone cannot be used: No such file"):
         asyncio.run(enter())

@@ -12,15 +12,17 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from meshd.api.model import Event, NoSuchThing, ReplicaStatus, ServiceStatus
-from meshd.cli import front, output, specs, start, tables
-from meshd.cli.events import wanted
-from meshd.cli.explain import moment
+from meshd.api.model import ReplicaStatus, ServiceStatus
+from meshd.cli import daemon_process, output, proxy_options, spec_options, tables
+from meshd.cli.commands.events import wanted
+from meshd.cli.commands.explain import moment
+from meshd.cli.deploy_progress import Lines
 from meshd.cli.main import _COMMANDS, main
-from meshd.cli.progress import Lines
 from meshd.cli.session import default_state, duration, find_service
-from meshd.spec.front import Front, Otlp
-from proxy.config import LogConfig
+from meshd.model.errors import NotFound
+from meshd.model.event import Event
+from meshd.spec.model.proxy_settings import Otlp, ProxySettings
+from proxy.ipc.config import LogConfig
 from tests.fakes import traffic
 
 
@@ -85,7 +87,7 @@ def test_services_by_name_or_by_key() -> None:
     status = traffic.status()
     assert find_service(status, "orders").name == "orders"
     assert find_service(status, "shop/orders").name == "orders"
-    with pytest.raises(NoSuchThing, match="no service 'cart'; there is orders, payments"):
+    with pytest.raises(NotFound, match="no service 'cart'; there is orders, payments"):
         find_service(status, "cart")
     twice = traffic.status()
     other = ServiceStatus("bar", "orders", 1, 1, 1, 1, 1, "r1")
@@ -93,7 +95,7 @@ def test_services_by_name_or_by_key() -> None:
         **{f: getattr(twice, f) for f in twice.__struct_fields__}
         | {"services": (*twice.services, other)}
     )
-    with pytest.raises(NoSuchThing, match="shop/orders, bar/orders"):
+    with pytest.raises(NotFound, match="shop/orders, bar/orders"):
         find_service(both, "orders")
 
 
@@ -168,12 +170,12 @@ def test_progress_tells_the_step_of_a_rollout_and_that_it_goes_back() -> None:
 
 
 def test_the_supervisor_is_told_its_children(tmp_path: Path) -> None:
-    wish = start.Wish(tmp_path, "process", ("127.0.0.1:25001",), "127.0.0.1:25002", 3)
+    wish = daemon_process.Wish(tmp_path, "process", ("127.0.0.1:25001",), "127.0.0.1:25002", 3)
     config = wish.config()
     assert (config.workers, config.listen) == (3, ("127.0.0.1:25001",))
     assert [child.name for child in config.children] == ["keeper", "control"]
     assert "meshd.daemon" in config.children[1].argv
-    docker = start.Wish(tmp_path, "docker", (), "127.0.0.1:25002", 1).config()
+    docker = daemon_process.Wish(tmp_path, "docker", (), "127.0.0.1:25002", 1).config()
     assert [child.name for child in docker.children] == ["control"]
 
 
@@ -183,26 +185,28 @@ def test_the_proxy_as_a_whole_is_told_by_file_and_options(tmp_path: Path) -> Non
         "services: {web: {image: i}}\n"
         "x-mesh: {trusted_proxies: 10.0.0.0/8, access_log: {mode: on, path: log/a.log}}\n"
     )
-    given: dict[str, Any] = dict.fromkeys([*front._LOG, "otlp", "otlp_sample"])
+    given: dict[str, Any] = dict.fromkeys([*proxy_options._LOG, "otlp", "otlp_sample"])
     given["trusted_proxy"] = ()
-    loaded = specs.load_all((file,))
-    wish = start.Wish(tmp_path, "process", (), "127.0.0.1:0", 1, front=front.chosen(given, loaded))
+    loaded = spec_options.load_all((file,))
+    wish = daemon_process.Wish(
+        tmp_path, "process", (), "127.0.0.1:0", 1, front=proxy_options.chosen(given, loaded)
+    )
     config = wish.config()
     assert config.access_log == LogConfig("on", "json", str(tmp_path / "log/a.log"), 0.01)
     assert "--trusted-proxy=10.0.0.0/8" in config.children[1].argv
     given |= {"access_log": "sampled", "access_log_sample": 0.5, "trusted_proxy": ("::1",)}
-    over = front.chosen(given, loaded)
+    over = proxy_options.chosen(given, loaded)
     assert (over.access_log.mode, over.access_log.sample) == ("sampled", 0.5)
     assert over.trusted_proxies == ("::1",)
-    assert front.chosen(dict.fromkeys(given), None) == Front()
-    plain = start.Wish(tmp_path, "process", (), "127.0.0.1:0", 1).config()
+    assert proxy_options.chosen(dict.fromkeys(given), None) == ProxySettings()
+    plain = daemon_process.Wish(tmp_path, "process", (), "127.0.0.1:0", 1).config()
     assert plain.access_log == LogConfig("off", "json", str(tmp_path / "access.log"), 0.01)
-    spans = front.chosen(given | {"otlp": "http://h:4318", "otlp_sample": "5%"}, None).otlp
+    spans = proxy_options.chosen(given | {"otlp": "http://h:4318", "otlp_sample": "5%"}, None).otlp
     assert spans == Otlp(endpoint="http://h:4318/v1/traces", sample=0.05)
     with pytest.raises(click.UsageError, match="--otlp: 'h' is no URL"):
-        front.chosen(given | {"otlp": "h"}, None)
+        proxy_options.chosen(given | {"otlp": "h"}, None)
     with pytest.raises(click.UsageError, match="--trusted-proxy: 'x' is no network"):
-        front.chosen(given | {"trusted_proxy": ("x",)}, loaded)
+        proxy_options.chosen(given | {"trusted_proxy": ("x",)}, loaded)
 
 
 @pytest.mark.parametrize("option", ["--listen", "--metrics"])
@@ -210,27 +214,29 @@ def test_an_address_in_use_names_its_option(tmp_path: Path, option: str) -> None
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         mine = {"--listen": "127.0.0.1:0", "--metrics": "127.0.0.1:0"} | {option: address}
-        wish = start.Wish(tmp_path, "process", (mine["--listen"],), mine["--metrics"], 1)
-        with pytest.raises(start.CannotStart, match=f"{address}: address already in use.*{option}"):
-            start.check_addresses(wish)
+        wish = daemon_process.Wish(tmp_path, "process", (mine["--listen"],), mine["--metrics"], 1)
+        with pytest.raises(
+            daemon_process.DaemonStartError, match=f"{address}: address already in use.*{option}"
+        ):
+            daemon_process.check_addresses(wish)
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:x", "127.0.0.1:99999"])
 def test_an_address_that_is_none_is_refused(tmp_path: Path, address: str) -> None:
-    wish = start.Wish(tmp_path, "process", (address,), "127.0.0.1:0", 1)
-    with pytest.raises(start.CannotStart, match="cannot listen on"):
-        start.check_addresses(wish)
+    wish = daemon_process.Wish(tmp_path, "process", (address,), "127.0.0.1:0", 1)
+    with pytest.raises(daemon_process.DaemonStartError, match="cannot listen on"):
+        daemon_process.check_addresses(wish)
 
 
 def test_the_state_directory_is_for_its_owner_alone(tmp_path: Path) -> None:
     state = tmp_path / "deep" / "state"
-    start.prepare_state(state)
+    daemon_process.prepare_state(state)
     assert state.stat().st_mode & 0o777 == 0o700
     (tmp_path / "file").write_text("")
-    with pytest.raises(start.CannotStart, match="--state"):
-        start.prepare_state(tmp_path / "file" / "state")
-    with pytest.raises(start.CannotStart, match="too long"):
-        start.prepare_state(tmp_path / ("x" * 120))
+    with pytest.raises(daemon_process.DaemonStartError, match="--state"):
+        daemon_process.prepare_state(tmp_path / "file" / "state")
+    with pytest.raises(daemon_process.DaemonStartError, match="too long"):
+        daemon_process.prepare_state(tmp_path / ("x" * 120))
 
 
 def test_the_state_directory_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -243,9 +249,9 @@ def test_the_state_directory_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_nothing_runs_where_there_is_no_process_of_ours(tmp_path: Path) -> None:
-    assert start.running(tmp_path) is None
-    start.pid_file(tmp_path).write_text("1\n")
-    assert start.running(tmp_path) is None
+    assert daemon_process.running(tmp_path) is None
+    daemon_process.pid_file(tmp_path).write_text("1\n")
+    assert daemon_process.running(tmp_path) is None
 
 
 @pytest.mark.parametrize("name", _COMMANDS)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from meshd.feedback import Feedback
+from meshd.daemon.worker_events import Feedback
 from meshd.store.events import EventLog
 from meshd.store.store import Store
 from meshd.telemetry.ingest import Ingest

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from meshd.runtime.base import ImageMissing
-from meshd.runtime.docker_auth import HUB, credentials, registry_of
+from meshd.runtime.docker.auth import HUB, credentials, registry_of
 
 INLINE = {"auth": base64.b64encode(b"ada:se:cret").decode()}
 HELPER = """#!/bin/sh

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from meshd.runtime.base import ReplicaSpec
-from meshd.runtime.docker_container import creation
-from meshd.runtime.docker_drift import drift, enforced
+from meshd.model.runtime import ReplicaSpec
+from meshd.runtime.docker.container import creation
+from meshd.runtime.docker.drift import drift, enforced
 from meshd.spec import labels
 from meshd.spec.model import Service
 

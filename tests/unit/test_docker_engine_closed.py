@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from meshd.runtime.base import RuntimeUnavailable
-from meshd.runtime.docker_engine import Engine
+from meshd.runtime.docker.engine import Engine
 
 
 class ClosedSession:

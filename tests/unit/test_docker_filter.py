@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
+from meshd.model.event import Kind
 from meshd.runtime.base import RuntimeUnavailable
-from meshd.runtime.docker_fence import BY_CHOICE, PERIOD, RETRY, Fence
-from meshd.runtime.docker_filter import (
+from meshd.runtime.docker.firewall_rules import (
     Bridge,
     Door,
     Family,
@@ -19,9 +19,9 @@ from meshd.runtime.docker_filter import (
     stale,
     table,
 )
-from meshd.runtime.docker_network import bridge
-from meshd.runtime.netfilter import CannotFilter
-from meshd.telemetry.events import Kind
+from meshd.runtime.docker.host_firewall import BY_CHOICE, PERIOD, RETRY, HostFirewall
+from meshd.runtime.docker.iptables import IptablesError
+from meshd.runtime.docker.network import bridge
 from tests.fakes import virtual
 
 VAULT = Bridge("br-vault", "172.18.0.1", internal=True)
@@ -120,7 +120,7 @@ class Host:
         self.asked = 0
         self.events: list[Kind] = []
         self.removed: list[str] = []
-        self.fence = Fence(self.networks, self, "0" * 12, lambda: ("shop",), self.tell)
+        self.fence = HostFirewall(self.networks, self, "0" * 12, lambda: ("shop",), self.tell)
 
     def tell(self, kind: Kind, text: str) -> None:
         self.events.append(kind)
@@ -137,7 +137,7 @@ class Host:
 
     def check(self, interfaces: Iterable[str]) -> None:
         if self.lack:
-            raise CannotFilter(self.lack)
+            raise IptablesError(self.lack)
 
     def interfaces(self) -> set[str]:
         return {"lo", *(bridge.interface for bridge in self.bridges)}

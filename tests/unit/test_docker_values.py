@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from meshd.runtime.base import ContainerHealth, EventKind, ReplicaSpec, ReplicaState
-from meshd.runtime.docker_build import Ignore, bases, pack
-from meshd.runtime.docker_container import clone, creation, image_of, next_number
-from meshd.runtime.docker_engine import api_version
-from meshd.runtime.docker_observe import event_kind, is_replica, observe, stop_signal
-from meshd.runtime.docker_usage import read
+from meshd.model.runtime import ContainerHealth, ReplicaSpec, ReplicaState
+from meshd.runtime.base import EventKind
+from meshd.runtime.docker.build import Ignore, bases, pack
+from meshd.runtime.docker.container import clone, creation, image_of, next_number
+from meshd.runtime.docker.engine import api_version
+from meshd.runtime.docker.observe import event_kind, is_replica, observe, stop_signal
+from meshd.runtime.docker.usage import read
 from meshd.spec.model import Build, Service
 
 COMPOSE = {

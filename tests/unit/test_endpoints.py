@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from meshd.discovery.endpoints import callers, endpoints, shared_gateways
-from meshd.reconcile.memory import Replica
-from meshd.reconcile.phase import Phase
+from meshd.model.replica import Replica
+from meshd.model.replica_phase import Phase
 
 
 def replica(phase: Phase, **fields: object) -> Replica:

@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from meshd.cli.proxy import raw_flags
-from meshd.frontdoor import build
-from meshd.frontdoor.helper import is_sick
-from meshd.frontdoor.settings import Settings, read
-from meshd.reconcile.memory import ProbeResult
+from meshd.cli.commands.proxy import raw_flags
+from meshd.model.replica import ProbeResult
 from meshd.spec.errors import SpecError
+from meshd.standalone import build
+from meshd.standalone.helper import is_sick
+from meshd.standalone.settings import StandaloneSettings, read
 from proxy.wire.snapshot import Endpoint, Generation
 
 
-def settings(directory: Path, text: str, **flags: Any) -> Settings:
+def settings(directory: Path, text: str, **flags: Any) -> StandaloneSettings:
     file = directory / "front.yml"
     file.write_text(text)
     return read(str(file), raw_flags(flags))

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from meshd.api.jobs import Job
-from meshd.jobs.plan import LANDING, LINGER, Begin, Clear, End, Halt, Started, Step, steps
-from meshd.runtime.base import ObservedReplica, ReplicaState
+from meshd.jobs.plan import LANDING, LINGER, Begin, Clear, End, Halt, JobStep, Started, steps
+from meshd.model.job import Job
+from meshd.model.runtime import ObservedReplica, ReplicaState
 
 NOW = 1000.0
 CREATED, RUNNING, EXITED = ReplicaState.CREATED, ReplicaState.RUNNING, ReplicaState.EXITED
@@ -21,7 +21,7 @@ def box(state: ReplicaState, name: str = "j", **fields: Any) -> ObservedReplica:
     return ObservedReplica(name, "id", "shop", "web", "rev", state, True, **fields)
 
 
-def done(kept: Job | None, *there: ObservedReplica, **more: Any) -> list[Step]:
+def done(kept: Job | None, *there: ObservedReplica, **more: Any) -> list[JobStep]:
     seen = {each.name: each for each in there}
     leaving, read = more.get("leaving", ()), more.get("read", ())
     return steps([kept] if kept else [], seen, leaving, read, NOW)
@@ -61,7 +61,9 @@ DOWN = "the project goes down"
         (None, (box(EXITED),), Clear("j")),
     ],
 )  # fmt: skip
-def test_one_job(kept: Job | None, there: tuple[ObservedReplica, ...], step: Step | None) -> None:
+def test_one_job(
+    kept: Job | None, there: tuple[ObservedReplica, ...], step: JobStep | None
+) -> None:
     assert done(kept, *there) == ([step] if step else [])
 
 

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from meshd.jobs.room import Burden, lacking, refusals, refused, want
-from meshd.reconcile.desired import DesiredService
-from meshd.runtime.base import Capabilities, Node
-from meshd.runtime.process import ProcessRuntime
-from meshd.scaling.fit import refusals as unfit
-from meshd.scaling.meter import Meter
-from meshd.scaling.quota import refusals as over
-from meshd.scaling.room import GIB
+from meshd.capacity.admission import refusals as unfit
+from meshd.capacity.allocate import GIB
+from meshd.capacity.job_demand import JobDemand, lacking, refusals, refused, want
+from meshd.capacity.quota import refusals as over
+from meshd.model.desired import DesiredService
+from meshd.model.runtime import Capabilities, Node
+from meshd.runtime.process.runtime import ProcessRuntime
 from meshd.spec.model import Project, Quota, Service
+from meshd.telemetry.usage_sampler import UsageSampler
 from tests.fakes.scaling_scene import KEY, NOW, Scene, desired, replicas
 
 CAN = Capabilities(True, True, True, True, True, True, True, True)
@@ -25,8 +25,8 @@ def spec(name: str = "web", **resources: Any) -> Service:
     return Service.model_validate({"name": name, "resources": resources})
 
 
-def job(id: str = "j", project: str = "shop", **resources: Any) -> Burden:
-    return Burden(id, project, spec(**resources))
+def job(id: str = "j", project: str = "shop", **resources: Any) -> JobDemand:
+    return JobDemand(id, project, spec(**resources))
 
 
 def web(count: int, project: str = "shop", **resources: Any) -> tuple[DesiredService, int]:
@@ -61,9 +61,9 @@ FULL = "because a job takes 1.00 GiB of memory and the node has 0.50 of 8.00 GiB
     ],
 )  # fmt: skip
 def test_what_a_job_waits_for(
-    burden: Burden,
+    burden: JobDemand,
     services: list[tuple[DesiredService, int]],
-    running: list[Burden],
+    running: list[JobDemand],
     quota: Quota | None,
     nodes: tuple[Node, ...],
     why: str,
@@ -87,7 +87,7 @@ def test_what_a_job_waits_for(
     ],
 )  # fmt: skip
 def test_what_could_never_run_is_refused(
-    burden: Burden, quota: Quota | None, nodes: tuple[Node, ...], why: str
+    burden: JobDemand, quota: Quota | None, nodes: tuple[Node, ...], why: str
 ) -> None:
     assert refused(burden, quota, nodes, CAN) == why
 
@@ -127,7 +127,7 @@ def test_the_autoscaler_has_so_much_less_while_one_runs(
     tmp_path: Path, quota: Quota | None, most: int, why: str
 ) -> None:
     scene = Scene(tmp_path)
-    meter = scene.scaling.meter = Meter(ProcessRuntime(tmp_path), tuple)
+    meter = scene.scaling.meter = UsageSampler(ProcessRuntime(tmp_path), tuple)
     meter.nodes = ONE
     running = [job("k", reserved_cpus=1)]
     scene.scaling.jobs = lambda: running

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from meshd.api.model import CallerSeen
-from meshd.policy import Outside, outside, policies, suggestion
+from meshd.control.access_policy import Outside, outside, policies, suggestion
+from meshd.model.scaling import CallerSeen
 from meshd.spec.compose import load
 from meshd.spec.model import Mesh, Service
 from meshd.store.calls import LIFE, PERIOD, CallLog

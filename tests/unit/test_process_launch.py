@@ -4,10 +4,11 @@ import sys
 
 import pytest
 
-from meshd.runtime.base import ReplicaSpec, Unsupported
-from meshd.runtime.docker import CAPABILITIES as DOCKER
-from meshd.runtime.process_launch import CAPABILITIES as PROCESS
-from meshd.runtime.process_launch import launch_of
+from meshd.model.runtime import ReplicaSpec
+from meshd.runtime.base import Unsupported
+from meshd.runtime.docker.runtime import CAPABILITIES as DOCKER
+from meshd.runtime.process.launch import CAPABILITIES as PROCESS
+from meshd.runtime.process.launch import launch_of
 from meshd.runtime.support import unsupported
 from meshd.spec.model import Build, Service
 

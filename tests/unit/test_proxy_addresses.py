@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from proxy import lastgood
-from proxy.address import Address, BadAddress, parse
-from proxy.config import BadConfig, SupervisorConfig, load
-from proxy.sockets import open_address
+from proxy.ipc.address import Address, BadAddress, parse
+from proxy.ipc.config import BadConfig, SupervisorConfig, load
+from proxy.ipc.sockets import open_address
+from proxy.supervisor import snapshot_file
 from proxy.wire.snapshot import Generation, Route, Snapshot, Target
 
 
@@ -79,11 +79,11 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_stored_snapshot_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "snapshot.bin"
-    assert lastgood.load(path) is None
+    assert snapshot_file.load(path) is None
     kept = Snapshot(Generation(2, 3), routes=(Route("r", (Target("a/b"),)),))
-    lastgood.save(path, Snapshot(Generation(2, 2)))
-    lastgood.save(path, kept)
-    assert lastgood.load(path) == kept
+    snapshot_file.save(path, Snapshot(Generation(2, 2)))
+    snapshot_file.save(path, kept)
+    assert snapshot_file.load(path) == kept
     assert [each.name for each in tmp_path.iterdir()] == ["snapshot.bin"]
 
 
@@ -91,8 +91,8 @@ def test_a_stored_snapshot_comes_back(tmp_path: Path) -> None:
 def test_a_snapshot_that_cannot_be_read_says_so(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "snapshot.bin"
     path.write_bytes(content)
-    with pytest.raises(lastgood.Unreadable):
-        lastgood.load(path)
+    with pytest.raises(snapshot_file.Unreadable):
+        snapshot_file.load(path)
 
 
 @pytest.mark.parametrize(

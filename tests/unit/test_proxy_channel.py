@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 
-from proxy.channel import Channel
+from proxy.ipc.channel import Channel
 from proxy.wire.report import Drain, ListenOn, Message, StopListening, Wake
 from proxy.wire.snapshot import Listener
 

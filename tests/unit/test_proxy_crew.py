@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from proxy import crew
-from proxy.config import SupervisorConfig
+from proxy.ipc.config import SupervisorConfig
+from proxy.supervisor import worker_pool
 
 
 class NoProcess:
@@ -31,9 +31,9 @@ async def test_a_worker_that_cannot_be_started_is_tried_again(
             raise OSError(11, "Resource temporarily unavailable")
         return NoProcess()
 
-    monkeypatch.setattr(crew, "spawn", spawn)
+    monkeypatch.setattr(worker_pool, "spawn", spawn)
     started = asyncio.Event()
-    made = crew.Crew(SupervisorConfig(), lambda _: None, started.set, lambda: None)
+    made = worker_pool.WorkerPool(SupervisorConfig(), lambda _: None, started.set, lambda: None)
     made.start()
     await asyncio.wait_for(started.wait(), 5)
     assert len(tried) == refusals + 1

@@ -8,12 +8,13 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from meshd.frontdoor import settings
-from meshd.spec import front, model
-from meshd.spec.yaml_source import parse
-from proxy import failure
+from meshd.spec import model
+from meshd.spec.model import proxy_settings
+from meshd.spec.source.yaml_tree import parse
+from meshd.standalone import settings
 from proxy.http1 import limits
 from proxy.policy import retry
+from proxy.request import failure
 from proxy.wire.snapshot import Algorithm
 
 TEXT = (Path(__file__).parents[2] / "docs" / "proxy.md").read_text()
@@ -25,7 +26,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "### Limits: `limits`": model.LimitsSpec,
     "### Waiting for an endpoint: `parking`": model.ParkingSpec,
     "### Ejection: `eject`": model.Eject,
-    "### Access log: `access_log`": front.AccessLog,
+    "### Access log: `access_log`": proxy_settings.AccessLogSettings,
 }
 NOT_HERE = {
     "schedule",
@@ -103,8 +104,8 @@ def test_every_algorithm() -> None:
 def test_every_setting_of_the_front_door() -> None:
     found = table("## Stand-alone", "setting | default | what it is")
     rows = {row[0].strip("`"): row[1] for row in found}
-    assert set(rows) == set(settings.Settings.model_fields) - {"mesh", "probes"}
-    made = settings.Settings.model_validate({"to": "127.0.0.1:9"})
+    assert set(rows) == set(settings.StandaloneSettings.model_fields) - {"mesh", "probes"}
+    made = settings.StandaloneSettings.model_validate({"to": "127.0.0.1:9"})
     assert rows["listen"].strip("`") == made.listen[0]
     assert int(rows["workers"].strip("`")) == made.workers
     assert rows["access_log"].strip("`") == made.access_log.mode
@@ -129,7 +130,7 @@ def test_every_bound_of_a_message() -> None:
 
 def test_the_fixed_deadlines() -> None:
     for name, seconds, _ in table("### Deadlines: `timeouts`", "bound | seconds | what it is"):
-        module, _, constant = name.strip("`").partition(".")
+        module, _, constant = name.strip("`").rpartition(".")
         found = getattr(importlib.import_module(f"proxy.{module}"), constant)
         assert found == float(seconds.strip("`")), name
 

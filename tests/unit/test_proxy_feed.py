@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.feed import LONGEST_QUEUE, Feed
+from proxy.supervisor.feed_server import LONGEST_QUEUE, Feed
 from proxy.wire import codec
 from proxy.wire.report import Hello, Message, Publish, Wake, Workers
 from proxy.wire.snapshot import Generation, Snapshot, SnapshotUpdate, difference

@@ -6,11 +6,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.heads import noted
 
-from proxy.http1.answers import LESSONS, SHAPES, Answers
-from proxy.http1.fields import RESPONSE_KINDS, BadMessage, Memory
-from proxy.http1.head import END
+from proxy.http1.fields import RESPONSE_KINDS, BadMessage, FieldLineCache
+from proxy.http1.request import END
 from proxy.http1.response import ResponseHead, parse_response
-from proxy.http1.shape import LONGEST, MOST_GAPS
+from proxy.http1.response_template import LESSONS, SHAPES, Answers
+from proxy.http1.template import LONGEST, MOST_GAPS
 
 OK = b"HTTP/1.1 200 OK"
 
@@ -20,7 +20,7 @@ def head(*lines: bytes, start: bytes = OK) -> bytes:
 
 
 def parsed(raw: bytes) -> ResponseHead:
-    return parse_response(raw, Memory(RESPONSE_KINDS))
+    return parse_response(raw, FieldLineCache(RESPONSE_KINDS))
 
 
 def known(answers: Answers, raw: bytes) -> ResponseHead | None:

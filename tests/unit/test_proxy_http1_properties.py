@@ -18,13 +18,13 @@ from proxy.http1.fields import (
     REQUEST_KINDS,
     RESPONSE_KINDS,
     BadMessage,
-    Memory,
+    FieldLineCache,
 )
 from proxy.http1.framing import CHUNKED, UNTIL_CLOSE
-from proxy.http1.head import END, RequestHead, parse_request
+from proxy.http1.partial import check_partial, check_request_size
+from proxy.http1.request import END, RequestHead, parse_request
 from proxy.http1.response import parse_response
 from proxy.http1.rewrite import request_head
-from proxy.http1.unfinished import check_partial, check_request_size
 
 TOKEN = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789-.!~", min_size=1, max_size=12)
 PLAIN_NAMES = TOKEN.map(lambda name: "X-" + name).filter(
@@ -194,7 +194,7 @@ def test_a_plain_request_goes_on_as_the_bytes_it_came_as(
     method: str, target: str, fields: list[tuple[str, str]]
 ) -> None:
     raw = render(method, target, fields)
-    head = parse_request(raw, Memory(REQUEST_KINDS))
+    head = parse_request(raw, FieldLineCache(REQUEST_KINDS))
     assert (head.method, head.target) == (method.encode(), target.encode())
     assert head.untouched
     assert request_head(head, b"", None, head.target) == raw + b"\r\n"
@@ -227,10 +227,10 @@ def test_what_is_rendered_for_the_origin_says_the_same(
     lines = [b"Host: a", *hops, *frame]
     dice.shuffle(lines)  # type: ignore[attr-defined]
     raw = b"\r\n".join([f"{method} {target} HTTP/1.1".encode(), *lines])
-    head = parse_request(raw, Memory(REQUEST_KINDS))
+    head = parse_request(raw, FieldLineCache(REQUEST_KINDS))
     sent = request_head(head, b"", None, head.target)
     assert not sent.endswith(END)
-    again = parse_request(sent.removesuffix(b"\r\n"), Memory(REQUEST_KINDS))
+    again = parse_request(sent.removesuffix(b"\r\n"), FieldLineCache(REQUEST_KINDS))
     first, second = told(head), told(again)
     assert first[:6] == second[:6]
     framing = (b"content-length", b"transfer-encoding")
@@ -242,9 +242,9 @@ def test_what_is_rendered_for_the_origin_says_the_same(
     assert (b"x-gone" in names) == (b"X-Gone: 1" in hops and b"Connection: X-Gone" not in hops)
 
 
-def seasoned(kinds: dict[bytes, int]) -> Memory:
+def seasoned(kinds: dict[bytes, int]) -> FieldLineCache:
     """A memory that has seen some fields with so many values that it keeps them no longer."""
-    memory = Memory(kinds)
+    memory = FieldLineCache(kinds)
     for number in range(100):
         for name in (b"X-A", b"a", b"Content-Type", b"X-Request-Id"):
             memory.read(b"%b: %d" % (name, number))
@@ -255,7 +255,7 @@ SEASONED = seasoned(REQUEST_KINDS)
 SEASONED_ANSWERS = seasoned(RESPONSE_KINDS)
 
 
-def outcome(raw: bytes, memory: Memory) -> object:
+def outcome(raw: bytes, memory: FieldLineCache) -> object:
     try:
         return noted(parse_request(raw, memory))
     except BadMessage as bad:
@@ -267,7 +267,7 @@ def outcome(raw: bytes, memory: Memory) -> object:
 @example(b"GET / HTTP/1.1\r\nHost: a\r\nX-Az")
 @example(b"GET / HTTP/1.1\r\nHost: a\r\nX-A : b")
 def test_a_request_is_taken_or_refused_and_memory_changes_nothing(raw: bytes) -> None:
-    memory = Memory(REQUEST_KINDS)
+    memory = FieldLineCache(REQUEST_KINDS)
     first = outcome(raw, memory)
     assert first == outcome(raw, memory)
     assert first == outcome(raw, SEASONED)
@@ -278,7 +278,7 @@ def test_a_request_is_taken_or_refused_and_memory_changes_nothing(raw: bytes) ->
 @example(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream")
 def test_a_response_is_taken_or_refused(raw: bytes) -> None:
     try:
-        head = parse_response(raw, Memory(RESPONSE_KINDS))
+        head = parse_response(raw, FieldLineCache(RESPONSE_KINDS))
     except BadMessage:
         return
     assert noted(head) == noted(parse_response(raw, SEASONED_ANSWERS))
@@ -287,7 +287,7 @@ def test_a_response_is_taken_or_refused(raw: bytes) -> None:
     assert head.kept.startswith(b"HTTP/1.1 %d" % head.status)
     assert head.ready.endswith(END)
     # What goes on is itself a head with the same reading.
-    again = parse_response(head.ready.removesuffix(END), Memory(RESPONSE_KINDS))
+    again = parse_response(head.ready.removesuffix(END), FieldLineCache(RESPONSE_KINDS))
     assert (again.status, again.follows, again.persistent) == (head.status, head.follows, True)
 
 
@@ -299,7 +299,7 @@ def test_an_unfinished_head_is_never_refused_that_would_be_taken_whole(
     if end < 0:
         return
     try:
-        parse_request(data[:end], Memory(REQUEST_KINDS))
+        parse_request(data[:end], FieldLineCache(REQUEST_KINDS))
     except BadMessage:
         return
     for piece in pieces(data[: end + 3], cuts):

@@ -5,16 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.heads import noted
 
-from proxy.http1.fields import REMEMBERED, REQUEST_KINDS, BadMessage, Memory
+from proxy.http1.fields import REMEMBERED, REQUEST_KINDS, BadMessage, FieldLineCache
 from proxy.http1.framing import CHUNKED
-from proxy.http1.head import RequestHead, parse_request
+from proxy.http1.partial import check_partial, check_request_size
+from proxy.http1.request import RequestHead, parse_request
 from proxy.http1.rewrite import host_line
-from proxy.http1.unfinished import check_partial, check_request_size
 
 
 def parse(text: bytes) -> RequestHead:
     """Reads a head twice, the second time with every line remembered: both must agree."""
-    memory = Memory(REQUEST_KINDS)
+    memory = FieldLineCache(REQUEST_KINDS)
     first = parse_request(text, memory)
     second = parse_request(text, memory)
     assert noted(first) == noted(second)
@@ -208,7 +208,7 @@ def test_an_unfinished_head_is_refused_as_soon_as_it_is_hopeless(text: bytes, go
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(junk: bytes) -> None:
-    memory = Memory(REQUEST_KINDS)
+    memory = FieldLineCache(REQUEST_KINDS)
     for text in (junk, b"GET / HTTP/1.1\r\nHost: a\r\n" + junk):
         try:
             found = parse_request(text, memory)
@@ -219,7 +219,7 @@ def test_any_bytes_are_read_or_refused(junk: bytes) -> None:
 
 
 def test_memory_stays_bounded_and_forgets_what_varies() -> None:
-    memory = Memory(REQUEST_KINDS)
+    memory = FieldLineCache(REQUEST_KINDS)
     for number in range(10_000):
         parse_request(head(b"X-Id: %d" % number, b"Accept: text/html"), memory)
         parse_request(head(b"X-%d: 1" % number, host=b"Host: h%d" % number), memory)
@@ -228,7 +228,7 @@ def test_memory_stays_bounded_and_forgets_what_varies() -> None:
 
 
 def test_a_memory_stays_small_whatever_is_sent() -> None:
-    memory = Memory(REQUEST_KINDS)
+    memory = FieldLineCache(REQUEST_KINDS)
     for number in range(70):
         memory.read(b"x-aaaaaaaaaaaaaaa: %d" % number)
     for number in range(1 << 14):

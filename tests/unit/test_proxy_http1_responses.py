@@ -3,13 +3,13 @@
 import pytest
 from support.heads import noted
 
-from proxy.http1.fields import RESPONSE_KINDS, BadMessage, Memory
+from proxy.http1.fields import RESPONSE_KINDS, BadMessage, FieldLineCache
 from proxy.http1.framing import CHUNKED, UNTIL_CLOSE, response_body
 from proxy.http1.response import ResponseHead, parse_response
 
 
 def parse(text: bytes) -> ResponseHead:
-    memory = Memory(RESPONSE_KINDS)
+    memory = FieldLineCache(RESPONSE_KINDS)
     first, second = parse_response(text, memory), parse_response(text, memory)
     assert noted(first) == noted(second)
     return first

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http1.fields import REQUEST_KINDS, BadMessage, Memory
-from proxy.http1.head import RequestHead, parse_request
+from proxy.http1.fields import REQUEST_KINDS, BadMessage, FieldLineCache
+from proxy.http1.request import RequestHead, parse_request
+from proxy.http1.request_template import SHAPES, Shapes, learn, read
 from proxy.http1.rewrite import request_head
-from proxy.http1.shape import LONGEST, SHAPES, Shapes, learn, read
+from proxy.http1.template import LONGEST
 
 END = b"\r\n\r\n"
 FIELDS = (b"Host: shop.example", b"User-Agent: t/1", b"Cookie: a=%d", b"Accept: */*", b"X-Tag: %d")
@@ -18,7 +19,7 @@ def head(*lines: bytes, start: bytes = b"GET /menu?n=1 HTTP/1.1") -> bytes:
 
 
 def parsed(data: bytes) -> RequestHead:
-    return parse_request(data[:-4], Memory(REQUEST_KINDS))
+    return parse_request(data[:-4], FieldLineCache(REQUEST_KINDS))
 
 
 def numbered(number: int) -> bytes:

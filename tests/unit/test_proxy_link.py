@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from proxy.children import next_backoff
-from proxy.config import ChildConfig
-from proxy.link import Link, complaint, restart_delay
-from proxy.sockets import Listening
+from proxy.ipc.config import ChildConfig
+from proxy.ipc.sockets import ListeningSockets
+from proxy.supervisor.child_processes import next_backoff
+from proxy.supervisor.worker_handle import WorkerHandle, complaint, restart_delay
 from proxy.wire.report import Accepting, Ack, Drain, ListenOn, Publish, StopListening
 from proxy.wire.snapshot import Generation, Listener, Service, Snapshot
 
@@ -34,9 +34,9 @@ class Wire:
         return sent
 
 
-def link(slot: int = 1) -> tuple[Link, Wire]:
+def link(slot: int = 1) -> tuple[WorkerHandle, Wire]:
     wire = Wire()
-    made = Link(7, slot, process=None, channel=wire, started_at=0.0, heard_at=0.0)  # type: ignore[arg-type]
+    made = WorkerHandle(7, slot, process=None, channel=wire, started_at=0.0, heard_at=0.0)  # type: ignore[arg-type]
     return made, wire
 
 
@@ -46,7 +46,7 @@ def snapshot(number: int, *services: Service) -> Snapshot:
 
 WEB = Service("shop/web", "f1")
 PUBLIC = Listener("127.0.0.1:80")
-OPEN = {PUBLIC.address: (PUBLIC, Listening("127.0.0.1:80", (Socket(30), Socket(31))))}  # type: ignore[arg-type]
+OPEN = {PUBLIC.address: (PUBLIC, ListeningSockets("127.0.0.1:80", (Socket(30), Socket(31))))}  # type: ignore[arg-type]
 
 
 def test_one_snapshot_at_a_time_the_newest_next_and_only_what_changed() -> None:

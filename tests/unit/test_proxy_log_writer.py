@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.log_writer import LogWriter, whole_lines
 from proxy.observe.access_log import BATCH, LIMIT, AccessLog, Entry
+from proxy.worker.log_writer import LogWriter, whole_lines
 
 ENTRY = Entry(
     time=0.0, client="127.0.0.1", method="GET", target="/", version="HTTP/1.1", status=200

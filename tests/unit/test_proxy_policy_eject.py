@@ -2,17 +2,17 @@
 
 import pytest
 
-from proxy.policy.eject import Health, after_failure, room, sweep
+from proxy.policy.eject import EndpointHealth, after_failure, room, sweep
 from proxy.wire.snapshot import Ejection
 
 POLICY = Ejection(consecutive=5, base=5.0, longest=30.0, share=0.5)
 
 
-def hosts(count: int) -> list[Health]:
-    return [Health(f"h{i}") for i in range(count)]
+def hosts(count: int) -> list[EndpointHealth]:
+    return [EndpointHealth(f"h{i}") for i in range(count)]
 
 
-def fail(peers: list[Health], index: int, times: int, now: float = 0.0) -> list[str | None]:
+def fail(peers: list[EndpointHealth], index: int, times: int, now: float = 0.0) -> list[str | None]:
     return [after_failure(POLICY, peers[index], peers, now) for _ in range(times)]
 
 
@@ -121,7 +121,7 @@ def test_fast_failing_rises_and_fades() -> None:
     assert not peers[1].fast_failing, "fades with time too, for one that gets no requests"
 
 
-def counted(rates: list[float], requests: int) -> list[Health]:
+def counted(rates: list[float], requests: int) -> list[EndpointHealth]:
     peers = hosts(len(rates))
     for health, rate in zip(peers, rates, strict=True):
         health.ok = round(requests * rate)

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from proxy.policy.route import Table, choose, cookie, plain_host
+from proxy.policy.route import RouteTable, choose, cookie, plain_host
 from proxy.wire.snapshot import Match, Route, Target
 
 
@@ -72,7 +72,7 @@ ROUTES = (
 def test_most_specific_wins(
     host: bytes, path: bytes, headers: dict[bytes, bytes], found: str
 ) -> None:
-    table = Table(ROUTES)
+    table = RouteTable(ROUTES)
     for _ in range(2):  # the second time from memory
         matched = table.match(host, path, headers.get)
         assert matched is not None
@@ -80,21 +80,21 @@ def test_most_specific_wins(
 
 
 def test_order_decides_between_equals() -> None:
-    table = Table([route("first"), route("second")])
+    table = RouteTable([route("first"), route("second")])
     matched = table.match(b"x", b"/", {}.get)
     assert matched is not None
     assert matched.id == "first"
 
 
 def test_nothing_matches() -> None:
-    assert Table([]).match(b"x", b"/", {}.get) is None
-    assert Table([route("a", "a.b")]).match(b"x", b"/", {}.get) is None
-    assert Table([route("a", "*", "/a")]).match(b"x", b"/b", {}.get) is None
-    assert Table([route("a", "*", "/", CANARY)]).match(b"x", b"/", {}.get) is None
+    assert RouteTable([]).match(b"x", b"/", {}.get) is None
+    assert RouteTable([route("a", "a.b")]).match(b"x", b"/", {}.get) is None
+    assert RouteTable([route("a", "*", "/a")]).match(b"x", b"/b", {}.get) is None
+    assert RouteTable([route("a", "*", "/", CANARY)]).match(b"x", b"/", {}.get) is None
 
 
 def test_memory_of_hosts_is_bounded() -> None:
-    table = Table(ROUTES)
+    table = RouteTable(ROUTES)
     for number in range(5000):
         table.match(b"host%d" % number, b"/", {}.get)
     assert len(table._remembered) <= 1024

@@ -8,9 +8,9 @@ from random import Random
 
 import pytest
 
+from proxy.ipc.shared_memory import SharedCells, WorkerRow
 from proxy.policy.ratelimit import Limiter
-from proxy.routing_table import ServiceState
-from proxy.shared_cells import Row, SharedCells
+from proxy.state.service_state import ServiceState
 from proxy.wire.snapshot import Endpoint, Limits, RateLimit, Service
 
 
@@ -85,7 +85,7 @@ def test_another_process_sees_the_same() -> None:
     row = cells.row(0)
     slot = row.claim("s", "a")
     code = (
-        "import sys; from proxy.shared_cells import SharedCells\n"
+        "import sys; from proxy.ipc.shared_memory import SharedCells\n"
         "row = SharedCells(int(sys.argv[1]), 2, slots=4).row(1)\n"
         "row.in_flight[row.claim('s', 'a')] = 42\n"
     )
@@ -98,7 +98,7 @@ def test_another_process_sees_the_same() -> None:
 # --- rate limits: every worker's bucket is the same one
 
 
-def limiters(count: int, limit: RateLimit) -> tuple[list[Row], list[Limiter]]:
+def limiters(count: int, limit: RateLimit) -> tuple[list[WorkerRow], list[Limiter]]:
     cells = SharedCells.create(count, slots=4)
     rows = [cells.row(number) for number in range(count)]
     return rows, [Limiter(limit, "route", row) for row in rows]
@@ -124,7 +124,7 @@ def test_keys_and_limits_are_apart() -> None:
 class AtOnce:
     """A row through which another worker decides between this one's look and its word."""
 
-    def __init__(self, row: Row, other: Limiter) -> None:
+    def __init__(self, row: WorkerRow, other: Limiter) -> None:
         self.row = row
         self.other = other
         self.once = True
@@ -166,7 +166,7 @@ def test_a_dead_workers_buckets_go_with_it() -> None:
 # --- bounds: everybody's requests count
 
 
-def bounded(limits: Limits, rows: list[Row]) -> list[ServiceState]:
+def bounded(limits: Limits, rows: list[WorkerRow]) -> list[ServiceState]:
     endpoint = Endpoint("e", "127.0.0.1", 1)
     service = Service("s", "1", (endpoint,), limits=limits)
     made = [ServiceState(service, row, len(rows)) for row in rows]

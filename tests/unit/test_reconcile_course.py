@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from meshd.reconcile.course import Course, course
-from meshd.reconcile.desired import DesiredService
-from meshd.reconcile.gate import Verdict
-from meshd.reconcile.memory import Replica
-from meshd.reconcile.phase import Phase
+from meshd.model.canary import AnalysisResult
+from meshd.model.desired import DesiredService
+from meshd.model.replica import Replica
+from meshd.model.replica_phase import Phase
+from meshd.reconcile.rollout.status import RolloutStatus, course
 from meshd.spec.model import Service
 
 CANARY = {"strategy": "canary", "steps": ["20%", "50%"], "interval": 30}
@@ -37,42 +37,42 @@ def replicas(**counts: int) -> list[Replica]:
 @pytest.mark.parametrize(
     ("service", "counts", "word", "expected"),
     [
-        (web(), {"old": 2}, "wait", Course("new")),
-        (web(), {"old": 2, "new": 1}, "wait", Course("new", "5 % of the requests", TRIED)),
-        (web(stage=1), {"old": 1, "new": 1}, "fine", Course("new", "the rest replica by replica")),
-        (web({"gate": False}), {"old": 1, "new": 1}, "wait", Course("new", "replica by replica")),
+        (web(), {"old": 2}, "wait", RolloutStatus("new")),
+        (web(), {"old": 2, "new": 1}, "wait", RolloutStatus("new", "5 % of the requests", TRIED)),
+        (web(stage=1), {"old": 1, "new": 1}, "fine", RolloutStatus("new", "the rest replica by replica")),  # noqa: E501
+        (web({"gate": False}), {"old": 1, "new": 1}, "wait", RolloutStatus("new", "replica by replica")),  # noqa: E501
         (
             web(CANARY, stage=1), {"old": 2, "new": 1}, "fine",
-            Course("new", "step 2 of 2: 50 % of the requests", f"{TRIED}, held for 30 s"),
+            RolloutStatus("new", "step 2 of 2: 50 % of the requests", f"{TRIED}, held for 30 s"),
         ),
         (
             web(CHOSEN), {"old": 2, "new": 1}, "wait",
-            Course("new", "step 1 of 3: 0 % of the requests, and whom `match` names", TRIED),
+            RolloutStatus("new", "step 1 of 3: 0 % of the requests, and whom `match` names", TRIED),
         ),
         (
             web(CANARY, rollout="paused", by_hand=True, revision="old"), {"old": 2, "new": 1},
-            "wait", Course("new", "step 1 of 2: 20 % of the requests", TRIED),
+            "wait", RolloutStatus("new", "step 1 of 2: 20 % of the requests", TRIED),
         ),
         (
             web(BLUE), {"old": 2, "new": 2}, "wait",
-            Course("new", "step 1 of 2: 0 % of the requests"),
+            RolloutStatus("new", "step 1 of 2: 0 % of the requests"),
         ),
         (
             web(BLUE, stage=2), {"old": 2, "new": 2}, "wait",
-            Course("new", "all requests, the old replicas are kept for a while"),
+            RolloutStatus("new", "all requests, the old replicas are kept for a while"),
         ),
         (
             web(rollout="rolled-back", revision="old"), {"old": 2, "new": 1}, "worse",
-            Course(stage="going back"),
+            RolloutStatus(stage="going back"),
         ),
-        (web(rollout="rolled-back", revision="old"), {"old": 2}, "worse", Course()),
-        (web(stage=1), {"new": 2}, "fine", Course("new", "watched for 5 s")),
-        (web(rollout="done"), {"new": 2}, "fine", Course()),
-        (web(previous=""), {"new": 1}, "wait", Course()),
+        (web(rollout="rolled-back", revision="old"), {"old": 2}, "worse", RolloutStatus()),
+        (web(stage=1), {"new": 2}, "fine", RolloutStatus("new", "watched for 5 s")),
+        (web(rollout="done"), {"new": 2}, "fine", RolloutStatus()),
+        (web(previous=""), {"new": 1}, "wait", RolloutStatus()),
     ],
 )  # fmt: skip
 def test_the_step_is_told(
-    service: DesiredService, counts: dict[str, int], word: Any, expected: Course
+    service: DesiredService, counts: dict[str, int], word: Any, expected: RolloutStatus
 ) -> None:
-    verdict = Verdict(stage=service.stage, word=word, text=TRIED, rung=0.05)
+    verdict = AnalysisResult(stage=service.stage, word=word, text=TRIED, rung=0.05)
     assert course(service, replicas(**counts), verdict) == expected

@@ -6,9 +6,9 @@ from math import comb
 
 import pytest
 
-from meshd.reconcile import gate
-from meshd.reconcile.evidence import Comparison, binomial, hypergeometric
-from meshd.reconcile.gate import Counts, Trial, Verdict
+from meshd.model.canary import AnalysisResult, CanaryAnalysis, Counts
+from meshd.model.significance import Comparison, binomial, hypergeometric
+from meshd.reconcile.rollout import canary_analysis
 from meshd.spec.model import Gate
 from proxy.wire import buckets
 
@@ -43,21 +43,21 @@ def tried(
     settings: Gate = GATE,
     natural: float = 1 / 3,
     by_lot: bool = True,
-) -> tuple[float, Verdict, Trial]:
+) -> tuple[float, AnalysisResult, CanaryAnalysis]:
     """A trial second by second until it is decided: seconds, verdict, and what was seen."""
     usual = second(dice, rate * 10).latency
-    trial = gate.began(0, START, usual, by_lot=by_lot)
+    trial = canary_analysis.began(0, START, usual, by_lot=by_lot)
     for passed in range(200):
-        rung = gate.RUNGS[trial.rung] if trial.rung < len(gate.RUNGS) else 1.0
+        rung = canary_analysis.RUNGS[trial.rung] if trial.rung < len(canary_analysis.RUNGS) else 1.0
         share = min(rung, natural)
         mine = sum(dice.random() < share for _ in range(rate))
         ours = second(dice, mine, **new)
         warm = passed >= settings.warm
         ours = ours if warm else Counts(ours.requests, ours.failed)
         theirs = second(dice, rate - mine, **(old or {}))
-        trial = gate.take(trial, settings, START + passed, ours, theirs)
+        trial = canary_analysis.take(trial, settings, START + passed, ours, theirs)
         now = START + passed + 1
-        verdict = gate.verdict(trial, settings, rate, natural, 5.0, now)
+        verdict = canary_analysis.verdict(trial, settings, rate, natural, 5.0, now)
         if verdict.word != "wait":
             return now - START, verdict, trial
     raise AssertionError("never decided")
@@ -199,22 +199,22 @@ def test_the_overload_of_both_is_not_the_new_ones_fault() -> None:
 
 
 def test_a_hiccup_in_one_second_is_not_enough() -> None:
-    trial = gate.began(0, START, second(random.Random(1), 1000).latency)
+    trial = canary_analysis.began(0, START, second(random.Random(1), 1000).latency)
     slow = Counter({buckets.index(1.0): 30})
     bad = Counts(requests=30, failed=10, latency=slow)
     fine = second(random.Random(2), 200)
-    trial = gate.take(trial, GATE, START, bad, fine)
-    assert gate.verdict(trial, GATE, 230, 0.3, 5, START + 1).word == "wait"
-    trial = gate.take(trial, GATE, START + 1, bad, fine)
-    assert gate.verdict(trial, GATE, 230, 0.3, 5, START + 2).word == "worse"
+    trial = canary_analysis.take(trial, GATE, START, bad, fine)
+    assert canary_analysis.verdict(trial, GATE, 230, 0.3, 5, START + 1).word == "wait"
+    trial = canary_analysis.take(trial, GATE, START + 1, bad, fine)
+    assert canary_analysis.verdict(trial, GATE, 230, 0.3, 5, START + 2).word == "worse"
 
 
 def test_a_replica_that_the_proxy_took_out_counts_as_evidence() -> None:
-    trial = gate.began(0, START, {})
+    trial = canary_analysis.began(0, START, {})
     for passed, failed in enumerate((2, 2, 1)):
         out = Counts(requests=10, failed=failed, ejected=passed == 2)
-        trial = gate.take(trial, GATE, START + passed, out, Counts(requests=20))
-    text = gate.verdict(trial, GATE, 30, 0.3, 5, START + 3).text
+        trial = canary_analysis.take(trial, GATE, START + passed, out, Counts(requests=20))
+    text = canary_analysis.verdict(trial, GATE, 30, 0.3, 5, START + 3).text
     assert text.startswith("the proxy took a replica of it out of rotation; 16.67% of its requests")
 
 
@@ -231,40 +231,42 @@ def test_a_replica_that_the_proxy_took_out_counts_as_evidence() -> None:
 def test_where_traffic_is_too_thin_a_rollout_does_not_wait_for_it(
     rate: float | None, after: float, word: str
 ) -> None:
-    trial = gate.began(0, START, {})
-    verdict = gate.verdict(trial, GATE, rate, 0.3, 5.0, START + after)
+    trial = canary_analysis.began(0, START, {})
+    verdict = canary_analysis.verdict(trial, GATE, rate, 0.3, 5.0, START + after)
     assert verdict.word == word
     assert "too little traffic" in verdict.text or word == "wait"
 
 
 def test_a_doubt_is_waited_out_and_no_longer_than_is_allowed() -> None:
-    trial = gate.began(0, START, {})
-    trial = gate.take(trial, GATE, START, Counts(5, 1), Counts(100, 0))
-    assert gate.suspicious(trial)
-    assert gate.verdict(trial, GATE, 0.0, 0.3, 5.0, START + 20).word == "wait"
-    late = gate.verdict(trial, GATE, 0.0, 0.3, 5.0, START + GATE.wait)
+    trial = canary_analysis.began(0, START, {})
+    trial = canary_analysis.take(trial, GATE, START, Counts(5, 1), Counts(100, 0))
+    assert canary_analysis.suspicious(trial)
+    assert canary_analysis.verdict(trial, GATE, 0.0, 0.3, 5.0, START + 20).word == "wait"
+    late = canary_analysis.verdict(trial, GATE, 0.0, 0.3, 5.0, START + GATE.wait)
     assert (late.word, late.text) == ("fine", "not proved worse in 5 requests, 1 failed and 30 s")
 
 
 def test_after_a_switch_the_new_one_is_held_against_what_the_old_one_did_before() -> None:
     dice = random.Random(5)
     before = second(dice, 2000)
-    trial = gate.began(1, START, before.latency, before)
+    trial = canary_analysis.began(1, START, before.latency, before)
     for passed in range(4):
-        trial = gate.take(trial, GATE, START + passed, second(dice, 100, 0.05), Counts())
-    verdict = gate.verdict(trial, GATE, 100, 1.0, 5.0, START + 4)
+        trial = canary_analysis.take(trial, GATE, START + passed, second(dice, 100, 0.05), Counts())
+    verdict = canary_analysis.verdict(trial, GATE, 100, 1.0, 5.0, START + 4)
     assert verdict.word == "worse"
     assert "before the switch" in verdict.text
 
 
 def test_the_share_grows_with_the_trust() -> None:
-    trial = gate.began(0, START, {})
+    trial = canary_analysis.began(0, START, {})
     rungs = []
     for passed in range(14):
-        trial = gate.take(trial, GATE, START + passed, Counts(1), Counts(20))
+        trial = canary_analysis.take(trial, GATE, START + passed, Counts(1), Counts(20))
         rungs.append(trial.rung)
     assert rungs == [0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
-    trial = gate.began(0, START, {})
+    trial = canary_analysis.began(0, START, {})
     for passed in range(14):
-        trial = gate.take(trial, GATE, START + passed, Counts(1, int(passed == 0)), Counts(20))
+        trial = canary_analysis.take(
+            trial, GATE, START + passed, Counts(1, int(passed == 0)), Counts(20)
+        )
     assert trial.rung == 0

@@ -4,21 +4,20 @@ from dataclasses import replace
 
 import pytest
 
-from meshd.reconcile.memory import (
-    Memory,
-    ProbeResult,
-    Replica,
+from meshd.model.operation import DrainReplica, StartReplica
+from meshd.model.replica import ProbeResult, Replica
+from meshd.model.replica_phase import Phase
+from meshd.model.runtime import ObservedReplica, ReplicaState
+from meshd.reconcile.event_recorder import happenings
+from meshd.reconcile.observe.memory import (
+    ReconcileMemory,
     Trouble,
     mark_drained,
     note_failure,
     recall,
     take_slot,
 )
-from meshd.reconcile.narrate import happenings
-from meshd.reconcile.observed import Observed, World, observe
-from meshd.reconcile.operation import Drain, Start
-from meshd.reconcile.phase import Phase
-from meshd.runtime.base import ObservedReplica, ReplicaState
+from meshd.reconcile.observe.observe import Inputs, Observed, observe
 from meshd.spec.model import RestartPolicy
 
 VERSION = ("shop/web", "r1")
@@ -39,10 +38,10 @@ class Even:
 
 
 def look(
-    memory: Memory, seen: ObservedReplica | None, now: float, **world: object
-) -> tuple[Memory, Observed]:
+    memory: ReconcileMemory, seen: ObservedReplica | None, now: float, **world: object
+) -> tuple[ReconcileMemory, Observed]:
     listed = {seen.name: seen} if seen else {}
-    return observe(memory, World(listed=listed, **world), now, Even())  # type: ignore[arg-type]
+    return observe(memory, Inputs(listed=listed, **world), now, Even())  # type: ignore[arg-type]
 
 
 def only(observed: Observed) -> Replica:
@@ -51,8 +50,8 @@ def only(observed: Observed) -> Replica:
 
 
 def test_a_life_from_order_to_readiness() -> None:
-    start = Start(name="a", project="shop", service="web", revision="r1", cause="wanted")
-    memory, observed = look(Memory(), None, 99.0, starting={"a": start})
+    start = StartReplica(name="a", project="shop", service="web", revision="r1", cause="wanted")
+    memory, observed = look(ReconcileMemory(), None, 99.0, starting={"a": start})
     assert only(observed).phase is Phase.PENDING
     memory, observed = look(memory, SEEN, 100.0)
     assert only(observed).phase is Phase.PROBING
@@ -63,7 +62,7 @@ def test_a_life_from_order_to_readiness() -> None:
 
 
 def test_an_end_opens_one_slot_however_often_it_is_seen() -> None:
-    memory, _ = look(Memory(), SEEN, 101.0, probes=GOOD)
+    memory, _ = look(ReconcileMemory(), SEEN, 101.0, probes=GOOD)
     memory, observed = look(memory, EXITED, 105.0)
     memory, observed = look(memory, EXITED, 106.0)
     assert only(observed).phase is Phase.FAILED
@@ -72,7 +71,7 @@ def test_an_end_opens_one_slot_however_often_it_is_seen() -> None:
 
 
 def test_an_end_that_others_asked_for_is_no_failure() -> None:
-    memory, _ = look(Memory(), SEEN, 101.0, probes=GOOD)
+    memory, _ = look(ReconcileMemory(), SEEN, 101.0, probes=GOOD)
     memory, observed = look(memory, replace(SEEN, state=ReplicaState.STOPPING), 104.0)
     assert only(observed).phase is Phase.STOPPING
     memory, observed = look(memory, EXITED, 105.0)
@@ -81,7 +80,7 @@ def test_an_end_that_others_asked_for_is_no_failure() -> None:
 
 
 def test_a_container_restarted_by_others_is_judged_anew() -> None:
-    memory, _ = look(Memory(), SEEN, 101.0, probes=GOOD)
+    memory, _ = look(ReconcileMemory(), SEEN, 101.0, probes=GOOD)
     again = replace(SEEN, started_at=200.0)
     _, observed = look(memory, again, 200.0)
     assert only(observed).phase is Phase.PROBING
@@ -89,7 +88,7 @@ def test_a_container_restarted_by_others_is_judged_anew() -> None:
 
 def test_what_was_given_up_and_is_up_all_the_same_is_judged_anew() -> None:
     created = replace(SEEN, state=ReplicaState.CREATED, host=None, started_at=0.0)
-    memory, observed = look(Memory(), created, 100.0)
+    memory, observed = look(ReconcileMemory(), created, 100.0)
     assert only(observed).phase is Phase.PENDING
     memory, observed = look(memory, created, 110.0)
     assert only(observed).phase is Phase.FAILED
@@ -106,26 +105,30 @@ def test_the_wait_doubles_with_each_quick_failure_up_to_its_longest(
     attempt: int, wait: float
 ) -> None:
     trouble = Trouble(version=VERSION, replica="a", text="crashed", attempt=attempt)
-    memory = note_failure(Memory(), trouble, RestartPolicy(), 100.0, Even())
+    memory = note_failure(ReconcileMemory(), trouble, RestartPolicy(), 100.0, Even())
     (slot,) = memory.slots[VERSION]
     assert (slot.attempt, slot.not_before) == (attempt + 1, 100.0 + wait)
 
 
 def test_a_long_life_starts_the_count_anew_and_a_start_takes_its_slot() -> None:
-    start = Start(name="a", project="shop", service="web", revision="r1", cause="", attempt=2)
-    memory, _ = look(Memory(), None, 99.0, starting={"a": start})
+    start = StartReplica(
+        name="a", project="shop", service="web", revision="r1", cause="", attempt=2
+    )
+    memory, _ = look(ReconcileMemory(), None, 99.0, starting={"a": start})
     memory, _ = look(memory, SEEN, 101.0, probes=GOOD)
     quick, _ = look(memory, EXITED, 105.0)
     assert [slot.attempt for slot in quick.slots[VERSION]] == [3]
     late, _ = look(memory, replace(EXITED, finished_at=131.0), 131.0)
     assert [slot.attempt for slot in late.slots[VERSION]] == [1]
-    next_start = Start(name="b", project="shop", service="web", revision="r1", cause="", attempt=3)
+    next_start = StartReplica(
+        name="b", project="shop", service="web", revision="r1", cause="", attempt=3
+    )
     assert take_slot(quick, next_start).slots == {}
 
 
 def test_a_drained_replica_leaves_for_good() -> None:
-    memory, _ = look(Memory(), SEEN, 101.0, probes=GOOD)
-    memory = mark_drained(memory, Drain(name="a", cause="surplus"), 102.0)
+    memory, _ = look(ReconcileMemory(), SEEN, 101.0, probes=GOOD)
+    memory = mark_drained(memory, DrainReplica(name="a", cause="surplus"), 102.0)
     memory, observed = look(memory, SEEN, 102.0, probes=GOOD)
     assert (only(observed).phase, only(observed).drained) == (Phase.DRAINING, False)
     memory, observed = look(memory, SEEN, 103.0, probes=GOOD, drained=frozenset({"a"}))
@@ -141,7 +144,7 @@ def test_a_new_control_process_goes_on_with_what_the_workers_hold() -> None:
     fresh = replace(SEEN, name="c", runtime_id="3")
     listed = {"a": SEEN, "b": other, "c": fresh}
     memory = recall({"a": 50.0}, {"b"}, listed, 500.0)
-    memory, observed = observe(memory, World(listed=listed), 500.0, Even())
+    memory, observed = observe(memory, Inputs(listed=listed), 500.0, Even())
     phases = {r.name: (r.phase, r.ready_since) for r in observed.replicas}
     assert phases["a"] == (Phase.READY, 50.0)
     assert phases["b"][0] is Phase.DRAINING
@@ -151,7 +154,7 @@ def test_a_new_control_process_goes_on_with_what_the_workers_hold() -> None:
 
 
 def test_what_happened_is_told_once() -> None:
-    before = Memory()
+    before = ReconcileMemory()
     after, observed = look(before, SEEN, 101.0, probes=GOOD)
     (told,) = happenings(before.records, observed.replicas, 101.0)
     assert (told.kind, told.text, told.seconds) == (

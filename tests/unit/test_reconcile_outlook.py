@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from meshd.api.model import TrafficSpan
-from meshd.reconcile.desired import Desired, DesiredService
-from meshd.reconcile.forecast import passes
-from meshd.reconcile.memory import Replica
-from meshd.reconcile.observed import Observed
-from meshd.reconcile.outlook import GIB, Traffic, outlook
-from meshd.reconcile.phase import Phase
+from meshd.model.desired import Desired, DesiredService
+from meshd.model.replica import Replica
+from meshd.model.replica_phase import Phase
+from meshd.model.scaling import Traffic, TrafficSpan
+from meshd.reconcile.observe.observe import Observed
+from meshd.reconcile.preview.impact import GIB, outlook
+from meshd.reconcile.preview.simulate import passes
 from meshd.spec.model import Service
 from meshd.store.traffic import busiest
 

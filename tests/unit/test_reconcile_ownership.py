@@ -2,8 +2,8 @@
 
 import pytest
 
-from meshd.reconcile.ownership import Finding, Presence, judge
-from meshd.runtime.base import Holder
+from meshd.model.runtime import Holder
+from meshd.reconcile.ownership.rules import Finding, Presence, judge
 
 ME = Holder("me", "here", "/state/me")
 MOVED = Holder("me", "here", "/state/old")

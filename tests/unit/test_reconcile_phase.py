@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from meshd.reconcile.phase import ENDED, NEXT, Facts, Phase, advance, read
-from meshd.runtime.base import ContainerHealth, ReplicaState
+from meshd.model.replica_phase import ENDED, NEXT, Facts, Phase, advance, read
+from meshd.model.runtime import ContainerHealth, ReplicaState
 
 RUNNING = ReplicaState.RUNNING
 SHOWN = [

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from meshd.reconcile.desired import Desired, DesiredService, wanted_count
-from meshd.reconcile.memory import Failure, Replica, Slot
-from meshd.reconcile.observed import Observed
-from meshd.reconcile.phase import Phase
-from meshd.reconcile.plan import plan
-from meshd.runtime.base import ContainerHealth
+from meshd.model.desired import Desired, DesiredService, wanted_count
+from meshd.model.replica import Replica, ReplicaFailure
+from meshd.model.replica_phase import Phase
+from meshd.model.runtime import ContainerHealth
+from meshd.reconcile.observe.memory import Slot
+from meshd.reconcile.observe.observe import Observed
+from meshd.reconcile.plan.plan import plan
 from meshd.spec.model import Service
 
 NOW = 1000.0
@@ -200,8 +201,10 @@ def test_a_delay_holds_the_next_step() -> None:
     assert steps(service, rested, old) == ["start shop-web-baaaa (new)"]
 
 
-def failed(text: str = "n exited with code 1", **more: Any) -> dict[Any, tuple[Failure, ...]]:
-    return {(KEY, "new"): (Failure(at=NOW, replica="n", text=text, **more),)}
+def failed(
+    text: str = "n exited with code 1", **more: Any
+) -> dict[Any, tuple[ReplicaFailure, ...]]:
+    return {(KEY, "new"): (ReplicaFailure(at=NOW, replica="n", text=text, **more),)}
 
 
 def test_a_failed_revision_is_rolled_back_or_paused_and_its_end_named() -> None:

@@ -5,14 +5,15 @@ from typing import Any
 import pytest
 
 from meshd.discovery.endpoints import endpoints
-from meshd.reconcile.desired import Desired, DesiredService
-from meshd.reconcile.forecast import forecast
-from meshd.reconcile.memory import Memory, ProbeResult, Replica, mark_drained, mark_woken
-from meshd.reconcile.observed import Observed, World, observe
-from meshd.reconcile.operation import Drain, Start
-from meshd.reconcile.phase import Phase
-from meshd.reconcile.plan import plan
-from meshd.runtime.base import Capabilities, ObservedReplica, ReplicaState
+from meshd.model.desired import Desired, DesiredService
+from meshd.model.operation import DrainReplica, StartReplica
+from meshd.model.replica import ProbeResult, Replica
+from meshd.model.replica_phase import Phase
+from meshd.model.runtime import Capabilities, ObservedReplica, ReplicaState
+from meshd.reconcile.observe.memory import ReconcileMemory, mark_drained, mark_woken
+from meshd.reconcile.observe.observe import Inputs, Observed, observe
+from meshd.reconcile.plan.plan import plan
+from meshd.reconcile.preview.simulate import forecast
 from meshd.runtime.support import unsupported
 from meshd.spec.model import Service
 
@@ -95,7 +96,7 @@ def test_a_reserve_is_told_from_what_serves_at_its_start() -> None:
     observed = Observed(replicas=(READY,), prepared=frozenset({(KEY, "new")}))
     wanted = Desired(services=(web(1, 1),), projects=frozenset({"shop"}))
     (start,) = plan(wanted, observed, NOW, Dice()).operations
-    assert isinstance(start, Start)
+    assert isinstance(start, StartReplica)
     assert start.reserve
 
 
@@ -118,28 +119,30 @@ def seen(state: ReplicaState = ReplicaState.RUNNING) -> ObservedReplica:
 
 
 def test_the_life_of_a_reserve_from_its_start_to_serving() -> None:
-    memory, dice, good = Memory(), Dice(), {"p": ProbeResult(first_good=NOW)}
-    start = Start(name="p", project="shop", service="web", revision="new", cause="", reserve=True)
+    memory, dice, good = ReconcileMemory(), Dice(), {"p": ProbeResult(first_good=NOW)}
+    start = StartReplica(
+        name="p", project="shop", service="web", revision="new", cause="", reserve=True
+    )
     phases = []
 
-    def look(world: World, now: float) -> Replica:
+    def look(world: Inputs, now: float) -> Replica:
         nonlocal memory
         memory, observed = observe(memory, world, now, dice)
         (found,) = observed.replicas
         phases.append(found.phase)
         return found
 
-    look(World(listed={}, starting={"p": start}), NOW)
-    look(World(listed={"p": seen()}), NOW + 1)
-    warm = look(World(listed={"p": seen()}, probes=good), NOW + 2)
+    look(Inputs(listed={}, starting={"p": start}), NOW)
+    look(Inputs(listed={"p": seen()}), NOW + 1)
+    warm = look(Inputs(listed={"p": seen()}, probes=good), NOW + 2)
     assert (warm.answered, warm.reserve, endpoints([warm])) == (True, True, {})
-    asleep = World(listed={"p": seen(ReplicaState.PAUSED)})
+    asleep = Inputs(listed={"p": seen(ReplicaState.PAUSED)})
     paused = look(asleep, NOW + 3)
     assert (paused.reserve, endpoints([paused])) == (True, {})
     memory = mark_woken(memory, "p", NOW + 4)
     assert look(asleep, NOW + 4).reserve is False
-    assert endpoints([look(World(listed={"p": seen()}), NOW + 5)]) == {}
-    serving = look(World(listed={"p": seen()}, probes=good), NOW + 6)
+    assert endpoints([look(Inputs(listed={"p": seen()}), NOW + 5)]) == {}
+    serving = look(Inputs(listed={"p": seen()}, probes=good), NOW + 6)
     assert KEY in endpoints([serving])
     assert [str(phase) for phase in phases] == [
         "pending", "probing", "probing", "paused", "paused", "paused", "ready"
@@ -147,11 +150,11 @@ def test_the_life_of_a_reserve_from_its_start_to_serving() -> None:
 
 
 def test_another_control_process_finds_the_pool_as_it_was() -> None:
-    asleep = World(listed={"p": seen(ReplicaState.PAUSED)})
-    memory, observed = observe(Memory(), asleep, NOW, Dice())
+    asleep = Inputs(listed={"p": seen(ReplicaState.PAUSED)})
+    memory, observed = observe(ReconcileMemory(), asleep, NOW, Dice())
     (found,) = observed.replicas
     assert (found.phase, found.reserve) == (Phase.PAUSED, True)
-    memory = mark_drained(memory, Drain(name="p", cause="x"), NOW)
+    memory = mark_drained(memory, DrainReplica(name="p", cause="x"), NOW)
     _, observed = observe(memory, asleep, NOW + 1, Dice())
     assert observed.replicas[0].phase is Phase.DRAINING
 

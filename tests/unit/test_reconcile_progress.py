@@ -2,9 +2,9 @@
 
 import pytest
 
-from meshd.reconcile.desired import DesiredService
-from meshd.reconcile.memory import Failure, Replica
-from meshd.reconcile.phase import Phase
+from meshd.model.desired import DesiredService
+from meshd.model.replica import Replica, ReplicaFailure
+from meshd.model.replica_phase import Phase
 from meshd.reconcile.progress import standing, state_of
 from meshd.spec.model import Service
 
@@ -23,9 +23,9 @@ def replica(phase: Phase = Phase.READY, revision: str = "new", **more: object) -
     )  # fmt: skip
 
 
-CRASH = Failure(at=11.0, replica="a", text="a exited with code 1")
-FINAL = Failure(at=11.0, replica="a", text="a: not healthy within 60 s", final=True)
-BEFORE = Failure(at=9.0, replica="a", text="long ago")
+CRASH = ReplicaFailure(at=11.0, replica="a", text="a exited with code 1")
+FINAL = ReplicaFailure(at=11.0, replica="a", text="a: not healthy within 60 s", final=True)
+BEFORE = ReplicaFailure(at=9.0, replica="a", text="long ago")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ BEFORE = Failure(at=9.0, replica="a", text="long ago")
 def test_standing(
     service: DesiredService,
     replicas: list[Replica],
-    failures: list[Failure],
+    failures: list[ReplicaFailure],
     cause: str,
     settled: bool,
     ok: bool,

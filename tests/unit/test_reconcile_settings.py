@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshd.reconcile.settings import settings_changed
+from meshd.reconcile.preview.settings_diff import settings_changed
 from meshd.spec.model import Mesh, Project, Quota, RouteSpec, Scale, Service
 
 

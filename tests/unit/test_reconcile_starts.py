@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 
-from meshd.reconcile.desired import Desired, DesiredService
-from meshd.reconcile.memory import Replica, Slot
-from meshd.reconcile.observed import Observed
-from meshd.reconcile.operation import Start, Urgency
-from meshd.reconcile.phase import Phase
-from meshd.reconcile.plan import plan
-from meshd.reconcile.starts import SETTLE, admit, places, taken
-from meshd.runtime.base import Node
+from meshd.model.desired import Desired, DesiredService
+from meshd.model.operation import StartReplica, Urgency
+from meshd.model.replica import Replica
+from meshd.model.replica_phase import Phase
+from meshd.model.runtime import Node
+from meshd.reconcile.observe.memory import Slot
+from meshd.reconcile.observe.observe import Observed
+from meshd.reconcile.plan.plan import plan
+from meshd.reconcile.plan.start_limit import SETTLE, admit, places, taken
 from meshd.spec.model import Service
 
 NOW = 1000.0
@@ -53,13 +54,15 @@ def test_a_place_is_taken_until_it_is_ready_or_only_waits(
     assert taken([replica("web", "a", phase, created_at=NOW - age)], NOW) == expected
 
 
-def start(service: str, name: str, urgency: Urgency = Urgency.SCALE) -> Start:
-    return Start(
+def start(service: str, name: str, urgency: Urgency = Urgency.SCALE) -> StartReplica:
+    return StartReplica(
         name=name, project="shop", service=service, revision="new", urgency=urgency, cause="wanted"
     )
 
 
-def admitted(starts: list[Start], *replicas: Replica, limit: int, **counts: int) -> list[str]:
+def admitted(
+    starts: list[StartReplica], *replicas: Replica, limit: int, **counts: int
+) -> list[str]:
     keys = {f"shop/{name}": count for name, count in counts.items()}
     operations, _ = admit(starts, replicas, keys, limit, NOW)
     return [op.subject for op in operations]
@@ -108,7 +111,7 @@ def test_a_plan_starts_the_failed_one_again_first_and_says_what_waits() -> None:
     )
     desired = Desired(services=services, projects=frozenset({"shop"}))
     made = plan(desired, observed, NOW, Random(1))
-    kinds = [(op.service, op.urgency) for op in made.operations if isinstance(op, Start)]
+    kinds = [(op.service, op.urgency) for op in made.operations if isinstance(op, StartReplica)]
     assert kinds == [("crowd", Urgency.SCALE), ("web", Urgency.HEAL)]
     text = "5 more to start; 2 may do so at once on the nodes"
     assert made.waiting == (("shop/crowd", text),)

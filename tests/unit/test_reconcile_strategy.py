@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from meshd.reconcile import rollout
-from meshd.reconcile.desired import Desired, DesiredService
-from meshd.reconcile.forecast import forecast
-from meshd.reconcile.gate import Verdict
-from meshd.reconcile.memory import Replica
-from meshd.reconcile.observed import Observed
-from meshd.reconcile.phase import Phase
-from meshd.reconcile.strategy import current, limits, split, stages
+from meshd.model.canary import AnalysisResult
+from meshd.model.desired import Desired, DesiredService
+from meshd.model.replica import Replica
+from meshd.model.replica_phase import Phase
+from meshd.reconcile.observe.observe import Observed
+from meshd.reconcile.preview.simulate import forecast
+from meshd.reconcile.rollout import steps
+from meshd.reconcile.rollout.stages import current, limits, split, stages
 from meshd.spec.model import Service
 from proxy.wire.snapshot import Match
 
@@ -141,7 +141,7 @@ def test_how_many_more_and_fewer(way: Any, update: Any, surge: int, unavailable:
 def test_who_gets_which_share(
     service: DesiredService, counts: dict[str, int], rung: float, expected: dict[str, float]
 ) -> None:
-    verdict = Verdict(stage=service.stage, word="wait", text="", rung=rung)
+    verdict = AnalysisResult(stage=service.stage, word="wait", text="", rung=rung)
     found = split(service, replicas(**counts), verdict)
     assert (dict(found.weights) if found else {}) == pytest.approx(expected)
 
@@ -172,12 +172,15 @@ def test_whom_the_header_names_stays_with_the_new_one_to_the_end() -> None:
     ],
 )
 def test_what_a_bad_verdict_leads_to(update: Any, outcome: str | None) -> None:
-    service, verdict = web(2, update=update), Verdict(stage=0, word="worse", text="9 of 9 failed")
+    service, verdict = (
+        web(2, update=update),
+        AnalysisResult(stage=0, word="worse", text="9 of 9 failed"),
+    )
     new, old = replicas(new=1), replicas(old=2)
-    settled = rollout.judge(service, new, old, (), NOW, verdict)
+    settled = steps.judge(service, new, old, (), NOW, verdict)
     assert (settled.outcome if settled else None) == outcome
     assert settled is None or settled.cause == "9 of 9 failed"
-    step = rollout.advance(service, new, old, verdict, NOW)
+    step = steps.advance(service, new, old, verdict, NOW)
     assert outcome is not None or (step is not None and "though 9 of 9" in step.cause)
 
 
@@ -185,8 +188,8 @@ def test_a_verdict_on_another_stage_ends_none() -> None:
     service = web(2, CANARY, stage=1)
     new, old = replicas(new=1), replicas(old=2)
     for stage, over in ((0, False), (1, True)):
-        verdict = Verdict(stage=stage, word="fine", text="no worse")
-        assert (rollout.advance(service, new, old, verdict, NOW) is not None) == over
+        verdict = AnalysisResult(stage=stage, word="fine", text="no worse")
+        assert (steps.advance(service, new, old, verdict, NOW) is not None) == over
 
 
 def test_an_undo_has_no_stages_and_the_usual_has_one() -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from meshd.reconcile.desired import DesiredService
-from meshd.reconcile.wanted import Wanted
-from meshd.runtime.base import ObservedReplica, ReplicaState
+from meshd.model.desired import DesiredService
+from meshd.model.rollout import Override
+from meshd.model.runtime import ObservedReplica, ReplicaState
+from meshd.reconcile.desired_state import DesiredStateBuilder
 from meshd.spec.labels import CLONE_OF
 from meshd.spec.model import Project, Service
-from meshd.store.records import Override
 from meshd.store.store import Store
 
 THEIRS = ObservedReplica(
@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def only(wanted: Wanted, *listed: ObservedReplica) -> DesiredService:
+def only(wanted: DesiredStateBuilder, *listed: ObservedReplica) -> DesiredService:
     (service,) = wanted.desired({seen.name: seen for seen in listed}, 10.0).services
     return service
 
@@ -53,7 +53,7 @@ def only(wanted: Wanted, *listed: ObservedReplica) -> DesiredService:
 def test_how_many_of_an_adopted_service(
     store: Store, listed: tuple[ObservedReplica, ...], count: int
 ) -> None:
-    service = only(Wanted(store), *listed)
+    service = only(DesiredStateBuilder(store), *listed)
     assert (service.key, service.adopted, service.template) == ("app/hello", True, "theirs")
     assert service.count == count
     assert service.spec.port == 7000
@@ -85,21 +85,21 @@ def test_nothing_is_started_where_others_are_stopping(
     store: Store, listed: tuple[ObservedReplica, ...], ours: tuple[str, ...], count: int
 ) -> None:
     store.set_override("app/hello", Override(3, 0.0))
-    wanted = Wanted(store)
+    wanted = DesiredStateBuilder(store)
     listing = {seen.name: seen for seen in listed}
     (service,) = wanted.desired(listing, 10.0, frozenset(ours)).services
     assert service.count == count
 
 
 def test_copies_whose_original_is_gone_are_to_go(store: Store) -> None:
-    desired = Wanted(store).desired({"copy": COPY}, 10.0)
+    desired = DesiredStateBuilder(store).desired({"copy": COPY}, 10.0)
     assert desired.services == ()
     assert desired.projects == {"app"}
 
 
 def test_wrong_labels_leave_a_container_alone(store: Store) -> None:
     wrong = replace(THEIRS, labels={"mesh.service": "hello", "mesh.scale.max": "many"})
-    wanted = Wanted(store)
+    wanted = DesiredStateBuilder(store)
     assert wanted.desired({"theirs": wrong}, 10.0).services == ()
     assert wanted.desired({"theirs": wrong}, 11.0).services == ()
     (problem,) = wanted.problems
@@ -109,7 +109,7 @@ def test_wrong_labels_leave_a_container_alone(store: Store) -> None:
 
 
 def test_a_route_that_two_applications_claim_is_a_problem(store: Store) -> None:
-    wanted = Wanted(store)
+    wanted = DesiredStateBuilder(store)
     ours = replace(THEIRS, labels={**THEIRS.labels, "mesh.route": "/hello"})
     other = replace(ours, name="other", labels={**ours.labels, "mesh.project": "blog"})
     wanted.desired({"theirs": ours, "other": other}, 10.0)
@@ -124,7 +124,7 @@ def test_a_route_that_two_applications_claim_is_a_problem(store: Store) -> None:
 def test_an_override_ends_when_its_time_has_come(store: Store) -> None:
     project = Project(name="shop", services=(Service(name="web", replicas=2),))
     store.deploy(project, {"web": "r1"}, "me", "", 1.0)
-    wanted = Wanted(store)
+    wanted = DesiredStateBuilder(store)
     store.set_override("shop/web", Override(5, 11.0))
     assert only(wanted).count == 5
     (later,) = wanted.desired({}, 12.0).services
@@ -137,10 +137,10 @@ def test_a_rolled_back_service_is_wanted_as_it_was(store: Store) -> None:
         project = Project(name="shop", services=(service,))
         store.deploy(project, {"web": revision}, "me", "", 1.0)
         store.settle("shop/web", "done" if image == "good" else "rolled-back", "why", 2.0)
-    service_now = only(Wanted(store))
+    service_now = only(DesiredStateBuilder(store))
     assert (service_now.revision, service_now.spec.image) == ("r1", "good")
     store.leave("shop")
-    assert only(Wanted(store)).count == 0
+    assert only(DesiredStateBuilder(store)).count == 0
 
 
 @pytest.mark.parametrize(
@@ -155,4 +155,4 @@ def test_how_many_are_kept_paused(
     store.deploy(Project(name="shop", services=(web,)), {"web": "r1"}, "me", "", 1.0)
     if learned is not None:
         store.set_scaling({"shop/web": (1, {}, learned)}, 2.0)
-    assert only(Wanted(store, pauses)).warm == warm
+    assert only(DesiredStateBuilder(store, pauses)).warm == warm

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from meshd.runtime.base import Capabilities
-from meshd.runtime.docker import CAPABILITIES as DOCKER
-from meshd.runtime.process_launch import CAPABILITIES as PROCESS
-from meshd.runtime.support import lacks
+from meshd.model.runtime import Capabilities
+from meshd.runtime.docker.runtime import CAPABILITIES as DOCKER
+from meshd.runtime.process.launch import CAPABILITIES as PROCESS
+from meshd.runtime.support import unsupported_features
 from meshd.spec.model import Project
 
 
@@ -39,4 +39,4 @@ READABLE = (
 def test_what_services_run_without(
     fields: dict[str, Any], can: Capabilities, told: tuple[str, ...]
 ) -> None:
-    assert lacks(project(**fields), can) == told
+    assert unsupported_features(project(**fields), can) == told

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from meshd.reconcile.desired import DesiredService
-from meshd.store.records import Override
+from meshd.model.desired import DesiredService
+from meshd.model.rollout import Override
 from tests.fakes.scaling_scene import KEY, NOW, Scene, desired
 
 

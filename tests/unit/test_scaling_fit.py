@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from meshd.reconcile.desired import DesiredService
-from meshd.reconcile.strategy import surge
-from meshd.runtime.base import Capabilities, Node
-from meshd.runtime.process import ProcessRuntime
-from meshd.scaling.fit import refusals
-from meshd.scaling.meter import Meter
-from meshd.scaling.quota import held
-from meshd.scaling.quota import refusals as over
-from meshd.scaling.room import GIB, Want
+from meshd.capacity.admission import refusals
+from meshd.capacity.allocate import GIB, Demand
+from meshd.capacity.quota import held
+from meshd.capacity.quota import refusals as over
+from meshd.model.desired import DesiredService
+from meshd.model.runtime import Capabilities, Node
+from meshd.reconcile.rollout.stages import surge
+from meshd.runtime.process.runtime import ProcessRuntime
 from meshd.spec.model import Project, Quota, Service
+from meshd.telemetry.usage_sampler import UsageSampler
 from tests.fakes.scaling_scene import KEY, NOW, Scene, desired, replicas
 
 CAN = Capabilities(True, True, True, True, True, True, True, True)
@@ -130,7 +130,7 @@ def test_a_quota_refuses_with_the_sum() -> None:
 
 def test_a_quota_is_held_by_the_autoscaler(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
-    meter = Meter(ProcessRuntime(tmp_path), tuple)
+    meter = UsageSampler(ProcessRuntime(tmp_path), tuple)
     meter.nodes = ONE
     scene.scaling.meter = meter
     service = desired(2, scale={"min": 1, "concurrency": 1})
@@ -148,7 +148,7 @@ def test_a_quota_is_held_by_the_autoscaler(tmp_path: Path) -> None:
 
 def test_what_a_quota_leaves_goes_by_priority_and_never_below_what_is_fixed() -> None:
     services = [wanted(name, 9, 0.25) for name in ("a", "b")]
-    wants = [Want("shop/a", 9, 2), Want("shop/b", 9, 1, priority=5)]
+    wants = [Demand("shop/a", 9, 2), Demand("shop/b", 9, 1, priority=5)]
     by_memory = held({"shop": Quota(memory=GIB)}, services, wants)
     assert {key: grant.count for key, grant in by_memory.items()} == {"shop/a": 2, "shop/b": 2}
     by_number = held({"shop": Quota(memory=GIB, replicas=1)}, services, wants)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meshd.scaling.external import NoValue, value_of
+from meshd.scaling.prometheus_queries import NoValue, value_of
 from tests.fakes.scaling_scene import KEY, Scene, desired, replicas
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from meshd.runtime.base import Node
-from meshd.scaling.placement import meets, refusals
+from meshd.capacity.placement import meets, refusals
+from meshd.model.runtime import Node
 from meshd.spec.model import Service
 
 ONE = Node("one", 4.0, 2**30, {"disk": "SSD", "com.example.zone": "a"})

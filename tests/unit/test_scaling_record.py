@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from autoscaler import Decision, Settings, Signal, State
-from meshd.api.model import ScaleDecision
-from meshd.scaling.record import SAMPLE, made, worth_keeping
-from meshd.scaling.verdict import Case, Ceiling, Verdict, limited, wish
+from autoscaler import Decision, ScalingSettings, Signal, State
+from meshd.model.scaling import ScaleDecision
+from meshd.scaling.decide import Cap, DecisionInput, ScalingDecision, limited, wish
+from meshd.scaling.decision_record import SAMPLE, made, worth_keeping
 from meshd.store.decisions import BEHIND, KEPT, LIFE, DecisionLog
 from tests.fakes.scaling_scene import KEY, NOW, Scene, desired, replicas
 
 BUSY = Signal(arrivals=90, completions=90, in_flight=9.0, latency_sum=9.0, ready=2)
-SETTINGS = Settings(min=1, max=8, rps=10.0, concurrency=3.0)
+SETTINGS = ScalingSettings(min=1, max=8, rps=10.0, concurrency=3.0)
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     made_scene.close()
 
 
-def judge(state: State, signal: Signal | None, *ceilings: Ceiling) -> Verdict:
-    case = Case(SETTINGS, state, signal, NOW)
+def judge(state: State, signal: Signal | None, *ceilings: Cap) -> ScalingDecision:
+    case = DecisionInput(SETTINGS, state, signal, NOW)
     return limited(case, wish(case), 0, ceilings)
 
 
@@ -47,14 +47,14 @@ def test_the_largest_demand_wins_and_what_lost_is_told() -> None:
 
 
 def test_a_ceiling_holds_and_is_told() -> None:
-    ceilings = (Ceiling(5, "other", "not so"), Ceiling(4, "room", "room for 4, because of so"))
+    ceilings = (Cap(5, "other", "not so"), Cap(4, "room", "room for 4, because of so"))
     verdict = judge(State(desired=2), BUSY, *ceilings)
     assert (verdict.decision.desired, verdict.decision.limited_by) == (4, "room")
     assert verdict.state.desired == 4
     assert verdict.limits == (f"wanted {verdict.wish.desired}, room for 4, because of so",)
-    nothing = judge(State(desired=2), BUSY, Ceiling(0, "room", "full"))
+    nothing = judge(State(desired=2), BUSY, Cap(0, "room", "full"))
     assert nothing.decision.desired == 0
-    high = judge(State(desired=2), BUSY, Ceiling(50, "room", "no"))
+    high = judge(State(desired=2), BUSY, Cap(50, "room", "no"))
     assert high.decision == high.wish
 
 
@@ -101,5 +101,5 @@ def test_decisions_outlive_the_control_process(scene: Scene) -> None:
 
 
 def test_a_verdict_without_a_wish_of_its_own_has_no_limits() -> None:
-    calm = Verdict(State(), Decision(2, "hold", "x"), Decision(2, "hold", "x"))
+    calm = ScalingDecision(State(), Decision(2, "hold", "x"), Decision(2, "hold", "x"))
     assert made(SETTINGS, BUSY, calm, 2, None, NOW).limits == ()

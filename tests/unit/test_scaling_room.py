@@ -5,53 +5,61 @@ from pathlib import Path
 
 import pytest
 
-from meshd.runtime.base import Node
-from meshd.runtime.process import ProcessRuntime
-from meshd.scaling.meter import Meter
-from meshd.scaling.room import GIB, Grant, Want, share, takes
+from meshd.capacity.allocate import GIB, Allocation, Demand, share, takes
+from meshd.model.rollout import Override
+from meshd.model.runtime import Node
+from meshd.runtime.process.runtime import ProcessRuntime
 from meshd.spec.model import Service
-from meshd.store.records import Override
+from meshd.telemetry.usage_sampler import UsageSampler
 from tests.fakes.scaling_scene import KEY, Scene, desired, replicas
 
 SMALL = (Node("one", 4.0, 8 * GIB),)
 TWO = (Node("one", 4.0, 8 * GIB), Node("two", 4.0, 8 * GIB))
 
 
-def counts(grants: dict[str, Grant]) -> dict[str, int]:
+def counts(grants: dict[str, Allocation]) -> dict[str, int]:
     return {key: grant.count for key, grant in grants.items()}
 
 
 @pytest.mark.parametrize(
     ("nodes", "wants", "expected"),
     [
-        ((), [Want("a", 9, 1, memory=GIB)], {"a": 9}),
-        (SMALL, [Want("a", 9, 1)], {"a": 9}),
-        (SMALL, [Want("a", 9, 1, memory=GIB)], {"a": 8}),
-        (TWO, [Want("a", 9, 1, memory=3 * GIB)], {"a": 4}),
-        (SMALL, [Want("a", 9, 1, cpus=0.5, memory=GIB)], {"a": 8}),
-        (SMALL, [Want("a", 9, 1, cpus=1.5)], {"a": 2}),
+        ((), [Demand("a", 9, 1, memory=GIB)], {"a": 9}),
+        (SMALL, [Demand("a", 9, 1)], {"a": 9}),
+        (SMALL, [Demand("a", 9, 1, memory=GIB)], {"a": 8}),
+        (TWO, [Demand("a", 9, 1, memory=3 * GIB)], {"a": 4}),
+        (SMALL, [Demand("a", 9, 1, cpus=0.5, memory=GIB)], {"a": 8}),
+        (SMALL, [Demand("a", 9, 1, cpus=1.5)], {"a": 2}),
         # In turns: the largest want is short, the other whole.
-        (SMALL, [Want("a", 9, 1, memory=GIB), Want("b", 2, 1, memory=GIB)], {"a": 6, "b": 2}),
+        (SMALL, [Demand("a", 9, 1, memory=GIB), Demand("b", 2, 1, memory=GIB)], {"a": 6, "b": 2}),
         # A higher priority first, but never below another's minimum.
-        (SMALL, [Want("a", 9, 2, memory=GIB), Want("b", 9, 1, 5, memory=GIB)], {"b": 6, "a": 2}),
+        (
+            SMALL,
+            [Demand("a", 9, 2, memory=GIB), Demand("b", 9, 1, 5, memory=GIB)],
+            {"b": 6, "a": 2},
+        ),
         # What is fixed counts though it does not fit.
-        (SMALL, [Want("a", 12, 12, memory=GIB), Want("b", 3, 1, memory=GIB)], {"a": 12, "b": 1}),
+        (
+            SMALL,
+            [Demand("a", 12, 12, memory=GIB), Demand("b", 3, 1, memory=GIB)],
+            {"a": 12, "b": 1},
+        ),
         # One that reserves nothing is never held up by the others.
-        (SMALL, [Want("a", 12, 12, memory=GIB), Want("b", 3, 1)], {"a": 12, "b": 3}),
+        (SMALL, [Demand("a", 12, 12, memory=GIB), Demand("b", 3, 1)], {"a": 12, "b": 3}),
     ],
 )
-def test_shares(nodes: tuple[Node, ...], wants: list[Want], expected: dict[str, int]) -> None:
+def test_shares(nodes: tuple[Node, ...], wants: list[Demand], expected: dict[str, int]) -> None:
     assert counts(share(nodes, wants)) == expected
     assert counts(share(nodes, reversed(wants))) == expected
 
 
 def test_what_is_missing_is_said() -> None:
-    memory = share(SMALL, [Want("a", 9, 1, memory=3 * GIB)])["a"]
-    assert memory == Grant(
+    memory = share(SMALL, [Demand("a", 9, 1, memory=3 * GIB)])["a"]
+    assert memory == Allocation(
         2,
         "because a replica takes 3.00 GiB of memory and the node has 2.00 of 8.00 GiB left",
     )
-    cpus = share(TWO, [Want("a", 9, 1, cpus=1.5)])["a"]
+    cpus = share(TWO, [Demand("a", 9, 1, cpus=1.5)])["a"]
     assert cpus.why == "because a replica takes 1.5 CPUs and the emptiest node has 1 of 8 left"
 
 
@@ -67,7 +75,7 @@ def test_what_a_replica_takes() -> None:
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
     made = Scene(tmp_path)
-    meter = Meter(ProcessRuntime(tmp_path), tuple)
+    meter = UsageSampler(ProcessRuntime(tmp_path), tuple)
     meter.nodes = SMALL
     made.scaling.meter = meter
     yield made

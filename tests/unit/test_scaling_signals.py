@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from meshd.api.model import Load
-from meshd.reconcile.desired import DesiredService
-from meshd.reconcile.memory import Replica
-from meshd.reconcile.phase import Phase
-from meshd.runtime.base import Usage
-from meshd.scaling.meter import loads
+from meshd.model.desired import DesiredService
+from meshd.model.replica import Replica
+from meshd.model.replica_phase import Phase
+from meshd.model.runtime import Usage
+from meshd.model.scaling import Load
 from meshd.scaling.signals import signal_of, waited, without_fast_failures
 from meshd.spec.model import Service
 from meshd.telemetry.merge import MergedService
+from meshd.telemetry.usage_sampler import loads
 from proxy.wire.report import ServiceReport
 from tests.fakes.traffic import histogram
 

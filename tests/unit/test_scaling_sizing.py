@@ -5,19 +5,19 @@ from typing import Any
 
 import pytest
 
-from meshd.api.model import Load
-from meshd.reconcile.memory import Replica
-from meshd.reconcile.phase import Phase
-from meshd.scaling.sizing import ENOUGH, MIB, Use, merged, proposed
+from meshd.model.replica import Replica
+from meshd.model.replica_phase import Phase
+from meshd.model.scaling import Load, ResourceUsage, merged
+from meshd.scaling.sizing import ENOUGH, MIB, proposed
 from meshd.spec.model import Project, Resources, Service
-from meshd.store.sizes import DAY, Sizes
 from meshd.store.store import Store
+from meshd.store.usage import DAY, Sizes
 
 NOW = 1_700_000_000.0
 
 
-def used(*cores: float, memory: int = 100 * MIB, **more: Any) -> Use:
-    use = Use(since=NOW, **more)
+def used(*cores: float, memory: int = 100 * MIB, **more: Any) -> ResourceUsage:
+    use = ResourceUsage(since=NOW, **more)
     for each in cores:
         use.read(each, memory, 5.0)
     return use

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from meshd.api.model import Recording, TrafficSpan
+from meshd.api.model import Recording
 from meshd.api.server import serve
 from meshd.cli.main import main
-from meshd.cli.recorded import read
+from meshd.cli.simulate.recorded import read
+from meshd.model.scaling import TrafficSpan
 from meshd.store.traffic import COARSE, COARSE_LIFE, FINE, FINE_LIFE
 from tests.fakes import traffic
 from tests.fakes.control import FakeControl

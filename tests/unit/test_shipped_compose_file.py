@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from meshd.cli.up import command
+from meshd.cli.commands.up import command
 from meshd.spec.labels import adopt
 
 TOP = Path(__file__).parents[2]

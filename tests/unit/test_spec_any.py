@@ -9,11 +9,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from meshd.spec import model, unsupported
+from meshd.spec import model
 from meshd.spec.compose import Loaded, load
 from meshd.spec.errors import SpecError
 from meshd.spec.labels import adopt
 from meshd.spec.model import Mesh, Project
+from meshd.spec.reader import unsupported_keys
 
 MODELS = (
     model.Service,
@@ -22,7 +23,7 @@ MODELS = (
     model.Mount,
     model.Mesh,
     model.Scale,
-    model.Health,
+    model.HealthCheck,
     model.RouteSpec,
     model.Balance,
     model.Retries,
@@ -35,8 +36,8 @@ SCALARS = WORDS | st.integers(-2, 70000) | st.booleans() | st.none() | st.floats
 KEYS = st.sampled_from(
     sorted(
         {
-            *unsupported.SERVICE_REFUSED,
-            *unsupported.SERVICE_WARNED,
+            *unsupported_keys.SERVICE_REFUSED,
+            *unsupported_keys.SERVICE_WARNED,
             *(name for of in MODELS for name in of.model_fields),
             *("x-mesh", "x-a", "deploy", "ports", "env_file", "tmpfs", "secrets", "configs"),
             *("restart", "cpus", "mem_limit", "profiles", "limits", "memory", "condition"),
@@ -53,7 +54,7 @@ SERVICES = st.dictionaries(KEYS, VALUES, max_size=5)
 TOP = st.dictionaries(
     st.sampled_from(
         ["name", "networks", "volumes", "secrets", "configs", "x-a", "version",
-         *unsupported.TOP_REFUSED]
+         *unsupported_keys.TOP_REFUSED]
     ),
     VALUES,
     max_size=3,

@@ -10,7 +10,6 @@ import pytest
 from meshd.spec.compose import Loaded, load
 from meshd.spec.errors import SpecError
 from meshd.spec.fingerprint import revision
-from meshd.spec.front import Front
 from meshd.spec.model import (
     Build,
     Healthcheck,
@@ -27,6 +26,7 @@ from meshd.spec.model import (
     Ulimit,
     UpdateConfig,
 )
+from meshd.spec.model.proxy_settings import ProxySettings
 
 
 def loaded(directory: Path, *texts: str, **options: Any) -> Loaded:
@@ -227,7 +227,7 @@ def test_the_proxy_as_a_whole_is_set_at_the_top(tmp_path: Path) -> None:
     assert front.trusted_proxies == ("10.0.0.0/8",)
     assert (front.access_log.mode, front.access_log.format) == ("on", "json")
     file.write_text("services: {web: {image: i}}\n")
-    assert load([file], environment={}).front == Front()
+    assert load([file], environment={}).front == ProxySettings()
 
 
 def test_a_projects_quota_is_set_at_the_top(tmp_path: Path) -> None:

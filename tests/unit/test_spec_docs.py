@@ -7,11 +7,12 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from meshd.spec import deploy, labels, model, service, storage, unsupported
+from meshd.spec import labels, model
 from meshd.spec.compose import load
-from meshd.spec.context import Context
-from meshd.spec.draft import Draft
-from meshd.spec.yaml_source import parse
+from meshd.spec.reader import deploy, service, storage, unsupported_keys
+from meshd.spec.reader.context import ReadContext
+from meshd.spec.reader.draft import Draft
+from meshd.spec.source.yaml_tree import parse
 
 TEXT = (Path(__file__).parents[2] / "docs" / "compose.md").read_text()
 ROW = re.compile(r"^\| `([^`]+)` \| (.*) \|$", re.MULTILINE)
@@ -43,14 +44,14 @@ MODELS: dict[str, type[BaseModel]] = {
     "x-mesh.scale.prometheus": model.PrometheusQuery,
     "x-mesh.scale.schedule[]": model.Schedule,
     "x-mesh.schedule[]": model.JobSchedule,
-    "x-mesh.health": model.Health,
+    "x-mesh.health": model.HealthCheck,
     "x-mesh.balance": model.Balance,
     "x-mesh.timeouts": model.Timeouts,
     "x-mesh.retries": model.Retries,
     "x-mesh.limits": model.LimitsSpec,
     "x-mesh.parking": model.ParkingSpec,
     "x-mesh.eject": model.Eject,
-    "x-mesh.rollout": model.Rollout,
+    "x-mesh.rollout": model.RolloutSettings,
     "x-mesh.rollout.gate": model.Gate,
     "x-mesh.rollout.before": model.Hook,
 }
@@ -65,7 +66,7 @@ def rows(heading: str) -> dict[str, str]:
 def reader() -> service._Reader:
     none = storage.Declared(frozenset(), {"secrets": {}, "configs": {}})
     names: frozenset[str] = frozenset()
-    return service._Reader(Context(Path(), {}, none, names, names, names))
+    return service._Reader(ReadContext(Path(), {}, none, names, names, names))
 
 
 def test_every_key_of_a_service_that_is_read() -> None:
@@ -77,12 +78,12 @@ def test_every_key_of_a_service_that_is_read() -> None:
     [("WARNED", "### Keys with a warning"), ("REFUSED", "### Keys that are refused")],
 )
 def test_every_key_that_is_not(kind: str, heading: str) -> None:
-    tables = {name for name in vars(unsupported) if name.endswith(kind)}
+    tables = {name for name in vars(unsupported_keys) if name.endswith(kind)}
     assert tables <= {f"{section}_{kind}" for section in SECTIONS}
     expected = {
         prefix + key: f"{text[0].upper()}{text[1:]}."
         for section, prefix in SECTIONS.items()
-        for key, text in getattr(unsupported, f"{section}_{kind}", {}).items()
+        for key, text in getattr(unsupported_keys, f"{section}_{kind}", {}).items()
     }
     assert rows(heading) == expected
 

@@ -5,7 +5,7 @@ import pytest
 from meshd.spec import labels
 from meshd.spec.errors import SpecError
 from meshd.spec.fingerprint import revision
-from meshd.spec.model import Health, Objective, RouteSpec, Scale
+from meshd.spec.model import HealthCheck, Objective, RouteSpec, Scale
 
 COMPOSE = {labels.COMPOSE_PROJECT: "shop", labels.COMPOSE_SERVICE: "web"}
 
@@ -71,7 +71,7 @@ def test_an_adopted_container_with_everything() -> None:
     assert mesh.routes == (RouteSpec(path="/a"), RouteSpec(host="api.example.com", path="/b"))
     objective = Objective(latency=0.2, share=99.9)
     assert mesh.scale == Scale(min=2, max=6, objective=objective, concurrency=8)
-    assert mesh.health == Health(path="/ready", interval=0.5)
+    assert mesh.health == HealthCheck(path="/ready", interval=0.5)
     assert (mesh.balance.algorithm, mesh.balance.hash_by) == ("ring-hash", "header:X-User")
     assert (mesh.allow, mesh.drain) == (("orders", "auth"), 60.0)
     assert (mesh.timeouts.request, mesh.retries.attempts) == (5.0, 1)

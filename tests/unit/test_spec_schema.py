@@ -32,7 +32,7 @@ def test_every_reference_leads_somewhere() -> None:
 def test_the_short_forms_are_known() -> None:
     definitions = schema()["$defs"]
     assert set(definitions["Mesh"]["properties"]) == set(Mesh.model_fields)
-    for name in ("Health", "Balance", "RouteSpec", "RateLimit"):
+    for name in ("HealthCheck", "Balance", "RouteSpec", "RateLimit"):
         assert {"type": "string"} in definitions[name]["anyOf"]
     for name in ("routes", "allow"):
         assert {"type": "string"} in definitions["Mesh"]["properties"][name]["anyOf"]

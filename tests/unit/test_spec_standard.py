@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from meshd.spec import standard
 from meshd.spec.compose import load
 from meshd.spec.errors import Notes, SpecError
-from meshd.spec.yaml_source import parse
+from meshd.spec.source import compose_schema
+from meshd.spec.source.yaml_tree import parse
 
-SCHEMA = json.loads(resources.files("meshd.spec").joinpath(standard.SCHEMA).read_text("utf-8"))
+SCHEMA = json.loads(
+    resources.files("meshd.spec").joinpath(compose_schema.SCHEMA).read_text("utf-8")
+)
 
 
 def problems(tmp_path: Path, *texts: str) -> list[str]:
@@ -46,7 +48,7 @@ def problems(tmp_path: Path, *texts: str) -> list[str]:
 )
 def test_what_is_not_compose_is_named_with_its_line(text: str, expected: str) -> None:
     notes = Notes()
-    standard.check([parse(text, "f")], notes)
+    compose_schema.check([parse(text, "f")], notes)
     (found,) = map(str, notes.problems)
     assert found.startswith(f"f:{expected}")
 
@@ -64,7 +66,7 @@ def test_what_is_not_compose_is_named_with_its_line(text: str, expected: str) ->
 )
 def test_what_compose_takes_is_not_in_the_way(text: str) -> None:
     notes = Notes()
-    standard.check([parse(text, "f")], notes)
+    compose_schema.check([parse(text, "f")], notes)
     assert notes.problems == []
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from meshd.spec import env_file
 from meshd.spec.errors import Notes
-from meshd.spec.interpolate import Uninterpolable, interpolate
+from meshd.spec.source import env_file
+from meshd.spec.source.interpolate import Uninterpolable, interpolate
 from meshd.spec.units import duration, size
 
 

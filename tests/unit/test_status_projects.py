@@ -1,9 +1,9 @@
 """Every project of the daemon in one line."""
 
 from meshd.api.model import ProjectStatus, ServiceStatus
+from meshd.control.status import project_statuses
+from meshd.model.rollout import StoredProject
 from meshd.spec.model import Project, Service
-from meshd.status import project_statuses
-from meshd.store.records import StoredProject
 
 
 def stored(name: str, leaving: bool = False) -> StoredProject:

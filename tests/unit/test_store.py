@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from meshd.model.rollout import Override, Rollout, next_rollout
 from meshd.spec.model import Service
 from meshd.store import presence
 from meshd.store.events import KEPT, UNWRITTEN, EventLog
-from meshd.store.lock import Held
-from meshd.store.records import Override, Rollout, next_rollout
-from meshd.store.schema import TooNew
+from meshd.store.lock import StateLocked
+from meshd.store.schema import SchemaTooNew
 from meshd.store.store import Store
 from tests.support.stores import filled, opened, shop
 
@@ -34,7 +34,7 @@ def test_everything_survives_a_restart(tmp_path: Path) -> None:
 
 def test_a_second_holder_is_told_who_has_it(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    with pytest.raises(Held, match=f"process id {os.getpid()}"):
+    with pytest.raises(StateLocked, match=f"process id {os.getpid()}"):
         Store(tmp_path).open()
     store.close()
     opened(tmp_path).close()
@@ -56,7 +56,7 @@ def test_a_later_schema_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "meshd.db") as database:
         database.execute("PRAGMA user_version = 99")
     database.close()
-    with pytest.raises(TooNew, match="schema 99"):
+    with pytest.raises(SchemaTooNew, match="schema 99"):
         Store(tmp_path).open()
 
 

@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from meshd.cli.main import main
+from meshd.model.rollout import Override
 from meshd.store import backup
 from meshd.store.events import EventLog
-from meshd.store.lock import Held
-from meshd.store.records import Override
+from meshd.store.lock import StateLocked
 from meshd.store.schema import MIGRATIONS
 from meshd.store.store import Store
 from tests.support.stores import filled, opened, shop
@@ -107,11 +107,11 @@ def test_a_backup_sees_one_moment_of_a_busy_state(tmp_path: Path) -> None:
 def test_it_is_not_restored_onto_a_running_daemon_or_over_a_state(tmp_path: Path) -> None:
     store, file = logged(tmp_path / "a"), tmp_path / "b.tar.gz"
     backup.back_up(tmp_path / "a", file, 20.0)
-    with pytest.raises(Held, match=f"process {os.getpid()}"):
+    with pytest.raises(StateLocked, match=f"process {os.getpid()}"):
         backup.restore(file, tmp_path / "a", replace=True)
     store.set_override("shop/web", Override(9, 0.0))
     store.close()
-    with pytest.raises(backup.CannotBackUp, match="--replace"):
+    with pytest.raises(backup.BackupError, match="--replace"):
         backup.restore(file, tmp_path / "a", replace=False)
     (tmp_path / "a" / "snapshot.bin").write_bytes(b"old")
     backup.restore(file, tmp_path / "a", replace=True)

@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from meshd.api.client import Client
-from meshd.api.model import Refused
 from meshd.api.server import serve
+from meshd.model.errors import Rejected, StoreWriteError
+from meshd.model.rollout import Override
 from meshd.spec.model import Project
 from meshd.store.events import UNWRITTEN, EventLog
-from meshd.store.file import CannotStore
-from meshd.store.records import Override
 from meshd.store.store import Store
 from tests.fakes.control import FakeControl
 
@@ -41,7 +40,7 @@ def test_what_does_not_fit_changes_nothing_and_the_next_that_fits_does(tmp_path:
     store.deploy(SHOP, {"web": "r1"}, "me", "", 1.0)
     fill(store)
     for _ in range(2):
-        with pytest.raises(CannotStore) as told:
+        with pytest.raises(StoreWriteError) as told:
             store.deploy(BIG, {"web": "r2"}, "me", "", 2.0)
         assert str(told.value) == (
             f"the state in {tmp_path} cannot be written: database or disk is full; nothing was "
@@ -97,7 +96,7 @@ def test_what_cannot_be_committed_is_not_believed_either(tmp_path: Path) -> None
 
     before = believed()
     for write in writes:
-        with no_more(tmp_path / "meshd.db-wal"), pytest.raises(CannotStore):
+        with no_more(tmp_path / "meshd.db-wal"), pytest.raises(StoreWriteError):
             write()
         assert believed() == before
     for write in writes:
@@ -115,7 +114,7 @@ def test_a_state_that_cannot_be_opened_says_where_and_is_let_go_of(
     state = tmp_path / "state"
     state.mkdir()
     store = Store(state)
-    with no_more(length), pytest.raises(CannotStore) as told:
+    with no_more(length), pytest.raises(StoreWriteError) as told:
         store.open()
     assert str(told.value).startswith(f"the state in {state} cannot be opened: ")
     assert "see that its disk has room" in str(told.value)
@@ -134,7 +133,7 @@ def test_events_are_told_all_the_same_and_only_so_many_wait_to_be_stored(tmp_pat
     for number in range(3 * UNWRITTEN):
         events.record(float(number), "deploy", "x" * 1000)
     assert len(events.since(0, 10 * UNWRITTEN)) >= UNWRITTEN
-    with pytest.raises(CannotStore):
+    with pytest.raises(StoreWriteError):
         events.flush()
     free(store)
     events.flush()
@@ -147,7 +146,9 @@ class Full(FakeControl):
     """A control process whose disk is full."""
 
     async def deploy(self, project: Project, who: str, take_over: bool = False) -> None:
-        raise CannotStore("the state in /x cannot be written: disk is full; nothing was changed")
+        raise StoreWriteError(
+            "the state in /x cannot be written: disk is full; nothing was changed"
+        )
 
 
 def test_a_client_is_told_where_and_why(tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_a_client_is_told_where_and_why(tmp_path: Path) -> None:
             serve(Full(), tmp_path / "a.sock", "127.0.0.1:0"),
             Client(tmp_path / "a.sock") as client,
         ):
-            with pytest.raises(Refused, match=r"^the state in /x cannot be written"):
+            with pytest.raises(Rejected, match=r"^the state in /x cannot be written"):
                 await client.deploy(SHOP)
 
     asyncio.run(main())

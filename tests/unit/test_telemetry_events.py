@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from meshd.telemetry.events import BAD, Kind, set_up_logging
+from meshd.logging_setup import set_up_logging
+from meshd.model.event import Kind
+from meshd.telemetry.events import BAD
 
 
 class Terminal(io.StringIO):
@@ -70,7 +72,7 @@ def test_kinds_are_words_with_dots() -> None:
 
 
 def test_a_log_file_cannot_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshd.telemetry.events.LOG_LIMIT", 2000)
+    monkeypatch.setattr("meshd.logging_setup.LOG_LIMIT", 2000)
     path = tmp_path / "daemon.log"
     with path.open("a") as out:
         set_up_logging("info", out)

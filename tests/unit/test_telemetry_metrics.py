@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from meshd.api.model import Event, ServiceStatus
+from meshd.api.model import ServiceStatus
+from meshd.model.event import Event
 from meshd.telemetry.exposition import EDGES, Family, exposed_buckets, label
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.merge import Distribution

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from meshd.api.model import RevisionCounts, Tally
-from meshd.telemetry.tally import LATE, Tallies
+from meshd.model.release import RevisionCounts, Tally
+from meshd.telemetry.release_counts import LATE, ReleaseCounter
 from proxy.wire.report import EndpointReport, Report, ServiceReport
 from proxy.wire.snapshot import Generation
 
@@ -37,7 +37,7 @@ def report(worker: int, start: float, end: float, good: int, failed: int, retrie
 
 def test_every_worker_counts_and_only_what_is_under_way() -> None:
     memory, under_way = Memory(), {"shop/web": 4}
-    tallies = Tallies(memory, lambda: under_way)
+    tallies = ReleaseCounter(memory, lambda: under_way)
     tallies.take(report(1, 9.0, 10.0, 5, 0, 0))
     tallies.step(10.0)
     tallies.take(report(1, 10.0, 11.0, 5, 3, 2))
@@ -60,11 +60,11 @@ def test_every_worker_counts_and_only_what_is_under_way() -> None:
 
 def test_a_successor_goes_on_counting_and_tells_what_it_did_not_see() -> None:
     memory, under_way = Memory(), {"shop/web": 4}
-    first = Tallies(memory, lambda: under_way)
+    first = ReleaseCounter(memory, lambda: under_way)
     first.step(10.0)
     first.take(report(1, 10.0, 11.0, 5, 0, 0))
     first.flush()
-    second = Tallies(memory, lambda: under_way)
+    second = ReleaseCounter(memory, lambda: under_way)
     second.step(14.0)
     second.take(report(1, 13.0, 14.0, 2, 0, 0))
     second.take(report(1, 14.0, 15.0, 2, 0, 0))
@@ -75,7 +75,7 @@ def test_a_successor_goes_on_counting_and_tells_what_it_did_not_see() -> None:
 
 def test_a_release_that_is_overtaken_leaves_its_count() -> None:
     memory, under_way = Memory(), {"shop/web": 4}
-    tallies = Tallies(memory, lambda: under_way)
+    tallies = ReleaseCounter(memory, lambda: under_way)
     tallies.step(10.0)
     tallies.take(report(1, 10.0, 11.0, 5, 0, 0))
     under_way["shop/web"] = 5

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from meshd.discovery.watch import after
-from meshd.runtime.base import EventKind, ObservedReplica, ReplicaState, RuntimeEvent
+from meshd.model.runtime import ObservedReplica, ReplicaState
+from meshd.runtime.base import EventKind, RuntimeEvent
 
 RUNNING = ObservedReplica(
     "web-1", "id-2", "shop", "web", "r1", ReplicaState.RUNNING, True, "10.0.0.2", 80, created_at=20

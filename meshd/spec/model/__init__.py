@@ -1,8 +1,8 @@
 """The resolved spec: what should run, as plain frozen values after reading and checking.
 
 Durations are seconds, sizes bytes; what stands under `x-mesh` may use the short forms of
-`meshd.spec.shorthand`. The models refuse unknown fields; `meshd.spec.compose` turns their errors
-into ones that name file and line.
+`meshd.spec.reader.shorthand`. The models refuse unknown fields; `meshd.spec.compose` turns
+their errors into ones that name file and line.
 
 This package is what the rest of the project, and whoever writes specs in Python, imports from; its
 modules are where the values are defined, by what they are about. Belongs here: fields, their
@@ -21,10 +21,10 @@ from meshd.spec.model.container import (
     Ulimit,
     UpdateConfig,
 )
-from meshd.spec.model.health import Health
+from meshd.spec.model.health import HealthCheck
 from meshd.spec.model.mesh import JobSchedule, Mesh
 from meshd.spec.model.project import Network, Project, Quota
-from meshd.spec.model.rollout import Gate, Hook, Rollout
+from meshd.spec.model.rollout import Gate, Hook, RolloutSettings
 from meshd.spec.model.route import Fault, HeaderEdits, RateLimit, RouteSpec
 from meshd.spec.model.scale import Objective, PrometheusQuery, Scale, Schedule
 from meshd.spec.model.service import Service
@@ -44,7 +44,7 @@ __all__ = [
     "Fault",
     "Gate",
     "HeaderEdits",
-    "Health",
+    "HealthCheck",
     "Healthcheck",
     "Hook",
     "JobSchedule",
@@ -64,7 +64,7 @@ __all__ = [
     "Resources",
     "RestartPolicy",
     "Retries",
-    "Rollout",
+    "RolloutSettings",
     "RouteSpec",
     "Scale",
     "Schedule",

@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from meshd.spec import shorthand
 from meshd.spec.model.base import Duration, Model, Whole
+from meshd.spec.reader import shorthand
 
 
-class Health(Model):
+class HealthCheck(Model):
     """Active probe. Without `path` and with `tcp` the port only has to accept; `type: none`
     trusts the container's own health check, or its running, alone. A replica gets no request
     before its first good probe; `failures` bad ones in a row take it out of rotation and have
@@ -28,7 +28,7 @@ class Health(Model):
     _ready = field_validator("ready")(shorthand.check_target_if_any)
 
     @model_validator(mode="after")
-    def _asked_for(self) -> "Health":
+    def _asked_for(self) -> "HealthCheck":
         if self.ready and self.type == "none":
             raise ValueError("ready is asked for with the probe; type: none has none")
         return self

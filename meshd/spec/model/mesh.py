@@ -4,13 +4,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from meshd.spec import shorthand
 from meshd.spec.model.base import Duration, Model, Port, Share, Whole
-from meshd.spec.model.health import Health
-from meshd.spec.model.rollout import Rollout
+from meshd.spec.model.health import HealthCheck
+from meshd.spec.model.rollout import RolloutSettings
 from meshd.spec.model.route import RouteSpec
 from meshd.spec.model.scale import Scale
 from meshd.spec.model.traffic import Balance, Eject, LimitsSpec, ParkingSpec, Retries, Timeouts
+from meshd.spec.reader import shorthand
 
 
 class JobSchedule(Model):
@@ -49,7 +49,7 @@ class Mesh(Model):
     port: Port | None = None
     routes: tuple[RouteSpec, ...] = ()
     scale: Scale | None = None
-    health: Health = Health()
+    health: HealthCheck = HealthCheck()
     balance: Balance = Balance()
     timeouts: Timeouts = Timeouts()
     retries: Retries = Retries()
@@ -59,7 +59,7 @@ class Mesh(Model):
     allow: tuple[str, ...] | None = None
     audit: bool = False
     drain: Duration = 30.0
-    rollout: Rollout = Rollout()
+    rollout: RolloutSettings = RolloutSettings()
     trace: Share | None = None
     schedule: tuple[JobSchedule, ...] = ()
 

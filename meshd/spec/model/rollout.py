@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from meshd.spec import shorthand
 from meshd.spec.model.base import Amount, Duration, Model, Percent, Share, Whole
+from meshd.spec.reader import shorthand
 
 
 class Gate(Model):
@@ -33,7 +33,7 @@ class Hook(Model):
     _words = field_validator("command", mode="before")(shorthand.command)
 
 
-class Rollout(Model):
+class RolloutSettings(Model):
     """How traffic goes over to a new revision, beside `deploy.update_config`.
 
     `rolling`: replica by replica. `canary`: the new revision gets the shares of the `steps`,

@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from meshd.spec import shorthand
 from meshd.spec.model.base import Count, Duration, Model, Whole
+from meshd.spec.reader import shorthand
 
 
 class Objective(Model):

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from meshd.spec import shorthand
 from meshd.spec.model.base import Count, Duration, Model, Share, Size, Whole
+from meshd.spec.reader import shorthand
 from proxy.wire.snapshot import Algorithm
 
 

@@ -1,0 +1,1 @@
+"""Policies of other autoscalers, as baselines for benchmarks: HPA, KPA and an oracle."""

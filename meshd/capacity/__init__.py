@@ -1,0 +1,1 @@
+"""What fits on the nodes and into the quotas. Pure."""

@@ -1,0 +1,1 @@
+"""The simulator behind `meshd simulate`: options, recorded traffic, runs and the report."""

@@ -1,0 +1,68 @@
+"""What simulated policies came to, as figures, and as a table with a chart."""
+
+from typing import Any, Final
+
+from meshd.cli import output
+from meshd.cli.simulate import runner
+
+BLOCKS: Final = " ▁▂▃▄▅▆▇█"
+CHART_WIDTH: Final = 72
+
+
+def figures(outcome: runner.Outcome) -> dict[str, Any]:
+    """The figures of one policy, as JSON has them."""
+    result = outcome.result
+    return {
+        "name": outcome.name,
+        "missed_pct": round(result.missed_pct, 4),
+        "replica_hours": round(result.replica_hours, 3),
+        "actions": result.actions,
+        "p50_ms": _milliseconds(result.quantile(0.5)),
+        "p95_ms": _milliseconds(result.quantile(0.95)),
+        "p99_ms": _milliseconds(result.quantile(0.99)),
+        "warm_hours": round(result.warm_hours, 3),
+        "requests": result.requests,
+    }
+
+
+def _milliseconds(value: float | None) -> float | None:
+    return None if value is None else round(1000.0 * value, 1)
+
+
+def show(outcomes: list[runner.Outcome], job: runner.SimulationJob) -> None:
+    """A table of the policies, and their replicas under the traffic as lines of blocks."""
+    columns = ("policy", "missed", "replica-hours", "actions", "p50", "p95", "p99", "took")
+    rows = []
+    for outcome in outcomes:
+        result = outcome.result
+        rows.append(
+            [
+                outcome.name,
+                f"{result.missed_pct:.3f} %",
+                f"{result.replica_hours:.2f}",
+                str(result.actions),
+                *[output.seconds(result.quantile(q)) for q in (0.5, 0.95, 0.99)],
+                output.seconds(outcome.seconds),
+            ]
+        )
+    output.print_table(columns, rows)
+    output.say("")
+    chart = outcomes[0].result.chart
+    arrivals = [float(count) for _, count, _, _ in chart]
+    output.say(f"{'requests/s':>12} {_line(arrivals)} {max(arrivals):.0f}")
+    most = max(ready for outcome in outcomes for _, _, ready, _ in outcome.result.chart)
+    for outcome in outcomes:
+        ready = [float(count) for _, _, count, _ in outcome.result.chart]
+        output.say(f"{outcome.name:>12} {_line(ready, float(most))} {max(ready):.0f} replicas")
+    output.say(f"{'':>12} {len(job.rates) / 3600.0:.1f} hours, left to right")
+
+
+def _line(values: list[float], top: float | None = None) -> str:
+    """Values as one row of blocks, each the largest of its stretch."""
+    width = min(CHART_WIDTH, len(values))
+    stretches = [
+        max(values[at * len(values) // width : max(1, (at + 1) * len(values) // width)])
+        for at in range(width)
+    ]
+    highest = top or max(stretches) or 1.0
+    return "".join(BLOCKS[round(value / highest * (len(BLOCKS) - 1))] for value in stretches)

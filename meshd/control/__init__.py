@@ -1,0 +1,1 @@
+"""What the API offers: commands and queries on a running mesh."""

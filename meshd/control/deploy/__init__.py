@@ -1,0 +1,1 @@
+"""Deployments: admission, preview, start and progress."""

@@ -1,0 +1,150 @@
+"""What is, for people and Prometheus: the picture behind `meshd ps`, `top` and `/metrics`."""
+
+from collections.abc import Mapping, Sequence
+
+from meshd.api.model import ProjectStatus, ReplicaStatus, ServiceStatus
+from meshd.model.desired import DesiredService
+from meshd.model.replica import Replica
+from meshd.model.replica_phase import ALIVE, ENDED, Phase
+from meshd.model.rollout import Override, StoredProject
+from meshd.model.scaling import Load, cpu_percent
+from meshd.reconcile.observe.observe import Observed
+from meshd.reconcile.progress import PATIENCE, state_of, word
+from meshd.reconcile.rollout.status import course
+from meshd.telemetry.ingest import Ingest
+from meshd.telemetry.merge import MergedService
+
+WINDOW = 5
+_RUNS = (Phase.STARTING, Phase.PROBING, Phase.READY, Phase.DRAINING, Phase.STOPPING)
+
+
+def by_service(replicas: Sequence[Replica]) -> dict[str, list[Replica]]:
+    """Replicas by service key."""
+    groups: dict[str, list[Replica]] = {}
+    for replica in replicas:
+        groups.setdefault(replica.key, []).append(replica)
+    return groups
+
+
+def project_statuses(
+    stored: Mapping[str, StoredProject],
+    services: Sequence[ServiceStatus],
+    elsewhere: frozenset[str],
+    refused: Mapping[str, str],
+) -> tuple[ProjectStatus, ...]:
+    """Every project there is, by name: those stored here, adopted ones, and those that are left
+    alone since another mesh holds them."""
+    groups: dict[str, list[ServiceStatus]] = {name: [] for name in (*stored, *refused)}
+    for service in services:
+        groups.setdefault(service.project, []).append(service)
+    found = []
+    for name, group in sorted(groups.items()):
+        known = stored.get(name)
+        if name in elsewhere or name in refused:
+            state = "elsewhere"
+        elif known is None:
+            state = "adopted"
+        else:
+            state = "going down" if known.leaving else "up"
+        found.append(
+            ProjectStatus(
+                name=name,
+                state=state,
+                services=len(group) or (len(known.project.services) if known else 0),
+                ready=sum(service.ready for service in group),
+                wanted=sum(service.wanted for service in group),
+                who=known.who if known else "",
+                at=known.at if known else 0.0,
+                detail=refused.get(name, ""),
+            )
+        )
+    return tuple(found)
+
+
+def service_status(
+    service: DesiredService,
+    replicas: Sequence[Replica],
+    observed: Observed,
+    waiting: str,
+    ingest: Ingest,
+    override: Override | None,
+    last: str,
+    loads: Mapping[str, Load],
+    now: float,
+) -> ServiceStatus:
+    """One service with its replicas, and the last few seconds of its traffic."""
+    scale = service.spec.mesh.scale
+    window = ingest.window(service.key, WINDOW, now)
+    total: MergedService = ingest.total(service.key)
+    slots = observed.slots.get((service.key, service.revision), ())
+    endpoints = window.endpoints
+    verdicts = observed.verdicts or {}
+    at = course(service, replicas, verdicts.get(service.key))
+    return ServiceStatus(
+        project=service.project,
+        name=service.spec.name,
+        wanted=service.count,
+        running=sum(r.phase in _RUNS for r in replicas),
+        ready=sum(r.serves for r in replicas),
+        paused=sum(r.phase is Phase.PAUSED for r in replicas),
+        minimum=scale.min if scale else service.spec.replicas,
+        maximum=scale.max if scale else service.spec.replicas,
+        revision=service.revision,
+        state=state_of(service, replicas, waiting, {s.attempt: s.not_before for s in slots}),
+        routes=tuple(str(route) for route in service.spec.mesh.routes),
+        rps=window.rps,
+        in_flight=float(window.in_flight),
+        p50=window.p50,
+        p95=window.p95,
+        p99=window.p99,
+        requests_total=total.completions,
+        errors_total=total.errors,
+        errors_per_second=window.errors_per_second,
+        retries_total=total.retries,
+        parked=window.merged.parked,
+        override=override.replicas if override else None,
+        override_until=override.until if override else 0.0,
+        last=waiting or last,
+        waiting=waiting,
+        coming=at.coming,
+        stage=at.stage,
+        trial=at.trial,
+        replicas=tuple(
+            _replica_status(
+                r,
+                r.name in endpoints and endpoints[r.name].ejected_by > 0,
+                loads.get(r.name),
+                service.spec.resources.cpus,
+            )
+            for r in sorted(replicas, key=lambda r: (r.created_at, r.name))
+            if r.phase is not Phase.GONE
+        ),
+    )
+
+
+def _replica_status(
+    replica: Replica, ejected: bool, load: Load | None, limit: float
+) -> ReplicaStatus:
+    phase = word(replica)
+    if replica.attempt >= PATIENCE and replica.phase in ALIVE | ENDED and not replica.ready_since:
+        phase = "crash-loop"
+    reason = replica.cause or replica.drift
+    if not reason and (replica.bad or replica.unready or replica.phase is Phase.PROBING):
+        reason = replica.probe
+    return ReplicaStatus(
+        name=replica.name,
+        service=replica.key,
+        revision=replica.revision,
+        phase=phase,
+        node=replica.node,
+        address=f"{replica.host}:{replica.port}" if replica.host else "",
+        managed=replica.managed,
+        reason=reason,
+        since=replica.since,
+        restarts=replica.attempt,
+        in_flight=replica.in_flight,
+        ejected=ejected,
+        cpu=cpu_percent(load, limit),
+        memory=load.memory if load else None,
+        cores=load.cores if load else None,
+    )

@@ -1,0 +1,56 @@
+"""The control process: `python -m meshd.daemon.main --state DIR --runtime docker|process`.
+
+Reads the arguments and runs what `meshd.daemon.wiring` makes of them. Exit codes: 0 ended in order,
+1 failed, 2 refused (the state is held by another, an address is in use).
+"""
+
+import argparse
+import asyncio
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+
+from meshd.api.server import ServeError
+from meshd.daemon.wiring import Daemon, DaemonSettings
+from meshd.logging_setup import set_up_logging
+from meshd.store.lock import StateLocked
+from meshd.store.schema import SchemaTooNew
+
+
+async def _main(options: argparse.Namespace) -> None:
+    daemon = Daemon(
+        DaemonSettings(
+            state=options.state,
+            runtime=options.runtime,
+            metrics=options.metrics,
+            starts=options.starts,
+            adopts=not options.no_adopt,
+            trusted_proxies=tuple(options.trusted_proxy),
+            filters=not options.no_filter,
+        )
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, daemon.end.set)
+    await daemon.run()
+
+
+def main() -> int:
+    """Read the arguments and run."""
+    parser = argparse.ArgumentParser(prog="python -m meshd.daemon.main", description=__doc__)
+    parser.add_argument("--state", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--runtime", required=True, choices=("docker", "process"))
+    parser.add_argument("--metrics", default="127.0.0.1:9900", metavar="ADDRESS")
+    parser.add_argument("--starts", type=int, default=0, metavar="N")
+    parser.add_argument("--no-adopt", action="store_true")
+    parser.add_argument("--no-filter", action="store_true")
+    parser.add_argument("--trusted-proxy", action="append", default=[], metavar="CIDR")
+    options = parser.parse_args()
+    set_up_logging()
+    options.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        asyncio.run(_main(options))
+    except (StateLocked, SchemaTooNew, ServeError, sqlite3.DatabaseError) as error:
+        print(f"meshd: {error}", file=sys.stderr)
+        return 2
+    return 0

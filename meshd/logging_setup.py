@@ -1,0 +1,86 @@
+"""Log set-up: coloured lines on a terminal, one JSON object per line otherwise."""
+
+import logging
+import os
+import shutil
+import stat
+import sys
+from typing import Final, TextIO
+
+import structlog
+
+LOG_LIMIT: Final = 20 * 1024 * 1024
+
+
+def set_up_logging(level: str = "info", stream: TextIO | None = None) -> None:
+    """Sends structlog's and the standard library's log lines to `stream` (standard error):
+    human lines where it is a terminal, JSON otherwise. `level` is a name of `logging`.
+
+    Raises ValueError for a level that does not exist.
+    """
+    out = stream or sys.stderr
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    handler = _Bounded(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_rendering(out.isatty()),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+class _Bounded(logging.StreamHandler[TextIO]):
+    """Keeps a log file that was opened for appending, by us or by whoever started us, from
+    filling the disk: at `LOG_LIMIT` bytes it is moved to `NAME.1` and starts anew. It is
+    copied and cut, not renamed, for other processes write to it as well."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        try:
+            descriptor = self.stream.fileno()
+        except (OSError, ValueError):
+            return  # not a file at all
+        found = os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode) and found.st_size > LOG_LIMIT:
+            try:
+                path = os.readlink(f"/proc/self/fd/{descriptor}")
+                shutil.copyfile(path, path + ".1")
+                os.ftruncate(descriptor, 0)
+            except OSError:
+                self.handleError(record)
+
+
+def _rendering(terminal: bool) -> list[structlog.typing.Processor]:
+    if terminal:
+        return [
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(colors=True, pad_event_to=0),
+        ]
+    return [
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(ensure_ascii=False),
+    ]

@@ -1,0 +1,82 @@
+"""Events of the event log and their kinds."""
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from meshd.model.base import Value
+
+
+class Kind(StrEnum):
+    """What can happen. A kind is never renamed: scripts and alerts rely on it."""
+
+    DEPLOY = "deploy"
+    DOWN = "down"
+    ADOPTED = "adopted"
+    ADOPT_FAILED = "adopt.failed"
+    CLAIM_REFUSED = "claim.refused"
+    REPLICA_STARTED = "replica.started"
+    REPLICA_READY = "replica.ready"
+    REPLICA_PAUSED = "replica.paused"
+    REPLICA_UNHEALTHY = "replica.unhealthy"
+    REPLICA_UNREADY = "replica.unready"
+    REPLICA_DIED = "replica.died"
+    REPLICA_CRASH_LOOP = "replica.crash-loop"
+    REPLICA_FAILED = "replica.failed"
+    REPLICA_DRAINING = "replica.draining"
+    REPLICA_STOPPED = "replica.stopped"
+    ENDPOINT_EJECTED = "endpoint.ejected"
+    SCALE_UP = "scale.up"
+    SCALE_DOWN = "scale.down"
+    SCALE_OVERRIDE = "scale.override"
+    SCALE_WAKE = "scale.wake"
+    SCALE_SHORT = "scale.short"
+    ROLLOUT_STARTED = "rollout.started"
+    ROLLOUT_SHIFTED = "rollout.shifted"
+    ROLLOUT_PAUSED = "rollout.paused"
+    ROLLOUT_RESUMED = "rollout.resumed"
+    ROLLOUT_DONE = "rollout.done"
+    ROLLOUT_FAILED = "rollout.failed"
+    ROLLOUT_ROLLED_BACK = "rollout.rolled-back"
+    JOB_WAITING = "job.waiting"
+    JOB_STARTED = "job.started"
+    JOB_DONE = "job.done"
+    JOB_FAILED = "job.failed"
+    JOB_SKIPPED = "job.skipped"
+    WORKER_REPLACED = "worker.replaced"
+    LISTEN_FAILED = "listen.failed"
+    SNAPSHOT_REFUSED = "snapshot.refused"
+    FILTER_OFF = "filter.off"
+    FILTER_ON = "filter.on"
+    RUNTIME_LOST = "runtime.lost"
+    RUNTIME_BACK = "runtime.back"
+
+
+SCALE: Final = "scale."
+
+
+ROLLOUT: Final = "rollout."
+
+
+JOB: Final = "job."
+
+
+class Event(Value, frozen=True):
+    """One thing that happened or was decided, with its cause.
+
+    `kind` is a stable word (`replica.started`, `replica.ready`, `replica.died`,
+    `replica.unhealthy`, `replica.stopped`, `endpoint.ejected`, `scale.up`, `scale.down`,
+    `rollout.started`, `rollout.done`, `rollout.failed`, `deploy`, `worker.replaced`,
+    `runtime.lost`, `runtime.back`, …); `text` is for people; `numbers` are what it was
+    decided from.
+    """
+
+    id: int
+    at: float
+    kind: str
+    project: str = ""
+    service: str = ""
+    replica: str = ""
+    text: str = ""
+    numbers: dict[str, float] = msgspec.field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Carries out a plan on the runtime and records the results."""

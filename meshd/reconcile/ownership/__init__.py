@@ -1,0 +1,1 @@
+"""Which mesh owns which project on a shared engine."""

@@ -1,0 +1,1 @@
+"""What a deployment will do, before it happens. Pure."""

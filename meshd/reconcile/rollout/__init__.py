@@ -1,0 +1,1 @@
+"""Rollouts: stages, canary analysis, hooks and outcome. Pure, except the analysis feed."""

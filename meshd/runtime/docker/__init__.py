@@ -1,0 +1,1 @@
+"""The Docker runtime: replicas are containers of one Docker Engine."""

@@ -1,0 +1,155 @@
+"""A build context as the engine wants it: a tar of a directory, without what .dockerignore
+names, and what its Dockerfile builds upon."""
+
+import gzip
+import hashlib
+import os
+import re
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from meshd.spec.model import Build
+
+SPOOL_BYTES = 8 * 1024 * 1024
+_FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE)
+_ARG = re.compile(r"^\s*ARG\s+(\w+)(?:=(\S*))?", re.IGNORECASE)
+_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}]*))?\}|(\w+))")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """A packed context. `digest` changes when a file's content, name or mode does, or the
+    build's arguments; it does not with times, so a fresh checkout builds nothing anew."""
+
+    file: IO[bytes]
+    digest: str
+    dockerfile: str
+
+
+def pack(build: Build) -> BuildContext:
+    """Read the context from disk; blocks. Raises OSError. The file is the caller's to close."""
+    spool: IO[bytes] = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 (returned)
+    try:
+        with gzip.GzipFile(fileobj=spool, mode="wb", compresslevel=1) as packed:
+            digest = _write(build, packed)
+        spool.seek(0)
+    except OSError:
+        spool.close()
+        raise
+    return BuildContext(spool, digest, _dockerfile(build))
+
+
+def digest_of(build: Build) -> str:
+    """The digest alone that `pack` would give; blocks. Raises OSError."""
+    with open(os.devnull, "wb") as nowhere:
+        return _write(build, nowhere)
+
+
+def _dockerfile(build: Build) -> str:
+    root = Path(build.context)
+    return os.path.relpath(root / build.dockerfile, root)
+
+
+def _write(build: Build, to: IO[bytes] | gzip.GzipFile) -> str:
+    """The context as a tar; gives its digest."""
+    root, dockerfile = Path(build.context), _dockerfile(build)
+    (root / dockerfile).stat()
+    digest = hashlib.sha256(repr((dockerfile, build.target, sorted(build.args.items()))).encode())
+    with tarfile.open(fileobj=to, mode="w") as tar:
+        for name in _files(root, keep={dockerfile, ".dockerignore"}):
+            _add(tar, root, name, digest)
+    return digest.hexdigest()
+
+
+def _add(tar: tarfile.TarFile, root: Path, name: str, digest: "hashlib._Hash") -> None:
+    path = root / name
+    entry = tar.gettarinfo(path, name)
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    digest.update(repr((name, entry.mode, entry.type, entry.linkname, entry.size)).encode())
+    if not entry.isfile():
+        tar.addfile(entry)
+        return
+    with path.open("rb") as file:
+        digest.update(hashlib.file_digest(file, "sha256").digest())
+        file.seek(0)
+        tar.addfile(entry, file)
+
+
+def _files(root: Path, keep: set[str]) -> Iterator[str]:
+    """Every file, link and directory below `root` that is not ignored, in order."""
+    ignored = Ignore.read(root / ".dockerignore")
+    for directory, subdirectories, files in os.walk(root):
+        subdirectories.sort()
+        for entry in sorted([*subdirectories, *files]):
+            name = os.path.relpath(os.path.join(directory, entry), root)
+            if name in keep or not ignored.matches(name):
+                yield name
+
+
+class Ignore:
+    """The patterns of a .dockerignore: the last one that matches decides, `!` keeps."""
+
+    def __init__(self, patterns: list[str]) -> None:
+        self._rules = [
+            (not pattern.startswith("!"), re.compile(_regex(pattern.lstrip("!").strip("/"))))
+            for pattern in patterns
+        ]
+
+    @classmethod
+    def read(cls, path: Path) -> "Ignore":
+        """The patterns of a file, none if there is no such file."""
+        if not path.is_file():
+            return cls([])
+        stripped = (line.strip() for line in path.read_text().splitlines())
+        return cls([line for line in stripped if line and not line.startswith("#")])
+
+    def matches(self, name: str) -> bool:
+        """Whether the path, relative to the context, is left out."""
+        verdict = False
+        for ignore, pattern in self._rules:
+            if pattern.fullmatch(name):
+                verdict = ignore
+        return verdict
+
+
+def _regex(pattern: str) -> str:
+    """`*` and `?` stay within a path segment, `**` crosses them; a directory takes along what
+    lies in it."""
+    translated = ""
+    for part in re.split(r"(\*\*/?|\*|\?)", pattern.removeprefix("./")):
+        match part:
+            case "**/" | "**":
+                translated += "(?:.*/)?" if part == "**/" else ".*"
+            case "*":
+                translated += "[^/]*"
+            case "?":
+                translated += "[^/]"
+            case _:
+                translated += re.escape(part)
+    return f"{translated}(?:/.*)?"
+
+
+def bases(build: Build) -> tuple[str, ...]:
+    """The images that a Dockerfile starts from, its own stages left out. Raises OSError."""
+    arguments: dict[str, str] = {}
+    stages: set[str] = {"scratch"}
+    found: dict[str, None] = {}
+    for line in (Path(build.context) / build.dockerfile).read_text().splitlines():
+        if argument := _ARG.match(line):
+            name, default = argument.groups()
+            arguments.setdefault(name, build.args.get(name, (default or "").strip("\"'")))
+        elif start := _FROM.match(line):
+            image = _VARIABLE.sub(lambda use: _value(use, arguments), start[1])
+            if image.lower() not in stages:
+                found[image] = None
+            stages.add((start[2] or "").lower())
+    return tuple(found)
+
+
+def _value(use: re.Match[str], arguments: dict[str, str]) -> str:
+    return arguments.get(use[1] or use[3] or "") or use[2] or ""

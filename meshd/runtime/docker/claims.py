@@ -1,0 +1,85 @@
+"""Which mesh has which project on this engine: an empty volume a project, with labels.
+
+A volume, since the engine makes one of a name at most and answers with the one that is there,
+so that making it is the claim; it takes no address range, and outlives daemon and engine.
+"""
+
+from collections.abc import Mapping
+
+from meshd.model.runtime import Holder
+from meshd.runtime.base import RuntimeFailure
+from meshd.runtime.docker.engine import Engine
+from meshd.spec import labels
+
+CLAIM = "mesh.claim"
+HOST, STATE = "mesh.claim.host", "mesh.claim.state"
+TRIES = 3
+
+
+def volume_of(project: str) -> str:
+    """The name of a project's claim. No declared volume is called so: those have no dots."""
+    return f"meshd.claim.{project}"
+
+
+class EngineClaims:
+    """The claims on one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def all(self) -> Mapping[str, Holder]:
+        """See `Runtime.claims`."""
+        async with self._engine.asked() as docker:
+            found = await docker.volumes.list(filters={"label": [CLAIM]})  # type: ignore[no-untyped-call]
+        return {
+            volume["Labels"][CLAIM]: _holder(volume["Labels"]) for volume in found["Volumes"] or ()
+        }
+
+    async def claim(self, project: str, holder: Holder, instead_of: Holder | None) -> Holder:
+        """See `Runtime.claim`."""
+        if instead_of is not None:
+            await self.unclaim(project, instead_of)
+        wanted = {
+            "Name": volume_of(project),
+            "Labels": {
+                CLAIM: project,
+                labels.INSTANCE: holder.instance,
+                HOST: holder.host,
+                STATE: holder.state,
+            },
+        }
+        for _ in range(TRIES):
+            async with self._engine.asked() as docker:
+                await docker.volumes.create(wanted)  # type: ignore[no-untyped-call]
+            found = await self._of(project)
+            if found is not None:
+                return found
+        raise RuntimeFailure(f"volume {volume_of(project)} is removed as soon as it is made")
+
+    async def unclaim(self, project: str, holder: Holder) -> None:
+        """See `Runtime.unclaim`."""
+        if await self._of(project) != holder:
+            return
+        gone = _Gone()
+        try:
+            async with self._engine.asked(errors={404: gone}) as docker:
+                volume = await docker.volumes.get(volume_of(project))  # type: ignore[no-untyped-call]
+                await volume.delete()
+        except _Gone:
+            return
+
+    async def _of(self, project: str) -> Holder | None:
+        try:
+            async with self._engine.asked(errors={404: _Gone()}) as docker:
+                volume = await docker.volumes.get(volume_of(project))  # type: ignore[no-untyped-call]
+                return _holder((await volume.show())["Labels"] or {})
+        except _Gone:
+            return None
+
+
+class _Gone(RuntimeFailure):
+    """There is no such volume (any more)."""
+
+
+def _holder(marks: Mapping[str, str]) -> Holder:
+    return Holder(marks.get(labels.INSTANCE, ""), marks.get(HOST, ""), marks.get(STATE, ""))

@@ -1,0 +1,227 @@
+"""What to ask the engine for when a replica is to be created: from its spec, or as a copy of
+a container that somebody else started. Pure."""
+
+import copy
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from meshd.model.runtime import ReplicaSpec
+from meshd.runtime.docker.drift import LIMITS, shape
+from meshd.runtime.docker.observe import own_network
+from meshd.spec import labels
+from meshd.spec.model import Healthcheck, Mount, Service
+
+Info = dict[str, Any]
+
+NUMBER = "com.docker.compose.container-number"
+LOG_LIMITS = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
+NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """A container to create: its configuration, and the networks to connect it to before its
+    start, by name, beside the one that the configuration names."""
+
+    config: Info
+    networks: dict[str, Info]
+
+
+TAG = "meshd-"
+
+
+def name_of_image(project: str, service: Service) -> str:
+    """What a service's image is called; one that is built without a name, as Compose does."""
+    return service.image or f"{project}_{service.name}"
+
+
+def image_of(project: str, service: Service) -> str:
+    """The image that replicas run. One that was built for a revision, or that its name stood for
+    when it was deployed, has a tag of its own, so that going back finds the old one under it."""
+    name = name_of_image(project, service)
+    pinned = service.build.digest if service.build is not None else service.image_id
+    return f"{split_name(name)[0]}:{TAG}{pinned[:16]}" if pinned else name
+
+
+def split_name(image: str) -> tuple[str, str]:
+    """Repository and tag. The colon of a registry's port begins no tag."""
+    path, slash, last = image.partition("@")[0].rpartition("/")
+    repository, _, tag = last.partition(":")
+    return path + slash + repository, tag or "latest"
+
+
+def declared(project: str, name: str) -> str:
+    """The engine's name of a declared network or volume: Compose's own, so that data and
+    networks are the same under both."""
+    return f"{project}_{name}"
+
+
+def creation(
+    replica: ReplicaSpec, logging_driver: str, limits: Iterable[str] = tuple(LIMITS)
+) -> Creation:
+    """A container as the spec wants it, on an engine that enforces `limits`. The engine never
+    restarts it: the mesh does."""
+    service, project = replica.service, replica.project
+    own = own_network(project, service.name)
+    marks = labels.managed(
+        project, service.name, replica.revision, replica.name, service.port, replica.instance
+    )
+    if replica.job:
+        marks[labels.JOB] = replica.name
+    environment = {"PORT": str(service.port), **service.environment, **replica.environment}
+    config: Info = {
+        "Image": image_of(project, service),
+        "Env": [f"{key}={value}" for key, value in environment.items()],
+        "Labels": {**service.labels, **marks},
+        "ExposedPorts": {f"{port}/tcp": {} for port in (service.port, *service.expose)},
+        "StopSignal": service.stop_signal,
+        "StopTimeout": math.ceil(service.stop_grace_period),
+        "User": service.user,
+        "WorkingDir": service.working_dir,
+        "HostConfig": _host_config(replica, own, logging_driver),
+        "NetworkingConfig": {"EndpointsConfig": {own: {}}},
+    }
+    if service.command is not None:
+        config["Cmd"] = list(service.command)
+    if service.entrypoint is not None:
+        config["Entrypoint"] = list(service.entrypoint)
+    if service.healthcheck is not None:
+        config["Healthcheck"] = _healthcheck(service.healthcheck)
+    if replica.job:
+        config["Healthcheck"] = {"Test": ["NONE"]}
+        config["ExposedPorts"] = {}
+    others: dict[str, Info] = {
+        declared(project, name): {}
+        if replica.job
+        else {"Aliases": [service.name, *service.aliases.get(name, ())]}
+        for name in service.networks
+    }
+    config["Labels"][labels.SHAPE] = shape(config, others, limits)
+    return Creation(config, others)
+
+
+def _host_config(replica: ReplicaSpec, own: str, logging_driver: str) -> Info:
+    service = replica.service
+    limits = service.resources
+    config: Info = {
+        "NetworkMode": own,
+        "RestartPolicy": {"Name": "no"},
+        "ExtraHosts": [
+            f"{name}:{address}"
+            for name, address in {**service.extra_hosts, **replica.hosts}.items()
+        ],
+        "Mounts": [_mount(replica.project, mount) for mount in service.volumes],
+        "NanoCpus": round(limits.cpus * NANOSECONDS),
+        "Memory": limits.memory,
+        "MemoryReservation": limits.reserved_memory,
+        "Init": service.init,
+        "ReadonlyRootfs": service.read_only,
+        "CapAdd": list(service.cap_add),
+        "CapDrop": _dropped(service),
+        "SecurityOpt": list(service.security_opt),
+        "GroupAdd": list(service.group_add),
+        "Sysctls": service.sysctls,
+        "Ulimits": [
+            {"Name": name, "Soft": limit.soft, "Hard": limit.hard}
+            for name, limit in service.ulimits.items()
+        ],
+        "Dns": list(service.dns),
+        "DnsSearch": list(service.dns_search),
+        "DnsOptions": list(service.dns_opt),
+    }
+    if service.shm_size:
+        config["ShmSize"] = service.shm_size
+    if limits.pids:
+        config["PidsLimit"] = limits.pids
+    if service.logging is not None and (service.logging.driver or service.logging.options):
+        driver = service.logging.driver or logging_driver
+        config["LogConfig"] = {"Type": driver, "Config": service.logging.options}
+    elif logging_driver == LOG_LIMITS["Type"]:  # without bounds by itself
+        config["LogConfig"] = LOG_LIMITS
+    return config
+
+
+def _dropped(service: Service) -> list[str]:
+    """NET_RAW goes unless it is asked for: with it a container can forge its address on a
+    shared network, and its address is what tells the mesh who calls."""
+    added = {name.upper().removeprefix("CAP_") for name in service.cap_add}
+    kept = added & {"NET_RAW", "ALL"}
+    return [*service.cap_drop, *(() if kept else ("NET_RAW",))]
+
+
+def _mount(project: str, mount: Mount) -> Info:
+    source = mount.source
+    if mount.type == "volume" and source:
+        source = declared(project, source)
+    found: Info = {"Type": mount.type, "Target": mount.target, "ReadOnly": mount.read_only}
+    if source and mount.type != "tmpfs":
+        found["Source"] = source
+    if mount.size:
+        found["TmpfsOptions"] = {"SizeBytes": mount.size}
+    return found
+
+
+def _healthcheck(check: Healthcheck) -> Info:
+    if check.disable:
+        return {"Test": ["NONE"]}
+    return {
+        "Test": list(check.test),
+        "Interval": round(check.interval * NANOSECONDS),
+        "Timeout": round(check.timeout * NANOSECONDS),
+        "StartPeriod": round(check.start_period * NANOSECONDS),
+        "Retries": check.retries,
+    }
+
+
+def clone(info: Info, name: str, number: int, instance: str = "") -> Creation:
+    """A copy of the container that the engine describes with `info`, under a new name and,
+    where it is Compose's, with the container number `number`.
+
+    It keeps image, command, environment, mounts, networks and all labels, so that Compose
+    takes it for one of its own. It does not keep what only one container can have: published
+    host ports, fixed addresses, the host name the engine made up.
+    """
+    config: Info = copy.deepcopy(info["Config"])
+    host: Info = copy.deepcopy(info["HostConfig"])
+    original = info["Name"].removeprefix("/")
+    short_id = info["Id"][:12]
+    if config.get("Hostname") == short_id:
+        del config["Hostname"]
+    marks: dict[str, str] = config.get("Labels") or {}
+    marks |= {labels.MANAGED: "1", labels.REPLICA: name, labels.CLONE_OF: original}
+    marks.pop(labels.SHAPE, None)
+    if instance:
+        marks[labels.INSTANCE] = instance
+    if NUMBER in marks:
+        marks[NUMBER] = str(number)
+    config["Labels"] = marks
+    host["PortBindings"] = {}
+    host["ContainerIDFile"] = ""
+    host["RestartPolicy"] = {"Name": "no"}
+    config["HostConfig"] = host
+    endpoints = {
+        network: {"Aliases": [a for a in endpoint.get("Aliases") or () if a != short_id]}
+        for network, endpoint in (info["NetworkSettings"]["Networks"] or {}).items()
+    }
+    mode = host.get("NetworkMode", "default")
+    if mode in endpoints:
+        config["NetworkingConfig"] = {"EndpointsConfig": {mode: endpoints.pop(mode)}}
+    elif mode == "default":
+        endpoints.pop("bridge", None)
+    elif mode.startswith(("container:", "host", "none")):
+        endpoints = {}  # these modes admit no other network
+    return Creation(config, endpoints)
+
+
+def next_number(known: list[dict[str, str]], of: dict[str, str]) -> int:
+    """The next free container number beside a container with labels `of`, given the labels of
+    all containers."""
+    same = (labels.COMPOSE_PROJECT, labels.COMPOSE_SERVICE)
+    numbers = [
+        marks.get(NUMBER, "")
+        for marks in known
+        if all(marks.get(key) == of.get(key) for key in same)
+    ]
+    return 1 + max((int(number) for number in numbers if number.isdigit()), default=0)

@@ -1,0 +1,67 @@
+"""Containers on the engine: made and connected, copied, looked at, and removed where they could not
+be started."""
+
+from aiodocker.containers import DockerContainer
+
+from meshd.model.runtime import ReplicaSpec
+from meshd.runtime.base import ImageMissing, ReplicaNotFound, StartFailed
+from meshd.runtime.docker.container import Creation, clone, next_number
+from meshd.runtime.docker.engine import Engine, Info
+
+START_PATIENCE = 60.0
+
+
+async def create(engine: Engine, name: str, wanted: Creation, image: str = "") -> str:
+    """Create a container and connect its networks; gives its id. `image` is what the user
+    calls its image."""
+    used = wanted.config["Image"]
+    named = used if image in ("", used) else f"{image} ({used})"
+    absent = ImageMissing(f"replica {name}: image {named} is not on the engine")
+    taken = StartFailed(f"there is a container {name} already; remove it first")
+    errors = {404: absent, 409: taken}
+    async with engine.asked(START_PATIENCE, errors, StartFailed) as docker:
+        container = await docker.containers.create(wanted.config, name=name)
+    try:
+        for network, endpoint in wanted.networks.items():
+            async with engine.asked(otherwise=StartFailed) as docker:
+                found = await docker.networks.get(network)
+                await found.connect({"Container": container.id, "EndpointConfig": endpoint})
+    except StartFailed:
+        await discard(engine, container.id)
+        raise
+    return container.id
+
+
+async def discard(engine: Engine, container: str) -> None:
+    """Remove what could not be started; it may be gone already."""
+    try:
+        async with engine.asked(errors={404: missing(container)}) as docker:
+            await docker.containers.container(container).delete(force=True, v=True)
+    except ReplicaNotFound:
+        return
+
+
+async def copied(engine: Engine, replica: ReplicaSpec) -> Creation:
+    """What makes one more of the container that `replica` is a clone of."""
+    original = await show(engine, str(replica.clone_of))
+    async with engine.asked() as docker:
+        others = [labels(found) for found in await docker.containers.list(all=True)]
+    marks = original["Config"].get("Labels") or {}
+    return clone(original, replica.name, next_number(others, marks), replica.instance)
+
+
+async def show(engine: Engine, container: str) -> Info:
+    """What the engine says of a container. Raises ReplicaNotFound."""
+    async with engine.asked(errors={404: missing(container)}) as docker:
+        return await docker.containers.container(container).show()
+
+
+def labels(container: DockerContainer) -> dict[str, str]:
+    """The labels of a listed container."""
+    marks: dict[str, str] = container["Labels"] or {}
+    return marks
+
+
+def missing(name: str) -> ReplicaNotFound:
+    """That there is no such container."""
+    return ReplicaNotFound(f"no container {name} is on the engine")

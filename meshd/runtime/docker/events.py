@@ -1,0 +1,191 @@
+"""Engine events as replica events, each with what the replica is after it."""
+
+import time
+from dataclasses import dataclass, replace
+
+from meshd.model.runtime import ObservedReplica, ReplicaState
+from meshd.runtime.base import EventKind, ReplicaNotFound, RuntimeEvent, RuntimeFailure
+from meshd.runtime.docker.engine import Engine, Info
+from meshd.runtime.docker.observe import event_kind, is_replica, observe, stop_signal
+
+ENDING_AT_LEAST = 60.0
+"""How long a container that was sent its stop signal is taken at its word, seconds. One that
+still runs then ignored it."""
+INSPECT_PATIENCE = 5.0
+KILLED = "137"
+"""The exit code after SIGKILL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A container as it was last inspected."""
+
+    replica: ObservedReplica
+    stop_signal: int
+    stop_timeout: float
+
+
+class Sightings:
+    """What was last seen of every container. The engine calls one that was told to stop
+    running until it is gone; this remembers that it was told."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Sighting] = {}
+        self._ending: dict[str, float] = {}
+
+    def see(self, info: Info, node: str, now: float) -> ObservedReplica:
+        """Take note of an inspection; gives the replica. `now` is monotonic seconds."""
+        replica = observe(info, node)
+        patience = float(info["Config"].get("StopTimeout") or 0)
+        self._seen[info["Id"]] = Sighting(replica, stop_signal(info), patience)
+        return self._as_told(replica, now)
+
+    def get(self, container: str) -> Sighting | None:
+        """The last sighting of a container, by its id."""
+        return self._seen.get(container)
+
+    def told_to_end(self, container: str, now: float) -> None:
+        """A signal that ends it was sent."""
+        known = self._seen.get(container)
+        patience = max(known.stop_timeout if known else 0.0, ENDING_AT_LEAST)
+        self._ending[container] = now + patience
+
+    def is_ending(self, container: str) -> bool:
+        """Whether it was sent a signal that ends it."""
+        return container in self._ending
+
+    def over(self, container: str) -> None:
+        """It started anew, whatever it was told before."""
+        self._ending.pop(container, None)
+
+    def ended(self, container: str, replica: ObservedReplica) -> None:
+        """It has ended, and this is what is left of it."""
+        self._ending.pop(container, None)
+        if container in self._seen:
+            self._seen[container] = replace(self._seen[container], replica=replica)
+
+    def keep(self, containers: set[str]) -> None:
+        """Forget all but these."""
+        for known in (self._seen, self._ending):
+            for container in known.keys() - containers:
+                del known[container]
+
+    def _as_told(self, replica: ObservedReplica, now: float) -> ObservedReplica:
+        alive = replica.state in (ReplicaState.RUNNING, ReplicaState.PAUSED)
+        if alive and self._ending.get(replica.runtime_id, 0.0) > now:
+            return replace(replica, state=ReplicaState.STOPPING)
+        return replica
+
+
+async def replica_event(
+    engine: Engine, sightings: Sightings, node: str, event: Info
+) -> RuntimeEvent | None:
+    """What an engine's event means; None when it concerns no replica or means nothing."""
+    actor = event.get("Actor") or {}
+    if event.get("Type") == "network":
+        return await _network_event(engine, sightings, node, event)
+    container, attributes = actor.get("ID", ""), actor.get("Attributes") or {}
+    if not is_replica(attributes):
+        return None
+    kind = await _kind(engine, sightings, node, event["Action"], container, attributes)
+    if kind is None:
+        return None
+    if kind is EventKind.STARTED:
+        sightings.over(container)
+    elif kind is EventKind.STOPPING:
+        sightings.told_to_end(container, time.monotonic())
+    replica = await _after(engine, sightings, node, kind, event)
+    if replica is not None and kind in (EventKind.DIED, EventKind.REMOVED):
+        sightings.ended(container, replica)
+    name = replica.name if replica else attributes.get("name", "")
+    return RuntimeEvent(kind, name, event["timeNano"] / 1e9, replica)
+
+
+async def _network_event(
+    engine: Engine, sightings: Sightings, node: str, event: Info
+) -> RuntimeEvent | None:
+    """A running container left or joined a network. One that ends or starts does so too, which
+    is told of otherwise."""
+    container = ((event.get("Actor") or {}).get("Attributes") or {}).get("container", "")
+    known = sightings.get(container)
+    alive = known is not None and known.replica.state in (ReplicaState.RUNNING, ReplicaState.PAUSED)
+    if (
+        not alive
+        or sightings.is_ending(container)
+        or event["Action"] not in ("connect", "disconnect")
+    ):
+        return None
+    replica = await _inspect(engine, sightings, node, container)
+    if replica is None:
+        return None
+    return RuntimeEvent(EventKind.CHANGED, replica.name, event["timeNano"] / 1e9, replica)
+
+
+async def _kind(
+    engine: Engine,
+    sightings: Sightings,
+    node: str,
+    action: str,
+    container: str,
+    attributes: dict[str, str],
+) -> EventKind | None:
+    if action == "kill" and sightings.get(container) is None:
+        await _inspect(engine, sightings, node, container)
+    known = sightings.get(container)
+    return event_kind(action, attributes, known.stop_signal if known else 15)
+
+
+async def _after(
+    engine: Engine, sightings: Sightings, node: str, kind: EventKind, event: Info
+) -> ObservedReplica | None:
+    """The replica after an event. The first sign of an end must not wait for an inspection,
+    which the engine may hold up until it has put everything away; and a removed container has
+    none."""
+    container = event["Actor"]["ID"]
+    known = sightings.get(container)
+    last = known.replica if known else None
+    if last is None:
+        return await _inspect(engine, sightings, node, container)
+    if kind is EventKind.STOPPING:
+        return replace(last, state=ReplicaState.STOPPING)
+    if kind is EventKind.REMOVED:
+        return last if last.state is ReplicaState.EXITED else _ended(last, event)
+    if kind is EventKind.DIED and not _maybe_out_of_memory(sightings, event):
+        return _ended(last, event)
+    seen = await _inspect(engine, sightings, node, container)
+    if seen is None and kind is EventKind.DIED:
+        return _ended(last, event)
+    return seen or last
+
+
+def _maybe_out_of_memory(sightings: Sightings, event: Info) -> bool:
+    """Whether it was killed and nobody was heard to ask for that: only an inspection tells."""
+    killed = event["Actor"]["Attributes"].get("exitCode") == KILLED
+    return killed and not sightings.is_ending(event["Actor"]["ID"])
+
+
+def _ended(last: ObservedReplica, event: Info) -> ObservedReplica:
+    code = event["Actor"]["Attributes"].get("exitCode", "")
+    return replace(
+        last,
+        state=ReplicaState.EXITED,
+        host=None,
+        port=0,
+        addresses=(),
+        gateways=(),
+        exit_code=int(code) if code.isdigit() else last.exit_code,
+        finished_at=event["timeNano"] / 1e9,
+    )
+
+
+async def _inspect(
+    engine: Engine, sightings: Sightings, node: str, container: str
+) -> ObservedReplica | None:
+    """None when it is gone, or the engine too: then the next listing tells."""
+    gone = ReplicaNotFound(container)
+    try:
+        async with engine.asked(INSPECT_PATIENCE, {404: gone}) as docker:
+            info = await docker.containers.container(container).show()
+    except RuntimeFailure:
+        return None
+    return sightings.see(info, node, time.monotonic())

@@ -1,0 +1,43 @@
+"""The output of a container as lines."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import cast
+
+from meshd.runtime.base import ReplicaNotFound
+from meshd.runtime.docker.engine import CONNECT_TIMEOUT, Engine
+
+LINE_CHARACTERS = 8 * 1024
+"""A longer line without an end is given out in pieces."""
+
+
+async def tail(engine: Engine, name: str, count: int) -> Sequence[str]:
+    """The last `count` lines, oldest first. Raises ReplicaNotFound."""
+    async with engine.asked(errors={404: _missing(name)}) as docker:
+        container = await docker.containers.get(name)
+        pieces = await container.log(stdout=True, stderr=True, tail=count)
+    return "".join(pieces).splitlines()
+
+
+async def follow(engine: Engine, name: str, past: bool = False) -> AsyncIterator[str]:
+    """Lines from now on until the container ends, after those before with `past`. Raises
+    ReplicaNotFound, RuntimeUnavailable."""
+    async with engine.asked(CONNECT_TIMEOUT, {404: _missing(name)}) as docker:
+        container = await docker.containers.get(name)
+    rest = ""
+    output = container.log(stdout=True, stderr=True, follow=True, tail="all" if past else 0)
+    pieces = cast("AsyncGenerator[str, None]", output)
+    async with engine.asked(None, {404: _missing(name)}), aclosing(pieces):
+        async for piece in pieces:
+            *whole, rest = (rest + piece).split("\n")
+            for line in whole:
+                yield line.rstrip("\r")
+            while len(rest) > LINE_CHARACTERS:
+                yield rest[:LINE_CHARACTERS]
+                rest = rest[LINE_CHARACTERS:]
+    if rest:
+        yield rest
+
+
+def _missing(name: str) -> ReplicaNotFound:
+    return ReplicaNotFound(f"no container {name} is on the engine")

@@ -1,0 +1,143 @@
+"""Networks and volumes on the engine: made once for a project, found again by their labels."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+from meshd.runtime.base import RuntimeFailure, StartFailed
+from meshd.runtime.docker.container import declared
+from meshd.runtime.docker.engine import Engine, Info
+from meshd.runtime.docker.firewall_rules import Bridge
+from meshd.runtime.docker.observe import own_network
+from meshd.spec import labels
+from meshd.spec.model import Network, Service
+
+
+class Networks:
+    """What connects replicas, and what they keep data on."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.changed: Callable[[], Awaitable[object]] = _nobody_asked
+        """Called, and waited for, after networks were made or removed."""
+        self._engine = engine
+        self._making = asyncio.Lock()
+
+    async def ensure(self, project: str, service: Service, networks: Sequence[Network]) -> None:
+        """Make the networks and volumes that `service` needs. Raises StartFailed."""
+        internal = {network.name: network.internal for network in networks}
+        kinds = [internal.get(name) for name in service.networks]
+        marks = {labels.MANAGED: "1", labels.PROJECT: project}
+        own = own_network(project, service.name)
+        isolated = None if None in kinds else bool(kinds) and all(kinds)
+        async with self._making:  # the engine takes two networks of one name
+            made = await self._network(own, isolated, {**marks, labels.SERVICE: service.name})
+            for name, kind in zip(service.networks, kinds, strict=True):
+                made |= await self._network(declared(project, name), kind, marks)
+            for mount in service.volumes:
+                if mount.type == "volume" and mount.source:
+                    await self._volume(declared(project, mount.source), marks)
+        if made:
+            await self.changed()
+
+    async def bridges(self, projects: Collection[str]) -> Sequence[Bridge]:
+        """The networks that were made for these projects, as the host has them."""
+        async with self._engine.asked() as docker:
+            found = await docker.networks.list(filters={"label": [f"{labels.MANAGED}=1"]})
+        return [bridge(each) for each in found if each["Labels"].get(labels.PROJECT) in projects]
+
+    async def gateway(self, project: str, service: str) -> tuple[str, str] | None:
+        """The host's address on the service's own network, and that network in CIDR notation;
+        None when there is no such."""
+        async with self._engine.asked() as docker:
+            found = await docker.networks.list(filters={"name": [own_network(project, service)]})
+        for network in found:
+            if network["Name"] == own_network(project, service):
+                return next(
+                    (
+                        (str(pool["Gateway"]), str(pool["Subnet"]))
+                        for pool in network["IPAM"]["Config"]
+                        if "Gateway" in pool
+                    ),
+                    None,
+                )
+        return None
+
+    async def remove(self, project: str) -> None:
+        """Remove the project's networks; volumes stay. Raises RuntimeFailure naming those
+        that somebody else's container still uses."""
+        mine = [f"{labels.MANAGED}=1", f"{labels.PROJECT}={project}"]
+        async with self._engine.asked() as docker:
+            found = await docker.networks.list(filters={"label": mine})
+        held = []
+        for network in found:
+            in_use = RuntimeFailure(f"network {network['Name']} is in use")
+            try:
+                async with self._engine.asked(errors={403: in_use}) as docker:
+                    await (await docker.networks.get(network["Id"])).delete()
+            except RuntimeFailure as failure:
+                if failure is not in_use:
+                    raise
+                held.append(network["Name"])
+        await self.changed()
+        if held:
+            raise RuntimeFailure(
+                f"networks {', '.join(held)} of project {project} are still used by containers "
+                "that the mesh did not start; disconnect those and take it down again"
+            )
+
+    async def _network(self, name: str, internal: bool | None, marks: dict[str, str]) -> bool:
+        """Whether it was made now. `internal` None: not known here, so whatever exists is right."""
+        async with self._engine.asked(otherwise=StartFailed) as docker:
+            found = await docker.networks.list(filters={"name": [name]})
+            existing = next((network for network in found if network["Name"] == name), None)
+        if existing is not None:
+            if internal is None or existing["Internal"] == internal:
+                return False
+            await self._replaceable(existing, internal)
+        hint = StartFailed(
+            f"no address range is left for network {name}; widen default-address-pools in the "
+            "engine's daemon.json"
+        )
+        try:
+            async with self._engine.asked(otherwise=StartFailed) as docker:
+                await docker.networks.create(
+                    {
+                        "Name": name,
+                        "CheckDuplicate": True,
+                        "Driver": "bridge",
+                        "Internal": bool(internal),
+                        "Labels": marks,
+                    }
+                )
+        except StartFailed as failure:
+            raise (hint if "non-overlapping" in str(failure) else failure) from failure
+        return True
+
+    async def _replaceable(self, existing: Info, internal: bool) -> None:
+        """Remove a network that is internal and should not be, or the other way round."""
+        name = existing["Name"]
+        wanted = "internal" if internal else "not internal"
+        in_use = StartFailed(
+            f"network {name} exists and should be {wanted}; it changes only once nothing uses "
+            "it: take the project down first"
+        )
+        async with self._engine.asked(errors={403: in_use}, otherwise=StartFailed) as docker:
+            await (await docker.networks.get(existing["Id"])).delete()
+
+    async def _volume(self, name: str, marks: dict[str, str]) -> None:
+        async with self._engine.asked(otherwise=StartFailed) as docker:
+            await docker.volumes.create(  # type: ignore[no-untyped-call]
+                {"Name": name, "Labels": marks}
+            )
+
+
+def bridge(network: Info) -> Bridge:
+    """A network as the host has it, from the engine's answer about it."""
+    options = network.get("Options") or {}
+    interface = options.get("com.docker.network.bridge.name") or f"br-{network['Id'][:12]}"
+    gateways = (str(pool.get("Gateway", "")) for pool in network["IPAM"]["Config"] or ())
+    gateway = next((each for each in gateways if each and ":" not in each), "")
+    return Bridge(interface, gateway.partition("/")[0], bool(network["Internal"]))
+
+
+async def _nobody_asked() -> None:
+    """Nothing depends on which networks there are."""

@@ -1,0 +1,154 @@
+"""What the engine's inspection of a container says of a replica. Pure."""
+
+import signal
+from datetime import datetime
+from ipaddress import ip_network
+from typing import Any
+
+from meshd.model.runtime import ContainerHealth, ObservedReplica, ReplicaState
+from meshd.runtime.base import EventKind
+from meshd.runtime.docker.drift import drift
+from meshd.spec import labels
+
+Info = dict[str, Any]
+
+ONE_OFF = "com.docker.compose.oneoff"
+DEFAULT_PORT = 8080
+_STATES = {
+    "created": ReplicaState.CREATED,
+    "running": ReplicaState.RUNNING,
+    "paused": ReplicaState.PAUSED,
+}
+_KINDS = {
+    "start": EventKind.STARTED,
+    "die": EventKind.DIED,
+    "destroy": EventKind.REMOVED,
+    "pause": EventKind.PAUSED,
+    "unpause": EventKind.UNPAUSED,
+    "update": EventKind.CHANGED,
+    "rename": EventKind.CHANGED,
+}
+
+
+def is_replica(container_labels: dict[str, str]) -> bool:
+    """Whether the mesh has to do with a container. One that `docker-compose run`, or a mesh,
+    started for one task is no replica, whatever its service's labels say."""
+    once = container_labels.get(ONE_OFF, "False") == "True" or is_job(container_labels)
+    return labels.is_meshed(container_labels) and not once
+
+
+def is_job(container_labels: dict[str, str]) -> bool:
+    """Whether a mesh started a container for one task."""
+    return labels.JOB in container_labels and labels.is_managed(container_labels)
+
+
+def own_network(project: str, service: str) -> str:
+    """The name of the network that belongs to one service alone. The dot keeps it apart from
+    declared networks (`PROJECT_NETWORK`), since no name in a spec has one."""
+    return f"{project}.{service}"
+
+
+def observe(info: Info, node: str) -> ObservedReplica:
+    """A replica from the engine's answer to `GET /containers/ID/json`."""
+    config, state = info["Config"], info["State"]
+    marks: dict[str, str] = config.get("Labels") or {}
+    name = info["Name"].removeprefix("/")
+    project, service = labels.project_of(marks), labels.service_of(marks) or name
+    status = _STATES.get(state["Status"], ReplicaState.EXITED)
+    networks: dict[str, str] = {
+        network: endpoint["IPAddress"]
+        for network, endpoint in sorted((info["NetworkSettings"]["Networks"] or {}).items())
+        if endpoint.get("IPAddress")
+    }
+    host = _host(info, networks, own_network(project, service)) if state["Running"] else None
+    return ObservedReplica(
+        name=name,
+        runtime_id=info["Id"],
+        project=project,
+        service=service,
+        revision=_revision(info, marks),
+        state=status,
+        managed=labels.is_managed(marks),
+        host=host,
+        port=_port(config, marks) if host else 0,
+        node=node,
+        health=ContainerHealth((state.get("Health") or {}).get("Status") or "none"),
+        exit_code=state["ExitCode"] if status is ReplicaState.EXITED else None,
+        oom_killed=bool(state.get("OOMKilled")),
+        created_at=_time(info["Created"]),
+        started_at=_time(state["StartedAt"]),
+        finished_at=_time(state["FinishedAt"]),
+        addresses=tuple(networks.values()),
+        gateways=_gateways(info) if state["Running"] else (),
+        labels=marks,
+        drift=drift(info) if state["Running"] else "",
+    )
+
+
+def stop_signal(info: Info) -> int:
+    """The number of the signal that asks this container to end."""
+    name = str(info["Config"].get("StopSignal") or "SIGTERM").upper()
+    if name.isdigit():
+        return int(name)
+    try:
+        return int(signal.Signals["SIG" + name.removeprefix("SIG")])
+    except KeyError:
+        return int(signal.SIGTERM)
+
+
+def event_kind(action: str, attributes: dict[str, str], stop: int) -> EventKind | None:
+    """What an engine's event means for a replica whose stop signal is `stop`; None: nothing.
+
+    `stop` and `stopped` come when all is over; the first sign of an end is `kill`, and that
+    tells of harmless signals too.
+    """
+    if action == "kill":
+        ends = attributes.get("signal") in (str(stop), str(int(signal.SIGKILL)))
+        return EventKind.STOPPING if ends else None
+    if action.startswith("health_status"):
+        return EventKind.HEALTH
+    return _KINDS.get(action)
+
+
+def _host(info: Info, networks: dict[str, str], own: str) -> str | None:
+    if info["HostConfig"].get("NetworkMode") == "host":
+        return "127.0.0.1"
+    return networks.get(own) or next(iter(networks.values()), None)
+
+
+def _gateways(info: Info) -> tuple[tuple[str, str], ...]:
+    """Of its networks the host's address in each and the network itself, without doubles."""
+    found = {}
+    for endpoint in (info["NetworkSettings"]["Networks"] or {}).values():
+        if endpoint.get("Gateway") and endpoint.get("IPAddress"):
+            address = f"{endpoint['IPAddress']}/{endpoint['IPPrefixLen']}"
+            found[endpoint["Gateway"]] = str(ip_network(address, strict=False))
+    return tuple(sorted(found.items()))
+
+
+def _port(config: Info, marks: dict[str, str]) -> int:
+    """The label; else, for an adopted container, $PORT; else the lowest port it exposes."""
+    if marks.get(labels.PORT, "").isdigit():
+        return int(marks[labels.PORT])
+    environment = dict(item.partition("=")[::2] for item in config.get("Env") or ())
+    if environment.get("PORT", "").isdigit():
+        return int(environment["PORT"])
+    exposed = [
+        int(port.partition("/")[0])
+        for port in config.get("ExposedPorts") or ()
+        if not port.endswith("/udp")
+    ]
+    return min(exposed, default=DEFAULT_PORT)
+
+
+def _revision(info: Info, marks: dict[str, str]) -> str:
+    """Ours, or Compose's hash of the configuration, or the image: what changes with a new
+    version of what somebody else started."""
+    known = marks.get(labels.REVISION) or marks.get(labels.COMPOSE_CONFIG, "")[:12]
+    return known or str(info["Image"]).removeprefix("sha256:")[:12]
+
+
+def _time(text: str) -> float:
+    """Unix seconds; the engine's zero time (year 1) is 0."""
+    moment = datetime.fromisoformat(text)
+    return moment.timestamp() if moment.year > 1 else 0.0

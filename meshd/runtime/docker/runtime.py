@@ -1,0 +1,301 @@
+"""The Docker runtime: replicas are containers of one Docker Engine.
+
+The engine is the record: labels say what is ours, and a restarted control process finds it
+all again. What is kept here is only a memory of what was last seen, so that an event can be
+told at once.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from typing import Literal
+
+import structlog
+
+from meshd.model.event import Kind
+from meshd.model.runtime import (
+    MESH_PORT,
+    Capabilities,
+    Holder,
+    MeshAddress,
+    Node,
+    ObservedReplica,
+    ReplicaSpec,
+    Usage,
+)
+from meshd.runtime.base import (
+    EventKind,
+    ReplicaNotFound,
+    ReplicaRunning,
+    RuntimeEvent,
+    RuntimeUnavailable,
+    StartFailed,
+    Unsupported,
+)
+from meshd.runtime.docker import logs, usage
+from meshd.runtime.docker.claims import EngineClaims
+from meshd.runtime.docker.container import Creation, creation
+from meshd.runtime.docker.create import (
+    START_PATIENCE,
+    copied,
+    create,
+    discard,
+    labels,
+    missing,
+    show,
+)
+from meshd.runtime.docker.drift import enforced
+from meshd.runtime.docker.engine import Engine, Info
+from meshd.runtime.docker.events import Sightings, replica_event
+from meshd.runtime.docker.host_firewall import HostFirewall
+from meshd.runtime.docker.image import Images, resolved
+from meshd.runtime.docker.iptables import Iptables
+from meshd.runtime.docker.network import Networks
+from meshd.runtime.docker.observe import is_job, is_replica, observe
+from meshd.runtime.support import unsupported
+from meshd.spec.model import Network, Service
+
+log = structlog.get_logger("meshd.runtime")
+
+CAPABILITIES = Capabilities(
+    images=True,
+    networks=True,
+    cpu_limits=True,
+    memory_limits=True,
+    secrets=True,
+    pause=True,
+    container_health=True,
+    volumes=True,
+)
+STOP_MARGIN = 20.0
+"""Seconds beyond its grace that stopping may take the engine."""
+INSPECT_AT_ONCE = 8
+RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0
+
+
+class DockerRuntime:
+    """Runs replicas on the engine that DOCKER_HOST, the Docker context or the usual socket
+    names."""
+
+    def __init__(self) -> None:
+        self._engine = Engine()
+        self._networks = Networks(self._engine)
+        self._images = Images(self._engine)
+        self._claims = EngineClaims(self._engine)
+        self._sightings = Sightings()
+        self._cloning = asyncio.Lock()
+        self._node = ""
+        self._logging_driver = ""
+        self._limits: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """`docker`."""
+        return "docker"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """All of them."""
+        return CAPABILITIES
+
+    def fence(
+        self,
+        instance: str,
+        projects: Callable[[], Collection[str]],
+        tell: Callable[[Kind, str], object],
+    ) -> HostFirewall:
+        """What keeps containers of these projects from the host, from the moment on that their
+        networks are made; see `Fence`."""
+        made = HostFirewall(self._networks.bridges, Iptables(), instance, projects, tell)
+        self._networks.changed = made.settle
+        return made
+
+    async def open(self) -> None:
+        """Connect. Raises RuntimeUnavailable; may be tried again."""
+        await self._engine.open()
+        info = await self._info()
+        self._node = str(info["Name"])
+        self._logging_driver = str(info["LoggingDriver"])
+        self._limits = enforced(info)
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._engine.close()
+
+    async def nodes(self) -> Sequence[Node]:
+        """The engine's machine, with the engine's labels."""
+        info = await self._info()
+        marks = dict(label.partition("=")[::2] for label in info.get("Labels") or ())
+        return [Node(str(info["Name"]), float(info["NCPU"]), int(info["MemTotal"]), marks)]
+
+    async def list(self) -> Sequence[ObservedReplica]:
+        """See `Runtime.list`."""
+        infos = await self._inspected(is_replica)
+        self._sightings.keep({info["Id"] for info in infos})
+        now = time.monotonic()
+        return [self._sightings.see(info, self._node, now) for info in infos]
+
+    async def jobs(self) -> Sequence[ObservedReplica]:
+        """See `Runtime.jobs`."""
+        return [observe(info, self._node) for info in await self._inspected(is_job)]
+
+    async def _inspected(self, wanted: Callable[[dict[str, str]], bool]) -> Sequence[Info]:
+        """What the engine says of each container whose labels are `wanted`."""
+        async with self._engine.asked() as docker:
+            containers = await docker.containers.list(all=True)
+        ids = [found.id for found in containers if wanted(labels(found))]
+        gate = asyncio.Semaphore(INSPECT_AT_ONCE)
+
+        async def inspect(container: str) -> Info | None:
+            async with gate:
+                try:
+                    return await show(self._engine, container)
+                except ReplicaNotFound:
+                    return None  # gone since it was listed
+
+        return [info for info in await asyncio.gather(*map(inspect, ids)) if info is not None]
+
+    async def watch(self) -> AsyncIterator[RuntimeEvent]:
+        """See `Runtime.watch`. While the engine is gone it is tried again, ever less often."""
+        pause = RETRY_FIRST
+        while True:
+            stood = False
+            try:
+                async with self._engine.events() as events:
+                    pause, stood = RETRY_FIRST, True
+                    yield RuntimeEvent(EventKind.RESYNC, at=time.time())
+                    async for event in events:
+                        told = await replica_event(self._engine, self._sightings, self._node, event)
+                        if told is not None:
+                            yield told
+            except RuntimeUnavailable as reason:
+                log.debug("no events", reason=str(reason))
+                pause = min(pause * 2, RETRY_LONGEST)
+            if stood:
+                yield RuntimeEvent(EventKind.CUT, at=time.time())
+            await asyncio.sleep(pause)
+
+    async def resolve(self, services: Sequence[Service], fetch: bool = False) -> Sequence[Service]:
+        """See `Runtime.resolve`: the digest of each build context, the id of each image."""
+        return [await self._images.pinned(each, fetch) for each in await resolved(services)]
+
+    async def prepare(
+        self, project: str, service: Service, networks: Sequence[Network] = ()
+    ) -> None:
+        """See `Runtime.prepare`: the image is built or pulled, networks and volumes made."""
+        _refuse(service)
+        await self._images.ensure(project, service)
+        await self._networks.ensure(project, service, networks)
+
+    async def obtainable(self, project: str, service: Service) -> str | None:
+        """Why the service's image cannot be had, in one line; None when it can. Changes
+        nothing."""
+        return await self._images.obtainable(project, service)
+
+    async def mesh_addresses(self, project: str, services: Sequence[str]) -> Sequence[MeshAddress]:
+        """The gateway of each service's own network; an adopted service has none."""
+        gateways = await asyncio.gather(
+            *(self._networks.gateway(project, service) for service in services)
+        )
+        return [
+            MeshAddress(service, found[0], MESH_PORT, found[1])
+            for service, found in zip(services, gateways, strict=True)
+            if found is not None
+        ]
+
+    async def start(self, replica: ReplicaSpec) -> ObservedReplica:
+        """See `Runtime.start`. A container that was created but could not be started is
+        removed again."""
+        if replica.node not in (None, self._node):
+            raise Unsupported(f"replica {replica.name}: this engine has no node {replica.node}")
+        if replica.clone_of is not None:
+            async with self._cloning:  # two at once would take the same container number
+                container = await create(
+                    self._engine, replica.name, await copied(self._engine, replica)
+                )
+        else:
+            _refuse(replica.service)
+            wanted, image = self._creation(replica), replica.service.image
+            container = await create(self._engine, replica.name, wanted, image)
+        try:
+            async with self._engine.asked(START_PATIENCE, otherwise=StartFailed) as docker:
+                await docker.containers.container(container).start()
+            info = await show(self._engine, container)
+        except StartFailed as failure:
+            await discard(self._engine, container)
+            raise StartFailed(f"replica {replica.name}: {failure}") from failure
+        if replica.job:
+            return observe(info, self._node)
+        return self._sightings.see(info, self._node, time.monotonic())
+
+    async def stop(self, name: str, grace: float) -> None:
+        """See `Runtime.stop`; the engine counts grace in whole seconds."""
+        errors = {404: missing(name)}
+        async with self._engine.asked(grace + STOP_MARGIN, errors) as docker:
+            await docker.containers.container(name).stop(t=math.ceil(grace))
+
+    async def remove(self, name: str) -> None:
+        """See `Runtime.remove`; its anonymous volumes go too."""
+        running = ReplicaRunning(f"container {name} runs, or is being removed; stop it first")
+        async with self._engine.asked(errors={404: missing(name), 409: running}) as docker:
+            await docker.containers.container(name).delete(v=True)
+
+    async def pause(self, name: str) -> None:
+        """See `Runtime.pause`. A container that is paused or has ended stays as it is."""
+        await self._freeze(name, "pause")
+
+    async def unpause(self, name: str) -> None:
+        """See `Runtime.unpause`."""
+        await self._freeze(name, "unpause")
+
+    async def usage(self, names: Sequence[str]) -> Mapping[str, Usage]:
+        """See `Runtime.usage`: one snapshot of each container's statistics."""
+        return await usage.of(self._engine, names)
+
+    async def logs(self, name: str, tail: int) -> Sequence[str]:
+        """See `Runtime.logs`."""
+        return await logs.tail(self._engine, name, tail)
+
+    def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
+        """See `Runtime.follow`."""
+        return logs.follow(self._engine, name, past)
+
+    async def claims(self) -> Mapping[str, Holder]:
+        """See `Runtime.claims`."""
+        return await self._claims.all()
+
+    async def claim(self, project: str, holder: Holder, instead_of: Holder | None = None) -> Holder:
+        """See `Runtime.claim`."""
+        return await self._claims.claim(project, holder, instead_of)
+
+    async def unclaim(self, project: str, holder: Holder) -> None:
+        """See `Runtime.unclaim`."""
+        await self._claims.unclaim(project, holder)
+
+    async def teardown(self, project: str) -> None:
+        """See `Runtime.teardown`: the project's networks are removed."""
+        await self._networks.remove(project)
+
+    async def _info(self) -> Info:
+        async with self._engine.asked() as docker:
+            return dict(await docker.system.info())
+
+    def _creation(self, replica: ReplicaSpec) -> Creation:
+        return creation(replica, self._logging_driver, self._limits)
+
+    async def _freeze(self, name: str, act: Literal["pause", "unpause"]) -> None:
+        state = (await show(self._engine, name))["State"]
+        if not state["Running"]:
+            raise ReplicaNotFound(f"container {name} has ended")
+        if state["Paused"] == (act == "pause"):
+            return
+        async with self._engine.asked(errors={404: missing(name)}) as docker:
+            container = docker.containers.container(name)
+            await (container.pause() if act == "pause" else container.unpause())
+
+
+def _refuse(service: Service) -> None:
+    refused = [str(lack) for lack in unsupported(service, CAPABILITIES) if lack.refuse]
+    if refused:
+        raise Unsupported("; ".join(refused))

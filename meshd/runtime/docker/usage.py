@@ -1,0 +1,45 @@
+"""What containers use, as the engine counts it: cgroup v1 and v2."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from yarl import URL
+
+from meshd.model.runtime import Usage
+from meshd.runtime.docker.engine import Engine
+
+AT_ONCE: Final = 8
+NANO: Final = 1e-9
+_NOW: Final = {"stream": "0", "one-shot": "1"}
+"""Else the engine takes a second to have something to compare with."""
+
+
+async def of(engine: Engine, names: Sequence[str]) -> Mapping[str, Usage]:
+    """Those of `names` that run. Raises RuntimeUnavailable."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(name: str) -> Usage | None:
+        async with gate, engine.asked() as docker:
+            url = URL(f"{docker.docker_host}/{docker.api_version}/containers/{name}/stats")
+            async with docker.session.get(url.with_query(_NOW)) as response:
+                if response.status == 404:
+                    return None
+                response.raise_for_status()
+                return read(await response.json(), time.monotonic())
+
+    found = await asyncio.gather(*map(one, names))
+    return {name: usage for name, usage in zip(names, found, strict=True) if usage is not None}
+
+
+def read(told: Mapping[str, Any] | None, at: float) -> Usage | None:
+    """The engine's statistics as ours; None for a container that does not run, of which the
+    engine says nothing (`null`) or nothing of memory."""
+    memory = (told or {}).get("memory_stats") or {}
+    if told is None or "usage" not in memory:
+        return None
+    stats = memory.get("stats") or {}
+    cached = stats.get("total_inactive_file", stats.get("inactive_file", 0))
+    seconds = told["cpu_stats"]["cpu_usage"]["total_usage"] * NANO
+    return Usage(seconds, max(0, memory["usage"] - cached), at)

@@ -1,0 +1,1 @@
+"""The process runtime: replicas are local processes, held by a keeper process."""

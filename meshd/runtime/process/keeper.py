@@ -1,0 +1,200 @@
+"""The keeper: the process that owns local replicas, apart from the control process.
+
+`python -m meshd.runtime.process.keeper --state DIR` listens on
+DIR/keeper.sock. It decides nothing: it
+starts, stops and tells. Its replicas end with it, and it ends with the process that started
+it.
+"""
+
+import asyncio
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import msgspec
+import structlog
+
+from meshd.logging_setup import set_up_logging
+from meshd.runtime.base import RuntimeEvent, RuntimeFailure
+from meshd.runtime.process import keeper_protocol as wire
+from meshd.runtime.process.keeper_child import die_with_parent
+from meshd.runtime.process.keeper_replicas import Replicas
+
+END_GRACE = 5.0
+OWNER_VARIABLE = "MESHD_KEEPER"
+"""Set for every replica to the keeper's state directory: how a later keeper finds what a
+killed one could not take along."""
+
+log = structlog.get_logger("meshd.keeper")
+
+Item = TypeVar("Item", RuntimeEvent, tuple[str, ...])
+
+
+class Keeper:
+    """Answers clients for the replicas of one state directory."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._replicas = Replicas(state / "logs")
+        self._clients: set[asyncio.Task[None]] = set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then end every replica. Raises BlockingIOError when
+        another keeper holds the state directory."""
+        logs = self._state / "logs"
+        logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self._state / "keeper.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _sweep(self._owner)
+            for old in logs.glob("*.log*"):
+                old.unlink()
+            path = self._state / wire.SOCKET_NAME
+            path.unlink(missing_ok=True)
+            server = await asyncio.start_unix_server(self._serve, path, limit=wire.LINE_LIMIT)
+            path.chmod(0o600)
+            log.info("keeper ready", socket=str(path))
+            await stop.wait()
+            server.close()
+            path.unlink(missing_ok=True)
+            await self._replicas.end(END_GRACE)
+            for client in self._clients:
+                client.cancel()
+            await asyncio.gather(*self._clients, return_exceptions=True)
+
+    @property
+    def _owner(self) -> str:
+        return str(self._state.resolve())
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._clients.add(task)
+        try:
+            await self._answer(reader, writer)
+        except ConnectionError as error:
+            log.debug("client left", reason=str(error))
+        except asyncio.CancelledError:
+            log.debug("client let go at the keeper's end")
+        finally:
+            self._clients.discard(task)
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = wire.requests.decode(await reader.readline())
+            if isinstance(request, wire.Watch):
+                with self._replicas.subscribe() as events:
+                    await _stream(events, reader, writer)
+            elif isinstance(request, wire.Follow):
+                with self._replicas.find(request.name).output.follow(request.past) as lines:
+                    await _stream(lines, reader, writer)
+            else:
+                writer.write(wire.encode(await self._act(request)))
+        except RuntimeFailure as failure:
+            writer.write(wire.encode(wire.Failed(type(failure).__name__, str(failure))))
+        except (ValueError, msgspec.MsgspecError) as error:
+            writer.write(wire.encode(wire.Failed("RuntimeFailure", f"not understood: {error}")))
+        await writer.drain()
+
+    async def _act(self, request: wire.AnyRequest) -> wire.Done:
+        match request:
+            case wire.List():
+                return wire.Done(self._replicas.observe())
+            case wire.Start(launch):
+                owned = {**launch.environment, OWNER_VARIABLE: self._owner}
+                launch = msgspec.structs.replace(launch, environment=owned)
+                return wire.Done((self._replicas.start(launch).observe(),))
+            case wire.Stop(name, grace):
+                await self._replicas.find(name).stop(grace)
+            case wire.Remove(name):
+                self._replicas.remove(name)
+            case wire.Pause(name):
+                self._replicas.running(name).pause()
+            case wire.Unpause(name):
+                self._replicas.running(name).unpause()
+            case wire.Logs(name, tail):
+                return wire.Done(lines=self._replicas.find(name).output.tail(tail))
+        return wire.Done()
+
+
+async def _stream(
+    items: asyncio.Queue[Item | None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Send items until None comes or the client closes."""
+    writer.write(wire.encode(wire.Done()))
+    with _ended_with(reader, items):
+        while (item := await items.get()) is not None:
+            writer.writelines(map(wire.encode, _values(item)))
+            await writer.drain()
+
+
+def _values(item: RuntimeEvent | tuple[str, ...]) -> tuple[RuntimeEvent | str, ...]:
+    return item if isinstance(item, tuple) else (item,)
+
+
+@contextmanager
+def _ended_with(reader: asyncio.StreamReader, items: asyncio.Queue[Item | None]) -> Iterator[None]:
+    """Put None into `items` when the client closes; else its end would show at the next item
+    only."""
+
+    def on_close(_: asyncio.Task[bytes]) -> None:
+        if items.full():
+            items.get_nowait()
+        items.put_nowait(None)
+
+    closed = asyncio.create_task(reader.read(1))
+    closed.add_done_callback(on_close)
+    try:
+        yield
+    finally:
+        closed.cancel()
+
+
+def _sweep(owner: str) -> None:
+    """KILL what an earlier keeper of this directory left: a killed keeper takes its replicas
+    along, but not what those had started themselves."""
+    mark = f"{OWNER_VARIABLE}={owner}".encode()
+    for directory in Path("/proc").iterdir():
+        if not directory.name.isdigit() or int(directory.name) == os.getpid():
+            continue
+        try:
+            marked = mark in (directory / "environ").read_bytes().split(b"\0")
+            if marked:
+                os.kill(int(directory.name), signal.SIGKILL)
+                log.warning("ended a process left by an earlier keeper", pid=directory.name)
+        except (FileNotFoundError, PermissionError, ProcessLookupError):
+            continue  # ended meanwhile, or another user's
+
+
+async def _main(state: Path) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await Keeper(state).run(stop)
+
+
+@click.command()
+@click.option("--state", type=click.Path(file_okay=False, path_type=Path), required=True)
+def main(state: Path) -> None:
+    """Hold local replicas until SIGTERM."""
+    parent = os.getppid()
+    die_with_parent(signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit(1)
+    set_up_logging()
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        asyncio.run(_main(state))
+    except BlockingIOError:
+        raise click.ClickException(f"another keeper holds {state}") from None
+
+
+if __name__ == "__main__":
+    main()

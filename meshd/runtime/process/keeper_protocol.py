@@ -1,0 +1,118 @@
+"""What the keeper and its clients say to each other over `keeper.sock`.
+
+One JSON value a line, one request a connection: the client sends a request and reads one
+`Done` or `Failed`; after the `Done` of a `Watch` come events, after that of a `Follow` output
+lines, until either side closes. The socket lies in a directory that only its owner may enter,
+so there is no further authentication.
+"""
+
+import msgspec
+
+from meshd.model.runtime import ObservedReplica
+from meshd.runtime.base import RuntimeEvent
+
+SOCKET_NAME = "keeper.sock"
+LINE_LIMIT = 16 * 1024 * 1024
+"""Longest line on the socket, bytes; logs of a replica are bounded far below it."""
+
+
+class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A process to start: `argv` is run as it is, without a shell, in `directory`.
+
+    `environment` is complete but for PORT, which the keeper adds with the port it chose.
+    """
+
+    name: str
+    project: str
+    service: str
+    revision: str
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+    directory: str
+    stop_signal: str
+    labels: dict[str, str]
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=str.lower):
+    """Base of what a client asks."""
+
+
+class List(Request, frozen=True):
+    """Every replica the keeper holds, ended ones included."""
+
+
+class Start(Request, frozen=True):
+    """Start a process; answered with its replica."""
+
+    launch: Launch
+
+
+class Stop(Request, frozen=True):
+    """Stop signal, KILL after `grace` seconds; answered once the process has ended."""
+
+    name: str
+    grace: float
+
+
+class Remove(Request, frozen=True):
+    """Forget an ended replica and its output."""
+
+    name: str
+
+
+class Pause(Request, frozen=True):
+    """Freeze all processes of a replica."""
+
+    name: str
+
+
+class Unpause(Request, frozen=True):
+    """Wake all processes of a replica."""
+
+    name: str
+
+
+class Logs(Request, frozen=True):
+    """The last `tail` lines of output."""
+
+    name: str
+    tail: int
+
+
+class Watch(Request, frozen=True):
+    """Events from now on."""
+
+
+class Follow(Request, frozen=True):
+    """Output lines from now on; with `past` those kept of before come first."""
+
+    name: str
+    past: bool = False
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """What was asked is done."""
+
+    replicas: tuple[ObservedReplica, ...] = ()
+    lines: tuple[str, ...] = ()
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """It could not be done; `kind` is the name of an exception in `meshd.runtime.base`."""
+
+    kind: str
+    text: str
+
+
+AnyRequest = List | Start | Stop | Remove | Pause | Unpause | Logs | Watch | Follow
+
+_encoder = msgspec.json.Encoder()
+requests: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyRequest)
+answers: msgspec.json.Decoder[Done | Failed] = msgspec.json.Decoder(Done | Failed)
+events: msgspec.json.Decoder[RuntimeEvent] = msgspec.json.Decoder(RuntimeEvent)
+lines: msgspec.json.Decoder[str] = msgspec.json.Decoder(str)
+
+
+def encode(value: Request | Done | Failed | RuntimeEvent | str) -> bytes:
+    """One line of the protocol, newline included."""
+    return _encoder.encode(value) + b"\n"

@@ -1,0 +1,82 @@
+"""A replica → the process that the keeper is to start for it, and what cannot be one. Pure."""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+
+from meshd.model.runtime import Capabilities, ReplicaSpec
+from meshd.runtime.base import Unsupported
+from meshd.runtime.process import keeper_protocol as wire
+from meshd.runtime.support import unsupported
+from meshd.spec.labels import JOB
+from meshd.spec.model import Service
+
+CAPABILITIES = Capabilities(
+    images=False,
+    networks=False,
+    cpu_limits=False,
+    memory_limits=False,
+    secrets=False,
+    pause=True,
+    container_health=False,
+    volumes=False,
+)
+INHERITED = (
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR",
+    "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR",
+)  # fmt: skip
+"""All that a replica gets of the host's environment."""
+
+
+def launch_of(replica: ReplicaSpec, host: Mapping[str, str]) -> wire.Launch:
+    """The process to start for `replica`; `host` is the host's environment, of which little
+    is passed on. Raises Unsupported."""
+    service = replica.service
+    refuse(service)
+    if replica.clone_of is not None:
+        raise Unsupported(f"replica {replica.name}: local processes are not cloned")
+    argv = (*(service.entrypoint or ()), *(service.command or ()))
+    inherited = {key: host[key] for key in INHERITED if key in host}
+    return wire.Launch(
+        name=replica.name,
+        project=replica.project,
+        service=service.name,
+        revision=replica.revision,
+        argv=(_program(argv[0]), *argv[1:]),
+        environment={
+            **inherited,
+            "PYTHONUNBUFFERED": "1",  # else output is lost when a Python service is killed
+            **service.environment,
+            **replica.environment,
+        },
+        directory=os.path.join(replica.directory, service.working_dir),
+        stop_signal=_signal_name(service),
+        labels={**service.labels, **({JOB: replica.name} if replica.job else {})},
+    )
+
+
+def refuse(service: Service) -> None:
+    """Raises Unsupported for what cannot run as a process."""
+    refused = [str(lack) for lack in unsupported(service, CAPABILITIES) if lack.refuse]
+    if refused:
+        raise Unsupported("; ".join(refused))
+
+
+def _program(program: str) -> str:
+    """`python` and `python3` are the interpreter that runs the mesh, so that a service finds
+    what is installed beside it; anything else is itself."""
+    return sys.executable if program in ("python", "python3") else program
+
+
+def _signal_name(service: Service) -> str:
+    """The stop signal as Python names it, from `TERM`, `SIGTERM` or `15`."""
+    wanted = service.stop_signal.upper()
+    try:
+        if wanted.isdigit():
+            return signal.Signals(int(wanted)).name
+        return signal.Signals["SIG" + wanted.removeprefix("SIG")].name
+    except (ValueError, KeyError):
+        raise Unsupported(
+            f"service {service.name}: stop_signal {service.stop_signal} is no signal of this host"
+        ) from None

@@ -1,0 +1,245 @@
+"""The process runtime: replicas are local processes, held by the keeper.
+
+This is the keeper's client, one connection a request. It keeps no state of its own, so a
+restarted control process finds everything as it was.
+"""
+
+import asyncio
+import os
+import platform
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from meshd.model.runtime import (
+    Capabilities,
+    Holder,
+    MeshAddress,
+    Node,
+    ObservedReplica,
+    ReplicaSpec,
+    ReplicaState,
+    Usage,
+)
+from meshd.runtime import base
+from meshd.runtime.base import EventKind, RuntimeEvent, RuntimeFailure, RuntimeUnavailable
+from meshd.runtime.process import keeper_protocol as wire
+from meshd.runtime.process.launch import CAPABILITIES, launch_of, refuse
+from meshd.runtime.process.usage import usage_of_sessions
+from meshd.spec.labels import JOB
+from meshd.spec.model import Network, Service
+
+TIMEOUT = 15.0
+_RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
+OPEN_WAIT = 20.0
+RETRY_FIRST, RETRY_LONGEST = 0.05, 2.0
+
+Item = TypeVar("Item")
+
+
+class ProcessRuntime:
+    """Runs replicas as processes of the keeper that listens in the directory `state`."""
+
+    def __init__(self, state: Path) -> None:
+        self._socket = state / wire.SOCKET_NAME
+
+    @property
+    def name(self) -> str:
+        """`process`."""
+        return "process"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """No images, networks, limits or volumes: what runs is what is on the host."""
+        return CAPABILITIES
+
+    async def open(self) -> None:
+        """Wait for the keeper, which starts at the same time: seconds on a busy machine."""
+        deadline = asyncio.get_running_loop().time() + OPEN_WAIT
+        while True:
+            try:
+                await self._ask(wire.List())
+            except RuntimeUnavailable:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(RETRY_FIRST)
+            else:
+                return
+
+    async def close(self) -> None:
+        """Nothing is held between requests."""
+
+    async def nodes(self) -> Sequence[Node]:
+        """This machine."""
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return [Node(platform.node(), float(os.cpu_count() or 1), memory)]
+
+    async def list(self) -> Sequence[ObservedReplica]:
+        """See `Runtime.list`; everything the keeper holds is ours."""
+        held = (await self._ask(wire.List())).replicas
+        return tuple(seen for seen in held if not _is_job(seen))
+
+    async def jobs(self) -> Sequence[ObservedReplica]:
+        """See `Runtime.jobs`."""
+        held = (await self._ask(wire.List())).replicas
+        return tuple(seen for seen in held if _is_job(seen))
+
+    async def watch(self) -> AsyncIterator[RuntimeEvent]:
+        """See `Runtime.watch`. While the keeper is gone it is tried again, ever less often."""
+        pause = RETRY_FIRST
+        while True:
+            stood = False
+            try:
+                async with self._connected(wire.Watch()) as (_, reader):
+                    async for event in _items(reader, wire.events):
+                        if event.kind is EventKind.RESYNC:
+                            pause, stood = RETRY_FIRST, True
+                        if event.replica is None or not _is_job(event.replica):
+                            yield event
+            except RuntimeUnavailable:
+                pause = min(pause * 2, RETRY_LONGEST)
+            if stood:
+                yield RuntimeEvent(EventKind.CUT, at=time.time())
+            await asyncio.sleep(pause)
+
+    async def resolve(
+        self,
+        services: Sequence[Service],
+        fetch: bool = False,  # noqa: ARG002 (the protocol's)
+    ) -> Sequence[Service]:
+        """See `Runtime.resolve`; nothing is built here."""
+        return services
+
+    async def prepare(
+        self,
+        project: str,  # noqa: ARG002 (the protocol's)
+        service: Service,
+        networks: Sequence[Network] = (),  # noqa: ARG002 (the protocol's)
+    ) -> None:
+        """Nothing to make ready. Raises Unsupported for what cannot run as a process."""
+        refuse(service)
+
+    async def mesh_addresses(
+        self,
+        project: str,  # noqa: ARG002 (the protocol's)
+        services: Sequence[str],
+    ) -> Sequence[MeshAddress]:
+        """One loopback listener on a port of the caller's choice, the same for all."""
+        return [MeshAddress(service, "127.0.0.1", 0) for service in services]
+
+    async def start(self, replica: ReplicaSpec) -> ObservedReplica:
+        """See `Runtime.start`; the replica's port is the keeper's choice."""
+        (observed,) = (await self._ask(wire.Start(launch_of(replica, os.environ)))).replicas
+        return observed
+
+    async def stop(self, name: str, grace: float) -> None:
+        """See `Runtime.stop`; the signal goes to all processes of the replica."""
+        await self._ask(wire.Stop(name, grace), grace + TIMEOUT)
+
+    async def remove(self, name: str) -> None:
+        """See `Runtime.remove`; its output is deleted too."""
+        await self._ask(wire.Remove(name))
+
+    async def pause(self, name: str) -> None:
+        """See `Runtime.pause`: SIGSTOP for all its processes."""
+        await self._ask(wire.Pause(name))
+
+    async def unpause(self, name: str) -> None:
+        """See `Runtime.unpause`: SIGCONT for all its processes."""
+        await self._ask(wire.Unpause(name))
+
+    async def usage(self, names: Sequence[str]) -> Mapping[str, Usage]:
+        """See `Runtime.usage`; children of a replica's process count as its."""
+        wanted = set(names)
+        leaders = {
+            int(seen.runtime_id): seen.name
+            for seen in await self.list()
+            if seen.name in wanted and seen.state in _RUNS and seen.runtime_id
+        }
+        return await asyncio.to_thread(usage_of_sessions, leaders)
+
+    async def logs(self, name: str, tail: int) -> Sequence[str]:
+        """See `Runtime.logs`."""
+        return (await self._ask(wire.Logs(name, tail))).lines
+
+    async def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
+        """See `Runtime.follow`."""
+        async with self._connected(wire.Follow(name, past)) as (_, reader):
+            async for line in _items(reader, wire.lines):
+                yield line
+
+    async def claims(self) -> Mapping[str, Holder]:
+        """None: the keeper is this state's own."""
+        return {}
+
+    async def claim(
+        self,
+        project: str,  # noqa: ARG002 (the protocol's)
+        holder: Holder,
+        instead_of: Holder | None = None,  # noqa: ARG002 (the protocol's)
+    ) -> Holder:
+        """Nobody else is there."""
+        return holder
+
+    async def unclaim(self, project: str, holder: Holder) -> None:
+        """Nothing is kept."""
+
+    async def teardown(self, project: str) -> None:
+        """Nothing was made for the project."""
+
+    async def _ask(self, request: wire.Request, patience: float = TIMEOUT) -> wire.Done:
+        try:
+            async with asyncio.timeout(patience), self._connected(request) as (answer, _):
+                return answer
+        except TimeoutError as error:
+            raise RuntimeUnavailable(f"the keeper did not answer in {patience:g} s") from error
+
+    @asynccontextmanager
+    async def _connected(
+        self, request: wire.Request
+    ) -> AsyncIterator[tuple[wire.Done, asyncio.StreamReader]]:
+        """Send a request on a connection of its own; gives the answer and what comes after.
+        Raises what the keeper answered with, and RuntimeUnavailable."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(self._socket, limit=wire.LINE_LIMIT)
+        except OSError as error:
+            raise RuntimeUnavailable(
+                f"no keeper answers at {self._socket} ({error.strerror or error})"
+            ) from error
+        try:
+            yield await _exchange(request, reader, writer), reader
+        finally:
+            writer.close()
+
+
+async def _exchange(
+    request: wire.Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> wire.Done:
+    try:
+        writer.write(wire.encode(request))
+        answer = wire.answers.decode(await reader.readline())
+    except (ConnectionError, msgspec.DecodeError) as error:
+        raise RuntimeUnavailable("the keeper ended before it answered") from error
+    if isinstance(answer, wire.Failed):
+        known = getattr(base, answer.kind, RuntimeFailure)
+        raise known(answer.text)
+    return answer
+
+
+async def _items(
+    reader: asyncio.StreamReader, decoder: msgspec.json.Decoder[Item]
+) -> AsyncIterator[Item]:
+    """What the keeper streams, to its end. Raises RuntimeUnavailable when it was cut."""
+    try:
+        while line := await reader.readline():
+            yield decoder.decode(line)
+    except (ConnectionError, msgspec.DecodeError) as error:
+        raise RuntimeUnavailable("the keeper ended") from error
+
+
+def _is_job(seen: ObservedReplica) -> bool:
+    return JOB in seen.labels

@@ -1,0 +1,57 @@
+"""`expose` and `ports` of a service → the ports its replicas listen on."""
+
+from functools import partial
+from typing import Final
+
+from meshd.spec.source.cursor import Cursor, Keys
+
+_LONG_FORM: Final = (
+    "target",
+    "published",
+    "protocol",
+    "host_ip",
+    "mode",
+    "name",
+    "app_protocol",
+)
+_WHY: Final = "the mesh publishes routes instead of host ports; reach the service by x-mesh.routes"
+
+
+def exposed(at: Cursor) -> tuple[int, ...]:
+    """One entry of `expose`: a port, or a range of them."""
+    return _range(at, at.string())
+
+
+def published(at: Cursor) -> tuple[int, ...]:
+    """One entry of `ports` in either form: the ports inside the replica."""
+    if at.node.mapping is None:
+        text = at.string()
+        inside = text.rpartition(":")[2]
+        if inside != text:
+            at.warn(f"{text!r} publishes nothing on the host; {_WHY}")
+        return _range(at, inside)
+    found: dict[str, str] = {}
+    at.keys(Keys(read={key: partial(_keep, found, key) for key in _LONG_FORM}))
+    if "target" not in found:
+        at.fail("target is missing; expected the port inside the replica")
+    if "published" in found:
+        at.warn(f"port {found['published']} is not published on the host; {_WHY}")
+    return _range(at, f"{found['target']}/{found.get('protocol', 'tcp')}")
+
+
+def _keep(found: dict[str, str], key: str, at: Cursor) -> None:
+    found[key] = at.string()
+
+
+def _range(at: Cursor, text: str) -> tuple[int, ...]:
+    """The TCP ports of `8080`, `8080/tcp` or `8080-8090`."""
+    span, _, protocol = text.partition("/")
+    first, _, last = span.partition("-")
+    if not first.isdecimal() or not (last or first).isdecimal():
+        at.fail(f"{text!r} is no port; expected one like 8080, 8080/tcp or 8080-8090")
+    if protocol not in {"", "tcp"}:
+        at.fail(f"{text!r} is not TCP; expected a TCP port, as the mesh carries HTTP alone")
+    low, high = int(first), int(last or first)
+    if not 1 <= low <= high <= 65535:
+        at.fail(f"{text!r} is out of range; expected 1 to 65535")
+    return tuple(range(low, high + 1))

@@ -1,0 +1,40 @@
+"""What concerns a service as a whole, once its keys were read."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+
+from meshd.spec.model import Mount, Service
+from meshd.spec.source.cursor import Cursor
+from meshd.spec.source.yaml_tree import SourceNode
+
+
+def warn_of_slips(at: Cursor, mapping: Mapping[str, SourceNode]) -> None:
+    """Any `x-` key may stand in a service; one that is almost `x-mesh` was meant to be it."""
+    for key in get_close_matches("x-mesh", mapping, n=9, cutoff=0.8):
+        if key.startswith("x-") and key != "x-mesh":
+            at.child(mapping[key], key).warn("this key has no effect; did you mean x-mesh?")
+
+
+def check_targets(at: Cursor, mounts: Sequence[Mount]) -> None:
+    """Note every place that two mounts are to be at."""
+    seen: set[str] = set()
+    for mount in mounts:
+        if mount.target in seen:
+            at.note(f"two mounts have the target {mount.target}; expected one")
+        seen.add(mount.target)
+
+
+def check_port(at: Cursor, service: Service) -> None:
+    """Warn of a PORT that the replicas will not get."""
+    given = service.environment.get("PORT")
+    if given is not None and given != str(service.port):
+        at.warn(f"the mesh sets PORT to {service.port}, not {given!r}; use x-mesh.port")
+
+
+def all_at_once(service: Service) -> Service:
+    """Compose's parallelism 0 means all replicas at once."""
+    if service.update.parallelism:
+        return service
+    most = max(1, service.replicas, service.mesh.scale.max if service.mesh.scale else 0)
+    update = service.update.model_copy(update={"parallelism": most})
+    return service.model_copy(update={"update": update})

@@ -1,0 +1,1 @@
+"""From files to one tree: YAML, variables, `include`, `extends` and merging."""

@@ -1,0 +1,132 @@
+"""The Compose Specification's own JSON Schema, held against each file.
+
+What this package reads itself it also judges itself, with better words. The schema comes after
+that, and finds what is not Compose all the same: its findings count where nothing else was noted.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Iterable
+from importlib import resources
+from typing import Any, Final
+
+from jsonschema import Draft7Validator  # type: ignore[import-untyped]
+from jsonschema.exceptions import ValidationError  # type: ignore[import-untyped]
+
+from meshd.spec.errors import Notes, Problem
+from meshd.spec.source.yaml_tree import SourceNode
+
+SCHEMA: Final = "compose-spec.json"
+_WORDS: Final = {
+    "array": "a list",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "null": "nothing",
+    "number": "a number",
+    "object": "a mapping",
+    "string": "text",
+}
+
+
+def check(files: Iterable[SourceNode], notes: Notes) -> None:
+    """Note what in these files, interpolated and as yet unmerged, the Compose Specification does
+    not allow, except on lines that have a problem already."""
+    known = {problem.where for problem in notes.problems}
+    for root in files:
+        for error in _validator().iter_errors(_plain(root)):
+            for path, text in _findings(_nearest(error)):
+                node, place = _find(root, path)
+                if node.where not in known:
+                    known.add(node.where)
+                    notes.problems.append(Problem(node.where, *place, text))
+
+
+@functools.cache
+def _validator() -> Draft7Validator:
+    text = resources.files("meshd.spec").joinpath(SCHEMA).read_text(encoding="utf-8")
+    return Draft7Validator(json.loads(text))
+
+
+def _plain(node: SourceNode) -> Any:
+    """The value as the schema sees it: what merging takes away is not there."""
+    if node.mapping is not None:
+        return {k: _plain(each) for k, each in node.mapping.items() if each.tag != "!reset"}
+    if node.sequence is not None:
+        return [_plain(each) for each in node.sequence]
+    return node.value
+
+
+def _nearest(error: ValidationError) -> list[ValidationError]:
+    """What is wrong with the likeliest of the forms that a value may have: the one that the
+    value comes furthest in. Several where it has the type of none."""
+    if not error.context:
+        return [error]
+    leaves = [leaf for each in error.context for leaf in _nearest(each)]
+    best = max(map(_depth, leaves))
+    return [leaf for leaf in leaves if _depth(leaf) == best]
+
+
+def _depth(error: ValidationError) -> tuple[int, bool]:
+    return len(error.absolute_path), error.validator != "type"
+
+
+def _find(root: SourceNode, path: Iterable[str | int]) -> tuple[SourceNode, tuple[str, str]]:
+    """The node at a path, with its service and field for messages."""
+    node, words = root, list[str]()
+    for step in path:
+        if isinstance(step, int):
+            if node.sequence is None:
+                break
+            node = node.sequence[step]
+            words[-1] += f"[{step}]"
+        else:
+            if node.mapping is None or step not in node.mapping:
+                break
+            node = node.mapping[step]
+            words.append(step)
+    if len(words) > 1 and words[0] == "services":
+        return node, (words[1], ".".join(words[2:]))
+    return node, ("", ".".join(words))
+
+
+def _findings(errors: list[ValidationError]) -> list[tuple[tuple[str | int, ...], str]]:
+    """What to say of errors of one depth, and of which place."""
+    error = errors[0]
+    path = tuple(error.absolute_path)
+    match error.validator, error.validator_value:
+        case "type", _:
+            return [(path, text)] if (text := _wrong_type(errors)) else []
+        case "additionalProperties", False:
+            text = "unknown key; expected one of the Compose Specification"
+            return [((*path, key), text) for key in sorted(_strange(error))]
+        case "enum", values:
+            text = f"{_short(error.instance)}; expected one of {', '.join(map(str, values))}"
+        case _:
+            text = f"not as in the Compose Specification: {error.message}"
+    return [(path, text)]
+
+
+def _wrong_type(errors: list[ValidationError]) -> str:
+    """Empty for a number where text stands in the specification: that is what was written."""
+    names: list[str] = []
+    for error in errors:
+        wanted = error.validator_value
+        names += [wanted] if isinstance(wanted, str) else wanted
+    value = errors[0].instance
+    if "string" in names and isinstance(value, int | float):
+        return ""
+    said = " or ".join(dict.fromkeys(_WORDS[name] for name in names))
+    return f"{_short(value)} is not as in the Compose Specification; expected {said}"
+
+
+def _strange(error: ValidationError) -> set[str]:
+    """The keys that the schema neither names nor has a pattern for."""
+    strange = set(error.instance) - set(error.schema.get("properties", {}))
+    patterns = error.schema.get("patternProperties", {})
+    return {key for key in strange if not any(re.search(each, key) for each in patterns)}
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}…"

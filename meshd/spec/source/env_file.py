@@ -1,0 +1,70 @@
+"""`.env` and `env_file`: lines of `NAME=value`.
+
+Single quotes keep a value as it is; unquoted and double-quoted values may use variables; a
+` #` starts a comment after an unquoted value. `export ` before a name is allowed.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from meshd.spec.errors import Notes, Problem, Where
+from meshd.spec.source.interpolate import Uninterpolable, interpolate
+
+_LINE: Final = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*(?:=\s*(.*))?", re.DOTALL)
+_ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$$"}
+
+
+def parse(text: str, file: str, environment: Mapping[str, str], notes: Notes) -> dict[str, str]:
+    """The variables of one file. A later line may use an earlier one, and `environment` wins
+    over both. A name alone is taken from `environment`, where it is set there."""
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        where = Where(file, number)
+        match = _LINE.fullmatch(stripped)
+        if match is None:
+            notes.problems.append(
+                Problem(where, "", "", f"{stripped!r} is no variable; expected NAME=value")
+            )
+        elif match.group(2) is None:
+            if match.group(1) in environment:
+                found[match.group(1)] = environment[match.group(1)]
+        else:
+            try:
+                found[match.group(1)] = _value(match.group(2), {**found, **environment})
+            except (Uninterpolable, ValueError) as error:
+                notes.problems.append(Problem(where, "", match.group(1), str(error)))
+    return found
+
+
+def _value(raw: str, environment: Mapping[str, str]) -> str:
+    quote = raw[:1]
+    if quote not in {"'", '"'}:
+        return interpolate(re.split(r"(?:^|\s+)#", raw, maxsplit=1)[0].strip(), environment, _empty)
+    end = _quoted_end(raw, quote)
+    rest = raw[end + 1 :].strip()
+    if rest and not rest.startswith("#"):
+        raise ValueError(f"{rest!r} follows the closing quote; expected nothing or a comment")
+    inner = raw[1:end]
+    if quote == "'":
+        return inner
+    unescaped = re.sub(r"\\(.)", lambda match: _ESCAPES.get(match[1], match[0]), inner)
+    return interpolate(unescaped, environment, _empty)
+
+
+def _quoted_end(raw: str, quote: str) -> int:
+    index = 1
+    while index < len(raw):
+        if raw[index] == "\\" and quote == '"':
+            index += 1
+        elif raw[index] == quote:
+            return index
+        index += 1
+    raise ValueError("the quote is not closed on this line; expected a closing quote")
+
+
+def _empty(_name: str) -> None:
+    """An unset variable in an env file is empty, without a word: shells do the same."""

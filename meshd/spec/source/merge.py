@@ -1,0 +1,137 @@
+"""Several Compose files → one tree, by the merge rules of the Compose Specification.
+
+Mappings merge key by key, lists append, a scalar is replaced by the later one. Commands are
+replaced whole; environment, labels and the like merge by name in either form; volumes,
+secrets and configs merge by where they are mounted. `!reset` takes a key away and
+`!override` replaces it whole.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from meshd.spec.source.yaml_tree import SourceNode
+
+_Path = tuple[str, ...]
+_REPLACED: Final[set[_Path]] = {
+    ("services", "*", "command"),
+    ("services", "*", "entrypoint"),
+    ("services", "*", "healthcheck", "test"),
+}
+_BY_NAME: Final[set[_Path]] = {
+    ("services", "*", "environment"),
+    ("services", "*", "labels"),
+    ("services", "*", "annotations"),
+    ("services", "*", "sysctls"),
+    ("services", "*", "extra_hosts"),
+    ("services", "*", "build", "args"),
+    ("services", "*", "build", "labels"),
+    ("services", "*", "deploy", "labels"),
+}
+_NAMED: Final[set[_Path]] = {
+    ("services", "*", "depends_on"),
+    ("services", "*", "networks"),
+}
+_BUILD: Final[_Path] = ("services", "*", "build")
+_BY_TARGET: Final[set[_Path]] = {
+    ("services", "*", "volumes"),
+    ("services", "*", "secrets"),
+    ("services", "*", "configs"),
+}
+
+
+def merge(files: Sequence[SourceNode]) -> SourceNode:
+    """The files in order, later ones on top."""
+    merged = _without_tags(files[0])
+    for later in files[1:]:
+        merged = _merge(merged, later, ())
+    return merged
+
+
+def _merge(base: SourceNode, over: SourceNode, path: _Path) -> SourceNode:
+    if over.tag == "!override" or path in _REPLACED:
+        return _without_tags(over)
+    if path == _BUILD or path in _BY_NAME or path in _NAMED:
+        base, over = _long(base, path), _long(over, path)
+    if base.mapping is not None and over.mapping is not None:
+        return _merge_mappings(base, base.mapping, over.mapping, path)
+    if base.sequence is not None and over.sequence is not None:
+        over_items = [_without_tags(item) for item in over.sequence]
+        if path in _BY_TARGET:
+            return replace(base, value=_by_key([*base.sequence, *over_items], _target))
+        return replace(base, value=_by_key([*base.sequence, *over_items], _content))
+    if over.value is None and not over.tag and base.value is not None:
+        return base
+    return _without_tags(over)
+
+
+def _merge_mappings(
+    node: SourceNode, base: Mapping[str, SourceNode], over: Mapping[str, SourceNode], path: _Path
+) -> SourceNode:
+    merged = dict(base)
+    for key, value in over.items():
+        if value.tag == "!reset":
+            merged.pop(key, None)
+        elif key in merged:
+            # A service's own name is no part of the rules.
+            merged[key] = _merge(merged[key], value, (*path, _step(key, path)))
+        else:
+            merged[key] = _without_tags(value)
+    return replace(node, value=merged)
+
+
+def _step(key: str, path: _Path) -> str:
+    return "*" if path == ("services",) else key
+
+
+def _without_tags(node: SourceNode) -> SourceNode:
+    """The tree where nothing stands below it: reset keys left out, tags taken off."""
+    if node.mapping is not None:
+        kept = {k: _without_tags(v) for k, v in node.mapping.items() if v.tag != "!reset"}
+        return replace(node, value=kept, tag="")
+    if node.sequence is not None:
+        return replace(node, value=[_without_tags(item) for item in node.sequence], tag="")
+    return replace(node, tag="") if node.tag else node
+
+
+def _long(node: SourceNode, path: _Path) -> SourceNode:
+    """The mapping that a short form stands for; anything else as it is."""
+    if path == _BUILD and isinstance(node.value, str):
+        return replace(node, value={"context": replace(node)}, text="")
+    if node.sequence is None:
+        return node
+    found: dict[str, SourceNode] = {}
+    for item in node.sequence:
+        if item.mapping is not None or item.sequence is not None:
+            return node
+        if path in _NAMED:
+            found[item.text] = SourceNode(None, item.where)
+            continue
+        name, equals, value = item.text.partition("=")
+        if not equals and path[-1] == "extra_hosts":
+            name, equals, value = item.text.partition(":")
+        found[name] = (
+            replace(item, value=value, text=value) if equals else SourceNode(None, item.where)
+        )
+    return replace(node, value=found)
+
+
+def _by_key(items: Sequence[SourceNode], key: Callable[[SourceNode], object]) -> list[SourceNode]:
+    """The items without earlier ones of the same key, in the order first seen."""
+    found: dict[object, SourceNode] = {}
+    for item in items:
+        found[key(item)] = item
+    return list(found.values())
+
+
+def _content(item: SourceNode) -> object:
+    return repr(item.plain())
+
+
+def _target(item: SourceNode) -> object:
+    """Where a volume, secret or config is mounted."""
+    if item.mapping is not None:
+        named = item.mapping.get("target") or item.mapping.get("source")
+        return named.text if named else repr(item.plain())
+    parts = item.text.split(":")
+    return parts[1] if len(parts) > 1 else parts[0]

@@ -1,0 +1,152 @@
+"""Settings → the snapshot that is served, and the supervisor's configuration."""
+
+import json
+import socket
+import sys
+from collections.abc import Callable, Collection, Mapping
+
+import msgspec
+
+from meshd.publish.compile import compile_snapshot, service_key
+from meshd.spec.model import Project, RouteSpec, Service
+from meshd.spec.model.proxy_settings import ProxySettings
+from meshd.standalone.settings import Raw, StandaloneSettings, To
+from proxy.ipc import address
+from proxy.ipc.config import ChildConfig, LogConfig, SpanConfig, SupervisorConfig
+from proxy.wire.snapshot import Endpoint, Generation, Snapshot
+
+PROJECT = "proxy"
+SERVICE = "upstream"
+MIRROR = "mirror"
+KEY = service_key(PROJECT, SERVICE)
+SETTINGS_VARIABLE = "MESHD_FRONT_DOOR"
+ADMIN_VARIABLE = "MESHD_ADMIN_FD"
+
+Resolved = Mapping[str, tuple[str, ...]]
+"""Host → IP addresses."""
+
+
+class UnknownHost(Exception):
+    """A name does not resolve; the text names it."""
+
+
+def resolve(host: str) -> tuple[str, ...]:
+    """Every IPv4 address of a name, or every IPv6 one when it has no other. Blocks.
+
+    Raises UnknownHost.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise UnknownHost(f"--to: the host {host} is not known ({error.strerror})") from error
+    by_family: dict[int, list[str]] = {}
+    for family, _, _, _, where in found:
+        by_family.setdefault(family, []).append(str(where[0]))
+    chosen = by_family.get(socket.AF_INET) or by_family.get(socket.AF_INET6) or []
+    return tuple(sorted(set(chosen)))
+
+
+def resolve_all(
+    settings: StandaloneSettings, resolver: Callable[[str], tuple[str, ...]]
+) -> Resolved:
+    """The addresses of every host that is connected to. Raises UnknownHost."""
+    to = (*settings.to, *settings.mirror)
+    hosts = {parsed.host for each in to if not (parsed := address.parse(each.address)).path}
+    return {host: resolver(host) for host in sorted(hosts)}
+
+
+def endpoints(settings: StandaloneSettings, resolved: Resolved) -> tuple[Endpoint, ...]:
+    """Everything to balance over, each once."""
+    return _all(settings.to, resolved)
+
+
+def _all(places: tuple[To, ...], resolved: Resolved) -> tuple[Endpoint, ...]:
+    found: dict[str, Endpoint] = {}
+    for to in places:
+        for endpoint in _endpoints(to, resolved):
+            found.setdefault(endpoint.id, endpoint)
+    return tuple(found.values())
+
+
+def _endpoints(to: To, resolved: Resolved) -> list[Endpoint]:
+    parsed = address.parse(to.address)
+    if parsed.path:
+        return [Endpoint(str(parsed), host="", port=0, path=parsed.path, weight=to.weight)]
+    return [
+        Endpoint(str(address.Address(ip, parsed.port)), ip, parsed.port, weight=to.weight)
+        for ip in resolved[parsed.host]
+    ]
+
+
+def snapshot(
+    settings: StandaloneSettings,
+    resolved: Resolved,
+    generation: Generation,
+    sick: Collection[str] = frozenset(),
+) -> Snapshot:
+    """What the workers route by; endpoints in `sick` (ids) get no new request."""
+    mesh = settings.mesh
+    routes = mesh.routes or (RouteSpec(),)
+    services = []
+    if settings.mirror:
+        services.append(Service(name=MIRROR))
+        routes = tuple(
+            route
+            if route.mirror
+            else route.model_copy(update={"mirror": MIRROR, "mirror_share": settings.mirror_share})
+            for route in routes
+        )
+    mesh = mesh.model_copy(update={"routes": routes})
+    services.append(Service(name=SERVICE, mesh=mesh))
+    found = (
+        msgspec.structs.replace(each, state="draining") if each.id in sick else each
+        for each in endpoints(settings, resolved)
+    )
+    return compile_snapshot(
+        generation,
+        [Project(name=PROJECT, services=tuple(services))],
+        {KEY: tuple(found), service_key(PROJECT, MIRROR): _all(settings.mirror, resolved)},
+        trusted_proxies=settings.trusted_proxies,
+    )
+
+
+def supervisor_config(
+    settings: StandaloneSettings, resolved: Resolved, file: str, flags: Raw
+) -> SupervisorConfig:
+    """The configuration of the supervisor. A helper process runs only where there is
+    something for it to do."""
+    return SupervisorConfig(
+        listen=settings.listen,
+        workers=settings.workers,
+        pid_file=settings.pid_file,
+        snapshot=snapshot(settings, resolved, Generation(1, 1)),
+        children=_helper(settings, resolved, file, flags),
+        drain=settings.mesh.drain,
+        access_log=msgspec.convert(settings.access_log.model_dump(), LogConfig),
+        spans=span_config(settings),
+        announce=True,
+    )
+
+
+def span_config(front: ProxySettings) -> SpanConfig:
+    """What the workers are told of the export of spans."""
+    return SpanConfig(**front.otlp.model_dump()) if front.otlp else SpanConfig()
+
+
+def _helper(
+    settings: StandaloneSettings, resolved: Resolved, file: str, flags: Raw
+) -> tuple[ChildConfig, ...]:
+    named = any(ips != (host,) for host, ips in resolved.items())
+    if not (file or named or settings.probes or settings.admin):
+        return ()
+    return (
+        ChildConfig(
+            name="helper",
+            argv=(sys.executable, "-P", "-m", "meshd.standalone"),
+            env={SETTINGS_VARIABLE: json.dumps({"file": file, "flags": flags})},
+            listen={ADMIN_VARIABLE: settings.admin} if settings.admin else {},
+            stop_seconds=2.0,
+            feed=True,
+            reload=True,
+        ),
+    )

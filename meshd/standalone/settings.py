@@ -1,0 +1,175 @@
+"""The settings of a stand-alone proxy: a YAML file, with the flags of the command over it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from meshd.spec.errors import Notes, Problem, SpecError, Where, did_you_mean
+from meshd.spec.model import Mesh, Model, Percent
+from meshd.spec.model.proxy_settings import ProxySettings, endpoint_alone, mode_alone
+from meshd.spec.reader import shorthand
+from meshd.spec.reader.mesh import expected
+from meshd.spec.source.yaml_tree import SourceNode, parse
+from proxy.ipc import address
+
+Raw = dict[str, Any]
+_MEANINGLESS: Final = ("port", "scale", "allow", "audit")
+"""Parts of `x-mesh` that are about replicas; here nobody starts any."""
+
+
+class To(Model):
+    """One address to balance over. A name stands for every address it resolves to."""
+
+    address: str
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: object) -> object:
+        return {"address": value} if isinstance(value, str) else value
+
+    @field_validator("address")
+    @classmethod
+    def _check(cls, value: str) -> str:
+        found = address.parse(value)
+        if not found.path and not (found.host and found.port):
+            raise ValueError(f"{value!r} is nowhere to connect to; expected one like 127.0.0.1:80")
+        return value
+
+
+class StandaloneSettings(ProxySettings):
+    """What `meshd proxy` was asked for. `mesh` holds the policies; without `probes` no
+    endpoint is ever probed. `mirror` gets a copy of a share of what arrives, unless a route
+    says other."""
+
+    listen: Annotated[tuple[str, ...], Field(min_length=1)] = ("127.0.0.1:8080",)
+    to: Annotated[tuple[To, ...], Field(min_length=1)]
+    mirror: tuple[To, ...] = ()
+    mirror_share: Percent = 1.0
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    admin: str = ""
+    pid_file: str = ""
+    mesh: Mesh = Mesh()
+    probes: bool = False
+
+    @field_validator("listen", "to", "mirror", mode="before")
+    @classmethod
+    def _lists(cls, value: object) -> object:
+        return [value] if isinstance(value, str | dict) else value
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            address.parse(each)
+        return value
+
+
+def read(file: str, flags: Raw) -> StandaloneSettings:
+    """The settings in `file` (none when empty) with `flags` over them. Raises SpecError."""
+    node = _document(file) if file else SourceNode({}, Where("command line"))
+    raw = node.plain() if file else {}
+    assert isinstance(raw, dict)
+    try:
+        return StandaloneSettings.model_validate(_grouped(raw, flags, node))
+    except ValidationError as error:
+        found = error.errors()
+        # Of a list whose items are wrong it is also said that it has too few good ones.
+        wrong = {each["loc"][:1] for each in found if len(each["loc"]) > 1}
+        told = [e for e in found if e["type"] != "too_short" or e["loc"] not in wrong]
+        raise SpecError([_problem(each, node) for each in told]) from error
+
+
+def _document(file: str) -> SourceNode:
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise SpecError([Problem(Where(file), "", "", f"cannot be read: {why}")]) from error
+    node = parse(text, file, "a mapping of settings")
+    if node.mapping is None:
+        raise SpecError([Problem(node.where, "", "", "expected a mapping of settings")])
+    return node
+
+
+def _long_forms(raw: Raw) -> Raw:
+    """With short forms written out where a flag may add to them."""
+    write_out = {
+        "health": shorthand.health,
+        "balance": shorthand.balance,
+        "access_log": mode_alone,
+        "otlp": endpoint_alone,
+    }
+    return {key: write_out[key](value) if key in write_out else value for key, value in raw.items()}
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Raw:
+    """`above` laid over `below`, mapping by mapping."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        both = isinstance(under, dict) and isinstance(value, dict)
+        merged[key] = _over(under or {}, value) if both else value
+    return merged
+
+
+def _grouped(raw: Raw, flags: Raw, node: SourceNode) -> Raw:
+    """File and flags as one. Policies may stand at the file's top or under `x-mesh`."""
+    nested = raw.get("x-mesh") or {}
+    if not isinstance(nested, dict):
+        raise SpecError([Problem(_where(node, ("x-mesh",)), "", "x-mesh", "expected a mapping")])
+    together = {**nested, **{key: value for key, value in raw.items() if key != "x-mesh"}}
+    merged = _over(_long_forms(together), flags)
+    own = {key: merged[key] for key in merged.keys() & StandaloneSettings.model_fields.keys()}
+    policies = {key: value for key, value in merged.items() if key not in own}
+    notes = Notes()
+    for key in policies:
+        if key in _MEANINGLESS or key not in Mesh.model_fields:
+            notes.problems.append(_unknown(key, node))
+    for key in own.keys() & {"mesh", "probes"}:
+        notes.problems.append(_unknown(key, node))
+    notes.raise_if_any()
+    return {**own, "mesh": policies, "probes": "health" in policies}
+
+
+def _unknown(key: str, node: SourceNode) -> Problem:
+    if key in _MEANINGLESS:
+        text = "means nothing to a stand-alone proxy, which starts no replicas"
+    else:
+        known = {*StandaloneSettings.model_fields, *Mesh.model_fields} - {
+            *_MEANINGLESS,
+            "mesh",
+            "probes",
+        }
+        text = f"unknown setting{did_you_mean(key, known)}"
+    return Problem(_where(node, (key,)), "", key, text)
+
+
+def _problem(error: Mapping[str, Any], node: SourceNode) -> Problem:
+    path = tuple(part for part in error["loc"] if part != "mesh")
+    text = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] != "value_error":
+        text = f"{error['input']!r} is wrong; expected {expected(text)}"
+    if error["type"] == "missing" and path == ("to",):
+        text = "nowhere to send requests; give --to HOST:PORT, once or several times"
+    return Problem(_where(node, path), "", ".".join(map(str, path)), text)
+
+
+def _where(node: SourceNode, path: tuple[str | int, ...]) -> Where:
+    """The line of the deepest part of `path` that the file has."""
+    for root in (node, (node.mapping or {}).get("x-mesh", node)):
+        found = root
+        for part in path:
+            child: SourceNode | None = None
+            if found.mapping is not None:
+                child = found.mapping.get(str(part))
+            elif found.sequence is not None and isinstance(part, int):
+                child = found.sequence[part] if part < len(found.sequence) else None
+            if child is None:
+                break
+            found = child
+        if found is not root:
+            return found.where
+    return node.where

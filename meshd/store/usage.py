@@ -1,0 +1,95 @@
+"""What replicas used, a day and service each, for a week: for proposals of their limits."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from meshd.model.replica import Replica
+from meshd.model.scaling import Load, ResourceUsage, merged
+from meshd.store.store import Store
+
+DAY: Final = 86400
+DAYS: Final = 7
+PERIOD: Final = 60.0
+"""Seconds between two writes; a killed process loses no more."""
+OOMS_KNOWN: Final = 1000
+
+
+class Sizes:
+    """Takes readings as they come; `flush` writes them down."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._days: dict[tuple[str, int], ResourceUsage] = {}
+        self._changed: set[tuple[str, int]] = set()
+        self._requests: dict[str, int] = {}
+        self._killed: dict[str, None] = {}
+        self._written = 0.0
+
+    def open(self) -> None:
+        """Read what is stored, once the store is open."""
+        rows = self._store.database.execute("SELECT project, service, day, body FROM sizing")
+        for project, service, day, body in rows:
+            self._days[f"{project}/{service}", day] = msgspec.json.decode(body, type=ResourceUsage)
+
+    def take(
+        self,
+        replicas: Sequence[Replica],
+        loads: Mapping[str, Load],
+        requests: Mapping[str, int],
+        seconds: float,
+        now: float,
+    ) -> None:
+        """One reading of all replicas; `requests` of each service only grow while this process
+        lives."""
+        for replica in replicas:
+            load = loads.get(replica.name)
+            if load is not None and replica.ready_since:
+                self._use(replica.key, now).read(load.cores, load.memory, seconds)
+            if replica.oom_killed and replica.name not in self._killed:
+                self._killed[replica.name] = None
+                self._use(replica.key, now).ooms += 1
+        while len(self._killed) > OOMS_KNOWN:
+            del self._killed[next(iter(self._killed))]
+        for key, count in requests.items():
+            had = self._requests.get(key, count)
+            if count > had and (key, int(now // DAY)) in self._days:
+                self._use(key, now).requests += count - had
+        self._requests = dict(requests)
+        if now - self._written >= PERIOD:
+            self.flush(now)
+
+    def _use(self, key: str, now: float) -> ResourceUsage:
+        place = (key, int(now // DAY))
+        self._changed.add(place)
+        return self._days.setdefault(place, ResourceUsage(since=now))
+
+    def flush(self, now: float) -> None:
+        """Write what changed, and drop what is too old, or of a service that is gone."""
+        self._written = now
+        last = int(now // DAY) - DAYS
+        gone = [
+            (key, day)
+            for key, day in self._days
+            if day <= last or key.partition("/")[0] not in self._store.projects
+        ]
+        for place in gone:
+            del self._days[place]
+        rows = [
+            (*key.split("/", 1), day, msgspec.json.encode(self._days[key, day]).decode())
+            for key, day in self._changed
+            if (key, day) in self._days
+        ]
+        self._changed.clear()
+        if rows or gone:
+            with self._store.transaction() as database:
+                database.executemany("INSERT OR REPLACE INTO sizing VALUES (?, ?, ?, ?)", rows)
+                database.executemany(
+                    "DELETE FROM sizing WHERE project = ? AND service = ? AND day = ?",
+                    [(*key.split("/", 1), day) for key, day in gone],
+                )
+
+    def of(self, key: str) -> ResourceUsage:
+        """The week of a service."""
+        return merged(use for (other, _), use in sorted(self._days.items()) if other == key)

@@ -1,0 +1,1 @@
+"""Between processes on this machine: channels, sockets, shared memory, start-up configuration."""

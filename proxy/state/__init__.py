@@ -1,0 +1,1 @@
+"""State that lives from snapshot to snapshot in a worker: routes, services, endpoints, limits."""

@@ -1,0 +1,1 @@
+"""One worker process: connections, request path, access log, span export."""

@@ -1,0 +1,6 @@
+"""`python -m proxy.worker`: how the supervisor starts a worker."""
+
+from proxy.worker.worker import main
+
+if __name__ == "__main__":
+    main()

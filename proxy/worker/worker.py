@@ -1,0 +1,235 @@
+"""One worker process: the request path, an event loop, and the channel to the supervisor.
+
+Started as `python -m proxy.worker.worker CONFIG`. It imports only what serving needs, so that a
+replacement is there within a fraction of a second.
+"""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+import msgspec
+import uvloop
+
+from proxy.ipc.channel import Channel
+from proxy.ipc.config import WorkerConfig
+from proxy.ipc.shared_memory import SharedCells
+from proxy.observe.access_log import AccessLog
+from proxy.observe.spans import Spans
+from proxy.request.data_plane import DataPlane
+from proxy.wire.report import (
+    Accepting,
+    Ack,
+    Drain,
+    Ejected,
+    ListenOn,
+    Message,
+    Publish,
+    Resync,
+    SnapshotRefused,
+    StopListening,
+    Wake,
+)
+from proxy.wire.snapshot import Generation, MissingService, Snapshot, SnapshotUpdate, apply
+from proxy.worker.acceptor import Acceptor
+from proxy.worker.log_writer import LogWriter
+
+if TYPE_CHECKING:
+    from proxy.worker.span_exporter import SpanExporter
+
+_UNREAD = 4 * 1024 * 1024
+"""With this many bytes not yet taken by the supervisor, reports are put off; their counts
+come with the next one."""
+_DRAIN_POLL = 0.05
+_AIM = 0.002
+
+
+class Worker:
+    """Wires the data plane to the supervisor. `run` returns when there is nothing to do."""
+
+    def __init__(self, config: WorkerConfig, loop: asyncio.AbstractEventLoop) -> None:
+        self._config = config
+        self._loop = loop
+        self._plane = DataPlane(config.worker, loop)
+        self._acceptor = Acceptor(loop, self._plane.protocol_factory)
+        self._snapshot: Snapshot | None = None
+        self._commands: asyncio.Queue[tuple[Message, int]] = asyncio.Queue()
+        self._channel = Channel(
+            socket.socket(fileno=config.channel), self._received, self._supervisor_gone
+        )
+        self._log_writer: LogWriter | None = None
+        self._span_exporter: SpanExporter | None = None
+        self._draining = asyncio.Event()
+        self._reported_at = 0.0
+
+    async def run(self) -> None:
+        """Serve until drained."""
+        self._plane.workers = self._config.of
+        self._share_cells()
+        self._open_log()
+        self._record_spans()
+        self._plane.on_busy_changed = self._send_ack
+        self._plane.on_wake = self._send_wake
+        self._plane.on_ejected = self._send_ejected
+        self._loop.add_signal_handler(signal.SIGTERM, self._draining.set)
+        self._channel.start()
+        self._reported_at = time.time()
+        self._report_next_second()
+        listening = asyncio.create_task(self._listen())
+        logging = asyncio.create_task(self._log_writer.run()) if self._log_writer else None
+        await self._draining.wait()
+        listening.cancel()
+        await self._acceptor.drain()
+        self._plane.start_drain()
+        while self._plane.active():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(_DRAIN_POLL)
+        self._report()
+        self._plane.close()
+        if self._log_writer is not None and logging is not None:
+            self._log_writer.close()
+            await logging
+        if self._span_exporter is not None:
+            await asyncio.to_thread(self._span_exporter.stop)
+        await self._flush()
+        self._channel.close()
+
+    def _share_cells(self) -> None:
+        if self._config.row >= 0:
+            cells = SharedCells(self._config.cells, self._config.rows)
+            self._plane.cells = cells.row(self._config.row)
+
+    def _open_log(self) -> None:
+        wanted = self._config.access_log
+        if wanted.mode == "off":
+            return
+        log = AccessLog(wanted.format, wanted.sample if wanted.mode == "sampled" else 1.0)
+        writer = LogWriter(log, wanted.path)
+        try:
+            writer.open()
+        except OSError as error:
+            print(f"no access log: {error}", file=sys.stderr)
+            return
+        self._plane.access_log = log
+        self._log_writer = writer
+
+    def _record_spans(self) -> None:
+        wanted = self._config.spans
+        if not wanted.endpoint:
+            return
+        try:
+            from proxy.worker.span_exporter import SpanExporter
+        except ImportError as error:
+            print(f"no spans: {error}; pip install 'meshd[otlp]'", file=sys.stderr)
+            return
+        self._plane.spans = Spans(wanted.sample)
+        self._span_exporter = SpanExporter(self._plane.spans, wanted)
+        self._span_exporter.start()
+
+    def _received(self, message: Message, descriptor: int) -> None:
+        match message:
+            case Publish(update):
+                self._install(update)
+            case Drain():
+                self._draining.set()
+            case ListenOn() | StopListening():
+                self._commands.put_nowait((message, descriptor))
+
+    def _install(self, update: SnapshotUpdate) -> None:
+        """Swap the snapshot; the supervisor orders generations, we only never go back."""
+        if self._snapshot and update.generation < self._snapshot.generation:
+            return
+        try:
+            snapshot = apply(self._snapshot, update)
+        except MissingService:
+            self._channel.send(Resync(self._config.worker))
+            return
+        try:
+            self._plane.install(snapshot)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it must not end the traffic)
+            self._refuse(snapshot.generation, error)
+            return
+        self._snapshot = snapshot
+        self._send_ack()
+
+    def _refuse(self, generation: Generation, error: Exception) -> None:
+        """A snapshot that cannot be installed: go back to the one before, which could."""
+        traceback.print_exception(error)
+        self._plane.install(self._snapshot or Snapshot(Generation()))
+        reason = f"{type(error).__name__}: {error}"
+        self._channel.send(SnapshotRefused(self._config.worker, generation, reason))
+
+    async def _listen(self) -> None:
+        """Carry out the listening commands in their order, and say when they are done."""
+        while True:
+            message, descriptor = await self._commands.get()
+            match message:
+                case ListenOn(listener):
+                    await self._acceptor.open(listener, descriptor)
+                case StopListening(address):
+                    self._acceptor.close(address)
+            if self._commands.empty():
+                self._channel.send(Accepting(self._config.worker, self._acceptor.addresses))
+
+    def _send_ack(self) -> None:
+        generation = self._snapshot.generation if self._snapshot else Generation()
+        self._channel.send(Ack(self._config.worker, generation, self._plane.busy()))
+
+    def _send_wake(self, service: str, parked: int) -> None:
+        self._channel.send(Wake(self._config.worker, service, parked))
+
+    def _send_ejected(self, service: str, endpoint: str, until: float, cause: str) -> None:
+        self._channel.send(Ejected(self._config.worker, service, endpoint, until, cause))
+
+    def _report_next_second(self) -> None:
+        """Timers may fire a little early, so the second that is about to begin counts as
+        begun, and the aim is a little late."""
+        now = time.time()
+        self._loop.call_later(int(now + 0.5) + 1 - now + _AIM, self._tick)
+
+    def _tick(self) -> None:
+        if self._channel.pending < _UNREAD:
+            self._report()
+        self._report_next_second()
+
+    def _report(self) -> None:
+        end = time.time()
+        self._channel.send(self._plane.report(self._reported_at, end))
+        self._reported_at = end
+
+    async def _flush(self) -> None:
+        """Let the last report and ack go out, for a moment at most."""
+        deadline = self._loop.time() + 1.0
+        while self._channel.pending and self._loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    def _supervisor_gone(self) -> None:
+        """End at once: nobody could ever tell us anything again, and the next supervisor
+        needs the addresses that we would keep open."""
+        self._plane.close()
+        os._exit(1)
+
+
+def _prepare_process() -> None:
+    """What start-up made lives for ever: keep the collector from looking at it again, and
+    have it run seldom, since the request path makes few cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def main() -> None:
+    """Entry point of `python -m proxy.worker.worker`."""
+    config = msgspec.json.decode(sys.argv[1], type=WorkerConfig)
+
+    async def serve() -> None:
+        worker = Worker(config, asyncio.get_running_loop())
+        _prepare_process()
+        await worker.run()
+
+    uvloop.run(serve())
