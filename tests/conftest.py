@@ -5,10 +5,16 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+# Test helpers and models in bench/ are imported as `tests.…` and `bench.…`. The tree comes last, so
+# that a compiled or installed build under test is not shadowed by the sources.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 ENGINE_IMAGE = os.environ.get("MESHD_BASE_IMAGE", "meshd-base:bookworm")
 

@@ -20,11 +20,12 @@ from meshd.api.server import serve
 from meshd.telemetry.ingest import Ingest
 from tests.fakes import traffic
 from tests.fakes.control import FakeControl
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.prometheus
 one_loop = pytest.mark.asyncio(loop_scope="module")
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = ROOT / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana/dashboards/meshd.json").read_text())
 ALERTS = YAML(typ="safe").load(DEPLOY / "prometheus/alerts.yml")["groups"][0]["rules"]
 SCRAPES = 12

@@ -8,8 +8,6 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from support.heads import noted
-
 from proxy.http1 import request_template
 from proxy.http1.chunked import ChunkedReader, is_whole
 from proxy.http1.fields import (
@@ -25,6 +23,7 @@ from proxy.http1.request import END, parse_request
 from proxy.http1.response import parse_response
 from proxy.http1.response_template import Answers
 from proxy.http1.rewrite import request_head
+from tests.support.heads import noted
 
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _requests: Final = FieldLineCache(REQUEST_KINDS)

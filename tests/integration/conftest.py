@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from support.raw_http import Stage, staged
+
+from tests.support.raw_http import Stage, staged
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-from support.patience import BUSY
 
 from proxy.ipc.config import SupervisorConfig
 from proxy.wire import codec
@@ -26,6 +25,7 @@ from proxy.wire.snapshot import (
     Target,
     difference,
 )
+from tests.support.patience import BUSY
 
 
 def snapshot(number: int, *ports: int, epoch: int = 1) -> Snapshot:

@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from test_sim_control import Scene, assert_as_wanted
 
 from meshd.model.runtime import ContainerHealth
 from tests.fakes import virtual
 from tests.fakes.sim_runtime import Box
+from tests.sim.test_sim_control import Scene, assert_as_wanted
 
 QUIET = 20.0
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_sim_control import DRAIN, Control
 
 from meshd.control.rollouts import RolloutManager
 from meshd.model.errors import Rejected
@@ -27,6 +26,7 @@ from tests.fakes import sim_traffic, virtual
 from tests.fakes.sim_plane import SimPlane
 from tests.fakes.sim_runtime import SimRuntime
 from tests.fakes.sim_traffic import SimTraffic
+from tests.sim.test_sim_control import DRAIN, Control
 
 KEY = "shop/web"
 

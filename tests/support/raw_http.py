@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from support.patience import BUSY
+from tests.support.patience import BUSY
 
 PATIENCE = 8.0 * BUSY
 

@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from support.mesh import free_port
-from support.raw_http import Proxy
+from tests.support.mesh import free_port
+from tests.support.raw_http import Proxy
 
 HERE = Path(__file__).parent
 TOOLS = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"

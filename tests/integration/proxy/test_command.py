@@ -1,0 +1,254 @@
+"""`meshd proxy` as a user starts it."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.processes.supervised import Supervised, until
+from tests.processes.traffic import Load, fetch, origin
+
+
+@contextmanager
+def meshd_proxy(directory: Path, *options: str) -> Iterator[Supervised]:
+    """`meshd proxy` with these options while the block runs."""
+    log = directory / f"proxy-{len(list(directory.iterdir()))}.log"
+    running = Supervised([sys.executable, "-m", "meshd.cli.main", "proxy", *options], log)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+async def test_serves_at_once_and_says_where(tmp_path: Path) -> None:
+    async with origin("a") as a, origin("b") as b:
+        to = ("--to", f"127.0.0.1:{a.port}", "--to", f"127.0.0.1:{b.port}")
+        with meshd_proxy(tmp_path, "--listen", "127.0.0.1:0", *to, "--workers", "2") as running:
+            address = await running.listening()
+            answers = {await fetch(address, "/x") for _ in range(30)}
+            assert answers == {(200, "a /x"), (200, "b /x")}
+            assert len(running.workers()) == len(running.children()) == 2
+
+
+@pytest.mark.parametrize("form", ["[::1]:0", "unix:{}/front.sock"])
+async def test_other_addresses(tmp_path: Path, form: str) -> None:
+    behind_path = f"{tmp_path}/behind.sock"
+    async with origin("u", behind_path):
+        listen = form.format(tmp_path)
+        options = ("--listen", listen, "--to", f"unix:{behind_path}")
+        with meshd_proxy(tmp_path, *options) as running:
+            address = await running.listening()
+            assert await fetch(address, "/x") == (200, "u /x")
+            running.signal(signal.SIGINT)
+            assert await running.ended() == 0
+    assert not (tmp_path / "front.sock").exists()
+
+
+async def test_several_addresses_and_a_pid_file(tmp_path: Path) -> None:
+    pid_file = tmp_path / "proxy.pid"
+    async with origin("a") as a:
+        options = ("--listen", "127.0.0.1:0", "--listen", "[::1]:0", "--to", f"localhost:{a.port}")
+        with meshd_proxy(tmp_path, *options, "--pid-file", str(pid_file)) as running:
+            await until(lambda: len(running.bound()) == 2, 15, "both announced")
+            for address in running.bound():
+                assert await fetch(address) == (200, "a /")
+            assert int(pid_file.read_text()) == running.process.pid
+            running.signal(signal.SIGTERM)
+            assert await running.ended() == 0
+    assert not pid_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--listen", "{taken}", "--to", "127.0.0.1:9"), "cannot listen on {taken}: Address"),
+        (
+            ("--listen", "127.0.0.1:0", "--to", "127.0.0.1:9", "--admin", "{taken}"),
+            "cannot listen on {taken}: Address already in use",
+        ),
+        (("--listen", "127.0.0.1:0"), "nowhere to send requests; give --to HOST:PORT"),
+        (("--listen", "nonsense", "--to", "127.0.0.1:9"), "'nonsense' is not HOST:PORT"),
+        (("--to", "127.0.0.1"), "'127.0.0.1' is not HOST:PORT"),
+        (("--to", "127.0.0.1:0"), "nowhere to connect to"),
+        (("--to", "no-such-host.invalid:80"), "no-such-host.invalid is not known"),
+        (("--to", "127.0.0.1:9", "--connect-timeout", "soon"), "soon"),
+        (("--to", "127.0.0.1:9", "--config", "{directory}/none.yml"), "none.yml"),
+        (("--to", "127.0.0.1:9", "--trusted-proxy", "everyone"), "everyone"),
+        (("--nonsense",), "--nonsense"),
+    ],
+)
+async def test_what_cannot_be_is_refused_with_two(
+    tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as occupant:
+        taken = f"127.0.0.1:{occupant.getsockname()[1]}"
+        told = [each.format(taken=taken, directory=tmp_path) for each in options]
+        with meshd_proxy(tmp_path, *told) as running:
+            assert await running.ended() == 2
+            assert said.format(taken=taken) in running.said
+            assert "Traceback" not in running.said
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("to: 127.0.0.1:9\nretries:\n  attemps: 3\n", 3, "attemps"),
+        ("to: 127.0.0.1:9\nx-mesh:\n  timeouts: {connect: soon}\n", 3, "soon"),
+        ("to: 127.0.0.1:9\nscale: {max: 3}\n", 2, "starts no replicas"),
+        ("to: 127.0.0.1:9\nblance: random\n", 2, "did you mean balance?"),
+        ("to: [127.0.0.1:9\n", 0, "broken YAML"),
+        ("- to\n", 1, "expected a mapping"),
+        ("listen: 127.0.0.1:0\n", 1, "nowhere to send requests"),
+    ],
+)
+async def test_a_wrong_file_names_line_and_field(
+    tmp_path: Path, text: str, line: int, said: str
+) -> None:
+    file = tmp_path / "front.yml"
+    file.write_text(text)
+    with meshd_proxy(tmp_path, "--config", str(file)) as running:
+        assert await running.ended() == 2
+        assert f"{file}:{line}" if line else str(file) in running.said
+        assert said in running.said
+        assert "Traceback" not in running.said
+
+
+async def test_admin_tells_health_and_metrics(tmp_path: Path, free_port: int) -> None:
+    admin = f"127.0.0.1:{free_port}"
+    async with origin("a") as a:
+        options = ("--listen", "127.0.0.1:0", "--to", f"127.0.0.1:{a.port}", "--workers", "2")
+        with meshd_proxy(tmp_path, *options, "--admin", admin) as running:
+            address = await running.listening()
+            for _ in range(20):
+                assert (await fetch(address))[0] == 200
+            await _metric(
+                admin, 'meshd_requests_total{service="proxy/upstream",method="GET",code="2xx"}', 20
+            )
+            assert (await fetch(admin, "/healthz"))[0] == 200
+            helper = [pid for pid in running.children() if pid not in running.workers()]
+            os.kill(helper[0], signal.SIGKILL)
+            assert (await fetch(address))[0] == 200
+            assert (await fetch(admin, "/healthz"))[0] == 200
+
+
+async def _metric(admin: str, start: str, value: float) -> None:
+    """Wait until a metric has a value."""
+    found = ""
+    for _ in range(100):
+        _, text = await fetch(admin, "/metrics")
+        for line in text.splitlines():
+            if line.startswith(start):
+                found = line
+                if float(line.split()[-1]) == value:
+                    return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{start} is not {value}: {found or text}")
+
+
+async def test_probes_take_an_endpoint_out_and_bring_it_back(tmp_path: Path) -> None:
+    async with origin("a") as a, origin("b") as b:
+        to = ("--to", f"127.0.0.1:{a.port}", "--to", f"127.0.0.1:{b.port}")
+        health = ("--health-path", "/sick", "--health-interval", "100ms")
+        with meshd_proxy(tmp_path, "--listen", "127.0.0.1:0", *to, *health) as running:
+            address = await running.listening()
+            await _answering(address, {"a", "b"})
+            b.sick = True
+            await _answering(address, {"a"})
+            b.sick = False
+            await _answering(address, {"a", "b"})
+
+
+async def _answering(address: str, names: set[str]) -> None:
+    """Wait until requests are answered by exactly these origins."""
+    seen: set[str] = set()
+    for _ in range(100):
+        answers = [await fetch(address) for _ in range(20)]
+        assert {status for status, _ in answers} == {200}
+        seen = {body.split()[0] for _, body in answers}
+        if seen == names:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"answered by {seen}, not {names}")
+
+
+async def test_without_a_health_path_nothing_is_probed(tmp_path: Path) -> None:
+    async with origin("a") as a:
+        options = ("--listen", "127.0.0.1:0", "--to", f"127.0.0.1:{a.port}")
+        with meshd_proxy(tmp_path, *options) as running:
+            await running.listening()
+            await asyncio.sleep(1.5)
+            assert a.requests == 0
+
+
+async def test_a_file_is_read_again_at_sighup_without_a_failure(tmp_path: Path) -> None:
+    file = tmp_path / "front.yml"
+    async with origin("a") as a, origin("b") as b:
+        settings = "listen: 127.0.0.1:0\nx-mesh: {retries: {attempts: 1}}\n"
+        file.write_text(f"{settings}to: 127.0.0.1:{a.port}\n")
+        with meshd_proxy(tmp_path, "--config", str(file)) as running:
+            address = await running.listening()
+            assert await fetch(address) == (200, "a /")
+            load = Load(address)
+            load.start(clients=4)
+            file.write_text(f"{settings}to: [127.0.0.1:{b.port}]\n")
+            running.signal(signal.SIGHUP)
+            await _answering(address, {"b"})
+            file.write_text("to: [broken\n")
+            running.signal(signal.SIGHUP)
+            await until(lambda: "broken YAML" in running.said, 10, "told")
+            await _answering(address, {"b"})
+            await load.stop()
+            assert load.failures == []
+
+
+async def test_the_access_log_has_a_line_a_request(tmp_path: Path) -> None:
+    file = tmp_path / "access.log"
+    async with origin("a") as a:
+        options = ("--listen", "127.0.0.1:0", "--to", f"127.0.0.1:{a.port}", "--workers", "2")
+        log = ("--access-log", "on", "--access-log-file", str(file))
+        with meshd_proxy(tmp_path, *options, *log) as running:
+            address = await running.listening()
+            for number in range(20):
+                await fetch(address, f"/{number}")
+            running.signal(signal.SIGTERM)
+            assert await running.ended() == 0
+    entries = [json.loads(line) for line in file.read_text().splitlines()]
+    assert sorted(int(entry["target"][1:]) for entry in entries) == list(range(20))
+    assert {entry["status"] for entry in entries} == {200}
+
+
+async def test_an_upgrade_keeps_everything(tmp_path: Path, free_port: int) -> None:
+    admin = f"127.0.0.1:{free_port}"
+    async with origin("a") as a:
+        options = ("--listen", "127.0.0.1:0", "--to", f"127.0.0.1:{a.port}", "--admin", admin)
+        with meshd_proxy(tmp_path, *options) as running:
+            address = await running.listening()
+            before = running.workers()
+            running.signal(signal.SIGUSR2)
+            await until(
+                lambda: len(running.workers()) == 1 and running.workers() != before, 20, "upgraded"
+            )
+            assert await fetch(address) == (200, "a /")
+            assert (await fetch(admin, "/healthz"))[0] == 200
+            running.signal(signal.SIGINT)
+            assert await running.ended() == 0
+            assert "Traceback" not in running.said
+
+
+async def test_another_package_of_that_name_is_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other" / "proxy"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(other.parent))
+    with meshd_proxy(tmp_path, "--to", "127.0.0.1:9") as running:
+        assert await running.ended() == 2
+        assert "another package named 'proxy'" in running.said

@@ -1,0 +1,171 @@
+"""Limits that all workers keep together: real processes, and an origin that counts."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from proxy.ipc.config import SupervisorConfig
+from proxy.wire.snapshot import (
+    Endpoint,
+    Generation,
+    HashKey,
+    Limits,
+    RateLimit,
+    Route,
+    Service,
+    Snapshot,
+    Target,
+)
+from tests.processes.supervised import Supervised, supervised, until
+
+RATE, BURST = 100.0, 20.0
+LIMITS = {
+    "service": Limits(service_in_flight=3),
+    "endpoint": Limits(endpoint_in_flight=3),
+    "connections": Limits(endpoint_connections=3),
+    "hold": Limits(service_in_flight=4),
+    "rate": Limits(),
+}
+
+
+class Counting:
+    """An origin that knows how many requests of each path it has at once, and had at most.
+    `/hold` is never answered."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.now: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+        self.seen: Counter[str] = Counter()
+        self.lost = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                path = (await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)[1].decode()
+                self.now[path] += 1
+                self.seen[path] += 1
+                self.most[path] = max(self.most[path], self.now[path])
+                if path == "/hold":
+                    with contextlib.suppress(ConnectionError):
+                        await reader.read(1)
+                    self.lost += 1
+                elif path != "/rate":
+                    await asyncio.sleep(0.004)
+                self.now[path] -= 1
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        writer.close()
+
+
+class Clients:
+    """Connections that ask for one path again and again, and again after an error."""
+
+    def __init__(self, address: str, path: str, count: int) -> None:
+        self.host, _, self.port = address.rpartition(":")
+        self.request = f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Key: k\r\n\r\n".encode()
+        self.statuses: dict[int, Counter[int]] = defaultdict(Counter)
+        self.tasks = [asyncio.create_task(self._run(number)) for number in range(count)]
+
+    async def _run(self, number: int) -> None:
+        while True:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                reader, writer = await asyncio.open_connection(self.host, int(self.port))
+                try:
+                    while True:
+                        writer.write(self.request)
+                        head = await reader.readuntil(b"\r\n\r\n")
+                        length = head.lower().partition(b"content-length: ")[2].split(b"\r", 1)[0]
+                        await reader.readexactly(int(length))
+                        self.statuses[number][int(head[9:12])] += 1
+                finally:
+                    writer.close()
+
+    def told(self) -> Counter[int]:
+        return sum(self.statuses.values(), Counter())
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+def config(port: int, workers: int) -> SupervisorConfig:
+    endpoints = (Endpoint("e", "127.0.0.1", port),)
+    limit = RateLimit(RATE, BURST, HashKey("header", "X-Key"))
+    return SupervisorConfig(
+        listen=("127.0.0.1:0",),
+        workers=workers,
+        announce=True,
+        snapshot=Snapshot(
+            Generation(1, 1),
+            services=tuple(
+                Service(name, "1", endpoints, limits=limits) for name, limits in LIMITS.items()
+            ),
+            routes=tuple(
+                Route(
+                    name,
+                    (Target(name),),
+                    path=f"/{name}",
+                    rate_limit=limit if name == "rate" else None,
+                )
+                for name in LIMITS
+            ),
+        ),
+    )
+
+
+@contextlib.asynccontextmanager
+async def scene(directory: Path, workers: int) -> AsyncIterator[tuple[Counting, Supervised, str]]:
+    origin = Counting()
+    server = await asyncio.start_server(origin.serve, "127.0.0.1", 0)
+    origin.port = server.sockets[0].getsockname()[1]
+    try:
+        with supervised(directory, config(origin.port, workers)) as running:
+            yield origin, running, await running.listening()
+    finally:
+        server.close()
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+async def test_what_is_set_holds_for_all_workers_together(tmp_path: Path, workers: int) -> None:
+    async with scene(tmp_path, workers) as (origin, _, address):
+        for path in ("service", "endpoint", "connections"):
+            clients = Clients(address, f"/{path}", 16)
+            await until(lambda c=clients: min(map(len, [c.statuses])) == 16, 20, "all were served")  # type: ignore[misc]
+            await clients.stop()
+            print(f"{workers} workers, {path}: {clients.told()}, at most {origin.most['/' + path]}")
+            assert origin.most[f"/{path}"] == 3, "the limit, and all of it"
+            assert set(clients.told()) == {200}
+        started = time.monotonic()
+        clients = Clients(address, "/rate", 8)
+        await asyncio.sleep(1.0)
+        await clients.stop()
+        allowed = BURST + RATE * (time.monotonic() - started)
+        print(f"{workers} workers, rate: {clients.told()} where {allowed:.0f} are allowed")
+        assert origin.seen["/rate"] <= allowed + 1
+        assert origin.seen["/rate"] >= 0.9 * allowed - 8, "and nothing of it is lost"
+
+
+async def test_what_a_dead_worker_held_comes_back(tmp_path: Path) -> None:
+    async with scene(tmp_path, 4) as (origin, running, address):
+        clients = Clients(address, "/hold", 12)
+        await until(lambda: origin.now["/hold"] == 4, 10, "all places are taken")
+        for pid in running.workers():
+            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(AssertionError):
+                await until(lambda: origin.lost > 0, 0.5, "it held one")
+            if origin.lost:
+                break
+        assert origin.lost
+        lost = origin.lost
+        await until(lambda: origin.now["/hold"] == 4, 10, "all places are taken again")
+        assert origin.seen["/hold"] >= 4 + lost
+        await clients.stop()

@@ -1,0 +1,116 @@
+"""Corners of an exchange that are easily got wrong, each as a transcript."""
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+
+from proxy.wire.snapshot import Fault, Limits, Route, Target, Timeouts
+from tests.support.proxy_scene import OK, Visit, answers, eventually, get, on_uvloop, post, scene
+
+
+@on_uvloop
+async def test_an_answer_arrives_though_the_origin_resets_the_upload_behind_it() -> None:
+    async def refuses(visit: Visit) -> None:
+        await visit.head()
+        await visit.send(b"HTTP/1.1 413 No\r\nContent-Length: 4\r\nConnection: close\r\n\r\nlong")
+        # What it has not read makes the end a reset.
+
+    async with scene() as s:
+        await s.serve(refuses)
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000000\r\n\r\n"
+        for size in (0, 1000, 100_000, 3_000_000):
+            for _ in range(5):
+                client = await s.ask(head + b"x" * size)
+                with contextlib.suppress(ConnectionError):
+                    status, _, body = await client.response()
+                    assert (status, body) == (413, b"long")
+                    continue
+                raise AssertionError(f"reset before the answer, with {size} bytes sent")
+
+
+@on_uvloop
+async def test_a_post_opens_no_connection_beyond_the_limit() -> None:
+    async with scene() as s:
+        (origin,) = await s.serve(answers(OK), limits=Limits(endpoint_connections=1))
+        client = await s.ask(get())
+        assert (await client.response())[0] == 200
+        state = s.plane.services["shop"].endpoints["shop-0"]
+        state.idle[0].idle_since -= 10.0  # idle for too long to carry a POST
+        await client.send(post(b"hello"))
+        assert (await client.response())[0] == 200
+        assert state.connections == 1
+        assert len(origin.visits) == 2
+
+
+@on_uvloop
+async def test_a_delay_counts_to_the_whole_request() -> None:
+    async with scene() as s:
+        await s.serve(answers(OK), timeouts=Timeouts(request=0.2))
+        config = s.plane.services["shop"].config
+        slow = Route("r", (Target("shop"),), fault=Fault(share=1.0, delay=1.0))
+        s.install(config, routes=(slow,))
+        begun = time.monotonic()
+        client = await s.ask(get())
+        assert (await client.response())[0] == 504
+        assert time.monotonic() - begun < 0.9
+        await eventually(lambda: not s.plane.active())
+
+
+@on_uvloop
+async def test_a_second_request_behind_an_unfinished_refusal_is_never_served() -> None:
+    """What follows a body that was not taken must not be read as a request."""
+    async with scene() as s:
+        (origin,) = await s.serve(answers(OK), limits=Limits(body=4))
+        hidden = get("/hidden")
+        client = await s.ask(
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(hidden)
+        )
+        assert (await client.response())[0] == 413
+        with contextlib.suppress(ConnectionError):
+            await client.send(hidden)
+        assert await client.rest() == b""
+        assert not origin.visits
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@on_uvloop
+async def test_interim_answers_before_a_broken_end_are_no_answer(version: str) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.head()
+        await visit.send(b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.1 200 O")
+
+    async with scene() as s:
+        await s.serve(script)
+        client = await s.ask(get(version=version))
+        answer = await asyncio.wait_for(client.until(b" 502 "), 30)
+        assert answer.startswith(b"HTTP/1.1 103 " if version == "1.1" else b"HTTP/1.1 502 ")
+        await eventually(lambda: not s.plane.active())
+
+
+@on_uvloop
+async def test_a_head_answer_with_chunks_announced_leaves_the_connection_clear() -> None:
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with scene() as s:
+        (origin,) = await s.serve(answers(chunked, OK))
+        client = await s.ask(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b"chunked" in await client.head()
+        await client.send(get())
+        assert (await client.response())[2] == b"ok"
+        assert len(origin.visits) == 1
+
+
+@on_uvloop
+async def test_an_idle_connection_whose_end_was_heard_carries_nothing_more() -> None:
+    """Not even a request in the same turn of the event loop: a POST could not be sent again."""
+    async with scene() as s:
+        (origin,) = await s.serve(answers(OK))
+        client = await s.ask(get())
+        assert (await client.response())[0] == 200
+        idle = s.plane.services["shop"].endpoints["shop-0"].idle[0]
+        idle.eof_received()
+        assert idle.closing
+        await client.send(post(b"hello"))
+        assert (await client.response())[0] == 200
+        assert len(origin.visits) == 2

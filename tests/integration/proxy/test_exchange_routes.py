@@ -1,0 +1,223 @@
+"""What a route decides: match, rewriting, and who of several services and revisions is asked."""
+
+import time
+from collections import Counter
+
+import pytest
+
+from proxy.wire.snapshot import (
+    Balance,
+    Endpoint,
+    Fault,
+    HashKey,
+    HeaderEdit,
+    Match,
+    RateLimit,
+    Route,
+    Service,
+    Split,
+    Target,
+)
+from tests.support.proxy_policies import named, route
+from tests.support.proxy_scene import (
+    OK,
+    answers,
+    get,
+    on_uvloop,
+    scene,
+    service,
+)
+
+
+@on_uvloop
+async def test_routes_by_host_path_and_header() -> None:
+    async with scene() as s:
+        services = []
+        for name in ("a", "b", "c", "d"):
+            origin = await s.origin(answers(named(name.encode())))
+            services.append(service(origin, name=name))
+        s.install(
+            *services,
+            routes=(
+                Route(id="1", targets=(Target("a"),)),
+                Route(id="2", targets=(Target("b"),), host="shop.test", path="/b"),
+                Route(id="3", targets=(Target("c"),), host="*.test"),
+                Route(
+                    id="4", targets=(Target("d"),), matches=(Match("header", "X-Canary"),), path="/"
+                ),
+            ),
+        )
+        wanted = [
+            (get("/b/x"), b"b"),
+            (get("/bx"), b"c"),
+            (b"GET / HTTP/1.1\r\nHost: other\r\n\r\n", b"a"),
+            (b"GET / HTTP/1.1\r\nHost: other\r\nx-canary: 1\r\n\r\n", b"d"),
+        ]
+        client = await s.client()
+        for request, body in wanted:
+            await client.send(request)
+            assert (await client.response())[2] == body
+
+
+@on_uvloop
+async def test_no_route_is_404_and_the_connection_goes_on() -> None:
+    async with scene() as s:
+        origin = await s.origin(answers(OK))
+        s.install(service(origin), routes=(route(host="elsewhere"),))
+        client = await s.ask(get() + b"GET / HTTP/1.1\r\nHost: elsewhere\r\n\r\n")
+        assert (await client.response())[0] == 404
+        assert (await client.response())[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("more", "path", "target"),
+    [
+        ({"path": "/api", "strip": True}, "/api/v1?x=1", b"/v1?x=1"),
+        ({"path": "/api", "strip": True}, "/api", b"/"),
+        ({"path": "/api", "strip": True}, "/api?x", b"/?x"),
+        ({"path": "/api", "replace": "/v2"}, "/api/x", b"/v2/x"),
+        ({"path": "/", "replace": "/base"}, "/x//y", b"/base/x//y"),
+    ],
+)
+@on_uvloop
+async def test_prefixes_are_stripped_and_replaced(
+    more: dict[str, object], path: str, target: bytes
+) -> None:
+    async with scene() as s:
+        origin = await s.origin(answers(OK))
+        s.install(service(origin), routes=(route(**more),))
+        assert (await (await s.ask(get(path))).response())[0] == 200
+        assert origin.visits[0].raw.split(b" ")[1] == target
+
+
+@on_uvloop
+async def test_headers_are_edited_both_ways() -> None:
+    async with scene() as s:
+        origin = await s.origin(
+            answers(b"HTTP/1.1 200 OK\r\nServer: x\r\nX-A: 1\r\nContent-Length: 2\r\n\r\nok")
+        )
+        edits = HeaderEdit(set=(("X-A", "new"),), add=(("X-B", "b"),), remove=("server", "cookie"))
+        s.install(service(origin), routes=(route(request_headers=edits, response_headers=edits),))
+        client = await s.ask(get("/", "x-a: old", "Cookie: c", "X-B: mine"))
+        _, head, _ = await client.response()
+        assert b"X-A: new\r\n" in head
+        assert b"X-B: b\r\n" in head
+        assert b"Server" not in head
+        seen = origin.visits[0].raw
+        assert b"X-A: new\r\n" in seen
+        assert b"old" not in seen
+        assert b"Cookie" not in seen
+        assert b"X-B: mine\r\n" in seen
+        assert b"X-B: b\r\n" in seen
+
+
+@on_uvloop
+async def test_redirects_rates_and_faults_are_answered_here() -> None:
+    async with scene() as s:
+        origin = await s.origin(answers(OK))
+        s.install(
+            service(origin),
+            routes=(
+                route(path="/old", redirect="https://{host}{path}{query}", redirect_status=301),
+                route(path="/rated", rate_limit=RateLimit(rate=0.01, burst=2)),
+                route(path="/broken", fault=Fault(share=1.0, abort=418)),
+                route(path="/slow", fault=Fault(share=1.0, delay=0.2)),
+            ),
+        )
+        client = await s.ask(get("/old/x?y=1"))
+        status, head, _ = await client.response()
+        assert status == 301
+        assert b"Location: https://shop.test/old/x?y=1\r\n" in head
+        seen = []
+        for _ in range(3):
+            await client.send(get("/rated"))
+            status, head, _ = await client.response()
+            seen.append(status)
+        assert seen == [200, 200, 429]
+        assert b"Retry-After: " in head
+        await client.send(get("/broken"))
+        assert (await client.response())[0] == 418
+        begun = time.monotonic()
+        await client.send(get("/slow"))
+        assert (await client.response())[0] == 200
+        assert time.monotonic() - begun > 0.19
+
+
+@on_uvloop
+async def test_a_split_over_revisions_goes_by_weight() -> None:
+    async with scene() as s:
+        one, two = await s.origin(answers(named(b"1"))), await s.origin(answers(named(b"2")))
+        endpoints = tuple(
+            Endpoint(id=f"e{n}", host="127.0.0.1", port=o.port, revision=f"v{n}")
+            for n, o in ((1, one), (2, two))
+        )
+        split = (Target("shop", "v1", 3.0), Target("shop", "v2", 1.0))
+        s.install(Service("shop", "1", endpoints), routes=(Route(id="r", targets=split),))
+        client = await s.client()
+        counts = {b"1": 0, b"2": 0}
+        for _ in range(400):
+            await client.send(get())
+            counts[(await client.response())[2]] += 1
+        assert 60 < counts[b"2"] < 140
+
+
+@on_uvloop
+async def test_revisions_share_a_service_by_weight_by_condition_and_without_losing_a_request() -> (
+    None
+):
+    async with scene() as s:
+        one, two = await s.origin(answers(named(b"1"))), await s.origin(answers(named(b"2")))
+        endpoints = tuple(
+            Endpoint(id=f"e{n}", host="127.0.0.1", port=o.port, revision=f"v{n}")
+            for n, o in ((1, one), (2, two))
+        )
+        canary = (Match("header", "X-Canary", "yes"),)
+
+        async def seen(split: Split, headers: str = "", sticky: str = "") -> Counter[bytes]:
+            balance = Balance(sticky_cookie=sticky)
+            s.install(Service("shop", repr(split), endpoints, split=split, balance=balance))
+            client = await s.client()
+            found: Counter[bytes] = Counter()
+            for _ in range(200):
+                await client.send(get("/", headers))
+                found[(await client.response())[2]] += 1
+            return found
+
+        counts = await seen(Split((("v1", 0.75), ("v2", 0.25))))
+        assert 25 < counts[b"2"] < 80
+        assert await seen(Split((("v1", 1.0), ("v2", 0.0)))) == {b"1": 200}
+        by_header = Split((("v1", 1.0),), canary, "v2")
+        assert await seen(by_header, "X-Canary: yes") == {b"2": 200}
+        assert await seen(by_header, "X-Canary: no") == {b"1": 200}
+        assert set(await seen(Split((("v3", 1.0),)))) == {b"1", b"2"}
+        # A client that sticks to a replica does not change sides, until that side is closed.
+        s.install(Service("shop", "s", endpoints, balance=Balance(sticky_cookie="stick")))
+        client = await s.ask(get())
+        _, head, first = await client.response()
+        cookie = "Cookie: " + head.partition(b"Set-Cookie: ")[2].partition(b";")[0].decode()
+        mine, other = (("v1", "v2"), ("v2", "v1"))[first == b"2"]
+        half = Split(((mine, 0.01), (other, 0.99)))
+        assert await seen(half, cookie, "stick") == {first: 200}
+        assert (await seen(Split(((other, 1.0),)), cookie, "stick"))[first] == 0
+
+
+@on_uvloop
+async def test_stickiness_by_cookie_and_by_hash() -> None:
+    async with scene() as s:
+        origins = [await s.origin(answers(named(b"%d" % n))) for n in range(3)]
+        s.install(service(*origins, balance=Balance(sticky_cookie="stick")))
+        client = await s.ask(get())
+        _, head, first = await client.response()
+        cookie = head.partition(b"Set-Cookie: ")[2].partition(b";")[0].decode()
+        for _ in range(10):
+            await client.send(get("/", f"Cookie: a=b; {cookie}"))
+            _, head, body = await client.response()
+            assert body == first
+            assert b"Set-Cookie" not in head
+        s.install(service(*origins, balance=Balance("maglev", HashKey("header", "X-User"))))
+        for user in range(10):
+            bodies = set()
+            for _ in range(3):
+                await client.send(get("/", f"X-User: {user}"))
+                bodies.add((await client.response())[2])
+            assert len(bodies) == 1

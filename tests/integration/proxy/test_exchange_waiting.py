@@ -1,0 +1,118 @@
+"""Requests that wait: for the first endpoint, for their turn, or not at all."""
+
+import asyncio
+import time
+
+import pytest
+
+from proxy.wire.snapshot import (
+    Limits,
+    Parking,
+    Service,
+)
+from tests.support.proxy_policies import figures
+from tests.support.proxy_scene import (
+    OK,
+    Visit,
+    answers,
+    eventually,
+    get,
+    on_uvloop,
+    post,
+    scene,
+    service,
+)
+
+
+@on_uvloop
+async def test_a_request_waits_for_the_first_endpoint_and_leaves_at_once() -> None:
+    async with scene() as s:
+        origin = await s.origin(answers(OK))
+        woken: list[tuple[str, int]] = []
+        s.plane.on_wake = lambda service, parked: woken.append((service, parked))
+        s.install(Service("shop", "1"))
+        clients = [await s.ask(post(b"hello")) for _ in range(3)]
+        await eventually(lambda: s.plane.active() == 3)
+        assert woken == [("shop", 1), ("shop", 2)]
+        assert figures(s).parked == 3
+        begun = time.monotonic()
+        s.install(service(origin))
+        for client in clients:
+            assert (await client.response())[0] == 200
+        print(f"answered {(time.monotonic() - begun) * 1e3:.1f} ms after the endpoint was ready")
+        report = figures(s)
+        assert (report.parked, report.parked_total) == (0, 0)
+        assert report.queue_seconds > 0
+
+
+@pytest.mark.parametrize("parking", [Parking(timeout=0.2), Parking(requests=0), Parking(bytes=1)])
+@on_uvloop
+async def test_waiting_is_bounded_in_time_number_and_bytes(parking: Parking) -> None:
+    async with scene() as s:
+        s.install(Service("shop", "1", parking=parking))
+        client = await s.ask(post(b"hello"))
+        status, head, _ = await client.response()
+        assert status == 503
+        assert b"Retry-After: " in head
+
+
+@on_uvloop
+async def test_a_parked_client_that_leaves_is_forgotten() -> None:
+    async with scene() as s:
+        s.install(Service("shop", "1"))
+        client = await s.ask(get())
+        await eventually(lambda: s.plane.active() == 1)
+        await asyncio.sleep(0.1)
+        client.close()
+        await eventually(lambda: s.plane.active() == 0)
+        assert figures(s).parked == 0
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [Limits(endpoint_in_flight=1), Limits(service_in_flight=1), Limits(endpoint_connections=1)],
+)
+@on_uvloop
+async def test_more_than_the_limit_waits_its_turn(limits: Limits) -> None:
+    most = now = 0
+
+    async def script(visit: Visit) -> None:
+        nonlocal most, now
+        while True:
+            await visit.head()
+            now += 1
+            most = max(most, now)
+            await asyncio.sleep(0.02)
+            now -= 1
+            await visit.send(OK)
+
+    async with scene() as s:
+        await s.serve(script, limits=limits)
+        clients = [await s.ask(get()) for _ in range(5)]
+        for client in clients:
+            assert (await client.response())[0] == 200
+        assert most == 1
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        Limits(endpoint_in_flight=1, pending=0),
+        Limits(endpoint_in_flight=1, pending_timeout=0.2),
+        Limits(service_in_flight=1, pending=0),
+    ],
+)
+@on_uvloop
+async def test_what_does_not_fit_is_shed(limits: Limits) -> None:
+    async def script(visit: Visit) -> None:
+        await visit.head()
+        await visit.wait_closed()
+
+    async with scene() as s:
+        (origin,) = await s.serve(script, limits=limits)
+        await s.ask(get())
+        await eventually(lambda: origin.visits)
+        client = await s.ask(get())
+        status, head, _ = await client.response()
+        assert status == 503
+        assert b"Retry-After: " in head

@@ -1,0 +1,182 @@
+"""Spans as a collector gets them: a real OTLP receiver, `meshd proxy`, and an origin that tells
+which `traceparent` came."""
+
+import asyncio
+import gzip
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, UnixConnector, web
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from tests.processes.supervised import Supervised, until
+from tests.support.proxy_scene import Client, Origin, Visit, get
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+class Collector:
+    """An OTLP/HTTP receiver. While `refuses`, it takes nothing."""
+
+    def __init__(self) -> None:
+        self.requests: list[ExportTraceServiceRequest] = []
+        self.refuses = False
+        self.refused = 0
+
+    async def take(self, request: web.Request) -> web.Response:
+        if self.refuses:
+            self.refused += 1
+            return web.Response(status=400)
+        body = await request.read()
+        if body[:2] == b"\x1f\x8b":
+            body = gzip.decompress(body)
+        assert request.content_type == "application/x-protobuf"
+        self.requests.append(ExportTraceServiceRequest.FromString(body))
+        return web.Response()
+
+    def spans(self) -> dict[str, Span]:
+        """By the path asked for."""
+        return {
+            attributes(span)["url.path"]: span
+            for request in self.requests
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        }
+
+
+def attributes(span: Span) -> dict[str, str]:
+    return {
+        each.key: str(getattr(each.value, each.value.WhichOneof("value")))
+        for each in span.attributes
+    }
+
+
+async def origin(visit: Visit) -> None:
+    """Answers with the trace context that came, and with an error where the path is `/bad`."""
+    while True:
+        head = await visit.head()
+        told = b"|".join(re.findall(rb"(?mi)^trace(?:parent|state): .*?(?=\r)", head))
+        status = b"500 Bad" if b" /bad" in head else b"200 OK"
+        await visit.send(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(told), told))
+
+
+@asynccontextmanager
+async def scene(tmp_path: Path, text: str) -> AsyncIterator[tuple[Collector, Supervised, str, str]]:
+    collector = Collector()
+    app = web.Application()
+    app.router.add_post("/v1/traces", collector.take)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    behind = await Origin(origin).start()
+    file = tmp_path / "front.yml"
+    file.write_text(
+        f"listen: 127.0.0.1:0\nto: 127.0.0.1:{behind.port}\nadmin: unix:{tmp_path}/admin\n"
+        f"otlp: {{endpoint: 'http://127.0.0.1:{port}', service_name: edge, {text}}}\n"
+    )
+    argv = [sys.executable, "-m", "meshd.cli.main", "proxy", "--config", str(file)]
+    running = Supervised(argv, tmp_path / "log")
+    try:
+        yield collector, running, await running.listening(), f"{tmp_path}/admin"
+    finally:
+        running.close()
+        behind.stop()
+        await runner.cleanup()
+
+
+async def ask(address: str, path: str, *lines: str) -> str:
+    """The trace context that the origin got."""
+    host, _, port = address.rpartition(":")
+    client = Client(*await asyncio.open_connection(host, int(port)))
+    await client.send(get(path, *lines))
+    _, _, told = await client.response()
+    client.close()
+    return told.decode()
+
+
+async def test_spans_hang_together(tmp_path: Path) -> None:
+    async with scene(tmp_path, "sample: 100%") as (collector, running, address, admin):
+        new = await ask(address, "/new?q=1", "User-Agent: test/1")
+        given = f"traceparent: 00-{TRACE}-{PARENT}-01"
+        child = await ask(address, "/child", given, "tracestate: a=1")
+        unsampled = await ask(address, "/not", f"traceparent: 00-{TRACE}-{PARENT}-00")
+        assert unsampled == f"traceparent: 00-{TRACE}-{PARENT}-00"
+        broken = await ask(address, "/broken", "traceparent: 00-xyz-01", "tracestate: a=1")
+        await ask(address, "/bad")
+        await until(lambda: len(collector.spans()) >= 4, 10, "spans came")
+        spans = collector.spans()
+        assert set(spans) == {"/new", "/child", "/broken", "/bad"}
+
+        def context(of: Span) -> str:
+            return f"00-{of.trace_id.hex()}-{of.span_id.hex()}-01"
+
+        assert new == f"traceparent: {context(spans['/new'])}"
+        assert spans["/new"].parent_span_id == b""
+        told = attributes(spans["/new"])
+        assert (told["http.request.method"], told["url.query"]) == ("GET", "q=1")
+        assert (told["http.response.status_code"], told["user_agent.original"]) == ("200", "test/1")
+        assert told["meshd.service"] == "proxy/upstream"
+        assert spans["/new"].kind == Span.SPAN_KIND_SERVER
+        length = spans["/new"].end_time_unix_nano - spans["/new"].start_time_unix_nano
+        assert 0 < length < 5e9
+        (resource, *_) = collector.requests[0].resource_spans
+        assert ("service.name", "edge") in {
+            (each.key, each.value.string_value) for each in resource.resource.attributes
+        }
+        of_child = spans["/child"]
+        assert (of_child.trace_id.hex(), of_child.parent_span_id.hex()) == (TRACE, PARENT)
+        assert sorted(child.split("|")) == [f"traceparent: {context(of_child)}", "tracestate: a=1"]
+        assert of_child.trace_state == "a=1"
+        assert broken == f"traceparent: {context(spans['/broken'])}"
+        assert spans["/broken"].parent_span_id == b""
+        assert spans["/bad"].status.code == Status.STATUS_CODE_ERROR
+        # What the collector does not take is lost, counted, and costs no request.
+        collector.refuses = True
+        await ask(address, "/lost")
+        await until(lambda: collector.refused > 0, 10, "refused")
+        collector.refuses = False
+        await ask(address, "/last")
+        told_of = ""
+        for _ in range(100):
+            told_of = await metrics(admin)
+            if "meshd_spans_exported_total 5.0" in told_of:
+                break
+            await asyncio.sleep(0.1)
+        assert "meshd_spans_exported_total 5.0" in told_of
+        assert 'meshd_dropped_total{what="spans"} 1.0' in told_of
+        # What is left goes out at the end.
+        await ask(address, "/end")
+        running.signal(signal.SIGTERM)
+        assert await running.ended() == 0
+        assert "/end" in collector.spans()
+
+
+async def metrics(path: str) -> str:
+    async with (
+        ClientSession(connector=UnixConnector(path)) as session,
+        session.get("http://admin/metrics") as answer,
+    ):
+        return await answer.text()
+
+
+@pytest.mark.parametrize("options", [("proxy", "--to", "127.0.0.1:9"), ("up", "--adopt")])
+def test_without_the_extra_it_says_what_to_install(options: tuple[str, ...]) -> None:
+    code = (
+        "import sys; sys.modules['opentelemetry'] = None\nfrom meshd.cli.main import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *options, "--otlp", "http://127.0.0.1:4318"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "pip install 'meshd[otlp]'" in done.stderr

@@ -1,0 +1,56 @@
+"""How long a stream of events took is how long it took to begin."""
+
+import asyncio
+
+from proxy.wire.buckets import quantile
+from proxy.wire.report import ServiceReport
+from tests.support.proxy_scene import Visit, answers, get, on_uvloop, scene
+
+EVENTS = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"9\r\ndata: 1\n\n\r\n"
+)
+
+
+@on_uvloop
+async def test_a_stream_is_counted_once_when_it_begins() -> None:
+    go = asyncio.Event()
+
+    async def script(visit: Visit) -> None:
+        await visit.head()
+        await visit.send(EVENTS)
+        await go.wait()
+        await visit.send(b"0\r\n\r\n")
+
+    async with scene() as s:
+        await s.serve(script)
+
+        def told() -> ServiceReport:
+            (service,) = s.plane.report(0.0, 1.0).services
+            return service
+
+        client = await s.ask(get())
+        await client.reader.readuntil(b"data: 1\n\n")
+        begun = told()
+        await asyncio.sleep(0.3)
+        go.set()
+        await client.reader.readuntil(b"0\r\n\r\n")
+        ended = told()
+        for histogram in (begun.total, begun.first_byte, begun.endpoints[0].latency):
+            assert sum(histogram.counts.values()) == 1
+            assert (quantile(histogram.counts, 0.5) or 1.0) < 0.2
+        assert (begun.codes, ended.codes) == ({}, {"GET 2xx": 1})
+        assert not any(
+            (ended.total.counts, ended.first_byte.counts, ended.endpoints[0].latency.counts)
+        )
+
+
+@on_uvloop
+async def test_any_other_answer_is_counted_at_its_end() -> None:
+    async with scene() as s:
+        await s.serve(answers(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
+        client = await s.ask(get())
+        await client.response()
+        (service,) = s.plane.report(0.0, 1.0).services
+        assert sum(service.total.counts.values()) == 1
+        assert service.codes == {"GET 2xx": 1}

@@ -1,0 +1,463 @@
+"""What a right file becomes: forms, merging, variables, names and paths."""
+
+import os
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshd.spec.compose import Loaded, load
+from meshd.spec.errors import SpecError
+from meshd.spec.fingerprint import revision
+from meshd.spec.model import (
+    Build,
+    Healthcheck,
+    Logging,
+    Mount,
+    Network,
+    Objective,
+    Quota,
+    Resources,
+    RestartPolicy,
+    RouteSpec,
+    Scale,
+    Service,
+    Ulimit,
+    UpdateConfig,
+)
+from meshd.spec.model.proxy_settings import ProxySettings
+from tests.support.paths import ROOT
+
+
+def loaded(directory: Path, *texts: str, **options: Any) -> Loaded:
+    """The texts as files of `directory`, loaded in order."""
+    paths = []
+    for index, text in enumerate(texts):
+        paths.append(directory / f"compose{index}.yml")
+        paths[-1].write_text(textwrap.dedent(text))
+    return load(paths, environment=options.pop("environment", {}), **options)
+
+
+def web(directory: Path, body: str, *, top: str = "", **options: Any) -> Service:
+    """The service `web` with an image and `body`."""
+    text = "services:\n  web:\n    image: i\n" + textwrap.indent(textwrap.dedent(body), "    ")
+    result = loaded(directory, text + "\n" + textwrap.dedent(top), **options)
+    assert not result.warnings
+    return result.project.service("web")
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "expected"),
+    [
+        ("command: sh -c 'sleep 1; ls'", "command", ("sh", "-c", "sleep 1; ls")),
+        ("command: [echo, 1, true]", "command", ("echo", "1", "true")),
+        ("command:", "command", None),
+        ("entrypoint: /run me", "entrypoint", ("/run", "me")),
+        ("environment: [A=1, B=, C=x=y]", "environment", {"A": "1", "B": "", "C": "x=y"}),
+        ("environment: {A: 1.10, B: true, C: '0x1f'}", "environment",
+         {"A": "1.10", "B": "true", "C": "0x1f"}),
+        ("environment: [HOME_TOWN, NOT_SET]", "environment", {"HOME_TOWN": "Ulm"}),
+        ("environment: {HOME_TOWN: }", "environment", {"HOME_TOWN": "Ulm"}),
+        ("expose: [8080, '9000/tcp', 9100-9102]", "expose", (8080, 9000, 9100, 9101, 9102)),
+        ("ports: ['3000']", "expose", (3000,)),
+        ("labels: [a=b, c]", "labels", {"a": "b", "c": ""}),
+        ("stop_signal: int", "stop_signal", "SIGINT"),
+        ("stop_grace_period: 1m30s", "stop_grace_period", 90.0),
+        ("init: 'true'", "init", True),
+        ("read_only: true", "read_only", True),
+        ("cap_drop: [ALL]", "cap_drop", ("ALL",)),
+        ("user: 1000", "user", "1000"),
+        ("scale: 3", "replicas", 3),
+        ("security_opt: ['no-new-privileges:true']", "security_opt", ("no-new-privileges:true",)),
+        ("group_add: [audio, 100]", "group_add", ("audio", "100")),
+        ("sysctls: [a.b=1]", "sysctls", {"a.b": "1"}),
+        ("ulimits: {nofile: {soft: 1, hard: 2}, core: -1}", "ulimits",
+         {"nofile": Ulimit(soft=1, hard=2), "core": Ulimit(soft=-1, hard=-1)}),
+        ("shm_size: 64m", "shm_size", 64 * 1024**2),
+        ("extra_hosts: ['a:10.0.0.1', 'b=::1']", "extra_hosts", {"a": "10.0.0.1", "b": "::1"}),
+        ("extra_hosts: {a: host-gateway}", "extra_hosts", {"a": "host-gateway"}),
+        ("dns: 9.9.9.9", "dns", ("9.9.9.9",)),
+        ("dns_search: [a, b]", "dns_search", ("a", "b")),
+        ("logging: {driver: journald, options: {tag: x}}", "logging",
+         Logging(driver="journald", options={"tag": "x"})),
+        ("pull_policy: missing", "pull", "missing"),
+        ("pull_policy: if_not_present", "pull", "missing"),
+        ("pull_policy: always", "pull", "always"),
+        ("pull_policy: never", "pull", "never"),
+        ("tmpfs: /run:size=1m", "volumes", (Mount(type="tmpfs", target="/run", size=1024**2),)),
+        ("volumes: [{type: tmpfs, target: /run, tmpfs: {size: 1m}}]", "volumes",
+         (Mount(type="tmpfs", target="/run", size=1024**2),)),
+        ("tmpfs: /run", "volumes", (Mount(type="tmpfs", target="/run"),)),
+        ("tmpfs: [/run, /tmp]", "volumes",
+         (Mount(type="tmpfs", target="/run"), Mount(type="tmpfs", target="/tmp"))),
+        ("volumes: [/data]", "volumes", (Mount(type="volume", target="/data"),)),
+        ("volumes: [/a:/b:ro]", "volumes",
+         (Mount(type="bind", source="/a", target="/b", read_only=True),)),
+        ("volumes: [{type: bind, source: /a, target: /b, read_only: true}]", "volumes",
+         (Mount(type="bind", source="/a", target="/b", read_only=True),)),
+        ("healthcheck: {test: curl x, interval: 5s, retries: 2}", "healthcheck",
+         Healthcheck(test=("CMD-SHELL", "curl x"), interval=5, retries=2)),
+        ("healthcheck: {test: [CMD, curl, x], start_period: 1m}", "healthcheck",
+         Healthcheck(test=("CMD", "curl", "x"), start_period=60)),
+        ("healthcheck: {test: [NONE]}", "healthcheck", Healthcheck(disable=True)),
+        ("healthcheck: {disable: true}", "healthcheck", Healthcheck(disable=True)),
+        ("restart: unless-stopped", "restart", RestartPolicy()),
+        ("restart: 'no'", "restart", RestartPolicy(condition="none")),
+        ("{mem_limit: 512m, cpus: 0.5, pids_limit: 50}", "resources",
+         Resources(memory=512 * 1024**2, cpus=0.5, pids=50)),
+        ("deploy: {resources: {limits: {cpus: '2', memory: 1g}, reservations: {memory: 64mb}}}",
+         "resources", Resources(cpus=2, memory=1024**3, reserved_memory=64 * 1024**2)),
+        ("deploy: {replicas: 3, update_config: {parallelism: 0, order: stop-first}}", "update",
+         UpdateConfig(parallelism=3, order="stop-first")),
+        ("deploy: {placement: {constraints: [node.labels.disk==ssd]}}", "placement",
+         ("node.labels.disk==ssd",)),
+    ],
+)  # fmt: skip
+def test_compose_forms(tmp_path: Path, body: str, field: str, expected: object) -> None:
+    if body.startswith("{"):
+        body = "\n".join(part.strip() for part in body.strip("{}").split(","))
+    service = web(tmp_path, body, environment={"HOME_TOWN": "Ulm"})
+    assert getattr(service, field) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "expected"),
+    [
+        ("port: '9000'", "port", 9000),
+        ("routes: /a/", "routes", (RouteSpec(path="/a"),)),
+        ("routes: [API.example.com]", "routes", (RouteSpec(host="api.example.com"),)),
+        ("routes: ['*.example.com/v1', {path: /x, strip: true}]", "routes",
+         (RouteSpec(host="*.example.com", path="/v1"), RouteSpec(path="/x", strip=True))),
+        ("scale: {max: 4, p95: 200ms}", "scale", Scale(max=4, objective=Objective(latency=0.2))),
+        ("scale: {max: 4, p99.9: 1s}", "scale",
+         Scale(max=4, objective=Objective(latency=1, share=99.9))),
+        ("scale: {max: 4, p50: 1s}", "scale",
+         Scale(max=4, objective=Objective(latency=1, share=50))),
+        ("scale: {min: 3}", "scale", Scale(min=3, max=3)),
+        ("drain: 2m", "drain", 120.0),
+        ("allow: web", "allow", ("web",)),
+        ("allow: []", "allow", ()),
+    ],
+)  # fmt: skip
+def test_x_mesh_forms(tmp_path: Path, text: str, field: str, expected: object) -> None:
+    assert getattr(web(tmp_path, f"x-mesh: {{{text}}}").mesh, field) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "path"),
+    [
+        ("/ready?full=1", "http", "/ready?full=1"),
+        ("tcp", "tcp", "/healthz"),
+        ("none", "none", "/healthz"),
+        ("{path: /x, interval: 500ms}", "http", "/x"),
+    ],
+)
+def test_health_forms(tmp_path: Path, text: str, kind: str, path: str) -> None:
+    health = web(tmp_path, f"x-mesh: {{health: {text}}}").mesh.health
+    assert (health.type, health.path) == (kind, path)
+
+
+def test_balance_is_a_word_or_a_mapping(tmp_path: Path) -> None:
+    assert web(tmp_path, "x-mesh: {balance: maglev}").mesh.balance.algorithm == "maglev"
+    body = "x-mesh: {balance: {algorithm: ring-hash, hash_by: 'cookie:sid'}}"
+    assert web(tmp_path, body).mesh.balance.hash_by == "cookie:sid"
+
+
+def test_replicas_and_scale_agree(tmp_path: Path) -> None:
+    assert web(tmp_path, "x-mesh: {scale: {min: 2, max: 5}}").replicas == 2
+    both = web(tmp_path, "deploy: {replicas: 3}\nx-mesh: {scale: {max: 5}}")
+    assert (both.replicas, both.mesh.scale) == (3, Scale(min=3, max=5))
+
+
+def test_the_port_is_told_by_x_mesh_then_expose_then_ports(tmp_path: Path) -> None:
+    assert web(tmp_path, "expose: [1]\nx-mesh: {port: 2}").port == 2
+    assert web(tmp_path, "ports: [3]\nexpose: [1]").port == 1
+    assert web(tmp_path, "ports: [3]").port == 3
+    assert web(tmp_path, "").port == 8080
+
+
+def test_paths_start_at_the_first_file(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "more").mkdir()
+    (tmp_path / "key").write_text("k")
+    first, second = tmp_path / "compose.yml", tmp_path / "app" / "more" / "over.yml"
+    first.write_text("services:\n  web:\n    build: ./app\n    volumes: ['./data:/data']\n")
+    second.write_text(
+        "services:\n  web:\n    build: {args: {A: 1}}\n    secrets: [key]\n"
+        "secrets:\n  key: {file: ./key}\n"
+    )
+
+    project = load([first, second], environment={}).project
+
+    service = project.service("web")
+    assert service.build == Build(context=str(tmp_path / "app"), args={"A": "1"})
+    data, key = service.volumes
+    assert data == Mount(type="bind", source=str(tmp_path / "data"), target="/data")
+    assert (key.source, key.target) == (str(tmp_path / "key"), "/run/secrets/key")
+    assert key.read_only
+    assert project.source == str(first)
+
+
+def test_a_new_content_of_a_config_or_secret_is_a_new_revision(tmp_path: Path) -> None:
+    body = "secrets: [key]\nconfigs: [menu]"
+    top = "secrets: {key: {file: ./key}}\nconfigs: {menu: {file: ./menu}}"
+    key, menu = tmp_path / "key", tmp_path / "menu"
+    key.write_text("hush")
+    menu.write_text("pizza")
+
+    def now() -> str:
+        return revision(web(tmp_path, body, top=top))
+
+    first = now()
+    menu.touch()
+    assert now() == first
+    menu.write_text("pasta")
+    second = now()
+    os.utime(key, ns=(1, 1))
+    assert len({first, second, now()}) == 3
+
+
+def test_the_proxy_as_a_whole_is_set_at_the_top(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yml"
+    file.write_text(
+        "services: {web: {image: i}}\n"
+        "x-mesh: {trusted_proxies: '${NET}', access_log: on}\nx-other: ${kept}\n"
+    )
+    front = load([file], environment={"NET": "10.0.0.0/8"}).front
+    assert front.trusted_proxies == ("10.0.0.0/8",)
+    assert (front.access_log.mode, front.access_log.format) == ("on", "json")
+    file.write_text("services: {web: {image: i}}\n")
+    assert load([file], environment={}).front == ProxySettings()
+
+
+def test_a_projects_quota_is_set_at_the_top(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yml"
+    file.write_text(
+        "services: {web: {image: i}}\nx-mesh: {access_log: on, quota: {cpus: 2, memory: 1g}}\n"
+    )
+    found = load([file], environment={})
+    assert found.project.quota == Quota(cpus=2, memory=2**30)
+    assert found.front.access_log.mode == "on"
+    file.write_text("services: {web: {image: i}}\nx-mesh: {quota: {ram: 1g}}\n")
+    with pytest.raises(SpecError, match="ram"):
+        load([file], environment={})
+
+
+def test_networks(tmp_path: Path) -> None:
+    result = loaded(
+        tmp_path,
+        """
+        services:
+          a: {image: i, networks: [back]}
+          b: {image: i, networks: {back: {aliases: [store]}, default: }}
+          c: {image: i}
+        networks:
+          back: {internal: true, driver: bridge}
+        """,
+    )
+    project = result.project
+    assert project.networks == (Network(name="back", internal=True), Network(name="default"))
+    assert [s.networks for s in project.services] == [("back",), ("back", "default"), ()]
+    assert project.service("b").aliases == {"back": ("store",)}
+
+
+def test_a_declared_default_network_holds_who_names_none(tmp_path: Path) -> None:
+    assert web(tmp_path, "", top="networks: {default: {internal: true}}").networks == ("default",)
+
+
+def test_depends_on(tmp_path: Path) -> None:
+    result = loaded(
+        tmp_path,
+        """
+        services:
+          a: {image: i, depends_on: [b]}
+          b:
+            image: i
+            depends_on:
+              c: {condition: service_healthy}
+              d: {condition: service_started, required: false}
+          c: {image: i}
+          d: {image: i, profiles: [extra]}
+        """,
+    )
+    project = result.project
+    assert project.service("a").depends_on == ("b",)
+    assert (project.service("b").depends_on, project.service("b").wait_healthy) == (("c",), ("c",))
+
+
+def test_profiles(tmp_path: Path) -> None:
+    text = """
+        services:
+          a: {image: i}
+          b: {image: i, profiles: [extra, more]}
+        """
+    names = lambda **options: [s.name for s in loaded(tmp_path, text, **options).project.services]  # noqa: E731
+    assert names() == ["a"]
+    assert names(profiles=["more"]) == ["a", "b"]
+    assert names(environment={"COMPOSE_PROFILES": "x,extra"}) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "text", "expected"),
+    [
+        ("arg", {"COMPOSE_PROJECT_NAME": "env"}, "name: file\n", "arg"),
+        (None, {"COMPOSE_PROJECT_NAME": "env"}, "name: file\n", "env"),
+        (None, {}, "name: file\n", "file"),
+        (None, {"N": "x"}, "name: file-${N}\n", "file-x"),
+        (None, {}, "", "myshop_v2"),
+    ],
+)
+def test_the_name_of_a_project(
+    tmp_path: Path, given: str | None, environment: dict[str, str], text: str, expected: str
+) -> None:
+    directory = tmp_path / "My Shop_v2-"
+    directory.mkdir()
+    body = text + "services: {web: {image: i}}\n"
+    result = loaded(directory, body, project=given, environment=environment)
+    assert result.project.name == expected
+
+
+def test_anchors_and_merge_keys(tmp_path: Path) -> None:
+    result = loaded(
+        tmp_path,
+        """
+        x-base: &base
+          image: base
+          environment: &env {A: 1, B: 2}
+        x-limits: &limits {mem_limit: 1g, image: never}
+        services:
+          web:
+            <<: [*base, *limits]
+            environment:
+              <<: *env
+              B: 3
+        """,
+    )
+    service = result.project.service("web")
+    assert (service.image, service.resources.memory) == ("base", 1024**3)
+    assert service.environment == {"A": "1", "B": "3"}
+
+
+def test_files_merge_by_the_rules_of_compose(tmp_path: Path) -> None:
+    result = loaded(
+        tmp_path,
+        """
+        services:
+          web:
+            image: one
+            command: [a, b]
+            environment: [A=1, B=2]
+            labels: {l: 1}
+            expose: [1, 2]
+            volumes: ['./x:/data', './y:/more']
+            depends_on: [db]
+            healthcheck: {test: [CMD, a], interval: 5s}
+            cap_add: [X]
+            cap_drop: [Y]
+            x-mesh: {routes: [/a], scale: {min: 1, max: 2}}
+          db: {image: db}
+        """,
+        """
+        services:
+          web:
+            image: two
+            command: c
+            environment: {B: 3, C: 4}
+            labels: [m=2]
+            expose: [2, 3]
+            volumes: ['/z:/data:ro']
+            depends_on: {db: {condition: service_healthy}}
+            healthcheck: {test: [CMD, b]}
+            cap_add: !override [Z]
+            cap_drop: !reset []
+            x-mesh: {routes: [/b], scale: {max: 9}}
+        """,
+    )
+    service = result.project.service("web")
+    assert service.image == "two"
+    assert service.command == ("c",)
+    assert service.environment == {"A": "1", "B": "3", "C": "4"}
+    assert service.labels == {"l": "1", "m": "2"}
+    assert service.expose == (1, 2, 3)
+    assert service.volumes == (
+        Mount(type="bind", source="/z", target="/data", read_only=True),
+        Mount(type="bind", source=str(tmp_path / "y"), target="/more"),
+    )
+    assert (service.depends_on, service.wait_healthy) == (("db",), ("db",))
+    assert service.healthcheck == Healthcheck(test=("CMD", "b"), interval=5)
+    assert (service.cap_add, service.cap_drop) == (("Z",), ())
+    assert [str(route) for route in service.mesh.routes] == ["/a", "/b"]
+    assert service.mesh.scale == Scale(min=1, max=9)
+
+
+def test_variables_come_from_the_environment_over_dotenv(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TAG=1\nPORT_IN=8000\n# note\nexport NAME='a b' # why\n")
+    service = web(
+        tmp_path,
+        "environment: {T: '${TAG}', N: $NAME, P: '$${TAG}'}\nexpose: ['${PORT_IN}']",
+        environment={"TAG": "2"},
+    )
+    assert service.environment == {"T": "2", "N": "a b", "P": "${TAG}"}
+    assert service.port == 8000
+
+
+def test_env_files_stand_below_environment(tmp_path: Path) -> None:
+    (tmp_path / "a.env").write_text('A=1\nB="two\\n$A"\nC=${NOPE:-c}\n')
+    (tmp_path / "b.env").write_text("A=9\n")
+    body = """
+        env_file:
+          - a.env
+          - {path: b.env}
+          - {path: none.env, required: false}
+        environment: {C: 3}
+        """
+    assert web(tmp_path, body).environment == {"A": "9", "B": "two\n1", "C": "3"}
+
+
+def test_mesh_labels_of_a_service_stand_for_x_mesh(tmp_path: Path) -> None:
+    body = """
+        labels:
+          mesh.route: /a, /b
+          mesh.scale.max: 3
+          mesh.port: 9000
+          team: food
+        """
+    service = web(tmp_path, body)
+    assert service.labels == {"team": "food"}
+    assert (service.port, service.mesh.scale) == (9000, Scale(max=3))
+    assert [route.path for route in service.mesh.routes] == ["/a", "/b"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("container_name: x1", "4: service web: container_name: this key has no effect; "),
+        ("hostname: x", "4: service web: hostname: this key has no effect; "),
+        ("ports: ['80:8080']", "4: service web: ports[0]: '80:8080' publishes nothing on the "),
+        ("ports: [{target: 80, published: 8080}]", "4: service web: ports[0]: port 8080 is not "),
+        ("tty: true", "4: service web: tty: this key has no effect; "),
+        ("working_dir: $NOPE", "4: service web: working_dir: the variable NOPE is not set"),
+        (
+            "command: serve $PORT",
+            "4: service web: command: the variable PORT is not set; it becomes "
+            "empty here; write sh -c '… $$PORT' for what a replica is told",
+        ),
+        ("x-meshd: {}", "4: service web: x-meshd: this key has no effect; did you mean x-mesh?"),
+        ("environment: {PORT: 1}", "2: service web: the mesh sets PORT to 8080, not '1'"),
+        ("restart: on-failure:3", "4: service web: restart: the number of attempts is not kept"),
+    ],
+)
+def test_what_has_no_effect_is_a_warning(tmp_path: Path, body: str, said: str) -> None:
+    text = f"services:\n  web:\n    image: i\n    {body}\n"
+    result = loaded(tmp_path, text)
+    assert len(result.warnings) == 1
+    assert str(result.warnings[0]).startswith(f"{tmp_path}/compose0.yml:{said}")
+
+
+def test_the_demo_application_loads() -> None:
+    root = ROOT
+    result = load([root / "demo_services" / "compose.yml"], environment={})
+    assert not result.warnings
+    assert result.project.name == "food"
+    assert result.project.service("payments").mesh.allow == ("orders",)

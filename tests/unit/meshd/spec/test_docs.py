@@ -1,0 +1,162 @@
+"""docs/compose.md against the code: every key, default and label, so that neither drifts."""
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from meshd.spec import labels, model
+from meshd.spec.compose import load
+from meshd.spec.reader import deploy, service, storage, unsupported_keys
+from meshd.spec.reader.context import ReadContext
+from meshd.spec.reader.draft import Draft
+from meshd.spec.source.yaml_tree import parse
+from tests.support.paths import ROOT
+
+TEXT = (ROOT / "docs" / "compose.md").read_text()
+ROW = re.compile(r"^\| `([^`]+)` \| (.*) \|$", re.MULTILINE)
+
+SECTIONS = {
+    "SERVICE": "",
+    "BUILD": "build.",
+    "DEPLOY": "deploy.",
+    "RESOURCE": "deploy.resources.*.",
+    "PLACEMENT": "deploy.placement.",
+    "RESTART": "deploy.restart_policy.",
+    "HEALTHCHECK": "healthcheck.",
+    "NETWORK": "networks.*.",
+    "MOUNT": "volumes[].",
+    "TOP": "(top) ",
+    "TOP_NETWORK": "(top) networks.*.",
+    "TOP_VOLUME": "(top) volumes.*.",
+    "FILE": "(top) secrets.*.",
+    "FILE_USE": "secrets[].",
+}
+MODELS: dict[str, type[BaseModel]] = {
+    "x-mesh": model.Mesh,
+    "x-mesh.routes[]": model.RouteSpec,
+    "x-mesh.routes[].request_headers": model.HeaderEdits,
+    "x-mesh.routes[].rate_limit": model.RateLimit,
+    "x-mesh.routes[].fault": model.Fault,
+    "x-mesh.scale": model.Scale,
+    "x-mesh.scale.objective": model.Objective,
+    "x-mesh.scale.prometheus": model.PrometheusQuery,
+    "x-mesh.scale.schedule[]": model.Schedule,
+    "x-mesh.schedule[]": model.JobSchedule,
+    "x-mesh.health": model.HealthCheck,
+    "x-mesh.balance": model.Balance,
+    "x-mesh.timeouts": model.Timeouts,
+    "x-mesh.retries": model.Retries,
+    "x-mesh.limits": model.LimitsSpec,
+    "x-mesh.parking": model.ParkingSpec,
+    "x-mesh.eject": model.Eject,
+    "x-mesh.rollout": model.RolloutSettings,
+    "x-mesh.rollout.gate": model.Gate,
+    "x-mesh.rollout.before": model.Hook,
+}
+
+
+def rows(heading: str) -> dict[str, str]:
+    """The rows of the table under a heading, by their first cell."""
+    section = TEXT.split(f"\n{heading}\n", 1)[1]
+    return dict(ROW.findall(re.split(r"\n##", section, maxsplit=1)[0]))
+
+
+def reader() -> service._Reader:
+    none = storage.Declared(frozenset(), {"secrets": {}, "configs": {}})
+    names: frozenset[str] = frozenset()
+    return service._Reader(ReadContext(Path(), {}, none, names, names, names))
+
+
+def test_every_key_of_a_service_that_is_read() -> None:
+    assert set(rows("## Keys of a service")) == set(reader().keys().read)
+
+
+@pytest.mark.parametrize(
+    ("kind", "heading"),
+    [("WARNED", "### Keys with a warning"), ("REFUSED", "### Keys that are refused")],
+)
+def test_every_key_that_is_not(kind: str, heading: str) -> None:
+    tables = {name for name in vars(unsupported_keys) if name.endswith(kind)}
+    assert tables <= {f"{section}_{kind}" for section in SECTIONS}
+    expected = {
+        prefix + key: f"{text[0].upper()}{text[1:]}."
+        for section, prefix in SECTIONS.items()
+        for key, text in getattr(unsupported_keys, f"{section}_{kind}", {}).items()
+    }
+    assert rows(heading) == expected
+
+
+def test_every_key_of_deploy_with_its_default() -> None:
+    documented = rows("### `deploy`")
+    assert {key.partition(".")[0] for key in documented} == set(deploy.keys(Draft()).read)
+    fields = {
+        "restart_policy": model.RestartPolicy(),
+        "update_config": model.UpdateConfig(),
+    }
+    for key, text in documented.items():
+        section, _, field = key.partition(".")
+        if section in fields:
+            default = getattr(fields[section], field)
+            assert written(type(fields[section]), field, text.split(" | ")[0]) == default, key
+
+
+@pytest.mark.parametrize("heading", list(MODELS))
+def test_every_field_of_x_mesh_with_its_default(heading: str) -> None:
+    of = MODELS[heading]
+    documented = rows(f"### `{heading}`")
+    assert set(documented) == set(of.model_fields)
+    for field, text in documented.items():
+        shown = text.split(" | ")[0]
+        default = of.model_fields[field].get_default()
+        if shown == "see below":
+            assert isinstance(default, BaseModel), field
+            assert default == type(default)()
+        elif shown == "none":
+            assert not default or of.model_fields[field].is_required(), field
+        else:
+            assert written(of, field, shown) == default, field
+
+
+def test_every_model_of_x_mesh_has_a_table() -> None:
+    def inside(of: type[BaseModel]) -> set[type[BaseModel]]:
+        found = {of}
+        for field in of.model_fields.values():
+            for kind in (field.annotation, *get_args(field.annotation)):
+                if isinstance(kind, type) and issubclass(kind, BaseModel):
+                    found |= inside(kind)
+        return found
+
+    assert set(MODELS.values()) == inside(model.Mesh)
+
+
+def written(of: type[BaseModel], field: str, text: str) -> Any:
+    """A default as the document writes it, as the model reads it."""
+    value = parse(text.strip("`").replace("*", "'*'"), "docs").plain()
+    fit = {"cron": "@daily", "duration": "1h", "url": "http://x"}
+    required = {
+        name: fit.get(name, "1") for name, each in of.model_fields.items() if each.is_required()
+    }
+    data = {**required, field: value}
+    return getattr(of.model_validate(data), field)
+
+
+def test_the_labels() -> None:
+    heading = "What meshd starts carries:\n\n| label | what it is |\n| --- | --- |"
+    carried = rows(heading)
+    assert set(carried) == {
+        *labels.managed("p", "s", "r", "n", 1, "i"),
+        labels.CLONE_OF,
+        labels.SHAPE,
+    }
+    for label in rows("## Labels"):
+        assert label.startswith(labels.PREFIX)
+
+
+def test_the_first_example_loads(tmp_path: Path) -> None:
+    (tmp_path / "compose.yml").write_text(TEXT.split("```yaml\n")[1].split("```")[0])
+    loaded = load([tmp_path / "compose.yml"], environment={})
+    assert not loaded.warnings
+    assert str(loaded.project.services[0].mesh.routes[0]) == "/orders"

@@ -1,0 +1,39 @@
+"""The schema for editors is made from the model, and knows the short forms."""
+
+import json
+from typing import Any
+
+from meshd.spec.model import Mesh
+from meshd.spec.schema import schema
+from tests.support.paths import ROOT
+
+
+def test_the_file_is_what_the_model_gives() -> None:
+    """After a change of the model: python -m meshd.spec.schema > docs/x-mesh.schema.json"""
+    assert json.loads((ROOT / "docs" / "x-mesh.schema.json").read_text()) == schema()
+
+
+def test_every_reference_leads_somewhere() -> None:
+    found = schema()
+
+    def references(node: Any) -> set[str]:
+        if isinstance(node, dict):
+            inside = {each for value in node.values() for each in references(value)}
+            return inside | ({node["$ref"]} if "$ref" in node else set())
+        if isinstance(node, list):
+            return {each for value in node for each in references(value)}
+        return set()
+
+    assert references(found) <= {f"#/$defs/{name}" for name in found["$defs"]}
+
+
+def test_the_short_forms_are_known() -> None:
+    definitions = schema()["$defs"]
+    assert set(definitions["Mesh"]["properties"]) == set(Mesh.model_fields)
+    for name in ("HealthCheck", "Balance", "RouteSpec", "RateLimit"):
+        assert {"type": "string"} in definitions[name]["anyOf"]
+    for name in ("routes", "allow"):
+        assert {"type": "string"} in definitions["Mesh"]["properties"][name]["anyOf"]
+    assert "p95" not in definitions["Scale"]["properties"]
+    assert list(definitions["Scale"]["patternProperties"]) == [r"^p\d{1,2}(\.\d+)?$"]
+    assert definitions["Timeouts"]["properties"]["connect"]["type"] == ["string", "number"]

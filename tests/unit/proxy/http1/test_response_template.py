@@ -1,0 +1,221 @@
+"""An answer's head known by its shape is exactly what parsing would have made of it, or is not
+known."""
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from proxy.http1.fields import RESPONSE_KINDS, BadMessage, FieldLineCache
+from proxy.http1.request import END
+from proxy.http1.response import ResponseHead, parse_response
+from proxy.http1.response_template import LESSONS, SHAPES, Answers
+from proxy.http1.template import LONGEST, MOST_GAPS
+from tests.support.heads import noted
+
+OK = b"HTTP/1.1 200 OK"
+
+
+def head(*lines: bytes, start: bytes = OK) -> bytes:
+    return b"\r\n".join((start, *lines))
+
+
+def parsed(raw: bytes) -> ResponseHead:
+    return parse_response(raw, FieldLineCache(RESPONSE_KINDS))
+
+
+def known(answers: Answers, raw: bytes) -> ResponseHead | None:
+    return answers.read(raw + END, len(raw))
+
+
+def taught(*heads: bytes) -> Answers:
+    answers = Answers()
+    for raw in heads:
+        if known(answers, raw) is None:
+            answers.learn(raw, parsed(raw))
+    return answers
+
+
+def menu(number: int, *more: bytes, length: bytes = b"12") -> bytes:
+    fixed = (b"Server: s", b'ETag: "%d"' % number, b"Content-Type: application/json")
+    return head(*fixed, b"Content-Length: " + length, *more)
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [
+        [menu(1), menu(2), menu(3)],
+        [menu(1, length=b"5"), menu(1, length=b"6"), menu(1, length=b"7890")],
+        [menu(1, length=b"5"), menu(2, length=b"6"), menu(3, length=b"0")],
+        [menu(1, b"Date: a"), menu(1, b"Date: b"), menu(1, b"Date: ")],
+        [menu(n, b"Connection: keep-alive", b"Keep-Alive: timeout=5") for n in (1, 2, 3)],
+        [menu(n, b"Connection: X-Own", b"X-Own: 1", b"X: 2") for n in (1, 2, 3)],
+        [head(b"X: %d" % n, b"Transfer-Encoding: chunked") for n in (1, 2, 3)],
+        [head(b"X: %d" % n, b"Content-Type: text/event-stream") for n in (1, 2, 3)],
+        [head(b"X: %d" % n) for n in (1, 2, 3)],
+        [head(b"ETag: %d" % n, start=b"HTTP/1.1 304 Not Modified") for n in (1, 2, 3)],
+        [head(b"X: %d" % n, b"Content-Length: 5", start=b"HTTP/1.1 503 No") for n in (1, 2, 3)],
+        [head(b"Set-Cookie: a", b"Set-Cookie: b%d" % n, b"Set-Cookie: c") for n in (1, 2, 3)],
+    ],
+)
+def test_reads_what_parsing_reads(heads: list[bytes]) -> None:
+    *before, last = heads
+    found = known(taught(*before), last)
+    assert found is not None
+    assert noted(found) == noted(parsed(last))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        menu(3)[:-1],
+        menu(3) + b"\r\n",
+        menu(3) + b"\r\nX: 1",
+        menu(3).replace(b"200", b"201"),
+        menu(3).replace(b"HTTP/1.1", b"HTTP/1.0"),
+        menu(3).replace(b"json", b"text"),
+        menu(3).replace(b'"3"', b'"\x003"'),
+        menu(3).replace(b'"3"', b'"\r3"'),
+        menu(3).replace(b'"3"', b'"\n3"'),
+        menu(3).replace(b'"3"', b'"3"\r\nTransfer-Encoding: chunked'),
+        menu(3).replace(b'"3"', b'"3"\r\n folded'),
+        menu(3).replace(b"ETag:", b"ETag :"),
+        menu(3).replace(b'"3"', b'"' + b"3" * LONGEST + b'"'),
+        b"\r\n" + menu(3),
+        b"",
+    ],
+)
+def test_does_not_know_what_differs_in_anything_else(raw: bytes) -> None:
+    answers = taught(menu(1), menu(2))
+    assert known(answers, menu(3)) is not None
+    assert known(answers, raw) is None
+
+
+@pytest.mark.parametrize(
+    "length",
+    [b"", b" ", b"07", b"00", b"+7", b"-7", b"7,7", b"7 7", b"0x7", b"7;", b"1_0", b"\xb2",
+     b"7\r\nContent-Length: 7", b"7\r\nTransfer-Encoding: chunked", b"9" * 20],
+)  # fmt: skip
+def test_never_guesses_a_length(length: bytes) -> None:
+    answers = taught(menu(1, length=b"3"), menu(2, length=b"4"))
+    assert known(answers, menu(3, length=b"7")) is not None
+    assert known(answers, menu(3, length=length)) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (b"Connection: close", b"Connection: keep-alive"),
+        (b"Keep-Alive: timeout=5", b"Keep-Alive: timeout=50"),
+        (b"Content-Type: text/html", b"Content-Type: text/event-stream"),
+        (b"Content-Length: 3", b"Content-Length: 03"),
+        (b"X_Tag: 1", b"X_Tag: 2"),
+        (b"Proxy-Authenticate: a", b"Proxy-Authenticate: b"),
+    ],
+)
+def test_never_leaves_a_gap_where_the_value_means_something(one: bytes, other: bytes) -> None:
+    for pair in ((one, other), (other, one)):
+        answers = taught(*(head(b"X: 1", line) for line in pair))
+        assert all(not shape.gaps for shape in answers._shapes)
+
+
+def test_what_connection_names_is_no_gap() -> None:
+    heads = [head(b"Connection: x-own", b"X-Own: %d" % n) for n in (1, 2, 3)]
+    assert known(taught(*heads[:2]), heads[2]) is None
+
+
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+def test_a_length_that_no_body_has_is_no_gap(status: bytes) -> None:
+    heads = [head(b"Content-Length: %d" % n, start=b"HTTP/1.1 " + status) for n in (0, 1, 2)]
+    assert known(taught(*heads[:2]), heads[2]) is None
+    assert known(taught(*heads[1:]), heads[0]) is None
+
+
+def test_a_length_of_nothing_written_in_two_ways_is_no_gap_of_an_answer_without_a_body() -> None:
+    not_modified = b"HTTP/1.1 304 Not Modified"
+    answers = taught(
+        head(b"Content-Length: 0", start=not_modified),
+        head(b"Content-Length:  0", start=not_modified),
+    )
+    raw = head(b"Content-Length: 50", start=not_modified)
+    assert parsed(raw).follows == 0
+    assert known(answers, raw) is None
+
+
+def test_several_kinds_of_answers_are_known_side_by_side() -> None:
+    kinds = [
+        [menu(n) for n in range(4)],
+        [head(b"ETag: %d" % n, start=b"HTTP/1.1 304 Not Modified") for n in range(4)],
+        [menu(n, b"Vary: *") for n in range(4)],
+        [head(b"A: %d" % n, b"B: 1") for n in range(4)],
+    ]
+    assert len(kinds) == SHAPES
+    answers = taught(*(kind[n] for n in (0, 1) for kind in kinds))
+    once = [head(*(b"L%d: 1" % n for n in range(count))) for count in range(10, 20)]
+    for raw in once:
+        answers.learn(raw, parsed(raw))
+    there = [kind[3] for kind in kinds if known(answers, kind[3]) is not None]
+    assert len(there) >= SHAPES - 1, "heads seen once have pushed out shapes"
+
+
+def test_lessons_are_bounded_until_the_next_second() -> None:
+    answers = taught(*(head(*(b"N%d: 1" % n for n in range(count))) for count in range(LESSONS)))
+    heads = [menu(1), menu(2)]
+    for raw in heads:
+        answers.learn(raw, parsed(raw))
+    assert known(answers, menu(3)) is None
+    answers.refresh()
+    for raw in heads:
+        answers.learn(raw, parsed(raw))
+    assert known(answers, menu(3)) is not None
+
+
+def test_too_many_differences_are_no_shape() -> None:
+    def wide(number: int) -> bytes:
+        return head(*(b"N%d: %d" % (n, number) for n in range(MOST_GAPS + 1)))
+
+    assert known(taught(wide(1), wide(2)), wide(3)) is None
+
+
+LINES = st.sampled_from(
+    [
+        b"X: %b", b"ETag:%b", b"Content-Length: %b", b"Content-Length:%b ", b"Connection: %b",
+        b"Connection: x, %b", b"Content-Type: %b", b"Keep-Alive: timeout=%b", b"X_A: %b",
+        b"Upgrade: %b", b"Transfer-Encoding: %b", b"x: %b", b"%b",
+    ]
+)  # fmt: skip
+VALUES = st.sampled_from(
+    [b"", b"1", b"2", b"7", b"07", b"0", b"x", b"etag", b"close", b"chunked", b"keep-alive",
+     b"text/event-stream", b"a\tb", b"\xff", b"\0", b"a\rb", b"a: b", b"websocket"]
+)  # fmt: skip
+STARTS = st.sampled_from(
+    [OK, b"HTTP/1.1 204 No", b"HTTP/1.1 304 No", b"HTTP/1.1 404 ", b"HTTP/1.0 200 OK",
+     b"HTTP/1.1 103 Early", b"HTTP/1.1 426 Up", b"HTTP/1.1 101 Up", b"HTTP/1.1 500 No"]
+)  # fmt: skip
+
+
+@settings(max_examples=500)
+@given(STARTS, st.lists(LINES, max_size=5), st.data())
+@example(OK, [b"X: %b", b"Content-Length: %b"], None)
+def test_whatever_is_known_would_have_been_parsed_alike(
+    start: bytes, lines: list[bytes], data: st.DataObject | None
+) -> None:
+    answers, times = Answers(), 0
+    for turn in range(6):
+        if data is None:
+            values = [b"%d" % turn] * len(lines)
+        else:
+            values = data.draw(st.lists(VALUES, min_size=len(lines), max_size=len(lines)))
+        raw = head(*(line % value for line, value in zip(lines, values, strict=True)), start=start)
+        found = known(answers, raw)
+        try:
+            wanted = parsed(raw)
+        except BadMessage:
+            assert found is None
+            continue
+        if found is None:
+            answers.learn(raw, wanted)
+        else:
+            times += 1
+            assert noted(found) == noted(wanted)
+    if data is None:
+        assert times == 4
