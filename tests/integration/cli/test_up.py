@@ -215,7 +215,7 @@ def test_the_control_process_may_die_under_the_foreground(meshd: Meshd) -> None:
         for line in process.stdout:
             if "rollout.done" in line:
                 break
-        os.kill(meshd.control.facade(), signal.SIGKILL)
+        os.kill(meshd.control(), signal.SIGKILL)
         assert meshd.fetch() == 200
         drained = ""
         end = time.monotonic() + 30
@@ -242,7 +242,7 @@ def test_who_follows_goes_on_over_a_killed_control_process(meshd: Meshd) -> None
         events.until(bool)
         meshd.ask("/mark-1")
         logs.until(lambda lines: any("/mark-1 " in line["line"] for line in lines))
-        os.kill(meshd.control.facade(), signal.SIGKILL)
+        os.kill(meshd.control(), signal.SIGKILL)
         meshd.ask("/mark-2")
         end = time.monotonic() + 30
         while meshd("ps").returncode and time.monotonic() < end:
