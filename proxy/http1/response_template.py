@@ -2,7 +2,7 @@
 
 What `proxy.http1.request_template` does for requests: an origin sends the same few heads again and
 again, with another length, tag or time in them. A `ResponseTemplate` is such a head cut at the
-values that differ; one that fits is known by comparing its pieces and by looking at those values alone. It is then what
+values that differ; one that fits is known by comparing its pieces and the values. It is then what
 `parse_response` would have made of it: a value may differ only in a field that means nothing to a
 proxy, or in Content-Length, which is read. Whatever does not fit is parsed as ever.
 """
