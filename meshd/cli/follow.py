@@ -61,7 +61,7 @@ async def job(client: Client, id: str) -> AsyncIterator[JobLine]:
                 if seen > told:
                     told = seen
                     yield line
-            if (await client.job(id)).over:
+            if (await client.job(id)).is_over:
                 return
         except NoDaemon:
             await _back(client)

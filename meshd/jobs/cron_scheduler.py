@@ -104,7 +104,7 @@ class CronScheduler:
     def _run(self, key: Key, schedule: JobSchedule, now: float) -> None:
         """The run is ordered, under a name that its time gives, before the time counts as seen
         to: whatever happens in between, it comes off once."""
-        live = [job for job in self._runs(key) if not job.over]
+        live = [job for job in self._runs(key) if not job.is_over]
         verdict = decide(schedule, self._log.looked(*key) or now, bool(live), now)
         if verdict is not None:
             self._act(key, schedule, verdict, live)

@@ -7,10 +7,9 @@ from typing import Final
 import structlog
 
 from meshd.jobs import plan
-from meshd.model import job as words
 from meshd.model.errors import NotFound, StoreWriteError
 from meshd.model.event import Kind
-from meshd.model.job import Job, changed
+from meshd.model.job import Job, JobState, update_job
 from meshd.model.runtime import ReplicaSpec
 from meshd.runtime.base import ReplicaNotFound, Runtime, RuntimeFailure, RuntimeUnavailable
 from meshd.spec.model import Network
@@ -90,7 +89,7 @@ class JobExecutor:
         now = self._clock()
         if found is None:
             text = f"revision {job.revision[:12]} of {job.key} is not there any more"
-            await self._end(job, plan.End(job.id, words.FAILED, now, text=text, there=False))
+            await self._end(job, plan.End(job.id, JobState.FAILED, now, text=text, there=False))
             return
         spec, networks = found
         try:
@@ -102,21 +101,23 @@ class JobExecutor:
             return
         except RuntimeFailure as error:
             text = f"could not be started: {error}"
-            await self._end(job, plan.End(job.id, words.FAILED, now, text=text, there=False))
+            await self._end(job, plan.End(job.id, JobState.FAILED, now, text=text, there=False))
             return
         started = plan.running(find(self._log, job.id), seen.started_at or now)
         self._log.put(started)
         self.tell(Kind.JOB_STARTED, started, f"{job.id} started: {job.cause}")
-        if started.verdict:  # it was stopped while it was being started
+        if started.end_state:  # it was stopped while it was being started
             await self._runtime.stop(job.id, GRACE)
 
     async def _end(self, job: Job, end: plan.End) -> None:
         lines: Sequence[str] = ()
         if end.there:
             lines = await self._runtime.logs(job.id, LINES_KEPT)
-        over = changed(job, state=end.state, ended=end.at, exit_code=end.exit_code, text=end.text)
+        over = update_job(
+            job, state=end.state, ended=end.at, exit_code=end.exit_code, text=end.text
+        )
         self._log.put(over, lines, self._kept(over))
-        kind = Kind.JOB_DONE if words.ended_well(over) else Kind.JOB_FAILED
+        kind = Kind.JOB_DONE if over.succeeded else Kind.JOB_FAILED
         took = f" after {over.ended - over.started:.1f} s" if over.started else ""
         self.tell(
             kind, over, f"{over.id} {over.state}{took}" + (f": {end.text}" if end.text else "")

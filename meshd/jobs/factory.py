@@ -48,7 +48,7 @@ class JobFactory:
             raise NotFound(f"there is no service {project}/{service} that was deployed")
         if stored.leaving:
             raise Rejected(f"project {project} is being taken down")
-        if sum(not job.over for job in self._log.jobs.values()) >= LIVE_AT_ONCE:
+        if sum(not job.is_over for job in self._log.jobs.values()) >= LIVE_AT_ONCE:
             raise Rejected(f"{LIVE_AT_ONCE} jobs are under way; try again once some have ended")
         rollout = self._store.rollouts[f"{project}/{service}"]
         return Job(

@@ -6,7 +6,6 @@ from typing import Final
 import structlog
 
 from meshd.jobs.manager import JobManager
-from meshd.model import job as words
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.job import HookState, Job, JobOrder
 from meshd.model.operation import RunHook
@@ -38,10 +37,10 @@ class HookRunner:
         return {id: self._state(known[id]) for id in ids if id in known}
 
     def _state(self, job: Job) -> HookState:
-        if not job.over:
-            return HookState(over=False, text=f"{job.id} is {job.state}")
-        if words.ended_well(job):
-            return HookState(over=True, ok=True)
+        if not job.is_over:
+            return HookState(is_over=False, text=f"{job.id} is {job.state}")
+        if job.succeeded:
+            return HookState(is_over=True, ok=True)
         how = job.text or (f"exit code {job.exit_code}" if job.exit_code is not None else job.state)
         lines = [line for line in self._desk.lines(job.id) if line.strip()][-LINES:]
-        return HookState(over=True, text="; ".join([f"{job.id} failed: {how}", *lines]))
+        return HookState(is_over=True, text="; ".join([f"{job.id} failed: {how}", *lines]))

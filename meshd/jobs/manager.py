@@ -15,10 +15,9 @@ from meshd.capacity.job_demand import JobDemand
 from meshd.jobs import plan
 from meshd.jobs.executor import UNWRITABLE, JobExecutor, Specs, find
 from meshd.jobs.factory import JobFactory
-from meshd.model import job as words
 from meshd.model.errors import Rejected, StoreWriteError
 from meshd.model.event import Kind
-from meshd.model.job import Job, JobOrder, changed
+from meshd.model.job import Job, JobOrder, JobState, update_job
 from meshd.model.replica import RandomSource
 from meshd.model.runtime import ObservedReplica
 from meshd.runtime.base import ReplicaNotFound, Runtime, RuntimeFailure
@@ -124,9 +123,9 @@ class JobManager:
     def stop(self, id: str) -> Job:
         """See `Desk.stop`."""
         job = self.job(id)
-        if job.over or job.verdict:
+        if job.is_over or job.end_state:
             return job
-        self._halt(job, words.STOPPED, "was stopped by hand")
+        self._halt(job, JobState.STOPPED, "was stopped by hand")
         return self.job(id)
 
     def lines(self, id: str) -> Sequence[str]:
@@ -139,8 +138,8 @@ class JobManager:
         told = False
         self._read[id] += 1
         try:
-            job = await self._until(id, lambda job: job.state != words.WAITING)
-            if not job.over or id in (self._seen or {}):
+            job = await self._until(id, lambda job: job.state is not JobState.WAITING)
+            if not job.is_over or id in (self._seen or {}):
                 with contextlib.suppress(ReplicaNotFound):
                     lines = self._runtime.follow(id, past=True)
                     async with aclosing(lines):  # type: ignore[type-var]
@@ -148,7 +147,7 @@ class JobManager:
                             told = True
                             yield line
                 self._soon.set()
-                await self._until(id, lambda job: job.over)
+                await self._until(id, lambda job: job.is_over)
             if not told:
                 for line in self.lines(id):
                     yield line
@@ -166,13 +165,13 @@ class JobManager:
 
     def callers(self) -> dict[str, str]:
         """The service that each job which is not over calls for, by its id."""
-        return {job.id: job.key for job in self._log.jobs.values() if not job.over}
+        return {job.id: job.key for job in self._log.jobs.values() if not job.is_over}
 
     def working(self) -> frozenset[str]:
         """The projects whose networks may be in use by a job."""
         if self._seen is None:
             return frozenset(self._store.projects)
-        live = {job.project for job in self._log.jobs.values() if not job.over}
+        live = {job.project for job in self._log.jobs.values() if not job.is_over}
         return frozenset(live | {seen.project for seen in self._seen.values()})
 
     def burdens(self) -> Sequence[JobDemand]:
@@ -181,8 +180,8 @@ class JobManager:
         there = [
             job
             for job in self._log.jobs.values()
-            if not job.over
-            and (job.state == words.RUNNING or job.id in self._tasks or job.id in seen)
+            if not job.is_over
+            and (job.state is JobState.RUNNING or job.id in self._tasks or job.id in seen)
         ]
         return tuple(burden for job in there if (burden := self._burden(job)) is not None)
 
@@ -228,7 +227,7 @@ class JobManager:
         await self._told()
 
     def _about(self) -> bool:
-        return any(not job.over for job in self._log.jobs.values())
+        return any(not job.is_over for job in self._log.jobs.values())
 
     def _take(self, step: plan.JobStep) -> None:
         job = self._log.jobs.get(step.id)
@@ -237,8 +236,8 @@ class JobManager:
                 self._log.put(plan.running(job, step.at))
             case plan.Begin() if job is not None and self._waits(job):
                 pass
-            case plan.Halt(verdict=verdict, text=text) if verdict and job is not None:
-                self._halt(job, verdict, text)
+            case plan.Halt(end_state=end_state, text=text) if end_state and job is not None:
+                self._halt(job, end_state, text)
             case _ if step.id not in self._tasks:
                 task = asyncio.create_task(self._carry_out(step))
                 self._tasks[step.id] = task
@@ -252,7 +251,7 @@ class JobManager:
             return False
         why = self.room.lacking(burden, self.burdens())
         if why and job.text != f"waits for room: {why}":
-            waiting = changed(job, text=f"waits for room: {why}")
+            waiting = update_job(job, text=f"waits for room: {why}")
             self._log.put(waiting)
             self._executor.tell(Kind.JOB_WAITING, waiting, f"{job.id} {waiting.text}")
         return bool(why)
@@ -260,10 +259,10 @@ class JobManager:
     def _done(self, id: str) -> None:
         del self._tasks[id]
 
-    def _halt(self, job: Job, verdict: str, text: str) -> None:
+    def _halt(self, job: Job, end_state: str, text: str) -> None:
         """Keep what the end will be called, and have it come."""
-        self._log.put(changed(job, verdict=verdict, text=text))
-        if job.state == words.RUNNING:
+        self._log.put(update_job(job, end_state=end_state, text=text))
+        if job.state is JobState.RUNNING:
             self._take(plan.Halt(job.id))
         self._soon.set()
 

@@ -10,8 +10,7 @@ from typing import Final
 
 import msgspec
 
-from meshd.model import job as words
-from meshd.model.job import Job, changed
+from meshd.model.job import Job, JobState, update_job
 from meshd.model.runtime import ObservedReplica, ReplicaState
 
 LINGER: Final = 2.0
@@ -38,17 +37,17 @@ class Started(JobStep, frozen=True):
 
 
 class Halt(JobStep, frozen=True):
-    """Tell it to end; its end is called `verdict` then, for the reason in `text`. Without a
-    verdict it is none of the jobs that are kept."""
+    """Stop its container. The job then ends in `end_state`, for the reason in `text`; None if the
+    log has no such job or it already has an end state."""
 
-    verdict: str = ""
+    end_state: JobState | None = None
     text: str = ""
 
 
 class End(JobStep, frozen=True):
     """It is over. `there` tells whether its container is, and so its output."""
 
-    state: str
+    state: JobState
     at: float
     exit_code: int | None = None
     text: str = ""
@@ -71,12 +70,12 @@ def steps(
     found: list[JobStep] = []
     known = {job.id: job for job in jobs}
     for job in jobs:
-        if not job.over:
+        if not job.is_over:
             step = _live(job, seen.get(job.id), job.project in leaving, now)
             found += [step] if step else []
     for name, container in seen.items():
         kept = known.get(name)
-        if kept is not None and not kept.over:
+        if kept is not None and not kept.is_over:
             continue
         if container.state in _LIVES:
             found.append(Halt(name))
@@ -87,8 +86,8 @@ def steps(
 
 def running(job: Job, since: float) -> Job:
     """It waits for nothing any more."""
-    text = job.text if job.verdict else ""
-    return changed(job, state=words.RUNNING, started=since, text=text)
+    text = job.text if job.end_state else ""
+    return update_job(job, state=JobState.RUNNING, started=since, text=text)
 
 
 def _stale(job: Job, read: bool, now: float) -> bool:
@@ -100,36 +99,37 @@ def _live(job: Job, seen: ObservedReplica | None, leaving: bool, now: float) -> 
     state = seen.state if seen else None
     if seen is not None and state is ReplicaState.EXITED:
         return _end(job, seen, now)
-    if job.state == words.WAITING:
+    if job.state is JobState.WAITING:
         if state is ReplicaState.CREATED:
             return Clear(job.id)  # its start was cut short
         if seen is not None:
             return Started(job.id, seen.started_at or now)
-        if job.verdict or leaving:
-            text = job.text if job.verdict else "the project goes down"
-            return End(job.id, words.STOPPED, now, text=text, there=False)
+        if job.end_state or leaving:
+            text = job.text if job.end_state else "the project goes down"
+            return End(job.id, JobState.STOPPED, now, text=text, there=False)
         return Begin(job.id)
     if seen is None:
         if now < job.started + LANDING:
             return None
         text = "its container went away before its end was seen"
-        return End(job.id, job.verdict or words.LOST, now, text=job.text or text, there=False)
-    if job.verdict:
+        state_at_end = JobState(job.end_state or JobState.LOST)
+        return End(job.id, state_at_end, now, text=job.text or text, there=False)
+    if job.end_state:
         return Halt(job.id)
     if leaving:
-        return Halt(job.id, words.STOPPED, "the project goes down")
+        return Halt(job.id, JobState.STOPPED, "the project goes down")
     if job.timeout and now >= job.started + job.timeout:
-        return Halt(job.id, words.TIMED_OUT, f"did not end within {job.timeout:g} s")
+        return Halt(job.id, JobState.TIMED_OUT, f"did not end within {job.timeout:g} s")
     return None
 
 
 def _end(job: Job, seen: ObservedReplica, now: float) -> End:
     code = seen.exit_code
     at = seen.finished_at or now
-    if job.verdict:
-        return End(job.id, job.verdict, at, code, job.text)
+    if job.end_state:
+        return End(job.id, JobState(job.end_state), at, code, job.text)
     if seen.oom_killed:
-        return End(job.id, words.FAILED, at, code, "was killed: out of memory")
+        return End(job.id, JobState.FAILED, at, code, "was killed: out of memory")
     if code == 0:
-        return End(job.id, words.SUCCEEDED, at, code)
-    return End(job.id, words.FAILED, at, code, f"exited with code {code}")
+        return End(job.id, JobState.SUCCEEDED, at, code)
+    return End(job.id, JobState.FAILED, at, code, f"exited with code {code}")

@@ -1,37 +1,76 @@
-"""One-off jobs and the states they pass through."""
+"""One-off jobs: their states with a transition table, orders for jobs, and hooks' states. Pure.
 
+`meshd.jobs` runs jobs and moves them from state to state. `meshd.store.jobs` keeps them, the API
+answers with them, and rollouts run their hooks as jobs.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
 from meshd.model.base import Value
 
-WAITING: Final = "waiting"
+
+class JobState(StrEnum):
+    """State of a job. The strings are stored and sent, so they never change."""
+
+    WAITING = "waiting"
+    """Ordered, but not started yet."""
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    """Exited with code 0."""
+    FAILED = "failed"
+    """Exited with another code, ran out of memory, or could not be started."""
+    TIMED_OUT = "timed-out"
+    STOPPED = "stopped"
+    """Stopped by a user, or because its project goes down."""
+    LOST = "lost"
+    """Its container disappeared before meshd saw its end."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job cannot leave this state."""
+        return not JOB_TRANSITIONS[self]
 
 
-RUNNING: Final = "running"
-
-
-SUCCEEDED: Final = "succeeded"
-
-
-FAILED: Final = "failed"
-
-
-TIMED_OUT: Final = "timed-out"
-
-
-STOPPED: Final = "stopped"
-
-
-LOST: Final = "lost"
+JOB_TRANSITIONS: Final[Mapping[JobState, tuple[JobState, ...]]] = MappingProxyType(
+    {
+        JobState.WAITING: (
+            JobState.RUNNING,
+            JobState.SUCCEEDED,
+            JobState.FAILED,
+            JobState.STOPPED,
+        ),
+        JobState.RUNNING: (
+            JobState.SUCCEEDED,
+            JobState.FAILED,
+            JobState.TIMED_OUT,
+            JobState.STOPPED,
+            JobState.LOST,
+        ),
+        JobState.SUCCEEDED: (),
+        JobState.FAILED: (),
+        JobState.TIMED_OUT: (),
+        JobState.STOPPED: (),
+        JobState.LOST: (),
+    }
+)
+"""The states that can follow each state. A short job can end before meshd sees it run."""
 
 
 class JobOrder(Value, frozen=True):
-    """What to run: `command` instead of the service's own (empty: that), with `environment`
-    besides, for `timeout` at most (0: without end). `id` names the job; whoever gives one may
-    order it again, and it is run once. `revision` is the service's (empty: the one that its
-    replicas are of)."""
+    """A request to run a job.
+
+    - `command`: what to run; empty: the service's own command.
+    - `environment`: variables in addition to the service's own.
+    - `timeout`: seconds after which the job is stopped; 0: no limit.
+    - `id`: name of the job; empty: meshd chooses one. A second order with the same id does not
+      run the job again.
+    - `revision`: revision of the service; empty: the one that its replicas run.
+    """
 
     command: tuple[str, ...] = ()
     environment: dict[str, str] = msgspec.field(default_factory=dict)
@@ -41,10 +80,17 @@ class JobOrder(Value, frozen=True):
 
 
 class Job(Value, frozen=True):
-    """One run. `state` is `waiting` (where it is for room, `text` says why), `running`, or how it
-    ended: `succeeded`, `failed`, `timed-out`, `stopped` or `lost` (its container went away before
-    its end was seen); `text` says more. `cause` is why it was run, `schedule` the schedule's
-    name, where one did."""
+    """One run of a command in a container of a service's revision.
+
+    - `cause`: why it was ordered; `at`: when (Unix time).
+    - `timeout`: seconds after which it is stopped; 0: no limit.
+    - `schedule`: name of the schedule that ordered it; None: no schedule.
+    - `started`, `ended`: Unix times; 0 while unknown.
+    - `text`: why it waits for capacity, or details of its end.
+    - `urgent`: it starts even without free capacity, because a rollout waits for it.
+    - `end_state`: the state it gets once it has ended, set when it is asked to stop; empty: its
+      exit code decides.
+    """
 
     id: str
     project: str
@@ -56,15 +102,13 @@ class Job(Value, frozen=True):
     environment: dict[str, str] = msgspec.field(default_factory=dict)
     timeout: float = 0.0
     schedule: str | None = None
-    state: str = WAITING
+    state: JobState = JobState.WAITING
     started: float = 0.0
     ended: float = 0.0
     exit_code: int | None = None
     text: str = ""
     urgent: bool = False
-    """It waits for no room: what it is part of would wait for it."""
-    verdict: str = ""
-    """What its end is to be called, once it was told to end."""
+    end_state: str = msgspec.field(default="", name="verdict")
 
     @property
     def key(self) -> str:
@@ -72,30 +116,30 @@ class Job(Value, frozen=True):
         return f"{self.project}/{self.service}"
 
     @property
-    def over(self) -> bool:
-        """Whether nothing more becomes of it."""
-        return self.state not in (WAITING, RUNNING)
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self.state.is_final
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it ended with exit code 0."""
+        return self.state is JobState.SUCCEEDED
 
 
 class JobLine(Value, frozen=True):
-    """One line that a job wrote."""
+    """One line of a job's output."""
 
     line: str
 
 
-def ended_well(job: Job) -> bool:
-    """Whether it is over and did what it was for."""
-    return job.state == SUCCEEDED
-
-
-def changed(job: Job, **fields: object) -> Job:
-    """The job with other fields."""
+def update_job(job: Job, **fields: object) -> Job:
+    """Return a copy of `job` with other values in some fields."""
     return msgspec.structs.replace(job, **fields)
 
 
 class HookState(msgspec.Struct, frozen=True):
-    """How a hook stands; `text` is how it ended, with its last lines."""
+    """State of a rollout hook. `text` says how it ended, with its last lines of output."""
 
-    over: bool
+    is_over: bool
     ok: bool = False
     text: str = ""

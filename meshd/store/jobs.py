@@ -32,7 +32,7 @@ class JobLog:
 
     def put(self, job: Job, lines: Sequence[str] | None = None, keep: int = KEPT) -> None:
         """Store a job; once it is over with its last `lines`, and of its kind so many."""
-        gone = self._surplus(job, keep) if job.over else []
+        gone = self._surplus(job, keep) if job.is_over else []
         with self._store.transaction() as database:
             database.execute(
                 "INSERT INTO job (id, project, at, body) VALUES (?, ?, ?, ?) "
@@ -52,7 +52,7 @@ class JobLog:
         same = [
             other
             for other in self.jobs.values()
-            if other.over
+            if other.is_over
             and other.id != job.id
             and (other.key, other.schedule) == (job.key, job.schedule)
         ]

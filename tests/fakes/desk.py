@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from meshd.api.jobs import JobList, ScheduleStatus
 from meshd.model.errors import NotFound
-from meshd.model.job import Job, JobOrder, changed
+from meshd.model.job import Job, JobOrder, JobState, update_job
 
 
 class FakeDesk:
@@ -14,7 +14,7 @@ class FakeDesk:
         self.orders: list[JobOrder] = []
         self.jobs: dict[str, Job] = {}
         self.schedules: tuple[ScheduleStatus, ...] = ()
-        self.outcome: dict[str, object] = {"state": "succeeded", "exit_code": 0}
+        self.outcome: dict[str, object] = {"state": JobState.SUCCEEDED, "exit_code": 0}
         self.output = ["one", "two"]
 
     def begin(self, project: str, service: str, order: JobOrder, cause: str) -> Job:
@@ -24,7 +24,7 @@ class FakeDesk:
             f"{project}-{service}-job-{number}", project, service, "rev", order.command, cause,
             at=1000.0 + number, timeout=order.timeout,
         )  # fmt: skip
-        self.jobs[job.id] = changed(job, started=job.at, ended=job.at + 2.5, **self.outcome)
+        self.jobs[job.id] = update_job(job, started=job.at, ended=job.at + 2.5, **self.outcome)
         return job
 
     def job(self, id: str) -> Job:
@@ -36,7 +36,7 @@ class FakeDesk:
         return JobList(tuple(reversed(self.jobs.values())), self.schedules)
 
     def stop(self, id: str) -> Job:
-        self.jobs[id] = changed(self.job(id), state="stopped")
+        self.jobs[id] = update_job(self.job(id), state=JobState.STOPPED)
         return self.jobs[id]
 
     def lines(self, id: str) -> Sequence[str]:

@@ -68,7 +68,7 @@ class Life:
 
     async def over(self, id: str) -> Job:
         async with asyncio.timeout(60):
-            while not self.desk.job(id).over:
+            while not self.desk.job(id).is_over:
                 await asyncio.sleep(0.1)
         return self.desk.job(id)
 

@@ -48,7 +48,7 @@ async def _listed(tail: int, as_json: bool, state: Path) -> int:
 async def logs(job: str, follow: bool, state: Path) -> int:
     """Show the last lines that JOB wrote."""
     async with connect(state) as client:
-        if follow or not (await client.job(job)).over:
+        if follow or not (await client.job(job)).is_over:
             async for line in following.job(client, job):
                 output.say(line.line)
             return output.OK
@@ -70,7 +70,7 @@ async def stop(job: str, state: Path) -> int:
 
 def job_row(job: Job) -> list[str]:
     """One row a job."""
-    took = job.ended - job.started if job.started and job.over else None
+    took = job.ended - job.started if job.started and job.is_over else None
     return [
         job.id,
         job.key,

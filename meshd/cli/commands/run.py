@@ -10,8 +10,7 @@ from meshd.api.client import Client
 from meshd.cli import follow as following
 from meshd.cli import output
 from meshd.cli.session import complete_service, connect, duration, find_service, state_option, talks
-from meshd.model import job as words
-from meshd.model.job import Job, JobOrder
+from meshd.model.job import Job, JobOrder, JobState
 
 AGAIN: Final = 0.5
 TIMED_OUT: Final = 124
@@ -74,7 +73,7 @@ async def command(
 async def _tell_waiting(client: Client, id: str) -> None:
     """Say why it does not begin, as long as it does not."""
     told = ""
-    while (job := await client.job(id)).state == words.WAITING:
+    while (job := await client.job(id)).state is JobState.WAITING:
         if job.text != told:
             output.complain(f"meshd: {id} {job.text}")
             told = job.text
@@ -98,13 +97,13 @@ async def _shown(client: Client, job: Job, as_json: bool) -> Job:
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
     job = await client.job(job.id)
-    if (job.text and job.exit_code is None) or job.state == words.TIMED_OUT:
+    if (job.text and job.exit_code is None) or job.state is JobState.TIMED_OUT:
         output.complain(f"meshd: {job.id} {job.state}: {job.text}")
     return job
 
 
 def exit_code(job: Job) -> int:
     """What `meshd run` ends with for a job that ended so."""
-    if job.state == words.TIMED_OUT:
+    if job.state is JobState.TIMED_OUT:
         return TIMED_OUT
     return NOT_RUN if job.exit_code is None else job.exit_code

@@ -116,7 +116,7 @@ def _imagine(
         case Settle():
             desired = _with(desired, operation.subject, rollout=operation.outcome)
         case RunHook(id=id):
-            hooks = {**hooks, id: HookState(over=True, ok=True)}
+            hooks = {**hooks, id: HookState(is_over=True, ok=True)}
         case Advance():
             desired = _with(desired, operation.subject, stage=operation.stage, stage_since=now)
         case _:

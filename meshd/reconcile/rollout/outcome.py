@@ -35,9 +35,9 @@ def settle(
     hook = hooks.before(service)
     before, operations = _asked(hook, observed)
     if before is not None and not before.ok:
-        if before.over and service.rollout == "rolling":
+        if before.is_over and service.rollout == "rolling":
             operations.append(steps.failed(service, before.text))
-        waits = "" if before.over else before.text
+        waits = "" if before.is_over else before.text
         return RolloutOutcome(tuple(operations), waits, halts=True)
     failures = observed.failures.get((service.key, service.revision), ())
     told = observed.verdicts
@@ -46,7 +46,7 @@ def settle(
     if settled is not None and settled.outcome == "done":
         last, ordered = _asked(hooks.after(service), observed)
         operations += ordered
-        if last is not None and not last.over:
+        if last is not None and not last.is_over:
             waits, settled = last.text, None
         elif last is not None and not last.ok:
             settled = _in_spite_of(service, settled, last)
@@ -74,5 +74,5 @@ def _asked(hook: RunHook | None, observed: Observed) -> tuple[HookState | None, 
         return None, []
     state = observed.hooks.get(hook.id)
     if state is None:
-        return HookState(over=False, text=f"{hook.id} is to run"), [hook]
+        return HookState(is_over=False, text=f"{hook.id} is to run"), [hook]
     return state, []

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from meshd.jobs.plan import LANDING, LINGER, Begin, Clear, End, Halt, JobStep, Started, steps
-from meshd.model.job import Job
+from meshd.model.job import Job, JobState
 from meshd.model.runtime import ObservedReplica, ReplicaState
 
 NOW = 1000.0
@@ -14,7 +14,7 @@ CREATED, RUNNING, EXITED = ReplicaState.CREATED, ReplicaState.RUNNING, ReplicaSt
 
 def job(state: str = "running", **fields: Any) -> Job:
     fields.setdefault("started", NOW - 60 if state != "waiting" else 0.0)
-    return Job("j", "shop", "web", "rev", (), "by hand", NOW - 60, state=state, **fields)
+    return Job("j", "shop", "web", "rev", (), "by hand", NOW - 60, state=JobState(state), **fields)
 
 
 def box(state: ReplicaState, name: str = "j", **fields: Any) -> ObservedReplica:
@@ -37,7 +37,7 @@ DOWN = "the project goes down"
         (job("waiting"), (), Begin("j")),
         (job("waiting"), (box(CREATED),), Clear("j")),
         (job("waiting"), (box(RUNNING, started_at=7.0),), Started("j", 7.0)),
-        (job("waiting", verdict="stopped", text="by hand"), (),
+        (job("waiting", end_state="stopped", text="by hand"), (),
          End("j", "stopped", NOW, text="by hand", there=False)),
         (job("waiting", text="waits for room: none"), (), Begin("j")),
         (job(), (box(RUNNING),), None),
@@ -46,9 +46,9 @@ DOWN = "the project goes down"
          End("j", "failed", 9.0, 3, "exited with code 3")),
         (job(), (box(EXITED, exit_code=137, oom_killed=True, finished_at=9.0),),
          End("j", "failed", 9.0, 137, "was killed: out of memory")),
-        (job(verdict="stopped", text="by hand"), (box(EXITED, exit_code=143, finished_at=9.0),),
+        (job(end_state="stopped", text="by hand"), (box(EXITED, exit_code=143, finished_at=9.0),),
          End("j", "stopped", 9.0, 143, "by hand")),
-        (job(verdict="stopped"), (box(RUNNING),), Halt("j")),
+        (job(end_state="stopped"), (box(RUNNING),), Halt("j")),
         (job(timeout=60), (box(RUNNING),), Halt("j", "timed-out", "did not end within 60 s")),
         (job(timeout=61), (box(RUNNING),), None),
         (job(), (), End("j", "lost", NOW, text=LOST, there=False)),
