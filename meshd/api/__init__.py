@@ -1,6 +1,6 @@
-"""How people and programs talk to a running meshd: values, server, handlers, client.
+"""The HTTP API of the control process, on a Unix socket: values, protocols, server, client.
 
-Belongs here: the frozen values that cross the socket (`model`), the aiohttp application and
-the client that the command line uses. Does not belong here: decisions; a handler turns a
-request into one call of `Control` and its answer into JSON.
+`meshd.daemon.wiring` starts the server; `meshd.cli` uses the client. `dto` holds the values that
+are sent, `port` the protocols that `meshd.control` and `meshd.jobs` implement, `handlers` turn a
+request into one call of `port.Control`, and `client` is the other end. Nothing is decided here.
 """

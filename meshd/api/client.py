@@ -1,4 +1,10 @@
-"""The other end of the API: what the command line, and any program of one's own, talks with."""
+"""Client of the API: one method per operation. Used by `meshd.cli`, and by other programs.
+
+    async with Client(state / "admin.sock") as client:
+        status = await client.status()
+
+The server is `meshd.api.server`; `docs/api.md` describes the operations.
+"""
 
 import asyncio
 import collections
@@ -10,9 +16,9 @@ from typing import Any, Final, Self, TypeVar
 import aiohttp
 import msgspec
 
-from meshd.api.jobs import JobList
-from meshd.api.model import (
+from meshd.api.dto import (
     DeployResult,
+    JobList,
     LogLine,
     PlanPreview,
     Recording,
@@ -27,25 +33,31 @@ from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.spec.model import Project
 
-ANSWER: Final = aiohttp.ClientTimeout(total=30.0)
-PATIENT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5.0)
-LONGEST_LINE: Final = 1 << 20
+SHORT_TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0)
+"""For what the daemon answers at once."""
+NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5.0)
+"""For streams, and for operations that last as long as images are pulled or replicas drain."""
+MAX_LINE_BYTES: Final = 1 << 20
+"""Longest line of a stream, and the read buffer: an event or log line is far shorter."""
 PAGE: Final = 1000
+"""Events that one request of `last_events` fetches."""
+POLL_SECONDS: Final = 0.05
+"""Seconds between two attempts to reach a daemon that is starting."""
 T = TypeVar("T")
 
 
 class NoDaemon(Exception):
-    """Nobody answers at the socket; the text names it and says how to start a daemon."""
+    """No daemon answers at the socket; the text names it and says how to start one."""
 
 
 class ApiFailure(Exception):
-    """The daemon answered with an error that is neither a refusal nor an unknown name."""
+    """The daemon answered with an error other than "rejected" or "not found"."""
 
 
 class Client:
-    """One connection to a daemon; an asynchronous context manager.
+    """A connection to one daemon; an asynchronous context manager.
 
-    Every method may raise NoDaemon, NoSuchThing, Refused and ApiFailure.
+    Every method may raise NoDaemon, NotFound, Rejected and ApiFailure.
     """
 
     def __init__(self, socket_path: Path) -> None:
@@ -56,8 +68,8 @@ class Client:
         self._session = aiohttp.ClientSession(
             "http://meshd/",
             connector=aiohttp.UnixConnector(path=str(self._path)),
-            timeout=ANSWER,
-            read_bufsize=LONGEST_LINE,
+            timeout=SHORT_TIMEOUT,
+            read_bufsize=MAX_LINE_BYTES,
         )
         return self
 
@@ -70,156 +82,172 @@ class Client:
         if self._session is not None:
             await self._session.close()
 
+    # Projects
+
     async def status(self) -> Status:
+        """Return the current state of everything."""
         return msgspec.json.decode(await self._call("GET", "v1/status"), type=Status)
 
     async def deploy(self, project: Project, take_over: bool = False) -> DeployResult:
-        """Makes ready what it needs (images are pulled and built), then stores the desired
-        state; `progress` tells how it goes on."""
+        """Prepare what the project needs (images are pulled and built), then store it as the
+        desired state. `progress` reports how the deployment continues."""
         body = project.model_dump_json().encode()
-        where = f"v1/projects/{project.name}?take_over={int(take_over)}"
-        raw = await self._call("PUT", where, body, limit=PATIENT)
-        return self._result(raw)
+        path = f"v1/projects/{project.name}?take_over={int(take_over)}"
+        return _deploy_result(await self._call("PUT", path, body, NO_TIMEOUT))
 
     async def progress(self, project: str) -> DeployResult:
-        return self._result(await self._call("GET", f"v1/projects/{project}"))
+        """Return the progress of the latest deployment of a project."""
+        return _deploy_result(await self._call("GET", f"v1/projects/{project}"))
 
-    async def plan(self, project: Project) -> str:
-        """The operations that deploying it would take, one a line."""
-        return (await self.planned(project)).plan
-
-    async def planned(self, project: Project) -> PlanPreview:
-        """The same, and what they mean on the way."""
+    async def plan(self, project: Project) -> PlanPreview:
+        """Return the operations that deploying it would take, and their impact."""
         body = project.model_dump_json().encode()
         raw = await self._call("POST", f"v1/projects/{project.name}/plan", body)
         return msgspec.json.decode(raw, type=PlanPreview)
 
     async def policies(self, project: str) -> Sequence[ServicePolicy]:
-        """Who may call each service of a project, and who did."""
+        """Return, for each service of a project, who may call it and who did."""
         raw = await self._call("GET", f"v1/projects/{project}/policy")
         return msgspec.json.decode(raw, type=list[ServicePolicy])
 
+    async def down(self, project: str) -> None:
+        """Take a project down; return once every replica has ended."""
+        await self._call("DELETE", f"v1/projects/{project}", limit=NO_TIMEOUT)
+
+    async def shutdown(self, stop_replicas: bool) -> None:
+        """End the daemon; with `stop_replicas` take every project down first."""
+        path = f"v1/shutdown?stop_replicas={int(stop_replicas)}"
+        await self._call("POST", path, limit=NO_TIMEOUT)
+
+    # Rollouts
+
     async def releases(self, project: str, service: str, limit: int = 20) -> Sequence[Release]:
-        """The newest releases of a service, the newest first."""
-        where = f"v1/projects/{project}/services/{service}/releases?limit={limit}"
-        return msgspec.json.decode(await self._call("GET", where), type=list[Release])
+        """Return the newest releases of a service, newest first."""
+        path = f"v1/projects/{project}/services/{service}/releases?limit={limit}"
+        return msgspec.json.decode(await self._call("GET", path), type=list[Release])
 
     async def undo(self, project: str, service: str, to: int = 0) -> Release:
-        """Goes back to release `to`, or to the last good one; the release that this begins."""
-        where = f"v1/projects/{project}/services/{service}/undo?to={to}"
-        return msgspec.json.decode(await self._call("POST", where, limit=PATIENT), type=Release)
+        """Go back to release `to` (0: the last good one); return the release that this begins."""
+        path = f"v1/projects/{project}/services/{service}/undo?to={to}"
+        raw = await self._call("POST", path, limit=NO_TIMEOUT)
+        return msgspec.json.decode(raw, type=Release)
 
     async def pause(self, project: str, service: str) -> None:
-        """Leaves the rollout of a service as it is."""
+        """Stop the rollout of a service where it is."""
         await self._call("POST", f"v1/projects/{project}/services/{service}/pause")
 
     async def resume(self, project: str, service: str) -> None:
-        """Goes on with it."""
+        """Continue a paused rollout."""
         await self._call("POST", f"v1/projects/{project}/services/{service}/resume")
 
-    async def down(self, project: str) -> None:
-        """Returns once every replica has ended."""
-        await self._call("DELETE", f"v1/projects/{project}", limit=PATIENT)
+    # Replicas
 
     async def scale(
         self, project: str, service: str, replicas: int | None, seconds: float = 0.0
     ) -> None:
+        """Override the number of replicas for `seconds` (0: until it is removed); None removes
+        the override."""
         body = msgspec.json.encode(ScaleOverride(replicas, seconds))
         await self._call("PUT", f"v1/projects/{project}/services/{service}/scale", body)
 
     async def drain(self, replica: str) -> None:
-        await self._call("POST", f"v1/replicas/{replica}/drain", limit=PATIENT)
-
-    async def shutdown(self, stop_replicas: bool) -> None:
-        await self._call("POST", f"v1/shutdown?stop_replicas={int(stop_replicas)}", limit=PATIENT)
+        """Take a replica out of rotation, let it finish its requests, and replace it."""
+        await self._call("POST", f"v1/replicas/{replica}/drain", limit=NO_TIMEOUT)
 
     async def logs(self, project: str, service: str, tail: int) -> Sequence[LogLine]:
-        where = f"v1/projects/{project}/services/{service}/logs?tail={tail}"
-        return msgspec.json.decode(await self._call("GET", where), type=list[LogLine])
+        """Return the last `tail` lines of each replica."""
+        path = f"v1/projects/{project}/services/{service}/logs?tail={tail}"
+        return msgspec.json.decode(await self._call("GET", path), type=list[LogLine])
+
+    def follow_logs(self, project: str, service: str, tail: int) -> AsyncIterator[LogLine]:
+        """Yield the last `tail` lines of each replica, then new ones."""
+        path = f"v1/projects/{project}/services/{service}/logs?tail={tail}&follow=1"
+        return self._stream(path, LogLine)
+
+    # Scaling
 
     async def decisions(
         self, project: str, service: str, at: float = 0.0, limit: int = 10
     ) -> Sequence[ScaleDecision]:
-        """Decisions up to `at` (Unix time; 0: now), newest first."""
-        where = f"v1/projects/{project}/services/{service}/decisions?at={at:.0f}&limit={limit}"
-        return msgspec.json.decode(await self._call("GET", where), type=list[ScaleDecision])
+        """Return the decisions up to `at` (Unix time; 0: now), newest first."""
+        path = f"v1/projects/{project}/services/{service}/decisions?at={at:.0f}&limit={limit}"
+        return msgspec.json.decode(await self._call("GET", path), type=list[ScaleDecision])
 
     async def traffic(self, project: str, service: str, since: float) -> Recording:
-        """What was recorded of a service since then (Unix time)."""
-        where = f"v1/projects/{project}/services/{service}/traffic?since={since:.0f}"
-        return msgspec.json.decode(await self._call("GET", where), type=Recording)
-
-    def follow_logs(self, project: str, service: str, tail: int) -> AsyncIterator[LogLine]:
-        """The last `tail` lines of each replica, then what comes."""
-        where = f"v1/projects/{project}/services/{service}/logs?tail={tail}&follow=1"
-        return self._stream(where, LogLine)
+        """Return the recorded traffic of a service since then (Unix time)."""
+        path = f"v1/projects/{project}/services/{service}/traffic?since={since:.0f}"
+        return msgspec.json.decode(await self._call("GET", path), type=Recording)
 
     async def sizes(self) -> Sequence[Sizing]:
-        """What replicas of each service used in the last week, and the limits proposed."""
+        """Return what replicas of each service used in the last week, and the proposed limits."""
         return msgspec.json.decode(await self._call("GET", "v1/sizes"), type=list[Sizing])
 
+    # Events
+
     async def events(self, since: int = 0, limit: int = 1000) -> Sequence[Event]:
+        """Return stored events with id > since, oldest first."""
         raw = await self._call("GET", f"v1/events?since={since}&limit={limit}")
         return msgspec.json.decode(raw, type=list[Event])
 
     async def last_events(
-        self, count: int, pick: Callable[[Event], bool]
+        self, count: int, matches: Callable[[Event], bool]
     ) -> tuple[list[Event], int]:
-        """The newest `count` events that `pick` takes, oldest first, and the id of the newest
-        stored event of all (0 when there is none)."""
+        """Return the newest `count` events that match, oldest first, and the id of the newest
+        stored event of all (0 if there is none)."""
         kept: collections.deque[Event] = collections.deque(maxlen=count)
         last = 0
         while page := await self.events(last, PAGE):
-            kept.extend(event for event in page if pick(event))
+            kept.extend(event for event in page if matches(event))
             last = page[-1].id
         return list(kept), last
 
     def follow_events(self, since: int = 0) -> AsyncIterator[Event]:
-        """Stored events with id > since, then what comes."""
+        """Yield stored events with id > since, then new ones."""
         return self._stream(f"v1/events?since={since}&follow=1", Event)
 
+    # Jobs
+
     async def run(self, project: str, service: str, order: JobOrder) -> Job:
-        """Orders a one-off job; it is kept when this returns."""
-        where, body = f"v1/projects/{project}/services/{service}/jobs", msgspec.json.encode(order)
-        return msgspec.json.decode(await self._call("POST", where, body), type=Job)
+        """Order a one-off job; it is stored when this returns."""
+        path, body = f"v1/projects/{project}/services/{service}/jobs", msgspec.json.encode(order)
+        return msgspec.json.decode(await self._call("POST", path, body), type=Job)
 
     async def jobs(self) -> JobList:
+        """Return all jobs, newest first, and the schedules."""
         return msgspec.json.decode(await self._call("GET", "v1/jobs"), type=JobList)
 
     async def job(self, id: str) -> Job:
+        """Return the current state of a job."""
         return msgspec.json.decode(await self._call("GET", f"v1/jobs/{id}"), type=Job)
 
     async def stop_job(self, id: str) -> Job:
+        """Stop a job; no effect if it has ended."""
         return msgspec.json.decode(await self._call("DELETE", f"v1/jobs/{id}"), type=Job)
 
     async def job_lines(self, id: str) -> Sequence[str]:
-        """The last lines of a job that is over."""
+        """Return the last lines of a job that has ended."""
         raw = await self._call("GET", f"v1/jobs/{id}/logs")
         return [each.line for each in msgspec.json.decode(raw, type=list[JobLine])]
 
     def follow_job(self, id: str) -> AsyncIterator[JobLine]:
-        """All lines of a job until it ends, from its first on as far as they are kept."""
+        """Yield all lines of a job until it ends, from the oldest that is kept."""
         return self._stream(f"v1/jobs/{id}/logs?follow=1", JobLine)
-
-    @staticmethod
-    def _result(raw: bytes) -> DeployResult:
-        return msgspec.json.decode(raw, type=DeployResult)
 
     async def _call(
         self,
         method: str,
         path: str,
         body: bytes | None = None,
-        limit: aiohttp.ClientTimeout = ANSWER,
+        limit: aiohttp.ClientTimeout = SHORT_TIMEOUT,
     ) -> bytes:
         assert self._session is not None, "use `async with Client(...)`"
         try:
             async with self._session.request(method, path, data=body, timeout=limit) as response:
                 raw = await response.read()
-                _raise_for(response.status, raw)
+                _raise_for_status(response.status, raw)
                 return raw
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-            raise NoDaemon(self._absent(error)) from error
+            raise NoDaemon(self._describe(error)) from error
         except TimeoutError as error:
             raise ApiFailure(f"the daemon at {self._path} did not answer in time") from error
 
@@ -227,22 +255,28 @@ class Client:
         assert self._session is not None, "use `async with Client(...)`"
         decoder = msgspec.json.Decoder(kind)
         try:
-            async with self._session.get(path, timeout=PATIENT) as response:
+            async with self._session.get(path, timeout=NO_TIMEOUT) as response:
                 if response.status != 200:
-                    _raise_for(response.status, await response.read())
+                    _raise_for_status(response.status, await response.read())
                 async for line in response.content:
                     if line.strip():
                         yield decoder.decode(line)
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-            raise NoDaemon(self._absent(error)) from error
+            raise NoDaemon(self._describe(error)) from error
 
-    def _absent(self, error: Exception) -> str:
+    def _describe(self, error: Exception) -> str:
+        """Return the text of NoDaemon for a connection error."""
         if isinstance(error, aiohttp.ClientConnectorError):
             return f"no daemon answers at {self._path}; start one with `meshd up -f FILE`"
-        return f"the daemon at {self._path} went away"
+        return f"the daemon at {self._path} closed the connection"
 
 
-def _raise_for(status: int, raw: bytes) -> None:
+def _deploy_result(raw: bytes) -> DeployResult:
+    return msgspec.json.decode(raw, type=DeployResult)
+
+
+def _raise_for_status(status: int, raw: bytes) -> None:
+    """Raise the exception for an error status; see `handlers.errors_as_json`."""
     if status < 400:
         return
     try:
@@ -257,7 +291,7 @@ def _raise_for(status: int, raw: bytes) -> None:
 
 
 async def wait_for_daemon(socket_path: Path, seconds: float) -> Status | None:
-    """The daemon's first status, or None when none answered within `seconds`."""
+    """Wait for a daemon and return its first status; None if none answers within `seconds`."""
     end = asyncio.get_running_loop().time() + seconds
     async with Client(socket_path) as client:
         while True:
@@ -266,4 +300,4 @@ async def wait_for_daemon(socket_path: Path, seconds: float) -> Status | None:
             except NoDaemon:
                 if asyncio.get_running_loop().time() >= end:
                     return None
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(POLL_SECONDS)

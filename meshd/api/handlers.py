@@ -1,4 +1,8 @@
-"""Requests into calls of `Control`, answers and errors into JSON; nothing is decided here."""
+"""Handlers: each turns a request into one call of `port.Control`, and its result into JSON.
+
+`server` mounts them; `job_handlers` and `rollout_handlers` add those of jobs and rollouts. Nothing
+is decided here: an exception becomes a status code in `errors_as_json`.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,35 +12,33 @@ import msgspec
 import pydantic
 from aiohttp import web
 
-from meshd.api.answers import answer, caller, closing, stream
+from meshd.api.dto import LogLine, ScaleOverride
 from meshd.api.job_handlers import JobHandlers
-from meshd.api.model import Control, DeployResult, LogLine, ScaleOverride
+from meshd.api.limits import MAX_EVENTS, MAX_LOG_LINES
+from meshd.api.port import Control
+from meshd.api.requests import caller, is_set, parse_number, project_name, service_names
+from meshd.api.responses import closing, json_response, stream
 from meshd.api.rollout_handlers import RolloutHandlers
 from meshd.model.errors import NotFound, Rejected, StoreWriteError
 from meshd.model.event import Event
 from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
 from meshd.spec.model import Project
 
-MOST_EVENTS: Final = 10_000
-MOST_LINES: Final = 100_000
+_MAX_TIME: Final = 2**53
+"""Largest Unix time that is accepted: the last whole number that a JSON number holds exactly."""
+_MAX_ID: Final = 2**63 - 1
+"""Largest event id that is accepted: the largest integer of SQLite."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def _number(request: web.Request, name: str, default: int, most: int) -> int:
-    text = request.query.get(name, str(default))
-    if not text.isdecimal() or int(text) > most:
-        raise web.HTTPBadRequest(text=f"{name}={text!r} is not a whole number up to {most}")
-    return int(text)
-
-
-async def _project(request: web.Request) -> Project:
+async def _read_project(request: web.Request) -> Project:
     return Project.model_validate_json(await request.read())
 
 
 @web.middleware
 async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every refusal is `{"error": TEXT}` with the status that fits it."""
+    """Turn an exception of a handler into `{"error": TEXT}` with the matching status."""
     try:
         return await handler(request)
     except NotFound as error:
@@ -55,28 +57,28 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         if error.status < 400:
             raise
         status, text = error.status, error.text or error.reason
-    return answer({"error": text}, status)
+    return json_response({"error": text}, status)
 
 
 class Handlers:
-    """One method an operation; `docs/api.md` describes them."""
+    """One method per operation; `docs/api.md` describes them."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
 
-    def reading(self) -> list[web.RouteDef]:
-        """What anybody on this host may read."""
+    def public_routes(self) -> list[web.RouteDef]:
+        """Routes of the TCP address; they read only."""
         return [
             web.get("/metrics", self.metrics),
             web.get("/healthz", self.healthz),
             web.get("/status", self.status),
         ]
 
-    def everything(self) -> list[web.RouteDef]:
-        """What the owner of the Unix socket may do."""
+    def all_routes(self) -> list[web.RouteDef]:
+        """Routes of the Unix socket, for its owner."""
         service = "/v1/projects/{project}/services/{service}"
         return [
-            *self.reading(),
+            *self.public_routes(),
             web.get("/v1/status", self.status),
             web.get("/v1/events", self.events),
             web.get("/v1/sizes", self.sizes),
@@ -91,8 +93,8 @@ class Handlers:
             web.get(service + "/traffic", self.traffic),
             web.post("/v1/replicas/{replica}/drain", self.drain),
             web.post("/v1/shutdown", self.shutdown),
-            *JobHandlers(self._control.desk).routes(),
-            *RolloutHandlers(self._control.rollouts).routes(),
+            *JobHandlers(self._control.job_control).routes(),
+            *RolloutHandlers(self._control.rollout_control).routes(),
         ]
 
     async def metrics(self, _: web.Request) -> web.Response:
@@ -103,40 +105,38 @@ class Handlers:
 
     async def healthz(self, _: web.Request) -> web.Response:
         state = self._control.status().runtime_state
-        return answer({"status": "ok", "runtime": state})
+        return json_response({"status": "ok", "runtime": state})
 
     async def status(self, _: web.Request) -> web.Response:
-        return answer(self._control.status())
+        return json_response(self._control.status())
 
     async def deploy(self, request: web.Request) -> web.Response:
-        project = await _project(request)
-        name = request.match_info["project"]
+        project = await _read_project(request)
+        name = project_name(request)
         if name != project.name:
-            raise web.HTTPBadRequest(text=f"the path says {name!r}, the body {project.name!r}")
-        take_over = request.query.get("take_over") == "1"
-        await self._control.deploy(project, caller(request), take_over)
-        return answer(self._progress(name), 202)
+            raise web.HTTPBadRequest(
+                text=f"the path names the project {name!r}, the body names {project.name!r}"
+            )
+        await self._control.deploy(project, caller(request), is_set(request, "take_over"))
+        return json_response(self._control.progress(name), 202)
 
     async def progress(self, request: web.Request) -> web.Response:
-        return answer(self._progress(request.match_info["project"]))
-
-    def _progress(self, project: str) -> DeployResult:
-        return self._control.progress(project)
+        return json_response(self._control.progress(project_name(request)))
 
     async def plan(self, request: web.Request) -> web.Response:
-        return answer(await self._control.plan(await _project(request)))
+        return json_response(await self._control.plan(await _read_project(request)))
 
     async def policies(self, request: web.Request) -> web.Response:
-        return answer(list(self._control.policies(request.match_info["project"])))
+        return json_response(list(self._control.policies(project_name(request))))
 
     async def down(self, request: web.Request) -> web.Response:
-        await self._control.down(request.match_info["project"])
+        await self._control.down(project_name(request))
         return web.Response(status=204)
 
     async def scale(self, request: web.Request) -> web.Response:
-        wish = msgspec.json.decode(await request.read(), type=ScaleOverride)
-        where = request.match_info
-        await self._control.scale(where["project"], where["service"], wish.replicas, wish.seconds)
+        override = msgspec.json.decode(await request.read(), type=ScaleOverride)
+        project, service = service_names(request)
+        await self._control.scale(project, service, override.replicas, override.seconds)
         return web.Response(status=204)
 
     async def drain(self, request: web.Request) -> web.Response:
@@ -144,54 +144,52 @@ class Handlers:
         return web.Response(status=204)
 
     async def shutdown(self, request: web.Request) -> web.Response:
-        stop = request.query.get("stop_replicas") == "1"
-        await self._control.shutdown(stop)
+        await self._control.shutdown(is_set(request, "stop_replicas"))
         return web.Response(status=202)
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
-        project, service = request.match_info["project"], request.match_info["service"]
-        tail = _number(request, "tail", 100, MOST_LINES)
+        project, service = service_names(request)
+        tail = parse_number(request, "tail", 100, MAX_LOG_LINES)
         lines = await self._control.logs(project, service, tail)
         past = [LogLine(replica, line) for replica, line in lines]
-        if request.query.get("follow") != "1":
-            return answer(past)
+        if not is_set(request, "follow"):
+            return json_response(past)
 
         async def all_lines() -> AsyncIterator[object]:
             for value in past:
                 yield value
-            async with closing(self._control.follow(project, service)) as coming:
-                async for replica, line in coming:
+            async with closing(self._control.follow(project, service)) as following:
+                async for replica, line in following:
                     yield LogLine(replica, line)
 
         return await stream(request, all_lines())
 
     async def decisions(self, request: web.Request) -> web.Response:
-        names = request.match_info
-        at = _number(request, "at", 0, 2**53)
-        limit = _number(request, "limit", 10, MOST_EVENTS)
-        found = self._control.decisions(names["project"], names["service"], at, limit)
-        return answer(list(found))
+        at = parse_number(request, "at", 0, _MAX_TIME)
+        limit = parse_number(request, "limit", 10, MAX_EVENTS)
+        return json_response(list(self._control.decisions(*service_names(request), at, limit)))
 
     async def traffic(self, request: web.Request) -> web.Response:
-        names, since = request.match_info, _number(request, "since", 0, 2**53)
-        return answer(self._control.traffic(names["project"], names["service"], since))
+        since = parse_number(request, "since", 0, _MAX_TIME)
+        return json_response(self._control.traffic(*service_names(request), since))
 
     async def sizes(self, _: web.Request) -> web.Response:
-        return answer(list(self._control.sizes()))
+        return json_response(list(self._control.sizes()))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        since = _number(request, "since", 0, 2**63 - 1)
-        limit = _number(request, "limit", 1000, MOST_EVENTS)
-        if request.query.get("follow") != "1":
-            return answer(list(self._control.events(since, limit)))
+        since = parse_number(request, "since", 0, _MAX_ID)
+        limit = parse_number(request, "limit", 1000, MAX_EVENTS)
+        if not is_set(request, "follow"):
+            return json_response(list(self._control.events(since, limit)))
         return await stream(request, self._events_since(since, limit))
 
     async def _events_since(self, since: int, limit: int) -> AsyncIterator[Event]:
-        """The stored events, then those to come; none is lost or told twice in between, since
-        the subscription stands before the stored ones are read."""
-        async with closing(self._control.subscribe()) as coming:
-            first = asyncio.ensure_future(anext(coming))
+        """Yield the stored events, then new ones as they happen. No event is lost or repeated in
+        between: the subscription begins before the stored events are read."""
+        async with closing(self._control.subscribe()) as subscription:
+            first = asyncio.ensure_future(anext(subscription))
             try:
+                # One turn of the event loop, so that the subscription has begun.
                 await asyncio.sleep(0)
                 while stored := self._control.events(since, limit):
                     for event in stored:
@@ -201,7 +199,7 @@ class Handlers:
                 while True:
                     if event.id > since:
                         yield event
-                    event = await anext(coming)
+                    event = await anext(subscription)
             except StopAsyncIteration:
                 return
             finally:

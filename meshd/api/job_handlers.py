@@ -1,54 +1,58 @@
-"""Requests about one-off jobs into calls of `Desk`; nothing is decided here."""
+"""Handlers for one-off jobs: each turns a request into one call of `port.JobControl`.
+
+Registered by `handlers.Handlers`.
+"""
 
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
 from aiohttp import web
 
-from meshd.api.answers import answer, caller, closing, stream
-from meshd.api.jobs import Desk
+from meshd.api.port import JobControl
+from meshd.api.requests import caller, is_set, service_names
+from meshd.api.responses import closing, json_response, stream
 from meshd.model.job import JobLine, JobOrder
 
 
 class JobHandlers:
-    """One method an operation; `docs/api.md` describes them."""
+    """One method per operation; `docs/api.md` describes them."""
 
-    def __init__(self, desk: Callable[[], Desk]) -> None:
-        self._desk = desk
+    def __init__(self, jobs: Callable[[], JobControl]) -> None:
+        self._jobs = jobs
 
     def routes(self) -> list[web.RouteDef]:
-        """What the owner of the Unix socket may do."""
+        """Routes for the owner of the Unix socket."""
         return [
             web.post("/v1/projects/{project}/services/{service}/jobs", self.begin),
-            web.get("/v1/jobs", self.all),
-            web.get("/v1/jobs/{job}", self.one),
+            web.get("/v1/jobs", self.list_jobs),
+            web.get("/v1/jobs/{job}", self.job),
             web.delete("/v1/jobs/{job}", self.stop),
             web.get("/v1/jobs/{job}/logs", self.lines),
         ]
 
     async def begin(self, request: web.Request) -> web.Response:
         order = msgspec.json.decode(await request.read(), type=JobOrder)
-        where, cause = request.match_info, f"by {caller(request)}"
-        return answer(self._desk().begin(where["project"], where["service"], order, cause), 202)
+        cause = f"by {caller(request)}"
+        return json_response(self._jobs().begin(*service_names(request), order, cause), 202)
 
-    async def all(self, _: web.Request) -> web.Response:
-        return answer(self._desk().list())
+    async def list_jobs(self, _: web.Request) -> web.Response:
+        return json_response(self._jobs().list())
 
-    async def one(self, request: web.Request) -> web.Response:
-        return answer(self._desk().job(request.match_info["job"]))
+    async def job(self, request: web.Request) -> web.Response:
+        return json_response(self._jobs().job(request.match_info["job"]))
 
     async def stop(self, request: web.Request) -> web.Response:
-        return answer(self._desk().stop(request.match_info["job"]), 202)
+        return json_response(self._jobs().stop(request.match_info["job"]), 202)
 
     async def lines(self, request: web.Request) -> web.StreamResponse:
-        desk, job = self._desk(), request.match_info["job"]
-        if request.query.get("follow") != "1":
-            return answer([JobLine(line) for line in desk.lines(job)])
-        desk.job(job)
+        jobs, job = self._jobs(), request.match_info["job"]
+        if not is_set(request, "follow"):
+            return json_response([JobLine(line) for line in jobs.lines(job)])
+        jobs.job(job)
 
         async def all_lines() -> AsyncIterator[object]:
-            async with closing(desk.follow(job)) as coming:
-                async for line in coming:
+            async with closing(jobs.follow(job)) as following:
+                async for line in following:
                     yield JobLine(line)
 
         return await stream(request, all_lines())

@@ -1,25 +1,31 @@
-"""The API of rollouts: requests into calls of `Rollouts`."""
+"""Handlers for rollouts: each turns a request into one call of `port.RolloutControl`.
+
+Registered by `handlers.Handlers`.
+"""
 
 from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
 
-from meshd.api.answers import answer, caller
-from meshd.api.model import Rollouts
+from meshd.api.limits import MAX_RELEASES
+from meshd.api.port import RolloutControl
+from meshd.api.requests import caller, parse_number, service_names
+from meshd.api.responses import json_response
 
-MOST: Final = 100
 _SERVICE: Final = "/v1/projects/{project}/services/{service}"
+_MAX_NUMBER: Final = 2**31
+"""Largest release number that is accepted."""
 
 
 class RolloutHandlers:
-    """One method an operation; `docs/api.md` describes them."""
+    """One method per operation; `docs/api.md` describes them."""
 
-    def __init__(self, rollouts: Callable[[], Rollouts]) -> None:
+    def __init__(self, rollouts: Callable[[], RolloutControl]) -> None:
         self._rollouts = rollouts
 
     def routes(self) -> list[web.RouteDef]:
-        """What the owner of the Unix socket may do."""
+        """Routes for the owner of the Unix socket."""
         return [
             web.get(_SERVICE + "/releases", self.releases),
             web.post(_SERVICE + "/undo", self.undo),
@@ -28,29 +34,18 @@ class RolloutHandlers:
         ]
 
     async def releases(self, request: web.Request) -> web.Response:
-        limit = _number(request, "limit", 20, MOST)
-        return answer(list(self._rollouts().releases(*_names(request), limit)))
+        limit = parse_number(request, "limit", 20, MAX_RELEASES)
+        return json_response(list(self._rollouts().releases(*service_names(request), limit)))
 
     async def undo(self, request: web.Request) -> web.Response:
-        to = _number(request, "to", 0, 2**31)
-        begun = await self._rollouts().undo(*_names(request), to, caller(request))
-        return answer(begun, 202)
+        to = parse_number(request, "to", 0, _MAX_NUMBER)
+        release = await self._rollouts().undo(*service_names(request), to, caller(request))
+        return json_response(release, 202)
 
     async def pause(self, request: web.Request) -> web.Response:
-        self._rollouts().pause(*_names(request), caller(request))
+        self._rollouts().pause(*service_names(request), caller(request))
         return web.Response(status=204)
 
     async def resume(self, request: web.Request) -> web.Response:
-        self._rollouts().resume(*_names(request), caller(request))
+        self._rollouts().resume(*service_names(request), caller(request))
         return web.Response(status=204)
-
-
-def _names(request: web.Request) -> tuple[str, str]:
-    return request.match_info["project"], request.match_info["service"]
-
-
-def _number(request: web.Request, name: str, default: int, most: int) -> int:
-    text = request.query.get(name, str(default))
-    if not text.isdecimal() or int(text) > most:
-        raise web.HTTPBadRequest(text=f"{name}={text!r} is not a whole number up to {most}")
-    return int(text)

@@ -1,10 +1,10 @@
-"""The two front doors of the control process.
+"""Serve the API at a Unix socket and the read-only part of it at a TCP address.
 
     async with serve(control, state / "admin.sock", "127.0.0.1:9900") as serving:
-        ...                       # serving.metrics_address is what was really bound
+        ...                       # serving.metrics_address is the address that was bound
 
-Everything is behind the Unix socket, which only its owner may open (mode 0600); the TCP
-address tells `/metrics`, `/healthz` and `/status`, and changes nothing.
+Started by `meshd.daemon.wiring`; the requests are handled in `handlers`. Only its owner may open
+the Unix socket (mode 0600). The TCP address serves `/metrics`, `/healthz` and `/status`.
 """
 
 import os
@@ -18,21 +18,23 @@ from typing import Final
 from aiohttp import web
 
 from meshd.api.handlers import Handlers, errors_as_json
-from meshd.api.limits import LARGEST_BODY
-from meshd.api.model import Control
+from meshd.api.limits import MAX_BODY_BYTES
+from meshd.api.port import Control
 from proxy.ipc import address as addresses
 
-GOODBYE: Final = 2.0
+SHUTDOWN_SECONDS: Final = 2.0
+"""Seconds that open requests get to finish when the server stops."""
 BACKLOG: Final = 128
+"""Connections that the kernel queues, the customary value of listen(2)."""
 
 
 class ServeError(Exception):
-    """An address is taken or cannot be bound; the text says which, and what to do."""
+    """An address is in use or cannot be bound; the text names it and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What the server is bound to; `metrics_address` is `HOST:PORT`."""
+    """The addresses that the server is bound to; `metrics_address` is `HOST:PORT`."""
 
     socket_path: Path
     metrics_address: str
@@ -42,9 +44,9 @@ class Serving:
 async def serve(
     control: Control, socket_path: Path | str, metrics_address: str
 ) -> AsyncIterator[Serving]:
-    """Serves the API until the block is left; requests under way then get two seconds.
+    """Serve the API until the end of the block; open requests then get two seconds to finish.
 
-    `metrics_address` is `HOST:PORT`; port 0 takes a free one. Raises CannotServe.
+    `metrics_address` is `HOST:PORT`; port 0 picks a free port. Raises ServeError.
     """
     path = Path(socket_path)
     handlers = Handlers(control)
@@ -54,29 +56,31 @@ async def serve(
         stack.callback(unix.close)
         tcp = _bind_tcp(metrics_address)
         stack.callback(tcp.close)
-        await _start(stack, unix, handlers.everything())
-        await _start(stack, tcp, handlers.reading())
+        await _start(stack, unix, handlers.all_routes())
+        await _start(stack, tcp, handlers.public_routes())
         host, port = tcp.getsockname()[:2]
         yield Serving(path, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
 
 async def _start(stack: AsyncExitStack, sock: socket.socket, routes: list[web.RouteDef]) -> None:
-    app = web.Application(middlewares=[errors_as_json], client_max_size=LARGEST_BODY)
+    app = web.Application(middlewares=[errors_as_json], client_max_size=MAX_BODY_BYTES)
     app.add_routes(routes)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=GOODBYE)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await web.SockSite(runner, sock, backlog=BACKLOG).start()
 
 
 def _bind_unix(path: Path) -> socket.socket:
-    """A listening socket at `path`, never open to others, not even for a moment. A socket file
-    that nobody answers at is left over from a killed process, and is replaced."""
+    """Return a socket bound at `path`, at no time accessible to other users. Replaces a socket
+    file that no process listens on: a killed daemon left it behind."""
     sock = socket.socket(socket.AF_UNIX)
-    before = os.umask(0o177)
+    old_umask = os.umask(0o177)
     try:
-        if path.exists() and _answers(path):
-            raise ServeError(f"another daemon answers at {path}; stop it or use another --state")
+        if path.exists() and _accepts_connections(path):
+            raise ServeError(
+                f"another daemon answers at {path}; stop it or use a different --state"
+            )
         path.unlink(missing_ok=True)
         sock.bind(str(path))
     except OSError as error:
@@ -86,12 +90,12 @@ def _bind_unix(path: Path) -> socket.socket:
         sock.close()
         raise
     finally:
-        os.umask(before)
+        os.umask(old_umask)
     sock.setblocking(False)
     return sock
 
 
-def _answers(path: Path) -> bool:
+def _accepts_connections(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1.0)
         return probe.connect_ex(str(path)) == 0
@@ -111,7 +115,7 @@ def _bind_tcp(address: str) -> socket.socket:
 
 
 def _unlink(path: Path, inode: int) -> None:
-    """Takes the socket file away, unless another process has put its own there since."""
+    """Remove the socket file unless another process has replaced it since."""
     try:
         if os.stat(path).st_ino == inode:
             path.unlink()

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from meshd.api.client import Client, NoDaemon
-from meshd.api.model import DeployResult, ServiceStatus
+from meshd.api.dto import DeployResult, ServiceStatus
 from meshd.cli import output
 from meshd.model.release import Release
 

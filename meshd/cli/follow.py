@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Final
 
 from meshd.api.client import ApiFailure, Client, NoDaemon
-from meshd.api.model import LogLine
+from meshd.api.dto import LogLine
 from meshd.model.errors import NotFound
 from meshd.model.event import Event
 from meshd.model.job import JobLine

@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
 from meshd.api.client import ApiFailure, Client, NoDaemon
-from meshd.api.model import DeployResult
+from meshd.api.dto import DeployResult
 from meshd.cli import deploy_progress, output, plan_output, tables
 from meshd.cli.daemon_process import END_SECONDS, START_SECONDS, DaemonProcess
 from meshd.model.errors import NotFound, Rejected

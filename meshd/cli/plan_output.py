@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from meshd.api.model import PlanPreview
+from meshd.api.dto import PlanPreview
 from meshd.cli import output
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from meshd.api.client import Client, NoDaemon
-from meshd.api.model import DeployResult
+from meshd.api.dto import DeployResult
 from meshd.cli import output
 from meshd.model.release import Release
 

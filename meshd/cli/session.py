@@ -12,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from meshd.api.client import ApiFailure, Client, NoDaemon
-from meshd.api.model import ServiceStatus, Status
+from meshd.api.dto import ServiceStatus, Status
 from meshd.cli import output
 from meshd.model.errors import NotFound, Rejected
 from meshd.spec import units

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from meshd.api.limits import LARGEST_BODY
+from meshd.api.limits import MAX_BODY_BYTES
 from meshd.cli import output
 from meshd.spec.errors import SpecError
 from meshd.spec.model import Project
@@ -84,14 +84,14 @@ def load_all(
 def _check_size(files: tuple[Path, ...], project: Project) -> None:
     """What the daemon would not take is not sent; it is said what is large."""
     whole = len(project.model_dump_json().encode())
-    if whole < LARGEST_BODY:
+    if whole < MAX_BODY_BYTES:
         return
     sizes = {each.name: len(each.model_dump_json().encode()) for each in project.services}
     largest = max(sizes, key=sizes.__getitem__)
     output.complain(
         f"error: {', '.join(map(str, files))}: the project {project.name} is too large for the "
         f"daemon: {output.size(whole)}, of that {output.size(sizes[largest])} in the service "
-        f"{largest}; expected less than {output.size(LARGEST_BODY)}: keep long texts in the image "
-        "or in files that are mounted, or divide the project"
+        f"{largest}; expected less than {output.size(MAX_BODY_BYTES)}: move "
+        "long texts to the image or to mounted files, or split the project"
     )
     raise SystemExit(output.USAGE)

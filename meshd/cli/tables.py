@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from meshd.api.model import ProjectStatus, ReplicaStatus, ServiceStatus, Status
+from meshd.api.dto import ProjectStatus, ReplicaStatus, ServiceStatus, Status
 from meshd.cli.output import clock, seconds, size
 from meshd.model.event import Event
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from meshd.api.model import ServicePolicy
+from meshd.api.dto import ServicePolicy
 from meshd.model.scaling import CallerSeen
 from meshd.spec.model import Service
 

@@ -9,16 +9,8 @@ from importlib import metadata
 
 import msgspec
 
-from meshd.api.jobs import Desk
-from meshd.api.model import (
-    DeployResult,
-    PlanPreview,
-    Recording,
-    Rollouts,
-    ServicePolicy,
-    ServiceStatus,
-    Status,
-)
+from meshd.api.dto import DeployResult, PlanPreview, Recording, ServicePolicy, ServiceStatus, Status
+from meshd.api.port import JobControl, RolloutControl
 from meshd.control.access_policy import policies
 from meshd.control.deploy.admission import Admission
 from meshd.control.deploy.deployments import Deployments
@@ -52,7 +44,7 @@ from meshd.telemetry.usage_sampler import UsageSampler
 
 
 class ControlFacade:
-    """The one implementation of `meshd.api.model.Control`."""
+    """The one implementation of `meshd.api.port.Control`."""
 
     def __init__(
         self,
@@ -71,7 +63,7 @@ class ControlFacade:
         self.meter: UsageSampler | None = None
         self.by_hand: RolloutManager | None = None
         self.calls: CallLog | None = None
-        self.jobs: Desk | None = None
+        self.jobs: JobControl | None = None
         self.used: Sizes | None = None
         self.filter: Callable[[], str] = str
         self._names = Lookup(store, loop)
@@ -182,14 +174,14 @@ class ControlFacade:
         """See `Control.subscribe`."""
         return self._events.subscribe()
 
-    def rollouts(self) -> Rollouts:
-        """See `Control.rollouts`."""
+    def rollout_control(self) -> RolloutControl:
+        """See `Control.rollout_control`."""
         if self.by_hand is None:
             raise Rejected("this daemon knows no rollouts")
         return self.by_hand
 
-    def desk(self) -> Desk:
-        """See `Control.desk`."""
+    def job_control(self) -> JobControl:
+        """See `Control.job_control`."""
         if self.jobs is None:
             raise Rejected("this daemon takes no jobs")
         return self.jobs

@@ -23,7 +23,7 @@ _UNDER_WAY: Final = ("rolling", "paused")
 
 
 class RolloutManager:
-    """The one implementation of `meshd.api.model.Rollouts`."""
+    """The one implementation of `meshd.api.port.RolloutControl`."""
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from meshd.api.model import ProjectStatus, ReplicaStatus, ServiceStatus
+from meshd.api.dto import ProjectStatus, ReplicaStatus, ServiceStatus
 from meshd.model.desired import DesiredService
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import ALIVE, ENDED, Phase

@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from meshd.api.jobs import ScheduleStatus
+from meshd.api.dto import ScheduleStatus
 from meshd.jobs.manager import JobManager
 from meshd.jobs.schedule import ScheduleDecision, decide, next_due
 from meshd.model.errors import Rejected, StoreWriteError

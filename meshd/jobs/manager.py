@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from meshd.api.jobs import JobList, ScheduleStatus
+from meshd.api.dto import JobList, ScheduleStatus
 from meshd.capacity.job_demand import JobDemand
 from meshd.jobs import plan
 from meshd.jobs.executor import UNWRITABLE, JobExecutor, Specs, find
@@ -41,7 +41,7 @@ class JobCapacity(Protocol):
 
 
 class JobManager:
-    """The one implementation of `meshd.api.jobs.Desk`. `spec_of` turns a job into what the
+    """The one implementation of `meshd.api.port.JobControl`. `spec_of` turns a job into what the
     runtime is told (None: there is no such service or revision any more), `may_start` says
     whether anything can be told where the mesh is, `wake` has the workers learn of a new
     caller."""

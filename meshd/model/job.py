@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from meshd.model.base import Value
+from meshd.model.base import RequestBody, Value
 
 
 class JobState(StrEnum):
@@ -61,7 +61,7 @@ JOB_TRANSITIONS: Final[Mapping[JobState, tuple[JobState, ...]]] = MappingProxyTy
 """The states that can follow each state. A short job can end before meshd sees it run."""
 
 
-class JobOrder(Value, frozen=True):
+class JobOrder(RequestBody, frozen=True):
     """A request to run a job.
 
     - `command`: what to run; empty: the service's own command.

@@ -17,7 +17,7 @@ import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from meshd.api.model import ServiceStatus, Status
+from meshd.api.dto import ServiceStatus, Status
 from meshd.discovery.probe import Prober, ProbeTarget
 from meshd.model.replica import ProbeResult
 from meshd.publish.publisher import Publisher

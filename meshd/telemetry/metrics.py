@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from meshd.api.model import ServiceStatus, Status
+from meshd.api.dto import ServiceStatus, Status
 from meshd.model.event import JOB, ROLLOUT, Event, Kind
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.merge import Distribution

@@ -7,7 +7,7 @@ the caller may do something else.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal
 
-from meshd.api.model import ServiceStatus
+from meshd.api.dto import ServiceStatus
 from meshd.telemetry.exposition import Family, label
 from meshd.telemetry.ingest import Window
 from meshd.telemetry.merge import Distribution, MergedService

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from meshd.api.model import (
+from meshd.api.dto import (
     DeployResult,
     PlanPreview,
     ProjectStatus,
@@ -17,7 +17,7 @@ from meshd.model.event import Event
 from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.spec.model import Project
-from tests.fakes.desk import FakeDesk
+from tests.fakes.job_control import FakeJobControl
 
 
 class FakeControl:
@@ -36,7 +36,7 @@ class FakeControl:
         self.plan_text = ""
         self.outlook: tuple[str, ...] = ()
         self.released: list[Release] = []
-        self.jobs = FakeDesk()
+        self.jobs = FakeJobControl()
         self.sized: list[Sizing] = []
         self.refuse: Exception | None = None
         self.exposition = b"# nothing\n"
@@ -156,7 +156,7 @@ class FakeControl:
     async def metrics(self) -> bytes:
         return self.exposition
 
-    def rollouts(self) -> "FakeControl":
+    def rollout_control(self) -> "FakeControl":
         return self
 
     def releases(self, project: str, service: str, limit: int) -> Sequence[Release]:
@@ -175,7 +175,7 @@ class FakeControl:
     def sizes(self) -> Sequence[Sizing]:
         return self.sized
 
-    def desk(self) -> FakeDesk:
+    def job_control(self) -> FakeJobControl:
         return self.jobs
 
     async def shutdown(self, stop_replicas: bool) -> None:

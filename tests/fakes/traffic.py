@@ -2,7 +2,7 @@
 
 import time
 
-from meshd.api.model import ReplicaStatus, ServiceStatus, Status
+from meshd.api.dto import ReplicaStatus, ServiceStatus, Status
 from meshd.model.event import Event
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from meshd.api.model import DeployResult
+from meshd.api.dto import DeployResult
 from meshd.cli import deploy_progress, output, release_report, spec_options
 from meshd.cli.plan_output import planned_json, tell_lacks, tell_plan
 from meshd.cli.session import connect, duration, state_option, talks
@@ -47,7 +47,7 @@ async def command(
     spec = spec_options.load(files, project, profiles)
     async with connect(state) as client:
         if dry_run:
-            planned = await client.planned(spec)
+            planned = await client.plan(spec)
             if as_json:
                 output.print_json(planned_json(spec.name, planned))
             else:

@@ -27,7 +27,7 @@ async def command(
     spec = spec_options.load(files, project, profiles)
     async with connect(state) as client:
         try:
-            planned = await client.planned(spec)
+            planned = await client.plan(spec)
         except (Rejected, NotFound, ApiFailure) as error:
             output.complain(f"meshd: {error}")
             return output.USAGE

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from meshd.api.model import ServiceStatus
+from meshd.api.dto import ServiceStatus
 from meshd.cli import output
 from meshd.cli.session import complete_service, connect, find_service, state_option, talks
 from meshd.model.event import SCALE, Event

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from meshd.api.jobs import ScheduleStatus
+from meshd.api.dto import ScheduleStatus
 from meshd.cli import follow as following
 from meshd.cli import output
 from meshd.cli.session import connect, state_option, talks

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from meshd.api.model import LogLine
+from meshd.api.dto import LogLine
 from meshd.cli import follow as following
 from meshd.cli import output
 from meshd.cli.session import complete_service, connect, find_service, state_option, talks

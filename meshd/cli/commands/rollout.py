@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from meshd.api.client import Client, NoDaemon
-from meshd.api.model import DeployResult, ServiceStatus
+from meshd.api.dto import DeployResult, ServiceStatus
 from meshd.cli import deploy_progress, output, release_report
 from meshd.cli.commands import deploy
 from meshd.cli.session import (

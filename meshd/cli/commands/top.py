@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 from meshd.api.client import Client
-from meshd.api.model import Status
+from meshd.api.dto import Status
 from meshd.cli import output, tables
 from meshd.cli.session import connect, duration, state_option, talks
 

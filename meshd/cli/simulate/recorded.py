@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from meshd.api.model import Recording
+from meshd.api.dto import Recording
 from meshd.cli.session import connect, find_service
 from meshd.model.scaling import TrafficSpan
 from meshd.scaling.settings import settings_of

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from meshd.api.model import PlanPreview
+from meshd.api.dto import PlanPreview
 from meshd.control.deploy.admission import Admission
 from meshd.control.deploy.preview import Preview
 from meshd.control.lookup import Lookup

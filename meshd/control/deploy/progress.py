@@ -1,6 +1,6 @@
 """Where the last deployment of a project stands."""
 
-from meshd.api.model import DeployResult
+from meshd.api.dto import DeployResult
 from meshd.control.lookup import Lookup
 from meshd.model.desired import DesiredService
 from meshd.model.release import Release

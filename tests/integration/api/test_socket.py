@@ -9,9 +9,11 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from meshd.api.client import ApiFailure, Client, NoDaemon, wait_for_daemon
-from meshd.api.model import Control, LogLine
+from meshd.api.dto import LogLine
+from meshd.api.port import Control
 from meshd.api.server import ServeError, Serving, serve
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Event
@@ -56,7 +58,7 @@ async def test_a_project_arrives_as_it_was_sent(control: FakeControl, client: Cl
 
 async def test_operations_reach_the_control(control: FakeControl, client: Client) -> None:
     control.plan_text = "start orders-1"
-    assert await client.plan(SHOP) == "start orders-1"
+    assert (await client.plan(SHOP)).plan == "start orders-1"
     await client.scale("shop", "orders", 3, 60.0)
     await client.scale("shop", "orders", None)
     await client.drain("orders-1")
@@ -189,3 +191,50 @@ async def test_a_second_daemon_is_refused_and_a_dead_ones_socket_replaced(
     dead.close()
     async with serve(control, path, "127.0.0.1:0"):
         assert await wait_for_daemon(path, 1.0) is not None
+
+
+async def test_a_request_with_an_unknown_field_is_refused_by_name(
+    control: FakeControl, serving: Serving
+) -> None:
+    service = "v1/projects/shop/services/orders"
+    requests = [
+        ("PUT", f"{service}/scale", b'{"replicas": 1, "secnods": 9}', "secnods"),
+        ("POST", f"{service}/jobs", b'{"comand": ["true"]}', "comand"),
+        ("POST", "v1/projects/shop/plan", b'{"name": "shop", "servces": []}', "servces"),
+    ]  # fmt: skip
+    async with aiohttp.ClientSession(
+        "http://meshd/", connector=aiohttp.UnixConnector(path=str(serving.socket_path))
+    ) as session:
+        for method, path, body, field in requests:
+            answer = await session.request(method, path, data=body)
+            assert answer.status == 400
+            assert field in (await answer.json())["error"]
+    assert control.calls == []
+    assert control.jobs.orders == []
+
+
+async def test_a_response_with_unknown_fields_is_read(tmp_path: Path) -> None:
+    """A newer daemon may send more than this client knows."""
+    status = (
+        b'{"version": "9", "runtime": "process", "runtime_state": "ok", "generation": [1, 2],'
+        b' "workers": [1], "proxy": [], "later": {"a": 1}, "services": [{"project": "shop",'
+        b' "name": "orders", "wanted": 1, "running": 1, "ready": 1, "minimum": 1, "maximum": 1,'
+        b' "revision": "r1", "later": [2]}]}'
+    )
+    event = b'{"id": 7, "at": 1.0, "kind": "deploy", "later": true}'
+    routes = {"/v1/status": status, "/v1/events": event + b"\n"}
+
+    async def respond(request: web.Request) -> web.Response:
+        return web.Response(body=routes[request.path])
+
+    app = web.Application()
+    app.add_routes([web.get(path, respond) for path in routes])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.UnixSite(runner, str(tmp_path / "admin.sock")).start()
+        async with Client(tmp_path / "admin.sock") as client:
+            assert [s.name for s in (await client.status()).services] == ["orders"]
+            assert [e.id async for e in client.follow_events()] == [7]
+    finally:
+        await runner.cleanup()

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from meshd.api.model import DeployResult, ServicePolicy
+from meshd.api.dto import DeployResult, ServicePolicy
 from meshd.api.server import serve
 from meshd.cli.main import main
 from meshd.model.errors import NotFound, Rejected

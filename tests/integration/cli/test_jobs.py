@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from meshd.api.jobs import ScheduleStatus
+from meshd.api.dto import ScheduleStatus
 from meshd.api.server import serve
 from meshd.cli.main import main
 from meshd.model.job import JobOrder

@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 
 from meshd.api.client import Client, wait_for_daemon
-from meshd.api.model import DeployResult, ReplicaStatus, ServiceStatus
+from meshd.api.dto import DeployResult, ReplicaStatus, ServiceStatus
 from meshd.cli.daemon_process import DaemonProcess, Wish, prepare_state, spawn
 from meshd.model.errors import Rejected
 from meshd.spec.model import Project, Scale
@@ -175,8 +175,8 @@ async def test_deploy_serve_call_and_down(mesh: Mesh) -> None:
     assert await mesh.get("/call/back") == (200, "1")
     status, text = await mesh.get("/call/alone")
     assert status == 403, text
-    assert await mesh.client.plan(shop()) == ""
-    plan = (await mesh.client.plan(shop("2", replicas=1))).splitlines()
+    assert (await mesh.client.plan(shop())).plan == ""
+    plan = (await mesh.client.plan(shop("2", replicas=1))).plan.splitlines()
     assert [line.split()[0] for line in plan] == ["drain", "stop", "prepare", "start",
                                                   "drain", "stop"]  # fmt: skip
     await mesh.client.down("shop")

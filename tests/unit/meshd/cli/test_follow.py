@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshd.api.model import LogLine
+from meshd.api.dto import LogLine
 from meshd.cli.follow import missed
 
 

@@ -46,7 +46,7 @@ def test_what_cannot_be_meant_is_refused_with_what_can(
 def test_a_file_too_large_for_the_daemon_is_refused_before_it_is_sent(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spec_options, "LARGEST_BODY", 8192)  # YAML of the true size takes seconds
+    monkeypatch.setattr(spec_options, "MAX_BODY_BYTES", 8192)  # YAML of the true size takes seconds
     file = tmp_path / "big.yaml"
     text = "x" * 8192
     file.write_text(
@@ -56,7 +56,7 @@ def test_a_file_too_large_for_the_daemon_is_refused_before_it_is_sent(
     ran = CliRunner().invoke(main, [*command, "-f", str(file)], env={"MESHD_STATE": str(tmp_path)})
     assert ran.exit_code == 2
     assert f"error: {file}: the project shop is too large for the daemon: " in ran.output
-    assert "in the service web; expected less than 8 KiB: keep long texts in the im" in ran.output
+    assert "in the service web; expected less than 8 KiB: move long texts to the im" in ran.output
 
 
 def test_a_moment_is_after_the_beginning_of_time() -> None:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from meshd.api.model import ReplicaStatus, ServiceStatus
+from meshd.api.dto import ReplicaStatus, ServiceStatus
 from meshd.cli import daemon_process, output, proxy_options, spec_options, tables
 from meshd.cli.commands.events import wanted
 from meshd.cli.commands.explain import moment

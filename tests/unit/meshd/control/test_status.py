@@ -1,6 +1,6 @@
 """Every project of the daemon in one line."""
 
-from meshd.api.model import ProjectStatus, ServiceStatus
+from meshd.api.dto import ProjectStatus, ServiceStatus
 from meshd.control.status import project_statuses
 from meshd.model.rollout import StoredProject
 from meshd.spec.model import Project, Service

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from meshd.api.model import Recording
+from meshd.api.dto import Recording
 from meshd.api.server import serve
 from meshd.cli.main import main
 from meshd.cli.simulate.recorded import read

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from meshd.api.model import ServiceStatus
+from meshd.api.dto import ServiceStatus
 from meshd.model.event import Event
 from meshd.telemetry.exposition import EDGES, Family, exposed_buckets, label
 from meshd.telemetry.ingest import Ingest

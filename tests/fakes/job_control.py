@@ -2,12 +2,12 @@
 
 from collections.abc import AsyncIterator, Sequence
 
-from meshd.api.jobs import JobList, ScheduleStatus
+from meshd.api.dto import JobList, ScheduleStatus
 from meshd.model.errors import NotFound
 from meshd.model.job import Job, JobOrder, JobState, update_job
 
 
-class FakeDesk:
+class FakeJobControl:
     """`outcome` is what becomes of each job, `output` what it writes."""
 
     def __init__(self) -> None:

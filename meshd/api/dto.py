@@ -1,0 +1,218 @@
+"""Values that the API sends as JSON: status, deployments, plans, logs, jobs. Pure.
+
+`meshd.control` and `meshd.jobs` fill them in, `handlers` encodes and `client` decodes them; events,
+releases, jobs and decisions are values of `meshd.model`. `PROJECT/SERVICE` names a service across
+projects. Times are Unix seconds, latencies and durations seconds.
+"""
+
+from typing import Any
+
+from meshd.model.base import RequestBody, Value
+from meshd.model.job import Job
+from meshd.model.release import Release
+from meshd.model.scaling import CallerSeen, TrafficSpan
+
+
+class ReplicaStatus(Value, frozen=True):
+    """One replica.
+
+    - `phase`: see `meshd.model.replica_phase`; `reason`: why it is in that phase.
+    - `since`: Unix time at which the phase began.
+    - `managed`: False if it was adopted.
+    - `ejected`: the proxy sends it no requests, because too many failed.
+    - `cpu`: percent of its CPU limit, or of one core if it has none; `cores`: the same in cores.
+    - `memory`: bytes. None: not known yet.
+    """
+
+    name: str
+    service: str
+    revision: str
+    phase: str
+    node: str = ""
+    address: str = ""
+    managed: bool = True
+    reason: str = ""
+    since: float = 0.0
+    restarts: int = 0
+    in_flight: int = 0
+    ejected: bool = False
+    cpu: float | None = None
+    memory: int | None = None
+    cores: float | None = None
+
+
+class ServiceStatus(Value, frozen=True):
+    """One service with its replicas, and its traffic over the last few seconds.
+
+    - `wanted`: number of replicas that the override, the autoscaler or the spec sets; `minimum`
+      and `maximum`: the bounds of the autoscaler.
+    - `rps`: requests per second; `p50` to `p99`: latency quantiles in seconds.
+    - `parked`: requests that wait for a first replica; `paused`: replicas of the warm pool.
+    - `override`: number of replicas set by hand, until `override_until` (Unix time; 0: no end).
+    - `waiting`: what the next replica waits for.
+    - `last`: the last event with its reason, or `waiting`, in one line.
+    - `coming`: revision that the current rollout brings in; empty if there is none.
+    - `stage`: current stage of the rollout; with an empty `coming`, the rollout rolls back.
+    - `trial`: interim result of the canary analysis.
+    """
+
+    project: str
+    name: str
+    wanted: int
+    running: int
+    ready: int
+    minimum: int
+    maximum: int
+    revision: str
+    state: str = "ok"
+    routes: tuple[str, ...] = ()
+    rps: float = 0.0
+    in_flight: float = 0.0
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    requests_total: int = 0
+    errors_total: int = 0
+    errors_per_second: float = 0.0
+    retries_total: int = 0
+    parked: int = 0
+    override: int | None = None
+    override_until: float = 0.0
+    paused: int = 0
+    last: str = ""
+    replicas: tuple[ReplicaStatus, ...] = ()
+    waiting: str = ""
+    coming: str = ""
+    stage: str = ""
+    trial: str = ""
+
+
+class ProjectStatus(Value, frozen=True):
+    """One project.
+
+    - `state`: `up`, `going down`, `adopted`, or `elsewhere` if another mesh holds it.
+    - `services`: number of services; `ready` and `wanted`: numbers of replicas.
+    - `who` and `at`: who deployed it last, and when (Unix time).
+    - `detail`: why it is left alone.
+    """
+
+    name: str
+    state: str
+    services: int
+    ready: int
+    wanted: int
+    who: str = ""
+    at: float = 0.0
+    detail: str = ""
+
+
+class Status(Value, frozen=True):
+    """The daemon with its projects and services: everything that `meshd ps` and `meshd top` show.
+
+    - `runtime_state`: `ok`, or the problem with the runtime.
+    - `generation`: epoch and number of the current routing snapshot.
+    - `workers`: process ids; `proxy`: addresses that the proxy listens on.
+    - `adopts`: whether containers that something else started are adopted.
+    - `filter`: whether containers are kept from the host: `on`, or `off: REASON`; empty if the
+      runtime has no filter.
+    """
+
+    version: str
+    runtime: str
+    runtime_state: str
+    generation: tuple[int, int]
+    workers: tuple[int, ...]
+    proxy: tuple[str, ...]
+    services: tuple[ServiceStatus, ...] = ()
+    projects: tuple[ProjectStatus, ...] = ()
+    adopts: bool = True
+    filter: str = ""
+
+
+class Recording(Value, frozen=True):
+    """Recorded traffic of a service for the simulator: its `x-mesh.scale`, and `spans`, oldest
+    first."""
+
+    service: str
+    scale: dict[str, Any]
+    spans: tuple[TrafficSpan, ...] = ()
+
+
+class DeployResult(Value, frozen=True):
+    """Progress or result of a deployment.
+
+    - `done` with `ok` False: it failed, and `detail` says where: the replica with its last log
+      lines and probe responses.
+    - `plan`: operations, one per line.
+    - `releases`: the newest release of each service.
+    - `lacks`: one line per service that uses a feature which this runtime does not support.
+    """
+
+    project: str
+    done: bool
+    ok: bool
+    detail: str = ""
+    plan: str = ""
+    releases: tuple[Release, ...] = ()
+    lacks: tuple[str, ...] = ()
+
+
+class ServicePolicy(Value, frozen=True):
+    """Who may call a service.
+
+    - `service`, `allow`: `PROJECT/SERVICE`; `allow` None: everyone may call it.
+    - `audit`: other callers are let through and counted.
+    - `callers`: who called in the last 30 days.
+    """
+
+    service: str
+    allow: tuple[str, ...] | None
+    audit: bool
+    callers: tuple[CallerSeen, ...] = ()
+
+
+class PlanPreview(Value, frozen=True):
+    """What a deployment would do.
+
+    - `plan`: operations, one per line; empty if there is nothing to do.
+    - `outlook`: the impact of those operations, for people.
+    - `lacks`: one line per service that uses a feature which this runtime does not support.
+    """
+
+    plan: str
+    outlook: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+
+
+class LogLine(Value, frozen=True):
+    """One line of a replica's output."""
+
+    replica: str
+    line: str
+
+
+class ScaleOverride(RequestBody, frozen=True):
+    """Set the number of replicas by hand for `seconds` (0: until it is removed); `replicas` None
+    removes the override."""
+
+    replicas: int | None
+    seconds: float = 0.0
+
+
+class ScheduleStatus(Value, frozen=True):
+    """One schedule with its last job; `next`: Unix time at which it is due, None if never again."""
+
+    project: str
+    service: str
+    name: str
+    cron: str
+    timezone: str
+    next: float | None
+    last: Job | None = None
+
+
+class JobList(Value, frozen=True):
+    """Jobs, newest first, and all schedules."""
+
+    jobs: tuple[Job, ...] = ()
+    schedules: tuple[ScheduleStatus, ...] = ()

@@ -1,0 +1,133 @@
+"""The protocols through which the API reaches the control process.
+
+`handlers` calls them. `meshd.control.facade.ControlFacade` implements `Control`,
+`meshd.jobs.manager.JobManager` implements `JobControl`, `meshd.control.rollouts.RolloutManager`
+implements `RolloutControl`. Every method that takes a name may raise NotFound. Times are Unix
+seconds, durations seconds. A service name is unique within its project.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from meshd.api.dto import (
+    DeployResult,
+    JobList,
+    PlanPreview,
+    Recording,
+    ServicePolicy,
+    Status,
+)
+from meshd.model.event import Event
+from meshd.model.job import Job, JobOrder
+from meshd.model.release import Release
+from meshd.model.scaling import ScaleDecision, Sizing
+from meshd.spec.model import Project
+
+
+class Control(Protocol):
+    """The operations of the control process."""
+
+    def status(self) -> Status:
+        """Return the current state of everything."""
+
+    async def deploy(self, project: Project, who: str, take_over: bool = False) -> None:
+        """Make `project` the desired state (idempotent); return once it is stored and the
+        reconcile loop is awake. With `take_over` also if another mesh holds the project but does
+        not run. Raises Rejected if the runtime cannot run the spec."""
+
+    def progress(self, project: str) -> DeployResult:
+        """Return the progress of the latest deployment of `project`."""
+
+    async def plan(self, project: Project) -> PlanPreview:
+        """Return the operations that deploying `project` would take, and their impact."""
+
+    async def down(self, project: str) -> None:
+        """Drain and stop every replica of `project`, then forget it; return when that is done."""
+
+    async def scale(self, project: str, service: str, replicas: int | None, seconds: float) -> None:
+        """Override the number of replicas for `seconds` (0: until it is removed); None removes
+        the override."""
+
+    async def drain(self, replica: str) -> None:
+        """Take one replica out of rotation, let it finish its requests, and replace it."""
+
+    async def logs(self, project: str, service: str, tail: int) -> Sequence[tuple[str, str]]:
+        """Return the last `tail` lines of every replica of a service as (replica, line), oldest
+        first within a replica."""
+
+    def follow(self, project: str, service: str) -> AsyncIterator[tuple[str, str]]:
+        """Yield new lines as (replica, line), those of new replicas included."""
+
+    def events(self, since: int, limit: int) -> Sequence[Event]:
+        """Return stored events with id > since, oldest first."""
+
+    def decisions(
+        self, project: str, service: str, at: float, limit: int
+    ) -> Sequence[ScaleDecision]:
+        """Return the autoscaler's decisions up to `at` (Unix time; 0: now), newest first: each
+        one that changed the number, and one per minute of the others."""
+
+    def traffic(self, project: str, service: str, since: float) -> Recording:
+        """Return the recorded traffic of a service since then (Unix time), at most seven days."""
+
+    def policies(self, project: str) -> Sequence[ServicePolicy]:
+        """Return, for each service of a project, who may call it and who did."""
+
+    def sizes(self) -> Sequence[Sizing]:
+        """Return what replicas of each deployed service used in the last week, and the limits
+        proposed from that."""
+
+    def subscribe(self) -> AsyncIterator[Event]:
+        """Yield new events."""
+
+    async def metrics(self) -> bytes:
+        """Return all metrics in the Prometheus text format."""
+
+    def job_control(self) -> "JobControl":
+        """Return the operations on one-off jobs. Raises Rejected if this daemon has none."""
+
+    def rollout_control(self) -> "RolloutControl":
+        """Return the operations on rollouts. Raises Rejected if this daemon has none."""
+
+    async def shutdown(self, stop_replicas: bool) -> None:
+        """End the whole daemon in order; with `stop_replicas` take every project down first."""
+
+
+class JobControl(Protocol):
+    """The operations on one-off jobs. A job's id is also the name of its container."""
+
+    def begin(self, project: str, service: str, order: JobOrder, cause: str) -> Job:
+        """Store a job and start it soon after. Raises Rejected if the project is being taken
+        down, or if the id belongs to a job of another service."""
+
+    def job(self, id: str) -> Job:
+        """Return the current state of a job."""
+
+    def list(self) -> JobList:
+        """Return all jobs that are still stored, and the schedules."""
+
+    def stop(self, id: str) -> Job:
+        """Stop a job; no effect if it has ended."""
+
+    def lines(self, id: str) -> Sequence[str]:
+        """Return the last lines of a job that has ended; empty before."""
+
+    def follow(self, id: str) -> AsyncIterator[str]:
+        """Yield all lines of a job until it ends, from the oldest that is kept."""
+
+
+class RolloutControl(Protocol):
+    """The operations on rollouts. Methods raise Rejected if the rollout does not allow them now."""
+
+    def releases(self, project: str, service: str, limit: int) -> Sequence[Release]:
+        """Return the newest releases of a service, newest first."""
+
+    async def undo(self, project: str, service: str, to: int, who: str) -> Release:
+        """Go back to release `to` (0: the last good one with another revision) and return the
+        release that this begins."""
+
+    def pause(self, project: str, service: str, who: str) -> None:
+        """Stop the current rollout where it is."""
+
+    def resume(self, project: str, service: str, who: str) -> None:
+        """Continue a paused rollout."""
