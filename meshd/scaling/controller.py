@@ -18,7 +18,7 @@ from meshd.scaling.decide import Cap, DecisionInput, ScalingDecision, limited, w
 from meshd.scaling.limits import ChangeRateLimit, room
 from meshd.scaling.prometheus_queries import PrometheusQueries
 from meshd.scaling.scale_from_zero import SEEN, ScaleFromZero, demanded
-from meshd.scaling.schedule import scheduled
+from meshd.scaling.schedule import scheduled_minimum
 from meshd.scaling.settings import is_scaled, settings_of
 from meshd.scaling.signals import signal_of, waited
 from meshd.scaling.state_store import PolicyStateStore
@@ -123,7 +123,7 @@ class ScalingController:
                 sum(each.ejected_by > 0 for each in self._ingest.endpoints(key, now).values()),
                 self._last or now,
                 self.queries.value(query, time.monotonic()) if query else None,
-                scheduled(scale.schedule, now),
+                scheduled_minimum(scale.schedule, now),
             )
             cooling = self._pace.setdefault(key, ChangeRateLimit()).cooling(scale, now)
             state = self._learned.state(key, settings, now)

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from meshd.spec import cron
+from meshd.spec.cron_expression import parse_cron
 
 Thing = TypeVar("Thing")
 _QUANTILE: Final = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
@@ -148,7 +148,7 @@ def check_named(schedules: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def check_cron(text: str) -> str:
     """When a schedule begins."""
-    cron.parse(text)
+    parse_cron(text)
     return text
 
 
