@@ -1,6 +1,6 @@
-"""The control path: spec, store, observe, plan, execute, discover, publish.
+"""The control plane: spec, store, observe, plan, execute, discover, publish.
 
-Belongs here: what should run, what does run, and the way from one to the other; the command
-line and the API. Does not belong here: anything done per request (that is `proxy`), and how
-many replicas traffic needs (that is `autoscaler`, called by `meshd.scaling` alone).
+Belongs here: what should run, what runs, and how to get from one to the other; the command line and
+the API. Does not belong here: work done per request (`proxy`), and how many replicas the traffic
+needs (`autoscaler`, called only by `meshd.scaling`).
 """

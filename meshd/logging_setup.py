@@ -13,11 +13,9 @@ LOG_LIMIT: Final = 20 * 1024 * 1024
 
 
 def set_up_logging(level: str = "info", stream: TextIO | None = None) -> None:
-    """Sends structlog's and the standard library's log lines to `stream` (standard error):
-    human lines where it is a terminal, JSON otherwise. `level` is a name of `logging`.
-
-    Raises ValueError for a level that does not exist.
-    """
+    """Send the log lines of structlog and of the standard library to `stream` (default: standard
+    error): readable lines on a terminal, JSON otherwise. `level` is a name of `logging`.
+    Raises ValueError for an unknown level."""
     out = stream or sys.stderr
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -53,16 +51,16 @@ def set_up_logging(level: str = "info", stream: TextIO | None = None) -> None:
 
 
 class _Bounded(logging.StreamHandler[TextIO]):
-    """Keeps a log file that was opened for appending, by us or by whoever started us, from
-    filling the disk: at `LOG_LIMIT` bytes it is moved to `NAME.1` and starts anew. It is
-    copied and cut, not renamed, for other processes write to it as well."""
+    """Keep a log file that was opened for appending from filling the disk. At `LOG_LIMIT` bytes
+    the file is copied to `NAME.1` and truncated; it is not renamed, because other processes
+    write to it too."""
 
     def emit(self, record: logging.LogRecord) -> None:
         super().emit(record)
         try:
             descriptor = self.stream.fileno()
         except (OSError, ValueError):
-            return  # not a file at all
+            return  # not a regular file
         found = os.fstat(descriptor)
         if stat.S_ISREG(found.st_mode) and found.st_size > LOG_LIMIT:
             try:

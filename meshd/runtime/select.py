@@ -1,4 +1,7 @@
-"""Which runtime to take, and why in one line."""
+"""Choose the runtime, with a reason in one line.
+
+Called by `meshd up` (`choose`) and by the daemon's wiring (`runtime`).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +18,7 @@ Name = Literal["docker", "process"]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The runtime that was taken; `reason` is one line for the user."""
+    """The chosen runtime; `reason` is one line for the user."""
 
     name: Name
     reason: str
@@ -24,11 +27,11 @@ class Choice:
 async def choose(
     wanted: Literal["auto", "docker", "process"], projects: Sequence[Project]
 ) -> Choice:
-    """Take the runtime that was asked for; with `auto` Docker, if an engine answers and every
-    image of `projects` is there, can be pulled, or can be built from a base that can; local
-    processes otherwise. Nothing is pulled or built for the answer."""
+    """Choose the requested runtime. For `auto`, choose Docker if an engine answers and every
+    image of `projects` exists, can be pulled, or can be built; local processes otherwise.
+    Pulls and builds nothing."""
     if wanted != "auto":
-        return Choice(wanted, f"{wanted} runtime, as asked for")
+        return Choice(wanted, f"{wanted} runtime, as requested")
     docker = DockerRuntime()
     try:
         await docker.open()
@@ -46,7 +49,7 @@ async def choose(
 
 
 def runtime(name: Name, state: Path) -> Runtime:
-    """The runtime of that name; `state` is the directory of the keeper's socket."""
+    """Create the runtime of that name; `state` is the directory of the keeper's socket."""
     return DockerRuntime() if name == "docker" else ProcessRuntime(state)
 
 

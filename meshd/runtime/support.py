@@ -1,4 +1,7 @@
-"""Which parts of a spec a runtime cannot do, said by name before anything is started."""
+"""Features of a spec that a runtime does not support, by name, before anything starts. Pure.
+
+Used by admission (`meshd.control.deploy`) and by the runtimes before a start.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,8 +12,13 @@ from meshd.spec.model import Project, Service
 
 @dataclass(frozen=True, slots=True)
 class UnsupportedFeature:
-    """One thing in a spec that the runtime cannot do. With `refuse` the service cannot run
-    there; otherwise it runs without it, and the user is warned."""
+    """One feature that the runtime does not support.
+
+    - `refuse`: the service cannot run there; otherwise it runs without the feature and the user is
+      warned.
+    - `service`: name of the service.
+    - `text`: what is missing.
+    """
 
     refuse: bool
     service: str
@@ -37,8 +45,8 @@ _CONTAINER_ONLY = (
 
 
 def unsupported(service: Service, capabilities: Capabilities) -> list[UnsupportedFeature]:
-    """Everything in `service` that a runtime with these capabilities cannot do, what must be
-    refused first."""
+    """Return everything in `service` that a runtime with these capabilities does not support,
+    refusals first."""
     found = [
         UnsupportedFeature(True, service.name, text) for text in _refused(service, capabilities)
     ]
@@ -49,8 +57,7 @@ def unsupported(service: Service, capabilities: Capabilities) -> list[Unsupporte
 
 
 def unsupported_features(project: Project, capabilities: Capabilities) -> tuple[str, ...]:
-    """What the services of a project run without on a runtime with these capabilities, a line a
-    service."""
+    """Return one line per service of a project: the features it runs without."""
     found: dict[str, list[str]] = {}
     for service in project.services:
         for lack in unsupported(service, capabilities):
@@ -62,32 +69,33 @@ def unsupported_features(project: Project, capabilities: Capabilities) -> tuple[
 def _refused(service: Service, can: Capabilities) -> Iterator[str]:
     if can.images:
         if not service.image and service.build is None:
-            yield "has neither image nor build, and containers need one"
+            yield "has neither image nor build, and a container needs one"
     elif not service.command and not service.entrypoint:
-        yield "has no command, and local processes need one (an image's own is not read)"
+        yield "has no command, and a local process needs one (the image's command is not read)"
 
 
 def _ignored(service: Service, can: Capabilities) -> Iterator[str]:
     if not can.images:
         if service.image:
-            yield f"image {service.image} is not used; the command runs on this host as it is"
+            yield f"image {service.image} is ignored; the command runs on this host as it is"
         if service.build:
-            yield f"build {service.build.context} is not built; the command runs on this host"
+            yield f"build {service.build.context} is ignored; the command runs on this host"
         if service.user:
-            yield f"user {service.user} is not taken; it runs as the user of the mesh"
+            yield f"user {service.user} is ignored; it runs as the user of meshd"
         if service.read_only:
-            yield "read_only is not kept; it may write what the user of the mesh may"
+            yield "read_only is ignored; it can write wherever the user of meshd can"
         if service.cap_add or service.cap_drop:
-            yield "cap_add and cap_drop are not applied"
+            yield "cap_add and cap_drop are ignored"
         given = [name for name in _CONTAINER_ONLY if getattr(service, name)]
         if given:
-            yield f"{', '.join(given)} are settings of a container and not applied"
+            yield f"{', '.join(given)} apply to containers only and are ignored"
     if not can.networks and service.networks:
         yield f"networks {', '.join(service.networks)} do not isolate local processes"
     if not can.networks and (service.mesh.allow is not None or service.networks):
         yield (
-            "who calls is known by a credential in each replica's environment, which every process "
-            "of the same user can read in /proc; run what does not trust each other on Docker"
+            "callers are identified by a token in each replica's environment, which every "
+            "process of the same user can read in /proc; run services that do not trust each other "
+            "on Docker"
         )
     if not can.volumes:
         for mount in service.volumes:
@@ -99,6 +107,6 @@ def _ignored(service: Service, can: Capabilities) -> Iterator[str]:
     if not can.memory_limits and service.resources.pids:
         yield f"pids limit {service.resources.pids} is not enforced"
     if not can.pause and service.mesh.scale is not None and service.mesh.scale.warm:
-        yield "scale.warm is not kept; replicas cannot be paused here"
+        yield "scale.warm is ignored; replicas cannot be paused here"
     if not can.container_health and service.healthcheck and not service.healthcheck.disable:
-        yield "healthcheck is not run; the probe under x-mesh.health decides alone"
+        yield "healthcheck is ignored; only the probe under x-mesh.health counts"

@@ -1,8 +1,9 @@
-"""Backups of the state: one file, made while the daemon runs, checked before it is trusted.
+"""Backups of the state: one file, made while the daemon runs, checked before it is used. Used by
+`meshd backup` and `meshd restore`.
 
-A backup is a gzipped tar of `manifest.json` and `meshd.db`. The database is copied by SQLite's
-own backup, which sees one moment of it whatever is written meanwhile. The key that replicas'
-credentials are derived from stays out of it: a restored state makes a new one.
+A backup is a gzipped tar of `manifest.json` and `meshd.db`. SQLite's own backup copies the database
+at one moment, whatever is written meanwhile. The key from which the tokens of replicas are derived
+is left out: a restored state creates a new one.
 """
 
 import hashlib
@@ -31,16 +32,18 @@ LARGEST: Final = 4 << 30
 
 
 class BadBackup(Exception):
-    """The file is no backup that can be restored; the text says why."""
+    """The file is not a usable backup; the text says why."""
 
 
 class BackupError(Exception):
-    """There is no state to back up, or one in the way of a restore; the text says what to do."""
+    """There is no state to back up, or an existing state prevents a restore; the text says what
+    to do."""
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a backup says of itself: `format` of the file, `schema` of the database, the version
-    of meshd that wrote it, when (Unix time), which state, its projects, and its checksum."""
+    """What a backup says about itself: `format` of the file, `schema` of the database, the
+    version of meshd that wrote it, the time (Unix), the state's id, its projects, and its
+    checksum."""
 
     format: int
     schema: int
@@ -52,13 +55,15 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 def back_up(state: Path, file: Path, now: float) -> Manifest:
-    """Write a backup of the state directory to `file`, readable by its owner alone; the file is
-    there as a whole or not at all. Raises CannotBackUp, OSError, sqlite3.DatabaseError."""
+    """Write a backup of the state directory to `file`, readable by its owner only; the file is
+    complete or absent. Raises BackupError, OSError, sqlite3.DatabaseError."""
     source = state / DATABASE
     if not source.is_file():
         raise BackupError(f"there is no state in {state}; give --state")
     if not file.parent.is_dir():
-        raise BackupError(f"there is no directory {file.parent}; make it, or name another file")
+        raise BackupError(
+            f"directory {file.parent} does not exist; create it, or name another file"
+        )
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".meshd-backup-") as folder:
         copied = Path(folder) / DATABASE
         manifest = _copy(source, copied, now)
@@ -74,36 +79,36 @@ def back_up(state: Path, file: Path, now: float) -> Manifest:
 
 
 def read(file: Path) -> tuple[Manifest, bytes]:
-    """A backup's manifest and database. Raises BadBackup, OSError."""
+    """Read a backup's manifest and database. Raises BadBackup, OSError."""
     try:
         with tarfile.open(file, "r:gz") as archive:
             manifest = msgspec.json.decode(_member(archive, MANIFEST), type=Manifest)
             database = _member(archive, DATABASE)
     except (tarfile.TarError, EOFError, msgspec.MsgspecError) as error:
-        raise BadBackup(f"{file} is no backup of meshd: {error}") from error
+        raise BadBackup(f"{file} is not a backup of meshd: {error}") from error
     except OSError as error:
         if error.errno is not None:
             raise
-        raise BadBackup(f"{file} is no backup of meshd: {error}") from error
+        raise BadBackup(f"{file} is not a backup of meshd: {error}") from error
     if manifest.format > FORMAT or manifest.schema > len(MIGRATIONS):
         raise BadBackup(
             f"{file} was written by meshd {manifest.meshd} (format {manifest.format}, schema "
             f"{manifest.schema}); use that version or a later one"
         )
     if hashlib.sha256(database).hexdigest() != manifest.sha256:
-        raise BadBackup(f"{file} is damaged: its database is not what the manifest says")
+        raise BadBackup(f"{file} is damaged: its database does not match the manifest")
     return manifest, database
 
 
 def restore(file: Path, state: Path, replace: bool) -> Manifest:
-    """Make a backup the state in a directory where no daemon runs. A state that is there is in
-    the way, unless `replace`: then it is set aside, with `.before-restore` to its names. Raises
-    BadBackup, CannotBackUp, Held, OSError."""
+    """Restore a backup into a directory where no daemon runs. An existing state prevents that,
+    unless `replace`: then its files are renamed with `.before-restore`. Raises BadBackup,
+    BackupError, StateLocked, OSError."""
     manifest, database = read(file)
     running = presence.process_of(state)
     if running is not None:
         raise StateLocked(
-            f"a daemon runs in {state} (process {running}); end it first, or give --state"
+            f"a daemon runs in {state} (process {running}); stop it first, or give --state"
         )
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = StateLock(state / presence.LOCK)
@@ -111,7 +116,9 @@ def restore(file: Path, state: Path, replace: bool) -> Manifest:
     try:
         there = state / DATABASE
         if there.exists() and not replace:
-            raise BackupError(f"there is a state in {state} already; --replace sets it aside")
+            raise BackupError(
+                f"there is already a state in {state}; --replace moves it out of the way"
+            )
         new = state / f"{DATABASE}.new"
         new.touch(mode=0o600)
         new.write_bytes(database)
@@ -135,7 +142,7 @@ def _copy(source: Path, copied: Path, now: float) -> Manifest:
         running.backup(database)
         database.execute("PRAGMA journal_mode = DELETE")
         database.execute("DELETE FROM meta WHERE key = 'secret'")
-        database.execute("VACUUM")  # what was deleted is still in free pages
+        database.execute("VACUUM")  # deleted data stays in free pages until then
         (schema,) = database.execute("PRAGMA user_version").fetchone()
         instance = database.execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()
         projects = database.execute("SELECT name FROM project ORDER BY name").fetchall()
@@ -168,19 +175,19 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:
-    """One plain file of the archive; nothing is unpacked to a path that it names."""
+    """Return one regular file of the archive; nothing is unpacked to a path that it names."""
     try:
         entry = archive.getmember(name)
     except KeyError as error:
-        raise tarfile.ReadError(f"there is no {name} in it") from error
+        raise tarfile.ReadError(f"it contains no {name}") from error
     data = archive.extractfile(entry) if entry.isreg() and entry.size <= LARGEST else None
     if data is None:
-        raise tarfile.ReadError(f"{name} in it is no plain file")
+        raise tarfile.ReadError(f"its {name} is not a regular file")
     return data.read()
 
 
 def _settle(path: Path) -> None:
-    """See that what was written there outlives a power cut."""
+    """Make sure that what was written survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

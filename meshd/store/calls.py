@@ -1,5 +1,5 @@
-"""Who called whom, and what of it an `allow` list did not cover: counts that outlive the daemon,
-for audits and suggestions."""
+"""Who called whom, and which calls no `allow` list covered: counts that survive the daemon, for
+`meshd policy`."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from meshd.model.scaling import CallerSeen
 from meshd.store.store import Store
 
 LIFE: Final = 30 * 86400.0
-"""Seconds after its last call that a caller is remembered."""
+"""Seconds after its last call for which a caller is kept."""
 PERIOD: Final = 10.0
 
 Counts = Mapping[str, int]
@@ -22,8 +22,8 @@ _UPSERT: Final = (
 
 
 class CallLog:
-    """Keeps what `totals` gives: for each service (`PROJECT/SERVICE`) its calls that got through
-    and those that its `allow` did not cover, both by caller and only growing."""
+    """Keep what `totals` gives: for each service (`PROJECT/SERVICE`) the calls that were served
+    and the calls that its `allow` did not cover, both by caller, both only growing."""
 
     def __init__(
         self, store: Store, totals: Callable[[], Mapping[str, tuple[Counts, Counts]]]
@@ -34,12 +34,12 @@ class CallLog:
         self._due = 0.0
 
     def step(self, now: float) -> None:
-        """Keep what was added, every few seconds."""
+        """Store what was added; called every second, writes every few seconds."""
         if now >= self._due:
             self.flush(now)
 
     def flush(self, now: float) -> None:
-        """Keep what was added since the last time."""
+        """Store what was added since the last time."""
         self._due = now + PERIOD
         rows = []
         totals = self._totals()
@@ -56,7 +56,7 @@ class CallLog:
                 database.execute("DELETE FROM call WHERE last < ?", (now - LIFE,))
 
     def of(self, project: str, now: float) -> Mapping[str, Sequence[CallerSeen]]:
-        """The callers of each service of a project up to now, by the service's name."""
+        """Return the callers of each service of a project, by the service's name."""
         with contextlib.suppress(StoreWriteError):
             self.flush(now)
         found: dict[str, list[CallerSeen]] = {}
@@ -70,6 +70,6 @@ class CallLog:
 
 
 def _added(now: Counts, before: Counts, caller: str) -> int:
-    """What was added to a total; one that shrank began anew."""
+    """Return what was added to a total; a total that shrank has restarted."""
     more = now.get(caller, 0) - before.get(caller, 0)
     return more if more >= 0 else now.get(caller, 0)

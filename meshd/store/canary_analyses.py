@@ -1,5 +1,6 @@
-"""What the traffic of revisions on trial has said so far: it outlives the control process, so that
-a verdict is never asked for more often than its confidence allows. A row goes with its rollout."""
+"""Running canary analyses, kept over restarts of the control process, so that a result is never
+requested more often than its confidence allows. A row is deleted with its rollout. Written by
+`meshd.reconcile.rollout.analysis_feed`."""
 
 from collections.abc import Mapping
 
@@ -9,17 +10,17 @@ from meshd.model.canary import CanaryAnalysis
 from meshd.store.store import Store
 
 Numbered = tuple[int, CanaryAnalysis]
-"""The number of a release, and what is known of it."""
+"""The number of a release, and its analysis."""
 
 
 class TrialLog:
-    """Trials by service (`PROJECT/SERVICE`)."""
+    """Analyses by service (`PROJECT/SERVICE`)."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def read(self) -> Mapping[str, Numbered]:
-        """Everything that is stored."""
+        """Return all stored analyses."""
         rows = self._store.database.execute("SELECT project, service, number, body FROM trial")
         return {
             f"{project}/{service}": (number, msgspec.json.decode(body, type=CanaryAnalysis))
@@ -27,7 +28,7 @@ class TrialLog:
         }
 
     def keep(self, trials: Mapping[str, Numbered]) -> None:
-        """Store some."""
+        """Store some analyses."""
         rows = [
             (*key.split("/", 1), number, msgspec.json.encode(trial).decode())
             for key, (number, trial) in trials.items()

@@ -1,4 +1,5 @@
-"""The log of the autoscaler's decisions: bounded, kept over restarts."""
+"""The log of the autoscaler's decisions: bounded, kept over restarts. Written by the scaling
+controller, read by `meshd explain`."""
 
 import contextlib
 from collections.abc import Sequence
@@ -13,26 +14,26 @@ from meshd.store.store import Store
 KEPT: Final = 50_000
 LIFE: Final = 7 * 86400.0
 BEHIND: Final = 200
-"""Decisions that may wait to be written."""
+"""Decisions that may wait to be stored."""
 
 
 class DecisionLog:
-    """Decisions by service (`PROJECT/SERVICE`). They are written in batches, by `flush`."""
+    """Decisions by service (`PROJECT/SERVICE`), stored in batches by `flush`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._unwritten: list[tuple[str, ScaleDecision]] = []
 
     def add(self, key: str, decision: ScaleDecision) -> None:
-        """Keep one."""
+        """Add one decision."""
         self._unwritten.append((key, decision))
         if len(self._unwritten) >= BEHIND:
             with contextlib.suppress(StoreWriteError):
                 self.flush(decision.at)
-            del self._unwritten[:-BEHIND]  # while nothing can be stored the oldest are lost
+            del self._unwritten[:-BEHIND]  # while storing fails, the oldest are lost
 
     def flush(self, now: float) -> None:
-        """Store what is not stored yet, and drop what is too old or too much."""
+        """Store the decisions not stored yet; delete what is too old or too many."""
         if not self._unwritten:
             return
         rows = [
@@ -50,7 +51,7 @@ class DecisionLog:
         self._unwritten.clear()
 
     def of(self, key: str, at: float, limit: int) -> Sequence[ScaleDecision]:
-        """Decisions on a service up to `at` (0: all), newest first."""
+        """Return the decisions on a service up to `at` (0: all), newest first."""
         if self._unwritten:
             with contextlib.suppress(StoreWriteError):
                 self.flush(self._unwritten[-1][1].at)

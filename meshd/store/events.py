@@ -1,4 +1,5 @@
-"""The event log: what happened and what was decided, bounded, kept over restarts."""
+"""The event log: what happened and what was decided; bounded, kept over restarts. Written by
+every part of the daemon, read by `meshd events`."""
 
 import asyncio
 import contextlib
@@ -17,11 +18,11 @@ KEPT: Final = 10_000
 RECENT: Final = 1_000
 BEHIND: Final = 1_000
 UNWRITTEN: Final = 500
-"""Events that may have been told and not stored yet."""
+"""Events that may be published before they are stored."""
 
 
 class EventLog:
-    """Records events and hands them to subscribers. `flush` writes those not stored yet."""
+    """Record events and hand them to subscribers. `flush` stores those not stored yet."""
 
     def __init__(self, store: Store) -> None:
         self.on_event: Callable[[Event], None] | None = None
@@ -33,8 +34,8 @@ class EventLog:
         self._last_words: dict[str, str] = {}
 
     def open(self) -> None:
-        """Go on above the last event that can have been told: a process that was killed told of
-        some that it had not stored, and a number is given out once."""
+        """Continue above the last event number that may have been published: a killed process
+        may have published events that it had not stored, and a number is used once."""
         for event in reversed(self._read("ORDER BY id DESC LIMIT ?", (RECENT,))):
             self._keep(event)
         with self._store.transaction() as database:
@@ -72,7 +73,7 @@ class EventLog:
         if len(self._unwritten) >= UNWRITTEN:
             with contextlib.suppress(StoreWriteError):
                 self.flush()
-            del self._unwritten[:-UNWRITTEN]  # while nothing can be stored the oldest are lost
+            del self._unwritten[:-UNWRITTEN]  # while storing fails, the oldest are lost
         if self.on_event is not None:
             self.on_event(event)
         for queue in self._queues:
@@ -87,7 +88,7 @@ class EventLog:
             self._last_words[f"{event.project}/{event.service}"] = text
 
     def flush(self) -> None:
-        """Store what is not stored yet, and drop what is too old."""
+        """Store the events not stored yet; delete what is too old."""
         if not self._unwritten:
             return
         with self._store.transaction() as database:
@@ -106,7 +107,7 @@ class EventLog:
         self._unwritten.clear()
 
     def since(self, since: int, limit: int) -> Sequence[Event]:
-        """Events with id > since, oldest first."""
+        """Return events with id > since, oldest first."""
         if self._recent and since >= self._recent[0].id - 1:
             return [event for event in self._recent if event.id > since][:limit]
         with contextlib.suppress(StoreWriteError):
@@ -134,11 +135,11 @@ class EventLog:
         ]
 
     def last_of(self, key: str) -> str:
-        """What happened to a service (`PROJECT/SERVICE`) last, in one line."""
+        """Return the last event of a service (`PROJECT/SERVICE`) in one line."""
         return self._last_words.get(key, "")
 
     async def subscribe(self) -> AsyncIterator[Event]:
-        """Events from now on, without end."""
+        """Yield events from now on, without end."""
         queue: asyncio.Queue[Event] = asyncio.Queue(BEHIND)
         self._queues.add(queue)
         try:

@@ -1,5 +1,5 @@
-"""The file of the state: held by one process, changed by whole transactions; its epoch, its id and
-its secret."""
+"""The state file: held by one process, changed by whole transactions; its epoch, id and secret.
+Base of `Store`."""
 
 import secrets
 import sqlite3
@@ -22,7 +22,8 @@ class StateFile:
         self._database: sqlite3.Connection | None = None
 
     def open(self) -> None:
-        """Take the state. Raises Held, TooNew, CannotStore, sqlite3.DatabaseError."""
+        """Open the state. Raises StateLocked, SchemaTooNew, StoreWriteError,
+        sqlite3.DatabaseError."""
         try:
             self._lock.acquire()
             self._database = sqlite3.connect(self.path, isolation_level=None)
@@ -34,15 +35,15 @@ class StateFile:
             self.close()
             reason = error.strerror if isinstance(error, OSError) else error
             raise StoreWriteError(
-                f"the state in {self.path.parent} cannot be opened: {reason}; see that its disk "
-                "has room and may be written to, then start again"
+                f"the state in {self.path.parent} cannot be opened: {reason}; make sure its disk "
+                "has free space and is writable, then start again"
             ) from error
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Let go of the state; harmless when not open."""
+        """Close the state; no effect if it is not open."""
         if self._database is not None:
             self._database.close()
             self._database = None
@@ -50,14 +51,14 @@ class StateFile:
 
     @property
     def database(self) -> sqlite3.Connection:
-        """The open file."""
+        """The open database."""
         if self._database is None:
             raise RuntimeError("the store is not open")
         return self._database
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing. Raises CannotStore."""
+        """Run a transaction: all or nothing. Raises StoreWriteError."""
         try:
             self.database.execute("BEGIN IMMEDIATE")
             yield self.database
@@ -67,11 +68,11 @@ class StateFile:
                 f"the state in {self.path.parent} cannot be written: {error}; nothing was changed"
             ) from error
         finally:
-            if self.database.in_transaction:  # with a full disk it may have ended by itself
+            if self.database.in_transaction:  # on a full disk SQLite may have ended it already
                 self.database.execute("ROLLBACK")
 
     def next_epoch(self) -> int:
-        """A number above every one given before."""
+        """Return a number above every earlier one."""
         with self.transaction() as database:
             row = database.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
             epoch = int(row[0]) + 1 if row else 1
@@ -79,7 +80,7 @@ class StateFile:
         return epoch
 
     def instance(self) -> str:
-        """The id of this state, by which meshes on one runtime tell each other apart; made on
+        """Return the id of this state, which distinguishes meshes on one runtime; created on
         first use."""
         row = self.database.execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()
         if row:
@@ -90,7 +91,7 @@ class StateFile:
         return made
 
     def secret(self) -> bytes:
-        """The key that replicas' credentials are derived from; made on first use."""
+        """Return the key from which the tokens of replicas are derived; created on first use."""
         row = self.database.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()
         if row:
             return bytes(row[0])

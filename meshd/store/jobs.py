@@ -1,5 +1,5 @@
-"""The log of one-off jobs, with their last lines, and when schedules were last looked at:
-bounded, kept over restarts."""
+"""The log of one-off jobs with their last lines, and the last check of each schedule: bounded,
+kept over restarts. Written by `meshd.jobs`."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
@@ -10,11 +10,11 @@ from meshd.model.job import Job
 from meshd.store.store import Store
 
 KEPT: Final = 20
-"""Ended jobs kept of each service, and, where it says no other number, of each schedule."""
+"""Number of ended jobs kept per service, and per schedule unless it sets another number."""
 
 
 class JobLog:
-    """Jobs by id. Everything is written at once: a job is stored before it is started."""
+    """Jobs by id. Everything is written at once: a job is stored before it starts."""
 
     def __init__(self, store: Store) -> None:
         self.jobs: dict[str, Job] = {}
@@ -22,7 +22,7 @@ class JobLog:
         self._looked: dict[tuple[str, str, str], float] = {}
 
     def open(self) -> None:
-        """Read what is stored, once the store is open."""
+        """Read what is stored, after the store was opened."""
         database = self._store.database
         for (body,) in database.execute("SELECT body FROM job ORDER BY at"):
             job = msgspec.json.decode(body, type=Job)
@@ -31,7 +31,8 @@ class JobLog:
             self._looked[project, service, name] = at
 
     def put(self, job: Job, lines: Sequence[str] | None = None, keep: int = KEPT) -> None:
-        """Store a job; once it is over with its last `lines`, and of its kind so many."""
+        """Store a job; once it has ended also its last `lines`, and delete the oldest of its
+        kind beyond `keep`."""
         gone = self._surplus(job, keep) if job.is_over else []
         with self._store.transaction() as database:
             database.execute(
@@ -48,7 +49,7 @@ class JobLog:
             del self.jobs[id]
 
     def _surplus(self, job: Job, keep: int) -> list[str]:
-        """The oldest ended ones of its kind, beyond `keep` with this one."""
+        """Return the oldest ended jobs of its kind, beyond `keep` including this one."""
         same = [
             other
             for other in self.jobs.values()
@@ -60,16 +61,16 @@ class JobLog:
         return [other.id for other in same[: max(0, len(same) + 1 - max(1, keep))]]
 
     def lines(self, id: str) -> Sequence[str]:
-        """The last lines of an ended job."""
+        """Return the last lines of an ended job."""
         row = self._store.database.execute("SELECT lines FROM job WHERE id = ?", (id,)).fetchone()
         return row[0].split("\n") if row and row[0] else ()
 
     def looked(self, project: str, service: str, name: str) -> float | None:
-        """Up to when the times of a schedule were seen to; None for a new one."""
+        """Return the time up to which a schedule was checked; None for a new one."""
         return self._looked.get((project, service, name))
 
     def look(self, at: Mapping[tuple[str, str, str], float]) -> None:
-        """They were seen to up to these times."""
+        """Record the times up to which schedules were checked."""
         with self._store.transaction() as database:
             database.executemany(
                 "INSERT OR REPLACE INTO schedule VALUES (?, ?, ?, ?)",
@@ -78,7 +79,7 @@ class JobLog:
         self._looked.update(at)
 
     def keep(self, projects: Collection[str]) -> None:
-        """Forget those of all other projects."""
+        """Delete the records of all other projects."""
         jobs = [(job.id,) for job in self.jobs.values() if job.project not in projects]
         looked = [schedule for schedule in self._looked if schedule[0] not in projects]
         if not jobs and not looked:

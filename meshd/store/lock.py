@@ -1,4 +1,4 @@
-"""One daemon a state directory: a lock file that the kernel lets go of with its process."""
+"""One daemon per state directory: a lock file that the kernel releases with its process."""
 
 import fcntl
 import os
@@ -17,7 +17,7 @@ class StateLock:
         self._descriptor = -1
 
     def acquire(self) -> None:
-        """Take the lock. Raises Held, naming the process that has it, and OSError."""
+        """Take the lock. Raises StateLocked with the owner's process id, and OSError."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -28,12 +28,12 @@ class StateLock:
                 f"the state in {self.path.parent} is held by the daemon with process id {owner}; "
                 "stop it, or give this one another --state"
             ) from error
-        self._descriptor = descriptor  # let go of also where the disk is full for what follows
+        self._descriptor = descriptor  # released also if the disk is full
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        """Let go; harmless when not held."""
+        """Release the lock; no effect if it is not held."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -1,5 +1,5 @@
-"""Whether a daemon runs on a state directory, told from outside of it; and what one that was
-killed left there."""
+"""Whether a daemon runs on a state directory, seen from outside, and cleanup after a killed one.
+Used by the CLI."""
 
 import fcntl
 import os
@@ -14,8 +14,8 @@ CONFIG_FILE = "supervisor.json"
 
 
 def supervisor(state: Path) -> int | None:
-    """The process id of the daemon that `meshd up` started there; None when none runs. It
-    holds also while its control process is just being replaced."""
+    """Return the process id of the daemon that `meshd up` started there; None if none runs.
+    Valid also while its control process is being replaced."""
     try:
         pid = int((state / PID_FILE).read_text())
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
@@ -25,14 +25,14 @@ def supervisor(state: Path) -> int | None:
 
 
 def process_of(state: Path) -> int | None:
-    """The process id of whatever runs on that state directory: its supervisor, or the control
-    process that holds its lock (0 where the lock does not say). None when nothing does."""
+    """Return the process id that uses the state directory: its supervisor, or the control
+    process that holds the lock (0 if the lock does not say). None if there is none."""
     return supervisor(state) or _lock_holder(state / LOCK)
 
 
 def sweep(state: Path) -> None:
-    """Take away the API's socket file that a control process left which was killed on its way
-    out; nothing is done while anything runs there."""
+    """Remove the API socket file that a killed control process left. Does nothing while a daemon
+    runs there."""
     if supervisor(state) is not None:
         return
     lock = StateLock(state / LOCK)
@@ -40,7 +40,7 @@ def sweep(state: Path) -> None:
         lock.acquire()
         (state / API_SOCKET).unlink(missing_ok=True)
     except (StateLocked, OSError):
-        return  # another one starts there, or nothing can be written: it is in nobody's way
+        return  # another daemon starts there, or the directory is read-only: the file does no harm
     finally:
         lock.release()
 

@@ -1,6 +1,6 @@
-"""Recorded traffic: how many requests came to each service and how long one takes, for asking
-later what other settings would have made of it. Bounded: a day in steps of 10 s, a week in steps
-of a minute."""
+"""Recorded traffic: requests per service and their service time, so that the simulator can
+replay them with other settings. Bounded: a day in steps of 10 s, a week in steps of a minute.
+Fed by the scaling controller."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -15,7 +15,7 @@ COARSE_LIFE: Final = 7 * 86400
 
 
 class TrafficLog:
-    """Adds seconds up to steps; `flush` writes the whole ones."""
+    """Add seconds up to steps; `flush` stores complete steps."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -23,7 +23,7 @@ class TrafficLog:
         self._whole: list[tuple[str, TrafficSpan]] = []
 
     def add(self, key: str, told: TrafficSpan) -> None:
-        """What one second brought to a service (`PROJECT/SERVICE`)."""
+        """Add one second of a service (`PROJECT/SERVICE`)."""
         for span in (FINE, COARSE):
             at = told.at // span * span
             had = self._sums.get((key, span))
@@ -40,8 +40,8 @@ class TrafficLog:
             )
 
     def flush(self, now: float) -> None:
-        """Stores what is whole by now, so that a killed process loses no more than the step under
-        way, and drops what is too old."""
+        """Store the complete steps, so that a killed process loses only the current step; delete
+        what is too old."""
         over = [place for place, span in self._sums.items() if span.at + span.seconds < now - 2]
         self._whole += [(place[0], self._sums.pop(place)) for place in over]
         if not self._whole:
@@ -62,8 +62,8 @@ class TrafficLog:
         self._whole.clear()
 
     def of(self, key: str, since: float) -> Sequence[TrafficSpan]:
-        """What is known since then, oldest first: in fine steps where those reach back so far,
-        else in coarse ones."""
+        """Return the steps since then, oldest first: fine steps as far back as they reach,
+        coarse ones before."""
         where = key.split("/", 1)
         newest = self._store.database.execute(
             "SELECT max(at) FROM traffic WHERE project = ? AND service = ?", where
@@ -78,8 +78,8 @@ class TrafficLog:
 
 
 def busiest(spans: Sequence[TrafficSpan]) -> Traffic:
-    """The most requests a second that came in any step, and what a replica carries by what was
-    learned last. Pure."""
+    """Return the highest request rate of any step, and the capacity of a replica as last
+    learned. Pure."""
     most = max((span.arrivals / span.seconds for span in spans), default=0.0)
     learned = [s.workers / s.service_time for s in spans if s.workers and s.service_time]
     return Traffic(most, learned[-1] if learned else None)

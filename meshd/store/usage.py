@@ -1,4 +1,5 @@
-"""What replicas used, a day and service each, for a week: for proposals of their limits."""
+"""What replicas used, per day and service, for a week: the basis of `meshd right-size`. Fed by
+the daemon's ticker."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -17,7 +18,7 @@ OOMS_KNOWN: Final = 1000
 
 
 class Sizes:
-    """Takes readings as they come; `flush` writes them down."""
+    """Collect readings; `flush` stores them."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -28,7 +29,7 @@ class Sizes:
         self._written = 0.0
 
     def open(self) -> None:
-        """Read what is stored, once the store is open."""
+        """Read what is stored, after the store was opened."""
         rows = self._store.database.execute("SELECT project, service, day, body FROM sizing")
         for project, service, day, body in rows:
             self._days[f"{project}/{service}", day] = msgspec.json.decode(body, type=ResourceUsage)
@@ -41,7 +42,7 @@ class Sizes:
         seconds: float,
         now: float,
     ) -> None:
-        """One reading of all replicas; `requests` of each service only grow while this process
+        """Add one reading of all replicas. `requests` by service only grow while this process
         lives."""
         for replica in replicas:
             load = loads.get(replica.name)
@@ -66,7 +67,7 @@ class Sizes:
         return self._days.setdefault(place, ResourceUsage(since=now))
 
     def flush(self, now: float) -> None:
-        """Write what changed, and drop what is too old, or of a service that is gone."""
+        """Store what changed; delete what is too old or belongs to a removed service."""
         self._written = now
         last = int(now // DAY) - DAYS
         gone = [
@@ -91,5 +92,5 @@ class Sizes:
                 )
 
     def of(self, key: str) -> ResourceUsage:
-        """The week of a service."""
+        """Return the last week of a service."""
         return merged(use for (other, _), use in sorted(self._days.items()) if other == key)

@@ -311,7 +311,9 @@ async def test_what_others_change_is_told_at_once(
         renamed = await heard.wait(EventKind.CHANGED, "web-renamed")
     docker("rename", "web-renamed", replica.name)
     assert limited.replica is not None
-    assert limited.replica.drift == ("was changed by others: the CPU limit is 500000000, not none")
+    assert limited.replica.drift == (
+        "was changed by something other than meshd: the CPU limit is 500000000 instead of none"
+    )
     assert alone.replica is not None
     assert alone.replica.drift.endswith(f"; it is off {PROJECT}.web")
     assert renamed.replica is not None

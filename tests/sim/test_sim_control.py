@@ -179,7 +179,9 @@ class Scene:
     async def _change(self) -> None:
         name = self._box()
         if name:
-            self.runtime.change_by_others(name, drift="was changed by others: the memory limit")
+            self.runtime.change_by_others(
+                name, drift="was changed by something other than meshd: the memory limit"
+            )
 
     async def _out_of_memory(self) -> None:
         name = self._box()

@@ -24,7 +24,9 @@ def unhealthy(scene: Scene, name: str) -> None:
 
 
 def changed(scene: Scene, name: str) -> None:
-    scene.runtime.change_by_others(name, drift="was changed by others: the memory limit is 1")
+    scene.runtime.change_by_others(
+        name, drift="was changed by something other than meshd: the memory limit is 1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ def changed(scene: Scene, name: str) -> None:
         (lambda scene, name: scene.runtime.remove_by_others(name), 12.0, "it was removed"),
         (hang, 8.0, "bad probes in a row"),
         (unhealthy, 8.0, "its container's health check fails"),
-        (changed, 8.0, "was changed by others: the memory limit is 1"),
+        (changed, 8.0, "was changed by something other than meshd: the memory limit is 1"),
     ],
     ids=["exit", "kill", "out of memory", "deleted", "hangs", "unhealthy", "changed"],
 )

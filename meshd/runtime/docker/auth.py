@@ -1,5 +1,5 @@
-"""What `docker login` left for a registry: the same file and helpers that the Docker client
-reads, so that a private image is pulled without telling the mesh anything."""
+"""Registry credentials from `docker login`: the file and the helpers that the Docker client
+uses, so that a private image needs no setting in meshd. Used by `image`."""
 
 import asyncio
 import base64
@@ -15,15 +15,15 @@ Credentials = dict[str, str]
 
 
 def registry_of(image: str) -> str:
-    """The registry of an image's name, as the Docker client keys its credentials."""
+    """Return the registry of an image name, as the Docker client keys its credentials."""
     first, slash, _ = image.partition("/")
     named = slash and ("." in first or ":" in first or first == "localhost")
     return first if named and first != "docker.io" else HUB
 
 
 async def credentials(image: str) -> Credentials | None:
-    """What to authenticate with for `image`; None when nothing is known. Raises ImageMissing
-    when what is known cannot be read."""
+    """Return the credentials for `image`; None if none are stored. Raises ImageMissing if they
+    cannot be read."""
     directory = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
     try:
         config = json.loads((directory / "config.json").read_text())
@@ -56,7 +56,7 @@ async def _from_helper(helper: str, registry: str) -> Credentials | None:
     except TimeoutError as error:
         process.kill()
         await process.wait()
-        raise ImageMissing(f"{program} did not answer in {HELPER_PATIENCE:g} s") from error
+        raise ImageMissing(f"{program} did not answer within {HELPER_PATIENCE:g} s") from error
     if process.returncode != 0:  # how a helper says that it knows none
         return None
     told = json.loads(output)

@@ -1,5 +1,5 @@
-"""A build context as the engine wants it: a tar of a directory, without what .dockerignore
-names, and what its Dockerfile builds upon."""
+"""A build context as the engine takes it: a tar of a directory without what .dockerignore names,
+and the base images of its Dockerfile."""
 
 import gzip
 import hashlib
@@ -22,8 +22,8 @@ _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}]*))?\}|(\w+))")
 
 @dataclass(frozen=True, slots=True)
 class BuildContext:
-    """A packed context. `digest` changes when a file's content, name or mode does, or the
-    build's arguments; it does not with times, so a fresh checkout builds nothing anew."""
+    """A packed context. `digest` changes with a file's content, name or mode, or the build
+    arguments, but not with times, so that a fresh checkout does not rebuild."""
 
     file: IO[bytes]
     digest: str
@@ -31,7 +31,7 @@ class BuildContext:
 
 
 def pack(build: Build) -> BuildContext:
-    """Read the context from disk; blocks. Raises OSError. The file is the caller's to close."""
+    """Pack the context from disk; blocks. The caller closes the file. Raises OSError."""
     spool: IO[bytes] = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 (returned)
     try:
         with gzip.GzipFile(fileobj=spool, mode="wb", compresslevel=1) as packed:
@@ -44,7 +44,7 @@ def pack(build: Build) -> BuildContext:
 
 
 def digest_of(build: Build) -> str:
-    """The digest alone that `pack` would give; blocks. Raises OSError."""
+    """Return only the digest that `pack` gives; blocks. Raises OSError."""
     with open(os.devnull, "wb") as nowhere:
         return _write(build, nowhere)
 
@@ -55,7 +55,7 @@ def _dockerfile(build: Build) -> str:
 
 
 def _write(build: Build, to: IO[bytes] | gzip.GzipFile) -> str:
-    """The context as a tar; gives its digest."""
+    """Write the context as a tar; return its digest."""
     root, dockerfile = Path(build.context), _dockerfile(build)
     (root / dockerfile).stat()
     digest = hashlib.sha256(repr((dockerfile, build.target, sorted(build.args.items()))).encode())
@@ -81,7 +81,7 @@ def _add(tar: tarfile.TarFile, root: Path, name: str, digest: "hashlib._Hash") -
 
 
 def _files(root: Path, keep: set[str]) -> Iterator[str]:
-    """Every file, link and directory below `root` that is not ignored, in order."""
+    """Yield every file, link and directory below `root` that is not ignored, in order."""
     ignored = Ignore.read(root / ".dockerignore")
     for directory, subdirectories, files in os.walk(root):
         subdirectories.sort()
@@ -92,7 +92,7 @@ def _files(root: Path, keep: set[str]) -> Iterator[str]:
 
 
 class Ignore:
-    """The patterns of a .dockerignore: the last one that matches decides, `!` keeps."""
+    """The patterns of a .dockerignore. The last match decides; `!` keeps."""
 
     def __init__(self, patterns: list[str]) -> None:
         self._rules = [
@@ -102,14 +102,14 @@ class Ignore:
 
     @classmethod
     def read(cls, path: Path) -> "Ignore":
-        """The patterns of a file, none if there is no such file."""
+        """Read the patterns of a file; none if the file does not exist."""
         if not path.is_file():
             return cls([])
         stripped = (line.strip() for line in path.read_text().splitlines())
         return cls([line for line in stripped if line and not line.startswith("#")])
 
     def matches(self, name: str) -> bool:
-        """Whether the path, relative to the context, is left out."""
+        """Return whether the path, relative to the context, is excluded."""
         verdict = False
         for ignore, pattern in self._rules:
             if pattern.fullmatch(name):
@@ -118,8 +118,8 @@ class Ignore:
 
 
 def _regex(pattern: str) -> str:
-    """`*` and `?` stay within a path segment, `**` crosses them; a directory takes along what
-    lies in it."""
+    """Translate a pattern: `*` and `?` stay within a path segment, `**` crosses segments, a
+    directory includes its content."""
     translated = ""
     for part in re.split(r"(\*\*/?|\*|\?)", pattern.removeprefix("./")):
         match part:
@@ -135,7 +135,7 @@ def _regex(pattern: str) -> str:
 
 
 def bases(build: Build) -> tuple[str, ...]:
-    """The images that a Dockerfile starts from, its own stages left out. Raises OSError."""
+    """Return the images that a Dockerfile starts from, without its own stages. Raises OSError."""
     arguments: dict[str, str] = {}
     stages: set[str] = {"scratch"}
     found: dict[str, None] = {}

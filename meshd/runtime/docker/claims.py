@@ -1,7 +1,8 @@
-"""Which mesh has which project on this engine: an empty volume a project, with labels.
+"""Which mesh owns a project on this engine: an empty, labelled volume per project.
 
-A volume, since the engine makes one of a name at most and answers with the one that is there,
-so that making it is the claim; it takes no address range, and outlives daemon and engine.
+A volume, because the engine creates one of a name at most and answers with the existing one:
+creating it is the claim. It needs no address range and survives daemon and engine. Used by
+`runtime`; the rules are in `meshd.reconcile.ownership`.
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ TRIES = 3
 
 
 def volume_of(project: str) -> str:
-    """The name of a project's claim. No declared volume is called so: those have no dots."""
+    """Return the name of a project's claim. Declared volumes have no dots, so none is called so."""
     return f"meshd.claim.{project}"
 
 
@@ -54,7 +55,7 @@ class EngineClaims:
             found = await self._of(project)
             if found is not None:
                 return found
-        raise RuntimeFailure(f"volume {volume_of(project)} is removed as soon as it is made")
+        raise RuntimeFailure(f"volume {volume_of(project)} is removed as soon as it is created")
 
     async def unclaim(self, project: str, holder: Holder) -> None:
         """See `Runtime.unclaim`."""
@@ -78,7 +79,7 @@ class EngineClaims:
 
 
 class _Gone(RuntimeFailure):
-    """There is no such volume (any more)."""
+    """The volume does not exist."""
 
 
 def _holder(marks: Mapping[str, str]) -> Holder:

@@ -1,5 +1,8 @@
-"""What to ask the engine for when a replica is to be created: from its spec, or as a copy of
-a container that somebody else started. Pure."""
+"""The engine's request to create a container: from a spec, or as a clone of a container that
+something else started. Pure.
+
+`create` sends it, `runtime` asks for it. `drift` compares with it later.
+"""
 
 import copy
 import math
@@ -22,8 +25,11 @@ NANOSECONDS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Creation:
-    """A container to create: its configuration, and the networks to connect it to before its
-    start, by name, beside the one that the configuration names."""
+    """A container to create.
+
+    - `config`: the body of the engine's create request, which names one network.
+    - `networks`: further networks to connect before the start, by name.
+    """
 
     config: Info
     networks: dict[str, Info]
@@ -33,36 +39,37 @@ TAG = "meshd-"
 
 
 def name_of_image(project: str, service: Service) -> str:
-    """What a service's image is called; one that is built without a name, as Compose does."""
+    """Return the name of a service's image. An image that is built without a name is called as
+    Compose calls it."""
     return service.image or f"{project}_{service.name}"
 
 
 def image_of(project: str, service: Service) -> str:
-    """The image that replicas run. One that was built for a revision, or that its name stood for
-    when it was deployed, has a tag of its own, so that going back finds the old one under it."""
+    """Return the image that replicas run. An image that was built for a revision, or that a name
+    meant at deployment, has its own tag, so that a rollback finds the old one."""
     name = name_of_image(project, service)
     pinned = service.build.digest if service.build is not None else service.image_id
     return f"{split_name(name)[0]}:{TAG}{pinned[:16]}" if pinned else name
 
 
 def split_name(image: str) -> tuple[str, str]:
-    """Repository and tag. The colon of a registry's port begins no tag."""
+    """Split into repository and tag. The colon of a registry's port does not begin a tag."""
     path, slash, last = image.partition("@")[0].rpartition("/")
     repository, _, tag = last.partition(":")
     return path + slash + repository, tag or "latest"
 
 
 def declared(project: str, name: str) -> str:
-    """The engine's name of a declared network or volume: Compose's own, so that data and
-    networks are the same under both."""
+    """Return the engine's name of a declared network or volume: the same as Compose's, so that
+    both use the same data and networks."""
     return f"{project}_{name}"
 
 
 def creation(
     replica: ReplicaSpec, logging_driver: str, limits: Iterable[str] = tuple(LIMITS)
 ) -> Creation:
-    """A container as the spec wants it, on an engine that enforces `limits`. The engine never
-    restarts it: the mesh does."""
+    """Return the container that the spec describes, on an engine that enforces `limits`. The
+    engine never restarts it: the mesh does."""
     service, project = replica.service, replica.project
     own = own_network(project, service.name)
     marks = labels.managed(
@@ -138,14 +145,14 @@ def _host_config(replica: ReplicaSpec, own: str, logging_driver: str) -> Info:
     if service.logging is not None and (service.logging.driver or service.logging.options):
         driver = service.logging.driver or logging_driver
         config["LogConfig"] = {"Type": driver, "Config": service.logging.options}
-    elif logging_driver == LOG_LIMITS["Type"]:  # without bounds by itself
+    elif logging_driver == LOG_LIMITS["Type"]:  # unbounded by default
         config["LogConfig"] = LOG_LIMITS
     return config
 
 
 def _dropped(service: Service) -> list[str]:
-    """NET_RAW goes unless it is asked for: with it a container can forge its address on a
-    shared network, and its address is what tells the mesh who calls."""
+    """Return the capabilities to drop. NET_RAW is dropped unless requested: with it a container
+    can forge its address on a shared network, and the address identifies the caller."""
     added = {name.upper().removeprefix("CAP_") for name in service.cap_add}
     kept = added & {"NET_RAW", "ALL"}
     return [*service.cap_drop, *(() if kept else ("NET_RAW",))]
@@ -176,12 +183,12 @@ def _healthcheck(check: Healthcheck) -> Info:
 
 
 def clone(info: Info, name: str, number: int, instance: str = "") -> Creation:
-    """A copy of the container that the engine describes with `info`, under a new name and,
-    where it is Compose's, with the container number `number`.
+    """Return a copy of the container that the engine describes with `info`, under a new name and,
+    for a Compose container, with the container number `number`.
 
-    It keeps image, command, environment, mounts, networks and all labels, so that Compose
-    takes it for one of its own. It does not keep what only one container can have: published
-    host ports, fixed addresses, the host name the engine made up.
+    Image, command, environment, mounts, networks and labels are kept, so that Compose treats it as
+    its own. What only one container can have is dropped: published host ports, fixed addresses, the
+    generated host name.
     """
     config: Info = copy.deepcopy(info["Config"])
     host: Info = copy.deepcopy(info["HostConfig"])
@@ -211,13 +218,13 @@ def clone(info: Info, name: str, number: int, instance: str = "") -> Creation:
     elif mode == "default":
         endpoints.pop("bridge", None)
     elif mode.startswith(("container:", "host", "none")):
-        endpoints = {}  # these modes admit no other network
+        endpoints = {}  # these modes allow no other network
     return Creation(config, endpoints)
 
 
 def next_number(known: list[dict[str, str]], of: dict[str, str]) -> int:
-    """The next free container number beside a container with labels `of`, given the labels of
-    all containers."""
+    """Return the next free container number for a container with labels `of`, given the labels
+    of all containers."""
     same = (labels.COMPOSE_PROJECT, labels.COMPOSE_SERVICE)
     numbers = [
         marks.get(NUMBER, "")

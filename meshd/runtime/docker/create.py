@@ -1,5 +1,7 @@
-"""Containers on the engine: made and connected, copied, looked at, and removed where they could not
-be started."""
+"""Create, clone, inspect and discard containers on the engine.
+
+Called by `runtime`, which decides; `container` builds the requests.
+"""
 
 from aiodocker.containers import DockerContainer
 
@@ -12,12 +14,12 @@ START_PATIENCE = 60.0
 
 
 async def create(engine: Engine, name: str, wanted: Creation, image: str = "") -> str:
-    """Create a container and connect its networks; gives its id. `image` is what the user
-    calls its image."""
+    """Create a container and connect its networks; return its id. `image` is the user's name of
+    its image."""
     used = wanted.config["Image"]
     named = used if image in ("", used) else f"{image} ({used})"
     absent = ImageMissing(f"replica {name}: image {named} is not on the engine")
-    taken = StartFailed(f"there is a container {name} already; remove it first")
+    taken = StartFailed(f"a container named {name} already exists; remove it first")
     errors = {404: absent, 409: taken}
     async with engine.asked(START_PATIENCE, errors, StartFailed) as docker:
         container = await docker.containers.create(wanted.config, name=name)
@@ -33,7 +35,7 @@ async def create(engine: Engine, name: str, wanted: Creation, image: str = "") -
 
 
 async def discard(engine: Engine, container: str) -> None:
-    """Remove what could not be started; it may be gone already."""
+    """Remove a container that could not be started; it may be gone already."""
     try:
         async with engine.asked(errors={404: missing(container)}) as docker:
             await docker.containers.container(container).delete(force=True, v=True)
@@ -42,7 +44,7 @@ async def discard(engine: Engine, container: str) -> None:
 
 
 async def copied(engine: Engine, replica: ReplicaSpec) -> Creation:
-    """What makes one more of the container that `replica` is a clone of."""
+    """Return the request that creates one more of the container that `replica` is a clone of."""
     original = await show(engine, str(replica.clone_of))
     async with engine.asked() as docker:
         others = [labels(found) for found in await docker.containers.list(all=True)]
@@ -51,17 +53,17 @@ async def copied(engine: Engine, replica: ReplicaSpec) -> Creation:
 
 
 async def show(engine: Engine, container: str) -> Info:
-    """What the engine says of a container. Raises ReplicaNotFound."""
+    """Inspect a container. Raises ReplicaNotFound."""
     async with engine.asked(errors={404: missing(container)}) as docker:
         return await docker.containers.container(container).show()
 
 
 def labels(container: DockerContainer) -> dict[str, str]:
-    """The labels of a listed container."""
+    """Return the labels of a listed container."""
     marks: dict[str, str] = container["Labels"] or {}
     return marks
 
 
 def missing(name: str) -> ReplicaNotFound:
-    """That there is no such container."""
+    """Return the error for a container that does not exist."""
     return ReplicaNotFound(f"no container {name} is on the engine")

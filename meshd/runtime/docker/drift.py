@@ -1,9 +1,8 @@
-"""Whether a container is still what it was made as. Pure.
+"""Whether a container still has the configuration it was created with. Pure.
 
-A label holds what was asked for when it was made: the limits that the engine enforces, the
-restart policy (none: the mesh restarts) and the networks. Whoever changes these later, with
-`docker update` or by taking the container off a network, makes it another thing than its
-revision says.
+A label holds what was requested at creation: the limits that the engine enforces, the restart
+policy (none: the mesh restarts) and the networks. A container that was changed later, with `docker
+update` or by disconnecting a network, no longer matches its revision. `observe` reports it.
 """
 
 import json
@@ -22,19 +21,19 @@ LIMITS: Final[Mapping[str, tuple[str, str]]] = {
     "MemoryReservation": ("MemoryLimit", "the memory reservation"),
     "PidsLimit": ("PidsLimit", "the limit of processes"),
 }
-"""By the name in `HostConfig`: what the engine's information calls the ability to enforce it, and
-its name for people."""
+"""By the name in `HostConfig`: the engine's name for the ability to enforce the limit, and the
+name for people."""
 NETWORKS: Final = "networks"
 RESTART: Final = "restart"
 
 
 def enforced(info: Info) -> frozenset[str]:
-    """Which limits an engine enforces, by its `GET /info`: it drops others as it likes."""
+    """Return the limits that an engine enforces, from its `GET /info`. It ignores others."""
     return frozenset(name for name, (ability, _) in LIMITS.items() if info.get(ability))
 
 
 def shape(config: Info, networks: Iterable[str], limits: Iterable[str]) -> str:
-    """What is asked for, as the label has it; of the limits only `limits`."""
+    """Return what is requested, as the label holds it; of the limits only `limits`."""
     host = config["HostConfig"]
     own = config["NetworkingConfig"]["EndpointsConfig"]
     found: dict[str, object] = {name: _value(host, name) for name in sorted(limits)}
@@ -44,8 +43,8 @@ def shape(config: Info, networks: Iterable[str], limits: Iterable[str]) -> str:
 
 
 def drift(info: Info) -> str:
-    """How a container is not as it was made, for people; empty when it is, and when nothing
-    is known of how it was made."""
+    """Describe how a container differs from its creation, for people; empty if it does not, or
+    if its creation is unknown."""
     marks: Mapping[str, str] = info["Config"].get("Labels") or {}
     name = info["Name"].removeprefix("/")
     if not labels.is_managed(marks):
@@ -55,7 +54,7 @@ def drift(info: Info) -> str:
     try:
         made = json.loads(marks.get(labels.SHAPE, "{}"))
     except ValueError:
-        return f"its label {labels.SHAPE} was not written by a mesh"
+        return f"its label {labels.SHAPE} was not written by meshd"
     told = [*_limits(made, info["HostConfig"])]
     policy = (info["HostConfig"].get("RestartPolicy") or {}).get("Name") or "no"
     if policy != made.get(RESTART, policy):
@@ -63,21 +62,21 @@ def drift(info: Info) -> str:
     has = set(info["NetworkSettings"]["Networks"] or {})
     missing = sorted(set(made.get(NETWORKS, ())) - has)
     if missing:
-        told.append(f"it is off {', '.join(missing)}")
+        told.append(f"it was disconnected from {', '.join(missing)}")
     more = sorted(has - set(made.get(NETWORKS, has)))
     if more:
-        told.append(f"it is on {', '.join(more)}")
-    return f"was changed by others: {'; '.join(told)}" if told else ""
+        told.append(f"it was connected to {', '.join(more)}")
+    return f"was changed by something other than meshd: {'; '.join(told)}" if told else ""
 
 
 def _limits(made: Mapping[str, object], host: Info) -> Iterable[str]:
     for name, (_, words) in LIMITS.items():
         now = _value(host, name)
         if name in made and made[name] != now:
-            yield f"{words} is {now or 'none'}, not {made[name] or 'none'}"
+            yield f"{words} is {now or 'none'} instead of {made[name] or 'none'}"
 
 
 def _value(host: Info, name: str) -> object:
-    """A limit; 0 or nothing where there is none."""
+    """Return a limit; 0 or missing means none."""
     value = host.get(name) or ("" if name == "CpusetCpus" else 0)
     return 0 if value == -1 else value

@@ -1,5 +1,8 @@
-"""The connection to a Docker Engine: which one, how long to wait for it, and its errors as
-those of `meshd.runtime.base`."""
+"""The connection to a Docker Engine: its address, time limits, and errors as those of
+`meshd.runtime.base`.
+
+Every other module of this package talks to the engine through `Engine.asked`.
+"""
 
 import asyncio
 import json
@@ -15,18 +18,20 @@ from yarl import URL
 from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
 
 API_VERSION = (1, 41)
-"""What this is written for (Engine 20.10); a newer engine is asked in it while it allows."""
+"""The API version this code is written for (Engine 20.10). A newer engine is used with it as
+long as it accepts it."""
 CONNECT_TIMEOUT = 5.0
 PATIENCE = 20.0
-"""Seconds for what an engine answers at once; starting, stopping and pulling have their own."""
+"""Seconds for what an engine answers at once; starting, stopping and pulling have their own
+limits."""
 UNREACHABLE = 900
-"""The status that aiodocker gives when there was no connection."""
+"""The status that aiodocker reports when no connection was possible."""
 
 Info = dict[str, Any]
 
 
 class Engine:
-    """One engine, as DOCKER_HOST, the Docker context or the usual socket names it."""
+    """One engine, named by DOCKER_HOST, the Docker context or the default socket."""
 
     def __init__(self) -> None:
         self._docker: Docker | None = None
@@ -45,11 +50,11 @@ class Engine:
             await docker.close()
             raise
         docker.api_version = api_version(version)
-        # Not before: whoever asks meanwhile is told that there is no connection.
+        # Set last: until then callers get "not connected".
         self._docker = docker
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         if self._docker is not None:
             await self._docker.close()
             self._docker = None
@@ -61,9 +66,11 @@ class Engine:
         errors: Mapping[int, RuntimeFailure] | None = None,
         otherwise: type[RuntimeFailure] = RuntimeFailure,
     ) -> AsyncIterator[Docker]:
-        """The client, for one question that may take `patience` seconds (None: without end).
-        What it raises becomes RuntimeUnavailable when the engine does not answer; else
-        `errors` says for a status, or `otherwise` with the engine's own text."""
+        """Yield the client for one request that may take `patience` seconds (None: no limit).
+
+        Raises RuntimeUnavailable if the engine does not answer; otherwise the error that `errors`
+        gives for the status, or `otherwise` with the engine's own text.
+        """
         if self._docker is None:
             raise RuntimeUnavailable("the Docker Engine is not connected")
         async with _question(self._docker, patience, errors, otherwise) as docker:
@@ -71,12 +78,12 @@ class Engine:
 
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[Info]]:
-        """Events of containers, and of networks that they leave and join, from now on; the stream
-        ends when the engine cuts it. Raises RuntimeUnavailable when there is none to be had."""
+        """Yield the events of containers, and of networks that they join and leave, from now on.
+        The stream ends when the engine closes it. Raises RuntimeUnavailable."""
         if self._docker is None:
             raise RuntimeUnavailable("the Docker Engine is not connected")
         docker = self._docker
-        # The engine sends its headers a moment before it subscribes; `since` covers that.
+        # The engine sends its headers a moment before it subscribes; `since` covers that moment.
         filters = {"type": ["container", "network"]}
         params = {"filters": json.dumps(filters), "since": f"{time.time():.6f}"}
         url = URL(f"{docker.docker_host}/{docker.api_version}/events")
@@ -107,9 +114,9 @@ async def _question(
             raise RuntimeUnavailable(error.message) from error
         raise (errors or {}).get(error.status, otherwise(error.message)) from error
     except (aiohttp.ClientError, OSError) as error:
-        raise RuntimeUnavailable(f"the Docker Engine broke off: {error}") from error
+        raise RuntimeUnavailable(f"the Docker Engine closed the connection: {error}") from error
     except RuntimeError as error:
-        # How aiohttp says that the session was closed while somebody was still asking.
+        # aiohttp raises this when the session is closed during a request.
         if not docker.session.closed:
             raise
         raise RuntimeUnavailable("the connection to the Docker Engine is gone") from error
@@ -119,7 +126,7 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[Info]:
     try:
         while line := await response.content.readline():
             yield json.loads(line)
-    except ValueError as error:  # a line that is too long, or not whole
+    except ValueError as error:  # a line that is too long or incomplete
         raise RuntimeUnavailable(f"unreadable event from the Docker Engine: {error}") from error
 
 
@@ -127,14 +134,14 @@ def _client() -> Docker:
     timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT)
     try:
         return Docker(timeout=timeout)
-    except (AssertionError, ValueError) as error:  # how aiodocker says that it found none
-        reason = str(error) or "no socket in the usual places, and DOCKER_HOST is not set"
+    except (AssertionError, ValueError) as error:  # how aiodocker reports that it found no engine
+        reason = str(error) or "no socket in the default places, and DOCKER_HOST is not set"
         raise RuntimeUnavailable(f"no Docker Engine found: {reason}") from error
 
 
 def api_version(version: Info) -> str:
-    """The version to speak with an engine that answered `/version` so: ours, or the oldest it
-    still takes, or the newest it has."""
+    """Return the API version to use with an engine that answered `/version`: ours, or the oldest
+    it still accepts, or the newest it has."""
     newest = _numbers(version["ApiVersion"])
     oldest = _numbers(version.get("MinAPIVersion") or "1.0")
     major, minor = min(max(API_VERSION, oldest), newest)

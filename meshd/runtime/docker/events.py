@@ -1,4 +1,8 @@
-"""Engine events as replica events, each with what the replica is after it."""
+"""Engine events as replica events, each with the replica's state after it.
+
+Used by `DockerRuntime.watch`. The engine reports a stopping container as running; `Sightings`
+remembers which container was asked to stop.
+"""
 
 import time
 from dataclasses import dataclass, replace
@@ -9,11 +13,11 @@ from meshd.runtime.docker.engine import Engine, Info
 from meshd.runtime.docker.observe import event_kind, is_replica, observe, stop_signal
 
 ENDING_AT_LEAST = 60.0
-"""How long a container that was sent its stop signal is taken at its word, seconds. One that
-still runs then ignored it."""
+"""Seconds for which a container that was sent its stop signal counts as stopping. One that runs
+longer ignored the signal."""
 INSPECT_PATIENCE = 5.0
 KILLED = "137"
-"""The exit code after SIGKILL."""
+"""Exit code after SIGKILL (128 + 9)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,46 +30,49 @@ class Sighting:
 
 
 class Sightings:
-    """What was last seen of every container. The engine calls one that was told to stop
-    running until it is gone; this remembers that it was told."""
+    """The last inspection of every container.
+
+    The engine calls a container running until it has ended, also after its stop signal. This class
+    remembers the signal.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[str, Sighting] = {}
         self._ending: dict[str, float] = {}
 
     def see(self, info: Info, node: str, now: float) -> ObservedReplica:
-        """Take note of an inspection; gives the replica. `now` is monotonic seconds."""
+        """Record an inspection and return the replica. `now` is monotonic seconds."""
         replica = observe(info, node)
         patience = float(info["Config"].get("StopTimeout") or 0)
         self._seen[info["Id"]] = Sighting(replica, stop_signal(info), patience)
         return self._as_told(replica, now)
 
     def get(self, container: str) -> Sighting | None:
-        """The last sighting of a container, by its id."""
+        """Return the last sighting of a container, by its id."""
         return self._seen.get(container)
 
     def told_to_end(self, container: str, now: float) -> None:
-        """A signal that ends it was sent."""
+        """Record that a signal which ends the container was sent."""
         known = self._seen.get(container)
         patience = max(known.stop_timeout if known else 0.0, ENDING_AT_LEAST)
         self._ending[container] = now + patience
 
     def is_ending(self, container: str) -> bool:
-        """Whether it was sent a signal that ends it."""
+        """Return whether a signal that ends the container was sent."""
         return container in self._ending
 
     def over(self, container: str) -> None:
-        """It started anew, whatever it was told before."""
+        """Record a new start: earlier stop signals no longer count."""
         self._ending.pop(container, None)
 
     def ended(self, container: str, replica: ObservedReplica) -> None:
-        """It has ended, and this is what is left of it."""
+        """Record that the container has ended; return the replica in its last state."""
         self._ending.pop(container, None)
         if container in self._seen:
             self._seen[container] = replace(self._seen[container], replica=replica)
 
     def keep(self, containers: set[str]) -> None:
-        """Forget all but these."""
+        """Forget all containers except these."""
         for known in (self._seen, self._ending):
             for container in known.keys() - containers:
                 del known[container]
@@ -80,7 +87,7 @@ class Sightings:
 async def replica_event(
     engine: Engine, sightings: Sightings, node: str, event: Info
 ) -> RuntimeEvent | None:
-    """What an engine's event means; None when it concerns no replica or means nothing."""
+    """Return the replica event for an engine event; None if it concerns no replica."""
     actor = event.get("Actor") or {}
     if event.get("Type") == "network":
         return await _network_event(engine, sightings, node, event)
@@ -104,8 +111,8 @@ async def replica_event(
 async def _network_event(
     engine: Engine, sightings: Sightings, node: str, event: Info
 ) -> RuntimeEvent | None:
-    """A running container left or joined a network. One that ends or starts does so too, which
-    is told of otherwise."""
+    """Return the event for a running container that left or joined a network. A container that
+    starts or ends does so too; other events report that."""
     container = ((event.get("Actor") or {}).get("Attributes") or {}).get("container", "")
     known = sightings.get(container)
     alive = known is not None and known.replica.state in (ReplicaState.RUNNING, ReplicaState.PAUSED)
@@ -138,9 +145,11 @@ async def _kind(
 async def _after(
     engine: Engine, sightings: Sightings, node: str, kind: EventKind, event: Info
 ) -> ObservedReplica | None:
-    """The replica after an event. The first sign of an end must not wait for an inspection,
-    which the engine may hold up until it has put everything away; and a removed container has
-    none."""
+    """Return the replica after an event.
+
+    The first sign of an end must not wait for an inspection, which the engine may delay until
+    cleanup is done. A removed container has no inspection.
+    """
     container = event["Actor"]["ID"]
     known = sightings.get(container)
     last = known.replica if known else None
@@ -159,7 +168,8 @@ async def _after(
 
 
 def _maybe_out_of_memory(sightings: Sightings, event: Info) -> bool:
-    """Whether it was killed and nobody was heard to ask for that: only an inspection tells."""
+    """Return whether the container was killed without a known request: only an inspection tells
+    whether memory ran out."""
     killed = event["Actor"]["Attributes"].get("exitCode") == KILLED
     return killed and not sightings.is_ending(event["Actor"]["ID"])
 
@@ -181,7 +191,8 @@ def _ended(last: ObservedReplica, event: Info) -> ObservedReplica:
 async def _inspect(
     engine: Engine, sightings: Sightings, node: str, container: str
 ) -> ObservedReplica | None:
-    """None when it is gone, or the engine too: then the next listing tells."""
+    """Inspect a container; None if it is gone or the engine does not answer (the next listing
+    reports it then)."""
     gone = ReplicaNotFound(container)
     try:
         async with engine.asked(INSPECT_PATIENCE, {404: gone}) as docker:

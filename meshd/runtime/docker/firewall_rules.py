@@ -1,8 +1,8 @@
-"""What the containers of the mesh's networks reach of their host, as rules for iptables. Pure.
+"""iptables rules for what containers of the mesh's networks reach on their host. Pure.
 
-One chain an instance, which INPUT jumps to, and every rule in it is for a bridge of ours: the
-host's other traffic passes it unmatched. What is let through only returns, so that the host's own
-rules go on to judge it.
+Used by `host_firewall`. Each mesh instance has one chain; INPUT jumps to it. Every rule in it names
+a bridge of ours, so other traffic of the host passes unmatched. Accepted packets RETURN, so that
+the host's own rules still apply.
 """
 
 import re
@@ -19,8 +19,12 @@ _UNREACHABLE: Final = {"IPv4": "icmp-port-unreachable", "IPv6": "icmp6-port-unre
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """A network of ours on the host: its interface, the host's IPv4 address there, and whether it
-    has no way out."""
+    """A network of ours on the host.
+
+    - `interface`: name of the bridge.
+    - `gateway`: the host's IPv4 address on it.
+    - `internal`: whether the network has no way out.
+    """
 
     interface: str
     gateway: str
@@ -29,20 +33,20 @@ class Bridge:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """A TCP port of the daemon's own that no container is to reach. `host` is where it listens;
-    empty for every address."""
+    """A TCP port of the daemon that no container may reach. `host` is its listen address; empty
+    for all addresses."""
 
     host: str
     port: int
 
 
 def chain_of(instance: str) -> str:
-    """The chain of the mesh with that id; iptables takes 28 characters at most."""
+    """Return the chain name of a mesh instance. iptables allows 28 characters."""
     return f"MESHD-{instance[:12]}"
 
 
 def door_of(address: str) -> Door | None:
-    """What to close for a server at `HOST:PORT`; None where no container could reach it."""
+    """Return the door of a server at `HOST:PORT`; None if containers cannot reach that address."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     if host == "::1" or host.startswith("127."):
@@ -51,8 +55,11 @@ def door_of(address: str) -> Door | None:
 
 
 def rules(bridges: Iterable[Bridge], doors: Sequence[Door], family: Family) -> list[str]:
-    """The chain's rules, each without the chain's name. From an internal network the mesh, at the
-    gateway's port, and what the host itself began; from every network not the `doors`."""
+    """Return the chain's rules, without the chain name.
+
+    An internal network reaches the mesh at the gateway's port, and connections that the host opened
+    continue. No network reaches the `doors`.
+    """
     found: list[str] = []
     for bridge in sorted(bridges, key=lambda each: each.interface):
         come = f"-i {bridge.interface}"
@@ -73,7 +80,7 @@ def rules(bridges: Iterable[Bridge], doors: Sequence[Door], family: Family) -> l
 
 
 def _towards(door: Door, family: Family) -> str | None:
-    """The match of where a door is; None when it is of the other family."""
+    """Return the match for a door's address; None if it belongs to the other IP version."""
     if not door.host:
         return ""
     if (":" in door.host) != (family == "IPv6"):
@@ -82,29 +89,32 @@ def _towards(door: Door, family: Family) -> str | None:
 
 
 def table(chain: str, wanted: Sequence[str], jumps: int) -> str:
-    """What brings the chain about in one step, for `iptables-restore --noflush`: naming a chain
-    empties it. `jumps` is how often INPUT jumps there now."""
+    """Return the input for `iptables-restore --noflush` that creates the chain in one step:
+    naming a chain empties it. `jumps` is the number of jumps that INPUT has now."""
     lines = [f":{chain} - [0:0]", *(f"-A {chain} {rule}" for rule in wanted)]
     lines += [f"-I INPUT 1 -j {chain}"] if jumps == 0 else [f"-D INPUT -j {chain}"] * (jumps - 1)
     return _committed(lines)
 
 
 def removal(chain: str, jumps: int) -> str:
-    """What takes the chain away, with every jump there."""
+    """Return the input that removes the chain and all jumps to it."""
     lines = [f":{chain} - [0:0]", *[f"-D INPUT -j {chain}"] * jumps, f"-X {chain}"]
     return _committed(lines)
 
 
 def jumps_in(listing: str, chain: str) -> int:
-    """How often INPUT jumps to the chain, by the answer to `iptables -S`."""
+    """Count the jumps from INPUT to the chain, in the output of `iptables -S`."""
     return listing.splitlines().count(f"-A INPUT -j {chain}")
 
 
 def stale(listing: str, chain: str, interfaces: Collection[str]) -> list[str]:
-    """The chains of other meshes that match nothing any more: each has rules, all for bridges
-    that are none of the host's `interfaces`. Bridges go with their networks, so the mesh has none,
-    or its state was deleted and its networks after it; where it lives, it makes the chain anew
-    with its next network. What does not look like one of ours in every line is left alone."""
+    """Return the chains of other meshes that no longer match anything.
+
+    Each has rules, and all rules name bridges that are not among the host's `interfaces`. A bridge
+    is removed with its network, so that mesh has no networks, or its state was deleted. If it still
+    exists, it creates the chain again with its next network. A chain with any line that does not
+    look like ours is left alone.
+    """
     rules_of: dict[str, list[str]] = {}
     for line in listing.splitlines():
         if line.startswith("-N ") and _OURS.fullmatch(line[3:]) and line[3:] != chain:
@@ -112,7 +122,7 @@ def stale(listing: str, chain: str, interfaces: Collection[str]) -> list[str]:
         elif line.startswith("-A ") and (name := line.split()[1]) in rules_of:
             rules_of[name].append(line)
         elif line.split()[-1] in rules_of and line != f"-A INPUT -j {line.split()[-1]}":
-            del rules_of[line.split()[-1]]  # somebody else's rule leads there
+            del rules_of[line.split()[-1]]  # a foreign rule leads there
     return [
         name
         for name, lines in rules_of.items()
@@ -121,7 +131,7 @@ def stale(listing: str, chain: str, interfaces: Collection[str]) -> list[str]:
 
 
 def _gone(words: Sequence[str], interfaces: Collection[str]) -> bool:
-    """Whether a rule is for one interface (`-i`), that is not there."""
+    """Return whether a rule matches one interface (`-i`) that does not exist."""
     if "-i" not in words or "!" in words:
         return False
     interface = words[words.index("-i") + 1]

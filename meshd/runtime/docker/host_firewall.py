@@ -1,8 +1,8 @@
-"""The fence between the mesh's networks and their host, kept as `docker_filter` words it.
+"""The firewall between the mesh's networks and their host, with the rules of `firewall_rules`.
 
-Level-triggered: it is put up anew whenever the mesh's networks change and once a minute, whatever
-became of it meanwhile. Nothing of it is left once no network of ours is that needs it; what is left
-of other meshes without networks, whose state was deleted, is taken away too.
+Level-triggered: the rules are applied whenever the mesh's networks change, and checked every minute
+in case something removed them. The chain is removed when no network needs it. Chains of deleted
+meshes are removed too. Owned by the daemon; `iptables` runs the commands.
 """
 
 import asyncio
@@ -36,25 +36,28 @@ class Tables(Protocol):
     """See `meshd.runtime.docker.iptables.Iptables`."""
 
     def families(self) -> Sequence[Family]:
-        """What traffic there can be."""
+        """The IP versions that are filtered: `4`, `6`."""
 
     def check(self, interfaces: Iterable[str]) -> None:
-        """Raises CannotFilter."""
+        """Raises IptablesError if iptables is not usable here."""
 
     def interfaces(self) -> Collection[str]:
-        """Those there are."""
+        """Names of all network interfaces."""
 
     async def listing(self, family: Family) -> str:
-        """Raises CannotFilter."""
+        """All chains and rules. Raises IptablesError."""
 
     async def restore(self, family: Family, text: str) -> None:
-        """Raises CannotFilter."""
+        """Apply a table. Raises IptablesError."""
 
 
 class HostFirewall:
-    """`bridges` gives the networks of these projects, `projects` those that are ours; `tell` takes
-    an event's kind and text. `state` is `on`, `off: REASON`, or empty while nothing has to be
-    kept out."""
+    """Keep the firewall applied.
+
+    `bridges` returns the networks of given projects, `projects` the projects of this mesh; `tell`
+    takes an event's kind and text. `state` is `on`, `off: REASON`, or empty while nothing needs
+    filtering.
+    """
 
     def __init__(
         self,
@@ -78,14 +81,14 @@ class HostFirewall:
         self._one_at_a_time = asyncio.Lock()
 
     async def run(self) -> None:
-        """Look ever again until cancelled."""
+        """Apply and check the rules until cancelled."""
         while True:
             known = await self.settle()
             await asyncio.sleep(PERIOD if known else RETRY)
 
     async def settle(self) -> bool:
-        """Put up what the networks that are there now need; who asks while somebody else waits for
-        the same shares it. No when the engine could not be asked."""
+        """Apply the rules that the current networks need. Concurrent callers share one run.
+        Returns False if the engine did not answer."""
         self._asked += 1
         mine = self._asked
         async with self._one_at_a_time:
@@ -95,7 +98,7 @@ class HostFirewall:
             try:
                 bridges = await self._bridges(self._projects())
             except RuntimeFailure as error:
-                log.info("the host's filter is left as it is", reason=str(error))
+                log.info("host firewall left unchanged", reason=str(error))
                 return False
             await self._bring(bridges)
             self._done = covers
@@ -116,36 +119,38 @@ class HostFirewall:
             if needed:
                 self._now(f"off: {error}")
                 return
-            log.debug("no filter to take away", reason=str(error))
+            log.debug("no host firewall to remove", reason=str(error))
         if lost:
-            self._tell(Kind.FILTER_ON, "the host's filter had been removed; it is back")
+            self._tell(
+                Kind.FILTER_ON, "the host firewall was removed by something else; applied it again"
+            )
         self._now(("on" if needed else "") if self.wished else BY_CHOICE)
 
     async def _put_up(self, family: Family, wanted: Sequence[str]) -> bool:
-        """Whether it had been taken away by somebody else."""
+        """Apply the rules; return whether something else had removed them."""
         before = await self._tables.listing(family)
         jumps = jumps_in(before, self._chain)
         await self._tables.restore(family, table(self._chain, wanted, jumps))
         lost = self._up.get(family, False) and jumps == 0
         self._up[family] = True
         after = await self._tables.listing(family)
-        if jumps and not jumps_in(after, self._chain):  # it was taken away between the two
+        if jumps and not jumps_in(after, self._chain):  # removed between the two commands
             await self._tables.restore(family, table(self._chain, wanted, 0))
         await self._tidy(family, after)
         return lost
 
     async def _tidy(self, family: Family, listing: str) -> None:
-        """Take away the chains of meshes that are not any more."""
+        """Remove the chains of meshes that no longer exist."""
         for chain in stale(listing, self._chain, self._tables.interfaces()):
             try:
                 await self._tables.restore(family, removal(chain, jumps_in(listing, chain)))
-            except IptablesError as error:  # somebody was faster, or has a use for it
-                log.info("a chain without networks stays", chain=chain, reason=str(error))
+            except IptablesError as error:  # another process was faster, or uses it
+                log.info("unused firewall chain is left in place", chain=chain, reason=str(error))
             else:
-                log.info("a chain without networks was removed", chain=chain, family=family)
+                log.info("unused firewall chain removed", chain=chain, family=family)
 
     async def _take_away(self, family: Family) -> None:
-        """Also what an earlier life of this mesh left."""
+        """Remove our chain, also one that an earlier process left."""
         if self._up.get(family) is False:
             return
         self._tables.check(())
@@ -161,7 +166,7 @@ class HostFirewall:
         off, was_off = state.startswith("off"), before.startswith("off")
         if off and state != BY_CHOICE:
             reason = state.removeprefix("off: ")
-            text = f"what containers reach of the host is not filtered: {reason}"
+            text = f"host firewall off: containers can reach services of the host: {reason}"
             self._tell(Kind.FILTER_OFF, text)
         elif was_off and state == "on":
-            self._tell(Kind.FILTER_ON, "what containers reach of the host is filtered again")
+            self._tell(Kind.FILTER_ON, "host firewall on again")

@@ -1,4 +1,8 @@
-"""Images: are they there, can they be had, get them, build them."""
+"""Images: check whether they exist or can be obtained, pull them, build them.
+
+Used by `DockerRuntime`. `build` packs the context, `auth` finds credentials, `container` knows the
+names.
+"""
 
 import asyncio
 import json
@@ -22,12 +26,12 @@ BUILD_PATIENCE = 1800.0
 ASK_REGISTRY = 10.0
 CHUNK_BYTES = 65536
 BUILD_LABEL = "meshd.build"
-"""On a built image: the digest of what it was built from. Containers inherit it, and it makes
-them no replicas: those carry labels that begin with `mesh.`."""
+"""Label on a built image: the digest of what it was built from. Containers inherit it; it does
+not make them replicas, whose labels begin with `mesh.`."""
 
 
 _FIXED = re.compile(r"@|^sha256:|^[0-9a-f]{12,64}$|^$")
-"""Names of images that stand for one image for ever, and none at all."""
+"""Forms of an image name that always mean the same image, or no image at all."""
 
 
 class Images:
@@ -38,8 +42,8 @@ class Images:
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def ensure(self, project: str, service: Service) -> None:
-        """Have the service's image on the engine: build it when its context changed, else
-        pull it when it is not there. Raises ImageMissing, StartFailed."""
+        """Make the service's image available on the engine: build it if its context changed,
+        otherwise pull it if it is missing. Raises ImageMissing, StartFailed."""
         image = image_of(project, service)
         async with self._locks.setdefault(image, asyncio.Lock()):
             if service.build is not None:
@@ -51,8 +55,8 @@ class Images:
                 await self._pull(image, service.name)
 
     async def pinned(self, service: Service, fetch: bool) -> Service:
-        """The service with what its image's name stands for now, once it was pulled if it is to
-        be fetched; as it is where nothing is there, or nothing is open. Raises ImageMissing."""
+        """Return the service with the id of its image, pulled first if `pull_policy` asks for
+        it. Unchanged if the image is missing or already pinned. Raises ImageMissing."""
         image = service.image
         if service.build is not None or _FIXED.search(image):
             return service
@@ -61,7 +65,7 @@ class Images:
             if fetch and service.pull == "never" and present is None:
                 raise ImageMissing(
                     f"service {service.name}: image {image} is not on the engine, and "
-                    "pull_policy: never says not to pull it"
+                    "pull_policy: never forbids pulling it"
                 )
             if fetch and (service.pull == "always" or present is None):
                 await self._pull(image, service.name)
@@ -75,7 +79,7 @@ class Images:
         return service.model_copy(update=pin)
 
     async def _restore(self, image: str, service: Service) -> None:
-        """Have the image that the name stood for when the service was deployed under `image`."""
+        """Tag the image that the name meant when the service was deployed as `image`."""
         wanted, name = service.image_id, service.image
         present = await self._shown(image)
         if present is not None and _id_of(present) == wanted:
@@ -86,16 +90,16 @@ class Images:
             source = f"{split_name(name)[0]}@{service.image_digest}"
             if not service.image_digest or service.pull == "never":
                 raise ImageMissing(
-                    f"service {service.name}: the image that {name} was when it was deployed "
-                    f"({wanted[:12]}) is gone from the engine; deploy it again"
+                    f"service {service.name}: the image that {name} named at deployment "
+                    f"({wanted[:12]}) is no longer on the engine; deploy it again"
                 )
             await self._pull(source, service.name)
         async with self._engine.asked() as docker:
             await docker.images.tag(source, repository, tag=tag)
 
     async def obtainable(self, project: str, service: Service) -> str | None:
-        """Why the service's image cannot be had, in one line; None when it can. Changes
-        nothing. Raises RuntimeUnavailable."""
+        """Return the reason why the service's image is not obtainable, in one line; None if it
+        is. Changes nothing. Raises RuntimeUnavailable."""
         if service.build is None:
             return await self._missing(image_of(project, service))
         try:
@@ -122,15 +126,15 @@ class Images:
                     reason = str((await response.json()).get("message", response.reason))
         except (RuntimeUnavailable, ImageMissing) as failure:
             reason = str(failure)
-        return f"image {image} is neither here nor to be had: {reason}"
+        return f"image {image} is not on the engine and cannot be pulled: {reason}"
 
     async def _labels(self, image: str) -> dict[str, str] | None:
-        """The labels of an image on the engine; None when it is not there."""
+        """Return the labels of an image on the engine; None if it is missing."""
         info = await self._shown(image)
         return None if info is None else info["Config"].get("Labels") or {}
 
     async def _shown(self, image: str) -> Info | None:
-        """What the engine says of an image; None when it is not there."""
+        """Inspect an image; None if it is missing."""
         absent = ImageMissing(image)
         try:
             async with self._engine.asked(errors={404: absent}) as docker:
@@ -150,7 +154,7 @@ class Images:
             ) from failure
 
     async def _build(self, names: tuple[str, ...], service: str, build: Build) -> None:
-        """Have the image under all of `names`; the first is what replicas run."""
+        """Build the image and tag it with all of `names`; replicas run the first."""
         if build.digest and await self._is_of(build.digest, names[0], names):
             return
         try:
@@ -160,14 +164,14 @@ class Images:
         with context.file:
             if build.digest not in ("", context.digest):
                 raise StartFailed(
-                    f"service {service}: {build.context} has changed since it was deployed, and "
-                    "the image of that time is gone; deploy it again"
+                    f"service {service}: {build.context} has changed since the deployment, and "
+                    "the image built then is gone; deploy it again"
                 )
             if not await self._is_of(context.digest, names[-1], names):
                 await self._run_build(names, service, build, context)
 
     async def _is_of(self, digest: str, image: str, names: tuple[str, ...]) -> bool:
-        """Whether an image was built from this; it has all the names then."""
+        """Return whether an image with all the names was built from this context."""
         present = await self._labels(image)
         if present is None or present.get(BUILD_LABEL) != digest:
             return False
@@ -181,7 +185,7 @@ class Images:
     async def _run_build(
         self, names: tuple[str, ...], service: str, build: Build, context: BuildContext
     ) -> None:
-        """Ask by hand: the client library knows no `target`."""
+        """Call the engine's build endpoint directly: the client library does not know `target`."""
         params = [
             *(("t", name) for name in names),
             ("dockerfile", context.dockerfile),
@@ -212,7 +216,7 @@ class Images:
 
 
 async def resolved(services: Sequence[Service]) -> list[Service]:
-    """The services with the digests of their build contexts. Raises StartFailed."""
+    """Return the services with the digests of their build contexts. Raises StartFailed."""
     digests: dict[str, str] = {}
     found = []
     for service in services:

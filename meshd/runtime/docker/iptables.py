@@ -1,6 +1,6 @@
-"""iptables on this machine: whether it can be used here, and a chain of rules put in place.
+"""Run iptables: check that it is usable, list and restore rules.
 
-Thin: each command gets its time and no more, and what goes wrong is told in its own words.
+A thin shell for `host_firewall`: each command has a time limit, and errors carry its own text.
 """
 
 import asyncio
@@ -16,55 +16,55 @@ from meshd.runtime.docker.firewall_rules import Family
 
 PATIENCE: Final = 10.0
 LOCK_SECONDS: Final = "5"
-"""How long iptables waits for somebody else who is changing the rules."""
+"""Seconds that iptables waits for another process that changes the rules."""
 _SYSTEM: Final = ":/usr/local/sbin:/usr/sbin:/sbin"
 _PREFIX: Final[dict[Family, str]] = {"IPv4": "iptables", "IPv6": "ip6tables"}
 _CAP_NET_ADMIN: Final = 12
 
 
 class IptablesError(Exception):
-    """The rules cannot be put in place; the text says why."""
+    """The rules cannot be applied; the text says why."""
 
 
 class Iptables:
-    """The rules of the network namespace that we run in."""
+    """The rules of this process's network namespace."""
 
     def families(self) -> Sequence[Family]:
-        """What traffic there can be."""
+        """The IP versions that are filtered."""
         try:
             return ("IPv4", "IPv6") if Path("/proc/net/if_inet6").read_text() else ("IPv4",)
         except OSError:
             return ("IPv4",)
 
     def check(self, interfaces: Iterable[str]) -> None:
-        """See that rules for these interfaces would be of use here. Raises CannotFilter."""
+        """Check that rules for these interfaces take effect here. Raises IptablesError."""
         if sys.platform != "linux":
-            raise IptablesError("that takes Linux")
+            raise IptablesError("needs Linux")
         if not _may():
-            raise IptablesError("that takes root (CAP_NET_ADMIN)")
+            raise IptablesError("needs root (CAP_NET_ADMIN)")
         here = self.interfaces()
         wanted = set(interfaces)
-        if wanted and not wanted & here:  # one alone may just have been removed
+        if wanted and not wanted & here:  # a single one may just have been removed
             raise IptablesError(
-                f"the engine's networks are not where meshd runs (no interface {min(wanted)} here)"
+                "the engine's networks are not in meshd's network namespace "
+                f"(no interface {min(wanted)} here)"
             )
 
     def interfaces(self) -> set[str]:
-        """Those of our network namespace."""
+        """Return the interfaces of this network namespace."""
         return {name for _, name in socket.if_nameindex()}
 
     async def listing(self, family: Family) -> str:
-        """All chains and rules of the filter table. Raises CannotFilter."""
+        """Return all chains and rules of the filter table. Raises IptablesError."""
         return await _ran(_PREFIX[family], "-w", LOCK_SECONDS, "-S")
 
     async def restore(self, family: Family, text: str) -> None:
-        """Put a table's text in place, all of it or nothing, beside what is there. Raises
-        CannotFilter."""
+        """Apply a table, all of it or nothing; other chains stay. Raises IptablesError."""
         await _ran(f"{_PREFIX[family]}-restore", "-w", LOCK_SECONDS, "--noflush", given=text)
 
 
 def _may() -> bool:
-    """Whether we have CAP_NET_ADMIN."""
+    """Return whether this process has CAP_NET_ADMIN."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) >> _CAP_NET_ADMIN & 1)
@@ -72,7 +72,7 @@ def _may() -> bool:
 
 
 async def _ran(name: str, *arguments: str, given: str = "") -> str:
-    """What the command says. Raises CannotFilter."""
+    """Run a command and return its output. Raises IptablesError."""
     program = shutil.which(name, path=os.environ.get("PATH", os.defpath) + _SYSTEM)
     if program is None:
         raise IptablesError(f"{name} is not installed")
@@ -87,12 +87,12 @@ async def _ran(name: str, *arguments: str, given: str = "") -> str:
         async with asyncio.timeout(PATIENCE):
             out, err = await process.communicate(given.encode())
     except TimeoutError as error:
-        raise IptablesError(f"{name} did not end in {PATIENCE:g} s") from error
+        raise IptablesError(f"{name} did not finish within {PATIENCE:g} s") from error
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode:
         said = " ".join(err.decode(errors="replace").split())[:300]
-        raise IptablesError(f"{name}: {said or f'ended with code {process.returncode}'}")
+        raise IptablesError(f"{name}: {said or f'exit code {process.returncode}'}")
     return out.decode(errors="replace")

@@ -1,4 +1,4 @@
-"""The output of a container as lines."""
+"""The output of a container as lines. Used by `DockerRuntime.logs` and `follow`."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -8,11 +8,11 @@ from meshd.runtime.base import ReplicaNotFound
 from meshd.runtime.docker.engine import CONNECT_TIMEOUT, Engine
 
 LINE_CHARACTERS = 8 * 1024
-"""A longer line without an end is given out in pieces."""
+"""Characters; a longer line is returned in pieces."""
 
 
 async def tail(engine: Engine, name: str, count: int) -> Sequence[str]:
-    """The last `count` lines, oldest first. Raises ReplicaNotFound."""
+    """Return the last `count` lines, oldest first. Raises ReplicaNotFound."""
     async with engine.asked(errors={404: _missing(name)}) as docker:
         container = await docker.containers.get(name)
         pieces = await container.log(stdout=True, stderr=True, tail=count)
@@ -20,7 +20,7 @@ async def tail(engine: Engine, name: str, count: int) -> Sequence[str]:
 
 
 async def follow(engine: Engine, name: str, past: bool = False) -> AsyncIterator[str]:
-    """Lines from now on until the container ends, after those before with `past`. Raises
+    """Yield lines from now on until the container ends; with `past`, earlier lines first. Raises
     ReplicaNotFound, RuntimeUnavailable."""
     async with engine.asked(CONNECT_TIMEOUT, {404: _missing(name)}) as docker:
         container = await docker.containers.get(name)

@@ -1,4 +1,7 @@
-"""Networks and volumes on the engine: made once for a project, found again by their labels."""
+"""Networks and volumes on the engine: created once per project, found again by their labels.
+
+Used by `runtime` when a service is prepared or a project is taken down.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -13,22 +16,22 @@ from meshd.spec.model import Network, Service
 
 
 class Networks:
-    """What connects replicas, and what they keep data on."""
+    """The networks and volumes of all projects on one engine."""
 
     def __init__(self, engine: Engine) -> None:
         self.changed: Callable[[], Awaitable[object]] = _nobody_asked
-        """Called, and waited for, after networks were made or removed."""
+        """Called and awaited after networks were created or removed."""
         self._engine = engine
         self._making = asyncio.Lock()
 
     async def ensure(self, project: str, service: Service, networks: Sequence[Network]) -> None:
-        """Make the networks and volumes that `service` needs. Raises StartFailed."""
+        """Create the networks and volumes that `service` needs. Raises StartFailed."""
         internal = {network.name: network.internal for network in networks}
         kinds = [internal.get(name) for name in service.networks]
         marks = {labels.MANAGED: "1", labels.PROJECT: project}
         own = own_network(project, service.name)
         isolated = None if None in kinds else bool(kinds) and all(kinds)
-        async with self._making:  # the engine takes two networks of one name
+        async with self._making:  # the engine accepts two networks of one name
             made = await self._network(own, isolated, {**marks, labels.SERVICE: service.name})
             for name, kind in zip(service.networks, kinds, strict=True):
                 made |= await self._network(declared(project, name), kind, marks)
@@ -39,14 +42,14 @@ class Networks:
             await self.changed()
 
     async def bridges(self, projects: Collection[str]) -> Sequence[Bridge]:
-        """The networks that were made for these projects, as the host has them."""
+        """Return the networks of these projects, as the host sees them."""
         async with self._engine.asked() as docker:
             found = await docker.networks.list(filters={"label": [f"{labels.MANAGED}=1"]})
         return [bridge(each) for each in found if each["Labels"].get(labels.PROJECT) in projects]
 
     async def gateway(self, project: str, service: str) -> tuple[str, str] | None:
-        """The host's address on the service's own network, and that network in CIDR notation;
-        None when there is no such."""
+        """Return the host's address on the service's own network and that network in CIDR
+        notation; None if there is no such network."""
         async with self._engine.asked() as docker:
             found = await docker.networks.list(filters={"name": [own_network(project, service)]})
         for network in found:
@@ -62,8 +65,8 @@ class Networks:
         return None
 
     async def remove(self, project: str) -> None:
-        """Remove the project's networks; volumes stay. Raises RuntimeFailure naming those
-        that somebody else's container still uses."""
+        """Remove the project's networks; volumes stay. Raises RuntimeFailure with the networks
+        that foreign containers still use."""
         mine = [f"{labels.MANAGED}=1", f"{labels.PROJECT}={project}"]
         async with self._engine.asked() as docker:
             found = await docker.networks.list(filters={"label": mine})
@@ -81,11 +84,12 @@ class Networks:
         if held:
             raise RuntimeFailure(
                 f"networks {', '.join(held)} of project {project} are still used by containers "
-                "that the mesh did not start; disconnect those and take it down again"
+                "that meshd did not start; disconnect them and repeat"
             )
 
     async def _network(self, name: str, internal: bool | None, marks: dict[str, str]) -> bool:
-        """Whether it was made now. `internal` None: not known here, so whatever exists is right."""
+        """Create a network; return whether it was created now. `internal` None: unknown here, so
+        an existing network is accepted as it is."""
         async with self._engine.asked(otherwise=StartFailed) as docker:
             found = await docker.networks.list(filters={"name": [name]})
             existing = next((network for network in found if network["Name"] == name), None)
@@ -113,11 +117,11 @@ class Networks:
         return True
 
     async def _replaceable(self, existing: Info, internal: bool) -> None:
-        """Remove a network that is internal and should not be, or the other way round."""
+        """Remove a network whose `internal` is wrong, so that it can be created again."""
         name = existing["Name"]
         wanted = "internal" if internal else "not internal"
         in_use = StartFailed(
-            f"network {name} exists and should be {wanted}; it changes only once nothing uses "
+            f"network {name} exists and should be {wanted}; it can only change while nothing uses "
             "it: take the project down first"
         )
         async with self._engine.asked(errors={403: in_use}, otherwise=StartFailed) as docker:
@@ -131,7 +135,7 @@ class Networks:
 
 
 def bridge(network: Info) -> Bridge:
-    """A network as the host has it, from the engine's answer about it."""
+    """Return a network as the host sees it, from the engine's description."""
     options = network.get("Options") or {}
     interface = options.get("com.docker.network.bridge.name") or f"br-{network['Id'][:12]}"
     gateways = (str(pool.get("Gateway", "")) for pool in network["IPAM"]["Config"] or ())
@@ -140,4 +144,4 @@ def bridge(network: Info) -> Bridge:
 
 
 async def _nobody_asked() -> None:
-    """Nothing depends on which networks there are."""
+    """Default for `changed`: do nothing."""

@@ -1,4 +1,7 @@
-"""What the engine's inspection of a container says of a replica. Pure."""
+"""A replica from the engine's inspection of a container. Pure.
+
+Used by `runtime`, `events` and `container`.
+"""
 
 import signal
 from datetime import datetime
@@ -31,25 +34,25 @@ _KINDS = {
 
 
 def is_replica(container_labels: dict[str, str]) -> bool:
-    """Whether the mesh has to do with a container. One that `docker-compose run`, or a mesh,
-    started for one task is no replica, whatever its service's labels say."""
+    """Return whether a container is a replica of a mesh. A container that `docker-compose run`
+    or a job started is not, whatever its labels say."""
     once = container_labels.get(ONE_OFF, "False") == "True" or is_job(container_labels)
     return labels.is_meshed(container_labels) and not once
 
 
 def is_job(container_labels: dict[str, str]) -> bool:
-    """Whether a mesh started a container for one task."""
+    """Return whether a mesh started the container for a job."""
     return labels.JOB in container_labels and labels.is_managed(container_labels)
 
 
 def own_network(project: str, service: str) -> str:
-    """The name of the network that belongs to one service alone. The dot keeps it apart from
-    declared networks (`PROJECT_NETWORK`), since no name in a spec has one."""
+    """Return the name of the network of one service. The dot separates it from declared networks
+    (`PROJECT_NETWORK`), whose names have none."""
     return f"{project}.{service}"
 
 
 def observe(info: Info, node: str) -> ObservedReplica:
-    """A replica from the engine's answer to `GET /containers/ID/json`."""
+    """Return the replica from the engine's answer to `GET /containers/ID/json`."""
     config, state = info["Config"], info["State"]
     marks: dict[str, str] = config.get("Labels") or {}
     name = info["Name"].removeprefix("/")
@@ -86,7 +89,7 @@ def observe(info: Info, node: str) -> ObservedReplica:
 
 
 def stop_signal(info: Info) -> int:
-    """The number of the signal that asks this container to end."""
+    """Return the number of the signal that asks this container to end."""
     name = str(info["Config"].get("StopSignal") or "SIGTERM").upper()
     if name.isdigit():
         return int(name)
@@ -97,10 +100,10 @@ def stop_signal(info: Info) -> int:
 
 
 def event_kind(action: str, attributes: dict[str, str], stop: int) -> EventKind | None:
-    """What an engine's event means for a replica whose stop signal is `stop`; None: nothing.
+    """Return what an engine event means for a replica with the stop signal `stop`; None if nothing.
 
-    `stop` and `stopped` come when all is over; the first sign of an end is `kill`, and that
-    tells of harmless signals too.
+    `stop` and `stopped` arrive when everything is over. The first sign of an end is `kill`, which
+    also reports harmless signals.
     """
     if action == "kill":
         ends = attributes.get("signal") in (str(stop), str(int(signal.SIGKILL)))
@@ -117,7 +120,8 @@ def _host(info: Info, networks: dict[str, str], own: str) -> str | None:
 
 
 def _gateways(info: Info) -> tuple[tuple[str, str], ...]:
-    """Of its networks the host's address in each and the network itself, without doubles."""
+    """Return the host's address in each of its networks with the network itself, without
+    duplicates."""
     found = {}
     for endpoint in (info["NetworkSettings"]["Networks"] or {}).values():
         if endpoint.get("Gateway") and endpoint.get("IPAddress"):
@@ -127,7 +131,8 @@ def _gateways(info: Info) -> tuple[tuple[str, str], ...]:
 
 
 def _port(config: Info, marks: dict[str, str]) -> int:
-    """The label; else, for an adopted container, $PORT; else the lowest port it exposes."""
+    """Return the port: the label; otherwise, for an adopted container, $PORT; otherwise the
+    lowest exposed port."""
     if marks.get(labels.PORT, "").isdigit():
         return int(marks[labels.PORT])
     environment = dict(item.partition("=")[::2] for item in config.get("Env") or ())
@@ -142,13 +147,13 @@ def _port(config: Info, marks: dict[str, str]) -> int:
 
 
 def _revision(info: Info, marks: dict[str, str]) -> str:
-    """Ours, or Compose's hash of the configuration, or the image: what changes with a new
-    version of what somebody else started."""
+    """Return the revision: ours, or Compose's configuration hash, or the image. These change
+    with a new version of an adopted container."""
     known = marks.get(labels.REVISION) or marks.get(labels.COMPOSE_CONFIG, "")[:12]
     return known or str(info["Image"]).removeprefix("sha256:")[:12]
 
 
 def _time(text: str) -> float:
-    """Unix seconds; the engine's zero time (year 1) is 0."""
+    """Return Unix seconds; the engine's zero time (year 1) is 0."""
     moment = datetime.fromisoformat(text)
     return moment.timestamp() if moment.year > 1 else 0.0

@@ -1,8 +1,9 @@
 """The Docker runtime: replicas are containers of one Docker Engine.
 
-The engine is the record: labels say what is ours, and a restarted control process finds it
-all again. What is kept here is only a memory of what was last seen, so that an event can be
-told at once.
+Implements `Runtime` for the control process. The engine holds the state: labels mark what is ours,
+and a restarted control process finds everything again. This module keeps only what it last saw, so
+that an event can be reported at once. Neighbours: `engine` (connection), `container`
+(configuration), `image`, `network`, `events`.
 """
 
 import asyncio
@@ -69,14 +70,14 @@ CAPABILITIES = Capabilities(
     volumes=True,
 )
 STOP_MARGIN = 20.0
-"""Seconds beyond its grace that stopping may take the engine."""
+"""Seconds that stopping may take beyond the grace period: the engine needs time to kill and to
+unmount."""
 INSPECT_AT_ONCE = 8
 RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0
 
 
 class DockerRuntime:
-    """Runs replicas on the engine that DOCKER_HOST, the Docker context or the usual socket
-    names."""
+    """Run replicas on the engine named by DOCKER_HOST, the Docker context or the default socket."""
 
     def __init__(self) -> None:
         self._engine = Engine()
@@ -96,7 +97,7 @@ class DockerRuntime:
 
     @property
     def capabilities(self) -> Capabilities:
-        """All of them."""
+        """Everything."""
         return CAPABILITIES
 
     def fence(
@@ -105,14 +106,14 @@ class DockerRuntime:
         projects: Callable[[], Collection[str]],
         tell: Callable[[Kind, str], object],
     ) -> HostFirewall:
-        """What keeps containers of these projects from the host, from the moment on that their
-        networks are made; see `Fence`."""
+        """Return the firewall that keeps containers of these projects from reaching the host. It
+        applies as soon as their networks exist; see `HostFirewall`."""
         made = HostFirewall(self._networks.bridges, Iptables(), instance, projects, tell)
         self._networks.changed = made.settle
         return made
 
     async def open(self) -> None:
-        """Connect. Raises RuntimeUnavailable; may be tried again."""
+        """Connect. Raises RuntimeUnavailable; may be called again."""
         await self._engine.open()
         info = await self._info()
         self._node = str(info["Name"])
@@ -120,11 +121,11 @@ class DockerRuntime:
         self._limits = enforced(info)
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         await self._engine.close()
 
     async def nodes(self) -> Sequence[Node]:
-        """The engine's machine, with the engine's labels."""
+        """Return the engine's machine, with the engine's labels."""
         info = await self._info()
         marks = dict(label.partition("=")[::2] for label in info.get("Labels") or ())
         return [Node(str(info["Name"]), float(info["NCPU"]), int(info["MemTotal"]), marks)]
@@ -141,7 +142,7 @@ class DockerRuntime:
         return [observe(info, self._node) for info in await self._inspected(is_job)]
 
     async def _inspected(self, wanted: Callable[[dict[str, str]], bool]) -> Sequence[Info]:
-        """What the engine says of each container whose labels are `wanted`."""
+        """Inspect each container whose labels satisfy `wanted`."""
         async with self._engine.asked() as docker:
             containers = await docker.containers.list(all=True)
         ids = [found.id for found in containers if wanted(labels(found))]
@@ -152,12 +153,12 @@ class DockerRuntime:
                 try:
                     return await show(self._engine, container)
                 except ReplicaNotFound:
-                    return None  # gone since it was listed
+                    return None  # removed since it was listed
 
         return [info for info in await asyncio.gather(*map(inspect, ids)) if info is not None]
 
     async def watch(self) -> AsyncIterator[RuntimeEvent]:
-        """See `Runtime.watch`. While the engine is gone it is tried again, ever less often."""
+        """See `Runtime.watch`. While the engine does not answer, retry with growing pauses."""
         pause = RETRY_FIRST
         while True:
             stood = False
@@ -183,18 +184,18 @@ class DockerRuntime:
     async def prepare(
         self, project: str, service: Service, networks: Sequence[Network] = ()
     ) -> None:
-        """See `Runtime.prepare`: the image is built or pulled, networks and volumes made."""
+        """See `Runtime.prepare`: build or pull the image, create networks and volumes."""
         _refuse(service)
         await self._images.ensure(project, service)
         await self._networks.ensure(project, service, networks)
 
     async def obtainable(self, project: str, service: Service) -> str | None:
-        """Why the service's image cannot be had, in one line; None when it can. Changes
-        nothing."""
+        """Return the reason why the service's image is not obtainable, in one line; None if it
+        is. Changes nothing."""
         return await self._images.obtainable(project, service)
 
     async def mesh_addresses(self, project: str, services: Sequence[str]) -> Sequence[MeshAddress]:
-        """The gateway of each service's own network; an adopted service has none."""
+        """Return the gateway of each service's own network. An adopted service has none."""
         gateways = await asyncio.gather(
             *(self._networks.gateway(project, service) for service in services)
         )
@@ -205,8 +206,7 @@ class DockerRuntime:
         ]
 
     async def start(self, replica: ReplicaSpec) -> ObservedReplica:
-        """See `Runtime.start`. A container that was created but could not be started is
-        removed again."""
+        """See `Runtime.start`. A container that was created but did not start is removed again."""
         if replica.node not in (None, self._node):
             raise Unsupported(f"replica {replica.name}: this engine has no node {replica.node}")
         if replica.clone_of is not None:
@@ -230,14 +230,14 @@ class DockerRuntime:
         return self._sightings.see(info, self._node, time.monotonic())
 
     async def stop(self, name: str, grace: float) -> None:
-        """See `Runtime.stop`; the engine counts grace in whole seconds."""
+        """See `Runtime.stop`. The engine counts the grace period in whole seconds."""
         errors = {404: missing(name)}
         async with self._engine.asked(grace + STOP_MARGIN, errors) as docker:
             await docker.containers.container(name).stop(t=math.ceil(grace))
 
     async def remove(self, name: str) -> None:
-        """See `Runtime.remove`; its anonymous volumes go too."""
-        running = ReplicaRunning(f"container {name} runs, or is being removed; stop it first")
+        """See `Runtime.remove`. Anonymous volumes of the container are removed too."""
+        running = ReplicaRunning(f"container {name} is running or is being removed; stop it first")
         async with self._engine.asked(errors={404: missing(name), 409: running}) as docker:
             await docker.containers.container(name).delete(v=True)
 
@@ -250,7 +250,7 @@ class DockerRuntime:
         await self._freeze(name, "unpause")
 
     async def usage(self, names: Sequence[str]) -> Mapping[str, Usage]:
-        """See `Runtime.usage`: one snapshot of each container's statistics."""
+        """See `Runtime.usage`: one reading of each container's statistics."""
         return await usage.of(self._engine, names)
 
     async def logs(self, name: str, tail: int) -> Sequence[str]:
@@ -274,7 +274,7 @@ class DockerRuntime:
         await self._claims.unclaim(project, holder)
 
     async def teardown(self, project: str) -> None:
-        """See `Runtime.teardown`: the project's networks are removed."""
+        """See `Runtime.teardown`: removes the project's networks."""
         await self._networks.remove(project)
 
     async def _info(self) -> Info:

@@ -1,4 +1,4 @@
-"""What containers use, as the engine counts it: cgroup v1 and v2."""
+"""CPU and memory of containers, as the engine counts them: cgroup v1 and v2."""
 
 import asyncio
 import time
@@ -13,11 +13,11 @@ from meshd.runtime.docker.engine import Engine
 AT_ONCE: Final = 8
 NANO: Final = 1e-9
 _NOW: Final = {"stream": "0", "one-shot": "1"}
-"""Else the engine takes a second to have something to compare with."""
+"""Without `one-shot` the engine waits a second to have a second reading."""
 
 
 async def of(engine: Engine, names: Sequence[str]) -> Mapping[str, Usage]:
-    """Those of `names` that run. Raises RuntimeUnavailable."""
+    """Return the usage of those of `names` that run. Raises RuntimeUnavailable."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(name: str) -> Usage | None:
@@ -34,8 +34,8 @@ async def of(engine: Engine, names: Sequence[str]) -> Mapping[str, Usage]:
 
 
 def read(told: Mapping[str, Any] | None, at: float) -> Usage | None:
-    """The engine's statistics as ours; None for a container that does not run, of which the
-    engine says nothing (`null`) or nothing of memory."""
+    """Convert the engine's statistics. None for a container that does not run: the engine
+    answers `null` or leaves memory out."""
     memory = (told or {}).get("memory_stats") or {}
     if told is None or "usage" not in memory:
         return None

@@ -1,9 +1,8 @@
-"""The keeper: the process that owns local replicas, apart from the control process.
+"""The keeper: the process that owns local replicas, separate from the control process.
 
-`python -m meshd.runtime.process.keeper --state DIR` listens on
-DIR/keeper.sock. It decides nothing: it
-starts, stops and tells. Its replicas end with it, and it ends with the process that started
-it.
+`python -m meshd.runtime.process.keeper --state DIR` listens on DIR/keeper.sock. It makes no
+decisions: it starts, stops and reports. Its replicas end with it, and it ends with the process that
+started it. `keeper_protocol` has the messages, `keeper_replicas` the replicas.
 """
 
 import asyncio
@@ -28,8 +27,8 @@ from meshd.runtime.process.keeper_replicas import Replicas
 
 END_GRACE = 5.0
 OWNER_VARIABLE = "MESHD_KEEPER"
-"""Set for every replica to the keeper's state directory: how a later keeper finds what a
-killed one could not take along."""
+"""Set for every replica to the keeper's state directory: a later keeper finds by it what a
+killed keeper left behind."""
 
 log = structlog.get_logger("meshd.keeper")
 
@@ -37,7 +36,7 @@ Item = TypeVar("Item", RuntimeEvent, tuple[str, ...])
 
 
 class Keeper:
-    """Answers clients for the replicas of one state directory."""
+    """Serve clients for the replicas of one state directory."""
 
     def __init__(self, state: Path) -> None:
         self._state = state
@@ -45,8 +44,8 @@ class Keeper:
         self._clients: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set, then end every replica. Raises BlockingIOError when
-        another keeper holds the state directory."""
+        """Serve until `stop` is set, then end every replica. Raises BlockingIOError if another
+        keeper holds the state directory."""
         logs = self._state / "logs"
         logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self._state / "keeper.lock").open("w") as lock:
@@ -80,7 +79,7 @@ class Keeper:
         except ConnectionError as error:
             log.debug("client left", reason=str(error))
         except asyncio.CancelledError:
-            log.debug("client let go at the keeper's end")
+            log.debug("client disconnected at shutdown")
         finally:
             self._clients.discard(task)
             writer.close()
@@ -99,7 +98,7 @@ class Keeper:
         except RuntimeFailure as failure:
             writer.write(wire.encode(wire.Failed(type(failure).__name__, str(failure))))
         except (ValueError, msgspec.MsgspecError) as error:
-            writer.write(wire.encode(wire.Failed("RuntimeFailure", f"not understood: {error}")))
+            writer.write(wire.encode(wire.Failed("RuntimeFailure", f"invalid request: {error}")))
         await writer.drain()
 
     async def _act(self, request: wire.AnyRequest) -> wire.Done:
@@ -126,7 +125,7 @@ class Keeper:
 async def _stream(
     items: asyncio.Queue[Item | None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Send items until None comes or the client closes."""
+    """Send items until None arrives or the client closes."""
     writer.write(wire.encode(wire.Done()))
     with _ended_with(reader, items):
         while (item := await items.get()) is not None:
@@ -140,8 +139,8 @@ def _values(item: RuntimeEvent | tuple[str, ...]) -> tuple[RuntimeEvent | str, .
 
 @contextmanager
 def _ended_with(reader: asyncio.StreamReader, items: asyncio.Queue[Item | None]) -> Iterator[None]:
-    """Put None into `items` when the client closes; else its end would show at the next item
-    only."""
+    """Put None into `items` when the client closes; otherwise its end would be noticed only at
+    the next item."""
 
     def on_close(_: asyncio.Task[bytes]) -> None:
         if items.full():
@@ -157,8 +156,8 @@ def _ended_with(reader: asyncio.StreamReader, items: asyncio.Queue[Item | None])
 
 
 def _sweep(owner: str) -> None:
-    """KILL what an earlier keeper of this directory left: a killed keeper takes its replicas
-    along, but not what those had started themselves."""
+    """KILL what an earlier keeper of this directory left: the replicas of a killed keeper end
+    with it, but not the processes that they had started."""
     mark = f"{OWNER_VARIABLE}={owner}".encode()
     for directory in Path("/proc").iterdir():
         if not directory.name.isdigit() or int(directory.name) == os.getpid():
@@ -169,7 +168,7 @@ def _sweep(owner: str) -> None:
                 os.kill(int(directory.name), signal.SIGKILL)
                 log.warning("ended a process left by an earlier keeper", pid=directory.name)
         except (FileNotFoundError, PermissionError, ProcessLookupError):
-            continue  # ended meanwhile, or another user's
+            continue  # ended meanwhile, or owned by another user
 
 
 async def _main(state: Path) -> None:

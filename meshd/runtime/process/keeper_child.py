@@ -1,4 +1,5 @@
-"""One local replica: a process group that the keeper started and that dies with it."""
+"""One local replica: a process group that the keeper started and that dies with it. Owned by
+`keeper_replicas`."""
 
 import asyncio
 import ctypes
@@ -21,16 +22,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent(number: signal.Signals) -> None:
-    """Have the kernel send `number` to this process when the thread that started it ends."""
+    """Make the kernel send `number` to this process when the thread that started it ends."""
     if _libc.prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
 
 
 class ReplicaProcess:
-    """Starts the process, takes its output, and tells `on_event` what becomes of it later.
+    """Start the process, capture its output, and report later changes to `on_event`.
 
-    The process leads a group of its own. When it ends, so does the rest of the group, as in a
-    container whose first process ends.
+    The process leads its own group. When it ends, the rest of the group ends too, as in a container
+    whose first process ends.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class ReplicaProcess:
 
     @property
     def ended(self) -> bool:
-        """Whether the process is over."""
+        """Whether the process has ended."""
         return self._ended.is_set()
 
     def spawn(self) -> None:
@@ -95,8 +96,8 @@ class ReplicaProcess:
         loop.add_reader(self._pidfd, self._on_exit)
 
     async def stop(self, grace: float) -> None:
-        """Stop signal to the group, KILL after `grace` seconds; returns once it has ended.
-        Raises RuntimeFailure when even KILL did not end it."""
+        """Send the stop signal to the group, KILL after `grace` seconds; return once it has
+        ended. Raises RuntimeFailure if even KILL did not end it."""
         if self.ended:
             return
         if not self._stopping:
@@ -112,32 +113,32 @@ class ReplicaProcess:
             await self.kill()
 
     async def kill(self) -> None:
-        """KILL to the group. Raises RuntimeFailure when it lives on nevertheless."""
+        """Send KILL to the group. Raises RuntimeFailure if it survives."""
         self._signal(signal.SIGKILL)
         try:
             async with asyncio.timeout(KILL_WAIT):
                 await self._ended.wait()
         except TimeoutError as error:
             raise RuntimeFailure(
-                f"replica {self.launch.name}: still there {KILL_WAIT:.0f} s after KILL"
+                f"replica {self.launch.name}: still running {KILL_WAIT:.0f} s after KILL"
             ) from error
 
     def pause(self) -> None:
-        """Freeze the group; it still accepts TCP connections, as a paused container does."""
+        """Freeze the group; it still accepts TCP connections, like a paused container."""
         if not self._paused:
             self._paused = True
             self._signal(signal.SIGSTOP)
             self._on_event(self, EventKind.PAUSED)
 
     def unpause(self) -> None:
-        """Wake the group."""
+        """Resume the group."""
         if self._paused:
             self._paused = False
             self._signal(signal.SIGCONT)
             self._on_event(self, EventKind.UNPAUSED)
 
     def observe(self) -> ObservedReplica:
-        """The replica as it is now."""
+        """Return the replica as it is now."""
         launch = self.launch
         return ObservedReplica(
             name=launch.name,
@@ -166,7 +167,8 @@ class ReplicaProcess:
         return ReplicaState.PAUSED if self._paused else ReplicaState.RUNNING
 
     def _signal(self, number: signal.Signals) -> None:
-        # The process is not reaped before `_on_exit`, so its group cannot be another's yet.
+        # The process is not reaped before `_on_exit`, so its group id cannot belong to another
+        # process yet.
         if self._process is not None and not self.ended:
             os.killpg(self._process.pid, number)
 
@@ -197,8 +199,8 @@ class ReplicaProcess:
         self._on_event(self, EventKind.DIED)
 
     def _read_rest(self) -> None:
-        """What the process wrote before its end; bounded, since a process that left the group
-        may hold the pipe and write on."""
+        """Read what the process wrote before its end; bounded, because a process that left the
+        group may keep the pipe and continue to write."""
         for _ in range(64):
             if self._pipe < 0:
                 return
@@ -224,9 +226,9 @@ def _why_not(launch: Launch, error: Exception) -> str:
         reason = f"its directory {launch.directory} does not exist"
     elif isinstance(error, FileNotFoundError):
         path = launch.environment.get("PATH", "")
-        reason = f"there is no program {program!r} (PATH is {path})"
+        reason = f"program {program!r} not found (PATH is {path})"
     elif isinstance(error, PermissionError):
-        reason = f"{error.filename} may not be run: {error.strerror}"
+        reason = f"{error.filename} cannot be executed: {error.strerror}"
     else:
-        reason = f"{program!r} cannot be run: {error}"
+        reason = f"{program!r} cannot be executed: {error}"
     return f"replica {launch.name} of service {launch.service}: {reason}"

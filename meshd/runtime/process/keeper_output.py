@@ -1,5 +1,5 @@
-"""The captured output of one local replica, every part of it bounded: the last lines in
-memory, a file that is rotated once, and a queue for each follower."""
+"""The captured output of one local replica, all of it bounded: the last lines in memory, a file
+that is rotated once, and a queue per follower."""
 
 import asyncio
 from collections import deque
@@ -9,16 +9,16 @@ from pathlib import Path
 
 RING_LINES = 2000
 LINE_BYTES = 8 * 1024
-"""A longer line is cut into several, so 16 MiB bound the ring at the very worst."""
+"""Characters; a longer line is split, so that the ring holds at most 16 MiB."""
 FILE_BYTES = 5 * 1024 * 1024
 FOLLOWER_PIECES = 512
-"""A follower may be so many reads of the output behind."""
+"""Reads of the output that a follower may be behind."""
 
 Follower = asyncio.Queue[tuple[str, ...] | None]
 
 
 class Output:
-    """Takes bytes as the process wrote them, and hands out lines."""
+    """Take bytes as the process wrote them, and return lines."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -38,7 +38,7 @@ class Output:
         self._write(data)
 
     def close(self) -> None:
-        """The process has ended: an unfinished line counts as one, followers are let go."""
+        """The process has ended: count an unfinished line as a line, and end all followers."""
         if self._rest:
             self._add([self._rest])
             self._rest = b""
@@ -47,13 +47,13 @@ class Output:
             _put(follower, None)
 
     def tail(self, count: int) -> tuple[str, ...]:
-        """The last `count` lines, oldest first."""
+        """Return the last `count` lines, oldest first."""
         return tuple(self._ring)[-count:] if count > 0 else ()
 
     @contextmanager
     def follow(self, past: bool = False) -> Iterator[Follower]:
-        """A queue of the lines from now on, in pieces, ended by None; with `past` those that
-        are kept come first. A follower that falls behind loses the oldest ones."""
+        """Return a queue of the lines from now on, in pieces, ended by None; with `past` the
+        kept lines come first. A follower that falls behind loses the oldest ones."""
         follower: Follower = asyncio.Queue(maxsize=FOLLOWER_PIECES)
         if past and self._ring:
             follower.put_nowait(tuple(self._ring))

@@ -1,4 +1,4 @@
-"""Which loopback port a local replica gets."""
+"""Choose the loopback port of a local replica."""
 
 import random
 import socket
@@ -8,7 +8,8 @@ SPAN = 6000
 
 
 def ephemeral_start(path: Path = Path("/proc/sys/net/ipv4/ip_local_port_range")) -> int:
-    """The first port that the kernel hands to outgoing connections; 32768 if it does not say."""
+    """Return the first port that the kernel uses for outgoing connections; 32768 if it does not
+    say."""
     try:
         return int(path.read_text().split()[0])
     except (OSError, ValueError, IndexError):
@@ -16,8 +17,8 @@ def ephemeral_start(path: Path = Path("/proc/sys/net/ipv4/ip_local_port_range"))
 
 
 class Ports:
-    """Hands out ports below the kernel's ephemeral range, so that no outgoing connection can
-    take one between its choice and the replica's bind."""
+    """Choose ports below the kernel's ephemeral range, so that no outgoing connection can take
+    one before the replica binds it."""
 
     def __init__(self) -> None:
         self._end = max(ephemeral_start(), 10000)
@@ -25,8 +26,8 @@ class Ports:
         self._next = random.randrange(self._start, self._end)
 
     def take(self, held: set[int]) -> int:
-        """A port that nothing listens on and that is not in `held`. Raises OSError when there
-        is none."""
+        """Return a port on which nothing listens and that is not in `held`. Raises OSError if
+        there is none."""
         for _ in range(self._end - self._start):
             port = self._next
             self._next = port + 1 if port + 1 < self._end else self._start

@@ -1,9 +1,9 @@
-"""What the keeper and its clients say to each other over `keeper.sock`.
+"""Messages between the keeper and its clients over `keeper.sock`.
 
-One JSON value a line, one request a connection: the client sends a request and reads one
-`Done` or `Failed`; after the `Done` of a `Watch` come events, after that of a `Follow` output
-lines, until either side closes. The socket lies in a directory that only its owner may enter,
-so there is no further authentication.
+One JSON value per line, one request per connection: the client sends a request and reads one `Done`
+or `Failed`. After the `Done` of a `Watch` events follow, after that of a `Follow` output lines,
+until either side closes. The socket is in a directory that only its owner may enter, so there is no
+further authentication.
 """
 
 import msgspec
@@ -13,13 +13,13 @@ from meshd.runtime.base import RuntimeEvent
 
 SOCKET_NAME = "keeper.sock"
 LINE_LIMIT = 16 * 1024 * 1024
-"""Longest line on the socket, bytes; logs of a replica are bounded far below it."""
+"""Longest line on the socket, in bytes; the logs of a replica are far smaller."""
 
 
 class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A process to start: `argv` is run as it is, without a shell, in `directory`.
+    """A process to start: `argv` is executed without a shell in `directory`.
 
-    `environment` is complete but for PORT, which the keeper adds with the port it chose.
+    `environment` is complete except for PORT, which the keeper adds with the port it chose.
     """
 
     name: str
@@ -34,11 +34,11 @@ class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=str.lower):
-    """Base of what a client asks."""
+    """Base of all requests."""
 
 
 class List(Request, frozen=True):
-    """Every replica the keeper holds, ended ones included."""
+    """List every replica of the keeper, including ended ones."""
 
 
 class Start(Request, frozen=True):
@@ -48,14 +48,14 @@ class Start(Request, frozen=True):
 
 
 class Stop(Request, frozen=True):
-    """Stop signal, KILL after `grace` seconds; answered once the process has ended."""
+    """Send the stop signal, KILL after `grace` seconds; answered once the process has ended."""
 
     name: str
     grace: float
 
 
 class Remove(Request, frozen=True):
-    """Forget an ended replica and its output."""
+    """Remove an ended replica and its output."""
 
     name: str
 
@@ -67,38 +67,38 @@ class Pause(Request, frozen=True):
 
 
 class Unpause(Request, frozen=True):
-    """Wake all processes of a replica."""
+    """Resume all processes of a replica."""
 
     name: str
 
 
 class Logs(Request, frozen=True):
-    """The last `tail` lines of output."""
+    """Return the last `tail` lines of output."""
 
     name: str
     tail: int
 
 
 class Watch(Request, frozen=True):
-    """Events from now on."""
+    """Stream events from now on."""
 
 
 class Follow(Request, frozen=True):
-    """Output lines from now on; with `past` those kept of before come first."""
+    """Stream output lines from now on; with `past` the kept earlier lines come first."""
 
     name: str
     past: bool = False
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """What was asked is done."""
+    """The request was carried out."""
 
     replicas: tuple[ObservedReplica, ...] = ()
     lines: tuple[str, ...] = ()
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """It could not be done; `kind` is the name of an exception in `meshd.runtime.base`."""
+    """The request failed; `kind` is the name of an exception in `meshd.runtime.base`."""
 
     kind: str
     text: str
@@ -114,5 +114,5 @@ lines: msgspec.json.Decoder[str] = msgspec.json.Decoder(str)
 
 
 def encode(value: Request | Done | Failed | RuntimeEvent | str) -> bytes:
-    """One line of the protocol, newline included."""
+    """Return one line of the protocol, newline included."""
     return _encoder.encode(value) + b"\n"

@@ -1,4 +1,5 @@
-"""The replicas that a keeper holds, and who is told of what becomes of them."""
+"""The replicas of a keeper and their event subscribers. Owned by `keeper`; one `ReplicaProcess`
+each."""
 
 import asyncio
 import re
@@ -25,8 +26,8 @@ Subscriber = asyncio.Queue[RuntimeEvent | None]
 
 
 class Replicas:
-    """All replicas by name, ended ones until they are removed. Their output goes to files in
-    the directory `logs`."""
+    """All replicas by name, ended ones until they are removed. Their output goes to files in the
+    directory `logs`."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
@@ -35,15 +36,15 @@ class Replicas:
         self._ports = Ports()
 
     def observe(self) -> tuple[ObservedReplica, ...]:
-        """Every replica as it is now."""
+        """Return every replica as it is now."""
         return tuple(child.observe() for child in self._children.values())
 
     def start(self, launch: Launch) -> ReplicaProcess:
-        """Start a replica on a port of its own. Raises StartFailed."""
+        """Start a replica on its own port. Raises StartFailed."""
         if not _NAME.fullmatch(launch.name):
-            raise StartFailed(f"{launch.name!r} cannot be the name of a replica")
+            raise StartFailed(f"{launch.name!r} is not a valid name of a replica")
         if launch.name in self._children:
-            raise StartFailed(f"there is a replica {launch.name} already; remove it first")
+            raise StartFailed(f"a replica named {launch.name} already exists; remove it first")
         if not launch.argv:
             raise StartFailed(f"service {launch.service} has no command to run")
         held = {child.port for child in self._children.values() if not child.ended}
@@ -60,23 +61,23 @@ class Replicas:
         return child
 
     def remove(self, name: str) -> None:
-        """Forget an ended replica. Raises ReplicaNotFound, ReplicaRunning."""
+        """Remove an ended replica. Raises ReplicaNotFound, ReplicaRunning."""
         child = self.find(name)
         if not child.ended:
-            raise ReplicaRunning(f"replica {name} runs; stop it first")
+            raise ReplicaRunning(f"replica {name} is running; stop it first")
         del self._children[name]
         child.output.delete()
         self._publish(child, EventKind.REMOVED)
 
     def find(self, name: str) -> ReplicaProcess:
-        """The replica of that name. Raises ReplicaNotFound."""
+        """Return the replica of that name. Raises ReplicaNotFound."""
         child = self._children.get(name)
         if child is None:
             raise ReplicaNotFound(f"no replica {name} runs here")
         return child
 
     def running(self, name: str) -> ReplicaProcess:
-        """The replica of that name, not ended. Raises ReplicaNotFound."""
+        """Return the running replica of that name. Raises ReplicaNotFound."""
         child = self.find(name)
         if child.ended:
             raise ReplicaNotFound(f"replica {name} has ended")
@@ -84,8 +85,8 @@ class Replicas:
 
     @contextmanager
     def subscribe(self) -> Iterator[Subscriber]:
-        """A queue of events, RESYNC first. A subscriber that falls behind finds another
-        RESYNC in place of what it missed."""
+        """Return a queue of events, RESYNC first. A subscriber that falls behind gets another
+        RESYNC instead of the events it missed."""
         events: Subscriber = asyncio.Queue(maxsize=SUBSCRIBER_EVENTS)
         events.put_nowait(_resync())
         self._subscribers.add(events)

@@ -1,4 +1,5 @@
-"""A replica → the process that the keeper is to start for it, and what cannot be one. Pure."""
+"""From a replica to the process that the keeper starts for it, and what cannot run as a process.
+Pure. Used by `runtime`."""
 
 import os
 import signal
@@ -26,16 +27,16 @@ INHERITED = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR",
     "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR",
 )  # fmt: skip
-"""All that a replica gets of the host's environment."""
+"""All that a replica gets from the host's environment."""
 
 
 def launch_of(replica: ReplicaSpec, host: Mapping[str, str]) -> wire.Launch:
-    """The process to start for `replica`; `host` is the host's environment, of which little
-    is passed on. Raises Unsupported."""
+    """Return the process to start for `replica`. `host` is the host's environment, of which only
+    `PASSED` is handed on. Raises Unsupported."""
     service = replica.service
     refuse(service)
     if replica.clone_of is not None:
-        raise Unsupported(f"replica {replica.name}: local processes are not cloned")
+        raise Unsupported(f"replica {replica.name}: local processes cannot be cloned")
     argv = (*(service.entrypoint or ()), *(service.command or ()))
     inherited = {key: host[key] for key in INHERITED if key in host}
     return wire.Launch(
@@ -46,7 +47,7 @@ def launch_of(replica: ReplicaSpec, host: Mapping[str, str]) -> wire.Launch:
         argv=(_program(argv[0]), *argv[1:]),
         environment={
             **inherited,
-            "PYTHONUNBUFFERED": "1",  # else output is lost when a Python service is killed
+            "PYTHONUNBUFFERED": "1",  # otherwise output is lost when a Python service is killed
             **service.environment,
             **replica.environment,
         },
@@ -57,20 +58,20 @@ def launch_of(replica: ReplicaSpec, host: Mapping[str, str]) -> wire.Launch:
 
 
 def refuse(service: Service) -> None:
-    """Raises Unsupported for what cannot run as a process."""
+    """Raise Unsupported if the service cannot run as a process."""
     refused = [str(lack) for lack in unsupported(service, CAPABILITIES) if lack.refuse]
     if refused:
         raise Unsupported("; ".join(refused))
 
 
 def _program(program: str) -> str:
-    """`python` and `python3` are the interpreter that runs the mesh, so that a service finds
-    what is installed beside it; anything else is itself."""
+    """Return the program: `python` and `python3` mean the interpreter that runs meshd, so that a
+    service finds the packages installed there."""
     return sys.executable if program in ("python", "python3") else program
 
 
 def _signal_name(service: Service) -> str:
-    """The stop signal as Python names it, from `TERM`, `SIGTERM` or `15`."""
+    """Return the stop signal as Python names it, from `TERM`, `SIGTERM` or `15`."""
     wanted = service.stop_signal.upper()
     try:
         if wanted.isdigit():
@@ -78,5 +79,6 @@ def _signal_name(service: Service) -> str:
         return signal.Signals["SIG" + wanted.removeprefix("SIG")].name
     except (ValueError, KeyError):
         raise Unsupported(
-            f"service {service.name}: stop_signal {service.stop_signal} is no signal of this host"
+            f"service {service.name}: stop_signal {service.stop_signal} is not a signal "
+            "of this host"
         ) from None

@@ -1,7 +1,8 @@
 """The process runtime: replicas are local processes, held by the keeper.
 
-This is the keeper's client, one connection a request. It keeps no state of its own, so a
-restarted control process finds everything as it was.
+This is the keeper's client; each request uses its own connection. It keeps no state, so that a
+restarted control process finds everything as it was. `launch` builds the processes,
+`keeper_protocol` the messages.
 """
 
 import asyncio
@@ -42,7 +43,7 @@ Item = TypeVar("Item")
 
 
 class ProcessRuntime:
-    """Runs replicas as processes of the keeper that listens in the directory `state`."""
+    """Run replicas as processes of the keeper that listens in the directory `state`."""
 
     def __init__(self, state: Path) -> None:
         self._socket = state / wire.SOCKET_NAME
@@ -54,7 +55,7 @@ class ProcessRuntime:
 
     @property
     def capabilities(self) -> Capabilities:
-        """No images, networks, limits or volumes: what runs is what is on the host."""
+        """No images, networks, limits or volumes: programs of the host run as they are."""
         return CAPABILITIES
 
     async def open(self) -> None:
@@ -71,15 +72,15 @@ class ProcessRuntime:
                 return
 
     async def close(self) -> None:
-        """Nothing is held between requests."""
+        """Nothing to close: each request has its own connection."""
 
     async def nodes(self) -> Sequence[Node]:
-        """This machine."""
+        """Return this machine."""
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return [Node(platform.node(), float(os.cpu_count() or 1), memory)]
 
     async def list(self) -> Sequence[ObservedReplica]:
-        """See `Runtime.list`; everything the keeper holds is ours."""
+        """See `Runtime.list`; everything in the keeper is ours."""
         held = (await self._ask(wire.List())).replicas
         return tuple(seen for seen in held if not _is_job(seen))
 
@@ -89,7 +90,7 @@ class ProcessRuntime:
         return tuple(seen for seen in held if _is_job(seen))
 
     async def watch(self) -> AsyncIterator[RuntimeEvent]:
-        """See `Runtime.watch`. While the keeper is gone it is tried again, ever less often."""
+        """See `Runtime.watch`. While the keeper is gone, retry with growing pauses."""
         pause = RETRY_FIRST
         while True:
             stood = False
@@ -120,7 +121,7 @@ class ProcessRuntime:
         service: Service,
         networks: Sequence[Network] = (),  # noqa: ARG002 (the protocol's)
     ) -> None:
-        """Nothing to make ready. Raises Unsupported for what cannot run as a process."""
+        """Nothing to prepare. Raises Unsupported if the service cannot run as a process."""
         refuse(service)
 
     async def mesh_addresses(
@@ -128,11 +129,11 @@ class ProcessRuntime:
         project: str,  # noqa: ARG002 (the protocol's)
         services: Sequence[str],
     ) -> Sequence[MeshAddress]:
-        """One loopback listener on a port of the caller's choice, the same for all."""
+        """Return one loopback listener on a port that the caller chooses, the same for all."""
         return [MeshAddress(service, "127.0.0.1", 0) for service in services]
 
     async def start(self, replica: ReplicaSpec) -> ObservedReplica:
-        """See `Runtime.start`; the replica's port is the keeper's choice."""
+        """See `Runtime.start`; the keeper chooses the replica's port."""
         (observed,) = (await self._ask(wire.Start(launch_of(replica, os.environ)))).replicas
         return observed
 
@@ -153,7 +154,7 @@ class ProcessRuntime:
         await self._ask(wire.Unpause(name))
 
     async def usage(self, names: Sequence[str]) -> Mapping[str, Usage]:
-        """See `Runtime.usage`; children of a replica's process count as its."""
+        """See `Runtime.usage`; children of a replica's process are included."""
         wanted = set(names)
         leaders = {
             int(seen.runtime_id): seen.name
@@ -173,7 +174,7 @@ class ProcessRuntime:
                 yield line
 
     async def claims(self) -> Mapping[str, Holder]:
-        """None: the keeper is this state's own."""
+        """None: the keeper belongs to this state alone."""
         return {}
 
     async def claim(
@@ -182,28 +183,28 @@ class ProcessRuntime:
         holder: Holder,
         instead_of: Holder | None = None,  # noqa: ARG002 (the protocol's)
     ) -> Holder:
-        """Nobody else is there."""
+        """Always granted: the keeper belongs to this state alone."""
         return holder
 
     async def unclaim(self, project: str, holder: Holder) -> None:
-        """Nothing is kept."""
+        """Nothing to release."""
 
     async def teardown(self, project: str) -> None:
-        """Nothing was made for the project."""
+        """Nothing was created for the project."""
 
     async def _ask(self, request: wire.Request, patience: float = TIMEOUT) -> wire.Done:
         try:
             async with asyncio.timeout(patience), self._connected(request) as (answer, _):
                 return answer
         except TimeoutError as error:
-            raise RuntimeUnavailable(f"the keeper did not answer in {patience:g} s") from error
+            raise RuntimeUnavailable(f"the keeper did not answer within {patience:g} s") from error
 
     @asynccontextmanager
     async def _connected(
         self, request: wire.Request
     ) -> AsyncIterator[tuple[wire.Done, asyncio.StreamReader]]:
-        """Send a request on a connection of its own; gives the answer and what comes after.
-        Raises what the keeper answered with, and RuntimeUnavailable."""
+        """Send a request on a new connection; yield the answer and the stream after it. Raises
+        the error that the keeper answered with, and RuntimeUnavailable."""
         try:
             reader, writer = await asyncio.open_unix_connection(self._socket, limit=wire.LINE_LIMIT)
         except OSError as error:
@@ -233,7 +234,7 @@ async def _exchange(
 async def _items(
     reader: asyncio.StreamReader, decoder: msgspec.json.Decoder[Item]
 ) -> AsyncIterator[Item]:
-    """What the keeper streams, to its end. Raises RuntimeUnavailable when it was cut."""
+    """Yield what the keeper streams, to its end. Raises RuntimeUnavailable if it was cut."""
     try:
         while line := await reader.readline():
             yield decoder.decode(line)

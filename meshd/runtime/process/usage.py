@@ -1,4 +1,4 @@
-"""What local processes use, read from /proc."""
+"""CPU and memory of local processes, read from /proc. Used by `ProcessRuntime.usage`."""
 
 import os
 import time
@@ -13,7 +13,7 @@ PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def usage_of_sessions(leaders: Mapping[int, str], proc: Path = Path("/proc")) -> dict[str, Usage]:
-    """What each session uses, by the name that `leaders` gives its first process."""
+    """Return the usage of each session, by the name that `leaders` gives its first process."""
     at = time.monotonic()
     sums: dict[str, tuple[float, int]] = {}
     for entry in proc.iterdir():
@@ -22,13 +22,13 @@ def usage_of_sessions(leaders: Mapping[int, str], proc: Path = Path("/proc")) ->
         try:
             text = (entry / "stat").read_text()
         except (FileNotFoundError, ProcessLookupError):
-            continue  # It ended meanwhile.
-        # The command's name stands in parentheses and may hold anything, parentheses too.
+            continue  # ended meanwhile
+        # The command name is in parentheses and may contain anything, parentheses too.
         fields = text.rpartition(")")[2].split()
         name = leaders.get(int(fields[3]))
         if name is None:
             continue
-        # Times of its own, and of children that have ended and were waited for.
+        # Its own times, and those of children that ended and were waited for.
         ticks = sum(map(int, fields[11:15]))
         cpu, memory = sums.get(name, (0.0, 0))
         sums[name] = cpu + ticks / TICKS, memory + int(fields[21]) * PAGE

@@ -29,7 +29,7 @@ async def test_refusals_and_the_outlook_of_a_diff() -> None:
         path.write_text(text(2, "1m") + "    user: nobody\n")
         told = await mesh.run("diff", "-f", str(path))
         assert "warning: service web: image none is not used" in told.err
-        assert "; user nobody is not taken; it runs as the user of the mesh" in told.err
+        assert "; user nobody is ignored; it runs as the user of meshd" in told.err
         path.write_text(text(9, "900g"))
         for command in ("deploy", "diff"):
             refused = await mesh.run(command, "-f", str(path))

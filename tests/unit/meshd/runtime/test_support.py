@@ -17,8 +17,8 @@ def project(**fields: Any) -> Project:
 
 
 READABLE = (
-    "who calls is known by a credential in each replica's environment, which every process of the "
-    "same user can read in /proc; run what does not trust each other on Docker"
+    "callers are identified by a token in each replica's environment, which every process of the "
+    "same user can read in /proc; run services that do not trust each other on Docker"
 )
 
 
@@ -32,7 +32,7 @@ READABLE = (
         ({"networks": ["back"]}, PROCESS,
          (f"service db: networks back do not isolate local processes; {READABLE}",)),
         ({"user": "9", "resources": {"cpus": 2}}, PROCESS,
-         ("service db: user 9 is not taken; it runs as the user of the mesh; CPU limit 2 is not "
+         ("service db: user 9 is ignored; it runs as the user of meshd; CPU limit 2 is not "
           "enforced",)),
     ],
 )  # fmt: skip

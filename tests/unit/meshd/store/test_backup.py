@@ -188,4 +188,4 @@ def test_the_commands(tmp_path: Path) -> None:
     nowhere = str(tmp_path / "none" / "file")
     done = run.invoke(main, ["backup", nowhere, "--state", str(tmp_path / "c")])
     assert done.exit_code == 1
-    assert f"no backup was written: there is no directory {tmp_path / 'none'}" in done.output
+    assert f"no backup was written: directory {tmp_path / 'none'}" in done.output

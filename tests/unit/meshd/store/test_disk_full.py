@@ -117,7 +117,7 @@ def test_a_state_that_cannot_be_opened_says_where_and_is_let_go_of(
     with no_more(length), pytest.raises(StoreWriteError) as told:
         store.open()
     assert str(told.value).startswith(f"the state in {state} cannot be opened: ")
-    assert "see that its disk has room" in str(told.value)
+    assert "make sure its disk has free space" in str(told.value)
     other = Store(state)
     other.open()  # neither the lock nor half a schema is left
     other.deploy(SHOP, {"web": "r1"}, "me", "", 1.0)

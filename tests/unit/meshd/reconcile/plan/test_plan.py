@@ -358,11 +358,14 @@ def test_the_count_is_the_override_else_the_decision_else_the_spec(
 
 
 def test_what_others_changed_is_replaced_before_it_goes() -> None:
-    changed = replica("a", drift="was changed by others: the memory limit is 1, not none")
+    changed = replica(
+        "a",
+        drift="was changed by something other than meshd: the memory limit is 1 instead of none",
+    )
     told = lines(web(2), changed, replica("b"))
     assert len(told) == 1
-    assert told[0].endswith("in place of a, which was changed by others: the memory limit is 1, "
-                            "not none")  # fmt: skip
+    assert told[0].endswith("in place of a, which was changed by something other than meshd: "
+                            "the memory limit is 1 instead of none")  # fmt: skip
     assert told[0].startswith("start shop-web-")
     third = replica("c")
     assert lines(web(2), changed, replica("b"), third) == [f"drain a: {changed.drift}"]

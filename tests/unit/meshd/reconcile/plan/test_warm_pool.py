@@ -165,5 +165,5 @@ def test_a_runtime_that_cannot_pause_says_so() -> None:
         {"name": "web", "image": "app", "mesh": {"scale": {"max": 2, "warm": 1}}}
     )
     (lack,) = unsupported(warm, can)
-    assert "scale.warm is not kept" in str(lack)
+    assert "scale.warm is ignored" in str(lack)
     assert unsupported(warm, Capabilities(*(True,) * 8)) == []

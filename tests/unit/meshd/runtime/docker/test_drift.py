@@ -39,17 +39,17 @@ def test_what_was_just_made_is_as_it_was_made() -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"Memory": 128 << 20}, "the memory limit is 134217728, not none"),
-        ({"NanoCpus": 500_000_000}, "the CPU limit is 500000000, not none"),
-        ({"CpusetCpus": "0"}, "the set of CPUs is 0, not none"),
-        ({"PidsLimit": 5}, "the limit of processes is 5, not none"),
+        ({"Memory": 128 << 20}, "the memory limit is 134217728 instead of none"),
+        ({"NanoCpus": 500_000_000}, "the CPU limit is 500000000 instead of none"),
+        ({"CpusetCpus": "0"}, "the set of CPUs is 0 instead of none"),
+        ({"PidsLimit": 5}, "the limit of processes is 5 instead of none"),
         ({"RestartPolicy": {"Name": "always"}}, "the restart policy is always"),
     ],
 )
 def test_a_changed_limit_is_named(change: dict[str, Any], told: str) -> None:
     info = made()
     info["HostConfig"] |= change
-    assert drift(info) == f"was changed by others: {told}"
+    assert drift(info) == f"was changed by something other than meshd: {told}"
 
 
 def test_no_limit_is_written_in_several_ways() -> None:
@@ -68,7 +68,11 @@ def test_a_network_left_or_joined_is_named() -> None:
     info = made()
     del info["NetworkSettings"]["Networks"]["shop_back"]
     info["NetworkSettings"]["Networks"]["bridge"] = {}
-    assert drift(info) == "was changed by others: it is off shop_back; it is on bridge"
+    assert (
+        drift(info)
+        == "was changed by something other than meshd: it was disconnected from shop_back; "
+        "it was connected to bridge"
+    )
 
 
 def test_a_container_with_the_labels_of_another_is_told_apart() -> None:

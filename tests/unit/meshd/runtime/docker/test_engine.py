@@ -58,7 +58,7 @@ async def test_nobody_asks_over_a_connection_that_is_still_being_made(
         async with engine.asked():
             pass
     ended.set()
-    with pytest.raises(RuntimeUnavailable, match="broke off"):
+    with pytest.raises(RuntimeUnavailable, match="closed the connection"):
         await opening
     server.close()
     await server.wait_closed()
