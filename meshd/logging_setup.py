@@ -10,6 +10,7 @@ from typing import Final, TextIO
 import structlog
 
 LOG_LIMIT: Final = 20 * 1024 * 1024
+"""Bytes of a log file before it is moved to `NAME.1`."""
 
 
 def set_up_logging(level: str = "info", stream: TextIO | None = None) -> None:

@@ -103,7 +103,7 @@ def pid_file(state: Path) -> Path:
 
 def running(state: Path) -> int | None:
     """The process id of the daemon of that state directory, None when none runs."""
-    return presence.supervisor(state)
+    return presence.supervisor_pid(state)
 
 
 def _config_file(state: Path) -> Path:

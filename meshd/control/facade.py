@@ -37,7 +37,7 @@ from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
 from meshd.store.store import Store
 from meshd.store.traffic import TrafficLog
-from meshd.store.usage import Sizes
+from meshd.store.usage import UsageLog
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
 from meshd.telemetry.usage_sampler import UsageSampler
@@ -64,7 +64,7 @@ class ControlFacade:
         self.by_hand: RolloutManager | None = None
         self.calls: CallLog | None = None
         self.jobs: JobControl | None = None
-        self.used: Sizes | None = None
+        self.used: UsageLog | None = None
         self.filter: Callable[[], str] = str
         self._names = Lookup(store, loop)
         preview = Preview(store, traffic, loop)

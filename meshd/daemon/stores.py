@@ -11,7 +11,7 @@ from meshd.store.jobs import JobLog
 from meshd.store.releases import Releases
 from meshd.store.store import Store
 from meshd.store.traffic import TrafficLog
-from meshd.store.usage import Sizes
+from meshd.store.usage import UsageLog
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.release_counts import ReleaseCounter
 
@@ -26,7 +26,7 @@ class Stores:
         self.calls = CallLog(self.store, self._called)
         self.traffic = TrafficLog(self.store)
         self.jobs = JobLog(self.store)
-        self.sizes = Sizes(self.store)
+        self.sizes = UsageLog(self.store)
         self.releases = Releases(self.store)
         self.tallies = ReleaseCounter(self.releases, self.releases.under_way)
         self._ingest = ingest

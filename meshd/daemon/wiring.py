@@ -35,7 +35,7 @@ from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.docker.firewall_rules import door_of
 from meshd.runtime.docker.host_firewall import HostFirewall
 from meshd.runtime.docker.runtime import DockerRuntime
-from meshd.runtime.select import runtime as make_runtime
+from meshd.runtime.select import make_runtime
 from meshd.scaling.controller import ScalingController
 from meshd.scaling.prometheus_queries import PrometheusQueries
 from meshd.store import presence

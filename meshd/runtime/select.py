@@ -37,7 +37,7 @@ async def choose(
         await docker.open()
         for project in projects:
             for service in project.services:
-                problem = await docker.obtainable(project.name, service)
+                problem = await docker.unobtainable_reason(project.name, service)
                 if problem is not None:
                     return Choice("process", f"process runtime: {_one_line(problem)}")
         (node,) = await docker.nodes()
@@ -48,7 +48,7 @@ async def choose(
     return Choice("docker", f"docker runtime: the engine on {node.name} answers and has all images")
 
 
-def runtime(name: Name, state: Path) -> Runtime:
+def make_runtime(name: Name, state: Path) -> Runtime:
     """Create the runtime of that name; `state` is the directory of the keeper's socket."""
     return DockerRuntime() if name == "docker" else ProcessRuntime(state)
 

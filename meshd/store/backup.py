@@ -24,11 +24,13 @@ from meshd.store.lock import StateLock, StateLocked
 from meshd.store.schema import MIGRATIONS
 
 FORMAT: Final = 1
+"""Version of the file format."""
 MANIFEST: Final = "manifest.json"
 DATABASE: Final = "meshd.db"
 SET_ASIDE: Final = (DATABASE, "meshd.db-wal", "meshd.db-shm", "snapshot.bin")
 OLD: Final = ".before-restore"
 LARGEST: Final = 4 << 30
+"""Bytes; a larger database in a backup is refused."""
 
 
 class BadBackup(Exception):
@@ -72,9 +74,9 @@ def back_up(state: Path, file: Path, now: float) -> Manifest:
             _add(archive, MANIFEST, msgspec.json.encode(manifest))
             _add(archive, DATABASE, copied.read_bytes())
         made.chmod(0o600)
-        _settle(made)
+        _sync(made)
         made.replace(file)
-    _settle(file.parent)
+    _sync(file.parent)
     return manifest
 
 
@@ -105,7 +107,7 @@ def restore(file: Path, state: Path, replace: bool) -> Manifest:
     unless `replace`: then its files are renamed with `.before-restore`. Raises BadBackup,
     BackupError, StateLocked, OSError."""
     manifest, database = read(file)
-    running = presence.process_of(state)
+    running = presence.owner_pid(state)
     if running is not None:
         raise StateLocked(
             f"a daemon runs in {state} (process {running}); stop it first, or give --state"
@@ -123,12 +125,12 @@ def restore(file: Path, state: Path, replace: bool) -> Manifest:
         new.touch(mode=0o600)
         new.write_bytes(database)
         _check(new, file)
-        _settle(new)
+        _sync(new)
         for name in SET_ASIDE:
             if (state / name).exists():
                 (state / name).replace(state / (name + OLD))
         new.replace(there)
-        _settle(state)
+        _sync(state)
     finally:
         lock.release()
     return manifest
@@ -186,7 +188,7 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
     return data.read()
 
 
-def _settle(path: Path) -> None:
+def _sync(path: Path) -> None:
     """Make sure that what was written survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -12,6 +12,7 @@ from meshd.store.store import Store
 LIFE: Final = 30 * 86400.0
 """Seconds after its last call for which a caller is kept."""
 PERIOD: Final = 10.0
+"""Seconds between two writes."""
 
 Counts = Mapping[str, int]
 _UPSERT: Final = (
@@ -30,7 +31,7 @@ class CallLog:
     ) -> None:
         self._store = store
         self._totals = totals
-        self._had: dict[str, tuple[Counts, Counts]] = {}
+        self._stored: dict[str, tuple[Counts, Counts]] = {}
         self._due = 0.0
 
     def step(self, now: float) -> None:
@@ -44,12 +45,12 @@ class CallLog:
         rows = []
         totals = self._totals()
         for key, (calls, uncovered) in totals.items():
-            had_calls, had_uncovered = self._had.get(key, ({}, {}))
+            had_calls, had_uncovered = self._stored.get(key, ({}, {}))
             for caller in calls.keys() | uncovered.keys():
                 more = _added(calls, had_calls, caller), _added(uncovered, had_uncovered, caller)
                 if any(more):
                     rows.append((*key.split("/", 1), caller, *more, now, now))
-        self._had = {key: (dict(calls), dict(un)) for key, (calls, un) in totals.items()}
+        self._stored = {key: (dict(calls), dict(un)) for key, (calls, un) in totals.items()}
         if rows:
             with self._store.transaction() as database:
                 database.executemany(_UPSERT, rows)

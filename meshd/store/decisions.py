@@ -12,7 +12,9 @@ from meshd.model.scaling import ScaleDecision
 from meshd.store.store import Store
 
 KEPT: Final = 50_000
+"""Decisions kept over all services."""
 LIFE: Final = 7 * 86400.0
+"""Seconds that a decision is kept."""
 BEHIND: Final = 200
 """Decisions that may wait to be stored."""
 

@@ -15,8 +15,11 @@ from meshd.model.event import Event
 from meshd.store.store import Store
 
 KEPT: Final = 10_000
+"""Events kept on disk."""
 RECENT: Final = 1_000
+"""Events kept in memory for new subscribers."""
 BEHIND: Final = 1_000
+"""Events that a subscriber may be behind."""
 UNWRITTEN: Final = 500
 """Events that may be published before they are stored."""
 
@@ -31,7 +34,7 @@ class EventLog:
         self._unwritten: list[Event] = []
         self._queues: set[asyncio.Queue[Event]] = set()
         self._last = 0
-        self._last_words: dict[str, str] = {}
+        self._last_texts: dict[str, str] = {}
 
     def open(self) -> None:
         """Continue above the last event number that may have been published: a killed process
@@ -85,7 +88,7 @@ class EventLog:
         self._recent.append(event)
         if event.service:
             text = f"{event.replica} {event.text}" if event.replica else event.text
-            self._last_words[f"{event.project}/{event.service}"] = text
+            self._last_texts[f"{event.project}/{event.service}"] = text
 
     def flush(self) -> None:
         """Store the events not stored yet; delete what is too old."""
@@ -136,7 +139,7 @@ class EventLog:
 
     def last_of(self, key: str) -> str:
         """Return the last event of a service (`PROJECT/SERVICE`) in one line."""
-        return self._last_words.get(key, "")
+        return self._last_texts.get(key, "")
 
     async def subscribe(self) -> AsyncIterator[Event]:
         """Yield events from now on, without end."""

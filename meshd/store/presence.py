@@ -13,7 +13,7 @@ PID_FILE = "daemon.pid"
 CONFIG_FILE = "supervisor.json"
 
 
-def supervisor(state: Path) -> int | None:
+def supervisor_pid(state: Path) -> int | None:
     """Return the process id of the daemon that `meshd up` started there; None if none runs.
     Valid also while its control process is being replaced."""
     try:
@@ -24,16 +24,16 @@ def supervisor(state: Path) -> int | None:
     return pid if os.fsencode(state / CONFIG_FILE) in command else None
 
 
-def process_of(state: Path) -> int | None:
+def owner_pid(state: Path) -> int | None:
     """Return the process id that uses the state directory: its supervisor, or the control
     process that holds the lock (0 if the lock does not say). None if there is none."""
-    return supervisor(state) or _lock_holder(state / LOCK)
+    return supervisor_pid(state) or _lock_holder(state / LOCK)
 
 
-def sweep(state: Path) -> None:
+def remove_stale_socket(state: Path) -> None:
     """Remove the API socket file that a killed control process left. Does nothing while a daemon
     runs there."""
-    if supervisor(state) is not None:
+    if supervisor_pid(state) is not None:
         return
     lock = StateLock(state / LOCK)
     try:

@@ -26,6 +26,7 @@ from meshd.store import releases
 from meshd.store.file import StateFile
 
 REVISIONS_KEPT: Final = 20
+"""Revisions kept per service, for `meshd rollout undo`."""
 
 
 class Store(StateFile):

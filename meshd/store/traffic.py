@@ -9,9 +9,13 @@ from meshd.model.scaling import Traffic, TrafficSpan
 from meshd.store.store import Store
 
 FINE: Final = 10
+"""Seconds per fine step."""
 COARSE: Final = 60
+"""Seconds per coarse step."""
 FINE_LIFE: Final = 86400
+"""Seconds that fine steps are kept."""
 COARSE_LIFE: Final = 7 * 86400
+"""Seconds that coarse steps are kept."""
 
 
 class TrafficLog:
@@ -22,10 +26,10 @@ class TrafficLog:
         self._sums: dict[tuple[str, int], TrafficSpan] = {}
         self._whole: list[tuple[str, TrafficSpan]] = []
 
-    def add(self, key: str, told: TrafficSpan) -> None:
+    def add(self, key: str, second: TrafficSpan) -> None:
         """Add one second of a service (`PROJECT/SERVICE`)."""
         for span in (FINE, COARSE):
-            at = told.at // span * span
+            at = second.at // span * span
             had = self._sums.get((key, span))
             if had is not None and had.at != at:
                 self._whole.append((key, had))
@@ -33,10 +37,10 @@ class TrafficLog:
             self._sums[key, span] = TrafficSpan(
                 at=at,
                 seconds=span,
-                arrivals=told.arrivals + (had.arrivals if had else 0),
-                service_time=told.service_time,
-                workers=told.workers,
-                startup=told.startup,
+                arrivals=second.arrivals + (had.arrivals if had else 0),
+                service_time=second.service_time,
+                workers=second.workers,
+                startup=second.startup,
             )
 
     def flush(self, now: float) -> None:
@@ -77,7 +81,7 @@ class TrafficLog:
         return [TrafficSpan(*row) for row in rows]
 
 
-def busiest(spans: Sequence[TrafficSpan]) -> Traffic:
+def peak_rate(spans: Sequence[TrafficSpan]) -> Traffic:
     """Return the highest request rate of any step, and the capacity of a replica as last
     learned. Pure."""
     most = max((span.arrivals / span.seconds for span in spans), default=0.0)

@@ -11,13 +11,16 @@ from meshd.model.scaling import Load, ResourceUsage, merged
 from meshd.store.store import Store
 
 DAY: Final = 86400
+"""Seconds."""
 DAYS: Final = 7
+"""Days that are kept."""
 PERIOD: Final = 60.0
 """Seconds between two writes; a killed process loses no more."""
 OOMS_KNOWN: Final = 1000
+"""Out-of-memory kills remembered, so that none is counted twice."""
 
 
-class Sizes:
+class UsageLog:
     """Collect readings; `flush` stores them."""
 
     def __init__(self, store: Store) -> None:

@@ -9,7 +9,7 @@ import pytest
 from meshd.runtime.base import ImageMissing, StartFailed
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.runtime.select import choose
-from meshd.runtime.select import runtime as runtime_of
+from meshd.runtime.select import make_runtime as runtime_of
 from meshd.spec.fingerprint import revision
 from meshd.spec.model import Build, Project, Service
 from tests.fakes.replicas import docker, docker_runtime, eventually, spec, unique

@@ -97,7 +97,7 @@ async def _end(client: Client, state: Path, pid: int | None) -> bool:
             epoch, _ = (await client.status()).generation
             await client.shutdown(stop_replicas=True)
         if pid is None or await _ended(pid, state, epoch):
-            presence.sweep(state)
+            presence.remove_stale_socket(state)
             return True
     return False
 

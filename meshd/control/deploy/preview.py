@@ -17,7 +17,7 @@ from meshd.reconcile.preview.simulate import passes
 from meshd.spec.fingerprint import revision
 from meshd.spec.model import Project
 from meshd.store.store import Store
-from meshd.store.traffic import TrafficLog, busiest
+from meshd.store.traffic import TrafficLog, peak_rate
 
 DAY: Final = 86400.0
 
@@ -92,5 +92,5 @@ class Preview:
             if spec is not None:
                 weights[version] = quota.uses(spec)
         keys = {replica.key for replica in replicas}
-        traffic = {key: busiest(self._traffic.of(key, now - DAY)) for key in keys}
+        traffic = {key: peak_rate(self._traffic.of(key, now - DAY)) for key in keys}
         return outlook(steps, replicas, weights, traffic)

@@ -211,7 +211,7 @@ def presence_of(holder: Holder | None, host: str) -> Presence:
     if holder is None or holder.host != host:
         return Presence.UNKNOWN
     state = Path(holder.state)
-    if presence.process_of(state) is not None:
+    if presence.owner_pid(state) is not None:
         return Presence.RUNS
     return Presence.ENDED if state.is_dir() else Presence.LOST
 

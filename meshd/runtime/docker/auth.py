@@ -11,6 +11,7 @@ from meshd.runtime.base import ImageMissing
 
 HUB = "https://index.docker.io/v1/"
 HELPER_PATIENCE = 15.0
+"""Seconds for a credential helper; some ask the user."""
 Credentials = dict[str, str]
 
 
@@ -59,11 +60,11 @@ async def _from_helper(helper: str, registry: str) -> Credentials | None:
         raise ImageMissing(f"{program} did not answer within {HELPER_PATIENCE:g} s") from error
     if process.returncode != 0:  # how a helper says that it knows none
         return None
-    told = json.loads(output)
-    if told.get("Username") == "<token>":
-        return {"identitytoken": told["Secret"], "serveraddress": registry}
+    answer = json.loads(output)
+    if answer.get("Username") == "<token>":
+        return {"identitytoken": answer["Secret"], "serveraddress": registry}
     return {
-        "username": told["Username"],
-        "password": told["Secret"],
+        "username": answer["Username"],
+        "password": answer["Secret"],
         "serveraddress": registry,
     }

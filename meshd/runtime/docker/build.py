@@ -15,6 +15,7 @@ from typing import IO
 from meshd.spec.model import Build
 
 SPOOL_BYTES = 8 * 1024 * 1024
+"""Bytes of a packed context that stay in memory; a larger one goes to a temporary file."""
 _FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE)
 _ARG = re.compile(r"^\s*ARG\s+(\w+)(?:=(\S*))?", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}]*))?\}|(\w+))")

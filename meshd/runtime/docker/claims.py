@@ -15,6 +15,7 @@ from meshd.spec import labels
 CLAIM = "mesh.claim"
 HOST, STATE = "mesh.claim.host", "mesh.claim.state"
 TRIES = 3
+"""Attempts to create the claim while another process removes it."""
 
 
 def volume_of(project: str) -> str:
@@ -30,7 +31,7 @@ class EngineClaims:
 
     async def all(self) -> Mapping[str, Holder]:
         """See `Runtime.claims`."""
-        async with self._engine.asked() as docker:
+        async with self._engine.request() as docker:
             found = await docker.volumes.list(filters={"label": [CLAIM]})  # type: ignore[no-untyped-call]
         return {
             volume["Labels"][CLAIM]: _holder(volume["Labels"]) for volume in found["Volumes"] or ()
@@ -50,7 +51,7 @@ class EngineClaims:
             },
         }
         for _ in range(TRIES):
-            async with self._engine.asked() as docker:
+            async with self._engine.request() as docker:
                 await docker.volumes.create(wanted)  # type: ignore[no-untyped-call]
             found = await self._of(project)
             if found is not None:
@@ -63,7 +64,7 @@ class EngineClaims:
             return
         gone = _Gone()
         try:
-            async with self._engine.asked(errors={404: gone}) as docker:
+            async with self._engine.request(errors={404: gone}) as docker:
                 volume = await docker.volumes.get(volume_of(project))  # type: ignore[no-untyped-call]
                 await volume.delete()
         except _Gone:
@@ -71,7 +72,7 @@ class EngineClaims:
 
     async def _of(self, project: str) -> Holder | None:
         try:
-            async with self._engine.asked(errors={404: _Gone()}) as docker:
+            async with self._engine.request(errors={404: _Gone()}) as docker:
                 volume = await docker.volumes.get(volume_of(project))  # type: ignore[no-untyped-call]
                 return _holder((await volume.show())["Labels"] or {})
         except _Gone:

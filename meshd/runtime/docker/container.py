@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshd.model.runtime import ReplicaSpec
-from meshd.runtime.docker.drift import LIMITS, shape
+from meshd.runtime.docker.drift import LIMITS, requested_config
 from meshd.runtime.docker.observe import own_network
 from meshd.spec import labels
 from meshd.spec.model import Healthcheck, Mount, Service
@@ -21,10 +21,11 @@ Info = dict[str, Any]
 NUMBER = "com.docker.compose.container-number"
 LOG_LIMITS = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
 NANOSECONDS = 1_000_000_000
+"""Per second; the engine counts durations and CPUs in billionths."""
 
 
 @dataclass(frozen=True, slots=True)
-class Creation:
+class CreateRequest:
     """A container to create.
 
     - `config`: the body of the engine's create request, which names one network.
@@ -59,15 +60,15 @@ def split_name(image: str) -> tuple[str, str]:
     return path + slash + repository, tag or "latest"
 
 
-def declared(project: str, name: str) -> str:
+def engine_name(project: str, name: str) -> str:
     """Return the engine's name of a declared network or volume: the same as Compose's, so that
     both use the same data and networks."""
     return f"{project}_{name}"
 
 
-def creation(
+def create_request(
     replica: ReplicaSpec, logging_driver: str, limits: Iterable[str] = tuple(LIMITS)
-) -> Creation:
+) -> CreateRequest:
     """Return the container that the spec describes, on an engine that enforces `limits`. The
     engine never restarts it: the mesh does."""
     service, project = replica.service, replica.project
@@ -100,13 +101,13 @@ def creation(
         config["Healthcheck"] = {"Test": ["NONE"]}
         config["ExposedPorts"] = {}
     others: dict[str, Info] = {
-        declared(project, name): {}
+        engine_name(project, name): {}
         if replica.job
         else {"Aliases": [service.name, *service.aliases.get(name, ())]}
         for name in service.networks
     }
-    config["Labels"][labels.SHAPE] = shape(config, others, limits)
-    return Creation(config, others)
+    config["Labels"][labels.SHAPE] = requested_config(config, others, limits)
+    return CreateRequest(config, others)
 
 
 def _host_config(replica: ReplicaSpec, own: str, logging_driver: str) -> Info:
@@ -161,7 +162,7 @@ def _dropped(service: Service) -> list[str]:
 def _mount(project: str, mount: Mount) -> Info:
     source = mount.source
     if mount.type == "volume" and source:
-        source = declared(project, source)
+        source = engine_name(project, source)
     found: Info = {"Type": mount.type, "Target": mount.target, "ReadOnly": mount.read_only}
     if source and mount.type != "tmpfs":
         found["Source"] = source
@@ -182,7 +183,7 @@ def _healthcheck(check: Healthcheck) -> Info:
     }
 
 
-def clone(info: Info, name: str, number: int, instance: str = "") -> Creation:
+def clone_request(info: Info, name: str, number: int, instance: str = "") -> CreateRequest:
     """Return a copy of the container that the engine describes with `info`, under a new name and,
     for a Compose container, with the container number `number`.
 
@@ -219,7 +220,7 @@ def clone(info: Info, name: str, number: int, instance: str = "") -> Creation:
         endpoints.pop("bridge", None)
     elif mode.startswith(("container:", "host", "none")):
         endpoints = {}  # these modes allow no other network
-    return Creation(config, endpoints)
+    return CreateRequest(config, endpoints)
 
 
 def next_number(known: list[dict[str, str]], of: dict[str, str]) -> int:

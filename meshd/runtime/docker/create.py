@@ -7,13 +7,14 @@ from aiodocker.containers import DockerContainer
 
 from meshd.model.runtime import ReplicaSpec
 from meshd.runtime.base import ImageMissing, ReplicaNotFound, StartFailed
-from meshd.runtime.docker.container import Creation, clone, next_number
+from meshd.runtime.docker.container import CreateRequest, clone_request, next_number
 from meshd.runtime.docker.engine import Engine, Info
 
 START_PATIENCE = 60.0
+"""Seconds that creating or starting a container may take."""
 
 
-async def create(engine: Engine, name: str, wanted: Creation, image: str = "") -> str:
+async def create(engine: Engine, name: str, wanted: CreateRequest, image: str = "") -> str:
     """Create a container and connect its networks; return its id. `image` is the user's name of
     its image."""
     used = wanted.config["Image"]
@@ -21,11 +22,11 @@ async def create(engine: Engine, name: str, wanted: Creation, image: str = "") -
     absent = ImageMissing(f"replica {name}: image {named} is not on the engine")
     taken = StartFailed(f"a container named {name} already exists; remove it first")
     errors = {404: absent, 409: taken}
-    async with engine.asked(START_PATIENCE, errors, StartFailed) as docker:
+    async with engine.request(START_PATIENCE, errors, StartFailed) as docker:
         container = await docker.containers.create(wanted.config, name=name)
     try:
         for network, endpoint in wanted.networks.items():
-            async with engine.asked(otherwise=StartFailed) as docker:
+            async with engine.request(otherwise=StartFailed) as docker:
                 found = await docker.networks.get(network)
                 await found.connect({"Container": container.id, "EndpointConfig": endpoint})
     except StartFailed:
@@ -37,24 +38,24 @@ async def create(engine: Engine, name: str, wanted: Creation, image: str = "") -
 async def discard(engine: Engine, container: str) -> None:
     """Remove a container that could not be started; it may be gone already."""
     try:
-        async with engine.asked(errors={404: missing(container)}) as docker:
+        async with engine.request(errors={404: not_found(container)}) as docker:
             await docker.containers.container(container).delete(force=True, v=True)
     except ReplicaNotFound:
         return
 
 
-async def copied(engine: Engine, replica: ReplicaSpec) -> Creation:
+async def build_clone_request(engine: Engine, replica: ReplicaSpec) -> CreateRequest:
     """Return the request that creates one more of the container that `replica` is a clone of."""
-    original = await show(engine, str(replica.clone_of))
-    async with engine.asked() as docker:
+    original = await inspect(engine, str(replica.clone_of))
+    async with engine.request() as docker:
         others = [labels(found) for found in await docker.containers.list(all=True)]
     marks = original["Config"].get("Labels") or {}
-    return clone(original, replica.name, next_number(others, marks), replica.instance)
+    return clone_request(original, replica.name, next_number(others, marks), replica.instance)
 
 
-async def show(engine: Engine, container: str) -> Info:
+async def inspect(engine: Engine, container: str) -> Info:
     """Inspect a container. Raises ReplicaNotFound."""
-    async with engine.asked(errors={404: missing(container)}) as docker:
+    async with engine.request(errors={404: not_found(container)}) as docker:
         return await docker.containers.container(container).show()
 
 
@@ -64,6 +65,6 @@ def labels(container: DockerContainer) -> dict[str, str]:
     return marks
 
 
-def missing(name: str) -> ReplicaNotFound:
+def not_found(name: str) -> ReplicaNotFound:
     """Return the error for a container that does not exist."""
     return ReplicaNotFound(f"no container {name} is on the engine")

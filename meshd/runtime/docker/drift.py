@@ -27,12 +27,12 @@ NETWORKS: Final = "networks"
 RESTART: Final = "restart"
 
 
-def enforced(info: Info) -> frozenset[str]:
+def enforced_limits(info: Info) -> frozenset[str]:
     """Return the limits that an engine enforces, from its `GET /info`. It ignores others."""
     return frozenset(name for name, (ability, _) in LIMITS.items() if info.get(ability))
 
 
-def shape(config: Info, networks: Iterable[str], limits: Iterable[str]) -> str:
+def requested_config(config: Info, networks: Iterable[str], limits: Iterable[str]) -> str:
     """Return what is requested, as the label holds it; of the limits only `limits`."""
     host = config["HostConfig"]
     own = config["NetworkingConfig"]["EndpointsConfig"]
@@ -42,7 +42,7 @@ def shape(config: Info, networks: Iterable[str], limits: Iterable[str]) -> str:
     return json.dumps(found, separators=(",", ":"))
 
 
-def drift(info: Info) -> str:
+def describe_drift(info: Info) -> str:
     """Describe how a container differs from its creation, for people; empty if it does not, or
     if its creation is unknown."""
     marks: Mapping[str, str] = info["Config"].get("Labels") or {}
@@ -55,18 +55,18 @@ def drift(info: Info) -> str:
         made = json.loads(marks.get(labels.SHAPE, "{}"))
     except ValueError:
         return f"its label {labels.SHAPE} was not written by meshd"
-    told = [*_limits(made, info["HostConfig"])]
+    changes = [*_limits(made, info["HostConfig"])]
     policy = (info["HostConfig"].get("RestartPolicy") or {}).get("Name") or "no"
     if policy != made.get(RESTART, policy):
-        told.append(f"the restart policy is {policy}")
+        changes.append(f"the restart policy is {policy}")
     has = set(info["NetworkSettings"]["Networks"] or {})
     missing = sorted(set(made.get(NETWORKS, ())) - has)
     if missing:
-        told.append(f"it was disconnected from {', '.join(missing)}")
+        changes.append(f"it was disconnected from {', '.join(missing)}")
     more = sorted(has - set(made.get(NETWORKS, has)))
     if more:
-        told.append(f"it was connected to {', '.join(more)}")
-    return f"was changed by something other than meshd: {'; '.join(told)}" if told else ""
+        changes.append(f"it was connected to {', '.join(more)}")
+    return f"was changed by something other than meshd: {'; '.join(changes)}" if changes else ""
 
 
 def _limits(made: Mapping[str, object], host: Info) -> Iterable[str]:

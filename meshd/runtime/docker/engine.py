@@ -1,7 +1,7 @@
 """The connection to a Docker Engine: its address, time limits, and errors as those of
 `meshd.runtime.base`.
 
-Every other module of this package talks to the engine through `Engine.asked`.
+Every other module of this package talks to the engine through `Engine.request`.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ API_VERSION = (1, 41)
 """The API version this code is written for (Engine 20.10). A newer engine is used with it as
 long as it accepts it."""
 CONNECT_TIMEOUT = 5.0
+"""Seconds to open a connection to the engine."""
 PATIENCE = 20.0
 """Seconds for what an engine answers at once; starting, stopping and pulling have their own
 limits."""
@@ -41,7 +42,7 @@ class Engine:
         await self.close()
         docker = _client()
         try:
-            async with _question(docker) as client:
+            async with _request(docker) as client:
                 url = URL(f"{client.docker_host}/version")
                 async with client.session.get(url) as response:
                     response.raise_for_status()
@@ -60,7 +61,7 @@ class Engine:
             self._docker = None
 
     @asynccontextmanager
-    async def asked(
+    async def request(
         self,
         patience: float | None = PATIENCE,
         errors: Mapping[int, RuntimeFailure] | None = None,
@@ -73,7 +74,7 @@ class Engine:
         """
         if self._docker is None:
             raise RuntimeUnavailable("the Docker Engine is not connected")
-        async with _question(self._docker, patience, errors, otherwise) as docker:
+        async with _request(self._docker, patience, errors, otherwise) as docker:
             yield docker
 
     @asynccontextmanager
@@ -97,13 +98,13 @@ class Engine:
 
 
 @asynccontextmanager
-async def _question(
+async def _request(
     docker: Docker,
     patience: float | None = PATIENCE,
     errors: Mapping[int, RuntimeFailure] | None = None,
     otherwise: type[RuntimeFailure] = RuntimeFailure,
 ) -> AsyncIterator[Docker]:
-    """See `Engine.asked`."""
+    """See `Engine.request`."""
     try:
         async with asyncio.timeout(patience):
             yield docker

@@ -16,6 +16,7 @@ ENDING_AT_LEAST = 60.0
 """Seconds for which a container that was sent its stop signal counts as stopping. One that runs
 longer ignored the signal."""
 INSPECT_PATIENCE = 5.0
+"""Seconds for an inspection during event handling."""
 KILLED = "137"
 """Exit code after SIGKILL (128 + 9)."""
 
@@ -45,13 +46,13 @@ class Sightings:
         replica = observe(info, node)
         patience = float(info["Config"].get("StopTimeout") or 0)
         self._seen[info["Id"]] = Sighting(replica, stop_signal(info), patience)
-        return self._as_told(replica, now)
+        return self._with_stop_request(replica, now)
 
     def get(self, container: str) -> Sighting | None:
         """Return the last sighting of a container, by its id."""
         return self._seen.get(container)
 
-    def told_to_end(self, container: str, now: float) -> None:
+    def stop_requested(self, container: str, now: float) -> None:
         """Record that a signal which ends the container was sent."""
         known = self._seen.get(container)
         patience = max(known.stop_timeout if known else 0.0, ENDING_AT_LEAST)
@@ -61,7 +62,7 @@ class Sightings:
         """Return whether a signal that ends the container was sent."""
         return container in self._ending
 
-    def over(self, container: str) -> None:
+    def restarted(self, container: str) -> None:
         """Record a new start: earlier stop signals no longer count."""
         self._ending.pop(container, None)
 
@@ -77,7 +78,7 @@ class Sightings:
             for container in known.keys() - containers:
                 del known[container]
 
-    def _as_told(self, replica: ObservedReplica, now: float) -> ObservedReplica:
+    def _with_stop_request(self, replica: ObservedReplica, now: float) -> ObservedReplica:
         alive = replica.state in (ReplicaState.RUNNING, ReplicaState.PAUSED)
         if alive and self._ending.get(replica.runtime_id, 0.0) > now:
             return replace(replica, state=ReplicaState.STOPPING)
@@ -98,9 +99,9 @@ async def replica_event(
     if kind is None:
         return None
     if kind is EventKind.STARTED:
-        sightings.over(container)
+        sightings.restarted(container)
     elif kind is EventKind.STOPPING:
-        sightings.told_to_end(container, time.monotonic())
+        sightings.stop_requested(container, time.monotonic())
     replica = await _after(engine, sightings, node, kind, event)
     if replica is not None and kind in (EventKind.DIED, EventKind.REMOVED):
         sightings.ended(container, replica)
@@ -195,7 +196,7 @@ async def _inspect(
     reports it then)."""
     gone = ReplicaNotFound(container)
     try:
-        async with engine.asked(INSPECT_PATIENCE, {404: gone}) as docker:
+        async with engine.request(INSPECT_PATIENCE, {404: gone}) as docker:
             info = await docker.containers.container(container).show()
     except RuntimeFailure:
         return None

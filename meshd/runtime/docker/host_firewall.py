@@ -28,7 +28,9 @@ from meshd.runtime.docker.iptables import IptablesError
 
 log = structlog.get_logger("meshd.runtime")
 PERIOD: Final = 60.0
+"""Seconds between two checks that the rules still exist."""
 RETRY: Final = 5.0
+"""Seconds before another try after a failure."""
 BY_CHOICE: Final = "off: --no-filter"
 
 
@@ -112,21 +114,21 @@ class HostFirewall:
                 if wanted:
                     needed = True
                     self._tables.check(bridge.interface for bridge in bridges)
-                    lost |= await self._put_up(family, wanted)
+                    lost |= await self._apply(family, wanted)
                 else:
-                    await self._take_away(family)
+                    await self._remove(family)
         except IptablesError as error:
             if needed:
-                self._now(f"off: {error}")
+                self._set_state(f"off: {error}")
                 return
             log.debug("no host firewall to remove", reason=str(error))
         if lost:
             self._tell(
                 Kind.FILTER_ON, "the host firewall was removed by something else; applied it again"
             )
-        self._now(("on" if needed else "") if self.wished else BY_CHOICE)
+        self._set_state(("on" if needed else "") if self.wished else BY_CHOICE)
 
-    async def _put_up(self, family: Family, wanted: Sequence[str]) -> bool:
+    async def _apply(self, family: Family, wanted: Sequence[str]) -> bool:
         """Apply the rules; return whether something else had removed them."""
         before = await self._tables.listing(family)
         jumps = jumps_in(before, self._chain)
@@ -136,10 +138,10 @@ class HostFirewall:
         after = await self._tables.listing(family)
         if jumps and not jumps_in(after, self._chain):  # removed between the two commands
             await self._tables.restore(family, table(self._chain, wanted, 0))
-        await self._tidy(family, after)
+        await self._remove_stale(family, after)
         return lost
 
-    async def _tidy(self, family: Family, listing: str) -> None:
+    async def _remove_stale(self, family: Family, listing: str) -> None:
         """Remove the chains of meshes that no longer exist."""
         for chain in stale(listing, self._chain, self._tables.interfaces()):
             try:
@@ -149,7 +151,7 @@ class HostFirewall:
             else:
                 log.info("unused firewall chain removed", chain=chain, family=family)
 
-    async def _take_away(self, family: Family) -> None:
+    async def _remove(self, family: Family) -> None:
         """Remove our chain, also one that an earlier process left."""
         if self._up.get(family) is False:
             return
@@ -159,7 +161,7 @@ class HostFirewall:
             await self._tables.restore(family, removal(self._chain, jumps))
         self._up[family] = False
 
-    def _now(self, state: str) -> None:
+    def _set_state(self, state: str) -> None:
         before, self.state = self.state, state
         if state == before:
             return

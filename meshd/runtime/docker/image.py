@@ -22,9 +22,13 @@ from meshd.runtime.docker.engine import Engine, Info
 from meshd.spec.model import Build, Service
 
 PULL_PATIENCE = 900.0
+"""Seconds that a pull may take."""
 BUILD_PATIENCE = 1800.0
+"""Seconds that a build may take."""
 ASK_REGISTRY = 10.0
+"""Seconds for a registry to answer whether it has an image."""
 CHUNK_BYTES = 65536
+"""Bytes per piece of a build context that is sent to the engine."""
 BUILD_LABEL = "meshd.build"
 """Label on a built image: the digest of what it was built from. Containers inherit it; it does
 not make them replicas, whose labels begin with `mesh.`."""
@@ -54,14 +58,14 @@ class Images:
             elif await self._labels(image) is None:
                 await self._pull(image, service.name)
 
-    async def pinned(self, service: Service, fetch: bool) -> Service:
+    async def pin(self, service: Service, fetch: bool) -> Service:
         """Return the service with the id of its image, pulled first if `pull_policy` asks for
         it. Unchanged if the image is missing or already pinned. Raises ImageMissing."""
         image = service.image
         if service.build is not None or _FIXED.search(image):
             return service
         async with self._locks.setdefault(image, asyncio.Lock()):
-            present = await self._shown(image)
+            present = await self._inspect(image)
             if fetch and service.pull == "never" and present is None:
                 raise ImageMissing(
                     f"service {service.name}: image {image} is not on the engine, and "
@@ -69,7 +73,7 @@ class Images:
                 )
             if fetch and (service.pull == "always" or present is None):
                 await self._pull(image, service.name)
-                present = await self._shown(image)
+                present = await self._inspect(image)
         if present is None:
             return service
         own = split_name(image)[0]
@@ -81,12 +85,12 @@ class Images:
     async def _restore(self, image: str, service: Service) -> None:
         """Tag the image that the name meant when the service was deployed as `image`."""
         wanted, name = service.image_id, service.image
-        present = await self._shown(image)
+        present = await self._inspect(image)
         if present is not None and _id_of(present) == wanted:
             return
         repository, tag = split_name(image)
         source = f"sha256:{wanted}"
-        if await self._shown(source) is None:
+        if await self._inspect(source) is None:
             source = f"{split_name(name)[0]}@{service.image_digest}"
             if not service.image_digest or service.pull == "never":
                 raise ImageMissing(
@@ -94,11 +98,11 @@ class Images:
                     f"({wanted[:12]}) is no longer on the engine; deploy it again"
                 )
             await self._pull(source, service.name)
-        async with self._engine.asked() as docker:
+        async with self._engine.request() as docker:
             await docker.images.tag(source, repository, tag=tag)
 
-    async def obtainable(self, project: str, service: Service) -> str | None:
-        """Return the reason why the service's image is not obtainable, in one line; None if it
+    async def unobtainable_reason(self, project: str, service: Service) -> str | None:
+        """Return the reason why the service's image is not unobtainable_reason, in one line; None if it
         is. Changes nothing. Raises RuntimeUnavailable."""
         if service.build is None:
             return await self._missing(image_of(project, service))
@@ -118,7 +122,7 @@ class Images:
         try:
             auth = await credentials(image)
             headers = {"X-Registry-Auth": compose_auth_header(auth)} if auth else {}
-            async with self._engine.asked(ASK_REGISTRY) as docker:
+            async with self._engine.request(ASK_REGISTRY) as docker:
                 url = URL(f"{docker.docker_host}/{docker.api_version}/distribution/{image}/json")
                 async with docker.session.get(url, headers=headers) as response:
                     if response.ok:
@@ -130,14 +134,14 @@ class Images:
 
     async def _labels(self, image: str) -> dict[str, str] | None:
         """Return the labels of an image on the engine; None if it is missing."""
-        info = await self._shown(image)
+        info = await self._inspect(image)
         return None if info is None else info["Config"].get("Labels") or {}
 
-    async def _shown(self, image: str) -> Info | None:
+    async def _inspect(self, image: str) -> Info | None:
         """Inspect an image; None if it is missing."""
         absent = ImageMissing(image)
         try:
-            async with self._engine.asked(errors={404: absent}) as docker:
+            async with self._engine.request(errors={404: absent}) as docker:
                 return dict(await docker.images.inspect(image))
         except ImageMissing:
             return None
@@ -145,7 +149,7 @@ class Images:
     async def _pull(self, image: str, service: str) -> None:
         auth = await credentials(image)
         try:
-            async with self._engine.asked(PULL_PATIENCE, otherwise=ImageMissing) as docker:
+            async with self._engine.request(PULL_PATIENCE, otherwise=ImageMissing) as docker:
                 await docker.images.pull(image, auth=auth if "/" in image else None)
         except ImageMissing as failure:
             raise ImageMissing(
@@ -178,7 +182,7 @@ class Images:
         for name in names:
             if name != image:
                 repository, tag = split_name(name)
-                async with self._engine.asked() as docker:
+                async with self._engine.request() as docker:
                     await docker.images.tag(image, repository, tag=tag)
         return True
 
@@ -196,7 +200,7 @@ class Images:
         ]
         said: deque[str] = deque(maxlen=20)
         try:
-            async with self._engine.asked(BUILD_PATIENCE, otherwise=StartFailed) as docker:
+            async with self._engine.request(BUILD_PATIENCE, otherwise=StartFailed) as docker:
                 url = URL(f"{docker.docker_host}/{docker.api_version}/build")
                 headers = {"Content-Type": "application/x-tar", "Content-Encoding": "gzip"}
                 async with docker.session.post(
@@ -215,7 +219,7 @@ class Images:
             ) from failure
 
 
-async def resolved(services: Sequence[Service]) -> list[Service]:
+async def pin_builds(services: Sequence[Service]) -> list[Service]:
     """Return the services with the digests of their build contexts. Raises StartFailed."""
     digests: dict[str, str] = {}
     found = []

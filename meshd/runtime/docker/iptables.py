@@ -15,11 +15,13 @@ from typing import Final
 from meshd.runtime.docker.firewall_rules import Family
 
 PATIENCE: Final = 10.0
+"""Seconds that one command may take."""
 LOCK_SECONDS: Final = "5"
 """Seconds that iptables waits for another process that changes the rules."""
 _SYSTEM: Final = ":/usr/local/sbin:/usr/sbin:/sbin"
 _PREFIX: Final[dict[Family, str]] = {"IPv4": "iptables", "IPv6": "ip6tables"}
 _CAP_NET_ADMIN: Final = 12
+"""Bit number, from <linux/capability.h>."""
 
 
 class IptablesError(Exception):
@@ -40,7 +42,7 @@ class Iptables:
         """Check that rules for these interfaces take effect here. Raises IptablesError."""
         if sys.platform != "linux":
             raise IptablesError("needs Linux")
-        if not _may():
+        if not _has_net_admin():
             raise IptablesError("needs root (CAP_NET_ADMIN)")
         here = self.interfaces()
         wanted = set(interfaces)
@@ -56,14 +58,14 @@ class Iptables:
 
     async def listing(self, family: Family) -> str:
         """Return all chains and rules of the filter table. Raises IptablesError."""
-        return await _ran(_PREFIX[family], "-w", LOCK_SECONDS, "-S")
+        return await _run(_PREFIX[family], "-w", LOCK_SECONDS, "-S")
 
     async def restore(self, family: Family, text: str) -> None:
         """Apply a table, all of it or nothing; other chains stay. Raises IptablesError."""
-        await _ran(f"{_PREFIX[family]}-restore", "-w", LOCK_SECONDS, "--noflush", given=text)
+        await _run(f"{_PREFIX[family]}-restore", "-w", LOCK_SECONDS, "--noflush", given=text)
 
 
-def _may() -> bool:
+def _has_net_admin() -> bool:
     """Return whether this process has CAP_NET_ADMIN."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
@@ -71,7 +73,7 @@ def _may() -> bool:
     return False
 
 
-async def _ran(name: str, *arguments: str, given: str = "") -> str:
+async def _run(name: str, *arguments: str, given: str = "") -> str:
     """Run a command and return its output. Raises IptablesError."""
     program = shutil.which(name, path=os.environ.get("PATH", os.defpath) + _SYSTEM)
     if program is None:

@@ -13,7 +13,7 @@ LINE_CHARACTERS = 8 * 1024
 
 async def tail(engine: Engine, name: str, count: int) -> Sequence[str]:
     """Return the last `count` lines, oldest first. Raises ReplicaNotFound."""
-    async with engine.asked(errors={404: _missing(name)}) as docker:
+    async with engine.request(errors={404: _missing(name)}) as docker:
         container = await docker.containers.get(name)
         pieces = await container.log(stdout=True, stderr=True, tail=count)
     return "".join(pieces).splitlines()
@@ -22,12 +22,12 @@ async def tail(engine: Engine, name: str, count: int) -> Sequence[str]:
 async def follow(engine: Engine, name: str, past: bool = False) -> AsyncIterator[str]:
     """Yield lines from now on until the container ends; with `past`, earlier lines first. Raises
     ReplicaNotFound, RuntimeUnavailable."""
-    async with engine.asked(CONNECT_TIMEOUT, {404: _missing(name)}) as docker:
+    async with engine.request(CONNECT_TIMEOUT, {404: _missing(name)}) as docker:
         container = await docker.containers.get(name)
     rest = ""
     output = container.log(stdout=True, stderr=True, follow=True, tail="all" if past else 0)
     pieces = cast("AsyncGenerator[str, None]", output)
-    async with engine.asked(None, {404: _missing(name)}), aclosing(pieces):
+    async with engine.request(None, {404: _missing(name)}), aclosing(pieces):
         async for piece in pieces:
             *whole, rest = (rest + piece).split("\n")
             for line in whole:

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from meshd.runtime.base import RuntimeFailure, StartFailed
-from meshd.runtime.docker.container import declared
+from meshd.runtime.docker.container import engine_name
 from meshd.runtime.docker.engine import Engine, Info
 from meshd.runtime.docker.firewall_rules import Bridge
 from meshd.runtime.docker.observe import own_network
@@ -19,10 +19,10 @@ class Networks:
     """The networks and volumes of all projects on one engine."""
 
     def __init__(self, engine: Engine) -> None:
-        self.changed: Callable[[], Awaitable[object]] = _nobody_asked
+        self.changed: Callable[[], Awaitable[object]] = _do_nothing
         """Called and awaited after networks were created or removed."""
         self._engine = engine
-        self._making = asyncio.Lock()
+        self._create_lock = asyncio.Lock()
 
     async def ensure(self, project: str, service: Service, networks: Sequence[Network]) -> None:
         """Create the networks and volumes that `service` needs. Raises StartFailed."""
@@ -31,26 +31,26 @@ class Networks:
         marks = {labels.MANAGED: "1", labels.PROJECT: project}
         own = own_network(project, service.name)
         isolated = None if None in kinds else bool(kinds) and all(kinds)
-        async with self._making:  # the engine accepts two networks of one name
+        async with self._create_lock:  # the engine accepts two networks of one name
             made = await self._network(own, isolated, {**marks, labels.SERVICE: service.name})
             for name, kind in zip(service.networks, kinds, strict=True):
-                made |= await self._network(declared(project, name), kind, marks)
+                made |= await self._network(engine_name(project, name), kind, marks)
             for mount in service.volumes:
                 if mount.type == "volume" and mount.source:
-                    await self._volume(declared(project, mount.source), marks)
+                    await self._volume(engine_name(project, mount.source), marks)
         if made:
             await self.changed()
 
     async def bridges(self, projects: Collection[str]) -> Sequence[Bridge]:
         """Return the networks of these projects, as the host sees them."""
-        async with self._engine.asked() as docker:
+        async with self._engine.request() as docker:
             found = await docker.networks.list(filters={"label": [f"{labels.MANAGED}=1"]})
         return [bridge(each) for each in found if each["Labels"].get(labels.PROJECT) in projects]
 
     async def gateway(self, project: str, service: str) -> tuple[str, str] | None:
         """Return the host's address on the service's own network and that network in CIDR
         notation; None if there is no such network."""
-        async with self._engine.asked() as docker:
+        async with self._engine.request() as docker:
             found = await docker.networks.list(filters={"name": [own_network(project, service)]})
         for network in found:
             if network["Name"] == own_network(project, service):
@@ -68,13 +68,13 @@ class Networks:
         """Remove the project's networks; volumes stay. Raises RuntimeFailure with the networks
         that foreign containers still use."""
         mine = [f"{labels.MANAGED}=1", f"{labels.PROJECT}={project}"]
-        async with self._engine.asked() as docker:
+        async with self._engine.request() as docker:
             found = await docker.networks.list(filters={"label": mine})
         held = []
         for network in found:
             in_use = RuntimeFailure(f"network {network['Name']} is in use")
             try:
-                async with self._engine.asked(errors={403: in_use}) as docker:
+                async with self._engine.request(errors={403: in_use}) as docker:
                     await (await docker.networks.get(network["Id"])).delete()
             except RuntimeFailure as failure:
                 if failure is not in_use:
@@ -90,19 +90,19 @@ class Networks:
     async def _network(self, name: str, internal: bool | None, marks: dict[str, str]) -> bool:
         """Create a network; return whether it was created now. `internal` None: unknown here, so
         an existing network is accepted as it is."""
-        async with self._engine.asked(otherwise=StartFailed) as docker:
+        async with self._engine.request(otherwise=StartFailed) as docker:
             found = await docker.networks.list(filters={"name": [name]})
             existing = next((network for network in found if network["Name"] == name), None)
         if existing is not None:
             if internal is None or existing["Internal"] == internal:
                 return False
-            await self._replaceable(existing, internal)
+            await self._remove_mismatched(existing, internal)
         hint = StartFailed(
             f"no address range is left for network {name}; widen default-address-pools in the "
             "engine's daemon.json"
         )
         try:
-            async with self._engine.asked(otherwise=StartFailed) as docker:
+            async with self._engine.request(otherwise=StartFailed) as docker:
                 await docker.networks.create(
                     {
                         "Name": name,
@@ -116,7 +116,7 @@ class Networks:
             raise (hint if "non-overlapping" in str(failure) else failure) from failure
         return True
 
-    async def _replaceable(self, existing: Info, internal: bool) -> None:
+    async def _remove_mismatched(self, existing: Info, internal: bool) -> None:
         """Remove a network whose `internal` is wrong, so that it can be created again."""
         name = existing["Name"]
         wanted = "internal" if internal else "not internal"
@@ -124,11 +124,11 @@ class Networks:
             f"network {name} exists and should be {wanted}; it can only change while nothing uses "
             "it: take the project down first"
         )
-        async with self._engine.asked(errors={403: in_use}, otherwise=StartFailed) as docker:
+        async with self._engine.request(errors={403: in_use}, otherwise=StartFailed) as docker:
             await (await docker.networks.get(existing["Id"])).delete()
 
     async def _volume(self, name: str, marks: dict[str, str]) -> None:
-        async with self._engine.asked(otherwise=StartFailed) as docker:
+        async with self._engine.request(otherwise=StartFailed) as docker:
             await docker.volumes.create(  # type: ignore[no-untyped-call]
                 {"Name": name, "Labels": marks}
             )
@@ -143,5 +143,5 @@ def bridge(network: Info) -> Bridge:
     return Bridge(interface, gateway.partition("/")[0], bool(network["Internal"]))
 
 
-async def _nobody_asked() -> None:
+async def _do_nothing() -> None:
     """Default for `changed`: do nothing."""

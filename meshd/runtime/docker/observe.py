@@ -10,13 +10,14 @@ from typing import Any
 
 from meshd.model.runtime import ContainerHealth, ObservedReplica, ReplicaState
 from meshd.runtime.base import EventKind
-from meshd.runtime.docker.drift import drift
+from meshd.runtime.docker.drift import describe_drift
 from meshd.spec import labels
 
 Info = dict[str, Any]
 
 ONE_OFF = "com.docker.compose.oneoff"
 DEFAULT_PORT = 8080
+"""Port of an adopted container that names none."""
 _STATES = {
     "created": ReplicaState.CREATED,
     "running": ReplicaState.RUNNING,
@@ -84,7 +85,7 @@ def observe(info: Info, node: str) -> ObservedReplica:
         addresses=tuple(networks.values()),
         gateways=_gateways(info) if state["Running"] else (),
         labels=marks,
-        drift=drift(info) if state["Running"] else "",
+        drift=describe_drift(info) if state["Running"] else "",
     )
 
 

@@ -36,21 +36,21 @@ from meshd.runtime.base import (
 )
 from meshd.runtime.docker import logs, usage
 from meshd.runtime.docker.claims import EngineClaims
-from meshd.runtime.docker.container import Creation, creation
+from meshd.runtime.docker.container import CreateRequest, create_request
 from meshd.runtime.docker.create import (
     START_PATIENCE,
-    copied,
+    build_clone_request,
     create,
     discard,
+    inspect,
     labels,
-    missing,
-    show,
+    not_found,
 )
-from meshd.runtime.docker.drift import enforced
+from meshd.runtime.docker.drift import enforced_limits
 from meshd.runtime.docker.engine import Engine, Info
 from meshd.runtime.docker.events import Sightings, replica_event
 from meshd.runtime.docker.host_firewall import HostFirewall
-from meshd.runtime.docker.image import Images, resolved
+from meshd.runtime.docker.image import Images, pin_builds
 from meshd.runtime.docker.iptables import Iptables
 from meshd.runtime.docker.network import Networks
 from meshd.runtime.docker.observe import is_job, is_replica, observe
@@ -73,6 +73,7 @@ STOP_MARGIN = 20.0
 """Seconds that stopping may take beyond the grace period: the engine needs time to kill and to
 unmount."""
 INSPECT_AT_ONCE = 8
+"""Inspections at once, so that the engine stays responsive."""
 RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0
 
 
@@ -118,7 +119,7 @@ class DockerRuntime:
         info = await self._info()
         self._node = str(info["Name"])
         self._logging_driver = str(info["LoggingDriver"])
-        self._limits = enforced(info)
+        self._limits = enforced_limits(info)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -143,15 +144,15 @@ class DockerRuntime:
 
     async def _inspected(self, wanted: Callable[[dict[str, str]], bool]) -> Sequence[Info]:
         """Inspect each container whose labels satisfy `wanted`."""
-        async with self._engine.asked() as docker:
+        async with self._engine.request() as docker:
             containers = await docker.containers.list(all=True)
         ids = [found.id for found in containers if wanted(labels(found))]
         gate = asyncio.Semaphore(INSPECT_AT_ONCE)
 
-        async def inspect(container: str) -> Info | None:
+        async def inspect_one(container: str) -> Info | None:
             async with gate:
                 try:
-                    return await show(self._engine, container)
+                    return await inspect(self._engine, container)
                 except ReplicaNotFound:
                     return None  # removed since it was listed
 
@@ -167,9 +168,11 @@ class DockerRuntime:
                     pause, stood = RETRY_FIRST, True
                     yield RuntimeEvent(EventKind.RESYNC, at=time.time())
                     async for event in events:
-                        told = await replica_event(self._engine, self._sightings, self._node, event)
-                        if told is not None:
-                            yield told
+                        replica_change = await replica_event(
+                            self._engine, self._sightings, self._node, event
+                        )
+                        if replica_change is not None:
+                            yield replica_change
             except RuntimeUnavailable as reason:
                 log.debug("no events", reason=str(reason))
                 pause = min(pause * 2, RETRY_LONGEST)
@@ -179,7 +182,7 @@ class DockerRuntime:
 
     async def resolve(self, services: Sequence[Service], fetch: bool = False) -> Sequence[Service]:
         """See `Runtime.resolve`: the digest of each build context, the id of each image."""
-        return [await self._images.pinned(each, fetch) for each in await resolved(services)]
+        return [await self._images.pin(each, fetch) for each in await pin_builds(services)]
 
     async def prepare(
         self, project: str, service: Service, networks: Sequence[Network] = ()
@@ -189,10 +192,10 @@ class DockerRuntime:
         await self._images.ensure(project, service)
         await self._networks.ensure(project, service, networks)
 
-    async def obtainable(self, project: str, service: Service) -> str | None:
-        """Return the reason why the service's image is not obtainable, in one line; None if it
+    async def unobtainable_reason(self, project: str, service: Service) -> str | None:
+        """Return the reason why the service's image is not unobtainable_reason, in one line; None if it
         is. Changes nothing."""
-        return await self._images.obtainable(project, service)
+        return await self._images.unobtainable_reason(project, service)
 
     async def mesh_addresses(self, project: str, services: Sequence[str]) -> Sequence[MeshAddress]:
         """Return the gateway of each service's own network. An adopted service has none."""
@@ -212,16 +215,16 @@ class DockerRuntime:
         if replica.clone_of is not None:
             async with self._cloning:  # two at once would take the same container number
                 container = await create(
-                    self._engine, replica.name, await copied(self._engine, replica)
+                    self._engine, replica.name, await build_clone_request(self._engine, replica)
                 )
         else:
             _refuse(replica.service)
             wanted, image = self._creation(replica), replica.service.image
             container = await create(self._engine, replica.name, wanted, image)
         try:
-            async with self._engine.asked(START_PATIENCE, otherwise=StartFailed) as docker:
+            async with self._engine.request(START_PATIENCE, otherwise=StartFailed) as docker:
                 await docker.containers.container(container).start()
-            info = await show(self._engine, container)
+            info = await inspect(self._engine, container)
         except StartFailed as failure:
             await discard(self._engine, container)
             raise StartFailed(f"replica {replica.name}: {failure}") from failure
@@ -231,14 +234,14 @@ class DockerRuntime:
 
     async def stop(self, name: str, grace: float) -> None:
         """See `Runtime.stop`. The engine counts the grace period in whole seconds."""
-        errors = {404: missing(name)}
-        async with self._engine.asked(grace + STOP_MARGIN, errors) as docker:
+        errors = {404: not_found(name)}
+        async with self._engine.request(grace + STOP_MARGIN, errors) as docker:
             await docker.containers.container(name).stop(t=math.ceil(grace))
 
     async def remove(self, name: str) -> None:
         """See `Runtime.remove`. Anonymous volumes of the container are removed too."""
         running = ReplicaRunning(f"container {name} is running or is being removed; stop it first")
-        async with self._engine.asked(errors={404: missing(name), 409: running}) as docker:
+        async with self._engine.request(errors={404: not_found(name), 409: running}) as docker:
             await docker.containers.container(name).delete(v=True)
 
     async def pause(self, name: str) -> None:
@@ -251,7 +254,7 @@ class DockerRuntime:
 
     async def usage(self, names: Sequence[str]) -> Mapping[str, Usage]:
         """See `Runtime.usage`: one reading of each container's statistics."""
-        return await usage.of(self._engine, names)
+        return await usage.read_usage(self._engine, names)
 
     async def logs(self, name: str, tail: int) -> Sequence[str]:
         """See `Runtime.logs`."""
@@ -278,19 +281,19 @@ class DockerRuntime:
         await self._networks.remove(project)
 
     async def _info(self) -> Info:
-        async with self._engine.asked() as docker:
+        async with self._engine.request() as docker:
             return dict(await docker.system.info())
 
-    def _creation(self, replica: ReplicaSpec) -> Creation:
-        return creation(replica, self._logging_driver, self._limits)
+    def _creation(self, replica: ReplicaSpec) -> CreateRequest:
+        return create_request(replica, self._logging_driver, self._limits)
 
     async def _freeze(self, name: str, act: Literal["pause", "unpause"]) -> None:
-        state = (await show(self._engine, name))["State"]
+        state = (await inspect(self._engine, name))["State"]
         if not state["Running"]:
             raise ReplicaNotFound(f"container {name} has ended")
         if state["Paused"] == (act == "pause"):
             return
-        async with self._engine.asked(errors={404: missing(name)}) as docker:
+        async with self._engine.request(errors={404: not_found(name)}) as docker:
             container = docker.containers.container(name)
             await (container.pause() if act == "pause" else container.unpause())
 

@@ -11,35 +11,37 @@ from meshd.model.runtime import Usage
 from meshd.runtime.docker.engine import Engine
 
 AT_ONCE: Final = 8
+"""Requests to the engine at once, so that others are not delayed."""
 NANO: Final = 1e-9
+"""Seconds per nanosecond."""
 _NOW: Final = {"stream": "0", "one-shot": "1"}
 """Without `one-shot` the engine waits a second to have a second reading."""
 
 
-async def of(engine: Engine, names: Sequence[str]) -> Mapping[str, Usage]:
+async def read_usage(engine: Engine, names: Sequence[str]) -> Mapping[str, Usage]:
     """Return the usage of those of `names` that run. Raises RuntimeUnavailable."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(name: str) -> Usage | None:
-        async with gate, engine.asked() as docker:
+        async with gate, engine.request() as docker:
             url = URL(f"{docker.docker_host}/{docker.api_version}/containers/{name}/stats")
             async with docker.session.get(url.with_query(_NOW)) as response:
                 if response.status == 404:
                     return None
                 response.raise_for_status()
-                return read(await response.json(), time.monotonic())
+                return parse_stats(await response.json(), time.monotonic())
 
     found = await asyncio.gather(*map(one, names))
     return {name: usage for name, usage in zip(names, found, strict=True) if usage is not None}
 
 
-def read(told: Mapping[str, Any] | None, at: float) -> Usage | None:
+def parse_stats(answer: Mapping[str, Any] | None, at: float) -> Usage | None:
     """Convert the engine's statistics. None for a container that does not run: the engine
     answers `null` or leaves memory out."""
-    memory = (told or {}).get("memory_stats") or {}
-    if told is None or "usage" not in memory:
+    memory = (answer or {}).get("memory_stats") or {}
+    if answer is None or "usage" not in memory:
         return None
     stats = memory.get("stats") or {}
     cached = stats.get("total_inactive_file", stats.get("inactive_file", 0))
-    seconds = told["cpu_stats"]["cpu_usage"]["total_usage"] * NANO
+    seconds = answer["cpu_stats"]["cpu_usage"]["total_usage"] * NANO
     return Usage(seconds, max(0, memory["usage"] - cached), at)

@@ -26,6 +26,7 @@ from meshd.runtime.process.keeper_child import die_with_parent
 from meshd.runtime.process.keeper_replicas import Replicas
 
 END_GRACE = 5.0
+"""Seconds of grace for replicas when the keeper ends."""
 OWNER_VARIABLE = "MESHD_KEEPER"
 """Set for every replica to the keeper's state directory: a later keeper finds by it what a
 killed keeper left behind."""
@@ -50,7 +51,7 @@ class Keeper:
         logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self._state / "keeper.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _sweep(self._owner)
+            _kill_leftovers(self._owner)
             for old in logs.glob("*.log*"):
                 old.unlink()
             path = self._state / wire.SOCKET_NAME
@@ -127,7 +128,7 @@ async def _stream(
 ) -> None:
     """Send items until None arrives or the client closes."""
     writer.write(wire.encode(wire.Done()))
-    with _ended_with(reader, items):
+    with _end_with_client(reader, items):
         while (item := await items.get()) is not None:
             writer.writelines(map(wire.encode, _values(item)))
             await writer.drain()
@@ -138,7 +139,9 @@ def _values(item: RuntimeEvent | tuple[str, ...]) -> tuple[RuntimeEvent | str, .
 
 
 @contextmanager
-def _ended_with(reader: asyncio.StreamReader, items: asyncio.Queue[Item | None]) -> Iterator[None]:
+def _end_with_client(
+    reader: asyncio.StreamReader, items: asyncio.Queue[Item | None]
+) -> Iterator[None]:
     """Put None into `items` when the client closes; otherwise its end would be noticed only at
     the next item."""
 
@@ -155,7 +158,7 @@ def _ended_with(reader: asyncio.StreamReader, items: asyncio.Queue[Item | None])
         closed.cancel()
 
 
-def _sweep(owner: str) -> None:
+def _kill_leftovers(owner: str) -> None:
     """KILL what an earlier keeper of this directory left: the replicas of a killed keeper end
     with it, but not the processes that they had started."""
     mark = f"{OWNER_VARIABLE}={owner}".encode()

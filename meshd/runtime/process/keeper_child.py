@@ -16,8 +16,11 @@ from meshd.runtime.process.keeper_output import Output
 from meshd.runtime.process.keeper_protocol import Launch
 
 READ_BYTES = 65536
+"""Bytes per read of the output: the size of a Linux pipe."""
 KILL_WAIT = 10.0
+"""Seconds to wait after KILL; only a process in uninterruptible sleep takes longer."""
 PR_SET_PDEATHSIG = 1
+"""From <linux/prctl.h>."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -84,7 +87,7 @@ class ReplicaProcess:
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             os.close(read_end)
-            raise StartFailed(_why_not(launch, error)) from error
+            raise StartFailed(_start_error(launch, error)) from error
         finally:
             os.close(write_end)
         self._started_at = time.time()
@@ -220,7 +223,7 @@ class ReplicaProcess:
             self._pipe = -1
 
 
-def _why_not(launch: Launch, error: Exception) -> str:
+def _start_error(launch: Launch, error: Exception) -> str:
     program = launch.argv[0]
     if isinstance(error, FileNotFoundError) and error.filename == launch.directory:
         reason = f"its directory {launch.directory} does not exist"

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 RING_LINES = 2000
+"""Lines kept in memory per replica, enough for the reason of a crash."""
 LINE_BYTES = 8 * 1024
 """Characters; a longer line is split, so that the ring holds at most 16 MiB."""
 FILE_BYTES = 5 * 1024 * 1024
+"""Bytes after which a log file is rotated; each replica has two files at most."""
 FOLLOWER_PIECES = 512
 """Reads of the output that a follower may be behind."""
 

@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 SPAN = 6000
+"""Number of ports to choose from, below the ephemeral range."""
 
 
 def ephemeral_start(path: Path = Path("/proc/sys/net/ipv4/ip_local_port_range")) -> int:

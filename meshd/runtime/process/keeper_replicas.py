@@ -18,6 +18,7 @@ from meshd.runtime.process.keeper_ports import Ports
 from meshd.runtime.process.keeper_protocol import Launch
 
 SUBSCRIBER_EVENTS = 1024
+"""Events a subscriber may be behind before it gets a RESYNC; a busy minute has a few dozen."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 log = structlog.get_logger("meshd.keeper")

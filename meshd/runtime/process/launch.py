@@ -30,11 +30,11 @@ INHERITED = (
 """All that a replica gets from the host's environment."""
 
 
-def launch_of(replica: ReplicaSpec, host: Mapping[str, str]) -> wire.Launch:
+def build_launch(replica: ReplicaSpec, host: Mapping[str, str]) -> wire.Launch:
     """Return the process to start for `replica`. `host` is the host's environment, of which only
     `PASSED` is handed on. Raises Unsupported."""
     service = replica.service
-    refuse(service)
+    check_supported(service)
     if replica.clone_of is not None:
         raise Unsupported(f"replica {replica.name}: local processes cannot be cloned")
     argv = (*(service.entrypoint or ()), *(service.command or ()))
@@ -57,7 +57,7 @@ def launch_of(replica: ReplicaSpec, host: Mapping[str, str]) -> wire.Launch:
     )
 
 
-def refuse(service: Service) -> None:
+def check_supported(service: Service) -> None:
     """Raise Unsupported if the service cannot run as a process."""
     refused = [str(lack) for lack in unsupported(service, CAPABILITIES) if lack.refuse]
     if refused:

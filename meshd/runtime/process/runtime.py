@@ -29,14 +29,16 @@ from meshd.model.runtime import (
 from meshd.runtime import base
 from meshd.runtime.base import EventKind, RuntimeEvent, RuntimeFailure, RuntimeUnavailable
 from meshd.runtime.process import keeper_protocol as wire
-from meshd.runtime.process.launch import CAPABILITIES, launch_of, refuse
+from meshd.runtime.process.launch import CAPABILITIES, build_launch, check_supported
 from meshd.runtime.process.usage import usage_of_sessions
 from meshd.spec.labels import JOB
 from meshd.spec.model import Network, Service
 
 TIMEOUT = 15.0
+"""Seconds for an answer of the keeper; starting and stopping have their own limits."""
 _RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
 OPEN_WAIT = 20.0
+"""Seconds to wait for the keeper at start; it starts at the same time."""
 RETRY_FIRST, RETRY_LONGEST = 0.05, 2.0
 
 Item = TypeVar("Item")
@@ -122,7 +124,7 @@ class ProcessRuntime:
         networks: Sequence[Network] = (),  # noqa: ARG002 (the protocol's)
     ) -> None:
         """Nothing to prepare. Raises Unsupported if the service cannot run as a process."""
-        refuse(service)
+        check_supported(service)
 
     async def mesh_addresses(
         self,
@@ -134,7 +136,7 @@ class ProcessRuntime:
 
     async def start(self, replica: ReplicaSpec) -> ObservedReplica:
         """See `Runtime.start`; the keeper chooses the replica's port."""
-        (observed,) = (await self._ask(wire.Start(launch_of(replica, os.environ)))).replicas
+        (observed,) = (await self._ask(wire.Start(build_launch(replica, os.environ)))).replicas
         return observed
 
     async def stop(self, name: str, grace: float) -> None:

@@ -11,7 +11,7 @@ from meshd.model.scaling import Load, ResourceUsage, merged
 from meshd.scaling.sizing import ENOUGH, MIB, proposed
 from meshd.spec.model import Project, Resources, Service
 from meshd.store.store import Store
-from meshd.store.usage import DAY, Sizes
+from meshd.store.usage import DAY, UsageLog
 
 NOW = 1_700_000_000.0
 
@@ -75,7 +75,7 @@ def test_readings_are_kept_over_restarts_for_a_week(tmp_path: Path) -> None:
     store.open()
     project = Project(name="shop", services=(Service(name="web", image="a"),))
     store.deploy(project, {"web": "r"}, "test", "", NOW)
-    sizes = Sizes(store)
+    sizes = UsageLog(store)
     sizes.open()
     loads = {"a": Load(0.5, 50 * MIB), "b": Load(None, 70 * MIB), "gone": Load(9.0, 1)}
     there = [replica("a"), replica("b", oom_killed=True), replica("new", ready_since=0.0)]
@@ -85,7 +85,7 @@ def test_readings_are_kept_over_restarts_for_a_week(tmp_path: Path) -> None:
     store.close()
 
     store.open()
-    sizes = Sizes(store)
+    sizes = UsageLog(store)
     sizes.open()
     use = sizes.of("shop/web")
     assert (use.samples, use.memory, use.ooms, use.requests) == (6, 70 * MIB, 1, 30)

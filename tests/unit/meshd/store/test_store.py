@@ -43,10 +43,10 @@ def test_a_second_holder_is_told_who_has_it(tmp_path: Path) -> None:
 def test_a_socket_file_left_behind_goes_once_nobody_holds_the_state(tmp_path: Path) -> None:
     (tmp_path / presence.API_SOCKET).touch()
     store = opened(tmp_path)
-    presence.sweep(tmp_path)
+    presence.remove_stale_socket(tmp_path)
     assert (tmp_path / presence.API_SOCKET).exists(), "taken from a daemon that runs"
     store.close()
-    presence.sweep(tmp_path)
+    presence.remove_stale_socket(tmp_path)
     assert not (tmp_path / presence.API_SOCKET).exists()
     opened(tmp_path).close()
 

@@ -13,7 +13,7 @@ from meshd.reconcile.observe.observe import Observed
 from meshd.reconcile.preview.impact import GIB, outlook
 from meshd.reconcile.preview.simulate import passes
 from meshd.spec.model import Service
-from meshd.store.traffic import busiest
+from meshd.store.traffic import peak_rate
 
 KEY = "shop/web"
 WEIGHTS = {(KEY, "old"): (0.5, GIB // 4), (KEY, "new"): (0.5, GIB // 2)}
@@ -109,5 +109,5 @@ def test_the_busiest_step_and_the_newest_capacity_count() -> None:
         TrafficSpan(10, 10, 100, 0.2, 4.0, 1.0),
         TrafficSpan(20, 10, 0, 0.0, 0.0, 1.0),
     ]
-    assert busiest(spans) == Traffic(90.0, 20.0)
-    assert busiest([]) == Traffic(0.0)
+    assert peak_rate(spans) == Traffic(90.0, 20.0)
+    assert peak_rate([]) == Traffic(0.0)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from meshd.model.runtime import ReplicaSpec
-from meshd.runtime.docker.container import creation
-from meshd.runtime.docker.drift import drift, enforced
+from meshd.runtime.docker.container import create_request
+from meshd.runtime.docker.drift import describe_drift, enforced_limits
 from meshd.spec import labels
 from meshd.spec.model import Service
 
@@ -17,8 +17,8 @@ SPEC = {"name": "web", "image": "app", "networks": ["back"]}
 def made(resources: dict[str, Any] | None = None, **abilities: bool) -> dict[str, Any]:
     """What an engine shows of a container that was just made."""
     service = Service.model_validate({**SPEC, "resources": resources or {}})
-    limits = enforced({**ABILITIES, **abilities})
-    asked = creation(ReplicaSpec("shop-web-a", "shop", service, "r1"), "json-file", limits)
+    limits = enforced_limits({**ABILITIES, **abilities})
+    asked = create_request(ReplicaSpec("shop-web-a", "shop", service, "r1"), "json-file", limits)
     host = {**asked.config["HostConfig"]}
     host.setdefault("PidsLimit", None)
     host["RestartPolicy"] = {"Name": "no", "MaximumRetryCount": 0}
@@ -32,8 +32,8 @@ def made(resources: dict[str, Any] | None = None, **abilities: bool) -> dict[str
 
 
 def test_what_was_just_made_is_as_it_was_made() -> None:
-    assert drift(made()) == ""
-    assert drift(made({"cpus": 0.5, "memory": 64 << 20, "pids": 20})) == ""
+    assert describe_drift(made()) == ""
+    assert describe_drift(made({"cpus": 0.5, "memory": 64 << 20, "pids": 20})) == ""
 
 
 @pytest.mark.parametrize(
@@ -49,19 +49,19 @@ def test_what_was_just_made_is_as_it_was_made() -> None:
 def test_a_changed_limit_is_named(change: dict[str, Any], told: str) -> None:
     info = made()
     info["HostConfig"] |= change
-    assert drift(info) == f"was changed by something other than meshd: {told}"
+    assert describe_drift(info) == f"was changed by something other than meshd: {told}"
 
 
 def test_no_limit_is_written_in_several_ways() -> None:
     info = made()
     info["HostConfig"] |= {"PidsLimit": -1, "Memory": None, "CpusetCpus": ""}
-    assert drift(info) == ""
+    assert describe_drift(info) == ""
 
 
 def test_what_the_engine_does_not_enforce_is_no_drift() -> None:
     info = made({"pids": 20}, PidsLimit=False)
     info["HostConfig"]["PidsLimit"] = None
-    assert drift(info) == ""
+    assert describe_drift(info) == ""
 
 
 def test_a_network_left_or_joined_is_named() -> None:
@@ -69,7 +69,7 @@ def test_a_network_left_or_joined_is_named() -> None:
     del info["NetworkSettings"]["Networks"]["shop_back"]
     info["NetworkSettings"]["Networks"]["bridge"] = {}
     assert (
-        drift(info)
+        describe_drift(info)
         == "was changed by something other than meshd: it was disconnected from shop_back; "
         "it was connected to bridge"
     )
@@ -78,13 +78,13 @@ def test_a_network_left_or_joined_is_named() -> None:
 def test_a_container_with_the_labels_of_another_is_told_apart() -> None:
     info = made()
     info["Name"] = "/quirky_hopper"
-    assert drift(info) == "carries the labels of shop-web-a"
+    assert describe_drift(info) == "carries the labels of shop-web-a"
 
 
 def test_of_what_nothing_is_known_nothing_is_told() -> None:
     info = made()
     del info["Config"]["Labels"][labels.SHAPE]
     info["HostConfig"]["Memory"] = 1
-    assert drift(info) == ""
+    assert describe_drift(info) == ""
     info["Config"]["Labels"] = {"mesh.service": "web"}
-    assert drift(info) == ""
+    assert describe_drift(info) == ""

@@ -21,7 +21,7 @@ async def test_a_session_closed_meanwhile_is_no_crash() -> None:
     engine = Engine()
     engine._docker = ClosedDocker()  # type: ignore[assignment]
     with pytest.raises(RuntimeUnavailable):
-        async with engine.asked():
+        async with engine.request():
             raise RuntimeError("Session is closed")
 
 
@@ -32,7 +32,7 @@ async def test_any_other_error_of_that_kind_is_a_bug_and_shown() -> None:
     engine = Engine()
     engine._docker = Open()  # type: ignore[assignment]
     with pytest.raises(RuntimeError, match="a bug"):
-        async with engine.asked():
+        async with engine.request():
             raise RuntimeError("a bug")
 
 
@@ -55,7 +55,7 @@ async def test_nobody_asks_over_a_connection_that_is_still_being_made(
     opening = asyncio.create_task(engine.open())
     await asked.wait()
     with pytest.raises(RuntimeUnavailable, match="not connected"):
-        async with engine.asked():
+        async with engine.request():
             pass
     ended.set()
     with pytest.raises(RuntimeUnavailable, match="closed the connection"):

@@ -10,10 +10,10 @@ import pytest
 from meshd.model.runtime import ContainerHealth, ReplicaSpec, ReplicaState
 from meshd.runtime.base import EventKind
 from meshd.runtime.docker.build import Ignore, bases, pack
-from meshd.runtime.docker.container import clone, creation, image_of, next_number
+from meshd.runtime.docker.container import clone_request, create_request, image_of, next_number
 from meshd.runtime.docker.engine import api_version
 from meshd.runtime.docker.observe import event_kind, is_replica, observe, stop_signal
-from meshd.runtime.docker.usage import read
+from meshd.runtime.docker.usage import parse_stats
 from meshd.spec.model import Build, Service
 
 COMPOSE = {
@@ -169,7 +169,7 @@ def test_what_is_a_replica(marks: dict[str, str], expected: bool) -> None:
 
 def test_clone_keeps_all_but_what_one_alone_can_have() -> None:
     before = copy.deepcopy(INFO)
-    made = clone(INFO, "shop-web-x", 4)
+    made = clone_request(INFO, "shop-web-x", 4)
     assert before == INFO
     config, host = made.config, made.config["HostConfig"]
     assert config["Labels"] == COMPOSE | {
@@ -192,7 +192,9 @@ def test_clone_keeps_all_but_what_one_alone_can_have() -> None:
 )
 def test_clone_of_a_special_network_mode(mode: str, networks: set[str]) -> None:
     attached = {name: {"Aliases": None} for name in ("bridge", "extra")}
-    made = clone(info(HostConfig__NetworkMode=mode, NetworkSettings__Networks=attached), "x", 2)
+    made = clone_request(
+        info(HostConfig__NetworkMode=mode, NetworkSettings__Networks=attached), "x", 2
+    )
     assert set(made.networks) == networks
     assert "NetworkingConfig" not in made.config
 
@@ -219,14 +221,14 @@ def test_net_raw_is_dropped_unless_asked_for(
     added: tuple[str, ...], dropped: tuple[str, ...], expected: list[str]
 ) -> None:
     of = Service(name="web", image="i", cap_add=added, cap_drop=dropped)
-    made = creation(ReplicaSpec("x", "p", of, "r"), "journald")
+    made = create_request(ReplicaSpec("x", "p", of, "r"), "journald")
     assert made.config["HostConfig"]["CapDrop"] == expected
     assert "LogConfig" not in made.config["HostConfig"]
 
 
 def test_environment_of_the_mesh_wins_and_has_a_port() -> None:
     of = Service(name="web", image="i", environment={"A": "service", "B": "service"})
-    made = creation(ReplicaSpec("x", "p", of, "r", {"B": "mesh"}), "json-file")
+    made = create_request(ReplicaSpec("x", "p", of, "r", {"B": "mesh"}), "json-file")
     assert made.config["Env"] == ["PORT=8080", "A=service", "B=mesh"]
     assert "Cmd" not in made.config
     json.dumps(made.config)
@@ -300,10 +302,10 @@ def test_digest_follows_content_and_not_time(tmp_path: Path) -> None:
 
 
 def test_a_container_that_does_not_run_uses_nothing() -> None:
-    assert read(None, 1.0) is None
-    assert read({"memory_stats": {}, "cpu_stats": {}}, 1.0) is None
+    assert parse_stats(None, 1.0) is None
+    assert parse_stats({"memory_stats": {}, "cpu_stats": {}}, 1.0) is None
     told = {"memory_stats": {"usage": 70, "stats": {"inactive_file": 20}},
             "cpu_stats": {"cpu_usage": {"total_usage": 3_000_000_000}}}  # fmt: skip
-    usage = read(told, 1.0)
+    usage = parse_stats(told, 1.0)
     assert usage is not None
     assert (usage.cpu_seconds, usage.memory) == (3.0, 50)

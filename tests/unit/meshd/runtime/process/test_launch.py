@@ -8,7 +8,7 @@ from meshd.model.runtime import ReplicaSpec
 from meshd.runtime.base import Unsupported
 from meshd.runtime.docker.runtime import CAPABILITIES as DOCKER
 from meshd.runtime.process.launch import CAPABILITIES as PROCESS
-from meshd.runtime.process.launch import launch_of
+from meshd.runtime.process.launch import build_launch
 from meshd.runtime.support import unsupported
 from meshd.spec.model import Build, Service
 
@@ -31,7 +31,7 @@ def replica(**fields: object) -> ReplicaSpec:
     ],
 )
 def test_command(fields: dict[str, object], argv: tuple[str, ...]) -> None:
-    assert launch_of(replica(**fields), HOST).argv == argv
+    assert build_launch(replica(**fields), HOST).argv == argv
 
 
 @pytest.mark.parametrize(
@@ -39,18 +39,18 @@ def test_command(fields: dict[str, object], argv: tuple[str, ...]) -> None:
     [("", "/srv/shop/"), ("app", "/srv/shop/app"), ("/opt/app", "/opt/app")],
 )
 def test_directory(working_dir: str, directory: str) -> None:
-    assert launch_of(replica(working_dir=working_dir), HOST).directory == directory
+    assert build_launch(replica(working_dir=working_dir), HOST).directory == directory
 
 
 @pytest.mark.parametrize(
     ("given", "name"), [("SIGTERM", "SIGTERM"), ("int", "SIGINT"), ("10", "SIGUSR1")]
 )
 def test_stop_signal(given: str, name: str) -> None:
-    assert launch_of(replica(stop_signal=given), HOST).stop_signal == name
+    assert build_launch(replica(stop_signal=given), HOST).stop_signal == name
 
 
 def test_environment_takes_little_of_the_host() -> None:
-    environment = launch_of(replica(environment={"HOME": "/else"}), HOST).environment
+    environment = build_launch(replica(environment={"HOME": "/else"}), HOST).environment
     assert environment == {
         "PATH": "/bin",
         "HOME": "/else",
@@ -70,12 +70,12 @@ def test_environment_takes_little_of_the_host() -> None:
 )
 def test_refused(fields: dict[str, object], reason: str) -> None:
     with pytest.raises(Unsupported, match=reason):
-        launch_of(replica(**fields), HOST)
+        build_launch(replica(**fields), HOST)
 
 
 def test_clones_are_refused() -> None:
     with pytest.raises(Unsupported, match="cannot be cloned"):
-        launch_of(ReplicaSpec("a", "p", replica().service, "r", clone_of="b"), HOST)
+        build_launch(ReplicaSpec("a", "p", replica().service, "r", clone_of="b"), HOST)
 
 
 def test_everything_a_process_cannot_do_is_named() -> None:
