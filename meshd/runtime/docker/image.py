@@ -102,8 +102,8 @@ class Images:
             await docker.images.tag(source, repository, tag=tag)
 
     async def unobtainable_reason(self, project: str, service: Service) -> str | None:
-        """Return the reason why the service's image is not unobtainable_reason, in one line; None if it
-        is. Changes nothing. Raises RuntimeUnavailable."""
+        """Return the reason why the service's image cannot be had, in one line; None if it
+        can. Changes nothing. Raises RuntimeUnavailable."""
         if service.build is None:
             return await self._missing(image_of(project, service))
         try:

@@ -156,7 +156,7 @@ class DockerRuntime:
                 except ReplicaNotFound:
                     return None  # removed since it was listed
 
-        return [info for info in await asyncio.gather(*map(inspect, ids)) if info is not None]
+        return [info for info in await asyncio.gather(*map(inspect_one, ids)) if info is not None]
 
     async def watch(self) -> AsyncIterator[RuntimeEvent]:
         """See `Runtime.watch`. While the engine does not answer, retry with growing pauses."""
@@ -193,8 +193,8 @@ class DockerRuntime:
         await self._networks.ensure(project, service, networks)
 
     async def unobtainable_reason(self, project: str, service: Service) -> str | None:
-        """Return the reason why the service's image is not unobtainable_reason, in one line; None if it
-        is. Changes nothing."""
+        """Return the reason why the service's image cannot be had, in one line; None if it
+        can. Changes nothing."""
         return await self._images.unobtainable_reason(project, service)
 
     async def mesh_addresses(self, project: str, services: Sequence[str]) -> Sequence[MeshAddress]:
