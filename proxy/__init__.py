@@ -1,12 +1,11 @@
-"""The request path: listen, parse, route, pick, connect, forward, observe.
+"""The data plane: accept, parse, route, pick an endpoint, forward, record.
 
-Belongs here: everything that happens to a request, and the supervisor that holds the
-listening sockets and the worker processes. Does not belong here: why a replica exists, how
-many there should be, where configuration comes from. The package imports nothing of ours
-outside itself; the control path sees it through `proxy.wire` and `proxy.policy` alone.
+Belongs here: everything that happens to a request, and the supervisor that holds the listening
+sockets and the worker processes. Does not belong here: why a replica exists, how many replicas
+there are, where configuration comes from. The package imports nothing of this project outside
+itself. The control plane uses only `proxy.wire`, `proxy.policy` and `proxy.ipc`.
 
-Another distribution named `proxy` exists on the package index; `MESHD` lets ours be told
-from it.
+Another distribution on the package index is also named `proxy`; `MESHD` distinguishes this one.
 """
 
 from typing import Final

@@ -1,5 +1,8 @@
-"""`python -m proxy --config FILE`: the supervisor. Exit codes: 0 ended in order; 1 ended in
-haste, or workers that do not start; 2 not started (configuration, address in use)."""
+"""`python -m proxy --config FILE`: run the supervisor.
+
+Exit codes: 0 graceful shutdown; 1 fast shutdown, or the workers do not start; 2 not started
+(bad configuration, address in use).
+"""
 
 import argparse
 import asyncio
@@ -13,19 +16,19 @@ import proxy
 
 
 class _JsonLines(logging.Formatter):
-    """One JSON object a line, for log collectors."""
+    """Formats a record as one JSON object per line, for log collectors."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        said = {
+        entry = {
             "timestamp": f"{when}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
         }
         if record.exc_info:
-            said["exception"] = self.formatException(record.exc_info)
-        return json.dumps(said)
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
 
 
 def _set_up_log() -> None:
@@ -36,12 +39,15 @@ def _set_up_log() -> None:
 
 
 def _raise_file_limit() -> None:
-    """Each connection takes a descriptor; the workers inherit what we are allowed."""
+    """Raise the limit of open files to the hard limit: every connection needs a descriptor.
+
+    The workers inherit the limit.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _supervise(path: str, check: bool) -> int:
+def _run_supervisor(path: str, check: bool) -> int:
     from proxy.ipc.config import BadConfig, load
     from proxy.supervisor import upgrade
     from proxy.supervisor.supervisor import StartError, Supervisor
@@ -50,29 +56,31 @@ def _supervise(path: str, check: bool) -> int:
         config = load(path)
         if check:
             return 0
-        return asyncio.run(Supervisor(config, path, upgrade.take()).run())
+        return asyncio.run(Supervisor(config, path, upgrade.load_state()).run())
     except (BadConfig, StartError) as error:
         print(f"meshd: {error}", file=sys.stderr)
         return 2
 
 
 def main() -> int:
-    """Read the configuration and supervise."""
+    """Read the configuration and run the supervisor."""
     parser = argparse.ArgumentParser(prog="python -m proxy", description=__doc__)
-    parser.add_argument("--config", required=True, metavar="FILE", help="JSON, SupervisorConfig")
-    parser.add_argument("--check", action="store_true", help="read the configuration, no more")
+    parser.add_argument(
+        "--config", required=True, metavar="FILE", help="configuration (JSON, see SupervisorConfig)"
+    )
+    parser.add_argument("--check", action="store_true", help="read the configuration and exit")
     options = parser.parse_args()
-    # Files of another distribution can lie in the same directory and take over parts of ours.
+    # Another distribution can install a package of the same name over this one.
     if not getattr(proxy, "MESHD", False):
         print(
-            f"meshd: {proxy.__file__} is another package named 'proxy'; uninstall that one "
-            "(often `pip uninstall proxy.py`) and install meshd again",
+            f"meshd: {proxy.__file__} is another package named 'proxy'; uninstall it "
+            "(usually `pip uninstall proxy.py`) and reinstall meshd",
             file=sys.stderr,
         )
         return 2
     _set_up_log()
     _raise_file_limit()
-    return _supervise(options.config, options.check)
+    return _run_supervisor(options.config, options.check)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class ListeningSockets:
     bound: str
     slots: tuple[socket.socket, ...]
 
-    def hand_over(self) -> OpenSockets:
+    def export(self) -> OpenSockets:
         """The same as numbers, for a successor of this process."""
         return OpenSockets(self.bound, tuple(one.fileno() for one in self.slots))
 

@@ -1,4 +1,8 @@
-"""The other processes of a mesh (control process, keeper, …), kept running."""
+"""The child processes next to the workers (control process, keeper, …): start, restart, stop.
+
+Owned by `supervisor`. `ChildConfig` (proxy.ipc.config) describes each of them; `process` starts
+it; the feed server serves the socket that it may inherit.
+"""
 
 import asyncio
 import logging
@@ -8,29 +12,32 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from proxy.ipc.config import FEED_VARIABLE, ChildConfig
 from proxy.ipc.sockets import ListeningSockets, OpenSockets, adopt, open_address
-from proxy.supervisor.process import Process, cause_of, spawn
+from proxy.supervisor.process import Process, describe_exit, spawn
 from proxy.supervisor.upgrade import close_unused
 
 _log = logging.getLogger(__name__)
-_AT_ONCE = 2.0
-"""Patience in seconds with a child when the end has to be at once."""
+_FAST_STOP_SECONDS = 2.0
+"""Time for a child to end after SIGTERM in a fast shutdown; then it gets SIGKILL."""
 
 AdoptFeed = Callable[[socket.socket], Awaitable[None]]
 
 
-def next_backoff(config: ChildConfig, last: float, lived: float) -> float:
-    """Seconds to wait before the next start of a child that lived for `lived` seconds and
-    was started `last` seconds after the end before (0: its first start)."""
-    if not last or lived > config.backoff_longest:
+def next_backoff(config: ChildConfig, last: float, lifetime: float) -> float:
+    """Return the seconds to wait before a child's next start.
+
+    `lifetime` is how long it ran (seconds), `last` the previous backoff (0 at its first start).
+    """
+    if not last or lifetime > config.backoff_longest:
         return config.backoff_first
     return min(last * 2, config.backoff_longest)
 
 
 class ChildProcess:
-    """One process that is started again whenever it ends, until it is held.
+    """One process, restarted whenever it ends.
 
-    `adopt_feed` serves one end of a socket pair as a feed connection. `listening` has the
-    open address for each environment variable that is to name it.
+    - `adopt_feed`: serves one end of a socket pair as a feed connection
+    - `listening`: the open address for each environment variable that names it
+    - `process`: the running process; None while there is none
     """
 
     def __init__(self, config: ChildConfig, adopt_feed: AdoptFeed) -> None:
@@ -40,8 +47,26 @@ class ChildProcess:
         self._adopt_feed = adopt_feed
         self._ended = asyncio.Event()
 
+    def open_sockets(self, inherited: Mapping[str, OpenSockets]) -> None:
+        """Open the addresses it listens on, or take over those of the version before.
+
+        Raises OSError or BadAddress, with the address as a note.
+        """
+        for variable, address in self.config.listen.items():
+            key = self.socket_key(variable)
+            if key in inherited:
+                listening = adopt(inherited[key].bound, inherited[key].descriptors, 1)
+            else:
+                listening = _open(address)
+                _log.info("%s listens on %s", self.config.name, listening.bound)
+            self.listening[variable] = listening
+
+    def socket_key(self, variable: str) -> str:
+        """Return the key of a socket in an upgrade's state."""
+        return f"{self.config.name}/{variable}"
+
     async def run(self) -> None:
-        """Keep it running until cancelled. The process itself is left to `stop`."""
+        """Keep the process running until cancelled. `stop` ends the process itself."""
         loop = asyncio.get_running_loop()
         backoff = 0.0
         while True:
@@ -53,33 +78,35 @@ class ChildProcess:
             except OSError as error:
                 _log.error("child %s cannot be started: %s", self.config.name, error)
             backoff = next_backoff(self.config, backoff, loop.time() - started)
-            _log.warning("child %s starts again in %.1f s", self.config.name, backoff)
+            _log.warning("child %s restarts in %.1f s", self.config.name, backoff)
             await asyncio.sleep(backoff)
 
     def adopt(self, pid: int) -> None:
-        """Go on with a process that runs already."""
-        self.process = Process(pid, self._on_end)
+        """Take over a process that is already running."""
+        self.process = Process(pid, self._handle_end)
         self.process.watch()
 
-    async def stop(self, at_once: asyncio.Event) -> None:
-        """SIGTERM and, when it takes too long or has to be at once, SIGKILL; returns when it
-        has ended."""
+    async def stop(self, fast_shutdown: asyncio.Event) -> None:
+        """Send SIGTERM, wait for the end, and send SIGKILL after the stop timeout.
+
+        The timeout is `stop_seconds`, and much shorter once `fast_shutdown` is set.
+        """
         if self.process is None:
             return
         self.process.signal(signal.SIGTERM)
-        hurry = asyncio.create_task(self._hurry(at_once))
+        killer = asyncio.create_task(self._kill_after_timeout(fast_shutdown))
         await self._ended.wait()
-        hurry.cancel()
+        killer.cancel()
 
-    async def _hurry(self, at_once: asyncio.Event) -> None:
+    async def _kill_after_timeout(self, fast_shutdown: asyncio.Event) -> None:
         try:
             async with asyncio.timeout(self.config.stop_seconds):
-                await at_once.wait()
-            await asyncio.sleep(_AT_ONCE)
+                await fast_shutdown.wait()
+            await asyncio.sleep(_FAST_STOP_SECONDS)
         except TimeoutError:
             pass
         if self.process is not None:
-            _log.warning("child %s killed: it did not end", self.config.name)
+            _log.warning("child %s killed: it did not end in time", self.config.name)
             self.process.signal(signal.SIGKILL)
 
     async def _start(self) -> None:
@@ -89,97 +116,91 @@ class ChildProcess:
         for variable, listening in self.listening.items():
             descriptors.append(listening.slots[0].fileno())
             env[variable] = str(descriptors[-1])
-        theirs: socket.socket | None = None
+        child_end: socket.socket | None = None
         if self.config.feed:
-            ours, theirs = socket.socketpair()
-            env[FEED_VARIABLE] = str(theirs.fileno())
-            descriptors.append(theirs.fileno())
-            await self._adopt_feed(ours)
+            own_end, child_end = socket.socketpair()
+            env[FEED_VARIABLE] = str(child_end.fileno())
+            descriptors.append(child_end.fileno())
+            await self._adopt_feed(own_end)
         try:
             self.process = spawn(
                 self.config.argv,
-                self._on_end,
+                self._handle_end,
                 env=env,
                 descriptors=descriptors,
                 death_signal=signal.SIGTERM,
             )
         finally:
-            if theirs is not None:
-                theirs.close()
+            if child_end is not None:
+                child_end.close()
         _log.info("child %s started (pid %d)", self.config.name, self.process.pid)
 
-    def _on_end(self, status: int) -> None:
-        _log.info("child %s ended: %s", self.config.name, cause_of(status))
+    def _handle_end(self, status: int) -> None:
+        _log.info("child %s ended: %s", self.config.name, describe_exit(status))
         self.process = None
         self._ended.set()
 
 
-class Children:
-    """All of them: started in the order of the configuration, ended in the reverse order."""
+class ChildProcesses:
+    """All child processes: started in the order of the configuration, stopped in reverse order."""
 
     def __init__(self, configs: Iterable[ChildConfig], adopt_feed: AdoptFeed) -> None:
         self._children = [ChildProcess(config, adopt_feed) for config in configs]
         self._tasks: list[asyncio.Task[None]] = []
 
-    def open_sockets(self, given: Mapping[str, OpenSockets]) -> None:
-        """Open the addresses that children listen on, or go on with those of a predecessor.
-        Raises OSError or BadAddress, with the address as a note."""
-        used = []
+    def open_sockets(self, inherited: Mapping[str, OpenSockets]) -> None:
+        """Open the addresses that children listen on, or take over inherited sockets.
+
+        Raises OSError or BadAddress, with the address as a note.
+        """
         for child in self._children:
-            for variable, address in child.config.listen.items():
-                key = f"{child.config.name}/{variable}"
-                if key in given:
-                    used.append(key)
-                    listening = adopt(given[key].bound, given[key].descriptors, 1)
-                else:
-                    listening = _open(address)
-                    _log.info("%s listens on %s", child.config.name, listening.bound)
-                child.listening[variable] = listening
-        close_unused(given, used)
+            child.open_sockets(inherited)
+        close_unused(
+            inherited, [child.socket_key(v) for child in self._children for v in child.listening]
+        )
 
     def start(self) -> None:
-        """Start and keep running."""
+        """Start all, and restart each of them when it ends."""
         self._tasks = [asyncio.create_task(child.run()) for child in self._children]
 
     def adopt(self, pids: Mapping[str, int]) -> None:
-        """Go on with processes that run already; those that are not ours any more are told
-        to end."""
-        ours = {child.config.name: child for child in self._children}
+        """Take over running processes, by name. Processes without a configuration get SIGTERM."""
+        configured = {child.config.name: child for child in self._children}
         for name, pid in pids.items():
-            if name in ours:
-                ours[name].adopt(pid)
+            if name in configured:
+                configured[name].adopt(pid)
             else:
-                left = Process(pid, lambda _status: None)
-                left.watch()
-                left.signal(signal.SIGTERM)
+                removed = Process(pid, lambda _status: None)
+                removed.watch()
+                removed.signal(signal.SIGTERM)
 
     def reload(self) -> None:
-        """Pass SIGHUP on to those that want it."""
+        """Send SIGHUP to the children that are configured for it."""
         for child in self._children:
             if child.config.reload and child.process is not None:
                 child.process.signal(signal.SIGHUP)
 
-    async def hold(self) -> None:
-        """Start none again."""
+    async def stop_restarting(self) -> None:
+        """Start no process again; those that run keep running."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def stop(self, at_once: asyncio.Event) -> None:
-        """End them one after the other; returns when all have ended."""
+    async def stop(self, fast_shutdown: asyncio.Event) -> None:
+        """Stop one after the other; return when all have ended."""
         for child in reversed(self._children):
-            await child.stop(at_once)
+            await child.stop(fast_shutdown)
             for listening in child.listening.values():
                 listening.close()
 
-    def hand_over(self) -> dict[str, int]:
-        """The processes, for a successor."""
+    def export_pids(self) -> dict[str, int]:
+        """Return the running processes by name, for an upgrade."""
         return {c.config.name: c.process.pid for c in self._children if c.process is not None}
 
-    def hand_over_sockets(self) -> dict[str, OpenSockets]:
-        """The open addresses, for a successor."""
+    def export_sockets(self) -> dict[str, OpenSockets]:
+        """Return the open sockets by `socket_key`, for an upgrade."""
         return {
-            f"{child.config.name}/{variable}": listening.hand_over()
+            child.socket_key(variable): listening.export()
             for child in self._children
             for variable, listening in child.listening.items()
         }

@@ -1,8 +1,9 @@
-"""The feed: where the control process, and whoever only listens, speaks with the supervisor.
+"""The feed socket: connects the control process, and read-only listeners, to the supervisor.
 
-A connection begins with `Hello`. It gets what holds now (generation, addresses, workers, the
-last ack of each) and then everything that happens. One in the role of `control` may publish.
-A peer that does not read is cut off: nothing is kept for it without bound.
+Owned by `supervisor`. A connection starts with `Hello`. The supervisor answers with the current
+state (generation, addresses, workers, each worker's last ack) and then sends every change. A
+connection with the role `control` may publish snapshots. A peer that does not read is
+disconnected, so that no unbounded queue builds up for it.
 """
 
 import asyncio
@@ -19,15 +20,17 @@ from proxy.wire.report import Hello, Message, Publish
 from proxy.wire.snapshot import SnapshotUpdate
 
 _log = logging.getLogger(__name__)
-LONGEST_QUEUE: Final = 16 * 1024 * 1024
+MAX_UNREAD: Final = 16 * 1024 * 1024
+"""Bytes that a peer may leave unread; several full snapshots of a large mesh."""
 CONTROL: Final = "control"
+"""Role of a peer that may publish snapshots (`Hello.role`)."""
 
 
-class FeedClient(asyncio.Protocol):
-    """One connection to the feed."""
+class FeedConnection(asyncio.Protocol):
+    """One connection to the feed socket. `role` is empty until the peer sends `Hello`."""
 
-    def __init__(self, feed: "Feed") -> None:
-        self._feed = feed
+    def __init__(self, server: "FeedServer") -> None:
+        self._server = server
         self._decoder = codec.Decoder()
         self._transport: asyncio.Transport | None = None
         self.role = ""
@@ -39,44 +42,47 @@ class FeedClient(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self._transport = None
-        self._feed.left(self)
+        self._server.remove(self)
 
     def data_received(self, data: bytes) -> None:
         try:
             for message in self._decoder.feed(data):
-                self._feed.received(self, message)
+                self._server.handle_message(self, message)
         except codec.BadFrame as error:
-            self.cut(f"what it sends is no message: {error}")
+            self.disconnect(f"it sent an invalid message: {error}")
 
     def send(self, message: Message) -> None:
         """Send one message."""
         self.send_frame(codec.encode(message))
 
     def send_frame(self, frame: bytes) -> None:
-        """Send an encoded message; cuts the peer off when it does not read."""
+        """Send an encoded message; disconnect a peer that does not read."""
         if self._transport is None:
             return
         self._transport.write(frame)
-        if self._transport.get_write_buffer_size() > LONGEST_QUEUE:
-            self.cut(f"it left {LONGEST_QUEUE} bytes unread")
+        if self._transport.get_write_buffer_size() > MAX_UNREAD:
+            self.disconnect(f"it left {MAX_UNREAD} bytes unread")
 
     def close(self) -> None:
-        """End the connection once what was sent has gone out."""
+        """Close the connection after everything queued has been sent."""
         if self._transport is not None:
             self._transport.close()
 
-    def cut(self, why: str) -> None:
-        """End the connection at once."""
+    def disconnect(self, reason: str) -> None:
+        """Close the connection immediately and log the reason."""
         if self._transport is not None:
-            _log.warning("feed connection of %r cut: %s", self.role or "a stranger", why)
+            _log.warning("feed connection of %r closed: %s", self.role or "unknown peer", reason)
             self._transport.abort()
             self._transport = None
-            self._feed.left(self)
+            self._server.remove(self)
 
 
-class Feed:
-    """All connections. `greeting` gives what a newcomer is told, `publish` takes an update
-    and gives the message that answers it, if any."""
+class FeedServer:
+    """All connections to the feed socket.
+
+    - `greeting`: returns the messages for a new connection
+    - `publish`: applies an update and returns the message that answers it, if any
+    """
 
     def __init__(
         self,
@@ -85,65 +91,67 @@ class Feed:
     ) -> None:
         self._greeting = greeting
         self._publish = publish
-        self._clients: set[FeedClient] = set()
+        self._connections: set[FeedConnection] = set()
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
 
     async def open(self, path: Path) -> None:
-        """Listen at a path that only our user may open. Raises OSError."""
+        """Listen at a path that only this user may open. Raises OSError."""
         sock = open_address(f"unix:{path}", 1).slots[0]
         os.chmod(path, 0o600)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: FeedClient(self), sock=sock)
+        self._server = await loop.create_unix_server(lambda: FeedConnection(self), sock=sock)
         self._path = path
 
     async def adopt(self, sock: socket.socket) -> None:
-        """Serve a connected socket. Its peer, a process that is only starting, is told
-        everything from now on, so that it misses no report."""
+        """Serve a connected socket.
+
+        The peer may still be starting. It is greeted at once, so that it misses no message.
+        """
         loop = asyncio.get_running_loop()
-        _, client = await loop.connect_accepted_socket(lambda: FeedClient(self), sock)
-        self._greet(client)
+        _, connection = await loop.connect_accepted_socket(lambda: FeedConnection(self), sock)
+        self._greet(connection)
 
     def close(self) -> None:
-        """Stop listening and end every connection."""
+        """Stop listening and close every connection."""
         if self._server is not None:
             self._server.close()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
-        for client in list(self._clients):
-            client.close()
+        for connection in list(self._connections):
+            connection.close()
 
     @property
-    def connections(self) -> int:
-        """How many have said hello and are there."""
-        return len(self._clients)
+    def connection_count(self) -> int:
+        """Number of connections that have been greeted."""
+        return len(self._connections)
 
-    def relay(self, message: Message) -> None:
-        """Tell everyone."""
-        if self._clients:
+    def broadcast(self, message: Message) -> None:
+        """Send a message to every greeted connection."""
+        if self._connections:
             frame = codec.encode(message)
-            for client in list(self._clients):
-                client.send_frame(frame)
+            for connection in list(self._connections):
+                connection.send_frame(frame)
 
-    def received(self, client: FeedClient, message: Message) -> None:
-        """One message from a peer."""
+    def handle_message(self, connection: FeedConnection, message: Message) -> None:
+        """Handle one message from a peer."""
         match message:
             case Hello(role=role):
-                client.role = role
-                if client not in self._clients:
-                    self._greet(client)
-            case Publish(update=update) if client.role == CONTROL:
+                connection.role = role
+                if connection not in self._connections:
+                    self._greet(connection)
+            case Publish(update=update) if connection.role == CONTROL:
                 answer = self._publish(update)
                 if answer is not None:
-                    client.send(answer)
+                    connection.send(answer)
             case _:
-                client.cut(f"{type(message).__name__} is not for it to send")
+                connection.disconnect(f"it may not send {type(message).__name__}")
 
-    def _greet(self, client: FeedClient) -> None:
-        for each in self._greeting():
-            client.send(each)
-        self._clients.add(client)
+    def remove(self, connection: FeedConnection) -> None:
+        """Forget a connection that ended."""
+        self._connections.discard(connection)
 
-    def left(self, client: FeedClient) -> None:
-        """A connection ended."""
-        self._clients.discard(client)
+    def _greet(self, connection: FeedConnection) -> None:
+        for message in self._greeting():
+            connection.send(message)
+        self._connections.add(connection)

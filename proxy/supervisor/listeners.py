@@ -1,77 +1,85 @@
-"""Which addresses are open: those of the configuration for good, those of the snapshot with it."""
+"""The set of open listening addresses: those of the configuration plus those of the snapshot.
+
+Owned by `supervisor`. Configured addresses stay open for the whole life of the process; the
+others are opened and closed as the snapshot changes. `proxy.ipc.sockets` opens the sockets.
+"""
 
 from collections.abc import Mapping
 
 from proxy.ipc.address import BadAddress
 from proxy.ipc.sockets import OpenSockets, adopt, open_address
 from proxy.supervisor.upgrade import close_unused
-from proxy.supervisor.worker_handle import Open
+from proxy.supervisor.worker_handle import OpenListeners
 from proxy.wire.report import ListenFailed, Listening
 from proxy.wire.snapshot import Listener, Snapshot
 
 
 class Listeners:
-    """`open` is what is open, `failed` why an address that is wanted is not."""
+    """The listening addresses.
 
-    def __init__(self, own: tuple[str, ...], slots: int) -> None:
-        self._own = own
+    - `open`: open listeners by configured address
+    - `listen_errors`: error text by address, for addresses that could not be opened
+    """
+
+    def __init__(self, configured: tuple[str, ...], slots: int) -> None:
+        self._configured = configured
         self._slots = slots
-        self.open: Open = {}
-        self.failed: dict[str, str] = {}
+        self.open: OpenListeners = {}
+        self.listen_errors: dict[str, str] = {}
 
-    def adopt(self, given: Mapping[str, OpenSockets], snapshot: Snapshot) -> None:
-        """Go on with sockets that were open before us."""
+    def adopt(self, inherited: Mapping[str, OpenSockets], snapshot: Snapshot) -> None:
+        """Take over sockets that were opened before an upgrade."""
         wanted = self._wanted(snapshot)
-        for address, sockets in given.items():
+        for address, sockets in inherited.items():
             if address in wanted:
                 listening = adopt(sockets.bound, sockets.descriptors, self._slots)
                 self.open[address] = (wanted[address], listening)
-        close_unused(given, self.open)
+        close_unused(inherited, self.open)
 
     def sync(self, snapshot: Snapshot) -> None:
-        """Open what is wanted and closed, close what is open and not wanted."""
+        """Open the wanted addresses that are closed; close the others."""
         wanted = self._wanted(snapshot)
-        self.failed = {}
-        still: Open = {}
+        self.listen_errors = {}
+        synced: OpenListeners = {}
         for address, (_, listening) in self.open.items():
             if address in wanted:
-                still[address] = (wanted[address], listening)
+                synced[address] = (wanted[address], listening)
             else:
                 listening.close()
-        for address in wanted.keys() - still.keys():
+        for address in wanted.keys() - synced.keys():
             try:
-                still[address] = (wanted[address], open_address(address, self._slots))
+                synced[address] = (wanted[address], open_address(address, self._slots))
             except (OSError, BadAddress) as error:
-                self.failed[address] = reason(error)
-        self.open = still
+                self.listen_errors[address] = error_text(error)
+        self.open = synced
 
     def close(self) -> None:
-        """Give every address back."""
+        """Close every address."""
         for _, listening in self.open.values():
             listening.close()
 
-    def bound(self, address: str) -> str:
-        """Where an open address is bound."""
+    def bound_address(self, address: str) -> str:
+        """Return the address that an open listener is bound to (port 0 resolved)."""
         return self.open[address][1].bound
 
-    def message(self) -> Listening:
-        """What the feed is told of the open ones."""
+    def listening_message(self) -> Listening:
+        """Return the feed message that lists the open addresses."""
         return Listening({asked: listening.bound for asked, (_, listening) in self.open.items()})
 
-    def failures(self) -> list[ListenFailed]:
-        """What the feed is told of the others."""
-        return [ListenFailed(address, error) for address, error in self.failed.items()]
+    def failure_messages(self) -> list[ListenFailed]:
+        """Return one feed message per address that could not be opened."""
+        return [ListenFailed(address, error) for address, error in self.listen_errors.items()]
 
-    def hand_over(self) -> dict[str, OpenSockets]:
-        """The open sockets, for a successor."""
-        return {asked: listening.hand_over() for asked, (_, listening) in self.open.items()}
+    def export(self) -> dict[str, OpenSockets]:
+        """Return the open sockets by number, for an upgrade."""
+        return {asked: listening.export() for asked, (_, listening) in self.open.items()}
 
     def _wanted(self, snapshot: Snapshot) -> dict[str, Listener]:
-        """The snapshot may say more about an address of the configuration."""
-        ours = {address: Listener(address) for address in self._own}
-        return ours | {listener.address: listener for listener in snapshot.listeners}
+        # A snapshot's listener replaces the plain one of a configured address: it has more detail.
+        configured = {address: Listener(address) for address in self._configured}
+        return configured | {listener.address: listener for listener in snapshot.listeners}
 
 
-def reason(error: Exception) -> str:
-    """What went wrong, without numbers that help nobody."""
+def error_text(error: Exception) -> str:
+    """Return the text of an error, without the errno prefix."""
     return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -1,4 +1,7 @@
-"""Starting a process that ends with us, and learning of its end without polling."""
+"""Start a process that ends with its parent, and get its exit status without polling.
+
+Called by `worker_pool` and `child_processes`; knows nothing about what the process does.
+"""
 
 import asyncio
 import ctypes
@@ -8,14 +11,18 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
 _PR_SET_PDEATHSIG = 1
-# Loaded before any fork, and called with the GIL kept: between fork and exec the child may
-# wait for no lock that another thread of the parent could have held.
+"""Option number of prctl(2), from linux/prctl.h."""
+# Loaded before any fork, and called with the GIL held: between fork and exec the child must not
+# wait for a lock that another thread of the parent may have held at the fork.
 _prctl = ctypes.PyDLL(None).prctl
 
 
 class Process:
-    """A running process; `on_end` is called in the loop with its exit status (as in
-    `subprocess`: negative for a signal)."""
+    """A running process.
+
+    `on_end` is called in the event loop with the exit status (as in `subprocess`: negative for
+    a signal).
+    """
 
     def __init__(self, pid: int, on_end: Callable[[int], None]) -> None:
         self.pid = pid
@@ -23,30 +30,30 @@ class Process:
         self._pidfd = -1
 
     def watch(self) -> None:
-        """Begin to wait for the end, in the running loop."""
+        """Start waiting for the end of the process, in the running event loop."""
         self._pidfd = os.pidfd_open(self.pid)
-        asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._handle_end)
 
     def signal(self, number: int) -> None:
-        """Send a signal; nothing happens when the process has ended."""
+        """Send a signal. Do nothing if the process has ended."""
         if self._pidfd >= 0:
             signal.pidfd_send_signal(self._pidfd, number)
 
-    def forget(self) -> None:
-        """Stop waiting, leaving the process as it is."""
+    def unwatch(self) -> None:
+        """Stop waiting; the process itself keeps running."""
         if self._pidfd >= 0:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
 
-    def _ended(self) -> None:
+    def _handle_end(self) -> None:
         _, status = os.waitpid(self.pid, 0)
-        self.forget()
+        self.unwatch()
         self._on_end(os.waitstatus_to_exitcode(status))
 
 
-def cause_of(status: int) -> str:
-    """An exit status in words."""
+def describe_exit(status: int) -> str:
+    """Return an exit status in words."""
     if status >= 0:
         return f"exit status {status}"
     return f"killed by {signal.Signals(-status).name}"
@@ -60,12 +67,16 @@ def spawn(
     descriptors: Sequence[int] = (),
     death_signal: int = signal.SIGKILL,
 ) -> Process:
-    """Start a process in a session of its own (the terminal's Ctrl-C is for us alone) that
-    gets `death_signal` when we end, however we end. Raises OSError."""
+    """Start a process in a new session, so that the terminal's Ctrl-C does not reach it.
+
+    The kernel sends it `death_signal` when this process ends for any reason. `env` is added to
+    this process's environment; `descriptors` are inherited. Raises OSError.
+    """
     parent = os.getpid()
 
     def tie_to_parent() -> None:
         _prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
+        # The parent may have ended before prctl took effect.
         if os.getppid() != parent:
             os._exit(1)
 
@@ -77,7 +88,7 @@ def spawn(
         stdin=subprocess.DEVNULL,
         preexec_fn=tie_to_parent,  # noqa: PLW1509 - one system call, no lock
     )
-    # From here on the pid is ours to wait for; Popen must not warn about it, nor wait.
+    # `Process` waits for the pid from here on; Popen must neither warn about it nor wait.
     started.returncode = 0
     process = Process(started.pid, on_end)
     process.watch()

@@ -1,6 +1,7 @@
-"""The last good snapshot on disk, so that a restarted supervisor serves at once.
+"""The last good snapshot on disk, so that a restarted supervisor can serve at once.
 
-Written so that a power cut leaves the old or the new file, never half of one.
+Read and written by `supervisor`. The file is replaced atomically: after a power cut it holds
+either the old or the new snapshot.
 """
 
 import os
@@ -14,8 +15,8 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Snapshot)
 
 
-class Unreadable(Exception):
-    """A snapshot is stored, but not one that this version understands."""
+class UnreadableSnapshot(Exception):
+    """A stored snapshot exists, but this version cannot read it."""
 
 
 def save(path: Path, snapshot: Snapshot) -> None:
@@ -27,6 +28,7 @@ def save(path: Path, snapshot: Snapshot) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+    # The rename itself is durable only once the directory is synced.
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
@@ -35,10 +37,10 @@ def save(path: Path, snapshot: Snapshot) -> None:
 
 
 def load(path: Path) -> Snapshot | None:
-    """The stored snapshot; None when there is none. Raises Unreadable."""
+    """Return the stored snapshot; None if there is no file. Raises UnreadableSnapshot."""
     try:
         return _decoder.decode(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
-        raise Unreadable(f"{path}: {error}") from error
+        raise UnreadableSnapshot(f"{path}: {error}") from error

@@ -1,9 +1,9 @@
-"""The root of a mesh: holds the listening sockets, the workers, the last good snapshot.
+"""The root process of a mesh: holds the listening sockets, the workers, the last good snapshot.
 
-Small and boring on purpose: nothing here looks at a request, resolves a policy or talks to a
-container engine, so there is little that could end it, and everything else may end and come
-back. It wires four things: the `Listeners`, the `Crew` of workers, the `Feed` to the control
-process, and the children.
+Started by `proxy.__main__`. Wires four parts: `Listeners`, the `WorkerPool`, the `FeedServer`
+that the control process connects to, and the `ChildProcesses`. Small on purpose: nothing here
+looks at a request, evaluates a policy or calls a container engine. So it has little reason to
+crash, and every other process may crash and be restarted.
 """
 
 import asyncio
@@ -17,84 +17,97 @@ from pathlib import Path
 from proxy.ipc.address import BadAddress
 from proxy.ipc.config import SupervisorConfig
 from proxy.supervisor import snapshot_file, upgrade
-from proxy.supervisor.child_processes import Children
-from proxy.supervisor.feed_server import Feed
-from proxy.supervisor.listeners import Listeners, reason
-from proxy.supervisor.upgrade import Handover
+from proxy.supervisor.child_processes import ChildProcesses
+from proxy.supervisor.feed_server import FeedServer
+from proxy.supervisor.listeners import Listeners, error_text
+from proxy.supervisor.upgrade import UpgradeState
 from proxy.supervisor.worker_pool import WorkerPool
 from proxy.wire.report import Hello, Message, Resync, Workers
 from proxy.wire.snapshot import Generation, MissingService, Snapshot, SnapshotUpdate, apply
 
 _log = logging.getLogger(__name__)
-_TICK = 0.25
-_PAUSE = 1.0
-"""When a tick comes this much too late, it was us who did not run, not the workers."""
+_TICK_SECONDS = 0.25
+"""Interval of the health check of the workers; their shortest timeout is 2 s."""
+_PAUSE_SECONDS = 1.0
+"""A tick that is later than this means that the supervisor was paused, not the workers."""
+_SHUTDOWN_POLL_SECONDS = 0.05
+"""Interval at which a shutdown looks for workers that have ended."""
 
 
 class StartError(Exception):
-    """An address cannot be had or the workers do not start; the text says why."""
+    """An address cannot be opened or the workers do not start; the text says why."""
 
 
 class Supervisor:
-    """See the module. `config_file` is where `config` was read from, for a successor;
-    `inherited` is what a predecessor left."""
+    """The root process.
+
+    - `config_file`: where `config` was read from; the next version reads it again
+    - `inherited`: state of the version before, after an upgrade
+    """
 
     def __init__(
-        self, config: SupervisorConfig, config_file: str, inherited: Handover | None
+        self, config: SupervisorConfig, config_file: str, inherited: UpgradeState | None
     ) -> None:
         self._config = config
         self._config_file = config_file
         self._inherited = inherited
         self._snapshot = Snapshot(generation=Generation())
         self._listeners = Listeners(config.listen, config.workers)
-        self._feed = Feed(self._greeting, self._publish)
-        self._crew = WorkerPool(config, self._worker_told, self._workers_changed, self._announce)
-        self._children = Children(config.children, self._feed.adopt)
-        self._unsaved = asyncio.Event()
+        self._feed_server = FeedServer(self._greeting, self._publish)
+        self._worker_pool = WorkerPool(
+            config, self._handle_worker_message, self._handle_live_changed, self._announce
+        )
+        self._child_processes = ChildProcesses(config.children, self._feed_server.adopt)
+        self._save_needed = asyncio.Event()
         self._saved = self._snapshot
-        self._end = asyncio.Event()
-        self._at_once = asyncio.Event()
-        self._upgrading: asyncio.Task[None] | None = None
+        self._shutdown = asyncio.Event()
+        self._fast_shutdown = asyncio.Event()
+        self._upgrade_task: asyncio.Task[None] | None = None
         self._announced = False
         self._had_terminal = os.isatty(1)
 
     async def run(self) -> int:
-        """Serve until told to end; the exit code. Raises CannotStart before anything was
-        served."""
-        self._restore()
+        """Serve until told to stop; return the exit code.
+
+        Raises StartError if it cannot start.
+        """
+        self._restore_snapshot()
         self._open_addresses()
         await self._open_feed()
         self._write_pid_file()
         self._handle_signals()
-        tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._keep_saved())]
-        self._crew.offer(self._snapshot, self._listeners.open)
+        tasks = [
+            asyncio.create_task(self._watch_workers()),
+            asyncio.create_task(self._save_snapshots()),
+        ]
+        self._worker_pool.publish(self._snapshot, self._listeners.open)
         if self._inherited is not None:
-            self._crew.adopt(self._inherited.workers, self._inherited.next_worker)
-            self._children.adopt(self._inherited.children)
-        self._crew.start()
-        self._children.start()
+            self._worker_pool.adopt(self._inherited.workers, self._inherited.next_worker)
+            self._child_processes.adopt(self._inherited.children)
+        self._worker_pool.start()
+        self._child_processes.start()
         try:
-            await self._end.wait()
+            await self._shutdown.wait()
             return await self._shut_down()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._crew.close()
-            self._feed.close()
+            self._worker_pool.close()
+            self._feed_server.close()
             self._remove_pid_file()
 
-    # What is served
+    # --- Snapshot and addresses
 
-    def _restore(self) -> None:
-        """The snapshot to begin with: the predecessor's, the stored or the configured one."""
+    def _restore_snapshot(self) -> None:
+        """Pick the first snapshot: the inherited one, else the stored one, else the configured."""
         stored = None
         if self._config.state_dir:
             try:
                 os.makedirs(self._config.state_dir, mode=0o700, exist_ok=True)
-                stored = snapshot_file.load(self._stored_at)
-            except snapshot_file.Unreadable as error:
-                _log.warning("stored snapshot left aside: %s", error)
+                stored = snapshot_file.load(self._snapshot_path)
+            except snapshot_file.UnreadableSnapshot as error:
+                _log.warning("stored snapshot ignored: %s", error)
             except OSError as error:
                 raise StartError(f"state directory: {error}") from error
         if self._inherited is not None:
@@ -102,180 +115,191 @@ class Supervisor:
         self._snapshot = stored or self._config.snapshot or self._snapshot
 
     @property
-    def _stored_at(self) -> Path:
+    def _snapshot_path(self) -> Path:
         return Path(self._config.state_dir) / "snapshot.bin"
 
     def _open_addresses(self) -> None:
-        """Our own addresses must open; those of a restored snapshot may have gone."""
-        given = self._inherited.child_sockets if self._inherited else {}
+        """Open all addresses.
+
+        Raises StartError for a configured one. One of a restored snapshot may be gone: log it.
+        """
+        inherited = self._inherited.child_sockets if self._inherited else {}
         if self._inherited is not None:
             self._listeners.adopt(self._inherited.listening, self._snapshot)
         self._listeners.sync(self._snapshot)
-        for address, why in self._listeners.failed.items():
+        for address, error in self._listeners.listen_errors.items():
             if address in self._config.listen:
-                raise StartError(f"cannot listen on {address}: {why}")
-            _log.error("cannot listen on %s: %s", address, why)
+                raise StartError(f"cannot listen on {address}: {error}")
+            _log.error("cannot listen on %s: %s", address, error)
         try:
-            self._children.open_sockets(given)
+            self._child_processes.open_sockets(inherited)
         except (OSError, BadAddress) as error:
-            raise StartError(
-                f"cannot listen on {' '.join(error.__notes__)}: {reason(error)}"
-            ) from error
+            address = " ".join(error.__notes__)
+            raise StartError(f"cannot listen on {address}: {error_text(error)}") from error
 
     def _publish(self, update: SnapshotUpdate) -> Message | None:
-        """Take a new snapshot. The answer refuses a generation that is not above ours, or
-        asks for all of it."""
+        """Apply a new snapshot; return the answer for its sender, if it needs one.
+
+        `Hello` refuses a generation that is not newer; `Resync` asks for the full snapshot.
+        """
         if update.generation <= self._snapshot.generation:
-            _log.warning("refused %s: holding %s", update.generation, self._snapshot.generation)
+            _log.warning(
+                "refused snapshot %s: the current one is %s",
+                update.generation,
+                self._snapshot.generation,
+            )
             return self._hello()
         try:
             self._snapshot = apply(self._snapshot, update)
         except MissingService:
             return Resync(worker=0)
-        before = self._listeners.message()
+        before = self._listeners.listening_message()
         self._listeners.sync(self._snapshot)
-        self._crew.offer(self._snapshot, self._listeners.open)
-        if self._listeners.message() != before:
-            self._feed.relay(self._listeners.message())
-        for failure in self._listeners.failures():
+        self._worker_pool.publish(self._snapshot, self._listeners.open)
+        if self._listeners.listening_message() != before:
+            self._feed_server.broadcast(self._listeners.listening_message())
+        for failure in self._listeners.failure_messages():
             _log.error("cannot listen on %s: %s", failure.address, failure.error)
-            self._feed.relay(failure)
+            self._feed_server.broadcast(failure)
         return None
 
-    async def _keep_saved(self) -> None:
-        """Write the newest snapshot that a worker routes by whenever there is one; in a thread,
-        for disks can hang."""
+    async def _save_snapshots(self) -> None:
+        """Store the newest good snapshot each time it changes; in a thread, since disks can hang."""
         while self._config.state_dir:
-            await self._unsaved.wait()
-            self._unsaved.clear()
-            good = self._crew.good
-            if good is None:
+            await self._save_needed.wait()
+            self._save_needed.clear()
+            last_good = self._worker_pool.last_good
+            if last_good is None:
                 continue
             try:
-                await asyncio.to_thread(snapshot_file.save, self._stored_at, good)
-                self._saved = good
+                await asyncio.to_thread(snapshot_file.save, self._snapshot_path, last_good)
+                self._saved = last_good
             except OSError as error:
                 _log.error("the snapshot could not be stored: %s", error)
 
-    # What is told
+    # --- Messages
 
     def _hello(self) -> Hello:
         return Hello(role="supervisor", generation=self._snapshot.generation)
 
     def _greeting(self) -> Iterable[Message]:
         yield self._hello()
-        yield self._listeners.message()
-        yield Workers(self._crew.live)
-        yield from self._crew.acks
-        yield from self._listeners.failures()
+        yield self._listeners.listening_message()
+        yield Workers(self._worker_pool.live)
+        yield from self._worker_pool.acks
+        yield from self._listeners.failure_messages()
 
-    def _worker_told(self, message: Message) -> None:
-        good = self._crew.good
-        if good is not None and good.generation > self._saved.generation:
-            self._unsaved.set()
-        self._feed.relay(message)
+    def _handle_worker_message(self, message: Message) -> None:
+        last_good = self._worker_pool.last_good
+        if last_good is not None and last_good.generation > self._saved.generation:
+            self._save_needed.set()
+        self._feed_server.broadcast(message)
 
-    def _workers_changed(self) -> None:
-        self._feed.relay(Workers(self._crew.live))
-        self._give_up_where_hopeless()
+    def _handle_live_changed(self) -> None:
+        self._feed_server.broadcast(Workers(self._worker_pool.live))
+        self._stop_if_failed()
 
-    def _give_up_where_hopeless(self) -> None:
-        if self._crew.hopeless:
-            self._end.set()
+    def _stop_if_failed(self) -> None:
+        if self._worker_pool.has_failed:
+            self._shutdown.set()
 
     def _announce(self) -> None:
-        """Print where we listen, once, when every worker accepts."""
-        if self._announced or not self._crew.complete:
+        """Log and print the bound addresses, once, when every worker accepts."""
+        if self._announced or not self._worker_pool.is_complete:
             return
         self._announced = True
         for address in self._config.listen:
-            bound = self._listeners.bound(address)
+            bound = self._listeners.bound_address(address)
             _log.info("listening on %s with %d workers", bound, self._config.workers)
             if self._config.announce and self._inherited is None:
                 print(f"listening on {bound}", flush=True)
 
-    # What runs
+    # --- Processes and signals
 
     async def _open_feed(self) -> None:
         if self._config.state_dir:
             path = Path(self._config.state_dir) / "feed.sock"
             try:
-                await self._feed.open(path)
+                await self._feed_server.open(path)
             except OSError as error:
-                raise StartError(f"cannot listen on {path}: {reason(error)}") from error
+                raise StartError(f"cannot listen on {path}: {error_text(error)}") from error
 
-    async def _watch(self) -> None:
-        """Look at the workers now and then, knowing whether we ourselves were held up."""
+    async def _watch_workers(self) -> None:
+        """Check the workers periodically, and detect whether the supervisor itself was paused."""
         loop = asyncio.get_running_loop()
         while True:
             before = loop.time()
-            await asyncio.sleep(_TICK)
-            self._crew.tick(paused=loop.time() - before > _TICK + _PAUSE)
-            self._give_up_where_hopeless()
+            await asyncio.sleep(_TICK_SECONDS)
+            paused = loop.time() - before > _TICK_SECONDS + _PAUSE_SECONDS
+            self._worker_pool.tick(paused)
+            self._stop_if_failed()
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._told_to_end)
-        loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
-        loop.add_signal_handler(signal.SIGUSR2, self._told_to_upgrade)
+            loop.add_signal_handler(number, self._request_shutdown)
+        loop.add_signal_handler(signal.SIGHUP, self._request_reload)
+        loop.add_signal_handler(signal.SIGUSR2, self._request_upgrade)
         upgrade.unblock_signals()
 
-    def _told_to_end(self) -> None:
-        if self._end.is_set():
-            self._at_once.set()
-        self._end.set()
+    def _request_shutdown(self) -> None:
+        """SIGTERM, SIGINT: shut down gracefully; the second one shuts down fast."""
+        if self._shutdown.is_set():
+            self._fast_shutdown.set()
+        self._shutdown.set()
 
-    def _told_to_reload(self) -> None:
-        """SIGHUP: replace the workers and let children read their files again. When it came
-        because our terminal went away, nobody is left to reload for."""
+    def _request_reload(self) -> None:
+        """SIGHUP: replace the workers and let child processes read their files again.
+
+        A SIGHUP because the terminal was closed is a request to shut down.
+        """
         if self._had_terminal and not os.isatty(1):
-            self._told_to_end()
+            self._request_shutdown()
             return
         _log.info("reloading: replacing the workers one after the other")
-        self._crew.replace_all()
-        self._children.reload()
+        self._worker_pool.replace_all()
+        self._child_processes.reload()
 
-    def _told_to_upgrade(self) -> None:
-        """SIGUSR2: go on as what is installed now."""
-        if self._upgrading is None or self._upgrading.done():
-            self._upgrading = asyncio.create_task(self._upgrade())
+    def _request_upgrade(self) -> None:
+        """SIGUSR2: upgrade to the installed version."""
+        if self._upgrade_task is None or self._upgrade_task.done():
+            self._upgrade_task = asyncio.create_task(self._upgrade())
 
     async def _upgrade(self) -> None:
-        problem = await upgrade.try_out(self._config_file)
-        if problem is None and self._crew.unsent:
-            problem = "a worker has not taken its last message yet; try again"
-        if problem is not None or self._end.is_set():
-            _log.error("not upgraded: %s", problem)
+        problem = await upgrade.check_installed_version(self._config_file)
+        if problem is None and self._worker_pool.has_unsent:
+            problem = "a message to a worker is still queued; try again"
+        if problem is not None or self._shutdown.is_set():
+            _log.error("not upgraded: %s", problem or "shutting down")
             return
-        _log.info("upgrading: becoming the installed version")
-        left = Handover(
+        _log.info("upgrading to the installed version")
+        state = UpgradeState(
             snapshot=self._snapshot,
-            listening=self._listeners.hand_over(),
-            workers=self._crew.hand_over(),
-            next_worker=self._crew.next_worker,
-            children=self._children.hand_over(),
-            child_sockets=self._children.hand_over_sockets(),
+            listening=self._listeners.export(),
+            workers=self._worker_pool.export(),
+            next_worker=self._worker_pool.next_worker,
+            children=self._child_processes.export_pids(),
+            child_sockets=self._child_processes.export_sockets(),
         )
-        upgrade.become_successor(left, self._config_file)
+        upgrade.exec_installed_version(state, self._config_file)
 
     async def _shut_down(self) -> int:
-        """Drain the workers, then end the children, last started first."""
-        if self._crew.hopeless:
-            _log.error("the workers do not start; their own messages say why")
+        """Drain the workers, then stop the child processes in reverse order."""
+        if self._worker_pool.has_failed:
+            _log.error("the workers do not start; see their messages above")
         _log.info("draining for up to %g s", self._config.drain)
-        await self._children.hold()
-        self._crew.drain(self._config.drain)
+        await self._child_processes.stop_restarting()
+        self._worker_pool.drain(self._config.drain)
         self._listeners.close()
-        while self._crew.live:
-            if self._at_once.is_set():
-                self._crew.kill()
-                await asyncio.sleep(_TICK / 5)
+        while self._worker_pool.live:
+            if self._fast_shutdown.is_set():
+                self._worker_pool.kill()
+                await asyncio.sleep(_SHUTDOWN_POLL_SECONDS)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TICK / 5):
-                    await self._at_once.wait()
-        await self._children.stop(self._at_once)
-        return 1 if self._at_once.is_set() or not self._crew.served else 0
+                async with asyncio.timeout(_SHUTDOWN_POLL_SECONDS):
+                    await self._fast_shutdown.wait()
+        await self._child_processes.stop(self._fast_shutdown)
+        return 1 if self._fast_shutdown.is_set() or not self._worker_pool.has_served else 0
 
     def _write_pid_file(self) -> None:
         if self._config.pid_file:

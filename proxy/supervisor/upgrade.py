@@ -1,10 +1,11 @@
-"""A binary upgrade: the supervisor becomes its own successor, by exec.
+"""Binary upgrade: the supervisor replaces itself with the installed version by exec.
 
-The process id stays, so children stay ours, and an init system or a container sees nothing.
-What the successor needs to go on lies in a memory file, whose descriptor it finds in the
-environment: the open sockets by number, the workers (which it drains once its own serve),
-the children, the snapshot. The new code is tried out first in a process of its own, since
-after the exec there is no way back.
+Called by `supervisor` (on SIGUSR2) and by `proxy.__main__` (at start). The process id stays the
+same, so child processes stay children, and an init system or a container notices nothing. A
+memory file carries the state across the exec; its descriptor number is in the environment. The
+state holds the open sockets by number, the workers (drained once the new version's own workers
+serve), the child processes and the snapshot. The new code is first checked in a separate
+process, because an exec cannot be undone.
 """
 
 import asyncio
@@ -23,13 +24,22 @@ from proxy.ipc.sockets import OpenSockets
 from proxy.wire.report import Ack
 from proxy.wire.snapshot import Snapshot
 
-VARIABLE: Final = "MESHD_HANDOVER_FD"
+STATE_FD_VARIABLE: Final = "MESHD_HANDOVER_FD"
+"""Environment variable with the descriptor of the memory file. Old and new version must agree
+on this name and on the fields of `UpgradeState`."""
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
-_TRIAL_SECONDS: Final = 20.0
+"""Signals that the supervisor handles; blocked during the exec so that none is lost."""
+_CHECK_SECONDS: Final = 20.0
+"""Time for the new version to read its configuration; normally well under a second."""
 
 
 class RunningWorker(msgspec.Struct, frozen=True):
-    """A worker process; `unread` are bytes of its channel that make no message yet."""
+    """A worker process that runs across the upgrade.
+
+    - `channel`: descriptor of its channel's socket
+    - `unread`: bytes read from the channel that are not a complete message yet
+    - `draining_seconds`: seconds left of its drain time; None if it does not drain
+    """
 
     worker: int
     slot: int
@@ -40,9 +50,13 @@ class RunningWorker(msgspec.Struct, frozen=True):
     draining_seconds: float | None
 
 
-class Handover(msgspec.Struct, frozen=True):
-    """All that the successor is given. `listening` is by the address asked for, `children`
-    maps names to process ids, `child_sockets` names and variables to sockets."""
+class UpgradeState(msgspec.Struct, frozen=True):
+    """Everything the new version takes over. Field names are a contract between versions.
+
+    - `listening`: sockets by configured address
+    - `children`: process ids by the child's name
+    - `child_sockets`: sockets by `CHILD/ENVIRONMENT_VARIABLE`
+    """
 
     snapshot: Snapshot
     listening: dict[str, OpenSockets]
@@ -52,65 +66,71 @@ class Handover(msgspec.Struct, frozen=True):
     child_sockets: dict[str, OpenSockets]
 
 
-def take() -> Handover | None:
-    """What our predecessor left us; None when we are the first."""
-    number = os.environ.pop(VARIABLE, None)
+def load_state() -> UpgradeState | None:
+    """Return the state of the version that ran before in this process; None at a first start."""
+    number = os.environ.pop(STATE_FD_VARIABLE, None)
     if number is None:
         return None
     path = Path(f"/dev/fd/{number}")
-    handover = msgspec.msgpack.decode(path.read_bytes(), type=Handover)
+    state = msgspec.msgpack.decode(path.read_bytes(), type=UpgradeState)
     os.close(int(number))
-    for descriptor in _descriptors(handover):
+    for descriptor in _descriptors(state):
         os.set_inheritable(descriptor, False)
-    return handover
+    return state
 
 
-async def try_out(config_file: str) -> str | None:
-    """Start the new code as far as reading its configuration; what was wrong, or None."""
-    trial = await asyncio.create_subprocess_exec(
+async def check_installed_version(config_file: str) -> str | None:
+    """Run the installed version until it has read its configuration.
+
+    Return the error text; None if it succeeds.
+    """
+    check = await asyncio.create_subprocess_exec(
         *_argv(config_file),
         "--check",
         stdin=DEVNULL,
         stdout=DEVNULL,
         stderr=PIPE,
-        pass_fds=_descriptor_named(config_file),
+        pass_fds=_config_descriptor(config_file),
     )
     try:
-        async with asyncio.timeout(_TRIAL_SECONDS):
-            _, said = await trial.communicate()
+        async with asyncio.timeout(_CHECK_SECONDS):
+            _, output = await check.communicate()
     except TimeoutError:
-        trial.kill()
-        await trial.wait()
-        return f"no answer within {_TRIAL_SECONDS:g} s"
-    return said.decode(errors="replace").strip() if trial.returncode else None
+        check.kill()
+        await check.wait()
+        return f"no answer within {_CHECK_SECONDS:g} s"
+    return output.decode(errors="replace").strip() if check.returncode else None
 
 
-def become_successor(handover: Handover, config_file: str) -> NoReturn:
-    """Exec. Signals wait, blocked, until the successor handles them. Raises OSError."""
+def exec_installed_version(state: UpgradeState, config_file: str) -> NoReturn:
+    """Replace this process with the installed version. Raises OSError.
+
+    Signals stay blocked until the new version calls `unblock_signals`.
+    """
     memory = os.memfd_create("meshd-handover", 0)
-    os.write(memory, msgspec.msgpack.encode(handover))
-    for descriptor in _descriptors(handover):
+    os.write(memory, msgspec.msgpack.encode(state))
+    for descriptor in _descriptors(state):
         os.set_inheritable(descriptor, True)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    environment = {**os.environ, VARIABLE: str(memory)}
-    os.execve(sys.executable, _argv(config_file), environment)  # noqa: S606 - ourselves
+    environment = {**os.environ, STATE_FD_VARIABLE: str(memory)}
+    os.execve(sys.executable, _argv(config_file), environment)  # noqa: S606 - the same program
 
 
 def unblock_signals() -> None:
-    """Let the signals through that waited over the exec."""
+    """Deliver the signals that arrived during the exec."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def close_unused(given: Mapping[str, OpenSockets], used: Iterable[str]) -> None:
-    """Close what was given for addresses that nobody wants any more."""
-    for name in given.keys() - set(used):
-        for descriptor in set(given[name].descriptors):
+def close_unused(inherited: Mapping[str, OpenSockets], used: Iterable[str]) -> None:
+    """Close the inherited sockets whose key is not in `used`."""
+    for name in inherited.keys() - set(used):
+        for descriptor in set(inherited[name].descriptors):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
 
 
-def _descriptor_named(config_file: str) -> tuple[int, ...]:
-    """The configuration may be an open file without a name."""
+def _config_descriptor(config_file: str) -> tuple[int, ...]:
+    """Return the descriptor of a configuration that is an open file without a name."""
     prefix, _, number = config_file.rpartition("/")
     return (int(number),) if prefix == "/dev/fd" else ()
 
@@ -119,8 +139,8 @@ def _argv(config_file: str) -> list[str]:
     return [sys.executable, "-P", "-m", "proxy", "--config", config_file]
 
 
-def _descriptors(handover: Handover) -> set[int]:
-    groups = [*handover.listening.values(), *handover.child_sockets.values()]
+def _descriptors(state: UpgradeState) -> set[int]:
+    groups = [*state.listening.values(), *state.child_sockets.values()]
     return {d for group in groups for d in group.descriptors} | {
-        worker.channel for worker in handover.workers
+        worker.channel for worker in state.workers
     }

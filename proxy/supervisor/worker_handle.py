@@ -1,8 +1,8 @@
-"""What the supervisor knows of one worker process, and what it still has to tell it.
+"""The supervisor's record of one worker process: what it was sent, and what to send next.
 
-Level-triggered: `sync` compares what the worker was told with what holds now and sends the
-next thing, one snapshot at a time, so that a worker never has more than one on its way. A
-worker is told of a listener only once it routes by the snapshot that brought it.
+Owned by `worker_pool`, one per process. Level-triggered: `sync` compares what the worker was
+sent with the current state and sends the next message. Only one snapshot is in transit at a
+time. A listener is sent only after the worker has acked the snapshot that contains it.
 """
 
 from dataclasses import dataclass, field
@@ -13,13 +13,30 @@ from proxy.supervisor.process import Process
 from proxy.wire.report import Accepting, Ack, Drain, ListenOn, Publish, StopListening
 from proxy.wire.snapshot import Generation, Listener, Snapshot, difference
 
-Open = dict[str, tuple[Listener, ListeningSockets]]
-"""The open listeners by the address asked for."""
+OpenListeners = dict[str, tuple[Listener, ListeningSockets]]
+"""The open listeners by configured address."""
+
+_RESTART_DELAY_FIRST = 0.1
+"""Seconds before the restart that follows a second early exit; doubles with each one."""
+_RESTART_DELAY_MAX = 5.0
+"""Seconds; slow enough not to burn CPU in a crash loop, short enough to recover quickly."""
 
 
 @dataclass(eq=False, slots=True)
 class WorkerHandle:
-    """One worker process. Times are of the loop's clock."""
+    """One worker process. Times are in seconds of the event loop's clock.
+
+    - `slot`: index of the listening sockets that it accepts on
+    - `heard_at`: when its last message arrived
+    - `row`: its row in the shared memory; -1 for none
+    - `sent`: last snapshot sent; None if the worker needs a full one
+    - `waiting_since`: when `sent` was sent; None once it is acked
+    - `acked`: last snapshot that it acked
+    - `refused`: last generation that it could not install
+    - `listeners_sent`: listeners that it was told to accept on, by address
+    - `accepting`: addresses that it says it accepts on
+    - `draining_until`: when it must have ended; None if it does not drain
+    """
 
     worker: int
     slot: int
@@ -29,36 +46,39 @@ class WorkerHandle:
     heard_at: float
     row: int = -1
     sent: Snapshot | None = None
-    """The last snapshot sent; None when the worker has to get all of it."""
     waiting_since: float | None = None
-    """When `sent` went out, while it is not acked."""
-    held: Snapshot | None = None
-    """The last snapshot it acked."""
+    acked: Snapshot | None = None
     refused: Generation | None = None
-    """The last one it could not route by."""
     last_ack: Ack | None = None
-    told: dict[str, Listener] = field(default_factory=dict)
+    listeners_sent: dict[str, Listener] = field(default_factory=dict)
     accepting: frozenset[str] = frozenset()
     draining_until: float | None = None
 
     @property
-    def draining(self) -> bool:
-        """It was told to finish."""
+    def is_draining(self) -> bool:
+        """Whether it was told to drain."""
         return self.draining_until is not None
 
-    def serving(self, listeners: Open) -> bool:
-        """It routes by some snapshot, and accepts on every open address."""
+    def is_serving(self, listeners: OpenListeners) -> bool:
+        """Whether it has installed a snapshot and accepts on every open address."""
         return self.last_ack is not None and self.accepting >= listeners.keys()
 
     def sync(
-        self, snapshot: Snapshot, listeners: Open, now: float, fallback: Snapshot | None = None
+        self,
+        snapshot: Snapshot,
+        listeners: OpenListeners,
+        now: float,
+        fallback: Snapshot | None = None,
     ) -> None:
-        """Send what comes next, if anything does. `fallback` is what some worker routes by: one
-        that refused `snapshot` and has nothing else gets that."""
+        """Send the next message, if one is due.
+
+        `fallback` is a snapshot that some worker has installed. A worker that refused
+        `snapshot` and has no other one gets `fallback`.
+        """
         if self.waiting_since is not None:
             return
         if snapshot.generation == self.refused:
-            known = self.held or fallback
+            known = self.acked or fallback
             if known is None or known.generation == self.refused:
                 return
             snapshot = known
@@ -66,64 +86,80 @@ class WorkerHandle:
             self.channel.send(Publish(difference(self.sent, snapshot)))
             self.sent = snapshot
             self.waiting_since = now
-        elif not self.draining:
+        elif not self.is_draining:
             self._sync_listeners(listeners)
 
-    def _sync_listeners(self, listeners: Open) -> None:
-        for address in self.told.keys() - listeners.keys():
+    def _sync_listeners(self, listeners: OpenListeners) -> None:
+        for address in self.listeners_sent.keys() - listeners.keys():
             self.channel.send(StopListening(address))
-            del self.told[address]
+            del self.listeners_sent[address]
         for address, (listener, listening) in listeners.items():
-            if self.told.get(address) != listener:
+            if self.listeners_sent.get(address) != listener:
                 self.channel.send(ListenOn(listener), listening.slots[self.slot].fileno())
-                self.told[address] = listener
+                self.listeners_sent[address] = listener
 
-    def acked(self, ack: Ack) -> None:
-        """Take note of an ack."""
+    def on_message(self, now: float) -> None:
+        """Record that a message arrived."""
+        self.heard_at = now
+
+    def on_ack(self, ack: Ack) -> None:
+        """Record an ack."""
         self.last_ack = ack
         if self.sent is not None and ack.generation >= self.sent.generation:
             self.waiting_since = None
-            self.held = self.sent
+            self.acked = self.sent
 
-    def refuses(self, generation: Generation) -> None:
-        """Take note that it routes by what it had before."""
+    def on_refused(self, generation: Generation) -> None:
+        """Record that it could not install `generation` and still uses the one before."""
         self.refused = generation
-        self.sent = self.held
+        self.sent = self.acked
         self.waiting_since = None
 
-    def accepts(self, message: Accepting) -> None:
-        """Take note of where it accepts."""
+    def on_accepting(self, message: Accepting) -> None:
+        """Record the addresses that it accepts on."""
         self.accepting = frozenset(message.addresses)
 
-    def resync(self) -> None:
-        """It lacks something; the next `sync` sends everything."""
+    def on_resync(self) -> None:
+        """Record that it misses a service; the next `sync` sends a full snapshot."""
         self.sent = None
         self.waiting_since = None
 
+    def restart_timers(self, now: float) -> None:
+        """Restart the ack and silence timers, after the supervisor itself was paused."""
+        self.heard_at = now
+        if self.waiting_since is not None:
+            self.waiting_since = now
+
     def drain(self, until: float) -> None:
-        """Tell it to accept no more and to end when it has finished, at `until` at last."""
+        """Tell it to stop accepting, finish its requests and end by `until`."""
         if self.draining_until is None:
             self.channel.send(Drain())
             self.draining_until = until
         self.draining_until = min(self.draining_until, until)
 
 
-def complaint(
-    link: WorkerHandle, now: float, ack_seconds: float, silence_seconds: float
+def kill_reason(
+    handle: WorkerHandle, now: float, ack_seconds: float, silence_seconds: float
 ) -> str | None:
-    """Why a worker has to be ended and replaced; None when there is no reason."""
-    if link.waiting_since is not None:
-        patience = ack_seconds if link.last_ack else max(ack_seconds, silence_seconds)
-        if now - link.waiting_since > patience:
-            return f"no ack of a snapshot within {patience:g} s"
-    if now - link.heard_at > silence_seconds:
-        return f"not heard of for {silence_seconds:g} s"
-    if link.draining_until is not None and now > link.draining_until:
+    """Return why a worker must be killed and replaced; None if it is healthy."""
+    if handle.waiting_since is not None:
+        # The first snapshot comes while the worker still imports its modules.
+        allowed = ack_seconds if handle.last_ack else max(ack_seconds, silence_seconds)
+        if now - handle.waiting_since > allowed:
+            return f"no ack of a snapshot within {allowed:g} s"
+    if now - handle.heard_at > silence_seconds:
+        return f"no message for {silence_seconds:g} s"
+    if handle.draining_until is not None and now > handle.draining_until:
         return "not finished within the drain time"
     return None
 
 
 def restart_delay(failures: int) -> float:
-    """Seconds to wait before a slot's next worker, after `failures` short lives in a row: a
-    worker that dies now and then is replaced at once, a crash loop slows down."""
-    return 0.0 if failures <= 1 else min(0.1 * 2.0 ** (failures - 2), 5.0)
+    """Return the seconds to wait before starting a slot's next worker.
+
+    `failures` counts consecutive early exits. A single crash is replaced at once; a crash loop
+    slows down exponentially.
+    """
+    if failures <= 1:
+        return 0.0
+    return min(_RESTART_DELAY_FIRST * 2.0 ** (failures - 2), _RESTART_DELAY_MAX)

@@ -1,8 +1,9 @@
-"""The worker processes: one serving in each slot, and those that finish what they have.
+"""The pool of worker processes: one that serves in each slot, plus those that drain.
 
-Two rules carry everything. A slot without a worker gets one. As soon as the newest worker of
-a slot serves, the older ones of that slot drain. So a crash, a reload and a binary upgrade
-are one case, and a successor that fails to start takes nothing away.
+Owned by `supervisor`; keeps one `WorkerHandle` per process. Two rules are enough. A slot without
+a worker gets one. As soon as the newest worker of a slot serves, the older ones of that slot
+drain. So a crash, a reload and a binary upgrade are the same case, and a new worker that fails
+to start leaves the old one serving.
 """
 
 import asyncio
@@ -19,79 +20,96 @@ import msgspec
 from proxy.ipc.channel import Channel
 from proxy.ipc.config import SupervisorConfig, WorkerConfig
 from proxy.ipc.shared_memory import SharedCells
-from proxy.supervisor.process import Process, cause_of, spawn
+from proxy.supervisor.process import Process, describe_exit, spawn
 from proxy.supervisor.upgrade import RunningWorker
-from proxy.supervisor.worker_handle import Open, WorkerHandle, complaint, restart_delay
+from proxy.supervisor.worker_handle import (
+    OpenListeners,
+    WorkerHandle,
+    kill_reason,
+    restart_delay,
+)
 from proxy.wire.report import Accepting, Ack, Message, Resync, SnapshotRefused
 from proxy.wire.snapshot import Generation, Snapshot
 
 _log = logging.getLogger(__name__)
-SHORT_LIFE = 5.0
-"""A worker that ends sooner than this many seconds after its start counts as a failure."""
+EARLY_EXIT_SECONDS = 5.0
+"""A worker that ends sooner after its start counts as failed; a start takes about 0.3 s."""
+_START_ATTEMPTS = 3
+"""Consecutive failures in one slot, with no worker ever serving, after which the start fails."""
 
 
 class WorkerPool:
-    """Starts, feeds, watches and replaces the workers.
+    """Starts, updates, watches and replaces the workers.
 
-    `on_message` gets what workers send (acks, reports, wakes, ejections), `on_live` is called
-    when the set of worker processes changes, `on_serving` when a worker begins to serve.
+    Callbacks:
+
+    - `on_message`: gets the messages of the workers (acks, reports, wakes, ejections)
+    - `on_live_changed`: called when the set of worker processes changes
+    - `on_serving`: called when a worker starts to serve
+
+    Attributes:
+
+    - `next_worker`: id of the next worker to start
+    - `last_good`: the newest snapshot that some worker has installed
+    - `has_served`: whether any worker has served since the start
     """
 
     def __init__(
         self,
         config: SupervisorConfig,
         on_message: Callable[[Message], None],
-        on_live: Callable[[], None],
+        on_live_changed: Callable[[], None],
         on_serving: Callable[[], None],
     ) -> None:
         self._config = config
         self._on_message = on_message
-        self._on_live = on_live
+        self._on_live_changed = on_live_changed
         self._on_serving = on_serving
-        self._links: dict[int, WorkerHandle] = {}
+        self._handles: dict[int, WorkerHandle] = {}
         self._current: list[WorkerHandle | None] = [None] * config.workers
         self._failures = [0] * config.workers
-        self._to_replace: collections.deque[int] = collections.deque()
+        self._slots_to_replace: collections.deque[int] = collections.deque()
         self.next_worker = 1
-        # Twice as many rows as slots: a reload has both generations for a while.
+        # Twice as many rows as slots: during a reload both generations exist.
         self._cells = SharedCells.create(2 * config.workers)
         self._free_rows = list(range(2 * config.workers))
         self._snapshot = Snapshot(generation=Generation())
-        self.good: Snapshot | None = None
-        """The newest snapshot that some worker routes by, or did."""
-        self._listeners: Open = {}
-        self._ending = False
-        self.served = False
-        """Some worker has served at some time."""
+        self.last_good: Snapshot | None = None
+        self._listeners: OpenListeners = {}
+        self._stopping = False
+        self.has_served = False
 
     @property
     def live(self) -> tuple[int, ...]:
-        """The worker processes that exist, draining ones included."""
-        return tuple(sorted(self._links))
+        """Ids of the running workers, draining ones included."""
+        return tuple(sorted(self._handles))
 
     @property
     def acks(self) -> list[Ack]:
         """The last ack of every worker that sent one."""
-        return [link.last_ack for link in self._links.values() if link.last_ack]
+        return [handle.last_ack for handle in self._handles.values() if handle.last_ack]
 
     @property
-    def complete(self) -> bool:
-        """Every slot has a worker that serves."""
-        return all(link is not None and self._serves(link) for link in self._current)
+    def is_complete(self) -> bool:
+        """Whether every slot has a worker that serves."""
+        return all(handle is not None and self._is_serving(handle) for handle in self._current)
 
     @property
-    def hopeless(self) -> bool:
-        """No worker ever served, and a slot has failed three times; or nobody is there to send
-        a better snapshot than the one that was refused."""
-        if self.served:
+    def has_failed(self) -> bool:
+        """Whether the start has failed for good.
+
+        No worker ever served, and either one slot has failed `_START_ATTEMPTS` times, or the
+        snapshot was refused and no control process can publish a better one.
+        """
+        if self.has_served:
             return False
-        refused = any(link.refused for link in self._links.values())
-        return max(self._failures) >= 3 or (refused and not self._config.state_dir)
+        refused = any(handle.refused for handle in self._handles.values())
+        return max(self._failures) >= _START_ATTEMPTS or (refused and not self._config.state_dir)
 
     @property
-    def unsent(self) -> bool:
-        """Some worker has not taken all that it was sent."""
-        return any(link.channel.pending for link in self._links.values())
+    def has_unsent(self) -> bool:
+        """Whether a message to some worker is still queued."""
+        return any(handle.channel.pending for handle in self._handles.values())
 
     def start(self) -> None:
         """Start a worker in every slot."""
@@ -99,95 +117,106 @@ class WorkerPool:
             self._start(slot)
 
     def adopt(self, workers: Iterable[RunningWorker], next_worker: int) -> None:
-        """Go on with workers of a predecessor, until those started by us serve."""
+        """Take over workers of the version before; they drain once newly started ones serve."""
         self.next_worker = next_worker
         now = self._now()
-        for left in workers:
-            link = WorkerHandle(
-                left.worker,
-                left.slot % self._config.workers,
-                Process(left.pid, partial(self._ended, left.worker)),
-                self._channel(left.worker, socket.socket(fileno=left.channel), left.unread),
+        for running in workers:
+            until = None
+            if running.draining_seconds is not None:
+                until = now + running.draining_seconds
+            handle = WorkerHandle(
+                running.worker,
+                running.slot % self._config.workers,
+                Process(running.pid, partial(self._handle_end, running.worker)),
+                self._channel(
+                    running.worker, socket.socket(fileno=running.channel), running.unread
+                ),
                 started_at=now,
                 heard_at=now,
-                last_ack=left.last_ack,
+                last_ack=running.last_ack,
+                draining_until=until,
             )
-            if left.draining_seconds is not None:
-                link.draining_until = now + left.draining_seconds
-            self._links[left.worker] = link
-            link.process.watch()
-            link.channel.start()
-            self._sync(link)
-            self.served = True
+            self._handles[running.worker] = handle
+            handle.process.watch()
+            handle.channel.start()
+            self._sync(handle)
+            self.has_served = True
 
-    def hand_over(self) -> tuple[RunningWorker, ...]:
-        """The workers, for a successor. Nothing may be unsent."""
+    def export(self) -> tuple[RunningWorker, ...]:
+        """Return the workers, for an upgrade. No message may be queued (`has_unsent`)."""
         now = self._now()
         return tuple(
             RunningWorker(
-                worker=link.worker,
-                slot=link.slot,
-                pid=link.process.pid,
-                channel=link.channel.fileno(),
-                unread=link.channel.unread,
-                last_ack=link.last_ack,
-                draining_seconds=link.draining_until and link.draining_until - now,
+                worker=handle.worker,
+                slot=handle.slot,
+                pid=handle.process.pid,
+                channel=handle.channel.fileno(),
+                unread=handle.channel.unread,
+                last_ack=handle.last_ack,
+                draining_seconds=handle.draining_until and handle.draining_until - now,
             )
-            for link in self._links.values()
+            for handle in self._handles.values()
         )
 
-    def offer(self, snapshot: Snapshot, listeners: Open) -> None:
-        """From now on this snapshot and these listeners hold."""
+    def publish(self, snapshot: Snapshot, listeners: OpenListeners) -> None:
+        """Set the current snapshot and listeners, and send them to every worker."""
         self._snapshot = snapshot
         self._listeners = listeners
-        for link in self._links.values():
-            self._sync(link)
+        for handle in self._handles.values():
+            self._sync(handle)
 
     def replace_all(self) -> None:
         """Replace every worker, one slot after the other."""
-        self._to_replace = collections.deque(range(self._config.workers))
+        self._slots_to_replace = collections.deque(range(self._config.workers))
         self._replace_next()
 
     def drain(self, seconds: float) -> None:
-        """Tell all workers to accept no more and to end, within `seconds` at last."""
-        self._ending = True
+        """Tell all workers to stop accepting, finish their requests and end within `seconds`."""
+        self._stopping = True
         until = self._now() + seconds
-        for link in list(self._links.values()):
-            link.drain(until)
+        for handle in list(self._handles.values()):
+            handle.drain(until)
 
     def kill(self) -> None:
-        """End all workers at once."""
-        self._ending = True
-        for link in self._links.values():
-            link.process.signal(signal.SIGKILL)
+        """Kill all workers."""
+        self._stopping = True
+        for handle in self._handles.values():
+            handle.process.signal(signal.SIGKILL)
 
     def close(self) -> None:
-        """Let go of the channels; the processes are left to themselves."""
-        self._ending = True
-        for link in self._links.values():
-            link.channel.close()
+        """Close the channels. The processes themselves are not touched."""
+        self._stopping = True
+        for handle in self._handles.values():
+            handle.channel.close()
 
     def tick(self, paused: bool) -> None:
-        """Look for workers that are late. After a pause of our own none of them is blamed."""
+        """Kill workers that are overdue, and continue a rolling replacement.
+
+        `paused` means that the supervisor itself did not run for a while; all timers restart,
+        since messages may only have been read late.
+        """
         now = self._now()
-        for link in list(self._links.values()):
+        for handle in list(self._handles.values()):
             if paused:
-                link.heard_at = now
-                link.waiting_since = link.waiting_since and now
-            cause = complaint(link, now, self._config.ack_seconds, self._config.silence_seconds)
-            if cause:
-                _log.warning("worker %d (pid %d) killed: %s", link.worker, link.process.pid, cause)
-                link.process.signal(signal.SIGKILL)
+                handle.restart_timers(now)
+            reason = kill_reason(
+                handle, now, self._config.ack_seconds, self._config.silence_seconds
+            )
+            if reason:
+                _log.warning(
+                    "worker %d (pid %d) killed: %s", handle.worker, handle.process.pid, reason
+                )
+                handle.process.signal(signal.SIGKILL)
         self._replace_next()
 
     def _start(self, slot: int) -> None:
-        if self._ending:
+        if self._stopping:
             return
         worker, self.next_worker = self.next_worker, self.next_worker + 1
-        ours, theirs = socket.socketpair()
+        own_end, worker_end = socket.socketpair()
         config = WorkerConfig(
             worker=worker,
-            channel=theirs.fileno(),
+            channel=worker_end.fileno(),
             slot=slot,
             of=self._config.workers,
             cells=self._cells.fd,
@@ -204,106 +233,116 @@ class WorkerPool:
             msgspec.json.encode(config).decode(),
         ]
         try:
-            with theirs:
+            with worker_end:
                 process = spawn(
                     argv,
-                    partial(self._ended, worker),
-                    descriptors=[theirs.fileno(), self._cells.fd],
+                    partial(self._handle_end, worker),
+                    descriptors=[worker_end.fileno(), self._cells.fd],
                 )
         except OSError as error:
             _log.error("worker %d cannot be started: %s", worker, error)
-            ours.close()
-            self._free(config.row)
-            self._start_again(slot, failed=True)
+            own_end.close()
+            self._free_row(config.row)
+            self._restart(slot, failed=True)
             return
-        channel = self._channel(worker, ours)
+        channel = self._channel(worker, own_end)
         now = self._now()
-        link = WorkerHandle(
+        handle = WorkerHandle(
             worker, slot, process, channel, started_at=now, heard_at=now, row=config.row
         )
-        self._links[worker] = link
-        self._current[slot] = link
+        self._handles[worker] = handle
+        self._current[slot] = handle
         channel.start()
-        self._sync(link)
-        self._on_live()
+        self._sync(handle)
+        self._on_live_changed()
 
     def _channel(self, worker: int, sock: socket.socket, unread: bytes = b"") -> Channel:
-        return Channel(sock, partial(self._received, worker), partial(self._cut, worker), unread)
+        return Channel(
+            sock,
+            partial(self._handle_message, worker),
+            partial(self._handle_channel_closed, worker),
+            unread,
+        )
 
-    def _cut(self, worker: int) -> None:
-        """A channel ended. When a drained worker is done that is how its end begins; of any
-        other it means that we could no longer tell it anything."""
-        link = self._links.get(worker)
-        if link is not None and not link.draining:
-            link.process.signal(signal.SIGKILL)
+    def _handle_channel_closed(self, worker: int) -> None:
+        """Kill a worker that can no longer be reached.
 
-    def _ended(self, worker: int, status: int) -> None:
-        link = self._links.pop(worker)
-        link.channel.close()
-        self._free(link.row)
-        lived = self._now() - link.started_at
-        level = logging.INFO if link.draining and status == 0 else logging.WARNING
-        _log.log(level, "worker %d (pid %d) ended: %s", worker, link.process.pid, cause_of(status))
-        if self._current[link.slot] is link:
-            self._current[link.slot] = None
-            self._start_again(link.slot, failed=lived < SHORT_LIFE)
-        self._on_live()
+        A drained worker closes its channel before it exits; that one ends without help.
+        """
+        handle = self._handles.get(worker)
+        if handle is not None and not handle.is_draining:
+            handle.process.signal(signal.SIGKILL)
 
-    def _start_again(self, slot: int, failed: bool) -> None:
+    def _handle_end(self, worker: int, status: int) -> None:
+        handle = self._handles.pop(worker)
+        handle.channel.close()
+        self._free_row(handle.row)
+        lifetime = self._now() - handle.started_at
+        level = logging.INFO if handle.is_draining and status == 0 else logging.WARNING
+        _log.log(
+            level, "worker %d (pid %d) ended: %s", worker, handle.process.pid, describe_exit(status)
+        )
+        if self._current[handle.slot] is handle:
+            self._current[handle.slot] = None
+            self._restart(handle.slot, failed=lifetime < EARLY_EXIT_SECONDS)
+        self._on_live_changed()
+
+    def _restart(self, slot: int, failed: bool) -> None:
         self._failures[slot] = self._failures[slot] + 1 if failed else 0
         delay = restart_delay(self._failures[slot])
         asyncio.get_running_loop().call_later(delay, self._start, slot)
 
-    def _free(self, row: int) -> None:
+    def _free_row(self, row: int) -> None:
         if row >= 0:
             self._cells.clear(row)
             self._free_rows.append(row)
 
-    def _received(self, worker: int, message: Message, _descriptor: int) -> None:
-        link = self._links.get(worker)
-        if link is None:
+    def _handle_message(self, worker: int, message: Message, _descriptor: int) -> None:
+        handle = self._handles.get(worker)
+        if handle is None:
             return
-        link.heard_at = self._now()
-        before = self._serves(link)
+        handle.on_message(self._now())
+        was_serving = self._is_serving(handle)
         match message:
             case Ack():
-                link.acked(message)
-                self._note_good(link.held)
+                handle.on_ack(message)
+                self._update_last_good(handle.acked)
             case SnapshotRefused(generation=generation, reason=reason):
                 _log.error("worker %d refused snapshot %s: %s", worker, generation, reason)
-                link.refuses(generation)
+                handle.on_refused(generation)
             case Accepting():
-                link.accepts(message)
+                handle.on_accepting(message)
             case Resync():
-                link.resync()
-        self._sync(link)
-        if not before and self._serves(link):
-            self._now_serving(link)
+                handle.on_resync()
+        self._sync(handle)
+        if not was_serving and self._is_serving(handle):
+            self._handle_serving(handle)
         if not isinstance(message, Accepting | Resync):
             self._on_message(message)
 
-    def _note_good(self, held: Snapshot | None) -> None:
-        if held and (self.good is None or self.good.generation < held.generation):
-            self.good = held
+    def _update_last_good(self, acked: Snapshot | None) -> None:
+        if acked and (self.last_good is None or self.last_good.generation < acked.generation):
+            self.last_good = acked
 
-    def _now_serving(self, link: WorkerHandle) -> None:
-        self.served = True
+    def _handle_serving(self, handle: WorkerHandle) -> None:
+        """Drain the older workers of the slot of a worker that has started to serve."""
+        self.has_served = True
         until = self._now() + self._config.drain
-        for other in self._links.values():
-            if other.slot == link.slot and other.worker < link.worker:
+        for other in self._handles.values():
+            if other.slot == handle.slot and other.worker < handle.worker:
                 other.drain(until)
         self._replace_next()
         self._on_serving()
 
     def _replace_next(self) -> None:
-        if self._to_replace and self.complete and not self._ending:
-            self._start(self._to_replace.popleft())
+        if self._slots_to_replace and self.is_complete and not self._stopping:
+            self._start(self._slots_to_replace.popleft())
 
-    def _sync(self, link: WorkerHandle) -> None:
-        link.sync(self._snapshot, self._listeners, self._now(), self.good)
+    def _sync(self, handle: WorkerHandle) -> None:
+        handle.sync(self._snapshot, self._listeners, self._now(), self.last_good)
 
-    def _serves(self, link: WorkerHandle) -> bool:
-        return link.serving(self._listeners)
+    def _is_serving(self, handle: WorkerHandle) -> bool:
+        return handle.is_serving(self._listeners)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

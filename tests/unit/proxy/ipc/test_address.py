@@ -91,7 +91,7 @@ def test_a_stored_snapshot_comes_back(tmp_path: Path) -> None:
 def test_a_snapshot_that_cannot_be_read_says_so(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "snapshot.bin"
     path.write_bytes(content)
-    with pytest.raises(snapshot_file.Unreadable):
+    with pytest.raises(snapshot_file.UnreadableSnapshot):
         snapshot_file.load(path)
 
 

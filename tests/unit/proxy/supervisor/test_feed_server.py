@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.supervisor.feed_server import LONGEST_QUEUE, Feed
+from proxy.supervisor.feed_server import MAX_UNREAD, FeedServer
 from proxy.wire import codec
 from proxy.wire.report import Hello, Message, Publish, Wake, Workers
 from proxy.wire.snapshot import Generation, Snapshot, SnapshotUpdate, difference
@@ -39,7 +39,7 @@ class Scene:
     def __init__(self) -> None:
         self.published: list[SnapshotUpdate] = []
         self.answer: Message | None = None
-        self.feed = Feed(lambda: [Hello("supervisor"), Workers((1, 2))], self._publish)
+        self.feed = FeedServer(lambda: [Hello("supervisor"), Workers((1, 2))], self._publish)
         self.directory = tempfile.TemporaryDirectory()
         self.path = Path(self.directory.name) / "feed.sock"
         self.peers: list[Peer] = []
@@ -93,7 +93,7 @@ async def test_nobody_else_publishes(scene: Scene, role: str) -> None:
 
 async def test_a_stranger_is_told_nothing(scene: Scene) -> None:
     peer = await scene.connect()
-    scene.feed.relay(Wake(1, "shop/web"))
+    scene.feed.broadcast(Wake(1, "shop/web"))
     peer.send(Publish(UPDATE))
     assert await peer.next() is None
     assert scene.published == []
@@ -105,7 +105,7 @@ async def test_noise_ends_the_connection_and_nothing_else(scene: Scene, noise: b
     peer = await scene.connect()
     peer.writer.write(noise)
     assert await peer.next() is None
-    scene.feed.relay(Wake(1, "shop/web"))
+    scene.feed.broadcast(Wake(1, "shop/web"))
     assert await other.next() == Wake(1, "shop/web")
 
 
@@ -113,9 +113,9 @@ async def test_one_that_does_not_read_is_cut_and_the_others_are_told(scene: Scen
     deaf = await scene.greeted("listener")
     deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]
     large = Wake(1, "x" * 1_000_000)
-    for _ in range(LONGEST_QUEUE // 1_000_000 + 3):
-        scene.feed.relay(large)
-    assert scene.feed.connections == 0
+    for _ in range(MAX_UNREAD // 1_000_000 + 3):
+        scene.feed.broadcast(large)
+    assert scene.feed.connection_count == 0
     other = await scene.greeted("listener")
-    scene.feed.relay(Wake(2, "shop/web"))
+    scene.feed.broadcast(Wake(2, "shop/web"))
     assert await other.next() == Wake(2, "shop/web")

@@ -7,7 +7,7 @@ import pytest
 from proxy.ipc.config import ChildConfig
 from proxy.ipc.sockets import ListeningSockets
 from proxy.supervisor.child_processes import next_backoff
-from proxy.supervisor.worker_handle import WorkerHandle, complaint, restart_delay
+from proxy.supervisor.worker_handle import WorkerHandle, kill_reason, restart_delay
 from proxy.wire.report import Accepting, Ack, Drain, ListenOn, Publish, StopListening
 from proxy.wire.snapshot import Generation, Listener, Service, Snapshot
 
@@ -34,7 +34,7 @@ class Wire:
         return sent
 
 
-def link(slot: int = 1) -> tuple[WorkerHandle, Wire]:
+def make_handle(slot: int = 1) -> tuple[WorkerHandle, Wire]:
     wire = Wire()
     made = WorkerHandle(7, slot, process=None, channel=wire, started_at=0.0, heard_at=0.0)  # type: ignore[arg-type]
     return made, wire
@@ -50,14 +50,14 @@ OPEN = {PUBLIC.address: (PUBLIC, ListeningSockets("127.0.0.1:80", (Socket(30), S
 
 
 def test_one_snapshot_at_a_time_the_newest_next_and_only_what_changed() -> None:
-    made, wire = link()
+    made, wire = make_handle()
     made.sync(snapshot(1, WEB), {}, 0.0)
     made.sync(snapshot(2, WEB), {}, 0.1)
     made.sync(snapshot(3, WEB), {}, 0.2)
     (first,) = wire.taken()
     assert first.update.generation == Generation(1, 1)
     assert first.update.services == (WEB,)
-    made.acked(Ack(7, Generation(1, 1)))
+    made.on_ack(Ack(7, Generation(1, 1)))
     made.sync(snapshot(3, WEB), {}, 0.3)
     (second,) = wire.taken()
     assert second.update.generation == Generation(1, 3)
@@ -66,13 +66,13 @@ def test_one_snapshot_at_a_time_the_newest_next_and_only_what_changed() -> None:
 
 
 def test_one_that_refuses_keeps_what_it_has_and_gets_the_next() -> None:
-    made, wire = link()
+    made, wire = make_handle()
     made.sync(snapshot(1, WEB), {}, 0.0)
-    made.acked(Ack(7, Generation(1, 1)))
+    made.on_ack(Ack(7, Generation(1, 1)))
     made.sync(snapshot(2, WEB), OPEN, 1.0)
     wire.taken()
-    made.refuses(Generation(1, 2))
-    assert complaint(made, 2.9, 2.0, 5.0) is None
+    made.on_refused(Generation(1, 2))
+    assert kill_reason(made, 2.9, 2.0, 5.0) is None
     made.sync(snapshot(2, WEB), OPEN, 3.0, snapshot(1, WEB))
     assert wire.taken() == [(ListenOn(PUBLIC), 31)]
     made.sync(snapshot(3, WEB), OPEN, 4.0, snapshot(1, WEB))
@@ -82,10 +82,10 @@ def test_one_that_refuses_keeps_what_it_has_and_gets_the_next() -> None:
 
 
 def test_a_new_one_that_refuses_gets_what_the_others_route_by() -> None:
-    made, wire = link()
+    made, wire = make_handle()
     made.sync(snapshot(2, WEB), OPEN, 0.0)
     wire.taken()
-    made.refuses(Generation(1, 2))
+    made.on_refused(Generation(1, 2))
     made.sync(snapshot(2, WEB), OPEN, 0.0, None)
     made.sync(snapshot(2, WEB), OPEN, 0.0, snapshot(2, WEB))
     assert wire.taken() == []
@@ -93,17 +93,17 @@ def test_a_new_one_that_refuses_gets_what_the_others_route_by() -> None:
     (old,) = wire.taken()
     assert old.update.generation == Generation(1, 1)
     assert old.update.services == (WEB,)
-    made.acked(Ack(7, Generation(1, 1)))
+    made.on_ack(Ack(7, Generation(1, 1)))
     made.sync(snapshot(2, WEB), OPEN, 0.0, snapshot(1, WEB))
     assert wire.taken() == [(ListenOn(PUBLIC), 31)]
 
 
 def test_a_resync_sends_everything() -> None:
-    made, wire = link()
+    made, wire = make_handle()
     made.sync(snapshot(1, WEB), {}, 0.0)
-    made.acked(Ack(7, Generation(1, 1)))
+    made.on_ack(Ack(7, Generation(1, 1)))
     made.sync(snapshot(2, WEB), {}, 0.0)
-    made.resync()
+    made.on_resync()
     wire.taken()
     made.sync(snapshot(2, WEB), {}, 0.0)
     (again,) = wire.taken()
@@ -112,33 +112,33 @@ def test_a_resync_sends_everything() -> None:
 
 
 def test_an_old_ack_does_not_answer_a_new_snapshot() -> None:
-    made, _ = link()
+    made, _ = make_handle()
     made.sync(snapshot(1), {}, 0.0)
-    made.acked(Ack(7, Generation(1, 1)))
+    made.on_ack(Ack(7, Generation(1, 1)))
     made.sync(snapshot(2), {}, 1.0)
-    made.acked(Ack(7, Generation(1, 1)))
+    made.on_ack(Ack(7, Generation(1, 1)))
     assert made.waiting_since == 1.0
 
 
 def test_listeners_come_after_the_ack_with_the_socket_of_the_slot() -> None:
-    made, wire = link(slot=1)
+    made, wire = make_handle(slot=1)
     made.sync(snapshot(1), OPEN, 0.0)
     wire.taken()
     made.sync(snapshot(1), OPEN, 0.0)
     assert wire.taken() == []
-    made.acked(Ack(7, Generation(1, 1)))
-    assert not made.serving(OPEN)
+    made.on_ack(Ack(7, Generation(1, 1)))
+    assert not made.is_serving(OPEN)
     made.sync(snapshot(1), OPEN, 0.0)
     made.sync(snapshot(1), OPEN, 0.0)
     assert wire.taken() == [(ListenOn(PUBLIC), 31)]
-    made.accepts(Accepting(7, (PUBLIC.address,)))
-    assert made.serving(OPEN)
+    made.on_accepting(Accepting(7, (PUBLIC.address,)))
+    assert made.is_serving(OPEN)
 
 
 def test_listeners_that_change_are_told_again_and_those_gone_are_closed() -> None:
-    made, wire = link()
+    made, wire = make_handle()
     made.sync(snapshot(1), OPEN, 0.0)
-    made.acked(Ack(7, Generation(1, 1)))
+    made.on_ack(Ack(7, Generation(1, 1)))
     made.sync(snapshot(1), OPEN, 0.0)
     wire.taken()
     mesh = Listener(PUBLIC.address, "mesh", caller="shop/web")
@@ -149,13 +149,13 @@ def test_listeners_that_change_are_told_again_and_those_gone_are_closed() -> Non
 
 
 def test_a_draining_worker_still_gets_snapshots_but_no_listeners() -> None:
-    made, wire = link()
+    made, wire = make_handle()
     made.sync(snapshot(1), {}, 0.0)
-    made.acked(Ack(7, Generation(1, 1)))
+    made.on_ack(Ack(7, Generation(1, 1)))
     made.drain(until=9.0)
     made.drain(until=5.0)
     made.sync(snapshot(2), OPEN, 0.0)
-    made.acked(Ack(7, Generation(1, 2)))
+    made.on_ack(Ack(7, Generation(1, 2)))
     made.sync(snapshot(2), OPEN, 0.0)
     _, drain, update = wire.taken()
     assert drain == Drain()
@@ -167,7 +167,7 @@ def test_a_draining_worker_still_gets_snapshots_but_no_listeners() -> None:
     ("change", "now", "expected"),
     [
         ({}, 9.0, None),
-        ({}, 10.5, "not heard of for 10 s"),
+        ({}, 10.5, "no message for 10 s"),
         ({"waiting_since": 8.0, "last_ack": Ack(7, Generation())}, 9.9, None),
         (
             {"waiting_since": 7.0, "last_ack": Ack(7, Generation())},
@@ -179,11 +179,11 @@ def test_a_draining_worker_still_gets_snapshots_but_no_listeners() -> None:
         ({"draining_until": 9.0}, 9.1, "not finished within the drain time"),
     ],
 )
-def test_complaints(change: dict[str, Any], now: float, expected: str | None) -> None:
-    made, _ = link()
+def test_kill_reason(change: dict[str, Any], now: float, expected: str | None) -> None:
+    made, _ = make_handle()
     for name, value in change.items():
         setattr(made, name, value)
-    assert complaint(made, now, ack_seconds=2.0, silence_seconds=10.0) == expected
+    assert kill_reason(made, now, ack_seconds=2.0, silence_seconds=10.0) == expected
 
 
 def test_a_worker_that_dies_is_replaced_at_once_and_a_crash_loop_slows_down() -> None:
@@ -194,6 +194,6 @@ def test_children_back_off_until_they_hold() -> None:
     config = ChildConfig("c", ("true",), backoff_first=0.5, backoff_longest=3.0)
     waits = [0.0]
     for _ in range(5):
-        waits.append(next_backoff(config, waits[-1], lived=0.1))
+        waits.append(next_backoff(config, waits[-1], lifetime=0.1))
     assert waits[1:] == [0.5, 1.0, 2.0, 3.0, 3.0]
-    assert next_backoff(config, 3.0, lived=3.5) == 0.5
+    assert next_backoff(config, 3.0, lifetime=3.5) == 0.5
