@@ -18,9 +18,9 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Final
 
-from proxy.policy.balance import Picker, make
+from proxy.policy.balance import Picker, make_picker
 from proxy.policy.hashing import hash_key
-from proxy.policy.latency import Estimate, LatencyAtLoad, PeakEwma
+from proxy.policy.latency import LatencyAtLoad, LatencyEstimator, PeakEwma
 from proxy.wire.snapshot import Algorithm, Balance, Endpoint
 
 ALGORITHMS: Final[tuple[Algorithm, ...]] = (
@@ -62,7 +62,7 @@ class View:
 
     __slots__ = ("estimate", "fast_failing", "id", "in_flight", "own", "weight")
 
-    def __init__(self, id: str, estimate: Estimate) -> None:
+    def __init__(self, id: str, estimate: LatencyEstimator) -> None:
         self.id = id
         self.own = 0
         self.in_flight = 0
@@ -106,7 +106,7 @@ class Outcome:
         return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else 0.0
 
 
-def estimator(algorithm: Algorithm) -> Callable[[], Estimate]:
+def estimator(algorithm: Algorithm) -> Callable[[], LatencyEstimator]:
     """The latency estimator that goes with a rule."""
     return PeakEwma if algorithm == "peak-ewma" else LatencyAtLoad
 
@@ -130,7 +130,7 @@ class Run:
             for view, member in zip(views, members, strict=True):
                 view.weight = member.weight
         self.pickers: list[Picker] = [
-            make(Balance(algorithm=algorithm), members) for _ in self.views
+            make_picker(Balance(algorithm=algorithm), members) for _ in self.views
         ]
         self.refreshed = [0.0] * scene.workers
         sigma2 = math.log(1.0 + scene.variation**2)

@@ -21,9 +21,9 @@ from typing import Any, Final, cast
 
 from bench.scenes import HEADERS
 from proxy.http1.request import RequestHead, parse_request
-from proxy.http1.request_template import read
+from proxy.http1.request_template import match_templates
 from proxy.observe.access_log import AccessLog
-from proxy.observe.spans import Spans
+from proxy.observe.spans import SpanQueue
 from proxy.request.data_plane import DataPlane
 from proxy.request.downstream import Downstream
 from proxy.request.exchange import Exchange
@@ -117,7 +117,7 @@ class Scene:
         if options.log:
             plane.access_log = AccessLog()
         if options.spans:
-            plane.spans = Spans(options.spans)
+            plane.spans = SpanQueue(options.spans)
         endpoints = tuple(
             Endpoint(id=f"r{i}", host="127.0.0.1", port=9000 + i) for i in range(options.endpoints)
         )
@@ -208,7 +208,7 @@ def parts(scene: Scene, request: bytes) -> dict[str, Callable[[], object]]:
     service = plane.services["shop/web"]
     ready, counters = service.ready, service.counters
     endpoint = ready[0]
-    head = read(shapes, request)
+    head = match_templates(shapes, request)
     assert head is not None
 
     def in_and_out() -> None:
@@ -218,7 +218,7 @@ def parts(scene: Scene, request: bytes) -> dict[str, Callable[[], object]]:
     return {
         "nothing": lambda: None,
         "head, parsed": lambda: parse_request(request[:-4], plane.recall.requests),
-        "head, by its shape": lambda: read(shapes, request),
+        "head, by its shape": lambda: match_templates(shapes, request),
         "route": lambda: plane.routing.straight(head.host or b""),
         "exchange": lambda: Exchange(plane, client, head, 1.0),
         "retry budget": lambda: service.budget.deposit(1.0),
@@ -227,8 +227,8 @@ def parts(scene: Scene, request: bytes) -> dict[str, Callable[[], object]]:
         "request id": plane.next_id,
         "forwarded fields": lambda: client.forwarded_lines(head),
         "latency and health": lambda: endpoint.answered(0.001, 1.0, 1),
-        "status counted": lambda: counters.answered(b"GET", 200),
-        "one histogram": lambda: counters.direct.record(0.001),
+        "status counted": lambda: counters.count_response(b"GET", 200),
+        "one histogram": lambda: counters.fast_path_latency.record(0.001),
         "clock": plane.clock,
     }
 

@@ -8,7 +8,7 @@ from random import Random
 from time import perf_counter, process_time
 
 from bench.balancing import ALGORITHMS, View
-from proxy.policy.balance import make
+from proxy.policy.balance import make_picker
 from proxy.policy.hashing import hash_key
 from proxy.policy.latency import LatencyAtLoad
 from proxy.wire.snapshot import Algorithm, Balance, Endpoint
@@ -27,7 +27,7 @@ def cost(algorithm: Algorithm, replicas: int, picks: int = 20_000, rounds: int =
         for load in range(16):
             view.estimate.observe(quick, 1.0, load)
     members = [Endpoint(id=view.id, host="", port=0) for view in views]
-    picker = make(Balance(algorithm=algorithm), members)
+    picker = make_picker(Balance(algorithm=algorithm), members)
     pick, dice, key = picker.pick, random.random, hash_key(b"client")
     pick(views, key, dice, 0.0)
     best = float("inf")

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from proxy.http1.fields import tokens
+from proxy.http1.fields import split_list
 
 _JSON: Final = b"application/json"
 _TEXT: Final = b"text/plain"
@@ -14,7 +14,7 @@ def prefers_json(accept: bytes) -> bool:
     if b"/" not in accept:
         return False
     wanted: dict[bytes, float] = {}
-    for item in tokens(accept):
+    for item in split_list(accept):
         kind, *parameters = [part.strip(b" \t") for part in item.split(b";")]
         if kind.endswith(b"+json"):
             kind = _JSON

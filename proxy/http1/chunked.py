@@ -78,7 +78,7 @@ class ChunkedReader:
 
     def _line(self, line: bytes, out: list[bytes]) -> None:
         if self._state == _SIZE:
-            self._left = size = chunk_size(line)
+            self._left = size = parse_chunk_size(line)
             self._state = _DATA if size else _TRAILER
             if size and self._raw:
                 out.append(b"%x\r\n" % size)
@@ -114,7 +114,7 @@ class ChunkedReader:
         self._held = rest
 
 
-def chunk_size(line: bytes) -> int:
+def parse_chunk_size(line: bytes) -> int:
     """The size in a chunk's first line. Raises BadMessage; extensions are checked and ignored."""
     size, semicolon, extension = line.partition(b";")
     if semicolon:
@@ -129,7 +129,7 @@ def chunk_size(line: bytes) -> int:
     return int(size, 16)
 
 
-def is_whole(body: bytes) -> bool:
+def is_complete(body: bytes) -> bool:
     """Whether a body is complete and in the canonical form, so that `ChunkedReader` would pass on
     these very bytes. No is no verdict: what else it may be is for that one to say."""
     at = 0
@@ -146,6 +146,6 @@ def is_whole(body: bytes) -> bool:
         at += 2
 
 
-def encode(piece: bytes) -> bytes:
+def encode_chunk(piece: bytes) -> bytes:
     """One chunk; `piece` must not be empty."""
     return b"%x\r\n%b\r\n" % (len(piece), piece)

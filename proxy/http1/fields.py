@@ -18,15 +18,15 @@ VALUE_BYTES: Final = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100)
 VISIBLE_BYTES: Final = bytes(range(0x21, 0x7F))
 
 
-def all_but(allowed: bytes) -> bytes:
+def translation_table(allowed: bytes) -> bytes:
     """A table for `bytes.translate` that changes every byte but those allowed: what it leaves
     as it is holds no others. A fifth of the cost of deleting them and seeing what is left."""
     return bytes(byte if byte in allowed else int(not byte) for byte in range(256))
 
 
-NOT_TOKEN: Final = all_but(TOKEN_BYTES)
-NOT_VALUE: Final = all_but(VALUE_BYTES)
-NOT_VISIBLE: Final = all_but(VISIBLE_BYTES)
+NOT_TOKEN: Final = translation_table(TOKEN_BYTES)
+NOT_VALUE: Final = translation_table(VALUE_BYTES)
+NOT_VISIBLE: Final = translation_table(VISIBLE_BYTES)
 
 # What a field means to a proxy. PLAIN goes on untouched, DROP goes no further than this hop.
 PLAIN: Final = 0
@@ -41,7 +41,7 @@ FORWARDED: Final = 8
 REQUEST_ID: Final = 9
 MAX_FORWARDS: Final = 10
 KEEP_ALIVE: Final = 11
-EVENTS: Final = 12
+EVENT_STREAM: Final = 12
 
 _HOP: Final = {
     b"connection": CONNECTION,
@@ -71,7 +71,7 @@ REQUEST_KINDS: Final = _HOP | {
     b"x-request-id": REQUEST_ID,
 }
 RESPONSE_KINDS: Final = _HOP | {
-    b"content-type": EVENTS,
+    b"content-type": EVENT_STREAM,
     b"proxy-authenticate": DROP,
     b"proxy-authentication-info": DROP,
 }
@@ -95,12 +95,12 @@ NOT_IN_TRAILERS: Final = PROTECTED | {
     b"www-authenticate",
 }
 
-REMEMBERED: Final = 4096
-REMEMBERED_LINE: Final = 1024
-VARIETY: Final = 64
+MAX_CACHED_LINES: Final = 4096
+MAX_CACHED_LINE: Final = 1024
+MAX_VALUES_PER_FIELD: Final = 64
 
-Known = tuple[int, bytes]
-_PLAIN_LINE: Final[Known] = (PLAIN, b"")
+LineKind = tuple[int, bytes]
+_PLAIN_LINE: Final[LineKind] = (PLAIN, b"")
 _HOST: Final = re.compile(
     rb"(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*(?::[0-9]{0,5})?"
     rb"|\[[0-9A-Fa-f:.]+\](?::[0-9]{0,5})?"
@@ -131,12 +131,12 @@ class FieldLineCache:
 
     def __init__(self, kinds: dict[bytes, int]) -> None:
         self.plain: set[bytes] = set()
-        self.special: dict[bytes, Known] = {}
+        self.special: dict[bytes, LineKind] = {}
         self._kinds = kinds
         self._variety: dict[bytes, int] = {}
         self._varied: set[bytes] = set()
 
-    def read(self, line: bytes) -> Known:
+    def classify(self, line: bytes) -> LineKind:
         """What a line is. Raises BadMessage when it is not a field line."""
         cut = line.find(b":")
         if cut > 0 and line[:cut] in self._varied and len(line) <= limits.FIELD_LINE:
@@ -151,12 +151,12 @@ class FieldLineCache:
             # Gateways that make variables of fields (CGI, WSGI) take _ and - for the same.
             twin = name.replace(b"_", b"-")
             kind = DROP if twin in self._kinds and twin != b"content-type" else PLAIN
-        if kind == EVENTS and not _EVENT_STREAM.match(value):
+        if kind == EVENT_STREAM and not _EVENT_STREAM.match(value):
             kind = PLAIN
         if kind == HOST:
             check_host(value)
         known = (kind, value) if kind else _PLAIN_LINE
-        if len(line) <= REMEMBERED_LINE:
+        if len(line) <= MAX_CACHED_LINE:
             self._remember(name, line, known)
         return known
 
@@ -165,19 +165,19 @@ class FieldLineCache:
         self._variety.clear()
         self._varied.clear()
 
-    def _remember(self, name: bytes, line: bytes, known: Known) -> None:
+    def _remember(self, name: bytes, line: bytes, known: LineKind) -> None:
         seen = self._variety.get(name, 0)
-        if seen >= VARIETY:
+        if seen >= MAX_VALUES_PER_FIELD:
             # Not where the value decides: one more of them may be the one that means something.
             if known[0] == PLAIN and name not in self._kinds:
-                if len(self._varied) >= REMEMBERED:
+                if len(self._varied) >= MAX_CACHED_LINES:
                     self._varied.clear()
                 self._varied.add(line[: line.find(b":")])
             return
-        if len(self.plain) + len(self.special) >= REMEMBERED:
+        if len(self.plain) + len(self.special) >= MAX_CACHED_LINES:
             self.plain.clear()
             self.special.clear()
-        if len(self._variety) >= REMEMBERED:
+        if len(self._variety) >= MAX_CACHED_LINES:
             self.refresh()
         self._variety[name] = seen + 1
         if known[0] == PLAIN:
@@ -210,6 +210,6 @@ def check_host(value: bytes) -> None:
         raise BadMessage(400, "a malformed Host")
 
 
-def tokens(value: bytes) -> list[bytes]:
+def split_list(value: bytes) -> list[bytes]:
     """The lower-case members of a comma-separated list, empty ones left out."""
     return [item for item in (part.strip(b" \t") for part in value.lower().split(b",")) if item]

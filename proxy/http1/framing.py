@@ -9,7 +9,7 @@ CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
 
 
-def content_length(value: bytes) -> int:
+def parse_content_length(value: bytes) -> int:
     """The value of a Content-Length field. Raises BadMessage for anything but digits."""
     if not value.isdigit() or len(value) > limits.CONTENT_LENGTH_DIGITS:
         raise BadMessage(400, "a malformed Content-Length")
@@ -19,7 +19,7 @@ def content_length(value: bytes) -> int:
     return length
 
 
-def transfer_encoding(values: list[bytes], *, http10: bool, sized: bool) -> None:
+def check_transfer_encoding(values: list[bytes], *, http10: bool, sized: bool) -> None:
     """Accepts `chunked` alone. Raises BadMessage: what stands beside it cannot be undone here,
     and a message with two framings is two messages to two readers."""
     if sized:
@@ -35,13 +35,13 @@ def transfer_encoding(values: list[bytes], *, http10: bool, sized: bool) -> None
     raise BadMessage(400, "a malformed Transfer-Encoding")
 
 
-def same_authority(scheme: bytes, authority: bytes, host: bytes) -> bool:
+def is_same_authority(scheme: bytes, authority: bytes, host: bytes) -> bool:
     """Whether a target's authority and the Host field name the same, default port aside."""
     default = b":443" if scheme == b"https" else b":80"
     return authority.lower().removesuffix(default) == host.lower().removesuffix(default)
 
 
-def response_body(*, status: int, chunked: bool, length: int | None) -> int:
+def response_body_length(*, status: int, chunked: bool, length: int | None) -> int:
     """What follows the head of a response that is not to a HEAD request: a number of bytes,
     CHUNKED or UNTIL_CLOSE."""
     if status in (204, 304) or status < 200:

@@ -23,7 +23,7 @@ def check_first_line(data: bytes) -> None:
     HTTP/0.9 had nothing but that line, and would wait for its answer."""
     line, end, _ = data.partition(b"\r\n")
     if end and line and not line[-8:].startswith(b"HTTP/"):
-        raise bad_start(line)
+        raise bad_request_line(line)
 
 
 def check_request_size(data: bytes) -> None:
@@ -34,7 +34,7 @@ def check_request_size(data: bytes) -> None:
         raise BadMessage(431, "a request head that is too long")
 
 
-def bad_start(start: bytes) -> BadMessage:
+def bad_request_line(start: bytes) -> BadMessage:
     """What is wrong with a request line that has not three parts, or no version."""
     if len(start) > limits.REQUEST_LINE:
         return BadMessage(414, "a request line that is too long")

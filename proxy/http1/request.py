@@ -10,14 +10,14 @@ from itertools import filterfalse
 from typing import TYPE_CHECKING, Final
 
 from proxy.http1 import fields, limits
-from proxy.http1.fields import BadMessage, FieldLineCache, check_host, tokens
+from proxy.http1.fields import BadMessage, FieldLineCache, check_host, split_list
 from proxy.http1.framing import (
     CHUNKED,
-    content_length,
-    same_authority,
-    transfer_encoding,
+    check_transfer_encoding,
+    is_same_authority,
+    parse_content_length,
 )
-from proxy.http1.partial import bad_start
+from proxy.http1.partial import bad_request_line
 
 if TYPE_CHECKING:
     from proxy.http1.request_template import RequestTemplate
@@ -33,7 +33,7 @@ _LONGEST_METHOD: Final = 64
 _ID: Final = re.compile(rb"[\x21-\x7e]{1,200}")
 
 
-def via(*, http10: bool) -> bytes:
+def via_line(*, http10: bool) -> bytes:
     """The line that says through whom a message went, and in which version it came."""
     return VIA_1_0 if http10 else VIA
 
@@ -42,13 +42,15 @@ class RequestHead:
     """A request's head that has one reading.
 
     `raw` is the head without the empty line; `lines` are its field lines, cut only when asked
-    for where the head was known by its `Shape`. `onward` is the head as it goes on, up to the
+    for where the head was known by its `Shape`. `upstream_head` is the head as it goes on, up to
+    the
     lines that this hop adds; it is empty where that has to be worked out. `target` is in
     origin form (or `*`), exactly as it came. `length` is the body's, CHUNKED for a chunked one.
-    `shape` is what the head was known by, if it was.
+    `template` is what the head was known by, if it was.
     `request_id` is the one that it came with, where `has_id` says so.
-    `drop` holds the field lines that go no further; `exact` says that the request line can go
-    on as it is, `untouched` that all of the head can. `forwarded` are the lines that tell of
+    `drop` holds the field lines that go no further; `request_line_unchanged` says that the request
+    line can go
+    on as it is, `unchanged` that all of the head can. `forwarded` are the lines that tell of
     earlier hops, kept or dropped by trust.
     """
 
@@ -64,10 +66,10 @@ class RequestHead:
     forwarded: tuple[bytes, ...] = ()
     options: tuple[bytes, ...] = ()
     upgrade: tuple[bytes, ...] = ()
-    exact = True
-    untouched = True
-    onward = b""
-    shape: "RequestTemplate | None" = None
+    request_line_unchanged = True
+    unchanged = True
+    upstream_head = b""
+    template: "RequestTemplate | None" = None
     _lowered = b""
 
     def __init__(self, raw: bytes, method: bytes, target: bytes, lines: list[bytes] | None) -> None:
@@ -86,8 +88,8 @@ class RequestHead:
 
     def field(self, name: bytes) -> bytes | None:
         """A field's value by its lower-case name; of several, all as one list."""
-        shape = self.shape
-        if shape is not None and name not in shape.varying:
+        shape = self.template
+        if shape is not None and name not in shape.variable_fields:
             return shape.fields.get(name)
         lowered = self._lowered
         if not lowered:
@@ -98,12 +100,12 @@ class RequestHead:
             return None
         begin = at + len(mark)
         if lowered.find(mark, begin) >= 0:
-            return find(self.lines, name)
+            return find_field(self.lines, name)
         end = lowered.find(b"\r\n", begin)
         return self.raw[begin : end if end >= 0 else len(lowered)].strip(b" \t")
 
 
-def find(lines: Sequence[bytes], name: bytes) -> bytes | None:
+def find_field(lines: Sequence[bytes], name: bytes) -> bytes | None:
     """A field's value by its lower-case name, of several all as one list; None without one."""
     cut = len(name)
     mark = name + b":"
@@ -113,7 +115,7 @@ def find(lines: Sequence[bytes], name: bytes) -> bytes | None:
     return values[0] if len(values) == 1 else (b"; " if name == b"cookie" else b", ").join(values)
 
 
-def is_id(value: bytes) -> bool:
+def is_valid_id(value: bytes) -> bool:
     """Whether a request id is one that can go on: it ends up in logs."""
     return _ID.fullmatch(value) is not None
 
@@ -124,7 +126,7 @@ def parse_request(raw: bytes, memory: FieldLineCache) -> RequestHead:
     start = lines.pop(0)
     parts = start.split(b" ")
     if len(parts) != 3:
-        raise bad_start(start)
+        raise bad_request_line(start)
     method, target, version = parts
     if version != b"HTTP/1.1" or method not in _KNOWN_METHODS:
         _check_start(start, method, version)
@@ -139,7 +141,7 @@ def parse_request(raw: bytes, memory: FieldLineCache) -> RequestHead:
     lengths: list[bytes] = []
     encodings: list[bytes] = []
     for line in filterfalse(memory.plain.__contains__, lines):
-        kind, value = special.get(line) or memory.read(line)
+        kind, value = special.get(line) or memory.classify(line)
         if not kind:
             continue
         if kind == fields.HOST:
@@ -150,13 +152,13 @@ def parse_request(raw: bytes, memory: FieldLineCache) -> RequestHead:
             lengths.append(value)
             if value[:1] == b"0" and value != b"0":
                 head.drop += (line,)
-                head.untouched = False
+                head.unchanged = False
         else:
-            head.untouched = False
+            head.unchanged = False
             _note(head, kind, value, line, encodings)
     if version == b"HTTP/1.0":
         head.http10 = True
-        head.exact = head.untouched = False
+        head.request_line_unchanged = head.unchanged = False
         head.persistent = b"keep-alive" in head.options
     if head.options:
         _apply_connection(head)
@@ -166,8 +168,8 @@ def parse_request(raw: bytes, memory: FieldLineCache) -> RequestHead:
         _other_target_forms(head)
     elif head.host is None and not head.http10:
         raise BadMessage(400, "no Host")
-    if head.untouched:
-        head.onward = raw
+    if head.unchanged:
+        head.upstream_head = raw
     else:
         _settle(head)
     return head
@@ -179,7 +181,7 @@ def _note(head: RequestHead, kind: int, value: bytes, line: bytes, encodings: li
         head.forwarded += (line,)
         return
     if kind == fields.REQUEST_ID:
-        if head.has_id or not is_id(value):
+        if head.has_id or not is_valid_id(value):
             head.drop += (line,)
         else:
             head.has_id = True
@@ -188,7 +190,7 @@ def _note(head: RequestHead, kind: int, value: bytes, line: bytes, encodings: li
     if kind == fields.TRANSFER_ENCODING:
         encodings.append(value)
     elif kind == fields.CONNECTION:
-        head.options += tuple(tokens(value))
+        head.options += tuple(split_list(value))
     elif kind == fields.UPGRADE:
         names = (item.strip(b" \t") for item in value.split(b","))
         head.upgrade += tuple(name for name in names if name)
@@ -220,10 +222,10 @@ def _frame(head: RequestHead, lengths: list[bytes], encodings: list[bytes]) -> N
     if len(lengths) > 1:
         raise BadMessage(400, "more than one Content-Length")
     if encodings:
-        transfer_encoding(encodings, http10=head.http10, sized=bool(lengths))
+        check_transfer_encoding(encodings, http10=head.http10, sized=bool(lengths))
         head.length = CHUNKED
     else:
-        head.length = content_length(lengths[0])
+        head.length = parse_content_length(lengths[0])
     if head.method == b"TRACE" and head.length:
         raise BadMessage(400, "a body in a TRACE request")
 
@@ -262,13 +264,13 @@ def _other_target_forms(head: RequestHead) -> None:
         head.host = authority
         head.lines.append(b"Host: " + authority)
         head.raw += b"\r\nHost: " + authority
-    elif not same_authority(scheme, authority, head.host):
+    elif not is_same_authority(scheme, authority, head.host):
         raise BadMessage(400, "a target that contradicts Host")
     if not rest and head.method == b"OPTIONS":
         rest = b"*"
-    head.untouched = False
+    head.unchanged = False
     head.target = rest if rest[:1] in (b"/", b"*") else b"/" + rest
-    head.exact = False
+    head.request_line_unchanged = False
 
 
 def _check_start(start: bytes, method: bytes, version: bytes) -> None:
@@ -276,7 +278,7 @@ def _check_start(start: bytes, method: bytes, version: bytes) -> None:
     if version not in (b"HTTP/1.1", b"HTTP/1.0"):
         if re.fullmatch(rb"HTTP/[0-9]\.[0-9]", version):
             raise BadMessage(505, "a version of HTTP that is not served here")
-        raise bad_start(start)
+        raise bad_request_line(start)
     if method not in _KNOWN_METHODS:
         if not method or method.translate(fields.NOT_TOKEN) != method:
             raise BadMessage(400, "a malformed method")

@@ -15,23 +15,31 @@ ever.
 from typing import Final
 
 from proxy.http1 import limits
-from proxy.http1.fields import NOT_VALUE, REQUEST_KINDS, VISIBLE_BYTES, all_but
-from proxy.http1.request import RequestHead, find, is_id
-from proxy.http1.template import _CRLF, LONGEST, MOST_GAPS, cut, length_of, name_of
+from proxy.http1.fields import NOT_VALUE, REQUEST_KINDS, VISIBLE_BYTES, translation_table
+from proxy.http1.request import RequestHead, find_field, is_valid_id
+from proxy.http1.template import (
+    CRLF,
+    MAX_HEAD,
+    MAX_VARIABLE_LINES,
+    field_name,
+    parse_length,
+    split_at_values,
+)
 
-SHAPES: Final = 3
+MAX_TEMPLATES: Final = 3
 """How many kinds of requests a connection is known by, those with a body apart."""
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"DELETE", b"POST", b"PUT", b"PATCH"))
 """Not OPTIONS and TRACE, to which Max-Forwards means something."""
-_NOT_ORIGIN_FORM: Final = all_but(VISIBLE_BYTES.replace(b"#", b""))
+_NOT_ORIGIN_FORM: Final = translation_table(VISIBLE_BYTES.replace(b"#", b""))
 
 
 class RequestTemplate:
     """See the module. Shared by connections and never changed.
 
-    `lines` are the fields of a head that has it, `gaps` the places of those that differ. `host`
+    `lines` are the fields of a head that has it, `variable_lines` the places of those that differ.
+    `host`
     is what the head says; `fields` are the values that do not differ, by their lower-case names,
-    and `varying` the names of those that do; `drop`, `has_id` and `request_id` are those of
+    and `variable_fields` the names of those that do; `drop`, `has_id` and `request_id` are those of
     `RequestHead`.
     """
 
@@ -41,56 +49,56 @@ class RequestTemplate:
         "drop",
         "fields",
         "first",
-        "gaps",
+        "first_size",
         "has_id",
         "host",
         "lines",
-        "onward",
         "pieces",
         "request_id",
-        "size",
-        "varying",
+        "upstream_pieces",
+        "variable_fields",
+        "variable_lines",
     )
 
     def __init__(self, head: RequestHead, gaps: frozenset[int]) -> None:
         self.lines = head.lines
-        self.gaps = gaps
+        self.variable_lines = gaps
         self.host = head.host
         self.has_id = head.has_id
         self.request_id = head.request_id
         self.drop = head.drop + head.forwarded
-        pieces = cut(head.lines, gaps)
+        pieces = split_at_values(head.lines, gaps)
         self.first = pieces[0]
-        self.size = len(pieces[0])
+        self.first_size = len(pieces[0])
         self.pieces = pieces[1:]
-        names = [name_of(head.lines[place]).lower() for place in sorted(gaps)]
-        self.varying = frozenset(names)
+        names = [field_name(head.lines[place]).lower() for place in sorted(gaps)]
+        self.variable_fields = frozenset(names)
         self.fields: dict[bytes, bytes] = {}
         for line in head.lines:
-            name = name_of(line).lower()
-            value = find(head.lines, name)
+            name = field_name(line).lower()
+            value = find_field(head.lines, name)
             if value is not None:
                 self.fields[name] = value
         self._length_gap = names.index(b"content-length") if b"content-length" in names else -1
         self._id_gap = names.index(b"x-request-id") if b"x-request-id" in names else -1
         # Where lines go no further, the head is put together anew without them.
-        self.onward: tuple[bytes, ...] = ()
+        self.upstream_pieces: tuple[bytes, ...] = ()
         if self.drop:
             gone = set(self.drop)
             kept = [place for place, line in enumerate(head.lines) if line not in gone]
             left = frozenset(new for new, place in enumerate(kept) if place in gaps)
-            self.onward = cut([head.lines[place] for place in kept], left)
+            self.upstream_pieces = split_at_values([head.lines[place] for place in kept], left)
 
-    def read(self, data: bytes, one: int, two: int) -> RequestHead | None:
-        """See `read`; `one` and `two` are the places of the first two spaces, and what is
+    def match(self, data: bytes, one: int, two: int) -> RequestHead | None:
+        """See `match`; `one` and `two` are the places of the first two spaces, and what is
         behind them is `first`."""
         method, target = data[:one], data[one + 1 : two]
         if method not in _METHODS or target[:1] != b"/":
             return None
-        at = two + 1 + self.size
+        at = two + 1 + self.first_size
         values: list[bytes] = []
         for piece in self.pieces:
-            end = data.find(_CRLF, at)
+            end = data.find(CRLF, at)
             if end < 0 or not data.startswith(piece, end):
                 return None
             value = data[at:end]
@@ -98,45 +106,45 @@ class RequestTemplate:
                 return None
             values.append(value)
             at = end + len(piece)
-        if at > LONGEST or target.translate(_NOT_ORIGIN_FORM) != target:
+        if at > MAX_HEAD or target.translate(_NOT_ORIGIN_FORM) != target:
             return None
         head = RequestHead(data[: at - 4], method, target, None)
         if self._length_gap >= 0:
-            head.length = length_of(values[self._length_gap])
+            head.length = parse_length(values[self._length_gap])
             if not head.length:
                 return None
         elif at != len(data):
             return None
-        head.shape = self
+        head.template = self
         head.host = self.host
         if self.has_id:
             head.has_id = True
             head.request_id = self.request_id
             if self._id_gap >= 0:
                 head.request_id = values[self._id_gap].strip(b" \t")
-                if not is_id(head.request_id):
+                if not is_valid_id(head.request_id):
                     return None
         if self.drop:
             head.drop = self.drop
-            head.untouched = False
-            head.onward = self._onward(method, target, values)
+            head.unchanged = False
+            head.upstream_head = self._onward(method, target, values)
         else:
-            head.onward = head.raw
+            head.upstream_head = head.raw
         return head
 
     def _onward(self, method: bytes, target: bytes, values: list[bytes]) -> bytes:
-        out = [method, b" ", target, b" ", self.onward[0]]
-        for value, piece in zip(values, self.onward[1:], strict=True):
+        out = [method, b" ", target, b" ", self.upstream_pieces[0]]
+        for value, piece in zip(values, self.upstream_pieces[1:], strict=True):
             out.append(value)
             out.append(piece)
         return b"".join(out)[:-4]
 
 
-Shapes = tuple[RequestTemplate, ...]
+RequestTemplates = tuple[RequestTemplate, ...]
 """Of what one connection asks; shared, as they are."""
 
 
-def read(shapes: Shapes, data: bytes) -> RequestHead | None:
+def match_templates(shapes: RequestTemplates, data: bytes) -> RequestHead | None:
     """The head that `data` is, or begins with where a body follows (from the place
     `len(head.raw) + 4` on, as much of it as came); None where none of the shapes fits."""
     one = data.find(b" ")
@@ -145,15 +153,15 @@ def read(shapes: Shapes, data: bytes) -> RequestHead | None:
         return None
     for shape in shapes:
         if data.startswith(shape.first, two + 1):
-            head = shape.read(data, one, two)
+            head = shape.match(data, one, two)
             if head is not None:
                 return head
     return None
 
 
-def learn(known: Shapes, head: RequestHead) -> Shapes:
+def add_template(known: RequestTemplates, head: RequestHead) -> RequestTemplates:
     """The shapes of a connection's heads, after one more that did not fit the `known` ones."""
-    if not usual(head):
+    if not fast_path_ok(head):
         return known
     measured = frozenset[int]()
     if head.length:
@@ -168,10 +176,10 @@ def learn(known: Shapes, head: RequestHead) -> Shapes:
     return _bounded((RequestTemplate(head, measured), *known))
 
 
-def _bounded(shapes: Shapes) -> Shapes:
+def _bounded(shapes: RequestTemplates) -> RequestTemplates:
     """The first of them: a connection's are no longer together than a single one may be."""
-    room, most = LONGEST, 0
-    for shape in shapes[:SHAPES]:
+    room, most = MAX_HEAD, 0
+    for shape in shapes[:MAX_TEMPLATES]:
         room -= len(shape.first) + sum(map(len, shape.pieces))
         most += room >= 0
     return shapes[:most]
@@ -184,8 +192,8 @@ def _gaps(
     if len(known.lines) != len(head.lines):
         return None
     both = enumerate(zip(known.lines, head.lines, strict=True))
-    gaps = known.gaps | measured | {place for place, (one, other) in both if one != other}
-    if len(gaps) > MOST_GAPS or not all(_may_differ(known, head, place) for place in gaps):
+    gaps = known.variable_lines | measured | {place for place, (one, other) in both if one != other}
+    if len(gaps) > MAX_VARIABLE_LINES or not all(_may_differ(known, head, place) for place in gaps):
         return None
     return gaps
 
@@ -193,29 +201,29 @@ def _gaps(
 def _may_differ(known: RequestTemplate, head: RequestHead, place: int) -> bool:
     """Whether a gap may be where a line of a head and of those before it differ."""
     line, before = head.lines[place], known.lines[place]
-    name = name_of(before)
+    name = field_name(before)
     # Gateways that make variables of fields take _ for -, so such a name is looked at.
     if not line.startswith(name + b":") or b"_" in name:
         return False
     kind = name.lower()
     if kind == b"content-length":
-        return bool(head.length and length_of(before[len(name) + 1 :]))
+        return bool(head.length and parse_length(before[len(name) + 1 :]))
     if kind == b"x-request-id":
         return line not in head.drop and before not in known.drop
     return kind not in REQUEST_KINDS
 
 
 def _is(line: bytes, name: bytes) -> bool:
-    return name_of(line).lower() == name
+    return field_name(line).lower() == name
 
 
-def usual(head: RequestHead) -> bool:
+def fast_path_ok(head: RequestHead) -> bool:
     """Whether a head is such that others like it may go without being parsed: a complete
     HTTP/1.1 request that leaves the connection open, asks for nothing special of this hop, and
     has no body or one of a length that it tells."""
     named = set(head.options) - {b"keep-alive"}
     if head.length and (
-        head.length < 0 or b"content-length" in [name_of(d).lower() for d in head.drop]
+        head.length < 0 or b"content-length" in [field_name(d).lower() for d in head.drop]
     ):
         return False
     # The second of two ids goes no further, and may be written just as the one that does.
@@ -224,9 +232,9 @@ def usual(head: RequestHead) -> bool:
     return (
         not (head.http10 or head.expect or head.upgrade or named)
         and head.persistent
-        and head.exact
+        and head.request_line_unchanged
         and head.host is not None
         and head.max_forwards < 0
-        and len(head.raw) < LONGEST
+        and len(head.raw) < MAX_HEAD
         and len(head.lines) <= limits.REQUEST_FIELDS
     )

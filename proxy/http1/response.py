@@ -5,9 +5,14 @@ from itertools import filterfalse
 from typing import Final
 
 from proxy.http1 import fields, limits
-from proxy.http1.fields import BadMessage, FieldLineCache, split_field, tokens
-from proxy.http1.framing import UNTIL_CLOSE, content_length, response_body, transfer_encoding
-from proxy.http1.request import via
+from proxy.http1.fields import BadMessage, FieldLineCache, split_field, split_list
+from proxy.http1.framing import (
+    UNTIL_CLOSE,
+    check_transfer_encoding,
+    parse_content_length,
+    response_body_length,
+)
+from proxy.http1.request import via_line
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
 _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:^|[,; ])timeout=([0-9]{1,6})", re.IGNORECASE)
@@ -16,46 +21,48 @@ _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:^|[,; ])timeout=([0-9]{1,6})", re.
 class ResponseHead:
     """A response's head that has one reading; never changed, so that it may be remembered.
 
-    `ready` is the head as it goes on to the usual client; its last `tail` bytes are what this hop
-    adds. `plain` says that nothing about it calls for a decision. `length` is
-    what Content-Length says, None without one; `follows` is what follows the head unless HEAD
-    was asked (see `response_body`). `idle` is how long the origin keeps an idle connection, in
+    `client_head` is the head as it goes on to the usual client; its last `added_size` bytes are
+    what this hop
+    adds. `fast_path_ok` says that nothing about it calls for a decision. `content_length` is
+    what Content-Length says, None without one; `body_length` is what follows the head unless HEAD
+    was asked (see `response_body`). `keep_alive_timeout` is how long the origin keeps an idle
+    connection, in
     seconds, 0.0 when it does not say.
     """
 
     __slots__ = (
+        "added_size",
+        "body_length",
         "chunked",
-        "events",
-        "follows",
+        "client_head",
+        "content_length",
+        "fast_path_ok",
         "http10",
-        "idle",
-        "length",
+        "is_event_stream",
+        "keep_alive_timeout",
         "persistent",
-        "plain",
-        "ready",
         "status",
-        "tail",
         "upgrade",
     )
 
     def __init__(self, status: int, *, http10: bool) -> None:
         self.status = status
         self.http10 = http10
-        self.follows = 0
-        self.ready = b""
-        self.tail = 0
+        self.body_length = 0
+        self.client_head = b""
+        self.added_size = 0
         self.chunked = False
-        self.length: int | None = None
+        self.content_length: int | None = None
         self.persistent = not http10
-        self.events = False
-        self.idle = 0.0
+        self.is_event_stream = False
+        self.keep_alive_timeout = 0.0
         self.upgrade: tuple[bytes, ...] = ()
-        self.plain = False
+        self.fast_path_ok = False
 
     @property
-    def kept(self) -> bytes:
+    def kept_head(self) -> bytes:
         """What is kept of the head, up to the fields that this hop adds."""
-        return self.ready[: -self.tail]
+        return self.client_head[: -self.added_size]
 
 
 def parse_response(raw: bytes, memory: FieldLineCache) -> ResponseHead:
@@ -73,29 +80,31 @@ def parse_response(raw: bytes, memory: FieldLineCache) -> ResponseHead:
     encodings: list[bytes] = []
     options: list[bytes] = []
     for line in filterfalse(memory.plain.__contains__, lines):
-        kind, value = memory.special.get(line) or memory.read(line)
+        kind, value = memory.special.get(line) or memory.classify(line)
         if kind == fields.CONTENT_LENGTH:
             lengths.append(value)
-        elif kind == fields.EVENTS:
-            head.events = True
+        elif kind == fields.EVENT_STREAM:
+            head.is_event_stream = True
         elif kind:
             drop.append(line)
             if kind == fields.TRANSFER_ENCODING:
                 encodings.append(value)
             elif kind == fields.CONNECTION:
-                options += tokens(value)
+                options += split_list(value)
             elif kind == fields.UPGRADE:
-                head.upgrade += tuple(tokens(value))
+                head.upgrade += tuple(split_list(value))
             elif kind == fields.KEEP_ALIVE:
                 said = _KEEP_ALIVE_TIMEOUT.search(value)
-                head.idle = float(said[1]) if said else 0.0
+                head.keep_alive_timeout = float(said[1]) if said else 0.0
     _frame_response(head, lengths, encodings)
     if options:
         head.persistent = b"close" not in options and (not head.http10 or b"keep-alive" in options)
         drop += _named(lines, options)
     if lengths and (head.status == 204 or head.status < 200):
         drop += [line for line in lines if line[:15].lower() == b"content-length:"]
-    head.follows = response_body(status=head.status, chunked=head.chunked, length=head.length)
+    head.body_length = response_body_length(
+        status=head.status, chunked=head.chunked, length=head.content_length
+    )
     if drop:
         lines = [line for line in lines if line not in drop]
     asked = [name for name in head.upgrade if not name.startswith((b"h2", b"http"))]
@@ -107,14 +116,14 @@ def parse_response(raw: bytes, memory: FieldLineCache) -> ResponseHead:
     framing = (
         b"Transfer-Encoding: chunked\r\n" if head.chunked and head.status not in (204, 304) else b""
     )
-    added = framing + via(http10=head.http10) + b"\r\n"
-    head.ready = b"\r\n".join([start, *lines, added])
-    head.tail = len(added)
-    head.plain = (
+    added = framing + via_line(http10=head.http10) + b"\r\n"
+    head.client_head = b"\r\n".join([start, *lines, added])
+    head.added_size = len(added)
+    head.fast_path_ok = (
         200 <= head.status < 500
         and head.persistent
-        and head.follows != UNTIL_CLOSE
-        and not head.events
+        and head.body_length != UNTIL_CLOSE
+        and not head.is_event_stream
     )
     return head
 
@@ -123,11 +132,11 @@ def _frame_response(head: ResponseHead, lengths: list[bytes], encodings: list[by
     if len(lengths) > 1:
         raise BadMessage(502, "more than one Content-Length in a response")
     if lengths:
-        head.length = content_length(lengths[0])
+        head.content_length = parse_content_length(lengths[0])
     if encodings:
-        transfer_encoding(encodings, http10=head.http10, sized=bool(lengths))
+        check_transfer_encoding(encodings, http10=head.http10, sized=bool(lengths))
         head.chunked = True
-    if head.status == 204 and (head.chunked or head.length):
+    if head.status == 204 and (head.chunked or head.content_length):
         head.persistent = False
 
 

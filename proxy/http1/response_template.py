@@ -11,11 +11,11 @@ from typing import Final
 
 from proxy.http1.fields import NOT_VALUE, RESPONSE_KINDS
 from proxy.http1.response import ResponseHead
-from proxy.http1.template import LONGEST, MOST_GAPS, cut, name_of
+from proxy.http1.template import MAX_HEAD, MAX_VARIABLE_LINES, field_name, split_at_values
 
-SHAPES: Final = 4
+MAX_TEMPLATES: Final = 4
 """How many kinds of heads a service's answers are known by."""
-LESSONS: Final = 64
+MAX_LEARNED: Final = 64
 """How many heads are learned from until `refresh`: those that have no shape must not cost more
 than to parse them."""
 _LENGTH: Final = b"content-length"
@@ -25,27 +25,28 @@ _CRLF: Final = b"\r\n"
 
 class ResponseTemplate:
     """See the module. Never changed. `lines` is a head that has it, its status line first, and
-    `head` what that one was read as; `gaps` are the places of the lines whose values differ."""
+    `head` what that one was read as; `variable_lines` are the places of the lines whose values
+    differ."""
 
-    __slots__ = ("_first", "_length_gap", "_onward", "_pieces", "gaps", "head", "lines")
+    __slots__ = ("_first", "_length_gap", "_onward", "_pieces", "head", "lines", "variable_lines")
 
     def __init__(self, lines: list[bytes], head: ResponseHead, gaps: frozenset[int]) -> None:
         self.lines = lines
         self.head = head
-        self.gaps = gaps
-        pieces = cut(lines, gaps, b"", b"")
+        self.variable_lines = gaps
+        pieces = split_at_values(lines, gaps, b"", b"")
         self._first = pieces[0]
         self._pieces = pieces[1:]
-        names = [name_of(lines[place]).lower() for place in sorted(gaps)]
+        names = [field_name(lines[place]).lower() for place in sorted(gaps)]
         self._length_gap = names.index(_LENGTH) if _LENGTH in names else -1
         # The same without the lines that go no further, and with what this hop adds.
-        stay = head.kept.split(_CRLF)
+        stay = head.kept_head.split(_CRLF)
         kept = [place for place, line in enumerate(lines) if line in stay]
         left = frozenset(new for new, place in enumerate(kept) if place in gaps)
-        *most, last = cut([lines[place] for place in kept], left, b"", b"")
-        self._onward = (*most, last + head.ready[len(head.kept) :])
+        *most, last = split_at_values([lines[place] for place in kept], left, b"", b"")
+        self._onward = (*most, last + head.client_head[len(head.kept_head) :])
 
-    def read(self, data: bytes, end: int) -> ResponseHead | None:
+    def match(self, data: bytes, end: int) -> ResponseHead | None:
         """The head that `data` begins with, whose last line ends at `end`; None where it does
         not fit."""
         if not data.startswith(self._first):
@@ -66,48 +67,48 @@ class ResponseTemplate:
             out.append(value)
             out.append(onward[turn + 1])
             at = stop + len(piece)
-        if at != end + 2 or at > LONGEST:
+        if at != end + 2 or at > MAX_HEAD:
             return None
         like = self.head
         head = ResponseHead(like.status, http10=False)
         if self._length_gap >= 0:
-            head.follows = head.length = _length_of(length)
-            if head.follows < 0:
+            head.body_length = head.content_length = _length_of(length)
+            if head.body_length < 0:
                 return None
         else:
-            head.length = like.length
-            head.follows = like.follows
+            head.content_length = like.content_length
+            head.body_length = like.body_length
         head.chunked = like.chunked
-        head.events = like.events
-        head.idle = like.idle
+        head.is_event_stream = like.is_event_stream
+        head.keep_alive_timeout = like.keep_alive_timeout
         head.persistent = like.persistent
-        head.plain = like.plain
-        head.ready = b"".join(out)
-        head.tail = like.tail
+        head.fast_path_ok = like.fast_path_ok
+        head.client_head = b"".join(out)
+        head.added_size = like.added_size
         return head
 
 
-class Answers:
+class ResponseTemplates:
     """What one service's answers are known by."""
 
     __slots__ = ("_lessons", "_shapes")
 
     def __init__(self) -> None:
         self._shapes: list[ResponseTemplate] = []
-        self._lessons = LESSONS
+        self._lessons = MAX_LEARNED
 
-    def read(self, data: bytes, end: int) -> ResponseHead | None:
+    def match(self, data: bytes, end: int) -> ResponseHead | None:
         """The head that `data` begins with and whose last line ends at `end`, where one of the
         shapes fits."""
         for shape in self._shapes:
-            head = shape.read(data, end)
+            head = shape.match(data, end)
             if head is not None:
                 return head
         return None
 
-    def learn(self, raw: bytes, head: ResponseHead) -> None:
+    def add(self, raw: bytes, head: ResponseHead) -> None:
         """Take in a head that no shape fitted, and what it was read as."""
-        if not self._lessons or head.http10 or head.upgrade or len(raw) > LONGEST:
+        if not self._lessons or head.http10 or head.upgrade or len(raw) > MAX_HEAD:
             return
         self._lessons -= 1
         lines = raw.split(_CRLF)
@@ -117,14 +118,14 @@ class Answers:
                 self._shapes[place] = ResponseTemplate(lines, head, gaps)
                 return
         self._shapes.insert(0, ResponseTemplate(lines, head, frozenset()))
-        if len(self._shapes) > SHAPES:
+        if len(self._shapes) > MAX_TEMPLATES:
             # A head that was seen once goes before a shape does.
-            once = [shape for shape in self._shapes[1:] if not shape.gaps]
+            once = [shape for shape in self._shapes[1:] if not shape.variable_lines]
             self._shapes.remove(once[-1] if once else self._shapes[-1])
 
     def refresh(self) -> None:
         """Learn again; to be called every second or so."""
-        self._lessons = LESSONS
+        self._lessons = MAX_LEARNED
 
 
 def _differing(shape: ResponseTemplate, lines: list[bytes], head: ResponseHead) -> frozenset[int]:
@@ -133,8 +134,8 @@ def _differing(shape: ResponseTemplate, lines: list[bytes], head: ResponseHead) 
     if len(lines) != len(shape.lines):
         return none
     both = list(zip(shape.lines, lines, strict=True))
-    gaps = shape.gaps | {place for place, (one, other) in enumerate(both) if one != other}
-    if len(gaps) > MOST_GAPS:
+    gaps = shape.variable_lines | {place for place, (one, other) in enumerate(both) if one != other}
+    if len(gaps) > MAX_VARIABLE_LINES:
         return none
     for place in gaps:
         if not (place and _may_differ(*both[place], shape.head, head)):
@@ -144,18 +145,19 @@ def _differing(shape: ResponseTemplate, lines: list[bytes], head: ResponseHead) 
 
 def _may_differ(before: bytes, line: bytes, known: ResponseHead, head: ResponseHead) -> bool:
     """Whether there may be a gap where one head has the one line and another head the other."""
-    name = name_of(before)
+    name = field_name(before)
     # Gateways that make variables of fields take _ for -, so such a name is looked at.
     if not line.startswith(name + b":") or b"_" in name:
         return False
     # What Connection names goes no further, and so means something.
-    if before not in known.kept.split(_CRLF) or line not in head.kept.split(_CRLF):
+    if before not in known.kept_head.split(_CRLF) or line not in head.kept_head.split(_CRLF):
         return False
     kind = name.lower()
     if kind == _LENGTH:
         # What 304 tells is the length of another answer, even where it is none.
         return head.status != 304 and all(
-            each.length is not None and each.follows == each.length == _length_of(value)
+            each.content_length is not None
+            and each.body_length == each.content_length == _length_of(value)
             for each, value in ((known, before[len(name) + 1 :]), (head, line[len(name) + 1 :]))
         )
     return kind not in RESPONSE_KINDS

@@ -10,7 +10,7 @@ from typing import Final
 from proxy.http1 import fields
 from proxy.http1.fields import split_field
 from proxy.http1.framing import CHUNKED
-from proxy.http1.request import RequestHead, find, via
+from proxy.http1.request import RequestHead, find_field, via_line
 from proxy.http1.response import ResponseHead
 
 CRLF: Final = b"\r\n"
@@ -53,17 +53,17 @@ def forwarded_lines(address: bytes, scheme: bytes, host: bytes) -> bytes:
     )
 
 
-def forwarded_after(head: RequestHead, address: bytes, scheme: bytes, host: bytes) -> bytes:
+def extend_forwarded(head: RequestHead, address: bytes, scheme: bytes, host: bytes) -> bytes:
     """The same for a request that came through a trusted proxy: what it said is kept, and the
     trusted proxy's own address is added to the chains."""
     known = head.forwarded
-    chain = find(known, b"x-forwarded-for")
+    chain = find_field(known, b"x-forwarded-for")
     out = b"X-Forwarded-For: " + (chain + b", " if chain else b"") + address + CRLF
-    out += b"X-Forwarded-Proto: " + (find(known, b"x-forwarded-proto") or scheme) + CRLF
-    asked = find(known, b"x-forwarded-host") or host
+    out += b"X-Forwarded-Proto: " + (find_field(known, b"x-forwarded-proto") or scheme) + CRLF
+    asked = find_field(known, b"x-forwarded-host") or host
     if asked:
         out += b"X-Forwarded-Host: " + asked + CRLF
-    hops = find(known, b"forwarded")
+    hops = find_field(known, b"forwarded")
     out += b"Forwarded: " + (hops + b", " if hops else b"") + _hop(address, scheme, host) + CRLF
     rest = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded")
     for line in known:
@@ -95,7 +95,7 @@ def host_line(host: str, port: int) -> bytes:
     return b"Host: %b:%d\r\n" % (name.encode(), port)
 
 
-def request_head(
+def build_request_head(
     head: RequestHead, added: bytes, edited: list[bytes] | None, target: bytes
 ) -> bytes:
     """The head for the origin. `added` are whole lines; `edited` replaces the field lines where
@@ -111,7 +111,7 @@ def request_head(
         framed += b"Expect: 100-continue\r\n"
     if head.max_forwards > 0:
         framed += b"Max-Forwards: %d\r\n" % (head.max_forwards - 1)
-    if edited is None and head.exact and target == head.target:
+    if edited is None and head.request_line_unchanged and target == head.target:
         raw = head.raw
         if head.drop or head.forwarded:
             raw += CRLF
@@ -126,17 +126,17 @@ def request_head(
     return b"".join((CRLF.join([start, *kept]), CRLF, framed, added))
 
 
-def response_head(
+def build_response_head(
     head: ResponseHead, *, chunked: bool, connection: bytes, extra: bytes, edited: bytes | None
 ) -> bytes:
     """The head for a client that is not the usual one. `connection` and `extra` are whole lines;
     `edited` replaces what is kept of the origin's head where a route edits it."""
     framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
-    kept = head.kept if edited is None else edited
-    return b"".join((kept, framing, connection, extra, via(http10=head.http10), CRLF))
+    kept = head.kept_head if edited is None else edited
+    return b"".join((kept, framing, connection, extra, via_line(http10=head.http10), CRLF))
 
 
-def edit(
+def edit_fields(
     lines: list[bytes],
     *,
     put: tuple[tuple[bytes, bytes], ...],
@@ -150,7 +150,7 @@ def edit(
     return kept
 
 
-def answer(
+def build_response(
     status: int,
     reason: str,
     *,

@@ -151,15 +151,15 @@ class WorkerRow:
             self._peers[slot] = tuple(at.get(self._keys[slot], ()))
         self._seen = versions
 
-    def others(self, slot: int) -> int:
+    def in_flight_elsewhere(self, slot: int) -> int:
         """What the other workers have in flight at the endpoint or service of an own slot."""
         return self._sum(self._cells.in_flight, slot)
 
-    def others_held(self, slot: int) -> int:
+    def held_elsewhere(self, slot: int) -> int:
         """The connections they have to it, or the requests that wait for it."""
         return self._sum(self._cells.held, slot)
 
-    def others_bytes(self, slot: int) -> int:
+    def bytes_elsewhere(self, slot: int) -> int:
         """What they hold for requests that wait."""
         return self._sum(self._cells.bytes, slot)
 
@@ -173,7 +173,7 @@ class WorkerRow:
                 total += count
         return total
 
-    def oldest_elsewhere(self, slot: int) -> float:
+    def oldest_wait_elsewhere(self, slot: int) -> float:
         """Since when the oldest request has waited at another worker for the service of an own
         slot; infinity where none does."""
         oldest = float("inf")
@@ -186,7 +186,7 @@ class WorkerRow:
                 oldest = since
         return oldest
 
-    def latency_of_all(self, slot: int) -> float:
+    def mean_latency(self, slot: int) -> float:
         """The mean latency in seconds over the workers that know one; 0.0 if none does."""
         if slot < 0:
             return 0.0
@@ -221,7 +221,7 @@ class WorkerRow:
             found.append(full_at)
         return found
 
-    def tell_bucket(self, key: int, full_at: float) -> None:
+    def write_bucket(self, key: int, full_at: float) -> None:
         """Writes when the bucket of `key` will be full again."""
         cells = self._cells
         if not cells.versions[self._worker]:

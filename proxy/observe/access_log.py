@@ -11,8 +11,8 @@ from typing import Final, Literal
 import msgspec
 
 Format = Literal["json", "combined"]
-LIMIT: Final = 1024 * 1024
-BATCH: Final = 128 * 1024
+MAX_PENDING: Final = 1024 * 1024
+BATCH_SIZE: Final = 128 * 1024
 """So many bytes are worth writing at once, and still in the processor's caches."""
 
 
@@ -54,7 +54,9 @@ class AccessLog:
     500 and up) are always logged. `templates` are those of `proxy.observe.log_line`.
     `on_batch()` is called, when it is set, each time that enough is there to be written."""
 
-    def __init__(self, form: Format = "json", sample: float = 1.0, limit: int = LIMIT) -> None:
+    def __init__(
+        self, form: Format = "json", sample: float = 1.0, limit: int = MAX_PENDING
+    ) -> None:
         self.as_json = form == "json"
         self._sample = sample
         self._limit = limit
@@ -67,7 +69,7 @@ class AccessLog:
         self.on_batch: Callable[[], None] = _ignore
         self.templates: dict[tuple[str, str, str], bytes] = {}
 
-    def wants(self, status: int, roll: float) -> bool:
+    def should_log(self, status: int, roll: float) -> bool:
         """Whether to log a request; asked before an entry is made. `roll` is in [0, 1)."""
         return roll < self._sample or status >= 500
 
@@ -89,11 +91,11 @@ class AccessLog:
         self._lines.append(line)
         before = self._size
         self._size = after = before + len(line) + 1
-        if before < BATCH <= after:
+        if before < BATCH_SIZE <= after:
             self.on_batch()
 
     @property
-    def waiting(self) -> int:
+    def pending_bytes(self) -> int:
         """Bytes that are collected and not yet taken."""
         return self._size
 
@@ -109,9 +111,9 @@ class AccessLog:
     def _combined(self, entry: Entry) -> bytes:
         request = f"{entry.method} {entry.target} {entry.version}"
         return (
-            f"{entry.client or '-'} - - [{self._time(entry.time)}] {quoted(request)}"
+            f"{entry.client or '-'} - - [{self._time(entry.time)}] {quote(request)}"
             f" {entry.status} {entry.bytes_out or '-'}"
-            f" {quoted(entry.referer or '-')} {quoted(entry.user_agent or '-')}"
+            f" {quote(entry.referer or '-')} {quote(entry.user_agent or '-')}"
         ).encode()
 
     def _time(self, time: float) -> str:
@@ -129,6 +131,6 @@ _UNSAFE: Final = {
 }
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """In double quotes, with nothing in it that could end the quotes or the line."""
     return f'"{text.translate(_UNSAFE)}"'

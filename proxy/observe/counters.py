@@ -7,7 +7,7 @@ together. All times are monotonic seconds of one clock.
 from collections.abc import Sequence
 from typing import Final
 
-from proxy.observe.histogram import Recorder
+from proxy.observe.histogram import HistogramRecorder
 from proxy.wire.report import EndpointReport, ServiceReport
 
 METHODS: Final = frozenset(
@@ -38,7 +38,7 @@ class EndpointCounters:
         self.succeeded = 0
         self.failed = 0
         self.retried = 0
-        self.latency = Recorder()
+        self.latency = HistogramRecorder()
         self.integral = 0.0
 
     def start(self, now: float) -> None:
@@ -52,7 +52,7 @@ class EndpointCounters:
         self.in_flight -= 1
         self.integral += now
 
-    def take(
+    def drain(
         self, id: str, now: float, revision: str = "", ejected: bool = False, limit: int = 0
     ) -> EndpointReport:
         """The interval that ends now; starts the next."""
@@ -64,7 +64,7 @@ class EndpointCounters:
             started=self.started,
             succeeded=self.succeeded,
             failed=self.failed,
-            latency=self.latency.take(),
+            latency=self.latency.drain(),
             ejected=ejected,
             retried=self.retried,
             limit=limit,
@@ -75,7 +75,8 @@ class EndpointCounters:
 
 
 class ServiceCounters:
-    """One service on this worker. `parked` and `queued` are gauges, the rest counts up. `direct`
+    """One service on this worker. `parked` and `queued` are gauges, the rest counts up.
+    `fast_path_latency`
     holds requests whose first byte was the last one too: it counts for both histograms."""
 
     __slots__ = (
@@ -89,10 +90,10 @@ class ServiceCounters:
         "calls",
         "connect",
         "denied",
-        "direct",
         "ejections",
         "failed",
         "failures",
+        "fast_path_latency",
         "first_byte",
         "parked",
         "parked_total",
@@ -123,15 +124,15 @@ class ServiceCounters:
         self.queue_seconds = 0.0
         self.bytes_in = 0
         self.bytes_out = 0
-        self.direct = Recorder()
-        self.total = Recorder()
-        self.queue = Recorder()
-        self.connect = Recorder()
-        self.first_byte = Recorder()
-        self.body = Recorder()
-        self.failed = Recorder()
+        self.fast_path_latency = HistogramRecorder()
+        self.total = HistogramRecorder()
+        self.queue = HistogramRecorder()
+        self.connect = HistogramRecorder()
+        self.first_byte = HistogramRecorder()
+        self.body = HistogramRecorder()
+        self.failed = HistogramRecorder()
 
-    def answered(self, method: bytes, status: int) -> None:
+    def count_response(self, method: bytes, status: int) -> None:
         """Counts a final answer."""
         by_kind = self._codes.get(method)
         if by_kind is None:
@@ -139,21 +140,21 @@ class ServiceCounters:
             by_kind = self._codes.setdefault(known, [0] * 6)
         by_kind[status // 100] += 1
 
-    def failure(self, reason: str) -> None:
+    def count_failure(self, reason: str) -> None:
         """Counts an answer that the proxy made itself."""
         self.failures[reason] = self.failures.get(reason, 0) + 1
 
-    def not_covered(self, caller: str) -> None:
+    def count_uncovered(self, caller: str) -> None:
         """Counts a call that `allow` does not cover."""
         self.uncovered[caller] = self.uncovered.get(caller, 0) + 1
 
-    def called_by(self, caller: str, now: float) -> None:
+    def start_call(self, caller: str, now: float) -> None:
         """Counts a request of another service of the mesh, which waits for it from now on."""
         self.calls[caller] = self.calls.get(caller, 0) + 1
         self._calling[caller] = self._calling.get(caller, 0) + 1
         self._call_integral[caller] = self._call_integral.get(caller, 0.0) - now
 
-    def call_over(self, caller: str, now: float) -> None:
+    def end_call(self, caller: str, now: float) -> None:
         """The caller waits no longer, whatever came of it."""
         self._calling[caller] -= 1
         self._call_integral[caller] = self._call_integral.get(caller, 0.0) + now
@@ -168,13 +169,13 @@ class ServiceCounters:
         self._call_integral = {caller: -count * now for caller, count in calling.items()}
         return seconds
 
-    def take(
+    def drain(
         self, name: str, now: float, endpoints: Sequence[EndpointReport] = ()
     ) -> ServiceReport:
         """The interval since the last call; starts the next."""
-        self.total.take_in(self.direct)
-        self.first_byte.take_in(self.direct)
-        self.direct.take()
+        self.total.merge(self.fast_path_latency)
+        self.first_byte.merge(self.fast_path_latency)
+        self.fast_path_latency.drain()
         codes = {
             f"{method.decode()} {kind}xx": count
             for method, by_kind in self._codes.items()
@@ -196,15 +197,15 @@ class ServiceCounters:
             queue_seconds=self.queue_seconds,
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,
-            total=self.total.take(),
-            queue=self.queue.take(),
-            connect=self.connect.take(),
-            first_byte=self.first_byte.take(),
-            body=self.body.take(),
+            total=self.total.drain(),
+            queue=self.queue.drain(),
+            connect=self.connect.drain(),
+            first_byte=self.first_byte.drain(),
+            body=self.body.drain(),
             endpoints=tuple(endpoints),
             calls=self.calls,
             call_seconds=self._take_call_seconds(now),
-            failed=self.failed.take(),
+            failed=self.failed.drain(),
             uncovered=self.uncovered,
         )
         self._codes, self.failures, self.calls, self.uncovered = {}, {}, {}, {}

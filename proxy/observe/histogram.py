@@ -9,7 +9,7 @@ _LINEAR: Final = 1 << LINEAR_BITS
 _NOTHING: Final = Histogram()
 
 
-class Recorder:
+class HistogramRecorder:
     """Counts in the buckets of `proxy.wire.buckets`.
 
     A mesh has thousands of recorders and most of them are idle: such a one holds no buckets,
@@ -39,7 +39,7 @@ class Recorder:
             self._begin()[bucket] = 1
         self._sum += seconds
 
-    def add(self, bucket: int, seconds: float) -> None:
+    def record_bucket(self, bucket: int, seconds: float) -> None:
         """Counts one time whose bucket is known already."""
         try:
             self._counts[bucket] += 1
@@ -51,7 +51,7 @@ class Recorder:
         self._counts = [0] * (LAST + 1)
         return self._counts
 
-    def take_in(self, other: "Recorder") -> None:
+    def merge(self, other: "HistogramRecorder") -> None:
         """Adds what another one has recorded."""
         if not other._counts:
             return
@@ -62,7 +62,7 @@ class Recorder:
                 self._counts[bucket] += count
         self._sum += other._sum
 
-    def take(self) -> Histogram:
+    def drain(self) -> Histogram:
         """What was recorded since the last call; empties the recorder."""
         if not self._counts:
             return _NOTHING

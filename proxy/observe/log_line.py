@@ -8,10 +8,10 @@ from typing import Final
 
 import msgspec
 
-from proxy.http1.fields import all_but
+from proxy.http1.fields import translation_table
 
-TEMPLATES: Final = 1024
-_AS_IT_IS: Final = all_but(
+MAX_TEMPLATES: Final = 1024
+_AS_IT_IS: Final = translation_table(
     bytes(byte for byte in range(0x20, 0x7F) if byte not in (ord('"'), ord("\\")))
 )
 _LINE: Final = (
@@ -21,7 +21,7 @@ _LINE: Final = (
 )
 
 
-def template(service: str, endpoint: str, revision: str) -> bytes:
+def make_template(service: str, endpoint: str, revision: str) -> bytes:
     """The line of all requests that one endpoint answers, to be filled in."""
     named = {"service": service, "endpoint": endpoint}
     if revision:
@@ -29,7 +29,7 @@ def template(service: str, endpoint: str, revision: str) -> bytes:
     return _LINE % msgspec.json.encode(named)[1:-1].replace(b"%", b"%%")
 
 
-def line(
+def format_line(
     form: bytes,
     began: float,
     client: bytes,

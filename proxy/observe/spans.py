@@ -10,18 +10,18 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from proxy.observe.trace import Trace, follow, parse
+from proxy.observe.trace import TraceContext, continue_trace, parse_traceparent
 
-LIMIT: Final = 4096
+MAX_PENDING: Final = 4096
 Value = str | int | float
-NOT_RECORDED: Final = Trace(b"", b"", b"", b"00")
+NOT_RECORDED: Final = TraceContext(b"", b"", b"", b"00")
 """In place of a span: it was decided that there is none."""
 
 
 class Span(NamedTuple):
     """One request. Times are Unix seconds; `failure` is empty where it went well."""
 
-    trace: Trace
+    trace: TraceContext
     state: str
     name: str
     start: float
@@ -30,32 +30,32 @@ class Span(NamedTuple):
     failure: str
 
 
-class Spans:
+class SpanQueue:
     """Decides, and collects. `sample` is the share of the requests that nobody decided about.
     `exported` and `lost` are counted by whoever takes the spans away."""
 
-    def __init__(self, sample: float, limit: int = LIMIT) -> None:
+    def __init__(self, sample: float, limit: int = MAX_PENDING) -> None:
         self.sample = sample
         self._limit = limit
         self._queue: deque[Span] = deque()
         self.dropped = 0
         self.exported = 0
 
-    def begin(
+    def start_span(
         self,
         header: bytes | None,
         roll: float,
         bits: Callable[[int], int],
         share: float | None = None,
-    ) -> Trace:
+    ) -> TraceContext:
         """The span of a request that came with this `traceparent`; NOT_RECORDED where there is
         to be none. `share` takes the place of `sample`; `roll` is in [0, 1)."""
-        parent = parse(header)
+        parent = parse_traceparent(header)
         if parent is not None:
             recorded = int(parent[2], 16) & 1
         else:
             recorded = roll < (self.sample if share is None else share)
-        return follow(header, bits, sample=True) if recorded else NOT_RECORDED
+        return continue_trace(header, bits, sample=True) if recorded else NOT_RECORDED
 
     def add(self, span: Span) -> None:
         """Puts a finished span into the queue, if there is room."""

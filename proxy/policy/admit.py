@@ -38,7 +38,7 @@ def may_park(parking: Parking, parked: int, parked_bytes: int, body_bytes: int) 
     )
 
 
-def endpoint_open(limits: Limits, in_flight: int, adaptive_limit: int = 0) -> bool:
+def may_send(limits: Limits, in_flight: int, adaptive_limit: int = 0) -> bool:
     """Whether an endpoint takes one more request; `adaptive_limit` 0 means none."""
     if limits.endpoint_in_flight and in_flight >= limits.endpoint_in_flight:
         return False

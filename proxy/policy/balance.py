@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from heapq import heapify, heapreplace
 from typing import Final, Protocol
 
-from proxy.policy.hashing import HashPicker, maglev_table, ring_table
+from proxy.policy.hashing import ConsistentHashPicker, build_maglev, build_ring
 from proxy.wire.snapshot import Balance, Endpoint
 
-Dice = Callable[[], float]
+RandomSource = Callable[[], float]
 UNKNOWN_LATENCY: Final = 0.03
 DRAWS: Final = 16
 
@@ -40,7 +40,9 @@ class Candidate(Protocol):
 class Picker(Protocol):
     """A balancing rule with whatever memory it needs."""
 
-    def pick(self, candidates: Sequence[Candidate], key: int | None, dice: Dice, now: float) -> int:
+    def pick(
+        self, candidates: Sequence[Candidate], key: int | None, dice: RandomSource, now: float
+    ) -> int:
         """The index of the chosen candidate, -1 when there are none.
 
         `key` is the hash of what the request is sticky by (None: nothing), `dice` gives
@@ -49,7 +51,7 @@ class Picker(Protocol):
         ...
 
 
-def make(balance: Balance, members: Sequence[Endpoint] = ()) -> Picker:
+def make_picker(balance: Balance, members: Sequence[Endpoint] = ()) -> Picker:
     """The picker for a service's policy. `members` are all its endpoints, whether they may be
     picked now or not: hash tables are built over them, so that every worker has the same."""
     weights = {member.id: member.weight for member in members}
@@ -63,18 +65,18 @@ def make(balance: Balance, members: Sequence[Endpoint] = ()) -> Picker:
         case "weighted":
             return Weighted()
         case "least-request":
-            return TwoChoices(load)
+            return TwoChoices(least_request_score)
         case "peak-ewma":
-            return TwoChoices(expected_wait)
+            return TwoChoices(peak_ewma_score)
         case "random":
             return Random()
         case "ring-hash":
-            return HashPicker(ring_table, weights)
+            return ConsistentHashPicker(build_ring, weights)
         case "maglev":
-            return HashPicker(maglev_table, weights)
+            return ConsistentHashPicker(build_maglev, weights)
 
 
-def ramp(age: float, window: float, floor: float = 0.1) -> float:
+def slow_start_factor(age: float, window: float, floor: float = 0.1) -> float:
     """Slow start: the share of its weight that an endpoint of `age` seconds gets, growing
     linearly over `window` seconds and never under `floor` (Envoy, aggression 1)."""
     if window <= 0.0 or age >= window:
@@ -88,12 +90,12 @@ def in_panic(healthy: int, total: int, threshold: float) -> bool:
     return healthy < total * threshold
 
 
-def load(candidate: Candidate) -> float:
+def least_request_score(candidate: Candidate) -> float:
     """Least request's score: requests in flight with this one, per weight (Envoy, bias 1)."""
     return (candidate.in_flight + 1) / candidate.weight
 
 
-def expected_wait(candidate: Candidate) -> float:
+def peak_ewma_score(candidate: Candidate) -> float:
     """Peak EWMA's score: latency times requests in flight with this one, per weight (Finagle). An
     endpoint without history is taken to answer in 30 ms (linkerd)."""
     latency = candidate.latency or UNKNOWN_LATENCY
@@ -106,7 +108,9 @@ class RoundRobin:
     def __init__(self) -> None:
         self._turn = -1
 
-    def pick(self, candidates: Sequence[Candidate], key: int | None, dice: Dice, now: float) -> int:
+    def pick(
+        self, candidates: Sequence[Candidate], key: int | None, dice: RandomSource, now: float
+    ) -> int:
         count = len(candidates)
         if not count:
             return -1
@@ -124,7 +128,9 @@ class Random:
         self._heaviest = 1.0
         self._left = 0
 
-    def pick(self, candidates: Sequence[Candidate], key: int | None, dice: Dice, now: float) -> int:
+    def pick(
+        self, candidates: Sequence[Candidate], key: int | None, dice: RandomSource, now: float
+    ) -> int:
         count = len(candidates)
         if count < 2:
             return count - 1
@@ -138,7 +144,7 @@ class Random:
             weight = candidates[chosen].weight
             if weight >= self._heaviest or dice() * self._heaviest < weight:
                 return chosen
-        return spin([candidate.weight for candidate in candidates], dice())
+        return pick_weighted([candidate.weight for candidate in candidates], dice())
 
 
 class Weighted:
@@ -149,7 +155,9 @@ class Weighted:
         self._seen: Sequence[Candidate] = ()
         self._queue: list[tuple[float, int]] = []
 
-    def pick(self, candidates: Sequence[Candidate], key: int | None, dice: Dice, now: float) -> int:
+    def pick(
+        self, candidates: Sequence[Candidate], key: int | None, dice: RandomSource, now: float
+    ) -> int:
         count = len(candidates)
         if count < 2:
             return count - 1
@@ -159,7 +167,7 @@ class Weighted:
         heapreplace(self._queue, (due + 1.0 / candidates[chosen].weight, chosen))
         return chosen
 
-    def _learn(self, candidates: Sequence[Candidate], dice: Dice) -> None:
+    def _learn(self, candidates: Sequence[Candidate], dice: RandomSource) -> None:
         """Who stays keeps its place; who comes gets one at random within its first turn."""
         present = self._queue[0][0] if self._queue else 0.0
         places = {self._seen[index].id: due for due, index in self._queue}
@@ -178,7 +186,9 @@ class TwoChoices:
     def __init__(self, score: Callable[[Candidate], float]) -> None:
         self._score = score
 
-    def pick(self, candidates: Sequence[Candidate], key: int | None, dice: Dice, now: float) -> int:
+    def pick(
+        self, candidates: Sequence[Candidate], key: int | None, dice: RandomSource, now: float
+    ) -> int:
         count = len(candidates)
         if count < 2:
             return count - 1
@@ -197,7 +207,7 @@ class TwoChoices:
         return first if self._score(one) <= self._score(other) else second
 
 
-def spin(weights: Sequence[float], roll: float) -> int:
+def pick_weighted(weights: Sequence[float], roll: float) -> int:
     """The index that a wheel of fortune with such sectors stops at; `roll` is in [0, 1).
     -1 for no sectors; the last positive one where rounding leaves a remainder."""
     left = roll * sum(weights)

@@ -25,86 +25,88 @@ WARY: Final = 0.3
 class EndpointHealth:
     """What one worker knows of how an endpoint answers.
 
-    `trouble` is a moving share of failures, `times` how often it was ejected of late, `until`
+    `failure_ewma` is a moving share of failures, `ejection_count` how often it was ejected of
+    late, `ejected_until`
     (monotonic seconds) when it may be probed, `probing` that a probe is on its way.
     """
 
     __slots__ = (
-        "bad",
         "consecutive",
         "ejected",
+        "ejected_until",
+        "ejection_count",
+        "failure_ewma",
+        "failures",
         "id",
-        "ok",
         "probing",
-        "seconds",
-        "times",
-        "trouble",
-        "until",
+        "success_seconds",
+        "successes",
     )
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.consecutive = 0
-        self.ok = 0
-        self.bad = 0
-        self.seconds = 0.0
-        self.trouble = 0.0
+        self.successes = 0
+        self.failures = 0
+        self.success_seconds = 0.0
+        self.failure_ewma = 0.0
         self.ejected = False
-        self.until = 0.0
-        self.times = 0
+        self.ejected_until = 0.0
+        self.ejection_count = 0
         self.probing = False
 
     @property
     def fast_failing(self) -> bool:
         """Whether so many recent answers failed that being quick must not count for it."""
-        return self.trouble > WARY
+        return self.failure_ewma > WARY
 
     def may_probe(self, now: float) -> bool:
         """Whether an ejected endpoint is to be given one request, to see if it recovered. The
         caller that does so sets `probing`."""
-        return self.ejected and not self.probing and now >= self.until
+        return self.ejected and not self.probing and now >= self.ejected_until
 
-    def succeeded(self, seconds: float) -> bool:
-        """Counts a good answer that took `seconds`; True when it re-admitted the endpoint."""
-        self.ok += 1
-        self.seconds += seconds
+    def record_success(self, seconds: float) -> bool:
+        """Counts a good answer that took `success_seconds`; True when it re-admitted the
+        endpoint."""
+        self.successes += 1
+        self.success_seconds += seconds
         self.consecutive = 0
-        if self.trouble:
-            self.trouble = self.trouble * 0.8 if self.trouble > 0.01 else 0.0
+        if self.failure_ewma:
+            self.failure_ewma = self.failure_ewma * 0.8 if self.failure_ewma > 0.01 else 0.0
         if not self.ejected:
             return False
         if not self.probing:
             return False  # an answer to a request from before the ejection says little
         self.ejected = self.probing = False
-        self.trouble = 0.0
+        self.failure_ewma = 0.0
         return True
 
-    def abandoned(self) -> None:
+    def record_abandoned(self) -> None:
         """A request ended without an answer to judge by (the client left)."""
         self.probing = False
 
 
-def after_failure(
+def record_failure(
     policy: Ejection, health: EndpointHealth, peers: Sequence[EndpointHealth], now: float
 ) -> str | None:
     """Counts a failure; the cause, when it ejects the endpoint. `peers` are all endpoints of
     the service, this one included."""
-    health.bad += 1
+    health.failures += 1
     health.consecutive += 1
-    health.trouble += (1.0 - health.trouble) * 0.2
+    health.failure_ewma += (1.0 - health.failure_ewma) * 0.2
     if health.ejected:
         if not health.probing:
             return None
         _eject(policy, health, now)
         return "the probing request failed"
-    if policy.consecutive and health.consecutive >= policy.consecutive and room(policy, peers):
+    if policy.consecutive and health.consecutive >= policy.consecutive and may_eject(policy, peers):
         cause = f"{health.consecutive} failures in a row"
         _eject(policy, health, now)
         return cause
     return None
 
 
-def sweep(
+def eject_outliers(
     policy: Ejection, peers: Sequence[EndpointHealth], now: float
 ) -> list[tuple[EndpointHealth, str]]:
     """Judges the interval that ends now (call it each `INTERVAL` seconds): ejects those that
@@ -112,20 +114,20 @@ def sweep(
     found: list[tuple[EndpointHealth, str]] = []
     causes = _outliers(policy, [health for health in peers if not health.ejected])
     for health, cause in causes:
-        if room(policy, peers):
+        if may_eject(policy, peers):
             _eject(policy, health, now)
             found.append((health, cause))
     ejected = {id(health) for health, _ in found}
     for health in peers:
-        health.ok = health.bad = 0
-        health.seconds = 0.0
-        health.trouble *= 0.5
-        if health.times and not health.ejected and id(health) not in ejected:
-            health.times -= 1
+        health.successes = health.failures = 0
+        health.success_seconds = 0.0
+        health.failure_ewma *= 0.5
+        if health.ejection_count and not health.ejected and id(health) not in ejected:
+            health.ejection_count -= 1
     return found
 
 
-def room(policy: Ejection, peers: Sequence[EndpointHealth]) -> bool:
+def may_eject(policy: Ejection, peers: Sequence[EndpointHealth]) -> bool:
     """Whether one more endpoint may be out: the share allows it (always one), and it is not
     the last one in."""
     out = sum(health.ejected for health in peers)
@@ -136,9 +138,9 @@ def _eject(policy: Ejection, health: EndpointHealth, now: float) -> None:
     health.ejected = True
     health.probing = False
     health.consecutive = 0
-    backoff = policy.base * 2.0 ** min(health.times, 30)
-    health.until = now + min(policy.longest, backoff)
-    health.times += 1
+    backoff = policy.base * 2.0 ** min(health.ejection_count, 30)
+    health.ejected_until = now + min(policy.longest, backoff)
+    health.ejection_count += 1
 
 
 def _outliers(
@@ -160,8 +162,12 @@ def _outliers(
 def _by_success(healths: Sequence[EndpointHealth]) -> list[tuple[float, EndpointHealth, str]]:
     """Envoy's success rate rule where enough endpoints got enough requests, else its failure
     percentage rule, if the others do better than it: nobody is an outlier when all fail."""
-    counted = [(h, h.ok / (h.ok + h.bad)) for h in healths if h.ok + h.bad >= FAILURE_REQUESTS]
-    many = [(h, rate) for h, rate in counted if h.ok + h.bad >= MIN_REQUESTS]
+    counted = [
+        (h, h.successes / (h.successes + h.failures))
+        for h in healths
+        if h.successes + h.failures >= FAILURE_REQUESTS
+    ]
+    many = [(h, rate) for h, rate in counted if h.successes + h.failures >= MIN_REQUESTS]
     found = []
     if len(many) >= MIN_HOSTS:
         mean = sum(rate for _, rate in many) / len(many)
@@ -182,7 +188,7 @@ def _by_success(healths: Sequence[EndpointHealth]) -> list[tuple[float, Endpoint
 def _by_latency(
     factor: float, healths: Sequence[EndpointHealth]
 ) -> list[tuple[float, EndpointHealth, str]]:
-    counted = [(h, h.seconds / h.ok) for h in healths if h.ok >= MIN_REQUESTS]
+    counted = [(h, h.success_seconds / h.successes) for h in healths if h.successes >= MIN_REQUESTS]
     found = []
     for health, mean in counted:
         others = [other for peer, other in counted if peer is not health]

@@ -12,7 +12,7 @@ from struct import unpack
 from typing import Final, Protocol
 
 
-class Named(Protocol):
+class WeightedEndpoint(Protocol):
     """What a table needs to know of a candidate."""
 
     @property
@@ -21,12 +21,12 @@ class Named(Protocol):
     def weight(self) -> float: ...
 
 
-class HashTable(Protocol):
+class LookupTable(Protocol):
     """A sequence of endpoint ids, and where a key stands in it."""
 
     slots: Sequence[str]
 
-    def place(self, key: int) -> int:
+    def slot_for(self, key: int) -> int:
         """The slot of a 64-bit key."""
         ...
 
@@ -41,29 +41,29 @@ def hash_key(data: bytes) -> int:
     return int.from_bytes(blake2b(data, digest_size=BITS // 8).digest(), "little")
 
 
-class Ring:
+class HashRing:
     """Ketama-like ring: an endpoint has many points on it."""
 
     def __init__(self, points: Sequence[tuple[int, str]]) -> None:
         self._points = [point for point, _ in points]
         self.slots: Sequence[str] = tuple(name for _, name in points)
 
-    def place(self, key: int) -> int:
+    def slot_for(self, key: int) -> int:
         found = bisect_left(self._points, key)
         return found if found < len(self._points) else 0
 
 
-class Maglev:
+class MaglevTable:
     """A table of prime size; a key's place is its remainder."""
 
     def __init__(self, slots: Sequence[str]) -> None:
         self.slots = slots
 
-    def place(self, key: int) -> int:
+    def slot_for(self, key: int) -> int:
         return key % len(self.slots)
 
 
-def ring_table(weights: Mapping[str, float]) -> HashTable:
+def build_ring(weights: Mapping[str, float]) -> LookupTable:
     """A ring with points in proportion to the weights; the heaviest has 256."""
     heaviest = max(weights.values(), default=1.0) or 1.0
     points = [
@@ -71,7 +71,7 @@ def ring_table(weights: Mapping[str, float]) -> HashTable:
         for name, weight in weights.items()
         for point in _points(name, max(1, round(RING_POINTS * weight / heaviest)))
     ]
-    return Ring(sorted(points))
+    return HashRing(sorted(points))
 
 
 def _points(name: str, count: int) -> list[int]:
@@ -83,13 +83,13 @@ def _points(name: str, count: int) -> list[int]:
     return points[:count]
 
 
-def maglev_table(weights: Mapping[str, float]) -> HashTable:
+def build_maglev(weights: Mapping[str, float]) -> LookupTable:
     """Maglev (NSDI '16, section 3.4): every endpoint in turn claims its next preferred slot
     until all are taken; a lighter one skips turns in proportion to its weight. The table has
     at least 100 slots an endpoint, up to 65,537, so that shares differ by about one percent."""
     names = sorted(name for name, weight in weights.items() if weight > 0.0)
     if not names:
-        return Maglev(())
+        return MaglevTable(())
     size = next((prime for prime in PRIMES if prime >= 100 * len(names)), PRIMES[-1])
     heaviest = max(weights[name] for name in names)
     shares = [weights[name] / heaviest for name in names]
@@ -112,10 +112,10 @@ def maglev_table(weights: Mapping[str, float]) -> HashTable:
             filled += 1
             if filled == size:
                 break
-    return Maglev(tuple(name for name in slots if name is not None))
+    return MaglevTable(tuple(name for name in slots if name is not None))
 
 
-class HashPicker:
+class ConsistentHashPicker:
     """Looks the key up in a table over all members of the service.
 
     Built over `weights` (id → weight); over the candidates when some of them are unknown. A
@@ -123,17 +123,17 @@ class HashPicker:
     """
 
     def __init__(
-        self, build: Callable[[Mapping[str, float]], HashTable], weights: Mapping[str, float]
+        self, build: Callable[[Mapping[str, float]], LookupTable], weights: Mapping[str, float]
     ) -> None:
         self._build = build
         self._weights = dict(weights)
-        self._table: HashTable | None = None
-        self._seen: Sequence[Named] = ()
+        self._table: LookupTable | None = None
+        self._seen: Sequence[WeightedEndpoint] = ()
         self._index: dict[str, int] = {}
 
     def pick(
         self,
-        candidates: Sequence[Named],
+        candidates: Sequence[WeightedEndpoint],
         key: int | None,
         dice: Callable[[], float],
         now: float,
@@ -148,14 +148,14 @@ class HashPicker:
             self._learn(candidates)
         assert self._table is not None
         slots, index = self._table.slots, self._index
-        place = self._table.place(key)
+        place = self._table.slot_for(key)
         for slot in range(place, place + len(slots)):
             found = index.get(slots[slot % len(slots)])
             if found is not None:
                 return found
         return int(dice() * count)
 
-    def _learn(self, candidates: Sequence[Named]) -> None:
+    def _learn(self, candidates: Sequence[WeightedEndpoint]) -> None:
         self._seen = candidates
         self._index = {candidate.id: place for place, candidate in enumerate(candidates)}
         if not self._weights or not self._index.keys() <= self._weights.keys():

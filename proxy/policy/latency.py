@@ -9,7 +9,7 @@ from typing import Final, Protocol
 DECAY: Final = 10.0
 
 
-class Estimate(Protocol):
+class LatencyEstimator(Protocol):
     """How long an endpoint takes to answer."""
 
     def observe(self, seconds: float, now: float, load: int) -> None:

@@ -13,23 +13,23 @@ from typing import Final, Protocol
 from proxy.policy.hashing import hash_key
 from proxy.wire.snapshot import RateLimit
 
-KEYS: Final = 10_000
+MAX_KEYS: Final = 10_000
 _NEVER: Final = 1e-9
 
 
-class Together(Protocol):
+class SharedBuckets(Protocol):
     """Where workers see each other's buckets, by a 64-bit key."""
 
     def buckets_elsewhere(self, key: int) -> list[float]:
         """When it is full again, as each other worker has it."""
         ...
 
-    def tell_bucket(self, key: int, full_at: float) -> None:
+    def write_bucket(self, key: int, full_at: float) -> None:
         """The same, as this worker has it."""
         ...
 
 
-class Limiter:
+class RateLimiter:
     """`rate` requests a second on average and `burst` at once, for each key by itself; `name`
     tells this limit from others where workers see each other's.
 
@@ -38,14 +38,16 @@ class Limiter:
     some of them, never the memory larger.
     """
 
-    def __init__(self, limit: RateLimit, name: str = "", together: Together | None = None) -> None:
+    def __init__(
+        self, limit: RateLimit, name: str = "", together: SharedBuckets | None = None
+    ) -> None:
         self._cost = 1.0 / max(limit.rate, _NEVER)
         self._room = (max(1.0, limit.burst) - 1.0) * self._cost
         self._name = f"{name}\0{limit.rate}\0{limit.burst}\0".encode()
         self._together = together
         self._full_at: dict[bytes | None, float] = {}
 
-    def wait(self, key: bytes | None, now: float) -> float:
+    def acquire(self, key: bytes | None, now: float) -> float:
         """0.0 and one token taken when the request may go; else seconds until it might."""
         # Taken out and put back, so that the order is that of their last use.
         full_at = self._full_at.pop(key, now)
@@ -58,7 +60,7 @@ class Limiter:
         return late if late > _NEVER else 0.0
 
     def _wait_together(
-        self, together: Together, key: bytes | None, own: float, now: float
+        self, together: SharedBuckets, key: bytes | None, own: float, now: float
     ) -> float:
         name = hash_key(self._name + (b"\0" if key is None else key)) or 1
         before = together.buckets_elsewhere(name)
@@ -68,7 +70,7 @@ class Limiter:
             self._keep(key, own, now)
             return late
         taken = full_at + self._cost
-        together.tell_bucket(name, taken)
+        together.write_bucket(name, taken)
         after = together.buckets_elsewhere(name)
         if after != before:
             # Others decided at the same moment, each without having seen this one.
@@ -76,17 +78,17 @@ class Limiter:
             full_at = max(full_at + at_once * self._cost, *after)
             late = full_at - now - self._room
             taken = full_at if late > _NEVER else full_at + self._cost
-            together.tell_bucket(name, taken)
+            together.write_bucket(name, taken)
         self._keep(key, taken, now)
         return late if late > _NEVER else 0.0
 
     def _keep(self, key: bytes | None, full_at: float, now: float) -> None:
         self._full_at[key] = full_at
-        if len(self._full_at) > KEYS:
+        if len(self._full_at) > MAX_KEYS:
             self._forget(now)
 
     def _forget(self, now: float) -> None:
         for key in [key for key, full_at in self._full_at.items() if full_at <= now]:
             del self._full_at[key]
-        for key in list(self._full_at)[: len(self._full_at) - KEYS * 9 // 10]:
+        for key in list(self._full_at)[: len(self._full_at) - MAX_KEYS * 9 // 10]:
             del self._full_at[key]

@@ -14,11 +14,11 @@ Cause = Literal[
     "protocol",  # an answer that cannot be read in one way
     "broken",  # the answer had begun
 ]
-Verdict = Literal["no", "budget", "free"]
+RetryDecision = Literal["no", "budget", "free"]
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
 # cause → verdict for (nothing written, written but idempotent, written and not idempotent)
-_TABLE: Final[dict[str, tuple[Verdict, Verdict, Verdict]]] = {
+_TABLE: Final[dict[str, tuple[RetryDecision, RetryDecision, RetryDecision]]] = {
     "connect": ("budget", "budget", "budget"),
     "closed": ("budget", "budget", "no"),
     "timeout": ("budget", "budget", "no"),
@@ -28,9 +28,9 @@ _TABLE: Final[dict[str, tuple[Verdict, Verdict, Verdict]]] = {
 }
 
 
-def retryable(
+def decide_retry(
     cause: Cause, *, written: bool, reused: bool, idempotent: bool, replayable: bool
-) -> Verdict:
+) -> RetryDecision:
     """Whether to try again: never, if the budget allows, or at no cost.
 
     `written`: a byte of the request may have left. `reused`: the attempt was made on an idle
@@ -44,7 +44,7 @@ def retryable(
     return "free" if cause == "closed" and reused else verdict
 
 
-class Budget:
+class RetryBudget:
     """Finagle's retry budget over a window of ten seconds: retries may be `ratio` of the
     requests in it, plus `reserve` a second. Bounds what retries add when everything fails."""
 

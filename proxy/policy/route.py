@@ -8,11 +8,11 @@ came, without decoding or tidying: what is matched is what the origin gets to se
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from proxy.policy.balance import spin
+from proxy.policy.balance import pick_weighted
 from proxy.wire.snapshot import Match, Route, Target
 
 HeaderGetter = Callable[[bytes], bytes | None]
-HOSTS_REMEMBERED: Final = 1024
+MAX_CACHED_HOSTS: Final = 1024
 
 
 class RouteTable:
@@ -52,19 +52,19 @@ class RouteTable:
                 return route
         return None
 
-    def only(self, host: bytes) -> Route | None:
+    def only_route(self, host: bytes) -> Route | None:
         """The route of all requests for a host, whatever else they are; None where that
         depends. `host` as for `match`."""
         groups = self._groups(host)
         return groups[0].only if groups else None
 
     def _groups(self, host: bytes) -> tuple["_Paths", ...]:
-        name = plain_host(host)
+        name = normalize_host(host)
         groups = [self._exact[name]] if name in self._exact else []
         groups += [paths for suffix, paths in self._suffixes if name.endswith(suffix)]
         if self._any is not None:
             groups.append(self._any)
-        if len(self._remembered) >= HOSTS_REMEMBERED:
+        if len(self._remembered) >= MAX_CACHED_HOSTS:
             self._remembered.clear()
         found = self._remembered[host] = tuple(groups)
         return found
@@ -101,12 +101,12 @@ class _Paths:
                 found.append(routes)
         for routes in reversed(found):
             for route in routes:
-                if not route.matches or all(holds(match, headers) for match in route.matches):
+                if not route.matches or all(is_met(match, headers) for match in route.matches):
                     return route
         return None
 
 
-def plain_host(host: bytes) -> bytes:
+def normalize_host(host: bytes) -> bytes:
     """A Host field's name: lower case, without port and trailing dot; IPv6 keeps brackets."""
     name = host.lower()
     if name.startswith(b"["):
@@ -114,15 +114,15 @@ def plain_host(host: bytes) -> bytes:
     return name.partition(b":")[0].rstrip(b".")
 
 
-def holds(match: Match, headers: HeaderGetter) -> bool:
+def is_met(match: Match, headers: HeaderGetter) -> bool:
     """Whether a header or cookie condition is met."""
     name = match.name.encode()
     is_header = match.source == "header"
-    value = headers(name.lower()) if is_header else cookie(headers(b"cookie"), name)
+    value = headers(name.lower()) if is_header else find_cookie(headers(b"cookie"), name)
     return value is not None and (not match.value or value == match.value.encode())
 
 
-def cookie(field: bytes | None, name: bytes) -> bytes | None:
+def find_cookie(field: bytes | None, name: bytes) -> bytes | None:
     """A cookie's value in a Cookie field; None when it is not there."""
     if field is None:
         return None
@@ -133,8 +133,8 @@ def cookie(field: bytes | None, name: bytes) -> bytes | None:
     return None
 
 
-def choose(targets: Sequence[Target], roll: float) -> Target:
+def choose_target(targets: Sequence[Target], roll: float) -> Target:
     """One of a route's targets by weight; `roll` is in [0, 1). A route has at least one."""
     if len(targets) == 1:
         return targets[0]
-    return targets[spin([target.weight for target in targets], roll)]
+    return targets[pick_weighted([target.weight for target in targets], roll)]

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from proxy.policy.balance import spin
-from proxy.policy.route import HeaderGetter, holds
+from proxy.policy.balance import pick_weighted
+from proxy.policy.route import HeaderGetter, is_met
 from proxy.wire.snapshot import Split
 
 
@@ -19,8 +19,8 @@ class Splitter:
     def choose(self, headers: HeaderGetter, roll: float) -> str:
         """The revision of one request: by what it carries, else by weight; `roll` is in [0, 1)."""
         split = self._split
-        if split.matches and all(holds(match, headers) for match in split.matches):
+        if split.matches and all(is_met(match, headers) for match in split.matches):
             return split.matched
         if len(self._revisions) == 1:
             return self._revisions[0]
-        return self._revisions[spin(self._weights, roll)]
+        return self._revisions[pick_weighted(self._weights, roll)]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.observe import log_line
 from proxy.observe.access_log import AccessLog, Entry
-from proxy.observe.trace import parse
+from proxy.observe.trace import parse_traceparent
 from proxy.request import failure, tracing
 from proxy.wire.buckets import index
 
@@ -25,20 +25,20 @@ def ended(exchange: "Exchange", now: float) -> None:
     cost.
     """
     log = exchange.plane.access_log
-    if log is not None and log.wants(exchange.status, exchange.plane.dice()):
+    if log is not None and log.should_log(exchange.status, exchange.plane.dice()):
         write_down(exchange, log, now)
     if exchange.plane.spans is not None:
         tracing.ended(exchange, now)
     if exchange.caller:
-        exchange.service.counters.call_over(exchange.caller, now)
+        exchange.service.counters.end_call(exchange.caller, now)
     if not exchange.counted:
         if exchange.failure is not None:
             exchange.plane.count_refused(exchange.failure.reason)
         return
     counters = exchange.service.counters
-    counters.answered(exchange.head.method, exchange.status)
+    counters.count_response(exchange.head.method, exchange.status)
     if exchange.failure is not None:
-        counters.failure(exchange.failure.reason)
+        counters.count_failure(exchange.failure.reason)
     counters.bytes_in += exchange.bytes_in
     counters.bytes_out += exchange.bytes_out
     if exchange.queue_seconds:
@@ -56,9 +56,9 @@ def ended(exchange: "Exchange", now: float) -> None:
     if exchange.sent_at == started and first_byte_at == now and not exchange.connect_seconds:
         # The usual case: all three are the same time.
         bucket = index(total)
-        counters.total.add(bucket, total)
-        counters.first_byte.add(bucket, total)
-        endpoint.counters.latency.add(bucket, total)
+        counters.total.record_bucket(bucket, total)
+        counters.first_byte.record_bucket(bucket, total)
+        endpoint.counters.latency.record_bucket(bucket, total)
         return
     counters.total.record(total)
     if exchange.connect_seconds:
@@ -74,7 +74,7 @@ def refused(plane: "DataPlane", peer: str, status: int, data: bytes) -> None:
     reason = failure.of_status(status).reason
     plane.count_refused(reason)
     log = plane.access_log
-    if log is None or not log.wants(status, plane.dice()):
+    if log is None or not log.should_log(status, plane.dice()):
         return
     line = data[:LONGEST_REFUSED].partition(b"\r\n")[0].decode("latin-1")
     method, _, rest = line.partition(" ")
@@ -111,11 +111,11 @@ def write_usual(exchange: "Exchange", log: AccessLog, now: float, status: int, s
         names = (exchange.service.name, endpoint.id, endpoint.endpoint.revision)
         form = log.templates.get(names)
         if form is None:
-            if len(log.templates) >= log_line.TEMPLATES:
+            if len(log.templates) >= log_line.MAX_TEMPLATES:
                 log.templates.clear()
-            form = log.templates[names] = log_line.template(*names)
+            form = log.templates[names] = log_line.make_template(*names)
         seconds = now - exchange.started
-        line = log_line.line(
+        line = log_line.format_line(
             form,
             time.time() - seconds,
             client.address,
@@ -143,7 +143,7 @@ def write_down(exchange: "Exchange", log: AccessLog, now: float) -> None:
     """Adds an exchange to the access log."""
     head = exchange.head
     endpoint = exchange.endpoint
-    trace = parse(exchange.trace or head.field(b"traceparent"))
+    trace = parse_traceparent(exchange.trace or head.field(b"traceparent"))
     first_byte_at = exchange.first_byte_at
     log.add(
         Entry(

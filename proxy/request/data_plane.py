@@ -15,7 +15,7 @@ from typing import Final, cast
 
 from proxy.ipc.shared_memory import WorkerRow
 from proxy.observe.access_log import AccessLog
-from proxy.observe.spans import Spans
+from proxy.observe.spans import SpanQueue
 from proxy.policy import eject
 from proxy.request import connection_pool, dispatch, half_close, mirror
 from proxy.request.downstream import Downstream
@@ -76,7 +76,7 @@ class DataPlane:
         self.workers = 1
         self.cells: WorkerRow | None = None
         self.access_log: AccessLog | None = None
-        self.spans: Spans | None = None
+        self.spans: SpanQueue | None = None
         self.on_busy_changed: Callable[[], None] = _ignore_busy
         self.on_wake: Callable[[str, int], None] = _ignore_wake
         self.on_ejected: Callable[[str, str, float, str], None] = _ignore_ejected
@@ -223,7 +223,7 @@ class DataPlane:
 
     def ejected(self, service: ServiceState, endpoint: EndpointState, cause: str) -> None:
         """Tells that an endpoint was taken out of rotation."""
-        until = time.time() + endpoint.health.until - self.clock()
+        until = time.time() + endpoint.health.ejected_until - self.clock()
         self.on_ejected(service.name, endpoint.id, until, cause)
 
     def endpoint_idle(self, endpoint: EndpointState) -> None:
@@ -309,7 +309,7 @@ class DataPlane:
     def _judge(self, service: ServiceState, now: float) -> None:
         by_health = {id(state.health): state for state in service.ready}
         peers = [state.health for state in service.ready]
-        for health, cause in eject.sweep(service.config.ejection, peers, now):
+        for health, cause in eject.eject_outliers(service.config.ejection, peers, now):
             service.counters.ejections += 1
             self.ejected(service, by_health[id(health)], cause)
         service.refresh(now)

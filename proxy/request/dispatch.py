@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from proxy.policy import admit
 from proxy.policy.hashing import hash_key
-from proxy.policy.route import cookie
+from proxy.policy.route import find_cookie
 from proxy.request import failure
 from proxy.request.phases import NEW, WAITING
 from proxy.request.resolve import balance_key
@@ -182,7 +182,7 @@ def _stuck_in_split(exchange: "Exchange", service: "ServiceState") -> "EndpointS
 def _stuck(exchange: "Exchange", found: Endpoints) -> "EndpointState | None":
     """The endpoint that a sticky cookie names, while it can be asked."""
     name = exchange.service.config.balance.sticky_cookie.encode()
-    tag = cookie(exchange.head.field(b"cookie"), name)
+    tag = find_cookie(exchange.head.field(b"cookie"), name)
     if tag is None:
         return None
     return next((state for state in found if _tag(state) == tag), None)

@@ -14,9 +14,9 @@ from proxy.http1.chunked import ChunkedReader
 from proxy.http1.fields import BadMessage
 from proxy.http1.framing import CHUNKED
 from proxy.http1.partial import check_first_line, check_partial, check_request_size
-from proxy.http1.request import END, RequestHead, find, parse_request
-from proxy.http1.request_template import Shapes, learn, read
-from proxy.http1.rewrite import ALLOW, answer, forwarded_after
+from proxy.http1.request import END, RequestHead, find_field, parse_request
+from proxy.http1.request_template import RequestTemplates, add_template, match_templates
+from proxy.http1.rewrite import ALLOW, build_response, extend_forwarded
 from proxy.request import accounting, failure, fast_path, half_close, resolve, retry, tunnel
 from proxy.request.exchange import Exchange
 from proxy.request.failure import Failure
@@ -112,8 +112,8 @@ class Downstream:
         self._lines = b""
         self._lines_host: bytes | None = None
         self._public = listener.kind == "public"
-        self._shapes: Shapes = ()
-        self._body_shapes: Shapes = ()
+        self._shapes: RequestTemplates = ()
+        self._body_shapes: RequestTemplates = ()
         self._lessons = LESSONS
 
     # --- the connection
@@ -173,7 +173,7 @@ class Downstream:
                 return
             shapes = self._shapes if data[0] != _P else self._body_shapes
             if shapes and not self._buffer and not self._full:
-                head = read(shapes, data)
+                head = match_templates(shapes, data)
                 if head is not None:
                     self._begin_usual(head, data)
                     return
@@ -309,9 +309,9 @@ class Downstream:
             self._lessons -= 1
             recall = self._plane.recall
             if head.raw[0] != _P:
-                self._shapes = recall.shapes = recall.shared(learn(self._shapes, head))
+                self._shapes = recall.shapes = recall.shared(add_template(self._shapes, head))
             else:
-                shapes = recall.shared(learn(self._body_shapes, head))
+                shapes = recall.shared(add_template(self._body_shapes, head))
                 self._body_shapes = recall.body_shapes = shapes
 
     def _read_body(self, exchange: Exchange, data: bytes) -> None:
@@ -361,7 +361,7 @@ class Downstream:
         """What tells the origin who asks."""
         host = head.host or b""
         if head.forwarded and self._trusted:
-            return forwarded_after(head, self.address, b"http", host)
+            return extend_forwarded(head, self.address, b"http", host)
         if host != self._lines_host:
             self._lines = self._plane.recall.forwarded_lines(self.address, host)
             self._lines_host = host
@@ -380,7 +380,7 @@ class Downstream:
         accept = head.field(b"accept") or b""
         self.persistent = self.persistent and complete and status not in (400, 408)
         self.write(
-            answer(
+            build_response(
                 status,
                 why.text,
                 request_id=request_id,
@@ -398,9 +398,9 @@ class Downstream:
         if self.transport is None:
             return
         accounting.refused(self._plane, self.peer, bad.status, data)
-        accept = find(data[: limits.REQUEST_HEAD].partition(END)[0].split(b"\r\n"), b"accept")
+        accept = find_field(data[: limits.REQUEST_HEAD].partition(END)[0].split(b"\r\n"), b"accept")
         self.transport.write(
-            answer(
+            build_response(
                 bad.status,
                 bad.reason,
                 as_json=prefers_json(accept or b""),

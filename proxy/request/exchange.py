@@ -19,7 +19,7 @@ from proxy.request.phases import ANSWERING, CONNECTING, NEW, OVER, SENT, TUNNEL,
 from proxy.request.resolve import RequestRefused
 
 if TYPE_CHECKING:
-    from proxy.observe.trace import Trace
+    from proxy.observe.trace import TraceContext
     from proxy.request.data_plane import DataPlane
     from proxy.request.downstream import Downstream
     from proxy.request.mirror import DiscardClient
@@ -75,7 +75,7 @@ class Exchange:
     last_deadline = 0.0
     request_id = b""
     trace = b""
-    span: "Trace | None" = None
+    span: "TraceContext | None" = None
 
     def __init__(
         self,
@@ -262,7 +262,7 @@ class Exchange:
     def interim(self, head: ResponseHead) -> None:
         """A 1xx answer other than 101: for HTTP/1.1 clients alone."""
         if not self.head.http10:
-            self.client.write(head.kept + b"\r\n")
+            self.client.write(head.kept_head + b"\r\n")
         self.until(self.plane.clock() + (self.service.config.timeouts.first_byte or float("inf")))
 
     def answer_whole(self, head: ResponseHead, body: bytes, *, reusable: bool) -> None:
@@ -285,7 +285,7 @@ class Exchange:
         self.phase = ANSWERING
         self.chunked_to_client = (head.chunked or until_close) and not self.head.http10
         self.client.write(self._ready(head, until_close=until_close))
-        if head.events:
+        if head.is_event_stream:
             # A stream of events ends when somebody ends it.
             self.last_deadline = 0.0
             self.streaming = True
@@ -301,7 +301,7 @@ class Exchange:
             and not self.edits_answer
             and not until_close
         ):
-            return head.ready
+            return head.client_head
         return headers.for_client(self, head, until_close=until_close)
 
     def answer_body(self, data: bytes) -> None:
@@ -389,7 +389,7 @@ class Exchange:
             self.status = 499
             self.failure = failure.CLIENT_GONE
         if self.endpoint is not None:
-            self.endpoint.health.abandoned()
+            self.endpoint.health.record_abandoned()
         self.leave(self.plane.clock())
 
     def fail(self, why: Failure, detail: str = "") -> None:

@@ -10,7 +10,7 @@ anything else they leave the exchange to its general way, in a state that it kno
 
 from typing import TYPE_CHECKING, Final, cast
 
-from proxy.http1.chunked import is_whole
+from proxy.http1.chunked import is_complete
 from proxy.http1.framing import CHUNKED
 from proxy.http1.request import END, VIA
 from proxy.http1.rewrite import CRLF
@@ -77,10 +77,10 @@ def start(exchange: "Exchange", service: "ServiceState", now: float) -> None:
         exchange.body_sent()
     if head.has_id:
         exchange.request_id = head.request_id
-        data = b"".join((head.onward, CRLF, lines, VIA, CRLF, body))
+        data = b"".join((head.upstream_head, CRLF, lines, VIA, CRLF, body))
     else:
         exchange.request_id = own_id = exchange.plane.next_id()
-        data = b"".join((head.onward, CRLF, lines, _VIA_AND_ID, own_id, END, body))
+        data = b"".join((head.upstream_head, CRLF, lines, _VIA_AND_ID, own_id, END, body))
     if not exchange.bodyless:
         upstream.direct = exchange
     upstream.exchange = exchange
@@ -104,23 +104,23 @@ def answered(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bool:
     raw = data[:end]
     recall = plane.recall
     head = recall.responses.get(raw) or recall.known_response(raw, data, endpoint.answers)
-    if head is None or not head.plain:
+    if head is None or not head.fast_path_ok:
         return False
     body = data[end + 4 :]
     size = len(body)
-    if head.follows != size and not (head.follows == CHUNKED and is_whole(body)):
+    if head.body_length != size and not (head.body_length == CHUNKED and is_complete(body)):
         return False
     now = plane.clock()
     total = now - exchange.started
     status = head.status
     if endpoint.answered(total, now, exchange.load):
         service.refresh(now)
-    transport.write(head.ready + body if size else head.ready)
+    transport.write(head.client_head + body if size else head.client_head)
     # The connection goes back to the pool.
     exchange.phase = OVER
     upstream.exchange = None
-    if head.idle:
-        upstream.heard_limit(head.idle)
+    if head.keep_alive_timeout:
+        upstream.heard_limit(head.keep_alive_timeout)
     if endpoint.serving and len(endpoint.idle) < IDLE_MOST and not upstream.closing:
         if upstream.paused:
             upstream.resume()
@@ -131,19 +131,19 @@ def answered(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bool:
         upstream.discard()
     # What is counted; all times are the same one.
     log = plane.access_log
-    if log is not None and log.wants(status, plane.dice()):
+    if log is not None and log.should_log(status, plane.dice()):
         accounting.write_usual(exchange, log, now, status, size)
     counters = service.counters
-    counters.answered(exchange.head.method, status)
+    counters.count_response(exchange.head.method, status)
     counters.bytes_in += exchange.bytes_in
     counters.bytes_out += size
     bucket = index(total)
-    counters.direct.add(bucket, total)
+    counters.fast_path_latency.record_bucket(bucket, total)
     own = endpoint.counters
     own.succeeded += 1
-    own.latency.add(bucket, total)
+    own.latency.record_bucket(bucket, total)
     if exchange.caller:
-        counters.call_over(exchange.caller, now)
+        counters.end_call(exchange.caller, now)
     endpoint.finish(now)
     if not endpoint.serving and not own.in_flight:
         plane.endpoint_idle(endpoint)

@@ -2,9 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-from proxy.http1.request import VIA, via
+from proxy.http1.request import VIA, via_line
 from proxy.http1.response import ResponseHead
-from proxy.http1.rewrite import CRLF, edit, host_line, request_head, response_head
+from proxy.http1.rewrite import (
+    CRLF,
+    build_request_head,
+    build_response_head,
+    edit_fields,
+    host_line,
+)
 from proxy.request import tracing
 
 if TYPE_CHECKING:
@@ -27,21 +33,21 @@ def for_origin(exchange: "Exchange") -> bytes:
     edited = None
     if plan is not None and plan.request is not None:
         edits = plan.request
-        edited = edit(head.lines, put=edits.put, add=edits.add, remove=edits.remove)
-    elif head.onward and exchange.target is head.target and not replaced:
+        edited = edit_fields(head.lines, put=edits.put, add=edits.add, remove=edits.remove)
+    elif head.upstream_head and exchange.target is head.target and not replaced:
         forwarded = exchange.client.forwarded_lines(head)
-        return b"".join((head.onward, CRLF, forwarded, VIA, own_id, CRLF))
+        return b"".join((head.upstream_head, CRLF, forwarded, VIA, own_id, CRLF))
     if replaced:
         lines = edited if edited is not None else head.lines
-        edited = edit(lines, put=(), add=(), remove=replaced)
+        edited = edit_fields(lines, put=(), add=(), remove=replaced)
     host = b""
     if head.host is None:
         assert exchange.endpoint is not None
         where = exchange.endpoint.endpoint
         host = host_line(where.host or "localhost", where.port)
     forwarded = exchange.client.forwarded_lines(head)
-    added = b"%b%b%b%b\r\n" % (host, forwarded, via(http10=head.http10), own_id)
-    return request_head(head, added, edited, exchange.target)
+    added = b"%b%b%b%b\r\n" % (host, forwarded, via_line(http10=head.http10), own_id)
+    return build_request_head(head, added, edited, exchange.target)
 
 
 def for_client(exchange: "Exchange", head: ResponseHead, *, until_close: bool) -> bytes:
@@ -65,7 +71,9 @@ def for_client(exchange: "Exchange", head: ResponseHead, *, until_close: bool) -
     edited = None
     if exchange.plan is not None and exchange.plan.response is not None:
         edits = exchange.plan.response
-        start, *lines = head.kept[:-2].split(b"\r\n")
-        lines = edit(lines, put=edits.put, add=edits.add, remove=edits.remove)
+        start, *lines = head.kept_head[:-2].split(b"\r\n")
+        lines = edit_fields(lines, put=edits.put, add=edits.add, remove=edits.remove)
         edited = b"\r\n".join([start, *lines, b""])
-    return response_head(head, chunked=chunked, connection=connection, extra=extra, edited=edited)
+    return build_response_head(
+        head, chunked=chunked, connection=connection, extra=extra, edited=edited
+    )

@@ -74,7 +74,7 @@ def _of_service(
 ) -> ServiceReport:
     left = [each for each in leaving if each.service == service.name]
     endpoints = [
-        state.counters.take(
+        state.counters.drain(
             state.id,
             now,
             state.endpoint.revision,
@@ -83,7 +83,7 @@ def _of_service(
         )
         for state in (*service.endpoints.values(), *left)
     ]
-    return service.counters.take(service.name, now, endpoints)
+    return service.counters.drain(service.name, now, endpoints)
 
 
 def _resident_bytes() -> int:

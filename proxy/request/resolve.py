@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.http1.request import RequestHead
 from proxy.http1.rewrite import CRLF
 from proxy.policy.hashing import hash_key
-from proxy.policy.route import HOSTS_REMEMBERED, choose, cookie, plain_host
+from proxy.policy.route import MAX_CACHED_HOSTS, choose_target, find_cookie, normalize_host
 from proxy.request import failure
 from proxy.request.failure import Failure
 from proxy.state.routing_table import CompiledRoute, Routing
@@ -54,7 +54,7 @@ def by_route(plane: "DataPlane", exchange: "Exchange", now: float) -> None:
         return
     if not plan.targets:
         raise RequestRefused(failure.NO_SERVICE)
-    target = choose([target for target, _ in plan.targets], plane.dice())
+    target = choose_target([target for target, _ in plan.targets], plane.dice())
     exchange.service = service = routing.services[target.service]
     exchange.revision = target.revision or _revision(plane, exchange, service)
 
@@ -76,17 +76,17 @@ def by_name(
         project = caller.rpartition("/")[0]
     else:
         project, caller = routing.caller(listener, address)
-        name = plain_host(head.host or b"").decode("latin-1")
+        name = normalize_host(head.host or b"").decode("latin-1")
     service = routing.named(project, name)
     if service is None:
         raise RequestRefused(failure.NO_SERVICE)
     if not service.covers(caller):
-        service.counters.not_covered(caller or NOBODY)
+        service.counters.count_uncovered(caller or NOBODY)
         if not service.config.audit:
             service.counters.denied += 1
             raise RequestRefused(failure.DENIED)
     exchange.caller = caller or NOBODY
-    service.counters.called_by(exchange.caller, now)
+    service.counters.start_call(exchange.caller, now)
     exchange.service = service
     exchange.revision = _revision(plane, exchange, service)
 
@@ -112,18 +112,18 @@ def straight_call(
         call = _straight_call(routing, listener, address, host)
         if call is None:
             return None
-        if len(routing.calls) >= HOSTS_REMEMBERED:
+        if len(routing.calls) >= MAX_CACHED_HOSTS:
             routing.calls.clear()
         routing.calls[key] = call
     service, caller = call
     if head.length > service.largest_body:
         return None
     if rest:
-        behind = head.onward[len(head.method) + 1 + len(head.target) :]
-        head.onward = b"%b %b%b" % (head.method, rest, behind)
+        behind = head.upstream_head[len(head.method) + 1 + len(head.target) :]
+        head.upstream_head = b"%b %b%b" % (head.method, rest, behind)
         exchange.target = rest
     exchange.caller = caller
-    service.counters.called_by(caller, now)
+    service.counters.start_call(caller, now)
     return service
 
 
@@ -139,7 +139,7 @@ def _straight_call(
         project, name = caller.rpartition("/")[0], segment.decode("latin-1")
     else:
         project, caller = routing.caller(listener, address)
-        name = plain_host(host).decode("latin-1")
+        name = normalize_host(host).decode("latin-1")
     service = routing.named(project, name)
     if service is None or not service.simple or not service.covers(caller):
         return None
@@ -167,7 +167,7 @@ def _treat(plane: "DataPlane", exchange: "Exchange", plan: CompiledRoute, now: f
     if plan.limiter is not None:
         assert route.rate_limit is not None
         key = key_of(exchange.head, route.rate_limit.key, exchange.address)
-        wait = plan.limiter.wait(key, now)
+        wait = plan.limiter.acquire(key, now)
         if wait > 0.0:
             raise RequestRefused(
                 failure.RATE, extra=b"Retry-After: %d\r\n" % max(1, int(wait + 0.999))
@@ -189,7 +189,7 @@ def _location(redirect: str, head: RequestHead) -> bytes:
     path, question, query = head.target.partition(b"?")
     return (
         redirect.encode()
-        .replace(b"{host}", plain_host(head.host or b""))
+        .replace(b"{host}", normalize_host(head.host or b""))
         .replace(b"{path}", path)
         .replace(b"{query}", question + query)
     )
@@ -201,7 +201,7 @@ def key_of(head: RequestHead, key: HashKey, address: bytes) -> bytes | None:
         return address
     if key.source == "header":
         return head.field(key.name.lower().encode())
-    return cookie(head.field(b"cookie"), key.name.encode())
+    return find_cookie(head.field(b"cookie"), key.name.encode())
 
 
 def balance_key(exchange: "Exchange", service: ServiceState) -> int | None:

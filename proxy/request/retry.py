@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from proxy.policy.retry import retryable
+from proxy.policy.retry import decide_retry
 from proxy.request import dispatch, failure
 from proxy.request.failure import Failure
 from proxy.request.phases import ANSWERING, CONNECTING, NEW, SENT, WAITING
@@ -39,7 +39,7 @@ def failed(exchange: "Exchange", why: Failure, detail: str) -> None:
     if why.blame and not stale and exchange.endpoint is not None:
         blame(exchange, detail or why.text, now)
     elif exchange.endpoint is not None:
-        exchange.endpoint.health.abandoned()
+        exchange.endpoint.health.record_abandoned()
     if exchange.phase < ANSWERING and why.cause is not None and try_again(exchange, why, now):
         return
     exchange.failure = why
@@ -75,7 +75,7 @@ def try_again(exchange: "Exchange", why: Failure, now: float) -> bool:
         exchange.first_byte_at = 0.0
         exchange.until(now + (service.config.timeouts.first_byte or float("inf")))
         return True
-    verdict = retryable(
+    verdict = decide_retry(
         why.cause,
         written=exchange.phase >= SENT,
         reused=exchange.reused,

@@ -5,7 +5,7 @@ from random import getrandbits
 from typing import TYPE_CHECKING, Final
 
 from proxy.observe.spans import NOT_RECORDED, Span, Value
-from proxy.observe.trace import follow, parse
+from proxy.observe.trace import continue_trace, parse_traceparent
 
 if TYPE_CHECKING:
     from proxy.request.exchange import Exchange
@@ -18,7 +18,7 @@ WHOLE: Final = frozenset((b"traceparent", b"tracestate"))
 def line(exchange: "Exchange") -> tuple[bytes, frozenset[bytes]]:
     """The field line to add for the origin, and the client's fields that it replaces."""
     given = exchange.head.field(b"traceparent")
-    known = parse(given) is not None
+    known = parse_traceparent(given) is not None
     if not exchange.trace:
         exchange.trace = _started(exchange, given, known=known)
     if not exchange.trace:
@@ -33,7 +33,7 @@ def has_span(exchange: "Exchange") -> bool:
     spans = exchange.plane.spans
     assert spans is not None
     given = exchange.head.field(b"traceparent")
-    exchange.span = spans.begin(given, exchange.plane.dice(), getrandbits)
+    exchange.span = spans.start_span(given, exchange.plane.dice(), getrandbits)
     return exchange.span is not NOT_RECORDED
 
 
@@ -42,13 +42,13 @@ def _started(exchange: "Exchange", given: bytes | None, *, known: bool) -> bytes
     spans, share = exchange.plane.spans, exchange.service.config.trace
     if spans is not None:
         if exchange.span is None:
-            exchange.span = spans.begin(given, exchange.plane.dice(), getrandbits, share)
+            exchange.span = spans.start_span(given, exchange.plane.dice(), getrandbits, share)
         if exchange.span is not NOT_RECORDED:
             return exchange.span.header()
     if known or share is None:
         return b""
     sampled = spans is None and exchange.plane.dice() < share
-    return follow(None, getrandbits, sampled).header()
+    return continue_trace(None, getrandbits, sampled).header()
 
 
 def ended(exchange: "Exchange", now: float) -> None:
@@ -59,7 +59,7 @@ def ended(exchange: "Exchange", now: float) -> None:
     if exchange.span is None:
         share = exchange.service.config.trace if exchange.counted else None
         given = head.field(b"traceparent")
-        exchange.span = spans.begin(given, exchange.plane.dice(), getrandbits, share)
+        exchange.span = spans.start_span(given, exchange.plane.dice(), getrandbits, share)
     if exchange.span is NOT_RECORDED:
         return
     end = time.time()

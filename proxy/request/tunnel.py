@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from proxy.http1.response import ResponseHead
-from proxy.http1.rewrite import response_head
+from proxy.http1.rewrite import build_response_head
 from proxy.request import failure
 from proxy.request.phases import TUNNEL
 
@@ -28,7 +28,7 @@ def opened(exchange: "Exchange", head: ResponseHead) -> bool:
     exchange.last_deadline = 0.0
     lines = b"Connection: Upgrade\r\nUpgrade: " + b", ".join(head.upgrade) + b"\r\n"
     exchange.client.write(
-        response_head(head, chunked=False, connection=lines, extra=b"", edited=None)
+        build_response_head(head, chunked=False, connection=lines, extra=b"", edited=None)
     )
     exchange.until(now + exchange.service.tunnel)
     exchange.client.open_tunnel()

@@ -239,7 +239,7 @@ class Upstream:
         elif reading == CHUNKS:
             self._read_chunks(exchange, data)
         else:
-            exchange.answer_body(chunked.encode(data) if self._encode else data)
+            exchange.answer_body(chunked.encode_chunk(data) if self._encode else data)
 
     def heard_limit(self, seconds: float) -> None:
         """An origin that says how long it keeps idle connections is left a second early."""
@@ -263,8 +263,8 @@ class Upstream:
                 except BadMessage as bad:
                     exchange.answer_unclear(bad.reason)
                     return
-            if head.idle:
-                self.heard_limit(head.idle)
+            if head.keep_alive_timeout:
+                self.heard_limit(head.keep_alive_timeout)
             body = data[end + 4 :]
             if head.status >= 200 or head.status == 101:
                 break
@@ -278,7 +278,7 @@ class Upstream:
             data = body
         self._interim = 0
         self._head = head
-        if head.follows == len(body) and not exchange.bodyless and head.status != 101:
+        if head.body_length == len(body) and not exchange.bodyless and head.status != 101:
             exchange.answer_whole(head, body, reusable=head.persistent)
             return
         if head.status == 101:
@@ -293,7 +293,7 @@ class Upstream:
         self._begin_body(exchange, head, body)
 
     def _begin_body(self, exchange: "Exchange | Hedge", head: ResponseHead, body: bytes) -> None:
-        length = 0 if exchange.bodyless else head.follows
+        length = 0 if exchange.bodyless else head.body_length
         if length >= 0:
             left = length - len(body)
             if left <= 0:
@@ -318,7 +318,7 @@ class Upstream:
                 self._read_chunks(exchange, body)
         elif body:
             if length == UNTIL_CLOSE and self._encode:
-                body = chunked.encode(body)
+                body = chunked.encode_chunk(body)
             exchange.answer_body(body)
 
     def _keep_partial(self, exchange: "Exchange | Hedge", data: bytes) -> None:

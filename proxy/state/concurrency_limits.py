@@ -62,7 +62,7 @@ class ConcurrencyLimits:
             return 0, 0
         row.held[slot] = len(self._service.waiting) + 1
         row.sync()
-        return row.others_held(slot), row.others_bytes(slot)
+        return row.held_elsewhere(slot), row.bytes_elsewhere(slot)
 
     def enter(self, now: float, since: float, more: int) -> bool:
         """Whether the service may have one more under way: one that is counted in its in-flight
@@ -76,7 +76,7 @@ class ConcurrencyLimits:
         row = self._row
         if row is not None:
             row.sync()
-            total += row.others(self._slot)
+            total += row.in_flight_elsewhere(self._slot)
         return total < limit or (total == limit and self._turn(now, since))
 
     def take(self, endpoint: "EndpointState", now: float, since: float) -> bool:
@@ -110,13 +110,13 @@ class ConcurrencyLimits:
         if row is None or not most or (self._service.waiting and now >= self._yield_until):
             return False
         full = endpoint.connections + endpoint.connections_elsewhere() >= most
-        return full and row.others_held(self._slot) > 0
+        return full and row.held_elsewhere(self._slot) > 0
 
     def open(self, endpoint: "EndpointState") -> bool:
         """Whether an endpoint seems to have room, by what was last seen of the others."""
         limits = self._service.config.limits
         adaptive = endpoint.gradient.limit if endpoint.gradient is not None else 0
-        if not admit.endpoint_open(limits, endpoint.in_flight, adaptive):
+        if not admit.may_send(limits, endpoint.in_flight, adaptive):
             return False
         return bool(endpoint.idle) or admit.may_connect(limits, endpoint.connections)
 
@@ -132,7 +132,7 @@ class ConcurrencyLimits:
             return True
         if now < self._yield_until:
             return False
-        if now < self._yield_next or row.oldest_elsewhere(self._slot) >= since - PATIENCE:
+        if now < self._yield_next or row.oldest_wait_elsewhere(self._slot) >= since - PATIENCE:
             return True
         self._yield_until = now + YIELD
         self._yield_next = now + YIELD + PATIENCE

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Final
 
-from proxy.http1.response_template import Answers
+from proxy.http1.response_template import ResponseTemplates
 from proxy.ipc.shared_memory import WorkerRow
 from proxy.observe.counters import EndpointCounters
 from proxy.policy.eject import EndpointHealth
@@ -48,7 +48,13 @@ class EndpointState:
     )
 
     def __init__(
-        self, service: str, endpoint: Endpoint, answers: Answers, *, peak: bool, adaptive: bool
+        self,
+        service: str,
+        endpoint: Endpoint,
+        answers: ResponseTemplates,
+        *,
+        peak: bool,
+        adaptive: bool,
     ) -> None:
         self.service = service
         self.endpoint = endpoint
@@ -109,8 +115,8 @@ class EndpointState:
         if self.gradient is not None:
             self.gradient.observe(seconds, load + 1)
         health = self.health
-        back = health.succeeded(seconds)
-        self.fast_failing = health.trouble > 0.0 and health.fast_failing
+        back = health.record_success(seconds)
+        self.fast_failing = health.failure_ewma > 0.0 and health.fast_failing
         return back
 
     def share(self, row: WorkerRow) -> None:
@@ -134,7 +140,7 @@ class EndpointState:
             return total
         row.in_flight[self._slot] = total
         row.sync()
-        foreign = row.others(self._slot)
+        foreign = row.in_flight_elsewhere(self._slot)
         self.in_flight += foreign - self.foreign
         self.foreign = foreign
         return total + foreign
@@ -146,11 +152,11 @@ class EndpointState:
             return total
         row.held[self._slot] = total
         row.sync()
-        return total + row.others_held(self._slot)
+        return total + row.held_elsewhere(self._slot)
 
     def connections_elsewhere(self) -> int:
         """The connections that other workers have here."""
-        return self._row.others_held(self._slot) if self._row is not None else 0
+        return self._row.held_elsewhere(self._slot) if self._row is not None else 0
 
     def connected(self, change: int) -> None:
         """A connection came about, or went."""
@@ -163,11 +169,11 @@ class EndpointState:
         row = self._row
         if row is None:
             return
-        foreign = row.others(self._slot)
+        foreign = row.in_flight_elsewhere(self._slot)
         self.in_flight += foreign - self.foreign
         self.foreign = foreign
         row.latency[self._slot] = self.estimate.at(self.in_flight)
-        self.latency_elsewhere = row.latency_of_all(self._slot)
+        self.latency_elsewhere = row.mean_latency(self._slot)
 
     def unshare(self) -> None:
         """The endpoint is gone and nothing is in flight here."""

@@ -7,9 +7,9 @@ say, and most of them say the same.
 from typing import Final
 
 from proxy.http1.fields import REQUEST_KINDS, RESPONSE_KINDS, FieldLineCache
-from proxy.http1.request_template import RequestTemplate, Shapes
+from proxy.http1.request_template import RequestTemplate, RequestTemplates
 from proxy.http1.response import ResponseHead, parse_response
-from proxy.http1.response_template import Answers
+from proxy.http1.response_template import ResponseTemplates
 from proxy.http1.rewrite import forwarded_lines
 
 REMEMBERED: Final = 1024
@@ -25,28 +25,30 @@ class HeadCache:
     def __init__(self) -> None:
         self.requests = FieldLineCache(REQUEST_KINDS)
         self.responses: dict[bytes, ResponseHead] = {}
-        self.shapes: Shapes = ()
-        self.body_shapes: Shapes = ()
+        self.shapes: RequestTemplates = ()
+        self.body_shapes: RequestTemplates = ()
         self._answer_lines = FieldLineCache(RESPONSE_KINDS)
         self._room = REMEMBERED
         self._shapes: dict[tuple[bytes, ...], RequestTemplate] = {}
-        self._tuples: dict[Shapes, Shapes] = {}
+        self._tuples: dict[RequestTemplates, RequestTemplates] = {}
         self._forwarded: dict[tuple[bytes, bytes], bytes] = {}
 
-    def known_response(self, raw: bytes, data: bytes, answers: Answers) -> ResponseHead | None:
+    def known_response(
+        self, raw: bytes, data: bytes, answers: ResponseTemplates
+    ) -> ResponseHead | None:
         """The response head `raw`, with which `data` begins, where a shape of the service's
         answers fits."""
-        head = answers.read(data, len(raw))
+        head = answers.match(data, len(raw))
         if head is not None:
             self._remember(raw, head)
         return head
 
-    def read_response(self, raw: bytes, data: bytes, answers: Answers) -> ResponseHead:
+    def read_response(self, raw: bytes, data: bytes, answers: ResponseTemplates) -> ResponseHead:
         """Reads a response head that is not among `responses`. Raises BadMessage."""
         head = self.known_response(raw, data, answers)
         if head is None:
             head = parse_response(raw, self._answer_lines)
-            answers.learn(raw, head)
+            answers.add(raw, head)
             self._remember(raw, head)
         return head
 
@@ -59,7 +61,7 @@ class HeadCache:
             self.responses.clear()
         self.responses[raw] = head
 
-    def shared(self, shapes: Shapes) -> Shapes:
+    def shared(self, shapes: RequestTemplates) -> RequestTemplates:
         """One and the same object for all connections whose requests have these shapes."""
         if len(self._shapes) >= REMEMBERED or len(self._tuples) >= REMEMBERED:
             self._shapes.clear()

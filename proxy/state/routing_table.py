@@ -8,8 +8,8 @@ swap loses none of it.
 from typing import Final
 
 from proxy.ipc.shared_memory import WorkerRow
-from proxy.policy.ratelimit import Limiter
-from proxy.policy.route import HOSTS_REMEMBERED, RouteTable
+from proxy.policy.ratelimit import RateLimiter
+from proxy.policy.route import MAX_CACHED_HOSTS, RouteTable
 from proxy.state.service_state import ServiceState
 from proxy.state.trusted_networks import TrustedNetworks
 from proxy.wire.snapshot import (
@@ -63,7 +63,7 @@ class CompiledRoute:
         self.request = Edits.of(route.request_headers)
         self.response = Edits.of(route.response_headers)
         limit = route.rate_limit
-        self.limiter = Limiter(limit, route.id, together) if limit else None
+        self.limiter = RateLimiter(limit, route.id, together) if limit else None
         self.mirror = services.get(route.mirror)
         self.prefix = route.path.encode().rstrip(b"/")
         self.replacement = route.replace.encode().rstrip(b"/")
@@ -102,7 +102,7 @@ class Routing:
         self,
         snapshot: Snapshot,
         services: dict[str, ServiceState],
-        limiters: dict[str, tuple[object, Limiter]],
+        limiters: dict[str, tuple[object, RateLimiter]],
         together: WorkerRow | None = None,
     ) -> None:
         self.generation: Generation = snapshot.generation
@@ -124,7 +124,7 @@ class Routing:
             known = limiters.get(plan.route.id)
             if plan.limiter is not None and known and known[0] == plan.route.rate_limit:
                 plan.limiter = known[1]
-        self.limiters: dict[str, tuple[object, Limiter]] = {
+        self.limiters: dict[str, tuple[object, RateLimiter]] = {
             plan.route.id: (plan.route.rate_limit, plan.limiter)
             for plan in self.plans.values()
             if plan.limiter is not None
@@ -137,11 +137,11 @@ class Routing:
             return self._straight[host]
         except KeyError:
             pass
-        route = self.table.only(host)
+        route = self.table.only_route(host)
         plan = self.plans[route.id] if route is not None else None
         if plan is not None and not plan.straight:
             plan = None
-        if len(self._straight) >= HOSTS_REMEMBERED:
+        if len(self._straight) >= MAX_CACHED_HOSTS:
             self._straight.clear()
         self._straight[host] = plan
         return plan

@@ -3,7 +3,7 @@
 from collections import deque
 from typing import TYPE_CHECKING
 
-from proxy.http1.response_template import Answers
+from proxy.http1.response_template import ResponseTemplates
 from proxy.ipc.shared_memory import WorkerRow
 from proxy.observe.counters import ServiceCounters
 from proxy.policy import balance, eject, retry
@@ -29,7 +29,7 @@ class ServiceState:
         self.config = service
         self.counters = ServiceCounters()
         self.budget = _budget(service, workers)
-        self.picker = balance.make(service.balance, service.endpoints)
+        self.picker = balance.make_picker(service.balance, service.endpoints)
         self.endpoints: dict[str, EndpointState] = {}
         self.ready: Endpoints = NO_ENDPOINTS
         self.candidates: Endpoints = NO_ENDPOINTS
@@ -37,7 +37,7 @@ class ServiceState:
         self.waiting: deque[Exchange] = deque()
         self.parked_bytes = 0
         self.in_flight = 0
-        self.answers = Answers()
+        self.answers = ResponseTemplates()
         self.bounds = ConcurrencyLimits(self, row, workers)
         self.limited = False
         self.hedges = False
@@ -58,7 +58,7 @@ class ServiceState:
             self.budget = _budget(service, self.bounds.workers)
         hashed = service.balance.algorithm in ("ring-hash", "maglev")
         if old.balance != service.balance or (hashed and old.endpoints != service.endpoints):
-            self.picker = balance.make(service.balance, service.endpoints)
+            self.picker = balance.make_picker(service.balance, service.endpoints)
         limits = service.limits
         self.hedges = service.retries.hedge_after > 0.0
         self.traces = service.trace is not None
@@ -126,7 +126,7 @@ class ServiceState:
         for state in self.ready:
             share = 1.0
             if window and state.endpoint.ready_since:
-                share = balance.ramp(wall - state.endpoint.ready_since, window)
+                share = balance.slow_start_factor(wall - state.endpoint.ready_since, window)
             ramping = ramping or share < 1.0
             state.weight = max(state.endpoint.weight, 1e-6) * share
         return ramping
@@ -161,7 +161,7 @@ class ServiceState:
     def failed(self, state: EndpointState, now: float) -> str | None:
         """Counts a failure of an endpoint; the cause, when that ejected it."""
         peers = [peer.health for peer in self.ready]
-        cause = eject.after_failure(self.config.ejection, state.health, peers, now)
+        cause = eject.record_failure(self.config.ejection, state.health, peers, now)
         state.fast_failing = state.health.fast_failing
         if cause:
             self.counters.ejections += 1
@@ -169,9 +169,9 @@ class ServiceState:
         return cause
 
 
-def _budget(service: Service, workers: int) -> retry.Budget:
+def _budget(service: Service, workers: int) -> retry.RetryBudget:
     """This worker's part: retries go by its own requests, and the reserve is shared out."""
-    return retry.Budget(service.retries.budget, service.retries.reserve / workers)
+    return retry.RetryBudget(service.retries.budget, service.retries.reserve / workers)
 
 
 def _same_place(state: EndpointState, host: str, port: int) -> bool:

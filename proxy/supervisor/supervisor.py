@@ -164,7 +164,8 @@ class Supervisor:
         return None
 
     async def _save_snapshots(self) -> None:
-        """Store the newest good snapshot each time it changes; in a thread, since disks can hang."""
+        """Store the newest good snapshot each time it changes; in a thread, since disks can
+        hang."""
         while self._config.state_dir:
             await self._save_needed.wait()
             self._save_needed.clear()

@@ -20,7 +20,7 @@ from opentelemetry.trace import SpanContext, SpanKind, TraceFlags, TraceState
 from opentelemetry.trace.status import Status, StatusCode
 
 from proxy.ipc.config import SpanConfig
-from proxy.observe.spans import Span, Spans
+from proxy.observe.spans import Span, SpanQueue
 
 EVERY: Final = 1.0
 BATCH: Final = 512
@@ -32,7 +32,7 @@ _NANO: Final = 1_000_000_000
 class SpanExporter:
     """Takes what `spans` collects. `start` begins, `stop` sends what is left, for a moment."""
 
-    def __init__(self, spans: Spans, config: SpanConfig) -> None:
+    def __init__(self, spans: SpanQueue, config: SpanConfig) -> None:
         self._spans = spans
         self._exporter = OTLPSpanExporter(endpoint=config.endpoint, timeout=TIMEOUT)
         self._resource = Resource.create({"service.name": config.service_name})

@@ -21,7 +21,7 @@ from proxy.ipc.channel import Channel
 from proxy.ipc.config import WorkerConfig
 from proxy.ipc.shared_memory import SharedCells
 from proxy.observe.access_log import AccessLog
-from proxy.observe.spans import Spans
+from proxy.observe.spans import SpanQueue
 from proxy.request.data_plane import DataPlane
 from proxy.wire.report import (
     Accepting,
@@ -127,7 +127,7 @@ class Worker:
         except ImportError as error:
             print(f"no spans: {error}; pip install 'meshd[otlp]'", file=sys.stderr)
             return
-        self._plane.spans = Spans(wanted.sample)
+        self._plane.spans = SpanQueue(wanted.sample)
         self._span_exporter = SpanExporter(self._plane.spans, wanted)
         self._span_exporter.start()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from proxy.http1 import request_template
-from proxy.http1.chunked import ChunkedReader, is_whole
+from proxy.http1.chunked import ChunkedReader, is_complete
 from proxy.http1.fields import (
     REQUEST_KINDS,
     RESPONSE_KINDS,
@@ -21,15 +21,15 @@ from proxy.http1.framing import CHUNKED, UNTIL_CLOSE
 from proxy.http1.partial import check_partial, check_request_size
 from proxy.http1.request import END, parse_request
 from proxy.http1.response import parse_response
-from proxy.http1.response_template import Answers
-from proxy.http1.rewrite import request_head
+from proxy.http1.response_template import ResponseTemplates
+from proxy.http1.rewrite import build_request_head
 from tests.support.heads import noted
 
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _requests: Final = FieldLineCache(REQUEST_KINDS)
 _responses: Final = FieldLineCache(RESPONSE_KINDS)
-_shapes: request_template.Shapes = ()
-_answers: Final = Answers()
+_shapes: request_template.RequestTemplates = ()
+_answers: Final = ResponseTemplates()
 
 
 def head(data: bytes) -> None:
@@ -37,7 +37,7 @@ def head(data: bytes) -> None:
     global _shapes
     raw = data.partition(END)[0]
     # With an end of line more, the empty line comes earlier than where it is put here.
-    known = None if raw.endswith(b"\r\n") else request_template.read(_shapes, raw + END)
+    known = None if raw.endswith(b"\r\n") else request_template.match_templates(_shapes, raw + END)
     try:
         first = parse_request(raw, FieldLineCache(REQUEST_KINDS))
     except BadMessage as bad:
@@ -45,7 +45,7 @@ def head(data: bytes) -> None:
         assert known is None, "a shape takes what is refused"
         return
     if known is None:
-        _shapes = request_template.learn(_shapes, first)
+        _shapes = request_template.add_template(_shapes, first)
     else:
         assert (known.target, known.host, known.length) == (first.target, first.host, first.length)
         assert (known.drop, known.request_id) == (first.drop + first.forwarded, first.request_id)
@@ -53,7 +53,7 @@ def head(data: bytes) -> None:
     check_partial(raw)
     check_request_size(raw)
     assert all(line and not _CONTROL.search(line) for line in first.lines)
-    sent = request_head(first, b"", None, first.target)
+    sent = build_request_head(first, b"", None, first.target)
     host = b"" if first.host is not None else b"Host: a\r\n"
     again = parse_request((sent + host).removesuffix(b"\r\n"), FieldLineCache(REQUEST_KINDS))
     assert (again.method, again.target, again.length) == (first.method, first.target, first.length)
@@ -73,7 +73,7 @@ def chunked(data: bytes) -> None:
     assert whole == _walk([body[at : at + 1] for at in range(len(body))], raw=True)
     content = _walk([body], raw=False)
     assert (whole is None) == (content is None)
-    assert not is_whole(body) or whole == (body, b"", True), "taken for whole"
+    assert not is_complete(body) or whole == (body, b"", True), "taken for whole"
     if whole is None or content is None or not whole[2]:
         return
     again = _walk([whole[0]], raw=False)
@@ -84,7 +84,7 @@ def chunked(data: bytes) -> None:
 def response(data: bytes) -> None:
     """A response: taken by every memory alike or by none, and framed once."""
     raw, found, rest = data.partition(END)
-    known = _answers.read(raw + END, len(raw))
+    known = _answers.match(raw + END, len(raw))
     try:
         first = parse_response(raw, FieldLineCache(RESPONSE_KINDS))
     except BadMessage as bad:
@@ -93,18 +93,18 @@ def response(data: bytes) -> None:
         return
     if known is None:
         _answers.refresh()
-        _answers.learn(raw, first)
+        _answers.add(raw, first)
     else:
         assert noted(known) == noted(first), "a shape reads something else"
     same = parse_response(raw, _responses)
-    assert first.ready == same.ready
-    assert first.follows == same.follows
+    assert first.client_head == same.client_head
+    assert first.body_length == same.body_length
     assert first.persistent == same.persistent
-    assert first.follows in (CHUNKED, UNTIL_CLOSE) or first.follows >= 0
-    again = parse_response(first.ready.removesuffix(END), FieldLineCache(RESPONSE_KINDS))
-    assert (again.status, again.follows) == (first.status, first.follows)
-    assert not _CONTROL.search(first.ready.replace(b"\r\n", b""))
-    if found and first.follows == CHUNKED:
+    assert first.body_length in (CHUNKED, UNTIL_CLOSE) or first.body_length >= 0
+    again = parse_response(first.client_head.removesuffix(END), FieldLineCache(RESPONSE_KINDS))
+    assert (again.status, again.body_length) == (first.status, first.body_length)
+    assert not _CONTROL.search(first.client_head.replace(b"\r\n", b""))
+    if found and first.body_length == CHUNKED:
         chunked(b"\x05" + rest)
 
 

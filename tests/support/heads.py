@@ -1,4 +1,4 @@
-"""What the parsers note of a head, by name: compiled classes do not tell it by themselves."""
+"""The attributes of parsed heads by name: compiled classes have no `__dict__`."""
 
 from proxy.http1.request import RequestHead
 from proxy.http1.response import ResponseHead
@@ -19,27 +19,27 @@ _REQUEST = [
     "forwarded",
     "options",
     "upgrade",
-    "exact",
-    "untouched",
-    "onward",
+    "request_line_unchanged",
+    "unchanged",
+    "upstream_head",
 ]
 _RESPONSE = [
     "status",
     "http10",
-    "kept",
-    "ready",
-    "plain",
+    "kept_head",
+    "client_head",
+    "fast_path_ok",
     "chunked",
-    "length",
-    "follows",
+    "content_length",
+    "body_length",
     "persistent",
-    "events",
-    "idle",
+    "is_event_stream",
+    "keep_alive_timeout",
     "upgrade",
 ]
 
 
 def noted(head: RequestHead | ResponseHead) -> dict[str, object]:
-    """All of it."""
+    """Return all attributes of a head."""
     names = _REQUEST if isinstance(head, RequestHead) else _RESPONSE
     return {name: getattr(head, name) for name in names}

@@ -163,7 +163,7 @@ def _balancer(name: str, dice: random.Random) -> simulate.Balancer | None:
     if name == "p2c":
         return None
     algorithm = next(known for known in BALANCERS if known == name)
-    picker = balance.make(Balance(algorithm=algorithm))
+    picker = balance.make_picker(Balance(algorithm=algorithm))
     draw = dice.random
 
     def pick(ready: tuple[simulate.SimulatedReplica, ...], now: float) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from proxy.http1.limits import INTERIM_RESPONSES
 from proxy.observe.access_log import AccessLog
-from proxy.observe.spans import Spans
+from proxy.observe.spans import SpanQueue
 from proxy.wire.snapshot import Ejection, Limits, Retries, Timeouts
 from tests.support.proxy_scene import (
     OK,
@@ -52,7 +52,7 @@ async def taught(made: Scene, request: Callable[[int], bytes] = numbered) -> Cli
 
 def taken(made: Scene) -> int:
     """How many requests took the short way since this was last asked."""
-    recorded = made.plane.services["shop"].counters.direct.take()
+    recorded = made.plane.services["shop"].counters.fast_path_latency.drain()
     return sum(recorded.counts.values())
 
 
@@ -204,7 +204,7 @@ async def test_a_client_that_leaves_holds_nothing() -> None:
         state = made.plane.services["shop"].endpoints["shop-0"]
         await eventually(lambda: not state.counters.in_flight and not state.connections)
         assert not made.plane.services["shop"].in_flight
-        assert not state.health.bad
+        assert not state.health.failures
 
 
 @on_uvloop
@@ -355,9 +355,9 @@ async def test_calls_between_services_take_the_short_way(kind: str) -> None:
                 await client.send(call(number, name, "t0ken"))
                 assert (await client.response())[0] == status
         payments, secret, limited = made.plane.services.values()
-        short = sum(payments.counters.direct.take().counts.values())
+        short = sum(payments.counters.fast_path_latency.drain().counts.values())
         assert short >= 2
-        assert not limited.counters.direct.take().counts
+        assert not limited.counters.fast_path_latency.drain().counts
         assert secret.counters.denied == 2
         counted = made.plane.report(0.0, 1.0).services[0]
         assert counted.calls == {"demo/orders": LESSONS + 2}
@@ -446,7 +446,7 @@ async def test_answers_that_differ_are_passed_straight_on(kind: str) -> None:
             assert await client.exactly(len(body)) == body
         assert taken(made) == 40 - LESSONS
         counted = made.plane.services["shop"].counters
-        assert counted.take("shop", 0.0, []).bytes_out == sum(
+        assert counted.drain("shop", 0.0, []).bytes_out == sum(
             len(answer(n).partition(b"\r\n\r\n")[2]) for n in range(40)
         )
 
@@ -454,7 +454,7 @@ async def test_answers_that_differ_are_passed_straight_on(kind: str) -> None:
 @on_uvloop
 async def test_only_what_has_a_span_leaves_the_short_way() -> None:
     async with scene() as made:
-        made.plane.spans = spans = Spans(0.5)
+        made.plane.spans = spans = SpanQueue(0.5)
         (origin,) = await made.serve(answers(OK))
         client = await taught(made)
         spans.take(100)

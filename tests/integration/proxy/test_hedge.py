@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy.http1.response_template import Answers
+from proxy.http1.response_template import ResponseTemplates
 from proxy.request.upstream import Upstream
 from proxy.state.endpoint_state import EndpointState
 from proxy.wire.snapshot import Balance, Endpoint, Retries
@@ -204,7 +204,7 @@ class Transport:
 
 def test_a_connection_given_up_while_it_comes_about_is_closed_and_counted_once() -> None:
     where = Endpoint("e", "127.0.0.1", 1)
-    endpoint = EndpointState("shop", where, Answers(), peak=False, adaptive=False)
+    endpoint = EndpointState("shop", where, ResponseTemplates(), peak=False, adaptive=False)
     endpoint.connections = 1
     upstream = Upstream(None, endpoint, None)  # type: ignore[arg-type]
     upstream.discard()

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench.control import PARTS, Mesh, populate
-from proxy.observe.histogram import Recorder
+from proxy.observe.histogram import HistogramRecorder
 
 SMALL, LARGE, REPLICAS = 10, 30, 4
 
@@ -62,17 +62,17 @@ async def test_a_pass_without_changes_is_a_few_lines_a_replica(tmp_path: Path) -
 
 
 def test_an_idle_recorder_costs_nothing() -> None:
-    recorder = Recorder()
-    nothing = recorder.take()
+    recorder = HistogramRecorder()
+    nothing = recorder.drain()
     recorder.record(0.1)
-    assert recorder.take().counts
-    assert recorder.take().counts == {}
-    assert recorder.take() is nothing
-    busy, idle = lines(_filled().take), lines(recorder.take)
+    assert recorder.drain().counts
+    assert recorder.drain().counts == {}
+    assert recorder.drain() is nothing
+    busy, idle = lines(_filled().drain), lines(recorder.drain)
     assert idle < busy / 50
 
 
-def _filled() -> Recorder:
-    recorder = Recorder()
+def _filled() -> HistogramRecorder:
+    recorder = HistogramRecorder()
     recorder.record(0.1)
     return recorder

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http1.chunked import ChunkedReader, encode
+from proxy.http1.chunked import ChunkedReader, encode_chunk
 from proxy.http1.fields import BadMessage
 
 GOOD = [
@@ -103,7 +103,7 @@ def test_a_cut_body_is_not_complete(cut: int) -> None:
 
 @given(st.lists(st.binary(min_size=1, max_size=50), max_size=8), st.data())
 def test_any_split_gives_the_same(pieces: list[bytes], data: st.DataObject) -> None:
-    message = b"".join(map(encode, pieces)) + b"0\r\n\r\n"
+    message = b"".join(map(encode_chunk, pieces)) + b"0\r\n\r\n"
     reader = ChunkedReader(raw=False)
     out, start = b"", 0
     while start < len(message):

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proxy.http1 import limits
-from proxy.http1.chunked import LAST_CHUNK, ChunkedReader, encode, is_whole
+from proxy.http1.chunked import LAST_CHUNK, ChunkedReader, encode_chunk, is_complete
 from proxy.http1.fields import (
     NOT_IN_TRAILERS,
     REQUEST_KINDS,
@@ -23,7 +23,7 @@ from proxy.http1.framing import CHUNKED, UNTIL_CLOSE
 from proxy.http1.partial import check_partial, check_request_size
 from proxy.http1.request import END, RequestHead, parse_request
 from proxy.http1.response import parse_response
-from proxy.http1.rewrite import request_head
+from proxy.http1.rewrite import build_request_head
 from tests.support.heads import noted
 
 TOKEN = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789-.!~", min_size=1, max_size=12)
@@ -97,7 +97,9 @@ def test_what_is_chunked_is_read_again(
     content: list[bytes], trailers: list[tuple[str, str]], behind: bytes, cuts: list[int]
 ) -> None:
     lines = [f"{name}: {value}".encode("latin-1") for name, value in trailers]
-    body = b"".join(map(encode, content)) + b"".join([b"0\r\n", *(x + b"\r\n" for x in lines)])
+    body = b"".join(map(encode_chunk, content)) + b"".join(
+        [b"0\r\n", *(x + b"\r\n" for x in lines)]
+    )
     body += b"\r\n"
     fed = pieces(body + behind, cuts)
     assert verdict(fed, raw=True) == (body, behind)
@@ -106,10 +108,10 @@ def test_what_is_chunked_is_read_again(
 
 @given(CONTENT, st.binary(max_size=4))
 def test_a_whole_body_in_the_usual_form_is_known_as_one(content: list[bytes], more: bytes) -> None:
-    body = b"".join(map(encode, content)) + LAST_CHUNK
-    assert is_whole(body)
-    assert is_whole(body + more) == (not more)
-    assert not any(is_whole(body[:end]) for end in range(len(body)))
+    body = b"".join(map(encode_chunk, content)) + LAST_CHUNK
+    assert is_complete(body)
+    assert is_complete(body + more) == (not more)
+    assert not any(is_complete(body[:end]) for end in range(len(body)))
 
 
 @given(NOISE | st.lists(SHARDS_OF_CHUNKS, max_size=8).map(b"".join))
@@ -119,7 +121,7 @@ def test_a_whole_body_in_the_usual_form_is_known_as_one(content: list[bytes], mo
 @example(b"1\r\n\n\r\n0\r\nX: y\r\n\r\n")
 @example(b"1;a\r\nx\r\n0\r\n\r\n")
 def test_what_is_known_as_a_whole_body_is_passed_on_as_it_came(data: bytes) -> None:
-    if is_whole(data):
+    if is_complete(data):
         assert verdict([data], raw=True) == (data, b"")
 
 
@@ -196,8 +198,8 @@ def test_a_plain_request_goes_on_as_the_bytes_it_came_as(
     raw = render(method, target, fields)
     head = parse_request(raw, FieldLineCache(REQUEST_KINDS))
     assert (head.method, head.target) == (method.encode(), target.encode())
-    assert head.untouched
-    assert request_head(head, b"", None, head.target) == raw + b"\r\n"
+    assert head.unchanged
+    assert build_request_head(head, b"", None, head.target) == raw + b"\r\n"
 
 
 def told(head: RequestHead) -> tuple[object, ...]:
@@ -228,7 +230,7 @@ def test_what_is_rendered_for_the_origin_says_the_same(
     dice.shuffle(lines)  # type: ignore[attr-defined]
     raw = b"\r\n".join([f"{method} {target} HTTP/1.1".encode(), *lines])
     head = parse_request(raw, FieldLineCache(REQUEST_KINDS))
-    sent = request_head(head, b"", None, head.target)
+    sent = build_request_head(head, b"", None, head.target)
     assert not sent.endswith(END)
     again = parse_request(sent.removesuffix(b"\r\n"), FieldLineCache(REQUEST_KINDS))
     first, second = told(head), told(again)
@@ -247,7 +249,7 @@ def seasoned(kinds: dict[bytes, int]) -> FieldLineCache:
     memory = FieldLineCache(kinds)
     for number in range(100):
         for name in (b"X-A", b"a", b"Content-Type", b"X-Request-Id"):
-            memory.read(b"%b: %d" % (name, number))
+            memory.classify(b"%b: %d" % (name, number))
     return memory
 
 
@@ -283,12 +285,16 @@ def test_a_response_is_taken_or_refused(raw: bytes) -> None:
         return
     assert noted(head) == noted(parse_response(raw, SEASONED_ANSWERS))
     assert 100 <= head.status <= 599
-    assert head.follows in (0, CHUNKED, UNTIL_CLOSE) or head.follows == head.length
-    assert head.kept.startswith(b"HTTP/1.1 %d" % head.status)
-    assert head.ready.endswith(END)
+    assert head.body_length in (0, CHUNKED, UNTIL_CLOSE) or head.body_length == head.content_length
+    assert head.kept_head.startswith(b"HTTP/1.1 %d" % head.status)
+    assert head.client_head.endswith(END)
     # What goes on is itself a head with the same reading.
-    again = parse_response(head.ready.removesuffix(END), FieldLineCache(RESPONSE_KINDS))
-    assert (again.status, again.follows, again.persistent) == (head.status, head.follows, True)
+    again = parse_response(head.client_head.removesuffix(END), FieldLineCache(RESPONSE_KINDS))
+    assert (again.status, again.body_length, again.persistent) == (
+        head.status,
+        head.body_length,
+        True,
+    )
 
 
 @given(st.one_of(NOISE, st.binary(max_size=200)), CUTS)

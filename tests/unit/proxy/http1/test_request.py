@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http1.fields import REMEMBERED, REQUEST_KINDS, BadMessage, FieldLineCache
+from proxy.http1.fields import MAX_CACHED_LINES, REQUEST_KINDS, BadMessage, FieldLineCache
 from proxy.http1.framing import CHUNKED
 from proxy.http1.partial import check_partial, check_request_size
 from proxy.http1.request import RequestHead, parse_request
@@ -131,8 +131,14 @@ def test_what_has_two_readings_is_refused(text: bytes, status: int) -> None:
 
 TAKEN = [
     (b"GET / HTTP/1.1\r\nHost: a", {"method": b"GET", "target": b"/", "host": b"a", "length": 0}),
-    (b"GET //a/../b?c=d;e HTTP/1.1\r\nHost: a", {"target": b"//a/../b?c=d;e", "exact": True}),
-    (b"GET http://a:80/x HTTP/1.1\r\nHost: A", {"target": b"/x", "exact": False, "host": b"A"}),
+    (
+        b"GET //a/../b?c=d;e HTTP/1.1\r\nHost: a",
+        {"target": b"//a/../b?c=d;e", "request_line_unchanged": True},
+    ),
+    (
+        b"GET http://a:80/x HTTP/1.1\r\nHost: A",
+        {"target": b"/x", "request_line_unchanged": False, "host": b"A"},
+    ),
     (b"GET http://a HTTP/1.1\r\nHost: a", {"target": b"/"}),
     (b"GET http://a?q HTTP/1.1\r\nHost: a", {"target": b"/?q"}),
     (b"GET http://a/x HTTP/1.0", {"host": b"a", "target": b"/x"}),
@@ -230,12 +236,12 @@ def test_memory_stays_bounded_and_forgets_what_varies() -> None:
 def test_a_memory_stays_small_whatever_is_sent() -> None:
     memory = FieldLineCache(REQUEST_KINDS)
     for number in range(70):
-        memory.read(b"x-aaaaaaaaaaaaaaa: %d" % number)
+        memory.classify(b"x-aaaaaaaaaaaaaaa: %d" % number)
     for number in range(1 << 14):
         name = b"".join(b"A" if number >> bit & 1 else b"a" for bit in range(15))
-        memory.read(b"x-%b: 1" % name)
-    assert len(memory._varied) <= REMEMBERED
-    assert len(memory.plain) + len(memory.special) <= REMEMBERED
+        memory.classify(b"x-%b: 1" % name)
+    assert len(memory._varied) <= MAX_CACHED_LINES
+    assert len(memory.plain) + len(memory.special) <= MAX_CACHED_LINES
 
 
 @pytest.mark.parametrize(

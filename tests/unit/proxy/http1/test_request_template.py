@@ -6,9 +6,14 @@ from hypothesis import strategies as st
 
 from proxy.http1.fields import REQUEST_KINDS, BadMessage, FieldLineCache
 from proxy.http1.request import RequestHead, parse_request
-from proxy.http1.request_template import SHAPES, Shapes, learn, read
-from proxy.http1.rewrite import request_head
-from proxy.http1.template import LONGEST
+from proxy.http1.request_template import (
+    MAX_TEMPLATES,
+    RequestTemplates,
+    add_template,
+    match_templates,
+)
+from proxy.http1.rewrite import build_request_head
+from proxy.http1.template import MAX_HEAD
 
 END = b"\r\n\r\n"
 FIELDS = (b"Host: shop.example", b"User-Agent: t/1", b"Cookie: a=%d", b"Accept: */*", b"X-Tag: %d")
@@ -31,12 +36,12 @@ class Taught:
     """Shapes, learned from these."""
 
     def __init__(self, *heads: bytes) -> None:
-        self.shapes: Shapes = ()
+        self.shapes: RequestTemplates = ()
         for data in heads:
-            self.shapes = learn(self.shapes, parsed(data))
+            self.shapes = add_template(self.shapes, parsed(data))
 
     def read(self, data: bytes) -> RequestHead | None:
-        return read(self.shapes, data)
+        return match_templates(self.shapes, data)
 
 
 def test_reads_what_parsing_reads() -> None:
@@ -44,7 +49,16 @@ def test_reads_what_parsing_reads() -> None:
     data = numbered(3)
     found, wanted = shape.read(data), parsed(data)
     assert found is not None
-    for name in ("method", "target", "host", "length", "persistent", "raw", "lines", "onward"):
+    for name in (
+        "method",
+        "target",
+        "host",
+        "length",
+        "persistent",
+        "raw",
+        "lines",
+        "upstream_head",
+    ):
         assert getattr(found, name) == getattr(wanted, name), name
     assert found.field(b"cookie") == b"a=3"
     assert found.field(b"x-none") is None
@@ -63,9 +77,9 @@ def test_lines_of_this_hop_go_no_further() -> None:
     found = Taught(sent(1), sent(2)).read(sent(3))
     assert found is not None
     wanted = parsed(sent(3))
-    assert found.onward + b"\r\n" == request_head(wanted, b"", None, wanted.target)
-    assert b"Forwarded" not in found.onward
-    assert b"X-Tag: 3" in found.onward
+    assert found.upstream_head + b"\r\n" == build_request_head(wanted, b"", None, wanted.target)
+    assert b"Forwarded" not in found.upstream_head
+    assert b"X-Tag: 3" in found.upstream_head
 
 
 @pytest.mark.parametrize(
@@ -90,7 +104,7 @@ def test_lines_of_this_hop_go_no_further() -> None:
         numbered(3).replace(b"GET", b"G\tT"),
         numbered(3).replace(b"HTTP/1.1", b"HTTP/1.0"),
         numbered(3).replace(b"shop.example", b"other.example"),
-        numbered(3).replace(b"a=3", b"a=" + b"3" * LONGEST),
+        numbered(3).replace(b"a=3", b"a=" + b"3" * MAX_HEAD),
         b"\r\n" + numbered(3),
         b"",
         b" ",
@@ -115,7 +129,7 @@ def test_does_not_know_what_differs_in_anything_else(data: bytes) -> None:
 def test_never_leaves_a_gap_where_the_value_means_something(one: bytes, other: bytes) -> None:
     base = (b"Host: h",) if b"Host" not in one else ()
     taught = Taught(*(head(*base, line) for line in (one, other)))
-    assert not any(shape.gaps for shape in taught.shapes)
+    assert not any(shape.variable_lines for shape in taught.shapes)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +145,7 @@ def test_never_leaves_a_gap_where_the_value_means_something(one: bytes, other: b
         head(b"Host: h", b"X-Request-Id: a", b"X-Request-Id: a"),
         head(b"Host: h", b"Connection: keep-alive", start=b"GET / HTTP/1.0"),
         head(b"Host: h", start=b"GET http://h/ HTTP/1.1"),
-        head(b"Host: h", b"X-Long: " + b"x" * LONGEST),
+        head(b"Host: h", b"X-Long: " + b"x" * MAX_HEAD),
     ],
 )
 def test_unusual_heads_teach_nothing(data: bytes) -> None:
@@ -149,9 +163,9 @@ def test_reads_a_head_before_a_body() -> None:
     found, wanted = shape.read(data), parsed(posted(b" 12"))
     assert found is not None
     assert data[len(found.raw) + 4 :] == b"{ }" * 2
-    for name in ("method", "target", "host", "length", "raw", "lines", "onward"):
+    for name in ("method", "target", "host", "length", "raw", "lines", "upstream_head"):
         got = getattr(found, name)
-        assert got == (wanted.raw if name == "onward" else getattr(wanted, name)), name
+        assert got == (wanted.raw if name == "upstream_head" else getattr(wanted, name)), name
 
 
 @pytest.mark.parametrize(
@@ -199,27 +213,27 @@ def kind(number: int, name: bytes) -> bytes:
 
 
 def test_several_kinds_of_requests_are_known_side_by_side() -> None:
-    names = [b"If-%d" % n for n in range(SHAPES)]
+    names = [b"If-%d" % n for n in range(MAX_TEMPLATES)]
     taught = Taught(*(kind(n, name) for n in (1, 2) for name in names))
     for name in names:
         found, wanted = taught.read(kind(3, name)), parsed(kind(3, name))
         assert found is not None
-        assert found.onward == wanted.onward
-    assert len(taught.shapes) == SHAPES
-    more = learn(taught.shapes, parsed(kind(1, b"If-more")))
-    assert len(more) == SHAPES
-    assert read(more, kind(4, names[-1])) is not None, "the newest is kept longest"
+        assert found.upstream_head == wanted.upstream_head
+    assert len(taught.shapes) == MAX_TEMPLATES
+    more = add_template(taught.shapes, parsed(kind(1, b"If-more")))
+    assert len(more) == MAX_TEMPLATES
+    assert match_templates(more, kind(4, names[-1])) is not None, "the newest is kept longest"
 
 
 def test_a_connection_holds_no_more_than_one_long_head_takes() -> None:
     def long(name: bytes, size: int) -> bytes:
         return head(b"Host: h", name + b": " + b"x" * size)
 
-    half = LONGEST // 2
+    half = MAX_HEAD // 2
     assert len(Taught(long(b"A", half - 100), long(b"B", half - 100)).shapes) == 2
     (kept,) = Taught(long(b"A", half), long(b"B", half)).shapes
     assert b"\r\nB: " in kept.first
-    assert Taught(long(b"A", half), long(b"B", LONGEST - 60)).shapes
+    assert Taught(long(b"A", half), long(b"B", MAX_HEAD - 60)).shapes
 
 
 def test_reads_the_id_of_each_request() -> None:
@@ -227,7 +241,7 @@ def test_reads_the_id_of_each_request() -> None:
     found = shape.read(posted(b" 3", b"X-Request-Id:\tid-3 ", b"A: b"))
     assert found is not None
     assert (found.has_id, found.request_id) == (True, b"id-3")
-    assert b"X-Request-Id:\tid-3 " in found.onward
+    assert b"X-Request-Id:\tid-3 " in found.upstream_head
     for bad in (b"", b" ", b"i d", b"\x80", b"x" * 201):
         assert shape.read(posted(b" 3", b"X-Request-Id: " + bad, b"A: b")) is None
 
@@ -237,7 +251,7 @@ def test_the_second_of_two_ids_goes_no_further() -> None:
     found = Taught(*two[:2]).read(two[2])
     assert found is not None
     assert found.request_id == b"a3"
-    assert b"x-request-id" not in found.onward
+    assert b"x-request-id" not in found.upstream_head
     assert Taught(*two[:2]).read(posted(b" 3", b"X-Request-Id: a", b"x-request-id: c")) is None
 
 
@@ -266,7 +280,11 @@ def test_whatever_is_known_would_have_been_parsed_alike(
     if found is None:
         return
     wanted = parsed(data)  # raises where parsing refuses what the shape took
-    assert (found.target, found.host, found.onward) == (wanted.target, wanted.host, wanted.onward)
+    assert (found.target, found.host, found.upstream_head) == (
+        wanted.target,
+        wanted.host,
+        wanted.upstream_head,
+    )
     assert (found.length, found.persistent) == (wanted.length, wanted.persistent)
 
 

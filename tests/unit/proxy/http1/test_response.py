@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.http1.fields import RESPONSE_KINDS, BadMessage, FieldLineCache
-from proxy.http1.framing import CHUNKED, UNTIL_CLOSE, response_body
+from proxy.http1.framing import CHUNKED, UNTIL_CLOSE, response_body_length
 from proxy.http1.response import ResponseHead, parse_response
 from tests.support.heads import noted
 
@@ -46,30 +46,32 @@ def test_what_has_two_readings_is_refused(text: bytes) -> None:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        (b"HTTP/1.1 200 OK", {"status": 200, "length": None, "persistent": True}),
+        (b"HTTP/1.1 200 OK", {"status": 200, "content_length": None, "persistent": True}),
         (b"HTTP/1.1 200", {"status": 200}),
         (b"HTTP/1.1 404 ", {"status": 404}),
-        (b"HTTP/1.0 200 OK", {"persistent": False, "kept": b"HTTP/1.1 200 OK\r\n"}),
+        (b"HTTP/1.0 200 OK", {"persistent": False, "kept_head": b"HTTP/1.1 200 OK\r\n"}),
         (b"HTTP/1.0 200 OK\r\nConnection: keep-alive", {"persistent": True}),
         (b"HTTP/1.1 200 OK\r\nConnection: close", {"persistent": False}),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 007", {"length": 7}),
-        (b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5, max=9", {"idle": 5.0}),
-        (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; x", {"events": True}),
-        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html", {"events": False}),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 007", {"content_length": 7}),
+        (b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5, max=9", {"keep_alive_timeout": 5.0}),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; x", {"is_event_stream": True}),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html", {"is_event_stream": False}),
         (
             b"HTTP/1.1 200 OK\r\nConnection: x\r\nX: 1\r\nY: 2",
-            {"kept": b"HTTP/1.1 200 OK\r\nY: 2\r\n"},
+            {"kept_head": b"HTTP/1.1 200 OK\r\nY: 2\r\n"},
         ),
         (
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked",
             {
                 "chunked": True,
-                "ready": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nVia: 1.1 meshd\r\n\r\n",
+                "client_head": (
+                    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nVia: 1.1 meshd\r\n\r\n"
+                ),
             },
         ),
         (
             b"HTTP/1.1 204 No\r\nContent-Length: 0",
-            {"kept": b"HTTP/1.1 204 No\r\n", "persistent": True},
+            {"kept_head": b"HTTP/1.1 204 No\r\n", "persistent": True},
         ),
         (b"HTTP/1.1 204 No\r\nContent-Length: 5", {"persistent": False}),
         (
@@ -95,4 +97,4 @@ def test_what_has_one_reading_is_read(text: bytes, wanted: dict[str, object]) ->
     ],
 )
 def test_what_follows_a_head(status: int, chunked: bool, length: int | None, wanted: int) -> None:
-    assert response_body(status=status, chunked=chunked, length=length) == wanted
+    assert response_body_length(status=status, chunked=chunked, length=length) == wanted

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from proxy.http1.fields import RESPONSE_KINDS, BadMessage, FieldLineCache
 from proxy.http1.request import END
 from proxy.http1.response import ResponseHead, parse_response
-from proxy.http1.response_template import LESSONS, SHAPES, Answers
-from proxy.http1.template import LONGEST, MOST_GAPS
+from proxy.http1.response_template import MAX_LEARNED, MAX_TEMPLATES, ResponseTemplates
+from proxy.http1.template import MAX_HEAD, MAX_VARIABLE_LINES
 from tests.support.heads import noted
 
 OK = b"HTTP/1.1 200 OK"
@@ -23,15 +23,15 @@ def parsed(raw: bytes) -> ResponseHead:
     return parse_response(raw, FieldLineCache(RESPONSE_KINDS))
 
 
-def known(answers: Answers, raw: bytes) -> ResponseHead | None:
-    return answers.read(raw + END, len(raw))
+def known(answers: ResponseTemplates, raw: bytes) -> ResponseHead | None:
+    return answers.match(raw + END, len(raw))
 
 
-def taught(*heads: bytes) -> Answers:
-    answers = Answers()
+def taught(*heads: bytes) -> ResponseTemplates:
+    answers = ResponseTemplates()
     for raw in heads:
         if known(answers, raw) is None:
-            answers.learn(raw, parsed(raw))
+            answers.add(raw, parsed(raw))
     return answers
 
 
@@ -79,7 +79,7 @@ def test_reads_what_parsing_reads(heads: list[bytes]) -> None:
         menu(3).replace(b'"3"', b'"3"\r\nTransfer-Encoding: chunked'),
         menu(3).replace(b'"3"', b'"3"\r\n folded'),
         menu(3).replace(b"ETag:", b"ETag :"),
-        menu(3).replace(b'"3"', b'"' + b"3" * LONGEST + b'"'),
+        menu(3).replace(b'"3"', b'"' + b"3" * MAX_HEAD + b'"'),
         b"\r\n" + menu(3),
         b"",
     ],
@@ -115,7 +115,7 @@ def test_never_guesses_a_length(length: bytes) -> None:
 def test_never_leaves_a_gap_where_the_value_means_something(one: bytes, other: bytes) -> None:
     for pair in ((one, other), (other, one)):
         answers = taught(*(head(b"X: 1", line) for line in pair))
-        assert all(not shape.gaps for shape in answers._shapes)
+        assert all(not shape.variable_lines for shape in answers._shapes)
 
 
 def test_what_connection_names_is_no_gap() -> None:
@@ -137,7 +137,7 @@ def test_a_length_of_nothing_written_in_two_ways_is_no_gap_of_an_answer_without_
         head(b"Content-Length:  0", start=not_modified),
     )
     raw = head(b"Content-Length: 50", start=not_modified)
-    assert parsed(raw).follows == 0
+    assert parsed(raw).body_length == 0
     assert known(answers, raw) is None
 
 
@@ -148,30 +148,32 @@ def test_several_kinds_of_answers_are_known_side_by_side() -> None:
         [menu(n, b"Vary: *") for n in range(4)],
         [head(b"A: %d" % n, b"B: 1") for n in range(4)],
     ]
-    assert len(kinds) == SHAPES
+    assert len(kinds) == MAX_TEMPLATES
     answers = taught(*(kind[n] for n in (0, 1) for kind in kinds))
     once = [head(*(b"L%d: 1" % n for n in range(count))) for count in range(10, 20)]
     for raw in once:
-        answers.learn(raw, parsed(raw))
+        answers.add(raw, parsed(raw))
     there = [kind[3] for kind in kinds if known(answers, kind[3]) is not None]
-    assert len(there) >= SHAPES - 1, "heads seen once have pushed out shapes"
+    assert len(there) >= MAX_TEMPLATES - 1, "heads seen once have pushed out shapes"
 
 
 def test_lessons_are_bounded_until_the_next_second() -> None:
-    answers = taught(*(head(*(b"N%d: 1" % n for n in range(count))) for count in range(LESSONS)))
+    answers = taught(
+        *(head(*(b"N%d: 1" % n for n in range(count))) for count in range(MAX_LEARNED))
+    )
     heads = [menu(1), menu(2)]
     for raw in heads:
-        answers.learn(raw, parsed(raw))
+        answers.add(raw, parsed(raw))
     assert known(answers, menu(3)) is None
     answers.refresh()
     for raw in heads:
-        answers.learn(raw, parsed(raw))
+        answers.add(raw, parsed(raw))
     assert known(answers, menu(3)) is not None
 
 
 def test_too_many_differences_are_no_shape() -> None:
     def wide(number: int) -> bytes:
-        return head(*(b"N%d: %d" % (n, number) for n in range(MOST_GAPS + 1)))
+        return head(*(b"N%d: %d" % (n, number) for n in range(MAX_VARIABLE_LINES + 1)))
 
     assert known(taught(wide(1), wide(2)), wide(3)) is None
 
@@ -199,7 +201,7 @@ STARTS = st.sampled_from(
 def test_whatever_is_known_would_have_been_parsed_alike(
     start: bytes, lines: list[bytes], data: st.DataObject | None
 ) -> None:
-    answers, times = Answers(), 0
+    answers, times = ResponseTemplates(), 0
     for turn in range(6):
         if data is None:
             values = [b"%d" % turn] * len(lines)
@@ -213,7 +215,7 @@ def test_whatever_is_known_would_have_been_parsed_alike(
             assert found is None
             continue
         if found is None:
-            answers.learn(raw, wanted)
+            answers.add(raw, wanted)
         else:
             times += 1
             assert noted(found) == noted(wanted)

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from proxy.ipc.shared_memory import SharedCells, WorkerRow
-from proxy.policy.ratelimit import Limiter
+from proxy.policy.ratelimit import RateLimiter
 from proxy.state.service_state import ServiceState
 from proxy.wire.snapshot import Endpoint, Limits, RateLimit, Service
 
@@ -24,10 +24,14 @@ def test_others_are_added_up() -> None:
         row.latency[slot] = number / 10
     for row in rows:
         row.sync()
-    assert [row.others(slot) for row, slot in zip(rows, slots, strict=True)] == [5, 4, 3]
-    assert rows[0].latency_of_all(slots[0]) == pytest.approx(0.2)
+    assert [row.in_flight_elsewhere(slot) for row, slot in zip(rows, slots, strict=True)] == [
+        5,
+        4,
+        3,
+    ]
+    assert rows[0].mean_latency(slots[0]) == pytest.approx(0.2)
     rows[1].in_flight[slots[1]] = 0
-    assert rows[0].others(slots[0]) == 3
+    assert rows[0].in_flight_elsewhere(slots[0]) == 3
 
 
 def test_same_endpoint_of_another_service_is_another() -> None:
@@ -36,7 +40,7 @@ def test_same_endpoint_of_another_service_is_another() -> None:
     mine, theirs = one.claim("s", "a"), two.claim("t", "a")
     two.in_flight[theirs] = 9
     one.sync()
-    assert one.others(mine) == 0
+    assert one.in_flight_elsewhere(mine) == 0
 
 
 def test_a_reused_slot_is_never_counted_for_the_old_endpoint() -> None:
@@ -45,14 +49,14 @@ def test_a_reused_slot_is_never_counted_for_the_old_endpoint() -> None:
     mine, theirs = one.claim("s", "a"), two.claim("s", "a")
     two.in_flight[theirs] = 3
     one.sync()
-    assert one.others(mine) == 3
+    assert one.in_flight_elsewhere(mine) == 3
     two.release(theirs)
     reused = two.claim("s", "b")
     two.in_flight[reused] = 7
     assert reused == theirs
-    assert one.others(mine) == 0, "before the next sync already"
+    assert one.in_flight_elsewhere(mine) == 0, "before the next sync already"
     one.sync()
-    assert one.others(mine) == 0
+    assert one.in_flight_elsewhere(mine) == 0
 
 
 def test_a_dead_workers_row_is_cleared_and_used_again() -> None:
@@ -61,13 +65,13 @@ def test_a_dead_workers_row_is_cleared_and_used_again() -> None:
     mine = one.claim("s", "a")
     dead.in_flight[dead.claim("s", "a")] = 5
     one.sync()
-    assert one.others(mine) == 5
+    assert one.in_flight_elsewhere(mine) == 5
     cells.clear(1)
-    assert one.others(mine) == 0
+    assert one.in_flight_elsewhere(mine) == 0
     successor = cells.row(1)
     successor.in_flight[successor.claim("s", "a")] = 2
     one.sync()
-    assert one.others(mine) == 2
+    assert one.in_flight_elsewhere(mine) == 2
 
 
 def test_without_a_slot_nothing_is_shared() -> None:
@@ -75,8 +79,8 @@ def test_without_a_slot_nothing_is_shared() -> None:
     row = cells.row(0)
     assert row.claim("s", "a") == 0
     assert row.claim("s", "b") == -1
-    assert row.others(-1) == 0
-    assert row.latency_of_all(-1) == 0.0
+    assert row.in_flight_elsewhere(-1) == 0
+    assert row.mean_latency(-1) == 0.0
     row.release(-1)
 
 
@@ -91,73 +95,74 @@ def test_another_process_sees_the_same() -> None:
     )
     subprocess.run([sys.executable, "-c", code, str(cells.fd)], pass_fds=[cells.fd], check=True)
     row.sync()
-    assert row.others(slot) == 42
+    assert row.in_flight_elsewhere(slot) == 42
     os.close(cells.fd)
 
 
 # --- rate limits: every worker's bucket is the same one
 
 
-def limiters(count: int, limit: RateLimit) -> tuple[list[WorkerRow], list[Limiter]]:
+def limiters(count: int, limit: RateLimit) -> tuple[list[WorkerRow], list[RateLimiter]]:
     cells = SharedCells.create(count, slots=4)
     rows = [cells.row(number) for number in range(count)]
-    return rows, [Limiter(limit, "route", row) for row in rows]
+    return rows, [RateLimiter(limit, "route", row) for row in rows]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_workers_share_the_rate_whoever_is_asked(workers: int) -> None:
     _, all_of_them = limiters(workers, RateLimit(rate=50.0, burst=10.0))
     choose = Random(7).choice
-    passed = sum(choose(all_of_them).wait(b"k", tick / 1000) == 0.0 for tick in range(1, 10_000))
+    passed = sum(choose(all_of_them).acquire(b"k", tick / 1000) == 0.0 for tick in range(1, 10_000))
     assert passed == pytest.approx(510, abs=2)
 
 
 def test_keys_and_limits_are_apart() -> None:
     (row, _), (one, two) = limiters(2, RateLimit(rate=1.0, burst=1.0))
-    assert one.wait(b"a", 5.0) == 0.0
-    assert two.wait(b"a", 5.0) == pytest.approx(1.0)
-    assert two.wait(b"b", 5.0) == 0.0
-    assert two.wait(None, 5.0) == 0.0
-    assert Limiter(RateLimit(rate=1.0, burst=1.0), "another route", row).wait(b"a", 5.0) == 0.0
+    assert one.acquire(b"a", 5.0) == 0.0
+    assert two.acquire(b"a", 5.0) == pytest.approx(1.0)
+    assert two.acquire(b"b", 5.0) == 0.0
+    assert two.acquire(None, 5.0) == 0.0
+    other_route = RateLimiter(RateLimit(rate=1.0, burst=1.0), "another route", row)
+    assert other_route.acquire(b"a", 5.0) == 0.0
 
 
 class AtOnce:
     """A row through which another worker decides between this one's look and its word."""
 
-    def __init__(self, row: WorkerRow, other: Limiter) -> None:
+    def __init__(self, row: WorkerRow, other: RateLimiter) -> None:
         self.row = row
         self.other = other
         self.once = True
         self.buckets_elsewhere = row.buckets_elsewhere
 
-    def tell_bucket(self, key: int, full_at: float) -> None:
+    def write_bucket(self, key: int, full_at: float) -> None:
         if self.once:
             self.once = False
-            self.other.wait(b"k", 5.0)
-        self.row.tell_bucket(key, full_at)
+            self.other.acquire(b"k", 5.0)
+        self.row.write_bucket(key, full_at)
 
 
 def test_two_that_decide_at_once_never_let_more_through() -> None:
     (row, _), (_, other) = limiters(2, RateLimit(rate=1.0, burst=1.0))
-    racing = Limiter(RateLimit(rate=1.0, burst=1.0), "route", AtOnce(row, other))
-    assert racing.wait(b"k", 5.0) > 0.0, "the other had the only one"
+    racing = RateLimiter(RateLimit(rate=1.0, burst=1.0), "route", AtOnce(row, other))
+    assert racing.acquire(b"k", 5.0) > 0.0, "the other had the only one"
     (row, _), (_, other) = limiters(2, RateLimit(rate=1.0, burst=5.0))
-    racing = Limiter(RateLimit(rate=1.0, burst=5.0), "route", AtOnce(row, other))
-    assert racing.wait(b"k", 5.0) == 0.0
-    assert [other.wait(b"k", 5.0) == 0.0 for _ in range(4)] == [True] * 3 + [False]
+    racing = RateLimiter(RateLimit(rate=1.0, burst=5.0), "route", AtOnce(row, other))
+    assert racing.acquire(b"k", 5.0) == 0.0
+    assert [other.acquire(b"k", 5.0) == 0.0 for _ in range(4)] == [True] * 3 + [False]
 
 
 def test_more_keys_than_ways_make_the_rarest_looser_and_nothing_else() -> None:
     _, (one, two) = limiters(2, RateLimit(rate=0.001, burst=1.0))
     keys = [b"%d" % number for number in range(3000)]
-    assert all(one.wait(key, 5.0) == 0.0 for key in keys)
-    assert sum(two.wait(key, 5.0) == 0.0 for key in keys) < 30
+    assert all(one.acquire(key, 5.0) == 0.0 for key in keys)
+    assert sum(two.acquire(key, 5.0) == 0.0 for key in keys) < 30
 
 
 def test_a_dead_workers_buckets_go_with_it() -> None:
     cells = SharedCells.create(2, slots=4)
     row = cells.row(0)
-    cells.row(1).tell_bucket(77, 9.0)
+    cells.row(1).write_bucket(77, 9.0)
     assert row.buckets_elsewhere(77) == [9.0]
     cells.clear(1)
     assert row.buckets_elsewhere(77) == [0.0]

@@ -7,26 +7,26 @@ from typing import Any
 import pytest
 
 from proxy.observe import log_line
-from proxy.observe.access_log import AccessLog, Entry, quoted
+from proxy.observe.access_log import AccessLog, Entry, quote
 from proxy.observe.counters import EndpointCounters, ServiceCounters
-from proxy.observe.histogram import Recorder
-from proxy.observe.trace import follow, parse
+from proxy.observe.histogram import HistogramRecorder
+from proxy.observe.trace import continue_trace, parse_traceparent
 from proxy.wire import buckets
 
 
 def test_recorder_agrees_with_the_layout() -> None:
     random = Random(1)
-    recorder = Recorder()
+    recorder = HistogramRecorder()
     times = [0.0, -0.5, 1e-9, 1e9, *(10 ** random.uniform(-5, 4) for _ in range(3000))]
     expected: dict[int, int] = {}
     for seconds in times:
         recorder.record(seconds)
         place = buckets.index(seconds)
         expected[place] = expected.get(place, 0) + 1
-    taken = recorder.take()
+    taken = recorder.drain()
     assert taken.counts == expected
     assert taken.sum == pytest.approx(sum(times))
-    empty = recorder.take()
+    empty = recorder.drain()
     assert (empty.counts, empty.sum) == ({}, 0.0)
 
 
@@ -36,13 +36,13 @@ def test_busy_seconds_are_exact() -> None:
     counters.start(now)
     counters.start(now + 1.0)
     counters.finish(now + 2.0)
-    first = counters.take("e", now + 4.0)
+    first = counters.drain("e", now + 4.0)
     assert first.busy_seconds == pytest.approx(4.0 + 1.0)
     assert (first.in_flight, first.started) == (1, 2)
-    second = counters.take("e", now + 10.0)
+    second = counters.drain("e", now + 10.0)
     assert second.busy_seconds == pytest.approx(6.0)
     counters.finish(now + 11.0)
-    third = counters.take("e", now + 20.0, "rev", ejected=True)
+    third = counters.drain("e", now + 20.0, "rev", ejected=True)
     assert third.busy_seconds == pytest.approx(1.0)
     assert (third.in_flight, third.started, third.revision, third.ejected) == (0, 0, "rev", True)
 
@@ -51,21 +51,21 @@ def test_service_counters_are_deltas_and_gauges_stay() -> None:
     counters = ServiceCounters()
     counters.arrivals += 3
     counters.parked = 2
-    counters.answered(b"GET", 200)
-    counters.answered(b"GET", 204)
-    counters.answered(b"POST", 503)
+    counters.count_response(b"GET", 200)
+    counters.count_response(b"GET", 204)
+    counters.count_response(b"POST", 503)
     for number in range(100):
-        counters.answered(b"X%d" % number, 200)
-    counters.failure("connect")
-    counters.called_by("shop/cart", 10.0)
+        counters.count_response(b"X%d" % number, 200)
+    counters.count_failure("connect")
+    counters.start_call("shop/cart", 10.0)
     counters.total.record(0.1)
-    report = counters.take("shop/web", 12.0)
+    report = counters.drain("shop/web", 12.0)
     assert report.codes == {"GET 2xx": 2, "POST 5xx": 1, "OTHER 2xx": 100}
     assert (report.arrivals, report.parked) == (3, 2)
     assert report.failures == {"connect": 1}
     assert report.calls == {"shop/cart": 1}
     assert sum(report.total.counts.values()) == 1
-    again = counters.take("shop/web", 13.0)
+    again = counters.drain("shop/web", 13.0)
     assert (again.arrivals, again.codes, again.failures, again.parked) == (0, {}, {}, 2)
 
 
@@ -93,19 +93,19 @@ SPAN = b"00f067aa0ba902b7"
     ],
 )
 def test_traceparent(header: bytes | None, valid: bool) -> None:
-    assert (parse(header) is not None) is valid
-    trace = follow(header, Random(1).getrandbits)
+    assert (parse_traceparent(header) is not None) is valid
+    trace = continue_trace(header, Random(1).getrandbits)
     assert (trace.trace_id == TRACE) is valid
     assert trace.parent_id == (SPAN if valid else b"")
     assert trace.span_id != SPAN
-    assert parse(trace.header()) == (trace.trace_id, trace.span_id, trace.flags)
+    assert parse_traceparent(trace.header()) == (trace.trace_id, trace.span_id, trace.flags)
 
 
 def test_sampling_is_passed_on() -> None:
     bits = Random(1).getrandbits
-    assert follow(b"00-%b-%b-03" % (TRACE, SPAN), bits).flags == b"01"
-    assert not follow(b"00-%b-%b-00" % (TRACE, SPAN), bits, sample=True).sampled
-    assert follow(None, bits, sample=True).sampled
+    assert continue_trace(b"00-%b-%b-03" % (TRACE, SPAN), bits).flags == b"01"
+    assert not continue_trace(b"00-%b-%b-00" % (TRACE, SPAN), bits, sample=True).sampled
+    assert continue_trace(None, bits, sample=True).sampled
 
 
 def entry(**fields: object) -> Entry:
@@ -153,27 +153,27 @@ def test_memory_is_bounded_and_losses_are_counted() -> None:
 
 def test_sampling_keeps_failures() -> None:
     log = AccessLog(sample=0.1)
-    assert log.wants(200, 0.05)
-    assert not log.wants(200, 0.5)
-    assert log.wants(502, 0.99)
-    assert not AccessLog(sample=0.0).wants(200, 0.0)
+    assert log.should_log(200, 0.05)
+    assert not log.should_log(200, 0.5)
+    assert log.should_log(502, 0.99)
+    assert not AccessLog(sample=0.0).should_log(200, 0.0)
 
 
 def test_quoted_leaves_plain_text() -> None:
-    assert quoted("a b") == '"a b"'
-    assert quoted('\\"') == '"\\\\\\""'
+    assert quote("a b") == '"a b"'
+    assert quote('\\"') == '"\\\\\\""'
 
 
 def test_the_time_callers_wait_is_integrated_over_intervals() -> None:
     counters = ServiceCounters()
-    counters.called_by("shop/cart", 10.0)
-    counters.called_by("shop/cart", 10.5)
-    assert counters.take("shop/web", 11.0).call_seconds == {"shop/cart": 1.5}
-    counters.call_over("shop/cart", 11.25)
-    assert counters.take("shop/web", 12.0).call_seconds == {"shop/cart": 1.25}
-    counters.call_over("shop/cart", 12.5)
-    assert counters.take("shop/web", 13.0).call_seconds == {"shop/cart": 0.5}
-    assert counters.take("shop/web", 14.0).call_seconds == {}
+    counters.start_call("shop/cart", 10.0)
+    counters.start_call("shop/cart", 10.5)
+    assert counters.drain("shop/web", 11.0).call_seconds == {"shop/cart": 1.5}
+    counters.end_call("shop/cart", 11.25)
+    assert counters.drain("shop/web", 12.0).call_seconds == {"shop/cart": 1.25}
+    counters.end_call("shop/cart", 12.5)
+    assert counters.drain("shop/web", 13.0).call_seconds == {"shop/cart": 0.5}
+    assert counters.drain("shop/web", 14.0).call_seconds == {}
 
 
 def usual_line(**changed: Any) -> bytes | None:
@@ -191,8 +191,8 @@ def usual_line(**changed: Any) -> bytes | None:
         "referer": b"http://shop.example/",
         "user_agent": b"t/1 (X; y)",
     }
-    form = log_line.template('shop/w%d"', "w-1", "rev")
-    return log_line.line(form, **{**values, **changed})
+    form = log_line.make_template('shop/w%d"', "w-1", "rev")
+    return log_line.format_line(form, **{**values, **changed})
 
 
 def test_a_line_of_the_short_way_is_a_line_of_the_general_one() -> None:

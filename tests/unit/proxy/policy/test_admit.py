@@ -2,16 +2,9 @@
 
 import pytest
 
-from proxy.policy.admit import (
-    Wait,
-    endpoint_open,
-    may_connect,
-    may_park,
-    retry_after,
-    wait_or_shed,
-)
+from proxy.policy.admit import Wait, may_connect, may_park, may_send, retry_after, wait_or_shed
 from proxy.policy.gradient import Gradient
-from proxy.policy.ratelimit import KEYS, Limiter
+from proxy.policy.ratelimit import MAX_KEYS, RateLimiter
 from proxy.wire.snapshot import Limits, Parking, RateLimit
 
 TIGHT = Limits(service_in_flight=10, endpoint_in_flight=2, pending=3)
@@ -45,10 +38,10 @@ def test_parking_can_be_off() -> None:
 
 
 def test_endpoint_bounds() -> None:
-    assert endpoint_open(Limits(), 10**6)
-    assert endpoint_open(TIGHT, 1)
-    assert not endpoint_open(TIGHT, 2)
-    assert not endpoint_open(Limits(), 20, adaptive_limit=20)
+    assert may_send(Limits(), 10**6)
+    assert may_send(TIGHT, 1)
+    assert not may_send(TIGHT, 2)
+    assert not may_send(Limits(), 20, adaptive_limit=20)
     assert may_connect(Limits(), 10**6)
     assert not may_connect(Limits(endpoint_connections=5), 5)
 
@@ -61,28 +54,28 @@ def test_retry_after(pending: int, rate: float, seconds: int) -> None:
 
 
 def test_burst_then_rate() -> None:
-    limiter = Limiter(RateLimit(rate=10.0, burst=5.0))
-    assert [limiter.wait(b"a", 100.0) == 0.0 for _ in range(6)] == [True] * 5 + [False]
-    assert limiter.wait(b"a", 100.0) == pytest.approx(0.1)
-    assert limiter.wait(b"b", 100.0) == 0.0
-    assert limiter.wait(b"a", 100.1) == 0.0
-    assert limiter.wait(b"a", 100.1) > 0.0
+    limiter = RateLimiter(RateLimit(rate=10.0, burst=5.0))
+    assert [limiter.acquire(b"a", 100.0) == 0.0 for _ in range(6)] == [True] * 5 + [False]
+    assert limiter.acquire(b"a", 100.0) == pytest.approx(0.1)
+    assert limiter.acquire(b"b", 100.0) == 0.0
+    assert limiter.acquire(b"a", 100.1) == 0.0
+    assert limiter.acquire(b"a", 100.1) > 0.0
 
 
 def test_rate_holds_over_time() -> None:
-    limiter = Limiter(RateLimit(rate=50.0, burst=10.0))
-    passed = sum(limiter.wait(b"a", tick / 1000) == 0.0 for tick in range(10_000))
+    limiter = RateLimiter(RateLimit(rate=50.0, burst=10.0))
+    passed = sum(limiter.acquire(b"a", tick / 1000) == 0.0 for tick in range(10_000))
     assert passed == pytest.approx(510, abs=2)
 
 
 def test_keys_are_bounded_and_the_active_one_stays_limited() -> None:
-    limiter = Limiter(RateLimit(rate=1.0, burst=2.0))
+    limiter = RateLimiter(RateLimit(rate=1.0, burst=2.0))
     passed = 0
-    for number in range(3 * KEYS):
-        passed += limiter.wait(b"greedy", 5.0) == 0.0
-        limiter.wait(b"%d" % number, 5.0)
+    for number in range(3 * MAX_KEYS):
+        passed += limiter.acquire(b"greedy", 5.0) == 0.0
+        limiter.acquire(b"%d" % number, 5.0)
     assert passed == 2
-    assert len(limiter._full_at) <= KEYS + 1
+    assert len(limiter._full_at) <= MAX_KEYS + 1
 
 
 def test_gradient_finds_what_the_endpoint_can_do() -> None:

@@ -8,7 +8,15 @@ from typing import get_args
 
 import pytest
 
-from proxy.policy.balance import Candidate, expected_wait, in_panic, load, make, ramp, spin
+from proxy.policy.balance import (
+    Candidate,
+    in_panic,
+    least_request_score,
+    make_picker,
+    peak_ewma_score,
+    pick_weighted,
+    slow_start_factor,
+)
 from proxy.policy.hashing import hash_key
 from proxy.wire.snapshot import Algorithm, Balance, Endpoint
 
@@ -38,7 +46,7 @@ def shares(
 ) -> dict[str, float]:
     """The share of picks of each candidate; the last `flights` requests stay in flight."""
     random = Random(7)
-    picker = make(Balance(algorithm=algorithm), endpoints(candidates))
+    picker = make_picker(Balance(algorithm=algorithm), endpoints(candidates))
     counts: Counter[str] = Counter()
     running: list[Replica] = []
     for turn in range(picks):
@@ -68,7 +76,7 @@ def test_two_sequential_clients_reach_both_replicas(algorithm: Algorithm) -> Non
 
 @pytest.mark.parametrize("algorithm", ALL)
 def test_nobody_and_only_one(algorithm: Algorithm) -> None:
-    picker = make(Balance(algorithm=algorithm))
+    picker = make_picker(Balance(algorithm=algorithm))
     assert picker.pick((), 5, Random(1).random, 0.0) == -1
     assert picker.pick(replicas(1, fast_failing=True), 5, Random(1).random, 0.0) == 0
     assert picker.pick((), None, Random(1).random, 0.0) == -1
@@ -89,7 +97,7 @@ def test_a_light_replica_gets_less(algorithm: Algorithm) -> None:
 def test_a_set_that_changes_is_noticed(algorithm: Algorithm) -> None:
     random = Random(3)
     everyone = replicas(6)
-    picker = make(Balance(algorithm=algorithm), endpoints(everyone))
+    picker = make_picker(Balance(algorithm=algorithm), endpoints(everyone))
     for turn in range(600):
         some = everyone[turn // 100 :]
         chosen = picker.pick(some, hash_key(b"%d" % turn), random.random, turn * 0.001)
@@ -128,7 +136,7 @@ def test_hot_cold_takes_the_quickest_cold_one() -> None:
     for candidate in candidates:
         candidate.in_flight = 3
     candidates[4].latency = 0.05
-    picker = make(Balance())
+    picker = make_picker(Balance())
     assert picker.pick(candidates, None, Random(1).random, 0.0) == 4
     # It gets hot: everybody else is colder, though slower.
     candidates[4].in_flight = 9
@@ -137,7 +145,7 @@ def test_hot_cold_takes_the_quickest_cold_one() -> None:
 
 def test_hot_cold_reacts_to_load_between_refreshes() -> None:
     candidates = replicas(4, latency=0.05)
-    picker = make(Balance())
+    picker = make_picker(Balance())
     chosen = []
     for _ in range(20):  # all in one instant
         index = picker.pick(candidates, None, Random(1).random, 0.0)
@@ -149,7 +157,7 @@ def test_hot_cold_reacts_to_load_between_refreshes() -> None:
 def test_hot_cold_tries_a_slow_replica_again() -> None:
     candidates = replicas(5, latency=0.01)
     candidates[3].latency = 1.0
-    picker = make(Balance())
+    picker = make_picker(Balance())
     random = Random(1)
     tries = sum(
         picker.pick(candidates, None, random.random, turn * 0.01) == 3 for turn in range(12_000)
@@ -160,14 +168,14 @@ def test_hot_cold_tries_a_slow_replica_again() -> None:
 def test_hot_cold_tries_a_failing_replica_again() -> None:
     candidates = replicas(2, latency=0.01)
     candidates[0].fast_failing = True
-    picker = make(Balance())
+    picker = make_picker(Balance())
     random = Random(1)
     picks = [picker.pick(candidates, None, random.random, turn * 0.01) for turn in range(6000)]
     assert 3 <= picks.count(0) <= 8
 
 
 def test_round_robin_takes_turns() -> None:
-    picker = make(Balance(algorithm="round-robin"))
+    picker = make_picker(Balance(algorithm="round-robin"))
     candidates = replicas(3)
     picks = [picker.pick(candidates, None, lambda: 0.0, 0.0) for _ in range(7)]
     assert picks == [0, 1, 2, 0, 1, 2, 0]
@@ -176,7 +184,7 @@ def test_round_robin_takes_turns() -> None:
 def test_weighted_interleaves() -> None:
     candidates = replicas(3)
     candidates[0].weight = 4.0
-    picker = make(Balance(algorithm="weighted"))
+    picker = make_picker(Balance(algorithm="weighted"))
     picks = [picker.pick(candidates, None, Random(1).random, 0.0) for _ in range(600)]
     assert [picks.count(i) for i in range(3)] == [pytest.approx(n, abs=2) for n in (400, 100, 100)]
     assert max(len(run) for run in "".join(map(str, picks)).replace("1", "2").split("2")) <= 8
@@ -189,7 +197,7 @@ def test_a_key_stays_where_it_is(algorithm: Algorithm) -> None:
     random = Random(1)
 
     def places(candidates: Sequence[Replica], members: Sequence[Replica]) -> list[str]:
-        picker = make(Balance(algorithm=algorithm), endpoints(members))
+        picker = make_picker(Balance(algorithm=algorithm), endpoints(members))
         return [candidates[picker.pick(candidates, k, random.random, 0.0)].id for k in keys]
 
     before = places(everyone, everyone)
@@ -209,7 +217,7 @@ def test_a_key_stays_where_it_is(algorithm: Algorithm) -> None:
     [(0, 0, 1.0), (0, 10, 0.1), (0.5, 10, 0.1), (5, 10, 0.5), (10, 10, 1.0), (99, 10, 1.0)],
 )
 def test_ramp(age: float, window: float, share: float) -> None:
-    assert ramp(age, window) == pytest.approx(share)
+    assert slow_start_factor(age, window) == pytest.approx(share)
 
 
 @pytest.mark.parametrize(
@@ -221,9 +229,9 @@ def test_panic(healthy: int, total: int, threshold: float, panic: bool) -> None:
 
 
 def test_scores() -> None:
-    assert load(Replica("a", in_flight=3, weight=2.0)) == 2.0
-    assert expected_wait(Replica("a", in_flight=1, latency=0.1)) == pytest.approx(0.2)
-    assert expected_wait(Replica("a")) == pytest.approx(0.03)
+    assert least_request_score(Replica("a", in_flight=3, weight=2.0)) == 2.0
+    assert peak_ewma_score(Replica("a", in_flight=1, latency=0.1)) == pytest.approx(0.2)
+    assert peak_ewma_score(Replica("a")) == pytest.approx(0.03)
 
 
 @pytest.mark.parametrize(
@@ -239,4 +247,4 @@ def test_scores() -> None:
     ],
 )
 def test_spin(weights: list[float], roll: float, index: int) -> None:
-    assert spin(weights, roll) == index
+    assert pick_weighted(weights, roll) == index

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.policy.eject import EndpointHealth, after_failure, room, sweep
+from proxy.policy.eject import EndpointHealth, eject_outliers, may_eject, record_failure
 from proxy.wire.snapshot import Ejection
 
 POLICY = Ejection(consecutive=5, base=5.0, longest=30.0, share=0.5)
@@ -13,20 +13,20 @@ def hosts(count: int) -> list[EndpointHealth]:
 
 
 def fail(peers: list[EndpointHealth], index: int, times: int, now: float = 0.0) -> list[str | None]:
-    return [after_failure(POLICY, peers[index], peers, now) for _ in range(times)]
+    return [record_failure(POLICY, peers[index], peers, now) for _ in range(times)]
 
 
 def test_failures_in_a_row() -> None:
     peers = hosts(3)
     assert fail(peers, 0, 5) == [None] * 4 + ["5 failures in a row"]
     assert peers[0].ejected
-    assert peers[0].until == 5.0
+    assert peers[0].ejected_until == 5.0
 
 
 def test_a_success_between_starts_over() -> None:
     peers = hosts(3)
     fail(peers, 0, 4)
-    peers[0].succeeded(0.01)
+    peers[0].record_success(0.01)
     assert fail(peers, 0, 4) == [None] * 4
     assert not peers[0].ejected
 
@@ -51,7 +51,7 @@ def test_never_the_last_one_and_never_beyond_the_share() -> None:
 def test_share(share: float, count: int, most: int) -> None:
     peers = hosts(count)
     for health in peers:
-        if room(Ejection(share=share), peers):
+        if may_eject(Ejection(share=share), peers):
             health.ejected = True
     assert sum(h.ejected for h in peers) == most
 
@@ -64,7 +64,7 @@ def test_half_open_probe_re_admits_on_success() -> None:
     assert sick.may_probe(5.0)
     sick.probing = True
     assert not sick.may_probe(5.0), "one probe at a time"
-    assert sick.succeeded(0.01)
+    assert sick.record_success(0.01)
     assert not sick.ejected
     assert not sick.fast_failing
 
@@ -75,27 +75,27 @@ def test_half_open_probe_failing_doubles_the_backoff() -> None:
     sick = peers[0]
     now, backoffs = 0.0, []
     for _ in range(5):
-        now = sick.until
+        now = sick.ejected_until
         sick.probing = True
-        assert after_failure(POLICY, sick, peers, now) == "the probing request failed"
-        backoffs.append(sick.until - now)
+        assert record_failure(POLICY, sick, peers, now) == "the probing request failed"
+        backoffs.append(sick.ejected_until - now)
     assert backoffs == [10.0, 20.0, 30.0, 30.0, 30.0]
 
 
 def test_answers_to_older_requests_do_not_count_while_ejected() -> None:
     peers = hosts(3)
     fail(peers, 0, 5)
-    assert not peers[0].succeeded(0.01)
+    assert not peers[0].record_success(0.01)
     assert peers[0].ejected
     assert fail(peers, 0, 5, now=1.0) == [None] * 5
-    assert peers[0].until == 5.0
+    assert peers[0].ejected_until == 5.0
 
 
 def test_a_probe_without_an_answer_may_be_made_again() -> None:
     peers = hosts(3)
     fail(peers, 0, 5)
     peers[0].probing = True
-    peers[0].abandoned()
+    peers[0].record_abandoned()
     assert peers[0].may_probe(6.0)
 
 
@@ -103,10 +103,10 @@ def test_good_behaviour_is_remembered() -> None:
     peers = hosts(3)
     fail(peers, 0, 5)
     peers[0].probing = True
-    peers[0].succeeded(0.01)
-    assert peers[0].times == 1
-    sweep(POLICY, peers, 20.0)
-    assert peers[0].times == 0
+    peers[0].record_success(0.01)
+    assert peers[0].ejection_count == 1
+    eject_outliers(POLICY, peers, 20.0)
+    assert peers[0].ejection_count == 0
 
 
 def test_fast_failing_rises_and_fades() -> None:
@@ -114,19 +114,19 @@ def test_fast_failing_rises_and_fades() -> None:
     fail(peers, 0, 2)
     assert peers[0].fast_failing
     for _ in range(8):
-        peers[0].succeeded(0.01)
+        peers[0].record_success(0.01)
     assert not peers[0].fast_failing
     fail(peers, 1, 3)
-    sweep(POLICY, peers, 10.0)
+    eject_outliers(POLICY, peers, 10.0)
     assert not peers[1].fast_failing, "fades with time too, for one that gets no requests"
 
 
 def counted(rates: list[float], requests: int) -> list[EndpointHealth]:
     peers = hosts(len(rates))
     for health, rate in zip(peers, rates, strict=True):
-        health.ok = round(requests * rate)
-        health.bad = requests - health.ok
-        health.seconds = 0.01 * health.ok
+        health.successes = round(requests * rate)
+        health.failures = requests - health.successes
+        health.success_seconds = 0.01 * health.successes
     return peers
 
 
@@ -145,29 +145,29 @@ def counted(rates: list[float], requests: int) -> list[EndpointHealth]:
 )
 def test_success_rate(rates: list[float], requests: int, out: list[int]) -> None:
     peers = counted(rates, requests)
-    found = sweep(POLICY, peers, 10.0)
+    found = eject_outliers(POLICY, peers, 10.0)
     assert [h.id for h, _ in found] == [f"h{i}" for i in out]
-    assert all(h.ok == h.bad == 0 for h in peers)
+    assert all(h.successes == h.failures == 0 for h in peers)
     assert [h.ejected for h in peers] == [i in out for i in range(len(peers))]
 
 
 def test_success_rate_can_be_off() -> None:
     peers = counted([1.0, 1.0, 0.0], 200)
-    assert sweep(Ejection(success_rate=False), peers, 10.0) == []
+    assert eject_outliers(Ejection(success_rate=False), peers, 10.0) == []
 
 
 def test_latency_outlier() -> None:
     peers = counted([1.0] * 4, 200)
-    peers[2].seconds = 200 * 0.05
-    assert sweep(Ejection(), [*peers], 10.0) == []
+    peers[2].success_seconds = 200 * 0.05
+    assert eject_outliers(Ejection(), [*peers], 10.0) == []
     peers = counted([1.0] * 4, 200)
-    peers[2].seconds = 200 * 0.05
-    [(health, cause)] = sweep(Ejection(latency_factor=3.0), peers, 10.0)
+    peers[2].success_seconds = 200 * 0.05
+    [(health, cause)] = eject_outliers(Ejection(latency_factor=3.0), peers, 10.0)
     assert health is peers[2]
     assert cause == "mean latency 50 ms, 5.0 times its peers'"
 
 
 def test_the_worst_goes_first_when_the_share_is_small() -> None:
     peers = counted([1.0] * 18 + [0.3, 0.05], 200)
-    [(health, _)] = sweep(Ejection(share=0.05), peers, 10.0)
+    [(health, _)] = eject_outliers(Ejection(share=0.05), peers, 10.0)
     assert health is peers[19]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.policy.retry import IDEMPOTENT, Budget, Cause, Verdict, retryable
+from proxy.policy.retry import IDEMPOTENT, Cause, RetryBudget, RetryDecision, decide_retry
 
 
 @pytest.mark.parametrize(
@@ -26,11 +26,11 @@ from proxy.policy.retry import IDEMPOTENT, Budget, Cause, Verdict, retryable
     ],
 )
 def test_table(
-    cause: Cause, written: bool, reused: bool, idempotent: bool, verdict: Verdict
+    cause: Cause, written: bool, reused: bool, idempotent: bool, verdict: RetryDecision
 ) -> None:
     asked = {"written": written, "reused": reused, "idempotent": idempotent}
-    assert retryable(cause, replayable=True, **asked) == verdict
-    assert retryable(cause, replayable=False, **asked) == "no"
+    assert decide_retry(cause, replayable=True, **asked) == verdict
+    assert decide_retry(cause, replayable=False, **asked) == "no"
 
 
 def test_what_is_idempotent() -> None:
@@ -39,21 +39,21 @@ def test_what_is_idempotent() -> None:
 
 
 def test_the_reserve_alone() -> None:
-    budget = Budget(0.2, 10.0)
+    budget = RetryBudget(0.2, 10.0)
     assert sum(budget.withdraw(5.0) for _ in range(500)) == 100
     assert not budget.withdraw(14.0)
     assert budget.withdraw(16.0)
 
 
 def test_a_fifth_of_the_requests() -> None:
-    budget = Budget(0.2, 0.0)
+    budget = RetryBudget(0.2, 0.0)
     for number in range(1000):
         budget.deposit(100.0 + number * 0.005)
     assert sum(budget.withdraw(105.0) for _ in range(500)) == 200
 
 
 def test_the_window_slides() -> None:
-    budget = Budget(0.5, 0.0)
+    budget = RetryBudget(0.5, 0.0)
     allowed = 0
     for second in range(60):
         for _ in range(10):
@@ -65,7 +65,7 @@ def test_the_window_slides() -> None:
 
 def test_everything_failing_is_bounded() -> None:
     """Retries of retries: 1,000 requests a second that all fail add a fifth, and the reserve."""
-    budget = Budget()
+    budget = RetryBudget()
     retries = 0
     for millisecond in range(30_000):
         now = millisecond / 1000

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from proxy.policy.route import RouteTable, choose, cookie, plain_host
+from proxy.policy.route import RouteTable, choose_target, find_cookie, normalize_host
 from proxy.wire.snapshot import Match, Route, Target
 
 
@@ -111,7 +111,7 @@ def test_memory_of_hosts_is_bounded() -> None:
     ],
 )
 def test_plain_host(host: bytes, name: bytes) -> None:
-    assert plain_host(host) == name
+    assert normalize_host(host) == name
 
 
 @pytest.mark.parametrize(
@@ -126,13 +126,13 @@ def test_plain_host(host: bytes, name: bytes) -> None:
     ],
 )
 def test_cookie(field: bytes | None, value: bytes | None) -> None:
-    assert cookie(field, b"b") == value
+    assert find_cookie(field, b"b") == value
 
 
 def test_split_follows_the_weights() -> None:
     targets = (Target("a", weight=9.0), Target("b", weight=1.0), Target("off", weight=0.0))
     random = Random(2)
-    counts = Counter(choose(targets, random.random()).service for _ in range(10_000))
+    counts = Counter(choose_target(targets, random.random()).service for _ in range(10_000))
     assert counts["off"] == 0
     assert abs(counts["b"] - 1000) < 100
-    assert choose(targets[:1], 0.99).service == "a"
+    assert choose_target(targets[:1], 0.99).service == "a"

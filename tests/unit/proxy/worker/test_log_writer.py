@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.observe.access_log import BATCH, LIMIT, AccessLog, Entry
+from proxy.observe.access_log import BATCH_SIZE, MAX_PENDING, AccessLog, Entry
 from proxy.worker.log_writer import LogWriter, whole_lines
 
 ENTRY = Entry(
@@ -51,15 +51,15 @@ async def test_many_lines_are_written_before_any_is_dropped(tmp_path: Path) -> N
     writer.open()
     writing = asyncio.create_task(writer.run())
     await asyncio.sleep(0)
-    count = 3 * LIMIT // 50
+    count = 3 * MAX_PENDING // 50
     for number in range(count):
         log.add(ENTRY)
-        while not number % 1000 and log.waiting >= BATCH:
+        while not number % 1000 and log.pending_bytes >= BATCH_SIZE:
             await asyncio.sleep(0.001)
     writer.close()
     await writing
     assert not log.dropped
-    assert path.stat().st_size > 2 * LIMIT
+    assert path.stat().st_size > 2 * MAX_PENDING
     assert path.read_bytes().count(b"\n") == count
 
 
@@ -72,14 +72,14 @@ async def test_what_came_while_another_batch_was_written_is_written_at_the_end(
     writer.open()
     writing = asyncio.create_task(writer.run())
     await asyncio.sleep(0)
-    for _ in range(BATCH // 50):
+    for _ in range(BATCH_SIZE // 50):
         log.add(ENTRY)
-    while log.waiting:
+    while log.pending_bytes:
         await asyncio.sleep(0)
     log.add(ENTRY)
     writer.close()
     await writing
-    assert path.read_bytes().count(b"\n") == BATCH // 50 + 1
+    assert path.read_bytes().count(b"\n") == BATCH_SIZE // 50 + 1
 
 
 async def test_a_pipe_that_nobody_reads_holds_nobody_up(tmp_path: Path) -> None:
