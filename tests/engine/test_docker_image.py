@@ -79,7 +79,7 @@ async def test_a_deployment_holds_what_a_name_stood_for(
             assert ("NEW=1" in told) == env
 
         lost = old.model_copy(update={"image_id": "0" * 64})
-        with pytest.raises(ImageMissing, match="is gone from the engine; deploy it again"):
+        with pytest.raises(ImageMissing, match="is no longer on the engine; deploy it again"):
             await runtime.prepare(PROJECT, lost)
         nowhere = Service(name="web", image=MISSING, pull="never")
         with pytest.raises(ImageMissing, match="pull_policy: never says not to pull it"):

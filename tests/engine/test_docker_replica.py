@@ -312,9 +312,9 @@ async def test_what_others_change_is_told_at_once(
     docker("rename", "web-renamed", replica.name)
     assert limited.replica is not None
     assert limited.replica.drift == (
-        "was changed by something other than meshd: the CPU limit is 500000000 instead of none"
+        "was changed by something other than meshd: the CPU limit is 0.5 CPUs instead of none"
     )
     assert alone.replica is not None
-    assert alone.replica.drift.endswith(f"; it is off {PROJECT}.web")
+    assert alone.replica.drift.endswith(f"; it was disconnected from {PROJECT}.web")
     assert renamed.replica is not None
     assert renamed.replica.drift == f"carries the labels of {replica.name}"

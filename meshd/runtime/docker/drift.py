@@ -73,7 +73,16 @@ def _limits(made: Mapping[str, object], host: Info) -> Iterable[str]:
     for name, (_, words) in LIMITS.items():
         now = _value(host, name)
         if name in made and made[name] != now:
-            yield f"{words} is {now or 'none'} instead of {made[name] or 'none'}"
+            yield f"{words} is {_readable(name, now)} instead of {_readable(name, made[name])}"
+
+
+def _readable(name: str, value: object) -> str:
+    """Return a limit with its unit."""
+    if not isinstance(value, int) or not value:
+        return str(value or "none")
+    if name == "NanoCpus":
+        return f"{value / 1e9:g} CPUs"
+    return f"{value / 2**20:g} MiB" if name.startswith("Memory") else str(value)
 
 
 def _value(host: Info, name: str) -> object:

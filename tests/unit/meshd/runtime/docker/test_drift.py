@@ -39,8 +39,8 @@ def test_what_was_just_made_is_as_it_was_made() -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"Memory": 128 << 20}, "the memory limit is 134217728 instead of none"),
-        ({"NanoCpus": 500_000_000}, "the CPU limit is 500000000 instead of none"),
+        ({"Memory": 128 << 20}, "the memory limit is 128 MiB instead of none"),
+        ({"NanoCpus": 500_000_000}, "the CPU limit is 0.5 CPUs instead of none"),
         ({"CpusetCpus": "0"}, "the set of CPUs is 0 instead of none"),
         ({"PidsLimit": 5}, "the limit of processes is 5 instead of none"),
         ({"RestartPolicy": {"Name": "always"}}, "the restart policy is always"),
