@@ -1,11 +1,15 @@
-"""The scaling path: signals → window → policy → limits → decision, all of it pure.
+"""Decide how many replicas a service needs, from one second of its traffic. Pure.
 
-Belongs here: what a second of traffic looked like (`Signal`), what a user asked for
-(`Settings`), how many replicas that takes and why (`make(settings).step`), and the simulator
-that replays a day of traffic against it. Does not belong here: a clock, I/O, dice (all three
-are arguments), or anything of the proxy or the control process.
+`meshd.scaling` calls it once a second for every scaled service. `meshd simulate` and
+`bench/autoscaling.py` call it with a replayed trace. The package reads no clock, does no I/O and
+draws no random numbers: time and random generators are arguments. It imports nothing of the proxy
+or of the control process.
 
-    policy = make(Settings(min=1, max=20, latency=0.2, share=95.0))
+- `settings`, `signals`, `decision`: the values that go in and out.
+- `policy/`: the policy itself. `limits`: bounds and step sizes. `window`: short histories.
+- `baselines/`: published policies for comparison. `simulate/`: the simulator.
+
+    policy = make(ScalingSettings(min=1, max=20, latency=0.2, share=95.0))
     state = policy.initial(now)
     state, decision = policy.step(state, signal, now)      # once a second
 """

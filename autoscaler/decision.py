@@ -1,4 +1,7 @@
-"""What was decided, and everything needed to explain it."""
+"""The result of one step of a policy, with everything needed to explain it. Pure.
+
+Every policy returns a `Decision`. `meshd.scaling` applies further limits to it and records it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,16 +9,17 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The number of replicas wanted now, and why.
+    """How many replicas should run now, and why.
 
+    - `desired`: number of replicas.
     - `cause`: short stable code. Up: `load`, `forecast`, `headroom`, `backlog`, `wake`,
       `schedule`; down: `surplus`, `idle`, `no-gain`; otherwise `hold`, `no-data`, `strain`,
       `minimum`, `maximum`.
     - `reason`: one line for people, with the numbers in it.
-    - `numbers`: what it was decided from, by name.
-    - `candidates`: what each objective alone would want; the largest wins.
+    - `numbers`: the inputs and estimates that the decision is based on, by name.
+    - `candidates`: number of replicas that each objective alone asks for; the largest wins.
     - `limited_by`: the limit that changed the number (`min`, `max`, `step`, `rollout`), or None.
-    - `warm`: replicas more that are worth keeping paused, ready to be woken.
+    - `warm`: number of further replicas that are worth keeping paused.
     """
 
     desired: int

@@ -1,4 +1,8 @@
-"""What one second of a service looked like, merged over all workers."""
+"""One second of a service's traffic, merged over all workers: the input of every policy. Pure.
+
+`meshd.scaling.signals` builds it from the proxy's reports, `autoscaler.simulate` from simulated
+requests.
+"""
 
 from dataclasses import dataclass
 
@@ -7,27 +11,28 @@ from dataclasses import dataclass
 class Signal:
     """One interval of one service. Times are seconds; counts are of this interval.
 
-    Replicas of a rollout that are only there for a while, and those still warming up, are left
-    out of it; so are answers that failed without having been worked on.
+    Two things are left out: replicas that a rollout adds temporarily or that still warm up, and
+    failed answers that no replica has worked on.
 
-    - `interval`: its length. Everything may be scaled by it; 1 s is usual.
-    - `arrivals`, `completions`: requests that came, requests that were answered.
-    - `in_flight`: mean number in flight over the interval (exact: integrated, not sampled),
-      waiting ones included.
+    - `interval`: length of the interval; usually 1 s. Counts are scaled by it.
+    - `arrivals`, `completions`: requests received, requests answered.
+    - `in_flight`: mean number of requests in flight (integrated, not sampled), including waiting
+      ones.
     - `latency`: histogram of the whole exchange as (upper bound in seconds, count), ascending;
       `latency_sum`: the exact sum.
-    - `queue_sum`: seconds of it that requests waited at the proxy for a replica; None unknown.
-    - `downstream_sum`: seconds that this service spent waiting for calls it made itself through
-      the mesh; None unknown.
-    - `errors`: answers with a 5xx; `shed`: refused for overload; `parked`: waiting for a first
-      replica at the end of the interval.
-    - `ready`, `starting`, `draining`: replicas at the end of the interval; `ejected` of the
-      ready ones get no traffic.
-    - `startups`: how long each replica took that became ready in the interval; `wakes`: the
-      same of those that were only woken from a pool.
-    - `cpu`: mean percent of its limit over ready replicas; `external`: whatever a query gave.
+    - `queue_sum`: the part of it that requests waited at the proxy for a replica; None: unknown.
+    - `downstream_sum`: seconds that this service waited for its own calls through the mesh; None:
+      unknown.
+    - `errors`: answers with a 5xx; `shed`: requests refused for overload; `parked`: requests that
+      wait for a first replica at the end of the interval.
+    - `ready`, `starting`, `draining`: replicas at the end of the interval; `ejected` of the ready
+      ones get no traffic.
+    - `startups`: start-up time of each replica that became ready in the interval; `wakes`: the
+      same for replicas resumed from the warm pool.
+    - `cpu`: mean CPU use of the ready replicas, in percent of their limit; `external`: value of
+      the Prometheus query.
     - `scheduled`: replicas that a schedule asks for at this moment; 0 for none.
-    - `busy`: a rollout is under way, so the number may grow but not shrink.
+    - `busy`: a rollout is in progress, so the number may grow but not shrink.
     """
 
     interval: float = 1.0
@@ -53,8 +58,8 @@ class Signal:
     wakes: tuple[float, ...] = ()
 
     def misses(self, objective: float) -> float:
-        """Requests not answered within `objective` seconds: refused ones, and from the
-        histogram those above it (the bucket it falls in is split by proportion)."""
+        """Return the requests not answered within `objective` seconds: the refused ones, and those
+        above it in the histogram (the bucket that contains it is split in proportion)."""
         late, lower = 0.0, 0.0
         for upper, count in self.latency:
             if lower >= objective:

@@ -1,13 +1,16 @@
-"""Turning request counts into rates a second: scaling and interpolation, nothing read here."""
+"""Request counts of a trace → rates per second: interpolation and scaling. Pure.
+
+`meshd simulate` and the benchmark read the files; this module only calculates.
+"""
 
 from collections.abc import Sequence
 
 
-def rates(counts: Sequence[float], bin_seconds: int, peak: float | None) -> list[float]:
-    """Requests a second, one value a second, from counts per bin.
+def rates_of(counts: Sequence[float], bin_seconds: int, peak: float | None) -> list[float]:
+    """Return requests per second, one value for each second, from counts per bin.
 
-    Bins longer than a second are interpolated linearly between their centres. With `peak` the
-    whole is scaled so that the 99.9th-percentile minute runs at that many requests a second.
+    Bins longer than a second are interpolated linearly between their centres. With `peak`, all
+    rates are scaled so that the 99.9th-percentile minute has this rate.
     """
     raw = [count / bin_seconds for count in counts]
     if bin_seconds > 1:
@@ -20,20 +23,20 @@ def rates(counts: Sequence[float], bin_seconds: int, peak: float | None) -> list
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The percentile with linear interpolation between ranks. Raises IndexError when empty."""
+    """Return a percentile, interpolated linearly between ranks. Raises IndexError if empty."""
     ranked = sorted(values)
-    place = (len(ranked) - 1) * percent / 100.0
-    low = int(place)
+    rank = (len(ranked) - 1) * percent / 100.0
+    low = int(rank)
     high = min(low + 1, len(ranked) - 1)
-    return ranked[low] + (ranked[high] - ranked[low]) * (place - low)
+    return ranked[low] + (ranked[high] - ranked[low]) * (rank - low)
 
 
 def _interpolate(raw: Sequence[float], bin_seconds: int) -> list[float]:
-    last, out = len(raw) - 1, []
+    last, rates = len(raw) - 1, []
     for second in range(len(raw) * bin_seconds):
-        place = (second + 0.5) / bin_seconds - 0.5
-        low = min(max(int(place), 0), last) if place > 0 else 0
+        position = (second + 0.5) / bin_seconds - 0.5
+        low = min(max(int(position), 0), last) if position > 0 else 0
         high = min(low + 1, last)
-        share = min(max(place - low, 0.0), 1.0)
-        out.append(raw[low] + (raw[high] - raw[low]) * share)
-    return out
+        share = min(max(position - low, 0.0), 1.0)
+        rates.append(raw[low] + (raw[high] - raw[low]) * share)
+    return rates

@@ -1,52 +1,60 @@
-"""Leaf functions over short histories kept as tuples, newest last."""
+"""Functions over short histories that are kept as tuples, newest last. Pure.
+
+The parts of the policy use them for levels and slopes.
+"""
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import TypeVar
+from typing import Final, TypeVar
 
 Value = TypeVar("Value")
 
+LEVEL_SECONDS: Final = 30
+"""Seconds of the mean that is the level while nothing changes. Tuned on the recorded traces in
+bench/autoscaling.py."""
+RISE_WINDOWS: Final = (2, 4, 8, 16)
+"""Seconds of the shorter windows in which a rise may become significant; each twice the last."""
+SLOPE_WINDOWS: Final = ((4, 3.5), (8, 2.5), (16, 2.0))
+"""(half window in seconds, standard deviations that a rise over it must exceed). A shorter window
+needs more, because its slope is extrapolated further in proportion. Tuned on the recorded traces
+in bench/autoscaling.py."""
+
 
 def push(history: tuple[Value, ...], value: Value, keep: int) -> tuple[Value, ...]:
-    """`history` with `value` added, its last `keep` entries."""
+    """Append `value` to `history` and return the last `keep` entries."""
     return (*history[1 - keep :], value) if keep > 1 else (value,)
 
 
-def significant(history: Sequence[float], sure: float = 2.0) -> float:
-    """The level of a series of counts a second, as high as the noise allows to say.
+def significant_level(history: Sequence[float], deviations: float = 2.0) -> float:
+    """Return the level of a series of counts per second.
 
-    The mean of up to 30 s, or, over a shorter window, as much of the mean as a Poisson process
-    would not reach by chance (`sure` standard deviations): a rise counts as soon as it is
-    significant, and noise does not.
+    The level is the mean of up to 30 s, or the mean of a shorter window less `deviations` standard
+    deviations of a Poisson process if that is more. So a rise counts as soon as it is significant,
+    and noise does not count.
     """
-    level = sum(history[-30:]) / min(len(history), 30)
-    for width in (2, 4, 8, 16):
+    level = sum(history[-LEVEL_SECONDS:]) / min(len(history), LEVEL_SECONDS)
+    for width in RISE_WINDOWS:
         if width > len(history):
             break
         mean = sum(history[-width:]) / width
         if mean > level:
-            level = max(level, mean - sure * sqrt(mean / width))
+            level = max(level, mean - deviations * sqrt(mean / width))
     return level
 
 
-HALVES = ((4, 3.5), (8, 2.5), (16, 2.0))
-"""Half windows in seconds, and the standard deviations that a rise over each has to exceed."""
+def significant_slope(history: Sequence[float]) -> float:
+    """Return by how much a series of counts per second rises each second; 0 if it may be chance.
 
-
-def slope(history: Sequence[float]) -> float:
-    """How fast a series of counts a second rises, per second; 0 when that may be chance.
-
-    Two half windows of 4, 8 and 16 s are compared. Beyond what a Poisson process would show by
-    chance (more standard deviations the shorter the window, because it is extrapolated further
-    for its length) the rise is believed.
+    Compares the two halves of a window, for each of `SLOPE_WINDOWS`. A difference that a Poisson
+    process does not explain counts; the steepest one is returned.
     """
-    best = 0.0
-    for half, sure in HALVES:
+    steepest = 0.0
+    for half, deviations in SLOPE_WINDOWS:
         if 2 * half > len(history):
             break
         after = sum(history[-half:]) / half
         before = sum(history[-2 * half : -half]) / half
         chance = sqrt((after + before) / half)
-        if after - before > sure * chance:
-            best = max(best, (after - before) / half)
-    return best
+        if after - before > deviations * chance:
+            steepest = max(steepest, (after - before) / half)
+    return steepest

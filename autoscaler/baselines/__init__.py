@@ -1,1 +1,2 @@
-"""Policies of other autoscalers, as baselines for benchmarks: HPA, KPA and an oracle."""
+"""Policies of other autoscalers, for comparison in `meshd simulate` and in the benchmark: HPA, KPA
+and an oracle. Each has the interface of `autoscaler.Policy`. Nothing in production uses them."""

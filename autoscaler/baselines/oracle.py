@@ -1,4 +1,7 @@
-"""The policy that knows the future: the limit that any real one is measured against."""
+"""A policy that knows the future load: a lower bound for the cost of any real policy. Pure.
+
+`meshd simulate` compares the policy with it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,35 +13,39 @@ from autoscaler.signals import Signal
 
 @dataclass(frozen=True, slots=True)
 class OracleState:
-    """Needs of the last seconds, for going down."""
-
-    needs: tuple[int, ...] = ()
+    """Empty: the oracle reads the trace instead of remembering."""
 
 
 @dataclass(frozen=True, slots=True)
 class Oracle:
-    """Sizes for the largest rate of the next `ahead` seconds, knowing `service_time` and
-    `workers`; `beta` is the square-root staffing factor."""
+    """Sizes for the highest rate of the next seconds.
+
+    - `rates`: requests per second, for each second of the trace.
+    - `service_time` (seconds), `workers`: the real ones of a replica.
+    - `ahead`: seconds of the future that are known; 17 is the slowest start-up of the benchmark's
+      model (15 s) and two steps.
+    - `beta`: square-root staffing factor.
+    """
 
     rates: Sequence[float]
     service_time: float
     workers: int
     ahead: int = 17
     beta: float = 1.5
-    least: int = 1
-    most: int = 200
+    min_replicas: int = 1
+    max_replicas: int = 200
 
     def initial(self, _now: float) -> OracleState:
-        """Nothing to remember yet."""
+        """Return the state before the first signal."""
         return OracleState()
 
     def step(
         self, state: OracleState, _signal: Signal | None, now: float
     ) -> tuple[OracleState, Decision]:
-        """Reads the rates from `now` on as if they had happened."""
+        """Read the rates from `now` on as if they had happened."""
         second = int(now)
         coming = self.rates[second : second + self.ahead] or self.rates[-1:]
         load = max(coming) * self.service_time
         need = ceil((load + self.beta * sqrt(load)) / self.workers)
-        desired = min(max(need, self.least), self.most)
-        return state, Decision(desired, "forecast", f"{load:.1f} busy workers are coming")
+        desired = min(max(need, self.min_replicas), self.max_replicas)
+        return state, Decision(desired, "forecast", f"{load:.1f} busy workers expected")

@@ -1,7 +1,12 @@
-"""How many replicas: the policy and the published ones it is measured against.
+"""The scaling policy of meshd: pure functions from (state, signal, now) to (state, decision).
 
-Belongs here: pure functions from (state, signal, now) to (state, decision). Does not belong
-here: the simulator that drives them, and anything that acts on a decision.
+`meshd.scaling` and the simulator call `make(settings).step`. `policy` combines the parts: `demand`
+and `season` estimate the load, `capacity` what a replica can serve, `objectives` how many replicas
+that takes, `budget` how cautiously to size, `gain_check` whether more replicas help, `change_cost`
+whether a change is worth it, `warm_pool` how many replicas to keep paused. `explain` writes the
+reason. What is remembered between steps is in `state`.
+
+The simulator that drives a policy, and everything that acts on a decision, are elsewhere.
 """
 
 from autoscaler.policy.policy import Policy
@@ -11,5 +16,5 @@ __all__ = ["Policy", "make"]
 
 
 def make(settings: ScalingSettings) -> Policy:
-    """The policy for `settings`."""
+    """Return the policy for `settings`."""
     return Policy(settings)

@@ -1,117 +1,218 @@
-"""How much one replica bears, learned from latency against requests in flight.
+"""How much load one replica can serve, learned from latency and requests in flight. Pure.
 
-Little's law gives the busy workers of a replica: its answers a second times the service time.
-Latency above the service time is waiting. Where there is little of it, a replica has more
-workers than are busy: a bit more than those are `proven`. Where requests wait as long as they
-are worked on, all workers are busy, and their number is seen (`bound`). Scaling up goes by
-`bound`, scaling down by `proven`; between the two the number is left alone. The service time
-cancels out of the replicas needed, so an error in it does little harm.
+The policy calls `observe` once a second; `policy.objectives` divides the load by the result.
+
+Method: by Little's law, the busy workers of a replica are its answers per second times the service
+time. Latency above the service time is waiting.
+
+- Requests hardly wait: a replica has more workers than are busy. It is trusted with a few more
+  than those (`proven`). Scaling down goes by this number.
+- Requests wait as long as they are worked on: all workers are busy, so their number is visible
+  (`bound`). Scaling up goes by this number.
+- Between the two the number of replicas stays.
+
+The service time cancels out of the number of replicas, so an error in it does little harm.
+
+Every constant without another reason was tuned on the recorded traces in bench/autoscaling.py.
 """
+
+from typing import Final
 
 from msgspec.structs import replace
 
-from autoscaler.policy.state import Capacity
+from autoscaler.policy.state import CapacityEstimate
 from autoscaler.signals import Signal
 
-DECAY = 0.9
-"""Sums over about ten seconds."""
-PROBE = 0.2
-"""How far beyond its busy workers a replica is trusted where nothing waits."""
-QUICKEST = 1e-5
-"""Seconds below which no service time is believed."""
-FEW = 10
-"""Answers below which a second says nothing by itself."""
-MANY = 1000.0
-"""Answers after which a mean is known well enough, and has to follow what changes."""
-MUCH_LESS = 0.4
-"""Share of the bound below which replicas have slowed down, rather than been measured badly."""
-ASSUMED = 1.5
-"""`bound` over `proven` until it has been seen."""
+DECAY: Final = 0.9
+"""Factor per second on the sums: a memory of about ten seconds."""
+CPU_WEIGHT: Final = 0.15
+"""Weight of one second in the CPU use: a memory of about seven seconds."""
+MIN_WORKERS: Final = 1.0
+"""Workers that every replica has: it answers one request at a time."""
+
+# Which seconds say something.
+FEW_ANSWERS: Final = 10
+"""Answers below which one second says nothing by itself."""
+IDLE_WORKERS, IDLE_SHARE = 0.5, 0.5
+"""A replica is idle below this many requests in flight, or below this share of `proven`: half of
+its workers are free, so its requests do not wait."""
+
+# The service time.
+MIN_SERVICE_TIME: Final = 1e-5
+"""Seconds below which no service time is plausible: a loopback request takes longer."""
+KNOWN_ANSWERS: Final = 1000.0
+"""Answers after which the mean is known well enough, and starts to follow changes."""
+FALL_WEIGHT, RISE_WEIGHT = 0.3, 0.2
+"""Largest weight of one second in the service time, when it falls and when it rises. It falls
+faster, because waiting only ever adds to a latency."""
+FULL_WEIGHT_ANSWERS: Final = 300.0
+"""Answers in a second that give half of the weight above; fewer answers are noisier."""
+CREEP: Final = 0.00003
+"""Relative rise per second of the service time while replicas are busy: 11 % an hour, so that a
+slower version is noticed in the end, and a rush does not count as one."""
+
+# Workers proven.
+PROBE: Final = 0.2
+"""Share beyond its busy workers that a replica is trusted with while no request waits, so that
+surplus is given up step by step."""
+PROBE_WAIT_FACTOR: Final = 10.0
+"""How quickly that share shrinks with waiting: by half at a wait of 0.1 service times."""
+LEARN_WEIGHT: Final = 0.05
+"""Largest weight of one second in `proven`: a memory of 20 seconds."""
+HALF_WEIGHT_ANSWERS: Final = 30.0
+"""Answers in ten seconds that give half of this weight."""
+WAITING: Final = 0.3
+"""Wait, in service times, above which `proven` may fall while the bound is not yet measured."""
+MAX_WAIT_WEIGHT: Final = 1.0
+"""Wait, in service times, from which `proven` falls with the full weight."""
+
+# Workers at the most.
+ASSUMED_RATIO: Final = 1.5
+"""`bound` over `proven` until the bound has been measured."""
+SATURATED_LATENCY: Final = 2.0
+"""Latency, in service times, above which all workers are busy: requests wait as long as they are
+worked on."""
+CROWD_RATIO: Final = 1.6
+"""Requests in flight per busy worker above which requests queue; one service time of waiting alone
+would give 2."""
+FIRST_BOUND_SHARE: Final = 0.8
+"""Share of `proven` below which the first measured bound is not believed."""
+SLOWDOWN_RATIO: Final = 0.4
+"""Share of the bound below which replicas have become slower, rather than been measured badly."""
+FAST_BOUND_WEIGHT, SLOW_BOUND_WEIGHT = 0.2, 0.03
+"""Weight of one saturated second in the bound: after a change of the replicas, and otherwise."""
+SLOWDOWN_WEIGHT: Final = 0.2
+"""Relative rise per second of the service time for each missing worker, where a replica seems to
+have less than one."""
+MAX_SLOWDOWN: Final = 5.0
+"""Most missing workers that count for it: the service time at most doubles in a second."""
+CALM_WAIT: Final = 0.5
+"""Wait, in service times, below which more busy workers than the bound prove that it is too
+low."""
+RAISE_BOUND_SHARE: Final = 0.4
+"""Weight of such a second in the bound, as a share of its weight in `proven`."""
+
+# The service's own calls.
+STRAIN_RATIO: Final = 2.0
+"""Time in own calls over the usual one above which the called services are slow."""
+DOWNSTREAM_WEIGHT: Final = 0.01
+"""Weight of one second in the usual time of own calls: a memory of about two minutes."""
+HIGH_DOWNSTREAM_RATIO, HIGH_DOWNSTREAM_WEIGHT = 1.5, 0.001
+"""A second above this ratio has this smaller weight, so that a slow dependency does not soon
+become usual."""
+STRAINED_WEIGHT: Final = 0.0005
+"""Weight of a second while the called services are slow."""
+
+# Start-up.
+MAX_STARTED: Final = 1000
+"""Number of start-ups up to which they are counted; only the first few matter."""
+FIRST_LATE, LATER_LATE = 1.0, 0.3
+"""Weight of the first start-up, and least weight of a later one, that took longer than the
+estimate."""
+FIRST_EARLY, LATER_EARLY = 0.4, 0.05
+"""The same for a start-up that took less. 0.05 against 0.3 settles at about the 85th percentile."""
+MIN_STARTUP, MAX_STARTUP = 0.1, 120.0
+"""Seconds: a replica resumed from the warm pool; the longest start-up that is planned for."""
 
 
-def observe(old: Capacity, signal: Signal) -> Capacity:
-    """One second more of experience."""
+def observe(old: CapacityEstimate, signal: Signal) -> CapacityEstimate:
+    """Return the estimate with one more second."""
     done, ready = signal.completions, signal.ready
     outside = signal.downstream_sum or 0.0
     own = max(0.0, signal.latency_sum - outside)
-    cpu = None if signal.cpu is None else signal.cpu * ready
-    seen = replace(
+    new = replace(
         old,
         completions=DECAY * old.completions + done,
         latency=DECAY * old.latency + own,
         outside=DECAY * old.outside + outside,
         replicas=DECAY * old.replicas + ready * signal.interval,
         queue=DECAY * old.queue + (signal.queue_sum or 0.0),
-        cpu=old.cpu if cpu is None else cpu if not old.cpu else old.cpu + 0.15 * (cpu - old.cpu),
-        startup=_startup(old.startup, old.started, signal.startups + signal.wakes),
-        started=min(old.started + len(signal.startups) + len(signal.wakes), 1000),
-        cold_start=_startup(old.cold_start, old.started, signal.startups),
+        cpu=_smooth_cpu(old.cpu, signal),
+        startup=_learn_startup(old.startup, old.started, signal.startups + signal.wakes),
+        started=min(old.started + len(signal.startups) + len(signal.wakes), MAX_STARTED),
+        cold_start=_learn_startup(old.cold_start, old.started, signal.startups),
     )
     if not done or not ready:
-        return seen
-    each = seen.outside / seen.completions
-    if strained(seen):
-        # What it calls is slow: that says nothing about its own replicas.
-        return replace(seen, downstream=old.downstream + 0.0005 * (each - old.downstream))
-    return replace(_learn(seen, signal, own), downstream=_usual(old.downstream, each))
+        return new
+    outside_each = new.outside / new.completions
+    if is_strained(new):
+        # The services it calls are slow. This says nothing about its own replicas.
+        downstream = old.downstream + STRAINED_WEIGHT * (outside_each - old.downstream)
+        return replace(new, downstream=downstream)
+    return replace(
+        _learn_workers(new, signal, own),
+        downstream=_learn_downstream(old.downstream, outside_each),
+    )
 
 
-def strained(capacity: Capacity) -> bool:
-    """Whether requests wait unusually long for calls the service makes itself."""
+def is_strained(capacity: CapacityEstimate) -> bool:
+    """Return whether requests wait unusually long for the service's own calls."""
     if not capacity.downstream or not capacity.completions:
         return False
     each = capacity.outside / capacity.completions
-    return each > 2.0 * capacity.downstream and each - capacity.downstream > capacity.service_time
+    return (
+        each > STRAIN_RATIO * capacity.downstream
+        and each - capacity.downstream > capacity.service_time
+    )
 
 
-def excess(capacity: Capacity) -> float:
-    """Waiting, in service times, of a mean request of the last ten seconds."""
+def relative_wait(capacity: CapacityEstimate) -> float:
+    """Return how long a mean request of the last ten seconds waited, in service times."""
     if not capacity.completions or not capacity.service_time:
         return 0.0
     mean = capacity.latency / capacity.completions
     return max(0.0, mean / capacity.service_time - 1.0)
 
 
-def _learn(seen: Capacity, signal: Signal, own: float) -> Capacity:
+def _smooth_cpu(old: float, signal: Signal) -> float:
+    if signal.cpu is None:
+        return old
+    total = signal.cpu * signal.ready
+    return total if not old else old + CPU_WEIGHT * (total - old)
+
+
+def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> CapacityEstimate:
+    """Update service time, `proven` and `bound`. `own` is the latency sum without own calls."""
     done, ready = signal.completions, signal.ready
-    proven, bound, saturated = seen.proven, seen.bound, seen.saturated
-    mean = seen.latency / seen.completions
+    proven, bound, saturated = new.proven, new.bound, new.saturated
+    mean = new.latency / new.completions
     crowd = signal.in_flight / ready
-    idle = crowd < max(0.5, 0.5 * proven)
-    # What is answered while nothing waits; the sums still know of a queue that is gone.
-    service, answers = _service_time(seen, own / done if idle else mean, done, idle)
-    waits = max(0.0, mean / service - 1.0)
-    busy = seen.completions / seen.replicas * service
-    sample = busy * (1.0 + PROBE / (1.0 + 10.0 * waits))
-    gain = 0.05 * seen.completions / (seen.completions + 30.0)
-    rushed, wait = done / (ready * signal.interval) * service, own / done
-    if done < FEW and seen.completions >= FEW:
-        rushed, wait = busy, mean
-    # One request at a time keeps no replica busy, however long it takes.
-    crowded = crowd > max(1.6 * rushed, 1.0)
-    if seen.completions >= FEW and wait > 2.0 * service and crowded:
+    idle = crowd < max(IDLE_WORKERS, IDLE_SHARE * proven)
+    # An idle second counts by itself: the sums may still contain a queue that is gone.
+    service, answers = _learn_service_time(new, own / done if idle else mean, done, idle)
+    wait = max(0.0, mean / service - 1.0)
+    busy = new.completions / new.replicas * service
+    sample = busy * (1.0 + PROBE / (1.0 + PROBE_WAIT_FACTOR * wait))
+    weight = LEARN_WEIGHT * new.completions / (new.completions + HALF_WEIGHT_ANSWERS)
+    busy_now, latency_now = done / (ready * signal.interval) * service, own / done
+    if done < FEW_ANSWERS and new.completions >= FEW_ANSWERS:
+        busy_now, latency_now = busy, mean
+    # One request at a time does not saturate a replica, however long it takes.
+    crowded = crowd > max(CROWD_RATIO * busy_now, MIN_WORKERS)
+    if new.completions >= FEW_ANSWERS and latency_now > SATURATED_LATENCY * service and crowded:
         if saturated and (signal.startups or signal.wakes):
-            pass  # Some replicas were there for a part of the second only.
+            pass  # Some replicas were ready for a part of this second only.
         elif saturated:
-            quick = rushed > bound or rushed < MUCH_LESS * bound
-            bound += (0.2 if quick else 0.03) * (rushed - bound)
-            if rushed < 1.0:
-                # No replica has less than a worker: its requests take longer than they did.
-                service *= 1.0 + 0.2 * min(1.0 / rushed - 1.0, 5.0)
+            fast = busy_now > bound or busy_now < SLOWDOWN_RATIO * bound
+            bound += (FAST_BOUND_WEIGHT if fast else SLOW_BOUND_WEIGHT) * (busy_now - bound)
+            if busy_now < MIN_WORKERS:
+                # No replica has less than one worker, so its requests take longer than before.
+                missing = MIN_WORKERS / busy_now - 1.0
+                service *= 1.0 + SLOWDOWN_WEIGHT * min(missing, MAX_SLOWDOWN)
         else:
-            bound, saturated = max(rushed, 0.8 * proven), True
+            bound, saturated = max(busy_now, FIRST_BOUND_SHARE * proven), True
     elif sample > proven:
-        proven += gain * (sample - proven)
-    elif waits > 0.3 and not saturated:
-        proven += gain * min(waits, 1.0) * (sample - proven)
+        proven += weight * (sample - proven)
+    elif wait > WAITING and not saturated:
+        proven += weight * min(wait, MAX_WAIT_WEIGHT) * (sample - proven)
     if not saturated:
-        bound = max(bound, ASSUMED * proven)
-    elif sample > bound and waits < 0.5:
-        bound += 0.4 * gain * (sample - bound)
-    bound = max(bound, 1.0)
-    proven = max(min(proven, bound), 1.0)
+        bound = max(bound, ASSUMED_RATIO * proven)
+    elif sample > bound and wait < CALM_WAIT:
+        bound += RAISE_BOUND_SHARE * weight * (sample - bound)
+    bound = max(bound, MIN_WORKERS)
+    proven = max(min(proven, bound), MIN_WORKERS)
     return replace(
-        seen,
+        new,
         service_time=service,
         answers=answers,
         proven=proven,
@@ -120,28 +221,39 @@ def _learn(seen: Capacity, signal: Signal, own: float) -> Capacity:
     )
 
 
-def _service_time(seen: Capacity, mean: float, done: int, idle: bool) -> tuple[float, float]:
-    """The service time and how many answers it is of: at first the mean of all of them. Later it
-    falls quickly to what is seen, and rises where replicas are too idle to queue, and else very
-    slowly, so that a slower version is believed in the end."""
-    old, answers = seen.service_time, seen.answers
+def _learn_service_time(
+    new: CapacityEstimate, mean: float, done: int, idle: bool
+) -> tuple[float, float]:
+    """Return the service time, and the number of answers it is the mean of.
+
+    At first it is the mean of all answers. Later it falls quickly to a lower latency. It rises
+    while replicas are too idle to queue, and otherwise very slowly.
+    """
+    old, answers = new.service_time, new.answers
     if not old:
-        return max(mean, QUICKEST), float(done)
+        return max(mean, MIN_SERVICE_TIME), float(done)
     if mean < old or idle:
-        weight = (0.3 if mean < old else 0.2) * done / (done + 300.0)
-        weight = max(weight, done / (answers + done)) if answers < MANY else weight
-        return max(old + weight * (mean - old), QUICKEST), min(answers + done, MANY)
-    return old + min(mean - old, 0.00003 * old), answers
+        largest = FALL_WEIGHT if mean < old else RISE_WEIGHT
+        weight = largest * done / (done + FULL_WEIGHT_ANSWERS)
+        weight = max(weight, done / (answers + done)) if answers < KNOWN_ANSWERS else weight
+        service = max(old + weight * (mean - old), MIN_SERVICE_TIME)
+        return service, min(answers + done, KNOWN_ANSWERS)
+    return old + min(mean - old, CREEP * old), answers
 
 
-def _startup(old: float, count: int, took: tuple[float, ...]) -> float:
-    """About the 85th percentile: starting too late costs more than starting too early."""
+def _learn_startup(old: float, count: int, startups: tuple[float, ...]) -> float:
+    """Return about the 85th percentile of the start-up times, with `startups` added to the `count`
+    known ones. To start too late costs more than to start too early."""
     value = old
-    for at, one in enumerate(took, start=count + 1):
-        first, later = (1.0, 0.3) if one > value or at == 1 else (0.4, 0.05)
-        value += max(later, first / at) * (one - value)
-    return min(max(value, 0.1), 120.0)
+    for number, startup in enumerate(startups, start=count + 1):
+        late = startup > value or number == 1
+        first, later = (FIRST_LATE, LATER_LATE) if late else (FIRST_EARLY, LATER_EARLY)
+        value += max(later, first / number) * (startup - value)
+    return min(max(value, MIN_STARTUP), MAX_STARTUP)
 
 
-def _usual(old: float, each: float) -> float:
-    return each if not old else old + (0.01 if each < 1.5 * old else 0.001) * (each - old)
+def _learn_downstream(old: float, each: float) -> float:
+    if not old:
+        return each
+    high = each >= HIGH_DOWNSTREAM_RATIO * old
+    return old + (HIGH_DOWNSTREAM_WEIGHT if high else DOWNSTREAM_WEIGHT) * (each - old)

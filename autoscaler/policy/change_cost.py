@@ -1,82 +1,104 @@
-"""When a change is worth it: not on noise, and not only to be taken back.
+"""When a change of the number of replicas is worth it. Pure.
 
-Every change of the number costs: a start-up, connections made anew, caches cold. What it is worth
-is given in replica-seconds (`calm`), and both directions go by it, so that each change that is
-saved costs about the same wherever it is saved.
+The policy calls `remember_need` and `lower_count` every second, and `extra_order` when it scales
+up.
 
-- Down: replicas too many are kept until what they have cost comes to the worth of a change (the
-  rule of the ski rental problem, which never pays more than twice what hindsight would): many go
-  soon, a single one only after long.
-- Up: at once, and while the load rises steadily by a part more than is needed now, so that not
-  every second brings an order of its own: half the economic order quantity `sqrt(2·worth·rise)`,
-  as a rise may end at any moment.
+Every change costs something: a start-up, new connections, cold caches. The setting `calm` gives
+this cost in replica-seconds. Both directions use it, so that an avoided change costs about the
+same in both:
+
+- Down: surplus replicas are kept until they have cost as much as a change. This is the rule of the
+  ski rental problem, which never pays more than twice the optimum. Many surplus replicas go soon, a
+  single one goes late.
+- Up: at once. While the load rises steadily, some more than needed now are ordered, so that not
+  every second orders one: half the economic order quantity `sqrt(2·cost·rise)`, since a rise may
+  end at any moment.
 """
 
 from collections.abc import Iterator
 from math import ceil, sqrt
+from typing import Final
 
 from autoscaler.policy.objectives import ReplicaSizing
-from autoscaler.policy.state import Capacity, Demand, State
+from autoscaler.policy.state import CapacityEstimate, DemandEstimate, State
 from autoscaler.settings import ScalingSettings
 from autoscaler.window import push
 
-WINDOW = 48
-BLOCK = 10
-SURPLUS = 1.35
-"""Replicas too many that, for a window, are worth one change."""
-TIERS = (0.5, 1.0, 2.0, 5.0)
-"""Windows after which a surplus is looked at; after the last one any surplus goes."""
-ROUND = 0.1
-"""Replicas that may be missing without one more being wanted."""
+WINDOW: Final = 48
+"""Seconds for which a lower number must have been enough, by default. Tuned on the recorded traces
+in bench/autoscaling.py."""
+BLOCK: Final = 10
+"""Seconds of a block, of which only the largest need is kept."""
+SURPLUS: Final = 1.35
+"""Surplus replicas that, over one window, cost as much as one change: 1.35 × 48 s = 65
+replica-seconds, which gave the best balance of misses, replica-hours and changes on the recorded
+traces in bench/autoscaling.py."""
+TIERS: Final = (0.5, 1.0, 2.0, 5.0)
+"""Windows over which a surplus is evaluated; after the last one any surplus is removed."""
+TOLERANCE: Final = 0.1
+"""Part of a replica that may be missing before one more is ordered."""
+BATCH_SHARE: Final = 0.5
+"""Factor under the root of the order quantity: a quarter of 2, which halves the quantity."""
+BASE_MARGIN: Final = 0.3
+"""Part of a replica that always is kept as a margin when scaling down."""
+MARGIN_DEVIATIONS, MARGIN_SECONDS = 3.0, 30.0
+"""Standard deviations of the load, as the mean of this many seconds, that the margin covers."""
 
 
-def window(settings: ScalingSettings) -> int:
-    """Seconds over which less must have been enough; with less `calm` than usual they are fewer."""
-    usual = WINDOW if settings.calm is None else min(WINDOW, settings.calm / SURPLUS)
-    return max(2, round(settings.down_window or usual))
+def down_window(settings: ScalingSettings) -> int:
+    """Return the seconds for which a lower number must have been enough. A smaller `calm` than the
+    default shortens them."""
+    default = WINDOW if settings.calm is None else min(WINDOW, settings.calm / SURPLUS)
+    return max(2, round(settings.down_window or default))
 
 
-def worth(settings: ScalingSettings) -> float:
-    """Replica-seconds that one change may cost to be saved."""
-    return SURPLUS * window(settings) if settings.calm is None else settings.calm
+def change_cost(settings: ScalingSettings) -> float:
+    """Return the replica-seconds that may be spent to avoid one change."""
+    return SURPLUS * down_window(settings) if settings.calm is None else settings.calm
 
 
-def remember(
+def remember_need(
     state: State, need: float, window: int
 ) -> tuple[tuple[float, ...], tuple[float, ...], int]:
-    """`needs`, `blocks` and `since_block` with one second's need added."""
+    """Return `needs`, `blocks` and `since_block` of the state with the need of one more second."""
     recent = push(state.needs, need, window)
     if state.since_block + 1 < BLOCK:
         return recent, state.blocks, state.since_block + 1
     return recent, push(state.blocks, max(recent[-BLOCK:]), ceil(TIERS[-1] * window / BLOCK)), 0
 
 
-def lower(
+def lower_count(
     current: int,
     recent: tuple[float, ...],
     blocks: tuple[float, ...],
     window: int,
     margin: float,
-    worth: float,
-    held: float,
+    cost: float,
+    unchanged: float,
 ) -> int:
-    """The number to go down to; `current` when nothing may go yet. `held`: seconds since the
-    last order, before which nobody paid for the replicas there are."""
-    if not recent or ceil(recent[-1] + margin - ROUND) >= current:
+    """Return the number to scale down to; `current` while no replica may be removed.
+
+    - `recent`, `blocks`: the needs, as `remember_need` keeps them.
+    - `window`: seconds, as `down_window` gives them.
+    - `margin`: part of a replica to keep for noise.
+    - `cost`: replica-seconds of one change.
+    - `unchanged`: seconds since the last scale-up. Replicas ordered then have cost nothing before.
+    """
+    if not recent or ceil(recent[-1] + margin - TOLERANCE) >= current:
         return current
-    best = current
-    for seconds, peak in _peaks(recent, blocks, window):
-        low = ceil(peak + margin - ROUND)
-        paid = (current - low) * min(seconds, held)
-        if low < best and (paid >= worth or min(seconds, held) >= TIERS[-1] * window):
-            best = low
-    return best
+    lowest = current
+    for seconds, peak in _peak_needs(recent, blocks, window):
+        count = ceil(peak + margin - TOLERANCE)
+        paid = (current - count) * min(seconds, unchanged)
+        if count < lowest and (paid >= cost or min(seconds, unchanged) >= TIERS[-1] * window):
+            lowest = count
+    return lowest
 
 
-def _peaks(
+def _peak_needs(
     recent: tuple[float, ...], blocks: tuple[float, ...], window: int
 ) -> Iterator[tuple[float, float]]:
-    """(seconds, the largest need in so many) for every tier that there is history for."""
+    """Yield (seconds, largest need in the last `seconds`) for every tier with enough history."""
     if len(recent) < window:
         return
     for tier in TIERS:
@@ -87,13 +109,15 @@ def _peaks(
             yield seconds, max(*blocks[-ceil(seconds / BLOCK) :], *recent[-BLOCK:])
 
 
-def batch(needed: float, demand: Demand, worth: float) -> float:
-    """Replicas to order beyond the `needed` ones, because the next order would follow soon."""
+def extra_order(needed: float, demand: DemandEstimate, cost: float) -> float:
+    """Return the replicas to order in addition to the `needed` ones, because the next order would
+    follow soon."""
     if demand.rise <= 0.0 or demand.level <= 0.0:
         return 0.0
-    return sqrt(0.5 * worth * needed * demand.rise / demand.level)
+    return sqrt(BATCH_SHARE * cost * needed * demand.rise / demand.level)
 
 
-def margin(sizing: ReplicaSizing, capacity: Capacity) -> float:
-    """Replicas that noise may move the estimate by: three deviations of a 30 s mean."""
-    return 0.3 + 3.0 * sqrt(sizing.ahead * capacity.service_time / 30.0) / capacity.proven
+def noise_margin(sizing: ReplicaSizing, capacity: CapacityEstimate) -> float:
+    """Return the replicas by which noise may change the estimate."""
+    noise = sqrt(sizing.ahead * capacity.service_time / MARGIN_SECONDS)
+    return BASE_MARGIN + MARGIN_DEVIATIONS * noise / capacity.proven

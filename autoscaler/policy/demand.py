@@ -1,49 +1,64 @@
-"""How much is asked for, now and one start-up time ahead.
+"""The load of a service, now and one start-up time ahead. Pure.
 
-The level counts a rise as soon as it is significant. The trend is extrapolated over the learned
-start-up time, and used only while its own recent error is smaller than that of the level alone.
-What the time of day brings (`policy.season`) counts where it is more.
-What both missed is remembered as a histogram of shortfalls, of which a quantile becomes the
-headroom: a service that bursts pays for it, a calm one does not.
+The policy calls `observe` once a second; `policy.objectives` sizes for the result.
+
+- Level: a rise counts as soon as it is significant (`window.significant_level`).
+- Trend: the significant slope, extrapolated over the learned start-up time. It is used only while
+  its own recent error is smaller than that of the level alone.
+- Season: the forecast of `policy.season` counts where it is higher.
+- Headroom: the shortfalls of this forecast are kept in a histogram; a quantile of them is the
+  headroom. So a service with bursts pays for headroom, and a steady one does not.
 """
 
 from math import exp, log
+from typing import Final
 
-from autoscaler.policy.state import BUCKETS, Demand
+from autoscaler.policy.state import SHORTFALL_BUCKETS, DemandEstimate
 from autoscaler.signals import Signal
-from autoscaler.window import push, significant, slope
+from autoscaler.window import push, significant_level, significant_slope
 
-MEMORY, STARTS = 600.0, 60.0
-"""Shortfalls are forgotten over ten minutes, or over so many start-ups where that is longer: what
-takes long to answer must be remembered from one rush to the next."""
-FINE = 16.0
-"""Buckets of the shortfall histogram per factor e."""
-ERROR = 0.99
-TOO_LITTLE = 2.0
+HISTORY: Final = 32
+"""Seconds of rates that are kept: twice the longest half window of a slope."""
+SHORTFALL_MEMORY: Final = 600.0
+"""Seconds over which a shortfall is forgotten. Tuned on the recorded traces in
+bench/autoscaling.py."""
+SHORTFALL_STARTUPS: Final = 60.0
+"""Start-ups over which it is forgotten, if that is longer: where it takes long to respond, a rush
+must be remembered until the next one."""
+BUCKETS_PER_E: Final = 16.0
+"""Buckets of the shortfall histogram per factor e: each is 6 % wide."""
+ERROR_DECAY: Final = 0.99
+"""Factor per second on the errors of level and trend: a memory of about 100 seconds."""
+SHORTFALL_COST: Final = 2.0
+"""Cost of a forecast that is too low, over the cost of one that is too high by as much: the first
+costs requests, the second only replicas."""
 
 
-def observe(old: Demand, signal: Signal, ahead: float, season: float) -> Demand:
-    """One second more of demand. `ahead` is how far the forecast looks, in seconds; `season` is
-    what another forecast, which knows its own error, says of then, 0 for nothing."""
-    rates = push(old.rates, signal.arrivals / signal.interval, 32)
-    in_flights = push(old.in_flights, signal.in_flight, 32)
-    level = significant(rates)
-    rise = slope(rates)
+def observe(old: DemandEstimate, signal: Signal, ahead: float, season: float) -> DemandEstimate:
+    """Return the estimate with one more second. `ahead` is how far the forecast looks (seconds);
+    `season` is the seasonal forecast for that time (requests per second), 0 for none."""
+    rates = push(old.rates, signal.arrivals / signal.interval, HISTORY)
+    in_flights = push(old.in_flights, signal.in_flight, HISTORY)
+    level = significant_level(rates)
+    rise = significant_slope(rates)
     trend = level + rise * ahead
     horizon = max(1, round(ahead))
     past = push(old.past, (level, trend, season), horizon)
     shortfalls, level_error, forecast_error = old.shortfalls, old.level_error, old.forecast_error
     if len(old.past) >= horizon:
-        was, said, seasonal = old.past[-horizon]
-        if said > was:
-            level_error = ERROR * level_error + _cost(level - was)
-            forecast_error = ERROR * forecast_error + _cost(level - said)
-        expected = max(said if forecast_error <= level_error else was, seasonal)
-        short = level / max(expected, 1.0)
-        bucket = min(BUCKETS - 1, int(FINE * log(short))) if short > 1.0 else 0
-        shortfalls = _remember(shortfalls, bucket, 1.0 - 1.0 / max(MEMORY, STARTS * ahead))
+        past_level, past_trend, past_season = old.past[-horizon]
+        if past_trend > past_level:
+            level_error = ERROR_DECAY * level_error + _cost(level - past_level)
+            forecast_error = ERROR_DECAY * forecast_error + _cost(level - past_trend)
+        reactive = past_trend if forecast_error <= level_error else past_level
+        shortfall = level / max(reactive, past_season, 1.0)
+        bucket = 0
+        if shortfall > 1.0:
+            bucket = min(SHORTFALL_BUCKETS - 1, int(BUCKETS_PER_E * log(shortfall)))
+        memory = max(SHORTFALL_MEMORY, SHORTFALL_STARTUPS * ahead)
+        shortfalls = _count_shortfall(shortfalls, bucket, 1.0 - 1.0 / memory)
     forecast = max(level if forecast_error > level_error else trend, season)
-    return Demand(
+    return DemandEstimate(
         rates,
         in_flights,
         past,
@@ -57,23 +72,22 @@ def observe(old: Demand, signal: Signal, ahead: float, season: float) -> Demand:
     )
 
 
-def _remember(old: tuple[float, ...], bucket: int, kept: float) -> tuple[float, ...]:
-    new = [kept * weight for weight in old]
+def headroom(demand: DemandEstimate, quantile: float) -> float:
+    """Return the relative surplus that would have covered this share of the last minutes."""
+    total = sum(demand.shortfalls)
+    uncovered = (1.0 - quantile) * total
+    for bucket in range(SHORTFALL_BUCKETS - 1, 0, -1):
+        uncovered -= demand.shortfalls[bucket]
+        if uncovered < 0.0:
+            return exp(bucket / BUCKETS_PER_E) - 1.0
+    return 0.0
+
+
+def _count_shortfall(old: tuple[float, ...], bucket: int, decay: float) -> tuple[float, ...]:
+    new = [decay * weight for weight in old]
     new[bucket] += 1.0
     return tuple(new)
 
 
 def _cost(error: float) -> float:
-    """Too little costs requests, too much only replicas."""
-    return TOO_LITTLE * error if error > 0.0 else -error
-
-
-def headroom(demand: Demand, q: float) -> float:
-    """Relative extra that would have covered a share `q` of the last minutes."""
-    total = sum(demand.shortfalls)
-    over = (1.0 - q) * total
-    for bucket in range(BUCKETS - 1, 0, -1):
-        over -= demand.shortfalls[bucket]
-        if over < 0.0:
-            return exp(bucket / FINE) - 1.0
-    return 0.0
+    return SHORTFALL_COST * error if error > 0.0 else -error

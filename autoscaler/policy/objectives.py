@@ -1,24 +1,35 @@
-"""How many replicas each objective alone would want."""
+"""How many replicas each objective alone needs. Pure.
+
+The policy calls `size` and `needs_by_objective` once a second, with the estimates of
+`policy.demand`, `policy.capacity` and `policy.budget`; the largest need wins.
+"""
 
 from dataclasses import dataclass
 from math import sqrt
+from typing import Final
 
 from autoscaler.policy import budget
-from autoscaler.policy.capacity import strained
+from autoscaler.policy.capacity import is_strained
 from autoscaler.policy.demand import headroom
-from autoscaler.policy.state import Capacity, Demand
+from autoscaler.policy.state import CapacityEstimate, DemandEstimate
 from autoscaler.settings import ScalingSettings
 from autoscaler.signals import Signal
-from autoscaler.window import significant
+from autoscaler.window import significant_level
 
-DRAIN, DRAIN_SHARE = 1.0, 0.1
-"""Seconds, and share of a start-up, that a backlog may take to drain. Replicas that are long in
-coming find little of it left, so it is no use to order as many as would drain it at once."""
+DRAIN_SECONDS, DRAIN_STARTUPS = 1.0, 0.1
+"""Seconds, and part of a start-up time, in which a backlog should drain; the longer one counts.
+Replicas that start slowly find little of the backlog left, so there is no use in ordering enough to
+drain it at once."""
+QUEUE_DEVIATIONS: Final = 2.0
+"""Standard deviations of the busy workers beyond which requests in flight count as a backlog."""
+MAX_QUEUE_RATIO: Final = 2.0
+"""Factor by which the `queue` objective may multiply the ready replicas in one step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Replicas an objective needs, not rounded: `up` makes more of them, `down` lets go."""
+    """Replicas that an objective needs, not rounded: above `up` more are ordered, below `down`
+    some may be removed."""
 
     up: float
     down: float
@@ -26,7 +37,14 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSizing:
-    """The latency objective's reckoning, in busy workers (`load` … `backlog`)."""
+    """The calculation for the latency objective.
+
+    - `load`: busy workers now; `ahead`: those expected, with headroom.
+    - `backlog`: workers that drain the waiting requests.
+    - `beta`: square-root staffing factor.
+    - `headroom`: relative surplus for bursts.
+    - `burn`: burn rate of the error budget.
+    """
 
     load: float
     ahead: float
@@ -37,66 +55,67 @@ class ReplicaSizing:
 
     @property
     def workers(self) -> float:
-        """Workers needed: the load to come, its square-root allowance, and the backlog."""
+        """Workers needed: the expected load, its square-root allowance, and the backlog."""
         return self.ahead + self.beta * sqrt(self.ahead) + self.backlog
 
 
 def size(
     settings: ScalingSettings,
     signal: Signal,
-    demand: Demand,
-    capacity: Capacity,
+    demand: DemandEstimate,
+    capacity: CapacityEstimate,
     spent: tuple[float, float],
 ) -> ReplicaSizing:
-    """What the load to come takes, by what was learned."""
-    burning = budget.burn(spent, settings.share, demand.level) if settings.latency else 1.0
-    quantile, beta = budget.caution(settings.share, burning, capacity.startup)
+    """Return what the expected load needs. `spent` is the (requests, misses) of the budget."""
+    burning = budget.burn_rate(spent, settings.share, demand.level) if settings.latency else 1.0
+    quantile, beta = budget.sizing_caution(settings.share, burning, capacity.startup)
     extra = headroom(demand, quantile)
     service = capacity.service_time
     load = demand.level * service
     ahead = demand.forecast * (1.0 + extra) * service
     outside = (signal.downstream_sum or 0.0) / signal.interval
-    waiting = signal.in_flight + signal.parked - outside - load - 2.0 * sqrt(load)
-    # Without a service time yet, each parked request is one worker's.
-    drained = service / max(DRAIN, DRAIN_SHARE * capacity.startup) if service else 1.0
-    backlog = 0.0 if strained(capacity) else max(0.0, waiting) * min(1.0, drained)
+    waiting = signal.in_flight + signal.parked - outside - load - QUEUE_DEVIATIONS * sqrt(load)
+    # While the service time is unknown, each waiting request needs one worker.
+    drained = service / max(DRAIN_SECONDS, DRAIN_STARTUPS * capacity.startup) if service else 1.0
+    backlog = 0.0 if is_strained(capacity) else max(0.0, waiting) * min(1.0, drained)
     return ReplicaSizing(load, ahead, backlog, beta, extra, burning)
 
 
-def needs(
+def needs_by_objective(
     settings: ScalingSettings,
     signal: Signal,
-    demand: Demand,
-    capacity: Capacity,
+    demand: DemandEstimate,
+    capacity: CapacityEstimate,
     sizing: ReplicaSizing,
 ) -> dict[str, Need]:
-    """By objective, for those that are set and known."""
-    found: dict[str, Need] = {}
+    """Return the need of every objective that is set and whose input is known."""
+    needs: dict[str, Need] = {}
     if settings.latency is not None or (settings.queue is not None and capacity.service_time):
-        # What the user says a replica holds is believed until its limit has been seen.
-        told = 0.0 if capacity.saturated else settings.concurrency or 0.0
+        # The capacity that the user states is trusted until the real limit has been seen.
+        stated = 0.0 if capacity.saturated else settings.concurrency or 0.0
         workers = sizing.workers
-        found["latency"] = Need(
-            workers / max(capacity.bound, told), workers / max(capacity.proven, told)
+        needs["latency"] = Need(
+            workers / max(capacity.bound, stated), workers / max(capacity.proven, stated)
         )
     trend = demand.forecast / demand.level if demand.level else 1.0
     if settings.concurrency is not None:
-        held = significant(demand.in_flights) * trend + signal.parked
-        found["concurrency"] = _same(held / settings.concurrency)
+        in_flight = significant_level(demand.in_flights) * trend + signal.parked
+        needs["concurrency"] = _exact_need(in_flight / settings.concurrency)
     if settings.rps is not None:
-        found["rps"] = _same(demand.forecast / settings.rps)
+        needs["rps"] = _exact_need(demand.forecast / settings.rps)
     if settings.cpu is not None and capacity.cpu:
-        found["cpu"] = _same(capacity.cpu / settings.cpu)
+        needs["cpu"] = _exact_need(capacity.cpu / settings.cpu)
     if settings.queue is not None and capacity.completions:
         waited = capacity.queue / capacity.completions
         if waited > settings.queue:
-            found["queue"] = _same(signal.ready * min(2.0, waited / settings.queue))
+            ratio = min(MAX_QUEUE_RATIO, waited / settings.queue)
+            needs["queue"] = _exact_need(signal.ready * ratio)
     if settings.external is not None and signal.external is not None:
-        found["external"] = _same(signal.external / settings.external)
+        needs["external"] = _exact_need(signal.external / settings.external)
     if signal.scheduled:
-        found["schedule"] = _same(float(signal.scheduled))
-    return found
+        needs["schedule"] = _exact_need(float(signal.scheduled))
+    return needs
 
 
-def _same(value: float) -> Need:
-    return Need(value, value)
+def _exact_need(replicas: float) -> Need:
+    return Need(replicas, replicas)

@@ -1,6 +1,9 @@
-"""The policy: puts demand, capacity, budget, objectives, calm and limits together."""
+"""The policy: combines the estimates, objectives, costs and limits into one decision. Pure.
 
-from dataclasses import dataclass
+`meshd.scaling.decide` and the simulator call `Policy.step` once a second. See `autoscaler.policy`
+for the parts.
+"""
+
 from math import ceil, sqrt
 
 from msgspec.structs import replace
@@ -12,212 +15,176 @@ from autoscaler.policy import (
     capacity,
     change_cost,
     demand,
+    explain,
     gain_check,
     objectives,
     season,
     warm_pool,
 )
-from autoscaler.policy.objectives import Need, ReplicaSizing
-from autoscaler.policy.state import Capacity, Demand, State
+from autoscaler.policy.objectives import Need
+from autoscaler.policy.observation import Observation
+from autoscaler.policy.state import State
 from autoscaler.settings import ScalingSettings
 from autoscaler.signals import Signal
 
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """Everything one step goes by."""
-
-    signal: Signal
-    current: int
-    demand: Demand
-    capacity: Capacity
-    sizing: ReplicaSizing
-    needs: dict[str, Need]
-    cap: int | None
-    now: float
+FORECAST_MARGIN = 1.0
+"""Seconds beyond the start-up time that the forecast looks ahead: one step, until an order is
+placed."""
 
 
 class Policy:
-    """A policy made from settings: holds no state of its own."""
+    """The policy for some settings. It keeps no state: the caller passes it in and out."""
 
     def __init__(self, settings: ScalingSettings) -> None:
         self.settings = settings
 
     def initial(self, now: float) -> State:
-        """The state of a service that nothing is known about yet."""
+        """Return the state of a service of which nothing is known."""
         return State(last_arrival=now)
 
     def step(self, state: State, signal: Signal | None, now: float) -> tuple[State, Decision]:
-        """One step, once a second of `now` (seconds, from any origin). `signal` None is
-        "no data", which holds the number."""
+        """Decide once. Call it once a second with `now` in seconds from any origin. `signal` None
+        means "no data", which keeps the number."""
         settings = self.settings
         if signal is None or signal.interval <= 0.0:
-            held = min(max(settings.min, state.desired), settings.max)
-            return state, Decision(held, "no-data", f"no data: holding {held}")
+            kept = min(max(settings.min, state.desired), settings.max)
+            return state, Decision(kept, "no-data", f"no data, so the number stays at {kept}")
         state, seen = self._observe(state, signal, now)
-        window = change_cost.window(settings)
-        most_down = max((need.down for need in seen.needs.values()), default=0.0)
-        recent, blocks, since = change_cost.remember(state, most_down, window)
-        wanted, cause = self._wanted(seen, state, recent, blocks, window)
-        desired, limited_by = self._limited(seen, wanted)
+        window = change_cost.down_window(settings)
+        down_need = max((need.down for need in seen.needs.values()), default=0.0)
+        recent, blocks, since_block = change_cost.remember_need(state, down_need, window)
+        needed, cause = self._needed(seen, state, recent, blocks, window)
+        desired, limited_by = self._apply_limits(seen, needed)
         if limited_by in ("min", "max") and desired == seen.current:
             cause = "minimum" if limited_by == "min" else "maximum"
-        attempt = state.trial
-        queueing = seen.sizing.backlog > 0.0 or capacity.excess(seen.capacity) > 0.5
-        if desired > seen.current and queueing and attempt is None and signal.ready:
-            attempt = gain_check.begin(seen.capacity, signal, now)
+        check = state.gain_check
+        queueing = (
+            seen.sizing.backlog > 0.0 or capacity.relative_wait(seen.capacity) > gain_check.WAITING
+        )
+        if desired > seen.current and queueing and check is None and signal.ready:
+            check = gain_check.start_check(seen.capacity, signal, now)
         state = replace(
             state,
             desired=desired,
             raised=now if desired > seen.current else state.raised,
             needs=recent,
             blocks=blocks,
-            since_block=since,
-            trial=attempt,
-            rushes=warm_pool.observe(
-                state.rushes, desired - seen.current, seen.capacity.cold_start, now
+            since_block=since_block,
+            gain_check=check,
+            burst_history=warm_pool.observe(
+                state.burst_history, desired - seen.current, seen.capacity.cold_start, now
             ),
         )
-        warm = warm_pool.size(state.rushes, settings.max - desired)
-        return state, _explain(seen, desired, wanted, cause, limited_by, warm)
+        warm = warm_pool.pool_size(state.burst_history, settings.max - desired)
+        return state, explain.make_decision(seen, desired, needed, cause, limited_by, warm)
 
-    def _observe(self, state: State, signal: Signal, now: float) -> tuple[State, _Seen]:
-        learned = capacity.observe(state.capacity, signal)
-        seen_before = season.observe(state.season, signal, now)
-        ahead = learned.startup + 1.0
-        usual = season.expected(seen_before, now + ahead + season.LEAD)
-        asked = demand.observe(state.demand, signal, ahead, usual)
+    def _observe(self, state: State, signal: Signal, now: float) -> tuple[State, Observation]:
+        """Update every estimate with one second."""
+        new_capacity = capacity.observe(state.capacity, signal)
+        new_season = season.observe(state.season, signal, now)
+        ahead = new_capacity.startup + FORECAST_MARGIN
+        seasonal = season.expected_rate(new_season, now + ahead + season.LEAD)
+        new_demand = demand.observe(state.demand, signal, ahead, seasonal)
         spent = budget.observe(state.budget, signal, self.settings)
-        attempt, cap = gain_check.judge(
-            state.trial, state.cap, learned, signal, state.desired, asked.level, now
+        check, cap = gain_check.evaluate(
+            state.gain_check,
+            state.cap,
+            new_capacity,
+            signal,
+            state.desired,
+            new_demand.level,
+            now,
         )
-        active = _active(signal)
         state = replace(
             state,
-            capacity=learned,
-            demand=asked,
-            season=seen_before,
+            capacity=new_capacity,
+            demand=new_demand,
+            season=new_season,
             budget=spent,
-            trial=attempt,
+            gain_check=check,
             cap=cap,
-            last_arrival=now if active else state.last_arrival,
+            last_arrival=now if _has_requests(signal) else state.last_arrival,
         )
         current = state.desired if state.desired >= 0 else signal.ready + signal.starting
-        sizing = objectives.size(self.settings, signal, asked, learned, spent)
-        needs = objectives.needs(self.settings, signal, asked, learned, sizing)
-        capped = gain_check.capped(cap, asked.level, now)
-        return state, _Seen(signal, current, asked, learned, sizing, needs, capped, now)
+        sizing = objectives.size(self.settings, signal, new_demand, new_capacity, spent)
+        needs = objectives.needs_by_objective(
+            self.settings, signal, new_demand, new_capacity, sizing
+        )
+        active_cap = gain_check.active_cap(cap, new_demand.level, now)
+        return state, Observation(
+            self.settings,
+            signal,
+            current,
+            new_demand,
+            new_capacity,
+            sizing,
+            needs,
+            active_cap,
+            now,
+        )
 
-    def _wanted(
+    def _needed(
         self,
-        seen: _Seen,
+        seen: Observation,
         state: State,
         recent: tuple[float, ...],
         blocks: tuple[float, ...],
         window: int,
     ) -> tuple[int, str]:
-        """The number before limits, and its cause."""
+        """Return the number before limits, and its cause."""
         settings, current = self.settings, seen.current
         idle = seen.now - state.last_arrival
         if settings.min == 0 and idle >= settings.idle and not seen.signal.scheduled:
             return 0, "idle" if current else "hold"
-        up = max((need.up for need in seen.needs.values()), default=0.0)
-        wanted = ceil(up - change_cost.ROUND)
+        up_need = max((need.up for need in seen.needs.values()), default=0.0)
+        needed = ceil(up_need - change_cost.TOLERANCE)
         if current == 0:
-            return (max(1, wanted), "wake") if _active(seen.signal) else (0, "hold")
-        if seen.cap is not None and max(wanted, current) > seen.cap:
+            return (max(1, needed), "wake") if _has_requests(seen.signal) else (0, "hold")
+        if seen.cap is not None and max(needed, current) > seen.cap:
             return max(seen.cap, 1), "no-gain"
-        worth = change_cost.worth(settings)
-        if wanted > current:
-            more = change_cost.batch(up, seen.demand, worth) if _by_rate(seen.needs) else 0.0
-            return max(wanted, ceil(up + more - change_cost.ROUND)), _cause_up(seen)
-        margin = change_cost.margin(seen.sizing, seen.capacity)
-        held = seen.now - state.raised
-        low = max(1, change_cost.lower(current, recent, blocks, window, margin, worth, held))
-        if low < current:
-            return low, "surplus"
-        return current, "strain" if capacity.strained(seen.capacity) else "hold"
+        cost = change_cost.change_cost(settings)
+        if needed > current:
+            by_rate = _is_rate_based(seen.needs)
+            extra = change_cost.extra_order(up_need, seen.demand, cost) if by_rate else 0.0
+            return max(needed, ceil(up_need + extra - change_cost.TOLERANCE)), _cause_of_rise(seen)
+        margin = change_cost.noise_margin(seen.sizing, seen.capacity)
+        unchanged = seen.now - state.raised
+        lower = change_cost.lower_count(current, recent, blocks, window, margin, cost, unchanged)
+        lower = max(1, lower)
+        if lower < current:
+            return lower, "surplus"
+        return current, "strain" if capacity.is_strained(seen.capacity) else "hold"
 
-    def _limited(self, seen: _Seen, wanted: int) -> tuple[int, str | None]:
-        """Within limits and steps; nothing goes while a rollout or an ejection is on."""
+    def _apply_limits(self, seen: Observation, needed: int) -> tuple[int, str | None]:
+        """Return the number within bounds and steps, and what limited it. No replica is removed
+        during a rollout or an ejection."""
         current, signal = seen.current, seen.signal
-        held = wanted < current and (signal.busy or signal.ejected > 0)
-        desired, limited_by = limits.bound(self.settings, current, current if held else wanted)
-        return desired, limited_by or ("rollout" if held else None)
+        kept = needed < current and (signal.busy or signal.ejected > 0)
+        number = current if kept else needed
+        desired, limited_by = limits.apply_limits(self.settings, current, number)
+        return desired, limited_by or ("rollout" if kept else None)
 
 
-def _active(signal: Signal) -> bool:
+def _has_requests(signal: Signal) -> bool:
     return signal.arrivals > 0 or signal.parked > 0 or signal.in_flight > 0.0
 
 
-def _by_rate(needs: dict[str, Need]) -> bool:
-    """Whether what wants the most goes by the rate of requests."""
+def _is_rate_based(needs: dict[str, Need]) -> bool:
+    """Return whether the objective with the largest need depends on the rate of requests."""
     return max(needs, key=lambda name: needs[name].up) in ("latency", "rps", "concurrency")
 
 
-def _cause_up(seen: _Seen) -> str:
-    """What made the number grow: the first of the sizing's parts that does it."""
+def _cause_of_rise(seen: Observation) -> str:
+    """Return the first part of the sizing that alone makes the number grow."""
     top = max(seen.needs, key=lambda name: seen.needs[name].up)
     if top != "latency":
         return "schedule" if top == "schedule" else "load"
-    sizing, room = seen.sizing, seen.current + change_cost.ROUND
+    sizing, limit = seen.sizing, seen.current + change_cost.TOLERANCE
     bound = sizing.workers / seen.needs[top].up
-    level, coming = seen.demand.level, seen.demand.forecast
-    if (sizing.load + sizing.beta * sqrt(sizing.load)) / bound > room:
+    level, forecast = seen.demand.level, seen.demand.forecast
+    if (sizing.load + sizing.beta * sqrt(sizing.load)) / bound > limit:
         return "load"
-    rising = sizing.load * coming / level if level else 0.0
-    if (rising + sizing.beta * sqrt(rising)) / bound > room:
+    rising = sizing.load * forecast / level if level else 0.0
+    if (rising + sizing.beta * sqrt(rising)) / bound > limit:
         return "forecast"
-    return "backlog" if (sizing.workers - sizing.backlog) / bound <= room else "headroom"
-
-
-_WHY = {
-    "load": "more load",
-    "forecast": "load is rising",
-    "headroom": "headroom for bursts as seen lately",
-    "backlog": "requests are queueing",
-    "wake": "requests wait and nothing runs",
-    "idle": "no request for a while",
-    "surplus": "less has been enough for a while",
-    "no-gain": "more replicas brought nothing: the bottleneck is probably behind this service",
-    "strain": "what it calls is slow, so more replicas would not help",
-    "schedule": "the schedule asks for it",
-    "minimum": "the minimum",
-    "maximum": "the maximum",
-    "hold": "enough, and not too many",
-}
-
-
-def _explain(
-    seen: _Seen, desired: int, wanted: int, cause: str, limited_by: str | None, warm: int
-) -> Decision:
-    learned, sizing, level = seen.capacity, seen.sizing, seen.demand.level
-    numbers = {
-        "rate": level,
-        "forecast": seen.demand.forecast,
-        "season": seen.demand.season,
-        "in_flight": seen.signal.in_flight,
-        "service_time": learned.service_time,
-        "workers_proven": learned.proven,
-        "workers_bound": learned.bound,
-        "startup": learned.startup,
-        "warm": float(warm),
-        "load": sizing.load,
-        "headroom": sizing.headroom,
-        "backlog": sizing.backlog,
-        "beta": sizing.beta,
-        "burn": sizing.burn,
-        "wanted": float(wanted),
-    }
-    candidates = {name: ceil(need.up - change_cost.ROUND) for name, need in seen.needs.items()}
-    usual = cause == "forecast" and seen.demand.season >= seen.demand.forecast
-    why = "more comes at this time of day" if usual else _WHY[cause]
-    reason = (
-        f"{why}: {level:.1f} requests/s of {learned.service_time * 1000:.0f} ms keep "
-        f"{sizing.load:.1f} workers busy, a replica has {learned.bound:.1f}"
-    )
-    if sizing.backlog >= 1.0:
-        reason += f", {seen.signal.in_flight:.0f} in flight"
-    if limited_by:
-        reason += f"; wanted {wanted}, limited by {limited_by}"
-    return Decision(desired, cause, reason, numbers, candidates, limited_by, warm)
+    return "backlog" if (sizing.workers - sizing.backlog) / bound <= limit else "headroom"

@@ -1,27 +1,34 @@
-"""What the policy remembers between steps: frozen, and JSON-able so that it can be stored."""
+"""What the policy remembers between two steps: frozen values that JSON can hold. Pure.
 
-from typing import Any
+The parts of the policy read and replace these values; `meshd.scaling.state_store` stores them over
+restarts. The JSON names are a stored format: a renamed attribute keeps its old name there.
+"""
+
+from typing import Any, Final
 
 import msgspec
 
-BUCKETS = 32
+SHORTFALL_BUCKETS: Final = 32
+"""Buckets of the shortfall histogram: up to a factor of e² above the forecast (see
+`policy.demand`)."""
 
 
-class Demand(msgspec.Struct, frozen=True):
-    """How much is asked for: see `policy.demand`.
+class DemandEstimate(msgspec.Struct, frozen=True):
+    """The load of a service, now and one start-up time ahead: see `policy.demand`.
 
-    `rates`, `in_flights`: the last seconds. `past`: (level, trend, season) as they were
-    estimated, back to one start-up time ago. `season`: what the time of day brings, 0 where that
-    is not believed; `forecast`: that, or the trend where it is more. `shortfalls`: decayed
-    histogram of how much the level turned out above what was forecast for it. `rise`: requests a
-    second more, per second, as far as that is sure. `level_error`, `forecast_error`: decayed mean
-    errors of level and trend.
+    - `rates` (requests per second), `in_flights` (requests): the last 32 seconds.
+    - `past`: (level, trend, season) as estimated, back to one start-up time ago.
+    - `shortfalls`: decayed histogram of level / forecast, where the level was higher.
+    - `level`, `forecast` (requests per second): the load now; the load expected.
+    - `season` (requests per second): the seasonal forecast; 0 if it is not trusted.
+    - `rise` (requests per second, per second): significant slope of the rate.
+    - `level_error`, `forecast_error`: decayed sums of the errors of level and trend.
     """
 
     rates: tuple[float, ...] = ()
     in_flights: tuple[float, ...] = ()
     past: tuple[tuple[float, float, float], ...] = ()
-    shortfalls: tuple[float, ...] = (0.0,) * BUCKETS
+    shortfalls: tuple[float, ...] = (0.0,) * SHORTFALL_BUCKETS
     level: float = 0.0
     forecast: float = 0.0
     season: float = 0.0
@@ -30,17 +37,21 @@ class Demand(msgspec.Struct, frozen=True):
     forecast_error: float = 0.0
 
 
-class Capacity(msgspec.Struct, frozen=True):
-    """How much a replica bears: see `policy.capacity`.
+class CapacityEstimate(msgspec.Struct, frozen=True):
+    """What one replica can serve: see `policy.capacity`.
 
-    `service_time`: seconds a request takes when it need not wait; 0 unknown. `answers`: how many
-    it is the mean of, at most `policy.capacity.MANY`. `proven`: workers a
-    replica has shown to have; `bound`: more than it has, as far as known. `saturated`: whether
-    `bound` was seen rather than assumed. `completions`, `latency`, `outside`
-    (waiting for own calls), `replicas`, `queue`: decayed sums.
-    `startup`: seconds until a replica that was ordered is ready, on the late side, from `started`
-    of them; `cold_start`: the same without those that were only woken. `downstream`: usual
-    seconds a request waits for calls the service makes itself.
+    - `service_time`: seconds that a request takes when it need not wait; 0: unknown.
+    - `answers`: number of answers that it is the mean of (at most `capacity.KNOWN_ANSWERS`).
+    - `proven`: workers that a replica has shown to have.
+    - `bound`: workers that a replica has at most, as far as known.
+    - `saturated`: whether `bound` was measured rather than assumed.
+    - `completions` (answers), `latency` (seconds), `outside` (seconds that requests waited for the
+      service's own calls), `replicas` (replica-seconds), `queue` (seconds at the proxy): decayed
+      sums over about ten seconds.
+    - `startup`: seconds from the order of a replica until it is ready, about the 85th percentile,
+      from `started` replicas; `cold_start`: the same without those from the warm pool.
+    - `downstream`: seconds that a request usually waits for the service's own calls.
+    - `cpu`: smoothed CPU use, summed over the ready replicas, in percent of one replica's limit.
     """
 
     service_time: float = 0.0
@@ -61,11 +72,13 @@ class Capacity(msgspec.Struct, frozen=True):
 
 
 class Season(msgspec.Struct, frozen=True):
-    """What every five minutes of the last days brought: see `policy.season`.
+    """The mean rate of every five minutes of the last days: see `policy.season`.
 
-    `slot`: the number of the current five minutes, of which `seconds` with `arrivals` requests
-    are over. `means`: requests a second in those before, below 0 where unknown. `errors`: recent
-    relative error of what a day and what a week ago say, `scales`: how much more comes now.
+    - `slot`: number of the current five minutes since the epoch, of which `seconds` with
+      `arrivals` requests have passed.
+    - `means` (requests per second): the slots before it; below 0 for an unknown one.
+    - `errors`: recent relative error of the forecast from a day ago, and from a week ago.
+    - `scales`: factor by which each of the two is multiplied.
     """
 
     slot: int = 0
@@ -77,9 +90,13 @@ class Season(msgspec.Struct, frozen=True):
 
 
 class GainCheck(msgspec.Struct, frozen=True):
-    """A scale-up whose gain is still to be seen: when it was ordered, from how many ready
-    replicas, what they did then (answers a second, mean latency), and since when more of them
-    serve."""
+    """A scale-up whose effect is not known yet: see `policy.gain_check`.
+
+    - `since`: time of the order (seconds, as `now`).
+    - `ready`: replicas that were ready then.
+    - `throughput` (answers per second), `latency` (mean, seconds): what those achieved.
+    - `served`: time since which more replicas are ready; None: they are not yet.
+    """
 
     since: float
     ready: int
@@ -88,9 +105,13 @@ class GainCheck(msgspec.Struct, frozen=True):
     served: float | None = None
 
 
-class Cap(msgspec.Struct, frozen=True):
-    """`number` of replicas above which more brought nothing: holds until `until` (it was set
-    for `span` seconds), and while no more than `rate` requests a second come."""
+class GainCap(msgspec.Struct, frozen=True):
+    """A number of replicas above which more did not help: see `policy.gain_check`.
+
+    - `number`: the cap. It holds until `until` and while at most `rate` requests per second arrive.
+    - `span`: seconds for which it was set.
+    - `throughput`: answers per second; if fewer are achieved under the cap, the cap was wrong.
+    """
 
     number: int
     until: float
@@ -99,11 +120,12 @@ class Cap(msgspec.Struct, frozen=True):
     throughput: float
 
 
-class Rushes(msgspec.Struct, frozen=True):
-    """What a warm pool would have had to hold: see `policy.pool`.
+class BurstHistory(msgspec.Struct, frozen=True):
+    """The largest scale-ups of the last hours: see `policy.warm_pool`.
 
-    `orders`: (when, replicas) ordered within the last start-up time. `largest`: the largest sum
-    of them in each stretch of time, the last of which is number `span`.
+    - `orders`: (time, replicas) ordered within the last start-up time.
+    - `span`: number of the current stretch of time.
+    - `largest`: largest sum of `orders` in each stretch of time, the current one last.
     """
 
     orders: tuple[tuple[float, int], ...] = ()
@@ -111,39 +133,42 @@ class Rushes(msgspec.Struct, frozen=True):
     largest: tuple[int, ...] = ()
 
 
-class State(msgspec.Struct, frozen=True):
-    """Everything learned and seen. Treat as opaque; `dump` and `load` keep it.
+class State(msgspec.Struct, frozen=True, rename={"gain_check": "trial", "burst_history": "rushes"}):
+    """Everything learned and seen so far. Opaque to callers; `dump` and `load` convert it.
 
-    `desired` is -1 before the first signal; `raised` is when it last grew. `needs`: replicas
-    needed in each of the last seconds; `blocks`: the largest of each ten seconds before.
-    `budget`: decayed (requests, misses).
+    - `desired`: number decided last; -1 before the first signal.
+    - `last_arrival`: time of the last request (seconds, as `now`).
+    - `needs`: replicas needed in each of the last seconds; `blocks`: largest need of each earlier
+      block of ten seconds; `since_block`: seconds since the last block ended.
+    - `budget`: decayed (requests, misses).
+    - `raised`: time of the last scale-up.
     """
 
     desired: int = -1
     last_arrival: float = 0.0
     since_block: int = 0
-    demand: Demand = Demand()
-    capacity: Capacity = Capacity()
+    demand: DemandEstimate = DemandEstimate()
+    capacity: CapacityEstimate = CapacityEstimate()
     needs: tuple[float, ...] = ()
     blocks: tuple[float, ...] = ()
     budget: tuple[float, float] = (0.0, 0.0)
-    trial: GainCheck | None = None
-    cap: Cap | None = None
-    rushes: Rushes = Rushes()
+    gain_check: GainCheck | None = None
+    cap: GainCap | None = None
+    burst_history: BurstHistory = BurstHistory()
     season: Season = Season()
     raised: float = 0.0
 
 
 def dump(state: State) -> dict[str, Any]:
-    """`state` as plain JSON values."""
+    """Return `state` as plain JSON values."""
     plain = msgspec.to_builtins(state)
     assert isinstance(plain, dict)
     return plain
 
 
 def load(data: dict[str, Any]) -> State:
-    """The state that `dump` gave. Raises ValueError when `data` is not one (for example of
-    another version): the caller then starts from `initial`."""
+    """Return the state that `dump` converted. Raises ValueError if `data` is not one, for example
+    because another version wrote it; the caller then starts from `Policy.initial`."""
     try:
         return msgspec.convert(data, State)
     except msgspec.ValidationError as error:

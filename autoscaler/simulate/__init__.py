@@ -1,24 +1,29 @@
-"""Discrete-event simulation of one service under a policy.
+"""Discrete-event simulation of one service under a policy. Pure.
 
-The model: replicas with a number of workers and a bounded queue each, log-normal service times,
-a start-up delay, a balancer, Poisson arrivals inside each second. A replica is paid for from
-the moment it is ordered until it has drained.
+`meshd simulate`, the benchmark and the tests call `run` with a policy, rates and a random
+generator.
 
-No event heap is needed: a replica serves in order, so the moment a request ends is known the
-moment it is placed. What happens later (completions, latency) is filed under the second it
-happens in, and becomes the signal of that second.
+Model: each replica has a number of workers and a bounded queue. Service times are log-normal,
+start-up takes time, arrivals inside a second are Poisson, and a balancer chooses the replica. A
+replica costs from its order until it has drained.
 
-Belongs here: the model, what is played by it, and what a run comes to. Does not belong here: any
-policy, the mesh's balancing rules, or the reading of traces; all three are handed in.
+No event heap is needed: a replica serves in order, so the end of a request is known when it is
+placed. Later events (completions, latencies) are filed under the second in which they happen, and
+become the signal of that second.
 
-    result = simulate.run(rates, make(settings), simulate.Model(), random.Random(1))
+- `model`: the parameters. `run`: the loop. `service`: one second. `placement`: who serves a
+  request. `fleet`, `replica`: the replicas and their cost. `result`: the scores.
+
+The policies, the mesh's balancing rules and the reading of traces are arguments, not parts.
+
+    result = simulate.run(rates, make(settings), simulate.ServiceModel(), random.Random(1))
 """
 
 from autoscaler.simulate.model import Rng, ServiceModel
 from autoscaler.simulate.placement import Balancer
 from autoscaler.simulate.replica import SimulatedReplica
 from autoscaler.simulate.result import SimulationResult
-from autoscaler.simulate.run import Stepper, first_count, poisson, run
+from autoscaler.simulate.run import Stepper, initial_count, poisson, run
 from autoscaler.simulate.service import SimulatedService
 
 __all__ = [
@@ -29,7 +34,7 @@ __all__ = [
     "SimulatedService",
     "SimulationResult",
     "Stepper",
-    "first_count",
+    "initial_count",
     "poisson",
     "run",
 ]

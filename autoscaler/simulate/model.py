@@ -1,11 +1,11 @@
-"""What is simulated, and what chance is drawn from."""
+"""The parameters of a simulated service, and its source of random numbers. Pure."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 
 class Rng(Protocol):
-    """The part of `random.Random` that is used."""
+    """The part of `random.Random` that the simulator uses."""
 
     def random(self) -> float: ...
     def uniform(self, a: float, b: float, /) -> float: ...
@@ -14,12 +14,17 @@ class Rng(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServiceModel:
-    """What is simulated. Times are seconds.
+    """A service to simulate. Times are seconds.
 
-    `workers` requests are served at once by a replica, `queue` more may wait in it, the rest is
-    refused. `warm` replicas are held paused and take `wake` to be ready; ordering one from the
-    pool orders its replacement. None leaves the size of the pool to the policy. The first
-    `unscored` seconds count for nothing.
+    - `workers`: requests that a replica serves at once; `queue` more may wait in it, and any
+      further one is refused.
+    - `service_mean`, `service_cv`: mean and coefficient of variation of the service time.
+    - `startup`: shortest and longest start-up time, uniform between the two.
+    - `objective`: latency above which a request counts as missed.
+    - `min_replicas`, `max_replicas`: bounds on the number.
+    - `warm`: replicas kept paused, which take `wake` to become ready; an order from this pool
+      orders a replacement. None lets the policy choose the size.
+    - `unscored`: seconds at the beginning that do not count.
     """
 
     workers: int = 4
@@ -28,8 +33,8 @@ class ServiceModel:
     service_cv: float = 0.5
     startup: tuple[float, float] = (5.0, 15.0)
     objective: float = 0.4
-    least: int = 1
-    most: int = 200
+    min_replicas: int = 1
+    max_replicas: int = 200
     warm: int | None = 0
     wake: float = 0.1
     unscored: int = 120

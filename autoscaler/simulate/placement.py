@@ -1,4 +1,7 @@
-"""Which replica gets a request, when it is answered, and where that is written down."""
+"""Which replica serves a request, when the request ends, and where that is filed. Pure.
+
+`simulate.service` places the requests of each second, and takes the filed results of each second.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,16 +12,21 @@ from typing import Final, Protocol
 from autoscaler.simulate.model import Rng, ServiceModel
 from autoscaler.simulate.replica import Estimator, SimulatedReplica
 
-COSTS: Final = 1 << 17
-"""Service times that are drawn once and then gone through; a power of two."""
+SAMPLES: Final = 1 << 17
+"""Service times that are drawn once; each second starts at a random one and uses the next ones in
+order. A power of two, so that a mask wraps the index."""
 REFUSED: Final = float("inf")
+"""Latency of a refused request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Balancer:
-    """A balancing rule from elsewhere: `pick` chooses the index of a ready replica (it is given
-    the same tuple for as long as the set is the same), `estimator` makes what a replica's
-    latency is kept in."""
+    """A balancing rule from elsewhere.
+
+    - `pick`: returns the index of a ready replica. It gets the same tuple while the set is the
+      same.
+    - `estimator`: makes the latency estimate of a replica.
+    """
 
     pick: Callable[[tuple[SimulatedReplica, ...], float], int]
     estimator: Callable[[], Estimator]
@@ -26,82 +34,83 @@ class Balancer:
 
 @dataclass(slots=True)
 class Filed:
-    """What has been filed under the seconds to come: the moments at which requests end, their
-    latencies, and the seconds that workers were busy with them."""
+    """Results filed under future seconds: the times at which requests end, their latencies, and
+    the seconds for which they keep workers busy."""
 
     ends: dict[int, list[float]] = field(default_factory=dict)
     latencies: dict[int, list[float]] = field(default_factory=dict)
     busy: dict[int, float] = field(default_factory=dict)
 
     def take(self, second: int) -> tuple[list[float], list[float], float]:
-        """Ends, latencies and busy seconds of that second; they are filed no more."""
+        """Remove and return the ends, latencies and busy seconds of one second."""
         ends, latencies = self.ends.pop(second, []), self.latencies.pop(second, [])
         return ends, latencies, self.busy.pop(second, 0.0)
 
 
-class Placement(Protocol):
-    """A way to spread requests over the replicas that are ready."""
+class RequestPlacement(Protocol):
+    """A rule that spreads requests over the ready replicas."""
 
     def place(
         self, ready: list[SimulatedReplica], times: list[float], answers: list[float]
     ) -> None:
-        """Places requests that arrive at `times` (ascending), and appends the latency of each to
-        `answers`, `REFUSED` where no replica had room for it."""
+        """Place the requests that arrive at `times` (ascending). Append the latency of each to
+        `answers`, or `REFUSED` if no replica had room for it."""
         ...
 
 
-def draw_costs(model: ServiceModel, dice: Rng, measured: Sequence[float] = ()) -> list[float]:
-    """`COSTS` service times in seconds: of the model, or out of the `measured` ones."""
+def draw_costs(model: ServiceModel, rng: Rng, measured: Sequence[float] = ()) -> list[float]:
+    """Return `SAMPLES` service times in seconds, from the model or from the `measured` ones."""
     if measured:
-        size, random = len(measured), dice.random
-        return [measured[int(random() * size)] for _ in range(COSTS)]
-    gauss = dice.gauss
+        size, random = len(measured), rng.random
+        return [measured[int(random() * size)] for _ in range(SAMPLES)]
+    gauss = rng.gauss
     sigma = sqrt(log(1.0 + model.service_cv**2))
     mu = log(model.service_mean) - sigma * sigma / 2.0
-    return [exp(gauss(mu, sigma)) for _ in range(COSTS)]
+    return [exp(gauss(mu, sigma)) for _ in range(SAMPLES)]
 
 
 @dataclass(frozen=True, slots=True)
 class LeastOfTwo:
-    """Power of two choices by requests in flight, written out: this loop is the run time."""
+    """Power of two choices by requests in flight. Written out, because this loop takes most of the
+    run time."""
 
     model: ServiceModel
-    dice: Rng
+    rng: Rng
     costs: list[float]
     filed: Filed
 
     def place(
         self, ready: list[SimulatedReplica], times: list[float], answers: list[float]
     ) -> None:
-        """See `Placement`."""
-        random = self.dice.random
-        many = len(ready)
-        if not many:
+        """See `RequestPlacement`."""
+        random = self.rng.random
+        count = len(ready)
+        if not count:
             answers.extend([REFUSED] * len(times))
             return
-        workers, room = self.model.workers, self.model.workers + self.model.queue
+        workers, limit = self.model.workers, self.model.workers + self.model.queue
         costs, mask = self.costs, len(self.costs) - 1
         at = int(random() * len(costs))
         filed, latencies, busy = self.filed.ends, self.filed.latencies, self.filed.busy
         for now in times:
-            chosen = ready[int(random() * many)]
+            chosen = ready[int(random() * count)]
             ends = chosen.ends
             while ends and ends[0] <= now:
                 heappop(ends)
-            if ends and many > 1:
-                other = ready[int(random() * many)]
+            if ends and count > 1:
+                other = ready[int(random() * count)]
                 others = other.ends
                 while others and others[0] <= now:
                     heappop(others)
                 if len(others) < len(ends):
                     chosen, ends = other, others
-            held = len(ends)
-            if held >= room:
+            in_flight = len(ends)
+            if in_flight >= limit:
                 answers.append(REFUSED)
                 continue
             at = (at + 1) & mask
             cost = costs[at]
-            end = (now if held < workers else chosen.free[0]) + cost
+            end = (now if in_flight < workers else chosen.free[0]) + cost
             heapreplace(chosen.free, end)
             heappush(ends, end)
             second = int(end)
@@ -118,36 +127,36 @@ class LeastOfTwo:
 
 @dataclass(frozen=True, slots=True)
 class ByRule:
-    """The rule of a balancer; what it goes by is kept exact."""
+    """A balancer's rule; its inputs (requests in flight, latency) are exact."""
 
     model: ServiceModel
-    dice: Rng
+    rng: Rng
     costs: list[float]
     filed: Filed
     balancer: Balancer
-    coming: list[tuple[float, float, int, int, SimulatedReplica]] = field(default_factory=list)
-    """A heap of (end, latency, turn, load at the start, replica) of what is in flight."""
+    pending: list[tuple[float, float, int, int, SimulatedReplica]] = field(default_factory=list)
+    """Heap of (end, latency, turn, load at the start, replica) of the requests in flight."""
 
     def place(
         self, ready: list[SimulatedReplica], times: list[float], answers: list[float]
     ) -> None:
-        """See `Placement`."""
+        """See `RequestPlacement`."""
         candidates, pick = tuple(ready), self.balancer.pick
-        room = self.model.workers + self.model.queue
+        limit = self.model.workers + self.model.queue
         costs, mask = self.costs, len(self.costs) - 1
-        at = int(self.dice.random() * len(costs))
-        filed, coming = self.filed, self.coming
+        at = int(self.rng.random() * len(costs))
+        filed, pending = self.filed, self.pending
         for turn, now in enumerate(times):
-            self._finish(now)
+            self._finish_requests(now)
             chosen = candidates[pick(candidates, now)] if candidates else None
-            if chosen is None or chosen.in_flight >= room:
+            if chosen is None or chosen.in_flight >= limit:
                 answers.append(REFUSED)
                 continue
             at = (at + 1) & mask
             end = max(now, chosen.free[0]) + costs[at]
             heapreplace(chosen.free, end)
             heappush(chosen.ends, end)
-            heappush(coming, (end, end - now, turn, chosen.in_flight, chosen))
+            heappush(pending, (end, end - now, turn, chosen.in_flight, chosen))
             chosen.in_flight += 1
             second = int(end)
             filed.ends.setdefault(second, []).append(end)
@@ -155,11 +164,11 @@ class ByRule:
             filed.busy[second] = filed.busy.get(second, 0.0) + costs[at]
             answers.append(end - now)
 
-    def _finish(self, now: float) -> None:
-        coming = self.coming
-        while coming and coming[0][0] <= now:
-            end, latency, _, load, one = heappop(coming)
-            one.in_flight -= 1
-            heappop(one.ends)
-            assert one.seen is not None
-            one.seen.observe(latency, end, load)
+    def _finish_requests(self, now: float) -> None:
+        pending = self.pending
+        while pending and pending[0][0] <= now:
+            end, latency, _, load, replica = heappop(pending)
+            replica.in_flight -= 1
+            heappop(replica.ends)
+            assert replica.estimator is not None
+            replica.estimator.observe(latency, end, load)

@@ -1,36 +1,41 @@
-"""One simulated replica."""
+"""One simulated replica, as `simulate.fleet` makes it and a balancer sees it. Pure."""
 
 from typing import Protocol
 
 
 class Estimator(Protocol):
-    """What a replica's latency is taken to be, from the answers seen so far: `load` was, or is,
-    in flight to it."""
+    """Estimates a replica's latency at a load (requests in flight) from the answers so far."""
 
     def observe(self, seconds: float, now: float, load: int, /) -> None: ...
     def at(self, load: int, /) -> float: ...
 
 
 class SimulatedReplica:
-    """One simulated replica, with the attributes a balancer goes by. `ends` is a heap of the
-    times its requests end, `free` of the times its workers are free."""
+    """One simulated replica, with the attributes that a balancer reads.
+
+    - `ordered`, `ready_at`: times of its order, and of its readiness `startup` seconds later.
+    - `ends`: heap of the times at which its requests end.
+    - `free`: heap of the times at which its workers become free.
+    - `woken`: whether it was resumed from the warm pool.
+    - `estimator`: its latency estimate; None if the balancer needs none.
+    """
 
     __slots__ = (
         "ends",
+        "estimator",
         "fast_failing",
         "free",
         "id",
         "in_flight",
         "ordered",
         "ready_at",
-        "seen",
         "startup",
         "weight",
         "woken",
     )
 
     def __init__(
-        self, name: str, workers: int, ordered: float, startup: float, seen: Estimator | None
+        self, name: str, workers: int, ordered: float, startup: float, estimator: Estimator | None
     ) -> None:
         self.id = name
         self.ordered = ordered
@@ -42,9 +47,9 @@ class SimulatedReplica:
         self.weight = 1.0
         self.fast_failing = False
         self.woken = False
-        self.seen = seen
+        self.estimator = estimator
 
     @property
     def latency(self) -> float:
         """Recent latency in seconds; 0 while unknown."""
-        return self.seen.at(self.in_flight) if self.seen is not None else 0.0
+        return self.estimator.at(self.in_flight) if self.estimator is not None else 0.0

@@ -1,12 +1,18 @@
-"""What a run came to."""
+"""The scores of a run. Pure. `simulate.run` fills them in; reports and tests read them."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
 class SimulationResult:
-    """What a run came to. `latency` counts answers by the upper bound of their bucket, `chart`
-    samples (second, arrivals, ready, desired) every minute."""
+    """The scores of a run.
+
+    - `requests`, `missed`: scored requests, and those over the objective or refused.
+    - `replica_hours`, `warm_hours`: cost of running and of paused replicas.
+    - `actions`: changes of the number of replicas.
+    - `latency`: answers by the upper bound of their bucket (seconds).
+    - `chart`: one sample a minute (second, arrivals, ready, desired).
+    """
 
     requests: int = 0
     missed: int = 0
@@ -18,11 +24,11 @@ class SimulationResult:
 
     @property
     def missed_pct(self) -> float:
-        """Share of the scored requests over the objective or refused."""
+        """Percent of the scored requests that were over the objective or refused."""
         return 100.0 * self.missed / self.requests if self.requests else 0.0
 
     def quantile(self, q: float) -> float | None:
-        """Latency in seconds that a share `q` of the answered requests stayed under."""
+        """Return the latency (seconds) below which a share `q` of the answers was; None if none."""
         total = sum(self.latency.values())
         seen = 0
         for bound in sorted(self.latency):
@@ -34,7 +40,8 @@ class SimulationResult:
     def score(
         self, answers: list[float], histogram: tuple[tuple[float, int], ...], objective: float
     ) -> None:
-        """Counts one second: `answers` to what arrived in it, `histogram` of what ended in it."""
+        """Count one second: `answers` of the requests that arrived in it, and the `histogram` of
+        those that ended in it."""
         self.requests += len(answers)
         self.missed += sum([answer > objective for answer in answers])
         latency = self.latency

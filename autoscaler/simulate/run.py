@@ -1,8 +1,11 @@
-"""One run: a load through a policy, second by second."""
+"""One run: plays a load through a policy, second by second. Pure.
+
+`meshd simulate`, the benchmark and the tests call it.
+"""
 
 from collections.abc import Sequence
 from math import ceil, exp, sqrt
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from autoscaler.decision import Decision
 from autoscaler.signals import Signal
@@ -11,9 +14,15 @@ from autoscaler.simulate.placement import Balancer
 from autoscaler.simulate.result import SimulationResult
 from autoscaler.simulate.service import SimulatedService
 
+INITIAL_BETA: Final = 2.0
+"""Square-root staffing factor of the first number: cautious, as no policy has decided yet."""
+NORMAL_FROM: Final = 60.0
+"""Mean from which a rounded normal replaces the Poisson distribution: the difference vanishes in a
+sum over seconds, and inversion takes time in proportion to the mean."""
+
 
 class Stepper(Protocol):
-    """What can be simulated: anything with the interface of `autoscaler.Policy`."""
+    """A policy to simulate: anything with the interface of `autoscaler.Policy`."""
 
     def initial(self, now: float, /) -> Any: ...
     def step(self, state: Any, signal: Signal | None, now: float, /) -> tuple[Any, Decision]: ...
@@ -23,54 +32,56 @@ def run(
     rates: Sequence[float],
     policy: Stepper,
     model: ServiceModel,
-    dice: Rng,
+    rng: Rng,
     balancer: Balancer | None = None,
     times: Sequence[float] = (),
 ) -> SimulationResult:
-    """Plays `rates` (requests a second, one value a second) through `policy`. Without a
-    balancer, power of two choices by requests in flight; without measured service `times`,
-    log-normal ones."""
-    service = SimulatedService(model, dice, balancer, times)
+    """Play `rates` (requests per second, one value for each second) through `policy`.
+
+    Without a balancer, requests go by power of two choices on requests in flight. Without measured
+    service `times`, service times are log-normal.
+    """
+    service = SimulatedService(model, rng, balancer, times)
     fleet = service.fleet
-    desired = first_count(model, rates[0] if rates else 0.0)
+    desired = initial_count(model, rates[0] if rates else 0.0)
     fleet.begin(desired)
     state = policy.initial(0.0)
     result = SimulationResult()
-    random = dice.random
+    random = rng.random
     for start, rate in enumerate(rates):
-        arrivals = sorted([start + random() for _ in range(poisson(rate, dice))])
+        arrivals = sorted([start + random() for _ in range(poisson(rate, rng))])
         signal, answers = service.second(start, arrivals)
         if start >= model.unscored:
             result.score(answers, signal.latency, model.objective)
         if start % 60 == 0:
             result.chart.append((start, signal.arrivals, signal.ready, desired))
         state, decision = policy.step(state, signal, start + 1.0)
-        wanted = min(max(decision.desired, model.least), model.most)
-        if wanted != desired:
-            desired = wanted
+        new = min(max(decision.desired, model.min_replicas), model.max_replicas)
+        if new != desired:
+            desired = new
             result.actions += 1
             fleet.scale(desired, start + 1.0)
         if model.warm is None:
-            fleet.keep(decision.warm, start + 1.0)
-    paid, paused = fleet.settle(float(len(rates)))
+            fleet.resize_pool(decision.warm, start + 1.0)
+    paid, paused = fleet.cost(float(len(rates)))
     result.replica_hours, result.warm_hours = paid / 3600.0, paused / 3600.0
     return result
 
 
-def first_count(model: ServiceModel, rate: float) -> int:
-    """Replicas to start with: square-root staffing of the first second's offered load."""
+def initial_count(model: ServiceModel, rate: float) -> int:
+    """Return the replicas to start with: square-root staffing of the load at `rate`."""
     load = rate * model.service_mean
-    count = ceil((load + 2.0 * sqrt(load)) / model.workers)
-    return min(max(count, model.least, 1), model.most)
+    count = ceil((load + INITIAL_BETA * sqrt(load)) / model.workers)
+    return min(max(count, model.min_replicas, 1), model.max_replicas)
 
 
-def poisson(mean: float, dice: Rng) -> int:
-    """A Poisson number: by inversion of exponentials, or a rounded normal from 60 up, where
-    the two cannot be told apart in a sum over seconds."""
-    if mean >= 60.0:
-        return max(0, int(dice.gauss(mean, sqrt(mean)) + 0.5))
-    limit, product, count = exp(-mean), dice.random(), 0
+def poisson(mean: float, rng: Rng) -> int:
+    """Draw a Poisson number: by inversion of exponentials (Knuth), or from `NORMAL_FROM` on as a
+    rounded normal."""
+    if mean >= NORMAL_FROM:
+        return max(0, int(rng.gauss(mean, sqrt(mean)) + 0.5))
+    limit, product, count = exp(-mean), rng.random(), 0
     while product > limit:
-        product *= dice.random()
+        product *= rng.random()
         count += 1
     return count

@@ -14,7 +14,7 @@ from meshd.model.event import Kind
 from meshd.model.replica import Replica
 from meshd.model.scaling import ScaleDecision, TrafficSpan
 from meshd.scaling import decision_record
-from meshd.scaling.decide import Cap, DecisionInput, ScalingDecision, limited, wish
+from meshd.scaling.decide import Cap, DecisionInput, ScalingDecision, apply_caps, run_policy
 from meshd.scaling.limits import ChangeRateLimit, room
 from meshd.scaling.prometheus_queries import PrometheusQueries
 from meshd.scaling.scale_from_zero import SEEN, ScaleFromZero, demanded
@@ -76,13 +76,13 @@ class ScalingController:
         """One decision for every scaled service; changed numbers are stored at once."""
         scaled = {service.key: service for service in services if is_scaled(service)}
         cases = self._cases(scaled, replicas, now)
-        wishes = {key: wish(case) for key, case in cases.items()}
+        wishes = {key: run_policy(case) for key, case in cases.items()}
         grants = self._room(services, wishes, now)
         numbers: dict[str, int] = {}
         for key, service in scaled.items():
             ceilings = self._ceilings(service, wishes[key], grants.get(key), now)
-            verdict = limited(cases[key], wishes[key], self._floor(key, now), ceilings)
-            self._learned.learn(key, verdict.state, verdict.wish.warm)
+            verdict = apply_caps(cases[key], wishes[key], self._floor(key, now), ceilings)
+            self._learned.learn(key, verdict.state, verdict.uncapped.warm)
             self._tell(service, cases[key], verdict, now)
             self._write_down(key, cases[key], verdict, now)
             numbers[key] = verdict.decision.desired
@@ -228,7 +228,7 @@ class ScalingController:
         self, key: str, case: DecisionInput, verdict: ScalingDecision, now: float
     ) -> None:
         """The second's traffic, for later simulations."""
-        model = verdict.wish.numbers
+        model = verdict.uncapped.numbers
         if case.signal is not None:
             second = TrafficSpan(
                 at=int(now) - 1,

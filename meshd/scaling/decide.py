@@ -1,19 +1,32 @@
-"""One decision: what the policy wants, and what is allowed of it. Pure.
+"""One decision: what the policy asks for, and how many replicas it may have. Pure.
 
-A policy's step is a function, so where its number may not be had it is asked again with a lower
-maximum, and goes on from what it really gets.
+`meshd.scaling.controller` calls `run_policy` for every service, then `apply_caps` with the caps of
+`meshd.scaling.limits` and `meshd.capacity`.
+
+A policy's step is a function. If its number is above a cap, the step runs again with a lower
+maximum, so that the policy continues from the number that it really gets.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import autoscaler
 from autoscaler import Decision, ScalingSettings, Signal, State
+from autoscaler.limits import describe_limit
+
+COOLDOWN_TEXT: Final = "but no replica is removed during the cooldown after a change"
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionInput:
-    """What a decision is made from. While it is `cooling` down from a change, nothing goes."""
+    """The input of a decision.
+
+    - `settings`, `state`: of the policy.
+    - `signal`: the last second; None without data.
+    - `now`: Unix time.
+    - `cooling`: whether the cooldown after a change lasts, so that no replica is removed.
+    """
 
     settings: ScalingSettings
     state: State
@@ -24,35 +37,36 @@ class DecisionInput:
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """No more than `number` for now: `limit` is a short stable code, `why` for people."""
+    """A temporary upper limit.
+
+    - `number`: the most replicas.
+    - `limit`: short stable code.
+    - `reason`: text for people; it continues "9 replicas needed, ".
+    """
 
     number: int
     limit: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ScalingDecision:
-    """`decision` is what becomes of it; `wish` what it would be without ceilings. `limits` says
-    what changed the number, for people."""
+    """A decision and how it came about.
+
+    - `state`: the policy's next state.
+    - `decision`: the final decision.
+    - `uncapped`: the decision without caps.
+    - `limits`: texts of the limits that changed the number.
+    """
 
     state: State
     decision: Decision
-    wish: Decision
+    uncapped: Decision
     limits: tuple[str, ...] = ()
 
 
-_OWN = {
-    "min": "the minimum of {0.min}",
-    "max": "the maximum of {0.max}",
-    "step": "one step (up to {0.step_up:g} times as many, down by {0.step_down:.0%})",
-    "rollout": "nothing goes while a rollout or an ejection is under way",
-    "cooldown": "nothing goes so soon after a change",
-}
-
-
-def wish(case: DecisionInput) -> ScalingDecision:
-    """What the policy wants, under the limits of its own settings."""
+def run_policy(case: DecisionInput) -> ScalingDecision:
+    """Return what the policy decides within the limits of its own settings."""
     signal = case.signal
     cooling = case.cooling and signal is not None and not (signal.busy or signal.ejected)
     if signal is not None and cooling:
@@ -60,46 +74,48 @@ def wish(case: DecisionInput) -> ScalingDecision:
     policy = autoscaler.make(case.settings)
     state, decision = policy.step(case.state, signal, case.now)
     if cooling and decision.limited_by == "rollout":
-        reason = decision.reason.replace("limited by rollout", "limited by cooldown")
+        rollout_text = describe_limit(case.settings, "rollout")
+        reason = decision.reason.replace(rollout_text, COOLDOWN_TEXT)
         decision = replace(decision, limited_by="cooldown", reason=reason)
-    return ScalingDecision(state, decision, decision, _own(case.settings, decision))
+    return ScalingDecision(state, decision, decision, _own_limits(case.settings, decision))
 
 
-def limited(
-    case: DecisionInput, wished: ScalingDecision, floor: int = 0, ceilings: Sequence[Cap] = ()
+def apply_caps(
+    case: DecisionInput, uncapped: ScalingDecision, floor: int = 0, caps: Sequence[Cap] = ()
 ) -> ScalingDecision:
-    """The same under these ceilings, of which the lowest counts, and `floor` as far as they
-    allow it: replicas that were woken already."""
-    lowest = min(ceilings, key=lambda each: each.number, default=None)
-    verdict = wished
-    if lowest is not None and wished.decision.desired > lowest.number:
-        verdict = _lowered(case, wished.decision, lowest)
+    """Return the decision under the lowest of `caps`. `floor` is the number of replicas that were
+    already started for waiting requests; it holds as far as the caps allow."""
+    lowest = min(caps, key=lambda each: each.number, default=None)
+    result = uncapped
+    if lowest is not None and uncapped.decision.desired > lowest.number:
+        result = _apply_cap(case, uncapped.decision, lowest)
     if lowest is not None:
         floor = min(floor, lowest.number)
-    if verdict.decision.desired >= floor:
-        return verdict
-    decision = replace(verdict.decision, desired=floor, cause="wake", limited_by=None)
-    woken = f"{floor} were woken at once for the requests that waited"
-    return replace(verdict, decision=decision, limits=(woken,))
+    if result.decision.desired >= floor:
+        return result
+    text = f"{floor} were started at once for waiting requests"
+    decision = replace(result.decision, desired=floor, cause="wake", reason=text, limited_by=None)
+    return replace(result, decision=decision, limits=(text,))
 
 
-def _lowered(case: DecisionInput, wished: Decision, ceiling: Cap) -> ScalingDecision:
-    settings, number = case.settings, ceiling.number
+def _apply_cap(case: DecisionInput, uncapped: Decision, cap: Cap) -> ScalingDecision:
+    settings, number = case.settings, cap.number
     lower = replace(settings, min=min(settings.min, number), max=max(1, min(settings.max, number)))
     state, decision = autoscaler.make(lower).step(case.state, case.signal, case.now)
+    text = f"{uncapped.desired} needed, {cap.reason}"
     decision = replace(
         decision,
         desired=min(decision.desired, number),
-        cause=wished.cause,
-        reason=f"{wished.reason}; wanted {wished.desired}, {ceiling.why}",
-        limited_by=ceiling.limit,
+        cause=uncapped.cause,
+        reason=f"{uncapped.reason}; {text}",
+        limited_by=cap.limit,
     )
-    return ScalingDecision(state, decision, wished, (f"wanted {wished.desired}, {ceiling.why}",))
+    return ScalingDecision(state, decision, uncapped, (text,))
 
 
-def _own(settings: ScalingSettings, decision: Decision) -> tuple[str, ...]:
-    text = _OWN.get(decision.limited_by or "")
-    wanted = decision.numbers.get("wanted")
-    if text is None or wanted is None:
+def _own_limits(settings: ScalingSettings, decision: Decision) -> tuple[str, ...]:
+    limit, needed = decision.limited_by, decision.numbers.get("wanted")
+    if limit is None or needed is None:
         return ()
-    return (f"wanted {wanted:.0f}, limited by {text.format(settings)}",)
+    text = COOLDOWN_TEXT if limit == "cooldown" else describe_limit(settings, limit)
+    return (f"{needed:.0f} needed, {text}",)

@@ -28,7 +28,7 @@ def made(
 ) -> ScaleDecision:
     """All that a decision was made from, and what it came to."""
     decision = verdict.decision
-    wanted = verdict.wish.numbers.get("wanted", float(verdict.wish.desired))
+    wanted = verdict.uncapped.numbers.get("wanted", float(verdict.uncapped.desired))
     return ScaleDecision(
         at=now,
         desired=decision.desired,
@@ -39,7 +39,7 @@ def made(
         objectives=objectives(settings),
         signals=signals(signal),
         model={name: round(value, 6) for name, value in decision.numbers.items()},
-        candidates=dict(verdict.wish.candidates),
+        candidates=dict(verdict.uncapped.candidates),
         limits=verdict.limits,
         rejected=rejected(verdict),
         override=override,
@@ -97,7 +97,7 @@ def signals(signal: Signal | None) -> dict[str, float]:
 
 def rejected(verdict: ScalingDecision) -> tuple[str, ...]:
     """What else was on the table, and why it was not taken."""
-    wish, found = verdict.wish, []
+    wish, found = verdict.uncapped, []
     ranked = sorted(wish.candidates.items(), key=lambda each: (-each[1], each[0]))
     if len(ranked) > 1:
         top, most = ranked[0]

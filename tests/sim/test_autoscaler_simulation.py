@@ -56,11 +56,11 @@ def lunch(
     for at in range(seconds // 10):
         base = low + (high - low) * max(0.0, sin(pi * at * 10 / seconds)) ** 2
         counts.append(10.0 * base * dice.uniform(0.8, 1.25) * (1.6 if dice.random() < 0.03 else 1))
-    return trace.rates(counts, 10, None)
+    return trace.rates_of(counts, 10, None)
 
 
 def test_one_replica_behaves_as_queueing_theory_says() -> None:
-    model = replace(MODEL, workers=1, queue=10_000, most=1, unscored=0, objective=10.0)
+    model = replace(MODEL, workers=1, queue=10_000, max_replicas=1, unscored=0, objective=10.0)
     result, seen = watch([7.0] * 6000, ScalingSettings(max=1, latency=10.0), model)
     waited = sum(signal.latency_sum for signal, _ in seen) / result.requests
     # Pollaczek-Khinchine: rho 0.7, service 0.1 s, squared variation 0.25.
@@ -70,7 +70,7 @@ def test_one_replica_behaves_as_queueing_theory_says() -> None:
 
 
 def test_every_request_is_accounted_for() -> None:
-    model = replace(MODEL, queue=0, most=2, unscored=0)
+    model = replace(MODEL, queue=0, max_replicas=2, unscored=0)
     result, seen = watch([100.0] * 120, ScalingSettings(max=2, latency=0.4), model)
     came = sum(signal.arrivals for signal, _ in seen)
     shed = sum(signal.shed for signal, _ in seen)

@@ -197,12 +197,12 @@ def _jobs(
         service_cv=options["service_cv"],
         startup=options["startup"],
         objective=options["objective"],
-        least=options["least"],
-        most=options["most"],
+        min_replicas=options["least"],
+        max_replicas=options["most"],
         warm=None if options["warm"] == "auto" else options["warm"],
     )
     if recorded is not None:
-        rates = trace.rates(list(recorded.rates), 1, options["peak"])
+        rates = trace.rates_of(list(recorded.rates), 1, options["peak"])
     else:
         rates = runner.read_trace(options["path"], options["bin_seconds"], options["peak"])
     times = runner.read_times(options["service_times"]) if options["service_times"] else []

@@ -81,7 +81,7 @@ def read_trace(path: Path, bin_seconds: int | None, peak: float | None) -> list[
         if len(steps) != 1 or min(steps) < 1:
             raise ValueError(f"{path}: rows are not evenly spaced; give --bin SECONDS")
         bin_seconds = steps.pop()
-    return trace.rates(counts, bin_seconds, peak)
+    return trace.rates_of(counts, bin_seconds, peak)
 
 
 def read_times(path: Path) -> list[float]:
@@ -121,12 +121,12 @@ def _policy(job: SimulationJob) -> simulate.Stepper:
         case "ours":
             return autoscaler.make(job.settings)
         case "hpa-cpu":
-            return Hpa("cpu", job.target, model.least, model.most)
+            return Hpa("cpu", job.target, model.min_replicas, model.max_replicas)
         case "hpa-rps":
             each = share * model.workers / model.service_mean
-            return Hpa("rps", each, model.least, model.most)
+            return Hpa("rps", each, model.min_replicas, model.max_replicas)
         case "kpa":
-            return Kpa(share * model.workers, model.least, model.most)
+            return Kpa(share * model.workers, model.min_replicas, model.max_replicas)
         case "oracle":
             ahead = int(model.startup[1]) + 2
             return Oracle(
@@ -134,11 +134,11 @@ def _policy(job: SimulationJob) -> simulate.Stepper:
                 model.service_mean,
                 model.workers,
                 ahead,
-                least=model.least,
-                most=model.most,
+                min_replicas=model.min_replicas,
+                max_replicas=model.max_replicas,
             )
         case "fixed":
-            return _Fixed(simulate.first_count(model, max(job.rates)))
+            return _Fixed(simulate.initial_count(model, max(job.rates)))
     raise ValueError(f"no policy {job.name!r}; there are {', '.join(POLICIES)}")
 
 

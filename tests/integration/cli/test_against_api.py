@@ -92,9 +92,9 @@ async def test_scale(control: FakeControl, meshd: Meshd) -> None:
     ]
     assert (await meshd("scale", "orders", "many")).exit_code == 2
     assert (await meshd("scale", "orders", "3", "--for", "ever")).exit_code == 2
-    control.refuse = Rejected("wanted 9, room for 7")
+    control.refuse = Rejected("9 needed, capacity for 7")
     refused = await meshd("scale", "orders", "9")
-    assert (refused.exit_code, refused.stderr) == (1, "meshd: wanted 9, room for 7\n")
+    assert (refused.exit_code, refused.stderr) == (1, "meshd: 9 needed, capacity for 7\n")
 
 
 async def test_policy(control: FakeControl, meshd: Meshd) -> None:
@@ -172,7 +172,7 @@ async def test_explain(control: FakeControl, meshd: Meshd) -> None:
             signals={"arrivals_per_second": 40.0},
             model={"service_time": 0.1},
             candidates={"latency": 5, "concurrency": 2},
-            limits=("wanted 5, limited by the maximum of 3",),
+            limits=("5 needed, limited by the maximum of 3",),
             rejected=("2 for concurrency: latency wants 5, and the largest wins",),
         )
     ]  # fmt: skip
@@ -184,7 +184,7 @@ async def test_explain(control: FakeControl, meshd: Meshd) -> None:
         "model       service_time 0.1",
         "candidates  latency wants 5",
         "            concurrency wants 2",
-        "limits      wanted 5, limited by the maximum of 3",
+        "limits      5 needed, limited by the maximum of 3",
         "rejected    2 for concurrency",
         "2 → more",
     ):

@@ -1,18 +1,18 @@
-"""The page about the autoscaler: its example runs, and it tells of every cause."""
+"""The page about the autoscaler: its example runs, and it names every cause."""
 
 import re
 from types import SimpleNamespace
 from typing import get_type_hints
 
 from autoscaler import Decision, ScalingSettings, Signal, State
-from autoscaler.policy import policy
+from autoscaler.policy.explain import REASONS
 from tests.support.paths import ROOT
 
 PAGE = (ROOT / "docs" / "autoscaler.md").read_text(encoding="utf-8")
 
 
 class Simulator:
-    """Somebody's own: 200 requests a second of 50 ms, replicas of four workers, there at once."""
+    """A user's simulator: 200 requests/s of 50 ms, replicas of four workers that start at once."""
 
     def __init__(self) -> None:
         self.replicas = 1
@@ -41,8 +41,8 @@ def test_the_example_drives_the_policy() -> None:
     assert 3 <= simulator.replicas == decision.desired <= 12
 
 
-def test_every_cause_and_every_setting_stands_on_the_page() -> None:
-    for cause in policy._WHY:
+def test_the_page_names_every_cause_and_setting() -> None:
+    for cause in REASONS:
         assert re.search(rf"\b{cause}\b", PAGE), cause
     for setting in ("min", "max", "concurrency", "rps", "down_window", "calm"):
         assert setting in get_type_hints(ScalingSettings)

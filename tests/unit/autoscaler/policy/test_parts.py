@@ -1,4 +1,4 @@
-"""The parts of the scaling path: windows, limits, traces, and the published policies."""
+"""The parts of the scaling policy: windows, limits, traces, and the published policies."""
 
 from math import sqrt
 
@@ -9,11 +9,11 @@ from autoscaler import ScalingSettings, Signal, limits, trace
 from autoscaler.baselines.hpa import Hpa
 from autoscaler.baselines.kpa import Kpa
 from autoscaler.policy import budget, capacity, change_cost, gain_check
-from autoscaler.policy.state import Capacity, Demand, GainCheck
-from autoscaler.window import push, significant, slope
+from autoscaler.policy.state import CapacityEstimate, DemandEstimate, GainCheck
+from autoscaler.window import push, significant_level, significant_slope
 
 LONG = 10_000.0
-"""Seconds since the last order, where that is no matter."""
+"""Seconds since the last order, long enough not to matter."""
 
 
 @pytest.mark.parametrize(
@@ -30,18 +30,18 @@ LONG = 10_000.0
 def test_a_rise_counts_when_it_is_significant_and_noise_does_not(
     history: list[float], level: float
 ) -> None:
-    assert significant(history) == pytest.approx(level)
+    assert significant_level(history) == pytest.approx(level)
 
 
-def test_a_slope_is_what_is_sure_of_it() -> None:
-    assert slope([100.0] * 32) == 0.0
-    assert slope([100.0, 110.0] * 16) == 0.0
-    assert slope([500.0 - 10.0 * second for second in range(32)]) == 0.0
-    assert slope([100.0 + 20.0 * second for second in range(32)]) == pytest.approx(20.0)
-    assert slope([100.0] * 28 + [112.0] * 4) == 0.0
+def test_only_a_significant_slope_counts() -> None:
+    assert significant_slope([100.0] * 32) == 0.0
+    assert significant_slope([100.0, 110.0] * 16) == 0.0
+    assert significant_slope([500.0 - 10.0 * second for second in range(32)]) == 0.0
+    assert significant_slope([100.0 + 20.0 * second for second in range(32)]) == pytest.approx(20.0)
+    assert significant_slope([100.0] * 28 + [112.0] * 4) == 0.0
 
 
-def test_a_window_keeps_the_newest() -> None:
+def test_push_keeps_the_newest_values() -> None:
     kept: tuple[int, ...] = ()
     for value in range(5):
         kept = push(kept, value, 3)
@@ -50,7 +50,7 @@ def test_a_window_keeps_the_newest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("current", "wanted", "expected"),
+    ("current", "needed", "expected"),
     [
         (4, 5, (5, None)),
         (4, 100, (40, "step")),
@@ -60,98 +60,92 @@ def test_a_window_keeps_the_newest() -> None:
         (90, 120, (100, "max")),
     ],
 )
-def test_bounds_and_steps(current: int, wanted: int, expected: tuple[int, str | None]) -> None:
-    assert limits.bound(ScalingSettings(min=1, max=100, latency=1.0), current, wanted) == expected
+def test_bounds_and_steps(current: int, needed: int, expected: tuple[int, str | None]) -> None:
+    settings = ScalingSettings(min=1, max=100, latency=1.0)
+    assert limits.apply_limits(settings, current, needed) == expected
 
 
 @pytest.mark.parametrize(
-    ("wants", "room", "priority", "given"),
+    ("limit", "text"),
     [
-        ({"a": 2, "b": 3}, 9, {}, {"a": 2, "b": 3}),
-        ({"a": 9, "b": 2}, 6, {}, {"a": 4, "b": 2}),
-        ({"a": 9, "b": 9}, 7, {"b": 1}, {"a": 0, "b": 7}),
-        ({"a": 9, "b": 2}, 7, {"b": 1}, {"a": 5, "b": 2}),
-        ({"a": 1, "b": 1, "c": 1}, 2, {}, {"a": 1, "b": 1, "c": 0}),
-        ({"a": 3}, 0, {}, {"a": 0}),
-        ({}, 5, {}, {}),
+        ("min", "limited by the minimum of 1"),
+        ("max", "limited by the maximum of 100"),
+        ("step", "limited to one step (at most 10 times as many, or 80% fewer)"),
+        ("rollout", "but no replica is removed during a rollout or an ejection"),
     ],
 )
-def test_what_does_not_fit_is_shared_out(
-    wants: dict[str, int], room: int, priority: dict[str, int], given: dict[str, int]
-) -> None:
-    assert limits.fit(wants, room, priority) == given
+def test_every_limit_has_a_text(limit: str, text: str) -> None:
+    assert limits.describe_limit(ScalingSettings(min=1, max=100), limit) == text
 
 
-def test_bins_are_interpolated_between_their_centres_and_scaled_to_the_peak() -> None:
-    rates = trace.rates([60.0, 120.0, 60.0], 60, None)
+def test_bins_are_interpolated_between_centres_and_scaled_to_the_peak() -> None:
+    rates = trace.rates_of([60.0, 120.0, 60.0], 60, None)
     assert len(rates) == 180
     assert rates[0] == 1.0
     assert rates[30] == pytest.approx(1.0 + 0.5 / 60)
     assert rates[89] == pytest.approx(2.0 - 0.5 / 60)
-    scaled = trace.rates([60.0, 120.0, 60.0], 60, 600.0)
+    scaled = trace.rates_of([60.0, 120.0, 60.0], 60, 600.0)
     minutes = [sum(scaled[at : at + 60]) / 60 for at in (0, 60, 120)]
     assert max(minutes) == pytest.approx(600.0, rel=0.01)
-    assert trace.rates([5.0, 7.0], 1, None) == [5.0, 7.0]
+    assert trace.rates_of([5.0, 7.0], 1, None) == [5.0, 7.0]
     assert trace.percentile([1.0, 2.0, 3.0, 4.0], 50.0) == 2.5
 
 
-def test_the_budget_burns_by_misses_per_allowed_miss() -> None:
+def test_burn_rate_is_misses_per_allowed_miss() -> None:
     chosen = ScalingSettings(latency=0.1, share=99.0)
     spent = (0.0, 0.0)
     for _ in range(5000):
         signal = Signal(arrivals=100, latency=((0.1, 98), (0.4, 2)))
         spent = budget.observe(spent, signal, chosen)
-    assert budget.burn(spent, 99.0, 100.0) == pytest.approx(2.0, rel=0.2)
-    assert budget.burn((0.0, 0.0), 99.0, 100.0) == 1.0
-    lax, strict = budget.caution(95.0, 1.0, 10.0), budget.caution(99.9, 1.0, 10.0)
+    assert budget.burn_rate(spent, 99.0, 100.0) == pytest.approx(2.0, rel=0.2)
+    assert budget.burn_rate((0.0, 0.0), 99.0, 100.0) == 1.0
+    lax, strict = budget.sizing_caution(95.0, 1.0, 10.0), budget.sizing_caution(99.9, 1.0, 10.0)
     assert lax < strict
-    assert budget.caution(99.0, 1.0, 10.0) < budget.caution(99.0, 2.0, 10.0)
-    assert budget.caution(99.0, 1.0, 10.0)[0] < budget.caution(99.0, 1.0, 30.0)[0]
+    assert budget.sizing_caution(99.0, 1.0, 10.0) < budget.sizing_caution(99.0, 2.0, 10.0)
+    assert budget.sizing_caution(99.0, 1.0, 10.0)[0] < budget.sizing_caution(99.0, 1.0, 30.0)[0]
 
 
 @pytest.mark.parametrize(
     ("throughput", "latency", "gain"),
     [(50.0, 2.0, False), (80.0, 2.0, True), (50.0, 0.5, True), (52.0, 1.9, False)],
 )
-def test_a_trial_without_gain_caps_the_number(
-    throughput: float, latency: float, gain: bool
-) -> None:
+def test_a_scale_up_without_gain_is_capped(throughput: float, latency: float, gain: bool) -> None:
     before = GainCheck(since=0.0, ready=2, throughput=50.0, latency=2.0)
-    learned = Capacity(
+    learned = CapacityEstimate(
         service_time=0.1, completions=10.0 * throughput, latency=10.0 * throughput * latency
     )
     second = Signal(ready=6, completions=int(throughput), latency_sum=int(throughput) * latency)
-    open_trial, cap = gain_check.judge(before, None, learned, second, 6, 50.0, 5.0)
-    assert open_trial is not None
-    assert (open_trial.served, cap) == (5.0, None)
-    open_trial, cap = gain_check.judge(open_trial, None, learned, second, 6, 50.0, 60.0)
-    assert open_trial is None
+    check, cap = gain_check.evaluate(before, None, learned, second, 6, 50.0, 5.0)
+    assert check is not None
+    assert (check.served, cap) == (5.0, None)
+    check, cap = gain_check.evaluate(check, None, learned, second, 6, 50.0, 60.0)
+    assert check is None
     assert (cap is None) is gain
     if cap:
         assert cap.number == 2
-        assert gain_check.capped(cap, 50.0, 100.0) == 2
-        assert gain_check.capped(cap, 500.0, 100.0) is None
-        assert gain_check.capped(cap, 50.0, 1000.0) is None
+        assert gain_check.active_cap(cap, 50.0, 100.0) == 2
+        assert gain_check.active_cap(cap, 500.0, 100.0) is None
+        assert gain_check.active_cap(cap, 50.0, 1000.0) is None
         fewer = replace(learned, completions=0.5 * learned.completions)
-        assert gain_check.judge(None, cap, fewer, second, 6, 50.0, 70.0) == (None, None)
+        assert gain_check.evaluate(None, cap, fewer, second, 6, 50.0, 70.0) == (None, None)
 
 
-def test_a_lucky_first_answer_makes_nobody_a_replica_of_one_worker() -> None:
-    learned = Capacity()
+def test_one_fast_first_answer_does_not_make_a_replica_look_like_one_worker() -> None:
+    learned = CapacityEstimate()
     for second in range(60):
         took = 0.04 if second < 2 else 0.12
         signal = Signal(ready=1, arrivals=1, completions=1, latency_sum=took, in_flight=took)
         learned = capacity.observe(learned, signal)
-    # A second in which they come together, as they do by chance.
+    # A second in which requests arrive together by chance.
     signal = Signal(ready=1, arrivals=9, completions=9, latency_sum=2.4, in_flight=0.9)
     learned = capacity.observe(learned, signal)
     assert learned.service_time == pytest.approx(0.12, rel=0.1)
     assert not learned.saturated
-    assert learned.bound == Capacity().bound
+    assert learned.bound == CapacityEstimate().bound
 
 
-def test_start_up_time_is_learned_on_the_late_side() -> None:
-    learned = Capacity()
+def test_start_up_time_is_learned_as_a_high_percentile() -> None:
+    learned = CapacityEstimate()
     for _ in range(60):
         learned = capacity.observe(learned, Signal(startups=(1.0, 2.0)))
     assert 1.5 < learned.startup <= 2.0
@@ -165,7 +159,7 @@ def steps(policy: Kpa | Hpa, sequence: list[Signal]) -> list[int]:
     return found
 
 
-def test_kpa_averages_a_minute_and_panics_on_six_seconds() -> None:
+def test_kpa_averages_60_s_and_panics_on_6_s() -> None:
     calm = [Signal(in_flight=28.0, ready=10)] * 120
     assert steps(Kpa(2.8), calm)[-1] == 10
     burst = calm + [Signal(in_flight=70.0, ready=10)] * 6
@@ -175,7 +169,7 @@ def test_kpa_averages_a_minute_and_panics_on_six_seconds() -> None:
     assert steps(Kpa(2.8), after + [Signal(in_flight=28.0, ready=25)] * 20)[-1] < 25
 
 
-def test_hpa_tolerates_ten_percent_and_waits_five_minutes_to_go_down() -> None:
+def test_hpa_tolerates_10_percent_and_waits_300_s_to_scale_down() -> None:
     def at(cpu: float, ready: int, seconds: int) -> list[Signal]:
         return [Signal(cpu=cpu, ready=ready)] * seconds
 
@@ -192,98 +186,107 @@ def test_hpa_tolerates_ten_percent_and_waits_five_minutes_to_go_down() -> None:
 @pytest.mark.parametrize(
     ("current", "needs", "low"),
     [
-        (9, [1.0] * 29, 9),  # too little history
-        (9, [1.0] * 60, 1),  # eight too many for 30 s have paid for it
-        (4, [1.0] * 60, 1),  # three for 60 s
-        (2, [1.0] * 60, 2),  # one for 60 s has not
+        (9, [1.0] * 29, 9),  # not enough history
+        (9, [1.0] * 60, 1),  # eight surplus replicas have cost enough after 30 s
+        (4, [1.0] * 60, 1),  # three after 60 s
+        (2, [1.0] * 60, 2),  # one has not after 60 s
         (9, [9.0] * 30 + [1.0] * 30, 1),
         (9, [1.0] * 59 + [9.0], 9),
     ],
 )
-def test_replicas_too_many_go_when_they_have_cost_what_a_change_is_worth(
+def test_surplus_replicas_go_when_they_have_cost_as_much_as_a_change(
     current: int, needs: list[float], low: int
 ) -> None:
-    assert change_cost.lower(current, tuple(needs), (), 60, 0.0, 100.0, LONG) == low
+    assert change_cost.lower_count(current, tuple(needs), (), 60, 0.0, 100.0, LONG) == low
 
 
-def test_a_single_replica_too_many_goes_late_and_any_goes_in_the_end() -> None:
-    recent, dear = (1.0,) * 60, 1000.0
-    assert change_cost.lower(2, recent, (1.0,) * 11, 60, 0.0, 100.0, LONG) == 2
-    assert change_cost.lower(2, recent, (1.0,) * 12, 60, 0.0, 100.0, LONG) == 1
-    assert change_cost.lower(2, recent, (1.0,) * 29, 60, 0.0, dear, LONG) == 2
-    assert change_cost.lower(2, recent, (1.0,) * 30, 60, 0.0, dear, LONG) == 1
-    noisy = change_cost.lower(2, recent, (1.0,) * 30, 60, 0.5, dear, LONG)
-    assert noisy == 2, "noise may move it by so much"
+def test_one_surplus_replica_goes_late_and_any_goes_in_the_end() -> None:
+    recent, high = (1.0,) * 60, 1000.0
+    assert change_cost.lower_count(2, recent, (1.0,) * 11, 60, 0.0, 100.0, LONG) == 2
+    assert change_cost.lower_count(2, recent, (1.0,) * 12, 60, 0.0, 100.0, LONG) == 1
+    assert change_cost.lower_count(2, recent, (1.0,) * 29, 60, 0.0, high, LONG) == 2
+    assert change_cost.lower_count(2, recent, (1.0,) * 30, 60, 0.0, high, LONG) == 1
+    noisy = change_cost.lower_count(2, recent, (1.0,) * 30, 60, 0.5, high, LONG)
+    assert noisy == 2, "noise may change the estimate by this much"
 
 
 @pytest.mark.parametrize(
-    ("current", "held", "low"),
+    ("current", "unchanged", "low"),
     [
-        (9, 1.0, 9),  # ordered a second ago: nobody has paid for them yet
+        (9, 1.0, 9),  # ordered a second ago: they have cost nothing yet
         (9, 12.4, 9),
-        (9, 12.5, 1),  # eight of them for as long as that have cost what a change is worth
+        (9, 12.5, 1),  # eight have now cost as much as a change
         (2, 299.0, 1),
         (2, 99.0, 2),
     ],
 )
-def test_what_was_just_ordered_is_not_taken_back_at_once(
-    current: int, held: float, low: int
+def test_replicas_just_ordered_are_not_removed_at_once(
+    current: int, unchanged: float, low: int
 ) -> None:
-    assert change_cost.lower(current, (1.0,) * 60, (1.0,) * 30, 60, 0.0, 100.0, held) == low
-
-
-def test_a_steady_rise_is_ordered_ahead_for_and_only_that() -> None:
-    assert change_cost.batch(10.0, Demand(level=100.0), 100.0) == 0.0
-    few = change_cost.batch(10.0, Demand(level=100.0, rise=2.0), 100.0)
-    assert few == pytest.approx(sqrt(0.5 * 100.0 * 0.2))
-    assert change_cost.batch(10.0, Demand(level=100.0, rise=2.0), 400.0) == pytest.approx(2.0 * few)
-
-
-def test_what_a_change_is_worth_goes_with_the_window_unless_it_is_said() -> None:
-    assert change_cost.worth(ScalingSettings(latency=0.1)) == pytest.approx(64.8)
-    assert change_cost.worth(ScalingSettings(latency=0.1, down_window=6.0)) == pytest.approx(8.1)
-    assert change_cost.worth(ScalingSettings(latency=0.1, down_window=6.0, calm=7.0)) == 7.0
     assert (
-        change_cost.window(ScalingSettings(latency=0.1))
-        == change_cost.window(ScalingSettings(latency=0.1, calm=500.0))
+        change_cost.lower_count(current, (1.0,) * 60, (1.0,) * 30, 60, 0.0, 100.0, unchanged) == low
+    )
+
+
+def test_extra_replicas_are_ordered_for_a_steady_rise_only() -> None:
+    assert change_cost.extra_order(10.0, DemandEstimate(level=100.0), 100.0) == 0.0
+    few = change_cost.extra_order(10.0, DemandEstimate(level=100.0, rise=2.0), 100.0)
+    assert few == pytest.approx(sqrt(0.5 * 100.0 * 0.2))
+    assert change_cost.extra_order(
+        10.0, DemandEstimate(level=100.0, rise=2.0), 400.0
+    ) == pytest.approx(2.0 * few)
+
+
+def test_the_change_cost_is_proportional_to_the_window_unless_it_is_set() -> None:
+    assert change_cost.change_cost(ScalingSettings(latency=0.1)) == pytest.approx(64.8)
+    assert change_cost.change_cost(ScalingSettings(latency=0.1, down_window=6.0)) == pytest.approx(
+        8.1
+    )
+    assert change_cost.change_cost(ScalingSettings(latency=0.1, down_window=6.0, calm=7.0)) == 7.0
+    assert (
+        change_cost.down_window(ScalingSettings(latency=0.1))
+        == change_cost.down_window(ScalingSettings(latency=0.1, calm=500.0))
         == 48
     )
-    assert change_cost.window(ScalingSettings(latency=0.1, calm=10.0)) == 7
+    assert change_cost.down_window(ScalingSettings(latency=0.1, calm=10.0)) == 7
 
 
-def test_replicas_that_keep_up_where_the_old_ones_did_not_are_a_gain() -> None:
+def test_new_replicas_that_keep_up_with_the_load_are_a_gain() -> None:
     before = GainCheck(since=0.0, ready=2, throughput=40.0, latency=1.0, served=5.0)
-    learned = Capacity(service_time=0.1, completions=500.0, latency=500.0)
+    learned = CapacityEstimate(service_time=0.1, completions=500.0, latency=500.0)
     second = Signal(ready=6, completions=50, latency_sum=50.0)
-    assert gain_check.judge(before, None, learned, second, 6, 50.0, 60.0) == (None, None)
-    _, cap = gain_check.judge(
+    assert gain_check.evaluate(before, None, learned, second, 6, 50.0, 60.0) == (None, None)
+    _, cap = gain_check.evaluate(
         replace(before, throughput=48.0), None, learned, second, 6, 50.0, 60.0
     )
     assert cap is not None
 
 
-def test_a_trial_begins_when_more_replicas_serve_and_ends_where_they_are_taken_back() -> None:
-    """However long ago they were ordered: what one second shows is no judgement."""
+def test_a_check_starts_when_more_replicas_serve_and_ends_when_the_order_is_revoked() -> None:
+    """One second alone is never evaluated, however old the order is."""
     before = GainCheck(since=0.0, ready=2, throughput=50.0, latency=2.0)
-    learned = Capacity(service_time=0.1, completions=500.0, latency=1000.0)
+    learned = CapacityEstimate(service_time=0.1, completions=500.0, latency=1000.0)
     second = Signal(ready=3, completions=50, latency_sum=100.0)
-    serving, cap = gain_check.judge(before, None, learned, second, 6, 50.0, 90.0)
+    serving, cap = gain_check.evaluate(before, None, learned, second, 6, 50.0, 90.0)
     assert serving is not None
     assert (serving.served, cap) == (90.0, None)
-    assert gain_check.judge(serving, None, learned, second, 6, 50.0, 97.0) == (serving, None)
-    _, cap = gain_check.judge(serving, None, learned, second, 6, 50.0, 98.0)
+    assert gain_check.evaluate(serving, None, learned, second, 6, 50.0, 97.0) == (serving, None)
+    _, cap = gain_check.evaluate(serving, None, learned, second, 6, 50.0, 98.0)
     assert cap is not None
-    alone, _ = gain_check.judge(serving, None, learned, Signal(ready=2), 6, 50.0, 97.0)
+    alone, _ = gain_check.evaluate(serving, None, learned, Signal(ready=2), 6, 50.0, 97.0)
     assert alone is not None
-    assert alone.served is None, "the new one has gone again"
+    assert alone.served is None, "the new replica is gone again"
     for number in (2, 1):
-        assert gain_check.judge(serving, None, learned, second, number, 50.0, 98.0) == (None, None)
+        assert gain_check.evaluate(serving, None, learned, second, number, 50.0, 98.0) == (
+            None,
+            None,
+        )
 
 
-def test_a_trial_is_judged_against_what_the_old_ones_did_last() -> None:
-    """At the order they still did what they did before the load, or the service, changed."""
+def test_a_check_compares_with_what_the_old_replicas_did_last() -> None:
+    """At the time of the order their figures are from before the load, or the service, changed."""
     before = GainCheck(since=0.0, ready=2, throughput=50.0, latency=0.1)
-    learned = Capacity(service_time=0.1, completions=80.0, latency=160.0)
-    waiting, _ = gain_check.judge(before, None, learned, Signal(ready=2), 6, 50.0, 3.0)
+    learned = CapacityEstimate(service_time=0.1, completions=80.0, latency=160.0)
+    waiting, _ = gain_check.evaluate(before, None, learned, Signal(ready=2), 6, 50.0, 3.0)
     assert waiting is not None
     assert (waiting.throughput, waiting.latency) == (pytest.approx(8.0), pytest.approx(2.0))

@@ -1,6 +1,7 @@
-"""The policy as a function: what holds for every sequence of signals, and a table of causes."""
+"""The policy as a function: invariants for every sequence of signals, and tables of causes."""
 
 import json
+import re
 from math import ceil
 
 import pytest
@@ -39,7 +40,7 @@ signals = st.one_of(
         busy=st.booleans(),
     ),
 )
-asked = st.builds(
+all_settings = st.builds(
     ScalingSettings,
     min=st.integers(0, 5),
     max=st.integers(5, 60),
@@ -73,8 +74,8 @@ def drive(
 
 
 @settings(max_examples=60, deadline=None)
-@given(asked, st.lists(signals, min_size=1, max_size=60))
-def test_within_limits_by_bounded_steps_and_held_without_data(
+@given(all_settings, st.lists(signals, min_size=1, max_size=60))
+def test_the_number_is_bounded_and_stays_without_data(
     chosen: ScalingSettings, sequence: list[Signal | None]
 ) -> None:
     _, decisions = drive(chosen, sequence)
@@ -97,8 +98,8 @@ def test_within_limits_by_bounded_steps_and_held_without_data(
 
 
 @settings(max_examples=30, deadline=None)
-@given(asked, st.lists(signals, min_size=2, max_size=40), st.integers(1, 39))
-def test_same_input_gives_same_decisions_also_over_a_restart(
+@given(all_settings, st.lists(signals, min_size=2, max_size=40), st.integers(1, 39))
+def test_the_same_input_gives_the_same_decisions_over_a_restart(
     chosen: ScalingSettings, sequence: list[Signal | None], cut: int
 ) -> None:
     _, whole = drive(chosen, sequence)
@@ -109,12 +110,12 @@ def test_same_input_gives_same_decisions_also_over_a_restart(
     assert begun + ended == whole
 
 
-def test_no_data_at_the_very_start_is_the_minimum_and_never_zero() -> None:
+def test_no_data_at_the_start_gives_the_minimum() -> None:
     _, decisions = drive(ScalingSettings(min=2, max=9, latency=0.2), [None, None])
     assert [(one.desired, one.cause) for one in decisions] == [(2, "no-data")] * 2
 
 
-def test_what_is_not_a_stored_state_is_refused() -> None:
+def test_an_invalid_stored_state_is_rejected() -> None:
     with pytest.raises(ValueError, match="not a stored autoscaler state"):
         load({"desired": "many"})
 
@@ -132,15 +133,13 @@ def test_what_is_not_a_stored_state_is_refused() -> None:
         ({"step_up": 1.0}, "step"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused_by_name(
-    wrong: dict[str, float], named: str
-) -> None:
+def test_invalid_settings_are_rejected_by_name(wrong: dict[str, float], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         ScalingSettings(**wrong)  # type: ignore[arg-type]
 
 
 def steady(rate: int, service: float, ready: int, **more: object) -> Signal:
-    """A second of an unhurried service: nothing waits."""
+    """A second in which no request waits."""
     return Signal(
         arrivals=rate,
         completions=rate,
@@ -153,7 +152,7 @@ def steady(rate: int, service: float, ready: int, **more: object) -> Signal:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "signal", "wanted", "winner"),
+    ("chosen", "signal", "needed", "winner"),
     [
         (ScalingSettings(max=50, rps=10.0), steady(95, 0.05, 4), 10, "rps"),
         (ScalingSettings(max=50, concurrency=2.0), steady(200, 0.05, 4), 5, "concurrency"),
@@ -168,24 +167,24 @@ def steady(rate: int, service: float, ready: int, **more: object) -> Signal:
         (ScalingSettings(max=50, rps=10.0, concurrency=100.0), steady(95, 0.05, 4), 10, "rps"),
     ],
 )
-def test_each_objective_wants_its_number_and_the_largest_wins(
-    chosen: ScalingSettings, signal: Signal, wanted: int, winner: str
+def test_the_objective_with_the_largest_need_wins(
+    chosen: ScalingSettings, signal: Signal, needed: int, winner: str
 ) -> None:
     _, decisions = drive(chosen, [signal] * 4)
     last = decisions[-1]
-    assert last.desired == wanted
-    assert last.candidates[winner] == max(last.candidates.values()) == wanted
+    assert last.desired == needed
+    assert last.candidates[winner] == max(last.candidates.values()) == needed
 
 
-def test_limits_and_steps_are_said() -> None:
+def test_the_reason_names_the_limit() -> None:
     _, decisions = drive(ScalingSettings(max=8, rps=1.0), [steady(100, 0.01, 2)] * 3)
     assert (decisions[-1].desired, decisions[-1].limited_by) == (8, "max")
-    assert "limited by max" in decisions[-1].reason
+    assert decisions[-1].reason.endswith("100 needed, limited by the maximum of 8")
     _, decisions = drive(ScalingSettings(max=500, rps=1.0), [steady(300, 0.01, 2)])
     assert (decisions[0].desired, decisions[0].limited_by) == (20, "step")
 
 
-def test_nothing_goes_while_a_rollout_or_an_ejection_is_on() -> None:
+def test_no_replica_is_removed_during_a_rollout_or_an_ejection() -> None:
     calm = [steady(100, 0.05, 10)] * 30
     for reason in ({"busy": True}, {"ejected": 1}):
         quiet = [steady(2, 0.05, 10, **reason)] * 200
@@ -196,7 +195,7 @@ def test_nothing_goes_while_a_rollout_or_an_ejection_is_on() -> None:
     assert decisions[-1].desired == 1
 
 
-def test_to_zero_when_idle_and_back_for_what_is_parked() -> None:
+def test_scale_to_zero_when_idle_and_back_for_parked_requests() -> None:
     chosen = ScalingSettings(min=0, max=20, latency=0.2, share=95.0, idle=60.0)
     busy = [steady(40, 0.05, 2)] * 60
     quiet = [Signal(ready=2)] * 120
@@ -212,14 +211,14 @@ def test_to_zero_when_idle_and_back_for_what_is_parked() -> None:
     assert {one.desired for one in still} == {0}
 
 
-def test_a_minimum_above_zero_never_idles_to_zero() -> None:
+def test_a_minimum_above_zero_prevents_scale_to_zero() -> None:
     _, decisions = drive(
         ScalingSettings(min=1, max=5, latency=0.2, idle=5.0), [Signal(ready=1)] * 100
     )
     assert {one.desired for one in decisions} == {1}
 
 
-def test_the_reason_has_the_numbers_in_it() -> None:
+def test_the_reason_contains_the_numbers() -> None:
     _, decisions = drive(ScalingSettings(max=20, latency=0.2), [steady(100, 0.05, 4)] * 10)
     last = decisions[-1]
     assert "100.0 requests/s of 50 ms" in last.reason
@@ -227,7 +226,100 @@ def test_the_reason_has_the_numbers_in_it() -> None:
     assert last.numbers["service_time"] == pytest.approx(0.05)
 
 
-def test_misses_split_the_bucket_the_objective_falls_in_and_count_what_was_shed() -> None:
+@pytest.mark.parametrize(
+    ("chosen", "signal", "cause", "reason"),
+    [
+        (
+            ScalingSettings(min=2, max=9, latency=0.2),
+            Signal(ready=2),
+            "hold",
+            "load is within target (0.0 of 4.0 workers busy per replica)",
+        ),
+        (
+            ScalingSettings(min=1, max=9, latency=0.2),
+            Signal(ready=2),
+            "hold",
+            "load is within target (0.0 of 4.0 workers busy per replica); 1 would do, but not for "
+            "long enough to remove replicas",
+        ),
+        (
+            ScalingSettings(max=50, rps=10.0),
+            steady(95, 0.05, 10),
+            "hold",
+            "load is within target (9.5 of 10 requests/s per replica)",
+        ),
+        (
+            ScalingSettings(max=50, concurrency=2.0),
+            steady(200, 0.05, 5),
+            "hold",
+            "load is within target (2.0 of 2 requests in flight per replica)",
+        ),
+        (
+            ScalingSettings(max=50, rps=10.0),
+            steady(95, 0.05, 4),
+            "load",
+            "the load needs more replicas (23.8 of 10 requests/s per replica)",
+        ),
+        (
+            ScalingSettings(max=50, cpu=50.0),
+            steady(9, 0.05, 4, cpu=80.0),
+            "load",
+            "the load needs more replicas (80 of 50 % CPU per replica)",
+        ),
+        (
+            ScalingSettings(max=50, external=100.0),
+            steady(9, 0.05, 10, external=1150.0),
+            "load",
+            "the load needs more replicas (115 of 100 from the query per replica)",
+        ),
+        (
+            ScalingSettings(max=50, rps=100.0),
+            steady(9, 0.05, 4, scheduled=8),
+            "schedule",
+            "the schedule asks for more replicas (8 replicas scheduled)",
+        ),
+        (
+            ScalingSettings(max=50, rps=10.0, queue=0.1),
+            steady(9, 0.05, 4, queue_sum=1.8),
+            "load",
+            "the load needs more replicas (0.2 s in the queue, target 0.1 s)",
+        ),
+        (
+            ScalingSettings(min=0, max=9, rps=10.0),
+            Signal(arrivals=3, parked=3),
+            "wake",
+            "requests wait and no replica runs (3.0 requests/s, 3 waiting for a first replica)",
+        ),
+        (
+            ScalingSettings(min=0, max=9, rps=10.0),
+            Signal(),
+            "hold",
+            "no requests, so no replica is needed (0.0 requests/s)",
+        ),
+    ],
+)
+def test_the_first_reason_of_a_service(
+    chosen: ScalingSettings, signal: Signal, cause: str, reason: str
+) -> None:
+    _, (first,) = drive(chosen, [signal])
+    assert (first.cause, first.reason) == (cause, reason)
+
+
+@settings(max_examples=60, deadline=None)
+@given(all_settings, st.lists(signals, min_size=1, max_size=60))
+def test_a_reason_never_contradicts_its_numbers(
+    chosen: ScalingSettings, sequence: list[Signal | None]
+) -> None:
+    _, decisions = drive(chosen, sequence)
+    for decision in decisions:
+        found = re.search(r"within target \(([\d.e+]+) of ([\d.e+]+) ", decision.reason)
+        if found:
+            assert float(found[1]) <= float(found[2]) * 1.001 + 0.1, decision.reason
+        if match := re.search(r"; (\d+) would do", decision.reason):
+            assert int(match[1]) < decision.desired
+
+
+def test_misses_split_the_bucket_of_the_objective_and_count_shed_requests() -> None:
     signal = Signal(latency=((0.1, 10), (0.2, 8), (0.4, 4), (0.8, 2)), shed=3)
     assert signal.misses(0.3) == pytest.approx(2 + 2 + 3)
     assert signal.misses(0.4) == pytest.approx(2 + 3)
@@ -235,14 +327,14 @@ def test_misses_split_the_bucket_the_objective_falls_in_and_count_what_was_shed(
     assert Signal().misses(0.1) == 0
 
 
-def test_a_step_is_answered_within_two_seconds() -> None:
+def test_a_step_of_the_load_is_answered_within_two_seconds() -> None:
     quiet = [steady(20, 0.05, 1)] * 60
     rush = Signal(arrivals=200, completions=80, in_flight=70.0, latency_sum=22.0, ready=1)
     _, decisions = drive(ScalingSettings(max=20, latency=0.2), [*quiet, rush, rush])
     assert max(one.desired for one in decisions[60:]) >= ceil(200 * 0.05 / 4.0)
 
 
-def test_what_the_user_says_a_replica_holds_is_believed_until_its_limit_is_seen() -> None:
+def test_the_stated_concurrency_is_trusted_until_the_limit_is_seen() -> None:
     calm = [steady(100, 0.1, 2)] * 40
     _, told = drive(ScalingSettings(max=20, latency=0.4, concurrency=20.0), calm)
     _, untold = drive(ScalingSettings(max=20, latency=0.4), calm)

@@ -1,4 +1,4 @@
-"""What the time of day brings: learned, judged, never less than the reactive part wants."""
+"""The seasonal forecast: learned, evaluated, and never below the reactive forecast."""
 
 import json
 import random
@@ -10,11 +10,11 @@ from msgspec.structs import replace
 
 from autoscaler import ScalingSettings, Signal, State, dump, load, make, simulate
 from autoscaler.policy import demand, season
-from autoscaler.policy.state import Demand, Season
+from autoscaler.policy.state import DemandEstimate, Season
 
 DAY = 86_400
 RUSH = 1200
-"""Seconds from the simulation's begin, and from every day's before it, to the daily rush."""
+"""Seconds from the start of the simulation, and of each day before it, to the daily rush."""
 
 
 def rate(at: float) -> float:
@@ -22,7 +22,7 @@ def rate(at: float) -> float:
 
 
 def learned(days: float, rates: object = rate, until: float = 0.0) -> Season:
-    """What is known after so many days, seen a minute at a time."""
+    """Return the history after some days, observed a minute at a time."""
     state = Season()
     assert callable(rates)
     for minute in range(-int(days * 1440), 0):
@@ -32,42 +32,42 @@ def learned(days: float, rates: object = rate, until: float = 0.0) -> Season:
     return state
 
 
-def test_a_day_ago_says_what_comes_once_it_has_been_right_for_a_while() -> None:
-    assert season.expected(learned(0.9), RUSH + 10.0) == 0.0
-    assert season.expected(learned(1.02), RUSH + 10.0) == 0.0, "right for half an hour only"
-    assert season.expected(learned(1.5), RUSH + 10.0) == pytest.approx(300.0, rel=0.01)
-    assert season.expected(learned(1.5), RUSH - 10.0) == pytest.approx(40.0, rel=0.01)
+def test_yesterday_is_the_forecast_once_it_has_been_right_for_a_while() -> None:
+    assert season.expected_rate(learned(0.9), RUSH + 10.0) == 0.0
+    assert season.expected_rate(learned(1.02), RUSH + 10.0) == 0.0, "right for half an hour only"
+    assert season.expected_rate(learned(1.5), RUSH + 10.0) == pytest.approx(300.0, rel=0.01)
+    assert season.expected_rate(learned(1.5), RUSH - 10.0) == pytest.approx(40.0, rel=0.01)
 
 
-def test_more_than_yesterday_scales_what_yesterday_says() -> None:
+def test_the_forecast_is_scaled_by_the_recent_ratio() -> None:
     twice = learned(1.6, lambda at: rate(at) * (1.5 if at > -DAY // 2 else 1.0))
-    assert season.expected(twice, RUSH + 10.0) == pytest.approx(450.0, rel=0.05)
+    assert season.expected_rate(twice, RUSH + 10.0) == pytest.approx(450.0, rel=0.05)
 
 
-def test_the_same_day_of_last_week_counts_where_yesterday_is_another_kind_of_day() -> None:
-    """Every seventh day is quiet; the day to come is one."""
+def test_last_week_counts_if_yesterday_was_another_kind_of_day() -> None:
+    """Every seventh day is quiet, and so is the next day."""
 
     def weekly(at: float) -> float:
         return 30.0 if int(at // DAY) % 7 == 0 else 100.0
 
     state = learned(9.5, weekly, until=0.5 * DAY)
-    assert season.expected(state, 0.5 * DAY + 600.0) == pytest.approx(30.0, rel=0.05)
-    assert state.errors[1] < season.GOOD < state.errors[0]
+    assert season.expected_rate(state, 0.5 * DAY + 600.0) == pytest.approx(30.0, rel=0.05)
+    assert state.errors[1] < season.MAX_ERROR < state.errors[0]
 
 
-def test_a_season_that_is_over_is_not_believed_any_longer() -> None:
+def test_a_season_that_ended_is_no_longer_trusted() -> None:
     dice = random.Random(1)
     state = learned(1.5)
     for minute in range(60):
         signal = Signal(interval=60.0, arrivals=round(60 * dice.choice([4.0, 90.0, 400.0])))
         state = season.observe(state, signal, 60.0 * minute)
-    assert season.expected(state, 3700.0) == 0.0
+    assert season.expected_rate(state, 3700.0) == 0.0
 
 
-def test_what_was_not_seen_is_unknown_and_what_is_kept_is_bounded() -> None:
+def test_slots_not_seen_are_unknown_and_the_history_is_bounded() -> None:
     state = season.observe(learned(1.5), Signal(arrivals=1), 6.0 * 3600)
     assert state.means[-72:] == (season.UNKNOWN,) * 72
-    assert season.expected(state, 6.0 * 3600 + DAY - 600) == 0.0
+    assert season.expected_rate(state, 6.0 * 3600 + DAY - 600) == 0.0
     state = learned(30.0)
     assert len(state.means) == season.KEPT
     assert len(json.dumps(dump(State(season=state)))) < 32_000
@@ -78,11 +78,12 @@ def test_it_survives_a_restart() -> None:
     state = State(season=learned(1.5))
     again = load(json.loads(json.dumps(dump(state))))
     assert again == state
-    assert season.expected(again.season, RUSH + 10.0) == pytest.approx(300.0, rel=0.01)
+    assert season.expected_rate(again.season, RUSH + 10.0) == pytest.approx(300.0, rel=0.01)
 
 
 def a_day(seed: int, more: int) -> list[float]:
-    """Requests a second in every slot of a day and `more`: drawing each of them would take long."""
+    """Return requests per second in every slot of a day and `more`, drawn from one seed because
+    drawing each with hypothesis takes long."""
     dice = random.Random(seed)
     return [dice.uniform(0.0, 500.0) for _ in range(season.LAGS[0] + more)]
 
@@ -91,15 +92,15 @@ rates = st.builds(a_day, st.integers(0, 1_000_000), st.integers(0, 40))
 
 
 @settings(max_examples=50, deadline=None)
-@given(rates, st.floats(season.GOOD, 1.0, exclude_min=True), st.integers(0, 900))
-def test_it_says_nothing_while_its_own_recent_error_is_large(
+@given(rates, st.floats(season.MAX_ERROR, 1.0, exclude_min=True), st.integers(0, 900))
+def test_there_is_no_forecast_while_its_recent_error_is_large(
     means: list[float], error: float, ahead: int
 ) -> None:
     slot = len(means)
     bad = Season(slot, 1.0, 1.0, tuple(means), (error, 1.0))
-    assert season.expected(bad, slot * season.SLOT + ahead) == 0.0
-    good = replace(bad, errors=(season.GOOD / 2, 1.0))
-    assert season.expected(good, slot * season.SLOT + ahead) == pytest.approx(
+    assert season.expected_rate(bad, slot * season.SLOT + ahead) == 0.0
+    good = replace(bad, errors=(season.MAX_ERROR / 2, 1.0))
+    assert season.expected_rate(good, slot * season.SLOT + ahead) == pytest.approx(
         means[len(means) + int(ahead // season.SLOT) - season.LAGS[0]]
         if len(means) + int(ahead // season.SLOT) - season.LAGS[0] < len(means)
         else 0.0
@@ -112,10 +113,10 @@ def test_it_says_nothing_while_its_own_recent_error_is_large(
     st.floats(0.0, 2000.0),
     st.floats(1.0, 60.0),
 )
-def test_it_never_wants_less_than_the_reactive_part(
+def test_it_never_lowers_the_reactive_forecast(
     arrivals: list[int], said: float, ahead: float
 ) -> None:
-    seen, alone = Demand(), Demand()
+    seen, alone = DemandEstimate(), DemandEstimate()
     for count in arrivals:
         signal = Signal(arrivals=count)
         alone = demand.observe(alone, signal, ahead, 0.0)
@@ -124,8 +125,8 @@ def test_it_never_wants_less_than_the_reactive_part(
         assert (seen.level, seen.forecast_error) == (alone.level, alone.forecast_error)
 
 
-class Knowing:
-    """The policy with a season it has learned already, or without."""
+class PolicyWithSeason:
+    """The policy with a season that it has already learned, or without."""
 
     def __init__(self, known: Season) -> None:
         self.policy = make(ScalingSettings(min=1, max=60, latency=0.4, share=99.6))
@@ -142,7 +143,7 @@ def test_the_daily_rush_is_met_by_replicas_that_have_started() -> None:
     second_by_second = [rate(at) for at in range(RUSH + 600)]
     model = simulate.ServiceModel(startup=(20.0, 40.0))
     blind, knowing = (
-        simulate.run(second_by_second, Knowing(known), model, random.Random(1))  # type: ignore[arg-type]
+        simulate.run(second_by_second, PolicyWithSeason(known), model, random.Random(1))  # type: ignore[arg-type]
         for known in (Season(), learned(1.5))
     )
     print(f"missed {blind.missed_pct:.2f} % without a season, {knowing.missed_pct:.2f} % with it")

@@ -7,7 +7,7 @@ import pytest
 
 from autoscaler import Decision, ScalingSettings, Signal, State
 from meshd.model.scaling import ScaleDecision
-from meshd.scaling.decide import Cap, DecisionInput, ScalingDecision, limited, wish
+from meshd.scaling.decide import Cap, DecisionInput, ScalingDecision, apply_caps, run_policy
 from meshd.scaling.decision_record import SAMPLE, made, worth_keeping
 from meshd.store.decisions import BEHIND, KEPT, LIFE, DecisionLog
 from tests.fakes.scaling_scene import KEY, NOW, Scene, desired, replicas
@@ -25,7 +25,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 def judge(state: State, signal: Signal | None, *ceilings: Cap) -> ScalingDecision:
     case = DecisionInput(SETTINGS, state, signal, NOW)
-    return limited(case, wish(case), 0, ceilings)
+    return apply_caps(case, run_policy(case), 0, ceilings)
 
 
 def decided(at: float = NOW, desired: int = 3, **more: object) -> ScaleDecision:
@@ -39,7 +39,7 @@ def test_the_largest_demand_wins_and_what_lost_is_told() -> None:
     assert (told.desired, told.previous, told.cause, told.wanted) == (8, 2, "load", 9)
     assert told.candidates == {"concurrency": 3, "rps": 9}
     assert told.rejected == ("3 for concurrency: rps wants 9, and the largest wins",)
-    assert told.limits == ("wanted 9, limited by the maximum of 8",)
+    assert told.limits == ("9 needed, limited by the maximum of 8",)
     assert told.objectives == ("3 in flight a replica", "10 requests/s a replica",
                                "1 to 8 replicas")  # fmt: skip
     assert told.signals["arrivals_per_second"] == 90.0
@@ -51,11 +51,11 @@ def test_a_ceiling_holds_and_is_told() -> None:
     verdict = judge(State(desired=2), BUSY, *ceilings)
     assert (verdict.decision.desired, verdict.decision.limited_by) == (4, "room")
     assert verdict.state.desired == 4
-    assert verdict.limits == (f"wanted {verdict.wish.desired}, room for 4, because of so",)
+    assert verdict.limits == (f"{verdict.uncapped.desired} needed, room for 4, because of so",)
     nothing = judge(State(desired=2), BUSY, Cap(0, "room", "full"))
     assert nothing.decision.desired == 0
     high = judge(State(desired=2), BUSY, Cap(50, "room", "no"))
-    assert high.decision == high.wish
+    assert high.decision == high.uncapped
 
 
 def test_without_data_the_number_is_held_and_so_it_is_told() -> None:

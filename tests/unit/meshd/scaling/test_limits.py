@@ -42,7 +42,9 @@ def test_nothing_goes_within_the_cooldown(scene: Scene) -> None:
     assert later[-1] is not None
     assert later[-1] < 6
     limits = [line for d in scene.decisions.of(KEY, 0, 99) for line in d.limits]
-    assert any("nothing goes so soon after a change" in line for line in limits)
+    assert any(
+        "no replica is removed during the cooldown after a change" in line for line in limits
+    )
 
 
 def test_steps_are_bounded_both_ways(scene: Scene) -> None:
