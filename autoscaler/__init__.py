@@ -1,13 +1,12 @@
 """Decide how many replicas a service needs, from one second of its traffic. Pure.
 
 `meshd.scaling` calls it once a second for every scaled service. `meshd simulate` and
-`bench/autoscaling.py` call it with a replayed trace. The package reads no clock, does no I/O and
-draws no random numbers: time and random generators are arguments. It imports nothing of the proxy
-or of the control process.
+`bench/autoscaling.py` call it with a replayed trace.
 
-- `settings`, `signals`, `decision`: the values that go in and out.
-- `policy/`: the policy itself. `limits`: bounds and step sizes. `window`: short histories.
-- `baselines/`: published policies for comparison. `simulate/`: the simulator.
+Belongs here: the values that go in and out (`settings`, `signals`, `decision`), the policy
+(`policy/`, `limits`, `window`), published policies for comparison (`baselines/`), and the
+simulator (`simulate/`). Does not belong here: a clock, I/O, random numbers (all three are
+arguments), and anything of the proxy or the control process.
 
     policy = make(ScalingSettings(min=1, max=20, latency=0.2, share=95.0))
     state = policy.initial(now)
