@@ -8,9 +8,10 @@ from typing import Final
 from meshd.api.client import Client, NoDaemon
 from meshd.api.dto import DeployResult
 from meshd.cli import output
-from meshd.model.release import Release
+from meshd.model.release import Release, ReleaseOutcome
 
 PATIENCE: Final = 2.5
+ENDED_EARLY: Final = (ReleaseOutcome.ROLLED_BACK, ReleaseOutcome.PAUSED)
 """Seconds in which the workers' last reports of a release come in."""
 HISTORY_COLUMNS: Final = (
     "release",
@@ -75,7 +76,7 @@ def history_row(release: Release) -> list[str]:
     """One row a release."""
     tally = release.tally
     told = f"{tally.requests:,}, {tally.errors:,} 5xx" if tally else ""
-    cause = f": {release.cause}" if release.outcome in ("rolled-back", "paused") else ""
+    cause = f": {release.cause}" if release.outcome in ENDED_EARLY else ""
     return [
         f"{release.service} #{release.number}",
         release.revision[:12],

@@ -3,11 +3,10 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
 
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Kind
-from meshd.model.release import Release
+from meshd.model.release import Release, ReleaseOutcome
 from meshd.model.rollout import Rollout
 from meshd.reconcile.loop import Reconciler
 from meshd.spec.fingerprint import REPLICA, revision
@@ -19,7 +18,6 @@ from meshd.telemetry.release_counts import ReleaseCounter
 
 Begin = Callable[[Project, str], Awaitable[None]]
 """Makes a project the desired state as an undo, by whom."""
-_UNDER_WAY: Final = ("rolling", "paused")
 
 
 class RolloutManager:
@@ -59,7 +57,7 @@ class RolloutManager:
 
     def _counted(self, release: Release) -> Release:
         now = self._tallies.of(f"{release.project}/{release.service}", release.number)
-        return release.counted(now or release.tally)
+        return release.with_counts(now or release.tally)
 
     async def undo(self, project: str, service: str, to: int, who: str) -> Release:
         """See `Rollouts.undo`."""
@@ -83,7 +81,7 @@ class RolloutManager:
     def pause(self, project: str, service: str, who: str) -> None:
         """See `Rollouts.pause`."""
         key, now = f"{project}/{service}", time.time()
-        if self._rollout(key).state != "rolling":
+        if not self._rollout(key).is_rolling:
             raise Rejected(f"no rollout of {service} is under way")
         self._store.pause(key, f"paused by {who}", now)
         self._tell(key, Kind.ROLLOUT_PAUSED, f"paused by {who}", now)
@@ -92,7 +90,7 @@ class RolloutManager:
         """See `Rollouts.resume`."""
         key, now = f"{project}/{service}", time.time()
         rollout = self._rollout(key)
-        if rollout.state != "paused":
+        if not rollout.is_paused:
             raise Rejected(f"no rollout of {service} is paused")
         self._loop.pardon([(key, rollout.revision)])
         self._store.resume(key, now)
@@ -113,9 +111,9 @@ class RolloutManager:
 
 def chosen(rollout: Rollout, releases: Sequence[Release], to: int) -> Release:
     """The release that an undo goes back to; `releases` are the newest first. Raises Refused."""
-    running = rollout.revision if rollout.state in _UNDER_WAY else rollout.effective
+    running = rollout.revision if rollout.is_unfinished else rollout.effective_revision
     for release in releases:
-        good = release.outcome == "done" and release.revision != running
+        good = release.outcome is ReleaseOutcome.DONE and release.revision != running
         if release.number == to or (not to and good):
             break
     else:

@@ -28,7 +28,7 @@ class Stores:
         self.jobs = JobLog(self.store)
         self.sizes = UsageLog(self.store)
         self.releases = Releases(self.store)
-        self.tallies = ReleaseCounter(self.releases, self.releases.under_way)
+        self.tallies = ReleaseCounter(self.releases, self.releases.in_progress)
         self._ingest = ingest
 
     @contextmanager

@@ -55,7 +55,7 @@ class JobFactory:
             id=order.id or self._name(project, service),
             project=project,
             service=service,
-            revision=order.revision or rollout.effective,
+            revision=order.revision or rollout.effective_revision,
             command=order.command,
             cause=cause,
             at=self._clock(),

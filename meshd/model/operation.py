@@ -1,11 +1,10 @@
 """Operations: the steps of a plan, each with its cause. Frozen values that print as text."""
 
 from enum import IntEnum
-from typing import Literal
 
 import msgspec
 
-Outcome = Literal["done", "rolled-back", "paused"]
+from meshd.model.rollout import RolloutState
 
 
 class Urgency(IntEnum):
@@ -158,14 +157,14 @@ class Settle(Operation, frozen=True, kw_only=True):
     project: str
     service: str
     revision: str
-    outcome: Outcome
+    outcome: RolloutState
 
     @property
     def subject(self) -> str:
         return f"{self.project}/{self.service}"
 
     def __str__(self) -> str:
-        return f"settle {self.subject} as {self.outcome}: {self.cause}"
+        return f"settle {self.subject} as {self.outcome.word}: {self.cause}"
 
 
 class Advance(Operation, frozen=True, kw_only=True):

@@ -1,4 +1,10 @@
-"""Releases of a service and what they served."""
+"""Releases of a service, how they ended, and what the proxy served meanwhile. Pure.
+
+`meshd.store.releases` keeps them, `meshd.telemetry.release_counts` counts, and the API answers
+with them.
+"""
+
+from enum import StrEnum
 
 import msgspec
 
@@ -6,9 +12,14 @@ from meshd.model.base import Value
 
 
 class RevisionCounts(Value, frozen=True):
-    """What was sent to one revision and how that ended: `served` answers under 500, `failed`
-    ones without a good answer, `retried` ones that failed and were then tried elsewhere, so
-    that no client saw it. Not in any of them: what the client gave up, and tunnels."""
+    """Requests sent to one revision.
+
+    - `served`: responses below 500.
+    - `failed`: requests without a good response.
+    - `retried`: failed attempts that were retried on another replica, so that no client saw them.
+
+    Requests that the client gave up and tunnels are not counted.
+    """
 
     served: int = 0
     failed: int = 0
@@ -16,10 +27,14 @@ class RevisionCounts(Value, frozen=True):
 
 
 class Tally(Value, frozen=True):
-    """Everything that a service was asked while a release was under way, by the proxy's own
-    counts. `requests` were answered, `errors` of them with a 5xx, by a replica or by the proxy;
-    `parked` waited for a first replica. `unknown` are worker-seconds of which no report came,
-    while the control process was away; the last report told of the time `until` then."""
+    """Requests to a service during one release, as the proxy counted them.
+
+    - `requests`: requests that were answered, by a replica or by the proxy.
+    - `errors`: those of them with a 5xx response.
+    - `parked`: requests that waited for a first replica.
+    - `unknown`: worker-seconds without a report, because the control process was away.
+    - `until`: end of the last reported second (Unix time).
+    """
 
     requests: int = 0
     errors: int = 0
@@ -29,10 +44,27 @@ class Tally(Value, frozen=True):
     revisions: dict[str, RevisionCounts] = msgspec.field(default_factory=dict)
 
 
+class ReleaseOutcome(StrEnum):
+    """How a release ended, or that it is in progress. The strings are stored and sent."""
+
+    ROLLING = "rolling"
+    PAUSED = "paused"
+    """Paused by a user, or halted because it failed."""
+    DONE = "done"
+    ROLLED_BACK = "rolled-back"
+    OVERTAKEN = "overtaken"
+    """The next release began before this one ended."""
+
+
 class Release(Value, frozen=True):
-    """One revision of a service that was brought in: by whom and `how` (`deploy`, `undo`), what
-    it `changed`, and what came of it: `rolling`, `paused`, `done`, `rolled-back`, or `overtaken`
-    by the next. Releases are numbered within their service."""
+    """One rollout of a revision, in the history of its service.
+
+    - `number`: counts the releases of the service from 1.
+    - `how`: `deploy` or `undo`; `who` began it; `at`: when (Unix time, seconds).
+    - `changed`: the changes to the service, as text.
+    - `cause`: why it ended; `ended`: when (Unix time, seconds; 0: not yet).
+    - `tally`: requests served during the release; None if none were counted.
+    """
 
     project: str
     service: str
@@ -43,11 +75,11 @@ class Release(Value, frozen=True):
     who: str
     at: float
     changed: str
-    outcome: str
+    outcome: ReleaseOutcome
     cause: str = ""
     ended: float = 0.0
     tally: Tally | None = None
 
-    def counted(self, tally: Tally | None) -> "Release":
-        """The same with these counts."""
+    def with_counts(self, tally: Tally | None) -> "Release":
+        """Return a copy with these counts."""
         return msgspec.structs.replace(self, tally=tally)

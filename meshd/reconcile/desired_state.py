@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from meshd.model.desired import Desired, DesiredService, wanted_count
-from meshd.model.rollout import Rollout, StoredProject
+import msgspec
+
+from meshd.model.desired import Desired, DesiredService, desired_replicas
+from meshd.model.rollout import Rollout, RolloutState, StoredProject
 from meshd.model.runtime import ObservedReplica, ReplicaState
 from meshd.publish.compile import route_conflicts
 from meshd.spec import labels
@@ -89,7 +91,7 @@ class DesiredStateBuilder:
         override = self._store.override(key, now)
         by_hand = override.replicas if override else None
         scaling = self._store.scaling.get(key)
-        return wanted_count(spec, by_hand, scaling.desired if scaling else None)
+        return desired_replicas(spec, by_hand, scaling.desired if scaling else None)
 
     def _warm(self, key: str, spec: Service) -> int:
         """How many to keep paused, where the runtime can: as said, or as learned."""
@@ -104,8 +106,8 @@ class DesiredStateBuilder:
         for spec in stored.project.services:
             key = f"{name}/{spec.name}"
             rollout = self._store.rollouts[key]
-            revision = rollout.effective
-            way = spec.mesh.rollout
+            revision = rollout.effective_revision
+            settings = spec.mesh.rollout
             if revision != rollout.revision:
                 spec = self._store.revision(key, revision) or spec
             found.append(
@@ -114,18 +116,10 @@ class DesiredStateBuilder:
                     spec=spec,
                     revision=revision,
                     count=0 if stored.leaving else self.count(key, spec, now),
-                    previous=rollout.previous,
-                    rollout="done" if stored.leaving else rollout.state,
-                    rollout_since=rollout.since,
+                    rollout=_ended(rollout) if stored.leaving else rollout,
+                    rollout_settings=settings,
+                    keeps_previous=_keeps_previous(rollout, spec, now),
                     warm=0 if stored.leaving else self._warm(key, spec),
-                    coming=rollout.revision,
-                    stage=rollout.stage,
-                    stage_since=rollout.stage_since,
-                    swift=rollout.swift,
-                    by_hand=rollout.by_hand,
-                    way=way,
-                    number=rollout.number,
-                    kept=_kept(rollout, spec, now),
                 )
             )
         return found
@@ -208,11 +202,16 @@ class DesiredStateBuilder:
         return described
 
 
-def _kept(rollout: Rollout, spec: Service, now: float) -> bool:
-    """Whether what a service replaced is still to be there, for an undo at once."""
+def _ended(rollout: Rollout) -> Rollout:
+    """The rollout of a service whose project is being taken down."""
+    return msgspec.structs.replace(rollout, state=RolloutState.DONE)
+
+
+def _keeps_previous(rollout: Rollout, spec: Service, now: float) -> bool:
+    """Whether the replaced replicas still run, so that an undo takes effect at once."""
     settings = spec.mesh.rollout
     recent = rollout.stage_since + settings.keep > now
-    return rollout.state == "done" and settings.strategy == "blue-green" and recent
+    return rollout.is_done and settings.strategy == "blue-green" and recent
 
 
 def _is_stopped(seen: ObservedReplica, now: float) -> bool:

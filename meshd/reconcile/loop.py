@@ -50,7 +50,7 @@ from meshd.reconcile.rollout.analysis_feed import Trials
 from meshd.reconcile.rollout.hooks import ids as hook_ids
 from meshd.reconcile.rollout.stages import splits
 from meshd.runtime.base import Runtime, RuntimeFailure
-from meshd.store.canary_analyses import TrialLog
+from meshd.store.canary_analyses import CanaryAnalysisLog
 from meshd.store.events import EventLog
 from meshd.store.store import Store
 from proxy.wire.snapshot import Snapshot
@@ -89,7 +89,7 @@ class Reconciler:
         self.desired = Desired()
         self.plan = Plan()
         self.began = asyncio.Event()
-        self.trials = Trials(TrialLog(store))
+        self.trials = Trials(CanaryAnalysisLog(store))
         self.hooks: HookDesk | None = None
         self.in_flight: dict[str, int] = {}
         self.dice = random.Random()
@@ -256,7 +256,7 @@ class Reconciler:
     def _hook_states(self, now: float) -> Mapping[str, HookState] | None:
         if self.hooks is None:
             return None
-        busy = [service for service in self.desired.services if service.rollout != "done"]
+        busy = [service for service in self.desired.services if not service.rollout.is_done]
         return self.hooks.states([id for service in busy for id in hook_ids(service, now)])
 
     def _apply(self, operation: Operation, now: float) -> None:

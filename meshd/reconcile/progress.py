@@ -32,25 +32,26 @@ def standing(
     name = service.spec.name
     right = [r for r in replicas if r.serves and _right(service, r)]
     alive = [r for r in replicas if r.phase in ALIVE and not r.reserve]
-    if service.kept:
+    if service.keeps_previous:
         alive = [r for r in alive if r.revision == service.revision]
     completed = [r for r in replicas if r.phase is Phase.FAILED and r.exit_code == 0]
     there = len(right) == len(alive) and len(right) + len(completed) >= service.count
     # What failed is removed soon, and its last words are kept then: they are waited for.
     failing = any(r.managed and (r.blamed or r.phase is Phase.FAILED) for r in replicas)
     told = not failing or bool(completed)
-    if service.rollout in ("rolled-back", "paused") and cause:
-        how = "was rolled back" if service.rollout == "rolled-back" else "is paused"
-        stuck = service.rollout == "paused" and not service.previous
+    rollout = service.rollout
+    if (rollout.is_rolling_back or rollout.is_paused) and cause:
+        how = "is paused" if rollout.is_paused else "was rolled back"
+        stuck = rollout.is_paused and not rollout.previous
         return DeploymentProgress(
             settled=(there or stuck) and told, ok=False, text=f"{name} {how}: {cause}"
         )
-    held = [failure for failure in failures if failure.at >= service.rollout_since]
-    if service.rollout == "rolling" and not service.previous and held:
+    held = [failure for failure in failures if failure.at >= rollout.since]
+    if rollout.is_rolling and not rollout.previous and held:
         enough = len(held) >= PATIENCE or held[-1].final
         if enough:
             return DeploymentProgress(settled=told, ok=False, text=f"{name}: {held[-1].text}")
-    if there and service.rollout == "done":
+    if there and rollout.is_done:
         return DeploymentProgress(settled=True, ok=True, text=f"{name}: {len(right)} ready")
     text = f"{name}: {len(right)} of {service.count} ready"
     detail = waiting or (held[-1].text if held else "") or _slowest(replicas)
@@ -81,18 +82,19 @@ def state_of(
 ) -> str:
     """One word for a service: `ok`, `rolling`, `paused`, `crash-loop`, `backoff`, `starting`,
     `waiting`, `degraded` or `idle`. `slots` maps attempts to when the next start is due."""
+    rollout = service.rollout
     ready = sum(r.serves for r in replicas)
     worst = max([*slots, *(r.attempt for r in replicas if r.phase in ALIVE)], default=0)
     if ready >= service.count:
-        if service.rollout in ("rolling", "paused"):
-            return service.rollout
+        if rollout.is_unfinished:
+            return rollout.state.word
         return "ok" if service.count else "idle"
     if worst >= PATIENCE:
         return "crash-loop"
     if slots:
         return "backoff"
-    if service.rollout in ("rolling", "paused") and service.previous:
-        return service.rollout
+    if rollout.is_unfinished and rollout.previous:
+        return rollout.state.word
     if waiting:
         return "waiting"
     return "starting" if not ready else "degraded"

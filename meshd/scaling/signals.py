@@ -33,7 +33,7 @@ def signal_of(
         return None
     worked = without_fast_failures(second)
     current = [r for r in replicas if service.adopted or r.revision == service.revision]
-    rolling = service.rollout == "rolling" and len(current) != len(replicas)
+    rolling = service.rollout.is_rolling and len(current) != len(replicas)
     ready = sum(r.serves for r in replicas)
     return Signal(
         interval=second.interval,

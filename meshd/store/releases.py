@@ -1,7 +1,8 @@
-"""The history of a service's revisions: who brought in which, what it changed, what came of it.
+"""The release history of services: who began each release, what it changed, how it ended.
 
-A release is numbered within its service, from 1. Its row begins and ends in the same
-transactions as the rollout itself; `Releases` reads, and keeps the counts up to date.
+Releases are numbered within their service, from 1. `meshd.store.store` begins and ends a row in
+the transaction that changes the rollout. `Releases` reads them for the API and stores the counts
+of `meshd.telemetry.release_counts`.
 """
 
 import sqlite3
@@ -10,66 +11,67 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from meshd.model.release import Release, Tally
+from meshd.model.release import Release, ReleaseOutcome, Tally
+from meshd.model.service_key import ServiceKey, split_key
 
 if TYPE_CHECKING:
     from meshd.store.store import Store
 
 KEPT: Final = 100
-"""Releases of a service that are remembered."""
+"""Releases that are kept for each service."""
 
 
 class Releases:
-    """Reads the history of services (`PROJECT/SERVICE`)."""
+    """The stored releases, by service key."""
 
     def __init__(self, store: "Store") -> None:
         self._store = store
 
-    def of(self, key: str, limit: int) -> Sequence[Release]:
-        """The newest releases of a service, the newest first."""
+    def of(self, key: ServiceKey, limit: int) -> Sequence[Release]:
+        """Return the last `limit` releases of a service, newest first."""
         rows = self._store.database.execute(
             "SELECT project, service, number, revision, previous, how, who, at, changed, outcome, "
             "cause, ended, tally FROM release WHERE project = ? AND service = ? "
             "ORDER BY number DESC LIMIT ?",
-            (*key.split("/", 1), limit),
+            (*split_key(key), limit),
         )
-        return [_release(row) for row in rows]
+        return [_release_of(row) for row in rows]
 
-    def tally(self, key: str, number: int) -> Tally | None:
-        """The counts that are stored of one release."""
+    def tally(self, key: ServiceKey, number: int) -> Tally | None:
+        """Return the stored counts of one release; None if there are none."""
         row = self._store.database.execute(
             "SELECT tally FROM release WHERE project = ? AND service = ? AND number = ?",
-            (*key.split("/", 1), number),
+            (*split_key(key), number),
         ).fetchone()
         return msgspec.json.decode(row[0], type=Tally) if row and row[0] else None
 
-    def under_way(self) -> Mapping[str, int]:
-        """The releases that are being brought in, by service."""
+    def in_progress(self) -> Mapping[ServiceKey, int]:
+        """Return the number of each service's release that is in progress."""
         return {
-            key: rollout.number
+            key: rollout.release_number
             for key, rollout in self._store.rollouts.items()
-            if rollout.state == "rolling" or rollout.by_hand
+            if rollout.in_progress
         }
 
-    def keep(self, tallies: Mapping[tuple[str, int], Tally]) -> None:
-        """Store the counts of releases, by service and number."""
+    def keep(self, tallies: Mapping[tuple[ServiceKey, int], Tally]) -> None:
+        """Store the counts of releases, by service key and release number."""
         if not tallies:
             return
         with self._store.transaction() as database:
             database.executemany(
                 "UPDATE release SET tally = ? WHERE project = ? AND service = ? AND number = ?",
                 [
-                    (msgspec.json.encode(tally).decode(), *key.split("/", 1), number)
+                    (msgspec.json.encode(tally).decode(), *split_key(key), number)
                     for (key, number), tally in tallies.items()
                 ],
             )
 
 
-def _release(row: tuple[object, ...]) -> Release:
+def _release_of(row: tuple[object, ...]) -> Release:
     values = dict(zip(Release.__struct_fields__, row, strict=True))
     tally = str(values["tally"])
-    kept = msgspec.json.decode(tally, type=Tally) if tally else None
-    return msgspec.convert({**values, "tally": None}, Release).counted(kept)
+    counts = msgspec.json.decode(tally, type=Tally) if tally else None
+    return msgspec.convert({**values, "tally": None}, Release).with_counts(counts)
 
 
 def begin(
@@ -82,15 +84,24 @@ def begin(
     at: float,
     changed: str,
 ) -> int:
-    """Add a release; what was under way until now is overtaken by it. Its number."""
+    """Add a release of the service `where` (project, name) and return its number.
+
+    A release that is still in progress is overtaken by it.
+    """
     row = database.execute(
         "SELECT max(number) FROM release WHERE project = ? AND service = ?", where
     ).fetchone()
     number = int(row[0] or 0) + 1
     database.execute(
-        "UPDATE release SET outcome = 'overtaken', ended = ? "
-        "WHERE project = ? AND service = ? AND outcome IN ('rolling', 'paused')",
-        (at, *where),
+        "UPDATE release SET outcome = ?, ended = ? "
+        "WHERE project = ? AND service = ? AND outcome IN (?, ?)",
+        (
+            ReleaseOutcome.OVERTAKEN.value,
+            at,
+            *where,
+            ReleaseOutcome.ROLLING.value,
+            ReleaseOutcome.PAUSED.value,
+        ),
     )
     database.execute(
         "INSERT INTO release (project, service, number, revision, previous, how, who, at, changed) "
@@ -108,13 +119,13 @@ def end(
     database: sqlite3.Connection,
     where: tuple[str, str],
     number: int,
-    outcome: str,
+    outcome: ReleaseOutcome,
     cause: str,
     at: float,
 ) -> None:
-    """What came of a release."""
+    """Store how a release ended (`at`: Unix time, 0: it did not end)."""
     database.execute(
         "UPDATE release SET outcome = ?, cause = ?, ended = ? "
         "WHERE project = ? AND service = ? AND number = ?",
-        (outcome, cause, at, *where, number),
+        (outcome.value, cause, at, *where, number),
     )

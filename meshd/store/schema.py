@@ -1,11 +1,14 @@
-"""The schema of the store and its migrations; `user_version` counts those applied."""
+"""The schema of the state file and its migrations.
+
+`meshd.store.file` applies them when it opens the file; `PRAGMA user_version` counts those applied.
+"""
 
 import sqlite3
 from typing import Final
 
 
 class SchemaTooNew(Exception):
-    """The file was written by a later version of meshd."""
+    """A later version of meshd wrote the file."""
 
 
 MIGRATIONS: Final = (
@@ -104,11 +107,32 @@ MIGRATIONS: Final = (
         PRIMARY KEY (project, service)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE rollout_new (
+        project TEXT NOT NULL, service TEXT NOT NULL, revision TEXT NOT NULL,
+        previous TEXT NOT NULL, state TEXT NOT NULL, since REAL NOT NULL, cause TEXT NOT NULL,
+        release_number INTEGER NOT NULL, stage INTEGER NOT NULL, stage_since REAL NOT NULL,
+        skips_stages INTEGER NOT NULL, PRIMARY KEY (project, service)
+    ) WITHOUT ROWID;
+    INSERT INTO rollout_new (project, service, revision, previous, state, since, cause,
+        release_number, stage, stage_since, skips_stages)
+        SELECT project, service, revision, previous,
+            CASE WHEN state = 'paused' AND NOT by_hand THEN 'halted' ELSE state END, since, cause,
+            number, stage, stage_since, swift
+        FROM rollout;
+    DROP TABLE rollout;
+    ALTER TABLE rollout_new RENAME TO rollout;
+    ALTER TABLE trial RENAME TO canary_analysis;
+    """,
 )
+"""One script for each schema version. Never edit a released one: add another."""
 
 
 def migrate(database: sqlite3.Connection) -> None:
-    """Bring the file to this version's schema, each step in one transaction. Raises TooNew."""
+    """Bring the file to this version's schema, each migration in one transaction.
+
+    Raises SchemaTooNew if a later version of meshd wrote the file.
+    """
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > len(MIGRATIONS):
         raise SchemaTooNew(

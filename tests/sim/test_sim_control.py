@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from meshd.discovery.watch import RuntimeWatcher
-from meshd.model.rollout import Override
+from meshd.model.rollout import Override, RolloutState
 from meshd.model.runtime import ContainerHealth, ReplicaState
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
@@ -203,14 +203,14 @@ class Scene:
     async def _hold(self) -> None:
         """Somebody pauses a rollout, where there is one."""
         store = self.control.store
-        under_way = [key for key, each in store.rollouts.items() if each.state == "rolling"]
+        under_way = [key for key, each in store.rollouts.items() if each.is_rolling]
         if under_way:
             store.pause(self.dice.choice(under_way), "by hand", virtual.clock())
             self.control.loop.wake.set()
 
     async def _go_on(self) -> None:
         store = self.control.store
-        held = [key for key, each in store.rollouts.items() if each.by_hand]
+        held = [key for key, each in store.rollouts.items() if each.paused_by_user]
         if held:
             store.resume(self.dice.choice(held), virtual.clock())
             self.control.loop.wake.set()
@@ -273,7 +273,7 @@ def assert_as_wanted(scene: Scene) -> None:
         override = store.overrides.get(key)
         count = override.replicas if override else 3
         rollout = store.rollouts[key]
-        assert rollout.state == "done", f"{key}: {rollout}\n{scene.story()}"
+        assert rollout.state == RolloutState.DONE, f"{key}: {rollout}\n{scene.story()}"
         ours = {n: box for n, box in boxes.items() if box.seen.service == name}
         states = {n: (box.seen.state, box.seen.revision, box.hangs) for n, box in ours.items()}
         right = (ReplicaState.RUNNING, rollout.revision, False)

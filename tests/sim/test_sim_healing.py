@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from meshd.model.rollout import RolloutState
 from meshd.model.runtime import ContainerHealth
 from tests.fakes import virtual
 from tests.fakes.sim_runtime import Box
@@ -112,7 +113,7 @@ def test_a_new_replica_that_never_wants_requests_is_a_failure_of_its_revision(
         before = set(scene.runtime.boxes)
         scene.deploy(scene.project())
         await asyncio.sleep(30.0)
-        assert scene.control.store.rollouts["shop/back"].state == "rolled-back"
+        assert scene.control.store.rollouts["shop/back"].state == RolloutState.ROLLED_BACK
         assert {n for n in before if "-back-" in n} <= set(scene.runtime.boxes)
 
     virtual.run(settled(tmp_path, play))

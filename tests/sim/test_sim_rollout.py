@@ -16,7 +16,7 @@ from meshd.model.errors import Rejected
 from meshd.model.job import HookState
 from meshd.model.operation import RunHook
 from meshd.model.replica_phase import ALIVE
-from meshd.model.rollout import Rollout
+from meshd.model.rollout import Rollout, RolloutState
 from meshd.reconcile.progress import standing
 from meshd.spec.fingerprint import revision
 from meshd.spec.model import Project, Service
@@ -151,14 +151,13 @@ class Scene:
         return virtual.clock() - began
 
     async def settled(self, seconds: float = 200.0) -> float:
-        return await self.until(
-            lambda: self.rollout.state not in ("rolling", "paused") and self.at_rest(), seconds
-        )
+        return await self.until(lambda: not self.rollout.is_unfinished and self.at_rest(), seconds)
 
     def at_rest(self) -> bool:
         """Nothing but what is wanted is there."""
         boxes = self.runtime.boxes.values()
-        right = [b for b in boxes if b.running and b.seen.revision == self.rollout.effective]
+        wanted = self.rollout.effective_revision
+        right = [b for b in boxes if b.running and b.seen.revision == wanted]
         return len(right) == 2 and len(boxes) == 2 and not self.control.loop.executor.under_way
 
     def revisions(self) -> dict[str, int]:
@@ -216,7 +215,7 @@ async def brought_in(
         scene.kill_at, scene.after = kill_at, after
         scene.deploy(case.second)
         await scene.settled()
-        assert (case.name, scene.rollout.state) == (case.name, case.outcome), scene.story()
+        assert (case.name, scene.rollout.state.word) == (case.name, case.outcome), scene.story()
         assert case.reason in scene.rollout.cause
         for worker in scene.plane.workers:
             await scene.until(lambda w=worker: len(w.states()) == 2)  # type: ignore[misc]
@@ -293,8 +292,8 @@ def test_who_was_chosen_may_fail_a_little_more_often(
             await asyncio.sleep(12)
             way = {"strategy": "canary", **FAST, "match": match}
             scene.deploy(shop("2", ERRORS="0.06", rollout=way))
-            await scene.until(lambda: scene.rollout.state != "rolling")
-            assert scene.rollout.state == outcome, scene.story()
+            await scene.until(lambda: scene.rollout.state != RolloutState.ROLLING)
+            assert scene.rollout.state.word == outcome, scene.story()
 
     run(main)
 
@@ -304,17 +303,17 @@ def test_an_image_that_is_lost_on_the_way_takes_the_rollout_back(tmp_path: Path)
         async with scene_in(tmp_path) as scene:
             first = shop("1", 4)
             scene.deploy(first)
-            await scene.until(lambda: scene.rollout.state == "done")
+            await scene.until(lambda: scene.rollout.state == RolloutState.DONE)
             await asyncio.sleep(12)
             (web,) = shop("2", 4).services
             second = web.model_copy(update={"image": "app:2"})
             scene.deploy(first.model_copy(update={"services": (second,)}))
             await scene.until(lambda: scene.rollout.stage == 1)
             scene.runtime.lost.add("app:2")
-            await scene.until(lambda: scene.rollout.state != "rolling")
-            assert scene.rollout.state == "rolled-back", scene.story()
+            await scene.until(lambda: scene.rollout.state != RolloutState.ROLLING)
+            assert scene.rollout.state == RolloutState.ROLLED_BACK, scene.story()
             assert "image app:2 is not on the engine" in scene.rollout.cause
-            await scene.until(lambda: scene.revisions() == {scene.rollout.effective: 4})
+            await scene.until(lambda: scene.revisions() == {scene.rollout.effective_revision: 4})
             assert scene.traffic.failed.get(revision(second), 0) == 0
 
     run(main)
@@ -327,7 +326,7 @@ def test_a_revision_that_goes_bad_after_the_first_step_and_a_kill_still_goes_bac
     async def main() -> None:
         async with scene_in(tmp_path) as scene:
             scene.deploy(shop("1", 6))
-            await scene.until(lambda: scene.rollout.state == "done")
+            await scene.until(lambda: scene.rollout.state == RolloutState.DONE)
             await asyncio.sleep(12)
             second = shop("2", 6, update={"delay": 60})
             scene.deploy(second)
@@ -338,12 +337,12 @@ def test_a_revision_that_goes_bad_after_the_first_step_and_a_kill_still_goes_bac
             await scene.control.kill()
             scene.control = scene._started()
             await asyncio.sleep(5)
-            assert scene.rollout.state == "rolling", scene.story()
+            assert scene.rollout.state == RolloutState.ROLLING, scene.story()
             name = scene.rollout.revision
             (bad,) = shop("2", 6, ERRORS="0.05").services
             scene.specs[name] = bad
-            await scene.until(lambda: scene.rollout.state != "rolling")
-            assert scene.rollout.state == "rolled-back", scene.story()
+            await scene.until(lambda: scene.rollout.state != RolloutState.ROLLING)
+            assert scene.rollout.state == RolloutState.ROLLED_BACK, scene.story()
             assert "of its requests failed" in scene.rollout.cause
             assert scene.traffic.failed[name] <= 30
 
@@ -361,7 +360,7 @@ def test_evidence_adds_up_though_each_process_lives_for_less_than_it_takes(tmp_p
             scene.deploy(shop("2", ERRORS="0.2", rollout={"gate": {"warm": 0}}))
             most, seen = 0, 0
             for _ in range(60):
-                if scene.rollout.state != "rolling":
+                if scene.rollout.state != RolloutState.ROLLING:
                     break
                 await scene.control.kill()
                 scene.control = scene._started()
@@ -369,7 +368,7 @@ def test_evidence_adds_up_though_each_process_lives_for_less_than_it_takes(tmp_p
                 failed = int(scene.traffic.failed.get(scene.rollout.revision, 0))
                 most, seen = max(most, failed - seen), failed
                 assert failed < 30, scene.story()
-            assert scene.rollout.state == "rolled-back", scene.story()
+            assert scene.rollout.state == RolloutState.ROLLED_BACK, scene.story()
             assert most <= 2
 
     run(main)
@@ -386,12 +385,12 @@ def test_alike_revisions_are_not_called_worse_however_often_the_process_is_kille
                 await asyncio.sleep(12)
                 scene.deploy(shop(str(version), ERRORS="0.03", update={"delay": 15}))
                 for _ in range(60):
-                    if scene.rollout.state != "rolling":
+                    if scene.rollout.state != RolloutState.ROLLING:
                         break
                     await scene.control.kill()
                     scene.control = scene._started()
                     await asyncio.sleep(3)
-                assert scene.rollout.state == "done", scene.story()
+                assert scene.rollout.state == RolloutState.DONE, scene.story()
 
     run(main)
 
@@ -402,7 +401,7 @@ def test_nothing_is_said_to_have_been_removed_that_was_only_just_started(tmp_pat
             every = {"parallelism": 8, "monitor": 0}
             for version in range(8):
                 scene.deploy(shop(str(version), 8, rollout={"gate": False}, update=every))
-                await scene.until(lambda: scene.rollout.state == "done")
+                await scene.until(lambda: scene.rollout.state == RolloutState.DONE)
             kinds = [event.kind for event in scene.control.events.since(0, 1000)]
             assert "replica.started" in kinds
             assert "replica.died" not in kinds, scene.story()
@@ -422,7 +421,7 @@ def test_while_the_disk_is_full_what_fails_is_replaced_and_a_rollout_goes_on_lat
             database = scene.control.store.database
             database.execute("PRAGMA query_only = ON")  # no write succeeds
             await asyncio.sleep(30)
-            assert scene.rollout.state == "rolling"
+            assert scene.rollout.state == RolloutState.ROLLING
             old = [b for b in scene.runtime.boxes.values() if b.running]
             scene.runtime.end(old[0].seen.name, 1)
             await asyncio.sleep(30)
@@ -430,7 +429,7 @@ def test_while_the_disk_is_full_what_fails_is_replaced_and_a_rollout_goes_on_lat
             assert len([b for b in scene.runtime.boxes.values() if b.running]) >= 2
             database.execute("PRAGMA query_only = OFF")
             await scene.settled()
-            assert scene.rollout.state == "done", scene.story()
+            assert scene.rollout.state == RolloutState.DONE, scene.story()
             assert scene.deaths == 0
 
     run(main)
@@ -460,7 +459,7 @@ def test_a_rollout_paused_by_hand_is_left_as_it_is_and_goes_on_where_it_was(
             scene.desk().resume("shop", "web", "me")
             await scene.until(lambda: scene.rollout.stage == 1)
             await scene.settled()
-            assert scene.rollout.state == "done"
+            assert scene.rollout.state == RolloutState.DONE
             kinds = [e.kind for e in scene.control.events.since(0, 1000) if "rollout" in e.kind]
             assert kinds[2:] == [
                 "rollout.shifted", "rollout.paused", "rollout.resumed", "rollout.shifted",
@@ -482,7 +481,7 @@ def test_an_undo_goes_back_to_what_was_good_and_the_history_tells(tmp_path: Path
             await scene.control.kill()
             scene.control = scene._started()
             took = await scene.settled()
-            assert (scene.rollout.revision, scene.rollout.state) == (first, "done")
+            assert (scene.rollout.revision, scene.rollout.state) == (first, RolloutState.DONE)
             assert took < 15
             with pytest.raises(Rejected, match="is what runs already"):
                 await scene.desk().undo("shop", "web", 1, "you")
@@ -514,7 +513,7 @@ def test_blue_green_is_undone_at_once_while_the_old_ones_are_kept(tmp_path: Path
             second = scene.rollout.revision
             await scene.until(lambda: scene.revisions().get(second) == 2)
             assert scene.shares().get(second, 0.0) == 0.0
-            await scene.until(lambda: scene.rollout.state == "done")
+            await scene.until(lambda: scene.rollout.state == RolloutState.DONE)
             assert scene.shares() == {second: 1.0}
             assert scene.revisions() == {first: 2, second: 2}
             await scene.desk().undo("shop", "web", 0, "me")
@@ -548,7 +547,7 @@ def test_no_more_run_and_no_fewer_serve_than_is_allowed(
     async def main() -> None:
         async with scene_in(tmp_path, rate=0) as scene:
             scene.deploy(shop("1", 4, rollout=settings, update=update))
-            await scene.until(lambda: scene.rollout.state == "done")
+            await scene.until(lambda: scene.rollout.state == RolloutState.DONE)
             scene.deploy(shop("2", 4, rollout=settings, update=update))
             running, ready = [], []
 
@@ -557,7 +556,7 @@ def test_no_more_run_and_no_fewer_serve_than_is_allowed(
                 ready.append(sum(e.state == "ready" for e in service.endpoints))
                 alive = [r for r in scene.control.loop.observed.replicas if r.phase in ALIVE]
                 running.append(len(alive))
-                return scene.rollout.state == "done"
+                return scene.rollout.state == RolloutState.DONE
 
             await scene.until(look)
             assert (max(running), min(ready)) == (most, least)
@@ -617,7 +616,7 @@ def test_hooks_run_once_each_and_have_their_say(
                 scene.deploy(second)
                 await scene.settled()
                 await scene.until(lambda s=scene: len(s.jobs.begun) == len(ran))  # type: ignore[misc]
-                assert scene.rollout.state == outcome, scene.story()
+                assert scene.rollout.state.word == outcome, scene.story()
                 assert list(scene.jobs.begun) == [f"shop-web-{word}-2" for word in ran]
                 names = {hook.revision for hook, _ in scene.jobs.begun.values()}
                 assert names == {revision(second.services[0])}
@@ -640,7 +639,7 @@ def test_a_first_deployment_whose_hook_fails_starts_nothing_and_says_so(tmp_path
             scene.jobs = Jobs(migrate=1)
             scene.control.loop.hooks = scene.jobs
             scene.deploy(shop("1", rollout=HOOKS))
-            await scene.until(lambda: scene.rollout.state == "paused")
+            await scene.until(lambda: scene.rollout.state == RolloutState.HALTED)
             await asyncio.sleep(10)
             assert not scene.runtime.boxes
             (service,) = scene.control.loop.desired.services
@@ -649,6 +648,6 @@ def test_a_first_deployment_whose_hook_fails_starts_nothing_and_says_so(tmp_path
             scene.jobs.codes.clear()
             scene.deploy(shop("1", rollout=HOOKS))
             await scene.settled()
-            assert scene.rollout.state == "done"
+            assert scene.rollout.state == RolloutState.DONE
 
     run(main)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from meshd.model.rollout import Override
+from meshd.model.rollout import Override, RolloutState
 from meshd.spec.model import Project, Service
 from meshd.store.store import Store
 
@@ -25,7 +25,7 @@ def filled(directory: Path) -> Store:
     set by hand, one of the autoscaler, a secret, an instance and an epoch."""
     store = opened(directory)
     store.deploy(shop("web", "db"), {"web": "w1", "db": "d1"}, "me", "start x", 10.0)
-    store.settle("shop/web", "done", "ready", 11.0)
+    store.finish("shop/web", RolloutState.DONE, "ready", 11.0)
     store.set_override("shop/web", Override(4, 99.0))
     store.set_scaling({"shop/db": (3, {"learned": 1}, 0)}, 12.0)
     store.secret(), store.instance(), store.next_epoch()

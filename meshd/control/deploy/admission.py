@@ -86,7 +86,7 @@ class Admission:
         revisions = {service.name: revision(service) for service in project.services}
         ours = self._preview.wanted(project, revisions, time.time())
         others = [s for s in self._loop.desired.services if s.project != project.name]
-        more = {s.key: surge(s) for s in ours if s.rollout == "rolling"}
+        more = {s.key: surge(s) for s in ours if s.rollout.is_rolling}
         problems = [*placement.refusals(project.services, nodes)]
         jobs, can = self.burdens(), self._runtime.capabilities
         wants = [job_demand.want(job, can.memory_limits) for job in jobs]

@@ -9,7 +9,7 @@ import msgspec
 from meshd.capacity import quota
 from meshd.model.desired import Desired, DesiredService
 from meshd.model.operation import Operation
-from meshd.model.rollout import next_rollout
+from meshd.model.rollout import Rollout, RolloutState, next_rollout
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.preview.impact import outlook
 from meshd.reconcile.preview.settings_diff import settings_changed
@@ -47,10 +47,13 @@ class Preview:
                     spec=spec,
                     revision=rollout.revision,
                     count=self._loop.wanted.count(key, spec, now),
-                    rollout="rolling" if begun else "done",
-                    number=(old.number if old else 0) + bool(begun),
-                    previous=rollout.previous,
-                    coming=rollout.revision,
+                    rollout=Rollout(
+                        revision=rollout.revision,
+                        previous=rollout.previous,
+                        state=RolloutState.ROLLING if begun else RolloutState.DONE,
+                        since=0.0,
+                        release_number=(old.release_number if old else 0) + bool(begun),
+                    ),
                 )
             )
         return services

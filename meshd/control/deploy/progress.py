@@ -29,7 +29,7 @@ class ProgressTracker:
         new = len(standings) < len(stored.project.services)
         settled = not new and all(s.settled for _, s in standings)
         failed = [(service, s) for service, s in standings if s.settled and not s.ok]
-        done = settled or any(service.rollout == "rolling" for service, _ in failed)
+        done = settled or any(service.rollout.is_rolling for service, _ in failed)
         lines = [s.text for _, s in standings if not s.ok]
         for service, _ in failed:
             lines += self._evidence(service)

@@ -18,6 +18,7 @@ from meshd.model.operation import (
 )
 from meshd.model.replica import RandomSource, Replica
 from meshd.model.replica_phase import Phase
+from meshd.model.rollout import RolloutState
 from meshd.reconcile.desired_state import DesiredStateBuilder
 from meshd.reconcile.event_recorder import EventRecorder, ReplicaEvent
 from meshd.reconcile.execute.executor import Executor
@@ -135,12 +136,15 @@ class PlanApplier:
         return memory
 
     def _settle(self, settle: Settle, now: float) -> None:
-        kinds = {"done": Kind.ROLLOUT_DONE, "rolled-back": Kind.ROLLOUT_ROLLED_BACK}
-        self._store.settle(settle.subject, settle.outcome, settle.cause, now)
+        kinds = {
+            RolloutState.DONE: Kind.ROLLOUT_DONE,
+            RolloutState.ROLLED_BACK: Kind.ROLLOUT_ROLLED_BACK,
+        }
+        self._store.finish(settle.subject, settle.outcome, settle.cause, now)
         self._events.record(
             now,
             kinds.get(settle.outcome, Kind.ROLLOUT_FAILED),
-            f"revision {settle.revision[:12]} {settle.outcome}: {settle.cause}",
+            f"revision {settle.revision[:12]} {settle.outcome.word}: {settle.cause}",
             project=settle.project,
             service=settle.service,
         )

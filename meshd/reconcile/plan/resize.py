@@ -49,7 +49,7 @@ def resize(
     missing = service.count - len(serving) - done
     if missing < 0:
         # A rollout that was paused by hand is left as it is.
-        return ([] if service.by_hand else _shrink(service, serving, done)), None
+        return ([] if service.rollout.paused_by_user else _shrink(service, serving, done)), None
     cause = _count(service, serving)
     woken = warm_pool.wake(reserves, service.revision, missing, cause)
     missing -= len(woken)
@@ -63,7 +63,7 @@ def _serving_to_drain(
     nor the one to go back to serves nobody meanwhile."""
     ready = (r for r in old if r.phase is Phase.READY and r not in gone)
     serving = sorted(ready, key=_leaves_first)
-    stale = [r for r in serving if r.revision != service.previous]
+    stale = [r for r in serving if r.revision != service.rollout.previous]
     spare = len(serving) - len(stale) >= service.count
     count = max(allowed, len(stale) if spare else 0)
     return [*stale, *(r for r in serving if r not in stale)][:count]

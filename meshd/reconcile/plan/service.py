@@ -20,7 +20,7 @@ from meshd.reconcile.rollout.stages import switched, unwatched
 def at_rest(service: DesiredService, group: Sequence[Replica]) -> bool:
     """Whether one look at each replica tells that there is nothing to do: of a thousand services
     all but a few are so at any time."""
-    if service.rollout != "done" or service.warm or len(group) != service.count:
+    if not service.rollout.is_done or service.warm or len(group) != service.count:
         return False
     revision = service.revision
     for replica in group:
@@ -111,7 +111,7 @@ def _by_revision(
 ) -> tuple[list[Replica], list[Replica]]:
     """Those that are what is wanted, as far as anybody knows, and those that are not. What is
     adopted, or paused on the way, is taken as it is."""
-    if service.adopted or service.rollout == "paused":
+    if service.adopted or service.rollout.is_paused:
         return alive, []
     right = [r.revision == service.revision and not r.drift for r in alive]
     new = [r for r, fits in zip(alive, right, strict=True) if fits]

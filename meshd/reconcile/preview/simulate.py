@@ -114,7 +114,7 @@ def _imagine(
         case StopReplica(name=name) | RemoveReplica(name=name) | Restore(name=name):
             replicas.pop(name, None)
         case Settle():
-            desired = _with(desired, operation.subject, rollout=operation.outcome)
+            desired = _with(desired, operation.subject, state=operation.outcome)
         case RunHook(id=id):
             hooks = {**hooks, id: HookState(is_over=True, ok=True)}
         case Advance():
@@ -129,7 +129,11 @@ def _with(desired: Desired, key: str, **changes: object) -> Desired:
     return msgspec.structs.replace(
         desired,
         services=tuple(
-            msgspec.structs.replace(service, **changes) if service.key == key else service
+            msgspec.structs.replace(
+                service, rollout=msgspec.structs.replace(service.rollout, **changes)
+            )
+            if service.key == key
+            else service
             for service in desired.services
         ),
     )

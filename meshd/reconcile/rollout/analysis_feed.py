@@ -33,7 +33,7 @@ class TrafficSource(Protocol):
 
 class CanaryAnalysisStore(Protocol):
     """Where trials outlive the process, each with its release's number; see
-    `meshd.store.canary_analyses.TrialLog`."""
+    `meshd.store.canary_analyses.CanaryAnalysisLog`."""
 
     def read(self) -> Mapping[str, tuple[int, CanaryAnalysis]]:
         """Everything that is stored, by service."""
@@ -60,7 +60,7 @@ class Trials:
             return None
         if not self._read:
             self._trials, self._read = dict(self._kept.read()), True
-        tried = [s for s in services if s.rollout != "done" and _tried(s)]
+        tried = [s for s in services if not s.rollout.is_done and _tried(s)]
         keys = {service.key for service in tried}
         for key in [key for key in self._trials if key not in keys]:
             del self._trials[key]
@@ -72,7 +72,7 @@ class Trials:
                     groups[replica.key].append(replica)
             before = dict(self._trials)
             for service in tried:
-                if service.rollout == "rolling":
+                if service.rollout.is_rolling:
                     self._look_at(self.traffic, service, groups[service.key], now)
             changed = {k: t for k, t in self._trials.items() if before.get(k) != t}
             if changed:
@@ -86,15 +86,15 @@ class Trials:
         new = [r for r in ready if r.revision == service.revision]
         stage = current(service)
         number, trial = self._trials.get(key, (0, None))
-        if trial is None or number != service.number:
+        if trial is None or number != service.rollout.release_number:
             self._verdicts.pop(key, None)
             unjudged = stage is not None and not stage.judged
             if unjudged or not new or len(new) == len(ready):
                 return
             switched = stage is not None and stage.share == 1.0
             trial = _begun(traffic, service, switched, now)
-        if trial.stage != service.stage:
-            trial = canary_analysis.staged(trial, service.stage, now)
+        if trial.stage != service.rollout.stage:
+            trial = canary_analysis.staged(trial, service.rollout.stage, now)
         last = traffic.window(key, 1, now)
         at = last.merged.start
         if last.merged.interval and at > trial.seen and at + 1.0 > trial.since:
@@ -102,9 +102,9 @@ class Trials:
             since = trial.since if trial.before is not None else 0.0
             cold = {r.name for r in new if max(r.ready_since, since) + warm > at}
             mine = _counts(last, service.revision, cold)
-            theirs = _counts(last, service.previous, frozenset())
+            theirs = _counts(last, service.rollout.previous, frozenset())
             trial = canary_analysis.take(trial, settings.gate, at, mine, theirs)
-        self._trials[key] = (service.number, trial)
+        self._trials[key] = (service.rollout.release_number, trial)
         if stage is None:
             self._verdicts[key] = canary_analysis.onward(trial)
             return
@@ -121,9 +121,8 @@ class Trials:
 
 def _tried(service: DesiredService) -> bool:
     settings = service.spec.mesh.rollout.gate
-    judged = settings.enabled and not service.swift and not service.adopted
-    under_way = service.rollout == "rolling" or service.by_hand
-    return judged and bool(service.previous) and under_way
+    judged = settings.enabled and not service.rollout.skips_stages and not service.adopted
+    return judged and bool(service.rollout.previous) and service.rollout.in_progress
 
 
 def _begun(
@@ -131,10 +130,10 @@ def _begun(
 ) -> CanaryAnalysis:
     """A trial that starts now, knowing what the old revision did of late."""
     past = traffic.window(service.key, BEFORE if switched else USUAL, now)
-    before = _counts(past, service.previous, frozenset())
+    before = _counts(past, service.rollout.previous, frozenset())
     by_lot = not service.spec.mesh.rollout.match
     return canary_analysis.began(
-        service.stage, now, before.latency, before if switched else None, by_lot
+        service.rollout.stage, now, before.latency, before if switched else None, by_lot
     )
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from meshd.model.desired import DesiredService
 from meshd.model.operation import RunHook
+from meshd.model.rollout import RolloutState
 
 RECENT: Final = 600.0
 """Seconds after its end in which a failed rollout's hook is still run."""
@@ -15,24 +16,19 @@ RECENT: Final = 600.0
 
 def before(service: DesiredService) -> RunHook | None:
     """What has to succeed before the first new replica is started."""
-    under_way = service.rollout == "rolling" or (
-        service.rollout == "paused" and not service.by_hand
-    )
-    return _hook(service, "before") if under_way and not service.stage else None
+    expected = service.rollout.state in (RolloutState.ROLLING, RolloutState.HALTED)
+    return _hook(service, "before") if expected and not service.rollout.stage else None
 
 
 def after(service: DesiredService) -> RunHook | None:
     """What has to succeed before the rollout counts as done."""
-    return _hook(service, "after") if service.rollout == "rolling" else None
+    return _hook(service, "after") if service.rollout.is_rolling else None
 
 
 def on_failure(service: DesiredService, now: float) -> RunHook | None:
     """What is run once the rollout has failed."""
-    ended = service.rollout == "rolled-back" or (
-        service.rollout == "paused" and not service.by_hand
-    )
-    recent = now < service.rollout_since + RECENT
-    return _hook(service, "on_failure") if ended and recent else None
+    recent = now < service.rollout.since + RECENT
+    return _hook(service, "on_failure") if service.rollout.is_rolling_back and recent else None
 
 
 def ids(service: DesiredService, now: float) -> tuple[str, ...]:
@@ -42,17 +38,17 @@ def ids(service: DesiredService, now: float) -> tuple[str, ...]:
 
 
 def _hook(service: DesiredService, name: str) -> RunHook | None:
-    way = service.way or service.spec.mesh.rollout
-    told = getattr(way, name)
-    if told is None or not service.number or service.swift or service.adopted:
+    rollout = service.rollout
+    hook = getattr(service.rollout_settings or service.spec.mesh.rollout, name)
+    if hook is None or not rollout.release_number or rollout.skips_stages or service.adopted:
         return None
     word = name.replace("on_", "")
     return RunHook(
         project=service.project,
         service=service.spec.name,
-        id=f"{service.project}-{service.spec.name}-{word}-{service.number}",
-        revision=service.coming,
-        command=told.command,
-        timeout=told.timeout,
-        cause=f"the {word} hook of release {service.number}",
+        id=f"{service.project}-{service.spec.name}-{word}-{rollout.release_number}",
+        revision=rollout.revision,
+        command=hook.command,
+        timeout=hook.timeout,
+        cause=f"the {word} hook of release {rollout.release_number}",
     )

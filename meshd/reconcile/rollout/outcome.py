@@ -9,6 +9,7 @@ from meshd.model.desired import DesiredService
 from meshd.model.job import HookState
 from meshd.model.operation import Operation, RunHook, Settle
 from meshd.model.replica import Replica
+from meshd.model.rollout import RolloutState
 from meshd.reconcile.observe.observe import Observed
 from meshd.reconcile.rollout import hooks, steps
 from meshd.reconcile.rollout.canary_analysis import NOT_YET
@@ -35,7 +36,7 @@ def settle(
     hook = hooks.before(service)
     before, operations = _asked(hook, observed)
     if before is not None and not before.ok:
-        if before.is_over and service.rollout == "rolling":
+        if before.is_over and service.rollout.is_rolling:
             operations.append(steps.failed(service, before.text))
         waits = "" if before.is_over else before.text
         return RolloutOutcome(tuple(operations), waits, halts=True)
@@ -43,7 +44,7 @@ def settle(
     told = observed.verdicts
     traffic = None if told is None else told.get(service.key, NOT_YET)
     waits, settled = "", steps.judge(service, new, old, failures, now, traffic)
-    if settled is not None and settled.outcome == "done":
+    if settled is not None and settled.outcome is RolloutState.DONE:
         last, ordered = _asked(hooks.after(service), observed)
         operations += ordered
         if last is not None and not last.is_over:
@@ -52,7 +53,7 @@ def settle(
             settled = _in_spite_of(service, settled, last)
     if settled is not None:
         operations.append(settled)
-        if settled.outcome != "done":
+        if settled.outcome is not RolloutState.DONE:
             return RolloutOutcome(tuple(operations), waits, halts=True)
     operations += _asked(hooks.on_failure(service, now), observed)[1]
     over = steps.advance(service, new, old, traffic, now)

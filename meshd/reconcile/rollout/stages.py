@@ -48,7 +48,7 @@ class StageLimits(msgspec.Struct, frozen=True):
 
 
 def _way(service: DesiredService) -> RolloutSettings:
-    return service.way or service.spec.mesh.rollout
+    return service.rollout_settings or service.spec.mesh.rollout
 
 
 def width(service: DesiredService) -> int:
@@ -89,13 +89,13 @@ def _amount(text: str, of: int, *, up: bool) -> int:
 def stages(service: DesiredService) -> tuple[Stage, ...]:
     """All stages of a service's rollout."""
     settings, want = _way(service), service.count
-    if not service.previous:
+    if not service.rollout.previous:
         return ()
-    judged = settings.gate.enabled and not service.swift
+    judged = settings.gate.enabled and not service.rollout.skips_stages
     if settings.strategy == "blue-green":
-        hold = 0.0 if service.swift else service.spec.update.monitor
+        hold = 0.0 if service.rollout.skips_stages else service.spec.update.monitor
         return Stage(0.0, want), Stage(1.0, want, hold, judged)
-    if service.swift:
+    if service.rollout.skips_stages:
         return ()
     if settings.strategy == "canary":
         shares = (0.0, *settings.steps) if settings.match else settings.steps
@@ -110,20 +110,21 @@ def unwatched(service: DesiredService) -> DesiredService:
     stage = current(service)
     if stage is None or stage.share != GROWING:
         return service
-    return msgspec.structs.replace(service, stage=service.stage + 1)
+    rollout = msgspec.structs.replace(service.rollout, stage=service.rollout.stage + 1)
+    return msgspec.structs.replace(service, rollout=rollout)
 
 
 def current(service: DesiredService) -> Stage | None:
     """The stage that the rollout is in; None before, after, and without any."""
-    if service.rollout not in ("rolling", "paused") or service.adopted:
+    if not service.rollout.is_unfinished or service.adopted:
         return None
     found = stages(service)
-    return found[service.stage] if service.stage < len(found) else None
+    return found[service.rollout.stage] if service.rollout.stage < len(found) else None
 
 
 def following(service: DesiredService) -> str:
     """What comes after the present stage, in words."""
-    found = stages(service)[service.stage + 1 : service.stage + 2]
+    found = stages(service)[service.rollout.stage + 1 : service.rollout.stage + 2]
     if found:
         return str(found[0])
     if _way(service).strategy == "blue-green":
@@ -133,9 +134,9 @@ def following(service: DesiredService) -> str:
 
 def switched(service: DesiredService) -> bool:
     """Whether the new revision has taken over, and the old one is kept beside it."""
-    if service.rollout == "rolling" and service.previous and current(service) is None:
+    if service.rollout.is_rolling and service.rollout.previous and current(service) is None:
         return _way(service).strategy == "blue-green"
-    return service.kept
+    return service.keeps_previous
 
 
 def is_over(
@@ -153,18 +154,20 @@ def is_over(
     if not any(r.serves for r in old):
         return "nothing of the old revision serves any more"
     latest = max((r.ready_since for r in ready), default=0.0)
-    if max(service.stage_since, latest) + stage.hold > now:
+    if max(service.rollout.stage_since, latest) + stage.hold > now:
         return ""
     if not stage.judged or verdict is None:
         return f"{len(ready)} ready" + (f" for {stage.hold:g} s" if stage.hold else "")
     if verdict.word == "worse":  # and its failure action is to go on
         return f"goes on though {verdict.text}"
-    return verdict.text if verdict.word == "fine" and verdict.stage == service.stage else ""
+    return verdict.text if verdict.word == "fine" and verdict.stage == service.rollout.stage else ""
 
 
 def splits(services: Sequence[DesiredService], observed: Observed) -> dict[str, Split]:
     """How revisions share the requests of each service in which they do, by its key."""
-    shifting = {s.key: s for s in services if s.previous and (s.rollout != "done" or _stays(s))}
+    shifting = {
+        s.key: s for s in services if s.rollout.previous and (not s.rollout.is_done or _stays(s))
+    }
     if not shifting:
         return {}
     groups: dict[str, list[Replica]] = {}
@@ -187,24 +190,21 @@ def split(
 ) -> Split | None:
     """How the revisions of a service share its traffic now; None when each replica is like any
     other."""
-    if service.adopted or not service.previous:
+    if service.adopted or not service.rollout.previous:
         return None
     ready: dict[str, int] = {}
     for replica in replicas:
         if replica.serves:
             ready[replica.revision] = ready.get(replica.revision, 0) + 1
-    if service.rollout == "done":
+    if service.rollout.is_done:
         alone = _stays(service) and service.revision in ready and len(ready) > 1
         return Split(((service.revision, 1.0),)) if alone else None
-    turned_back = service.rollout == "rolled-back" or (
-        service.rollout == "paused" and not service.by_hand
-    )
-    if turned_back:
-        enough = ready.get(service.previous, 0) >= max(1, service.count)
-        return Split(((service.previous, 1.0),)) if enough and len(ready) > 1 else None
+    if service.rollout.is_rolling_back:
+        enough = ready.get(service.rollout.previous, 0) >= max(1, service.count)
+        return Split(((service.rollout.previous, 1.0),)) if enough and len(ready) > 1 else None
     stage = current(service)
     if stage is None and _way(service).strategy == "blue-green":
-        return Split(((service.coming, 1.0),)) if len(ready) > 1 else None
+        return Split(((service.rollout.revision, 1.0),)) if len(ready) > 1 else None
     if stage is None and _way(service).strategy == "canary":
         stage = _rest(service, ready)
     return _shared(service, stage, ready, verdict) if stage is not None else None
@@ -213,14 +213,14 @@ def split(
 def _stays(service: DesiredService) -> bool:
     """Whether what was switched to alone is asked after the end: until the last of the old ones
     is out of rotation, which is later than it was no longer kept."""
-    return service.kept or _way(service).strategy == "blue-green"
+    return service.keeps_previous or _way(service).strategy == "blue-green"
 
 
 def _rest(service: DesiredService, ready: dict[str, int]) -> Stage | None:
     """What holds of a canary while the rest is replaced: whom the conditions name stays with the
     new revision, and it gets no less than it had. None once it is all there is, and for an undo."""
     passed = stages(service)
-    coming = ready.get(service.coming, 0)
+    coming = ready.get(service.rollout.revision, 0)
     if not passed or not coming:
         return None
     return Stage(max(passed[-1].share, coming / sum(ready.values())), coming)
@@ -229,7 +229,7 @@ def _rest(service: DesiredService, ready: dict[str, int]) -> Stage | None:
 def _shared(
     service: DesiredService, stage: Stage, ready: dict[str, int], verdict: AnalysisResult | None
 ) -> Split | None:
-    coming = ready.pop(service.coming, 0)
+    coming = ready.pop(service.rollout.revision, 0)
     rest = sum(ready.values())
     if not rest:
         return None
@@ -238,13 +238,13 @@ def _shared(
         rung = verdict.rung if verdict is not None else RUNGS[0]
         share = min(rung, coming / (coming + rest))
     # Of several old revisions the one that proved good serves, unless too few of it are left.
-    proven = ready.get(service.previous, 0)
+    proven = ready.get(service.rollout.previous, 0)
     if 2 * proven >= service.count:
-        ready, rest = {service.previous: proven}, proven
+        ready, rest = {service.rollout.previous: proven}, proven
     others = [(name, (1.0 - share) * count / rest) for name, count in sorted(ready.items())]
     texts = _way(service).match
     return Split(
-        weights=(*others, (service.coming, share)),
+        weights=(*others, (service.rollout.revision, share)),
         matches=conditions(texts),
-        matched=service.coming if texts else "",
+        matched=service.rollout.revision if texts else "",
     )

@@ -12,8 +12,9 @@ import msgspec
 
 from meshd.model.canary import AnalysisResult
 from meshd.model.desired import DesiredService
-from meshd.model.operation import Advance, Outcome, Settle
+from meshd.model.operation import Advance, Settle
 from meshd.model.replica import Replica, ReplicaFailure
+from meshd.model.rollout import RolloutState
 from meshd.reconcile.rollout.stages import GROWING, current, following, is_over, limits, switched
 
 ALWAYS_HELD: Final = 3
@@ -76,7 +77,7 @@ def advance(
 ) -> Advance | None:
     """The end of the present stage, when it has come to one."""
     stage = current(service)
-    if stage is None or service.rollout != "rolling" or not old:
+    if stage is None or not service.rollout.is_rolling or not old:
         return None
     cause = is_over(service, stage, new, old, verdict, now)
     if not cause:
@@ -85,7 +86,7 @@ def advance(
         project=service.project,
         service=service.spec.name,
         revision=service.revision,
-        stage=service.stage + 1,
+        stage=service.rollout.stage + 1,
         what=following(service),
         cause=cause,
     )
@@ -106,37 +107,42 @@ def judge(
     go back to. Done: all replicas are ready, none of an old revision is left (but those that
     blue/green keeps), and the last one has been watched for `monitor` seconds.
     """
-    if service.rollout != "rolling":
+    if not service.rollout.is_rolling:
         return None
     update = service.spec.update
-    held = [failure for failure in failures if failure.at >= service.rollout_since]
+    held = [failure for failure in failures if failure.at >= service.rollout.since]
     if len(held) < ALWAYS_HELD:
         held = [failure for failure in held if not failure.external]
     over = len(held) > update.max_failure_ratio * max(1, service.count)
     worse = verdict is not None and verdict.word == "worse"
-    if (over or worse) and service.previous and update.failure_action != "continue":
-        outcome: Outcome = "paused" if update.failure_action == "pause" else "rolled-back"
+    if (over or worse) and service.rollout.previous and update.failure_action != "continue":
+        pauses = update.failure_action == "pause"
+        outcome = RolloutState.HALTED if pauses else RolloutState.ROLLED_BACK
         why = verdict.text if verdict is not None and not over else held[-1].text
         return _settle(service, outcome, why)
     ready = sum(r.serves for r in new)
     if current(service) is not None and old:
         return None
     if switched(service) and ready == len(new) == service.count:
-        return _settle(service, "done", f"{ready} of {service.count} ready, switched over")
+        return _settle(
+            service, RolloutState.DONE, f"{ready} of {service.count} ready, switched over"
+        )
     if old or ready < service.count or len(new) != service.count:
         return None
-    if service.previous and _latest(new) + update.monitor > now:
+    if service.rollout.previous and _latest(new) + update.monitor > now:
         return None
-    return _settle(service, "done", f"{ready} of {service.count} ready, none of another revision")
+    return _settle(
+        service, RolloutState.DONE, f"{ready} of {service.count} ready, none of another revision"
+    )
 
 
 def failed(service: DesiredService, cause: str) -> Settle:
     """The end of a rollout that failed: back, where there is something to go back to."""
-    back = service.previous and service.spec.update.failure_action != "pause"
-    return _settle(service, "rolled-back" if back else "paused", cause)
+    back = service.rollout.previous and service.spec.update.failure_action != "pause"
+    return _settle(service, RolloutState.ROLLED_BACK if back else RolloutState.HALTED, cause)
 
 
-def _settle(service: DesiredService, outcome: Outcome, cause: str) -> Settle:
+def _settle(service: DesiredService, outcome: RolloutState, cause: str) -> Settle:
     return Settle(
         project=service.project,
         service=service.spec.name,

@@ -16,6 +16,7 @@ from meshd.runtime.process.runtime import ProcessRuntime
 from meshd.spec.model import Project, Quota, Service
 from meshd.telemetry.usage_sampler import UsageSampler
 from tests.fakes.scaling_scene import KEY, NOW, Scene, desired, replicas
+from tests.support.rollouts import rollout
 
 CAN = Capabilities(True, True, True, True, True, True, True, True)
 ONE = (Node("one", 4.0, 8 * GIB),)
@@ -105,7 +106,7 @@ def test_what_cannot_fit(
     ],
 )
 def test_replicas_beside_the_old_ones_on_the_way(spec: dict[str, Any], expected: int) -> None:
-    assert surge(wanted("web", 6, spec=spec, previous="old", rollout="rolling")) == expected
+    assert surge(wanted("web", 6, spec=spec, rollout=rollout())) == expected
 
 
 def spec(name: str, **resources: float) -> Service:

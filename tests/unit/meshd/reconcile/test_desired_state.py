@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from meshd.model.desired import DesiredService
-from meshd.model.rollout import Override
+from meshd.model.rollout import Override, RolloutState
 from meshd.model.runtime import ObservedReplica, ReplicaState
 from meshd.reconcile.desired_state import DesiredStateBuilder
 from meshd.spec.labels import CLONE_OF
@@ -136,7 +136,12 @@ def test_a_rolled_back_service_is_wanted_as_it_was(store: Store) -> None:
         service = Service(name="web", image=image)
         project = Project(name="shop", services=(service,))
         store.deploy(project, {"web": revision}, "me", "", 1.0)
-        store.settle("shop/web", "done" if image == "good" else "rolled-back", "why", 2.0)
+        store.finish(
+            "shop/web",
+            RolloutState.DONE if image == "good" else RolloutState.ROLLED_BACK,
+            "why",
+            2.0,
+        )
     service_now = only(DesiredStateBuilder(store))
     assert (service_now.revision, service_now.spec.image) == ("r1", "good")
     store.leave("shop")

@@ -5,14 +5,18 @@ import pytest
 from meshd.model.desired import DesiredService
 from meshd.model.replica import Replica, ReplicaFailure
 from meshd.model.replica_phase import Phase
+from meshd.model.rollout import RolloutState
 from meshd.reconcile.progress import standing, state_of
 from meshd.spec.model import Service
+from tests.support.rollouts import rollout
+
+ROLLING, DONE, ROLLED_BACK = RolloutState.ROLLING, RolloutState.DONE, RolloutState.ROLLED_BACK
 
 
-def web(count: int = 1, rollout: str = "done", previous: str = "") -> DesiredService:
+def web(state: RolloutState = DONE, count: int = 1, previous: str = "") -> DesiredService:
     return DesiredService(
         project="shop", spec=Service(name="web"), revision="new", count=count,
-        rollout=rollout, previous=previous, rollout_since=10.0,
+        rollout=rollout(state, previous, since=10.0),
     )  # fmt: skip
 
 
@@ -32,21 +36,21 @@ BEFORE = ReplicaFailure(at=9.0, replica="a", text="long ago")
     ("service", "replicas", "failures", "cause", "settled", "ok", "text"),
     [
         (web(), [replica()], [], "", True, True, "web: 1 ready"),
-        (web(0), [], [], "", True, True, "web: 0 ready"),
-        (web(rollout="rolling"), [replica()], [], "", False, False, "web: 1 of 1 ready"),
-        (web(2), [replica()], [], "", False, False, "web: 1 of 2 ready"),
-        (web(rollout="rolling"), [], [CRASH], "", False, False,
+        (web(count=0), [], [], "", True, True, "web: 0 ready"),
+        (web(ROLLING), [replica()], [], "", False, False, "web: 1 of 1 ready"),
+        (web(count=2), [replica()], [], "", False, False, "web: 1 of 2 ready"),
+        (web(ROLLING), [], [CRASH], "", False, False,
          "web: 0 of 1 ready; a exited with code 1"),
-        (web(rollout="rolling"), [], [CRASH] * 3, "", True, False, "web: a exited with code 1"),
-        (web(rollout="rolling"), [], [FINAL], "", True, False, "web: a: not healthy within 60 s"),
-        (web(rollout="rolling"), [], [BEFORE] * 3, "", False, False, "web: 0 of 1 ready"),
-        (web(rollout="rolling"), [replica(Phase.FAILED)], [CRASH] * 3, "", False, False,
+        (web(ROLLING), [], [CRASH] * 3, "", True, False, "web: a exited with code 1"),
+        (web(ROLLING), [], [FINAL], "", True, False, "web: a: not healthy within 60 s"),
+        (web(ROLLING), [], [BEFORE] * 3, "", False, False, "web: 0 of 1 ready"),
+        (web(ROLLING), [replica(Phase.FAILED)], [CRASH] * 3, "", False, False,
          "web: a exited with code 1"),
-        (web(rollout="rolled-back"), [replica()], [], "it crashed", True, False,
+        (web(ROLLED_BACK), [replica()], [], "it crashed", True, False,
          "web was rolled back: it crashed"),
-        (web(rollout="rolled-back"), [replica(revision="other")], [], "it crashed", False, False,
+        (web(ROLLED_BACK), [replica(revision="other")], [], "it crashed", False, False,
          "web was rolled back: it crashed"),
-        (web(rollout="rolling"), [replica(Phase.PROBING, bad=1, probe="refused")], [], "", False,
+        (web(ROLLING), [replica(Phase.PROBING, bad=1, probe="refused")], [], "", False,
          False, "web: 0 of 1 ready; a is probing (refused)"),
     ],
 )  # fmt: skip
@@ -67,15 +71,15 @@ def test_standing(
     ("service", "replicas", "waiting", "slots", "word"),
     [
         (web(), [replica()], "", {}, "ok"),
-        (web(0), [], "", {}, "idle"),
-        (web(rollout="rolling"), [replica()], "", {}, "rolling"),
+        (web(count=0), [], "", {}, "idle"),
+        (web(ROLLING), [replica()], "", {}, "rolling"),
         (web(), [], "", {}, "starting"),
         (web(), [], "waits for db", {}, "waiting"),
-        (web(2), [replica()], "", {}, "degraded"),
+        (web(count=2), [replica()], "", {}, "degraded"),
         (web(), [], "", {1: 5.0}, "backoff"),
         (web(), [], "", {3: 5.0}, "crash-loop"),
         (web(), [replica(Phase.PROBING, attempt=4)], "", {}, "crash-loop"),
-        (web(2, rollout="rolling", previous="old"), [replica()], "", {}, "rolling"),
+        (web(ROLLING, 2, previous="old"), [replica()], "", {}, "rolling"),
     ],
 )
 def test_the_word_for_a_service(

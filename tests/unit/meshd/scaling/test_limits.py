@@ -8,6 +8,7 @@ import pytest
 
 from meshd.scaling.prometheus_queries import NoValue, value_of
 from tests.fakes.scaling_scene import KEY, Scene, desired, replicas
+from tests.support.rollouts import rollout
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_nothing_goes_while_a_rollout_or_an_ejection_is_under_way(scene: Scene) 
     for _ in range(8):
         scene.second(busy, replicas(6), arrivals=60)
     high = scene.wanted()
-    rolling = desired(6, scale=scale, rollout="rolling", revision="r2")
+    rolling = desired(6, scale=scale, rollout=rollout(), revision="r2")
     group = [*replicas(6), *(r for r in replicas(8, "r2") if r.name > "web-5")]
     for _ in range(60):
         scene.second(rolling, group, arrivals=10)

@@ -15,6 +15,7 @@ from meshd.telemetry.merge import MergedService
 from meshd.telemetry.usage_sampler import loads
 from proxy.wire.report import ServiceReport
 from tests.fakes.traffic import histogram
+from tests.support.rollouts import rollout
 
 KEY = "shop/orders"
 
@@ -74,7 +75,7 @@ def test_surge_and_warming_replicas_of_a_rollout_are_left_out() -> None:
         replica("c"),
         replica("d", Phase.PROBING),
     )
-    rolling = seen(service(rollout="rolling"), *group)
+    rolling = seen(service(rollout=rollout()), *group)
     assert (rolling.ready, rolling.starting, rolling.busy) == (2, 0, True)
     settled = seen(service(), replica("a"), replica("b", Phase.PROBING))
     assert (settled.ready, settled.starting, settled.busy) == (1, 1, False)

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from meshd.cli.main import main
-from meshd.model.rollout import Override
+from meshd.model.rollout import Override, RolloutState
 from meshd.store import backup
 from meshd.store.events import EventLog
 from meshd.store.lock import StateLocked
@@ -97,7 +97,7 @@ def test_a_backup_sees_one_moment_of_a_busy_state(tmp_path: Path) -> None:
     while not enough.is_set() and thread.is_alive():
         number += 1
         store.deploy(shop("web"), {"web": str(number)}, "me", str(number), float(number))
-        store.settle("shop/web", "done", "", float(number))
+        store.finish("shop/web", RolloutState.DONE, "", float(number))
     thread.join()
     store.close()
     assert len(found) == 5

@@ -12,7 +12,7 @@ import pytest
 from meshd.api.client import Client
 from meshd.api.server import serve
 from meshd.model.errors import Rejected, StoreWriteError
-from meshd.model.rollout import Override
+from meshd.model.rollout import Override, RolloutState
 from meshd.spec.model import Project
 from meshd.store.events import UNWRITTEN, EventLog
 from meshd.store.store import Store
@@ -82,9 +82,10 @@ def test_what_cannot_be_committed_is_not_believed_either(tmp_path: Path) -> None
         lambda: store.set_override("shop/old", None),
         lambda: store.set_scaling({"shop/web": (9, {}, 0)}, 2.0),
         lambda: store.deploy(SHOP, {"web": "r2"}, "me", "", 2.0),
-        lambda: store.settle("shop/web", "done", "", 2.0),
         lambda: store.advance("shop/web", 1, 2.0),
         lambda: store.pause("shop/web", "", 2.0),
+        lambda: store.resume("shop/web", 2.0),
+        lambda: store.finish("shop/web", RolloutState.DONE, "", 2.0),
         lambda: store.leave("shop"),
         lambda: store.forget("shop"),
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meshd.model.rollout import Override, Rollout, next_rollout
+from meshd.model.rollout import Override, Rollout, RolloutState, next_rollout
 from meshd.spec.model import Service
 from meshd.store import presence
 from meshd.store.events import KEPT, UNWRITTEN, EventLog
@@ -14,6 +14,8 @@ from meshd.store.lock import StateLocked
 from meshd.store.schema import SchemaTooNew
 from meshd.store.store import Store
 from tests.support.stores import filled, opened, shop
+
+ROLLING, DONE, ROLLED_BACK = RolloutState.ROLLING, RolloutState.DONE, RolloutState.ROLLED_BACK
 
 
 def test_everything_survives_a_restart(tmp_path: Path) -> None:
@@ -79,16 +81,44 @@ def test_services_that_left_and_projects_that_went_are_forgotten(tmp_path: Path)
 @pytest.mark.parametrize(
     ("old", "revision", "begun"),
     [
-        (None, "a", Rollout("a", "", "rolling", 9.0)),
-        (Rollout("a", "", "done", 1.0), "a", None),
-        (Rollout("a", "", "rolling", 1.0), "a", None),
-        (Rollout("a", "", "done", 1.0), "b", Rollout("b", "a", "rolling", 9.0)),
-        (Rollout("b", "a", "rolling", 1.0), "c", Rollout("c", "a", "rolling", 9.0)),
-        (Rollout("b", "a", "rolling", 1.0), "a", Rollout("a", "", "rolling", 9.0)),
-        (Rollout("b", "a", "rolled-back", 1.0), "b", Rollout("b", "a", "rolling", 9.0)),
-        (Rollout("b", "a", "rolled-back", 1.0), "c", Rollout("c", "a", "rolling", 9.0)),
-        (Rollout("b", "a", "rolled-back", 1.0), "a", Rollout("a", "", "rolling", 9.0)),
-        (Rollout("a", "", "rolling", 1.0), "b", Rollout("b", "", "rolling", 9.0)),
+        (None, "a", Rollout("a", "", ROLLING, 9.0)),
+        (Rollout("a", "", DONE, 1.0), "a", None),
+        (Rollout("a", "", ROLLING, 1.0), "a", None),
+        (
+            Rollout("a", "", DONE, 1.0),
+            "b",
+            Rollout("b", "a", ROLLING, 9.0),
+        ),
+        (
+            Rollout("b", "a", ROLLING, 1.0),
+            "c",
+            Rollout("c", "a", ROLLING, 9.0),
+        ),
+        (
+            Rollout("b", "a", ROLLING, 1.0),
+            "a",
+            Rollout("a", "", ROLLING, 9.0),
+        ),
+        (
+            Rollout("b", "a", ROLLED_BACK, 1.0),
+            "b",
+            Rollout("b", "a", ROLLING, 9.0),
+        ),
+        (
+            Rollout("b", "a", ROLLED_BACK, 1.0),
+            "c",
+            Rollout("c", "a", ROLLING, 9.0),
+        ),
+        (
+            Rollout("b", "a", ROLLED_BACK, 1.0),
+            "a",
+            Rollout("a", "", ROLLING, 9.0),
+        ),
+        (
+            Rollout("a", "", ROLLING, 1.0),
+            "b",
+            Rollout("b", "", ROLLING, 9.0),
+        ),
     ],
 )
 def test_what_a_deployment_begins(
@@ -98,9 +128,9 @@ def test_what_a_deployment_begins(
 
 
 def test_a_rolled_back_service_is_to_be_what_it_was() -> None:
-    assert Rollout("b", "a", "rolling", 1.0).effective == "b"
-    assert Rollout("b", "a", "rolled-back", 1.0).effective == "a"
-    assert Rollout("b", "", "rolled-back", 1.0).effective == "b"
+    assert Rollout("b", "a", ROLLING, 1.0).effective_revision == "b"
+    assert Rollout("b", "a", ROLLED_BACK, 1.0).effective_revision == "a"
+    assert Rollout("b", "", ROLLED_BACK, 1.0).effective_revision == "b"
 
 
 def test_a_number_that_was_told_before_a_kill_is_not_given_out_again(tmp_path: Path) -> None:

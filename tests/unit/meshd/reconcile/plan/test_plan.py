@@ -5,14 +5,16 @@ from typing import Any
 
 import pytest
 
-from meshd.model.desired import Desired, DesiredService, wanted_count
+from meshd.model.desired import Desired, DesiredService, desired_replicas
 from meshd.model.replica import Replica, ReplicaFailure
 from meshd.model.replica_phase import Phase
+from meshd.model.rollout import RolloutState
 from meshd.model.runtime import ContainerHealth
 from meshd.reconcile.observe.memory import Slot
 from meshd.reconcile.observe.observe import Observed
 from meshd.reconcile.plan.plan import plan
 from meshd.spec.model import Service
+from tests.support.rollouts import rollout
 
 NOW = 1000.0
 KEY = "shop/web"
@@ -165,7 +167,7 @@ def test_while_the_runtime_is_away_nothing_is_done_but_taking_out() -> None:
 
 def test_start_first_goes_one_over_and_never_under() -> None:
     old = [replica(name, revision="old") for name in "ab"]
-    service = web(2, rollout="rolling", previous="old")
+    service = web(2, rollout=rollout())
     assert steps(service, *old) == ["start shop-web-baaaa (new)"]
     starting = replica("n", Phase.PROBING)
     assert steps(service, *old, starting) == []
@@ -176,7 +178,7 @@ def test_start_first_goes_one_over_and_never_under() -> None:
 
 def test_stop_first_goes_one_under_and_never_over() -> None:
     old = [replica(name, revision="old") for name in "ab"]
-    service = web(2, rollout="rolling", previous="old", spec={"update": {"order": "stop-first"}})
+    service = web(2, rollout=rollout(), spec={"update": {"order": "stop-first"}})
     assert steps(service, *old) == ["drain a"]
     left = replica("a", Phase.DRAINING, revision="old")
     assert steps(service, left, old[1]) == []
@@ -186,7 +188,7 @@ def test_stop_first_goes_one_under_and_never_over() -> None:
 
 
 def test_old_ones_that_serve_nothing_go_at_once() -> None:
-    service = web(1, rollout="rolling", previous="old")
+    service = web(1, rollout=rollout())
     assert steps(service, replica("a", Phase.PROBING, revision="old")) == [
         "drain a",
         "start shop-web-baaaa (new)",
@@ -194,7 +196,7 @@ def test_old_ones_that_serve_nothing_go_at_once() -> None:
 
 
 def test_a_delay_holds_the_next_step() -> None:
-    service = web(2, rollout="rolling", previous="old", spec={"update": {"delay": 5, "monitor": 0}})
+    service = web(2, rollout=rollout(), spec={"update": {"delay": 5, "monitor": 0}})
     fresh, old = replica("n", ready_since=NOW - 3), replica("b", revision="old")
     assert steps(service, fresh, old) == []
     rested = replica("n", ready_since=NOW - 6)
@@ -209,27 +211,25 @@ def failed(
 
 def test_a_failed_revision_is_rolled_back_or_paused_and_its_end_named() -> None:
     old = replica("a", revision="old")
-    service = web(1, rollout="rolling", previous="old")
+    service = web(1, rollout=rollout())
     assert lines(service, old, failures=failed()) == [
         "settle shop/web as rolled-back: n exited with code 1"
     ]
-    pausing = web(
-        1, rollout="rolling", previous="old", spec={"update": {"failure_action": "pause"}}
-    )
+    pausing = web(1, rollout=rollout(), spec={"update": {"failure_action": "pause"}})
     assert steps(pausing, old, failures=failed()) == ["settle shop/web as paused"]
-    ratio = web(4, rollout="rolling", previous="old", spec={"update": {"max_failure_ratio": 0.25}})
+    ratio = web(4, rollout=rollout(), spec={"update": {"max_failure_ratio": 0.25}})
     assert "settle" not in "".join(steps(ratio, old, failures=failed()))
 
 
 def test_what_an_outsider_killed_is_not_held_against_the_revision() -> None:
     old = replica("a", revision="old")
-    service = web(1, rollout="rolling", previous="old")
+    service = web(1, rollout=rollout())
     assert "settle" not in "".join(steps(service, old, failures=failed(external=True)))
 
 
 def test_what_an_outsider_seems_to_kill_again_and_again_is_held_against_it_after_all() -> None:
     old = replica("a", revision="old")
-    service = web(1, rollout="rolling", previous="old")
+    service = web(1, rollout=rollout())
     (once,) = failed(external=True).values()
     twice, thrice = ({(KEY, "new"): once * many} for many in (2, 3))
     assert "settle" not in "".join(steps(service, old, failures=twice))
@@ -238,25 +238,25 @@ def test_what_an_outsider_seems_to_kill_again_and_again_is_held_against_it_after
 
 def test_what_failed_before_the_rollout_began_is_not_held_against_it() -> None:
     old = replica("a", revision="old")
-    service = web(1, rollout="rolling", previous="old", rollout_since=NOW + 1)
+    service = web(1, rollout=rollout(since=NOW + 1))
     assert "settle" not in "".join(steps(service, old, failures=failed()))
-    began = web(1, rollout="rolling", previous="old", rollout_since=NOW)
+    began = web(1, rollout=rollout(since=NOW))
     assert "settle shop/web as rolled-back" in steps(began, old, failures=failed())
 
 
 def test_without_a_revision_to_go_back_to_it_goes_on_trying() -> None:
-    service = web(1, rollout="rolling")
+    service = web(1, rollout=rollout(previous=""))
     assert steps(service, failures=failed()) == ["start shop-web-baaaa (new)"]
 
 
 def test_a_rollout_is_done_once_the_last_one_was_watched() -> None:
-    service = web(1, rollout="rolling", previous="old")
+    service = web(1, rollout=rollout())
     assert steps(service, replica("n", ready_since=NOW - 4)) == []
     assert steps(service, replica("n", ready_since=NOW - 6)) == ["settle shop/web as done"]
 
 
 def test_a_paused_rollout_is_left_as_it_is() -> None:
-    service = web(2, "old", rollout="paused", previous="old")
+    service = web(2, "old", rollout=rollout(RolloutState.HALTED))
     mixed = replica("a", revision="old"), replica("n")
     assert steps(service, *mixed) == []
     assert steps(service, mixed[1]) == ["start shop-web-baaaa (old)"]
@@ -354,7 +354,7 @@ def test_the_count_is_the_override_else_the_decision_else_the_spec(
     scale: dict[str, int] | None, override: int | None, decided: int | None, count: int
 ) -> None:
     spec = Service.model_validate({"name": "web", "replicas": 3, "mesh": {"scale": scale}})
-    assert wanted_count(spec, override, decided) == count
+    assert desired_replicas(spec, override, decided) == count
 
 
 def test_what_others_changed_is_replaced_before_it_goes() -> None:

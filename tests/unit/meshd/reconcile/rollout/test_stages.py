@@ -8,14 +8,17 @@ from meshd.model.canary import AnalysisResult
 from meshd.model.desired import Desired, DesiredService
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
+from meshd.model.rollout import RolloutState
 from meshd.reconcile.observe.observe import Observed
 from meshd.reconcile.preview.simulate import forecast
 from meshd.reconcile.rollout import steps
 from meshd.reconcile.rollout.stages import current, limits, split, stages
 from meshd.spec.model import Service
 from proxy.wire.snapshot import Match
+from tests.support.rollouts import rollout
 
 NOW = 1000.0
+DONE = RolloutState.DONE
 BLUE = {"strategy": "blue-green"}
 CANARY = {"strategy": "canary", "steps": ["10%", "50%"], "interval": 30}
 
@@ -35,10 +38,11 @@ def web(count: int = 2, way: Any = None, update: Any = None, **fields: Any) -> D
     spec = Service.model_validate(
         {"name": "web", "image": "app", "update": update or {}, "mesh": {"rollout": way or {}}}
     )
-    fields = {"rollout": "rolling", "previous": "old", "number": 2, **fields}
+    keeps_previous = fields.pop("keeps_previous", False)
     return DesiredService(
-        project="shop", spec=spec, revision="new", coming="new", count=count, **fields
-    )
+        project="shop", spec=spec, revision="new", count=count, keeps_previous=keeps_previous,
+        rollout=rollout(**{"release_number": 2, **fields}),
+    )  # fmt: skip
 
 
 def replicas(**counts: int) -> list[Replica]:
@@ -125,23 +129,23 @@ def test_how_many_more_and_fewer(way: Any, update: Any, surge: int, unavailable:
         (web(3, CANARY, stage=2), {"old": 2, "new": 1}, 1.0, {"old": 0.5, "new": 0.5}),
         (web(3, CANARY, stage=2), {"old": 1, "new": 3}, 1.0, {"old": 0.25, "new": 0.75}),
         (web(3, CANARY, stage=2), {"new": 3}, 1.0, {}),
-        (web(3, CANARY, stage=2, swift=True), {"old": 2, "new": 1}, 1.0, {}),
+        (web(3, CANARY, stage=2, skips_stages=True), {"old": 2, "new": 1}, 1.0, {}),
         (web(3, BLUE), {"old": 3, "new": 2}, 1.0, {"old": 1, "new": 0}),
         (web(3, BLUE, stage=1), {"old": 3, "new": 3}, 1, {"old": 0, "new": 1}),
         (web(3, BLUE, stage=2), {"old": 3, "new": 3}, 1, {"new": 1}),
-        (web(3, rollout="done", kept=True), {"old": 3, "new": 3}, 1, {"new": 1}),
-        (web(3, BLUE, rollout="done"), {"old": 3, "new": 3}, 1, {"new": 1}),
-        (web(3, BLUE, rollout="done"), {"old": 3}, 1, {}),
-        (web(3, rollout="done"), {"old": 3, "new": 3}, 1, {}),
-        (web(3, rollout="paused"), {"old": 3, "new": 1}, 1, {"old": 1}),
-        (web(3, rollout="paused", by_hand=True), {"old": 9, "new": 1}, 1, {"old": 0.9, "new": 0.1}),
+        (web(3, state=DONE, keeps_previous=True), {"old": 3, "new": 3}, 1, {"new": 1}),
+        (web(3, BLUE, state=DONE), {"old": 3, "new": 3}, 1, {"new": 1}),
+        (web(3, BLUE, state=DONE), {"old": 3}, 1, {}),
+        (web(3, state=DONE), {"old": 3, "new": 3}, 1, {}),
+        (web(3, state=RolloutState.HALTED), {"old": 3, "new": 1}, 1, {"old": 1}),
+        (web(3, state=RolloutState.PAUSED), {"old": 9, "new": 1}, 1, {"old": 0.9, "new": 0.1}),
         (web(3, previous=""), {"old": 3, "new": 1}, 1, {}),
     ],
 )  # fmt: skip
 def test_who_gets_which_share(
     service: DesiredService, counts: dict[str, int], rung: float, expected: dict[str, float]
 ) -> None:
-    verdict = AnalysisResult(stage=service.stage, word="wait", text="", rung=rung)
+    verdict = AnalysisResult(stage=service.rollout.stage, word="wait", text="", rung=rung)
     found = split(service, replicas(**counts), verdict)
     assert (dict(found.weights) if found else {}) == pytest.approx(expected)
 
@@ -166,12 +170,12 @@ def test_whom_the_header_names_stays_with_the_new_one_to_the_end() -> None:
 @pytest.mark.parametrize(
     ("update", "outcome"),
     [
-        ({}, "rolled-back"),
-        ({"failure_action": "pause"}, "paused"),
+        ({}, RolloutState.ROLLED_BACK),
+        ({"failure_action": "pause"}, RolloutState.HALTED),
         ({"failure_action": "continue"}, None),
     ],
 )
-def test_what_a_bad_verdict_leads_to(update: Any, outcome: str | None) -> None:
+def test_what_a_bad_verdict_leads_to(update: Any, outcome: RolloutState | None) -> None:
     service, verdict = (
         web(2, update=update),
         AnalysisResult(stage=0, word="worse", text="9 of 9 failed"),
@@ -193,7 +197,7 @@ def test_a_verdict_on_another_stage_ends_none() -> None:
 
 
 def test_an_undo_has_no_stages_and_the_usual_has_one() -> None:
-    assert stages(web(2, swift=True)) == ()
+    assert stages(web(2, skips_stages=True)) == ()
     assert stages(web(2, {"gate": False})) == ()
     assert len(stages(web(2))) == 1
-    assert len(stages(web(2, {"strategy": "blue-green"}, swift=True))) == 2
+    assert len(stages(web(2, {"strategy": "blue-green"}, skips_stages=True))) == 2

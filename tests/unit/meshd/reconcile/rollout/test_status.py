@@ -8,8 +8,10 @@ from meshd.model.canary import AnalysisResult
 from meshd.model.desired import DesiredService
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
+from meshd.model.rollout import RolloutState
 from meshd.reconcile.rollout.status import RolloutStatus, course
 from meshd.spec.model import Service
+from tests.support.rollouts import rollout
 
 CANARY = {"strategy": "canary", "steps": ["20%", "50%"], "interval": 30}
 CHOSEN = {**CANARY, "match": ["header:X-Canary=yes"]}
@@ -19,8 +21,9 @@ TRIED = "tried on 12 of 200 requests"
 
 def web(way: Any = None, **fields: Any) -> DesiredService:
     spec = Service.model_validate({"name": "web", "image": "app", "mesh": {"rollout": way or {}}})
-    given = {"revision": "new", "coming": "new", "previous": "old", "rollout": "rolling", **fields}
-    return DesiredService(project="shop", spec=spec, count=2, **given)
+    made = rollout(**fields)
+    revision = made.effective_revision
+    return DesiredService(project="shop", spec=spec, revision=revision, count=2, rollout=made)
 
 
 def replicas(**counts: int) -> list[Replica]:
@@ -50,7 +53,7 @@ def replicas(**counts: int) -> list[Replica]:
             RolloutStatus("new", "step 1 of 3: 0 % of the requests, and whom `match` names", TRIED),
         ),
         (
-            web(CANARY, rollout="paused", by_hand=True, revision="old"), {"old": 2, "new": 1},
+            web(CANARY, state=RolloutState.PAUSED), {"old": 2, "new": 1},
             "wait", RolloutStatus("new", "step 1 of 2: 20 % of the requests", TRIED),
         ),
         (
@@ -62,17 +65,17 @@ def replicas(**counts: int) -> list[Replica]:
             RolloutStatus("new", "all requests, the old replicas are kept for a while"),
         ),
         (
-            web(rollout="rolled-back", revision="old"), {"old": 2, "new": 1}, "worse",
+            web(state=RolloutState.ROLLED_BACK), {"old": 2, "new": 1}, "worse",
             RolloutStatus(stage="going back"),
         ),
-        (web(rollout="rolled-back", revision="old"), {"old": 2}, "worse", RolloutStatus()),
+        (web(state=RolloutState.ROLLED_BACK), {"old": 2}, "worse", RolloutStatus()),
         (web(stage=1), {"new": 2}, "fine", RolloutStatus("new", "watched for 5 s")),
-        (web(rollout="done"), {"new": 2}, "fine", RolloutStatus()),
+        (web(state=RolloutState.DONE), {"new": 2}, "fine", RolloutStatus()),
         (web(previous=""), {"new": 1}, "wait", RolloutStatus()),
     ],
 )  # fmt: skip
 def test_the_step_is_told(
     service: DesiredService, counts: dict[str, int], word: Any, expected: RolloutStatus
 ) -> None:
-    verdict = AnalysisResult(stage=service.stage, word=word, text=TRIED, rung=0.05)
+    verdict = AnalysisResult(stage=service.rollout.stage, word=word, text=TRIED, rung=0.05)
     assert course(service, replicas(**counts), verdict) == expected

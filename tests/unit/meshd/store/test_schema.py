@@ -1,0 +1,86 @@
+"""Migrations: a state file that an earlier version wrote opens, and nothing in it is lost."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from meshd.model.canary import CanaryAnalysis
+from meshd.model.rollout import Override, Rollout, RolloutState
+from meshd.spec.model import Service
+from meshd.store.canary_analyses import CanaryAnalysisLog
+from meshd.store.releases import Releases
+from meshd.store.schema import MIGRATIONS
+from tests.support.stores import opened
+
+SCHEMA_9 = Path(__file__).with_name("schema_9.sql")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A state directory with a file of schema version 9."""
+    database = sqlite3.connect(tmp_path / "meshd.db")
+    database.executescript(SCHEMA_9.read_text())
+    database.close()
+    return tmp_path
+
+
+def test_rollouts_of_an_earlier_version_are_kept(directory: Path) -> None:
+    store = opened(directory)
+    assert store.rollouts == {
+        "shop/done": Rollout("r2", "r1", RolloutState.DONE, 21.0, "ready", 2, 0, 20.0),
+        "shop/halted": Rollout("r2", "r1", RolloutState.HALTED, 22.0, "it crashed", 2, 0, 20.0),
+        "shop/paused": Rollout("r2", "r1", RolloutState.PAUSED, 23.0, "paused by ann", 2, 2, 22.0),
+        "shop/rolled-back": Rollout(
+            "r2", "r1", RolloutState.ROLLED_BACK, 24.0, "it crashed", 2, 0, 20.0
+        ),
+        "shop/rolling": Rollout("r2", "r1", RolloutState.ROLLING, 20.0, "", 2, 1, 25.0),
+        "shop/undone": Rollout("r1", "", RolloutState.ROLLING, 30.0, "", 3, 0, 30.0, True),
+    }
+    assert store.overrides == {"shop/done": Override(4, 99.0)}
+    assert store.scaling["shop/rolling"].warm == 2
+    assert store.revision("shop/done", "r1") == Service(name="done", image="app:1")
+    store.close()
+
+
+def test_releases_and_canary_analyses_of_an_earlier_version_are_kept(directory: Path) -> None:
+    store = opened(directory)
+    outcomes = {key: [r.outcome for r in Releases(store).of(key, 9)] for key in store.rollouts}
+    assert outcomes == {
+        "shop/done": ["done", "done"],
+        "shop/halted": ["paused", "done"],
+        "shop/paused": ["paused", "done"],
+        "shop/rolled-back": ["rolled-back", "done"],
+        "shop/rolling": ["rolling", "done"],
+        "shop/undone": ["rolling", "rolled-back", "done"],
+    }
+    ((key, (number, analysis)),) = CanaryAnalysisLog(store).read().items()
+    assert (key, number, type(analysis)) == ("shop/rolling", 2, CanaryAnalysis)
+    assert (analysis.stage, analysis.failures.new, analysis.failures.new_bad) == (1, 10, 1)
+    store.close()
+
+
+def test_a_migrated_file_can_be_written_and_opened_again(directory: Path) -> None:
+    store = opened(directory)
+    store.resume("shop/halted", 40.0)
+    store.resume("shop/paused", 40.0)
+    store.finish("shop/paused", RolloutState.DONE, "ready", 41.0)
+    rollouts = dict(store.rollouts)
+    assert store.database.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+    store.close()
+    again = opened(directory)
+    assert again.rollouts == rollouts
+    again.close()
+
+
+@pytest.mark.parametrize("state", [s for s in RolloutState if s is not RolloutState.ROLLING])
+def test_an_ended_or_paused_rollout_only_becomes_rolling(
+    tmp_path: Path, state: RolloutState
+) -> None:
+    store = opened(tmp_path)
+    store.rollouts["shop/web"] = Rollout("b", "a", state, 1.0)
+    for other in RolloutState:
+        if other is not RolloutState.ROLLING:
+            with pytest.raises(ValueError, match=f"cannot go from {state.value}"):
+                store.finish("shop/web", other, "", 2.0)
+    store.close()
