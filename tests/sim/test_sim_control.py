@@ -273,7 +273,7 @@ def assert_as_wanted(scene: Scene) -> None:
         override = store.overrides.get(key)
         count = override.replicas if override else 3
         rollout = store.rollouts[key]
-        assert rollout.state == RolloutState.DONE, f"{key}: {rollout}\n{scene.story()}"
+        assert rollout.state is RolloutState.DONE, f"{key}: {rollout}\n{scene.story()}"
         ours = {n: box for n, box in boxes.items() if box.seen.service == name}
         states = {n: (box.seen.state, box.seen.revision, box.hangs) for n, box in ours.items()}
         right = (ReplicaState.RUNNING, rollout.revision, False)

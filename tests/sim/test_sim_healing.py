@@ -113,7 +113,7 @@ def test_a_new_replica_that_never_wants_requests_is_a_failure_of_its_revision(
         before = set(scene.runtime.boxes)
         scene.deploy(scene.project())
         await asyncio.sleep(30.0)
-        assert scene.control.store.rollouts["shop/back"].state == RolloutState.ROLLED_BACK
+        assert scene.control.store.rollouts["shop/back"].state is RolloutState.ROLLED_BACK
         assert {n for n in before if "-back-" in n} <= set(scene.runtime.boxes)
 
     virtual.run(settled(tmp_path, play))

@@ -128,7 +128,7 @@ class Scene:
 
         store = self.control.store
         releases = Releases(store)
-        tallies = ReleaseCounter(releases, releases.under_way)
+        tallies = ReleaseCounter(releases, releases.in_progress)
         return RolloutManager(
             store, releases, tallies, self.control.events, self.control.loop, begin
         )
@@ -292,7 +292,7 @@ def test_who_was_chosen_may_fail_a_little_more_often(
             await asyncio.sleep(12)
             way = {"strategy": "canary", **FAST, "match": match}
             scene.deploy(shop("2", ERRORS="0.06", rollout=way))
-            await scene.until(lambda: scene.rollout.state != RolloutState.ROLLING)
+            await scene.until(lambda: scene.rollout.state is not RolloutState.ROLLING)
             assert scene.rollout.state.word == outcome, scene.story()
 
     run(main)
@@ -303,15 +303,15 @@ def test_an_image_that_is_lost_on_the_way_takes_the_rollout_back(tmp_path: Path)
         async with scene_in(tmp_path) as scene:
             first = shop("1", 4)
             scene.deploy(first)
-            await scene.until(lambda: scene.rollout.state == RolloutState.DONE)
+            await scene.until(lambda: scene.rollout.state is RolloutState.DONE)
             await asyncio.sleep(12)
             (web,) = shop("2", 4).services
             second = web.model_copy(update={"image": "app:2"})
             scene.deploy(first.model_copy(update={"services": (second,)}))
             await scene.until(lambda: scene.rollout.stage == 1)
             scene.runtime.lost.add("app:2")
-            await scene.until(lambda: scene.rollout.state != RolloutState.ROLLING)
-            assert scene.rollout.state == RolloutState.ROLLED_BACK, scene.story()
+            await scene.until(lambda: scene.rollout.state is not RolloutState.ROLLING)
+            assert scene.rollout.state is RolloutState.ROLLED_BACK, scene.story()
             assert "image app:2 is not on the engine" in scene.rollout.cause
             await scene.until(lambda: scene.revisions() == {scene.rollout.effective_revision: 4})
             assert scene.traffic.failed.get(revision(second), 0) == 0
@@ -326,23 +326,23 @@ def test_a_revision_that_goes_bad_after_the_first_step_and_a_kill_still_goes_bac
     async def main() -> None:
         async with scene_in(tmp_path) as scene:
             scene.deploy(shop("1", 6))
-            await scene.until(lambda: scene.rollout.state == RolloutState.DONE)
+            await scene.until(lambda: scene.rollout.state is RolloutState.DONE)
             await asyncio.sleep(12)
             second = shop("2", 6, update={"delay": 60})
             scene.deploy(second)
             await scene.until(lambda: scene.rollout.stage == 1)
             if forgotten:  # as a state from before there were stored trials
                 with scene.control.store.transaction() as database:
-                    database.execute("DELETE FROM trial")
+                    database.execute("DELETE FROM canary_analysis")
             await scene.control.kill()
             scene.control = scene._started()
             await asyncio.sleep(5)
-            assert scene.rollout.state == RolloutState.ROLLING, scene.story()
+            assert scene.rollout.state is RolloutState.ROLLING, scene.story()
             name = scene.rollout.revision
             (bad,) = shop("2", 6, ERRORS="0.05").services
             scene.specs[name] = bad
-            await scene.until(lambda: scene.rollout.state != RolloutState.ROLLING)
-            assert scene.rollout.state == RolloutState.ROLLED_BACK, scene.story()
+            await scene.until(lambda: scene.rollout.state is not RolloutState.ROLLING)
+            assert scene.rollout.state is RolloutState.ROLLED_BACK, scene.story()
             assert "of its requests failed" in scene.rollout.cause
             assert scene.traffic.failed[name] <= 30
 
@@ -360,7 +360,7 @@ def test_evidence_adds_up_though_each_process_lives_for_less_than_it_takes(tmp_p
             scene.deploy(shop("2", ERRORS="0.2", rollout={"gate": {"warm": 0}}))
             most, seen = 0, 0
             for _ in range(60):
-                if scene.rollout.state != RolloutState.ROLLING:
+                if scene.rollout.state is not RolloutState.ROLLING:
                     break
                 await scene.control.kill()
                 scene.control = scene._started()
@@ -368,7 +368,7 @@ def test_evidence_adds_up_though_each_process_lives_for_less_than_it_takes(tmp_p
                 failed = int(scene.traffic.failed.get(scene.rollout.revision, 0))
                 most, seen = max(most, failed - seen), failed
                 assert failed < 30, scene.story()
-            assert scene.rollout.state == RolloutState.ROLLED_BACK, scene.story()
+            assert scene.rollout.state is RolloutState.ROLLED_BACK, scene.story()
             assert most <= 2
 
     run(main)
@@ -385,12 +385,12 @@ def test_alike_revisions_are_not_called_worse_however_often_the_process_is_kille
                 await asyncio.sleep(12)
                 scene.deploy(shop(str(version), ERRORS="0.03", update={"delay": 15}))
                 for _ in range(60):
-                    if scene.rollout.state != RolloutState.ROLLING:
+                    if scene.rollout.state is not RolloutState.ROLLING:
                         break
                     await scene.control.kill()
                     scene.control = scene._started()
                     await asyncio.sleep(3)
-                assert scene.rollout.state == RolloutState.DONE, scene.story()
+                assert scene.rollout.state is RolloutState.DONE, scene.story()
 
     run(main)
 
@@ -401,7 +401,7 @@ def test_nothing_is_said_to_have_been_removed_that_was_only_just_started(tmp_pat
             every = {"parallelism": 8, "monitor": 0}
             for version in range(8):
                 scene.deploy(shop(str(version), 8, rollout={"gate": False}, update=every))
-                await scene.until(lambda: scene.rollout.state == RolloutState.DONE)
+                await scene.until(lambda: scene.rollout.state is RolloutState.DONE)
             kinds = [event.kind for event in scene.control.events.since(0, 1000)]
             assert "replica.started" in kinds
             assert "replica.died" not in kinds, scene.story()
@@ -421,7 +421,7 @@ def test_while_the_disk_is_full_what_fails_is_replaced_and_a_rollout_goes_on_lat
             database = scene.control.store.database
             database.execute("PRAGMA query_only = ON")  # no write succeeds
             await asyncio.sleep(30)
-            assert scene.rollout.state == RolloutState.ROLLING
+            assert scene.rollout.state is RolloutState.ROLLING
             old = [b for b in scene.runtime.boxes.values() if b.running]
             scene.runtime.end(old[0].seen.name, 1)
             await asyncio.sleep(30)
@@ -429,7 +429,7 @@ def test_while_the_disk_is_full_what_fails_is_replaced_and_a_rollout_goes_on_lat
             assert len([b for b in scene.runtime.boxes.values() if b.running]) >= 2
             database.execute("PRAGMA query_only = OFF")
             await scene.settled()
-            assert scene.rollout.state == RolloutState.DONE, scene.story()
+            assert scene.rollout.state is RolloutState.DONE, scene.story()
             assert scene.deaths == 0
 
     run(main)
@@ -459,12 +459,26 @@ def test_a_rollout_paused_by_hand_is_left_as_it_is_and_goes_on_where_it_was(
             scene.desk().resume("shop", "web", "me")
             await scene.until(lambda: scene.rollout.stage == 1)
             await scene.settled()
-            assert scene.rollout.state == RolloutState.DONE
+            assert scene.rollout.state is RolloutState.DONE
             kinds = [e.kind for e in scene.control.events.since(0, 1000) if "rollout" in e.kind]
             assert kinds[2:] == [
                 "rollout.shifted", "rollout.paused", "rollout.resumed", "rollout.shifted",
                 "rollout.shifted", "rollout.done",
             ][-len(kinds[2:]) :]  # fmt: skip
+
+    run(main)
+
+
+def test_a_project_with_a_paused_rollout_can_be_taken_down(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path) as scene:
+            scene.deploy(shop("1"))
+            await scene.settled()
+            scene.deploy(shop("2", rollout={"strategy": "canary", "steps": [0.5]}))
+            await scene.until(lambda: len(scene.revisions()) == 2)
+            scene.desk().pause("shop", "web", "me")
+            scene.control.store.leave("shop")
+            await scene.until(lambda: not scene.runtime.boxes, 60)
 
     run(main)
 
@@ -513,7 +527,7 @@ def test_blue_green_is_undone_at_once_while_the_old_ones_are_kept(tmp_path: Path
             second = scene.rollout.revision
             await scene.until(lambda: scene.revisions().get(second) == 2)
             assert scene.shares().get(second, 0.0) == 0.0
-            await scene.until(lambda: scene.rollout.state == RolloutState.DONE)
+            await scene.until(lambda: scene.rollout.state is RolloutState.DONE)
             assert scene.shares() == {second: 1.0}
             assert scene.revisions() == {first: 2, second: 2}
             await scene.desk().undo("shop", "web", 0, "me")
@@ -547,7 +561,7 @@ def test_no_more_run_and_no_fewer_serve_than_is_allowed(
     async def main() -> None:
         async with scene_in(tmp_path, rate=0) as scene:
             scene.deploy(shop("1", 4, rollout=settings, update=update))
-            await scene.until(lambda: scene.rollout.state == RolloutState.DONE)
+            await scene.until(lambda: scene.rollout.state is RolloutState.DONE)
             scene.deploy(shop("2", 4, rollout=settings, update=update))
             running, ready = [], []
 
@@ -556,7 +570,7 @@ def test_no_more_run_and_no_fewer_serve_than_is_allowed(
                 ready.append(sum(e.state == "ready" for e in service.endpoints))
                 alive = [r for r in scene.control.loop.observed.replicas if r.phase in ALIVE]
                 running.append(len(alive))
-                return scene.rollout.state == RolloutState.DONE
+                return scene.rollout.state is RolloutState.DONE
 
             await scene.until(look)
             assert (max(running), min(ready)) == (most, least)
@@ -639,7 +653,7 @@ def test_a_first_deployment_whose_hook_fails_starts_nothing_and_says_so(tmp_path
             scene.jobs = Jobs(migrate=1)
             scene.control.loop.hooks = scene.jobs
             scene.deploy(shop("1", rollout=HOOKS))
-            await scene.until(lambda: scene.rollout.state == RolloutState.HALTED)
+            await scene.until(lambda: scene.rollout.state is RolloutState.HALTED)
             await asyncio.sleep(10)
             assert not scene.runtime.boxes
             (service,) = scene.control.loop.desired.services
@@ -648,6 +662,6 @@ def test_a_first_deployment_whose_hook_fails_starts_nothing_and_says_so(tmp_path
             scene.jobs.codes.clear()
             scene.deploy(shop("1", rollout=HOOKS))
             await scene.settled()
-            assert scene.rollout.state == RolloutState.DONE
+            assert scene.rollout.state is RolloutState.DONE
 
     run(main)
