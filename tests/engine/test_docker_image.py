@@ -82,7 +82,7 @@ async def test_a_deployment_holds_what_a_name_stood_for(
         with pytest.raises(ImageMissing, match="is no longer on the engine; deploy it again"):
             await runtime.prepare(PROJECT, lost)
         nowhere = Service(name="web", image=MISSING, pull="never")
-        with pytest.raises(ImageMissing, match="pull_policy: never says not to pull it"):
+        with pytest.raises(ImageMissing, match="pull_policy: never forbids pulling it"):
             await runtime.resolve((nowhere,), fetch=True)
         assert (await runtime.resolve((nowhere,))) == [nowhere]
         again = asked.model_copy(update={"image": MISSING, "pull": "always"})
