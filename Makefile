@@ -9,7 +9,7 @@ ARGS ?=
 # than they work.
 STREAMS ?= -n 3 --no-loadscope-reorder
 
-.PHONY: help demo test check unit engine demo-image bench soak chaos fuzz compile lock clean
+.PHONY: help demo test check unit engine demo-image bench soak chaos fuzz acceptance compile lock clean
 
 help:
 	@echo "make demo    bring up the food-delivery application, run a lunch rush, report"
@@ -19,6 +19,7 @@ help:
 	@echo "make soak    ROLLOUTS=100 rolling updates in a row under load, on RUNTIME=process or docker"
 	@echo "make chaos   STEPS=60 random operations with SEED=1 on a mesh over an engine of its own (as root)"
 	@echo "make fuzz    fuzz the HTTP parsers for FUZZ_SECONDS=60 with atheris, which it installs"
+	@echo "make acceptance  everything, at full length: tests, soak, chaos, fuzz, benchmarks (hours; as root)"
 	@echo "make compile build the request path's hot modules as C (mypyc), into build/compiled"
 	@echo "make bench   compare the proxy with nginx, HAProxy and others"
 
@@ -63,6 +64,17 @@ chaos: $(STAMP)
 fuzz: $(STAMP)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check 'atheris>=3,<4'
 	@$(BIN)/python tests/fuzz/run.py
+
+# Every long check at full length; `.ci/run` runs a short form of each.
+acceptance: $(STAMP)
+	@MESHD_REQUIRE_ENGINE=1 $(MAKE) check test
+	@$(MAKE) soak RUNTIME=process ROLLOUTS=100
+	@$(MAKE) soak RUNTIME=docker ROLLOUTS=100
+	@$(MAKE) chaos STEPS=300
+	@$(MAKE) fuzz FUZZ_SECONDS=600
+	@test -z "$$MESHD_TRACES" || $(BIN)/python -m bench.autoscaling --curve
+	@$(MAKE) compile
+	@$(MAKE) bench
 
 # Into build/compiled and nowhere else: no compiled file ever lies beside the sources.
 compile: $(STAMP)
