@@ -32,7 +32,7 @@ from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.loop import Reconciler
 from meshd.scaling.controller import ScalingController
-from meshd.spec.fingerprint import revision
+from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import Project
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
@@ -244,7 +244,7 @@ async def populate(mesh: Mesh, services: int, replicas: int) -> None:
     for number in range(-(-services // PER_PROJECT)):
         size = min(PER_PROJECT, services - number * PER_PROJECT)
         made = project(number, size, replicas)
-        revisions = {service.name: revision(service) for service in made.services}
+        revisions = {service.name: compute_revision(service) for service in made.services}
         mesh.hive.populate(made, revisions)
         mesh.store.deploy(made, revisions, "bench", "", time.time())
         await mesh.gateways.learn(made.name, list(revisions))

@@ -24,7 +24,7 @@ import msgspec
 from meshd.api.client import wait_for_daemon
 from meshd.cli import output
 from meshd.spec.model.proxy_settings import ProxySettings
-from meshd.standalone.build import span_config
+from meshd.standalone.build import build_span_config
 from meshd.store import presence
 from proxy.ipc import address as addresses
 from proxy.ipc.config import ChildConfig, LogConfig, SupervisorConfig
@@ -81,7 +81,7 @@ class Wish:
             pid_file=str(pid_file(self.state)),
             children=(keeper, control) if self.runtime == "process" else (control,),
             access_log=self._access_log(),
-            spans=span_config(self.front),
+            spans=build_span_config(self.front),
         )
 
     def _access_log(self) -> LogConfig:

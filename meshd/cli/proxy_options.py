@@ -13,10 +13,10 @@ import click
 from pydantic import ValidationError
 
 from meshd.cli import daemon_process, output
-from meshd.spec.model.proxy_settings import MissingExtra, ProxySettings, need_otlp
+from meshd.spec.model.proxy_settings import MissingExtra, ProxySettings, require_otlp
 
 if TYPE_CHECKING:
-    from meshd.spec.compose import Loaded
+    from meshd.spec.compose import LoadedProject
 
 C = TypeVar("C", bound=Callable[..., Any])
 _LOG: Final = {
@@ -49,9 +49,9 @@ def front_options(command: C) -> C:
     return command
 
 
-def chosen(given: Mapping[str, Any], loaded: "Loaded | None") -> ProxySettings:
+def chosen(given: Mapping[str, Any], loaded: "LoadedProject | None") -> ProxySettings:
     """What the options say, over what the file says at its top under `x-mesh`."""
-    raw = loaded.front.model_dump() if loaded else ProxySettings().model_dump()
+    raw = loaded.proxy_settings.model_dump() if loaded else ProxySettings().model_dump()
     log = raw["access_log"]
     if log["path"] and loaded:
         log["path"] = str(Path(loaded.project.source).parent / log["path"])
@@ -68,7 +68,7 @@ def chosen(given: Mapping[str, Any], loaded: "Loaded | None") -> ProxySettings:
         raw["otlp"] = {**(raw["otlp"] or {}), "sample": given["otlp_sample"]}
     try:
         found = ProxySettings.model_validate(raw)
-        need_otlp(found)
+        require_otlp(found)
     except ValidationError as error:
         first = error.errors()[0]
         option = "--trusted-proxy" if first["loc"][0] == "trusted_proxies" else "--otlp"

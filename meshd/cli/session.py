@@ -94,7 +94,7 @@ def find_service(status: Status, name: str) -> ServiceStatus:
 def duration(text: str) -> float:
     """Seconds, from `10m`, `1h30m`, `90s` or a plain number. Raises click.BadParameter."""
     try:
-        return units.duration(text)
+        return units.parse_duration(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
 

@@ -13,7 +13,7 @@ from meshd.spec.errors import SpecError
 from meshd.spec.model import Project
 
 if TYPE_CHECKING:
-    from meshd.spec.compose import Loaded
+    from meshd.spec.compose import LoadedProject
 
 C = TypeVar("C", bound=Callable[..., Any])
 USUAL: Final = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
@@ -57,7 +57,7 @@ def load(
 
 def load_all(
     files: tuple[Path, ...], project: str | None = None, profiles: tuple[str, ...] = ()
-) -> "Loaded":
+) -> "LoadedProject":
     """The same, with what the files say of the proxy as a whole."""
     from meshd.spec import compose
 

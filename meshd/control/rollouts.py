@@ -9,7 +9,7 @@ from meshd.model.event import Kind
 from meshd.model.release import Release, ReleaseOutcome
 from meshd.model.rollout import Rollout
 from meshd.reconcile.loop import Reconciler
-from meshd.spec.fingerprint import REPLICA, revision
+from meshd.spec.fingerprint import REPLICA_FIELDS, compute_revision
 from meshd.spec.model import Project, Service
 from meshd.store.events import EventLog
 from meshd.store.releases import KEPT, Releases
@@ -70,7 +70,7 @@ class RolloutManager:
             if past is None or stored is None:
                 raise Rejected(f"release {target.number} of {service} is not kept any more")
             restored = restore(stored.project.service(service), past)
-            if revision(restored) != target.revision:
+            if compute_revision(restored) != target.revision:
                 raise Rejected(f"release {target.number} was of an earlier version of meshd")
             services = tuple(
                 restored if each.name == service else each for each in stored.project.services
@@ -128,7 +128,7 @@ def chosen(rollout: Rollout, releases: Sequence[Release], to: int) -> Release:
 
 def restore(now: Service, past: Service) -> Service:
     """The service as it is, with replicas as they were."""
-    fields: dict[str, object] = {name: getattr(past, name) for name in REPLICA}
+    fields: dict[str, object] = {name: getattr(past, name) for name in REPLICA_FIELDS}
     fields["expose"] = past.expose
     fields["mesh"] = now.mesh.model_copy(update={"port": past.mesh.port})
     return now.model_copy(update=fields)

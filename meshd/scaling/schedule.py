@@ -11,20 +11,20 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from meshd.spec.cron_expression import parse_cron
-from meshd.spec.model import Schedule
+from meshd.spec.model import ScalingSchedule
 
 MINUTE: Final = timedelta(minutes=1)
 """The resolution of a cron expression."""
 
 
-def scheduled_minimum(schedules: Sequence[Schedule], now: float) -> int:
+def scheduled_minimum(schedules: Sequence[ScalingSchedule], now: float) -> int:
     """Return the largest `min` of the schedules in force at `now` (Unix time); 0 if none is."""
     minute = int(now // 60)
     return max((each.min for each in schedules if _is_in_force(each, minute)), default=0)
 
 
 @lru_cache(maxsize=1024)
-def _is_in_force(schedule: Schedule, minute: int) -> bool:
+def _is_in_force(schedule: ScalingSchedule, minute: int) -> bool:
     """Whether the schedule began at most `duration` before a minute (Unix time / 60).
 
     Minutes are counted in universal time and matched by the wall clock of the schedule's zone. A

@@ -32,4 +32,4 @@ def is_scaled(service: DesiredService) -> bool:
     scale = service.spec.mesh.scale
     if scale is None or scale.max <= scale.min:
         return False
-    return scale.min == 0 or scale.aims
+    return scale.min == 0 or scale.has_objectives

@@ -2,20 +2,20 @@
 
 from typing import Final
 
-from meshd.spec.fingerprint import REPLICA
+from meshd.spec.fingerprint import REPLICA_FIELDS
 from meshd.spec.model import Service
 
-LONGEST: Final = 60
+MAX_VALUE_LENGTH: Final = 60
 _PLAIN: Final = frozenset({"image", "user", "working_dir", "stop_signal"})
 
 
-def changed(before: Service | None, after: Service) -> str:
+def describe_changes(before: Service | None, after: Service) -> str:
     """The fields that a replica is made of and that differ, those of one text with both."""
     if before is None:
         return "new service"
     found = []
-    one, other = (s.model_dump(mode="json", include=set(REPLICA)) for s in (before, after))
-    for name in sorted(REPLICA):
+    one, other = (s.model_dump(mode="json", include=set(REPLICA_FIELDS)) for s in (before, after))
+    for name in sorted(REPLICA_FIELDS):
         old, new = one.get(name), other.get(name)
         if old == new:
             continue
@@ -33,4 +33,4 @@ def changed(before: Service | None, after: Service) -> str:
 
 def _short(value: object) -> str:
     text = str(value or "none")
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 1] + "…"

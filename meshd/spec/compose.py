@@ -11,27 +11,27 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from meshd.spec.errors import Notes, Problem, in_order
+from meshd.spec.errors import Diagnostics, Problem, sort_problems
 from meshd.spec.model import Network, Project, Quota, Service
-from meshd.spec.model.proxy_settings import ProxySettings, Top
+from meshd.spec.model.proxy_settings import ProxySettings, TopLevelSettings
 from meshd.spec.reader import mesh, project_checks, service, storage, unsupported_keys
 from meshd.spec.reader.context import ReadContext
 from meshd.spec.source import compose_schema
-from meshd.spec.source.cursor import Cursor, Keys
-from meshd.spec.source.sources import Place, Sources
+from meshd.spec.source.cursor import Cursor, KeyTable
+from meshd.spec.source.loader import FileContext, SourceLoader
 
 Read = TypeVar("Read")
-_VOLUME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_VOLUME_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedProject:
     """A project that can be run, what its reader should know all the same, and what is said
     of the proxy as a whole."""
 
     project: Project
     warnings: tuple[Problem, ...] = ()
-    front: ProxySettings = field(default_factory=ProxySettings)
+    proxy_settings: ProxySettings = field(default_factory=ProxySettings)
 
 
 def load(
@@ -40,7 +40,7 @@ def load(
     project: str | None = None,
     environment: Mapping[str, str],
     profiles: Sequence[str] = (),
-) -> Loaded:
+) -> LoadedProject:
     """The project that the files at `paths` describe, later ones merged over earlier ones.
 
     `environment` are the variables for `${…}`; they win over a `.env` beside the first file.
@@ -48,62 +48,62 @@ def load(
     COMPOSE_PROFILES adds to `profiles`. Relative paths start at the first file's directory, as
     in Compose. Raises SpecError with every problem found; nothing is started or changed.
     """
-    notes = Notes()
+    diagnostics = Diagnostics()
     base = paths[0].absolute().parent
-    sources = Sources(notes)
+    sources = SourceLoader(diagnostics)
     variables = sources.variables([paths[0].parent / ".env"], environment)
-    root = sources.project(paths, Place(base, variables))
+    root = sources.project(paths, FileContext(base, variables))
     if root is None:
-        notes.raise_if_any()
+        diagnostics.raise_if_any()
     assert root is not None
-    reading = _Reading(Cursor(root, notes), base, variables, notes)
+    reading = _ProjectReader(Cursor(root, diagnostics), base, variables, diagnostics)
     active = {*profiles, *filter(None, variables.get("COMPOSE_PROFILES", "").split(","))}
     found = reading.project(project, paths[0], active)
-    compose_schema.check(sources.read, notes)
-    notes.raise_if_any()
+    compose_schema.check_against_schema(sources.read, diagnostics)
+    diagnostics.raise_if_any()
     assert found is not None
-    return Loaded(found, tuple(in_order(notes.warnings)), reading.front)
+    return LoadedProject(found, tuple(sort_problems(diagnostics.warnings)), reading.proxy_settings)
 
 
 @dataclass(slots=True)
-class _Reading:
+class _ProjectReader:
     """Reads the merged tree; lives as long as that takes."""
 
     root: Cursor
     base: Path
     variables: Mapping[str, str]
-    notes: Notes
-    front: ProxySettings = field(default_factory=ProxySettings)
+    diagnostics: Diagnostics
+    proxy_settings: ProxySettings = field(default_factory=ProxySettings)
     quota: Quota | None = None
 
     def project(self, name: str | None, first: Path, active: set[str]) -> Project | None:
         """The project; None, with its problems noted, when there is any."""
         if self.root.node.mapping is None:
-            self.root.note(f"{self.root.shown()} is no Compose file; expected services")
+            self.root.add_problem(f"{self.root.describe()} is no Compose file; expected services")
             return None
         sections: dict[str, Cursor] = {}
         read = ("name", "services", "networks", "volumes", "secrets", "configs", "x-mesh")
         keys = {key: partial(sections.__setitem__, key) for key in (*read, "include")}
-        self.root.keys(
-            Keys(
+        self.root.read_keys(
+            KeyTable(
                 read=keys,
                 refused=unsupported_keys.TOP_REFUSED,
                 warned=unsupported_keys.TOP_WARNED,
             )
         )
         title = self._name(name, sections.get("name"))
-        networks = _section(sections.get("networks"), _network)
-        volumes = _section(sections.get("volumes"), _volume)
+        networks = _read_section(sections.get("networks"), _read_network)
+        volumes = _read_section(sections.get("volumes"), _read_volume)
         files: dict[storage.FileKind, Mapping[str, Path]] = {
-            "secrets": _section(sections.get("secrets"), self._file),
-            "configs": _section(sections.get("configs"), self._file),
+            "secrets": _read_section(sections.get("secrets"), self._file),
+            "configs": _read_section(sections.get("configs"), self._file),
         }
-        declared = storage.Declared(frozenset(volumes), files)
+        declared = storage.Declarations(frozenset(volumes), files)
         if "x-mesh" in sections:
-            top = mesh.read_front(sections["x-mesh"]) or Top()
-            self.front, self.quota = top.front, top.quota
+            top = mesh.read_top_level(sections["x-mesh"]) or TopLevelSettings()
+            self.proxy_settings, self.quota = top.proxy_settings, top.quota
         services = self._services(sections.get("services"), declared, networks, active)
-        if self.notes.problems:
+        if self.diagnostics.problems:
             return None
         if "default" in networks:
             services = [
@@ -124,23 +124,26 @@ class _Reading:
     def _services(
         self,
         at: Cursor | None,
-        declared: storage.Declared,
+        declared: storage.Declarations,
         networks: Mapping[str, Network],
         active: set[str],
     ) -> list[Service]:
         if at is None or not at.node.mapping:
-            (at or self.root).note("there are no services; expected one or more under services")
+            (at or self.root).add_problem(
+                "there are no services; expected one or more under services"
+            )
             return []
         places = {
-            name: Cursor(node, self.notes, service=name) for name, node in at.node.mapping.items()
+            name: Cursor(node, self.diagnostics, service=name)
+            for name, node in at.node.mapping.items()
         }
         enabled = {
             name: place
             for name, place in places.items()
-            if not (wanted := service.profiles(place)) or wanted & active
+            if not (wanted := service.read_profiles(place)) or wanted & active
         }
         if not enabled:
-            at.note("every service is in a profile that is off; expected one that is on")
+            at.add_problem("every service is in a profile that is off; expected one that is on")
         context = ReadContext(
             base=self.base,
             environment=self.variables,
@@ -149,28 +152,30 @@ class _Reading:
             services=frozenset(places),
             enabled=frozenset(enabled),
         )
-        found = [place.attempt(lambda c: service.read(c, context)) for place in enabled.values()]
+        found = [
+            place.attempt(lambda c: service.read_service(c, context)) for place in enabled.values()
+        ]
         services = [each for each in found if each is not None]
-        project_checks.check(services, enabled, frozenset(places))
+        project_checks.check_project(services, enabled, frozenset(places))
         return services
 
     def _name(self, given: str | None, at: Cursor | None) -> str:
         """The project's name."""
-        written = at.attempt(Cursor.string) if at is not None else None
+        written = at.attempt(Cursor.read_string) if at is not None else None
         asked = given or self.variables.get("COMPOSE_PROJECT_NAME") or written
         name = asked or re.sub(r"[^a-z0-9_-]", "", self.base.name.lower()).strip("-_")
-        if not service.NAME.fullmatch(name):
-            (at or self.root).note(
+        if not service.NAME_PATTERN.fullmatch(name):
+            (at or self.root).add_problem(
                 f"{name!r} is no name for a project; expected lower-case letters, digits, - and _, "
                 "at most 63, with a letter or digit at both ends"
             )
         return name
 
     def _file(self, at: Cursor) -> Path | None:
-        return storage.declared_file(at, self.base)
+        return storage.read_declared_file(at, self.base)
 
 
-def _section(at: Cursor | None, read: Callable[[Cursor], Read | None]) -> dict[str, Read]:
+def _read_section(at: Cursor | None, read: Callable[[Cursor], Read | None]) -> dict[str, Read]:
     """The entries of a section at the top, by name; bad ones are noted and left out."""
     if at is None or at.node.value is None:
         return {}
@@ -182,17 +187,17 @@ def _section(at: Cursor | None, read: Callable[[Cursor], Read | None]) -> dict[s
     }
 
 
-def _network(at: Cursor) -> Network:
+def _read_network(at: Cursor) -> Network:
     name = at.field.partition(".")[2]
     found: dict[str, object] = {"name": name}
-    if not service.NAME.fullmatch(name):
+    if not service.NAME_PATTERN.fullmatch(name):
         at.fail(f"{name!r} is no name for a network; expected lower-case letters, digits, - and _")
     if at.node.value is not None:
-        at.keys(
-            Keys(
+        at.read_keys(
+            KeyTable(
                 read={
-                    "internal": lambda c: found.update(internal=c.boolean()),
-                    "driver": partial(_only, words=("bridge", "default")),
+                    "internal": lambda c: found.update(internal=c.read_boolean()),
+                    "driver": partial(_check_word, words=("bridge", "default")),
                 },
                 refused=unsupported_keys.TOP_NETWORK_REFUSED,
                 warned=unsupported_keys.TOP_NETWORK_WARNED,
@@ -201,14 +206,14 @@ def _network(at: Cursor) -> Network:
     return Network.model_validate(found)
 
 
-def _volume(at: Cursor) -> str:
+def _read_volume(at: Cursor) -> str:
     name = at.field.partition(".")[2]
-    if not _VOLUME.fullmatch(name):
+    if not _VOLUME_NAME.fullmatch(name):
         at.fail(f"{name!r} is no name for a volume; expected letters, digits, -, _ and .")
     if at.node.value is not None:
-        at.keys(
-            Keys(
-                read={"driver": partial(_only, words=("local", "default"))},
+        at.read_keys(
+            KeyTable(
+                read={"driver": partial(_check_word, words=("local", "default"))},
                 refused=unsupported_keys.TOP_VOLUME_REFUSED,
                 warned=unsupported_keys.TOP_VOLUME_WARNED,
             )
@@ -216,5 +221,5 @@ def _volume(at: Cursor) -> str:
     return name
 
 
-def _only(at: Cursor, words: tuple[str, ...]) -> None:
-    at.one_of(*words)
+def _check_word(at: Cursor, words: tuple[str, ...]) -> None:
+    at.read_one_of(*words)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Where:
+class Location:
     """A place: a file and its line (from 1), or a named thing without lines (`line` 0)."""
 
     file: str
@@ -20,14 +20,16 @@ class Where:
 class Problem:
     """One error or warning. As text: `FILE:LINE: service NAME: FIELD: what is wrong`."""
 
-    where: Where
+    location: Location
     service: str
     field: str
     text: str
 
     def __str__(self) -> str:
         service = f"service {self.service}" if self.service else ""
-        return ": ".join(part for part in (str(self.where), service, self.field, self.text) if part)
+        return ": ".join(
+            part for part in (str(self.location), service, self.field, self.text) if part
+        )
 
 
 class SpecError(Exception):
@@ -39,7 +41,7 @@ class SpecError(Exception):
 
 
 @dataclass(slots=True)
-class Notes:
+class Diagnostics:
     """Collects problems and warnings while a spec is read."""
 
     problems: list[Problem] = field(default_factory=list)
@@ -48,17 +50,17 @@ class Notes:
     def raise_if_any(self) -> None:
         """Raise SpecError when there is a problem."""
         if self.problems:
-            raise SpecError(in_order(self.problems))
+            raise SpecError(sort_problems(self.problems))
 
 
-def in_order(problems: Iterable[Problem]) -> list[Problem]:
+def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
     """Without repetitions, and by line within a file; files stay in the order first seen."""
     unique = list(dict.fromkeys(problems))
-    files = list(dict.fromkeys(each.where.file for each in unique))
-    return sorted(unique, key=lambda each: (files.index(each.where.file), each.where.line))
+    files = list(dict.fromkeys(each.location.file for each in unique))
+    return sorted(unique, key=lambda each: (files.index(each.location.file), each.location.line))
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def suggest(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the nearest known word, or nothing when none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""

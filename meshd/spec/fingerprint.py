@@ -12,8 +12,8 @@ from typing import Final
 
 from meshd.spec.model import Service
 
-LENGTH: Final = 10
-REPLICA: Final = frozenset(
+REVISION_LENGTH: Final = 10
+REPLICA_FIELDS: Final = frozenset(
     {
         "image",
         "image_id",
@@ -48,7 +48,7 @@ REPLICA: Final = frozenset(
     }
 )
 """The fields a replica is made of, beside the port it listens on."""
-AROUND: Final = frozenset(
+OTHER_FIELDS: Final = frozenset(
     {
         "name",
         "image_digest",
@@ -67,10 +67,10 @@ AROUND: Final = frozenset(
 come to is hashed."""
 
 
-def revision(service: Service) -> str:
+def compute_revision(service: Service) -> str:
     """The service's revision: 10 letters and digits, equal for equal replicas."""
-    content = service.model_dump(mode="json", include=set(REPLICA), exclude_defaults=True)
+    content = service.model_dump(mode="json", include=set(REPLICA_FIELDS), exclude_defaults=True)
     content["port"] = service.port
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).digest()
-    return base64.b32encode(digest).decode().lower()[:LENGTH]
+    return base64.b32encode(digest).decode().lower()[:REVISION_LENGTH]

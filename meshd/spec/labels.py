@@ -7,7 +7,7 @@ everything again by them.
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from meshd.spec.errors import Notes, Problem, Where
+from meshd.spec.errors import Diagnostics, Location, Problem
 from meshd.spec.model import Service
 from meshd.spec.reader import mesh, service
 from meshd.spec.source.cursor import Cursor
@@ -27,18 +27,18 @@ INSTANCE: Final = "mesh.instance"
 """The mesh that started it: the id of its state."""
 CLONE_OF: Final = "mesh.clone-of"
 """On a clone: the name of the adopted container that it was copied from."""
-SHAPE: Final = "mesh.shape"
+CREATED_WITH: Final = "mesh.shape"
 """What the container was made with, of what can be changed later (`docker update`)."""
 JOB: Final = "mesh.job"
 """On a one-off: its id, which is also the container's name. It is no replica."""
 
 COMPOSE_PROJECT: Final = "com.docker.compose.project"
 COMPOSE_SERVICE: Final = "com.docker.compose.service"
-COMPOSE_CONFIG: Final = "com.docker.compose.config-hash"
+COMPOSE_CONFIG_HASH: Final = "com.docker.compose.config-hash"
 DEFAULT_PROJECT: Final = "default"
 
 
-def managed(
+def make_labels(
     project: str, service: str, revision: str, replica: str, port: int, instance: str = ""
 ) -> dict[str, str]:
     """The labels of a replica that meshd starts."""
@@ -84,22 +84,24 @@ def adopt(
     service's `labels` hold what Compose says of the container's configuration, so that its
     revision changes with it. Raises SpecError, naming container and label.
     """
-    where = Where(f"container {container}")
-    notes = Notes()
+    location = Location(f"container {container}")
+    diagnostics = Diagnostics()
     project, name = project_of(labels), service_of(labels)
     for label, word in ((PROJECT, project), (SERVICE, name)):
-        if not service.NAME.fullmatch(word):
+        if not service.NAME_PATTERN.fullmatch(word):
             text = f"{word!r} is no name; expected lower-case letters, digits, - and _"
-            notes.problems.append(Problem(where, "", f"label {label}", text))
-    nodes = {k: SourceNode(v, where, v) for k, v in labels.items() if k.startswith(PREFIX)}
-    settings = mesh.read(Cursor(mesh.from_labels(nodes, where), notes, field="label mesh"), None)
-    notes.raise_if_any()
+            diagnostics.problems.append(Problem(location, "", f"label {label}", text))
+    nodes = {k: SourceNode(v, location, v) for k, v in labels.items() if k.startswith(PREFIX)}
+    settings = mesh.read_mesh(
+        Cursor(mesh.build_tree_from_labels(nodes, location), diagnostics, field="label mesh"), None
+    )
+    diagnostics.raise_if_any()
     assert settings is not None
     return project, Service(
         name=name,
         image=image,
         expose=tuple(exposed),
-        labels={k: v for k, v in labels.items() if k == COMPOSE_CONFIG},
+        labels={k: v for k, v in labels.items() if k == COMPOSE_CONFIG_HASH},
         replicas=settings.scale.min if settings.scale else 1,
         mesh=settings,
     )

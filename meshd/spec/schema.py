@@ -9,7 +9,7 @@ import sys
 from typing import Any, Final
 
 from meshd.spec.model import Mesh
-from meshd.spec.model.proxy_settings import Top
+from meshd.spec.model.proxy_settings import TopLevelSettings
 
 Schema = dict[str, Any]
 _SHORT: Final = ("HealthCheck", "Balance", "RouteSpec", "RateLimit", "JobSchedule")
@@ -17,7 +17,7 @@ _LISTS: Final = ("routes", "allow")
 _DURATION: Final[Schema] = {"type": ["string", "number"]}
 
 
-def schema() -> Schema:
+def build_schema() -> Schema:
     """The schema of a whole Compose file, which says nothing but of `x-mesh`."""
     found = Mesh.model_json_schema()
     definitions: Schema = found.pop("$defs")
@@ -40,14 +40,14 @@ def schema() -> Schema:
     command = definitions["JobSchedule"]["anyOf"][1]["properties"]["command"]
     command["anyOf"].insert(0, {"type": "string"})
     definitions["Mesh"] = found
-    front = Top.model_json_schema()
+    front = TopLevelSettings.model_json_schema()
     definitions |= front.pop("$defs")
     log = front["properties"]["access_log"]
     front["properties"]["access_log"] = {"anyOf": [{"enum": ["off", "sampled", "on"]}, log]}
     trusted = front["properties"]["trusted_proxies"]
     front["properties"]["trusted_proxies"] = {"anyOf": [{"type": "string"}, trusted]}
     front["properties"]["otlp"]["anyOf"].append({"type": "string"})
-    definitions["Top"] = front
+    definitions["TopLevelSettings"] = front
     service = {"type": "object", "properties": {"x-mesh": {"$ref": "#/$defs/Mesh"}}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -55,11 +55,11 @@ def schema() -> Schema:
         "type": "object",
         "properties": {
             "services": {"type": "object", "additionalProperties": service},
-            "x-mesh": {"$ref": "#/$defs/Top"},
+            "x-mesh": {"$ref": "#/$defs/TopLevelSettings"},
         },
         "$defs": definitions,
     }
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(schema(), indent=2) + "\n")
+    sys.stdout.write(json.dumps(build_schema(), indent=2) + "\n")

@@ -21,7 +21,7 @@ _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
 _EXPONENT: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
-def duration(value: object) -> float:
+def parse_duration(value: object) -> float:
     """Seconds of `1m30s`, `200ms`, or a plain number of seconds."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         if 0 <= value < float("inf"):
@@ -36,7 +36,7 @@ def duration(value: object) -> float:
     raise ValueError(f"{_shown(value)} is not a duration; expected one like 200ms, 5s or 1m30s")
 
 
-def share(value: object) -> float:
+def parse_share(value: object) -> float:
     """The part of one that `5%`, or a plain number, says."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
@@ -47,7 +47,7 @@ def share(value: object) -> float:
     raise ValueError(f"{_shown(value)} is not a share; expected one like 5% or 0.05")
 
 
-def amount(value: object) -> str:
+def parse_count_or_percent(value: object) -> str:
     """A number of things, or a percentage of them, as text; empty when it is not given."""
     text = str(value).strip() if isinstance(value, int | str) else ""
     if isinstance(value, bool) or not (_AMOUNT.fullmatch(text) or value == ""):
@@ -55,7 +55,7 @@ def amount(value: object) -> str:
     return text
 
 
-def size(value: object) -> int:
+def parse_size(value: object) -> int:
     """Bytes of `512m`, `1.5gb`, `64KiB`, or a plain number of bytes; units are powers of 1024."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
@@ -67,7 +67,7 @@ def size(value: object) -> int:
     raise ValueError(f"{_shown(value)} is not a size; expected one like 512m, 1.5g or 65536")
 
 
-def whole(value: object) -> object:
+def reject_boolean(value: object) -> object:
     """Refuses a truth value where a whole number belongs; anything else passes unchanged."""
     if isinstance(value, bool):
         raise ValueError(f"{str(value).lower()} is not a whole number; expected one like 3")

@@ -11,13 +11,13 @@ from meshd.logging_setup import set_up_logging
 from meshd.spec.errors import SpecError
 from meshd.standalone.build import ADMIN_VARIABLE, SETTINGS_VARIABLE
 from meshd.standalone.helper import Helper
-from meshd.standalone.settings import read
+from meshd.standalone.settings import read_settings
 from proxy.ipc.config import FEED_VARIABLE
 
 
 async def _run() -> None:
     given = json.loads(os.environ[SETTINGS_VARIABLE])
-    settings = read(given["file"], given["flags"])
+    settings = read_settings(given["file"], given["flags"])
     feed = socket.socket(fileno=int(os.environ[FEED_VARIABLE]))
     number = os.environ.get(ADMIN_VARIABLE)
     admin = socket.socket(fileno=int(number)) if number else None

@@ -10,7 +10,7 @@ import msgspec
 from meshd.publish.compile import compile_snapshot, service_key
 from meshd.spec.model import Project, RouteSpec, Service
 from meshd.spec.model.proxy_settings import ProxySettings
-from meshd.standalone.settings import Raw, StandaloneSettings, To
+from meshd.standalone.settings import RawSettings, StandaloneSettings, UpstreamAddress
 from proxy.ipc import address
 from proxy.ipc.config import ChildConfig, LogConfig, SpanConfig, SupervisorConfig
 from proxy.wire.snapshot import Endpoint, Generation, Snapshot
@@ -22,7 +22,7 @@ KEY = service_key(PROJECT, SERVICE)
 SETTINGS_VARIABLE = "MESHD_FRONT_DOOR"
 ADMIN_VARIABLE = "MESHD_ADMIN_FD"
 
-Resolved = Mapping[str, tuple[str, ...]]
+ResolvedAddresses = Mapping[str, tuple[str, ...]]
 """Host → IP addresses."""
 
 
@@ -30,7 +30,7 @@ class UnknownHost(Exception):
     """A name does not resolve; the text names it."""
 
 
-def resolve(host: str) -> tuple[str, ...]:
+def resolve_host(host: str) -> tuple[str, ...]:
     """Every IPv4 address of a name, or every IPv6 one when it has no other. Blocks.
 
     Raises UnknownHost.
@@ -46,29 +46,33 @@ def resolve(host: str) -> tuple[str, ...]:
     return tuple(sorted(set(chosen)))
 
 
-def resolve_all(
+def resolve_hosts(
     settings: StandaloneSettings, resolver: Callable[[str], tuple[str, ...]]
-) -> Resolved:
+) -> ResolvedAddresses:
     """The addresses of every host that is connected to. Raises UnknownHost."""
     to = (*settings.to, *settings.mirror)
     hosts = {parsed.host for each in to if not (parsed := address.parse(each.address)).path}
     return {host: resolver(host) for host in sorted(hosts)}
 
 
-def endpoints(settings: StandaloneSettings, resolved: Resolved) -> tuple[Endpoint, ...]:
+def build_endpoints(
+    settings: StandaloneSettings, resolved: ResolvedAddresses
+) -> tuple[Endpoint, ...]:
     """Everything to balance over, each once."""
-    return _all(settings.to, resolved)
+    return _merge_endpoints(settings.to, resolved)
 
 
-def _all(places: tuple[To, ...], resolved: Resolved) -> tuple[Endpoint, ...]:
+def _merge_endpoints(
+    places: tuple[UpstreamAddress, ...], resolved: ResolvedAddresses
+) -> tuple[Endpoint, ...]:
     found: dict[str, Endpoint] = {}
     for to in places:
-        for endpoint in _endpoints(to, resolved):
+        for endpoint in _list_endpoints(to, resolved):
             found.setdefault(endpoint.id, endpoint)
     return tuple(found.values())
 
 
-def _endpoints(to: To, resolved: Resolved) -> list[Endpoint]:
+def _list_endpoints(to: UpstreamAddress, resolved: ResolvedAddresses) -> list[Endpoint]:
     parsed = address.parse(to.address)
     if parsed.path:
         return [Endpoint(str(parsed), host="", port=0, path=parsed.path, weight=to.weight)]
@@ -78,9 +82,9 @@ def _endpoints(to: To, resolved: Resolved) -> list[Endpoint]:
     ]
 
 
-def snapshot(
+def build_snapshot(
     settings: StandaloneSettings,
-    resolved: Resolved,
+    resolved: ResolvedAddresses,
     generation: Generation,
     sick: Collection[str] = frozenset(),
 ) -> Snapshot:
@@ -100,18 +104,21 @@ def snapshot(
     services.append(Service(name=SERVICE, mesh=mesh))
     found = (
         msgspec.structs.replace(each, state="draining") if each.id in sick else each
-        for each in endpoints(settings, resolved)
+        for each in build_endpoints(settings, resolved)
     )
     return compile_snapshot(
         generation,
         [Project(name=PROJECT, services=tuple(services))],
-        {KEY: tuple(found), service_key(PROJECT, MIRROR): _all(settings.mirror, resolved)},
+        {
+            KEY: tuple(found),
+            service_key(PROJECT, MIRROR): _merge_endpoints(settings.mirror, resolved),
+        },
         trusted_proxies=settings.trusted_proxies,
     )
 
 
-def supervisor_config(
-    settings: StandaloneSettings, resolved: Resolved, file: str, flags: Raw
+def build_supervisor_config(
+    settings: StandaloneSettings, resolved: ResolvedAddresses, file: str, flags: RawSettings
 ) -> SupervisorConfig:
     """The configuration of the supervisor. A helper process runs only where there is
     something for it to do."""
@@ -119,22 +126,22 @@ def supervisor_config(
         listen=settings.listen,
         workers=settings.workers,
         pid_file=settings.pid_file,
-        snapshot=snapshot(settings, resolved, Generation(1, 1)),
-        children=_helper(settings, resolved, file, flags),
+        snapshot=build_snapshot(settings, resolved, Generation(1, 1)),
+        children=_helper_config(settings, resolved, file, flags),
         drain=settings.mesh.drain,
         access_log=msgspec.convert(settings.access_log.model_dump(), LogConfig),
-        spans=span_config(settings),
+        spans=build_span_config(settings),
         announce=True,
     )
 
 
-def span_config(front: ProxySettings) -> SpanConfig:
+def build_span_config(proxy_settings: ProxySettings) -> SpanConfig:
     """What the workers are told of the export of spans."""
-    return SpanConfig(**front.otlp.model_dump()) if front.otlp else SpanConfig()
+    return SpanConfig(**proxy_settings.otlp.model_dump()) if proxy_settings.otlp else SpanConfig()
 
 
-def _helper(
-    settings: StandaloneSettings, resolved: Resolved, file: str, flags: Raw
+def _helper_config(
+    settings: StandaloneSettings, resolved: ResolvedAddresses, file: str, flags: RawSettings
 ) -> tuple[ChildConfig, ...]:
     named = any(ips != (host,) for host, ips in resolved.items())
     if not (file or named or settings.probes or settings.admin):

@@ -23,22 +23,22 @@ from meshd.model.replica import ProbeResult
 from meshd.publish.publisher import Publisher
 from meshd.spec.errors import SpecError
 from meshd.standalone import build
-from meshd.standalone.settings import Raw, StandaloneSettings, read
+from meshd.standalone.settings import RawSettings, StandaloneSettings, read_settings
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
 from proxy.wire.report import Message, Report, Workers
 from proxy.wire.snapshot import Endpoint, Generation
 
 _log = structlog.stdlib.get_logger(__name__)
-RESOLVE_EVERY = 10.0
-WORKERS_WITHIN = 5.0
+RESOLVE_INTERVAL = 10.0
+FIRST_WORKER_TIMEOUT = 5.0
 """For so long, in seconds, the admin address lets a client wait for the first worker, so that no
 health check fails because this process is younger than the workers."""
 FIRST_EPOCH = 2
 """Above that of the snapshot which the supervisor was started with."""
 
 
-def is_sick(result: ProbeResult | None, failures: int) -> bool:
+def is_unhealthy(result: ProbeResult | None, failures: int) -> bool:
     """Whether probes keep an endpoint out of rotation. One that was not probed yet is in: the
     proxy was told to balance over it. The very first probe is believed at once."""
     if result is None:
@@ -53,7 +53,7 @@ class Helper:
         self,
         settings: StandaloneSettings,
         file: str,
-        flags: Raw,
+        flags: RawSettings,
         feed: socket.socket,
         admin: socket.socket | None,
     ) -> None:
@@ -62,7 +62,7 @@ class Helper:
         self._flags = flags
         self._feed = feed
         self._admin = admin
-        self._resolved: build.Resolved = {}
+        self._resolved: build.ResolvedAddresses = {}
         self._look = asyncio.Event()
         self._reread = False
         self._wake = asyncio.Event()
@@ -99,11 +99,13 @@ class Helper:
                 raise result
 
     def _endpoints(self) -> tuple[Endpoint, ...]:
-        return build.endpoints(self._settings, self._resolved)
+        return build.build_endpoints(self._settings, self._resolved)
 
     def _sick(self) -> Collection[str]:
         failures, results = self._settings.mesh.health.failures, self._prober.results
-        return [each.id for each in self._endpoints() if is_sick(results.get(each.id), failures)]
+        return [
+            each.id for each in self._endpoints() if is_unhealthy(results.get(each.id), failures)
+        ]
 
     async def _publish(self) -> None:
         """Bring probes and snapshot to what holds, now and whenever something changed."""
@@ -111,7 +113,7 @@ class Helper:
             self._wake.clear()
             self._prober.want(self._targets())
             self._publisher.publish(
-                build.snapshot(self._settings, self._resolved, Generation(), self._sick())
+                build.build_snapshot(self._settings, self._resolved, Generation(), self._sick())
             )
             await self._wake.wait()
 
@@ -135,14 +137,14 @@ class Helper:
             self._look.clear()
             await self._look_once()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RESOLVE_EVERY):
+                async with asyncio.timeout(RESOLVE_INTERVAL):
                     await self._look.wait()
 
     async def _look_once(self) -> None:
         reread, self._reread = self._reread, False
         try:
-            settings = read(self._file, self._flags) if reread else self._settings
-            resolved = await asyncio.to_thread(build.resolve_all, settings, build.resolve)
+            settings = read_settings(self._file, self._flags) if reread else self._settings
+            resolved = await asyncio.to_thread(build.resolve_hosts, settings, build.resolve_host)
         except (SpecError, build.UnknownHost) as error:
             _log.error("the old settings and addresses stay", error=str(error))
             return
@@ -189,7 +191,7 @@ class Helper:
 
     async def _serve_admin(self, admin: socket.socket) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(WORKERS_WITHIN):
+            async with asyncio.timeout(FIRST_WORKER_TIMEOUT):
                 await self._some_worker.wait()
         app = web.Application()
         app.router.add_get("/metrics", self._get_metrics)

@@ -6,20 +6,20 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from meshd.spec.errors import Notes, Problem, SpecError, Where, did_you_mean
+from meshd.spec.errors import Diagnostics, Location, Problem, SpecError, suggest
 from meshd.spec.model import Mesh, Model, Percent
-from meshd.spec.model.proxy_settings import ProxySettings, endpoint_alone, mode_alone
+from meshd.spec.model.proxy_settings import ProxySettings, expand_access_log, expand_otlp
 from meshd.spec.reader import shorthand
-from meshd.spec.reader.mesh import expected
-from meshd.spec.source.yaml_tree import SourceNode, parse
+from meshd.spec.reader.mesh import describe_expected
+from meshd.spec.source.yaml_tree import SourceNode, parse_yaml
 from proxy.ipc import address
 
-Raw = dict[str, Any]
-_MEANINGLESS: Final = ("port", "scale", "allow", "audit")
+RawSettings = dict[str, Any]
+_NOT_APPLICABLE: Final = ("port", "scale", "allow", "audit")
 """Parts of `x-mesh` that are about replicas; here nobody starts any."""
 
 
-class To(Model):
+class UpstreamAddress(Model):
     """One address to balance over. A name stands for every address it resolves to."""
 
     address: str
@@ -45,8 +45,8 @@ class StandaloneSettings(ProxySettings):
     says other."""
 
     listen: Annotated[tuple[str, ...], Field(min_length=1)] = ("127.0.0.1:8080",)
-    to: Annotated[tuple[To, ...], Field(min_length=1)]
-    mirror: tuple[To, ...] = ()
+    to: Annotated[tuple[UpstreamAddress, ...], Field(min_length=1)]
+    mirror: tuple[UpstreamAddress, ...] = ()
     mirror_share: Percent = 1.0
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     admin: str = ""
@@ -67,97 +67,99 @@ class StandaloneSettings(ProxySettings):
         return value
 
 
-def read(file: str, flags: Raw) -> StandaloneSettings:
+def read_settings(file: str, flags: RawSettings) -> StandaloneSettings:
     """The settings in `file` (none when empty) with `flags` over them. Raises SpecError."""
-    node = _document(file) if file else SourceNode({}, Where("command line"))
-    raw = node.plain() if file else {}
+    node = _read_document(file) if file else SourceNode({}, Location("command line"))
+    raw = node.to_plain() if file else {}
     assert isinstance(raw, dict)
     try:
-        return StandaloneSettings.model_validate(_grouped(raw, flags, node))
+        return StandaloneSettings.model_validate(_group(raw, flags, node))
     except ValidationError as error:
         found = error.errors()
         # Of a list whose items are wrong it is also said that it has too few good ones.
         wrong = {each["loc"][:1] for each in found if len(each["loc"]) > 1}
         told = [e for e in found if e["type"] != "too_short" or e["loc"] not in wrong]
-        raise SpecError([_problem(each, node) for each in told]) from error
+        raise SpecError([_make_problem(each, node) for each in told]) from error
 
 
-def _document(file: str) -> SourceNode:
+def _read_document(file: str) -> SourceNode:
     try:
         text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
-        raise SpecError([Problem(Where(file), "", "", f"cannot be read: {why}")]) from error
-    node = parse(text, file, "a mapping of settings")
+        raise SpecError([Problem(Location(file), "", "", f"cannot be read: {why}")]) from error
+    node = parse_yaml(text, file, "a mapping of settings")
     if node.mapping is None:
-        raise SpecError([Problem(node.where, "", "", "expected a mapping of settings")])
+        raise SpecError([Problem(node.location, "", "", "expected a mapping of settings")])
     return node
 
 
-def _long_forms(raw: Raw) -> Raw:
+def _expand_short_forms(raw: RawSettings) -> RawSettings:
     """With short forms written out where a flag may add to them."""
     write_out = {
-        "health": shorthand.health,
-        "balance": shorthand.balance,
-        "access_log": mode_alone,
-        "otlp": endpoint_alone,
+        "health": shorthand.expand_health,
+        "balance": shorthand.expand_balance,
+        "access_log": expand_access_log,
+        "otlp": expand_otlp,
     }
     return {key: write_out[key](value) if key in write_out else value for key, value in raw.items()}
 
 
-def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Raw:
+def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> RawSettings:
     """`above` laid over `below`, mapping by mapping."""
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)
         both = isinstance(under, dict) and isinstance(value, dict)
-        merged[key] = _over(under or {}, value) if both else value
+        merged[key] = _overlay(under or {}, value) if both else value
     return merged
 
 
-def _grouped(raw: Raw, flags: Raw, node: SourceNode) -> Raw:
+def _group(raw: RawSettings, flags: RawSettings, node: SourceNode) -> RawSettings:
     """File and flags as one. Policies may stand at the file's top or under `x-mesh`."""
     nested = raw.get("x-mesh") or {}
     if not isinstance(nested, dict):
-        raise SpecError([Problem(_where(node, ("x-mesh",)), "", "x-mesh", "expected a mapping")])
+        raise SpecError(
+            [Problem(_find_location(node, ("x-mesh",)), "", "x-mesh", "expected a mapping")]
+        )
     together = {**nested, **{key: value for key, value in raw.items() if key != "x-mesh"}}
-    merged = _over(_long_forms(together), flags)
+    merged = _overlay(_expand_short_forms(together), flags)
     own = {key: merged[key] for key in merged.keys() & StandaloneSettings.model_fields.keys()}
     policies = {key: value for key, value in merged.items() if key not in own}
-    notes = Notes()
+    diagnostics = Diagnostics()
     for key in policies:
-        if key in _MEANINGLESS or key not in Mesh.model_fields:
-            notes.problems.append(_unknown(key, node))
+        if key in _NOT_APPLICABLE or key not in Mesh.model_fields:
+            diagnostics.problems.append(_describe_unknown(key, node))
     for key in own.keys() & {"mesh", "probes"}:
-        notes.problems.append(_unknown(key, node))
-    notes.raise_if_any()
+        diagnostics.problems.append(_describe_unknown(key, node))
+    diagnostics.raise_if_any()
     return {**own, "mesh": policies, "probes": "health" in policies}
 
 
-def _unknown(key: str, node: SourceNode) -> Problem:
-    if key in _MEANINGLESS:
+def _describe_unknown(key: str, node: SourceNode) -> Problem:
+    if key in _NOT_APPLICABLE:
         text = "means nothing to a stand-alone proxy, which starts no replicas"
     else:
         known = {*StandaloneSettings.model_fields, *Mesh.model_fields} - {
-            *_MEANINGLESS,
+            *_NOT_APPLICABLE,
             "mesh",
             "probes",
         }
-        text = f"unknown setting{did_you_mean(key, known)}"
-    return Problem(_where(node, (key,)), "", key, text)
+        text = f"unknown setting{suggest(key, known)}"
+    return Problem(_find_location(node, (key,)), "", key, text)
 
 
-def _problem(error: Mapping[str, Any], node: SourceNode) -> Problem:
+def _make_problem(error: Mapping[str, Any], node: SourceNode) -> Problem:
     path = tuple(part for part in error["loc"] if part != "mesh")
     text = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] != "value_error":
-        text = f"{error['input']!r} is wrong; expected {expected(text)}"
+        text = f"{error['input']!r} is wrong; expected {describe_expected(text)}"
     if error["type"] == "missing" and path == ("to",):
         text = "nowhere to send requests; give --to HOST:PORT, once or several times"
-    return Problem(_where(node, path), "", ".".join(map(str, path)), text)
+    return Problem(_find_location(node, path), "", ".".join(map(str, path)), text)
 
 
-def _where(node: SourceNode, path: tuple[str | int, ...]) -> Where:
+def _find_location(node: SourceNode, path: tuple[str | int, ...]) -> Location:
     """The line of the deepest part of `path` that the file has."""
     for root in (node, (node.mapping or {}).get("x-mesh", node)):
         found = root
@@ -171,5 +173,5 @@ def _where(node: SourceNode, path: tuple[str | int, ...]) -> Where:
                 break
             found = child
         if found is not root:
-            return found.where
-    return node.where
+            return found.location
+    return node.location

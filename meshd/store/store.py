@@ -24,7 +24,7 @@ from meshd.model.rollout import (
     next_rollout,
 )
 from meshd.model.service_key import ServiceKey, service_key, split_key
-from meshd.spec.changes import changed
+from meshd.spec.changes import describe_changes
 from meshd.spec.model import Project, Service
 from meshd.store import releases
 from meshd.store.file import StateFile
@@ -134,7 +134,7 @@ class Store(StateFile):
         key = service_key(project.name, name)
         rollout = self.rollouts.get(key)
         before = self.revision(key, rollout.effective_revision) if rollout else None
-        return changed(before, project.service(name))
+        return describe_changes(before, project.service(name))
 
     def _write(self, database: sqlite3.Connection, key: ServiceKey, rollout: Rollout) -> None:
         database.execute(

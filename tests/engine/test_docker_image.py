@@ -10,7 +10,7 @@ from meshd.runtime.base import ImageMissing, StartFailed
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.runtime.select import choose
 from meshd.runtime.select import make_runtime as runtime_of
-from meshd.spec.fingerprint import revision
+from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import Build, Project, Service
 from tests.fakes.replicas import docker, docker_runtime, eventually, spec, unique
 
@@ -70,7 +70,7 @@ async def test_a_deployment_holds_what_a_name_stood_for(
         docker("commit", "--change", "ENV NEW=1", holder, name)
         docker("rm", holder)
         (new,) = await runtime.resolve((asked,))
-        assert revision(new) != revision(old)
+        assert compute_revision(new) != compute_revision(old)
 
         for service, env in ((old, False), (new, True)):
             await runtime.prepare(PROJECT, service)

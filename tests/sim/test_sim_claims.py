@@ -15,7 +15,7 @@ from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.ownership.claims import NotOurs
-from meshd.spec.fingerprint import revision
+from meshd.spec.fingerprint import compute_revision
 from meshd.spec.labels import COMPOSE_PROJECT, INSTANCE, SERVICE
 from meshd.spec.model import Project
 from meshd.store.events import EventLog
@@ -51,7 +51,7 @@ class Mesh:
         service = {"name": "web", "image": "app", "replicas": replicas}
         project = Project.model_validate({"name": name, "services": [service]})
         async with self.loop.claims.deploying(name, take_over):
-            revisions = {each.name: revision(each) for each in project.services}
+            revisions = {each.name: compute_revision(each) for each in project.services}
             self.store.deploy(project, revisions, "test", "", virtual.clock())
             self.loop.refresh(virtual.clock())
 

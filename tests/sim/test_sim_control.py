@@ -19,7 +19,7 @@ from meshd.model.runtime import ContainerHealth, ReplicaState
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.loop import Reconciler
-from meshd.spec.fingerprint import revision
+from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import Project
 from meshd.store.events import EventLog
 from meshd.store.store import Store
@@ -115,7 +115,7 @@ class Scene:
         )
 
     def deploy(self, project: Project) -> None:
-        revisions = {service.name: revision(service) for service in project.services}
+        revisions = {service.name: compute_revision(service) for service in project.services}
         self.control.store.deploy(project, revisions, "test", "", virtual.clock())
         self.control.loop.refresh(virtual.clock())
 

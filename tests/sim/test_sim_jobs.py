@@ -17,7 +17,7 @@ from meshd.model.errors import NotFound, Rejected
 from meshd.model.job import Job, JobOrder
 from meshd.model.runtime import ReplicaSpec
 from meshd.reconcile.execute.replica_spec import as_job, replica_spec, start_of
-from meshd.spec.fingerprint import revision
+from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import Network, Project
 from meshd.store.events import EventLog
 from meshd.store.jobs import JobLog
@@ -60,7 +60,7 @@ class Life:
         project = Project.model_validate(
             {"name": "shop", "services": [{**web, "mesh": {"schedule": schedule}}]}
         )
-        revisions = {service.name: revision(service) for service in project.services}
+        revisions = {service.name: compute_revision(service) for service in project.services}
         self.store.deploy(project, revisions, "test", "", virtual.clock())
 
     def order(self, **fields: Any) -> Job:

@@ -18,7 +18,7 @@ from meshd.model.operation import RunHook
 from meshd.model.replica_phase import ALIVE
 from meshd.model.rollout import Rollout, RolloutState
 from meshd.reconcile.progress import standing
-from meshd.spec.fingerprint import revision
+from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import Project, Service
 from meshd.store.releases import Releases
 from meshd.telemetry.release_counts import ReleaseCounter
@@ -117,8 +117,8 @@ class Scene:
                 await task
 
     def deploy(self, project: Project, how: Any = "deploy") -> None:
-        names = {service.name: revision(service) for service in project.services}
-        self.specs |= {revision(service): service for service in project.services}
+        names = {service.name: compute_revision(service) for service in project.services}
+        self.specs |= {compute_revision(service): service for service in project.services}
         self.control.store.deploy(project, names, "me", "", virtual.clock(), how)
         self.control.loop.refresh(virtual.clock())
 
@@ -242,7 +242,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
 def test_a_second_revision_comes_in_or_goes_back(tmp_path: Path, case: Case) -> None:
     async def main() -> None:
         async with brought_in(tmp_path, case) as scene:
-            second = revision(case.second.services[0])
+            second = compute_revision(case.second.services[0])
             took = scene.rollout.since - scene.rollout.stage_since
             bad = scene.traffic.failed.get(second, 0)
             served = scene.traffic.served.get(second, 0)
@@ -314,7 +314,7 @@ def test_an_image_that_is_lost_on_the_way_takes_the_rollout_back(tmp_path: Path)
             assert scene.rollout.state is RolloutState.ROLLED_BACK, scene.story()
             assert "image app:2 is not on the engine" in scene.rollout.cause
             await scene.until(lambda: scene.revisions() == {scene.rollout.effective_revision: 4})
-            assert scene.traffic.failed.get(revision(second), 0) == 0
+            assert scene.traffic.failed.get(compute_revision(second), 0) == 0
 
     run(main)
 
@@ -489,7 +489,7 @@ def test_an_undo_goes_back_to_what_was_good_and_the_history_tells(tmp_path: Path
             for version in ("1", "2"):
                 scene.deploy(shop(version))
                 await scene.settled()
-            first, second = (revision(shop(v).services[0]) for v in ("1", "2"))
+            first, second = (compute_revision(shop(v).services[0]) for v in ("1", "2"))
             begun = await scene.desk().undo("shop", "web", 0, "you")
             assert (begun.number, begun.revision, begun.how) == (3, first, "undo")
             await scene.control.kill()
@@ -633,7 +633,7 @@ def test_hooks_run_once_each_and_have_their_say(
                 assert scene.rollout.state.word == outcome, scene.story()
                 assert list(scene.jobs.begun) == [f"shop-web-{word}-2" for word in ran]
                 names = {hook.revision for hook, _ in scene.jobs.begun.values()}
-                assert names == {revision(second.services[0])}
+                assert names == {compute_revision(second.services[0])}
                 if outcome != "done":
                     assert scene.rollout.cause == "last words"
                 if not scene.deaths:

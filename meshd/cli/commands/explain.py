@@ -27,7 +27,7 @@ def moment(text: str) -> float:
         found = datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
         try:
-            found = time.time() - units.duration(text)
+            found = time.time() - units.parse_duration(text)
         except ValueError:
             found = 0.0
     if found <= 0:

@@ -9,9 +9,15 @@ import msgspec
 
 import proxy
 from meshd.spec.errors import SpecError
-from meshd.spec.model.proxy_settings import MissingExtra, need_otlp
-from meshd.standalone.build import Resolved, UnknownHost, resolve, resolve_all, supervisor_config
-from meshd.standalone.settings import Raw, StandaloneSettings, read
+from meshd.spec.model.proxy_settings import MissingExtra, require_otlp
+from meshd.standalone.build import (
+    ResolvedAddresses,
+    UnknownHost,
+    build_supervisor_config,
+    resolve_host,
+    resolve_hosts,
+)
+from meshd.standalone.settings import RawSettings, StandaloneSettings, read_settings
 from proxy.wire.snapshot import Algorithm
 
 _ALGORITHMS = list(Algorithm.__args__)  # type: ignore[attr-defined]
@@ -59,9 +65,9 @@ def command(file: str | None, **options: Any) -> None:
     flags = raw_flags(options)
     path = os.path.abspath(file) if file else ""
     try:
-        settings = read(path, flags)
-        need_otlp(settings)
-        resolved = resolve_all(settings, resolve)
+        settings = read_settings(path, flags)
+        require_otlp(settings)
+        resolved = resolve_hosts(settings, resolve_host)
     except (SpecError, UnknownHost, MissingExtra) as error:
         _refuse(str(error))
     _become_supervisor(settings, resolved, path, flags)
@@ -93,9 +99,9 @@ _PLACES = {
 """Where each flag stands in the file."""
 
 
-def raw_flags(options: dict[str, Any]) -> Raw:
+def raw_flags(options: dict[str, Any]) -> RawSettings:
     """The flags that were given, in the shape of the file."""
-    raw: Raw = {}
+    raw: RawSettings = {}
     for name, value in options.items():
         if value is None or value == ():
             continue
@@ -108,11 +114,11 @@ def raw_flags(options: dict[str, Any]) -> Raw:
 
 
 def _become_supervisor(
-    settings: StandaloneSettings, resolved: Resolved, file: str, flags: Raw
+    settings: StandaloneSettings, resolved: ResolvedAddresses, file: str, flags: RawSettings
 ) -> NoReturn:
     """Turn into the supervisor, keeping the process id. The configuration lies in memory, as
     a file without a name."""
-    config = supervisor_config(settings, resolved, file, flags)
+    config = build_supervisor_config(settings, resolved, file, flags)
     memory = os.memfd_create("meshd-proxy", 0)
     os.write(memory, msgspec.json.encode(config))
     argv = [sys.executable, "-P", "-m", "proxy", "--config", f"/dev/fd/{memory}"]

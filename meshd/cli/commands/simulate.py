@@ -246,9 +246,9 @@ def _settings(options: dict[str, Any], spec: dict[str, Any]) -> ScalingSettings:
         if not value:
             raise ValueError(f"--set {change}: expected KEY=VALUE")
         if key.startswith("p") and _is_percentile(key[1:]):
-            values["latency"], values["share"] = units.duration(value), float(key[1:])
+            values["latency"], values["share"] = units.parse_duration(value), float(key[1:])
         elif key in ("latency", "queue", "down_window", "calm", "idle"):
-            values[key] = units.duration(value)
+            values[key] = units.parse_duration(value)
         elif key in ("min", "max", "step_up_least"):
             values[key] = int(value)
         elif key in ("share", "concurrency", "rps", "cpu", "step_up", "step_down"):

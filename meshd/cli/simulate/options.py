@@ -15,7 +15,7 @@ class Duration(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
-            return units.duration(value)
+            return units.parse_duration(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -30,7 +30,7 @@ class SpanType(click.ParamType[tuple[float, float]]):
             return value
         first, _, second = str(value).partition("-")
         try:
-            low, high = units.duration(first), units.duration(second or first)
+            low, high = units.parse_duration(first), units.parse_duration(second or first)
         except ValueError as error:
             self.fail(str(error), param, ctx)
         if low > high:

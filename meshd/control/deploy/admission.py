@@ -16,9 +16,9 @@ from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.rollout.stages import surge
 from meshd.runtime.base import Runtime
 from meshd.runtime.support import unsupported
-from meshd.spec.fingerprint import revision
+from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import Project
-from meshd.spec.model.base import MOST_REPLICAS
+from meshd.spec.model.base import MAX_REPLICAS
 from meshd.store.store import Store
 
 FIRST_LOOK: Final = 10.0
@@ -68,9 +68,9 @@ class Admission:
 
     def check_count(self, found: DesiredService, replicas: int) -> None:
         """Whether a service may have so many replicas by hand. Raises Refused."""
-        if not 0 <= replicas <= MOST_REPLICAS:
+        if not 0 <= replicas <= MAX_REPLICAS:
             name = found.spec.name
-            raise Rejected(f"{replicas} replicas of {name}: expected 0 to {MOST_REPLICAS}")
+            raise Rejected(f"{replicas} replicas of {name}: expected 0 to {MAX_REPLICAS}")
         stored = self._store.projects.get(found.project)
         if stored is None or stored.project.quota is None:
             return
@@ -83,7 +83,7 @@ class Admission:
 
     def _unfit(self, project: Project, nodes: Sequence[Node]) -> list[str]:
         """Why the project cannot have what it needs at the least, on the nodes or by its quota."""
-        revisions = {service.name: revision(service) for service in project.services}
+        revisions = {service.name: compute_revision(service) for service in project.services}
         ours = self._preview.wanted(project, revisions, time.time())
         others = [s for s in self._loop.desired.services if s.project != project.name]
         more = {s.key: surge(s) for s in ours if s.rollout.is_rolling}

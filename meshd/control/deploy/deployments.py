@@ -15,7 +15,7 @@ from meshd.publish.gateways import Gateways
 from meshd.reconcile.loop import Reconciler
 from meshd.runtime.base import Runtime, RuntimeFailure
 from meshd.runtime.support import unsupported_features
-from meshd.spec.fingerprint import revision
+from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import Project
 from meshd.store.events import EventLog
 from meshd.store.store import Store
@@ -66,7 +66,7 @@ class Deployments:
         """See `Control.plan`."""
         await self._admission.check(project)
         project = await self._resolved(project)
-        revisions = {service.name: revision(service) for service in project.services}
+        revisions = {service.name: compute_revision(service) for service in project.services}
         now = time.time()
         steps = self._preview.steps(project, revisions, now)
         lines = [str(operation) for each in steps for operation in each]
@@ -92,7 +92,7 @@ class Deployments:
 
     async def _begin(self, project: Project, who: str, how: Literal["deploy", "undo"]) -> None:
         now = time.time()
-        revisions = {service.name: revision(service) for service in project.services}
+        revisions = {service.name: compute_revision(service) for service in project.services}
         await self._prepare(project, revisions)
         steps = self._preview.steps(project, revisions, now)
         plan = "\n".join(str(operation) for each in steps for operation in each)

@@ -14,7 +14,7 @@ from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.preview.impact import outlook
 from meshd.reconcile.preview.settings_diff import settings_changed
 from meshd.reconcile.preview.simulate import passes
-from meshd.spec.fingerprint import revision
+from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import Project
 from meshd.store.store import Store
 from meshd.store.traffic import TrafficLog, peak_rate
@@ -74,7 +74,7 @@ class Preview:
         stored = self._store.projects.get(project.name)
         if stored is None:
             return []
-        old = {service.name: revision(service) for service in stored.project.services}
+        old = {service.name: compute_revision(service) for service in stored.project.services}
         revised = {name for name in revisions if old.get(name) != revisions[name]}
         return settings_changed(stored.project, project, frozenset(revised))
 

@@ -15,7 +15,7 @@ import msgspec
 
 from meshd.model.canary import AnalysisResult, CanaryAnalysis, Counts, Word
 from meshd.model.significance import Comparison, binomial
-from meshd.spec.model import Gate
+from meshd.spec.model import CanaryAnalysisSettings
 from proxy.wire import buckets
 
 RUNGS: Final = (0.02, 0.05, 0.1, 0.25)
@@ -71,7 +71,9 @@ def staged(trial: CanaryAnalysis, stage: int, now: float) -> CanaryAnalysis:
     )
 
 
-def take(trial: CanaryAnalysis, gate: Gate, at: float, new: Counts, old: Counts) -> CanaryAnalysis:
+def take(
+    trial: CanaryAnalysis, gate: CanaryAnalysisSettings, at: float, new: Counts, old: Counts
+) -> CanaryAnalysis:
     """With one more second, that began at `at`."""
     usual = dict(trial.usual)
     for bucket, count in old.latency.items():
@@ -116,7 +118,7 @@ def take(trial: CanaryAnalysis, gate: Gate, at: float, new: Counts, old: Counts)
     return _climb(trial, gate, at + 1.0)
 
 
-def _border(usual: Mapping[int, int], gate: Gate) -> float:
+def _border(usual: Mapping[int, int], gate: CanaryAnalysisSettings) -> float:
     """Seconds from which on a request counts as slow."""
     return (buckets.quantile(usual, REFERENCE) or 0.0) * gate.slower
 
@@ -126,7 +128,7 @@ def _over(latency: Mapping[int, int], border: float) -> int:
     return sum(count for bucket, count in latency.items() if bucket > last)
 
 
-def _alarm(trial: CanaryAnalysis, gate: Gate, border: float) -> str:
+def _alarm(trial: CanaryAnalysis, gate: CanaryAnalysisSettings, border: float) -> str:
     """The evidence that it is worse; empty while there is none."""
     chance = (1.0 - gate.confidence) / 4  # half for the looks on the way, half of it for each
     failures, slow = trial.failures, trial.slow
@@ -141,7 +143,7 @@ def _alarm(trial: CanaryAnalysis, gate: Gate, border: float) -> str:
     return ""
 
 
-def _slower(slow: Comparison, gate: Gate) -> bool:
+def _slower(slow: Comparison, gate: CanaryAnalysisSettings) -> bool:
     """Whether there is enough to call it slower, and it is so by its own p95 too. Where fewer are
     slow than that leaves out, it is mostly a busy machine's doing: that holds up one replica for a
     moment with all that it has, and not requests by lot as the comparison has it."""
@@ -150,7 +152,7 @@ def _slower(slow: Comparison, gate: Gate) -> bool:
     return binomial(slow.new_bad, slow.new, 1.0 - REFERENCE) <= 1.0 - gate.confidence
 
 
-def _climb(trial: CanaryAnalysis, gate: Gate, now: float) -> CanaryAnalysis:
+def _climb(trial: CanaryAnalysis, gate: CanaryAnalysisSettings, now: float) -> CanaryAnalysis:
     """Its share grows with the trust in it."""
     served = trial.failures.new - trial.rung_requests
     waited = now - trial.rung_since
@@ -170,7 +172,12 @@ def suspicious(trial: CanaryAnalysis) -> bool:
 
 
 def verdict(
-    trial: CanaryAnalysis, gate: Gate, rate: float | None, share: float, monitor: float, now: float
+    trial: CanaryAnalysis,
+    gate: CanaryAnalysisSettings,
+    rate: float | None,
+    share: float,
+    monitor: float,
+    now: float,
 ) -> AnalysisResult:
     """What is to be done. `rate` is the service's requests a second of late (None: not known
     yet), `share` the part of them that the new revision can get. Where traffic is too thin to
@@ -189,7 +196,12 @@ def onward(trial: CanaryAnalysis) -> AnalysisResult:
 
 
 def _word(
-    trial: CanaryAnalysis, gate: Gate, rate: float | None, share: float, monitor: float, now: float
+    trial: CanaryAnalysis,
+    gate: CanaryAnalysisSettings,
+    rate: float | None,
+    share: float,
+    monitor: float,
+    now: float,
 ) -> tuple[Word, str]:
     if trial.alarm:
         return "worse", trial.alarm

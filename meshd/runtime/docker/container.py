@@ -73,7 +73,7 @@ def create_request(
     engine never restarts it: the mesh does."""
     service, project = replica.service, replica.project
     own = own_network(project, service.name)
-    marks = labels.managed(
+    marks = labels.make_labels(
         project, service.name, replica.revision, replica.name, service.port, replica.instance
     )
     if replica.job:
@@ -106,7 +106,7 @@ def create_request(
         else {"Aliases": [service.name, *service.aliases.get(name, ())]}
         for name in service.networks
     }
-    config["Labels"][labels.SHAPE] = requested_config(config, others, limits)
+    config["Labels"][labels.CREATED_WITH] = requested_config(config, others, limits)
     return CreateRequest(config, others)
 
 
@@ -199,7 +199,7 @@ def clone_request(info: Info, name: str, number: int, instance: str = "") -> Cre
         del config["Hostname"]
     marks: dict[str, str] = config.get("Labels") or {}
     marks |= {labels.MANAGED: "1", labels.REPLICA: name, labels.CLONE_OF: original}
-    marks.pop(labels.SHAPE, None)
+    marks.pop(labels.CREATED_WITH, None)
     if instance:
         marks[labels.INSTANCE] = instance
     if NUMBER in marks:

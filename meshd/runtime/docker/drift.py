@@ -52,9 +52,9 @@ def describe_drift(info: Info) -> str:
     if marks.get(labels.REPLICA, name) != name:
         return f"carries the labels of {marks[labels.REPLICA]}"
     try:
-        made = json.loads(marks.get(labels.SHAPE, "{}"))
+        made = json.loads(marks.get(labels.CREATED_WITH, "{}"))
     except ValueError:
-        return f"its label {labels.SHAPE} was not written by meshd"
+        return f"its label {labels.CREATED_WITH} was not written by meshd"
     changes = [*_limits(made, info["HostConfig"])]
     policy = (info["HostConfig"].get("RestartPolicy") or {}).get("Name") or "no"
     if policy != made.get(RESTART, policy):

@@ -150,7 +150,7 @@ def _port(config: Info, marks: dict[str, str]) -> int:
 def _revision(info: Info, marks: dict[str, str]) -> str:
     """Return the revision: ours, or Compose's configuration hash, or the image. These change
     with a new version of an adopted container."""
-    known = marks.get(labels.REVISION) or marks.get(labels.COMPOSE_CONFIG, "")[:12]
+    known = marks.get(labels.REVISION) or marks.get(labels.COMPOSE_CONFIG_HASH, "")[:12]
     return known or str(info["Image"]).removeprefix("sha256:")[:12]
 
 

@@ -24,25 +24,18 @@ from meshd.spec.model.container import (
 from meshd.spec.model.health import HealthCheck
 from meshd.spec.model.mesh import JobSchedule, Mesh
 from meshd.spec.model.project import Network, Project, Quota
-from meshd.spec.model.rollout import Gate, Hook, RolloutSettings
+from meshd.spec.model.rollout import CanaryAnalysisSettings, Hook, RolloutSettings
 from meshd.spec.model.route import Fault, HeaderEdits, RateLimit, RouteSpec
-from meshd.spec.model.scale import Objective, PrometheusQuery, Scale, Schedule
+from meshd.spec.model.scale import Objective, PrometheusQuery, Scale, ScalingSchedule
 from meshd.spec.model.service import Service
-from meshd.spec.model.traffic import (
-    Balance,
-    Eject,
-    LimitsSpec,
-    ParkingSpec,
-    Retries,
-    Timeouts,
-)
+from meshd.spec.model.traffic import Balance, EjectSpec, LimitsSpec, ParkingSpec, Retries, Timeouts
 
 __all__ = [
     "Balance",
     "Build",
-    "Eject",
+    "CanaryAnalysisSettings",
+    "EjectSpec",
     "Fault",
-    "Gate",
     "HeaderEdits",
     "HealthCheck",
     "Healthcheck",
@@ -67,7 +60,7 @@ __all__ = [
     "RolloutSettings",
     "RouteSpec",
     "Scale",
-    "Schedule",
+    "ScalingSchedule",
     "Service",
     "Timeouts",
     "Ulimit",

@@ -9,25 +9,31 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from meshd.spec import units
 
-MOST_REPLICAS: Final = 5_000
+MAX_REPLICAS: Final = 5_000
 """Of one service. More than the hosts that one daemon is for can run; a slip of the pen would have
 it plan for minutes."""
-_OR_TEXT = {"type": ["string", "number"]}
+_NUMBER_OR_TEXT = {"type": ["string", "number"]}
 Duration = Annotated[
-    float, BeforeValidator(units.duration), WithJsonSchema(_OR_TEXT, mode="validation")
+    float, BeforeValidator(units.parse_duration), WithJsonSchema(_NUMBER_OR_TEXT, mode="validation")
 ]
-Size = Annotated[int, BeforeValidator(units.size), WithJsonSchema(_OR_TEXT, mode="validation")]
-Whole = Annotated[int, BeforeValidator(units.whole)]
-Count = Annotated[Whole, Field(ge=0)]
-Port = Annotated[Whole, Field(ge=1, le=65535)]
+Size = Annotated[
+    int, BeforeValidator(units.parse_size), WithJsonSchema(_NUMBER_OR_TEXT, mode="validation")
+]
+WholeNumber = Annotated[int, BeforeValidator(units.reject_boolean)]
+Count = Annotated[WholeNumber, Field(ge=0)]
+Port = Annotated[WholeNumber, Field(ge=1, le=65535)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Percent = Annotated[
     float,
-    BeforeValidator(units.share),
+    BeforeValidator(units.parse_share),
     Field(gt=0, le=1),
-    WithJsonSchema(_OR_TEXT, mode="validation"),
+    WithJsonSchema(_NUMBER_OR_TEXT, mode="validation"),
 ]
-Amount = Annotated[str, BeforeValidator(units.amount), WithJsonSchema(_OR_TEXT, mode="validation")]
+CountOrPercent = Annotated[
+    str,
+    BeforeValidator(units.parse_count_or_percent),
+    WithJsonSchema(_NUMBER_OR_TEXT, mode="validation"),
+]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
 
 

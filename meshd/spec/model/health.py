@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from meshd.spec.model.base import Duration, Model, Whole
+from meshd.spec.model.base import Duration, Model, WholeNumber
 from meshd.spec.reader import shorthand
 
 
@@ -20,12 +20,12 @@ class HealthCheck(Model):
     ready: str = ""
     interval: Annotated[Duration, Field(gt=0)] = 1.0
     timeout: Annotated[Duration, Field(gt=0)] = 1.0
-    failures: Annotated[Whole, Field(ge=1)] = 3
+    failures: Annotated[WholeNumber, Field(ge=1)] = 3
     start_timeout: Annotated[Duration, Field(gt=0)] = 60.0
 
-    _short = model_validator(mode="before")(shorthand.health)
-    _path = field_validator("path")(shorthand.check_target)
-    _ready = field_validator("ready")(shorthand.check_target_if_any)
+    _short = model_validator(mode="before")(shorthand.expand_health)
+    _path = field_validator("path")(shorthand.check_request_target)
+    _ready = field_validator("ready")(shorthand.check_optional_request_target)
 
     @model_validator(mode="after")
     def _asked_for(self) -> "HealthCheck":

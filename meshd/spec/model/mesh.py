@@ -4,12 +4,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from meshd.spec.model.base import Duration, Model, Port, Share, Whole
+from meshd.spec.model.base import Duration, Model, Port, Share, WholeNumber
 from meshd.spec.model.health import HealthCheck
 from meshd.spec.model.rollout import RolloutSettings
 from meshd.spec.model.route import RouteSpec
 from meshd.spec.model.scale import Scale
-from meshd.spec.model.traffic import Balance, Eject, LimitsSpec, ParkingSpec, Retries, Timeouts
+from meshd.spec.model.traffic import Balance, EjectSpec, LimitsSpec, ParkingSpec, Retries, Timeouts
 from meshd.spec.reader import shorthand
 
 
@@ -28,12 +28,12 @@ class JobSchedule(Model):
     concurrency: Literal["forbid", "replace", "allow"] = "forbid"
     timeout: Duration = 0.0
     catch_up: bool = True
-    history: Annotated[Whole, Field(ge=1, le=1000)] = 10
+    history: Annotated[WholeNumber, Field(ge=1, le=1000)] = 10
 
-    _short = model_validator(mode="before")(shorthand.job_schedule)
+    _short = model_validator(mode="before")(shorthand.expand_job_schedule)
     _cron = field_validator("cron")(shorthand.check_cron)
     _timezone = field_validator("timezone")(shorthand.check_timezone)
-    _words = field_validator("command", mode="before")(shorthand.command)
+    _words = field_validator("command", mode="before")(shorthand.split_command)
 
 
 class Mesh(Model):
@@ -55,7 +55,7 @@ class Mesh(Model):
     retries: Retries = Retries()
     limits: LimitsSpec = LimitsSpec()
     parking: ParkingSpec = ParkingSpec()
-    eject: Eject = Eject()
+    eject: EjectSpec = EjectSpec()
     allow: tuple[str, ...] | None = None
     audit: bool = False
     drain: Duration = 30.0
@@ -63,10 +63,10 @@ class Mesh(Model):
     trace: Share | None = None
     schedule: tuple[JobSchedule, ...] = ()
 
-    _many_schedules = field_validator("schedule", mode="before")(shorthand.one_or_many)
-    _named = field_validator("schedule")(shorthand.check_named)
-    _many_routes = field_validator("routes", mode="before")(shorthand.one_or_many)
-    _many_callers = field_validator("allow", mode="before")(shorthand.one_or_many)
+    _many_schedules = field_validator("schedule", mode="before")(shorthand.wrap_in_list)
+    _named = field_validator("schedule")(shorthand.check_names_differ)
+    _many_routes = field_validator("routes", mode="before")(shorthand.wrap_in_list)
+    _many_callers = field_validator("allow", mode="before")(shorthand.wrap_in_list)
     _unique_routes = field_validator("routes")(shorthand.check_unique)
 
     @property

@@ -18,7 +18,7 @@ class MissingExtra(Exception):
     """Something is asked for that further packages are needed for; the text names them."""
 
 
-def mode_alone(value: object) -> object:
+def expand_access_log(value: object) -> object:
     """Short for an access log of that mode. YAML's `on` and `off` may come as truth values."""
     if isinstance(value, bool):
         value = "on" if value else "off"
@@ -33,15 +33,15 @@ class AccessLogSettings(Model):
     path: str = ""
     sample: Annotated[float, Field(ge=0, le=1)] = 0.01
 
-    _short = model_validator(mode="before")(mode_alone)
+    _short = model_validator(mode="before")(expand_access_log)
 
 
-def endpoint_alone(value: object) -> object:
+def expand_otlp(value: object) -> object:
     """Short for an export of spans to there."""
     return {"endpoint": value} if isinstance(value, str) else value
 
 
-class Otlp(Model):
+class OtlpSettings(Model):
     """Where spans are sent by OTLP over HTTP, what share of the requests is recorded where whoever
     sent them has not decided, and what the spans are said to be of."""
 
@@ -49,7 +49,7 @@ class Otlp(Model):
     sample: Percent = 0.01
     service_name: Annotated[str, Field(min_length=1)] = "meshd"
 
-    _short = model_validator(mode="before")(endpoint_alone)
+    _short = model_validator(mode="before")(expand_otlp)
 
     @field_validator("endpoint")
     @classmethod
@@ -60,7 +60,7 @@ class Otlp(Model):
         return value if parts.path.strip("/") else value.rstrip("/") + "/v1/traces"
 
 
-def networks(value: tuple[str, ...]) -> tuple[str, ...]:
+def check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
     """The networks as they came. Raises ValueError naming one that is none."""
     for each in value:
         try:
@@ -77,32 +77,32 @@ class ProxySettings(Model):
 
     trusted_proxies: tuple[str, ...] = ()
     access_log: AccessLogSettings = AccessLogSettings()
-    otlp: Otlp | None = None
+    otlp: OtlpSettings | None = None
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
 
-    _check_networks = field_validator("trusted_proxies")(networks)
+    _check_networks = field_validator("trusted_proxies")(check_networks)
 
 
-class Top(ProxySettings):
+class TopLevelSettings(ProxySettings):
     """`x-mesh` at the top of a Compose file: the settings, and what the project may have."""
 
     quota: Quota | None = None
 
     @property
-    def front(self) -> ProxySettings:
+    def proxy_settings(self) -> ProxySettings:
         """The settings alone."""
         return ProxySettings.model_construct(
             **{name: getattr(self, name) for name in ProxySettings.model_fields}
         )
 
 
-def need_otlp(front: ProxySettings) -> None:
+def require_otlp(proxy_settings: ProxySettings) -> None:
     """Raises MissingExtra where spans are wanted and what sends them is not installed."""
-    if front.otlp is None:
+    if proxy_settings.otlp is None:
         return
     try:
         found = find_spec("opentelemetry.exporter.otlp.proto.http") and find_spec(

@@ -4,23 +4,23 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from meshd.spec.model.base import Amount, Duration, Model, Percent, Share, Whole
+from meshd.spec.model.base import CountOrPercent, Duration, Model, Percent, Share, WholeNumber
 from meshd.spec.reader import shorthand
 
 
-class Gate(Model):
+class CanaryAnalysisSettings(Model):
     """Whether a new revision has to prove itself beside the old one. It is called worse at this
     `confidence`, and let on after so many `requests` of its own, or after `wait` seconds.
     `slower` times the old one's p95 is slow; in a replica's first `warm` seconds nothing is."""
 
     enabled: bool = True
     confidence: Annotated[Share, Field(ge=0.5, lt=1)] = 0.99
-    requests: Annotated[Whole, Field(ge=10)] = 200
+    requests: Annotated[WholeNumber, Field(ge=10)] = 200
     wait: Annotated[Duration, Field(gt=0)] = 30.0
     slower: Annotated[float, Field(ge=1)] = 1.5
     warm: Duration = 2.0
 
-    _short = model_validator(mode="before")(shorthand.gate)
+    _short = model_validator(mode="before")(shorthand.expand_gate)
 
 
 class Hook(Model):
@@ -29,8 +29,8 @@ class Hook(Model):
     command: Annotated[tuple[str, ...], Field(min_length=1)]
     timeout: Annotated[Duration, Field(gt=0)] = 300.0
 
-    _short = model_validator(mode="before")(shorthand.hook)
-    _words = field_validator("command", mode="before")(shorthand.command)
+    _short = model_validator(mode="before")(shorthand.expand_hook)
+    _words = field_validator("command", mode="before")(shorthand.split_command)
 
 
 class RolloutSettings(Model):
@@ -49,15 +49,15 @@ class RolloutSettings(Model):
     interval: Duration = 30.0
     match: tuple[str, ...] = ()
     keep: Duration = 300.0
-    max_surge: Amount = ""
-    max_unavailable: Amount = ""
-    gate: Gate = Gate()
+    max_surge: CountOrPercent = ""
+    max_unavailable: CountOrPercent = ""
+    gate: CanaryAnalysisSettings = CanaryAnalysisSettings()
     before: Hook | None = None
     after: Hook | None = None
     on_failure: Hook | None = None
 
-    _many_steps = field_validator("steps", mode="before")(shorthand.one_or_many)
-    _many = field_validator("match", mode="before")(shorthand.one_or_many)
+    _many_steps = field_validator("steps", mode="before")(shorthand.wrap_in_list)
+    _many = field_validator("match", mode="before")(shorthand.wrap_in_list)
     _match = field_validator("match")(shorthand.check_match)
     _steps = field_validator("steps")(shorthand.check_steps)
 

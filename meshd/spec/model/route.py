@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from meshd.spec.model.base import Duration, Model, Percent, Share, Whole
+from meshd.spec.model.base import Duration, Model, Percent, Share, WholeNumber
 from meshd.spec.reader import shorthand
 
 
@@ -16,10 +16,10 @@ class HeaderEdits(Model):
     add: dict[str, str] = {}
     remove: tuple[str, ...] = ()
 
-    _many = field_validator("remove", mode="before")(shorthand.one_or_many)
-    _set = field_validator("set")(shorthand.check_edits)
-    _add = field_validator("add")(shorthand.check_additions)
-    _remove = field_validator("remove")(shorthand.check_removals)
+    _many = field_validator("remove", mode="before")(shorthand.wrap_in_list)
+    _set = field_validator("set")(shorthand.check_header_values)
+    _add = field_validator("add")(shorthand.check_added_headers)
+    _remove = field_validator("remove")(shorthand.check_removed_headers)
 
 
 class RateLimit(Model):
@@ -30,8 +30,8 @@ class RateLimit(Model):
     burst: Annotated[float | None, Field(ge=1)] = None
     key: str = "address"
 
-    _short = model_validator(mode="before")(shorthand.rate_limit)
-    _key = field_validator("key")(shorthand.check_key)
+    _short = model_validator(mode="before")(shorthand.expand_rate_limit)
+    _key = field_validator("key")(shorthand.check_rate_limit_key)
 
 
 class Fault(Model):
@@ -39,7 +39,7 @@ class Fault(Model):
 
     share: Share = 1.0
     delay: Duration = 0.0
-    abort: Annotated[Whole, Field(ge=200, le=599)] | None = None
+    abort: Annotated[WholeNumber, Field(ge=200, le=599)] | None = None
 
 
 class RouteSpec(Model):
@@ -60,10 +60,10 @@ class RouteSpec(Model):
     mirror: str = ""
     mirror_share: Percent = 1.0
 
-    _short = model_validator(mode="before")(shorthand.route)
+    _short = model_validator(mode="before")(shorthand.expand_route)
     _host = field_validator("host")(shorthand.check_host)
     _path = field_validator("path")(shorthand.check_path)
-    _many = field_validator("match", mode="before")(shorthand.one_or_many)
+    _many = field_validator("match", mode="before")(shorthand.wrap_in_list)
     _match = field_validator("match")(shorthand.check_match)
     _replace = field_validator("replace")(shorthand.check_replacement)
     _redirect = field_validator("redirect")(shorthand.check_redirect)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from meshd.spec.model.base import Count, Duration, Model, Whole
+from meshd.spec.model.base import Count, Duration, Model, WholeNumber
 from meshd.spec.reader import shorthand
 
 
@@ -26,13 +26,13 @@ class PrometheusQuery(Model):
     _url = field_validator("url")(shorthand.check_url)
 
 
-class Schedule(Model):
+class ScalingSchedule(Model):
     """`min` replicas at least, for `duration` from every minute that `cron` names by the wall
     clock of `timezone`."""
 
     cron: str
     duration: Annotated[Duration, Field(ge=60, le=7 * 86400)]
-    min: Annotated[Whole, Field(ge=1)]
+    min: Annotated[WholeNumber, Field(ge=1)]
     timezone: str = "UTC"
 
     _cron = field_validator("cron")(shorthand.check_cron)
@@ -61,23 +61,23 @@ class Scale(Model):
     cpu: Annotated[float | None, Field(gt=0)] = None
     queue: Annotated[Duration, Field(gt=0)] | None = None
     prometheus: PrometheusQuery | None = None
-    schedule: tuple[Schedule, ...] = ()
+    schedule: tuple[ScalingSchedule, ...] = ()
     up_window: Duration = 0.0
     down_window: Annotated[Duration, Field(gt=0)] | None = None
     cooldown: Duration = 0.0
     calm: Annotated[Duration, Field(gt=0)] | None = None
     step_up: Annotated[float, Field(gt=1)] = 10.0
     step_down: Annotated[float, Field(gt=0, le=1)] = 0.8
-    priority: Whole = 0
+    priority: WholeNumber = 0
     warm: int | Literal["auto"] = 0
     idle: Annotated[Duration, Field(gt=0)] = 300.0
 
-    _short = model_validator(mode="before")(shorthand.scale)
-    _pool = field_validator("warm", mode="before")(shorthand.pool)
-    _many = field_validator("schedule", mode="before")(shorthand.one_or_many)
+    _short = model_validator(mode="before")(shorthand.expand_scale)
+    _pool = field_validator("warm", mode="before")(shorthand.parse_warm)
+    _many = field_validator("schedule", mode="before")(shorthand.wrap_in_list)
 
     @property
-    def aims(self) -> bool:
+    def has_objectives(self) -> bool:
         """Whether anything but bounds is given."""
         aims = (self.objective, self.concurrency, self.rps, self.cpu, self.queue, self.prometheus)
         return any(aims) or bool(self.schedule)

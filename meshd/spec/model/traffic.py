@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from meshd.spec.model.base import Count, Duration, Model, Share, Size, Whole
+from meshd.spec.model.base import Count, Duration, Model, Share, Size, WholeNumber
 from meshd.spec.reader import shorthand
 from proxy.wire.snapshot import Algorithm
 
@@ -19,7 +19,7 @@ class Balance(Model):
     slow_start: Duration = 0.0
     panic: Share = 0.5
 
-    _short = model_validator(mode="before")(shorthand.balance)
+    _short = model_validator(mode="before")(shorthand.expand_balance)
     _hash_by = field_validator("hash_by")(shorthand.check_hash_by)
     _cookie = field_validator("sticky_cookie")(shorthand.check_cookie)
 
@@ -45,7 +45,7 @@ class Retries(Model):
     budget: Share = 0.2
     reserve: Annotated[float, Field(ge=0)] = 10.0
     body_limit: Size = 65536
-    status: tuple[Annotated[Whole, Field(ge=500, le=599)], ...] = (502, 503)
+    status: tuple[Annotated[WholeNumber, Field(ge=500, le=599)], ...] = (502, 503)
     hedge_after: Duration = 0.0
 
 
@@ -69,7 +69,7 @@ class ParkingSpec(Model):
     timeout: Duration = 10.0
 
 
-class Eject(Model):
+class EjectSpec(Model):
     """Passive ejection; see `proxy.wire.snapshot.Ejection`."""
 
     consecutive: Count = 5

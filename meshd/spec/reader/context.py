@@ -14,7 +14,7 @@ class ReadContext:
 
     base: Path
     environment: Mapping[str, str]
-    declared: storage.Declared
+    declared: storage.Declarations
     networks: frozenset[str]
     services: frozenset[str]
     enabled: frozenset[str]

@@ -5,40 +5,40 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from meshd.spec.model.base import MOST_REPLICAS
+from meshd.spec.model.base import MAX_REPLICAS
 from meshd.spec.reader import unsupported_keys
-from meshd.spec.reader.draft import Draft
-from meshd.spec.source.cursor import Cursor, Keys
+from meshd.spec.reader.field_values import FieldValues
+from meshd.spec.source.cursor import Cursor, KeyTable
 
 CONSTRAINT: Final = re.compile(
     r"\s*(node\.hostname|(node|engine)\.labels\.[\w.-]+)\s*(==|!=)\s*[\w.-]+\s*"
 )
 
 
-def keys(draft: Draft) -> Keys:
+def deploy_keys(fields: FieldValues) -> KeyTable:
     """The keys of `deploy`."""
-    return Keys(
+    return KeyTable(
         read={
-            "mode": _mode,
-            "replicas": partial(draft.put, "replicas", read=replicas),
-            "resources": partial(_resources, draft),
-            "restart_policy": partial(_restart, draft),
-            "update_config": partial(_update, draft),
-            "placement": partial(_placement, draft),
+            "mode": _check_mode,
+            "replicas": partial(fields.set_value, "replicas", read=read_replicas),
+            "resources": partial(_read_resources, fields),
+            "restart_policy": partial(_read_restart_policy, fields),
+            "update_config": partial(_read_update_config, fields),
+            "placement": partial(_read_placement, fields),
         },
         refused={"job": "meshd runs services only"},
         warned=unsupported_keys.DEPLOY_WARNED,
     )
 
 
-def replicas(at: Cursor) -> int:
+def read_replicas(at: Cursor) -> int:
     """How many replicas of a service."""
-    return at.integer(high=MOST_REPLICAS)
+    return at.read_integer(high=MAX_REPLICAS)
 
 
-def restart(draft: Draft, at: Cursor) -> None:
+def read_restart(fields: FieldValues, at: Cursor) -> None:
     """The service's own `restart`, an older word for `deploy.restart_policy.condition`."""
-    word, _, attempts = at.string().partition(":")
+    word, _, attempts = at.read_string().partition(":")
     conditions = {
         "no": "none",
         "false": "none",
@@ -49,96 +49,103 @@ def restart(draft: Draft, at: Cursor) -> None:
     if word not in conditions:
         at.fail(f"{word!r} is not known; expected no, always, on-failure or unless-stopped")
     if attempts:
-        at.warn(
+        at.add_warning(
             f"the number of attempts is not kept; {unsupported_keys.RESTART_WARNED['max_attempts']}"
         )
-    draft.put("restart.condition", at, read=lambda _: conditions[word])
+    fields.set_value("restart.condition", at, read=lambda _: conditions[word])
 
 
-def _mode(at: Cursor) -> None:
-    if at.string() != "replicated":
+def _check_mode(at: Cursor) -> None:
+    if at.read_string() != "replicated":
         at.fail(f"{at.node.text!r} is not supported; expected replicated")
 
 
-def _resources(draft: Draft, at: Cursor) -> None:
+def _read_resources(fields: FieldValues, at: Cursor) -> None:
     def limit(field: str, read: Callable[[Cursor], object]) -> Callable[[Cursor], None]:
-        return partial(draft.put, f"resources.{field}", read=read)
+        return partial(fields.set_value, f"resources.{field}", read=read)
 
     refused = unsupported_keys.RESOURCE_REFUSED
-    limits = Keys(
+    limits = KeyTable(
         {
-            "cpus": limit("cpus", Cursor.number),
-            "memory": limit("memory", Cursor.size),
-            "pids": limit("pids", Cursor.integer),
+            "cpus": limit("cpus", Cursor.read_number),
+            "memory": limit("memory", Cursor.read_size),
+            "pids": limit("pids", Cursor.read_integer),
         },
         refused,
     )
-    reservations = Keys(
+    reservations = KeyTable(
         {
-            "cpus": limit("reserved_cpus", Cursor.number),
-            "memory": limit("reserved_memory", Cursor.size),
+            "cpus": limit("reserved_cpus", Cursor.read_number),
+            "memory": limit("reserved_memory", Cursor.read_size),
         },
         refused,
     )
-    at.keys(
-        Keys({"limits": lambda c: c.keys(limits), "reservations": lambda c: c.keys(reservations)})
+    at.read_keys(
+        KeyTable(
+            {
+                "limits": lambda c: c.read_keys(limits),
+                "reservations": lambda c: c.read_keys(reservations),
+            }
+        )
     )
 
 
-def _restart(draft: Draft, at: Cursor) -> None:
-    at.keys(
-        Keys(
+def _read_restart_policy(fields: FieldValues, at: Cursor) -> None:
+    at.read_keys(
+        KeyTable(
             read={
                 "condition": partial(
-                    draft.put,
+                    fields.set_value,
                     "restart.condition",
-                    read=lambda c: c.one_of("none", "on-failure", "any"),
+                    read=lambda c: c.read_one_of("none", "on-failure", "any"),
                 ),
-                "delay": partial(draft.put, "restart.delay", read=Cursor.duration),
-                "window": partial(draft.put, "restart.window", read=Cursor.duration),
+                "delay": partial(fields.set_value, "restart.delay", read=Cursor.read_duration),
+                "window": partial(fields.set_value, "restart.window", read=Cursor.read_duration),
             },
             warned=unsupported_keys.RESTART_WARNED,
         )
     )
 
 
-def _update(draft: Draft, at: Cursor) -> None:
-    put = draft.put
-    at.keys(
-        Keys(
+def _read_update_config(fields: FieldValues, at: Cursor) -> None:
+    put = fields.set_value
+    at.read_keys(
+        KeyTable(
             read={
-                "parallelism": partial(put, "update.parallelism", read=Cursor.integer),
+                "parallelism": partial(put, "update.parallelism", read=Cursor.read_integer),
                 "order": partial(
-                    put, "update.order", read=lambda c: c.one_of("start-first", "stop-first")
+                    put, "update.order", read=lambda c: c.read_one_of("start-first", "stop-first")
                 ),
-                "delay": partial(put, "update.delay", read=Cursor.duration),
-                "monitor": partial(put, "update.monitor", read=Cursor.duration),
+                "delay": partial(put, "update.delay", read=Cursor.read_duration),
+                "monitor": partial(put, "update.monitor", read=Cursor.read_duration),
                 "failure_action": partial(
                     put,
                     "update.failure_action",
-                    read=lambda c: c.one_of("pause", "continue", "rollback"),
+                    read=lambda c: c.read_one_of("pause", "continue", "rollback"),
                 ),
                 "max_failure_ratio": partial(
-                    put, "update.max_failure_ratio", read=lambda c: c.number(high=1)
+                    put, "update.max_failure_ratio", read=lambda c: c.read_number(high=1)
                 ),
             }
         )
     )
 
 
-def _placement(draft: Draft, at: Cursor) -> None:
-    at.keys(
-        Keys(
+def _read_placement(fields: FieldValues, at: Cursor) -> None:
+    at.read_keys(
+        KeyTable(
             read={
-                "constraints": partial(draft.put, "placement", read=lambda c: c.each(_constraint))
+                "constraints": partial(
+                    fields.set_value, "placement", read=lambda c: c.read_items(_read_constraint)
+                )
             },
             refused=unsupported_keys.PLACEMENT_REFUSED,
         )
     )
 
 
-def _constraint(at: Cursor) -> str:
-    text = at.string()
+def _read_constraint(at: Cursor) -> str:
+    text = at.read_string()
     if not CONSTRAINT.fullmatch(text):
         at.fail(
             f"{text!r} is no constraint; expected one like node.labels.disk==ssd "

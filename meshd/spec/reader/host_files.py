@@ -7,21 +7,21 @@ from pathlib import Path
 from meshd.spec.model import Build
 from meshd.spec.reader import storage, unsupported_keys, values
 from meshd.spec.source import env_file
-from meshd.spec.source.cursor import Cursor, Keys
+from meshd.spec.source.cursor import Cursor, KeyTable
 
 
-def build(at: Cursor, base: Path, environment: Mapping[str, str]) -> Build:
+def read_build(at: Cursor, base: Path, environment: Mapping[str, str]) -> Build:
     """`build` in either form; its context must be a directory."""
     if at.node.mapping is None:
-        return Build(context=_directory(at, base))
+        return Build(context=_read_directory(at, base))
     found: dict[str, object] = {"context": str(base)}
-    at.keys(
-        Keys(
+    at.read_keys(
+        KeyTable(
             read={
-                "context": lambda c: found.update(context=_directory(c, base)),
-                "dockerfile": lambda c: found.update(dockerfile=c.string()),
-                "target": lambda c: found.update(target=c.string()),
-                "args": lambda c: found.update(args=_arguments(c, environment)),
+                "context": lambda c: found.update(context=_read_directory(c, base)),
+                "dockerfile": lambda c: found.update(dockerfile=c.read_string()),
+                "target": lambda c: found.update(target=c.read_string()),
+                "args": lambda c: found.update(args=_read_arguments(c, environment)),
             },
             refused=unsupported_keys.BUILD_REFUSED,
             warned=unsupported_keys.BUILD_WARNED,
@@ -30,24 +30,24 @@ def build(at: Cursor, base: Path, environment: Mapping[str, str]) -> Build:
     return Build.model_validate(found)
 
 
-def variables(at: Cursor, base: Path, environment: Mapping[str, str]) -> dict[str, str]:
+def read_env_file(at: Cursor, base: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """One entry of `env_file`: the variables of the file it names."""
     found: dict[str, object] = {"required": True}
     if at.node.mapping is not None:
-        at.keys(
-            Keys(
+        at.read_keys(
+            KeyTable(
                 read={
-                    "path": lambda c: found.update(path=c.string()),
-                    "required": lambda c: found.update(required=c.boolean()),
+                    "path": lambda c: found.update(path=c.read_string()),
+                    "required": lambda c: found.update(required=c.read_boolean()),
                 },
                 refused={"format": "leave it out, and write lines of NAME=value"},
             )
         )
     else:
-        found["path"] = at.string()
+        found["path"] = at.read_string()
     if "path" not in found:
         at.fail("path is missing; expected the path of a file")
-    path = storage.resolve(base, str(found["path"]))
+    path = storage.resolve_path(base, str(found["path"]))
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -56,21 +56,21 @@ def variables(at: Cursor, base: Path, environment: Mapping[str, str]) -> dict[st
         return {}
     except (OSError, UnicodeDecodeError) as error:
         at.fail(f"{path} cannot be read: {error}")
-    return env_file.parse(text, path, environment, at.notes)
+    return env_file.parse_env_file(text, path, environment, at.diagnostics)
 
 
-def _directory(at: Cursor, base: Path) -> str:
-    text = at.string()
+def _read_directory(at: Cursor, base: Path) -> str:
+    text = at.read_string()
     if "://" in text or text.startswith("git@"):
         at.fail(f"{text!r} is no directory of this host; expected one, as meshd fetches none")
-    path = storage.resolve(base, text)
+    path = storage.resolve_path(base, text)
     if not os.path.isdir(path):
         at.fail(f"{path} is no directory; expected one that exists")
     return path
 
 
-def _arguments(at: Cursor, environment: Mapping[str, str]) -> dict[str, str]:
+def _read_arguments(at: Cursor, environment: Mapping[str, str]) -> dict[str, str]:
     return {
-        name: value.string() if value.node.value is not None else environment.get(name, "")
-        for name, value in values.pairs(at)
+        name: value.read_string() if value.node.value is not None else environment.get(name, "")
+        for name, value in values.read_pairs(at)
     }

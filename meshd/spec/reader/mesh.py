@@ -11,19 +11,21 @@ from typing import Final, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from meshd.spec.errors import Where, did_you_mean
+from meshd.spec.errors import Location, suggest
 from meshd.spec.model import Mesh
-from meshd.spec.model.base import MOST_REPLICAS
-from meshd.spec.model.proxy_settings import Top
+from meshd.spec.model.base import MAX_REPLICAS
+from meshd.spec.model.proxy_settings import TopLevelSettings
 from meshd.spec.source.cursor import Cursor
 from meshd.spec.source.yaml_tree import SourceNode
 
 Settings = TypeVar("Settings", bound=BaseModel)
-IDENTITY: Final = frozenset({"managed", "project", "service", "revision", "replica", "clone-of"})
+IDENTITY_LABELS: Final = frozenset(
+    {"managed", "project", "service", "revision", "replica", "clone-of"}
+)
 """Labels `mesh.NAME` that say who a container is, not how it is reached."""
-_LISTS: Final = {"route": "routes", "routes": "routes", "allow": "allow"}
-_WHOLE: Final = {"health": "type", "balance": "algorithm"}
-_PLAINER: Final = (
+_LIST_LABELS: Final = {"route": "routes", "routes": "routes", "allow": "allow"}
+_SHORT_FORM_KEYS: Final = {"health": "type", "balance": "algorithm"}
+_PLAIN_WORDS: Final = (
     (r"a valid integer.*", "a whole number"),
     (r"a valid number.*", "a number"),
     (r"a valid boolean.*", "true or false"),
@@ -36,64 +38,68 @@ _PLAINER: Final = (
 _SHOULD: Final = re.compile(r"(?:Input|String|Tuple|List) should (?:be|have) (.*)")
 
 
-def read(at: Cursor, replicas: int | None) -> Mesh | None:
+def read_mesh(at: Cursor, replicas: int | None) -> Mesh | None:
     """The settings under `at`; None, with the problems noted. `replicas` is
     `deploy.replicas`, which stands for `scale.min` where that is not given."""
-    plain = at.node.plain()
+    plain = at.node.to_plain()
     if not isinstance(plain, dict):
-        at.note(f"{at.shown()} is no mapping; expected keys like routes, scale and health")
+        at.add_problem(
+            f"{at.describe()} is no mapping; expected keys like routes, scale and health"
+        )
         return None
     scale = plain.get("scale")
     if isinstance(scale, dict) and replicas is not None:
         scale.setdefault("min", replicas)
-    settings = _validated(at, plain, Mesh)
+    settings = _validate(at, plain, Mesh)
     if settings is not None:
         _check_scale(at, settings, replicas)
     return settings
 
 
-def read_front(at: Cursor) -> Top | None:
+def read_top_level(at: Cursor) -> TopLevelSettings | None:
     """The settings under `x-mesh` at the top; None, with the problems noted."""
     for key, node in (at.node.mapping or {}).items():
-        if key in Mesh.model_fields and key not in Top.model_fields:
-            at.child(node, key).note("it belongs under x-mesh of a service, not at the top")
+        if key in Mesh.model_fields and key not in TopLevelSettings.model_fields:
+            at.child(node, key).add_problem("it belongs under x-mesh of a service, not at the top")
             return None
-    plain = at.node.plain()
+    plain = at.node.to_plain()
     if not isinstance(plain, dict):
-        at.note(f"{at.shown()} is no mapping; expected trusted_proxies, access_log or quota")
+        at.add_problem(
+            f"{at.describe()} is no mapping; expected trusted_proxies, access_log or quota"
+        )
         return None
-    return _validated(at, plain, Top)
+    return _validate(at, plain, TopLevelSettings)
 
 
-def _validated(at: Cursor, plain: object, of: type[Settings]) -> Settings | None:
+def _validate(at: Cursor, plain: object, of: type[Settings]) -> Settings | None:
     try:
         return of.model_validate(plain)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            _note(at, detail, of)
+            _add_problem(at, detail, of)
         return None
 
 
-def from_labels(labels: Mapping[str, SourceNode], where: Where) -> SourceNode:
+def build_tree_from_labels(labels: Mapping[str, SourceNode], location: Location) -> SourceNode:
     """The tree of `x-mesh` that `mesh.a.b=value` labels say; identities are left out."""
     tree: dict[str, SourceNode] = {}
     for label, node in sorted(labels.items()):
         name = label.removeprefix("mesh.")
-        if name in IDENTITY:
+        if name in IDENTITY_LABELS:
             continue
-        if name in _LISTS:
+        if name in _LIST_LABELS:
             items = [
                 replace(node, value=item.strip(), text=item.strip())
                 for item in node.text.split(",")
                 if item.strip()
             ]
-            tree[_LISTS[name]] = SourceNode(items, node.where)
+            tree[_LIST_LABELS[name]] = SourceNode(items, node.location)
         else:
-            _plant(tree, re.split(r"\.(?!\d)", name), node)
-    return SourceNode(tree, where)
+            _insert(tree, re.split(r"\.(?!\d)", name), node)
+    return SourceNode(tree, location)
 
 
-def _plant(tree: dict[str, SourceNode], path: list[str], node: SourceNode) -> None:
+def _insert(tree: dict[str, SourceNode], path: list[str], node: SourceNode) -> None:
     """Put a leaf into the tree; `mesh.health=/x` beside `mesh.health.interval` is its path."""
     first, *rest = path
     if not rest:
@@ -105,10 +111,14 @@ def _plant(tree: dict[str, SourceNode], path: list[str], node: SourceNode) -> No
     elif branch.mapping is not None:
         children = dict(branch.mapping)
     else:
-        key = "path" if first == "health" and branch.text.startswith("/") else _WHOLE.get(first, "")
+        key = (
+            "path"
+            if first == "health" and branch.text.startswith("/")
+            else _SHORT_FORM_KEYS.get(first, "")
+        )
         children = {key: branch}
-    _plant(children, rest, node)
-    tree[first] = SourceNode(children, node.where)
+    _insert(children, rest, node)
+    tree[first] = SourceNode(children, node.location)
 
 
 def _check_scale(at: Cursor, settings: Mesh, replicas: int | None) -> None:
@@ -117,44 +127,44 @@ def _check_scale(at: Cursor, settings: Mesh, replicas: int | None) -> None:
     if scale is None or node is None:
         return
     here = at.child(node, "scale")
-    if scale.aims and "max" not in (node.mapping or {}):
-        here.note("an objective is given, but no bound for it; expected max")
+    if scale.has_objectives and "max" not in (node.mapping or {}):
+        here.add_problem("an objective is given, but no bound for it; expected max")
     for name, number in (("max", scale.max), ("warm", scale.warm)):
-        if isinstance(number, int) and number > MOST_REPLICAS:
-            here.note(f"{name} is {number}; expected {MOST_REPLICAS} at most")
+        if isinstance(number, int) and number > MAX_REPLICAS:
+            here.add_problem(f"{name} is {number}; expected {MAX_REPLICAS} at most")
     if replicas is not None and not scale.min <= replicas <= scale.max:
-        here.note(
+        here.add_problem(
             f"deploy.replicas is {replicas}, outside of {scale.min} to {scale.max}; expected it "
             "within, or left out"
         )
 
 
-def _note(at: Cursor, detail: ErrorDetails, of: type[BaseModel]) -> None:
+def _add_problem(at: Cursor, detail: ErrorDetails, of: type[BaseModel]) -> None:
     """Note one of the model's errors at the node it is about."""
-    here, missing = _walk(at, detail["loc"])
+    here, missing = _find_node(at, detail["loc"])
     kind = detail["type"]
     if kind == "extra_forbidden":
-        known = _fields(of, detail["loc"][:-1])
-        near = did_you_mean(str(detail["loc"][-1]), known)
-        here.note(f"unknown key{near or '; expected one of ' + ', '.join(sorted(known))}")
+        known = _known_fields(of, detail["loc"][:-1])
+        near = suggest(str(detail["loc"][-1]), known)
+        here.add_problem(f"unknown key{near or '; expected one of ' + ', '.join(sorted(known))}")
     elif kind == "missing":
-        here.note(f"{'.'.join(missing)} is missing; expected a value")
+        here.add_problem(f"{'.'.join(missing)} is missing; expected a value")
     elif kind == "value_error":
-        here.note(detail["msg"].removeprefix("Value error, "))
+        here.add_problem(detail["msg"].removeprefix("Value error, "))
     else:
-        here.note(f"{here.shown()} is wrong; expected {expected(detail['msg'])}")
+        here.add_problem(f"{here.describe()} is wrong; expected {describe_expected(detail['msg'])}")
 
 
-def expected(message: str) -> str:
+def describe_expected(message: str) -> str:
     """What the model wants, in the words used elsewhere."""
     should = _SHOULD.match(message)
     text = (should.group(1) if should else message).replace("'", "")
-    for pattern, plain in _PLAINER:
+    for pattern, plain in _PLAIN_WORDS:
         text = re.sub(pattern, plain, text)
     return text
 
 
-def _walk(at: Cursor, loc: Iterable[int | str]) -> tuple[Cursor, list[str]]:
+def _find_node(at: Cursor, loc: Iterable[int | str]) -> tuple[Cursor, list[str]]:
     """The cursor at `loc`, as far as it was written, and what of `loc` was not."""
     steps = list(loc)
     here = at
@@ -175,18 +185,18 @@ def _walk(at: Cursor, loc: Iterable[int | str]) -> tuple[Cursor, list[str]]:
     return here, []
 
 
-def _fields(model: type[BaseModel], loc: Iterable[int | str]) -> set[str]:
+def _known_fields(model: type[BaseModel], loc: Iterable[int | str]) -> set[str]:
     """The fields of the model at `loc` in `model`."""
     for step in loc:
         if isinstance(step, str):
-            found = _model_in(model.model_fields[step].annotation)
+            found = _find_model(model.model_fields[step].annotation)
             if found is not None:
                 model = found
     return set(model.model_fields)
 
 
-def _model_in(annotation: object) -> type[BaseModel] | None:
+def _find_model(annotation: object) -> type[BaseModel] | None:
     """The model inside `X`, `X | None` or `tuple[X, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((m for a in get_args(annotation) if (m := _model_in(a)) is not None), None)
+    return next((m for a in get_args(annotation) if (m := _find_model(a)) is not None), None)

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Final
 
-from meshd.spec.source.cursor import Cursor, Keys
+from meshd.spec.source.cursor import Cursor, KeyTable
 
 _LONG_FORM: Final = (
     "target",
@@ -14,36 +14,38 @@ _LONG_FORM: Final = (
     "name",
     "app_protocol",
 )
-_WHY: Final = "the mesh publishes routes instead of host ports; reach the service by x-mesh.routes"
+_INSTEAD: Final = (
+    "the mesh publishes routes instead of host ports; reach the service by x-mesh.routes"
+)
 
 
-def exposed(at: Cursor) -> tuple[int, ...]:
+def read_exposed(at: Cursor) -> tuple[int, ...]:
     """One entry of `expose`: a port, or a range of them."""
-    return _range(at, at.string())
+    return _parse_range(at, at.read_string())
 
 
-def published(at: Cursor) -> tuple[int, ...]:
+def read_published(at: Cursor) -> tuple[int, ...]:
     """One entry of `ports` in either form: the ports inside the replica."""
     if at.node.mapping is None:
-        text = at.string()
+        text = at.read_string()
         inside = text.rpartition(":")[2]
         if inside != text:
-            at.warn(f"{text!r} publishes nothing on the host; {_WHY}")
-        return _range(at, inside)
+            at.add_warning(f"{text!r} publishes nothing on the host; {_INSTEAD}")
+        return _parse_range(at, inside)
     found: dict[str, str] = {}
-    at.keys(Keys(read={key: partial(_keep, found, key) for key in _LONG_FORM}))
+    at.read_keys(KeyTable(read={key: partial(_store, found, key) for key in _LONG_FORM}))
     if "target" not in found:
         at.fail("target is missing; expected the port inside the replica")
     if "published" in found:
-        at.warn(f"port {found['published']} is not published on the host; {_WHY}")
-    return _range(at, f"{found['target']}/{found.get('protocol', 'tcp')}")
+        at.add_warning(f"port {found['published']} is not published on the host; {_INSTEAD}")
+    return _parse_range(at, f"{found['target']}/{found.get('protocol', 'tcp')}")
 
 
-def _keep(found: dict[str, str], key: str, at: Cursor) -> None:
-    found[key] = at.string()
+def _store(found: dict[str, str], key: str, at: Cursor) -> None:
+    found[key] = at.read_string()
 
 
-def _range(at: Cursor, text: str) -> tuple[int, ...]:
+def _parse_range(at: Cursor, text: str) -> tuple[int, ...]:
     """The TCP ports of `8080`, `8080/tcp` or `8080-8090`."""
     span, _, protocol = text.partition("/")
     first, _, last = span.partition("-")

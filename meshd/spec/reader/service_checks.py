@@ -8,11 +8,11 @@ from meshd.spec.source.cursor import Cursor
 from meshd.spec.source.yaml_tree import SourceNode
 
 
-def warn_of_slips(at: Cursor, mapping: Mapping[str, SourceNode]) -> None:
+def warn_of_misspelled_x_mesh(at: Cursor, mapping: Mapping[str, SourceNode]) -> None:
     """Any `x-` key may stand in a service; one that is almost `x-mesh` was meant to be it."""
     for key in get_close_matches("x-mesh", mapping, n=9, cutoff=0.8):
         if key.startswith("x-") and key != "x-mesh":
-            at.child(mapping[key], key).warn("this key has no effect; did you mean x-mesh?")
+            at.child(mapping[key], key).add_warning("this key has no effect; did you mean x-mesh?")
 
 
 def check_targets(at: Cursor, mounts: Sequence[Mount]) -> None:
@@ -20,7 +20,7 @@ def check_targets(at: Cursor, mounts: Sequence[Mount]) -> None:
     seen: set[str] = set()
     for mount in mounts:
         if mount.target in seen:
-            at.note(f"two mounts have the target {mount.target}; expected one")
+            at.add_problem(f"two mounts have the target {mount.target}; expected one")
         seen.add(mount.target)
 
 
@@ -28,10 +28,10 @@ def check_port(at: Cursor, service: Service) -> None:
     """Warn of a PORT that the replicas will not get."""
     given = service.environment.get("PORT")
     if given is not None and given != str(service.port):
-        at.warn(f"the mesh sets PORT to {service.port}, not {given!r}; use x-mesh.port")
+        at.add_warning(f"the mesh sets PORT to {service.port}, not {given!r}; use x-mesh.port")
 
 
-def all_at_once(service: Service) -> Service:
+def expand_parallelism(service: Service) -> Service:
     """Compose's parallelism 0 means all replicas at once."""
     if service.update.parallelism:
         return service

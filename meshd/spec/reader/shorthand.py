@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from meshd.spec.cron_expression import parse_cron
 
-Thing = TypeVar("Thing")
+Item = TypeVar("Item")
 _QUANTILE: Final = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 _LABEL: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _HOST: Final = re.compile(rf"\*|(\*\.)?{_LABEL}(\.{_LABEL})*")
@@ -23,10 +23,10 @@ _TARGET: Final = re.compile(r"/[!-~]*")
 _FIELD_NAME: Final = r"[!#-'*+.^_`|~0-9A-Za-z-]+"
 _MATCH: Final = re.compile(rf"(header|cookie):{_FIELD_NAME}(=[ -~]*)?")
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)")
-_A_SECOND: Final = {"s": 1, "m": 60, "h": 3600}
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 _VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 _REDIRECT: Final = re.compile(r"[!-~]*")
-_NOT_EDITED: Final = frozenset(
+_NOT_EDITABLE: Final = frozenset(
     {
         "connection", "content-length", "expect", "forwarded", "keep-alive", "proxy-connection",
         "te", "trailer", "transfer-encoding", "upgrade", "via", "x-request-id",
@@ -37,7 +37,7 @@ _HASH_BY: Final = re.compile(rf"(header|cookie):{_FIELD_NAME}|address|")
 _COOKIE: Final = re.compile(rf"({_FIELD_NAME})?")
 
 
-def health(value: object) -> object:
+def expand_health(value: object) -> object:
     """`/path`, `http`, `tcp`, `none`."""
     if isinstance(value, str):
         if value.startswith("/"):
@@ -50,12 +50,12 @@ def health(value: object) -> object:
     return value
 
 
-def balance(value: object) -> object:
+def expand_balance(value: object) -> object:
     """The algorithm alone."""
     return {"algorithm": value} if isinstance(value, str) else value
 
 
-def route(value: object) -> object:
+def expand_route(value: object) -> object:
     """`/path`, `host`, or `host/path`."""
     if not isinstance(value, str):
         return value
@@ -65,7 +65,7 @@ def route(value: object) -> object:
     return {"host": host or "*", "path": slash + path or "/"}
 
 
-def rate_limit(value: object) -> object:
+def expand_rate_limit(value: object) -> object:
     """A number of requests a second, or `600/m`."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return {"rate": value}
@@ -73,12 +73,12 @@ def rate_limit(value: object) -> object:
         found = _RATE.fullmatch(value.strip())
         if not found:
             raise ValueError(f"{value!r} is no rate; expected one like 10/s or 600/m")
-        rate = float(found.group(1)) / _A_SECOND[found.group(2)]
+        rate = float(found.group(1)) / _SECONDS[found.group(2)]
         return {"rate": rate, "burst": max(1.0, float(found.group(1)))}
     return value
 
 
-def scale(value: object) -> object:
+def expand_scale(value: object) -> object:
     """`p95: 200ms` for an objective of that share; without `max`, `max` is `min`."""
     if not isinstance(value, dict):
         return value
@@ -94,7 +94,7 @@ def scale(value: object) -> object:
     return data
 
 
-def pool(value: object) -> object:
+def parse_warm(value: object) -> object:
     """A number of replicas, or `auto`."""
     text = str(value)
     if value == "auto" or (text.isascii() and text.isdigit()):
@@ -102,12 +102,12 @@ def pool(value: object) -> object:
     raise ValueError(f"{value!r} is no size of a pool; expected a number of replicas, or auto")
 
 
-def gate(value: object) -> object:
+def expand_gate(value: object) -> object:
     """`false` for none, `true` for the usual one."""
     return {"enabled": value} if isinstance(value, bool) else value
 
 
-def hook(value: object) -> object:
+def expand_hook(value: object) -> object:
     """The command alone, as text or as a list of words."""
     return {"command": value} if isinstance(value, str | list) else value
 
@@ -122,23 +122,23 @@ def check_steps(steps: tuple[float, ...]) -> tuple[float, ...]:
     return steps
 
 
-def one_or_many(value: object) -> object:
+def wrap_in_list(value: object) -> object:
     """A single string, number or mapping stands for a list of it."""
     alone = isinstance(value, str | dict | float)
     return [value] if alone else value
 
 
-def job_schedule(value: object) -> object:
+def expand_job_schedule(value: object) -> object:
     """`schedule: "0 3 * * *"` is its cron expression."""
     return {"cron": value} if isinstance(value, str) else value
 
 
-def command(value: object) -> object:
+def split_command(value: object) -> object:
     """A command in one line is split as a shell would; it is not run by one."""
     return shlex.split(value) if isinstance(value, str) else value
 
 
-def check_named(schedules: tuple[Any, ...]) -> tuple[Any, ...]:
+def check_names_differ(schedules: tuple[Any, ...]) -> tuple[Any, ...]:
     """Schedules of one service must be told apart."""
     names = [each.name for each in schedules]
     if len(set(names)) < len(names):
@@ -186,16 +186,16 @@ def check_path(path: str) -> str:
     return path.rstrip("/") or "/"
 
 
-def check_target(path: str) -> str:
+def check_request_target(path: str) -> str:
     """A request target: a path, perhaps with a query."""
     if not _TARGET.fullmatch(path):
         raise ValueError(f"{path!r} is no path; expected one like /healthz")
     return path
 
 
-def check_target_if_any(path: str) -> str:
+def check_optional_request_target(path: str) -> str:
     """A request target, or nothing."""
-    return check_target(path) if path else path
+    return check_request_target(path) if path else path
 
 
 def check_hash_by(text: str) -> str:
@@ -205,7 +205,7 @@ def check_hash_by(text: str) -> str:
     return text
 
 
-def check_key(text: str) -> str:
+def check_rate_limit_key(text: str) -> str:
     """What a rate limit goes by."""
     if not text:
         raise ValueError("the key is empty; expected header:NAME, cookie:NAME or address")
@@ -238,27 +238,27 @@ def check_redirect(where: str) -> str:
     return where
 
 
-def check_edits(fields: dict[str, str]) -> dict[str, str]:
+def check_header_values(fields: dict[str, str]) -> dict[str, str]:
     """Header fields to write."""
     for name, value in fields.items():
-        _check_edited(name)
+        _check_editable(name)
         if not _VALUE.fullmatch(value):
             raise ValueError(f"the value of {name} has a control character; expected none")
     return fields
 
 
-def check_additions(fields: dict[str, str]) -> dict[str, str]:
+def check_added_headers(fields: dict[str, str]) -> dict[str, str]:
     """Header fields to write beside those that are there."""
     for name in fields:
         _check_not_host(name)
-    return check_edits(fields)
+    return check_header_values(fields)
 
 
-def check_removals(names: tuple[str, ...]) -> tuple[str, ...]:
+def check_removed_headers(names: tuple[str, ...]) -> tuple[str, ...]:
     """Header fields to take out."""
     for name in names:
         _check_not_host(name)
-        _check_edited(name)
+        _check_editable(name)
     return names
 
 
@@ -267,11 +267,11 @@ def _check_not_host(name: str) -> None:
         raise ValueError("a request has one Host; expected it under set, if anywhere")
 
 
-def _check_edited(name: str) -> None:
+def _check_editable(name: str) -> None:
     if not re.fullmatch(_FIELD_NAME, name):
         raise ValueError(f"{name!r} is no name of a header field; expected one like X-Team")
     lower = name.lower().replace("_", "-")
-    if lower in _NOT_EDITED or lower.startswith("x-forwarded-"):
+    if lower in _NOT_EDITABLE or lower.startswith("x-forwarded-"):
         raise ValueError(f"{name} is the proxy's to write; expected another field")
 
 
@@ -282,10 +282,10 @@ def check_cookie(name: str) -> str:
     return name
 
 
-def check_unique(things: Iterable[Thing]) -> tuple[Thing, ...]:
+def check_unique(items: Iterable[Item]) -> tuple[Item, ...]:
     """The same, unless two read alike."""
-    kept = tuple(things)
-    said = [str(thing) for thing in kept]
+    kept = tuple(items)
+    said = [str(item) for item in kept]
     for index, thing in enumerate(said):
         if thing in said[:index]:
             raise ValueError(f"{thing} is listed twice; expected each once")

@@ -15,29 +15,29 @@ from typing import Final, Literal
 from meshd.spec import units
 from meshd.spec.model import Mount
 from meshd.spec.reader import unsupported_keys
-from meshd.spec.source.cursor import Cursor, Keys
+from meshd.spec.source.cursor import Cursor, KeyTable
 
-_WINDOWS: Final = re.compile(r"^[A-Za-z]:[\\/]")
-_HARMLESS_MODES: Final = {"rw", "z", "Z", "cached", "delegated", "consistent"}
+_WINDOWS_PATH: Final = re.compile(r"^[A-Za-z]:[\\/]")
+_IGNORED_MODES: Final = {"rw", "z", "Z", "cached", "delegated", "consistent"}
 FileKind = Literal["secrets", "configs"]
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class Declarations:
     """What the top of the file declares: named volumes, and files by kind and name."""
 
     volumes: frozenset[str]
     files: Mapping[FileKind, Mapping[str, Path]]
 
 
-def resolve(base: Path, path: str) -> str:
+def resolve_path(base: Path, path: str) -> str:
     """An absolute path of the host; relative ones start at `base`, `~` at the user's home."""
     return os.path.normpath(base / Path(path).expanduser())
 
 
-def volume(at: Cursor, base: Path, declared: Declared) -> Mount:
+def read_volume(at: Cursor, base: Path, declared: Declarations) -> Mount:
     """One entry of `volumes` in either form."""
-    mount = _long(at, base) if at.node.mapping is not None else _short(at, base)
+    mount = _read_long_form(at, base) if at.node.mapping is not None else _read_short_form(at, base)
     if not mount.target.startswith("/"):
         at.fail(f"{mount.target!r} is where it is mounted; expected an absolute path")
     if mount.type == "volume" and mount.source and mount.source not in declared.volumes:
@@ -48,35 +48,35 @@ def volume(at: Cursor, base: Path, declared: Declared) -> Mount:
     return mount
 
 
-def tmpfs(at: Cursor) -> Mount:
+def read_tmpfs(at: Cursor) -> Mount:
     """One entry of `tmpfs`."""
-    target, _, options = at.string().partition(":")
+    target, _, options = at.read_string().partition(":")
     if not target.startswith("/"):
         at.fail(f"{target!r} is where it is mounted; expected an absolute path")
     name, _, value = options.partition("=")
     if name not in {"", "size"} or "," in value:
         at.fail(f"meshd does not support the options {options!r}; expected size=… or none")
     try:
-        return Mount(type="tmpfs", target=target, size=units.size(value) if value else 0)
+        return Mount(type="tmpfs", target=target, size=units.parse_size(value) if value else 0)
     except ValueError as error:
         at.fail(str(error))
 
 
-def file_use(at: Cursor, kind: FileKind, declared: Declared) -> Mount:
+def read_file_mount(at: Cursor, kind: FileKind, declared: Declarations) -> Mount:
     """One entry of `secrets` or `configs`: the mount of its file."""
     found: dict[str, str] = {}
     if at.node.mapping is not None:
-        at.keys(
-            Keys(
+        at.read_keys(
+            KeyTable(
                 read={
-                    "source": lambda c: found.update(source=c.string()),
-                    "target": lambda c: found.update(target=c.string()),
+                    "source": lambda c: found.update(source=c.read_string()),
+                    "target": lambda c: found.update(target=c.read_string()),
                 },
                 refused=unsupported_keys.FILE_USE_REFUSED,
             )
         )
     else:
-        found["source"] = at.string()
+        found["source"] = at.read_string()
     name = found.get("source", "")
     if name not in declared.files[kind]:
         at.fail(f"{name!r} is not declared; expected it under {kind} at the top")
@@ -89,32 +89,32 @@ def file_use(at: Cursor, kind: FileKind, declared: Declared) -> Mount:
         source=str(path),
         target=where,
         read_only=True,
-        version=_version(at, kind, path),
+        version=_compute_version(at, kind, path),
     )
 
 
-def declared_file(at: Cursor, base: Path) -> Path:
+def read_declared_file(at: Cursor, base: Path) -> Path:
     """One entry of `secrets` or `configs` at the top: the file it names. What is wrong with it
     is noted, and it still counts as declared."""
     found: list[str] = []
-    at.keys(
-        Keys(
-            read={"file": lambda c: found.append(c.string())},
+    at.read_keys(
+        KeyTable(
+            read={"file": lambda c: found.append(c.read_string())},
             refused=unsupported_keys.FILE_REFUSED,
             warned=unsupported_keys.FILE_WARNED,
         )
     )
     if not found:
         if not any(key in unsupported_keys.FILE_REFUSED for key in at.node.mapping or {}):
-            at.note("file is missing; expected the path of a file")
+            at.add_problem("file is missing; expected the path of a file")
         return base
-    path = Path(resolve(base, found[0]))
+    path = Path(resolve_path(base, found[0]))
     if not path.is_file():
-        at.note(f"{path} is no file; expected one that exists")
+        at.add_problem(f"{path} is no file; expected one that exists")
     return path
 
 
-def _version(at: Cursor, kind: FileKind, path: Path) -> str:
+def _compute_version(at: Cursor, kind: FileKind, path: Path) -> str:
     """What changes with a file's content. Of a secret nothing may be known, not even a hash
     that guesses could be tried on: there it is when the file was written."""
     if not path.is_file():
@@ -127,9 +127,9 @@ def _version(at: Cursor, kind: FileKind, path: Path) -> str:
         at.fail(f"{path} cannot be read: {error.strerror}; expected a readable file")
 
 
-def _short(at: Cursor, base: Path) -> Mount:
-    text = at.string()
-    if _WINDOWS.match(text):
+def _read_short_form(at: Cursor, base: Path) -> Mount:
+    text = at.read_string()
+    if _WINDOWS_PATH.match(text):
         at.fail(f"{text!r} is a Windows path; expected SOURCE:TARGET of a Linux host")
     parts = text.split(":")
     if len(parts) > 3 or not all(parts):
@@ -138,34 +138,34 @@ def _short(at: Cursor, base: Path) -> Mount:
         return Mount(type="volume", target=parts[0])
     source, target = parts[0], parts[1]
     modes = set(parts[2].split(",")) if len(parts) == 3 else set()
-    if strange := modes - _HARMLESS_MODES - {"ro"}:
+    if strange := modes - _IGNORED_MODES - {"ro"}:
         at.fail(f"the mode {', '.join(sorted(strange))} is not supported; expected ro or rw")
     if source.startswith((".", "/", "~")):
         return Mount(
-            type="bind", source=resolve(base, source), target=target, read_only="ro" in modes
+            type="bind", source=resolve_path(base, source), target=target, read_only="ro" in modes
         )
     return Mount(type="volume", source=source, target=target, read_only="ro" in modes)
 
 
-def _long(at: Cursor, base: Path) -> Mount:
+def _read_long_form(at: Cursor, base: Path) -> Mount:
     # A wrong type is noted once and then taken for one, so that the rest is checked too.
     found: dict[str, object] = {"type": "volume"} if "type" in (at.node.mapping or {}) else {}
-    at.keys(
-        Keys(
+    at.read_keys(
+        KeyTable(
             read={
-                "type": lambda c: found.update(type=c.one_of("bind", "volume", "tmpfs")),
-                "source": lambda c: found.update(source=c.string()),
-                "target": lambda c: found.update(target=c.string()),
-                "read_only": lambda c: found.update(read_only=c.boolean()),
-                "bind": lambda c: c.keys(
-                    Keys(
-                        read={"create_host_path": _no_host_path},
+                "type": lambda c: found.update(type=c.read_one_of("bind", "volume", "tmpfs")),
+                "source": lambda c: found.update(source=c.read_string()),
+                "target": lambda c: found.update(target=c.read_string()),
+                "read_only": lambda c: found.update(read_only=c.read_boolean()),
+                "bind": lambda c: c.read_keys(
+                    KeyTable(
+                        read={"create_host_path": _warn_of_host_path},
                         refused={"propagation": "mounts do not propagate"},
                         warned={"selinux": "label the directory on the host"},
                     )
                 ),
-                "volume": lambda c: c.keys(
-                    Keys(
+                "volume": lambda c: c.read_keys(
+                    KeyTable(
                         read={},
                         refused={
                             "nocopy": "an empty volume gets the image's files",
@@ -174,9 +174,9 @@ def _long(at: Cursor, base: Path) -> Mount:
                         warned={"labels": "volumes carry the mesh's own labels"},
                     )
                 ),
-                "tmpfs": lambda c: c.keys(
-                    Keys(
-                        read={"size": lambda c: found.update(size=c.size())},
+                "tmpfs": lambda c: c.read_keys(
+                    KeyTable(
+                        read={"size": lambda c: found.update(size=c.read_size())},
                         refused={"mode": "leave it out"},
                     )
                 ),
@@ -191,10 +191,10 @@ def _long(at: Cursor, base: Path) -> Mount:
     if found["type"] == "bind":
         if not found.get("source"):
             at.fail("source is missing; expected the path of a directory or file")
-        found["source"] = resolve(base, str(found["source"]))
+        found["source"] = resolve_path(base, str(found["source"]))
     return Mount.model_validate(found)
 
 
-def _no_host_path(at: Cursor) -> None:
-    if at.boolean():
-        at.warn("directories of the host are not made; make it before")
+def _warn_of_host_path(at: Cursor) -> None:
+    if at.read_boolean():
+        at.add_warning("directories of the host are not made; make it before")

@@ -7,59 +7,59 @@ from collections.abc import Callable
 
 from meshd.spec.model import Healthcheck, Logging, Ulimit
 from meshd.spec.reader import unsupported_keys
-from meshd.spec.source.cursor import Cursor, Keys
+from meshd.spec.source.cursor import Cursor, KeyTable
 from meshd.spec.source.yaml_tree import SourceNode
 
 
-def pairs(at: Cursor) -> list[tuple[str, Cursor]]:
+def read_pairs(at: Cursor) -> list[tuple[str, Cursor]]:
     """The entries of a mapping, or of a list of `NAME=value`; a bare NAME has no value."""
     if at.node.mapping is not None:
         return list(at.items())
     found = []
     for entry in at.elements():
-        name, equals, value = entry.string().partition("=")
-        node = SourceNode(value if equals else None, entry.node.where, value)
+        name, equals, value = entry.read_string().partition("=")
+        node = SourceNode(value if equals else None, entry.node.location, value)
         found.append((name, at.child(node, name)))
     return found
 
 
-def texts(at: Cursor) -> dict[str, str]:
+def read_strings_by_name(at: Cursor) -> dict[str, str]:
     """Names with text."""
     return {
         name: text
-        for name, value in pairs(at)
-        if (text := value.attempt(Cursor.string)) is not None
+        for name, value in read_pairs(at)
+        if (text := value.attempt(Cursor.read_string)) is not None
     }
 
 
-def hosts(at: Cursor) -> dict[str, str]:
+def read_hosts(at: Cursor) -> dict[str, str]:
     """`extra_hosts`: names with addresses, as a mapping or a list of `NAME:ADDRESS`."""
     if at.node.mapping is not None:
-        return texts(at)
+        return read_strings_by_name(at)
     found = {}
     for entry in at.elements():
-        name, *address = re.split("[:=]", entry.string(), maxsplit=1)
+        name, *address = re.split("[:=]", entry.read_string(), maxsplit=1)
         if not name or not any(address):
             entry.fail(f"{entry.node.text!r} is no entry; expected NAME:ADDRESS")
         found[name] = address[0]
     return found
 
 
-def ulimits(at: Cursor) -> dict[str, Ulimit]:
+def read_ulimits(at: Cursor) -> dict[str, Ulimit]:
     """Names with one number, or with `soft` and `hard`; -1 means no limit."""
-    return {name: found for name, value in at.items() if (found := value.attempt(_ulimit))}
+    return {name: found for name, value in at.items() if (found := value.attempt(_read_ulimit))}
 
 
-def _ulimit(at: Cursor) -> Ulimit:
+def _read_ulimit(at: Cursor) -> Ulimit:
     found: dict[str, int] = {}
     if at.node.mapping is None:
-        found["soft"] = found["hard"] = at.integer(low=-1, high=2**62)
+        found["soft"] = found["hard"] = at.read_integer(low=-1, high=2**62)
         return Ulimit.model_validate(found)
-    at.keys(
-        Keys(
+    at.read_keys(
+        KeyTable(
             read={
-                "soft": lambda c: found.update(soft=c.integer(low=-1, high=2**62)),
-                "hard": lambda c: found.update(hard=c.integer(low=-1, high=2**62)),
+                "soft": lambda c: found.update(soft=c.read_integer(low=-1, high=2**62)),
+                "hard": lambda c: found.update(hard=c.read_integer(low=-1, high=2**62)),
             }
         )
     )
@@ -69,40 +69,40 @@ def _ulimit(at: Cursor) -> Ulimit:
     return Ulimit.model_validate({"soft": 0, "hard": 0, **found})
 
 
-def logging(at: Cursor) -> Logging:
+def read_logging(at: Cursor) -> Logging:
     """`logging`: a driver and its options."""
     found: dict[str, object] = {}
-    at.keys(
-        Keys(
+    at.read_keys(
+        KeyTable(
             read={
-                "driver": lambda c: found.update(driver=c.string()),
-                "options": lambda c: found.update(options=texts(c)),
+                "driver": lambda c: found.update(driver=c.read_string()),
+                "options": lambda c: found.update(options=read_strings_by_name(c)),
             }
         )
     )
     return Logging.model_validate(found)
 
 
-def named(at: Cursor) -> list[tuple[str, Cursor]]:
+def read_names(at: Cursor) -> list[tuple[str, Cursor]]:
     """The entries of a mapping, or of a list of names."""
     if at.node.mapping is not None:
         return list(at.items())
-    return [(entry.string(), entry) for entry in at.elements()]
+    return [(entry.read_string(), entry) for entry in at.elements()]
 
 
-def command(at: Cursor) -> tuple[str, ...]:
+def read_command(at: Cursor) -> tuple[str, ...]:
     """A list as it is, a string split as a shell would."""
     if at.node.sequence is not None:
-        return at.strings()
-    text = at.string()
+        return at.read_strings()
+    text = at.read_string()
     try:
         return tuple(shlex.split(text))
     except ValueError as error:
         at.fail(f"{text!r} cannot be split into words ({error}); expected quotes in pairs")
 
 
-def stop_signal(at: Cursor) -> str:
-    text = at.string().upper()
+def read_stop_signal(at: Cursor) -> str:
+    text = at.read_string().upper()
     name = text if text.startswith("SIG") or text.isdecimal() else f"SIG{text}"
     known = signal.Signals.__members__
     if name not in known and not (name.isdecimal() and 1 <= int(name) <= 64):
@@ -110,8 +110,8 @@ def stop_signal(at: Cursor) -> str:
     return name
 
 
-def condition(at: Cursor) -> str:
-    word = at.one_of("service_started", "service_healthy", "service_completed_successfully")
+def read_condition(at: Cursor) -> str:
+    word = at.read_one_of("service_started", "service_healthy", "service_completed_successfully")
     if word == "service_completed_successfully":
         at.fail(
             "meshd keeps services running and waits for no end; expected service_started or "
@@ -120,21 +120,21 @@ def condition(at: Cursor) -> str:
     return word
 
 
-def healthcheck(at: Cursor) -> Healthcheck:
+def read_healthcheck(at: Cursor) -> Healthcheck:
     found: dict[str, object] = {}
 
     def put(name: str, read: Callable[[Cursor], object]) -> Callable[[Cursor], None]:
         return lambda c: found.update({name: read(c)})
 
-    at.keys(
-        Keys(
+    at.read_keys(
+        KeyTable(
             read={
-                "test": put("test", _test),
-                "interval": put("interval", Cursor.duration),
-                "timeout": put("timeout", Cursor.duration),
-                "retries": put("retries", Cursor.integer),
-                "start_period": put("start_period", Cursor.duration),
-                "disable": put("disable", Cursor.boolean),
+                "test": put("test", _read_test),
+                "interval": put("interval", Cursor.read_duration),
+                "timeout": put("timeout", Cursor.read_duration),
+                "retries": put("retries", Cursor.read_integer),
+                "start_period": put("start_period", Cursor.read_duration),
+                "disable": put("disable", Cursor.read_boolean),
             },
             warned=unsupported_keys.HEALTHCHECK_WARNED,
         )
@@ -144,11 +144,11 @@ def healthcheck(at: Cursor) -> Healthcheck:
     return Healthcheck.model_validate(found)
 
 
-def _test(at: Cursor) -> tuple[str, ...]:
+def _read_test(at: Cursor) -> tuple[str, ...]:
     """The engine's form: `CMD` and words, `CMD-SHELL` and a line, or `NONE`."""
     if at.node.sequence is None:
-        return ("CMD-SHELL", at.string())
-    words = at.strings()
+        return ("CMD-SHELL", at.read_string())
+    words = at.read_strings()
     first = words[0] if words else ""
     if first not in {"NONE", "CMD", "CMD-SHELL"}:
         at.fail(f"the first word is {first!r}; expected CMD, CMD-SHELL or NONE, or one string")

@@ -14,11 +14,11 @@ from typing import Any, Final
 from jsonschema import Draft7Validator  # type: ignore[import-untyped]
 from jsonschema.exceptions import ValidationError  # type: ignore[import-untyped]
 
-from meshd.spec.errors import Notes, Problem
+from meshd.spec.errors import Diagnostics, Problem
 from meshd.spec.source.yaml_tree import SourceNode
 
-SCHEMA: Final = "compose-spec.json"
-_WORDS: Final = {
+SCHEMA_FILE: Final = "compose-spec.json"
+_TYPE_NAMES: Final = {
     "array": "a list",
     "boolean": "true or false",
     "integer": "a whole number",
@@ -29,40 +29,40 @@ _WORDS: Final = {
 }
 
 
-def check(files: Iterable[SourceNode], notes: Notes) -> None:
+def check_against_schema(files: Iterable[SourceNode], diagnostics: Diagnostics) -> None:
     """Note what in these files, interpolated and as yet unmerged, the Compose Specification does
     not allow, except on lines that have a problem already."""
-    known = {problem.where for problem in notes.problems}
+    known = {problem.location for problem in diagnostics.problems}
     for root in files:
-        for error in _validator().iter_errors(_plain(root)):
-            for path, text in _findings(_nearest(error)):
-                node, place = _find(root, path)
-                if node.where not in known:
-                    known.add(node.where)
-                    notes.problems.append(Problem(node.where, *place, text))
+        for error in _load_validator().iter_errors(_to_plain(root)):
+            for path, text in _describe_errors(_closest_errors(error)):
+                node, place = _find_node(root, path)
+                if node.location not in known:
+                    known.add(node.location)
+                    diagnostics.problems.append(Problem(node.location, *place, text))
 
 
 @functools.cache
-def _validator() -> Draft7Validator:
-    text = resources.files("meshd.spec").joinpath(SCHEMA).read_text(encoding="utf-8")
+def _load_validator() -> Draft7Validator:
+    text = resources.files("meshd.spec").joinpath(SCHEMA_FILE).read_text(encoding="utf-8")
     return Draft7Validator(json.loads(text))
 
 
-def _plain(node: SourceNode) -> Any:
+def _to_plain(node: SourceNode) -> Any:
     """The value as the schema sees it: what merging takes away is not there."""
     if node.mapping is not None:
-        return {k: _plain(each) for k, each in node.mapping.items() if each.tag != "!reset"}
+        return {k: _to_plain(each) for k, each in node.mapping.items() if each.tag != "!reset"}
     if node.sequence is not None:
-        return [_plain(each) for each in node.sequence]
+        return [_to_plain(each) for each in node.sequence]
     return node.value
 
 
-def _nearest(error: ValidationError) -> list[ValidationError]:
+def _closest_errors(error: ValidationError) -> list[ValidationError]:
     """What is wrong with the likeliest of the forms that a value may have: the one that the
     value comes furthest in. Several where it has the type of none."""
     if not error.context:
         return [error]
-    leaves = [leaf for each in error.context for leaf in _nearest(each)]
+    leaves = [leaf for each in error.context for leaf in _closest_errors(each)]
     best = max(map(_depth, leaves))
     return [leaf for leaf in leaves if _depth(leaf) == best]
 
@@ -71,7 +71,7 @@ def _depth(error: ValidationError) -> tuple[int, bool]:
     return len(error.absolute_path), error.validator != "type"
 
 
-def _find(root: SourceNode, path: Iterable[str | int]) -> tuple[SourceNode, tuple[str, str]]:
+def _find_node(root: SourceNode, path: Iterable[str | int]) -> tuple[SourceNode, tuple[str, str]]:
     """The node at a path, with its service and field for messages."""
     node, words = root, list[str]()
     for step in path:
@@ -90,24 +90,24 @@ def _find(root: SourceNode, path: Iterable[str | int]) -> tuple[SourceNode, tupl
     return node, ("", ".".join(words))
 
 
-def _findings(errors: list[ValidationError]) -> list[tuple[tuple[str | int, ...], str]]:
+def _describe_errors(errors: list[ValidationError]) -> list[tuple[tuple[str | int, ...], str]]:
     """What to say of errors of one depth, and of which place."""
     error = errors[0]
     path = tuple(error.absolute_path)
     match error.validator, error.validator_value:
         case "type", _:
-            return [(path, text)] if (text := _wrong_type(errors)) else []
+            return [(path, text)] if (text := _describe_wrong_type(errors)) else []
         case "additionalProperties", False:
             text = "unknown key; expected one of the Compose Specification"
-            return [((*path, key), text) for key in sorted(_strange(error))]
+            return [((*path, key), text) for key in sorted(_unknown_keys(error))]
         case "enum", values:
-            text = f"{_short(error.instance)}; expected one of {', '.join(map(str, values))}"
+            text = f"{_shorten(error.instance)}; expected one of {', '.join(map(str, values))}"
         case _:
             text = f"not as in the Compose Specification: {error.message}"
     return [(path, text)]
 
 
-def _wrong_type(errors: list[ValidationError]) -> str:
+def _describe_wrong_type(errors: list[ValidationError]) -> str:
     """Empty for a number where text stands in the specification: that is what was written."""
     names: list[str] = []
     for error in errors:
@@ -116,17 +116,17 @@ def _wrong_type(errors: list[ValidationError]) -> str:
     value = errors[0].instance
     if "string" in names and isinstance(value, int | float):
         return ""
-    said = " or ".join(dict.fromkeys(_WORDS[name] for name in names))
-    return f"{_short(value)} is not as in the Compose Specification; expected {said}"
+    said = " or ".join(dict.fromkeys(_TYPE_NAMES[name] for name in names))
+    return f"{_shorten(value)} is not as in the Compose Specification; expected {said}"
 
 
-def _strange(error: ValidationError) -> set[str]:
+def _unknown_keys(error: ValidationError) -> set[str]:
     """The keys that the schema neither names nor has a pattern for."""
     strange = set(error.instance) - set(error.schema.get("properties", {}))
     patterns = error.schema.get("patternProperties", {})
     return {key for key in strange if not any(re.search(each, key) for each in patterns)}
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}…"

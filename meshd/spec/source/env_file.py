@@ -8,14 +8,16 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from meshd.spec.errors import Notes, Problem, Where
-from meshd.spec.source.interpolate import Uninterpolable, interpolate
+from meshd.spec.errors import Diagnostics, Location, Problem
+from meshd.spec.source.interpolate import InterpolationError, interpolate
 
 _LINE: Final = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*(?:=\s*(.*))?", re.DOTALL)
 _ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$$"}
 
 
-def parse(text: str, file: str, environment: Mapping[str, str], notes: Notes) -> dict[str, str]:
+def parse_env_file(
+    text: str, file: str, environment: Mapping[str, str], diagnostics: Diagnostics
+) -> dict[str, str]:
     """The variables of one file. A later line may use an earlier one, and `environment` wins
     over both. A name alone is taken from `environment`, where it is set there."""
     found: dict[str, str] = {}
@@ -23,28 +25,30 @@ def parse(text: str, file: str, environment: Mapping[str, str], notes: Notes) ->
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
             continue
-        where = Where(file, number)
+        location = Location(file, number)
         match = _LINE.fullmatch(stripped)
         if match is None:
-            notes.problems.append(
-                Problem(where, "", "", f"{stripped!r} is no variable; expected NAME=value")
+            diagnostics.problems.append(
+                Problem(location, "", "", f"{stripped!r} is no variable; expected NAME=value")
             )
         elif match.group(2) is None:
             if match.group(1) in environment:
                 found[match.group(1)] = environment[match.group(1)]
         else:
             try:
-                found[match.group(1)] = _value(match.group(2), {**found, **environment})
-            except (Uninterpolable, ValueError) as error:
-                notes.problems.append(Problem(where, "", match.group(1), str(error)))
+                found[match.group(1)] = _parse_value(match.group(2), {**found, **environment})
+            except (InterpolationError, ValueError) as error:
+                diagnostics.problems.append(Problem(location, "", match.group(1), str(error)))
     return found
 
 
-def _value(raw: str, environment: Mapping[str, str]) -> str:
+def _parse_value(raw: str, environment: Mapping[str, str]) -> str:
     quote = raw[:1]
     if quote not in {"'", '"'}:
-        return interpolate(re.split(r"(?:^|\s+)#", raw, maxsplit=1)[0].strip(), environment, _empty)
-    end = _quoted_end(raw, quote)
+        return interpolate(
+            re.split(r"(?:^|\s+)#", raw, maxsplit=1)[0].strip(), environment, _ignore_unset
+        )
+    end = _find_closing_quote(raw, quote)
     rest = raw[end + 1 :].strip()
     if rest and not rest.startswith("#"):
         raise ValueError(f"{rest!r} follows the closing quote; expected nothing or a comment")
@@ -52,10 +56,10 @@ def _value(raw: str, environment: Mapping[str, str]) -> str:
     if quote == "'":
         return inner
     unescaped = re.sub(r"\\(.)", lambda match: _ESCAPES.get(match[1], match[0]), inner)
-    return interpolate(unescaped, environment, _empty)
+    return interpolate(unescaped, environment, _ignore_unset)
 
 
-def _quoted_end(raw: str, quote: str) -> int:
+def _find_closing_quote(raw: str, quote: str) -> int:
     index = 1
     while index < len(raw):
         if raw[index] == "\\" and quote == '"':
@@ -66,5 +70,5 @@ def _quoted_end(raw: str, quote: str) -> int:
     raise ValueError("the quote is not closed on this line; expected a closing quote")
 
 
-def _empty(_name: str) -> None:
+def _ignore_unset(_name: str) -> None:
     """An unset variable in an env file is empty, without a word: shells do the same."""

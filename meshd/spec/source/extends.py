@@ -5,21 +5,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from meshd.spec.errors import Notes, Where
-from meshd.spec.source.cursor import Cursor, Keys
+from meshd.spec.errors import Diagnostics, Location
+from meshd.spec.source.cursor import Cursor, KeyTable
 from meshd.spec.source.merge import merge
-from meshd.spec.source.relative_paths import of_service
+from meshd.spec.source.relative_paths import make_service_paths_absolute
 from meshd.spec.source.yaml_tree import SourceNode
 
-_NOWHERE: Final = Where("")
+_NO_LOCATION: Final = Location("")
 
 
 @dataclass(frozen=True, slots=True)
-class Extension:
+class ExtendsResolver:
     """Extends services. `written` reads another file as it stands there, variables replaced, and
     gives None, with its problems noted, for one that cannot be read."""
 
-    notes: Notes
+    diagnostics: Diagnostics
     written: Callable[[Path], SourceNode | None]
 
     def applied(self, root: SourceNode, path: Path, base: Path) -> SourceNode:
@@ -48,15 +48,15 @@ class Extension:
             return node
         own = replace(node, value={k: v for k, v in node.mapping.items() if k != "extends"})
         here = (path.absolute(), name)
-        at = Cursor(extends, self.notes, service=name, field="extends")
+        at = Cursor(extends, self.diagnostics, service=name, field="extends")
         if here in chain:
-            at.note("it extends itself, by way of others; expected an end")
+            at.add_problem("it extends itself, by way of others; expected an end")
             return own
-        wanted, file = _extends(at)
+        wanted, file = _parse_extends(at)
         found = self._wanted(at, wanted, file, services, path, base, (*chain, here))
         if found is None:
             return own
-        merged = merge((_only(name, found), _only(name, own))).mapping or {}
+        merged = merge((_wrap_service(name, found), _wrap_service(name, own))).mapping or {}
         return (merged["services"].mapping or {})[name]
 
     def _wanted(
@@ -75,36 +75,40 @@ class Extension:
         if not file:
             if wanted in services:
                 return self._service(wanted, services, path, base, chain)
-            at.note(f"there is no service {wanted} in this file; expected one that it has")
+            at.add_problem(f"there is no service {wanted} in this file; expected one that it has")
             return None
         other = base / Path(file).expanduser()
         tree = self.written(other)
         if tree is None:
             return None
-        others = ((tree.mapping or {}).get("services") or SourceNode({}, _NOWHERE)).mapping or {}
+        others = (
+            (tree.mapping or {}).get("services") or SourceNode({}, _NO_LOCATION)
+        ).mapping or {}
         if wanted not in others:
-            at.note(f"there is no service {wanted} in {other}; expected one that it has")
+            at.add_problem(f"there is no service {wanted} in {other}; expected one that it has")
             return None
         folder = other.absolute().parent
-        return of_service(self._service(wanted, others, other, folder, chain), folder)
+        return make_service_paths_absolute(
+            self._service(wanted, others, other, folder, chain), folder
+        )
 
 
-def _extends(at: Cursor) -> tuple[str, str]:
+def _parse_extends(at: Cursor) -> tuple[str, str]:
     """The service and the file of `extends`; empty where they are not given."""
     found: dict[str, str] = {}
     if at.node.mapping is None:
-        found["service"] = at.attempt(Cursor.string) or ""
+        found["service"] = at.attempt(Cursor.read_string) or ""
     else:
         read = {
-            "service": lambda c: found.update(service=c.string()),
-            "file": lambda c: found.update(file=c.string()),
+            "service": lambda c: found.update(service=c.read_string()),
+            "file": lambda c: found.update(file=c.read_string()),
         }
-        at.keys(Keys(read=read))
+        at.read_keys(KeyTable(read=read))
         if "service" not in found:
-            at.note("service is missing; expected the name of one")
+            at.add_problem("service is missing; expected the name of one")
     return found.get("service", ""), found.get("file", "")
 
 
-def _only(name: str, service: SourceNode) -> SourceNode:
+def _wrap_service(name: str, service: SourceNode) -> SourceNode:
     """A file of one service."""
-    return SourceNode({"services": SourceNode({name: service}, service.where)}, service.where)
+    return SourceNode({"services": SourceNode({name: service}, service.location)}, service.location)

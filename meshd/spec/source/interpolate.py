@@ -13,7 +13,7 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OPERATOR: Final = re.compile(r":?[-?+]")
 
 
-class Uninterpolable(ValueError):
+class InterpolationError(ValueError):
     """The text has a malformed or a required, unset variable; the message says which."""
 
 
@@ -31,21 +31,21 @@ def interpolate(text: str, environment: Mapping[str, str], unset: Callable[[str]
             out.append("$")
             at = found + 2
         elif following == "{":
-            end = _closing(text, found + 2)
-            out.append(_braced(text[found + 2 : end], environment, unset))
+            end = _find_closing_brace(text, found + 2)
+            out.append(_expand_braces(text[found + 2 : end], environment, unset))
             at = end + 1
         else:
             name = _NAME.match(text, found + 1)
             if name is None:
-                raise Uninterpolable(
+                raise InterpolationError(
                     f"{text!r} has a $ before no variable; expected ${{NAME}}, or $$ for a dollar"
                 )
-            out.append(_value(name.group(), environment, unset))
+            out.append(_look_up(name.group(), environment, unset))
             at = name.end()
     return "".join(out) + text[at:]
 
 
-def _closing(text: str, start: int) -> int:
+def _find_closing_brace(text: str, start: int) -> int:
     """The index of the brace that closes the one before `start`."""
     depth = 1
     index = start
@@ -58,20 +58,20 @@ def _closing(text: str, start: int) -> int:
             if not depth:
                 return index
         index += 1
-    raise Uninterpolable(f"{text!r} opens ${{ without closing it; expected a }}")
+    raise InterpolationError(f"{text!r} opens ${{ without closing it; expected a }}")
 
 
-def _braced(inner: str, environment: Mapping[str, str], unset: Callable[[str], None]) -> str:
+def _expand_braces(inner: str, environment: Mapping[str, str], unset: Callable[[str], None]) -> str:
     """What stands between the braces of `${…}`."""
     name = _NAME.match(inner)
     rest = inner[name.end() :] if name else inner
     if name is None or (rest and not _OPERATOR.match(rest)):
-        raise Uninterpolable(
+        raise InterpolationError(
             f"${{{inner}}} is no variable; expected ${{NAME}}, ${{NAME:-default}} or "
             "${NAME:?text}"
         )
     if not rest:
-        return _value(name.group(), environment, unset)
+        return _look_up(name.group(), environment, unset)
     counts_empty = rest[0] == ":"
     operator, word = rest[counts_empty], rest[1 + counts_empty :]
     value = environment.get(name.group())
@@ -82,11 +82,11 @@ def _braced(inner: str, environment: Mapping[str, str], unset: Callable[[str], N
         return value or ""
     if operator == "?":
         why = interpolate(word, environment, unset) or "it has no default"
-        raise Uninterpolable(f"the variable {name.group()} must be set: {why}")
+        raise InterpolationError(f"the variable {name.group()} must be set: {why}")
     return interpolate(word, environment, unset)
 
 
-def _value(name: str, environment: Mapping[str, str], unset: Callable[[str], None]) -> str:
+def _look_up(name: str, environment: Mapping[str, str], unset: Callable[[str], None]) -> str:
     value = environment.get(name)
     if value is None:
         unset(name)

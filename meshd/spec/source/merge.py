@@ -42,7 +42,7 @@ _BY_TARGET: Final[set[_Path]] = {
 
 def merge(files: Sequence[SourceNode]) -> SourceNode:
     """The files in order, later ones on top."""
-    merged = _without_tags(files[0])
+    merged = _drop_tags(files[0])
     for later in files[1:]:
         merged = _merge(merged, later, ())
     return merged
@@ -50,19 +50,19 @@ def merge(files: Sequence[SourceNode]) -> SourceNode:
 
 def _merge(base: SourceNode, over: SourceNode, path: _Path) -> SourceNode:
     if over.tag == "!override" or path in _REPLACED:
-        return _without_tags(over)
+        return _drop_tags(over)
     if path == _BUILD or path in _BY_NAME or path in _NAMED:
-        base, over = _long(base, path), _long(over, path)
+        base, over = _expand_short_form(base, path), _expand_short_form(over, path)
     if base.mapping is not None and over.mapping is not None:
         return _merge_mappings(base, base.mapping, over.mapping, path)
     if base.sequence is not None and over.sequence is not None:
-        over_items = [_without_tags(item) for item in over.sequence]
+        over_items = [_drop_tags(item) for item in over.sequence]
         if path in _BY_TARGET:
-            return replace(base, value=_by_key([*base.sequence, *over_items], _target))
-        return replace(base, value=_by_key([*base.sequence, *over_items], _content))
+            return replace(base, value=_deduplicate([*base.sequence, *over_items], _mount_target))
+        return replace(base, value=_deduplicate([*base.sequence, *over_items], _content_key))
     if over.value is None and not over.tag and base.value is not None:
         return base
-    return _without_tags(over)
+    return _drop_tags(over)
 
 
 def _merge_mappings(
@@ -74,27 +74,27 @@ def _merge_mappings(
             merged.pop(key, None)
         elif key in merged:
             # A service's own name is no part of the rules.
-            merged[key] = _merge(merged[key], value, (*path, _step(key, path)))
+            merged[key] = _merge(merged[key], value, (*path, _generalize_key(key, path)))
         else:
-            merged[key] = _without_tags(value)
+            merged[key] = _drop_tags(value)
     return replace(node, value=merged)
 
 
-def _step(key: str, path: _Path) -> str:
+def _generalize_key(key: str, path: _Path) -> str:
     return "*" if path == ("services",) else key
 
 
-def _without_tags(node: SourceNode) -> SourceNode:
+def _drop_tags(node: SourceNode) -> SourceNode:
     """The tree where nothing stands below it: reset keys left out, tags taken off."""
     if node.mapping is not None:
-        kept = {k: _without_tags(v) for k, v in node.mapping.items() if v.tag != "!reset"}
+        kept = {k: _drop_tags(v) for k, v in node.mapping.items() if v.tag != "!reset"}
         return replace(node, value=kept, tag="")
     if node.sequence is not None:
-        return replace(node, value=[_without_tags(item) for item in node.sequence], tag="")
+        return replace(node, value=[_drop_tags(item) for item in node.sequence], tag="")
     return replace(node, tag="") if node.tag else node
 
 
-def _long(node: SourceNode, path: _Path) -> SourceNode:
+def _expand_short_form(node: SourceNode, path: _Path) -> SourceNode:
     """The mapping that a short form stands for; anything else as it is."""
     if path == _BUILD and isinstance(node.value, str):
         return replace(node, value={"context": replace(node)}, text="")
@@ -105,18 +105,20 @@ def _long(node: SourceNode, path: _Path) -> SourceNode:
         if item.mapping is not None or item.sequence is not None:
             return node
         if path in _NAMED:
-            found[item.text] = SourceNode(None, item.where)
+            found[item.text] = SourceNode(None, item.location)
             continue
         name, equals, value = item.text.partition("=")
         if not equals and path[-1] == "extra_hosts":
             name, equals, value = item.text.partition(":")
         found[name] = (
-            replace(item, value=value, text=value) if equals else SourceNode(None, item.where)
+            replace(item, value=value, text=value) if equals else SourceNode(None, item.location)
         )
     return replace(node, value=found)
 
 
-def _by_key(items: Sequence[SourceNode], key: Callable[[SourceNode], object]) -> list[SourceNode]:
+def _deduplicate(
+    items: Sequence[SourceNode], key: Callable[[SourceNode], object]
+) -> list[SourceNode]:
     """The items without earlier ones of the same key, in the order first seen."""
     found: dict[object, SourceNode] = {}
     for item in items:
@@ -124,14 +126,14 @@ def _by_key(items: Sequence[SourceNode], key: Callable[[SourceNode], object]) ->
     return list(found.values())
 
 
-def _content(item: SourceNode) -> object:
-    return repr(item.plain())
+def _content_key(item: SourceNode) -> object:
+    return repr(item.to_plain())
 
 
-def _target(item: SourceNode) -> object:
+def _mount_target(item: SourceNode) -> object:
     """Where a volume, secret or config is mounted."""
     if item.mapping is not None:
         named = item.mapping.get("target") or item.mapping.get("source")
-        return named.text if named else repr(item.plain())
+        return named.text if named else repr(item.to_plain())
     parts = item.text.split(":")
     return parts[1] if len(parts) > 1 else parts[0]

@@ -12,44 +12,51 @@ _FILES: Final = ("secrets", "configs")
 _URL: Final = ("://", "git@")
 
 
-def anchored(root: SourceNode, folder: Path) -> SourceNode:
+def make_paths_absolute(root: SourceNode, folder: Path) -> SourceNode:
     """A whole file, with the paths in it starting at `folder`."""
     changed = {
-        "services": lambda node: _each(node, lambda service: of_service(service, folder)),
-        **{key: lambda node: _each(node, lambda file: _file(file, folder)) for key in _FILES},
+        "services": lambda node: _change_values(
+            node, lambda service: make_service_paths_absolute(service, folder)
+        ),
+        **{
+            key: lambda node: _change_values(node, lambda file: _change_file(file, folder))
+            for key in _FILES
+        },
     }
-    return _with(root, changed)
+    return _change_keys(root, changed)
 
 
-def of_service(node: SourceNode, folder: Path) -> SourceNode:
+def make_service_paths_absolute(node: SourceNode, folder: Path) -> SourceNode:
     """One service, with the paths in it starting at `folder`."""
-    return _with(
+    return _change_keys(
         node,
         {
             "build": lambda build: (
-                _with(build, {"context": lambda context: _path(context, folder)})
+                _change_keys(build, {"context": lambda context: _change_path(context, folder)})
                 if build.mapping is not None
-                else _path(build, folder)
+                else _change_path(build, folder)
             ),
-            "env_file": lambda files: _many(
+            "env_file": lambda files: _change_items(
                 files,
                 lambda file: (
-                    _with(file, {"path": lambda path: _path(path, folder)})
+                    _change_keys(file, {"path": lambda path: _change_path(path, folder)})
                     if file.mapping is not None
-                    else _path(file, folder)
+                    else _change_path(file, folder)
                 ),
             ),
-            "volumes": lambda volumes: _many(volumes, lambda volume: _volume(volume, folder)),
+            "volumes": lambda volumes: _change_items(
+                volumes, lambda volume: _change_volume(volume, folder)
+            ),
         },
     )
 
 
-def _volume(node: SourceNode, folder: Path) -> SourceNode:
+def _change_volume(node: SourceNode, folder: Path) -> SourceNode:
     if node.mapping is not None:
         kind = node.mapping.get("type")
         if kind is None or kind.value != "bind":
             return node
-        return _with(node, {"source": lambda source: _path(source, folder)})
+        return _change_keys(node, {"source": lambda source: _change_path(source, folder)})
     source, colon, rest = node.text.partition(":")
     if not colon or not source.startswith("."):
         return node
@@ -57,11 +64,11 @@ def _volume(node: SourceNode, folder: Path) -> SourceNode:
     return replace(node, value=text, text=text)
 
 
-def _file(node: SourceNode, folder: Path) -> SourceNode:
-    return _with(node, {"file": lambda path: _path(path, folder)})
+def _change_file(node: SourceNode, folder: Path) -> SourceNode:
+    return _change_keys(node, {"file": lambda path: _change_path(path, folder)})
 
 
-def _path(node: SourceNode, folder: Path) -> SourceNode:
+def _change_path(node: SourceNode, folder: Path) -> SourceNode:
     text = node.value
     if not isinstance(text, str) or text.startswith(("/", "~")) or any(u in text for u in _URL):
         return node
@@ -69,7 +76,7 @@ def _path(node: SourceNode, folder: Path) -> SourceNode:
     return replace(node, value=text, text=text)
 
 
-def _with(
+def _change_keys(
     node: SourceNode, changes: Mapping[str, Callable[[SourceNode], SourceNode]]
 ) -> SourceNode:
     """A mapping with some of its values changed, where they are there."""
@@ -79,13 +86,13 @@ def _with(
     return replace(node, value=found)
 
 
-def _each(node: SourceNode, change: Callable[[SourceNode], SourceNode]) -> SourceNode:
+def _change_values(node: SourceNode, change: Callable[[SourceNode], SourceNode]) -> SourceNode:
     if node.mapping is None:
         return node
     return replace(node, value={key: change(value) for key, value in node.mapping.items()})
 
 
-def _many(node: SourceNode, change: Callable[[SourceNode], SourceNode]) -> SourceNode:
+def _change_items(node: SourceNode, change: Callable[[SourceNode], SourceNode]) -> SourceNode:
     """One value, or a list of them."""
     if node.sequence is None:
         return change(node)

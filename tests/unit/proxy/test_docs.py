@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from meshd.spec import model
 from meshd.spec.model import proxy_settings
-from meshd.spec.source.yaml_tree import parse
+from meshd.spec.source.yaml_tree import parse_yaml
 from meshd.standalone import settings
 from proxy.http1 import limits
 from proxy.policy import retry
@@ -26,7 +26,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "### Retries: `retries`": model.Retries,
     "### Limits: `limits`": model.LimitsSpec,
     "### Waiting for an endpoint: `parking`": model.ParkingSpec,
-    "### Ejection: `eject`": model.Eject,
+    "### Ejection: `eject`": model.EjectSpec,
     "### Access log: `access_log`": proxy_settings.AccessLogSettings,
 }
 NOT_HERE = {
@@ -83,7 +83,7 @@ def test_every_policy_with_its_default(heading: str) -> None:
 
 def written(of: type[BaseModel], name: str, text: str) -> Any:
     """A default as the page writes it, as the model reads it."""
-    value = parse(text.strip("`").replace("*", "'*'"), "docs").plain()
+    value = parse_yaml(text.strip("`").replace("*", "'*'"), "docs").to_plain()
     value = "off" if value is False and name == "mode" else value
     required = {each: "1" for each, field in of.model_fields.items() if field.is_required()}
     return getattr(of.model_validate({**required, name: value}), name)
@@ -118,7 +118,7 @@ def test_every_setting_of_the_front_door() -> None:
 def test_the_example_is_a_good_file(tmp_path: Path) -> None:
     file = tmp_path / "front.yml"
     file.write_text(TEXT.split("```yaml\n")[1].split("```")[0])
-    found = settings.read(str(file), {})
+    found = settings.read_settings(str(file), {})
     assert [str(route) for route in found.mesh.routes] == ["/api", "/ (header:X-Canary)", "/"]
 
 

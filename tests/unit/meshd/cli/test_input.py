@@ -138,9 +138,9 @@ def test_another_address_than_that_of_the_daemon_is_told(
 
 def test_an_empty_file_lacks_what_its_reader_expects() -> None:
     with pytest.raises(SpecError, match="expected services"):
-        yaml_tree.parse("", "compose.yml")
+        yaml_tree.parse_yaml("", "compose.yml")
     with pytest.raises(SpecError, match="expected settings"):
-        yaml_tree.parse("# nothing", "proxy.yml", "settings")
+        yaml_tree.parse_yaml("# nothing", "proxy.yml", "settings")
 
 
 def test_a_trace_that_is_no_text_is_named(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from meshd.cli.main import _COMMANDS, main
 from meshd.cli.session import default_state, duration, find_service
 from meshd.model.errors import NotFound
 from meshd.model.event import Event
-from meshd.spec.model.proxy_settings import Otlp, ProxySettings
+from meshd.spec.model.proxy_settings import OtlpSettings, ProxySettings
 from proxy.ipc.config import LogConfig
 from tests.fakes import traffic
 
@@ -202,7 +202,7 @@ def test_the_proxy_as_a_whole_is_told_by_file_and_options(tmp_path: Path) -> Non
     plain = daemon_process.Wish(tmp_path, "process", (), "127.0.0.1:0", 1).config()
     assert plain.access_log == LogConfig("off", "json", str(tmp_path / "access.log"), 0.01)
     spans = proxy_options.chosen(given | {"otlp": "http://h:4318", "otlp_sample": "5%"}, None).otlp
-    assert spans == Otlp(endpoint="http://h:4318/v1/traces", sample=0.05)
+    assert spans == OtlpSettings(endpoint="http://h:4318/v1/traces", sample=0.05)
     with pytest.raises(click.UsageError, match="--otlp: 'h' is no URL"):
         proxy_options.chosen(given | {"otlp": "h"}, None)
     with pytest.raises(click.UsageError, match="--trusted-proxy: 'x' is no network"):

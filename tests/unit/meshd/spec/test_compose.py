@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from meshd.spec.compose import Loaded, load
+from meshd.spec.compose import LoadedProject, load
 from meshd.spec.errors import SpecError
-from meshd.spec.fingerprint import revision
+from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import (
     Build,
     Healthcheck,
@@ -30,7 +30,7 @@ from meshd.spec.model.proxy_settings import ProxySettings
 from tests.support.paths import ROOT
 
 
-def loaded(directory: Path, *texts: str, **options: Any) -> Loaded:
+def loaded(directory: Path, *texts: str, **options: Any) -> LoadedProject:
     """The texts as files of `directory`, loaded in order."""
     paths = []
     for index, text in enumerate(texts):
@@ -207,7 +207,7 @@ def test_a_new_content_of_a_config_or_secret_is_a_new_revision(tmp_path: Path) -
     menu.write_text("pizza")
 
     def now() -> str:
-        return revision(web(tmp_path, body, top=top))
+        return compute_revision(web(tmp_path, body, top=top))
 
     first = now()
     menu.touch()
@@ -224,11 +224,11 @@ def test_the_proxy_as_a_whole_is_set_at_the_top(tmp_path: Path) -> None:
         "services: {web: {image: i}}\n"
         "x-mesh: {trusted_proxies: '${NET}', access_log: on}\nx-other: ${kept}\n"
     )
-    front = load([file], environment={"NET": "10.0.0.0/8"}).front
+    front = load([file], environment={"NET": "10.0.0.0/8"}).proxy_settings
     assert front.trusted_proxies == ("10.0.0.0/8",)
     assert (front.access_log.mode, front.access_log.format) == ("on", "json")
     file.write_text("services: {web: {image: i}}\n")
-    assert load([file], environment={}).front == ProxySettings()
+    assert load([file], environment={}).proxy_settings == ProxySettings()
 
 
 def test_a_projects_quota_is_set_at_the_top(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_a_projects_quota_is_set_at_the_top(tmp_path: Path) -> None:
     )
     found = load([file], environment={})
     assert found.project.quota == Quota(cpus=2, memory=2**30)
-    assert found.front.access_log.mode == "on"
+    assert found.proxy_settings.access_log.mode == "on"
     file.write_text("services: {web: {image: i}}\nx-mesh: {quota: {ram: 1g}}\n")
     with pytest.raises(SpecError, match="ram"):
         load([file], environment={})

@@ -11,8 +11,8 @@ from meshd.spec import labels, model
 from meshd.spec.compose import load
 from meshd.spec.reader import deploy, service, storage, unsupported_keys
 from meshd.spec.reader.context import ReadContext
-from meshd.spec.reader.draft import Draft
-from meshd.spec.source.yaml_tree import parse
+from meshd.spec.reader.field_values import FieldValues
+from meshd.spec.source.yaml_tree import parse_yaml
 from tests.support.paths import ROOT
 
 TEXT = (ROOT / "docs" / "compose.md").read_text()
@@ -43,7 +43,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "x-mesh.scale": model.Scale,
     "x-mesh.scale.objective": model.Objective,
     "x-mesh.scale.prometheus": model.PrometheusQuery,
-    "x-mesh.scale.schedule[]": model.Schedule,
+    "x-mesh.scale.schedule[]": model.ScalingSchedule,
     "x-mesh.schedule[]": model.JobSchedule,
     "x-mesh.health": model.HealthCheck,
     "x-mesh.balance": model.Balance,
@@ -51,9 +51,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "x-mesh.retries": model.Retries,
     "x-mesh.limits": model.LimitsSpec,
     "x-mesh.parking": model.ParkingSpec,
-    "x-mesh.eject": model.Eject,
+    "x-mesh.eject": model.EjectSpec,
     "x-mesh.rollout": model.RolloutSettings,
-    "x-mesh.rollout.gate": model.Gate,
+    "x-mesh.rollout.gate": model.CanaryAnalysisSettings,
     "x-mesh.rollout.before": model.Hook,
 }
 
@@ -64,14 +64,14 @@ def rows(heading: str) -> dict[str, str]:
     return dict(ROW.findall(re.split(r"\n##", section, maxsplit=1)[0]))
 
 
-def reader() -> service._Reader:
-    none = storage.Declared(frozenset(), {"secrets": {}, "configs": {}})
+def reader() -> service._ServiceReader:
+    none = storage.Declarations(frozenset(), {"secrets": {}, "configs": {}})
     names: frozenset[str] = frozenset()
-    return service._Reader(ReadContext(Path(), {}, none, names, names, names))
+    return service._ServiceReader(ReadContext(Path(), {}, none, names, names, names))
 
 
 def test_every_key_of_a_service_that_is_read() -> None:
-    assert set(rows("## Keys of a service")) == set(reader().keys().read)
+    assert set(rows("## Keys of a service")) == set(reader().key_table().read)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,9 @@ def test_every_key_that_is_not(kind: str, heading: str) -> None:
 
 def test_every_key_of_deploy_with_its_default() -> None:
     documented = rows("### `deploy`")
-    assert {key.partition(".")[0] for key in documented} == set(deploy.keys(Draft()).read)
+    assert {key.partition(".")[0] for key in documented} == set(
+        deploy.deploy_keys(FieldValues()).read
+    )
     fields = {
         "restart_policy": model.RestartPolicy(),
         "update_config": model.UpdateConfig(),
@@ -134,7 +136,7 @@ def test_every_model_of_x_mesh_has_a_table() -> None:
 
 def written(of: type[BaseModel], field: str, text: str) -> Any:
     """A default as the document writes it, as the model reads it."""
-    value = parse(text.strip("`").replace("*", "'*'"), "docs").plain()
+    value = parse_yaml(text.strip("`").replace("*", "'*'"), "docs").to_plain()
     fit = {"cron": "@daily", "duration": "1h", "url": "http://x"}
     required = {
         name: fit.get(name, "1") for name, each in of.model_fields.items() if each.is_required()
@@ -147,9 +149,9 @@ def test_the_labels() -> None:
     heading = "What meshd starts carries:\n\n| label | what it is |\n| --- | --- |"
     carried = rows(heading)
     assert set(carried) == {
-        *labels.managed("p", "s", "r", "n", 1, "i"),
+        *labels.make_labels("p", "s", "r", "n", 1, "i"),
         labels.CLONE_OF,
-        labels.SHAPE,
+        labels.CREATED_WITH,
     }
     for label in rows("## Labels"):
         assert label.startswith(labels.PREFIX)

@@ -66,7 +66,9 @@ def test_problems_of_merged_files_name_the_file_they_stand_in(tmp_path: Path) ->
     with pytest.raises(SpecError) as raised:
         load([tmp_path / "a.yml", tmp_path / "b.yml"], environment={})
 
-    assert [(Path(p.where.file).name, p.where.line, p.field) for p in raised.value.problems] == [
+    assert [
+        (Path(p.location.file).name, p.location.line, p.field) for p in raised.value.problems
+    ] == [
         ("a.yml", 4, "init"),
         ("b.yml", 3, "stop_signal"),
     ]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from meshd.spec import fingerprint
-from meshd.spec.fingerprint import revision
+from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import Service
 
 BASE: dict[str, Any] = {
@@ -62,7 +62,7 @@ def service(**changed: Any) -> Service:
     ],
 )
 def test_what_a_replica_is_changes_the_revision(field: str, value: object) -> None:
-    assert revision(service(**{field: value})) != revision(service())
+    assert compute_revision(service(**{field: value})) != compute_revision(service())
 
 
 @pytest.mark.parametrize(
@@ -96,25 +96,25 @@ def test_what_a_replica_is_changes_the_revision(field: str, value: object) -> No
     ],
 )
 def test_what_stands_around_a_replica_does_not(field: str, value: object) -> None:
-    assert revision(service(**{field: value})) == revision(service())
+    assert compute_revision(service(**{field: value})) == compute_revision(service())
 
 
 def test_every_field_is_either_part_of_a_replica_or_around_it() -> None:
-    assert set(Service.model_fields) == fingerprint.REPLICA | fingerprint.AROUND
-    assert not fingerprint.REPLICA & fingerprint.AROUND
+    assert set(Service.model_fields) == fingerprint.REPLICA_FIELDS | fingerprint.OTHER_FIELDS
+    assert not fingerprint.REPLICA_FIELDS & fingerprint.OTHER_FIELDS
 
 
 def test_it_is_short_and_fit_for_a_name() -> None:
-    assert len(revision(service())) == 10
-    assert revision(service()).isalnum()
-    assert revision(service()) == revision(service()).lower()
+    assert len(compute_revision(service())) == 10
+    assert compute_revision(service()).isalnum()
+    assert compute_revision(service()) == compute_revision(service()).lower()
 
 
 def test_it_is_the_same_in_another_process_and_another_order() -> None:
     code = (
-        "from meshd.spec.fingerprint import revision\n"
+        "from meshd.spec.fingerprint import compute_revision\n"
         "from meshd.spec.model import Service\n"
-        f"print(revision(Service.model_validate(dict(reversed({BASE!r}.items())))))\n"
+        f"print(compute_revision(Service.model_validate(dict(reversed({BASE!r}.items())))))\n"
     )
     outputs = {
         subprocess.run(
@@ -126,15 +126,15 @@ def test_it_is_the_same_in_another_process_and_another_order() -> None:
         ).stdout.strip()
         for seed in ("1", "2")
     }
-    assert outputs == {revision(service())}
+    assert outputs == {compute_revision(service())}
 
 
 def test_it_stays_what_it_was_in_earlier_versions() -> None:
     """A change here rolls every service of every user: only on purpose."""
-    assert revision(service()) == "geawjghdw3"
+    assert compute_revision(service()) == "geawjghdw3"
 
 
 def test_it_survives_the_way_through_the_api() -> None:
     sent = Service.model_validate_json(service().model_dump_json())
     assert sent == service()
-    assert revision(sent) == revision(service())
+    assert compute_revision(sent) == compute_revision(service())

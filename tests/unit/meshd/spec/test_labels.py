@@ -4,14 +4,14 @@ import pytest
 
 from meshd.spec import labels
 from meshd.spec.errors import SpecError
-from meshd.spec.fingerprint import revision
+from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import HealthCheck, Objective, RouteSpec, Scale
 
 COMPOSE = {labels.COMPOSE_PROJECT: "shop", labels.COMPOSE_SERVICE: "web"}
 
 
 def test_what_a_replica_carries() -> None:
-    assert labels.managed("shop", "web", "abc", "shop-web-1", 9000) == {
+    assert labels.make_labels("shop", "web", "abc", "shop-web-1", 9000) == {
         "mesh.managed": "1",
         "mesh.project": "shop",
         "mesh.service": "web",
@@ -28,7 +28,7 @@ def test_what_a_replica_carries() -> None:
         (COMPOSE, "shop", "web", False, False),
         ({**COMPOSE, "mesh.port": "1"}, "shop", "web", True, False),
         ({**COMPOSE, "mesh.project": "p", "mesh.service": "s"}, "p", "s", True, False),
-        (labels.managed("p", "s", "r", "n", 1), "p", "s", True, True),
+        (labels.make_labels("p", "s", "r", "n", 1), "p", "s", True, True),
     ],
 )
 def test_who_a_container_is(
@@ -85,8 +85,8 @@ def test_the_least_there_can_be() -> None:
 
 def test_the_revision_follows_image_and_compose_configuration() -> None:
     def of(image: str, config: str) -> str:
-        marks = {**COMPOSE, "mesh.port": "1", labels.COMPOSE_CONFIG: config}
-        return revision(labels.adopt("c", marks, image)[1])
+        marks = {**COMPOSE, "mesh.port": "1", labels.COMPOSE_CONFIG_HASH: config}
+        return compute_revision(labels.adopt("c", marks, image)[1])
 
     assert of("i", "1") == of("i", "1")
     assert len({of("i", "1"), of("i", "2"), of("j", "1")}) == 3

@@ -2,10 +2,10 @@
 
 import pytest
 
-from meshd.spec.errors import Notes
+from meshd.spec.errors import Diagnostics
 from meshd.spec.source import env_file
-from meshd.spec.source.interpolate import Uninterpolable, interpolate
-from meshd.spec.units import duration, size
+from meshd.spec.source.interpolate import InterpolationError, interpolate
+from meshd.spec.units import parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from meshd.spec.units import duration, size
     ],
 )
 def test_duration(text: object, seconds: float) -> None:
-    assert duration(text) == pytest.approx(seconds, rel=1e-12)
+    assert parse_duration(text) == pytest.approx(seconds, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_duration(text: object, seconds: float) -> None:
 )
 def test_no_duration(text: object) -> None:
     with pytest.raises(ValueError, match="is not a duration; expected one like"):
-        duration(text)
+        parse_duration(text)
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_no_duration(text: object) -> None:
     ],
 )
 def test_size(text: object, count: int) -> None:
-    assert size(text) == count
+    assert parse_size(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "m", "1x", "-1m", -1, True, None, 1.5, "1m1k"])
 def test_no_size(text: object) -> None:
     with pytest.raises(ValueError, match="is not a size; expected one like"):
-        size(text)
+        parse_size(text)
 
 
 VARIABLES = {"A": "a", "EMPTY": "", "N_1": "n"}
@@ -97,7 +97,7 @@ VARIABLES = {"A": "a", "EMPTY": "", "N_1": "n"}
 def test_interpolation(text: str, expected: str | None, unset: list[str]) -> None:
     missing: list[str] = []
     if expected is None:
-        with pytest.raises(Uninterpolable):
+        with pytest.raises(InterpolationError):
             interpolate(text, VARIABLES, missing.append)
     else:
         assert interpolate(text, VARIABLES, missing.append) == expected
@@ -105,7 +105,7 @@ def test_interpolation(text: str, expected: str | None, unset: list[str]) -> Non
 
 
 def test_env_file() -> None:
-    notes = Notes()
+    diagnostics = Diagnostics()
     text = "\n".join(
         [
             "# note",
@@ -123,7 +123,7 @@ def test_env_file() -> None:
             'J="price \\$5"',
         ]
     )
-    assert env_file.parse(text, "x.env", {"G": "g"}, notes) == {
+    assert env_file.parse_env_file(text, "x.env", {"G": "g"}, diagnostics) == {
         "A": "1",
         "B": "two",
         "C": "$A # kept",
@@ -135,14 +135,14 @@ def test_env_file() -> None:
         "A.B-c": "d",
         "J": "price $5",
     }
-    assert not notes.problems
+    assert not diagnostics.problems
 
 
 def test_what_is_wrong_in_an_env_file() -> None:
-    notes = Notes()
+    diagnostics = Diagnostics()
     text = "A=1\n1A=x\nB='open\nC='x' y\nD=${E:?E is needed}\n"
-    assert env_file.parse(text, "x.env", {}, notes) == {"A": "1"}
-    assert [str(problem) for problem in notes.problems] == [
+    assert env_file.parse_env_file(text, "x.env", {}, diagnostics) == {"A": "1"}
+    assert [str(problem) for problem in diagnostics.problems] == [
         "x.env:2: '1A=x' is no variable; expected NAME=value",
         "x.env:3: B: the quote is not closed on this line; expected a closing quote",
         "x.env:4: C: 'y' follows the closing quote; expected nothing or a comment",

@@ -9,15 +9,15 @@ from meshd.cli.commands.proxy import raw_flags
 from meshd.model.replica import ProbeResult
 from meshd.spec.errors import SpecError
 from meshd.standalone import build
-from meshd.standalone.helper import is_sick
-from meshd.standalone.settings import StandaloneSettings, read
+from meshd.standalone.helper import is_unhealthy
+from meshd.standalone.settings import StandaloneSettings, read_settings
 from proxy.wire.snapshot import Endpoint, Generation
 
 
 def settings(directory: Path, text: str, **flags: Any) -> StandaloneSettings:
     file = directory / "front.yml"
     file.write_text(text)
-    return read(str(file), raw_flags(flags))
+    return read_settings(str(file), raw_flags(flags))
 
 
 @pytest.mark.parametrize(
@@ -49,21 +49,21 @@ def test_flags_win_and_leave_the_rest_of_a_section(tmp_path: Path) -> None:
 
 
 def test_flags_alone_are_enough() -> None:
-    found = read("", raw_flags({"to": ("127.0.0.1:9",), "health_path": "/ok"}))
+    found = read_settings("", raw_flags({"to": ("127.0.0.1:9",), "health_path": "/ok"}))
     assert found.listen == ("127.0.0.1:8080",)
     assert found.mesh.health.path == "/ok"
 
 
 def test_what_is_wrong_is_told_once_and_in_plain_words(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as one:
-        read("", {"to": ["nonsense"]})
+        read_settings("", {"to": ["nonsense"]})
     assert [each.text for each in one.value.problems] == [
         "'nonsense' is not HOST:PORT, [V6]:PORT or unix:PATH"
     ]
     file = tmp_path / "front.yml"
     file.write_text("to: 127.0.0.1:9\ntimeouts: {head: 0s}\notlp: nope\naccess_log: loud\n")
     with pytest.raises(SpecError) as several:
-        read(str(file), {})
+        read_settings(str(file), {})
     assert sorted(str(each).removeprefix(str(file)) for each in several.value.problems) == [
         ":2: timeouts.head: '0s' is wrong; expected greater than 0",
         ":3: otlp.endpoint: 'nope' is no URL; expected one like http://127.0.0.1:4318",
@@ -72,9 +72,9 @@ def test_what_is_wrong_is_told_once_and_in_plain_words(tmp_path: Path) -> None:
 
 
 def test_a_name_stands_for_all_its_addresses_and_none_counts_twice() -> None:
-    found = read("", {"to": ["shop:80", "10.0.0.2:80", "unix:/run/a.sock", "[::1]:80"]})
+    found = read_settings("", {"to": ["shop:80", "10.0.0.2:80", "unix:/run/a.sock", "[::1]:80"]})
     resolved = {"shop": ("10.0.0.1", "10.0.0.2"), "10.0.0.2": ("10.0.0.2",), "::1": ("::1",)}
-    assert build.endpoints(found, resolved) == (
+    assert build.build_endpoints(found, resolved) == (
         Endpoint("10.0.0.1:80", "10.0.0.1", 80),
         Endpoint("10.0.0.2:80", "10.0.0.2", 80),
         Endpoint("unix:/run/a.sock", "", 0, path="/run/a.sock"),
@@ -83,9 +83,11 @@ def test_a_name_stands_for_all_its_addresses_and_none_counts_twice() -> None:
 
 
 def test_the_snapshot_routes_everything_and_sick_endpoints_get_nothing_new() -> None:
-    found = read("", {"to": ["10.0.0.1:80", "10.0.0.2:80"], "trusted_proxies": ["10.0.0.0/8"]})
+    found = read_settings(
+        "", {"to": ["10.0.0.1:80", "10.0.0.2:80"], "trusted_proxies": ["10.0.0.0/8"]}
+    )
     resolved = {"10.0.0.1": ("10.0.0.1",), "10.0.0.2": ("10.0.0.2",)}
-    made = build.snapshot(found, resolved, Generation(1, 1), sick=["10.0.0.2:80"])
+    made = build.build_snapshot(found, resolved, Generation(1, 1), sick=["10.0.0.2:80"])
     assert [(e.id, e.state) for e in made.services[0].endpoints] == [
         ("10.0.0.1:80", "ready"),
         ("10.0.0.2:80", "draining"),
@@ -107,9 +109,9 @@ def test_a_helper_runs_only_where_it_has_something_to_do(
     given: dict[str, Any], helper: bool
 ) -> None:
     flags = {"to": ["127.0.0.1:80"], **given}
-    found = read("", flags)
-    resolved = build.resolve_all(found, lambda _: ("127.0.0.1",))
-    assert bool(build.supervisor_config(found, resolved, "", flags).children) is helper
+    found = read_settings("", flags)
+    resolved = build.resolve_hosts(found, lambda _: ("127.0.0.1",))
+    assert bool(build.build_supervisor_config(found, resolved, "", flags).children) is helper
 
 
 @pytest.mark.parametrize(
@@ -124,4 +126,4 @@ def test_a_helper_runs_only_where_it_has_something_to_do(
     ],
 )
 def test_which_probes_take_an_endpoint_out(result: ProbeResult | None, sick: bool) -> None:
-    assert is_sick(result, failures=3) is sick
+    assert is_unhealthy(result, failures=3) is sick

@@ -9,10 +9,10 @@ import pytest
 from meshd.model.canary import AnalysisResult, CanaryAnalysis, Counts
 from meshd.model.significance import Comparison, binomial, hypergeometric
 from meshd.reconcile.rollout import canary_analysis
-from meshd.spec.model import Gate
+from meshd.spec.model import CanaryAnalysisSettings
 from proxy.wire import buckets
 
-GATE = Gate()
+GATE = CanaryAnalysisSettings()
 START = 1000.0
 
 
@@ -40,7 +40,7 @@ def tried(
     rate: int,
     new: dict[str, float],
     old: dict[str, float] | None = None,
-    settings: Gate = GATE,
+    settings: CanaryAnalysisSettings = GATE,
     natural: float = 1 / 3,
     by_lot: bool = True,
 ) -> tuple[float, AnalysisResult, CanaryAnalysis]:

@@ -83,7 +83,7 @@ def test_a_container_with_the_labels_of_another_is_told_apart() -> None:
 
 def test_of_what_nothing_is_known_nothing_is_told() -> None:
     info = made()
-    del info["Config"]["Labels"][labels.SHAPE]
+    del info["Config"]["Labels"][labels.CREATED_WITH]
     info["HostConfig"]["Memory"] = 1
     assert describe_drift(info) == ""
     info["Config"]["Labels"] = {"mesh.service": "web"}

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from meshd.spec import model
-from meshd.spec.compose import Loaded, load
+from meshd.spec.compose import LoadedProject, load
 from meshd.spec.errors import SpecError
 from meshd.spec.labels import adopt
 from meshd.spec.model import Mesh, Project
@@ -61,7 +61,7 @@ TOP = st.dictionaries(
 )  # fmt: skip
 
 
-def outcome(path: Path, *trees: object) -> Loaded | None:
+def outcome(path: Path, *trees: object) -> LoadedProject | None:
     paths = []
     for index, tree in enumerate(trees):
         paths.append(path / f"{index}.yml")
@@ -71,7 +71,7 @@ def outcome(path: Path, *trees: object) -> Loaded | None:
     except SpecError as error:
         problems = error.problems
     assert problems
-    assert all(problem.text and problem.where.file for problem in problems)
+    assert all(problem.text and problem.location.file for problem in problems)
     return None
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from meshd.spec.compose import load
-from meshd.spec.errors import Notes, SpecError
+from meshd.spec.errors import Diagnostics, SpecError
 from meshd.spec.source import compose_schema
-from meshd.spec.source.yaml_tree import parse
+from meshd.spec.source.yaml_tree import parse_yaml
 
 SCHEMA = json.loads(
-    resources.files("meshd.spec").joinpath(compose_schema.SCHEMA).read_text("utf-8")
+    resources.files("meshd.spec").joinpath(compose_schema.SCHEMA_FILE).read_text("utf-8")
 )
 
 
@@ -47,9 +47,9 @@ def problems(tmp_path: Path, *texts: str) -> list[str]:
     ],
 )
 def test_what_is_not_compose_is_named_with_its_line(text: str, expected: str) -> None:
-    notes = Notes()
-    compose_schema.check([parse(text, "f")], notes)
-    (found,) = map(str, notes.problems)
+    diagnostics = Diagnostics()
+    compose_schema.check_against_schema([parse_yaml(text, "f")], diagnostics)
+    (found,) = map(str, diagnostics.problems)
     assert found.startswith(f"f:{expected}")
 
 
@@ -65,9 +65,9 @@ def test_what_is_not_compose_is_named_with_its_line(text: str, expected: str) ->
     ],
 )
 def test_what_compose_takes_is_not_in_the_way(text: str) -> None:
-    notes = Notes()
-    compose_schema.check([parse(text, "f")], notes)
-    assert notes.problems == []
+    diagnostics = Diagnostics()
+    compose_schema.check_against_schema([parse_yaml(text, "f")], diagnostics)
+    assert diagnostics.problems == []
 
 
 def test_a_problem_is_told_once_and_in_our_own_words(tmp_path: Path) -> None:

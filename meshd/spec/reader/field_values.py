@@ -3,25 +3,27 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from meshd.spec.errors import Where
+from meshd.spec.errors import Location
 from meshd.spec.source.cursor import Cursor
 
 
 @dataclass(slots=True)
-class Draft:
+class FieldValues:
     """Values for `model.Service`; `resources.cpus` is the field of a field."""
 
     values: dict[str, object] = field(default_factory=dict)
-    _given: dict[str, tuple[object, Where, str]] = field(default_factory=dict)
+    _given: dict[str, tuple[object, Location, str]] = field(default_factory=dict)
 
-    def put(self, name: str, at: Cursor, *, read: Callable[[Cursor], object]) -> None:
+    def set_value(self, name: str, at: Cursor, *, read: Callable[[Cursor], object]) -> None:
         """Read `at` into the field `name`. Where Compose has two keys for one thing, they
         may both stand there only if they agree."""
         value = read(at)
         if name in self._given and self._given[name][0] != value:
             _, where, other = self._given[name]
-            at.fail(f"{at.shown()} differs from {other} on line {where.line}; expected one of them")
-        self._given[name] = (value, at.node.where, at.field)
+            at.fail(
+                f"{at.describe()} differs from {other} on line {where.line}; expected one of them"
+            )
+        self._given[name] = (value, at.node.location, at.field)
         *sections, last = name.split(".")
         values = self.values
         for section in sections:
@@ -30,6 +32,6 @@ class Draft:
             values = nested
         values[last] = value
 
-    def given(self, name: str) -> bool:
+    def is_set(self, name: str) -> bool:
         """Whether the field was given."""
         return name in self._given
