@@ -1,6 +1,6 @@
-"""HTTP/1.1 as pure functions of bytes: read a head, decide how a body is framed, walk chunks,
-write a head for the next hop.
+"""HTTP/1.1 as pure functions of bytes: parse a head, frame a body, decode chunks, build a head.
 
-Belongs here: RFC 9110 and 9112, strictly. Of two possible readings of a message neither is taken:
-`BadMessage` says why. Does not belong here: connections, time, policy, and what a service is.
+Used by `proxy.request` and `proxy.state`. Belongs here: RFC 9110 and RFC 9112, strictly. A
+message with two possible readings gets neither: `BadMessage` carries the reason. Does not
+belong here: connections, time, policy, and the notion of a service.
 """

@@ -1,4 +1,7 @@
-"""Which of two forms a client would rather have an error in (RFC 9110, section 12.5.1)."""
+"""Content negotiation for error responses: JSON or plain text (RFC 9110, section 12.5.1). Pure.
+
+Called by `proxy.request.downstream` when the proxy answers a request itself.
+"""
 
 from typing import Final
 
@@ -9,29 +12,32 @@ _TEXT: Final = b"text/plain"
 
 
 def prefers_json(accept: bytes) -> bool:
-    """Whether an Accept field asks for JSON rather than for plain text; of two that are equally
-    welcome JSON is sent where it is named. What is not understood in it is left out."""
+    """Return whether an Accept field prefers JSON to plain text.
+
+    On a tie, JSON wins if the field names it. Items that cannot be parsed are ignored.
+    """
     if b"/" not in accept:
         return False
-    wanted: dict[bytes, float] = {}
+    weights: dict[bytes, float] = {}
     for item in split_list(accept):
-        kind, *parameters = [part.strip(b" \t") for part in item.split(b";")]
-        if kind.endswith(b"+json"):
-            kind = _JSON
-        wanted[kind] = max(_quality(parameters), wanted.get(kind, 0.0))
-    json, text = _of(_JSON, wanted), _of(_TEXT, wanted)
-    return json > text or (json == text > 0.0 and _JSON in wanted)
+        media_type, *parameters = [part.strip(b" \t") for part in item.split(b";")]
+        if media_type.endswith(b"+json"):
+            media_type = _JSON
+        weights[media_type] = max(_parse_weight(parameters), weights.get(media_type, 0.0))
+    json, text = _find_weight(_JSON, weights), _find_weight(_TEXT, weights)
+    return json > text or (json == text > 0.0 and _JSON in weights)
 
 
-def _of(kind: bytes, wanted: dict[bytes, float]) -> float:
-    """A media type's weight: that of the most specific range which has it."""
-    for known in (kind, kind.partition(b"/")[0] + b"/*", b"*/*"):
-        if known in wanted:
-            return wanted[known]
+def _find_weight(media_type: bytes, weights: dict[bytes, float]) -> float:
+    """Return the weight of a media type: that of the most specific range that contains it."""
+    for media_range in (media_type, media_type.partition(b"/")[0] + b"/*", b"*/*"):
+        if media_range in weights:
+            return weights[media_range]
     return 0.0
 
 
-def _quality(parameters: list[bytes]) -> float:
+def _parse_weight(parameters: list[bytes]) -> float:
+    """Return the `q` parameter, 0 to 1; 1 by default, 0 if it is malformed."""
     for parameter in parameters:
         name, _, value = parameter.partition(b"=")
         if name.strip(b" \t") == b"q":

@@ -1,9 +1,9 @@
-"""Chunked bodies, read strictly and passed on as they are.
+"""Chunked bodies (RFC 9112, section 7.1): decode strictly, forward in canonical form. Pure.
 
-What is forwarded is the canonical form: bytes that already have it go through untouched, chunk
-extensions are left out, nothing of a chunk line leaves before the whole line is known to be
-good, and nothing of the end before all of it is there. So a broken body never looks complete to
-the next hop, even to one that takes the last chunk alone for the end.
+Used by `proxy.request.downstream` and `upstream`. Canonical input is forwarded unchanged; chunk
+extensions are removed. A chunk line is forwarded only after all of it has been validated, and the
+end of a body only once it is complete. So a broken body never looks complete to the next hop, not
+even to one that takes the last chunk alone for the end.
 """
 
 import re
@@ -12,13 +12,21 @@ from typing import Final
 from proxy.http1 import limits
 from proxy.http1.fields import NOT_IN_TRAILERS, BadMessage, split_field
 
+# States of `ChunkedReader`: SIZE → DATA → DATA_END → SIZE …, and SIZE → TRAILER → DONE after the
+# last chunk. Plain integers, which mypyc compares without a call.
 _SIZE: Final = 0
+"""At the line with a chunk's size."""
 _DATA: Final = 1
+"""In the content of a chunk."""
 _DATA_END: Final = 2
+"""At the CRLF after the content."""
 _TRAILER: Final = 3
+"""At a trailer field or the final empty line."""
 _DONE: Final = 4
 _LOWER_HEX: Final = b"0123456789abcdef"
 _HEX: Final = _LOWER_HEX + b"ABCDEF"
+_CANONICAL_SIZE_DIGITS: Final = 8
+"""Hexadecimal digits of a chunk size in `is_complete`; longer ones go to `ChunkedReader`."""
 LAST_CHUNK: Final = b"0\r\n\r\n"
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
@@ -28,28 +36,43 @@ _EXTENSIONS: Final = re.compile(
 
 
 class ChunkedReader:
-    """Walks one chunked body. `feed` until `done`; `surplus` is what came after its end.
+    """Decodes one chunked body.
 
-    With `raw` the output is chunked again, without it it is the content alone.
+    - `done`: whether the end of the body has been read
+    - `surplus`: the bytes after its end
+
+    With `raw` the output of `feed` is chunked as well; otherwise it is the content alone.
     """
 
-    __slots__ = ("_end", "_held", "_left", "_raw", "_state", "_trailer_bytes", "done", "surplus")
+    __slots__ = (
+        "_incomplete",
+        "_last_chunk",
+        "_left",
+        "_raw",
+        "_state",
+        "_trailer_bytes",
+        "done",
+        "surplus",
+    )
 
     def __init__(self, *, raw: bool = True) -> None:
         self.done = False
         self.surplus = b""
         self._raw = raw
-        self._held = b""
-        self._end = b"0\r\n"
+        self._incomplete = b""
+        self._last_chunk = b"0\r\n"
         self._left = 0
         self._state = _SIZE
         self._trailer_bytes = 0
 
     def feed(self, data: bytes) -> bytes:
-        """The bytes to pass on now. Raises BadMessage at the first unclear byte."""
-        if self._held:
-            data = self._held + data
-            self._held = b""
+        """Decode more input; return the bytes to forward now.
+
+        Raises BadMessage at the first byte that is invalid or ambiguous.
+        """
+        if self._incomplete:
+            data = self._incomplete + data
+            self._incomplete = b""
         out: list[bytes] = []
         position = 0
         size = len(data)
@@ -64,19 +87,20 @@ class ChunkedReader:
                 continue
             end = data.find(b"\n", position)
             if end < 0:
-                self._hold(data[position:])
+                self._keep(data[position:])
                 break
             line = data[position:end]
             if line[-1:] != b"\r":
                 raise BadMessage(400, "a chunk line that does not end in CRLF")
             position = end + 1
-            self._line(line[:-1], out)
+            self._handle_line(line[:-1], out)
         if self._state == _DONE:
             self.done = True
             self.surplus = data[position:]
         return out[0] if len(out) == 1 else b"".join(out)
 
-    def _line(self, line: bytes, out: list[bytes]) -> None:
+    def _handle_line(self, line: bytes, out: list[bytes]) -> None:
+        """Handle one complete line, without its CRLF, in any state but DATA."""
         if self._state == _SIZE:
             self._left = size = parse_chunk_size(line)
             self._state = _DATA if size else _TRAILER
@@ -94,16 +118,16 @@ class ChunkedReader:
                 raise BadMessage(431, "trailers that are too long")
             name, _ = split_field(line)
             if name.replace(b"_", b"-") not in NOT_IN_TRAILERS:
-                self._end += line + b"\r\n"
+                self._last_chunk += line + b"\r\n"
         else:
             self._state = _DONE
             if self._raw:
-                out.append(self._end + b"\r\n")
+                out.append(self._last_chunk + b"\r\n")
 
-    def _hold(self, rest: bytes) -> None:
-        """Keeps an incomplete line, once it is sure that it may still become a good one."""
-        longest = limits.TRAILERS if self._state == _TRAILER else limits.CHUNK_LINE
-        if len(rest) > longest:
+    def _keep(self, rest: bytes) -> None:
+        """Keep an incomplete line. Raises BadMessage if it can no longer become valid."""
+        limit = limits.TRAILERS if self._state == _TRAILER else limits.CHUNK_LINE
+        if len(rest) > limit:
             raise BadMessage(400, "a chunk line that is too long")
         if self._state == _DATA_END and rest != b"\r":
             raise BadMessage(400, "a chunk longer than its size")
@@ -111,14 +135,17 @@ class ChunkedReader:
             raise BadMessage(400, "a bare CR in a chunk line")
         if self._state == _SIZE and rest[:1] not in _HEX:
             raise BadMessage(400, "a malformed chunk size")
-        self._held = rest
+        self._incomplete = rest
 
 
 def parse_chunk_size(line: bytes) -> int:
-    """The size in a chunk's first line. Raises BadMessage; extensions are checked and ignored."""
+    """Return the size in a chunk's first line, in bytes. Raises BadMessage.
+
+    Extensions are validated and ignored.
+    """
     size, semicolon, extension = line.partition(b";")
     if semicolon:
-        # Space before the semicolon is "bad whitespace" that a recipient has to take.
+        # RFC 9112, section 7.1.1: a recipient must accept whitespace before the semicolon.
         size = size.rstrip(b" \t")
         if not _EXTENSIONS.fullmatch(semicolon + extension):
             raise BadMessage(400, "a malformed chunk extension")
@@ -130,15 +157,20 @@ def parse_chunk_size(line: bytes) -> int:
 
 
 def is_complete(body: bytes) -> bool:
-    """Whether a body is complete and in the canonical form, so that `ChunkedReader` would pass on
-    these very bytes. No is no verdict: what else it may be is for that one to say."""
+    """Return whether a body is complete and canonical.
+
+    If so, `ChunkedReader` would forward exactly these bytes. If not, the body may still be valid;
+    `ChunkedReader` decides.
+    """
     at = 0
     while True:
         end = body.find(b"\r\n", at)
         size = body[at:end] if end > at else b""
         if size == b"0":
             return body[at:] == LAST_CHUNK
-        if not size or size[:1] == b"0" or len(size) > 8 or size.translate(None, _LOWER_HEX):
+        if not size or size[:1] == b"0" or len(size) > _CANONICAL_SIZE_DIGITS:
+            return False
+        if size.translate(None, _LOWER_HEX):
             return False
         at = end + 2 + int(size, 16)
         if body[at : at + 2] != b"\r\n":
@@ -147,5 +179,5 @@ def is_complete(body: bytes) -> bool:
 
 
 def encode_chunk(piece: bytes) -> bytes:
-    """One chunk; `piece` must not be empty."""
+    """Return `piece` as one chunk; it must not be empty."""
     return b"%x\r\n%b\r\n" % (len(piece), piece)

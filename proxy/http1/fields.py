@@ -1,8 +1,9 @@
-"""Header fields as lines: what a line is, and a bounded memory of lines seen before.
+"""Field lines: validate and classify them, with a bounded cache of lines seen before. Pure.
 
-A head is split into lines once. Nearly all of them recur from request to request and need
-nothing done to them; a set of such lines tells them apart at the price of a hash. What is left
-(a Host, a length, a line never seen) is read by its name.
+Used by the head parsers `request` and `response`; `proxy.state.head_cache` owns the caches. A
+head is split into lines once. Most lines are the same in the next request and need no treatment;
+a lookup in a set of such lines finds them at the cost of a hash. The others (Host, a length, a
+new line) are classified by name.
 """
 
 import re
@@ -14,13 +15,19 @@ from proxy.http1 import limits
 TOKEN_BYTES: Final = (
     b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
+"""`tchar` of RFC 9110, section 5.6.2."""
 VALUE_BYTES: Final = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
+"""`field-content` of RFC 9110, section 5.5: no control bytes but the tab."""
 VISIBLE_BYTES: Final = bytes(range(0x21, 0x7F))
+"""`VCHAR` of RFC 5234: printable ASCII without the space."""
 
 
 def translation_table(allowed: bytes) -> bytes:
-    """A table for `bytes.translate` that changes every byte but those allowed: what it leaves
-    as it is holds no others. A fifth of the cost of deleting them and seeing what is left."""
+    """Return a table for `bytes.translate` that changes every byte that is not allowed.
+
+    Bytes that it leaves unchanged are all allowed. This check costs a fifth of deleting the
+    allowed bytes and testing whether any are left.
+    """
     return bytes(byte if byte in allowed else int(not byte) for byte in range(256))
 
 
@@ -28,9 +35,11 @@ NOT_TOKEN: Final = translation_table(TOKEN_BYTES)
 NOT_VALUE: Final = translation_table(VALUE_BYTES)
 NOT_VISIBLE: Final = translation_table(VISIBLE_BYTES)
 
-# What a field means to a proxy. PLAIN goes on untouched, DROP goes no further than this hop.
+# Field kinds: the meaning of a field for a proxy.
 PLAIN: Final = 0
+"""Forwarded unchanged."""
 DROP: Final = 1
+"""Hop-by-hop: not forwarded."""
 HOST: Final = 2
 CONTENT_LENGTH: Final = 3
 TRANSFER_ENCODING: Final = 4
@@ -43,7 +52,7 @@ MAX_FORWARDS: Final = 10
 KEEP_ALIVE: Final = 11
 EVENT_STREAM: Final = 12
 
-_HOP: Final = {
+_HOP_BY_HOP: Final = {
     b"connection": CONNECTION,
     b"content-length": CONTENT_LENGTH,
     b"keep-alive": KEEP_ALIVE,
@@ -52,7 +61,7 @@ _HOP: Final = {
     b"transfer-encoding": TRANSFER_ENCODING,
     b"upgrade": UPGRADE,
 }
-REQUEST_KINDS: Final = _HOP | {
+REQUEST_KINDS: Final = _HOP_BY_HOP | {
     b"expect": EXPECT,
     b"forwarded": FORWARDED,
     b"host": HOST,
@@ -70,17 +79,18 @@ REQUEST_KINDS: Final = _HOP | {
     b"x-real-ip": FORWARDED,
     b"x-request-id": REQUEST_ID,
 }
-RESPONSE_KINDS: Final = _HOP | {
+RESPONSE_KINDS: Final = _HOP_BY_HOP | {
     b"content-type": EVENT_STREAM,
     b"proxy-authenticate": DROP,
     b"proxy-authentication-info": DROP,
 }
 
-# Naming these in Connection must not take them from the next hop: they are this hop's own, or
-# frame the message, and removing them on request is a known attack.
+# Connection must not remove these fields: they belong to this hop or frame the message, and
+# removing them on a client's request is a known attack.
 PROTECTED: Final = frozenset((*REQUEST_KINDS, b"via", b"traceparent", b"tracestate"))
 
-# In trailers: what frames, routes or authenticates a message must stand in its head.
+# Not allowed in trailers (RFC 9110, section 6.5.1): what frames, routes or authenticates a
+# message must be in its head.
 NOT_IN_TRAILERS: Final = PROTECTED | {
     b"authorization",
     b"cache-control",
@@ -96,10 +106,14 @@ NOT_IN_TRAILERS: Final = PROTECTED | {
 }
 
 MAX_CACHED_LINES: Final = 4096
+"""Lines per cache; with MAX_CACHED_LINE this limits a cache to 4 MiB."""
 MAX_CACHED_LINE: Final = 1024
+"""Bytes. Longer lines (cookies, tokens) are not cached."""
 MAX_VALUES_PER_FIELD: Final = 64
+"""Cached values of one field. A field with more is treated as one with a new value each time."""
 
 LineKind = tuple[int, bytes]
+"""Kind and value of a field line."""
 _PLAIN_LINE: Final[LineKind] = (PLAIN, b"")
 _HOST: Final = re.compile(
     rb"(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*(?::[0-9]{0,5})?"
@@ -109,9 +123,10 @@ _EVENT_STREAM: Final = re.compile(rb"text/event-stream[ \t]*(;|$)", re.IGNORECAS
 
 
 class BadMessage(Exception):
-    """A message that cannot be taken, with the status to answer and the reason in a few words.
+    """A message that must be refused.
 
-    In a response the status does not matter: the origin's fault is 502.
+    - `status`: status code of the answer; not used for responses (the client gets 502)
+    - `reason`: short text for the answer and the log
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -121,25 +136,27 @@ class BadMessage(Exception):
 
 
 class FieldLineCache:
-    """Lines that were read before and are known to be well formed.
+    """Cache of lines that were classified before and are well formed.
 
-    `plain` holds those that go on untouched, `special` what the others are. A field whose
-    value differs from message to message (an id, a date) stops being remembered after
-    `VARIETY` values, so that it cannot push out the ones that recur; `refresh` gives it
-    another chance.
+    - `plain`: lines that are forwarded unchanged
+    - `special`: kind and value of the others
+
+    A field with a new value in every message (an id, a date) is not cached beyond
+    `MAX_VALUES_PER_FIELD` values, so that it cannot evict lines that recur. `refresh` lets it be
+    cached again.
     """
 
     def __init__(self, kinds: dict[bytes, int]) -> None:
         self.plain: set[bytes] = set()
         self.special: dict[bytes, LineKind] = {}
         self._kinds = kinds
-        self._variety: dict[bytes, int] = {}
-        self._varied: set[bytes] = set()
+        self._value_counts: dict[bytes, int] = {}
+        self._uncached: set[bytes] = set()
 
     def classify(self, line: bytes) -> LineKind:
-        """What a line is. Raises BadMessage when it is not a field line."""
-        cut = line.find(b":")
-        if cut > 0 and line[:cut] in self._varied and len(line) <= limits.FIELD_LINE:
+        """Return the kind and value of a line. Raises BadMessage if it is not a field line."""
+        colon = line.find(b":")
+        if colon > 0 and line[:colon] in self._uncached and len(line) <= limits.FIELD_LINE:
             if line.translate(NOT_VALUE) != line:
                 raise BadMessage(400, "a control byte in a header field")
             return _PLAIN_LINE
@@ -148,46 +165,46 @@ class FieldLineCache:
         name, value = split_field(line)
         kind = self._kinds.get(name, PLAIN)
         if b"_" in name and kind == PLAIN:
-            # Gateways that make variables of fields (CGI, WSGI) take _ and - for the same.
-            twin = name.replace(b"_", b"-")
-            kind = DROP if twin in self._kinds and twin != b"content-type" else PLAIN
+            # Gateways that turn fields into variables (CGI, WSGI) read _ and - as the same.
+            alias = name.replace(b"_", b"-")
+            kind = DROP if alias in self._kinds and alias != b"content-type" else PLAIN
         if kind == EVENT_STREAM and not _EVENT_STREAM.match(value):
             kind = PLAIN
         if kind == HOST:
             check_host(value)
-        known = (kind, value) if kind else _PLAIN_LINE
+        classified = (kind, value) if kind else _PLAIN_LINE
         if len(line) <= MAX_CACHED_LINE:
-            self._remember(name, line, known)
-        return known
+            self._store(name, line, classified)
+        return classified
 
     def refresh(self) -> None:
-        """Forgets which fields vary; to be called every minute or so."""
-        self._variety.clear()
-        self._varied.clear()
+        """Reset the counts of values per field. Call it about once a minute."""
+        self._value_counts.clear()
+        self._uncached.clear()
 
-    def _remember(self, name: bytes, line: bytes, known: LineKind) -> None:
-        seen = self._variety.get(name, 0)
-        if seen >= MAX_VALUES_PER_FIELD:
-            # Not where the value decides: one more of them may be the one that means something.
-            if known[0] == PLAIN and name not in self._kinds:
-                if len(self._varied) >= MAX_CACHED_LINES:
-                    self._varied.clear()
-                self._varied.add(line[: line.find(b":")])
+    def _store(self, name: bytes, line: bytes, classified: LineKind) -> None:
+        count = self._value_counts.get(name, 0)
+        if count >= MAX_VALUES_PER_FIELD:
+            # Not for fields whose value decides their kind: the next value may have a meaning.
+            if classified[0] == PLAIN and name not in self._kinds:
+                if len(self._uncached) >= MAX_CACHED_LINES:
+                    self._uncached.clear()
+                self._uncached.add(line[: line.find(b":")])
             return
         if len(self.plain) + len(self.special) >= MAX_CACHED_LINES:
             self.plain.clear()
             self.special.clear()
-        if len(self._variety) >= MAX_CACHED_LINES:
+        if len(self._value_counts) >= MAX_CACHED_LINES:
             self.refresh()
-        self._variety[name] = seen + 1
-        if known[0] == PLAIN:
+        self._value_counts[name] = count + 1
+        if classified[0] == PLAIN:
             self.plain.add(line)
         else:
-            self.special[line] = known
+            self.special[line] = classified
 
 
 def split_field(line: bytes) -> tuple[bytes, bytes]:
-    """The lower-case name and the value of a field line. Raises BadMessage."""
+    """Return the lower-case name and the value of a field line. Raises BadMessage."""
     name, colon, value = line.partition(b":")
     if not colon or not name or name.translate(NOT_TOKEN) != name:
         if line[:1] in (b" ", b"\t"):
@@ -199,17 +216,17 @@ def split_field(line: bytes) -> tuple[bytes, bytes]:
 
 
 def check_host(value: bytes) -> None:
-    """Raises BadMessage when a Host value is not a host with an optional port."""
-    good = bool(_HOST.fullmatch(value))
-    if good and value[:1] == b"[":
+    """Raise BadMessage if a Host value is not a host with an optional port."""
+    valid = bool(_HOST.fullmatch(value))
+    if valid and value[:1] == b"[":
         try:
             IPv6Address(value[1 : value.index(b"]")].decode())
         except ValueError:
-            good = False
-    if not good:
+            valid = False
+    if not valid:
         raise BadMessage(400, "a malformed Host")
 
 
 def split_list(value: bytes) -> list[bytes]:
-    """The lower-case members of a comma-separated list, empty ones left out."""
+    """Return the lower-case items of a comma-separated list, without empty ones."""
     return [item for item in (part.strip(b" \t") for part in value.lower().split(b",")) if item]

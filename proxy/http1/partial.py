@@ -1,14 +1,17 @@
-"""Heads that are not all there yet: what can be refused before their end comes, which a broken one
-might never have."""
+"""Checks on incomplete heads: refuse early what can no longer become a valid message. Pure.
+
+Called by `proxy.request.downstream` and `upstream` while a head is incomplete: the end of a
+broken head may never arrive.
+"""
 
 from proxy.http1 import limits
 from proxy.http1.fields import BadMessage
 
 
 def check_partial(data: bytes) -> None:
-    """Raises BadMessage when an unfinished head can no longer become a good one.
+    """Raise BadMessage if an incomplete head can no longer become valid.
 
-    A line that ends in a bare LF would otherwise wait for an end that never comes.
+    For example, a head with lines that end in a bare LF would wait for an end that never comes.
     """
     if data.count(b"\n") != data.count(b"\r\n"):
         raise BadMessage(400, "a line that does not end in CRLF")
@@ -19,23 +22,25 @@ def check_partial(data: bytes) -> None:
 
 
 def check_first_line(data: bytes) -> None:
-    """Raises BadMessage when an unfinished request's first line is there, and has no version:
-    HTTP/0.9 had nothing but that line, and would wait for its answer."""
+    """Raise BadMessage if the first line of an incomplete request has no HTTP version.
+
+    An HTTP/0.9 request is that line alone; its client would wait for the response.
+    """
     line, end, _ = data.partition(b"\r\n")
     if end and line and not line[-8:].startswith(b"HTTP/"):
         raise bad_request_line(line)
 
 
 def check_request_size(data: bytes) -> None:
-    """Raises BadMessage when a request head, finished or not, is over its bounds already."""
+    """Raise BadMessage if a request head, complete or not, exceeds its size limits."""
     if len(data) > limits.REQUEST_LINE and data.find(b"\r\n", 0, limits.REQUEST_LINE + 2) < 0:
         raise BadMessage(414, "a request line that is too long")
     if len(data) > limits.REQUEST_HEAD:
         raise BadMessage(431, "a request head that is too long")
 
 
-def bad_request_line(start: bytes) -> BadMessage:
-    """What is wrong with a request line that has not three parts, or no version."""
-    if len(start) > limits.REQUEST_LINE:
+def bad_request_line(line: bytes) -> BadMessage:
+    """Return the error for a request line that does not have three parts, or has no version."""
+    if len(line) > limits.REQUEST_LINE:
         return BadMessage(414, "a request line that is too long")
     return BadMessage(400, "a malformed request line")

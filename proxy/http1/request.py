@@ -1,7 +1,8 @@
-"""Heads of requests: from the bytes before the empty line to what a proxy has to know of them.
+"""Request heads: parse and validate the bytes before the empty line (RFC 9112, section 3). Pure.
 
-A head stays the bytes that it came as. What is noted beside them is which lines may not go on
-and the few values that decide something.
+Called by `proxy.request.downstream` for heads that no template matches; `rewrite` builds the
+upstream head from the result. A head is kept as received. The parser adds which lines are not
+forwarded, and the few values that the proxy acts on.
 """
 
 import re
@@ -23,35 +24,45 @@ if TYPE_CHECKING:
     from proxy.http1.request_template import RequestTemplate
 
 END: Final = b"\r\n\r\n"
+"""End of a head: the last field's CRLF and the empty line."""
 VIA: Final = b"Via: 1.1 meshd\r\n"
 VIA_1_0: Final = b"Via: 1.0 meshd\r\n"
 _KNOWN_METHODS: Final = frozenset(
     (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE")
 )
 _ABSOLUTE: Final = re.compile(rb"([A-Za-z]+)://([^/?#]*)(.*)")
-_LONGEST_METHOD: Final = 64
+_MAX_METHOD: Final = 64
+"""Bytes. The longest registered method has 17."""
 _ID: Final = re.compile(rb"[\x21-\x7e]{1,200}")
+"""Printable ASCII; 200 bytes leave room for a few UUIDs."""
 
 
 def via_line(*, http10: bool) -> bytes:
-    """The line that says through whom a message went, and in which version it came."""
+    """Return the Via line of this proxy, with the version that the message arrived in."""
     return VIA_1_0 if http10 else VIA
 
 
 class RequestHead:
-    """A request's head that has one reading.
+    """A request head that has exactly one reading.
 
-    `raw` is the head without the empty line; `lines` are its field lines, cut only when asked
-    for where the head was known by its `Shape`. `upstream_head` is the head as it goes on, up to
-    the
-    lines that this hop adds; it is empty where that has to be worked out. `target` is in
-    origin form (or `*`), exactly as it came. `length` is the body's, CHUNKED for a chunked one.
-    `template` is what the head was known by, if it was.
-    `request_id` is the one that it came with, where `has_id` says so.
-    `drop` holds the field lines that go no further; `request_line_unchanged` says that the request
-    line can go
-    on as it is, `unchanged` that all of the head can. `forwarded` are the lines that tell of
-    earlier hops, kept or dropped by trust.
+    - `raw`: the head as received, without the empty line
+    - `method`, `target`: as received; an absolute target is reduced to origin form (or `*`)
+    - `lines`: the field lines
+    - `host`: value of Host; None without one (HTTP/1.0)
+    - `length`: body length in bytes; CHUNKED for a chunked body
+    - `persistent`: whether the client keeps the connection open
+    - `expect`: whether the client waits for 100 Continue
+    - `has_id`, `request_id`: whether it carries a valid X-Request-Id, and its value
+    - `max_forwards`: value of Max-Forwards; -1 without one
+    - `drop`: field lines that are not forwarded
+    - `forwarded`: field lines about earlier hops, kept or dropped depending on trust
+    - `options`: lower-case connection options
+    - `upgrade`: protocols that the client offers to switch to
+    - `request_line_unchanged`: whether the request line can be forwarded as received
+    - `unchanged`: whether the whole head can be forwarded as received
+    - `upstream_head`: the head to forward, up to the lines that this hop adds; empty if it must
+      be built
+    - `template`: the template that it matched; None if it was parsed
     """
 
     host: bytes | None = None
@@ -80,48 +91,51 @@ class RequestHead:
 
     @property
     def lines(self) -> list[bytes]:
-        """The field lines."""
+        """The field lines, split on first use if the head matched a template."""
         lines = self._lines
         if lines is None:
             lines = self._lines = self.raw.split(b"\r\n")[1:]
         return lines
 
     def field(self, name: bytes) -> bytes | None:
-        """A field's value by its lower-case name; of several, all as one list."""
-        shape = self.template
-        if shape is not None and name not in shape.variable_fields:
-            return shape.fields.get(name)
+        """Return a field's value by lower-case name; several are joined to a list."""
+        template = self.template
+        if template is not None and name not in template.variable_fields:
+            return template.fields.get(name)
         lowered = self._lowered
         if not lowered:
             lowered = self._lowered = self.raw.lower()
-        mark = b"\r\n" + name + b":"
-        at = lowered.find(mark)
+        prefix = b"\r\n" + name + b":"
+        at = lowered.find(prefix)
         if at < 0:
             return None
-        begin = at + len(mark)
-        if lowered.find(mark, begin) >= 0:
+        begin = at + len(prefix)
+        if lowered.find(prefix, begin) >= 0:
             return find_field(self.lines, name)
         end = lowered.find(b"\r\n", begin)
         return self.raw[begin : end if end >= 0 else len(lowered)].strip(b" \t")
 
 
 def find_field(lines: Sequence[bytes], name: bytes) -> bytes | None:
-    """A field's value by its lower-case name, of several all as one list; None without one."""
-    cut = len(name)
-    mark = name + b":"
-    values = [line[cut + 1 :].strip(b" \t") for line in lines if line[: cut + 1].lower() == mark]
+    """Return a field's value by lower-case name; several are joined to a list; None if absent."""
+    prefix = name + b":"
+    size = len(prefix)
+    values = [line[size:].strip(b" \t") for line in lines if line[:size].lower() == prefix]
     if not values:
         return None
     return values[0] if len(values) == 1 else (b"; " if name == b"cookie" else b", ").join(values)
 
 
 def is_valid_id(value: bytes) -> bool:
-    """Whether a request id is one that can go on: it ends up in logs."""
+    """Return whether a request id may be forwarded and logged."""
     return _ID.fullmatch(value) is not None
 
 
-def parse_request(raw: bytes, memory: FieldLineCache) -> RequestHead:
-    """Reads a head (all before the empty line). Raises BadMessage with what to answer."""
+def parse_request(raw: bytes, cache: FieldLineCache) -> RequestHead:
+    """Parse a head: everything before the empty line.
+
+    Raises BadMessage with the status and reason to answer.
+    """
     lines = raw.split(b"\r\n")
     start = lines.pop(0)
     parts = start.split(b" ")
@@ -137,11 +151,11 @@ def parse_request(raw: bytes, memory: FieldLineCache) -> RequestHead:
     if len(lines) > limits.REQUEST_FIELDS:
         raise BadMessage(431, "too many header fields")
     head = RequestHead(raw, method, target, lines)
-    special = memory.special
+    special = cache.special
     lengths: list[bytes] = []
     encodings: list[bytes] = []
-    for line in filterfalse(memory.plain.__contains__, lines):
-        kind, value = special.get(line) or memory.classify(line)
+    for line in filterfalse(cache.plain.__contains__, lines):
+        kind, value = special.get(line) or cache.classify(line)
         if not kind:
             continue
         if kind == fields.HOST:
@@ -155,7 +169,7 @@ def parse_request(raw: bytes, memory: FieldLineCache) -> RequestHead:
                 head.unchanged = False
         else:
             head.unchanged = False
-            _note(head, kind, value, line, encodings)
+            _apply_field(head, kind, value, line, encodings)
     if version == b"HTTP/1.0":
         head.http10 = True
         head.request_line_unchanged = head.unchanged = False
@@ -165,18 +179,20 @@ def parse_request(raw: bytes, memory: FieldLineCache) -> RequestHead:
     if lengths or encodings:
         _frame(head, lengths, encodings)
     if target[:1] != b"/" or b"#" in target:
-        _other_target_forms(head)
+        _apply_target_form(head)
     elif head.host is None and not head.http10:
         raise BadMessage(400, "no Host")
     if head.unchanged:
         head.upstream_head = raw
     else:
-        _settle(head)
+        _apply_upgrade_and_expect(head)
     return head
 
 
-def _note(head: RequestHead, kind: int, value: bytes, line: bytes, encodings: list[bytes]) -> None:
-    """Takes in a field that concerns this hop."""
+def _apply_field(
+    head: RequestHead, kind: int, value: bytes, line: bytes, encodings: list[bytes]
+) -> None:
+    """Apply a field that has a meaning for this hop."""
     if kind == fields.FORWARDED:
         head.forwarded += (line,)
         return
@@ -208,17 +224,18 @@ def _note(head: RequestHead, kind: int, value: bytes, line: bytes, encodings: li
 
 
 def _apply_connection(head: RequestHead) -> None:
-    """Persistence, and the fields that Connection names: they are for this hop alone."""
+    """Set persistence, and drop the fields that Connection names: they are hop-by-hop."""
     options = head.options
     if b"close" in options:
         head.persistent = False
-    named = {option for option in options if option not in fields.PROTECTED}
-    named -= {b"close", b"keep-alive"}
-    if named:
-        head.drop += tuple(line for line in head.lines if line.partition(b":")[0].lower() in named)
+    names = {option for option in options if option not in fields.PROTECTED}
+    names -= {b"close", b"keep-alive"}
+    if names:
+        head.drop += tuple(line for line in head.lines if line.partition(b":")[0].lower() in names)
 
 
 def _frame(head: RequestHead, lengths: list[bytes], encodings: list[bytes]) -> None:
+    """Set the body length. Raises BadMessage."""
     if len(lengths) > 1:
         raise BadMessage(400, "more than one Content-Length")
     if encodings:
@@ -230,11 +247,11 @@ def _frame(head: RequestHead, lengths: list[bytes], encodings: list[bytes]) -> N
         raise BadMessage(400, "a body in a TRACE request")
 
 
-def _settle(head: RequestHead) -> None:
-    """Upgrades, expectations and what only some methods know."""
+def _apply_upgrade_and_expect(head: RequestHead) -> None:
+    """Apply the rules for Upgrade and Expect that need the whole head."""
     if b"upgrade" not in head.options or head.http10:
         head.upgrade = ()
-    # HTTP/2 in the clear would carry requests past every rule that is applied here.
+    # Requests inside an HTTP/2 tunnel would bypass every rule that is applied here.
     head.upgrade = tuple(
         name for name in head.upgrade if not name.lower().startswith((b"h2", b"http"))
     )
@@ -242,11 +259,11 @@ def _settle(head: RequestHead) -> None:
         head.expect = False
 
 
-def _other_target_forms(head: RequestHead) -> None:
-    """Absolute, authority and asterisk form (RFC 9112, section 3.2)."""
+def _apply_target_form(head: RequestHead) -> None:
+    """Handle targets in absolute, authority and asterisk form (RFC 9112, section 3.2)."""
     target = head.target
     if head.method == b"CONNECT":
-        raise BadMessage(405, "CONNECT is not served here")
+        raise BadMessage(405, "CONNECT is not supported")
     if head.host is None and not head.http10:
         raise BadMessage(400, "no Host")
     if target == b"*":
@@ -274,15 +291,18 @@ def _other_target_forms(head: RequestHead) -> None:
 
 
 def _check_start(start: bytes, method: bytes, version: bytes) -> None:
-    """The parts of a request line that are not the usual ones. Raises BadMessage."""
+    """Check a request line with another version than HTTP/1.1 or an unknown method.
+
+    Raises BadMessage.
+    """
     if version not in (b"HTTP/1.1", b"HTTP/1.0"):
         if re.fullmatch(rb"HTTP/[0-9]\.[0-9]", version):
-            raise BadMessage(505, "a version of HTTP that is not served here")
+            raise BadMessage(505, "an HTTP version that is not supported")
         raise bad_request_line(start)
     if method not in _KNOWN_METHODS:
         if not method or method.translate(fields.NOT_TOKEN) != method:
             raise BadMessage(400, "a malformed method")
-        if len(method) > _LONGEST_METHOD:
+        if len(method) > _MAX_METHOD:
             raise BadMessage(501, "a method that is too long")
         if method == b"CONNECT":
-            raise BadMessage(405, "CONNECT is not served here")
+            raise BadMessage(405, "CONNECT is not supported")

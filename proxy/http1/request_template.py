@@ -1,15 +1,16 @@
-"""The shape that a connection's requests have in common.
+"""Request templates: match a head against the constant parts of earlier heads. Pure.
 
-A client sends the same head over and over: the same fields in the same order, with another target
-and now and then a field whose value differs each time (an id, a cookie, a trace). A `Shape` is
-that head cut at those values. A head that fits it is known to be good, and known in all that
-matters, by comparing its pieces; only the target and the differing values are looked at.
+Used by `proxy.request.downstream`, which calls `match_templates` before it parses a head;
+`proxy.state.head_cache` shares the templates between connections. A client sends nearly the same
+head over and over: the same fields in the same order, another target, and a few fields with a
+new value each time (an id, a cookie, a trace). A template is that head, split at those values. A
+head that matches is valid, and its meaning is known, after comparing the constant pieces; only
+the target and the variable values are checked.
 
-What fits is what `parse_request` would have taken with the same result: the pieces were parsed
-once, and a differing value may stand only in a field that means nothing to a proxy, and may hold
-only what a field value may hold. Two fields that mean something may differ all the same: the
-length of a body, and a request's id; their values are read. Whatever does not fit is parsed as
-ever.
+A head matches only if `parse_request` would return the same result. The pieces come from a parsed
+head. A value may vary only in a field without meaning to a proxy, and must be a valid field
+value. Two fields with a meaning may vary as well: Content-Length and X-Request-Id; their values
+are read. Every other head is parsed.
 """
 
 from typing import Final
@@ -27,25 +28,28 @@ from proxy.http1.template import (
 )
 
 MAX_TEMPLATES: Final = 3
-"""How many kinds of requests a connection is known by, those with a body apart."""
+"""Templates per connection; a client rarely sends more kinds of heads."""
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"DELETE", b"POST", b"PUT", b"PATCH"))
-"""Not OPTIONS and TRACE, to which Max-Forwards means something."""
+"""Without OPTIONS and TRACE: Max-Forwards has a meaning for these."""
 _NOT_ORIGIN_FORM: Final = translation_table(VISIBLE_BYTES.replace(b"#", b""))
 
 
 class RequestTemplate:
-    """See the module. Shared by connections and never changed.
+    """One template. Immutable; connections share it.
 
-    `lines` are the fields of a head that has it, `variable_lines` the places of those that differ.
-    `host`
-    is what the head says; `fields` are the values that do not differ, by their lower-case names,
-    and `variable_fields` the names of those that do; `drop`, `has_id` and `request_id` are those of
-    `RequestHead`.
+    - `lines`: the field lines of the head that it was made from
+    - `variable_lines`: indexes of the lines whose values vary
+    - `first`, `first_size`: the piece after the target, and its size in bytes
+    - `pieces`: the pieces after it; the variable values are between them
+    - `upstream_pieces`: the same without dropped lines; empty if no line is dropped
+    - `host`, `drop`, `has_id`, `request_id`: see `RequestHead`
+    - `fields`: constant values by lower-case name
+    - `variable_fields`: lower-case names of the fields that vary
     """
 
     __slots__ = (
-        "_id_gap",
-        "_length_gap",
+        "_id_position",
+        "_length_position",
         "drop",
         "fields",
         "first",
@@ -60,18 +64,18 @@ class RequestTemplate:
         "variable_lines",
     )
 
-    def __init__(self, head: RequestHead, gaps: frozenset[int]) -> None:
+    def __init__(self, head: RequestHead, variable_lines: frozenset[int]) -> None:
         self.lines = head.lines
-        self.variable_lines = gaps
+        self.variable_lines = variable_lines
         self.host = head.host
         self.has_id = head.has_id
         self.request_id = head.request_id
         self.drop = head.drop + head.forwarded
-        pieces = split_at_values(head.lines, gaps)
+        pieces = split_at_values(head.lines, variable_lines)
         self.first = pieces[0]
         self.first_size = len(pieces[0])
         self.pieces = pieces[1:]
-        names = [field_name(head.lines[place]).lower() for place in sorted(gaps)]
+        names = [field_name(head.lines[index]).lower() for index in sorted(variable_lines)]
         self.variable_fields = frozenset(names)
         self.fields: dict[bytes, bytes] = {}
         for line in head.lines:
@@ -79,23 +83,25 @@ class RequestTemplate:
             value = find_field(head.lines, name)
             if value is not None:
                 self.fields[name] = value
-        self._length_gap = names.index(b"content-length") if b"content-length" in names else -1
-        self._id_gap = names.index(b"x-request-id") if b"x-request-id" in names else -1
-        # Where lines go no further, the head is put together anew without them.
+        # Positions among the variable values; -1: the field does not vary.
+        self._length_position = names.index(b"content-length") if b"content-length" in names else -1
+        self._id_position = names.index(b"x-request-id") if b"x-request-id" in names else -1
         self.upstream_pieces: tuple[bytes, ...] = ()
         if self.drop:
-            gone = set(self.drop)
-            kept = [place for place, line in enumerate(head.lines) if line not in gone]
-            left = frozenset(new for new, place in enumerate(kept) if place in gaps)
-            self.upstream_pieces = split_at_values([head.lines[place] for place in kept], left)
+            dropped = set(self.drop)
+            kept = [index for index, line in enumerate(head.lines) if line not in dropped]
+            variable = frozenset(new for new, old in enumerate(kept) if old in variable_lines)
+            self.upstream_pieces = split_at_values([head.lines[old] for old in kept], variable)
 
-    def match(self, data: bytes, one: int, two: int) -> RequestHead | None:
-        """See `match`; `one` and `two` are the places of the first two spaces, and what is
-        behind them is `first`."""
-        method, target = data[:one], data[one + 1 : two]
+    def match(self, data: bytes, first_space: int, second_space: int) -> RequestHead | None:
+        """Return the head that `data` is or starts with; None if it does not match.
+
+        `first_space` and `second_space` are positions; `first` follows the second.
+        """
+        method, target = data[:first_space], data[first_space + 1 : second_space]
         if method not in _METHODS or target[:1] != b"/":
             return None
-        at = two + 1 + self.first_size
+        at = second_space + 1 + self.first_size
         values: list[bytes] = []
         for piece in self.pieces:
             end = data.find(CRLF, at)
@@ -108,9 +114,10 @@ class RequestTemplate:
             at = end + len(piece)
         if at > MAX_HEAD or target.translate(_NOT_ORIGIN_FORM) != target:
             return None
+        # Without the empty line (4 bytes with the CRLF before it).
         head = RequestHead(data[: at - 4], method, target, None)
-        if self._length_gap >= 0:
-            head.length = parse_length(values[self._length_gap])
+        if self._length_position >= 0:
+            head.length = parse_length(values[self._length_position])
             if not head.length:
                 return None
         elif at != len(data):
@@ -120,19 +127,19 @@ class RequestTemplate:
         if self.has_id:
             head.has_id = True
             head.request_id = self.request_id
-            if self._id_gap >= 0:
-                head.request_id = values[self._id_gap].strip(b" \t")
+            if self._id_position >= 0:
+                head.request_id = values[self._id_position].strip(b" \t")
                 if not is_valid_id(head.request_id):
                     return None
         if self.drop:
             head.drop = self.drop
             head.unchanged = False
-            head.upstream_head = self._onward(method, target, values)
+            head.upstream_head = self._build_upstream_head(method, target, values)
         else:
             head.upstream_head = head.raw
         return head
 
-    def _onward(self, method: bytes, target: bytes, values: list[bytes]) -> bytes:
+    def _build_upstream_head(self, method: bytes, target: bytes, values: list[bytes]) -> bytes:
         out = [method, b" ", target, b" ", self.upstream_pieces[0]]
         for value, piece in zip(values, self.upstream_pieces[1:], strict=True):
             out.append(value)
@@ -141,96 +148,108 @@ class RequestTemplate:
 
 
 RequestTemplates = tuple[RequestTemplate, ...]
-"""Of what one connection asks; shared, as they are."""
+"""The templates of one connection. Immutable, so that connections can share them."""
 
 
-def match_templates(shapes: RequestTemplates, data: bytes) -> RequestHead | None:
-    """The head that `data` is, or begins with where a body follows (from the place
-    `len(head.raw) + 4` on, as much of it as came); None where none of the shapes fits."""
-    one = data.find(b" ")
-    two = data.find(b" ", one + 1)
-    if two < 0:
+def match_templates(templates: RequestTemplates, data: bytes) -> RequestHead | None:
+    """Return the head that `data` is, or starts with if a body follows; None without a match.
+
+    The body, as much as has arrived, starts at `len(head.raw) + 4`.
+    """
+    first_space = data.find(b" ")
+    second_space = data.find(b" ", first_space + 1)
+    if second_space < 0:
         return None
-    for shape in shapes:
-        if data.startswith(shape.first, two + 1):
-            head = shape.match(data, one, two)
+    for template in templates:
+        if data.startswith(template.first, second_space + 1):
+            head = template.match(data, first_space, second_space)
             if head is not None:
                 return head
     return None
 
 
 def add_template(known: RequestTemplates, head: RequestHead) -> RequestTemplates:
-    """The shapes of a connection's heads, after one more that did not fit the `known` ones."""
+    """Return the templates of a connection after a head that did not match the `known` ones.
+
+    If the head differs from a known template only in values that may vary, that template is
+    replaced by a more general one. Otherwise the head becomes a new template.
+    """
     if not fast_path_ok(head):
         return known
-    measured = frozenset[int]()
+    length_line = frozenset[int]()
     if head.length:
-        # Bodies differ: their length is a gap from the beginning.
-        measured = frozenset(
-            [place for place, line in enumerate(head.lines) if _is(line, b"content-length")]
+        # Bodies differ in size, so Content-Length varies from the start.
+        length_line = frozenset(
+            [
+                index
+                for index, line in enumerate(head.lines)
+                if field_name(line).lower() == b"content-length"
+            ]
         )
-    for turn, shape in enumerate(known):
-        gaps = _gaps(shape, head, measured)
-        if gaps is not None:
-            return (*known[:turn], RequestTemplate(head, gaps), *known[turn + 1 :])
-    return _bounded((RequestTemplate(head, measured), *known))
+    for index, template in enumerate(known):
+        variable_lines = _generalize(template, head, length_line)
+        if variable_lines is not None:
+            general = RequestTemplate(head, variable_lines)
+            return (*known[:index], general, *known[index + 1 :])
+    return _limit_size((RequestTemplate(head, length_line), *known))
 
 
-def _bounded(shapes: RequestTemplates) -> RequestTemplates:
-    """The first of them: a connection's are no longer together than a single one may be."""
-    room, most = MAX_HEAD, 0
-    for shape in shapes[:MAX_TEMPLATES]:
-        room -= len(shape.first) + sum(map(len, shape.pieces))
-        most += room >= 0
-    return shapes[:most]
+def _limit_size(templates: RequestTemplates) -> RequestTemplates:
+    """Keep the first templates: at most MAX_TEMPLATES, and at most MAX_HEAD bytes in total."""
+    free, count = MAX_HEAD, 0
+    for template in templates[:MAX_TEMPLATES]:
+        free -= len(template.first) + sum(map(len, template.pieces))
+        count += free >= 0
+    return templates[:count]
 
 
-def _gaps(
-    known: RequestTemplate, head: RequestHead, measured: frozenset[int]
+def _generalize(
+    known: RequestTemplate, head: RequestHead, length_line: frozenset[int]
 ) -> frozenset[int] | None:
-    """Where a shape has gaps that a head has too; None where there is no such shape."""
+    """Return the variable lines of a template for both `known` and `head`; None if impossible."""
     if len(known.lines) != len(head.lines):
         return None
-    both = enumerate(zip(known.lines, head.lines, strict=True))
-    gaps = known.variable_lines | measured | {place for place, (one, other) in both if one != other}
-    if len(gaps) > MAX_VARIABLE_LINES or not all(_may_differ(known, head, place) for place in gaps):
+    pairs = enumerate(zip(known.lines, head.lines, strict=True))
+    differing = {index for index, (one, other) in pairs if one != other}
+    variable_lines = known.variable_lines | length_line | differing
+    if len(variable_lines) > MAX_VARIABLE_LINES:
         return None
-    return gaps
+    if not all(_may_vary(known, head, index) for index in variable_lines):
+        return None
+    return variable_lines
 
 
-def _may_differ(known: RequestTemplate, head: RequestHead, place: int) -> bool:
-    """Whether a gap may be where a line of a head and of those before it differ."""
-    line, before = head.lines[place], known.lines[place]
+def _may_vary(known: RequestTemplate, head: RequestHead, index: int) -> bool:
+    """Return whether the line at `index` may have a variable value in a template for both."""
+    line, before = head.lines[index], known.lines[index]
     name = field_name(before)
-    # Gateways that make variables of fields take _ for -, so such a name is looked at.
+    # Gateways that turn fields into variables (CGI, WSGI) read _ as -: always parse such a name.
     if not line.startswith(name + b":") or b"_" in name:
         return False
-    kind = name.lower()
-    if kind == b"content-length":
+    lowered = name.lower()
+    if lowered == b"content-length":
         return bool(head.length and parse_length(before[len(name) + 1 :]))
-    if kind == b"x-request-id":
+    if lowered == b"x-request-id":
         return line not in head.drop and before not in known.drop
-    return kind not in REQUEST_KINDS
-
-
-def _is(line: bytes, name: bytes) -> bool:
-    return field_name(line).lower() == name
+    return lowered not in REQUEST_KINDS
 
 
 def fast_path_ok(head: RequestHead) -> bool:
-    """Whether a head is such that others like it may go without being parsed: a complete
-    HTTP/1.1 request that leaves the connection open, asks for nothing special of this hop, and
-    has no body or one of a length that it tells."""
-    named = set(head.options) - {b"keep-alive"}
+    """Return whether a head may become a template.
+
+    It is a complete HTTP/1.1 request that keeps the connection open, needs no special treatment
+    by this hop, and has no body or one with a canonical Content-Length.
+    """
+    named_fields = set(head.options) - {b"keep-alive"}
     if head.length and (
         head.length < 0 or b"content-length" in [field_name(d).lower() for d in head.drop]
     ):
         return False
-    # The second of two ids goes no further, and may be written just as the one that does.
+    # A second X-Request-Id is dropped. Its line may equal that of the first, which is kept.
     if any(head.lines.count(line) != head.drop.count(line) for line in head.drop):
         return False
     return (
-        not (head.http10 or head.expect or head.upgrade or named)
+        not (head.http10 or head.expect or head.upgrade or named_fields)
         and head.persistent
         and head.request_line_unchanged
         and head.host is not None

@@ -1,4 +1,7 @@
-"""Heads of responses: from the bytes before the empty line to what a proxy has to know of them."""
+"""Response heads: parse and validate the bytes before the empty line (RFC 9112, section 4). Pure.
+
+Called by `proxy.state.head_cache` for heads that are not cached and match no template.
+"""
 
 import re
 from itertools import filterfalse
@@ -16,18 +19,23 @@ from proxy.http1.request import via_line
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
 _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:^|[,; ])timeout=([0-9]{1,6})", re.IGNORECASE)
+"""Seconds in a Keep-Alive field (RFC 2068, section 19.7.1.1)."""
 
 
 class ResponseHead:
-    """A response's head that has one reading; never changed, so that it may be remembered.
+    """A response head that has exactly one reading. Not changed after parsing; it may be cached.
 
-    `client_head` is the head as it goes on to the usual client; its last `added_size` bytes are
-    what this hop
-    adds. `fast_path_ok` says that nothing about it calls for a decision. `content_length` is
-    what Content-Length says, None without one; `body_length` is what follows the head unless HEAD
-    was asked (see `response_body`). `keep_alive_timeout` is how long the origin keeps an idle
-    connection, in
-    seconds, 0.0 when it does not say.
+    - `status`: status code
+    - `chunked`: whether the body is chunked
+    - `content_length`: value of Content-Length; None without one
+    - `body_length`: body length unless the request was HEAD (see `response_body_length`)
+    - `persistent`: whether the origin keeps the connection open
+    - `keep_alive_timeout`: how long it keeps it open when idle, in seconds; 0.0 if not given
+    - `is_event_stream`: whether the content is `text/event-stream`
+    - `upgrade`: lower-case protocols of an Upgrade field
+    - `fast_path_ok`: whether it needs no further decision
+    - `client_head`: the head to forward to an HTTP/1.1 client that keeps the connection open
+    - `added_size`: bytes at the end of `client_head` that this hop added
     """
 
     __slots__ = (
@@ -61,12 +69,12 @@ class ResponseHead:
 
     @property
     def kept_head(self) -> bytes:
-        """What is kept of the head, up to the fields that this hop adds."""
+        """The forwarded part of the origin's head, without the lines that this hop adds."""
         return self.client_head[: -self.added_size]
 
 
-def parse_response(raw: bytes, memory: FieldLineCache) -> ResponseHead:
-    """Reads a head (all before the empty line). Raises BadMessage."""
+def parse_response(raw: bytes, cache: FieldLineCache) -> ResponseHead:
+    """Parse a head: everything before the empty line. Raises BadMessage."""
     lines = raw.split(b"\r\n")
     start = lines.pop(0)
     found = _STATUS_LINE.fullmatch(start)
@@ -79,8 +87,8 @@ def parse_response(raw: bytes, memory: FieldLineCache) -> ResponseHead:
     lengths: list[bytes] = []
     encodings: list[bytes] = []
     options: list[bytes] = []
-    for line in filterfalse(memory.plain.__contains__, lines):
-        kind, value = memory.special.get(line) or memory.classify(line)
+    for line in filterfalse(cache.plain.__contains__, lines):
+        kind, value = cache.special.get(line) or cache.classify(line)
         if kind == fields.CONTENT_LENGTH:
             lengths.append(value)
         elif kind == fields.EVENT_STREAM:
@@ -94,12 +102,12 @@ def parse_response(raw: bytes, memory: FieldLineCache) -> ResponseHead:
             elif kind == fields.UPGRADE:
                 head.upgrade += tuple(split_list(value))
             elif kind == fields.KEEP_ALIVE:
-                said = _KEEP_ALIVE_TIMEOUT.search(value)
-                head.keep_alive_timeout = float(said[1]) if said else 0.0
+                timeout = _KEEP_ALIVE_TIMEOUT.search(value)
+                head.keep_alive_timeout = float(timeout[1]) if timeout else 0.0
     _frame_response(head, lengths, encodings)
     if options:
         head.persistent = b"close" not in options and (not head.http10 or b"keep-alive" in options)
-        drop += _named(lines, options)
+        drop += _lines_named_by(options, lines)
     if lengths and (head.status == 204 or head.status < 200):
         drop += [line for line in lines if line[:15].lower() == b"content-length:"]
     head.body_length = response_body_length(
@@ -107,10 +115,10 @@ def parse_response(raw: bytes, memory: FieldLineCache) -> ResponseHead:
     )
     if drop:
         lines = [line for line in lines if line not in drop]
-    asked = [name for name in head.upgrade if not name.startswith((b"h2", b"http"))]
-    if head.status == 426 and asked:
-        # What the origin asks for goes to the client (RFC 9110, section 15.5.22): it can be had.
-        lines += [b"Connection: Upgrade", b"Upgrade: " + b", ".join(asked)]
+    required = [name for name in head.upgrade if not name.startswith((b"h2", b"http"))]
+    if head.status == 426 and required:
+        # The client needs the required protocols (RFC 9110, section 15.5.22); tunnels carry them.
+        lines += [b"Connection: Upgrade", b"Upgrade: " + b", ".join(required)]
     if head.http10:
         start = b"HTTP/1.1" + start[8:]
     framing = (
@@ -129,6 +137,7 @@ def parse_response(raw: bytes, memory: FieldLineCache) -> ResponseHead:
 
 
 def _frame_response(head: ResponseHead, lengths: list[bytes], encodings: list[bytes]) -> None:
+    """Set Content-Length and `chunked`. Raises BadMessage."""
     if len(lengths) > 1:
         raise BadMessage(502, "more than one Content-Length in a response")
     if lengths:
@@ -140,8 +149,9 @@ def _frame_response(head: ResponseHead, lengths: list[bytes], encodings: list[by
         head.persistent = False
 
 
-def _named(lines: list[bytes], options: list[bytes]) -> list[bytes]:
-    named = set(options) - fields.PROTECTED - {b"close", b"keep-alive"}
-    if not named:
+def _lines_named_by(options: list[bytes], lines: list[bytes]) -> list[bytes]:
+    """Return the field lines that the connection options name: they are hop-by-hop."""
+    names = set(options) - fields.PROTECTED - {b"close", b"keep-alive"}
+    if not names:
         return []
-    return [line for line in lines if split_field(line)[0] in named]
+    return [line for line in lines if split_field(line)[0] in names]

@@ -1,171 +1,202 @@
-"""The shapes that a service's answers have in common.
+"""Response templates: match a head against the constant parts of a service's earlier heads. Pure.
 
-What `proxy.http1.request_template` does for requests: an origin sends the same few heads again and
-again, with another length, tag or time in them. A `ResponseTemplate` is such a head cut at the
-values that differ; one that fits is known by comparing its pieces and the values. It is then what
-`parse_response` would have made of it: a value may differ only in a field that means nothing to a
-proxy, or in Content-Length, which is read. Whatever does not fit is parsed as ever.
+Used by `proxy.state` (one `ResponseTemplates` per service) and by `proxy.request.upstream`. The
+counterpart of `request_template`: an origin sends the same few heads again and again, with
+another length, tag or time in them. A template is such a head, split at the values that vary. A
+head matches only if `parse_response` would return the same result: a value may vary only in a
+field without meaning to a proxy, or in Content-Length, which is read. Every other head is parsed.
 """
 
 from typing import Final
 
 from proxy.http1.fields import NOT_VALUE, RESPONSE_KINDS
 from proxy.http1.response import ResponseHead
-from proxy.http1.template import MAX_HEAD, MAX_VARIABLE_LINES, field_name, split_at_values
+from proxy.http1.template import (
+    CRLF,
+    MAX_HEAD,
+    MAX_LENGTH_DIGITS,
+    MAX_VARIABLE_LINES,
+    field_name,
+    split_at_values,
+)
 
 MAX_TEMPLATES: Final = 4
-"""How many kinds of heads a service's answers are known by."""
+"""Templates per service: typically the heads of a hit, of 304, of an error and of one other."""
 MAX_LEARNED: Final = 64
-"""How many heads are learned from until `refresh`: those that have no shape must not cost more
-than to parse them."""
-_LENGTH: Final = b"content-length"
-_LENGTH_DIGITS: Final = 9
-_CRLF: Final = b"\r\n"
+"""Heads to learn from until the next `refresh`. Limits the cost of heads that never match, which
+are compared with the templates in addition to being parsed."""
+_CONTENT_LENGTH: Final = b"content-length"
 
 
 class ResponseTemplate:
-    """See the module. Never changed. `lines` is a head that has it, its status line first, and
-    `head` what that one was read as; `variable_lines` are the places of the lines whose values
-    differ."""
+    """One template. Immutable.
 
-    __slots__ = ("_first", "_length_gap", "_onward", "_pieces", "head", "lines", "variable_lines")
+    - `lines`: the lines of the head that it was made from, status line first
+    - `head`: the parse result of that head
+    - `variable_lines`: indexes of the lines whose values vary
+    """
 
-    def __init__(self, lines: list[bytes], head: ResponseHead, gaps: frozenset[int]) -> None:
+    __slots__ = (
+        "_client_pieces",
+        "_first",
+        "_length_position",
+        "_pieces",
+        "head",
+        "lines",
+        "variable_lines",
+    )
+
+    def __init__(
+        self, lines: list[bytes], head: ResponseHead, variable_lines: frozenset[int]
+    ) -> None:
         self.lines = lines
         self.head = head
-        self.variable_lines = gaps
-        pieces = split_at_values(lines, gaps, b"", b"")
+        self.variable_lines = variable_lines
+        pieces = split_at_values(lines, variable_lines, b"", b"")
         self._first = pieces[0]
         self._pieces = pieces[1:]
-        names = [field_name(lines[place]).lower() for place in sorted(gaps)]
-        self._length_gap = names.index(_LENGTH) if _LENGTH in names else -1
-        # The same without the lines that go no further, and with what this hop adds.
-        stay = head.kept_head.split(_CRLF)
-        kept = [place for place, line in enumerate(lines) if line in stay]
-        left = frozenset(new for new, place in enumerate(kept) if place in gaps)
-        *most, last = split_at_values([lines[place] for place in kept], left, b"", b"")
-        self._onward = (*most, last + head.client_head[len(head.kept_head) :])
+        names = [field_name(lines[index]).lower() for index in sorted(variable_lines)]
+        # Position among the variable values; -1: Content-Length does not vary.
+        self._length_position = names.index(_CONTENT_LENGTH) if _CONTENT_LENGTH in names else -1
+        # The pieces of the client's head: without dropped lines, with the lines this hop adds.
+        kept_lines = head.kept_head.split(CRLF)
+        kept = [index for index, line in enumerate(lines) if line in kept_lines]
+        variable = frozenset(new for new, old in enumerate(kept) if old in variable_lines)
+        *first, last = split_at_values([lines[old] for old in kept], variable, b"", b"")
+        self._client_pieces = (*first, last + head.client_head[len(head.kept_head) :])
 
     def match(self, data: bytes, end: int) -> ResponseHead | None:
-        """The head that `data` begins with, whose last line ends at `end`; None where it does
-        not fit."""
+        """Return the head that `data` starts with; None if it does not match.
+
+        The last field line ends at `end`.
+        """
         if not data.startswith(self._first):
             return None
         at = len(self._first)
-        onward = self._onward
-        out = [onward[0]]
+        client_pieces = self._client_pieces
+        out = [client_pieces[0]]
         length = b""
-        for turn, piece in enumerate(self._pieces):
-            stop = data.find(_CRLF, at)
+        for position, piece in enumerate(self._pieces):
+            stop = data.find(CRLF, at)
             if stop < 0 or not data.startswith(piece, stop):
                 return None
             value = data[at:stop]
             if value.translate(NOT_VALUE) != value:
                 return None
-            if turn == self._length_gap:
+            if position == self._length_position:
                 length = value
             out.append(value)
-            out.append(onward[turn + 1])
+            out.append(client_pieces[position + 1])
             at = stop + len(piece)
         if at != end + 2 or at > MAX_HEAD:
             return None
-        like = self.head
-        head = ResponseHead(like.status, http10=False)
-        if self._length_gap >= 0:
-            head.body_length = head.content_length = _length_of(length)
+        known = self.head
+        head = ResponseHead(known.status, http10=False)
+        if self._length_position >= 0:
+            head.body_length = head.content_length = _parse_length(length)
             if head.body_length < 0:
                 return None
         else:
-            head.content_length = like.content_length
-            head.body_length = like.body_length
-        head.chunked = like.chunked
-        head.is_event_stream = like.is_event_stream
-        head.keep_alive_timeout = like.keep_alive_timeout
-        head.persistent = like.persistent
-        head.fast_path_ok = like.fast_path_ok
+            head.content_length = known.content_length
+            head.body_length = known.body_length
+        head.chunked = known.chunked
+        head.is_event_stream = known.is_event_stream
+        head.keep_alive_timeout = known.keep_alive_timeout
+        head.persistent = known.persistent
+        head.fast_path_ok = known.fast_path_ok
         head.client_head = b"".join(out)
-        head.added_size = like.added_size
+        head.added_size = known.added_size
         return head
 
 
 class ResponseTemplates:
-    """What one service's answers are known by."""
+    """The templates of one service's responses, newest first."""
 
-    __slots__ = ("_lessons", "_shapes")
+    __slots__ = ("_learn_left", "_templates")
 
     def __init__(self) -> None:
-        self._shapes: list[ResponseTemplate] = []
-        self._lessons = MAX_LEARNED
+        self._templates: list[ResponseTemplate] = []
+        self._learn_left = MAX_LEARNED
 
     def match(self, data: bytes, end: int) -> ResponseHead | None:
-        """The head that `data` begins with and whose last line ends at `end`, where one of the
-        shapes fits."""
-        for shape in self._shapes:
-            head = shape.match(data, end)
+        """Return the head that `data` starts with; None if no template matches.
+
+        The last field line ends at `end`.
+        """
+        for template in self._templates:
+            head = template.match(data, end)
             if head is not None:
                 return head
         return None
 
     def add(self, raw: bytes, head: ResponseHead) -> None:
-        """Take in a head that no shape fitted, and what it was read as."""
-        if not self._lessons or head.http10 or head.upgrade or len(raw) > MAX_HEAD:
+        """Learn from a head that no template matched; `head` is its parse result."""
+        if not self._learn_left or head.http10 or head.upgrade or len(raw) > MAX_HEAD:
             return
-        self._lessons -= 1
-        lines = raw.split(_CRLF)
-        for place, shape in enumerate(self._shapes):
-            gaps = _differing(shape, lines, head)
-            if gaps:
-                self._shapes[place] = ResponseTemplate(lines, head, gaps)
+        self._learn_left -= 1
+        lines = raw.split(CRLF)
+        for index, template in enumerate(self._templates):
+            variable_lines = _generalize(template, lines, head)
+            if variable_lines:
+                self._templates[index] = ResponseTemplate(lines, head, variable_lines)
                 return
-        self._shapes.insert(0, ResponseTemplate(lines, head, frozenset()))
-        if len(self._shapes) > MAX_TEMPLATES:
-            # A head that was seen once goes before a shape does.
-            once = [shape for shape in self._shapes[1:] if not shape.variable_lines]
-            self._shapes.remove(once[-1] if once else self._shapes[-1])
+        self._templates.insert(0, ResponseTemplate(lines, head, frozenset()))
+        if len(self._templates) > MAX_TEMPLATES:
+            # Drop a head seen only once before a template with variable values.
+            constant = [known for known in self._templates[1:] if not known.variable_lines]
+            self._templates.remove(constant[-1] if constant else self._templates[-1])
 
     def refresh(self) -> None:
-        """Learn again; to be called every second or so."""
-        self._lessons = MAX_LEARNED
+        """Allow learning again. Call it about once a second."""
+        self._learn_left = MAX_LEARNED
 
 
-def _differing(shape: ResponseTemplate, lines: list[bytes], head: ResponseHead) -> frozenset[int]:
-    """The gaps of a shape that both have; none where there is no such shape."""
+def _generalize(
+    template: ResponseTemplate, lines: list[bytes], head: ResponseHead
+) -> frozenset[int]:
+    """Return the variable lines of a template for both heads; empty if there is none."""
     none = frozenset[int]()
-    if len(lines) != len(shape.lines):
+    if len(lines) != len(template.lines):
         return none
-    both = list(zip(shape.lines, lines, strict=True))
-    gaps = shape.variable_lines | {place for place, (one, other) in enumerate(both) if one != other}
-    if len(gaps) > MAX_VARIABLE_LINES:
+    pairs = list(zip(template.lines, lines, strict=True))
+    differing = {index for index, (one, other) in enumerate(pairs) if one != other}
+    variable_lines = template.variable_lines | differing
+    if len(variable_lines) > MAX_VARIABLE_LINES:
         return none
-    for place in gaps:
-        if not (place and _may_differ(*both[place], shape.head, head)):
+    for index in variable_lines:
+        # Index 0 is the status line, which never varies.
+        if not (index and _may_vary(*pairs[index], template.head, head)):
             return none
-    return gaps
+    return variable_lines
 
 
-def _may_differ(before: bytes, line: bytes, known: ResponseHead, head: ResponseHead) -> bool:
-    """Whether there may be a gap where one head has the one line and another head the other."""
+def _may_vary(before: bytes, line: bytes, known: ResponseHead, head: ResponseHead) -> bool:
+    """Return whether a line, `before` in one head and `line` in the other, may vary."""
     name = field_name(before)
-    # Gateways that make variables of fields take _ for -, so such a name is looked at.
+    # Gateways that turn fields into variables (CGI, WSGI) read _ as -: always parse such a name.
     if not line.startswith(name + b":") or b"_" in name:
         return False
-    # What Connection names goes no further, and so means something.
-    if before not in known.kept_head.split(_CRLF) or line not in head.kept_head.split(_CRLF):
+    # A field named by Connection is dropped, so it has a meaning.
+    if before not in known.kept_head.split(CRLF) or line not in head.kept_head.split(CRLF):
         return False
-    kind = name.lower()
-    if kind == _LENGTH:
-        # What 304 tells is the length of another answer, even where it is none.
+    lowered = name.lower()
+    if lowered == _CONTENT_LENGTH:
+        # The Content-Length of a 304 is that of another response; this one has no body.
         return head.status != 304 and all(
             each.content_length is not None
-            and each.body_length == each.content_length == _length_of(value)
+            and each.body_length == each.content_length == _parse_length(value)
             for each, value in ((known, before[len(name) + 1 :]), (head, line[len(name) + 1 :]))
         )
-    return kind not in RESPONSE_KINDS
+    return lowered not in RESPONSE_KINDS
 
 
-def _length_of(value: bytes) -> int:
-    """What a Content-Length says that is written as usual; else -1."""
+def _parse_length(value: bytes) -> int:
+    """Return a Content-Length in canonical form, zero included; -1 for anything else."""
     digits = value.strip(b" \t")
-    if not digits.isdigit() or len(digits) > _LENGTH_DIGITS or (digits[:1] == b"0" != digits):
+    if (
+        not digits.isdigit()
+        or len(digits) > MAX_LENGTH_DIGITS
+        or (digits[:1] == b"0" and digits != b"0")
+    ):
         return -1
     return int(digits)

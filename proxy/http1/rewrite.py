@@ -1,7 +1,7 @@
-"""Heads for the next hop: what this proxy takes out of a message and what it adds.
+"""Heads for the next hop: remove hop-by-hop fields, add the proxy's own, build answers. Pure.
 
-Only what must change is touched: the usual request goes on as the bytes that it came as, with a
-few lines after them.
+Called by `proxy.request.headers`, `downstream` and `tunnel`. Only what must change is changed: a
+normal request is forwarded as the bytes received, with a few lines appended.
 """
 
 import json
@@ -39,58 +39,62 @@ REASONS: Final = {
     505: b"HTTP Version Not Supported",
 }
 ALLOW: Final = b"Allow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, TRACE\r\n"
-"""What a 405 has to say: methods beside CONNECT, of which any other is passed on too."""
+"""Allow field of a 405. CONNECT alone is refused; methods that are not listed are forwarded too."""
 
 
 def forwarded_lines(address: bytes, scheme: bytes, host: bytes) -> bytes:
-    """The fields that tell the origin who asked, for a client that is not a trusted proxy."""
-    asked = b"X-Forwarded-Host: %b\r\n" % host if host else b""
+    """Return the forwarding fields (client, scheme, host) for a client that is not trusted."""
+    host_field = b"X-Forwarded-Host: %b\r\n" % host if host else b""
     return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n%bForwarded: %b\r\n" % (
         address,
         scheme,
-        asked,
-        _hop(address, scheme, host),
+        host_field,
+        _forwarded_element(address, scheme, host),
     )
 
 
 def extend_forwarded(head: RequestHead, address: bytes, scheme: bytes, host: bytes) -> bytes:
-    """The same for a request that came through a trusted proxy: what it said is kept, and the
-    trusted proxy's own address is added to the chains."""
+    """Return the forwarding fields for a request that came through a trusted proxy.
+
+    Its fields are kept, and its own address is appended to the chains.
+    """
     known = head.forwarded
     chain = find_field(known, b"x-forwarded-for")
     out = b"X-Forwarded-For: " + (chain + b", " if chain else b"") + address + CRLF
     out += b"X-Forwarded-Proto: " + (find_field(known, b"x-forwarded-proto") or scheme) + CRLF
-    asked = find_field(known, b"x-forwarded-host") or host
-    if asked:
-        out += b"X-Forwarded-Host: " + asked + CRLF
+    forwarded_host = find_field(known, b"x-forwarded-host") or host
+    if forwarded_host:
+        out += b"X-Forwarded-Host: " + forwarded_host + CRLF
     hops = find_field(known, b"forwarded")
-    out += b"Forwarded: " + (hops + b", " if hops else b"") + _hop(address, scheme, host) + CRLF
-    rest = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded")
+    element = _forwarded_element(address, scheme, host)
+    out += b"Forwarded: " + (hops + b", " if hops else b"") + element + CRLF
+    done = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded")
     for line in known:
-        if split_field(line)[0] not in rest:
+        if split_field(line)[0] not in done:
             out += line + CRLF
     return out
 
 
-def _hop(address: bytes, scheme: bytes, host: bytes) -> bytes:
-    """One element of a Forwarded field; a client that named no host has none in it."""
-    named = b"host=%b;" % _quoted(host) if host else b""
-    return b"for=%b;%bproto=%b" % (_node(address), named, scheme)
+def _forwarded_element(address: bytes, scheme: bytes, host: bytes) -> bytes:
+    """Return one element of a Forwarded field (RFC 7239, section 4); `host` may be empty."""
+    host_pair = b"host=%b;" % _quote(host) if host else b""
+    return b"for=%b;%bproto=%b" % (_format_node(address), host_pair, scheme)
 
 
-def _node(address: bytes) -> bytes:
-    """An address as a node of a Forwarded field (RFC 7239, section 6)."""
+def _format_node(address: bytes) -> bytes:
+    """Return an address as a node of a Forwarded field (RFC 7239, section 6)."""
     if b":" in address:
         return b'"[' + address + b']"'
     return address
 
 
-def _quoted(host: bytes) -> bytes:
+def _quote(host: bytes) -> bytes:
+    """Return a host as a token if possible, else as a quoted string."""
     return host if host and host.translate(fields.NOT_TOKEN) == host else b'"' + host + b'"'
 
 
 def host_line(host: str, port: int) -> bytes:
-    """The Host field for a request of HTTP/1.0 that had none, by where it goes."""
+    """Return a Host field with the endpoint's address, for an HTTP/1.0 request without one."""
     name = f"[{host}]" if ":" in host else host
     return b"Host: %b:%d\r\n" % (name.encode(), port)
 
@@ -98,39 +102,45 @@ def host_line(host: str, port: int) -> bytes:
 def build_request_head(
     head: RequestHead, added: bytes, edited: list[bytes] | None, target: bytes
 ) -> bytes:
-    """The head for the origin. `added` are whole lines; `edited` replaces the field lines where
-    a route edits them; `target` is what the origin is asked for."""
-    framed = b""
+    """Build the head for the origin, without the empty line.
+
+    `added` are complete lines. `edited` replaces the field lines if a route edits them. `target`
+    is the target for the origin.
+    """
+    own = b""
     if head.length == CHUNKED:
-        framed = b"Transfer-Encoding: chunked\r\n"
+        own = b"Transfer-Encoding: chunked\r\n"
     elif head.length and any(line[:15].lower() == b"content-length:" for line in head.drop):
-        framed = b"Content-Length: %d\r\n" % head.length
+        own = b"Content-Length: %d\r\n" % head.length
     if head.upgrade:
-        framed += b"Connection: Upgrade\r\nUpgrade: " + b", ".join(head.upgrade) + CRLF
+        own += b"Connection: Upgrade\r\nUpgrade: " + b", ".join(head.upgrade) + CRLF
     if head.expect:
-        framed += b"Expect: 100-continue\r\n"
+        own += b"Expect: 100-continue\r\n"
     if head.max_forwards > 0:
-        framed += b"Max-Forwards: %d\r\n" % (head.max_forwards - 1)
+        own += b"Max-Forwards: %d\r\n" % (head.max_forwards - 1)
     if edited is None and head.request_line_unchanged and target == head.target:
         raw = head.raw
         if head.drop or head.forwarded:
             raw += CRLF
             for line in head.drop + head.forwarded:
                 raw = raw.replace(CRLF + line + CRLF, CRLF, 1)
-            return b"".join((raw, framed, added))
-        return b"".join((raw, CRLF, framed, added))
+            return b"".join((raw, own, added))
+        return b"".join((raw, CRLF, own, added))
     start = head.method + b" " + target + b" HTTP/1.1"
     lines = head.lines if edited is None else edited
-    gone = {*head.drop, *head.forwarded}
-    kept = [line for line in lines if line not in gone]
-    return b"".join((CRLF.join([start, *kept]), CRLF, framed, added))
+    dropped = {*head.drop, *head.forwarded}
+    kept = [line for line in lines if line not in dropped]
+    return b"".join((CRLF.join([start, *kept]), CRLF, own, added))
 
 
 def build_response_head(
     head: ResponseHead, *, chunked: bool, connection: bytes, extra: bytes, edited: bytes | None
 ) -> bytes:
-    """The head for a client that is not the usual one. `connection` and `extra` are whole lines;
-    `edited` replaces what is kept of the origin's head where a route edits it."""
+    """Build the head for a client that cannot get `client_head` as it is.
+
+    `connection` and `extra` are complete lines. `edited` replaces the kept part of the origin's
+    head if a route edits it.
+    """
     framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
     kept = head.kept_head if edited is None else edited
     return b"".join((kept, framing, connection, extra, via_line(http10=head.http10), CRLF))
@@ -143,8 +153,11 @@ def edit_fields(
     add: tuple[tuple[bytes, bytes], ...],
     remove: frozenset[bytes],
 ) -> list[bytes]:
-    """Field lines with some replaced, added and removed; `remove` names those to be taken out,
-    the replaced ones included, in lower case."""
+    """Return field lines after a route's edits.
+
+    `put` and `add` are (name, value). `remove` holds the lower-case names to remove; it includes
+    those of `put`.
+    """
     kept = [line for line in lines if line.partition(b":")[0].lower() not in remove]
     kept += [name + b": " + value for name, value in put + add]
     return kept
@@ -160,21 +173,21 @@ def build_response(
     close: bool = False,
     extra: bytes = b"",
 ) -> bytes:
-    """A whole response of the proxy's own. `extra` are further field lines."""
+    """Build a complete response of the proxy itself. `extra` are complete field lines."""
     phrase = REASONS.get(status, b"Error")
     if as_json:
-        content = b"application/json"
-        said = {"status": status, "error": phrase.decode(), "reason": reason}
+        content_type = b"application/json"
+        content = {"status": status, "error": phrase.decode(), "reason": reason}
         if request_id:
-            said["request_id"] = request_id.decode("latin-1")
-        body = json.dumps(said).encode() + b"\n"
+            content["request_id"] = request_id.decode("latin-1")
+        body = json.dumps(content).encode() + b"\n"
     else:
-        content = b"text/plain; charset=utf-8"
+        content_type = b"text/plain; charset=utf-8"
         body = b"%d %b: %b\n" % (status, phrase, reason.encode())
     return b"".join(
         (
             b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n"
-            % (status, phrase, content, len(body)),
+            % (status, phrase, content_type, len(body)),
             b"X-Request-Id: " + request_id + CRLF if request_id else b"",
             extra,
             b"Connection: close\r\n" if close else b"",

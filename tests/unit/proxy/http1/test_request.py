@@ -240,7 +240,7 @@ def test_a_memory_stays_small_whatever_is_sent() -> None:
     for number in range(1 << 14):
         name = b"".join(b"A" if number >> bit & 1 else b"a" for bit in range(15))
         memory.classify(b"x-%b: 1" % name)
-    assert len(memory._varied) <= MAX_CACHED_LINES
+    assert len(memory._uncached) <= MAX_CACHED_LINES
     assert len(memory.plain) + len(memory.special) <= MAX_CACHED_LINES
 
 

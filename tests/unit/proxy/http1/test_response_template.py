@@ -115,7 +115,7 @@ def test_never_guesses_a_length(length: bytes) -> None:
 def test_never_leaves_a_gap_where_the_value_means_something(one: bytes, other: bytes) -> None:
     for pair in ((one, other), (other, one)):
         answers = taught(*(head(b"X: 1", line) for line in pair))
-        assert all(not shape.variable_lines for shape in answers._shapes)
+        assert all(not shape.variable_lines for shape in answers._templates)
 
 
 def test_what_connection_names_is_no_gap() -> None:
