@@ -1,5 +1,6 @@
-"""The command line: commands and nothing else.
+"""The command line: options, output and exit codes of `meshd`.
 
-Belongs here: options, tables, exit codes. Does not belong here: anything that decides or does
-the work; that is behind the API, or in the package that a command names.
+`main` finds the commands, one module each in `commands/`. They are clients of the daemon's API
+(`meshd.api.client`), or call the package that does the work (`meshd.standalone`, `autoscaler`).
+Nothing is decided here.
 """

@@ -1,9 +1,9 @@
-"""Starting a daemon, and seeing it end.
+"""Start a daemon, wait until it is ready, and see it end. Used by `meshd up` and `meshd down`.
 
-A daemon is the supervisor (`python -m proxy`) with the control process, and where replicas
-are local processes the keeper, as its children. It leads a session of its own, so that a
-Ctrl-C in the terminal reaches the command alone, which then ends everything in order. What
-it logs goes to `daemon.log` in the state directory.
+A daemon is the supervisor (`python -m proxy`) with the control process (`meshd.daemon`) as its
+child, and for local processes also the keeper (`meshd.runtime.process.keeper`). It leads its own
+session, so that Ctrl-C in the terminal reaches only the command, which then ends the daemon in
+order. It logs to `daemon.log` in the state directory.
 """
 
 import asyncio
@@ -30,8 +30,18 @@ from proxy.ipc import address as addresses
 from proxy.ipc.config import ChildConfig, LogConfig, SupervisorConfig
 
 START_SECONDS: Final = 20.0
+"""Seconds for a daemon to answer: it starts in one or two, also on a loaded machine in ten."""
 END_SECONDS: Final = 90.0
-LONGEST_SOCKET_PATH: Final = 100
+"""Seconds for a daemon to end in order: replicas drain, then stop."""
+CHILD_STOP_SECONDS: Final = 30.0
+"""Seconds between SIGTERM and SIGKILL for the control process and the keeper."""
+TERM_SECONDS: Final = 10.0
+"""Seconds between SIGTERM and SIGKILL for a daemon that did not become ready."""
+MAX_SOCKET_PATH: Final = 100
+"""Bytes; `sun_path` of unix(7) has 108, and other sockets have slightly longer names."""
+LOG_LINES: Final = 20
+"""Last lines of the log that an error message includes."""
+POLL_SECONDS: Final = 0.05
 
 
 class DaemonStartError(Exception):
@@ -39,40 +49,47 @@ class DaemonStartError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What a daemon is started with; addresses are `HOST:PORT`. `starts` is how many replicas may
-    start at once on a node; 0: as many as it has CPUs. `adopt`: take in what others started.
-    `front` is what holds for the proxy as a whole. `filters`: keep containers from the host."""
+class DaemonOptions:
+    """How to start a daemon.
+
+    - `runtime`: `docker` or `process`.
+    - `listen`, `metrics`: addresses `HOST:PORT` of the proxy, and of metrics and status.
+    - `workers`: number of proxy worker processes.
+    - `start_limit`: replicas that may start at once on a node; 0: one per CPU, at least two.
+    - `adopt`: adopt containers that something else started.
+    - `proxy`: settings of the proxy as a whole.
+    - `filter_host`: limit what containers of internal networks reach on the host.
+    """
 
     state: Path
     runtime: str
     listen: tuple[str, ...]
     metrics: str
     workers: int
-    starts: int = 0
+    start_limit: int = 0
     adopt: bool = True
-    front: ProxySettings = field(default_factory=ProxySettings)
-    filters: bool = True
+    proxy: ProxySettings = field(default_factory=ProxySettings)
+    filter_host: bool = True
 
     def config(self) -> SupervisorConfig:
-        """The supervisor's configuration with its children; the keeper comes first and ends
-        last, since the control process needs it."""
+        """Return the configuration of the supervisor and its children. The keeper starts first
+        and ends last, because the control process needs it."""
         state = str(self.state)
         control = ChildConfig(
             name="control",
             argv=_python(
                 "meshd.daemon", "--state", state, "--runtime", self.runtime,
-                "--metrics", self.metrics, "--starts", str(self.starts),
+                "--metrics", self.metrics, "--starts", str(self.start_limit),
                 *(() if self.adopt else ("--no-adopt",)),
-                *(() if self.filters else ("--no-filter",)),
-                *(f"--trusted-proxy={each}" for each in self.front.trusted_proxies),
+                *(() if self.filter_host else ("--no-filter",)),
+                *(f"--trusted-proxy={each}" for each in self.proxy.trusted_proxies),
             ),
-            stop_seconds=30.0,
+            stop_seconds=CHILD_STOP_SECONDS,
         )  # fmt: skip
         keeper = ChildConfig(
             name="keeper",
             argv=_python("meshd.runtime.process.keeper", "--state", state),
-            stop_seconds=30.0,
+            stop_seconds=CHILD_STOP_SECONDS,
         )
         return SupervisorConfig(
             listen=self.listen,
@@ -81,28 +98,28 @@ class Wish:
             pid_file=str(pid_file(self.state)),
             children=(keeper, control) if self.runtime == "process" else (control,),
             access_log=self._access_log(),
-            spans=build_span_config(self.front),
+            spans=build_span_config(self.proxy),
         )
 
     def _access_log(self) -> LogConfig:
-        """A file of its own where none is named: our standard output is the daemon's log."""
-        wanted = self.front.access_log
-        path = wanted.path or str(self.state / "access.log")
-        return LogConfig(wanted.mode, wanted.format, path, wanted.sample)
+        """The default is a separate file, because standard output is the daemon's log."""
+        settings = self.proxy.access_log
+        path = settings.path or str(self.state / "access.log")
+        return LogConfig(settings.mode, settings.format, path, settings.sample)
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
-    """Our own interpreter; -P keeps whatever lies in the current directory out of it."""
+    """Run a module with our interpreter; -P: never import from the current directory."""
     return (sys.executable, "-P", "-m", module, *arguments)
 
 
 def pid_file(state: Path) -> Path:
-    """Where the supervisor writes its process id."""
+    """Return the file that the supervisor writes its process id to."""
     return state / presence.PID_FILE
 
 
-def running(state: Path) -> int | None:
-    """The process id of the daemon of that state directory, None when none runs."""
+def running_pid(state: Path) -> int | None:
+    """Return the process id of the daemon of that state directory; None if none runs."""
     return presence.supervisor_pid(state)
 
 
@@ -110,29 +127,30 @@ def _config_file(state: Path) -> Path:
     return state / presence.CONFIG_FILE
 
 
-def _started_with(state: Path) -> SupervisorConfig | None:
+def _stored_config(state: Path) -> SupervisorConfig | None:
+    """Return the configuration that the daemon was started with; None if it cannot be read."""
     try:
         return msgspec.json.decode(_config_file(state).read_bytes(), type=SupervisorConfig)
     except (OSError, msgspec.MsgspecError):
         return None
 
 
-def listens_on(state: Path) -> tuple[str, ...]:
-    """Where the daemon of that state directory was told to listen; nothing when not known."""
-    found = _started_with(state)
-    return found.listen if found else ()
+def listen_addresses(state: Path) -> tuple[str, ...]:
+    """Return the configured addresses of the running daemon's proxy; empty if not known."""
+    config = _stored_config(state)
+    return config.listen if config else ()
 
 
-def runs_with(wish: Wish) -> bool:
-    """Whether the daemon of that state directory was started with the same `front`."""
-    wanted = wish.config()
-    found = _started_with(wish.state)
-    if found is None:
+def has_proxy_settings(options: DaemonOptions) -> bool:
+    """Whether the running daemon was started with the same proxy settings; True if not known."""
+    expected = options.config()
+    config = _stored_config(options.state)
+    if config is None:
         return True
-    trusted = {each for child in found.children for each in child.argv if "-proxy=" in each}
-    wished = {f"--trusted-proxy={each}" for each in wish.front.trusted_proxies}
-    same = (found.access_log, found.spans) == (wanted.access_log, wanted.spans)
-    return same and trusted == wished
+    trusted = {each for child in config.children for each in child.argv if "-proxy=" in each}
+    expected_trusted = {f"--trusted-proxy={each}" for each in options.proxy.trusted_proxies}
+    same = (config.access_log, config.spans) == (expected.access_log, expected.spans)
+    return same and trusted == expected_trusted
 
 
 def _log_file(state: Path) -> Path:
@@ -140,37 +158,44 @@ def _log_file(state: Path) -> Path:
 
 
 def prepare_state(state: Path) -> None:
-    """Makes the state directory, for its owner alone. Raises CannotStart."""
-    if len(os.fsencode(state / "keeper.sock")) > LONGEST_SOCKET_PATH:
-        raise DaemonStartError(f"{state} is too long a path for sockets; choose another --state")
+    """Create the state directory, accessible to its owner only. Raises DaemonStartError."""
+    if len(os.fsencode(state / "keeper.sock")) > MAX_SOCKET_PATH:
+        raise DaemonStartError(
+            f"state directory {state}: the path is too long for Unix sockets; use a shorter --state"
+        )
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         state.chmod(0o700)
     except OSError as error:
-        raise DaemonStartError(
-            f"state directory {state} cannot be used: {error.strerror}; choose another with --state"
-        ) from error
+        raise _state_error(state, error) from error
+
+
+def _state_error(state: Path, error: OSError) -> DaemonStartError:
+    return DaemonStartError(
+        f"state directory {state} cannot be used: {error.strerror}; use a different --state"
+    )
 
 
 @contextlib.asynccontextmanager
-async def alone(state: Path, within: float = 2 * START_SECONDS) -> AsyncIterator[None]:
-    """Lets one `meshd up` at a time look for a daemon of that state directory and start it; the
-    next one waits, and finds it running. Raises CannotStart."""
+async def start_lock(state: Path, within: float = 2 * START_SECONDS) -> AsyncIterator[None]:
+    """Hold a lock that lets one `meshd up` at a time look for a daemon and start one. A second
+    `meshd up` waits up to `within` seconds and then finds the daemon running.
+
+    Raises DaemonStartError.
+    """
     try:
         descriptor = os.open(state / "up.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise DaemonStartError(
-            f"state directory {state} cannot be used: {error.strerror}; choose another with --state"
-        ) from error
+        raise _state_error(state, error) from error
     try:
-        if not await _until(lambda: _locked(descriptor), within):
+        if not await _wait_until(lambda: _try_lock(descriptor), within):
             raise DaemonStartError(f"another `meshd up` is still starting a daemon in {state}")
         yield
     finally:
         os.close(descriptor)
 
 
-def _locked(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -178,53 +203,57 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def check_addresses(wish: Wish) -> None:
-    """Sees that every address can be listened on, before anything is started. Raises
-    CannotStart."""
-    for option, address in [("--listen", a) for a in wish.listen] + [("--metrics", wish.metrics)]:
+def check_addresses(options: DaemonOptions) -> None:
+    """Check that every address can be bound, before anything is started.
+
+    Raises DaemonStartError, naming the option.
+    """
+    listen = [("--listen", address) for address in options.listen]
+    for option, address in [*listen, ("--metrics", options.metrics)]:
         try:
             parsed = addresses.parse(address)
             if not parsed.path:
                 family, where = addresses.resolve(parsed)
                 socket.create_server(where, family=family).close()
         except (OSError, addresses.BadAddress) as error:
-            why = (isinstance(error, OSError) and error.strerror) or str(error)
+            reason = (isinstance(error, OSError) and error.strerror) or str(error)
             raise DaemonStartError(
-                f"cannot listen on {address}: {why.lower()}; choose another address with {option}"
+                f"cannot listen on {address}: {reason[:1].lower()}{reason[1:]}; "
+                f"use a different address for {option}"
             ) from error
 
 
 @dataclass(slots=True)
 class DaemonProcess:
-    """A daemon that we started."""
+    """A daemon that this command started. `log_start`: offset in its log file at the start."""
 
     process: subprocess.Popen[bytes]
     state: Path
     log_start: int
 
-    def log_tail(self, lines: int = 20) -> str:
-        """The end of what it has logged since we started it."""
+    def log_tail(self, lines: int = LOG_LINES) -> str:
+        """Return the last lines of what it has logged since the start."""
         with _log_file(self.state).open("rb") as log:
             log.seek(self.log_start)
             return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends the supervisor a signal; nothing when it has ended."""
+        """Send the supervisor a signal; no effect if it has ended."""
         if self.process.poll() is None:
             self.process.send_signal(number)
 
-    async def ended(self, within: float) -> bool:
-        """Whether it has ended, waiting for it at most that many seconds."""
-        return await _until(lambda: self.process.poll() is not None, within)
+    async def has_ended(self, within: float) -> bool:
+        """Whether it has ended, after waiting for that up to `within` seconds."""
+        return await _wait_until(lambda: self.process.poll() is not None, within)
 
 
-def spawn(wish: Wish) -> DaemonProcess:
-    """Starts a daemon; it is not ready yet. Raises CannotStart."""
-    check_addresses(wish)
-    log_path = _log_file(wish.state)
+def spawn(options: DaemonOptions) -> DaemonProcess:
+    """Start a daemon without waiting until it is ready. Raises DaemonStartError."""
+    check_addresses(options)
+    log_path = _log_file(options.state)
     try:
-        config = _config_file(wish.state)
-        config.write_bytes(msgspec.json.format(msgspec.json.encode(wish.config())))
+        config = _config_file(options.state)
+        config.write_bytes(msgspec.json.format(msgspec.json.encode(options.config())))
         with log_path.open("ab") as log:
             start = log.tell()
             process = subprocess.Popen(
@@ -236,45 +265,46 @@ def spawn(wish: Wish) -> DaemonProcess:
                 start_new_session=True,
             )
     except OSError as error:
-        raise DaemonStartError(f"the daemon cannot be started: {error}") from error
-    return DaemonProcess(process, wish.state, start)
+        raise DaemonStartError(f"cannot start the daemon: {error}") from error
+    return DaemonProcess(process, options.state, start)
 
 
 async def wait_ready(daemon: DaemonProcess, seconds: float = START_SECONDS) -> None:
-    """Waits until the daemon answers. One that does not is ended. Raises CannotStart with the
-    end of its log."""
-    answering = asyncio.ensure_future(wait_for_daemon(daemon.state / presence.API_SOCKET, seconds))
-    ended = asyncio.ensure_future(daemon.ended(seconds))
+    """Wait until the daemon answers. If it does not, end it and raise DaemonStartError with the
+    last lines of its log."""
+    answer = asyncio.ensure_future(wait_for_daemon(daemon.state / presence.API_SOCKET, seconds))
+    end = asyncio.ensure_future(daemon.has_ended(seconds))
     try:
-        await asyncio.wait([answering, ended], return_when=asyncio.FIRST_COMPLETED)
-        if answering.done() and answering.result() is not None:
+        await asyncio.wait([answer, end], return_when=asyncio.FIRST_COMPLETED)
+        if answer.done() and answer.result() is not None:
             return
     finally:
-        for task in (answering, ended):
+        for task in (answer, end):
             task.cancel()
-        await asyncio.wait([answering, ended])
+        await asyncio.wait([answer, end])
     code = daemon.process.poll()
     if code is None:
         daemon.signal(signal.SIGTERM)
-        if not await daemon.ended(10.0):
+        if not await daemon.has_ended(TERM_SECONDS):
             daemon.signal(signal.SIGKILL)
-    happened = (
-        f"did not answer within {output.seconds(seconds)}"
+    failure = (
+        f"did not answer within {output.format_seconds(seconds)}"
         if code is None
-        else f"ended with code {code}"
+        else f"exited with code {code}"
     )
-    raise DaemonStartError(f"the daemon {happened}; its last lines:\n{daemon.log_tail()}")
+    raise DaemonStartError(f"the daemon {failure}; the end of its log:\n{daemon.log_tail()}")
 
 
-async def gone(pid: int, within: float = END_SECONDS) -> bool:
-    """Whether a daemon that we did not start has ended, waiting that many seconds."""
-    return await _until(lambda: not Path(f"/proc/{pid}").exists(), within)
+async def wait_gone(pid: int, within: float = END_SECONDS) -> bool:
+    """Whether a daemon that another command started has ended, after waiting for that up to
+    `within` seconds."""
+    return await _wait_until(lambda: not Path(f"/proc/{pid}").exists(), within)
 
 
-async def _until(true: Callable[[], bool], within: float) -> bool:
+async def _wait_until(condition: Callable[[], bool], within: float) -> bool:
     end = asyncio.get_running_loop().time() + within
-    while not true():
+    while not condition():
         if asyncio.get_running_loop().time() >= end:
             return False
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(POLL_SECONDS)
     return True

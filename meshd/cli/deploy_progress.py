@@ -1,8 +1,13 @@
-"""Showing how a deployment goes on: one line a service, until it is done."""
+"""Show the progress of a deployment until it is done, one line per service.
+
+Used by `up`, `deploy` and `rollout undo`. The control process may be replaced meanwhile: its
+successor continues the deployment, and the display continues with it.
+"""
 
 import asyncio
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -14,57 +19,70 @@ from meshd.api.dto import DeployResult, ServiceStatus
 from meshd.cli import output
 from meshd.model.release import Release
 
-INTERVAL: Final = 0.2
-SILENCE: Final = 20.0
+POLL_SECONDS: Final = 0.2
+REFRESH_PER_SECOND: Final = 8
+"""Redraws per second of the live display: often enough to look smooth."""
+RECONNECT_SECONDS: Final = 20.0
 """Seconds that a daemon may not answer while its control process is replaced."""
-LEAVING: Final = ("draining", "stopping", "gone", "failed")
+ENDING_PHASES: Final = ("draining", "stopping", "gone", "failed")
+"""Phases whose reason does not explain why a service is not ready yet."""
 
 
-class Lines:
-    """What there is to say about each service; `now` is seconds since the start."""
+@dataclass(frozen=True, slots=True)
+class ServiceProgress:
+    """Progress of one service; `complete`: its new replicas are ready and the old ones gone."""
+
+    service: str
+    text: str
+    complete: bool
+
+
+class ProgressReport:
+    """Describes the progress of each service; remembers what `changes` has reported."""
 
     def __init__(self) -> None:
         self._ready_at: dict[str, float] = {}
-        self._said: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
 
-    def of(
-        self, services: list[ServiceStatus], now: float, whole: bool = True
-    ) -> list[tuple[str, str, bool]]:
-        """(service, what it is at, whether it is there) of each service; `whole` with what changes
-        from second to second."""
-        return [(service.name, *self._one(service, now, whole)) for service in services]
+    def describe(
+        self, services: list[ServiceStatus], now: float, detailed: bool = True
+    ) -> list[ServiceProgress]:
+        """Return the progress of each service; `now` is seconds since the start. `detailed`
+        includes figures that change every second."""
+        return [self._describe(service, now, detailed) for service in services]
 
-    def changed(self, services: list[ServiceStatus], now: float) -> list[str]:
-        """Plain lines for what has changed since the last call."""
+    def changes(self, services: list[ServiceStatus], now: float) -> list[str]:
+        """Return a line for each service whose progress has changed since the last call."""
         width = max((len(service.name) for service in services), default=0)
         lines = []
-        for name, text, _ in self.of(services, now, whole=False):
-            if self._said.get(name) != text:
-                self._said[name] = text
-                lines.append(f"{name.ljust(width)}  {now:5.1f} s  {text}")
+        for progress in self.describe(services, now, detailed=False):
+            if self._reported.get(progress.service) != progress.text:
+                self._reported[progress.service] = progress.text
+                lines.append(f"{progress.service.ljust(width)}  {now:5.1f} s  {progress.text}")
         return lines
 
-    def _one(self, service: ServiceStatus, now: float, whole: bool) -> tuple[str, bool]:
-        coming = service.coming or service.revision
-        new = [r for r in service.replicas if r.revision == coming]
+    def _describe(self, service: ServiceStatus, now: float, detailed: bool) -> ServiceProgress:
+        revision = service.coming or service.revision
+        new = [replica for replica in service.replicas if replica.revision == revision]
         old = len(service.replicas) - len(new)
         ready = sum(replica.phase == "ready" for replica in new)
-        back = service.stage and not service.coming
-        which = "of the revision that failed" if back else "of the old revision"
-        leaving = f", {old} {which}" if old else ""
+        rolling_back = service.stage and not service.coming
+        old_text = "of the failed revision" if rolling_back else "of the old revision"
+        remaining = f", {old} {old_text}" if old else ""
+        stage = f"; {service.stage}" if service.stage else ""
         if ready >= service.wanted and not old:
             after = self._ready_at.setdefault(service.name, now)
-            yet = f"; {service.stage}" if service.stage else ""
-            return f"ready {ready}/{service.wanted} after {after:.1f} s{yet}", True
+            text = f"ready {ready}/{service.wanted} after {after:.1f} s{stage}"
+            return ServiceProgress(service.name, text, complete=True)
         self._ready_at.pop(service.name, None)
-        reasons = [r.reason for r in new if r.reason and r.phase not in LEAVING]
-        why = f" ({reasons[0]})" if reasons else ""
-        phases = [r.phase for r in new if r.phase != "ready"]
+        reasons = [r.reason for r in new if r.reason and r.phase not in ENDING_PHASES]
+        reason = f" ({reasons[0]})" if reasons else ""
+        phases = [replica.phase for replica in new if replica.phase != "ready"]
         word = phases[0] if phases else "rolling" if service.stage else "waiting"
-        at = f"; {service.stage}" if service.stage else ""
-        if at and whole and service.trial:
-            at += f" ({service.trial})"
-        return f"{word} {ready}/{service.wanted} ready{leaving}{why}{at}", False
+        if stage and detailed and service.trial:
+            stage += f" ({service.trial})"
+        text = f"{word} {ready}/{service.wanted} ready{remaining}{reason}{stage}"
+        return ServiceProgress(service.name, text, complete=False)
 
 
 async def follow(
@@ -75,16 +93,16 @@ async def follow(
     clock: Callable[[], float],
     begun: Collection[Release] = (),
 ) -> DeployResult:
-    """Shows the deployment until it is done, or for `seconds`; the result then says how far
-    it came. With `quiet` nothing is shown. `clock` is monotonic. Where somebody else's release
-    of a service comes after the one that was `begun`, what was asked for is not what will be:
-    that is no success.
+    """Show the deployment until it is done, for at most `seconds`, and return its result.
 
-    A control process may end meanwhile; its successor goes on. Raises NoDaemon when none comes.
+    With `quiet` nothing is shown. `clock` is monotonic. If another release of a service follows
+    the one in `begun`, the result is a failure: something else than requested will run.
+
+    Raises NoDaemon if the control process ends and no successor answers.
     """
-    lines, start = Lines(), clock()
-    answered = start
-    live = Live(console=output.console(), refresh_per_second=8) if _drawn(quiet) else None
+    report, start = ProgressReport(), clock()
+    answered_at = start
+    live = _live_display() if not quiet and output.on_terminal() else None
     if live:
         live.start()
     try:
@@ -93,46 +111,46 @@ async def follow(
                 result = await client.progress(project)
                 status = await client.status()
             except NoDaemon:
-                if clock() >= answered + SILENCE:
+                if clock() >= answered_at + RECONNECT_SECONDS:
                     raise
-                await asyncio.sleep(INTERVAL)
+                await asyncio.sleep(POLL_SECONDS)
                 continue
-            now, answered = clock() - start, clock()
+            now, answered_at = clock() - start, clock()
             services = [s for s in status.services if s.project == project]
             if live:
-                live.update(_picture(lines, services, now))
+                live.update(_render(report, services, now))
             elif not quiet:
-                for line in lines.changed(services, now):
-                    output.say(line)
-            if later := overtaking(begun, result.releases):
+                for line in report.changes(services, now):
+                    output.print_line(line)
+            if later := later_releases(begun, result.releases):
                 return _overtaken(result, later)
             if result.done:
                 return result
             if now >= seconds:
-                return _too_late(project, seconds, lines.of(services, now), result)
-            await asyncio.sleep(INTERVAL)
+                return _timed_out(project, seconds, report.describe(services, now), result)
+            await asyncio.sleep(POLL_SECONDS)
     finally:
         if live:
             live.stop()
 
 
-def _drawn(quiet: bool) -> bool:
-    return not quiet and output.on_terminal()
+def _live_display() -> Live:
+    return Live(console=output.console(), refresh_per_second=REFRESH_PER_SECOND)
 
 
-def _picture(lines: Lines, services: list[ServiceStatus], now: float) -> Text:
+def _render(report: ProgressReport, services: list[ServiceStatus], now: float) -> Text:
     width = max((len(service.name) for service in services), default=0)
     text = Text()
-    for name, what, there in lines.of(services, now):
-        mark, style = ("✓", "green") if there else ("·", "yellow")
+    for progress in report.describe(services, now):
+        mark, style = ("✓", "green") if progress.complete else ("·", "yellow")
         text.append(f" {mark} ", style=style)
-        text.append(f"{name.ljust(width)}  {what}\n")
+        text.append(f"{progress.service.ljust(width)}  {progress.text}\n")
     text.append(f"   {now:.1f} s", style="dim")
     return text
 
 
-def overtaking(begun: Collection[Release], newest: Collection[Release]) -> list[Release]:
-    """Those of the `newest` releases that came after the one of their service that was `begun`."""
+def later_releases(begun: Collection[Release], newest: Collection[Release]) -> list[Release]:
+    """Return those of the `newest` releases that follow the one in `begun` of their service."""
     numbers = {release.service: release.number for release in begun}
     return [each for each in newest if each.number > numbers.get(each.service, each.number)]
 
@@ -143,20 +161,20 @@ def _overtaken(result: DeployResult, later: Collection[Release]) -> DeployResult
         result,
         done=True,
         ok=False,
-        detail=f"overtaken by another deployment, which goes on: {names}",
+        detail=f"overtaken by another deployment, which continues: {names}",
     )
 
 
-def _too_late(
-    project: str, seconds: float, lines: list[tuple[str, str, bool]], result: DeployResult
+def _timed_out(
+    project: str, seconds: float, services: list[ServiceProgress], result: DeployResult
 ) -> DeployResult:
-    waiting = [f"{name}: {what}" for name, what, there in lines if not there]
+    missing = [f"{each.service}: {each.text}" for each in services if not each.complete]
     detail = "\n".join(
-        [f"not done within {output.seconds(seconds)} (--timeout)", *waiting, result.detail]
+        [f"not done within {output.format_seconds(seconds)} (--timeout)", *missing, result.detail]
     )
     return DeployResult(project, done=True, ok=False, detail=detail.rstrip(), plan=result.plan)
 
 
 def monotonic() -> float:
-    """Seconds that only grow."""
+    """Return the monotonic clock, in seconds."""
     return time.monotonic()

@@ -1,4 +1,8 @@
-"""Following events and output over restarts of the control process."""
+"""Follow events, logs and jobs across restarts of the control process.
+
+Used by `events`, `logs`, `run` and `jobs logs`. After a restart each stream continues where it
+stopped: events by their id, job lines by their number, log lines by comparing the last ones seen.
+"""
 
 import asyncio
 from collections import deque
@@ -12,38 +16,41 @@ from meshd.model.errors import NotFound
 from meshd.model.event import Event
 from meshd.model.job import JobLine
 
-PATIENCE: Final = 10.0
-"""Seconds that a daemon which answered before may be away."""
-AGAIN: Final = 0.2
-CATCH_UP: Final = 1000
-KNOWN: Final = 20
+RECONNECT_SECONDS: Final = 10.0
+"""Seconds that a daemon may not answer before a stream gives up."""
+POLL_SECONDS: Final = 0.2
+CATCH_UP_LINES: Final = 1000
+"""Log lines of each replica that are fetched after a restart; older ones are lost."""
+COMPARED_LINES: Final = 20
+"""Log lines of each replica that are kept to find where the stream stopped: enough to tell
+repeated lines apart."""
 
 
 async def events(client: Client, since: int) -> AsyncIterator[Event]:
-    """Events with id > since as they come. Raises NoDaemon once it stays away."""
+    """Yield events with id > since as they happen. Raises NoDaemon if it stays away."""
     while True:
         try:
             async for event in client.follow_events(since):
                 since = event.id
                 yield event
         except NoDaemon:
-            await _back(client)
+            await _wait_for_status(client)
         else:
             return
 
 
 async def logs(client: Client, project: str, service: str, tail: int) -> AsyncIterator[LogLine]:
-    """The last `tail` lines of each replica, then what comes, with what was written while
-    nobody answered, up to `CATCH_UP` lines. Raises NoDaemon once it stays away."""
+    """Yield the last `tail` lines of each replica, then new ones, including up to
+    `CATCH_UP_LINES` written while the daemon did not answer. Raises NoDaemon if it stays away."""
     seen: dict[str, deque[str]] = {}
     while True:
         try:
             async for line in client.follow_logs(project, service, tail):
-                seen.setdefault(line.replica, deque(maxlen=KNOWN)).append(line.line)
+                seen.setdefault(line.replica, deque(maxlen=COMPARED_LINES)).append(line.line)
                 yield line
         except NoDaemon:
-            for line in missed(await _lines(client, project, service), seen):
-                seen.setdefault(line.replica, deque(maxlen=KNOWN)).append(line.line)
+            for line in missed_lines(await _fetch_logs(client, project, service), seen):
+                seen.setdefault(line.replica, deque(maxlen=COMPARED_LINES)).append(line.line)
                 yield line
             tail = 0
         else:
@@ -51,63 +58,66 @@ async def logs(client: Client, project: str, service: str, tail: int) -> AsyncIt
 
 
 async def job(client: Client, id: str) -> AsyncIterator[JobLine]:
-    """All lines of a job until it ended. Raises NoDaemon once it stays away."""
-    told = 0
+    """Yield all lines of a job until it has ended. Raises NoDaemon if it stays away."""
+    yielded = 0
     while True:
-        seen = 0
+        received = 0
         try:
             async for line in client.follow_job(id):
-                seen += 1
-                if seen > told:
-                    told = seen
+                received += 1
+                if received > yielded:
+                    yielded = received
                     yield line
             if (await client.job(id)).is_over:
                 return
         except NoDaemon:
-            await _back(client)
-        await asyncio.sleep(AGAIN)
+            await _wait_for_status(client)
+        await asyncio.sleep(POLL_SECONDS)
 
 
-def missed(past: Sequence[LogLine], seen: Mapping[str, Sequence[str]]) -> list[LogLine]:
-    """What of `past` came after the lines that were seen last of each replica: all that
-    follows the place where most of them stand, the last such place. Pure."""
+def missed_lines(past: Sequence[LogLine], seen: Mapping[str, Sequence[str]]) -> list[LogLine]:
+    """Return the lines of `past` that follow the last lines `seen` of each replica. The position
+    is the last one at which most of the seen lines match. Pure."""
     by_replica: dict[str, list[LogLine]] = {}
     for line in past:
         by_replica.setdefault(line.replica, []).append(line)
-    found: list[LogLine] = []
+    missed: list[LogLine] = []
     for replica, lines in by_replica.items():
         known = list(seen.get(replica, ()))
         texts = [line.line for line in lines]
-        # Not all of them need stand together: a line can be lost where following began.
-        common = [_in_common(texts[:end], known) for end in range(len(texts) + 1)]
-        start = max(range(len(texts), -1, -1), key=common.__getitem__)
-        found += lines[start if common[start] else 0 :]
-    return found
+        # The seen lines need not all match: one can be lost where the stream began.
+        matches = [_common_suffix(texts[:end], known) for end in range(len(texts) + 1)]
+        start = max(range(len(texts), -1, -1), key=matches.__getitem__)
+        missed += lines[start if matches[start] else 0 :]
+    return missed
 
 
-def _in_common(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many of their last lines are the same."""
-    pairs = zip(reversed(one), reversed(other), strict=False)
+def _common_suffix(first: Sequence[str], second: Sequence[str]) -> int:
+    """Return the number of equal lines at the end of both."""
+    pairs = zip(reversed(first), reversed(second), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-async def _lines(client: Client, project: str, service: str) -> Sequence[LogLine]:
-    """What replicas wrote, once somebody answers who knows the service."""
+async def _fetch_logs(client: Client, project: str, service: str) -> Sequence[LogLine]:
+    """Return past log lines, as soon as a daemon answers that knows the service.
+
+    Raises NoDaemon or NotFound after `RECONNECT_SECONDS`.
+    """
     loop = asyncio.get_running_loop()
-    end = loop.time() + PATIENCE
+    end = loop.time() + RECONNECT_SECONDS
     while True:
         try:
-            return await client.logs(project, service, CATCH_UP)
+            return await client.logs(project, service, CATCH_UP_LINES)
         except (NoDaemon, NotFound):
             if loop.time() > end:
                 raise
-        await asyncio.sleep(AGAIN)
+        await asyncio.sleep(POLL_SECONDS)
 
 
-async def _back(client: Client) -> None:
-    """Wait until somebody answers. Raises NoDaemon."""
+async def _wait_for_status(client: Client) -> None:
+    """Wait until a daemon answers. Raises NoDaemon after `RECONNECT_SECONDS`."""
     loop = asyncio.get_running_loop()
-    end = loop.time() + PATIENCE
+    end = loop.time() + RECONNECT_SECONDS
     while True:
         try:
             await client.status()
@@ -118,4 +128,4 @@ async def _back(client: Client) -> None:
             return
         else:
             return
-        await asyncio.sleep(AGAIN)
+        await asyncio.sleep(POLL_SECONDS)

@@ -1,4 +1,7 @@
-"""`meshd up` once there is a daemon: deploy, show, stay, and end in order."""
+"""`meshd up` after the daemon answers: deploy, show events, and end the daemon in order.
+
+Used by `meshd.cli.commands.up` alone. `deploy_progress` shows the deployment.
+"""
 
 import asyncio
 import signal
@@ -12,18 +15,28 @@ from meshd.cli.daemon_process import END_SECONDS, START_SECONDS, DaemonProcess
 from meshd.model.errors import NotFound, Rejected
 from meshd.spec.model import Project
 
-ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-UNASKED_SECONDS: Final = 3.0
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+NO_ANSWER_SECONDS: Final = 3.0
+"""Seconds to wait for the end of a daemon that could not answer the request to shut down."""
+RECONNECT_POLL: Final = 0.1
+"""Seconds between two attempts to reach a control process that is being replaced."""
+SIGNAL_STEPS: Final = (
+    (signal.SIGTERM, 2.0),
+    (signal.SIGTERM, 10.0),
+    (signal.SIGKILL, 5.0),
+)
+"""Signals that end a daemon at once, and seconds to wait after each. The supervisor drains at the
+first SIGTERM and stops draining at the second."""
 T = TypeVar("T")
 
 
-class Told(Exception):
-    """Somebody told us to end."""
+class StopRequested(Exception):
+    """A signal asked the command to stop."""
 
 
-class Run:
-    """One `meshd up`. `daemon` is the one we started, None when we joined another's; only
-    what we started ourselves is ended with us."""
+class ForegroundRun:
+    """One run of `meshd up`. `daemon` is the one that this command started, or None if one was
+    running already: the command ends only a daemon that it started."""
 
     def __init__(
         self,
@@ -40,146 +53,147 @@ class Run:
         self._project = project
         self._seconds = seconds
         self._quiet = quiet
-        self._since = 0
-        self._told = asyncio.Event()
-        self._hasty = asyncio.Event()
+        self._last_event = 0
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
 
-    async def go(self, detach: bool) -> int:
-        """The exit code."""
-        for number in ENDING:
-            asyncio.get_running_loop().add_signal_handler(number, self._tell)
+    async def run(self, detach: bool) -> int:
+        """Deploy, then show events unless `detach` is set. Return the exit code."""
+        for number in STOP_SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
         try:
-            _, self._since = await self._client.last_events(0, lambda _: False)
+            _, self._last_event = await self._client.last_events(0, lambda _: False)
             if self._project is not None:
-                result = await self._unless_told(self._deploy(self._project))
+                result = await self._until_stopped(self._deploy(self._project))
                 if not result.ok:
                     return output.FAILED
             if not detach:
-                await self._unless_told(self._stay())
-        except Told:
+                await self._until_stopped(self._show_until_end())
+        except StopRequested:
             await self._end()
         except (Rejected, NotFound, ApiFailure, NoDaemon):
             await self._end()
             raise
         return output.OK
 
-    def _tell(self) -> None:
-        if self._told.is_set():
-            self._hasty.set()
-        self._told.set()
+    def _on_signal(self) -> None:
+        if self._stop.is_set():
+            self._stop_now.set()
+        self._stop.set()
 
-    async def _unless_told(self, work: Coroutine[Any, Any, T]) -> T:
-        """Does `work` unless it is told to end first. Raises Told then."""
-        doing = asyncio.ensure_future(work)
-        told = asyncio.ensure_future(self._told.wait())
+    async def _until_stopped(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` and return its result. Raises StopRequested if a signal arrives first."""
+        running = asyncio.ensure_future(work)
+        stop = asyncio.ensure_future(self._stop.wait())
         try:
-            await asyncio.wait([doing, told], return_when=asyncio.FIRST_COMPLETED)
-            if not doing.done():
-                raise Told
-            return doing.result()
+            await asyncio.wait([running, stop], return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                raise StopRequested
+            return running.result()
         finally:
-            doing.cancel()
-            told.cancel()
-            await asyncio.wait([doing, told])
+            running.cancel()
+            stop.cancel()
+            await asyncio.wait([running, stop])
 
     async def _deploy(self, project: Project) -> DeployResult:
-        """Deploys and shows how it goes. A project that was not there before and fails is
-        taken away again."""
+        """Deploy and show the progress. If a project fails that did not exist before, take it
+        down."""
         before = {service.project for service in (await self._client.status()).services}
-        begun = await self._client.deploy(project, self._take_over)
-        plan_output.tell_lacks(begun.lacks)
+        accepted = await self._client.deploy(project, self._take_over)
+        plan_output.warn_unsupported(accepted.lacks)
         result = await deploy_progress.follow(
             self._client, project.name, self._seconds, self._quiet, deploy_progress.monotonic
         )
         if self._quiet:
             output.print_json(result)
         if result.ok:
-            await self._say_where()
+            await self._print_daemon_line()
             return result
         if not self._quiet:
-            output.complain(f"{project.name} failed: {result.detail}")
+            output.print_error(f"{project.name} failed: {result.detail}")
         if self._daemon is not None:
             await self._end()
         elif project.name not in before:
-            output.complain(f"taking {project.name} away again")
+            output.print_error(f"taking {project.name} down again")
             await self._client.down(project.name)
         return result
 
-    async def _say_where(self) -> None:
+    async def _print_daemon_line(self) -> None:
         status = await self._client.status()
-        if not self._quiet:
-            output.say(tables.headline(status))
-            if unfiltered := tables.unfiltered(status):
-                output.complain(unfiltered)
+        if self._quiet:
+            return
+        output.print_line(tables.daemon_line(status))
+        if warning := tables.filter_warning(status):
+            output.print_error(warning)
 
-    async def _stay(self) -> None:
-        """Until the daemon ends; over restarts of its control process."""
+    async def _show_until_end(self) -> None:
+        """Show events until the daemon ends, across restarts of its control process."""
         if not self._quiet:
-            output.say("Ctrl-C ends it" if self._daemon else "Ctrl-C leaves it running")
-        while await self._answers():
+            output.print_line(
+                "press Ctrl-C to stop everything"
+                if self._daemon
+                else "press Ctrl-C to leave; the daemon keeps running"
+            )
+        while await self._reconnect():
             await self._show_events()
-        output.complain("the daemon has ended")
+        output.print_error("the daemon has ended")
 
     async def _show_events(self) -> None:
-        """Until the control process ends."""
+        """Show events until the control process ends."""
         try:
-            async for event in self._client.follow_events(self._since):
-                self._since = event.id
+            async for event in self._client.follow_events(self._last_event):
+                self._last_event = event.id
                 if self._quiet:
                     output.print_json_line(event)
                 else:
-                    output.say(tables.event_line(event))
+                    output.print_line(tables.event_line(event))
         except NoDaemon:
             return
 
-    async def _answers(self) -> bool:
-        """Whether the daemon answers, given time to come back unless it has ended."""
+    async def _reconnect(self) -> bool:
+        """Whether the daemon answers, after giving its control process time to be replaced."""
         end = asyncio.get_running_loop().time() + START_SECONDS
         while asyncio.get_running_loop().time() < end:
             try:
                 await self._client.status()
             except NoDaemon:
-                if self._daemon is not None and await self._daemon.ended(0.0):
+                if self._daemon is not None and await self._daemon.has_ended(0.0):
                     return False
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(RECONNECT_POLL)
             else:
                 return True
         return False
 
     async def _end(self) -> None:
-        """Ends in order what we started: projects down, workers drained. A second Ctrl-C
-        ends it in haste."""
+        """End the daemon in order if this command started it: take projects down, drain the
+        workers. A second Ctrl-C ends it at once."""
         daemon = self._daemon
         if daemon is None:
             return
-        output.complain("ending in order; Ctrl-C again ends it at once")
+        output.print_error("stopping in order; press Ctrl-C again to stop at once")
         in_order = asyncio.ensure_future(self._end_in_order(daemon))
-        hasty = asyncio.ensure_future(self._hasty.wait())
-        showing = asyncio.ensure_future(self._show_events())
-        await asyncio.wait([in_order, hasty], return_when=asyncio.FIRST_COMPLETED)
-        tasks = (in_order, hasty, showing)
+        at_once = asyncio.ensure_future(self._stop_now.wait())
+        events = asyncio.ensure_future(self._show_events())
+        await asyncio.wait([in_order, at_once], return_when=asyncio.FIRST_COMPLETED)
+        tasks = (in_order, at_once, events)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await end_at_once(daemon)
+        await end_by_signal(daemon)
 
     async def _end_in_order(self, daemon: DaemonProcess) -> None:
-        patience = END_SECONDS
+        timeout = END_SECONDS
         try:
             await self._client.shutdown(stop_replicas=True)
         except (NoDaemon, ApiFailure):
-            patience = UNASKED_SECONDS  # it ended before it could answer, or cannot be asked
-        await daemon.ended(patience)
+            timeout = NO_ANSWER_SECONDS  # it ended before it could answer, or cannot be reached
+        await daemon.has_ended(timeout)
 
 
-async def end_at_once(daemon: DaemonProcess) -> None:
-    """Ends a daemon by signals, ever harder ones, until it has ended."""
-    for number, patience in (
-        (signal.SIGTERM, 2.0),
-        (signal.SIGTERM, 10.0),
-        (signal.SIGKILL, 5.0),
-    ):
-        if await daemon.ended(0.0):
+async def end_by_signal(daemon: DaemonProcess) -> None:
+    """End a daemon by signals, see `SIGNAL_STEPS`; no effect if it has ended."""
+    for number, seconds in SIGNAL_STEPS:
+        if await daemon.has_ended(0.0):
             return
         daemon.signal(number)
-        await daemon.ended(patience)
+        await daemon.has_ended(seconds)

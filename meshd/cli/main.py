@@ -1,6 +1,7 @@
-"""`meshd`: the group of commands, each loaded only when it is called.
+"""Entry point of `meshd`: the group of commands, each imported only when it is used.
 
 Shell completion: `eval "$(_MESHD_COMPLETE=bash_source meshd)"` (or zsh_source, fish_source).
+The commands are in `meshd.cli.commands`; `meshd.__main__` and the console script call `main`.
 """
 
 import difflib
@@ -34,34 +35,36 @@ _COMMANDS = (
 )
 
 
-class _Lazy(click.Group):
-    """Finds command NAME in `meshd.cli.commands.NAME`, where it is called `command`."""
+class _LazyGroup(click.Group):
+    """Loads the command NAME from `meshd.cli.commands.NAME`, where it is called `command`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
-            if near := difflib.get_close_matches(cmd_name, _COMMANDS, 1):
-                ctx.fail(f"No such command {cmd_name!r}. Did you mean {near[0]!r}?")
+            if similar := difflib.get_close_matches(cmd_name, _COMMANDS, 1):
+                ctx.fail(f"No such command {cmd_name!r}. Did you mean {similar[0]!r}?")
             return None
-        found: click.Command = importlib.import_module(
+        command: click.Command = importlib.import_module(
             f"meshd.cli.commands.{cmd_name.replace('-', '_')}"
         ).command
-        return found
+        return command
 
 
 @click.group(
-    cls=_Lazy,
+    cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 fine, 1 a failed result, 2 wrong usage or spec, or cannot start, "
-    '3 no daemon. Completion: eval "$(_MESHD_COMPLETE=bash_source meshd)".',
+    epilog="Exit codes: 0 success, 1 failure, 2 invalid usage or spec, or the daemon cannot start, "
+    '3 no daemon answers. Shell completion: eval "$(_MESHD_COMPLETE=bash_source meshd)".',
 )
 @click.version_option(package_name="meshd", prog_name="meshd")
 def main() -> None:
-    """One tool between docker compose and Kubernetes: balances, heals and scales services."""
+    """Run a Compose application with load balancing, healing, autoscaling and safe rollouts."""
     if not getattr(proxy, "MESHD", False):
-        raise click.UsageError(f"{proxy.__file__} is another package named 'proxy'; uninstall it")
+        raise click.UsageError(
+            f"{proxy.__file__} belongs to another package named 'proxy'; uninstall that package"
+        )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""What commands print: tables for people, plain columns for pipes, JSON for programs."""
+"""Print results: tables on a terminal, plain columns in a pipe, JSON for programs.
+
+Used by all commands. `tables` builds the rows of services, replicas and events.
+"""
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import click
 import msgspec
@@ -18,62 +21,50 @@ OK: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
 NO_DAEMON: Final = 3
-LEAST_LAST: Final = 24
-BETWEEN: Final = 3
-"""Columns of a terminal: what the last column needs at least, and what a drawn one adds."""
-C = TypeVar("C", bound=Callable[..., Any])
+"""Exit codes; see the epilog of `meshd --help`."""
+MIN_LAST_COLUMN: Final = 24
+"""Terminal columns below which the folded last column of a table becomes unreadable."""
+COLUMN_GAP: Final = 3
+"""Terminal columns that rich adds per table column: padding and separator."""
 
 GOOD_WORDS: Final = frozenset({"ok", "ready", "running", "done"})
 BAD_WORDS: Final = frozenset({"failed", "unhealthy", "crash-loop", "lost", "degraded"})
 
 
-def output_option(command: C) -> C:
-    """`-o json`, as `as_json`."""
-    return click.option(
-        "-o",
-        "--output",
-        "as_json",
-        type=click.Choice(["table", "json"]),
-        default="table",
-        callback=lambda _context, _option, value: value == "json",
-        help="Print a table (default), or JSON for programs.",
-    )(command)
-
-
 def on_terminal() -> bool:
-    """Whether standard output is read by a person."""
+    """Whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 
 def console() -> Console:
-    """Where tables and live displays are drawn."""
+    """Return a console for tables and live displays."""
     return Console(highlight=False, soft_wrap=False)
 
 
-def say(line: str) -> None:
-    """One line on standard output, at once."""
+def print_line(line: str) -> None:
+    """Print one line to standard output, unbuffered."""
     click.echo(line)
 
 
-def complain(text: str) -> None:
-    """An error or a warning, on standard error."""
+def print_error(text: str) -> None:
+    """Print an error or a warning to standard error."""
     click.echo(text, err=True)
 
 
 def print_json(value: object) -> None:
-    """One JSON document, indented."""
+    """Print one JSON document, indented."""
     plain = msgspec.to_builtins(value)
     click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
 
 
 def print_json_line(value: object) -> None:
-    """One JSON document on one line, for streams."""
+    """Print one JSON document on one line, for streams."""
     click.echo(msgspec.json.encode(value).decode())
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A drawn table on a terminal that is wide enough; elsewhere columns two blanks apart,
-    nothing cut off."""
+    """Print a drawn table if standard output is a terminal that is wide enough, otherwise columns
+    separated by two spaces, with nothing cut off."""
     listed = [list(row) for row in rows]
     if on_terminal():
         screen = console()
@@ -85,10 +76,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Aligned lines, the header first; an empty cell shows as `-`, so that fields count."""
+    """Return aligned lines, the header first. An empty cell becomes `-`, so that tools such as awk
+    can count fields."""
     lines = [[column.upper().replace(" ", "_") for column in columns]]
     lines += [[cell or "-" for cell in row] for row in rows]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
@@ -96,27 +88,27 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
 
 
 def fits(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:
-    """Whether a terminal that wide has room for every column but the last as it is, and for
-    enough of the last one to read on in further lines."""
+    """Whether a drawn table fits `width` terminal columns: all columns but the last unfolded, and
+    enough space for the last one to be folded."""
     lines = [columns, *rows]
-    widest = [max(cell_len(line[place]) for line in lines) for place in range(len(columns))]
-    last = min(widest.pop(), LEAST_LAST)
-    return sum(widest) + last + BETWEEN * len(columns) <= width
+    widths = [max(cell_len(line[index]) for line in lines) for index in range(len(columns))]
+    last = min(widths.pop(), MIN_LAST_COLUMN)
+    return sum(widths) + last + COLUMN_GAP * len(columns) <= width
 
 
 def live_table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> RenderableType:
-    """What is drawn again and again: on a narrow terminal its lines are cut at the edge."""
+    """Return a table for a live display; on a narrow terminal its lines are cut at the edge."""
     if fits(columns, rows, width):
         return drawn_table(columns, rows)
     return Text("\n".join(plain_table(columns, rows)), no_wrap=True, overflow="ellipsis")
 
 
 def drawn_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """The same for a terminal, with colour for good and bad words. Only the last column is
-    folded: it is the one of many words."""
+    """Return a table for a terminal, with colours for good and bad states. Only the last column,
+    which holds text, is folded."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for place, column in enumerate(columns, 1):
-        table.add_column(column, overflow="fold", no_wrap=place < len(columns))
+    for number, column in enumerate(columns, 1):
+        table.add_column(column, overflow="fold", no_wrap=number < len(columns))
     for row in rows:
         table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
     return table
@@ -129,8 +121,8 @@ def _style(cell: str) -> str:
     return "red" if word in BAD_WORDS else ""
 
 
-def seconds(value: float | None) -> str:
-    """A latency or a span as people read it: `4.2 ms`, `1.50 s`, `3 m 20 s`."""
+def format_seconds(value: float | None) -> str:
+    """Return a latency or duration for people: `4.2 ms`, `1.5 s`, `3 m 20 s`; empty for None."""
     if value is None:
         return ""
     if value < 1.0:
@@ -142,8 +134,8 @@ def seconds(value: float | None) -> str:
     return f"{hours} h {minutes} m" if hours else f"{minutes} m {rest} s"
 
 
-def size(value: int | None) -> str:
-    """Bytes as people read them."""
+def format_bytes(value: int | None) -> str:
+    """Return a size for people: `512 B`, `50 MiB`; empty for None."""
     if value is None:
         return ""
     amount = float(value)
@@ -154,8 +146,8 @@ def size(value: int | None) -> str:
     return f"{amount:.3g} GiB"
 
 
-def clock(at: float) -> str:
-    """Local time of day; with the date when it was not today."""
+def format_time(at: float) -> str:
+    """Return the local time of day of a Unix time, with the date unless it is today."""
     when = datetime.fromtimestamp(at).astimezone()
     today = datetime.now().astimezone().date() == when.date()
     return when.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")

@@ -1,4 +1,4 @@
-"""How a plan is told: its operations, then what they mean on the way."""
+"""Print a plan: its operations, then their impact. Used by `diff`, `deploy --dry-run` and `up`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,27 +7,27 @@ from meshd.api.dto import PlanPreview
 from meshd.cli import output
 
 
-def tell_plan(planned: PlanPreview) -> None:
-    """For people."""
-    tell_lacks(planned.lacks)
-    output.say(planned.plan or "nothing to do")
-    if planned.outlook:
-        output.say("")
-    for line in planned.outlook:
-        output.say(line)
+def print_plan(preview: PlanPreview) -> None:
+    """Print a plan for people."""
+    warn_unsupported(preview.lacks)
+    output.print_line(preview.plan or "nothing to do")
+    if preview.outlook:
+        output.print_line("")
+    for line in preview.outlook:
+        output.print_line(line)
 
 
-def planned_json(project: str, planned: PlanPreview) -> dict[str, Any]:
-    """For programs."""
+def plan_json(project: str, preview: PlanPreview) -> dict[str, Any]:
+    """Return a plan for programs."""
     return {
         "project": project,
-        "plan": planned.plan.splitlines(),
-        "outlook": list(planned.outlook),
-        "lacks": list(planned.lacks),
+        "plan": preview.plan.splitlines(),
+        "outlook": list(preview.outlook),
+        "lacks": list(preview.lacks),
     }
 
 
-def tell_lacks(lacks: Sequence[str]) -> None:
-    """What services run without on this runtime."""
-    for line in lacks:
-        output.complain(f"warning: {line}")
+def warn_unsupported(features: Sequence[str]) -> None:
+    """Print a warning for each service that uses a feature which this runtime does not support."""
+    for line in features:
+        output.print_error(f"warning: {line}")

@@ -1,7 +1,8 @@
-"""The options of `meshd up` for the proxy as a whole, laid over the Compose file's own.
+"""Options about the proxy as a whole: access log, trusted proxies, tracing.
 
-They hold for the daemon from its start; a command that joins one which runs can only tell that
-it asks for something else.
+`meshd up` and `meshd proxy` share them. For `meshd up` they override the Compose file's top-level
+`x-mesh`, and take effect only when the daemon starts: `warn_if_different` compares them with the
+options of a daemon that already runs.
 """
 
 import os
@@ -19,45 +20,100 @@ if TYPE_CHECKING:
     from meshd.spec.compose import LoadedProject
 
 C = TypeVar("C", bound=Callable[..., Any])
-_LOG: Final = {
+_RESTART: Final = "restart it to change that: `meshd down --all`, then `meshd up`"
+_LOG_FIELDS: Final = {
     "access_log": "mode",
     "access_log_format": "format",
     "access_log_file": "path",
     "access_log_sample": "sample",
 }
-"""Which part of the access log each option sets."""
+"""Field of `AccessLogSettings` that each option sets."""
 
 
-def front_options(command: C) -> C:
-    """`--trusted-proxy` and those of the access log."""
-    for option in (
-        click.option("--otlp-sample", metavar="SHARE", help="Of the requests; default 1%."),
-        click.option("--otlp", metavar="URL",
-                     help="Send spans here by OTLP/HTTP; needs meshd[otlp]."),
-        click.option("--access-log-sample", type=click.FloatRange(0, 1), metavar="SHARE",
-                     help="Of the requests, when sampled; default 0.01."),
-        click.option("--access-log-file", metavar="FILE",
-                     help="Default access.log in the state directory."),
-        click.option("--access-log-format", type=click.Choice(["json", "combined"]),
-                     help="Default json."),
-        click.option("--access-log", type=click.Choice(["off", "sampled", "on"]),
-                     help="A line a request; default off."),
-        click.option("--trusted-proxy", multiple=True, metavar="CIDR",
-                     help="Believe forwarded headers from here."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+def listen_option(default: str) -> Callable[[C], C]:
+    """`--listen ADDR`, repeatable, as `listen`; empty if not given."""
+    return click.option(
+        "--listen",
+        multiple=True,
+        metavar="ADDR",
+        help="Accept clients at this address: HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 picks a "
+        f"free port. Default: {default}.",
+    )
 
 
-def chosen(given: Mapping[str, Any], loaded: "LoadedProject | None") -> ProxySettings:
-    """What the options say, over what the file says at its top under `x-mesh`."""
+def workers_option(default: Callable[[], int] | None, shown: str) -> Callable[[C], C]:
+    """`--workers N`, as `workers`."""
+    return click.option(
+        "--workers",
+        type=click.IntRange(1, 256),
+        metavar="N",
+        default=default,
+        show_default=shown,
+        help="Worker processes of the proxy.",
+    )
+
+
+def proxy_options(default_log_file: str) -> Callable[[C], C]:
+    """`--trusted-proxy`, the options of the access log, and those of tracing. All are None or
+    empty if not given, so that a file's settings apply."""
+    options = (
+        click.option(
+            "--trusted-proxy",
+            multiple=True,
+            metavar="CIDR",
+            help="Trust the forwarded headers (X-Forwarded-For, ...) of clients in this network.",
+        ),
+        click.option(
+            "--access-log",
+            type=click.Choice(["off", "sampled", "on"]),
+            help="Write one line per request, or per sampled request. Default: off.",
+        ),
+        click.option(
+            "--access-log-format",
+            type=click.Choice(["json", "combined"]),
+            help="Format of the lines. Default: json.",
+        ),
+        click.option(
+            "--access-log-sample",
+            type=click.FloatRange(0, 1),
+            metavar="FRACTION",
+            help="Fraction of the requests that `sampled` logs. Default: 0.01.",
+        ),
+        click.option(
+            "--access-log-file",
+            metavar="FILE",
+            help=f"File of the access log. Default: {default_log_file}.",
+        ),
+        click.option(
+            "--otlp",
+            metavar="URL",
+            help="Send trace spans to this OTLP/HTTP endpoint. Needs meshd[otlp].",
+        ),
+        click.option(
+            "--otlp-sample", metavar="SHARE", help="Share of the requests to trace. Default: 1%."
+        ),
+    )
+
+    def add(command: C) -> C:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def merge(given: Mapping[str, Any], loaded: "LoadedProject | None") -> ProxySettings:
+    """Return the settings of the Compose file with the given options on top.
+
+    Raises click.UsageError, naming the option.
+    """
     raw = loaded.proxy_settings.model_dump() if loaded else ProxySettings().model_dump()
     log = raw["access_log"]
     if log["path"] and loaded:
         log["path"] = str(Path(loaded.project.source).parent / log["path"])
-    for option, part in _LOG.items():
+    for option, field in _LOG_FIELDS.items():
         if given[option] is not None:
-            log[part] = given[option]
+            log[field] = given[option]
     if given["access_log_file"]:
         log["path"] = os.path.abspath(given["access_log_file"])
     if given["trusted_proxy"]:
@@ -67,29 +123,36 @@ def chosen(given: Mapping[str, Any], loaded: "LoadedProject | None") -> ProxySet
     if given["otlp_sample"]:
         raw["otlp"] = {**(raw["otlp"] or {}), "sample": given["otlp_sample"]}
     try:
-        found = ProxySettings.model_validate(raw)
-        require_otlp(found)
+        settings = ProxySettings.model_validate(raw)
+        require_otlp(settings)
     except ValidationError as error:
         first = error.errors()[0]
-        option = "--trusted-proxy" if first["loc"][0] == "trusted_proxies" else "--otlp"
+        option = _option_of(first["loc"])
         text = str(first["msg"]).removeprefix("Value error, ")
         raise click.UsageError(f"{option}: {text}") from error
     except MissingExtra as error:
         raise click.UsageError(str(error)) from error
-    return found
+    return settings
 
 
-def compare(wish: daemon_process.Wish, listen: tuple[str, ...] = ()) -> None:
-    """Tells where something is asked for that the daemon which runs was not started with;
-    `listen` is what --listen gave."""
-    there = daemon_process.listens_on(wish.state)
-    if listen and there and set(listen) != set(there):
-        output.complain(
-            f"warning: the daemon listens on {', '.join(there)}, not on {', '.join(listen)}, which "
-            "holds from its start: `meshd down --all`, then `meshd up`"
+def _option_of(location: tuple[int | str, ...]) -> str:
+    """Return the option that set the field at `location` in `ProxySettings`."""
+    if location[0] == "trusted_proxies":
+        return "--trusted-proxy"
+    return "--otlp-sample" if location[-1] == "sample" else "--otlp"
+
+
+def warn_if_different(options: daemon_process.DaemonOptions, listen: tuple[str, ...] = ()) -> None:
+    """Print a warning for each option that the running daemon was not started with. `listen` are
+    the addresses given by --listen; empty: not compared."""
+    current = daemon_process.listen_addresses(options.state)
+    if listen and current and set(listen) != set(current):
+        output.print_error(
+            f"warning: the daemon listens on {', '.join(current)}, not on {', '.join(listen)}; "
+            + _RESTART
         )
-    if wish.front != ProxySettings() and not daemon_process.runs_with(wish):
-        output.complain(
-            "warning: the daemon runs with another access log, trusted proxies or spans than asked "
-            "for here; they hold from its start: `meshd down --all`, then `meshd up`"
+    if options.proxy != ProxySettings() and not daemon_process.has_proxy_settings(options):
+        output.print_error(
+            "warning: the daemon runs with different settings for the access log, trusted proxies "
+            f"or tracing; {_RESTART}"
         )

@@ -1,4 +1,4 @@
-"""What a release was asked, and what became of it, in lines."""
+"""Describe a release: its outcome, and how its requests ended. Used by `deploy` and `rollout`."""
 
 import asyncio
 import time
@@ -10,9 +10,11 @@ from meshd.api.dto import DeployResult
 from meshd.cli import output
 from meshd.model.release import Release, ReleaseOutcome
 
-PATIENCE: Final = 2.5
-ENDED_EARLY: Final = (ReleaseOutcome.ROLLED_BACK, ReleaseOutcome.PAUSED)
-"""Seconds in which the workers' last reports of a release come in."""
+REPORT_SECONDS: Final = 2.5
+"""Seconds to wait for the last reports of the workers: they report every second."""
+POLL_SECONDS: Final = 0.1
+STOPPED_EARLY: Final = (ReleaseOutcome.ROLLED_BACK, ReleaseOutcome.PAUSED)
+"""Outcomes that need the cause with them."""
 HISTORY_COLUMNS: Final = (
     "release",
     "revision",
@@ -25,58 +27,56 @@ HISTORY_COLUMNS: Final = (
 )
 
 
-async def whole(client: Client, result: DeployResult, since: float) -> list[Release]:
-    """The releases of a deployment that began at `since` (Unix time), with all their counts:
-    waits for the last of them where there is traffic."""
-    found = _recent(result.releases, since)
-    end = time.monotonic() + PATIENCE
-    while any(_open(release) for release in found) and time.monotonic() < end:
-        await asyncio.sleep(0.1)
+async def fetch_complete(client: Client, result: DeployResult, since: float) -> list[Release]:
+    """Return the releases of a deployment that began at `since` (Unix time). If they had traffic,
+    wait until their counts are complete."""
+    releases = _begun_since(result.releases, since)
+    end = time.monotonic() + REPORT_SECONDS
+    while any(_is_incomplete(release) for release in releases) and time.monotonic() < end:
+        await asyncio.sleep(POLL_SECONDS)
         try:
-            found = _recent((await client.progress(result.project)).releases, since)
+            releases = _begun_since((await client.progress(result.project)).releases, since)
         except NoDaemon:
             break
-    return found
+    return releases
 
 
-def _recent(releases: Sequence[Release], since: float) -> list[Release]:
+def _begun_since(releases: Sequence[Release], since: float) -> list[Release]:
     return [release for release in releases if release.at >= since]
 
 
-def _open(release: Release) -> bool:
-    tally = release.tally
-    return bool(release.ended and tally and tally.requests and tally.until < release.ended)
+def _is_incomplete(release: Release) -> bool:
+    counts = release.tally
+    return bool(release.ended and counts and counts.requests and counts.until < release.ended)
 
 
-def lines(release: Release) -> list[str]:
-    """The report on one release; the first line tells the sum of it."""
-    took = f" in {output.seconds(release.ended - release.at)}" if release.ended else ""
-    first = f"{release.service} #{release.number} {release.outcome}{took}"
-    tally = release.tally
-    if tally is None or not (tally.requests or tally.parked):
-        return [f"{first}: no requests"]
-    found = [
-        f"{first}: {tally.requests:,} requests, {tally.errors:,} answered with 5xx, "
-        f"{tally.parked:,} parked"
+def report_lines(release: Release) -> list[str]:
+    """Return the report on one release: a summary, then one line per revision."""
+    duration = f" in {output.format_seconds(release.ended - release.at)}" if release.ended else ""
+    summary = f"{release.service} #{release.number} {release.outcome}{duration}"
+    counts = release.tally
+    if counts is None or not (counts.requests or counts.parked):
+        return [f"{summary}: no requests"]
+    lines = [
+        f"{summary}: {counts.requests:,} requests, {counts.errors:,} answered with 5xx, "
+        f"{counts.parked:,} parked"
     ]
-    for revision, counts in sorted(tally.revisions.items()):
+    for revision, per_revision in sorted(counts.revisions.items()):
         which = "new" if revision == release.revision else "old"
-        found.append(
-            f"  {which} {revision[:12]}: {counts.served:,} served, {counts.failed:,} failed, "
-            f"{counts.retried:,} failed and retried"
+        lines.append(
+            f"  {which} {revision[:12]}: {per_revision.served:,} served, "
+            f"{per_revision.failed:,} failed, {per_revision.retried:,} failed and retried"
         )
-    if tally.unknown:
-        found.append(
-            f"  no reports for {tally.unknown:.1f} worker-seconds: counted is what is known"
-        )
-    return found
+    if counts.unknown:
+        lines.append(f"  incomplete: reports are missing for {counts.unknown:.1f} worker-seconds")
+    return lines
 
 
 def history_row(release: Release) -> list[str]:
-    """One row a release."""
-    tally = release.tally
-    told = f"{tally.requests:,}, {tally.errors:,} 5xx" if tally else ""
-    cause = f": {release.cause}" if release.outcome in ENDED_EARLY else ""
+    """Return the row of a release; the columns are `HISTORY_COLUMNS`."""
+    counts = release.tally
+    served = f"{counts.requests:,}, {counts.errors:,} 5xx" if counts else ""
+    cause = f": {release.cause}" if release.outcome in STOPPED_EARLY else ""
     return [
         f"{release.service} #{release.number}",
         release.revision[:12],
@@ -85,5 +85,5 @@ def history_row(release: Release) -> list[str]:
         release.how,
         release.changed,
         release.outcome + cause,
-        told,
+        served,
     ]

@@ -1,4 +1,8 @@
-"""What every command that talks to a daemon shares: which daemon, and what its errors mean."""
+"""Talk to a daemon: find its socket, run a command against it, turn its errors into exit codes.
+
+Every command that needs a daemon uses `connect` and `run_async`. The client is
+`meshd.api.client.Client`; the options that choose a daemon are in `meshd.cli.options`.
+"""
 
 import asyncio
 import functools
@@ -6,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -15,126 +19,103 @@ from meshd.api.client import ApiFailure, Client, NoDaemon
 from meshd.api.dto import ServiceStatus, Status
 from meshd.cli import output
 from meshd.model.errors import NotFound, Rejected
-from meshd.spec import units
 from meshd.store import presence
 
-C = TypeVar("C", bound=Callable[..., Any])
-YEAR: Final = 365 * 86400.0
-"""Seconds; the longest that a duration given to a command makes sense for."""
+INTERRUPTED = 128 + 2
+"""Exit code after Ctrl-C, as shells report SIGINT."""
 
 
 def default_state() -> Path:
-    """$MESHD_STATE, else /var/lib/meshd for root, else a folder in the user's own home."""
+    """Return $MESHD_STATE, or /var/lib/meshd for root, or a directory in the user's home."""
     given = os.environ.get("MESHD_STATE")
     if given:
         return Path(given)
     return Path("/var/lib/meshd") if os.geteuid() == 0 else Path.home() / ".local/state/meshd"
 
 
-def state_option(command: C) -> C:
-    """`--state DIR`, as `state`."""
-    return click.option(
-        "--state",
-        type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
-        default=default_state,
-        show_default="$MESHD_STATE, /var/lib/meshd for root, ~/.local/state/meshd",
-        help="The daemon's state directory.",
-    )(command)
-
-
 def connect(state: Path) -> Client:
-    """The daemon of that state directory."""
+    """Return a client for the daemon of that state directory."""
     return Client(state / presence.API_SOCKET)
 
 
-def talks(command: Callable[..., Coroutine[Any, Any, int | None]]) -> Callable[..., None]:
-    """Makes a plain command of an asynchronous one that returns an exit code. What goes wrong
-    between here and the daemon becomes one line on standard error and its exit code."""
+def run_async(command: Callable[..., Coroutine[Any, Any, int | None]]) -> Callable[..., None]:
+    """Turn an asynchronous command that returns an exit code into a plain one. An error of the
+    daemon or of the connection becomes one line on standard error and an exit code."""
 
     @functools.wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
         try:
             code = asyncio.run(command(*arguments, **options))
         except NoDaemon as error:
-            output.complain(f"meshd: {error}")
+            output.print_error(f"meshd: {error}")
             code = output.NO_DAEMON
         except (Rejected, NotFound, ApiFailure) as error:
-            output.complain(f"meshd: {error}")
+            output.print_error(f"meshd: {error}")
             code = output.FAILED
         except KeyboardInterrupt:
-            code = 128 + 2
+            code = INTERRUPTED
         except BrokenPipeError:
-            # Whoever read our output has gone; the interpreter must not try to flush it again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # The reader of our output has exited. Without this the interpreter would try to
+            # flush the output again at exit, and print a traceback.
+            _discard_stdout()
             code = output.OK
         except OSError as error:
-            # A full disk under our output, most of all: what is left of it is given up.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            output.complain(f"meshd: {error}")
+            # Most likely the disk under our output is full; the unwritten rest is lost.
+            _discard_stdout()
+            output.print_error(f"meshd: {error}")
             code = output.FAILED
         raise SystemExit(code or output.OK)
 
     return run
 
 
+def _discard_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def find_service(status: Status, name: str) -> ServiceStatus:
-    """The service called `SERVICE`, or `PROJECT/SERVICE` where the former is not enough.
-    Raises NoSuchThing."""
+    """Return the service named `SERVICE`, or `PROJECT/SERVICE` if several projects have one.
+
+    Raises NotFound.
+    """
     project, _, short = name.rpartition("/")
-    found = [s for s in status.services if s.name == short and project in ("", s.project)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        keys = ", ".join(f"{s.project}/{s.name}" for s in found)
-        raise NotFound(f"{name!r} may be any of {keys}; name the project too")
+    matches = [s for s in status.services if s.name == short and project in ("", s.project)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        keys = ", ".join(f"{s.project}/{s.name}" for s in matches)
+        raise NotFound(f"{name!r} is ambiguous: {keys}; use PROJECT/SERVICE")
     known = ", ".join(sorted({s.name for s in status.services})) or "none"
-    raise NotFound(f"no service {name!r}; there is {known}")
-
-
-def duration(text: str) -> float:
-    """Seconds, from `10m`, `1h30m`, `90s` or a plain number. Raises click.BadParameter."""
-    try:
-        return units.parse_duration(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
-def span(text: str) -> float:
-    """A duration above zero, a year at most. Raises click.BadParameter."""
-    found = duration(text)
-    if not 0 < found <= YEAR:
-        raise click.BadParameter(f"{text!r} is out of range; expected more than 0 and at most 365d")
-    return found
+    raise NotFound(f"no service {name!r}; known services: {known}")
 
 
 def complete_service(
     context: click.Context, _: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Names of services for the shell, when a daemon answers."""
-    return [
-        CompletionItem(name)
-        for name in _names(context, lambda status: [s.name for s in status.services])
-        if name.startswith(incomplete)
-    ]
+    """Return names of services for shell completion, if a daemon answers."""
+    return _complete(context, incomplete, lambda status: [s.name for s in status.services])
 
 
 def complete_replica(
     context: click.Context, _: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Names of replicas for the shell, when a daemon answers."""
-    return [
-        CompletionItem(name)
-        for name in _names(context, lambda s: [r.name for e in s.services for r in e.replicas])
-        if name.startswith(incomplete)
-    ]
+    """Return names of replicas for shell completion, if a daemon answers."""
+    return _complete(
+        context,
+        incomplete,
+        lambda status: [r.name for service in status.services for r in service.replicas],
+    )
 
 
-def _names(context: click.Context, pick: Callable[[Status], list[str]]) -> list[str]:
-    async def ask() -> list[str]:
+def _complete(
+    context: click.Context, incomplete: str, names_of: Callable[[Status], list[str]]
+) -> list[CompletionItem]:
+    async def fetch() -> list[str]:
         async with connect(context.params.get("state") or default_state()) as client:
-            return pick(await client.status())
+            return names_of(await client.status())
 
     try:
-        return asyncio.run(ask())
+        names = asyncio.run(fetch())
     except (NoDaemon, ApiFailure):
         return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]

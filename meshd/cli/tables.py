@@ -1,11 +1,14 @@
-"""How services, replicas and events look as rows."""
+"""Rows and columns of the tables that show services, replicas, projects and events.
+
+Used by `ps`, `top`, `events` and `up`; `output` prints them.
+"""
 
 import time
 from collections.abc import Sequence
 from typing import Final
 
 from meshd.api.dto import ProjectStatus, ReplicaStatus, ServiceStatus, Status
-from meshd.cli.output import clock, seconds, size
+from meshd.cli.output import format_bytes, format_seconds, format_time
 from meshd.model.event import Event
 
 SERVICE_COLUMNS: Final = (
@@ -13,7 +16,7 @@ SERVICE_COLUMNS: Final = (
     "err/s", "last",
 )  # fmt: skip
 LIST_COLUMNS: Final = (*SERVICE_COLUMNS[:4], "routes", *SERVICE_COLUMNS[4:])
-"""Of `ps`, which has more room than what is looked at all the time."""
+"""Columns of `ps`. `top` leaves out the routes, which do not change, to save width."""
 ROUTES_SHOWN: Final = 2
 PROJECT_COLUMNS: Final = ("project", "state", "services", "ready", "wanted", "deployed", "by", "")
 REPLICA_COLUMNS: Final = (
@@ -24,13 +27,13 @@ EVENT_COLUMNS: Final = ("time", "event", "service", "replica", "what")
 
 
 def service_rows(services: Sequence[ServiceStatus]) -> list[list[str]]:
-    """One row a service; the project is named where there are several."""
+    """Return one row per service, with the project if there are several."""
     several = len({service.project for service in services}) > 1
     return [_service_row(service, several) for service in services]
 
 
 def list_rows(services: Sequence[ServiceStatus]) -> list[list[str]]:
-    """The same with the public routes; `-` for a service that only others of the mesh reach."""
+    """Return the same rows with the public routes; `-` for a service that has none."""
     return [
         [*row[:4], _routes(service.routes), *row[4:]]
         for row, service in zip(service_rows(services), services, strict=True)
@@ -39,8 +42,8 @@ def list_rows(services: Sequence[ServiceStatus]) -> list[list[str]]:
 
 def _routes(routes: Sequence[str]) -> str:
     more = len(routes) - ROUTES_SHOWN
-    shown = " ".join(routes[:ROUTES_SHOWN])
-    return f"{shown} +{more}" if more > 0 else shown or "-"
+    listed = " ".join(routes[:ROUTES_SHOWN])
+    return f"{listed} +{more}" if more > 0 else listed or "-"
 
 
 def _service_row(service: ServiceStatus, with_project: bool) -> list[str]:
@@ -57,16 +60,16 @@ def _service_row(service: ServiceStatus, with_project: bool) -> list[str]:
         + by_hand,
         f"{service.rps:.1f}",
         f"{service.in_flight:.1f}" + (f" +{service.parked} parked" if service.parked else ""),
-        seconds(service.p50),
-        seconds(service.p95),
-        seconds(service.p99),
+        format_seconds(service.p50),
+        format_seconds(service.p95),
+        format_seconds(service.p99),
         f"{service.errors_per_second:.1f}",
         service.last,
     ]
 
 
 def replica_rows(replicas: Sequence[ReplicaStatus]) -> list[list[str]]:
-    """One row a replica; the project is named where there are several."""
+    """Return one row per replica, with the project if there are several."""
     now = time.time()
     several = len({replica.service.partition("/")[0] for replica in replicas}) > 1
     return [
@@ -76,11 +79,11 @@ def replica_rows(replicas: Sequence[ReplicaStatus]) -> list[list[str]]:
             replica.revision[:12],
             replica.phase + (" ejected" if replica.ejected else ""),
             replica.address,
-            seconds(max(0.0, now - replica.since)) if replica.since else "",
+            format_seconds(max(0.0, now - replica.since)) if replica.since else "",
             str(replica.restarts),
             str(replica.in_flight),
             "" if replica.cpu is None else f"{replica.cpu:.0f} %",
-            size(replica.memory),
+            format_bytes(replica.memory),
             replica.reason if replica.managed else f"adopted {replica.reason}".rstrip(),
         ]
         for replica in replicas
@@ -88,43 +91,46 @@ def replica_rows(replicas: Sequence[ReplicaStatus]) -> list[list[str]]:
 
 
 def project_row(project: ProjectStatus) -> list[str]:
-    """One row a project."""
+    """Return the row of a project."""
     return [
         project.name,
         project.state,
         str(project.services),
         str(project.ready),
         str(project.wanted),
-        clock(project.at) if project.at else "",
+        format_time(project.at) if project.at else "",
         project.who,
         project.detail,
     ]
 
 
 def event_row(event: Event) -> list[str]:
-    """One row an event."""
+    """Return the row of an event."""
     service = f"{event.project}/{event.service}" if event.service else event.project
-    return [clock(event.at), event.kind, service, event.replica, event.text]
+    return [format_time(event.at), event.kind, service, event.replica, event.text]
 
 
 def event_line(event: Event) -> str:
-    """One event as a line of its own, for a stream."""
+    """Return an event as a single line, for a stream."""
     when, kind, service, replica, text = event_row(event)
     about = replica or service
     return f"{when}  {kind:<18}  {about + '  ' if about else ''}{text}"
 
 
-def headline(status: Status) -> str:
-    """One line about the daemon as a whole."""
+def daemon_line(status: Status) -> str:
+    """Return one line about the daemon as a whole."""
     state = "" if status.runtime_state == "ok" else f" ({status.runtime_state})"
-    where = ", ".join(status.proxy) or "nowhere yet"
+    addresses = ", ".join(status.proxy) or "no address yet"
     return (
         f"meshd {status.version} · runtime {status.runtime}{state} · {len(status.workers)} workers"
-        f" · listening on {where} · generation {status.generation[0]}.{status.generation[1]}"
+        f" · listening on {addresses} · generation {status.generation[0]}.{status.generation[1]}"
     )
 
 
-def unfiltered(status: Status) -> str:
-    """A line where containers are not kept from the host; empty where they are, or need not be."""
-    off, _, reason = status.filter.partition(": ")
-    return f"what containers reach of the host is not filtered: {reason}" if off == "off" else ""
+def filter_warning(status: Status) -> str | None:
+    """Return a warning if the containers' access to the host is not filtered although it should
+    be; otherwise None."""
+    state, _, reason = status.filter.partition(": ")
+    if state != "off":
+        return None
+    return f"warning: containers' access to the host is not filtered: {reason}"

@@ -1,1 +1,1 @@
-"""One module per command; each defines `command`."""
+"""Commands of `meshd`, one module per command; each has a click command called `command`."""

@@ -1,4 +1,4 @@
-"""`meshd deploy`: a new spec for a daemon that runs."""
+"""`meshd deploy`: give a running daemon a new spec."""
 
 import asyncio
 import time
@@ -9,28 +9,21 @@ import msgspec
 
 from meshd.api.dto import DeployResult
 from meshd.cli import deploy_progress, output, release_report, spec_options
-from meshd.cli.plan_output import planned_json, tell_lacks, tell_plan
-from meshd.cli.session import connect, duration, state_option, talks
+from meshd.cli.options import detach_option, output_option, state_option, timeout_option
+from meshd.cli.plan_output import plan_json, print_plan, warn_unsupported
+from meshd.cli.session import connect, run_async
 from meshd.model.release import Release
 
 
-@click.command("deploy", short_help="Give a running daemon a new spec.")
+@click.command("deploy", short_help="Deploy a new spec to a running daemon.")
 @spec_options.spec_options
-@click.option("--dry-run", is_flag=True, help="Only show what would be done, as `meshd diff`.")
-@click.option(
-    "--timeout",
-    "seconds",
-    type=duration,
-    default="10m",
-    metavar="TIME",
-    show_default=True,
-    help="How long it may take.",
-)
-@click.option("-d", "--detach", is_flag=True, help="Return once it is accepted.")
+@click.option("--dry-run", is_flag=True, help="Only show the plan, like `meshd diff`.")
+@timeout_option("10m", "Time for the deployment to finish.")
+@detach_option("Return when the daemon has accepted the spec.")
 @spec_options.take_over_option
-@output.output_option
+@output_option
 @state_option
-@talks
+@run_async
 async def command(
     files: tuple[Path, ...],
     project: str | None,
@@ -42,46 +35,50 @@ async def command(
     as_json: bool,
     state: Path,
 ) -> int:
-    """Make the Compose file the desired state of the daemon, and show how that goes. Ctrl-C ends
-    the showing, not the deployment."""
-    spec = spec_options.load(files, project, profiles)
+    """Deploy a Compose file to the running daemon, and show the progress.
+
+    Ctrl-C stops the display; the deployment continues.
+    """
+    spec = spec_options.load_project(files, project, profiles)
     async with connect(state) as client:
         if dry_run:
-            planned = await client.plan(spec)
+            preview = await client.plan(spec)
             if as_json:
-                output.print_json(planned_json(spec.name, planned))
+                output.print_json(plan_json(spec.name, preview))
             else:
-                tell_plan(planned)
+                print_plan(preview)
             return output.OK
         began, releases = time.time(), []
         result = await client.deploy(spec, take_over)
-        tell_lacks(result.lacks)
+        warn_unsupported(result.lacks)
         if not detach:
             try:
                 result = await deploy_progress.follow(
                     client, spec.name, seconds, as_json, deploy_progress.monotonic, result.releases
                 )
             except asyncio.CancelledError:
-                output.complain(
-                    f"meshd: the deployment of {spec.name} goes on; `meshd rollout status` shows "
-                    "how, `meshd rollout undo SERVICE` takes it back"
+                output.print_error(
+                    f"meshd: the deployment of {spec.name} continues; `meshd rollout status` shows "
+                    "it, `meshd rollout undo SERVICE` reverts it"
                 )
                 raise
-            releases = await release_report.whole(client, result, began)
-    return shown(result, releases, as_json)
+            releases = await release_report.fetch_complete(client, result, began)
+    return print_result(result, releases, as_json)
 
 
-def shown(result: DeployResult, releases: list[Release], as_json: bool) -> int:
-    """Tells the result, and what was served on the way; the exit code."""
+def print_result(result: DeployResult, releases: list[Release], as_json: bool) -> int:
+    """Print the result of a deployment and the report of its releases. Return the exit code."""
     failed = result.done and not result.ok
     if as_json:
         output.print_json(msgspec.structs.replace(result, releases=tuple(releases)))
         return output.FAILED if failed else output.OK
     for release in releases:
-        for line in release_report.lines(release):
-            output.say(line)
+        for line in release_report.report_lines(release):
+            output.print_line(line)
     if failed:
-        output.complain(f"{result.project} failed: {result.detail}")
+        output.print_error(f"{result.project} failed: {result.detail}")
+    elif result.done:
+        output.print_line(f"{result.project} is up")
     else:
-        output.say(f"{result.project} is {'up' if result.done else 'on its way'}")
+        output.print_line(f"{result.project}: deployment started; see `meshd rollout status`")
     return output.FAILED if failed else output.OK

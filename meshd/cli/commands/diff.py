@@ -1,4 +1,4 @@
-"""`meshd diff`: what deploying would do."""
+"""`meshd diff`: show what a deployment would do."""
 
 from pathlib import Path
 
@@ -6,16 +6,20 @@ import click
 
 from meshd.api.client import ApiFailure
 from meshd.cli import output, spec_options
-from meshd.cli.plan_output import planned_json, tell_plan
-from meshd.cli.session import connect, state_option, talks
+from meshd.cli.options import output_option, state_option
+from meshd.cli.plan_output import plan_json, print_plan
+from meshd.cli.session import connect, run_async
 from meshd.model.errors import NotFound, Rejected
 
+CHANGES = 1
+"""Exit code if a deployment would do something, as with diff(1)."""
 
-@click.command("diff", short_help="Show what deploying would do.")
+
+@click.command("diff", short_help="Show what a deployment would do.")
 @spec_options.spec_options
-@output.output_option
+@output_option
 @state_option
-@talks
+@run_async
 async def command(
     files: tuple[Path, ...],
     project: str | None,
@@ -23,16 +27,19 @@ async def command(
     as_json: bool,
     state: Path,
 ) -> int:
-    """Show what `meshd deploy` would do. Exit code 0: nothing; 1: something; 2: an error."""
-    spec = spec_options.load(files, project, profiles)
+    """Show the operations that `meshd deploy` would carry out, and their impact.
+
+    Exit codes: 0 nothing to do, 1 something to do, 2 error.
+    """
+    spec = spec_options.load_project(files, project, profiles)
     async with connect(state) as client:
         try:
-            planned = await client.plan(spec)
+            preview = await client.plan(spec)
         except (Rejected, NotFound, ApiFailure) as error:
-            output.complain(f"meshd: {error}")
+            output.print_error(f"meshd: {error}")
             return output.USAGE
     if as_json:
-        output.print_json(planned_json(spec.name, planned))
+        output.print_json(plan_json(spec.name, preview))
     else:
-        tell_plan(planned)
-    return 1 if planned.plan else output.OK
+        print_plan(preview)
+    return CHANGES if preview.plan else output.OK

@@ -1,4 +1,4 @@
-"""`meshd down`: take an application away, and the daemon with the last one."""
+"""`meshd down`: stop an application, and the daemon after its last project."""
 
 import contextlib
 import time
@@ -9,104 +9,110 @@ import click
 
 from meshd.api.client import Client, NoDaemon, wait_for_daemon
 from meshd.cli import daemon_process, output, spec_options
-from meshd.cli.session import connect, state_option, talks
+from meshd.cli.options import output_option, state_option
+from meshd.cli.session import connect, run_async
 from meshd.model.errors import NotFound
 from meshd.store import presence
 
-ASKED: Final = 3
-"""How often a daemon whose control process keeps ending is asked to go."""
+SHUTDOWN_ATTEMPTS: Final = 3
+"""Requests to shut down that are sent to a daemon whose control process keeps being replaced."""
+POLL_SECONDS: Final = 0.2
 
 
-@click.command("down", short_help="Take an application away.")
+@click.command("down", short_help="Stop an application.")
 @click.argument("project", required=False)
-@click.option("-f", "--file", "files", multiple=True, metavar="FILE",
-              type=click.Path(dir_okay=False, path_type=Path),
-              help="The project of this Compose file.")  # fmt: skip
-@click.option("--all", "everything", is_flag=True, help="Every project, and the daemon.")
-@output.output_option
+@spec_options.file_option("Stop the project of this Compose file.")
+@click.option("--all", "everything", is_flag=True, help="Stop every project and the daemon.")
+@output_option
 @state_option
-@talks
+@run_async
 async def command(
     project: str | None, files: tuple[Path, ...], everything: bool, as_json: bool, state: Path
 ) -> int:
-    """Drain and stop every replica of PROJECT (without one: of the only one there is). The
-    daemon ends with its last project. Volumes are kept."""
+    """Drain and stop every replica of PROJECT.
+
+    PROJECT can be left out if there is only one. The daemon ends with its last project. Volumes
+    are kept.
+    """
     if sum((project is not None, bool(files), everything)) > 1:
         raise click.UsageError("PROJECT, -f and --all exclude each other")
-    name = spec_options.load(files).name if files else project
-    pid = daemon_process.running(state)
-    await _back(state)
+    name = spec_options.load_project(files).name if files else project
+    pid = daemon_process.running_pid(state)
+    await _wait_until_answering(state)
     async with connect(state) as client:
-        projects = await _projects(client, state)
-        names = projects if everything else [name or only(projects)]
+        projects = await _project_names(client, state)
+        names = projects if everything else [name or only_project(projects)]
         if not as_json:
-            output.say(f"taking {', '.join(names) or 'the daemon'} down")
-        left = []
+            output.print_line(f"stopping {', '.join(names) or 'the daemon'}")
+        remaining = []
         if not everything:
             await _take_down(client, names[0], state)
-            left = await _projects(client, state)
-        ending = not left
-        ended = ending and await _end(client, state, pid)
+            remaining = await _project_names(client, state)
+        is_last = not remaining
+        ended = is_last and await _end_daemon(client, state, pid)
     if as_json:
-        output.print_json({"down": names, "left": left, "daemon_ended": ended})
+        output.print_json({"down": names, "left": remaining, "daemon_ended": ended})
     elif ended:
-        output.say("the daemon has ended")
-    elif ending:
-        output.complain(f"meshd: the daemon (process {pid}) has not ended yet; see its log")
+        output.print_line("the daemon has ended")
+    elif is_last:
+        output.print_error(
+            f"meshd: the daemon (process {pid}) has not ended yet; see {state / 'daemon.log'}"
+        )
         return output.FAILED
     return output.OK
 
 
-def only(projects: list[str]) -> str:
-    """The one project there is. Raises NoSuchThing when that is not clear."""
+def only_project(projects: list[str]) -> str:
+    """Return the only project. Raises NotFound if there is none, or more than one."""
     if len(projects) == 1:
         return projects[0]
     if not projects:
-        raise NotFound("no project is up; `meshd down --all` ends the daemon")
+        raise NotFound("no project is up; `meshd down --all` stops the daemon")
     raise NotFound(f"several projects are up ({', '.join(projects)}); name one, or use --all")
 
 
-async def _projects(client: Client, state: Path) -> list[str]:
-    """The projects there are; asked again where the control process was lost just then."""
+async def _project_names(client: Client, state: Path) -> list[str]:
+    """Return the projects; retry if the control process is being replaced."""
     try:
         status = await client.status()
     except NoDaemon:
-        if not await _back(state):
+        if not await _wait_until_answering(state):
             raise
         status = await client.status()
     return sorted({service.project for service in status.services})
 
 
 async def _take_down(client: Client, project: str, state: Path) -> None:
-    """Over the end of a control process too: its successor goes on, and is waited for."""
+    """Take the project down. If the control process ends meanwhile, ask its successor."""
     try:
         await client.down(project)
     except NoDaemon:
-        if not await _back(state):
+        if not await _wait_until_answering(state):
             raise
         with contextlib.suppress(NotFound):
             await client.down(project)
 
 
-async def _end(client: Client, state: Path, pid: int | None) -> bool:
-    """Whether the daemon has ended. The successor of a control process that was lost meanwhile
-    knows nothing of its end, and is asked again."""
-    for _ in range(ASKED):
+async def _end_daemon(client: Client, state: Path, pid: int | None) -> bool:
+    """Shut the daemon down; return whether it has ended. If the control process is replaced
+    meanwhile, its successor does not know about the shutdown, so it is asked again."""
+    for _ in range(SHUTDOWN_ATTEMPTS):
         epoch = 0
         with contextlib.suppress(NoDaemon):  # it may have ended before it could answer
             epoch, _ = (await client.status()).generation
             await client.shutdown(stop_replicas=True)
-        if pid is None or await _ended(pid, state, epoch):
+        if pid is None or await _has_ended(pid, state, epoch):
             presence.remove_stale_socket(state)
             return True
     return False
 
 
-async def _ended(pid: int, state: Path, epoch: int) -> bool:
-    """Whether the daemon has ended, as soon as it has; no, once a later control process answers."""
+async def _has_ended(pid: int, state: Path, epoch: int) -> bool:
+    """Wait for the end of the daemon. False after the time limit, or when a control process with
+    another epoch answers."""
     end = time.monotonic() + daemon_process.END_SECONDS
     while time.monotonic() < end:
-        if await daemon_process.gone(pid, 0.2):
+        if await daemon_process.wait_gone(pid, POLL_SECONDS):
             return True
         status = await wait_for_daemon(state / presence.API_SOCKET, 0.0)
         if status is not None and status.generation[0] != epoch:
@@ -114,10 +120,10 @@ async def _ended(pid: int, state: Path, epoch: int) -> bool:
     return False
 
 
-async def _back(state: Path) -> bool:
-    """Whether the control process answers again; not once the whole daemon has ended."""
+async def _wait_until_answering(state: Path) -> bool:
+    """Whether the control process answers, after waiting for it while the daemon runs."""
     end = time.monotonic() + daemon_process.START_SECONDS
-    while daemon_process.running(state) and time.monotonic() < end:
-        if await wait_for_daemon(state / presence.API_SOCKET, 0.2) is not None:
+    while daemon_process.running_pid(state) and time.monotonic() < end:
+        if await wait_for_daemon(state / presence.API_SOCKET, POLL_SECONDS) is not None:
             return True
     return False

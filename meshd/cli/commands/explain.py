@@ -1,121 +1,132 @@
-"""`meshd explain`: why a service has as many replicas as it has."""
+"""`meshd explain`: say why a service has the number of replicas that it has.
 
-import time
-from datetime import datetime
+Prints the latest decision of the autoscaler with its inputs, and the changes before it.
+"""
+
 from pathlib import Path
 
 import click
 
 from meshd.api.dto import ServiceStatus
 from meshd.cli import output
-from meshd.cli.session import complete_service, connect, find_service, state_option, talks
+from meshd.cli.options import (
+    TIMESTAMP,
+    output_option,
+    service_argument,
+    state_option,
+    tail_option,
+)
+from meshd.cli.session import connect, find_service, run_async
 from meshd.model.event import SCALE, Event
 from meshd.model.scaling import ScaleDecision
-from meshd.spec import units
+
+LABEL_WIDTH = 11
+"""Width of the labels of a decision's details; `objectives` and `candidates` are the longest."""
 
 
-def moment(text: str) -> float:
-    """Unix time, from `14:30`, `2026-01-31 14:30:05`, or `10m` for ten minutes ago. Raises
-    click.BadParameter."""
-    for shape in ("%H:%M", "%H:%M:%S"):
-        try:
-            at = datetime.strptime(text, shape).time()  # noqa: DTZ007 - local time of today
-        except ValueError:
-            continue
-        return datetime.combine(datetime.now().astimezone().date(), at).timestamp()
-    try:
-        found = datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError):
-        try:
-            found = time.time() - units.parse_duration(text)
-        except ValueError:
-            found = 0.0
-    if found <= 0:
-        raise click.BadParameter(
-            f"{text!r} is no time; expected one like 14:30, 2026-01-31T14:30:05, or 10m (ago)"
-        )
-    return found
-
-
-@click.command("explain", short_help="Say why a service has as many replicas as it has.")
-@click.argument("service", shell_complete=complete_service)
+@click.command("explain", short_help="Say why a service has its number of replicas.")
+@service_argument()
 @click.option(
-    "--at", type=moment, metavar="TIME", help="As of 14:30, 2026-01-31T14:30:05, or 10m ago."
+    "--at",
+    type=TIMESTAMP,
+    help="Explain the number at this time: 14:30, 2026-01-31T14:30:05, or 10m (ago).",
 )
-@click.option("-n", "--tail", type=click.IntRange(1, 1000), default=10, show_default=True,
-              help="How many decisions to show.")  # fmt: skip
-@output.output_option
+@tail_option(10, 1000, "Number of past changes to show.")
+@output_option
 @state_option
-@talks
+@run_async
 async def command(service: str, at: float | None, tail: int, as_json: bool, state: Path) -> int:
-    """Say why SERVICE has as many replicas as it has (or had): what was asked, what was seen,
-    what the autoscaler knew and weighed, what limited it, and the changes before."""
+    """Say why SERVICE has (or had) its number of replicas.
+
+    Shows the objectives, the signals that the autoscaler saw, what it has learned about the
+    service, the numbers that it considered, the limits that applied, and the changes before.
+    """
     async with connect(state) as client:
         found = find_service(await client.status(), service)
         decisions = await client.decisions(found.project, found.name, at or 0.0, 1)
 
-        def changed(event: Event) -> bool:
-            about = (event.project, event.service) == (found.project, found.name)
+        def is_change(event: Event) -> bool:
+            about_service = (event.project, event.service) == (found.project, found.name)
             in_time = at is None or event.at <= at
-            return about and in_time and event.kind.startswith(SCALE)
+            return about_service and in_time and event.kind.startswith(SCALE)
 
-        changes, _ = await client.last_events(tail, changed)
+        changes, _ = await client.last_events(tail, is_change)
     if as_json:
-        now = None if at else found
-        output.print_json({"service": now, "decision": next(iter(decisions), None),
-                           "decisions": changes})  # fmt: skip
+        output.print_json(
+            {
+                "service": None if at else found,
+                "decision": next(iter(decisions), None),
+                "decisions": changes,
+            }
+        )
         return output.OK
-    _head(found, at)
+    for line in summary_lines(found, at):
+        output.print_line(line)
     for decision in decisions:
-        _decision(decision)
+        output.print_line("")
+        for line in decision_lines(decision):
+            output.print_line(line)
     if not decisions and not changes:
-        output.say("nothing was decided yet: the number stands as the spec gives it")
+        output.print_line("The autoscaler has not decided anything yet; the number is the spec's.")
     if changes:
-        output.say("\nchanges, the last first:")
+        output.print_line("\nChanges, newest first:")
         for event in reversed(changes):
-            output.say(f"  {output.clock(event.at)}  {event.kind}  {event.text}")
+            output.print_line(f"  {output.format_time(event.at)}  {event.kind}  {event.text}")
     return output.OK
 
 
-def _head(found: ServiceStatus, at: float | None) -> None:
-    key = f"{found.project}/{found.name}"
+def summary_lines(service: ServiceStatus, at: float | None) -> list[str]:
+    """Return the state of the service in sentences; with `at`, only its name and that time."""
+    key = f"{service.project}/{service.name}"
     if at is not None:
-        output.say(f"{key} as of {output.clock(at)}")
-        return
-    output.say(
-        f"{key}: {found.wanted} wanted, {found.running} running, {found.ready} ready "
-        f"(between {found.minimum} and {found.maximum})"
-    )
-    if found.waiting:
-        output.say(f"waits: {found.waiting}")
-    if found.override is not None:
-        until = f" until {output.clock(found.override_until)}" if found.override_until else ""
-        output.say(
-            f"set to {found.override} by hand{until}; `meshd scale {key} auto` takes it back"
+        return [f"{key} at {output.format_time(at)}:"]
+    lines = [
+        f"{key} should have {_replicas(service.wanted)} (limits: {service.minimum} to "
+        f"{service.maximum}); {service.running} running, {service.ready} ready."
+    ]
+    if service.waiting:
+        lines.append(f"Waiting: {service.waiting}")
+    if service.override is not None:
+        until = (
+            f" until {output.format_time(service.override_until)}" if service.override_until else ""
         )
-    output.say(
-        f"now: {found.rps:.1f} requests/s, {found.in_flight:.1f} in flight, "
-        f"p95 {output.seconds(found.p95) or 'unknown'}"
+        lines.append(
+            f"The number was set to {service.override} by hand{until}; `meshd scale {key} auto` "
+            "gives control back to the autoscaler."
+        )
+    lines.append(
+        f"Current load: {service.rps:.1f} requests/s, {service.in_flight:.1f} in flight, "
+        f"p95 {output.format_seconds(service.p95) or 'unknown'}."
     )
+    return lines
 
 
-def _decision(decision: ScaleDecision) -> None:
-    was = "" if decision.previous == decision.desired else f", was {decision.previous}"
-    title = f"{output.clock(decision.at)}  {decision.desired} replicas{was} ({decision.cause})"
-    output.say(f"\n{title}: {decision.reason}")
+def decision_lines(decision: ScaleDecision) -> list[str]:
+    """Return a decision as a sentence, and its details as labelled lines."""
+    when = output.format_time(decision.at)
+    if decision.previous == decision.desired:
+        change = f"kept {_replicas(decision.desired)}"
+    else:
+        change = f"changed from {decision.previous} to {_replicas(decision.desired)}"
+    lines = [f"At {when} the autoscaler {change} ({decision.cause}): {decision.reason}"]
     if decision.override is not None:
-        output.say(f"  by hand     {decision.override}, which counts instead")
+        lines.append(f"  {'by hand':<{LABEL_WIDTH}} {decision.override}, which overrides this")
     ranked = sorted(decision.candidates.items(), key=lambda each: -each[1])
-    for name, lines in (
+    for label, details in (
         ("objectives", decision.objectives),
-        ("signals", (_figures(decision.signals) or "none: no data, so the number is held",)),
+        ("signals", (_figures(decision.signals) or "none: without data the number is kept",)),
         ("model", (_figures(decision.model),)),
-        ("candidates", [f"{objective} wants {number}" for objective, number in ranked]),
+        ("candidates", [f"{objective} needs {number}" for objective, number in ranked]),
         ("limits", decision.limits),
         ("rejected", decision.rejected),
     ):
-        for number, line in enumerate(each for each in lines if each):
-            output.say(f"  {name if not number else '':<11} {line}")
+        for number, line in enumerate(each for each in details if each):
+            lines.append(f"  {label if not number else '':<{LABEL_WIDTH}} {line}")
+    return lines
+
+
+def _replicas(number: int) -> str:
+    return f"{number} replica" if number == 1 else f"{number} replicas"
 
 
 def _figures(values: dict[str, float]) -> str:

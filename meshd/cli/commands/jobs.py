@@ -1,4 +1,4 @@
-"""`meshd jobs`: one-off jobs, what they wrote, and schedules."""
+"""`meshd jobs`: list one-off jobs and schedules, show a job's output, stop a job."""
 
 from pathlib import Path
 
@@ -7,27 +7,27 @@ import click
 from meshd.api.dto import ScheduleStatus
 from meshd.cli import follow as following
 from meshd.cli import output
-from meshd.cli.session import connect, state_option, talks
+from meshd.cli.options import follow_option, output_option, state_option, tail_option
+from meshd.cli.session import connect, run_async
 from meshd.model.job import Job
 
 COLUMNS = ("job", "service", "state", "code", "began", "took", "cause", "why")
 SCHEDULE_COLUMNS = ("schedule", "service", "cron", "next", "last")
 
 
-@click.group("jobs", invoke_without_command=True, short_help="See one-off jobs and schedules.")
-@click.option("-n", "--tail", type=click.IntRange(1, 1000), default=20, show_default=True,
-              help="How many jobs to show.")  # fmt: skip
-@output.output_option
+@click.group("jobs", invoke_without_command=True, short_help="Show one-off jobs and schedules.")
+@tail_option(20, 1000, "Number of jobs to show.")
+@output_option
 @state_option
 @click.pass_context
 def command(context: click.Context, tail: int, as_json: bool, state: Path) -> None:
-    """List one-off jobs, the newest first, and what is scheduled."""
+    """List one-off jobs, newest first, and schedules."""
     if context.invoked_subcommand is None:
-        _listed(tail, as_json, state)
+        _list(tail, as_json, state)
 
 
-@talks
-async def _listed(tail: int, as_json: bool, state: Path) -> int:
+@run_async
+async def _list(tail: int, as_json: bool, state: Path) -> int:
     async with connect(state) as client:
         found = await client.jobs()
     if as_json:
@@ -40,57 +40,57 @@ async def _listed(tail: int, as_json: bool, state: Path) -> int:
     return output.OK
 
 
-@command.command("logs")
+@command.command("logs", short_help="Show the output of a job.")
 @click.argument("job")
-@click.option("-f", "--follow", is_flag=True, help="All of one that runs, until it ends.")
+@follow_option("Show all output that is kept, until the job ends. Default while it runs.")
 @state_option
-@talks
+@run_async
 async def logs(job: str, follow: bool, state: Path) -> int:
-    """Show the last lines that JOB wrote."""
+    """Show the last lines of the output of JOB."""
     async with connect(state) as client:
         if follow or not (await client.job(job)).is_over:
             async for line in following.job(client, job):
-                output.say(line.line)
+                output.print_line(line.line)
             return output.OK
         for text in await client.job_lines(job):
-            output.say(text)
+            output.print_line(text)
     return output.OK
 
 
-@command.command("stop")
+@command.command("stop", short_help="Stop a job.")
 @click.argument("job")
 @state_option
-@talks
+@run_async
 async def stop(job: str, state: Path) -> int:
-    """Have JOB end: its stop signal, KILL ten seconds later."""
+    """Send JOB its stop signal, and KILL after ten seconds."""
     async with connect(state) as client:
         await client.stop_job(job)
     return output.OK
 
 
 def job_row(job: Job) -> list[str]:
-    """One row a job."""
-    took = job.ended - job.started if job.started and job.is_over else None
+    """Return the row of a job; the columns are `COLUMNS`."""
+    duration = job.ended - job.started if job.started and job.is_over else None
     return [
         job.id,
         job.key,
         job.state,
         "" if job.exit_code is None else str(job.exit_code),
-        output.clock(job.started or job.at),
-        output.seconds(took),
+        output.format_time(job.started or job.at),
+        output.format_seconds(duration),
         job.cause,
         job.text,
     ]
 
 
-def schedule_row(each: ScheduleStatus) -> list[str]:
-    """One row a schedule."""
-    last = f"{each.last.state} {output.clock(each.last.at)}" if each.last else "never"
-    zone = "" if each.timezone == "UTC" else f" {each.timezone}"
+def schedule_row(schedule: ScheduleStatus) -> list[str]:
+    """Return the row of a schedule; the columns are `SCHEDULE_COLUMNS`."""
+    job = schedule.last
+    zone = "" if schedule.timezone == "UTC" else f" {schedule.timezone}"
     return [
-        each.name or "-",
-        f"{each.project}/{each.service}",
-        each.cron + zone,
-        output.clock(each.next) if each.next else "never",
-        last,
+        schedule.name or "-",
+        f"{schedule.project}/{schedule.service}",
+        schedule.cron + zone,
+        output.format_time(schedule.next) if schedule.next else "never",
+        f"{job.state} {output.format_time(job.at)}" if job else "never",
     ]

@@ -1,4 +1,8 @@
-"""`meshd proxy`: a stand-alone reverse proxy."""
+"""`meshd proxy`: a stand-alone reverse proxy, without a control process.
+
+The settings are read by `meshd.standalone`; this process then becomes the supervisor
+(`python -m proxy`).
+"""
 
 import os
 import sys
@@ -8,6 +12,7 @@ import click
 import msgspec
 
 import proxy
+from meshd.cli import proxy_options
 from meshd.spec.errors import SpecError
 from meshd.spec.model.proxy_settings import MissingExtra, require_otlp
 from meshd.standalone.build import (
@@ -23,45 +28,63 @@ from proxy.wire.snapshot import Algorithm
 _ALGORITHMS = list(Algorithm.__args__)  # type: ignore[attr-defined]
 
 
-@click.command("proxy")
-@click.option("--listen", multiple=True, metavar="ADDR",
-              help="Accept here: HOST:PORT, [V6]:PORT or unix:PATH; port 0 takes a free one. "
-              "Default 127.0.0.1:8080.")  # fmt: skip
-@click.option("--to", multiple=True, metavar="HOST:PORT", help="Balance over these.")
-@click.option("--workers", type=click.IntRange(1, 256), help="Worker processes; default 1.")
-@click.option("--config", "file", type=click.Path(dir_okay=False), metavar="FILE",
-              help="YAML with any of these settings and the policies of x-mesh; flags win. "
-              "Read again at SIGHUP.")  # fmt: skip
-@click.option("--admin", metavar="ADDR", help="Serve /metrics and /healthz here.")
-@click.option("--pid-file", metavar="FILE", help="Write the process id here.")
-@click.option("--health-path", metavar="PATH", help="Probe endpoints here; without, nowhere.")
-@click.option("--health-interval", metavar="TIME", help="Between two probes; default 1s.")
-@click.option("--balance", type=click.Choice(_ALGORITHMS), help="Default hot-cold.")
-@click.option("--connect-timeout", metavar="TIME", help="Default 2s.")
-@click.option("--first-byte-timeout", metavar="TIME", help="Default 60s.")
-@click.option("--idle-timeout", metavar="TIME", help="Between two reads of a body; default 5m.")
-@click.option("--request-timeout", metavar="TIME", help="Over a whole exchange; default none.")
-@click.option("--retries", type=click.IntRange(0), help="Tries after the first; default 2.")
-@click.option("--drain", metavar="TIME", help="For requests under way at the end; default 30s.")
-@click.option("--trusted-proxy", multiple=True, metavar="CIDR",
-              help="Believe forwarded headers from here.")  # fmt: skip
-@click.option("--access-log", type=click.Choice(["off", "sampled", "on"]), help="Default off.")
-@click.option("--access-log-format", type=click.Choice(["json", "combined"]), help="Default json.")
-@click.option("--access-log-sample", type=click.FloatRange(0, 1), metavar="SHARE",
-              help="Of the requests, when sampled; default 0.01.")  # fmt: skip
-@click.option("--access-log-file", metavar="FILE", help="Default standard output.")
-@click.option("--otlp", metavar="URL", help="Send spans here by OTLP/HTTP; needs meshd[otlp].")
-@click.option("--otlp-sample", metavar="SHARE", help="Of the requests; default 1%.")
+@click.command("proxy", short_help="Run a stand-alone reverse proxy.")
+@proxy_options.listen_option("127.0.0.1:8080")
+@click.option("--to", multiple=True, metavar="HOST:PORT", help="Endpoint to balance over.")
+@proxy_options.workers_option(None, "1")
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="YAML file with any of these settings and the policies of x-mesh. Options override it. "
+    "SIGHUP reloads it.",
+)
+@click.option("--admin", metavar="ADDR", help="Serve /metrics and /healthz at this address.")
+@click.option("--pid-file", metavar="FILE", help="Write the process id to this file.")
+@click.option(
+    "--health-path", metavar="PATH", help="Path to probe on each endpoint. Default: no probes."
+)
+@click.option("--health-interval", metavar="TIME", help="Time between two probes. Default: 1s.")
+@click.option(
+    "--balance",
+    type=click.Choice(_ALGORITHMS),
+    help="Load balancing algorithm. Default: hot-cold.",
+)
+@click.option(
+    "--connect-timeout", metavar="TIME", help="Time to connect to an endpoint. Default: 2s."
+)
+@click.option(
+    "--first-byte-timeout",
+    metavar="TIME",
+    help="Time until the first byte of a response. Default: 60s.",
+)
+@click.option(
+    "--idle-timeout", metavar="TIME", help="Time between two reads of a body. Default: 5m."
+)
+@click.option(
+    "--request-timeout", metavar="TIME", help="Time for a whole exchange. Default: no limit."
+)
+@click.option(
+    "--retries",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Attempts after the first one. Default: 2.",
+)
+@click.option(
+    "--drain", metavar="TIME", help="Time for open requests to finish at the end. Default: 30s."
+)
+@proxy_options.proxy_options(default_log_file="standard output")
 def command(file: str | None, **options: Any) -> None:
-    """Serve as a reverse proxy until Ctrl-C, which lets requests under way finish.
+    """Run a reverse proxy until Ctrl-C, which lets open requests finish.
 
-    TIME is like 200ms, 5s or 1m30s. SIGHUP reads the file again and replaces the workers,
-    SIGUSR2 goes on as the version that is installed by then; neither refuses a connection. A
-    second SIGTERM or Ctrl-C ends at once. Exit codes: 0 ended in order, 1 in haste, 2 could
+    TIME is e.g. 200ms, 5s or 1m30s. SIGHUP reloads the file and replaces the workers; SIGUSR2
+    continues with the version that is installed now. Neither refuses a connection. A second
+    SIGTERM or Ctrl-C ends the proxy at once. Exit codes: 0 ended in order, 1 ended at once, 2 could
     not start.
     """
     if not getattr(proxy, "MESHD", False):
-        _refuse(f"{proxy.__file__} is another package named 'proxy'; uninstall that one")
+        _exit_with(f"{proxy.__file__} belongs to another package named 'proxy'; uninstall it")
     flags = raw_flags(options)
     path = os.path.abspath(file) if file else ""
     try:
@@ -69,11 +92,11 @@ def command(file: str | None, **options: Any) -> None:
         require_otlp(settings)
         resolved = resolve_hosts(settings, resolve_host)
     except (SpecError, UnknownHost, MissingExtra) as error:
-        _refuse(str(error))
+        _exit_with(str(error))
     _become_supervisor(settings, resolved, path, flags)
 
 
-_PLACES = {
+_FIELDS = {
     "listen": ("listen",),
     "to": ("to",),
     "workers": ("workers",),
@@ -96,35 +119,35 @@ _PLACES = {
     "otlp": ("otlp", "endpoint"),
     "otlp_sample": ("otlp", "sample"),
 }
-"""Where each flag stands in the file."""
+"""Path in the file of the setting that each option overrides."""
 
 
 def raw_flags(options: dict[str, Any]) -> RawSettings:
-    """The flags that were given, in the shape of the file."""
+    """Return the given options as a tree with the structure of the file."""
     raw: RawSettings = {}
     for name, value in options.items():
         if value is None or value == ():
             continue
-        *sections, last = _PLACES[name]
-        place = raw
+        *sections, last = _FIELDS[name]
+        mapping = raw
         for section in sections:
-            place = place.setdefault(section, {})
-        place[last] = list(value) if isinstance(value, tuple) else value
+            mapping = mapping.setdefault(section, {})
+        mapping[last] = list(value) if isinstance(value, tuple) else value
     return raw
 
 
 def _become_supervisor(
     settings: StandaloneSettings, resolved: ResolvedAddresses, file: str, flags: RawSettings
 ) -> NoReturn:
-    """Turn into the supervisor, keeping the process id. The configuration lies in memory, as
-    a file without a name."""
+    """Replace this process by the supervisor; the process id stays the same. The configuration is
+    passed in an anonymous memory file."""
     config = build_supervisor_config(settings, resolved, file, flags)
     memory = os.memfd_create("meshd-proxy", 0)
     os.write(memory, msgspec.json.encode(config))
     argv = [sys.executable, "-P", "-m", "proxy", "--config", f"/dev/fd/{memory}"]
-    os.execv(sys.executable, argv)  # noqa: S606 - ourselves
+    os.execv(sys.executable, argv)  # noqa: S606 - our own interpreter
 
 
-def _refuse(why: str) -> NoReturn:
-    click.echo(f"meshd proxy: {why}", err=True)
+def _exit_with(reason: str) -> NoReturn:
+    click.echo(f"meshd proxy: {reason}", err=True)
     raise SystemExit(2)

@@ -1,22 +1,23 @@
-"""`meshd ps`: what runs."""
+"""`meshd ps`: list services, replicas or projects."""
 
 from pathlib import Path
 
 import click
 
 from meshd.cli import output, tables
-from meshd.cli.session import complete_service, connect, find_service, state_option, talks
+from meshd.cli.options import output_option, project_option, service_argument, state_option
+from meshd.cli.session import connect, find_service, run_async
 from meshd.model.errors import NotFound
 
 
-@click.command("ps", short_help="Show services or replicas.")
-@click.argument("service", required=False, shell_complete=complete_service)
-@click.option("-r", "--replicas", is_flag=True, help="One line a replica.")
-@click.option("--project", metavar="NAME", help="Only what is of this project.")
-@click.option("-a", "--all", "everything", is_flag=True, help="The projects first, one line each.")
-@output.output_option
+@click.command("ps", short_help="List services or replicas.")
+@service_argument(required=False)
+@click.option("-r", "--replicas", is_flag=True, help="List replicas instead of services.")
+@project_option("Only services of this project.")
+@click.option("-a", "--all", "everything", is_flag=True, help="List the daemon's projects as well.")
+@output_option
 @state_option
-@talks
+@run_async
 async def command(
     service: str | None,
     replicas: bool,
@@ -25,10 +26,13 @@ async def command(
     as_json: bool,
     state: Path,
 ) -> int:
-    """Show services, or with -r their replicas: REPLICAS are those ready of those running,
-    WANTED how many there should be and may be, and the figures are of the last 5 seconds. P50 to
-    P99 run to the end of an answer; of a stream of events, to its beginning. With --all, also
-    the projects of the daemon, those that another meshd on the same engine holds included."""
+    """List services, or with -r their replicas.
+
+    REPLICAS are ready/running. WANTED is the number that should run, with the limits of the
+    autoscaler. The traffic figures cover the last 5 seconds. P50 to P99 are latencies until the
+    end of a response, or until the beginning of an event stream. With --all, the projects that
+    another meshd holds on the same engine are listed too.
+    """
     async with connect(state) as client:
         status = await client.status()
     services = [find_service(status, service)] if service else list(status.services)
@@ -36,19 +40,19 @@ async def command(
         services = [each for each in services if each.project == project]
         if not services:
             known = ", ".join(each.name for each in status.projects) or "none"
-            raise NotFound(f"nothing of a project {project} is up here; known: {known}")
-    shown = [replica for each in services for replica in each.replicas]
+            raise NotFound(f"no services of a project {project!r}; known projects: {known}")
+    listed = [replica for each in services for replica in each.replicas]
     if as_json:
-        whole = not (service or project)
-        output.print_json(shown if replicas else status if whole else services)
+        unfiltered = not (service or project)
+        output.print_json(listed if replicas else status if unfiltered else services)
         return output.OK
     if everything:
         output.print_table(tables.PROJECT_COLUMNS, map(tables.project_row, status.projects))
-        output.say("")
+        output.print_line("")
     if replicas:
-        output.print_table(tables.REPLICA_COLUMNS, tables.replica_rows(shown))
+        output.print_table(tables.REPLICA_COLUMNS, tables.replica_rows(listed))
     else:
         output.print_table(tables.LIST_COLUMNS, tables.list_rows(services))
-    if unfiltered := tables.unfiltered(status):
-        output.complain(unfiltered)
+    if warning := tables.filter_warning(status):
+        output.print_error(warning)
     return output.OK

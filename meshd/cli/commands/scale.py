@@ -1,42 +1,47 @@
-"""`meshd scale`: a number of replicas by hand."""
+"""`meshd scale`: set the number of replicas by hand."""
 
 from pathlib import Path
 
 import click
 
 from meshd.cli import output
-from meshd.cli.session import (
-    complete_service,
-    connect,
-    find_service,
-    span,
+from meshd.cli.options import (
+    POSITIVE_DURATION,
+    output_option,
+    service_argument,
     state_option,
-    talks,
 )
+from meshd.cli.session import connect, find_service, run_async
+
+AUTO = "auto"
 
 
-def number(text: str) -> str:
-    """A number of replicas, or `auto`. Raises click.BadParameter."""
-    if text != "auto" and not text.isdecimal():
-        raise click.BadParameter(f"{text!r} is neither a number of replicas nor auto")
+def parse_count(text: str) -> str:
+    """Return a number of replicas, or `auto`, unchanged. Raises click.BadParameter."""
+    if text != AUTO and not text.isdecimal():
+        raise click.BadParameter(f"{text!r} is not valid; expected a number of replicas, or auto")
     return text
 
 
 @click.command("scale", short_help="Set the number of replicas by hand.")
-@click.argument("service", shell_complete=complete_service)
-@click.argument("replicas", type=number, metavar="N|auto")
-@click.option("--for", "seconds", type=span, default=None, metavar="TIME",
-              help="Take it back after 10m, 1h30m, …; otherwise it stays.")  # fmt: skip
-@output.output_option
+@service_argument()
+@click.argument("replicas", type=parse_count, metavar="N|auto")
+@click.option(
+    "--for",
+    "seconds",
+    type=POSITIVE_DURATION,
+    help="Go back to the autoscaler after this time, e.g. 10m or 1h30m. Default: never.",
+)
+@output_option
 @state_option
-@talks
+@run_async
 async def command(
     service: str, replicas: str, seconds: float | None, as_json: bool, state: Path
 ) -> int:
-    """Run N replicas of SERVICE whatever the load, or let the autoscaler decide again."""
-    count = None if replicas == "auto" else int(replicas)
+    """Run N replicas of SERVICE whatever the load; auto goes back to the autoscaler."""
+    count = None if replicas == AUTO else int(replicas)
     if count is None and seconds is not None:
-        raise click.UsageError("--for goes with a number of replicas, not with auto")
+        raise click.UsageError("--for needs a number of replicas, not auto")
     async with connect(state) as client:
         found = find_service(await client.status(), service)
         await client.scale(found.project, found.name, count, seconds or 0.0)
@@ -44,9 +49,9 @@ async def command(
     if as_json:
         output.print_json(now)
     elif count is None:
-        output.say(f"{found.name}: the autoscaler decides again")
+        output.print_line(f"{found.name}: controlled by the autoscaler again")
     else:
-        lasts = f" for {output.seconds(seconds)}" if seconds else ""
-        until = lasts or f", until `meshd scale {service} auto`"
-        output.say(f"{found.name}: {count} by hand{until}")
+        duration = f" for {output.format_seconds(seconds)}" if seconds else ""
+        until = duration or f", until `meshd scale {service} auto`"
+        output.print_line(f"{found.name}: set to {count} by hand{until}")
     return output.OK

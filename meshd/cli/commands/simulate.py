@@ -1,4 +1,8 @@
-"""`meshd simulate`: what the autoscaler would do with a trace, beside the others."""
+"""`meshd simulate`: replay traffic against simulated replicas that a scaling policy controls.
+
+`meshd.cli.simulate` holds the option types, the recorded traffic, the runs and the report; the
+simulator is `autoscaler.simulate`.
+"""
 
 import asyncio
 import os
@@ -10,146 +14,189 @@ import click
 from autoscaler import ScalingSettings, simulate, trace
 from meshd.api.client import ApiFailure, NoDaemon
 from meshd.cli import output
-from meshd.cli.session import state_option
-from meshd.cli.simulate import report, runner
-from meshd.cli.simulate.options import Duration, Policies, SpanType, Warm
-from meshd.cli.simulate.recorded import Recorded, fetch, read
-from meshd.cli.simulate.recorded import options as measured
-from meshd.cli.simulate.recorded import settings as asked
+from meshd.cli.options import DURATION, output_option, state_option
+from meshd.cli.simulate import recorded, report, runner
+from meshd.cli.simulate.options import DurationRange, PolicyNames, WarmReplicas
 from meshd.model.errors import NotFound
 from meshd.spec import units
 
 
-@click.command("simulate", short_help="Replay a trace against the autoscaler and others.")
+@click.command("simulate", short_help="Replay traffic against the autoscaler and other policies.")
 @click.option(
     "--trace",
     "path",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Requests as CSV: t_seconds,count.",
+    help="CSV file of requests: t_seconds,count.",
 )
 @click.option(
     "--service",
     metavar="SERVICE",
-    help="Instead of a trace: the recorded traffic of a running service, with its measured "
-    "service time and start-up, its bounds and its objective.",
+    help="Use the recorded traffic of a running service instead of a trace, with its measured "
+    "service and start-up times, its limits and its objective.",
 )
-@click.option("--last", type=Duration(), default="24h", show_default=True,
-              help="How much of the recorded traffic, up to 7 days.")  # fmt: skip
+@click.option(
+    "--last",
+    type=DURATION,
+    default="24h",
+    show_default=True,
+    help="How much of the recorded traffic to use, at most 7d.",
+)
 @click.option(
     "--bin",
     "bin_seconds",
     type=click.IntRange(min=1),
     metavar="SECONDS",
-    help="How long a row lasts; otherwise what t_seconds says.",
+    help="Duration of each row of the trace. Default: the distance of the t_seconds.",
 )
 @click.option(
     "--peak",
     type=click.FloatRange(min=0, min_open=True),
     metavar="RPS",
-    help="Scale the trace so that its 99.9th-percentile minute has this rate.",
+    help="Scale the traffic so that its 99.9th-percentile minute has this rate.",
 )
 @click.option(
     "--policy",
     "policies",
-    type=Policies(),
+    type=PolicyNames(),
     default="ours",
     show_default=True,
-    help=f"Any of {','.join(runner.POLICIES)}, side by side.",
+    help=f"Policies to compare, separated by commas: {', '.join(runner.POLICIES)}.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
+    metavar="N",
     default=4,
     show_default=True,
-    help="Requests a replica serves at once.",
+    help="Requests that a replica serves at once.",
 )
 @click.option(
     "--queue",
     type=click.IntRange(min=0),
+    metavar="N",
     default=50,
     show_default=True,
-    help="Requests that may wait in a replica; more are refused.",
+    help="Requests that may wait in a replica; further ones are refused.",
 )
-@click.option("--service-mean", type=Duration(), default="100ms", show_default=True)
+@click.option(
+    "--service-mean",
+    type=DURATION,
+    default="100ms",
+    show_default=True,
+    help="Mean service time of a request.",
+)
 @click.option(
     "--service-cv",
     type=click.FloatRange(min=0),
+    metavar="CV",
     default=0.5,
     show_default=True,
-    help="Standard deviation of the (log-normal) service time over its mean.",
+    help="Coefficient of variation of the (log-normal) service time.",
 )
 @click.option(
     "--service-times",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Measured service times in seconds, one a line, instead.",
+    help="File of measured service times to use instead: seconds, one per line.",
 )
 @click.option(
     "--startup",
-    type=SpanType(),
+    type=DurationRange(),
     default="5s-15s",
     show_default=True,
-    help="Start-up time of a replica, uniform between the two.",
+    help="Start-up time of a replica, uniformly distributed between the two.",
 )
-@click.option("--objective", type=Duration(), default="400ms", show_default=True)
+@click.option(
+    "--objective",
+    type=DURATION,
+    default="400ms",
+    show_default=True,
+    help="Latency that requests should stay below.",
+)
 @click.option(
     "--share",
     type=click.FloatRange(0, 100, min_open=True, max_open=True),
+    metavar="PERCENT",
     default=99.6,
     show_default=True,
-    help="Percent of requests within the objective.",
+    help="Percentage of requests that should meet the objective.",
 )
 @click.option(
     "--balancer",
     type=click.Choice(["p2c", *runner.BALANCERS]),
     default="hot-cold",
     show_default=True,
-    help="The mesh's own; p2c is built into the simulator and much faster.",
+    help="Load balancing algorithm of the proxy; p2c is the simulator's own and much faster.",
 )
-@click.option("--min", "least", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--max", "most", type=click.IntRange(min=1), default=200, show_default=True)
+@click.option(
+    "--min",
+    "least",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Smallest number of replicas.",
+)
+@click.option(
+    "--max",
+    "most",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=200,
+    show_default=True,
+    help="Largest number of replicas.",
+)
 @click.option(
     "--warm",
-    type=Warm(),
+    type=WarmReplicas(),
     default="0",
     show_default=True,
-    help="Replicas held paused, ready in 0.1 s; auto: as many as ours finds worth it.",
+    help="Paused replicas, which are ready in 0.1 s; auto: the policy `ours` decides.",
 )
 @click.option(
     "--target",
     type=click.FloatRange(1, 100),
+    metavar="PERCENT",
     default=70.0,
     show_default=True,
-    help="Percent of capacity that the published policies aim at.",
+    help="Percentage of a replica's capacity that the published policies aim at.",
 )
 @click.option(
     "--set",
     "changes",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Another setting of ours: p95=150ms, concurrency=4, calm=3m, …",
+    help="Change a setting of the policy `ours`, e.g. p95=150ms, concurrency=4 or calm=3m.",
 )
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option(
+    "--seed",
+    type=int,
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Seed of the random numbers.",
+)
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
+    metavar="N",
     default=os.cpu_count() or 1,
-    show_default="processors",
-    help="Policies simulated at once.",
+    show_default="number of CPUs",
+    help="Policies to simulate at once.",
 )
-@output.output_option
+@output_option
 @state_option
 @click.pass_context
 def command(context: click.Context, /, **options: Any) -> None:
-    """Play a trace of requests through a simulated service, scaled by one policy or several.
+    """Replay traffic against a simulated service, scaled by one or more policies.
 
-    Tells the share of requests over the objective, the replica-hours paid for, how often the
-    number was changed, and latency. The same seed gives the same figures.
-    """  # fmt: skip
+    Prints for each policy the share of requests that missed the objective, the replica-hours, the
+    number of changes, and latencies. The same seed gives the same results.
+    """
     try:
-        recorded = _take_recorded(context, options)
-        jobs, settings = _jobs(options, recorded)
+        load = _fetch_recorded(context, options)
+        jobs, settings = _make_jobs(options, load)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     outcomes = runner.run_all(jobs, options["jobs"])
@@ -163,33 +210,38 @@ def command(context: click.Context, /, **options: Any) -> None:
             }
         )
         return
-    report.show(outcomes, jobs[0])
+    report.print_report(outcomes, jobs[0])
 
 
-def _take_recorded(context: click.Context, options: dict[str, Any]) -> Recorded | None:
-    """With --service: what was recorded of it, after putting it into the options that were not
-    given. Raises ValueError."""
+def _fetch_recorded(
+    context: click.Context, options: dict[str, Any]
+) -> recorded.RecordedLoad | None:
+    """Return the recorded load of --service, after setting the options that were not given from
+    its measurements; None with --trace. Raises ValueError."""
     if bool(options["service"]) == bool(options["path"]):
-        raise ValueError("give either --trace FILE or --service SERVICE")
+        raise ValueError("use either --trace FILE or --service SERVICE")
     if not options["service"]:
         return None
     try:
-        told = asyncio.run(fetch(options["state"], options["service"], options["last"]))
+        recording = asyncio.run(
+            recorded.fetch(options["state"], options["service"], options["last"])
+        )
     except (NoDaemon, NotFound, ApiFailure) as error:
         raise click.ClickException(str(error)) from error
-    recorded = read(told)
+    load = recorded.parse(recording)
     default = click.core.ParameterSource.DEFAULT
     options |= {
         name: value
-        for name, value in measured(recorded).items()
+        for name, value in recorded.measured_options(load).items()
         if context.get_parameter_source(name) is default
     }
-    return recorded
+    return load
 
 
-def _jobs(
-    options: dict[str, Any], recorded: Recorded | None
+def _make_jobs(
+    options: dict[str, Any], load: recorded.RecordedLoad | None
 ) -> tuple[list[runner.SimulationJob], dict[str, Any]]:
+    """Return one job per policy, and the settings as the JSON output shows them."""
     model = simulate.ServiceModel(
         workers=options["workers"],
         queue=options["queue"],
@@ -201,12 +253,12 @@ def _jobs(
         max_replicas=options["most"],
         warm=None if options["warm"] == "auto" else options["warm"],
     )
-    if recorded is not None:
-        rates = trace.rates_of(list(recorded.rates), 1, options["peak"])
+    if load is not None:
+        rates = trace.rates_of(list(load.rates), 1, options["peak"])
     else:
         rates = runner.read_trace(options["path"], options["bin_seconds"], options["peak"])
     times = runner.read_times(options["service_times"]) if options["service_times"] else []
-    settings = _settings(options, asked(recorded) if recorded else {})
+    settings = _scaling_settings(options, recorded.spec_settings(load) if load else {})
     jobs = [
         runner.SimulationJob(
             name,
@@ -220,20 +272,21 @@ def _jobs(
         )
         for name in options["policies"]
     ]
-    told = {key: value for key, value in options.items() if key not in _NOT_SETTINGS}
-    told["startup"] = list(options["startup"])
-    told["min"], told["max"] = options["least"], options["most"]
-    return jobs, told
+    shown = {key: value for key, value in options.items() if key not in _NOT_SETTINGS}
+    shown["startup"] = list(options["startup"])
+    shown["min"], shown["max"] = options["least"], options["most"]
+    return jobs, shown
 
 
 _NOT_SETTINGS: Final = frozenset(
     {"path", "as_json", "jobs", "seed", "policies", "least", "most", "service_times", "state"}
 )
+"""Options that the JSON output does not list under `settings`."""
 
 
-def _settings(options: dict[str, Any], spec: dict[str, Any]) -> ScalingSettings:
-    """What ours is set to: the objective of the model, or what the spec asks for, and every
-    `--set` on top."""
+def _scaling_settings(options: dict[str, Any], spec: dict[str, Any]) -> ScalingSettings:
+    """Return the settings of the policy `ours`: those of the options, then those of the spec, then
+    each `--set`. Raises ValueError."""
     values: dict[str, Any] = {
         "min": options["least"],
         "max": options["most"],

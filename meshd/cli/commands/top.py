@@ -1,4 +1,4 @@
-"""`meshd top`: what runs, as it changes."""
+"""`meshd top`: watch services live."""
 
 import asyncio
 from pathlib import Path
@@ -11,18 +11,22 @@ from rich.text import Text
 from meshd.api.client import Client
 from meshd.api.dto import Status
 from meshd.cli import output, tables
-from meshd.cli.session import connect, duration, state_option, talks
+from meshd.cli.options import DURATION, output_option, state_option
+from meshd.cli.session import connect, run_async
+
+MIN_INTERVAL = 0.1
+"""Seconds; a shorter interval would only burn CPU."""
 
 
 @click.command("top", short_help="Watch services live.")
 @click.option(
-    "--interval", type=duration, default="1s", metavar="TIME", help="Between two looks; default 1s."
+    "--interval", type=DURATION, default="1s", show_default=True, help="Time between two updates."
 )
-@output.output_option
+@output_option
 @state_option
-@talks
+@run_async
 async def command(interval: float, as_json: bool, state: Path) -> int:
-    """Watch services live until Ctrl-C. Without a terminal: one look, as `ps`."""
+    """Watch services live until Ctrl-C. If the output is not a terminal, print them once."""
     async with connect(state) as client:
         status = await client.status()
         if as_json:
@@ -30,24 +34,24 @@ async def command(interval: float, as_json: bool, state: Path) -> int:
         elif not output.on_terminal():
             output.print_table(tables.SERVICE_COLUMNS, tables.service_rows(status.services))
         else:
-            await _watch(client, status, max(interval, 0.1))
+            await _watch(client, status, max(interval, MIN_INTERVAL))
     return output.OK
 
 
 async def _watch(client: Client, status: Status, interval: float) -> None:
     try:
         screen = output.console()
-        with Live(_picture(status, screen.width), console=screen, screen=True) as live:
+        with Live(_render(status, screen.width), console=screen, screen=True) as live:
             while True:
                 await asyncio.sleep(interval)
-                live.update(_picture(await client.status(), screen.width))
+                live.update(_render(await client.status(), screen.width))
     except asyncio.CancelledError:
-        return  # Ctrl-C is how one leaves, not an error
+        return  # Ctrl-C ends the display; it is not an error.
 
 
-def _picture(status: Status, width: int) -> Group:
+def _render(status: Status, width: int) -> Group:
     rows = tables.service_rows(status.services)
     return Group(
-        Text(tables.headline(status), style="dim"),
+        Text(tables.daemon_line(status), style="dim"),
         output.live_table(tables.SERVICE_COLUMNS, rows, width),
     )

@@ -1,4 +1,7 @@
-"""`meshd up`: bring an application up, and a daemon for it where none runs."""
+"""`meshd up`: start an application, and a daemon if none runs.
+
+The daemon is started by `meshd.cli.daemon_process`; what follows is in `meshd.cli.foreground`.
+"""
 
 import os
 from dataclasses import replace
@@ -9,80 +12,72 @@ import click
 
 from meshd.api.client import wait_for_daemon
 from meshd.cli import daemon_process, foreground, output, proxy_options, spec_options
-from meshd.cli.session import connect, duration, state_option, talks
+from meshd.cli.options import detach_option, output_option, state_option, timeout_option
+from meshd.cli.session import connect, run_async
 from meshd.spec.model import Project
 from meshd.store import presence
 
 LISTEN = "127.0.0.1:8080"
 METRICS = "127.0.0.1:9900"
+MAX_DEFAULT_WORKERS = 4
+"""Workers by default on a large machine: the replicas need CPUs too."""
 
 
-def workers_here() -> int:
-    """A worker for each CPU we may use, four at most: the replicas need some as well."""
-    return min(4, len(os.sched_getaffinity(0)))
+def default_workers() -> int:
+    """Return the number of CPUs that this process may use, at most four."""
+    return min(MAX_DEFAULT_WORKERS, len(os.sched_getaffinity(0)))
 
 
-@click.command("up", short_help="Bring an application up.")
+@click.command("up", short_help="Start an application.")
 @spec_options.spec_options
 @click.option(
     "--runtime",
     type=click.Choice(["auto", "docker", "process"]),
     default="auto",
     show_default=True,
-    help="What runs the replicas; auto says which it took, and why.",
+    help="Where replicas run: containers or local processes. auto: containers if possible; prints "
+    "its choice and the reason.",
 )
-@click.option("--listen", multiple=True, metavar="ADDR", help=f"Where clients come in; {LISTEN}.")
+@proxy_options.listen_option(LISTEN)
 @click.option(
     "--metrics",
     default=METRICS,
     metavar="ADDR",
     show_default=True,
-    help="/metrics, /healthz and /status, to read only.",
+    help="Address of /metrics, /healthz and /status.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 256),
-    default=workers_here,
-    show_default="one a CPU, at most 4",
-    help="Processes of the proxy.",
-)
+@proxy_options.workers_option(default_workers, "one per CPU, at most 4")
 @click.option(
     "--starts",
+    "start_limit",
     type=click.IntRange(0, 1024),
+    metavar="N",
     default=0,
-    show_default="one a CPU, at least 2",
-    help="Replicas that may start at once on a node; those that heal go first.",
+    show_default="one per CPU, at least 2",
+    help="Replicas that may start at once on a node. Replacements for failed replicas go first.",
 )
-@proxy_options.front_options
-@click.option("-d", "--detach", is_flag=True, help="Return once everything is ready.")
+@proxy_options.proxy_options(default_log_file="access.log in the state directory")
+@detach_option("Return when everything is ready, and leave the daemon running.")
 @click.option(
     "--adopt",
     is_flag=True,
-    help="Without a Compose file: only take in containers with mesh.* labels.",
+    help="Start without a Compose file, and only adopt containers with mesh.* labels.",
 )
 @click.option(
     "--no-adopt",
     is_flag=True,
-    help="Leave containers that something else started alone, whatever their labels say.",
+    help="Do not adopt containers that something else started, whatever their labels.",
 )
 @click.option(
     "--no-filter",
     is_flag=True,
-    help="Docker: let containers of internal networks reach more of the host than the mesh.",
+    help="Docker only: do not limit what containers of internal networks reach on the host.",
 )
 @spec_options.take_over_option
-@click.option(
-    "--timeout",
-    "seconds",
-    type=duration,
-    default="2m",
-    metavar="TIME",
-    show_default=True,
-    help="How long everything may take to become ready.",
-)
-@output.output_option
+@timeout_option("2m", "Time for everything to become ready.")
+@output_option
 @state_option
-@talks
+@run_async
 async def command(
     files: tuple[Path, ...],
     project: str | None,
@@ -91,7 +86,7 @@ async def command(
     listen: tuple[str, ...],
     metrics: str,
     workers: int,
-    starts: int,
+    start_limit: int,
     detach: bool,
     adopt: bool,
     no_adopt: bool,
@@ -102,73 +97,87 @@ async def command(
     state: Path,
     **given: Any,
 ) -> int:
-    """Start what the Compose file says, show how it goes, then what happens, until Ctrl-C,
-    which ends everything in order. With --detach it runs on; `meshd down` ends it."""
+    """Start the services of a Compose file, and a daemon if none runs; then show events.
+
+    Ctrl-C stops the services and the daemon in order. With --detach they keep running; `meshd
+    down` stops them. If a daemon runs already, it takes the services, and Ctrl-C leaves them
+    running.
+    """
     if adopt and files:
-        raise click.UsageError("--adopt goes without -f")
+        raise click.UsageError("--adopt and -f exclude each other")
     if adopt and no_adopt:
         raise click.UsageError("--adopt and --no-adopt exclude each other")
-    loaded = None if adopt else spec_options.load_all(files, project, profiles)
+    loaded = None if adopt else spec_options.load(files, project, profiles)
     spec = loaded.project if loaded else None
-    chosen = proxy_options.chosen(given, loaded)
+    settings = proxy_options.merge(given, loaded)
     try:
         daemon = None
         daemon_process.prepare_state(state)
-        wish = daemon_process.Wish(
-            state, runtime, listen or (LISTEN,), metrics, workers, starts, not no_adopt, chosen,
-            not no_filter,
-        )  # fmt: skip
-        async with daemon_process.alone(state):
-            if await joined(state, runtime, not no_adopt, not no_filter):
-                proxy_options.compare(wish, listen)
+        options = daemon_process.DaemonOptions(
+            state=state,
+            runtime=runtime,
+            listen=listen or (LISTEN,),
+            metrics=metrics,
+            workers=workers,
+            start_limit=start_limit,
+            adopt=not no_adopt,
+            proxy=settings,
+            filter_host=not no_filter,
+        )
+        async with daemon_process.start_lock(state):
+            if await check_running(options):
+                proxy_options.warn_if_different(options, listen)
             else:
-                name = await chosen_runtime(runtime, spec)
-                daemon = daemon_process.spawn(replace(wish, runtime=name))
+                name = await choose_runtime(runtime, spec)
+                daemon = daemon_process.spawn(replace(options, runtime=name))
                 await daemon_process.wait_ready(daemon)
     except daemon_process.DaemonStartError as error:
-        output.complain(f"meshd: {error}")
+        output.print_error(f"meshd: {error}")
         return output.USAGE
     async with connect(state) as client:
-        run = foreground.Run(client, daemon, spec, seconds, as_json, take_over)
-        return await run.go(detach)
+        run = foreground.ForegroundRun(client, daemon, spec, seconds, as_json, take_over)
+        return await run.run(detach)
 
 
-async def joined(state: Path, runtime: str, adopt: bool = True, filters: bool = True) -> bool:
-    """Whether a daemon runs there already; one that is just coming back is waited for. Raises
-    CannotStart when it is of another runtime than the one asked for, or adopts and is not to."""
-    patience = daemon_process.START_SECONDS if daemon_process.running(state) else 0.0
-    status = await wait_for_daemon(state / presence.API_SOCKET, patience)
+async def check_running(options: daemon_process.DaemonOptions) -> bool:
+    """Whether a daemon of that state directory runs; if it is just starting, wait for it.
+
+    Raises DaemonStartError if it has another runtime, or adopts containers although it must not.
+    """
+    state = options.state
+    seconds = daemon_process.START_SECONDS if daemon_process.running_pid(state) else 0.0
+    status = await wait_for_daemon(state / presence.API_SOCKET, seconds)
     if status is None:
-        if patience:
+        if seconds:
             raise daemon_process.DaemonStartError(
-                f"a daemon runs in {state}, but does not answer; see its log"
+                f"a daemon runs in {state} but does not answer; see {state / 'daemon.log'}"
             )
         return False
-    if runtime not in ("auto", status.runtime):
+    if options.runtime not in ("auto", status.runtime):
         raise daemon_process.DaemonStartError(
-            f"the daemon in {state} uses the {status.runtime} runtime, not {runtime}; end it "
-            "with `meshd down --all`, or use another --state"
+            f"the daemon in {state} uses the {status.runtime} runtime, not {options.runtime}; stop "
+            "it with `meshd down --all`, or use a different --state"
         )
-    if status.adopts and not adopt:
+    if status.adopts and not options.adopt:
         raise daemon_process.DaemonStartError(
-            f"the daemon in {state} adopts what others started; end it with `meshd down --all` and "
-            "start it with --no-adopt"
+            f"the daemon in {state} adopts containers that something else started; stop it with "
+            "`meshd down --all`, then start it with --no-adopt"
         )
-    if status.filter in ("on", "") and not filters and status.runtime == "docker":
-        output.complain(
-            "warning: the daemon runs without --no-filter, which holds from its start: `meshd down "
+    if status.filter in ("on", "") and not options.filter_host and status.runtime == "docker":
+        output.print_error(
+            "warning: the daemon runs without --no-filter; restart it to change that: `meshd down "
             "--all`, then `meshd up`"
         )
-    output.complain(f"{status.runtime} runtime: that of the daemon in {state}")
+    output.print_error(f"{status.runtime} runtime: using the daemon that runs in {state}")
     return True
 
 
-async def chosen_runtime(
-    wanted: Literal["auto", "docker", "process"], spec: Project | None
+async def choose_runtime(
+    requested: Literal["auto", "docker", "process"], spec: Project | None
 ) -> Literal["docker", "process"]:
-    """The runtime to take, told in one line."""
+    """Return the runtime to use, after printing the choice and its reason."""
     from meshd.runtime import select
 
-    choice = await select.choose(wanted, [spec] if spec else [])
-    output.complain(choice.reason)
+    choice = await select.choose(requested, [spec] if spec else [])
+    output.print_error(choice.reason)
     return choice.name

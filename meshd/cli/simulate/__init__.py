@@ -1,1 +1,1 @@
-"""The simulator behind `meshd simulate`: options, recorded traffic, runs and the report."""
+"""`meshd simulate` apart from its command: option types, recorded traffic, runs, reports."""

@@ -1,4 +1,4 @@
-"""What simulated policies came to, as figures, and as a table with a chart."""
+"""Report the results of simulated policies: figures for JSON, a table and a chart for people."""
 
 from typing import Any, Final
 
@@ -7,10 +7,11 @@ from meshd.cli.simulate import runner
 
 BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 CHART_WIDTH: Final = 72
+"""Terminal columns of the chart; with its labels it fits a line of 100."""
 
 
 def figures(outcome: runner.Outcome) -> dict[str, Any]:
-    """The figures of one policy, as JSON has them."""
+    """Return the figures of one policy, as in the JSON output."""
     result = outcome.result
     return {
         "name": outcome.name,
@@ -29,8 +30,8 @@ def _milliseconds(value: float | None) -> float | None:
     return None if value is None else round(1000.0 * value, 1)
 
 
-def show(outcomes: list[runner.Outcome], job: runner.SimulationJob) -> None:
-    """A table of the policies, and their replicas under the traffic as lines of blocks."""
+def print_report(outcomes: list[runner.Outcome], job: runner.SimulationJob) -> None:
+    """Print a table of the policies, and a chart of the traffic and of each policy's replicas."""
     columns = ("policy", "missed", "replica-hours", "actions", "p50", "p95", "p99", "took")
     rows = []
     for outcome in outcomes:
@@ -41,28 +42,30 @@ def show(outcomes: list[runner.Outcome], job: runner.SimulationJob) -> None:
                 f"{result.missed_pct:.3f} %",
                 f"{result.replica_hours:.2f}",
                 str(result.actions),
-                *[output.seconds(result.quantile(q)) for q in (0.5, 0.95, 0.99)],
-                output.seconds(outcome.seconds),
+                *[output.format_seconds(result.quantile(q)) for q in (0.5, 0.95, 0.99)],
+                output.format_seconds(outcome.seconds),
             ]
         )
     output.print_table(columns, rows)
-    output.say("")
+    output.print_line("")
     chart = outcomes[0].result.chart
     arrivals = [float(count) for _, count, _, _ in chart]
-    output.say(f"{'requests/s':>12} {_line(arrivals)} {max(arrivals):.0f}")
+    output.print_line(f"{'requests/s':>12} {_bar_line(arrivals)} {max(arrivals):.0f}")
     most = max(ready for outcome in outcomes for _, _, ready, _ in outcome.result.chart)
     for outcome in outcomes:
         ready = [float(count) for _, _, count, _ in outcome.result.chart]
-        output.say(f"{outcome.name:>12} {_line(ready, float(most))} {max(ready):.0f} replicas")
-    output.say(f"{'':>12} {len(job.rates) / 3600.0:.1f} hours, left to right")
+        bars = _bar_line(ready, float(most))
+        output.print_line(f"{outcome.name:>12} {bars} {max(ready):.0f} replicas")
+    output.print_line(f"{'':>12} {len(job.rates) / 3600.0:.1f} hours, left to right")
 
 
-def _line(values: list[float], top: float | None = None) -> str:
-    """Values as one row of blocks, each the largest of its stretch."""
+def _bar_line(values: list[float], top: float | None = None) -> str:
+    """Return a line of blocks; each shows the maximum of its part of the values, relative to
+    `top` (None: the largest)."""
     width = min(CHART_WIDTH, len(values))
-    stretches = [
+    maxima = [
         max(values[at * len(values) // width : max(1, (at + 1) * len(values) // width)])
         for at in range(width)
     ]
-    highest = top or max(stretches) or 1.0
-    return "".join(BLOCKS[round(value / highest * (len(BLOCKS) - 1))] for value in stretches)
+    highest = top or max(maxima) or 1.0
+    return "".join(BLOCKS[round(value / highest * (len(BLOCKS) - 1))] for value in maxima)

@@ -1,6 +1,7 @@
-"""Runs the autoscaler's simulator: the thin shell around `autoscaler.simulate`.
+"""Run the autoscaler's simulator (`autoscaler.simulate`) on a trace, for one or more policies.
 
-Each policy is a job of plain values, so that it can run in a process of its own.
+Used by `meshd simulate` and the benchmarks. Each run is described by plain values, so that it can
+be sent to a separate process.
 """
 
 import csv
@@ -37,8 +38,14 @@ BALANCERS: Final[tuple[Algorithm, ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class SimulationJob:
-    """One run: a policy by name over a trace's rates. `target` is percent of a replica's
-    capacity that the published policies aim at."""
+    """One run of one policy.
+
+    - `name`: one of `POLICIES`; `balancer`: one of `BALANCERS`, or `p2c`.
+    - `rates`: requests per second, one value per second.
+    - `settings`: those of the policy `ours`.
+    - `target`: percent of a replica's capacity that the published policies aim at.
+    - `times`: measured service times in seconds; empty: a log-normal distribution.
+    """
 
     name: str
     rates: tuple[float, ...]
@@ -52,7 +59,7 @@ class SimulationJob:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a job came to, and the processor time it took in seconds."""
+    """Result of one run; `seconds`: how long it took."""
 
     name: str
     result: simulate.SimulationResult
@@ -60,8 +67,11 @@ class Outcome:
 
 
 def read_trace(path: Path, bin_seconds: int | None, peak: float | None) -> list[float]:
-    """Requests a second of a CSV file `t_seconds,count`. A row lasts `bin_seconds`, or as long
-    as the times say. Raises ValueError, naming file and line, for anything else."""
+    """Return the requests per second of a CSV file with rows `t_seconds,count`. A row covers
+    `bin_seconds`, or the distance of the times if None. `peak`: see `autoscaler.trace.rates_of`.
+
+    Raises ValueError, naming file and line.
+    """
     at: list[float] = []
     counts: list[float] = []
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
@@ -73,33 +83,33 @@ def read_trace(path: Path, bin_seconds: int | None, peak: float | None) -> list[
             at.append(float(row[0]))
             counts.append(float(row[1]))
             if counts[-1] < 0.0:
-                raise ValueError(f"{path}:{number}: a count below 0")
+                raise ValueError(f"{path}:{number}: the count is below 0")
     if len(counts) < 2:
-        raise ValueError(f"{path}: a trace needs two rows of `t_seconds,count` at least")
+        raise ValueError(f"{path}: a trace needs at least two rows of `t_seconds,count`")
     steps = {round(after - before) for before, after in pairwise(at)}
     if bin_seconds is None:
         if len(steps) != 1 or min(steps) < 1:
-            raise ValueError(f"{path}: rows are not evenly spaced; give --bin SECONDS")
+            raise ValueError(f"{path}: the rows are not evenly spaced; use --bin SECONDS")
         bin_seconds = steps.pop()
     return trace.rates_of(counts, bin_seconds, peak)
 
 
 def read_times(path: Path) -> list[float]:
-    """Service times in seconds, one a line. Raises ValueError."""
+    """Return the service times in a file, in seconds, one per line. Raises ValueError."""
     lines = [
         line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
     ]
     try:
         times = [float(line) for line in lines if line]
     except ValueError as error:
-        raise ValueError(f"{path}: expected seconds, one number a line ({error})") from error
+        raise ValueError(f"{path}: expected seconds, one number per line ({error})") from error
     if not times or min(times) <= 0.0:
         raise ValueError(f"{path}: expected service times above 0")
     return times
 
 
 def run_all(jobs: Sequence[SimulationJob], processes: int) -> list[Outcome]:
-    """Every job, in at most so many processes at once; the same order comes back."""
+    """Run all jobs, in up to `processes` processes. The outcomes have the order of the jobs."""
     if processes < 2 or len(jobs) < 2:
         return [run(job) for job in jobs]
     with ProcessPoolExecutor(min(processes, len(jobs)), get_context("spawn")) as pool:
@@ -107,11 +117,11 @@ def run_all(jobs: Sequence[SimulationJob], processes: int) -> list[Outcome]:
 
 
 def run(job: SimulationJob) -> Outcome:
-    """One run; the same job always comes to the same result."""
-    dice = random.Random(job.seed)
+    """Run one job. The same job always has the same result."""
+    random_source = random.Random(job.seed)
     began = monotonic()
     balancer = _balancer(job.balancer, random.Random(job.seed + 1))
-    result = simulate.run(job.rates, _policy(job), job.model, dice, balancer, job.times)
+    result = simulate.run(job.rates, _policy(job), job.model, random_source, balancer, job.times)
     return Outcome(job.name, result, monotonic() - began)
 
 
@@ -123,8 +133,8 @@ def _policy(job: SimulationJob) -> simulate.Stepper:
         case "hpa-cpu":
             return Hpa("cpu", job.target, model.min_replicas, model.max_replicas)
         case "hpa-rps":
-            each = share * model.workers / model.service_mean
-            return Hpa("rps", each, model.min_replicas, model.max_replicas)
+            per_replica = share * model.workers / model.service_mean
+            return Hpa("rps", per_replica, model.min_replicas, model.max_replicas)
         case "kpa":
             return Kpa(share * model.workers, model.min_replicas, model.max_replicas)
         case "oracle":
@@ -139,12 +149,12 @@ def _policy(job: SimulationJob) -> simulate.Stepper:
             )
         case "fixed":
             return _Fixed(simulate.initial_count(model, max(job.rates)))
-    raise ValueError(f"no policy {job.name!r}; there are {', '.join(POLICIES)}")
+    raise ValueError(f"no policy {job.name!r}; known policies: {', '.join(POLICIES)}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Fixed:
-    """As many replicas as the peak needs, always: what no autoscaler costs."""
+    """Always as many replicas as the peak needs: the cost without an autoscaler."""
 
     count: int
 
@@ -154,17 +164,17 @@ class _Fixed:
     def step(
         self, _state: None, _signal: autoscaler.Signal | None, _now: float
     ) -> tuple[None, autoscaler.Decision]:
-        return None, autoscaler.Decision(self.count, "hold", "the number for the peak")
+        return None, autoscaler.Decision(self.count, "hold", "enough for the peak")
 
 
-def _balancer(name: str, dice: random.Random) -> simulate.Balancer | None:
-    """The real balancer of that name. The plain power of two choices over equal replicas
-    (`p2c`) is built into the simulator, because that is several times as fast."""
+def _balancer(name: str, random_source: random.Random) -> simulate.Balancer | None:
+    """Return the proxy's balancer of that name. None for `p2c`, the plain power of two choices:
+    it is built into the simulator, which is several times faster."""
     if name == "p2c":
         return None
     algorithm = next(known for known in BALANCERS if known == name)
     picker = balance.make_picker(Balance(algorithm=algorithm))
-    draw = dice.random
+    draw = random_source.random
 
     def pick(ready: tuple[simulate.SimulatedReplica, ...], now: float) -> int:
         return picker.pick(ready, None, draw, now)

@@ -84,8 +84,12 @@ async def test_top_without_a_terminal_looks_once(meshd: Meshd) -> None:
 
 
 async def test_scale(control: FakeControl, meshd: Meshd) -> None:
-    assert "3 by hand for 10 m" in (await meshd("scale", "orders", "3", "--for", "10m")).output
-    assert "decides again" in (await meshd("scale", "shop/orders", "auto")).output
+    assert (
+        "set to 3 by hand for 10 m" in (await meshd("scale", "orders", "3", "--for", "10m")).output
+    )
+    assert (
+        "controlled by the autoscaler again" in (await meshd("scale", "shop/orders", "auto")).output
+    )
     assert control.calls == [
         ("scale", "shop", "orders", 3, 600.0),
         ("scale", "shop", "orders", None, 0.0),
@@ -101,7 +105,7 @@ async def test_policy(control: FakeControl, meshd: Meshd) -> None:
     by = CallerSeen("shop/orders", 4, 0, 1.0, 2.0)
     control.policy = [ServicePolicy("payments", ("shop/orders",), False, (by,))]
     fine = await meshd("policy", "audit")
-    assert (fine.exit_code, fine.output) == (0, "every call was covered\n")
+    assert (fine.exit_code, fine.output) == (0, "the allow lists cover every caller\n")
     control.policy = [ServicePolicy("payments", ("shop/web",), True, (by,))]
     found = await meshd("policy", "audit", "--project", "shop")
     assert found.exit_code == 1
@@ -151,7 +155,7 @@ async def test_events(control: FakeControl, meshd: Meshd) -> None:
     ]
     assert json.loads((await meshd("events", "cart", "-o", "json")).output) == []
     slip = await meshd("events", "cart")
-    assert (slip.exit_code, "no service 'cart'; there is" in slip.output) == (1, True)
+    assert (slip.exit_code, "no service 'cart'; known services: " in slip.output) == (1, True)
 
 
 async def test_events_of_many_pages_end_with_the_newest(control: FakeControl, meshd: Meshd) -> None:
@@ -162,7 +166,7 @@ async def test_events_of_many_pages_end_with_the_newest(control: FakeControl, me
 
 
 async def test_explain(control: FakeControl, meshd: Meshd) -> None:
-    assert "nothing was decided yet" in (await meshd("explain", "orders")).output
+    assert "has not decided anything yet" in (await meshd("explain", "orders")).output
     for number, at in ((1, 100.0), (2, 200.0)):
         control.tell(Event(number, at, "scale.up", "shop", "orders", "", f"{number} → more"))
     control.decided = [
@@ -178,12 +182,12 @@ async def test_explain(control: FakeControl, meshd: Meshd) -> None:
     ]  # fmt: skip
     shown = (await meshd("explain", "orders")).output
     for part in (
-        "3 replicas, was 2 (load): more load: 40.0 requests/s",
+        "the autoscaler changed from 2 to 3 replicas (load): more load: 40.0 requests/s",
         "objectives  p95 within 200 ms",
         "signals     arrivals_per_second 40",
         "model       service_time 0.1",
-        "candidates  latency wants 5",
-        "            concurrency wants 2",
+        "candidates  latency needs 5",
+        "            concurrency needs 2",
         "limits      5 needed, limited by the maximum of 3",
         "rejected    2 for concurrency",
         "2 → more",
@@ -240,7 +244,7 @@ async def test_a_deployment_that_another_overtakes_is_no_success(
     monkeypatch.setattr(control, "progress", lambda _: next(looks, after))
     overtaken = await meshd("deploy", "-f", compose)
     assert overtaken.exit_code == 1
-    assert "overtaken by another deployment, which goes on: orders #5 by ann" in overtaken.stderr
+    assert "overtaken by another deployment, which continues: orders #5 by ann" in overtaken.stderr
 
 
 async def test_ctrl_c_ends_the_showing_and_says_that_the_deployment_goes_on(
@@ -272,7 +276,7 @@ async def test_ctrl_c_ends_the_showing_and_says_that_the_deployment_goes_on(
             if process.returncode is None:
                 process.kill()
     assert process.returncode == 130
-    assert b"the deployment of shop goes on; `meshd rollout status` shows how" in complained
+    assert b"the deployment of shop continues; `meshd rollout status` shows it" in complained
 
 
 async def test_rollout(control: FakeControl, meshd: Meshd) -> None:
@@ -295,7 +299,7 @@ async def test_rollout(control: FakeControl, meshd: Meshd) -> None:
         "orders #4 rolled-back in 12 s: 1,200 requests, 3 answered with 5xx, 2 parked",
         "  old a: 1,140 served, 0 failed, 0 failed and retried",
         "  new b: 57 served, 3 failed, 1 failed and retried",
-        "  no reports for 1.5 worker-seconds: counted is what is known",
+        "  incomplete: reports are missing for 1.5 worker-seconds",
     ]
 
 
@@ -322,7 +326,7 @@ async def test_a_watched_rollout_goes_on_to_be_watched_when_control_is_replaced(
         watched = await watching
     assert watched.exit_code == 0, watched.output
     shown = [line for line in watched.output.splitlines() if line.startswith("shop ")]
-    assert shown == ["shop under way: orders: not ready", "shop done"]
+    assert shown == ["shop in progress: orders: not ready", "shop done"]
 
 
 async def test_rollouts_by_hand(control: FakeControl, meshd: Meshd) -> None:
@@ -333,7 +337,7 @@ async def test_rollouts_by_hand(control: FakeControl, meshd: Meshd) -> None:
     assert (await meshd("rollout", "resume", "orders")).exit_code == 0
     undone = await meshd("rollout", "undo", "orders", "--to", "2")
     assert undone.exit_code == 0
-    assert undone.output.splitlines()[0] == "orders: back to revision b (image app:1 → app:2)"
+    assert undone.output.splitlines()[0] == "orders: going back to revision b (image app:1 → app:2)"
     assert undone.output.splitlines()[-1] == "shop is up"
     who = pwd.getpwuid(os.getuid()).pw_name
     assert control.calls == [
@@ -376,7 +380,7 @@ async def test_right_size(control: FakeControl, meshd: Meshd) -> None:
     control.sized = [proposed("shop/orders", use, Resources(cpus=1.0, memory=1 << 30))]
     header, orders, *why = (await meshd("right-size")).output.splitlines()
     assert header.split()[:3] == ["SERVICE", "CPU_P50", "CPU_P95"]
-    assert "1 CPUs, 1 GiB" in orders
+    assert "1 CPU, 1 GiB" in orders
     assert "0.3 CPUs, 128 MiB" in orders
     assert why[1] == "shop/orders: memory: 100 MiB at most, and a quarter more"
     told = json.loads((await meshd("right-size", "orders", "-o", "json")).output)
@@ -385,9 +389,9 @@ async def test_right_size(control: FakeControl, meshd: Meshd) -> None:
 
 
 async def test_explain_says_what_a_service_waits_for(control: FakeControl, meshd: Meshd) -> None:
-    assert "waits" not in (await meshd("explain", "orders")).output
+    assert "Waiting" not in (await meshd("explain", "orders")).output
     assert control.services is not None
     orders, *others = control.services
     text = "2 more to start; 2 may do so at once on the nodes"
     control.services = (msgspec.structs.replace(orders, waiting=text), *others)
-    assert f"waits: {text}\n" in (await meshd("explain", "orders")).output
+    assert f"Waiting: {text}\n" in (await meshd("explain", "orders")).output

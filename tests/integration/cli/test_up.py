@@ -90,7 +90,7 @@ class Meshd:
 
     def control(self) -> int:
         """The process id of the control process."""
-        supervisor = daemon_process.running(self.state)
+        supervisor = daemon_process.running_pid(self.state)
         children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
         (found,) = [
             int(child)
@@ -144,11 +144,11 @@ class Meshd:
 def meshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Meshd]:
     made = Meshd(tmp_path_factory.mktemp("up"))
     yield made
-    pid = daemon_process.running(made.state)
+    pid = daemon_process.running_pid(made.state)
     if pid is not None:
         os.kill(pid, signal.SIGTERM)
         end = time.monotonic() + 20
-        while daemon_process.running(made.state) and time.monotonic() < end:
+        while daemon_process.running_pid(made.state) and time.monotonic() < end:
             time.sleep(0.1)
 
 
@@ -167,19 +167,19 @@ def test_detached_from_up_to_down(meshd: Meshd) -> None:
 
     again = meshd(*meshd.up(meshd.file(GOOD), "--detach"))
     assert again.returncode == 0, again.stderr
-    assert "that of the daemon" in again.stderr
-    assert "another access log" not in again.stderr
+    assert "using the daemon" in again.stderr
+    assert "different settings" not in again.stderr
     log = meshd.state / "access.log"
     assert json.loads(log.read_text().splitlines()[0])["service"] == "shop/web"
     assert b"127.0.0.0/8" in (meshd.state / "snapshot.bin").read_bytes()
     asked = meshd(*meshd.up(meshd.file(GOOD), "--detach", "--access-log", "sampled"))
-    assert "with another access log" in asked.stderr
+    assert "different settings for the access log" in asked.stderr
     other = meshd("up", "-f", meshd.file(GOOD), "--runtime", "docker", "--detach")
     assert other.returncode == 2
     assert "uses the process runtime, not docker" in other.stderr
     leaving = meshd(*meshd.up(meshd.file(GOOD), "--detach", "--no-adopt"))
     assert leaving.returncode == 2
-    assert "adopts what others started" in leaving.stderr
+    assert "adopts containers that something else started" in leaving.stderr
 
     second = meshd(*meshd.up(meshd.file(GOOD, "bar", "/bar"), "--detach"))
     assert second.returncode == 0, second.stderr
@@ -187,7 +187,7 @@ def test_detached_from_up_to_down(meshd: Meshd) -> None:
     assert meshd.fetch() == 200
     down = meshd("down", "-o", "json")
     assert json.loads(down.stdout) == {"down": ["shop"], "left": [], "daemon_ended": True}
-    assert daemon_process.running(meshd.state) is None
+    assert daemon_process.running_pid(meshd.state) is None
     assert meshd("ps").returncode == 3
 
 
@@ -200,13 +200,13 @@ def test_in_the_foreground_until_ctrl_c(meshd: Meshd) -> None:
             if "rollout.done" in line:
                 break
         assert meshd.fetch() == 200
-        assert any(line.startswith("Ctrl-C ends it") for line in seen), seen
+        assert any(line.startswith("press Ctrl-C to stop everything") for line in seen), seen
         process.send_signal(signal.SIGINT)
         said, complained = process.communicate(timeout=60)
         assert process.returncode == 0, complained
-        assert "ending in order" in complained
+        assert "stopping in order" in complained
         assert "replica.stopped" in said or "down" in said
-        assert daemon_process.running(meshd.state) is None
+        assert daemon_process.running_pid(meshd.state) is None
 
 
 def test_the_control_process_may_die_under_the_foreground(meshd: Meshd) -> None:
@@ -269,7 +269,7 @@ def test_a_replica_that_cannot_start_shows_its_last_words_and_leaves_nothing(
     up = meshd(*meshd.up(meshd.file(BROKEN, "broken"), "--detach"))
     assert up.returncode == 1
     assert "the database is not there" in up.stderr
-    assert daemon_process.running(meshd.state) is None
+    assert daemon_process.running_pid(meshd.state) is None
     assert meshd("ps").returncode == 3
 
 
@@ -278,7 +278,7 @@ def test_a_broken_project_beside_a_good_one_is_taken_away_alone(meshd: Meshd) ->
     route = BROKEN.replace("routes: [/]", "routes: [/broken]")
     up = meshd(*meshd.up(meshd.file(route, "broken"), "--detach"))
     assert up.returncode == 1
-    assert "taking broken away again" in up.stderr
+    assert "taking broken down again" in up.stderr
     status = json.loads(meshd("ps", "-o", "json").stdout)
     assert [service["project"] for service in status["services"]] == ["shop"]
     assert meshd.fetch() == 200
@@ -291,4 +291,4 @@ def test_a_port_in_use_is_told_before_anything_starts(meshd: Meshd) -> None:
     assert up.returncode == 2
     assert f"cannot listen on 127.0.0.1:{meshd.ports[0]}: address already in use" in up.stderr
     assert "--listen" in up.stderr
-    assert daemon_process.running(meshd.state) is None
+    assert daemon_process.running_pid(meshd.state) is None

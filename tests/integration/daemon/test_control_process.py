@@ -18,7 +18,7 @@ import pytest
 
 from meshd.api.client import Client, wait_for_daemon
 from meshd.api.dto import DeployResult, ReplicaStatus, ServiceStatus
-from meshd.cli.daemon_process import DaemonProcess, Wish, prepare_state, spawn
+from meshd.cli.daemon_process import DaemonOptions, DaemonProcess, prepare_state, spawn
 from meshd.model.errors import Rejected
 from meshd.spec.model import Project, Scale
 
@@ -156,7 +156,7 @@ async def mesh(tmp_path: Path, free_port: int) -> AsyncIterator[Mesh]:
     state = tmp_path / "s"
     prepare_state(state)
     address = f"127.0.0.1:{free_port}"
-    daemon = spawn(Wish(state, "process", (address,), "127.0.0.1:0", workers=2))
+    daemon = spawn(DaemonOptions(state, "process", (address,), "127.0.0.1:0", workers=2))
     try:
         assert await wait_for_daemon(state / "admin.sock", 20) is not None, daemon.log_tail()
         async with Client(state / "admin.sock") as client:

@@ -3,7 +3,7 @@
 import pytest
 
 from meshd.api.dto import LogLine
-from meshd.cli.follow import missed
+from meshd.cli.follow import missed_lines
 
 
 @pytest.mark.parametrize(
@@ -22,5 +22,5 @@ from meshd.cli.follow import missed
 def test_lines_after_the_last_ones_seen(past: str, seen: str, new: str) -> None:
     lines = [LogLine("web-1", word) for word in past.split()]
     other = [LogLine("web-2", "x")]
-    got = missed([*lines, *other], {"web-1": seen.split(), "web-2": ["x"]})
+    got = missed_lines([*lines, *other], {"web-1": seen.split(), "web-2": ["x"]})
     assert [line.line for line in got] == new.split()

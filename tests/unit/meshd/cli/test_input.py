@@ -13,8 +13,8 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from meshd.cli import daemon_process, output, proxy_options, session, spec_options
-from meshd.cli.commands.explain import moment
 from meshd.cli.main import main
+from meshd.cli.options import TIMESTAMP
 from meshd.spec.errors import SpecError
 from meshd.spec.model.proxy_settings import ProxySettings
 from meshd.spec.source import yaml_tree
@@ -25,10 +25,14 @@ from meshd.spec.source import yaml_tree
     [
         (["scale", "web", "2", "--for", "0"], 2, "'0' is out of range; expected more than 0"),
         (["scale", "web", "2", "--for", "99999999h"], 2, "at most 365d"),
-        (["scale", "web", "auto", "--for", "5m"], 2, "--for goes with a number of replicas"),
-        (["explain", "web", "--at", "25:99"], 2, "'25:99' is no time; expected one like 14:30"),
-        (["explain", "web", "--at", "99999999h"], 2, "is no time"),
-        (["explain", "web", "--at", "0001-01-01T00:00:00"], 2, "is no time"),
+        (["scale", "web", "auto", "--for", "5m"], 2, "--for needs a number of replicas"),
+        (
+            ["explain", "web", "--at", "25:99"],
+            2,
+            "'25:99' is not a valid time; expected e.g. 14:30",
+        ),
+        (["explain", "web", "--at", "99999999h"], 2, "is not a valid time"),
+        (["explain", "web", "--at", "0001-01-01T00:00:00"], 2, "is not a valid time"),
         (["run", "web", "-e", "A=1", "--", "true"], 2, "options of meshd run come before SERVICE"),
         (["pss"], 2, "No such command 'pss'. Did you mean 'ps'?"),
         (["deplyo"], 2, "Did you mean 'deploy'?"),
@@ -60,9 +64,9 @@ def test_a_file_too_large_for_the_daemon_is_refused_before_it_is_sent(
 
 
 def test_a_moment_is_after_the_beginning_of_time() -> None:
-    assert moment("1970-01-02T00:00:00+00:00") == 86400.0
-    with pytest.raises(click.BadParameter, match="is no time"):
-        moment("1969-12-31T00:00:00+00:00")
+    assert TIMESTAMP.convert("1970-01-02T00:00:00+00:00", None, None) == 86400.0
+    with pytest.raises(click.BadParameter, match="is not a valid time"):
+        TIMESTAMP.convert("1969-12-31T00:00:00+00:00", None, None)
 
 
 ROWS = (["web", "ok", "answers " * 20], ["payments", "ok", ""])
@@ -102,7 +106,7 @@ def test_a_full_disk_is_one_line_and_no_traceback(
     moved: list[Any] = []
     monkeypatch.setattr("os.dup2", lambda *both: moved.append(both))
 
-    @session.talks
+    @session.run_async
     async def command() -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -123,16 +127,16 @@ def test_a_state_directory_that_cannot_be_made_is_named() -> None:
 def test_another_address_than_that_of_the_daemon_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wish = daemon_process.Wish(
+    options = daemon_process.DaemonOptions(
         tmp_path, "process", (":8080",), ":9900", 1, 0, True, ProxySettings(), True
     )
-    proxy_options.compare(wish, (":8081",))
+    proxy_options.warn_if_different(options, (":8081",))
     assert capsys.readouterr().err == ""  # not known
-    daemon_process._config_file(tmp_path).write_bytes(msgspec.json.encode(wish.config()))
-    proxy_options.compare(wish, (":8080",))
-    proxy_options.compare(wish)
+    daemon_process._config_file(tmp_path).write_bytes(msgspec.json.encode(options.config()))
+    proxy_options.warn_if_different(options, (":8080",))
+    proxy_options.warn_if_different(options)
     assert capsys.readouterr().err == ""
-    proxy_options.compare(wish, (":8081",))
+    proxy_options.warn_if_different(options, (":8081",))
     assert "listens on :8080, not on :8081" in capsys.readouterr().err
 
 
@@ -148,7 +152,7 @@ def test_a_trace_that_is_no_text_is_named(tmp_path: Path) -> None:
     trace.write_bytes(b"\xff\xfe\x00bin")
     ran = CliRunner().invoke(main, ["simulate", "--trace", str(trace)])
     assert ran.exit_code == output.USAGE
-    assert "trace.csv: a trace needs two rows" in " ".join(ran.output.split())
+    assert "trace.csv: a trace needs at least two rows" in " ".join(ran.output.split())
 
 
 @pytest.mark.parametrize("count", ["nan", "inf", "many"])
@@ -171,7 +175,7 @@ def test_one_up_at_a_time_starts_a_daemon_and_the_next_one_waits(tmp_path: Path)
     told: list[str] = []
 
     async def up(name: str, first: asyncio.Event, go: asyncio.Event) -> None:
-        async with daemon_process.alone(tmp_path, 60.0):
+        async with daemon_process.start_lock(tmp_path, 60.0):
             told.append(f"{name} in")
             first.set()
             await go.wait()
@@ -183,7 +187,7 @@ def test_one_up_at_a_time_starts_a_daemon_and_the_next_one_waits(tmp_path: Path)
         await first.wait()
         two = asyncio.create_task(up("two", first, go))
         with pytest.raises(daemon_process.DaemonStartError, match="still starting a daemon"):
-            async with daemon_process.alone(tmp_path, 0.0):
+            async with daemon_process.start_lock(tmp_path, 0.0):
                 pass
         go.set()
         await asyncio.gather(one, two)
@@ -195,7 +199,7 @@ def test_one_up_at_a_time_starts_a_daemon_and_the_next_one_waits(tmp_path: Path)
 
 def test_a_state_directory_without_a_place_for_the_lock_is_named(tmp_path: Path) -> None:
     async def enter() -> None:
-        async with daemon_process.alone(tmp_path / "gone"):
+        async with daemon_process.start_lock(tmp_path / "gone"):
             pass
 
     with pytest.raises(daemon_process.DaemonStartError, match="gone cannot be used: No such file"):

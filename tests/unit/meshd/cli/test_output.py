@@ -14,11 +14,11 @@ from click.testing import CliRunner
 
 from meshd.api.dto import ReplicaStatus, ServiceStatus
 from meshd.cli import daemon_process, output, proxy_options, spec_options, tables
-from meshd.cli.commands.events import wanted
-from meshd.cli.commands.explain import moment
-from meshd.cli.deploy_progress import Lines
+from meshd.cli.commands.events import matches
+from meshd.cli.deploy_progress import ProgressReport, ServiceProgress
 from meshd.cli.main import _COMMANDS, main
-from meshd.cli.session import default_state, duration, find_service
+from meshd.cli.options import DURATION, TIMESTAMP
+from meshd.cli.session import default_state, find_service
 from meshd.model.errors import NotFound
 from meshd.model.event import Event
 from meshd.spec.model.proxy_settings import OtlpSettings, ProxySettings
@@ -38,14 +38,14 @@ from tests.fakes import traffic
     ],
 )
 def test_seconds_as_people_read_them(value: float | None, text: str) -> None:
-    assert output.seconds(value) == text
+    assert output.format_seconds(value) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(None, ""), (512, "512 B"), (52_428_800, "50 MiB"), (3 << 30, "3 GiB")]
 )
 def test_sizes_as_people_read_them(value: int | None, text: str) -> None:
-    assert output.size(value) == text
+    assert output.format_bytes(value) == text
 
 
 def test_plain_tables_keep_their_columns_for_awk() -> None:
@@ -55,14 +55,14 @@ def test_plain_tables_keep_their_columns_for_awk() -> None:
 
 def test_moments() -> None:
     now = datetime.now().astimezone()
-    at = datetime.fromtimestamp(moment("14:30")).astimezone()
+    at = datetime.fromtimestamp(TIMESTAMP.convert("14:30", None, None)).astimezone()
     assert (at.date(), at.hour, at.minute) == (now.date(), 14, 30)
-    assert moment("2026-01-31T14:30:05+00:00") == 1769869805.0
-    assert moment("10m") == pytest.approx(time.time() - 600, abs=5)
+    assert TIMESTAMP.convert("2026-01-31T14:30:05+00:00", None, None) == 1769869805.0
+    assert TIMESTAMP.convert("10m", None, None) == pytest.approx(time.time() - 600, abs=5)
     with pytest.raises(click.BadParameter, match="soon"):
-        moment("soon")
+        TIMESTAMP.convert("soon", None, None)
     with pytest.raises(click.BadParameter, match="duration"):
-        duration("10 bananas")
+        DURATION.convert("10 bananas", None, None)
 
 
 @pytest.mark.parametrize(
@@ -80,14 +80,14 @@ def test_moments() -> None:
 def test_which_events_are_wanted(
     service: str | None, kinds: tuple[str, ...], expected: bool
 ) -> None:
-    assert wanted(Event(1, 1.0, "scale.up", "shop", "orders"), service, kinds) is expected
+    assert matches(Event(1, 1.0, "scale.up", "shop", "orders"), service, kinds) is expected
 
 
 def test_services_by_name_or_by_key() -> None:
     status = traffic.status()
     assert find_service(status, "orders").name == "orders"
     assert find_service(status, "shop/orders").name == "orders"
-    with pytest.raises(NotFound, match="no service 'cart'; there is orders, payments"):
+    with pytest.raises(NotFound, match="no service 'cart'; known services: orders, payments"):
         find_service(status, "cart")
     twice = traffic.status()
     other = ServiceStatus("bar", "orders", 1, 1, 1, 1, 1, "r1")
@@ -138,18 +138,18 @@ def replica(name: str, phase: str, revision: str = "r2", reason: str = "") -> Re
 
 
 def test_progress_says_what_changed_and_nothing_twice() -> None:
-    lines = Lines()
-    assert lines.changed([service()], 0.0) == ["web    0.0 s  waiting 0/2 ready"]
-    assert lines.changed([service()], 0.5) == []
+    report = ProgressReport()
+    assert report.changes([service()], 0.0) == ["web    0.0 s  waiting 0/2 ready"]
+    assert report.changes([service()], 0.5) == []
     probing = service(replica("a", "probing", reason="503 from /healthz"), replica("b", "ready"))
-    assert lines.changed([probing], 1.0) == ["web    1.0 s  probing 1/2 ready (503 from /healthz)"]
+    assert report.changes([probing], 1.0) == ["web    1.0 s  probing 1/2 ready (503 from /healthz)"]
     rolling = service(replica("a", "ready"), replica("b", "ready"), replica("z", "ready", "r1"))
-    assert lines.changed([rolling], 2.0) == [
+    assert report.changes([rolling], 2.0) == [
         "web    2.0 s  waiting 2/2 ready, 1 of the old revision"
     ]
     there = service(replica("a", "ready"), replica("b", "ready"))
-    assert lines.changed([there], 3.0) == ["web    3.0 s  ready 2/2 after 3.0 s"]
-    assert lines.changed([there], 4.0) == []
+    assert report.changes([there], 3.0) == ["web    3.0 s  ready 2/2 after 3.0 s"]
+    assert report.changes([there], 4.0) == []
 
 
 def test_progress_tells_the_step_of_a_rollout_and_that_it_goes_back() -> None:
@@ -158,24 +158,28 @@ def test_progress_tells_the_step_of_a_rollout_and_that_it_goes_back() -> None:
         both, coming="r2", stage="5 % of the requests", trial="tried on 3 of 200 requests"
     )
     text = "rolling 1/2 ready, 2 of the old revision; 5 % of the requests"
-    lines = Lines()
-    assert lines.changed([tried], 1.0) == [f"web    1.0 s  {text}"]
+    report = ProgressReport()
+    assert report.changes([tried], 1.0) == [f"web    1.0 s  {text}"]
     more = msgspec.structs.replace(tried, trial="tried on 9 of 200 requests")
-    assert lines.changed([more], 2.0) == []
-    assert lines.of([more], 2.0) == [("web", f"{text} (tried on 9 of 200 requests)", False)]
+    assert report.changes([more], 2.0) == []
+    assert report.describe([more], 2.0) == [
+        ServiceProgress("web", f"{text} (tried on 9 of 200 requests)", False)
+    ]
     back = msgspec.structs.replace(both, revision="r1", stage="going back")
-    assert lines.changed([back], 3.0) == [
-        "web    3.0 s  rolling 2/2 ready, 1 of the revision that failed; going back"
+    assert report.changes([back], 3.0) == [
+        "web    3.0 s  rolling 2/2 ready, 1 of the failed revision; going back"
     ]
 
 
 def test_the_supervisor_is_told_its_children(tmp_path: Path) -> None:
-    wish = daemon_process.Wish(tmp_path, "process", ("127.0.0.1:25001",), "127.0.0.1:25002", 3)
-    config = wish.config()
+    options = daemon_process.DaemonOptions(
+        tmp_path, "process", ("127.0.0.1:25001",), "127.0.0.1:25002", 3
+    )
+    config = options.config()
     assert (config.workers, config.listen) == (3, ("127.0.0.1:25001",))
     assert [child.name for child in config.children] == ["keeper", "control"]
     assert "meshd.daemon" in config.children[1].argv
-    docker = daemon_process.Wish(tmp_path, "docker", (), "127.0.0.1:25002", 1).config()
+    docker = daemon_process.DaemonOptions(tmp_path, "docker", (), "127.0.0.1:25002", 1).config()
     assert [child.name for child in docker.children] == ["control"]
 
 
@@ -185,28 +189,28 @@ def test_the_proxy_as_a_whole_is_told_by_file_and_options(tmp_path: Path) -> Non
         "services: {web: {image: i}}\n"
         "x-mesh: {trusted_proxies: 10.0.0.0/8, access_log: {mode: on, path: log/a.log}}\n"
     )
-    given: dict[str, Any] = dict.fromkeys([*proxy_options._LOG, "otlp", "otlp_sample"])
+    given: dict[str, Any] = dict.fromkeys([*proxy_options._LOG_FIELDS, "otlp", "otlp_sample"])
     given["trusted_proxy"] = ()
-    loaded = spec_options.load_all((file,))
-    wish = daemon_process.Wish(
-        tmp_path, "process", (), "127.0.0.1:0", 1, front=proxy_options.chosen(given, loaded)
+    loaded = spec_options.load((file,))
+    options = daemon_process.DaemonOptions(
+        tmp_path, "process", (), "127.0.0.1:0", 1, proxy=proxy_options.merge(given, loaded)
     )
-    config = wish.config()
+    config = options.config()
     assert config.access_log == LogConfig("on", "json", str(tmp_path / "log/a.log"), 0.01)
     assert "--trusted-proxy=10.0.0.0/8" in config.children[1].argv
     given |= {"access_log": "sampled", "access_log_sample": 0.5, "trusted_proxy": ("::1",)}
-    over = proxy_options.chosen(given, loaded)
+    over = proxy_options.merge(given, loaded)
     assert (over.access_log.mode, over.access_log.sample) == ("sampled", 0.5)
     assert over.trusted_proxies == ("::1",)
-    assert proxy_options.chosen(dict.fromkeys(given), None) == ProxySettings()
-    plain = daemon_process.Wish(tmp_path, "process", (), "127.0.0.1:0", 1).config()
+    assert proxy_options.merge(dict.fromkeys(given), None) == ProxySettings()
+    plain = daemon_process.DaemonOptions(tmp_path, "process", (), "127.0.0.1:0", 1).config()
     assert plain.access_log == LogConfig("off", "json", str(tmp_path / "access.log"), 0.01)
-    spans = proxy_options.chosen(given | {"otlp": "http://h:4318", "otlp_sample": "5%"}, None).otlp
+    spans = proxy_options.merge(given | {"otlp": "http://h:4318", "otlp_sample": "5%"}, None).otlp
     assert spans == OtlpSettings(endpoint="http://h:4318/v1/traces", sample=0.05)
     with pytest.raises(click.UsageError, match="--otlp: 'h' is no URL"):
-        proxy_options.chosen(given | {"otlp": "h"}, None)
+        proxy_options.merge(given | {"otlp": "h"}, None)
     with pytest.raises(click.UsageError, match="--trusted-proxy: 'x' is no network"):
-        proxy_options.chosen(given | {"trusted_proxy": ("x",)}, loaded)
+        proxy_options.merge(given | {"trusted_proxy": ("x",)}, loaded)
 
 
 @pytest.mark.parametrize("option", ["--listen", "--metrics"])
@@ -214,18 +218,20 @@ def test_an_address_in_use_names_its_option(tmp_path: Path, option: str) -> None
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         mine = {"--listen": "127.0.0.1:0", "--metrics": "127.0.0.1:0"} | {option: address}
-        wish = daemon_process.Wish(tmp_path, "process", (mine["--listen"],), mine["--metrics"], 1)
+        options = daemon_process.DaemonOptions(
+            tmp_path, "process", (mine["--listen"],), mine["--metrics"], 1
+        )
         with pytest.raises(
             daemon_process.DaemonStartError, match=f"{address}: address already in use.*{option}"
         ):
-            daemon_process.check_addresses(wish)
+            daemon_process.check_addresses(options)
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:x", "127.0.0.1:99999"])
 def test_an_address_that_is_none_is_refused(tmp_path: Path, address: str) -> None:
-    wish = daemon_process.Wish(tmp_path, "process", (address,), "127.0.0.1:0", 1)
+    options = daemon_process.DaemonOptions(tmp_path, "process", (address,), "127.0.0.1:0", 1)
     with pytest.raises(daemon_process.DaemonStartError, match="cannot listen on"):
-        daemon_process.check_addresses(wish)
+        daemon_process.check_addresses(options)
 
 
 def test_the_state_directory_is_for_its_owner_alone(tmp_path: Path) -> None:
@@ -249,9 +255,9 @@ def test_the_state_directory_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_nothing_runs_where_there_is_no_process_of_ours(tmp_path: Path) -> None:
-    assert daemon_process.running(tmp_path) is None
+    assert daemon_process.running_pid(tmp_path) is None
     daemon_process.pid_file(tmp_path).write_text("1\n")
-    assert daemon_process.running(tmp_path) is None
+    assert daemon_process.running_pid(tmp_path) is None
 
 
 @pytest.mark.parametrize("name", _COMMANDS)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from meshd.api.dto import Recording
 from meshd.api.server import serve
 from meshd.cli.main import main
-from meshd.cli.simulate.recorded import read
+from meshd.cli.simulate.recorded import parse
 from meshd.model.scaling import TrafficSpan
 from meshd.store.traffic import COARSE, COARSE_LIFE, FINE, FINE_LIFE
 from tests.fakes import traffic
@@ -69,13 +69,13 @@ def test_a_week_in_minutes_and_a_day_in_tens_of_seconds(scene: Scene) -> None:
 
 def test_rates_gaps_and_what_was_measured() -> None:
     spans = [span(0, 20), span(10, 40, took=0.2), *(span(at, 10) for at in range(200, 230, 10))]
-    found = read(Recording("shop/orders", SCALE, tuple(spans)))
+    found = parse(Recording("shop/orders", SCALE, tuple(spans)))
     assert len(found.rates) == 230
     assert (found.rates[5], found.rates[15], found.rates[100], found.rates[205]) == (2, 4, 0, 1)
     assert found.service_time == pytest.approx((0.1 * 50 + 0.2 * 40) / 90)
     assert (found.workers, found.startup) == (4, 9.0)
-    with pytest.raises(ValueError, match="shop/orders 20 s of traffic are recorded"):
-        read(Recording("shop/orders", SCALE, tuple(spans[:2])))
+    with pytest.raises(ValueError, match="only 20 s of traffic of shop/orders are recorded"):
+        parse(Recording("shop/orders", SCALE, tuple(spans[:2])))
 
 
 async def simulate(control: FakeControl, folder: Path, *arguments: str) -> dict[str, object]:
@@ -114,4 +114,4 @@ def test_a_trace_or_a_service_and_not_both(tmp_path: Path) -> None:
     for arguments in ([], ["--service", "a", "--trace", __file__]):
         done = CliRunner().invoke(main, ["simulate", *arguments])
         assert done.exit_code == 2
-        assert "give either --trace FILE or --service SERVICE" in done.output
+        assert "use either --trace FILE or --service SERVICE" in done.output

@@ -69,7 +69,7 @@ def test_a_setting_of_ours_can_be_changed(trace: Path) -> None:
     ("arguments", "said"),
     [
         (["--policy", "magic"], "no policy 'magic'"),
-        (["--startup", "15s-5s"], "must not be the larger"),
+        (["--startup", "15s-5s"], "must not be longer"),
         (["--objective", "soon"], "is not a duration"),
         (["--set", "speed=9"], "no setting 'speed'"),
         (["--set", "p95=0s"], "latency 0.0: must be above 0"),
@@ -89,9 +89,9 @@ def test_what_makes_no_sense_is_refused_by_name(
     ("text", "said"),
     [
         ("t_seconds,count\n0,1\n60,many\n", ":3: expected `t_seconds,count`"),
-        ("t_seconds,count\n0,1\n60,-4\n", ":3: a count below 0"),
+        ("t_seconds,count\n0,1\n60,-4\n", ":3: the count is below 0"),
         ("t_seconds,count\n0,1\n60,4\n90,4\n", "not evenly spaced"),
-        ("t_seconds,count\n", "needs two rows"),
+        ("t_seconds,count\n", "needs at least two rows"),
     ],
 )
 def test_a_bad_trace_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
