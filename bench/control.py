@@ -16,6 +16,7 @@ import contextlib
 import cProfile
 import gc
 import pstats
+import random
 import statistics
 import tempfile
 import time
@@ -24,26 +25,34 @@ from pathlib import Path
 from typing import Final
 
 from bench.hive import Hive
-from meshd.control.facade import ControlFacade
 from meshd.control.status import by_service
+from meshd.control.status_reader import StatusReader
 from meshd.discovery.watch import RuntimeWatcher
+from meshd.jobs.factory import JobFactory
+from meshd.jobs.hook_runner import HookRunner
+from meshd.jobs.table import JobTable
 from meshd.model.rollout import Override
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.loop import Reconciler
+from meshd.reconcile.ownership.claims import ProjectClaims
 from meshd.scaling.controller import ScalingController
+from meshd.scaling.prometheus_queries import PrometheusQueries
 from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import Project
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
+from meshd.store.jobs import JobLog
 from meshd.store.store import Store
 from meshd.store.traffic import TrafficLog
+from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
+from meshd.telemetry.usage_sampler import UsageSampler
 from proxy.ipc.shared_memory import SharedCells
 from proxy.request.data_plane import DataPlane
 from proxy.wire import codec
-from proxy.wire.report import Message, Publish, Report
+from proxy.wire.report import Publish, Report
 from proxy.wire.snapshot import Snapshot, apply, difference
 
 ROUNDS: Final = 9
@@ -83,24 +92,36 @@ class Mesh:
         self.events = EventLog(self.store)
         self.events.open()
         wake = asyncio.Event()
-        publisher = Publisher(directory / "none", self.store.next_epoch(), _heard)
+        publisher = Publisher(directory / "none", self.store.next_epoch(), _ignore)
         watch = self.watch = RuntimeWatcher(self.hive, wake.set)
         gateways = Gateways(self.hive)
-        self.loop = Reconciler(
-            self.hive, watch, self.store, self.events, publisher, gateways, self.store.secret(),
-            None, wake, self.hive.probe, time.time,
+        claims = ProjectClaims(self.hive, self.store, lambda: watch.replicas, wake.set, adopts=True)
+        job_log = JobLog(self.store)
+        jobs = JobTable(self.store, job_log, wake.set)
+        jobs.set_containers({})
+        factory = JobFactory(self.store, job_log, time.time, random.Random())
+        self.reconciler = Reconciler(
+            runtime=self.hive, watch=watch, store=self.store, events=self.events,
+            publisher=publisher, gateways=gateways, claims=claims, held_snapshot=None, wake=wake,
+            probe=self.hive.probe, jobs=jobs, hooks=HookRunner(factory, jobs, job_log),
+            traffic=None, in_flight={}, start_slots=int, on_ready=_ignore,
+            trusted_proxies=(), clock=time.time, random=random.Random(),
         )  # fmt: skip
         self.publisher, self.gateways = publisher, gateways
-        self.ingest = Ingest()
-        decisions, traffic = DecisionLog(self.store), TrafficLog(self.store)
-        self.control = ControlFacade(
-            self.hive, self.store, self.events, decisions, traffic, self.loop, publisher, gateways,
-            self.ingest, _nothing,
+        self.ingest, sampler = Ingest(), UsageSampler(self.hive)
+        self.status = StatusReader(
+            runtime=self.hive, store=self.store, events=self.events, reconciler=self.reconciler,
+            claims=claims, publisher=publisher, gateways=gateways, ingest=self.ingest,
+            sampler=sampler, firewall_state=str, clock=time.time,
         )  # fmt: skip
-        self.metrics = Metrics(self.ingest, self.control.about, self.control.services, time.time)
-        self.scaling = ScalingController(
-            self.store, self.events, decisions, traffic, self.ingest, self.metrics, wake.set
+        counters = EventCounters()
+        self.metrics = Metrics(
+            counters, self.ingest, self.status.daemon, self.status.services, time.time
         )
+        self.scaling = ScalingController(
+            self.store, self.events, DecisionLog(self.store), TrafficLog(self.store), self.ingest,
+            counters, sampler, PrometheusQueries(), tuple, wake.set,
+        )  # fmt: skip
         self.worker = DataPlane(0, loop)
         self.cells = SharedCells.create(2)
         self.worker.cells, self.worker.workers = self.cells.row(0), 2
@@ -116,7 +137,7 @@ class Mesh:
     async def close(self) -> None:
         """End what runs."""
         self.worker.close()
-        await self.loop.prober.close()
+        await self.reconciler.close()
         self.store.close()
 
     async def settle(self) -> None:
@@ -125,7 +146,7 @@ class Mesh:
         while quiet < 3:
             generation = self.publisher.generation
             await self.look()
-            busy = self.loop.executor.under_way or self.publisher.generation != generation
+            busy = self.reconciler.view().running or self.publisher.generation != generation
             quiet = 0 if busy else quiet + 1
 
     async def look(self) -> None:
@@ -140,7 +161,7 @@ class Mesh:
         has something to publish."""
         self.before = self.publisher.current
         self.changes += 1
-        key = self.loop.desired.services[self.changes].key
+        key = self.reconciler.view().desired.services[self.changes].key
         self.store.set_override(key, Override(replicas + 1, 0.0))
         await self.look()
         await self.look()
@@ -149,7 +170,7 @@ class Mesh:
 
     def turn(self) -> None:
         """One pass."""
-        self.loop.turn(time.time())
+        self.reconciler.run_pass(time.time())
 
     def encode(self) -> None:
         """What changed since `one_more`, for the wire."""
@@ -179,9 +200,10 @@ class Mesh:
 
     def second(self) -> None:
         """What the control process does once a second."""
-        wanted = self.loop.desired.services
-        self.ingest.keep([service.key for service in wanted])
-        self.scaling.step(wanted, by_service(self.loop.observed.replicas), self.told_until)
+        view = self.reconciler.view()
+        services = view.desired.services
+        self.ingest.keep([service.key for service in services])
+        self.scaling.step(services, by_service(view.observed.replicas), self.told_until)
 
     def scrape(self) -> None:
         """Everything for Prometheus; `blocked` becomes the longest that the event loop had to
@@ -206,19 +228,15 @@ PARTS: Final[Mapping[str, Callable[[Mesh], object]]] = {
     "report": Mesh.report,
     "ingest": Mesh.take,
     "second": Mesh.second,
-    "status": lambda mesh: mesh.control.status(),
+    "status": lambda mesh: mesh.status.status(),
     "metrics": lambda mesh: mesh.scrape(),
 }
 """What runs again and again, in an order in which each finds what it needs: `change` to `install`
 is the way of a change from the first pass that sees it to a worker that routes by it."""
 
 
-def _heard(message: Message) -> None:
-    del message
-
-
-def _nothing() -> None:
-    """Nobody ends it."""
+def _ignore(*values: object) -> None:
+    del values
 
 
 async def measure(services: int, options: argparse.Namespace) -> dict[str, float]:

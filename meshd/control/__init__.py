@@ -1,1 +1,1 @@
-"""What the API offers: commands and queries on a running mesh."""
+"""The operations that the API offers: commands and queries on a running mesh."""

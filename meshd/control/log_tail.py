@@ -1,4 +1,7 @@
-"""The output of replicas, as far as it is kept and as it comes."""
+"""The output of a service's replicas: the last lines, and new lines as they are written.
+
+Used by the control facade. The runtime keeps the output; this module only reads it.
+"""
 
 import asyncio
 import contextlib
@@ -13,44 +16,45 @@ from meshd.model.replica_phase import ENDED
 from meshd.runtime.base import ReplicaNotFound, Runtime, RuntimeFailure
 
 _log = structlog.stdlib.get_logger(__name__)
-LOOK: Final = 0.2
-"""Seconds after which new replicas are looked for."""
-LINES_BEHIND: Final = 1000
+REFRESH: Final = 0.2
+"""Seconds after which `follow` looks for new replicas."""
+BUFFERED_LINES: Final = 1000
+"""Lines that wait for a slow client at most; then reading from the replicas pauses."""
 
 
 class LogTail:
-    """Reads for one service at a time; lines are (replica, line)."""
+    """Reads the output of one service at a time. Lines are (replica, line)."""
 
-    def __init__(self, runtime: Runtime, names: Lookup) -> None:
+    def __init__(self, runtime: Runtime, lookup: Lookup) -> None:
         self._runtime = runtime
-        self._names = names
+        self._lookup = lookup
 
     async def logs(self, project: str, service: str, tail: int) -> Sequence[tuple[str, str]]:
         """See `Control.logs`."""
         lines: list[tuple[str, str]] = []
-        for replica in self._names.replicas(project, service):
+        for replica in self._lookup.replicas(project, service):
             try:
-                told = await self._runtime.logs(replica.name, tail)
+                found = await self._runtime.logs(replica.name, tail)
             except ReplicaNotFound:
                 continue
-            lines += [(replica.name, line) for line in told]
+            lines += [(replica.name, line) for line in found]
         return lines
 
     async def follow(self, project: str, service: str) -> AsyncIterator[tuple[str, str]]:
         """See `Control.follow`."""
-        self._names.service(project, service)
-        queue: asyncio.Queue[tuple[str, str]] = asyncio.Queue(LINES_BEHIND)
+        self._lookup.service(project, service)
+        queue: asyncio.Queue[tuple[str, str]] = asyncio.Queue(BUFFERED_LINES)
         tasks: dict[str, asyncio.Task[None]] = {}
         try:
             while True:
-                for replica in self._names.replicas(project, service):
+                for replica in self._lookup.replicas(project, service):
                     if replica.name not in tasks and replica.listed and replica.phase not in ENDED:
                         tasks[replica.name] = asyncio.create_task(
-                            self._follow_one(replica.name, queue)
+                            self._follow_replica(replica.name, queue)
                         )
                 line = None
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK):
+                    async with asyncio.timeout(REFRESH):
                         line = await queue.get()
                 if line is not None:
                     yield line
@@ -59,10 +63,10 @@ class LogTail:
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
 
-    async def _follow_one(self, name: str, queue: asyncio.Queue[tuple[str, str]]) -> None:
+    async def _follow_replica(self, name: str, queue: asyncio.Queue[tuple[str, str]]) -> None:
         try:
             async with aclosing(self._runtime.follow(name)) as lines:  # type: ignore[type-var]
                 async for line in lines:
                     await queue.put((name, line))
         except RuntimeFailure as error:
-            _log.debug("following ended", replica=name, error=str(error))
+            _log.debug("log follow ended", replica=name, error=str(error))

@@ -1,4 +1,7 @@
-"""Projects, services and replicas by the names that people give them."""
+"""Finds projects, services and replicas by name, with an error that lists the known names.
+
+Used by every part of `meshd.control` that takes a name from a user.
+"""
 
 from meshd.model.desired import DesiredService
 from meshd.model.errors import NotFound
@@ -9,14 +12,14 @@ from meshd.store.store import Store
 
 
 class Lookup:
-    """Finds what there is now; where there is none of a name, NoSuchThing tells which are known."""
+    """Lookups in the store and in the state as of the last pass."""
 
-    def __init__(self, store: Store, loop: Reconciler) -> None:
+    def __init__(self, store: Store, reconciler: Reconciler) -> None:
         self._store = store
-        self._loop = loop
+        self._reconciler = reconciler
 
-    def stored(self, project: str) -> StoredProject:
-        """A project as it was deployed. Raises NoSuchThing."""
+    def stored_project(self, project: str) -> StoredProject:
+        """Return a project as it was deployed. Raises NotFound."""
         found = self._store.projects.get(project)
         if found is None:
             known = ", ".join(sorted(self._store.projects)) or "none"
@@ -24,19 +27,19 @@ class Lookup:
         return found
 
     def services(self, project: str) -> list[DesiredService]:
-        """The services of a project; none where it is not known."""
-        return [s for s in self._loop.desired.services if s.project == project]
+        """Return the services of a project; empty if it is not known."""
+        return [s for s in self._reconciler.view().desired.services if s.project == project]
 
     def service(self, project: str, service: str) -> DesiredService:
-        """One service. Raises NoSuchThing."""
-        found = self._loop.wanted.service(f"{project}/{service}")
+        """Return a service. Raises NotFound."""
+        found = self._reconciler.view().service(f"{project}/{service}")
         if found is None:
             known = ", ".join(s.spec.name for s in self.services(project)) or "none"
             raise NotFound(f"project {project} has no service {service}; known: {known}")
         return found
 
     def replicas(self, project: str, service: str) -> list[Replica]:
-        """The replicas of a service, oldest first. Raises NoSuchThing."""
+        """Return the replicas of a service, oldest first. Raises NotFound."""
         key = self.service(project, service).key
-        found = [r for r in self._loop.observed.replicas if r.key == key]
+        found = [r for r in self._reconciler.view().observed.replicas if r.key == key]
         return sorted(found, key=lambda r: (r.created_at, r.name))

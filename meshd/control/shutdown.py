@@ -1,4 +1,7 @@
-"""The end of the whole daemon, in order."""
+"""Ends the whole daemon in order.
+
+Used by the control facade. With `stop_replicas` every project is taken down first.
+"""
 
 import asyncio
 import os
@@ -7,13 +10,16 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from meshd.model.replica_phase import Phase
+from meshd.model.request import RemoveCopies
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.loop import Reconciler
+from meshd.reconcile.ownership.claims import ProjectClaims
 from meshd.store.store import Store
 
 POLL: Final = 0.05
-GOODBYE: Final = 0.2
-"""Seconds that the answer has to get to who asked for the end."""
+"""Seconds between two looks at the copies that still run."""
+ANSWER_TIME: Final = 0.2
+"""Seconds that the API's answer has to reach the client before the daemon ends."""
 
 
 class Shutdown:
@@ -22,39 +28,46 @@ class Shutdown:
     def __init__(
         self,
         store: Store,
-        loop: Reconciler,
+        reconciler: Reconciler,
+        claims: ProjectClaims,
         publisher: Publisher,
         down: Callable[[str], Awaitable[None]],
         end: Callable[[], None],
     ) -> None:
         self._store = store
-        self._loop = loop
+        self._reconciler = reconciler
+        self._claims = claims
         self._publisher = publisher
         self._down = down
         self._end = end
 
     async def shutdown(self, stop_replicas: bool) -> None:
-        """See `Control.shutdown`. The answer goes out first; then the supervisor is told to
-        end, or, where there is none, this process ends alone."""
+        """See `Control.shutdown`. The answer goes out first. Then the supervisor is signalled to
+        end, or, without a supervisor, this process ends alone."""
         if stop_replicas:
             await asyncio.gather(*(self._down(name) for name in list(self._store.projects)))
-            await self._end_copies()
-        asyncio.get_running_loop().call_later(GOODBYE, self._end_all)
+            await self._remove_copies()
+        asyncio.get_running_loop().call_later(ANSWER_TIME, self._end_all)
 
-    async def _end_copies(self) -> None:
-        """Have the copies of adopted containers drained and removed; what others started stays,
-        and copies that others stopped are theirs to remove. Not waited for while the runtime does
-        not answer."""
-        self._loop.wanted.ending = True
-        self._loop.wake.set()
-        while self._loop.observed.available and any(  # noqa: ASYNC110 (what is, as above)
-            replica.copied and (replica.phase is not Phase.GONE or replica.drain_since)
-            for replica in self._loop.observed.replicas
-        ):
+    async def _remove_copies(self) -> None:
+        """Drain and remove meshd's copies of adopted containers. Containers that others started
+        stay, and so do copies that others stopped. Does not wait for a runtime that does not
+        answer."""
+        self._reconciler.request(RemoveCopies())
+        while self._is_available() and self._has_copies():  # noqa: ASYNC110 (state, not an event)
             await asyncio.sleep(POLL)
-        if self._loop.observed.available:
-            self._loop.claims.adopts = False
-            await self._loop.claims.release(*self._loop.claims.held)
+        if self._is_available():
+            self._claims.stop_adopting()
+            await self._claims.release(*self._claims.held)
+
+    def _is_available(self) -> bool:
+        return self._reconciler.view().observed.available
+
+    def _has_copies(self) -> bool:
+        return any(
+            replica.copied and (replica.phase is not Phase.GONE or replica.drain_since)
+            for replica in self._reconciler.view().observed.replicas
+        )
 
     def _end_all(self) -> None:
         supervisor = self._publisher.supervisor

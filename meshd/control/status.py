@@ -9,7 +9,7 @@ from meshd.model.replica_phase import ALIVE, ENDED, Phase
 from meshd.model.rollout import Override, StoredProject
 from meshd.model.scaling import Load, cpu_percent
 from meshd.reconcile.observe.observe import Observed
-from meshd.reconcile.progress import PATIENCE, state_of, word
+from meshd.reconcile.progress import CRASH_LOOP_FAILURES, state_of, word
 from meshd.reconcile.rollout.status import course
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.merge import MergedService
@@ -126,7 +126,11 @@ def _replica_status(
     replica: Replica, ejected: bool, load: Load | None, limit: float
 ) -> ReplicaStatus:
     phase = word(replica)
-    if replica.attempt >= PATIENCE and replica.phase in ALIVE | ENDED and not replica.ready_since:
+    if (
+        replica.attempt >= CRASH_LOOP_FAILURES
+        and replica.phase in ALIVE | ENDED
+        and not replica.ready_since
+    ):
         phase = "crash-loop"
     reason = replica.cause or replica.drift
     if not reason and (replica.bad or replica.unready or replica.phase is Phase.PROBING):

@@ -1,1 +1,1 @@
-"""The control process: wiring, signals and the loops that run every second."""
+"""The control process: wiring, signals, and the loops that run every second."""

@@ -1,7 +1,8 @@
 """The control process: `python -m meshd.daemon.main --state DIR --runtime docker|process`.
 
-Reads the arguments and runs what `meshd.daemon.wiring` makes of them. Exit codes: 0 ended in order,
-1 failed, 2 refused (the state is held by another, an address is in use).
+Started by the supervisor (through `meshd.daemon`). Reads the arguments and runs the `Daemon` of
+`meshd.daemon.wiring`. Exit codes: 0 ended in order, 1 failed, 2 cannot start (another daemon holds
+the state, or an address is in use).
 """
 
 import argparse
@@ -31,12 +32,12 @@ async def _main(options: argparse.Namespace) -> None:
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, daemon.end.set)
+        asyncio.get_running_loop().add_signal_handler(number, daemon.end)
     await daemon.run()
 
 
 def main() -> int:
-    """Read the arguments and run."""
+    """Read the arguments, run the daemon, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m meshd.daemon.main", description=__doc__)
     parser.add_argument("--state", required=True, type=Path, metavar="DIR")
     parser.add_argument("--runtime", required=True, choices=("docker", "process"))

@@ -1,9 +1,13 @@
-"""What the control process writes down: the store, and every log that is kept in it."""
+"""The state of the control process on disk: the store, and every log that is kept in it.
 
-from collections.abc import Iterator, Mapping
+Made by `meshd.daemon.wiring`; `ticker` flushes it. `meshd.store` has the parts.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from meshd.model.event import Event
 from meshd.store.calls import CallLog
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
@@ -17,23 +21,24 @@ from meshd.telemetry.release_counts import ReleaseCounter
 
 
 class Stores:
-    """The store of one state folder and its logs. Who called whom is read from `ingest`."""
+    """The store of one state directory and its logs. Calls between services are read from
+    `ingest`; `on_event` is called with each new event."""
 
-    def __init__(self, state: Path, ingest: Ingest) -> None:
+    def __init__(self, state: Path, ingest: Ingest, on_event: Callable[[Event], None]) -> None:
         self.store = Store(state)
-        self.events = EventLog(self.store)
+        self.events = EventLog(self.store, on_event)
         self.decisions = DecisionLog(self.store)
-        self.calls = CallLog(self.store, self._called)
+        self.calls = CallLog(self.store, self._count_calls)
         self.traffic = TrafficLog(self.store)
         self.jobs = JobLog(self.store)
         self.sizes = UsageLog(self.store)
         self.releases = Releases(self.store)
-        self.tallies = ReleaseCounter(self.releases, self.releases.in_progress)
+        self.release_counts = ReleaseCounter(self.releases, self.releases.in_progress)
         self._ingest = ingest
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Hold the state meanwhile. Raises Held, TooNew, sqlite3.DatabaseError."""
+        """Hold the state open. Raises StateLocked, SchemaTooNew, sqlite3.DatabaseError."""
         self.store.open()
         try:
             self.events.open()
@@ -43,19 +48,19 @@ class Stores:
         finally:
             self.store.close()
 
-    def step(self, now: float) -> None:
-        """Write down what came in the last second."""
-        self.tallies.step(now)
+    def tick(self, now: float) -> None:
+        """Store what came in during the last second."""
+        self.release_counts.step(now)
         self.calls.step(now)
         self.events.flush()
 
     def flush(self, now: float) -> None:
-        """Write down what was only counted so far."""
+        """Store everything that is only counted so far."""
         self.calls.flush(now)
-        self.tallies.flush()
+        self.release_counts.flush()
         self.sizes.flush(now)
 
-    def _called(self) -> dict[str, tuple[Mapping[str, int], Mapping[str, int]]]:
-        """Who called whom so far, and what of it was not covered."""
+    def _count_calls(self) -> dict[str, tuple[Mapping[str, int], Mapping[str, int]]]:
+        """Return the calls of each service by caller, and those that its `allow` does not cover."""
         totals = {name: self._ingest.total(name) for name in self._ingest.services()}
         return {name: (total.calls, total.uncovered) for name, total in totals.items()}

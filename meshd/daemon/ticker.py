@@ -1,7 +1,10 @@
-"""What the control process does once a second, however little happens."""
+"""Runs once a second: scaling decisions, and storing what was counted.
+
+One of the parts that `meshd.daemon.wiring` runs.
+"""
 
 import asyncio
-import time
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -14,38 +17,44 @@ from meshd.scaling.controller import INTERVAL, ScalingController
 from meshd.telemetry.ingest import Ingest
 
 _log = structlog.stdlib.get_logger(__name__)
-REPORT_LATE: Final = 0.15
-"""Seconds after the full second at which workers' reports of it are in."""
+REPORT_DELAY: Final = 0.15
+"""Seconds after a full second until the workers' reports about it have arrived."""
 
 
 class Ticker:
-    """Scaling decisions, and what has to be written down."""
+    """Ticks shortly after each full second."""
 
     def __init__(
-        self, ingest: Ingest, ledgers: Stores, scaling: ScalingController, loop: Reconciler
+        self,
+        ingest: Ingest,
+        stores: Stores,
+        scaling: ScalingController,
+        reconciler: Reconciler,
+        clock: Callable[[], float],
     ) -> None:
         self._ingest = ingest
-        self._ledgers = ledgers
+        self._stores = stores
         self._scaling = scaling
-        self._loop = loop
+        self._reconciler = reconciler
+        self._clock = clock
 
     async def run(self) -> None:
-        """Second after second until cancelled; then all that was learned is stored."""
+        """Tick every second until cancelled, then store everything."""
         try:
             while True:
-                now = time.time()
-                await asyncio.sleep(INTERVAL - (now - REPORT_LATE) % INTERVAL)
+                await asyncio.sleep(INTERVAL - (self._clock() - REPORT_DELAY) % INTERVAL)
                 try:
-                    self._beat(time.time())
+                    self._tick(self._clock())
                 except StoreWriteError as error:
-                    _log.error("what happens is not stored", reason=str(error))
+                    _log.error("state cannot be written", reason=str(error))
         finally:
-            now = time.time()
-            self._ledgers.flush(now)
+            now = self._clock()
+            self._stores.flush(now)
             self._scaling.close(now)
 
-    def _beat(self, now: float) -> None:
-        services = self._loop.desired.services
+    def _tick(self, now: float) -> None:
+        view = self._reconciler.view()
+        services = view.desired.services
         self._ingest.keep([service.key for service in services])
-        self._scaling.step(services, by_service(self._loop.observed.replicas), now)
-        self._ledgers.step(now)
+        self._scaling.step(services, by_service(view.observed.replicas), now)
+        self._stores.tick(now)

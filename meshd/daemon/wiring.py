@@ -1,35 +1,50 @@
-"""Composition root of the control process: makes the parts, wires them, runs them until the end.
+"""Composition root of the control process: makes all parts, and runs them until the end.
 
-Who needs something of another part is given it here, as an argument where it cannot do without,
-and else as an attribute, so that no part knows how another is made.
+Called by `meshd.daemon.main`. Every part gets the parts it needs as constructor arguments, so the
+order of construction is the order of dependencies; nothing is set on a part afterwards.
 """
 
 import asyncio
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final, Literal
 
 import structlog
 
 from meshd.api.server import serve
 from meshd.capacity.job_demand import JobAdmission
+from meshd.control.deploy.admission import Admission
+from meshd.control.deploy.deployments import Deployments
+from meshd.control.deploy.preview import Preview
+from meshd.control.deploy.progress import ProgressTracker
 from meshd.control.facade import ControlFacade
+from meshd.control.log_tail import LogTail
+from meshd.control.lookup import Lookup
 from meshd.control.rollouts import RolloutManager
+from meshd.control.shutdown import Shutdown
+from meshd.control.status_reader import StatusReader
+from meshd.daemon.scale_from_zero_feed import ScaleFromZeroFeed
 from meshd.daemon.stores import Stores
 from meshd.daemon.ticker import Ticker
-from meshd.daemon.worker_events import Feedback
+from meshd.daemon.worker_events import WorkerEvents
 from meshd.discovery.probe import probe
 from meshd.discovery.watch import RuntimeWatcher
 from meshd.jobs.cron_scheduler import CronScheduler
+from meshd.jobs.factory import JobFactory
 from meshd.jobs.hook_runner import HookRunner
 from meshd.jobs.manager import JobManager
+from meshd.jobs.schedule_table import ScheduleTable
+from meshd.jobs.table import JobTable
+from meshd.model.request import ReloadDesired
 from meshd.model.scaling import Load
 from meshd.publish.gateways import Gateways
 from meshd.publish.last_snapshot import read_held
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.loop import Reconciler
+from meshd.reconcile.ownership.claims import ProjectClaims
 from meshd.reconcile.plan.start_limit import places
 from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.docker.firewall_rules import door_of
@@ -39,22 +54,32 @@ from meshd.runtime.select import make_runtime
 from meshd.scaling.controller import ScalingController
 from meshd.scaling.prometheus_queries import PrometheusQueries
 from meshd.store import presence
+from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
 from meshd.telemetry.usage_sampler import PAUSE, UsageSampler
-from proxy.wire.report import Wake
 
 _log = structlog.stdlib.get_logger(__name__)
+RuntimeName = Literal["docker", "process"]
+CONNECT_RETRY: Final = 1.0
+"""Seconds between two attempts to connect to the runtime."""
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonSettings:
-    """What the process is started with. `metrics` is the address to serve them on, `starts` how
-    many replicas may start at once on a node (0: as many as it has CPUs), `adopts` whether what
-    others started is taken in, `filters` whether containers are kept from the host."""
+    """Settings of the control process.
+
+    - `state`: the state directory.
+    - `runtime`: `docker` or `process`.
+    - `metrics`: address (`HOST:PORT`) to serve metrics on.
+    - `starts`: replicas that may start at the same time on a node; 0: one per CPU.
+    - `adopts`: whether to adopt labelled containers that something else started.
+    - `trusted_proxies`: networks whose headers about earlier hops the proxy accepts.
+    - `filters`: whether the host firewall keeps containers from the host.
+    """
 
     state: Path
-    runtime: str
+    runtime: RuntimeName
     metrics: str
     starts: int = 0
     adopts: bool = True
@@ -63,233 +88,256 @@ class DaemonSettings:
 
 
 class Daemon:
-    """Every part of the control process, and the order they start and end in."""
+    """The control process: opens the state, makes the parts, runs them, and closes everything."""
 
     def __init__(self, settings: DaemonSettings) -> None:
-        self.end = asyncio.Event()
         self._settings = settings
-        self._wake = asyncio.Event()
+        self._end = asyncio.Event()
         self._ingest = Ingest()
-        self._ledgers = Stores(settings.state, self._ingest)
-        self._feedback = Feedback(self._ingest, self._ledgers.events)
-        self._runtime = make_runtime(
-            "docker" if settings.runtime == "docker" else "process", settings.state
-        )
+        self._counters = EventCounters()
+        self._stores = Stores(settings.state, self._ingest, self._counters.observe_event)
+
+    def end(self) -> None:
+        """End `run` in order."""
+        self._end.set()
 
     async def run(self) -> None:
-        """Run until `end` is set. Raises Held, TooNew, CannotServe, sqlite3.DatabaseError."""
-        with self._ledgers.opened():
-            await self._run()
+        """Run until `end` is called. Raises StateLocked, SchemaTooNew, ServeError,
+        sqlite3.DatabaseError."""
+        with self._stores.opened():
+            parts = Parts(self._settings, self._stores, self._ingest, self._counters, self.end)
+            await parts.run(self._end)
 
-    async def _run(self) -> None:
-        settings, ledgers = self._settings, self._ledgers
-        gateways = Gateways(self._runtime)
-        publisher = Publisher(
-            settings.state / "feed.sock", ledgers.store.next_epoch(), self._feedback.take
+
+class Parts:
+    """All parts of the control process, in the order of their dependencies. Needs an open store;
+    `end` ends the process."""
+
+    def __init__(
+        self,
+        settings: DaemonSettings,
+        stores: Stores,
+        ingest: Ingest,
+        counters: EventCounters,
+        end: Callable[[], None],
+    ) -> None:
+        clock, store, events, wake = time.time, stores.store, stores.events, asyncio.Event()
+        self._settings = settings
+        self._stores = stores
+        self._ingest = ingest
+        self._clock = clock
+        runtime = self._runtime = make_runtime(settings.runtime, settings.state)
+        self._zero_feed = ScaleFromZeroFeed(counters, clock)
+        worker_events = WorkerEvents(
+            ingest,
+            events,
+            stores.release_counts.take,
+            self._zero_feed.requests_parked,
+            wake.set,
+            clock,
         )
-        watch = RuntimeWatcher(self._runtime, self._wake.set)
-        loop = self._make_loop(watch, publisher, gateways)
-        control = self._make_control(loop, publisher, gateways)
-        metrics = Metrics(self._ingest, control.about, control.services, time.time)
-        desk, timetable = self._make_jobs(loop)
-        meter = self._make_meter(loop)
-        scaling = self._make_scaling(loop, metrics, meter)
-        queries = scaling.queries = PrometheusQueries()
-        room = JobAdmission(
-            ledgers.store,
-            meter,
-            self._runtime.capabilities,
-            lambda: loop.desired.services,
-            lambda: loop.observed.replicas,
+        gateways = Gateways(runtime)
+        publisher = self._publisher = Publisher(
+            settings.state / "feed.sock", store.next_epoch(), worker_events.take
         )
-        desk.room = room
-        scaling.jobs = control.admission.burdens = desk.burdens
-        control.exposition, control.jobs, control.meter = metrics, desk, meter
-        ledgers.events.on_event = metrics.observe_event
-        fence = self._make_fence(loop)
-        if fence is not None:
-            control.filter = lambda: fence.state
-        async with serve(
-            control, settings.state / presence.API_SOCKET, settings.metrics
-        ) as serving:
+        watch = self._watch = RuntimeWatcher(runtime, wake.set)
+        claims = ProjectClaims(runtime, store, lambda: watch.replicas, wake.set, settings.adopts)
+        sampler = self._sampler = UsageSampler(runtime)
+        job_table = JobTable(store, stores.jobs, wake.set)
+        job_factory = JobFactory(store, stores.jobs, clock, random.Random())
+        reconciler = self._reconciler = Reconciler(
+            runtime=runtime,
+            watch=watch,
+            store=store,
+            events=events,
+            publisher=publisher,
+            gateways=gateways,
+            claims=claims,
+            held_snapshot=read_held(settings.state / "snapshot.bin"),
+            wake=wake,
+            probe=probe,
+            jobs=job_table,
+            hooks=HookRunner(job_factory, job_table, stores.jobs),
+            traffic=ingest,
+            in_flight=worker_events.in_flight,
+            start_slots=lambda: places(sampler.nodes, settings.starts),
+            on_ready=self._zero_feed.replica_ready,
+            trusted_proxies=settings.trusted_proxies,
+            clock=clock,
+            random=random.Random(),
+        )
+        schedules = ScheduleTable(store, stores.jobs, clock)
+        jobs = self._jobs = JobManager(
+            runtime=runtime,
+            reconciler=reconciler,
+            store=store,
+            log=stores.jobs,
+            table=job_table,
+            factory=job_factory,
+            schedules=schedules,
+            capacity=JobAdmission(
+                store,
+                sampler,
+                runtime.capabilities,
+                lambda: reconciler.view().desired.services,
+                lambda: reconciler.view().observed.replicas,
+            ),
+            events=events,
+            clock=clock,
+        )
+        self._cron = CronScheduler(schedules, jobs, events, clock)
+        self._queries = PrometheusQueries()
+        self._scaling = ScalingController(
+            store,
+            events,
+            stores.decisions,
+            stores.traffic,
+            ingest,
+            counters,
+            sampler,
+            self._queries,
+            jobs.demands,
+            wake.set,
+        )
+        self._ticker = Ticker(ingest, stores, self._scaling, reconciler, clock)
+        firewall = self._firewall = self._make_firewall(claims)
+        lookup = Lookup(store, reconciler)
+        preview = Preview(store, stores.traffic, reconciler, random.Random())
+        admission = Admission(runtime, store, reconciler, preview, jobs.demands, clock)
+        deployments = Deployments(
+            capabilities=runtime.capabilities,
+            store=store,
+            events=events,
+            reconciler=reconciler,
+            claims=claims,
+            lookup=lookup,
+            admission=admission,
+            preview=preview,
+            clock=clock,
+        )
+        status = StatusReader(
+            runtime=runtime,
+            store=store,
+            events=events,
+            reconciler=reconciler,
+            claims=claims,
+            publisher=publisher,
+            gateways=gateways,
+            ingest=ingest,
+            sampler=sampler,
+            firewall_state=lambda: firewall.state if firewall else "",
+            clock=clock,
+        )
+        self._control = ControlFacade(
+            reconciler=reconciler,
+            store=store,
+            events=events,
+            decisions=stores.decisions,
+            traffic=stores.traffic,
+            calls=stores.calls,
+            sizes=stores.sizes,
+            lookup=lookup,
+            status=status,
+            metrics=Metrics(counters, ingest, status.daemon, status.services, clock),
+            admission=admission,
+            deployments=deployments,
+            progress=ProgressTracker(runtime, store, reconciler, lookup),
+            rollouts=RolloutManager(
+                store,
+                stores.releases,
+                stores.release_counts,
+                events,
+                reconciler,
+                deployments.undo,
+                clock,
+            ),
+            jobs=jobs,
+            log_tail=LogTail(runtime, lookup),
+            shutdown=Shutdown(store, reconciler, claims, publisher, deployments.down, end),
+            clock=clock,
+        )
+
+    async def run(self, end: asyncio.Event) -> None:
+        """Serve the API and run all parts until `end` is set. Raises ServeError."""
+        settings = self._settings
+        self._reconciler.request(ReloadDesired())  # so that the API knows the services at once
+        socket = settings.state / presence.API_SOCKET
+        async with serve(self._control, socket, settings.metrics) as serving:
             _log.info(
                 "control process ready",
                 runtime=self._runtime.name,
                 state=str(settings.state),
                 metrics=serving.metrics_address,
             )
-            parts = [
-                publisher.run(),
-                self._open_runtime(watch),
-                loop.run(),
-                meter.run(),
-                queries.run(),
-                desk.run(),
-                timetable.run(),
-                Ticker(self._ingest, ledgers, scaling, loop).run(),
+            running: list[Coroutine[Any, Any, None]] = [
+                self._publisher.run(),
+                self._run_watch(),
+                self._reconciler.run(),
+                self._sampler.run(
+                    lambda: self._reconciler.view().observed.replicas, self._take_usage
+                ),
+                self._queries.run(),
+                self._jobs.run(),
+                self._cron.run(),
+                self._zero_feed.run(self._scaling, self._reconciler),
+                self._ticker.run(),
             ]
-            if fence is not None:
+            if self._firewall is not None:
                 door = door_of(serving.metrics_address)
-                fence.doors = () if door is None else (door,)
-                parts.append(_keep_up(fence, loop))
-            await self._run_parts(*parts)
-        ledgers.events.flush()
+                self._firewall.open_doors(() if door is None else (door,))
+                running.append(self._run_firewall(self._firewall))
+            await _run_until(end, running)
+        self._stores.events.flush()
         await self._runtime.close()
 
-    # Parts
-
-    def _make_loop(
-        self, watch: RuntimeWatcher, publisher: Publisher, gateways: Gateways
-    ) -> Reconciler:
-        loop = Reconciler(
-            self._runtime,
-            watch,
-            self._ledgers.store,
-            self._ledgers.events,
-            publisher,
-            gateways,
-            self._ledgers.store.secret(),
-            read_held(self._settings.state / "snapshot.bin"),
-            self._wake,
-            probe,
-            time.time,
-        )
-        loop.in_flight = self._feedback.in_flight
-        loop.claims.adopts = self._settings.adopts
-        loop.outlet.trusted_proxies = self._settings.trusted_proxies
-        loop.refresh(time.time())
-        loop.trials.traffic = self._ingest
-        self._feedback.on_report = self._ledgers.tallies.take
-        self._feedback.wake = self._wake.set
-        return loop
-
-    def _make_control(
-        self, loop: Reconciler, publisher: Publisher, gateways: Gateways
-    ) -> ControlFacade:
-        ledgers = self._ledgers
-        control = ControlFacade(
-            self._runtime,
-            ledgers.store,
-            ledgers.events,
-            ledgers.decisions,
-            ledgers.traffic,
-            loop,
-            publisher,
-            gateways,
-            self._ingest,
-            self.end.set,
-        )
-        control.by_hand = RolloutManager(
-            ledgers.store,
-            ledgers.releases,
-            ledgers.tallies,
-            ledgers.events,
-            loop,
-            control.deployments.undo,
-        )
-        control.calls, control.used = ledgers.calls, ledgers.sizes
-        return control
-
-    def _make_jobs(self, loop: Reconciler) -> tuple[JobManager, CronScheduler]:
-        ledgers = self._ledgers
-        desk = JobManager(
-            self._runtime,
-            ledgers.store,
-            ledgers.jobs,
-            ledgers.events,
-            loop.briefing.job,
-            loop.briefing.may_start,
-            self._wake.set,
-            time.time,
-            random.Random(),
-        )
-        timetable = CronScheduler(ledgers.store, ledgers.jobs, desk, ledgers.events, time.time)
-        desk.schedules, desk.kept = timetable.statuses, timetable.kept
-        loop.callers, loop.working, loop.hooks = desk.callers, desk.working, HookRunner(desk)
-        return desk, timetable
-
-    def _make_meter(self, loop: Reconciler) -> UsageSampler:
-        meter = UsageSampler(self._runtime, lambda: loop.observed.replicas)
-
-        def measured(loads: Mapping[str, Load]) -> None:
-            requests = {s.key: self._ingest.total(s.key).completions for s in loop.desired.services}
-            self._ledgers.sizes.take(loop.observed.replicas, loads, requests, PAUSE, time.time())
-
-        meter.on_read = measured
-        loop.places = lambda: places(meter.nodes, self._settings.starts)
-        return meter
-
-    def _make_scaling(
-        self, loop: Reconciler, metrics: Metrics, meter: UsageSampler
-    ) -> ScalingController:
-        ledgers = self._ledgers
-        scaling = ScalingController(
-            ledgers.store,
-            ledgers.events,
-            ledgers.decisions,
-            ledgers.traffic,
-            self._ingest,
-            metrics,
-            self._wake.set,
-        )
-        scaling.meter = meter
-
-        def ready(key: str, seconds: float) -> None:
-            metrics.observe_start(key, seconds)
-            scaling.ready(key, time.time())
-
-        def parked(message: Wake) -> None:
-            service = loop.wanted.service(message.service)
-            if service is not None:
-                scaling.woken(service, message.worker, message.parked, time.time())
-
-        loop.narrator.on_ready, self._feedback.on_parked = ready, parked
-        return scaling
-
-    def _make_fence(self, loop: Reconciler) -> HostFirewall | None:
-        """What keeps containers from the host; None where there are no containers."""
+    def _make_firewall(self, claims: ProjectClaims) -> HostFirewall | None:
+        """Return the firewall between containers and the host; None on a runtime without
+        containers."""
         if not isinstance(self._runtime, DockerRuntime):
             return None
-        fence = self._runtime.fence(
-            loop.claims.me.instance,
-            lambda: loop.claims.held,
-            lambda kind, text: self._ledgers.events.record(time.time(), kind, text),
+        return self._runtime.fence(
+            claims.me.instance,
+            lambda: claims.held,
+            lambda kind, text: self._stores.events.record(self._clock(), kind, text),
+            self._settings.filters,
         )
-        fence.wished = self._settings.filters
-        return fence
 
-    # Running
+    def _take_usage(self, loads: Mapping[str, Load]) -> None:
+        """Add a reading of CPU and memory to what limits are proposed from."""
+        view = self._reconciler.view()
+        requests = {s.key: self._ingest.total(s.key).completions for s in view.desired.services}
+        self._stores.sizes.take(view.observed.replicas, loads, requests, PAUSE, self._clock())
 
-    async def _run_parts(self, *parts: "asyncio._CoroutineLike[None]") -> None:
-        """Run all of them until the end; a part that fails ends the process, and the
-        supervisor starts a new one."""
-        tasks = [asyncio.create_task(part) for part in parts]
-        tasks.append(asyncio.create_task(_wait(self.end)))
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _open_runtime(self, watch: RuntimeWatcher) -> None:
-        """Connect, however long that takes, then watch."""
+    async def _run_watch(self) -> None:
+        """Connect to the runtime, however long that takes, then watch it."""
         while True:
             try:
                 await self._runtime.open()
                 break
             except RuntimeFailure as error:
-                _log.warning("the runtime does not answer yet", reason=str(error))
-                await asyncio.sleep(1.0)
-        await watch.run()
+                _log.warning("runtime does not answer yet", reason=str(error))
+                await asyncio.sleep(CONNECT_RETRY)
+        await self._watch.run()
+
+    async def _run_firewall(self, firewall: HostFirewall) -> None:
+        """Keep the firewall up once it is known which projects are ours."""
+        await self._reconciler.ready()
+        await firewall.run()
 
 
-async def _keep_up(fence: HostFirewall, loop: Reconciler) -> None:
-    """From when it is known which projects are ours."""
-    await loop.began.wait()
-    await fence.run()
+async def _run_until(end: asyncio.Event, running: list[Coroutine[Any, Any, None]]) -> None:
+    """Run all coroutines until `end` is set. If one of them fails, the process ends and the
+    supervisor starts a new one."""
+    tasks = [asyncio.create_task(part) for part in running]
+    tasks.append(asyncio.create_task(_wait(end)))
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _wait(end: asyncio.Event) -> None:

@@ -1,7 +1,11 @@
-"""What the supervisor tells the control process, handed on to who needs it."""
+"""Handles the supervisor's messages about workers: reports, acks, ejections, failed listeners.
 
-import time
-from collections.abc import Callable
+The publisher passes every message on to it. It records events, adds up the requests in flight, and
+wakes the reconciler.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import structlog
 
@@ -23,103 +27,126 @@ from proxy.wire.report import (
 _log = structlog.stdlib.get_logger(__name__)
 
 
-class Feedback:
-    """What the supervisor tells, handed on to who needs it."""
+class WorkerEvents:
+    """The state of the workers as far as messages tell it. Arguments:
 
-    def __init__(self, ingest: Ingest, events: EventLog) -> None:
-        self.in_flight: dict[str, int] = {}
-        self.wake: Callable[[], None] = lambda: None
-        self.on_parked: Callable[[Wake], None] = lambda _: None
-        self.on_report: Callable[[Report], None] = lambda _: None
+    - `on_report`: called with each report, after `ingest` has it.
+    - `on_parked`: called when requests wait for a service without replicas.
+    - `wake`: called after each other message.
+    """
+
+    def __init__(
+        self,
+        ingest: Ingest,
+        events: EventLog,
+        on_report: Callable[[Report], None],
+        on_parked: Callable[[Wake], None],
+        wake: Callable[[], None],
+        clock: Callable[[], float],
+    ) -> None:
         self._ingest = ingest
         self._events = events
-        self._by_worker: dict[int, dict[str, int]] = {}
+        self._on_report = on_report
+        self._on_parked = on_parked
+        self._wake = wake
+        self._clock = clock
+        self._in_flight: dict[str, int] = {}
+        self._in_flight_by_worker: dict[int, dict[str, int]] = {}
         self._live: frozenset[int] = frozenset()
-        self._deaf: dict[str, str] = {}
+        self._listen_errors: dict[str, str] = {}
         self._refused: dict[int, SnapshotRefused] = {}
 
+    @property
+    def in_flight(self) -> Mapping[str, int]:
+        """Requests in flight by replica, over all workers; a live view."""
+        return MappingProxyType(self._in_flight)
+
     def take(self, message: Message) -> None:
-        """One message."""
+        """Handle one message."""
         match message:
             case Report():
-                self._report(message)
+                self._take_report(message)
                 return
             case Workers(live=live):
-                self._workers(frozenset(live))
+                self._set_workers(frozenset(live))
             case Ejected():
-                project, _, service = message.service.partition("/")
-                self._events.record(
-                    time.time(),
-                    Kind.ENDPOINT_EJECTED,
-                    f"worker {message.worker} ejected it: {message.cause}",
-                    project=project,
-                    service=service,
-                    replica=message.endpoint,
-                )
+                self._record_ejection(message)
             case Wake():
-                self.on_parked(message)
+                self._on_parked(message)
             case ListenFailed():
-                self._listen_failed(message)
+                self._record_listen_error(message)
             case Listening(bound=bound):
-                self._deaf = {a: why for a, why in self._deaf.items() if a not in bound}
+                errors = self._listen_errors.items()
+                self._listen_errors = {a: error for a, error in errors if a not in bound}
             case SnapshotRefused():
-                self._snapshot_refused(message)
+                self._record_refusal(message)
             case Ack(worker=worker, generation=generation):
                 refused = self._refused.get(worker)
                 if refused is not None and generation > refused.generation:
                     del self._refused[worker]
             case _:
                 pass
-        self.wake()
+        self._wake()
 
-    def _listen_failed(self, failed: ListenFailed) -> None:
-        """It is tried again, and told of, with each snapshot: an event only for what is new."""
-        if self._deaf.get(failed.address) != failed.error:
-            self._deaf[failed.address] = failed.error
+    def _record_ejection(self, ejected: Ejected) -> None:
+        project, _, service = ejected.service.partition("/")
+        self._events.record(
+            self._clock(),
+            Kind.ENDPOINT_EJECTED,
+            f"was ejected by worker {ejected.worker}: {ejected.cause}",
+            project=project,
+            service=service,
+            replica=ejected.endpoint,
+        )
+
+    def _record_listen_error(self, failed: ListenFailed) -> None:
+        """Record a new listen error. The supervisor repeats an old one with each snapshot."""
+        if self._listen_errors.get(failed.address) != failed.error:
+            self._listen_errors[failed.address] = failed.error
             text = f"the proxy cannot listen on {failed.address}: {failed.error}"
-            self._events.record(time.time(), Kind.LISTEN_FAILED, text)
+            self._events.record(self._clock(), Kind.LISTEN_FAILED, text)
 
-    def _snapshot_refused(self, refused: SnapshotRefused) -> None:
+    def _record_refusal(self, refused: SnapshotRefused) -> None:
         before = self._refused.get(refused.worker)
         self._refused[refused.worker] = refused
         if before is None or before.reason != refused.reason:
             at = refused.generation
             text = (
-                f"worker {refused.worker} cannot route by generation {at.epoch}.{at.number} and "
-                f"goes on with the one before: {refused.reason}"
+                f"worker {refused.worker} rejected snapshot {at.epoch}.{at.number} and still "
+                f"uses the previous one: {refused.reason}"
             )
-            self._events.record(time.time(), Kind.SNAPSHOT_REFUSED, text)
+            self._events.record(self._clock(), Kind.SNAPSHOT_REFUSED, text)
 
-    def _report(self, report: Report) -> None:
+    def _take_report(self, report: Report) -> None:
         self._ingest.add(report)
-        self.on_report(report)
-        self._by_worker[report.worker] = {
+        self._on_report(report)
+        self._in_flight_by_worker[report.worker] = {
             endpoint.id: endpoint.in_flight
             for service in report.services
             for endpoint in service.endpoints
             if endpoint.in_flight
         }
-        self._sum_up()
+        self._sum_in_flight()
 
-    def _workers(self, live: frozenset[int]) -> None:
+    def _set_workers(self, live: frozenset[int]) -> None:
         self._ingest.workers(live)
         gone, new = self._live - live, live - self._live
         if gone and self._live:
             text = f"worker {_numbers(gone)} ended; live: {_numbers(live)}"
-            self._events.record(time.time(), Kind.WORKER_REPLACED, text)
+            self._events.record(self._clock(), Kind.WORKER_REPLACED, text)
         elif new and self._live:
-            _log.info("workers", live=sorted(live))
+            _log.info("workers changed", live=sorted(live))
         self._live = live
         for worker in gone:
-            self._by_worker.pop(worker, None)
+            self._in_flight_by_worker.pop(worker, None)
             self._refused.pop(worker, None)
-        self._sum_up()
+        self._sum_in_flight()
 
-    def _sum_up(self) -> None:
-        self.in_flight.clear()
-        for endpoints in self._by_worker.values():
+    def _sum_in_flight(self) -> None:
+        self._in_flight.clear()
+        for endpoints in self._in_flight_by_worker.values():
             for name, count in endpoints.items():
-                self.in_flight[name] = self.in_flight.get(name, 0) + count
+                self._in_flight[name] = self._in_flight.get(name, 0) + count
 
 
 def _numbers(workers: frozenset[int]) -> str:

@@ -1,4 +1,7 @@
-"""An order → the job that it makes: refused, known from before, or new and named."""
+"""Makes jobs from orders: checks an order, finds the job of a repeated one, names new ones.
+
+Called by `manager` for users and schedules, and by `hook_runner` for rollouts.
+"""
 
 from collections.abc import Callable
 from typing import Final
@@ -9,31 +12,34 @@ from meshd.model.replica import RandomSource
 from meshd.store.jobs import JobLog
 from meshd.store.store import Store
 
-LIVE_AT_ONCE: Final = 256
+MOST_ACTIVE: Final = 256
+"""Jobs that may be active at the same time; a limit on memory and on the length of a pass."""
 _LETTERS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
+"""Letters of generated names, without those that look alike (l and 1, o and 0)."""
 
 
 class JobFactory:
-    """Reads orders; nothing of them is kept here."""
+    """Makes jobs; keeps no state."""
 
     def __init__(
-        self, store: Store, log: JobLog, clock: Callable[[], float], dice: RandomSource
+        self, store: Store, log: JobLog, clock: Callable[[], float], random: RandomSource
     ) -> None:
         self._store = store
         self._log = log
         self._clock = clock
-        self._dice = dice
+        self._random = random
 
-    def known(self, project: str, service: str, order: JobOrder) -> Job | None:
-        """The job of an order that was given before. Raises Refused."""
+    def find_existing(self, project: str, service: str, order: JobOrder) -> Job | None:
+        """Return the job of an order that was given before; None for a new order. Raises
+        Rejected if the command is invalid or the id belongs to another service."""
         if order.command and not order.command[0]:
             raise Rejected("the command's first word is empty; expected a program")
-        known = self._log.jobs.get(order.id)
-        if known is not None and (known.project, known.service) != (project, service):
-            raise Rejected(f"{order.id} is a job of {known.key}")
-        return known
+        found = self._log.jobs.get(order.id)
+        if found is not None and (found.project, found.service) != (project, service):
+            raise Rejected(f"{order.id} is a job of {found.key}")
+        return found
 
-    def job(
+    def create(
         self,
         project: str,
         service: str,
@@ -42,17 +48,17 @@ class JobFactory:
         schedule: str | None,
         urgent: bool,
     ) -> Job:
-        """The job that a new order makes. Raises NoSuchThing, Refused."""
+        """Return the job of a new order. Raises NotFound, Rejected."""
         stored = self._store.projects.get(project)
         if stored is None or service not in {each.name for each in stored.project.services}:
-            raise NotFound(f"there is no service {project}/{service} that was deployed")
+            raise NotFound(f"there is no deployed service {project}/{service}")
         if stored.leaving:
             raise Rejected(f"project {project} is being taken down")
-        if sum(not job.is_over for job in self._log.jobs.values()) >= LIVE_AT_ONCE:
-            raise Rejected(f"{LIVE_AT_ONCE} jobs are under way; try again once some have ended")
+        if sum(not job.is_over for job in self._log.jobs.values()) >= MOST_ACTIVE:
+            raise Rejected(f"{MOST_ACTIVE} jobs are active; try again once some have ended")
         rollout = self._store.rollouts[f"{project}/{service}"]
         return Job(
-            id=order.id or self._name(project, service),
+            id=order.id or self._new_id(project, service),
             project=project,
             service=service,
             revision=order.revision or rollout.effective_revision,
@@ -65,9 +71,9 @@ class JobFactory:
             urgent=urgent,
         )
 
-    def _name(self, project: str, service: str) -> str:
+    def _new_id(self, project: str, service: str) -> str:
         while True:
-            letters = "".join(_LETTERS[int(self._dice.random() * len(_LETTERS))] for _ in range(5))
-            name = f"{project}-{service}-job-{letters}"
-            if name not in self._log.jobs:
-                return name
+            letters = [_LETTERS[int(self._random.random() * len(_LETTERS))] for _ in range(5)]
+            id = f"{project}-{service}-job-{''.join(letters)}"
+            if id not in self._log.jobs:
+                return id

@@ -1,40 +1,52 @@
-"""Hooks of rollouts as jobs: orders them, and tells how they stand."""
+"""Runs the hooks of rollouts as jobs, and reports their states.
+
+The reconciler calls it when a rollout reaches a hook. A hook's job does not wait for capacity.
+"""
 
 from collections.abc import Iterable
 from typing import Final
 
 import structlog
 
-from meshd.jobs.manager import JobManager
+from meshd.jobs.factory import JobFactory
+from meshd.jobs.table import JobTable
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.job import HookState, Job, JobOrder
 from meshd.model.operation import RunHook
+from meshd.store.jobs import JobLog
 
 _log = structlog.stdlib.get_logger(__name__)
-LINES: Final = 5
-"""Last lines of a hook that failed, as they are told in a rollout's reason."""
+LAST_LINES: Final = 5
+"""Last lines of output of a failed hook that are part of the rollout's reason."""
 
 
 class HookRunner:
-    """The desk as rollouts see it."""
+    """Hooks by the id of their job."""
 
-    def __init__(self, desk: JobManager) -> None:
-        self._desk = desk
+    def __init__(self, factory: JobFactory, table: JobTable, log: JobLog) -> None:
+        self._factory = factory
+        self._table = table
+        self._log = log
 
     def begin(self, hook: RunHook) -> None:
-        """Order it, unless it was ordered before."""
+        """Order the hook's job, unless it was ordered before. If it cannot be ordered now, the
+        next pass tries again."""
         order = JobOrder(
             command=hook.command, timeout=hook.timeout, id=hook.id, revision=hook.revision
         )
         try:
-            self._desk.begin(hook.project, hook.service, order, hook.cause, urgent=True)
+            if self._factory.find_existing(hook.project, hook.service, order) is None:
+                job = self._factory.create(
+                    hook.project, hook.service, order, hook.cause, schedule=None, urgent=True
+                )
+                self._table.add(job)
         except (Rejected, NotFound) as error:
-            _log.info("a hook waits", hook=hook.id, reason=str(error))
+            _log.info("hook is not started yet", hook=hook.id, reason=str(error))
 
     def states(self, ids: Iterable[str]) -> dict[str, HookState]:
-        """How those stand that were ordered."""
-        known = {job.id: job for job in self._desk.jobs()}
-        return {id: self._state(known[id]) for id in ids if id in known}
+        """Return the states of those hooks that were ordered."""
+        jobs = self._log.jobs
+        return {id: self._state(jobs[id]) for id in ids if id in jobs}
 
     def _state(self, job: Job) -> HookState:
         if not job.is_over:
@@ -42,5 +54,5 @@ class HookRunner:
         if job.succeeded:
             return HookState(is_over=True, ok=True)
         how = job.text or (f"exit code {job.exit_code}" if job.exit_code is not None else job.state)
-        lines = [line for line in self._desk.lines(job.id) if line.strip()][-LINES:]
+        lines = [line for line in self._log.lines(job.id) if line.strip()][-LAST_LINES:]
         return HookState(is_over=True, text="; ".join([f"{job.id} failed: {how}", *lines]))

@@ -1,277 +1,251 @@
-"""The desk for one-off jobs: takes orders, answers for them, and sees to them pass after pass; what
-to do is decided in `plan` and done by the executor."""
+"""Runs one-off jobs: takes orders, answers questions about jobs, and runs a pass over them.
+
+`JobManager` implements the API's job operations. `plan` (pure) decides the next step of each job;
+`step_runner` carries it out by requests to the reconciler. `cron_scheduler` orders scheduled jobs.
+"""
 
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Final, Protocol
 
 import structlog
 
-from meshd.api.dto import JobList, ScheduleStatus
+from meshd.api.dto import JobList
 from meshd.capacity.job_demand import JobDemand
 from meshd.jobs import plan
-from meshd.jobs.executor import UNWRITABLE, JobExecutor, Specs, find
 from meshd.jobs.factory import JobFactory
+from meshd.jobs.schedule_table import ScheduleTable
+from meshd.jobs.step_runner import UNWRITABLE, JobRequests, JobStepRunner
+from meshd.jobs.table import JobTable
 from meshd.model.errors import Rejected, StoreWriteError
 from meshd.model.event import Kind
 from meshd.model.job import Job, JobOrder, JobState, update_job
-from meshd.model.replica import RandomSource
-from meshd.model.runtime import ObservedReplica
 from meshd.runtime.base import ReplicaNotFound, Runtime, RuntimeFailure
+from meshd.spec.model import Service
 from meshd.store.events import EventLog
-from meshd.store.jobs import KEPT, JobLog
+from meshd.store.jobs import JobLog
 from meshd.store.store import Store
 
 _log = structlog.stdlib.get_logger(__name__)
 TICK: Final = 0.25
-"""Seconds between two looks at the runtime while a job is about."""
+"""Seconds between two passes while a job is active."""
 
 
 class JobCapacity(Protocol):
-    """Whether there is room; see `meshd.capacity.job_demand.JobAdmission`."""
+    """Whether there is capacity for a job; see `meshd.capacity.job_demand.JobAdmission`."""
 
     def refused(self, job: JobDemand) -> str:
-        """Why it is not taken at all; empty when it is."""
+        """Return why the job can never run; empty if it can."""
 
     def lacking(self, job: JobDemand, running: Sequence[JobDemand]) -> str:
-        """Why it has to wait beside those that run; empty when it need not."""
+        """Return why the job must wait besides the running ones; empty if it need not."""
 
 
 class JobManager:
-    """The one implementation of `meshd.api.port.JobControl`. `spec_of` turns a job into what the
-    runtime is told (None: there is no such service or revision any more), `may_start` says
-    whether anything can be told where the mesh is, `wake` has the workers learn of a new
-    caller."""
+    """The jobs of all projects. The runtime is only read: containers and their output."""
 
     def __init__(
         self,
+        *,
         runtime: Runtime,
+        reconciler: JobRequests,
         store: Store,
         log: JobLog,
+        table: JobTable,
+        factory: JobFactory,
+        schedules: ScheduleTable,
+        capacity: JobCapacity,
         events: EventLog,
-        spec_of: Specs,
-        may_start: Callable[[], bool],
-        wake: Callable[[], None],
         clock: Callable[[], float],
-        dice: RandomSource,
     ) -> None:
-        self.kept: Callable[[Job], int] = lambda _: KEPT
-        self.schedules: Callable[[], tuple[ScheduleStatus, ...]] = tuple
-        self.room: JobCapacity | None = None
         self._runtime = runtime
+        self._reconciler = reconciler
         self._store = store
         self._log = log
-        self._events = events
-        self._spec_of = spec_of
-        self._wake = wake
+        self._table = table
+        self._factory = factory
+        self._schedules = schedules
+        self._capacity = capacity
         self._clock = clock
-        self._orders = JobFactory(store, log, clock, dice)
-        self._executor = JobExecutor(
-            runtime,
-            log,
-            events,
-            spec_of,
-            may_start,
-            lambda job: self.kept(job),  # noqa: PLW0108 (who wires the desk sets it later)
-            clock,
-        )
-        self._seen: Mapping[str, ObservedReplica] | None = None
-        self._read: Counter[str] = Counter()
+        self._runner = JobStepRunner(runtime, reconciler, log, table, schedules, events, clock)
+        self._followers: Counter[str] = Counter()
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._soon = asyncio.Event()
         self._news = asyncio.Condition()
 
-    # Orders
+    # Operations of the API
 
     def begin(
-        self,
-        project: str,
-        service: str,
-        order: JobOrder,
-        cause: str,
-        schedule: str | None = None,
-        urgent: bool = False,
+        self, project: str, service: str, order: JobOrder, cause: str, schedule: str | None = None
     ) -> Job:
-        """See `Desk.begin`. An `urgent` one does not wait for room."""
-        if (known := self._orders.known(project, service, order)) is not None:
-            return known
-        job = self._orders.job(project, service, order, cause, schedule, urgent)
-        burden = None if urgent else self._burden(job)
-        if burden is not None and self.room is not None and (why := self.room.refused(burden)):
-            raise Rejected(f"a job of {service} cannot run: {why}")
-        self._log.put(job)
-        self._soon.set()
-        self._wake()
+        """See `JobControl.begin`."""
+        if (existing := self._factory.find_existing(project, service, order)) is not None:
+            return existing
+        job = self._factory.create(project, service, order, cause, schedule, urgent=False)
+        demand = self._demand(job)
+        if demand is not None and (reason := self._capacity.refused(demand)):
+            raise Rejected(f"a job of {service} cannot run: {reason}")
+        self._table.add(job)
         return job
 
     def job(self, id: str) -> Job:
-        """See `Desk.job`."""
-        return find(self._log, id)
-
-    def jobs(self) -> Sequence[Job]:
-        """All that are remembered, the oldest first."""
-        return tuple(self._log.jobs.values())
+        """See `JobControl.job`."""
+        return self._table.find(id)
 
     def list(self) -> JobList:
-        """See `Desk.list`."""
-        newest = sorted(self.jobs(), key=lambda job: job.at, reverse=True)
-        return JobList(tuple(newest), self.schedules())
+        """See `JobControl.list`."""
+        newest = sorted(self._table.jobs(), key=lambda job: job.at, reverse=True)
+        return JobList(tuple(newest), self._schedules.statuses())
 
     def stop(self, id: str) -> Job:
-        """See `Desk.stop`."""
+        """See `JobControl.stop`."""
         job = self.job(id)
         if job.is_over or job.end_state:
             return job
-        self._halt(job, JobState.STOPPED, "was stopped by hand")
+        self._ask_to_stop(job, JobState.STOPPED, "was stopped by hand")
         return self.job(id)
 
     def lines(self, id: str) -> Sequence[str]:
-        """See `Desk.lines`."""
+        """See `JobControl.lines`."""
         self.job(id)
         return self._log.lines(id)
 
     async def follow(self, id: str) -> AsyncIterator[str]:
-        """See `Desk.follow`."""
-        told = False
-        self._read[id] += 1
+        """See `JobControl.follow`."""
+        has_lines = False
+        self._followers[id] += 1
         try:
             job = await self._until(id, lambda job: job.state is not JobState.WAITING)
-            if not job.is_over or id in (self._seen or {}):
+            if not job.is_over or id in (self._table.containers or {}):
                 with contextlib.suppress(ReplicaNotFound):
                     lines = self._runtime.follow(id, past=True)
                     async with aclosing(lines):  # type: ignore[type-var]
                         async for line in lines:
-                            told = True
+                            has_lines = True
                             yield line
-                self._soon.set()
+                self._table.changed.set()
                 await self._until(id, lambda job: job.is_over)
-            if not told:
+            if not has_lines:
                 for line in self.lines(id):
                     yield line
         finally:
-            self._read[id] -= 1
-            if not self._read[id]:
-                del self._read[id]
+            self._followers[id] -= 1
+            if not self._followers[id]:
+                del self._followers[id]
 
-    async def _until(self, id: str, true: Callable[[Job], bool]) -> Job:
+    async def _until(self, id: str, is_reached: Callable[[Job], bool]) -> Job:
         async with self._news:
-            await self._news.wait_for(lambda: true(self.job(id)))
+            await self._news.wait_for(lambda: is_reached(self.job(id)))
         return self.job(id)
 
-    # What others ask
+    # Capacity
 
-    def callers(self) -> dict[str, str]:
-        """The service that each job which is not over calls for, by its id."""
-        return {job.id: job.key for job in self._log.jobs.values() if not job.is_over}
-
-    def working(self) -> frozenset[str]:
-        """The projects whose networks may be in use by a job."""
-        if self._seen is None:
-            return frozenset(self._store.projects)
-        live = {job.project for job in self._log.jobs.values() if not job.is_over}
-        return frozenset(live | {seen.project for seen in self._seen.values()})
-
-    def burdens(self) -> Sequence[JobDemand]:
-        """What the jobs take that run, or are being started."""
-        seen = self._seen or {}
-        there = [
+    def demands(self) -> Sequence[JobDemand]:
+        """Return the demand of each job that runs or is being started."""
+        containers = self._table.containers or {}
+        jobs = [
             job
-            for job in self._log.jobs.values()
-            if not job.is_over
-            and (job.state is JobState.RUNNING or job.id in self._tasks or job.id in seen)
+            for job in self._table.active()
+            if job.state is JobState.RUNNING or job.id in self._tasks or job.id in containers
         ]
-        return tuple(burden for job in there if (burden := self._burden(job)) is not None)
+        return tuple(demand for job in jobs if (demand := self._demand(job)) is not None)
 
-    def _burden(self, job: Job) -> JobDemand | None:
-        found = self._spec_of(job)
-        return JobDemand(job.id, job.project, found[0].service) if found else None
+    def _demand(self, job: Job) -> JobDemand | None:
+        """Return the demand of a job; None if its revision no longer exists."""
+        service = self._service_of(job)
+        return JobDemand(job.id, job.project, job.adapt(service)) if service else None
+
+    def _service_of(self, job: Job) -> Service | None:
+        if job.project not in self._store.projects:
+            return None
+        found = self._reconciler.view().service(job.key)
+        if found is not None and found.revision == job.revision:
+            return found.spec
+        return self._store.revision(job.key, job.revision)
 
     # The loop
 
     async def run(self) -> None:
-        """Pass after pass until cancelled."""
+        """Run passes until cancelled."""
         try:
             while True:
                 try:
-                    await self.look(self._clock())
+                    await self.run_pass(self._clock())
                 except StoreWriteError as error:
-                    _log.error("jobs wait until the state can be written", reason=str(error))
+                    _log.error("jobs wait: state cannot be written", reason=str(error))
                     await asyncio.sleep(UNWRITABLE)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(TICK):
-                        await self._soon.wait()
-                self._soon.clear()
+                        await self._table.changed.wait()
+                self._table.changed.clear()
         finally:
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    async def look(self, now: float) -> None:
-        """One pass. The runtime is asked only while there is something to see."""
+    async def run_pass(self, now: float) -> None:
+        """Run one pass. The runtime is listed only while there are jobs or their containers."""
         self._log.keep(self._store.projects)
-        if self._seen == {} and not self._about():
+        if self._table.containers == {} and not self._table.active():
             return
         try:
             found = await self._runtime.jobs()
         except RuntimeFailure as error:
-            _log.debug("what becomes of jobs is not known", reason=str(error))
+            _log.debug("jobs cannot be listed", reason=str(error))
             return
-        self._seen = {seen.name: seen for seen in found if seen.project in self._store.projects}
+        containers = {seen.name: seen for seen in found if seen.project in self._store.projects}
+        self._table.set_containers(containers)
         leaving = {name for name, stored in self._store.projects.items() if stored.leaving}
-        todo = plan.steps(self.jobs(), self._seen, leaving, self._read, now)
-        for step in todo:
+        for step in plan.steps(self._table.jobs(), containers, leaving, self._followers, now):
             self._take(step)
-        await self._told()
-
-    def _about(self) -> bool:
-        return any(not job.is_over for job in self._log.jobs.values())
+        await self._notify()
 
     def _take(self, step: plan.JobStep) -> None:
         job = self._log.jobs.get(step.id)
         match step:
             case plan.Started() if job is not None:
                 self._log.put(plan.running(job, step.at))
-            case plan.Begin() if job is not None and self._waits(job):
+            case plan.Begin() if job is not None and self._must_wait(job):
                 pass
             case plan.Halt(end_state=end_state, text=text) if end_state and job is not None:
-                self._halt(job, end_state, text)
+                self._ask_to_stop(job, end_state, text)
             case _ if step.id not in self._tasks:
-                task = asyncio.create_task(self._carry_out(step))
+                task = asyncio.create_task(self._run_step(step))
                 self._tasks[step.id] = task
-                task.add_done_callback(lambda _: self._done(step.id))
+                task.add_done_callback(lambda _: self._on_task_done(step.id))
 
-    def _waits(self, job: Job) -> bool:
-        """Whether there is no room for it now; that is told when it begins, and when the reason
-        changes."""
-        burden = None if job.urgent or job.id in self._tasks else self._burden(job)
-        if burden is None or self.room is None:
+    def _must_wait(self, job: Job) -> bool:
+        """Whether the job must wait for capacity. The reason is recorded when it begins to wait,
+        and when the reason changes."""
+        demand = None if job.urgent or job.id in self._tasks else self._demand(job)
+        if demand is None:
             return False
-        why = self.room.lacking(burden, self.burdens())
-        if why and job.text != f"waits for room: {why}":
-            waiting = update_job(job, text=f"waits for room: {why}")
+        reason = self._capacity.lacking(demand, self.demands())
+        text = f"waits for capacity: {reason}"
+        if reason and job.text != text:
+            waiting = update_job(job, text=text)
             self._log.put(waiting)
-            self._executor.tell(Kind.JOB_WAITING, waiting, f"{job.id} {waiting.text}")
-        return bool(why)
+            self._runner.record(Kind.JOB_WAITING, waiting, f"{job.id} {text}")
+        return bool(reason)
 
-    def _done(self, id: str) -> None:
+    def _on_task_done(self, id: str) -> None:
         del self._tasks[id]
 
-    def _halt(self, job: Job, end_state: str, text: str) -> None:
-        """Keep what the end will be called, and have it come."""
+    def _ask_to_stop(self, job: Job, end_state: JobState, text: str) -> None:
+        """Store the state that the job will end in, and stop its container."""
         self._log.put(update_job(job, end_state=end_state, text=text))
         if job.state is JobState.RUNNING:
             self._take(plan.Halt(job.id))
-        self._soon.set()
+        self._table.changed.set()
 
-    async def _carry_out(self, step: plan.JobStep) -> None:
-        await self._executor.carry_out(step)
-        await self._told()
-        self._soon.set()
+    async def _run_step(self, step: plan.JobStep) -> None:
+        await self._runner.run(step)
+        await self._notify()
+        self._table.changed.set()
 
-    async def _told(self) -> None:
-        """Have those look who wait for what becomes of a job."""
+    async def _notify(self) -> None:
+        """Wake everything that waits for a change of a job."""
         async with self._news:
             self._news.notify_all()

@@ -1,8 +1,9 @@
-"""What is to be done about jobs now: from what is kept and what runs. Pure.
+"""The next step for each job, from the stored jobs and the containers that run. Pure.
 
-Level-triggered, as the plan for replicas: every pass looks at what there is, so that a control
-process that takes over goes on where the one before stopped. A job is kept before it is started
-and named before its container is, so that it never runs twice.
+Called by `manager` in each pass; `step_runner` carries the steps out. Like the plan for replicas
+it is level-triggered: every pass looks at everything, so a new control process continues where the
+previous one stopped. A job is stored before it starts, and named before its container is created,
+so it never runs twice.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,24 +15,24 @@ from meshd.model.job import Job, JobState, update_job
 from meshd.model.runtime import ObservedReplica, ReplicaState
 
 LINGER: Final = 2.0
-"""Seconds that what ended stays, for whoever still wants to read its output."""
-LANDING: Final = 5.0
-"""Seconds before one that was started counts as gone where it does not show."""
-_LIVES: Final = (ReplicaState.RUNNING, ReplicaState.PAUSED, ReplicaState.STOPPING)
+"""Seconds that an ended container stays, so that its output can still be read."""
+SHOW_UP: Final = 5.0
+"""Seconds that a started job has to appear on the runtime before it counts as lost."""
+_RUNS: Final = (ReplicaState.RUNNING, ReplicaState.PAUSED, ReplicaState.STOPPING)
 
 
 class JobStep(msgspec.Struct, frozen=True):
-    """One thing to do about the job or container called `id`."""
+    """A step for the job or container called `id`."""
 
     id: str
 
 
 class Begin(JobStep, frozen=True):
-    """Start its container."""
+    """Start the job's container."""
 
 
 class Started(JobStep, frozen=True):
-    """It runs, since `at`."""
+    """Record that the job runs since `at` (Unix time)."""
 
     at: float
 
@@ -45,81 +46,89 @@ class Halt(JobStep, frozen=True):
 
 
 class End(JobStep, frozen=True):
-    """It is over. `there` tells whether its container is, and so its output."""
+    """Record that the job has ended in `state`. `has_container`: its container still exists, so
+    its output can be read."""
 
     state: JobState
     at: float
     exit_code: int | None = None
     text: str = ""
-    there: bool = True
+    has_container: bool = True
 
 
 class Clear(JobStep, frozen=True):
-    """Remove its ended container."""
+    """Remove the ended container."""
 
 
 def steps(
     jobs: Sequence[Job],
     seen: Mapping[str, ObservedReplica],
     leaving: Collection[str],
-    read: Collection[str],
+    followed: Collection[str],
     now: float,
 ) -> list[JobStep]:
-    """All that may be done now. `seen` are the containers of jobs of our projects, `leaving` the
-    projects that go down, `read` the ids whose output somebody reads."""
+    """Return every step that is possible now.
+
+    - `seen`: the containers of jobs of our projects, by name.
+    - `leaving`: the projects that are being taken down.
+    - `followed`: ids of jobs whose output a client follows.
+    """
     found: list[JobStep] = []
     known = {job.id: job for job in jobs}
     for job in jobs:
         if not job.is_over:
-            step = _live(job, seen.get(job.id), job.project in leaving, now)
+            step = _step_for_active(job, seen.get(job.id), job.project in leaving, now)
             found += [step] if step else []
     for name, container in seen.items():
         kept = known.get(name)
         if kept is not None and not kept.is_over:
             continue
-        if container.state in _LIVES:
+        if container.state in _RUNS:
             found.append(Halt(name))
-        elif kept is None or container.project in leaving or _stale(kept, name in read, now):
+        elif (
+            kept is None
+            or container.project in leaving
+            or (name not in followed and now >= kept.ended + LINGER)
+        ):
             found.append(Clear(name))
     return found
 
 
 def running(job: Job, since: float) -> Job:
-    """It waits for nothing any more."""
+    """Return the job as running since then; it waits for nothing any more."""
     text = job.text if job.end_state else ""
     return update_job(job, state=JobState.RUNNING, started=since, text=text)
 
 
-def _stale(job: Job, read: bool, now: float) -> bool:
-    return not read and now >= job.ended + LINGER
-
-
-def _live(job: Job, seen: ObservedReplica | None, leaving: bool, now: float) -> JobStep | None:
-    """The step for one that is not over."""
+def _step_for_active(
+    job: Job, seen: ObservedReplica | None, leaving: bool, now: float
+) -> JobStep | None:
+    """Return the next step of a job that has not ended; None if there is nothing to do."""
     state = seen.state if seen else None
     if seen is not None and state is ReplicaState.EXITED:
         return _end(job, seen, now)
     if job.state is JobState.WAITING:
         if state is ReplicaState.CREATED:
-            return Clear(job.id)  # its start was cut short
+            return Clear(job.id)  # its start was interrupted
         if seen is not None:
             return Started(job.id, seen.started_at or now)
         if job.end_state or leaving:
-            text = job.text if job.end_state else "the project goes down"
-            return End(job.id, JobState.STOPPED, now, text=text, there=False)
+            text = job.text if job.end_state else "the project is being taken down"
+            return End(job.id, JobState.STOPPED, now, text=text, has_container=False)
         return Begin(job.id)
     if seen is None:
-        if now < job.started + LANDING:
+        if now < job.started + SHOW_UP:
             return None
-        text = "its container went away before its end was seen"
-        state_at_end = JobState(job.end_state or JobState.LOST)
-        return End(job.id, state_at_end, now, text=job.text or text, there=False)
+        text = "its container disappeared before meshd saw its end"
+        final_state = JobState(job.end_state or JobState.LOST)
+        return End(job.id, final_state, now, text=job.text or text, has_container=False)
     if job.end_state:
         return Halt(job.id)
     if leaving:
-        return Halt(job.id, JobState.STOPPED, "the project goes down")
+        return Halt(job.id, JobState.STOPPED, "the project is being taken down")
     if job.timeout and now >= job.started + job.timeout:
-        return Halt(job.id, JobState.TIMED_OUT, f"did not end within {job.timeout:g} s")
+        text = f"did not end within its timeout of {job.timeout:g} s"
+        return Halt(job.id, JobState.TIMED_OUT, text)
     return None
 
 

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from meshd.model.base import RequestBody, Value
+from meshd.spec.model import Service
 
 
 class JobState(StrEnum):
@@ -124,6 +125,15 @@ class Job(Value, frozen=True):
     def succeeded(self) -> bool:
         """Whether it ended with exit code 0."""
         return self.state is JobState.SUCCEEDED
+
+    def adapt(self, service: Service) -> Service:
+        """Return `service` with the job's command (if it has one) and its environment added."""
+        return service.model_copy(
+            update={
+                "command": self.command or service.command,
+                "environment": {**service.environment, **self.environment},
+            }
+        )
 
 
 class JobLine(Value, frozen=True):

@@ -4,7 +4,9 @@ from enum import IntEnum
 
 import msgspec
 
+from meshd.model.job import Job
 from meshd.model.rollout import RolloutState
+from meshd.spec.model import Network, Service
 
 
 class Urgency(IntEnum):
@@ -213,6 +215,58 @@ class Forget(Operation, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return f"forget {self.project}: {self.cause}"
+
+
+class PrepareService(Operation, frozen=True, kw_only=True):
+    """Make image and networks of one revision ready before the revision is deployed. `networks`
+    are those that its project declares."""
+
+    project: str
+    spec: Service
+    revision: str
+    networks: tuple[Network, ...] = ()
+
+    @property
+    def subject(self) -> str:
+        return f"{self.project}/{self.spec.name}@{self.revision}"
+
+    def __str__(self) -> str:
+        return f"prepare {self.subject}: {self.cause}"
+
+
+class JobOperation(Operation, frozen=True, kw_only=True):
+    """An operation on the container of the job called `id`."""
+
+    id: str
+
+    @property
+    def subject(self) -> str:
+        return f"job {self.id}"
+
+
+class StartJob(JobOperation, frozen=True, kw_only=True):
+    """Prepare what a job needs and start its container."""
+
+    job: Job
+
+    def __str__(self) -> str:
+        return f"start job {self.id}: {self.cause}"
+
+
+class StopJob(JobOperation, frozen=True, kw_only=True):
+    """Stop the container of a job; `grace` seconds between the stop signal and KILL."""
+
+    grace: float
+
+    def __str__(self) -> str:
+        return f"stop job {self.id}: {self.cause}"
+
+
+class RemoveJob(JobOperation, frozen=True, kw_only=True):
+    """Remove the ended container of a job."""
+
+    def __str__(self) -> str:
+        return f"remove job {self.id}: {self.cause}"
 
 
 class Plan(msgspec.Struct, frozen=True):

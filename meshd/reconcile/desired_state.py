@@ -1,4 +1,8 @@
-"""What is wanted now: the store's projects, and services adopted from what runs."""
+"""Builds the desired state: the store's projects, and services adopted from running containers.
+
+Owned by the reconciler, which calls `desired` in each pass. The store has the projects and the
+rollouts; `meshd.spec.labels` reads the labels of containers to adopt.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -16,45 +20,50 @@ from meshd.store.store import Store
 
 _RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
 CRASH_SEEN: Final = 10.0
+"""Seconds after a crash of the last container of an adopted service in which a copy may replace
+it; after that the service counts as down on purpose."""
 STOP_SEEN: Final = 10.0
-"""Seconds for which others' stopping of one container may go on to be that of all; Compose's
-own default for how long a stop may take."""
+"""Seconds after others stopped one container in which they may still stop the rest: Compose's
+default stop timeout."""
+DESCRIBED: Final = 4096
+"""Containers whose labels are cached; the cache is emptied when it is full."""
 _ORDERLY = (None, 0, 143)
-"""Exit codes of a container that was told to stop: none yet, its own choice, SIGTERM's."""
+"""Exit codes of a container that was asked to stop: none yet, its own choice, SIGTERM's."""
 
 
 class DesiredStateBuilder:
-    """Puts `Desired` together from the store; keeps what does not change between passes.
-    `pauses` tells whether the runtime can."""
+    """Builds `Desired` from the store; caches what does not change between passes. `can_pause`:
+    whether the runtime can pause replicas."""
 
-    def __init__(self, store: Store, pauses: bool = True) -> None:
-        self._pauses = pauses
-        self.ending = False
-        """Whether this mesh takes its leave: then no copies of others' containers are wanted."""
-        self.elsewhere: frozenset[str] = frozenset()
-        """Projects stored here that another mesh holds: nothing of them is wanted here."""
+    def __init__(self, store: Store, can_pause: bool = True) -> None:
+        self._can_pause = can_pause
         self._store = store
-        self._read: dict[str, tuple[object, tuple[str, Service] | None]] = {}
+        self._copies_allowed = True
+        self._described: dict[str, tuple[object, tuple[str, Service] | None]] = {}
         self._desired = Desired()
         self._by_key: dict[str, DesiredService] = {}
         self._projects: tuple[Project, ...] = ()
-        self._wrong: dict[str, str] = {}
+        self._bad_labels: dict[str, str] = {}
         self._conflicts: list[str] = []
 
     def desired(
         self,
         listed: Mapping[str, ObservedReplica],
         now: float,
-        ours: frozenset[str] = frozenset(),
+        stopping: frozenset[str] = frozenset(),
+        elsewhere: frozenset[str] = frozenset(),
     ) -> Desired:
-        """What is wanted at `now`; the same object while nothing changed. `ours` are the
-        replicas that we are stopping ourselves."""
+        """Return the desired state at `now`; the same object if nothing changed.
+
+        - `stopping`: the replicas that meshd itself stops now.
+        - `elsewhere`: stored projects that another mesh holds; nothing of them is desired here.
+        """
         services: list[DesiredService] = []
-        here = {n: p for n, p in self._store.projects.items() if n not in self.elsewhere}
+        here = {n: p for n, p in self._store.projects.items() if n not in elsewhere}
         for name, stored in here.items():
             services += self._stored(name, stored, now)
         taken = {service.key for service in services}
-        services += self._adopted(listed, taken, now, ours)
+        services += self._adopted(listed, taken, now, stopping)
         desired = Desired(
             services=tuple(services),
             projects=frozenset(here) | _copied(listed),
@@ -67,36 +76,39 @@ class DesiredStateBuilder:
             self._conflicts = route_conflicts(self._projects)
         return self._desired
 
+    def stop_copies(self) -> None:
+        """Desire no copies of adopted containers from now on: the daemon ends."""
+        self._copies_allowed = False
+
     @property
     def problems(self) -> frozenset[str]:
-        """What is wrong with what others started, as of the last `desired`: labels that say
-        nothing clear, and routes that are taken. (A deployment is refused for such.)"""
-        return frozenset([*self._wrong.values(), *self._conflicts])
+        """The problems of adopted containers as of the last `desired`: invalid labels, and routes
+        that are taken. (A deployment with such problems is rejected.)"""
+        return frozenset([*self._bad_labels.values(), *self._conflicts])
+
+    @property
+    def services(self) -> Mapping[str, DesiredService]:
+        """All services by key, as of the last `desired`; never edited."""
+        return self._by_key
 
     def service(self, key: str) -> DesiredService | None:
-        """One service by key, as of the last `desired`."""
+        """Return a service by key, as of the last `desired`."""
         return self._by_key.get(key)
 
     def project(self, name: str) -> Project | None:
-        """A stored project as it was deployed."""
+        """Return a stored project as it was deployed."""
         stored = self._store.projects.get(name)
         return stored.project if stored else None
 
     def effective_projects(self) -> Sequence[Project]:
-        """The projects as they are to be served: rolled-back services at their good revision."""
+        """Return the projects to serve: rolled-back services have their last good revision."""
         return self._projects
 
-    def count(self, key: str, spec: Service, now: float) -> int:
-        """Replicas wanted of one service."""
-        override = self._store.override(key, now)
-        by_hand = override.replicas if override else None
-        scaling = self._store.scaling.get(key)
-        return desired_replicas(spec, by_hand, scaling.desired if scaling else None)
-
     def _warm(self, key: str, spec: Service) -> int:
-        """How many to keep paused, where the runtime can: as said, or as learned."""
+        """Return the number of warm (paused) replicas: the spec's, or the one that the autoscaler
+        learned; 0 if the runtime cannot pause."""
         scale = spec.mesh.scale
-        if scale is None or not self._pauses:
+        if scale is None or not self._can_pause:
             return 0
         learned = self._store.scaling.get(key)
         return scale.warm if scale.warm != "auto" else learned.warm if learned else 0
@@ -115,7 +127,7 @@ class DesiredStateBuilder:
                     project=name,
                     spec=spec,
                     revision=revision,
-                    count=0 if stored.leaving else self.count(key, spec, now),
+                    count=0 if stored.leaving else desired_count(self._store, key, spec, now),
                     rollout=_ended(rollout) if stored.leaving else rollout,
                     rollout_settings=settings,
                     keeps_previous=_keeps_previous(rollout, spec, now),
@@ -129,11 +141,11 @@ class DesiredStateBuilder:
         listed: Mapping[str, ObservedReplica],
         taken: set[str],
         now: float,
-        ours: frozenset[str],
+        stopping: frozenset[str],
     ) -> list[DesiredService]:
-        """One service for each that running containers of others describe; the first
-        container by name says how, and is what more are copied from."""
-        self._wrong = {name: text for name, text in self._wrong.items() if name in listed}
+        """Return one service for each that the labels of others' containers describe. The first
+        container by name gives the spec, and is the template of copies."""
+        self._bad_labels = {n: text for n, text in self._bad_labels.items() if n in listed}
         groups: dict[str, list[tuple[Service, ObservedReplica]]] = {}
         copies: dict[str, list[ObservedReplica]] = {}
         for name in sorted(listed):
@@ -147,7 +159,8 @@ class DesiredStateBuilder:
                 key = f"{described[0]}/{described[1].name}"
                 groups.setdefault(key, []).append((described[1], seen))
         return [
-            self._adopt(key, group, copies.get(key, []), now, ours) for key, group in groups.items()
+            self._adopt(key, group, copies.get(key, []), now, stopping)
+            for key, group in groups.items()
         ]
 
     def _adopt(
@@ -156,12 +169,14 @@ class DesiredStateBuilder:
         group: Sequence[tuple[Service, ObservedReplica]],
         copies: Sequence[ObservedReplica],
         now: float,
-        ours: frozenset[str],
+        stopping: frozenset[str],
     ) -> DesiredService:
-        """A service made of others' containers and our `copies` of them. Where all were
-        stopped in an orderly way, or long ago, or together with their copies, it is meant to
-        be down. While others are stopping some, none is started in their place: a copy that
-        comes now is one that Compose does not know of, and would keep up what it takes down."""
+        """Return the service of a group of others' containers and meshd's `copies` of them.
+
+        If all stopped with an orderly exit code, or long ago, or together with their copies, the
+        service is down on purpose. While others stop some of them, meshd starts no replacement:
+        Compose does not know the copy, which would keep up a service that Compose takes down.
+        """
         running = [pair for pair in group if pair[1].state in _RUNS]
         copied = sum(copy.state in _RUNS for copy in copies)
         crashed = any(
@@ -169,10 +184,10 @@ class DesiredStateBuilder:
             for _, seen in group
         )
         spec, template = (running or group)[0]
-        up = not self.ending and (running or copied or (crashed and not copies))
-        count = max(self.count(key, spec, now), len(running))
+        up = self._copies_allowed and (running or copied or (crashed and not copies))
+        count = max(desired_count(self._store, key, spec, now), len(running))
         if any(_is_stopped(seen, now) for _, seen in group) or any(
-            copy.state is ReplicaState.STOPPING and copy.name not in ours for copy in copies
+            copy.state is ReplicaState.STOPPING and copy.name not in stopping for copy in copies
         ):
             count = min(count, len(running) + copied)
         return DesiredService(
@@ -185,21 +200,30 @@ class DesiredStateBuilder:
         )
 
     def _describe(self, seen: ObservedReplica) -> tuple[str, Service] | None:
-        """The project and service that a container's labels describe; None when they are
-        wrong."""
-        known = self._read.get(seen.name)
+        """Return the project and service that a container's labels describe; None if the labels
+        are invalid."""
+        known = self._described.get(seen.name)
         if known is not None and known[0] == seen.labels:
             return known[1]
         described: tuple[str, Service] | None = None
-        self._wrong.pop(seen.name, None)
+        self._bad_labels.pop(seen.name, None)
         try:
             described = labels.adopt(seen.name, seen.labels, "", (seen.port,) if seen.port else ())
         except SpecError as error:
-            self._wrong[seen.name] = f"left alone: {error}"
-        if len(self._read) > 4096:
-            self._read.clear()
-        self._read[seen.name] = (seen.labels, described)
+            self._bad_labels[seen.name] = f"left alone: {error}"
+        if len(self._described) > DESCRIBED:
+            self._described.clear()
+        self._described[seen.name] = (seen.labels, described)
         return described
+
+
+def desired_count(store: Store, key: str, spec: Service, now: float) -> int:
+    """Return the number of replicas desired of a service: the override, the autoscaler's number,
+    or the spec's."""
+    override = store.override(key, now)
+    by_hand = override.replicas if override else None
+    scaling = store.scaling.get(key)
+    return desired_replicas(spec, by_hand, scaling.desired if scaling else None)
 
 
 def _ended(rollout: Rollout) -> Rollout:
@@ -215,7 +239,7 @@ def _keeps_previous(rollout: Rollout, spec: Service, now: float) -> bool:
 
 
 def _is_stopped(seen: ObservedReplica, now: float) -> bool:
-    """Whether others are stopping this container of theirs, or did so just now."""
+    """Whether others stop this container of theirs, or did so a moment ago."""
     if seen.state is ReplicaState.STOPPING:
         return True
     ended = seen.state is ReplicaState.EXITED and seen.exit_code in _ORDERLY
@@ -223,8 +247,8 @@ def _is_stopped(seen: ObservedReplica, now: float) -> bool:
 
 
 def _copied(listed: Mapping[str, ObservedReplica]) -> set[str]:
-    """The projects that hold copies of adopted containers: those are ours to end, also when
-    what they were copied from is gone."""
+    """Return the projects with copies of adopted containers. meshd must end these copies, also
+    after their template is gone."""
     return {
         seen.project for seen in listed.values() if seen.managed and labels.CLONE_OF in seen.labels
     }

@@ -1,55 +1,71 @@
-"""The loop: observe, plan, execute, publish; again whenever something changed, or a tick passed.
+"""The reconcile loop: observe, plan, execute, publish; again after each change, and every tick.
 
-Everything is level-triggered: a wake carries no news, and each pass looks at what is.
+`Reconciler` owns the parts of `meshd.reconcile` and the memory between passes. It is made by
+`meshd.daemon.wiring`; the control facade, deployments, scaling and jobs use its ports `view`,
+`request` and `ready`. The loop is level-triggered: a wake-up carries no data, and each pass looks
+at everything.
 """
 
 import asyncio
 import contextlib
-import random
-from collections.abc import Callable, Collection, Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Protocol, overload
 
 import msgspec
 import structlog
 
 from meshd.discovery.probe import Ask, Prober
 from meshd.discovery.watch import RuntimeWatcher
-from meshd.model.desired import Desired
+from meshd.model.desired import Desired, DesiredService
 from meshd.model.errors import StoreWriteError
 from meshd.model.job import HookState
 from meshd.model.operation import (
     DrainReplica,
     Forget,
+    JobOperation,
     Operation,
     PauseReplica,
     Plan,
     Prepare,
+    PrepareService,
+    RemoveJob,
     RemoveReplica,
     ResumeReplica,
+    StartJob,
     StartReplica,
+    StopJob,
     StopReplica,
 )
-from meshd.model.replica import Replica, Version
+from meshd.model.replica import RandomSource, Replica, Version
+from meshd.model.request import (
+    DrainRequest,
+    ReloadDesired,
+    RemoveCopies,
+    ResetBackoff,
+    ResolveServices,
+    RunPass,
+)
 from meshd.model.runtime import ObservedReplica
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.desired_state import DesiredStateBuilder
 from meshd.reconcile.event_recorder import EventRecorder
-from meshd.reconcile.execute.apply import HookDesk, PlanApplier
+from meshd.reconcile.execute.apply import PlanApplier, RolloutHooks
 from meshd.reconcile.execute.executor import Executor, OperationResult
-from meshd.reconcile.execute.failure_log import FailureLog
+from meshd.reconcile.execute.failure_log import FailureLog, FailureRecord
 from meshd.reconcile.execute.replica_spec_builder import ReplicaSpecBuilder
 from meshd.reconcile.execute.results import OperationResults
-from meshd.reconcile.observe import memory as remembering
+from meshd.reconcile.observe import memory as memories
 from meshd.reconcile.observe.memory import ReconcileMemory
 from meshd.reconcile.observe.observe import Inputs, Observed, observe
 from meshd.reconcile.ownership.claims import ProjectClaims
 from meshd.reconcile.plan.plan import plan
 from meshd.reconcile.publish_snapshot import SnapshotUpdater
-from meshd.reconcile.rollout.analysis_feed import Trials
+from meshd.reconcile.rollout.analysis_feed import TrafficSource, Trials
 from meshd.reconcile.rollout.hooks import ids as hook_ids
 from meshd.reconcile.rollout.stages import splits
 from meshd.runtime.base import Runtime, RuntimeFailure
+from meshd.spec.model import Project, Service
 from meshd.store.canary_analyses import CanaryAnalysisLog
 from meshd.store.events import EventLog
 from meshd.store.store import Store
@@ -57,220 +73,332 @@ from proxy.wire.snapshot import Snapshot
 
 _log = structlog.stdlib.get_logger(__name__)
 TICK: Final = 0.5
+"""Seconds after which a pass runs although nothing changed: deadlines are due by time."""
 COALESCE: Final = 0.002
+"""Seconds in which further changes are combined into the same pass."""
+
+Change = RunPass | ReloadDesired | DrainRequest | ResetBackoff | RemoveCopies
+"""Requests that take effect in the next pass."""
+
+
+class JobActivity(Protocol):
+    """The jobs that run now; see `meshd.jobs.table.JobTable`."""
+
+    def callers(self) -> Mapping[str, str]:
+        """Return the service as which each job calls others, by job id."""
+
+    def working_projects(self) -> frozenset[str]:
+        """Return the projects whose networks jobs may use."""
+
+
+class ReconcilerView(msgspec.Struct, frozen=True):
+    """The state as of the last pass.
+
+    - `desired`, `observed`, `plan`: what the pass read and decided.
+    - `services`: the desired services by key.
+    - `projects`: the projects to serve; rolled-back services have their last good revision.
+    - `failures`: the last failure of each version that failed.
+    - `running`: the operations that run now.
+    """
+
+    desired: Desired
+    observed: Observed
+    plan: Plan
+    services: Mapping[str, DesiredService]
+    projects: Sequence[Project]
+    failures: Mapping[Version, FailureRecord]
+    running: tuple[Operation, ...]
+
+    def service(self, key: str) -> DesiredService | None:
+        """Return a desired service by key (`PROJECT/SERVICE`)."""
+        return self.services.get(key)
+
+    def replica(self, name: str) -> Replica | None:
+        """Return a replica by name."""
+        return next((r for r in self.observed.replicas if r.name == name), None)
 
 
 class Reconciler:
-    """Owns the memory of passes and wires the parts; the parts decide and act."""
+    """Runs the passes, and keeps the memory between them.
+
+    Its ports are `view`, `request` and `ready`; `run` drives it. Arguments:
+
+    - `held_snapshot`: the snapshot that the workers route by at the start; None if unknown.
+    - `wake`: set it to run a pass soon.
+    - `in_flight`: requests in flight by replica; the caller keeps it current.
+    - `traffic`: what canary analyses read; None: rollouts run without analysis.
+    - `start_slots`: how many replicas may start at the same time; 0: no limit.
+    - `on_ready`: called with a service's key and the seconds a replica took to become ready.
+    """
 
     def __init__(
         self,
+        *,
         runtime: Runtime,
         watch: RuntimeWatcher,
         store: Store,
         events: EventLog,
         publisher: Publisher,
         gateways: Gateways,
-        secret: bytes,
-        held: Snapshot | None,
+        claims: ProjectClaims,
+        held_snapshot: Snapshot | None,
         wake: asyncio.Event,
-        ask: Ask,
+        probe: Ask,
+        jobs: JobActivity,
+        hooks: RolloutHooks,
+        traffic: TrafficSource | None,
+        in_flight: Mapping[str, int],
+        start_slots: Callable[[], int],
+        on_ready: Callable[[str, float], None],
+        trusted_proxies: tuple[str, ...],
         clock: Callable[[], float],
+        random: RandomSource,
     ) -> None:
-        self.wake = wake
-        self.places: Callable[[], int] = int
-        """How many replicas may start at once; 0: any number."""
-        self.callers: Callable[[], Mapping[str, str]] = dict
-        """The service that each job under way calls for, by its id."""
-        self.working: Callable[[], frozenset[str]] = frozenset
-        """The projects with jobs under way."""
-        self.memory = ReconcileMemory()
-        self.observed = Observed(replicas=(), available=False)
-        self.desired = Desired()
-        self.plan = Plan()
-        self.began = asyncio.Event()
-        self.trials = Trials(CanaryAnalysisLog(store))
-        self.hooks: HookDesk | None = None
-        self.in_flight: dict[str, int] = {}
-        self.dice = random.Random()
-        self.claims = ProjectClaims(runtime, store, lambda: watch.replicas, self.wake.set)
-        self.wanted = DesiredStateBuilder(store, runtime.capabilities.pause)
-        self.prober = Prober(self.wake.set, ask, clock)
-        self.outlet = SnapshotUpdater(self.wanted, self.prober, publisher, gateways, secret)
-        self.briefing = ReplicaSpecBuilder(
-            self.wanted, store, publisher, gateways, self.claims, secret
-        )
-        self.executor = Executor(
-            runtime, self.briefing.replica, self.briefing.service, gateways.learn, self._done
-        )
-        self.remains = FailureLog()
-        self.narrator = EventRecorder(events, self.remains)
-        self._outcomes = OperationResults(watch, store, events, gateways, self.remains)
-        self._steps = PlanApplier(
-            self.wanted,
-            store,
-            events,
-            self.narrator,
-            self.prober,
-            self.executor,
-            self._outcomes,
-            self.replica,
-            self.wake.set,
-        )
-        self._clock = clock
         self._runtime = runtime
         self._watch = watch
         self._store = store
         self._publisher = publisher
         self._gateways = gateways
-        self._held = held
-        self._by_hand: list[DrainReplica] = []
+        self._claims = claims
+        self._held_snapshot = held_snapshot
+        self._wake = wake
+        self._jobs = jobs
+        self._hooks = hooks
+        self._in_flight = in_flight
+        self._start_slots = start_slots
+        self._clock = clock
+        self._random = random
+        self._memory = ReconcileMemory()
+        self._observed = Observed(replicas=(), available=False)
+        self._desired = Desired()
+        self._plan = Plan()
+        self._ready = asyncio.Event()
+        self._drain_requests: list[DrainReplica] = []
+        self._analyses = Trials(CanaryAnalysisLog(store), traffic)
+        self._desired_state = DesiredStateBuilder(store, runtime.capabilities.pause)
+        self._prober = Prober(wake.set, probe, clock)
+        self._snapshots = SnapshotUpdater(
+            self._desired_state, self._prober, publisher, gateways, store.secret(), trusted_proxies
+        )
+        self._builder = ReplicaSpecBuilder(self._desired_state, store, publisher, gateways, claims)
+        self._executor = Executor(runtime, self._builder, gateways, self._on_done)
+        self._failures = FailureLog()
+        self._recorder = EventRecorder(events, self._failures, on_ready)
+        self._results = OperationResults(watch, store, events, self._failures)
+        self._applier = PlanApplier(
+            self._desired_state,
+            store,
+            events,
+            self._recorder,
+            self._prober,
+            self._executor,
+            self._results,
+            hooks,
+            self._find_replica,
+            wake.set,
+            random,
+        )
+
+    # Ports
+
+    def view(self) -> ReconcilerView:
+        """Return the state as of the last pass."""
+        return ReconcilerView(
+            desired=self._desired,
+            observed=self._observed,
+            plan=self._plan,
+            services=self._desired_state.services,
+            projects=self._desired_state.effective_projects(),
+            failures=self._failures.records,
+            running=tuple(self._executor.running.values()),
+        )
+
+    @overload
+    def request(self, request: Change) -> None: ...
+    @overload
+    def request(self, request: ResolveServices) -> Awaitable[Sequence[Service]]: ...
+    @overload
+    def request(self, request: StartJob) -> Awaitable[ObservedReplica]: ...
+    @overload
+    def request(
+        self, request: PrepareService | Forget | StopJob | RemoveJob
+    ) -> Awaitable[None]: ...
+    def request(self, request: Any) -> Any:
+        """Take a request of another part of the daemon.
+
+        A `Change` takes effect in the next pass. The result of the other requests is awaited:
+        the pinned services, the started container, or None. Awaiting raises RuntimeFailure.
+        """
+        match request:
+            case ResolveServices():
+                return self._executor.resolve(request.services, request.fetch)
+            case PrepareService() | Forget() | JobOperation():
+                return self._perform(request)
+            case ReloadDesired():
+                view = self._claims.ours(self._watch.replicas)
+                self._desired = self._read_desired(view, self._clock())
+            case DrainRequest():
+                drain = DrainReplica(name=request.replica, cause=request.cause)
+                self._drain_requests.append(drain)
+            case ResetBackoff():
+                self._memory = memories.pardon(self._memory, frozenset(request.versions))
+                self._failures.forget(request.versions)
+                return None
+            case RemoveCopies():
+                self._desired_state.stop_copies()
+        self._wake.set()
+        return None
+
+    async def ready(self) -> None:
+        """Return once the first pass is done."""
+        await self._ready.wait()
+
+    # The loop
 
     async def run(self) -> None:
-        """Pass after pass until cancelled; the first once everything was listed."""
+        """Run passes until cancelled; the first one after everything was listed."""
         await self._watch.ready()
-        await self.claims.settled()
+        await self._claims.settled()
         await self._take_over()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.claims.run(), name="claims")
-            tasks.create_task(self._passes(), name="passes")
+            tasks.create_task(self._claims.run(), name="claims")
+            tasks.create_task(self._run_passes(), name="passes")
 
-    async def _passes(self) -> None:
+    async def close(self) -> None:
+        """Cancel operations and probes."""
+        await self._executor.close()
+        await self._prober.close()
+
+    def run_pass(self, now: float) -> None:
+        """Run one pass."""
+        before = self._memory
+        listed = self._results.merge_into(self._claims.ours(self._watch.replicas), now)
+        self._desired = self._read_desired(listed, now)
+        refused = frozenset(self._claims.refused.values())
+        self._recorder.record_problems(self._desired_state.problems, refused, now)
+        self._recorder.record_runtime(self._runtime.name, self._watch.problem, now)
+        self._memory, self._observed = observe(before, self._inputs(listed), now, self._random)
+        running = self._watch.replicas.keys() | self._results.just_started()
+        replicas = self._observed.replicas
+        self._recorder.record_replicas(before, self._memory, replicas, running, now)
+        verdicts = self._analyses.look(self._desired.services, replicas, now)
+        self._observed = msgspec.structs.replace(
+            self._observed, verdicts=verdicts, hooks=self._hook_states(now)
+        )
+        self._plan = plan(self._desired, self._observed, now, self._random)
+        for operation in self._plan.operations:
+            self._apply(operation, now)
+        for drain in self._drain_requests:
+            self._apply(drain, now)
+        self._drain_requests.clear()
+        self._snapshots.update(
+            replicas,
+            self._desired,
+            listed,
+            self._jobs.callers(),
+            splits(self._desired.services, self._observed),
+        )
+        self._ready.set()
+
+    async def _run_passes(self) -> None:
         try:
             while True:
                 try:
-                    self.turn(self._clock())
-                except StoreWriteError as error:  # the next pass finds what this one left
-                    _log.error("a pass was cut short", reason=str(error))
-                # Not `wait_for`: it takes a cancellation for an end where both come at once.
+                    self.run_pass(self._clock())
+                except StoreWriteError as error:  # the next pass continues where this one ended
+                    _log.error("pass aborted: state cannot be written", reason=str(error))
+                # Not `wait_for`: it loses a cancellation that arrives together with the event.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(TICK):
-                        await self.wake.wait()
+                        await self._wake.wait()
                 await asyncio.sleep(COALESCE)
-                self.wake.clear()
+                self._wake.clear()
         finally:
-            await self.executor.close()
-            await self.prober.close()
-
-    def refresh(self, now: float) -> None:
-        """Read anew what is wanted, and have a pass made of it soon."""
-        self.desired = self._desired(self.claims.ours(self._watch.replicas), now)
-        self.wake.set()
-
-    def _desired(self, listed: Mapping[str, ObservedReplica], now: float) -> Desired:
-        self.wanted.elsewhere = self.claims.elsewhere
-        return self.wanted.desired(listed, now, self._stopping())
+            await self.close()
 
     async def _take_over(self) -> None:
-        """Go on where the process before this one stopped: what it published goes on as is."""
+        """Continue where the previous control process stopped: the replicas of the held snapshot
+        keep their state."""
         ready: dict[str, float] = {}
         leaving: set[str] = set()
-        for service in self._held.services if self._held else ():
+        for service in self._held_snapshot.services if self._held_snapshot else ():
             for endpoint in service.endpoints:
                 if endpoint.state == "ready":
                     ready[endpoint.id] = endpoint.ready_since
                 else:
                     leaving.add(endpoint.id)
-        self.memory = remembering.recall(ready, leaving, self._watch.replicas, self._clock())
+        self._memory = memories.recall(ready, leaving, self._watch.replicas, self._clock())
         for name, stored in self._store.projects.items():
             try:
                 await self._gateways.learn(name, [s.name for s in stored.project.services])
             except RuntimeFailure as error:
-                _log.info("no gateways yet", project=name, error=str(error))
+                _log.info("gateways are not known yet", project=name, error=str(error))
 
-    def turn(self, now: float) -> None:
-        """One pass."""
-        before = self.memory
-        listed = self._outcomes.beside(self.claims.ours(self._watch.replicas), now)
-        self.desired = self._desired(listed, now)
-        refused = frozenset(self.claims.refused.values())
-        self.narrator.problems(self.wanted.problems, refused, now)
-        self.narrator.runtime(self._runtime.name, self._watch.problem, now)
-        self.memory, self.observed = observe(before, self._world(listed), now, self.dice)
-        runs = self._watch.replicas.keys() | self._outcomes.landed()
-        self.narrator.replicas(before, self.memory, self.observed.replicas, runs, now)
-        verdicts = self.trials.look(self.desired.services, self.observed.replicas, now)
-        self.observed = msgspec.structs.replace(
-            self.observed, verdicts=verdicts, hooks=self._hook_states(now)
+    # Parts of a pass
+
+    def _read_desired(self, listed: Mapping[str, ObservedReplica], now: float) -> Desired:
+        return self._desired_state.desired(
+            listed, now, self._stopping(), frozenset(self._claims.elsewhere)
         )
-        self.plan = plan(self.desired, self.observed, now, self.dice)
-        for operation in self.plan.operations:
-            self._apply(operation, now)
-        for drain in self._by_hand:
-            self._apply(drain, now)
-        self._by_hand.clear()
-        self.outlet.splits = splits(self.desired.services, self.observed)
-        self.outlet.update(self.observed.replicas, self.desired, listed, self.callers())
-        self.began.set()
 
-    def replica(self, name: str) -> Replica | None:
-        """A replica by name, as of the last pass."""
-        return next((r for r in self.observed.replicas if r.name == name), None)
-
-    def drain(self, name: str, cause: str) -> None:
-        """Take a replica out by hand at the next pass."""
-        self._by_hand.append(DrainReplica(name=name, cause=cause))
-        self.wake.set()
-
-    def pardon(self, versions: Collection[Version]) -> None:
-        """A new deployment: past failures of these versions delay nothing."""
-        self.memory = remembering.pardon(self.memory, frozenset(versions))
-        self.remains.forget(versions)
-
-    def _world(self, listed: Mapping[str, ObservedReplica]) -> Inputs:
-        """Everything that is, in one value."""
-        under_way = self.executor.under_way.values()
+    def _inputs(self, listed: Mapping[str, ObservedReplica]) -> Inputs:
+        """Return everything that a pass observes, as one value."""
+        running = self._executor.running.values()
         return Inputs(
             listed=listed,
-            probes=self.prober.results,
+            probes=self._prober.results,
             drained=frozenset(
                 name
-                for name, record in self.memory.records.items()
+                for name, record in self._memory.records.items()
                 if record.drain_since and self._publisher.drained(name)
             ),
-            in_flight=self.in_flight,
-            starting={op.name: op for op in under_way if isinstance(op, StartReplica)},
+            in_flight=self._in_flight,
+            starting={op.name: op for op in running if isinstance(op, StartReplica)},
             stopping=self._stopping(),
             turning=frozenset(
-                op.name for op in under_way if isinstance(op, PauseReplica | ResumeReplica)
+                op.name for op in running if isinstance(op, PauseReplica | ResumeReplica)
             ),
-            troubles=self._outcomes.troubles(),
-            policies={s.key: s.spec.restart for s in self.desired.services},
+            troubles=self._results.take_troubles(),
+            policies={s.key: s.spec.restart for s in self._desired.services},
             available=self._watch.problem is None,
-            may_start=self.briefing.may_start(),
-            places=self.places(),
-            working=self.working(),
-            prepared=frozenset(self.executor.prepared),
+            may_start=self._builder.may_start(),
+            places=self._start_slots(),
+            working=self._jobs.working_projects(),
+            prepared=self._executor.prepared,
             preparing=frozenset(
                 (f"{op.project}/{op.service}", op.revision)
-                for op in under_way
+                for op in running
                 if isinstance(op, Prepare)
             ),
         )
 
     def _stopping(self) -> frozenset[str]:
-        """The replicas that we are stopping or removing now."""
-        under_way = self.executor.under_way.values()
-        return frozenset(op.name for op in under_way if isinstance(op, StopReplica | RemoveReplica))
+        """Return the replicas that meshd stops or removes now."""
+        running = self._executor.running.values()
+        return frozenset(op.name for op in running if isinstance(op, StopReplica | RemoveReplica))
 
-    def _hook_states(self, now: float) -> Mapping[str, HookState] | None:
-        if self.hooks is None:
-            return None
-        busy = [service for service in self.desired.services if not service.rollout.is_done]
-        return self.hooks.states([id for service in busy for id in hook_ids(service, now)])
+    def _hook_states(self, now: float) -> Mapping[str, HookState]:
+        busy = [service for service in self._desired.services if not service.rollout.is_done]
+        return self._hooks.states([id for service in busy for id in hook_ids(service, now)])
+
+    def _find_replica(self, name: str) -> Replica | None:
+        return next((r for r in self._observed.replicas if r.name == name), None)
 
     def _apply(self, operation: Operation, now: float) -> None:
-        self.memory = self._steps.apply(operation, self.memory, self.hooks, now, self.dice)
+        self._memory = self._applier.apply(operation, self._memory, now)
 
-    def _done(self, result: OperationResult) -> None:
-        """An operation on the runtime ended."""
+    async def _perform(self, operation: Operation) -> ObservedReplica | None:
+        return (await self._executor.perform(operation)).replica
+
+    def _on_done(self, result: OperationResult) -> None:
+        """Take the result of an operation of a plan."""
         operation, now = result.operation, self._clock()
         gone = (
-            self.replica(operation.name)
+            self._find_replica(operation.name)
             if isinstance(operation, StopReplica | RemoveReplica)
             else None
         )
-        self._outcomes.take(result, self.memory, gone, now)
+        self._results.record(result, self._memory, gone, now)
         if isinstance(operation, Forget) and result.error is None:
-            self.refresh(now)
-        self.wake.set()
+            self.request(ReloadDesired())
+        self._wake.set()

@@ -9,8 +9,8 @@ from meshd.model.desired import DesiredService
 from meshd.model.replica import Replica, ReplicaFailure
 from meshd.model.replica_phase import ALIVE, ENDED, Phase
 
-PATIENCE: Final = 3
-"""Failures of a first deployment after which nobody need wait for more."""
+CRASH_LOOP_FAILURES: Final = 3
+"""Quick failures in a row that count as a crash loop; a first deployment fails after as many."""
 
 
 class DeploymentProgress(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ def standing(
         )
     held = [failure for failure in failures if failure.at >= rollout.since]
     if rollout.is_rolling and not rollout.previous and held:
-        enough = len(held) >= PATIENCE or held[-1].final
+        enough = len(held) >= CRASH_LOOP_FAILURES or held[-1].final
         if enough:
             return DeploymentProgress(settled=told, ok=False, text=f"{name}: {held[-1].text}")
     if there and rollout.is_done:
@@ -89,7 +89,7 @@ def state_of(
         if rollout.is_unfinished:
             return rollout.state.word
         return "ok" if service.count else "idle"
-    if worst >= PATIENCE:
+    if worst >= CRASH_LOOP_FAILURES:
         return "crash-loop"
     if slots:
         return "backoff"

@@ -1,4 +1,8 @@
-"""What follows from a pass: who is probed from now on, and what the workers route by."""
+"""The end of a pass: which replicas to probe, and the snapshot that the workers route by.
+
+Owned by the reconciler. Neighbours: `meshd.discovery.probe` probes, `meshd.publish` compiles and
+sends snapshots.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,26 +25,25 @@ _LEAVING = (Phase.DRAINING, Phase.STOPPING)
 
 
 class SnapshotUpdater:
-    """Does its work only when what it is made of changed. `trusted_proxies` are networks whose
-    word about earlier hops is taken; they do not change while it runs."""
+    """Sets the probe targets and publishes a snapshot, if anything they are made of changed.
+    `trusted_proxies` are networks whose headers about earlier hops the proxy accepts."""
 
     def __init__(
         self,
-        wanted: DesiredStateBuilder,
+        desired: DesiredStateBuilder,
         prober: Prober,
         publisher: Publisher,
         gateways: Gateways,
         secret: bytes,
+        trusted_proxies: tuple[str, ...],
     ) -> None:
-        self._wanted = wanted
+        self._desired = desired
         self._prober = prober
         self._publisher = publisher
         self._gateways = gateways
         self._secret = secret
-        self.trusted_proxies: tuple[str, ...] = ()
-        self.splits: Mapping[str, Split] = {}
-        """How revisions share a service's requests, by service key, while they do."""
-        self._made_of: object = None
+        self._trusted_proxies = trusted_proxies
+        self._inputs: object = None
 
     def update(
         self,
@@ -48,21 +51,26 @@ class SnapshotUpdater:
         desired: Desired,
         listed: Mapping[str, ObservedReplica],
         jobs: Mapping[str, str],
+        splits: Mapping[str, Split],
     ) -> None:
-        """Probe and publish what these replicas come to; `jobs` names the services that others
-        call for, by their ids."""
-        self._gateways.share(shared_gateways(replicas))
-        made_of = (replicas, desired, self._gateways.listeners(), dict(jobs), self.splits)
-        if made_of == self._made_of:
-            return
-        self._made_of = made_of
-        self._prober.want(self._targets(replicas, listed))
-        self._publish(replicas, jobs)
+        """Update the probes and publish a snapshot.
 
-    def _targets(
+        - `jobs`: the service as which each job calls others, by job id.
+        - `splits`: how revisions share a service's requests during a rollout, by service key.
+        """
+        self._gateways.share(shared_gateways(replicas))
+        inputs = (replicas, desired, self._gateways.listeners(), dict(jobs), splits)
+        if inputs == self._inputs:
+            return
+        self._inputs = inputs
+        self._prober.want(self._probe_targets(replicas, listed))
+        self._publish(replicas, jobs, splits)
+
+    def _probe_targets(
         self, replicas: Sequence[Replica], listed: Mapping[str, ObservedReplica]
     ) -> dict[str, ProbeTarget]:
-        """Everything that runs. Of what leaves, only adopted ones: they may come back."""
+        """Return a target for each replica that runs; among those that leave only for adopted
+        ones, since they may come back."""
         targets: dict[str, ProbeTarget] = {}
         for replica in replicas:
             seen = listed.get(replica.name)
@@ -73,7 +81,7 @@ class SnapshotUpdater:
                 continue
             if replica.phase in ENDED or (replica.managed and replica.phase in _LEAVING):
                 continue
-            found = self._wanted.service(replica.key)
+            found = self._desired.service(replica.key)
             targets[replica.name] = ProbeTarget(
                 host=seen.host,
                 port=seen.port,
@@ -83,7 +91,9 @@ class SnapshotUpdater:
             )
         return targets
 
-    def _publish(self, replicas: Sequence[Replica], jobs: Mapping[str, str]) -> None:
+    def _publish(
+        self, replicas: Sequence[Replica], jobs: Mapping[str, str], splits: Mapping[str, Split]
+    ) -> None:
         credentials = {}
         if self._gateways.uses_tokens:
             credentials = {
@@ -92,12 +102,12 @@ class SnapshotUpdater:
             credentials |= {credential(self._secret, id): key for id, key in jobs.items()}
         snapshot = compile_snapshot(
             self._publisher.generation,
-            self._wanted.effective_projects(),
+            self._desired.effective_projects(),
             endpoints(replicas),
             listeners=self._gateways.listeners(),
             credentials=credentials,
             callers={} if self._gateways.uses_tokens else callers(replicas),
-            trusted_proxies=self.trusted_proxies,
-            splits=self.splits,
+            trusted_proxies=self._trusted_proxies,
+            splits=splits,
         )
         self._publisher.publish(snapshot)

@@ -46,6 +46,10 @@ class ReplicaRunning(RuntimeFailure):
     """The replica is still running; stop it first."""
 
 
+class RevisionMissing(RuntimeFailure):
+    """The revision to start is not stored any more."""
+
+
 class Unsupported(RuntimeFailure):
     """This runtime does not support the request; its capabilities say so."""
 

@@ -27,8 +27,8 @@ from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
 from meshd.store.store import Store
 from meshd.store.traffic import TrafficLog
+from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
-from meshd.telemetry.metrics import Metrics
 from meshd.telemetry.usage_sampler import UsageSampler
 
 INTERVAL: Final = 1.0
@@ -45,19 +45,21 @@ class ScalingController:
         decisions: DecisionLog,
         traffic: TrafficLog,
         ingest: Ingest,
-        metrics: Metrics,
+        counters: EventCounters,
+        sampler: UsageSampler,
+        queries: PrometheusQueries,
+        jobs: Callable[[], Sequence[JobDemand]],
         wake: Callable[[], None],
     ) -> None:
-        self.meter: UsageSampler | None = None
-        self.queries = PrometheusQueries()
-        self.jobs: Callable[[], Sequence[JobDemand]] = list
-        """What runs beside the replicas."""
+        self._sampler = sampler
+        self._queries = queries
+        self._jobs = jobs
         self._store = store
         self._events = events
         self._decisions = decisions
         self._traffic = traffic
         self._ingest = ingest
-        self._metrics = metrics
+        self._counters = counters
         self._wake = wake
         self._learned = PolicyStateStore(store)
         self._cold: dict[str, ScaleFromZero] = {}
@@ -107,9 +109,9 @@ class ScalingController:
         """What every decision of this second is made from."""
         seconds = self._ingest.second(now)
         downstream = waited(seconds.values())
-        loads = self.meter.loads if self.meter else {}
+        loads = self._sampler.loads
         scales = {key: _scale(service) for key, service in scaled.items()}
-        self.queries.want([each.prometheus for each in scales.values() if each.prometheus])
+        self._queries.want([each.prometheus for each in scales.values() if each.prometheus])
         cases: dict[str, DecisionInput] = {}
         for key, service in scaled.items():
             scale, settings = scales[key], settings_of(scales[key])
@@ -122,7 +124,7 @@ class ScalingController:
                 loads,
                 sum(each.ejected_by > 0 for each in self._ingest.endpoints(key, now).values()),
                 self._last or now,
-                self.queries.value(query, time.monotonic()) if query else None,
+                self._queries.value(query, time.monotonic()) if query else None,
                 scheduled_minimum(scale.schedule, now),
             )
             cooling = self._pace.setdefault(key, ChangeRateLimit()).cooling(scale, now)
@@ -133,8 +135,6 @@ class ScalingController:
     def _room(
         self, services: Sequence[DesiredService], wishes: Mapping[str, ScalingDecision], now: float
     ) -> dict[str, Allocation]:
-        if self.meter is None:
-            return {}
         by_hand = {
             service.key: override.replicas
             for service in services
@@ -145,8 +145,8 @@ class ScalingController:
             for name, stored in self._store.projects.items()
             if stored.project.quota is not None
         }
-        nodes, limits_memory = self.meter.nodes, self.meter.limits_memory
-        return room(nodes, services, wishes, by_hand, limits_memory, quotas, self.jobs())
+        nodes, limits_memory = self._sampler.nodes, self._sampler.limits_memory
+        return room(nodes, services, wishes, by_hand, limits_memory, quotas, self._jobs())
 
     def _ceilings(
         self, service: DesiredService, wished: ScalingDecision, grant: Allocation | None, now: float
@@ -202,7 +202,7 @@ class ScalingController:
             waiting = sum(cold.parked.values())
             text = f"0 → {floor}: {waiting} waiting for a first replica"
             self._record(service, Kind.SCALE_WAKE, text, {"parked": float(waiting)}, now)
-            self._metrics.count_scale(key, "up", "wake")
+            self._counters.count_scale(key, "up", "wake")
             self._wake()
 
     def ready(self, key: str, now: float) -> None:
@@ -210,7 +210,7 @@ class ScalingController:
         cold = self._cold.get(key)
         if cold is not None and not cold.answered:
             cold.answered = True
-            self._metrics.observe_cold_start(key, now - cold.began)
+            self._counters.observe_cold_start(key, now - cold.began)
 
     def _floor(self, key: str, now: float) -> int:
         """The least that a service on its way up from zero is to have."""
@@ -257,7 +257,7 @@ class ScalingController:
             self._decisions.add(key, told)
         more = decision.desired > before
         direction = "hold" if decision.desired == before else "up" if more else "down"
-        self._metrics.count_scale(key, direction, decision.cause)
+        self._counters.count_scale(key, direction, decision.cause)
         if direction == "hold":
             return
         self._pace[key].changed(now)

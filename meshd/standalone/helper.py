@@ -24,6 +24,7 @@ from meshd.publish.publisher import Publisher
 from meshd.spec.errors import SpecError
 from meshd.standalone import build
 from meshd.standalone.settings import RawSettings, StandaloneSettings, read_settings
+from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
 from proxy.wire.report import Message, Report, Workers
@@ -71,7 +72,7 @@ class Helper:
         self._publisher = Publisher(Path(), FIRST_EPOCH, self._received)
         self._ingest = Ingest()
         self._metrics = Metrics(
-            self._ingest, self.status, lambda: self.status().services, time.time
+            EventCounters(), self._ingest, self.status, lambda: self.status().services, time.time
         )
 
     async def run(self) -> None:

@@ -25,10 +25,11 @@ UNWRITTEN: Final = 500
 
 
 class EventLog:
-    """Record events and hand them to subscribers. `flush` stores those not stored yet."""
+    """Record events and hand them to subscribers. `on_event` is called with each new
+    one; `flush` stores those not stored yet."""
 
-    def __init__(self, store: Store) -> None:
-        self.on_event: Callable[[Event], None] | None = None
+    def __init__(self, store: Store, on_event: Callable[[Event], None] | None = None) -> None:
+        self._on_event = on_event
         self._store = store
         self._recent: deque[Event] = deque(maxlen=RECENT)
         self._unwritten: list[Event] = []
@@ -77,8 +78,8 @@ class EventLog:
             with contextlib.suppress(StoreWriteError):
                 self.flush()
             del self._unwritten[:-UNWRITTEN]  # while storing fails, the oldest are lost
-        if self.on_event is not None:
-            self.on_event(event)
+        if self._on_event is not None:
+            self._on_event(event)
         for queue in self._queues:
             if not queue.full():
                 queue.put_nowait(event)

@@ -6,7 +6,6 @@ stages by the code that names them. Replicas and endpoints, which come and go, a
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -15,12 +14,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from meshd.api.dto import ServiceStatus, Status
-from meshd.model.event import JOB, ROLLOUT, Event, Kind
+from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
-from meshd.telemetry.merge import Distribution
 from meshd.telemetry.service_metrics import ServiceMetrics
 
-MOST_CAUSES: Final = 32
 AT_ONCE: Final = 16
 """Services whose samples are made before the event loop has its turn: some 5 ms."""
 
@@ -28,58 +25,25 @@ AT_ONCE: Final = 16
 class Metrics:
     """The registry behind `/metrics`.
 
-    `ingest`, `about` (the daemon, without its services) and `services` (one after the other) are
-    asked at each scrape, with `clock` for Unix time; what no one keeps (decisions, rollouts,
-    start-up times) is told through the methods below.
+    At each scrape it reads `counters`, `ingest`, `about` (the daemon without its services) and
+    `services` (one after the other); `clock` gives Unix time.
     """
 
     def __init__(
         self,
+        counters: EventCounters,
         ingest: Ingest,
         about: Callable[[], Status],
         services: Callable[[], Iterable[ServiceStatus]],
         clock: Callable[[], float],
     ) -> None:
+        self._counters = counters
         self._ingest = ingest
         self._services = services
         self._clock = clock
-        self.scale_decisions: Counter[tuple[str, str, str]] = Counter()
-        self.rollouts: Counter[tuple[str, str]] = Counter()
-        self.jobs: Counter[tuple[str, str]] = Counter()
-        self._causes: set[str] = set()
-        self.events: Counter[str] = Counter()
-        self.starts: dict[str, Distribution] = {}
-        self.cold_starts: dict[str, Distribution] = {}
         self.registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self.registry)
-        self.registry.register(_DaemonCollector(self, ingest, about, clock))
-
-    def count_scale(self, service: str, direction: str, cause: str) -> None:
-        """One decision of the autoscaler for `PROJECT/SERVICE`: `up`, `down` or `hold`, and
-        its cause, a word of a small vocabulary."""
-        if len(self._causes) < MOST_CAUSES:
-            self._causes.add(cause)
-        word = cause if cause in self._causes else "other"
-        self.scale_decisions[service, direction, word] += 1
-
-    def observe_start(self, service: str, seconds: float) -> None:
-        """A replica of `PROJECT/SERVICE` took its first good probe `seconds` after its order."""
-        self.starts.setdefault(service, Distribution()).observe(seconds)
-
-    def observe_cold_start(self, service: str, seconds: float) -> None:
-        """`seconds` from the request that woke `PROJECT/SERVICE` to its first ready replica."""
-        self.cold_starts.setdefault(service, Distribution()).observe(seconds)
-
-    def observe_event(self, event: Event) -> None:
-        """Counts what happened; kinds that `Kind` does not know are counted as `other`."""
-        known = event.kind in Kind.__members__.values()
-        self.events[event.kind if known else "other"] += 1
-        if known and event.kind.startswith(ROLLOUT):
-            result = event.kind.removeprefix(ROLLOUT)
-            self.rollouts[f"{event.project}/{event.service}", result] += 1
-        if known and event.kind.startswith(JOB):
-            result = event.kind.removeprefix(JOB)
-            self.jobs[f"{event.project}/{event.service}", result] += 1
+        self.registry.register(_DaemonCollector(counters, ingest, about, clock))
 
     async def exposition(self) -> bytes:
         """Prometheus text format 0.0.4. With many services it takes long, and is made bit by bit,
@@ -91,7 +55,8 @@ class Metrics:
             key = f"{status.project}/{status.name}"
             present.add(key)
             made.add_replicas(status)
-            made.add_starts(key, self.starts.get(key), self.cold_starts.get(key))
+            counters = self._counters
+            made.add_starts(key, counters.starts.get(key), counters.cold_starts.get(key))
         for number, key in enumerate(self._ingest.services()):
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -106,10 +71,13 @@ class Metrics:
 
     def _add_told(self, made: ServiceMetrics, present: set[str]) -> None:
         """What was counted here, of services that still exist."""
-        for (key, direction, cause), count in sorted(self.scale_decisions.items()):
+        for (key, direction, cause), count in sorted(self._counters.scale_decisions.items()):
             if key in present:
                 made.add_decisions(key, direction, cause, count)
-        for name, counts in (("rollouts_total", self.rollouts), ("jobs_total", self.jobs)):
+        for name, counts in (
+            ("rollouts_total", self._counters.rollouts),
+            ("jobs_total", self._counters.jobs),
+        ):
             for (key, result), count in sorted(counts.items()):
                 if key in present:
                     made.add_counts(name, key, "result", {result: count})
@@ -120,12 +88,12 @@ class _DaemonCollector(Collector):
 
     def __init__(
         self,
-        told: Metrics,
+        counters: EventCounters,
         ingest: Ingest,
         about: Callable[[], Status],
         clock: Callable[[], float],
     ) -> None:
-        self._told = told
+        self._counters = counters
         self._ingest = ingest
         self._about = about
         self._clock = clock
@@ -133,7 +101,7 @@ class _DaemonCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from _daemon(self._about())
         events = CounterMetricFamily("meshd_events", "Things that happened", labels=["kind"])
-        for kind, count in sorted(self._told.events.items()):
+        for kind, count in sorted(self._counters.events.items()):
             events.add_metric([kind], count)
         yield events
         yield from self._workers(self._clock())

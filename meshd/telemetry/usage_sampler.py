@@ -35,23 +35,27 @@ class UsageSampler:
     """Keeps `loads` by replica, and `nodes`, while `run` runs. While the runtime is away no load
     is known, and the nodes are those seen last."""
 
-    def __init__(self, runtime: Runtime, replicas: Callable[[], Sequence[Replica]]) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self.loads: Mapping[str, Load] = {}
         self.nodes: Sequence[Node] = ()
         self.limits_memory = runtime.capabilities.memory_limits
         self._runtime = runtime
-        self._replicas = replicas
         self._last: Mapping[str, Usage] = {}
-        self.on_read: Callable[[Mapping[str, Load]], None] = lambda _: None
 
-    async def run(self) -> None:
-        """Ask again and again until cancelled."""
+    async def run(
+        self,
+        replicas: Callable[[], Sequence[Replica]],
+        on_read: Callable[[Mapping[str, Load]], None],
+    ) -> None:
+        """Read every few seconds until cancelled; call `on_read` with the loads of each
+        reading."""
         while True:
-            await self._read()
+            await self._read(replicas())
+            on_read(self.loads)
             await asyncio.sleep(PAUSE)
 
-    async def _read(self) -> None:
-        names = [r.name for r in self._replicas() if r.listed and r.phase in _RUNS]
+    async def _read(self, replicas: Sequence[Replica]) -> None:
+        names = [r.name for r in replicas if r.listed and r.phase in _RUNS]
         try:
             usage = await self._runtime.usage(names) if names else {}
             self.nodes = await self._runtime.nodes()
@@ -60,4 +64,3 @@ class UsageSampler:
             usage = {}
         self.loads = loads(self._last, usage)
         self._last = usage
-        self.on_read(self.loads)

@@ -48,8 +48,8 @@ async def test_what_befalls_replicas_is_put_right_and_named(
     assert "out of memory" in told(hungry["name"])
     assert "bad probes in a row (GET /healthz answered 503)" in told(ill["name"])
     assert "bad probes in a row (no answer within 0.5 s)" in told(stuck["name"])
-    assert "wants no requests for now: GET /ready answered 503" in told(resting["name"])
-    assert "wants requests again" in told(resting["name"])
+    assert "is not ready for requests: GET /ready answered 503" in told(resting["name"])
+    assert "is ready for requests again" in told(resting["name"])
     assert "replica.died" not in told(resting["name"])
 
 

@@ -3,17 +3,21 @@
 from pathlib import Path
 from typing import Any
 
+from meshd.capacity.job_demand import JobDemand
 from meshd.model.desired import DesiredService
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
+from meshd.runtime.process.runtime import ProcessRuntime
 from meshd.scaling.controller import ScalingController
+from meshd.scaling.prometheus_queries import PrometheusQueries
 from meshd.spec.model import Service
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
 from meshd.store.store import Store
 from meshd.store.traffic import TrafficLog
+from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
-from meshd.telemetry.metrics import Metrics
+from meshd.telemetry.usage_sampler import UsageSampler
 from proxy.wire.report import EndpointReport, Histogram, Report, ServiceReport
 from proxy.wire.snapshot import Generation
 from tests.fakes import traffic
@@ -47,6 +51,8 @@ class Scene:
         self.clock = NOW
         self.woken = 0
         self._sequence = 0
+        self.sampler = UsageSampler(ProcessRuntime(folder))
+        self.jobs: list[JobDemand] = []
         self._begin()
 
     def _begin(self) -> None:
@@ -55,7 +61,7 @@ class Scene:
         self.events = EventLog(self.store)
         self.events.open()
         self.ingest = Ingest()
-        self.metrics = Metrics(self.ingest, traffic.status, tuple, lambda: self.clock)
+        self.counters = EventCounters()
         self.decisions = DecisionLog(self.store)
         self.traffic = TrafficLog(self.store)
         self.scaling = ScalingController(
@@ -64,7 +70,10 @@ class Scene:
             self.decisions,
             self.traffic,
             self.ingest,
-            self.metrics,
+            self.counters,
+            self.sampler,
+            PrometheusQueries(),
+            lambda: self.jobs,
             self._wake,
         )
 

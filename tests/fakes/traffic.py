@@ -4,6 +4,7 @@ import time
 
 from meshd.api.dto import ReplicaStatus, ServiceStatus, Status
 from meshd.model.event import Event
+from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
 from proxy.wire import buckets
@@ -105,18 +106,20 @@ def happenings() -> list[Event]:
     return [Event(n, 1.0, kind, "shop", "orders") for n, kind in enumerate(kinds, 1)]
 
 
-def metrics(ingest: Ingest, now: float, live: bool = False) -> Metrics:
+def metrics(
+    ingest: Ingest, now: float, live: bool = False, counters: EventCounters | None = None
+) -> Metrics:
     """Figures with at least one sample in every family, two seconds told by two workers; with
     `live` gauges are read as of the real clock."""
     for worker in (1, 2):
         for sequence in (1, 2):
             ingest.add(report(worker, sequence, now - 2 + sequence))
     clock = time.time if live else lambda: now
-    made = Metrics(ingest, status, lambda: status().services, clock)
+    made = counters or EventCounters()
     for event in happenings():
         made.observe_event(event)
     made.count_scale("shop/orders", "up", "load")
     made.count_scale("shop/orders", "down", "idle")
     made.observe_start("shop/orders", 0.7)
     made.observe_cold_start("shop/orders", 1.4)
-    return made
+    return Metrics(made, ingest, status, lambda: status().services, clock)

@@ -9,11 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from meshd.discovery.watch import RuntimeWatcher
+from meshd.model.request import ReloadDesired
 from meshd.model.runtime import ObservedReplica, ReplicaState
-from meshd.publish.gateways import Gateways
-from meshd.publish.publisher import Publisher
-from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.ownership.claims import NotOurs
 from meshd.spec.fingerprint import compute_revision
 from meshd.spec.labels import COMPOSE_PROJECT, INSTANCE, SERVICE
@@ -21,6 +18,7 @@ from meshd.spec.model import Project
 from meshd.store.events import EventLog
 from meshd.store.store import Store
 from tests.fakes import virtual
+from tests.fakes.reconciler import ControlLife
 from tests.fakes.sim_plane import SimPlane
 from tests.fakes.sim_runtime import Box, SimRuntime
 
@@ -28,32 +26,26 @@ from tests.fakes.sim_runtime import Box, SimRuntime
 class Mesh:
     """One mesh with a state of its own."""
 
-    def __init__(self, directory: Path, runtime: SimRuntime) -> None:
+    def __init__(self, directory: Path, runtime: SimRuntime, adopts: bool = True) -> None:
         directory.mkdir(exist_ok=True)
         self.store = Store(directory)
         self.store.open()
         self.events = EventLog(self.store)
         self.events.open()
-        wake = asyncio.Event()
-        publisher = Publisher(directory / "none", self.store.next_epoch(), lambda _: wake.set())
-        watch = RuntimeWatcher(runtime, wake.set)
-        self.loop = Reconciler(
-            runtime, watch, self.store, self.events, publisher, Gateways(runtime),
-            self.store.secret(), None, wake, runtime.probe, virtual.clock,
-        )  # fmt: skip
+        life = ControlLife(runtime=runtime, store=self.store, events=self.events, adopts=adopts)
+        self.reconciler, self.claims = life.reconciler, life.claims
         plane = SimPlane(runtime, random.Random(1), workers=1, drain=1.0)
-        plane.connect(publisher)
-        self._tasks = [
-            asyncio.ensure_future(r) for r in (watch.run(), self.loop.run(), plane.run())
-        ]
+        plane.connect(life.publisher)
+        parts = (life.watch.run(), self.reconciler.run(), plane.run())
+        self._tasks = [asyncio.ensure_future(part) for part in parts]
 
     async def deploy(self, name: str, replicas: int = 2, take_over: bool = False) -> None:
         service = {"name": "web", "image": "app", "replicas": replicas}
         project = Project.model_validate({"name": name, "services": [service]})
-        async with self.loop.claims.deploying(name, take_over):
+        async with self.claims.deploying(name, take_over):
             revisions = {each.name: compute_revision(each) for each in project.services}
             self.store.deploy(project, revisions, "test", "", virtual.clock())
-            self.loop.refresh(virtual.clock())
+            self.reconciler.request(ReloadDesired())
 
     def told(self, kind: str) -> list[str]:
         return [event.text for event in self.events.since(0, 1000) if event.kind == kind]
@@ -66,8 +58,10 @@ class Mesh:
 
 
 @asynccontextmanager
-async def meshes(folder: Path, runtime: SimRuntime, *names: str) -> AsyncIterator[list[Mesh]]:
-    made = [Mesh(folder / name, runtime) for name in names]
+async def meshes(
+    folder: Path, runtime: SimRuntime, *names: str, adopts: bool = True
+) -> AsyncIterator[list[Mesh]]:
+    made = [Mesh(folder / name, runtime, adopts) for name in names]
     await asyncio.sleep(1.0)
     try:
         yield made
@@ -138,8 +132,8 @@ def test_a_lost_state_is_taken_over_only_when_asked_for(tmp_path: Path) -> None:
                 await asyncio.sleep(20.0)
                 (told,) = a.told("claim.refused")
                 assert f"{tmp_path}/b" in told
-                assert a.loop.claims.refused["shop"] in told
-                assert a.loop.desired.services == ()
+                assert a.claims.refused["shop"] in told
+                assert a.reconciler.view().desired.services == ()
             assert names(runtime, "shop") == before
             assert runtime.stopped == []
 
@@ -185,17 +179,17 @@ def test_only_one_mesh_adopts(tmp_path: Path) -> None:
         async with meshes(tmp_path, runtime, "a") as (a,):
             theirs(runtime)
             await asyncio.sleep(20.0)
-            assert [service.key for service in a.loop.desired.services] == ["old/web"]
+            assert [service.key for service in a.reconciler.view().desired.services] == ["old/web"]
             assert len(names(runtime, "old")) == 2, "one copy"
             async with meshes(tmp_path, runtime, "b") as (b,):
                 await asyncio.sleep(20.0)
-                assert b.loop.desired.services == ()
+                assert b.reconciler.view().desired.services == ()
                 assert len(b.told("claim.refused")) == 1
             assert len(names(runtime, "old")) == 2
         # The one that adopted has ended, without an end: another goes on with it.
         async with meshes(tmp_path, runtime, "b") as (b,):
             await asyncio.sleep(20.0)
-            assert [service.key for service in b.loop.desired.services] == ["old/web"]
+            assert [service.key for service in b.reconciler.view().desired.services] == ["old/web"]
             runtime.remove_by_others("old_web_1")
             await asyncio.sleep(60.0)
             assert names(runtime, "old") == set()
@@ -207,12 +201,11 @@ def test_only_one_mesh_adopts(tmp_path: Path) -> None:
 def test_a_mesh_that_does_not_adopt(tmp_path: Path) -> None:
     async def story() -> None:
         runtime = sim()
-        async with meshes(tmp_path, runtime, "a") as (a,):
-            a.loop.claims.adopts = False
+        async with meshes(tmp_path, runtime, "a", adopts=False) as (a,):
             theirs(runtime)
             await a.deploy("shop")
             await asyncio.sleep(20.0)
-            assert [service.key for service in a.loop.desired.services] == ["shop/web"]
+            assert [service.key for service in a.reconciler.view().desired.services] == ["shop/web"]
             assert names(runtime, "old") == {"old_web_1"}
             assert set(runtime.claimed) == {"shop"}
 

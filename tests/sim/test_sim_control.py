@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from meshd.discovery.watch import RuntimeWatcher
+from meshd.model.request import DrainRequest, ReloadDesired, RunPass
 from meshd.model.rollout import Override, RolloutState
 from meshd.model.runtime import ContainerHealth, ReplicaState
-from meshd.publish.gateways import Gateways
-from meshd.publish.publisher import Publisher
-from meshd.reconcile.loop import Reconciler
+from meshd.reconcile.execute.apply import RolloutHooks
+from meshd.reconcile.rollout.analysis_feed import TrafficSource
 from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import Project
 from meshd.store.events import EventLog
 from meshd.store.store import Store
 from tests.fakes import virtual
+from tests.fakes.reconciler import ControlLife
 from tests.fakes.sim_plane import SimPlane
 from tests.fakes.sim_runtime import READY, SimRuntime
 
@@ -36,24 +36,34 @@ SERVICES = ("front", "back")
 class Control:
     """One life of the control process."""
 
-    def __init__(self, directory: Path, runtime: SimRuntime, plane: SimPlane) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        runtime: SimRuntime,
+        plane: SimPlane,
+        hooks: RolloutHooks | None = None,
+        traffic: TrafficSource | None = None,
+    ) -> None:
         self.store = Store(directory)
         self.store.open()
         self.events = EventLog(self.store)
         self.events.open()
-        wake = asyncio.Event()
-        self.publisher = Publisher(
-            directory / "none", self.store.next_epoch(), lambda message: wake.set()
+        life = ControlLife(
+            runtime=runtime,
+            store=self.store,
+            events=self.events,
+            held_snapshot=plane.held,
+            hooks=hooks,
+            traffic=traffic,
+            dice=random.Random(runtime.dice.random()),
         )
-        watch = RuntimeWatcher(runtime, wake.set)
-        self.loop = Reconciler(
-            runtime, watch, self.store, self.events, self.publisher, Gateways(runtime),
-            self.store.secret(), plane.held, wake, runtime.probe, virtual.clock,
-        )  # fmt: skip
-        self.loop.dice = random.Random(runtime.dice.random())
-        plane.connect(self.publisher)
+        self.reconciler = life.reconciler
+        plane.connect(life.publisher)
         self._plane = plane
-        self._tasks = [asyncio.ensure_future(watch.run()), asyncio.ensure_future(self.loop.run())]
+        self._tasks = [
+            asyncio.ensure_future(life.watch.run()),
+            asyncio.ensure_future(self.reconciler.run()),
+        ]
 
     def check(self) -> None:
         for task in self._tasks:
@@ -117,7 +127,7 @@ class Scene:
     def deploy(self, project: Project) -> None:
         revisions = {service.name: compute_revision(service) for service in project.services}
         self.control.store.deploy(project, revisions, "test", "", virtual.clock())
-        self.control.loop.refresh(virtual.clock())
+        self.control.reconciler.request(ReloadDesired())
 
     async def step(self) -> None:
         """One random thing happens."""
@@ -144,7 +154,7 @@ class Scene:
         if "shop" in self.control.store.projects:
             key = f"shop/{self.dice.choice(SERVICES)}"
             self.control.store.set_override(key, Override(self.dice.randint(0, 5), 0.0))
-            self.control.loop.wake.set()
+            self.control.reconciler.request(RunPass())
 
     async def _kill(self) -> None:
         name = self._box()
@@ -206,14 +216,14 @@ class Scene:
         under_way = [key for key, each in store.rollouts.items() if each.is_rolling]
         if under_way:
             store.pause(self.dice.choice(under_way), "by hand", virtual.clock())
-            self.control.loop.wake.set()
+            self.control.reconciler.request(RunPass())
 
     async def _go_on(self) -> None:
         store = self.control.store
         held = [key for key, each in store.rollouts.items() if each.paused_by_user]
         if held:
             store.resume(self.dice.choice(held), virtual.clock())
-            self.control.loop.wake.set()
+            self.control.reconciler.request(RunPass())
 
     async def _engine(self) -> None:
         self.runtime.go_down()
@@ -231,7 +241,7 @@ class Scene:
     async def _drain(self) -> None:
         name = self._box()
         if name:
-            self.control.loop.drain(name, "by hand")
+            self.control.reconciler.request(DrainRequest(name, "by hand"))
 
     def story(self) -> str:
         told = [f"{e.at - virtual.EPOCH:.2f} {e.kind} {e.service} {e.replica} {e.text}"

@@ -20,6 +20,10 @@ def hang(scene: Scene, name: str) -> None:
     scene.runtime.boxes[name].hangs = True
 
 
+def remove(scene: Scene, name: str) -> None:
+    scene.runtime.remove_by_others(name)
+
+
 def unhealthy(scene: Scene, name: str) -> None:
     scene.runtime.change_by_others(name, health=ContainerHealth.UNHEALTHY)
 
@@ -36,7 +40,7 @@ def changed(scene: Scene, name: str) -> None:
         (lambda scene, name: scene.runtime.end(name, 3), 4.0, "exited with code 3"),
         (lambda scene, name: scene.runtime.end(name, 137), 4.0, "was killed (SIGKILL)"),
         (lambda scene, name: scene.runtime.end(name, 137, True), 4.0, "was killed: out of memory"),
-        (lambda scene, name: scene.runtime.remove_by_others(name), 12.0, "it was removed"),
+        (remove, 12.0, "was removed by something other than meshd"),
         (hang, 8.0, "bad probes in a row"),
         (unhealthy, 8.0, "its container's health check fails"),
         (changed, 8.0, "was changed by something other than meshd: the memory limit is 1"),
@@ -66,7 +70,7 @@ def test_a_replica_that_others_paused_is_woken_and_kept(tmp_path: Path) -> None:
         await asyncio.sleep(1.0)
         assert set(scene.runtime.boxes) == before
         assert_as_wanted(scene)
-        assert "was paused, not by the mesh; it is woken" in scene.story()
+        assert "was paused by something other than meshd; meshd resumes it" in scene.story()
 
     virtual.run(settled(tmp_path, play))
 
@@ -79,7 +83,7 @@ def test_a_replica_that_wants_no_requests_gets_none_and_is_let_be(tmp_path: Path
         await asyncio.sleep(3.0)
         states = [worker.states()[name] for worker in scene.plane.workers]
         assert states == ["draining", "draining"]
-        assert "wants no requests for now: GET /ready answered 503" in scene.story()
+        assert "is not ready for requests: GET /ready answered 503" in scene.story()
         await asyncio.sleep(60.0)
         assert set(scene.runtime.boxes) == before
         scene.runtime.boxes[name].unready = False
@@ -138,12 +142,12 @@ def test_what_crashes_again_and_again_is_started_ever_less_often_and_named(tmp_p
                 if box.seen.service == "back" and box.running:
                     scene.runtime.end(name, 9)
         starts = scene.runtime.started
-        waits = dict(scene.control.loop.plan.waiting)["shop/back"]
+        waits = dict(scene.control.reconciler.view().plan.waiting)["shop/back"]
         assert "crash loop" in waits
         loops = [e for e in scene.control.events.since(0, 1000) if e.kind == "replica.crash-loop"]
         assert [(e.project, e.service) for e in loops] == [("shop", "back")] * len(loops)
         assert 1 <= len(loops) <= 3
-        assert loops[0].text.startswith("3 quick failures in a row, starts ever less often; last: ")
+        assert loops[0].text.startswith("3 quick failures in a row, backing off restarts; last: ")
         assert starts < 3 * 2 + 3 * 10
         assert not any(box.running for box in of(scene, "back"))
         scene.runtime.bad_luck = 0.0

@@ -12,48 +12,69 @@ import pytest
 
 from meshd.capacity.job_demand import JobDemand
 from meshd.jobs.cron_scheduler import CronScheduler
-from meshd.jobs.manager import JobManager
+from meshd.jobs.factory import JobFactory
+from meshd.jobs.hook_runner import HookRunner
+from meshd.jobs.manager import JobCapacity, JobManager
+from meshd.jobs.schedule_table import ScheduleTable
+from meshd.jobs.table import JobTable
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.job import Job, JobOrder
-from meshd.model.runtime import ReplicaSpec
-from meshd.reconcile.execute.replica_spec import as_job, replica_spec, start_of
+from meshd.model.operation import RunHook
 from meshd.spec.fingerprint import compute_revision
-from meshd.spec.model import Network, Project
+from meshd.spec.model import Project
 from meshd.store.events import EventLog
 from meshd.store.jobs import JobLog
 from meshd.store.store import Store
 from tests.fakes import virtual
+from tests.fakes.reconciler import ControlLife
 from tests.fakes.sim_runtime import SimRuntime
+
+
+class Unlimited:
+    """Capacity for every job."""
+
+    def refused(self, job: JobDemand) -> str:
+        return ""
+
+    def lacking(self, job: JobDemand, running: Sequence[JobDemand]) -> str:
+        return ""
 
 
 class Life:
     """One life of the control process, as far as jobs go."""
 
-    def __init__(self, directory: Path, runtime: SimRuntime) -> None:
+    def __init__(
+        self, directory: Path, runtime: SimRuntime, capacity: JobCapacity | None = None
+    ) -> None:
         self.store = Store(directory)
         self.store.open()
         self.log = JobLog(self.store)
         self.log.open()
         self.events = EventLog(self.store)
         self.events.open()
-        self.desk = JobManager(
-            runtime, self.store, self.log, self.events, self._spec, lambda: True,
-            lambda: None, virtual.clock, random.Random(len(self.log.jobs)),
-        )  # fmt: skip
-        self.timetable = CronScheduler(self.store, self.log, self.desk, self.events, virtual.clock)
-        self.desk.kept = self.timetable.kept
+        factory = JobFactory(self.store, self.log, virtual.clock, random.Random(len(self.log.jobs)))
+        life = ControlLife(runtime=runtime, store=self.store, events=self.events)
+        self.table = JobTable(self.store, self.log, lambda: None)
+        self.hooks = HookRunner(factory, self.table, self.log)
+        self.schedules = ScheduleTable(self.store, self.log, virtual.clock)
+        self.jobs = JobManager(
+            runtime=runtime,
+            reconciler=life.reconciler,
+            store=self.store,
+            log=self.log,
+            table=self.table,
+            factory=factory,
+            schedules=self.schedules,
+            capacity=capacity or Unlimited(),
+            events=self.events,
+            clock=virtual.clock,
+        )
+        scheduler = CronScheduler(self.schedules, self.jobs, self.events, virtual.clock)
+        self._reconciler = life.reconciler
         self._tasks = [
-            asyncio.ensure_future(self.desk.run()),
-            asyncio.ensure_future(self.timetable.run()),
+            asyncio.ensure_future(self.jobs.run()),
+            asyncio.ensure_future(scheduler.run()),
         ]
-
-    def _spec(self, job: Job) -> tuple[ReplicaSpec, tuple[Network, ...]] | None:
-        stored = self.store.projects.get(job.project)
-        if stored is None:
-            return None
-        service = stored.project.service(job.service)
-        told = replica_spec(start_of(job), stored.project, service, None, "")
-        return as_job(told, job.command, job.environment), ()
 
     def deploy(self, schedule: Any = (), **environment: str) -> None:
         web = {"name": "web", "image": "a", "environment": environment}
@@ -64,13 +85,13 @@ class Life:
         self.store.deploy(project, revisions, "test", "", virtual.clock())
 
     def order(self, **fields: Any) -> Job:
-        return self.desk.begin("shop", "web", JobOrder(**fields), "by hand")
+        return self.jobs.begin("shop", "web", JobOrder(**fields), "by hand")
 
     async def over(self, id: str) -> Job:
         async with asyncio.timeout(60):
-            while not self.desk.job(id).is_over:
+            while not self.jobs.job(id).is_over:
                 await asyncio.sleep(0.1)
-        return self.desk.job(id)
+        return self.jobs.job(id)
 
     async def kill(self) -> None:
         assert not any(task.done() for task in self._tasks)
@@ -81,13 +102,13 @@ class Life:
 
 
 @asynccontextmanager
-async def scene(directory: Path) -> AsyncIterator[tuple[SimRuntime, Callable[[], Life]]]:
+async def scene(directory: Path) -> AsyncIterator[tuple[SimRuntime, Callable[..., Life]]]:
     runtime = SimRuntime(random.Random(1))
     runtime.bad_luck = 0.0
     lives: list[Life] = []
 
-    def live() -> Life:
-        lives.append(Life(directory, runtime))
+    def live(capacity: JobCapacity | None = None) -> Life:
+        lives.append(Life(directory, runtime, capacity))
         return lives[-1]
 
     yield runtime, live
@@ -100,17 +121,17 @@ async def run_once(directory: Path) -> None:
         life.deploy(SECONDS="3", CODE="4")
         job = life.order(command=("do", "it"))
         assert job.state == "waiting"
-        assert life.desk.callers() == {job.id: "shop/web"}
-        lines = [line async for line in life.desk.follow(job.id)]
-        over = life.desk.job(job.id)
+        assert life.table.callers() == {job.id: "shop/web"}
+        lines = [line async for line in life.jobs.follow(job.id)]
+        over = life.jobs.job(job.id)
         assert (over.state, over.exit_code, over.text) == ("failed", 4, "exited with code 4")
         assert over.ended - over.started == pytest.approx(3.0, abs=0.3)
         assert lines == ["line"]
-        assert life.desk.lines(job.id) == ["last words"]
-        assert life.desk.callers() == {}
+        assert life.jobs.lines(job.id) == ["last words"]
+        assert life.table.callers() == {}
         await asyncio.sleep(4.0)
         assert runtime.boxes == {}
-        assert life.desk.working() == frozenset()
+        assert life.table.working_projects() == frozenset()
         kinds = [event.kind for event in life.events.since(0, 10)]
         assert kinds == ["job.started", "job.failed"]
 
@@ -134,7 +155,7 @@ async def taken_over(directory: Path) -> None:
         assert over.state == "succeeded"
         assert runtime.started == 1
         with pytest.raises(Rejected, match="is a job of shop/web"):
-            life.desk.begin("shop", "other", JobOrder(id="migrate-1"), "by hand")
+            life.jobs.begin("shop", "other", JobOrder(id="migrate-1"), "by hand")
 
 
 def test_a_successor_takes_a_job_over_and_never_runs_it_twice(tmp_path: Path) -> None:
@@ -147,23 +168,23 @@ async def ended_early(directory: Path) -> None:
         life.deploy(SECONDS="600")
         late, by_hand = life.order(timeout=2.0), life.order()
         await asyncio.sleep(1.0)
-        life.desk.stop(by_hand.id)
+        life.jobs.stop(by_hand.id)
         assert (await life.over(by_hand.id)).state == "stopped"
         over = await life.over(late.id)
-        assert (over.state, over.text) == ("timed-out", "did not end within 2 s")
+        assert (over.state, over.text) == ("timed-out", "did not end within its timeout of 2 s")
         left = life.order()
         await asyncio.sleep(1.0)
         life.store.leave("shop")
-        assert life.desk.working() == {"shop"}
+        assert life.table.working_projects() == {"shop"}
         assert (await life.over(left.id)).state == "stopped"
         await asyncio.sleep(1.0)
         assert runtime.boxes == {}
-        assert life.desk.working() == frozenset()
+        assert life.table.working_projects() == frozenset()
         with pytest.raises(Rejected, match="being taken down"):
             life.order()
         life.store.forget("shop")
         await asyncio.sleep(1.0)
-        assert life.desk.jobs() == ()
+        assert life.table.jobs() == ()
         with pytest.raises(NotFound):
             life.order()
 
@@ -186,27 +207,30 @@ class OneAtATime:
 async def waited_for(directory: Path) -> None:
     """One after the other, over a change of the control process, in the order of the orders."""
     async with scene(directory) as (runtime, live):
-        life = live()
-        life.desk.room = OneAtATime()
+        life = live(OneAtATime())
         life.deploy(SECONDS="3")
         first, second, third = (life.order(id=name) for name in ("j-1", "j-2", "j-3"))
         await asyncio.sleep(1.0)
         assert runtime.started == 1
-        assert life.desk.job(second.id).text == "waits for room: j-1 has it"
+        assert life.jobs.job(second.id).text == "waits for capacity: j-1 has it"
         told = [e.text for e in life.events.since(0, 9) if e.kind == "job.waiting"]
-        assert told == [f"j-{n} waits for room: j-1 has it" for n in (2, 3)], "once each"
-        urgent = life.desk.begin("shop", "web", JobOrder(id="hook"), "a rollout", urgent=True)
+        assert told == [f"j-{n} waits for capacity: j-1 has it" for n in (2, 3)], "once each"
+        hook = RunHook(
+            project="shop", service="web", id="hook", revision=first.revision, command=("x",),
+            timeout=0.0, cause="a rollout",
+        )  # fmt: skip
+        life.hooks.begin(hook)
         await asyncio.sleep(0.5)
-        assert life.desk.job(urgent.id).state == "running"
+        urgent = life.jobs.job("hook")
+        assert life.jobs.job(urgent.id).state == "running"
         await life.kill()
-        life = live()
-        life.desk.room = OneAtATime()
+        life = live(OneAtATime())
         assert (await life.over(first.id)).state == "succeeded"
         await life.over(urgent.id)
-        life.desk.stop(third.id)
+        life.jobs.stop(third.id)
         over = await life.over(second.id)
         assert (over.state, over.text) == ("succeeded", "")
-        stopped = life.desk.job(third.id)
+        stopped = life.jobs.job(third.id)
         assert (stopped.state, stopped.started, stopped.text) == (
             "stopped",
             0,
@@ -232,7 +256,7 @@ async def not_started(directory: Path) -> None:
         runtime.go_down()
         waiting = life.order()
         await asyncio.sleep(5.0)
-        assert life.desk.job(waiting.id).state == "waiting"
+        assert life.jobs.job(waiting.id).state == "waiting"
         runtime.come_back(live_restore=True)
         assert (await life.over(waiting.id)).state == "succeeded"
 
@@ -247,7 +271,7 @@ async def named_wrongly(directory: Path) -> None:
         life.deploy()
         with pytest.raises(Rejected, match="first word is empty; expected a program"):
             life.order(command=("", "x"))
-        assert life.desk.jobs() == ()
+        assert life.table.jobs() == ()
 
 
 def test_a_command_without_a_program_is_refused(tmp_path: Path) -> None:
@@ -262,7 +286,7 @@ async def bounded(directory: Path) -> None:
             await life.over(life.order(id=f"job-{number}").id)
         await life.kill()
         life = live()
-        assert [job.id for job in life.desk.jobs()] == [f"job-{n}" for n in range(5, 25)]
+        assert [job.id for job in life.table.jobs()] == [f"job-{n}" for n in range(5, 25)]
 
 
 def test_history_is_bounded_and_kept_over_restarts(tmp_path: Path) -> None:
@@ -274,11 +298,11 @@ async def scheduled(directory: Path) -> None:
         life = live()
         life.deploy(schedule={"cron": "* * * * *", "history": 3}, SECONDS="10")
         await asyncio.sleep(330.0)
-        runs = life.desk.jobs()
+        runs = life.table.jobs()
         assert runtime.started == 5
         assert [run.state for run in runs] == ["succeeded"] * 3
         assert {run.cause for run in runs} == {"schedule * * * * *"}
-        (status,) = life.timetable.statuses()
+        (status,) = life.schedules.statuses()
         assert status.last == runs[-1]
         assert status.next is not None
         assert 0 < status.next - virtual.clock() <= 60
@@ -289,11 +313,11 @@ async def scheduled(directory: Path) -> None:
         await asyncio.sleep(5.0)
         assert runtime.started == 6
         told = [e.text for e in life.events.since(0, 1000) if e.kind == "job.skipped"]
-        assert told == ["schedule: 9 earlier times were missed, and are not made up for"]
+        assert told == ["schedule: missed 9 earlier runs, which are dropped"]
         # A run that takes longer than until the next time is not joined by another.
         life.deploy(schedule={"cron": "* * * * *", "timeout": 150}, SECONDS="1000")
         await asyncio.sleep(265.0)
-        states = [run.state for run in life.desk.jobs()]
+        states = [run.state for run in life.table.jobs()]
         assert states.count("running") == 1
         assert states.count("timed-out") == 1
 

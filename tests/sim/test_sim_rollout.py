@@ -16,6 +16,7 @@ from meshd.model.errors import Rejected
 from meshd.model.job import HookState
 from meshd.model.operation import RunHook
 from meshd.model.replica_phase import ALIVE
+from meshd.model.request import ReloadDesired
 from meshd.model.rollout import Rollout, RolloutState
 from meshd.reconcile.progress import standing
 from meshd.spec.fingerprint import compute_revision
@@ -70,7 +71,7 @@ class Scene:
         self.runtime.bad_luck = 0.0
         self.plane = SimPlane(self.runtime, random.Random(2), workers=2, drain=DRAIN)
         self.traffic = SimTraffic(lambda: self.plane.held, self._spec, rate)
-        self.jobs: Jobs | None = None
+        self.jobs = Jobs()
         self.specs: dict[str, Service] = {}
         self.operations: list[tuple[str, str, int]] = []
         self.kill_at = -1
@@ -82,10 +83,8 @@ class Scene:
         self.control = self._started()
 
     def _started(self) -> Control:
-        control = Control(self.directory, self.runtime, self.plane)
-        control.loop.trials.traffic = self.traffic
-        control.loop.hooks = self.jobs
-        apply = control.loop._apply
+        control = Control(self.directory, self.runtime, self.plane, self.jobs, self.traffic)
+        apply = control.reconciler._apply
 
         def deadly(operation: Any, now: float) -> None:
             what = (type(operation).__name__, operation.subject, getattr(operation, "stage", 0))
@@ -98,7 +97,7 @@ class Scene:
             if fatal:
                 raise Killed
 
-        control.loop._apply = deadly  # type: ignore[method-assign]
+        control.reconciler._apply = deadly  # type: ignore[method-assign]
         return control
 
     def _spec(self, key: str, version: str) -> Service | None:
@@ -120,17 +119,23 @@ class Scene:
         names = {service.name: compute_revision(service) for service in project.services}
         self.specs |= {compute_revision(service): service for service in project.services}
         self.control.store.deploy(project, names, "me", "", virtual.clock(), how)
-        self.control.loop.refresh(virtual.clock())
+        self.control.reconciler.request(ReloadDesired())
 
-    def desk(self) -> RolloutManager:
+    def rollouts(self) -> RolloutManager:
         async def begin(project: Project, who: str) -> None:
             self.deploy(project, "undo")
 
         store = self.control.store
         releases = Releases(store)
-        tallies = ReleaseCounter(releases, releases.in_progress)
+        release_counts = ReleaseCounter(releases, releases.in_progress)
         return RolloutManager(
-            store, releases, tallies, self.control.events, self.control.loop, begin
+            store,
+            releases,
+            release_counts,
+            self.control.events,
+            self.control.reconciler,
+            begin,
+            virtual.clock,
         )
 
     @property
@@ -158,7 +163,7 @@ class Scene:
         boxes = self.runtime.boxes.values()
         wanted = self.rollout.effective_revision
         right = [b for b in boxes if b.running and b.seen.revision == wanted]
-        return len(right) == 2 and len(boxes) == 2 and not self.control.loop.executor.under_way
+        return len(right) == 2 and len(boxes) == 2 and not self.control.reconciler.view().running
 
     def revisions(self) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -445,7 +450,7 @@ def test_a_rollout_paused_by_hand_is_left_as_it_is_and_goes_on_where_it_was(
             canary = shop("2", rollout={"strategy": "canary", "interval": 4, "steps": [0.25, 0.5]})
             scene.deploy(canary)
             await scene.until(lambda: scene.shares().get(scene.rollout.revision, 0) == 0.25)
-            scene.desk().pause("shop", "web", "me")
+            scene.rollouts().pause("shop", "web", "me")
             mix, shares = scene.revisions(), scene.shares()
             await asyncio.sleep(30)
             await scene.control.kill()
@@ -453,10 +458,10 @@ def test_a_rollout_paused_by_hand_is_left_as_it_is_and_goes_on_where_it_was(
             await asyncio.sleep(30)
             assert (scene.revisions(), scene.shares()) == (mix, shares)
             assert scene.rollout.cause == "paused by me"
-            with pytest.raises(Rejected, match="no rollout of web is under way"):
-                scene.desk().pause("shop", "web", "me")
+            with pytest.raises(Rejected, match="web has no rollout in progress"):
+                scene.rollouts().pause("shop", "web", "me")
             assert scene.rollout.stage == 0
-            scene.desk().resume("shop", "web", "me")
+            scene.rollouts().resume("shop", "web", "me")
             await scene.until(lambda: scene.rollout.stage == 1)
             await scene.settled()
             assert scene.rollout.state is RolloutState.DONE
@@ -476,7 +481,7 @@ def test_a_project_with_a_paused_rollout_can_be_taken_down(tmp_path: Path) -> No
             await scene.settled()
             scene.deploy(shop("2", rollout={"strategy": "canary", "steps": [0.5]}))
             await scene.until(lambda: len(scene.revisions()) == 2)
-            scene.desk().pause("shop", "web", "me")
+            scene.rollouts().pause("shop", "web", "me")
             scene.control.store.leave("shop")
             await scene.until(lambda: not scene.runtime.boxes, 60)
 
@@ -490,21 +495,21 @@ def test_an_undo_goes_back_to_what_was_good_and_the_history_tells(tmp_path: Path
                 scene.deploy(shop(version))
                 await scene.settled()
             first, second = (compute_revision(shop(v).services[0]) for v in ("1", "2"))
-            begun = await scene.desk().undo("shop", "web", 0, "you")
+            begun = await scene.rollouts().undo("shop", "web", 0, "you")
             assert (begun.number, begun.revision, begun.how) == (3, first, "undo")
             await scene.control.kill()
             scene.control = scene._started()
             took = await scene.settled()
             assert (scene.rollout.revision, scene.rollout.state) == (first, RolloutState.DONE)
             assert took < 15
-            with pytest.raises(Rejected, match="is what runs already"):
-                await scene.desk().undo("shop", "web", 1, "you")
-            await scene.desk().undo("shop", "web", 2, "you")
+            with pytest.raises(Rejected, match="runs already"):
+                await scene.rollouts().undo("shop", "web", 1, "you")
+            await scene.rollouts().undo("shop", "web", 2, "you")
             await scene.settled()
             assert scene.rollout.revision == second
             told = [
                 (r.number, r.revision, r.who, r.how, r.changed, r.outcome)
-                for r in reversed(scene.desk().releases("shop", "web", 10))
+                for r in reversed(scene.rollouts().releases("shop", "web", 10))
             ]
             assert told == [
                 (1, first, "me", "deploy", "new service", "done"),
@@ -530,7 +535,7 @@ def test_blue_green_is_undone_at_once_while_the_old_ones_are_kept(tmp_path: Path
             await scene.until(lambda: scene.rollout.state is RolloutState.DONE)
             assert scene.shares() == {second: 1.0}
             assert scene.revisions() == {first: 2, second: 2}
-            await scene.desk().undo("shop", "web", 0, "me")
+            await scene.rollouts().undo("shop", "web", 0, "me")
             took = await scene.until(lambda: first not in shares_closed(scene))
             assert took < 1.0
             await scene.settled()
@@ -568,7 +573,9 @@ def test_no_more_run_and_no_fewer_serve_than_is_allowed(
             def look() -> bool:
                 (service,) = scene.plane.held.services if scene.plane.held else ()
                 ready.append(sum(e.state == "ready" for e in service.endpoints))
-                alive = [r for r in scene.control.loop.observed.replicas if r.phase in ALIVE]
+                alive = [
+                    r for r in scene.control.reconciler.view().observed.replicas if r.phase in ALIVE
+                ]
                 running.append(len(alive))
                 return scene.rollout.state is RolloutState.DONE
 
@@ -581,9 +588,9 @@ def test_no_more_run_and_no_fewer_serve_than_is_allowed(
 class Jobs:
     """Hooks that take 2 s each, and go as `codes` say; they outlive the control process."""
 
-    def __init__(self, **codes: int) -> None:
+    def __init__(self) -> None:
         self.begun: dict[str, tuple[RunHook, float]] = {}
-        self.codes = codes
+        self.codes: dict[str, int] = {}
 
     def begin(self, hook: RunHook) -> None:
         self.begun.setdefault(hook.id, (hook, virtual.clock()))
@@ -621,8 +628,7 @@ def test_hooks_run_once_each_and_have_their_say(
             async with scene_in(directory, rate=0) as scene:
                 scene.deploy(shop("1"))
                 await scene.settled()
-                scene.jobs = Jobs(**codes)
-                scene.control.loop.hooks = scene.jobs
+                scene.jobs.codes.update(codes)
                 before = scene.runtime.started
                 scene.operations.clear()
                 scene.kill_at = number
@@ -650,13 +656,12 @@ def test_hooks_run_once_each_and_have_their_say(
 def test_a_first_deployment_whose_hook_fails_starts_nothing_and_says_so(tmp_path: Path) -> None:
     async def main() -> None:
         async with scene_in(tmp_path, rate=0) as scene:
-            scene.jobs = Jobs(migrate=1)
-            scene.control.loop.hooks = scene.jobs
+            scene.jobs.codes["migrate"] = 1
             scene.deploy(shop("1", rollout=HOOKS))
             await scene.until(lambda: scene.rollout.state is RolloutState.HALTED)
             await asyncio.sleep(10)
             assert not scene.runtime.boxes
-            (service,) = scene.control.loop.desired.services
+            (service,) = scene.control.reconciler.view().desired.services
             told = standing(service, (), (), scene.rollout.cause, "")
             assert (told.settled, told.ok, told.text) == (True, False, "web is paused: last words")
             scene.jobs.codes.clear()

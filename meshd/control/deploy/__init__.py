@@ -1,1 +1,1 @@
-"""Deployments: admission, preview, start and progress."""
+"""Deployments: what is rejected, what a deployment would do, its start, and its progress."""

@@ -1,8 +1,11 @@
-"""What is refused before anything is changed for it."""
+"""Checks that reject a deployment or an override before it changes anything.
+
+Used by deployments and the control facade. The checks of capacity and quotas are in
+`meshd.capacity` (pure).
+"""
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -21,76 +24,82 @@ from meshd.spec.model import Project
 from meshd.spec.model.base import MAX_REPLICAS
 from meshd.store.store import Store
 
-FIRST_LOOK: Final = 10.0
-"""Seconds that the first question waits for the runtime to be looked at for the first time."""
+FIRST_PASS: Final = 10.0
+"""Seconds that a check waits for the reconciler's first pass after the start of the daemon."""
 
 
 class Admission:
-    """Holds what is asked for against what there is."""
+    """Compares what is requested with what the runtime, the nodes and the quotas allow. `jobs`
+    returns the demand of the jobs that run."""
 
     def __init__(
         self,
         runtime: Runtime,
         store: Store,
-        loop: Reconciler,
+        reconciler: Reconciler,
         preview: Preview,
+        jobs: Callable[[], Sequence[job_demand.JobDemand]],
+        clock: Callable[[], float],
     ) -> None:
-        self.burdens: Callable[[], Sequence[job_demand.JobDemand]] = list
-        """The jobs that run, as what they take."""
         self._runtime = runtime
         self._store = store
-        self._loop = loop
+        self._reconciler = reconciler
         self._preview = preview
+        self._jobs = jobs
+        self._clock = clock
 
     async def check(self, project: Project) -> None:
-        """Raises Refused for what could never work here. A moment after the start, waits until
-        the runtime was looked at for the first time."""
+        """Raise Rejected if the project can never work here. Right after the start of the daemon,
+        wait for the first pass."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_LOOK):
-                await self._loop.began.wait()
-        if not self._loop.observed.available:
+            async with asyncio.timeout(FIRST_PASS):
+                await self._reconciler.ready()
+        view = self._reconciler.view()
+        if not view.observed.available:
             raise Rejected(f"the {self._runtime.name} runtime does not answer; try again later")
         stored = self._store.projects.get(project.name)
         if stored is not None and stored.leaving:
             raise Rejected(f"project {project.name} is being taken down; try again once it is gone")
         problems = [
-            str(lack)
+            str(feature)
             for service in project.services
-            for lack in unsupported(service, self._runtime.capabilities)
-            if lack.refuse
+            for feature in unsupported(service, self._runtime.capabilities)
+            if feature.refuse
         ]
-        served = self._loop.wanted.effective_projects()
         nodes = await self._runtime.nodes()
-        problems += self._unfit(project, nodes)
-        problems += route_conflicts([*(p for p in served if p.name != project.name), project])
+        problems += self._capacity_problems(project, nodes)
+        others = [each for each in view.projects if each.name != project.name]
+        problems += route_conflicts([*others, project])
         if problems:
             raise Rejected("; ".join(problems))
 
-    def check_count(self, found: DesiredService, replicas: int) -> None:
-        """Whether a service may have so many replicas by hand. Raises Refused."""
+    def check_count(self, service: DesiredService, replicas: int) -> None:
+        """Raise Rejected if a user may not set this number of replicas."""
         if not 0 <= replicas <= MAX_REPLICAS:
-            name = found.spec.name
+            name = service.spec.name
             raise Rejected(f"{replicas} replicas of {name}: expected 0 to {MAX_REPLICAS}")
-        stored = self._store.projects.get(found.project)
+        stored = self._store.projects.get(service.project)
         if stored is None or stored.project.quota is None:
             return
-        services = [s for s in self._loop.desired.services if s.project == found.project]
-        others = [s for s in services if s.key != found.key]
-        counts = [(found.spec, replicas), *((s.spec, admission.least(s)) for s in others)]
-        jobs = job_demand.of(found.project, self.burdens())
+        desired = self._reconciler.view().desired.services
+        services = [s for s in desired if s.project == service.project]
+        others = [s for s in services if s.key != service.key]
+        counts = [(service.spec, replicas), *((s.spec, admission.least(s)) for s in others)]
+        jobs = job_demand.of(service.project, self._jobs())
         if problems := quota.refusals(stored.project.quota, counts, jobs):
             raise Rejected("; ".join(problems))
 
-    def _unfit(self, project: Project, nodes: Sequence[Node]) -> list[str]:
-        """Why the project cannot have what it needs at the least, on the nodes or by its quota."""
+    def _capacity_problems(self, project: Project, nodes: Sequence[Node]) -> list[str]:
+        """Return why the nodes or the quota do not allow what the project needs at least."""
         revisions = {service.name: compute_revision(service) for service in project.services}
-        ours = self._preview.wanted(project, revisions, time.time())
-        others = [s for s in self._loop.desired.services if s.project != project.name]
+        ours = self._preview.desired_services(project, revisions, self._clock())
+        desired = self._reconciler.view().desired.services
+        others = [s for s in desired if s.project != project.name]
         more = {s.key: surge(s) for s in ours if s.rollout.is_rolling}
         problems = [*placement.refusals(project.services, nodes)]
-        jobs, can = self.burdens(), self._runtime.capabilities
-        wants = [job_demand.want(job, can.memory_limits) for job in jobs]
-        problems += admission.refusals(ours, others, more, nodes, can, wants)
+        jobs, can = self._jobs(), self._runtime.capabilities
+        demands = [job_demand.want(job, can.memory_limits) for job in jobs]
+        problems += admission.refusals(ours, others, more, nodes, can, demands)
         problems += job_demand.refusals(project, nodes, can)
         if project.quota is not None:
             counts = [(service.spec, admission.least(service)) for service in ours]

@@ -1,8 +1,11 @@
-"""Deployments: a project becomes what is wanted, or is taken down."""
+"""Deployments: makes a project the desired state, and takes a project down.
+
+Used by the control facade and by undo. Admission checks first; then the reconciler is requested to
+prepare images and networks; then the project is stored, and the reconciler does the rest.
+"""
 
 import asyncio
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 from meshd.api.dto import PlanPreview
@@ -11,9 +14,12 @@ from meshd.control.deploy.preview import Preview
 from meshd.control.lookup import Lookup
 from meshd.model.errors import Rejected
 from meshd.model.event import Kind
-from meshd.publish.gateways import Gateways
+from meshd.model.operation import Forget, PrepareService
+from meshd.model.request import ReloadDesired, ResetBackoff, ResolveServices, RunPass
+from meshd.model.runtime import Capabilities
 from meshd.reconcile.loop import Reconciler
-from meshd.runtime.base import Runtime, RuntimeFailure
+from meshd.reconcile.ownership.claims import ProjectClaims
+from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.support import unsupported_features
 from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import Project
@@ -21,43 +27,47 @@ from meshd.store.events import EventLog
 from meshd.store.store import Store
 
 POLL: Final = 0.05
-_HOW: Final = {"deploy": "deployed", "undo": "set back"}
+"""Seconds between two looks at whether a project is gone."""
+_VERBS: Final = {"deploy": "deployed", "undo": "rolled back"}
 
 
 class Deployments:
-    """One begins at a time, and is stored once all that it needs to start is there."""
+    """Begins one deployment at a time, and stores it once everything it needs is prepared."""
 
     def __init__(
         self,
-        runtime: Runtime,
+        *,
+        capabilities: Capabilities,
         store: Store,
         events: EventLog,
-        loop: Reconciler,
-        gateways: Gateways,
-        names: Lookup,
+        reconciler: Reconciler,
+        claims: ProjectClaims,
+        lookup: Lookup,
         admission: Admission,
         preview: Preview,
+        clock: Callable[[], float],
     ) -> None:
-        self._runtime = runtime
+        self._capabilities = capabilities
         self._store = store
         self._events = events
-        self._loop = loop
-        self._gateways = gateways
-        self._names = names
+        self._reconciler = reconciler
+        self._claims = claims
+        self._lookup = lookup
         self._admission = admission
         self._preview = preview
+        self._clock = clock
         self._deploying = asyncio.Lock()
 
     async def deploy(self, project: Project, who: str, take_over: bool = False) -> None:
-        """See `Control.deploy`. Whatever is needed to start is made ready first, so that a
-        spec whose image is missing changes nothing."""
+        """See `Control.deploy`. Images and networks are prepared first, so that a spec whose
+        image is missing changes nothing."""
         async with self._deploying:
             await self._admission.check(project)
-            async with self._loop.claims.deploying(project.name, take_over):
-                await self._begin(await self._resolved(project, fetch=True), who, "deploy")
+            async with self._claims.deploying(project.name, take_over):
+                await self._begin(await self._resolve(project, fetch=True), who, "deploy")
 
     async def undo(self, project: Project, who: str) -> None:
-        """Make a project with replicas of an earlier revision the desired state."""
+        """Make a project with an earlier revision of a service the desired state."""
         async with self._deploying:
             await self._admission.check(project)
             await self._begin(project, who, "undo")
@@ -65,42 +75,41 @@ class Deployments:
     async def plan(self, project: Project) -> PlanPreview:
         """See `Control.plan`."""
         await self._admission.check(project)
-        project = await self._resolved(project)
+        project = await self._resolve(project)
         revisions = {service.name: compute_revision(service) for service in project.services}
-        now = time.time()
-        steps = self._preview.steps(project, revisions, now)
-        lines = [str(operation) for each in steps for operation in each]
+        now = self._clock()
+        operations = self._preview.operations(project, revisions, now)
+        lines = [str(operation) for each in operations for operation in each]
         lines += self._preview.changed_settings(project, revisions)
-        outlook = tuple(self._preview.outlook(project, revisions, steps, now))
-        return PlanPreview(
-            "\n".join(lines), outlook, unsupported_features(project, self._runtime.capabilities)
-        )
+        impact = tuple(self._preview.impact(project, revisions, operations, now))
+        unsupported = unsupported_features(project, self._capabilities)
+        return PlanPreview("\n".join(lines), impact, unsupported)
 
     async def down(self, project: str) -> None:
         """See `Control.down`."""
-        self._names.stored(project)
-        if project in self._loop.claims.elsewhere:
+        self._lookup.stored_project(project)
+        if project in self._claims.elsewhere:
             self._store.forget(project)
-            self._loop.refresh(time.time())
+            self._reconciler.request(ReloadDesired())
             return
         self._store.leave(project)
-        self._events.record(time.time(), Kind.DOWN, "is being taken down", project=project)
-        self._loop.wake.set()
-        while project in self._store.projects:  # noqa: ASYNC110 (what is, not what was told)
+        self._events.record(self._clock(), Kind.DOWN, "is being taken down", project=project)
+        self._reconciler.request(RunPass())
+        while project in self._store.projects:  # noqa: ASYNC110 (state, not an event)
             await asyncio.sleep(POLL)
-        await self._loop.claims.release(project)
+        await self._claims.release(project)
 
     async def _begin(self, project: Project, who: str, how: Literal["deploy", "undo"]) -> None:
-        now = time.time()
+        now = self._clock()
         revisions = {service.name: compute_revision(service) for service in project.services}
         await self._prepare(project, revisions)
-        steps = self._preview.steps(project, revisions, now)
-        plan = "\n".join(str(operation) for each in steps for operation in each)
+        operations = self._preview.operations(project, revisions, now)
+        plan = "\n".join(str(operation) for each in operations for operation in each)
         begun = self._store.deploy(project, revisions, who, plan, now, how)
-        self._loop.pardon([(f"{project.name}/{name}", revisions[name]) for name in begun])
-        self._events.record(
-            now, Kind.DEPLOY, f"{_HOW[how]} by {who}: {_list(begun)}", project=project.name
-        )
+        versions = tuple((f"{project.name}/{name}", revisions[name]) for name in begun)
+        self._reconciler.request(ResetBackoff(versions))
+        text = f"{_VERBS[how]} by {who}: {_list(begun)}"
+        self._events.record(now, Kind.DEPLOY, text, project=project.name)
         for name in begun:
             self._events.record(
                 now,
@@ -109,36 +118,38 @@ class Deployments:
                 project=project.name,
                 service=name,
             )
-        self._loop.refresh(now)
+        self._reconciler.request(ReloadDesired())
 
-    async def _resolved(self, project: Project, fetch: bool = False) -> Project:
-        """With what is built pinned to what its context holds now, and images to what their names
-        stand for, after they were fetched where that is wanted. Raises Refused."""
+    async def _resolve(self, project: Project, fetch: bool = False) -> Project:
+        """Return the project with build contexts and images pinned to their current content;
+        `fetch` pulls images first. Raises Rejected."""
         try:
-            services = tuple(await self._runtime.resolve(project.services, fetch))
+            services = await self._reconciler.request(ResolveServices(project.services, fetch))
         except RuntimeFailure as error:
             raise Rejected(str(error)) from error
-        return project.model_copy(update={"services": services})
+        return project.model_copy(update={"services": tuple(services)})
 
     async def _prepare(self, project: Project, revisions: dict[str, str]) -> None:
-        """Raises Refused, naming the service that cannot be started and why."""
+        """Prepare every service. Raises Rejected with the service and the reason."""
         fresh = project.name not in self._store.projects
         for service in project.services:
-            version = (f"{project.name}/{service.name}", revisions[service.name])
-            if version in self._loop.executor.prepared:
-                continue
+            request = PrepareService(
+                project=project.name,
+                spec=service,
+                revision=revisions[service.name],
+                networks=project.networks,
+                cause="it is about to be deployed",
+            )
             try:
-                await self._runtime.prepare(project.name, service, project.networks)
-                await self._gateways.learn(project.name, (service.name,))
+                await self._reconciler.request(request)
             except RuntimeFailure as error:
                 if fresh:
-                    await self._runtime.teardown(project.name)
-                    self._gateways.forget(project.name)
+                    cause = "its deployment was rejected"
+                    await self._reconciler.request(Forget(project=project.name, cause=cause))
                 text = str(error)
                 named = text.startswith("service ")
                 raise Rejected(text if named else f"service {service.name}: {text}") from error
-            self._loop.executor.prepared.add(version)
 
 
 def _list(names: Sequence[str]) -> str:
-    return ", ".join(names) if names else "nothing to replace"
+    return ", ".join(names) if names else "no revision changed"

@@ -1,5 +1,7 @@
-"""What a deployment would come to: the services as they would be wanted, the steps to there, and
-what these mean on the way."""
+"""Previews a deployment: the services it would make, the operations it would take, their impact.
+
+Used by admission checks and deployments. The simulation is `meshd.reconcile.preview` (pure).
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -9,7 +11,9 @@ import msgspec
 from meshd.capacity import quota
 from meshd.model.desired import Desired, DesiredService
 from meshd.model.operation import Operation
+from meshd.model.replica import RandomSource
 from meshd.model.rollout import Rollout, RolloutState, next_rollout
+from meshd.reconcile.desired_state import desired_count
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.preview.impact import outlook
 from meshd.reconcile.preview.settings_diff import settings_changed
@@ -20,20 +24,24 @@ from meshd.store.store import Store
 from meshd.store.traffic import TrafficLog, peak_rate
 
 DAY: Final = 86400.0
+"""Seconds of recorded traffic whose highest rate the impact is compared with."""
 
 
 class Preview:
-    """Looks ahead from what is now; changes nothing."""
+    """Simulates from the state as of the last pass; changes nothing."""
 
-    def __init__(self, store: Store, traffic: TrafficLog, loop: Reconciler) -> None:
+    def __init__(
+        self, store: Store, traffic: TrafficLog, reconciler: Reconciler, random: RandomSource
+    ) -> None:
         self._store = store
         self._traffic = traffic
-        self._loop = loop
+        self._reconciler = reconciler
+        self._random = random
 
-    def wanted(
+    def desired_services(
         self, project: Project, revisions: Mapping[str, str], now: float
     ) -> list[DesiredService]:
-        """The services as they will be wanted once the project is deployed."""
+        """Return the services that are desired once the project is deployed."""
         services = []
         for spec in project.services:
             key = f"{project.name}/{spec.name}"
@@ -46,7 +54,7 @@ class Preview:
                     project=project.name,
                     spec=spec,
                     revision=rollout.revision,
-                    count=self._loop.wanted.count(key, spec, now),
+                    count=desired_count(self._store, key, spec, now),
                     rollout=Rollout(
                         revision=rollout.revision,
                         previous=rollout.previous,
@@ -58,19 +66,19 @@ class Preview:
             )
         return services
 
-    def steps(
+    def operations(
         self, project: Project, revisions: Mapping[str, str], now: float
     ) -> list[tuple[Operation, ...]]:
-        """The operations that it takes, pass by pass."""
-        services = self.wanted(project, revisions, now)
+        """Return the operations that the deployment takes, pass by pass."""
+        services = self.desired_services(project, revisions, now)
         desired = Desired(services=tuple(services), projects=frozenset({project.name}))
-        observed = self._loop.observed
+        observed = self._reconciler.view().observed
         ours = tuple(r for r in observed.replicas if r.project == project.name)
         seen = msgspec.structs.replace(observed, replicas=ours)
-        return passes(desired, seen, now, self._loop.dice)
+        return passes(desired, seen, now, self._random)
 
     def changed_settings(self, project: Project, revisions: Mapping[str, str]) -> list[str]:
-        """What changes of services that go on with the replicas they have."""
+        """Return the changes that apply without new replicas, as text."""
         stored = self._store.projects.get(project.name)
         if stored is None:
             return []
@@ -78,15 +86,16 @@ class Preview:
         revised = {name for name in revisions if old.get(name) != revisions[name]}
         return settings_changed(stored.project, project, frozenset(revised))
 
-    def outlook(
+    def impact(
         self,
         project: Project,
         revisions: Mapping[str, str],
-        steps: Sequence[Sequence[Operation]],
+        operations: Sequence[Sequence[Operation]],
         now: float,
     ) -> list[str]:
-        """What these operations mean on the way."""
-        replicas = [r for r in self._loop.observed.replicas if r.project == project.name]
+        """Return what the operations mean for capacity while they run, as text."""
+        observed = self._reconciler.view().observed.replicas
+        replicas = [r for r in observed if r.project == project.name]
         new = {service.name: service for service in project.services}
         weights = {(f"{project.name}/{n}", revisions[n]): quota.uses(s) for n, s in new.items()}
         for replica in replicas:
@@ -96,4 +105,4 @@ class Preview:
                 weights[version] = quota.uses(spec)
         keys = {replica.key for replica in replicas}
         traffic = {key: peak_rate(self._traffic.of(key, now - DAY)) for key in keys}
-        return outlook(steps, replicas, weights, traffic)
+        return outlook(operations, replicas, weights, traffic)

@@ -1,4 +1,7 @@
-"""Where the last deployment of a project stands."""
+"""The progress of a project's last deployment, with the evidence if it failed.
+
+Used by the control facade. `meshd.reconcile.progress` (pure) evaluates one service.
+"""
 
 from meshd.api.dto import DeployResult
 from meshd.control.lookup import Lookup
@@ -12,27 +15,27 @@ from meshd.store.store import Store
 
 
 class ProgressTracker:
-    """Reads it from the last pass."""
+    """Reads the progress from the state as of the last pass."""
 
-    def __init__(self, runtime: Runtime, store: Store, loop: Reconciler, names: Lookup) -> None:
+    def __init__(
+        self, runtime: Runtime, store: Store, reconciler: Reconciler, lookup: Lookup
+    ) -> None:
         self._runtime = runtime
         self._store = store
-        self._loop = loop
-        self._names = names
+        self._reconciler = reconciler
+        self._lookup = lookup
 
     def of(self, project: str, releases: tuple[Release, ...]) -> DeployResult:
-        """See `Control.progress`. Raises NoSuchThing."""
-        stored = self._names.stored(project)
-        standings = [
-            (service, self._standing(service)) for service in self._names.services(project)
-        ]
-        new = len(standings) < len(stored.project.services)
-        settled = not new and all(s.settled for _, s in standings)
-        failed = [(service, s) for service, s in standings if s.settled and not s.ok]
+        """See `Control.progress`. Raises NotFound."""
+        stored = self._lookup.stored_project(project)
+        progress = [(each, self._progress(each)) for each in self._lookup.services(project)]
+        incomplete = len(progress) < len(stored.project.services)
+        settled = not incomplete and all(p.settled for _, p in progress)
+        failed = [(service, p) for service, p in progress if p.settled and not p.ok]
         done = settled or any(service.rollout.is_rolling for service, _ in failed)
-        lines = [s.text for _, s in standings if not s.ok]
+        lines = [p.text for _, p in progress if not p.ok]
         for service, _ in failed:
-            lines += self._evidence(service)
+            lines += self._last_failure(service)
         return DeployResult(
             project=project,
             done=done and not stored.leaving,
@@ -43,17 +46,19 @@ class ProgressTracker:
             lacks=unsupported_features(stored.project, self._runtime.capabilities),
         )
 
-    def _standing(self, service: DesiredService) -> DeploymentProgress:
-        observed = self._loop.observed
+    def _progress(self, service: DesiredService) -> DeploymentProgress:
+        view = self._reconciler.view()
         rollout = self._store.rollouts.get(service.key)
-        group = [r for r in observed.replicas if r.key == service.key]
-        failures = observed.failures.get((service.key, service.revision), ())
-        waiting = dict(self._loop.plan.waiting).get(service.key, "")
+        group = [r for r in view.observed.replicas if r.key == service.key]
+        failures = view.observed.failures.get((service.key, service.revision), ())
+        waiting = dict(view.plan.waiting).get(service.key, "")
         return standing(service, group, failures, rollout.cause if rollout else "", waiting)
 
-    def _evidence(self, service: DesiredService) -> list[str]:
+    def _last_failure(self, service: DesiredService) -> list[str]:
+        """Return the last failure of the deployed revision, with its output, as lines."""
         rollout = self._store.rollouts.get(service.key)
-        kept = self._loop.remains.of((service.key, rollout.revision if rollout else ""))
-        if kept is None:
+        version = (service.key, rollout.revision if rollout else "")
+        record = self._reconciler.view().failures.get(version)
+        if record is None:
             return []
-        return [kept.text, *(f"{kept.replica} | {line}" for line in kept.lines)]
+        return [record.text, *(f"{record.replica} | {line}" for line in record.lines)]

@@ -1,4 +1,7 @@
-"""The steps of a plan, carried out: on what is remembered, in the store, or by the executor."""
+"""Applies the operations of a plan: to the reconciler's memory, in the store, or by the executor.
+
+Owned by the reconciler, which calls it once per operation and pass.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
@@ -23,91 +26,85 @@ from meshd.reconcile.desired_state import DesiredStateBuilder
 from meshd.reconcile.event_recorder import EventRecorder, ReplicaEvent
 from meshd.reconcile.execute.executor import Executor
 from meshd.reconcile.execute.results import OperationResults
-from meshd.reconcile.observe import memory as remembering
+from meshd.reconcile.observe import memory as memories
 from meshd.reconcile.observe.memory import ReconcileMemory, Trouble
 from meshd.spec.model import RestartPolicy
 from meshd.store.events import EventLog
 from meshd.store.store import Store
 
 
-class HookDesk(Protocol):
-    """Who runs the commands of rollouts; see `meshd.jobs.hook_runner`."""
+class RolloutHooks(Protocol):
+    """Runs the commands of rollouts; see `meshd.jobs.hook_runner.HookRunner`."""
 
     def begin(self, hook: RunHook) -> None:
-        """Run it, unless it was ordered before."""
+        """Run the hook as a job, unless it was ordered before."""
 
     def states(self, ids: Iterable[str]) -> Mapping[str, HookState]:
-        """How those stand that were ordered."""
+        """Return the states of those hooks that were ordered."""
 
 
 class PlanApplier:
-    """Does what one operation says. `wake` has another pass made soon, where it changed what that
-    would look at; `replica` finds one by name, as of this pass."""
+    """Applies one operation at a time. `find_replica` finds a replica of this pass by name;
+    `wake` requests another pass, if the operation changed what a pass reads."""
 
     def __init__(
         self,
-        wanted: DesiredStateBuilder,
+        desired: DesiredStateBuilder,
         store: Store,
         events: EventLog,
-        narrator: EventRecorder,
+        recorder: EventRecorder,
         prober: Prober,
         executor: Executor,
-        outcomes: OperationResults,
-        replica: Callable[[str], Replica | None],
+        results: OperationResults,
+        hooks: RolloutHooks,
+        find_replica: Callable[[str], Replica | None],
         wake: Callable[[], None],
+        random: RandomSource,
     ) -> None:
-        self._wanted = wanted
+        self._desired = desired
         self._store = store
         self._events = events
-        self._narrator = narrator
+        self._recorder = recorder
         self._prober = prober
         self._executor = executor
-        self._outcomes = outcomes
-        self._replica = replica
+        self._results = results
+        self._hooks = hooks
+        self._find_replica = find_replica
         self._wake = wake
+        self._random = random
 
-    def apply(
-        self,
-        operation: Operation,
-        memory: ReconcileMemory,
-        hooks: HookDesk | None,
-        now: float,
-        dice: RandomSource,
-    ) -> ReconcileMemory:
-        """Carry out one step; what is remembered from now on comes back."""
+    def apply(self, operation: Operation, memory: ReconcileMemory, now: float) -> ReconcileMemory:
+        """Apply one operation and return the memory after it."""
         match operation:
             case DrainReplica():
                 self._wake()
-                return self._drained(operation, memory, now, dice)
+                return self._drain(operation, memory, now)
             case Restore():
                 self._prober.forget(operation.name)
                 self._wake()
-                return remembering.mark_restored(memory, operation.name)
+                return memories.mark_restored(memory, operation.name)
             case Settle():
                 self._settle(operation, now)
             case Advance():
                 self._advance(operation, now)
             case RunHook():
-                if hooks is not None:
-                    hooks.begin(operation)
+                self._hooks.begin(operation)
             case StartReplica():
                 if self._executor.begin(operation):
                     self._wake()
-                    return remembering.take_slot(memory, operation)
+                    return memories.take_slot(memory, operation)
             case ResumeReplica():
-                return self._woken(operation, memory, now)
+                return self._resume(operation, memory, now)
             case _:
-                if not self._outcomes.resting(operation, now):
+                if not self._results.is_recent(operation, now):
                     self._executor.begin(operation)
         return memory
 
-    def _drained(
-        self, drain: DrainReplica, memory: ReconcileMemory, now: float, dice: RandomSource
-    ) -> ReconcileMemory:
-        memory, replica = remembering.mark_drained(memory, drain, now), self._replica(drain.name)
+    def _drain(self, drain: DrainReplica, memory: ReconcileMemory, now: float) -> ReconcileMemory:
+        memory, replica = memories.mark_drained(memory, drain, now), self._find_replica(drain.name)
         if not drain.blame or replica is None:
             return memory
-        found = self._wanted.service(replica.key)
+        found = self._desired.service(replica.key)
         policy = found.spec.restart if found else RestartPolicy()
         stable = replica.ready_since and now - replica.ready_since >= policy.window
         trouble = Trouble(
@@ -117,22 +114,22 @@ class PlanApplier:
             attempt=0 if stable else replica.attempt,
             final=not replica.ready_since,
         )
-        return remembering.note_failure(memory, trouble, policy, now, dice)
+        return memories.note_failure(memory, trouble, policy, now, self._random)
 
-    def _woken(
+    def _resume(
         self, operation: ResumeReplica, before: ReconcileMemory, now: float
     ) -> ReconcileMemory:
-        """It serves from now on; one that was not paused yet need not be woken."""
-        memory = remembering.mark_woken(before, operation.name, now)
+        """Let a warm replica serve. The runtime resumes it only if it is paused already."""
+        memory = memories.mark_woken(before, operation.name, now)
         if memory is not before:
             self._wake()
-        replica = self._replica(operation.name)
-        resting = self._outcomes.resting(operation, now)
-        if replica is None or resting or not (replica.frozen or replica.phase is Phase.PAUSED):
+        replica = self._find_replica(operation.name)
+        recent = self._results.is_recent(operation, now)
+        if replica is None or recent or not (replica.frozen or replica.phase is Phase.PAUSED):
             return memory
         if self._executor.begin(operation) and replica.frozen:
-            text = "was paused, not by the mesh; it is woken"
-            self._narrator.tell(ReplicaEvent(Kind.REPLICA_PAUSED, replica, text), now)
+            text = "was paused by something other than meshd; meshd resumes it"
+            self._recorder.record(ReplicaEvent(Kind.REPLICA_PAUSED, replica, text), now)
         return memory
 
     def _settle(self, settle: Settle, now: float) -> None:

@@ -1,11 +1,12 @@
 """Carries operations out on the runtime, and decides nothing.
 
-At most one operation of a subject is under way at a time. Results are handed on to `on_done`;
-what is under way is part of what the next pass observes.
+This is the only module that starts, stops, prepares or removes anything on a runtime. The
+reconciler owns the one Executor: it begins the operations of a plan (`begin`), and performs those
+that deployments and jobs request (`perform`). At most one operation per subject runs at a time.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -15,24 +16,38 @@ from meshd.model.operation import (
     Operation,
     PauseReplica,
     Prepare,
+    PrepareService,
+    RemoveJob,
     RemoveReplica,
     ResumeReplica,
+    StartJob,
     StartReplica,
+    StopJob,
     StopReplica,
 )
 from meshd.model.replica import Version
-from meshd.model.runtime import ObservedReplica, ReplicaSpec
-from meshd.runtime.base import ReplicaNotFound, Runtime, RuntimeFailure
+from meshd.model.runtime import ObservedReplica
+from meshd.publish.gateways import Gateways
+from meshd.reconcile.execute.replica_spec_builder import ReplicaSpecBuilder
+from meshd.runtime.base import ReplicaNotFound, Runtime, RuntimeFailure, RuntimeUnavailable
 from meshd.spec.model import Network, Service
 
 _log = structlog.stdlib.get_logger(__name__)
-AT_ONCE: Final = 8
-TAIL: Final = 20
+CONCURRENT_STARTS: Final = 8
+"""Replicas that are started at the same time; more would only queue up in the engine."""
+CONCURRENT_JOB_STARTS: Final = 2
+"""Jobs that are prepared and started at the same time, so that replicas need not wait for them."""
+LAST_LINES: Final = 20
+"""Lines of output kept of a replica that is stopped or removed."""
 
 
 class OperationResult:
-    """What came of an operation. `error` is None when it came off; `lines` are the last lines
-    of output of a replica that is gone for good."""
+    """Result of an operation.
+
+    - `error`: why it failed; None if it succeeded.
+    - `replica`: the container that was started.
+    - `lines`: the last lines of output of a replica that was stopped or removed.
+    """
 
     __slots__ = ("error", "lines", "operation", "replica")
 
@@ -44,44 +59,80 @@ class OperationResult:
 
 
 class Executor:
-    """Runs operations as tasks. `spec_of` turns a start into what the runtime is told,
-    `service_of` gives the spec and networks behind a version; `on_prepared` is awaited once a
-    service has what it needs."""
+    """Runs operations. `builder` gives the spec behind a version, a start or a job; `gateways`
+    learns the addresses of prepared networks; `on_done` gets the result of each operation that
+    was begun (not of those performed for a caller)."""
 
     def __init__(
         self,
         runtime: Runtime,
-        spec_of: Callable[[StartReplica], ReplicaSpec | None],
-        service_of: Callable[[Version], tuple[Service, Sequence[Network]] | None],
-        on_prepared: Callable[[str, Sequence[str]], Awaitable[None]],
+        builder: ReplicaSpecBuilder,
+        gateways: Gateways,
         on_done: Callable[[OperationResult], None],
     ) -> None:
-        self.under_way: dict[str, Operation] = {}
-        self.prepared: set[Version] = set()
         self._runtime = runtime
-        self._spec_of = spec_of
-        self._service_of = service_of
-        self._on_prepared = on_prepared
+        self._builder = builder
+        self._gateways = gateways
         self._on_done = on_done
+        self._running: dict[str, Operation] = {}
+        self._ends: dict[str, asyncio.Event] = {}
+        self._prepared: set[Version] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._start_limit = asyncio.Semaphore(CONCURRENT_STARTS)
+        self._job_start_limit = asyncio.Semaphore(CONCURRENT_JOB_STARTS)
+
+    @property
+    def running(self) -> Mapping[str, Operation]:
+        """The operations that run now, by subject."""
+        return self._running
+
+    @property
+    def prepared(self) -> frozenset[Version]:
+        """The versions whose image and networks are ready."""
+        return frozenset(self._prepared)
 
     def begin(self, operation: Operation) -> bool:
-        """Start carrying `operation` out, unless something is under way for its subject."""
-        if operation.subject in self.under_way:
+        """Start `operation` as a task and return True; False if one runs for its subject."""
+        if operation.subject in self._running:
             return False
-        self.under_way[operation.subject] = operation
+        self._register(operation)
         task = asyncio.create_task(self._run(operation))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return True
 
+    async def perform(self, operation: Operation) -> OperationResult:
+        """Carry `operation` out and return its result, after any other operation on its subject
+        has ended. Raises RuntimeFailure."""
+        while end := self._ends.get(operation.subject):
+            await end.wait()
+        result = OperationResult(operation)
+        self._register(operation)
+        try:
+            await self._perform(operation, result)
+        finally:
+            self._unregister(operation)
+        return result
+
+    async def resolve(self, services: Sequence[Service], fetch: bool) -> Sequence[Service]:
+        """Return the services with images and build contexts pinned; `fetch` pulls images first.
+        Raises RuntimeFailure."""
+        return await self._runtime.resolve(services, fetch)
+
     async def close(self) -> None:
-        """Give up what is under way; the runtime shows next time how far it came."""
+        """Cancel the operations that were begun; the next pass sees how far they got."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _register(self, operation: Operation) -> None:
+        self._running[operation.subject] = operation
+        self._ends[operation.subject] = asyncio.Event()
+
+    def _unregister(self, operation: Operation) -> None:
+        del self._running[operation.subject]
+        self._ends.pop(operation.subject).set()
 
     async def _run(self, operation: Operation) -> None:
         result = OperationResult(operation)
@@ -90,55 +141,74 @@ class Executor:
         except RuntimeFailure as error:
             result.error = error
             if isinstance(operation, StartReplica):
-                self.prepared.discard((operation.key, operation.revision))
+                self._prepared.discard((operation.key, operation.revision))
         finally:
-            del self.under_way[operation.subject]
+            self._unregister(operation)
         self._on_done(result)
 
     async def _perform(self, operation: Operation, result: OperationResult) -> None:
         match operation:
             case Prepare():
-                await self._prepare(operation)
+                version = (f"{operation.project}/{operation.service}", operation.revision)
+                found = self._builder.service(version)
+                if found is not None:
+                    await self._prepare(operation.project, *found, operation.revision)
+            case PrepareService():
+                service, networks = operation.spec, operation.networks
+                version = (f"{operation.project}/{service.name}", operation.revision)
+                if version not in self._prepared:
+                    await self._prepare(operation.project, service, networks, operation.revision)
             case StartReplica():
-                spec = self._spec_of(operation)
-                if spec is None:
-                    return
-                async with self._gate:
-                    result.replica = await self._runtime.start(spec)
+                spec = self._builder.replica(operation)
+                if spec is not None:
+                    async with self._start_limit:
+                        result.replica = await self._runtime.start(spec)
             case StopReplica():
-                result.lines = await self._last_lines(operation.name)
+                result.lines = await self._read_last_lines(operation.name)
                 try:
                     await self._runtime.stop(operation.name, operation.grace)
                 except ReplicaNotFound:
-                    _log.debug("already gone", replica=operation.name)
+                    _log.debug("replica does not exist any more", replica=operation.name)
             case PauseReplica():
                 await self._runtime.pause(operation.name)
             case ResumeReplica():
                 await self._runtime.unpause(operation.name)
             case RemoveReplica():
                 if operation.failed:
-                    result.lines = await self._last_lines(operation.name)
+                    result.lines = await self._read_last_lines(operation.name)
                 try:
                     await self._runtime.remove(operation.name)
                 except ReplicaNotFound:
-                    _log.debug("already gone", replica=operation.name)
+                    _log.debug("replica does not exist any more", replica=operation.name)
             case Forget():
                 await self._runtime.teardown(operation.project)
+                self._gateways.forget(operation.project)
+            case StartJob():
+                result.replica = await self._start_job(operation)
+            case StopJob():
+                await self._runtime.stop(operation.id, operation.grace)
+            case RemoveJob():
+                await self._runtime.remove(operation.id)
             case _:
-                raise TypeError(f"not the executor's to do: {operation}")
+                raise TypeError(f"the executor does not perform {operation}")
 
-    async def _prepare(self, operation: Prepare) -> None:
-        version = (f"{operation.project}/{operation.service}", operation.revision)
-        found = self._service_of(version)
-        if found is None:
-            return
-        service, networks = found
-        await self._runtime.prepare(operation.project, service, networks)
-        await self._on_prepared(operation.project, (operation.service,))
-        self.prepared.add(version)
+    async def _prepare(
+        self, project: str, service: Service, networks: Sequence[Network], revision: str
+    ) -> None:
+        await self._runtime.prepare(project, service, networks)
+        await self._gateways.learn(project, (service.name,))
+        self._prepared.add((f"{project}/{service.name}", revision))
 
-    async def _last_lines(self, name: str) -> Sequence[str]:
+    async def _start_job(self, operation: StartJob) -> ObservedReplica:
+        if not self._builder.may_start():
+            raise RuntimeUnavailable("the proxy does not listen for calls of replicas yet")
+        spec, networks = self._builder.job(operation.job)
+        async with self._job_start_limit:
+            await self._runtime.prepare(operation.job.project, spec.service, networks)
+            return await self._runtime.start(spec)
+
+    async def _read_last_lines(self, name: str) -> Sequence[str]:
         try:
-            return await self._runtime.logs(name, TAIL)
+            return await self._runtime.logs(name, LAST_LINES)
         except RuntimeFailure as error:
-            return [f"(no output to be had: {error})"]
+            return [f"(the output cannot be read: {error})"]

@@ -1,6 +1,11 @@
-"""What failed replicas left: how each revision failed last, and its last lines of output."""
+"""The last failure of each version, with the last lines of output of the replica that failed.
 
-from collections.abc import Iterable
+Written by `execute.results` and `reconcile.event_recorder`, read by deployment progress through
+the reconciler's view. Kept in memory only.
+"""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -8,11 +13,11 @@ import msgspec
 from meshd.model.replica import Version
 
 KEPT: Final = 200
-"""Versions of which something is kept; the oldest goes first."""
+"""Versions whose last failure is kept; the oldest is dropped first."""
 
 
 class FailureRecord(msgspec.Struct, frozen=True):
-    """What a failed replica left: how it failed and its last lines of output."""
+    """How a replica failed, and its last lines of output."""
 
     replica: str
     text: str
@@ -20,23 +25,27 @@ class FailureRecord(msgspec.Struct, frozen=True):
 
 
 class FailureLog:
-    """The last evidence of each version that failed."""
+    """The last failure of each version that failed."""
 
     def __init__(self) -> None:
-        self._kept: dict[Version, FailureRecord] = {}
+        self._records: Mapping[Version, FailureRecord] = MappingProxyType({})
 
-    def of(self, version: Version) -> FailureRecord | None:
-        """What is kept of a version."""
-        return self._kept.get(version)
+    @property
+    def records(self) -> Mapping[Version, FailureRecord]:
+        """All records: a value that is replaced with each change, never edited."""
+        return self._records
 
-    def keep(self, version: Version, evidence: FailureRecord) -> None:
-        """Keep it in place of what was there."""
-        self._kept.pop(version, None)
-        self._kept[version] = evidence
-        while len(self._kept) > KEPT:
-            del self._kept[next(iter(self._kept))]
+    def keep(self, version: Version, record: FailureRecord) -> None:
+        """Replace the record of a version."""
+        records = {v: r for v, r in self._records.items() if v != version}
+        records[version] = record
+        while len(records) > KEPT:
+            del records[next(iter(records))]
+        self._records = MappingProxyType(records)
 
     def forget(self, versions: Iterable[Version]) -> None:
-        """Keep nothing of these."""
-        for version in versions:
-            self._kept.pop(version, None)
+        """Drop the records of these versions."""
+        dropped = set(versions)
+        self._records = MappingProxyType(
+            {v: r for v, r in self._records.items() if v not in dropped}
+        )

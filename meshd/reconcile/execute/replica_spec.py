@@ -1,8 +1,8 @@
-"""What a replica is told at its start: where it listens, and how it calls other services.
+"""The spec that a runtime gets for a replica or a job: environment, host names, credential. Pure.
 
-Pure. On a runtime with networks, services have names (`http://payments`), and the network
-that a call comes in by tells who calls. Elsewhere each replica has a credential in its URLs,
-derived from the store's secret and its name, so that nothing has to be kept.
+Called by `replica_spec_builder`. On a runtime with networks, services have host names
+(`http://payments`), and the network of a call identifies the caller. Elsewhere each replica has a
+credential in its URLs, derived from the store's secret and its name, so nothing has to be stored.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ from meshd.spec.model import Project, Service
 
 
 def credential(secret: bytes, replica: str) -> str:
-    """The token that tells the mesh that `replica` calls; 128 bits."""
+    """Return the token (128 bits, hexadecimal) that identifies calls of `replica`."""
     return hmac.new(secret, replica.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def url_variable(service: str) -> str:
-    """The name of the variable that holds a service's address."""
+    """Return the name of the environment variable that holds a service's URL."""
     return "MESH_URL_" + service.upper().replace("-", "_")
 
 
@@ -35,8 +35,13 @@ def replica_spec(
     token_base: str,
     instance: str = "",
 ) -> ReplicaSpec:
-    """`gateway` is where this service's network meets the mesh; without one, `token_base` is
-    the replica's own URL prefix (`http://127.0.0.1:PORT/.mesh/TOKEN`), or empty for none."""
+    """Return the spec of a replica.
+
+    - `gateway`: address of the mesh on this service's network; None on a runtime without networks.
+    - `token_base`: used without a gateway: the replica's own URL prefix
+      (`http://127.0.0.1:PORT/.mesh/TOKEN`); empty: no URLs.
+    - `instance`: id of this mesh.
+    """
     names = [each.name for each in project.services] if project else []
     environment: dict[str, str] = {}
     hosts: Mapping[str, str] = {}
@@ -46,7 +51,7 @@ def replica_spec(
         if gateway is not None:
             hosts = dict.fromkeys(names, gateway.host)
             environment |= {
-                url_variable(name): f"http://{name}{_port(gateway.port)}" for name in names
+                url_variable(name): f"http://{name}{_port_suffix(gateway.port)}" for name in names
             }
         elif token_base:
             environment |= {url_variable(name): f"{token_base}/{name}" for name in names}
@@ -64,7 +69,7 @@ def replica_spec(
 
 
 def start_of(job: Job) -> StartReplica:
-    """A job as the start of a replica, which it is told as much as."""
+    """Return the start of a replica that gets the same names and addresses as the job."""
     return StartReplica(
         name=job.id,
         project=job.project,
@@ -74,19 +79,10 @@ def start_of(job: Job) -> StartReplica:
     )
 
 
-def as_job(
-    told: ReplicaSpec, command: tuple[str, ...], environment: Mapping[str, str]
-) -> ReplicaSpec:
-    """The same to be run once, with a command (empty: the service's own) and environment of its
-    own."""
-    service = told.service.model_copy(
-        update={
-            "command": command or told.service.command,
-            "environment": {**told.service.environment, **environment},
-        }
-    )
-    return replace(told, service=service, job=True)
+def as_job(spec: ReplicaSpec, job: Job) -> ReplicaSpec:
+    """Return `spec` as a container that runs once, with the command and environment of `job`."""
+    return replace(spec, service=job.adapt(spec.service), job=True)
 
 
-def _port(port: int) -> str:
+def _port_suffix(port: int) -> str:
     return "" if port in (0, 80) else f":{port}"

@@ -1,4 +1,8 @@
-"""What came of operations on the runtime, kept until the view of it shows that."""
+"""Records the results of operations, and keeps them until the view of the runtime shows them.
+
+The executor reports to it through the reconciler. Each pass reads from it which replicas were just
+started, which failures to count, and which operations are too recent to repeat.
+"""
 
 from collections.abc import Mapping, Set
 from typing import Final
@@ -17,7 +21,6 @@ from meshd.model.operation import (
 )
 from meshd.model.replica import Replica, Version
 from meshd.model.runtime import ObservedReplica, ReplicaState
-from meshd.publish.gateways import Gateways
 from meshd.reconcile.execute.executor import OperationResult
 from meshd.reconcile.execute.failure_log import FailureLog, FailureRecord
 from meshd.reconcile.observe.memory import ReconcileMemory, Trouble
@@ -26,92 +29,86 @@ from meshd.store.events import EventLog
 from meshd.store.store import Store
 
 _log = structlog.stdlib.get_logger(__name__)
-LANDING: Final = 15.0
-"""Seconds in which a replica that was started has to show up in the view."""
-REST: Final = 0.5
-"""Seconds before the same operation is tried again: what it did may not show at once."""
+SHOW_UP: Final = 15.0
+"""Seconds that a started replica has to appear in the view before it counts as gone."""
+REPEAT_AFTER: Final = 0.5
+"""Seconds before the same operation is tried again: its effect may not be visible at once."""
 
 
 class OperationResults:
-    """Takes the executor's results, and answers what passes ask of them."""
+    """Records results, and answers the questions that passes have about them."""
 
     def __init__(
-        self,
-        watch: RuntimeWatcher,
-        store: Store,
-        events: EventLog,
-        gateways: Gateways,
-        remains: FailureLog,
+        self, watch: RuntimeWatcher, store: Store, events: EventLog, failures: FailureLog
     ) -> None:
         self._watch = watch
         self._store = store
         self._events = events
-        self._gateways = gateways
-        self._remains = remains
-        self._landed: dict[str, tuple[float, ObservedReplica]] = {}
+        self._failures = failures
+        self._started: dict[str, tuple[float, ObservedReplica]] = {}
         self._troubles: list[Trouble] = []
-        self._resting: dict[tuple[str, str], float] = {}
+        self._repeat_at: dict[tuple[str, str], float] = {}
 
-    def beside(
+    def merge_into(
         self, view: Mapping[str, ObservedReplica], now: float
     ) -> Mapping[str, ObservedReplica]:
-        """The view, with what was just started and is not in it yet."""
-        for name, (at, _) in list(self._landed.items()):
+        """Return the view plus the replicas that were just started and are not in it yet."""
+        for name, (at, _) in list(self._started.items()):
             seen = view.get(name)
-            if (seen and seen.state is not ReplicaState.CREATED) or at + LANDING < now:
-                del self._landed[name]
-        if not self._landed:
+            if (seen and seen.state is not ReplicaState.CREATED) or at + SHOW_UP < now:
+                del self._started[name]
+        if not self._started:
             return view
-        return {**view, **{name: replica for name, (_, replica) in self._landed.items()}}
+        return {**view, **{name: replica for name, (_, replica) in self._started.items()}}
 
-    def landed(self) -> Set[str]:
-        """The replicas that were started and are not in the view yet."""
-        return self._landed.keys()
+    def just_started(self) -> Set[str]:
+        """Return the names of replicas that were started and are not in the view yet."""
+        return self._started.keys()
 
-    def troubles(self) -> tuple[Trouble, ...]:
-        """The failures since this was asked last."""
+    def take_troubles(self) -> tuple[Trouble, ...]:
+        """Return the failures since the last call."""
         troubles, self._troubles = tuple(self._troubles), []
         return troubles
 
-    def resting(self, operation: Operation, now: float) -> bool:
-        """Whether the same was done just now."""
-        return self._resting.get(_kind(operation), 0.0) > now
+    def is_recent(self, operation: Operation, now: float) -> bool:
+        """Whether the same operation ended too recently to repeat it."""
+        return self._repeat_at.get(_kind(operation), 0.0) > now
 
-    def take(
+    def record(
         self, result: OperationResult, memory: ReconcileMemory, replica: Replica | None, now: float
     ) -> None:
-        """An operation ended. `replica` is the one that was stopped or removed, as it was last."""
+        """Record the end of an operation. `replica` is the last observation of the one that was
+        stopped or removed."""
         operation, error = result.operation, result.error
         match operation:
             case StartReplica():
                 if result.replica is not None:
-                    self._landed[operation.name] = (now, result.replica)
+                    self._started[operation.name] = (now, result.replica)
                     self._watch.list_soon()
                 elif error is not None:
-                    self._failed(operation, operation.name, error, operation.attempt, now)
+                    self._count_failure(operation, operation.name, error, operation.attempt, now)
             case Prepare():
                 if error is not None:
-                    self._failed(operation, "", error, _attempt(operation, memory), now)
+                    self._count_failure(operation, "", error, _attempt(operation, memory), now)
             case StopReplica() | RemoveReplica():
-                self._landed.pop(operation.name, None)
+                self._started.pop(operation.name, None)
                 self._watch.list_soon()
                 if replica is not None and result.lines:
-                    self._keep(replica, memory, tuple(result.lines))
+                    self._keep_lines(replica, memory, tuple(result.lines))
             case Forget():
                 if error is None:
                     self._store.forget(operation.project)
-                    self._gateways.forget(operation.project)
                     self._events.record(now, Kind.DOWN, "is down", project=operation.project)
         if not isinstance(operation, StartReplica):
-            self._rest(operation, now)
+            self._delay_repeat(operation, now)
         if error is not None and not isinstance(operation, StartReplica | Prepare):
-            _log.warning("an operation failed", operation=str(operation), error=str(error))
+            _log.warning("operation failed", operation=str(operation), error=str(error))
 
-    def _rest(self, operation: Operation, now: float) -> None:
-        self._resting = {kind: until for kind, until in self._resting.items() if until > now}
-        self._resting[_kind(operation)] = now + REST
+    def _delay_repeat(self, operation: Operation, now: float) -> None:
+        self._repeat_at = {kind: at for kind, at in self._repeat_at.items() if at > now}
+        self._repeat_at[_kind(operation)] = now + REPEAT_AFTER
 
-    def _failed(
+    def _count_failure(
         self,
         operation: StartReplica | Prepare,
         name: str,
@@ -119,13 +116,13 @@ class OperationResults:
         attempt: int,
         now: float,
     ) -> None:
-        """A start or preparation did not come off; when the runtime is away, that is no one's
-        failure, and the next pass plans it again."""
+        """Count a failed start or preparation. Not if the runtime is unavailable: that says
+        nothing about the revision, and the next pass plans the operation again."""
         if isinstance(error, RuntimeUnavailable):
             return
         version = _version(operation)
         self._troubles.append(Trouble(version, name, str(error), attempt))
-        self._remains.keep(version, FailureRecord(name, str(error)))
+        self._failures.keep(version, FailureRecord(name, str(error)))
         self._events.record(
             now,
             Kind.REPLICA_FAILED,
@@ -135,13 +132,15 @@ class OperationResults:
             replica=name,
         )
 
-    def _keep(self, replica: Replica, memory: ReconcileMemory, lines: tuple[str, ...]) -> None:
-        """Keep the last lines of a replica that failed."""
+    def _keep_lines(
+        self, replica: Replica, memory: ReconcileMemory, lines: tuple[str, ...]
+    ) -> None:
+        """Keep the last lines of output of a replica that failed."""
         version = (replica.key, replica.revision)
         failures = memory.failures.get(version, ())
         text = next((f.text for f in reversed(failures) if f.replica == replica.name), "")
         if text:
-            self._remains.keep(version, FailureRecord(replica.name, text, lines))
+            self._failures.keep(version, FailureRecord(replica.name, text, lines))
 
 
 def _kind(operation: Operation) -> tuple[str, str]:

@@ -43,9 +43,9 @@ class ProjectClaims:
         store: Store,
         view: Callable[[], View],
         on_change: Callable[[], None],
+        adopts: bool,
     ) -> None:
-        self.adopts = True
-        """Whether what others started, by labels, is taken in."""
+        self._adopts = adopts
         self.held: frozenset[str] = frozenset()
         self.elsewhere: frozenset[str] = frozenset()
         self.refused: Mapping[str, str] = {}
@@ -68,6 +68,15 @@ class ProjectClaims:
             state = str(self._store.path.parent.absolute())
             self._me = Holder(self._store.instance(), socket.gethostname(), state)
         return self._me
+
+    @property
+    def adopts(self) -> bool:
+        """Whether meshd adopts labelled containers that something else started."""
+        return self._adopts
+
+    def stop_adopting(self) -> None:
+        """Adopt nothing from now on: the daemon ends."""
+        self._adopts = False
 
     async def run(self) -> None:
         """Look ever again until cancelled."""
@@ -92,9 +101,9 @@ class ProjectClaims:
             if self._to_adopt(view) - self._judged:
                 self._look_again.set()
         stored = frozenset(self._store.projects) - self.elsewhere
-        made_of = (id(view), stored, self.held, self.adopts)
+        made_of = (id(view), stored, self.held, self._adopts)
         if made_of != self._ours[0]:
-            adopted = self.held if self.adopts else frozenset()
+            adopted = self.held if self._adopts else frozenset()
             found = {
                 name: seen
                 for name, seen in view.items()
@@ -194,7 +203,7 @@ class ProjectClaims:
             seen.project
             for seen in view.values()
             if (not seen.managed or CLONE_OF in seen.labels)
-            and (self.adopts or seen.labels.get(INSTANCE) == mine)
+            and (self._adopts or seen.labels.get(INSTANCE) == mine)
         )
 
     def _tell(

@@ -14,7 +14,7 @@ from meshd.model.operation import Operation, Prepare, StartReplica, Urgency
 from meshd.model.replica import RandomSource, Replica
 from meshd.model.replica_phase import Phase
 from meshd.reconcile.observe.observe import Observed
-from meshd.reconcile.progress import PATIENCE
+from meshd.reconcile.progress import CRASH_LOOP_FAILURES
 
 OTHERS_STOP: Final = 1.0
 """Seconds within which somebody who stops a whole application gets to all of its parts."""
@@ -56,7 +56,7 @@ def launch(
     if not due and not fresh:
         soonest = min(slot.not_before for slot in slots)
         worst = max(slot.attempt for slot in slots)
-        word = "crash loop" if worst >= PATIENCE else "backoff"
+        word = "crash loop" if worst >= CRASH_LOOP_FAILURES else "backoff"
         return ServicePlan(
             waits=f"{word}: {worst} failures in a row, next start in {soonest - now:.1f} s"
         )

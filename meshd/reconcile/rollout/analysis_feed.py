@@ -43,10 +43,10 @@ class CanaryAnalysisStore(Protocol):
 
 
 class Trials:
-    """`traffic` is where to look; None where nobody tells of any."""
+    """`traffic` is where to look; None: there is no analysis."""
 
-    def __init__(self, kept: CanaryAnalysisStore) -> None:
-        self.traffic: TrafficSource | None = None
+    def __init__(self, kept: CanaryAnalysisStore, traffic: TrafficSource | None) -> None:
+        self._traffic = traffic
         self._kept = kept
         self._read = False
         self._trials: dict[str, tuple[int, CanaryAnalysis]] = {}
@@ -56,7 +56,7 @@ class Trials:
         self, services: Sequence[DesiredService], replicas: Sequence[Replica], now: float
     ) -> Mapping[str, AnalysisResult] | None:
         """The verdict on each service that has a revision on trial, by key."""
-        if self.traffic is None:
+        if self._traffic is None:
             return None
         if not self._read:
             self._trials, self._read = dict(self._kept.read()), True
@@ -73,7 +73,7 @@ class Trials:
             before = dict(self._trials)
             for service in tried:
                 if service.rollout.is_rolling:
-                    self._look_at(self.traffic, service, groups[service.key], now)
+                    self._look_at(self._traffic, service, groups[service.key], now)
             changed = {k: t for k, t in self._trials.items() if before.get(k) != t}
             if changed:
                 self._kept.keep(changed)

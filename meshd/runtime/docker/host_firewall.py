@@ -68,9 +68,10 @@ class HostFirewall:
         instance: str,
         projects: Callable[[], Collection[str]],
         tell: Callable[[Kind, str], object],
+        enabled: bool = True,
     ) -> None:
-        self.wished = True
-        self.doors: tuple[Door, ...] = ()
+        self._enabled = enabled
+        self._doors: tuple[Door, ...] = ()
         self.state = ""
         self._bridges = bridges
         self._tables = tables
@@ -81,6 +82,10 @@ class HostFirewall:
         self._asked = 0
         self._done = 0
         self._one_at_a_time = asyncio.Lock()
+
+    def open_doors(self, doors: tuple[Door, ...]) -> None:
+        """Let containers reach these ports of the host too, from the next update on."""
+        self._doors = doors
 
     async def run(self) -> None:
         """Apply and check the rules until cancelled."""
@@ -110,7 +115,7 @@ class HostFirewall:
         lost, needed = False, False
         try:
             for family in self._tables.families():
-                wanted = rules(bridges, self.doors, family) if self.wished else []
+                wanted = rules(bridges, self._doors, family) if self._enabled else []
                 if wanted:
                     needed = True
                     self._tables.check(bridge.interface for bridge in bridges)
@@ -126,7 +131,7 @@ class HostFirewall:
             self._tell(
                 Kind.FILTER_ON, "the host firewall was removed by something else; applied it again"
             )
-        self._set_state(("on" if needed else "") if self.wished else BY_CHOICE)
+        self._set_state(("on" if needed else "") if self._enabled else BY_CHOICE)
 
     async def _apply(self, family: Family, wanted: Sequence[str]) -> bool:
         """Apply the rules; return whether something else had removed them."""

@@ -106,10 +106,11 @@ class DockerRuntime:
         instance: str,
         projects: Callable[[], Collection[str]],
         tell: Callable[[Kind, str], object],
+        enabled: bool,
     ) -> HostFirewall:
         """Return the firewall that keeps containers of these projects from reaching the host. It
         applies as soon as their networks exist; see `HostFirewall`."""
-        made = HostFirewall(self._networks.bridges, Iptables(), instance, projects, tell)
+        made = HostFirewall(self._networks.bridges, Iptables(), instance, projects, tell, enabled)
         self._networks.changed = made.settle
         return made
 

@@ -345,9 +345,9 @@ async def test_rollouts_by_hand(control: FakeControl, meshd: Meshd) -> None:
         ("resume", "shop", "orders", who),
         ("undo", "shop", "orders", 2, who),
     ]
-    control.refuse = Rejected("no rollout of orders is paused")
+    control.refuse = Rejected("orders has no paused rollout")
     refused = await meshd("rollout", "resume", "orders")
-    assert (refused.exit_code, "no rollout of orders is paused" in refused.stderr) == (1, True)
+    assert (refused.exit_code, "orders has no paused rollout" in refused.stderr) == (1, True)
 
 
 async def test_down_ends_the_daemon_with_its_last_project(

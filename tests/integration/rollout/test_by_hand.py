@@ -61,5 +61,5 @@ async def test_a_failed_command_stops_a_rollout_and_an_undo_goes_back(mesh: Test
     status = await mesh.service("web")
     assert [r["revision"] for r in status["replicas"]] == [told[3]["revision"]]
     assert await mesh.run("rollout", "pause", "web") == Ran(
-        1, "", "meshd: no rollout of web is under way\n"
+        1, "", "meshd: web has no rollout in progress\n"
     )

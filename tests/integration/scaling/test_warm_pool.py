@@ -57,7 +57,7 @@ async def test_the_pool_is_filled_woken_and_filled_again() -> None:
         print(f"scaled up after {took:.2f} s ({ordered:.2f} s of it the command): "
               f"{[e['text'] for e in told]}")  # fmt: skip
         assert load.tally.failures == []
-        assert all("was woken and answers its probe" in e["text"] for e in told)
+        assert all("was resumed and passed its probe" in e["text"] for e in told)
         down = await mesh.run("down", "--all")
         assert down.code == 0, down.err
 

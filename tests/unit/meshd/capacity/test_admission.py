@@ -12,9 +12,7 @@ from meshd.capacity.quota import refusals as over
 from meshd.model.desired import DesiredService
 from meshd.model.runtime import Capabilities, Node
 from meshd.reconcile.rollout.stages import surge
-from meshd.runtime.process.runtime import ProcessRuntime
 from meshd.spec.model import Project, Quota, Service
-from meshd.telemetry.usage_sampler import UsageSampler
 from tests.fakes.scaling_scene import KEY, NOW, Scene, desired, replicas
 from tests.support.rollouts import rollout
 
@@ -131,9 +129,7 @@ def test_a_quota_refuses_with_the_sum() -> None:
 
 def test_a_quota_is_held_by_the_autoscaler(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
-    meter = UsageSampler(ProcessRuntime(tmp_path), tuple)
-    meter.nodes = ONE
-    scene.scaling.meter = meter
+    scene.sampler.nodes = ONE
     service = desired(2, scale={"min": 1, "concurrency": 1})
     project = Project(name="shop", services=(service.spec,), quota=Quota(replicas=3))
     scene.store.deploy(project, {"web": "r1"}, "test", "", NOW)

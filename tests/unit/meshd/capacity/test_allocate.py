@@ -8,9 +8,7 @@ import pytest
 from meshd.capacity.allocate import GIB, Allocation, Demand, share, takes
 from meshd.model.rollout import Override
 from meshd.model.runtime import Node
-from meshd.runtime.process.runtime import ProcessRuntime
 from meshd.spec.model import Service
-from meshd.telemetry.usage_sampler import UsageSampler
 from tests.fakes.scaling_scene import KEY, Scene, desired, replicas
 
 SMALL = (Node("one", 4.0, 8 * GIB),)
@@ -75,9 +73,7 @@ def test_what_a_replica_takes() -> None:
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
     made = Scene(tmp_path)
-    meter = UsageSampler(ProcessRuntime(tmp_path), tuple)
-    meter.nodes = SMALL
-    made.scaling.meter = meter
+    made.sampler.nodes = SMALL
     yield made
     made.close()
 
@@ -93,7 +89,7 @@ def test_a_service_stops_where_the_room_does_and_says_so_once(scene: Scene) -> N
     (last,) = scene.decisions.of(KEY, 0, 1)
     assert (last.desired, last.wanted) == (4, 9)
     assert "room for 4, because a replica takes 2.00 GiB" in last.limits[0]
-    scene.scaling.meter.nodes = TWO  # type: ignore[union-attr]
+    scene.sampler.nodes = TWO
     for _ in range(5):
         scene.second(service, replicas(4), arrivals=90, took=0.1)
     assert scene.wanted() == 8

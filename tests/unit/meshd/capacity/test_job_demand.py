@@ -11,9 +11,7 @@ from meshd.capacity.job_demand import JobDemand, lacking, refusals, refused, wan
 from meshd.capacity.quota import refusals as over
 from meshd.model.desired import DesiredService
 from meshd.model.runtime import Capabilities, Node
-from meshd.runtime.process.runtime import ProcessRuntime
 from meshd.spec.model import Project, Quota, Service
-from meshd.telemetry.usage_sampler import UsageSampler
 from tests.fakes.scaling_scene import KEY, NOW, Scene, desired, replicas
 
 CAN = Capabilities(True, True, True, True, True, True, True, True)
@@ -127,10 +125,8 @@ def test_the_autoscaler_has_so_much_less_while_one_runs(
     tmp_path: Path, quota: Quota | None, most: int, why: str
 ) -> None:
     scene = Scene(tmp_path)
-    meter = scene.scaling.meter = UsageSampler(ProcessRuntime(tmp_path), tuple)
-    meter.nodes = ONE
-    running = [job("k", reserved_cpus=1)]
-    scene.scaling.jobs = lambda: running
+    scene.sampler.nodes = ONE
+    scene.jobs.append(job("k", reserved_cpus=1))
     service = desired(
         2, scale={"min": 1, "concurrency": 1}, spec={"resources": {"reserved_cpus": 1}}
     )
@@ -141,7 +137,7 @@ def test_the_autoscaler_has_so_much_less_while_one_runs(
     assert scene.wanted() == most
     (last,) = scene.decisions.of(KEY, 0, 1)
     assert last.limits[0].endswith(why), last.limits
-    running.clear()
+    scene.jobs.clear()
     for _ in range(5):
         scene.second(service, replicas(most), arrivals=90, took=0.1)
     assert scene.wanted() == most + 1

@@ -42,7 +42,7 @@ def test_a_cold_start_ends_with_the_first_ready_replica(scene: Scene) -> None:
     scene.scaling.woken(web(), 1, 1, NOW)
     for seconds in (1.5, 1.9):
         scene.scaling.ready(KEY, NOW + seconds)
-    took = scene.metrics.cold_starts[KEY]
+    took = scene.counters.cold_starts[KEY]
     assert (took.count, took.sum) == (1, 1.5)
 
 

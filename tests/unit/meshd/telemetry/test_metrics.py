@@ -10,10 +10,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from meshd.api.dto import ServiceStatus
 from meshd.model.event import Event
+from meshd.telemetry.counters import MOST_CAUSES, EventCounters
 from meshd.telemetry.exposition import EDGES, Family, exposed_buckets, label
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.merge import Distribution
-from meshd.telemetry.metrics import MOST_CAUSES, Metrics
+from meshd.telemetry.metrics import Metrics
 from proxy.wire.report import Histogram
 from tests.fakes import traffic
 from tests.support.paths import ROOT
@@ -29,8 +30,13 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 @pytest.fixture
-def metrics() -> Metrics:
-    return traffic.metrics(Ingest(), NOW)
+def counters() -> EventCounters:
+    return EventCounters()
+
+
+@pytest.fixture
+def metrics(counters: EventCounters) -> Metrics:
+    return traffic.metrics(Ingest(), NOW, counters=counters)
 
 
 def samples(metrics: Metrics) -> Samples:
@@ -119,16 +125,18 @@ def test_exposed_buckets_grow_and_never_flatter() -> None:
     assert len(exposed) == len(EDGES) + 1
 
 
-def test_causes_and_kinds_cannot_grow_without_bound(metrics: Metrics) -> None:
+def test_causes_and_kinds_cannot_grow_without_bound(counters: EventCounters) -> None:
     for number in range(3 * MOST_CAUSES):
-        metrics.count_scale("shop/orders", "up", f"cause {number}")
-        metrics.observe_event(Event(number, 1.0, f"invented.{number}"))
-    assert len({key[2] for key in metrics.scale_decisions}) == MOST_CAUSES + 1
-    assert metrics.events["other"] == 3 * MOST_CAUSES
+        counters.count_scale("shop/orders", "up", f"cause {number}")
+        counters.observe_event(Event(number, 1.0, f"invented.{number}"))
+    assert len({key[2] for key in counters.scale_decisions}) == MOST_CAUSES + 1
+    assert counters.events["other"] == 3 * MOST_CAUSES
 
 
-def test_decisions_of_services_that_are_gone_are_not_told(metrics: Metrics) -> None:
-    metrics.count_scale("old/gone", "up", "load")
+def test_decisions_of_services_that_are_gone_are_not_told(
+    metrics: Metrics, counters: EventCounters
+) -> None:
+    counters.count_scale("old/gone", "up", "load")
     assert "old/gone" not in exposed(metrics)
 
 
@@ -139,12 +147,17 @@ def test_what_was_lost_and_what_was_nobodys_is_told(metrics: Metrics) -> None:
     assert float(told["spans"]) == 3 * float(told["access_log"]) > 0
 
 
+def empty(ingest: Ingest) -> Metrics:
+    status = traffic.status
+    return Metrics(EventCounters(), ingest, status, lambda: status().services, lambda: NOW)
+
+
 def test_an_empty_mesh_is_told_too() -> None:
     ingest = Ingest()
-    text = exposed(Metrics(ingest, traffic.status, lambda: traffic.status().services, lambda: NOW))
+    text = exposed(empty(ingest))
     assert "meshd_workers 2.0" in text
     ingest.keep(["shop/orders"])
-    text = exposed(Metrics(ingest, traffic.status, lambda: traffic.status().services, lambda: NOW))
+    text = exposed(empty(ingest))
     assert 'meshd_in_flight{service="shop/orders"} 0.0' in text
 
 
@@ -184,7 +197,7 @@ def test_many_services_are_told_bit_by_bit_with_the_loop_at_its_own_work_between
             yield msgspec.structs.replace(one, name=f"s{number}")
 
     async def main() -> str:
-        metrics = Metrics(ingest, traffic.status, services, lambda: NOW)
+        metrics = Metrics(EventCounters(), ingest, traffic.status, services, lambda: NOW)
         scrape = asyncio.create_task(metrics.exposition())
         while not scrape.done():
             before = read[0]

@@ -8,7 +8,7 @@ from meshd.model.operation import DrainReplica, StartReplica
 from meshd.model.replica import ProbeResult, Replica
 from meshd.model.replica_phase import Phase
 from meshd.model.runtime import ObservedReplica, ReplicaState
-from meshd.reconcile.event_recorder import happenings
+from meshd.reconcile.event_recorder import phase_events
 from meshd.reconcile.observe.memory import (
     ReconcileMemory,
     Trouble,
@@ -149,19 +149,19 @@ def test_a_new_control_process_goes_on_with_what_the_workers_hold() -> None:
     assert phases["a"] == (Phase.READY, 50.0)
     assert phases["b"][0] is Phase.DRAINING
     assert phases["c"] == (Phase.PROBING, 0.0)
-    told = list(happenings({}, observed.replicas, 500.0))
+    told = list(phase_events({}, observed.replicas, 500.0))
     assert "a" not in [happening.replica.name for happening in told]
 
 
 def test_what_happened_is_told_once() -> None:
     before = ReconcileMemory()
     after, observed = look(before, SEEN, 101.0, probes=GOOD)
-    (told,) = happenings(before.records, observed.replicas, 101.0)
+    (told,) = phase_events(before.records, observed.replicas, 101.0)
     assert (told.kind, told.text, told.seconds) == (
-        "replica.ready", "answers its probe after 2.0 s", 2.0,
+        "replica.ready", "passed its probe after 2.0 s", 2.0,
     )  # fmt: skip
     again, observed = look(after, SEEN, 102.0, probes=GOOD)
-    assert list(happenings(after.records, observed.replicas, 102.0)) == []
+    assert list(phase_events(after.records, observed.replicas, 102.0)) == []
     _, observed = look(again, EXITED, 105.0)
-    (died,) = happenings(again.records, observed.replicas, 105.0)
+    (died,) = phase_events(again.records, observed.replicas, 105.0)
     assert (died.kind, died.text) == ("replica.died", "exited with code 1")

@@ -109,7 +109,7 @@ def test_a_network_as_the_host_has_it(more: dict[str, object], wanted: Bridge) -
 class Host:
     """A machine's tables as far as one chain goes, and what was asked of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, enabled: bool = True) -> None:
         self.bridges: list[Bridge] = [VAULT]
         self.others = ""
         self.snatched = False
@@ -120,7 +120,9 @@ class Host:
         self.asked = 0
         self.events: list[Kind] = []
         self.removed: list[str] = []
-        self.fence = HostFirewall(self.networks, self, "0" * 12, lambda: ("shop",), self.tell)
+        self.fence = HostFirewall(
+            self.networks, self, "0" * 12, lambda: ("shop",), self.tell, enabled
+        )
 
     def tell(self, kind: Kind, text: str) -> None:
         self.events.append(kind)
@@ -166,7 +168,7 @@ def test_it_goes_with_the_networks() -> None:
         host.bridges = [WEB]
         await host.fence.settle()
         assert (host.chain, host.jumps_there, host.fence.state) == ([], 0, "")
-        host.fence.doors = (Door("", 9900),)
+        host.fence.open_doors((Door("", 9900),))
         await host.fence.settle()
         assert (len(host.chain), host.jumps_there, host.fence.state) == (1, 1, "on")
 
@@ -211,9 +213,8 @@ def test_where_it_cannot_be_it_is_said_once() -> None:
 
 
 def test_switched_off_takes_away_what_an_earlier_life_left() -> None:
-    host = Host()
+    host = Host(enabled=False)
     host.jumps_there = 1
-    host.fence.wished = False
     virtual.run(host.fence.settle())
     assert (host.jumps_there, host.fence.state, host.events) == (0, BY_CHOICE, [])
 

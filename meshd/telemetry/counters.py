@@ -1,0 +1,63 @@
+"""Counters of what happens and is decided, for `/metrics`.
+
+The event log, the autoscaler and the reconciler count here; `metrics` exposes the numbers. They
+start at zero with the process.
+"""
+
+from collections import Counter
+from typing import Final
+
+from meshd.model.event import JOB, ROLLOUT, Event, Kind
+from meshd.telemetry.merge import Distribution
+
+MOST_CAUSES: Final = 32
+"""Causes of scaling decisions with their own label value; all others count as `other`, so that
+the number of time series is bounded."""
+
+
+class EventCounters:
+    """All counters.
+
+    - `scale_decisions`: by service, direction (`up`, `down`, `hold`) and cause.
+    - `rollouts`, `jobs`: by service and result.
+    - `events`: by kind.
+    - `starts`, `cold_starts`: seconds until a replica was ready, by service; `cold_starts` from
+      the request that woke the service.
+    """
+
+    def __init__(self) -> None:
+        self.scale_decisions: Counter[tuple[str, str, str]] = Counter()
+        self.rollouts: Counter[tuple[str, str]] = Counter()
+        self.jobs: Counter[tuple[str, str]] = Counter()
+        self.events: Counter[str] = Counter()
+        self.starts: dict[str, Distribution] = {}
+        self.cold_starts: dict[str, Distribution] = {}
+        self._causes: set[str] = set()
+
+    def count_scale(self, service: str, direction: str, cause: str) -> None:
+        """Count a decision of the autoscaler for `PROJECT/SERVICE`."""
+        if len(self._causes) < MOST_CAUSES:
+            self._causes.add(cause)
+        label = cause if cause in self._causes else "other"
+        self.scale_decisions[service, direction, label] += 1
+
+    def observe_start(self, service: str, seconds: float) -> None:
+        """Count a replica of `PROJECT/SERVICE` that was ready `seconds` after its start was
+        ordered."""
+        self.starts.setdefault(service, Distribution()).observe(seconds)
+
+    def observe_cold_start(self, service: str, seconds: float) -> None:
+        """Count a start from zero: `seconds` from the request that woke `PROJECT/SERVICE` to its
+        first ready replica."""
+        self.cold_starts.setdefault(service, Distribution()).observe(seconds)
+
+    def observe_event(self, event: Event) -> None:
+        """Count an event; a kind that `Kind` does not have counts as `other`."""
+        known = event.kind in Kind.__members__.values()
+        self.events[event.kind if known else "other"] += 1
+        if known and event.kind.startswith(ROLLOUT):
+            result = event.kind.removeprefix(ROLLOUT)
+            self.rollouts[f"{event.project}/{event.service}", result] += 1
+        if known and event.kind.startswith(JOB):
+            result = event.kind.removeprefix(JOB)
+            self.jobs[f"{event.project}/{event.service}", result] += 1
