@@ -162,11 +162,11 @@ async def mesh(tmp_path: Path, free_port: int) -> AsyncIterator[Mesh]:
         async with Client(state / "admin.sock") as client:
             yield Mesh(daemon, client, address)
             await client.shutdown(stop_replicas=True)
-        assert await daemon.ended(20), daemon.log_tail()
+        assert await daemon.has_ended(20), daemon.log_tail()
     finally:
         if daemon.process.poll() is None:
             daemon.signal(signal.SIGKILL)
-        await daemon.ended(5)
+        await daemon.has_ended(5)
 
 
 async def test_deploy_serve_call_and_down(mesh: Mesh) -> None:
