@@ -1,8 +1,9 @@
-"""Which endpoint gets the next request: the load-aware rules, and `make`, which chooses one.
+"""Load balancing: pickers choose the endpoint of a request; `make_picker` builds them. Pure.
 
-A picker belongs to one service in one worker. It is told the candidates at every pick; the
-caller passes the *same* tuple for as long as the set is the same, which lets a picker keep what
-it derived from it. A pick is an index into the candidates, or -1 when there are none.
+`proxy.state.service_state` owns one picker per service and worker; `proxy.request.dispatch` calls
+it. Every pick gets the candidates. The caller passes the *same* tuple while the set is unchanged,
+so that a picker can keep what it derived from it. A pick is an index into the candidates, or -1
+if there are none.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,16 +14,20 @@ from proxy.policy.hashing import ConsistentHashPicker, build_maglev, build_ring
 from proxy.wire.snapshot import Balance, Endpoint
 
 RandomSource = Callable[[], float]
+"""Returns uniform random numbers in [0, 1)."""
 UNKNOWN_LATENCY: Final = 0.03
-DRAWS: Final = 16
+"""Seconds assumed for an endpoint without history (linkerd's default RTT)."""
+MAX_DRAWS: Final = 16
+"""Draws of `Random` before it computes an exact choice."""
 
 
 class Candidate(Protocol):
     """An endpoint that may be picked.
 
-    `in_flight` counts over all workers; `latency` is recent, in seconds, 0 while unknown;
-    `weight` has slow start applied (see `ramp`); `fast_failing` says that its quick answers are
-    failures, so that being quick must not make it preferred.
+    - `in_flight`: requests in flight, of all workers
+    - `latency`: recent latency in seconds; 0 while unknown
+    - `weight`: weight after slow start (see `slow_start_factor`)
+    - `fast_failing`: whether it fails fast, so that low latency must not count in its favour
     """
 
     @property
@@ -38,22 +43,26 @@ class Candidate(Protocol):
 
 
 class Picker(Protocol):
-    """A balancing rule with whatever memory it needs."""
+    """A balancing rule, with the state it needs."""
 
     def pick(
         self, candidates: Sequence[Candidate], key: int | None, dice: RandomSource, now: float
     ) -> int:
-        """The index of the chosen candidate, -1 when there are none.
+        """Return the index of the chosen candidate; -1 if there are none.
 
-        `key` is the hash of what the request is sticky by (None: nothing), `dice` gives
-        uniform numbers in [0, 1), `now` is monotonic seconds.
+        - `key`: hash of the request's hash key or stickiness; None without one
+        - `dice`: returns random numbers in [0, 1)
+        - `now`: monotonic seconds
         """
         ...
 
 
 def make_picker(balance: Balance, members: Sequence[Endpoint] = ()) -> Picker:
-    """The picker for a service's policy. `members` are all its endpoints, whether they may be
-    picked now or not: hash tables are built over them, so that every worker has the same."""
+    """Build the picker of a service.
+
+    `members` are all its endpoints, including those that may not be picked now: hash tables are
+    built over them, so that every worker has the same table.
+    """
     weights = {member.id: member.weight for member in members}
     match balance.algorithm:
         case "hot-cold":
@@ -77,33 +86,36 @@ def make_picker(balance: Balance, members: Sequence[Endpoint] = ()) -> Picker:
 
 
 def slow_start_factor(age: float, window: float, floor: float = 0.1) -> float:
-    """Slow start: the share of its weight that an endpoint of `age` seconds gets, growing
-    linearly over `window` seconds and never under `floor` (Envoy, aggression 1)."""
+    """Return the share of its weight that a new endpoint of `age` seconds gets.
+
+    It grows linearly over `window` seconds and is at least `floor` (Envoy, aggression 1).
+    """
     if window <= 0.0 or age >= window:
         return 1.0
     return max(floor, age / window)
 
 
 def in_panic(healthy: int, total: int, threshold: float) -> bool:
-    """Whether so few endpoints are healthy that ejection is to be ignored: sending everything
-    to the few would only take them down as well (Envoy's panic threshold)."""
+    """Return whether too few endpoints are healthy for ejection to apply (Envoy's panic threshold).
+
+    The full load would overload the few healthy ones as well.
+    """
     return healthy < total * threshold
 
 
 def least_request_score(candidate: Candidate) -> float:
-    """Least request's score: requests in flight with this one, per weight (Envoy, bias 1)."""
+    """Return requests in flight, including this one, per weight (Envoy, bias 1)."""
     return (candidate.in_flight + 1) / candidate.weight
 
 
 def peak_ewma_score(candidate: Candidate) -> float:
-    """Peak EWMA's score: latency times requests in flight with this one, per weight (Finagle). An
-    endpoint without history is taken to answer in 30 ms (linkerd)."""
+    """Return latency times requests in flight, including this one, per weight (Finagle)."""
     latency = candidate.latency or UNKNOWN_LATENCY
     return latency * (candidate.in_flight + 1) / candidate.weight
 
 
 class RoundRobin:
-    """Each in turn. Starts at a random one, so that workers do not march in step."""
+    """Round robin. Starts at a random candidate, so that workers do not pick in step."""
 
     def __init__(self) -> None:
         self._turn = -1
@@ -120,11 +132,14 @@ class RoundRobin:
 
 
 class Random:
-    """Any of them, by weight: a random one is taken with a chance of its weight to the
-    heaviest's, else another is drawn (which costs the same for any number of them)."""
+    """Random by weight, by rejection sampling.
+
+    A random candidate is accepted with probability weight / heaviest weight; otherwise another is
+    drawn. The cost does not depend on the number of candidates.
+    """
 
     def __init__(self) -> None:
-        self._seen: Sequence[Candidate] = ()
+        self._candidates: Sequence[Candidate] = ()
         self._heaviest = 1.0
         self._left = 0
 
@@ -135,11 +150,11 @@ class Random:
         if count < 2:
             return count - 1
         self._left -= 1
-        if self._left < 0 or candidates is not self._seen:
-            self._seen = candidates
+        if self._left < 0 or candidates is not self._candidates:
+            self._candidates = candidates
             self._left = count
             self._heaviest = max([candidate.weight for candidate in candidates])
-        for _ in range(DRAWS):
+        for _ in range(MAX_DRAWS):
             chosen = int(dice() * count)
             weight = candidates[chosen].weight
             if weight >= self._heaviest or dice() * self._heaviest < weight:
@@ -148,11 +163,14 @@ class Random:
 
 
 class Weighted:
-    """Weighted round robin, earliest deadline first: each is due again 1/weight later, so that
-    over any stretch of picks every candidate gets its share, interleaved."""
+    """Weighted round robin by earliest deadline first (as in Envoy).
+
+    After a pick, a candidate is due again 1/weight later. So every candidate gets its share over
+    any sequence of picks, interleaved with the others.
+    """
 
     def __init__(self) -> None:
-        self._seen: Sequence[Candidate] = ()
+        self._candidates: Sequence[Candidate] = ()
         self._queue: list[tuple[float, int]] = []
 
     def pick(
@@ -161,27 +179,29 @@ class Weighted:
         count = len(candidates)
         if count < 2:
             return count - 1
-        if candidates is not self._seen or count != len(self._queue):
-            self._learn(candidates, dice)
+        if candidates is not self._candidates or count != len(self._queue):
+            self._update(candidates, dice)
         due, chosen = self._queue[0]
         heapreplace(self._queue, (due + 1.0 / candidates[chosen].weight, chosen))
         return chosen
 
-    def _learn(self, candidates: Sequence[Candidate], dice: RandomSource) -> None:
-        """Who stays keeps its place; who comes gets one at random within its first turn."""
-        present = self._queue[0][0] if self._queue else 0.0
-        places = {self._seen[index].id: due for due, index in self._queue}
-        self._seen = candidates
+    def _update(self, candidates: Sequence[Candidate], dice: RandomSource) -> None:
+        """Queue a new set: known candidates keep their deadline, new ones get a random one."""
+        now_due = self._queue[0][0] if self._queue else 0.0
+        deadlines = {self._candidates[index].id: due for due, index in self._queue}
+        self._candidates = candidates
         self._queue = [
-            (places.get(c.id, present + dice() / c.weight), index)
+            (deadlines.get(c.id, now_due + dice() / c.weight), index)
             for index, c in enumerate(candidates)
         ]
         heapify(self._queue)
 
 
 class TwoChoices:
-    """The better of two distinct random candidates by a score, lower being better
-    (Mitzenmacher's power of two choices). A fast-failing one loses against any other."""
+    """Power of two choices (Mitzenmacher): of two random candidates, the one with the lower score.
+
+    Fast-failing candidates are not picked while there are others.
+    """
 
     def __init__(self, score: Callable[[Candidate], float]) -> None:
         self._score = score
@@ -198,18 +218,20 @@ class TwoChoices:
             second += 1
         one, other = candidates[first], candidates[second]
         if one.fast_failing or other.fast_failing:
-            sound = [i for i, c in enumerate(candidates) if not c.fast_failing]
-            if len(sound) > 1:
-                inner = self.pick([candidates[i] for i in sound], key, dice, now)
-                return sound[inner]
-            if sound:
-                return sound[0]
+            healthy = [i for i, c in enumerate(candidates) if not c.fast_failing]
+            if len(healthy) > 1:
+                inner = self.pick([candidates[i] for i in healthy], key, dice, now)
+                return healthy[inner]
+            if healthy:
+                return healthy[0]
         return first if self._score(one) <= self._score(other) else second
 
 
 def pick_weighted(weights: Sequence[float], roll: float) -> int:
-    """The index that a wheel of fortune with such sectors stops at; `roll` is in [0, 1).
-    -1 for no sectors; the last positive one where rounding leaves a remainder."""
+    """Return an index with probability in proportion to its weight; `roll` is random in [0, 1).
+
+    Return -1 without weights, and the last positive one if rounding leaves a remainder.
+    """
     left = roll * sum(weights)
     chosen = -1
     for index, weight in enumerate(weights):

@@ -1,98 +1,108 @@
-"""What an endpoint's latency is taken to be, from the answers seen so far.
+"""Latency estimates of an endpoint from the answers seen so far. Pure.
 
-Two estimators of one shape: `observe(seconds, now, load)` at each answer, `at(load)` at any time.
-`load` is what was, or is, in flight to the endpoint; times are seconds, `now` monotonic.
+Owned by `proxy.state.endpoint_state`, read by the balancing rules. Both estimators have the same
+interface: `observe(seconds, now, load)` for each answer, `at(load)` at any time. `load` is the
+number of requests in flight to the endpoint; times are seconds, `now` is monotonic.
 """
 
 from typing import Final, Protocol
 
 DECAY: Final = 10.0
+"""Seconds in which a peak decays (Finagle's and linkerd's default)."""
 
 
 class LatencyEstimator(Protocol):
-    """How long an endpoint takes to answer."""
+    """Estimates how long an endpoint takes to answer."""
 
     def observe(self, seconds: float, now: float, load: int) -> None:
-        """Takes in one answer's latency; `load` was in flight when its request was sent."""
+        """Record an answer's latency; `load` was in flight when its request was sent."""
         ...
 
     def at(self, load: int) -> float:
-        """What to expect with so many in flight; 0.0 while nothing is known."""
+        """Return the expected latency at `load`, in seconds; 0.0 while unknown."""
         ...
 
 
 class PeakEwma:
-    """Finagle's peak EWMA: a slower answer counts at once, a quicker one sinks in over
-    `DECAY` seconds. Pessimistic on purpose, and the same at any load: made for rules that
-    multiply it with what is in flight."""
+    """Finagle's peak EWMA: a slower answer counts at once, a faster one over `DECAY` seconds.
 
-    __slots__ = ("_at", "_value")
+    Pessimistic on purpose. The estimate is the same at any load: it is made for rules that
+    multiply it by the number in flight.
+    """
+
+    __slots__ = ("_observed_at", "_value")
 
     def __init__(self) -> None:
         self._value = 0.0
-        self._at = 0.0
+        self._observed_at = 0.0
 
     def observe(self, seconds: float, now: float, load: int) -> None:
-        """See `Estimate`."""
+        """See `LatencyEstimator`."""
         del load
         if seconds >= self._value:
             self._value = seconds
         else:
-            # The first terms of the exponential: exact enough, and cheaper than calling exp.
-            elapsed = (now - self._at) / DECAY
+            # Taylor series of exp(elapsed): exact enough, and cheaper than a call of exp.
+            elapsed = (now - self._observed_at) / DECAY
             keep = 1.0 / (1.0 + elapsed + 0.5 * elapsed * elapsed)
             self._value = self._value * keep + seconds * (1.0 - keep)
-        self._at = now
+        self._observed_at = now
 
     def at(self, load: int) -> float:
-        """See `Estimate`."""
+        """See `LatencyEstimator`."""
         del load
         return self._value
 
 
 class LatencyAtLoad:
-    """Recent latency by load, as Prequal's replicas tell it: answers to requests that met about
-    as many in flight are averaged together, in classes that double.
+    """Recent latency by load, as Prequal's replicas report it (NSDI '24, section 4).
 
-    So an endpoint that was slow because much was in flight is not held to be slow when idle,
-    and one that is quick when idle not to be quick under load. A mean goes over about the last
-    `SPAN` answers of its class; after a quiet while, a single answer outweighs what was before.
+    Answers to requests that met a similar number in flight are averaged together, in classes that
+    double: 0, 1, 2-3, 4-7, … So an endpoint that was slow under load is not expected to be slow
+    when idle, and vice versa.
     """
 
     SPAN: Final = 20
+    """Answers that a mean covers; fewer are too noisy, more react too slowly."""
     QUIET: Final = 2.0
+    """Seconds without an answer after which the next one weighs as much as the mean so far."""
     CLASSES: Final = 12
+    """Load classes; the last one is 1024 (2 ** (CLASSES - 2)) and more in flight."""
 
-    __slots__ = ("_means", "_seen", "_times")
+    __slots__ = ("_counts", "_means", "_times")
 
     def __init__(self) -> None:
         self._means = [0.0] * self.CLASSES
         self._times = [0.0] * self.CLASSES
-        self._seen = [0] * self.CLASSES
+        self._counts = [0] * self.CLASSES
 
     def observe(self, seconds: float, now: float, load: int) -> None:
-        """See `Estimate`."""
-        place = load.bit_length() if load < 1024 else self.CLASSES - 1
-        seen = self._seen[place]
-        if seen < self.SPAN:
-            self._seen[place] = seen = seen + 1
-        share = 1.0 / seen
-        quiet = now - self._times[place]
-        aged = quiet / (quiet + self.QUIET)
-        self._means[place] += (seconds - self._means[place]) * (aged if aged > share else share)
-        self._times[place] = now
+        """See `LatencyEstimator`."""
+        index = load.bit_length() if load < 1024 else self.CLASSES - 1
+        count = self._counts[index]
+        if count < self.SPAN:
+            self._counts[index] = count = count + 1
+        weight = 1.0 / count
+        quiet = now - self._times[index]
+        age_weight = quiet / (quiet + self.QUIET)
+        difference = seconds - self._means[index]
+        self._means[index] += difference * (age_weight if age_weight > weight else weight)
+        self._times[index] = now
 
     def at(self, load: int) -> float:
-        """See `Estimate`. For a load that was never met: as at the next lower one known; below
-        all of them, half for each halving of the load, so that it is tried and then known."""
+        """See `LatencyEstimator`.
+
+        For a load without answers, return the mean of the next lower class. Below all known
+        classes, return half for each halving of the load, so that the endpoint is tried there.
+        """
         means = self._means
-        place = load.bit_length() if load < 1024 else self.CLASSES - 1
-        if means[place]:
-            return means[place]
-        for lower in range(place - 1, -1, -1):
+        index = load.bit_length() if load < 1024 else self.CLASSES - 1
+        if means[index]:
+            return means[index]
+        for lower in range(index - 1, -1, -1):
             if means[lower]:
                 return means[lower]
-        for higher in range(place + 1, self.CLASSES):
+        for higher in range(index + 1, self.CLASSES):
             if means[higher]:
-                return means[higher] * 0.5 ** (higher - place)
+                return means[higher] * 0.5 ** (higher - index)
         return 0.0

@@ -1,8 +1,8 @@
-"""Which route a request takes: host, then path prefix, then headers, most specific first.
+"""Route matching: host, then path prefix, then headers; the most specific route wins. Pure.
 
-A table is compiled once a snapshot and never changes, but for a bounded memory of hosts seen.
-Hosts are compared without case, port and trailing dot. Paths are compared as the bytes that
-came, without decoding or tidying: what is matched is what the origin gets to see.
+Owned by `proxy.state.routing_table`. A table is compiled once per snapshot and never changes,
+except for a bounded cache of hosts. Hosts are compared without case, port and trailing dot. Paths
+are compared as received, without decoding or normalizing: routes match what the origin gets.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +12,9 @@ from proxy.policy.balance import pick_weighted
 from proxy.wire.snapshot import Match, Route, Target
 
 HeaderGetter = Callable[[bytes], bytes | None]
+"""Returns a field's value by lower-case name; None if absent."""
 MAX_CACHED_HOSTS: Final = 1024
+"""Hosts in the cache. Clients choose them, so the cache must be bounded."""
 
 
 class RouteTable:
@@ -22,56 +24,58 @@ class RouteTable:
         by_host: dict[str, list[Route]] = {}
         for route in routes:
             by_host.setdefault(route.host.lower().rstrip("."), []).append(route)
-        self._exact: dict[bytes, _Paths] = {}
-        self._suffixes: list[tuple[bytes, _Paths]] = []
-        self._any: _Paths | None = None
+        self._exact: dict[bytes, _HostRoutes] = {}
+        self._suffixes: list[tuple[bytes, _HostRoutes]] = []
+        self._any: _HostRoutes | None = None
         for host, group in by_host.items():
-            paths = _Paths(group)
+            compiled = _HostRoutes(group)
             if host == "*":
-                self._any = paths
+                self._any = compiled
             elif host.startswith("*."):
-                self._suffixes.append((host[1:].encode(), paths))
+                self._suffixes.append((host[1:].encode(), compiled))
             else:
-                self._exact[host.encode()] = paths
+                self._exact[host.encode()] = compiled
         self._suffixes.sort(key=lambda item: -len(item[0]))
-        self._remembered: dict[bytes, tuple[_Paths, ...]] = {}
+        self._cache: dict[bytes, tuple[_HostRoutes, ...]] = {}
 
     def match(self, host: bytes, path: bytes, headers: HeaderGetter) -> Route | None:
-        """The most specific route for a request, None when there is none.
+        """Return the most specific route for a request; None if no route matches.
 
-        `host` is the Host field or the authority, with or without a port; `path` the target
-        in origin form, with or without a query; `headers` gives a field's value by its
-        lower-case name.
+        `host` is the Host field or the authority, with or without a port. `path` is the target in
+        origin form, with or without a query.
         """
-        groups = self._remembered.get(host)
-        if groups is None:
-            groups = self._groups(host)
-        for paths in groups:
-            route = paths.only or paths.match(path, headers)
+        candidates = self._cache.get(host)
+        if candidates is None:
+            candidates = self._find_candidates(host)
+        for routes in candidates:
+            route = routes.only or routes.match(path, headers)
             if route is not None:
                 return route
         return None
 
     def only_route(self, host: bytes) -> Route | None:
-        """The route of all requests for a host, whatever else they are; None where that
-        depends. `host` as for `match`."""
-        groups = self._groups(host)
-        return groups[0].only if groups else None
+        """Return the route of all requests to a host; None if it depends on the request.
 
-    def _groups(self, host: bytes) -> tuple["_Paths", ...]:
+        `host` as for `match`.
+        """
+        candidates = self._find_candidates(host)
+        return candidates[0].only if candidates else None
+
+    def _find_candidates(self, host: bytes) -> tuple["_HostRoutes", ...]:
+        """Return the route groups that a host can match, the most specific first."""
         name = normalize_host(host)
-        groups = [self._exact[name]] if name in self._exact else []
-        groups += [paths for suffix, paths in self._suffixes if name.endswith(suffix)]
+        candidates = [self._exact[name]] if name in self._exact else []
+        candidates += [routes for suffix, routes in self._suffixes if name.endswith(suffix)]
         if self._any is not None:
-            groups.append(self._any)
-        if len(self._remembered) >= MAX_CACHED_HOSTS:
-            self._remembered.clear()
-        found = self._remembered[host] = tuple(groups)
+            candidates.append(self._any)
+        if len(self._cache) >= MAX_CACHED_HOSTS:
+            self._cache.clear()
+        found = self._cache[host] = tuple(candidates)
         return found
 
 
-class _Paths:
-    """The routes of one host. `only` is set when there is nothing to match."""
+class _HostRoutes:
+    """The routes of one host. `only` is the single route of all its requests, if there is one."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         ordered = sorted(routes, key=lambda route: -len(route.matches))
@@ -87,16 +91,16 @@ class _Paths:
         end = path.find(b"?")
         if end < 0:
             end = len(path)
-        # Every prefix that ends at a segment boundary, no deeper than the deepest route.
+        # Look up every prefix that ends at a segment boundary, up to the depth of the routes.
         found = [self._by_prefix[b""]] if b"" in self._by_prefix else []
-        cut = 0
+        boundary = 0
         for _ in range(self._depth):
-            if cut >= end:
+            if boundary >= end:
                 break
-            cut = path.find(b"/", cut + 1, end)
-            if cut < 0:
-                cut = end
-            routes = self._by_prefix.get(path[:cut])
+            boundary = path.find(b"/", boundary + 1, end)
+            if boundary < 0:
+                boundary = end
+            routes = self._by_prefix.get(path[:boundary])
             if routes is not None:
                 found.append(routes)
         for routes in reversed(found):
@@ -107,7 +111,7 @@ class _Paths:
 
 
 def normalize_host(host: bytes) -> bytes:
-    """A Host field's name: lower case, without port and trailing dot; IPv6 keeps brackets."""
+    """Return a Host's name: lower case, without port and trailing dot; IPv6 keeps its brackets."""
     name = host.lower()
     if name.startswith(b"["):
         return name[: name.find(b"]") + 1] or name
@@ -115,7 +119,7 @@ def normalize_host(host: bytes) -> bytes:
 
 
 def is_met(match: Match, headers: HeaderGetter) -> bool:
-    """Whether a header or cookie condition is met."""
+    """Return whether a header or cookie condition is met."""
     name = match.name.encode()
     is_header = match.source == "header"
     value = headers(name.lower()) if is_header else find_cookie(headers(b"cookie"), name)
@@ -123,7 +127,7 @@ def is_met(match: Match, headers: HeaderGetter) -> bool:
 
 
 def find_cookie(field: bytes | None, name: bytes) -> bytes | None:
-    """A cookie's value in a Cookie field; None when it is not there."""
+    """Return a cookie's value from a Cookie field; None if absent."""
     if field is None:
         return None
     for pair in field.split(b";"):
@@ -134,7 +138,7 @@ def find_cookie(field: bytes | None, name: bytes) -> bytes | None:
 
 
 def choose_target(targets: Sequence[Target], roll: float) -> Target:
-    """One of a route's targets by weight; `roll` is in [0, 1). A route has at least one."""
+    """Choose one of a route's targets (at least one) by weight; `roll` is random in [0, 1)."""
     if len(targets) == 1:
         return targets[0]
     return targets[pick_weighted([target.weight for target in targets], roll)]

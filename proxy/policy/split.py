@@ -1,4 +1,7 @@
-"""Which revision of a service a request goes to, while two of them share its requests."""
+"""Traffic split: which revision of a service gets a request while two of them share it. Pure.
+
+Owned by `proxy.state.service_state`, built from the snapshot.
+"""
 
 from typing import Final
 
@@ -8,7 +11,7 @@ from proxy.wire.snapshot import Split
 
 
 class Splitter:
-    """A split, ready for use. `open` are the revisions that get a share."""
+    """A split, ready for use. `open` holds the revisions with a positive weight."""
 
     def __init__(self, split: Split) -> None:
         self._split: Final = split
@@ -17,7 +20,10 @@ class Splitter:
         self.open = frozenset(revision for revision, weight in split.weights if weight > 0.0)
 
     def choose(self, headers: HeaderGetter, roll: float) -> str:
-        """The revision of one request: by what it carries, else by weight; `roll` is in [0, 1)."""
+        """Return the revision for a request: by its headers, else by weight.
+
+        `roll` is a random number in [0, 1).
+        """
         split = self._split
         if split.matches and all(is_met(match, headers) for match in split.matches):
             return split.matched

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.policy.admit import Wait, may_connect, may_park, may_send, retry_after, wait_or_shed
+from proxy.policy.admit import Wait, may_connect, may_park, may_send, wait_or_shed
 from proxy.policy.gradient import Gradient
 from proxy.policy.ratelimit import MAX_KEYS, RateLimiter
 from proxy.wire.snapshot import Limits, Parking, RateLimit
@@ -44,13 +44,6 @@ def test_endpoint_bounds() -> None:
     assert not may_send(Limits(), 20, adaptive_limit=20)
     assert may_connect(Limits(), 10**6)
     assert not may_connect(Limits(endpoint_connections=5), 5)
-
-
-@pytest.mark.parametrize(
-    ("pending", "rate", "seconds"), [(0, 0.0, 1), (10, 100.0, 1), (100, 10.0, 11), (10**6, 1, 30)]
-)
-def test_retry_after(pending: int, rate: float, seconds: int) -> None:
-    assert retry_after(pending, rate) == seconds
 
 
 def test_burst_then_rate() -> None:

@@ -77,7 +77,7 @@ def test_half_open_probe_failing_doubles_the_backoff() -> None:
     for _ in range(5):
         now = sick.ejected_until
         sick.probing = True
-        assert record_failure(POLICY, sick, peers, now) == "the probing request failed"
+        assert record_failure(POLICY, sick, peers, now) == "the probe request failed"
         backoffs.append(sick.ejected_until - now)
     assert backoffs == [10.0, 20.0, 30.0, 30.0, 30.0]
 

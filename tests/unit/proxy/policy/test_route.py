@@ -97,7 +97,7 @@ def test_memory_of_hosts_is_bounded() -> None:
     table = RouteTable(ROUTES)
     for number in range(5000):
         table.match(b"host%d" % number, b"/", {}.get)
-    assert len(table._remembered) <= 1024
+    assert len(table._cache) <= 1024
 
 
 @pytest.mark.parametrize(
