@@ -1,11 +1,11 @@
-"""The autoscaler against the published ones on every trace of a folder.
+"""Benchmark of the autoscaler against published policies, on every trace of a folder.
 
     MESHD_TRACES=FOLDER python -m bench.autoscaling [--share 99.6] [--policy ours,kpa,...]
-    MESHD_TRACES=FOLDER python -m bench.autoscaling --curve      the price of calm
-    python -m bench.autoscaling --step                           what a decision costs
+    MESHD_TRACES=FOLDER python -m bench.autoscaling --curve      cost of fewer changes
+    python -m bench.autoscaling --step                           CPU time of one decision
 
-A trace is `NAME_BINs.csv` (`t_seconds,count`); hourly ones are played as minutes. Every run is
-the model of docs/autoscaler.md, one setting for all traces, and takes one process.
+A trace is `NAME_BINs.csv` (`t_seconds,count`); an hourly bin is played as a minute. Every run uses
+the model of docs/autoscaler.md, with the same settings for all traces.
 """
 
 import argparse
@@ -19,37 +19,37 @@ from time import process_time
 from autoscaler import Decision, ScalingSettings, Signal, State, make, simulate
 from meshd.cli.simulate import runner
 
-CALMS = (
+CURVE = (
     (5.0, None), (None, None), (150.0, None), (250.0, None), (900.0, 200.0), (2500.0, 400.0),
 )  # fmt: skip
-"""Points of the curve: `calm`, and `down_window`, each None for the default."""
+"""Points of the curve: (`calm` in replica-seconds, `down_window` in seconds); None: the default."""
 
 
 def main() -> int:
-    """Prints one line a policy (or a point of the curve), and what it did on each trace."""
+    """Print one line for each policy (or point of the curve), and one for each trace."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--policy", default="ours,kpa,hpa-cpu,hpa-rps,oracle")
     parser.add_argument("--share", type=float, default=99.6)
     parser.add_argument("--balancer", default="p2c")
     parser.add_argument("--startup", type=float, nargs=2, default=(5.0, 15.0))
-    parser.add_argument("--warm", default="0", help="a number of paused replicas, or auto")
+    parser.add_argument("--warm", default="0", help="number of paused replicas, or auto")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--only", default="", help="traces whose name contains this")
-    parser.add_argument("--curve", action="store_true", help="ours, from lively to calm")
-    parser.add_argument("--step", action="store_true", help="CPU time of one step")
+    parser.add_argument("--only", default="", help="run only traces whose name contains this")
+    parser.add_argument("--curve", action="store_true", help="ours, from many changes to few")
+    parser.add_argument("--step", action="store_true", help="measure the CPU time of one step")
     options = parser.parse_args()
     if options.step:
         step()
         return 0
     folder = os.environ.get("MESHD_TRACES")
     if not folder:
-        print("MESHD_TRACES names no folder with traces", file=sys.stderr)
+        print("MESHD_TRACES is not set; expected a folder with traces", file=sys.stderr)
         return 2
     paths = [path for path in sorted(Path(folder).glob("*.csv")) if options.only in path.name]
     if options.curve:
-        for calm, window in CALMS:
-            title = f"ours, calm {calm or 'as usual'}, window {window or 'as usual'}"
+        for calm, window in CURVE:
+            title = f"ours, calm {calm or 'default'}, window {window or 'default'}"
             report(title, "ours", paths, options, calm, window)
         return 0
     for policy in options.policy.split(","):
@@ -65,7 +65,7 @@ def report(
     calm: float | None = None,
     window: float | None = None,
 ) -> None:
-    """Runs one policy over all traces and prints what it came to."""
+    """Run one policy over all traces and print its scores."""
     model = simulate.ServiceModel(
         startup=tuple(options.startup), warm=None if options.warm == "auto" else int(options.warm)
     )
@@ -96,10 +96,10 @@ def report(
 
 
 def step() -> None:
-    """Prints the best CPU time of one step over an hour of traffic that comes and goes."""
+    """Print the best CPU time of one step, over an hour of traffic that rises and falls."""
     seen: list[Signal] = []
 
-    class Kept:
+    class RecordingPolicy:
         policy = make(ScalingSettings(min=1, max=200, latency=0.4, share=99.6))
 
         def initial(self, now: float) -> State:
@@ -110,18 +110,18 @@ def step() -> None:
             return self.policy.step(state, signal, now)
 
     load = [150.0 + 100.0 * sin(second / 200.0) for second in range(3600)]
-    simulate.run(load, Kept(), simulate.ServiceModel(), random.Random(1))
+    simulate.run(load, RecordingPolicy(), simulate.ServiceModel(), random.Random(1))
     times = []
     for _ in range(5):
-        state, begin = Kept.policy.initial(0.0), process_time()
+        state, begin = RecordingPolicy.policy.initial(0.0), process_time()
         for now, signal in enumerate(seen, start=1):
-            state, _ = Kept.policy.step(state, signal, float(now))
+            state, _ = RecordingPolicy.policy.step(state, signal, float(now))
         times.append(process_time() - begin)
-    print(f"{min(times) / len(seen) * 1e6:.1f} µs a step")
+    print(f"{min(times) / len(seen) * 1e6:.1f} µs per step")
 
 
 def rates(path: Path) -> tuple[float, ...]:
-    """The trace at a peak of 600 requests/s."""
+    """Return the rates of a trace, scaled to a peak of 600 requests/s."""
     seconds = int(path.stem.rsplit("_", 1)[1].rstrip("s"))
     return tuple(runner.read_trace(path, 60 if seconds == 3600 else seconds, 600.0))
 
