@@ -2,10 +2,11 @@
 
 `meshd.control` and `meshd.jobs` fill them in, `handlers` encodes and `client` decodes them; events,
 releases, jobs and decisions are values of `meshd.model`. `PROJECT/SERVICE` names a service across
-projects. Times are Unix seconds, latencies and durations seconds.
+projects. Times are Unix seconds, latencies and durations seconds. The JSON names are a contract;
+where a Python name is better, `rename` maps it.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from meshd.model.base import RequestBody, Value
 from meshd.model.job import Job
@@ -41,24 +42,28 @@ class ReplicaStatus(Value, frozen=True):
     cores: float | None = None
 
 
-class ServiceStatus(Value, frozen=True):
+_SERVICE_NAMES: Final = {"desired": "wanted", "new_revision": "coming", "analysis": "trial"}
+_PLAN_NAMES: Final = {"impact": "outlook", "unsupported": "lacks"}
+
+
+class ServiceStatus(Value, frozen=True, rename=_SERVICE_NAMES):
     """One service with its replicas, and its traffic over the last few seconds.
 
-    - `wanted`: number of replicas that the override, the autoscaler or the spec sets; `minimum`
+    - `desired`: number of replicas that the override, the autoscaler or the spec sets; `minimum`
       and `maximum`: the bounds of the autoscaler.
     - `rps`: requests per second; `p50` to `p99`: latency quantiles in seconds.
     - `parked`: requests that wait for a first replica; `paused`: replicas of the warm pool.
     - `override`: number of replicas set by hand, until `override_until` (Unix time; 0: no end).
     - `waiting`: what the next replica waits for.
     - `last`: the last event with its reason, or `waiting`, in one line.
-    - `coming`: revision that the current rollout brings in; empty if there is none.
-    - `stage`: current stage of the rollout; with an empty `coming`, the rollout rolls back.
-    - `trial`: interim result of the canary analysis.
+    - `new_revision`: revision that the current rollout brings in; empty if there is none.
+    - `stage`: current stage of the rollout; with an empty `new_revision`, the rollout rolls back.
+    - `analysis`: interim result of the canary analysis.
     """
 
     project: str
     name: str
-    wanted: int
+    desired: int
     running: int
     ready: int
     minimum: int
@@ -82,16 +87,16 @@ class ServiceStatus(Value, frozen=True):
     last: str = ""
     replicas: tuple[ReplicaStatus, ...] = ()
     waiting: str = ""
-    coming: str = ""
+    new_revision: str = ""
     stage: str = ""
-    trial: str = ""
+    analysis: str = ""
 
 
-class ProjectStatus(Value, frozen=True):
+class ProjectStatus(Value, frozen=True, rename={"desired": "wanted"}):
     """One project.
 
     - `state`: `up`, `going down`, `adopted`, or `elsewhere` if another mesh holds it.
-    - `services`: number of services; `ready` and `wanted`: numbers of replicas.
+    - `services`: number of services; `ready` and `desired`: numbers of replicas.
     - `who` and `at`: who deployed it last, and when (Unix time).
     - `detail`: why it is left alone.
     """
@@ -100,7 +105,7 @@ class ProjectStatus(Value, frozen=True):
     state: str
     services: int
     ready: int
-    wanted: int
+    desired: int
     who: str = ""
     at: float = 0.0
     detail: str = ""
@@ -138,14 +143,14 @@ class Recording(Value, frozen=True):
     spans: tuple[TrafficSpan, ...] = ()
 
 
-class DeployResult(Value, frozen=True):
+class DeployResult(Value, frozen=True, rename=_PLAN_NAMES):
     """Progress or result of a deployment.
 
     - `done` with `ok` False: it failed, and `detail` says where: the replica with its last log
       lines and probe responses.
     - `plan`: operations, one per line.
     - `releases`: the newest release of each service.
-    - `lacks`: one line per service that uses a feature which this runtime does not support.
+    - `unsupported`: one line per service that uses a feature which this runtime does not support.
     """
 
     project: str
@@ -154,7 +159,7 @@ class DeployResult(Value, frozen=True):
     detail: str = ""
     plan: str = ""
     releases: tuple[Release, ...] = ()
-    lacks: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] = ()
 
 
 class ServicePolicy(Value, frozen=True):
@@ -171,17 +176,17 @@ class ServicePolicy(Value, frozen=True):
     callers: tuple[CallerSeen, ...] = ()
 
 
-class PlanPreview(Value, frozen=True):
+class PlanPreview(Value, frozen=True, rename=_PLAN_NAMES):
     """What a deployment would do.
 
     - `plan`: operations, one per line; empty if there is nothing to do.
-    - `outlook`: the impact of those operations, for people.
-    - `lacks`: one line per service that uses a feature which this runtime does not support.
+    - `impact`: the impact of those operations, for people.
+    - `unsupported`: one line per service that uses a feature which this runtime does not support.
     """
 
     plan: str
-    outlook: tuple[str, ...] = ()
-    lacks: tuple[str, ...] = ()
+    impact: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] = ()
 
 
 class LogLine(Value, frozen=True):

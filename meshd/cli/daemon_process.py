@@ -216,11 +216,20 @@ def check_addresses(options: DaemonOptions) -> None:
                 family, where = addresses.resolve(parsed)
                 socket.create_server(where, family=family).close()
         except (OSError, addresses.BadAddress) as error:
-            reason = (isinstance(error, OSError) and error.strerror) or str(error)
             raise DaemonStartError(
-                f"cannot listen on {address}: {reason[:1].lower()}{reason[1:]}; "
-                f"use a different address for {option}"
+                f"cannot listen on {address}: {_reason(error)}; use a different address for "
+                f"{option}"
             ) from error
+
+
+def _reason(error: OSError | addresses.BadAddress) -> str:
+    """Return the text of an error within a sentence. asyncio and socket append the address to
+    `strerror`, which the message names already."""
+    if not isinstance(error, OSError):
+        return str(error)
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return (error.strerror or str(error)).lower()
 
 
 @dataclass(slots=True)

@@ -62,26 +62,26 @@ class ProgressReport:
         return lines
 
     def _describe(self, service: ServiceStatus, now: float, detailed: bool) -> ServiceProgress:
-        revision = service.coming or service.revision
+        revision = service.new_revision or service.revision
         new = [replica for replica in service.replicas if replica.revision == revision]
         old = len(service.replicas) - len(new)
         ready = sum(replica.phase == "ready" for replica in new)
-        rolling_back = service.stage and not service.coming
+        rolling_back = service.stage and not service.new_revision
         old_text = "of the failed revision" if rolling_back else "of the old revision"
         remaining = f", {old} {old_text}" if old else ""
         stage = f"; {service.stage}" if service.stage else ""
-        if ready >= service.wanted and not old:
+        if ready >= service.desired and not old:
             after = self._ready_at.setdefault(service.name, now)
-            text = f"ready {ready}/{service.wanted} after {after:.1f} s{stage}"
+            text = f"ready {ready}/{service.desired} after {after:.1f} s{stage}"
             return ServiceProgress(service.name, text, complete=True)
         self._ready_at.pop(service.name, None)
         reasons = [r.reason for r in new if r.reason and r.phase not in ENDING_PHASES]
         reason = f" ({reasons[0]})" if reasons else ""
         phases = [replica.phase for replica in new if replica.phase != "ready"]
         word = phases[0] if phases else "rolling" if service.stage else "waiting"
-        if stage and detailed and service.trial:
-            stage += f" ({service.trial})"
-        text = f"{word} {ready}/{service.wanted} ready{remaining}{reason}{stage}"
+        if stage and detailed and service.analysis:
+            stage += f" ({service.analysis})"
+        text = f"{word} {ready}/{service.desired} ready{remaining}{reason}{stage}"
         return ServiceProgress(service.name, text, complete=False)
 
 

@@ -100,7 +100,7 @@ class ForegroundRun:
         down."""
         before = {service.project for service in (await self._client.status()).services}
         accepted = await self._client.deploy(project, self._take_over)
-        plan_output.warn_unsupported(accepted.lacks)
+        plan_output.warn_unsupported(accepted.unsupported)
         result = await deploy_progress.follow(
             self._client, project.name, self._seconds, self._quiet, deploy_progress.monotonic
         )

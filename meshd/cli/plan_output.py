@@ -9,11 +9,11 @@ from meshd.cli import output
 
 def print_plan(preview: PlanPreview) -> None:
     """Print a plan for people."""
-    warn_unsupported(preview.lacks)
+    warn_unsupported(preview.unsupported)
     output.print_line(preview.plan or "nothing to do")
-    if preview.outlook:
+    if preview.impact:
         output.print_line("")
-    for line in preview.outlook:
+    for line in preview.impact:
         output.print_line(line)
 
 
@@ -22,8 +22,8 @@ def plan_json(project: str, preview: PlanPreview) -> dict[str, Any]:
     return {
         "project": project,
         "plan": preview.plan.splitlines(),
-        "outlook": list(preview.outlook),
-        "lacks": list(preview.lacks),
+        "outlook": list(preview.impact),
+        "lacks": list(preview.unsupported),
     }
 
 

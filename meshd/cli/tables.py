@@ -50,12 +50,12 @@ def _service_row(service: ServiceStatus, with_project: bool) -> list[str]:
     name = f"{service.project}/{service.name}" if with_project else service.name
     by_hand = " by hand" if service.override is not None else ""
     adopted = sum(not replica.managed for replica in service.replicas)
-    fixed = service.minimum == service.maximum == service.wanted
+    fixed = service.minimum == service.maximum == service.desired
     return [
         name,
         service.state,
         f"{service.ready}/{service.running}" + (f" ({adopted} adopted)" if adopted else ""),
-        str(service.wanted)
+        str(service.desired)
         + ("" if fixed else f" ({service.minimum}-{service.maximum})")
         + by_hand,
         f"{service.rps:.1f}",
@@ -97,7 +97,7 @@ def project_row(project: ProjectStatus) -> list[str]:
         project.state,
         str(project.services),
         str(project.ready),
-        str(project.wanted),
+        str(project.desired),
         format_time(project.at) if project.at else "",
         project.who,
         project.detail,

@@ -52,7 +52,7 @@ def project_statuses(
                 state=state,
                 services=len(group) or (len(known.project.services) if known else 0),
                 ready=sum(service.ready for service in group),
-                wanted=sum(service.wanted for service in group),
+                desired=sum(service.desired for service in group),
                 who=known.who if known else "",
                 at=known.at if known else 0.0,
                 detail=refused.get(name, ""),
@@ -83,7 +83,7 @@ def service_status(
     return ServiceStatus(
         project=service.project,
         name=service.spec.name,
-        wanted=service.count,
+        desired=service.count,
         running=sum(r.phase in _RUNS for r in replicas),
         ready=sum(r.serves for r in replicas),
         paused=sum(r.phase is Phase.PAUSED for r in replicas),
@@ -106,9 +106,9 @@ def service_status(
         override_until=override.until if override else 0.0,
         last=waiting or last,
         waiting=waiting,
-        coming=at.coming,
+        new_revision=at.coming,
         stage=at.stage,
-        trial=at.trial,
+        analysis=at.trial,
         replicas=tuple(
             _replica_status(
                 r,

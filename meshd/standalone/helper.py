@@ -171,7 +171,7 @@ class Helper:
         service = ServiceStatus(
             project=build.PROJECT,
             name=build.SERVICE,
-            wanted=known,
+            desired=known,
             running=known,
             ready=ready,
             minimum=known,
@@ -218,7 +218,7 @@ class Helper:
         told = {
             "status": "ok" if well else "unavailable",
             "workers": len(status.workers),
-            "endpoints": status.services[0].wanted,
+            "endpoints": status.services[0].desired,
             "ready": status.services[0].ready,
         }
         return web.json_response(told, status=200 if well else 503)

@@ -118,7 +118,7 @@ class ServiceMetrics:
         """The replicas that a service has and is to have."""
         of, service = self._families, label("service", f"{status.project}/{status.name}")
         for word, number in (
-            ("wanted", status.wanted),
+            ("wanted", status.desired),
             ("running", status.running),
             ("ready", status.ready),
             ("paused", status.paused),

@@ -68,7 +68,7 @@ class FakeControl:
                 ServiceStatus(
                     project=project.name,
                     name=service.name,
-                    wanted=1,
+                    desired=1,
                     running=1,
                     ready=1,
                     minimum=1,

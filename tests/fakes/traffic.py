@@ -29,7 +29,7 @@ def status() -> Status:
         return ServiceStatus(
             project="shop",
             name=name,
-            wanted=3,
+            desired=3,
             running=2,
             ready=1,
             minimum=1,

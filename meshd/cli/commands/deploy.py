@@ -50,7 +50,7 @@ async def command(
             return output.OK
         began, releases = time.time(), []
         result = await client.deploy(spec, take_over)
-        warn_unsupported(result.lacks)
+        warn_unsupported(result.unsupported)
         if not detach:
             try:
                 result = await deploy_progress.follow(

@@ -67,7 +67,7 @@ async def command(service: str, at: float | None, tail: int, as_json: bool, stat
         for line in decision_lines(decision):
             output.print_line(line)
     if not decisions and not changes:
-        output.print_line("The autoscaler has not decided anything yet; the number is the spec's.")
+        output.print_line(no_decision_line(found, at))
     if changes:
         output.print_line("\nChanges, newest first:")
         for event in reversed(changes):
@@ -80,9 +80,11 @@ def summary_lines(service: ServiceStatus, at: float | None) -> list[str]:
     key = f"{service.project}/{service.name}"
     if at is not None:
         return [f"{key} at {output.format_time(at)}:"]
+    fixed = service.minimum == service.maximum
+    bounds = "" if fixed else f" (between {service.minimum} and {service.maximum})"
     lines = [
-        f"{key} should have {_replicas(service.wanted)} (limits: {service.minimum} to "
-        f"{service.maximum}); {service.running} running, {service.ready} ready."
+        f"{key} should have {_replicas(service.desired)}{bounds}. "
+        f"{service.running} running, {service.ready} ready."
     ]
     if service.waiting:
         lines.append(f"Waiting: {service.waiting}")
@@ -99,6 +101,15 @@ def summary_lines(service: ServiceStatus, at: float | None) -> list[str]:
         f"p95 {output.format_seconds(service.p95) or 'unknown'}."
     )
     return lines
+
+
+def no_decision_line(service: ServiceStatus, at: float | None) -> str:
+    """Return the explanation for a service without decisions or changes."""
+    if service.minimum == service.maximum:
+        return "The spec sets the number; the autoscaler does not change it."
+    if at is not None:
+        return "The autoscaler had not decided anything by then."
+    return "The autoscaler has not decided anything yet; the spec sets the number."
 
 
 def decision_lines(decision: ScaleDecision) -> list[str]:

@@ -118,10 +118,10 @@ def _status_rows(services: list[ServiceStatus], detailed: bool = True) -> list[l
     """Return one row per service. `detailed` includes figures that change every second."""
     rows = []
     for each in services:
-        revision = each.coming or each.revision
+        revision = each.new_revision or each.revision
         new = sum(replica.revision == revision for replica in each.replicas)
         old = len(each.replicas) - new
-        step = f"{each.stage} ({each.trial})" if detailed and each.trial else each.stage
+        step = f"{each.stage} ({each.analysis})" if detailed and each.analysis else each.stage
         rows.append([each.name, each.state, revision[:12], str(new), str(old), step])
     return rows
 
@@ -218,8 +218,9 @@ async def undo(
         found = find_service(await client.status(), service)
         begun = await client.undo(found.project, found.name, to or 0)
         if not as_json:
+            revision = begun.revision[:12]
             output.print_line(
-                f"{found.name}: going back to revision {begun.revision[:12]} ({begun.changed})"
+                f"{found.name}: going back to revision {revision} (changes: {begun.changed})"
             )
         if detach:
             return output.OK

@@ -47,7 +47,7 @@ from meshd.spec import units
     "bin_seconds",
     type=click.IntRange(min=1),
     metavar="SECONDS",
-    help="Duration of each row of the trace. Default: the distance of the t_seconds.",
+    help="Duration of each row of the trace. Default: the time between two rows.",
 )
 @click.option(
     "--peak",
@@ -150,6 +150,7 @@ from meshd.spec import units
 @click.option(
     "--warm",
     type=WarmReplicas(),
+    metavar="N|auto",
     default="0",
     show_default=True,
     help="Paused replicas, which are ready in 0.1 s; auto: the policy `ours` decides.",

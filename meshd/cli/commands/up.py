@@ -100,8 +100,8 @@ async def command(
     """Start the services of a Compose file, and a daemon if none runs; then show events.
 
     Ctrl-C stops the services and the daemon in order. With --detach they keep running; `meshd
-    down` stops them. If a daemon runs already, it takes the services, and Ctrl-C leaves them
-    running.
+    down` stops them. If a daemon runs already, the services are deployed to it, and Ctrl-C
+    leaves them running.
     """
     if adopt and files:
         raise click.UsageError("--adopt and -f exclude each other")

@@ -33,7 +33,7 @@ class DurationRange(click.ParamType[tuple[float, float]]):
 class WarmReplicas(click.ParamType[int | Literal["auto"]]):
     """A number of paused replicas, or `auto`."""
 
-    name = "n|auto"
+    name = "n or auto"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None

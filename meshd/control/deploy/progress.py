@@ -43,7 +43,7 @@ class ProgressTracker:
             detail="\n".join(lines),
             plan=stored.plan,
             releases=releases,
-            lacks=unsupported_features(stored.project, self._runtime.capabilities),
+            unsupported=unsupported_features(stored.project, self._runtime.capabilities),
         )
 
     def _progress(self, service: DesiredService) -> DeploymentProgress:

@@ -166,7 +166,10 @@ async def test_events_of_many_pages_end_with_the_newest(control: FakeControl, me
 
 
 async def test_explain(control: FakeControl, meshd: Meshd) -> None:
-    assert "has not decided anything yet" in (await meshd("explain", "orders")).output
+    assert (
+        "has not decided anything yet; the spec sets the number"
+        in (await meshd("explain", "orders")).output
+    )
     for number, at in ((1, 100.0), (2, 200.0)):
         control.tell(Event(number, at, "scale.up", "shop", "orders", "", f"{number} → more"))
     control.decided = [
@@ -337,7 +340,10 @@ async def test_rollouts_by_hand(control: FakeControl, meshd: Meshd) -> None:
     assert (await meshd("rollout", "resume", "orders")).exit_code == 0
     undone = await meshd("rollout", "undo", "orders", "--to", "2")
     assert undone.exit_code == 0
-    assert undone.output.splitlines()[0] == "orders: going back to revision b (image app:1 → app:2)"
+    assert (
+        undone.output.splitlines()[0]
+        == "orders: going back to revision b (changes: image app:1 → app:2)"
+    )
     assert undone.output.splitlines()[-1] == "shop is up"
     who = pwd.getpwuid(os.getuid()).pw_name
     assert control.calls == [

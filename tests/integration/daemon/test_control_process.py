@@ -308,7 +308,7 @@ async def test_load_scales_up_and_every_decision_is_told(mesh: Mesh) -> None:
     started = time.monotonic()
     async with mesh.load("/slow", clients=12) as answers:
         async with asyncio.timeout(30):
-            while (await mesh.service("front")).wanted < 2:
+            while (await mesh.service("front")).desired < 2:
                 await asyncio.sleep(0.05)
         decided = time.monotonic() - started
         await mesh.until_ready(3)

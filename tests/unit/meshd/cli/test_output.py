@@ -155,12 +155,12 @@ def test_progress_says_what_changed_and_nothing_twice() -> None:
 def test_progress_tells_the_step_of_a_rollout_and_that_it_goes_back() -> None:
     both = service(replica("a", "ready"), replica("y", "ready", "r1"), replica("z", "ready", "r1"))
     tried = msgspec.structs.replace(
-        both, coming="r2", stage="5 % of the requests", trial="tried on 3 of 200 requests"
+        both, new_revision="r2", stage="5 % of the requests", analysis="tried on 3 of 200 requests"
     )
     text = "rolling 1/2 ready, 2 of the old revision; 5 % of the requests"
     report = ProgressReport()
     assert report.changes([tried], 1.0) == [f"web    1.0 s  {text}"]
-    more = msgspec.structs.replace(tried, trial="tried on 9 of 200 requests")
+    more = msgspec.structs.replace(tried, analysis="tried on 9 of 200 requests")
     assert report.changes([more], 2.0) == []
     assert report.describe([more], 2.0) == [
         ServiceProgress("web", f"{text} (tried on 9 of 200 requests)", False)
