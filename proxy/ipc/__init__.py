@@ -1,1 +1,5 @@
-"""Between processes on this machine: channels, sockets, shared memory, start-up configuration."""
+"""Communication between the processes of a proxy: messages, shared memory, sockets, configuration.
+
+Used by `proxy.supervisor` and `proxy.worker`; `proxy.state` uses the shared memory. Does not belong
+here: what the processes do with it.
+"""

@@ -1,11 +1,14 @@
-"""Addresses as people write them: `HOST:PORT`, `[V6]:PORT`, `:PORT`, `unix:PATH`."""
+"""Addresses in text form: `HOST:PORT`, `[V6]:PORT`, `:PORT`, `unix:PATH`.
+
+Used by `sockets` and by the control plane for every address in a configuration.
+"""
 
 import socket
 from dataclasses import dataclass
 
 
 class BadAddress(ValueError):
-    """The text is not an address; it says what one looks like."""
+    """The text is not a valid address; the message shows the expected form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Address:
 
 
 def parse(text: str) -> Address:
-    """Read an address. Raises BadAddress."""
+    """Parse an address. Raises BadAddress."""
     if text.startswith("unix:"):
         if len(text) == len("unix:"):
             raise BadAddress(f"{text!r}: a path must follow 'unix:'")
@@ -38,9 +41,9 @@ def parse(text: str) -> Address:
 
 
 def resolve(address: Address) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    """The family and numeric address to bind; an empty host or `*` is every IPv4 address.
+    """Return the family and numeric address to bind; an empty host or `*` means 0.0.0.0.
 
-    Raises OSError when a name is not known.
+    Raises OSError if a name cannot be resolved.
     """
     host = "0.0.0.0" if address.host in ("", "*") else address.host
     found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)

@@ -1,7 +1,7 @@
-"""Messages, and open sockets with them, between the supervisor and one worker.
+"""The channel between the supervisor and one worker: messages, and open sockets with them.
 
-A Unix stream socket carries frames of `proxy.wire.codec`; a descriptor rides along with the
-first byte of its message (SCM_RIGHTS) and so arrives in order with it.
+Each side owns one end. A Unix stream socket carries frames of `proxy.wire.codec`. A descriptor is
+sent with the first byte of its message (SCM_RIGHTS), so it arrives in order with the message.
 """
 
 import asyncio
@@ -15,14 +15,21 @@ from typing import Final
 from proxy.wire import codec
 from proxy.wire.report import ListenOn, Message
 
-_CHUNK: Final = 256 * 1024
+_READ_SIZE: Final = 256 * 1024
+"""Bytes per read; a report is a few KiB, a snapshot up to some MiB."""
+_MAX_DESCRIPTORS: Final = 8
+"""Descriptors per read; each message carries at most one."""
 
 
 class Channel:
-    """One end. `on_message` gets each message, and the descriptor of a `ListenOn`, which is
-    then the receiver's to close. `on_closed` is called once, when the peer is gone or has
-    sent what is not a message. `unread` are bytes that a predecessor read and that make no
-    message yet."""
+    """One end of a channel.
+
+    - `on_message`: gets each message, and the descriptor of a `ListenOn` (else -1). The receiver
+      must close the descriptor
+    - `on_closed`: called once, when the peer has closed or has sent an invalid message
+    - `unread`: bytes that were read before an upgrade and are not a complete message yet
+    - `pending`: bytes queued that the peer has not taken yet
+    """
 
     def __init__(
         self,
@@ -39,25 +46,24 @@ class Channel:
         self._queue: collections.deque[tuple[memoryview, int]] = collections.deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.pending = 0
-        """Bytes that the peer has not taken yet."""
 
     def start(self) -> None:
-        """Begin to read, in the running loop."""
+        """Start reading, in the running event loop."""
         self._sock.setblocking(False)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._sock.fileno(), self._readable)
 
     def fileno(self) -> int:
-        """The descriptor of the socket."""
+        """Return the descriptor of the socket."""
         return self._sock.fileno()
 
     @property
     def unread(self) -> bytes:
-        """Bytes read that make no message yet."""
+        """Bytes read that are not a complete message yet."""
         return self._decoder.unread
 
     def send(self, message: Message, descriptor: int = -1) -> None:
-        """Queue a message, with a copy of an open descriptor; nothing after `close`."""
+        """Queue a message, with a copy of an open descriptor. Do nothing after `close`."""
         if self._loop is None:
             return
         frame = memoryview(codec.encode(message))
@@ -67,7 +73,7 @@ class Channel:
             self._write()
 
     def close(self) -> None:
-        """Stop at once, dropping what is queued; `on_closed` is not called."""
+        """Close at once and drop the queue. Does not call `on_closed`."""
         if self._loop is None:
             return
         self._loop.remove_reader(self._sock.fileno())
@@ -81,7 +87,7 @@ class Channel:
         self.pending = 0
 
     def _write(self) -> None:
-        """Send what the peer takes now; go on when it takes more."""
+        """Send as much as the peer takes now; continue when it takes more."""
         loop = self._loop
         if loop is None:
             return
@@ -98,7 +104,7 @@ class Channel:
         except BlockingIOError:
             loop.add_writer(self._sock.fileno(), self._write)
         except OSError:
-            # The peer is gone; reading tells so once all that it still sent has been read.
+            # The peer has closed. The next read notices, after all that it has sent is read.
             self._drop_queue()
             loop.remove_writer(self._sock.fileno())
 
@@ -118,7 +124,7 @@ class Channel:
 
     def _readable(self) -> None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._sock, _CHUNK, 8)
+            data, descriptors, _, _ = socket.recv_fds(self._sock, _READ_SIZE, _MAX_DESCRIPTORS)
         except BlockingIOError:
             return
         except OSError:

@@ -1,4 +1,8 @@
-"""What the supervisor is started with: one JSON document, checked field by field."""
+"""The configuration of supervisor and workers: JSON documents, checked field by field.
+
+The control plane (`meshd.standalone`, `meshd.cli`) writes the supervisor's; the supervisor writes
+one for each worker.
+"""
 
 from pathlib import Path
 from typing import Final, Literal
@@ -8,28 +12,32 @@ import msgspec
 from proxy.wire.snapshot import Snapshot
 
 FEED_VARIABLE: Final = "MESHD_FEED_FD"
+"""Environment variable with the descriptor of a child's feed connection."""
+MAX_WORKERS: Final = 256
+"""More workers than cores do not help; the largest common machines have about this many."""
 
 
 class BadConfig(Exception):
-    """The configuration cannot be read or means nothing; the text names file and field."""
+    """The configuration cannot be read or is not valid; the message names file and field."""
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of every section: immutable, and strict about unknown fields."""
+    """Base of every section: immutable; unknown fields are errors."""
 
 
 class ChildConfig(Strict, frozen=True):
-    """A process that the supervisor keeps running beside the workers.
+    """A process that the supervisor keeps running besides the workers.
 
-    `env` is added to the supervisor's own environment. A child that ends is started again
-    after `backoff_first` seconds, doubling up to `backoff_longest`; one that ran for longer
-    than `backoff_longest` starts from the first again. At the end it gets SIGTERM and, after
-    `stop_seconds`, SIGKILL. With `feed` it is handed a connected feed socket as a file
-    descriptor whose number is in MESHD_FEED_FD. `listen` maps an environment variable to an
-    address that the supervisor opens; the variable then holds the number of the listening
-    socket, which is there before the child and outlives it. With `reload` a SIGHUP is passed
-    on to it.
-    Children start in the order of the list and are ended in the reverse order.
+    Children start in the order of the list and are stopped in the reverse order.
+
+    - `env`: added to the supervisor's environment
+    - `backoff_first`, `backoff_longest`: seconds before a restart. The backoff doubles from the
+      first to the longest; a child that ran for longer than the longest starts from the first
+    - `stop_seconds`: seconds between SIGTERM and SIGKILL
+    - `listen`: addresses that the supervisor opens, by environment variable. The variable holds
+      the descriptor of the listening socket, which is open before the child starts and outlives it
+    - `feed`: whether it gets a connected feed socket; its descriptor is in MESHD_FEED_FD
+    - `reload`: whether it gets SIGHUP when the supervisor does
     """
 
     name: str
@@ -44,8 +52,11 @@ class ChildConfig(Strict, frozen=True):
 
 
 class LogConfig(Strict, frozen=True):
-    """Access log of the workers. `sample` is the share of requests written in mode
-    `sampled` (failures are always written); `path` empty means standard output."""
+    """Access log of the workers.
+
+    - `sample`: share of requests logged in mode `sampled`, 0 to 1; failures are always logged
+    - `path`: file to append to; empty means standard output
+    """
 
     mode: Literal["off", "sampled", "on"] = "off"
     format: Literal["json", "combined"] = "json"
@@ -54,9 +65,12 @@ class LogConfig(Strict, frozen=True):
 
 
 class SpanConfig(Strict, frozen=True):
-    """Export of spans by OTLP over HTTP; `endpoint` is a URL, empty for none. `sample` is the
-    share of the requests recorded where whoever sent them has not decided; `service_name` is
-    what the spans are of."""
+    """Export of spans by OTLP over HTTP.
+
+    - `endpoint`: URL of the collector; empty means no export
+    - `sample`: share of requests sampled if the sender has not decided, 0 to 1
+    - `service_name`: resource attribute `service.name` of the spans
+    """
 
     endpoint: str = ""
     sample: float = 0.01
@@ -64,10 +78,14 @@ class SpanConfig(Strict, frozen=True):
 
 
 class WorkerConfig(Strict, frozen=True, omit_defaults=True):
-    """What one worker process is started with; `channel` is the file descriptor of its
-    socket to the supervisor, `of` the number of workers that share the load. `cells` is the
-    descriptor of the memory that workers share, with `rows` rows; `row` is this worker's, -1
-    when there was none left for it."""
+    """Configuration of one worker process.
+
+    - `channel`: descriptor of its channel to the supervisor
+    - `slot`: index of its listening sockets
+    - `of`: number of workers that share the load
+    - `cells`, `rows`: descriptor of the shared memory, and its number of rows
+    - `row`: this worker's row; -1 if none was free
+    """
 
     worker: int
     channel: int
@@ -81,15 +99,17 @@ class WorkerConfig(Strict, frozen=True, omit_defaults=True):
 
 
 class SupervisorConfig(Strict, frozen=True):
-    """Everything the supervisor needs to know.
+    """Configuration of the supervisor.
 
-    `listen` holds public addresses that are opened at once and stay open; the snapshot's own
-    listeners come and go with it. `state_dir` (empty: none) holds `feed.sock` and
-    `snapshot.bin`. `snapshot` is served until a newer one is published or was stored.
-    `drain` bounds in seconds how long
-    workers may finish what they have. A worker that has not acked a snapshot within
-    `ack_seconds`, or told nothing for `silence_seconds`, is replaced. With `announce` the
-    supervisor prints `listening on ADDRESS` lines once every worker accepts.
+    - `listen`: public addresses that are open from start to end; listeners of the snapshot are
+      opened and closed with it
+    - `workers`: number of worker processes
+    - `state_dir`: directory of `feed.sock` and `snapshot.bin`; empty means neither
+    - `snapshot`: served until a newer one is published, unless a stored one exists
+    - `drain`: seconds for workers to finish their requests
+    - `ack_seconds`: a worker that has not acked a snapshot for this long is replaced
+    - `silence_seconds`: a worker that has sent no message for this long is replaced
+    - `announce`: print `listening on ADDRESS` lines once every worker accepts
     """
 
     listen: tuple[str, ...] = ()
@@ -106,14 +126,14 @@ class SupervisorConfig(Strict, frozen=True):
     announce: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= self.workers <= 256:
-            raise ValueError(f"workers: {self.workers} is not between 1 and 256")
+        if not 1 <= self.workers <= MAX_WORKERS:
+            raise ValueError(f"workers: {self.workers} is not between 1 and {MAX_WORKERS}")
         if self.drain < 0:
-            raise ValueError(f"drain: {self.drain} seconds is less than none")
+            raise ValueError(f"drain: {self.drain} is negative")
 
 
 def load(path: str) -> SupervisorConfig:
-    """Read a configuration file. Raises BadConfig."""
+    """Read the configuration of a supervisor. Raises BadConfig."""
     try:
         return msgspec.json.decode(Path(path).read_bytes(), type=SupervisorConfig)
     except OSError as error:

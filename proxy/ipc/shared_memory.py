@@ -1,21 +1,22 @@
-"""What workers know together without talking: one shared memory, and no locks.
+"""The memory that workers share: counters of endpoints and services, without locks.
 
-An anonymous memory holds a row for each worker. Only the worker itself writes to its row; the
-others read all rows and put together what they find. A cell is guarded by the key of what it was
-claimed for, written last when claimed and cleared first when released: a reader reads the value,
-then the key, and takes the value only when the key is still the one it wants. The supervisor
-clears the row of a worker that died, so what it held comes back.
+The supervisor creates it; each worker owns one row, which only that worker writes. The others read
+all rows and combine them. `proxy.state` and the rate limiter (`proxy.policy.ratelimit`) use it. A
+cell is guarded by a key, the hash of what it was claimed for: the key is written last on a claim
+and cleared first on a release. A reader reads the value, then the key, and uses the value only if
+the key is still the expected one. The supervisor clears the row of a worker that died, so what it
+held is released.
 
 | cell | of an endpoint | of a service |
 | --- | --- | --- |
-| `in_flight` | requests under way | requests under way |
+| `in_flight` | requests in flight | requests in flight |
 | `held` | connections | requests that wait |
-| `bytes` | | held for requests that wait |
-| `latency` | seconds | since when its oldest waits (monotonic seconds, 0.0: none do) |
+| `bytes` | | bytes of requests that wait |
+| `latency` | seconds | since when the oldest waits (monotonic seconds; 0.0: none waits) |
 
-Behind them a row has buckets, for the keys of rate limits: a table by hash of so many ways,
-whose oldest entry gives way. A bucket's value is when it will be full again; the latest of all
-rows holds, because a worker reads the others' before it writes its own.
+A row also has buckets for the keys of rate limits: a set-associative hash table that replaces the
+oldest entry of a set. The value of a bucket is the time when it is full again. The latest value of
+all rows applies, because a worker reads the others' before it writes its own.
 """
 
 import mmap
@@ -26,14 +27,27 @@ from typing import Final
 from proxy.policy.hashing import hash_key
 
 SLOTS: Final = 4096
+"""Endpoints and services per row. More are counted per worker only."""
 BUCKETS: Final = 16384
+"""Rate-limit buckets per row: more than `ratelimit.MAX_KEYS`, so that hash sets rarely fill up."""
 WAYS: Final = 4
+"""Buckets per set of the hash table."""
 _CELL: Final = 8
+"""Bytes of a cell: a 64-bit integer or float."""
+_CELLS_PER_SLOT: Final = 5
+"""Key and the four values of a slot."""
+_CELLS_PER_BUCKET: Final = 2
+"""Key and time."""
 
 
 class SharedCells:
-    """The whole memory. Made by the supervisor, attached by each worker through the inherited
-    file descriptor. `workers` counts the rows, `slots` the endpoints and services of a row."""
+    """The whole memory. The supervisor creates it; workers attach it by the inherited descriptor.
+
+    - `fd`: its descriptor
+    - `workers`: number of rows
+    - `slots`: endpoints and services per row
+    - `versions`: one number per row that changes whenever the row's keys change
+    """
 
     def __init__(self, fd: int, workers: int, slots: int = SLOTS) -> None:
         self.fd = fd
@@ -42,7 +56,6 @@ class SharedCells:
         self._memory = mmap.mmap(fd, size(workers, slots))
         self._end = 0
         cells = workers * slots
-        # A row's version changes whenever its keys do.
         self.versions = self._part(workers).cast("Q")
         self.keys = self._part(cells).cast("Q")
         self.in_flight = self._part(cells).cast("q")
@@ -58,7 +71,7 @@ class SharedCells:
 
     @classmethod
     def create(cls, workers: int, slots: int = SLOTS) -> "SharedCells":
-        """New, zeroed memory, whose descriptor children may inherit (`pass_fds`)."""
+        """Create zeroed memory, whose descriptor child processes may inherit (`pass_fds`)."""
         if hasattr(os, "memfd_create"):
             fd = os.memfd_create("meshd-cells")
         else:
@@ -68,7 +81,7 @@ class SharedCells:
         return cls(fd, workers, slots)
 
     def clear(self, worker: int) -> None:
-        """Forgets a worker that is dead. Nobody else may write to a row of a living one."""
+        """Clear the row of a dead worker. Only its owner may write the row of a live one."""
         first, last = worker * self.slots, (worker + 1) * self.slots
         for slot in range(first, last):
             if self.keys[slot]:
@@ -81,15 +94,15 @@ class SharedCells:
         self.versions[worker] += 1
 
     def row(self, worker: int) -> "WorkerRow":
-        """The row of `worker`, to be held by it alone."""
+        """Return the row of `worker`; only that worker may hold it."""
         return WorkerRow(self, worker)
 
 
 class WorkerRow:
-    """One worker's own cells, and its view of the others'.
+    """One worker's own cells, and its view of the other workers' cells.
 
-    The owner writes the cells of a slot that it claimed; `sync` finds those that other workers
-    have for the same, and is cheap when nothing changed.
+    The owner writes the cells of a slot that it claimed. `sync` finds the cells that other workers
+    have for the same key; it is cheap if nothing has changed.
     """
 
     def __init__(self, cells: SharedCells, worker: int) -> None:
@@ -107,8 +120,10 @@ class WorkerRow:
         self._seen: list[int] = []
 
     def claim(self, service: str, endpoint: str = "") -> int:
-        """A slot for an endpoint, or for a service; -1 when all are taken (its numbers are then
-        not shared)."""
+        """Claim a slot for an endpoint, or for a service; -1 if all are taken.
+
+        Without a slot, its numbers are not shared.
+        """
         if not self._free:
             return -1
         slot = self._free.pop()
@@ -120,7 +135,7 @@ class WorkerRow:
         return slot
 
     def release(self, slot: int) -> None:
-        """Gives a slot back, when what it was for is gone and nothing of it is under way."""
+        """Release a slot whose endpoint or service is removed and has nothing in flight."""
         if slot < 0:
             return
         self._keys[slot] = 0
@@ -134,7 +149,7 @@ class WorkerRow:
         self.latency[slot] = 0.0
 
     def sync(self) -> None:
-        """Finds the others' cells again if any worker has claimed or released one since."""
+        """Update the view of the others' cells if any worker has claimed or released one."""
         versions = self._cells.versions.tolist()
         if versions == self._seen:
             return
@@ -152,15 +167,15 @@ class WorkerRow:
         self._seen = versions
 
     def in_flight_elsewhere(self, slot: int) -> int:
-        """What the other workers have in flight at the endpoint or service of an own slot."""
+        """Return the requests that other workers have in flight at an own slot's target."""
         return self._sum(self._cells.in_flight, slot)
 
     def held_elsewhere(self, slot: int) -> int:
-        """The connections they have to it, or the requests that wait for it."""
+        """Return their connections to it, or the requests that wait for it there."""
         return self._sum(self._cells.held, slot)
 
     def bytes_elsewhere(self, slot: int) -> int:
-        """What they hold for requests that wait."""
+        """Return the bytes of requests that wait for it there."""
         return self._sum(self._cells.bytes, slot)
 
     def _sum(self, numbers: memoryview, slot: int) -> int:
@@ -174,8 +189,7 @@ class WorkerRow:
         return total
 
     def oldest_wait_elsewhere(self, slot: int) -> float:
-        """Since when the oldest request has waited at another worker for the service of an own
-        slot; infinity where none does."""
+        """Return since when the oldest request waits at another worker; infinity if none waits."""
         oldest = float("inf")
         if slot < 0:
             return oldest
@@ -187,7 +201,7 @@ class WorkerRow:
         return oldest
 
     def mean_latency(self, slot: int) -> float:
-        """The mean latency in seconds over the workers that know one; 0.0 if none does."""
+        """Return the mean latency in seconds over the workers that know one; 0.0 if none does."""
         if slot < 0:
             return 0.0
         key, cells = self._keys[slot], self._cells
@@ -199,11 +213,10 @@ class WorkerRow:
                 total += seconds
         return total / known if known else 0.0
 
-    # --- buckets
+    # --- Rate-limit buckets
 
     def buckets_elsewhere(self, key: int) -> list[float]:
-        """When the bucket of `key` will be full again, as each other worker's row has it; 0.0 for
-        a row that has none."""
+        """Return when the bucket of `key` is full again, for each other row; 0.0 if it has none."""
         cells = self._cells
         within = key % (BUCKETS // WAYS) * WAYS
         found = []
@@ -222,7 +235,7 @@ class WorkerRow:
         return found
 
     def write_bucket(self, key: int, full_at: float) -> None:
-        """Writes when the bucket of `key` will be full again."""
+        """Write when the bucket of `key` is full again."""
         cells = self._cells
         if not cells.versions[self._worker]:
             cells.versions[self._worker] = 1
@@ -240,5 +253,5 @@ class WorkerRow:
 
 
 def size(workers: int, slots: int) -> int:
-    """Bytes of the memory for so many workers and slots."""
-    return workers * (1 + 5 * slots + 2 * BUCKETS) * _CELL
+    """Return the size of the memory in bytes."""
+    return workers * (1 + _CELLS_PER_SLOT * slots + _CELLS_PER_BUCKET * BUCKETS) * _CELL

@@ -1,8 +1,8 @@
-"""The listening sockets. The supervisor alone opens them, so they outlive every worker.
+"""Listening sockets. Only the supervisor opens them, so they outlive every worker.
 
-A TCP address has one socket for each worker slot (SO_REUSEPORT): the kernel spreads new
-connections over them, and what waits in the backlog of a dead worker is still there for its
-replacement. A Unix socket cannot be had twice, so all workers share one.
+Used by `proxy.supervisor`. A TCP address has one socket per worker slot (SO_REUSEPORT): the kernel
+spreads new connections over them, and the backlog of a worker that died is accepted by its
+replacement. A Unix socket can be bound only once, so all workers share it.
 """
 
 import contextlib
@@ -18,10 +18,14 @@ import msgspec
 from proxy.ipc import address as addresses
 
 BACKLOG = 4096
+"""Connections that wait to be accepted, per socket (the kernel's default maximum, somaxconn)."""
 
 
 class OpenSockets(msgspec.Struct, frozen=True):
-    """Where an address is bound, and the descriptor of each worker slot's socket."""
+    """An open address by number: where it is bound, and the descriptor of each slot's socket.
+
+    Sent to the next version in an upgrade, so field names are a contract.
+    """
 
     bound: str
     descriptors: tuple[int, ...]
@@ -29,17 +33,17 @@ class OpenSockets(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class ListeningSockets:
-    """One open address: where it is bound, and the socket of each worker slot."""
+    """An open address: where it is bound, and the socket of each worker slot."""
 
     bound: str
     slots: tuple[socket.socket, ...]
 
     def export(self) -> OpenSockets:
-        """The same as numbers, for a successor of this process."""
+        """Return the sockets by number, for an upgrade."""
         return OpenSockets(self.bound, tuple(one.fileno() for one in self.slots))
 
     def close(self) -> None:
-        """Give the address back. The file of a Unix socket goes too."""
+        """Close the sockets; remove the file of a Unix socket."""
         if self.bound.startswith("unix:"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.bound[len("unix:") :])
@@ -48,13 +52,13 @@ class ListeningSockets:
 
 
 def open_address(text: str, slots: int) -> ListeningSockets:
-    """Bind and listen for `slots` workers. Raises BadAddress or OSError."""
+    """Bind and listen, with sockets for `slots` workers. Raises BadAddress or OSError."""
     address = addresses.parse(text)
     if address.path:
         shared = _listen_unix(address.path)
         return ListeningSockets(f"unix:{address.path}", (shared,) * slots)
     family, where = addresses.resolve(address)
-    where = _claim(family, where)
+    where = _reserve(family, where)
     bound = str(addresses.Address(where[0], where[1]))
     return ListeningSockets(bound, tuple(_listen_tcp(family, where, slots)))
 
@@ -62,8 +66,11 @@ def open_address(text: str, slots: int) -> ListeningSockets:
 def _listen_tcp(
     family: socket.AddressFamily, where: tuple[str, int], count: int
 ) -> list[socket.socket]:
-    """Sockets that share an address. They listen once all are bound, so that the kernel does
-    not spread connections anew while they are being opened."""
+    """Open sockets that share an address.
+
+    They start to listen after all are bound, so that the kernel does not assign connections to a
+    changing set of sockets.
+    """
     opened: list[socket.socket] = []
     try:
         for _ in range(count):
@@ -82,7 +89,7 @@ def _listen_tcp(
 
 
 def adopt(bound: str, descriptors: Sequence[int], slots: int) -> ListeningSockets:
-    """Go on with sockets that are open already. Where there are too few, more join them."""
+    """Take over open sockets. Open more if there are fewer than `slots`, close the surplus."""
     made = {
         descriptor: socket.socket(fileno=descriptor) for descriptor in dict.fromkeys(descriptors)
     }
@@ -104,11 +111,11 @@ def _prepare(one: socket.socket) -> None:
         one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 
 
-def _claim(family: socket.AddressFamily, where: tuple[str, int]) -> tuple[str, int]:
-    """Where to bind, with the port chosen. Raises OSError when the address is taken.
+def _reserve(family: socket.AddressFamily, where: tuple[str, int]) -> tuple[str, int]:
+    """Return the address to bind, with the port chosen. Raises OSError if it is in use.
 
-    SO_REUSEPORT would let a second supervisor of the same user join the first one's port and
-    take a share of its connections, so the address is tried without it first.
+    With SO_REUSEPORT a second supervisor of the same user could bind the same port and get a share
+    of the connections. So the address is first tried without it.
     """
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         _prepare(probe)
@@ -118,9 +125,9 @@ def _claim(family: socket.AddressFamily, where: tuple[str, int]) -> tuple[str, i
 
 
 def _listen_unix(path: str) -> socket.socket:
-    """Bind to `path`, replacing the file of a socket that nobody listens on any more."""
+    """Listen on `path`; replace the file of a socket that no process listens on."""
     with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
+        if stat.S_ISSOCK(os.stat(path).st_mode) and not _is_listening(path):
             os.unlink(path)
     one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -133,7 +140,8 @@ def _listen_unix(path: str) -> socket.socket:
     return one
 
 
-def _answers(path: str) -> bool:
+def _is_listening(path: str) -> bool:
+    """Return whether a process listens on a Unix socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         return probe.connect_ex(path) != errno.ECONNREFUSED

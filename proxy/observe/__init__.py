@@ -1,6 +1,6 @@
-"""What the request path remembers of what it did: counters, histograms, access log, trace ids.
+"""Recording on the request path: counters, histograms, access log, spans and trace context.
 
-Belongs here: recording that costs a few integer operations a request, and draining what was
-recorded into the values of `proxy.wire.report` or into lines. Does not belong here: sending,
-aggregating over workers, exposing metrics, and any decision.
+Used by `proxy.request` and `proxy.worker`. Belongs here: recording that costs a few integer
+operations per request, and draining the records into values of `proxy.wire.report` or into lines.
+Does not belong here: sending, aggregating over workers, exposing metrics, and any decision.
 """

@@ -1,7 +1,8 @@
-"""The access log: one line a request, as JSON or in the combined format, written in batches.
+"""The access log: one line per request, as JSON or in the combined format, collected in batches.
 
-Lines collect in memory, at most `limit` bytes of them; what comes on top of that is dropped and
-counted, because a slow disk must not stop requests. The worker takes the batch and writes it.
+`proxy.request.accounting` adds lines; `proxy.worker.log_writer` takes batches and writes them. At
+most `limit` bytes are kept in memory. Further lines are dropped and counted, because a slow disk
+must not stop requests.
 """
 
 from collections.abc import Callable
@@ -12,17 +13,22 @@ import msgspec
 
 Format = Literal["json", "combined"]
 MAX_PENDING: Final = 1024 * 1024
+"""Bytes of lines in memory: some seconds of a busy worker."""
 BATCH_SIZE: Final = 128 * 1024
-"""So many bytes are worth writing at once, and still in the processor's caches."""
+"""Bytes that are worth a write, and still in the processor's caches."""
+ALWAYS_LOGGED_STATUS: Final = 500
+"""Responses with this status or a higher one are logged regardless of the sample."""
 
 
 def _ignore() -> None:
-    """Nobody asked to be told."""
+    """Default of `AccessLog.on_batch`."""
 
 
 class Entry(msgspec.Struct, omit_defaults=True):
-    """One request as it is logged. Times are seconds, sizes bytes of the bodies; `failure` is
-    the reason of an answer that the proxy made itself."""
+    """One request as logged. Times are in seconds, sizes in bytes of the bodies.
+
+    `failure` is the reason of an answer of the proxy itself.
+    """
 
     time: float
     client: str
@@ -50,9 +56,15 @@ class Entry(msgspec.Struct, omit_defaults=True):
 
 
 class AccessLog:
-    """Formats and collects lines of a `sample` (0..1) of the requests. Failed requests (status
-    500 and up) are always logged. `templates` are those of `proxy.observe.log_line`.
-    `on_batch()` is called, when it is set, each time that enough is there to be written."""
+    """Formats and collects lines.
+
+    - `as_json`: whether lines are JSON
+    - `dropped`: lines lost since the start
+    - `on_batch`: called each time a batch is worth writing
+    - `templates`: those of `proxy.observe.log_line`, by (service, endpoint, revision)
+
+    `sample` is the share of requests that are logged, 0 to 1.
+    """
 
     def __init__(
         self, form: Format = "json", sample: float = 1.0, limit: int = MAX_PENDING
@@ -70,24 +82,24 @@ class AccessLog:
         self.templates: dict[tuple[str, str, str], bytes] = {}
 
     def should_log(self, status: int, roll: float) -> bool:
-        """Whether to log a request; asked before an entry is made. `roll` is in [0, 1)."""
-        return roll < self._sample or status >= 500
+        """Return whether to log a request; `roll` is a random number in [0, 1)."""
+        return roll < self._sample or status >= ALWAYS_LOGGED_STATUS
 
     def add(self, entry: Entry) -> None:
-        """Collects one line."""
+        """Format an entry and add the line."""
         if self._size >= self._limit:
             self.dropped += 1
             return
-        self._keep(self._json.encode(entry) if self.as_json else self._combined(entry))
+        self._append(self._json.encode(entry) if self.as_json else self._combined(entry))
 
     def add_line(self, line: bytes) -> None:
-        """Collects a line that is made already."""
+        """Add a formatted line."""
         if self._size >= self._limit:
             self.dropped += 1
         else:
-            self._keep(line)
+            self._append(line)
 
-    def _keep(self, line: bytes) -> None:
+    def _append(self, line: bytes) -> None:
         self._lines.append(line)
         before = self._size
         self._size = after = before + len(line) + 1
@@ -96,11 +108,11 @@ class AccessLog:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes that are collected and not yet taken."""
+        """Bytes collected and not taken yet."""
         return self._size
 
     def take(self) -> bytes:
-        """The lines collected since the last call; empty when there are none."""
+        """Remove and return the collected lines; empty if there are none."""
         if not self._lines:
             return b""
         batch = b"\n".join(self._lines) + b"\n"
@@ -111,12 +123,12 @@ class AccessLog:
     def _combined(self, entry: Entry) -> bytes:
         request = f"{entry.method} {entry.target} {entry.version}"
         return (
-            f"{entry.client or '-'} - - [{self._time(entry.time)}] {quote(request)}"
+            f"{entry.client or '-'} - - [{self._format_time(entry.time)}] {quote(request)}"
             f" {entry.status} {entry.bytes_out or '-'}"
             f" {quote(entry.referer or '-')} {quote(entry.user_agent or '-')}"
         ).encode()
 
-    def _time(self, time: float) -> str:
+    def _format_time(self, time: float) -> str:
         second = int(time)
         if second != self._second:
             self._second = second
@@ -132,5 +144,5 @@ _UNSAFE: Final = {
 
 
 def quote(text: str) -> str:
-    """In double quotes, with nothing in it that could end the quotes or the line."""
+    """Return text in double quotes; escape what could end the quotes or the line."""
     return f'"{text.translate(_UNSAFE)}"'

@@ -1,7 +1,8 @@
 """Counters of one worker for a service and for an endpoint, drained into report values.
 
-Fields are plain integers that the engine adds to; methods exist where two numbers have to move
-together. All times are monotonic seconds of one clock.
+Owned by `proxy.state`; `proxy.request.accounting` counts, `proxy.request.reporter` drains. Fields
+are plain integers that callers add to; a method exists where two numbers change together. All
+times are monotonic seconds of one clock.
 """
 
 from collections.abc import Sequence
@@ -13,13 +14,19 @@ from proxy.wire.report import EndpointReport, ServiceReport
 METHODS: Final = frozenset(
     (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE", b"CONNECT")
 )
+"""Methods with their own label; clients can invent others, which are counted as OTHER."""
+_STATUS_CLASSES: Final = 6
+"""Status codes by their first digit, 1 to 5; index 0 is not used."""
 
 
 class EndpointCounters:
-    """One endpoint on this worker.
+    """Counts of one endpoint on this worker.
 
-    In-flight is integrated exactly and without a division: a start subtracts the time, a finish
-    adds it, and what is still running is settled when the counters are taken.
+    - `in_flight`: requests in flight (a gauge)
+    - `started`, `succeeded`, `failed`, `retried`: requests in this interval
+    - `latency`: latencies of the successes
+    - `integral`: requests in flight integrated over time, in seconds. A start subtracts the time,
+      a finish adds it; `drain` accounts for those still running
     """
 
     __slots__ = (
@@ -42,20 +49,20 @@ class EndpointCounters:
         self.integral = 0.0
 
     def start(self, now: float) -> None:
-        """A request is sent to the endpoint."""
+        """Count a request that is sent to the endpoint."""
         self.in_flight += 1
         self.started += 1
         self.integral -= now
 
     def finish(self, now: float) -> None:
-        """It is over, whatever came of it; success or failure is counted by the caller."""
+        """Count the end of a request; the caller counts success or failure."""
         self.in_flight -= 1
         self.integral += now
 
     def drain(
         self, id: str, now: float, revision: str = "", ejected: bool = False, limit: int = 0
     ) -> EndpointReport:
-        """The interval that ends now; starts the next."""
+        """Return the counts of the interval that ends now, and start the next."""
         report = EndpointReport(
             id=id,
             revision=revision,
@@ -75,9 +82,11 @@ class EndpointCounters:
 
 
 class ServiceCounters:
-    """One service on this worker. `parked` and `queued` are gauges, the rest counts up.
-    `fast_path_latency`
-    holds requests whose first byte was the last one too: it counts for both histograms."""
+    """Counts of one service on this worker; see `proxy.wire.report.ServiceReport`.
+
+    `parked` and `queued` are gauges, the rest counts up. `fast_path_latency` holds requests whose
+    first byte was also the last; `drain` adds it to `total` and `first_byte`.
+    """
 
     __slots__ = (
         "_call_integral",
@@ -133,29 +142,29 @@ class ServiceCounters:
         self.failed = HistogramRecorder()
 
     def count_response(self, method: bytes, status: int) -> None:
-        """Counts a final answer."""
-        by_kind = self._codes.get(method)
-        if by_kind is None:
-            known = method if method in METHODS else b"OTHER"
-            by_kind = self._codes.setdefault(known, [0] * 6)
-        by_kind[status // 100] += 1
+        """Count a final response."""
+        by_class = self._codes.get(method)
+        if by_class is None:
+            label = method if method in METHODS else b"OTHER"
+            by_class = self._codes.setdefault(label, [0] * _STATUS_CLASSES)
+        by_class[status // 100] += 1
 
     def count_failure(self, reason: str) -> None:
-        """Counts an answer that the proxy made itself."""
+        """Count an answer of the proxy itself, by reason."""
         self.failures[reason] = self.failures.get(reason, 0) + 1
 
     def count_uncovered(self, caller: str) -> None:
-        """Counts a call that `allow` does not cover."""
+        """Count a call from a service that `allow` does not name."""
         self.uncovered[caller] = self.uncovered.get(caller, 0) + 1
 
     def start_call(self, caller: str, now: float) -> None:
-        """Counts a request of another service of the mesh, which waits for it from now on."""
+        """Count a request from another service of the mesh."""
         self.calls[caller] = self.calls.get(caller, 0) + 1
         self._calling[caller] = self._calling.get(caller, 0) + 1
         self._call_integral[caller] = self._call_integral.get(caller, 0.0) - now
 
     def end_call(self, caller: str, now: float) -> None:
-        """The caller waits no longer, whatever came of it."""
+        """Count the end of such a request."""
         self._calling[caller] -= 1
         self._call_integral[caller] = self._call_integral.get(caller, 0.0) + now
 
@@ -172,14 +181,14 @@ class ServiceCounters:
     def drain(
         self, name: str, now: float, endpoints: Sequence[EndpointReport] = ()
     ) -> ServiceReport:
-        """The interval since the last call; starts the next."""
+        """Return the counts of the interval that ends now, and start the next."""
         self.total.merge(self.fast_path_latency)
         self.first_byte.merge(self.fast_path_latency)
         self.fast_path_latency.drain()
         codes = {
-            f"{method.decode()} {kind}xx": count
-            for method, by_kind in self._codes.items()
-            for kind, count in enumerate(by_kind)
+            f"{method.decode()} {status_class}xx": count
+            for method, by_class in self._codes.items()
+            for status_class, count in enumerate(by_class)
             if count
         }
         report = ServiceReport(

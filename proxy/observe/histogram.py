@@ -1,4 +1,7 @@
-"""A latency histogram that is recorded into by one writer and drained once an interval."""
+"""A latency histogram with one writer, drained once per interval.
+
+`proxy.observe.counters` owns the recorders; the bucket layout is that of `proxy.wire.buckets`.
+"""
 
 from typing import Final
 
@@ -6,14 +9,14 @@ from proxy.wire.buckets import LAST, LINEAR_BITS
 from proxy.wire.report import Histogram
 
 _LINEAR: Final = 1 << LINEAR_BITS
-_NOTHING: Final = Histogram()
+_EMPTY: Final = Histogram()
 
 
 class HistogramRecorder:
-    """Counts in the buckets of `proxy.wire.buckets`.
+    """Counts latencies in buckets.
 
-    A mesh has thousands of recorders and most of them are idle: such a one holds no buckets,
-    and is given them by the first record after that.
+    A mesh has thousands of recorders, most of them idle. An idle one has no buckets; the first
+    latency recorded allocates them.
     """
 
     __slots__ = ("_counts", "_sum")
@@ -23,8 +26,8 @@ class HistogramRecorder:
         self._sum = 0.0
 
     def record(self, seconds: float) -> None:
-        """Counts one time; what is negative (a clock's whim) counts as 0."""
-        # `buckets.index`, written out: a call less on the path of every request.
+        """Count one latency; a negative one (the clock went back) counts as 0."""
+        # `buckets.index`, inlined: it saves a call on the path of every request.
         units = int(seconds * 10_000.0)
         if units < _LINEAR:
             bucket = units if units > 0 else 0
@@ -36,36 +39,36 @@ class HistogramRecorder:
         try:
             self._counts[bucket] += 1
         except IndexError:
-            self._begin()[bucket] = 1
+            self._allocate()[bucket] = 1
         self._sum += seconds
 
     def record_bucket(self, bucket: int, seconds: float) -> None:
-        """Counts one time whose bucket is known already."""
+        """Count one latency whose bucket is known."""
         try:
             self._counts[bucket] += 1
         except IndexError:
-            self._begin()[bucket] = 1
+            self._allocate()[bucket] = 1
         self._sum += seconds
 
-    def _begin(self) -> list[int]:
+    def _allocate(self) -> list[int]:
         self._counts = [0] * (LAST + 1)
         return self._counts
 
     def merge(self, other: "HistogramRecorder") -> None:
-        """Adds what another one has recorded."""
+        """Add the counts of another recorder."""
         if not other._counts:
             return
         if not self._counts:
-            self._begin()
+            self._allocate()
         for bucket, count in enumerate(other._counts):
             if count:
                 self._counts[bucket] += count
         self._sum += other._sum
 
     def drain(self) -> Histogram:
-        """What was recorded since the last call; empties the recorder."""
+        """Return what was recorded since the last call, and reset the recorder."""
         if not self._counts:
-            return _NOTHING
+            return _EMPTY
         counts = {bucket: count for bucket, count in enumerate(self._counts) if count}
         drained = Histogram(counts=counts, sum=self._sum)
         self._counts = [0] * (LAST + 1) if counts else []

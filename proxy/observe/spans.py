@@ -1,9 +1,10 @@
-"""Spans of requests: which are recorded, how they hang together, and where they wait for export.
+"""Spans of requests: which requests are recorded, and a bounded queue for the export.
 
-A request whose trace is sampled gets one span here: a child of the one that its `traceparent`
-names, and the parent of whatever the origin records. Who sent the request decides whether it is
-sampled; where nobody has decided, a share of them is. What is recorded waits in a bounded queue
-for a thread that exports it; what finds no room is dropped and counted.
+`proxy.request.tracing` starts and adds spans; `proxy.worker.span_exporter` takes them in a
+thread. A request of a sampled trace gets one span: a child of the one in its `traceparent`, and
+the parent of the spans that the origin records. The sender of a request decides about sampling;
+without such a decision a share of the requests is sampled. Spans that find the queue full are
+dropped and counted.
 """
 
 from collections import deque
@@ -13,13 +14,19 @@ from typing import Final, NamedTuple
 from proxy.observe.trace import TraceContext, continue_trace, parse_traceparent
 
 MAX_PENDING: Final = 4096
+"""Spans in the queue: some seconds of a busy worker at the default sample of 1 %."""
 Value = str | int | float
 NOT_RECORDED: Final = TraceContext(b"", b"", b"", b"00")
-"""In place of a span: it was decided that there is none."""
+"""In place of a span: the request is not sampled."""
 
 
 class Span(NamedTuple):
-    """One request. Times are Unix seconds; `failure` is empty where it went well."""
+    """The span of one request.
+
+    - `state`: its `tracestate`
+    - `start`, `end`: Unix seconds
+    - `failure`: error text; empty if it succeeded
+    """
 
     trace: TraceContext
     state: str
@@ -31,8 +38,12 @@ class Span(NamedTuple):
 
 
 class SpanQueue:
-    """Decides, and collects. `sample` is the share of the requests that nobody decided about.
-    `exported` and `lost` are counted by whoever takes the spans away."""
+    """Decides which requests get a span, and queues finished spans.
+
+    - `sample`: share of requests that are sampled if the sender has not decided, 0 to 1
+    - `dropped`: spans lost, here or by the exporter
+    - `exported`: spans sent; the exporter counts them
+    """
 
     def __init__(self, sample: float, limit: int = MAX_PENDING) -> None:
         self.sample = sample
@@ -48,8 +59,13 @@ class SpanQueue:
         bits: Callable[[int], int],
         share: float | None = None,
     ) -> TraceContext:
-        """The span of a request that came with this `traceparent`; NOT_RECORDED where there is
-        to be none. `share` takes the place of `sample`; `roll` is in [0, 1)."""
+        """Return the span of a request, NOT_RECORDED if it is not sampled.
+
+        - `header`: its `traceparent`
+        - `roll`: a random number in [0, 1)
+        - `bits(n)`: returns n random bits
+        - `share`: replaces `sample` for this request
+        """
         parent = parse_traceparent(header)
         if parent is not None:
             recorded = int(parent[2], 16) & 1
@@ -58,12 +74,12 @@ class SpanQueue:
         return continue_trace(header, bits, sample=True) if recorded else NOT_RECORDED
 
     def add(self, span: Span) -> None:
-        """Puts a finished span into the queue, if there is room."""
+        """Queue a finished span; drop it if the queue is full."""
         if len(self._queue) >= self._limit:
             self.dropped += 1
         else:
             self._queue.append(span)
 
     def take(self, most: int) -> list[Span]:
-        """The oldest spans; may be called from another thread."""
+        """Remove and return the oldest spans, at most `most`. May be called in another thread."""
         return [self._queue.popleft() for _ in range(min(most, len(self._queue)))]

@@ -1,4 +1,7 @@
-"""W3C trace context, level 1: read, continued, or started. https://www.w3.org/TR/trace-context/"""
+"""W3C Trace Context, level 1: parse, continue or start a trace. Pure.
+
+Used by `proxy.request.tracing` and `proxy.observe.spans`. https://www.w3.org/TR/trace-context/
+"""
 
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -6,12 +9,20 @@ from typing import Final, NamedTuple
 _HEX: Final = b"0123456789abcdef"
 _NO_TRACE: Final = b"0" * 32
 _NO_SPAN: Final = b"0" * 16
+_DASH: Final = 45
+"""The byte `-`."""
 TRACEPARENT_LENGTH: Final = 55
+"""Bytes of a version 00 value: 2 + 1 + 32 + 1 + 16 + 1 + 2."""
 
 
 class TraceContext(NamedTuple):
-    """One span of the proxy: the trace it belongs to (32 hex digits), its own id (16), its
-    parent's (16, empty for a root) and the flags (2; 01 means sampled)."""
+    """One span of the proxy, in hex digits.
+
+    - `trace_id`: 32 digits
+    - `span_id`: 16 digits
+    - `parent_id`: 16 digits; empty for a root span
+    - `flags`: 2 digits; 01 means sampled
+    """
 
     trace_id: bytes
     span_id: bytes
@@ -20,23 +31,26 @@ class TraceContext(NamedTuple):
 
     @property
     def sampled(self) -> bool:
-        """Whether someone upstream decided to record this trace."""
+        """Whether the trace is to be recorded, as decided upstream."""
         return bool(int(self.flags, 16) & 1)
 
     def header(self) -> bytes:
-        """The `traceparent` value to send on."""
+        """Return the `traceparent` value to forward."""
         return b"00-%b-%b-%b" % (self.trace_id, self.span_id, self.flags)
 
 
 def parse_traceparent(header: bytes | None) -> tuple[bytes, bytes, bytes] | None:
-    """(trace id, parent id, flags) of a `traceparent` value; None where it is not valid, in
-    which case a new trace is to be started. Later versions may have more fields at the end."""
+    """Return (trace id, parent id, flags) of a `traceparent` value.
+
+    None if it is not valid; a new trace must then be started. Later versions may have more fields
+    at the end.
+    """
     if header is None or len(header) < TRACEPARENT_LENGTH:
         return None
-    if header[2] != 45 or header[35] != 45 or header[52] != 45:
+    if header[2] != _DASH or header[35] != _DASH or header[52] != _DASH:
         return None
     version, trace_id, parent_id, flags = header[:2], header[3:35], header[36:52], header[53:55]
-    if version == b"ff" or (header + b"-")[TRACEPARENT_LENGTH] != 45:
+    if version == b"ff" or (header + b"-")[TRACEPARENT_LENGTH] != _DASH:
         return None
     if version == b"00" and len(header) != TRACEPARENT_LENGTH:
         return None
@@ -50,11 +64,15 @@ def parse_traceparent(header: bytes | None) -> tuple[bytes, bytes, bytes] | None
 def continue_trace(
     header: bytes | None, bits: Callable[[int], int], sample: bool = False
 ) -> TraceContext:
-    """The proxy's span for a request: a child of what `header` names, or a new root, which is
-    sampled if `sample`. `bits(n)` gives n random bits."""
+    """Return the proxy's span for a request: a child of the one in `header`, or a new root.
+
+    A new root is sampled if `sample`. `bits(n)` returns n random bits.
+    """
     span_id = b"%016x" % (bits(64) or 1)
     parent = parse_traceparent(header)
     if parent is None:
-        return TraceContext(b"%032x" % (bits(128) or 1), span_id, b"", b"01" if sample else b"00")
-    # Only the sampled flag is known to version 00; the others are not to be passed on.
-    return TraceContext(parent[0], span_id, parent[1], b"01" if int(parent[2], 16) & 1 else b"00")
+        root_flags = b"01" if sample else b"00"
+        return TraceContext(b"%032x" % (bits(128) or 1), span_id, b"", root_flags)
+    # Version 00 defines only the sampled flag; others must not be forwarded.
+    flags = b"01" if int(parent[2], 16) & 1 else b"00"
+    return TraceContext(parent[0], span_id, parent[1], flags)

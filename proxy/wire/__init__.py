@@ -1,6 +1,6 @@
-"""What crosses a process boundary of the data plane: frozen values and their encoding.
+"""The values that cross a process boundary of the data plane, and their encoding.
 
-Belongs here: the snapshot (all that a worker knows), the report (all that a worker saw), the
-messages around them, and one schema-checked codec. Does not belong here: behaviour. Nothing
-in this package performs I/O, except that `codec` frames bytes.
+Used by every process of a mesh. Belongs here: the snapshot (all that a worker routes by), the
+report (all that a worker counted), the messages around them, and one codec that checks the
+schema. Does not belong here: behaviour. Nothing here performs I/O; `codec` only frames bytes.
 """

@@ -1,20 +1,24 @@
-"""The bucket layout of latency histograms: log-linear, as in HdrHistogram.
+"""The bucket layout of latency histograms: log-linear, as in HdrHistogram. Pure.
 
-Times are counted in units of 100 µs. Values below 32 units have a bucket each; above, every
-power of two is cut into 32 buckets, so a bucket is at most 1/32 (about 3 %) wide.
+Workers record in these buckets (`proxy.observe.histogram`); the control plane reads them. Times
+are in units of 100 µs. Values below 32 units have a bucket each. Above, every power of two is
+divided into 32 buckets, so a bucket is at most 1/32 (about 3 %) wide.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
 UNIT: Final = 1e-4
+"""Seconds."""
 LINEAR_BITS: Final = 5
+"""Binary logarithm of the buckets per power of two."""
 _LINEAR: Final = 1 << LINEAR_BITS
 LAST: Final = 27 * _LINEAR - 1
+"""Index of the last bucket; its upper bound is 2 ** 31 units, about 60 hours."""
 
 
 def index(seconds: float) -> int:
-    """The bucket that holds `seconds`."""
+    """Return the bucket of a latency in seconds."""
     units = int(seconds * 10_000.0)
     if units < _LINEAR:
         return units if units > 0 else 0
@@ -24,7 +28,7 @@ def index(seconds: float) -> int:
 
 
 def upper_bound(bucket: int) -> float:
-    """The exclusive upper edge of a bucket in seconds."""
+    """Return the exclusive upper bound of a bucket in seconds."""
     if bucket < _LINEAR:
         return (bucket + 1) * UNIT
     shift = (bucket >> LINEAR_BITS) - 1
@@ -32,7 +36,7 @@ def upper_bound(bucket: int) -> float:
 
 
 def quantile(counts: Mapping[int, int], q: float) -> float | None:
-    """The upper bound in seconds of the q-quantile (0..1); None when nothing was counted."""
+    """Return the upper bound in seconds of the q-quantile, q from 0 to 1; None without counts."""
     total = sum(counts.values())
     if not total:
         return None

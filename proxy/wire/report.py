@@ -1,4 +1,8 @@
-"""What a worker tells about itself: acknowledgements, and counts over one interval."""
+"""The messages between workers, supervisor and control process: acks, reports, commands.
+
+`proxy.wire.codec` encodes them; `Message` lists them all. Class and field names are sent, so they
+are a contract between versions.
+"""
 
 import msgspec
 
@@ -6,11 +10,13 @@ from proxy.wire.snapshot import Frozen, Generation, Listener, SnapshotUpdate
 
 
 class Ack(Frozen, frozen=True, tag=True):
-    """Worker `worker` routes by `generation`. `busy` names every endpoint that is draining in
-    it, or gone from it, and still has requests in flight on this worker, tunnels and streams
-    included. Sent again, with the same generation, each time one of them falls to zero: an
-    endpoint is drained once every live worker's last ack is at or above the generation that
-    took it out and does not name it as busy."""
+    """From a worker: it has installed `generation`.
+
+    `busy` names every endpoint that is draining in this generation, or missing from it, and still
+    has requests in flight on this worker, including tunnels and streams. The ack is sent again
+    each time one of them has no more. An endpoint is drained once the last ack of every live
+    worker is at or above the generation that removed it and does not name it as busy.
+    """
 
     worker: int
     generation: Generation
@@ -18,14 +24,16 @@ class Ack(Frozen, frozen=True, tag=True):
 
 
 class Resync(Frozen, frozen=True, tag=True):
-    """The receiver lacks a service that an update left out; send everything."""
+    """The receiver lacks a service that an update left out; it needs the full snapshot."""
 
     worker: int
 
 
 class SnapshotRefused(Frozen, frozen=True, tag=True):
-    """Worker `worker` cannot route by `generation`, and why; it serves on by the one before.
-    It gets the next one as usual."""
+    """From a worker: it could not install `generation`, for `reason`; it still uses the one before.
+
+    It gets the next snapshot like any other worker.
+    """
 
     worker: int
     generation: Generation
@@ -33,8 +41,10 @@ class SnapshotRefused(Frozen, frozen=True, tag=True):
 
 
 class Wake(Frozen, frozen=True, tag=True):
-    """The first request is parked for a service without a ready endpoint; told again each
-    time the number of those `parked` on this worker has doubled."""
+    """From a worker: requests are parked for a service without a ready endpoint.
+
+    Sent for the first one, and each time the number `parked` on this worker has doubled.
+    """
 
     worker: int
     service: str
@@ -42,7 +52,7 @@ class Wake(Frozen, frozen=True, tag=True):
 
 
 class Ejected(Frozen, frozen=True, tag=True):
-    """The worker took an endpoint out of rotation until `until` (Unix time), and why."""
+    """From a worker: it ejected an endpoint until `until` (Unix time), for `cause`."""
 
     worker: int
     service: str
@@ -52,7 +62,7 @@ class Ejected(Frozen, frozen=True, tag=True):
 
 
 class Histogram(Frozen, frozen=True):
-    """Sparse log-linear histogram: bucket index → count, and the exact sum in seconds.
+    """A sparse log-linear histogram: count by bucket index, and the exact sum in seconds.
 
     The bucket layout is `proxy.wire.buckets`: about 3 % wide, from 100 µs up.
     """
@@ -62,10 +72,17 @@ class Histogram(Frozen, frozen=True):
 
 
 class EndpointReport(Frozen, frozen=True):
-    """One endpoint over one interval. `busy_seconds` is in-flight integrated over the
-    interval; divided by its length it is the mean number in flight, exactly. `retried` are the
-    `failed` ones that were then tried elsewhere, so that no client saw that failure. `limit` is
-    the adaptive limit of requests in flight as of its end; 0 where there is none."""
+    """One endpoint over one interval.
+
+    - `in_flight`: requests in flight at the end of the interval
+    - `busy_seconds`: requests in flight integrated over the interval, in seconds; divided by its
+      length, this is the exact mean number in flight
+    - `started`, `succeeded`, `failed`: requests
+    - `retried`: the failed ones that were retried elsewhere, so that no client saw the failure
+    - `latency`: latencies of the successes
+    - `ejected`: whether it is ejected
+    - `limit`: adaptive limit of requests in flight at the end of the interval; 0 without one
+    """
 
     id: str
     revision: str = ""
@@ -83,14 +100,21 @@ class EndpointReport(Frozen, frozen=True):
 class ServiceReport(Frozen, frozen=True):
     """One service over one interval, as clients saw it.
 
-    `codes` counts final answers by `METHOD class` ("GET 2xx"). `failures` counts answers the
-    proxy made itself, by reason (`proxy.request.failure`). The histograms split the time of an
-    exchange: `total` = queue + connect + first byte + body; streams of events are in them once
-    they have begun, with the time that took, and tunnels are not. `failed` is the part of
-    `total` that ended with a 5xx or was answered by the proxy itself. `calls` counts requests by
-    the service they came from, and `call_seconds` is the time that such a caller had requests
-    here in flight, each counted, integrated over the interval. `uncovered` counts by caller the
-    calls that the service's `allow` does not name, refused or let through for an audit.
+    - `arrivals`: requests that arrived
+    - `codes`: final responses by `METHOD class` ("GET 2xx")
+    - `failures`: answers of the proxy itself by reason (`proxy.request.failure`)
+    - `retries`, `ejections`, `shed`, `denied`: counts
+    - `parked`, `queued`: requests that wait at the end of the interval
+    - `parked_total`: requests that parked during the interval
+    - `queue_seconds`: total waiting time
+    - `bytes_in`, `bytes_out`: bytes of bodies
+    - `total`, `queue`, `connect`, `first_byte`, `body`: latency histograms; total = queue +
+      connect + first byte + body. Event streams count when they begin, with the time until then;
+      tunnels do not count
+    - `failed`: the part of `total` that ended with a 5xx or was answered by the proxy itself
+    - `calls`: requests by calling service
+    - `call_seconds`: by calling service, its requests in flight here integrated over the interval
+    - `uncovered`: by calling service, requests that `allow` does not cover, refused or audited
     """
 
     name: str
@@ -120,11 +144,16 @@ class ServiceReport(Frozen, frozen=True):
 
 
 class Report(Frozen, frozen=True, tag=True):
-    """One worker's counts over (`start`, `end`] (Unix time). Counts are deltas of this
-    interval; gauges (`in_flight`, `parked`, `queued`) are as of `end`. `refused` counts by reason
-    what was answered before it was known to be for a service: bytes that are no request, hosts
-    and paths without a route. Lines of the access log and spans are dropped where they cannot be
-    written or sent fast enough."""
+    """One worker's counts over the interval (`start`, `end`], in Unix time.
+
+    Counts are deltas of this interval; gauges (`in_flight`, `parked`, `queued`) are as of `end`.
+
+    - `connections`: open client connections
+    - `rss_bytes`, `cpu_seconds`: memory of the process, and CPU time used in the interval
+    - `refused`: by reason, requests answered before their service was known: invalid requests,
+      hosts and paths without a route
+    - `log_dropped`, `spans_dropped`, `spans_exported`: access log lines and spans
+    """
 
     worker: int
     sequence: int
@@ -142,63 +171,71 @@ class Report(Frozen, frozen=True, tag=True):
 
 
 class Workers(Frozen, frozen=True, tag=True):
-    """From the supervisor: the worker processes whose acks count, draining ones included."""
+    """From the supervisor: ids of the workers whose acks count, draining ones included."""
 
     live: tuple[int, ...]
 
 
 class Publish(Frozen, frozen=True, tag=True):
-    """From the control process to the supervisor, and from it to each worker."""
+    """From the control process to the supervisor, and from it to each worker: a new snapshot."""
 
     update: SnapshotUpdate
 
 
 class Hello(Frozen, frozen=True, tag=True):
-    """First message of a connection to the feed socket. The supervisor answers with `Hello`
-    carrying the generation it holds, so that a new control process goes on above it. It
-    sends the same again as the refusal of a `Publish` that is not above what it holds."""
+    """The first message of a connection to the feed socket.
+
+    The supervisor answers with `Hello` and the generation it holds, so that a new control process
+    continues above it. It sends the same again to refuse a `Publish` that is not above it.
+    """
 
     role: str
     generation: Generation = Generation()
 
 
 class Listening(Frozen, frozen=True, tag=True):
-    """From the supervisor, after `Hello` and whenever it changes: the addresses asked for and
-    what they are bound to (they differ where port 0 was asked for)."""
+    """From the supervisor, after `Hello` and after each change: the open addresses.
+
+    `bound` maps the configured address to the bound one; they differ for port 0.
+    """
 
     bound: dict[str, str]
 
 
 class ListenFailed(Frozen, frozen=True, tag=True):
-    """The supervisor could not open a listener's address, and why; it tries again at the
-    next snapshot."""
+    """From the supervisor: it could not open a listener's address, with the error.
+
+    It tries again at the next snapshot.
+    """
 
     address: str
     error: str
 
 
 class ListenOn(Frozen, frozen=True, tag=True):
-    """From the supervisor to a worker, with the listening socket as ancillary data: accept
-    on it, instead of whatever was accepted on at that address before."""
+    """From the supervisor to a worker: accept on the listening socket sent with this message.
+
+    It replaces the socket that was accepted on at the same address.
+    """
 
     listener: Listener
 
 
 class StopListening(Frozen, frozen=True, tag=True):
-    """From the supervisor to a worker: the address is no longer ours."""
+    """From the supervisor to a worker: accept no more at this address."""
 
     address: str
 
 
 class Accepting(Frozen, frozen=True, tag=True):
-    """From a worker to the supervisor: the addresses, as asked for, that it accepts on."""
+    """From a worker to the supervisor: the configured addresses that it accepts on."""
 
     worker: int
     addresses: tuple[str, ...]
 
 
 class Drain(Frozen, frozen=True, tag=True):
-    """From the supervisor to a worker: accept nothing more, finish what there is, exit."""
+    """From the supervisor to a worker: stop accepting, finish all requests, exit."""
 
 
 Message = (

@@ -1,7 +1,9 @@
-"""The routing picture at one generation: all that the data plane knows.
+"""The snapshot: everything that a worker routes by, at one generation.
 
-A snapshot is never edited, only replaced. Every value here is frozen and is compared and
-sent by content; times are seconds unless a name says otherwise.
+Compiled by `meshd.publish`, sent through the supervisor, installed by `proxy.request.data_plane`.
+A snapshot is never changed, only replaced. Every value here is frozen and is compared and sent by
+content. Times are in seconds unless a name says otherwise. Field names are sent and stored, so
+they are a contract between versions.
 """
 
 from typing import Literal
@@ -22,14 +24,14 @@ EndpointState = Literal["ready", "draining"]
 
 
 class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of everything on the wire: immutable, and strict about unknown fields."""
+    """Base of everything on the wire: immutable; unknown fields are errors."""
 
 
 class Generation(Frozen, frozen=True, order=True):
-    """Position in the history of snapshots; compares as (epoch, number).
+    """Position in the sequence of snapshots; compares as (epoch, number).
 
-    `epoch` grows each time a control process starts, `number` with each snapshot it sends,
-    so that a restarted control process always goes on above the last one.
+    `epoch` grows at each start of a control process, `number` with each snapshot it sends. So a
+    restarted control process always continues above the last one.
     """
 
     epoch: int = 0
@@ -39,9 +41,11 @@ class Generation(Frozen, frozen=True, order=True):
 class Endpoint(Frozen, frozen=True):
     """One replica's address as the proxy sees it.
 
-    `host` is an IP address, or empty with `path` set for a Unix socket. `ready_since` (Unix
-    time) starts the slow-start ramp; 0 means long ago. A `draining` endpoint gets no new
-    request and finishes what it has.
+    - `host`, `port`: IP address and port; `host` is empty for a Unix socket
+    - `path`: path of a Unix socket
+    - `weight`: relative share of the requests
+    - `state`: a draining endpoint gets no new request and finishes its requests
+    - `ready_since`: Unix time at which slow start begins; 0 means long ago
     """
 
     id: str
@@ -55,15 +59,20 @@ class Endpoint(Frozen, frozen=True):
 
 
 class HashKey(Frozen, frozen=True):
-    """What consistent hashing or stickiness hashes: a header, a cookie or the client address."""
+    """The input of consistent hashing or stickiness: a header, a cookie or the client address."""
 
     source: Literal["header", "cookie", "address"] = "address"
     name: str = ""
 
 
 class Balance(Frozen, frozen=True):
-    """How an endpoint is chosen. `slow_start` is the ramp of a new endpoint; `panic` is the
-    share of healthy endpoints below which ejection is ignored (Envoy's default is 0.5)."""
+    """How an endpoint is chosen.
+
+    - `hash_key`: input of the hash algorithms
+    - `sticky_cookie`: name of the cookie that keeps a client on one endpoint; empty for none
+    - `slow_start`: seconds in which the weight of a new endpoint grows to its full value
+    - `panic`: share of healthy endpoints below which ejection is ignored (Envoy's default is 0.5)
+    """
 
     algorithm: Algorithm = "hot-cold"
     hash_key: HashKey = HashKey()
@@ -73,12 +82,19 @@ class Balance(Frozen, frozen=True):
 
 
 class Timeouts(Frozen, frozen=True):
-    """Deadlines in seconds; 0 switches one off. `first_byte` runs from the end of the request
-    to the response head, `idle` between two reads of a body, `request` over the whole
-    exchange (not over tunnels and event streams unless set). `head` is for a request's head,
-    from the connection or its first byte: before it is known whose it is, the longest of all
-    services holds. `tunnel` bounds the silence of a tunnel, `pool` how long an idle connection
-    to an endpoint is kept."""
+    """Deadlines in seconds; 0 disables one.
+
+    - `connect`: to open a connection to an endpoint
+    - `first_byte`: from the end of the request to the response head
+    - `idle`: an origin that sends no part of its response, or reads no part of an upload
+    - `request`: the whole exchange, except tunnels and event streams unless set
+    - `body`: a client that sends no part of its request body
+    - `keep_alive`: idle client connections
+    - `head`: a request's head, from the connection or its first byte. The longest of all services
+      applies until the service is known
+    - `tunnel`: a tunnel in which nothing is sent
+    - `pool`: how long an idle connection to an endpoint is kept
+    """
 
     connect: float = 2.0
     first_byte: float = 60.0
@@ -92,10 +108,16 @@ class Timeouts(Frozen, frozen=True):
 
 
 class Retries(Frozen, frozen=True):
-    """Retry policy. `attempts` counts tries after the first. The budget follows Finagle's:
-    retries may be `budget` of the requests, plus `reserve` a second. `status` lists response
-    codes that count as a failure worth a retry of an idempotent request. `hedge_after` > 0
-    sends an idempotent request a second time after that long without a first byte."""
+    """Retry policy.
+
+    - `attempts`: attempts after the first
+    - `budget`, `reserve`: Finagle's retry budget: retries may be this share of the requests, plus
+      this number per second
+    - `body_limit`: bytes of a request body that are buffered for a retry
+    - `status`: response codes that are worth a retry of an idempotent request
+    - `hedge_after`: seconds without a first byte after which an idempotent request is sent a second
+      time; 0 disables hedging
+    """
 
     attempts: int = 2
     budget: float = 0.2
@@ -106,9 +128,15 @@ class Retries(Frozen, frozen=True):
 
 
 class Limits(Frozen, frozen=True):
-    """Bounds; 0 means no bound (of `pending`: that nothing waits). They hold for all workers
-    together. `pending` is the queue in front of a service whose endpoints are all at their
-    limit. `body` bounds a request's body in bytes."""
+    """Limits for all workers together; 0 means no limit.
+
+    - `endpoint_connections`: connections to one endpoint
+    - `endpoint_in_flight`, `service_in_flight`: requests in flight
+    - `pending`: requests that queue while all endpoints are full; 0 means that none waits
+    - `pending_timeout`: seconds in the queue
+    - `adaptive`: whether endpoints get an adaptive limit
+    - `body`: bytes of a request body
+    """
 
     endpoint_connections: int = 0
     endpoint_in_flight: int = 0
@@ -120,7 +148,11 @@ class Limits(Frozen, frozen=True):
 
 
 class Parking(Frozen, frozen=True):
-    """Requests that wait while a service has no ready endpoint; bounded three ways."""
+    """Limits of requests that wait while a service has no ready endpoint.
+
+    - `requests`, `bytes`: number of requests, and bytes of their bodies
+    - `timeout`: seconds of waiting
+    """
 
     requests: int = 1024
     bytes: int = 16 * 1024 * 1024
@@ -128,9 +160,16 @@ class Parking(Frozen, frozen=True):
 
 
 class Ejection(Frozen, frozen=True):
-    """Passive outlier ejection; the defaults are Envoy's unless noted. `consecutive` counts
-    failures in a row (connect errors, resets, timeouts and 5xx). `share` bounds the part of
-    the endpoints that may be out at once; the last endpoint is never ejected."""
+    """Passive outlier ejection; defaults are Envoy's unless noted.
+
+    - `consecutive`: failures in a row (connect errors, resets, timeouts and 5xx) that eject; 0
+      disables the rule
+    - `base`, `longest`: seconds of the first ejection (Envoy: 30) and of the longest
+    - `share`: share of the endpoints that may be ejected at once (Envoy: 0.1); the last endpoint
+      is never ejected
+    - `success_rate`: whether success rates are compared
+    - `latency_factor`: multiple of the peers' median latency that ejects; 0 disables the rule
+    """
 
     consecutive: int = 5
     base: float = 5.0
@@ -141,7 +180,7 @@ class Ejection(Frozen, frozen=True):
 
 
 class HeaderEdit(Frozen, frozen=True):
-    """Header fields to set (replacing), add and remove, in that order."""
+    """Header fields to set (replace), add and remove, in that order."""
 
     set: tuple[tuple[str, str], ...] = ()
     add: tuple[tuple[str, str], ...] = ()
@@ -149,7 +188,7 @@ class HeaderEdit(Frozen, frozen=True):
 
 
 class RateLimit(Frozen, frozen=True):
-    """Token bucket: `rate` requests a second, `burst` at once, one bucket a key."""
+    """A token bucket per key: `rate` requests per second on average, `burst` at once."""
 
     rate: float
     burst: float
@@ -157,7 +196,7 @@ class RateLimit(Frozen, frozen=True):
 
 
 class Fault(Frozen, frozen=True):
-    """Injected fault for a share of requests: a delay in seconds, or an abort with a status."""
+    """A fault for a share of requests: a delay in seconds, or an abort with a status code."""
 
     share: float = 0.0
     delay: float = 0.0
@@ -165,8 +204,10 @@ class Fault(Frozen, frozen=True):
 
 
 class Target(Frozen, frozen=True):
-    """A route's destination: a service, one revision of it (or any, when empty), a weight. A
-    revision that has no endpoint to offer leaves its requests to the others."""
+    """A destination of a route: a service, one of its revisions (any if empty), and a weight.
+
+    Requests for a revision without a ready endpoint go to the others.
+    """
 
     service: str
     revision: str = ""
@@ -174,7 +215,7 @@ class Target(Frozen, frozen=True):
 
 
 class Match(Frozen, frozen=True):
-    """One header or cookie condition of a route; an empty `value` means present."""
+    """A header or cookie condition of a route; an empty `value` matches if it is present."""
 
     source: Literal["header", "cookie"]
     name: str
@@ -182,9 +223,13 @@ class Match(Frozen, frozen=True):
 
 
 class Split(Frozen, frozen=True):
-    """How revisions of a service share its requests, wherever those come from: revision →
-    weight. Requests that meet all of `matches` (if any) go to the revision `matched` instead.
-    A revision that has no endpoint to offer leaves its requests to the others."""
+    """How revisions of a service share its requests, regardless of the route.
+
+    - `weights`: (revision, weight)
+    - `matches`, `matched`: requests that meet all conditions (if any) go to this revision instead
+
+    Requests for a revision without a ready endpoint go to the others.
+    """
 
     weights: tuple[tuple[str, float], ...]
     matches: tuple[Match, ...] = ()
@@ -192,11 +237,16 @@ class Split(Frozen, frozen=True):
 
 
 class Route(Frozen, frozen=True):
-    """Host, path and header match → weighted services.
+    """A route: host, path and header conditions → weighted services.
 
-    `host` is exact, `*.suffix`, or `*`. `path` is a prefix that ends at a segment boundary.
-    The most specific wins: exact host, then the longest suffix, then `*`; then the longest
-    path; then the most matches; then the order in the snapshot.
+    The most specific route wins: exact host, then the longest suffix, then `*`; then the longest
+    path; then the most conditions; then the order in the snapshot.
+
+    - `host`: exact, `*.suffix` or `*`
+    - `path`: a prefix that ends at a segment boundary
+    - `strip`, `replace`: whether the prefix is removed, and its replacement
+    - `redirect`, `redirect_status`: target of a redirect, and its status code; empty for none
+    - `mirror`, `mirror_share`: service that gets a copy of this share of the requests
     """
 
     id: str
@@ -217,13 +267,15 @@ class Route(Frozen, frozen=True):
 
 
 class Service(Frozen, frozen=True):
-    """A named workload as the data plane sees it. `fingerprint` names this content: two
-    services with the same fingerprint are the same, so only changed ones are sent.
+    """A service as the data plane sees it.
 
-    `allow` names the services that may call it through a mesh listener; None lets all. With
-    `audit` others may too, and are only counted. `trace`
-    starts a W3C trace for requests that come without one, and marks this share of them as
-    sampled; None starts none. `split` is None but while revisions are to get a share each.
+    - `fingerprint`: identifies this content. Services with equal fingerprints are equal, so that
+      only changed ones are sent
+    - `allow`: services that may call it through a mesh listener; None allows all
+    - `audit`: other services may call it too, and are counted
+    - `trace`: start a W3C trace for requests without one and sample this share of them; None
+      starts none
+    - `split`: traffic split between revisions; None outside of a rollout
     """
 
     name: str
@@ -242,18 +294,18 @@ class Service(Frozen, frozen=True):
 
 
 class Listener(Frozen, frozen=True):
-    """An address the workers accept on, and who is calling when a connection comes in there.
+    """An address that workers accept on, and how the caller is known.
 
-    - `public`: clients from outside; requests go by the route table.
-    - `mesh`: a network's gateway; the Host names the service called. Who calls is known by the
-      source address (`Snapshot.callers`), else by the network: `caller` has it for itself.
-      `PROJECT/` stands for a network that several services of a project share, where an
-      unknown source is nobody, and so is one that is not of `sources` (networks in CIDR
-      notation, none for any): a host takes what comes for its gateways from everywhere.
-    - `token`: local processes; the path starts with `/.mesh/TOKEN/SERVICE`, which the proxy
-      checks against the credentials and strips. TOKEN tells who calls.
+    `address` is `HOST:PORT`, `[V6]:PORT` or `unix:PATH`. Kinds:
 
-    `address` is `HOST:PORT`, `[V6]:PORT` or `unix:PATH`.
+    - `public`: clients from outside; the route table applies.
+    - `mesh`: the gateway of a network; Host names the called service. The caller is known by its
+      source address (`Snapshot.callers`), else by the network: `caller` is the service that has
+      the network for itself. `PROJECT/` means a network shared by services of a project, where an
+      unknown source is an unknown caller. So is a source outside of `sources` (networks in CIDR
+      notation; empty allows any): a host accepts packets for its gateway addresses from anywhere.
+    - `token`: local processes; the path starts with `/.mesh/TOKEN/SERVICE`, which the proxy checks
+      against the credentials and strips. TOKEN identifies the caller.
     """
 
     address: str
@@ -265,8 +317,9 @@ class Listener(Frozen, frozen=True):
 class Snapshot(Frozen, frozen=True):
     """Everything a worker routes by, at one generation.
 
-    `credentials` maps a token to the name of the service that holds it. `callers` maps a
-    replica's source address on the runtime's networks to its service.
+    - `credentials`: token → name of the service that holds it
+    - `callers`: a replica's source address on the runtime's networks → name of its service
+    - `trusted_proxies`: networks in CIDR notation whose forwarding fields are trusted
     """
 
     generation: Generation
@@ -279,10 +332,10 @@ class Snapshot(Frozen, frozen=True):
 
 
 class SnapshotUpdate(Frozen, frozen=True):
-    """A snapshot with the services that the receiver already has left out.
+    """A snapshot without the services that the receiver already has.
 
     `services` holds the changed ones; `unchanged` names the others as (name, fingerprint). A
-    receiver that lacks one of them answers with `Resync` and keeps what it has.
+    receiver that lacks one of them answers with `Resync` and keeps its snapshot.
     """
 
     generation: Generation
@@ -296,11 +349,11 @@ class SnapshotUpdate(Frozen, frozen=True):
 
 
 class MissingService(Exception):
-    """An update leaves out a service that the receiver does not have; it needs all of it."""
+    """An update leaves out a service that the receiver lacks; it needs the full snapshot."""
 
 
 def difference(old: Snapshot | None, new: Snapshot) -> SnapshotUpdate:
-    """The update that turns `old` into `new`; everything, when `old` is None."""
+    """Return the update that turns `old` into `new`; a full one if `old` is None."""
     known = {(s.name, s.fingerprint) for s in old.services} if old else set()
     return SnapshotUpdate(
         generation=new.generation,
@@ -317,9 +370,9 @@ def difference(old: Snapshot | None, new: Snapshot) -> SnapshotUpdate:
 
 
 def apply(old: Snapshot | None, update: SnapshotUpdate) -> Snapshot:
-    """The snapshot that `update` describes, given the one the receiver holds.
+    """Return the snapshot that `update` describes, based on the one that the receiver holds.
 
-    Unchanged services are taken over by identity. Raises MissingService when `old` lacks one.
+    Unchanged services are reused as the same objects. Raises MissingService if `old` lacks one.
     """
     have = {(s.name, s.fingerprint): s for s in old.services} if old else {}
     missing = [name for name, fingerprint in update.unchanged if (name, fingerprint) not in have]
