@@ -1,4 +1,8 @@
-"""What a new revision changes, in a line. Pure; values that may be secret are never shown."""
+"""Describe what a new revision changes, in one line. Pure.
+
+Used by the store, which keeps the text with each release. Values that may be secret, such as
+environment variables, are not shown.
+"""
 
 from typing import Final
 
@@ -6,11 +10,12 @@ from meshd.spec.fingerprint import REPLICA_FIELDS
 from meshd.spec.model import Service
 
 MAX_VALUE_LENGTH: Final = 60
+"""Characters of a value that are shown, so that two values fit on a line of a terminal."""
 _PLAIN: Final = frozenset({"image", "user", "working_dir", "stop_signal"})
 
 
 def describe_changes(before: Service | None, after: Service) -> str:
-    """The fields that a replica is made of and that differ, those of one text with both."""
+    """Return the fields that define a replica and differ; simple ones with both values."""
     if before is None:
         return "new service"
     found = []

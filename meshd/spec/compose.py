@@ -1,7 +1,9 @@
-"""Compose files → a checked project: the way in to this package.
+"""Load Compose files into a checked project: the entry point of this package.
 
-read the files into one tree (`sources`) → read each key → check what stands between services. A
-step that finds problems still lets the ones after it find theirs where that makes sense.
+Called by the CLI (`meshd up`, `deploy`, `diff`). The steps: read the files into one tree
+(`meshd.spec.source.loader`), read each key (`meshd.spec.reader`), check the services against each
+other, and check each file against the schema of the Compose Specification. Later steps run after
+errors where that makes sense, so that all errors are reported at once.
 """
 
 import re
@@ -26,8 +28,7 @@ _VOLUME_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 @dataclass(frozen=True, slots=True)
 class LoadedProject:
-    """A project that can be run, what its reader should know all the same, and what is said
-    of the proxy as a whole."""
+    """A valid project, the warnings about its files, and the settings of the whole proxy."""
 
     project: Project
     warnings: tuple[Problem, ...] = ()
@@ -41,33 +42,33 @@ def load(
     environment: Mapping[str, str],
     profiles: Sequence[str] = (),
 ) -> LoadedProject:
-    """The project that the files at `paths` describe, later ones merged over earlier ones.
+    """Load the project in the files at `paths`; later files are merged over earlier ones.
 
-    `environment` are the variables for `${…}`; they win over a `.env` beside the first file.
-    The name is `project`, else COMPOSE_PROJECT_NAME, else `name:`, else the directory's.
-    COMPOSE_PROFILES adds to `profiles`. Relative paths start at the first file's directory, as
-    in Compose. Raises SpecError with every problem found; nothing is started or changed.
+    `environment` holds the variables for `${…}`; it takes precedence over a `.env` next to the
+    first file. The project's name is `project`, or COMPOSE_PROJECT_NAME, or `name:`, or that of the
+    directory. COMPOSE_PROFILES adds to `profiles`. Relative paths start at the directory of the
+    first file, as in Compose. Raises SpecError with all errors. Nothing is started or changed.
     """
     diagnostics = Diagnostics()
     base = paths[0].absolute().parent
-    sources = SourceLoader(diagnostics)
-    variables = sources.variables([paths[0].parent / ".env"], environment)
-    root = sources.project(paths, FileContext(base, variables))
+    loader = SourceLoader(diagnostics)
+    variables = loader.load_variables([paths[0].parent / ".env"], environment)
+    root = loader.load_files(paths, FileContext(base, variables))
     if root is None:
         diagnostics.raise_if_any()
     assert root is not None
-    reading = _ProjectReader(Cursor(root, diagnostics), base, variables, diagnostics)
+    reader = _ProjectReader(Cursor(root, diagnostics), base, variables, diagnostics)
     active = {*profiles, *filter(None, variables.get("COMPOSE_PROFILES", "").split(","))}
-    found = reading.project(project, paths[0], active)
-    compose_schema.check_against_schema(sources.read, diagnostics)
+    found = reader.read_project(project, paths[0], active)
+    compose_schema.check_against_schema(loader.trees, diagnostics)
     diagnostics.raise_if_any()
     assert found is not None
-    return LoadedProject(found, tuple(sort_problems(diagnostics.warnings)), reading.proxy_settings)
+    return LoadedProject(found, tuple(sort_problems(diagnostics.warnings)), reader.proxy_settings)
 
 
 @dataclass(slots=True)
 class _ProjectReader:
-    """Reads the merged tree; lives as long as that takes."""
+    """Reads the merged tree of one project."""
 
     root: Cursor
     base: Path
@@ -76,10 +77,15 @@ class _ProjectReader:
     proxy_settings: ProxySettings = field(default_factory=ProxySettings)
     quota: Quota | None = None
 
-    def project(self, name: str | None, first: Path, active: set[str]) -> Project | None:
-        """The project; None, with its problems noted, when there is any."""
+    def read_project(self, name: str | None, first: Path, active: set[str]) -> Project | None:
+        """Return the project; None, with the errors recorded, if there are any.
+
+        `name` is the given name, `first` the first file, and `active` the active profiles.
+        """
         if self.root.node.mapping is None:
-            self.root.add_problem(f"{self.root.describe()} is no Compose file; expected services")
+            self.root.add_problem(
+                f"{self.root.describe()} is not a Compose file; expected a mapping with services"
+            )
             return None
         sections: dict[str, Cursor] = {}
         read = ("name", "services", "networks", "volumes", "secrets", "configs", "x-mesh")
@@ -91,18 +97,18 @@ class _ProjectReader:
                 warned=unsupported_keys.TOP_WARNED,
             )
         )
-        title = self._name(name, sections.get("name"))
+        title = self._read_name(name, sections.get("name"))
         networks = _read_section(sections.get("networks"), _read_network)
         volumes = _read_section(sections.get("volumes"), _read_volume)
         files: dict[storage.FileKind, Mapping[str, Path]] = {
-            "secrets": _read_section(sections.get("secrets"), self._file),
-            "configs": _read_section(sections.get("configs"), self._file),
+            "secrets": _read_section(sections.get("secrets"), self._read_file),
+            "configs": _read_section(sections.get("configs"), self._read_file),
         }
         declared = storage.Declarations(frozenset(volumes), files)
         if "x-mesh" in sections:
             top = mesh.read_top_level(sections["x-mesh"]) or TopLevelSettings()
             self.proxy_settings, self.quota = top.proxy_settings, top.quota
-        services = self._services(sections.get("services"), declared, networks, active)
+        services = self._read_services(sections.get("services"), declared, networks, active)
         if self.diagnostics.problems:
             return None
         if "default" in networks:
@@ -121,7 +127,7 @@ class _ProjectReader:
             quota=self.quota,
         )
 
-    def _services(
+    def _read_services(
         self,
         at: Cursor | None,
         declared: storage.Declarations,
@@ -130,53 +136,57 @@ class _ProjectReader:
     ) -> list[Service]:
         if at is None or not at.node.mapping:
             (at or self.root).add_problem(
-                "there are no services; expected one or more under services"
+                "the file has no services; expected one or more under services"
             )
             return []
-        places = {
+        cursors = {
             name: Cursor(node, self.diagnostics, service=name)
             for name, node in at.node.mapping.items()
         }
         enabled = {
-            name: place
-            for name, place in places.items()
-            if not (wanted := service.read_profiles(place)) or wanted & active
+            name: cursor
+            for name, cursor in cursors.items()
+            if not (profiles := service.read_profiles(cursor)) or profiles & active
         }
         if not enabled:
-            at.add_problem("every service is in a profile that is off; expected one that is on")
+            at.add_problem(
+                "every service is in an inactive profile; expected at least one active service"
+            )
         context = ReadContext(
             base=self.base,
             environment=self.variables,
             declared=declared,
             networks=frozenset(networks),
-            services=frozenset(places),
+            services=frozenset(cursors),
             enabled=frozenset(enabled),
         )
         found = [
-            place.attempt(lambda c: service.read_service(c, context)) for place in enabled.values()
+            cursor.attempt(lambda c: service.read_service(c, context))
+            for cursor in enabled.values()
         ]
         services = [each for each in found if each is not None]
-        project_checks.check_project(services, enabled, frozenset(places))
+        project_checks.check_project(services, enabled, frozenset(cursors))
         return services
 
-    def _name(self, given: str | None, at: Cursor | None) -> str:
-        """The project's name."""
-        written = at.attempt(Cursor.read_string) if at is not None else None
-        asked = given or self.variables.get("COMPOSE_PROJECT_NAME") or written
-        name = asked or re.sub(r"[^a-z0-9_-]", "", self.base.name.lower()).strip("-_")
+    def _read_name(self, given: str | None, at: Cursor | None) -> str:
+        """Return the name of the project, from the first source that has one."""
+        from_file = at.attempt(Cursor.read_string) if at is not None else None
+        configured = given or self.variables.get("COMPOSE_PROJECT_NAME") or from_file
+        name = configured or re.sub(r"[^a-z0-9_-]", "", self.base.name.lower()).strip("-_")
         if not service.NAME_PATTERN.fullmatch(name):
             (at or self.root).add_problem(
-                f"{name!r} is no name for a project; expected lower-case letters, digits, - and _, "
-                "at most 63, with a letter or digit at both ends"
+                f"{name!r} is not a valid project name; expected lower-case letters, digits, - and "
+                "_, at most 63 characters, with a letter or digit at both ends"
             )
         return name
 
-    def _file(self, at: Cursor) -> Path | None:
+    def _read_file(self, at: Cursor) -> Path | None:
         return storage.read_declared_file(at, self.base)
 
 
 def _read_section(at: Cursor | None, read: Callable[[Cursor], Read | None]) -> dict[str, Read]:
-    """The entries of a section at the top, by name; bad ones are noted and left out."""
+    """Return the entries of a top-level section by name; errors are recorded, and their entries
+    left out."""
     if at is None or at.node.value is None:
         return {}
     entries = at.attempt(lambda c: dict(c.items())) or {}
@@ -191,7 +201,9 @@ def _read_network(at: Cursor) -> Network:
     name = at.field.partition(".")[2]
     found: dict[str, object] = {"name": name}
     if not service.NAME_PATTERN.fullmatch(name):
-        at.fail(f"{name!r} is no name for a network; expected lower-case letters, digits, - and _")
+        at.fail(
+            f"{name!r} is not a valid network name; expected lower-case letters, digits, - and _"
+        )
     if at.node.value is not None:
         at.read_keys(
             KeyTable(
@@ -209,7 +221,7 @@ def _read_network(at: Cursor) -> Network:
 def _read_volume(at: Cursor) -> str:
     name = at.field.partition(".")[2]
     if not _VOLUME_NAME.fullmatch(name):
-        at.fail(f"{name!r} is no name for a volume; expected letters, digits, -, _ and .")
+        at.fail(f"{name!r} is not a valid volume name; expected letters, digits, -, _ and .")
     if at.node.value is not None:
         at.read_keys(
             KeyTable(

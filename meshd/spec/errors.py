@@ -1,4 +1,8 @@
-"""What is wrong with a spec, and where: all of it at once, never the first only."""
+"""Errors and warnings of a spec, with their locations. Pure.
+
+Used by all of `meshd.spec` and by `meshd.standalone`. Reading continues after an error, so that a
+SpecError carries all problems and not only the first.
+"""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -7,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, order=True)
 class Location:
-    """A place: a file and its line (from 1), or a named thing without lines (`line` 0)."""
+    """A file and a line in it (from 1); or any other named source, with `line` 0."""
 
     file: str
     line: int = 0
@@ -18,7 +22,7 @@ class Location:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One error or warning. As text: `FILE:LINE: service NAME: FIELD: what is wrong`."""
+    """An error or a warning. As text: `FILE:LINE: service NAME: FIELD: TEXT`."""
 
     location: Location
     service: str
@@ -33,7 +37,7 @@ class Problem:
 
 
 class SpecError(Exception):
-    """The spec cannot be used. `problems` holds everything found, in file order."""
+    """The spec is invalid. `problems` holds all errors, ordered by file and line."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -42,25 +46,25 @@ class SpecError(Exception):
 
 @dataclass(slots=True)
 class Diagnostics:
-    """Collects problems and warnings while a spec is read."""
+    """Collects errors (`problems`) and warnings while a spec is read."""
 
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
 
     def raise_if_any(self) -> None:
-        """Raise SpecError when there is a problem."""
+        """Raise SpecError if there is an error."""
         if self.problems:
             raise SpecError(sort_problems(self.problems))
 
 
 def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
-    """Without repetitions, and by line within a file; files stay in the order first seen."""
+    """Remove duplicates and sort by line within each file. Files keep the order they appear in."""
     unique = list(dict.fromkeys(problems))
     files = list(dict.fromkeys(each.location.file for each in unique))
     return sorted(unique, key=lambda each: (files.index(each.location.file), each.location.line))
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for the nearest known word, or nothing when none is near."""
+    """Return `; did you mean X?` with the closest known word; empty if none is close."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""

@@ -1,8 +1,8 @@
-"""The name of a revision: a hash over what a replica is.
+"""The name of a revision: a hash over the fields that define a replica. Pure.
 
-Two services with the same revision have interchangeable replicas, so whatever can change
-while a replica runs on stands outside. Defaults are left out of what is hashed: a new field
-of a later version of the model renames no revision.
+Used by the store, the reconciler and the deployment preview. Services with the same revision have
+interchangeable replicas. Fields that can change while a replica keeps running are not hashed.
+Defaults are not hashed either, so that a new field in a later version changes no revision.
 """
 
 import base64
@@ -13,6 +13,8 @@ from typing import Final
 from meshd.spec.model import Service
 
 REVISION_LENGTH: Final = 10
+"""Characters of base 32: 50 bits, so that two of a thousand revisions of a service share a name
+with a probability below one in a billion."""
 REPLICA_FIELDS: Final = frozenset(
     {
         "image",
@@ -47,7 +49,7 @@ REPLICA_FIELDS: Final = frozenset(
         "logging",
     }
 )
-"""The fields a replica is made of, beside the port it listens on."""
+"""The fields that define a replica, besides the port it listens on."""
 OTHER_FIELDS: Final = frozenset(
     {
         "name",
@@ -63,12 +65,12 @@ OTHER_FIELDS: Final = frozenset(
         "mesh",
     }
 )
-"""The fields that take effect without a new replica. Of `expose` and `mesh`, the port they
-come to is hashed."""
+"""The fields that take effect without a new replica. Only the port that `expose` and `mesh` yield
+is hashed."""
 
 
 def compute_revision(service: Service) -> str:
-    """The service's revision: 10 letters and digits, equal for equal replicas."""
+    """Return the revision of a service: 10 letters and digits, equal for equal replicas."""
     content = service.model_dump(mode="json", include=set(REPLICA_FIELDS), exclude_defaults=True)
     content["port"] = service.port
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))

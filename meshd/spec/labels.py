@@ -1,7 +1,7 @@
-"""Labels: what the mesh writes on the replicas it starts, and reads from those it adopts.
+"""Container labels: those that meshd writes on its replicas, and those it reads from adopted ones.
 
-Written labels are the runtime's record of what is ours: a restarted control process finds
-everything again by them.
+Used by the runtimes, discovery and the reconciler. After a restart, meshd finds its replicas by the
+labels it has written.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,22 +15,22 @@ from meshd.spec.source.yaml_tree import SourceNode
 
 PREFIX: Final = "mesh."
 MANAGED: Final = "mesh.managed"
-"""`1` on whatever meshd started, clones of adopted containers included."""
+"""`1` on every container that meshd started, including clones of adopted containers."""
 PROJECT: Final = "mesh.project"
 SERVICE: Final = "mesh.service"
 REVISION: Final = "mesh.revision"
 REPLICA: Final = "mesh.replica"
-"""The replica's name, which is also its endpoint's id and the container's name."""
+"""The name of the replica. It is also the id of its endpoint and the name of its container."""
 PORT: Final = "mesh.port"
-"""What the replica listens on, in its own network."""
+"""The port that the replica listens on, in its own network."""
 INSTANCE: Final = "mesh.instance"
-"""The mesh that started it: the id of its state."""
+"""The id of the state directory of the daemon that started it."""
 CLONE_OF: Final = "mesh.clone-of"
-"""On a clone: the name of the adopted container that it was copied from."""
+"""On a clone: the name of the adopted container it was copied from."""
 CREATED_WITH: Final = "mesh.shape"
-"""What the container was made with, of what can be changed later (`docker update`)."""
+"""The limits and networks the container was created with. `docker update` can change them later."""
 JOB: Final = "mesh.job"
-"""On a one-off: its id, which is also the container's name. It is no replica."""
+"""On a job: its id, which is also the name of the container. A job is not a replica."""
 
 COMPOSE_PROJECT: Final = "com.docker.compose.project"
 COMPOSE_SERVICE: Final = "com.docker.compose.service"
@@ -41,7 +41,7 @@ DEFAULT_PROJECT: Final = "default"
 def make_labels(
     project: str, service: str, revision: str, replica: str, port: int, instance: str = ""
 ) -> dict[str, str]:
-    """The labels of a replica that meshd starts."""
+    """Return the labels of a replica that meshd starts."""
     marks = {
         MANAGED: "1",
         PROJECT: project,
@@ -54,42 +54,43 @@ def make_labels(
 
 
 def is_managed(labels: Mapping[str, str]) -> bool:
-    """Whether meshd started what carries these labels."""
+    """Whether meshd started the container with these labels."""
     return labels.get(MANAGED) == "1"
 
 
 def is_meshed(labels: Mapping[str, str]) -> bool:
-    """Whether these labels make their container part of the mesh."""
+    """Whether the container with these labels is part of the mesh."""
     return any(name.startswith(PREFIX) for name in labels)
 
 
 def project_of(labels: Mapping[str, str]) -> str:
-    """The project a container belongs to: `mesh.project`, else Compose's, else `default`."""
+    """Return the project of a container: `mesh.project`, or Compose's label, or `default`."""
     return labels.get(PROJECT) or labels.get(COMPOSE_PROJECT) or DEFAULT_PROJECT
 
 
 def service_of(labels: Mapping[str, str]) -> str:
-    """The service a container belongs to: `mesh.service`, else Compose's; empty when none."""
+    """Return the service of a container: `mesh.service`, or Compose's label; empty if neither is
+    set."""
     return labels.get(SERVICE) or labels.get(COMPOSE_SERVICE) or ""
 
 
 def adopt(
     container: str, labels: Mapping[str, str], image: str = "", exposed: Sequence[int] = ()
 ) -> tuple[str, Service]:
-    """The project and service that a running container's labels describe.
+    """Return the project and the service that the labels of a running container describe.
 
-    `exposed` are the ports its image declares; the first stands where `mesh.port` is not
-    given. Every setting of `x-mesh` is a label by its dotted name (`mesh.scale.max`,
-    `mesh.timeouts.request`); `mesh.route` and `mesh.allow` take several, with commas. The
-    service's `labels` hold what Compose says of the container's configuration, so that its
-    revision changes with it. Raises SpecError, naming container and label.
+    `exposed` are the ports that its image declares; the first is the default of `mesh.port`. Every
+    setting of `x-mesh` is a label by its dotted name (`mesh.scale.max`, `mesh.timeouts.request`).
+    `mesh.route` and `mesh.allow` take several values, separated by commas. The `labels` of the
+    service hold the hash of Compose's configuration, so that the revision changes with it.
+    Raises SpecError, with the container and the label.
     """
     location = Location(f"container {container}")
     diagnostics = Diagnostics()
     project, name = project_of(labels), service_of(labels)
     for label, word in ((PROJECT, project), (SERVICE, name)):
         if not service.NAME_PATTERN.fullmatch(word):
-            text = f"{word!r} is no name; expected lower-case letters, digits, - and _"
+            text = f"{word!r} is not a valid name; expected lower-case letters, digits, - and _"
             diagnostics.problems.append(Problem(location, "", f"label {label}", text))
     nodes = {k: SourceNode(v, location, v) for k, v in labels.items() if k.startswith(PREFIX)}
     settings = mesh.read_mesh(

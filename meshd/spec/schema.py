@@ -1,7 +1,7 @@
-"""A JSON Schema of `x-mesh` for editors: `python -m meshd.spec.schema > x-mesh.schema.json`.
+"""A JSON Schema of `x-mesh` for editors: `python -m meshd.spec.schema > docs/x-mesh.schema.json`.
 
-It is made from the model, with the short forms added. It helps while typing; what decides is
-`meshd.spec.compose`.
+It is generated from `meshd.spec.model`, with the short forms added. Editors use it for completion;
+meshd itself checks files with `meshd.spec.compose`.
 """
 
 import json
@@ -18,7 +18,7 @@ _DURATION: Final[Schema] = {"type": ["string", "number"]}
 
 
 def build_schema() -> Schema:
-    """The schema of a whole Compose file, which says nothing but of `x-mesh`."""
+    """Return a schema of a Compose file that describes only `x-mesh`."""
     found = Mesh.model_json_schema()
     definitions: Schema = found.pop("$defs")
     for name in _SHORT:
@@ -40,14 +40,14 @@ def build_schema() -> Schema:
     command = definitions["JobSchedule"]["anyOf"][1]["properties"]["command"]
     command["anyOf"].insert(0, {"type": "string"})
     definitions["Mesh"] = found
-    front = TopLevelSettings.model_json_schema()
-    definitions |= front.pop("$defs")
-    log = front["properties"]["access_log"]
-    front["properties"]["access_log"] = {"anyOf": [{"enum": ["off", "sampled", "on"]}, log]}
-    trusted = front["properties"]["trusted_proxies"]
-    front["properties"]["trusted_proxies"] = {"anyOf": [{"type": "string"}, trusted]}
-    front["properties"]["otlp"]["anyOf"].append({"type": "string"})
-    definitions["TopLevelSettings"] = front
+    top = TopLevelSettings.model_json_schema()
+    definitions |= top.pop("$defs")
+    log = top["properties"]["access_log"]
+    top["properties"]["access_log"] = {"anyOf": [{"enum": ["off", "sampled", "on"]}, log]}
+    trusted = top["properties"]["trusted_proxies"]
+    top["properties"]["trusted_proxies"] = {"anyOf": [{"type": "string"}, trusted]}
+    top["properties"]["otlp"]["anyOf"].append({"type": "string"})
+    definitions["TopLevelSettings"] = top
     service = {"type": "object", "properties": {"x-mesh": {"$ref": "#/$defs/Mesh"}}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

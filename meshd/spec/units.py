@@ -1,4 +1,8 @@
-"""Human units → numbers: durations in seconds, sizes in bytes. Pure; raises ValueError."""
+"""Parse values with units: durations to seconds, sizes to bytes, percentages to shares. Pure.
+
+Used by the spec models, the readers of Compose keys, and the CLI. All functions raise ValueError
+with what was expected.
+"""
 
 import re
 from typing import Final
@@ -22,7 +26,7 @@ _EXPONENT: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def parse_duration(value: object) -> float:
-    """Seconds of `1m30s`, `200ms`, or a plain number of seconds."""
+    """Parse `1m30s`, `200ms` or a number of seconds to seconds."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         if 0 <= value < float("inf"):
             return float(value)
@@ -33,30 +37,30 @@ def parse_duration(value: object) -> float:
         parts = _DURATION_PART.findall(text)
         if parts and "".join(number + unit for number, unit in parts) == text:
             return round(sum(float(number) * _SECONDS[unit] for number, unit in parts), 9)
-    raise ValueError(f"{_shown(value)} is not a duration; expected one like 200ms, 5s or 1m30s")
+    raise ValueError(f"{_shown(value)} is not a valid duration; expected e.g. 200ms, 5s or 1m30s")
 
 
 def parse_share(value: object) -> float:
-    """The part of one that `5%`, or a plain number, says."""
+    """Parse `5%` or a number to a share of one."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, str):
         found = _SHARE.fullmatch(value.strip())
         if found:
             return round(float(found.group(1)) / (100.0 if found.group(2) else 1.0), 9)
-    raise ValueError(f"{_shown(value)} is not a share; expected one like 5% or 0.05")
+    raise ValueError(f"{_shown(value)} is not a valid share; expected e.g. 5% or 0.05")
 
 
 def parse_count_or_percent(value: object) -> str:
-    """A number of things, or a percentage of them, as text; empty when it is not given."""
+    """Check a number or a percentage, and return it as text; empty if it is not given."""
     text = str(value).strip() if isinstance(value, int | str) else ""
     if isinstance(value, bool) or not (_AMOUNT.fullmatch(text) or value == ""):
-        raise ValueError(f"{_shown(value)} is no amount; expected one like 2 or 25%")
+        raise ValueError(f"{_shown(value)} is not a valid amount; expected e.g. 2 or 25%")
     return text
 
 
 def parse_size(value: object) -> int:
-    """Bytes of `512m`, `1.5gb`, `64KiB`, or a plain number of bytes; units are powers of 1024."""
+    """Parse `512m`, `1.5gb`, `64KiB` or a number of bytes to bytes; units are powers of 1024."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     if isinstance(value, str):
@@ -64,13 +68,13 @@ def parse_size(value: object) -> int:
         if match:
             exponent = _EXPONENT[match.group(2).lower()]
             return int(float(match.group(1)) * 1024**exponent)
-    raise ValueError(f"{_shown(value)} is not a size; expected one like 512m, 1.5g or 65536")
+    raise ValueError(f"{_shown(value)} is not a valid size; expected e.g. 512m, 1.5g or 65536")
 
 
 def reject_boolean(value: object) -> object:
-    """Refuses a truth value where a whole number belongs; anything else passes unchanged."""
+    """Return a value unchanged unless it is a boolean, which pydantic would accept as 0 or 1."""
     if isinstance(value, bool):
-        raise ValueError(f"{str(value).lower()} is not a whole number; expected one like 3")
+        raise ValueError(f"{str(value).lower()} is not a whole number; expected e.g. 3")
     return value
 
 

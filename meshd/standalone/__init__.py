@@ -1,7 +1,12 @@
-"""The stand-alone reverse proxy behind `meshd proxy`.
+"""The standalone reverse proxy behind `meshd proxy`.
 
-Belongs here: its settings (flags and file), how they become a snapshot and a supervisor
-configuration, and the small helper process beside it that probes, resolves names, reads the
-file again and serves `/metrics`. Does not belong here: anything that starts replicas; a front
-door balances over addresses that somebody else looks after.
+`meshd.cli.commands.proxy` reads the settings, builds the configuration and runs the proxy's
+supervisor, which starts the helper process.
+
+- `settings`: the settings, from a file and the command line
+- `build`: the settings to a snapshot and a supervisor configuration
+- `helper`: the process that probes, resolves names, reloads the file and serves `/metrics`
+
+Does not belong here: anything that starts replicas. A standalone proxy balances over addresses that
+are managed elsewhere.
 """

@@ -1,5 +1,8 @@
-"""Entry point of the helper, which the supervisor starts: sockets and settings come to it by
-environment variables."""
+"""Entry point of the helper process, `python -m meshd.standalone`.
+
+Started by the proxy's supervisor, and implemented in `meshd.standalone.helper`. It gets its sockets
+and settings through environment variables.
+"""
 
 import asyncio
 import json
@@ -16,16 +19,16 @@ from proxy.ipc.config import FEED_VARIABLE
 
 
 async def _run() -> None:
-    given = json.loads(os.environ[SETTINGS_VARIABLE])
-    settings = read_settings(given["file"], given["flags"])
+    arguments = json.loads(os.environ[SETTINGS_VARIABLE])
+    file, flags = arguments["file"], arguments["flags"]
     feed = socket.socket(fileno=int(os.environ[FEED_VARIABLE]))
-    number = os.environ.get(ADMIN_VARIABLE)
-    admin = socket.socket(fileno=int(number)) if number else None
-    await Helper(settings, given["file"], given["flags"], feed, admin).run()
+    admin_fd = os.environ.get(ADMIN_VARIABLE)
+    admin = socket.socket(fileno=int(admin_fd)) if admin_fd else None
+    await Helper(read_settings(file, flags), file, flags, feed, admin).run()
 
 
 def main() -> None:
-    """Help until the supervisor is gone."""
+    """Run the helper until the supervisor ends."""
     set_up_logging()
     try:
         asyncio.run(_run())

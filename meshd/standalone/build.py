@@ -1,9 +1,13 @@
-"""Settings → the snapshot that is served, and the supervisor's configuration."""
+"""Build the snapshot and the supervisor configuration of a standalone proxy from its settings.
+
+Used by `meshd.cli.commands.proxy` at start, and by `meshd.standalone.helper` for later snapshots.
+"""
 
 import json
 import socket
 import sys
 from collections.abc import Callable, Collection, Mapping
+from typing import Final
 
 import msgspec
 
@@ -15,33 +19,38 @@ from proxy.ipc import address
 from proxy.ipc.config import ChildConfig, LogConfig, SpanConfig, SupervisorConfig
 from proxy.wire.snapshot import Endpoint, Generation, Snapshot
 
-PROJECT = "proxy"
-SERVICE = "upstream"
-MIRROR = "mirror"
-KEY = service_key(PROJECT, SERVICE)
-SETTINGS_VARIABLE = "MESHD_FRONT_DOOR"
-ADMIN_VARIABLE = "MESHD_ADMIN_FD"
+PROJECT: Final = "proxy"
+SERVICE: Final = "upstream"
+MIRROR: Final = "mirror"
+"""Names of the project and services that the proxy's metrics and logs show."""
+KEY: Final = service_key(PROJECT, SERVICE)
+SETTINGS_VARIABLE: Final = "MESHD_FRONT_DOOR"
+"""Environment variable of the helper: its file and flags, as JSON."""
+ADMIN_VARIABLE: Final = "MESHD_ADMIN_FD"
+"""Environment variable of the helper: the file descriptor of the admin socket."""
+HELPER_STOP_SECONDS: Final = 2.0
+"""Seconds that the helper may take to end: more than the shutdown of its HTTP server takes."""
 
 ResolvedAddresses = Mapping[str, tuple[str, ...]]
-"""Host → IP addresses."""
+"""IP addresses by host."""
 
 
 class UnknownHost(Exception):
-    """A name does not resolve; the text names it."""
+    """A host name does not resolve; the text names it."""
 
 
 def resolve_host(host: str) -> tuple[str, ...]:
-    """Every IPv4 address of a name, or every IPv6 one when it has no other. Blocks.
+    """Return all IPv4 addresses of a host, or all IPv6 addresses if it has no others. Blocks.
 
     Raises UnknownHost.
     """
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise UnknownHost(f"--to: the host {host} is not known ({error.strerror})") from error
+        raise UnknownHost(f"--to: cannot resolve the host {host} ({error.strerror})") from error
     by_family: dict[int, list[str]] = {}
-    for family, _, _, _, where in found:
-        by_family.setdefault(family, []).append(str(where[0]))
+    for family, _, _, _, sockaddr in found:
+        by_family.setdefault(family, []).append(str(sockaddr[0]))
     chosen = by_family.get(socket.AF_INET) or by_family.get(socket.AF_INET6) or []
     return tuple(sorted(set(chosen)))
 
@@ -49,7 +58,7 @@ def resolve_host(host: str) -> tuple[str, ...]:
 def resolve_hosts(
     settings: StandaloneSettings, resolver: Callable[[str], tuple[str, ...]]
 ) -> ResolvedAddresses:
-    """The addresses of every host that is connected to. Raises UnknownHost."""
+    """Return the addresses of every host in the settings. Raises UnknownHost."""
     to = (*settings.to, *settings.mirror)
     hosts = {parsed.host for each in to if not (parsed := address.parse(each.address)).path}
     return {host: resolver(host) for host in sorted(hosts)}
@@ -58,15 +67,15 @@ def resolve_hosts(
 def build_endpoints(
     settings: StandaloneSettings, resolved: ResolvedAddresses
 ) -> tuple[Endpoint, ...]:
-    """Everything to balance over, each once."""
+    """Return the endpoints to balance over, without duplicates."""
     return _merge_endpoints(settings.to, resolved)
 
 
 def _merge_endpoints(
-    places: tuple[UpstreamAddress, ...], resolved: ResolvedAddresses
+    upstreams: tuple[UpstreamAddress, ...], resolved: ResolvedAddresses
 ) -> tuple[Endpoint, ...]:
     found: dict[str, Endpoint] = {}
-    for to in places:
+    for to in upstreams:
         for endpoint in _list_endpoints(to, resolved):
             found.setdefault(endpoint.id, endpoint)
     return tuple(found.values())
@@ -86,9 +95,9 @@ def build_snapshot(
     settings: StandaloneSettings,
     resolved: ResolvedAddresses,
     generation: Generation,
-    sick: Collection[str] = frozenset(),
+    unhealthy: Collection[str] = frozenset(),
 ) -> Snapshot:
-    """What the workers route by; endpoints in `sick` (ids) get no new request."""
+    """Return the snapshot for the workers; endpoints in `unhealthy` (ids) get no new requests."""
     mesh = settings.mesh
     routes = mesh.routes or (RouteSpec(),)
     services = []
@@ -103,7 +112,7 @@ def build_snapshot(
     mesh = mesh.model_copy(update={"routes": routes})
     services.append(Service(name=SERVICE, mesh=mesh))
     found = (
-        msgspec.structs.replace(each, state="draining") if each.id in sick else each
+        msgspec.structs.replace(each, state="draining") if each.id in unhealthy else each
         for each in build_endpoints(settings, resolved)
     )
     return compile_snapshot(
@@ -120,8 +129,7 @@ def build_snapshot(
 def build_supervisor_config(
     settings: StandaloneSettings, resolved: ResolvedAddresses, file: str, flags: RawSettings
 ) -> SupervisorConfig:
-    """The configuration of the supervisor. A helper process runs only where there is
-    something for it to do."""
+    """Return the configuration of the supervisor. It has a helper process only if needed."""
     return SupervisorConfig(
         listen=settings.listen,
         workers=settings.workers,
@@ -136,15 +144,15 @@ def build_supervisor_config(
 
 
 def build_span_config(proxy_settings: ProxySettings) -> SpanConfig:
-    """What the workers are told of the export of spans."""
+    """Return the configuration of span export for the workers."""
     return SpanConfig(**proxy_settings.otlp.model_dump()) if proxy_settings.otlp else SpanConfig()
 
 
 def _helper_config(
     settings: StandaloneSettings, resolved: ResolvedAddresses, file: str, flags: RawSettings
 ) -> tuple[ChildConfig, ...]:
-    named = any(ips != (host,) for host, ips in resolved.items())
-    if not (file or named or settings.probes or settings.admin):
+    has_names = any(ips != (host,) for host, ips in resolved.items())
+    if not (file or has_names or settings.probes or settings.admin):
         return ()
     return (
         ChildConfig(
@@ -152,7 +160,7 @@ def _helper_config(
             argv=(sys.executable, "-P", "-m", "meshd.standalone"),
             env={SETTINGS_VARIABLE: json.dumps({"file": file, "flags": flags})},
             listen={ADMIN_VARIABLE: settings.admin} if settings.admin else {},
-            stop_seconds=2.0,
+            stop_seconds=HELPER_STOP_SECONDS,
             feed=True,
             reload=True,
         ),

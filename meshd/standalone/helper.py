@@ -1,7 +1,8 @@
-"""The process beside a stand-alone proxy: probes, names, the file, `/metrics`.
+"""The helper process of a standalone proxy: probes, name resolution, file reloads and `/metrics`.
 
-The supervisor serves on without it, by the last snapshot. Level-triggered: whatever changed,
-the snapshot is made anew from what is, and published when it differs.
+Started by the proxy's supervisor through `meshd.standalone.__main__`. If it ends, the supervisor
+continues with the last snapshot. It is level-triggered: after any change it builds the whole
+snapshot from the current state, and publishes it if it differs.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import time
 from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import structlog
 from aiohttp import web
@@ -31,24 +33,32 @@ from proxy.wire.report import Message, Report, Workers
 from proxy.wire.snapshot import Endpoint, Generation
 
 _log = structlog.stdlib.get_logger(__name__)
-RESOLVE_INTERVAL = 10.0
-FIRST_WORKER_TIMEOUT = 5.0
-"""For so long, in seconds, the admin address lets a client wait for the first worker, so that no
-health check fails because this process is younger than the workers."""
-FIRST_EPOCH = 2
-"""Above that of the snapshot which the supervisor was started with."""
+RESOLVE_INTERVAL: Final = 10.0
+"""Seconds between two resolutions of the host names: a fraction of the usual TTL of DNS records for
+failover, 30 to 60 seconds."""
+FIRST_WORKER_TIMEOUT: Final = 5.0
+"""Seconds that a client of the admin address waits for the first worker, so that no health check
+fails while the workers start."""
+ADMIN_SHUTDOWN_TIMEOUT: Final = 1.0
+"""Seconds for open admin requests at the end; below `build.HELPER_STOP_SECONDS`."""
+FIRST_EPOCH: Final = 2
+"""The epoch of this process's snapshots; the supervisor starts with a snapshot of epoch 1."""
 
 
 def is_unhealthy(result: ProbeResult | None, failures: int) -> bool:
-    """Whether probes keep an endpoint out of rotation. One that was not probed yet is in: the
-    proxy was told to balance over it. The very first probe is believed at once."""
+    """Whether an endpoint gets no requests because of its probes.
+
+    An endpoint without a result gets requests, since the user has configured it. A failure of the
+    very first probe counts at once.
+    """
     if result is None:
         return False
     return result.bad >= failures or (result.bad > 0 and not result.first_good)
 
 
 class Helper:
-    """See the module. `run` ends when the supervisor is gone or SIGTERM comes."""
+    """The helper process. `run` returns when the supervisor ends or on SIGTERM; SIGHUP reloads the
+    settings."""
 
     def __init__(
         self,
@@ -64,27 +74,27 @@ class Helper:
         self._feed = feed
         self._admin = admin
         self._resolved: build.ResolvedAddresses = {}
-        self._look = asyncio.Event()
-        self._reread = False
+        self._refresh_requested = asyncio.Event()
+        self._reload_requested = False
         self._wake = asyncio.Event()
-        self._some_worker = asyncio.Event()
+        self._has_worker = asyncio.Event()
         self._prober = Prober(self._wake.set)
-        self._publisher = Publisher(Path(), FIRST_EPOCH, self._received)
+        self._publisher = Publisher(Path(), FIRST_EPOCH, self._on_message)
         self._ingest = Ingest()
         self._metrics = Metrics(
             EventCounters(), self._ingest, self.status, lambda: self.status().services, time.time
         )
 
     async def run(self) -> None:
-        """Do all of it."""
+        """Run until the supervisor ends or SIGTERM arrives."""
         loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
-        loop.add_signal_handler(signal.SIGTERM, ended.set)
+        terminated = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, terminated.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         self._ingest.keep([build.KEY])
-        await self._look_once()
-        parts = [ended.wait(), self._publisher.over(self._feed), self._publish()]
-        parts.append(self._look_often())
+        await self._refresh()
+        parts = [terminated.wait(), self._publisher.over(self._feed), self._publish()]
+        parts.append(self._refresh_periodically())
         if self._admin is not None:
             parts.append(self._serve_admin(self._admin))
         tasks = [asyncio.ensure_future(part) for part in parts]
@@ -102,19 +112,21 @@ class Helper:
     def _endpoints(self) -> tuple[Endpoint, ...]:
         return build.build_endpoints(self._settings, self._resolved)
 
-    def _sick(self) -> Collection[str]:
+    def _unhealthy(self) -> Collection[str]:
         failures, results = self._settings.mesh.health.failures, self._prober.results
         return [
             each.id for each in self._endpoints() if is_unhealthy(results.get(each.id), failures)
         ]
 
     async def _publish(self) -> None:
-        """Bring probes and snapshot to what holds, now and whenever something changed."""
+        """Update the probe targets and publish the snapshot, now and after every change."""
         while True:
             self._wake.clear()
             self._prober.want(self._targets())
             self._publisher.publish(
-                build.build_snapshot(self._settings, self._resolved, Generation(), self._sick())
+                build.build_snapshot(
+                    self._settings, self._resolved, Generation(), self._unhealthy()
+                )
             )
             await self._wake.wait()
 
@@ -128,46 +140,49 @@ class Helper:
         }
 
     def _reload(self) -> None:
-        self._reread = True
-        self._look.set()
+        self._reload_requested = True
+        self._refresh_requested.set()
 
-    async def _look_often(self) -> None:
-        """Resolve the names now and then, and at SIGHUP read the file again. What cannot be
-        read or resolved changes nothing."""
+    async def _refresh_periodically(self) -> None:
+        """Resolve the names periodically, and on a reload also read the file."""
         while True:
-            self._look.clear()
-            await self._look_once()
+            self._refresh_requested.clear()
+            await self._refresh()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RESOLVE_INTERVAL):
-                    await self._look.wait()
+                    await self._refresh_requested.wait()
 
-    async def _look_once(self) -> None:
-        reread, self._reread = self._reread, False
+    async def _refresh(self) -> None:
+        """Resolve the names, after reading the file if a reload was requested.
+
+        After an error, the previous settings and addresses stay in use.
+        """
+        reload, self._reload_requested = self._reload_requested, False
         try:
-            settings = read_settings(self._file, self._flags) if reread else self._settings
+            settings = read_settings(self._file, self._flags) if reload else self._settings
             resolved = await asyncio.to_thread(build.resolve_hosts, settings, build.resolve_host)
         except (SpecError, build.UnknownHost) as error:
-            _log.error("the old settings and addresses stay", error=str(error))
+            _log.error("keeping the previous settings and addresses", error=str(error))
             return
-        if reread:
-            _log.info("settings read again")
+        if reload:
+            _log.info("settings reloaded")
         if (settings, resolved) != (self._settings, self._resolved):
             self._settings, self._resolved = settings, resolved
             self._wake.set()
 
-    def _received(self, message: Message) -> None:
+    def _on_message(self, message: Message) -> None:
         match message:
             case Report():
                 self._ingest.add(message)
             case Workers(live=live):
                 self._ingest.workers(live)
                 if live:
-                    self._some_worker.set()
+                    self._has_worker.set()
 
     def status(self) -> Status:
-        """What `/metrics` tells of endpoints and workers."""
+        """Return the state of endpoints and workers for `/metrics` and `/healthz`."""
         known = len(self._endpoints())
-        ready = known - len(self._sick())
+        ready = known - len(self._unhealthy())
         service = ServiceStatus(
             project=build.PROJECT,
             name=build.SERVICE,
@@ -193,11 +208,11 @@ class Helper:
     async def _serve_admin(self, admin: socket.socket) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_WORKER_TIMEOUT):
-                await self._some_worker.wait()
+                await self._has_worker.wait()
         app = web.Application()
         app.router.add_get("/metrics", self._get_metrics)
         app.router.add_get("/healthz", self._get_health)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=ADMIN_SHUTDOWN_TIMEOUT)
         await runner.setup()
         try:
             await web.SockSite(runner, admin).start()
@@ -211,14 +226,14 @@ class Helper:
         return web.Response(body=await self._metrics.exposition(), headers=headers)
 
     async def _get_health(self, request: web.Request) -> web.Response:
-        """200 while some worker accepts and some endpoint may be asked, else 503."""
+        """Respond 200 if a worker accepts connections and an endpoint gets requests, else 503."""
         del request
         status = self.status()
-        well = bool(status.workers) and status.services[0].ready > 0
-        told = {
-            "status": "ok" if well else "unavailable",
+        healthy = bool(status.workers) and status.services[0].ready > 0
+        body = {
+            "status": "ok" if healthy else "unavailable",
             "workers": len(status.workers),
             "endpoints": status.services[0].desired,
             "ready": status.services[0].ready,
         }
-        return web.json_response(told, status=200 if well else 503)
+        return web.json_response(body, status=200 if healthy else 503)

@@ -1,4 +1,7 @@
-"""The settings of a stand-alone proxy: a YAML file, with the flags of the command over it."""
+"""The settings of a standalone proxy: a YAML file, overridden by command-line flags.
+
+Read by `meshd.cli.commands.proxy` and, on a reload, by `meshd.standalone.helper`.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +19,11 @@ from proxy.ipc import address
 
 RawSettings = dict[str, Any]
 _NOT_APPLICABLE: Final = ("port", "scale", "allow", "audit")
-"""Parts of `x-mesh` that are about replicas; here nobody starts any."""
+"""Keys of `x-mesh` that concern replicas; a standalone proxy starts none."""
 
 
 class UpstreamAddress(Model):
-    """One address to balance over. A name stands for every address it resolves to."""
+    """An address to balance over; a host name means all addresses it resolves to."""
 
     address: str
     weight: Annotated[float, Field(gt=0)] = 1.0
@@ -35,14 +38,25 @@ class UpstreamAddress(Model):
     def _check(cls, value: str) -> str:
         found = address.parse(value)
         if not found.path and not (found.host and found.port):
-            raise ValueError(f"{value!r} is nowhere to connect to; expected one like 127.0.0.1:80")
+            raise ValueError(
+                f"{value!r} is not an address to connect to; expected e.g. 127.0.0.1:80"
+            )
         return value
 
 
 class StandaloneSettings(ProxySettings):
-    """What `meshd proxy` was asked for. `mesh` holds the policies; without `probes` no
-    endpoint is ever probed. `mirror` gets a copy of a share of what arrives, unless a route
-    says other."""
+    """The settings of `meshd proxy`.
+
+    - `listen`: the addresses to accept connections on
+    - `to`: the addresses to balance over
+    - `mirror`: addresses that get a copy of requests, unless a route has its own `mirror`
+    - `mirror_share`: the share of the requests that is copied
+    - `workers`: the number of worker processes
+    - `admin`: the address of `/metrics` and `/healthz`; empty for none
+    - `pid_file`: the path of the PID file; empty for none
+    - `mesh`: the policies
+    - `probes`: whether endpoints are probed
+    """
 
     listen: Annotated[tuple[str, ...], Field(min_length=1)] = ("127.0.0.1:8080",)
     to: Annotated[tuple[UpstreamAddress, ...], Field(min_length=1)]
@@ -56,7 +70,7 @@ class StandaloneSettings(ProxySettings):
 
     @field_validator("listen", "to", "mirror", mode="before")
     @classmethod
-    def _lists(cls, value: object) -> object:
+    def _wrap_in_list(cls, value: object) -> object:
         return [value] if isinstance(value, str | dict) else value
 
     @field_validator("listen")
@@ -68,7 +82,7 @@ class StandaloneSettings(ProxySettings):
 
 
 def read_settings(file: str, flags: RawSettings) -> StandaloneSettings:
-    """The settings in `file` (none when empty) with `flags` over them. Raises SpecError."""
+    """Read the settings in `file` (none if empty), overridden by `flags`. Raises SpecError."""
     node = _read_document(file) if file else SourceNode({}, Location("command line"))
     raw = node.to_plain() if file else {}
     assert isinstance(raw, dict)
@@ -76,18 +90,20 @@ def read_settings(file: str, flags: RawSettings) -> StandaloneSettings:
         return StandaloneSettings.model_validate(_group(raw, flags, node))
     except ValidationError as error:
         found = error.errors()
-        # Of a list whose items are wrong it is also said that it has too few good ones.
-        wrong = {each["loc"][:1] for each in found if len(each["loc"]) > 1}
-        told = [e for e in found if e["type"] != "too_short" or e["loc"] not in wrong]
-        raise SpecError([_make_problem(each, node) for each in told]) from error
+        # pydantic also reports a list as too short if its items are invalid.
+        with_invalid_items = {each["loc"][:1] for each in found if len(each["loc"]) > 1}
+        errors = [
+            e for e in found if e["type"] != "too_short" or e["loc"] not in with_invalid_items
+        ]
+        raise SpecError([_make_problem(each, node) for each in errors]) from error
 
 
 def _read_document(file: str) -> SourceNode:
     try:
         text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
-        raise SpecError([Problem(Location(file), "", "", f"cannot be read: {why}")]) from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not valid UTF-8"
+        raise SpecError([Problem(Location(file), "", "", f"cannot be read: {reason}")]) from error
     node = parse_yaml(text, file, "a mapping of settings")
     if node.mapping is None:
         raise SpecError([Problem(node.location, "", "", "expected a mapping of settings")])
@@ -95,18 +111,18 @@ def _read_document(file: str) -> SourceNode:
 
 
 def _expand_short_forms(raw: RawSettings) -> RawSettings:
-    """With short forms written out where a flag may add to them."""
-    write_out = {
+    """Expand the short forms of sections that flags can add keys to."""
+    expand = {
         "health": shorthand.expand_health,
         "balance": shorthand.expand_balance,
         "access_log": expand_access_log,
         "otlp": expand_otlp,
     }
-    return {key: write_out[key](value) if key in write_out else value for key, value in raw.items()}
+    return {key: expand[key](value) if key in expand else value for key, value in raw.items()}
 
 
 def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> RawSettings:
-    """`above` laid over `below`, mapping by mapping."""
+    """Merge `above` over `below`, recursively."""
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)
@@ -116,7 +132,8 @@ def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> RawSettings:
 
 
 def _group(raw: RawSettings, flags: RawSettings, node: SourceNode) -> RawSettings:
-    """File and flags as one. Policies may stand at the file's top or under `x-mesh`."""
+    """Merge file and flags, and separate the policies, which may be at the top level of the file or
+    under `x-mesh`."""
     nested = raw.get("x-mesh") or {}
     if not isinstance(nested, dict):
         raise SpecError(
@@ -138,7 +155,7 @@ def _group(raw: RawSettings, flags: RawSettings, node: SourceNode) -> RawSetting
 
 def _describe_unknown(key: str, node: SourceNode) -> Problem:
     if key in _NOT_APPLICABLE:
-        text = "means nothing to a stand-alone proxy, which starts no replicas"
+        text = "does not apply to a standalone proxy, which starts no replicas"
     else:
         known = {*StandaloneSettings.model_fields, *Mesh.model_fields} - {
             *_NOT_APPLICABLE,
@@ -153,14 +170,14 @@ def _make_problem(error: Mapping[str, Any], node: SourceNode) -> Problem:
     path = tuple(part for part in error["loc"] if part != "mesh")
     text = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] != "value_error":
-        text = f"{error['input']!r} is wrong; expected {describe_expected(text)}"
+        text = f"{error['input']!r} is not valid; expected {describe_expected(text)}"
     if error["type"] == "missing" and path == ("to",):
-        text = "nowhere to send requests; give --to HOST:PORT, once or several times"
+        text = "no address to send requests to; use --to HOST:PORT, once or several times"
     return Problem(_find_location(node, path), "", ".".join(map(str, path)), text)
 
 
 def _find_location(node: SourceNode, path: tuple[str | int, ...]) -> Location:
-    """The line of the deepest part of `path` that the file has."""
+    """Return the location of the deepest part of `path` that exists in the file."""
     for root in (node, (node.mapping or {}).get("x-mesh", node)):
         found = root
         for part in path:

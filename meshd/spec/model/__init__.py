@@ -1,13 +1,12 @@
-"""The resolved spec: what should run, as plain frozen values after reading and checking.
+"""The spec: what to run, as frozen pydantic models, after reading and checking.
 
-Durations are seconds, sizes bytes; what stands under `x-mesh` may use the short forms of
-`meshd.spec.reader.shorthand`. The models refuse unknown fields; `meshd.spec.compose` turns
-their errors into ones that name file and line.
+The rest of meshd, and anyone who builds specs in Python, imports the models from here.
+`meshd.spec.compose` builds them from Compose files, and turns their errors into errors with a file
+and line. Durations are seconds and sizes are bytes. Fields under `x-mesh` also accept the short
+forms of `meshd.spec.reader.shorthand`. Unknown fields are errors.
 
-This package is what the rest of the project, and whoever writes specs in Python, imports from; its
-modules are where the values are defined, by what they are about. Belongs here: fields, their
-bounds, and what of them excludes what. Does not belong here: reading files, and what follows from
-a value.
+Belongs here: fields, their bounds, and which fields exclude each other. Does not belong here:
+reading files, and anything derived from a value.
 """
 
 from meshd.spec.model.base import Model, Percent

@@ -1,6 +1,7 @@
-"""The base of the spec's values, and scalars as people write them.
+"""The base class and the scalar types of the spec models.
 
-Durations are seconds, sizes bytes; as input both may be written for people (`200ms`, `64k`).
+Used by the other modules of `meshd.spec.model`. Durations are seconds and sizes are bytes; as
+input, both also accept text with units (`200ms`, `64k`), see `meshd.spec.units`.
 """
 
 from typing import Annotated, Final
@@ -10,11 +11,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from meshd.spec import units
 
 MAX_REPLICAS: Final = 5_000
-"""Of one service. More than the hosts that one daemon is for can run; a slip of the pen would have
-it plan for minutes."""
+"""Most replicas of a service. It is more than twenty hosts can run, and keeps a typing error from
+making the daemon plan for minutes."""
 _NUMBER_OR_TEXT = {"type": ["string", "number"]}
 Duration = Annotated[
-    float, BeforeValidator(units.parse_duration), WithJsonSchema(_NUMBER_OR_TEXT, mode="validation")
+    float,
+    BeforeValidator(units.parse_duration),
+    WithJsonSchema(_NUMBER_OR_TEXT, mode="validation"),
 ]
 Size = Annotated[
     int, BeforeValidator(units.parse_size), WithJsonSchema(_NUMBER_OR_TEXT, mode="validation")
@@ -35,9 +38,10 @@ CountOrPercent = Annotated[
     WithJsonSchema(_NUMBER_OR_TEXT, mode="validation"),
 ]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
+"""At most 63 characters: the longest label of a DNS name."""
 
 
 class Model(BaseModel):
-    """Base of the spec's values: immutable and strict about unknown fields."""
+    """Base class of the spec models: frozen, and unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,8 @@
-"""Compose's own words for what a replica is: image, mounts, resources, its check and restarts."""
+"""The parts of a container as Compose defines them: mounts, build, resources, restarts and so on.
+
+Used by `meshd.spec.model.service`. These models hold standard Compose keys only; `x-mesh` is in the
+other modules of this package.
+"""
 
 from typing import Literal
 
@@ -6,9 +10,13 @@ from meshd.spec.model.base import Duration, Model, Size
 
 
 class Mount(Model):
-    """One volume mount; `source` empty means anonymous. `size` bounds a tmpfs; 0 does not.
-    `version` stands for the content of a secret's or config's file, so that a new content is
-    a new revision: a mounted file shows what it was when the replica started."""
+    """A mount of a volume, a host directory or file, or a tmpfs.
+
+    - `source`: a volume name or a host path; empty for an anonymous volume
+    - `size`: the size limit of a tmpfs in bytes; 0 means no limit
+    - `version`: identifies the content of a secret or config file, so that new content is a new
+      revision (a running container keeps the file it was started with)
+    """
 
     type: Literal["bind", "volume", "tmpfs"]
     target: str
@@ -19,8 +27,13 @@ class Mount(Model):
 
 
 class Build(Model):
-    """How to build the image; paths are absolute. `digest` stands for the content of the
-    context when it was deployed, so that a new content is a new revision; empty: not read."""
+    """How to build the image.
+
+    - `context`: an absolute path
+    - `dockerfile`: a path relative to the context
+    - `digest`: a hash of the context's content at deployment, so that new content is a new
+      revision; empty if the context was not read
+    """
 
     context: str
     dockerfile: str = "Dockerfile"
@@ -30,7 +43,10 @@ class Build(Model):
 
 
 class Healthcheck(Model):
-    """Compose `healthcheck`: the container's own check. `test` in the engine's exec form."""
+    """Compose `healthcheck`: the container's own check. Times are in seconds.
+
+    - `test`: the command in the engine's form: `CMD` and words, or `CMD-SHELL` and a line
+    """
 
     test: tuple[str, ...] = ()
     interval: Duration = 30.0
@@ -41,21 +57,26 @@ class Healthcheck(Model):
 
 
 class Ulimit(Model):
-    """One limit of the kernel on a replica's processes; -1 means none."""
+    """A kernel limit on the processes of a replica; -1 means no limit."""
 
     soft: int
     hard: int
 
 
 class Logging(Model):
-    """Where the engine keeps a replica's output; no driver means the engine's own."""
+    """The engine's log driver and its options; an empty driver means the engine's default."""
 
     driver: str = ""
     options: dict[str, str] = {}
 
 
 class Resources(Model):
-    """Limits and reservations; 0 means none."""
+    """Limits and reservations of a replica; 0 means none.
+
+    - `cpus`, `reserved_cpus`: CPU cores
+    - `memory`, `reserved_memory`: bytes
+    - `pids`: processes and threads
+    """
 
     cpus: float = 0.0
     memory: Size = 0
@@ -65,7 +86,13 @@ class Resources(Model):
 
 
 class UpdateConfig(Model):
-    """Compose `deploy.update_config`: how a new revision replaces the old one."""
+    """Compose `deploy.update_config`: how a new revision replaces the old one.
+
+    - `parallelism`: replicas replaced at a time
+    - `delay`: seconds between two steps
+    - `monitor`: seconds to watch the last step
+    - `max_failure_ratio`: the tolerated share of failures, 0 to 1
+    """
 
     parallelism: int = 1
     order: Literal["start-first", "stop-first"] = "start-first"
@@ -76,7 +103,11 @@ class UpdateConfig(Model):
 
 
 class RestartPolicy(Model):
-    """Compose `deploy.restart_policy`; the delay doubles with every crash, with jitter."""
+    """Compose `deploy.restart_policy`: when to restart a replica that ended. Times are in seconds.
+
+    - `delay`: the first delay; it doubles with every crash, with jitter, up to `max_delay`
+    - `window`: a replica that runs this long ends a series of crashes
+    """
 
     condition: Literal["none", "on-failure", "any"] = "any"
     delay: Duration = 1.0

@@ -1,4 +1,7 @@
-"""The active probe."""
+"""`x-mesh.health`: the active probe of a replica.
+
+Part of `meshd.spec.model.mesh`; `meshd.discovery.probe` runs the probes.
+"""
 
 from typing import Annotated, Literal
 
@@ -9,11 +12,18 @@ from meshd.spec.reader import shorthand
 
 
 class HealthCheck(Model):
-    """Active probe. Without `path` and with `tcp` the port only has to accept; `type: none`
-    trusts the container's own health check, or its running, alone. A replica gets no request
-    before its first good probe; `failures` bad ones in a row take it out of rotation and have
-    it restarted; it must become healthy within `start_timeout`. While `ready`, a path asked for
-    beside, answers badly, it gets no requests and is let be."""
+    """The active probe. A replica gets no requests before its first successful probe.
+
+    - `type`: `http` requests `path`; `tcp` connects to the port; `none` sends no probes and uses
+      the container's own health check, or only whether the container runs
+    - `path`: the path to request; a status of 2xx or 3xx is a success
+    - `ready`: a second path to request. While it fails, the replica gets no requests, but is not
+      restarted. Default: none
+    - `interval`: seconds between two probes
+    - `timeout`: seconds before a probe fails
+    - `failures`: consecutive failures after which the replica gets no requests and is restarted
+    - `start_timeout`: seconds within which a new replica must become healthy
+    """
 
     type: Literal["http", "tcp", "none"] = "http"
     path: str = "/healthz"
@@ -28,7 +38,7 @@ class HealthCheck(Model):
     _ready = field_validator("ready")(shorthand.check_optional_request_target)
 
     @model_validator(mode="after")
-    def _asked_for(self) -> "HealthCheck":
+    def _check_ready(self) -> "HealthCheck":
         if self.ready and self.type == "none":
-            raise ValueError("ready is asked for with the probe; type: none has none")
+            raise ValueError("ready requires a probe, but type is none; expected http or tcp")
         return self

@@ -1,4 +1,7 @@
-"""`x-mesh` of a service: what Compose has no word for, put together."""
+"""`x-mesh` of a service: the settings that Compose has no keys for.
+
+Part of `meshd.spec.model.service`; the sections are in the neighbouring modules.
+"""
 
 from typing import Annotated, Literal, Self
 
@@ -14,12 +17,19 @@ from meshd.spec.reader import shorthand
 
 
 class JobSchedule(Model):
-    """A one-off job of the service at every minute that `cron` names by the wall clock of
-    `timezone`: its `command`, or, where none is given, the service's own, which is then run at
-    these times and not kept running. While the run before has not ended, `concurrency: forbid`
-    leaves one out, `replace` ends that run first, `allow` runs both. A run is ended after
-    `timeout` (0: never). Of times that went by while nobody looked the last is made up for, with
-    `catch_up`. `history` ended runs are remembered. Several schedules need a `name` each."""
+    """A one-off job of the service, started at every minute that `cron` matches.
+
+    - `cron`: five fields (minute, hour, day, month, weekday) or e.g. @daily
+    - `timezone`: the time zone whose wall clock `cron` refers to, e.g. Europe/Berlin
+    - `name`: distinguishes the schedules of a service; must be unique if there are several
+    - `command`: the command to run. Without it, the service itself is the job: its own command
+      runs at these times and is not kept running
+    - `concurrency`: what to do if the previous run has not ended: `forbid` skips the new run,
+      `replace` ends the previous run first, `allow` runs both
+    - `timeout`: seconds after which a run is ended; 0 means never
+    - `catch_up`: whether to start one run for times missed while the daemon was not running
+    - `history`: how many ended runs are kept
+    """
 
     cron: str
     timezone: str = "UTC"
@@ -37,13 +47,22 @@ class JobSchedule(Model):
 
 
 class Mesh(Model):
-    """`x-mesh` of a service: what Compose has no word for.
+    """`x-mesh` of a service: the settings that Compose has no keys for.
 
-    `port` is what replicas listen on (told to them as $PORT); None picks the first of
-    `expose`/`ports`, or 8080. `allow` names the services that may call this one; None lets
-    all, and with `audit` those that it does not name are only counted. `drain` bounds how long
-    a leaving replica may finish what it has. `trace` starts a trace for requests that come
-    without one, this share of them sampled; None starts none. `schedule` runs one-off jobs.
+    - `port`: the port that replicas listen on, passed to them as $PORT. Default: the first port
+      of `expose` and `ports`, or 8080
+    - `routes`: the public routes to the service
+    - `scale`: the number of replicas, and what determines it
+    - `health`: the active probe
+    - `balance`, `timeouts`, `retries`, `limits`, `parking`, `eject`: how requests are sent to
+      replicas
+    - `allow`: the services that may call this one. Default: all
+    - `audit`: let through and count calls that `allow` does not cover, instead of rejecting them
+    - `drain`: seconds a replica may take to finish its requests before it is stopped
+    - `rollout`: how traffic moves to a new revision
+    - `trace`: start a trace for requests without one; the share of them that is sampled.
+      Default: start none
+    - `schedule`: one-off jobs at given times
     """
 
     port: Port | None = None
@@ -71,14 +90,14 @@ class Mesh(Model):
 
     @property
     def runs_once(self) -> bool:
-        """Whether the service itself is a job: run at its times, and not kept running."""
+        """Whether the service itself is a job: started at its times, and not kept running."""
         return any(each.command is None for each in self.schedule)
 
     @model_validator(mode="after")
-    def _job_or_not(self) -> Self:
+    def _check_job(self) -> Self:
         if self.runs_once and (self.routes or self.scale):
             raise ValueError(
-                "a schedule without a command makes the service itself a job, which is neither "
-                "routed to nor scaled; give the schedule a command, or leave routes and scale out"
+                "a schedule without a command makes the service itself a job, which cannot have "
+                "routes or scale; add a command to the schedule, or remove routes and scale"
             )
         return self

@@ -1,4 +1,7 @@
-"""One application: the services of a project, its networks and volumes, and its quota."""
+"""A project: the services of one application, its networks, volumes and quota.
+
+The result of reading a Compose file with `meshd.spec.compose.load`.
+"""
 
 from typing import Annotated
 
@@ -9,16 +12,20 @@ from meshd.spec.model.service import Service
 
 
 class Network(Model):
-    """A declared network; `internal` has no way out of the host."""
+    """A declared network. An `internal` network has no access to other hosts."""
 
     name: Name
     internal: bool = False
 
 
 class Quota(Model):
-    """What a project may have at most, rollouts aside; 0 means without bounds. `cpus` and
-    `memory` are summed from the limits of its replicas (their reservations where they have
-    none)."""
+    """The upper bounds of a project, not counting extra replicas during a rollout; 0 means none.
+
+    - `cpus`: CPU cores, summed over the replicas' limits, or their reservations if they have no
+      limits
+    - `memory`: bytes, summed in the same way
+    - `replicas`: the number of replicas
+    """
 
     cpus: Annotated[float, Field(ge=0)] = 0.0
     memory: Size = 0
@@ -31,8 +38,11 @@ class Quota(Model):
 
 
 class Project(Model):
-    """A whole Compose file: one application. `source` is the absolute path of its first file;
-    its directory is where local processes run."""
+    """An application: the contents of its Compose files.
+
+    - `volumes`: the names of the declared volumes
+    - `source`: the absolute path of the first file; local processes run in its directory
+    """
 
     name: Name
     services: tuple[Service, ...]
@@ -42,7 +52,7 @@ class Project(Model):
     quota: Quota | None = None
 
     def service(self, name: str) -> Service:
-        """The service of that name. Raises KeyError."""
+        """Return the service of that name. Raises KeyError if there is none."""
         for service in self.services:
             if service.name == name:
                 return service

@@ -1,7 +1,7 @@
-"""What is set for the proxy as a whole, not for a service: whom it believes, and what it logs.
+"""Settings of the whole proxy, not of one service: trusted proxies, access log, span export.
 
-In a Compose file it stands under `x-mesh` at the top, for the daemon that `meshd up` starts with
-the file; `meshd proxy` has the same keys.
+In a Compose file they are under `x-mesh` at the top level, and apply to the daemon that `meshd up`
+starts with the file. `meshd proxy` has the same keys, see `meshd.standalone.settings`.
 """
 
 import ipaddress
@@ -15,18 +15,24 @@ from meshd.spec.model import Model, Percent, Quota
 
 
 class MissingExtra(Exception):
-    """Something is asked for that further packages are needed for; the text names them."""
+    """A setting needs packages that are not installed; the text names them."""
 
 
 def expand_access_log(value: object) -> object:
-    """Short for an access log of that mode. YAML's `on` and `off` may come as truth values."""
+    """Expand a mode to a mapping; a boolean means `on` or `off`."""
     if isinstance(value, bool):
         value = "on" if value else "off"
     return {"mode": value} if isinstance(value, str) else value
 
 
 class AccessLogSettings(Model):
-    """See `proxy.ipc.config.LogConfig`."""
+    """The access log; see `proxy.ipc.config.LogConfig`.
+
+    - `mode`: write a line for each request, for a sample of them, or for none
+    - `format`: `json` or `combined`
+    - `path`: the file
+    - `sample`: the share of the requests that is written in the mode `sampled`, 0 to 1
+    """
 
     mode: Literal["off", "sampled", "on"] = "off"
     format: Literal["json", "combined"] = "json"
@@ -37,13 +43,17 @@ class AccessLogSettings(Model):
 
 
 def expand_otlp(value: object) -> object:
-    """Short for an export of spans to there."""
+    """Expand a URL to a mapping."""
     return {"endpoint": value} if isinstance(value, str) else value
 
 
 class OtlpSettings(Model):
-    """Where spans are sent by OTLP over HTTP, what share of the requests is recorded where whoever
-    sent them has not decided, and what the spans are said to be of."""
+    """The export of spans by OTLP over HTTP.
+
+    - `endpoint`: the URL to send spans to
+    - `sample`: the share of the requests to record if the sender has made no sampling decision
+    - `service_name`: the service name of the spans
+    """
 
     endpoint: str
     sample: Percent = 0.01
@@ -53,27 +63,33 @@ class OtlpSettings(Model):
 
     @field_validator("endpoint")
     @classmethod
-    def _url(cls, value: str) -> str:
+    def _check_url(cls, value: str) -> str:
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{value!r} is no URL; expected one like http://127.0.0.1:4318")
+            raise ValueError(f"{value!r} is not a valid URL; expected e.g. http://127.0.0.1:4318")
         return value if parts.path.strip("/") else value.rstrip("/") + "/v1/traces"
 
 
 def check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
-    """The networks as they came. Raises ValueError naming one that is none."""
+    """Return the networks unchanged. Raises ValueError with the first invalid one."""
     for each in value:
         try:
             ipaddress.ip_network(each, strict=False)
         except ValueError as error:
             raise ValueError(
-                f"{each!r} is no network; expected one like 10.0.0.0/8, or an address"
+                f"{each!r} is not a valid network; expected e.g. 10.0.0.0/8, or an address"
             ) from error
     return value
 
 
 class ProxySettings(Model):
-    """The settings. `trusted_proxies` are networks in CIDR notation, or addresses."""
+    """The settings of the whole proxy.
+
+    - `trusted_proxies`: networks in CIDR notation, or addresses, of proxies whose `Forwarded` and
+      `X-Forwarded-*` fields are trusted
+    - `access_log`: the access log
+    - `otlp`: the export of spans. Default: none
+    """
 
     trusted_proxies: tuple[str, ...] = ()
     access_log: AccessLogSettings = AccessLogSettings()
@@ -81,27 +97,31 @@ class ProxySettings(Model):
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
-    def _one_or_many(cls, value: object) -> object:
+    def _wrap_in_list(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
 
     _check_networks = field_validator("trusted_proxies")(check_networks)
 
 
 class TopLevelSettings(ProxySettings):
-    """`x-mesh` at the top of a Compose file: the settings, and what the project may have."""
+    """`x-mesh` at the top level of a Compose file: the settings of the proxy, and the quota of the
+    project."""
 
     quota: Quota | None = None
 
     @property
     def proxy_settings(self) -> ProxySettings:
-        """The settings alone."""
+        """The settings without the quota."""
         return ProxySettings.model_construct(
             **{name: getattr(self, name) for name in ProxySettings.model_fields}
         )
 
 
 def require_otlp(proxy_settings: ProxySettings) -> None:
-    """Raises MissingExtra where spans are wanted and what sends them is not installed."""
+    """Check that the packages for exporting spans are installed if they are needed.
+
+    Raises MissingExtra.
+    """
     if proxy_settings.otlp is None:
         return
     try:
@@ -112,5 +132,6 @@ def require_otlp(proxy_settings: ProxySettings) -> None:
         found = None
     if found is None:
         raise MissingExtra(
-            "otlp: sending spans needs OpenTelemetry's packages; pip install 'meshd[otlp]'"
+            "otlp: exporting spans requires the OpenTelemetry packages; run pip install "
+            "'meshd[otlp]'"
         )

@@ -1,4 +1,7 @@
-"""How a new revision comes in: strategy, judgement by traffic, and commands beside it."""
+"""`x-mesh.rollout`: how traffic moves to a new revision, the canary analysis, and hooks.
+
+Part of `meshd.spec.model.mesh`; `meshd.reconcile.rollout` carries it out.
+"""
 
 from typing import Annotated, Literal, Self
 
@@ -9,9 +12,15 @@ from meshd.spec.reader import shorthand
 
 
 class CanaryAnalysisSettings(Model):
-    """Whether a new revision has to prove itself beside the old one. It is called worse at this
-    `confidence`, and let on after so many `requests` of its own, or after `wait` seconds.
-    `slower` times the old one's p95 is slow; in a replica's first `warm` seconds nothing is."""
+    """`gate`: the comparison of a new revision with the old one before it gets more traffic.
+
+    - `enabled`: whether to run the analysis
+    - `confidence`: the confidence at which the new revision is rejected as worse, 0.5 to below 1
+    - `requests`: the new revision passes after this many of its own requests
+    - `wait`: or after this many seconds
+    - `slower`: a response is slow if it takes this many times the old revision's p95
+    - `warm`: seconds after a replica's start in which its responses do not count as slow
+    """
 
     enabled: bool = True
     confidence: Annotated[Share, Field(ge=0.5, lt=1)] = 0.99
@@ -24,7 +33,10 @@ class CanaryAnalysisSettings(Model):
 
 
 class Hook(Model):
-    """A command in a one-off container of the new revision, for `timeout` seconds at most."""
+    """A command run in a one-off container of the new revision.
+
+    - `timeout`: seconds after which it is ended and has failed
+    """
 
     command: Annotated[tuple[str, ...], Field(min_length=1)]
     timeout: Annotated[Duration, Field(gt=0)] = 300.0
@@ -34,14 +46,20 @@ class Hook(Model):
 
 
 class RolloutSettings(Model):
-    """How traffic goes over to a new revision, beside `deploy.update_config`.
+    """How traffic moves to a new revision, in addition to `deploy.update_config`.
 
-    `rolling`: replica by replica. `canary`: the new revision gets the shares of the `steps`,
-    each for `interval` seconds, then the rest; requests that meet all of `match` go to it from
-    the beginning. `blue-green`: all new ones are brought up beside the old ones, which are
-    switched off at once, and kept for `keep` seconds. `max_surge` replicas more than wanted
-    may run on the way, `max_unavailable` fewer may be ready (a number, or a percentage of the
-    wanted ones); without them `update_config` says.
+    - `strategy`: `rolling` replaces replica by replica; `canary` shifts traffic in `steps`;
+      `blue-green` starts all new replicas, then switches all traffic at once
+    - `steps`: the new revision's shares of the traffic in a canary, in increasing order
+    - `interval`: seconds that each step lasts at least
+    - `match`: in a canary, requests that meet all conditions go to the new revision from the start
+    - `keep`: seconds that blue-green keeps the old replicas after the switch
+    - `max_surge`: extra replicas allowed during a rollout, as a number or a percentage of the
+      desired replicas. Default: from `update_config`
+    - `max_unavailable`: replicas that may be missing during a rollout, in the same form
+    - `gate`: the canary analysis
+    - `before`, `after`, `on_failure`: commands run before the first new replica, after the last
+      one, and after a failed rollout
     """
 
     strategy: Literal["rolling", "canary", "blue-green"] = "rolling"
@@ -62,12 +80,12 @@ class RolloutSettings(Model):
     _steps = field_validator("steps")(shorthand.check_steps)
 
     @model_validator(mode="after")
-    def _moves(self) -> Self:
+    def _check_strategy(self) -> Self:
         if self.match and self.strategy != "canary":
-            raise ValueError("match is for a canary; expected strategy: canary")
+            raise ValueError("match requires a canary; expected strategy: canary")
         if {self.max_surge, self.max_unavailable} <= {"0", "0%"}:
             raise ValueError(
-                "max_surge and max_unavailable are both 0, so nothing could ever be replaced; "
+                "max_surge and max_unavailable are both 0, so no replica could be replaced; "
                 "expected one of them above 0"
             )
         return self

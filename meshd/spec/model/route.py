@@ -1,4 +1,7 @@
-"""Public routes: what is matched, and what is done to the requests of each."""
+"""`x-mesh.routes`: which requests a public route matches, and the policies for them.
+
+Part of `meshd.spec.model.mesh`; `meshd.publish.compile` turns routes into the proxy's snapshot.
+"""
 
 from typing import Annotated, Literal, Self
 
@@ -9,8 +12,13 @@ from meshd.spec.reader import shorthand
 
 
 class HeaderEdits(Model):
-    """Header fields to set (replacing), add and remove, in that order. What frames a message
-    or is the proxy's own to say cannot be edited; `host` can be set."""
+    """Header fields to set, add and remove, in that order. Fields that frame a message and fields
+    that the proxy writes itself cannot be edited.
+
+    - `set`: fields to write, replacing existing ones; `host` is allowed
+    - `add`: fields to write in addition to existing ones
+    - `remove`: names of fields to remove
+    """
 
     set: dict[str, str] = {}
     add: dict[str, str] = {}
@@ -23,8 +31,12 @@ class HeaderEdits(Model):
 
 
 class RateLimit(Model):
-    """Token bucket of each `key`: `rate` requests a second, `burst` at once (without it, those
-    of one second). Each worker process counts by itself."""
+    """A token bucket for each value of `key`. Each worker process counts separately.
+
+    - `rate`: requests per second
+    - `burst`: requests allowed at once. Default: the requests of one second
+    - `key`: `header:NAME`, `cookie:NAME` or `address` (the client's address)
+    """
 
     rate: Annotated[float, Field(gt=0)]
     burst: Annotated[float | None, Field(ge=1)] = None
@@ -35,7 +47,12 @@ class RateLimit(Model):
 
 
 class Fault(Model):
-    """What to do to a `share` of the requests: delay them, or answer them with a status."""
+    """Faults injected for tests.
+
+    - `share`: the share of the requests that is affected, 0 to 1
+    - `delay`: seconds to delay them
+    - `abort`: the status to respond with instead of forwarding them. Default: forward them
+    """
 
     share: Share = 1.0
     delay: Duration = 0.0
@@ -43,8 +60,23 @@ class Fault(Model):
 
 
 class RouteSpec(Model):
-    """A public route to the service: host (exact, `*.suffix` or `*`), path prefix and what
-    else must `match`, and what is done to its requests; see `proxy.wire.snapshot.Route`."""
+    """A public route to the service. The proxy's form of it is `proxy.wire.snapshot.Route`.
+
+    - `host`: an exact host, `*.suffix`, or `*` for any host
+    - `path`: a prefix of whole path segments
+    - `match`: conditions that must all hold: `header:NAME`, `header:NAME=VALUE`, `cookie:NAME`
+      or `cookie:NAME=VALUE`
+    - `strip`: remove the route's path from the request path
+    - `replace`: replace the route's path with this one
+    - `redirect`: respond with this Location; `{host}`, `{path}` and `{query}` are replaced by
+      those of the request
+    - `redirect_status`: the status of the redirect
+    - `request_headers`, `response_headers`: edits of header fields
+    - `rate_limit`: a rate limit for each client
+    - `fault`: faults injected for tests
+    - `mirror`: a service that gets a copy of each request
+    - `mirror_share`: the share of the requests that is copied
+    """
 
     host: str = "*"
     path: str = "/"
@@ -69,14 +101,14 @@ class RouteSpec(Model):
     _redirect = field_validator("redirect")(shorthand.check_redirect)
 
     @model_validator(mode="after")
-    def _clear(self) -> Self:
+    def _check_rewrite(self) -> Self:
         if self.strip and self.replace:
-            raise ValueError("strip and replace stand here together; expected one of them")
+            raise ValueError("strip and replace are both set; expected one of them")
         return self
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What no two routes may have in common."""
+        """The host, path and conditions; unique among routes."""
         return (self.host, self.path, *sorted(self.match))
 
     def __str__(self) -> str:

@@ -1,4 +1,7 @@
-"""How many replicas: bounds, what is aimed at, and how fast it may change."""
+"""`x-mesh.scale`: the number of replicas: its bounds, objectives and rate of change.
+
+Part of `meshd.spec.model.mesh`; `meshd.scaling` carries it out.
+"""
 
 from typing import Annotated, Literal, Self
 
@@ -9,15 +12,19 @@ from meshd.spec.reader import shorthand
 
 
 class Objective(Model):
-    """`share` percent of the requests are answered within `latency` seconds."""
+    """A latency objective: `share` percent of the responses take at most `latency` seconds."""
 
     latency: Annotated[Duration, Field(gt=0)]
     share: Annotated[float, Field(gt=0, lt=100)] = 95.0
 
 
 class PrometheusQuery(Model):
-    """An external signal: the sum of what `query` gives at the Prometheus at `url`, of which one
-    replica is there for `per_replica`."""
+    """An external demand signal from Prometheus.
+
+    - `url`: the URL of the Prometheus server
+    - `query`: the query; the sum of its results is the demand
+    - `per_replica`: how much of the demand one replica handles
+    """
 
     url: str
     query: str
@@ -27,8 +34,13 @@ class PrometheusQuery(Model):
 
 
 class ScalingSchedule(Model):
-    """`min` replicas at least, for `duration` from every minute that `cron` names by the wall
-    clock of `timezone`."""
+    """A scheduled minimum of replicas.
+
+    - `cron`: when it starts: five fields (minute, hour, day, month, weekday) or e.g. @daily
+    - `duration`: seconds it lasts; one minute to seven days
+    - `min`: the lowest number of replicas during that time
+    - `timezone`: the time zone whose wall clock `cron` refers to, e.g. Europe/Berlin
+    """
 
     cron: str
     duration: Annotated[Duration, Field(ge=60, le=7 * 86400)]
@@ -40,18 +52,31 @@ class ScalingSchedule(Model):
 
 
 class Scale(Model):
-    """How many replicas. `p95: 200ms` is short for `objective: {latency: 200ms, share: 95}`.
-    `concurrency` is the requests in flight a replica works at, `rps` the requests a second it
-    takes, `cpu` the percentage of its CPU limit (of one core without one) it is to use, `queue`
-    how long requests may wait for a replica on average, `prometheus` an external signal. The
-    largest of these demands wins. With none given, only min (= `deploy.replicas`) holds. Without
-    `max`, it is `min`. With `min` 0 the last replica goes after `idle` seconds without a request.
-    `up_window` and `down_window` are how long more, or less, must have been wanted; `cooldown`
-    how long after any change nothing goes. `calm` is how long one replica too many is kept before a
-    change is worth it, n of them a nth as long. `step_up` and `step_down` bound one step. Where the
-    nodes have no room for all, services of a higher `priority` come first. `warm` replicas more
-    are kept started and paused, to be woken instead of started; with `auto` as many as were ever
-    wanted at once in the last hours."""
+    """The number of replicas, and what determines it. The objective that needs most replicas wins.
+    Without any, the number is `min`. `p95: 200ms` is short for
+    `objective: {latency: 200ms, share: 95}`.
+
+    - `min`: the lowest number; 0 lets an idle service scale to zero. Default: `deploy.replicas`
+    - `max`: the highest number; required with an objective. Default: `min`
+    - `objective`: a latency objective
+    - `concurrency`: requests in flight per replica
+    - `rps`: requests per second per replica
+    - `cpu`: CPU use per replica, in percent of its limit, or of one core if it has no limit
+    - `queue`: seconds that requests may wait for a replica on average
+    - `prometheus`: an external demand signal
+    - `schedule`: minimums at given times
+    - `up_window`: seconds that demand must be higher before replicas are added
+    - `down_window`: seconds that demand must be lower before replicas are removed
+    - `cooldown`: seconds after any change in which no replica is removed
+    - `calm`: seconds that one surplus replica is kept before a change is worth it; n surplus
+      replicas are kept an nth as long
+    - `step_up`: the largest factor of growth in one step
+    - `step_down`: the largest share of the replicas removed in one step
+    - `priority`: if the nodes lack capacity for all services, higher priorities come first
+    - `warm`: extra replicas that are started and then paused, to be resumed when needed; `auto`
+      follows the bursts of the last hours
+    - `idle`: with `min: 0`, seconds without a request after which the last replica is removed
+    """
 
     min: Count = 1
     max: Count = 1
@@ -78,17 +103,20 @@ class Scale(Model):
 
     @property
     def has_objectives(self) -> bool:
-        """Whether anything but bounds is given."""
-        aims = (self.objective, self.concurrency, self.rps, self.cpu, self.queue, self.prometheus)
-        return any(aims) or bool(self.schedule)
+        """Whether anything besides the bounds determines the number."""
+        found = (self.objective, self.concurrency, self.rps, self.cpu, self.queue, self.prometheus)
+        return any(found) or bool(self.schedule)
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_bounds(self) -> Self:
         if self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}; expected min <= max")
         if not self.max:
-            raise ValueError("max is 0, so no request could ever be served; expected 1 or more")
+            raise ValueError("max is 0, so no request could be served; expected 1 or more")
         for each in self.schedule:
             if each.min > self.max:
-                raise ValueError(f"a schedule wants {each.min}, above max {self.max}")
+                raise ValueError(
+                    f"the min of a schedule is {each.min}, above max {self.max}; expected at most "
+                    f"{self.max}"
+                )
         return self

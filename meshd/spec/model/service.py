@@ -1,6 +1,9 @@
-"""One service as a whole."""
+"""A service: one entry of `services` in a Compose file, with its `x-mesh`.
 
-from typing import Literal
+Part of `meshd.spec.model.project`; built by `meshd.spec.reader.service` and `meshd.spec.labels`.
+"""
+
+from typing import Final, Literal
 
 from meshd.spec.model.base import Duration, Model, Name, Size
 from meshd.spec.model.container import (
@@ -15,14 +18,23 @@ from meshd.spec.model.container import (
 )
 from meshd.spec.model.mesh import Mesh
 
+DEFAULT_PORT: Final = 8080
+"""The port of a service that declares none: the usual alternative port for HTTP."""
+
 
 class Service(Model):
-    """One service: what a replica is, how many, and how it is reached.
+    """A service: its container, the number of replicas, and how it is reached. Fields without a
+    comment here have the meaning of the Compose key of the same name.
 
-    `aliases` are further names on a declared network, by network. `wait_healthy` names those
-    of `depends_on` that must have a healthy replica first, not only a started one. `image_id` is
-    the image that the name in `image` stood for when it was deployed (64 hex digits; empty: not
-    known), `image_digest` the registry's name for it (`sha256:…`), where it came from one.
+    - `image_id`: the image that `image` named at deployment (64 hex digits); empty if unknown
+    - `image_digest`: its digest in the registry (`sha256:…`); empty if it has none
+    - `pull`: when to pull the image at a deployment
+    - `expose`: the ports that replicas listen on
+    - `aliases`: additional names on declared networks, by network
+    - `stop_grace_period`: seconds between the stop signal and the kill
+    - `wait_healthy`: the services of `depends_on` that need a healthy replica first, not only a
+      started one
+    - `shm_size`: the size of /dev/shm in bytes; 0 means the engine's default
     """
 
     name: Name
@@ -69,5 +81,5 @@ class Service(Model):
 
     @property
     def port(self) -> int:
-        """What replicas listen on."""
-        return self.mesh.port or (self.expose[0] if self.expose else 8080)
+        """The port that replicas listen on."""
+        return self.mesh.port or (self.expose[0] if self.expose else DEFAULT_PORT)

@@ -1,4 +1,8 @@
-"""How requests get to the replicas: balancing, time limits, retries, bounds and ejection."""
+"""How requests reach the replicas: balancing, timeouts, retries, limits, parking and ejection.
+
+Part of `meshd.spec.model.mesh`. `meshd.publish.compile` turns these into the proxy's own structs in
+`proxy.wire.snapshot`; what each policy does is described there.
+"""
 
 from typing import Annotated
 
@@ -10,8 +14,15 @@ from proxy.wire.snapshot import Algorithm
 
 
 class Balance(Model):
-    """Balancing policy; see `proxy.wire.snapshot.Balance`. `hash_by` is what the hashing
-    algorithms hash: `header:NAME`, `cookie:NAME` or `address`."""
+    """The balancing policy; see `proxy.wire.snapshot.Balance`.
+
+    - `algorithm`: how to pick an endpoint
+    - `hash_by`: what `ring-hash` and `maglev` hash: `header:NAME`, `cookie:NAME` or `address`.
+      Default: the client's address
+    - `sticky_cookie`: the name of a cookie that keeps a client on its replica. Default: none
+    - `slow_start`: seconds in which a new replica's share of the traffic grows
+    - `panic`: the share of healthy replicas below which ejection is ignored, 0 to 1
+    """
 
     algorithm: Algorithm = "hot-cold"
     hash_by: str = ""
@@ -25,7 +36,18 @@ class Balance(Model):
 
 
 class Timeouts(Model):
-    """Request deadlines; see `proxy.wire.snapshot.Timeouts`. 0 switches one off."""
+    """Timeouts in seconds; see `proxy.wire.snapshot.Timeouts`. 0 disables one.
+
+    - `connect`: connecting to a replica
+    - `first_byte`: from the end of the request to the head of the response
+    - `idle`: between two reads of a body
+    - `request`: the whole exchange
+    - `body`: a client that sends nothing in the middle of an upload
+    - `keep_alive`: a client connection between two requests
+    - `head`: the head of a request; the longest of all services applies
+    - `tunnel`: a tunnel (WebSocket) without any data
+    - `pool`: an idle connection to a replica
+    """
 
     connect: Duration = 2.0
     first_byte: Duration = 60.0
@@ -39,7 +61,16 @@ class Timeouts(Model):
 
 
 class Retries(Model):
-    """Retry policy; see `proxy.wire.snapshot.Retries`."""
+    """The retry policy; see `proxy.wire.snapshot.Retries`.
+
+    - `attempts`: attempts after the first
+    - `budget`: retries as a share of the requests
+    - `reserve`: retries per second in addition to the budget
+    - `body_limit`: request bodies above this size in bytes are not kept for a retry
+    - `status`: status codes that cause a retry of an idempotent request
+    - `hedge_after`: seconds without a response after which an idempotent request is sent a second
+      time; 0 means never
+    """
 
     attempts: Annotated[Count, Field(le=10)] = 2
     budget: Share = 0.2
@@ -50,7 +81,16 @@ class Retries(Model):
 
 
 class LimitsSpec(Model):
-    """Connection and concurrency bounds; see `proxy.wire.snapshot.Limits`."""
+    """Limits on connections and concurrency; see `proxy.wire.snapshot.Limits`. 0 means no limit.
+
+    - `endpoint_connections`: connections to a replica
+    - `endpoint_in_flight`: requests in flight at a replica
+    - `service_in_flight`: requests in flight at the service
+    - `pending`: requests that wait while every replica is at its limit
+    - `pending_timeout`: seconds that they wait
+    - `adaptive`: derive the limit of each replica from its latency
+    - `body`: bytes of a request body
+    """
 
     endpoint_connections: Count = 0
     endpoint_in_flight: Count = 0
@@ -62,7 +102,12 @@ class LimitsSpec(Model):
 
 
 class ParkingSpec(Model):
-    """Waiting for the first ready replica; see `proxy.wire.snapshot.Parking`."""
+    """Requests that wait while no replica is ready; see `proxy.wire.snapshot.Parking`.
+
+    - `requests`: the number of requests that may wait
+    - `bytes`: the total size of their bodies
+    - `timeout`: seconds that they wait
+    """
 
     requests: Count = 1024
     bytes: Size = 16 * 1024 * 1024
@@ -70,7 +115,17 @@ class ParkingSpec(Model):
 
 
 class EjectSpec(Model):
-    """Passive ejection; see `proxy.wire.snapshot.Ejection`."""
+    """Passive health checks: replicas that fail requests get none for some time; see
+    `proxy.wire.snapshot.Ejection`.
+
+    - `consecutive`: consecutive failures that eject a replica; 0 means never
+    - `base`: seconds of the first ejection
+    - `longest`: seconds of the longest ejection
+    - `share`: the share of the replicas that may be ejected at once; never the last one
+    - `success_rate`: also eject replicas that fail far more often than the others
+    - `latency_factor`: also eject replicas that are this many times slower than the others; 0
+      means never
+    """
 
     consecutive: Count = 5
     base: Annotated[Duration, Field(gt=0)] = 5.0

@@ -1,4 +1,7 @@
-"""What the reading of every service of an application shares."""
+"""The context shared by the readers of all services of a project.
+
+Created by `meshd.spec.compose`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +12,14 @@ from meshd.spec.reader import storage
 
 @dataclass(frozen=True, slots=True)
 class ReadContext:
-    """Where relative paths start, the variables, what the top of the file declares, all its
-    services and those that are on."""
+    """What the top level of the file declares, and where it is.
+
+    - `base`: the directory that relative paths start at
+    - `environment`: the variables of the shell and of `.env`
+    - `declared`: the declared volumes, secrets and configs
+    - `networks`: the names of the declared networks
+    - `services`, `enabled`: the names of all services, and of those in an active profile
+    """
 
     base: Path
     environment: Mapping[str, str]

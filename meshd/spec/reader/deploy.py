@@ -1,4 +1,7 @@
-"""`deploy` of a service: how many replicas, what they may use, how they are replaced."""
+"""Read `deploy` of a service: replicas, resources, restarts, updates and placement.
+
+Called by `meshd.spec.reader.service`.
+"""
 
 import re
 from collections.abc import Callable
@@ -16,7 +19,7 @@ CONSTRAINT: Final = re.compile(
 
 
 def deploy_keys(fields: FieldValues) -> KeyTable:
-    """The keys of `deploy`."""
+    """Return the keys of `deploy`; their readers store values in `fields`."""
     return KeyTable(
         read={
             "mode": _check_mode,
@@ -26,18 +29,18 @@ def deploy_keys(fields: FieldValues) -> KeyTable:
             "update_config": partial(_read_update_config, fields),
             "placement": partial(_read_placement, fields),
         },
-        refused={"job": "meshd runs services only"},
+        refused={"job": "meshd runs only services; use x-mesh.schedule for one-off jobs"},
         warned=unsupported_keys.DEPLOY_WARNED,
     )
 
 
 def read_replicas(at: Cursor) -> int:
-    """How many replicas of a service."""
+    """Read a number of replicas."""
     return at.read_integer(high=MAX_REPLICAS)
 
 
 def read_restart(fields: FieldValues, at: Cursor) -> None:
-    """The service's own `restart`, an older word for `deploy.restart_policy.condition`."""
+    """Read `restart` of a service, an older form of `deploy.restart_policy.condition`."""
     word, _, attempts = at.read_string().partition(":")
     conditions = {
         "no": "none",
@@ -47,10 +50,11 @@ def read_restart(fields: FieldValues, at: Cursor) -> None:
         "on-failure": "on-failure",
     }
     if word not in conditions:
-        at.fail(f"{word!r} is not known; expected no, always, on-failure or unless-stopped")
+        at.fail(f"{word!r} is not valid; expected no, always, on-failure or unless-stopped")
     if attempts:
         at.add_warning(
-            f"the number of attempts is not kept; {unsupported_keys.RESTART_WARNED['max_attempts']}"
+            f"the number of attempts has no effect; "
+            f"{unsupported_keys.RESTART_WARNED['max_attempts']}"
         )
     fields.set_value("restart.condition", at, read=lambda _: conditions[word])
 
@@ -148,7 +152,7 @@ def _read_constraint(at: Cursor) -> str:
     text = at.read_string()
     if not CONSTRAINT.fullmatch(text):
         at.fail(
-            f"{text!r} is no constraint; expected one like node.labels.disk==ssd "
-            "or node.hostname!=one"
+            f"{text!r} is not a valid constraint; expected e.g. node.labels.disk==ssd or "
+            "node.hostname!=host1"
         )
     return text

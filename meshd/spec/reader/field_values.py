@@ -1,4 +1,7 @@
-"""A service while it is read: the model's fields, by dotted name, each given once."""
+"""The field values of a service while it is read, by dotted name.
+
+Filled by `meshd.spec.reader.service` and `meshd.spec.reader.deploy`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,19 +12,22 @@ from meshd.spec.source.cursor import Cursor
 
 @dataclass(slots=True)
 class FieldValues:
-    """Values for `model.Service`; `resources.cpus` is the field of a field."""
+    """The values for `meshd.spec.model.Service`; `resources.cpus` names a nested field."""
 
     values: dict[str, object] = field(default_factory=dict)
     _given: dict[str, tuple[object, Location, str]] = field(default_factory=dict)
 
     def set_value(self, name: str, at: Cursor, *, read: Callable[[Cursor], object]) -> None:
-        """Read `at` into the field `name`. Where Compose has two keys for one thing, they
-        may both stand there only if they agree."""
+        """Read `at` into the field `name`.
+
+        Some fields have two keys in Compose. Both may be set only if their values are equal.
+        """
         value = read(at)
         if name in self._given and self._given[name][0] != value:
-            _, where, other = self._given[name]
+            _, location, other = self._given[name]
             at.fail(
-                f"{at.describe()} differs from {other} on line {where.line}; expected one of them"
+                f"{at.describe()} differs from {other} on line {location.line}; expected one of "
+                "them"
             )
         self._given[name] = (value, at.node.location, at.field)
         *sections, last = name.split(".")
@@ -33,5 +39,5 @@ class FieldValues:
         values[last] = value
 
     def is_set(self, name: str) -> bool:
-        """Whether the field was given."""
+        """Whether the field has a value."""
         return name in self._given

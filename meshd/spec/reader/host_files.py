@@ -1,4 +1,7 @@
-"""What a service takes from the host while its file is read: build contexts and env files."""
+"""Read the keys that refer to files of the host: `build` and entries of `env_file`.
+
+Called by `meshd.spec.reader.service` and `meshd.spec.reader.environment`.
+"""
 
 import os
 from collections.abc import Mapping
@@ -11,7 +14,7 @@ from meshd.spec.source.cursor import Cursor, KeyTable
 
 
 def read_build(at: Cursor, base: Path, environment: Mapping[str, str]) -> Build:
-    """`build` in either form; its context must be a directory."""
+    """Read `build` in either form; its context must be a directory."""
     if at.node.mapping is None:
         return Build(context=_read_directory(at, base))
     found: dict[str, object] = {"context": str(base)}
@@ -31,7 +34,7 @@ def read_build(at: Cursor, base: Path, environment: Mapping[str, str]) -> Build:
 
 
 def read_env_file(at: Cursor, base: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """One entry of `env_file`: the variables of the file it names."""
+    """Read one entry of `env_file`; return the variables of the file."""
     found: dict[str, object] = {"required": True}
     if at.node.mapping is not None:
         at.read_keys(
@@ -40,7 +43,7 @@ def read_env_file(at: Cursor, base: Path, environment: Mapping[str, str]) -> dic
                     "path": lambda c: found.update(path=c.read_string()),
                     "required": lambda c: found.update(required=c.read_boolean()),
                 },
-                refused={"format": "leave it out, and write lines of NAME=value"},
+                refused={"format": "remove it, and write lines of NAME=value"},
             )
         )
     else:
@@ -62,10 +65,13 @@ def read_env_file(at: Cursor, base: Path, environment: Mapping[str, str]) -> dic
 def _read_directory(at: Cursor, base: Path) -> str:
     text = at.read_string()
     if "://" in text or text.startswith("git@"):
-        at.fail(f"{text!r} is no directory of this host; expected one, as meshd fetches none")
+        at.fail(
+            f"{text!r} is not a directory on this host; expected a local directory, because meshd "
+            "does not fetch build contexts"
+        )
     path = storage.resolve_path(base, text)
     if not os.path.isdir(path):
-        at.fail(f"{path} is no directory; expected one that exists")
+        at.fail(f"{path} is not a directory; expected an existing directory")
     return path
 
 

@@ -1,6 +1,8 @@
-"""`x-mesh`, or the `mesh.*` labels that say the same → `model.Mesh`; at the top → `front.Top`.
+"""Read `x-mesh`, or the equivalent `mesh.*` labels, into the models.
 
-The model judges; here its errors are turned into problems with a line.
+Called by `meshd.spec.reader.service` for a service, by `meshd.spec.compose` for the top level, and
+by `meshd.spec.labels` for adopted containers. The models validate; this module turns their errors
+into errors with a location.
 """
 
 import re
@@ -22,7 +24,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 IDENTITY_LABELS: Final = frozenset(
     {"managed", "project", "service", "revision", "replica", "clone-of"}
 )
-"""Labels `mesh.NAME` that say who a container is, not how it is reached."""
+"""Labels `mesh.NAME` that identify a container. All others are settings of `x-mesh`."""
 _LIST_LABELS: Final = {"route": "routes", "routes": "routes", "allow": "allow"}
 _SHORT_FORM_KEYS: Final = {"health": "type", "balance": "algorithm"}
 _PLAIN_WORDS: Final = (
@@ -39,12 +41,14 @@ _SHOULD: Final = re.compile(r"(?:Input|String|Tuple|List) should (?:be|have) (.*
 
 
 def read_mesh(at: Cursor, replicas: int | None) -> Mesh | None:
-    """The settings under `at`; None, with the problems noted. `replicas` is
-    `deploy.replicas`, which stands for `scale.min` where that is not given."""
+    """Read `x-mesh` of a service; return None, with the errors recorded, if it is invalid.
+
+    `replicas` is `deploy.replicas`, the default of `scale.min`.
+    """
     plain = at.node.to_plain()
     if not isinstance(plain, dict):
         at.add_problem(
-            f"{at.describe()} is no mapping; expected keys like routes, scale and health"
+            f"{at.describe()} is not a mapping; expected keys such as routes, scale and health"
         )
         return None
     scale = plain.get("scale")
@@ -57,15 +61,18 @@ def read_mesh(at: Cursor, replicas: int | None) -> Mesh | None:
 
 
 def read_top_level(at: Cursor) -> TopLevelSettings | None:
-    """The settings under `x-mesh` at the top; None, with the problems noted."""
+    """Read `x-mesh` at the top level; return None, with the errors recorded, if it is invalid."""
     for key, node in (at.node.mapping or {}).items():
         if key in Mesh.model_fields and key not in TopLevelSettings.model_fields:
-            at.child(node, key).add_problem("it belongs under x-mesh of a service, not at the top")
+            at.child(node, key).add_problem(
+                "this key belongs under x-mesh of a service, not at the top level"
+            )
             return None
     plain = at.node.to_plain()
     if not isinstance(plain, dict):
         at.add_problem(
-            f"{at.describe()} is no mapping; expected trusted_proxies, access_log or quota"
+            f"{at.describe()} is not a mapping; expected keys such as trusted_proxies, access_log "
+            "and quota"
         )
         return None
     return _validate(at, plain, TopLevelSettings)
@@ -81,7 +88,8 @@ def _validate(at: Cursor, plain: object, of: type[Settings]) -> Settings | None:
 
 
 def build_tree_from_labels(labels: Mapping[str, SourceNode], location: Location) -> SourceNode:
-    """The tree of `x-mesh` that `mesh.a.b=value` labels say; identities are left out."""
+    """Return the tree of `x-mesh` that `mesh.a.b=value` labels describe, without those that
+    identify the container."""
     tree: dict[str, SourceNode] = {}
     for label, node in sorted(labels.items()):
         name = label.removeprefix("mesh.")
@@ -100,7 +108,8 @@ def build_tree_from_labels(labels: Mapping[str, SourceNode], location: Location)
 
 
 def _insert(tree: dict[str, SourceNode], path: list[str], node: SourceNode) -> None:
-    """Put a leaf into the tree; `mesh.health=/x` beside `mesh.health.interval` is its path."""
+    """Insert a leaf into the tree. If `mesh.health.interval` also exists, `mesh.health=/x` becomes
+    `mesh.health.path`."""
     first, *rest = path
     if not rest:
         tree[first] = node
@@ -128,19 +137,19 @@ def _check_scale(at: Cursor, settings: Mesh, replicas: int | None) -> None:
         return
     here = at.child(node, "scale")
     if scale.has_objectives and "max" not in (node.mapping or {}):
-        here.add_problem("an objective is given, but no bound for it; expected max")
+        here.add_problem("an objective requires an upper bound; expected max")
     for name, number in (("max", scale.max), ("warm", scale.warm)):
         if isinstance(number, int) and number > MAX_REPLICAS:
-            here.add_problem(f"{name} is {number}; expected {MAX_REPLICAS} at most")
+            here.add_problem(f"{name} is {number}; expected at most {MAX_REPLICAS}")
     if replicas is not None and not scale.min <= replicas <= scale.max:
         here.add_problem(
-            f"deploy.replicas is {replicas}, outside of {scale.min} to {scale.max}; expected it "
-            "within, or left out"
+            f"deploy.replicas is {replicas}; expected {scale.min} to {scale.max} as in scale, "
+            "or no deploy.replicas"
         )
 
 
 def _add_problem(at: Cursor, detail: ErrorDetails, of: type[BaseModel]) -> None:
-    """Note one of the model's errors at the node it is about."""
+    """Record a validation error at the node it refers to."""
     here, missing = _find_node(at, detail["loc"])
     kind = detail["type"]
     if kind == "extra_forbidden":
@@ -152,11 +161,13 @@ def _add_problem(at: Cursor, detail: ErrorDetails, of: type[BaseModel]) -> None:
     elif kind == "value_error":
         here.add_problem(detail["msg"].removeprefix("Value error, "))
     else:
-        here.add_problem(f"{here.describe()} is wrong; expected {describe_expected(detail['msg'])}")
+        here.add_problem(
+            f"{here.describe()} is not valid; expected {describe_expected(detail['msg'])}"
+        )
 
 
 def describe_expected(message: str) -> str:
-    """What the model wants, in the words used elsewhere."""
+    """Return what a pydantic message expects, in the wording of the other errors."""
     should = _SHOULD.match(message)
     text = (should.group(1) if should else message).replace("'", "")
     for pattern, plain in _PLAIN_WORDS:
@@ -165,7 +176,7 @@ def describe_expected(message: str) -> str:
 
 
 def _find_node(at: Cursor, loc: Iterable[int | str]) -> tuple[Cursor, list[str]]:
-    """The cursor at `loc`, as far as it was written, and what of `loc` was not."""
+    """Return the cursor at `loc`, or the deepest one that exists, and the rest of `loc`."""
     steps = list(loc)
     here = at
     for position, step in enumerate(steps):
@@ -174,7 +185,7 @@ def _find_node(at: Cursor, loc: Iterable[int | str]) -> tuple[Cursor, list[str]]
             here = here.child(sequence[step], f"[{step}]")
             continue
         if isinstance(step, int):
-            # One value stands where a list of one is meant.
+            # A single value was given in place of a list.
             continue
         key = step
         if mapping is not None and step == "objective" and step not in mapping:
@@ -186,7 +197,7 @@ def _find_node(at: Cursor, loc: Iterable[int | str]) -> tuple[Cursor, list[str]]
 
 
 def _known_fields(model: type[BaseModel], loc: Iterable[int | str]) -> set[str]:
-    """The fields of the model at `loc` in `model`."""
+    """Return the fields of the model at `loc` in `model`."""
     for step in loc:
         if isinstance(step, str):
             found = _find_model(model.model_fields[step].annotation)
@@ -196,7 +207,7 @@ def _known_fields(model: type[BaseModel], loc: Iterable[int | str]) -> set[str]:
 
 
 def _find_model(annotation: object) -> type[BaseModel] | None:
-    """The model inside `X`, `X | None` or `tuple[X, ...]`."""
+    """Return the model in `X`, `X | None` or `tuple[X, ...]`; None if there is none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((m for a in get_args(annotation) if (m := _find_model(a)) is not None), None)

@@ -1,4 +1,7 @@
-"""`expose` and `ports` of a service → the ports its replicas listen on."""
+"""Read `expose` and `ports` of a service: the ports that its replicas listen on.
+
+Called by `meshd.spec.reader.service`.
+"""
 
 from functools import partial
 from typing import Final
@@ -15,22 +18,22 @@ _LONG_FORM: Final = (
     "app_protocol",
 )
 _INSTEAD: Final = (
-    "the mesh publishes routes instead of host ports; reach the service by x-mesh.routes"
+    "the mesh publishes routes, not host ports; use x-mesh.routes to reach the service"
 )
 
 
 def read_exposed(at: Cursor) -> tuple[int, ...]:
-    """One entry of `expose`: a port, or a range of them."""
+    """Read one entry of `expose`: a port or a range of ports."""
     return _parse_range(at, at.read_string())
 
 
 def read_published(at: Cursor) -> tuple[int, ...]:
-    """One entry of `ports` in either form: the ports inside the replica."""
+    """Read one entry of `ports` in either form; return the ports inside the replica."""
     if at.node.mapping is None:
         text = at.read_string()
         inside = text.rpartition(":")[2]
         if inside != text:
-            at.add_warning(f"{text!r} publishes nothing on the host; {_INSTEAD}")
+            at.add_warning(f"{text!r} is not published on the host; {_INSTEAD}")
         return _parse_range(at, inside)
     found: dict[str, str] = {}
     at.read_keys(KeyTable(read={key: partial(_store, found, key) for key in _LONG_FORM}))
@@ -46,13 +49,13 @@ def _store(found: dict[str, str], key: str, at: Cursor) -> None:
 
 
 def _parse_range(at: Cursor, text: str) -> tuple[int, ...]:
-    """The TCP ports of `8080`, `8080/tcp` or `8080-8090`."""
+    """Return the TCP ports of `8080`, `8080/tcp` or `8080-8090`."""
     span, _, protocol = text.partition("/")
     first, _, last = span.partition("-")
     if not first.isdecimal() or not (last or first).isdecimal():
-        at.fail(f"{text!r} is no port; expected one like 8080, 8080/tcp or 8080-8090")
+        at.fail(f"{text!r} is not a valid port; expected e.g. 8080, 8080/tcp or 8080-8090")
     if protocol not in {"", "tcp"}:
-        at.fail(f"{text!r} is not TCP; expected a TCP port, as the mesh carries HTTP alone")
+        at.fail(f"{text!r} is not TCP; expected a TCP port, because the mesh carries only HTTP")
     low, high = int(first), int(last or first)
     if not 1 <= low <= high <= 65535:
         at.fail(f"{text!r} is out of range; expected 1 to 65535")

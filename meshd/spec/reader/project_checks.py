@@ -1,4 +1,8 @@
-"""What must hold between the services of one file."""
+"""Checks across the services of a project: routes, callers, dependencies and names.
+
+Called by `meshd.spec.compose` after all services were read. Checks of one service are in
+`meshd.spec.reader.service_checks`.
+"""
 
 from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
@@ -11,8 +15,11 @@ from meshd.spec.source.cursor import Cursor
 def check_project(
     services: Sequence[Service], at: Mapping[str, Cursor], known: frozenset[str]
 ) -> None:
-    """Note every clash between `services`. `at` is each one's place in the file; `known` are
-    all names of the file, those of profiles that are off included."""
+    """Record every conflict between `services`.
+
+    `at` has the cursor of each service. `known` are the names of all services of the file,
+    including those in inactive profiles.
+    """
     _check_routes(services, at, known)
     _check_callers(services, at, known)
     _check_cycles(services, at)
@@ -29,12 +36,14 @@ def _check_routes(
             owner = taken.setdefault(route.key, (service.name, here.node.location))
             if owner[0] != service.name:
                 here.add_problem(
-                    f"the route {route} is already taken by service {owner[0]} at {owner[1]}; "
-                    "expected each route once"
+                    f"the route {route} is already used by service {owner[0]} at {owner[1]}; "
+                    "expected a unique route"
                 )
             if route.mirror and "/" not in route.mirror and route.mirror not in known:
-                near = suggest(route.mirror, known)
-                here.add_problem(f"there is no service {route.mirror!r} to mirror to{near or ''}")
+                here.add_problem(
+                    f"the mirror service {route.mirror!r} does not exist"
+                    f"{suggest(route.mirror, known)}"
+                )
 
 
 def _check_callers(
@@ -45,40 +54,41 @@ def _check_callers(
             if "/" not in caller and caller not in known:
                 near = suggest(caller, known)
                 _descend(at[service.name], "x-mesh", "allow", index).add_problem(
-                    f"there is no service {caller!r}{near or '; expected one of this file'}"
+                    f"the service {caller!r} does not exist"
+                    f"{near or '; expected a service of this file'}"
                 )
 
 
 def _check_cycles(services: Sequence[Service], at: Mapping[str, Cursor]) -> None:
-    """Note a circle of `depends_on`, at its first member in the file."""
+    """Record a cycle of `depends_on` at its first service in the file."""
     order = [service.name for service in services]
     try:
         TopologicalSorter({each.name: each.depends_on for each in services}).prepare()
     except CycleError as error:
-        # The sorter names each one before the one that depends on it, the first twice.
-        circle = error.args[1][:0:-1]
-        start = circle.index(min(circle, key=order.index))
-        circle = [*circle[start:], *circle[: start + 1]]
-        if len(circle) > 2:
-            _descend(at[circle[0]], "depends_on").add_problem(
-                f"{' -> '.join(circle)} is a circle; expected an order to start in"
+        # The sorter lists each service before the one that depends on it, and the first one twice.
+        cycle = error.args[1][:0:-1]
+        start = cycle.index(min(cycle, key=order.index))
+        cycle = [*cycle[start:], *cycle[: start + 1]]
+        if len(cycle) > 2:
+            _descend(at[cycle[0]], "depends_on").add_problem(
+                f"the dependencies {' -> '.join(cycle)} form a cycle; remove one of them"
             )
 
 
 def _check_names(services: Sequence[Service], at: Mapping[str, Cursor]) -> None:
-    """`a-b` and `a_b` would both be told to others as MESH_URL_A_B."""
+    """Record names such as `a-b` and `a_b`, which would share the variable MESH_URL_A_B."""
     taken: dict[str, str] = {}
     for service in services:
         owner = taken.setdefault(service.name.replace("-", "_"), service.name)
         if owner != service.name:
             at[service.name].add_problem(
-                f"the name differs from {owner} in - and _ alone, so MESH_URL_"
-                f"{owner.upper().replace('-', '_')} would mean both; expected clearer names"
+                f"the name differs from {owner} only in - and _, so both would use MESH_URL_"
+                f"{owner.upper().replace('-', '_')}; expected names that differ otherwise"
             )
 
 
 def _descend(at: Cursor, *path: str | int) -> Cursor:
-    """The cursor at `path`, or as near to it as the file goes."""
+    """Return the cursor at `path`, or the deepest one on the path that exists."""
     for step in path:
         mapping, sequence = at.node.mapping, at.node.sequence
         if isinstance(step, str) and mapping is not None and step in mapping:

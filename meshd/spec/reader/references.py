@@ -1,5 +1,7 @@
-"""What a service says of others: networks that it shares, services that it starts after, and names
-of hosts."""
+"""Read the keys that refer to other parts of the file: `networks`, `depends_on`, `extra_hosts`.
+
+Called by `meshd.spec.reader.service`.
+"""
 
 from meshd.spec.errors import suggest
 from meshd.spec.reader import unsupported_keys, values
@@ -10,7 +12,7 @@ from meshd.spec.source.cursor import Cursor, KeyTable
 def read_networks(
     at: Cursor, context: ReadContext
 ) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
-    """The networks that a service is on, and its further names on each."""
+    """Read `networks`; return the networks of a service, and its aliases by network."""
     aliases: dict[str, tuple[str, ...]] = {}
     names = []
     for name, entry in values.read_names(at):
@@ -31,7 +33,8 @@ def read_networks(
 
 
 def read_depends_on(at: Cursor, context: ReadContext) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The services that a service starts after, and those of them that must be healthy first."""
+    """Read `depends_on`; return the services to start first, and those of them that must also be
+    healthy."""
     names: list[str] = []
     healthy: list[str] = []
     for name, entry in values.read_names(at):
@@ -45,7 +48,7 @@ def read_depends_on(at: Cursor, context: ReadContext) -> tuple[tuple[str, ...], 
                         ),  # type: ignore[misc]
                         "required": lambda c, f=found: f.update(required=c.read_boolean()),  # type: ignore[misc]
                     },
-                    warned={"restart": "the mesh finds new replicas by itself"},
+                    warned={"restart": "the mesh finds new replicas itself"},
                 )
             )
         if not found["required"] and name not in context.enabled:
@@ -58,11 +61,11 @@ def read_depends_on(at: Cursor, context: ReadContext) -> tuple[tuple[str, ...], 
 
 
 def read_extra_hosts(at: Cursor, context: ReadContext) -> dict[str, str]:
-    """Names and their addresses, none of them a service's."""
+    """Read `extra_hosts`; return addresses by name. Names of services are errors."""
     hosts = values.read_hosts(at)
     for name in hosts:
         if name in context.services:
-            at.add_problem(f"{name} is a service of this file, which the mesh answers for")
+            at.add_problem(f"{name} is a service of this file, and the mesh resolves its name")
     return hosts
 
 
@@ -71,9 +74,11 @@ def _check_dependency(at: Cursor, name: str, context: ReadContext) -> None:
         at.add_problem("a service cannot depend on itself")
     elif name not in context.services:
         near = suggest(name, context.services)
-        at.add_problem(f"there is no service {name!r}{near or '; expected one of this file'}")
+        at.add_problem(
+            f"the service {name!r} does not exist{near or '; expected a service of this file'}"
+        )
     elif name not in context.enabled:
         at.add_problem(
-            f"the service {name!r} is in a profile that is off; expected the profile on, "
-            "or required: false"
+            f"the service {name!r} is in an inactive profile; expected an active profile, or "
+            "required: false"
         )

@@ -1,4 +1,7 @@
-"""One entry of `services` → `model.Service`, key by key."""
+"""Read one entry of `services` into `meshd.spec.model.Service`, key by key.
+
+Called by `meshd.spec.compose`. The other modules of this package read the values of the keys.
+"""
 
 import re
 from collections.abc import Callable
@@ -28,12 +31,12 @@ NAME_PATTERN: Final = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 
 
 def read_service(at: Cursor, context: ReadContext) -> Service | None:
-    """The service under `at`; None, with its problems noted, when it has any."""
+    """Return the service under `at`; None, with the errors recorded, if it has any."""
     before = len(at.diagnostics.problems)
     if not NAME_PATTERN.fullmatch(at.service):
         at.add_problem(
-            f"{at.service!r} is no name for a service; expected lower-case letters, digits, - and "
-            "_, at most 63, with a letter or digit at both ends"
+            f"{at.service!r} is not a valid service name; expected lower-case letters, digits, - "
+            "and _, at most 63 characters, with a letter or digit at both ends"
         )
     reader = _ServiceReader(context)
     at.read_keys(reader.key_table())
@@ -42,7 +45,7 @@ def read_service(at: Cursor, context: ReadContext) -> Service | None:
 
 
 def read_profiles(at: Cursor) -> frozenset[str]:
-    """The profiles that a service belongs to; empty means always."""
+    """Return the profiles of a service; one without profiles is always active."""
     node = (at.node.mapping or {}).get("profiles")
     if node is None:
         return frozenset()
@@ -51,7 +54,7 @@ def read_profiles(at: Cursor) -> frozenset[str]:
 
 @dataclass(slots=True)
 class _ServiceReader:
-    """Reads one service; lives as long as that takes."""
+    """Reads the keys of one service, then builds it."""
 
     context: ReadContext
     fields: FieldValues = field(default_factory=FieldValues)
@@ -63,7 +66,7 @@ class _ServiceReader:
     mesh_labels: dict[str, SourceNode] = field(default_factory=dict)
 
     def key_table(self) -> KeyTable:
-        """Every key of a service that meshd reads."""
+        """Return the keys of a service."""
         base, declared = self.context.base, self.context.declared
         known = self.context.environment
         return KeyTable(
@@ -127,11 +130,12 @@ class _ServiceReader:
         )
 
     def finish(self, at: Cursor) -> Service | None:
-        """The service, once every key was read."""
+        """Return the service, after all keys were read; None, with the errors recorded, if it is
+        invalid."""
         mapping = at.node.mapping or {}
         service_checks.warn_of_misspelled_x_mesh(at, mapping)
         if not any(key in mapping and mapping[key].value for key in ("image", "build", "command")):
-            at.add_problem("nothing says what to run; expected image, build or command")
+            at.add_problem("the service has nothing to run; expected image, build or command")
         settings = self._settings(at)
         if settings is None or not NAME_PATTERN.fullmatch(at.service):
             return None
@@ -154,7 +158,7 @@ class _ServiceReader:
         return service_checks.expand_parallelism(read)
 
     def _settings(self, at: Cursor) -> Mesh | None:
-        """`x-mesh`, or the `mesh.*` labels that say the same."""
+        """Return the settings of `x-mesh`, or of the equivalent `mesh.*` labels."""
         replicas = self.fields.values.get("replicas")
         minimum = replicas if isinstance(replicas, int) else None
         if self.mesh_labels:
@@ -162,7 +166,7 @@ class _ServiceReader:
             tree = mesh.build_tree_from_labels(self.mesh_labels, first.location)
             labels = Cursor(tree, at.diagnostics, at.service, "labels mesh")
             if self.mesh is not None:
-                labels.add_problem("mesh.* labels stand beside x-mesh; expected one of them")
+                labels.add_problem("mesh.* labels and x-mesh are both set; expected one of them")
                 return None
             return mesh.read_mesh(labels, minimum)
         return mesh.read_mesh(self.mesh, minimum) if self.mesh is not None else Mesh()
@@ -186,7 +190,7 @@ class _ServiceReader:
 
     def _ports(self, at: Cursor, read: Callable[[Cursor], tuple[int, ...]]) -> None:
         found = [port for entry in at.read_items(read) for port in entry]
-        # What is exposed stands before what is published: the first is where requests go.
+        # Exposed ports come before published ones: requests go to the first port.
         self.expose = found + self.expose if read is ports.read_exposed else self.expose + found
 
     def _environment(self, at: Cursor) -> None:
@@ -216,7 +220,7 @@ class _ServiceReader:
 
 
 def _read_pull_policy(at: Cursor) -> str:
-    """When an image is pulled, at a deployment and no other time."""
+    """Read when to pull the image. meshd pulls images only at a deployment."""
     word = at.read_string()
     if word in {"always", "never"}:
         return word
@@ -226,4 +230,4 @@ def _read_pull_policy(at: Cursor) -> str:
 
 
 def _skip(_at: Cursor) -> None:
-    """`profiles` was read before, when it was decided which services are on."""
+    """Ignore a key that was already read: `profiles` (`read_profiles`), `extends` (the loader)."""

@@ -1,4 +1,8 @@
-"""What concerns a service as a whole, once its keys were read."""
+"""Checks of one service across its keys, after they were read.
+
+Called by `meshd.spec.reader.service`. Checks across services are in
+`meshd.spec.reader.project_checks`.
+"""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -9,14 +13,14 @@ from meshd.spec.source.yaml_tree import SourceNode
 
 
 def warn_of_misspelled_x_mesh(at: Cursor, mapping: Mapping[str, SourceNode]) -> None:
-    """Any `x-` key may stand in a service; one that is almost `x-mesh` was meant to be it."""
+    """Warn about `x-` keys that look like a misspelled `x-mesh`; all others are allowed."""
     for key in get_close_matches("x-mesh", mapping, n=9, cutoff=0.8):
         if key.startswith("x-") and key != "x-mesh":
             at.child(mapping[key], key).add_warning("this key has no effect; did you mean x-mesh?")
 
 
 def check_targets(at: Cursor, mounts: Sequence[Mount]) -> None:
-    """Note every place that two mounts are to be at."""
+    """Record every target that two mounts share."""
     seen: set[str] = set()
     for mount in mounts:
         if mount.target in seen:
@@ -25,14 +29,15 @@ def check_targets(at: Cursor, mounts: Sequence[Mount]) -> None:
 
 
 def check_port(at: Cursor, service: Service) -> None:
-    """Warn of a PORT that the replicas will not get."""
+    """Warn about a PORT variable that meshd overrides."""
     given = service.environment.get("PORT")
     if given is not None and given != str(service.port):
         at.add_warning(f"the mesh sets PORT to {service.port}, not {given!r}; use x-mesh.port")
 
 
 def expand_parallelism(service: Service) -> Service:
-    """Compose's parallelism 0 means all replicas at once."""
+    """Replace a parallelism of 0, which means all replicas in Compose, by the highest number of
+    replicas."""
     if service.update.parallelism:
         return service
     most = max(1, service.replicas, service.mesh.scale.max if service.mesh.scale else 0)

@@ -1,7 +1,8 @@
-"""Short forms under `x-mesh` → the long ones of the model. Pure; raises ValueError.
+"""Validators of the spec models: expand short forms under `x-mesh`, and check values. Pure.
 
-A short form is a string where the model has several fields: `health: /ready`,
-`balance: peak-ewma`, `routes: [api.example.com/orders]`, `scale: {p99: 200ms}`.
+Called by pydantic through `meshd.spec.model`. A short form is a single value in place of a mapping:
+`health: /ready`, `balance: peak-ewma`, `routes: [api.example.com/orders]`, `scale: {p99: 200ms}`.
+`expand_*` return the mapping, `check_*` return the value, and both raise ValueError.
 """
 
 import re
@@ -32,31 +33,32 @@ _NOT_EDITABLE: Final = frozenset(
         "te", "trailer", "transfer-encoding", "upgrade", "via", "x-request-id",
     }
 )  # fmt: skip
-"""Frames a message, holds for one connection, or is the proxy's own to say."""
+"""Fields that frame a message, apply to one connection, or are written by the proxy."""
 _HASH_BY: Final = re.compile(rf"(header|cookie):{_FIELD_NAME}|address|")
 _COOKIE: Final = re.compile(rf"({_FIELD_NAME})?")
 
 
 def expand_health(value: object) -> object:
-    """`/path`, `http`, `tcp`, `none`."""
+    """Expand `/path`, `http`, `tcp` or `none`."""
     if isinstance(value, str):
         if value.startswith("/"):
             return {"type": "http", "path": value}
         if value in {"http", "tcp", "none"}:
             return {"type": value}
         raise ValueError(
-            f"{value!r} is no health check; expected a path like /healthz, tcp, none, or a mapping"
+            f"{value!r} is not a valid health check; expected a path such as /healthz, tcp, none, "
+            "or a mapping"
         )
     return value
 
 
 def expand_balance(value: object) -> object:
-    """The algorithm alone."""
+    """Expand the name of an algorithm."""
     return {"algorithm": value} if isinstance(value, str) else value
 
 
 def expand_route(value: object) -> object:
-    """`/path`, `host`, or `host/path`."""
+    """Expand `/path`, `host` or `host/path`."""
     if not isinstance(value, str):
         return value
     if "://" in value:
@@ -66,27 +68,27 @@ def expand_route(value: object) -> object:
 
 
 def expand_rate_limit(value: object) -> object:
-    """A number of requests a second, or `600/m`."""
+    """Expand a number of requests per second, or a rate such as `600/m`."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return {"rate": value}
     if isinstance(value, str):
         found = _RATE.fullmatch(value.strip())
         if not found:
-            raise ValueError(f"{value!r} is no rate; expected one like 10/s or 600/m")
+            raise ValueError(f"{value!r} is not a valid rate; expected e.g. 10/s or 600/m")
         rate = float(found.group(1)) / _SECONDS[found.group(2)]
         return {"rate": rate, "burst": max(1.0, float(found.group(1)))}
     return value
 
 
 def expand_scale(value: object) -> object:
-    """`p95: 200ms` for an objective of that share; without `max`, `max` is `min`."""
+    """Expand `p95: 200ms` to an objective, and set `max` to `min` if it is missing."""
     if not isinstance(value, dict):
         return value
     data = dict(value)
     quantiles = [key for key in data if isinstance(key, str) and _QUANTILE.fullmatch(key)]
     if len(quantiles) + (data.get("objective") is not None) > 1:
         given = ", ".join([*quantiles, *(["objective"] if "objective" in data else [])])
-        raise ValueError(f"{given} stand here together; expected one objective")
+        raise ValueError(f"{given} are set together; expected one objective")
     for key in quantiles:
         data["objective"] = {"latency": data.pop(key), "share": float(key[1:])}
     if "max" not in data and str(data.get("min", "")).isdecimal():
@@ -95,167 +97,179 @@ def expand_scale(value: object) -> object:
 
 
 def parse_warm(value: object) -> object:
-    """A number of replicas, or `auto`."""
+    """Parse the size of a warm pool: a number of replicas, or `auto`."""
     text = str(value)
     if value == "auto" or (text.isascii() and text.isdigit()):
         return value if value == "auto" else int(text)
-    raise ValueError(f"{value!r} is no size of a pool; expected a number of replicas, or auto")
+    raise ValueError(
+        f"{value!r} is not a valid size of a warm pool; expected a number of replicas, or auto"
+    )
 
 
 def expand_gate(value: object) -> object:
-    """`false` for none, `true` for the usual one."""
+    """Expand a boolean: whether the canary analysis is enabled."""
     return {"enabled": value} if isinstance(value, bool) else value
 
 
 def expand_hook(value: object) -> object:
-    """The command alone, as text or as a list of words."""
+    """Expand a command, given as text or as a list of words."""
     return {"command": value} if isinstance(value, str | list) else value
 
 
 def check_steps(steps: tuple[float, ...]) -> tuple[float, ...]:
-    """Shares of the traffic, each larger than the one before."""
+    """Check that each share of the traffic is larger than the previous one."""
     for before, after in pairwise(steps):
         if after <= before:
             raise ValueError(
-                f"{after:.4g} comes after {before:.4g}; expected steps that grow, like 5%, 25%, 50%"
+                f"the step {after:.4g} follows {before:.4g}; expected increasing steps, e.g. 5%, "
+                "25%, 50%"
             )
     return steps
 
 
 def wrap_in_list(value: object) -> object:
-    """A single string, number or mapping stands for a list of it."""
+    """Wrap a single string, number or mapping in a list."""
     alone = isinstance(value, str | dict | float)
     return [value] if alone else value
 
 
 def expand_job_schedule(value: object) -> object:
-    """`schedule: "0 3 * * *"` is its cron expression."""
+    """Expand a cron expression."""
     return {"cron": value} if isinstance(value, str) else value
 
 
 def split_command(value: object) -> object:
-    """A command in one line is split as a shell would; it is not run by one."""
+    """Split a command into words as a shell does. No shell runs it."""
     return shlex.split(value) if isinstance(value, str) else value
 
 
 def check_names_differ(schedules: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Schedules of one service must be told apart."""
+    """Check that the schedules of a service have different names."""
     names = [each.name for each in schedules]
     if len(set(names)) < len(names):
-        raise ValueError("two schedules have the same name; expected a name of its own for each")
+        raise ValueError("two schedules have the same name; expected a unique name for each")
     return schedules
 
 
 def check_cron(text: str) -> str:
-    """When a schedule begins."""
+    """Check a cron expression."""
     parse_cron(text)
     return text
 
 
 def check_timezone(name: str) -> str:
-    """A name of the time zone database."""
+    """Check a name of the time zone database."""
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f"{name!r} is no time zone; expected one like Europe/Berlin") from error
+        raise ValueError(
+            f"{name!r} is not a valid time zone; expected e.g. Europe/Berlin"
+        ) from error
     return name
 
 
 def check_url(text: str) -> str:
-    """Where an HTTP server is, without a slash at its end."""
+    """Check the URL of an HTTP server, and remove a trailing slash."""
     if not _URL.fullmatch(text):
-        raise ValueError(f"{text!r} is no address; expected one like http://prometheus:9090")
+        raise ValueError(f"{text!r} is not a valid URL; expected e.g. http://prometheus:9090")
     return text.rstrip("/")
 
 
 def check_host(host: str) -> str:
-    """A route's host in lower case: exact, `*.suffix` or `*`."""
+    """Check the host of a route (exact, `*.suffix` or `*`), and return it in lower case."""
     lower = host.lower()
     if not _HOST.fullmatch(lower):
         raise ValueError(
-            f"{host!r} is no host; expected one like api.example.com, *.example.com or *, "
+            f"{host!r} is not a valid host; expected e.g. api.example.com, *.example.com or *, "
             "without a port"
         )
     return lower
 
 
 def check_path(path: str) -> str:
-    """A route's path without the trailing slash: it matches whole segments either way."""
+    """Check the path of a route, and remove a trailing slash: routes match whole path segments with
+    or without it."""
     if not _PATH.fullmatch(path):
-        raise ValueError(f"{path!r} is no path; expected one like /orders, without spaces, ? and #")
+        raise ValueError(
+            f"{path!r} is not a valid path; expected e.g. /orders, without spaces, ? and #"
+        )
     return path.rstrip("/") or "/"
 
 
 def check_request_target(path: str) -> str:
-    """A request target: a path, perhaps with a query."""
+    """Check a request target: a path with an optional query."""
     if not _TARGET.fullmatch(path):
-        raise ValueError(f"{path!r} is no path; expected one like /healthz")
+        raise ValueError(f"{path!r} is not a valid path; expected e.g. /healthz")
     return path
 
 
 def check_optional_request_target(path: str) -> str:
-    """A request target, or nothing."""
+    """Check a request target, unless it is empty."""
     return check_request_target(path) if path else path
 
 
 def check_hash_by(text: str) -> str:
-    """What hashing hashes."""
+    """Check the key of a hash or a rate limit."""
     if not _HASH_BY.fullmatch(text):
-        raise ValueError(f"{text!r} is no key; expected header:NAME, cookie:NAME or address")
+        raise ValueError(
+            f"{text!r} is not a valid key; expected header:NAME, cookie:NAME or address"
+        )
     return text
 
 
 def check_rate_limit_key(text: str) -> str:
-    """What a rate limit goes by."""
+    """Check the key of a rate limit, which must not be empty."""
     if not text:
         raise ValueError("the key is empty; expected header:NAME, cookie:NAME or address")
     return check_hash_by(text)
 
 
 def check_match(conditions: tuple[str, ...]) -> tuple[str, ...]:
-    """Conditions on headers and cookies."""
+    """Check conditions on headers and cookies."""
     for text in conditions:
         if not _MATCH.fullmatch(text):
             raise ValueError(
-                f"{text!r} is no condition; expected header:NAME, header:NAME=VALUE, cookie:NAME "
-                "or cookie:NAME=VALUE"
+                f"{text!r} is not a valid condition; expected header:NAME, header:NAME=VALUE, "
+                "cookie:NAME or cookie:NAME=VALUE"
             )
     return conditions
 
 
 def check_replacement(path: str) -> str:
-    """What stands in for a route's path, or nothing."""
+    """Check the replacement of a route's path, unless it is empty."""
     return check_path(path) if path else path
 
 
-def check_redirect(where: str) -> str:
-    """Where a redirect leads, or nothing."""
-    if not _REDIRECT.fullmatch(where):
-        raise ValueError(f"{where!r} is no address; expected one like https://{{host}}{{path}}")
-    rest = re.sub(r"\{(host|path|query)\}", "", where)
+def check_redirect(location: str) -> str:
+    """Check the target of a redirect, which may be empty."""
+    if not _REDIRECT.fullmatch(location):
+        raise ValueError(f"{location!r} is not a valid URL; expected e.g. https://{{host}}{{path}}")
+    rest = re.sub(r"\{(host|path|query)\}", "", location)
     if "{" in rest or "}" in rest:
-        raise ValueError(f"{where!r} has unknown braces; expected {{host}}, {{path}} or {{query}}")
-    return where
+        raise ValueError(
+            f"{location!r} has an unknown placeholder; expected {{host}}, {{path}} or {{query}}"
+        )
+    return location
 
 
 def check_header_values(fields: dict[str, str]) -> dict[str, str]:
-    """Header fields to write."""
+    """Check header fields to write."""
     for name, value in fields.items():
         _check_editable(name)
         if not _VALUE.fullmatch(value):
-            raise ValueError(f"the value of {name} has a control character; expected none")
+            raise ValueError(f"the value of {name} has a control character; remove it")
     return fields
 
 
 def check_added_headers(fields: dict[str, str]) -> dict[str, str]:
-    """Header fields to write beside those that are there."""
+    """Check header fields to write in addition to existing ones."""
     for name in fields:
         _check_not_host(name)
     return check_header_values(fields)
 
 
 def check_removed_headers(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Header fields to take out."""
+    """Check names of header fields to remove."""
     for name in names:
         _check_not_host(name)
         _check_editable(name)
@@ -264,29 +278,29 @@ def check_removed_headers(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _check_not_host(name: str) -> None:
     if name.lower() == "host":
-        raise ValueError("a request has one Host; expected it under set, if anywhere")
+        raise ValueError("a request must have exactly one Host; use set to replace it")
 
 
 def _check_editable(name: str) -> None:
     if not re.fullmatch(_FIELD_NAME, name):
-        raise ValueError(f"{name!r} is no name of a header field; expected one like X-Team")
+        raise ValueError(f"{name!r} is not a valid header field name; expected e.g. X-Team")
     lower = name.lower().replace("_", "-")
     if lower in _NOT_EDITABLE or lower.startswith("x-forwarded-"):
-        raise ValueError(f"{name} is the proxy's to write; expected another field")
+        raise ValueError(f"{name} is written by the proxy; expected another field")
 
 
 def check_cookie(name: str) -> str:
-    """A cookie's name, or nothing."""
+    """Check the name of a cookie, which may be empty."""
     if not _COOKIE.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a cookie; expected one like session")
+        raise ValueError(f"{name!r} is not a valid cookie name; expected e.g. session")
     return name
 
 
 def check_unique(items: Iterable[Item]) -> tuple[Item, ...]:
-    """The same, unless two read alike."""
+    """Check that no two items have the same text."""
     kept = tuple(items)
-    said = [str(item) for item in kept]
-    for index, thing in enumerate(said):
-        if thing in said[:index]:
-            raise ValueError(f"{thing} is listed twice; expected each once")
+    texts = [str(item) for item in kept]
+    for index, text in enumerate(texts):
+        if text in texts[:index]:
+            raise ValueError(f"{text} is listed twice; expected it once")
     return kept

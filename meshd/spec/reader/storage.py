@@ -1,7 +1,8 @@
-"""`volumes`, `tmpfs`, `secrets` and `configs` of a service → mounts.
+"""Read `volumes`, `tmpfs`, `secrets` and `configs` of a service into mounts.
 
-Secrets and configs are files of the host, mounted read-only: what replicas get as files never
-stands in their environment or labels.
+Called by `meshd.spec.reader.service`, and by `meshd.spec.compose` for the declarations at the top
+level. Secrets and configs are files of the host, mounted read-only. Their contents are never put
+into environment variables or labels.
 """
 
 import hashlib
@@ -24,38 +25,39 @@ FileKind = Literal["secrets", "configs"]
 
 @dataclass(frozen=True, slots=True)
 class Declarations:
-    """What the top of the file declares: named volumes, and files by kind and name."""
+    """The declarations at the top level of the file: the names of volumes, and the paths of secrets
+    and configs by name."""
 
     volumes: frozenset[str]
     files: Mapping[FileKind, Mapping[str, Path]]
 
 
 def resolve_path(base: Path, path: str) -> str:
-    """An absolute path of the host; relative ones start at `base`, `~` at the user's home."""
+    """Return an absolute path; relative paths start at `base`, and `~` is the user's home."""
     return os.path.normpath(base / Path(path).expanduser())
 
 
 def read_volume(at: Cursor, base: Path, declared: Declarations) -> Mount:
-    """One entry of `volumes` in either form."""
+    """Read one entry of `volumes` in either form."""
     mount = _read_long_form(at, base) if at.node.mapping is not None else _read_short_form(at, base)
     if not mount.target.startswith("/"):
-        at.fail(f"{mount.target!r} is where it is mounted; expected an absolute path")
+        at.fail(f"the mount target {mount.target!r} is not an absolute path; expected e.g. /data")
     if mount.type == "volume" and mount.source and mount.source not in declared.volumes:
         at.fail(
-            f"the volume {mount.source} is not declared; expected it under volumes at the top, "
-            f"or ./{mount.source} for a directory"
+            f"the volume {mount.source} is not declared; declare it under volumes at the top "
+            f"level, or use ./{mount.source} for a directory"
         )
     return mount
 
 
 def read_tmpfs(at: Cursor) -> Mount:
-    """One entry of `tmpfs`."""
+    """Read one entry of `tmpfs`."""
     target, _, options = at.read_string().partition(":")
     if not target.startswith("/"):
-        at.fail(f"{target!r} is where it is mounted; expected an absolute path")
+        at.fail(f"the mount target {target!r} is not an absolute path; expected e.g. /run")
     name, _, value = options.partition("=")
     if name not in {"", "size"} or "," in value:
-        at.fail(f"meshd does not support the options {options!r}; expected size=… or none")
+        at.fail(f"meshd does not support the options {options!r}; expected size=… or no options")
     try:
         return Mount(type="tmpfs", target=target, size=units.parse_size(value) if value else 0)
     except ValueError as error:
@@ -63,7 +65,7 @@ def read_tmpfs(at: Cursor) -> Mount:
 
 
 def read_file_mount(at: Cursor, kind: FileKind, declared: Declarations) -> Mount:
-    """One entry of `secrets` or `configs`: the mount of its file."""
+    """Read one entry of `secrets` or `configs` of a service; return the mount of its file."""
     found: dict[str, str] = {}
     if at.node.mapping is not None:
         at.read_keys(
@@ -79,7 +81,7 @@ def read_file_mount(at: Cursor, kind: FileKind, declared: Declarations) -> Mount
         found["source"] = at.read_string()
     name = found.get("source", "")
     if name not in declared.files[kind]:
-        at.fail(f"{name!r} is not declared; expected it under {kind} at the top")
+        at.fail(f"{name!r} is not declared; declare it under {kind} at the top level")
     home = "/run/secrets" if kind == "secrets" else ""
     target = found.get("target", name)
     where = target if target.startswith("/") else f"{home}/{target}"
@@ -94,8 +96,10 @@ def read_file_mount(at: Cursor, kind: FileKind, declared: Declarations) -> Mount
 
 
 def read_declared_file(at: Cursor, base: Path) -> Path:
-    """One entry of `secrets` or `configs` at the top: the file it names. What is wrong with it
-    is noted, and it still counts as declared."""
+    """Read one entry of `secrets` or `configs` at the top level; return the path of its file.
+
+    Errors are recorded, and the entry still counts as declared.
+    """
     found: list[str] = []
     at.read_keys(
         KeyTable(
@@ -110,15 +114,18 @@ def read_declared_file(at: Cursor, base: Path) -> Path:
         return base
     path = Path(resolve_path(base, found[0]))
     if not path.is_file():
-        at.add_problem(f"{path} is no file; expected one that exists")
+        at.add_problem(f"{path} is not a file; expected an existing file")
     return path
 
 
 def _compute_version(at: Cursor, kind: FileKind, path: Path) -> str:
-    """What changes with a file's content. Of a secret nothing may be known, not even a hash
-    that guesses could be tried on: there it is when the file was written."""
+    """Return a text that changes with the content of a file.
+
+    For a config it is a hash. For a secret it is the modification time, because a hash would allow
+    an attacker to test guesses.
+    """
     if not path.is_file():
-        return ""  # noted where it is declared
+        return ""  # the error was recorded at the declaration
     try:
         if kind == "secrets":
             return str(path.stat().st_mtime_ns)
@@ -130,16 +137,16 @@ def _compute_version(at: Cursor, kind: FileKind, path: Path) -> str:
 def _read_short_form(at: Cursor, base: Path) -> Mount:
     text = at.read_string()
     if _WINDOWS_PATH.match(text):
-        at.fail(f"{text!r} is a Windows path; expected SOURCE:TARGET of a Linux host")
+        at.fail(f"{text!r} is a Windows path; expected SOURCE:TARGET with Linux paths")
     parts = text.split(":")
     if len(parts) > 3 or not all(parts):
-        at.fail(f"{text!r} is no mount; expected SOURCE:TARGET or SOURCE:TARGET:ro")
+        at.fail(f"{text!r} is not a valid mount; expected SOURCE:TARGET or SOURCE:TARGET:ro")
     if len(parts) == 1:
         return Mount(type="volume", target=parts[0])
     source, target = parts[0], parts[1]
     modes = set(parts[2].split(",")) if len(parts) == 3 else set()
-    if strange := modes - _IGNORED_MODES - {"ro"}:
-        at.fail(f"the mode {', '.join(sorted(strange))} is not supported; expected ro or rw")
+    if unknown := modes - _IGNORED_MODES - {"ro"}:
+        at.fail(f"the mode {', '.join(sorted(unknown))} is not supported; expected ro or rw")
     if source.startswith((".", "/", "~")):
         return Mount(
             type="bind", source=resolve_path(base, source), target=target, read_only="ro" in modes
@@ -148,7 +155,7 @@ def _read_short_form(at: Cursor, base: Path) -> Mount:
 
 
 def _read_long_form(at: Cursor, base: Path) -> Mount:
-    # A wrong type is noted once and then taken for one, so that the rest is checked too.
+    # After an invalid type, continue with `volume` so that the other keys are checked as well.
     found: dict[str, object] = {"type": "volume"} if "type" in (at.node.mapping or {}) else {}
     at.read_keys(
         KeyTable(
@@ -160,7 +167,7 @@ def _read_long_form(at: Cursor, base: Path) -> Mount:
                 "bind": lambda c: c.read_keys(
                     KeyTable(
                         read={"create_host_path": _warn_of_host_path},
-                        refused={"propagation": "mounts do not propagate"},
+                        refused={"propagation": "mount propagation is not supported"},
                         warned={"selinux": "label the directory on the host"},
                     )
                 ),
@@ -168,16 +175,16 @@ def _read_long_form(at: Cursor, base: Path) -> Mount:
                     KeyTable(
                         read={},
                         refused={
-                            "nocopy": "an empty volume gets the image's files",
-                            "subpath": "use a volume of its own",
+                            "nocopy": "the engine copies the image's files into an empty volume",
+                            "subpath": "use a separate volume",
                         },
-                        warned={"labels": "volumes carry the mesh's own labels"},
+                        warned={"labels": "volumes have only the labels of the mesh"},
                     )
                 ),
                 "tmpfs": lambda c: c.read_keys(
                     KeyTable(
                         read={"size": lambda c: found.update(size=c.read_size())},
-                        refused={"mode": "leave it out"},
+                        refused={"mode": "remove it"},
                     )
                 ),
             },
@@ -197,4 +204,4 @@ def _read_long_form(at: Cursor, base: Path) -> Mount:
 
 def _warn_of_host_path(at: Cursor) -> None:
     if at.read_boolean():
-        at.add_warning("directories of the host are not made; make it before")
+        at.add_warning("host directories are not created; create the directory first")

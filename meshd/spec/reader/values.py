@@ -1,18 +1,27 @@
-"""Values of Compose that have a form of their own: commands, signals, health checks, pairs."""
+"""Read Compose values with their own syntax: commands, signals, health checks, NAME=value lists.
+
+Called by the other readers, mainly `meshd.spec.reader.service`.
+"""
 
 import re
 import shlex
 import signal
 from collections.abc import Callable
+from typing import Final
 
 from meshd.spec.model import Healthcheck, Logging, Ulimit
 from meshd.spec.reader import unsupported_keys
 from meshd.spec.source.cursor import Cursor, KeyTable
 from meshd.spec.source.yaml_tree import SourceNode
 
+MAX_ULIMIT: Final = 2**62
+"""Half the largest signed 64-bit integer, which the engine uses for limits."""
+MAX_SIGNAL: Final = 64
+"""The highest signal number on Linux, SIGRTMAX."""
+
 
 def read_pairs(at: Cursor) -> list[tuple[str, Cursor]]:
-    """The entries of a mapping, or of a list of `NAME=value`; a bare NAME has no value."""
+    """Read a mapping, or a list of `NAME=value`; a bare NAME has no value."""
     if at.node.mapping is not None:
         return list(at.items())
     found = []
@@ -24,7 +33,7 @@ def read_pairs(at: Cursor) -> list[tuple[str, Cursor]]:
 
 
 def read_strings_by_name(at: Cursor) -> dict[str, str]:
-    """Names with text."""
+    """Read strings by name, in either form of `read_pairs`."""
     return {
         name: text
         for name, value in read_pairs(at)
@@ -33,33 +42,33 @@ def read_strings_by_name(at: Cursor) -> dict[str, str]:
 
 
 def read_hosts(at: Cursor) -> dict[str, str]:
-    """`extra_hosts`: names with addresses, as a mapping or a list of `NAME:ADDRESS`."""
+    """Read `extra_hosts`: addresses by name, from a mapping or a list of `NAME:ADDRESS`."""
     if at.node.mapping is not None:
         return read_strings_by_name(at)
     found = {}
     for entry in at.elements():
         name, *address = re.split("[:=]", entry.read_string(), maxsplit=1)
         if not name or not any(address):
-            entry.fail(f"{entry.node.text!r} is no entry; expected NAME:ADDRESS")
+            entry.fail(f"{entry.node.text!r} is not valid; expected NAME:ADDRESS")
         found[name] = address[0]
     return found
 
 
 def read_ulimits(at: Cursor) -> dict[str, Ulimit]:
-    """Names with one number, or with `soft` and `hard`; -1 means no limit."""
+    """Read `ulimits`: a number, or `soft` and `hard`, by name; -1 means no limit."""
     return {name: found for name, value in at.items() if (found := value.attempt(_read_ulimit))}
 
 
 def _read_ulimit(at: Cursor) -> Ulimit:
     found: dict[str, int] = {}
     if at.node.mapping is None:
-        found["soft"] = found["hard"] = at.read_integer(low=-1, high=2**62)
+        found["soft"] = found["hard"] = at.read_integer(low=-1, high=MAX_ULIMIT)
         return Ulimit.model_validate(found)
     at.read_keys(
         KeyTable(
             read={
-                "soft": lambda c: found.update(soft=c.read_integer(low=-1, high=2**62)),
-                "hard": lambda c: found.update(hard=c.read_integer(low=-1, high=2**62)),
+                "soft": lambda c: found.update(soft=c.read_integer(low=-1, high=MAX_ULIMIT)),
+                "hard": lambda c: found.update(hard=c.read_integer(low=-1, high=MAX_ULIMIT)),
             }
         )
     )
@@ -70,7 +79,7 @@ def _read_ulimit(at: Cursor) -> Ulimit:
 
 
 def read_logging(at: Cursor) -> Logging:
-    """`logging`: a driver and its options."""
+    """Read `logging`: a driver and its options."""
     found: dict[str, object] = {}
     at.read_keys(
         KeyTable(
@@ -84,43 +93,46 @@ def read_logging(at: Cursor) -> Logging:
 
 
 def read_names(at: Cursor) -> list[tuple[str, Cursor]]:
-    """The entries of a mapping, or of a list of names."""
+    """Read a mapping, or a list of names."""
     if at.node.mapping is not None:
         return list(at.items())
     return [(entry.read_string(), entry) for entry in at.elements()]
 
 
 def read_command(at: Cursor) -> tuple[str, ...]:
-    """A list as it is, a string split as a shell would."""
+    """Read a command: a list is kept, and a string is split into words as a shell does."""
     if at.node.sequence is not None:
         return at.read_strings()
     text = at.read_string()
     try:
         return tuple(shlex.split(text))
     except ValueError as error:
-        at.fail(f"{text!r} cannot be split into words ({error}); expected quotes in pairs")
+        at.fail(f"{text!r} cannot be split into words ({error}); expected matching quotes")
 
 
 def read_stop_signal(at: Cursor) -> str:
+    """Read a signal, as a number or a name with or without SIG."""
     text = at.read_string().upper()
     name = text if text.startswith("SIG") or text.isdecimal() else f"SIG{text}"
     known = signal.Signals.__members__
-    if name not in known and not (name.isdecimal() and 1 <= int(name) <= 64):
-        at.fail(f"{at.node.text!r} is no signal; expected one like SIGTERM")
+    if name not in known and not (name.isdecimal() and 1 <= int(name) <= MAX_SIGNAL):
+        at.fail(f"{at.node.text!r} is not a valid signal; expected e.g. SIGTERM")
     return name
 
 
 def read_condition(at: Cursor) -> str:
+    """Read the `condition` of an entry of `depends_on`."""
     word = at.read_one_of("service_started", "service_healthy", "service_completed_successfully")
     if word == "service_completed_successfully":
         at.fail(
-            "meshd keeps services running and waits for no end; expected service_started or "
-            "service_healthy"
+            "meshd keeps services running and does not wait for their end; expected "
+            "service_started or service_healthy"
         )
     return word
 
 
 def read_healthcheck(at: Cursor) -> Healthcheck:
+    """Read `healthcheck` of a service; a test of `NONE` disables it."""
     found: dict[str, object] = {}
 
     def put(name: str, read: Callable[[Cursor], object]) -> Callable[[Cursor], None]:
@@ -145,13 +157,13 @@ def read_healthcheck(at: Cursor) -> Healthcheck:
 
 
 def _read_test(at: Cursor) -> tuple[str, ...]:
-    """The engine's form: `CMD` and words, `CMD-SHELL` and a line, or `NONE`."""
+    """Return the engine's form: `CMD` and words, `CMD-SHELL` and a line, or `NONE`."""
     if at.node.sequence is None:
         return ("CMD-SHELL", at.read_string())
     words = at.read_strings()
     first = words[0] if words else ""
     if first not in {"NONE", "CMD", "CMD-SHELL"}:
-        at.fail(f"the first word is {first!r}; expected CMD, CMD-SHELL or NONE, or one string")
+        at.fail(f"the first word is {first!r}; expected CMD, CMD-SHELL, NONE or a single string")
     if (len(words) == 1) != (first == "NONE"):
         at.fail(
             f"{first} has the wrong number of words; expected NONE alone, or a command after it"

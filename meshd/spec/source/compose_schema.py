@@ -1,7 +1,7 @@
-"""The Compose Specification's own JSON Schema, held against each file.
+"""Check Compose files against the JSON Schema of the Compose Specification.
 
-What this package reads itself it also judges itself, with better words. The schema comes after
-that, and finds what is not Compose all the same: its findings count where nothing else was noted.
+Called by `meshd.spec.compose` after the readers. The readers report errors in plainer words, so the
+schema's errors count only on lines without another error. It finds what the readers ignore.
 """
 
 import functools
@@ -30,8 +30,8 @@ _TYPE_NAMES: Final = {
 
 
 def check_against_schema(files: Iterable[SourceNode], diagnostics: Diagnostics) -> None:
-    """Note what in these files, interpolated and as yet unmerged, the Compose Specification does
-    not allow, except on lines that have a problem already."""
+    """Record what the Compose Specification does not allow, except on lines that already have an
+    error. `files` are interpolated, but not merged."""
     known = {problem.location for problem in diagnostics.problems}
     for root in files:
         for error in _load_validator().iter_errors(_to_plain(root)):
@@ -49,7 +49,7 @@ def _load_validator() -> Draft7Validator:
 
 
 def _to_plain(node: SourceNode) -> Any:
-    """The value as the schema sees it: what merging takes away is not there."""
+    """Return the value in the form that the schema checks: without keys tagged `!reset`."""
     if node.mapping is not None:
         return {k: _to_plain(each) for k, each in node.mapping.items() if each.tag != "!reset"}
     if node.sequence is not None:
@@ -58,8 +58,8 @@ def _to_plain(node: SourceNode) -> Any:
 
 
 def _closest_errors(error: ValidationError) -> list[ValidationError]:
-    """What is wrong with the likeliest of the forms that a value may have: the one that the
-    value comes furthest in. Several where it has the type of none."""
+    """Return the errors of the alternative that the value most likely meant: the one with the
+    deepest error. Several if the value has the type of no alternative."""
     if not error.context:
         return [error]
     leaves = [leaf for each in error.context for leaf in _closest_errors(each)]
@@ -72,7 +72,7 @@ def _depth(error: ValidationError) -> tuple[int, bool]:
 
 
 def _find_node(root: SourceNode, path: Iterable[str | int]) -> tuple[SourceNode, tuple[str, str]]:
-    """The node at a path, with its service and field for messages."""
+    """Return the node at a path, with its service and field for messages."""
     node, words = root, list[str]()
     for step in path:
         if isinstance(step, int):
@@ -91,42 +91,47 @@ def _find_node(root: SourceNode, path: Iterable[str | int]) -> tuple[SourceNode,
 
 
 def _describe_errors(errors: list[ValidationError]) -> list[tuple[tuple[str | int, ...], str]]:
-    """What to say of errors of one depth, and of which place."""
+    """Return the path and the text of each message for errors of one depth."""
     error = errors[0]
     path = tuple(error.absolute_path)
     match error.validator, error.validator_value:
         case "type", _:
             return [(path, text)] if (text := _describe_wrong_type(errors)) else []
         case "additionalProperties", False:
-            text = "unknown key; expected one of the Compose Specification"
+            text = "unknown key; expected a key of the Compose Specification"
             return [((*path, key), text) for key in sorted(_unknown_keys(error))]
         case "enum", values:
-            text = f"{_shorten(error.instance)}; expected one of {', '.join(map(str, values))}"
+            text = (
+                f"{_shorten(error.instance)} is not valid; expected one of "
+                f"{', '.join(map(str, values))}"
+            )
         case _:
-            text = f"not as in the Compose Specification: {error.message}"
+            text = f"does not match the Compose Specification: {error.message}"
     return [(path, text)]
 
 
-def _describe_wrong_type(errors: list[ValidationError]) -> str:
-    """Empty for a number where text stands in the specification: that is what was written."""
+def _describe_wrong_type(errors: list[ValidationError]) -> str | None:
+    """Return the message for a wrong type; None for a number where the schema expects text, which
+    Compose accepts."""
     names: list[str] = []
     for error in errors:
-        wanted = error.validator_value
-        names += [wanted] if isinstance(wanted, str) else wanted
+        types = error.validator_value
+        names += [types] if isinstance(types, str) else types
     value = errors[0].instance
     if "string" in names and isinstance(value, int | float):
-        return ""
-    said = " or ".join(dict.fromkeys(_TYPE_NAMES[name] for name in names))
-    return f"{_shorten(value)} is not as in the Compose Specification; expected {said}"
+        return None
+    expected = " or ".join(dict.fromkeys(_TYPE_NAMES[name] for name in names))
+    return f"{_shorten(value)} does not match the Compose Specification; expected {expected}"
 
 
 def _unknown_keys(error: ValidationError) -> set[str]:
-    """The keys that the schema neither names nor has a pattern for."""
-    strange = set(error.instance) - set(error.schema.get("properties", {}))
+    """Return the keys that the schema neither lists nor has a pattern for."""
+    unlisted = set(error.instance) - set(error.schema.get("properties", {}))
     patterns = error.schema.get("patternProperties", {})
-    return {key for key in strange if not any(re.search(each, key) for each in patterns)}
+    return {key for key in unlisted if not any(re.search(each, key) for each in patterns)}
 
 
 def _shorten(value: object) -> str:
+    """Return the value as JSON, cut to 60 characters so that a message fits on a line or two."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,7 +1,8 @@
-"""`.env` and `env_file`: lines of `NAME=value`.
+"""Parse `.env` and `env_file` files: lines of `NAME=value`.
 
-Single quotes keep a value as it is; unquoted and double-quoted values may use variables; a
-` #` starts a comment after an unquoted value. `export ` before a name is allowed.
+Called by `meshd.spec.source.loader` and `meshd.spec.reader.host_files`. Single quotes keep a value
+unchanged; unquoted and double-quoted values may use variables. ` #` starts a comment after an
+unquoted value. `export ` before a name is allowed.
 """
 
 import re
@@ -18,8 +19,11 @@ _ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "
 def parse_env_file(
     text: str, file: str, environment: Mapping[str, str], diagnostics: Diagnostics
 ) -> dict[str, str]:
-    """The variables of one file. A later line may use an earlier one, and `environment` wins
-    over both. A name alone is taken from `environment`, where it is set there."""
+    """Return the variables of one file; errors are recorded, and their lines left out.
+
+    A line may use the variables of earlier lines; `environment` takes precedence over them. A name
+    without a value gets its value from `environment`, and is left out if it is not set there.
+    """
     found: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         stripped = line.strip()
@@ -29,7 +33,9 @@ def parse_env_file(
         match = _LINE.fullmatch(stripped)
         if match is None:
             diagnostics.problems.append(
-                Problem(location, "", "", f"{stripped!r} is no variable; expected NAME=value")
+                Problem(
+                    location, "", "", f"{stripped!r} is not a valid variable; expected NAME=value"
+                )
             )
         elif match.group(2) is None:
             if match.group(1) in environment:
@@ -71,4 +77,4 @@ def _find_closing_quote(raw: str, quote: str) -> int:
 
 
 def _ignore_unset(_name: str) -> None:
-    """An unset variable in an env file is empty, without a word: shells do the same."""
+    """Replace an unset variable in an env file by nothing without a warning, as shells do."""

@@ -1,4 +1,7 @@
-"""`extends`: a service takes over the keys of another one, of its own file or of another file."""
+"""Resolve `extends`: a service inherits the keys of another service, of the same or another file.
+
+Called by `meshd.spec.source.loader` for each file, before files are merged.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,25 +19,28 @@ _NO_LOCATION: Final = Location("")
 
 @dataclass(frozen=True, slots=True)
 class ExtendsResolver:
-    """Extends services. `written` reads another file as it stands there, variables replaced, and
-    gives None, with its problems noted, for one that cannot be read."""
+    """Resolves the `extends` keys of a file.
+
+    - `load_tree`: parses another file and substitutes its variables; returns None, with the errors
+      recorded, if it cannot be read
+    """
 
     diagnostics: Diagnostics
-    written: Callable[[Path], SourceNode | None]
+    load_tree: Callable[[Path], SourceNode | None]
 
-    def applied(self, root: SourceNode, path: Path, base: Path) -> SourceNode:
-        """The file at `path` where each service that extends another has that one's keys as
-        well; relative paths start at `base`."""
+    def resolve(self, root: SourceNode, path: Path, base: Path) -> SourceNode:
+        """Return the tree of the file at `path` with the inherited keys in each service. Relative
+        paths start at `base`."""
         services = (root.mapping or {}).get("services")
         if services is None or services.mapping is None:
             return root
         known = services.mapping
-        found = {name: self._service(name, known, path, base, ()) for name in known}
+        found = {name: self._resolve_service(name, known, path, base, ()) for name in known}
         return replace(
             root, value={**(root.mapping or {}), "services": replace(services, value=found)}
         )
 
-    def _service(
+    def _resolve_service(
         self,
         name: str,
         services: Mapping[str, SourceNode],
@@ -50,51 +56,54 @@ class ExtendsResolver:
         here = (path.absolute(), name)
         at = Cursor(extends, self.diagnostics, service=name, field="extends")
         if here in chain:
-            at.add_problem("it extends itself, by way of others; expected an end")
+            at.add_problem(
+                "the service extends itself, directly or through other services; remove the cycle"
+            )
             return own
-        wanted, file = _parse_extends(at)
-        found = self._wanted(at, wanted, file, services, path, base, (*chain, here))
+        parent, file = _parse_extends(at)
+        found = self._find_parent(at, parent, file, services, path, base, (*chain, here))
         if found is None:
             return own
         merged = merge((_wrap_service(name, found), _wrap_service(name, own))).mapping or {}
         return (merged["services"].mapping or {})[name]
 
-    def _wanted(
+    def _find_parent(
         self,
         at: Cursor,
-        wanted: str,
+        parent: str,
         file: str,
         services: Mapping[str, SourceNode],
         path: Path,
         base: Path,
         chain: tuple[tuple[Path, str], ...],
     ) -> SourceNode | None:
-        """The service that another extends, with the paths of its own file."""
-        if not wanted:
+        """Return the parent service with paths relative to its own file; None, with the error
+        recorded, if it does not exist."""
+        if not parent:
             return None
         if not file:
-            if wanted in services:
-                return self._service(wanted, services, path, base, chain)
-            at.add_problem(f"there is no service {wanted} in this file; expected one that it has")
+            if parent in services:
+                return self._resolve_service(parent, services, path, base, chain)
+            at.add_problem(f"this file has no service {parent}; expected a service of the file")
             return None
         other = base / Path(file).expanduser()
-        tree = self.written(other)
+        tree = self.load_tree(other)
         if tree is None:
             return None
         others = (
             (tree.mapping or {}).get("services") or SourceNode({}, _NO_LOCATION)
         ).mapping or {}
-        if wanted not in others:
-            at.add_problem(f"there is no service {wanted} in {other}; expected one that it has")
+        if parent not in others:
+            at.add_problem(f"{other} has no service {parent}; expected a service of that file")
             return None
         folder = other.absolute().parent
         return make_service_paths_absolute(
-            self._service(wanted, others, other, folder, chain), folder
+            self._resolve_service(parent, others, other, folder, chain), folder
         )
 
 
 def _parse_extends(at: Cursor) -> tuple[str, str]:
-    """The service and the file of `extends`; empty where they are not given."""
+    """Return the service and the file of `extends`; empty if not given."""
     found: dict[str, str] = {}
     if at.node.mapping is None:
         found["service"] = at.attempt(Cursor.read_string) or ""
@@ -105,10 +114,10 @@ def _parse_extends(at: Cursor) -> tuple[str, str]:
         }
         at.read_keys(KeyTable(read=read))
         if "service" not in found:
-            at.add_problem("service is missing; expected the name of one")
+            at.add_problem("service is missing; expected the name of a service")
     return found.get("service", ""), found.get("file", "")
 
 
 def _wrap_service(name: str, service: SourceNode) -> SourceNode:
-    """A file of one service."""
+    """Return the tree of a file with one service."""
     return SourceNode({"services": SourceNode({name: service}, service.location)}, service.location)

@@ -1,8 +1,14 @@
-"""Variables in a Compose file, by the rules of the Compose Specification, and `.env` files.
+"""Replace variables in a string, by the rules of the Compose Specification. Pure.
 
-`$VAR` and `${VAR}`; `${VAR:-default}` when unset or empty, `${VAR-default}` when unset;
-`${VAR:?text}` and `${VAR?text}` refuse; `${VAR:+text}` and `${VAR+text}` replace what is set;
-`$$` is a dollar. Defaults may hold variables themselves.
+Used by `meshd.spec.source.substitution` for Compose files and by `meshd.spec.source.env_file`.
+
+- `$VAR`, `${VAR}`: the value of the variable
+- `${VAR:-default}`, `${VAR-default}`: the default if the variable is unset or empty, or unset
+- `${VAR:?text}`, `${VAR?text}`: an error with this text if unset or empty, or unset
+- `${VAR:+text}`, `${VAR+text}`: the text if the variable is set and not empty, or set
+- `$$`: a dollar sign
+
+Defaults and texts may contain variables.
 """
 
 import re
@@ -14,12 +20,15 @@ _OPERATOR: Final = re.compile(r":?[-?+]")
 
 
 class InterpolationError(ValueError):
-    """The text has a malformed or a required, unset variable; the message says which."""
+    """A variable is malformed, or required and not set; the message names it."""
 
 
 def interpolate(text: str, environment: Mapping[str, str], unset: Callable[[str], None]) -> str:
-    """`text` with its variables replaced. `unset` is told of each unset one without a default,
-    which becomes empty, as in Compose. Raises Uninterpolable."""
+    """Return `text` with its variables replaced.
+
+    A variable that is not set and has no default becomes empty, as in Compose; `unset` is called
+    with its name. Raises InterpolationError.
+    """
     if "$" not in text:
         return text
     out: list[str] = []
@@ -38,7 +47,8 @@ def interpolate(text: str, environment: Mapping[str, str], unset: Callable[[str]
             name = _NAME.match(text, found + 1)
             if name is None:
                 raise InterpolationError(
-                    f"{text!r} has a $ before no variable; expected ${{NAME}}, or $$ for a dollar"
+                    f"{text!r} has a $ that starts no variable; expected ${{NAME}}, or $$ for a "
+                    "dollar sign"
                 )
             out.append(_look_up(name.group(), environment, unset))
             at = name.end()
@@ -46,7 +56,7 @@ def interpolate(text: str, environment: Mapping[str, str], unset: Callable[[str]
 
 
 def _find_closing_brace(text: str, start: int) -> int:
-    """The index of the brace that closes the one before `start`."""
+    """Return the index of the brace that closes the one before `start`."""
     depth = 1
     index = start
     while index < len(text):
@@ -58,16 +68,16 @@ def _find_closing_brace(text: str, start: int) -> int:
             if not depth:
                 return index
         index += 1
-    raise InterpolationError(f"{text!r} opens ${{ without closing it; expected a }}")
+    raise InterpolationError(f"{text!r} has an unclosed ${{; expected a closing }}")
 
 
 def _expand_braces(inner: str, environment: Mapping[str, str], unset: Callable[[str], None]) -> str:
-    """What stands between the braces of `${…}`."""
+    """Return the value of `${…}`, given the text between its braces."""
     name = _NAME.match(inner)
     rest = inner[name.end() :] if name else inner
     if name is None or (rest and not _OPERATOR.match(rest)):
         raise InterpolationError(
-            f"${{{inner}}} is no variable; expected ${{NAME}}, ${{NAME:-default}} or "
+            f"${{{inner}}} is not a valid variable; expected ${{NAME}}, ${{NAME:-default}} or "
             "${NAME:?text}"
         )
     if not rest:

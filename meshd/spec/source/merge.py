@@ -1,9 +1,12 @@
-"""Several Compose files → one tree, by the merge rules of the Compose Specification.
+"""Merge the trees of several Compose files, by the rules of the Compose Specification. Pure.
 
-Mappings merge key by key, lists append, a scalar is replaced by the later one. Commands are
-replaced whole; environment, labels and the like merge by name in either form; volumes,
-secrets and configs merge by where they are mounted. `!reset` takes a key away and
-`!override` replaces it whole.
+Called by `meshd.spec.source.loader` and `meshd.spec.source.extends`.
+
+- Mappings merge key by key, lists are appended, and a later scalar replaces an earlier one.
+- Commands are replaced as a whole.
+- `environment`, `labels` and similar keys merge by name, in either form.
+- `volumes`, `secrets` and `configs` merge by mount target.
+- `!reset` removes a key, and `!override` replaces it as a whole.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +44,7 @@ _BY_TARGET: Final[set[_Path]] = {
 
 
 def merge(files: Sequence[SourceNode]) -> SourceNode:
-    """The files in order, later ones on top."""
+    """Merge the files; later ones take precedence."""
     merged = _drop_tags(files[0])
     for later in files[1:]:
         merged = _merge(merged, later, ())
@@ -73,7 +76,7 @@ def _merge_mappings(
         if value.tag == "!reset":
             merged.pop(key, None)
         elif key in merged:
-            # A service's own name is no part of the rules.
+            # The rules apply to every service, whatever its name.
             merged[key] = _merge(merged[key], value, (*path, _generalize_key(key, path)))
         else:
             merged[key] = _drop_tags(value)
@@ -85,7 +88,7 @@ def _generalize_key(key: str, path: _Path) -> str:
 
 
 def _drop_tags(node: SourceNode) -> SourceNode:
-    """The tree where nothing stands below it: reset keys left out, tags taken off."""
+    """Return the tree as if merged over nothing: without reset keys and without tags."""
     if node.mapping is not None:
         kept = {k: _drop_tags(v) for k, v in node.mapping.items() if v.tag != "!reset"}
         return replace(node, value=kept, tag="")
@@ -95,7 +98,7 @@ def _drop_tags(node: SourceNode) -> SourceNode:
 
 
 def _expand_short_form(node: SourceNode, path: _Path) -> SourceNode:
-    """The mapping that a short form stands for; anything else as it is."""
+    """Expand a short form to a mapping; return anything else unchanged."""
     if path == _BUILD and isinstance(node.value, str):
         return replace(node, value={"context": replace(node)}, text="")
     if node.sequence is None:
@@ -119,7 +122,7 @@ def _expand_short_form(node: SourceNode, path: _Path) -> SourceNode:
 def _deduplicate(
     items: Sequence[SourceNode], key: Callable[[SourceNode], object]
 ) -> list[SourceNode]:
-    """The items without earlier ones of the same key, in the order first seen."""
+    """Keep the last item of each key, in the order in which the keys first appear."""
     found: dict[object, SourceNode] = {}
     for item in items:
         found[key(item)] = item
@@ -131,7 +134,7 @@ def _content_key(item: SourceNode) -> object:
 
 
 def _mount_target(item: SourceNode) -> object:
-    """Where a volume, secret or config is mounted."""
+    """Return the mount target of a volume, secret or config."""
     if item.mapping is not None:
         named = item.mapping.get("target") or item.mapping.get("source")
         return named.text if named else repr(item.to_plain())

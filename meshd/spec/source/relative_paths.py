@@ -1,4 +1,7 @@
-"""Relative paths of a file that lies elsewhere, made absolute before it is merged. Pure."""
+"""Make the relative paths of a file in another directory absolute, before it is merged. Pure.
+
+Called by `meshd.spec.source.loader` for included files, and by `meshd.spec.source.extends`.
+"""
 
 import os.path
 from collections.abc import Callable, Mapping
@@ -13,7 +16,7 @@ _URL: Final = ("://", "git@")
 
 
 def make_paths_absolute(root: SourceNode, folder: Path) -> SourceNode:
-    """A whole file, with the paths in it starting at `folder`."""
+    """Return the tree of a file with its relative paths resolved against `folder`."""
     changed = {
         "services": lambda node: _change_values(
             node, lambda service: make_service_paths_absolute(service, folder)
@@ -27,7 +30,7 @@ def make_paths_absolute(root: SourceNode, folder: Path) -> SourceNode:
 
 
 def make_service_paths_absolute(node: SourceNode, folder: Path) -> SourceNode:
-    """One service, with the paths in it starting at `folder`."""
+    """Return a service with its relative paths resolved against `folder`."""
     return _change_keys(
         node,
         {
@@ -79,7 +82,7 @@ def _change_path(node: SourceNode, folder: Path) -> SourceNode:
 def _change_keys(
     node: SourceNode, changes: Mapping[str, Callable[[SourceNode], SourceNode]]
 ) -> SourceNode:
-    """A mapping with some of its values changed, where they are there."""
+    """Return a mapping with `changes` applied to the keys that exist."""
     if node.mapping is None:
         return node
     found = {k: changes[k](v) if k in changes else v for k, v in node.mapping.items()}
@@ -93,7 +96,7 @@ def _change_values(node: SourceNode, change: Callable[[SourceNode], SourceNode])
 
 
 def _change_items(node: SourceNode, change: Callable[[SourceNode], SourceNode]) -> SourceNode:
-    """One value, or a list of them."""
+    """Apply `change` to a single value, or to each item of a list."""
     if node.sequence is None:
         return change(node)
     return replace(node, value=[change(item) for item in node.sequence])

@@ -1,4 +1,8 @@
-"""A file's tree with its variables replaced: what one is, `interpolate` says, and this where."""
+"""Substitute the variables in the tree of a file.
+
+Called by `meshd.spec.source.loader`. The syntax of variables is in `meshd.spec.source.interpolate`;
+this module decides where they are replaced, and records errors and warnings.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,8 +15,11 @@ from meshd.spec.source.yaml_tree import SourceNode
 def substitute_variables(
     root: SourceNode, variables: Mapping[str, str], diagnostics: Diagnostics
 ) -> SourceNode:
-    """The file with variables replaced, except under its own `x-` keys at the top: what is
-    used of them stands at its alias as well."""
+    """Return the tree of a file with its variables replaced.
+
+    Extension keys at the top level (other than `x-mesh`) are left unchanged: the parts that are
+    used appear again at their aliases.
+    """
     mapping = root.mapping
     if mapping is None:
         return root
@@ -28,7 +35,7 @@ def substitute_variables(
 def _substitute(
     node: SourceNode, variables: Mapping[str, str], diagnostics: Diagnostics, place: tuple[str, str]
 ) -> SourceNode:
-    """`node` with variables replaced; `place` is the service and field for messages."""
+    """Return `node` with its variables replaced. `place` is the service and field for messages."""
     if node.mapping is not None:
         return replace(
             node,
@@ -57,14 +64,14 @@ def _substitute(
 
 
 def _describe_unset(name: str) -> str:
-    """What becomes of an unset variable; a replica's own is only known where it runs."""
+    """Return what happens to an unset variable. Those that meshd sets exist only in a replica."""
     if name == "PORT" or name.startswith("MESH_URL_"):
-        return f"it becomes empty here; write sh -c '… $${name}' for what a replica is told"
+        return f"it becomes empty; write sh -c '… $${name}' to use the value set in the replica"
     return "it becomes empty"
 
 
 def _child_path(place: tuple[str, str], key: str) -> tuple[str, str]:
-    """The service and field of a child; the children of `services` are services."""
+    """Return the service and field of a child; the children of `services` are services."""
     service_name, field = place
     if (service_name, field) == ("", "services"):
         return key, ""

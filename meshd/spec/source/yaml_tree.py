@@ -1,7 +1,8 @@
-"""YAML 1.2 text → a tree of nodes that know their line.
+"""Parse YAML 1.2 into a tree of nodes that know their line.
 
-Anchors, aliases and merge keys (`<<`) are resolved here. Duplicate keys, several documents,
-keys that are not strings, and trees that grow without end are problems.
+Used by `meshd.spec.source.loader` for Compose files and by `meshd.standalone.settings`. Anchors,
+aliases and merge keys (`<<`) are resolved. Duplicate keys, several documents, keys that are not
+strings, and aliases that expand without bound are errors.
 """
 
 import re
@@ -18,7 +19,8 @@ from meshd.spec.errors import Diagnostics, Location, Problem, SpecError
 
 Scalar = str | int | float | bool | None
 MAX_NODES: Final = 250_000
-"""Most nodes that a file may come to, aliases expanded."""
+"""Most nodes of a file after alias expansion. It bounds the memory that a hostile file takes; large
+real files have a few thousand."""
 _PREFIX: Final = "tag:yaml.org,2002:"
 _MERGE_TAGS: Final = ("!reset", "!override")
 _INTEGER: Final = re.compile(r"[-+]?\d+|0o[0-7]+|0x[0-9a-fA-F]+")
@@ -26,8 +28,13 @@ _INTEGER: Final = re.compile(r"[-+]?\d+|0o[0-7]+|0x[0-9a-fA-F]+")
 
 @dataclass(frozen=True, slots=True)
 class SourceNode:
-    """One value. `location` is the line of its key, location it has one. `text` is a scalar as it
-    was written. `tag` is Compose's `!reset` or `!override`, or empty."""
+    """A value in a file.
+
+    - `value`: a mapping, a list or a scalar
+    - `location`: the line of its key if it has one, or of the value
+    - `text`: a scalar as written in the file
+    - `tag`: `!reset` or `!override` of Compose; empty if it has none
+    """
 
     value: "Mapping[str, SourceNode] | Sequence[SourceNode] | Scalar"
     location: Location
@@ -36,17 +43,17 @@ class SourceNode:
 
     @property
     def mapping(self) -> "Mapping[str, SourceNode] | None":
-        """The children by key; None when this is not a mapping."""
+        """The children by key; None if this is not a mapping."""
         return self.value if isinstance(self.value, Mapping) else None
 
     @property
     def sequence(self) -> "Sequence[SourceNode] | None":
-        """The items; None when this is not a list."""
+        """The items; None if this is not a list."""
         value = self.value
         return value if isinstance(value, Sequence) and not isinstance(value, str) else None
 
     def to_plain(self) -> object:
-        """The value without lines, as dicts, lists and scalars."""
+        """Return the value as dicts, lists and scalars, without locations."""
         if self.mapping is not None:
             return {key: child.to_plain() for key, child in self.mapping.items()}
         if self.sequence is not None:
@@ -55,20 +62,25 @@ class SourceNode:
 
 
 def parse_yaml(text: str, file: str, expected: str = "services") -> SourceNode:
-    """The document in `text`; `file` names it in errors, and `expected` what an empty one lacks.
-    Raises SpecError."""
+    """Parse the document in `text`.
+
+    `file` is its name in errors, and `expected` what the error for an empty file asks for. Raises
+    SpecError.
+    """
     try:
         root = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 0
-        what = ", ".join(part for part in (error.context, error.problem) if part)
-        raise SpecError([Problem(Location(file, line), "", "", f"broken YAML: {what}")]) from error
+        reason = ", ".join(part for part in (error.context, error.problem) if part)
+        problem = Problem(Location(file, line), "", "", f"invalid YAML: {reason}")
+        raise SpecError([problem]) from error
     except YAMLError as error:
-        what = str(error).splitlines()[0]
-        raise SpecError([Problem(Location(file), "", "", f"broken YAML: {what}")]) from error
+        reason = str(error).splitlines()[0]
+        raise SpecError([Problem(Location(file), "", "", f"invalid YAML: {reason}")]) from error
     except RecursionError as error:
-        raise SpecError([Problem(Location(file), "", "", "values are nested too deep")]) from error
+        problem = Problem(Location(file), "", "", "values are nested too deeply")
+        raise SpecError([problem]) from error
     if root is None:
         raise SpecError(
             [Problem(Location(file), "", "", f"the file is empty; expected {expected}")]
@@ -80,7 +92,7 @@ def parse_yaml(text: str, file: str, expected: str = "services") -> SourceNode:
 
 
 class _TreeBuilder:
-    """Turns the parser's graph into a tree, noting every problem on the way."""
+    """Turns the parser's graph into a tree, and records errors."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -91,11 +103,11 @@ class _TreeBuilder:
     def build(self, source: YamlNode, location: Location) -> SourceNode:
         self._count += 1
         if self._count > MAX_NODES:
-            self._stop(location, f"aliases make this file larger than {MAX_NODES} values")
+            self._stop(location, f"the file has more than {MAX_NODES} values after alias expansion")
         if isinstance(source, ScalarNode):
             return self._scalar(source, location)
         if id(source) in self._open:
-            self._stop(location, "an alias refers to what it stands in")
+            self._stop(location, "an alias refers to a value that contains it")
         self._open.add(id(source))
         try:
             value: Mapping[str, SourceNode] | Sequence[SourceNode]
@@ -108,7 +120,7 @@ class _TreeBuilder:
         return SourceNode(value, location, tag=self._merge_tag(source, location))
 
     def _mapping(self, source: MappingNode) -> dict[str, SourceNode]:
-        """The pairs; those merged in by `<<` give way to those written here."""
+        """Return the pairs; those written here take precedence over those merged in by `<<`."""
         own: dict[str, SourceNode] = {}
         merged: dict[str, SourceNode] = {}
         for key, value in source.value:
@@ -120,9 +132,7 @@ class _TreeBuilder:
                 self._add_problem(line, "a key must be a string")
             elif key.value in own:
                 first = own[key.value].location.line
-                self._add_problem(
-                    line, f"{key.value} stands here twice; it was given on line {first}"
-                )
+                self._add_problem(line, f"duplicate key {key.value}; it is already on line {first}")
             else:
                 own[key.value] = self.build(value, line)
         return {**merged, **own}
@@ -148,9 +158,7 @@ class _TreeBuilder:
     def _merge_tag(self, source: YamlNode, location: Location) -> str:
         tag = str(source.tag)
         if tag.startswith("!") and tag not in _MERGE_TAGS:
-            self._add_problem(
-                location, f"the tag {tag} is unknown; expected !reset or !override, or none"
-            )
+            self._add_problem(location, f"unknown tag {tag}; expected !reset, !override or no tag")
         return tag if tag in _MERGE_TAGS else ""
 
     def _line(self, source: YamlNode) -> Location:
@@ -164,7 +172,7 @@ class _TreeBuilder:
 
 
 def _resolve_scalar(kind: str, text: str) -> Scalar:
-    """A scalar by the core schema of YAML 1.2; what it does not name stays a string."""
+    """Return the value of a scalar by the core schema of YAML 1.2; other kinds stay strings."""
     if kind == "null":
         return None
     if kind == "bool":

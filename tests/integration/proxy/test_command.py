@@ -73,7 +73,7 @@ async def test_several_addresses_and_a_pid_file(tmp_path: Path) -> None:
             ("--listen", "127.0.0.1:0", "--to", "127.0.0.1:9", "--admin", "{taken}"),
             "cannot listen on {taken}: Address already in use",
         ),
-        (("--listen", "127.0.0.1:0"), "nowhere to send requests; give --to HOST:PORT"),
+        (("--listen", "127.0.0.1:0"), "no address to send requests to; use --to HOST:PORT"),
         (("--listen", "nonsense", "--to", "127.0.0.1:9"), "'nonsense' is not HOST:PORT"),
         (("--to", "127.0.0.1"), "'127.0.0.1' is not HOST:PORT"),
         (("--to", "127.0.0.1:0"), "nowhere to connect to"),
@@ -103,9 +103,9 @@ async def test_what_cannot_be_is_refused_with_two(
         ("to: 127.0.0.1:9\nx-mesh:\n  timeouts: {connect: soon}\n", 3, "soon"),
         ("to: 127.0.0.1:9\nscale: {max: 3}\n", 2, "starts no replicas"),
         ("to: 127.0.0.1:9\nblance: random\n", 2, "did you mean balance?"),
-        ("to: [127.0.0.1:9\n", 0, "broken YAML"),
+        ("to: [127.0.0.1:9\n", 0, "invalid YAML"),
         ("- to\n", 1, "expected a mapping"),
-        ("listen: 127.0.0.1:0\n", 1, "nowhere to send requests"),
+        ("listen: 127.0.0.1:0\n", 1, "no address to send requests to"),
     ],
 )
 async def test_a_wrong_file_names_line_and_field(
@@ -202,7 +202,7 @@ async def test_a_file_is_read_again_at_sighup_without_a_failure(tmp_path: Path) 
             await _answering(address, {"b"})
             file.write_text("to: [broken\n")
             running.signal(signal.SIGHUP)
-            await until(lambda: "broken YAML" in running.said, 10, "told")
+            await until(lambda: "invalid YAML" in running.said, 10, "told")
             await _answering(address, {"b"})
             await load.stop()
             assert load.failures == []

@@ -207,9 +207,9 @@ def test_the_proxy_as_a_whole_is_told_by_file_and_options(tmp_path: Path) -> Non
     assert plain.access_log == LogConfig("off", "json", str(tmp_path / "access.log"), 0.01)
     spans = proxy_options.merge(given | {"otlp": "http://h:4318", "otlp_sample": "5%"}, None).otlp
     assert spans == OtlpSettings(endpoint="http://h:4318/v1/traces", sample=0.05)
-    with pytest.raises(click.UsageError, match="--otlp: 'h' is no URL"):
+    with pytest.raises(click.UsageError, match="--otlp: 'h' is not a valid URL"):
         proxy_options.merge(given | {"otlp": "h"}, None)
-    with pytest.raises(click.UsageError, match="--trusted-proxy: 'x' is no network"):
+    with pytest.raises(click.UsageError, match="--trusted-proxy: 'x' is not a valid network"):
         proxy_options.merge(given | {"trusted_proxy": ("x",)}, loaded)
 
 

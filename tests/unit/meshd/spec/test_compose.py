@@ -1,4 +1,4 @@
-"""What a right file becomes: forms, merging, variables, names and paths."""
+"""Valid files: short and long forms, merging, variables, names and paths."""
 
 import os
 import textwrap
@@ -30,8 +30,8 @@ from meshd.spec.model.proxy_settings import ProxySettings
 from tests.support.paths import ROOT
 
 
-def loaded(directory: Path, *texts: str, **options: Any) -> LoadedProject:
-    """The texts as files of `directory`, loaded in order."""
+def load_texts(directory: Path, *texts: str, **options: Any) -> LoadedProject:
+    """Load the texts as files of `directory`, in order."""
     paths = []
     for index, text in enumerate(texts):
         paths.append(directory / f"compose{index}.yml")
@@ -40,9 +40,9 @@ def loaded(directory: Path, *texts: str, **options: Any) -> LoadedProject:
 
 
 def web(directory: Path, body: str, *, top: str = "", **options: Any) -> Service:
-    """The service `web` with an image and `body`."""
+    """Return the service `web` with an image and `body`."""
     text = "services:\n  web:\n    image: i\n" + textwrap.indent(textwrap.dedent(body), "    ")
-    result = loaded(directory, text + "\n" + textwrap.dedent(top), **options)
+    result = load_texts(directory, text + "\n" + textwrap.dedent(top), **options)
     assert not result.warnings
     return result.project.service("web")
 
@@ -158,7 +158,7 @@ def test_health_forms(tmp_path: Path, text: str, kind: str, path: str) -> None:
     assert (health.type, health.path) == (kind, path)
 
 
-def test_balance_is_a_word_or_a_mapping(tmp_path: Path) -> None:
+def test_balance_is_an_algorithm_or_a_mapping(tmp_path: Path) -> None:
     assert web(tmp_path, "x-mesh: {balance: maglev}").mesh.balance.algorithm == "maglev"
     body = "x-mesh: {balance: {algorithm: ring-hash, hash_by: 'cookie:sid'}}"
     assert web(tmp_path, body).mesh.balance.hash_by == "cookie:sid"
@@ -170,14 +170,14 @@ def test_replicas_and_scale_agree(tmp_path: Path) -> None:
     assert (both.replicas, both.mesh.scale) == (3, Scale(min=3, max=5))
 
 
-def test_the_port_is_told_by_x_mesh_then_expose_then_ports(tmp_path: Path) -> None:
+def test_the_port_comes_from_x_mesh_then_expose_then_ports(tmp_path: Path) -> None:
     assert web(tmp_path, "expose: [1]\nx-mesh: {port: 2}").port == 2
     assert web(tmp_path, "ports: [3]\nexpose: [1]").port == 1
     assert web(tmp_path, "ports: [3]").port == 3
     assert web(tmp_path, "").port == 8080
 
 
-def test_paths_start_at_the_first_file(tmp_path: Path) -> None:
+def test_relative_paths_start_at_the_directory_of_the_first_file(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "more").mkdir()
     (tmp_path / "key").write_text("k")
@@ -199,7 +199,7 @@ def test_paths_start_at_the_first_file(tmp_path: Path) -> None:
     assert project.source == str(first)
 
 
-def test_a_new_content_of_a_config_or_secret_is_a_new_revision(tmp_path: Path) -> None:
+def test_changed_configs_and_secrets_change_the_revision(tmp_path: Path) -> None:
     body = "secrets: [key]\nconfigs: [menu]"
     top = "secrets: {key: {file: ./key}}\nconfigs: {menu: {file: ./menu}}"
     key, menu = tmp_path / "key", tmp_path / "menu"
@@ -218,20 +218,20 @@ def test_a_new_content_of_a_config_or_secret_is_a_new_revision(tmp_path: Path) -
     assert len({first, second, now()}) == 3
 
 
-def test_the_proxy_as_a_whole_is_set_at_the_top(tmp_path: Path) -> None:
+def test_proxy_settings_are_at_the_top_level(tmp_path: Path) -> None:
     file = tmp_path / "compose.yml"
     file.write_text(
         "services: {web: {image: i}}\n"
         "x-mesh: {trusted_proxies: '${NET}', access_log: on}\nx-other: ${kept}\n"
     )
-    front = load([file], environment={"NET": "10.0.0.0/8"}).proxy_settings
-    assert front.trusted_proxies == ("10.0.0.0/8",)
-    assert (front.access_log.mode, front.access_log.format) == ("on", "json")
+    settings = load([file], environment={"NET": "10.0.0.0/8"}).proxy_settings
+    assert settings.trusted_proxies == ("10.0.0.0/8",)
+    assert (settings.access_log.mode, settings.access_log.format) == ("on", "json")
     file.write_text("services: {web: {image: i}}\n")
     assert load([file], environment={}).proxy_settings == ProxySettings()
 
 
-def test_a_projects_quota_is_set_at_the_top(tmp_path: Path) -> None:
+def test_the_quota_of_a_project_is_at_the_top_level(tmp_path: Path) -> None:
     file = tmp_path / "compose.yml"
     file.write_text(
         "services: {web: {image: i}}\nx-mesh: {access_log: on, quota: {cpus: 2, memory: 1g}}\n"
@@ -245,7 +245,7 @@ def test_a_projects_quota_is_set_at_the_top(tmp_path: Path) -> None:
 
 
 def test_networks(tmp_path: Path) -> None:
-    result = loaded(
+    result = load_texts(
         tmp_path,
         """
         services:
@@ -262,12 +262,12 @@ def test_networks(tmp_path: Path) -> None:
     assert project.service("b").aliases == {"back": ("store",)}
 
 
-def test_a_declared_default_network_holds_who_names_none(tmp_path: Path) -> None:
+def test_services_without_networks_join_a_declared_default_network(tmp_path: Path) -> None:
     assert web(tmp_path, "", top="networks: {default: {internal: true}}").networks == ("default",)
 
 
 def test_depends_on(tmp_path: Path) -> None:
-    result = loaded(
+    result = load_texts(
         tmp_path,
         """
         services:
@@ -292,7 +292,10 @@ def test_profiles(tmp_path: Path) -> None:
           a: {image: i}
           b: {image: i, profiles: [extra, more]}
         """
-    names = lambda **options: [s.name for s in loaded(tmp_path, text, **options).project.services]  # noqa: E731
+
+    def names(**options: Any) -> list[str]:
+        return [service.name for service in load_texts(tmp_path, text, **options).project.services]
+
     assert names() == ["a"]
     assert names(profiles=["more"]) == ["a", "b"]
     assert names(environment={"COMPOSE_PROFILES": "x,extra"}) == ["a", "b"]
@@ -308,18 +311,18 @@ def test_profiles(tmp_path: Path) -> None:
         (None, {}, "", "myshop_v2"),
     ],
 )
-def test_the_name_of_a_project(
+def test_the_source_of_the_project_name(
     tmp_path: Path, given: str | None, environment: dict[str, str], text: str, expected: str
 ) -> None:
     directory = tmp_path / "My Shop_v2-"
     directory.mkdir()
     body = text + "services: {web: {image: i}}\n"
-    result = loaded(directory, body, project=given, environment=environment)
+    result = load_texts(directory, body, project=given, environment=environment)
     assert result.project.name == expected
 
 
 def test_anchors_and_merge_keys(tmp_path: Path) -> None:
-    result = loaded(
+    result = load_texts(
         tmp_path,
         """
         x-base: &base
@@ -339,8 +342,8 @@ def test_anchors_and_merge_keys(tmp_path: Path) -> None:
     assert service.environment == {"A": "1", "B": "3"}
 
 
-def test_files_merge_by_the_rules_of_compose(tmp_path: Path) -> None:
-    result = loaded(
+def test_files_merge_by_the_rules_of_the_specification(tmp_path: Path) -> None:
+    result = load_texts(
         tmp_path,
         """
         services:
@@ -391,7 +394,7 @@ def test_files_merge_by_the_rules_of_compose(tmp_path: Path) -> None:
     assert service.mesh.scale == Scale(min=1, max=9)
 
 
-def test_variables_come_from_the_environment_over_dotenv(tmp_path: Path) -> None:
+def test_the_environment_overrides_dotenv(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("TAG=1\nPORT_IN=8000\n# note\nexport NAME='a b' # why\n")
     service = web(
         tmp_path,
@@ -402,7 +405,7 @@ def test_variables_come_from_the_environment_over_dotenv(tmp_path: Path) -> None
     assert service.port == 8000
 
 
-def test_env_files_stand_below_environment(tmp_path: Path) -> None:
+def test_environment_overrides_env_files(tmp_path: Path) -> None:
     (tmp_path / "a.env").write_text('A=1\nB="two\\n$A"\nC=${NOPE:-c}\n')
     (tmp_path / "b.env").write_text("A=9\n")
     body = """
@@ -415,7 +418,7 @@ def test_env_files_stand_below_environment(tmp_path: Path) -> None:
     assert web(tmp_path, body).environment == {"A": "9", "B": "two\n1", "C": "3"}
 
 
-def test_mesh_labels_of_a_service_stand_for_x_mesh(tmp_path: Path) -> None:
+def test_mesh_labels_of_a_service_replace_x_mesh(tmp_path: Path) -> None:
     body = """
         labels:
           mesh.route: /a, /b
@@ -430,29 +433,29 @@ def test_mesh_labels_of_a_service_stand_for_x_mesh(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ("container_name: x1", "4: service web: container_name: this key has no effect; "),
         ("hostname: x", "4: service web: hostname: this key has no effect; "),
-        ("ports: ['80:8080']", "4: service web: ports[0]: '80:8080' publishes nothing on the "),
+        ("ports: ['80:8080']", "4: service web: ports[0]: '80:8080' is not published on the "),
         ("ports: [{target: 80, published: 8080}]", "4: service web: ports[0]: port 8080 is not "),
         ("tty: true", "4: service web: tty: this key has no effect; "),
         ("working_dir: $NOPE", "4: service web: working_dir: the variable NOPE is not set"),
         (
             "command: serve $PORT",
             "4: service web: command: the variable PORT is not set; it becomes "
-            "empty here; write sh -c '… $$PORT' for what a replica is told",
+            "empty; write sh -c '… $$PORT' to use the value set in the replica",
         ),
         ("x-meshd: {}", "4: service web: x-meshd: this key has no effect; did you mean x-mesh?"),
         ("environment: {PORT: 1}", "2: service web: the mesh sets PORT to 8080, not '1'"),
-        ("restart: on-failure:3", "4: service web: restart: the number of attempts is not kept"),
+        ("restart: on-failure:3", "4: service web: restart: the number of attempts has no effect"),
     ],
 )
-def test_what_has_no_effect_is_a_warning(tmp_path: Path, body: str, said: str) -> None:
+def test_keys_without_effect_are_warnings(tmp_path: Path, body: str, message: str) -> None:
     text = f"services:\n  web:\n    image: i\n    {body}\n"
-    result = loaded(tmp_path, text)
+    result = load_texts(tmp_path, text)
     assert len(result.warnings) == 1
-    assert str(result.warnings[0]).startswith(f"{tmp_path}/compose0.yml:{said}")
+    assert str(result.warnings[0]).startswith(f"{tmp_path}/compose0.yml:{message}")
 
 
 def test_the_demo_application_loads() -> None:

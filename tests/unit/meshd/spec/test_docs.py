@@ -1,4 +1,4 @@
-"""docs/compose.md against the code: every key, default and label, so that neither drifts."""
+"""docs/compose.md agrees with the code on every key, default and label."""
 
 import re
 from pathlib import Path
@@ -59,7 +59,7 @@ MODELS: dict[str, type[BaseModel]] = {
 
 
 def rows(heading: str) -> dict[str, str]:
-    """The rows of the table under a heading, by their first cell."""
+    """Return the rows of the table under a heading, by their first cell."""
     section = TEXT.split(f"\n{heading}\n", 1)[1]
     return dict(ROW.findall(re.split(r"\n##", section, maxsplit=1)[0]))
 
@@ -70,7 +70,7 @@ def reader() -> service._ServiceReader:
     return service._ServiceReader(ReadContext(Path(), {}, none, names, names, names))
 
 
-def test_every_key_of_a_service_that_is_read() -> None:
+def test_supported_keys_of_a_service() -> None:
     assert set(rows("## Keys of a service")) == set(reader().key_table().read)
 
 
@@ -78,7 +78,7 @@ def test_every_key_of_a_service_that_is_read() -> None:
     ("kind", "heading"),
     [("WARNED", "### Keys with a warning"), ("REFUSED", "### Keys that are refused")],
 )
-def test_every_key_that_is_not(kind: str, heading: str) -> None:
+def test_unsupported_keys(kind: str, heading: str) -> None:
     tables = {name for name in vars(unsupported_keys) if name.endswith(kind)}
     assert tables <= {f"{section}_{kind}" for section in SECTIONS}
     expected = {
@@ -89,7 +89,7 @@ def test_every_key_that_is_not(kind: str, heading: str) -> None:
     assert rows(heading) == expected
 
 
-def test_every_key_of_deploy_with_its_default() -> None:
+def test_keys_of_deploy_with_their_defaults() -> None:
     documented = rows("### `deploy`")
     assert {key.partition(".")[0] for key in documented} == set(
         deploy.deploy_keys(FieldValues()).read
@@ -106,7 +106,7 @@ def test_every_key_of_deploy_with_its_default() -> None:
 
 
 @pytest.mark.parametrize("heading", list(MODELS))
-def test_every_field_of_x_mesh_with_its_default(heading: str) -> None:
+def test_fields_of_x_mesh_with_their_defaults(heading: str) -> None:
     of = MODELS[heading]
     documented = rows(f"### `{heading}`")
     assert set(documented) == set(of.model_fields)
@@ -135,7 +135,7 @@ def test_every_model_of_x_mesh_has_a_table() -> None:
 
 
 def written(of: type[BaseModel], field: str, text: str) -> Any:
-    """A default as the document writes it, as the model reads it."""
+    """Return the default in the document, as the model reads it."""
     value = parse_yaml(text.strip("`").replace("*", "'*'"), "docs").to_plain()
     fit = {"cron": "@daily", "duration": "1h", "url": "http://x"}
     required = {

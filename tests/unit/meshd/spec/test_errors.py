@@ -1,4 +1,4 @@
-"""Every kind of wrong file, with all that is said about it, word for word."""
+"""Invalid Compose files, with the exact text of all their errors."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def _cases() -> list[tuple[str, dict[str, str], str, list[str]]]:
 @pytest.mark.parametrize(
     ("environment", "text", "expected"), [pytest.param(*case[1:], id=case[0]) for case in _cases()]
 )
-def test_a_wrong_file_is_refused_with_every_problem_and_its_line(
+def test_an_invalid_file_reports_all_errors_with_their_lines(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     environment: dict[str, str],
@@ -38,8 +38,8 @@ def test_a_wrong_file_is_refused_with_every_problem_and_its_line(
     with pytest.raises(SpecError) as raised:
         load([Path("compose.yml")], environment=environment)
 
-    said = [str(problem).replace(str(tmp_path), "DIR") for problem in raised.value.problems]
-    assert said == [f"compose.yml:{line}" for line in expected]
+    found = [str(problem).replace(str(tmp_path), "DIR") for problem in raised.value.problems]
+    assert found == [f"compose.yml:{line}" for line in expected]
 
 
 def test_a_missing_an_empty_and_an_unreadable_file(tmp_path: Path) -> None:
@@ -51,15 +51,15 @@ def test_a_missing_an_empty_and_an_unreadable_file(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as raised:
         load([tmp_path / "none.yml", empty, binary], environment={})
 
-    said = [str(problem).replace(str(tmp_path), "DIR") for problem in raised.value.problems]
-    assert said[:2] == [
-        "DIR/none.yml: there is no such file",
+    found = [str(problem).replace(str(tmp_path), "DIR") for problem in raised.value.problems]
+    assert found[:2] == [
+        "DIR/none.yml: no such file",
         "DIR/empty.yml: the file is empty; expected services",
     ]
-    assert said[2].startswith("DIR/binary.yml: cannot be read: it is no text in UTF-8")
+    assert found[2].startswith("DIR/binary.yml: cannot be read: it is not valid UTF-8")
 
 
-def test_problems_of_merged_files_name_the_file_they_stand_in(tmp_path: Path) -> None:
+def test_errors_in_merged_files_name_the_right_file(tmp_path: Path) -> None:
     (tmp_path / "a.yml").write_text("services:\n  web:\n    image: i\n    init: maybe\n")
     (tmp_path / "b.yml").write_text("services:\n  web:\n    stop_signal: nope\n")
 
@@ -74,11 +74,13 @@ def test_problems_of_merged_files_name_the_file_they_stand_in(tmp_path: Path) ->
     ]
 
 
-def test_aliases_that_multiply_are_stopped(tmp_path: Path) -> None:
+def test_alias_expansion_is_bounded(tmp_path: Path) -> None:
     layers = ["x-0: &x0 [a, a, a, a, a, a, a, a, a, a]"]
     layers += [f"x-{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 10)}]" for n in range(1, 8)]
     path = tmp_path / "compose.yml"
     path.write_text("\n".join(layers) + "\nservices: {}\n")
 
-    with pytest.raises(SpecError, match="aliases make this file larger than 250000 values"):
+    with pytest.raises(
+        SpecError, match="the file has more than 250000 values after alias expansion"
+    ):
         load([path], environment={})

@@ -1,4 +1,4 @@
-"""What names a revision: everything a replica is, and nothing around it."""
+"""The fields that determine a revision, and those that do not."""
 
 import subprocess
 import sys
@@ -61,7 +61,7 @@ def service(**changed: Any) -> Service:
         ("mesh", {"port": 9001, "routes": ["/a"]}),
     ],
 )
-def test_what_a_replica_is_changes_the_revision(field: str, value: object) -> None:
+def test_fields_that_change_the_revision(field: str, value: object) -> None:
     assert compute_revision(service(**{field: value})) != compute_revision(service())
 
 
@@ -95,22 +95,22 @@ def test_what_a_replica_is_changes_the_revision(field: str, value: object) -> No
         ),
     ],
 )
-def test_what_stands_around_a_replica_does_not(field: str, value: object) -> None:
+def test_fields_that_do_not_change_the_revision(field: str, value: object) -> None:
     assert compute_revision(service(**{field: value})) == compute_revision(service())
 
 
-def test_every_field_is_either_part_of_a_replica_or_around_it() -> None:
+def test_every_field_is_in_exactly_one_group() -> None:
     assert set(Service.model_fields) == fingerprint.REPLICA_FIELDS | fingerprint.OTHER_FIELDS
     assert not fingerprint.REPLICA_FIELDS & fingerprint.OTHER_FIELDS
 
 
-def test_it_is_short_and_fit_for_a_name() -> None:
+def test_a_revision_is_short_and_valid_in_names() -> None:
     assert len(compute_revision(service())) == 10
     assert compute_revision(service()).isalnum()
     assert compute_revision(service()) == compute_revision(service()).lower()
 
 
-def test_it_is_the_same_in_another_process_and_another_order() -> None:
+def test_a_revision_does_not_depend_on_process_or_order() -> None:
     code = (
         "from meshd.spec.fingerprint import compute_revision\n"
         "from meshd.spec.model import Service\n"
@@ -129,12 +129,12 @@ def test_it_is_the_same_in_another_process_and_another_order() -> None:
     assert outputs == {compute_revision(service())}
 
 
-def test_it_stays_what_it_was_in_earlier_versions() -> None:
-    """A change here rolls every service of every user: only on purpose."""
+def test_revisions_equal_those_of_earlier_versions() -> None:
+    """A change here causes a rollout of every service of every user."""
     assert compute_revision(service()) == "geawjghdw3"
 
 
-def test_it_survives_the_way_through_the_api() -> None:
+def test_a_revision_survives_the_api() -> None:
     sent = Service.model_validate_json(service().model_dump_json())
     assert sent == service()
     assert compute_revision(sent) == compute_revision(service())

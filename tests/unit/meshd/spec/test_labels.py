@@ -1,4 +1,4 @@
-"""Labels: what the mesh writes on replicas, and what it reads from containers it adopts."""
+"""Labels that meshd writes on replicas, and labels that it reads from adopted containers."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from meshd.spec.model import HealthCheck, Objective, RouteSpec, Scale
 COMPOSE = {labels.COMPOSE_PROJECT: "shop", labels.COMPOSE_SERVICE: "web"}
 
 
-def test_what_a_replica_carries() -> None:
+def test_labels_of_a_replica() -> None:
     assert labels.make_labels("shop", "web", "abc", "shop-web-1", 9000) == {
         "mesh.managed": "1",
         "mesh.project": "shop",
@@ -31,7 +31,7 @@ def test_what_a_replica_carries() -> None:
         (labels.make_labels("p", "s", "r", "n", 1), "p", "s", True, True),
     ],
 )
-def test_who_a_container_is(
+def test_project_and_service_of_a_container(
     marks: dict[str, str], project: str, service: str, meshed: bool, managed: bool
 ) -> None:
     assert labels.project_of(marks) == project
@@ -40,7 +40,7 @@ def test_who_a_container_is(
     assert labels.is_managed(marks) is managed
 
 
-def test_an_adopted_container_with_everything() -> None:
+def test_an_adopted_container_with_many_labels() -> None:
     project, service = labels.adopt(
         "shop_web_1",
         {
@@ -77,7 +77,7 @@ def test_an_adopted_container_with_everything() -> None:
     assert (mesh.timeouts.request, mesh.retries.attempts) == (5.0, 1)
 
 
-def test_the_least_there_can_be() -> None:
+def test_an_adopted_container_with_only_a_service() -> None:
     project, service = labels.adopt("web-1", {"mesh.service": "web"}, exposed=(5000, 5001))
     assert (project, service.port, service.replicas) == ("default", 5000, 1)
     assert not service.mesh.routes
@@ -93,12 +93,15 @@ def test_the_revision_follows_image_and_compose_configuration() -> None:
 
 
 @pytest.mark.parametrize(
-    ("marks", "said"),
+    ("marks", "messages"),
     [
-        ({"mesh.port": "80"}, ["mesh.service: '' is no name; expected lower-case"]),
-        ({"mesh.service": "Web"}, ["mesh.service: 'Web' is no name; expected lower-case"]),
-        ({**COMPOSE, "mesh.project": "a b"}, ["mesh.project: 'a b' is no name; expected"]),
-        ({**COMPOSE, "mesh.port": "http"}, ["mesh.port: 'http' is wrong; expected a whole number"]),
+        ({"mesh.port": "80"}, ["mesh.service: '' is not a valid name; expected lower-case"]),
+        ({"mesh.service": "Web"}, ["mesh.service: 'Web' is not a valid name; expected lower-case"]),
+        ({**COMPOSE, "mesh.project": "a b"}, ["mesh.project: 'a b' is not a valid name; expected"]),
+        (
+            {**COMPOSE, "mesh.port": "http"},
+            ["mesh.port: 'http' is not valid; expected a whole number"],
+        ),
         ({**COMPOSE, "mesh.rout": "/"}, ["mesh.rout: unknown key; did you mean routes?"]),
         (
             {**COMPOSE, "mesh.scale.min": "3", "mesh.scale.max": "2"},
@@ -106,31 +109,31 @@ def test_the_revision_follows_image_and_compose_configuration() -> None:
         ),
         (
             {**COMPOSE, "mesh.scale.p95": "1s"},
-            ["mesh.scale: an objective is given, but no bound for it; expected max"],
+            ["mesh.scale: an objective requires an upper bound; expected max"],
         ),
         (
             {**COMPOSE, "mesh.route": "/a,b c", "mesh.health": "up", "mesh.drain": "soon"},
             [
-                "mesh.routes[1]: 'b c' is no host",
-                "mesh.health: 'up' is no health check",
-                "mesh.drain: 'soon' is not a duration",
+                "mesh.routes[1]: 'b c' is not a valid host",
+                "mesh.health: 'up' is not a valid health check",
+                "mesh.drain: 'soon' is not a valid duration",
             ],
         ),
     ],
 )
-def test_wrong_labels_are_named_with_their_container(
-    marks: dict[str, str], said: list[str]
+def test_errors_name_the_container_and_the_label(
+    marks: dict[str, str], messages: list[str]
 ) -> None:
     with pytest.raises(SpecError) as raised:
         labels.adopt("shop_web_1", marks)
     found = [str(problem) for problem in raised.value.problems]
-    assert len(found) == len(said)
-    for text, start in zip(found, said, strict=True):
+    assert len(found) == len(messages)
+    for text, start in zip(found, messages, strict=True):
         assert text.startswith(f"container shop_web_1: label {start}")
 
 
-def test_every_objective_can_be_said_by_labels() -> None:
-    said = {
+def test_every_objective_has_a_label() -> None:
+    marks = {
         "mesh.service": "web",
         "mesh.scale.min": "0",
         "mesh.scale.max": "9",
@@ -146,7 +149,7 @@ def test_every_objective_can_be_said_by_labels() -> None:
         "mesh.scale.priority": "-1",
         "mesh.scale.idle": "2m",
     }
-    adopted = labels.adopt("web-1", said, "shop", (80,))
+    adopted = labels.adopt("web-1", marks, "shop", (80,))
     assert adopted is not None
     scale = adopted[1].mesh.scale
     assert scale is not None

@@ -1,4 +1,4 @@
-"""The schema for editors is made from the model, and knows the short forms."""
+"""The schema for editors is generated from the models, and has the short forms."""
 
 import json
 from typing import Any
@@ -8,12 +8,12 @@ from meshd.spec.schema import build_schema
 from tests.support.paths import ROOT
 
 
-def test_the_file_is_what_the_model_gives() -> None:
-    """After a change of the model: python -m meshd.spec.schema > docs/x-mesh.schema.json"""
+def test_the_file_is_up_to_date() -> None:
+    """Regenerate it with: python -m meshd.spec.schema > docs/x-mesh.schema.json"""
     assert json.loads((ROOT / "docs" / "x-mesh.schema.json").read_text()) == build_schema()
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_every_reference_exists() -> None:
     found = build_schema()
 
     def references(node: Any) -> set[str]:
@@ -27,7 +27,7 @@ def test_every_reference_leads_somewhere() -> None:
     assert references(found) <= {f"#/$defs/{name}" for name in found["$defs"]}
 
 
-def test_the_short_forms_are_known() -> None:
+def test_the_schema_has_the_short_forms() -> None:
     definitions = build_schema()["$defs"]
     assert set(definitions["Mesh"]["properties"]) == set(Mesh.model_fields)
     for name in ("HealthCheck", "Balance", "RouteSpec", "RateLimit"):

@@ -1,4 +1,4 @@
-"""Durations, sizes, variables and env files, as tables."""
+"""Durations, sizes, variables and env files."""
 
 import pytest
 
@@ -31,8 +31,8 @@ def test_duration(text: object, seconds: float) -> None:
     "text",
     ["", "s", "1x", "1 s", "-1s", -1, True, None, float("nan"), float("inf"), "1s,2s", "1e3"],
 )
-def test_no_duration(text: object) -> None:
-    with pytest.raises(ValueError, match="is not a duration; expected one like"):
+def test_invalid_durations(text: object) -> None:
+    with pytest.raises(ValueError, match=r"is not a valid duration; expected e\.g\. 200ms"):
         parse_duration(text)
 
 
@@ -55,8 +55,8 @@ def test_size(text: object, count: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "m", "1x", "-1m", -1, True, None, 1.5, "1m1k"])
-def test_no_size(text: object) -> None:
-    with pytest.raises(ValueError, match="is not a size; expected one like"):
+def test_invalid_sizes(text: object) -> None:
+    with pytest.raises(ValueError, match=r"is not a valid size; expected e\.g\. 512m"):
         parse_size(text)
 
 
@@ -138,12 +138,12 @@ def test_env_file() -> None:
     assert not diagnostics.problems
 
 
-def test_what_is_wrong_in_an_env_file() -> None:
+def test_errors_in_an_env_file() -> None:
     diagnostics = Diagnostics()
     text = "A=1\n1A=x\nB='open\nC='x' y\nD=${E:?E is needed}\n"
     assert env_file.parse_env_file(text, "x.env", {}, diagnostics) == {"A": "1"}
     assert [str(problem) for problem in diagnostics.problems] == [
-        "x.env:2: '1A=x' is no variable; expected NAME=value",
+        "x.env:2: '1A=x' is not a valid variable; expected NAME=value",
         "x.env:3: B: the quote is not closed on this line; expected a closing quote",
         "x.env:4: C: 'y' follows the closing quote; expected nothing or a comment",
         "x.env:5: D: the variable E must be set: E is needed",

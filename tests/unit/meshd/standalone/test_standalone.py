@@ -1,4 +1,4 @@
-"""From flags and file to what a stand-alone proxy serves."""
+"""Flags and file to the snapshot and configuration of a standalone proxy."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from proxy.wire.snapshot import Endpoint, Generation
 
 
 def settings(directory: Path, text: str, **flags: Any) -> StandaloneSettings:
-    file = directory / "front.yml"
+    file = directory / "proxy.yml"
     file.write_text(text)
     return read_settings(str(file), raw_flags(flags))
 
@@ -28,7 +28,7 @@ def settings(directory: Path, text: str, **flags: Any) -> StandaloneSettings:
         "to:\n- {address: 127.0.0.1:9}\nx-mesh: {balance: random}\ntimeouts: {connect: 0.5s}\n",
     ],
 )
-def test_policies_stand_at_the_top_or_under_x_mesh(tmp_path: Path, text: str) -> None:
+def test_policies_are_at_the_top_level_or_under_x_mesh(tmp_path: Path, text: str) -> None:
     found = settings(tmp_path, text)
     assert found.mesh.balance.algorithm == "random"
     assert found.mesh.timeouts.connect == 0.5
@@ -36,7 +36,7 @@ def test_policies_stand_at_the_top_or_under_x_mesh(tmp_path: Path, text: str) ->
     assert not found.probes
 
 
-def test_flags_win_and_leave_the_rest_of_a_section(tmp_path: Path) -> None:
+def test_flags_override_single_keys_of_a_section(tmp_path: Path) -> None:
     text = "to: 127.0.0.1:9\nhealth: /ready\nretries: {attempts: 5, budget: 0.5}\naccess_log: on\n"
     found = settings(
         tmp_path, text, retries=1, health_interval="3s", to=("127.0.0.1:1",), admin=None
@@ -54,24 +54,24 @@ def test_flags_alone_are_enough() -> None:
     assert found.mesh.health.path == "/ok"
 
 
-def test_what_is_wrong_is_told_once_and_in_plain_words(tmp_path: Path) -> None:
+def test_each_error_is_reported_once(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as one:
         read_settings("", {"to": ["nonsense"]})
     assert [each.text for each in one.value.problems] == [
         "'nonsense' is not HOST:PORT, [V6]:PORT or unix:PATH"
     ]
-    file = tmp_path / "front.yml"
+    file = tmp_path / "proxy.yml"
     file.write_text("to: 127.0.0.1:9\ntimeouts: {head: 0s}\notlp: nope\naccess_log: loud\n")
     with pytest.raises(SpecError) as several:
         read_settings(str(file), {})
     assert sorted(str(each).removeprefix(str(file)) for each in several.value.problems) == [
-        ":2: timeouts.head: '0s' is wrong; expected greater than 0",
-        ":3: otlp.endpoint: 'nope' is no URL; expected one like http://127.0.0.1:4318",
-        ":4: access_log.mode: 'loud' is wrong; expected off, sampled or on",
+        ":2: timeouts.head: '0s' is not valid; expected greater than 0",
+        ":3: otlp.endpoint: 'nope' is not a valid URL; expected e.g. http://127.0.0.1:4318",
+        ":4: access_log.mode: 'loud' is not valid; expected off, sampled or on",
     ]
 
 
-def test_a_name_stands_for_all_its_addresses_and_none_counts_twice() -> None:
+def test_a_name_yields_all_its_addresses_without_duplicates() -> None:
     found = read_settings("", {"to": ["shop:80", "10.0.0.2:80", "unix:/run/a.sock", "[::1]:80"]})
     resolved = {"shop": ("10.0.0.1", "10.0.0.2"), "10.0.0.2": ("10.0.0.2",), "::1": ("::1",)}
     assert build.build_endpoints(found, resolved) == (
@@ -82,12 +82,12 @@ def test_a_name_stands_for_all_its_addresses_and_none_counts_twice() -> None:
     )
 
 
-def test_the_snapshot_routes_everything_and_sick_endpoints_get_nothing_new() -> None:
+def test_the_snapshot_routes_all_requests_and_drains_unhealthy_endpoints() -> None:
     found = read_settings(
         "", {"to": ["10.0.0.1:80", "10.0.0.2:80"], "trusted_proxies": ["10.0.0.0/8"]}
     )
     resolved = {"10.0.0.1": ("10.0.0.1",), "10.0.0.2": ("10.0.0.2",)}
-    made = build.build_snapshot(found, resolved, Generation(1, 1), sick=["10.0.0.2:80"])
+    made = build.build_snapshot(found, resolved, Generation(1, 1), unhealthy=["10.0.0.2:80"])
     assert [(e.id, e.state) for e in made.services[0].endpoints] == [
         ("10.0.0.1:80", "ready"),
         ("10.0.0.2:80", "draining"),
@@ -105,9 +105,7 @@ def test_the_snapshot_routes_everything_and_sick_endpoints_get_nothing_new() -> 
         ({"to": ["localhost:80"]}, True),
     ],
 )
-def test_a_helper_runs_only_where_it_has_something_to_do(
-    given: dict[str, Any], helper: bool
-) -> None:
+def test_the_helper_runs_only_if_needed(given: dict[str, Any], helper: bool) -> None:
     flags = {"to": ["127.0.0.1:80"], **given}
     found = read_settings("", flags)
     resolved = build.resolve_hosts(found, lambda _: ("127.0.0.1",))
@@ -115,7 +113,7 @@ def test_a_helper_runs_only_where_it_has_something_to_do(
 
 
 @pytest.mark.parametrize(
-    ("result", "sick"),
+    ("result", "unhealthy"),
     [
         (None, False),
         (ProbeResult(), False),
@@ -125,5 +123,5 @@ def test_a_helper_runs_only_where_it_has_something_to_do(
         (ProbeResult(bad=3, first_good=1.0), True),
     ],
 )
-def test_which_probes_take_an_endpoint_out(result: ProbeResult | None, sick: bool) -> None:
-    assert is_unhealthy(result, failures=3) is sick
+def test_unhealthy_endpoints(result: ProbeResult | None, unhealthy: bool) -> None:
+    assert is_unhealthy(result, failures=3) is unhealthy

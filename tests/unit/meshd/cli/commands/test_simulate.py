@@ -70,7 +70,7 @@ def test_a_setting_of_ours_can_be_changed(trace: Path) -> None:
     [
         (["--policy", "magic"], "no policy 'magic'"),
         (["--startup", "15s-5s"], "must not be longer"),
-        (["--objective", "soon"], "is not a duration"),
+        (["--objective", "soon"], "is not a valid duration"),
         (["--set", "speed=9"], "no setting 'speed'"),
         (["--set", "p95=0s"], "latency 0.0: must be above 0"),
         (["--min", "5", "--max", "2"], "min 5, max 2"),

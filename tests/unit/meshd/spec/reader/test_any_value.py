@@ -1,4 +1,4 @@
-"""Whatever stands in a file: a project or a SpecError, nothing else."""
+"""Any file yields a project or a SpecError, and no other exception."""
 
 import json
 from contextlib import suppress
@@ -61,7 +61,7 @@ TOP = st.dictionaries(
 )  # fmt: skip
 
 
-def outcome(path: Path, *trees: object) -> LoadedProject | None:
+def try_load(path: Path, *trees: object) -> LoadedProject | None:
     paths = []
     for index, tree in enumerate(trees):
         paths.append(path / f"{index}.yml")
@@ -86,7 +86,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @example(web={"environment": [None]}, over={"environment": {"a": 1}}, top={})
 def test_any_two_files(directory: Path, web: Any, over: Any, top: Any) -> None:
     base = {"services": {"web": {"image": "i", **web}, "db": {"image": "d"}}, **top}
-    loaded = outcome(directory, base, {"services": {"web": over}})
+    loaded = try_load(directory, base, {"services": {"web": over}})
     if loaded is not None:
         sent = loaded.project.model_dump_json()
         assert Project.model_validate_json(sent) == loaded.project
@@ -95,7 +95,7 @@ def test_any_two_files(directory: Path, web: Any, over: Any, top: Any) -> None:
 @settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(mesh=st.dictionaries(st.sampled_from(sorted(Mesh.model_fields)), VALUES, max_size=4))
 def test_any_x_mesh(directory: Path, mesh: Any) -> None:
-    outcome(directory, {"services": {"web": {"image": "i", "x-mesh": mesh}}})
+    try_load(directory, {"services": {"web": {"image": "i", "x-mesh": mesh}}})
 
 
 @settings(max_examples=100, deadline=None)

@@ -1,4 +1,4 @@
-"""The Compose Specification's own schema: nothing gets past it, and nothing in it is unknown."""
+"""Files are checked against the Compose Specification's schema, and all its keys are known."""
 
 import json
 from importlib import resources
@@ -32,21 +32,21 @@ def problems(tmp_path: Path, *texts: str) -> list[str]:
     [
         (
             "services:\n  web:\n    image: [i]\n",
-            '3: service web: image: ["i"] is not as in the Compose Specification; expected text',
+            '3: service web: image: ["i"] does not match the Compose Specification; expected text',
         ),
         (
             "services:\n  web:\n    image: i\n    depends_on:\n      db:\n        restart: {}\n",
-            "6: service web: depends_on.db.restart: {} is not as in the Compose Specification; "
+            "6: service web: depends_on.db.restart: {} does not match the Compose Specification; "
             "expected true or false or text",
         ),
         (
             "services:\n  web:\n    build:\n      context: .\n      colour: red\n",
-            "5: service web: build.colour: unknown key; expected one of the Compose Specification",
+            "5: service web: build.colour: unknown key; expected a key of the Compose Spec",
         ),
-        ("services:\n  we b:\n    image: i\n", "2: service we b: unknown key; expected one of "),
+        ("services:\n  we b:\n    image: i\n", "2: service we b: unknown key; expected a key of "),
     ],
 )
-def test_what_is_not_compose_is_named_with_its_line(text: str, expected: str) -> None:
+def test_schema_errors_have_a_line(text: str, expected: str) -> None:
     diagnostics = Diagnostics()
     compose_schema.check_against_schema([parse_yaml(text, "f")], diagnostics)
     (found,) = map(str, diagnostics.problems)
@@ -64,13 +64,13 @@ def test_what_is_not_compose_is_named_with_its_line(text: str, expected: str) ->
         "services: {web: {image: !override i, labels: !reset [], ports: !reset null}}",
     ],
 )
-def test_what_compose_takes_is_not_in_the_way(text: str) -> None:
+def test_valid_compose_files_have_no_schema_errors(text: str) -> None:
     diagnostics = Diagnostics()
     compose_schema.check_against_schema([parse_yaml(text, "f")], diagnostics)
     assert diagnostics.problems == []
 
 
-def test_a_problem_is_told_once_and_in_our_own_words(tmp_path: Path) -> None:
+def test_errors_of_the_readers_replace_schema_errors_on_the_same_line(tmp_path: Path) -> None:
     text = "services:\n  web:\n    imag: i\n    command: {a: b}\n"
     first, second, *more = problems(tmp_path, text)
     assert "did you mean image?" in first
@@ -79,14 +79,14 @@ def test_a_problem_is_told_once_and_in_our_own_words(tmp_path: Path) -> None:
     assert all(":4:" not in other for other in more)
 
 
-def test_each_file_is_held_against_it(tmp_path: Path) -> None:
+def test_each_file_is_checked(tmp_path: Path) -> None:
     good = "services: {web: {image: i}}\n"
     (found,) = problems(tmp_path, good, "services:\n  web:\n    annotations: 3\n")
     assert found.startswith("1.yml:3: service web: annotations: ")
 
 
 def parts() -> list[tuple[str, str]]:
-    """(YAML around a key, key) of every key that the schema has in the places it describes."""
+    """Return (YAML around a key, key) for every key of the main parts of the schema."""
     definitions = SCHEMA["definitions"]
     deploy = definitions["deployment"]["properties"]
     around = {
@@ -109,8 +109,6 @@ def parts() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("around", "key"), parts())
-def test_every_key_of_the_specification_is_read_warned_of_or_refused_by_name(
-    tmp_path: Path, around: str, key: str
-) -> None:
+def test_every_key_of_the_specification_is_known(tmp_path: Path, around: str, key: str) -> None:
     for problem in problems(tmp_path, around % f"{key}: {{}}"):
         assert "unknown key" not in problem, problem

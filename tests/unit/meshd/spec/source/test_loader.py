@@ -1,4 +1,4 @@
-"""`extends` and `include`: what other files bring in, and where their paths and variables are."""
+"""`extends` and `include`: the contents, paths and variables of other files."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
         path.write_text(text)
 
 
-def loaded(folder: Path, files: dict[str, str], *names: str, **variables: str) -> Project:
+def load_project(folder: Path, files: dict[str, str], *names: str, **variables: str) -> Project:
     write(folder, files)
     paths = [folder / name for name in names or ("compose.yml",)]
     return load(paths, environment=variables).project
@@ -28,11 +28,11 @@ def service(project: Project, name: str = "web") -> Service:
 
 def problems(folder: Path, files: dict[str, str]) -> list[str]:
     with pytest.raises(SpecError) as raised:
-        loaded(folder, files)
+        load_project(folder, files)
     return [str(problem).replace(f"{folder}/", "") for problem in raised.value.problems]
 
 
-def test_a_service_starts_from_another_of_its_file(tmp_path: Path) -> None:
+def test_extends_a_service_of_the_same_file(tmp_path: Path) -> None:
     text = """
 services:
   base: &b
@@ -49,18 +49,18 @@ services:
     environment: {C: "3"}
     expose: [81]
 """
-    web = service(loaded(tmp_path, {"compose.yml": text}))
+    web = service(load_project(tmp_path, {"compose.yml": text}))
     assert web.image == "base"
     assert web.command == ("run", "web")
     assert web.environment == {"A": "1", "B": "2", "C": "3"}
     assert web.expose == (80, 81)
-    assert service(loaded(tmp_path, {"compose.yml": text}), "base").environment == {
+    assert service(load_project(tmp_path, {"compose.yml": text}), "base").environment == {
         "A": "1",
         "B": "1",
     }
 
 
-def test_a_service_starts_from_one_of_another_file_with_the_paths_of_that(tmp_path: Path) -> None:
+def test_extends_a_service_of_another_file_with_its_paths(tmp_path: Path) -> None:
     files = {
         "compose.yml": """
 services:
@@ -82,7 +82,7 @@ volumes: {named: {}}
         "parts/app.env": "FROM_FILE=yes\n",
         "parts/src/Dockerfile": "FROM scratch\n",
     }
-    web = service(loaded(tmp_path, files, IMAGE="app:1"))
+    web = service(load_project(tmp_path, files, IMAGE="app:1"))
     assert web.image == "app:1"
     assert web.environment == {"FROM_FILE": "yes"}
     assert web.build is not None
@@ -94,16 +94,16 @@ volumes: {named: {}}
     }
 
 
-def test_extends_is_taken_in_before_files_are_merged(tmp_path: Path) -> None:
+def test_extends_is_resolved_before_files_are_merged(tmp_path: Path) -> None:
     files = {
         "compose.yml": "services:\n  base: {image: a}\n  web: {extends: base, command: [x]}\n",
         "more.yml": "services:\n  web: {image: b, command: !reset null}\n",
     }
-    web = service(loaded(tmp_path, files, "compose.yml", "more.yml"))
+    web = service(load_project(tmp_path, files, "compose.yml", "more.yml"))
     assert (web.image, web.command) == ("b", None)
 
 
-def test_what_is_included_has_a_directory_and_variables_of_its_own(tmp_path: Path) -> None:
+def test_included_files_have_their_own_directory_and_variables(tmp_path: Path) -> None:
     files = {
         ".env": "SHARED=top\n",
         "compose.yml": """
@@ -137,7 +137,7 @@ secrets: {card: {file: card.txt}}
         "bank/b.yml": "services: {ledger: {command: [run]}}\n",
         "bank/home/l.env": "L=1\n",
     }
-    project = loaded(tmp_path, files)
+    project = load_project(tmp_path, files)
     assert {each.name for each in project.services} == {"web", "orders", "deep", "ledger"}
     assert project.name != "another"
     assert service(project).image == "web:top"
@@ -153,7 +153,7 @@ secrets: {card: {file: card.txt}}
     assert (ledger.image, ledger.command, ledger.environment) == ("ledger:9", ("run",), {"L": "1"})
 
 
-def test_what_is_included_twice_must_be_the_same(tmp_path: Path) -> None:
+def test_duplicate_definitions_must_be_equal(tmp_path: Path) -> None:
     files = {
         "compose.yml": "include: [a.yml, b.yml]\nservices: {web: {image: i}}\n",
         "a.yml": "services: {db: {image: d}}\nnetworks: {n: {internal: true}}\n",
@@ -161,10 +161,12 @@ def test_what_is_included_twice_must_be_the_same(tmp_path: Path) -> None:
         "  db: {image: d}\n  web: {image: x}\n",
     }
     (found,) = problems(tmp_path, files)
-    assert found.startswith("b.yml:4: services.web stands in compose.yml:2 too, and differs; ")
+    assert found.startswith(
+        "b.yml:4: services.web is also defined in compose.yml:2, with different contents; "
+    )
 
 
-def test_problems_keep_the_file_that_they_stand_in(tmp_path: Path) -> None:
+def test_errors_name_the_right_file(tmp_path: Path) -> None:
     files = {
         "compose.yml": "include: [a.yml]\nservices:\n  web: {extends: {file: c.yml, service: x}}\n",
         "a.yml": "services:\n  db:\n    image: d\n    privileged: true\n",
@@ -174,35 +176,41 @@ def test_problems_keep_the_file_that_they_stand_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
-        ({"compose.yml": "include: [no.yml]\nservices: {a: {image: i}}\n"}, "no.yml: there is no "),
+        (
+            {"compose.yml": "include: [no.yml]\nservices: {a: {image: i}}\n"},
+            "no.yml: no such file",
+        ),
         (
             {"compose.yml": "services:\n  web: {extends: {file: no.yml, service: x}}\n"},
-            "no.yml: there is no such file",
+            "no.yml: no such file",
         ),
         (
             {
                 "compose.yml": "include: [{path: a.yml, env_file: no.env}]\n",
                 "a.yml": "services: {a: {image: i}}\n",
             },
-            "no.env: there is no such file",
+            "no.env: no such file",
         ),
         (
             {
                 "compose.yml": "services:\n  web: {extends: {file: a.yml, service: x}}\n",
                 "a.yml": "services: {a: {image: i}}\n",
             },
-            "compose.yml:2: service web: extends: there is no service x in a.yml; expected ",
+            "compose.yml:2: service web: extends: a.yml has no service x; expected ",
         ),
         (
             {
                 "compose.yml": "include: [a.yml]\nservices: {web: {image: i}}\n",
                 "a.yml": "include: [compose.yml]\n",
             },
-            "a.yml:1: include[0]: compose.yml includes itself, by way of others; expected an end",
+            "a.yml:1: include[0]: compose.yml includes itself, directly or through other files; "
+            "remove the cycle",
         ),
     ],
 )
-def test_what_is_not_there_is_named(tmp_path: Path, files: dict[str, str], said: str) -> None:
-    assert any(each.startswith(said) for each in problems(tmp_path, files))
+def test_errors_of_missing_files_and_services(
+    tmp_path: Path, files: dict[str, str], message: str
+) -> None:
+    assert any(each.startswith(message) for each in problems(tmp_path, files))
