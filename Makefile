@@ -1,31 +1,31 @@
-# Two targets matter: `make demo` and `make test`. Each sets up what it needs by itself.
+# The two main targets are `make demo` and `make test`. Each sets up what it needs.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; exit; }; done; echo python-3.11-or-newer-not-found)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
-# Three streams: one drives the engine, where tests look at everything there is; most tests wait more
-# than they work.
+# Three test processes: one runs the tests that need the engine, because they look at everything on
+# it. More processes than CPUs are fine, because most tests wait longer than they compute.
 STREAMS ?= -n 3 --no-loadscope-reorder
 
 .PHONY: help demo test check unit engine demo-image bench soak chaos fuzz acceptance compile lock clean
 
 help:
-	@echo "make demo    bring up the food-delivery application, run a lunch rush, report"
-	@echo "make test    run all the tests"
+	@echo "make demo    run the food-delivery application through a lunch rush, then print a report"
+	@echo "make test    run all tests"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make engine  install a Docker Engine and a base image (Debian, Ubuntu; as root)"
-	@echo "make soak    ROLLOUTS=100 rolling updates in a row under load, on RUNTIME=process or docker"
-	@echo "make chaos   STEPS=60 random operations with SEED=1 on a mesh over an engine of its own (as root)"
+	@echo "make soak    run ROLLOUTS=100 rolling updates under load, with RUNTIME=process or docker"
+	@echo "make chaos   run STEPS=60 random operations with SEED=1 on a mesh with a separate engine (as root)"
 	@echo "make fuzz    fuzz the HTTP parsers for FUZZ_SECONDS=60 with atheris, which it installs"
-	@echo "make acceptance  everything, at full length: tests, soak, chaos, fuzz, benchmarks (hours; as root)"
-	@echo "make compile build the request path's hot modules as C (mypyc), into build/compiled"
+	@echo "make acceptance  run every check at full length: tests, soak, chaos, fuzz, benchmarks (hours; as root)"
+	@echo "make compile compile the hot modules of the request path to C (mypyc), into build/compiled"
 	@echo "make bench   compare the proxy with nginx, HAProxy and others"
 
 $(STAMP): requirements-dev.lock pyproject.toml
-	@$(PYTHON) -c 'import sys' 2>/dev/null || { echo "meshd needs Python 3.11 or newer, and found none; set PYTHON=/path/to/python3" >&2; exit 2; }
-	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { echo "could not make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys' 2>/dev/null || { echo "meshd needs Python 3.11 or newer, and none was found; set PYTHON=/path/to/python3" >&2; exit 2; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { echo "cannot create a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 2; }
 	@echo "installing pinned dependencies into $(VENV) …"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -76,7 +76,7 @@ acceptance: $(STAMP)
 	@$(MAKE) compile
 	@$(MAKE) bench
 
-# Into build/compiled and nowhere else: no compiled file ever lies beside the sources.
+# Only into build/compiled: a compiled file next to the sources would shadow them.
 compile: $(STAMP)
 	@rm -rf build/wheel build/compiled
 	@MESHD_COMPILE=1 $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w build/wheel .

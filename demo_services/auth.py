@@ -1,4 +1,4 @@
-"""auth: issues and checks tokens.
+"""auth: issues and verifies tokens. Called by clients, and by `orders` through the mesh.
 
 `POST /auth/login` {"user"} → {"token"}; `GET /auth/verify` with a bearer token → {"user"}.
 """
@@ -11,27 +11,28 @@ from aiohttp import web
 
 from demo_services.replica import Replica, Work, serve
 
-# A demonstration's key; a real deployment brings its own by the environment.
+# The key of a demonstration; a real deployment sets its own in the environment.
 SECRET = os.environ.get("JWT_SECRET", "food-delivery-demo-key-of-32-bytes!")
 LIFETIME = 3600
+"""Seconds that a token is valid."""
 
 
 def issue(user: str, now: float) -> str:
-    """A signed token for `user`, good for LIFETIME seconds from `now` (Unix time)."""
+    """Return a signed token for `user`, valid for LIFETIME seconds from `now` (Unix time)."""
     return jwt.encode({"sub": user, "exp": int(now) + LIFETIME}, SECRET, algorithm="HS256")
 
 
-def check(header: str) -> str:
-    """The user an `Authorization` header speaks for. Raises jwt.InvalidTokenError."""
+def verify_header(header: str) -> str:
+    """Return the user of an `Authorization` header. Raises jwt.InvalidTokenError."""
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer":
-        raise jwt.InvalidTokenError("a bearer token is expected")
+        raise jwt.InvalidTokenError("expected a bearer token")
     claims = jwt.decode(token, SECRET, algorithms=["HS256"], options={"require": ["sub", "exp"]})
     return str(claims["sub"])
 
 
 def build(replica: Replica) -> web.Application:
-    """The application of one replica."""
+    """Return the application of one replica."""
 
     async def login(request: web.Request) -> web.Response:
         body = await request.json()
@@ -44,7 +45,7 @@ def build(replica: Replica) -> web.Application:
     async def verify(request: web.Request) -> web.Response:
         async with replica.busy():
             try:
-                user = check(request.headers.get("Authorization", ""))
+                user = verify_header(request.headers.get("Authorization", ""))
             except jwt.InvalidTokenError as error:
                 raise web.HTTPUnauthorized(text=str(error)) from error
             return web.json_response({"user": user})

@@ -1,4 +1,4 @@
-"""A catalogue of a few thousand restaurants, the same on every replica."""
+"""A catalogue of a few thousand restaurants, the same on every replica of `restaurants`."""
 
 import random
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ _DISHES = ("special", "classic", "deluxe", "small plate", "family box", "lunch m
 
 @dataclass(frozen=True)
 class Dish:
-    """One dish; the price is in cents."""
+    """One dish; `price` is in cents."""
 
     id: int
     name: str
@@ -22,7 +22,7 @@ class Dish:
 
 @dataclass(frozen=True)
 class Restaurant:
-    """One restaurant with its menu; the rating is out of 5."""
+    """One restaurant with its menu; `rating` is from 0 to 5."""
 
     id: int
     name: str
@@ -31,43 +31,44 @@ class Restaurant:
     menu: tuple[Dish, ...]
 
     def summary(self) -> dict[str, object]:
-        """What a search result shows: all but the menu."""
+        """Return what a search result shows: all fields but the menu."""
         return {key: value for key, value in asdict(self).items() if key != "menu"}
 
 
 @cache
 def restaurants(count: int = 3000, seed: int = 7) -> tuple[Restaurant, ...]:
-    """`count` restaurants drawn from `seed`; ids run from 1."""
-    dice = random.Random(seed)
-    return tuple(_restaurant(number, dice) for number in range(1, count + 1))
+    """Return `count` random restaurants; the same seed gives the same ones. Ids start at 1."""
+    source = random.Random(seed)
+    return tuple(_restaurant(number, source) for number in range(1, count + 1))
 
 
-def _restaurant(number: int, dice: random.Random) -> Restaurant:
-    cuisine = dice.choice(CUISINES)
+def _restaurant(number: int, source: random.Random) -> Restaurant:
+    cuisine = source.choice(CUISINES)
     menu = tuple(
-        Dish(place, f"{cuisine} {dish}", dice.randrange(600, 2400, 50))
-        for place, dish in enumerate(_DISHES, start=1)
+        Dish(id, f"{cuisine} {dish}", source.randrange(600, 2400, 50))
+        for id, dish in enumerate(_DISHES, start=1)
     )
-    name = f"{dice.choice(_FIRST)} {cuisine.title()} {dice.choice(_LAST)} {number}"
-    return Restaurant(number, name, cuisine, round(dice.uniform(2.5, 5.0), 1), menu)
+    name = f"{source.choice(_FIRST)} {cuisine.title()} {source.choice(_LAST)} {number}"
+    return Restaurant(number, name, cuisine, round(source.uniform(2.5, 5.0), 1), menu)
 
 
 @cache
 def _index() -> tuple[tuple[str, Restaurant], ...]:
-    """The catalogue by what a search looks in, best rated first."""
+    """Return the restaurants with the text that a search matches, best rated first."""
     ranked = sorted(restaurants(), key=lambda r: (-r.rating, r.id))
     return tuple((f"{r.name} {r.cuisine}".lower(), r) for r in ranked)
 
 
 @lru_cache(maxsize=512)
-def search(words: str, limit: int = 20) -> tuple[Restaurant, ...]:
-    """Restaurants whose name or cuisine has every word of `words`, best rated first."""
-    wanted = words.lower().split()
-    found = (r for text, r in _index() if all(word in text for word in wanted))
-    return tuple(islice(found, limit))
+def search(query: str, limit: int = 20) -> tuple[Restaurant, ...]:
+    """Return restaurants whose name or cuisine contains every word of the query, best rated
+    first."""
+    words = query.lower().split()
+    matches = (r for text, r in _index() if all(word in text for word in words))
+    return tuple(islice(matches, limit))
 
 
-def find(number: int) -> Restaurant | None:
-    """The restaurant of that id, if there is one."""
+def find(id: int) -> Restaurant | None:
+    """Return the restaurant with that id; None if it does not exist."""
     every = restaurants()
-    return every[number - 1] if 1 <= number <= len(every) else None
+    return every[id - 1] if 1 <= id <= len(every) else None

@@ -1,8 +1,8 @@
-"""The lunch rush as locust sees it: `locust -f demo_services/locustfile.py -H http://HOST:PORT`.
+"""The clients of the lunch rush: `locust -f demo_services/locustfile.py -H http://HOST:PORT`.
 
-Guests search, look at menus, order and follow their courier. The shape is a quiet spell, a
-rush and a quiet spell again; LUNCH_SECONDS (90), LUNCH_QUIET (8 users) and LUNCH_RUSH (70
-users) change it.
+Guests search, read menus, order, and follow their courier. The load is low, then high, then low
+again. LUNCH_SECONDS (default 90), LUNCH_QUIET (8 users) and LUNCH_RUSH (70 users) change it.
+`scenario` starts it and reads the totals that it writes.
 """
 
 import json
@@ -20,7 +20,7 @@ WORDS = ("thai", "pizza", "sushi", "golden garden", "vegan", "ramen house", "gre
 
 
 class Guest(FastHttpUser):
-    """One hungry person. A name groups requests in locust's statistics."""
+    """One guest. `name` groups requests in locust's statistics."""
 
     wait_time = between(0.2, 0.8)
     connection_timeout = 10.0
@@ -32,15 +32,15 @@ class Guest(FastHttpUser):
         name = f"guest-{random.randrange(10**6)}"
         with self.client.post(
             "/auth/login", json={"user": name}, name="POST /auth/login", catch_response=True
-        ) as answer:
-            if answer.status_code == 200:
-                self.token = answer.json()["token"]
+        ) as response:
+            if response.status_code == 200:
+                self.token = response.json()["token"]
             else:
-                answer.failure(f"status {answer.status_code}")
+                response.failure(f"status {response.status_code}")
 
     @task(6)
     def search(self) -> None:
-        """Look for something to eat."""
+        """Search for restaurants."""
         words = random.choice(WORDS).replace(" ", "+")
         self.client.get(f"/restaurants?q={words}", name="GET /restaurants")
 
@@ -52,49 +52,50 @@ class Guest(FastHttpUser):
 
     @task(2)
     def order(self) -> None:
-        """Order, and look at the order again."""
+        """Order, then read the order."""
         with self.client.post(
             "/orders",
             json={"restaurant": random.randint(1, 3000), "dishes": [1, random.randint(2, 6)]},
             headers={"Authorization": f"Bearer {self.token}"},
             name="POST /orders",
             catch_response=True,
-        ) as answer:
-            if answer.status_code != 201:
-                answer.failure(f"status {answer.status_code}: {answer.text[:200]}")
+        ) as response:
+            if response.status_code != 201:
+                response.failure(f"status {response.status_code}: {response.text[:200]}")
                 return
-            key = answer.json()["id"]
+            key = response.json()["id"]
         self.client.get(f"/orders/{key}", name="GET /orders/ID")
 
     @task(1)
     def follow(self) -> None:
-        """Follow a courier for a few seconds; the stream must end as it says it does."""
+        """Follow a courier for a few seconds. The stream must be complete."""
         with self.client.get(
             f"/tracking/{random.randrange(10**6)}?seconds=3",
             name="GET /tracking/ID (stream)",
             stream=True,
             catch_response=True,
-        ) as answer:
-            text = b"".join(answer.iter_content(1024)) if answer.status_code == 200 else b""
+        ) as response:
+            text = b"".join(response.iter_content(1024)) if response.status_code == 200 else b""
             if b"event: end" not in text:
-                answer.failure(f"status {answer.status_code}, stream cut after {len(text)} bytes")
+                response.failure(
+                    f"status {response.status_code}, stream cut after {len(text)} bytes"
+                )
 
 
 class LunchRush(LoadTestShape):
-    """Quiet for the first 22 % of the time, rush until 67 %, quiet again."""
+    """Low load for the first 22 % of the time, high load until 67 %, then low load again."""
 
     def tick(self) -> tuple[int, float] | None:
-        """Users wanted now and how many to start a second; None ends the test."""
-        part = self.get_run_time() / SECONDS
-        if part >= 1:
+        """Return the number of users, and how many to start per second; None ends the test."""
+        fraction = self.get_run_time() / SECONDS
+        if fraction >= 1:
             return None
-        return (RUSH, RUSH / 4) if 0.22 <= part < 0.67 else (QUIET, RUSH / 4)
+        return (RUSH, RUSH / 4) if 0.22 <= fraction < 0.67 else (QUIET, RUSH / 4)
 
 
 @events.init.add_listener
 def follow_totals(environment: Environment, **_: object) -> None:
-    """Keep the totals in the file that LUNCH_REPORT names, rewritten each second, so that
-    whoever started the rush can show it while it runs."""
+    """Write the totals to $LUNCH_REPORT every second, for the live display of `scenario`."""
     path = os.environ.get("LUNCH_REPORT")
     if not path:
         return

@@ -1,4 +1,4 @@
-"""The mesh as the scenario sees it from outside: its command line and its API socket."""
+"""The mesh as the scenario sees it from outside: the `meshd` command and the API socket."""
 
 import asyncio
 import os
@@ -11,15 +11,20 @@ from typing import Any, Self
 import aiohttp
 
 COMPOSE = Path(__file__).resolve().parent / "compose.yml"
+PAGE = 200
+"""Events per request."""
 
 
-class CannotStart(Exception):
-    """The mesh did not come up, or did not take an order; the text is its own message."""
+class MeshError(Exception):
+    """A `meshd` command failed; the text is its output."""
 
 
 @dataclass
 class Mesh:
-    """One daemon of the scenario's own, with its state in a folder of its own."""
+    """A daemon of the scenario, with a separate state directory.
+
+    `environment` holds the variables that the Compose file uses.
+    """
 
     state: Path
     runtime: str
@@ -44,7 +49,7 @@ class Mesh:
             await self._session.close()
 
     async def command(self, *arguments: str, quiet: bool = True) -> str:
-        """Run one `meshd` command. Raises CannotStart with what it said when it fails."""
+        """Run a `meshd` command and return its output. Raises MeshError if it fails."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "meshd", *arguments, "--state", str(self.state),
             env={**os.environ, **self.environment},
@@ -52,10 +57,10 @@ class Mesh:
             stdout=asyncio.subprocess.PIPE if quiet else None,
             stderr=asyncio.subprocess.STDOUT if quiet else None,
         )  # fmt: skip
-        said, _ = await process.communicate()
-        text = said.decode(errors="replace").strip() if said else ""
+        output, _ = await process.communicate()
+        text = output.decode(errors="replace").strip() if output else ""
         if process.returncode:
-            raise CannotStart(text or f"meshd {arguments[0]} ended with {process.returncode}")
+            raise MeshError(text or f"meshd {arguments[0]} exited with code {process.returncode}")
         return text
 
     async def up(self) -> None:
@@ -66,36 +71,41 @@ class Mesh:
             quiet=False,
         )  # fmt: skip
 
-    async def deploy(self, **settings: str) -> None:
-        """Deploy again with other settings, and wait for the result."""
-        self.environment.update(settings)
+    async def deploy(self, **variables: str) -> None:
+        """Deploy the application with changed variables, and wait for the result."""
+        self.environment.update(variables)
         await self.command("deploy", "-f", str(COMPOSE))
 
     async def down(self) -> None:
-        """Drain and stop everything, the daemon included."""
+        """Drain and stop everything, including the daemon."""
         await self.command("down", "--all")
 
     async def get(self, path: str) -> Any:
-        """One answer of the API. Raises aiohttp.ClientError while it is not there."""
+        """Return a response of the API. Raises aiohttp.ClientError."""
         assert self._session is not None
-        async with self._session.get(f"http://meshd{path}") as answer:
-            answer.raise_for_status()
-            return await answer.json()
+        async with self._session.get(f"http://meshd{path}") as response:
+            response.raise_for_status()
+            return await response.json()
 
     async def services(self) -> dict[str, dict[str, Any]]:
-        """The status of every service by name."""
+        """Return the status of every service by name."""
         return {service["name"]: service for service in (await self.get("/v1/status"))["services"]}
 
-    async def fault(self, address: str, mode: str, value: float = 1) -> None:
-        """Turn a replica's fault switch. A replica that crashes cannot answer; that is as it
-        should be."""
+    async def events(self, since: int) -> list[dict[str, Any]]:
+        """Return the next events with id > since, oldest first."""
+        found: list[dict[str, Any]] = await self.get(f"/v1/events?since={since}&limit={PAGE}")
+        return found
+
+    async def set_fault(self, address: str, mode: str, value: float = 1) -> None:
+        """Set the fault mode of a replica. A replica that crashes cannot respond; that is not an
+        error."""
         timeout = aiohttp.ClientTimeout(total=5)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             try:
                 async with session.post(
                     f"http://{address}/_fault", json={"mode": mode, "value": value}
-                ) as answer:
-                    answer.raise_for_status()
+                ) as response:
+                    response.raise_for_status()
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 if mode != "crashing":
                     raise

@@ -1,7 +1,7 @@
-"""orders: checks the token, the menu and the payment, all through the mesh, then stores.
+"""orders: verifies the token, checks the menu, takes the payment, and stores the order.
 
-`POST /orders` {"restaurant", "dishes": [id]} with a bearer token → 201 and the order;
-`GET /orders/ID` → the order.
+The other services are called through the mesh. `POST /orders` {"restaurant", "dishes": [id]} with a
+bearer token → 201 and the order; `GET /orders/ID` → the order.
 """
 
 import asyncio
@@ -12,40 +12,40 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from demo_services.ledger import Ledger
+from demo_services.document_store import DocumentStore
 from demo_services.replica import Replica, Work, mesh_url, serve
 
 SESSION = web.AppKey("session", aiohttp.ClientSession)
-LEDGER = web.AppKey("ledger", Ledger)
+STORE = web.AppKey("store", DocumentStore)
 
 
-class Dependency(web.HTTPBadGateway):
-    """A service that orders needs did not answer as it should."""
+class DependencyError(web.HTTPBadGateway):
+    """A service that orders depends on failed or did not respond."""
 
 
 async def call(
     session: aiohttp.ClientSession, method: str, service: str, path: str, **arguments: Any
 ) -> Any:
-    """The JSON answer of another service. A client error there is passed on as it is;
-    anything else raises Dependency, which names the service and what it said."""
+    """Call another service and return its JSON response. Status 401 and 404 are passed on; any
+    other failure raises DependencyError, which names the service and the problem."""
     try:
-        async with session.request(method, mesh_url(service) + path, **arguments) as answer:
-            if answer.status in (401, 404):
-                text = await answer.text()
+        async with session.request(method, mesh_url(service) + path, **arguments) as response:
+            if response.status in (401, 404):
+                text = await response.text()
                 raise (
                     web.HTTPUnauthorized(text=text)
-                    if answer.status == 401
+                    if response.status == 401
                     else web.HTTPNotFound(text=text)
                 )
-            if answer.status >= 300:
-                raise Dependency(text=f"{service} answered {answer.status}")
-            return await answer.json()
+            if response.status >= 300:
+                raise DependencyError(text=f"{service} answered {response.status}")
+            return await response.json()
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise Dependency(text=f"{service} did not answer: {error!r}") from error
+        raise DependencyError(text=f"{service} did not answer: {error!r}") from error
 
 
 async def place(app: web.Application, authorization: str, order: dict[str, Any]) -> dict[str, Any]:
-    """Carry one order through the three services and store it."""
+    """Place an order with the help of the three other services, and store it."""
     session = app[SESSION]
     user = await call(
         session, "GET", "auth", "/auth/verify", headers={"Authorization": authorization}
@@ -59,12 +59,12 @@ async def place(app: web.Application, authorization: str, order: dict[str, Any])
     amount = sum(prices[dish] for dish in order["dishes"])
     await call(session, "POST", "payments", "/payments", json={"id": key, "amount": amount})
     placed = {"id": key, "user": user["user"], "amount": amount, **order}
-    await asyncio.to_thread(app[LEDGER].put, key, json.dumps(placed))
+    await asyncio.to_thread(app[STORE].put, key, json.dumps(placed))
     return placed
 
 
 def build(replica: Replica) -> web.Application:
-    """The application of one replica."""
+    """Return the application of one replica."""
 
     async def create(request: web.Request) -> web.Response:
         match await request.json():
@@ -78,10 +78,10 @@ def build(replica: Replica) -> web.Application:
 
     async def show(request: web.Request) -> web.Response:
         async with replica.busy():
-            found = await asyncio.to_thread(request.app[LEDGER].get, request.match_info["id"])
-        if found is None:
+            order = await asyncio.to_thread(request.app[STORE].get, request.match_info["id"])
+        if order is None:
             raise web.HTTPNotFound(text="no such order")
-        return web.json_response(text=found)
+        return web.json_response(text=order)
 
     async def session(app: web.Application) -> Any:
         timeout = aiohttp.ClientTimeout(total=15)
@@ -91,7 +91,7 @@ def build(replica: Replica) -> web.Application:
             yield
 
     app = web.Application()
-    app[LEDGER] = Ledger("orders")
+    app[STORE] = DocumentStore("orders")
     app.cleanup_ctx.append(session)
     app.router.add_post("/orders", create)
     app.router.add_get("/orders/{id}", show)

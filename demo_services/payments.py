@@ -1,7 +1,7 @@
-"""payments: takes a payment once, however often it is asked to.
+"""payments: takes each payment once, even if the request is repeated.
 
-`POST /payments` {"id", "amount"} → {"id", "amount", "status", "repeated"}. Reachable from
-orders alone: the mesh routes nobody else here.
+`POST /payments` {"id", "amount"} → {"id", "amount", "status", "repeated"}. The mesh lets only
+`orders` call it.
 """
 
 import asyncio
@@ -9,13 +9,13 @@ import json
 
 from aiohttp import web
 
-from demo_services.ledger import Ledger
+from demo_services.document_store import DocumentStore
 from demo_services.replica import Replica, Work, serve
 
 
 def build(replica: Replica) -> web.Application:
-    """The application of one replica."""
-    ledger = Ledger("payments")
+    """Return the application of one replica."""
+    payments = DocumentStore("payments")
 
     async def pay(request: web.Request) -> web.Response:
         body = await request.json()
@@ -26,7 +26,7 @@ def build(replica: Replica) -> web.Application:
                 raise web.HTTPBadRequest(text='expected {"id": TEXT, "amount": CENTS above 0}')
         async with replica.busy():
             record = json.dumps({"id": key, "amount": amount, "status": "paid"})
-            first = await asyncio.to_thread(ledger.put, key, record)
+            first = await asyncio.to_thread(payments.put, key, record)
         return web.json_response(
             {"id": key, "amount": amount, "status": "paid", "repeated": not first},
             status=201 if first else 200,

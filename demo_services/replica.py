@@ -1,7 +1,8 @@
-"""What the five services share: the replica contract, bounded concurrency, and faults.
+"""The part that the five services share: what a replica must do, limited concurrency, and faults.
 
-A replica serves `concurrency` requests at once and queues the rest, so its latency grows with
-load as that of a real one does, without burning CPU that the load generator needs.
+A replica serves a limited number of requests at once and queues the rest, so its latency grows with
+the load like that of a real one. It sleeps instead of computing, because the load generator needs
+the CPU.
 """
 
 import asyncio
@@ -19,8 +20,12 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True)
 class Work:
-    """How much a replica can do: mean service time in seconds with its coefficient of
-    variation (log-normal), requests at once, and requests waiting before it says 503."""
+    """How much a replica can do.
+
+    - `mean`: mean service time in seconds; `cv`: its coefficient of variation (log-normal).
+    - `concurrency`: requests served at once.
+    - `queue`: requests that may wait; further ones get a 503.
+    """
 
     mean: float
     cv: float = 0.5
@@ -30,17 +35,23 @@ class Work:
 
 @dataclass
 class Faults:
-    """The fault switch of one replica; changed by `POST /_fault` when DEMO_FAULTS is 1."""
+    """Faults of one replica, set by `POST /_fault` if DEMO_FAULTS is 1.
+
+    - `slow`: factor of the service time.
+    - `failing`: share of the requests that get a 500.
+    """
 
     slow: float = 1.0
     failing: float = 0.0
     hanging: bool = False
     unhealthy: bool = False
 
-    def set(self, order: dict[str, object]) -> None:
-        """Carry out one order: {"mode": slow|failing|hanging|unhealthy|crashing|none,
-        "value": number}. Raises ValueError for any other mode."""
-        mode, value = order.get("mode"), float(str(order.get("value", 1)))
+    def set(self, request: dict[str, object]) -> None:
+        """Set a fault: {"mode": slow|failing|hanging|unhealthy|crashing|none, "value": number}.
+
+        Raises ValueError for another mode.
+        """
+        mode, value = request.get("mode"), float(str(request.get("value", 1)))
         match mode:
             case "slow":
                 self.slow = value
@@ -53,15 +64,15 @@ class Faults:
             case "none":
                 self.slow, self.failing, self.hanging, self.unhealthy = 1.0, 0.0, False, False
             case "crashing":
-                # No handler runs and nothing is flushed, as when the kernel kills it. (The
-                # first process of a container cannot be killed by a signal from inside.)
+                # No handler runs and nothing is flushed, as if the kernel killed it. (A signal from
+                # inside cannot kill the first process of a container.)
                 os._exit(137)
             case _:
                 raise ValueError(f"unknown fault mode {mode!r}")
 
 
 class Replica:
-    """One replica's bounded workshop. `busy()` wraps the work of a request."""
+    """One replica. A handler does its work within `busy()`."""
 
     def __init__(self, service: str, work: Work) -> None:
         self.service = service
@@ -70,12 +81,14 @@ class Replica:
         self.faults = Faults()
         self._slots = asyncio.Semaphore(work.concurrency)
         self._waiting = 0
-        self._dice = random.Random()
+        self._random = random.Random()
 
     @asynccontextmanager
     async def busy(self) -> AsyncIterator[None]:
-        """Wait for a slot, take the service time, then let the body run. Raises 503 when the
-        queue is full, and fails or hangs when the fault switch says so."""
+        """Wait for a free slot, sleep for the service time, then run the body.
+
+        Raises HTTPServiceUnavailable if the queue is full. Faults apply here.
+        """
         if self._waiting >= self.work.queue:
             raise web.HTTPServiceUnavailable(text="queue full", headers={"Retry-After": "1"})
         self._waiting += 1
@@ -87,7 +100,7 @@ class Replica:
             if self.faults.hanging:
                 await asyncio.sleep(3600)
             await asyncio.sleep(self._service_time() * self.faults.slow)
-            if self._dice.random() < self.faults.failing:
+            if self._random.random() < self.faults.failing:
                 raise web.HTTPInternalServerError(text="injected fault")
             yield
         finally:
@@ -95,11 +108,11 @@ class Replica:
 
     def _service_time(self) -> float:
         spread = math.log(1 + self.work.cv**2)
-        return self._dice.lognormvariate(math.log(self.work.mean) - spread / 2, spread**0.5)
+        return self._random.lognormvariate(math.log(self.work.mean) - spread / 2, spread**0.5)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Names the replica and its version in every answer."""
+        """Add the names of the replica and its version to every response."""
         response = await handler(request)
         if not response.prepared:
             response.headers["X-Replica"] = os.environ.get("MESH_REPLICA", str(os.getpid()))
@@ -107,13 +120,13 @@ class Replica:
         return response
 
     async def health(self, _: web.Request) -> web.Response:
-        """`GET /healthz`."""
+        """Handle `GET /healthz`."""
         if self.faults.unhealthy:
             return web.json_response({"status": "unhealthy"}, status=503)
         return web.json_response({"status": "ok", "version": self.version})
 
     async def fault(self, request: web.Request) -> web.Response:
-        """`POST /_fault`, for tests and the demo."""
+        """Handle `POST /_fault`, for tests and the scenario."""
         try:
             self.faults.set(await request.json())
         except ValueError as error:
@@ -122,13 +135,13 @@ class Replica:
 
 
 def mesh_url(service: str) -> str:
-    """Where another service is called: `$MESH_URL_NAME`, or its name, which resolves to the
+    """Return the base URL of another service: `$MESH_URL_NAME`, or its name, which resolves to the
     mesh on a container network."""
     return os.environ.get(f"MESH_URL_{service.upper()}", f"http://{service}").rstrip("/")
 
 
 def work_from_environment(default: Work) -> Work:
-    """The service's own figures, unless WORK_MEAN_MS or WORK_CONCURRENCY override them."""
+    """Return the service's own values, overridden by WORK_MEAN_MS and WORK_CONCURRENCY."""
     return Work(
         mean=float(os.environ.get("WORK_MEAN_MS", default.mean * 1000)) / 1000,
         cv=default.cv,
@@ -138,7 +151,7 @@ def work_from_environment(default: Work) -> Work:
 
 
 def serve(service: str, work: Work, build: Callable[[Replica], web.Application]) -> None:
-    """Run one replica until SIGTERM; requests in flight are finished first."""
+    """Run one replica until SIGTERM, then finish the requests in flight."""
     replica = Replica(service, work_from_environment(work))
     app = build(replica)
     app.middlewares.append(replica.middleware)

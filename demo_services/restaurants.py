@@ -1,4 +1,4 @@
-"""restaurants: search and menus.
+"""restaurants: search and menus. Called by clients, and by `orders` through the mesh.
 
 `GET /restaurants?q=WORDS` → a list; `GET /restaurants/ID/menu` → the dishes.
 """
@@ -12,21 +12,22 @@ from demo_services.replica import Replica, Work, serve
 
 
 def build(replica: Replica) -> web.Application:
-    """The application of one replica."""
-    catalogue.restaurants()
+    """Return the application of one replica."""
+    catalogue.restaurants()  # built now, so that the first request does not wait for it
 
     async def search(request: web.Request) -> web.Response:
         async with replica.busy():
             found = catalogue.search(request.query.get("q", ""))
-            return web.json_response([r.summary() for r in found])
+            return web.json_response([restaurant.summary() for restaurant in found])
 
     async def menu(request: web.Request) -> web.Response:
         async with replica.busy():
-            number = request.match_info["id"]
-            found = catalogue.find(int(number)) if number.isdecimal() else None
+            id = request.match_info["id"]
+            found = catalogue.find(int(id)) if id.isdecimal() else None
             if found is None:
-                raise web.HTTPNotFound(text=f"no restaurant {number}")
-            return web.json_response({"id": found.id, "menu": [asdict(d) for d in found.menu]})
+                raise web.HTTPNotFound(text=f"no restaurant {id}")
+            dishes = [asdict(dish) for dish in found.menu]
+            return web.json_response({"id": found.id, "menu": dishes})
 
     app = web.Application()
     app.router.add_get("/restaurants", search)

@@ -1,4 +1,4 @@
-"""What the scenario shows: a live table, one line an event without a terminal, a report."""
+"""What the scenario prints: the live display on a terminal, and the report at the end."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,75 +8,79 @@ from rich.table import Table
 from rich.text import Text
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
+LINES_SHOWN = 8
+"""Latest lines in the live display; with the table they fit a terminal of 24 lines."""
 
 
-def milliseconds(seconds: float | None) -> str:
-    """A latency for people; a dash where none was measured."""
+def format_latency(seconds: float | None) -> str:
+    """Return a latency in milliseconds; a dash if none was measured."""
     return "–" if seconds is None else f"{seconds * 1000:.0f} ms"
 
 
 def services_table(services: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Each service's replicas, traffic and latency, and what happened last and why."""
+    """Return a table of the services: replicas, traffic, latency, and the last event."""
     table = Table(expand=True, title_justify="left")
-    for name in ("service", "replicas", "req/s", "p50", "p95", "p99", "errors", "what and why"):
-        right = name not in ("service", "what and why")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name != "what and why")
+    for name in ("service", "replicas", "req/s", "p50", "p95", "p99", "errors", "last event"):
+        right = name not in ("service", "last event")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "last event")
     for name, service in sorted(services.items()):
         ready, wanted = service["ready"], service["wanted"]
         table.add_row(
             name,
             Text(f"{ready}/{wanted}", style="green" if ready >= wanted else "yellow"),
             f"{service['rps']:.0f}",
-            milliseconds(service["p50"]),
-            milliseconds(service["p95"]),
-            milliseconds(service["p99"]),
+            format_latency(service["p50"]),
+            format_latency(service["p95"]),
+            format_latency(service["p99"]),
             Text(str(service["errors_total"]), style="red" if service["errors_total"] else ""),
             service["last"],
         )
     return table
 
 
-def screen(
+def live_display(
     services: Mapping[str, Mapping[str, Any]],
-    act: str,
+    phase: str,
     clients: Mapping[str, Any],
-    happened: Sequence[str],
+    lines: Sequence[str],
 ) -> Group:
-    """The whole live picture."""
+    """Return the live display: the clients' totals, the services, and the latest lines."""
     total = f"{clients.get('served', 0)} served, {clients.get('failed', 0)} failed"
     head = Text.assemble(
-        (f" {act} ", "bold reverse"),
+        (f" {phase} ", "bold reverse"),
         f"  {clients.get('users', 0)} guests, {clients.get('rps', 0):.0f} requests/s, {total}",
     )
-    return Group(head, services_table(services), *(Text(f"  {line}") for line in happened[-8:]))
+    return Group(
+        head, services_table(services), *(Text(f"  {line}") for line in lines[-LINES_SHOWN:])
+    )
 
 
 def chart(samples: Sequence[Sequence[float]], width: int = 72) -> str:
-    """A row of blocks for one service: `samples` are (seconds, count), drawn as the largest
-    count of each column over the highest of all."""
+    """Return a line of blocks for `samples` of (seconds, count). Each block shows the largest count
+    of its part of the time, relative to the largest of all."""
     if not samples:
         return ""
     last = max(samples[-1][0], 1e-9)
     columns = [0.0] * width
     for at, count in samples:
-        place = min(int(at / last * width), width - 1)
-        columns[place] = max(columns[place], count)
-    for place in range(1, width):
-        columns[place] = columns[place] or columns[place - 1]
+        index = min(int(at / last * width), width - 1)
+        columns[index] = max(columns[index], count)
+    for index in range(1, width):
+        columns[index] = columns[index] or columns[index - 1]
     top = max(columns)
     return "".join(BLOCKS[round(c / top * (len(BLOCKS) - 1))] if top else " " for c in columns)
 
 
-def report(figures: Mapping[str, Any]) -> str:
-    """The end of the story in words."""
+def format_report(figures: Mapping[str, Any]) -> str:
+    """Return the report at the end."""
     heal = figures["heal_seconds"]
     lines = [
         "",
         f"requests   {figures['served']} served, {figures['failed']} failed, "
         f"{figures['retried']} retried by the mesh",
         f"latency    p50 {figures['p50_ms']} ms, p95 {figures['p95_ms']} ms, "
-        f"p99 {figures['p99_ms']} ms, as the clients saw it",
-        f"healing    {'not observed' if heal is None else f'{heal:.1f} s'} from kill to healed",
+        f"p99 {figures['p99_ms']} ms, measured by the clients",
+        f"healing    {'not observed' if heal is None else f'{heal:.1f} s after the kill'}",
         f"rollout    {figures['rollout']}",
         "replicas ready over time:",
     ]

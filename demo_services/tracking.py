@@ -1,7 +1,7 @@
-"""tracking: where the courier is, as a server-sent event stream.
+"""tracking: the position of the courier, as a stream of server-sent events.
 
-`GET /tracking/ORDER?seconds=N` → text/event-stream, a position each half second;
-`GET /tracking/ORDER/position` → the position now.
+`GET /tracking/ORDER?seconds=N` → text/event-stream, one position every half second;
+`GET /tracking/ORDER/position` → the current position.
 """
 
 import asyncio
@@ -14,13 +14,15 @@ from aiohttp import web
 
 from demo_services.replica import Replica, Work, serve
 
-STEP = 0.5
-LONGEST = 120.0
+INTERVAL = 0.5
+"""Seconds between two positions."""
+MAX_SECONDS = 120.0
+"""Longest stream, so that a replica can always drain."""
 
 
 def position(order: str, now: float) -> dict[str, float]:
-    """The courier of `order` at `now` (Unix time): a ride around a point in the city that
-    depends on the order alone, so that every replica tells the same."""
+    """Return the position of the courier of `order` at `now` (Unix time): on a circle around a
+    point in the city. It depends only on the order, so that every replica returns the same."""
     seed = zlib.crc32(order.encode())
     turn = (now / 60 + seed % 360) * math.tau / 6
     return {
@@ -30,7 +32,7 @@ def position(order: str, now: float) -> dict[str, float]:
 
 
 def build(replica: Replica) -> web.Application:
-    """The application of one replica."""
+    """Return the application of one replica."""
 
     async def now(request: web.Request) -> web.Response:
         async with replica.busy():
@@ -39,9 +41,9 @@ def build(replica: Replica) -> web.Application:
 
     async def stream(request: web.Request) -> web.StreamResponse:
         try:
-            seconds = min(float(request.query.get("seconds", "5")), LONGEST)
+            seconds = min(float(request.query.get("seconds", "5")), MAX_SECONDS)
         except ValueError as error:
-            raise web.HTTPBadRequest(text="seconds: a number is expected") from error
+            raise web.HTTPBadRequest(text="seconds: expected a number") from error
         async with replica.busy():
             pass
         response = web.StreamResponse(
@@ -52,7 +54,7 @@ def build(replica: Replica) -> web.Application:
         while time.monotonic() < end:
             event = {**position(order, time.time()), "version": replica.version}
             await response.write(f"event: position\ndata: {json.dumps(event)}\n\n".encode())
-            await asyncio.sleep(STEP)
+            await asyncio.sleep(INTERVAL)
         await response.write(b"event: end\ndata: {}\n\n")
         await response.write_eof()
         return response

@@ -1,4 +1,4 @@
-"""The demo's services one by one, over a real socket."""
+"""Each service of the demo on its own, over a real socket."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from demo_services import (
     auth,
     catalogue,
-    ledger,
+    document_store,
     orders,
     payments,
     restaurants,
@@ -39,7 +39,7 @@ async def client(app: web.Application) -> AsyncIterator[TestClient[web.Request, 
         yield opened
 
 
-async def test_login_gives_a_token_that_verify_accepts() -> None:
+async def test_a_token_from_login_is_accepted_by_verify() -> None:
     async for http in client(auth.build(replica())):
         token = (await (await http.post("/auth/login", json={"user": "eve"})).json())["token"]
         answer = await http.get("/auth/verify", headers={"Authorization": f"Bearer {token}"})
@@ -58,7 +58,7 @@ async def test_login_gives_a_token_that_verify_accepts() -> None:
     ],
     ids=["none", "garbage", "basic", "expired", "other key", "no expiry"],
 )
-async def test_verify_refuses(header: str) -> None:
+async def test_verify_refuses_a_bad_token(header: str) -> None:
     async for http in client(auth.build(replica())):
         answer = await http.get("/auth/verify", headers={"Authorization": header})
         assert answer.status == 401
@@ -77,7 +77,7 @@ async def test_search_ranks_and_a_menu_is_found_by_id() -> None:
             assert (await http.get(f"/restaurants/{missing}/menu")).status == 404
 
 
-def test_the_catalogue_is_the_same_everywhere() -> None:
+def test_the_catalogue_is_the_same_on_every_replica() -> None:
     assert len(catalogue.restaurants()) == 3000
     assert catalogue.restaurants()[0] == catalogue.restaurants.__wrapped__()[0]
 
@@ -91,7 +91,7 @@ async def test_a_payment_is_taken_once() -> None:
         assert (await http.post("/payments", json={"id": "b", "amount": -1})).status == 400
 
 
-async def test_an_order_goes_through_all_three(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_order_calls_all_three_services(monkeypatch: pytest.MonkeyPatch) -> None:
     async with (
         TestServer(auth.build(replica())) as a,
         TestServer(restaurants.build(replica())) as r,
@@ -126,7 +126,7 @@ async def test_an_order_names_the_service_that_failed(
         assert "auth did not answer" in await answer.text()
 
 
-async def test_tracking_streams_events_and_says_when_it_ends() -> None:
+async def test_tracking_streams_positions_and_a_final_event() -> None:
     async for http in client(tracking.build(replica())):
         started = time.monotonic()
         answer = await http.get("/tracking/abc?seconds=0.6")
@@ -136,12 +136,12 @@ async def test_tracking_streams_events_and_says_when_it_ends() -> None:
         assert (await answer.content.read()).endswith(b"event: end\ndata: {}\n\n")
 
 
-async def test_concurrency_is_bounded_so_that_latency_grows_with_load() -> None:
-    workshop = replica(mean=0.05, concurrency=2)
+async def test_concurrency_is_limited_so_that_latency_grows_with_load() -> None:
+    limited = replica(mean=0.05, concurrency=2)
     started = time.monotonic()
 
     async def one() -> None:
-        async with workshop.busy():
+        async with limited.busy():
             pass
 
     await asyncio.gather(*(one() for _ in range(8)))
@@ -149,18 +149,18 @@ async def test_concurrency_is_bounded_so_that_latency_grows_with_load() -> None:
 
 
 async def test_a_full_queue_answers_503() -> None:
-    workshop = replica(mean=5, concurrency=1, queue=1)
-    tasks = [asyncio.create_task(workshop.busy().__aenter__()) for _ in range(2)]
+    limited = replica(mean=5, concurrency=1, queue=1)
+    tasks = [asyncio.create_task(limited.busy().__aenter__()) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(web.HTTPServiceUnavailable):
-        async with workshop.busy():
+        async with limited.busy():
             pass
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_the_fault_switch() -> None:
+async def test_faults_can_be_set_and_removed() -> None:
     switched = replica()
     app = restaurants.build(switched)
     app.router.add_get("/healthz", switched.health)
@@ -178,15 +178,15 @@ async def test_the_fault_switch() -> None:
         assert (await http.post("/_fault", json={"mode": "dancing"})).status == 400
 
 
-def test_the_ledger_falls_back_where_no_volume_is_mounted(
+def test_documents_are_stored_in_a_temporary_folder_without_a_volume(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DATA_DIR", "/nowhere")
-    assert ledger.folder().is_dir()
+    assert document_store.data_folder().is_dir()
 
 
 @pytest.mark.parametrize("up", [True, False])
-def test_the_state_of_a_mesh_that_is_still_up_is_kept(
+def test_the_state_of_a_running_mesh_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], up: bool
 ) -> None:
     state = tmp_path / "demo" / "state"

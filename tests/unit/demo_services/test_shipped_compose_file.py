@@ -1,4 +1,4 @@
-"""The compose file at the top: its labels mean to meshd what they say, its paths exist."""
+"""The docker-compose.yml at the top: meshd understands its labels and command, its paths exist."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def test_meshd_adopts_each_service_of_the_application(name: str) -> None:
     assert service.mesh.health.path == "/healthz"
 
 
-def test_every_service_that_is_called_leads_to_the_mesh() -> None:
+def test_every_called_service_resolves_to_the_mesh() -> None:
     for name, service in SERVICES.items():
         if name not in ADOPTED:
             continue
@@ -39,14 +39,14 @@ def test_every_service_that_is_called_leads_to_the_mesh() -> None:
         assert hosts <= ADOPTED.keys()
 
 
-def test_the_command_is_one_that_meshd_understands() -> None:
+def test_meshd_accepts_the_command() -> None:
     verb, *arguments = SERVICES["meshd"]["command"]
     assert verb == command.name
     context = command.make_context("up", [a for a in arguments if "$" not in a])
     assert (context.params["adopt"], context.params["runtime"]) == (True, "docker")
 
 
-def test_what_is_mounted_and_built_is_there() -> None:
+def test_mounted_and_built_paths_exist() -> None:
     for service in SERVICES.values():
         for volume in service.get("volumes", ()):
             source = volume.partition(":")[0]

@@ -1,6 +1,7 @@
-"""Rows that replicas share: one SQLite file on a shared volume.
+"""Documents that replicas share: one SQLite file on a shared volume.
 
-Calls block for a moment; services run them in a thread.
+Used by `orders` and `payments`. The calls block for a few milliseconds, so the services run them
+in a thread.
 """
 
 import os
@@ -9,26 +10,26 @@ import tempfile
 from pathlib import Path
 
 
-def folder() -> Path:
-    """$DATA_DIR where it is a folder, else one below the system's temporary folder, so that
-    the demo also runs where no volume is mounted."""
-    wanted = Path(os.environ.get("DATA_DIR", "/data"))
-    if wanted.is_dir() and os.access(wanted, os.W_OK):
-        return wanted
+def data_folder() -> Path:
+    """Return $DATA_DIR if it is a writable folder, otherwise a folder below the system's temporary
+    folder, so that the demo also runs without a mounted volume."""
+    given = Path(os.environ.get("DATA_DIR", "/data"))
+    if given.is_dir() and os.access(given, os.W_OK):
+        return given
     fallback = Path(tempfile.gettempdir()) / f"meshd-demo-{os.getuid()}"
     fallback.mkdir(mode=0o700, exist_ok=True)
     return fallback
 
 
-class Ledger:
-    """A table of JSON documents by id. `put` of an id that exists changes nothing, which is
-    what makes a repeated request harmless."""
+class DocumentStore:
+    """A table of JSON documents by id. Storing an id twice changes nothing, so a repeated request
+    is harmless."""
 
     def __init__(self, table: str) -> None:
         if not table.isidentifier():
             raise ValueError(f"not a table name: {table!r}")
         self._table = table
-        self._path = folder() / f"{table}.db"
+        self._path = data_folder() / f"{table}.db"
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=10, isolation_level=None)
@@ -40,7 +41,7 @@ class Ledger:
         return connection
 
     def put(self, key: str, document: str) -> bool:
-        """Store a document; False when the id was there already."""
+        """Store a document; return False if the id exists already."""
         connection = self._open()
         try:
             done = connection.execute(
@@ -52,7 +53,7 @@ class Ledger:
             connection.close()
 
     def get(self, key: str) -> str | None:
-        """The document of that id, if there is one."""
+        """Return the document with that id; None if it does not exist."""
         connection = self._open()
         try:
             row = connection.execute(
