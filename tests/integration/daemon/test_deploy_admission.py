@@ -24,11 +24,11 @@ async def test_refusals_and_the_outlook_of_a_diff() -> None:
         path = mesh.folder / "other.yml"
         done = await mesh.up(text(2, "1m"))
         assert done.code == 0, done.err
-        assert "warning: service web: image none is not used" in done.err
+        assert "warning: service web: image none is ignored" in done.err
 
         path.write_text(text(2, "1m") + "    user: nobody\n")
         told = await mesh.run("diff", "-f", str(path))
-        assert "warning: service web: image none is not used" in told.err
+        assert "warning: service web: image none is ignored" in told.err
         assert "; user nobody is ignored; it runs as the user of meshd" in told.err
         path.write_text(text(9, "900g"))
         for command in ("deploy", "diff"):
