@@ -1,4 +1,7 @@
-"""Who may call whom, held against who did: the audit, and a proposal for `allow`. Pure."""
+"""Compares who may call a service with who did: the audit, and suggested `allow` lists. Pure.
+
+The facade builds the policies with it; the CLI (`meshd policy`) runs the audit and the suggestion.
+"""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +14,17 @@ from meshd.model.scaling import CallerSeen
 from meshd.spec.model import Service
 
 UNKNOWN: Final = "unknown"
-"""Who called where the proxy could not tell."""
-_NOT_PLAIN: Final = re.compile(r"(?i:null|true|false)|[0-9][0-9_.e+-]*|0x[0-9a-f]+|0o[0-7]+")
+"""The caller of calls that the proxy cannot attribute to a service."""
+_NEEDS_QUOTES: Final = re.compile(r"(?i:null|true|false)|[0-9][0-9_.e+-]*|0x[0-9a-f]+|0o[0-7]+")
 
 
-class Outside(msgspec.Struct, frozen=True):
-    """Calls that a service's `allow` does not cover. `refused` tells whether they are refused
-    now, or let through for the audit."""
+class UncoveredCaller(msgspec.Struct, frozen=True):
+    """A caller that the `allow` list of a service does not cover.
+
+    - `calls`: all its calls; `uncovered`: those that the list did not cover when they were made.
+    - `last`: time of the last call (Unix time).
+    - `refused`: whether its calls are refused now; with `audit` they are let through.
+    """
 
     service: str
     caller: str
@@ -27,14 +34,15 @@ class Outside(msgspec.Struct, frozen=True):
     refused: bool
 
 
-def policies(
+def service_policies(
     project: str, services: Sequence[Service], seen: Mapping[str, Sequence[CallerSeen]]
 ) -> list[ServicePolicy]:
-    """The policy of each service with its callers; allowed names as `PROJECT/SERVICE`."""
+    """Return the policy of each service with its callers, by name; names in `allow` become
+    `PROJECT/SERVICE`."""
     return [
         ServicePolicy(
             service=service.name,
-            allow=None if service.mesh.allow is None else _keys(project, service.mesh.allow),
+            allow=None if service.mesh.allow is None else _qualify(project, service.mesh.allow),
             audit=service.mesh.audit,
             callers=tuple(seen.get(service.name, ())),
         )
@@ -42,10 +50,12 @@ def policies(
     ]
 
 
-def outside(found: Sequence[ServicePolicy]) -> list[Outside]:
-    """Every caller that the present `allow` lists do not cover."""
+def uncovered_callers(found: Sequence[ServicePolicy]) -> list[UncoveredCaller]:
+    """Return every caller that the current `allow` lists do not cover."""
     return [
-        Outside(policy.service, by.caller, by.calls, by.uncovered, by.last, not policy.audit)
+        UncoveredCaller(
+            policy.service, by.caller, by.calls, by.uncovered, by.last, not policy.audit
+        )
         for policy in found
         if policy.allow is not None
         for by in policy.callers
@@ -53,47 +63,49 @@ def outside(found: Sequence[ServicePolicy]) -> list[Outside]:
     ]
 
 
-def suggestion(project: str, found: Sequence[ServicePolicy], date: Callable[[float], str]) -> str:
-    """A Compose file to merge over the project's own (`-f FILE -f THIS`): for each service an
-    `allow` list of those whose calls got through, with a comment for what the list leaves out.
-    `date` puts a Unix time in words."""
+def suggest_allow_lists(
+    project: str, found: Sequence[ServicePolicy], format_time: Callable[[float], str]
+) -> str:
+    """Return a Compose file to merge over the project's own (`-f FILE -f THIS`): an `allow` list
+    of the callers of each service, with a comment for each caller that it leaves out.
+    `format_time` formats a Unix time."""
     seen = [by for policy in found for by in policy.callers]
     total = sum(by.calls for by in seen)
     since = min((by.first for by in seen), default=0.0)
     lines = [f"# Made from {total} calls between the services of {project}."]
     if since:
-        lines = [f"{lines[0][:-1]} since {date(since)}."]
+        lines = [f"{lines[0][:-1]} since {format_time(since)}."]
     lines += [
-        "# Who has not called for as long is not in it: look through it before it is enforced.",
+        "# Services that made no call in this time are missing. Review the lists before use.",
         "services:",
     ]
     for policy in found:
-        lines += _suggested(project, policy)
+        lines += _suggest_service(project, policy)
     return "\n".join(lines) + "\n"
 
 
-def _suggested(project: str, policy: ServicePolicy) -> list[str]:
+def _suggest_service(project: str, policy: ServicePolicy) -> list[str]:
     callers = [by.caller for by in policy.callers if by.calls and by.caller != UNKNOWN]
-    names = ", ".join(_plain(_short(project, caller)) for caller in callers)
-    lines = [f"  {_plain(policy.service)}:", "    x-mesh:", f"      allow: [{names}]"]
+    names = ", ".join(_quote(_shorten(project, caller)) for caller in callers)
+    lines = [f"  {_quote(policy.service)}:", "    x-mesh:", f"      allow: [{names}]"]
     if not callers:
-        lines[-1] += "  # nobody called it"
+        lines[-1] += "  # no calls"
     for by in policy.callers:
         if by.caller == UNKNOWN:
-            lines.append(f"      # {by.calls + by.uncovered} calls of somebody unknown")
+            lines.append(f"      # {by.calls + by.uncovered} calls of unknown callers")
         elif not by.calls:
             lines.append(f"      # {by.uncovered} calls of {by.caller} were refused")
     return lines
 
 
-def _keys(project: str, names: Sequence[str]) -> tuple[str, ...]:
+def _qualify(project: str, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(name if "/" in name else f"{project}/{name}" for name in names))
 
 
-def _short(project: str, key: str) -> str:
+def _shorten(project: str, key: str) -> str:
     return key.removeprefix(f"{project}/")
 
 
-def _plain(name: str) -> str:
-    """A name as YAML text, in quotes where it would be read as something else."""
-    return f'"{name}"' if _NOT_PLAIN.fullmatch(name) else name
+def _quote(name: str) -> str:
+    """Return a name as YAML text, quoted if YAML would read it as something else."""
+    return f'"{name}"' if _NEEDS_QUOTES.fullmatch(name) else name

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from meshd.api.dto import DeployResult, PlanPreview, Recording, ServicePolicy, Status
 from meshd.api.port import JobControl
-from meshd.control.access_policy import policies
+from meshd.control.access_policy import service_policies
 from meshd.control.deploy.admission import Admission
 from meshd.control.deploy.deployments import Deployments
 from meshd.control.deploy.progress import ProgressTracker
@@ -116,7 +116,7 @@ class ControlFacade:
         if not services:
             self._lookup.stored_project(project)
         seen = self._calls.of(project, self._clock())
-        return policies(project, [service.spec for service in services], seen)
+        return service_policies(project, [service.spec for service in services], seen)
 
     def sizes(self) -> Sequence[Sizing]:
         """See `Control.sizes`."""

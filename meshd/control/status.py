@@ -1,6 +1,10 @@
-"""What is, for people and Prometheus: the picture behind `meshd ps`, `top` and `/metrics`."""
+"""Builds the status of projects, services and replicas from the state of a pass. Pure.
+
+`status_reader` calls it for the API (`meshd ps`, `meshd top`) and for `/metrics`.
+"""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from meshd.api.dto import ProjectStatus, ReplicaStatus, ServiceStatus
 from meshd.model.desired import DesiredService
@@ -9,17 +13,18 @@ from meshd.model.replica_phase import ALIVE, ENDED, Phase
 from meshd.model.rollout import Override, StoredProject
 from meshd.model.scaling import Load, cpu_percent
 from meshd.reconcile.observe.observe import Observed
-from meshd.reconcile.progress import CRASH_LOOP_FAILURES, state_of, word
+from meshd.reconcile.progress import CRASH_LOOP_FAILURES, phase_word, service_state
 from meshd.reconcile.rollout.status import course
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.merge import MergedService
 
-WINDOW = 5
+WINDOW: Final = 5
+"""Seconds of traffic that rates and latencies are computed from."""
 _RUNS = (Phase.STARTING, Phase.PROBING, Phase.READY, Phase.DRAINING, Phase.STOPPING)
 
 
 def by_service(replicas: Sequence[Replica]) -> dict[str, list[Replica]]:
-    """Replicas by service key."""
+    """Return the replicas by service key."""
     groups: dict[str, list[Replica]] = {}
     for replica in replicas:
         groups.setdefault(replica.key, []).append(replica)
@@ -32,8 +37,12 @@ def project_statuses(
     elsewhere: frozenset[str],
     refused: Mapping[str, str],
 ) -> tuple[ProjectStatus, ...]:
-    """Every project there is, by name: those stored here, adopted ones, and those that are left
-    alone since another mesh holds them."""
+    """Return the status of every project by name.
+
+    - `stored`: the projects that are deployed here.
+    - `elsewhere`: stored projects that another mesh holds.
+    - `refused`: why a project is left alone, by name.
+    """
     groups: dict[str, list[ServiceStatus]] = {name: [] for name in (*stored, *refused)}
     for service in services:
         groups.setdefault(service.project, []).append(service)
@@ -72,14 +81,19 @@ def service_status(
     loads: Mapping[str, Load],
     now: float,
 ) -> ServiceStatus:
-    """One service with its replicas, and the last few seconds of its traffic."""
+    """Return the status of one service with its replicas.
+
+    - `waiting`: what it waits for; empty if it waits for nothing.
+    - `last`: text of its last event.
+    - `loads`: CPU and memory use by replica.
+    """
     scale = service.spec.mesh.scale
     window = ingest.window(service.key, WINDOW, now)
     total: MergedService = ingest.total(service.key)
     slots = observed.slots.get((service.key, service.revision), ())
     endpoints = window.endpoints
     verdicts = observed.verdicts or {}
-    at = course(service, replicas, verdicts.get(service.key))
+    rollout = course(service, replicas, verdicts.get(service.key))
     return ServiceStatus(
         project=service.project,
         name=service.spec.name,
@@ -90,7 +104,7 @@ def service_status(
         minimum=scale.min if scale else service.spec.replicas,
         maximum=scale.max if scale else service.spec.replicas,
         revision=service.revision,
-        state=state_of(service, replicas, waiting, {s.attempt: s.not_before for s in slots}),
+        state=service_state(service, replicas, waiting, {s.attempt: s.not_before for s in slots}),
         routes=tuple(str(route) for route in service.spec.mesh.routes),
         rps=window.rps,
         in_flight=float(window.in_flight),
@@ -106,9 +120,9 @@ def service_status(
         override_until=override.until if override else 0.0,
         last=waiting or last,
         waiting=waiting,
-        new_revision=at.coming,
-        stage=at.stage,
-        analysis=at.trial,
+        new_revision=rollout.coming,
+        stage=rollout.stage,
+        analysis=rollout.trial,
         replicas=tuple(
             _replica_status(
                 r,
@@ -125,7 +139,7 @@ def service_status(
 def _replica_status(
     replica: Replica, ejected: bool, load: Load | None, limit: float
 ) -> ReplicaStatus:
-    phase = word(replica)
+    phase = phase_word(replica)
     if (
         replica.attempt >= CRASH_LOOP_FAILURES
         and replica.phase in ALIVE | ENDED

@@ -1,4 +1,7 @@
-"""Where a deployment stands, read from what is wanted and what is seen. Pure."""
+"""The progress of a deployment and the state of a service, from desired and observed state. Pure.
+
+`meshd.control.deploy.progress` and `meshd.control.status` call it to answer the API.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -14,74 +17,76 @@ CRASH_LOOP_FAILURES: Final = 3
 
 
 class DeploymentProgress(msgspec.Struct, frozen=True):
-    """One service: `settled` when nothing more is to be expected, and whether it went well."""
+    """The progress of one service.
+
+    - `settled`: whether nothing more will happen; `ok`: whether the deployment succeeded.
+    - `text`: one line for people.
+    """
 
     settled: bool
     ok: bool
     text: str
 
 
-def standing(
+def deployment_progress(
     service: DesiredService,
     replicas: Sequence[Replica],
     failures: Sequence[ReplicaFailure],
     cause: str,
     waiting: str,
 ) -> DeploymentProgress:
-    """How far one service is. `cause` is why its rollout ended, `waiting` what it waits for."""
+    """Return the progress of one service.
+
+    - `failures`: the failures of its revision.
+    - `cause`: why its rollout ended; empty if it has not.
+    - `waiting`: what it waits for; empty if it waits for nothing.
+    """
     name = service.spec.name
-    right = [r for r in replicas if r.serves and _right(service, r)]
+    ready = [r for r in replicas if r.serves and _is_up_to_date(service, r)]
     alive = [r for r in replicas if r.phase in ALIVE and not r.reserve]
     if service.keeps_previous:
         alive = [r for r in alive if r.revision == service.revision]
     completed = [r for r in replicas if r.phase is Phase.FAILED and r.exit_code == 0]
-    there = len(right) == len(alive) and len(right) + len(completed) >= service.count
-    # What failed is removed soon, and its last words are kept then: they are waited for.
+    complete = len(ready) == len(alive) and len(ready) + len(completed) >= service.count
+    # A failed replica is removed soon, and its last lines of output are kept then. Wait for them.
     failing = any(r.managed and (r.blamed or r.phase is Phase.FAILED) for r in replicas)
-    told = not failing or bool(completed)
+    has_evidence = not failing or bool(completed)
     rollout = service.rollout
     if (rollout.is_rolling_back or rollout.is_paused) and cause:
         how = "is paused" if rollout.is_paused else "was rolled back"
         stuck = rollout.is_paused and not rollout.previous
         return DeploymentProgress(
-            settled=(there or stuck) and told, ok=False, text=f"{name} {how}: {cause}"
+            settled=(complete or stuck) and has_evidence, ok=False, text=f"{name} {how}: {cause}"
         )
-    held = [failure for failure in failures if failure.at >= rollout.since]
-    if rollout.is_rolling and not rollout.previous and held:
-        enough = len(held) >= CRASH_LOOP_FAILURES or held[-1].final
-        if enough:
-            return DeploymentProgress(settled=told, ok=False, text=f"{name}: {held[-1].text}")
-    if there and rollout.is_done:
-        return DeploymentProgress(settled=True, ok=True, text=f"{name}: {len(right)} ready")
-    text = f"{name}: {len(right)} of {service.count} ready"
-    detail = waiting or (held[-1].text if held else "") or _slowest(replicas)
+    recent = [failure for failure in failures if failure.at >= rollout.since]
+    if rollout.is_rolling and not rollout.previous and recent:
+        failed = len(recent) >= CRASH_LOOP_FAILURES or recent[-1].final
+        if failed:
+            text = f"{name}: {recent[-1].text}"
+            return DeploymentProgress(settled=has_evidence, ok=False, text=text)
+    if complete and rollout.is_done:
+        return DeploymentProgress(settled=True, ok=True, text=f"{name}: {len(ready)} ready")
+    text = f"{name}: {len(ready)} of {service.count} ready"
+    detail = waiting or (recent[-1].text if recent else "") or _first_unready(replicas)
     return DeploymentProgress(settled=False, ok=False, text=f"{text}; {detail}" if detail else text)
 
 
-def _right(service: DesiredService, replica: Replica) -> bool:
-    return service.adopted or replica.revision == service.revision
-
-
-def word(replica: Replica) -> str:
-    """Where a replica stands, in one word: its phase, or `unready` where it wants no requests."""
+def phase_word(replica: Replica) -> str:
+    """Return the phase of a replica for people; `unready` if it is up, but not ready for
+    requests."""
     unready = replica.phase is Phase.READY and replica.unready
     return "unready" if unready else str(replica.phase)
 
 
-def _slowest(replicas: Sequence[Replica]) -> str:
-    for replica in replicas:
-        if replica.phase not in ENDED and not replica.serves:
-            shown = replica.probe and (replica.bad or replica.unready)
-            probe = f" ({replica.probe})" if shown else ""
-            return f"{replica.name} is {word(replica)}{probe}"
-    return ""
-
-
-def state_of(
+def service_state(
     service: DesiredService, replicas: Sequence[Replica], waiting: str, slots: Mapping[int, float]
 ) -> str:
-    """One word for a service: `ok`, `rolling`, `paused`, `crash-loop`, `backoff`, `starting`,
-    `waiting`, `degraded` or `idle`. `slots` maps attempts to when the next start is due."""
+    """Return the state of a service as one word: `ok`, `rolling`, `paused`, `crash-loop`,
+    `backoff`, `starting`, `waiting`, `degraded` or `idle`.
+
+    - `waiting`: what it waits for; empty if it waits for nothing.
+    - `slots`: when delayed starts are due (Unix time), by the number of failures before them.
+    """
     rollout = service.rollout
     ready = sum(r.serves for r in replicas)
     worst = max([*slots, *(r.attempt for r in replicas if r.phase in ALIVE)], default=0)
@@ -98,3 +103,17 @@ def state_of(
     if waiting:
         return "waiting"
     return "starting" if not ready else "degraded"
+
+
+def _is_up_to_date(service: DesiredService, replica: Replica) -> bool:
+    return service.adopted or replica.revision == service.revision
+
+
+def _first_unready(replicas: Sequence[Replica]) -> str:
+    """Return what the first replica that is not ready does; empty if all are ready."""
+    for replica in replicas:
+        if replica.phase not in ENDED and not replica.serves:
+            shown = replica.probe and (replica.bad or replica.unready)
+            probe = f" ({replica.probe})" if shown else ""
+            return f"{replica.name} is {phase_word(replica)}{probe}"
+    return ""

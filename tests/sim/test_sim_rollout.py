@@ -18,7 +18,7 @@ from meshd.model.operation import RunHook
 from meshd.model.replica_phase import ALIVE
 from meshd.model.request import ReloadDesired
 from meshd.model.rollout import Rollout, RolloutState
-from meshd.reconcile.progress import standing
+from meshd.reconcile.progress import deployment_progress
 from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import Project, Service
 from meshd.store.releases import Releases
@@ -662,7 +662,7 @@ def test_a_first_deployment_whose_hook_fails_starts_nothing_and_says_so(tmp_path
             await asyncio.sleep(10)
             assert not scene.runtime.boxes
             (service,) = scene.control.reconciler.view().desired.services
-            told = standing(service, (), (), scene.rollout.cause, "")
+            told = deployment_progress(service, (), (), scene.rollout.cause, "")
             assert (told.settled, told.ok, told.text) == (True, False, "web is paused: last words")
             scene.jobs.codes.clear()
             scene.deploy(shop("1", rollout=HOOKS))

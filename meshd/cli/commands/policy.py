@@ -36,7 +36,7 @@ async def audit(project: str | None, as_json: bool, state: Path) -> int:
     """
     async with connect(state) as client:
         name = project or await _only_project(client)
-        found = access_policy.outside(await client.policies(name))
+        found = access_policy.uncovered_callers(await client.policies(name))
     if as_json:
         output.print_json(found)
     elif not found:
@@ -64,7 +64,7 @@ async def suggest(project: str | None, state: Path) -> int:
     async with connect(state) as client:
         name = project or await _only_project(client)
         found = await client.policies(name)
-    click.echo(access_policy.suggestion(name, found, output.format_time), nl=False)
+    click.echo(access_policy.suggest_allow_lists(name, found, output.format_time), nl=False)
     return output.OK
 
 

@@ -8,7 +8,7 @@ from meshd.control.lookup import Lookup
 from meshd.model.desired import DesiredService
 from meshd.model.release import Release
 from meshd.reconcile.loop import Reconciler
-from meshd.reconcile.progress import DeploymentProgress, standing
+from meshd.reconcile.progress import DeploymentProgress, deployment_progress
 from meshd.runtime.base import Runtime
 from meshd.runtime.support import unsupported_features
 from meshd.store.store import Store
@@ -52,7 +52,8 @@ class ProgressTracker:
         group = [r for r in view.observed.replicas if r.key == service.key]
         failures = view.observed.failures.get((service.key, service.revision), ())
         waiting = dict(view.plan.waiting).get(service.key, "")
-        return standing(service, group, failures, rollout.cause if rollout else "", waiting)
+        cause = rollout.cause if rollout else ""
+        return deployment_progress(service, group, failures, cause, waiting)
 
     def _last_failure(self, service: DesiredService) -> list[str]:
         """Return the last failure of the deployed revision, with its output, as lines."""

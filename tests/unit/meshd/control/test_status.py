@@ -1,4 +1,4 @@
-"""Every project of the daemon in one line."""
+"""The status of every project of the daemon."""
 
 from meshd.api.dto import ProjectStatus, ServiceStatus
 from meshd.control.status import project_statuses
@@ -15,7 +15,7 @@ def service(project: str, ready: int, wanted: int) -> ServiceStatus:
     return ServiceStatus(project, "web", wanted, ready, ready, 1, 9, "r1")
 
 
-def test_what_state_each_is_in() -> None:
+def test_state_of_each_project() -> None:
     known = {
         "shop": stored("shop"),
         "bank": stored("bank", leaving=True),

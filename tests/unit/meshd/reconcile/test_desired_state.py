@@ -1,4 +1,4 @@
-"""What is wanted: stored projects, and services adopted from others' containers."""
+"""The desired state: stored projects, and services adopted from others' containers."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -32,8 +32,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def only(wanted: DesiredStateBuilder, *listed: ObservedReplica) -> DesiredService:
-    (service,) = wanted.desired({seen.name: seen for seen in listed}, 10.0).services
+def only_service(builder: DesiredStateBuilder, *listed: ObservedReplica) -> DesiredService:
+    (service,) = builder.desired({seen.name: seen for seen in listed}, 10.0).services
     return service
 
 
@@ -50,10 +50,10 @@ def only(wanted: DesiredStateBuilder, *listed: ObservedReplica) -> DesiredServic
         ((STOPPED, replace(COPY, state=ReplicaState.STOPPING)), 0),
     ],
 )
-def test_how_many_of_an_adopted_service(
+def test_replica_count_of_an_adopted_service(
     store: Store, listed: tuple[ObservedReplica, ...], count: int
 ) -> None:
-    service = only(DesiredStateBuilder(store), *listed)
+    service = only_service(DesiredStateBuilder(store), *listed)
     assert (service.key, service.adopted, service.template) == ("app/hello", True, "theirs")
     assert service.count == count
     assert service.spec.port == 7000
@@ -65,7 +65,7 @@ THIRD = replace(THEIRS, name="third")
 
 
 @pytest.mark.parametrize(
-    ("listed", "ours", "count"),
+    ("listed", "stopping", "count"),
     [
         ((STOPPING, THIRD), (), 1),
         ((replace(STOPPED, finished_at=5.0), THIRD), (), 1),
@@ -77,61 +77,61 @@ THIRD = replace(THEIRS, name="third")
         ((STOPPING, LEAVING), (), 0),
     ],
     ids=[
-        "going", "just gone", "just gone, a copy runs", "gone for long", "killed",
-        "others stop a copy", "we stop a copy", "all going",
+        "stopping", "just stopped", "just stopped, a copy runs", "stopped long ago", "killed",
+        "others stop a copy", "meshd stops a copy", "all stopping",
     ],
 )  # fmt: skip
-def test_nothing_is_started_where_others_are_stopping(
-    store: Store, listed: tuple[ObservedReplica, ...], ours: tuple[str, ...], count: int
+def test_no_copy_starts_while_others_stop_containers(
+    store: Store, listed: tuple[ObservedReplica, ...], stopping: tuple[str, ...], count: int
 ) -> None:
     store.set_override("app/hello", Override(3, 0.0))
-    wanted = DesiredStateBuilder(store)
+    builder = DesiredStateBuilder(store)
     listing = {seen.name: seen for seen in listed}
-    (service,) = wanted.desired(listing, 10.0, frozenset(ours)).services
+    (service,) = builder.desired(listing, 10.0, frozenset(stopping)).services
     assert service.count == count
 
 
-def test_copies_whose_original_is_gone_are_to_go(store: Store) -> None:
+def test_copies_without_their_template_are_removed(store: Store) -> None:
     desired = DesiredStateBuilder(store).desired({"copy": COPY}, 10.0)
     assert desired.services == ()
     assert desired.projects == {"app"}
 
 
-def test_wrong_labels_leave_a_container_alone(store: Store) -> None:
+def test_a_container_with_invalid_labels_is_left_alone(store: Store) -> None:
     wrong = replace(THEIRS, labels={"mesh.service": "hello", "mesh.scale.max": "many"})
-    wanted = DesiredStateBuilder(store)
-    assert wanted.desired({"theirs": wrong}, 10.0).services == ()
-    assert wanted.desired({"theirs": wrong}, 11.0).services == ()
-    (problem,) = wanted.problems
+    builder = DesiredStateBuilder(store)
+    assert builder.desired({"theirs": wrong}, 10.0).services == ()
+    assert builder.desired({"theirs": wrong}, 11.0).services == ()
+    (problem,) = builder.problems
     assert problem.startswith("left alone: container theirs: label mesh.scale.max")
-    assert only(wanted, THEIRS).count == 1
-    assert wanted.problems == frozenset()
+    assert only_service(builder, THEIRS).count == 1
+    assert builder.problems == frozenset()
 
 
 def test_a_route_that_two_applications_claim_is_a_problem(store: Store) -> None:
-    wanted = DesiredStateBuilder(store)
+    builder = DesiredStateBuilder(store)
     ours = replace(THEIRS, labels={**THEIRS.labels, "mesh.route": "/hello"})
     other = replace(ours, name="other", labels={**ours.labels, "mesh.project": "blog"})
-    wanted.desired({"theirs": ours, "other": other}, 10.0)
-    (problem,) = wanted.problems
+    builder.desired({"theirs": ours, "other": other}, 10.0)
+    (problem,) = builder.problems
     assert "route /hello of" in problem
     assert "app/hello" in problem
     assert "blog/hello" in problem
-    wanted.desired({"theirs": ours}, 11.0)
-    assert wanted.problems == frozenset()
+    builder.desired({"theirs": ours}, 11.0)
+    assert builder.problems == frozenset()
 
 
-def test_an_override_ends_when_its_time_has_come(store: Store) -> None:
+def test_an_override_ends_at_its_time(store: Store) -> None:
     project = Project(name="shop", services=(Service(name="web", replicas=2),))
     store.deploy(project, {"web": "r1"}, "me", "", 1.0)
-    wanted = DesiredStateBuilder(store)
+    builder = DesiredStateBuilder(store)
     store.set_override("shop/web", Override(5, 11.0))
-    assert only(wanted).count == 5
-    (later,) = wanted.desired({}, 12.0).services
+    assert only_service(builder).count == 5
+    (later,) = builder.desired({}, 12.0).services
     assert later.count == 2
 
 
-def test_a_rolled_back_service_is_wanted_as_it_was(store: Store) -> None:
+def test_a_rolled_back_service_is_desired_at_its_previous_revision(store: Store) -> None:
     for revision, image in (("r1", "good"), ("r2", "bad")):
         service = Service(name="web", image=image)
         project = Project(name="shop", services=(service,))
@@ -142,22 +142,22 @@ def test_a_rolled_back_service_is_wanted_as_it_was(store: Store) -> None:
             "why",
             2.0,
         )
-    service_now = only(DesiredStateBuilder(store))
+    service_now = only_service(DesiredStateBuilder(store))
     assert (service_now.revision, service_now.spec.image) == ("r1", "good")
     store.leave("shop")
-    assert only(DesiredStateBuilder(store)).count == 0
+    assert only_service(DesiredStateBuilder(store)).count == 0
 
 
 @pytest.mark.parametrize(
-    ("asked", "pauses", "learned", "warm"),
+    ("setting", "can_pause", "learned", "warm"),
     [(2, True, 5, 2), ("auto", True, 5, 5), ("auto", True, None, 0), ("auto", False, 5, 0)],
 )
-def test_how_many_are_kept_paused(
-    store: Store, asked: object, pauses: bool, learned: int | None, warm: int
+def test_number_of_warm_replicas(
+    store: Store, setting: object, can_pause: bool, learned: int | None, warm: int
 ) -> None:
-    scale = {"min": 1, "max": 9, "rps": 5, "warm": asked}
+    scale = {"min": 1, "max": 9, "rps": 5, "warm": setting}
     web = Service.model_validate({"name": "web", "image": "app", "mesh": {"scale": scale}})
     store.deploy(Project(name="shop", services=(web,)), {"web": "r1"}, "me", "", 1.0)
     if learned is not None:
         store.set_scaling({"shop/web": (1, {}, learned)}, 2.0)
-    assert only(DesiredStateBuilder(store, pauses)).warm == warm
+    assert only_service(DesiredStateBuilder(store, can_pause)).warm == warm

@@ -1,4 +1,4 @@
-"""Where a deployment stands, and the one word for a service."""
+"""The progress of a deployment, and the state of a service."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from meshd.model.desired import DesiredService
 from meshd.model.replica import Replica, ReplicaFailure
 from meshd.model.replica_phase import Phase
 from meshd.model.rollout import RolloutState
-from meshd.reconcile.progress import standing, state_of
+from meshd.reconcile.progress import deployment_progress, service_state
 from meshd.spec.model import Service
 from tests.support.rollouts import rollout
 
@@ -29,7 +29,7 @@ def replica(phase: Phase = Phase.READY, revision: str = "new", **more: object) -
 
 CRASH = ReplicaFailure(at=11.0, replica="a", text="a exited with code 1")
 FINAL = ReplicaFailure(at=11.0, replica="a", text="a: not healthy within 60 s", final=True)
-BEFORE = ReplicaFailure(at=9.0, replica="a", text="long ago")
+EARLIER = ReplicaFailure(at=9.0, replica="a", text="long ago")
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ BEFORE = ReplicaFailure(at=9.0, replica="a", text="long ago")
          "web: 0 of 1 ready; a exited with code 1"),
         (web(ROLLING), [], [CRASH] * 3, "", True, False, "web: a exited with code 1"),
         (web(ROLLING), [], [FINAL], "", True, False, "web: a: not healthy within 60 s"),
-        (web(ROLLING), [], [BEFORE] * 3, "", False, False, "web: 0 of 1 ready"),
+        (web(ROLLING), [], [EARLIER] * 3, "", False, False, "web: 0 of 1 ready"),
         (web(ROLLING), [replica(Phase.FAILED)], [CRASH] * 3, "", False, False,
          "web: a exited with code 1"),
         (web(ROLLED_BACK), [replica()], [], "it crashed", True, False,
@@ -54,7 +54,7 @@ BEFORE = ReplicaFailure(at=9.0, replica="a", text="long ago")
          False, "web: 0 of 1 ready; a is probing (refused)"),
     ],
 )  # fmt: skip
-def test_standing(
+def test_progress_of_a_deployment(
     service: DesiredService,
     replicas: list[Replica],
     failures: list[ReplicaFailure],
@@ -63,12 +63,12 @@ def test_standing(
     ok: bool,
     text: str,
 ) -> None:
-    found = standing(service, replicas, failures, cause, "")
+    found = deployment_progress(service, replicas, failures, cause, "")
     assert (found.settled, found.ok, found.text) == (settled, ok, text)
 
 
 @pytest.mark.parametrize(
-    ("service", "replicas", "waiting", "slots", "word"),
+    ("service", "replicas", "waiting", "slots", "state"),
     [
         (web(), [replica()], "", {}, "ok"),
         (web(count=0), [], "", {}, "idle"),
@@ -82,11 +82,11 @@ def test_standing(
         (web(ROLLING, 2, previous="old"), [replica()], "", {}, "rolling"),
     ],
 )
-def test_the_word_for_a_service(
+def test_state_of_a_service(
     service: DesiredService,
     replicas: list[Replica],
     waiting: str,
     slots: dict[int, float],
-    word: str,
+    state: str,
 ) -> None:
-    assert state_of(service, replicas, waiting, slots) == word
+    assert service_state(service, replicas, waiting, slots) == state
