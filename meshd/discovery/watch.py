@@ -17,7 +17,7 @@ from meshd.runtime.base import EventKind, Runtime, RuntimeEvent, RuntimeFailure
 RESYNC_SECONDS = 10.0
 RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0
 
-log = structlog.get_logger("meshd.discovery")
+_log = structlog.stdlib.get_logger(__name__)
 
 View = Mapping[str, ObservedReplica]
 
@@ -114,9 +114,9 @@ class RuntimeWatcher:
         self._problem = problem
         if changed:
             if problem is None:
-                log.info("the runtime answers again")
+                _log.info("the runtime answers again")
             else:
-                log.warning("the runtime does not answer", reason=problem)
+                _log.warning("the runtime does not answer", reason=problem)
             self._on_change()
 
 

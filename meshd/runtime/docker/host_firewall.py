@@ -26,7 +26,7 @@ from meshd.runtime.docker.firewall_rules import (
 )
 from meshd.runtime.docker.iptables import IptablesError
 
-log = structlog.get_logger("meshd.runtime")
+_log = structlog.stdlib.get_logger(__name__)
 PERIOD: Final = 60.0
 """Seconds between two checks that the rules still exist."""
 RETRY: Final = 5.0
@@ -105,7 +105,7 @@ class HostFirewall:
             try:
                 bridges = await self._bridges(self._projects())
             except RuntimeFailure as error:
-                log.info("host firewall left unchanged", reason=str(error))
+                _log.info("host firewall left unchanged", reason=str(error))
                 return False
             await self._bring(bridges)
             self._done = covers
@@ -126,7 +126,7 @@ class HostFirewall:
             if needed:
                 self._set_state(f"off: {error}")
                 return
-            log.debug("no host firewall to remove", reason=str(error))
+            _log.debug("no host firewall to remove", reason=str(error))
         if lost:
             self._tell(
                 Kind.FILTER_ON, "the host firewall was removed by something else; applied it again"
@@ -152,9 +152,9 @@ class HostFirewall:
             try:
                 await self._tables.restore(family, removal(chain, jumps_in(listing, chain)))
             except IptablesError as error:  # another process was faster, or uses it
-                log.info("unused firewall chain is left in place", chain=chain, reason=str(error))
+                _log.info("unused firewall chain is left in place", chain=chain, reason=str(error))
             else:
-                log.info("unused firewall chain removed", chain=chain, family=family)
+                _log.info("unused firewall chain removed", chain=chain, family=family)
 
     async def _remove(self, family: Family) -> None:
         """Remove our chain, also one that an earlier process left."""

@@ -57,7 +57,7 @@ from meshd.runtime.docker.observe import is_job, is_replica, observe
 from meshd.runtime.support import unsupported
 from meshd.spec.model import Network, Service
 
-log = structlog.get_logger("meshd.runtime")
+_log = structlog.stdlib.get_logger(__name__)
 
 CAPABILITIES = Capabilities(
     images=True,
@@ -175,7 +175,7 @@ class DockerRuntime:
                         if replica_change is not None:
                             yield replica_change
             except RuntimeUnavailable as reason:
-                log.debug("no events", reason=str(reason))
+                _log.debug("no events", reason=str(reason))
                 pause = min(pause * 2, RETRY_LONGEST)
             if stood:
                 yield RuntimeEvent(EventKind.CUT, at=time.time())

@@ -31,7 +31,7 @@ OWNER_VARIABLE = "MESHD_KEEPER"
 """Set for every replica to the keeper's state directory: a later keeper finds by it what a
 killed keeper left behind."""
 
-log = structlog.get_logger("meshd.keeper")
+_log = structlog.stdlib.get_logger(__name__)
 
 Item = TypeVar("Item", RuntimeEvent, tuple[str, ...])
 
@@ -58,7 +58,7 @@ class Keeper:
             path.unlink(missing_ok=True)
             server = await asyncio.start_unix_server(self._serve, path, limit=wire.LINE_LIMIT)
             path.chmod(0o600)
-            log.info("keeper ready", socket=str(path))
+            _log.info("keeper ready", socket=str(path))
             await stop.wait()
             server.close()
             path.unlink(missing_ok=True)
@@ -78,9 +78,9 @@ class Keeper:
         try:
             await self._answer(reader, writer)
         except ConnectionError as error:
-            log.debug("client left", reason=str(error))
+            _log.debug("client left", reason=str(error))
         except asyncio.CancelledError:
-            log.debug("client disconnected at shutdown")
+            _log.debug("client disconnected at shutdown")
         finally:
             self._clients.discard(task)
             writer.close()
@@ -169,7 +169,7 @@ def _kill_leftovers(owner: str) -> None:
             marked = mark in (directory / "environ").read_bytes().split(b"\0")
             if marked:
                 os.kill(int(directory.name), signal.SIGKILL)
-                log.warning("ended a process left by an earlier keeper", pid=directory.name)
+                _log.warning("ended a process left by an earlier keeper", pid=directory.name)
         except (FileNotFoundError, PermissionError, ProcessLookupError):
             continue  # ended meanwhile, or owned by another user
 

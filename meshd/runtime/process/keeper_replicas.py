@@ -21,7 +21,7 @@ SUBSCRIBER_EVENTS = 1024
 """Events a subscriber may be behind before it gets a RESYNC; a busy minute has a few dozen."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
-log = structlog.get_logger("meshd.keeper")
+_log = structlog.stdlib.get_logger(__name__)
 
 Subscriber = asyncio.Queue[RuntimeEvent | None]
 
@@ -104,7 +104,7 @@ class Replicas:
             running, await asyncio.gather(*endings, return_exceptions=True), strict=True
         ):
             if isinstance(ended, BaseException):
-                log.error("replica did not end", replica=child.launch.name, reason=str(ended))
+                _log.error("replica did not end", replica=child.launch.name, reason=str(ended))
 
     def _publish(self, child: ReplicaProcess, kind: EventKind) -> None:
         replica = child.observe()
