@@ -21,6 +21,7 @@ KILL, SLOW_DOWN, ROLLOUT, SPEED_UP = 0.36, 0.48, 0.56, 0.75
 HEAL_TIMEOUT = 60.0
 """Seconds after which a killed replica counts as not replaced."""
 POLL_SECONDS = 0.25
+"""Seconds between two readings of status and events."""
 SLOWDOWN = 6
 """Factor by which the slow replica's service time grows."""
 REQUEST_ERRORS = (aiohttp.ClientError, TimeoutError)

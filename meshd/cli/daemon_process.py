@@ -42,6 +42,7 @@ MAX_SOCKET_PATH: Final = 100
 LOG_LINES: Final = 20
 """Last lines of the log that an error message includes."""
 POLL_SECONDS: Final = 0.05
+"""Seconds between two checks of a condition."""
 
 
 class DaemonStartError(Exception):

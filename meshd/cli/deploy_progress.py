@@ -20,6 +20,7 @@ from meshd.cli import output
 from meshd.model.release import Release
 
 POLL_SECONDS: Final = 0.2
+"""Seconds between two requests for the progress."""
 REFRESH_PER_SECOND: Final = 8
 """Redraws per second of the live display: often enough to look smooth."""
 RECONNECT_SECONDS: Final = 20.0

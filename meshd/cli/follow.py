@@ -19,6 +19,7 @@ from meshd.model.job import JobLine
 RECONNECT_SECONDS: Final = 10.0
 """Seconds that a daemon may not answer before a stream gives up."""
 POLL_SECONDS: Final = 0.2
+"""Seconds between two attempts to reach the daemon."""
 CATCH_UP_LINES: Final = 1000
 """Log lines of each replica that are fetched after a restart; older ones are lost."""
 COMPARED_LINES: Final = 20

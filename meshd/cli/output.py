@@ -17,11 +17,11 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+# Exit codes, see the epilog of `meshd --help`. 2 is the code of click for invalid usage.
 OK: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
 NO_DAEMON: Final = 3
-"""Exit codes; see the epilog of `meshd --help`."""
 MIN_LAST_COLUMN: Final = 24
 """Terminal columns below which the folded last column of a table becomes unreadable."""
 COLUMN_GAP: Final = 3

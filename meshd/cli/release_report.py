@@ -13,6 +13,7 @@ from meshd.model.release import Release, ReleaseOutcome
 REPORT_SECONDS: Final = 2.5
 """Seconds to wait for the last reports of the workers: they report every second."""
 POLL_SECONDS: Final = 0.1
+"""Seconds between two requests for the counts."""
 STOPPED_EARLY: Final = (ReleaseOutcome.ROLLED_BACK, ReleaseOutcome.PAUSED)
 """Outcomes that need the cause with them."""
 HISTORY_COLUMNS: Final = (

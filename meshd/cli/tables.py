@@ -18,6 +18,7 @@ SERVICE_COLUMNS: Final = (
 LIST_COLUMNS: Final = (*SERVICE_COLUMNS[:4], "routes", *SERVICE_COLUMNS[4:])
 """Columns of `ps`. `top` leaves out the routes, which do not change, to save width."""
 ROUTES_SHOWN: Final = 2
+"""Routes of a service in its row; more would make the table too wide."""
 PROJECT_COLUMNS: Final = ("project", "state", "services", "ready", "wanted", "deployed", "by", "")
 REPLICA_COLUMNS: Final = (
     "replica", "service", "revision", "phase", "address", "age", "restarts", "in flight",

@@ -17,6 +17,7 @@ from meshd.store import presence
 SHUTDOWN_ATTEMPTS: Final = 3
 """Requests to shut down that are sent to a daemon whose control process keeps being replaced."""
 POLL_SECONDS: Final = 0.2
+"""Seconds between two checks whether the daemon has ended or answers."""
 
 
 @click.command("down", short_help="Stop an application.")

@@ -1,4 +1,4 @@
-"""docs/api.md lists the operations that are served."""
+"""docs/api.md lists all operations of the API."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What was written while nobody could be asked."""
+"""Log lines that were written while the daemon did not answer."""
 
 import pytest
 
@@ -12,14 +12,14 @@ from meshd.cli.follow import missed_lines
         ("a b c", "a b", "c"),
         ("a b c", "c", ""),
         ("a b c", "", "a b c"),
-        ("c d", "a b", "c d"),  # more was written than is kept: what there is
+        ("c d", "a b", "c d"),  # more was written than is kept: return what is left
         ("tick tick tick x", "tick tick", "x"),
         ("b c d e", "a b c", "d e"),
-        ("a lost b c", "a b", "c"),  # one that following did not see
+        ("a lost b c", "a b", "c"),  # a line that the stream did not contain
         ("", "a", ""),
     ],
 )
-def test_lines_after_the_last_ones_seen(past: str, seen: str, new: str) -> None:
+def test_missed_lines_follow_the_last_seen_ones(past: str, seen: str, new: str) -> None:
     lines = [LogLine("web-1", word) for word in past.split()]
     other = [LogLine("web-2", "x")]
     got = missed_lines([*lines, *other], {"web-1": seen.split(), "web-2": ["x"]})

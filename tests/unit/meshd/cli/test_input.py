@@ -1,4 +1,4 @@
-"""What commands say to input that cannot be meant, to narrow terminals and to full disks."""
+"""Invalid input, narrow terminals and full disks: what the commands print and their exit codes."""
 
 import asyncio
 import errno
@@ -39,7 +39,7 @@ from meshd.spec.source import yaml_tree
         (["frobnicate"], 2, "No such command 'frobnicate'."),
     ],
 )
-def test_what_cannot_be_meant_is_refused_with_what_can(
+def test_invalid_arguments_are_refused_with_what_is_expected(
     arguments: list[str], code: int, text: str, tmp_path: Path
 ) -> None:
     ran = CliRunner().invoke(main, arguments, env={"MESHD_STATE": str(tmp_path)})
@@ -47,7 +47,7 @@ def test_what_cannot_be_meant_is_refused_with_what_can(
 
 
 @pytest.mark.parametrize("command", [["deploy"], ["diff"], ["up", "--detach"]])
-def test_a_file_too_large_for_the_daemon_is_refused_before_it_is_sent(
+def test_a_project_too_large_for_the_api_is_refused_before_it_is_sent(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spec_options, "MAX_BODY_BYTES", 8192)  # YAML of the true size takes seconds
@@ -63,7 +63,7 @@ def test_a_file_too_large_for_the_daemon_is_refused_before_it_is_sent(
     assert "in the service web; expected less than 8 KiB: move long texts to the im" in ran.output
 
 
-def test_a_moment_is_after_the_beginning_of_time() -> None:
+def test_a_timestamp_must_be_after_1970() -> None:
     assert TIMESTAMP.convert("1970-01-02T00:00:00+00:00", None, None) == 86400.0
     with pytest.raises(click.BadParameter, match="is not a valid time"):
         TIMESTAMP.convert("1969-12-31T00:00:00+00:00", None, None)
@@ -73,14 +73,14 @@ ROWS = (["web", "ok", "answers " * 20], ["payments", "ok", ""])
 
 
 @pytest.mark.parametrize(("width", "fits"), [(46, True), (45, False), (200, True), (1, False)])
-def test_a_table_is_drawn_where_all_but_its_last_column_fit(width: int, fits: bool) -> None:
+def test_a_table_is_drawn_if_all_but_its_last_column_fit(width: int, fits: bool) -> None:
     columns = ("service", "state", "last")  # 8 + 5 + 24 and three gaps of three
     assert output.fits(columns, ROWS, width) is fits
     assert isinstance(output.live_table(columns, ROWS, width), Table) is fits
 
 
 @pytest.mark.parametrize("width", [46, 60, 100, 300])
-def test_a_drawn_table_breaks_no_cell_but_the_last(width: int) -> None:
+def test_a_drawn_table_folds_only_its_last_column(width: int) -> None:
     screen = Console(width=width, color_system=None)
     with screen.capture() as drawn:
         screen.print(output.drawn_table(("service", "state", "last"), ROWS))
@@ -89,7 +89,7 @@ def test_a_drawn_table_breaks_no_cell_but_the_last(width: int) -> None:
     assert sum(line.count("answers") for line in lines) == 20
 
 
-def test_on_a_narrow_terminal_live_lines_are_cut_and_not_folded() -> None:
+def test_a_live_table_on_a_narrow_terminal_cuts_its_lines() -> None:
     screen = Console(width=20, color_system=None)
     with screen.capture() as drawn:
         screen.print(Group(output.live_table(("service", "state", "last"), ROWS, 20)))
@@ -100,7 +100,7 @@ def test_on_a_narrow_terminal_live_lines_are_cut_and_not_folded() -> None:
     ]
 
 
-def test_a_full_disk_is_one_line_and_no_traceback(
+def test_a_full_disk_prints_one_line_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     moved: list[Any] = []
@@ -117,21 +117,21 @@ def test_a_full_disk_is_one_line_and_no_traceback(
     assert capfd.readouterr().err == "meshd: [Errno 28] No space left on device\n"
 
 
-def test_a_state_directory_that_cannot_be_made_is_named() -> None:
+def test_a_state_directory_that_cannot_be_created_is_named() -> None:
     with pytest.raises(
         daemon_process.DaemonStartError, match="/proc/nope cannot be used: No such file"
     ):
         daemon_process.prepare_state(Path("/proc/nope"))
 
 
-def test_another_address_than_that_of_the_daemon_is_told(
+def test_a_different_listen_address_than_the_daemon_s_gets_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = daemon_process.DaemonOptions(
         tmp_path, "process", (":8080",), ":9900", 1, 0, True, ProxySettings(), True
     )
     proxy_options.warn_if_different(options, (":8081",))
-    assert capsys.readouterr().err == ""  # not known
+    assert capsys.readouterr().err == ""  # no stored configuration to compare with
     daemon_process._config_file(tmp_path).write_bytes(msgspec.json.encode(options.config()))
     proxy_options.warn_if_different(options, (":8080",))
     proxy_options.warn_if_different(options)
@@ -140,14 +140,14 @@ def test_another_address_than_that_of_the_daemon_is_told(
     assert "listens on :8080, not on :8081" in capsys.readouterr().err
 
 
-def test_an_empty_file_lacks_what_its_reader_expects() -> None:
+def test_an_empty_file_names_the_expected_content() -> None:
     with pytest.raises(SpecError, match="expected services"):
         yaml_tree.parse_yaml("", "compose.yml")
     with pytest.raises(SpecError, match="expected settings"):
         yaml_tree.parse_yaml("# nothing", "proxy.yml", "settings")
 
 
-def test_a_trace_that_is_no_text_is_named(tmp_path: Path) -> None:
+def test_a_binary_trace_is_named(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_bytes(b"\xff\xfe\x00bin")
     ran = CliRunner().invoke(main, ["simulate", "--trace", str(trace)])
@@ -156,7 +156,7 @@ def test_a_trace_that_is_no_text_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", ["nan", "inf", "many"])
-def test_a_count_that_is_no_number_is_named_with_its_line(tmp_path: Path, count: str) -> None:
+def test_an_invalid_count_in_a_trace_is_named_with_its_line(tmp_path: Path, count: str) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text(f"t_seconds,count\n0,1\n60,{count}\n")
     ran = CliRunner().invoke(main, ["simulate", "--trace", str(trace)])
@@ -171,15 +171,15 @@ def test_a_setting_without_a_value_is_named(tmp_path: Path) -> None:
     assert (ran.exit_code, "--set p95: expected KEY=VALUE" in ran.output) == (output.USAGE, True)
 
 
-def test_one_up_at_a_time_starts_a_daemon_and_the_next_one_waits(tmp_path: Path) -> None:
-    told: list[str] = []
+def test_only_one_up_at_a_time_starts_a_daemon(tmp_path: Path) -> None:
+    steps: list[str] = []
 
     async def up(name: str, first: asyncio.Event, go: asyncio.Event) -> None:
         async with daemon_process.start_lock(tmp_path, 60.0):
-            told.append(f"{name} in")
+            steps.append(f"{name} in")
             first.set()
             await go.wait()
-            told.append(f"{name} out")
+            steps.append(f"{name} out")
 
     async def both() -> None:
         first, go = asyncio.Event(), asyncio.Event()
@@ -193,11 +193,11 @@ def test_one_up_at_a_time_starts_a_daemon_and_the_next_one_waits(tmp_path: Path)
         await asyncio.gather(one, two)
 
     asyncio.run(both())
-    assert told == ["one in", "one out", "two in", "two out"]
+    assert steps == ["one in", "one out", "two in", "two out"]
     assert (tmp_path / "up.lock").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_state_directory_without_a_place_for_the_lock_is_named(tmp_path: Path) -> None:
+def test_a_missing_directory_for_the_lock_is_named(tmp_path: Path) -> None:
     async def enter() -> None:
         async with daemon_process.start_lock(tmp_path / "gone"):
             pass

@@ -1,4 +1,4 @@
-"""What the commands make of values: words, tables, moments, progress lines."""
+"""Formatting of values, tables and progress, and the configuration of a daemon."""
 
 import json
 import socket
@@ -37,23 +37,23 @@ from tests.fakes import traffic
         (7260.0, "2 h 1 m"),
     ],
 )
-def test_seconds_as_people_read_them(value: float | None, text: str) -> None:
+def test_durations_are_formatted_for_people(value: float | None, text: str) -> None:
     assert output.format_seconds(value) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(None, ""), (512, "512 B"), (52_428_800, "50 MiB"), (3 << 30, "3 GiB")]
 )
-def test_sizes_as_people_read_them(value: int | None, text: str) -> None:
+def test_sizes_are_formatted_for_people(value: int | None, text: str) -> None:
     assert output.format_bytes(value) == text
 
 
-def test_plain_tables_keep_their_columns_for_awk() -> None:
+def test_a_plain_table_fills_empty_cells() -> None:
     lines = output.plain_table(("name", "in flight"), [["orders", ""], ["a", "1.5"]])
     assert lines == ["NAME    IN_FLIGHT", "orders  -", "a       1.5"]
 
 
-def test_moments() -> None:
+def test_timestamps_and_durations() -> None:
     now = datetime.now().astimezone()
     at = datetime.fromtimestamp(TIMESTAMP.convert("14:30", None, None)).astimezone()
     assert (at.date(), at.hour, at.minute) == (now.date(), 14, 30)
@@ -77,13 +77,13 @@ def test_moments() -> None:
         ("auth", (), False),
     ],
 )
-def test_which_events_are_wanted(
+def test_events_match_by_service_and_kind(
     service: str | None, kinds: tuple[str, ...], expected: bool
 ) -> None:
     assert matches(Event(1, 1.0, "scale.up", "shop", "orders"), service, kinds) is expected
 
 
-def test_services_by_name_or_by_key() -> None:
+def test_a_service_is_found_by_name_or_key() -> None:
     status = traffic.status()
     assert find_service(status, "orders").name == "orders"
     assert find_service(status, "shop/orders").name == "orders"
@@ -99,7 +99,7 @@ def test_services_by_name_or_by_key() -> None:
         find_service(both, "orders")
 
 
-def test_rows_fit_their_columns() -> None:
+def test_rows_match_their_columns() -> None:
     services = traffic.status().services
     (orders, _) = tables.service_rows(services)
     row = dict(zip(tables.SERVICE_COLUMNS, orders, strict=True))
@@ -137,7 +137,7 @@ def replica(name: str, phase: str, revision: str = "r2", reason: str = "") -> Re
     return ReplicaStatus(name, "web", revision, phase, reason=reason)
 
 
-def test_progress_says_what_changed_and_nothing_twice() -> None:
+def test_progress_reports_each_change_once() -> None:
     report = ProgressReport()
     assert report.changes([service()], 0.0) == ["web    0.0 s  waiting 0/2 ready"]
     assert report.changes([service()], 0.5) == []
@@ -152,7 +152,7 @@ def test_progress_says_what_changed_and_nothing_twice() -> None:
     assert report.changes([there], 4.0) == []
 
 
-def test_progress_tells_the_step_of_a_rollout_and_that_it_goes_back() -> None:
+def test_progress_shows_the_stage_and_a_rollback() -> None:
     both = service(replica("a", "ready"), replica("y", "ready", "r1"), replica("z", "ready", "r1"))
     tried = msgspec.structs.replace(
         both, new_revision="r2", stage="5 % of the requests", analysis="tried on 3 of 200 requests"
@@ -171,7 +171,7 @@ def test_progress_tells_the_step_of_a_rollout_and_that_it_goes_back() -> None:
     ]
 
 
-def test_the_supervisor_is_told_its_children(tmp_path: Path) -> None:
+def test_the_supervisor_config_lists_its_children(tmp_path: Path) -> None:
     options = daemon_process.DaemonOptions(
         tmp_path, "process", ("127.0.0.1:25001",), "127.0.0.1:25002", 3
     )
@@ -183,7 +183,7 @@ def test_the_supervisor_is_told_its_children(tmp_path: Path) -> None:
     assert [child.name for child in docker.children] == ["control"]
 
 
-def test_the_proxy_as_a_whole_is_told_by_file_and_options(tmp_path: Path) -> None:
+def test_proxy_settings_come_from_the_file_and_the_options(tmp_path: Path) -> None:
     file = tmp_path / "compose.yml"
     file.write_text(
         "services: {web: {image: i}}\n"
@@ -228,13 +228,13 @@ def test_an_address_in_use_names_its_option(tmp_path: Path, option: str) -> None
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:x", "127.0.0.1:99999"])
-def test_an_address_that_is_none_is_refused(tmp_path: Path, address: str) -> None:
+def test_an_invalid_address_is_refused(tmp_path: Path, address: str) -> None:
     options = daemon_process.DaemonOptions(tmp_path, "process", (address,), "127.0.0.1:0", 1)
     with pytest.raises(daemon_process.DaemonStartError, match="cannot listen on"):
         daemon_process.check_addresses(options)
 
 
-def test_the_state_directory_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_state_directory(tmp_path: Path) -> None:
     state = tmp_path / "deep" / "state"
     daemon_process.prepare_state(state)
     assert state.stat().st_mode & 0o777 == 0o700
@@ -250,11 +250,11 @@ def test_the_state_directory_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_
     assert default_state() == tmp_path
     monkeypatch.delenv("MESHD_STATE")
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    monkeypatch.setenv("HOME", "/home/nobody")
-    assert default_state() == Path("/home/nobody/.local/state/meshd")
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert default_state() == Path("/home/ann/.local/state/meshd")
 
 
-def test_nothing_runs_where_there_is_no_process_of_ours(tmp_path: Path) -> None:
+def test_no_daemon_runs_if_the_pid_is_not_a_supervisor(tmp_path: Path) -> None:
     assert daemon_process.running_pid(tmp_path) is None
     daemon_process.pid_file(tmp_path).write_text("1\n")
     assert daemon_process.running_pid(tmp_path) is None
@@ -267,7 +267,7 @@ def test_every_command_loads_and_has_help(name: str) -> None:
     assert "Usage: main" in result.output
 
 
-def test_a_broken_spec_is_told_line_by_line_before_anything_starts(tmp_path: Path) -> None:
+def test_errors_in_a_spec_are_listed_before_anything_starts(tmp_path: Path) -> None:
     file = tmp_path / "compose.yml"
     file.write_text("name: x\nservices:\n  web:\n    image: i\n    comand: x\n    replicas: y\n")
     state = tmp_path / "state"
@@ -278,9 +278,7 @@ def test_a_broken_spec_is_told_line_by_line_before_anything_starts(tmp_path: Pat
     assert not state.exists()
 
 
-def test_a_missing_file_and_no_file_are_usage_errors(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_missing_file_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runner = CliRunner()
     result = runner.invoke(main, ["diff", "-f", str(tmp_path / "none.yml")])
     assert (result.exit_code, "no such file" in result.stderr) == (2, True)
@@ -293,7 +291,7 @@ def test_a_missing_file_and_no_file_are_usage_errors(
     "arguments",
     [["ps"], ["scale", "web", "3"], ["events", "-f"], ["down"], ["top"], ["drain", "x"]],
 )
-def test_without_a_daemon_one_line_and_exit_code_3(tmp_path: Path, arguments: list[str]) -> None:
+def test_without_a_daemon_the_exit_code_is_3(tmp_path: Path, arguments: list[str]) -> None:
     result = CliRunner().invoke(main, [*arguments, "--state", str(tmp_path)])
     assert result.exit_code == 3
     assert result.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""`meshd simulate`: the shape of its JSON, its table and chart, and its refusals."""
+"""`meshd simulate`: its JSON, its table and chart, and its errors."""
 
 import json
 from pathlib import Path
@@ -30,13 +30,13 @@ def test_json_has_every_policy_with_its_figures(trace: Path) -> None:
         "--min", 1, "--max", 200, "--warm", 0, "--seed", 1, "--jobs", 1, "-o", "json",
     )  # fmt: skip
     assert found.exit_code == 0, found.output
-    told = json.loads(found.output)
-    assert set(told) == {"trace", "settings", "seed", "policies"}
-    assert told["seed"] == 1
-    assert told["settings"]["startup"] == [5.0, 15.0]
-    names = [policy["name"] for policy in told["policies"]]
+    printed = json.loads(found.output)
+    assert set(printed) == {"trace", "settings", "seed", "policies"}
+    assert printed["seed"] == 1
+    assert printed["settings"]["startup"] == [5.0, 15.0]
+    names = [policy["name"] for policy in printed["policies"]]
     assert names == ["ours", "hpa-cpu", "hpa-rps", "kpa", "oracle"]
-    for policy in told["policies"]:
+    for policy in printed["policies"]:
         assert 0.0 <= policy["missed_pct"] <= 100.0
         assert 0.1 <= policy["replica_hours"] < 1.0
         assert policy["actions"] >= 0
@@ -44,13 +44,13 @@ def test_json_has_every_policy_with_its_figures(trace: Path) -> None:
 
 
 @pytest.mark.parametrize("balancer", ["least-request", "round-robin", "peak-ewma", "p2c"])
-def test_every_balancer_plays_the_same_requests(trace: Path, balancer: str) -> None:
+def test_every_balancer_gets_requests(trace: Path, balancer: str) -> None:
     found = call("--trace", trace, "--balancer", balancer, "--policy", "fixed", "-o", "json")
     assert found.exit_code == 0, found.output
     assert json.loads(found.output)["policies"][0]["requests"] > 2000
 
 
-def test_people_get_a_table_and_a_chart(trace: Path) -> None:
+def test_the_default_output_is_a_table_and_a_chart(trace: Path) -> None:
     found = call("--trace", trace, "--policy", "ours", "--balancer", "p2c")
     assert found.exit_code == 0, found.output
     assert "REPLICA-HOURS" in found.output.upper()
@@ -58,7 +58,7 @@ def test_people_get_a_table_and_a_chart(trace: Path) -> None:
     assert "█" in found.output
 
 
-def test_a_setting_of_ours_can_be_changed(trace: Path) -> None:
+def test_set_changes_a_setting_of_the_policy(trace: Path) -> None:
     arguments = ("--trace", trace, "--balancer", "p2c", "--peak", "100", "-o", "json", "--set")
     few = json.loads(call(*arguments, "concurrency=50").output)["policies"][0]
     many = json.loads(call(*arguments, "rps=2").output)["policies"][0]
@@ -66,7 +66,7 @@ def test_a_setting_of_ours_can_be_changed(trace: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["--policy", "magic"], "no policy 'magic'"),
         (["--startup", "15s-5s"], "must not be longer"),
@@ -77,16 +77,16 @@ def test_a_setting_of_ours_can_be_changed(trace: Path) -> None:
         (["--share", "100"], "100"),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_name(
-    trace: Path, arguments: list[str], said: str
+def test_invalid_options_are_refused_by_name(
+    trace: Path, arguments: list[str], expected: str
 ) -> None:
     found = call("--trace", trace, *arguments)
     assert found.exit_code == 2
-    assert said in found.output
+    assert expected in found.output
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("t_seconds,count\n0,1\n60,many\n", ":3: expected `t_seconds,count`"),
         ("t_seconds,count\n0,1\n60,-4\n", ":3: the count is below 0"),
@@ -94,15 +94,17 @@ def test_what_makes_no_sense_is_refused_by_name(
         ("t_seconds,count\n", "needs at least two rows"),
     ],
 )
-def test_a_bad_trace_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+def test_an_invalid_trace_is_refused_with_its_line(
+    tmp_path: Path, text: str, expected: str
+) -> None:
     path = tmp_path / "bad.csv"
     path.write_text(text)
     found = call("--trace", path)
     assert found.exit_code == 2
-    assert said in found.output
+    assert expected in found.output
 
 
-def test_a_warm_pool_has_a_size_or_learns_it(trace: Path) -> None:
+def test_a_warm_pool_has_a_fixed_or_learned_size(trace: Path) -> None:
     arguments = ("--trace", trace, "--peak", "150", "--balancer", "p2c", "-o", "json", "--warm")
     none, two, learned = (json.loads(call(*arguments, size).output) for size in ("0", "2", "auto"))
     assert none["policies"][0]["warm_hours"] == 0.0 < two["policies"][0]["warm_hours"]
