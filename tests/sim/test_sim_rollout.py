@@ -474,13 +474,14 @@ def test_a_rollout_paused_by_hand_is_left_as_it_is_and_goes_on_where_it_was(
     run(main)
 
 
-def test_a_project_with_a_paused_rollout_can_be_taken_down(tmp_path: Path) -> None:
+@pytest.mark.parametrize("started", [0, 1])
+def test_a_project_with_a_paused_rollout_can_be_taken_down(tmp_path: Path, started: int) -> None:
     async def main() -> None:
         async with scene_in(tmp_path) as scene:
             scene.deploy(shop("1"))
             await scene.settled()
             scene.deploy(shop("2", rollout={"strategy": "canary", "steps": [0.5]}))
-            await scene.until(lambda: len(scene.revisions()) == 2)
+            await scene.until(lambda: len(scene.revisions()) == 1 + started)
             scene.rollouts().pause("shop", "web", "me")
             scene.control.store.leave("shop")
             await scene.until(lambda: not scene.runtime.boxes, 60)
