@@ -1,1 +1,4 @@
-"""Frozen values that several packages share. Pure."""
+"""Frozen values that several packages of meshd share. Pure.
+
+They import `meshd.spec` and `proxy.wire` alone, and all other packages may import them.
+"""

@@ -4,13 +4,15 @@ import sqlite3
 
 
 class Rejected(Exception):
-    """The request cannot be carried out and changed nothing; the text says why and what to
-    do. The API answers 409 with it."""
+    """A request cannot be carried out and changed nothing.
+
+    The text says why and what to do. The API answers 409 with it.
+    """
 
 
 class NotFound(Exception):
-    """No project, service or replica of that name. The API answers 404 with it."""
+    """No project, service, replica or job of that name exists. The API answers 404 with the text."""
 
 
 class StoreWriteError(sqlite3.OperationalError):
-    """The disk is full, read-only or gone; what was to be stored is as it was before."""
+    """The state cannot be written: the disk is full, read-only or gone. Nothing was changed."""

@@ -1,4 +1,7 @@
-"""Events of the event log and their kinds."""
+"""Events of the event log and their kinds. Pure.
+
+`meshd.store.events` keeps them, and the API and `meshd events` show them.
+"""
 
 from enum import StrEnum
 from typing import Final
@@ -9,7 +12,7 @@ from meshd.model.base import Value
 
 
 class Kind(StrEnum):
-    """What can happen. A kind is never renamed: scripts and alerts rely on it."""
+    """Kind of an event. A kind is never renamed: scripts and alerts rely on it."""
 
     DEPLOY = "deploy"
     DOWN = "down"
@@ -54,22 +57,18 @@ class Kind(StrEnum):
 
 
 SCALE: Final = "scale."
-
-
 ROLLOUT: Final = "rollout."
-
-
 JOB: Final = "job."
+"""Prefixes of kinds that belong together."""
 
 
 class Event(Value, frozen=True):
-    """One thing that happened or was decided, with its cause.
+    """One event, with its cause.
 
-    `kind` is a stable word (`replica.started`, `replica.ready`, `replica.died`,
-    `replica.unhealthy`, `replica.stopped`, `endpoint.ejected`, `scale.up`, `scale.down`,
-    `rollout.started`, `rollout.done`, `rollout.failed`, `deploy`, `worker.replaced`,
-    `runtime.lost`, `runtime.back`, …); `text` is for people; `numbers` are what it was
-    decided from.
+    - `at`: Unix time in seconds.
+    - `kind`: a word of `Kind`.
+    - `text`: what happened and why, for people.
+    - `numbers`: the numbers that it was decided from.
     """
 
     id: int

@@ -1,4 +1,8 @@
-"""Operations: the steps of a plan, each with its cause. Frozen values that print as text."""
+"""Operations: the steps of a plan, each with its cause. Pure.
+
+`meshd.reconcile.plan` makes them, and `meshd.reconcile.execute` carries them out. Each prints as one
+line: `str(plan)` is the output of `meshd diff`.
+"""
 
 from enum import IntEnum
 
@@ -6,31 +10,32 @@ import msgspec
 
 from meshd.model.job import Job
 from meshd.model.rollout import RolloutState
+from meshd.model.service_key import ServiceKey, service_key
 from meshd.spec.model import Network, Service
 
 
 class Urgency(IntEnum):
-    """What a start is for; where not all can start at once, the lower goes first."""
+    """Purpose of a start. If not all replicas can start at once, lower values start first."""
 
     HEAL = 0
     SCALE = 1
     ROLLOUT = 2
-    RESERVE = 3
+    WARM = 3
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """One step. `cause` says why, for people; it is recorded with what comes of it."""
+    """One step. `cause` says why, for people; events and logs repeat it."""
 
     cause: str
 
     @property
     def subject(self) -> str:
-        """What the step acts on; at most one operation of it is under way at a time."""
+        """The object of the step; at most one operation on it runs at a time."""
         raise NotImplementedError
 
 
-class Prepare(Operation, frozen=True, kw_only=True):
-    """Make image and networks of one revision of a service ready."""
+class PrepareRevision(Operation, frozen=True, kw_only=True):
+    """Pull or build the image of one revision of a service, and create its networks."""
 
     project: str
     service: str
@@ -45,8 +50,12 @@ class Prepare(Operation, frozen=True, kw_only=True):
 
 
 class StartReplica(Operation, frozen=True, kw_only=True):
-    """Start one replica. `attempt` counts the quick failures that led to this start; a
-    `reserve` one is to be paused once it answers."""
+    """Start one replica.
+
+    - `clone_of`: name of the adopted replica to copy; None: start it from its spec.
+    - `attempt`: quick failures in a row before this start.
+    - `warm`: pause it once it answers its probe, for the warm pool.
+    """
 
     name: str
     project: str
@@ -54,13 +63,13 @@ class StartReplica(Operation, frozen=True, kw_only=True):
     revision: str
     clone_of: str | None = None
     attempt: int = 0
-    reserve: bool = False
+    warm: bool = False
     urgency: Urgency = Urgency.SCALE
 
     @property
-    def key(self) -> str:
+    def key(self) -> ServiceKey:
         """`PROJECT/SERVICE`."""
-        return f"{self.project}/{self.service}"
+        return service_key(self.project, self.service)
 
     @property
     def subject(self) -> str:
@@ -72,11 +81,13 @@ class StartReplica(Operation, frozen=True, kw_only=True):
 
 
 class DrainReplica(Operation, frozen=True, kw_only=True):
-    """Take a replica out of rotation for good. `blame` counts it as a failure of its
-    revision (it never got healthy, or stopped being so)."""
+    """Take a replica out of rotation for good.
+
+    - `count_as_failure`: whether it counts as a failure of its revision, because it is unhealthy.
+    """
 
     name: str
-    blame: bool = False
+    count_as_failure: bool = False
 
     @property
     def subject(self) -> str:
@@ -87,7 +98,7 @@ class DrainReplica(Operation, frozen=True, kw_only=True):
 
 
 class PauseReplica(Operation, frozen=True, kw_only=True):
-    """Freeze a replica that is kept for later."""
+    """Pause a warm replica."""
 
     name: str
 
@@ -100,7 +111,7 @@ class PauseReplica(Operation, frozen=True, kw_only=True):
 
 
 class ResumeReplica(Operation, frozen=True, kw_only=True):
-    """Let a replica that was kept for later serve."""
+    """Resume a paused replica, so that it serves."""
 
     name: str
 
@@ -109,11 +120,11 @@ class ResumeReplica(Operation, frozen=True, kw_only=True):
         return self.name
 
     def __str__(self) -> str:
-        return f"wake {self.name}: {self.cause}"
+        return f"resume {self.name}: {self.cause}"
 
 
-class Restore(Operation, frozen=True, kw_only=True):
-    """Bring an adopted replica back into rotation: it answers again, and is not ours to stop."""
+class RestoreReplica(Operation, frozen=True, kw_only=True):
+    """Bring an adopted replica back into rotation once it answers again: meshd must not stop it."""
 
     name: str
 
@@ -126,7 +137,7 @@ class Restore(Operation, frozen=True, kw_only=True):
 
 
 class StopReplica(Operation, frozen=True, kw_only=True):
-    """Stop a drained replica; `grace` seconds between the stop signal and KILL."""
+    """Stop a drained replica, with `grace` seconds between the stop signal and SIGKILL."""
 
     name: str
     grace: float
@@ -140,7 +151,7 @@ class StopReplica(Operation, frozen=True, kw_only=True):
 
 
 class RemoveReplica(Operation, frozen=True, kw_only=True):
-    """Forget an ended replica; `failed` ones leave their last log lines as evidence."""
+    """Remove an ended replica. The last log lines of a `failed` one are kept."""
 
     name: str
     failed: bool = False
@@ -153,8 +164,8 @@ class RemoveReplica(Operation, frozen=True, kw_only=True):
         return f"remove {self.name}: {self.cause}"
 
 
-class Settle(Operation, frozen=True, kw_only=True):
-    """End a rollout."""
+class FinishRollout(Operation, frozen=True, kw_only=True):
+    """End a rollout in the state `outcome`."""
 
     project: str
     service: str
@@ -163,31 +174,35 @@ class Settle(Operation, frozen=True, kw_only=True):
 
     @property
     def subject(self) -> str:
-        return f"{self.project}/{self.service}"
+        return service_key(self.project, self.service)
 
     def __str__(self) -> str:
-        return f"settle {self.subject} as {self.outcome.word}: {self.cause}"
+        return f"finish {self.subject} as {self.outcome.word}: {self.cause}"
 
 
-class Advance(Operation, frozen=True, kw_only=True):
-    """A stage of a rollout is over; `stage` of them are passed now. `what` is the next."""
+class AdvanceRollout(Operation, frozen=True, kw_only=True):
+    """End a stage of a rollout.
+
+    - `stage`: number of completed stages from now on.
+    - `next_stage`: description of what follows.
+    """
 
     project: str
     service: str
     revision: str
     stage: int
-    what: str
+    next_stage: str
 
     @property
     def subject(self) -> str:
-        return f"{self.project}/{self.service}"
+        return service_key(self.project, self.service)
 
     def __str__(self) -> str:
-        return f"shift {self.subject} to {self.revision[:12]}, {self.what}: {self.cause}"
+        return f"shift {self.subject} to {self.revision[:12]}, {self.next_stage}: {self.cause}"
 
 
 class RunHook(Operation, frozen=True, kw_only=True):
-    """Run a command of a rollout once, as a job called `id`."""
+    """Run a rollout's hook once, as the job `id`."""
 
     project: str
     service: str
@@ -204,8 +219,8 @@ class RunHook(Operation, frozen=True, kw_only=True):
         return f"run {' '.join(self.command)} for {self.project}/{self.service}: {self.cause}"
 
 
-class Forget(Operation, frozen=True, kw_only=True):
-    """A project has no replica left and was taken down: remove what was made for it."""
+class ForgetProject(Operation, frozen=True, kw_only=True):
+    """Remove the networks and the state of a project that was taken down, after its last replica."""
 
     project: str
 
@@ -270,7 +285,10 @@ class RemoveJob(JobOperation, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Steps that are safe now, in order. `waiting` names what cannot go on yet, and why."""
+    """Steps that are safe now, in order.
+
+    - `waiting`: the service keys that have to wait, with the reasons.
+    """
 
     operations: tuple[Operation, ...] = ()
     waiting: tuple[tuple[str, str], ...] = ()

@@ -1,4 +1,8 @@
-"""A replica as the control plane sees it."""
+"""A replica as the control plane sees it, its probe results and its failures. Pure.
+
+`meshd.reconcile.observe` builds `Replica` values. Plans, scaling, publishing and the status pages
+read them.
+"""
 
 from typing import Final, Protocol
 
@@ -6,26 +10,31 @@ import msgspec
 
 from meshd.model.replica_phase import Phase
 from meshd.model.runtime import ContainerHealth
+from meshd.model.service_key import ServiceKey, service_key
 
 NO_ANSWER: Final = "no answer"
-"""How the text of a probe begins that was not answered in time."""
+"""Beginning of a probe's text if it got no answer in time."""
 
 
-Version = tuple[str, str]
-"""A service's key (`PROJECT/SERVICE`) and a revision of it."""
+Version = tuple[ServiceKey, str]
+"""A service's key and one of its revisions."""
 
 
 class RandomSource(Protocol):
-    """A source of numbers in [0, 1)."""
+    """A source of random numbers, so that pure code can be tested with fixed ones."""
 
     def random(self) -> float:
-        """The next number."""
+        """Return the next number in [0, 1)."""
 
 
 class ProbeResult(msgspec.Struct, frozen=True):
-    """A replica's probes so far. `bad` is the current streak of bad ones, 0 while the last was
-    good; `first_good` is the Unix time of the first good one ever, 0 before it; `text` is the
-    last answer, and `unready` that of the readiness probe while it is a bad one."""
+    """The probes of one replica so far.
+
+    - `bad`: failed probes in a row; 0 if the last one succeeded.
+    - `first_good`: when a probe first succeeded (Unix time, seconds); 0: never.
+    - `text`: the last answer.
+    - `unready`: the readiness probe's answer while it fails; else empty.
+    """
 
     bad: int = 0
     first_good: float = 0.0
@@ -34,10 +43,14 @@ class ProbeResult(msgspec.Struct, frozen=True):
 
 
 class ReplicaFailure(msgspec.Struct, frozen=True):
-    """A replica failed by itself: when, which, and how it showed. `final` when there is no
-    use in waiting for the next one: it had all the time it may take, and never got healthy.
-    `external` when something outside most likely ended it (SIGKILL, and not for memory), or kept
-    it from being started."""
+    """A failure of a replica.
+
+    - `at`: Unix time in seconds; `text`: what happened, for people.
+    - `final`: the replica had its whole start timeout and never got healthy, so waiting for
+      further failures is of no use.
+    - `external`: something outside most likely caused it: SIGKILL without lack of memory, or the
+      replica could not be started.
+    """
 
     at: float
     replica: str
@@ -47,8 +60,22 @@ class ReplicaFailure(msgspec.Struct, frozen=True):
 
 
 class Replica(msgspec.Struct, frozen=True):
-    """One replica as plans see it. `frozen`: somebody paused it who was not us. `drift`: how it is
-    not what its revision says any more."""
+    """One replica. Times are Unix times in seconds; 0: never or unknown.
+
+    - `managed`: meshd started it; `copied`: as a copy of an adopted container.
+    - `since`: when it entered its phase.
+    - `drained`: no live worker uses its endpoint any more; `in_flight`: requests it serves.
+    - `bad`, `probe`, `unready`, `answered`: its probes, see `ProbeResult`; `answered`: one
+      succeeded.
+    - `cause`: why it was started or drained.
+    - `counted_as_failure`: its drain counted as a failure of its version.
+    - `attempt`: quick failures in a row before its start.
+    - `listed`: the runtime lists it; `busy`: an operation on it runs.
+    - `paused_by_others`: something other than meshd paused it.
+    - `drift`: how it differs from its revision; empty: it does not.
+    - `warm`: it belongs to the warm pool; `resumed_at`: when it left the pool.
+    - `addresses`, `gateways`: see `meshd.model.runtime.ObservedReplica`.
+    """
 
     name: str
     project: str
@@ -67,18 +94,18 @@ class Replica(msgspec.Struct, frozen=True):
     health: ContainerHealth = ContainerHealth.NONE
     probe: str = ""
     cause: str = ""
-    blamed: bool = False
+    counted_as_failure: bool = False
     attempt: int = 0
     exit_code: int | None = None
     oom_killed: bool = False
     listed: bool = True
     busy: bool = False
-    frozen: bool = False
+    paused_by_others: bool = False
     drift: str = ""
     unready: str = ""
-    reserve: bool = False
+    warm: bool = False
     answered: bool = False
-    woken: float = 0.0
+    resumed_at: float = 0.0
     host: str | None = None
     port: int = 0
     node: str = ""
@@ -86,11 +113,11 @@ class Replica(msgspec.Struct, frozen=True):
     gateways: tuple[tuple[str, str], ...] = ()
 
     @property
-    def key(self) -> str:
+    def key(self) -> ServiceKey:
         """`PROJECT/SERVICE`."""
-        return f"{self.project}/{self.service}"
+        return service_key(self.project, self.service)
 
     @property
     def serves(self) -> bool:
-        """Whether it gets requests: it is in rotation, and asks for them."""
+        """Whether it gets requests: it is ready, and its readiness probe succeeds."""
         return self.phase is Phase.READY and not self.unready

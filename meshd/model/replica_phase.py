@@ -1,7 +1,8 @@
-"""The phases of a replica's life, as a table.
+"""The phases of a replica, with a transition table. Pure.
 
-A phase never goes back within one incarnation (one start of the process): whatever has begun
-to leave, leaves. That makes every decision about a replica final and safe to repeat.
+`meshd.reconcile.observe` moves replicas from phase to phase. A phase never goes back within one
+incarnation (one start of the process): a replica that has begun to leave cannot return. So every
+decision about a replica is final and safe to repeat.
 """
 
 from enum import StrEnum
@@ -13,18 +14,24 @@ from meshd.model.runtime import ContainerHealth, ReplicaState
 
 
 class Phase(StrEnum):
-    """Where a replica stands; in order of life. PAUSED answered once and is kept for later.
-    FAILED ended without being asked to."""
+    """Phase of a replica, in the usual order. The strings are sent."""
 
     PENDING = "pending"
+    """Its start was ordered."""
     STARTING = "starting"
+    """It runs but has no address yet."""
     PROBING = "probing"
+    """It has an address but is not healthy yet."""
     PAUSED = "paused"
+    """It answered once, and is paused in the warm pool."""
     READY = "ready"
     DRAINING = "draining"
+    """It is out of rotation and finishes its requests."""
     STOPPING = "stopping"
     GONE = "gone"
+    """It was stopped."""
     FAILED = "failed"
+    """It ended by itself."""
 
 
 NEXT: Final[dict[Phase, frozenset[Phase]]] = {
@@ -49,14 +56,20 @@ NEXT: Final[dict[Phase, frozenset[Phase]]] = {
     Phase.GONE: frozenset(),
     Phase.FAILED: frozenset(),
 }
+"""The phases that can follow each phase. Phases may be skipped: a pass can miss some."""
 
 ALIVE: Final = frozenset({Phase.PENDING, Phase.STARTING, Phase.PROBING, Phase.READY})
 ENDED: Final = frozenset({Phase.GONE, Phase.FAILED})
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What a phase is read from. `answered` is one good probe, ever, of this incarnation (of a
-    replica that was paused: since it was woken). `reserve` ones are kept for later."""
+    """What a phase is determined by.
+
+    - `state`: the runtime's state; None: not listed.
+    - `answered`: a probe of this incarnation succeeded (of a warm replica: since it was resumed).
+    - `leaving`: it was taken out of rotation.
+    - `warm`: it belongs to the warm pool.
+    """
 
     state: ReplicaState | None
     health: ContainerHealth = ContainerHealth.NONE
@@ -65,11 +78,11 @@ class Facts(msgspec.Struct, frozen=True):
     leaving: bool = False
     stop_underway: bool = False
     start_underway: bool = False
-    reserve: bool = False
+    warm: bool = False
 
 
-def read(facts: Facts) -> Phase:
-    """The phase that the facts alone show, without regard to the past."""
+def phase_of(facts: Facts) -> Phase:
+    """Return the phase that the facts show, regardless of earlier phases."""
     if facts.state is None:
         return Phase.PENDING if facts.start_underway else Phase.GONE
     if facts.state is ReplicaState.EXITED:
@@ -84,19 +97,18 @@ def read(facts: Facts) -> Phase:
         return Phase.STARTING
     if facts.state is ReplicaState.PAUSED:
         return Phase.PAUSED
-    if facts.reserve:
+    if facts.warm:
         return Phase.PROBING
     healthy = facts.health in (ContainerHealth.NONE, ContainerHealth.HEALTHY)
     return Phase.READY if facts.answered and healthy else Phase.PROBING
 
 
 def advance(previous: Phase | None, facts: Facts) -> Phase:
-    """The next phase: what the facts show, if the table lets `previous` go there.
+    """Return the next phase: that of the facts if the table allows it, else `previous`.
 
-    An end that was under way is GONE, not FAILED: the table has no way from DRAINING or
-    STOPPING to FAILED.
+    A replica that ends while it leaves becomes GONE, not FAILED.
     """
-    shown = read(facts)
+    shown = phase_of(facts)
     if previous is None or shown in NEXT[previous]:
         return shown
     if shown is Phase.FAILED and Phase.GONE in NEXT[previous]:

@@ -1,4 +1,7 @@
-"""What a runtime reports and takes: nodes, replicas, capabilities, usage."""
+"""What a runtime reports and takes: nodes, replicas, capabilities, usage. Pure.
+
+`meshd.runtime` makes and reads these values; everything else sees runtimes through them.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,12 +11,12 @@ from typing import Final
 from meshd.spec.model import Service
 
 MESH_PORT: Final = 80
-"""Where the mesh listens on a gateway, so that `http://NAME` is all there is to a call."""
+"""Port of the mesh on a gateway: HTTP's default, so that `http://NAME` reaches a service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a runtime can do. A spec that needs what is False is refused or warned about."""
+    """What a runtime can do. A spec that needs more is rejected or warned about."""
 
     images: bool
     networks: bool
@@ -26,7 +29,7 @@ class Capabilities:
 
 
 class ReplicaState(StrEnum):
-    """What the runtime says of a replica; health and traffic are judged elsewhere."""
+    """State of a replica on the runtime, regardless of health and traffic."""
 
     CREATED = "created"
     RUNNING = "running"
@@ -36,7 +39,7 @@ class ReplicaState(StrEnum):
 
 
 class ContainerHealth(StrEnum):
-    """The runtime's own health check (Docker HEALTHCHECK); NONE when it has none."""
+    """Result of the runtime's own health check (Docker HEALTHCHECK); NONE: it has none."""
 
     NONE = "none"
     STARTING = "starting"
@@ -46,7 +49,7 @@ class ContainerHealth(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine that replicas can be placed on; memory in bytes, CPUs in cores."""
+    """A machine that replicas can be placed on, with its CPUs in cores and memory in bytes."""
 
     name: str
     cpus: float
@@ -58,13 +61,15 @@ class Node:
 class ReplicaSpec:
     """One replica to start.
 
-    `name` is chosen by the caller and unique on the runtime; it is the replica's and the
-    endpoint's id everywhere. `environment` is what the mesh adds to the service's own
-    (`PORT`, `MESH_URL_*`). `clone_of` names the adopted replica whose container is copied
-    instead of being built from `service`; a copy keeps its environment as it is. `directory`
-    is where the project's file lies: local processes run there, and relative to it. `instance`
-    is the mesh that starts it (`Holder.instance`). A `job` runs once: it is not listed among
-    the replicas, and goes by no name on the networks.
+    - `name`: unique on the runtime; also the id of the replica and its endpoint everywhere.
+    - `environment`: variables in addition to the service's own (`PORT`, `MESH_URL_*`).
+    - `hosts`: additional host names and their addresses.
+    - `node`: where to place it; None: the runtime chooses.
+    - `clone_of`: name of the adopted replica whose container is copied, with its environment;
+      None: it is built from `service`.
+    - `directory`: the directory of the project's file; local processes run there.
+    - `job`: it runs once, is not listed among the replicas, and has no name on the networks.
+    - `instance`: id of the mesh that starts it (`Holder.instance`).
     """
 
     name: str
@@ -82,13 +87,14 @@ class ReplicaSpec:
 
 @dataclass(frozen=True, slots=True)
 class ObservedReplica:
-    """One replica as the runtime sees it now.
+    """One replica as the runtime sees it now. Times are Unix times in seconds; 0: never.
 
-    `host` and `port` are where the proxy reaches it; None and 0 while it has no address.
-    `managed` is True for what meshd started, False for what it adopted. `addresses` are all
-    its source addresses on the runtime's networks, and `gateways` the host's addresses there,
-    each with the network in CIDR notation. `labels` are the runtime's own record. `drift` says how
-    it is no longer what meshd made, because somebody changed it; empty while it is.
+    - `managed`: True if meshd started it, False if it is adopted.
+    - `host`, `port`: its address for the proxy; None and 0: none yet.
+    - `addresses`: all its source addresses on the runtime's networks.
+    - `gateways`: the host's addresses there, each with its network in CIDR notation.
+    - `labels`: the labels on the runtime.
+    - `drift`: how something other than meshd changed it; empty: unchanged.
     """
 
     name: str
@@ -115,8 +121,11 @@ class ObservedReplica:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A mesh as others on the same runtime know it: the id of its state, the machine that its
-    daemon runs on, and the state directory there."""
+    """A mesh, as others on the same runtime see it.
+
+    - `instance`: id of its state; `state`: its state directory.
+    - `host`: the machine of its daemon.
+    """
 
     instance: str
     host: str
@@ -125,8 +134,12 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a running replica uses: CPU seconds since some fixed moment, resident memory in
-    bytes without what the kernel only caches, and when that was read (monotonic seconds)."""
+    """What a running replica uses.
+
+    - `cpu_seconds`: CPU time since a fixed moment.
+    - `memory`: resident bytes, without the page cache.
+    - `at`: when it was read (monotonic seconds).
+    """
 
     cpu_seconds: float
     memory: int
@@ -135,10 +148,12 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class MeshAddress:
-    """Where the mesh must listen so that replicas of `service` can call other services, and
-    the host that those replicas use for it. `host` is a network's gateway on Docker and a
-    loopback address for local processes; `port` 0 lets the caller choose. `subnet` is the
-    network that those replicas call from, in CIDR notation, where there is such."""
+    """Address on which the mesh listens for calls from the replicas of `service`.
+
+    - `host`: a network's gateway on Docker, a loopback address for local processes.
+    - `port`: 0: the caller chooses.
+    - `subnet`: the network that the calls come from, in CIDR notation; empty: none.
+    """
 
     service: str
     host: str

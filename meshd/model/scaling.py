@@ -1,4 +1,8 @@
-"""Values about load, usage and scaling decisions."""
+"""Values about load, resource usage and scaling decisions. Pure.
+
+`meshd.scaling` and `meshd.telemetry` make them, `meshd.store` keeps some of them, and the API
+answers with them.
+"""
 
 import math
 from collections.abc import Iterable
@@ -10,7 +14,11 @@ from meshd.model.base import Value
 
 
 class Load(Value, frozen=True):
-    """What a replica uses: CPU as cores (None: not known yet), memory in bytes."""
+    """What a replica uses now.
+
+    - `cores`: CPU; None: not known yet.
+    - `memory`: bytes.
+    """
 
     cores: float | None
     memory: int
@@ -19,12 +27,13 @@ class Load(Value, frozen=True):
 class ScaleDecision(Value, frozen=True):
     """One decision of the autoscaler, with everything it was made from.
 
-    - `desired` replicas from `at` on, `previous` before; `wanted` is the number before limits.
-    - `cause` is a short stable word, `reason` a line for people.
-    - `objectives`: what was asked; `signals`: what was seen in the last second; `model`: what
-      the policy has learned and reckoned with; `candidates`: what each objective alone wants.
-    - `limits`: what changed the number; `rejected`: what else was considered, and why not.
-    - `override`: the number set by hand at that time, which counts instead.
+    - `at`: Unix time in seconds.
+    - `desired`: replicas from then on; `previous`: before; `wanted`: before limits.
+    - `cause`: a short stable word; `reason`: a line for people.
+    - `objectives`: the objectives of the spec; `signals`: the last second of traffic; `model`: what
+      the policy has learned; `candidates`: the number that each objective alone asks for.
+    - `limits`: what changed the number; `rejected`: other numbers, and why they were rejected.
+    - `override`: the number that a user set, which was in force instead; None: none.
     """
 
     at: float
@@ -43,9 +52,14 @@ class ScaleDecision(Value, frozen=True):
 
 
 class TrafficSpan(Value, frozen=True):
-    """`seconds` of a service from `at` (Unix time) on: the requests that came, the seconds one
-    takes when it need not wait (0: not known), how many a replica serves at once, and how long a
-    replica takes to start, as learned by then."""
+    """A service's traffic in some seconds.
+
+    - `at`: start (Unix time, seconds); `seconds`: length.
+    - `arrivals`: requests that arrived.
+    - `service_time`: seconds that one request takes without queueing; 0: not known.
+    - `workers`: requests that a replica serves at the same time.
+    - `startup`: seconds that a replica takes to start, as learned by then.
+    """
 
     at: int
     seconds: int
@@ -56,10 +70,16 @@ class TrafficSpan(Value, frozen=True):
 
 
 class Sizing(Value, frozen=True):
-    """What replicas of a service (`PROJECT/SERVICE`) used since then, of so many readings: cores
-    of a replica by quantile, CPU seconds a request (None: none came), the most memory of one, how
-    many were killed for memory. Its limits and reservations (0: none), those proposed (0: not
-    enough is known), and why."""
+    """Resource usage of a service's replicas, and the limits that it suggests.
+
+    - `service`: service key; `since`: Unix time in seconds; `samples`: number of readings.
+    - `cpu_p50`, `cpu_p95`, `cpu_max`: cores of one replica.
+    - `cpu_per_request`: CPU seconds; None: no requests.
+    - `memory_max`: most bytes of one replica; `ooms`: replicas killed for lack of memory.
+    - `limit_*`, `reserved_*`: configured limits and reservations; 0: none.
+    - `proposed_*`: proposed ones; 0: not enough data.
+    - `why`: the reasons for the proposals.
+    """
 
     service: str
     since: float
@@ -82,8 +102,13 @@ class Sizing(Value, frozen=True):
 
 
 class CallerSeen(Value, frozen=True):
-    """One caller of a service (`PROJECT/SERVICE`, or `unknown`): its calls that got through, those
-    that the service's `allow` did not cover at the time, and when it first and last called."""
+    """One caller of a service.
+
+    - `caller`: its service key, or `unknown`.
+    - `calls`: calls that were let through; `uncovered`: those that the service's `allow` did not
+      cover at the time.
+    - `first`, `last`: times of its first and last call (Unix time, seconds).
+    """
 
     caller: str
     calls: int
@@ -93,24 +118,32 @@ class CallerSeen(Value, frozen=True):
 
 
 class Traffic(msgspec.Struct, frozen=True):
-    """What came to a service at its busiest (requests a second), and how many of them one replica
-    carries (None: not known)."""
+    """A service's peak traffic and its replicas' capacity.
+
+    - `busiest`: requests per second at the peak.
+    - `carries`: requests per second that one replica can serve; None: not known.
+    """
 
     busiest: float
     carries: float | None = None
 
 
-STEP: Final = math.log(1.1)
+LOG_BUCKET_RATIO: Final = math.log(1.1)
+"""Logarithm of the ratio of neighbouring buckets: readings are exact to 10 %."""
 
 
-LEAST: Final = 0.001
-"""Cores below which nothing is told apart."""
+MIN_CORES: Final = 0.001
+"""Cores up to which all readings share the first bucket."""
 
 
 class ResourceUsage(msgspec.Struct, kw_only=True):
-    """What was read of a service's replicas in some time: so many `samples`, how often which
-    bucket of cores, the CPU seconds and the requests of the same time, the most memory that one
-    held, and how many were killed for memory. `since` is the first reading (Unix time)."""
+    """Readings of a service's replicas in some time.
+
+    - `since`: first reading (Unix time, seconds); `samples`: number of readings.
+    - `buckets`: readings by bucket of cores (see `cores_bucket`).
+    - `cpu_seconds`, `requests`: CPU seconds and requests in the same time.
+    - `memory`: most bytes of one replica; `ooms`: replicas killed for lack of memory.
+    """
 
     since: float = 0.0
     samples: int = 0
@@ -120,48 +153,51 @@ class ResourceUsage(msgspec.Struct, kw_only=True):
     memory: int = 0
     ooms: int = 0
 
-    def read(self, cores: float | None, memory: int, seconds: float) -> None:
-        """One reading of one replica, that stands for so many seconds."""
+    def add_reading(self, cores: float | None, memory: int, seconds: float) -> None:
+        """Add one reading of one replica, which holds for `seconds`."""
         self.samples += 1
         self.memory = max(self.memory, memory)
         if cores is not None:
-            at = bucket(cores)
-            self.buckets[at] = self.buckets.get(at, 0) + 1
+            bucket = cores_bucket(cores)
+            self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
             self.cpu_seconds += cores * seconds
 
-    def cores(self, quantile: float) -> float:
-        """The cores that a replica used at most in that part of the readings."""
+    def cores_at(self, quantile: float) -> float:
+        """Return the cores at a quantile (0..1) of the readings; 0 without readings."""
         rank = quantile * sum(self.buckets.values())
         below = 0
-        for at in sorted(self.buckets):
-            below += self.buckets[at]
+        for bucket in sorted(self.buckets):
+            below += self.buckets[bucket]
             if below >= rank:
-                return LEAST * math.exp(at * STEP)
+                return MIN_CORES * math.exp(bucket * LOG_BUCKET_RATIO)
         return 0.0
 
 
-def bucket(cores: float) -> int:
-    """The bucket whose upper end is the next above."""
-    return 0 if cores <= LEAST else math.ceil(math.log(cores / LEAST) / STEP - 1e-9)
+def cores_bucket(cores: float) -> int:
+    """Return the bucket that contains this number of cores."""
+    if cores <= MIN_CORES:
+        return 0
+    # The tolerance keeps a number on a boundary in the lower bucket.
+    return math.ceil(math.log(cores / MIN_CORES) / LOG_BUCKET_RATIO - 1e-9)
 
 
-def merged(parts: Iterable[ResourceUsage]) -> ResourceUsage:
-    """All of them together."""
-    whole = ResourceUsage()
+def merge_usage(parts: Iterable[ResourceUsage]) -> ResourceUsage:
+    """Return the readings of all `parts` together."""
+    total = ResourceUsage()
     for part in parts:
-        whole.since = min(whole.since or part.since, part.since)
-        whole.samples += part.samples
-        for at, count in part.buckets.items():
-            whole.buckets[at] = whole.buckets.get(at, 0) + count
-        whole.cpu_seconds += part.cpu_seconds
-        whole.requests += part.requests
-        whole.memory = max(whole.memory, part.memory)
-        whole.ooms += part.ooms
-    return whole
+        total.since = min(total.since or part.since, part.since)
+        total.samples += part.samples
+        for bucket, count in part.buckets.items():
+            total.buckets[bucket] = total.buckets.get(bucket, 0) + count
+        total.cpu_seconds += part.cpu_seconds
+        total.requests += part.requests
+        total.memory = max(total.memory, part.memory)
+        total.ooms += part.ooms
+    return total
 
 
 def cpu_percent(load: Load | None, limit: float) -> float | None:
-    """Of the limit in cores; of one core where there is none."""
+    """Return CPU usage in percent of the limit (cores; 0: of one core); None if unknown."""
     if load is None or load.cores is None:
         return None
     return 100.0 * load.cores / (limit or 1.0)

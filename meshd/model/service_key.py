@@ -1,7 +1,7 @@
 """The key of a service, used wherever services of several projects meet. Pure."""
 
 ServiceKey = str
-"""`PROJECT/SERVICE`. An alias, because keys are also stored, sent and used as labels."""
+"""`PROJECT/SERVICE`. An alias, as keys are also stored, sent, and used as metric labels."""
 
 
 def service_key(project: str, service: str) -> ServiceKey:

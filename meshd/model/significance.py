@@ -1,15 +1,15 @@
-"""Two revisions compared by what they served in the same seconds: an exact test. Pure.
+"""An exact test that compares two revisions by the requests they served in the same seconds. Pure.
 
-Every second is a stratum of its own. Given how many requests of it were bad (failed, or slow),
-and that each request goes to either revision by lot, the number of bad ones that fall to the
-new revision is hypergeometric if the two are alike. The sum over all seconds is compared with
-what was seen, one-sided. Stratified so, an overload of both, or a share that grows on the way,
-says nothing against either (the exact form of the Cochran-Mantel-Haenszel test).
+`meshd.reconcile.rollout.canary_analysis` uses it. Each second is one stratum. Given the number of
+bad (failed or slow) requests in a second, and random routing, the number of bad requests that the
+new revision got is hypergeometric if both revisions are equal. The test compares the sum over all
+seconds with the observed sum, one-sided: the exact form of the Cochran-Mantel-Haenszel test. The
+strata make it robust: an overload of both revisions, or a share that grows, counts against neither.
 
-Where requests do not go by lot but by what they carry, those of the new revision may be other than
-the rest. If their odds of being bad are up to `odds` times those of the rest whoever serves them,
-the number is at worst distributed as Fisher's noncentral hypergeometric distribution has it; the
-test is then held against that (the sensitivity analysis of Rosenbaum, Observational Studies, 2002).
+Requests that are routed by a match, not at random, may differ from the rest. If their odds of being
+bad are up to `odds` times those of the rest, whichever revision serves them, then the number is at
+worst distributed as Fisher's noncentral hypergeometric distribution. The test uses that one then
+(sensitivity analysis; Rosenbaum, Observational Studies, 2002).
 """
 
 from math import erfc, exp, lgamma, log, sqrt
@@ -18,18 +18,22 @@ from typing import Final
 import msgspec
 
 NORMAL_FROM: Final = 25.0
-"""The variance from which on the normal approximation takes the exact distribution's place."""
+"""Variance from which the normal approximation replaces the exact distribution."""
 
-_Chances = tuple[int, tuple[float, ...]]
-_NONE_BAD: Final[_Chances] = (0, (1.0,))
-_TOO_MANY: Final[_Chances] = (0, ())
+_Distribution = tuple[int, tuple[float, ...]]
+"""The least possible number, and the probabilities of that number and of each above it."""
+_NONE_BAD: Final[_Distribution] = (0, (1.0,))
+_APPROXIMATED: Final[_Distribution] = (0, ())
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """Bad ones among all, of the new revision and of the old, summed up over strata.
+    """Bad requests of two revisions, summed over strata.
 
-    `strata` counts those in which the new one had a bad one. `chances[i]` is the probability
-    that `low + i` bad ones fall to the new revision if the two are alike.
+    - `new`, `new_bad`, `old`, `old_bad`: numbers of requests of each revision.
+    - `strata`: seconds in which the new revision had a bad request.
+    - `expected`, `variance`: of `new_bad`, if both revisions are equal.
+    - `low`, `chances`: `chances[i]` is P(new_bad = low + i) if both are equal; empty once the
+      normal approximation is used.
     """
 
     new: int = 0
@@ -45,7 +49,10 @@ class Comparison(msgspec.Struct, frozen=True):
     def add(
         self, new: int, new_bad: int, old: int, old_bad: int, odds: float = 1.0
     ) -> "Comparison":
-        """With one more stratum. One in which only one of the two served counts for nothing."""
+        """Return the comparison with one more stratum.
+
+        A stratum in which only one revision served changes nothing.
+        """
         if new <= 0 or old <= 0:
             return self
         total, bad = new + old, new_bad + old_bad
@@ -58,10 +65,10 @@ class Comparison(msgspec.Struct, frozen=True):
         if odds != 1.0:
             expected = sum((first + i) * chance for i, chance in enumerate(more))
             variance = sum((first + i - expected) ** 2 * chance for i, chance in enumerate(more))
-        grown = self.variance + variance
-        low, chances = _TOO_MANY
-        if self.chances and grown < NORMAL_FROM:
-            low, chances = self.low + first, _convolved(self.chances, more)
+        total_variance = self.variance + variance
+        low, chances = _APPROXIMATED
+        if self.chances and total_variance < NORMAL_FROM:
+            low, chances = self.low + first, _convolve(self.chances, more)
         return Comparison(
             new=self.new + new,
             new_bad=self.new_bad + new_bad,
@@ -69,63 +76,64 @@ class Comparison(msgspec.Struct, frozen=True):
             old_bad=self.old_bad + old_bad,
             strata=self.strata + bool(new_bad),
             expected=self.expected + expected,
-            variance=grown,
+            variance=total_variance,
             low=low,
             chances=chances,
         )
 
     @property
     def p(self) -> float:
-        """The chance of seeing at least so many bad ones of the new revision if it were no
-        worse than the old one."""
+        """P(the new revision has at least `new_bad` bad requests) if it is no worse."""
         if self.chances:
             return min(1.0, sum(self.chances[max(0, self.new_bad - self.low) :]))
-        # With the usual correction of half a one for taking counts as continuous.
+        # Continuity correction of 0.5: a count is approximated by a continuous distribution.
         z = (self.new_bad - 0.5 - self.expected) / sqrt(self.variance)
         return 0.5 * erfc(z / sqrt(2.0))
 
     @property
     def new_share(self) -> float:
-        """Bad ones of the new revision's requests, 0..1."""
+        """Share of bad requests of the new revision, 0..1."""
         return self.new_bad / self.new if self.new else 0.0
 
     @property
     def old_share(self) -> float:
-        """Bad ones of the old revision's requests, 0..1."""
+        """Share of bad requests of the old revision, 0..1."""
         return self.old_bad / self.old if self.old else 0.0
 
 
-def hypergeometric(new: int, old: int, bad: int, odds: float = 1.0) -> _Chances:
-    """The least number of `bad` ones that can fall among `new` of `new + old` requests, and
-    the chances of that number and of each above it, where those among `new` have so many times
-    the odds."""
+def hypergeometric(new: int, old: int, bad: int, odds: float = 1.0) -> _Distribution:
+    """Return the distribution of the `bad` requests among `new` of `new + old` requests.
+
+    `odds` is how much higher the odds of a bad request are among `new`.
+    """
     low, high = max(0, bad - old), min(bad, new)
     logs = [
-        _ways(new, count) + _ways(old, bad - count) + count * log(odds)
+        _log_combinations(new, count)
+        + _log_combinations(old, bad - count)
+        + count * log(odds)
         for count in range(low, high + 1)
     ]
     most = max(logs)
     weights = [exp(each - most) for each in logs]
-    whole = sum(weights)
-    return low, tuple(weight / whole for weight in weights)
+    total = sum(weights)
+    return low, tuple(weight / total for weight in weights)
 
 
-def binomial(bad: int, of: int, share: float) -> float:
-    """The chance of at least so many bad ones of so many, if each is bad with that chance, which
-    is neither 0 nor 1."""
-    odds = (log(share), log(1.0 - share))
+def binomial(bad: int, n: int, p: float) -> float:
+    """P(X >= bad) for X ~ Binomial(n, p), 0 < p < 1."""
+    log_p, log_q = log(p), log(1.0 - p)
     return min(1.0, sum(
-        exp(_ways(of, count) + count * odds[0] + (of - count) * odds[1])
-        for count in range(bad, of + 1)
+        exp(_log_combinations(n, count) + count * log_p + (n - count) * log_q)
+        for count in range(bad, n + 1)
     ))  # fmt: skip
 
 
-def _ways(of: int, take: int) -> float:
-    """The logarithm of how many ways there are to take so many."""
-    return lgamma(of + 1) - lgamma(take + 1) - lgamma(of - take + 1)
+def _log_combinations(n: int, k: int) -> float:
+    """The natural logarithm of "n choose k"."""
+    return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
 
 
-def _convolved(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:
+def _convolve(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:
     """The distribution of the sum of two independent numbers."""
     found = [0.0] * (len(one) + len(other) - 1)
     for i, chance in enumerate(one):

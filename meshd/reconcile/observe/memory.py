@@ -1,6 +1,8 @@
-"""What is remembered between passes: records of replicas, failures, and slots for successors.
+"""The reconciler's memory between passes: replicas, failures, and backoff slots. Pure.
 
-Frozen values and pure functions from one memory to the next.
+`meshd.reconcile.loop` owns one `ReconcileMemory` and replaces it in every pass. All values are
+frozen; each function returns a new memory. The memory is lost with the process. What must survive
+is on the runtime, in the held snapshot, or in the store.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,13 +23,24 @@ from meshd.model.runtime import ObservedReplica, ReplicaState
 from meshd.spec.model import RestartPolicy
 
 FAILURES_KEPT: Final = 10
+"""Failures that are kept for each version: more than any decision counts."""
 
-SLOT_LIFE: Final = 120.0
+SLOT_LIFETIME: Final = 120.0
+"""Seconds after its start time in which a backoff slot is used or dropped. It is unused if fewer
+replicas are desired by then."""
 
 
-class Record(msgspec.Struct, frozen=True):
-    """What is remembered about one replica over passes. `reserve`: it is kept for later, paused
-    once it answered; `woken` is when it was taken from there."""
+class ReplicaRecord(msgspec.Struct, frozen=True):
+    """What is remembered about one replica. Times are Unix times in seconds; 0: never.
+
+    - `incarnation`: its id on the runtime and when it started; another one is a new life.
+    - `since`: when it entered `phase`.
+    - `drain_since`, `cause`: when and why it was taken out of rotation.
+    - `attempt`: quick failures in a row before its start.
+    - `counted_as_failure`: whether its drain counted as a failure of its version.
+    - `ended_by_others`: whether something other than meshd stopped it.
+    - `warm`: whether it belongs to the warm pool; `resumed_at`: when it left the pool.
+    """
 
     incarnation: tuple[str, float]
     phase: Phase
@@ -36,23 +49,28 @@ class Record(msgspec.Struct, frozen=True):
     drain_since: float = 0.0
     cause: str = ""
     attempt: int = 0
-    blamed: bool = False
+    counted_as_failure: bool = False
     ended_by_others: bool = False
-    reserve: bool = False
-    woken: float = 0.0
+    warm: bool = False
+    resumed_at: float = 0.0
 
 
-class Slot(msgspec.Struct, frozen=True):
-    """A place left by a failed replica: its successor starts no sooner than `not_before`."""
+class BackoffSlot(msgspec.Struct, frozen=True):
+    """The place of a failed replica. Its successor starts at `not_before` (Unix time) at the
+    earliest, as attempt number `attempt`."""
 
     attempt: int
     not_before: float
     opened: float
 
 
-class Trouble(msgspec.Struct, frozen=True):
-    """A failure to count: a start or preparation that did not come off, or a replica that
-    ended or was judged sick. `attempt` counts the quick failures before it."""
+class FailureReport(msgspec.Struct, frozen=True):
+    """A failure to count: a start or preparation that failed, or a replica that ended or is
+    unhealthy.
+
+    - `attempt`: quick failures in a row before it.
+    - `final`, `external`: see `ReplicaFailure`.
+    """
 
     version: Version
     replica: str
@@ -62,46 +80,57 @@ class Trouble(msgspec.Struct, frozen=True):
     external: bool = False
 
 
-class Sight(NamedTuple):
-    """What one replica was read from, compared by identity, and what was read."""
+class CachedReplica(NamedTuple):
+    """A replica of the last pass with its inputs. The inputs are compared by identity: a pass
+    with the same inputs reuses the replica."""
 
     seen: ObservedReplica
-    record: Record
+    record: ReplicaRecord
     probe: ProbeResult | None
     flags: tuple[bool, int, bool, bool]
     replica: Replica
 
 
 class ReconcileMemory(msgspec.Struct, frozen=True):
-    """Everything that outlives a pass. Lost with the process: what must not be lost is on the
-    runtime, in the held snapshot, or in the store. `sights` only save work: what a replica was
-    read from, and as what."""
+    """Everything that outlives a pass.
 
-    records: Mapping[str, Record] = {}
-    slots: Mapping[Version, tuple[Slot, ...]] = {}
+    - `records`, `cache`: by replica name; the cache only saves work.
+    - `slots`: open backoff slots by version.
+    - `failures`: the last failures by version, the newest last.
+    """
+
+    records: Mapping[str, ReplicaRecord] = {}
+    slots: Mapping[Version, tuple[BackoffSlot, ...]] = {}
     failures: Mapping[Version, tuple[ReplicaFailure, ...]] = {}
-    sights: Mapping[str, Sight] = {}
+    cache: Mapping[str, CachedReplica] = {}
 
 
-def note_failure(
-    memory: ReconcileMemory, trouble: Trouble, policy: RestartPolicy, now: float, dice: RandomSource
+def record_failure(
+    memory: ReconcileMemory,
+    report: FailureReport,
+    policy: RestartPolicy,
+    now: float,
+    random: RandomSource,
 ) -> ReconcileMemory:
-    """Count a failure, and open a slot for the successor. The first restart is at once; each
-    further quick failure in a row doubles the wait, ± 20 %."""
-    attempt = trouble.attempt + 1
+    """Count a failure and open a backoff slot for the successor.
+
+    The first restart is immediate. Each further quick failure in a row doubles the delay, up to
+    `max_delay`, with ± 20 % jitter.
+    """
+    attempt = report.attempt + 1
     wait = 0.0
     if attempt > 1:
         wait = min(policy.max_delay, policy.delay * 2.0 ** min(attempt - 2, 30))
-        wait *= 0.8 + 0.4 * dice.random()
-    slot = Slot(attempt=attempt, not_before=now + wait, opened=now)
+        wait *= 0.8 + 0.4 * random.random()
+    slot = BackoffSlot(attempt=attempt, not_before=now + wait, opened=now)
     failure = ReplicaFailure(
         at=now,
-        replica=trouble.replica,
-        text=trouble.text,
-        final=trouble.final,
-        external=trouble.external,
+        replica=report.replica,
+        text=report.text,
+        final=report.final,
+        external=report.external,
     )
-    version = trouble.version
+    version = report.version
     kept = (*memory.failures.get(version, ()), failure)[-FAILURES_KEPT:]
     return msgspec.structs.replace(
         memory,
@@ -110,19 +139,19 @@ def note_failure(
     )
 
 
-def prune(memory: ReconcileMemory, now: float) -> ReconcileMemory:
-    """Drop slots that nobody took for long: fewer replicas are wanted by now."""
-    if not any(slot.not_before + SLOT_LIFE < now for s in memory.slots.values() for slot in s):
+def drop_expired_slots(memory: ReconcileMemory, now: float) -> ReconcileMemory:
+    """Drop the backoff slots that were not used within `SLOT_LIFETIME`."""
+    if not any(slot.not_before + SLOT_LIFETIME < now for s in memory.slots.values() for slot in s):
         return memory
     slots = {
-        version: tuple(slot for slot in opened if slot.not_before + SLOT_LIFE >= now)
+        version: tuple(slot for slot in opened if slot.not_before + SLOT_LIFETIME >= now)
         for version, opened in memory.slots.items()
     }
     return msgspec.structs.replace(memory, slots={v: s for v, s in slots.items() if s})
 
 
-def pardon(memory: ReconcileMemory, versions: Collection[Version]) -> ReconcileMemory:
-    """Past failures of these versions count for nothing and delay nothing."""
+def reset_backoff(memory: ReconcileMemory, versions: Collection[Version]) -> ReconcileMemory:
+    """Forget the failures and backoff slots of these versions."""
     return msgspec.structs.replace(
         memory,
         slots={v: s for v, s in memory.slots.items() if v not in versions},
@@ -131,7 +160,7 @@ def pardon(memory: ReconcileMemory, versions: Collection[Version]) -> ReconcileM
 
 
 def take_slot(memory: ReconcileMemory, start: StartReplica) -> ReconcileMemory:
-    """A successor was started: its slot is taken."""
+    """Remove the backoff slot that a started successor used."""
     version = (start.key, start.revision)
     slots = list(memory.slots.get(version, ()))
     for slot in slots:
@@ -145,45 +174,53 @@ def take_slot(memory: ReconcileMemory, start: StartReplica) -> ReconcileMemory:
 
 
 def mark_drained(memory: ReconcileMemory, drain: DrainReplica, now: float) -> ReconcileMemory:
-    """From now on the replica is leaving."""
+    """Remember that a replica drains from now on."""
     name = drain.name
     record = memory.records.get(name)
     if record is None or record.drain_since or record.phase in ENDED:
         return memory
-    marked = msgspec.structs.replace(record, drain_since=now, cause=drain.cause, blamed=drain.blame)
+    marked = msgspec.structs.replace(
+        record,
+        drain_since=now,
+        cause=drain.cause,
+        counted_as_failure=drain.count_as_failure,
+    )
     return msgspec.structs.replace(memory, records={**memory.records, name: marked})
 
 
-def mark_woken(memory: ReconcileMemory, name: str, now: float) -> ReconcileMemory:
-    """A replica that was kept for later is to serve from now on."""
+def mark_resumed(memory: ReconcileMemory, name: str, now: float) -> ReconcileMemory:
+    """Remember that a warm replica left the warm pool to serve."""
     record = memory.records.get(name)
-    if record is None or not record.reserve:
+    if record is None or not record.warm:
         return memory
-    marked = msgspec.structs.replace(record, reserve=False, woken=now)
+    marked = msgspec.structs.replace(record, warm=False, resumed_at=now)
     return msgspec.structs.replace(memory, records={**memory.records, name: marked})
 
 
 def mark_restored(memory: ReconcileMemory, name: str) -> ReconcileMemory:
-    """Start an adopted replica's life anew; its next good probe makes it ready."""
+    """Forget an adopted replica that answers again; its next good probe makes it ready."""
     records = {key: record for key, record in memory.records.items() if key != name}
     return msgspec.structs.replace(memory, records=records)
 
 
-def recall(
+def restore_memory(
     ready: Mapping[str, float],
     leaving: Collection[str],
     listed: Mapping[str, ObservedReplica],
     now: float,
 ) -> ReconcileMemory:
-    """The memory of a control process that takes over: endpoints (id → ready since) of the
-    snapshot that workers hold go on as they were, until probes or the runtime say otherwise."""
-    records: dict[str, Record] = {}
+    """Return the memory of a control process that takes over.
+
+    `ready` maps the ready endpoints of the held snapshot to when they became ready; `leaving` are
+    its draining ones. They keep their state until probes or the runtime show another one.
+    """
+    records: dict[str, ReplicaRecord] = {}
     for name, seen in listed.items():
         incarnation = (seen.runtime_id, seen.started_at)
         if seen.state is not ReplicaState.RUNNING:
             continue
         if name in leaving:
-            records[name] = Record(
+            records[name] = ReplicaRecord(
                 incarnation=incarnation,
                 phase=Phase.DRAINING,
                 since=now,
@@ -192,7 +229,7 @@ def recall(
                 cause="was draining before",
             )
         elif name in ready:
-            records[name] = Record(
+            records[name] = ReplicaRecord(
                 incarnation=incarnation,
                 phase=Phase.READY,
                 since=ready[name] or seen.started_at,

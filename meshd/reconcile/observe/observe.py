@@ -1,7 +1,8 @@
-"""Observation: what the runtime, the probes and the workers show, as one frozen picture.
+"""Observation: the state of all replicas as one frozen value. Pure.
 
-`observe` folds a `World` (what is, now) into a `Memory` (what has to be known about the past:
-phases never go back, failures count) and gives the `Observed` that plans are made from.
+`meshd.reconcile.loop` calls `observe` in every pass. It combines the `Inputs` of this moment (from
+the runtime, the probes and the workers) with the `ReconcileMemory` (phases never go back, failures
+count), and returns the `Observed` that plans are made from.
 """
 
 from collections.abc import Mapping
@@ -15,35 +16,44 @@ from meshd.model.operation import StartReplica
 from meshd.model.replica import ProbeResult, RandomSource, Replica, ReplicaFailure, Version
 from meshd.model.replica_phase import ENDED, Facts, Phase, advance
 from meshd.model.runtime import ObservedReplica, ReplicaState
+from meshd.model.service_key import ServiceKey
 from meshd.reconcile.observe.memory import (
     ReconcileMemory,
-    Record,
-    Sight,
-    Slot,
-    Trouble,
-    note_failure,
-    prune,
+    BackoffSlot,
+    CachedReplica,
+    FailureReport,
+    ReplicaRecord,
+    drop_expired_slots,
+    record_failure,
 )
 from meshd.spec.labels import CLONE_OF
 from meshd.spec.model import RestartPolicy
 
 KILLED: Final = (137, -9)
-UNMARKED: Final = (False, 0, False, False)
-"""The flags of a replica that nothing is known of beside what the runtime lists."""
-
+"""Exit codes after SIGKILL: a container's, and a local process's."""
+NO_FLAGS: Final = (False, 0, False, False)
+"""The flags of a replica that only the runtime reports about."""
 START_GRACE: Final = 5.0
-"""Seconds that may lie between a replica's creation and its start, by whomever."""
+"""Seconds that may pass between the creation of a container and its start, also by others."""
 
 
 _RUNS: Final = (ReplicaState.RUNNING, ReplicaState.PAUSED)
 
 
 class Inputs(msgspec.Struct, frozen=True):
-    """What is, at one moment. `drained` names the endpoints that no live worker uses any
-    more. `starting`, `stopping` and `turning` (being
-    paused or woken) are operations under way. `policies` are the restart
-    policies by service key. `places` is how many replicas may start at once (0: any number);
-    `working` are the projects with jobs under way."""
+    """Everything that is known at one moment.
+
+    - `listed`: the runtime's replicas by name; `probes`: their probe results.
+    - `drained`: endpoints that no live worker uses any more; `in_flight`: requests by endpoint.
+    - `starting`, `stopping`, `pausing_or_resuming`: operations that run now.
+    - `failure_reports`: failures since the last pass.
+    - `policies`: restart policies by service key.
+    - `available`: whether the runtime responds; `may_start`: whether the proxy listens, so that
+      replicas can be started.
+    - `start_slots`: replicas that may start at the same time; 0: no limit.
+    - `projects_with_jobs`: projects with running jobs.
+    - `prepared`, `preparing`: versions whose image and networks are ready, or are being prepared.
+    """
 
     listed: Mapping[str, ObservedReplica]
     probes: Mapping[str, ProbeResult] = {}
@@ -51,125 +61,131 @@ class Inputs(msgspec.Struct, frozen=True):
     in_flight: Mapping[str, int] = {}
     starting: Mapping[str, StartReplica] = {}
     stopping: frozenset[str] = frozenset()
-    turning: frozenset[str] = frozenset()
-    troubles: tuple[Trouble, ...] = ()
-    policies: Mapping[str, RestartPolicy] = {}
+    pausing_or_resuming: frozenset[str] = frozenset()
+    failure_reports: tuple[FailureReport, ...] = ()
+    policies: Mapping[ServiceKey, RestartPolicy] = {}
     available: bool = True
     may_start: bool = True
-    places: int = 0
-    working: frozenset[str] = frozenset()
+    start_slots: int = 0
+    projects_with_jobs: frozenset[str] = frozenset()
     prepared: frozenset[Version] = frozenset()
     preparing: frozenset[Version] = frozenset()
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """The picture that a plan is made from. While `available` is False the runtime does not
-    answer, and `replicas` is what it last showed. `verdicts` are what the traffic of services
-    says of their new revision; None where nobody watches it. `hooks` are
-    how commands of rollouts stand, by id; None where nobody runs them."""
+    """What a plan is made from. See `Inputs` for the fields of the same names.
+
+    - `replicas`: all replicas; while the runtime is not `available`, as it last listed them.
+    - `slots`, `failures`: open backoff slots and last failures by version.
+    - `analyses`: results of canary analyses by service key; None: rollouts run without analysis.
+    - `hooks`: states of rollout hooks by id; None: hooks are not run.
+    """
 
     replicas: tuple[Replica, ...]
     available: bool = True
     may_start: bool = True
-    places: int = 0
-    working: frozenset[str] = frozenset()
+    start_slots: int = 0
+    projects_with_jobs: frozenset[str] = frozenset()
     prepared: frozenset[Version] = frozenset()
     preparing: frozenset[Version] = frozenset()
-    slots: Mapping[Version, tuple[Slot, ...]] = {}
+    slots: Mapping[Version, tuple[BackoffSlot, ...]] = {}
     failures: Mapping[Version, tuple[ReplicaFailure, ...]] = {}
-    verdicts: Mapping[str, AnalysisResult] | None = None
+    analyses: Mapping[ServiceKey, AnalysisResult] | None = None
     hooks: Mapping[str, HookState] | None = None
 
 
 def observe(
-    memory: ReconcileMemory, world: Inputs, now: float, dice: RandomSource
+    memory: ReconcileMemory, inputs: Inputs, now: float, random: RandomSource
 ) -> tuple[ReconcileMemory, Observed]:
-    """One pass of observation. Pure: the new memory is returned, the old one unchanged."""
-    records: dict[str, Record] = {}
+    """Run one pass of observation; return the new memory and what was observed."""
+    records: dict[str, ReplicaRecord] = {}
     replicas: list[Replica] = []
     failed: list[tuple[Replica, float]] = []
-    sights: dict[str, Sight] = {}
-    known, seen_before, probes = memory.records, memory.sights, world.probes
-    marked = world.drained | world.stopping | world.turning | {*world.in_flight, *world.starting}
-    for name, seen in world.listed.items():
+    cache: dict[str, CachedReplica] = {}
+    known, cached_before, probes = memory.records, memory.cache, inputs.probes
+    flagged = inputs.drained | inputs.stopping | inputs.pausing_or_resuming
+    flagged |= {*inputs.in_flight, *inputs.starting}
+    for name, seen in inputs.listed.items():
         before = known.get(name)
         probe = probes.get(name)
-        flags = _flags(name, world) if name in marked else UNMARKED
-        sight = seen_before.get(name)
+        flags = _flags(name, inputs) if name in flagged else NO_FLAGS
+        cached = cached_before.get(name)
         if (
-            sight is not None
-            and sight.seen is seen
-            and sight.record is before
-            and sight.probe is probe
-            and sight.flags == flags
+            cached is not None
+            and cached.seen is seen
+            and cached.record is before
+            and cached.probe is probe
+            and cached.flags == flags
             and seen.state is not ReplicaState.CREATED
         ):
-            records[name] = sight.record
-            sights[name] = sight
-            replicas.append(sight.replica)
+            records[name] = cached.record
+            cache[name] = cached
+            replicas.append(cached.replica)
             continue
-        record = _remember(before, seen, world, now)
+        record = _update_record(before, seen, inputs, now)
         records[name] = record
-        replica = _listed(seen, record, world)
-        sights[name] = Sight(seen, record, probe, flags, replica)
+        replica = _replica_of(seen, record, inputs)
+        cache[name] = CachedReplica(seen, record, probe, flags, replica)
         replicas.append(replica)
         new = before is None or before.phase is not Phase.FAILED
         if record.phase is Phase.FAILED and new and replica.managed:
             started = seen.started_at or seen.created_at
             failed.append((replica, (seen.finished_at or now) - started))
-    for name, start in world.starting.items():
-        if name not in world.listed:
+    for name, start in inputs.starting.items():
+        if name not in inputs.listed:
             before = memory.records.get(name)
-            records[name] = before or Record(
+            records[name] = before or ReplicaRecord(
                 incarnation=("", 0.0),
                 phase=Phase.PENDING,
                 since=now,
                 attempt=start.attempt,
-                reserve=start.reserve,
+                warm=start.warm,
             )
-            replicas.append(_pending(start, records[name]))
+            replicas.append(_pending_replica(start, records[name]))
     memory = ReconcileMemory(
-        records=records, slots=memory.slots, failures=memory.failures, sights=sights
+        records=records, slots=memory.slots, failures=memory.failures, cache=cache
     )
     for replica, uptime in failed:
-        memory = _note_end(memory, replica, uptime, world, now, dice)
-    for trouble in world.troubles:
-        policy = world.policies.get(trouble.version[0], RestartPolicy())
-        memory = note_failure(memory, trouble, policy, now, dice)
-    memory = prune(memory, now)
+        memory = _record_exit(memory, replica, uptime, inputs, now, random)
+    for report in inputs.failure_reports:
+        policy = inputs.policies.get(report.version[0], RestartPolicy())
+        memory = record_failure(memory, report, policy, now, random)
+    memory = drop_expired_slots(memory, now)
     observed = Observed(
         replicas=tuple(replicas),
-        available=world.available,
-        may_start=world.may_start,
-        places=world.places,
-        working=world.working,
-        prepared=world.prepared,
-        preparing=world.preparing,
+        available=inputs.available,
+        may_start=inputs.may_start,
+        start_slots=inputs.start_slots,
+        projects_with_jobs=inputs.projects_with_jobs,
+        prepared=inputs.prepared,
+        preparing=inputs.preparing,
         slots=memory.slots,
         failures=memory.failures,
     )
     return memory, observed
 
 
-def _flags(name: str, world: Inputs) -> tuple[bool, int, bool, bool]:
+def _flags(name: str, inputs: Inputs) -> tuple[bool, int, bool, bool]:
     return (
-        name in world.drained,
-        world.in_flight.get(name, 0),
-        name in world.stopping,
-        name in world.starting or name in world.turning,
+        name in inputs.drained,
+        inputs.in_flight.get(name, 0),
+        name in inputs.stopping,
+        name in inputs.starting or name in inputs.pausing_or_resuming,
     )
 
 
-def _remember(before: Record | None, seen: ObservedReplica, world: Inputs, now: float) -> Record:
-    """The record of a listed replica after this pass; the same object when nothing changed."""
+def _update_record(
+    before: ReplicaRecord | None, seen: ObservedReplica, inputs: Inputs, now: float
+) -> ReplicaRecord:
+    """The record of a listed replica after this pass; the same object if nothing changed."""
     incarnation = (seen.runtime_id, seen.started_at)
     if before and before.incarnation != incarnation:
         restarted = before.incarnation[1] > 0.0 and seen.started_at > before.incarnation[1]
         before = None if restarted else msgspec.structs.replace(before, incarnation=incarnation)
     if before and before.phase in ENDED and seen.state in _RUNS:
-        before = None  # it was given up, and is up all the same
-    probe = world.probes.get(seen.name)
-    start = world.starting.get(seen.name)
+        before = None  # it had ended, but it runs again
+    probe = inputs.probes.get(seen.name)
+    start = inputs.starting.get(seen.name)
     phase = advance(
         before.phase if before else None,
         Facts(
@@ -177,18 +193,18 @@ def _remember(before: Record | None, seen: ObservedReplica, world: Inputs, now: 
             health=seen.health,
             addressed=bool(seen.host),
             answered=bool(probe and probe.first_good) or bool(before and before.ready_since),
-            reserve=before.reserve if before else start is not None and start.reserve,
+            warm=before.warm if before else start is not None and start.warm,
             leaving=bool(before and before.drain_since),
-            stop_underway=seen.name in world.stopping,
+            stop_underway=seen.name in inputs.stopping,
             start_underway=start is not None or now < seen.created_at + START_GRACE,
         ),
     )
     if before and before.phase is phase:
         return before
-    # One that is paused already when it is first seen was kept by the process before this one.
-    kept = (phase is Phase.PAUSED and seen.managed) or bool(start and start.reserve)
+    # A replica that is already paused when first seen belongs to the previous process's warm pool.
+    warm = (phase is Phase.PAUSED and seen.managed) or bool(start and start.warm)
     foreign = phase is Phase.STOPPING and not (before and before.drain_since)
-    return Record(
+    return ReplicaRecord(
         incarnation=incarnation,
         phase=phase,
         since=now,
@@ -196,16 +212,16 @@ def _remember(before: Record | None, seen: ObservedReplica, world: Inputs, now: 
         drain_since=before.drain_since if before else 0.0,
         cause=before.cause if before else "",
         attempt=before.attempt if before else start.attempt if start else 0,
-        blamed=before.blamed if before else False,
-        reserve=before.reserve if before else kept,
-        woken=before.woken if before else 0.0,
+        counted_as_failure=before.counted_as_failure if before else False,
+        warm=before.warm if before else warm,
+        resumed_at=before.resumed_at if before else 0.0,
         ended_by_others=(before.ended_by_others if before else False)
-        or (foreign and seen.name not in world.stopping),
+        or (foreign and seen.name not in inputs.stopping),
     )
 
 
-def _listed(seen: ObservedReplica, record: Record, world: Inputs) -> Replica:
-    probe = world.probes.get(seen.name) or ProbeResult()
+def _replica_of(seen: ObservedReplica, record: ReplicaRecord, inputs: Inputs) -> Replica:
+    probe = inputs.probes.get(seen.name) or ProbeResult()
     return Replica(
         name=seen.name,
         project=seen.project,
@@ -218,23 +234,25 @@ def _listed(seen: ObservedReplica, record: Record, world: Inputs) -> Replica:
         created_at=seen.created_at,
         ready_since=record.ready_since,
         drain_since=record.drain_since,
-        drained=seen.name in world.drained,
-        in_flight=world.in_flight.get(seen.name, 0),
+        drained=seen.name in inputs.drained,
+        in_flight=inputs.in_flight.get(seen.name, 0),
         bad=probe.bad,
         health=seen.health,
         probe=probe.text,
         cause=record.cause,
-        blamed=record.blamed,
+        counted_as_failure=record.counted_as_failure,
         attempt=record.attempt,
         exit_code=seen.exit_code if seen.state is ReplicaState.EXITED else None,
         oom_killed=seen.oom_killed,
-        busy=seen.name in world.stopping | world.turning or seen.name in world.starting,
-        frozen=seen.state is ReplicaState.PAUSED and record.phase is not Phase.PAUSED,
+        busy=seen.name in inputs.stopping
+        or seen.name in inputs.pausing_or_resuming
+        or seen.name in inputs.starting,
+        paused_by_others=seen.state is ReplicaState.PAUSED and record.phase is not Phase.PAUSED,
         drift=seen.drift,
         unready=probe.unready,
-        reserve=record.reserve,
+        warm=record.warm,
         answered=bool(probe.first_good),
-        woken=record.woken,
+        resumed_at=record.resumed_at,
         host=seen.host,
         port=seen.port,
         node=seen.node,
@@ -243,7 +261,7 @@ def _listed(seen: ObservedReplica, record: Record, world: Inputs) -> Replica:
     )
 
 
-def _pending(start: StartReplica, record: Record) -> Replica:
+def _pending_replica(start: StartReplica, record: ReplicaRecord) -> Replica:
     return Replica(
         name=start.name,
         project=start.project,
@@ -255,12 +273,12 @@ def _pending(start: StartReplica, record: Record) -> Replica:
         cause=start.cause,
         listed=False,
         busy=True,
-        reserve=record.reserve,
+        warm=record.warm,
     )
 
 
-def ending(code: int | None, oom_killed: bool = False) -> str:
-    """How a replica ended, for people."""
+def describe_exit(code: int | None, oom_killed: bool = False) -> str:
+    """Describe for people how a replica ended."""
     if oom_killed:
         return "was killed: out of memory"
     if code is None:
@@ -270,24 +288,25 @@ def ending(code: int | None, oom_killed: bool = False) -> str:
     return f"exited with code {code}"
 
 
-def _note_end(
+def _record_exit(
     memory: ReconcileMemory,
     replica: Replica,
     uptime: float,
-    world: Inputs,
+    inputs: Inputs,
     now: float,
-    dice: RandomSource,
+    random: RandomSource,
 ) -> ReconcileMemory:
-    """A replica of ours ended by itself: open a slot for its successor."""
-    policy = world.policies.get(replica.key, RestartPolicy())
-    end = ending(replica.exit_code, replica.oom_killed)
-    # Who was to start what was only created has ended before: that says nothing of the revision.
+    """Count a managed replica that ended by itself, and open a slot for its successor."""
+    policy = inputs.policies.get(replica.key, RestartPolicy())
+    end = describe_exit(replica.exit_code, replica.oom_killed)
+    # A container that was created but never started says nothing about its revision: the process
+    # that was to start it ended before.
     outside = replica.exit_code is None or replica.exit_code in KILLED
-    trouble = Trouble(
+    report = FailureReport(
         version=(replica.key, replica.revision),
         replica=replica.name,
         text=f"{replica.name} {end} after {max(0.0, uptime):.1f} s",
         attempt=replica.attempt if uptime < policy.window else 0,
         external=outside and not replica.oom_killed,
     )
-    return note_failure(memory, trouble, policy, now, dice)
+    return record_failure(memory, report, policy, now, random)

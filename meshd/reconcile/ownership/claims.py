@@ -1,7 +1,8 @@
-"""Which projects of the runtime are this mesh's, kept as it is on the runtime.
+"""Keep this mesh's claims on projects up to date on the runtime.
 
-What is stored here and held by nobody is claimed; so is what is to be adopted. What another
-mesh holds is left alone (`elsewhere`), also when it was ours before.
+Owned by `meshd.reconcile.loop`; deployments claim through it as well. It claims the projects in the
+store that no mesh holds, and those to adopt (see `rules`). A project that another mesh holds is left
+alone (`held_elsewhere`), even if it was this mesh's before.
 """
 
 import asyncio
@@ -14,7 +15,13 @@ from typing import Final
 import structlog
 
 from meshd.model.runtime import Holder, ObservedReplica
-from meshd.reconcile.ownership.rules import Finding, OwnershipDecision, Presence, judge
+from meshd.reconcile.ownership.rules import (
+    ClaimAction,
+    ClaimFacts,
+    OwnershipDecision,
+    Presence,
+    decide_ownership,
+)
 from meshd.runtime.base import Runtime, RuntimeFailure
 from meshd.spec.labels import CLONE_OF, INSTANCE
 from meshd.store import presence
@@ -22,20 +29,28 @@ from meshd.store.store import Store
 
 _log = structlog.stdlib.get_logger(__name__)
 PERIOD: Final = 10.0
-"""Seconds after which the claims are looked at again, whatever happened."""
+"""Seconds between two refreshes if nothing happens. Another mesh's claims send no event."""
 RETRY: Final = 1.0
+"""Seconds between two attempts at the start while the runtime does not respond."""
 
 View = Mapping[str, ObservedReplica]
+"""The runtime's replicas by name."""
 
 
-class NotOurs(RuntimeFailure):
+class ProjectHeldElsewhere(RuntimeFailure):
     """Another mesh holds the project; the text says which, and what to do."""
 
 
 class ProjectClaims:
-    """`held` are the projects that are ours, `elsewhere` those stored here that are another
-    mesh's, `refused` why a project is left alone. `view` gives what runs; `on_change` is
-    called after each change of these."""
+    """The claims of this mesh.
+
+    - `held`: projects that this mesh holds.
+    - `held_elsewhere`: projects in the store that another mesh holds.
+    - `refusals`: why a project is left alone, by project.
+
+    Arguments: `view` returns the runtime's replicas; `on_change` is called after each change of the
+    attributes; `adopts`: whether to adopt labelled containers that something else started.
+    """
 
     def __init__(
         self,
@@ -45,29 +60,21 @@ class ProjectClaims:
         on_change: Callable[[], None],
         adopts: bool,
     ) -> None:
-        self._adopts = adopts
         self.held: frozenset[str] = frozenset()
-        self.elsewhere: frozenset[str] = frozenset()
-        self.refused: Mapping[str, str] = {}
+        self.held_elsewhere: frozenset[str] = frozenset()
+        self.refusals: Mapping[str, str] = {}
         self._runtime = runtime
         self._store = store
+        self._adopts = adopts
         self._view = view
         self._on_change = on_change
-        self._judged: frozenset[str] = frozenset()
-        self._seen: View | None = None
-        self._ours: tuple[object, View] = (None, {})
-        self._me: Holder | None = None
+        self._decided: frozenset[str] = frozenset()
+        self._last_view: View | None = None
+        self._own: tuple[object, View] = (None, {})
+        self._holder: Holder | None = None
         self._deploying: list[str] = []
-        self._look_again = asyncio.Event()
-        self._one_at_a_time = asyncio.Lock()
-
-    @property
-    def me(self) -> Holder:
-        """This mesh, as others know it."""
-        if self._me is None:
-            state = str(self._store.path.parent.absolute())
-            self._me = Holder(self._store.instance(), socket.gethostname(), state)
-        return self._me
+        self._refresh_soon = asyncio.Event()
+        self._lock = asyncio.Lock()
 
     @property
     def adopts(self) -> bool:
@@ -78,31 +85,40 @@ class ProjectClaims:
         """Adopt nothing from now on: the daemon ends."""
         self._adopts = False
 
+    @property
+    def holder(self) -> Holder:
+        """This mesh, as others see it."""
+        if self._holder is None:
+            state = str(self._store.path.parent.absolute())
+            self._holder = Holder(self._store.instance(), socket.gethostname(), state)
+        return self._holder
+
     async def run(self) -> None:
-        """Look ever again until cancelled."""
+        """Refresh the claims until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PERIOD):
-                    await self._look_again.wait()
-            self._look_again.clear()
-            await self.look()
+                    await self._refresh_soon.wait()
+            self._refresh_soon.clear()
+            await self.refresh()
 
-    async def settled(self) -> None:
-        """Return once the claims were looked at for the first time."""
-        while not await self.look():  # noqa: ASYNC110 (what is, not what was told)
+    async def ready(self) -> None:
+        """Return once the claims were refreshed for the first time."""
+        while not await self.refresh():  # noqa: ASYNC110 (polls: an event would be stale)
             await asyncio.sleep(RETRY)
 
-    def ours(self, view: View) -> View:
-        """What of the view is ours to deal with: of what some mesh started the projects that
-        are ours, of what somebody else did those that may be adopted. Has what is new in it
-        looked at soon."""
-        if view is not self._seen:
-            self._seen = view
-            if self._to_adopt(view) - self._judged:
-                self._look_again.set()
-        stored = frozenset(self._store.projects) - self.elsewhere
-        made_of = (id(view), stored, self.held, self._adopts)
-        if made_of != self._ours[0]:
+    def own_replicas(self, view: View) -> View:
+        """Return the replicas that this mesh manages or adopts.
+
+        Projects that are new in the view are claimed soon.
+        """
+        if view is not self._last_view:
+            self._last_view = view
+            if self._projects_to_adopt(view) - self._decided:
+                self._refresh_soon.set()
+        stored = frozenset(self._store.projects) - self.held_elsewhere
+        inputs = (id(view), stored, self.held, self._adopts)
+        if inputs != self._own[0]:
             adopted = self.held if self._adopts else frozenset()
             found = {
                 name: seen
@@ -110,95 +126,103 @@ class ProjectClaims:
                 if seen.project in (stored if seen.managed else adopted)
                 or (CLONE_OF in seen.labels and seen.project in self.held)
             }
-            self._ours = (made_of, found)
-        return self._ours[1]
+            self._own = (inputs, found)
+        return self._own[1]
 
     @contextlib.asynccontextmanager
     async def deploying(self, project: str, take_over: bool) -> AsyncIterator[None]:
-        """Have the project claimed while it is deployed, and from then on if it was stored.
-        Raises NotOurs."""
+        """Hold a claim while the project is deployed. The claim stays if the project was stored.
+
+        Raises ProjectHeldElsewhere.
+        """
         self._deploying.append(project)
         try:
-            async with self._one_at_a_time:
+            async with self._lock:
                 claims = await self._runtime.claims()
-                verdict = await self._settle(project, claims, wish=take_over)
-                if verdict.act == "leave":
-                    raise NotOurs(verdict.reason)
-                self._tell(self.held | {project}, self.elsewhere - {project}, self.refused)
+                decision = await self._claim(project, claims, take_over=take_over)
+                if decision.action is ClaimAction.LEAVE:
+                    raise ProjectHeldElsewhere(decision.reason)
+                self._update(self.held | {project}, self.held_elsewhere - {project}, self.refusals)
             yield
         finally:
             self._deploying.remove(project)
-            self._look_again.set()
+            self._refresh_soon.set()
 
     async def release(self, *projects: str) -> None:
-        """Give these projects back: nothing of them is left. Where the runtime does not answer,
-        that waits until the next look."""
-        async with self._one_at_a_time:
+        """Release the claims on projects that were taken down.
+
+        If the runtime does not respond, the next refresh does it.
+        """
+        async with self._lock:
             try:
                 for project in projects:
-                    await self._runtime.unclaim(project, self.me)
+                    await self._runtime.unclaim(project, self.holder)
             except RuntimeFailure as error:
-                _log.warning("a claim could not be given back", error=str(error))
+                _log.warning("claim not released", error=str(error))
                 return
-            self._tell(self.held - {*projects}, self.elsewhere - {*projects}, self.refused)
+            self._update(
+                self.held - {*projects}, self.held_elsewhere - {*projects}, self.refusals
+            )
 
-    async def look(self) -> bool:
-        """Bring the claims to what is stored and what runs; whether the runtime answered."""
-        async with self._one_at_a_time:
+    async def refresh(self) -> bool:
+        """Adapt the claims to the store and the runtime; return whether the runtime responded."""
+        async with self._lock:
             try:
-                await self._look()
+                await self._refresh()
             except RuntimeFailure as error:
-                _log.info("no claims to be had", error=str(error))
+                _log.info("claims not available", error=str(error))
                 return False
         return True
 
-    async def _look(self) -> None:
+    async def _refresh(self) -> None:
         view = self._view()
         stored = set(self._store.projects) | set(self._deploying)
-        adoptable = self._to_adopt(view) - stored
+        adoptable = self._projects_to_adopt(view) - stored
         claims = await self._runtime.claims()
-        held, elsewhere, refused = set(), set(), dict[str, str]()
+        held, elsewhere, refusals = set(), set(), dict[str, str]()
         for project in sorted(stored | adoptable):
-            verdict = await self._settle(project, claims, adopting=project not in stored)
-            if verdict.act != "leave":
+            decision = await self._claim(project, claims, adopting=project not in stored)
+            if decision.action is not ClaimAction.LEAVE:
                 held.add(project)
                 continue
-            refused[project] = verdict.reason
+            refusals[project] = decision.reason
             if project in stored:
                 elsewhere.add(project)
         for project, holder in claims.items():
-            if holder == self.me and project not in stored | adoptable:
+            if holder == self.holder and project not in stored | adoptable:
                 await self._runtime.unclaim(project, holder)
-        self._judged = frozenset(stored | adoptable)
-        self._tell(frozenset(held), frozenset(elsewhere), refused)
+        self._decided = frozenset(stored | adoptable)
+        self._update(frozenset(held), frozenset(elsewhere), refusals)
 
-    async def _settle(
+    async def _claim(
         self,
         project: str,
         claims: Mapping[str, Holder],
         *,
         adopting: bool = False,
-        wish: bool = False,
+        take_over: bool = False,
     ) -> OwnershipDecision:
-        """Take the project if that may be; what came of it."""
-        claim, me = claims.get(project), self.me
-        for _ in range(2):
-            finding = Finding(
+        """Claim a project if the rules allow it; return the decision."""
+        claim, me = claims.get(project), self.holder
+        for _ in range(2):  # twice, as another mesh may claim it at the same time
+            facts = ClaimFacts(
                 project, claim, presence_of(claim, me.host), starters(project, self._view())
             )
-            verdict = judge(finding, me, adopting=adopting, wish=wish)
-            if verdict.act != "take":
-                return verdict
-            got = await self._runtime.claim(project, me, claim)
-            if got == me:
+            decision = decide_ownership(facts, me, adopting=adopting, take_over=take_over)
+            if decision.action is not ClaimAction.TAKE:
+                return decision
+            now_held_by = await self._runtime.claim(project, me, claim)
+            if now_held_by == me:
                 _log.info("project claimed", project=project, instead_of=claim)
-                return OwnershipDecision("hold")
-            claim = got  # somebody was faster
-        return OwnershipDecision("leave", f"project {project} was claimed by another mesh just now")
+                return OwnershipDecision(ClaimAction.HOLD)
+            claim = now_held_by
+        return OwnershipDecision(
+            ClaimAction.LEAVE, f"project {project} was claimed by another mesh just now"
+        )
 
-    def _to_adopt(self, view: View) -> frozenset[str]:
-        """The projects of what others started, and of our copies of that."""
-        mine = self.me.instance
+    def _projects_to_adopt(self, view: View) -> frozenset[str]:
+        """The projects of containers that others started, and of copies of such containers."""
+        mine = self.holder.instance
         return frozenset(
             seen.project
             for seen in view.values()
@@ -206,28 +230,28 @@ class ProjectClaims:
             and (self._adopts or seen.labels.get(INSTANCE) == mine)
         )
 
-    def _tell(
-        self, held: frozenset[str], elsewhere: frozenset[str], refused: Mapping[str, str]
+    def _update(
+        self, held: frozenset[str], elsewhere: frozenset[str], refusals: Mapping[str, str]
     ) -> None:
-        refused = {name: why for name, why in refused.items() if name not in held}
-        if (held, elsewhere, refused) != (self.held, self.elsewhere, self.refused):
-            self.held, self.elsewhere, self.refused = held, elsewhere, refused
+        refusals = {name: reason for name, reason in refusals.items() if name not in held}
+        if (held, elsewhere, refusals) != (self.held, self.held_elsewhere, self.refusals):
+            self.held, self.held_elsewhere, self.refusals = held, elsewhere, refusals
             self._on_change()
 
 
 def presence_of(holder: Holder | None, host: str) -> Presence:
-    """What can be told of a holder's daemon from this host."""
+    """Return the state of a holder's daemon as seen from the machine `host`."""
     if holder is None or holder.host != host:
         return Presence.UNKNOWN
     state = Path(holder.state)
-    if presence.owner_pid(state) is not None:
+    if presence.process_of(state) is not None:
         return Presence.RUNS
     return Presence.ENDED if state.is_dir() else Presence.LOST
 
 
 def starters(project: str, view: View) -> frozenset[str]:
-    """The instances that started a project's replicas, as far as their labels say; copies of
-    adopted containers aside."""
+    """Return the instances that started a project's replicas, according to their labels; copies
+    of adopted containers do not count."""
     return frozenset(
         seen.labels[INSTANCE]
         for seen in view.values()

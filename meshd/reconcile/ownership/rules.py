@@ -1,13 +1,12 @@
-"""Whose a project is, where several meshes use one runtime. Pure.
+"""Decide which mesh owns a project, where several meshes share one runtime. Pure.
 
-A mesh is known by the instance id of its state. A project on a runtime has one holder, and
-only the holder touches the project's replicas. A holder that runs keeps it whatever is asked;
-one that does not loses it only by an explicit wish, since its state may come back. What was
-merely adopted is nobody's state, so that passes on once its holder is known to have ended.
+`claims` asks for each project. A mesh is identified by the instance id of its state. A project has
+one holder, and only the holder touches the project's replicas. A running holder keeps it in any
+case. A holder that does not run loses it only if a user asks for that, since its state may return.
+An adopted project has no state, so another mesh may take it once its holder has ended.
 """
 
-from enum import StrEnum
-from typing import Literal
+from enum import Enum, StrEnum
 
 import msgspec
 
@@ -15,19 +14,33 @@ from meshd.model.runtime import Holder
 
 
 class Presence(StrEnum):
-    """What can be told of a holder's daemon from here."""
+    """State of a holder's daemon, as far as this machine can tell."""
 
     RUNS = "runs"
     ENDED = "ended"
     LOST = "lost"
     """It does not run, and its state directory is gone."""
     UNKNOWN = "unknown"
-    """It is another machine's."""
+    """It is on another machine."""
 
 
-class Finding(msgspec.Struct, frozen=True):
-    """What is known of a project on the runtime: the holder that its claim names (None:
-    unclaimed), what that one's daemon does, and the instances that started its replicas."""
+class ClaimAction(Enum):
+    """What to do about a project."""
+
+    HOLD = "hold"
+    """This mesh holds it already."""
+    TAKE = "take"
+    LEAVE = "leave"
+    """Another mesh holds it."""
+
+
+class ClaimFacts(msgspec.Struct, frozen=True):
+    """What is known about a project on the runtime.
+
+    - `claim`: the holder that its claim names; None: unclaimed.
+    - `presence`: the state of that holder's daemon.
+    - `starters`: the instances that started the project's replicas.
+    """
 
     project: str
     claim: Holder | None = None
@@ -36,57 +49,58 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class OwnershipDecision(msgspec.Struct, frozen=True):
-    """What to do about a project: it is held already, to be taken, or to be left alone,
-    for the reason given."""
+    """What to do about a project, and why; `reason` is empty unless it is left."""
 
-    act: Literal["hold", "take", "leave"]
+    action: ClaimAction
     reason: str = ""
 
 
-def judge(
-    found: Finding, me: Holder, *, adopting: bool = False, wish: bool = False
+def decide_ownership(
+    facts: ClaimFacts, me: Holder, *, adopting: bool = False, take_over: bool = False
 ) -> OwnershipDecision:
-    """Whether `me` has the project, may take it, or must leave it alone. `adopting`: only to
-    take in what others started; `wish`: the user asked for it to be taken over."""
-    claim = found.claim
+    """Decide whether `me` holds the project, may take it, or must leave it.
+
+    `adopting`: only to adopt what others started; `take_over`: a user asked to take it over.
+    """
+    claim = facts.claim
     if claim is None:
-        others = found.starters - {me.instance}
-        if not others or wish:
-            return OwnershipDecision("take")
-        return OwnershipDecision("leave", _by_labels(found.project, min(others)))
+        others = facts.starters - {me.instance}
+        if not others or take_over:
+            return OwnershipDecision(ClaimAction.TAKE)
+        return OwnershipDecision(ClaimAction.LEAVE, _started_elsewhere(facts.project, min(others)))
     if claim == me:
-        return OwnershipDecision("hold")
-    if found.presence is Presence.RUNS:
-        return OwnershipDecision("leave", _refusal(found, claim))
-    if claim.instance == me.instance or wish:
-        return OwnershipDecision("take")
-    over = found.presence in (Presence.ENDED, Presence.LOST)
-    if adopting and over and claim.instance not in found.starters:
-        return OwnershipDecision("take")
-    return OwnershipDecision("leave", _refusal(found, claim))
+        return OwnershipDecision(ClaimAction.HOLD)
+    if facts.presence is Presence.RUNS:
+        return OwnershipDecision(ClaimAction.LEAVE, _held_elsewhere(facts, claim))
+    if claim.instance == me.instance or take_over:
+        return OwnershipDecision(ClaimAction.TAKE)
+    ended = facts.presence in (Presence.ENDED, Presence.LOST)
+    if adopting and ended and claim.instance not in facts.starters:
+        return OwnershipDecision(ClaimAction.TAKE)
+    return OwnershipDecision(ClaimAction.LEAVE, _held_elsewhere(facts, claim))
 
 
-def _refusal(found: Finding, claim: Holder) -> str:
+def _held_elsewhere(facts: ClaimFacts, claim: Holder) -> str:
     where = f"the mesh with its state in {claim.state} on {claim.host} (instance {claim.instance})"
-    held = f"project {found.project} is held by {where}"
-    match found.presence:
+    held = f"project {facts.project} is held by {where}"
+    match facts.presence:
         case Presence.RUNS:
-            return f"{held}, which runs; take it down there, or give this one another name"
+            return f"{held}, which runs; take it down there, or use another project name here"
         case Presence.ENDED:
             return (
-                f"{held}, which does not run; start that again with --state {claim.state}, or "
+                f"{held}, which does not run; start that mesh again with --state {claim.state}, or "
                 "take the project over with --take-over"
             )
         case Presence.LOST:
             return f"{held}, and that state is gone; take the project over with --take-over"
         case Presence.UNKNOWN:
             return (
-                f"{held}, and whether that runs cannot be told from here; end it there first, "
+                f"{held}, and this machine cannot tell whether that runs; end it there first, "
                 "then take the project over with --take-over"
             )
 
 
-def _by_labels(project: str, instance: str) -> str:
+def _started_elsewhere(project: str, instance: str) -> str:
     return (
         f"project {project} has replicas of the mesh with instance {instance}; take it down "
         "there, or take the project over with --take-over"

@@ -1,4 +1,4 @@
-"""Which replicas are taken out for not being healthy. Pure."""
+"""Evict unhealthy replicas. Pure. Called by `meshd.reconcile.plan.service`."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from meshd.model.runtime import ContainerHealth
 from meshd.spec.model import HealthCheck
 
 
-def take_out(service: DesiredService, group: Sequence[Replica], now: float) -> list[DrainReplica]:
-    """Take out what never got healthy or is healthy no more.
+def evict(service: DesiredService, group: Sequence[Replica], now: float) -> list[DrainReplica]:
+    """Drain the replicas that never got healthy or are not healthy any more.
 
-    Of ready ones at most half of the wanted count may be out at a time: where all fail at
-    once, more likely something else is the matter, and restarting all would end it all.
+    At most half of the desired number of ready replicas are evicted at a time. If all fail at once,
+    the cause is probably elsewhere, and restarting all of them would make it worse.
     """
     health = service.spec.mesh.health
     drains: list[DrainReplica] = []
@@ -22,31 +22,31 @@ def take_out(service: DesiredService, group: Sequence[Replica], now: float) -> l
     spare = ready - service.count + max(1, service.count // 2)
     for replica in group:
         cause = _never_healthy(replica, health, now)
-        if not cause and spare > 0:
-            cause = _healthy_no_more(replica, health)
-            spare -= bool(cause)
-        if cause:
-            drains.append(DrainReplica(name=replica.name, cause=cause, blame=True))
+        if cause is None and spare > 0:
+            cause = _not_healthy_any_more(replica, health)
+            spare -= cause is not None
+        if cause is not None:
+            drains.append(DrainReplica(name=replica.name, cause=cause, count_as_failure=True))
     return drains
 
 
-def _never_healthy(replica: Replica, health: HealthCheck, now: float) -> str:
-    """Why a replica on its way up is given up; empty while it may still come."""
-    waking = replica.phase is Phase.PAUSED and not replica.reserve
-    coming = waking or replica.phase in (Phase.STARTING, Phase.PROBING)
-    if not coming or replica.busy or not replica.managed:
-        return ""
-    if now < max(replica.since, replica.woken) + health.start_timeout:
-        return ""
+def _never_healthy(replica: Replica, health: HealthCheck, now: float) -> str | None:
+    """Why a starting replica is evicted; None while it may still get healthy."""
+    resuming = replica.phase is Phase.PAUSED and not replica.warm
+    starting = resuming or replica.phase in (Phase.STARTING, Phase.PROBING)
+    if not starting or replica.busy or not replica.managed:
+        return None
+    if now < max(replica.since, replica.resumed_at) + health.start_timeout:
+        return None
     return f"not healthy within {health.start_timeout:g} s ({replica.probe})"
 
 
-def _healthy_no_more(replica: Replica, health: HealthCheck) -> str:
-    """Why a ready replica is given up; empty where it is well."""
+def _not_healthy_any_more(replica: Replica, health: HealthCheck) -> str | None:
+    """Why a ready replica is evicted; None if it is healthy."""
     if replica.phase is not Phase.READY:
-        return ""
+        return None
     if replica.bad >= health.failures:
         return f"{replica.bad} bad probes in a row ({replica.probe})"
     if replica.health is ContainerHealth.UNHEALTHY:
         return "its container's health check fails"
-    return ""
+    return None

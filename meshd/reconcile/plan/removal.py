@@ -1,28 +1,38 @@
-"""The one road by which replicas leave: drained, stopped once nobody uses them, removed. Pure."""
+"""How replicas leave: drained, stopped once no worker uses them, removed. Pure.
+
+Called by `meshd.reconcile.plan.plan` and `.service`.
+"""
 
 from collections.abc import Sequence
 from typing import Final
 
 from meshd.model.desired import DesiredService
-from meshd.model.operation import DrainReplica, Operation, RemoveReplica, Restore, StopReplica
+from meshd.model.operation import (
+    DrainReplica,
+    Operation,
+    RemoveReplica,
+    RestoreReplica,
+    StopReplica,
+)
 from meshd.model.replica import NO_ANSWER, Replica
 from meshd.model.replica_phase import ALIVE, ENDED, Phase
 from meshd.model.runtime import ContainerHealth
 from meshd.spec.model import Service
 
 OTHERS_REMOVE: Final = 15.0
-"""Seconds that a copy which others stopped is left to them to remove."""
-HANGING: Final = 2.0
-"""Seconds that a replica which answers no probe has for what it was asked before: most likely it
-will answer none of that either, and once it is ended, what may be asked again is."""
+"""Seconds in which others may remove a copy that they stopped; `docker compose down` needs up to
+10 s to stop all containers before it removes them."""
+HANGING_DRAIN: Final = 2.0
+"""Seconds that the requests of a replica get to finish if it does not answer probes. Most likely it
+answers none of them, and clients can retry once it has ended."""
 _UNKNOWN: Final = Service(name="unknown")
 
 
-def leave(group: Sequence[Replica], cause: str, now: float) -> list[Operation]:
-    """Everything of ours in `group`, whose service is wanted no more, goes."""
+def remove_all(group: Sequence[Replica], cause: str, now: float) -> list[Operation]:
+    """Take all managed replicas of a service that is not desired any more one step further."""
     operations: list[Operation] = []
     for replica in group:
-        if not replica.managed or replica.busy or _left_to_others(replica, now):
+        if not replica.managed or replica.busy or _is_left_to_others(replica, now):
             continue
         if replica.phase in ENDED:
             operations.append(RemoveReplica(name=replica.name, cause=cause))
@@ -33,13 +43,15 @@ def leave(group: Sequence[Replica], cause: str, now: float) -> list[Operation]:
     return operations
 
 
-def clear(service: DesiredService, group: Sequence[Replica], now: float) -> list[Operation]:
-    """Remove what ended, but for those that are to be left so."""
+def remove_ended(
+    service: DesiredService, group: Sequence[Replica], now: float
+) -> list[Operation]:
+    """Remove the ended replicas, except completed ones."""
     operations: list[Operation] = []
     for replica in group:
         if replica.phase not in ENDED or replica.busy or not replica.managed:
             continue
-        if completed(service, replica) or _left_to_others(replica, now):
+        if is_completed(service, replica) or _is_left_to_others(replica, now):
             continue
         failed = replica.phase is Phase.FAILED
         cause = "it ended by itself" if failed else replica.cause or "it was stopped"
@@ -47,17 +59,18 @@ def clear(service: DesiredService, group: Sequence[Replica], now: float) -> list
     return operations
 
 
-def completed(service: DesiredService, replica: Replica) -> bool:
-    """It ended and its restart policy wants it left so."""
+def is_completed(service: DesiredService, replica: Replica) -> bool:
+    """Whether a replica ended and its restart policy does not restart it."""
     condition = service.spec.restart.condition
     if condition == "any" or replica.phase is not Phase.FAILED or replica.exit_code is None:
         return False
     return replica.revision == service.revision and (condition == "none" or replica.exit_code == 0)
 
 
-def finish(service: DesiredService, group: Sequence[Replica], now: float) -> list[Operation]:
-    """The next step of those that are on their way out. One that is not ours to stop comes back
-    once it answers again."""
+def finish_removal(
+    service: DesiredService, group: Sequence[Replica], now: float
+) -> list[Operation]:
+    """Stop the drained replicas. An adopted one is not stopped: it returns once it answers."""
     operations: list[Operation] = []
     for replica in group:
         if replica.phase not in (Phase.DRAINING, Phase.STOPPING):
@@ -66,31 +79,31 @@ def finish(service: DesiredService, group: Sequence[Replica], now: float) -> lis
             operations += _stop(replica, service.spec, now)
         elif replica.phase is Phase.DRAINING and not replica.bad and replica.probe:
             healthy = replica.health in (ContainerHealth.NONE, ContainerHealth.HEALTHY)
-            if healthy and replica.blamed:
-                operations.append(Restore(name=replica.name, cause="it answers again"))
+            if healthy and replica.counted_as_failure:
+                operations.append(RestoreReplica(name=replica.name, cause="it answers again"))
     return operations
 
 
-def _left_to_others(replica: Replica, now: float) -> bool:
-    """A copy that others stopped is theirs to remove first: whoever takes a whole application
-    down counts on finding it."""
+def _is_left_to_others(replica: Replica, now: float) -> bool:
+    """Whether others, who stopped this copy, may still remove it. A tool that takes a whole
+    application down fails if a container of it disappears meanwhile."""
     ended = replica.phase in ENDED and not replica.drain_since
     return replica.copied and ended and replica.since + OTHERS_REMOVE > now
 
 
 def _stop(replica: Replica, spec: Service, now: float) -> list[Operation]:
-    """Stop a leaving replica when that is safe; nothing while it is not."""
+    """Stop a draining replica if that is safe; no operation if it is not."""
     if replica.busy or not replica.managed:
         return []
-    why = replica.cause
+    cause = replica.cause
     if replica.phase is Phase.STOPPING:
         if now < replica.since + spec.stop_grace_period:
             return []
-        why = f"was told to stop {now - replica.since:.0f} s ago and still runs"
+        cause = f"still runs {now - replica.since:.0f} s after the stop signal"
     elif not replica.drained:
-        hangs = replica.blamed and NO_ANSWER in replica.cause
-        patience = min(spec.mesh.drain, HANGING) if hangs else spec.mesh.drain
-        if now < replica.drain_since + patience:
+        hangs = replica.counted_as_failure and NO_ANSWER in replica.cause
+        deadline = min(spec.mesh.drain, HANGING_DRAIN) if hangs else spec.mesh.drain
+        if now < replica.drain_since + deadline:
             return []
-        why = f"{why}; drain deadline of {patience:g} s passed"
-    return [StopReplica(name=replica.name, grace=spec.stop_grace_period, cause=why)]
+        cause = f"{cause}; drain deadline of {deadline:g} s passed"
+    return [StopReplica(name=replica.name, grace=spec.stop_grace_period, cause=cause)]

@@ -1,6 +1,7 @@
-"""To the wanted number of the wanted revision: who goes, who is woken, how many are missing. Pure.
+"""Towards the desired number of the desired revision: drain, resume, or ask for starts. Pure.
 
-What is missing comes back as a `Need`; whether it can be started now is `launch`'s to say.
+Called by `meshd.reconcile.plan.service`. A `ScaleUp` says how many replicas are missing; `start`
+decides whether they can start now.
 """
 
 from collections.abc import Sequence
@@ -10,10 +11,10 @@ from meshd.model.operation import DrainReplica, Operation, Urgency
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
 from meshd.reconcile.plan import warm_pool
-from meshd.reconcile.plan.removal import completed
+from meshd.reconcile.plan.removal import is_completed
 from meshd.reconcile.plan.start import ScaleUp
 from meshd.reconcile.rollout import steps
-from meshd.reconcile.rollout.stages import current
+from meshd.reconcile.rollout.stages import current_stage
 
 
 def replace(
@@ -23,82 +24,90 @@ def replace(
     old: Sequence[Replica],
     now: float,
 ) -> tuple[list[Operation], ScaleUp | None]:
-    """One step of replacing `old` by `new`. Old ones that serve nothing go at once."""
+    """Return one step of replacing `old` by `new`. Old replicas that do not serve go at once."""
     leaving = sum(r.phase in (Phase.DRAINING, Phase.STOPPING) for r in group)
-    step = steps.step(service, new, old, leaving, now)
+    step = steps.next_step(service, new, old, leaving, now)
     cause = f"replaced by revision {service.revision[:12]}"
-    going = [r for r in old if r.phase is not Phase.READY and not r.busy]
-    going += _unready(service, new, old)
-    going += _serving_to_drain(service, old, going, step.drain)
-    operations: list[Operation] = [DrainReplica(name=r.name, cause=r.drift or cause) for r in going]
-    operations += _shrink(service, new)
+    drained = [r for r in old if r.phase is not Phase.READY and not r.busy]
+    drained += _spare_unready(service, new, old)
+    drained += _ready_to_drain(service, old, drained, step.drain)
+    operations: list[Operation] = [
+        DrainReplica(name=r.name, cause=r.drift or cause) for r in drained
+    ]
+    operations += _scale_down(service, new)
     if not step.start:
         return operations, None
-    return operations, ScaleUp(step.start, _why_replaced(service, old), Urgency.ROLLOUT)
+    return operations, ScaleUp(step.start, _replacement_cause(service, old), Urgency.ROLLOUT)
 
 
 def resize(
     service: DesiredService,
     group: Sequence[Replica],
     serving: Sequence[Replica],
-    reserves: Sequence[Replica],
+    warm: Sequence[Replica],
 ) -> tuple[list[Operation], ScaleUp | None]:
-    """From those that are `serving` to the wanted count: out of the pool first, where some are
-    missing."""
-    done = sum(completed(service, r) for r in group)
-    missing = service.count - len(serving) - done
+    """Return the step to the desired number. Missing replicas come from the warm pool first."""
+    completed = sum(is_completed(service, r) for r in group)
+    missing = service.count - len(serving) - completed
     if missing < 0:
-        # A rollout that was paused by hand is left as it is.
-        return ([] if service.rollout.paused_by_user else _shrink(service, serving, done)), None
-    cause = _count(service, serving)
-    woken = warm_pool.wake(reserves, service.revision, missing, cause)
-    missing -= len(woken)
-    return woken, ScaleUp(missing, cause) if missing else None
+        if service.rollout.paused_by_user:
+            return [], None  # a paused rollout keeps its replicas
+        return _scale_down(service, serving, completed), None
+    cause = _count_cause(service, serving)
+    resumed = warm_pool.resume_missing(warm, service.revision, missing, cause)
+    missing -= len(resumed)
+    return resumed, ScaleUp(missing, cause) if missing else None
 
 
-def _serving_to_drain(
-    service: DesiredService, old: Sequence[Replica], gone: Sequence[Replica], allowed: int
+def _ready_to_drain(
+    service: DesiredService, old: Sequence[Replica], drained: Sequence[Replica], allowed: int
 ) -> list[Replica]:
-    """Of the old ones that serve, those that go in this step. What is neither the new revision
-    nor the one to go back to serves nobody meanwhile."""
-    ready = (r for r in old if r.phase is Phase.READY and r not in gone)
-    serving = sorted(ready, key=_leaves_first)
+    """The ready old replicas to drain in this step. Replicas of a revision that is neither the
+    new one nor the previous one go first, as they get no traffic."""
+    ready = (r for r in old if r.phase is Phase.READY and r not in drained)
+    serving = sorted(ready, key=_drain_order)
     stale = [r for r in serving if r.revision != service.rollout.previous]
     spare = len(serving) - len(stale) >= service.count
     count = max(allowed, len(stale) if spare else 0)
     return [*stale, *(r for r in serving if r not in stale)][:count]
 
 
-def _unready(
+def _spare_unready(
     service: DesiredService, new: Sequence[Replica], old: Sequence[Replica]
 ) -> list[Replica]:
-    """The old ones that want no requests and can be spared should they all want some again."""
+    """The old replicas whose readiness probe fails, as far as the others suffice even if all of
+    them become ready again."""
     in_place = [r for r in old if r.phase is Phase.READY]
     spare = sum(r.serves for r in new) + len(in_place) - service.count
     return [r for r in in_place if r.unready][: max(0, spare)]
 
 
-def _why_replaced(service: DesiredService, old: Sequence[Replica]) -> str:
+def _replacement_cause(service: DesiredService, old: Sequence[Replica]) -> str:
     drifted = next((r for r in old if r.drift), None)
     if drifted is not None:
         return f"in place of {drifted.name}, which {drifted.drift}"
-    cause, stage = f"rollout of revision {service.revision[:12]}", current(service)
+    cause, stage = f"rollout of revision {service.revision[:12]}", current_stage(service)
     return cause if stage is None else f"{cause}, {stage}"
 
 
-def _shrink(service: DesiredService, serving: Sequence[Replica], done: int = 0) -> list[Operation]:
-    """Drain what is too much, the idlest, and first those that serve nothing yet. Adopted ones
-    stay. One that is only being started leaves as soon as that is done, and nobody in its place."""
-    surplus = max(0, len(serving) + done - service.count)
-    candidates = sorted((r for r in serving if r.managed), key=_leaves_first)
-    cause = _count(service, serving)
+def _scale_down(
+    service: DesiredService, serving: Sequence[Replica], completed: int = 0
+) -> list[Operation]:
+    """Drain the surplus: replicas that do not serve yet first, then idle ones.
+
+    Adopted replicas stay. One that is being started leaves as soon as its start has ended; no
+    other is drained in its place.
+    """
+    surplus = max(0, len(serving) + completed - service.count)
+    candidates = sorted((r for r in serving if r.managed), key=_drain_order)
+    cause = _count_cause(service, serving)
     return [DrainReplica(name=r.name, cause=cause) for r in candidates[:surplus] if not r.busy]
 
 
-def _count(service: DesiredService, serving: Sequence[Replica]) -> str:
-    return f"{service.count} wanted, {len(serving)} there"
+def _count_cause(service: DesiredService, serving: Sequence[Replica]) -> str:
+    return f"{service.count} desired, {len(serving)} running"
 
 
-def _leaves_first(replica: Replica) -> tuple[bool, int, float]:
-    """Order of leaving: those that serve last, fewest in flight, youngest."""
+def _drain_order(replica: Replica) -> tuple[bool, int, float]:
+    """Sort key: not serving first, then fewest requests in flight, then youngest."""
     return (replica.serves, replica.in_flight, -replica.created_at)

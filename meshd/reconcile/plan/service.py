@@ -1,5 +1,8 @@
-"""One service's part of the plan: clear what ended, take out the sick, stop the drained, settle
-the rollout, then bring to size. Pure."""
+"""One service's part of the plan. Pure.
+
+`plan` calls it for each service. In this order: remove ended replicas, evict unhealthy ones, stop
+drained ones, advance or end the rollout, then change the number of replicas.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,14 +15,16 @@ from meshd.model.runtime import ContainerHealth
 from meshd.reconcile.observe.observe import Observed
 from meshd.reconcile.plan import eviction, removal, warm_pool
 from meshd.reconcile.plan.resize import replace, resize
-from meshd.reconcile.plan.start import ScaleUp, ServicePlan, launch
-from meshd.reconcile.rollout.outcome import RolloutOutcome, settle
-from meshd.reconcile.rollout.stages import switched, unwatched
+from meshd.reconcile.plan.start import ScaleUp, ServicePlan, plan_starts
+from meshd.reconcile.rollout.outcome import RolloutOutcome, rollout_outcome
+from meshd.reconcile.rollout.stages import has_switched, without_growing_stage
 
 
-def at_rest(service: DesiredService, group: Sequence[Replica]) -> bool:
-    """Whether one look at each replica tells that there is nothing to do: of a thousand services
-    all but a few are so at any time."""
+def is_settled(service: DesiredService, group: Sequence[Replica]) -> bool:
+    """Whether there is nothing to do, found by a single look at each replica.
+
+    Most services of a large mesh are settled most of the time, so this keeps a pass cheap.
+    """
     if not service.rollout.is_done or service.warm or len(group) != service.count:
         return False
     revision = service.revision
@@ -30,8 +35,8 @@ def at_rest(service: DesiredService, group: Sequence[Replica]) -> bool:
             or replica.bad
             or replica.health is ContainerHealth.UNHEALTHY
             or replica.busy
-            or replica.reserve
-            or replica.frozen
+            or replica.warm
+            or replica.paused_by_others
             or replica.drift
             or not replica.managed
         ):
@@ -45,75 +50,83 @@ def plan_service(
     observed: Observed,
     blocker: str,
     now: float,
-    dice: RandomSource,
+    random: RandomSource,
 ) -> ServicePlan:
-    """The steps that are safe now. `blocker` is what its first start has to wait for."""
-    service = unwatched(service) if observed.verdicts is None else service
-    group = [r for r in group if r.managed or service.adopted]
-    operations = removal.clear(service, group, now)
-    drains = eviction.take_out(service, group, now)
-    operations += drains
-    sick = {drain.name for drain in drains}
-    reserves = warm_pool.reserves(group, sick)
-    alive = [r for r in group if _counts(r) and r.name not in sick]
-    operations += warm_pool.wake_again(alive)
-    operations += warm_pool.thaw(group)
-    operations += removal.finish(service, group, now)
-    new, old = _by_revision(service, alive)
-    settled = RolloutOutcome() if service.adopted else settle(service, new, old, observed, now)
-    operations += settled.operations
-    if settled.halts:
-        return ServicePlan(tuple(operations), settled.waits)
+    """Return the steps that are safe now.
 
-    order = partial(launch, service, group, observed, now, dice)
-    if old and not switched(service):
-        steps, need = replace(service, group, new, old, now)
-        launched = order(need, blocker)
-        operations += [*steps, *launched.operations]
-        return ServicePlan(tuple(operations), launched.waits or settled.waits)
-    size = _resized(service, group, new, reserves, blocker, order)
-    waits = size.waits or settled.waits
-    operations += size.operations
-    woken = {step.name for step in size.operations if isinstance(step, ResumeReplica)}
-    steps, need = warm_pool.tend([r for r in reserves if r.name not in woken], service)
+    `blocker` is the dependency that the first replica waits for; empty: none.
+    """
+    service = without_growing_stage(service) if observed.analyses is None else service
+    group = [r for r in group if r.managed or service.adopted]
+    operations = removal.remove_ended(service, group, now)
+    drains = eviction.evict(service, group, now)
+    operations += drains
+    evicted = {drain.name for drain in drains}
+    pool = warm_pool.warm_replicas(group, evicted)
+    alive = [r for r in group if _is_live(r) and r.name not in evicted]
+    operations += warm_pool.repeat_resume(alive)
+    operations += warm_pool.resume_paused_by_others(group)
+    operations += removal.finish_removal(service, group, now)
+    new, old = _split_by_revision(service, alive)
+    outcome = RolloutOutcome()
+    if not service.adopted:
+        outcome = rollout_outcome(service, new, old, observed, now)
+    operations += outcome.operations
+    if outcome.halts:
+        return ServicePlan(tuple(operations), outcome.waiting_for)
+
+    start = partial(plan_starts, service, group, observed, now, random)
+    if old and not has_switched(service):
+        steps, missing = replace(service, group, new, old, now)
+        started = start(missing, blocker)
+        operations += [*steps, *started.operations]
+        return ServicePlan(tuple(operations), started.waiting_for or outcome.waiting_for)
+    sized = _resize(service, group, new, pool, blocker, start)
+    waiting_for = sized.waiting_for or outcome.waiting_for
+    operations += sized.operations
+    resumed = {step.name for step in sized.operations if isinstance(step, ResumeReplica)}
+    steps, missing = warm_pool.maintain([r for r in pool if r.name not in resumed], service)
     operations += steps
     starting = any(isinstance(step, StartReplica) for step in operations)
-    if not waits and not starting and not service.adopted:
-        operations += order(need, blocker).operations
-    return ServicePlan(tuple(operations), waits)
+    if not waiting_for and not starting and not service.adopted:
+        operations += start(missing, blocker).operations
+    return ServicePlan(tuple(operations), waiting_for)
 
 
-def _resized(
+def _resize(
     service: DesiredService,
     group: Sequence[Replica],
     serving: Sequence[Replica],
-    reserves: Sequence[Replica],
+    pool: Sequence[Replica],
     blocker: str,
-    order: Callable[[ScaleUp | None, str], ServicePlan],
+    start: Callable[[ScaleUp | None, str], ServicePlan],
 ) -> ServicePlan:
-    """The step to the wanted count. Only the first replicas wait for the `blocker`, and so do
-    those that would be woken."""
+    """The step to the desired number. Only the first replicas wait for the `blocker`, whether
+    they are started or resumed."""
     blocked = bool(blocker) and not serving
-    steps, need = resize(service, group, serving, [] if blocked else reserves)
-    if blocked and need is not None:
-        return ServicePlan(waits=blocker)
-    launched = order(need, "")
-    return ServicePlan((*steps, *launched.operations), launched.waits)
+    steps, missing = resize(service, group, serving, [] if blocked else pool)
+    if blocked and missing is not None:
+        return ServicePlan(waiting_for=blocker)
+    started = start(missing, "")
+    return ServicePlan((*steps, *started.operations), started.waiting_for)
 
 
-def _counts(replica: Replica) -> bool:
-    """Whether it is one of those that serve or are about to."""
-    return (replica.phase in ALIVE or replica.phase is Phase.PAUSED) and not replica.reserve
+def _is_live(replica: Replica) -> bool:
+    """Whether it serves or will, and is not in the warm pool."""
+    return (replica.phase in ALIVE or replica.phase is Phase.PAUSED) and not replica.warm
 
 
-def _by_revision(
+def _split_by_revision(
     service: DesiredService, alive: list[Replica]
 ) -> tuple[list[Replica], list[Replica]]:
-    """Those that are what is wanted, as far as anybody knows, and those that are not. What is
-    adopted, or paused on the way, is taken as it is."""
+    """The replicas of the effective revision without drift, and the others.
+
+    All replicas of an adopted service, and of a paused rollout, count as the former: none of them
+    is replaced.
+    """
     if service.adopted or service.rollout.is_paused:
         return alive, []
-    right = [r.revision == service.revision and not r.drift for r in alive]
-    new = [r for r, fits in zip(alive, right, strict=True) if fits]
-    old = [r for r, fits in zip(alive, right, strict=True) if not fits]
+    matching = [r.revision == service.revision and not r.drift for r in alive]
+    new = [r for r, matches in zip(alive, matching, strict=True) if matches]
+    old = [r for r, matches in zip(alive, matching, strict=True) if not matches]
     return new, old

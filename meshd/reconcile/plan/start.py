@@ -1,7 +1,7 @@
-"""Whether what is missing can be started now, under which names, and else what it waits for. Pure.
+"""Start missing replicas, or say what the start waits for. Pure.
 
-In this order it may have to wait: for the backoff of those that failed before it, for what it
-depends on, for its image and networks, for others to have stopped what they stop, for the proxy.
+Called by `meshd.reconcile.plan.service`. A start waits, in this order, for: the backoff after
+failures, dependencies, image and networks, others that may be stopping the application, the proxy.
 """
 
 from collections.abc import Sequence
@@ -10,19 +10,22 @@ from typing import Final
 import msgspec
 
 from meshd.model.desired import DesiredService
-from meshd.model.operation import Operation, Prepare, StartReplica, Urgency
+from meshd.model.operation import Operation, PrepareRevision, StartReplica, Urgency
 from meshd.model.replica import RandomSource, Replica
 from meshd.model.replica_phase import Phase
 from meshd.reconcile.observe.observe import Observed
 from meshd.reconcile.progress import CRASH_LOOP_FAILURES
 
 OTHERS_STOP: Final = 1.0
-"""Seconds within which somebody who stops a whole application gets to all of its parts."""
+"""Seconds in which a tool that stops a whole application stops all of its containers."""
 _ALPHABET: Final = "abcdefghijkmnpqrstuvwxyz23456789"
+"""Characters of names, without those that are easily confused (l, o, 0, 1)."""
+_NAME_LENGTH: Final = 5
+"""Random characters of a name: 32^5, about 33 million names for each service."""
 
 
 class ScaleUp(msgspec.Struct, frozen=True):
-    """So many replicas more, and what they are for."""
+    """A number of missing replicas, and why they are started."""
 
     count: int
     cause: str
@@ -30,61 +33,70 @@ class ScaleUp(msgspec.Struct, frozen=True):
 
 
 class ServicePlan(msgspec.Struct, frozen=True):
-    """Steps of one service that are safe now, and what its next ones wait for; empty for
-    nothing."""
+    """Steps of one service that are safe now.
+
+    - `waiting_for`: what its next steps wait for; empty: nothing.
+    """
 
     operations: tuple[Operation, ...] = ()
-    waits: str = ""
+    waiting_for: str = ""
 
 
-def launch(
+def plan_starts(
     service: DesiredService,
     group: Sequence[Replica],
     observed: Observed,
     now: float,
-    dice: RandomSource,
-    need: ScaleUp | None,
+    random: RandomSource,
+    missing: ScaleUp | None,
     blocker: str,
 ) -> ServicePlan:
-    """Start what is needed, as far as that may be. `blocker` is what the service waits for."""
-    if need is None:
+    """Start the missing replicas if that is possible now.
+
+    `blocker` is what the service waits for; empty: nothing.
+    """
+    if missing is None:
         return ServicePlan()
     version = (service.key, service.revision)
     slots = observed.slots.get(version, ())
     due = sorted(slot.attempt for slot in slots if slot.not_before <= now)
-    fresh = max(0, need.count - len(slots))
+    fresh = max(0, missing.count - len(slots))
     if not due and not fresh:
         soonest = min(slot.not_before for slot in slots)
         worst = max(slot.attempt for slot in slots)
         word = "crash loop" if worst >= CRASH_LOOP_FAILURES else "backoff"
         return ServicePlan(
-            waits=f"{word}: {worst} failures in a row, next start in {soonest - now:.1f} s"
+            waiting_for=f"{word}: {worst} failures in a row, next start in {soonest - now:.1f} s"
         )
     if blocker:
-        return ServicePlan(waits=blocker)
+        return ServicePlan(waiting_for=blocker)
     if version not in observed.prepared and not service.adopted:
-        ordered = version in observed.preparing
-        return ServicePlan(() if ordered else (_prepare(service, need.cause),), "is being prepared")
-    if service.adopted and _stopped_just_now(group, now):
-        return ServicePlan(waits="waits to see whether others stop all of it")
+        preparing = version in observed.preparing
+        return ServicePlan(
+            () if preparing else (_prepare(service, missing.cause),), "is being prepared"
+        )
+    if service.adopted and _was_just_stopped(group, now):
+        return ServicePlan(waiting_for="waits to see whether others stop all of it")
     if not observed.may_start:
-        return ServicePlan(waits="waits for the proxy to listen")
-    attempts = [0] * fresh + due[: need.count - fresh]
-    return ServicePlan(_starts(service, group, need, attempts, dice))
+        return ServicePlan(waiting_for="waits for the proxy to listen")
+    attempts = [0] * fresh + due[: missing.count - fresh]
+    return ServicePlan(_starts(service, group, missing, attempts, random))
 
 
 def _starts(
     service: DesiredService,
     group: Sequence[Replica],
-    need: ScaleUp,
+    missing: ScaleUp,
     attempts: Sequence[int],
-    dice: RandomSource,
+    random: RandomSource,
 ) -> tuple[StartReplica, ...]:
-    again = Urgency.HEAL if need.urgency is Urgency.SCALE else need.urgency
+    """One start for each of `attempts` (quick failures in a row before it)."""
+    urgency = missing.urgency
+    after_failure = Urgency.HEAL if urgency is Urgency.SCALE else urgency
     taken = {replica.name for replica in group}
     starts = []
     for attempt in attempts:
-        name = _name(service, taken, dice)
+        name = _choose_name(service, taken, random)
         taken.add(name)
         starts.append(
             StartReplica(
@@ -94,16 +106,16 @@ def _starts(
                 revision=service.revision,
                 clone_of=service.template or None,
                 attempt=attempt,
-                reserve=need.urgency is Urgency.RESERVE,
-                urgency=again if attempt else need.urgency,
-                cause=f"{need.cause}; attempt {attempt + 1}" if attempt else need.cause,
+                warm=urgency is Urgency.WARM,
+                urgency=after_failure if attempt else urgency,
+                cause=f"{missing.cause}; attempt {attempt + 1}" if attempt else missing.cause,
             )
         )
     return tuple(starts)
 
 
-def _prepare(service: DesiredService, cause: str) -> Prepare:
-    return Prepare(
+def _prepare(service: DesiredService, cause: str) -> PrepareRevision:
+    return PrepareRevision(
         project=service.project,
         service=service.spec.name,
         revision=service.revision,
@@ -111,8 +123,8 @@ def _prepare(service: DesiredService, cause: str) -> Prepare:
     )
 
 
-def _stopped_just_now(group: Sequence[Replica], now: float) -> bool:
-    """Others, who own the service, stopped a part of it; perhaps the rest comes next."""
+def _was_just_stopped(group: Sequence[Replica], now: float) -> bool:
+    """Whether others stopped a replica just now; they may be stopping the rest as well."""
     return any(
         replica.phase in (Phase.STOPPING, Phase.GONE)
         and not replica.drain_since
@@ -121,11 +133,12 @@ def _stopped_just_now(group: Sequence[Replica], now: float) -> bool:
     )
 
 
-def _name(service: DesiredService, taken: set[str], dice: RandomSource) -> str:
+def _choose_name(service: DesiredService, taken: set[str], random: RandomSource) -> str:
+    """A random name that is not taken."""
     while True:
-        number = int(dice.random() * len(_ALPHABET) ** 5)
+        number = int(random.random() * len(_ALPHABET) ** _NAME_LENGTH)
         letters = ""
-        for _ in range(5):
+        for _ in range(_NAME_LENGTH):
             number, digit = divmod(number, len(_ALPHABET))
             letters += _ALPHABET[digit]
         name = f"{service.project}-{service.spec.name}-{letters}"

@@ -1,10 +1,10 @@
-"""How many replicas a machine starts at once, and which come first. Pure.
+"""Limit how many replicas start at the same time, and choose which start first. Pure.
 
-A start costs more than a running replica does: the runtime sets up its network and files, and
-the program loads. Many at once on few cores hold each other up, so that the one that a service
-waits for comes no sooner than all the others. A place is taken from the order to start until
-the replica is ready, but not for longer than `SETTLE` once it runs: one that waits for something
-else does not keep others from starting.
+`plan` applies the limit to all services' starts together. A start costs more than a running
+replica: the runtime sets up networks and files, and the program loads. Many simultaneous starts on
+few cores delay each other, so that even the most urgent replica is ready as late as the last one. A
+replica uses a start slot from its start order until it is ready, but no longer than `START_TIME`
+once it runs: one that waits for something else does not block others.
 """
 
 import math
@@ -15,62 +15,70 @@ from meshd.model.operation import Operation, StartReplica
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
 from meshd.model.runtime import Node
+from meshd.model.service_key import ServiceKey
 
-SETTLE: Final = 2.0
-LEAST: Final = 2
-_COMING: Final = (Phase.STARTING, Phase.PROBING)
-
-
-def places(nodes: Iterable[Node], each: int = 0) -> int:
-    """How many may start at once on all nodes together: `each` on a node, or, where that is 0,
-    as many as it has CPUs, and two at least. 0, which is without bounds, while no node is
-    known."""
-    return sum(each or max(LEAST, math.floor(node.cpus)) for node in nodes)
+START_TIME: Final = 2.0
+"""Seconds after which a started replica does not use a start slot any more."""
+MIN_SLOTS: Final = 2
+"""Least number of start slots of a node, so that one slow start does not block all others."""
+_STARTING: Final = (Phase.STARTING, Phase.PROBING)
 
 
-def taken(replicas: Iterable[Replica], now: float) -> int:
-    """How many places are taken now."""
+def start_slots(nodes: Iterable[Node], per_node: int = 0) -> int:
+    """Return how many replicas may start at the same time on all nodes; 0 (no limit) without nodes.
+
+    `per_node` sets the number for each node; 0: its number of CPUs, at least `MIN_SLOTS`.
+    """
+    return sum(per_node or max(MIN_SLOTS, math.floor(node.cpus)) for node in nodes)
+
+
+def used_slots(replicas: Iterable[Replica], now: float) -> int:
+    """Return how many start slots are in use."""
     return sum(
         replica.phase is Phase.PENDING
-        or (replica.phase in _COMING and now < replica.created_at + SETTLE)
+        or (replica.phase in _STARTING and now < replica.created_at + START_TIME)
         for replica in replicas
     )
 
 
-def admit(
+def limit_starts(
     operations: Sequence[Operation],
     replicas: Sequence[Replica],
-    counts: Mapping[str, int],
+    counts: Mapping[ServiceKey, int],
     limit: int,
     now: float,
-) -> tuple[list[Operation], dict[str, int]]:
-    """`operations` without the starts that have no place yet, and how many of each service
-    those are. The more urgent come first; of equal ones, those of the service that has the
-    smallest part of its `counts`. With `limit` 0 there are places for all."""
+) -> tuple[list[Operation], dict[ServiceKey, int]]:
+    """Return `operations` without the starts that have no slot, and their number by service key.
+
+    More urgent starts go first; among equals, the service with the smallest part of its desired
+    number (`counts`). A `limit` of 0 allows all starts.
+    """
     starts = [op for op in operations if isinstance(op, StartReplica)]
-    free = limit - taken(replicas, now)
+    free = limit - used_slots(replicas, now)
     if not limit or len(starts) <= free:
         return list(operations), {}
-    chosen = {start.name for start in _ranked(starts, replicas, counts)[: max(0, free)]}
-    held: dict[str, int] = {}
+    chosen = {start.name for start in _rank(starts, replicas, counts)[: max(0, free)]}
+    held: dict[ServiceKey, int] = {}
     for start in starts:
         if start.name not in chosen:
             held[start.key] = held.get(start.key, 0) + 1
     return [op for op in operations if not isinstance(op, StartReplica) or op.name in chosen], held
 
 
-def _ranked(
-    starts: Sequence[StartReplica], replicas: Iterable[Replica], counts: Mapping[str, int]
+def _rank(
+    starts: Sequence[StartReplica],
+    replicas: Iterable[Replica],
+    counts: Mapping[ServiceKey, int],
 ) -> list[StartReplica]:
-    """The starts, those that come first at the front. Each counts as there for the next one of
-    its service, so that services take turns."""
-    there: dict[str, int] = {}
+    """The starts, the first ones first. Each counts as a replica for the next start of its
+    service, so that services take turns."""
+    running: dict[ServiceKey, int] = {}
     for replica in replicas:
-        if replica.phase in (Phase.PENDING, Phase.READY, *_COMING):
-            there[replica.key] = there.get(replica.key, 0) + 1
+        if replica.phase in (Phase.PENDING, Phase.READY, *_STARTING):
+            running[replica.key] = running.get(replica.key, 0) + 1
     ranked = []
     for start in sorted(starts, key=lambda start: start.urgency):
-        part = there.get(start.key, 0) / max(1, counts.get(start.key, 1))
-        there[start.key] = there.get(start.key, 0) + 1
+        part = running.get(start.key, 0) / max(1, counts.get(start.key, 1))
+        running[start.key] = running.get(start.key, 0) + 1
         ranked.append((start.urgency, part, start))
     return [start for _, _, start in sorted(ranked, key=lambda each: each[:2])]

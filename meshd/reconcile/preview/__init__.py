@@ -1,1 +1,4 @@
-"""What a deployment will do, before it happens. Pure."""
+"""Look ahead: the steps and the impact of a deployment before it happens. Pure.
+
+Called by `meshd.control.deploy.preview`, for `meshd diff` and `meshd deploy`.
+"""

@@ -1,21 +1,25 @@
-"""What a new spec changes without replacing a replica: routes, scaling, policies. Pure."""
+"""Settings that a new spec changes without replacing replicas: routes, scaling, policies. Pure.
+
+Called by `meshd.control.deploy.preview`.
+"""
 
 from collections.abc import Iterator, Mapping
 
 from meshd.spec.model import Project, Service
 
 
-def settings_changed(before: Project, after: Project, revised: frozenset[str]) -> list[str]:
-    """One line a service of `after` that is there before and after and differs in more than
-    what names its revision; `revised` names those whose revision changes, which the plan's
-    own operations tell of."""
+def diff_settings(before: Project, after: Project, revised: frozenset[str]) -> list[str]:
+    """Return one line for each service whose settings change.
+
+    New services and `revised` ones, whose revision changes, are left out: the operations show them.
+    """
     old = {service.name: service for service in before.services}
     lines = []
     if before.quota != after.quota:
-        lines.append(f"update {after.name}: its quota is {after.quota or 'none'} from now on")
+        lines.append(f"update {after.name}: its quota becomes {after.quota or 'none'}")
     for service in after.services:
         if service.name in old and service.name not in revised:
-            fields = sorted(_differing(_plain(old[service.name]), _plain(service)))
+            fields = sorted(_changed_fields(_fields(old[service.name]), _fields(service)))
             if fields:
                 lines.append(
                     f"update {after.name}/{service.name}: {', '.join(fields)} changed; "
@@ -24,16 +28,17 @@ def settings_changed(before: Project, after: Project, revised: frozenset[str]) -
     return lines
 
 
-def _plain(service: Service) -> Mapping[str, object]:
+def _fields(service: Service) -> Mapping[str, object]:
+    """The fields of a service, with those of `mesh` on the same level."""
     values = service.model_dump(mode="json")
     return {**values, "mesh": None, **values["mesh"]}
 
 
-def _differing(old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[str]:
-    """The names of fields that differ, one level down where both are mappings."""
+def _changed_fields(old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[str]:
+    """Yield the names of fields that differ, with the inner name where both are mappings."""
     for name in old.keys() | new.keys():
         one, other = old.get(name), new.get(name)
         if isinstance(one, dict) and isinstance(other, dict):
-            yield from (f"{name}.{inner}" for inner in _differing(one, other))
+            yield from (f"{name}.{inner}" for inner in _changed_fields(one, other))
         elif one != other:
             yield name

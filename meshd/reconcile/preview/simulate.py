@@ -1,7 +1,7 @@
-"""All the steps from here to what is wanted, by planning again and again in imagination. Pure.
+"""Simulate a deployment: all steps to the desired state, by repeated planning. Pure.
 
-A plan holds only the steps that are safe now; whoever asks what a deployment would do wants
-to see them all. Here every step comes off at once.
+Called by `meshd.control.deploy.preview`. A plan holds only the steps that are safe now, but a user
+wants to see all of them. Here every step succeeds at once.
 """
 
 from typing import Final
@@ -11,60 +11,63 @@ import msgspec
 from meshd.model.desired import Desired
 from meshd.model.job import HookState
 from meshd.model.operation import (
-    Advance,
+    AdvanceRollout,
     DrainReplica,
-    Forget,
+    FinishRollout,
+    ForgetProject,
     Operation,
     Plan,
-    Prepare,
+    PrepareRevision,
     RemoveReplica,
-    Restore,
+    RestoreReplica,
     ResumeReplica,
     RunHook,
-    Settle,
     StartReplica,
     StopReplica,
 )
 from meshd.model.replica import RandomSource, Replica
 from meshd.model.replica_phase import Phase
 from meshd.model.runtime import ContainerHealth
+from meshd.model.service_key import ServiceKey, service_key
 from meshd.reconcile.observe.observe import Observed
 from meshd.reconcile.plan.plan import plan
 
-PASSES: Final = 1000
-LATER: Final = 3600.0
-_UNFINISHED: Final = (Phase.PENDING, Phase.STARTING, Phase.PROBING)
+MAX_PASSES: Final = 1000
+"""Passes after which a simulation stops: a guard against plans that never come to rest."""
+PASS_SECONDS: Final = 3600.0
+"""Seconds between two passes: longer than the delays, holds and deadlines of most specs."""
+_STARTING: Final = (Phase.PENDING, Phase.STARTING, Phase.PROBING)
 
 
-def forecast(desired: Desired, observed: Observed, now: float, dice: RandomSource) -> Plan:
-    """Every operation until nothing is left to do, in order; `Settle` steps left out."""
-    steps = passes(desired, observed, now, dice)
-    return Plan(operations=tuple(operation for each in steps for operation in each))
+def simulate(desired: Desired, observed: Observed, now: float, random: RandomSource) -> Plan:
+    """Return all operations until nothing is left to do, in order, without `FinishRollout`."""
+    passes = simulate_passes(desired, observed, now, random)
+    return Plan(operations=tuple(operation for each in passes for operation in each))
 
 
-def passes(
-    desired: Desired, observed: Observed, now: float, dice: RandomSource
+def simulate_passes(
+    desired: Desired, observed: Observed, now: float, random: RandomSource
 ) -> list[tuple[Operation, ...]]:
-    """The same by passes: what is begun together."""
-    observed = _settled(observed, now)
-    done: list[tuple[Operation, ...]] = []
-    for _ in range(PASSES):
-        operations = plan(desired, observed, now, dice).operations
-        if not operations or all(isinstance(op, Forget) for op in operations):
+    """Return the operations of each pass. Those of one pass run at the same time."""
+    observed = _at_rest(observed, now)
+    passes: list[tuple[Operation, ...]] = []
+    for _ in range(MAX_PASSES):
+        operations = plan(desired, observed, now, random).operations
+        if not operations or all(isinstance(op, ForgetProject) for op in operations):
             break
         for operation in operations:
-            desired, observed = _imagine(desired, observed, operation, now)
-        done.append(tuple(op for op in operations if not isinstance(op, Settle)))
-        now += LATER
-    return done
+            desired, observed = _apply(desired, observed, operation, now)
+        passes.append(tuple(op for op in operations if not isinstance(op, FinishRollout)))
+        now += PASS_SECONDS
+    return passes
 
 
-def _settled(observed: Observed, now: float) -> Observed:
-    """What is under way has come off, and nothing stands in the way."""
+def _at_rest(observed: Observed, now: float) -> Observed:
+    """The observed state once all running operations have succeeded, without failures."""
     replicas = tuple(
         msgspec.structs.replace(
             replica,
-            phase=_finished(replica),
+            phase=_final_phase(replica),
             ready_since=replica.ready_since or now,
             drained=True,
             busy=False,
@@ -76,32 +79,33 @@ def _settled(observed: Observed, now: float) -> Observed:
     return Observed(replicas=replicas, prepared=observed.prepared, hooks={})
 
 
-def _finished(replica: Replica) -> Phase:
-    """Where it comes to when all goes well."""
-    if replica.phase in _UNFINISHED:
-        return Phase.PAUSED if replica.reserve else Phase.READY
+def _final_phase(replica: Replica) -> Phase:
+    """The phase that a replica reaches if all goes well."""
+    if replica.phase in _STARTING:
+        return Phase.PAUSED if replica.warm else Phase.READY
     return replica.phase
 
 
-def _imagine(
+def _apply(
     desired: Desired, observed: Observed, operation: Operation, now: float
 ) -> tuple[Desired, Observed]:
+    """The desired and observed state after one operation."""
     replicas = {replica.name: replica for replica in observed.replicas}
     prepared, hooks = observed.prepared, observed.hooks or {}
     match operation:
-        case Prepare(project=project, service=service, revision=revision):
-            prepared = prepared | {(f"{project}/{service}", revision)}
+        case PrepareRevision(project=project, service=service, revision=revision):
+            prepared = prepared | {(service_key(project, service), revision)}
         case StartReplica():
             replicas[operation.name] = Replica(
                 name=operation.name,
                 project=operation.project,
                 service=operation.service,
                 revision=operation.revision,
-                phase=Phase.PAUSED if operation.reserve else Phase.READY,
+                phase=Phase.PAUSED if operation.warm else Phase.READY,
                 created_at=now,
-                ready_since=0.0 if operation.reserve else now,
+                ready_since=0.0 if operation.warm else now,
                 drained=True,
-                reserve=operation.reserve,
+                warm=operation.warm,
             )
         case DrainReplica(name=name) if name in replicas:
             replicas[name] = msgspec.structs.replace(
@@ -109,31 +113,29 @@ def _imagine(
             )
         case ResumeReplica(name=name) if name in replicas:
             replicas[name] = msgspec.structs.replace(
-                replicas[name], phase=Phase.READY, ready_since=now, reserve=False
+                replicas[name], phase=Phase.READY, ready_since=now, warm=False
             )
-        case StopReplica(name=name) | RemoveReplica(name=name) | Restore(name=name):
+        case StopReplica(name=name) | RemoveReplica(name=name) | RestoreReplica(name=name):
             replicas.pop(name, None)
-        case Settle():
-            desired = _with(desired, operation.subject, state=operation.outcome)
+        case FinishRollout():
+            desired = _replace_rollout(desired, operation.subject, state=operation.outcome)
         case RunHook(id=id):
             hooks = {**hooks, id: HookState(is_over=True, ok=True)}
-        case Advance():
-            desired = _with(desired, operation.subject, stage=operation.stage, stage_since=now)
+        case AdvanceRollout():
+            desired = _replace_rollout(
+                desired, operation.subject, stage=operation.stage, stage_since=now
+            )
         case _:
             pass
-    seen = Observed(replicas=tuple(replicas.values()), prepared=prepared, hooks=hooks)
-    return desired, seen
+    return desired, Observed(replicas=tuple(replicas.values()), prepared=prepared, hooks=hooks)
 
 
-def _with(desired: Desired, key: str, **changes: object) -> Desired:
-    return msgspec.structs.replace(
-        desired,
-        services=tuple(
-            msgspec.structs.replace(
-                service, rollout=msgspec.structs.replace(service.rollout, **changes)
-            )
-            if service.key == key
-            else service
-            for service in desired.services
-        ),
-    )
+def _replace_rollout(desired: Desired, key: ServiceKey, **changes: object) -> Desired:
+    """The desired state with other values in one service's rollout."""
+    services = []
+    for service in desired.services:
+        if service.key == key:
+            rollout = msgspec.structs.replace(service.rollout, **changes)
+            service = msgspec.structs.replace(service, rollout=rollout)
+        services.append(service)
+    return msgspec.structs.replace(desired, services=tuple(services))

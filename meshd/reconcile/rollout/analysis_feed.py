@@ -1,156 +1,189 @@
-"""New revisions on trial: what their traffic says, second by second, from the workers' reports.
+"""Feeds the canary analyses of all rollouts, second by second, from the workers' reports.
 
-Keeps one `gate.Trial` a service that is being rolled out, and decides nothing itself. Each is
-stored before anything follows from it, so that a process that takes over goes on asking where the
-one before it stopped; what the traffic said in between is lost.
+Owned by `meshd.reconcile.loop`, which asks for the results in every pass. It keeps one
+`CanaryAnalysis` for each service that is rolled out; `canary_analysis` decides. Each analysis is
+stored before anything follows from it, so a control process that takes over continues it. What is
+served while no control process runs is not analyzed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
-from meshd.model.canary import AnalysisResult, CanaryAnalysis, Counts
+from meshd.model.canary import AnalysisResult, CanaryAnalysis, RevisionSample
 from meshd.model.desired import DesiredService
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
+from meshd.model.service_key import ServiceKey
 from meshd.reconcile.rollout import canary_analysis
-from meshd.reconcile.rollout.stages import GROWING, current
+from meshd.reconcile.rollout.stages import GROWING, Stage, current_stage
 from meshd.telemetry.ingest import Window
 from meshd.telemetry.merge import MergedEndpoint
 
-USUAL: Final = 10
-KNOWN: Final = 5.0
-"""Seconds of reports under which it is not known how much traffic there is."""
-BEFORE: Final = 60
-"""Seconds of the old revision that a switch is measured by."""
+RECENT: Final = 10
+"""Seconds of reports that give the request rate and the first baseline latency."""
+MIN_REPORTED: Final = 5.0
+"""Seconds of reports below which the request rate is unknown."""
+BEFORE_SWITCH: Final = 60
+"""Seconds of the previous revision that a blue/green switch is compared with."""
 
 
 class TrafficSource(Protocol):
-    """Where reports are summed up; see `meshd.telemetry.ingest.Ingest`."""
+    """Merged reports; see `meshd.telemetry.ingest.Ingest`."""
 
-    def window(self, service: str, seconds: int, now: float) -> Window:
-        """The last complete seconds of a service."""
+    def window(self, service: ServiceKey, seconds: int, now: float) -> Window:
+        """Return the last complete seconds of a service."""
 
 
 class CanaryAnalysisStore(Protocol):
-    """Where trials outlive the process, each with its release's number; see
+    """Stored analyses with the number of their release; see
     `meshd.store.canary_analyses.CanaryAnalysisLog`."""
 
-    def read(self) -> Mapping[str, tuple[int, CanaryAnalysis]]:
-        """Everything that is stored, by service."""
+    def read(self) -> Mapping[ServiceKey, tuple[int, CanaryAnalysis]]:
+        """Return all that are stored."""
 
-    def keep(self, trials: Mapping[str, tuple[int, CanaryAnalysis]]) -> None:
-        """Store some."""
+    def keep(self, analyses: Mapping[ServiceKey, tuple[int, CanaryAnalysis]]) -> None:
+        """Store these."""
 
 
-class Trials:
-    """`traffic` is where to look; None: there is no analysis."""
+class AnalysisFeed:
+    """The analyses in progress. `traffic` None: rollouts run without analysis."""
 
-    def __init__(self, kept: CanaryAnalysisStore, traffic: TrafficSource | None) -> None:
+    def __init__(self, store: CanaryAnalysisStore, traffic: TrafficSource | None) -> None:
         self._traffic = traffic
-        self._kept = kept
-        self._read = False
-        self._trials: dict[str, tuple[int, CanaryAnalysis]] = {}
-        self._verdicts: dict[str, AnalysisResult] = {}
+        self._store = store
+        self._is_read = False
+        self._analyses: dict[ServiceKey, tuple[int, CanaryAnalysis]] = {}
+        self._results: dict[ServiceKey, AnalysisResult] = {}
 
-    def look(
+    def analyze(
         self, services: Sequence[DesiredService], replicas: Sequence[Replica], now: float
-    ) -> Mapping[str, AnalysisResult] | None:
-        """The verdict on each service that has a revision on trial, by key."""
+    ) -> Mapping[ServiceKey, AnalysisResult] | None:
+        """Take in the last second and return the results by service key; None without traffic."""
         if self._traffic is None:
             return None
-        if not self._read:
-            self._trials, self._read = dict(self._kept.read()), True
-        tried = [s for s in services if not s.rollout.is_done and _tried(s)]
-        keys = {service.key for service in tried}
-        for key in [key for key in self._trials if key not in keys]:
-            del self._trials[key]
-        self._verdicts = {k: v for k, v in self._verdicts.items() if k in keys}
-        if tried:
-            groups: dict[str, list[Replica]] = {key: [] for key in keys}
+        if not self._is_read:
+            self._analyses, self._is_read = dict(self._store.read()), True
+        analyzed = [s for s in services if not s.rollout.is_done and _is_analyzed(s)]
+        keys = {service.key for service in analyzed}
+        for key in [key for key in self._analyses if key not in keys]:
+            del self._analyses[key]
+        self._results = {k: result for k, result in self._results.items() if k in keys}
+        if analyzed:
+            groups: dict[ServiceKey, list[Replica]] = {key: [] for key in keys}
             for replica in replicas:
                 if replica.key in groups and replica.phase is Phase.READY:
                     groups[replica.key].append(replica)
-            before = dict(self._trials)
-            for service in tried:
+            before = dict(self._analyses)
+            for service in analyzed:
                 if service.rollout.is_rolling:
-                    self._look_at(self._traffic, service, groups[service.key], now)
-            changed = {k: t for k, t in self._trials.items() if before.get(k) != t}
+                    self._analyze_service(self._traffic, service, groups[service.key], now)
+            changed = {k: a for k, a in self._analyses.items() if before.get(k) != a}
             if changed:
-                self._kept.keep(changed)
-        return self._verdicts
+                self._store.keep(changed)
+        return self._results
 
-    def _look_at(
+    def _analyze_service(
         self, traffic: TrafficSource, service: DesiredService, ready: Sequence[Replica], now: float
     ) -> None:
-        key, settings = service.key, service.spec.mesh.rollout
+        key, rollout = service.key, service.rollout
+        settings = service.spec.mesh.rollout.gate
         new = [r for r in ready if r.revision == service.revision]
-        stage = current(service)
-        number, trial = self._trials.get(key, (0, None))
-        if trial is None or number != service.rollout.release_number:
-            self._verdicts.pop(key, None)
-            unjudged = stage is not None and not stage.judged
-            if unjudged or not new or len(new) == len(ready):
+        stage = current_stage(service)
+        number, analysis = self._analyses.get(key, (0, None))
+        if analysis is None or number != rollout.release_number:
+            self._results.pop(key, None)
+            begun = _begin(traffic, service, stage, len(new), len(ready), now)
+            if begun is None:
                 return
-            switched = stage is not None and stage.share == 1.0
-            trial = _begun(traffic, service, switched, now)
-        if trial.stage != service.rollout.stage:
-            trial = canary_analysis.staged(trial, service.rollout.stage, now)
-        last = traffic.window(key, 1, now)
-        at = last.merged.start
-        if last.merged.interval and at > trial.seen and at + 1.0 > trial.since:
-            warm = max(settings.gate.warm, service.spec.mesh.balance.slow_start)
-            since = trial.since if trial.before is not None else 0.0
-            cold = {r.name for r in new if max(r.ready_since, since) + warm > at}
-            mine = _counts(last, service.revision, cold)
-            theirs = _counts(last, service.rollout.previous, frozenset())
-            trial = canary_analysis.take(trial, settings.gate, at, mine, theirs)
-        self._trials[key] = (service.rollout.release_number, trial)
+            analysis = begun
+        if analysis.stage != rollout.stage:
+            analysis = canary_analysis.begin_stage(analysis, rollout.stage, now)
+        analysis = _add_last_second(traffic, service, analysis, new, now)
+        self._analyses[key] = (rollout.release_number, analysis)
         if stage is None:
-            self._verdicts[key] = canary_analysis.onward(trial)
+            self._results[key] = canary_analysis.analyze_rest(analysis)
             return
-        share = len(new) / max(1, len(ready))
-        if stage.share != GROWING:
-            share = stage.share
-        lately = traffic.window(key, USUAL, now)
-        rate = lately.rps if lately.merged.interval >= KNOWN else None
+        share = len(new) / max(1, len(ready)) if stage.share == GROWING else stage.share
+        recent = traffic.window(key, RECENT, now)
+        rate = recent.rps if recent.merged.interval >= MIN_REPORTED else None
         monitor = service.spec.update.monitor
-        self._verdicts[key] = canary_analysis.verdict(
-            trial, settings.gate, rate, share, monitor, now
+        self._results[key] = canary_analysis.analyze_stage(
+            analysis, settings, rate, share, monitor, now
         )
 
 
-def _tried(service: DesiredService) -> bool:
-    settings = service.spec.mesh.rollout.gate
-    judged = settings.enabled and not service.rollout.skips_stages and not service.adopted
-    return judged and bool(service.rollout.previous) and service.rollout.in_progress
+def _is_analyzed(service: DesiredService) -> bool:
+    rollout, settings = service.rollout, service.spec.mesh.rollout.gate
+    enabled = settings.enabled and not rollout.skips_stages and not service.adopted
+    return enabled and bool(rollout.previous) and rollout.in_progress
 
 
-def _begun(
-    traffic: TrafficSource, service: DesiredService, switched: bool, now: float
-) -> CanaryAnalysis:
-    """A trial that starts now, knowing what the old revision did of late."""
-    past = traffic.window(service.key, BEFORE if switched else USUAL, now)
-    before = _counts(past, service.rollout.previous, frozenset())
-    by_lot = not service.spec.mesh.rollout.match
-    return canary_analysis.began(
-        service.rollout.stage, now, before.latency, before if switched else None, by_lot
+def _begin(
+    traffic: TrafficSource,
+    service: DesiredService,
+    stage: Stage | None,
+    new: int,
+    ready: int,
+    now: float,
+) -> CanaryAnalysis | None:
+    """A new analysis with a baseline of the previous revision.
+
+    None while the stage is not analyzed, or not both revisions have ready replicas.
+    """
+    if (stage is not None and not stage.analyzed) or not new or new == ready:
+        return None
+    switched = stage is not None and stage.share == 1.0
+    past = traffic.window(service.key, BEFORE_SWITCH if switched else RECENT, now)
+    baseline = _sample(past, service.rollout.previous, frozenset())
+    return canary_analysis.begin_analysis(
+        service.rollout.stage,
+        now,
+        baseline.latency,
+        baseline if switched else None,
+        random_routing=not service.spec.mesh.rollout.match,
     )
 
 
-def _counts(window: Window, revision: str, cold: Iterable[str]) -> Counts:
-    """What one revision did in a window; the latencies of `cold` replicas left out."""
+def _add_last_second(
+    traffic: TrafficSource,
+    service: DesiredService,
+    analysis: CanaryAnalysis,
+    new: Sequence[Replica],
+    now: float,
+) -> CanaryAnalysis:
+    """The analysis with the last reported second, if that is new and after its beginning."""
+    last = traffic.window(service.key, 1, now)
+    at = last.merged.start
+    if not last.merged.interval or at <= analysis.last_second or at + 1.0 <= analysis.since:
+        return analysis
+    settings, mesh = service.spec.mesh.rollout.gate, service.spec.mesh
+    warm_up = max(settings.warm, mesh.balance.slow_start)
+    # After a switch all new replicas get their first requests at the same time.
+    since = analysis.since if analysis.baseline is not None else 0.0
+    warming_up = {r.name for r in new if max(r.ready_since, since) + warm_up > at}
+    return canary_analysis.add_second(
+        analysis,
+        settings,
+        at,
+        _sample(last, service.revision, warming_up),
+        _sample(last, service.rollout.previous, frozenset()),
+    )
+
+
+def _sample(window: Window, revision: str, warming_up: Iterable[str]) -> RevisionSample:
+    """What one revision served in a window, without the latencies of replicas that warm up."""
     every, warm = MergedEndpoint(), MergedEndpoint()
     ejected = False
-    left_out = frozenset(cold)
+    left_out = frozenset(warming_up)
     for name, endpoint in window.merged.endpoints.items():
         if endpoint.revision != revision:
             continue
         every.add(endpoint)
         if name not in left_out:
             warm.add(endpoint)
-        now = window.endpoints.get(name)
-        ejected = ejected or bool(now and now.ejected_by)
-    return Counts(
+        current = window.endpoints.get(name)
+        ejected = ejected or bool(current and current.ejected_by)
+    return RevisionSample(
         requests=every.succeeded + every.failed,
         failed=every.failed,
         latency=dict(warm.latency.counts),

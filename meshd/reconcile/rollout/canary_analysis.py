@@ -1,11 +1,13 @@
-"""Whether a new revision is let on: judged by its own traffic beside the old one's. Pure.
+"""Canary analysis: decide by traffic whether a new revision is worse than the previous one. Pure.
 
-Two comparisons (see `evidence`): of requests that failed, and of requests that took more than
-`slower` times the old revision's p95. Each asks, after every bad request more, how likely so
-many would be were the new revision no worse; that it is asked again and again is paid for by
-ever smaller borders, whose sum is the chance of a false alarm: look number i of one comparison
-may use 1 / (i (i + 1)) of its part of it, and so may the last look at each stage. So `confidence`
-holds for a whole rollout. Slower is only what is so by its own p95 too.
+`analysis_feed` adds one second of traffic at a time and asks for a decision. Two comparisons (see
+`meshd.model.significance`) are made: failed requests, and requests that took longer than `slower`
+times the previous revision's p95.
+
+Each comparison is tested after every bad request ("look"), so its significance level is divided
+among the looks (alpha spending): look number i may use 1 / (i (i + 1)) of the level, and these
+parts add up to less than 1. So may the final look of each stage. `confidence` therefore holds for
+the whole rollout. A revision only counts as slower if its own p95 is too high as well.
 """
 
 from collections.abc import Mapping
@@ -13,240 +15,289 @@ from typing import Final
 
 import msgspec
 
-from meshd.model.canary import AnalysisResult, CanaryAnalysis, Counts, Word
+from meshd.model.canary import AnalysisResult, CanaryAnalysis, CanaryDecision, RevisionSample
 from meshd.model.significance import Comparison, binomial
-from meshd.spec.model import CanaryAnalysisSettings
+from meshd.spec.model import Gate
 from proxy.wire import buckets
 
-RUNGS: Final = (0.02, 0.05, 0.1, 0.25)
-"""The shares of the traffic that a new revision gets one after the other while it is tried, up
-to what its replicas are of all."""
-RUNG_REQUESTS: Final = 20
-RUNG_SECONDS: Final = 3.0
-SUSPICIOUS: Final = 0.1
-"""Odds against mere chance at which the new revision gets no more, and is not let on yet."""
-LEAST: Final = 10
-"""Requests under which nothing is said of latency, and traffic counts as too thin."""
-SECONDS_SLOW: Final = 3
-SECONDS_FAILED: Final = 2
-"""Seconds in which bad ones must have been seen: a single hiccup makes many at once."""
+TRAFFIC_STEPS: Final = (0.02, 0.05, 0.1, 0.25)
+"""Shares of the traffic that a new revision gets in turn; then the share of its replicas."""
+STEP_REQUESTS: Final = 20
+"""Requests of the new revision after which the share grows. One bad request in 20 shows up."""
+STEP_SECONDS: Final = 3.0
+"""Seconds after which the share grows, even with fewer requests."""
+SUSPICIOUS_P: Final = 0.1
+"""p-value at which the share stops growing and the stage does not end before `wait`."""
+MIN_REQUESTS: Final = 10
+"""Requests that latency is compared from. If fewer are expected, traffic is too low to analyze."""
+SLOW_SECONDS: Final = 3
+"""Seconds with slow requests that a failure needs: one hiccup makes many requests slow at once."""
+FAILED_SECONDS: Final = 2
+"""Seconds with failed requests that a failure needs, for the same reason."""
 EJECTED_FAILURES: Final = 5
-UNLIKE: Final = 5.0
-"""So many times the odds of failing, or of taking long, requests may have by themselves that go to
-the new revision by what they carry, and not by lot."""
+"""Failed requests that confirm an ejection by the proxy: the default of its `eject.consecutive`."""
+MATCHED_ODDS: Final = 5.0
+"""Bound on how much higher the odds of a bad request are among requests selected by `match`."""
 REFERENCE: Final = 0.95
+"""Quantile of the previous revision's latency that defines "slow"."""
 
 
-NOT_YET: Final = AnalysisResult(stage=-1, word="wait", text="not tried yet", rung=RUNGS[0])
+NOT_STARTED: Final = AnalysisResult(
+    stage=-1,
+    decision=CanaryDecision.WAIT,
+    reason="no requests analyzed yet",
+    max_share=TRAFFIC_STEPS[0],
+)
 
 
-def began(
+def begin_analysis(
     stage: int,
     now: float,
-    usual: Mapping[int, int],
-    before: Counts | None = None,
-    by_lot: bool = True,
+    baseline_latency: Mapping[int, int],
+    baseline: RevisionSample | None = None,
+    random_routing: bool = True,
 ) -> CanaryAnalysis:
-    """A trial that starts now; `usual` are latencies of the old revision of just before. `by_lot`:
-    no request goes to the new one by what it carries."""
+    """Return an analysis that begins now.
+
+    `baseline_latency` are recent requests of the previous revision by latency bucket. Requests
+    reach the new revision at random (`random_routing`) or by a match.
+    """
     return CanaryAnalysis(
         since=now,
         stage=stage,
         stage_since=now,
-        rung_since=now,
-        usual=usual,
-        before=before,
-        odds=1.0 if by_lot else UNLIKE,
+        step_since=now,
+        baseline_latency=baseline_latency,
+        baseline=baseline,
+        odds=1.0 if random_routing else MATCHED_ODDS,
     )
 
 
-def staged(trial: CanaryAnalysis, stage: int, now: float) -> CanaryAnalysis:
-    """The same trial in the next stage: what is known stays known."""
+def begin_stage(analysis: CanaryAnalysis, stage: int, now: float) -> CanaryAnalysis:
+    """Return the analysis in another stage, with all evidence so far."""
     return msgspec.structs.replace(
-        trial,
+        analysis,
         stage=stage,
         stage_since=now,
-        stage_requests=trial.failures.new,
-        stages=trial.stages + 1,
+        stage_requests=analysis.failures.new,
+        stages=analysis.stages + 1,
     )
 
 
-def take(
-    trial: CanaryAnalysis, gate: CanaryAnalysisSettings, at: float, new: Counts, old: Counts
+def add_second(
+    analysis: CanaryAnalysis, settings: Gate, at: float, new: RevisionSample, old: RevisionSample
 ) -> CanaryAnalysis:
-    """With one more second, that began at `at`."""
-    usual = dict(trial.usual)
+    """Return the analysis with the second that began at `at`."""
+    latency = dict(analysis.baseline_latency)
     for bucket, count in old.latency.items():
-        usual[bucket] = usual.get(bucket, 0) + count
-    border = _border(usual, gate)
-    before = trial.before
-    failures, slow = trial.failures, trial.slow
-    if before is not None:
-        # The old one serves no more: all of the new one's against what it did before.
-        failures = Comparison().add(
-            failures.new + new.requests, failures.new_bad + new.failed,
-            before.requests, before.failed,
-        )  # fmt: skip
-        slow = Comparison().add(
-            slow.new + sum(new.latency.values()), slow.new_bad + _over(new.latency, border),
-            sum(before.latency.values()), _over(before.latency, border),
-        )  # fmt: skip
-        failures = msgspec.structs.replace(
-            failures, strata=trial.failures.strata + bool(new.failed)
-        )
-        more = bool(_over(new.latency, border))
-        slow = msgspec.structs.replace(slow, strata=trial.slow.strata + more)
-    else:
-        failures = failures.add(new.requests, new.failed, old.requests, old.failed, trial.odds)
-        slow = slow.add(
-            sum(new.latency.values()), _over(new.latency, border),
-            sum(old.latency.values()), _over(old.latency, border), trial.odds,
-        )  # fmt: skip
-    trial = msgspec.structs.replace(
-        trial,
-        seen=at,
-        usual=usual,
+        latency[bucket] = latency.get(bucket, 0) + count
+    slow_from = _slow_from(latency, settings)
+    failures, slow = _compare(analysis, new, old, slow_from)
+    analysis = msgspec.structs.replace(
+        analysis,
+        last_second=at,
+        baseline_latency=latency,
         failures=failures,
         slow=slow,
         looks=(
-            trial.looks[0] + (failures.new_bad > trial.failures.new_bad),
-            trial.looks[1] + (slow.new_bad > trial.slow.new_bad),
+            analysis.looks[0] + (failures.new_bad > analysis.failures.new_bad),
+            analysis.looks[1] + (slow.new_bad > analysis.slow.new_bad),
         ),
-        ejected=trial.ejected or (new.ejected and not old.ejected),
+        ejected=analysis.ejected or (new.ejected and not old.ejected),
     )
-    trial = msgspec.structs.replace(trial, alarm=trial.alarm or _alarm(trial, gate, border))
-    return _climb(trial, gate, at + 1.0)
+    alarm = analysis.alarm or _alarm(analysis, settings, slow_from)
+    analysis = msgspec.structs.replace(analysis, alarm=alarm)
+    return _grow_share(analysis, settings, at + 1.0)
 
 
-def _border(usual: Mapping[int, int], gate: CanaryAnalysisSettings) -> float:
-    """Seconds from which on a request counts as slow."""
-    return (buckets.quantile(usual, REFERENCE) or 0.0) * gate.slower
+def _compare(
+    analysis: CanaryAnalysis, new: RevisionSample, old: RevisionSample, slow_from: float
+) -> tuple[Comparison, Comparison]:
+    """Both comparisons with one more second: of failed and of slow requests."""
+    failures, slow, baseline = analysis.failures, analysis.slow, analysis.baseline
+    timed, too_slow = sum(new.latency.values()), _count_above(new.latency, slow_from)
+    if baseline is None:
+        failures = failures.add(new.requests, new.failed, old.requests, old.failed, analysis.odds)
+        slow = slow.add(
+            timed, too_slow,
+            sum(old.latency.values()), _count_above(old.latency, slow_from), analysis.odds,
+        )  # fmt: skip
+        return failures, slow
+    # The previous revision does not serve any more. All requests of the new one are compared, as
+    # one stratum, with what the previous one served before the switch.
+    failures = Comparison().add(
+        failures.new + new.requests, failures.new_bad + new.failed,
+        baseline.requests, baseline.failed,
+    )  # fmt: skip
+    slow = Comparison().add(
+        slow.new + timed, slow.new_bad + too_slow,
+        sum(baseline.latency.values()), _count_above(baseline.latency, slow_from),
+    )  # fmt: skip
+    failed_seconds = analysis.failures.strata + bool(new.failed)
+    slow_seconds = analysis.slow.strata + bool(too_slow)
+    return (
+        msgspec.structs.replace(failures, strata=failed_seconds),
+        msgspec.structs.replace(slow, strata=slow_seconds),
+    )
 
 
-def _over(latency: Mapping[int, int], border: float) -> int:
-    last = buckets.index(border)
+def _slow_from(latency: Mapping[int, int], settings: Gate) -> float:
+    """The latency in seconds from which a request counts as slow."""
+    return (buckets.quantile(latency, REFERENCE) or 0.0) * settings.slower
+
+
+def _count_above(latency: Mapping[int, int], limit: float) -> int:
+    """The number of requests above a latency in seconds."""
+    last = buckets.index(limit)
     return sum(count for bucket, count in latency.items() if bucket > last)
 
 
-def _alarm(trial: CanaryAnalysis, gate: CanaryAnalysisSettings, border: float) -> str:
-    """The evidence that it is worse; empty while there is none."""
-    chance = (1.0 - gate.confidence) / 4  # half for the looks on the way, half of it for each
-    failures, slow = trial.failures, trial.slow
-    first, second = (chance / (i * (i + 1)) if i else 0.0 for i in trial.looks)
-    if failures.strata >= SECONDS_FAILED and failures.p <= first:
-        return _failed(failures, trial)
-    if slow.p <= second and _slower(slow, gate):
-        return _slow(slow, trial, border)
-    many = failures.new_bad >= EJECTED_FAILURES and failures.p <= 1.0 - gate.confidence
-    if trial.ejected and many:
-        return f"the proxy took a replica of it out of rotation; {_failed(failures, trial)}"
+def _alarm(analysis: CanaryAnalysis, settings: Gate, slow_from: float) -> str:
+    """The evidence that the new revision is worse; empty if there is none."""
+    # Half of the level is for these looks and half for the final looks; two comparisons share it.
+    level = (1.0 - settings.confidence) / 4
+    failures, slow = analysis.failures, analysis.slow
+    failures_level, slow_level = (level / (i * (i + 1)) if i else 0.0 for i in analysis.looks)
+    if failures.strata >= FAILED_SECONDS and failures.p <= failures_level:
+        return _describe_failed(failures, analysis)
+    if slow.p <= slow_level and _is_slower(slow, settings):
+        return _describe_slow(slow, analysis, slow_from)
+    confirmed = analysis.ejected and failures.new_bad >= EJECTED_FAILURES
+    if confirmed and failures.p <= 1.0 - settings.confidence:
+        return f"the proxy ejected one of its replicas; {_describe_failed(failures, analysis)}"
     return ""
 
 
-def _slower(slow: Comparison, gate: CanaryAnalysisSettings) -> bool:
-    """Whether there is enough to call it slower, and it is so by its own p95 too. Where fewer are
-    slow than that leaves out, it is mostly a busy machine's doing: that holds up one replica for a
-    moment with all that it has, and not requests by lot as the comparison has it."""
-    if slow.strata < SECONDS_SLOW or slow.new < LEAST:
+def _is_slower(slow: Comparison, settings: Gate) -> bool:
+    """Whether there are enough requests, and the new revision's own p95 is too high.
+
+    The second condition rules out a busy machine. That holds up all requests of one replica for a
+    moment, whereas the comparison assumes that each request is slow independently.
+    """
+    if slow.strata < SLOW_SECONDS or slow.new < MIN_REQUESTS:
         return False
-    return binomial(slow.new_bad, slow.new, 1.0 - REFERENCE) <= 1.0 - gate.confidence
+    return binomial(slow.new_bad, slow.new, 1.0 - REFERENCE) <= 1.0 - settings.confidence
 
 
-def _climb(trial: CanaryAnalysis, gate: CanaryAnalysisSettings, now: float) -> CanaryAnalysis:
-    """Its share grows with the trust in it."""
-    served = trial.failures.new - trial.rung_requests
-    waited = now - trial.rung_since
-    enough = served >= RUNG_REQUESTS or waited >= RUNG_SECONDS
-    warm = now >= trial.since + gate.warm
-    if trial.rung >= len(RUNGS) or not enough or not warm or suspicious(trial):
-        return trial
+def _grow_share(analysis: CanaryAnalysis, settings: Gate, now: float) -> CanaryAnalysis:
+    """Return the analysis at the next traffic step, once nothing speaks against it."""
+    served = analysis.failures.new - analysis.step_requests
+    waited = now - analysis.step_since
+    if analysis.traffic_step >= len(TRAFFIC_STEPS):
+        return analysis
+    if served < STEP_REQUESTS and waited < STEP_SECONDS:
+        return analysis
+    if now < analysis.since + settings.warm or is_suspicious(analysis):
+        return analysis
     return msgspec.structs.replace(
-        trial, rung=trial.rung + 1, rung_since=now, rung_requests=trial.failures.new
+        analysis,
+        traffic_step=analysis.traffic_step + 1,
+        step_since=now,
+        step_requests=analysis.failures.new,
     )
 
 
-def suspicious(trial: CanaryAnalysis) -> bool:
-    """Whether it looks worse, though it may be chance."""
-    slow = trial.slow.new_share > 1.0 - REFERENCE and trial.slow.p <= SUSPICIOUS
-    return slow or (trial.failures.strata > 0 and trial.failures.p <= SUSPICIOUS)
+def is_suspicious(analysis: CanaryAnalysis) -> bool:
+    """Whether the new revision looks worse, though that may be chance."""
+    slow, failures = analysis.slow, analysis.failures
+    if slow.new_share > 1.0 - REFERENCE and slow.p <= SUSPICIOUS_P:
+        return True
+    return failures.strata > 0 and failures.p <= SUSPICIOUS_P
 
 
-def verdict(
-    trial: CanaryAnalysis,
-    gate: CanaryAnalysisSettings,
+def analyze_stage(
+    analysis: CanaryAnalysis,
+    settings: Gate,
     rate: float | None,
     share: float,
     monitor: float,
     now: float,
 ) -> AnalysisResult:
-    """What is to be done. `rate` is the service's requests a second of late (None: not known
-    yet), `share` the part of them that the new revision can get. Where traffic is too thin to
-    tell, the stage is watched for `monitor` seconds, and not at all where there is none."""
-    word, text = _word(trial, gate, rate, share, monitor, now)
-    rung = RUNGS[trial.rung] if trial.rung < len(RUNGS) else 1.0
-    return AnalysisResult(stage=trial.stage, word=word, text=text, rung=rung)
+    """Decide on the current stage.
+
+    - `rate`: recent requests per second of the service; None: not known yet.
+    - `share`: share of them that the new revision can get (0..1).
+    - `monitor`: seconds that the stage lasts if traffic is too low to analyze.
+    """
+    decision, reason = _decide(analysis, settings, rate, share, monitor, now)
+    step = analysis.traffic_step
+    max_share = TRAFFIC_STEPS[step] if step < len(TRAFFIC_STEPS) else 1.0
+    return AnalysisResult(
+        stage=analysis.stage, decision=decision, reason=reason, max_share=max_share
+    )
 
 
-def onward(trial: CanaryAnalysis) -> AnalysisResult:
-    """What follows once all stages are passed: nothing waits for more, and only what is proved on
-    the way turns it back. There is no last look, as there would be one every second."""
-    if trial.alarm:
-        return AnalysisResult(stage=trial.stage, word="worse", text=trial.alarm)
-    return AnalysisResult(stage=trial.stage, word="fine", text=f"no worse in {_counted(trial)}")
+def analyze_rest(analysis: CanaryAnalysis) -> AnalysisResult:
+    """Decide after the last stage, while the remaining replicas are replaced.
+
+    Only an alarm fails the revision then. There is no final look, as there would be one in every
+    second.
+    """
+    if analysis.alarm:
+        decision, reason = CanaryDecision.FAIL, analysis.alarm
+    else:
+        decision, reason = CanaryDecision.PASS, f"no worse in {_describe_counts(analysis)}"
+    return AnalysisResult(stage=analysis.stage, decision=decision, reason=reason)
 
 
-def _word(
-    trial: CanaryAnalysis,
-    gate: CanaryAnalysisSettings,
+def _decide(
+    analysis: CanaryAnalysis,
+    settings: Gate,
     rate: float | None,
     share: float,
     monitor: float,
     now: float,
-) -> tuple[Word, str]:
-    if trial.alarm:
-        return "worse", trial.alarm
-    served = trial.failures.new - trial.stage_requests
-    waited = now - trial.stage_since
-    doubt = suspicious(trial)
-    if served >= gate.requests and not doubt:
-        return "fine", f"no worse in {_counted(trial)}"
-    thin = rate is not None and rate * share * gate.wait < LEAST
-    if thin and not doubt and waited >= (monitor if rate else 0.0):
-        return "fine", f"too little traffic to tell ({rate:.2g} requests/s)"
-    if waited < gate.wait:
-        return "wait", f"tried on {served} of {gate.requests} requests"
-    last = (1.0 - gate.confidence) / 4 / (trial.stages * (trial.stages + 1))
-    if trial.failures.p <= last and trial.failures.strata >= SECONDS_FAILED:
-        return "worse", _failed(trial.failures, trial)
-    if trial.slow.p <= last and _slower(trial.slow, gate):
-        return "worse", _slow(trial.slow, trial, _border(trial.usual, gate))
-    return "fine", f"not proved worse in {_counted(trial)} and {gate.wait:g} s"
+) -> tuple[CanaryDecision, str]:
+    if analysis.alarm:
+        return CanaryDecision.FAIL, analysis.alarm
+    served = analysis.failures.new - analysis.stage_requests
+    waited = now - analysis.stage_since
+    suspicious = is_suspicious(analysis)
+    if served >= settings.requests and not suspicious:
+        return CanaryDecision.PASS, f"no worse in {_describe_counts(analysis)}"
+    too_low = rate is not None and rate * share * settings.wait < MIN_REQUESTS
+    if too_low and not suspicious and waited >= (monitor if rate else 0.0):
+        return CanaryDecision.PASS, f"too little traffic to analyze ({rate:.2g} requests/s)"
+    if waited < settings.wait:
+        return CanaryDecision.WAIT, f"analyzed {served} of {settings.requests} requests"
+    # The final look of this stage.
+    level = (1.0 - settings.confidence) / 4 / (analysis.stages * (analysis.stages + 1))
+    failures, slow = analysis.failures, analysis.slow
+    if failures.p <= level and failures.strata >= FAILED_SECONDS:
+        return CanaryDecision.FAIL, _describe_failed(failures, analysis)
+    if slow.p <= level and _is_slower(slow, settings):
+        slow_from = _slow_from(analysis.baseline_latency, settings)
+        return CanaryDecision.FAIL, _describe_slow(slow, analysis, slow_from)
+    reason = f"not proven worse in {_describe_counts(analysis)}, within {settings.wait:g} s"
+    return CanaryDecision.PASS, reason
 
 
-def _counted(trial: CanaryAnalysis) -> str:
-    return f"{trial.failures.new} requests, {trial.failures.new_bad} failed"
+def _describe_counts(analysis: CanaryAnalysis) -> str:
+    return f"{analysis.failures.new} requests, {analysis.failures.new_bad} failed"
 
 
-def _failed(found: Comparison, trial: CanaryAnalysis) -> str:
+def _describe_failed(found: Comparison, analysis: CanaryAnalysis) -> str:
     return (
         f"{found.new_share:.2%} of its requests failed ({found.new_bad} of {found.new}), "
         f"{found.old_share:.2%} of the old revision's ({found.old_bad} of {found.old}) "
-        f"{_when(trial)}; {_chance(found, trial)}"
+        f"{_describe_period(analysis)}; {_describe_p(found, analysis)}"
     )
 
 
-def _slow(found: Comparison, trial: CanaryAnalysis, border: float) -> str:
+def _describe_slow(found: Comparison, analysis: CanaryAnalysis, slow_from: float) -> str:
     return (
-        f"{found.new_share:.1%} of its requests took over {border * 1000:.3g} ms "
+        f"{found.new_share:.1%} of its requests took over {slow_from * 1000:.3g} ms "
         f"({found.new_bad} of {found.new}), {found.old_share:.1%} of the old revision's "
-        f"({found.old_bad} of {found.old}) {_when(trial)}; {_chance(found, trial)}"
+        f"({found.old_bad} of {found.old}) {_describe_period(analysis)}; "
+        f"{_describe_p(found, analysis)}"
     )
 
 
-def _when(trial: CanaryAnalysis) -> str:
-    return "in the same seconds" if trial.before is None else "before the switch"
+def _describe_period(analysis: CanaryAnalysis) -> str:
+    return "in the same seconds" if analysis.baseline is None else "before the switch"
 
 
-def _chance(found: Comparison, trial: CanaryAnalysis) -> str:
-    unlike = f" and {trial.odds:g} times the odds" if trial.odds != 1.0 else ""
-    return f"by chance alone{unlike}: p = {max(found.p, 1e-300):.1g}"
+def _describe_p(found: Comparison, analysis: CanaryAnalysis) -> str:
+    odds = f" and {analysis.odds:g} times the odds" if analysis.odds != 1.0 else ""
+    # 1e-300 keeps the number of digits sane where the probability underflows to 0.
+    return f"by chance alone{odds}: p = {max(found.p, 1e-300):.1g}"

@@ -1,7 +1,7 @@
-"""Commands beside a rollout: before it, after it, and when it failed. Pure.
+"""Commands of a rollout: before it, after it, and after its failure. Pure.
 
-A hook is a one-off job of the new revision, with an id made of its release. Whoever orders it
-again, after a crash, gets the same job: it runs once.
+`outcome` asks for them, and `meshd.jobs` runs them as jobs of the new revision. A hook's id is made
+of its release's number. A second order for it after a crash gets the same job: it runs once.
 """
 
 from typing import Final
@@ -9,37 +9,40 @@ from typing import Final
 from meshd.model.desired import DesiredService
 from meshd.model.operation import RunHook
 from meshd.model.rollout import RolloutState
+from meshd.reconcile.rollout.stages import rollout_settings
 
-RECENT: Final = 600.0
-"""Seconds after its end in which a failed rollout's hook is still run."""
+ON_FAILURE_WITHIN: Final = 600.0
+"""Seconds after the end of a failed rollout in which its hook still runs: a control process that
+was away for longer does not run it."""
 
 
 def before(service: DesiredService) -> RunHook | None:
-    """What has to succeed before the first new replica is started."""
+    """The hook that must succeed before the first new replica starts."""
+    # HALTED too: a failed hook halts the rollout, and its replicas must not start after that.
     expected = service.rollout.state in (RolloutState.ROLLING, RolloutState.HALTED)
     return _hook(service, "before") if expected and not service.rollout.stage else None
 
 
 def after(service: DesiredService) -> RunHook | None:
-    """What has to succeed before the rollout counts as done."""
+    """The hook that must succeed before the rollout is done."""
     return _hook(service, "after") if service.rollout.is_rolling else None
 
 
 def on_failure(service: DesiredService, now: float) -> RunHook | None:
-    """What is run once the rollout has failed."""
-    recent = now < service.rollout.since + RECENT
+    """The hook that runs once the rollout has failed."""
+    recent = now < service.rollout.since + ON_FAILURE_WITHIN
     return _hook(service, "on_failure") if service.rollout.is_rolling_back and recent else None
 
 
-def ids(service: DesiredService, now: float) -> tuple[str, ...]:
-    """The hooks whose state matters now."""
-    found = (before(service), after(service), on_failure(service, now))
-    return tuple(hook.id for hook in found if hook is not None)
+def hook_ids(service: DesiredService, now: float) -> tuple[str, ...]:
+    """Return the ids of the hooks whose state matters now."""
+    hooks = (before(service), after(service), on_failure(service, now))
+    return tuple(hook.id for hook in hooks if hook is not None)
 
 
 def _hook(service: DesiredService, name: str) -> RunHook | None:
     rollout = service.rollout
-    hook = getattr(service.rollout_settings or service.spec.mesh.rollout, name)
+    hook = getattr(rollout_settings(service), name)
     if hook is None or not rollout.release_number or rollout.skips_stages or service.adopted:
         return None
     word = name.replace("on_", "")

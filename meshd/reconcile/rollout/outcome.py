@@ -1,5 +1,8 @@
-"""How the rollout of one service goes on or ends in this pass: the verdict, with the commands
-that have a say in it. Pure."""
+"""The rollout's part of a service's plan: its hooks, the end of its stage, its end. Pure.
+
+`meshd.reconcile.plan.service` asks for it in every pass. `steps` decides by replicas and traffic,
+and the hooks can delay or change that decision.
+"""
 
 from collections.abc import Sequence
 
@@ -12,68 +15,71 @@ from meshd.model.replica import Replica
 from meshd.model.rollout import RolloutState
 from meshd.reconcile.observe.observe import Observed
 from meshd.reconcile.rollout import hooks, steps
-from meshd.reconcile.rollout.canary_analysis import NOT_YET
+from meshd.reconcile.rollout.canary_analysis import NOT_STARTED
 
 
 class RolloutOutcome(msgspec.Struct, frozen=True):
-    """Steps of the rollout itself. `waits` is what it waits for; where it `halts`, nothing else
-    of the service is to be done in this pass."""
+    """What the rollout itself does in this pass.
+
+    - `waiting_for`: the hook that it waits for; empty: none.
+    - `halts`: whether the rest of the service's plan is skipped in this pass.
+    """
 
     operations: tuple[Operation, ...] = ()
-    waits: str = ""
+    waiting_for: str = ""
     halts: bool = False
 
 
-def settle(
+def rollout_outcome(
     service: DesiredService,
     new: Sequence[Replica],
     old: Sequence[Replica],
     observed: Observed,
     now: float,
 ) -> RolloutOutcome:
-    """Nothing before its first command succeeded; then its end, where it has come to one, and
-    otherwise the end of its stage."""
-    hook = hooks.before(service)
-    before, operations = _asked(hook, observed)
-    if before is not None and not before.ok:
-        if before.is_over and service.rollout.is_rolling:
-            operations.append(steps.failed(service, before.text))
-        waits = "" if before.is_over else before.text
-        return RolloutOutcome(tuple(operations), waits, halts=True)
+    """Return the rollout's operations: nothing before its first hook succeeded, then the end of
+    the rollout if it ends, else the end of its stage."""
+    first, operations = _run(hooks.before(service), observed)
+    if first is not None and not first.ok:
+        if first.is_over and service.rollout.is_rolling:
+            operations.append(steps.fail_rollout(service, first.text))
+        waiting_for = "" if first.is_over else first.text
+        return RolloutOutcome(tuple(operations), waiting_for, halts=True)
     failures = observed.failures.get((service.key, service.revision), ())
-    told = observed.verdicts
-    traffic = None if told is None else told.get(service.key, NOT_YET)
-    waits, settled = "", steps.judge(service, new, old, failures, now, traffic)
-    if settled is not None and settled.outcome is RolloutState.DONE:
-        last, ordered = _asked(hooks.after(service), observed)
+    analyses = observed.analyses
+    analysis = None if analyses is None else analyses.get(service.key, NOT_STARTED)
+    waiting_for = ""
+    end = steps.finish_rollout(service, new, old, failures, now, analysis)
+    if end is not None and end.outcome is RolloutState.DONE:
+        last, ordered = _run(hooks.after(service), observed)
         operations += ordered
         if last is not None and not last.is_over:
-            waits, settled = last.text, None
+            waiting_for, end = last.text, None
         elif last is not None and not last.ok:
-            settled = _in_spite_of(service, settled, last)
-    if settled is not None:
-        operations.append(settled)
-        if settled.outcome is not RolloutState.DONE:
-            return RolloutOutcome(tuple(operations), waits, halts=True)
-    operations += _asked(hooks.on_failure(service, now), observed)[1]
-    over = steps.advance(service, new, old, traffic, now)
-    if over is not None:
-        operations.append(over)
-    return RolloutOutcome(tuple(operations), waits)
+            end = _end_after_failed_hook(service, end, last)
+    if end is not None:
+        operations.append(end)
+        if end.outcome is not RolloutState.DONE:
+            return RolloutOutcome(tuple(operations), waiting_for, halts=True)
+    operations += _run(hooks.on_failure(service, now), observed)[1]
+    advance = steps.advance_stage(service, new, old, analysis, now)
+    if advance is not None:
+        operations.append(advance)
+    return RolloutOutcome(tuple(operations), waiting_for)
 
 
-def _in_spite_of(service: DesiredService, settled: Settle, last: HookState) -> Settle:
-    """The end of a rollout whose last command failed."""
+def _end_after_failed_hook(service: DesiredService, end: Settle, last: HookState) -> Settle:
+    """The end of a rollout whose last hook failed."""
     if service.spec.update.failure_action == "continue":
-        return msgspec.structs.replace(settled, cause=f"{settled.cause}, though {last.text}")
-    return steps.failed(service, last.text)
+        return msgspec.structs.replace(end, cause=f"{end.cause}, although {last.text}")
+    return steps.fail_rollout(service, last.text)
 
 
-def _asked(hook: RunHook | None, observed: Observed) -> tuple[HookState | None, list[Operation]]:
-    """How a hook stands, None where there is none; and the order to run it, if nobody did."""
+def _run(hook: RunHook | None, observed: Observed) -> tuple[HookState | None, list[Operation]]:
+    """The state of a hook (None: there is none), and the operation that runs it if needed."""
     if hook is None or observed.hooks is None:
         return None, []
     state = observed.hooks.get(hook.id)
     if state is None:
-        return HookState(is_over=False, text=f"{hook.id} is to run"), [hook]
+        return HookState(is_over=False, text=f"waits for {hook.id} to start"), [hook]
     return state, []

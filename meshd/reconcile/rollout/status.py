@@ -1,74 +1,79 @@
-"""Where a rollout stands, in words for people. Pure."""
+"""Describe for people how far a rollout is. Pure.
+
+`meshd.control.status` shows it in `meshd ps` and `meshd rollout status`.
+"""
 
 from collections.abc import Sequence
 
 import msgspec
 
-from meshd.model.canary import AnalysisResult
+from meshd.model.canary import AnalysisResult, CanaryDecision
 from meshd.model.desired import DesiredService
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import ENDED
-from meshd.reconcile.rollout.stages import current, split, stages, switched
+from meshd.reconcile.rollout.stages import current_stage, has_switched, stages, traffic_split
 
 
 class RolloutStatus(msgspec.Struct, frozen=True):
-    """`stage` is the step that a rollout is at, and `trial` what the traffic has said in it so
-    far; empty where there is nothing to say. `coming` is the revision that is being brought in;
-    while one that failed leaves there is none."""
+    """Progress of one rollout; empty fields do not apply.
 
-    coming: str = ""
+    - `new_revision`: the revision that is rolled out; empty while a failed one leaves.
+    - `stage`: the current stage.
+    - `analysis`: the evidence about its traffic so far.
+    """
+
+    new_revision: str = ""
     stage: str = ""
-    trial: str = ""
+    analysis: str = ""
 
 
-def course(
-    service: DesiredService, replicas: Sequence[Replica], verdict: AnalysisResult | None
+def rollout_status(
+    service: DesiredService, replicas: Sequence[Replica], analysis: AnalysisResult | None
 ) -> RolloutStatus:
-    """Where one service's rollout stands; nothing where none is under way."""
-    if service.adopted or not service.rollout.previous:
+    """Return the progress of a service's rollout; all fields are empty without one."""
+    rollout = service.rollout
+    if service.adopted or not rollout.previous:
         return RolloutStatus()
-    if service.rollout.is_rolling_back:
-        failed = any(r.revision != service.revision and r.phase not in ENDED for r in replicas)
-        return RolloutStatus(stage="going back" if failed else "")
-    if service.rollout.is_done:
+    if rollout.is_rolling_back:
+        leaving = any(r.revision != service.revision and r.phase not in ENDED for r in replicas)
+        return RolloutStatus(stage="rolling back" if leaving else "")
+    if rollout.is_done:
         return RolloutStatus()
-    new = sum(r.serves and r.revision == service.rollout.revision for r in replicas)
-    if not new:
-        return RolloutStatus(coming=service.rollout.revision)
+    if not any(r.serves and r.revision == rollout.revision for r in replicas):
+        return RolloutStatus(new_revision=rollout.revision)
     return RolloutStatus(
-        coming=service.rollout.revision,
-        stage=_stage(service, replicas, verdict),
-        trial=_trial(service, verdict),
+        new_revision=rollout.revision,
+        stage=_describe_stage(service, replicas, analysis),
+        analysis=_describe_analysis(service, analysis),
     )
 
 
-def _stage(
-    service: DesiredService, replicas: Sequence[Replica], verdict: AnalysisResult | None
+def _describe_stage(
+    service: DesiredService, replicas: Sequence[Replica], analysis: AnalysisResult | None
 ) -> str:
-    if switched(service):
+    rollout = service.rollout
+    if has_switched(service):
         return "all requests, the old replicas are kept for a while"
-    stage, all_stages = current(service), stages(service)
-    if stage is None and not any(r.revision != service.rollout.revision for r in replicas):
-        return f"watched for {service.spec.update.monitor:g} s"
+    stage, all_stages = current_stage(service), stages(service)
+    if stage is None and not any(r.revision != rollout.revision for r in replicas):
+        return f"monitored for {service.spec.update.monitor:g} s"
     if stage is None:
         return "the rest replica by replica" if all_stages else "replica by replica"
-    shared = split(service, replicas, verdict)
-    if shared is None:
+    split = traffic_split(service, replicas, analysis)
+    if split is None:
         return ""
-    of = f"step {service.rollout.stage + 1} of {len(all_stages)}: " if len(all_stages) > 1 else ""
-    share = dict(shared.weights).get(service.rollout.revision, 0.0)
-    chosen = ", and whom `match` names" if shared.matches else ""
-    return f"{of}{100 * share:.3g} % of the requests{chosen}"
+    step = f"step {rollout.stage + 1} of {len(all_stages)}: " if len(all_stages) > 1 else ""
+    share = dict(split.weights).get(rollout.revision, 0.0)
+    matched = ", and those that `match` selects" if split.matches else ""
+    return f"{step}{100 * share:.3g} % of the requests{matched}"
 
 
-def _trial(service: DesiredService, verdict: AnalysisResult | None) -> str:
-    stage = current(service)
-    if (
-        stage is None
-        or not stage.judged
-        or verdict is None
-        or verdict.stage != service.rollout.stage
-    ):
+def _describe_analysis(service: DesiredService, analysis: AnalysisResult | None) -> str:
+    stage = current_stage(service)
+    if stage is None or not stage.analyzed:
         return ""
-    hold = f", held for {stage.hold:g} s" if stage.hold and verdict.word == "fine" else ""
-    return f"{verdict.text}{hold}"
+    if analysis is None or analysis.stage != service.rollout.stage:
+        return ""
+    passed = analysis.decision is CanaryDecision.PASS
+    hold = f", held for {stage.hold:g} s" if stage.hold and passed else ""
+    return f"{analysis.reason}{hold}"

@@ -1,8 +1,8 @@
-"""How a new revision replaces an old one: the sizes of a step, and the verdict. Pure.
+"""One step from an old revision to a new one, the end of a stage, and the end of a rollout. Pure.
 
-A rollout has no script that could be interrupted: every pass looks at how many replicas of
-which revision there are, and takes the next step that is safe. Words and defaults are those
-of Compose's `deploy.update_config`.
+`meshd.reconcile.plan` asks for them in every pass. A rollout has no script that could be
+interrupted: each pass counts the replicas of each revision and takes the next step that is safe.
+Words and defaults are those of Compose's `deploy.update_config`.
 """
 
 from collections.abc import Sequence
@@ -10,147 +10,157 @@ from typing import Final
 
 import msgspec
 
-from meshd.model.canary import AnalysisResult
+from meshd.model.canary import AnalysisResult, CanaryDecision
 from meshd.model.desired import DesiredService
 from meshd.model.operation import Advance, Settle
 from meshd.model.replica import Replica, ReplicaFailure
 from meshd.model.rollout import RolloutState
-from meshd.reconcile.rollout.stages import GROWING, current, following, is_over, limits, switched
+from meshd.reconcile.rollout.stages import (
+    GROWING,
+    current_stage,
+    describe_next_stage,
+    has_switched,
+    stage_end_reason,
+    stage_limits,
+)
 
-ALWAYS_HELD: Final = 3
-"""So many ends are held against a revision even if something outside seems to cause them."""
+MIN_EXTERNAL_FAILURES: Final = 3
+"""Failures from which even those with an external cause count against a revision: one replica may
+be killed by accident, three are not."""
 
 
 class RolloutStep(msgspec.Struct, frozen=True):
-    """How many of the new revision to start and how many ready old ones to drain now."""
+    """Numbers of new replicas to start and of ready old replicas to drain now."""
 
     start: int
     drain: int
 
 
-def step(
+def next_step(
     service: DesiredService,
     new: Sequence[Replica],
     old: Sequence[Replica],
     leaving: int,
     now: float,
 ) -> RolloutStep:
-    """The next step from `old` to `new` (alive ones each); `leaving` others still run.
+    """Return the next step from `old` to `new` (live replicas); `leaving` others still run.
 
-    At most `surge` above the wanted count, never fewer than `unavailable` below it. While a
-    stage is on, no more of the new revision than it says, and the old ones stay beside it.
+    At most `surge` replicas run above the desired number, and at most `unavailable` are missing.
+    In a stage, the new revision gets no more replicas than the stage says, and the old replicas
+    stay.
     """
-    want, allowed, stage = service.count, limits(service), current(service)
+    desired, allowed, stage = service.count, stage_limits(service), current_stage(service)
     surge = allowed.surge
     new_ready = sum(r.serves for r in new)
     ready = new_ready + sum(r.serves for r in old)
-    target, keep = want, 0
+    target, keep = desired, 0
     if stage is not None:
-        target = min(stage.replicas, want)
+        target = min(stage.replicas, desired)
         if stage.share != GROWING and not service.spec.mesh.rollout.max_surge:
             surge = max(surge, target)
-        keep = max(0, want + surge - target)
-    room = want + surge - len(new) - len(old) - (0 if surge else leaving)
+        keep = max(0, desired + surge - target)
+    room = desired + surge - len(new) - len(old) - (0 if surge else leaving)
     if surge and stage is None:
         room = min(room, max(1, surge + allowed.unavailable) - (len(new) - new_ready))
-    if update_delayed(service, new, now):
+    if is_delayed(service, new, now):
         room = 0
     start = min(target - len(new), room)
-    if stage is not None:  # old ones that ended cannot come back: the new revision steps in
-        start = max(start, want - allowed.unavailable - len(new) - len(old) - leaving)
-    drain = min(ready - (want - allowed.unavailable), len(old) - keep)
+    if stage is not None:
+        # Old replicas that ended are not started again: new ones replace them.
+        start = max(start, desired - allowed.unavailable - len(new) - len(old) - leaving)
+    drain = min(ready - (desired - allowed.unavailable), len(old) - keep)
     return RolloutStep(start=max(0, start), drain=max(0, drain))
 
 
-def update_delayed(service: DesiredService, new: Sequence[Replica], now: float) -> bool:
-    """Whether the time between two steps is not over."""
+def is_delayed(service: DesiredService, new: Sequence[Replica], now: float) -> bool:
+    """Whether the delay between two steps has not passed yet."""
     delay = service.spec.update.delay
-    return bool(delay) and _latest(new) + delay > now
+    return bool(delay) and _last_ready(new) + delay > now
 
 
-def advance(
+def advance_stage(
     service: DesiredService,
     new: Sequence[Replica],
     old: Sequence[Replica],
-    verdict: AnalysisResult | None,
+    analysis: AnalysisResult | None,
     now: float,
 ) -> Advance | None:
-    """The end of the present stage, when it has come to one."""
-    stage = current(service)
+    """Return the operation that ends the current stage; None if it continues."""
+    stage = current_stage(service)
     if stage is None or not service.rollout.is_rolling or not old:
         return None
-    cause = is_over(service, stage, new, old, verdict, now)
-    if not cause:
+    cause = stage_end_reason(service, stage, new, old, analysis, now)
+    if cause is None:
         return None
     return Advance(
         project=service.project,
         service=service.spec.name,
         revision=service.revision,
         stage=service.rollout.stage + 1,
-        what=following(service),
+        what=describe_next_stage(service),
         cause=cause,
     )
 
 
-def judge(
+def finish_rollout(
     service: DesiredService,
     new: Sequence[Replica],
     old: Sequence[Replica],
     failures: Sequence[ReplicaFailure],
     now: float,
-    verdict: AnalysisResult | None = None,
+    analysis: AnalysisResult | None = None,
 ) -> Settle | None:
-    """The end of a rollout, when it has come to one.
+    """Return the operation that ends the rollout; None if it continues.
 
-    Failed: its traffic shows that it is worse than the revision to go back to, or more of its
-    replicas failed by themselves than `max_failure_ratio` allows; and there is a revision to
-    go back to. Done: all replicas are ready, none of an old revision is left (but those that
-    blue/green keeps), and the last one has been watched for `monitor` seconds.
+    It fails if a previous revision exists, and the analysis found the new one worse or more
+    replicas failed than `max_failure_ratio` allows. It is done once all replicas are ready, no
+    replica of an old revision is left (except those that blue/green keeps), and the last one was
+    monitored for `monitor` seconds.
     """
-    if not service.rollout.is_rolling:
+    rollout, update = service.rollout, service.spec.update
+    if not rollout.is_rolling:
         return None
-    update = service.spec.update
-    held = [failure for failure in failures if failure.at >= service.rollout.since]
-    if len(held) < ALWAYS_HELD:
-        held = [failure for failure in held if not failure.external]
-    over = len(held) > update.max_failure_ratio * max(1, service.count)
-    worse = verdict is not None and verdict.word == "worse"
-    if (over or worse) and service.rollout.previous and update.failure_action != "continue":
-        pauses = update.failure_action == "pause"
-        outcome = RolloutState.HALTED if pauses else RolloutState.ROLLED_BACK
-        why = verdict.text if verdict is not None and not over else held[-1].text
-        return _settle(service, outcome, why)
+    counted = [failure for failure in failures if failure.at >= rollout.since]
+    if len(counted) < MIN_EXTERNAL_FAILURES:
+        counted = [failure for failure in counted if not failure.external]
+    too_many = len(counted) > update.max_failure_ratio * max(1, service.count)
+    worse = analysis is not None and analysis.decision is CanaryDecision.FAIL
+    if (too_many or worse) and rollout.previous and update.failure_action != "continue":
+        halts = update.failure_action == "pause"
+        state = RolloutState.HALTED if halts else RolloutState.ROLLED_BACK
+        cause = analysis.reason if analysis is not None and not too_many else counted[-1].text
+        return _finish(service, state, cause)
     ready = sum(r.serves for r in new)
-    if current(service) is not None and old:
+    if current_stage(service) is not None and old:
         return None
-    if switched(service) and ready == len(new) == service.count:
-        return _settle(
-            service, RolloutState.DONE, f"{ready} of {service.count} ready, switched over"
-        )
+    count = f"{ready} of {service.count} ready"
+    if has_switched(service) and ready == len(new) == service.count:
+        return _finish(service, RolloutState.DONE, f"{count}, switched over")
     if old or ready < service.count or len(new) != service.count:
         return None
-    if service.rollout.previous and _latest(new) + update.monitor > now:
+    if rollout.previous and _last_ready(new) + update.monitor > now:
         return None
-    return _settle(
-        service, RolloutState.DONE, f"{ready} of {service.count} ready, none of another revision"
-    )
+    return _finish(service, RolloutState.DONE, f"{count}, none of another revision")
 
 
-def failed(service: DesiredService, cause: str) -> Settle:
-    """The end of a rollout that failed: back, where there is something to go back to."""
-    back = service.rollout.previous and service.spec.update.failure_action != "pause"
-    return _settle(service, RolloutState.ROLLED_BACK if back else RolloutState.HALTED, cause)
+def fail_rollout(service: DesiredService, cause: str) -> Settle:
+    """Return the operation that ends a failed rollout: roll back if there is a previous revision
+    and the failure action is not `pause`, else halt."""
+    rolls_back = service.rollout.previous and service.spec.update.failure_action != "pause"
+    state = RolloutState.ROLLED_BACK if rolls_back else RolloutState.HALTED
+    return _finish(service, state, cause)
 
 
-def _settle(service: DesiredService, outcome: RolloutState, cause: str) -> Settle:
+def _finish(service: DesiredService, state: RolloutState, cause: str) -> Settle:
     return Settle(
         project=service.project,
         service=service.spec.name,
         revision=service.revision,
-        outcome=outcome,
+        outcome=state,
         cause=cause,
     )
 
 
-def _latest(replicas: Sequence[Replica]) -> float:
+def _last_ready(replicas: Sequence[Replica]) -> float:
+    """When the last of the replicas became ready (Unix time)."""
     return max((r.ready_since for r in replicas), default=0.0)
