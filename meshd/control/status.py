@@ -14,7 +14,7 @@ from meshd.model.rollout import Override, StoredProject
 from meshd.model.scaling import Load, cpu_percent
 from meshd.reconcile.observe.observe import Observed
 from meshd.reconcile.progress import CRASH_LOOP_FAILURES, phase_word, service_state
-from meshd.reconcile.rollout.status import course
+from meshd.reconcile.rollout.status import rollout_status
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.merge import MergedService
 
@@ -92,8 +92,8 @@ def service_status(
     total: MergedService = ingest.total(service.key)
     slots = observed.slots.get((service.key, service.revision), ())
     endpoints = window.endpoints
-    verdicts = observed.verdicts or {}
-    rollout = course(service, replicas, verdicts.get(service.key))
+    analyses = observed.analyses or {}
+    rollout = rollout_status(service, replicas, analyses.get(service.key))
     return ServiceStatus(
         project=service.project,
         name=service.spec.name,
@@ -120,9 +120,9 @@ def service_status(
         override_until=override.until if override else 0.0,
         last=waiting or last,
         waiting=waiting,
-        new_revision=rollout.coming,
+        new_revision=rollout.new_revision,
         stage=rollout.stage,
-        analysis=rollout.trial,
+        analysis=rollout.analysis,
         replicas=tuple(
             _replica_status(
                 r,

@@ -56,7 +56,7 @@ class StatusReader:
         """Return the status of the daemon with its services and projects."""
         services = tuple(self.services())
         projects = project_statuses(
-            self._store.projects, services, self._claims.elsewhere, self._claims.refused
+            self._store.projects, services, self._claims.held_elsewhere, self._claims.refusals
         )
         return msgspec.structs.replace(self.daemon(), services=services, projects=projects)
 

@@ -45,7 +45,7 @@ from meshd.publish.last_snapshot import read_held
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.ownership.claims import ProjectClaims
-from meshd.reconcile.plan.start_limit import places
+from meshd.reconcile.plan.start_limit import start_slots
 from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.docker.firewall_rules import door_of
 from meshd.runtime.docker.host_firewall import HostFirewall
@@ -160,7 +160,7 @@ class Parts:
             hooks=HookRunner(job_factory, job_table, stores.jobs),
             traffic=ingest,
             in_flight=worker_events.in_flight,
-            start_slots=lambda: places(sampler.nodes, settings.starts),
+            start_slots=lambda: start_slots(sampler.nodes, settings.starts),
             on_ready=self._zero_feed.replica_ready,
             trusted_proxies=settings.trusted_proxies,
             clock=clock,
@@ -296,7 +296,7 @@ class Parts:
         if not isinstance(self._runtime, DockerRuntime):
             return None
         return self._runtime.fence(
-            claims.me.instance,
+            claims.holder.instance,
             lambda: claims.held,
             lambda kind, text: self._stores.events.record(self._clock(), kind, text),
             self._settings.filters,

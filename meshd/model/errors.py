@@ -11,7 +11,7 @@ class Rejected(Exception):
 
 
 class NotFound(Exception):
-    """No project, service, replica or job of that name exists. The API answers 404 with the text."""
+    """No project, service, replica or job of that name exists. The API answers 404 with it."""
 
 
 class StoreWriteError(sqlite3.OperationalError):

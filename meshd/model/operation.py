@@ -1,7 +1,7 @@
 """Operations: the steps of a plan, each with its cause. Pure.
 
-`meshd.reconcile.plan` makes them, and `meshd.reconcile.execute` carries them out. Each prints as one
-line: `str(plan)` is the output of `meshd diff`.
+`meshd.reconcile.plan` makes them, and `meshd.reconcile.execute` carries them out. Each prints as
+one line: `str(plan)` is the output of `meshd diff`.
 """
 
 from enum import IntEnum
@@ -220,7 +220,7 @@ class RunHook(Operation, frozen=True, kw_only=True):
 
 
 class ForgetProject(Operation, frozen=True, kw_only=True):
-    """Remove the networks and the state of a project that was taken down, after its last replica."""
+    """Remove the networks and the state of a project, after its last replica was removed."""
 
     project: str
 

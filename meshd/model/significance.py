@@ -108,9 +108,7 @@ def hypergeometric(new: int, old: int, bad: int, odds: float = 1.0) -> _Distribu
     """
     low, high = max(0, bad - old), min(bad, new)
     logs = [
-        _log_combinations(new, count)
-        + _log_combinations(old, bad - count)
-        + count * log(odds)
+        _log_combinations(new, count) + _log_combinations(old, bad - count) + count * log(odds)
         for count in range(low, high + 1)
     ]
     most = max(logs)

@@ -12,8 +12,8 @@ from meshd.model.event import Kind
 from meshd.model.replica import Replica, Version
 from meshd.model.replica_phase import ALIVE, Phase
 from meshd.reconcile.execute.failure_log import FailureLog, FailureRecord
-from meshd.reconcile.observe.memory import ReconcileMemory, Record
-from meshd.reconcile.observe.observe import ending
+from meshd.reconcile.observe.memory import ReconcileMemory, ReplicaRecord
+from meshd.reconcile.observe.observe import describe_exit
 from meshd.reconcile.progress import CRASH_LOOP_FAILURES
 from meshd.store.events import EventLog
 
@@ -28,7 +28,7 @@ class ReplicaEvent(msgspec.Struct, frozen=True):
 
 
 def phase_events(
-    before: Mapping[str, Record], replicas: tuple[Replica, ...], now: float
+    before: Mapping[str, ReplicaRecord], replicas: tuple[Replica, ...], now: float
 ) -> Iterator[ReplicaEvent]:
     """Yield at most one event per replica whose phase is not the one in `before`."""
     for replica in replicas:
@@ -45,13 +45,13 @@ def readiness_events(
 ) -> Iterator[ReplicaEvent]:
     """Yield an event for each ready replica whose readiness probe began to fail or to pass."""
     for replica in replicas:
-        sight = before.sights.get(replica.name)
-        if sight is None or sight.replica is replica or replica.phase is not Phase.READY:
+        cached = before.cache.get(replica.name)
+        if cached is None or cached.replica is replica or replica.phase is not Phase.READY:
             continue
-        if replica.unready and not sight.replica.unready:
+        if replica.unready and not cached.replica.unready:
             text = f"is not ready for requests: {replica.unready}"
             yield ReplicaEvent(Kind.REPLICA_UNREADY, replica, text)
-        elif sight.replica.unready and not replica.unready:
+        elif cached.replica.unready and not replica.unready:
             yield ReplicaEvent(Kind.REPLICA_READY, replica, "is ready for requests again")
 
 
@@ -70,16 +70,16 @@ def crash_loops(before: ReconcileMemory, after: ReconcileMemory) -> Iterator[tup
 def removed_by_others(before: ReconcileMemory, running: Container[str]) -> Iterator[ReplicaEvent]:
     """Yield an event for each replica that is no longer among the `running` ones, although meshd
     neither stopped it nor saw its end."""
-    for name, sight in before.sights.items():
-        was = sight.record
-        expected = sight.replica.managed and was.phase in ALIVE and not was.drain_since
+    for name, cached in before.cache.items():
+        was = cached.record
+        expected = cached.replica.managed and was.phase in ALIVE and not was.drain_since
         if expected and name not in running:
             text = "was removed by something other than meshd"
-            yield ReplicaEvent(Kind.REPLICA_DIED, sight.replica, text)
+            yield ReplicaEvent(Kind.REPLICA_DIED, cached.replica, text)
 
 
-def _phase_event(replica: Replica, old: Record | None, now: float) -> ReplicaEvent | None:
-    end = ending(replica.exit_code, replica.oom_killed)
+def _phase_event(replica: Replica, old: ReplicaRecord | None, now: float) -> ReplicaEvent | None:
+    end = describe_exit(replica.exit_code, replica.oom_killed)
     match replica.phase:
         case Phase.PENDING:
             return ReplicaEvent(Kind.REPLICA_STARTED, replica, replica.cause or "started")
@@ -87,11 +87,11 @@ def _phase_event(replica: Replica, old: Record | None, now: float) -> ReplicaEve
             if old is None and replica.ready_since != now:
                 return None
             return _ready_event(replica, now)
-        case Phase.PAUSED if replica.reserve and old is not None:
+        case Phase.PAUSED if replica.warm and old is not None:
             text = "is ready and paused in the warm pool"
             return ReplicaEvent(Kind.REPLICA_PAUSED, replica, text)
         case Phase.DRAINING:
-            kind = Kind.REPLICA_UNHEALTHY if replica.blamed else Kind.REPLICA_DRAINING
+            kind = Kind.REPLICA_UNHEALTHY if replica.counted_as_failure else Kind.REPLICA_DRAINING
             return ReplicaEvent(kind, replica, replica.cause)
         case Phase.STOPPING if not (old and old.drain_since) and not replica.busy:
             text = "is being stopped by something other than meshd; it gets no new requests"
@@ -105,10 +105,10 @@ def _phase_event(replica: Replica, old: Record | None, now: float) -> ReplicaEve
 
 
 def _ready_event(replica: Replica, now: float) -> ReplicaEvent:
-    began = replica.woken or replica.created_at
+    began = replica.resumed_at or replica.created_at
     took = now - began if began else None
     text = "passed its probe" + (f" after {took:.1f} s" if took is not None else "")
-    if replica.woken:
+    if replica.resumed_at:
         text = f"was resumed and {text}"
     return ReplicaEvent(Kind.REPLICA_READY, replica, text, took)
 
@@ -165,7 +165,7 @@ class EventRecorder:
             if event.seconds is not None:
                 self._on_ready(replica.key, event.seconds)
             self.record(event, now)
-            if replica.phase is Phase.DRAINING and replica.blamed:
+            if replica.phase is Phase.DRAINING and replica.counted_as_failure:
                 version = (replica.key, replica.revision)
                 self._failures.keep(version, FailureRecord(replica.name, event.text))
         for (key, _), text in crash_loops(before, after):

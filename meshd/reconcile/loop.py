@@ -21,12 +21,12 @@ from meshd.model.errors import StoreWriteError
 from meshd.model.job import HookState
 from meshd.model.operation import (
     DrainReplica,
-    Forget,
+    ForgetProject,
     JobOperation,
     Operation,
     PauseReplica,
     Plan,
-    Prepare,
+    PrepareRevision,
     PrepareService,
     RemoveJob,
     RemoveReplica,
@@ -61,9 +61,8 @@ from meshd.reconcile.observe.observe import Inputs, Observed, observe
 from meshd.reconcile.ownership.claims import ProjectClaims
 from meshd.reconcile.plan.plan import plan
 from meshd.reconcile.publish_snapshot import SnapshotUpdater
-from meshd.reconcile.rollout.analysis_feed import TrafficSource, Trials
-from meshd.reconcile.rollout.hooks import ids as hook_ids
-from meshd.reconcile.rollout.stages import splits
+from meshd.reconcile.rollout.analysis_feed import AnalysisFeed, TrafficSource
+from meshd.reconcile.rollout.hooks import hook_ids
 from meshd.runtime.base import Runtime, RuntimeFailure
 from meshd.spec.model import Project, Service
 from meshd.store.canary_analyses import CanaryAnalysisLog
@@ -174,7 +173,7 @@ class Reconciler:
         self._plan = Plan()
         self._ready = asyncio.Event()
         self._drain_requests: list[DrainReplica] = []
-        self._analyses = Trials(CanaryAnalysisLog(store), traffic)
+        self._analyses = AnalysisFeed(CanaryAnalysisLog(store), traffic)
         self._desired_state = DesiredStateBuilder(store, runtime.capabilities.pause)
         self._prober = Prober(wake.set, probe, clock)
         self._snapshots = SnapshotUpdater(
@@ -221,7 +220,7 @@ class Reconciler:
     def request(self, request: StartJob) -> Awaitable[ObservedReplica]: ...
     @overload
     def request(
-        self, request: PrepareService | Forget | StopJob | RemoveJob
+        self, request: PrepareService | ForgetProject | StopJob | RemoveJob
     ) -> Awaitable[None]: ...
     def request(self, request: Any) -> Any:
         """Take a request of another part of the daemon.
@@ -232,16 +231,16 @@ class Reconciler:
         match request:
             case ResolveServices():
                 return self._executor.resolve(request.services, request.fetch)
-            case PrepareService() | Forget() | JobOperation():
+            case PrepareService() | ForgetProject() | JobOperation():
                 return self._perform(request)
             case ReloadDesired():
-                view = self._claims.ours(self._watch.replicas)
+                view = self._claims.own_replicas(self._watch.replicas)
                 self._desired = self._read_desired(view, self._clock())
             case DrainRequest():
                 drain = DrainReplica(name=request.replica, cause=request.cause)
                 self._drain_requests.append(drain)
             case ResetBackoff():
-                self._memory = memories.pardon(self._memory, frozenset(request.versions))
+                self._memory = memories.reset_backoff(self._memory, frozenset(request.versions))
                 self._failures.forget(request.versions)
                 return None
             case RemoveCopies():
@@ -258,7 +257,7 @@ class Reconciler:
     async def run(self) -> None:
         """Run passes until cancelled; the first one after everything was listed."""
         await self._watch.ready()
-        await self._claims.settled()
+        await self._claims.ready()
         await self._take_over()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._claims.run(), name="claims")
@@ -272,18 +271,18 @@ class Reconciler:
     def run_pass(self, now: float) -> None:
         """Run one pass."""
         before = self._memory
-        listed = self._results.merge_into(self._claims.ours(self._watch.replicas), now)
+        listed = self._results.merge_into(self._claims.own_replicas(self._watch.replicas), now)
         self._desired = self._read_desired(listed, now)
-        refused = frozenset(self._claims.refused.values())
+        refused = frozenset(self._claims.refusals.values())
         self._recorder.record_problems(self._desired_state.problems, refused, now)
         self._recorder.record_runtime(self._runtime.name, self._watch.problem, now)
         self._memory, self._observed = observe(before, self._inputs(listed), now, self._random)
         running = self._watch.replicas.keys() | self._results.just_started()
         replicas = self._observed.replicas
         self._recorder.record_replicas(before, self._memory, replicas, running, now)
-        verdicts = self._analyses.look(self._desired.services, replicas, now)
+        analyses = self._analyses.analyze(self._desired.services, replicas, now)
         self._observed = msgspec.structs.replace(
-            self._observed, verdicts=verdicts, hooks=self._hook_states(now)
+            self._observed, analyses=analyses, hooks=self._hook_states(now)
         )
         self._plan = plan(self._desired, self._observed, now, self._random)
         for operation in self._plan.operations:
@@ -296,7 +295,7 @@ class Reconciler:
             self._desired,
             listed,
             self._jobs.callers(),
-            splits(self._desired.services, self._observed),
+            traffic_traffic_splits(self._desired.services, self._observed),
         )
         self._ready.set()
 
@@ -327,7 +326,7 @@ class Reconciler:
                     ready[endpoint.id] = endpoint.ready_since
                 else:
                     leaving.add(endpoint.id)
-        self._memory = memories.recall(ready, leaving, self._watch.replicas, self._clock())
+        self._memory = memories.restore_memory(ready, leaving, self._watch.replicas, self._clock())
         for name, stored in self._store.projects.items():
             try:
                 await self._gateways.learn(name, [s.name for s in stored.project.services])
@@ -338,7 +337,7 @@ class Reconciler:
 
     def _read_desired(self, listed: Mapping[str, ObservedReplica], now: float) -> Desired:
         return self._desired_state.desired(
-            listed, now, self._stopping(), frozenset(self._claims.elsewhere)
+            listed, now, self._stopping(), frozenset(self._claims.held_elsewhere)
         )
 
     def _inputs(self, listed: Mapping[str, ObservedReplica]) -> Inputs:
@@ -355,20 +354,20 @@ class Reconciler:
             in_flight=self._in_flight,
             starting={op.name: op for op in running if isinstance(op, StartReplica)},
             stopping=self._stopping(),
-            turning=frozenset(
+            pausing_or_resuming=frozenset(
                 op.name for op in running if isinstance(op, PauseReplica | ResumeReplica)
             ),
-            troubles=self._results.take_troubles(),
+            failure_reports=self._results.take_troubles(),
             policies={s.key: s.spec.restart for s in self._desired.services},
             available=self._watch.problem is None,
             may_start=self._builder.may_start(),
-            places=self._start_slots(),
-            working=self._jobs.working_projects(),
+            start_slots=self._start_slots(),
+            projects_with_jobs=self._jobs.working_projects(),
             prepared=self._executor.prepared,
             preparing=frozenset(
                 (f"{op.project}/{op.service}", op.revision)
                 for op in running
-                if isinstance(op, Prepare)
+                if isinstance(op, PrepareRevision)
             ),
         )
 
@@ -399,6 +398,6 @@ class Reconciler:
             else None
         )
         self._results.record(result, self._memory, gone, now)
-        if isinstance(operation, Forget) and result.error is None:
+        if isinstance(operation, ForgetProject) and result.error is None:
             self.request(ReloadDesired())
         self._wake.set()

@@ -43,13 +43,13 @@ def deployment_progress(
     """
     name = service.spec.name
     ready = [r for r in replicas if r.serves and _is_up_to_date(service, r)]
-    alive = [r for r in replicas if r.phase in ALIVE and not r.reserve]
+    alive = [r for r in replicas if r.phase in ALIVE and not r.warm]
     if service.keeps_previous:
         alive = [r for r in alive if r.revision == service.revision]
     completed = [r for r in replicas if r.phase is Phase.FAILED and r.exit_code == 0]
     complete = len(ready) == len(alive) and len(ready) + len(completed) >= service.count
     # A failed replica is removed soon, and its last lines of output are kept then. Wait for them.
-    failing = any(r.managed and (r.blamed or r.phase is Phase.FAILED) for r in replicas)
+    failing = any(r.managed and (r.counted_as_failure or r.phase is Phase.FAILED) for r in replicas)
     has_evidence = not failing or bool(completed)
     rollout = service.rollout
     if (rollout.is_rolling_back or rollout.is_paused) and cause:

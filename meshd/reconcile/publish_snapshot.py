@@ -76,7 +76,7 @@ class SnapshotUpdater:
             seen = listed.get(replica.name)
             if seen is None or seen.host is None or seen.state not in _RUNS:
                 continue
-            asleep = replica.reserve or seen.state is ReplicaState.PAUSED
+            asleep = replica.warm or seen.state is ReplicaState.PAUSED
             if replica.phase is Phase.PAUSED and asleep:
                 continue
             if replica.phase in ENDED or (replica.managed and replica.phase in _LEAVING):

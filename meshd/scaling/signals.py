@@ -54,9 +54,11 @@ def signal_of(
         startups=tuple(
             r.ready_since - r.created_at
             for r in replicas
-            if r.ready_since > since and r.created_at and not r.woken
+            if r.ready_since > since and r.created_at and not r.resumed_at
         ),
-        wakes=tuple(r.ready_since - r.woken for r in replicas if r.ready_since > since and r.woken),
+        wakes=tuple(
+            r.ready_since - r.resumed_at for r in replicas if r.ready_since > since and r.resumed_at
+        ),
         cpu=_cpu(service, replicas, loads),
         external=external,
         scheduled=scheduled,
@@ -76,9 +78,9 @@ def waited(seconds: Iterable[MergedService]) -> dict[str, float]:
 
 def _starts(replica: Replica) -> bool:
     """Whether it is on its way to serve, and not to be kept for later."""
-    if replica.reserve:
+    if replica.warm:
         return False
-    return replica.phase in _STARTING or bool(replica.phase is Phase.PAUSED and replica.woken)
+    return replica.phase in _STARTING or bool(replica.phase is Phase.PAUSED and replica.resumed_at)
 
 
 def without_fast_failures(second: MergedService) -> Distribution:

@@ -23,12 +23,12 @@ GRAIN: Final = 8 * MIB
 
 def proposed(key: str, use: ResourceUsage, now: Resources) -> Sizing:
     """What was seen of a service, and the limits and reservations that it proposes."""
-    usual, most = use.cores(0.95), use.cores(1.0)
+    usual, most = use.cores_at(0.95), use.cores_at(1.0)
     found = Sizing(
         service=key,
         since=use.since,
         samples=use.samples,
-        cpu_p50=use.cores(0.5),
+        cpu_p50=use.cores_at(0.5),
         cpu_p95=usual,
         cpu_max=most,
         cpu_per_request=use.cpu_seconds / use.requests if use.requests else None,

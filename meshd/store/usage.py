@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from meshd.model.replica import Replica
-from meshd.model.scaling import Load, ResourceUsage, merged
+from meshd.model.scaling import Load, ResourceUsage, merge_usage
 from meshd.store.store import Store
 
 DAY: Final = 86400
@@ -50,7 +50,7 @@ class UsageLog:
         for replica in replicas:
             load = loads.get(replica.name)
             if load is not None and replica.ready_since:
-                self._use(replica.key, now).read(load.cores, load.memory, seconds)
+                self._use(replica.key, now).add_reading(load.cores, load.memory, seconds)
             if replica.oom_killed and replica.name not in self._killed:
                 self._killed[replica.name] = None
                 self._use(replica.key, now).ooms += 1
@@ -96,4 +96,4 @@ class UsageLog:
 
     def of(self, key: str) -> ResourceUsage:
         """Return the last week of a service."""
-        return merged(use for (other, _), use in sorted(self._days.items()) if other == key)
+        return merge_usage(use for (other, _), use in sorted(self._days.items()) if other == key)

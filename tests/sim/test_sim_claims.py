@@ -11,7 +11,7 @@ import pytest
 
 from meshd.model.request import ReloadDesired
 from meshd.model.runtime import ObservedReplica, ReplicaState
-from meshd.reconcile.ownership.claims import NotOurs
+from meshd.reconcile.ownership.claims import ProjectHeldElsewhere
 from meshd.spec.fingerprint import compute_revision
 from meshd.spec.labels import COMPOSE_PROJECT, INSTANCE, SERVICE
 from meshd.spec.model import Project
@@ -105,9 +105,11 @@ def test_two_meshes_with_projects_of_their_own(tmp_path: Path) -> None:
                 box.seen.project: box.seen.labels[INSTANCE] for box in runtime.boxes.values()
             }
             assert started_by == {"shop": a.store.instance(), "bank": b.store.instance()}
-            with pytest.raises(NotOurs, match=f"held by the mesh with its state in {tmp_path}/a"):
+            with pytest.raises(
+                ProjectHeldElsewhere, match=f"held by the mesh with its state in {tmp_path}/a"
+            ):
                 await b.deploy("shop")
-            with pytest.raises(NotOurs, match="which runs"):
+            with pytest.raises(ProjectHeldElsewhere, match="which runs"):
                 await b.deploy("shop", take_over=True)
             assert set(runtime.claimed) == {"shop", "bank"}
 
@@ -122,7 +124,9 @@ def test_a_lost_state_is_taken_over_only_when_asked_for(tmp_path: Path) -> None:
             await asyncio.sleep(10.0)
         before = names(runtime, "shop")
         async with meshes(tmp_path, runtime, "b") as (b,):
-            with pytest.raises(NotOurs, match="does not run; start that again with --state"):
+            with pytest.raises(
+                ProjectHeldElsewhere, match="does not run; start that mesh again with --state"
+            ):
                 await b.deploy("shop")
             await b.deploy("shop", take_over=True)
             await asyncio.sleep(20.0)
@@ -132,7 +136,7 @@ def test_a_lost_state_is_taken_over_only_when_asked_for(tmp_path: Path) -> None:
                 await asyncio.sleep(20.0)
                 (told,) = a.told("claim.refused")
                 assert f"{tmp_path}/b" in told
-                assert a.claims.refused["shop"] in told
+                assert a.claims.refusals["shop"] in told
                 assert a.reconciler.view().desired.services == ()
             assert names(runtime, "shop") == before
             assert runtime.stopped == []
@@ -147,7 +151,9 @@ def test_a_claim_that_somebody_pruned_comes_back(tmp_path: Path) -> None:
             await a.deploy("shop")
             await asyncio.sleep(10.0)
             runtime.claimed.clear()
-            with pytest.raises(NotOurs, match="has replicas of the mesh with instance"):
+            with pytest.raises(
+                ProjectHeldElsewhere, match="has replicas of the mesh with instance"
+            ):
                 await b.deploy("shop")
             await asyncio.sleep(15.0)
             assert runtime.claimed["shop"].instance == a.store.instance()

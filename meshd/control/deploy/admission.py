@@ -16,7 +16,7 @@ from meshd.model.errors import Rejected
 from meshd.model.runtime import Node
 from meshd.publish.compile import route_conflicts
 from meshd.reconcile.loop import Reconciler
-from meshd.reconcile.rollout.stages import surge
+from meshd.reconcile.rollout.stages import max_surge
 from meshd.runtime.base import Runtime
 from meshd.runtime.support import unsupported
 from meshd.spec.fingerprint import compute_revision
@@ -95,7 +95,7 @@ class Admission:
         ours = self._preview.desired_services(project, revisions, self._clock())
         desired = self._reconciler.view().desired.services
         others = [s for s in desired if s.project != project.name]
-        more = {s.key: surge(s) for s in ours if s.rollout.is_rolling}
+        more = {s.key: max_surge(s) for s in ours if s.rollout.is_rolling}
         problems = [*placement.refusals(project.services, nodes)]
         jobs, can = self._jobs(), self._runtime.capabilities
         demands = [job_demand.want(job, can.memory_limits) for job in jobs]

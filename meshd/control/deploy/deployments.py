@@ -14,7 +14,7 @@ from meshd.control.deploy.preview import Preview
 from meshd.control.lookup import Lookup
 from meshd.model.errors import Rejected
 from meshd.model.event import Kind
-from meshd.model.operation import Forget, PrepareService
+from meshd.model.operation import ForgetProject, PrepareService
 from meshd.model.request import ReloadDesired, ResetBackoff, ResolveServices, RunPass
 from meshd.model.runtime import Capabilities
 from meshd.reconcile.loop import Reconciler
@@ -88,7 +88,7 @@ class Deployments:
     async def down(self, project: str) -> None:
         """See `Control.down`."""
         self._lookup.stored_project(project)
-        if project in self._claims.elsewhere:
+        if project in self._claims.held_elsewhere:
             self._store.forget(project)
             self._reconciler.request(ReloadDesired())
             return
@@ -145,7 +145,7 @@ class Deployments:
             except RuntimeFailure as error:
                 if fresh:
                     cause = "its deployment was rejected"
-                    await self._reconciler.request(Forget(project=project.name, cause=cause))
+                    await self._reconciler.request(ForgetProject(project=project.name, cause=cause))
                 text = str(error)
                 named = text.startswith("service ")
                 raise Rejected(text if named else f"service {service.name}: {text}") from error

@@ -15,9 +15,9 @@ from meshd.model.replica import RandomSource
 from meshd.model.rollout import Rollout, RolloutState, next_rollout
 from meshd.reconcile.desired_state import desired_count
 from meshd.reconcile.loop import Reconciler
-from meshd.reconcile.preview.impact import outlook
-from meshd.reconcile.preview.settings_diff import settings_changed
-from meshd.reconcile.preview.simulate import passes
+from meshd.reconcile.preview.impact import describe_impact
+from meshd.reconcile.preview.settings_diff import diff_settings
+from meshd.reconcile.preview.simulate import simulate_passes
 from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import Project
 from meshd.store.store import Store
@@ -75,7 +75,7 @@ class Preview:
         observed = self._reconciler.view().observed
         ours = tuple(r for r in observed.replicas if r.project == project.name)
         seen = msgspec.structs.replace(observed, replicas=ours)
-        return passes(desired, seen, now, self._random)
+        return simulate_passes(desired, seen, now, self._random)
 
     def changed_settings(self, project: Project, revisions: Mapping[str, str]) -> list[str]:
         """Return the changes that apply without new replicas, as text."""
@@ -84,7 +84,7 @@ class Preview:
             return []
         old = {service.name: compute_revision(service) for service in stored.project.services}
         revised = {name for name in revisions if old.get(name) != revisions[name]}
-        return settings_changed(stored.project, project, frozenset(revised))
+        return diff_settings(stored.project, project, frozenset(revised))
 
     def impact(
         self,
@@ -105,4 +105,4 @@ class Preview:
                 weights[version] = quota.uses(spec)
         keys = {replica.key for replica in replicas}
         traffic = {key: peak_rate(self._traffic.of(key, now - DAY)) for key in keys}
-        return outlook(operations, replicas, weights, traffic)
+        return describe_impact(operations, replicas, weights, traffic)

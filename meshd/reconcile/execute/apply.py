@@ -10,13 +10,13 @@ from meshd.discovery.probe import Prober
 from meshd.model.event import Kind
 from meshd.model.job import HookState
 from meshd.model.operation import (
-    Advance,
+    AdvanceRollout,
     DrainReplica,
+    FinishRollout,
     Operation,
-    Restore,
+    RestoreReplica,
     ResumeReplica,
     RunHook,
-    Settle,
     StartReplica,
 )
 from meshd.model.replica import RandomSource, Replica
@@ -27,7 +27,7 @@ from meshd.reconcile.event_recorder import EventRecorder, ReplicaEvent
 from meshd.reconcile.execute.executor import Executor
 from meshd.reconcile.execute.results import OperationResults
 from meshd.reconcile.observe import memory as memories
-from meshd.reconcile.observe.memory import ReconcileMemory, Trouble
+from meshd.reconcile.observe.memory import FailureReport, ReconcileMemory
 from meshd.spec.model import RestartPolicy
 from meshd.store.events import EventLog
 from meshd.store.store import Store
@@ -79,13 +79,13 @@ class PlanApplier:
             case DrainReplica():
                 self._wake()
                 return self._drain(operation, memory, now)
-            case Restore():
+            case RestoreReplica():
                 self._prober.forget(operation.name)
                 self._wake()
                 return memories.mark_restored(memory, operation.name)
-            case Settle():
+            case FinishRollout():
                 self._settle(operation, now)
-            case Advance():
+            case AdvanceRollout():
                 self._advance(operation, now)
             case RunHook():
                 self._hooks.begin(operation)
@@ -102,37 +102,41 @@ class PlanApplier:
 
     def _drain(self, drain: DrainReplica, memory: ReconcileMemory, now: float) -> ReconcileMemory:
         memory, replica = memories.mark_drained(memory, drain, now), self._find_replica(drain.name)
-        if not drain.blame or replica is None:
+        if not drain.count_as_failure or replica is None:
             return memory
         found = self._desired.service(replica.key)
         policy = found.spec.restart if found else RestartPolicy()
         stable = replica.ready_since and now - replica.ready_since >= policy.window
-        trouble = Trouble(
+        report = FailureReport(
             version=(replica.key, replica.revision),
             replica=replica.name,
             text=f"{replica.name}: {drain.cause}",
             attempt=0 if stable else replica.attempt,
             final=not replica.ready_since,
         )
-        return memories.note_failure(memory, trouble, policy, now, self._random)
+        return memories.record_failure(memory, report, policy, now, self._random)
 
     def _resume(
         self, operation: ResumeReplica, before: ReconcileMemory, now: float
     ) -> ReconcileMemory:
         """Let a warm replica serve. The runtime resumes it only if it is paused already."""
-        memory = memories.mark_woken(before, operation.name, now)
+        memory = memories.mark_resumed(before, operation.name, now)
         if memory is not before:
             self._wake()
         replica = self._find_replica(operation.name)
         recent = self._results.is_recent(operation, now)
-        if replica is None or recent or not (replica.frozen or replica.phase is Phase.PAUSED):
+        if (
+            replica is None
+            or recent
+            or not (replica.paused_by_others or replica.phase is Phase.PAUSED)
+        ):
             return memory
-        if self._executor.begin(operation) and replica.frozen:
+        if self._executor.begin(operation) and replica.paused_by_others:
             text = "was paused by something other than meshd; meshd resumes it"
             self._recorder.record(ReplicaEvent(Kind.REPLICA_PAUSED, replica, text), now)
         return memory
 
-    def _settle(self, settle: Settle, now: float) -> None:
+    def _settle(self, settle: FinishRollout, now: float) -> None:
         kinds = {
             RolloutState.DONE: Kind.ROLLOUT_DONE,
             RolloutState.ROLLED_BACK: Kind.ROLLOUT_ROLLED_BACK,
@@ -147,12 +151,12 @@ class PlanApplier:
         )
         self._wake()
 
-    def _advance(self, advance: Advance, now: float) -> None:
+    def _advance(self, advance: AdvanceRollout, now: float) -> None:
         self._store.advance(advance.subject, advance.stage, now)
         self._events.record(
             now,
             Kind.ROLLOUT_SHIFTED,
-            f"revision {advance.revision[:12]}: {advance.cause}; next: {advance.what}",
+            f"revision {advance.revision[:12]}: {advance.cause}; next: {advance.next_stage}",
             project=advance.project,
             service=advance.service,
         )

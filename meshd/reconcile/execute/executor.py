@@ -12,10 +12,10 @@ from typing import Final
 import structlog
 
 from meshd.model.operation import (
-    Forget,
+    ForgetProject,
     Operation,
     PauseReplica,
-    Prepare,
+    PrepareRevision,
     PrepareService,
     RemoveJob,
     RemoveReplica,
@@ -148,7 +148,7 @@ class Executor:
 
     async def _perform(self, operation: Operation, result: OperationResult) -> None:
         match operation:
-            case Prepare():
+            case PrepareRevision():
                 version = (f"{operation.project}/{operation.service}", operation.revision)
                 found = self._builder.service(version)
                 if found is not None:
@@ -180,7 +180,7 @@ class Executor:
                     await self._runtime.remove(operation.name)
                 except ReplicaNotFound:
                     _log.debug("replica does not exist any more", replica=operation.name)
-            case Forget():
+            case ForgetProject():
                 await self._runtime.teardown(operation.project)
                 self._gateways.forget(operation.project)
             case StartJob():

@@ -67,7 +67,7 @@ class ReplicaSpecBuilder:
         project = self._desired.project(start.project)
         token = credential(self._secret, start.name)
         base = self._gateways.token_base(self._publisher.bound, token)
-        gateway, instance = self._gateways.of(start.key), self._claims.me.instance
+        gateway, instance = self._gateways.of(start.key), self._claims.holder.instance
         return replica_spec(start, project, service, gateway, base, instance)
 
     def _service_of(self, job: Job) -> Service | None:

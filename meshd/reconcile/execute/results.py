@@ -12,9 +12,9 @@ import structlog
 from meshd.discovery.watch import RuntimeWatcher
 from meshd.model.event import Kind
 from meshd.model.operation import (
-    Forget,
+    ForgetProject,
     Operation,
-    Prepare,
+    PrepareRevision,
     RemoveReplica,
     StartReplica,
     StopReplica,
@@ -23,7 +23,7 @@ from meshd.model.replica import Replica, Version
 from meshd.model.runtime import ObservedReplica, ReplicaState
 from meshd.reconcile.execute.executor import OperationResult
 from meshd.reconcile.execute.failure_log import FailureLog, FailureRecord
-from meshd.reconcile.observe.memory import ReconcileMemory, Trouble
+from meshd.reconcile.observe.memory import FailureReport, ReconcileMemory
 from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
 from meshd.store.events import EventLog
 from meshd.store.store import Store
@@ -46,7 +46,7 @@ class OperationResults:
         self._events = events
         self._failures = failures
         self._started: dict[str, tuple[float, ObservedReplica]] = {}
-        self._troubles: list[Trouble] = []
+        self._troubles: list[FailureReport] = []
         self._repeat_at: dict[tuple[str, str], float] = {}
 
     def merge_into(
@@ -65,7 +65,7 @@ class OperationResults:
         """Return the names of replicas that were started and are not in the view yet."""
         return self._started.keys()
 
-    def take_troubles(self) -> tuple[Trouble, ...]:
+    def take_troubles(self) -> tuple[FailureReport, ...]:
         """Return the failures since the last call."""
         troubles, self._troubles = tuple(self._troubles), []
         return troubles
@@ -87,7 +87,7 @@ class OperationResults:
                     self._watch.list_soon()
                 elif error is not None:
                     self._count_failure(operation, operation.name, error, operation.attempt, now)
-            case Prepare():
+            case PrepareRevision():
                 if error is not None:
                     self._count_failure(operation, "", error, _attempt(operation, memory), now)
             case StopReplica() | RemoveReplica():
@@ -95,13 +95,13 @@ class OperationResults:
                 self._watch.list_soon()
                 if replica is not None and result.lines:
                     self._keep_lines(replica, memory, tuple(result.lines))
-            case Forget():
+            case ForgetProject():
                 if error is None:
                     self._store.forget(operation.project)
                     self._events.record(now, Kind.DOWN, "is down", project=operation.project)
         if not isinstance(operation, StartReplica):
             self._delay_repeat(operation, now)
-        if error is not None and not isinstance(operation, StartReplica | Prepare):
+        if error is not None and not isinstance(operation, StartReplica | PrepareRevision):
             _log.warning("operation failed", operation=str(operation), error=str(error))
 
     def _delay_repeat(self, operation: Operation, now: float) -> None:
@@ -110,7 +110,7 @@ class OperationResults:
 
     def _count_failure(
         self,
-        operation: StartReplica | Prepare,
+        operation: StartReplica | PrepareRevision,
         name: str,
         error: RuntimeFailure,
         attempt: int,
@@ -121,7 +121,7 @@ class OperationResults:
         if isinstance(error, RuntimeUnavailable):
             return
         version = _version(operation)
-        self._troubles.append(Trouble(version, name, str(error), attempt))
+        self._troubles.append(FailureReport(version, name, str(error), attempt))
         self._failures.keep(version, FailureRecord(name, str(error)))
         self._events.record(
             now,
@@ -147,9 +147,9 @@ def _kind(operation: Operation) -> tuple[str, str]:
     return type(operation).__name__, operation.subject
 
 
-def _version(operation: StartReplica | Prepare) -> Version:
+def _version(operation: StartReplica | PrepareRevision) -> Version:
     return f"{operation.project}/{operation.service}", operation.revision
 
 
-def _attempt(prepare: Prepare, memory: ReconcileMemory) -> int:
+def _attempt(prepare: PrepareRevision, memory: ReconcileMemory) -> int:
     return max((slot.attempt for slot in memory.slots.get(_version(prepare), ())), default=0)

@@ -18,10 +18,10 @@ from meshd.model.replica_phase import ENDED, Facts, Phase, advance
 from meshd.model.runtime import ObservedReplica, ReplicaState
 from meshd.model.service_key import ServiceKey
 from meshd.reconcile.observe.memory import (
-    ReconcileMemory,
     BackoffSlot,
     CachedReplica,
     FailureReport,
+    ReconcileMemory,
     ReplicaRecord,
     drop_expired_slots,
     record_failure,

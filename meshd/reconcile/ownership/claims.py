@@ -1,8 +1,8 @@
 """Keep this mesh's claims on projects up to date on the runtime.
 
 Owned by `meshd.reconcile.loop`; deployments claim through it as well. It claims the projects in the
-store that no mesh holds, and those to adopt (see `rules`). A project that another mesh holds is left
-alone (`held_elsewhere`), even if it was this mesh's before.
+store that no mesh holds, and those to adopt (see `rules`). A project that another mesh holds is
+left alone (`held_elsewhere`), even if it was this mesh's before.
 """
 
 import asyncio
@@ -160,9 +160,7 @@ class ProjectClaims:
             except RuntimeFailure as error:
                 _log.warning("claim not released", error=str(error))
                 return
-            self._update(
-                self.held - {*projects}, self.held_elsewhere - {*projects}, self.refusals
-            )
+            self._update(self.held - {*projects}, self.held_elsewhere - {*projects}, self.refusals)
 
     async def refresh(self) -> bool:
         """Adapt the claims to the store and the runtime; return whether the runtime responded."""
@@ -244,7 +242,7 @@ def presence_of(holder: Holder | None, host: str) -> Presence:
     if holder is None or holder.host != host:
         return Presence.UNKNOWN
     state = Path(holder.state)
-    if presence.process_of(state) is not None:
+    if presence.owner_pid(state) is not None:
         return Presence.RUNS
     return Presence.ENDED if state.is_dir() else Presence.LOST
 

@@ -43,9 +43,7 @@ def remove_all(group: Sequence[Replica], cause: str, now: float) -> list[Operati
     return operations
 
 
-def remove_ended(
-    service: DesiredService, group: Sequence[Replica], now: float
-) -> list[Operation]:
+def remove_ended(service: DesiredService, group: Sequence[Replica], now: float) -> list[Operation]:
     """Remove the ended replicas, except completed ones."""
     operations: list[Operation] = []
     for replica in group:

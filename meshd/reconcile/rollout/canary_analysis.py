@@ -17,7 +17,7 @@ import msgspec
 
 from meshd.model.canary import AnalysisResult, CanaryAnalysis, CanaryDecision, RevisionSample
 from meshd.model.significance import Comparison, binomial
-from meshd.spec.model import Gate
+from meshd.spec.model import CanaryAnalysisSettings
 from proxy.wire import buckets
 
 TRAFFIC_STEPS: Final = (0.02, 0.05, 0.1, 0.25)
@@ -85,7 +85,11 @@ def begin_stage(analysis: CanaryAnalysis, stage: int, now: float) -> CanaryAnaly
 
 
 def add_second(
-    analysis: CanaryAnalysis, settings: Gate, at: float, new: RevisionSample, old: RevisionSample
+    analysis: CanaryAnalysis,
+    settings: CanaryAnalysisSettings,
+    at: float,
+    new: RevisionSample,
+    old: RevisionSample,
 ) -> CanaryAnalysis:
     """Return the analysis with the second that began at `at`."""
     latency = dict(analysis.baseline_latency)
@@ -141,7 +145,7 @@ def _compare(
     )
 
 
-def _slow_from(latency: Mapping[int, int], settings: Gate) -> float:
+def _slow_from(latency: Mapping[int, int], settings: CanaryAnalysisSettings) -> float:
     """The latency in seconds from which a request counts as slow."""
     return (buckets.quantile(latency, REFERENCE) or 0.0) * settings.slower
 
@@ -152,7 +156,7 @@ def _count_above(latency: Mapping[int, int], limit: float) -> int:
     return sum(count for bucket, count in latency.items() if bucket > last)
 
 
-def _alarm(analysis: CanaryAnalysis, settings: Gate, slow_from: float) -> str:
+def _alarm(analysis: CanaryAnalysis, settings: CanaryAnalysisSettings, slow_from: float) -> str:
     """The evidence that the new revision is worse; empty if there is none."""
     # Half of the level is for these looks and half for the final looks; two comparisons share it.
     level = (1.0 - settings.confidence) / 4
@@ -168,7 +172,7 @@ def _alarm(analysis: CanaryAnalysis, settings: Gate, slow_from: float) -> str:
     return ""
 
 
-def _is_slower(slow: Comparison, settings: Gate) -> bool:
+def _is_slower(slow: Comparison, settings: CanaryAnalysisSettings) -> bool:
     """Whether there are enough requests, and the new revision's own p95 is too high.
 
     The second condition rules out a busy machine. That holds up all requests of one replica for a
@@ -179,7 +183,9 @@ def _is_slower(slow: Comparison, settings: Gate) -> bool:
     return binomial(slow.new_bad, slow.new, 1.0 - REFERENCE) <= 1.0 - settings.confidence
 
 
-def _grow_share(analysis: CanaryAnalysis, settings: Gate, now: float) -> CanaryAnalysis:
+def _grow_share(
+    analysis: CanaryAnalysis, settings: CanaryAnalysisSettings, now: float
+) -> CanaryAnalysis:
     """Return the analysis at the next traffic step, once nothing speaks against it."""
     served = analysis.failures.new - analysis.step_requests
     waited = now - analysis.step_since
@@ -207,7 +213,7 @@ def is_suspicious(analysis: CanaryAnalysis) -> bool:
 
 def analyze_stage(
     analysis: CanaryAnalysis,
-    settings: Gate,
+    settings: CanaryAnalysisSettings,
     rate: float | None,
     share: float,
     monitor: float,
@@ -242,7 +248,7 @@ def analyze_rest(analysis: CanaryAnalysis) -> AnalysisResult:
 
 def _decide(
     analysis: CanaryAnalysis,
-    settings: Gate,
+    settings: CanaryAnalysisSettings,
     rate: float | None,
     share: float,
     monitor: float,

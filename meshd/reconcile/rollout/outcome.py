@@ -10,7 +10,7 @@ import msgspec
 
 from meshd.model.desired import DesiredService
 from meshd.model.job import HookState
-from meshd.model.operation import Operation, RunHook, Settle
+from meshd.model.operation import FinishRollout, Operation, RunHook
 from meshd.model.replica import Replica
 from meshd.model.rollout import RolloutState
 from meshd.reconcile.observe.observe import Observed
@@ -68,7 +68,9 @@ def rollout_outcome(
     return RolloutOutcome(tuple(operations), waiting_for)
 
 
-def _end_after_failed_hook(service: DesiredService, end: Settle, last: HookState) -> Settle:
+def _end_after_failed_hook(
+    service: DesiredService, end: FinishRollout, last: HookState
+) -> FinishRollout:
     """The end of a rollout whose last hook failed."""
     if service.spec.update.failure_action == "continue":
         return msgspec.structs.replace(end, cause=f"{end.cause}, although {last.text}")

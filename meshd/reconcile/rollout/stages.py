@@ -191,8 +191,7 @@ def traffic_splits(
     splitting = {
         service.key: service
         for service in services
-        if service.rollout.previous
-        and (not service.rollout.is_done or _keeps_split(service))
+        if service.rollout.previous and (not service.rollout.is_done or _keeps_split(service))
     }
     if not splitting:
         return {}

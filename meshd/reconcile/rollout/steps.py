@@ -12,7 +12,7 @@ import msgspec
 
 from meshd.model.canary import AnalysisResult, CanaryDecision
 from meshd.model.desired import DesiredService
-from meshd.model.operation import Advance, Settle
+from meshd.model.operation import AdvanceRollout, FinishRollout
 from meshd.model.replica import Replica, ReplicaFailure
 from meshd.model.rollout import RolloutState
 from meshd.reconcile.rollout.stages import (
@@ -84,7 +84,7 @@ def advance_stage(
     old: Sequence[Replica],
     analysis: AnalysisResult | None,
     now: float,
-) -> Advance | None:
+) -> AdvanceRollout | None:
     """Return the operation that ends the current stage; None if it continues."""
     stage = current_stage(service)
     if stage is None or not service.rollout.is_rolling or not old:
@@ -92,12 +92,12 @@ def advance_stage(
     cause = stage_end_reason(service, stage, new, old, analysis, now)
     if cause is None:
         return None
-    return Advance(
+    return AdvanceRollout(
         project=service.project,
         service=service.spec.name,
         revision=service.revision,
         stage=service.rollout.stage + 1,
-        what=describe_next_stage(service),
+        next_stage=describe_next_stage(service),
         cause=cause,
     )
 
@@ -109,7 +109,7 @@ def finish_rollout(
     failures: Sequence[ReplicaFailure],
     now: float,
     analysis: AnalysisResult | None = None,
-) -> Settle | None:
+) -> FinishRollout | None:
     """Return the operation that ends the rollout; None if it continues.
 
     It fails if a previous revision exists, and the analysis found the new one worse or more
@@ -143,7 +143,7 @@ def finish_rollout(
     return _finish(service, RolloutState.DONE, f"{count}, none of another revision")
 
 
-def fail_rollout(service: DesiredService, cause: str) -> Settle:
+def fail_rollout(service: DesiredService, cause: str) -> FinishRollout:
     """Return the operation that ends a failed rollout: roll back if there is a previous revision
     and the failure action is not `pause`, else halt."""
     rolls_back = service.rollout.previous and service.spec.update.failure_action != "pause"
@@ -151,8 +151,8 @@ def fail_rollout(service: DesiredService, cause: str) -> Settle:
     return _finish(service, state, cause)
 
 
-def _finish(service: DesiredService, state: RolloutState, cause: str) -> Settle:
-    return Settle(
+def _finish(service: DesiredService, state: RolloutState, cause: str) -> FinishRollout:
+    return FinishRollout(
         project=service.project,
         service=service.spec.name,
         revision=service.revision,

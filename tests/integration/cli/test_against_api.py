@@ -382,7 +382,7 @@ async def test_down_all_leaves_the_order_to_the_daemon(control: FakeControl, mes
 async def test_right_size(control: FakeControl, meshd: Meshd) -> None:
     use = ResourceUsage(since=1000.0, memory=100 << 20, requests=10)
     for _ in range(200):
-        use.read(0.1, 100 << 20, 5.0)
+        use.add_reading(0.1, 100 << 20, 5.0)
     control.sized = [proposed("shop/orders", use, Resources(cpus=1.0, memory=1 << 30))]
     header, orders, *why = (await meshd("right-size")).output.splitlines()
     assert header.split()[:3] == ["SERVICE", "CPU_P50", "CPU_P95"]

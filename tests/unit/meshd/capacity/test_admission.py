@@ -11,7 +11,7 @@ from meshd.capacity.quota import held
 from meshd.capacity.quota import refusals as over
 from meshd.model.desired import DesiredService
 from meshd.model.runtime import Capabilities, Node
-from meshd.reconcile.rollout.stages import surge
+from meshd.reconcile.rollout.stages import max_surge
 from meshd.spec.model import Project, Quota, Service
 from tests.fakes.scaling_scene import KEY, NOW, Scene, desired, replicas
 from tests.support.rollouts import rollout
@@ -104,7 +104,7 @@ def test_what_cannot_fit(
     ],
 )
 def test_replicas_beside_the_old_ones_on_the_way(spec: dict[str, Any], expected: int) -> None:
-    assert surge(wanted("web", 6, spec=spec, rollout=rollout())) == expected
+    assert max_surge(wanted("web", 6, spec=spec, rollout=rollout())) == expected
 
 
 def spec(name: str, **resources: float) -> Service:

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from meshd.model.replica_phase import ENDED, NEXT, Facts, Phase, advance, read
+from meshd.model.replica_phase import ENDED, NEXT, Facts, Phase, advance, phase_of
 from meshd.model.runtime import ContainerHealth, ReplicaState
 
 RUNNING = ReplicaState.RUNNING
@@ -28,15 +28,15 @@ SHOWN = [
     (Facts(state=RUNNING, leaving=True, stop_underway=True), Phase.STOPPING),
     (Facts(state=ReplicaState.STOPPING, addressed=True, answered=True), Phase.STOPPING),
     (Facts(state=ReplicaState.EXITED), Phase.FAILED),
-    (Facts(state=RUNNING, addressed=True, answered=True, reserve=True), Phase.PROBING),
+    (Facts(state=RUNNING, addressed=True, answered=True, warm=True), Phase.PROBING),
     (Facts(state=ReplicaState.PAUSED, addressed=True, answered=True), Phase.PAUSED),
     (Facts(state=ReplicaState.PAUSED, addressed=True, leaving=True), Phase.DRAINING),
 ]
 
 
 @pytest.mark.parametrize(("facts", "phase"), SHOWN)
-def test_facts_show_a_phase(facts: Facts, phase: Phase) -> None:
-    assert read(facts) is phase
+def test_facts_determine_the_phase(facts: Facts, phase: Phase) -> None:
+    assert phase_of(facts) is phase
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_facts_show_a_phase(facts: Facts, phase: Phase) -> None:
         (Phase.STOPPING, Phase.GONE),
     ],
 )
-def test_an_end_is_a_failure_unless_it_was_under_way(before: Phase, after: Phase) -> None:
+def test_an_exit_is_a_failure_unless_the_replica_was_leaving(before: Phase, after: Phase) -> None:
     assert advance(before, Facts(state=ReplicaState.EXITED)) is after
 
 
@@ -57,7 +57,7 @@ def test_a_ready_replica_whose_health_check_fails_does_not_go_back() -> None:
     assert advance(Phase.READY, facts) is Phase.READY
 
 
-def test_no_way_through_the_table_comes_back() -> None:
+def test_no_phase_can_be_reached_twice() -> None:
     reach = {phase: set(after) for phase, after in NEXT.items()}
     for middle, start in itertools.product(Phase, Phase):
         if middle in reach[start]:
@@ -67,10 +67,10 @@ def test_no_way_through_the_table_comes_back() -> None:
     assert set(NEXT) == set(Phase)
 
 
-def test_what_serves_is_not_kept_for_later_and_what_is_woken_serves_once_it_answers() -> None:
-    asleep = Facts(state=ReplicaState.PAUSED, addressed=True, answered=True)
-    assert advance(Phase.READY, asleep) is Phase.READY
-    assert advance(Phase.PROBING, asleep) is Phase.PAUSED
-    woken = Facts(state=RUNNING, addressed=True)
-    assert advance(Phase.PAUSED, woken) is Phase.PAUSED
+def test_a_ready_replica_is_never_warm_and_a_resumed_one_serves_once_it_answers() -> None:
+    paused = Facts(state=ReplicaState.PAUSED, addressed=True, answered=True)
+    assert advance(Phase.READY, paused) is Phase.READY
+    assert advance(Phase.PROBING, paused) is Phase.PAUSED
+    resumed = Facts(state=RUNNING, addressed=True)
+    assert advance(Phase.PAUSED, resumed) is Phase.PAUSED
     assert advance(Phase.PAUSED, Facts(state=RUNNING, addressed=True, answered=True)) is Phase.READY

@@ -103,8 +103,8 @@ def test_how_long_new_replicas_took_is_told_once() -> None:
     again = signal_of(service(), (late,), second(), 0.0, {}, 0, 105.0)
     assert again is not None
     assert again.startups == ()
-    woken = signal_of(service(), (replica("b", created_at=100.0, ready_since=204.5, woken=204.4),),
-                      second(), 0.0, {}, 0, 204.0)  # fmt: skip
+    resumed = replica("b", created_at=100.0, ready_since=204.5, resumed_at=204.4)
+    woken = signal_of(service(), (resumed,), second(), 0.0, {}, 0, 204.0)  # fmt: skip
     assert woken is not None
     assert (woken.startups, woken.wakes) == ((), (pytest.approx(0.1),))
 

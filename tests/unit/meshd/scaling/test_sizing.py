@@ -7,7 +7,7 @@ import pytest
 
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
-from meshd.model.scaling import Load, ResourceUsage, merged
+from meshd.model.scaling import Load, ResourceUsage, merge_usage
 from meshd.scaling.sizing import ENOUGH, MIB, proposed
 from meshd.spec.model import Project, Resources, Service
 from meshd.store.store import Store
@@ -19,22 +19,22 @@ NOW = 1_700_000_000.0
 def used(*cores: float, memory: int = 100 * MIB, **more: Any) -> ResourceUsage:
     use = ResourceUsage(since=NOW, **more)
     for each in cores:
-        use.read(each, memory, 5.0)
+        use.add_reading(each, memory, 5.0)
     return use
 
 
 @pytest.mark.parametrize("cores", [0.0, 0.0005, 0.001, 0.02, 0.5, 1.0, 7.9])
 def test_a_quantile_is_at_most_a_tenth_too_high(cores: float) -> None:
-    assert cores <= used(cores).cores(0.5) <= max(1.1 * cores, 0.001) + 1e-12
+    assert cores <= used(cores).cores_at(0.5) <= max(1.1 * cores, 0.001) + 1e-12
 
 
 def test_quantiles_and_sums_of_several_days() -> None:
-    use = merged([used(*[0.1] * 90), used(*[1.0] * 10, memory=300 * MIB, requests=50)])
-    assert use.cores(0.5) == pytest.approx(0.1, rel=0.1)
-    assert use.cores(0.95) == pytest.approx(1.0, rel=0.1)
+    use = merge_usage([used(*[0.1] * 90), used(*[1.0] * 10, memory=300 * MIB, requests=50)])
+    assert use.cores_at(0.5) == pytest.approx(0.1, rel=0.1)
+    assert use.cores_at(0.95) == pytest.approx(1.0, rel=0.1)
     assert (use.samples, use.memory, use.requests) == (100, 300 * MIB, 50)
     assert use.cpu_seconds == pytest.approx(5 * (9 + 10))
-    assert merged([]).cores(0.5) == 0.0
+    assert merge_usage([]).cores_at(0.5) == 0.0
 
 
 def test_a_proposal_with_its_reasons() -> None:

@@ -1,4 +1,4 @@
-"""Observation over passes: failures, backoff, restarts by others, and taking over."""
+"""Observation over several passes: failures, backoff, restarts by others, taking over."""
 
 from dataclasses import replace
 
@@ -10,11 +10,11 @@ from meshd.model.replica_phase import Phase
 from meshd.model.runtime import ObservedReplica, ReplicaState
 from meshd.reconcile.event_recorder import phase_events
 from meshd.reconcile.observe.memory import (
+    FailureReport,
     ReconcileMemory,
-    Trouble,
     mark_drained,
-    note_failure,
-    recall,
+    record_failure,
+    restore_memory,
     take_slot,
 )
 from meshd.reconcile.observe.observe import Inputs, Observed, observe
@@ -30,18 +30,18 @@ EXITED = replace(SEEN, state=ReplicaState.EXITED, exit_code=1, host=None, finish
 GOOD = {"a": ProbeResult(first_good=101.0)}
 
 
-class Even:
-    """Dice that always fall in the middle."""
+class Middle:
+    """A source of numbers that always returns the middle."""
 
     def random(self) -> float:
         return 0.5
 
 
-def look(
-    memory: ReconcileMemory, seen: ObservedReplica | None, now: float, **world: object
+def observe_one(
+    memory: ReconcileMemory, seen: ObservedReplica | None, now: float, **inputs: object
 ) -> tuple[ReconcileMemory, Observed]:
     listed = {seen.name: seen} if seen else {}
-    return observe(memory, Inputs(listed=listed, **world), now, Even())  # type: ignore[arg-type]
+    return observe(memory, Inputs(listed=listed, **inputs), now, Middle())  # type: ignore[arg-type]
 
 
 def only(observed: Observed) -> Replica:
@@ -49,76 +49,78 @@ def only(observed: Observed) -> Replica:
     return replica
 
 
-def test_a_life_from_order_to_readiness() -> None:
+def test_a_replica_goes_from_pending_to_ready() -> None:
     start = StartReplica(name="a", project="shop", service="web", revision="r1", cause="wanted")
-    memory, observed = look(ReconcileMemory(), None, 99.0, starting={"a": start})
+    memory, observed = observe_one(ReconcileMemory(), None, 99.0, starting={"a": start})
     assert only(observed).phase is Phase.PENDING
-    memory, observed = look(memory, SEEN, 100.0)
+    memory, observed = observe_one(memory, SEEN, 100.0)
     assert only(observed).phase is Phase.PROBING
-    memory, observed = look(memory, SEEN, 101.0, probes=GOOD)
+    memory, observed = observe_one(memory, SEEN, 101.0, probes=GOOD)
     assert (only(observed).phase, only(observed).ready_since) == (Phase.READY, 101.0)
-    memory, observed = look(memory, SEEN, 110.0, probes={"a": ProbeResult(bad=2, first_good=101.0)})
+    memory, observed = observe_one(
+        memory, SEEN, 110.0, probes={"a": ProbeResult(bad=2, first_good=101.0)}
+    )
     assert (only(observed).phase, only(observed).bad) == (Phase.READY, 2)
 
 
-def test_an_end_opens_one_slot_however_often_it_is_seen() -> None:
-    memory, _ = look(ReconcileMemory(), SEEN, 101.0, probes=GOOD)
-    memory, observed = look(memory, EXITED, 105.0)
-    memory, observed = look(memory, EXITED, 106.0)
+def test_an_exit_opens_one_backoff_slot_even_if_it_is_seen_twice() -> None:
+    memory, _ = observe_one(ReconcileMemory(), SEEN, 101.0, probes=GOOD)
+    memory, observed = observe_one(memory, EXITED, 105.0)
+    memory, observed = observe_one(memory, EXITED, 106.0)
     assert only(observed).phase is Phase.FAILED
     assert [slot.attempt for slot in observed.slots[VERSION]] == [1]
     assert [f.text for f in observed.failures[VERSION]] == ["a exited with code 1 after 5.0 s"]
 
 
-def test_an_end_that_others_asked_for_is_no_failure() -> None:
-    memory, _ = look(ReconcileMemory(), SEEN, 101.0, probes=GOOD)
-    memory, observed = look(memory, replace(SEEN, state=ReplicaState.STOPPING), 104.0)
+def test_a_stop_by_others_is_not_a_failure() -> None:
+    memory, _ = observe_one(ReconcileMemory(), SEEN, 101.0, probes=GOOD)
+    memory, observed = observe_one(memory, replace(SEEN, state=ReplicaState.STOPPING), 104.0)
     assert only(observed).phase is Phase.STOPPING
-    memory, observed = look(memory, EXITED, 105.0)
+    memory, observed = observe_one(memory, EXITED, 105.0)
     assert only(observed).phase is Phase.GONE
     assert not observed.slots
 
 
-def test_a_container_restarted_by_others_is_judged_anew() -> None:
-    memory, _ = look(ReconcileMemory(), SEEN, 101.0, probes=GOOD)
+def test_a_container_restarted_by_others_must_pass_its_probe_again() -> None:
+    memory, _ = observe_one(ReconcileMemory(), SEEN, 101.0, probes=GOOD)
     again = replace(SEEN, started_at=200.0)
-    _, observed = look(memory, again, 200.0)
+    _, observed = observe_one(memory, again, 200.0)
     assert only(observed).phase is Phase.PROBING
 
 
-def test_what_was_given_up_and_is_up_all_the_same_is_judged_anew() -> None:
+def test_a_failed_replica_that_runs_after_all_must_pass_its_probe() -> None:
     created = replace(SEEN, state=ReplicaState.CREATED, host=None, started_at=0.0)
-    memory, observed = look(ReconcileMemory(), created, 100.0)
+    memory, observed = observe_one(ReconcileMemory(), created, 100.0)
     assert only(observed).phase is Phase.PENDING
-    memory, observed = look(memory, created, 110.0)
+    memory, observed = observe_one(memory, created, 110.0)
     assert only(observed).phase is Phase.FAILED
     (failure,) = memory.failures[VERSION]
-    assert failure.external, "held against the revision that nobody started it"
-    _, observed = look(memory, SEEN, 111.0)
+    assert failure.external, "a missing start counted against the revision"
+    _, observed = observe_one(memory, SEEN, 111.0)
     assert only(observed).phase is Phase.PROBING
 
 
 @pytest.mark.parametrize(
     ("attempt", "wait"), [(0, 0.0), (1, 1.0), (2, 2.0), (3, 4.0), (7, 60.0), (99, 60.0)]
 )
-def test_the_wait_doubles_with_each_quick_failure_up_to_its_longest(
+def test_the_backoff_doubles_with_each_quick_failure_up_to_the_maximum(
     attempt: int, wait: float
 ) -> None:
-    trouble = Trouble(version=VERSION, replica="a", text="crashed", attempt=attempt)
-    memory = note_failure(ReconcileMemory(), trouble, RestartPolicy(), 100.0, Even())
+    report = FailureReport(version=VERSION, replica="a", text="crashed", attempt=attempt)
+    memory = record_failure(ReconcileMemory(), report, RestartPolicy(), 100.0, Middle())
     (slot,) = memory.slots[VERSION]
     assert (slot.attempt, slot.not_before) == (attempt + 1, 100.0 + wait)
 
 
-def test_a_long_life_starts_the_count_anew_and_a_start_takes_its_slot() -> None:
+def test_a_long_life_resets_the_count_and_a_start_uses_its_slot() -> None:
     start = StartReplica(
         name="a", project="shop", service="web", revision="r1", cause="", attempt=2
     )
-    memory, _ = look(ReconcileMemory(), None, 99.0, starting={"a": start})
-    memory, _ = look(memory, SEEN, 101.0, probes=GOOD)
-    quick, _ = look(memory, EXITED, 105.0)
+    memory, _ = observe_one(ReconcileMemory(), None, 99.0, starting={"a": start})
+    memory, _ = observe_one(memory, SEEN, 101.0, probes=GOOD)
+    quick, _ = observe_one(memory, EXITED, 105.0)
     assert [slot.attempt for slot in quick.slots[VERSION]] == [3]
-    late, _ = look(memory, replace(EXITED, finished_at=131.0), 131.0)
+    late, _ = observe_one(memory, replace(EXITED, finished_at=131.0), 131.0)
     assert [slot.attempt for slot in late.slots[VERSION]] == [1]
     next_start = StartReplica(
         name="b", project="shop", service="web", revision="r1", cause="", attempt=3
@@ -126,42 +128,42 @@ def test_a_long_life_starts_the_count_anew_and_a_start_takes_its_slot() -> None:
     assert take_slot(quick, next_start).slots == {}
 
 
-def test_a_drained_replica_leaves_for_good() -> None:
-    memory, _ = look(ReconcileMemory(), SEEN, 101.0, probes=GOOD)
+def test_a_drained_replica_never_returns() -> None:
+    memory, _ = observe_one(ReconcileMemory(), SEEN, 101.0, probes=GOOD)
     memory = mark_drained(memory, DrainReplica(name="a", cause="surplus"), 102.0)
-    memory, observed = look(memory, SEEN, 102.0, probes=GOOD)
+    memory, observed = observe_one(memory, SEEN, 102.0, probes=GOOD)
     assert (only(observed).phase, only(observed).drained) == (Phase.DRAINING, False)
-    memory, observed = look(memory, SEEN, 103.0, probes=GOOD, drained=frozenset({"a"}))
+    memory, observed = observe_one(memory, SEEN, 103.0, probes=GOOD, drained=frozenset({"a"}))
     assert only(observed).drained
-    memory, observed = look(memory, SEEN, 103.0, stopping=frozenset({"a"}))
+    memory, observed = observe_one(memory, SEEN, 103.0, stopping=frozenset({"a"}))
     assert only(observed).phase is Phase.STOPPING
-    _, observed = look(memory, EXITED, 104.0)
+    _, observed = observe_one(memory, EXITED, 104.0)
     assert only(observed).phase is Phase.GONE
 
 
-def test_a_new_control_process_goes_on_with_what_the_workers_hold() -> None:
+def test_a_new_control_process_continues_with_the_held_snapshot() -> None:
     other = replace(SEEN, name="b", runtime_id="2")
     fresh = replace(SEEN, name="c", runtime_id="3")
     listed = {"a": SEEN, "b": other, "c": fresh}
-    memory = recall({"a": 50.0}, {"b"}, listed, 500.0)
-    memory, observed = observe(memory, Inputs(listed=listed), 500.0, Even())
+    memory = restore_memory({"a": 50.0}, {"b"}, listed, 500.0)
+    memory, observed = observe(memory, Inputs(listed=listed), 500.0, Middle())
     phases = {r.name: (r.phase, r.ready_since) for r in observed.replicas}
     assert phases["a"] == (Phase.READY, 50.0)
     assert phases["b"][0] is Phase.DRAINING
     assert phases["c"] == (Phase.PROBING, 0.0)
-    told = list(phase_events({}, observed.replicas, 500.0))
-    assert "a" not in [happening.replica.name for happening in told]
+    events = list(phase_events({}, observed.replicas, 500.0))
+    assert "a" not in [event.replica.name for event in events]
 
 
-def test_what_happened_is_told_once() -> None:
+def test_each_change_makes_one_event() -> None:
     before = ReconcileMemory()
-    after, observed = look(before, SEEN, 101.0, probes=GOOD)
-    (told,) = phase_events(before.records, observed.replicas, 101.0)
-    assert (told.kind, told.text, told.seconds) == (
+    after, observed = observe_one(before, SEEN, 101.0, probes=GOOD)
+    (ready,) = phase_events(before.records, observed.replicas, 101.0)
+    assert (ready.kind, ready.text, ready.seconds) == (
         "replica.ready", "passed its probe after 2.0 s", 2.0,
     )  # fmt: skip
-    again, observed = look(after, SEEN, 102.0, probes=GOOD)
+    again, observed = observe_one(after, SEEN, 102.0, probes=GOOD)
     assert list(phase_events(after.records, observed.replicas, 102.0)) == []
-    _, observed = look(again, EXITED, 105.0)
+    _, observed = observe_one(again, EXITED, 105.0)
     (died,) = phase_events(again.records, observed.replicas, 105.0)
     assert (died.kind, died.text) == ("replica.died", "exited with code 1")

@@ -1,9 +1,9 @@
-"""Whose a project is: every case in a table."""
+"""Which mesh owns a project: every case in a table."""
 
 import pytest
 
 from meshd.model.runtime import Holder
-from meshd.reconcile.ownership.rules import Finding, Presence, judge
+from meshd.reconcile.ownership.rules import ClaimAction, ClaimFacts, Presence, decide_ownership
 
 ME = Holder("me", "here", "/state/me")
 MOVED = Holder("me", "here", "/state/old")
@@ -11,14 +11,14 @@ OTHER = Holder("other", "here", "/state/other")
 
 
 @pytest.mark.parametrize(
-    ("claim", "presence", "starters", "deployed", "adopted", "wished"),
+    ("claim", "presence", "starters", "deployed", "adopted", "taken_over"),
     [
         (None, Presence.UNKNOWN, (), "take", "take", "take"),
         (None, Presence.UNKNOWN, ("me",), "take", "take", "take"),
-        # Someone pruned the claim, and what runs is another's.
+        # The claim was removed, and the replicas belong to another mesh.
         (None, Presence.UNKNOWN, ("me", "other"), "leave", "leave", "take"),
         (ME, Presence.RUNS, ("other",), "hold", "hold", "hold"),
-        # Our state was moved or restored elsewhere; a copy of it that runs is another mesh.
+        # This state was moved or restored elsewhere; a copy of it that runs is another mesh.
         (MOVED, Presence.ENDED, (), "take", "take", "take"),
         (MOVED, Presence.UNKNOWN, (), "take", "take", "take"),
         (MOVED, Presence.RUNS, (), "leave", "leave", "leave"),
@@ -29,23 +29,23 @@ OTHER = Holder("other", "here", "/state/other")
         (OTHER, Presence.ENDED, ("other",), "leave", "leave", "take"),
     ],
 )
-def test_who_gets_a_project(
+def test_who_owns_a_project(
     claim: Holder | None,
     presence: Presence,
     starters: tuple[str, ...],
     deployed: str,
     adopted: str,
-    wished: str,
+    taken_over: str,
 ) -> None:
-    found = Finding("shop", claim, presence, frozenset(starters))
-    assert judge(found, ME).act == deployed
-    assert judge(found, ME, adopting=True).act == adopted
-    assert judge(found, ME, wish=True).act == wished
+    facts = ClaimFacts("shop", claim, presence, frozenset(starters))
+    assert decide_ownership(facts, ME).action is ClaimAction(deployed)
+    assert decide_ownership(facts, ME, adopting=True).action is ClaimAction(adopted)
+    assert decide_ownership(facts, ME, take_over=True).action is ClaimAction(taken_over)
 
 
 @pytest.mark.parametrize("presence", list(Presence))
-def test_a_refusal_names_the_holder_and_what_to_do(presence: Presence) -> None:
-    reason = judge(Finding("shop", OTHER, presence), ME).reason
+def test_a_refusal_names_the_holder_and_the_remedy(presence: Presence) -> None:
+    reason = decide_ownership(ClaimFacts("shop", OTHER, presence), ME).reason
     for word in ("project shop", "/state/other", "on here", "instance other"):
         assert word in reason
     assert ("--take-over" in reason) == (presence is not Presence.RUNS)

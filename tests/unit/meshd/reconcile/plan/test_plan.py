@@ -1,4 +1,4 @@
-"""Plans as text: what is there, what is wanted, and the steps that are safe now."""
+"""Plans as text: observed replicas, desired services, and the steps that are safe now."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,25 +10,15 @@ from meshd.model.replica import Replica, ReplicaFailure
 from meshd.model.replica_phase import Phase
 from meshd.model.rollout import RolloutState
 from meshd.model.runtime import ContainerHealth
-from meshd.reconcile.observe.memory import Slot
+from meshd.reconcile.observe.memory import BackoffSlot
 from meshd.reconcile.observe.observe import Observed
 from meshd.reconcile.plan.plan import plan
 from meshd.spec.model import Service
+from tests.support.fixed_random import FixedRandom
 from tests.support.rollouts import rollout
 
 NOW = 1000.0
 KEY = "shop/web"
-
-
-class Dice:
-    """Loaded: names come out in order."""
-
-    def __init__(self) -> None:
-        self.thrown = 0
-
-    def random(self) -> float:
-        self.thrown += 1
-        return self.thrown / 29_000_000
 
 
 def web(count: int = 2, revision: str = "new", **fields: Any) -> DesiredService:
@@ -53,37 +43,37 @@ def lines(service: DesiredService, *replicas: Replica, **seen: Any) -> Sequence[
     seen.setdefault("prepared", frozenset({(KEY, "new"), (KEY, "old")}))
     observed = Observed(replicas=replicas, **seen)
     desired = Desired(services=(service,), projects=frozenset({"shop"}))
-    return str(plan(desired, observed, NOW, Dice())).splitlines()
+    return str(plan(desired, observed, NOW, FixedRandom())).splitlines()
 
 
-def test_nothing_to_do_is_an_empty_plan() -> None:
+def test_a_settled_service_has_an_empty_plan() -> None:
     assert steps(web(2), replica("a"), replica("b")) == []
 
 
-def test_missing_replicas_are_started_and_each_line_has_its_cause() -> None:
-    assert lines(web(2), replica("a")) == ["start shop-web-baaaa (new): 2 wanted, 1 there"]
+def test_missing_replicas_start_and_each_line_has_its_cause() -> None:
+    assert lines(web(2), replica("a")) == ["start shop-web-baaaa (new): 2 desired, 1 running"]
 
 
-def test_what_starts_already_is_not_started_twice() -> None:
+def test_a_starting_replica_is_not_started_twice() -> None:
     assert steps(web(2), replica("a"), replica("b", Phase.PENDING, busy=True, listed=False)) == []
 
 
-def test_the_image_comes_before_the_first_start() -> None:
+def test_the_image_is_prepared_before_the_first_start() -> None:
     assert steps(web(1), prepared=frozenset()) == ["prepare shop/web@new"]
     assert steps(web(1), prepared=frozenset(), preparing=frozenset({(KEY, "new")})) == []
 
 
-def test_nothing_starts_before_the_proxy_listens() -> None:
+def test_no_replica_starts_before_the_proxy_listens() -> None:
     assert steps(web(1), may_start=False) == []
 
 
-def test_the_idlest_leaves_and_those_not_ready_before_it() -> None:
+def test_replicas_that_are_not_ready_leave_first_then_idle_ones() -> None:
     busy, idle = replica("busy", in_flight=5), replica("idle", in_flight=1)
     assert steps(web(1), busy, idle) == ["drain idle"]
     assert steps(web(2), busy, idle, replica("late", Phase.PROBING)) == ["drain late"]
 
 
-def test_no_ready_one_leaves_in_place_of_one_that_is_only_being_started() -> None:
+def test_no_ready_replica_is_drained_in_place_of_a_pending_one() -> None:
     begun = replica("begun", Phase.PENDING, busy=True, listed=False)
     assert steps(web(1), replica("a"), begun) == []
     assert steps(web(1), replica("a"), replica("b"), begun) == ["drain a"]
@@ -100,26 +90,26 @@ def test_a_replica_is_stopped_only_when_drained_or_at_its_deadline() -> None:
     assert steps(web(0), replica("a", Phase.STOPPING, since=NOW - 11)) == ["stop a"]
 
 
-def test_what_ended_is_removed_and_replaced_at_once() -> None:
+def test_a_failed_replica_is_removed_and_replaced_at_once() -> None:
     died = replica("a", Phase.FAILED, exit_code=1)
-    slots = {(KEY, "new"): (Slot(attempt=1, not_before=NOW, opened=NOW),)}
+    slots = {(KEY, "new"): (BackoffSlot(attempt=1, not_before=NOW, opened=NOW),)}
     assert steps(web(1), died, slots=slots) == ["remove a", "start shop-web-baaaa (new)"]
 
 
-def test_backoff_and_crash_loop_wait_and_say_so() -> None:
-    slots = {(KEY, "new"): (Slot(attempt=3, not_before=NOW + 4, opened=NOW),)}
+def test_backoff_and_crash_loops_wait_with_a_reason() -> None:
+    slots = {(KEY, "new"): (BackoffSlot(attempt=3, not_before=NOW + 4, opened=NOW),)}
     observed = Observed(replicas=(), slots=slots, prepared=frozenset({(KEY, "new")}))
-    made = plan(Desired(services=(web(1),)), observed, NOW, Dice())
+    made = plan(Desired(services=(web(1),)), observed, NOW, FixedRandom())
     assert not made
     assert made.waiting == ((KEY, "crash loop: 3 failures in a row, next start in 4.0 s"),)
 
 
-def test_one_failed_replica_does_not_hold_up_another_that_is_missing() -> None:
-    slots = {(KEY, "new"): (Slot(attempt=3, not_before=NOW + 4, opened=NOW),)}
+def test_the_backoff_of_one_replica_does_not_delay_another_one() -> None:
+    slots = {(KEY, "new"): (BackoffSlot(attempt=3, not_before=NOW + 4, opened=NOW),)}
     assert steps(web(2), slots=slots) == ["start shop-web-baaaa (new)"]
 
 
-def test_a_replica_whose_policy_wants_it_left_counts_as_there() -> None:
+def test_a_completed_replica_counts_towards_the_desired_number() -> None:
     done = replica("a", Phase.FAILED, exit_code=0)
     crashed = replica("a", Phase.FAILED, exit_code=1)
     policy = {"restart": {"condition": "on-failure"}}
@@ -129,7 +119,7 @@ def test_a_replica_whose_policy_wants_it_left_counts_as_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sick", "cause"),
+    ("unhealthy", "cause"),
     [
         (
             replica("a", bad=3, probe="no answer"),
@@ -145,27 +135,29 @@ def test_a_replica_whose_policy_wants_it_left_counts_as_there() -> None:
         ),
     ],
 )
-def test_the_sick_are_taken_out_and_replaced_in_the_same_pass(sick: Replica, cause: str) -> None:
-    assert lines(web(1), sick) == [cause, "start shop-web-baaaa (new): 1 wanted, 0 there"]
+def test_unhealthy_replicas_are_drained_and_replaced_in_the_same_pass(
+    unhealthy: Replica, cause: str
+) -> None:
+    assert lines(web(1), unhealthy) == [cause, "start shop-web-baaaa (new): 1 desired, 0 running"]
 
 
-def test_when_all_are_sick_at_once_half_are_restarted_at_a_time() -> None:
-    sick = [replica(name, bad=9) for name in "abcd"]
-    drained = [step for step in steps(web(4), *sick) if step.startswith("drain")]
+def test_if_all_replicas_are_unhealthy_half_are_restarted_at_a_time() -> None:
+    unhealthy = [replica(name, bad=9) for name in "abcd"]
+    drained = [step for step in steps(web(4), *unhealthy) if step.startswith("drain")]
     assert drained == ["drain a", "drain b"]
     out = [replica(name, Phase.DRAINING) for name in "ab"]
-    assert steps(web(4), *sick[2:], *out) == [
+    assert steps(web(4), *unhealthy[2:], *out) == [
         "start shop-web-baaaa (new)",
         "start shop-web-caaaa (new)",
     ]
 
 
-def test_while_the_runtime_is_away_nothing_is_done_but_taking_out() -> None:
-    sick = replica("a", bad=3)
-    assert steps(web(1), sick, available=False) == ["drain a"]
+def test_while_the_runtime_does_not_respond_replicas_are_only_drained() -> None:
+    unhealthy = replica("a", bad=3)
+    assert steps(web(1), unhealthy, available=False) == ["drain a"]
 
 
-def test_start_first_goes_one_over_and_never_under() -> None:
+def test_start_first_runs_one_more_and_never_fewer() -> None:
     old = [replica(name, revision="old") for name in "ab"]
     service = web(2, rollout=rollout())
     assert steps(service, *old) == ["start shop-web-baaaa (new)"]
@@ -176,7 +168,7 @@ def test_start_first_goes_one_over_and_never_under() -> None:
     assert steps(service, left, old[1], replica("n")) == ["start shop-web-baaaa (new)"]
 
 
-def test_stop_first_goes_one_under_and_never_over() -> None:
+def test_stop_first_runs_one_fewer_and_never_more() -> None:
     old = [replica(name, revision="old") for name in "ab"]
     service = web(2, rollout=rollout(), spec={"update": {"order": "stop-first"}})
     assert steps(service, *old) == ["drain a"]
@@ -187,7 +179,7 @@ def test_stop_first_goes_one_under_and_never_over() -> None:
     assert steps(service, old[1], replica("n")) == ["drain b"]
 
 
-def test_old_ones_that_serve_nothing_go_at_once() -> None:
+def test_old_replicas_that_do_not_serve_leave_at_once() -> None:
     service = web(1, rollout=rollout())
     assert steps(service, replica("a", Phase.PROBING, revision="old")) == [
         "drain a",
@@ -195,7 +187,7 @@ def test_old_ones_that_serve_nothing_go_at_once() -> None:
     ]
 
 
-def test_a_delay_holds_the_next_step() -> None:
+def test_a_delay_postpones_the_next_step() -> None:
     service = web(2, rollout=rollout(), spec={"update": {"delay": 5, "monitor": 0}})
     fresh, old = replica("n", ready_since=NOW - 3), replica("b", revision="old")
     assert steps(service, fresh, old) == []
@@ -209,53 +201,53 @@ def failed(
     return {(KEY, "new"): (ReplicaFailure(at=NOW, replica="n", text=text, **more),)}
 
 
-def test_a_failed_revision_is_rolled_back_or_paused_and_its_end_named() -> None:
+def test_a_failed_revision_is_rolled_back_or_halted_with_the_reason() -> None:
     old = replica("a", revision="old")
     service = web(1, rollout=rollout())
     assert lines(service, old, failures=failed()) == [
-        "settle shop/web as rolled-back: n exited with code 1"
+        "finish shop/web as rolled-back: n exited with code 1"
     ]
     pausing = web(1, rollout=rollout(), spec={"update": {"failure_action": "pause"}})
-    assert steps(pausing, old, failures=failed()) == ["settle shop/web as paused"]
+    assert steps(pausing, old, failures=failed()) == ["finish shop/web as paused"]
     ratio = web(4, rollout=rollout(), spec={"update": {"max_failure_ratio": 0.25}})
-    assert "settle" not in "".join(steps(ratio, old, failures=failed()))
+    assert "finish" not in "".join(steps(ratio, old, failures=failed()))
 
 
-def test_what_an_outsider_killed_is_not_held_against_the_revision() -> None:
+def test_an_external_kill_does_not_fail_the_rollout() -> None:
     old = replica("a", revision="old")
     service = web(1, rollout=rollout())
-    assert "settle" not in "".join(steps(service, old, failures=failed(external=True)))
+    assert "finish" not in "".join(steps(service, old, failures=failed(external=True)))
 
 
-def test_what_an_outsider_seems_to_kill_again_and_again_is_held_against_it_after_all() -> None:
+def test_repeated_external_kills_eventually_fail_the_rollout() -> None:
     old = replica("a", revision="old")
     service = web(1, rollout=rollout())
     (once,) = failed(external=True).values()
     twice, thrice = ({(KEY, "new"): once * many} for many in (2, 3))
-    assert "settle" not in "".join(steps(service, old, failures=twice))
-    assert "settle shop/web as rolled-back" in steps(service, old, failures=thrice)
+    assert "finish" not in "".join(steps(service, old, failures=twice))
+    assert "finish shop/web as rolled-back" in steps(service, old, failures=thrice)
 
 
-def test_what_failed_before_the_rollout_began_is_not_held_against_it() -> None:
+def test_failures_before_the_rollout_do_not_count() -> None:
     old = replica("a", revision="old")
     service = web(1, rollout=rollout(since=NOW + 1))
-    assert "settle" not in "".join(steps(service, old, failures=failed()))
+    assert "finish" not in "".join(steps(service, old, failures=failed()))
     began = web(1, rollout=rollout(since=NOW))
-    assert "settle shop/web as rolled-back" in steps(began, old, failures=failed())
+    assert "finish shop/web as rolled-back" in steps(began, old, failures=failed())
 
 
-def test_without_a_revision_to_go_back_to_it_goes_on_trying() -> None:
+def test_without_a_previous_revision_a_failed_replica_is_started_again() -> None:
     service = web(1, rollout=rollout(previous=""))
     assert steps(service, failures=failed()) == ["start shop-web-baaaa (new)"]
 
 
-def test_a_rollout_is_done_once_the_last_one_was_watched() -> None:
+def test_a_rollout_is_done_after_the_monitor_time() -> None:
     service = web(1, rollout=rollout())
     assert steps(service, replica("n", ready_since=NOW - 4)) == []
-    assert steps(service, replica("n", ready_since=NOW - 6)) == ["settle shop/web as done"]
+    assert steps(service, replica("n", ready_since=NOW - 6)) == ["finish shop/web as done"]
 
 
-def test_a_paused_rollout_is_left_as_it_is() -> None:
+def test_a_halted_rollout_replaces_no_replica() -> None:
     service = web(2, "old", rollout=rollout(RolloutState.HALTED))
     mixed = replica("a", revision="old"), replica("n")
     assert steps(service, *mixed) == []
@@ -273,7 +265,7 @@ def test_adopted_replicas_are_copied_and_never_stopped() -> None:
     assert steps(web(1, "x", adopted=True, template="theirs"), gone, copy) == []
 
 
-def test_when_others_stop_a_part_it_is_replaced_a_moment_later() -> None:
+def test_a_container_that_others_stop_is_replaced_a_moment_later() -> None:
     service = web(2, "x", adopted=True, template="theirs")
     copy = replica("copy", revision="x")
     for since, expected in (
@@ -284,32 +276,40 @@ def test_when_others_stop_a_part_it_is_replaced_a_moment_later() -> None:
         assert steps(service, stopping, copy) == expected
 
 
-def test_a_copy_that_others_stopped_is_left_to_them_to_remove() -> None:
+def test_a_copy_that_others_stopped_is_left_for_them_to_remove() -> None:
     service = web(0, "x", adopted=True, template="theirs")
     for ago, expected in ((5, []), (16, ["remove copy"])):
         ended = replica("copy", Phase.GONE, revision="x", copied=True, since=NOW - ago)
         assert steps(service, ended) == expected
 
 
-def test_an_adopted_one_that_answers_again_comes_back() -> None:
+def test_an_adopted_replica_that_answers_again_is_restored() -> None:
     service = web(1, "x", adopted=True, template="theirs")
-    sick = replica(
-        "theirs", Phase.DRAINING, revision="x", managed=False, blamed=True, probe="refused", bad=2
+    unhealthy = replica(
+        "theirs",
+        Phase.DRAINING,
+        revision="x",
+        managed=False,
+        counted_as_failure=True,
+        probe="refused",
+        bad=2,
     )
-    well = replica("theirs", Phase.DRAINING, revision="x", managed=False, blamed=True, probe="ok")
+    well = replica(
+        "theirs", Phase.DRAINING, revision="x", managed=False, counted_as_failure=True, probe="ok"
+    )
     copy = replica("copy", revision="x")
-    assert steps(service, sick, copy) == []
+    assert steps(service, unhealthy, copy) == []
     assert steps(service, well, copy) == ["restore theirs"]
 
 
-def test_dependencies_are_waited_for_before_the_first_start() -> None:
+def test_the_first_start_waits_for_dependencies() -> None:
     back = DesiredService(project="shop", spec=Service(name="db"), revision="new", count=1)
     front = web(1, spec={"depends_on": ("db",), "wait_healthy": ("db",)})
     prepared = frozenset({(KEY, "new"), ("shop/db", "new")})
     desired = Desired(services=(front, back), projects=frozenset({"shop"}))
 
     def waiting(*replicas: Replica) -> str:
-        made = plan(desired, Observed(replicas=replicas, prepared=prepared), NOW, Dice())
+        made = plan(desired, Observed(replicas=replicas, prepared=prepared), NOW, FixedRandom())
         return dict(made.waiting).get(KEY, "")
 
     def database(phase: Phase) -> Replica:
@@ -321,18 +321,20 @@ def test_dependencies_are_waited_for_before_the_first_start() -> None:
     assert waiting(replica("a")) == ""
 
 
-def test_a_service_that_left_the_spec_goes_and_strangers_are_left_alone() -> None:
+def test_replicas_of_a_dropped_service_leave_and_other_projects_are_left_alone() -> None:
     stranger = Replica(name="x", project="other", service="web", revision="r", phase=Phase.READY)
     ours = Replica(name="y", project="shop", service="dropped", revision="r", phase=Phase.READY)
     observed = Observed(replicas=(stranger, ours))
-    made = plan(Desired(projects=frozenset({"shop"})), observed, NOW, Dice())
+    made = plan(Desired(projects=frozenset({"shop"})), observed, NOW, FixedRandom())
     assert str(made) == "drain y: the spec has no such service any more"
 
 
-def test_a_project_that_went_down_is_forgotten_once_nothing_is_left() -> None:
+def test_a_project_is_forgotten_once_its_last_replica_is_gone() -> None:
     desired = Desired(services=(web(0),), projects=frozenset({"shop"}), leaving=frozenset({"shop"}))
-    assert str(plan(desired, Observed(replicas=(replica("a"),)), NOW, Dice())).startswith("drain a")
-    assert str(plan(desired, Observed(replicas=()), NOW, Dice())) == (
+    assert str(plan(desired, Observed(replicas=(replica("a"),)), NOW, FixedRandom())).startswith(
+        "drain a"
+    )
+    assert str(plan(desired, Observed(replicas=()), NOW, FixedRandom())) == (
         "forget shop: no replica is left"
     )
 
@@ -357,49 +359,49 @@ def test_the_count_is_the_override_else_the_decision_else_the_spec(
     assert desired_replicas(spec, override, decided) == count
 
 
-def test_what_others_changed_is_replaced_before_it_goes() -> None:
+def test_a_replica_that_others_changed_is_replaced_before_it_leaves() -> None:
     changed = replica(
         "a",
         drift="was changed by something other than meshd: the memory limit is 1 instead of none",
     )
-    told = lines(web(2), changed, replica("b"))
-    assert len(told) == 1
-    assert told[0].endswith("in place of a, which was changed by something other than meshd: "
+    found = lines(web(2), changed, replica("b"))
+    assert len(found) == 1
+    assert found[0].endswith("in place of a, which was changed by something other than meshd: "
                             "the memory limit is 1 instead of none")  # fmt: skip
-    assert told[0].startswith("start shop-web-")
+    assert found[0].startswith("start shop-web-")
     third = replica("c")
     assert lines(web(2), changed, replica("b"), third) == [f"drain a: {changed.drift}"]
 
 
-def test_a_duplicate_goes_before_the_original() -> None:
+def test_a_duplicate_leaves_before_the_original() -> None:
     twin = replica("twin", drift="carries the labels of a", created_at=NOW - 500)
     group = (replica("a"), replica("b"), twin)
     assert lines(web(2), *group) == ["drain twin: carries the labels of a"]
 
 
-def test_what_others_paused_is_woken() -> None:
-    asleep = replica("a", frozen=True)
-    assert lines(web(2), asleep, replica("b")) == ["wake a: somebody paused it"]
-    assert steps(web(2), replica("a", frozen=True, busy=True), replica("b")) == []
-    leaving = replica("c", Phase.DRAINING, frozen=True)
-    assert steps(web(2), replica("a"), replica("b"), leaving) == ["wake c"]
+def test_a_replica_that_others_paused_is_resumed() -> None:
+    paused = replica("a", paused_by_others=True)
+    assert lines(web(2), paused, replica("b")) == ["resume a: something other than meshd paused it"]
+    assert steps(web(2), replica("a", paused_by_others=True, busy=True), replica("b")) == []
+    leaving = replica("c", Phase.DRAINING, paused_by_others=True)
+    assert steps(web(2), replica("a"), replica("b"), leaving) == ["resume c"]
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        {"frozen": True},
+        {"paused_by_others": True},
         {"drift": "changed"},
         {"bad": 3},
         {"health": ContainerHealth.UNHEALTHY},
-        {"reserve": True},
+        {"warm": True},
         {"revision": "old"},
         {"phase": Phase.FAILED},
         {"phase": Phase.DRAINING, "drained": True},
     ],
     ids=str,
 )
-def test_a_service_is_at_rest_only_when_each_replica_is(other: dict[str, Any]) -> None:
+def test_a_service_is_settled_only_if_each_replica_is(other: dict[str, Any]) -> None:
     assert steps(web(2), replica("a"), replica("b", **other)) != []
 
 
@@ -410,7 +412,9 @@ def test_a_service_is_at_rest_only_when_each_replica_is(other: dict[str, Any]) -
         ("3 bad probes in a row (GET /healthz answered 503)", False),
     ],
 )
-def test_what_hangs_is_not_waited_for_as_long_as_what_works(cause: str, stopped: bool) -> None:
-    leaving = replica("c", Phase.DRAINING, blamed=True, cause=cause, drain_since=NOW - 3)
-    told = lines(web(2), replica("a"), replica("b"), leaving)
-    assert told == ([f"stop c: {cause}; drain deadline of 2 s passed"] if stopped else [])
+def test_a_hanging_replica_gets_less_time_to_drain(cause: str, stopped: bool) -> None:
+    leaving = replica(
+        "c", Phase.DRAINING, counted_as_failure=True, cause=cause, drain_since=NOW - 3
+    )
+    found = lines(web(2), replica("a"), replica("b"), leaving)
+    assert found == ([f"stop c: {cause}; drain deadline of 2 s passed"] if stopped else [])

@@ -1,4 +1,4 @@
-"""Who may start now: places on the nodes, and which starts come first."""
+"""The limit of simultaneous starts, and which starts go first."""
 
 from random import Random
 from typing import Any
@@ -10,24 +10,24 @@ from meshd.model.operation import StartReplica, Urgency
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
 from meshd.model.runtime import Node
-from meshd.reconcile.observe.memory import Slot
+from meshd.reconcile.observe.memory import BackoffSlot
 from meshd.reconcile.observe.observe import Observed
 from meshd.reconcile.plan.plan import plan
-from meshd.reconcile.plan.start_limit import SETTLE, admit, places, taken
+from meshd.reconcile.plan.start_limit import START_TIME, limit_starts, start_slots, used_slots
 from meshd.spec.model import Service
 
 NOW = 1000.0
 
 
 @pytest.mark.parametrize(
-    ("cpus", "each", "expected"),
+    ("cpus", "per_node", "expected"),
     [((), 0, 0), ((1.0,), 0, 2), ((2.0,), 0, 2), ((8.0,), 0, 8), ((8.0, 1.0), 0, 10),
      ((8.0, 8.0), 3, 6), ((), 3, 0)],
 )  # fmt: skip
-def test_a_node_has_a_place_for_each_cpu_and_two_at_least(
-    cpus: tuple[float, ...], each: int, expected: int
+def test_a_node_has_a_start_slot_per_cpu_but_at_least_two(
+    cpus: tuple[float, ...], per_node: int, expected: int
 ) -> None:
-    assert places([Node(str(n), c, 1) for n, c in enumerate(cpus)], each) == expected
+    assert start_slots([Node(str(n), c, 1) for n, c in enumerate(cpus)], per_node) == expected
 
 
 def replica(service: str, name: str, phase: Phase, **more: Any) -> Replica:
@@ -40,18 +40,18 @@ def replica(service: str, name: str, phase: Phase, **more: Any) -> Replica:
     [
         (Phase.PENDING, 0.0, 1),
         (Phase.PENDING, 60.0, 1),
-        (Phase.STARTING, SETTLE - 0.1, 1),
-        (Phase.PROBING, SETTLE - 0.1, 1),
-        (Phase.PROBING, SETTLE, 0),
+        (Phase.STARTING, START_TIME - 0.1, 1),
+        (Phase.PROBING, START_TIME - 0.1, 1),
+        (Phase.PROBING, START_TIME, 0),
         (Phase.READY, 0.0, 0),
         (Phase.DRAINING, 0.0, 0),
         (Phase.FAILED, 0.0, 0),
     ],
 )
-def test_a_place_is_taken_until_it_is_ready_or_only_waits(
+def test_a_replica_uses_a_slot_until_it_is_ready_or_only_waits(
     phase: Phase, age: float, expected: int
 ) -> None:
-    assert taken([replica("web", "a", phase, created_at=NOW - age)], NOW) == expected
+    assert used_slots([replica("web", "a", phase, created_at=NOW - age)], NOW) == expected
 
 
 def start(service: str, name: str, urgency: Urgency = Urgency.SCALE) -> StartReplica:
@@ -60,39 +60,37 @@ def start(service: str, name: str, urgency: Urgency = Urgency.SCALE) -> StartRep
     )
 
 
-def admitted(
-    starts: list[StartReplica], *replicas: Replica, limit: int, **counts: int
-) -> list[str]:
+def allowed(starts: list[StartReplica], *replicas: Replica, limit: int, **counts: int) -> list[str]:
     keys = {f"shop/{name}": count for name, count in counts.items()}
-    operations, _ = admit(starts, replicas, keys, limit, NOW)
+    operations, _ = limit_starts(starts, replicas, keys, limit, NOW)
     return [op.subject for op in operations]
 
 
-def test_healing_comes_before_scaling_before_rollouts_before_the_pool() -> None:
+def test_healing_precedes_scaling_then_rollouts_then_the_warm_pool() -> None:
     starts = [
-        start("a", "reserve", Urgency.RESERVE),
+        start("a", "warm", Urgency.WARM),
         start("b", "roll", Urgency.ROLLOUT),
         start("c", "scale"),
         start("d", "heal", Urgency.HEAL),
     ]
-    assert admitted(starts, limit=1) == ["heal"]
-    assert admitted(starts, limit=2) == ["scale", "heal"]
-    assert admitted(starts, limit=3) == ["roll", "scale", "heal"]
-    assert admitted(starts, limit=0) == ["reserve", "roll", "scale", "heal"]
+    assert allowed(starts, limit=1) == ["heal"]
+    assert allowed(starts, limit=2) == ["scale", "heal"]
+    assert allowed(starts, limit=3) == ["roll", "scale", "heal"]
+    assert allowed(starts, limit=0) == ["warm", "roll", "scale", "heal"]
 
 
-def test_the_service_with_the_smallest_part_comes_first_and_they_take_turns() -> None:
+def test_the_service_with_the_smallest_part_starts_first_and_services_take_turns() -> None:
     starts = [start("a", "a1"), start("a", "a2"), start("b", "b1"), start("b", "b2")]
     there = [replica("a", f"a-{n}", Phase.READY) for n in range(2)]
-    assert admitted(starts, *there, limit=1, a=4, b=2) == ["b1"]
-    assert admitted(starts, *there, limit=2, a=4, b=2) == ["a1", "b1"]
+    assert allowed(starts, *there, limit=1, a=4, b=2) == ["b1"]
+    assert allowed(starts, *there, limit=2, a=4, b=2) == ["a1", "b1"]
 
 
-def test_what_starts_already_takes_its_place() -> None:
+def test_a_starting_replica_uses_a_slot() -> None:
     coming = replica("z", "z1", Phase.PENDING)
     starts = [start("a", "a1"), start("a", "a2")]
-    assert admitted(starts, coming, limit=2) == ["a1"]
-    assert admitted(starts, coming, limit=1) == []
+    assert allowed(starts, coming, limit=2) == ["a1"]
+    assert allowed(starts, coming, limit=1) == []
 
 
 def service(name: str, count: int, **more: Any) -> DesiredService:
@@ -100,18 +98,18 @@ def service(name: str, count: int, **more: Any) -> DesiredService:
     return DesiredService(project="shop", spec=spec, revision="new", count=count, **more)
 
 
-def test_a_plan_starts_the_failed_one_again_first_and_says_what_waits() -> None:
+def test_a_plan_restarts_failed_replicas_first_and_reports_waiting_ones() -> None:
     services = (service("crowd", 6), service("web", 2))
-    slots = {("shop/web", "new"): (Slot(attempt=1, not_before=NOW, opened=NOW),)}
+    slots = {("shop/web", "new"): (BackoffSlot(attempt=1, not_before=NOW, opened=NOW),)}
     observed = Observed(
         replicas=(replica("web", "web-1", Phase.READY),),
         prepared=frozenset({("shop/web", "new"), ("shop/crowd", "new")}),
         slots=slots,
-        places=2,
+        start_slots=2,
     )
     desired = Desired(services=services, projects=frozenset({"shop"}))
     made = plan(desired, observed, NOW, Random(1))
     kinds = [(op.service, op.urgency) for op in made.operations if isinstance(op, StartReplica)]
     assert kinds == [("crowd", Urgency.SCALE), ("web", Urgency.HEAL)]
-    text = "5 more to start; 2 may do so at once on the nodes"
+    text = "5 more to start; 2 may start at once on the nodes"
     assert made.waiting == (("shop/crowd", text),)

@@ -1,4 +1,4 @@
-"""The warm pool in plans and in what is observed."""
+"""The warm pool in plans and in observation."""
 
 from typing import Any
 
@@ -10,26 +10,16 @@ from meshd.model.operation import DrainReplica, StartReplica
 from meshd.model.replica import ProbeResult, Replica
 from meshd.model.replica_phase import Phase
 from meshd.model.runtime import Capabilities, ObservedReplica, ReplicaState
-from meshd.reconcile.observe.memory import ReconcileMemory, mark_drained, mark_woken
+from meshd.reconcile.observe.memory import ReconcileMemory, mark_drained, mark_resumed
 from meshd.reconcile.observe.observe import Inputs, Observed, observe
 from meshd.reconcile.plan.plan import plan
-from meshd.reconcile.preview.simulate import forecast
+from meshd.reconcile.preview.simulate import simulate
 from meshd.runtime.support import unsupported
 from meshd.spec.model import Service
+from tests.support.fixed_random import FixedRandom
 
 NOW = 1000.0
 KEY = "shop/web"
-
-
-class Dice:
-    """Loaded: names come out in order."""
-
-    def __init__(self) -> None:
-        self.thrown = 0
-
-    def random(self) -> float:
-        self.thrown += 1
-        return self.thrown / 29_000_000
 
 
 def web(count: int, warm: int, **more: Any) -> DesiredService:
@@ -42,18 +32,18 @@ def replica(name: str, phase: Phase = Phase.READY, **more: Any) -> Replica:
     if phase is Phase.READY:
         fields["ready_since"] = NOW - 5
     if phase is Phase.PAUSED:
-        fields.setdefault("reserve", True)
+        fields.setdefault("warm", True)
     return Replica(name=name, project="shop", service="web", phase=phase, **fields)
 
 
 def warming(name: str, phase: Phase = Phase.PROBING, **more: Any) -> Replica:
-    return replica(name, phase, reserve=True, **more)
+    return replica(name, phase, warm=True, **more)
 
 
 def steps(service: DesiredService, *replicas: Replica, **desired: Any) -> list[str]:
     observed = Observed(replicas=replicas, prepared=frozenset({(KEY, "new")}))
     wanted = Desired(services=(service,), projects=frozenset({"shop"}), **desired)
-    lines = str(plan(wanted, observed, NOW, Dice())).splitlines()
+    lines = str(plan(wanted, observed, NOW, FixedRandom())).splitlines()
     return [line.partition(":")[0] for line in lines]
 
 
@@ -66,21 +56,21 @@ CASES: list[tuple[str, DesiredService, tuple[Replica, ...], list[str]]] = [
     ("not before it answered", web(1, 1), (READY, warming("p")), []),
     ("paused once it answered", web(1, 1), (READY, warming("p", answered=True)), ["pause p"]),
     ("not twice", web(1, 1), (READY, warming("p", answered=True, busy=True)), []),
-    ("woken first", web(2, 1), (READY, replica("p", Phase.PAUSED)),
-     ["wake p", "start shop-web-baaaa (new)"]),
-    ("even one that warms", web(2, 0), (READY, warming("p")), ["wake p"]),
+    ("resumed first", web(2, 1), (READY, replica("p", Phase.PAUSED)),
+     ["resume p", "start shop-web-baaaa (new)"]),
+    ("even one that still starts", web(2, 0), (READY, warming("p")), ["resume p"]),
     ("the rest is started", web(3, 0), (READY, replica("p", Phase.PAUSED)),
-     ["wake p", "start shop-web-baaaa (new)"]),
-    ("awake soon", web(2, 0), (READY, replica("p", Phase.PAUSED, reserve=False, woken=NOW)),
-     ["wake p"]),
+     ["resume p", "start shop-web-baaaa (new)"]),
+    ("resumed again", web(2, 0), (READY, replica("p", Phase.PAUSED, warm=False, resumed_at=NOW)),
+     ["resume p"]),
     ("too many", web(1, 0), (READY, replica("p", Phase.PAUSED)), ["drain p"]),
     ("of another revision", web(1, 1), (READY, replica("p", Phase.PAUSED, revision="old")),
      ["drain p", "start shop-web-baaaa (new)"]),
     ("none of it is surplus", web(1, 2), (READY, replica("p", Phase.PAUSED),
                                           replica("q", Phase.PAUSED)), []),
     ("kept at zero", web(0, 1), (replica("p", Phase.PAUSED),), []),
-    ("woken but never answers", web(1, 0),
-     (replica("p", Phase.PAUSED, reserve=False, woken=NOW - 61, since=NOW - 900),),
+    ("resumed but never answers", web(1, 0),
+     (replica("p", Phase.PAUSED, warm=False, resumed_at=NOW - 61, since=NOW - 900),),
      ["drain p", "start shop-web-baaaa (new)"]),
 ]  # fmt: skip
 
@@ -92,23 +82,23 @@ def test_plans(service: DesiredService, replicas: tuple[Replica, ...], expected:
     assert steps(service, *replicas) == expected
 
 
-def test_a_reserve_is_told_from_what_serves_at_its_start() -> None:
+def test_a_start_for_the_pool_is_marked_as_warm() -> None:
     observed = Observed(replicas=(READY,), prepared=frozenset({(KEY, "new")}))
     wanted = Desired(services=(web(1, 1),), projects=frozenset({"shop"}))
-    (start,) = plan(wanted, observed, NOW, Dice()).operations
+    (start,) = plan(wanted, observed, NOW, FixedRandom()).operations
     assert isinstance(start, StartReplica)
-    assert start.reserve
+    assert start.warm
 
 
-def test_a_project_that_goes_takes_its_pool_along() -> None:
+def test_the_pool_of_a_removed_project_is_drained() -> None:
     observed = Observed(replicas=(replica("p", Phase.PAUSED),))
     wanted = Desired(leaving=frozenset({"shop"}))
-    assert str(plan(wanted, observed, NOW, Dice())).startswith("drain p")
+    assert str(plan(wanted, observed, NOW, FixedRandom())).startswith("drain p")
 
 
-def test_all_steps_from_nothing_to_a_full_pool_come_to_an_end() -> None:
+def test_a_simulation_fills_the_pool_and_ends() -> None:
     wanted = Desired(services=(web(2, 1),), projects=frozenset({"shop"}))
-    lines = str(forecast(wanted, Observed(replicas=()), NOW, Dice())).splitlines()
+    lines = str(simulate(wanted, Observed(replicas=()), NOW, FixedRandom())).splitlines()
     assert [line.split()[0] for line in lines] == ["prepare", "start", "start", "start"]
 
 
@@ -118,16 +108,16 @@ def seen(state: ReplicaState = ReplicaState.RUNNING) -> ObservedReplica:
     )
 
 
-def test_the_life_of_a_reserve_from_its_start_to_serving() -> None:
-    memory, dice, good = ReconcileMemory(), Dice(), {"p": ProbeResult(first_good=NOW)}
+def test_a_warm_replica_is_paused_then_resumed_then_serves() -> None:
+    memory, numbers, good = ReconcileMemory(), FixedRandom(), {"p": ProbeResult(first_good=NOW)}
     start = StartReplica(
-        name="p", project="shop", service="web", revision="new", cause="", reserve=True
+        name="p", project="shop", service="web", revision="new", cause="", warm=True
     )
     phases = []
 
-    def look(world: Inputs, now: float) -> Replica:
+    def look(inputs: Inputs, now: float) -> Replica:
         nonlocal memory
-        memory, observed = observe(memory, world, now, dice)
+        memory, observed = observe(memory, inputs, now, numbers)
         (found,) = observed.replicas
         phases.append(found.phase)
         return found
@@ -135,12 +125,12 @@ def test_the_life_of_a_reserve_from_its_start_to_serving() -> None:
     look(Inputs(listed={}, starting={"p": start}), NOW)
     look(Inputs(listed={"p": seen()}), NOW + 1)
     warm = look(Inputs(listed={"p": seen()}, probes=good), NOW + 2)
-    assert (warm.answered, warm.reserve, endpoints([warm])) == (True, True, {})
+    assert (warm.answered, warm.warm, endpoints([warm])) == (True, True, {})
     asleep = Inputs(listed={"p": seen(ReplicaState.PAUSED)})
     paused = look(asleep, NOW + 3)
-    assert (paused.reserve, endpoints([paused])) == (True, {})
-    memory = mark_woken(memory, "p", NOW + 4)
-    assert look(asleep, NOW + 4).reserve is False
+    assert (paused.warm, endpoints([paused])) == (True, {})
+    memory = mark_resumed(memory, "p", NOW + 4)
+    assert look(asleep, NOW + 4).warm is False
     assert endpoints([look(Inputs(listed={"p": seen()}), NOW + 5)]) == {}
     serving = look(Inputs(listed={"p": seen()}, probes=good), NOW + 6)
     assert KEY in endpoints([serving])
@@ -149,17 +139,17 @@ def test_the_life_of_a_reserve_from_its_start_to_serving() -> None:
     ]  # fmt: skip
 
 
-def test_another_control_process_finds_the_pool_as_it_was() -> None:
+def test_a_new_control_process_keeps_the_pool() -> None:
     asleep = Inputs(listed={"p": seen(ReplicaState.PAUSED)})
-    memory, observed = observe(ReconcileMemory(), asleep, NOW, Dice())
+    memory, observed = observe(ReconcileMemory(), asleep, NOW, FixedRandom())
     (found,) = observed.replicas
-    assert (found.phase, found.reserve) == (Phase.PAUSED, True)
+    assert (found.phase, found.warm) == (Phase.PAUSED, True)
     memory = mark_drained(memory, DrainReplica(name="p", cause="x"), NOW)
-    _, observed = observe(memory, asleep, NOW + 1, Dice())
+    _, observed = observe(memory, asleep, NOW + 1, FixedRandom())
     assert observed.replicas[0].phase is Phase.DRAINING
 
 
-def test_a_runtime_that_cannot_pause_says_so() -> None:
+def test_a_runtime_without_pause_is_reported() -> None:
     can = Capabilities(True, True, True, True, True, False, True, True)
     warm = Service.model_validate(
         {"name": "web", "image": "app", "mesh": {"scale": {"max": 2, "warm": 1}}}

@@ -1,8 +1,8 @@
-"""Changes that replace no replica are told, field by field."""
+"""Changes that replace no replica are listed field by field."""
 
 import pytest
 
-from meshd.reconcile.preview.settings_diff import settings_changed
+from meshd.reconcile.preview.settings_diff import diff_settings
 from meshd.spec.model import Mesh, Project, Quota, RouteSpec, Scale, Service
 
 
@@ -14,7 +14,7 @@ WEB = Service(name="web", image="web:1", mesh=Mesh(scale=Scale(min=1, max=3)))
 
 
 @pytest.mark.parametrize(
-    ("after", "told"),
+    ("after", "lines"),
     [
         (WEB, []),
         (
@@ -29,20 +29,20 @@ WEB = Service(name="web", image="web:1", mesh=Mesh(scale=Scale(min=1, max=3)))
         ),
     ],
 )
-def test_a_changed_setting_is_named(after: Service, told: list[str]) -> None:
-    assert settings_changed(project(WEB), project(after), frozenset()) == told
+def test_a_changed_setting_is_listed(after: Service, lines: list[str]) -> None:
+    assert diff_settings(project(WEB), project(after), frozenset()) == lines
 
 
-def test_new_and_revised_services_are_the_plans_to_tell() -> None:
+def test_new_and_revised_services_are_left_out() -> None:
     new = Service(name="api", image="api:1")
     revised = WEB.model_copy(update={"image": "web:2"})
-    assert settings_changed(project(WEB), project(revised, new), frozenset({"web"})) == []
+    assert diff_settings(project(WEB), project(revised, new), frozenset({"web"})) == []
 
 
-def test_another_quota_is_told() -> None:
+def test_a_changed_quota_is_listed() -> None:
     after = project(WEB).model_copy(update={"quota": Quota(replicas=3)})
-    told = settings_changed(project(WEB), after, frozenset())
-    assert told == ["update shop: its quota is 3 replicas from now on"]
-    assert settings_changed(after, project(WEB), frozenset()) == [
-        "update shop: its quota is none from now on"
+    lines = diff_settings(project(WEB), after, frozenset())
+    assert lines == ["update shop: its quota becomes 3 replicas"]
+    assert diff_settings(after, project(WEB), frozenset()) == [
+        "update shop: its quota becomes none"
     ]

@@ -1,4 +1,4 @@
-"""Is a revision worse? Simulated seconds of traffic, judged: alike, failing, slow, overloaded."""
+"""Canary analyses of simulated traffic: equal, failing, slow and overloaded revisions."""
 
 import random
 from collections import Counter
@@ -6,64 +6,73 @@ from math import comb
 
 import pytest
 
-from meshd.model.canary import AnalysisResult, CanaryAnalysis, Counts
+from meshd.model.canary import AnalysisResult, CanaryAnalysis, CanaryDecision
+from meshd.model.canary import RevisionSample as Sample
 from meshd.model.significance import Comparison, binomial, hypergeometric
-from meshd.reconcile.rollout import canary_analysis
+from meshd.reconcile.rollout.canary_analysis import (
+    TRAFFIC_STEPS,
+    add_second,
+    analyze_stage,
+    begin_analysis,
+    is_suspicious,
+)
 from meshd.spec.model import CanaryAnalysisSettings
 from proxy.wire import buckets
 
 GATE = CanaryAnalysisSettings()
 START = 1000.0
+WAIT, PASS, FAIL = CanaryDecision.WAIT, CanaryDecision.PASS, CanaryDecision.FAIL
 
 
 def second(
-    dice: random.Random,
+    numbers: random.Random,
     requests: int,
     failing: float = 0.0,
     latency: float = 0.02,
     held_up: float = 0.0,
-) -> Counts:
-    """What a revision did in a second: latencies are exponential above a floor, and a share of
-    the requests is held up."""
+) -> Sample:
+    """What a revision served in one second. Latencies are exponential above a minimum, and the
+    share `held_up` of the requests takes ten times as long."""
     seen: Counter[int] = Counter()
     for _ in range(requests):
-        seen[buckets.index(latency * (0.5 + dice.expovariate(2.0)))] += 1
-    for _ in range(sum(held_up > 0 and dice.random() < held_up for _ in range(requests))):
-        seen[dice.choice(sorted(+seen))] -= 1
+        seen[buckets.index(latency * (0.5 + numbers.expovariate(2.0)))] += 1
+    for _ in range(sum(held_up > 0 and numbers.random() < held_up for _ in range(requests))):
+        seen[numbers.choice(sorted(+seen))] -= 1
         seen[buckets.index(10 * latency)] += 1
-    failed = sum(dice.random() < failing for _ in range(requests))
-    return Counts(requests=requests, failed=failed, latency=seen)
+    failed = sum(numbers.random() < failing for _ in range(requests))
+    return Sample(requests=requests, failed=failed, latency=seen)
 
 
-def tried(
-    dice: random.Random,
+def analyze(
+    numbers: random.Random,
     rate: int,
     new: dict[str, float],
     old: dict[str, float] | None = None,
     settings: CanaryAnalysisSettings = GATE,
     natural: float = 1 / 3,
-    by_lot: bool = True,
+    random_routing: bool = True,
 ) -> tuple[float, AnalysisResult, CanaryAnalysis]:
-    """A trial second by second until it is decided: seconds, verdict, and what was seen."""
-    usual = second(dice, rate * 10).latency
-    trial = canary_analysis.began(0, START, usual, by_lot=by_lot)
+    """Analyze second by second until there is a decision: seconds, result, evidence."""
+    baseline = second(numbers, rate * 10).latency
+    analysis = begin_analysis(0, START, baseline, random_routing=random_routing)
     for passed in range(200):
-        rung = canary_analysis.RUNGS[trial.rung] if trial.rung < len(canary_analysis.RUNGS) else 1.0
-        share = min(rung, natural)
-        mine = sum(dice.random() < share for _ in range(rate))
-        ours = second(dice, mine, **new)
+        step = analysis.traffic_step
+        max_share = TRAFFIC_STEPS[step] if step < len(TRAFFIC_STEPS) else 1.0
+        share = min(max_share, natural)
+        mine = sum(numbers.random() < share for _ in range(rate))
+        ours = second(numbers, mine, **new)
         warm = passed >= settings.warm
-        ours = ours if warm else Counts(ours.requests, ours.failed)
-        theirs = second(dice, rate - mine, **(old or {}))
-        trial = canary_analysis.take(trial, settings, START + passed, ours, theirs)
+        ours = ours if warm else Sample(ours.requests, ours.failed)
+        theirs = second(numbers, rate - mine, **(old or {}))
+        analysis = add_second(analysis, settings, START + passed, ours, theirs)
         now = START + passed + 1
-        verdict = canary_analysis.verdict(trial, settings, rate, natural, 5.0, now)
-        if verdict.word != "wait":
-            return now - START, verdict, trial
+        result = analyze_stage(analysis, settings, rate, natural, 5.0, now)
+        if result.decision != WAIT:
+            return now - START, result, analysis
     raise AssertionError("never decided")
 
 
-def test_the_distribution_is_that_of_drawing_without_putting_back() -> None:
+def test_hypergeometric_is_drawing_without_replacement() -> None:
     low, chances = hypergeometric(3, 7, 4)
     exact = [comb(3, k) * comb(7, 4 - k) / comb(10, 4) for k in range(4)]
     assert low == 0
@@ -72,13 +81,13 @@ def test_the_distribution_is_that_of_drawing_without_putting_back() -> None:
     assert Comparison().add(3, 2, 7, 2).p == pytest.approx(exact[2] + exact[3])
 
 
-def test_the_chance_of_so_many_is_that_of_drawing_again_and_again() -> None:
+def test_binomial_is_drawing_with_replacement() -> None:
     exact = sum(comb(9, k) * 0.05**k * 0.95 ** (9 - k) for k in range(2, 10))
     assert binomial(2, 9, 0.05) == pytest.approx(exact)
     assert binomial(0, 9, 0.05) == pytest.approx(1.0)
 
 
-def test_with_odds_of_its_own_it_is_the_noncentral_distribution() -> None:
+def test_with_odds_the_distribution_is_noncentral() -> None:
     ways = [comb(3, k) * comb(7, 4 - k) * 5.0**k for k in range(4)]
     exact = [way / sum(ways) for way in ways]
     assert hypergeometric(3, 7, 4, 5.0)[1] == pytest.approx(exact)
@@ -86,13 +95,16 @@ def test_with_odds_of_its_own_it_is_the_noncentral_distribution() -> None:
     assert one.p == pytest.approx(exact[2] + exact[3])
     assert one.expected == pytest.approx(sum(k * chance for k, chance in enumerate(exact)))
     many = Comparison()
-    for bad in (10, 11) * 50:  # the normal one, where much was seen: 14 of 40 give 10.5 to it
+    for bad in (
+        10,
+        11,
+    ) * 50:  # normal approximation: of 14 bad ones in 40, 10.5 are expected in the new revision
         many = many.add(20, bad, 20, 14 - bad, 5.0)
     assert not many.chances
     assert many.p == pytest.approx(0.5, abs=0.1)
 
 
-def test_strata_that_say_nothing_change_nothing_and_the_rest_adds_up() -> None:
+def test_strata_of_one_revision_change_nothing_and_others_add_up() -> None:
     one = Comparison().add(10, 1, 90, 0)
     assert one.add(5, 5, 0, 0) == one
     assert one.p == pytest.approx(0.1)
@@ -100,7 +112,7 @@ def test_strata_that_say_nothing_change_nothing_and_the_rest_adds_up() -> None:
     assert one.add(10, 0, 90, 0).p == pytest.approx(0.1)
 
 
-def test_where_much_was_seen_the_normal_distribution_serves() -> None:
+def test_large_counts_use_the_normal_approximation() -> None:
     many = Comparison()
     for _ in range(100):
         many = many.add(20, 10, 20, 10)
@@ -109,67 +121,67 @@ def test_where_much_was_seen_the_normal_distribution_serves() -> None:
     assert many.add(20, 20, 20, 0).add(20, 20, 20, 0).add(20, 20, 20, 0).p < 0.05
 
 
-def test_of_revisions_that_are_alike_hardly_one_is_called_worse() -> None:
-    dice = random.Random(7)
+def test_equal_revisions_hardly_ever_fail() -> None:
+    numbers = random.Random(7)
     like = {"failing": 0.01}
-    words = Counter(tried(dice, 60, like, like)[1].word for _ in range(300))
-    print(f"alike: {words}")
-    assert words["worse"] <= 3
+    decisions = Counter(analyze(numbers, 60, like, like)[1].decision for _ in range(300))
+    print(f"alike: {decisions}")
+    assert decisions[FAIL] <= 3
 
 
-def test_a_good_one_is_let_on_within_a_quarter_of_a_minute_of_traffic() -> None:
-    took, verdict, trial = tried(random.Random(3), 200, {})
-    print(f"let on after {took:.0f} s: {verdict.text}")
-    assert verdict.word == "fine"
+def test_a_good_revision_passes_within_15_seconds() -> None:
+    took, result, analysis = analyze(random.Random(3), 200, {})
+    print(f"passed after {took:.0f} s: {result.reason}")
+    assert result.decision is PASS
     assert took <= 15
-    assert trial.failures.new >= GATE.requests
+    assert analysis.failures.new >= GATE.requests
 
 
 @pytest.mark.parametrize("rate", [60, 150, 300])
-def test_five_percent_of_errors_are_found_by_a_handful_of_them(rate: int) -> None:
-    dice, failed = random.Random(rate), []
+def test_five_percent_of_errors_are_found_after_a_few(rate: int) -> None:
+    numbers, failed = random.Random(rate), []
     for _ in range(30):
-        took, verdict, trial = tried(dice, rate, {"failing": 0.05})
-        if verdict.word == "worse":
-            failed.append(trial.failures.new_bad)
+        took, result, analysis = analyze(numbers, rate, {"failing": 0.05})
+        if result.decision is FAIL:
+            failed.append(analysis.failures.new_bad)
             assert took <= GATE.wait
-            assert f"{trial.failures.new_bad} of {trial.failures.new}" in verdict.text
+            assert f"{analysis.failures.new_bad} of {analysis.failures.new}" in result.reason
     print(f"{rate} requests/s: {len(failed)} of 30 found, by {sorted(failed)} failed requests")
     assert len(failed) >= 28
     assert sorted(failed)[15] <= 5
 
 
 @pytest.mark.parametrize("rate", [60, 150, 300])
-def test_three_times_slower_is_found_by_a_few_requests(rate: int) -> None:
-    dice = random.Random(rate)
+def test_a_three_times_slower_revision_is_found_after_a_few_requests(rate: int) -> None:
+    numbers = random.Random(rate)
     seen = []
     for _ in range(20):
-        _, verdict, trial = tried(dice, rate, {"latency": 0.06})
-        assert verdict.word == "worse"
-        assert "took over" in verdict.text
-        seen.append(trial.failures.new)
+        _, result, analysis = analyze(numbers, rate, {"latency": 0.06})
+        assert result.decision is FAIL
+        assert "took over" in result.reason
+        seen.append(analysis.failures.new)
     print(f"{rate} requests/s: found by {sorted(seen)} requests")
     assert sorted(seen)[10] <= 60
 
 
-def test_what_is_a_tenth_slower_is_let_on() -> None:
-    words = {tried(random.Random(n), 150, {"latency": 0.022})[1].word for n in range(20)}
-    assert words == {"fine"}
+def test_a_ten_percent_slower_revision_passes() -> None:
+    decisions = {analyze(random.Random(n), 150, {"latency": 0.022})[1].decision for n in range(20)}
+    assert decisions == {PASS}
 
 
 @pytest.mark.parametrize(("held_up", "found"), [(0.03, range(4)), (0.3, range(100, 101))])
-def test_slower_is_what_is_so_by_its_own_p95(held_up: float, found: range) -> None:
-    """A replica that a busy machine holds up now and then is not a slower revision."""
+def test_a_slower_revision_has_a_higher_p95_itself(held_up: float, found: range) -> None:
+    """A busy machine that holds up a replica now and then does not make its revision slower."""
     usual = {"held_up": 0.002}
-    words = Counter(
-        tried(random.Random(n), 150, {"held_up": held_up}, usual)[1].word for n in range(100)
+    decisions = Counter(
+        analyze(random.Random(n), 150, {"held_up": held_up}, usual)[1].decision for n in range(100)
     )
-    print(f"{held_up:.0%} held up: {words}")
-    assert words["worse"] in found
+    print(f"{held_up:.0%} held up: {decisions}")
+    assert decisions[FAIL] in found
 
 
 @pytest.mark.parametrize(
-    ("failing", "held_up", "by_lot", "found"),
+    ("failing", "held_up", "random_routing", "found"),
     [
         (0.04, 0.02, True, range(90, 101)),
         (0.04, 0.02, False, range(2)),
@@ -179,94 +191,99 @@ def test_slower_is_what_is_so_by_its_own_p95(held_up: float, found: range) -> No
         (0.02, 0.9, False, range(100, 101)),
     ],
 )
-def test_chosen_requests_may_be_unlike_the_rest(
-    failing: float, held_up: float, by_lot: bool, found: range
+def test_matched_requests_may_differ_from_the_rest(
+    failing: float, held_up: float, random_routing: bool, found: range
 ) -> None:
-    """By lot, twice as many failures are the revision's; of who was chosen they may be his own."""
+    """At random, twice as many failures are the revision's fault. Matched requests may fail more
+    often by themselves."""
     usual = {"failing": 0.01, "held_up": 0.05}
     mine = {"failing": failing, "held_up": held_up}
-    words = Counter(
-        tried(random.Random(n), 400, mine, usual, by_lot=by_lot)[1].word for n in range(100)
+    decisions = Counter(
+        analyze(random.Random(n), 400, mine, usual, random_routing=random_routing)[1].decision
+        for n in range(100)
     )
-    print(f"{failing:.0%} failed, {held_up:.0%} held up, by lot {by_lot}: {words}")
-    assert words["worse"] in found
+    print(f"{failing:.0%} failed, {held_up:.0%} held up, random {random_routing}: {decisions}")
+    assert decisions[FAIL] in found
 
 
-def test_the_overload_of_both_is_not_the_new_ones_fault() -> None:
+def test_an_overload_of_both_revisions_does_not_fail_the_new_one() -> None:
     over = {"failing": 0.2, "latency": 0.2}
-    words = [tried(random.Random(n), 150, over, over)[1].word for n in range(40)]
-    assert words.count("worse") <= 1
+    decisions = [analyze(random.Random(n), 150, over, over)[1].decision for n in range(40)]
+    assert decisions.count(FAIL) <= 1
 
 
-def test_a_hiccup_in_one_second_is_not_enough() -> None:
-    trial = canary_analysis.began(0, START, second(random.Random(1), 1000).latency)
+def test_bad_requests_in_a_single_second_are_not_enough() -> None:
+    analysis = begin_analysis(0, START, second(random.Random(1), 1000).latency)
     slow = Counter({buckets.index(1.0): 30})
-    bad = Counts(requests=30, failed=10, latency=slow)
+    bad = Sample(requests=30, failed=10, latency=slow)
     fine = second(random.Random(2), 200)
-    trial = canary_analysis.take(trial, GATE, START, bad, fine)
-    assert canary_analysis.verdict(trial, GATE, 230, 0.3, 5, START + 1).word == "wait"
-    trial = canary_analysis.take(trial, GATE, START + 1, bad, fine)
-    assert canary_analysis.verdict(trial, GATE, 230, 0.3, 5, START + 2).word == "worse"
+    analysis = add_second(analysis, GATE, START, bad, fine)
+    assert analyze_stage(analysis, GATE, 230, 0.3, 5, START + 1).decision is WAIT
+    analysis = add_second(analysis, GATE, START + 1, bad, fine)
+    assert analyze_stage(analysis, GATE, 230, 0.3, 5, START + 2).decision is FAIL
 
 
-def test_a_replica_that_the_proxy_took_out_counts_as_evidence() -> None:
-    trial = canary_analysis.began(0, START, {})
+def test_an_ejected_replica_is_evidence() -> None:
+    analysis = begin_analysis(0, START, {})
     for passed, failed in enumerate((2, 2, 1)):
-        out = Counts(requests=10, failed=failed, ejected=passed == 2)
-        trial = canary_analysis.take(trial, GATE, START + passed, out, Counts(requests=20))
-    text = canary_analysis.verdict(trial, GATE, 30, 0.3, 5, START + 3).text
-    assert text.startswith("the proxy took a replica of it out of rotation; 16.67% of its requests")
+        out = Sample(requests=10, failed=failed, ejected=passed == 2)
+        analysis = add_second(analysis, GATE, START + passed, out, Sample(requests=20))
+    text = analyze_stage(analysis, GATE, 30, 0.3, 5, START + 3).reason
+    assert text.startswith("the proxy ejected one of its replicas; 16.67% of its requests")
 
 
 @pytest.mark.parametrize(
-    ("rate", "after", "word"),
+    ("rate", "after", "decision"),
     [
-        (0.0, 0.0, "fine"),
-        (None, 20.0, "wait"),
-        (0.2, 1.0, "wait"),
-        (0.2, 5.0, "fine"),
-        (20.0, 5.0, "wait"),
+        (0.0, 0.0, PASS),
+        (None, 20.0, WAIT),
+        (0.2, 1.0, WAIT),
+        (0.2, 5.0, PASS),
+        (20.0, 5.0, WAIT),
     ],
 )
-def test_where_traffic_is_too_thin_a_rollout_does_not_wait_for_it(
-    rate: float | None, after: float, word: str
+def test_with_too_little_traffic_a_rollout_does_not_wait(
+    rate: float | None, after: float, decision: CanaryDecision
 ) -> None:
-    trial = canary_analysis.began(0, START, {})
-    verdict = canary_analysis.verdict(trial, GATE, rate, 0.3, 5.0, START + after)
-    assert verdict.word == word
-    assert "too little traffic" in verdict.text or word == "wait"
+    analysis = begin_analysis(0, START, {})
+    result = analyze_stage(analysis, GATE, rate, 0.3, 5.0, START + after)
+    assert result.decision == decision
+    assert "too little traffic" in result.reason or decision is WAIT
 
 
-def test_a_doubt_is_waited_out_and_no_longer_than_is_allowed() -> None:
-    trial = canary_analysis.began(0, START, {})
-    trial = canary_analysis.take(trial, GATE, START, Counts(5, 1), Counts(100, 0))
-    assert canary_analysis.suspicious(trial)
-    assert canary_analysis.verdict(trial, GATE, 0.0, 0.3, 5.0, START + 20).word == "wait"
-    late = canary_analysis.verdict(trial, GATE, 0.0, 0.3, 5.0, START + GATE.wait)
-    assert (late.word, late.text) == ("fine", "not proved worse in 5 requests, 1 failed and 30 s")
+def test_a_suspicion_delays_the_decision_until_the_limit() -> None:
+    analysis = begin_analysis(0, START, {})
+    analysis = add_second(analysis, GATE, START, Sample(5, 1), Sample(100, 0))
+    assert is_suspicious(analysis)
+    assert analyze_stage(analysis, GATE, 0.0, 0.3, 5.0, START + 20).decision is WAIT
+    late = analyze_stage(analysis, GATE, 0.0, 0.3, 5.0, START + GATE.wait)
+    assert (late.decision, late.reason) == (
+        PASS,
+        "not proven worse in 5 requests, 1 failed, within 30 s",
+    )
 
 
-def test_after_a_switch_the_new_one_is_held_against_what_the_old_one_did_before() -> None:
-    dice = random.Random(5)
-    before = second(dice, 2000)
-    trial = canary_analysis.began(1, START, before.latency, before)
+def test_after_a_switch_the_new_revision_is_compared_with_the_time_before() -> None:
+    numbers = random.Random(5)
+    before = second(numbers, 2000)
+    analysis = begin_analysis(1, START, before.latency, before)
     for passed in range(4):
-        trial = canary_analysis.take(trial, GATE, START + passed, second(dice, 100, 0.05), Counts())
-    verdict = canary_analysis.verdict(trial, GATE, 100, 1.0, 5.0, START + 4)
-    assert verdict.word == "worse"
-    assert "before the switch" in verdict.text
+        analysis = add_second(analysis, GATE, START + passed, second(numbers, 100, 0.05), Sample())
+    result = analyze_stage(analysis, GATE, 100, 1.0, 5.0, START + 4)
+    assert result.decision is FAIL
+    assert "before the switch" in result.reason
 
 
-def test_the_share_grows_with_the_trust() -> None:
-    trial = canary_analysis.began(0, START, {})
-    rungs = []
+def test_the_share_grows_unless_there_is_a_suspicion() -> None:
+    analysis = begin_analysis(0, START, {})
+    steps = []
     for passed in range(14):
-        trial = canary_analysis.take(trial, GATE, START + passed, Counts(1), Counts(20))
-        rungs.append(trial.rung)
-    assert rungs == [0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
-    trial = canary_analysis.began(0, START, {})
+        analysis = add_second(analysis, GATE, START + passed, Sample(1), Sample(20))
+        steps.append(analysis.traffic_step)
+    assert steps == [0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
+    analysis = begin_analysis(0, START, {})
     for passed in range(14):
-        trial = canary_analysis.take(
-            trial, GATE, START + passed, Counts(1, int(passed == 0)), Counts(20)
+        analysis = add_second(
+            analysis, GATE, START + passed, Sample(1, int(passed == 0)), Sample(20)
         )
-    assert trial.rung == 0
+    assert analysis.traffic_step == 0

@@ -1,20 +1,21 @@
-"""Stages of rollouts: what `meshd diff` shows of them, who gets which share, and the verdicts."""
+"""Stages of rollouts: their operations, traffic splits, and results of canary analyses."""
 
 from typing import Any
 
 import pytest
 
-from meshd.model.canary import AnalysisResult
+from meshd.model.canary import AnalysisResult, CanaryDecision
 from meshd.model.desired import Desired, DesiredService
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
 from meshd.model.rollout import RolloutState
 from meshd.reconcile.observe.observe import Observed
-from meshd.reconcile.preview.simulate import forecast
+from meshd.reconcile.preview.simulate import simulate
 from meshd.reconcile.rollout import steps
-from meshd.reconcile.rollout.stages import current, limits, split, stages
+from meshd.reconcile.rollout.stages import current_stage, stage_limits, stages, traffic_split
 from meshd.spec.model import Service
 from proxy.wire.snapshot import Match
+from tests.support.fixed_random import FixedRandom
 from tests.support.rollouts import rollout
 
 NOW = 1000.0
@@ -23,20 +24,9 @@ BLUE = {"strategy": "blue-green"}
 CANARY = {"strategy": "canary", "steps": ["10%", "50%"], "interval": 30}
 
 
-class Dice:
-    """Loaded: names come out in order."""
-
-    def __init__(self) -> None:
-        self.thrown = 0
-
-    def random(self) -> float:
-        self.thrown += 1
-        return self.thrown / 29_000_000
-
-
-def web(count: int = 2, way: Any = None, update: Any = None, **fields: Any) -> DesiredService:
+def web(count: int = 2, settings: Any = None, update: Any = None, **fields: Any) -> DesiredService:
     spec = Service.model_validate(
-        {"name": "web", "image": "app", "update": update or {}, "mesh": {"rollout": way or {}}}
+        {"name": "web", "image": "app", "update": update or {}, "mesh": {"rollout": settings or {}}}
     )
     keeps_previous = fields.pop("keeps_previous", False)
     return DesiredService(
@@ -60,20 +50,20 @@ def diff(service: DesiredService) -> list[str]:
     """Every step to the end, without causes and without stops."""
     seen = Observed(replicas=tuple(replicas(old=service.count)))
     wanted = Desired(services=(service,), projects=frozenset({"shop"}))
-    lines = str(forecast(wanted, seen, NOW, Dice())).splitlines()
+    lines = str(simulate(wanted, seen, NOW, FixedRandom())).splitlines()
     words = [line.partition(": ")[0].replace("shop/web", "it") for line in lines]
     return [word for word in words if word.split()[0] not in ("stop", "remove", "prepare")]
 
 
-def test_the_first_share_is_told_where_it_begins() -> None:
+def test_the_first_start_names_the_first_stage() -> None:
     seen = Observed(replicas=tuple(replicas(old=2)), prepared=frozenset({("shop/web", "new")}))
     wanted = Desired(services=(web(2, CANARY),), projects=frozenset({"shop"}))
-    first = str(forecast(wanted, seen, NOW, Dice())).splitlines()[0]
+    first = str(simulate(wanted, seen, NOW, FixedRandom())).splitlines()[0]
     expected = "rollout of revision new, 10 % of the requests on 1 replica"
     assert first == f"start shop-web-baaaa (new): {expected}"
 
 
-def test_the_steps_of_a_canary_are_in_the_plan() -> None:
+def test_a_simulated_canary_shows_all_stages() -> None:
     assert diff(web(2, CANARY)) == [
         "start shop-web-baaaa (new)",
         "shift it to new, 50 % of the requests on 1 replica",
@@ -84,7 +74,7 @@ def test_the_steps_of_a_canary_are_in_the_plan() -> None:
     ]
 
 
-def test_blue_green_brings_all_up_switches_and_then_lets_the_old_ones_go() -> None:
+def test_blue_green_starts_all_then_switches_then_drains_the_old_replicas() -> None:
     assert diff(web(2, {"strategy": "blue-green", "before": "migrate now"})) == [
         "run migrate now for it",
         "start shop-web-baaaa (new)",
@@ -97,7 +87,7 @@ def test_blue_green_brings_all_up_switches_and_then_lets_the_old_ones_go() -> No
 
 
 @pytest.mark.parametrize(
-    ("way", "update", "surge", "unavailable"),
+    ("settings", "update", "surge", "unavailable"),
     [
         ({}, {}, 1, 0),
         ({}, {"parallelism": 3}, 3, 0),
@@ -109,13 +99,13 @@ def test_blue_green_brings_all_up_switches_and_then_lets_the_old_ones_go() -> No
         ({"max_surge": 4}, {"order": "stop-first"}, 4, 1),
     ],
 )
-def test_how_many_more_and_fewer(way: Any, update: Any, surge: int, unavailable: int) -> None:
-    found = limits(web(10, way, update))
+def test_surge_and_unavailable(settings: Any, update: Any, surge: int, unavailable: int) -> None:
+    found = stage_limits(web(10, settings, update))
     assert (found.surge, found.unavailable) == (surge, unavailable)
 
 
 @pytest.mark.parametrize(
-    ("service", "counts", "rung", "expected"),
+    ("service", "counts", "max_share", "expected"),
     [
         (web(3), {"old": 3}, 0.02, {"old": 1.0, "new": 0.0}),
         (web(3), {"old": 3, "new": 1}, 0.02, {"old": 0.98, "new": 0.02}),
@@ -142,27 +132,29 @@ def test_how_many_more_and_fewer(way: Any, update: Any, surge: int, unavailable:
         (web(3, previous=""), {"old": 3, "new": 1}, 1, {}),
     ],
 )  # fmt: skip
-def test_who_gets_which_share(
-    service: DesiredService, counts: dict[str, int], rung: float, expected: dict[str, float]
+def test_revisions_get_their_shares_of_the_traffic(
+    service: DesiredService, counts: dict[str, int], max_share: float, expected: dict[str, float]
 ) -> None:
-    verdict = AnalysisResult(stage=service.rollout.stage, word="wait", text="", rung=rung)
-    found = split(service, replicas(**counts), verdict)
+    analysis = AnalysisResult(
+        stage=service.rollout.stage, decision=CanaryDecision.WAIT, reason="", max_share=max_share
+    )
+    found = traffic_split(service, replicas(**counts), analysis)
     assert (dict(found.weights) if found else {}) == pytest.approx(expected)
 
 
-def test_a_canary_by_header_begins_with_nobody_else() -> None:
+def test_a_canary_with_match_begins_with_matched_requests_only() -> None:
     service = web(3, {**CANARY, "match": ["header:X-Canary=yes"]})
     assert [stage.share for stage in stages(service)] == [0.0, 0.1, 0.5]
-    found = split(service, replicas(old=3, new=1), None)
+    found = traffic_split(service, replicas(old=3, new=1), None)
     assert found is not None
     assert dict(found.weights) == {"old": 1.0, "new": 0.0}
     assert (found.matches, found.matched) == ((Match("header", "X-Canary", "yes"),), "new")
 
 
-def test_whom_the_header_names_stays_with_the_new_one_to_the_end() -> None:
+def test_matched_requests_stay_with_the_new_revision_to_the_end() -> None:
     service = web(3, {**CANARY, "match": ["header:X-Canary=yes"]}, stage=3)
-    assert current(service) is None
-    found = split(service, replicas(old=1, new=2), None)
+    assert current_stage(service) is None
+    found = traffic_split(service, replicas(old=1, new=2), None)
     assert found is not None
     assert found.matched == "new"
 
@@ -175,28 +167,30 @@ def test_whom_the_header_names_stays_with_the_new_one_to_the_end() -> None:
         ({"failure_action": "continue"}, None),
     ],
 )
-def test_what_a_bad_verdict_leads_to(update: Any, outcome: RolloutState | None) -> None:
-    service, verdict = (
+def test_a_failed_analysis_leads_to_the_failure_action(
+    update: Any, outcome: RolloutState | None
+) -> None:
+    service, analysis = (
         web(2, update=update),
-        AnalysisResult(stage=0, word="worse", text="9 of 9 failed"),
+        AnalysisResult(stage=0, decision=CanaryDecision.FAIL, reason="9 of 9 failed"),
     )
     new, old = replicas(new=1), replicas(old=2)
-    settled = steps.judge(service, new, old, (), NOW, verdict)
-    assert (settled.outcome if settled else None) == outcome
-    assert settled is None or settled.cause == "9 of 9 failed"
-    step = steps.advance(service, new, old, verdict, NOW)
-    assert outcome is not None or (step is not None and "though 9 of 9" in step.cause)
+    end = steps.finish_rollout(service, new, old, (), NOW, analysis)
+    assert (end.outcome if end else None) == outcome
+    assert end is None or end.cause == "9 of 9 failed"
+    step = steps.advance_stage(service, new, old, analysis, NOW)
+    assert outcome is not None or (step is not None and "although 9 of 9" in step.cause)
 
 
-def test_a_verdict_on_another_stage_ends_none() -> None:
+def test_a_result_for_another_stage_does_not_end_this_one() -> None:
     service = web(2, CANARY, stage=1)
     new, old = replicas(new=1), replicas(old=2)
     for stage, over in ((0, False), (1, True)):
-        verdict = AnalysisResult(stage=stage, word="fine", text="no worse")
-        assert (steps.advance(service, new, old, verdict, NOW) is not None) == over
+        analysis = AnalysisResult(stage=stage, decision=CanaryDecision.PASS, reason="no worse")
+        assert (steps.advance_stage(service, new, old, analysis, NOW) is not None) == over
 
 
-def test_an_undo_has_no_stages_and_the_usual_has_one() -> None:
+def test_an_undo_has_no_stages_and_a_default_rollout_has_one() -> None:
     assert stages(web(2, skips_stages=True)) == ()
     assert stages(web(2, {"gate": False})) == ()
     assert len(stages(web(2))) == 1

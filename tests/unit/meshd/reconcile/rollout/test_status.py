@@ -1,26 +1,29 @@
-"""Where a rollout stands, in words."""
+"""The progress of a rollout in words."""
 
 from typing import Any
 
 import pytest
 
-from meshd.model.canary import AnalysisResult
+from meshd.model.canary import AnalysisResult, CanaryDecision
 from meshd.model.desired import DesiredService
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
 from meshd.model.rollout import RolloutState
-from meshd.reconcile.rollout.status import RolloutStatus, course
+from meshd.reconcile.rollout.status import RolloutStatus, rollout_status
 from meshd.spec.model import Service
 from tests.support.rollouts import rollout
 
 CANARY = {"strategy": "canary", "steps": ["20%", "50%"], "interval": 30}
 CHOSEN = {**CANARY, "match": ["header:X-Canary=yes"]}
 BLUE = {"strategy": "blue-green"}
-TRIED = "tried on 12 of 200 requests"
+ANALYZED = "analyzed 12 of 200 requests"
+WAIT, PASS, FAIL = CanaryDecision.WAIT, CanaryDecision.PASS, CanaryDecision.FAIL
 
 
-def web(way: Any = None, **fields: Any) -> DesiredService:
-    spec = Service.model_validate({"name": "web", "image": "app", "mesh": {"rollout": way or {}}})
+def web(settings: Any = None, **fields: Any) -> DesiredService:
+    spec = Service.model_validate(
+        {"name": "web", "image": "app", "mesh": {"rollout": settings or {}}}
+    )
     made = rollout(**fields)
     revision = made.effective_revision
     return DesiredService(project="shop", spec=spec, revision=revision, count=2, rollout=made)
@@ -38,44 +41,49 @@ def replicas(**counts: int) -> list[Replica]:
 
 
 @pytest.mark.parametrize(
-    ("service", "counts", "word", "expected"),
+    ("service", "counts", "decision", "expected"),
     [
-        (web(), {"old": 2}, "wait", RolloutStatus("new")),
-        (web(), {"old": 2, "new": 1}, "wait", RolloutStatus("new", "5 % of the requests", TRIED)),
-        (web(stage=1), {"old": 1, "new": 1}, "fine", RolloutStatus("new", "the rest replica by replica")),  # noqa: E501
-        (web({"gate": False}), {"old": 1, "new": 1}, "wait", RolloutStatus("new", "replica by replica")),  # noqa: E501
+        (web(), {"old": 2}, WAIT, RolloutStatus("new")),
+        (web(), {"old": 2, "new": 1}, WAIT, RolloutStatus("new", "5 % of the requests", ANALYZED)),
+        (web(stage=1), {"old": 1, "new": 1}, PASS, RolloutStatus("new", "the rest replica by replica")),  # noqa: E501
+        (web({"gate": False}), {"old": 1, "new": 1}, WAIT, RolloutStatus("new", "replica by replica")),  # noqa: E501
         (
-            web(CANARY, stage=1), {"old": 2, "new": 1}, "fine",
-            RolloutStatus("new", "step 2 of 2: 50 % of the requests", f"{TRIED}, held for 30 s"),
+            web(CANARY, stage=1), {"old": 2, "new": 1}, PASS,
+            RolloutStatus("new", "step 2 of 2: 50 % of the requests", f"{ANALYZED}, held for 30 s"),
         ),
         (
-            web(CHOSEN), {"old": 2, "new": 1}, "wait",
-            RolloutStatus("new", "step 1 of 3: 0 % of the requests, and whom `match` names", TRIED),
+            web(CHOSEN), {"old": 2, "new": 1}, WAIT,
+            RolloutStatus(
+                "new", "step 1 of 3: 0 % of the requests, and those that `match` selects", ANALYZED
+            ),
         ),
         (
             web(CANARY, state=RolloutState.PAUSED), {"old": 2, "new": 1},
-            "wait", RolloutStatus("new", "step 1 of 2: 20 % of the requests", TRIED),
+            WAIT, RolloutStatus("new", "step 1 of 2: 20 % of the requests", ANALYZED),
         ),
         (
-            web(BLUE), {"old": 2, "new": 2}, "wait",
+            web(BLUE), {"old": 2, "new": 2}, WAIT,
             RolloutStatus("new", "step 1 of 2: 0 % of the requests"),
         ),
         (
-            web(BLUE, stage=2), {"old": 2, "new": 2}, "wait",
+            web(BLUE, stage=2), {"old": 2, "new": 2}, WAIT,
             RolloutStatus("new", "all requests, the old replicas are kept for a while"),
         ),
         (
-            web(state=RolloutState.ROLLED_BACK), {"old": 2, "new": 1}, "worse",
-            RolloutStatus(stage="going back"),
+            web(state=RolloutState.ROLLED_BACK), {"old": 2, "new": 1}, FAIL,
+            RolloutStatus(stage="rolling back"),
         ),
-        (web(state=RolloutState.ROLLED_BACK), {"old": 2}, "worse", RolloutStatus()),
-        (web(stage=1), {"new": 2}, "fine", RolloutStatus("new", "watched for 5 s")),
-        (web(state=RolloutState.DONE), {"new": 2}, "fine", RolloutStatus()),
-        (web(previous=""), {"new": 1}, "wait", RolloutStatus()),
+        (web(state=RolloutState.ROLLED_BACK), {"old": 2}, FAIL, RolloutStatus()),
+        (web(stage=1), {"new": 2}, PASS, RolloutStatus("new", "monitored for 5 s")),
+        (web(state=RolloutState.DONE), {"new": 2}, PASS, RolloutStatus()),
+        (web(previous=""), {"new": 1}, WAIT, RolloutStatus()),
     ],
 )  # fmt: skip
-def test_the_step_is_told(
-    service: DesiredService, counts: dict[str, int], word: Any, expected: RolloutStatus
+def test_the_status_describes_the_stage(
+    service: DesiredService,
+    counts: dict[str, int],
+    decision: CanaryDecision,
+    expected: RolloutStatus,
 ) -> None:
-    verdict = AnalysisResult(stage=service.rollout.stage, word=word, text=TRIED, rung=0.05)
-    assert course(service, replicas(**counts), verdict) == expected
+    analysis = AnalysisResult(service.rollout.stage, decision, ANALYZED, max_share=0.05)
+    assert rollout_status(service, replicas(**counts), analysis) == expected
