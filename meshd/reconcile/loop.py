@@ -295,7 +295,7 @@ class Reconciler:
             self._desired,
             listed,
             self._jobs.callers(),
-            traffic_traffic_splits(self._desired.services, self._observed),
+            traffic_splits(self._desired.services, self._observed),
         )
         self._ready.set()
 
