@@ -63,6 +63,7 @@ from meshd.reconcile.plan.plan import plan
 from meshd.reconcile.publish_snapshot import SnapshotUpdater
 from meshd.reconcile.rollout.analysis_feed import AnalysisFeed, TrafficSource
 from meshd.reconcile.rollout.hooks import hook_ids
+from meshd.reconcile.rollout.stages import traffic_splits
 from meshd.runtime.base import Runtime, RuntimeFailure
 from meshd.spec.model import Project, Service
 from meshd.store.canary_analyses import CanaryAnalysisLog
