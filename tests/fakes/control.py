@@ -1,4 +1,4 @@
-"""A `Control` without anything behind it: keeps what it was told, tells what a test put in."""
+"""A `Control` for tests of the API and the CLI: records calls, returns what a test puts in."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -21,7 +21,7 @@ from tests.fakes.job_control import FakeJobControl
 
 
 class FakeControl:
-    """Projects become ready at once; `calls` says what was asked."""
+    """Projects become ready at once; `calls` lists the calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
@@ -54,8 +54,8 @@ class FakeControl:
             raise NotFound(f"no project {project!r}")
         return self.projects[project]
 
-    def tell(self, event: Event) -> None:
-        """Something happens."""
+    def emit(self, event: Event) -> None:
+        """Record an event and send it to subscribers."""
         self.stored.append(event)
         for queue in self.listeners:
             queue.put_nowait(event)

@@ -1,4 +1,4 @@
-"""A mesh of one service for tests of scaling: a real store, and seconds told by one worker."""
+"""One service with a real store, and one worker that reports every second, for tests of scaling."""
 
 from pathlib import Path
 from typing import Any
@@ -103,10 +103,10 @@ class Scene:
         name: str = KEY,
         ejected: bool = False,
     ) -> None:
-        """A second goes by: so many requests of so many seconds each, and a step."""
+        """Report a second with `arrivals` requests of `took` seconds each, then run a step."""
         latency = traffic.histogram(*[took] * arrivals) if arrivals else Histogram()
         endpoint = EndpointReport("web-0", "r1", busy_seconds=arrivals * took, ejected=ejected)
-        told = ServiceReport(
+        report = ServiceReport(
             name,
             arrivals=arrivals,
             codes={"GET 2xx": arrivals} if arrivals else {},
@@ -116,6 +116,6 @@ class Scene:
         )
         self._sequence += 1
         start, self.clock = self.clock, self.clock + 1.0
-        self.ingest.add(Report(1, self._sequence, start, self.clock, Generation(1, 1), (told,)))
+        self.ingest.add(Report(1, self._sequence, start, self.clock, Generation(1, 1), (report,)))
         self.ingest.keep([name])
         self.scaling.step([service], {name: group}, self.clock + 0.15)

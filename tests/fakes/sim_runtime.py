@@ -1,9 +1,9 @@
 """A runtime in virtual time: containers that start, answer, crash, hang and get killed.
 
-A revision's behaviour is read from its service's environment: `BEHAVE` is `good` (default),
-`crash` (ends a moment after its start), `late` (ends after it got ready), `sick` (never
-answers), `missing` (cannot be prepared), or `vanished` (is gone when it is to be created; also what
-`lost` holds). A one-off runs for `SECONDS` and ends with `CODE`.
+The environment of a service says how its replicas behave. `BEHAVE` is `good` (default), `crash`
+(ends a moment after its start), `late` (ends after it became ready), `sick` (never answers),
+`missing` (its image cannot be pulled), or `vanished` (its image is gone at the start; so are the
+images in `lost`). A job runs for `SECONDS` and exits with `CODE`.
 """
 
 import asyncio
@@ -120,7 +120,7 @@ class SimRuntime:
             while (event := await queue.get()) is not None:
                 yield event
 
-    def _tell(self, kind: EventKind, name: str) -> None:
+    def _emit(self, kind: EventKind, name: str) -> None:
         box = self.boxes.get(name)
         if box is not None and labels.JOB in box.seen.labels:
             return
@@ -147,7 +147,7 @@ class SimRuntime:
     async def start(self, replica: ReplicaSpec) -> ObservedReplica:
         await self._lag()
         if self.dice.random() < self.bad_luck:
-            raise StartFailed("no luck")
+            raise StartFailed("the start failed at random")
         image = replica.service.image
         if replica.service.environment.get("BEHAVE") == "vanished" or image in self.lost:
             raise ImageMissing(f"image {image} is not on the engine")
@@ -178,7 +178,7 @@ class SimRuntime:
         await self._lag()
         box = self.boxes.get(replica.name)
         if box is None:
-            raise StartFailed("it was removed meanwhile")
+            raise StartFailed("it was removed while it started")
         box.seen = replace(
             box.seen,
             state=ReplicaState.RUNNING,
@@ -186,7 +186,7 @@ class SimRuntime:
             port=port,
             started_at=clock(),
         )
-        self._tell(EventKind.STARTED, replica.name)
+        self._emit(EventKind.STARTED, replica.name)
         if replica.job:
             environment = replica.service.environment
             after = float(environment.get("SECONDS", "1"))
@@ -219,31 +219,31 @@ class SimRuntime:
             port=0,
             finished_at=clock(),
         )
-        self._tell(EventKind.DIED, name)
+        self._emit(EventKind.DIED, name)
 
     async def stop_by_others(self, name: str) -> None:
-        """Somebody types `docker stop`."""
+        """A user runs `docker stop`."""
         box = self.boxes.get(name)
         if box is None or not box.alive:
             return
         box.seen = replace(box.seen, state=ReplicaState.STOPPING)
-        self._tell(EventKind.STOPPING, name)
+        self._emit(EventKind.STOPPING, name)
         await asyncio.sleep(1.0)
         self.end(name, 0)
 
     def change_by_others(self, name: str, **seen: Any) -> None:
-        """Somebody, or the container's own health check, makes another thing of it."""
+        """A user, or the container's health check, changes what the engine reports of it."""
         box = self.boxes.get(name)
         if box is not None and box.alive:
             box.seen = replace(box.seen, **seen)
-            self._tell(EventKind.CHANGED, name)
+            self._emit(EventKind.CHANGED, name)
 
     def pause_by_others(self, name: str) -> None:
-        """Somebody types `docker pause`."""
+        """A user runs `docker pause`."""
         self.change_by_others(name, state=ReplicaState.PAUSED)
 
     def duplicate_by_others(self, name: str) -> None:
-        """Somebody runs another container with the labels of this one."""
+        """A user runs another container with the labels of this one."""
         box = self.boxes[name]
         self._port += 1
         twin = f"{name}-{self._port}"
@@ -257,13 +257,13 @@ class SimRuntime:
             drift=f"carries the labels of {name}",
         )
         self.boxes[twin] = Box(seen, box.behave, clock() + 0.5)
-        self._tell(EventKind.STARTED, twin)
+        self._emit(EventKind.STARTED, twin)
 
     def remove_by_others(self, name: str) -> None:
-        """Somebody types `docker rm -f`."""
+        """A user runs `docker rm -f`."""
         self.end(name, 137)
         self.boxes.pop(name, None)
-        self._tell(EventKind.REMOVED, name)
+        self._emit(EventKind.REMOVED, name)
 
     def go_down(self) -> None:
         self.down = True
@@ -286,7 +286,7 @@ class SimRuntime:
             self.on_stop(name)
             self.stopped.append(name)
             box.seen = replace(box.seen, state=ReplicaState.STOPPING)
-            self._tell(EventKind.STOPPING, name)
+            self._emit(EventKind.STOPPING, name)
             await asyncio.sleep(self.dice.uniform(0.05, 0.5))
             self.end(name, 0)
         await self._lag()
@@ -299,7 +299,7 @@ class SimRuntime:
         if box.seen.state is ReplicaState.RUNNING:
             raise ReplicaRunning(name)
         self.boxes.pop(name, None)
-        self._tell(EventKind.REMOVED, name)
+        self._emit(EventKind.REMOVED, name)
 
     async def pause(self, name: str) -> None:
         await self._freeze(name, ReplicaState.PAUSED, EventKind.PAUSED)
@@ -313,11 +313,11 @@ class SimRuntime:
         if box is None or not box.alive:
             raise ReplicaNotFound(name)
         box.seen = replace(box.seen, state=state)
-        self._tell(kind, name)
+        self._emit(kind, name)
 
     async def logs(self, name: str, tail: int) -> Sequence[str]:
         await self._lag()
-        return ["last words"]
+        return ["last line"]
 
     async def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
         yield "line"

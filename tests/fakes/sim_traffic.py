@@ -1,5 +1,8 @@
-"""Requests in virtual time: as the split of the published snapshot has it, each revision failing
-and answering as its service's environment says (`ERRORS`, a share; `MS`)."""
+"""Requests in virtual time, shared between revisions by the published snapshot's split.
+
+The environment of a revision's service says how it answers: `ERRORS` is the share of requests that
+fail, `MS` the latency in milliseconds.
+"""
 
 from collections.abc import Callable
 
@@ -14,7 +17,7 @@ HISTORY = 60
 
 
 class SimTraffic:
-    """`rate` requests a second to each service; call `run_second` once a second."""
+    """`rate` requests per second to each service; call `run_second` once per second."""
 
     def __init__(
         self,
@@ -28,10 +31,10 @@ class SimTraffic:
         self._held = held
         self._spec = spec
         self._past: dict[str, list[MergedService]] = {}
-        self._owed: dict[tuple[str, str], float] = {}
+        self._carried: dict[tuple[str, str], float] = {}
 
     def run_second(self) -> None:
-        """One more second is over."""
+        """Simulate the requests of one second."""
         snapshot = self._held()
         for service in snapshot.services if snapshot else ():
             ready = [e for e in service.endpoints if e.state == "ready"]
@@ -45,32 +48,34 @@ class SimTraffic:
     def _serve(
         self, second: MergedService, key: str, revision: str, share: float, ready: list[Endpoint]
     ) -> None:
-        count = self._whole((key, revision + "n"), self.rate * share)
+        count = self._round((key, revision + "n"), self.rate * share)
         spec = self._spec(key, revision)
-        words = spec.environment if spec else {}
-        failed = self._whole((key, revision + "f"), count * float(words.get("ERRORS", "0")))
+        environment = spec.environment if spec else {}
+        failed = self._round((key, revision + "f"), count * float(environment.get("ERRORS", "0")))
         self.served[revision] = self.served.get(revision, 0) + count
         self.failed[revision] = self.failed.get(revision, 0) + failed
         second.arrivals += count
         second.codes["GET 2xx"] = second.codes.get("GET 2xx", 0) + count - failed
-        mine = [e for e in ready if e.revision == revision]
+        own = [e for e in ready if e.revision == revision]
         for number in range(count):
-            endpoint = second.endpoint(mine[number % len(mine)].id)
+            endpoint = second.endpoint(own[number % len(own)].id)
             endpoint.revision = revision
-            endpoint.latency.observe(float(words.get("MS", "20")) / 1000 * (1 + number % 7 / 10))
+            endpoint.latency.observe(
+                float(environment.get("MS", "20")) / 1000 * (1 + number % 7 / 10)
+            )
             if number < failed:
                 endpoint.failed += 1
             else:
                 endpoint.succeeded += 1
 
-    def _whole(self, what: tuple[str, str], number: float) -> int:
-        """As whole numbers that add up."""
-        owed = self._owed.get(what, 0.0) + number
-        self._owed[what] = owed - int(owed)
-        return int(owed)
+    def _round(self, key: tuple[str, str], number: float) -> int:
+        """Return `number` as a whole number; fractions are carried over, so that sums are right."""
+        total = self._carried.get(key, 0.0) + number
+        self._carried[key] = total - int(total)
+        return int(total)
 
     def window(self, service: str, seconds: int, now: float) -> Window:
-        """See `meshd.reconcile.rollout.steps.analysis_feed.TrafficSource`."""
+        """See `meshd.reconcile.rollout.analysis_feed.TrafficSource`."""
         merged = MergedService()
         for second in self._past.get(service, [])[-seconds:]:
             merged.start = merged.start or second.start
@@ -79,13 +84,13 @@ class SimTraffic:
 
 
 def shares(ready: list[Endpoint], split: Split | None) -> dict[str, float]:
-    """Revision → its part of the requests."""
+    """Return the share of requests of each revision."""
     counts: dict[str, int] = {}
     for endpoint in ready:
         counts[endpoint.revision] = counts.get(endpoint.revision, 0) + 1
     if split is not None:
-        given = {r: w for r, w in split.weights if r in counts and w > 0.0}
-        if given:
-            whole = sum(given.values())
-            return {revision: weight / whole for revision, weight in given.items()}
+        weighted = {r: w for r, w in split.weights if r in counts and w > 0.0}
+        if weighted:
+            total = sum(weighted.values())
+            return {revision: weight / total for revision, weight in weighted.items()}
     return {revision: count / len(ready) for revision, count in counts.items()}

@@ -1,7 +1,7 @@
 """The whole control path on a simulated runtime and data plane, in virtual time.
 
-Random operations, by the mesh's users and by fate, over many seeds: afterwards everything is
-as it was last wanted, and at no time was a replica stopped that was in use.
+Random operations by users, and random failures, over many seeds: afterwards what runs is what was
+desired last, and no replica was ever stopped while in use.
 """
 
 import asyncio
@@ -75,7 +75,7 @@ class Control:
         await self.die()
 
     async def die(self) -> None:
-        """It is gone, whatever it was at."""
+        """End at once, in the middle of whatever it does."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -84,7 +84,7 @@ class Control:
 
 
 class Scene:
-    """A mesh, its users, and fate."""
+    """A mesh, its users, and random failures."""
 
     def __init__(self, directory: Path, seed: int) -> None:
         random.seed(seed)
@@ -130,16 +130,16 @@ class Scene:
         self.control.reconciler.request(ReloadDesired())
 
     async def step(self) -> None:
-        """One random thing happens."""
-        happenings: tuple[Callable[[], Awaitable[None]], ...] = (
+        """Run one random operation or failure."""
+        actions: tuple[Callable[[], Awaitable[None]], ...] = (
             self._deploy, self._deploy, self._scale, self._kill, self._kill, self._stop,
             self._remove, self._hang, self._engine, self._restart, self._restart, self._worker,
             self._drain, self._pause, self._duplicate, self._change, self._out_of_memory,
-            self._unhealthy, self._unready, self._hold, self._go_on,
+            self._unhealthy, self._unready, self._pause_rollout, self._resume_rollout,
         )  # fmt: skip
-        happening = self.dice.choice(happenings)
-        self.log.append(f"{virtual.clock() - virtual.EPOCH:.1f} {happening.__name__}")
-        await happening()
+        action = self.dice.choice(actions)
+        self.log.append(f"{virtual.clock() - virtual.EPOCH:.1f} {action.__name__}")
+        await action()
         self.control.check()
 
     def _box(self) -> str | None:
@@ -204,25 +204,25 @@ class Scene:
             self.runtime.change_by_others(name, health=ContainerHealth.UNHEALTHY)
 
     async def _unready(self) -> None:
-        """A replica wants no requests, or wants them again."""
+        """The readiness probe of a replica begins to fail, or passes again."""
         name = self._box()
         if name:
             box = self.runtime.boxes[name]
             box.unready = not box.unready
 
-    async def _hold(self) -> None:
-        """Somebody pauses a rollout, where there is one."""
+    async def _pause_rollout(self) -> None:
+        """A user pauses a rollout, if there is one."""
         store = self.control.store
-        under_way = [key for key, each in store.rollouts.items() if each.is_rolling]
-        if under_way:
-            store.pause(self.dice.choice(under_way), "by hand", virtual.clock())
+        rolling = [key for key, each in store.rollouts.items() if each.is_rolling]
+        if rolling:
+            store.pause(self.dice.choice(rolling), "by hand", virtual.clock())
             self.control.reconciler.request(RunPass())
 
-    async def _go_on(self) -> None:
+    async def _resume_rollout(self) -> None:
         store = self.control.store
-        held = [key for key, each in store.rollouts.items() if each.paused_by_user]
-        if held:
-            store.resume(self.dice.choice(held), virtual.clock())
+        paused = [key for key, each in store.rollouts.items() if each.paused_by_user]
+        if paused:
+            store.resume(self.dice.choice(paused), virtual.clock())
             self.control.reconciler.request(RunPass())
 
     async def _engine(self) -> None:
@@ -244,9 +244,9 @@ class Scene:
             self.control.reconciler.request(DrainRequest(name, "by hand"))
 
     def story(self) -> str:
-        told = [f"{e.at - virtual.EPOCH:.2f} {e.kind} {e.service} {e.replica} {e.text}"
+        events = [f"{e.at - virtual.EPOCH:.2f} {e.kind} {e.service} {e.replica} {e.text}"
                 for e in self.control.events.since(0, 1000)]  # fmt: skip
-        return "\n".join([*self.log, *told[-60:]])
+        return "\n".join([*self.log, *events[-60:]])
 
 
 async def random_operations(directory: Path, seed: int, steps: int) -> None:
@@ -264,18 +264,18 @@ async def random_operations(directory: Path, seed: int, steps: int) -> None:
         await asyncio.sleep(120.0)
         scene.control.check()
         assert not scene.plane.problems, f"{scene.plane.problems}\n{scene.story()}"
-        assert_as_wanted(scene)
+        assert_as_desired(scene)
         started, stopped = scene.runtime.started, len(scene.runtime.stopped)
         await scene._restart()
         await asyncio.sleep(30.0)
         assert (scene.runtime.started, len(scene.runtime.stopped)) == (started, stopped)
-        assert_as_wanted(scene)
+        assert_as_desired(scene)
     finally:
         await scene.close()
 
 
-def assert_as_wanted(scene: Scene) -> None:
-    """What runs is what was wanted last, and what the workers route to is what runs."""
+def assert_as_desired(scene: Scene) -> None:
+    """What runs is what was desired last, and the workers route to exactly that."""
     store, boxes = scene.control.store, scene.runtime.boxes
     running: set[str] = set()
     for name in SERVICES:
@@ -284,11 +284,13 @@ def assert_as_wanted(scene: Scene) -> None:
         count = override.replicas if override else 3
         rollout = store.rollouts[key]
         assert rollout.state is RolloutState.DONE, f"{key}: {rollout}\n{scene.story()}"
-        ours = {n: box for n, box in boxes.items() if box.seen.service == name}
-        states = {n: (box.seen.state, box.seen.revision, box.hangs) for n, box in ours.items()}
-        right = (ReplicaState.RUNNING, rollout.revision, False)
-        assert list(states.values()) == [right] * count, f"{states} {rollout}\n{scene.story()}"
-        running |= set(ours)
+        boxes_of_service = {n: box for n, box in boxes.items() if box.seen.service == name}
+        states = {
+            n: (box.seen.state, box.seen.revision, box.hangs) for n, box in boxes_of_service.items()
+        }
+        expected = (ReplicaState.RUNNING, rollout.revision, False)
+        assert list(states.values()) == [expected] * count, f"{states} {rollout}\n{scene.story()}"
+        running |= set(boxes_of_service)
     for worker in scene.plane.workers:
         assert worker.states() == dict.fromkeys(running, "ready"), scene.story()
 

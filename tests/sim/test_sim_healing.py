@@ -11,7 +11,7 @@ from meshd.model.rollout import RolloutState
 from meshd.model.runtime import ContainerHealth
 from tests.fakes import virtual
 from tests.fakes.sim_runtime import Box
-from tests.sim.test_sim_control import Scene, assert_as_wanted
+from tests.sim.test_sim_control import Scene, assert_as_desired
 
 QUIET = 20.0
 
@@ -55,7 +55,7 @@ def test_a_replica_is_replaced(
         victim = sorted(before)[0]
         befalls(scene, victim)
         await asyncio.sleep(within)
-        assert_as_wanted(scene)
+        assert_as_desired(scene)
         assert victim not in scene.runtime.boxes
         assert before - {victim} <= set(scene.runtime.boxes)
         assert told in scene.story()
@@ -69,7 +69,7 @@ def test_a_replica_that_others_paused_is_woken_and_kept(tmp_path: Path) -> None:
         scene.runtime.pause_by_others(sorted(before)[0])
         await asyncio.sleep(1.0)
         assert set(scene.runtime.boxes) == before
-        assert_as_wanted(scene)
+        assert_as_desired(scene)
         assert "was paused by something other than meshd; meshd resumes it" in scene.story()
 
     virtual.run(settled(tmp_path, play))
@@ -89,7 +89,7 @@ def test_a_replica_that_wants_no_requests_gets_none_and_is_let_be(tmp_path: Path
         scene.runtime.boxes[name].unready = False
         await asyncio.sleep(3.0)
         assert set(scene.runtime.boxes) == before
-        assert_as_wanted(scene)
+        assert_as_desired(scene)
         assert scene.runtime.stopped == []
 
     virtual.run(settled(tmp_path, play))
@@ -104,7 +104,7 @@ def test_what_wants_no_requests_is_replaced_by_a_new_revision_all_the_same(tmp_p
         scene.deploy(scene.project())
         await asyncio.sleep(30.0)
         assert not before & set(scene.runtime.boxes)
-        assert_as_wanted(scene)
+        assert_as_desired(scene)
 
     virtual.run(settled(tmp_path, play))
 
@@ -129,7 +129,7 @@ def test_a_duplicate_goes_and_the_original_stays(tmp_path: Path) -> None:
         scene.runtime.duplicate_by_others(sorted(before)[0])
         await asyncio.sleep(15.0)
         assert set(scene.runtime.boxes) == before
-        assert_as_wanted(scene)
+        assert_as_desired(scene)
 
     virtual.run(settled(tmp_path, play))
 
@@ -152,7 +152,7 @@ def test_what_crashes_again_and_again_is_started_ever_less_often_and_named(tmp_p
         assert not any(box.running for box in of(scene, "back"))
         scene.runtime.bad_luck = 0.0
         await asyncio.sleep(180.0)
-        assert_as_wanted(scene)
+        assert_as_desired(scene)
 
     virtual.run(settled(tmp_path, play))
 
@@ -169,7 +169,7 @@ async def settled(directory: Path, play: Callable[[Scene], Awaitable[None]]) -> 
         await asyncio.sleep(1.0)
         scene.deploy(scene.project())
         await asyncio.sleep(QUIET)
-        assert_as_wanted(scene)
+        assert_as_desired(scene)
         await play(scene)
         assert scene.plane.problems == []
     finally:

@@ -127,7 +127,7 @@ async def run_once(directory: Path) -> None:
         assert (over.state, over.exit_code, over.text) == ("failed", 4, "exited with code 4")
         assert over.ended - over.started == pytest.approx(3.0, abs=0.3)
         assert lines == ["line"]
-        assert life.jobs.lines(job.id) == ["last words"]
+        assert life.jobs.lines(job.id) == ["last line"]
         assert life.table.callers() == {}
         await asyncio.sleep(4.0)
         assert runtime.boxes == {}

@@ -122,13 +122,13 @@ async def test_the_tcp_address_only_reads(control: FakeControl, serving: Serving
 
 async def test_events_follow_without_a_gap(control: FakeControl, client: Client) -> None:
     for number in (1, 2):
-        control.tell(Event(number, 1.0, "deploy"))
+        control.emit(Event(number, 1.0, "deploy"))
     seen: list[int] = []
     async with asyncio.timeout(10):
         async for event in client.follow_events(since=1):
             seen.append(event.id)
             if event.id < 4:
-                control.tell(Event(event.id + 1, 1.0, "scale.up", numbers={"wanted": 2.0}))
+                control.emit(Event(event.id + 1, 1.0, "scale.up", numbers={"wanted": 2.0}))
             else:
                 break
     assert seen == [2, 3, 4]
@@ -144,7 +144,7 @@ async def test_a_reader_that_went_away_is_let_go(control: FakeControl, serving: 
         await asyncio.wait([follow])
     async with asyncio.timeout(30):
         while control.listeners:
-            control.tell(Event(len(control.stored) + 1, 1.0, "deploy"))
+            control.emit(Event(len(control.stored) + 1, 1.0, "deploy"))
             await asyncio.sleep(0.01)
 
 

@@ -144,7 +144,7 @@ async def test_logs_follow_until_the_end(control: FakeControl, meshd: Meshd) -> 
 
 async def test_events(control: FakeControl, meshd: Meshd) -> None:
     for event in traffic.happenings():
-        control.tell(event)
+        control.emit(event)
     shown = (await meshd("events", "-n", "2")).output.splitlines()
     assert shown[0].startswith("TIME")
     assert ["rollout.started" in shown[1], "rollout.done" in shown[2]] == [True, True]
@@ -160,7 +160,7 @@ async def test_events(control: FakeControl, meshd: Meshd) -> None:
 
 async def test_events_of_many_pages_end_with_the_newest(control: FakeControl, meshd: Meshd) -> None:
     for number in range(1, 2501):
-        control.tell(Event(number, 1.0, "deploy", "shop"))
+        control.emit(Event(number, 1.0, "deploy", "shop"))
     shown = json.loads((await meshd("events", "-n", "3", "-o", "json")).output)
     assert [event["id"] for event in shown] == [2498, 2499, 2500]
 
@@ -171,7 +171,7 @@ async def test_explain(control: FakeControl, meshd: Meshd) -> None:
         in (await meshd("explain", "orders")).output
     )
     for number, at in ((1, 100.0), (2, 200.0)):
-        control.tell(Event(number, at, "scale.up", "shop", "orders", "", f"{number} → more"))
+        control.emit(Event(number, at, "scale.up", "shop", "orders", "", f"{number} → more"))
     control.decided = [
         ScaleDecision(
             200.0, 3, 2, 5, "load", "more load: 40.0 requests/s",
@@ -285,7 +285,7 @@ async def test_ctrl_c_ends_the_showing_and_says_that_the_deployment_goes_on(
 async def test_rollout(control: FakeControl, meshd: Meshd) -> None:
     control.projects["shop"] = Project(name="shop", services=(Service(name="orders"),))
     for event in traffic.happenings():
-        control.tell(event)
+        control.emit(event)
     status = await meshd("rollout", "status", "orders")
     assert (status.exit_code, "shop done" in status.output) == (0, True)
     control.released = [RELEASE, msgspec.structs.replace(RELEASE, number=3, tally=None)]

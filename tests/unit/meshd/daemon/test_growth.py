@@ -1,5 +1,5 @@
-"""What the control path does grows with the mesh, and no faster: three times the services cost
-three times the lines of Python, in every part that runs again and again."""
+"""The work of the control path grows linearly with the mesh: three times the services cost three
+times the lines of Python, in every part that runs repeatedly."""
 
 import asyncio
 import sys
@@ -14,8 +14,8 @@ from proxy.observe.histogram import HistogramRecorder
 SMALL, LARGE, REPLICAS = 10, 30, 4
 
 
-def lines(part: Callable[[], object]) -> int:
-    """How many lines of Python run."""
+def count_lines(part: Callable[[], object]) -> int:
+    """Return how many lines of Python run."""
     count = 0
 
     def seen(frame: FrameType, event: str, value: object) -> object:
@@ -34,7 +34,8 @@ def lines(part: Callable[[], object]) -> int:
 
 
 async def costs(directory: Path, services: int) -> dict[str, int]:
-    """Each part's lines in a mesh of so many services; the second time, when all is known."""
+    """Return the lines that each part runs in a mesh with this number of services. They are those
+    of its second run, when caches are filled."""
     directory.mkdir()
     mesh = Mesh(directory, asyncio.get_running_loop())
     try:
@@ -42,7 +43,7 @@ async def costs(directory: Path, services: int) -> dict[str, int]:
         found = {}
         for _ in range(2):
             await mesh.one_more(REPLICAS)
-            found = {name: lines(partial(part, mesh)) for name, part in PARTS.items()}
+            found = {name: count_lines(partial(part, mesh)) for name, part in PARTS.items()}
         return found
     finally:
         await mesh.close()
@@ -56,7 +57,7 @@ async def test_three_times_the_services_cost_three_times_as_much(tmp_path: Path)
     assert {name: ratio for name, ratio in growth.items() if ratio > 3.3} == {}
 
 
-async def test_a_pass_without_changes_is_a_few_lines_a_replica(tmp_path: Path) -> None:
+async def test_a_pass_without_changes_runs_few_lines_per_replica(tmp_path: Path) -> None:
     found = await costs(tmp_path / "mesh", LARGE)
     assert found["pass"] / (LARGE * REPLICAS) < 100
 
@@ -68,7 +69,7 @@ def test_an_idle_recorder_costs_nothing() -> None:
     assert recorder.drain().counts
     assert recorder.drain().counts == {}
     assert recorder.drain() is nothing
-    busy, idle = lines(_filled().drain), lines(recorder.drain)
+    busy, idle = count_lines(_filled().drain), count_lines(recorder.drain)
     assert idle < busy / 50
 
 
