@@ -1,4 +1,4 @@
-"""`python -m proxy.worker`: how the supervisor starts a worker."""
+"""`python -m proxy.worker CONFIG`: the command by which the supervisor starts a worker."""
 
 from proxy.worker.worker import main
 

@@ -1,4 +1,7 @@
-"""Accepting in one worker: a server for each listening socket that the supervisor hands over."""
+"""Accepts connections in one worker: a server for each listening socket from the supervisor.
+
+Owned by `worker`, which passes on the supervisor's commands. `proxy.request` provides the protocol.
+"""
 
 import asyncio
 import socket
@@ -13,7 +16,10 @@ ProtocolFactory = Callable[[], asyncio.Protocol]
 
 
 class Acceptor:
-    """The addresses that this worker accepts on."""
+    """The addresses that this worker accepts on.
+
+    `factory_of` returns the protocol factory of a listener.
+    """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, factory_of: Callable[[Listener], ProtocolFactory]
@@ -25,12 +31,14 @@ class Acceptor:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where connections are accepted, as asked for."""
+        """The configured addresses that this worker accepts on."""
         return tuple(sorted(self._servers))
 
     async def open(self, listener: Listener, descriptor: int) -> None:
-        """Accept on a listening socket, which is ours from now on. What was accepted on
-        before at that address is replaced; its connections go on."""
+        """Accept on a listening socket; take ownership of the descriptor.
+
+        It replaces the socket at the same address. Open connections continue.
+        """
         sock = socket.socket(fileno=descriptor)
         factory = self._factory_of(listener)
         server = await self._serve(sock.dup(), factory)
@@ -39,13 +47,13 @@ class Acceptor:
         self._sockets[listener.address] = (sock, factory)
 
     def close(self, address: str) -> None:
-        """Accept no more at an address; its connections go on."""
+        """Stop accepting at an address. Open connections continue."""
         if address in self._servers:
             self._servers.pop(address).close()
             self._sockets.pop(address)[0].close()
 
     async def drain(self) -> None:
-        """Accept what already waits in the backlogs, then no more anywhere."""
+        """Accept the connections in the backlogs, then stop accepting everywhere."""
         for address in list(self._servers):
             self._servers.pop(address).close()
             sock, factory = self._sockets.pop(address)
@@ -55,11 +63,11 @@ class Acceptor:
     async def _serve(self, sock: socket.socket, factory: ProtocolFactory) -> asyncio.Server:
         if sock.family != socket.AF_UNIX:
             return await self._loop.create_server(factory, sock=sock, backlog=BACKLOG)
-        # The file of a Unix socket is the supervisor's: our end must not remove it.
-        keep: dict[str, Any] = {}
+        # The supervisor owns the file of a Unix socket: closing the server must not remove it.
+        options: dict[str, Any] = {}
         if sys.version_info >= (3, 13):
-            keep["cleanup_socket"] = False
-        return await self._loop.create_unix_server(factory, sock=sock, backlog=BACKLOG, **keep)
+            options["cleanup_socket"] = False
+        return await self._loop.create_unix_server(factory, sock=sock, backlog=BACKLOG, **options)
 
     async def _accept_waiting(self, sock: socket.socket, factory: ProtocolFactory) -> None:
         sock.setblocking(False)
@@ -69,6 +77,6 @@ class Acceptor:
             except BlockingIOError:
                 return
             except OSError:
-                # This one was gone before we came to it, or descriptors ran out.
+                # The client closed before the accept, or no descriptor is left.
                 return
             await self._loop.connect_accepted_socket(factory, connection)

@@ -1,7 +1,8 @@
-"""Writes the access log's batches without making a request wait.
+"""Writes the access log's batches without blocking requests.
 
-One write at a time runs in a thread; meanwhile lines collect in the log, which is bounded and
-counts what it drops. So a disk or a pipe that hangs costs log lines and nothing else.
+Owned by `worker`; `proxy.observe.access_log` collects the lines. One write at a time runs in a
+thread. Meanwhile lines collect in the log, which is bounded and counts those it drops. So a disk
+or a pipe that hangs costs log lines and nothing else.
 """
 
 import asyncio
@@ -14,19 +15,20 @@ from collections.abc import Iterator
 
 from proxy.observe.access_log import AccessLog
 
-_EVERY = 0.25
+_INTERVAL_SECONDS = 0.25
+"""Longest wait before a small batch is written."""
 _STANDARD_OUTPUT = 1
+"""Descriptor."""
 
 
 class LogWriter:
-    """Takes batches from `log` and appends them to the file at `path` (standard output when
-    empty)."""
+    """Appends the batches of `log` to the file at `path`; to standard output if it is empty."""
 
     def __init__(self, log: AccessLog, path: str) -> None:
         self._log = log
         self._path = path
         self._descriptor = _STANDARD_OUTPUT
-        self._worth_it = asyncio.Event()
+        self._batch_ready = asyncio.Event()
         self._closing = False
 
     def open(self) -> None:
@@ -36,25 +38,27 @@ class LogWriter:
             self._descriptor = os.open(self._path, flags, 0o640)
 
     async def run(self) -> None:
-        """Write until `close`: a batch that is worth it at once, a smaller one after a while, and
-        at the end what is left. Not to be cancelled: a batch that waits for its thread would be
-        lost."""
-        self._log.on_batch = self._worth_it.set
+        """Write until `close`: a full batch at once, a smaller one after an interval.
+
+        Writes the rest at the end. Must not be cancelled: a batch that waits for its thread would
+        be lost.
+        """
+        self._log.on_batch = self._batch_ready.set
         while not self._closing:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_EVERY):
-                    await self._worth_it.wait()
-            self._worth_it.clear()
+                async with asyncio.timeout(_INTERVAL_SECONDS):
+                    await self._batch_ready.wait()
+            self._batch_ready.clear()
             await self.flush()
         await self.flush()
 
     def close(self) -> None:
-        """Let `run` write what is left, and end."""
+        """Let `run` write the rest and return."""
         self._closing = True
-        self._worth_it.set()
+        self._batch_ready.set()
 
     async def flush(self) -> None:
-        """Write what has collected so far."""
+        """Write the lines collected so far."""
         batch = self._log.take()
         if not batch:
             return
@@ -66,15 +70,17 @@ class LogWriter:
 
 def _write_all(descriptor: int, batch: bytes) -> None:
     pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
-    for piece in whole_lines(batch, select.PIPE_BUF) if pipe else (batch,):
-        left = memoryview(piece)
-        while left:
-            left = left[os.write(descriptor, left) :]
+    for piece in split_lines(batch, select.PIPE_BUF) if pipe else (batch,):
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
 
 
-def whole_lines(batch: bytes, size: int) -> Iterator[bytes]:
-    """The batch in pieces of whole lines of at most `size` bytes, a longer line alone: what a
-    pipe takes without mixing it with the lines of other workers."""
+def split_lines(batch: bytes, size: int) -> Iterator[bytes]:
+    """Split a batch into pieces of whole lines of at most `size` bytes; a longer line is alone.
+
+    A pipe takes up to PIPE_BUF bytes without mixing them with the lines of other workers.
+    """
     start = 0
     while start < len(batch):
         end = batch.rfind(b"\n", start, start + size) + 1

@@ -1,8 +1,9 @@
-"""Sends spans to a collector by OTLP over HTTP, from a thread beside the requests.
+"""Sends spans to a collector by OTLP over HTTP, in a thread.
 
-The encoding, the retries and the environment variables (`OTEL_EXPORTER_OTLP_HEADERS` and so on)
-are the OpenTelemetry SDK's, which is imported only where spans are exported. A collector that does
-not answer costs spans, never a request: they wait bounded, and are counted when they are lost.
+Owned by `worker`; takes spans from `proxy.observe.spans`. Encoding, retries and environment
+variables (`OTEL_EXPORTER_OTLP_HEADERS` and so on) are those of the OpenTelemetry SDK, which is
+imported only if spans are exported. A collector that does not answer costs spans but never a
+request: the queue is bounded, and lost spans are counted.
 """
 
 import logging
@@ -22,15 +23,20 @@ from opentelemetry.trace.status import Status, StatusCode
 from proxy.ipc.config import SpanConfig
 from proxy.observe.spans import Span, SpanQueue
 
-EVERY: Final = 1.0
-BATCH: Final = 512
+EXPORT_INTERVAL: Final = 1.0
+"""Seconds between exports."""
+BATCH_SIZE: Final = 512
+"""Spans per request to the collector (the SDK's default)."""
 TIMEOUT: Final = 10.0
-_GOODBYE: Final = 2.0
-_NANO: Final = 1_000_000_000
+"""Seconds for one export, retries included (the SDK's default)."""
+_STOP_SECONDS: Final = 2.0
+"""Seconds that a worker waits at its end for the last export."""
+_NANOSECONDS: Final = 1_000_000_000
+"""Per second."""
 
 
 class SpanExporter:
-    """Takes what `spans` collects. `start` begins, `stop` sends what is left, for a moment."""
+    """Exports the spans of a queue. Call `start` once, and `stop` at the end of the worker."""
 
     def __init__(self, spans: SpanQueue, config: SpanConfig) -> None:
         self._spans = spans
@@ -42,40 +48,43 @@ class SpanExporter:
         self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
 
     def start(self) -> None:
-        """Export once a second."""
-        # What it says of each failed batch, we say once.
+        """Start to export once per second."""
+        # The SDK logs every failed batch; this class prints one message.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         self._thread.start()
 
     def stop(self) -> None:
-        """Export what is left, and end. Blocks for two seconds at most."""
+        """Export the rest and stop. Blocks for at most two seconds."""
         self._end.set()
-        self._thread.join(_GOODBYE)
+        self._thread.join(_STOP_SECONDS)
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
     def _run(self) -> None:
-        while not self._end.wait(EVERY):
+        while not self._end.wait(EXPORT_INTERVAL):
             self._export()
         self._export()
 
     def _export(self) -> None:
-        while batch := self._spans.take(BATCH):
+        while batch := self._spans.take(BATCH_SIZE):
             try:
-                made = [self._readable(span) for span in batch]
-                good = self._exporter.export(made) is SpanExportResult.SUCCESS
-            except Exception as error:  # noqa: BLE001 (whatever it is, the next batch may do)
+                converted = [self._convert(span) for span in batch]
+                success = self._exporter.export(converted) is SpanExportResult.SUCCESS
+            except Exception as error:  # noqa: BLE001 (the next batch may succeed)
                 print(f"spans: {type(error).__name__}: {error}", file=sys.stderr)
-                good = False
-            if good:
+                success = False
+            if success:
                 self._spans.exported += len(batch)
             else:
                 self._spans.dropped += len(batch)
-            if good == self._failing:
-                self._failing = not good
-                said = "taken again" if good else "not taken by the collector; they are dropped"
-                print(f"spans: {said}", file=sys.stderr)
+            if success == self._failing:
+                self._failing = not success
+                text = (
+                    "export works again" if success else "the collector failed; spans are dropped"
+                )
+                print(f"spans: {text}", file=sys.stderr)
 
-    def _readable(self, span: Span) -> ReadableSpan:
+    def _convert(self, span: Span) -> ReadableSpan:
+        """Return the span as a span of the SDK."""
         trace_id, span_id = int(span.trace.trace_id, 16), int(span.trace.span_id, 16)
         flags, state = TraceFlags(TraceFlags.SAMPLED), TraceState.from_header([span.state])
         parent = None
@@ -90,7 +99,7 @@ class SpanExporter:
             attributes=span.attributes,
             kind=SpanKind.SERVER,
             status=Status(StatusCode.ERROR, span.failure) if span.failure else Status(),
-            start_time=int(span.start * _NANO),
-            end_time=int(span.end * _NANO),
+            start_time=int(span.start * _NANOSECONDS),
+            end_time=int(span.end * _NANOSECONDS),
             instrumentation_scope=self._scope,
         )

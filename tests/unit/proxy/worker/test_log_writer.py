@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy.observe.access_log import BATCH_SIZE, MAX_PENDING, AccessLog, Entry
-from proxy.worker.log_writer import LogWriter, whole_lines
+from proxy.worker.log_writer import LogWriter, split_lines
 
 ENTRY = Entry(
     time=0.0, client="127.0.0.1", method="GET", target="/", version="HTTP/1.1", status=200
@@ -25,7 +25,7 @@ ENTRY = Entry(
     ],
 )
 def test_lines_stay_whole(batch: bytes, size: int, pieces: list[bytes]) -> None:
-    assert list(whole_lines(batch, size)) == pieces
+    assert list(split_lines(batch, size)) == pieces
 
 
 async def test_lines_are_appended(tmp_path: Path) -> None:
