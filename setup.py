@@ -1,9 +1,9 @@
-"""The build, where it needs more than pyproject.toml can say: the modules that every request goes
-through are compiled to C by mypyc, all of them or none.
+"""The part of the build that pyproject.toml cannot express: compile the request path with mypyc.
 
-MESHD_COMPILE=0 leaves them the plain Python that they are written in, as an editable install
-always does; with 1 it is an error where they cannot be compiled. Without either they are compiled
-where a C compiler is found, and where it fails in spite of that one line says so.
+Either all modules of `COMPILED` are compiled to C or none. The environment variable MESHD_COMPILE
+decides: 0 leaves them as plain Python, as an editable install always does; with 1 a failure to
+compile is an error. Without it they are compiled if there is a C compiler; a failure prints one
+line.
 """
 
 import os
@@ -19,8 +19,8 @@ from typing import Any
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-# All of one group, so that calls between them are calls of C functions. The rules that work on
-# `Candidate`, a protocol, and whatever is asked once a second would gain nothing.
+# One mypyc group, so that calls between these modules are C calls. Balancing rules work on
+# `Candidate`, a protocol, and would not become faster; neither would what runs once per second.
 COMPILED = [
     *(f"proxy/http1/{name}.py" for name in (
         "chunked", "fields", "framing", "limits", "partial", "request", "request_template",
@@ -42,15 +42,15 @@ COMPILED = [
         "tracing", "tunnel", "upstream",
     )),
 ]  # fmt: skip
-COMPILER = ["mypy>=1.18", "msgspec>=0.20"]
-"""What compiling needs: the compiler, and the types of what the modules import."""
-ASKED = os.environ.get("MESHD_COMPILE", "")
-Compile = Callable[..., list[str]]
-BUILDS = {"bdist_wheel", "build", "build_ext", "install"}
+COMPILER_PACKAGES = ["mypy>=1.18", "msgspec>=0.20"]
+"""Needed to compile: mypyc, and a package whose types the modules use."""
+COMPILE_SETTING = os.environ.get("MESHD_COMPILE", "")
+CompileSources = Callable[..., list[str]]
+BUILD_COMMANDS = {"bdist_wheel", "build", "build_ext", "install"}
 
 
 def has_c_compiler() -> bool:
-    """Whether something that includes Python.h can be compiled here."""
+    """Return whether a file that includes Python.h can be compiled."""
     command = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
     with tempfile.TemporaryDirectory() as home:
         source = Path(home) / "try.c"
@@ -62,22 +62,22 @@ def has_c_compiler() -> bool:
             return False
 
 
-WANTED = ASKED != "0" and has_c_compiler()
+SHOULD_COMPILE = COMPILE_SETTING != "0" and has_c_compiler()
 
 
-def plainly(why: object) -> None:
-    """Says that nothing is compiled, and why; ends the build where that was not asked for."""
-    if ASKED == "1":
-        raise SystemExit(f"meshd: the request path could not be compiled: {why}")
-    print(f"meshd: the request path is plain Python, not compiled: {why}", file=sys.stderr)
+def report_not_compiled(reason: object) -> None:
+    """Print why nothing is compiled. Raises SystemExit if MESHD_COMPILE is 1."""
+    if COMPILE_SETTING == "1":
+        raise SystemExit(f"meshd: the request path could not be compiled: {reason}")
+    print(f"meshd: the request path is plain Python, not compiled: {reason}", file=sys.stderr)
 
 
-def extensions() -> list[Extension]:
-    """What is to be compiled."""
-    if ASKED == "0" or not BUILDS & set(sys.argv):
+def make_extensions() -> list[Extension]:
+    """Return the extension modules to compile; empty for plain Python."""
+    if COMPILE_SETTING == "0" or not BUILD_COMMANDS & set(sys.argv):
         return []
-    if not WANTED:
-        plainly("no C compiler that finds Python.h")
+    if not SHOULD_COMPILE:
+        report_not_compiled("no C compiler that finds Python.h")
         return []
     try:
         from mypyc.build import mypycify
@@ -85,15 +85,15 @@ def extensions() -> list[Extension]:
         options = {"opt_level": "1", "debug_level": "0", "multi_file": True}
         return list(mypycify(["--strict", *COMPILED], **options))
     except ImportError as error:
-        plainly(error)
+        report_not_compiled(error)
     except SystemExit:
-        # So mypyc ends where it finds an error, having told it.
-        plainly("mypyc has refused it")
+        # mypyc exits like this after it has printed a type error.
+        report_not_compiled("mypyc reported an error")
     return []
 
 
-class Build(build_ext):
-    """Compiles files side by side, and takes back what it made where one of them fails."""
+class BuildCompiled(build_ext):
+    """Compiles files in parallel; removes all extension modules if one of them fails."""
 
     def finalize_options(self) -> None:
         super().finalize_options()
@@ -105,28 +105,28 @@ class Build(build_ext):
         except Exception:
             for extension in self.extensions:
                 Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
-            if ASKED == "1":
+            if COMPILE_SETTING == "1":
                 raise
-            plainly("the C compiler failed")
+            report_not_compiled("the C compiler failed")
 
     def build_extensions(self) -> None:
-        self.compiler.compile = side_by_side(self.compiler.compile)
+        self.compiler.compile = compile_in_parallel(self.compiler.compile)
         super().build_extensions()
 
 
-def side_by_side(compile_all: Compile) -> Compile:
-    """The same, with a process for each of the sources."""
+def compile_in_parallel(compile_all: CompileSources) -> CompileSources:
+    """Return a function that compiles each source in its own compiler process."""
 
     def compile_each(sources: list[str], **options: Any) -> list[str]:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            made = pool.map(lambda source: compile_all([source], **options), sources)
-            return [each for objects in made for each in objects]
+            compiled = pool.map(lambda source: compile_all([source], **options), sources)
+            return [file for object_files in compiled for file in object_files]
 
     return compile_each
 
 
 setup(
-    ext_modules=extensions(),
-    cmdclass={"build_ext": Build},
-    setup_requires=COMPILER if WANTED else [],
+    ext_modules=make_extensions(),
+    cmdclass={"build_ext": BuildCompiled},
+    setup_requires=COMPILER_PACKAGES if SHOULD_COMPILE else [],
 )
