@@ -14,7 +14,7 @@ from meshd.model.runtime import Capabilities, Node
 def least(service: DesiredService) -> int:
     """The replicas that a service has at any rate."""
     scale = service.spec.mesh.scale
-    return min(service.count, scale.min) if scale is not None else service.count
+    return min(service.desired, scale.min) if scale is not None else service.desired
 
 
 def refusals(

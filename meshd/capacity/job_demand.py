@@ -108,7 +108,7 @@ class JobAdmission:
     def lacking(self, job: JobDemand, running: Sequence[JobDemand]) -> str:
         """Why it has to wait beside those that run; empty when it need not."""
         alive = Counter(r.key for r in self._replicas() if r.phase in ALIVE)
-        services = [(s, max(s.count, alive[s.key])) for s in self._services()]
+        services = [(s, max(s.desired, alive[s.key])) for s in self._services()]
         bound = self._quota(job.project)
         return lacking(job, services, running, bound, self._meter.nodes, self._can)
 

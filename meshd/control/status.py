@@ -97,7 +97,7 @@ def service_status(
     return ServiceStatus(
         project=service.project,
         name=service.spec.name,
-        desired=service.count,
+        desired=service.desired,
         running=sum(r.phase in _RUNS for r in replicas),
         ready=sum(r.serves for r in replicas),
         paused=sum(r.phase is Phase.PAUSED for r in replicas),

@@ -16,7 +16,7 @@ class DesiredService(msgspec.Struct, frozen=True):
 
     - `spec` and `revision`: what its replicas run; after a failed rollout those of the previous
       revision.
-    - `count`: desired number of replicas: the override, the autoscaler's number, or the spec's.
+    - `desired`: desired number of replicas: the override, the autoscaler's number, or the spec's.
     - `rollout`: its latest rollout.
     - `rollout_settings`: settings of the revision that was deployed last, where `spec` is the
       previous one; None: those of `spec`.
@@ -29,7 +29,7 @@ class DesiredService(msgspec.Struct, frozen=True):
     project: str
     spec: Service
     revision: str
-    count: int
+    desired: int
     rollout: Rollout = NO_ROLLOUT
     rollout_settings: RolloutSettings | None = None
     keeps_previous: bool = False

@@ -127,7 +127,7 @@ class DesiredStateBuilder:
                     project=name,
                     spec=spec,
                     revision=revision,
-                    count=0 if stored.leaving else desired_count(self._store, key, spec, now),
+                    desired=0 if stored.leaving else desired_count(self._store, key, spec, now),
                     rollout=_ended(rollout) if stored.leaving else rollout,
                     rollout_settings=settings,
                     keeps_previous=_keeps_previous(rollout, spec, now),
@@ -194,7 +194,7 @@ class DesiredStateBuilder:
             project=key.partition("/")[0],
             spec=spec,
             revision=template.revision,
-            count=count if up else 0,
+            desired=count if up else 0,
             adopted=True,
             template=template.name,
         )

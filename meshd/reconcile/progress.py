@@ -47,7 +47,7 @@ def deployment_progress(
     if service.keeps_previous:
         alive = [r for r in alive if r.revision == service.revision]
     completed = [r for r in replicas if r.phase is Phase.FAILED and r.exit_code == 0]
-    complete = len(ready) == len(alive) and len(ready) + len(completed) >= service.count
+    complete = len(ready) == len(alive) and len(ready) + len(completed) >= service.desired
     # A failed replica is removed soon, and its last lines of output are kept then. Wait for them.
     failing = any(r.managed and (r.counted_as_failure or r.phase is Phase.FAILED) for r in replicas)
     has_evidence = not failing or bool(completed)
@@ -66,7 +66,7 @@ def deployment_progress(
             return DeploymentProgress(settled=has_evidence, ok=False, text=text)
     if complete and rollout.is_done:
         return DeploymentProgress(settled=True, ok=True, text=f"{name}: {len(ready)} ready")
-    text = f"{name}: {len(ready)} of {service.count} ready"
+    text = f"{name}: {len(ready)} of {service.desired} ready"
     detail = waiting or (recent[-1].text if recent else "") or _first_unready(replicas)
     return DeploymentProgress(settled=False, ok=False, text=f"{text}; {detail}" if detail else text)
 
@@ -90,10 +90,10 @@ def service_state(
     rollout = service.rollout
     ready = sum(r.serves for r in replicas)
     worst = max([*slots, *(r.attempt for r in replicas if r.phase in ALIVE)], default=0)
-    if ready >= service.count:
+    if ready >= service.desired:
         if rollout.is_unfinished:
             return rollout.state.word
-        return "ok" if service.count else "idle"
+        return "ok" if service.desired else "idle"
     if worst >= CRASH_LOOP_FAILURES:
         return "crash-loop"
     if slots:

@@ -170,7 +170,7 @@ class ScalingController:
     def _current(self, service: DesiredService) -> int:
         """The number decided last; before the first decision, the one there is."""
         desired = self._learned.desired(service.key)
-        return desired if desired is not None else service.count
+        return desired if desired is not None else service.desired
 
     def close(self, now: float) -> None:
         """The end: what was learned and decided is stored."""
@@ -188,7 +188,7 @@ class ScalingController:
             return
         cold = self._cold.get(key)
         if cold is None or cold.answered:
-            if service.count > 0:
+            if service.desired > 0:
                 return  # Its replicas are on their way, or failing; that is not for want of them.
             cold = self._cold[key] = ScaleFromZero(began=now)
         settings = settings_of(_scale(service))

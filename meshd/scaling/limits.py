@@ -28,7 +28,7 @@ def room(
     for service in services:
         key, scale = service.key, service.spec.mesh.scale
         cpus, memory = takes(service.spec, limits_memory)
-        wanted = fixed = by_hand.get(key, service.count)
+        wanted = fixed = by_hand.get(key, service.desired)
         if key in wishes and key not in by_hand and scale is not None:
             wanted, fixed = wishes[key].decision.desired, scale.min
         priority = scale.priority if scale else 0

@@ -47,7 +47,7 @@ def signal_of(
         errors=second.errors,
         shed=second.shed,
         parked=second.parked,
-        ready=min(ready, service.count) if rolling else ready,
+        ready=min(ready, service.desired) if rolling else ready,
         starting=0 if rolling else sum(_starts(r) for r in replicas),
         draining=sum(r.phase is Phase.DRAINING for r in replicas),
         ejected=ejected,

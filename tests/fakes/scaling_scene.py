@@ -30,7 +30,8 @@ def desired(count: int = 0, name: str = "web", **fields: Any) -> DesiredService:
     scale = {"min": 0, "max": 20, "concurrency": 2, **fields.pop("scale", {})}
     spec = {"name": name, "image": "app", "mesh": {"scale": scale}, **fields.pop("spec", {})}
     fields.setdefault("revision", "r1")
-    return DesiredService(project="shop", spec=Service.model_validate(spec), count=count, **fields)
+    made = Service.model_validate(spec)
+    return DesiredService(project="shop", spec=made, desired=count, **fields)
 
 
 def replicas(count: int, revision: str = "r1", **more: Any) -> list[Replica]:

@@ -54,7 +54,7 @@ class Preview:
                     project=project.name,
                     spec=spec,
                     revision=rollout.revision,
-                    count=desired_count(self._store, key, spec, now),
+                    desired=desired_count(self._store, key, spec, now),
                     rollout=Rollout(
                         revision=rollout.revision,
                         previous=rollout.previous,

@@ -19,7 +19,7 @@ def evict(service: DesiredService, group: Sequence[Replica], now: float) -> list
     health = service.spec.mesh.health
     drains: list[DrainReplica] = []
     ready = sum(r.serves for r in group)
-    spare = ready - service.count + max(1, service.count // 2)
+    spare = ready - service.desired + max(1, service.desired // 2)
     for replica in group:
         cause = _never_healthy(replica, health, now)
         if cause is None and spare > 0:

@@ -25,7 +25,7 @@ def plan(desired: Desired, observed: Observed, now: float, random: RandomSource)
     groups: dict[ServiceKey, list[Replica]] = {}
     for replica in observed.replicas:
         groups.setdefault(replica.key, []).append(replica)
-    counts = {service.key: service.count for service in desired.services}
+    counts = {service.key: service.desired for service in desired.services}
     operations: list[Operation] = []
     waiting: list[tuple[ServiceKey, str]] = []
     for service in desired.services:

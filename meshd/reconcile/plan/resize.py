@@ -48,7 +48,7 @@ def resize(
 ) -> tuple[list[Operation], ScaleUp | None]:
     """Return the step to the desired number. Missing replicas come from the warm pool first."""
     completed = sum(is_completed(service, r) for r in group)
-    missing = service.count - len(serving) - completed
+    missing = service.desired - len(serving) - completed
     if missing < 0:
         if service.rollout.paused_by_user:
             return [], None  # a paused rollout keeps its replicas
@@ -67,7 +67,7 @@ def _ready_to_drain(
     ready = (r for r in old if r.phase is Phase.READY and r not in drained)
     serving = sorted(ready, key=_drain_order)
     stale = [r for r in serving if r.revision != service.rollout.previous]
-    spare = len(serving) - len(stale) >= service.count
+    spare = len(serving) - len(stale) >= service.desired
     count = max(allowed, len(stale) if spare else 0)
     return [*stale, *(r for r in serving if r not in stale)][:count]
 
@@ -78,7 +78,7 @@ def _spare_unready(
     """The old replicas whose readiness probe fails, as far as the others suffice even if all of
     them become ready again."""
     in_place = [r for r in old if r.phase is Phase.READY]
-    spare = sum(r.serves for r in new) + len(in_place) - service.count
+    spare = sum(r.serves for r in new) + len(in_place) - service.desired
     return [r for r in in_place if r.unready][: max(0, spare)]
 
 
@@ -98,14 +98,14 @@ def _scale_down(
     Adopted replicas stay. One that is being started leaves as soon as its start has ended; no
     other is drained in its place.
     """
-    surplus = max(0, len(serving) + completed - service.count)
+    surplus = max(0, len(serving) + completed - service.desired)
     candidates = sorted((r for r in serving if r.managed), key=_drain_order)
     cause = _count_cause(service, serving)
     return [DrainReplica(name=r.name, cause=cause) for r in candidates[:surplus] if not r.busy]
 
 
 def _count_cause(service: DesiredService, serving: Sequence[Replica]) -> str:
-    return f"{service.count} desired, {len(serving)} running"
+    return f"{service.desired} desired, {len(serving)} running"
 
 
 def _drain_order(replica: Replica) -> tuple[bool, int, float]:

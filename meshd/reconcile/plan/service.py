@@ -25,7 +25,7 @@ def is_settled(service: DesiredService, group: Sequence[Replica]) -> bool:
 
     Most services of a large mesh are settled most of the time, so this keeps a pass cheap.
     """
-    if not service.rollout.is_done or service.warm or len(group) != service.count:
+    if not service.rollout.is_done or service.warm or len(group) != service.desired:
         return False
     revision = service.revision
     for replica in group:

@@ -65,7 +65,7 @@ def rollout_settings(service: DesiredService) -> RolloutSettings:
 
 def parallelism(service: DesiredService) -> int:
     """Return how many replicas are replaced at a time: Compose's `parallelism`; its 0 means all."""
-    return service.spec.update.parallelism or max(1, service.count)
+    return service.spec.update.parallelism or max(1, service.desired)
 
 
 def stage_limits(service: DesiredService) -> StageLimits:
@@ -75,9 +75,9 @@ def stage_limits(service: DesiredService) -> StageLimits:
     surge = width if start_first else 0
     unavailable = 0 if start_first else width
     if settings.max_surge:
-        surge = _amount(settings.max_surge, service.count, round_up=True)
+        surge = _amount(settings.max_surge, service.desired, round_up=True)
     if settings.max_unavailable:
-        unavailable = _amount(settings.max_unavailable, service.count, round_up=False)
+        unavailable = _amount(settings.max_unavailable, service.desired, round_up=False)
     if not surge and not unavailable:
         unavailable = 1  # otherwise no replica could ever be replaced
     return StageLimits(surge, unavailable)
@@ -85,7 +85,7 @@ def stage_limits(service: DesiredService) -> StageLimits:
 
 def max_surge(service: DesiredService) -> int:
     """Return how many replicas above the desired number a rollout runs at most."""
-    extra = [0 if s.share == GROWING else min(s.replicas, service.count) for s in stages(service)]
+    extra = [0 if s.share == GROWING else min(s.replicas, service.desired) for s in stages(service)]
     if rollout_settings(service).max_surge:
         extra = [0]
     return max(stage_limits(service).surge, *extra, 0)
@@ -101,7 +101,7 @@ def _amount(text: str, total: int, *, round_up: bool) -> int:
 
 def stages(service: DesiredService) -> tuple[Stage, ...]:
     """Return all stages of a service's rollout."""
-    settings, desired = rollout_settings(service), service.count
+    settings, desired = rollout_settings(service), service.desired
     if not service.rollout.previous:
         return ()
     analyzed = settings.gate.enabled and not service.rollout.skips_stages
@@ -169,7 +169,7 @@ def stage_end_reason(
     `analysis` is None if rollouts run without analysis.
     """
     ready = [r for r in new if r.serves]
-    if len(ready) < min(stage.replicas, service.count):
+    if len(ready) < min(stage.replicas, service.desired):
         return None
     if not any(r.serves for r in old):
         return "no replica of the old revision serves any more"
@@ -226,7 +226,7 @@ def traffic_split(
         only_new = _keeps_split(service) and service.revision in ready and len(ready) > 1
         return Split(((service.revision, 1.0),)) if only_new else None
     if rollout.is_rolling_back:
-        enough = ready.get(rollout.previous, 0) >= max(1, service.count)
+        enough = ready.get(rollout.previous, 0) >= max(1, service.desired)
         return Split(((rollout.previous, 1.0),)) if enough and len(ready) > 1 else None
     stage = current_stage(service)
     strategy = rollout_settings(service).strategy
@@ -272,7 +272,7 @@ def _split_of_stage(
         share = min(max_share, new / (new + old))
     # Of several old revisions only the proven one serves, unless too few of its replicas are left.
     proven = ready.get(rollout.previous, 0)
-    if 2 * proven >= service.count:
+    if 2 * proven >= service.desired:
         ready, old = {rollout.previous: proven}, proven
     others = [(name, (1.0 - share) * count / old) for name, count in sorted(ready.items())]
     match = rollout_settings(service).match

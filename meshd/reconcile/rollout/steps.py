@@ -49,7 +49,7 @@ def next_step(
     In a stage, the new revision gets no more replicas than the stage says, and the old replicas
     stay.
     """
-    desired, allowed, stage = service.count, stage_limits(service), current_stage(service)
+    desired, allowed, stage = service.desired, stage_limits(service), current_stage(service)
     surge = allowed.surge
     new_ready = sum(r.serves for r in new)
     ready = new_ready + sum(r.serves for r in old)
@@ -123,7 +123,7 @@ def finish_rollout(
     counted = [failure for failure in failures if failure.at >= rollout.since]
     if len(counted) < MIN_EXTERNAL_FAILURES:
         counted = [failure for failure in counted if not failure.external]
-    too_many = len(counted) > update.max_failure_ratio * max(1, service.count)
+    too_many = len(counted) > update.max_failure_ratio * max(1, service.desired)
     worse = analysis is not None and analysis.decision is CanaryDecision.FAIL
     if (too_many or worse) and rollout.previous and update.failure_action != "continue":
         halts = update.failure_action == "pause"
@@ -133,10 +133,10 @@ def finish_rollout(
     ready = sum(r.serves for r in new)
     if current_stage(service) is not None and old:
         return None
-    count = f"{ready} of {service.count} ready"
-    if has_switched(service) and ready == len(new) == service.count:
+    count = f"{ready} of {service.desired} ready"
+    if has_switched(service) and ready == len(new) == service.desired:
         return _finish(service, RolloutState.DONE, f"{count}, switched over")
-    if old or ready < service.count or len(new) != service.count:
+    if old or ready < service.desired or len(new) != service.desired:
         return None
     if rollout.previous and _last_ready(new) + update.monitor > now:
         return None

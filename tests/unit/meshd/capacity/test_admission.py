@@ -27,7 +27,7 @@ def wanted(name: str, count: int, memory: float = 0.0, **more: Any) -> DesiredSe
     spec = {"name": name, "resources": resources, **more.pop("spec", {})}
     made = Service.model_validate(spec)
     project = more.pop("project", "shop")
-    return DesiredService(project=project, spec=made, revision="r", count=count, **more)
+    return DesiredService(project=project, spec=made, revision="r", desired=count, **more)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def job(id: str = "j", project: str = "shop", **resources: Any) -> JobDemand:
 
 
 def web(count: int, project: str = "shop", **resources: Any) -> tuple[DesiredService, int]:
-    made = DesiredService(project=project, spec=spec(**resources), revision="r", count=count)
+    made = DesiredService(project=project, spec=spec(**resources), revision="r", desired=count)
     return made, count
 
 

@@ -55,7 +55,7 @@ def test_replica_count_of_an_adopted_service(
 ) -> None:
     service = only_service(DesiredStateBuilder(store), *listed)
     assert (service.key, service.adopted, service.template) == ("app/hello", True, "theirs")
-    assert service.count == count
+    assert service.desired == count
     assert service.spec.port == 7000
 
 
@@ -88,7 +88,7 @@ def test_no_copy_starts_while_others_stop_containers(
     builder = DesiredStateBuilder(store)
     listing = {seen.name: seen for seen in listed}
     (service,) = builder.desired(listing, 10.0, frozenset(stopping)).services
-    assert service.count == count
+    assert service.desired == count
 
 
 def test_copies_without_their_template_are_removed(store: Store) -> None:
@@ -104,7 +104,7 @@ def test_a_container_with_invalid_labels_is_left_alone(store: Store) -> None:
     assert builder.desired({"theirs": wrong}, 11.0).services == ()
     (problem,) = builder.problems
     assert problem.startswith("left alone: container theirs: label mesh.scale.max")
-    assert only_service(builder, THEIRS).count == 1
+    assert only_service(builder, THEIRS).desired == 1
     assert builder.problems == frozenset()
 
 
@@ -126,9 +126,9 @@ def test_an_override_ends_at_its_time(store: Store) -> None:
     store.deploy(project, {"web": "r1"}, "me", "", 1.0)
     builder = DesiredStateBuilder(store)
     store.set_override("shop/web", Override(5, 11.0))
-    assert only_service(builder).count == 5
+    assert only_service(builder).desired == 5
     (later,) = builder.desired({}, 12.0).services
-    assert later.count == 2
+    assert later.desired == 2
 
 
 def test_a_rolled_back_service_is_desired_at_its_previous_revision(store: Store) -> None:
@@ -145,7 +145,7 @@ def test_a_rolled_back_service_is_desired_at_its_previous_revision(store: Store)
     service_now = only_service(DesiredStateBuilder(store))
     assert (service_now.revision, service_now.spec.image) == ("r1", "good")
     store.leave("shop")
-    assert only_service(DesiredStateBuilder(store)).count == 0
+    assert only_service(DesiredStateBuilder(store)).desired == 0
 
 
 @pytest.mark.parametrize(

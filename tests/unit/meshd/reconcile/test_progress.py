@@ -15,7 +15,7 @@ ROLLING, DONE, ROLLED_BACK = RolloutState.ROLLING, RolloutState.DONE, RolloutSta
 
 def web(state: RolloutState = DONE, count: int = 1, previous: str = "") -> DesiredService:
     return DesiredService(
-        project="shop", spec=Service(name="web"), revision="new", count=count,
+        project="shop", spec=Service(name="web"), revision="new", desired=count,
         rollout=rollout(state, previous, since=10.0),
     )  # fmt: skip
 

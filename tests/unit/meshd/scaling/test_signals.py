@@ -22,7 +22,7 @@ KEY = "shop/orders"
 
 def service(**fields: Any) -> DesiredService:
     spec = Service.model_validate({"name": "orders", "image": "app", **fields.pop("spec", {})})
-    return DesiredService(project="shop", spec=spec, revision="new", count=2, **fields)
+    return DesiredService(project="shop", spec=spec, revision="new", desired=2, **fields)
 
 
 def replica(name: str, phase: Phase = Phase.READY, revision: str = "new", **more: Any) -> Replica:

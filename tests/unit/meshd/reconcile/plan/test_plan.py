@@ -23,7 +23,7 @@ KEY = "shop/web"
 
 def web(count: int = 2, revision: str = "new", **fields: Any) -> DesiredService:
     spec = Service.model_validate({"name": "web", "image": "app", **fields.pop("spec", {})})
-    return DesiredService(project="shop", spec=spec, revision=revision, count=count, **fields)
+    return DesiredService(project="shop", spec=spec, revision=revision, desired=count, **fields)
 
 
 def replica(name: str, phase: Phase = Phase.READY, revision: str = "new", **more: Any) -> Replica:
@@ -303,7 +303,7 @@ def test_an_adopted_replica_that_answers_again_is_restored() -> None:
 
 
 def test_the_first_start_waits_for_dependencies() -> None:
-    back = DesiredService(project="shop", spec=Service(name="db"), revision="new", count=1)
+    back = DesiredService(project="shop", spec=Service(name="db"), revision="new", desired=1)
     front = web(1, spec={"depends_on": ("db",), "wait_healthy": ("db",)})
     prepared = frozenset({(KEY, "new"), ("shop/db", "new")})
     desired = Desired(services=(front, back), projects=frozenset({"shop"}))

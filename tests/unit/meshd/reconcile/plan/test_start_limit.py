@@ -95,7 +95,7 @@ def test_a_starting_replica_uses_a_slot() -> None:
 
 def service(name: str, count: int, **more: Any) -> DesiredService:
     spec = Service(name=name, image="app")
-    return DesiredService(project="shop", spec=spec, revision="new", count=count, **more)
+    return DesiredService(project="shop", spec=spec, revision="new", desired=count, **more)
 
 
 def test_a_plan_restarts_failed_replicas_first_and_reports_waiting_ones() -> None:

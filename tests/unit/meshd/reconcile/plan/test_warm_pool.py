@@ -24,7 +24,8 @@ KEY = "shop/web"
 
 def web(count: int, warm: int, **more: Any) -> DesiredService:
     spec = Service.model_validate({"name": "web", "image": "app"})
-    return DesiredService(project="shop", spec=spec, revision="new", count=count, warm=warm, **more)
+    fields = {"revision": "new", "desired": count, "warm": warm, **more}
+    return DesiredService(project="shop", spec=spec, **fields)
 
 
 def replica(name: str, phase: Phase = Phase.READY, **more: Any) -> Replica:

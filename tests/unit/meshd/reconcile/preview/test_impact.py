@@ -23,7 +23,7 @@ def impact(
     count: int, old: int, traffic: Traffic | None = None, limits: Any = None, **update: Any
 ) -> list[str]:
     spec = Service.model_validate({"name": "web", "image": "a", "update": update})
-    service = DesiredService(project="shop", spec=spec, revision="new", count=count)
+    service = DesiredService(project="shop", spec=spec, revision="new", desired=count)
     replicas = tuple(
         Replica(name=f"w{n}", project="shop", service="web", revision="old", phase=Phase.READY,
                 ready_since=1.0, created_at=100.0 - n)
@@ -92,7 +92,7 @@ def test_without_operations_or_traffic_there_are_no_lines() -> None:
 
 def test_a_long_drain_order_is_shortened() -> None:
     spec = Service.model_validate({"name": "web", "image": "a"})
-    service = DesiredService(project="shop", spec=spec, revision="old", count=1)
+    service = DesiredService(project="shop", spec=spec, revision="old", desired=1)
     old = tuple(
         Replica(name=f"w{n}", project="shop", service="web", revision="old", phase=Phase.READY,
                 ready_since=1.0, created_at=100.0 - n)

@@ -30,7 +30,7 @@ def web(count: int = 2, settings: Any = None, update: Any = None, **fields: Any)
     )
     keeps_previous = fields.pop("keeps_previous", False)
     return DesiredService(
-        project="shop", spec=spec, revision="new", count=count, keeps_previous=keeps_previous,
+        project="shop", spec=spec, revision="new", desired=count, keeps_previous=keeps_previous,
         rollout=rollout(**{"release_number": 2, **fields}),
     )  # fmt: skip
 
@@ -48,7 +48,7 @@ def replicas(**counts: int) -> list[Replica]:
 
 def diff(service: DesiredService) -> list[str]:
     """Every step to the end, without causes and without stops."""
-    seen = Observed(replicas=tuple(replicas(old=service.count)))
+    seen = Observed(replicas=tuple(replicas(old=service.desired)))
     wanted = Desired(services=(service,), projects=frozenset({"shop"}))
     lines = str(simulate(wanted, seen, NOW, FixedRandom())).splitlines()
     words = [line.partition(": ")[0].replace("shop/web", "it") for line in lines]

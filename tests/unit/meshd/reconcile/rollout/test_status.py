@@ -26,7 +26,7 @@ def web(settings: Any = None, **fields: Any) -> DesiredService:
     )
     made = rollout(**fields)
     revision = made.effective_revision
-    return DesiredService(project="shop", spec=spec, revision=revision, count=2, rollout=made)
+    return DesiredService(project="shop", spec=spec, revision=revision, desired=2, rollout=made)
 
 
 def replicas(**counts: int) -> list[Replica]:
