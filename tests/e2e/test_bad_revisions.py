@@ -26,6 +26,6 @@ async def test_every_bad_revision_goes_back_by_itself(mesh: TestMesh, engine_ima
         "slow": "of its requests took over",
         "never": "not healthy within 8 s",
         "crash": "exited with code 1",
-        "gone": f"the image that {lost_image(mesh)} was when it was deployed",
+        "gone": f"the image that {lost_image(mesh)} named at deployment",
     }
     await judge(mesh, seen, reasons)
