@@ -1,11 +1,11 @@
-"""What every test may use. An engine test runs when a Docker Engine answers; with
-MESHD_REQUIRE_ENGINE=1 a missing engine is a failure, not a skip."""
+"""Set-up for all tests. An engine test runs if a Docker Engine answers; with MESHD_REQUIRE_ENGINE=1
+a missing engine is an error, not a skip."""
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,17 @@ from xdist.scheduler import LoadScopeScheduling
 # that a compiled or installed build under test is not shadowed by the sources.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+from tests.support import ports
+
 ENGINE_IMAGE = os.environ.get("MESHD_BASE_IMAGE", "meshd-base:bookworm")
 
 
+COVERAGE_VARIABLE = "COVERAGE_PROCESS_CONFIG"
+"""Where coverage.py hands its settings to the processes that are started."""
+
+
 def engine_problem() -> str | None:
-    """Why engine tests cannot run here; None when they can."""
+    """Return why engine tests cannot run here; None if they can."""
     try:
         done = subprocess.run(
             ["docker", "image", "inspect", "--format", "{{.Id}}", ENGINE_IMAGE],
@@ -35,17 +41,17 @@ def engine_problem() -> str | None:
 
 
 def prometheus_problem() -> str | None:
-    """Why tests with a real Prometheus cannot run here; None when they can."""
+    """Return why tests with a real Prometheus cannot run here; None if they can."""
     missing = [name for name in ("prometheus", "promtool") if shutil.which(name) is None]
     return f"{' and '.join(missing)} not installed" if missing else None
 
 
 TOOLS_OF_ENGINE = ("chromium", "curl", "nginx")
-"""Programs that `make engine` installs, so that they are required with it."""
+"""Programs that `make engine` installs, so they are required together with the engine."""
 
 
 def missing_tool(item: pytest.Item) -> str | None:
-    """A program that a test needs and that is not installed."""
+    """Return a program that a test needs and that is not installed; None if there is none."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     names = [name for marker in item.iter_markers("tool") for name in marker.args]
     return next((name for name in names if shutil.which(name, path=path) is None), None)
@@ -67,13 +73,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def required() -> bool:
-    """Whether a missing engine is a failure."""
+    """Whether a missing engine is an error."""
     return os.environ.get("MESHD_REQUIRE_ENGINE") == "1"
 
 
 class _OfStreams:
-    """Brings together what the streams left out; each of them collected all the tests. And names
-    a failure when it comes, long before all is told of it at the end."""
+    """Merge the lists of tests that the streams left out; each stream collected all tests. Also
+    print each failure at once, not only in the summary at the end."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -109,13 +115,28 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "_Streams":
 
 
 class _Streams(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """By file, but all that uses the engine one after another: what a test sees there is its
-    own."""
+    """Distribute tests by file, but run engine tests one after the other in one stream: a test may
+    list everything on the engine."""
 
     def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.partition("::")[0]
-        on_engine = path.startswith(("tests/engine/", "tests/e2e/")) and "[process" not in nodeid
-        return "engine" if on_engine else path
+        return "engine" if on_engine(nodeid) else nodeid.partition("::")[0]
+
+
+def on_engine(nodeid: str) -> bool:
+    """Whether a test uses the Docker Engine."""
+    return nodeid.startswith(("tests/engine/", "tests/e2e/")) and "[process" not in nodeid
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Measure the coverage of an engine test's own process only, not of those that it starts: the
+    test measures their time."""
+    settings = os.environ.pop(COVERAGE_VARIABLE, None) if on_engine(item.nodeid) else None
+    try:
+        return (yield)
+    finally:
+        if settings is not None:
+            os.environ[COVERAGE_VARIABLE] = settings
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -145,13 +166,11 @@ def _leave_out_without_tools(config: pytest.Config, items: list[pytest.Item]) ->
 
 @pytest.fixture
 def free_port() -> int:
-    """A TCP port on loopback that nothing listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on loopback where nothing listened a moment ago."""
+    return ports.free_port()
 
 
 @pytest.fixture
 def engine_image() -> str:
-    """An image with python3 that is on the engine without any registry."""
+    """An image with python3 that exists on the engine, so that no registry is needed."""
     return ENGINE_IMAGE

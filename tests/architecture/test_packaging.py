@@ -1,48 +1,35 @@
-"""The project's shape: packages are listed by name, charters and public words are there, and
-nothing of a machine or a registry is written down."""
+"""The project's packaging: packages are listed by name, modules have docstrings, pins have hashes,
+the documents name files that exist, and no path of a machine is written down."""
 
 import ast
 import re
-import subprocess
-import tomllib
 from pathlib import Path
 
 import pytest
 
-from tests.support.paths import ROOT
+from tests.architecture.source import PACKAGES, ROOT, modules, project, tracked, tree_of
 
-OURS = ("autoscaler", "demo_services", "meshd", "proxy")
-
-
-def sources() -> list[Path]:
-    return [path for name in OURS for path in sorted((ROOT / name).rglob("*.py"))]
+OURS = (*PACKAGES, "demo_services")
+LONGEST_CELL = 40
+"""Words in one cell of a table."""
 
 
 def test_every_package_is_in_the_wheel_by_name() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    listed = set(project["tool"]["setuptools"]["packages"])
-    there = {
+    listed = set(project()["tool"]["setuptools"]["packages"])
+    found = {
         ".".join(path.parent.relative_to(ROOT).parts)
-        for path in sources()
+        for path in modules(*OURS)
         if path.name == "__init__.py"
     }
-    assert listed == there
+    assert listed == found
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_module_says_what_it_is(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    told = ast.get_docstring(tree)
-    assert told, f"{path} has no docstring"
+@pytest.mark.parametrize("path", modules(*OURS), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_has_a_docstring(path: Path) -> None:
+    docstring = ast.get_docstring(tree_of(path))
+    assert docstring, f"{path} has no docstring"
     if path.name == "__init__.py" and path.parent.parent == ROOT:
-        assert "Belongs here" in told, f"{path}: a package's docstring says what belongs in it"
-
-
-def tracked() -> list[Path]:
-    names = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split("\0")
-    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+        assert "Belongs here" in docstring, f"{path}: a package's docstring says what belongs in it"
 
 
 def test_pinned_dependencies_carry_hashes_and_no_addresses() -> None:
@@ -56,21 +43,30 @@ def test_pinned_dependencies_carry_hashes_and_no_addresses() -> None:
         assert text.count("--hash=sha256:") >= len(pins)
 
 
-def test_the_documents_name_files_that_exist() -> None:
-    """Every path in backticks in ARCHITECTURE.md is there."""
-    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
-    tops = "autoscaler|meshd|proxy|demo_services|deploy|tests"
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_the_documents_name_files_that_exist(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    tops = "autoscaler|meshd|proxy|demo_services|deploy|tests|bench|docs"
     named = set(re.findall(rf"`((?:{tops})/[\w/.-]+)`", text))
     missing = sorted(name for name in named if not (ROOT / name).exists())
     assert not missing
-    modules = {str(path.relative_to(ROOT)) for path in sources()}
-    packages = {f"{name}/" for name in OURS}
-    for package in sorted({str(Path(module).parent) for module in modules}):
-        assert f"`{package}/" in text or f"{package}/" in packages, f"{package} is not described"
 
 
-def test_names_and_docstrings_are_public() -> None:
-    """Public functions and classes of the seams are documented."""
+def test_the_architecture_page_describes_every_package() -> None:
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    folders = {str(path.parent.relative_to(ROOT)) for path in modules(*OURS)} - set(OURS)
+    missing = sorted(folder for folder in folders if f"`{folder}/" not in text)
+    assert not missing
+
+
+def test_no_table_cell_of_the_architecture_page_is_a_paragraph() -> None:
+    lines = (ROOT / "docs" / "ARCHITECTURE.md").read_text().splitlines()
+    cells = [cell for line in lines if line.startswith("|") for cell in line.split("|")]
+    long = [cell for cell in cells if len(cell.split()) > LONGEST_CELL]
+    assert not long, "write a paragraph below the table"
+
+
+def test_public_names_of_the_seams_have_docstrings() -> None:
     seams = [
         "proxy/wire",
         "meshd/runtime/base.py",
@@ -78,10 +74,10 @@ def test_names_and_docstrings_are_public() -> None:
         "meshd/api/port.py",
         "autoscaler",
     ]
-    for path in sources():
+    for path in modules(*OURS):
         where = str(path.relative_to(ROOT))
         if not any(where.startswith(seam) for seam in seams):
             continue
-        for node in ast.parse(path.read_text()).body:
+        for node in tree_of(path).body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
                 assert ast.get_docstring(node), f"{where}: {node.name} has no docstring"

@@ -1,4 +1,4 @@
-"""The framing judge, when `MESHD_CONFORMANCE` names the folder that holds it."""
+"""The framing suite of the folder that `MESHD_CONFORMANCE` names, if it is set."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-JUDGE = Path(os.environ.get("MESHD_CONFORMANCE", "")) / "framing.py"
+SUITE = Path(os.environ.get("MESHD_CONFORMANCE", "")) / "framing.py"
 SERVE = """
 import asyncio, sys, uvloop
 from proxy.data_plane import DataPlane
@@ -40,7 +40,7 @@ if "MESHD_CONFORMANCE" in os.environ:
 
     @pytest.mark.slow
     @pytest.mark.timeout(300)
-    def test_the_judge_finds_nothing(tmp_path: Path) -> None:
+    def test_the_framing_suite_finds_no_deviation(tmp_path: Path) -> None:
         port, origin = unused_port(), unused_port()
         proxy = subprocess.Popen(
             [sys.executable, "-c", SERVE, str(port), str(origin)], stdout=subprocess.PIPE
@@ -48,22 +48,22 @@ if "MESHD_CONFORMANCE" in os.environ:
         try:
             assert proxy.stdout is not None
             proxy.stdout.readline()
-            told = tmp_path / "judged.json"
+            results = tmp_path / "results.json"
             subprocess.run(
                 [
                     sys.executable,
-                    JUDGE,
+                    SUITE,
                     "--target",
                     f"127.0.0.1:{port}",
                     "--origin",
                     f"127.0.0.1:{origin}",
                     "--json",
-                    told,
+                    results,
                 ],
                 timeout=280,
                 check=False,
             )
-            found = json.loads(told.read_text())["summary"]
+            found = json.loads(results.read_text())["summary"]
         finally:
             proxy.terminate()
             proxy.wait(10)

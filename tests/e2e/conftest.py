@@ -1,4 +1,4 @@
-"""One mesh a test, on local processes and on a real engine, taken down whatever happens."""
+"""A mesh for each test, on local processes or a real engine, always taken down at the end."""
 
 import shutil
 import subprocess

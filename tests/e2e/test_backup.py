@@ -1,4 +1,4 @@
-"""A state that is lost, and one that is brought back."""
+"""A lost state directory, and its restore from a backup."""
 
 import shutil
 import tempfile
@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.support.mesh import TestMesh, service_text
 
 
-async def test_a_lost_state_is_brought_back() -> None:
+async def test_a_lost_state_is_restored_from_a_backup() -> None:
     folder = Path(tempfile.mkdtemp(prefix="mt-"))
     mesh = TestMesh(folder, "process", environment={"PROJECT": f"e2e-{uuid.uuid4().hex[:6]}"})
     file = str(folder / "backup.tar.gz")

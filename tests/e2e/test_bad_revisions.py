@@ -1,16 +1,23 @@
-"""Bad revisions under load on a real engine: each goes back by itself. One of them loses its image
-after its deployment was accepted, and before anything of it was started."""
+"""Bad revisions under load on a real engine: each is rolled back. One of them loses its image after
+its deployment was accepted and before its first replica starts."""
 
 import pytest
 
-from tests.support.bad_revisions import HELD, bring_in, docker, judge, lost_image, make_lost_image
+from tests.support.bad_revisions import (
+    HELD,
+    check_rollbacks,
+    deploy_bad_revisions,
+    docker,
+    lost_image,
+    make_lost_image,
+)
 from tests.support.mesh import TestMesh
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("runtime", [pytest.param("docker", marks=pytest.mark.engine)])
-async def test_every_bad_revision_goes_back_by_itself(mesh: TestMesh, engine_image: str) -> None:
+async def test_every_bad_revision_is_rolled_back(mesh: TestMesh, engine_image: str) -> None:
     held = mesh.folder / HELD
     held.mkdir()
     image = await make_lost_image(mesh, engine_image)
@@ -19,8 +26,8 @@ async def test_every_bad_revision_goes_back_by_itself(mesh: TestMesh, engine_ima
         await docker("rmi", "--force", image)
         (held / "go").touch()
 
-    seen, told = await bring_in(mesh, engine_image, lose_image)
-    assert "was rolled back" in told
+    seen, detail = await deploy_bad_revisions(mesh, engine_image, lose_image)
+    assert "was rolled back" in detail
     reasons = {
         "errors": "of its requests failed",
         "slow": "of its requests took over",
@@ -28,4 +35,4 @@ async def test_every_bad_revision_goes_back_by_itself(mesh: TestMesh, engine_ima
         "crash": "exited with code 1",
         "gone": f"the image that {lost_image(mesh)} named at deployment",
     }
-    await judge(mesh, seen, reasons)
+    await check_rollbacks(mesh, seen, reasons)

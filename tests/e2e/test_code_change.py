@@ -1,4 +1,4 @@
-"""A changed build context is a new version: it rolls out, and going back finds the old image."""
+"""A changed build context is a new version: it rolls out, and a rollback finds the old image."""
 
 import subprocess
 import urllib.request

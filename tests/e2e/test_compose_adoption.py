@@ -1,4 +1,4 @@
-"""An application that docker-compose started: taken in, balanced, scaled by copies, given back.
+"""An application that docker-compose started: adopted, balanced, scaled by clones, released.
 
 On an engine of the test's own, for a mesh that adopts takes in whatever is on its engine.
 """
@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.inside import ran
+from tests.support.inside_replica import ran
 from tests.support.load import Load
 from tests.support.mesh import ORIGIN, TestMesh
 from tests.support.own_engine import OwnEngine, own_engine
-from tests.support.patience import BUSY
+from tests.support.waiting import BUSY
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 BOUND = 0.1
@@ -60,7 +60,7 @@ class Compose:
     engine: OwnEngine
 
     async def __call__(self, *arguments: str) -> str:
-        """Run one command; gives what it said."""
+        """Run one command; return its output."""
         file = str(self.folder / "docker-compose.yml")
         done = await asyncio.to_thread(
             subprocess.run,
@@ -72,13 +72,13 @@ class Compose:
         return done.stdout
 
     async def docker(self, *arguments: str) -> str:
-        """Run the Docker client; gives what it said."""
+        """Run the Docker client; return its output."""
         code, out, err = await ran("docker", "-H", self.engine.host, *arguments)
         assert code == 0, err
         return out.decode().strip()
 
     def original(self, number: int) -> str:
-        """The name of one of the containers of `web`."""
+        """Return the name of one of the containers of `web`."""
         return f"{self.project}_web_{number}"
 
 
@@ -124,7 +124,7 @@ async def mesh(compose: Compose) -> AsyncIterator[TestMesh]:
 async def in_mesh(
     mesh: TestMesh, holds: Callable[[set[str]], bool], seconds: float
 ) -> tuple[float, set[str]]:
-    """Wait until the names of the ready replicas of `web` satisfy `holds`; how long it took."""
+    """Wait until the names of the ready replicas of `web` satisfy `holds`; return the seconds."""
     began, names = time.monotonic(), set[str]()
     while time.monotonic() - began < BUSY * seconds:
         names = {
@@ -137,13 +137,13 @@ async def in_mesh(
         if holds(names):
             return time.monotonic() - began, names
         await asyncio.sleep(0.02)
-    told = [(event["kind"], event["text"]) for event in await mesh.events()]
+    events = [(event["kind"], event["text"]) for event in await mesh.events()]
     seen = [(r["name"], r["phase"], r["reason"]) for r in (await mesh.service("web"))["replicas"]]
-    raise AssertionError(f"after {BUSY * seconds} s: {seen}; {told[-12:]}")
+    raise AssertionError(f"after {BUSY * seconds} s: {seen}; {events[-12:]}")
 
 
 async def known_at(mesh: TestMesh, names: set[str]) -> dict[str, float]:
-    """When replicas were first in the mesh's status, Unix seconds."""
+    """Return when each replica was first in the mesh's status (Unix time)."""
     seen: dict[str, float] = {}
     while len(seen) < len(names):
         for service in (await mesh.api("/v1/status"))["services"]:
@@ -155,7 +155,7 @@ async def known_at(mesh: TestMesh, names: set[str]) -> dict[str, float]:
 
 
 async def started_at(compose: Compose, since: float) -> dict[str, float]:
-    """The engine's own time of the start of each container."""
+    """Return the engine's own start time of each container."""
     lines = await compose.docker(
         "events", "--since", f"{since:.6f}", "--until", f"{time.time():.6f}",
         "--filter", "event=start", "--format", "{{.Actor.Attributes.name}} {{.TimeNano}}",
@@ -164,7 +164,8 @@ async def started_at(compose: Compose, since: float) -> dict[str, float]:
 
 
 async def times_of(engine: OwnEngine, address: str) -> dict[str, Any]:
-    """When a replica answered its first good probe and its first request, by its own clock."""
+    """Return when a replica answered its first good probe and its first request, by its own
+    clock."""
     script = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())"
     url = f"http://{address}/_times"
     code, out, err = await ran(*engine.inside, sys.executable, "-c", script, url)
@@ -172,7 +173,7 @@ async def times_of(engine: OwnEngine, address: str) -> dict[str, Any]:
     return dict(json.loads(out))
 
 
-async def test_from_up_to_down_beside_docker_compose(mesh: TestMesh, compose: Compose) -> None:
+async def test_adoption_of_a_docker_compose_application(mesh: TestMesh, compose: Compose) -> None:
     originals = {compose.original(1), compose.original(2)}
     await taken_in(mesh, compose, originals)
     await scaled_by_copies(mesh, compose, originals)
@@ -183,7 +184,8 @@ async def test_from_up_to_down_beside_docker_compose(mesh: TestMesh, compose: Co
 
 
 async def taken_in(mesh: TestMesh, compose: Compose, originals: set[str]) -> None:
-    """Known soon after the start event, served soon after the first good probe."""
+    """Containers are known soon after their start event, and used soon after their first good
+    probe."""
     begin = time.time()
     async with Load(mesh.address, 100, 60, timeout=2) as before:
         knowing = asyncio.create_task(known_at(mesh, originals))
@@ -191,7 +193,7 @@ async def taken_in(mesh: TestMesh, compose: Compose, originals: set[str]) -> Non
         known = await asyncio.wait_for(knowing, 60)
         await in_mesh(mesh, lambda names: names >= originals, 20)
         await asyncio.sleep(0.5)
-    assert before.tally.served > 0
+    assert before.result.served > 0
     started = await started_at(compose, begin)
     late = {name: known[name] - started[name] for name in originals}
     shown = await mesh.service("web")
@@ -213,14 +215,14 @@ async def taken_in(mesh: TestMesh, compose: Compose, originals: set[str]) -> Non
     assert max(waits.values()) < 5 * BOUND
     async with Load(mesh.address, 80, 3, path="/?ms=50") as load:
         await load.finished()
-    assert load.tally.failures == []
-    (_, most), (_, second) = load.tally.replicas.most_common(2)
-    assert second > most / 2, load.tally.replicas
-    print(f"shares {sorted(load.tally.replicas.values())}")
+    assert load.result.failures == []
+    (_, most), (_, second) = load.result.replicas.most_common(2)
+    assert second > most / 2, load.result.replicas
+    print(f"shares {sorted(load.result.replicas.values())}")
 
 
 async def containers(compose: Compose) -> set[str]:
-    """The names of the containers that Compose itself takes for `web`'s."""
+    """Return the names of the containers that Compose itself lists for `web`."""
     ids = (await compose("ps", "-q", "web")).split()
     if not ids:
         return set()
@@ -229,7 +231,8 @@ async def containers(compose: Compose) -> set[str]:
 
 
 async def scaled_by_copies(mesh: TestMesh, compose: Compose, originals: set[str]) -> None:
-    """Load brings copies, which Compose sees as its own; what it takes away, comes back."""
+    """Load starts clones, which Compose lists as its own; a container that Compose removes is
+    replaced."""
     async with Load(mesh.address, 120, 90, path="/?ms=100", clients=120) as rush:
         more, names = await in_mesh(mesh, lambda names: len(names) >= 4, 30)
         assert originals < names
@@ -245,21 +248,21 @@ async def scaled_by_copies(mesh: TestMesh, compose: Compose, originals: set[str]
     assert left[1] >= originals
     print(
         f"4 replicas after {more:.1f} s; docker-compose up took {took:.1f} s, and 4 again "
-        f"{back:.1f} s later; {rush.tally.served} served, {len(rush.tally.failures)} failed"
+        f"{back:.1f} s later; {rush.result.served} served, {len(rush.result.failures)} failed"
     )
-    assert rush.tally.failures == []
+    assert rush.result.failures == []
 
 
 async def compose_stops_it(mesh: TestMesh, compose: Compose) -> None:
-    """What docker-compose stops is out of rotation before it stops to answer."""
+    """A container that docker-compose stops is out of rotation before it stops answering."""
     async with Load(mesh.address, 100, 30) as load:
         await asyncio.sleep(0.5)
         stopping = asyncio.create_task(compose.docker("stop", compose.original(2)))
         out, _ = await in_mesh(mesh, lambda now: compose.original(2) not in now, 10)
         await stopping
         await asyncio.sleep(0.5)
-    print(f"stopped: {load.tally.served} served, {len(load.tally.failures)} failed ({out:.2f} s)")
-    assert load.tally.failures == []
+    print(f"stopped: {load.result.served} served, {len(load.result.failures)} failed ({out:.2f} s)")
+    assert load.result.failures == []
     await compose("stop", "-t", "5")
     await in_mesh(mesh, lambda names: not names, 20)
     await asyncio.sleep(2)
@@ -268,7 +271,7 @@ async def compose_stops_it(mesh: TestMesh, compose: Compose) -> None:
 
 
 async def takes_its_leave(mesh: TestMesh, compose: Compose, originals: set[str]) -> None:
-    """`meshd down` removes its copies, and leaves to Compose what is Compose's."""
+    """`meshd down` removes its clones, and leaves the containers of Compose."""
     await compose("start")
     async with Load(mesh.address, 120, 60, path="/?ms=100", clients=120):
         await in_mesh(mesh, lambda names: len(names) >= 3, 30)

@@ -1,4 +1,4 @@
-"""The demo's scenario, shortened: it ends with 0 only if no client request failed."""
+"""The demo's scenario, shortened. It exits with 0 only if no client request failed."""
 
 import asyncio
 import json
@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mesh import Ran
+from tests.support.mesh import CommandResult
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 
-async def demo(*arguments: str, folder: Path) -> Ran:
+async def demo(*arguments: str, folder: Path) -> CommandResult:
     """Run the scenario with its temporary files in `folder`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "demo_services.scenario", *arguments,
@@ -32,7 +32,7 @@ async def demo(*arguments: str, folder: Path) -> Ran:
         if process.returncode is None:
             process.send_signal(signal.SIGINT)  # it takes its mesh down then
             await process.communicate()
-    return Ran(process.returncode or 0, out.decode(), err.decode())
+    return CommandResult(process.returncode or 0, out.decode(), err.decode())
 
 
 @pytest.fixture
@@ -74,11 +74,11 @@ async def test_the_lunch_rush(
 
 
 def counts(points: list[list[float]]) -> list[float]:
-    """The numbers of replicas in a timeline of [seconds, number]."""
+    """Return the numbers of replicas in a timeline of [seconds, number]."""
     return [number for _, number in points]
 
 
-async def test_a_port_in_use_ends_it_with_2(folder: Path, free_port: int) -> None:
+async def test_a_port_in_use_exits_with_2(folder: Path, free_port: int) -> None:
     with socket.create_server(("127.0.0.1", free_port)):
         done = await demo(
             "--once", "--runtime", "process", "--listen", f"127.0.0.1:{free_port}", folder=folder

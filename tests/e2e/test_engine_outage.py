@@ -1,4 +1,4 @@
-"""The engine goes away and comes back under a whole mesh."""
+"""The engine stops and starts again under a whole mesh."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ def ready(status: dict[str, Any]) -> set[str]:
 
 
 async def runtime_is(mesh: TestMesh, state: str, seconds: float) -> float:
-    """Wait until the status calls the runtime that; how long it took."""
+    """Wait until the status has this state of the runtime; return the seconds it took."""
     began = time.monotonic()
     while (await mesh.api("/v1/status"))["runtime_state"] != state:
         assert time.monotonic() - began < seconds, f"not {state!r} in {seconds} s"
@@ -53,7 +53,7 @@ async def runtime_is(mesh: TestMesh, state: str, seconds: float) -> float:
     return time.monotonic() - began
 
 
-async def test_the_engine_goes_away_and_comes_back(
+async def test_the_mesh_survives_an_engine_outage(
     engine: OwnEngine, mesh: TestMesh, engine_image: str
 ) -> None:
     text = f"name: {mesh.environment['PROJECT']}\nservices:\n" + service_text(
@@ -69,7 +69,7 @@ async def test_the_engine_goes_away_and_comes_back(
 
 
 async def lives_on(engine: OwnEngine, mesh: TestMesh, before: dict[str, Any]) -> None:
-    """With live-restore: the mesh serves on, says what is the matter, and changes nothing."""
+    """With live-restore: the mesh serves, reports the outage, and changes nothing."""
     async with Load(mesh.address, 200, 60) as load:
         await asyncio.sleep(1)
         await asyncio.to_thread(engine.stop)
@@ -85,11 +85,11 @@ async def lives_on(engine: OwnEngine, mesh: TestMesh, before: dict[str, Any]) ->
         back = await runtime_is(mesh, "ok", 15)
         await asyncio.sleep(2)
     print(
-        f"live-restore: {load.tally.served} served, {len(load.tally.failures)} failed; missed "
+        f"live-restore: {load.result.served} served, {len(load.result.failures)} failed; missed "
         f"after {lost:.2f} s, known to be back after {back:.2f} s"
     )
-    assert load.tally.failures == []
-    assert load.tally.served > 200
+    assert load.result.failures == []
+    assert load.result.served > 200
     assert lost < 5 * 1
     after = await mesh.service("web")
     assert [(r["name"], r["address"]) for r in after["replicas"]] == [
@@ -98,8 +98,8 @@ async def lives_on(engine: OwnEngine, mesh: TestMesh, before: dict[str, Any]) ->
 
 
 async def ends_with_it(engine: OwnEngine, mesh: TestMesh, before: dict[str, Any]) -> None:
-    """Without: the containers end, and the same number of the same revision comes back, even
-    if the control process is lost meanwhile too."""
+    """Without live-restore: the containers end, and the same number of the same revision is started
+    again, even if the control process is killed meanwhile."""
     await asyncio.to_thread(engine.stop)
     await runtime_is(mesh, "does not answer", 10)
     first = mesh.child("meshd.daemon")
@@ -121,6 +121,6 @@ async def ends_with_it(engine: OwnEngine, mesh: TestMesh, before: dict[str, Any]
     assert after["revision"] == before["revision"]
     async with Load(mesh.address, 50, 1) as load:
         await load.finished()
-    assert load.tally.failures == []
+    assert load.result.failures == []
     kinds = {event["kind"] for event in await mesh.events()}
     assert {"runtime.lost", "runtime.back"} <= kinds

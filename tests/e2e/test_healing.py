@@ -1,6 +1,7 @@
-"""What befalls replicas on a real engine, all at the same time: each is put right and named, and
-no GET fails. (What is ended, deleted, paused, changed or doubled by others: `test_must_hold` and
-`test_random_operations`; all of it in virtual time: tests/sim/test_sim_healing.py.)"""
+"""Failures of replicas on a real engine, all at once: each is healed with a named reason, and no
+GET fails. For replicas that other programs stop, remove, pause, change or duplicate see
+`test_must_hold` and `test_random_operations`; for all of it in virtual time
+tests/sim/test_sim_healing.py."""
 
 import asyncio
 import os
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.inside import replica_pid
+from tests.support.inside_replica import replica_pid
 from tests.support.load import Load
 from tests.support.mesh import TestMesh, service_text
 
@@ -19,7 +20,7 @@ DEPLOY = "{replicas: 4, resources: {limits: {memory: 64M}}}"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", [pytest.param("docker", marks=pytest.mark.engine)])
-async def test_what_befalls_replicas_is_put_right_and_named(
+async def test_failed_replicas_are_replaced_with_a_named_reason(
     mesh: TestMesh, engine_image: str
 ) -> None:
     text = service_text("web", "docker", engine_image, deploy=DEPLOY, policy=POLICY)
@@ -38,19 +39,19 @@ async def test_what_befalls_replicas_is_put_right_and_named(
         await harm(resting, "/_unready?for=later")
         _, after = await mesh.until("web", lambda s: s["state"] == "ok", 20)
         await asyncio.sleep(0.5)
-    assert load.tally.failures == []
+    assert load.result.failures == []
     assert phases(after)[resting["name"]] == "ready"
     events = await mesh.events()
 
-    def told(name: str) -> str:
+    def event_texts(name: str) -> str:
         return "\n".join(f"{e['kind']} {e['text']}" for e in events if e["replica"] == name)
 
-    assert "out of memory" in told(hungry["name"])
-    assert "bad probes in a row (GET /healthz answered 503)" in told(ill["name"])
-    assert "bad probes in a row (no answer within 0.5 s)" in told(stuck["name"])
-    assert "is not ready for requests: GET /ready answered 503" in told(resting["name"])
-    assert "is ready for requests again" in told(resting["name"])
-    assert "replica.died" not in told(resting["name"])
+    assert "out of memory" in event_texts(hungry["name"])
+    assert "bad probes in a row (GET /healthz answered 503)" in event_texts(ill["name"])
+    assert "bad probes in a row (no answer within 0.5 s)" in event_texts(stuck["name"])
+    assert "is not ready for requests: GET /ready answered 503" in event_texts(resting["name"])
+    assert "is ready for requests again" in event_texts(resting["name"])
+    assert "replica.died" not in event_texts(resting["name"])
 
 
 def phases(status: dict[str, Any]) -> dict[str, str]:
@@ -58,7 +59,7 @@ def phases(status: dict[str, Any]) -> dict[str, str]:
 
 
 async def harm(replica: dict[str, Any], path: str) -> None:
-    """Tell one replica by itself, which need not live to answer."""
+    """Send a request to one replica, which need not survive to answer."""
     host, _, port = replica["address"].rpartition(":")
     _, writer = await asyncio.open_connection(host, int(port))
     writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())

@@ -1,4 +1,4 @@
-"""Who may call whom: a service with an `allow` list, no route and an internal network."""
+"""Who may call a service with an `allow` list, no route and an internal network."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from tests.support.inside import UNREACHABLE, Answer, Inside, get, ran
+from tests.support.inside_replica import UNREACHABLE, Answer, Inside, get, ran
 from tests.support.mesh import TestMesh, service_text
 
 
@@ -27,7 +27,7 @@ def compose(mesh: TestMesh, image: str) -> str:
 
 
 async def outside(mesh: TestMesh, request: bytes) -> Answer:
-    """A request of somebody who is no part of the mesh."""
+    """A request of a container outside the mesh."""
     host, _, port = mesh.address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(request)
@@ -37,13 +37,13 @@ async def outside(mesh: TestMesh, request: bytes) -> Answer:
 
 
 def served_by(answer: Answer) -> str:
-    """The service whose replica answered."""
+    """Return the service whose replica answered."""
     assert answer.status == 200, answer
     return str(json.loads(answer.text)["replica"]).split("-")[-2]
 
 
 async def counted(mesh: TestMesh, family: str, *labels: str) -> float:
-    """One sample of the metrics; 0 while there is none."""
+    """Return one sample of the metrics; 0 if there is none."""
     for line in (await mesh.text("/metrics")).splitlines():
         if line.startswith(family) and all(label in line for label in labels):
             return float(line.rpartition(" ")[2])
@@ -51,13 +51,13 @@ async def counted(mesh: TestMesh, family: str, *labels: str) -> float:
 
 
 async def grown_to(mesh: TestMesh, least: float, family: str, *labels: str) -> None:
-    """Wait until the reports that say so have come."""
+    """Wait until a sample has grown to a value, by the workers' reports."""
     async with asyncio.timeout(10):
         while await counted(mesh, family, *labels) < least:
             await asyncio.sleep(0.1)
 
 
-async def test_only_who_is_allowed_gets_through(mesh: TestMesh, engine_image: str) -> None:
+async def test_only_allowed_callers_get_through(mesh: TestMesh, engine_image: str) -> None:
     up = await mesh.up(compose(mesh, engine_image))
     assert up.code == 0, up.out + up.err
     project = mesh.environment["PROJECT"]
@@ -98,7 +98,7 @@ async def test_only_who_is_allowed_gets_through(mesh: TestMesh, engine_image: st
 
 
 async def no_way_by_network(mesh: TestMesh, snoop: Inside, orders: Inside, image: str) -> None:
-    """On Docker a caller is known by the network that it is on."""
+    """On Docker a caller is known by its network."""
     assert served_by(await orders.send("payments", 80, get("/", "payments"))) == "payments"
     for target, host in (
         ("/", "payments"), ("http://payments/", "orders"), ("http://payments:80/", "x"),
@@ -158,7 +158,7 @@ sys.exit("it connected with the address of another")
 async def no_way_by_forging(
     mesh: TestMesh, snoop: Inside, orders: Inside, payments: str, port: int, image: str
 ) -> None:
-    """Nobody takes another's address, or gets to where only the mesh should."""
+    """No container can take another's address or reach addresses of the mesh alone."""
     (own,), (other,) = await addresses_of(snoop.replica), await addresses_of(orders.replica)
     door = await gateway(f"{mesh.environment['PROJECT']}.snoop")
     command = ("docker", "exec", snoop.replica, "python3", "-c", FORGE, door, other, own)
@@ -168,9 +168,9 @@ async def no_way_by_forging(
         "docker", "inspect", "--format", "{{.HostConfig.PortBindings}}", payments
     )
     assert (code, out.strip()) == (0, b"map[]"), "payments is published on the host"
-    async with stranger(image) as somebody:
+    async with stranger(image) as outside:
         for address in await addresses_of(payments):
-            got = await somebody.send(address, port, get("/", "x"))
+            got = await outside.send(address, port, get("/", "x"))
             assert got.status == UNREACHABLE, f"a stranger reached payments at {address}"
     # Of the host, an internal container reaches the mesh, and not the doors for others.
     inside = Inside(payments, docker=True)
@@ -186,8 +186,8 @@ async def no_way_by_forging(
 
 
 async def the_host_is_kept_out_of_reach(mesh: TestMesh, snoop: Inside) -> None:
-    """Of what the host has open for all, an internal container reaches nothing but the mesh; when
-    somebody removes the rules, they come back, and none is left with the last network."""
+    """An internal container reaches the mesh on the host and no other open port; removed rules are
+    restored, and none is left after the last network."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
@@ -205,7 +205,7 @@ async def the_host_is_kept_out_of_reach(mesh: TestMesh, snoop: Inside) -> None:
         async def kept_out() -> bool:
             return (await inside.send(door, port, request)).status == UNREACHABLE
 
-        assert (await snoop.send(other, port, request)).status == 200, "nobody is there at all"
+        assert (await snoop.send(other, port, request)).status == 200, "the address answers at all"
         assert await kept_out(), "an internal container reached the host"
         assert (await inside.send(door, 80, get("/", "orders"))).status == 200
         await iptables("-D", "INPUT", "-j", chain)
@@ -243,7 +243,7 @@ async def gateway(network: str) -> str:
 
 
 async def addresses_of(container: str) -> list[str]:
-    """A container's addresses, one a network."""
+    """Return a container's addresses, one per network."""
     form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
     code, out, err = await ran("docker", "inspect", container, "--format", form)
     assert code == 0, err
@@ -251,14 +251,14 @@ async def addresses_of(container: str) -> list[str]:
 
 
 async def at_the_door_of(address: str, image: str) -> Answer:
-    """What a container that is no part of any mesh gets at a service's gateway."""
-    async with stranger(image) as somebody:
-        return await somebody.send(address, 80, get("/", "payments"))
+    """Return what a container outside any mesh gets at a service's gateway."""
+    async with stranger(image) as outside:
+        return await outside.send(address, 80, get("/", "payments"))
 
 
 @asynccontextmanager
 async def stranger(image: str) -> AsyncIterator[Inside]:
-    """A container that is no part of any mesh."""
+    """Run a container outside any mesh."""
     name = f"e2e-stranger-{uuid.uuid4().hex[:6]}"
     code, _, err = await ran("docker", "run", "-d", "--rm", "--name", name, image, "sleep", "60")
     assert code == 0, err
@@ -294,7 +294,7 @@ async def no_way_by_token(mesh: TestMesh, snoop: Inside, orders: Inside) -> None
 
 
 async def no_way_by_an_old_token(mesh: TestMesh, snoop: Inside, orders: Inside, port: int) -> None:
-    """A replica's credential ends with it, and is of no use in a header."""
+    """A replica's credential ends with the replica, and does not work in a header."""
     token = urlsplit((await orders.environment())["MESH_URL_PAYMENTS"]).path.split("/")[2]
     target, fields = f"/.mesh/{token}/payments", (f"Authorization: Bearer {token}",)
     assert served_by(await snoop.send("127.0.0.1", port, get(target, "x"))) == "payments"

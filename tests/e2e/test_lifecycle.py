@@ -1,4 +1,4 @@
-"""Up and down leave no trace; a killed supervisor takes its own along; the next one goes on."""
+"""Up and down leave no trace. A killed supervisor ends its children; the next one continues."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.support.inside import ran, replica_pid
+from tests.support.inside_replica import ran, replica_pid
 from tests.support.load import Load
 from tests.support.mesh import TestMesh, service_text
 
@@ -26,15 +26,15 @@ async def names(mesh: TestMesh) -> set[str]:
 
 
 async def served(mesh: TestMesh) -> None:
-    """It serves, and nothing but 200."""
+    """Assert that every response is 200, and that there are some."""
     async with Load(mesh.address, 50, 0.5) as load:
         await load.finished()
-    assert load.tally.failures == []
-    assert load.tally.served > 0
+    assert load.result.failures == []
+    assert load.result.served > 0
 
 
 async def gone(pids: set[int], seconds: float) -> float:
-    """Wait until none of the processes is left; how long that took."""
+    """Wait until all of the processes have ended; return the seconds it took."""
     began = time.monotonic()
     while left := {pid for pid in pids if Path(f"/proc/{pid}").exists()}:
         assert time.monotonic() - began < seconds, {
@@ -45,7 +45,7 @@ async def gone(pids: set[int], seconds: float) -> float:
 
 
 async def on_engine(mesh: TestMesh) -> list[str]:
-    """The containers and networks of the mesh's project."""
+    """Return the containers and networks of the mesh's project."""
     found = []
     project = mesh.environment["PROJECT"]
     for what in (("ps", "-a"), ("network", "ls")):
@@ -58,7 +58,7 @@ async def on_engine(mesh: TestMesh) -> list[str]:
 
 
 async def pids_of(mesh: TestMesh) -> set[int]:
-    """Every process of the daemon, and of its replicas where those are processes."""
+    """Return every process of the daemon, and of its replicas if those are processes."""
     local = mesh.runtime == "process"
     return set(mesh.processes()) | {replica_pid(name) for name in await names(mesh) if local}
 
@@ -81,12 +81,12 @@ async def test_up_and_down_and_a_killed_supervisor(mesh: TestMesh, engine_image:
 
 
 async def a_second(mesh: TestMesh) -> None:
-    """Replicas are on their way down."""
+    """Wait a second: replicas are being stopped."""
     await asyncio.sleep(1.0)
 
 
 async def workers_gone(mesh: TestMesh) -> None:
-    """The daemon's own end has begun: its control process is not replaced any more."""
+    """Wait until the daemon stops: its control process is no longer restarted."""
     before = len(mesh.processes())
     async with asyncio.timeout(30):
         while len(mesh.processes()) > before - 2:
@@ -94,8 +94,8 @@ async def workers_gone(mesh: TestMesh) -> None:
 
 
 async def leaves_nothing(mesh: TestMesh, lost: Callable[[TestMesh], Awaitable[None]]) -> None:
-    """After `meshd down`, even if the control process is lost in the middle of it, at the moment
-    that `lost` waits for."""
+    """`meshd down` leaves nothing, even if the control process is killed at the moment that `lost`
+    waits for."""
     pids = await pids_of(mesh)
     assert len(pids) >= 4
     control = mesh.child("meshd.daemon")
@@ -113,8 +113,8 @@ async def leaves_nothing(mesh: TestMesh, lost: Callable[[TestMesh], Awaitable[No
 
 
 async def outlives_its_supervisor(mesh: TestMesh, text: str) -> None:
-    """`kill -9` of the supervisor: its processes end by themselves, containers run on, and the
-    next `up` takes those over."""
+    """After `kill -9` of the supervisor its processes end, containers keep running, and the next
+    `up` takes them over."""
     before, pids = await names(mesh), await pids_of(mesh)
     (supervisor,) = (pid for pid, words in mesh.processes().items() if "--config" in words)
     mesh.kill(supervisor)

@@ -1,4 +1,5 @@
-"""Secrets and configs on a real engine: rotation rolls their users, and nothing tells a value."""
+"""Secrets and configs on a real engine: a rotation rolls their users, and no value is ever
+shown."""
 
 import secrets
 import tarfile
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.inside import ran
+from tests.support.inside_replica import ran
 from tests.support.mesh import TestMesh, service_text
 
 pytestmark = [pytest.mark.slow]
@@ -49,8 +50,8 @@ async def content(replica: str, path: str) -> str:
     return out.decode()
 
 
-async def told(mesh: TestMesh) -> dict[str, bytes]:
-    """Everything that is kept or said about the project, by where."""
+async def visible_texts(mesh: TestMesh) -> dict[str, bytes]:
+    """Return every text that is stored or shown about the project, by its place."""
     project = mesh.environment["PROJECT"]
     found = {str(file): file.read_bytes() for file in mesh.state.rglob("*") if file.is_file()}
     assert {"meshd.db", "daemon.log", "snapshot.bin"} <= {Path(name).name for name in found}
@@ -76,7 +77,7 @@ async def told(mesh: TestMesh) -> dict[str, bytes]:
     return found
 
 
-async def test_rotation_rolls_the_users_and_no_value_is_told(
+async def test_rotation_rolls_the_users_and_no_secret_leaks(
     mesh: TestMesh, engine_image: str
 ) -> None:
     values = [secrets.token_hex(16) for _ in range(2)]
@@ -112,5 +113,5 @@ async def test_rotation_rolls_the_users_and_no_value_is_told(
 
     said += diff.out + diff.err + done.out + done.err
     for value in values:
-        for where, text in {**await told(mesh), "commands": said.encode()}.items():
+        for where, text in {**await visible_texts(mesh), "commands": said.encode()}.items():
             assert value.encode() not in text, f"{where} tells a secret"

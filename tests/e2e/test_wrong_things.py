@@ -1,4 +1,4 @@
-"""Wrong things get a clear error and change nothing."""
+"""Wrong input gets a clear error and changes nothing."""
 
 import socket
 import time
@@ -46,7 +46,7 @@ async def test_a_broken_deploy_changes_nothing_that_runs(mesh: TestMesh, engine_
     assert [r["name"] for r in after["replicas"]] == [r["name"] for r in before["replicas"]]
 
 
-async def test_a_port_in_use_is_said(mesh: TestMesh, engine_image: str) -> None:
+async def test_a_port_in_use_is_reported(mesh: TestMesh, engine_image: str) -> None:
     host, _, port = mesh.address.rpartition(":")
     with socket.create_server((host, int(port))):
         up = await mesh.up(compose(mesh, engine_image))
@@ -56,7 +56,7 @@ async def test_a_port_in_use_is_said(mesh: TestMesh, engine_image: str) -> None:
     assert "Traceback" not in up.err
 
 
-async def test_a_replica_that_never_gets_healthy_is_shown_with_its_last_words(
+async def test_a_replica_that_never_gets_healthy_is_shown_with_its_last_output(
     mesh: TestMesh, engine_image: str
 ) -> None:
     text = compose(
@@ -78,7 +78,7 @@ async def test_a_crash_loop_is_named(mesh: TestMesh, engine_image: str) -> None:
     text = compose(mesh, engine_image, environment="{FAULT: exit}")
     up = await mesh.up(text, "--timeout", "15s")
     assert up.code == 1, up.out + up.err
-    assert "refusing to start, as told" in up.out + up.err
+    assert "refusing to start: FAULT=exit" in up.out + up.err
 
 
 async def test_an_image_that_does_not_exist(mesh: TestMesh) -> None:

@@ -1,4 +1,4 @@
-"""Calls between containers that Compose started: who calls is known by the address."""
+"""Calls between containers that Compose started: the caller is known by its address."""
 
 import json
 import shutil
@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.replicas import SERVER, docker, unique
-from tests.support.inside import Inside, get, ran
+from tests.fakes.replicas import SERVER, docker, unique_project
+from tests.support.inside_replica import Inside, get, ran
 from tests.support.mesh import TestMesh
 
 pytestmark = pytest.mark.engine
-PROJECT = unique("calls")
+PROJECT = unique_project("calls")
 GATEWAY = "172.31.245.1"
 FILE = """
 version: "3.7"

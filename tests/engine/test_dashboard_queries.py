@@ -1,5 +1,5 @@
 """Every query of the dashboard and every alert, run by a real Prometheus that scrapes a real
-`/metrics`: a panel that would stay empty in Grafana fails here."""
+`/metrics`. A panel that would be empty in Grafana fails here."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ PANELS = [
 
 
 class MovingControl(FakeControl):
-    """A mesh whose counters grow with every scrape."""
+    """A fake control whose counters grow with every scrape."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class MovingControl(FakeControl):
         now = time.time()
         for worker in (1, 2):
             self.ingest.add(traffic.report(worker, 2 + self.scrapes, now))
-        for event in traffic.happenings():
+        for event in traffic.events():
             self.mesh.observe_event(event)
         self.mesh.count_scale("shop/orders", "up", "load")
         self.mesh.observe_start("shop/orders", 0.7)
@@ -63,8 +63,8 @@ class MovingControl(FakeControl):
 async def prometheus(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[aiohttp.ClientSession]:
-    """A Prometheus with the shipped configuration, scraping every 0.2 s, that has scraped a
-    dozen times."""
+    """Run a Prometheus with the shipped configuration and a scrape interval of 0.2 s, after a dozen
+    scrapes."""
     folder = tmp_path_factory.mktemp("prometheus")
     control = MovingControl()
     async with serve(control, folder / "admin.sock", "127.0.0.1:0") as serving:
@@ -109,13 +109,13 @@ async def query(session: aiohttp.ClientSession, expression: str) -> list[dict[st
 
 
 def as_grafana(expression: str) -> str:
-    """What Grafana sends: its variables replaced."""
+    """Return the query as Grafana sends it, with its variables replaced."""
     return expression.replace("$service", ".*").replace("$__rate_interval", "10s")
 
 
 @one_loop
 @pytest.mark.parametrize("expression", PANELS)
-async def test_a_panel_shows_something(prometheus: aiohttp.ClientSession, expression: str) -> None:
+async def test_each_panel_has_data(prometheus: aiohttp.ClientSession, expression: str) -> None:
     assert "$" not in as_grafana(expression)
     result = await query(prometheus, as_grafana(expression))
     assert result, f"an empty panel: {expression}"
@@ -126,7 +126,7 @@ async def test_a_panel_shows_something(prometheus: aiohttp.ClientSession, expres
 
 
 @one_loop
-async def test_legends_name_labels_that_are_there(prometheus: aiohttp.ClientSession) -> None:
+async def test_legends_name_existing_labels(prometheus: aiohttp.ClientSession) -> None:
     for panel in DASHBOARD["panels"]:
         for target in panel.get("targets", ()):
             wanted = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
@@ -135,7 +135,7 @@ async def test_legends_name_labels_that_are_there(prometheus: aiohttp.ClientSess
 
 
 @one_loop
-async def test_the_variable_and_the_annotation_find_something(
+async def test_the_variable_and_the_annotation_have_data(
     prometheus: aiohttp.ClientSession,
 ) -> None:
     (variable,) = DASHBOARD["templating"]["list"]
@@ -160,7 +160,7 @@ async def test_every_alert_is_evaluated_without_error(prometheus: aiohttp.Client
 
 
 @one_loop
-async def test_alerts_speak_of_families_that_are_told(prometheus: aiohttp.ClientSession) -> None:
+async def test_alerts_use_exposed_metrics(prometheus: aiohttp.ClientSession) -> None:
     for rule in ALERTS:
         for name in re.findall(r"meshd_\w+", rule["expr"]):
             assert await query(prometheus, name), f"{rule['alert']}: no {name}"
@@ -222,7 +222,7 @@ CASES: list[tuple[str, list[dict[str, str]], str, bool]] = [
 ]
 
 
-def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
+def test_alerts_fire_exactly_when_they_should(tmp_path: Path) -> None:
     assert {case[0] for case in CASES if case[3]} == {rule["alert"] for rule in ALERTS}
     (tmp_path / "alerts.yml").write_text((DEPLOY / "prometheus/alerts.yml").read_text())
     # promtool compares labels and annotations too; ALERTS{} compares what fires alone.

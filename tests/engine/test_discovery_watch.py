@@ -1,4 +1,4 @@
-"""The view over real runtimes: current at once, whoever acts, whatever is lost."""
+"""The view over real runtimes: it follows each change at once, and catches up after lost events."""
 
 import asyncio
 import os
@@ -17,16 +17,16 @@ from meshd.runtime.process.runtime import ProcessRuntime
 from tests.fakes.replicas import (
     docker,
     docker_runtime,
-    eventually,
     keeper,
     process_runtime,
+    replica_spec,
     service,
-    spec,
-    started,
-    unique,
+    start_and_wait,
+    unique_project,
 )
+from tests.support.waiting import wait_until
 
-PROJECT = unique("watch")
+PROJECT = unique_project("watch")
 BOUND = 0.1
 """Seconds from the engine's event to the view; missed on a shared machine up to fivefold."""
 
@@ -42,7 +42,7 @@ async def watching(runtime: Runtime, resync: float = 60.0) -> AsyncIterator[Runt
 
 
 async def seen(watch: RuntimeWatcher, name: str, state: ReplicaState | None) -> float:
-    """When the view says so, Unix seconds."""
+    """Return when the view satisfied the condition (Unix time)."""
     while True:
         found = watch.replicas.get(name)
         if (found.state if found else None) is state:
@@ -51,8 +51,8 @@ async def seen(watch: RuntimeWatcher, name: str, state: ReplicaState | None) -> 
 
 
 @pytest.mark.engine
-async def test_view_follows_whoever_acts(engine_image: str) -> None:
-    """Times are the engine's own, of the events of `docker run` and `docker stop`."""
+async def test_the_view_follows_changes_by_any_program(engine_image: str) -> None:
+    """The times are the engine's own, from the events of `docker run` and `docker stop`."""
     name = f"{PROJECT}-guest"
     marks = (f"mesh.project={PROJECT}", "mesh.service=guest", "mesh.port=80")
     labels = [part for mark in marks for part in ("--label", mark)]
@@ -71,19 +71,19 @@ async def test_view_follows_whoever_acts(engine_image: str) -> None:
         await stopping
         await asyncio.to_thread(docker, "rm", name)
         await seen(watch, name, None)
-        told = engine_times(name, begin)
+        times = engine_times(name, begin)
     print(
-        f"known {(known - told['start']) * 1000:.0f} ms after start, "
-        f"stopping {(ending - told['kill']) * 1000:.0f} ms after kill "
+        f"known {(known - times['start']) * 1000:.0f} ms after start, "
+        f"stopping {(ending - times['kill']) * 1000:.0f} ms after kill "
         f"and {ended - ending:.2f} s before its end"
     )
-    assert known - told["start"] < 5 * BOUND
-    assert ending - told["kill"] < 5 * BOUND
+    assert known - times["start"] < 5 * BOUND
+    assert ending - times["kill"] < 5 * BOUND
     assert ended - ending > 1
 
 
 def engine_times(name: str, since: float) -> dict[str, float]:
-    """The engine's own time of each event of a container, the first of its kind."""
+    """Return the engine's own time of the first event of each kind of a container."""
     form = "{{.Action}} {{.TimeNano}}"
     window = ("--since", f"{since:.6f}", "--until", f"{time.time():.6f}")
     lines = docker("events", *window, "--filter", f"container={name}", "--format", form)
@@ -96,8 +96,8 @@ def engine_times(name: str, since: float) -> dict[str, float]:
 
 async def test_view_of_processes(tmp_path: Path, engine_image: str) -> None:
     async with process_runtime(tmp_path) as runtime, watching(runtime) as watch:
-        replica = spec(PROJECT, "web-1", service(engine_image))
-        await started(runtime, replica)
+        replica = replica_spec(PROJECT, "web-1", service(engine_image))
+        await start_and_wait(runtime, replica)
         await seen(watch, replica.name, ReplicaState.RUNNING)
         os.kill(int(watch.replicas[replica.name].runtime_id), signal.SIGKILL)
         await seen(watch, replica.name, ReplicaState.EXITED)
@@ -107,19 +107,19 @@ async def test_view_of_processes(tmp_path: Path, engine_image: str) -> None:
 
 
 async def test_view_outlives_the_keeper(tmp_path: Path, engine_image: str) -> None:
-    """While the runtime is gone the view stays; with it back, the view is what is."""
+    """The view stays while the runtime is away, and is correct again once it is back."""
     runtime = ProcessRuntime(tmp_path)
     with keeper(tmp_path) as first:
         await runtime.open()
-        replica = spec(PROJECT, "web-1", service(engine_image))
-        await started(runtime, replica)
+        replica = replica_spec(PROJECT, "web-1", service(engine_image))
+        await start_and_wait(runtime, replica)
         async with watching(runtime, resync=0.2) as watch:
             first.kill()
             first.wait()
-            await eventually(lambda: watch.problem is not None)
+            await wait_until(lambda: watch.problem is not None)
             assert watch.replicas[replica.name].state is ReplicaState.RUNNING
             with keeper(tmp_path):
-                await eventually(lambda: watch.problem is None)
+                await wait_until(lambda: watch.problem is None)
                 assert watch.replicas == {}
-                await started(runtime, replica)
+                await start_and_wait(runtime, replica)
                 await seen(watch, replica.name, ReplicaState.RUNNING)

@@ -1,4 +1,4 @@
-"""Containers that Compose started: adopted, cloned, and still Compose's."""
+"""Containers that Compose started: adopted and cloned, and Compose still manages them."""
 
 import json
 import subprocess
@@ -13,16 +13,16 @@ from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.spec.model import Service
 from tests.fakes.replicas import (
     SERVER,
-    Heard,
+    ReceivedEvents,
     docker,
     docker_runtime,
-    eventually,
     fetch,
-    unique,
+    unique_project,
 )
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.engine
-PROJECT = unique("adopt")
+PROJECT = unique_project("adopt")
 FILE = """
 version: "3.7"
 services:
@@ -43,7 +43,7 @@ volumes: {{data: {{}}}}
 
 
 class Compose:
-    """Debian's docker-compose on a file of its own."""
+    """Run Debian's docker-compose on its own file."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -75,7 +75,7 @@ async def runtime() -> AsyncIterator[DockerRuntime]:
 async def test_compose_containers_are_adopted_and_cloned(
     runtime: DockerRuntime, compose: Compose
 ) -> None:
-    async with Heard(runtime) as heard:
+    async with ReceivedEvents(runtime) as heard:
         compose("up", "-d")
         begun = await heard.wait(EventKind.STARTED, f"{PROJECT}_web_1")
         assert heard.kinds(f"{PROJECT}_other_1") == []
@@ -95,7 +95,7 @@ async def test_compose_containers_are_adopted_and_cloned(
         assert clone.revision == original.revision
         assert clone.host is not None
         assert len(clone.addresses) == 2
-        await eventually(lambda name=clone.name: runtime.logs(name, 1))
+        await wait_until(lambda name=clone.name: runtime.logs(name, 1))
         assert await fetch(clone.host, clone.port) == "adopted"
     numbers = [c.labels["com.docker.compose.container-number"] for c in cloned]
     assert numbers == ["2", "3"]
@@ -108,7 +108,7 @@ async def test_compose_containers_are_adopted_and_cloned(
     assert [r.name for r in await runtime.list() if r.project == PROJECT] == [original.name]
 
 
-async def test_down_takes_clones_along(runtime: DockerRuntime, compose: Compose) -> None:
+async def test_down_removes_clones(runtime: DockerRuntime, compose: Compose) -> None:
     compose("up", "-d")
     original = f"{PROJECT}_web_1"
     clone = ReplicaSpec(f"{PROJECT}-web-a", PROJECT, Service(name="web"), "", clone_of=original)
@@ -117,8 +117,8 @@ async def test_down_takes_clones_along(runtime: DockerRuntime, compose: Compose)
     assert [r for r in await runtime.list() if r.project == PROJECT] == []
 
 
-async def test_one_off_run_is_no_replica(runtime: DockerRuntime, compose: Compose) -> None:
-    async with Heard(runtime) as heard:
+async def test_a_compose_run_is_not_a_replica(runtime: DockerRuntime, compose: Compose) -> None:
+    async with ReceivedEvents(runtime) as heard:
         compose("run", "--rm", "web", "true")
         compose("up", "-d", "web")
         await heard.wait(EventKind.STARTED, f"{PROJECT}_web_1")

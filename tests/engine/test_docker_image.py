@@ -1,4 +1,4 @@
-"""Images that are there, that are missing, and that are built; and which runtime that makes."""
+"""Images that exist, are missing, or are built; and the runtime that `auto` selects for them."""
 
 import time
 from collections.abc import AsyncIterator
@@ -12,10 +12,11 @@ from meshd.runtime.select import choose
 from meshd.runtime.select import make_runtime as runtime_of
 from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import Build, Project, Service
-from tests.fakes.replicas import docker, docker_runtime, eventually, spec, unique
+from tests.fakes.replicas import docker, docker_runtime, replica_spec, unique_project
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.engine
-PROJECT = unique("image")
+PROJECT = unique_project("image")
 MISSING = "no-registry.invalid/nothing:1"
 
 
@@ -50,13 +51,13 @@ async def test_missing_image_is_named(runtime: DockerRuntime) -> None:
     with pytest.raises(ImageMissing, match=rf"service lost: image {MISSING}"):
         await runtime.prepare(PROJECT, lost)
     with pytest.raises(ImageMissing, match=MISSING):
-        await runtime.start(spec(PROJECT, "lost-1", lost))
+        await runtime.start(replica_spec(PROJECT, "lost-1", lost))
     held = lost.model_copy(update={"image_id": "0" * 64})
     with pytest.raises(ImageMissing, match=rf"{MISSING} \(no-registry.invalid/nothing:meshd-0"):
-        await runtime.start(spec(PROJECT, "lost-2", held))
+        await runtime.start(replica_spec(PROJECT, "lost-2", held))
 
 
-async def test_a_deployment_holds_what_a_name_stood_for(
+async def test_a_deployment_pins_the_image_of_a_name(
     runtime: DockerRuntime, engine_image: str
 ) -> None:
     name = f"{PROJECT}-app:latest"
@@ -74,9 +75,11 @@ async def test_a_deployment_holds_what_a_name_stood_for(
 
         for service, env in ((old, False), (new, True)):
             await runtime.prepare(PROJECT, service)
-            started = await runtime.start(spec(PROJECT, f"{PROJECT}-{env}".lower(), service))
-            told = docker("inspect", "--format", "{{.Config.Env}}", started.name)
-            assert ("NEW=1" in told) == env
+            started = await runtime.start(
+                replica_spec(PROJECT, f"{PROJECT}-{env}".lower(), service)
+            )
+            environment_of = docker("inspect", "--format", "{{.Config.Env}}", started.name)
+            assert ("NEW=1" in environment_of) == env
 
         lost = old.model_copy(update={"image_id": "0" * 64})
         with pytest.raises(ImageMissing, match="is no longer on the engine; deploy it again"):
@@ -98,7 +101,7 @@ async def test_a_deployment_holds_what_a_name_stood_for(
             docker("rmi", *own)
 
 
-async def test_context_is_built_once_and_again_when_it_changed(
+async def test_the_context_is_built_again_only_if_it_changed(
     runtime: DockerRuntime, context: Path, engine_image: str
 ) -> None:
     web = built(context, engine_image)
@@ -108,13 +111,13 @@ async def test_context_is_built_once_and_again_when_it_changed(
         await runtime.prepare(PROJECT, web)
         first = docker("image", "inspect", "-f", "{{.Id}}", image)
         ids.append(first)
-        replica = spec(PROJECT, "built-1", web)
+        replica = replica_spec(PROJECT, "built-1", web)
         await runtime.start(replica)
 
         async def said() -> bool:
             return len(await runtime.logs(replica.name, 10)) == 4
 
-        await eventually(said)
+        await wait_until(said)
         lines = list(await runtime.logs(replica.name, 10))
         assert lines == ["Dockerfile", "greeting", "keep.log", "hello"]
         began = time.monotonic()
@@ -153,7 +156,7 @@ async def test_failing_build_shows_its_step(
 
 
 @pytest.mark.parametrize("base", ["there", "missing"])
-async def test_auto_takes_docker_when_every_image_can_be_had(
+async def test_auto_takes_docker_if_every_image_is_available(
     context: Path, engine_image: str, base: str
 ) -> None:
     there = base == "there"

@@ -1,4 +1,4 @@
-"""The engine's stream is cut, the engine goes away and comes back: no hang, nothing lost."""
+"""The engine's event stream is cut, or the engine restarts: no call hangs and no event is lost."""
 
 import asyncio
 import os
@@ -14,24 +14,24 @@ from meshd.runtime.base import EventKind, RuntimeFailure, RuntimeUnavailable
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.spec.model import Service
 from tests.fakes.replicas import (
-    Heard,
+    ReceivedEvents,
     docker,
     docker_runtime,
-    eventually,
+    replica_spec,
     service,
-    spec,
-    started,
+    start_and_wait,
     state_of,
-    unique,
+    unique_project,
 )
 from tests.support.own_engine import OwnEngine, own_engine
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.engine
-PROJECT = unique("outage")
+PROJECT = unique_project("outage")
 
 
 class Forwarder:
-    """A socket before the engine's, whose connections can be cut."""
+    """A socket in front of the engine's, whose connections can be cut."""
 
     def __init__(self, path: Path, engine: str) -> None:
         self._path = path
@@ -46,13 +46,13 @@ class Forwarder:
         await self.down()
 
     async def down(self) -> None:
-        """Refuse and cut everything."""
+        """Refuse new connections and cut all open ones."""
         self._server.close()
         self._path.unlink(missing_ok=True)
         self.cut()
 
     async def up(self) -> None:
-        """Serve again."""
+        """Accept connections again."""
         self._server = await asyncio.start_unix_server(self._connected, self._path)
 
     def cut(self) -> None:
@@ -92,10 +92,12 @@ async def forwarder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         yield forwarder
 
 
-async def test_cut_stream_stands_again_and_says_so(forwarder: Forwarder, engine_image: str) -> None:
-    replica = spec(PROJECT, "web-1", service(engine_image))
-    async with docker_runtime(PROJECT) as runtime, Heard(runtime) as heard:
-        await started(runtime, replica)
+async def test_a_cut_event_stream_is_reopened_with_a_resync(
+    forwarder: Forwarder, engine_image: str
+) -> None:
+    replica = replica_spec(PROJECT, "web-1", service(engine_image))
+    async with docker_runtime(PROJECT) as runtime, ReceivedEvents(runtime) as heard:
+        await start_and_wait(runtime, replica)
         for number in (2, 3):
             began = time.monotonic()
             forwarder.cut()
@@ -106,12 +108,12 @@ async def test_cut_stream_stands_again_and_says_so(forwarder: Forwarder, engine_
         assert await state_of(runtime, replica.name) is ReplicaState.EXITED
 
 
-async def test_unreachable_engine_is_said_everywhere_at_once(
+async def test_an_unreachable_engine_fails_every_call_at_once(
     forwarder: Forwarder, engine_image: str
 ) -> None:
     web = service(engine_image)
-    async with docker_runtime(PROJECT) as runtime, Heard(runtime) as heard:
-        await started(runtime, spec(PROJECT, "web-1", web))
+    async with docker_runtime(PROJECT) as runtime, ReceivedEvents(runtime) as heard:
+        await start_and_wait(runtime, replica_spec(PROJECT, "web-1", web))
         await forwarder.down()
         began = time.monotonic()
         for asked in (
@@ -119,7 +121,7 @@ async def test_unreachable_engine_is_said_everywhere_at_once(
             runtime.nodes(),
             runtime.prepare(PROJECT, web),
             runtime.mesh_addresses(PROJECT, ["web"]),
-            runtime.start(spec(PROJECT, "web-2", web)),
+            runtime.start(replica_spec(PROJECT, "web-2", web)),
             runtime.stop(f"{PROJECT}-web-1", 1),
             runtime.remove(f"{PROJECT}-web-1"),
             runtime.pause(f"{PROJECT}-web-1"),
@@ -147,15 +149,15 @@ async def test_engine_restart(
     with own_engine(live_restore=lives) as engine:
         engine.load(engine_image)
         monkeypatch.setenv("DOCKER_HOST", engine.host)
-        async with docker_runtime(PROJECT) as runtime, Heard(runtime) as heard:
+        async with docker_runtime(PROJECT) as runtime, ReceivedEvents(runtime) as heard:
             await restart_under(runtime, heard, engine, service(engine_image), lives)
 
 
 async def restart_under(
-    runtime: DockerRuntime, heard: Heard, engine: OwnEngine, web: Service, lives: bool
+    runtime: DockerRuntime, heard: ReceivedEvents, engine: OwnEngine, web: Service, lives: bool
 ) -> None:
-    replica: ReplicaSpec = spec(PROJECT, "web-1", web)
-    await started(runtime, replica)
+    replica: ReplicaSpec = replica_spec(PROJECT, "web-1", web)
+    await start_and_wait(runtime, replica)
     await asyncio.to_thread(engine.stop)
     with pytest.raises(RuntimeUnavailable):
         await runtime.list()
@@ -168,7 +170,7 @@ async def restart_under(
     else:
         assert await state_of(runtime, replica.name) is ReplicaState.EXITED
         await runtime.remove(replica.name)
-        await started(runtime, replica)
+        await start_and_wait(runtime, replica)
     await runtime.stop(replica.name, 5)
     await heard.wait(EventKind.DIED, replica.name)
     await runtime.remove(replica.name)
@@ -180,5 +182,5 @@ async def restart_under(
             return False
         return True
 
-    await eventually(torn_down)
+    await wait_until(torn_down)
     assert docker("-H", engine.host, "network", "ls", "-q", "--filter", "driver=bridge") == ""

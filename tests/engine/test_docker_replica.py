@@ -1,4 +1,4 @@
-"""What a spec asks for, seen on a real container."""
+"""The settings of a spec, checked on a real container."""
 
 import asyncio
 import json
@@ -11,19 +11,19 @@ from meshd.runtime.base import EventKind, StartFailed, Unsupported
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.spec.model import Network, Service
 from tests.fakes.replicas import (
-    Heard,
+    ReceivedEvents,
     docker,
     docker_runtime,
-    eventually,
     fetch,
+    replica_spec,
     service,
-    spec,
-    started,
-    unique,
+    start_and_wait,
+    unique_project,
 )
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.engine
-PROJECT = unique("spec")
+PROJECT = unique_project("spec")
 
 
 @pytest.fixture
@@ -71,10 +71,10 @@ time.sleep(600)
         cap_drop=("MKNOD",),
         healthcheck={"test": ("CMD", "true"), "interval": 1.0},
     )
-    replica = spec(
+    replica = replica_spec(
         PROJECT, "full-1", full, environment={"MESH_URL_PAY": "x"}, hosts={"pay": "10.0.0.1"}
     )
-    await started(runtime, replica)
+    await start_and_wait(runtime, replica)
     found = inspected(replica.name)
     config, host = found["Config"], found["HostConfig"]
     assert set(config["Env"]) >= {"COLOUR=blue", "MESH_URL_PAY=x", "PORT=9100"}
@@ -144,12 +144,12 @@ time.sleep(600)
     (address,) = await runtime.mesh_addresses(PROJECT, ["inner"])
     server = await asyncio.start_server(lambda r, w: w.close(), address.host, 23080)
     async with server:
-        replica = spec(PROJECT, "inner-1", inner, hosts={"mesh-here": address.host})
-        await started(runtime, replica)
+        replica = replica_spec(PROJECT, "inner-1", inner, hosts={"mesh-here": address.host})
+        await start_and_wait(runtime, replica)
         assert list(await runtime.logs(replica.name, 1)) == ["yes no"]
 
 
-async def test_network_that_should_change_is_made_anew_or_refused(
+async def test_a_changed_network_is_recreated_or_refused(
     runtime: DockerRuntime, engine_image: str
 ) -> None:
     web = service(engine_image, networks=("net",))
@@ -157,17 +157,17 @@ async def test_network_that_should_change_is_made_anew_or_refused(
     await runtime.prepare(PROJECT, web, (Network(name="net", internal=True),))
     (found,) = json.loads(docker("network", "inspect", f"{PROJECT}_net"))
     assert found["Internal"] is True
-    await started(runtime, spec(PROJECT, "web-1", web))
+    await start_and_wait(runtime, replica_spec(PROJECT, "web-1", web))
     with pytest.raises(StartFailed, match="take the project down first"):
         await runtime.prepare(PROJECT, web, (Network(name="net"),))
 
 
-async def test_health_of_the_container_is_told(runtime: DockerRuntime, engine_image: str) -> None:
+async def test_container_health_is_observed(runtime: DockerRuntime, engine_image: str) -> None:
     check = {"test": ("CMD", "test", "-e", "/tmp/sick"), "interval": 0.5, "retries": 2}
     web = service(engine_image, healthcheck=check)
-    replica = spec(PROJECT, "web-1", web)
-    async with Heard(runtime) as heard:
-        await started(runtime, replica)
+    replica = replica_spec(PROJECT, "web-1", web)
+    async with ReceivedEvents(runtime) as heard:
+        await start_and_wait(runtime, replica)
         sick = await heard.wait(EventKind.HEALTH, replica.name)
         docker("exec", replica.name, "touch", "/tmp/sick")
         well = await heard.wait(EventKind.HEALTH, replica.name, 2)
@@ -177,26 +177,26 @@ async def test_health_of_the_container_is_told(runtime: DockerRuntime, engine_im
     assert well.replica.health is ContainerHealth.HEALTHY
 
 
-async def test_out_of_memory_is_told(runtime: DockerRuntime, engine_image: str) -> None:
+async def test_out_of_memory_is_observed(runtime: DockerRuntime, engine_image: str) -> None:
     script = "print('up', flush=True); b = bytearray(300 * 2**20)"
     greedy = service(engine_image, script, "greedy", resources={"memory": 32 * 2**20})
-    replica = spec(PROJECT, "greedy-1", greedy)
-    async with Heard(runtime) as heard:
-        await started(runtime, replica)
+    replica = replica_spec(PROJECT, "greedy-1", greedy)
+    async with ReceivedEvents(runtime) as heard:
+        await start_and_wait(runtime, replica)
         died = await heard.wait(EventKind.DIED, replica.name)
     assert died.replica is not None
     assert died.replica.oom_killed
     assert died.replica.exit_code == 137
 
 
-async def test_harmless_signal_is_no_end(runtime: DockerRuntime, engine_image: str) -> None:
+async def test_a_harmless_signal_is_not_an_end(runtime: DockerRuntime, engine_image: str) -> None:
     script = "import signal, time; signal.signal(1, lambda *_: print('hup', flush=True))\n" + (
         "print('up', flush=True)\nwhile True: time.sleep(1)"
     )
     web = service(engine_image, script, stop_signal="SIGUSR1", init=True)
-    replica = spec(PROJECT, "web-1", web)
-    async with Heard(runtime) as heard:
-        await started(runtime, replica)
+    replica = replica_spec(PROJECT, "web-1", web)
+    async with ReceivedEvents(runtime) as heard:
+        await start_and_wait(runtime, replica)
         docker("kill", "-s", "HUP", replica.name)
         docker("kill", "-s", "USR1", replica.name)
         await heard.wait(EventKind.DIED, replica.name)
@@ -230,18 +230,18 @@ async def test_wrong_mount_and_wrong_node_are_refused(
     lost = service(
         engine_image, volumes=({"type": "bind", "target": "/x", "source": "/no/such/place"},)
     )
-    replica = spec(PROJECT, "web-1", lost)
+    replica = replica_spec(PROJECT, "web-1", lost)
     await runtime.prepare(PROJECT, lost)
     with pytest.raises(StartFailed, match="/no/such/place"):
         await runtime.start(replica)
     with pytest.raises(Unsupported, match="elsewhere"):
-        await runtime.start(spec(PROJECT, "web-1", lost, node="elsewhere"))
+        await runtime.start(replica_spec(PROJECT, "web-1", lost, node="elsewhere"))
     with pytest.raises(Unsupported, match="neither image nor build"):
         await runtime.prepare(PROJECT, Service(name="void", command=("x",)))
     assert not [r for r in await runtime.list() if r.project == PROJECT]
 
 
-async def test_teardown_keeps_volumes_and_names_who_is_in_the_way(
+async def test_teardown_keeps_volumes_and_names_what_blocks_it(
     runtime: DockerRuntime, engine_image: str
 ) -> None:
     volume = {"type": "volume", "target": "/data", "source": "store"}
@@ -270,8 +270,8 @@ except PermissionError:
     print("no raw sockets", flush=True)
 import time; time.sleep(600)
 """
-    replica = spec(PROJECT, "web-1", service(engine_image, script))
-    await started(runtime, replica)
+    replica = replica_spec(PROJECT, "web-1", service(engine_image, script))
+    await start_and_wait(runtime, replica)
     assert list(await runtime.logs(replica.name, 1)) == ["no raw sockets"]
 
 
@@ -292,16 +292,16 @@ async def test_host_network_is_reached_on_loopback(
         except OSError:
             return False
 
-    await eventually(answers)
+    await wait_until(answers)
 
 
-async def test_what_others_change_is_told_at_once(
+async def test_changes_by_other_programs_are_reported_at_once(
     runtime: DockerRuntime, engine_image: str
 ) -> None:
     web = service(engine_image, resources={"memory": 256 * 2**20})
-    replica = spec(PROJECT, "web-drift", web)
-    async with Heard(runtime) as heard:
-        await started(runtime, replica)
+    replica = replica_spec(PROJECT, "web-drift", web)
+    async with ReceivedEvents(runtime) as heard:
+        await start_and_wait(runtime, replica)
         assert [seen.drift for seen in await runtime.list() if seen.name == replica.name] == [""]
         docker("update", "--cpus", "0.5", replica.name)
         limited = await heard.wait(EventKind.CHANGED, replica.name)

@@ -47,7 +47,7 @@ async def jobs(mesh: TestMesh) -> dict[str, dict[str, Any]]:
     return {job["id"]: job for job in (await mesh.api("/v1/jobs"))["jobs"]}
 
 
-async def test_a_job_is_of_its_service_and_no_replica(mesh: TestMesh) -> None:
+async def test_a_job_belongs_to_its_service_and_is_not_a_replica(mesh: TestMesh) -> None:
     ran = await mesh.run("run", "-e", "OWN=mine", "tool", "--", "python3", "-c", CALL)
     assert (ran.out.splitlines(), ran.code) == (["greeting hello mine", "200 403"], 3), ran.err
     (job,) = (await jobs(mesh)).values()
@@ -86,7 +86,7 @@ async def test_a_job_is_of_its_service_and_no_replica(mesh: TestMesh) -> None:
 
 
 def endless() -> list[str]:
-    """The processes of jobs that would not end by themselves, in containers or not."""
+    """Return the processes of jobs that do not end by themselves, in containers or not."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

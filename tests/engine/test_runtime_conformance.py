@@ -1,4 +1,4 @@
-"""What every runtime must do, told once and asked of each of them."""
+"""What every runtime must do: each test runs on each runtime."""
 
 import asyncio
 import os
@@ -14,25 +14,25 @@ from meshd.runtime.base import EventKind, ReplicaNotFound, ReplicaRunning, Runti
 from meshd.spec.model import Service
 from tests.fakes.replicas import (
     STUBBORN,
-    Heard,
+    ReceivedEvents,
     docker,
     docker_runtime,
-    eventually,
     fetch,
     process_runtime,
+    replica_spec,
     service,
-    spec,
-    started,
+    start_and_wait,
     state_of,
-    unique,
+    unique_project,
 )
+from tests.support.waiting import wait_until
 
-PROJECT = unique("conf")
+PROJECT = unique_project("conf")
 
 
 @pytest.fixture(params=[pytest.param("docker", marks=pytest.mark.engine), "process"])
 async def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Runtime]:
-    """A runtime that is open, and clean again after the test."""
+    """Open a runtime; clean it up after the test."""
     opened = docker_runtime(PROJECT) if request.param == "docker" else process_runtime(tmp_path)
     async with opened as ready:
         yield ready
@@ -40,29 +40,29 @@ async def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 
 @pytest.fixture
 def web(engine_image: str) -> Service:
-    """A service whose replicas answer with $ANSWER."""
+    """Return a service whose replicas answer with $ANSWER."""
     return service(engine_image, environment={"ANSWER": "hello"})
 
 
 async def test_started_replica_answers_on_its_address(runtime: Runtime, web: Service) -> None:
-    replica = spec(PROJECT, "web-1", web, environment={"ANSWER": "from the mesh"})
+    replica = replica_spec(PROJECT, "web-1", web, environment={"ANSWER": "from the mesh"})
     await runtime.prepare(PROJECT, web)
     observed = await runtime.start(replica)
     assert (observed.name, observed.project, observed.service) == (replica.name, PROJECT, "web")
     assert (observed.revision, observed.managed) == ("rev1", True)
     assert observed.state is ReplicaState.RUNNING
     assert observed.host in observed.addresses
-    await eventually(lambda: runtime.logs(replica.name, 1))
+    await wait_until(lambda: runtime.logs(replica.name, 1))
     assert observed.host is not None
     assert await fetch(observed.host, observed.port) == "from the mesh"
     (listed,) = [r for r in await runtime.list() if r.name == replica.name]
     assert listed == observed
 
 
-async def test_events_of_a_life(runtime: Runtime, web: Service) -> None:
-    replica = spec(PROJECT, "web-1", web)
-    async with Heard(runtime) as heard:
-        await started(runtime, replica)
+async def test_events_of_one_replica(runtime: Runtime, web: Service) -> None:
+    replica = replica_spec(PROJECT, "web-1", web)
+    async with ReceivedEvents(runtime) as heard:
+        await start_and_wait(runtime, replica)
         await runtime.stop(replica.name, 5)
         await runtime.remove(replica.name)
         died = await heard.wait(EventKind.DIED, replica.name)
@@ -79,9 +79,9 @@ async def test_events_of_a_life(runtime: Runtime, web: Service) -> None:
 
 
 async def test_killed_replica_is_observed_dead(runtime: Runtime, web: Service) -> None:
-    replica = spec(PROJECT, "web-1", web)
-    async with Heard(runtime) as heard:
-        await started(runtime, replica)
+    replica = replica_spec(PROJECT, "web-1", web)
+    async with ReceivedEvents(runtime) as heard:
+        await start_and_wait(runtime, replica)
         (listed,) = [r for r in await runtime.list() if r.name == replica.name]
         pid = listed.runtime_id
         if runtime.name == "docker":
@@ -96,10 +96,12 @@ async def test_killed_replica_is_observed_dead(runtime: Runtime, web: Service) -
     assert "listening" in (await runtime.logs(replica.name, 5))[0]
 
 
-async def test_deaf_replica_is_killed_after_its_grace(runtime: Runtime, engine_image: str) -> None:
-    replica = spec(PROJECT, "deaf-1", service(engine_image, STUBBORN, "deaf"))
-    await started(runtime, replica)
-    async with Heard(runtime) as heard:
+async def test_a_replica_that_ignores_sigterm_is_killed_after_its_grace_period(
+    runtime: Runtime, engine_image: str
+) -> None:
+    replica = replica_spec(PROJECT, "deaf-1", service(engine_image, STUBBORN, "deaf"))
+    await start_and_wait(runtime, replica)
+    async with ReceivedEvents(runtime) as heard:
         began = time.monotonic()
         stopping = asyncio.create_task(runtime.stop(replica.name, 2))
         await heard.wait(EventKind.STOPPING, replica.name)
@@ -112,8 +114,8 @@ async def test_deaf_replica_is_killed_after_its_grace(runtime: Runtime, engine_i
 
 
 async def test_name_is_taken_until_it_is_removed(runtime: Runtime, web: Service) -> None:
-    replica = spec(PROJECT, "web-1", web)
-    await started(runtime, replica)
+    replica = replica_spec(PROJECT, "web-1", web)
+    await start_and_wait(runtime, replica)
     with pytest.raises(StartFailed, match=replica.name):
         await runtime.start(replica)
     with pytest.raises(ReplicaRunning):
@@ -124,11 +126,11 @@ async def test_name_is_taken_until_it_is_removed(runtime: Runtime, web: Service)
     with pytest.raises(StartFailed, match=replica.name):
         await runtime.start(replica)
     await runtime.remove(replica.name)
-    await started(runtime, replica)
+    await start_and_wait(runtime, replica)
 
 
 async def test_two_starts_of_one_name_at_once(runtime: Runtime, web: Service) -> None:
-    replica = spec(PROJECT, "web-1", web)
+    replica = replica_spec(PROJECT, "web-1", web)
     await runtime.prepare(PROJECT, web)
     both = await asyncio.gather(
         runtime.start(replica), runtime.start(replica), return_exceptions=True
@@ -137,8 +139,8 @@ async def test_two_starts_of_one_name_at_once(runtime: Runtime, web: Service) ->
     assert await state_of(runtime, replica.name) is ReplicaState.RUNNING
 
 
-async def test_the_absent_is_not_found(runtime: Runtime) -> None:
-    name = f"{PROJECT}-nobody"
+async def test_an_unknown_replica_is_not_found(runtime: Runtime) -> None:
+    name = f"{PROJECT}-missing"
     for asked in (
         runtime.stop(name, 1),
         runtime.remove(name),
@@ -152,19 +154,19 @@ async def test_the_absent_is_not_found(runtime: Runtime) -> None:
         _ = [line async for line in runtime.follow(name)]
 
 
-async def test_what_cannot_be_run_leaves_nothing(runtime: Runtime, engine_image: str) -> None:
+async def test_a_failed_start_leaves_nothing(runtime: Runtime, engine_image: str) -> None:
     broken = Service(name="broken", image=engine_image, command=("no-such-program",))
-    replica = spec(PROJECT, "broken-1", broken)
+    replica = replica_spec(PROJECT, "broken-1", broken)
     await runtime.prepare(PROJECT, broken)
     with pytest.raises(StartFailed, match="no-such-program"):
         await runtime.start(replica)
     assert await state_of(runtime, replica.name) is None
 
 
-async def test_paused_replica_wakes_and_stops(runtime: Runtime, web: Service) -> None:
-    replica = spec(PROJECT, "web-1", web)
-    async with Heard(runtime) as heard:
-        await started(runtime, replica)
+async def test_a_paused_replica_resumes_and_stops(runtime: Runtime, web: Service) -> None:
+    replica = replica_spec(PROJECT, "web-1", web)
+    async with ReceivedEvents(runtime) as heard:
+        await start_and_wait(runtime, replica)
         await runtime.pause(replica.name)
         await runtime.pause(replica.name)
         assert await state_of(runtime, replica.name) is ReplicaState.PAUSED
@@ -179,7 +181,7 @@ async def test_paused_replica_wakes_and_stops(runtime: Runtime, web: Service) ->
         await runtime.pause(replica.name)
 
 
-async def test_output_is_told_and_followed(runtime: Runtime, engine_image: str) -> None:
+async def test_output_is_returned_and_followed(runtime: Runtime, engine_image: str) -> None:
     script = """
 import sys, time
 for i in range(50): print("line", i, flush=True)
@@ -189,25 +191,25 @@ time.sleep(0.5)
 print("later", flush=True)
 print("unfinished", end="", flush=True)
 """
-    replica = spec(PROJECT, "talker-1", service(engine_image, script, "talker"))
-    await started(runtime, replica)
+    replica = replica_spec(PROJECT, "talker-1", service(engine_image, script, "talker"))
+    await start_and_wait(runtime, replica)
     lines = []
     follower = runtime.follow(replica.name)
     async for line in follower:
         lines.append(line)
     assert "later" in lines
-    told = list(await runtime.logs(replica.name, 4))
-    assert told == ["line 49", "to stderr", "later", "unfinished"]
+    lines = list(await runtime.logs(replica.name, 4))
+    assert lines == ["line 49", "to stderr", "later", "unfinished"]
     assert len(await runtime.logs(replica.name, 1000)) == 53
 
 
-async def test_a_one_off_is_no_replica_and_leaves_output_and_code(
+async def test_a_job_is_not_a_replica_and_leaves_output_and_exit_code(
     runtime: Runtime, engine_image: str
 ) -> None:
     script = "for i in range(1500): print(i)\nraise SystemExit(3)"
-    job = spec(PROJECT, "once-1", service(engine_image, script, "once"), job=True)
+    job = replica_spec(PROJECT, "once-1", service(engine_image, script, "once"), job=True)
     await runtime.prepare(PROJECT, job.service)
-    async with Heard(runtime) as heard:
+    async with ReceivedEvents(runtime) as heard:
         await runtime.start(job)
         lines = [line async for line in runtime.follow(job.name, past=True)]
         assert lines == [str(i) for i in range(1500)]
@@ -216,7 +218,7 @@ async def test_a_one_off_is_no_replica_and_leaves_output_and_code(
             (seen,) = await jobs_of(runtime)
             return seen.state is ReplicaState.EXITED
 
-        await eventually(ended)
+        await wait_until(ended)
         (seen,) = await jobs_of(runtime)
         assert (seen.name, seen.service, seen.exit_code) == (job.name, "once", 3)
         assert list(await runtime.logs(job.name, 2)) == ["1498", "1499"]
@@ -230,44 +232,44 @@ async def jobs_of(runtime: Runtime) -> list[ObservedReplica]:
     return [seen for seen in await runtime.jobs() if seen.project == PROJECT]
 
 
-async def test_a_second_client_adopts_what_runs(
+async def test_a_second_client_sees_running_replicas(
     runtime: Runtime, web: Service, tmp_path: Path
 ) -> None:
-    replica = spec(PROJECT, "web-1", web)
-    await started(runtime, replica)
+    replica = replica_spec(PROJECT, "web-1", web)
+    await start_and_wait(runtime, replica)
     before = await runtime.list()
     await runtime.close()
     await runtime.open()
     assert await runtime.list() == before
-    async with Heard(runtime) as heard:
+    async with ReceivedEvents(runtime) as heard:
         await runtime.stop(replica.name, 5)
         await heard.wait(EventKind.DIED, replica.name)
 
 
-async def test_nodes_say_what_there_is(runtime: Runtime) -> None:
+async def test_nodes_report_their_resources(runtime: Runtime) -> None:
     (node,) = await runtime.nodes()
     assert node.name
     assert node.cpus >= 1
     assert node.memory > 2**27
 
 
-async def test_events_come_at_once(runtime: Runtime, web: Service) -> None:
-    """A start is told within 100 ms of the runtime's own time for it."""
+async def test_events_arrive_at_once(runtime: Runtime, web: Service) -> None:
+    """A start is reported within 100 ms of the runtime's own time for it."""
     late = []
-    async with Heard(runtime) as heard:
+    async with ReceivedEvents(runtime) as heard:
         for number in range(3):
-            replica = spec(PROJECT, f"web-{number}", web)
-            await started(runtime, replica)
+            replica = replica_spec(PROJECT, f"web-{number}", web)
+            await start_and_wait(runtime, replica)
             await runtime.stop(replica.name, 5)
             await heard.wait(EventKind.DIED, replica.name)
         late = [came - event.at for came, event in heard.events if event.name]
-    print(f"{runtime.name}: events told after {max(late) * 1000:.1f} ms at most")
+    print(f"{runtime.name}: events reported after {max(late) * 1000:.1f} ms at most")
     assert max(late) < 0.5
 
 
-async def test_usage_of_what_runs(runtime: Runtime, web: Service) -> None:
-    replica = spec(PROJECT, "web-1", web)
-    await started(runtime, replica)
+async def test_usage_of_running_replicas(runtime: Runtime, web: Service) -> None:
+    replica = replica_spec(PROJECT, "web-1", web)
+    await start_and_wait(runtime, replica)
     first = (await runtime.usage([replica.name, "no-such-replica"]))[replica.name]
     assert first.memory > 1 << 20
     observed = await runtime.list()

@@ -1,5 +1,5 @@
-"""A step of load and a scale from zero on a real engine: the decision, the objective, and no
-failed request. Times are printed and fail only at five times their bound."""
+"""A step of load and a scale from zero on a real engine: the decision, the objective, and no failed
+request. Times are printed, and fail only at five times their bound."""
 
 import asyncio
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.load import Load
 from tests.support.mesh import TestMesh, service_text
-from tests.support.scaled import get_all, metric, scaled_mesh, told
+from tests.support.scaled import events_of_kind, get_all, metric, scaled_mesh
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -31,7 +31,7 @@ async def started(mesh: TestMesh, image: str, scale: str) -> None:
 
 
 def sweep(project: str) -> None:
-    """Whatever a failed test left."""
+    """Remove what a failed test left."""
     listed = ["docker", "ps", "-aq", "--filter", f"label=mesh.project={project}"]
     left = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
     if left:
@@ -49,19 +49,19 @@ async def test_a_step_from_20_to_200_requests_a_second(engine_image: str, warm: 
             path = "/?ms=50"
             async with Load(mesh.address, 20, 60, path=path, timeout=30) as calm:
                 await asyncio.sleep(15)
-                before = len(await told(mesh, "scale.up"))
+                before = len(await events_of_kind(mesh, "scale.up"))
                 began, wall = time.monotonic(), time.time()
                 async with Load(mesh.address, 180, 30, path=path, clients=120, timeout=30) as rush:
                     await rush.finished()
-                ups = (await told(mesh, "scale.up"))[before:]
+                ups = (await events_of_kind(mesh, "scale.up"))[before:]
             status = await mesh.service("web")
             decided = ups[0]["at"] - wall if ups else 0.0
-            late = rush.tally.quantile(0.95, since=began + 15)
+            late = rush.result.quantile(0.95, since=began + 15)
             print(f"warm {warm}: decided after {decided:.1f} s, p95 in the second half "
                   f"{late * 1000:.0f} ms, {status['wanted']} wanted, "
-                  f"{rush.tally.served} served")  # fmt: skip
-            assert calm.tally.failures == []
-            assert rush.tally.failures == []
+                  f"{rush.result.served} served")  # fmt: skip
+            assert calm.result.failures == []
+            assert rush.result.failures == []
             assert status["wanted"] >= 3
             assert 0.0 < decided < 5 * 2.0
             assert late < OBJECTIVE

@@ -1,4 +1,4 @@
-"""A Compose file's less common words, seen on a real container."""
+"""Less common settings of a Compose file, checked on a real container."""
 
 import json
 from collections.abc import AsyncIterator
@@ -8,10 +8,16 @@ import pytest
 
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.spec.compose import load
-from tests.fakes.replicas import docker, docker_runtime, spec, started, unique
+from tests.fakes.replicas import (
+    docker,
+    docker_runtime,
+    replica_spec,
+    start_and_wait,
+    unique_project,
+)
 
 pytestmark = pytest.mark.engine
-PROJECT = unique("words")
+PROJECT = unique_project("words")
 
 COMPOSE = """
 services:
@@ -44,7 +50,7 @@ async def runtime() -> AsyncIterator[DockerRuntime]:
         yield ready
 
 
-async def test_every_word_of_the_file_reaches_the_container(
+async def test_every_setting_of_the_file_reaches_the_container(
     runtime: DockerRuntime, engine_image: str, tmp_path: Path
 ) -> None:
     tmp_path.chmod(0o755)
@@ -52,9 +58,9 @@ async def test_every_word_of_the_file_reaches_the_container(
     (tmp_path / "menu.txt").write_text("pizza")
     (tmp_path / "compose.yml").write_text(COMPOSE)
     loaded = load([tmp_path / "compose.yml"], project=PROJECT, environment={"IMAGE": engine_image})
-    replica = spec(PROJECT, "web-1", loaded.project.service("web"))
+    replica = replica_spec(PROJECT, "web-1", loaded.project.service("web"))
 
-    await started(runtime, replica)
+    await start_and_wait(runtime, replica)
 
     found = json.loads(docker("inspect", replica.name))[0]
     host = found["HostConfig"]

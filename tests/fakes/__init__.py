@@ -1,1 +1,2 @@
-"""What stands in below the seam of a pure unit test, and for parts a test is not about."""
+"""Fakes for unit tests: virtual time, a runtime and a data plane in it, and parts that a test needs
+but does not test."""

@@ -1,4 +1,4 @@
-"""A `Desk` whose jobs end at once."""
+"""A `JobControl` whose jobs end at once."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -8,7 +8,7 @@ from meshd.model.job import Job, JobOrder, JobState, update_job
 
 
 class FakeJobControl:
-    """`outcome` is what becomes of each job, `output` what it writes."""
+    """`outcome` has the final fields of each job, `output` its log lines."""
 
     def __init__(self) -> None:
         self.orders: list[JobOrder] = []

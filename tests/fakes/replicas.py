@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from meshd.runtime.base import EventKind, Runtime, RuntimeEvent
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.runtime.process.runtime import ProcessRuntime
 from meshd.spec.model import Service
+from tests.support.waiting import wait_until
 
 SERVER = """
 import http.server, os, signal
@@ -95,28 +96,16 @@ def docker(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def spec(project: str, name: str, of: Service, **fields: object) -> ReplicaSpec:
+def replica_spec(project: str, name: str, of: Service, **fields: object) -> ReplicaSpec:
     """A replica of a service, named so that no other test has one like it."""
     return ReplicaSpec(f"{project}-{name}", project, of, "rev1", **fields)  # type: ignore[arg-type]
 
 
-async def started(runtime: Runtime, replica: ReplicaSpec) -> None:
+async def start_and_wait(runtime: Runtime, replica: ReplicaSpec) -> None:
     """Start a replica, and wait until it has said something."""
     await runtime.prepare(replica.project, replica.service)
     await runtime.start(replica)
-    await eventually(lambda: runtime.logs(replica.name, 1))
-
-
-async def eventually(ask: Callable[[], object], seconds: float = 15.0) -> None:
-    """Wait until `ask` gives something true. Raises TimeoutError."""
-    async with asyncio.timeout(seconds):
-        while True:
-            answer = ask()
-            if asyncio.iscoroutine(answer):
-                answer = await answer
-            if answer:
-                return
-            await asyncio.sleep(0.02)
+    await wait_until(lambda: runtime.logs(replica.name, 1), interval=0.02)
 
 
 async def state_of(runtime: Runtime, name: str) -> ReplicaState | None:
@@ -134,14 +123,14 @@ async def fetch(host: str, port: int) -> str:
     return await asyncio.to_thread(get)
 
 
-class Heard:
+class ReceivedEvents:
     """The events of a runtime, with when they came."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.events: list[tuple[float, RuntimeEvent]] = []
         self._runtime = runtime
 
-    async def __aenter__(self) -> "Heard":
+    async def __aenter__(self) -> "ReceivedEvents":
         self._task = asyncio.create_task(self._listen())
         await self.wait(EventKind.RESYNC)
         return self
@@ -164,10 +153,10 @@ class Heard:
         def found() -> list[RuntimeEvent]:
             return [e for _, e in self.events if e.kind is kind and e.name == name]
 
-        await eventually(lambda: len(found()) >= count)
+        await wait_until(lambda: len(found()) >= count, what=f"{count} {kind} of {name}")
         return found()[count - 1]
 
 
-def unique(prefix: str) -> str:
+def unique_project(prefix: str) -> str:
     """A project name of this test run alone."""
     return f"rt-{prefix}-{os.getpid()}"

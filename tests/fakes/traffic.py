@@ -1,4 +1,4 @@
-"""A mesh that has seen a bit of everything: for tests of what is told about it."""
+"""A mesh with some traffic of every kind, for tests of its status, metrics and events."""
 
 import time
 
@@ -23,7 +23,7 @@ def histogram(*seconds: float) -> Histogram:
 
 
 def status() -> Status:
-    """Two services, one of them set by hand."""
+    """Return a status with two services, one of them with an override."""
 
     def service(name: str, override: int | None) -> ServiceStatus:
         return ServiceStatus(
@@ -63,7 +63,7 @@ def status() -> Status:
 
 
 def report(worker: int, sequence: int, end: float) -> Report:
-    """One worker's second, with some of everything in it."""
+    """Return one worker's report of a second, with a value in every field."""
     latencies = (0.002, 0.004, 0.03, 0.2, 1.2)
     services = tuple(
         ServiceReport(
@@ -94,11 +94,13 @@ def report(worker: int, sequence: int, end: float) -> Report:
         )
         for name in SERVICES
     )
-    told = (worker, sequence, end - 1.0, end, Generation(1, 7), services, 3, 50_000_000, 0.25)
-    return Report(*told, refused={"no-route": 2}, log_dropped=1, spans_dropped=3, spans_exported=4)
+    fields = (worker, sequence, end - 1.0, end, Generation(1, 7), services, 3, 50_000_000, 0.25)
+    return Report(
+        *fields, refused={"no-route": 2}, log_dropped=1, spans_dropped=3, spans_exported=4
+    )
 
 
-def happenings() -> list[Event]:
+def events() -> list[Event]:
     kinds = (
         "deploy", "job.failed", "replica.started", "replica.died", "rollout.started",
         "rollout.done",
@@ -109,14 +111,14 @@ def happenings() -> list[Event]:
 def metrics(
     ingest: Ingest, now: float, live: bool = False, counters: EventCounters | None = None
 ) -> Metrics:
-    """Figures with at least one sample in every family, two seconds told by two workers; with
-    `live` gauges are read as of the real clock."""
+    """Return metrics with a sample in every family, from two seconds of two workers; with `live`
+    gauges are read by the real clock."""
     for worker in (1, 2):
         for sequence in (1, 2):
             ingest.add(report(worker, sequence, now - 2 + sequence))
     clock = time.time if live else lambda: now
     made = counters or EventCounters()
-    for event in happenings():
+    for event in events():
         made.observe_event(event)
     made.count_scale("shop/orders", "up", "load")
     made.count_scale("shop/orders", "down", "idle")

@@ -1,4 +1,4 @@
-"""Virtual time: an event loop whose clock jumps to the next thing that is due."""
+"""Virtual time: an event loop whose clock jumps to the next timer."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -9,7 +9,7 @@ EPOCH = 1_700_000_000.0
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Never waits: when nothing is ready, the clock goes on to the earliest timer."""
+    """Never waits: when nothing is ready, the clock jumps to the earliest timer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` to its end in virtual time."""
+    """Run `main` to its end in virtual time, and return its result."""
     loop = VirtualLoop()
     try:
         return loop.run_until_complete(main)
@@ -40,5 +40,11 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 def clock() -> float:
-    """Unix time as the virtual loop has it."""
+    """Return the virtual loop's time as Unix time."""
     return EPOCH + asyncio.get_running_loop().time()
+
+
+async def elapse(seconds: float) -> None:
+    """Let virtual time pass; no real time does. Raises AssertionError on any other loop."""
+    assert isinstance(asyncio.get_running_loop(), VirtualLoop), "would wait in real time"
+    await asyncio.sleep(seconds)

@@ -1,1 +1,1 @@
-"""Fuzz targets for the parsers, their corpus, and what runs them. No tests of pytest's are here."""
+"""Fuzz targets for the parsers, their corpus, and the runner. It contains no pytest tests."""

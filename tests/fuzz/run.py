@@ -30,7 +30,7 @@ def fuzz(name: str, seconds: int, found: str) -> None:
 
 
 def main() -> int:
-    """Fuzz every target; the exit code is that of the worst."""
+    """Fuzz every target; return the largest exit code."""
     names = sorted(each.name for each in (HERE / "corpus").iterdir())
     seconds = max(1, int(os.environ.get("FUZZ_SECONDS", "60")) // len(names))
     worst = 0

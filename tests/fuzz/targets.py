@@ -1,7 +1,7 @@
-"""What is fuzzed: each target takes any bytes and fails where the proxy would be fooled.
+"""Fuzz targets: each takes any bytes and fails where the proxy could be deceived.
 
-Used by `run.py`, which makes bytes up for as long as it is let, and by the test that replays the
-corpus. The first byte of an input says where the rest is cut in two.
+Used by `run.py`, which generates bytes, and by the test that replays the corpus. The first byte of
+an input is the place where the rest is cut in two.
 """
 
 import re
@@ -23,7 +23,7 @@ from proxy.http1.request import END, parse_request
 from proxy.http1.response import parse_response
 from proxy.http1.response_template import ResponseTemplates
 from proxy.http1.rewrite import build_request_head
-from tests.support.heads import noted
+from tests.support.heads import parsed_fields
 
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _requests: Final = FieldLineCache(REQUEST_KINDS)
@@ -33,7 +33,8 @@ _answers: Final = ResponseTemplates()
 
 
 def head(data: bytes) -> None:
-    """A request: taken by every memory alike or by none, and what goes on reads the same."""
+    """A request is accepted with every cache or with none, and its forwarded form parses the
+    same."""
     global _shapes
     raw = data.partition(END)[0]
     # With an end of line more, the empty line comes earlier than where it is put here.
@@ -66,7 +67,7 @@ def head(data: bytes) -> None:
 
 
 def chunked(data: bytes) -> None:
-    """A chunked body: cut anywhere it reads the same, and what goes on reads as the content."""
+    """A chunked body reads the same at every cut, and its forwarded form has the same content."""
     cut, body = (data[0] if data else 0), data[1:]
     whole = _walk([body], raw=True)
     assert whole == _walk([body[:cut], body[cut:]], raw=True), "a cut changes the reading"
@@ -82,7 +83,7 @@ def chunked(data: bytes) -> None:
 
 
 def response(data: bytes) -> None:
-    """A response: taken by every memory alike or by none, and framed once."""
+    """A response is accepted with every cache or with none, and is framed exactly once."""
     raw, found, rest = data.partition(END)
     known = _answers.match(raw + END, len(raw))
     try:
@@ -95,7 +96,7 @@ def response(data: bytes) -> None:
         _answers.refresh()
         _answers.add(raw, first)
     else:
-        assert noted(known) == noted(first), "a shape reads something else"
+        assert parsed_fields(known) == parsed_fields(first), "a shape reads something else"
     same = parse_response(raw, _responses)
     assert first.client_head == same.client_head
     assert first.body_length == same.body_length
@@ -118,7 +119,7 @@ def _refused_by(parse: Callable[[], object], status: int) -> None:
 
 
 def _walk(pieces: list[bytes], *, raw: bool) -> tuple[bytes, bytes, bool] | None:
-    """Output, surplus, and whether the end was reached; None when it is refused."""
+    """Return output, surplus, and whether the end was reached; None if it is rejected."""
     reader, out, rest = ChunkedReader(raw=raw), b"", b""
     try:
         for piece in pieces:

@@ -1,4 +1,4 @@
-"""What several of these tests stand on."""
+"""Fixtures that several integration tests share."""
 
 from collections.abc import Iterator
 
@@ -9,13 +9,13 @@ from tests.support.raw_http import Stage, staged
 
 @pytest.fixture(scope="module")
 def one_stage() -> Iterator[Stage]:
-    """A proxy before a scripted origin, for all tests of a module."""
+    """A proxy in front of a scripted origin, for all tests of a module."""
     with staged() as running:
         yield running
 
 
 @pytest.fixture
 def stage(one_stage: Stage) -> Iterator[Stage]:
-    """The same for one test, whose scripts must have gone as they were written."""
+    """The same for one test; fails it if one of its scripts failed."""
     yield one_stage
     assert one_stage.errors() == []

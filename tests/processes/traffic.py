@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Origin:
-    """Answers `NAME PATH`. `/slow/SECONDS` waits first, `/sick` is 503 while `sick`."""
+    """Answers `NAME PATH`. `/slow/SECONDS` waits first, `/sick` answers 503 while `sick`."""
 
     name: str
     port: int = 0
@@ -44,7 +44,7 @@ class Origin:
 
 @contextlib.asynccontextmanager
 async def origin(name: str = "a", path: str = "") -> AsyncIterator[Origin]:
-    """An origin on a free port, or at a Unix socket's path."""
+    """Run an origin on a free port, or on a Unix socket's path."""
     made = Origin(name)
     if path:
         server = await asyncio.start_unix_server(made.accept, path)
@@ -63,7 +63,7 @@ async def origin(name: str = "a", path: str = "") -> AsyncIterator[Origin]:
 
 
 async def fetch(address: str, path: str = "/") -> tuple[int, str]:
-    """One request on a connection of its own: status and body."""
+    """Send one request on a new connection; return status and body. Raises ConnectionError."""
     if address.startswith("unix:"):
         reader, writer = await asyncio.open_unix_connection(address.removeprefix("unix:"))
     else:
@@ -80,9 +80,9 @@ async def fetch(address: str, path: str = "/") -> tuple[int, str]:
 
 
 @dataclass
-class Load:
-    """Clients that ask all the time. Half of them open a connection for each request, the
-    others keep theirs and, as clients do, ask again when a kept one was closed meanwhile."""
+class SteadyClients:
+    """Clients that send one request after the other. Half of them open a connection per request;
+    the others keep theirs and repeat a request when the kept connection was closed meanwhile."""
 
     address: str
     path: str = "/"

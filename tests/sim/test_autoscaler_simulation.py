@@ -1,4 +1,5 @@
-"""The policy in the simulator: learning, calm, steps, bottlenecks, and the published rules."""
+"""The policy in the simulator: learning, stability, steps, bottlenecks, and the published
+policies."""
 
 import os
 import random
@@ -21,7 +22,7 @@ GOAL = ScalingSettings(min=1, max=200, latency=0.4, share=99.6)
 
 
 class Watched:
-    """A policy that remembers what it saw and decided."""
+    """A policy that keeps its observations and decisions."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -50,7 +51,7 @@ def watch(
 def lunch(
     seconds: int = 2400, low: float = 60.0, high: float = 400.0, seed: int = 7
 ) -> list[float]:
-    """A rush with bursts in it: a synthetic trace of ten-second bins."""
+    """Return a synthetic trace of a rush with bursts, in bins of ten seconds."""
     dice = random.Random(7)
     counts = []
     for at in range(seconds // 10):
@@ -94,7 +95,7 @@ def test_same_seed_same_run() -> None:
 
 
 @pytest.mark.parametrize(("workers", "service"), [(2, 0.05), (4, 0.1), (8, 0.2)])
-def test_what_a_replica_bears_is_learned(workers: int, service: float) -> None:
+def test_the_capacity_of_a_replica_is_learned(workers: int, service: float) -> None:
     model = replace(MODEL, workers=workers, service_mean=service, startup=(1.0, 3.0))
     each = workers / service
     rates = [each * (0.5 + 6.0 * second / 900) for second in range(900)]
@@ -114,7 +115,7 @@ def test_an_hour_of_noisy_constant_load_settles(rate: float) -> None:
     assert len(changes) <= 2, [(second, seen[second][1].reason) for second in changes]
 
 
-def test_a_step_is_answered_at_once_and_given_back_without_flapping() -> None:
+def test_a_step_scales_up_at_once_and_down_without_flapping() -> None:
     model = replace(MODEL, service_mean=0.05, startup=(0.3, 2.0), objective=0.2, queue=500)
     rates = [20.0] * 120 + [200.0] * 180 + [20.0] * 300
     _, seen = watch(rates, ScalingSettings(max=10, latency=0.2), model)
@@ -125,7 +126,7 @@ def test_a_step_is_answered_at_once_and_given_back_without_flapping() -> None:
     assert max(late) <= 132, "the objective holds again as soon as start-up allows"
     down = wanted[300:]
     assert down == sorted(down, reverse=True), "no way up again after the rush"
-    assert down[20] == wanted[299], "not given back at the first quiet second"
+    assert down[20] == wanted[299], "not removed at the first quiet second"
     assert down[-1] <= 2
 
 
@@ -150,7 +151,7 @@ def test_degrades_gracefully_with_slow_start_up() -> None:
     assert ours.replica_hours <= 1.05 * knative.replica_hours
 
 
-def test_a_warm_pool_catches_what_start_up_would_miss() -> None:
+def test_a_warm_pool_saves_requests_during_start_up() -> None:
     rates = ([20.0] * 170 + [300.0] * 30) * 8
     cold, _ = watch(rates)
     warm, _ = watch(rates, GOAL, replace(MODEL, warm=10))
@@ -161,8 +162,8 @@ def test_a_warm_pool_catches_what_start_up_would_miss() -> None:
 def drive(
     settings: ScalingSettings, second: Callable[[int, int], Signal], seconds: int, ready: int = 2
 ) -> list[Decision]:
-    """Steps the policy against a service made up by `second(second, replicas)`; replicas are
-    there two seconds after they are wanted."""
+    """Step the policy against a service whose signals `second(second, replicas)` returns. Replicas
+    are ready two seconds after the decision."""
     policy = make(settings)
     state, decisions = policy.initial(0.0), []
     coming = [ready] * 3
@@ -173,8 +174,9 @@ def drive(
     return decisions
 
 
-def slow_callee(at: int, ready: int, told: bool) -> Signal:
-    """40 requests/s of 50 ms; from second 120 on what it calls takes 2 s more."""
+def slow_callee(at: int, ready: int, known: bool) -> Signal:
+    """Return the signal of 40 requests/s of 50 ms; from second 120 on its callee takes 2 s
+    longer."""
     outside = 0.02 if at < 120 else 2.0
     latency = 0.05 + outside
     return Signal(
@@ -183,7 +185,7 @@ def slow_callee(at: int, ready: int, told: bool) -> Signal:
         in_flight=40 * latency,
         latency=((latency * 1.1, 40),),
         latency_sum=40 * latency,
-        downstream_sum=40 * outside if told else None,
+        downstream_sum=40 * outside if known else None,
         ready=ready,
     )
 
@@ -191,7 +193,7 @@ def slow_callee(at: int, ready: int, told: bool) -> Signal:
 def test_a_slow_dependency_does_not_scale_its_caller() -> None:
     decisions = drive(
         ScalingSettings(max=20, latency=0.2),
-        lambda at, ready: slow_callee(at, ready, told=True),
+        lambda at, ready: slow_callee(at, ready, known=True),
         600,
     )
     before = decisions[119].desired
@@ -199,8 +201,8 @@ def test_a_slow_dependency_does_not_scale_its_caller() -> None:
     assert "strain" in {decision.cause for decision in decisions[120:]}
 
 
-def test_where_more_replicas_bring_nothing_the_number_goes_back() -> None:
-    """A database behind the service does 50 a second, however many ask it."""
+def test_replicas_without_gain_are_removed_again() -> None:
+    """A database behind the service serves 50 requests/s, however many replicas use it."""
 
     def shared(at: int, ready: int) -> Signal:
         rate = 30 if at < 120 else 80
@@ -228,8 +230,8 @@ def test_where_more_replicas_bring_nothing_the_number_goes_back() -> None:
 
 
 def slowed(factor: float, rate: float, service: float) -> list[int]:
-    """The numbers wanted, second by second, of a service whose own time multiplies after three
-    minutes; a replica has four workers."""
+    """Return the desired replicas, second by second, of a service whose own time is multiplied
+    after three minutes. A replica has four workers."""
     model = replace(MODEL, service_mean=service, startup=(2.0, 4.0))
     dice = random.Random(1)
     played = simulate.SimulatedService(model, dice)
@@ -248,7 +250,7 @@ def slowed(factor: float, rate: float, service: float) -> list[int]:
 
 
 @pytest.mark.parametrize(("rate", "service"), [(40.0, 0.05), (200.0, 0.02)])
-def test_a_service_that_takes_twenty_times_as_long_gets_the_replicas_it_takes(
+def test_a_service_that_gets_twenty_times_slower_gets_enough_replicas(
     rate: float, service: float
 ) -> None:
     wanted, needed = slowed(20.0, rate, service), rate * 20.0 * service / 4
@@ -265,8 +267,8 @@ TRACES = os.environ.get("MESHD_TRACES", "")
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not TRACES, reason="MESHD_TRACES names no folder with real traces")
 def test_real_days_miss_less_than_under_knative_for_fewer_replica_hours() -> None:
-    """Eight real traces, one setting, everything learned. The published rule first, where it was
-    measured to be: 0.38 % and 567 replica-hours, with other dice."""
+    """Run eight real traces with one setting, everything learned. The published policy is first
+    checked against its measured result with other seeds: 0.38 % and 567 replica-hours."""
     paths = sorted(Path(TRACES).glob("*.csv"))
     jobs = [
         runner.SimulationJob(policy, rates(path), MODEL, GOAL, "p2c", 70.0, 1)

@@ -1,4 +1,4 @@
-"""What the balancing rules promise, in simulation, and what a pick costs."""
+"""The balancing rules in simulation, and the CPU cost of a pick."""
 
 import pytest
 
@@ -32,12 +32,12 @@ def test_hot_cold_beats_the_others() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["hot-cold", "peak-ewma", "least-request", "round-robin"])
-def test_equal_replicas_are_no_harder(algorithm: Algorithm) -> None:
+def test_hot_cold_is_as_good_on_equal_replicas(algorithm: Algorithm) -> None:
     assert missed(algorithm, 0.75, equal=True) < 0.3
 
 
-def test_slow_replicas_do_what_the_quick_ones_cannot() -> None:
-    """At 0.97 of all capacity the quick ones alone would be overloaded by 5 %."""
+def test_slow_replicas_take_load_that_fast_ones_cannot() -> None:
+    """At 0.97 of all capacity the fast replicas alone would be overloaded by 5 %."""
     outcome = Run("hot-cold", Scene(load=0.97, seconds=60.0), seed=1).run()
     slow = sum(outcome.picked[:4]) / outcome.requests
     print(f"the slow ones got {slow:.1%}, {outcome.miss_percent:.2f} % were late or refused")

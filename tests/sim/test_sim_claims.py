@@ -1,4 +1,4 @@
-"""Two meshes on one runtime, in virtual time: each leaves alone what is the other's."""
+"""Two meshes on one runtime, in virtual time: neither touches the other's replicas."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ from tests.fakes.sim_runtime import Box, SimRuntime
 
 
 class Mesh:
-    """One mesh with a state of its own."""
+    """One mesh with its own state."""
 
     def __init__(self, directory: Path, runtime: SimRuntime, adopts: bool = True) -> None:
         directory.mkdir(exist_ok=True)
@@ -47,7 +47,7 @@ class Mesh:
             self.store.deploy(project, revisions, "test", "", virtual.clock())
             self.reconciler.request(ReloadDesired())
 
-    def told(self, kind: str) -> list[str]:
+    def event_texts(self, kind: str) -> list[str]:
         return [event.text for event in self.events.since(0, 1000) if event.kind == kind]
 
     async def end(self) -> None:
@@ -81,7 +81,7 @@ def names(runtime: SimRuntime, project: str) -> set[str]:
 
 
 def theirs(runtime: SimRuntime) -> None:
-    """What docker compose started, with labels."""
+    """Return a container as docker-compose starts it, with its labels."""
     marks = {COMPOSE_PROJECT: "old", SERVICE: "web", "mesh.scale.min": "2", "mesh.scale.max": "3"}
     seen = ObservedReplica(
         "old_web_1", "id", "old", "web", "r", ReplicaState.RUNNING, managed=False,
@@ -90,7 +90,7 @@ def theirs(runtime: SimRuntime) -> None:
     runtime.boxes[seen.name] = Box(seen, "good", 0.0)
 
 
-def test_two_meshes_with_projects_of_their_own(tmp_path: Path) -> None:
+def test_two_meshes_with_separate_projects(tmp_path: Path) -> None:
     async def story() -> None:
         runtime = sim()
         async with meshes(tmp_path, runtime, "a", "b") as (a, b):
@@ -116,7 +116,7 @@ def test_two_meshes_with_projects_of_their_own(tmp_path: Path) -> None:
     virtual.run(story())
 
 
-def test_a_lost_state_is_taken_over_only_when_asked_for(tmp_path: Path) -> None:
+def test_a_project_of_a_lost_state_is_taken_over_only_on_request(tmp_path: Path) -> None:
     async def story() -> None:
         runtime = sim()
         async with meshes(tmp_path, runtime, "a") as (a,):
@@ -134,9 +134,9 @@ def test_a_lost_state_is_taken_over_only_when_asked_for(tmp_path: Path) -> None:
             # The first one comes back, and finds that it is not its any more.
             async with meshes(tmp_path, runtime, "a") as (a,):
                 await asyncio.sleep(20.0)
-                (told,) = a.told("claim.refused")
-                assert f"{tmp_path}/b" in told
-                assert a.claims.refusals["shop"] in told
+                (text,) = a.event_texts("claim.refused")
+                assert f"{tmp_path}/b" in text
+                assert a.claims.refusals["shop"] in text
                 assert a.reconciler.view().desired.services == ()
             assert names(runtime, "shop") == before
             assert runtime.stopped == []
@@ -144,7 +144,7 @@ def test_a_lost_state_is_taken_over_only_when_asked_for(tmp_path: Path) -> None:
     virtual.run(story())
 
 
-def test_a_claim_that_somebody_pruned_comes_back(tmp_path: Path) -> None:
+def test_a_pruned_claim_is_restored(tmp_path: Path) -> None:
     async def story() -> None:
         runtime = sim()
         async with meshes(tmp_path, runtime, "a", "b") as (a, b):
@@ -161,7 +161,7 @@ def test_a_claim_that_somebody_pruned_comes_back(tmp_path: Path) -> None:
     virtual.run(story())
 
 
-def test_replicas_from_before_there_were_claims_are_ours(tmp_path: Path) -> None:
+def test_replicas_older_than_claims_belong_to_the_mesh(tmp_path: Path) -> None:
     async def story() -> None:
         runtime = sim()
         async with meshes(tmp_path, runtime, "a") as (a,):
@@ -190,9 +190,9 @@ def test_only_one_mesh_adopts(tmp_path: Path) -> None:
             async with meshes(tmp_path, runtime, "b") as (b,):
                 await asyncio.sleep(20.0)
                 assert b.reconciler.view().desired.services == ()
-                assert len(b.told("claim.refused")) == 1
+                assert len(b.event_texts("claim.refused")) == 1
             assert len(names(runtime, "old")) == 2
-        # The one that adopted has ended, without an end: another goes on with it.
+        # The one that adopted was killed: another continues with it.
         async with meshes(tmp_path, runtime, "b") as (b,):
             await asyncio.sleep(20.0)
             assert [service.key for service in b.reconciler.view().desired.services] == ["old/web"]

@@ -34,7 +34,7 @@ SERVICES = ("front", "back")
 
 
 class Control:
-    """One life of the control process."""
+    """One run of the control process."""
 
     def __init__(
         self,

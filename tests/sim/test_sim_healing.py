@@ -1,5 +1,5 @@
-"""Everything that can befall a replica is put right: in time, once, with a word for it, and the
-others are left as they are."""
+"""Every failure of a replica is healed in time, exactly once and with a named reason, and the other
+replicas are not touched."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -35,7 +35,7 @@ def changed(scene: Scene, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("befalls", "within", "told"),
+    ("befalls", "within", "reported"),
     [
         (lambda scene, name: scene.runtime.end(name, 3), 4.0, "exited with code 3"),
         (lambda scene, name: scene.runtime.end(name, 137), 4.0, "was killed (SIGKILL)"),
@@ -48,7 +48,7 @@ def changed(scene: Scene, name: str) -> None:
     ids=["exit", "kill", "out of memory", "deleted", "hangs", "unhealthy", "changed"],
 )
 def test_a_replica_is_replaced(
-    tmp_path: Path, befalls: Callable[[Scene, str], None], within: float, told: str
+    tmp_path: Path, befalls: Callable[[Scene, str], None], within: float, reported: str
 ) -> None:
     async def play(scene: Scene) -> None:
         before = set(scene.runtime.boxes)
@@ -58,12 +58,12 @@ def test_a_replica_is_replaced(
         assert_as_desired(scene)
         assert victim not in scene.runtime.boxes
         assert before - {victim} <= set(scene.runtime.boxes)
-        assert told in scene.story()
+        assert reported in scene.story()
 
     virtual.run(settled(tmp_path, play))
 
 
-def test_a_replica_that_others_paused_is_woken_and_kept(tmp_path: Path) -> None:
+def test_a_replica_paused_by_another_program_is_resumed_and_kept(tmp_path: Path) -> None:
     async def play(scene: Scene) -> None:
         before = set(scene.runtime.boxes)
         scene.runtime.pause_by_others(sorted(before)[0])
@@ -75,7 +75,7 @@ def test_a_replica_that_others_paused_is_woken_and_kept(tmp_path: Path) -> None:
     virtual.run(settled(tmp_path, play))
 
 
-def test_a_replica_that_wants_no_requests_gets_none_and_is_let_be(tmp_path: Path) -> None:
+def test_a_replica_that_is_not_ready_gets_no_requests_and_is_kept(tmp_path: Path) -> None:
     async def play(scene: Scene) -> None:
         before = set(scene.runtime.boxes)
         name = sorted(before)[0]
@@ -95,7 +95,7 @@ def test_a_replica_that_wants_no_requests_gets_none_and_is_let_be(tmp_path: Path
     virtual.run(settled(tmp_path, play))
 
 
-def test_what_wants_no_requests_is_replaced_by_a_new_revision_all_the_same(tmp_path: Path) -> None:
+def test_a_replica_that_is_not_ready_is_replaced_by_a_new_revision(tmp_path: Path) -> None:
     async def play(scene: Scene) -> None:
         for box in scene.runtime.boxes.values():
             box.unready = True
@@ -109,7 +109,7 @@ def test_what_wants_no_requests_is_replaced_by_a_new_revision_all_the_same(tmp_p
     virtual.run(settled(tmp_path, play))
 
 
-def test_a_new_replica_that_never_wants_requests_is_a_failure_of_its_revision(
+def test_a_new_replica_that_never_gets_ready_fails_its_revision(
     tmp_path: Path,
 ) -> None:
     async def play(scene: Scene) -> None:
@@ -123,7 +123,7 @@ def test_a_new_replica_that_never_wants_requests_is_a_failure_of_its_revision(
     virtual.run(settled(tmp_path, play))
 
 
-def test_a_duplicate_goes_and_the_original_stays(tmp_path: Path) -> None:
+def test_a_duplicate_is_removed_and_the_original_stays(tmp_path: Path) -> None:
     async def play(scene: Scene) -> None:
         before = set(scene.runtime.boxes)
         scene.runtime.duplicate_by_others(sorted(before)[0])
@@ -134,7 +134,7 @@ def test_a_duplicate_goes_and_the_original_stays(tmp_path: Path) -> None:
     virtual.run(settled(tmp_path, play))
 
 
-def test_what_crashes_again_and_again_is_started_ever_less_often_and_named(tmp_path: Path) -> None:
+def test_repeated_crashes_back_off_and_are_reported_as_a_crash_loop(tmp_path: Path) -> None:
     async def play(scene: Scene) -> None:
         for _ in range(60):
             await asyncio.sleep(1.0)
@@ -162,7 +162,7 @@ def of(scene: Scene, service: str) -> list[Box]:
 
 
 async def settled(directory: Path, play: Callable[[Scene], Awaitable[None]]) -> None:
-    """Two services of three replicas each, all well; then the play."""
+    """Start two services with three ready replicas each, then run the play."""
     scene = Scene(directory, seed=1)
     scene.runtime.bad_luck = 0.0
     try:

@@ -1,5 +1,5 @@
-"""Jobs on a simulated runtime, in virtual time: a command runs once, whatever becomes of the
-control process, and what it left is kept."""
+"""Jobs on a simulated runtime, in virtual time: a command runs exactly once, also if the control
+process is killed, and its result is kept."""
 
 import asyncio
 import random
@@ -41,7 +41,7 @@ class Unlimited:
 
 
 class Life:
-    """One life of the control process, as far as jobs go."""
+    """One run of the control process, with its parts for jobs."""
 
     def __init__(
         self, directory: Path, runtime: SimRuntime, capacity: JobCapacity | None = None
@@ -136,12 +136,12 @@ async def run_once(directory: Path) -> None:
         assert kinds == ["job.started", "job.failed"]
 
 
-def test_a_job_runs_once_and_leaves_its_code_and_last_lines(tmp_path: Path) -> None:
+def test_a_job_runs_once_and_leaves_exit_code_and_last_lines(tmp_path: Path) -> None:
     virtual.run(run_once(tmp_path))
 
 
 async def taken_over(directory: Path) -> None:
-    """The control process is killed again and again, at every stage of a job."""
+    """Kill the control process again and again, at every stage of a job."""
     async with scene(directory) as (runtime, live):
         life = live()
         life.deploy(SECONDS="2")
@@ -158,7 +158,7 @@ async def taken_over(directory: Path) -> None:
             life.jobs.begin("shop", "other", JobOrder(id="migrate-1"), "by hand")
 
 
-def test_a_successor_takes_a_job_over_and_never_runs_it_twice(tmp_path: Path) -> None:
+def test_a_new_daemon_takes_over_a_job_and_never_runs_it_twice(tmp_path: Path) -> None:
     virtual.run(taken_over(tmp_path))
 
 
@@ -189,12 +189,12 @@ async def ended_early(directory: Path) -> None:
             life.order()
 
 
-def test_a_job_ends_by_hand_at_its_timeout_and_with_its_project(tmp_path: Path) -> None:
+def test_a_job_ends_by_stop_timeout_or_down(tmp_path: Path) -> None:
     virtual.run(ended_early(tmp_path))
 
 
 class OneAtATime:
-    """Room for one job beside nothing."""
+    """Capacity for exactly one job."""
 
     def refused(self, job: JobDemand) -> str:
         return "too big" if "BIG" in job.service.environment else ""
@@ -205,7 +205,8 @@ class OneAtATime:
 
 
 async def waited_for(directory: Path) -> None:
-    """One after the other, over a change of the control process, in the order of the orders."""
+    """Jobs run one after the other in the order of their orders, over a restart of the control
+    process."""
     async with scene(directory) as (runtime, live):
         life = live(OneAtATime())
         life.deploy(SECONDS="3")
@@ -213,8 +214,8 @@ async def waited_for(directory: Path) -> None:
         await asyncio.sleep(1.0)
         assert runtime.started == 1
         assert life.jobs.job(second.id).text == "waits for capacity: j-1 has it"
-        told = [e.text for e in life.events.since(0, 9) if e.kind == "job.waiting"]
-        assert told == [f"j-{n} waits for capacity: j-1 has it" for n in (2, 3)], "once each"
+        texts = [e.text for e in life.events.since(0, 9) if e.kind == "job.waiting"]
+        assert texts == [f"j-{n} waits for capacity: j-1 has it" for n in (2, 3)], "once each"
         hook = RunHook(
             project="shop", service="web", id="hook", revision=first.revision, command=("x",),
             timeout=0.0, cause="a rollout",
@@ -240,7 +241,7 @@ async def waited_for(directory: Path) -> None:
             life.order(environment={"BIG": "yes"})
 
 
-def test_without_room_a_job_waits_and_says_why(tmp_path: Path) -> None:
+def test_a_job_without_capacity_waits_and_says_why(tmp_path: Path) -> None:
     virtual.run(waited_for(tmp_path))
 
 
@@ -261,7 +262,7 @@ async def not_started(directory: Path) -> None:
         assert (await life.over(waiting.id)).state == "succeeded"
 
 
-def test_what_cannot_start_fails_and_an_engine_that_is_away_is_waited_for(tmp_path: Path) -> None:
+def test_a_job_that_cannot_start_fails_but_waits_for_an_absent_engine(tmp_path: Path) -> None:
     virtual.run(not_started(tmp_path))
 
 
@@ -312,8 +313,8 @@ async def scheduled(directory: Path) -> None:
         life = live()
         await asyncio.sleep(5.0)
         assert runtime.started == 6
-        told = [e.text for e in life.events.since(0, 1000) if e.kind == "job.skipped"]
-        assert told == ["schedule: missed 9 earlier runs, which are dropped"]
+        texts = [e.text for e in life.events.since(0, 1000) if e.kind == "job.skipped"]
+        assert texts == ["schedule: missed 9 earlier runs, which are dropped"]
         # A run that takes longer than until the next time is not joined by another.
         life.deploy(schedule={"cron": "* * * * *", "timeout": 150}, SECONDS="1000")
         await asyncio.sleep(265.0)
@@ -322,5 +323,5 @@ async def scheduled(directory: Path) -> None:
         assert states.count("timed-out") == 1
 
 
-def test_a_schedule_runs_on_time_once_and_makes_up_for_one_run(tmp_path: Path) -> None:
+def test_a_schedule_runs_once_on_time_and_catches_up_one_run(tmp_path: Path) -> None:
     virtual.run(scheduled(tmp_path))

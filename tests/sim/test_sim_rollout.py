@@ -1,5 +1,5 @@
-"""Rollouts in virtual time: judged by simulated traffic, by hand, and with the control process
-killed at every single operation."""
+"""Rollouts in virtual time: analyzed by simulated traffic, controlled by hand, and with the control
+process killed at every single operation."""
 
 import asyncio
 import random
@@ -33,7 +33,7 @@ KEY = "shop/web"
 
 
 class Killed(BaseException):
-    """kill -9."""
+    """The control process was killed (kill -9)."""
 
 
 def shop(version: str, replicas: int = 2, **more: Any) -> Project:
@@ -62,8 +62,8 @@ def shop(version: str, replicas: int = 2, **more: Any) -> Project:
 
 
 class Scene:
-    """A mesh with traffic, and a hand on it. `kill_at` is the operation at which the control
-    process of the moment dies, before or after that is carried out."""
+    """A mesh with traffic. `kill_at` is the number of the operation before or after which the
+    current control process is killed."""
 
     def __init__(self, directory: Path, rate: int = 200) -> None:
         self.directory = directory
@@ -143,7 +143,7 @@ class Scene:
         return self.control.store.rollouts[KEY]
 
     async def until(self, holds: Callable[[], bool], seconds: float = 200.0) -> float:
-        """Virtual seconds until that is so; a control process that died has a successor."""
+        """Wait until `holds`; return the virtual seconds. A killed control process is restarted."""
         began = virtual.clock()
         while not holds():
             await asyncio.sleep(0.05)
@@ -159,7 +159,7 @@ class Scene:
         return await self.until(lambda: not self.rollout.is_unfinished and self.at_rest(), seconds)
 
     def at_rest(self) -> bool:
-        """Nothing but what is wanted is there."""
+        """Whether only desired replicas exist."""
         boxes = self.runtime.boxes.values()
         wanted = self.rollout.effective_revision
         right = [b for b in boxes if b.running and b.seen.revision == wanted]
@@ -178,15 +178,15 @@ class Scene:
         return dict(service.split.weights) if service.split else {}
 
     def story(self) -> str:
-        told = [f"{e.at - virtual.EPOCH:.2f} {e.kind} {e.replica} {e.text}"
+        events = [f"{e.at - virtual.EPOCH:.2f} {e.kind} {e.replica} {e.text}"
                 for e in self.control.events.since(0, 1000)]  # fmt: skip
-        return "\n".join([*map(str, self.operations), *told[-40:], *self.plane.problems])
+        return "\n".join([*map(str, self.operations), *events[-40:], *self.plane.problems])
 
 
 @dataclass
 class Case:
-    """A second revision, what is to become of it, and how many of 200 requests a second it may
-    have answered badly."""
+    """A second revision, its expected outcome, and how many of 200 requests a second it may
+    fail."""
 
     name: str
     second: Project
@@ -211,7 +211,7 @@ CASES = [
 async def brought_in(
     directory: Path, case: Case, kill_at: int = -1, after: bool = False
 ) -> AsyncIterator[Scene]:
-    """The first revision, then the second of a case, to its end."""
+    """Deploy the first revision, then the second of a case, and run the rollout to its end."""
     async with scene_in(directory) as scene:
         scene.deploy(shop("1"))
         await scene.settled()
@@ -244,7 +244,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_a_second_revision_comes_in_or_goes_back(tmp_path: Path, case: Case) -> None:
+def test_a_second_revision_completes_or_is_rolled_back(tmp_path: Path, case: Case) -> None:
     async def main() -> None:
         async with brought_in(tmp_path, case) as scene:
             second = compute_revision(case.second.services[0])
@@ -262,7 +262,7 @@ def test_a_second_revision_comes_in_or_goes_back(tmp_path: Path, case: Case) -> 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_a_kill_at_every_operation_changes_nothing_of_the_end(
+def test_a_kill_at_any_operation_does_not_change_the_outcome(
     tmp_path: Path, case: Case, after: bool
 ) -> None:
     async def main() -> None:
@@ -287,7 +287,7 @@ def test_a_kill_at_every_operation_changes_nothing_of_the_end(
 @pytest.mark.parametrize(
     ("match", "outcome"), [([], "rolled-back"), (["header:X-Canary=yes"], "done")]
 )
-def test_who_was_chosen_may_fail_a_little_more_often(
+def test_a_canary_by_condition_may_fail_slightly_more_often(
     tmp_path: Path, match: list[str], outcome: str
 ) -> None:
     async def main() -> None:
@@ -303,7 +303,7 @@ def test_who_was_chosen_may_fail_a_little_more_often(
     run(main)
 
 
-def test_an_image_that_is_lost_on_the_way_takes_the_rollout_back(tmp_path: Path) -> None:
+def test_an_image_lost_during_a_rollout_rolls_it_back(tmp_path: Path) -> None:
     async def main() -> None:
         async with scene_in(tmp_path) as scene:
             first = shop("1", 4)
@@ -325,7 +325,7 @@ def test_an_image_that_is_lost_on_the_way_takes_the_rollout_back(tmp_path: Path)
 
 
 @pytest.mark.parametrize("forgotten", [False, True], ids=["stored", "lost"])
-def test_a_revision_that_goes_bad_after_the_first_step_and_a_kill_still_goes_back(
+def test_a_revision_that_fails_after_a_step_and_a_kill_is_rolled_back(
     tmp_path: Path, forgotten: bool
 ) -> None:
     async def main() -> None:
@@ -354,8 +354,8 @@ def test_a_revision_that_goes_bad_after_the_first_step_and_a_kill_still_goes_bac
     run(main)
 
 
-def test_evidence_adds_up_though_each_process_lives_for_less_than_it_takes(tmp_path: Path) -> None:
-    """Some 2 requests a second for the new revision: no process sees more than one bad one."""
+def test_evidence_accumulates_over_short_lived_processes(tmp_path: Path) -> None:
+    """The new revision gets about 2 requests a second: no process sees more than one failure."""
 
     async def main() -> None:
         async with scene_in(tmp_path, rate=100) as scene:
@@ -379,7 +379,7 @@ def test_evidence_adds_up_though_each_process_lives_for_less_than_it_takes(tmp_p
     run(main)
 
 
-def test_alike_revisions_are_not_called_worse_however_often_the_process_is_killed(
+def test_equal_revisions_pass_despite_many_kills(
     tmp_path: Path,
 ) -> None:
     async def main() -> None:
@@ -400,7 +400,7 @@ def test_alike_revisions_are_not_called_worse_however_often_the_process_is_kille
     run(main)
 
 
-def test_nothing_is_said_to_have_been_removed_that_was_only_just_started(tmp_path: Path) -> None:
+def test_a_replica_that_was_just_started_is_not_reported_as_removed(tmp_path: Path) -> None:
     async def main() -> None:
         async with scene_in(tmp_path, rate=0) as scene:
             every = {"parallelism": 8, "monitor": 0}
@@ -414,7 +414,7 @@ def test_nothing_is_said_to_have_been_removed_that_was_only_just_started(tmp_pat
     run(main)
 
 
-def test_while_the_disk_is_full_what_fails_is_replaced_and_a_rollout_goes_on_later(
+def test_a_full_disk_delays_a_rollout_but_not_healing(
     tmp_path: Path,
 ) -> None:
     async def main() -> None:
@@ -440,7 +440,7 @@ def test_while_the_disk_is_full_what_fails_is_replaced_and_a_rollout_goes_on_lat
     run(main)
 
 
-def test_a_rollout_paused_by_hand_is_left_as_it_is_and_goes_on_where_it_was(
+def test_a_paused_rollout_stays_as_it_is_and_resumes_there(
     tmp_path: Path,
 ) -> None:
     async def main() -> None:
@@ -489,7 +489,7 @@ def test_a_project_with_a_paused_rollout_can_be_taken_down(tmp_path: Path, start
     run(main)
 
 
-def test_an_undo_goes_back_to_what_was_good_and_the_history_tells(tmp_path: Path) -> None:
+def test_an_undo_restores_the_last_good_release_and_is_in_the_history(tmp_path: Path) -> None:
     async def main() -> None:
         async with scene_in(tmp_path) as scene:
             for version in ("1", "2"):
@@ -508,11 +508,11 @@ def test_an_undo_goes_back_to_what_was_good_and_the_history_tells(tmp_path: Path
             await scene.rollouts().undo("shop", "web", 2, "you")
             await scene.settled()
             assert scene.rollout.revision == second
-            told = [
+            events = [
                 (r.number, r.revision, r.who, r.how, r.changed, r.outcome)
                 for r in reversed(scene.rollouts().releases("shop", "web", 10))
             ]
-            assert told == [
+            assert events == [
                 (1, first, "me", "deploy", "new service", "done"),
                 (2, second, "me", "deploy", "environment V", "done"),
                 (3, first, "me", "undo", "environment V", "done"),
@@ -522,7 +522,7 @@ def test_an_undo_goes_back_to_what_was_good_and_the_history_tells(tmp_path: Path
     run(main)
 
 
-def test_blue_green_is_undone_at_once_while_the_old_ones_are_kept(tmp_path: Path) -> None:
+def test_blue_green_is_undone_at_once_while_old_replicas_are_kept(tmp_path: Path) -> None:
     async def main() -> None:
         async with scene_in(tmp_path) as scene:
             way = {"strategy": "blue-green", "keep": 60}
@@ -561,7 +561,7 @@ def test_blue_green_is_undone_at_once_while_the_old_ones_are_kept(tmp_path: Path
         ({}, {"parallelism": 0}, 8, 4),
     ],
 )
-def test_no_more_run_and_no_fewer_serve_than_is_allowed(
+def test_a_rollout_keeps_within_surge_and_unavailable(
     tmp_path: Path, settings: dict[str, Any], update: dict[str, Any], most: int, least: int
 ) -> None:
     async def main() -> None:
@@ -587,7 +587,7 @@ def test_no_more_run_and_no_fewer_serve_than_is_allowed(
 
 
 class Jobs:
-    """Hooks that take 2 s each, and go as `codes` say; they outlive the control process."""
+    """Hooks that take 2 s each and end with `codes`; they outlive the control process."""
 
     def __init__(self) -> None:
         self.begun: dict[str, tuple[RunHook, float]] = {}
@@ -618,7 +618,7 @@ HOOKS = {"before": "migrate", "after": "smoke", "on_failure": "tell"}
         ({"smoke": 1}, "rolled-back", ["before", "after", "failure"], 2),
     ],
 )
-def test_hooks_run_once_each_and_have_their_say(
+def test_hooks_run_once_each_and_can_stop_a_rollout(
     tmp_path: Path, codes: dict[str, int], outcome: str, ran: list[str], started: int
 ) -> None:
     async def main() -> None:
@@ -654,7 +654,7 @@ def test_hooks_run_once_each_and_have_their_say(
     run(main)
 
 
-def test_a_first_deployment_whose_hook_fails_starts_nothing_and_says_so(tmp_path: Path) -> None:
+def test_a_failed_hook_of_a_first_deployment_starts_nothing(tmp_path: Path) -> None:
     async def main() -> None:
         async with scene_in(tmp_path, rate=0) as scene:
             scene.jobs.codes["migrate"] = 1
@@ -663,8 +663,12 @@ def test_a_first_deployment_whose_hook_fails_starts_nothing_and_says_so(tmp_path
             await asyncio.sleep(10)
             assert not scene.runtime.boxes
             (service,) = scene.control.reconciler.view().desired.services
-            told = deployment_progress(service, (), (), scene.rollout.cause, "")
-            assert (told.settled, told.ok, told.text) == (True, False, "web is paused: last words")
+            progress = deployment_progress(service, (), (), scene.rollout.cause, "")
+            assert (progress.settled, progress.ok, progress.text) == (
+                True,
+                False,
+                "web is paused: last words",
+            )
             scene.jobs.codes.clear()
             scene.deploy(shop("1", rollout=HOOKS))
             await scene.settled()

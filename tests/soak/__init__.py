@@ -1,5 +1,5 @@
 """Rolling updates under load, one after the other, counted by the clients.
 
-Belongs here: the mixed load (`load`) and the program that `make soak` runs (`run`); a short one is
-among the end-to-end tests. Does not belong here: what is tried once and judged by its details.
+Belongs here: the mixed load (`load`), the programs of `make soak` (`run`) and `make chaos`
+(`chaos`). Does not belong here: scenarios that are checked in detail.
 """

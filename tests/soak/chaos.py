@@ -2,7 +2,7 @@
 
     python -m tests.soak.chaos [--seed 1] [--steps 60]
 
-The engine is one of its own, so that it can be restarted too. While it all goes on a steady load
+It has its own engine, so that the engine can be restarted too. Meanwhile a steady load
 of GET requests is counted, and after each step what must hold is looked at. Exit codes: 0 when
 everything ended as wanted and nothing was violated, 1 when not.
 """
@@ -37,7 +37,7 @@ CUT: Final = ("ConnectionReset", "BrokenPipe", "IncompleteRead")
 
 @asynccontextmanager
 async def mesh_on(engine: OwnEngine) -> AsyncIterator[TestMesh]:
-    """A mesh on an engine of its own."""
+    """A mesh on its own engine."""
     folder = Path(tempfile.mkdtemp(prefix="mt-"))
     project = f"chaos-{uuid.uuid4().hex[:6]}"
     environment = {"PROJECT": project, "DOCKER_HOST": engine.host}
@@ -54,7 +54,7 @@ async def mesh_on(engine: OwnEngine) -> AsyncIterator[TestMesh]:
 
 
 class Chaos:
-    """The operations, and what must hold. `problems` are violations."""
+    """The operations and the invariants. `problems` are violations."""
 
     def __init__(self, engine: OwnEngine, mesh: TestMesh, image: str, seed: int) -> None:
         self.problems: list[str] = []
@@ -69,7 +69,7 @@ class Chaos:
         self._began = time.monotonic()
 
     async def run(self, steps: int) -> None:
-        """So many steps, then the end that all of it comes to."""
+        """Run the steps, then check the state at the end."""
         up = await self._mesh.up(self._compose())
         if up.code:
             raise RuntimeError(up.out + up.err)
@@ -101,7 +101,7 @@ class Chaos:
     # What happens
 
     async def deploy(self) -> None:
-        """A new version, and nobody waits for it."""
+        """Deploy a new version without waiting for it."""
         self._version += 1
         path = self._mesh.folder / "compose.yml"
         path.write_text(self._compose())
@@ -127,7 +127,7 @@ class Chaos:
         await self._docker("update", "--cpus", "1.5", await self._one())
 
     async def duplicate(self) -> None:
-        """Somebody runs a container with the labels of a replica of ours."""
+        """Run a container with the labels of a replica."""
         name = await self._one()
         shown = await self._docker("inspect", "--format", "{{json .Config.Labels}}", name)
         if shown:
@@ -146,13 +146,13 @@ class Chaos:
         self._mesh.kill(self._mesh.child("meshd.daemon"))
 
     async def kill_worker(self) -> None:
-        """Only its connections are lost; the clients are told apart by that."""
+        """Only its connections are lost; these clients are counted separately."""
         self._mesh.kill(self._mesh.child("proxy.worker"))
 
     # What must hold
 
     async def _look(self) -> None:
-        """Generations only grow, and what is routed to is what the engine runs."""
+        """Check that generations only grow, and that the engine runs every routed endpoint."""
         status = await self._status()
         generation = tuple(status["generation"])
         if generation < self._generation:
@@ -164,7 +164,8 @@ class Chaos:
             self._wrong(f"listed twice: {ready}")
 
     async def _settle(self) -> None:
-        """Everything is as it was last wanted, and stays so when the control process is lost."""
+        """Check that the actual state is the desired one, and stays so after a killed control
+        process."""
         self._tell("settle")
         before = await self._as_wanted()
         self._tell("kill_control, once more")
@@ -174,7 +175,7 @@ class Chaos:
             self._wrong(f"a new control process changed what was right: {before} → {after}")
 
     async def _as_wanted(self) -> dict[str, str]:
-        """Wait until it is so; name → address of the replicas."""
+        """Wait until the actual state is the desired one; return name → address of the replicas."""
         deadline = time.monotonic() + SETTLED
         found, why = {}, "nothing was seen"
         while time.monotonic() < deadline:
@@ -212,29 +213,29 @@ class Chaos:
             aiohttp.ClientSession(connector=connector) as session,
             session.get("http://x/") as answer,
         ):
-            told = await answer.json()
-        return bool(told["version"] == str(self._version))
+            answer_body = await answer.json()
+        return bool(answer_body["version"] == str(self._version))
 
     def _judge_clients(self, load: Load) -> None:
-        """A worker that is killed takes its connections with it. Else no GET may fail while there
-        are replicas at all, as those that are lost are asked for again."""
+        """Check the failures of clients. A killed worker loses its connections. Otherwise no GET
+        may fail while replicas exist, because lost GETs are retried."""
         killed = sum("kill_worker" in line for line in self.story)
-        failures = load.tally.failures
+        failures = load.result.failures
         lost = [text for _, text in failures if text.startswith(CUT)]
         others = [text for _, text in failures if text not in lost]
         if len(lost) > 8 * killed or others:
             self._wrong(f"{len(lost)} connections lost to {killed} killed workers; {others[:5]}")
-        self._tell(f"{load.tally.served} served, {len(failures)} failed")
+        self._tell(f"{load.result.served} served, {len(failures)} failed")
 
     # How
 
     async def _one(self) -> str:
-        """A running replica, by the engine's word."""
+        """Return a running replica, as the engine lists it."""
         names = await self._docker("ps", "--format", "{{.Names}}", "--filter", "status=running")
         return self._dice.choice(sorted(names.split()) or ["none"])
 
     async def _status(self) -> dict[str, Any]:
-        """The status, as soon as the control process tells it."""
+        """Return the status, once the control process answers."""
         deadline = time.monotonic() + 30.0
         while True:
             try:
@@ -245,7 +246,7 @@ class Chaos:
                 await asyncio.sleep(0.1)
 
     async def _run_when_control_is_back(self, *arguments: str) -> None:
-        """A command of a user, who tries again while the mesh or its engine is away."""
+        """Run a user's command, and retry while the mesh or its engine is away."""
         for _ in range(20):
             done = await self._mesh.run(*arguments)
             if done.code == 0:
@@ -254,7 +255,7 @@ class Chaos:
         self._wrong(f"{arguments[0]} never came off: {done.out}{done.err}")
 
     async def _docker(self, *arguments: str) -> str:
-        """One command on the engine. What it concerns may be gone by then: that is no problem."""
+        """Run one command on the engine. Its object may be gone by then, which is fine."""
         process = await asyncio.create_subprocess_exec(
             "docker", "-H", self._engine.host, *arguments,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -273,7 +274,7 @@ class Chaos:
 
 
 async def chaos(image: str, seed: int, steps: int) -> Chaos:
-    """One sequence from start to end; afterwards nothing of it is left."""
+    """Run one sequence from start to end; remove everything afterwards."""
     with own_engine(live_restore=True) as engine:
         await asyncio.to_thread(engine.load, image)
         async with mesh_on(engine) as mesh:

@@ -1,7 +1,7 @@
 """A steady mixed load over raw sockets: GET, POST, new connections, long streams, slow downloads.
 
-Nothing is retried: what a client without any cleverness would see is what is counted. An answer
-counts as served when all of it came and says what was asked for.
+It retries nothing, so it counts what the simplest client would see. An answer counts as served if
+all of it arrived and has the expected content.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ TIMEOUT: Final = 30.0
 
 
 class Wrong(Exception):
-    """An answer is not what was asked for."""
+    """An answer does not have the expected content."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What one client saw: when (Unix time), doing what, and how it ended."""
+    """A failed request: Unix time, kind of request, and how it ended."""
 
     at: float
     kind: str
@@ -33,7 +33,7 @@ class Failure:
 
 @dataclass
 class Count:
-    """What all clients saw. `latencies` are seconds, of what is no stream."""
+    """What all clients saw. `latencies` are seconds, of requests that are not streams."""
 
     served: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
@@ -41,15 +41,16 @@ class Count:
     versions: Counter[str] = field(default_factory=Counter)
 
     def quantile(self, q: float) -> float:
-        """A latency quantile."""
+        """Return a latency quantile in seconds."""
         values = sorted(self.latencies)
         return values[min(int(q * len(values)), len(values) - 1)] if values else 0.0
 
 
 class Mixed:
-    """`rate` requests a second in all until it is left, and `streams` long ones at any time.
+    """`rate` requests per second in all until the block ends, and `streams` long streams at any
+    time.
 
-    Open loop: each client keeps to its own timetable, and a late one sends at once.
+    Open loop: each client has its own schedule, and a late client sends at once.
     """
 
     KINDS: Final = ("get", "post", "get", "post", "get", "fresh")
@@ -81,9 +82,9 @@ class Mixed:
         await asyncio.gather(*self._tasks)
 
     def since(self) -> Count:
-        """What was counted since the last call."""
-        told, self.count = self.count, Count()
-        return told
+        """Return the counts since the last call."""
+        received, self.count = self.count, Count()
+        return received
 
     async def _client(self, kind: str, due: float) -> None:
         pipe: Pipe | None = None
@@ -134,7 +135,7 @@ class Mixed:
         return await asyncio.open_connection(host, int(port))
 
     async def _ask(self, kind: str, pipe: Pipe) -> bool:
-        """One request and its answer; whether the connection may be used again."""
+        """Send one request and read its answer; return whether the connection may be used again."""
         reader, writer = pipe
         end = b"Connection: close\r\n" if kind == "fresh" else b""
         if kind == "post":
@@ -145,23 +146,23 @@ class Mixed:
         else:
             writer.write(b"GET /menu?ms=5 HTTP/1.1\r\nHost: soak.test\r\n%b\r\n" % end)
         fields = await _head(reader)
-        told = json.loads(await reader.readexactly(int(fields[b"content-length"])))
-        if told["body"] != (len(BODY) if kind == "post" else 0):
-            raise Wrong(f"the replica had {told['body']} bytes of the body")
-        self.count.versions[told["version"]] += 1
+        received = json.loads(await reader.readexactly(int(fields[b"content-length"])))
+        if received["body"] != (len(BODY) if kind == "post" else 0):
+            raise Wrong(f"the replica had {received['body']} bytes of the body")
+        self.count.versions[received["version"]] += 1
         return fields.get(b"connection") != b"close"
 
     async def _stream(self, pipe: Pipe) -> None:
-        """Server-sent events in chunks, to the last."""
+        """Read server-sent events in chunks, up to the last one."""
         reader, writer = pipe
         writer.write(b"GET /stream?seconds=%d HTTP/1.1\r\nHost: soak.test\r\n\r\n" % STREAM_SECONDS)
         await _head(reader)
-        told = await reader.readuntil(b"\r\n0\r\n\r\n")
-        if told.count(b"data: ") != STREAM_SECONDS * 10 + 1:
-            raise Wrong(f"{told.count(b'data: ')} events came")
+        received = await reader.readuntil(b"\r\n0\r\n\r\n")
+        if received.count(b"data: ") != STREAM_SECONDS * 10 + 1:
+            raise Wrong(f"{received.count(b'data: ')} events came")
 
     async def _download(self, pipe: Pipe) -> None:
-        """A body of known length that takes its time."""
+        """Read a body of known length that is sent slowly."""
         reader, writer = pipe
         size = PIECES * 1000
         writer.write(
@@ -175,7 +176,7 @@ class Mixed:
 
 
 async def _head(reader: asyncio.StreamReader) -> dict[bytes, bytes]:
-    """The fields of an answer. Raises Wrong when it is not 200."""
+    """Return the fields of an answer. Raises Wrong if its status is not 200."""
     head = await reader.readuntil(b"\r\n\r\n")
     first, *lines = head[:-4].split(b"\r\n")
     fields = dict(line.lower().split(b": ", 1) for line in lines)

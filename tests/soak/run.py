@@ -28,7 +28,7 @@ AROUND: Final = 3.0
 
 @dataclass
 class Soaked:
-    """What came of it. `problems` are rollouts that did not come off."""
+    """The result. `problems` are rollouts that failed."""
 
     served: int = 0
     streams: int = 0
@@ -41,14 +41,14 @@ class Soaked:
         return not self.failures and not self.problems
 
     def add(self, count: Count) -> None:
-        """One rollout's worth of requests."""
+        """Add the requests of one rollout."""
         self.streams += count.served["stream"] + count.served["download"]
         self.served += sum(count.served.values())
         self.failures += count.failures
 
 
 def compose(mesh: TestMesh, image: str, version: int, gate: bool) -> str:
-    """The application at one version; with `gate` each has to prove itself by its traffic."""
+    """Return the application at one version; with `gate`, each version is analyzed as a canary."""
     policy = "{routes: [/]}" if gate else "{routes: [/], rollout: {gate: false}}"
     more = {"environment": f"{{VERSION: '{version}'}}", "deploy": DEPLOY, "policy": policy}
     text = service_text("web", mesh.runtime, image, **more)
@@ -63,7 +63,7 @@ async def soak(
     tell: Callable[[str], None],
     gate: bool = True,
 ) -> Soaked:
-    """Bring it up, and replace it so many times while the load goes on."""
+    """Bring it up, and roll it out `rollouts` times under load."""
     result = Soaked()
     up = await mesh.up(compose(mesh, image, 0, gate))
     if up.code:
@@ -100,10 +100,10 @@ async def soak(
 
 
 async def evidence(mesh: TestMesh, failures: list[Failure]) -> list[str]:
-    """The failures, the first in full, with what the mesh did around them."""
+    """Return the failures, the first one in full, with the events of the mesh around it."""
     lines = [f"{each.at:.3f} {each.kind}: {each.text}" for each in failures[:20]]
     first = failures[0].at
-    lines.append("what the mesh tells of the time around the first:")
+    lines.append("events of the mesh around the first:")
     for event in await mesh.events():
         if abs(event["at"] - first) < AROUND:
             words = (event["kind"], event["replica"], event["text"])
@@ -112,7 +112,7 @@ async def evidence(mesh: TestMesh, failures: list[Failure]) -> list[str]:
 
 
 async def main(options: argparse.Namespace) -> int:
-    """One soak with a mesh of its own."""
+    """Run one soak on its own mesh."""
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     project = f"soak-{uuid.uuid4().hex[:6]}"
     mesh = TestMesh(folder, options.runtime, environment={"PROJECT": project})

@@ -1,1 +1,1 @@
-"""What scenario tests share: a replica to run, a mesh to run it, and a load with a count."""
+"""Helpers that tests share: waiting, origins, raw HTTP, a whole mesh, and a load that counts."""

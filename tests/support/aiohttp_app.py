@@ -1,4 +1,4 @@
-"""The origin of `real_origins` with aiohttp, with files and a page for a browser besides."""
+"""The application of `real_servers` for aiohttp, with files and a page for a browser."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""The origin of `real_origins` as an ASGI application, for uvicorn."""
+"""The application of `real_servers` for ASGI, run by uvicorn."""
 
 import asyncio
 import gzip
@@ -15,7 +15,7 @@ MIB = bytes(range(256)) * 4096
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """One request or WebSocket."""
+    """Serve one request or WebSocket."""
     if scope["type"] == "lifespan":
         while (await receive())["type"] != "lifespan.shutdown":
             await send({"type": "lifespan.startup.complete"})
@@ -30,8 +30,8 @@ async def _socket(receive: Receive, send: Send) -> None:
     await receive()
     await send({"type": "websocket.accept"})
     while (event := await receive())["type"] == "websocket.receive":
-        said = {key: event.get(key) for key in ("text", "bytes") if event.get(key) is not None}
-        await send({"type": "websocket.send", **said})
+        content = {key: event.get(key) for key in ("text", "bytes") if event.get(key) is not None}
+        await send({"type": "websocket.send", **content})
 
 
 async def _request(scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,7 +71,7 @@ async def _request(scope: Scope, receive: Receive, send: Send) -> None:
             digest.update(event.get("body", b""))
             size += len(event.get("body", b""))
             more = event.get("more_body", False)
-        told = {
+        received = {
             "method": scope["method"],
             "target": scope["raw_path"].decode()
             + (f"?{scope['query_string'].decode()}" if scope["query_string"] else ""),
@@ -80,6 +80,6 @@ async def _request(scope: Scope, receive: Receive, send: Send) -> None:
             "length": headers.get("content-length"),
             "encoding": headers.get("transfer-encoding"),
         }
-        text = json.dumps(told).encode()
+        text = json.dumps(received).encode()
         await start(200, content_type="application/json", content_length=str(len(text)))
         await body(text)

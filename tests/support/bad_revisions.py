@@ -1,5 +1,5 @@
-"""Second revisions that are bad in five ways, brought in under load, all at once as services of
-one mesh; on either runtime. Each has to go back by itself."""
+"""Revisions with five kinds of fault, deployed at once under load as services of one mesh. Each has
+to be rolled back by itself, on either runtime."""
 
 import asyncio
 import json
@@ -9,15 +9,16 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
-from tests.support.load import Load, Tally
+from tests.support.load import Load, LoadResult
 from tests.support.mesh import ORIGIN, TestMesh
+from tests.support.waiting import BUSY, elapse, wait_until
 
 RATES: Final = {"errors": 100, "slow": 100, "never": 20, "crash": 20, "gone": 20}
 FAULTS: Final = {"never": "never-healthy", "gone": ""}
 SECONDS: Final = 70.0
 PATIENCE: Final = 90.0
 HELD: Final = "held"
-"""The folder beside the Compose file in which `go` lets the service `gate` get healthy."""
+"""A folder next to the Compose file. The service `gate` gets healthy once it has a file `go`."""
 
 _GATE: Final = """\
   gate:
@@ -29,9 +30,9 @@ _GATE: Final = """\
 
 
 def compose(mesh: TestMesh, image: str, faulty: bool) -> str:
-    """Two replicas each; the second version of each service has its own fault. What `gone` is made
-    of is gone when it is to start: as a local process, a program; on Docker, its image, which it
-    had when it was deployed. There it waits for a service that the test holds up."""
+    """Return the Compose file: a service for each fault, with two replicas each. The second version
+    of a service has its fault. `gone` loses its program (local) or its image (Docker) after the
+    deployment was accepted; on Docker it waits for a service that the test holds back."""
     docker = mesh.runtime == "docker"
     lines = [f"name: {mesh.environment['PROJECT']}", "services:"]
     for name in RATES:
@@ -55,12 +56,12 @@ def compose(mesh: TestMesh, image: str, faulty: bool) -> str:
 
 
 def lost_image(mesh: TestMesh) -> str:
-    """The image that is there when it is deployed, and no more when it is to run."""
+    """Return the name of the image that is removed between the deployment and the start."""
     return f"{mesh.environment['PROJECT']}-gone:2"
 
 
 async def make_lost_image(mesh: TestMesh, image: str) -> str:
-    """An image of its own; gives its id."""
+    """Create the image that will be removed; return its id."""
     container = await docker("create", image, "true")
     made = await docker("commit", "--change", "ENV NEW=1", container, lost_image(mesh))
     await docker("rm", container)
@@ -68,7 +69,7 @@ async def make_lost_image(mesh: TestMesh, image: str) -> str:
 
 
 async def docker(*arguments: str) -> str:
-    """One command of the Docker client; gives what it said."""
+    """Run the Docker client; return its output."""
     process = await asyncio.create_subprocess_exec(
         "docker", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -77,20 +78,20 @@ async def docker(*arguments: str) -> str:
     return out.decode().strip()
 
 
-async def newest(mesh: TestMesh, service: str) -> dict[str, Any]:
-    """The newest release of a service."""
+async def newest_release(mesh: TestMesh, service: str) -> dict[str, Any]:
+    """Return the newest release of a service."""
     project = mesh.environment["PROJECT"]
     of = f"/v1/projects/{project}/services/{service}/releases?limit=1"
     (release,) = await mesh.api(of)
     return dict(release)
 
 
-async def bring_in(
+async def deploy_bad_revisions(
     mesh: TestMesh, image: str, accepted: Callable[[], Awaitable[None]]
-) -> tuple[dict[str, Tally], str]:
-    """The good first revisions, then, under load, the bad ones, with the control process killed on
-    the way; `accepted` is awaited once the deployment was. Gives what the clients saw of each
-    service, and what `meshd deploy` said in the end."""
+) -> tuple[dict[str, LoadResult], str]:
+    """Deploy the good first revisions, then the bad ones under load, and kill the control process
+    during the rollout. `accepted` is awaited once the deployment was accepted. Return what the
+    clients saw of each service, and the detail that `meshd deploy` ended with."""
     up = await mesh.up(compose(mesh, image, faulty=False))
     assert up.code == 0, up.out + up.err
     async with AsyncExitStack() as stack:
@@ -100,15 +101,18 @@ async def bring_in(
             )
             for name, rate in RATES.items()
         }
-        await asyncio.sleep(4)
+        await elapse(4, "load on the good revisions")
         path = mesh.folder / "compose.yml"
         path.write_text(compose(mesh, image, faulty=True))
         deploying = asyncio.create_task(
             mesh.run("deploy", "-f", str(path), "-o", "json", timeout=PATIENCE)
         )
-        while (await newest(mesh, "errors"))["number"] == 1:
+
+        async def is_accepted() -> bool:
             assert not deploying.done(), deploying.result()
-            await asyncio.sleep(0.1)
+            return (await newest_release(mesh, "errors"))["number"] > 1
+
+        await wait_until(is_accepted, PATIENCE / BUSY, "the deployment is accepted", interval=0.1)
         await accepted()
         await mesh.until("errors", lambda status: status["ready"] == 3, 30)
         mesh.kill(mesh.child("meshd.daemon"))
@@ -116,38 +120,40 @@ async def bring_in(
         for load in loads.values():
             await load.finished()
     assert deploy.code == 1, deploy.out + deploy.err
-    told = json.loads(deploy.out)["detail"]
-    return {name: load.tally for name, load in loads.items()}, told
+    detail = json.loads(deploy.out)["detail"]
+    return {name: load.result for name, load in loads.items()}, detail
 
 
-async def judge(mesh: TestMesh, seen: dict[str, Tally], reasons: dict[str, str]) -> None:
-    """Each went back for its own reason, and cost next to nothing."""
+async def check_rollbacks(
+    mesh: TestMesh, seen: dict[str, LoadResult], reasons: dict[str, str]
+) -> None:
+    """Assert that each service was rolled back for its own reason, with hardly a failed request."""
     for service, reason in reasons.items():
-        release = await newest(mesh, service)
-        tally = seen[service]
-        asked = tally.served + len(tally.failures)
+        release = await newest_release(mesh, service)
+        result = seen[service]
+        asked = result.served + len(result.failures)
         served, failed = _of_new(release)
         print(
             f"{mesh.runtime} {service}: {release['outcome']} after "
             f"{release['ended'] - release['at']:.0f} s, {release['cause']}; of {asked} requests "
-            f"it served {served} and failed {failed}; {len(tally.failures)} failed for clients"
+            f"it served {served} and failed {failed}; {len(result.failures)} failed for clients"
         )
         assert release["outcome"] == "rolled-back", release
         assert reason in release["cause"], release
         status = await mesh.service(service)
         assert {r["revision"] for r in status["replicas"]} == {release["previous"]}
         assert status["ready"] == 2
-        if service == "slow":  # all that it served at all
+        if service == "slow":  # it may serve a few before the probe times out
             assert served + failed < 0.005 * asked
         if service == "errors":
-            assert len(tally.failures) < 0.005 * asked
+            assert len(result.failures) < 0.005 * asked
         else:
-            assert tally.failures == []
+            assert result.failures == []
 
 
 def _of_new(release: dict[str, Any]) -> tuple[int, int]:
-    """What was served well and badly by the new revision, as the report of the release has it; one
-    that was over within its first second has none."""
+    """Return how many requests the new revision served and failed, from the release's report. A
+    rollout that ended within its first second has no report."""
     served = release["tally"]["revisions"] if release["tally"] else {}
     counts = served.get(release["revision"], {"served": 0, "failed": 0})
     return counts["served"], counts["failed"]

@@ -39,7 +39,7 @@ _RESPONSE = [
 ]
 
 
-def noted(head: RequestHead | ResponseHead) -> dict[str, object]:
+def parsed_fields(head: RequestHead | ResponseHead) -> dict[str, object]:
     """Return all attributes of a head."""
     names = _REQUEST if isinstance(head, RequestHead) else _RESPONSE
     return {name: getattr(head, name) for name in names}

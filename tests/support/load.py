@@ -1,6 +1,6 @@
 """A bounded load of GET requests at a steady rate, over raw sockets, that counts exactly.
 
-Nothing is retried here: what a client without any cleverness would see is what is counted.
+It retries nothing, so it counts what the simplest client would see.
 """
 
 import asyncio
@@ -11,9 +11,14 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Tally:
-    """What the clients saw. `failures` tells when and what; latencies are seconds; `versions` are
-    those that answered, one after the other."""
+class LoadResult:
+    """What the clients saw.
+
+    - `served`: responses with status 200.
+    - `failures`: monotonic time and text of each other outcome.
+    - `latencies`: monotonic time and seconds of each response.
+    - `replicas`: responses by replica; `versions`: the version of each response, in order.
+    """
 
     served: int = 0
     failures: list[tuple[float, str]] = field(default_factory=list)
@@ -22,13 +27,13 @@ class Tally:
     versions: list[str] = field(default_factory=list)
 
     def quantile(self, q: float, since: float = 0.0) -> float:
-        """A latency quantile of the requests that were answered after `since` (monotonic)."""
+        """Return a latency quantile (seconds) of the responses after `since` (monotonic)."""
         values = sorted(latency for at, latency in self.latencies if at >= since)
         return values[min(int(q * len(values)), len(values) - 1)] if values else 0.0
 
 
 async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection to `HOST:PORT` or `unix:PATH`."""
+    """Connect to `HOST:PORT` or `unix:PATH`."""
     host, _, port = address.rpartition(":")
     if host == "unix":
         return await asyncio.open_unix_connection(port)
@@ -36,11 +41,11 @@ async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWri
 
 
 class Load:
-    """`rate` requests a second over `clients` connections until it is left, `seconds` at most;
-    `headers` are whole lines that each carries.
+    """`rate` requests per second over `clients` connections until the block ends, for at most
+    `seconds`. `headers` are whole lines that each request carries.
 
-    Open loop: a slow answer does not slow the others down, as each client keeps to its own
-    timetable and a late one sends at once.
+    Open loop: a slow response does not delay other requests. Each client has its own schedule, and
+    a late client sends at once.
     """
 
     def __init__(
@@ -53,7 +58,7 @@ class Load:
         timeout: float = 10.0,
         headers: str = "",
     ) -> None:
-        self.tally = Tally()
+        self.result = LoadResult()
         self._address = address
         self._rate, self._seconds, self._clients = rate, seconds, clients
         self._request = f"GET {path} HTTP/1.1\r\nHost: load.test\r\n{headers}\r\n".encode()
@@ -73,10 +78,10 @@ class Load:
         self._stopped.set()
         await asyncio.gather(*self._tasks)
 
-    async def finished(self) -> Tally:
-        """Wait until the time is over."""
+    async def finished(self) -> LoadResult:
+        """Wait until `seconds` are over; return the result."""
         await asyncio.gather(*self._tasks)
-        return self.tally
+        return self.result
 
     async def _client(self, due: float) -> None:
         step, end = self._clients / self._rate, due + self._seconds
@@ -96,10 +101,10 @@ class Load:
                     writer.write(self._request)
                     keep = await self._answer(reader)
             except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
-                self.tally.failures.append((began, repr(error)))
+                self.result.failures.append((began, repr(error)))
                 keep = False
             else:
-                self.tally.latencies.append((time.monotonic(), time.monotonic() - began))
+                self.result.latencies.append((time.monotonic(), time.monotonic() - began))
             if not keep and writer is not None:
                 writer.close()
                 reader = writer = None
@@ -114,10 +119,10 @@ class Load:
             raise ValueError(f"no content-length in {head!r}")
         body = await reader.readexactly(length[0])
         if status == b"200":
-            self.tally.served += 1
-            told = json.loads(body)
-            self.tally.replicas[told.get("replica", "")] += 1
-            self.tally.versions.append(told.get("version", ""))
+            self.result.served += 1
+            answer = json.loads(body)
+            self.result.replicas[answer.get("replica", "")] += 1
+            self.result.versions.append(answer.get("version", ""))
         else:
-            self.tally.failures.append((time.monotonic(), f"{status.decode()} {body[:200]!r}"))
+            self.result.failures.append((time.monotonic(), f"{status.decode()} {body[:200]!r}"))
         return b"connection: close" not in lines

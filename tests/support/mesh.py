@@ -1,13 +1,11 @@
-"""A whole meshd for a test: its own state folder, its own address, taken down at the end."""
+"""A whole meshd for a test, with its own state folder and address; ended with the test."""
 
 import asyncio
 import contextlib
 import json
 import os
 import signal
-import socket
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,21 +13,15 @@ from typing import Any
 
 import aiohttp
 
-from tests.support.patience import BUSY
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 ORIGIN = Path(__file__).with_name("origin.py")
 
 
-def free_port() -> int:
-    """A port that nothing listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @dataclass
-class Ran:
-    """How a command ended."""
+class CommandResult:
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -38,7 +30,7 @@ class Ran:
 
 @dataclass
 class TestMesh:
-    """One daemon. `compose` is a Compose file's text, written into the folder."""
+    """One daemon, its state in `folder`, its proxy at `address`, on a `runtime`."""
 
     __test__ = False
 
@@ -47,13 +39,13 @@ class TestMesh:
     address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     environment: dict[str, str] = field(default_factory=dict)
     inside: tuple[str, ...] = ()
-    """What to put before each command, to have it run elsewhere."""
+    """Words before each command, to run it in another namespace."""
 
     @property
     def state(self) -> Path:
         return self.folder / "state"
 
-    async def run(self, *arguments: str, timeout: float = 90) -> Ran:
+    async def run(self, *arguments: str, timeout: float = 90) -> CommandResult:
         """Run one `meshd` command on this mesh's state."""
         process = await asyncio.create_subprocess_exec(
             *self.inside, sys.executable, "-m", "meshd", *arguments, "--state", str(self.state),
@@ -68,10 +60,10 @@ class TestMesh:
             process.kill()
             await process.wait()
             raise
-        return Ran(process.returncode or 0, out.decode(), err.decode())
+        return CommandResult(process.returncode or 0, out.decode(), err.decode())
 
-    async def up(self, compose: str, *more: str) -> Ran:
-        """Write the file and bring it up, detached."""
+    async def up(self, compose: str, *more: str) -> CommandResult:
+        """Write `compose` into the folder and run `meshd up --detach` on it."""
         path = self.folder / "compose.yml"
         path.write_text(compose)
         return await self.run(
@@ -79,12 +71,11 @@ class TestMesh:
             "--metrics", "127.0.0.1:0", "--workers", "2", "--no-adopt", "--detach", *more,
         )  # fmt: skip
 
-    async def down(self) -> Ran:
+    async def down(self) -> CommandResult:
         return await self.run("down", "--all")
 
     async def end(self) -> None:
-        """Down, whatever happens: a mesh that cannot be taken down is ended by force, and fails
-        the test with the end of its log."""
+        """Run `meshd down`. Kill what it leaves, and fail the test with the end of the log."""
         failed = ""
         try:
             done = await self.down()
@@ -102,11 +93,11 @@ class TestMesh:
         assert not left, f"left running: {left}\n{last}"
 
     async def api(self, path: str) -> Any:
-        """One answer of the API socket."""
+        """Return the JSON of a GET on the API socket."""
         return json.loads(await self.text(path))
 
     async def text(self, path: str) -> str:
-        """One answer of the API socket, as it came."""
+        """Return the body of a GET on the API socket. Raises ClientResponseError on an error."""
         connector = aiohttp.UnixConnector(path=str(self.state / "admin.sock"))
         async with (
             aiohttp.ClientSession(connector=connector) as session,
@@ -116,11 +107,11 @@ class TestMesh:
             return await answer.text()
 
     async def events(self) -> list[dict[str, Any]]:
-        """Everything that happened, oldest first."""
+        """Return the latest events, oldest first."""
         return list(await self.api("/v1/events?limit=1000"))
 
     async def service(self, name: str) -> dict[str, Any]:
-        """The status of one service."""
+        """Return the status of one service. Raises KeyError."""
         for service in (await self.api("/v1/status"))["services"]:
             if service["name"] == name:
                 return dict(service)
@@ -129,22 +120,26 @@ class TestMesh:
     async def until(
         self, name: str, holds: Callable[[dict[str, Any]], bool], seconds: float
     ) -> tuple[float, dict[str, Any]]:
-        """Wait until a service's status satisfies `holds`, which takes at most `seconds` where
-        nothing else runs; how long it took, and the status."""
-        began, last = time.monotonic(), {}
-        while time.monotonic() - began < BUSY * seconds:
+        """Wait until a service's status satisfies `holds`; return the seconds it took and the
+        status. `seconds` is the limit on an idle machine, see `wait_until`."""
+        last: dict[str, Any] = {}
+
+        async def held() -> bool:
+            nonlocal last
             try:
                 last = await self.service(name)
             except (aiohttp.ClientError, OSError, KeyError):
                 last = {}
-            if last and holds(last):
-                return time.monotonic() - began, last
-            await asyncio.sleep(0.05)
-        raise AssertionError(f"not so after {BUSY * seconds} s: {json.dumps(last, indent=1)}")
+            return bool(last) and holds(last)
+
+        took = await wait_until(
+            held, seconds, lambda: f"{name} as expected: {json.dumps(last, indent=1)}", 0.05
+        )
+        return took, last
 
     def processes(self) -> dict[int, list[str]]:
-        """The daemon's processes with their command lines: the supervisor, which names the
-        state folder, and its children."""
+        """Return the daemon's processes with their command lines: the supervisor, found by the
+        state folder in its command line, and its children."""
         found: dict[int, tuple[int, list[str]]] = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdecimal():
@@ -164,7 +159,7 @@ class TestMesh:
         }
 
     def child(self, module: str) -> int:
-        """The pid of one of the daemon's processes that runs a module."""
+        """Return the process id of the daemon's process that runs a module."""
         for pid, words in self.processes().items():
             if module in words:
                 return pid
@@ -175,8 +170,8 @@ class TestMesh:
 
 
 def service_text(name: str, runtime: str, image: str, **more: str) -> str:
-    """The Compose text of one service that runs the test origin: `environment`, `deploy` and
-    `policy` (x-mesh) are flow mappings in YAML."""
+    """Return the Compose text of one service that runs the test origin. `environment`, `deploy`
+    and `policy` (x-mesh) are flow mappings in YAML."""
     where = str(ORIGIN) if runtime == "process" else "/origin.py"
     volume = "" if runtime == "process" else f'    volumes: ["{ORIGIN}:/origin.py:ro"]\n'
     return (

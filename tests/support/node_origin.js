@@ -1,4 +1,4 @@
-// The origin of `real_origins` with node's own http server.
+// The application of `real_servers` for node's own http server.
 "use strict";
 const http = require("node:http");
 const { createHash } = require("node:crypto");

@@ -1,10 +1,10 @@
-"""A replica for tests; standard library only, so that it runs in a bare image.
+"""A replica for tests. Standard library only, so that it runs in a bare image.
 
 Listens on $PORT, answers /healthz, drains on SIGTERM. `/?ms=N` takes N milliseconds of one of
 $CONCURRENCY slots; `/stream?seconds=N` sends an event each 100 ms, `/download?seconds=N&bytes=M`
-a body piece by piece. $VERSION is told in every answer. `/_times` tells the Unix times of the
+a body piece by piece. Each answer carries $VERSION. `/_times` answers with the Unix times of the
 first good probe and the first other request. `/_unhealthy`, `/_unready?for=now` and
-`/_eat?mb=N` do it harm.
+`/_eat?mb=N` (memory) damage it.
 $FAULT: `never-healthy`, `slow-start` (2 s), `crash` (after 5 s), `exit` (at once),
 `errors` (5 % of the answers are 500), `slow` (three times as slow).
 """
@@ -90,8 +90,8 @@ class Origin:
                 await asyncio.sleep(times * float(query.get("ms", "0")) / 1000)
             self.count += 1
             status = 500 if FAULT == "errors" and self.count % 20 == 0 else 200
-            told = {"replica": NAME, "version": VERSION, "path": url.path, "body": len(body)}
-            self.plain(writer, status, {**told, "headers": fields})
+            answer = {"replica": NAME, "version": VERSION, "path": url.path, "body": len(body)}
+            self.plain(writer, status, {**answer, "headers": fields})
 
     def plain(self, writer: asyncio.StreamWriter, status: int, value: object) -> None:
         text = json.dumps(value).encode()
@@ -122,14 +122,14 @@ class Origin:
 
 
 def crash() -> None:
-    """At once; the first process of a container cannot be killed from inside, and exits."""
+    """Kill this process. The first process of a container cannot be killed from inside: exit."""
     os.kill(os.getpid(), signal.SIGKILL)
     os._exit(1)
 
 
 async def main() -> None:
     if FAULT == "exit":
-        sys.exit("refusing to start, as told")
+        sys.exit("refusing to start: FAULT=exit")
     if FAULT == "slow-start":
         await asyncio.sleep(2)
     origin = Origin()

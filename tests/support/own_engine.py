@@ -1,21 +1,21 @@
-"""A Docker Engine of one test alone, which may be ended and started again."""
+"""A Docker Engine for one test alone, which the test may stop and start."""
 
 import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.waiting import wait_until_blocking
+
 
 class OwnEngine:
-    """An engine with folders, a socket and a network namespace of its own beside the shared
-    one, with containers on the networks that are made for them.
+    """An engine with its own folders, socket and network namespace, next to the shared engine.
 
-    In the namespace, since an engine may delete the bridge called docker0 of wherever it runs,
-    and with it another engine's.
+    It needs the namespace because an engine may delete the bridge docker0, which could be the
+    shared engine's.
     """
 
     def __init__(self, root: Path, live_restore: bool) -> None:
@@ -26,7 +26,7 @@ class OwnEngine:
 
     @property
     def inside(self) -> tuple[str, ...]:
-        """What to put before a command that is to run where the containers can be reached."""
+        """Words before a command, to run it where the containers can be reached."""
         return ("nsenter", f"--net=/var/run/netns/{self._root.name}")
 
     def start(self) -> None:
@@ -42,21 +42,22 @@ class OwnEngine:
             self._process = subprocess.Popen(
                 [*self.inside, "dockerd", *arguments], stdout=output, stderr=output
             )
-        deadline = time.monotonic() + 60
-        while self._ask("info").returncode != 0:
+
+        def answers() -> bool:
             assert self._process.poll() is None, (self._root / "engine.log").read_text()[-2000:]
-            assert time.monotonic() < deadline, "the test's own engine does not start"
-            time.sleep(0.1)
+            return self._ask("info").returncode == 0
+
+        wait_until_blocking(answers, 15, "the test's own engine answers", interval=0.1)
 
     def live_restore(self, on: bool) -> None:
-        """Whether containers outlive it, from now on."""
+        """Set whether containers outlive the engine, from now on."""
         self._settings.write_text(json.dumps({"live-restore": on}))
         self._process.send_signal(signal.SIGHUP)
         form = "{{.LiveRestoreEnabled}}"
-        deadline = time.monotonic() + 10
-        while self._ask("info", "--format", form).stdout.strip() != str(on).lower().encode():
-            assert time.monotonic() < deadline, "the test's own engine does not read its settings"
-            time.sleep(0.05)
+        wait_until_blocking(
+            lambda: self._ask("info", "--format", form).stdout.strip() == str(on).lower().encode(),
+            2.5, "the test's own engine has read its settings", interval=0.05,
+        )  # fmt: skip
 
     def load(self, image: str) -> None:
         """Copy an image from the shared engine."""
@@ -65,7 +66,7 @@ class OwnEngine:
             subprocess.run(load, stdin=save.stdout, capture_output=True, check=True)
 
     def stop(self) -> None:
-        """End it as a service manager would."""
+        """Stop it as a service manager would."""
         self._process.terminate()
         self._process.wait(60)
 
@@ -82,7 +83,7 @@ class OwnEngine:
 
 @contextmanager
 def own_engine(live_restore: bool) -> Iterator[OwnEngine]:
-    """A running engine; afterwards nothing of it is left, its containers included."""
+    """Run an engine; remove it with its containers afterwards."""
     # A short path: containerd's sockets are named below it.
     root = Path(f"/tmp/oe-{os.getpid()}")
     root.mkdir(mode=0o711)
@@ -100,5 +101,5 @@ def own_engine(live_restore: bool) -> Iterator[OwnEngine]:
         subprocess.run(["ip", "netns", "delete", root.name], check=True)
         # With live-restore an engine leaves its data directory mounted on itself.
         subprocess.run(["umount", "-l", root / "data"], check=False, capture_output=True)
-        # Its containerd may still be deleting what it had; rm does not mind.
+        # Its containerd may still be deleting files; rm ignores missing ones.
         subprocess.run(["rm", "-rf", root], check=True)

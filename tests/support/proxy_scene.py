@@ -1,4 +1,4 @@
-"""A data plane on a real loopback socket between raw clients and scripted origins."""
+"""A data plane on a real loopback socket, between raw clients and scripted origins."""
 
 import asyncio
 import functools
@@ -24,7 +24,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def on_uvloop(test: Callable[..., Any]) -> Callable[..., Any]:
-    """Runs a test on the event loop that workers use."""
+    """Run a test on the event loop that workers use."""
 
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -34,7 +34,7 @@ def on_uvloop(test: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Visit:
-    """One connection that the origin got."""
+    """One connection to an origin."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -43,7 +43,7 @@ class Visit:
         self.closed = asyncio.Event()
 
     async def head(self) -> bytes:
-        """The next request's head."""
+        """Read the next request's head."""
         head = await self.reader.readuntil(b"\r\n\r\n")
         self.raw += head
         return head
@@ -58,7 +58,7 @@ class Visit:
         await self.writer.drain()
 
     async def wait_closed(self) -> None:
-        """Until the proxy ends the connection."""
+        """Read until the proxy ends the connection."""
         try:
             while data := await self.reader.read(65536):
                 self.raw += data
@@ -71,7 +71,7 @@ class Visit:
 
 
 class Origin:
-    """Runs one script for each connection, and keeps what it saw."""
+    """Run one script for each connection, and keep the connections as `visits`."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -124,7 +124,7 @@ class Client:
         return await asyncio.wait_for(self.reader.readexactly(count), 30)
 
     async def response(self) -> tuple[int, bytes, bytes]:
-        """Status, head and body of a response with a Content-Length."""
+        """Read a response with a Content-Length; return status, head and body."""
         head = await self.head()
         length = 0
         for line in head.lower().split(b"\r\n"):
@@ -133,7 +133,7 @@ class Client:
         return int(head[9:12]), head, await self.exactly(length)
 
     async def rest(self) -> bytes:
-        """Everything up to the end of the connection."""
+        """Read up to the end of the connection."""
         return await asyncio.wait_for(self.reader.read(), 10)
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class Client:
 
 
 class Scene:
-    """A plane with one listener, and what stands around it."""
+    """A data plane with one listener, its origins and its clients."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -173,7 +173,7 @@ class Scene:
         )
 
     async def serve(self, *scripts: Script, **config: Any) -> list[Origin]:
-        """One service over an origin for each script."""
+        """Install one service with an origin for each script."""
         origins = [await self.origin(script) for script in scripts]
         self.install(service(*origins, **config))
         return origins
@@ -217,16 +217,8 @@ async def scene(**listener: Any):  # type: ignore[no-untyped-def]
         await made.close()
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Waits for something that happens in another task or process."""
-    end = asyncio.get_running_loop().time() + seconds
-    while not condition():
-        assert asyncio.get_running_loop().time() < end, "it did not happen in time"
-        await asyncio.sleep(0.005)
-
-
 def answers(*responses: bytes) -> Script:
-    """An origin that answers request after request; the last response again and again."""
+    """Return a script that answers each request with the next response; the last one repeats."""
 
     async def script(visit: Visit) -> None:
         left = list(responses)
@@ -241,7 +233,7 @@ def answers(*responses: bytes) -> Script:
 
 
 def named_ok(name: bytes) -> bytes:
-    """A good answer that says who gives it."""
+    """Return a good response whose body is the origin's name."""
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(name), name)
 
 

@@ -1,7 +1,7 @@
 """A scripted raw origin, a raw client and a real proxy process between them.
 
-Bytes are written and read as they are, with blocking sockets and threads, so that a test reads as
-the transcript it stands for. Nothing here knows the proxy's code.
+Bytes are written and read as they are, with blocking sockets and threads, so that a test reads like
+a transcript. Nothing here imports the proxy's code.
 """
 
 import contextlib
@@ -12,22 +12,22 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tests.support.patience import BUSY
+from tests.support.waiting import BUSY, elapse_blocking
 
 PATIENCE = 8.0 * BUSY
 
 
 class Closed(Exception):
-    """The peer ended the connection before what was waited for had come."""
+    """The peer ended the connection before the expected bytes arrived."""
 
 
 @dataclass
 class Message:
-    """A parsed head, and the body once it was read. Fields keep their order; lower-case names."""
+    """A parsed head, and the body once it was read. Fields keep their order; names are in lower
+    case."""
 
     start: bytes
     fields: list[tuple[bytes, bytes]]
@@ -64,7 +64,7 @@ class Wire:
         self.buffer += data
 
     def until(self, mark: bytes) -> bytes:
-        """Everything up to and with `mark`."""
+        """Read up to and including `mark`."""
         while mark not in self.buffer:
             self._more()
         end = self.buffer.index(mark) + len(mark)
@@ -92,7 +92,7 @@ class Wire:
         return Message(lines[0], fields)
 
     def chunk(self) -> bytes:
-        """The next chunk; b"" for the last."""
+        """Read the next chunk; b"" for the last."""
         size = int(self.until(b"\r\n").split(b";")[0], 16)
         if not size:
             return b""
@@ -107,7 +107,7 @@ class Wire:
             message.trailers += line
 
     def request(self) -> Message:
-        """A whole request, as an origin reads it."""
+        """Read a whole request, as an origin does."""
         message = self.head()
         if message.get(b"transfer-encoding"):
             self.chunked(message)
@@ -116,7 +116,7 @@ class Wire:
         return message
 
     def response(self, *, to_head: bool = False) -> Message:
-        """A whole final response, as a client reads it; raises Closed on a broken one."""
+        """Read a whole final response, as a client does. Raises Closed on a broken one."""
         message = self.head()
         while message.status < 200 and message.status != 101:
             message = self.head()
@@ -131,7 +131,7 @@ class Wire:
         return message
 
     def rest(self) -> bytes:
-        """Everything until the peer ends its side in order."""
+        """Read until the peer closes its side."""
         pieces = [self.buffer]
         self.buffer = b""
         while data := self.sock.recv(262144):
@@ -139,18 +139,18 @@ class Wire:
         return b"".join(pieces)
 
     def quiet(self, seconds: float = 0.15) -> bool:
-        """Whether nothing comes for so long (an end counts as something)."""
+        """Whether nothing arrives within `seconds`; an end counts as something."""
         return not self.buffer and not select.select([self.sock], [], [], seconds)[0]
 
     def ended(self, seconds: float = PATIENCE) -> bool:
-        """Whether the peer ends or resets the connection within so long, with nothing before."""
+        """Whether the peer ends or resets the connection within `seconds` and sends nothing."""
         try:
             return bool(select.select([self.sock], [], [], seconds)[0]) and not self.sock.recv(1)
         except ConnectionError:
             return True
 
     def finish(self) -> None:
-        """Ends our side only."""
+        """Close the writing side only."""
         self.sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
@@ -171,8 +171,8 @@ Script = Callable[[Wire], None]
 
 
 class Origin:
-    """Runs `script` for each connection. What goes wrong in it is kept in `errors`; a
-    connection that ends is no error of the script, which is over then."""
+    """Run `script` for each connection. Its errors are kept in `errors`, except for the end of the
+    connection, which ends the script."""
 
     def __init__(self) -> None:
         self.listening = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -205,7 +205,7 @@ class Origin:
             wire.close()
 
     def play(self, script: Script) -> None:
-        """From now on; connections that are open are ended, and the proxy has noticed."""
+        """Run `script` from now on, and end the connections that are open."""
         self.script = script
         self.connections = 0
         self.errors.clear()
@@ -213,7 +213,7 @@ class Origin:
             with contextlib.suppress(OSError):
                 wire.sock.shutdown(socket.SHUT_RDWR)
         if self._open:
-            time.sleep(0.05)
+            elapse_blocking(0.05, "the proxy notices that its connections ended")
         self._open.clear()
 
     def close(self) -> None:
@@ -222,14 +222,14 @@ class Origin:
 
 
 def hello(wire: Wire) -> None:
-    """Answers every request the same."""
+    """Answer every request with the same response."""
     while True:
         wire.request()
         wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
 
 
 def answering(response: bytes, *, seen: list[Message] | None = None) -> Script:
-    """A script that answers each request with these bytes and notes the requests."""
+    """Return a script that answers each request with `response` and appends it to `seen`."""
 
     def script(wire: Wire) -> None:
         while True:
@@ -265,7 +265,7 @@ class Proxy:
         return Wire(sock)
 
     def memory(self) -> int:
-        """Resident bytes of all its processes."""
+        """Return the resident memory of all its processes, in bytes."""
         total, pids = 0, [self._process.pid]
         while pids:
             pid = pids.pop()
@@ -298,20 +298,20 @@ class Scene:
     origin: Origin
 
     def exchange(self, request: bytes, *, to_head: bool = False) -> Message:
-        """One request on a connection of its own."""
+        """Send one request on a new connection, and return the response."""
         with self.proxy.connect() as client:
             client.send(request)
             return client.response(to_head=to_head)
 
 
 class Stage:
-    """Proxies by their flags, started once each; for a test module to keep."""
+    """Proxies by their flags, each started once for a test module."""
 
     def __init__(self) -> None:
         self._scenes: dict[tuple[str, ...], Scene] = {}
 
     def scene(self, script: Script, *flags: str) -> Scene:
-        """A proxy with such flags in front of an origin that plays `script` from now on."""
+        """Return a proxy with these flags and an origin that runs `script` from now on."""
         if flags not in self._scenes:
             origin = Origin()
             self._scenes[flags] = Scene(Proxy([origin.port], "--drain", "0s", *flags), origin)
@@ -320,7 +320,7 @@ class Stage:
         return scene
 
     def errors(self) -> list[BaseException]:
-        """What went wrong in the scripts since the last call."""
+        """Return the errors of the scripts since the last call."""
         found = [error for scene in self._scenes.values() for error in scene.origin.errors]
         for scene in self._scenes.values():
             scene.origin.errors.clear()
@@ -342,15 +342,5 @@ def staged() -> Iterator[Stage]:
 
 
 def get(path: bytes = b"/", *lines: bytes, method: bytes = b"GET") -> bytes:
-    """A small HTTP/1.1 request."""
+    """Return a small HTTP/1.1 request."""
     return b"\r\n".join([method + b" " + path + b" HTTP/1.1", b"Host: test", *lines, b"", b""])
-
-
-def within(seconds: float, check: Callable[[], bool]) -> bool:
-    """Whether `check` comes true in time."""
-    deadline = time.monotonic() + seconds
-    while not check():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True

@@ -1,4 +1,4 @@
-"""One mesh on local processes for tests of scaling, and what they ask of it."""
+"""A mesh on local processes for tests of scaling, and requests to it."""
 
 import asyncio
 import re
@@ -16,7 +16,7 @@ from tests.support.mesh import TestMesh, service_text
 
 @asynccontextmanager
 async def scaled_mesh(runtime: str = "process", **environment: str) -> AsyncIterator[TestMesh]:
-    """A mesh in a short-named folder, down at the end whatever happens."""
+    """Run a mesh in a folder with a short path; it is taken down at the end."""
     folder = Path(tempfile.mkdtemp(prefix="ms-"))
     mesh = TestMesh(folder, runtime, environment=environment)
     try:
@@ -29,7 +29,7 @@ async def scaled_mesh(runtime: str = "process", **environment: str) -> AsyncIter
 
 
 async def up(mesh: TestMesh, image: str = "", **services: str) -> None:
-    """Bring services up that run the test origin; each is given by its x-mesh."""
+    """Bring up services that run the test origin, each with its x-mesh text."""
     text = "name: scaled\nservices:\n"
     for name, policy in services.items():
         text += service_text(
@@ -41,7 +41,7 @@ async def up(mesh: TestMesh, image: str = "", **services: str) -> None:
 
 
 async def get_all(mesh: TestMesh, path: str, count: int) -> Sequence[tuple[int, str]]:
-    """So many requests at once: the status and body of each."""
+    """Send `count` requests at once; return the status and body of each response."""
     timeout = aiohttp.ClientTimeout(total=30)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
@@ -53,12 +53,12 @@ async def get_all(mesh: TestMesh, path: str, count: int) -> Sequence[tuple[int, 
         return await asyncio.gather(*(one() for _ in range(count)))
 
 
-async def told(mesh: TestMesh, kind: str) -> list[dict[str, Any]]:
-    """The events of one kind."""
+async def events_of_kind(mesh: TestMesh, kind: str) -> list[dict[str, Any]]:
+    """Return the events of one kind."""
     return [event for event in await mesh.events() if event["kind"] == kind]
 
 
 async def metric(mesh: TestMesh, name: str) -> float:
-    """The sum over all samples of that exact name."""
+    """Return the sum over all samples of exactly this name."""
     text = await mesh.text("/metrics")
     return sum(float(v) for v in re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE))

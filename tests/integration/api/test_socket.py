@@ -1,4 +1,4 @@
-"""The API over its real sockets: what goes in comes out, refusals keep their meaning."""
+"""The API over its real sockets: values arrive as they were sent, and errors keep their type."""
 
 import asyncio
 import getpass
@@ -20,6 +20,7 @@ from meshd.model.event import Event
 from meshd.runtime.base import ImageMissing, RuntimeUnavailable
 from meshd.spec.model import Project, Service
 from tests.fakes.control import FakeControl
+from tests.support.waiting import wait_until
 
 SHOP = Project(name="shop", services=(Service(name="orders", environment={"A": "ä"}),))
 
@@ -56,7 +57,7 @@ async def test_a_project_arrives_as_it_was_sent(control: FakeControl, client: Cl
     assert control.projects == {}
 
 
-async def test_operations_reach_the_control(control: FakeControl, client: Client) -> None:
+async def test_operations_reach_the_facade(control: FakeControl, client: Client) -> None:
     control.plan_text = "start orders-1"
     assert (await client.plan(SHOP)).plan == "start orders-1"
     await client.scale("shop", "orders", 3, 60.0)
@@ -135,17 +136,18 @@ async def test_events_follow_without_a_gap(control: FakeControl, client: Client)
     assert [event.id for event in await client.events(since=0, limit=2)] == [1, 2]
 
 
-async def test_a_reader_that_went_away_is_let_go(control: FakeControl, serving: Serving) -> None:
+async def test_a_reader_that_left_is_forgotten(control: FakeControl, serving: Serving) -> None:
     async with Client(serving.socket_path) as client:
         follow = asyncio.ensure_future(anext(client.follow_events()))
-        while not control.listeners:
-            await asyncio.sleep(0.01)
+        await wait_until(lambda: control.listeners, what="the reader listens")
         follow.cancel()
         await asyncio.wait([follow])
-    async with asyncio.timeout(30):
-        while control.listeners:
-            control.emit(Event(len(control.stored) + 1, 1.0, "deploy"))
-            await asyncio.sleep(0.01)
+
+    def forgotten() -> bool:
+        control.emit(Event(len(control.stored) + 1, 1.0, "deploy"))
+        return not control.listeners
+
+    await wait_until(forgotten, what="the reader is forgotten")
 
 
 async def test_logs_with_and_without_following(control: FakeControl, client: Client) -> None:
@@ -155,8 +157,7 @@ async def test_logs_with_and_without_following(control: FakeControl, client: Cli
     async with asyncio.timeout(10):
         past = [await anext(lines), await anext(lines)]
         coming = asyncio.ensure_future(anext(lines))
-        while not control.followers:
-            await asyncio.sleep(0.01)
+        await wait_until(lambda: control.followers, what="the client follows")
         control.followers[0].put_nowait(("orders-2", "three"))
         control.followers[0].put_nowait(None)
         assert [line.line for line in past] == ["one", "two"]
@@ -165,7 +166,7 @@ async def test_logs_with_and_without_following(control: FakeControl, client: Cli
             await anext(lines)
 
 
-async def test_no_daemon_is_one_clear_line(tmp_path: Path) -> None:
+async def test_a_missing_daemon_is_one_clear_error(tmp_path: Path) -> None:
     async with Client(tmp_path / "admin.sock") as client:
         with pytest.raises(NoDaemon, match=r"no daemon answers at .*admin\.sock; .*meshd up"):
             await client.status()

@@ -1,4 +1,4 @@
-"""The commands against a served API: what is shown, what is sent, and the exit codes."""
+"""The commands against a served API: their output, their requests, and the exit codes."""
 
 import asyncio
 import json
@@ -24,6 +24,7 @@ from meshd.scaling.sizing import proposed
 from meshd.spec.model import Project, Resources, Service
 from tests.fakes import traffic
 from tests.fakes.control import FakeControl
+from tests.support.waiting import wait_until
 
 RELEASE = Release(
     project="shop", service="orders", number=4, revision="b", previous="a", how="deploy",
@@ -78,7 +79,7 @@ async def test_ps(meshd: Meshd) -> None:
     assert [line.split()[:2] for line in projects[:2]] == [["PROJECT", "STATE"], ["shop", "up"]]
 
 
-async def test_top_without_a_terminal_looks_once(meshd: Meshd) -> None:
+async def test_top_without_a_terminal_prints_once(meshd: Meshd) -> None:
     shown = await meshd("top")
     assert (shown.exit_code, shown.output.splitlines()[0].split()[0]) == (0, "SERVICE")
 
@@ -134,8 +135,7 @@ async def test_logs_follow_until_the_end(control: FakeControl, meshd: Meshd) -> 
     control.lines = [("orders-a", "old")]
     running = asyncio.ensure_future(meshd("logs", "orders", "-f"))
     async with asyncio.timeout(20):
-        while not control.followers:
-            await asyncio.sleep(0.01)
+        await wait_until(lambda: control.followers, what="the client follows")
         control.followers[0].put_nowait(("orders-c", "new"))
         control.followers[0].put_nowait(None)
         result = await running
@@ -143,7 +143,7 @@ async def test_logs_follow_until_the_end(control: FakeControl, meshd: Meshd) -> 
 
 
 async def test_events(control: FakeControl, meshd: Meshd) -> None:
-    for event in traffic.happenings():
+    for event in traffic.events():
         control.emit(event)
     shown = (await meshd("events", "-n", "2")).output.splitlines()
     assert shown[0].startswith("TIME")
@@ -238,7 +238,7 @@ async def test_a_deployment_that_takes_too_long_says_what_is_missing(
     assert "orders: waiting 1/3 ready, 1 of the old revision" in late.stderr
 
 
-async def test_a_deployment_that_another_overtakes_is_no_success(
+async def test_a_replaced_deployment_is_not_a_success(
     control: FakeControl, meshd: Meshd, compose: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     later = msgspec.structs.replace(RELEASE, number=5, who="ann", outcome="rolling")
@@ -250,7 +250,7 @@ async def test_a_deployment_that_another_overtakes_is_no_success(
     assert "overtaken by another deployment, which continues: orders #5 by ann" in overtaken.stderr
 
 
-async def test_ctrl_c_ends_the_showing_and_says_that_the_deployment_goes_on(
+async def test_ctrl_c_stops_the_output_but_not_the_deployment(
     control: FakeControl, tmp_path: Path, compose: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     control.result = DeployResult("shop", False, False, "orders: not ready")
@@ -284,7 +284,7 @@ async def test_ctrl_c_ends_the_showing_and_says_that_the_deployment_goes_on(
 
 async def test_rollout(control: FakeControl, meshd: Meshd) -> None:
     control.projects["shop"] = Project(name="shop", services=(Service(name="orders"),))
-    for event in traffic.happenings():
+    for event in traffic.events():
         control.emit(event)
     status = await meshd("rollout", "status", "orders")
     assert (status.exit_code, "shop done" in status.output) == (0, True)
@@ -306,7 +306,7 @@ async def test_rollout(control: FakeControl, meshd: Meshd) -> None:
     ]
 
 
-async def test_a_watched_rollout_goes_on_to_be_watched_when_control_is_replaced(
+async def test_a_watch_continues_over_a_restart_of_the_control_process(
     control: FakeControl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     control.projects["shop"] = Project(name="shop", services=(Service(name="orders"),))
@@ -373,7 +373,7 @@ async def test_down_ends_the_daemon_with_its_last_project(
     assert control.calls == [("down", "bar"), ("down", "shop"), ("shutdown", True)]
 
 
-async def test_down_all_leaves_the_order_to_the_daemon(control: FakeControl, meshd: Meshd) -> None:
+async def test_down_all_is_one_shutdown_request(control: FakeControl, meshd: Meshd) -> None:
     assert (await meshd("down", "--all")).exit_code == 0
     assert control.calls == [("shutdown", True)]
     assert (await meshd("down", "shop", "--all")).exit_code == 2
@@ -389,12 +389,12 @@ async def test_right_size(control: FakeControl, meshd: Meshd) -> None:
     assert "1 CPU, 1 GiB" in orders
     assert "0.3 CPUs, 128 MiB" in orders
     assert why[1] == "shop/orders: memory: 100 MiB at most, and a quarter more"
-    told = json.loads((await meshd("right-size", "orders", "-o", "json")).output)
-    assert told[0]["proposed_memory"] == 128 << 20
+    proposals = json.loads((await meshd("right-size", "orders", "-o", "json")).output)
+    assert proposals[0]["proposed_memory"] == 128 << 20
     assert (await meshd("right-size", "payments")).exit_code == 1
 
 
-async def test_explain_says_what_a_service_waits_for(control: FakeControl, meshd: Meshd) -> None:
+async def test_explain_says_why_a_service_waits(control: FakeControl, meshd: Meshd) -> None:
     assert "Waiting" not in (await meshd("explain", "orders")).output
     assert control.services is not None
     orders, *others = control.services

@@ -1,4 +1,4 @@
-"""`meshd run` and `meshd jobs` against a served API: what is shown, sent, and the exit codes."""
+"""`meshd run` and `meshd jobs` against a served API: output, requests, and exit codes."""
 
 import asyncio
 import json
@@ -53,7 +53,7 @@ async def test_run_shows_the_output_and_ends_with_the_commands_code(
 
 
 @pytest.mark.parametrize(
-    ("outcome", "code", "told"),
+    ("outcome", "code", "error"),
     [
         ({"state": "timed-out", "exit_code": 143, "text": "late"}, 124, "timed-out: late"),
         ({"state": "failed", "text": "no such image"}, 125, "failed: no such image"),
@@ -61,16 +61,16 @@ async def test_run_shows_the_output_and_ends_with_the_commands_code(
         ({"state": "stopped", "exit_code": 143, "text": "by hand"}, 143, ""),
     ],
 )
-async def test_run_says_how_else_it_ended(
-    control: FakeControl, meshd: Meshd, outcome: dict[str, object], code: int, told: str
+async def test_run_reports_other_outcomes(
+    control: FakeControl, meshd: Meshd, outcome: dict[str, object], code: int, error: str
 ) -> None:
     control.jobs.outcome = outcome
     done = await meshd("run", "orders")
     assert done.exit_code == code
-    assert done.stderr == (f"meshd: shop-orders-job-1 {told}\n" if told else "")
+    assert done.stderr == (f"meshd: shop-orders-job-1 {error}\n" if error else "")
 
 
-async def test_run_detached_tells_the_id(meshd: Meshd) -> None:
+async def test_run_detached_prints_the_id(meshd: Meshd) -> None:
     done = await meshd("run", "-d", "orders", "true")
     assert (done.exit_code, done.stdout) == (0, "shop-orders-job-1\n")
     shown = (await meshd("jobs")).stdout.splitlines()

@@ -1,4 +1,4 @@
-"""`meshd up` and its end with a real daemon and real local replicas."""
+"""`meshd up` and `meshd down` with a real daemon and real local replicas."""
 
 import json
 import os
@@ -18,12 +18,13 @@ from typing import Any
 import pytest
 
 from meshd.cli import daemon_process
+from tests.support.waiting import wait_until_blocking
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 class Follower:
-    """`meshd WORDS -f -o json` while it runs, and the lines that it prints."""
+    """A running `meshd WORDS -f -o json`, and the lines that it prints."""
 
     def __init__(self, meshd: "Meshd", *words: str) -> None:
         command = meshd.arguments(*words, "-f", "-o", "json")
@@ -38,11 +39,13 @@ class Follower:
             self.lines.append(json.loads(line))
 
     def until(self, holds: Callable[[list[dict[str, Any]]], bool]) -> None:
-        end = time.monotonic() + 30
-        while not holds(self.lines):
-            assert time.monotonic() < end, self.lines[-20:]
+        def held() -> bool:
+            if holds(self.lines):
+                return True
             assert self._process.poll() is None, "it has ended"
-            time.sleep(0.02)
+            return False
+
+        wait_until_blocking(held, 10, lambda: self.lines[-20:])
 
     def end(self) -> None:
         self._process.terminate()
@@ -69,7 +72,7 @@ services:
 
 
 class Meshd:
-    """The command, on a state directory and addresses of its own."""
+    """The `meshd` command with its own state directory and addresses."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -89,7 +92,7 @@ class Meshd:
         )
 
     def control(self) -> int:
-        """The process id of the control process."""
+        """Return the process id of the control process."""
         supervisor = daemon_process.running_pid(self.state)
         children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
         (found,) = [
@@ -100,7 +103,7 @@ class Meshd:
         return found
 
     def ask(self, path: str) -> None:
-        """A request that gets some answer."""
+        """Send a request; any answer is fine."""
         with suppress(urllib.error.HTTPError):
             urllib.request.urlopen(f"http://127.0.0.1:{self.ports[0]}{path}", timeout=10).close()
 
@@ -113,7 +116,7 @@ class Meshd:
 
     @contextmanager
     def foreground(self) -> Iterator[subprocess.Popen[str]]:
-        """`up` without --detach; killed at the end when it still runs."""
+        """Run `up` without --detach; kill it at the end if it still runs."""
         with subprocess.Popen(
             self.arguments(*self.up(self.file(GOOD))),
             stdout=subprocess.PIPE,
@@ -147,12 +150,12 @@ def meshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Meshd]:
     pid = daemon_process.running_pid(made.state)
     if pid is not None:
         os.kill(pid, signal.SIGTERM)
-        end = time.monotonic() + 20
-        while daemon_process.running_pid(made.state) and time.monotonic() < end:
-            time.sleep(0.1)
+        wait_until_blocking(
+            lambda: not daemon_process.running_pid(made.state), 10, "the daemon ended"
+        )
 
 
-def test_detached_from_up_to_down(meshd: Meshd) -> None:
+def test_up_detached_and_down(meshd: Meshd) -> None:
     edges = ("--access-log", "on", "--trusted-proxy", "127.0.0.0/8")
     up = meshd(*meshd.up(meshd.file(GOOD), "--detach", *edges))
     assert up.returncode == 0, up.stderr
@@ -191,7 +194,7 @@ def test_detached_from_up_to_down(meshd: Meshd) -> None:
     assert meshd("ps").returncode == 3
 
 
-def test_in_the_foreground_until_ctrl_c(meshd: Meshd) -> None:
+def test_up_in_the_foreground_until_ctrl_c(meshd: Meshd) -> None:
     with meshd.foreground() as process:
         assert process.stdout is not None
         seen = []
@@ -209,7 +212,7 @@ def test_in_the_foreground_until_ctrl_c(meshd: Meshd) -> None:
         assert daemon_process.running_pid(meshd.state) is None
 
 
-def test_the_control_process_may_die_under_the_foreground(meshd: Meshd) -> None:
+def test_foreground_survives_a_killed_control_process(meshd: Meshd) -> None:
     with meshd.foreground() as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -234,7 +237,7 @@ def test_the_control_process_may_die_under_the_foreground(meshd: Meshd) -> None:
         assert process.returncode == 0
 
 
-def test_who_follows_goes_on_over_a_killed_control_process(meshd: Meshd) -> None:
+def test_followers_survive_a_killed_control_process(meshd: Meshd) -> None:
     assert meshd(*meshd.up(meshd.file(GOOD), "--detach")).returncode == 0
     logs, events = Follower(meshd, "logs", "web"), Follower(meshd, "events")
     try:
@@ -244,9 +247,7 @@ def test_who_follows_goes_on_over_a_killed_control_process(meshd: Meshd) -> None
         logs.until(lambda lines: any("/mark-1 " in line["line"] for line in lines))
         os.kill(meshd.control(), signal.SIGKILL)
         meshd.ask("/mark-2")
-        end = time.monotonic() + 30
-        while meshd("ps").returncode and time.monotonic() < end:
-            time.sleep(0.1)
+        wait_until_blocking(lambda: meshd("ps").returncode == 0, 10, "the API answers again")
         meshd.ask("/mark-3")
         logs.until(lambda lines: any("/mark-3 " in line["line"] for line in lines))
         for mark in ("/mark-1 ", "/mark-2 ", "/mark-3 "):
@@ -263,7 +264,7 @@ def test_who_follows_goes_on_over_a_killed_control_process(meshd: Meshd) -> None
         assert meshd("down", "--all").returncode == 0
 
 
-def test_a_replica_that_cannot_start_shows_its_last_words_and_leaves_nothing(
+def test_a_failed_start_shows_its_last_output_and_leaves_nothing(
     meshd: Meshd,
 ) -> None:
     up = meshd(*meshd.up(meshd.file(BROKEN, "broken"), "--detach"))
@@ -273,7 +274,7 @@ def test_a_replica_that_cannot_start_shows_its_last_words_and_leaves_nothing(
     assert meshd("ps").returncode == 3
 
 
-def test_a_broken_project_beside_a_good_one_is_taken_away_alone(meshd: Meshd) -> None:
+def test_only_the_broken_project_is_removed(meshd: Meshd) -> None:
     assert meshd(*meshd.up(meshd.file(GOOD), "--detach")).returncode == 0
     route = BROKEN.replace("routes: [/]", "routes: [/broken]")
     up = meshd(*meshd.up(meshd.file(route, "broken"), "--detach"))
@@ -285,7 +286,7 @@ def test_a_broken_project_beside_a_good_one_is_taken_away_alone(meshd: Meshd) ->
     assert meshd("down", "--all").returncode == 0
 
 
-def test_a_port_in_use_is_told_before_anything_starts(meshd: Meshd) -> None:
+def test_a_port_in_use_is_reported_before_anything_starts(meshd: Meshd) -> None:
     with socket.create_server(("127.0.0.1", meshd.ports[0])):
         up = meshd(*meshd.up(meshd.file(GOOD), "--detach"))
     assert up.returncode == 2

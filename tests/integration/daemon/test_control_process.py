@@ -21,6 +21,7 @@ from meshd.api.dto import DeployResult, ReplicaStatus, ServiceStatus
 from meshd.cli.daemon_process import DaemonOptions, DaemonProcess, prepare_state, spawn
 from meshd.model.errors import Rejected
 from meshd.spec.model import Project, Scale
+from tests.support.waiting import elapse, wait_until
 
 APP = """
 import os, signal, sys, threading, time, urllib.error, urllib.request
@@ -57,7 +58,7 @@ def end(*_):
 
 signal.signal(signal.SIGTERM, end)
 if os.environ.get("CRASH"):
-    print("cannot open the ledger", flush=True)
+    print("cannot open the database", flush=True)
     sys.exit(3)
 server = Server(("127.0.0.1", int(os.environ["PORT"])), Handler)
 server.serve_forever()
@@ -65,7 +66,7 @@ server.serve_forever()
 
 
 def shop(version: str = "1", replicas: int = 2, **environment: str) -> Project:
-    """`front` may call `back`; `front` is what the public route leads to."""
+    """Return a project where `front` may call `back`; the public route leads to `front`."""
 
     def service(name: str, count: int, **mesh: Any) -> dict[str, Any]:
         return {
@@ -94,10 +95,12 @@ class Mesh:
 
     async def deploy(self, project: Project, within: float = 30.0) -> DeployResult:
         await self.client.deploy(project)
-        async with asyncio.timeout(within):
-            while not (result := await self.client.progress(project.name)).done:
-                await asyncio.sleep(0.05)
-        return result
+
+        async def done() -> bool:
+            return (await self.client.progress(project.name)).done
+
+        await wait_until(done, within, "the deployment is done", interval=0.05)
+        return await self.client.progress(project.name)
 
     async def service(self, name: str) -> ServiceStatus:
         status = await self.client.status()
@@ -108,14 +111,13 @@ class Mesh:
         return {replica.name: replica for replica in (await self.service(service)).replicas}
 
     async def until_ready(self, count: int, service: str = "front", within: float = 20.0) -> float:
-        """Seconds until exactly `count` replicas are there and ready."""
-        started = time.monotonic()
-        async with asyncio.timeout(within):
-            while True:
-                phases = [r.phase for r in (await self.replicas(service)).values()]
-                if phases == ["ready"] * count:
-                    return time.monotonic() - started
-                await asyncio.sleep(0.02)
+        """Wait until exactly `count` replicas exist and are ready; return the seconds it took."""
+
+        async def ready() -> bool:
+            phases = [r.phase for r in (await self.replicas(service)).values()]
+            return phases == ["ready"] * count
+
+        return await wait_until(ready, within, f"{count} ready replicas", interval=0.02)
 
     async def get(self, path: str) -> tuple[int, str]:
         async with aiohttp.ClientSession() as session, session.get(self.url + path) as answer:
@@ -123,7 +125,7 @@ class Mesh:
 
     @asynccontextmanager
     async def load(self, path: str = "/", clients: int = 4) -> AsyncIterator[Counter[str]]:
-        """Steady GETs meanwhile; counts answers by `status body` and failures by their text."""
+        """Send steady GETs meanwhile; count answers by `status body` and failures by their text."""
         answers: Counter[str] = Counter()
         end = asyncio.Event()
 
@@ -134,7 +136,7 @@ class Mesh:
                         answers[f"{answer.status} {await answer.text()}"] += 1
                 except aiohttp.ClientError as error:
                     answers[repr(error)] += 1
-                await asyncio.sleep(0.02)
+                await elapse(0.02, "between two requests of a client")
 
         async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as tasks:
             for _ in range(clients):
@@ -143,7 +145,7 @@ class Mesh:
             end.set()
 
     def control_pid(self) -> int:
-        """The process id of the control process."""
+        """Return the process id of the control process."""
         listing = subprocess.run(
             ["pgrep", "-P", str(self.daemon.process.pid), "-f", "meshd.daemon"],
             capture_output=True, text=True, check=True,
@@ -186,14 +188,17 @@ async def test_deploy_serve_call_and_down(mesh: Mesh) -> None:
 async def test_a_killed_replica_costs_no_request_and_is_replaced(mesh: Mesh) -> None:
     assert (await mesh.deploy(shop())).ok
     async with mesh.load() as answers:
-        await asyncio.sleep(0.5)
+        await elapse(0.5, "load before the kill")
         _, pid = await mesh.get("/pid")
         before = set(await mesh.replicas())
         os.kill(int(pid), signal.SIGKILL)
-        while set(await mesh.replicas()) == before:
-            await asyncio.sleep(0.01)
+
+        async def missed() -> bool:
+            return set(await mesh.replicas()) != before
+
+        await wait_until(missed, 10, "the killed replica is missed")
         healed = await mesh.until_ready(2)
-        await asyncio.sleep(0.5)
+        await elapse(0.5, "load after the repair")
     print(f"healed {healed:.2f} s after it was missed, {answers}")
     assert set(answers) == {"200 1"}
     assert len(before & set(await mesh.replicas())) == 1
@@ -202,9 +207,9 @@ async def test_a_killed_replica_costs_no_request_and_is_replaced(mesh: Mesh) -> 
 async def test_a_rolling_update_drops_no_request(mesh: Mesh) -> None:
     assert (await mesh.deploy(shop("1"))).ok
     async with mesh.load() as answers:
-        await asyncio.sleep(0.3)
+        await elapse(0.3, "load before the rollout")
         result = await mesh.deploy(shop("2"))
-        await asyncio.sleep(0.3)
+        await elapse(0.3, "load after the rollout")
     assert result.ok, result
     assert set(answers) == {"200 1", "200 2"}
     assert await mesh.get("/") == (200, "2")
@@ -213,7 +218,7 @@ async def test_a_rolling_update_drops_no_request(mesh: Mesh) -> None:
 @pytest.mark.parametrize(
     ("environment", "evidence"),
     [
-        ({"CRASH": "1"}, ("exited with code 3", "cannot open the ledger")),
+        ({"CRASH": "1"}, ("exited with code 3", "cannot open the database")),
         ({"SICK": "1"}, ("not healthy within 2 s", "GET /healthz answered 503")),
     ],
 )
@@ -227,36 +232,39 @@ async def test_a_bad_revision_is_rolled_back_and_touches_no_request(
     assert not result.ok
     assert all(text in result.detail for text in evidence), result.detail
     assert set(answers) == {"200 1"}
-    async with asyncio.timeout(10):
-        while set(await mesh.replicas()) != before:
-            await asyncio.sleep(0.05)
+
+    async def restored() -> bool:
+        return set(await mesh.replicas()) == before
+
+    await wait_until(restored, 10, "only the replicas of the old revision are left", interval=0.05)
 
 
-async def test_a_first_deployment_that_crashes_ends_with_its_last_words(mesh: Mesh) -> None:
+async def test_a_crashing_first_deployment_fails_with_its_last_output(mesh: Mesh) -> None:
     result = await mesh.deploy(shop(CRASH="1"))
     assert not result.ok
-    assert "cannot open the ledger" in result.detail
-    async with asyncio.timeout(10):
-        while (await mesh.service("front")).state != "crash-loop":
-            await asyncio.sleep(0.05)
+    assert "cannot open the database" in result.detail
+
+    async def loops() -> bool:
+        return (await mesh.service("front")).state == "crash-loop"
+
+    await wait_until(loops, 10, "the service is in a crash loop", interval=0.05)
 
 
-async def test_a_killed_control_process_costs_nothing_and_recreates_nothing(mesh: Mesh) -> None:
+async def test_a_killed_control_process_loses_no_request_and_no_replica(mesh: Mesh) -> None:
     assert (await mesh.deploy(shop())).ok
     before = await mesh.replicas()
     epoch, _ = (await mesh.client.status()).generation
     async with mesh.load() as answers:
-        await asyncio.sleep(0.3)
-        killed = mesh.control_pid()
-        os.kill(killed, signal.SIGKILL)
-        await asyncio.sleep(0.2)
-        async with asyncio.timeout(20):
-            while (
-                again := await wait_for_daemon(mesh.daemon.state / "admin.sock", 20)
-            ) is None or (again.generation[0] == epoch):
-                await asyncio.sleep(0.05)
+        await elapse(0.3, "load before the kill")
+        os.kill(mesh.control_pid(), signal.SIGKILL)
+
+        async def restarted() -> bool:
+            status = await wait_for_daemon(mesh.daemon.state / "admin.sock", 20)
+            return status is not None and status.generation[0] != epoch
+
+        await wait_until(restarted, 20, "a new control process answers", interval=0.05)
         await mesh.until_ready(2)
-        await asyncio.sleep(1.0)
+        await elapse(1.0, "load after the restart")
     assert set(answers) == {"200 1"}
     after = await mesh.replicas()
     assert {n: r.address for n, r in after.items()} == {n: r.address for n, r in before.items()}
@@ -273,23 +281,27 @@ async def test_scale_and_drain_by_hand(mesh: Mesh) -> None:
     before = set(await mesh.replicas())
     drained = sorted(before)[0]
     await mesh.client.drain(drained)
-    async with asyncio.timeout(10):
-        while drained in await mesh.replicas():
-            await asyncio.sleep(0.05)
+
+    async def gone() -> bool:
+        return drained not in await mesh.replicas()
+
+    await wait_until(gone, 10, f"{drained} is gone", interval=0.05)
     await mesh.until_ready(2)
     kinds = {event.kind for event in await mesh.client.events()}
     assert {"deploy", "replica.ready", "scale.override", "replica.draining"} <= kinds
 
 
-async def test_a_hanging_replica_is_out_at_once_and_replaced(mesh: Mesh) -> None:
+async def test_a_hanging_replica_is_removed_at_once_and_replaced(mesh: Mesh) -> None:
     assert (await mesh.deploy(shop())).ok
     _, pid = await mesh.get("/pid")
     before = set(await mesh.replicas())
     os.kill(int(pid), signal.SIGSTOP)
     try:
-        async with asyncio.timeout(20):
-            while len(before & set(await mesh.replicas())) == 2:
-                await asyncio.sleep(0.05)
+
+        async def evicted() -> bool:
+            return len(before & set(await mesh.replicas())) < 2
+
+        await wait_until(evicted, 20, "the hanging replica is removed", interval=0.05)
         await mesh.until_ready(2)
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -298,7 +310,7 @@ async def test_a_hanging_replica_is_out_at_once_and_replaced(mesh: Mesh) -> None
     assert "replica.unhealthy" in kinds
 
 
-async def test_load_scales_up_and_every_decision_is_told(mesh: Mesh) -> None:
+async def test_load_scales_up_and_decisions_are_events(mesh: Mesh) -> None:
     project = shop(replicas=1)
     front = project.services[0]
     scale = Scale(min=1, max=3, concurrency=2)
@@ -307,9 +319,11 @@ async def test_load_scales_up_and_every_decision_is_told(mesh: Mesh) -> None:
     assert (await mesh.deploy(project)).ok
     started = time.monotonic()
     async with mesh.load("/slow", clients=12) as answers:
-        async with asyncio.timeout(30):
-            while (await mesh.service("front")).desired < 2:
-                await asyncio.sleep(0.05)
+
+        async def scaled_up() -> bool:
+            return (await mesh.service("front")).desired >= 2
+
+        await wait_until(scaled_up, 30, "scaled up", interval=0.05)
         decided = time.monotonic() - started
         await mesh.until_ready(3)
     print(f"scaled up {decided:.1f} s after the load began; {answers}")
@@ -320,7 +334,7 @@ async def test_load_scales_up_and_every_decision_is_told(mesh: Mesh) -> None:
     assert up.numbers
 
 
-async def test_what_cannot_run_is_refused_and_changes_nothing(mesh: Mesh) -> None:
+async def test_a_service_that_cannot_run_is_rejected_without_changes(mesh: Mesh) -> None:
     assert (await mesh.deploy(shop())).ok
     broken = shop().model_copy(
         update={"services": (shop().services[0].model_copy(update={"command": None}),)}
@@ -340,7 +354,7 @@ async def test_a_route_of_another_project_is_refused_with_both_names(mesh: Mesh)
         await mesh.client.plan(blog)
     assert {s.project for s in (await mesh.client.status()).services} == {"shop"}
     assert (await mesh.get("/"))[1].startswith("1")
-    assert (await mesh.deploy(shop(version="3"))).ok  # its own route is no obstacle
+    assert (await mesh.deploy(shop(version="3"))).ok  # its own route is not a conflict
 
 
 async def test_a_second_daemon_on_the_same_state_is_refused(mesh: Mesh) -> None:

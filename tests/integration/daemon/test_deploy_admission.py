@@ -1,4 +1,4 @@
-"""What cannot fit is refused before anything is started, and what a deployment means is told."""
+"""A deployment that does not fit is rejected before anything starts; a diff shows its impact."""
 
 import json
 
@@ -19,7 +19,7 @@ def text(replicas: int, memory: str, quota: str = "{}", version: str = "1") -> s
     return f"name: fits\nx-mesh: {{quota: {quota}}}\nservices:\n{service}"
 
 
-async def test_refusals_and_the_outlook_of_a_diff() -> None:
+async def test_admission_errors_and_the_impact_in_a_diff() -> None:
     async with scaled_mesh() as mesh:
         path = mesh.folder / "other.yml"
         done = await mesh.up(text(2, "1m"))
@@ -27,9 +27,9 @@ async def test_refusals_and_the_outlook_of_a_diff() -> None:
         assert "warning: service web: image none is ignored" in done.err
 
         path.write_text(text(2, "1m") + "    user: nobody\n")
-        told = await mesh.run("diff", "-f", str(path))
-        assert "warning: service web: image none is ignored" in told.err
-        assert "; user nobody is ignored; it runs as the user of meshd" in told.err
+        diff = await mesh.run("diff", "-f", str(path))
+        assert "warning: service web: image none is ignored" in diff.err
+        assert "; user nobody is ignored; it runs as the user of meshd" in diff.err
         path.write_text(text(9, "900g"))
         for command in ("deploy", "diff"):
             refused = await mesh.run(command, "-f", str(path))
@@ -56,9 +56,9 @@ async def test_refusals_and_the_outlook_of_a_diff() -> None:
         assert (await mesh.run("diff", "-f", str(path))).code == 0
 
         path.write_text(text(2, "1m", "{replicas: 2}", version="2"))
-        told = await mesh.run("diff", "-f", str(path), "-o", "json")
-        assert told.code == 1, told.err
-        peak, order, *_ = json.loads(told.out)["outlook"]
+        diff = await mesh.run("diff", "-f", str(path), "-o", "json")
+        assert diff.code == 1, diff.err
+        peak, order, *_ = json.loads(diff.out)["outlook"]
         assert peak.startswith("on the way at most 4 replicas, 4 MiB; now 2 replicas, 2 MiB")
         assert order.startswith("fits/web: leave in this order: fits-web-")
         assert order.endswith("; at least 2 stay ready")

@@ -1,4 +1,4 @@
-"""Probes against real listeners: what counts as good, and how soon it is known."""
+"""Probes against real listeners: which answers are good, and how soon a change is known."""
 
 import asyncio
 import time
@@ -10,13 +10,15 @@ from meshd.discovery.probe import Prober, ProbeTarget, probe
 from meshd.model.replica import ProbeResult
 from meshd.spec.model import HealthCheck
 from tests.fakes import virtual
+from tests.support.waiting import wait_until
 
 HTTP = HealthCheck(path="/healthz", interval=0.2, timeout=0.3)
 
 
 @pytest.fixture
 async def answering() -> AsyncIterator[Callable[[bytes | None], "asyncio.Future[int]"]]:
-    """Starts listeners that answer every connection with the same bytes (None: never)."""
+    """Return a function that starts a listener which answers every connection with the same bytes
+    (None: never)."""
     servers: list[asyncio.Server] = []
 
     async def start(answer: bytes | None) -> int:
@@ -48,7 +50,7 @@ async def answering() -> AsyncIterator[Callable[[bytes | None], "asyncio.Future[
         (None, "no answer within 0.3 s"),
     ],
 )
-async def test_what_an_http_probe_finds(
+async def test_results_of_an_http_probe(
     answering: Callable[[bytes | None], "asyncio.Future[int]"],
     answer: bytes | None,
     problem: str | None,
@@ -65,12 +67,12 @@ async def test_a_tcp_probe_only_connects(
     assert await probe("127.0.0.1", free_port, tcp) == "connection refused"
 
 
-async def test_a_starting_replica_is_known_soon_after_it_is_up(free_port: int) -> None:
+async def test_a_starting_replica_is_noticed_soon_after_it_listens(free_port: int) -> None:
     changed = asyncio.Event()
     prober = Prober(changed.set)
     target = ProbeTarget(host="127.0.0.1", port=free_port, health=HTTP, incarnation=("1", 1.0))
     prober.want({"a": target})
-    await asyncio.sleep(0.3)
+    await wait_until(lambda: "a" in prober.results and prober.results["a"].text, what="a probe")
     assert prober.results["a"].text == "connection refused"
     assert not prober.results["a"].first_good
 
@@ -98,7 +100,7 @@ async def test_a_starting_replica_is_known_soon_after_it_is_up(free_port: int) -
     await prober.close()
 
 
-async def test_readiness_is_asked_for_beside_and_told_apart() -> None:
+async def test_readiness_is_probed_separately_from_health() -> None:
     answers: dict[str, str | None] = {"/healthz": None, "/ready": "GET /ready answered 503"}
     asked: list[str] = []
     changed = asyncio.Event()
@@ -135,7 +137,7 @@ async def test_readiness_is_asked_for_beside_and_told_apart() -> None:
     assert asked[:4] == ["/healthz", "/ready", "/healthz", "/ready"]
 
 
-def test_thousands_of_replicas_are_asked_less_often_each() -> None:
+def test_thousands_of_replicas_are_probed_less_often() -> None:
     asked = 0
 
     async def ask(host: str, port: int, health: HealthCheck, path: str) -> str | None:
@@ -144,13 +146,13 @@ def test_thousands_of_replicas_are_asked_less_often_each() -> None:
         return None
 
     async def probe_for(count: int) -> float:
-        """How many probes a second that makes, once all are known."""
+        """Return the probes per second once all replicas are known."""
         prober = Prober(lambda: None, ask, virtual.clock)
         health = HealthCheck(interval=1.0)
         prober.want({str(n): ProbeTarget("h", n, health, ("id", 1.0)) for n in range(count)})
-        await asyncio.sleep(4)
+        await virtual.elapse(4)
         before = asked
-        await asyncio.sleep(12)
+        await virtual.elapse(12)
         await prober.close()
         return (asked - before) / 12
 

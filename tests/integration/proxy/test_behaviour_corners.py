@@ -1,14 +1,14 @@
-"""What only comes about when two things meet: heads cut in an unlucky place, answers before their
-requests are whole, clients that end their side late, errors in the form that was asked for."""
+"""Combinations of two rare events: heads cut at a bad place, answers before the request is whole,
+clients that half-close late, errors with the accepted content type."""
 
 import contextlib
 import json
 import threading
-import time
 
 import pytest
 
-from tests.support.raw_http import Stage, Wire, answering, get, within
+from tests.support.raw_http import Stage, Wire, answering, get
+from tests.support.waiting import elapse_blocking, wait_until_blocking
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 JSON = b"Accept: application/json"
@@ -17,9 +17,9 @@ JSON = b"Accept: application/json"
 # --- answers
 
 
-def test_a_known_head_that_is_cut_before_its_last_bytes_has_its_own_body(stage: Stage) -> None:
-    """A remembered head, and a body as long as what would be taken for it if the head's end
-    were not looked for."""
+def test_a_cached_head_that_arrives_in_two_parts_keeps_its_body(stage: Stage) -> None:
+    """The body is as long as the part of the head that would be skipped if the proxy did not look
+    for the end of the head."""
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\nX: pp"
     body = bytes(range(65, 105))
     assert len(body) == len(head) - 2
@@ -30,7 +30,7 @@ def test_a_known_head_that_is_cut_before_its_last_bytes_has_its_own_body(stage: 
             wire.request()
             for piece in pieces:
                 wire.send(piece)
-                time.sleep(0.1)
+                elapse_blocking(0.1, "the pieces arrive one by one")
 
     with stage.scene(script).proxy.connect() as client:
         for _ in range(2):
@@ -39,8 +39,9 @@ def test_a_known_head_that_is_cut_before_its_last_bytes_has_its_own_body(stage: 
 
 
 @pytest.mark.parametrize("framing", ["sized", "chunked", "in two chunks"])
-def test_answers_of_a_known_shape_arrive_however_they_are_cut(stage: Stage, framing: str) -> None:
-    """After two whole ones that it is known by, each of another length, cut at every place."""
+def test_templated_answers_arrive_at_every_cut(stage: Stage, framing: str) -> None:
+    """The template is known after two whole answers. The next ones have other lengths and are cut
+    at every place."""
     head = b"HTTP/1.1 200 OK\r\nETag: %d\r\n"
     bodies = [b"%d,\r\n\r\n" % number * (1 + number % 3) for number in range(90)]
 
@@ -58,7 +59,7 @@ def test_answers_of_a_known_shape_arrive_however_they_are_cut(stage: Stage, fram
             whole = message(number)
             cut = number - 2 if number > 2 else len(whole)
             wire.send(whole[:cut])
-            time.sleep(0.01)
+            elapse_blocking(0.01, "the pieces arrive one by one")
             if whole[cut:]:
                 wire.send(whole[cut:])
 
@@ -71,9 +72,9 @@ def test_answers_of_a_known_shape_arrive_however_they_are_cut(stage: Stage, fram
 
 
 @pytest.mark.parametrize("size", [100_000, 3_000_000, 10_000_000])
-def test_an_early_refusal_arrives_though_it_was_reset_amid_a_write(stage: Stage, size: int) -> None:
-    """The end comes at once, with the upload unread: the proxy learns of it as a failed write,
-    and the answer waits behind it."""
+def test_an_early_refusal_arrives_despite_a_reset_during_a_write(stage: Stage, size: int) -> None:
+    """The origin ends at once and leaves the upload unread: the proxy notices a failed write first,
+    while the answer is still unread."""
 
     def script(wire: Wire) -> None:
         wire.head()
@@ -87,7 +88,7 @@ def test_an_early_refusal_arrives_though_it_was_reset_amid_a_write(stage: Stage,
             assert (answer.status, answer.body) == (413, b"long")
 
 
-def test_who_reads_only_after_a_long_upload_still_gets_the_early_answer(stage: Stage) -> None:
+def test_an_early_answer_is_read_after_a_long_upload(stage: Stage) -> None:
     def script(wire: Wire) -> None:
         wire.head()
         wire.send(b"HTTP/1.1 413 No\r\nContent-Length: 4\r\n\r\nlong")
@@ -97,7 +98,7 @@ def test_who_reads_only_after_a_long_upload_still_gets_the_early_answer(stage: S
         client.send(get(b"/", b"Content-Length: 1000000", method=b"POST"))
         for _ in range(30):
             client.send(b"x" * 1000)
-            time.sleep(0.1)
+            elapse_blocking(0.1, "a slow upload")
         assert client.response().body == b"long"
         assert client.ended()
 
@@ -106,7 +107,7 @@ def test_who_reads_only_after_a_long_upload_still_gets_the_early_answer(stage: S
 
 
 @pytest.mark.parametrize("framing", ["sized", "chunked", "to-the-end"])
-def test_a_client_that_ends_its_side_amid_an_answer_gets_the_rest(
+def test_a_client_that_half_closes_during_an_answer_gets_the_rest(
     stage: Stage, framing: str
 ) -> None:
     heads = {
@@ -123,14 +124,14 @@ def test_a_client_that_ends_its_side_amid_an_answer_gets_the_rest(
         for number in range(10):
             piece = b"%06d" % number
             wire.send(b"6\r\n" + piece + b"\r\n" if framing == "chunked" else piece)
-            time.sleep(0.03)
+            elapse_blocking(0.03, "the pieces arrive one by one")
         if framing == "chunked":
             wire.send(b"0\r\n\r\n")
 
     with stage.scene(script).proxy.connect() as client:
         client.send(get())
         head = client.head()
-        time.sleep(0.05)
+        elapse_blocking(0.05, "the proxy waits for the body")
         client.finish()
         gone_on.set()
         if head.get(b"transfer-encoding"):
@@ -140,32 +141,34 @@ def test_a_client_that_ends_its_side_amid_an_answer_gets_the_rest(
         assert head.body == b"".join(b"%06d" % number for number in range(10))
 
 
-def test_a_slow_reader_that_has_ended_its_side_gets_all_of_it(stage: Stage) -> None:
+def test_a_slow_half_closed_reader_gets_the_whole_answer(stage: Stage) -> None:
     size = 3_000_000
     script = answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
     with stage.scene(script).proxy.connect(small_window=True) as client:
         client.send(get())
         client.head()
         client.finish()
-        time.sleep(0.8)
+        elapse_blocking(0.8, "the client reads late")
         assert len(client.exactly(size)) == size
 
 
-def test_a_client_that_is_not_read_from_and_resets_cancels_its_request(stage: Stage) -> None:
-    """It has asked for more than is read ahead, so the event loop does not look at it."""
-    ended = threading.Event()
+def test_a_reset_cancels_a_request_while_reading_is_paused(stage: Stage) -> None:
+    """The client has sent more than the proxy reads ahead, so the event loop does not watch its
+    socket."""
+    begun, ended = threading.Event(), threading.Event()
 
     def script(wire: Wire) -> None:
         wire.request()
+        begun.set()
         with contextlib.suppress(ConnectionError):
             wire.rest()
         ended.set()
 
     client = stage.scene(script).proxy.connect()
     client.send(get())
-    time.sleep(0.1)
+    assert begun.wait(30)
     client.send(get(b"/" + b"x" * 1000) * 100)
-    time.sleep(0.2)
+    elapse_blocking(0.2, "the proxy has read ahead as much as it does")
     client.reset()
     assert ended.wait(30)
 
@@ -183,7 +186,7 @@ def test_a_client_that_is_not_read_from_and_resets_cancels_its_request(stage: St
         b"GET / HTTP/3.0\r\nHost: t\r\n%b",
     ],
 )
-def test_a_refusal_is_in_the_form_that_was_asked_for(stage: Stage, head: bytes) -> None:
+def test_an_error_has_the_accepted_content_type(stage: Stage, head: bytes) -> None:
     scene = stage.scene(answering(OK))
     for accept, content in ((JSON, b"application/json"), (b"Accept: */*", b"text/plain")):
         answer = scene.exchange(head % accept + b"\r\n\r\n")
@@ -209,7 +212,7 @@ def test_http_0_9_does_not_wait_for_an_answer_that_never_comes(stage: Stage) -> 
 
 
 @pytest.mark.parametrize("form", ["json", "combined"])
-def test_what_is_refused_stands_in_the_access_log(
+def test_refused_requests_are_in_the_access_log(
     stage: Stage, tmp_path_factory: pytest.TempPathFactory, form: str
 ) -> None:
     path = tmp_path_factory.mktemp("log") / "access.log"
@@ -221,7 +224,9 @@ def test_what_is_refused_stands_in_the_access_log(
         b"\x16\x03\x01\r\n\r\n",
     ):
         assert scene.exchange(request).status >= 400
-    assert within(30, lambda: path.exists() and path.read_text().count("\n") == 3)
+    wait_until_blocking(
+        lambda: path.exists() and path.read_text().count("\n") == 3, what="three lines"
+    )
     named, long, garbage = path.read_text().splitlines()
     assert "/named" in named
     assert len(long) < 3000

@@ -1,5 +1,5 @@
-"""What goes wrong: origins that refuse, hang, end or talk nonsense; what is tried again and what
-never is; limits and deadlines of clients."""
+"""Failures: origins that refuse, hang, end or send nonsense; which requests are retried; limits and
+deadlines of clients."""
 
 import socket
 import threading
@@ -19,6 +19,7 @@ from tests.support.raw_http import (
     get,
     hello,
 )
+from tests.support.waiting import elapse_blocking
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 SHORT = ("--first-byte-timeout", "500ms", "--idle-timeout", "500ms")
@@ -30,7 +31,7 @@ def refused_port() -> int:
         return int(probe.getsockname()[1])
 
 
-# --- nobody there
+# --- refused connections
 
 
 def test_a_single_origin_that_refuses_is_a_502_at_once() -> None:
@@ -51,7 +52,7 @@ def test_a_single_origin_that_refuses_is_a_502_at_once() -> None:
         proxy.stop()
 
 
-def test_a_refusing_origin_beside_a_good_one_is_not_noticed() -> None:
+def test_a_refusing_origin_next_to_a_good_one_causes_no_error() -> None:
     origin = Origin()
     proxy = Proxy([refused_port(), origin.port], "--drain", "0s", "--balance", "round-robin")
     try:
@@ -64,7 +65,7 @@ def test_a_refusing_origin_beside_a_good_one_is_not_noticed() -> None:
         origin.close()
 
 
-def test_an_origin_that_comes_back_is_used_again() -> None:
+def test_a_recovered_origin_is_used_again() -> None:
     port = refused_port()
     proxy = Proxy([port], "--drain", "0s")
     try:
@@ -103,7 +104,7 @@ def test_an_origin_that_comes_back_is_used_again() -> None:
         b"HTTP/1.1 200 OK\r\n" + b"X: %s\r\n" % (b"a" * 2_000_000) + b"\r\n",
     ],
 )
-def test_an_unclear_answer_is_a_502_and_its_connection_is_not_used_again(
+def test_an_ambiguous_answer_is_a_502_and_its_connection_is_closed(
     stage: Stage, answer: bytes
 ) -> None:
     def script(wire: Wire) -> None:
@@ -132,11 +133,11 @@ def test_large_response_heads_are_passed_on(stage: Stage, size: int) -> None:
     assert answer.body == b"ok"
 
 
-def test_a_chunked_answer_that_goes_wrong_is_broken_off(stage: Stage) -> None:
+def test_an_invalid_chunk_in_an_answer_breaks_it(stage: Stage) -> None:
     def script(wire: Wire) -> None:
         wire.request()
         wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
-        time.sleep(0.1)
+        elapse_blocking(0.1, "the proxy passes the first chunk on")
         wire.send(b"zz\r\n")
         wire.quiet(1)
 
@@ -150,7 +151,7 @@ def test_a_chunked_answer_that_goes_wrong_is_broken_off(stage: Stage) -> None:
 # --- deadlines of origins
 
 
-def test_no_first_byte_is_a_504(stage: Stage) -> None:
+def test_a_missing_first_byte_is_a_504(stage: Stage) -> None:
     def script(wire: Wire) -> None:
         wire.request()
         wire.quiet(5)
@@ -172,7 +173,7 @@ def test_a_half_answered_head_is_a_504_too(stage: Stage) -> None:
     assert scene.exchange(get(b"/", b"Content-Length: 0", method=b"POST")).status == 504
 
 
-def test_an_origin_that_stalls_amid_its_body_breaks_the_answer(stage: Stage) -> None:
+def test_an_origin_that_stalls_in_its_body_breaks_the_answer(stage: Stage) -> None:
     def script(wire: Wire) -> None:
         wire.request()
         wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
@@ -191,7 +192,7 @@ def test_the_whole_request_has_a_deadline(stage: Stage) -> None:
         wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         for _ in range(100):
             wire.send(b"1\r\nx\r\n")
-            time.sleep(0.05)
+            elapse_blocking(0.05, "a slow answer")
 
     scene = stage.scene(script, "--request-timeout", "600ms")
     begin = time.monotonic()
@@ -204,7 +205,7 @@ def test_the_whole_request_has_a_deadline(stage: Stage) -> None:
 
 
 def test_an_origin_that_does_not_accept_is_a_504() -> None:
-    """Its backlog is full: the connection neither comes about nor is refused."""
+    """Its backlog is full: the connection is neither accepted nor refused."""
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -230,7 +231,7 @@ def test_an_origin_that_does_not_accept_is_a_504() -> None:
 
 
 class Pair:
-    """Two origins behind one proxy; `first` is asked first by round robin or the other is."""
+    """Two origins behind one proxy; round robin asks `first` or the other one first."""
 
     def __init__(self, *flags: str) -> None:
         self.origins = (Origin(), Origin())
@@ -262,7 +263,7 @@ def hang_up(seen: list[Message]) -> object:
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"])
-def test_an_idempotent_request_is_asked_of_another(pair: Pair, method: bytes) -> None:
+def test_an_idempotent_request_is_retried_on_another_origin(pair: Pair, method: bytes) -> None:
     seen: list[Message] = []
     pair.play(hang_up(seen), answering(OK))
     for _ in range(4):
@@ -302,7 +303,7 @@ def test_a_body_too_large_to_keep_is_not_replayed(pair: Pair) -> None:
     assert len(seen) == 1
 
 
-def test_503_of_one_is_asked_of_another_but_the_last_is_passed_on() -> None:
+def test_a_503_is_retried_and_the_last_is_passed_on() -> None:
     pair = Pair()
     try:
         busy_and_then(pair)
@@ -331,7 +332,7 @@ def busy_and_then(pair: Pair) -> None:
 
 
 def test_no_more_attempts_than_allowed(stage: Stage) -> None:
-    """A single origin that hangs up is never asked twice by the same request."""
+    """A single origin that hangs up never gets the same request twice."""
     seen: list[Message] = []
 
     def script(wire: Wire) -> None:
@@ -342,7 +343,7 @@ def test_no_more_attempts_than_allowed(stage: Stage) -> None:
 
 
 def closing_after_the_first(seen: list[Message], go: threading.Event) -> object:
-    """Answers one request, then ends the idle connection when told."""
+    """Answer one request, then end the idle connection once `go` is set."""
 
     def script(wire: Wire) -> None:
         seen.append(wire.request())
@@ -353,7 +354,7 @@ def closing_after_the_first(seen: list[Message], go: threading.Event) -> object:
 
 
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
-def test_an_idle_connection_that_was_closed_does_no_harm(stage: Stage, method: bytes) -> None:
+def test_a_closed_idle_connection_is_replaced(stage: Stage, method: bytes) -> None:
     seen: list[Message] = []
     go = threading.Event()
     scene = stage.scene(closing_after_the_first(seen, go))  # type: ignore[arg-type]
@@ -363,12 +364,12 @@ def test_an_idle_connection_that_was_closed_does_no_harm(stage: Stage, method: b
             client.send(get(b"/%d" % number, b"Content-Length: 0", method=method))
             assert client.response().body == b"ok"
             go.set()
-            time.sleep(0.03)
+            elapse_blocking(0.03, "the proxy may notice that the origin closed the connection")
     assert [message.start.split()[1] for message in seen] == [b"/%d" % n for n in range(10)]
 
 
 def test_a_reused_connection_that_ends_on_a_request(stage: Stage) -> None:
-    """It was open when the request was written: a GET is asked again, a POST is not."""
+    """The connection was open when the request was written: a GET is repeated, a POST is not."""
     seen: list[Message] = []
 
     def script(wire: Wire) -> None:
@@ -415,7 +416,7 @@ def test_a_reused_connection_that_ends_on_a_request(stage: Stage) -> None:
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     ],
 )
-def test_unclear_requests_are_refused_and_go_nowhere(
+def test_ambiguous_requests_are_refused_and_reach_no_origin(
     stage: Stage, request_: bytes, status: int
 ) -> None:
     scene = stage.scene(hello)
@@ -443,7 +444,7 @@ def test_a_bad_chunk_in_an_upload_ends_it(stage: Stage) -> None:
 
     with stage.scene(script).proxy.connect() as client:
         client.send(get(b"/", b"Transfer-Encoding: chunked", method=b"POST") + b"2\r\nok\r\n")
-        time.sleep(0.1)
+        elapse_blocking(0.1, "the proxy passes the first chunk on")
         client.send(b"xyz\r\n")
         assert client.response().status == 400
         assert client.ended(3)
@@ -451,7 +452,7 @@ def test_a_bad_chunk_in_an_upload_ends_it(stage: Stage) -> None:
 
 
 def test_a_client_that_never_finishes_its_head_gets_a_408(stage: Stage) -> None:
-    """Slow loris: one byte now and then does not buy more time."""
+    """Slow loris: a byte now and then does not extend the deadline."""
     with stage.scene(hello).proxy.connect() as client:
         begin = time.monotonic()
         client.sock.settimeout(40)
@@ -485,7 +486,7 @@ def test_a_body_that_never_comes_gets_a_408(stage: Stage) -> None:
         assert client.response().status == 408
 
 
-def test_hundreds_of_refused_clients_leave_the_others_alone(stage: Stage) -> None:
+def test_hundreds_of_refused_clients_do_not_disturb_others(stage: Stage) -> None:
     scene = stage.scene(hello)
     bad = [scene.proxy.connect() for _ in range(200)]
     for client in bad:

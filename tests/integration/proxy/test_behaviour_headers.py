@@ -1,4 +1,4 @@
-"""What is added, removed and left alone in the fields of requests and answers."""
+"""Fields of requests and answers that the proxy adds, removes or leaves alone."""
 
 import pytest
 
@@ -8,7 +8,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def received(stage: Stage, request: bytes, *flags: str) -> Message:
-    """The request as the origin got it."""
+    """Return the request as the origin got it."""
     seen: list[Message] = []
     answer = stage.scene(answering(OK, seen=seen), *flags).exchange(request)
     assert answer.status == 200
@@ -16,7 +16,7 @@ def received(stage: Stage, request: bytes, *flags: str) -> Message:
 
 
 def answered(stage: Stage, *lines: bytes, status: bytes = b"200 OK") -> Message:
-    """The answer as the client got it."""
+    """Return the answer as the client got it."""
     head = b"\r\n".join([b"HTTP/1.1 " + status, *lines, b"Content-Length: 2", b"", b"ok"])
     return stage.scene(answering(head)).exchange(get())
 
@@ -24,7 +24,7 @@ def answered(stage: Stage, *lines: bytes, status: bytes = b"200 OK") -> Message:
 # --- left alone
 
 
-def test_fields_go_on_as_they_came(stage: Stage) -> None:
+def test_request_fields_are_passed_on_unchanged(stage: Stage) -> None:
     lines = (
         b"User-Agent: a (b; c) d/1",
         b"Accept: */*",
@@ -44,7 +44,7 @@ def test_fields_go_on_as_they_came(stage: Stage) -> None:
     assert request.all(b"host") == [b"test"]
 
 
-def test_answers_go_on_as_they_came(stage: Stage) -> None:
+def test_response_fields_are_passed_on_unchanged(stage: Stage) -> None:
     answer = answered(
         stage,
         b"Server: origin/1.0",
@@ -82,7 +82,7 @@ def test_statuses_and_reasons(stage: Stage, status: bytes) -> None:
         b"Upgrade: echo",
     ],
 )
-def test_hop_by_hop_fields_stay_here(stage: Stage, line: bytes) -> None:
+def test_hop_by_hop_fields_are_removed(stage: Stage, line: bytes) -> None:
     if line.startswith(b"Proxy-Authorization"):
         # It is for the next proxy that wants it; either is right, but it must not turn up twice.
         assert len(received(stage, get(b"/", line)).all(b"proxy-authorization")) <= 1
@@ -118,8 +118,8 @@ def test_what_connection_names_is_removed_from_answers(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("name", [b"Host", b"Content-Length", b"Authorization", b"Cookie"])
-def test_connection_cannot_take_away_what_matters(stage: Stage, name: bytes) -> None:
-    """A client must not be able to strip what the origin (or its framing) relies on."""
+def test_connection_cannot_remove_framing_fields(stage: Stage, name: bytes) -> None:
+    """A client must not be able to remove fields that the origin or its framing relies on."""
     lines = [b"Connection: " + name, b"Authorization: secret", b"Cookie: a=b", b"Content-Length: 2"]
     seen: list[Message] = []
     scene = stage.scene(answering(OK, seen=seen))
@@ -130,7 +130,7 @@ def test_connection_cannot_take_away_what_matters(stage: Stage, name: bytes) -> 
     assert seen[0].body == b"hi"
 
 
-def test_te_trailers_goes_on(stage: Stage) -> None:
+def test_te_trailers_is_passed_on(stage: Stage) -> None:
     request = received(stage, get(b"/", b"TE: trailers", b"Connection: TE"))
     te = request.get(b"te")
     assert te in (None, b"trailers")
@@ -174,7 +174,7 @@ SPOOFED = (
 )
 
 
-def test_what_an_untrusted_client_says_is_replaced(stage: Stage) -> None:
+def test_forwarded_fields_of_an_untrusted_client_are_replaced(stage: Stage) -> None:
     request = received(stage, get(b"/", *SPOOFED))
     everything = b"\n".join(b": ".join(field) for field in request.fields)
     for lie in (b"6.6.6.6", b"7.7.7.7", b"evil", b"https", b"6666"):
@@ -182,7 +182,7 @@ def test_what_an_untrusted_client_says_is_replaced(stage: Stage) -> None:
     assert forwarded(request)[b"x-forwarded-for"] == [b"127.0.0.1"]
 
 
-def test_what_a_trusted_proxy_says_is_kept_and_added_to(stage: Stage) -> None:
+def test_forwarded_fields_of_a_trusted_proxy_are_extended(stage: Stage) -> None:
     lines = (b"X-Forwarded-For: 1.2.3.4", b"X-Forwarded-Proto: https", b"X-Forwarded-Host: shop")
     fields = forwarded(received(stage, get(b"/", *lines), "--trusted-proxy", "127.0.0.0/8"))
     joined = b", ".join(fields[b"x-forwarded-for"])
@@ -199,14 +199,14 @@ def test_via_is_added_both_ways_or_to_requests(stage: Stage) -> None:
     assert joined.split(b",")[1].strip().startswith(b"1.1 ")
 
 
-def test_a_request_id_is_given_and_kept(stage: Stage) -> None:
+def test_a_request_id_is_added_or_kept(stage: Stage) -> None:
     first, second = received(stage, get()), received(stage, get())
     assert len(first.all(b"x-request-id")) == 1
     assert first.get(b"x-request-id") != second.get(b"x-request-id")
     assert received(stage, get(b"/", b"X-Request-Id: mine")).all(b"x-request-id") == [b"mine"]
 
 
-def test_trace_context_goes_on(stage: Stage) -> None:
+def test_trace_context_is_passed_on(stage: Stage) -> None:
     trace = b"4bf92f3577b34da6a3ce929d0e0e4736"
     value = b"00-" + trace + b"-00f067aa0ba902b7-01"
     request = received(stage, get(b"/", b"traceparent: " + value, b"tracestate: a=b"))
@@ -216,7 +216,7 @@ def test_trace_context_goes_on(stage: Stage) -> None:
 
 
 def test_the_same_connection_with_changing_fields(stage: Stage) -> None:
-    """What is remembered from one request must not leak into the next."""
+    """Cached parts of one request must not leak into the next."""
     seen: list[Message] = []
     scene = stage.scene(answering(OK, seen=seen))
     with scene.proxy.connect() as client:
@@ -244,7 +244,7 @@ def test_hosts_are_passed_on(stage: Stage, host: bytes) -> None:
     assert request.all(b"host") == [host]
 
 
-def test_an_answer_of_the_proxys_own_tells_its_request_id() -> None:
+def test_an_error_of_the_proxy_carries_the_request_id() -> None:
     import socket
 
     from tests.support.raw_http import Proxy

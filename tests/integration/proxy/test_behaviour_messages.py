@@ -1,9 +1,8 @@
-"""Requests and answers of every shape: versions, interim answers, bodies that are none, order,
+"""Requests and answers of every form: versions, interim answers, missing bodies, order,
 persistence, upgrades."""
 
 import asyncio
 import threading
-import time
 
 import pytest
 import websockets
@@ -11,6 +10,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from tests.support.raw_http import Message, Origin, Proxy, Script, Stage, Wire, answering, get
+from tests.support.waiting import elapse_blocking, settled_blocking, wait_until_blocking
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -35,7 +35,7 @@ def test_100_continue_comes_from_the_origin(stage: Stage) -> None:
 
 
 def test_a_refusal_instead_of_100_continue(stage: Stage) -> None:
-    """The body never came, so what follows cannot be told from it: the connection ends or the
+    """The body never arrived, so the next bytes could belong to it: the connection ends or the
     next request is read as one."""
 
     def script(wire: Wire) -> None:
@@ -57,7 +57,7 @@ def test_early_hints(stage: Stage, version: bytes, statuses: list[int]) -> None:
     def script(wire: Wire) -> None:
         wire.request()
         wire.send(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n")
-        time.sleep(0.1)
+        elapse_blocking(0.1, "the hints arrive one by one")
         wire.send(b"HTTP/1.1 103 Early Hints\r\nLink: </b.css>; rel=preload\r\n\r\n" + OK)
 
     with stage.scene(script).proxy.connect() as client:
@@ -69,7 +69,7 @@ def test_early_hints(stage: Stage, version: bytes, statuses: list[int]) -> None:
         assert client.exactly(2) == b"ok"
 
 
-def test_an_unasked_100_is_not_the_answer(stage: Stage) -> None:
+def test_an_unexpected_100_is_not_the_final_answer(stage: Stage) -> None:
     def script(wire: Wire) -> None:
         wire.request()
         wire.send(b"HTTP/1.1 100 Continue\r\n\r\n" + OK)
@@ -91,7 +91,7 @@ def test_an_unasked_100_is_not_the_answer(stage: Stage) -> None:
         (b"DELETE", b"HTTP/1.1 204 No Content\r\n\r\n"),
     ],
 )
-def test_no_body(stage: Stage, method: bytes, answer: bytes) -> None:
+def test_answers_without_a_body(stage: Stage, method: bytes, answer: bytes) -> None:
     scene = stage.scene(answering(answer))
     with scene.proxy.connect() as client:
         for _ in range(3):
@@ -105,7 +105,7 @@ def test_no_body(stage: Stage, method: bytes, answer: bytes) -> None:
 
 
 @pytest.mark.parametrize("method", [b"POST", b"PUT", b"PATCH"])
-def test_an_empty_upload_says_so(stage: Stage, method: bytes) -> None:
+def test_an_empty_upload_has_content_length_0(stage: Stage, method: bytes) -> None:
     seen: list[Message] = []
     scene = stage.scene(answering(OK, seen=seen))
     assert scene.exchange(get(b"/", b"Content-Length: 0", method=method)).status == 200
@@ -135,7 +135,7 @@ def test_an_http_1_0_client_without_host(stage: Stage) -> None:
     assert seen[0].get(b"forwarded") == b"for=127.0.0.1;proto=http"
 
 
-def test_an_http_1_0_client_that_asks_to_stay(stage: Stage) -> None:
+def test_an_http_1_0_client_with_keep_alive(stage: Stage) -> None:
     with stage.scene(answering(OK)).proxy.connect() as client:
         for _ in range(2):
             client.send(b"GET / HTTP/1.0\r\nHost: t\r\nConnection: keep-alive\r\n\r\n")
@@ -146,7 +146,8 @@ def test_an_http_1_0_client_that_asks_to_stay(stage: Stage) -> None:
 
 
 def test_an_http_1_0_origin(stage: Stage) -> None:
-    """Its answer ends where the connection does; the client gets a framed one, and stays."""
+    """Its answer ends with the connection; the client gets a framed answer and keeps its
+    connection."""
 
     def script(wire: Wire) -> None:
         wire.request()
@@ -160,7 +161,7 @@ def test_an_http_1_0_origin(stage: Stage) -> None:
             assert answer.start.startswith(b"HTTP/1.1 ")
 
 
-def test_an_http_1_0_origin_is_not_reused_unless_it_says_so(stage: Stage) -> None:
+def test_an_http_1_0_origin_is_reused_only_with_keep_alive(stage: Stage) -> None:
     scene = stage.scene(answering(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"))
     for _ in range(2):
         assert scene.exchange(get()).body == b"ok"
@@ -175,7 +176,7 @@ def test_pipelined_requests_are_answered_in_order(stage: Stage) -> None:
         while True:
             path = wire.request().start.split(b" ")[1]
             if path == b"/0":
-                time.sleep(0.2)
+                elapse_blocking(0.2, "the first answer is the slowest")
             wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(path) + path)
 
     with stage.scene(script).proxy.connect() as client:
@@ -217,7 +218,7 @@ def test_an_answer_byte_by_byte(stage: Stage) -> None:
         assert client.response().body == b"ok"
 
 
-def test_connection_close_is_kept(stage: Stage) -> None:
+def test_connection_close_is_honored(stage: Stage) -> None:
     with stage.scene(answering(OK)).proxy.connect() as client:
         client.send(get(b"/", b"Connection: close"))
         answer = client.response()
@@ -225,7 +226,7 @@ def test_connection_close_is_kept(stage: Stage) -> None:
         assert client.ended(1)
 
 
-def test_the_origins_close_is_its_own_matter(stage: Stage) -> None:
+def test_an_origins_close_does_not_close_the_client(stage: Stage) -> None:
     def script(wire: Wire) -> None:
         wire.request()
         wire.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
@@ -247,7 +248,7 @@ def test_idle_origin_connections_are_reused(stage: Stage) -> None:
     assert scene.origin.connections == 1
 
 
-def test_surplus_after_an_answer_is_never_another_answer(stage: Stage) -> None:
+def test_surplus_bytes_after_an_answer_are_never_an_answer(stage: Stage) -> None:
     def script(wire: Wire) -> None:
         wire.request()
         wire.send(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
@@ -276,14 +277,14 @@ def test_a_half_closed_client_gets_its_answer(
 ) -> None:
     def script(wire: Wire) -> None:
         wire.request()
-        time.sleep(0.3)
+        elapse_blocking(0.3, "the client ends its side before, at or after the answer")
         for piece in answer:
             wire.send(piece)
-            time.sleep(0.05)
+            elapse_blocking(0.05, "the pieces arrive one by one")
 
     with stage.scene(script).proxy.connect() as client:
         client.send(get())
-        time.sleep(after)
+        elapse_blocking(after, "the client ends its side before, at or after the answer")
         client.finish()
         assert client.head().start == start
         if start.endswith(b"200 OK"):
@@ -293,13 +294,14 @@ def test_a_half_closed_client_gets_its_answer(
             assert client.rest().endswith(b"ok" if len(answer) > 1 else b"understood\n")
 
 
-def test_a_client_half_closes_after_its_last_of_many_requests(stage: Stage) -> None:
-    """Requests that are alike go a shorter way."""
+def test_a_client_half_closes_after_its_last_request(stage: Stage) -> None:
+    """Similar requests take the fast path."""
 
     def script(wire: Wire) -> None:
         for number in range(6):
             wire.request()
-            time.sleep(0.2 if number == 5 else 0)
+            if number == 5:
+                elapse_blocking(0.2, "the client ends its side before the answer")
             wire.send(OK)
 
     with stage.scene(script).proxy.connect() as client:
@@ -314,11 +316,11 @@ def test_a_client_half_closes_after_its_last_of_many_requests(stage: Stage) -> N
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_client_that_leaves_as_soon_as_it_was_heard_is_not_waited_for(
+def test_a_client_that_leaves_at_once_is_not_waited_for(
     stage: Stage, version: bytes, begun: bool
 ) -> None:
-    """Its end looks like that of a half-closed client."""
-    heard, told = threading.Event(), threading.Event()
+    """Its close looks like that of a half-closed client."""
+    heard, ended = threading.Event(), threading.Event()
 
     def script(wire: Wire) -> None:
         wire.head()
@@ -326,7 +328,7 @@ def test_a_client_that_leaves_as_soon_as_it_was_heard_is_not_waited_for(
             wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
         heard.set()
         assert wire.ended()
-        told.set()
+        ended.set()
 
     client = stage.scene(script).proxy.connect()
     client.send(b"GET / HTTP/%b\r\nHost: t\r\n\r\n" % version)
@@ -334,14 +336,14 @@ def test_a_client_that_leaves_as_soon_as_it_was_heard_is_not_waited_for(
     if begun:
         client.head()
     client.close()
-    assert told.wait(2)
+    assert ended.wait(2)
 
 
 def test_a_half_closed_client_gets_all_its_pipelined_answers(stage: Stage) -> None:
     def script(wire: Wire) -> None:
         while True:
             wire.request()
-            time.sleep(0.15)
+            elapse_blocking(0.15, "the client ends its side before the answers")
             wire.send(OK)
 
     with stage.scene(script).proxy.connect() as client:
@@ -351,7 +353,7 @@ def test_a_half_closed_client_gets_all_its_pipelined_answers(stage: Stage) -> No
         assert client.ended(2)
 
 
-def test_empty_lines_before_a_request_are_forgiven(stage: Stage) -> None:
+def test_empty_lines_before_a_request_are_ignored(stage: Stage) -> None:
     assert stage.scene(answering(OK)).exchange(b"\r\n" + get()).body == b"ok"
 
 
@@ -386,7 +388,7 @@ def test_trailers_both_ways(stage: Stage) -> None:
         b"/?",
     ],
 )
-def test_targets_go_on_byte_for_byte(stage: Stage, target: bytes) -> None:
+def test_targets_are_passed_on_byte_for_byte(stage: Stage, target: bytes) -> None:
     seen: list[Message] = []
     assert stage.scene(answering(OK, seen=seen)).exchange(get(target)).status == 200
     assert seen[0].start == b"GET " + target + b" HTTP/1.1"
@@ -453,7 +455,7 @@ def test_a_tunnel_passes_bytes_both_ways_and_half_closes(stage: Stage) -> None:
         assert client.rest() == b"bye"
 
 
-def test_an_upgrade_that_is_declined_is_an_ordinary_answer(stage: Stage) -> None:
+def test_a_declined_upgrade_is_an_ordinary_answer(stage: Stage) -> None:
     scene = stage.scene(answering(OK))
     with scene.proxy.connect() as client:
         for _ in range(2):
@@ -461,7 +463,7 @@ def test_an_upgrade_that_is_declined_is_an_ordinary_answer(stage: Stage) -> None
             assert client.response().body == b"ok"
 
 
-def test_an_upgrade_that_is_required_is_told(stage: Stage) -> None:
+def test_a_required_upgrade_is_passed_on(stage: Stage) -> None:
     required = (
         b"HTTP/1.1 426 Upgrade Required\r\nConnection: Upgrade\r\nUpgrade: h2c, echo\r\n"
         b"Content-Length: 0\r\n\r\n"
@@ -470,7 +472,7 @@ def test_an_upgrade_that_is_required_is_told(stage: Stage) -> None:
     assert (answer.get(b"upgrade"), answer.get(b"connection")) == (b"echo", b"Upgrade")
 
 
-def test_a_101_that_nobody_asked_for_is_an_error(stage: Stage) -> None:
+def test_an_unrequested_101_is_an_error(stage: Stage) -> None:
     def script(wire: Wire) -> None:
         wire.request()
         wire.send(
@@ -529,7 +531,7 @@ async def test_websockets_with_a_real_client_and_server() -> None:
             await asyncio.to_thread(proxy.stop)
 
 
-def test_a_tunnel_is_flat_in_memory(stage: Stage) -> None:
+def test_a_tunnel_uses_constant_memory(stage: Stage) -> None:
     sent = [0]
 
     def script(wire: Wire) -> None:
@@ -547,10 +549,7 @@ def test_a_tunnel_is_flat_in_memory(stage: Stage) -> None:
     with scene.proxy.connect(small_window=True) as client:
         client.send(get(b"/", b"Connection: Upgrade", b"Upgrade: echo"))
         client.head()
-        seen = -1
-        while seen != sent[0]:
-            seen = sent[0]
-            time.sleep(0.2)
+        settled_blocking(lambda: sent[0], 0.2)
         assert sent[0] < 40 * 1024 * 1024
         assert scene.proxy.memory() - before < 4 * 1024 * 1024
 
@@ -571,7 +570,7 @@ def test_many_connections_at_once() -> None:
     try:
         for number, client in enumerate(clients):
             client.send(get(b"/%d" % number))
-        time.sleep(0.2)
+        wait_until_blocking(lambda: origin.connections == 150, what="150 connections")
         go.set()
         assert [client.response().body for client in clients] == [b"/%d" % n for n in range(150)]
         assert origin.errors == []

@@ -1,4 +1,5 @@
-"""Bodies flow: early, unbuffered, both ways, with flat memory, and end when either side does."""
+"""Bodies are streamed: early, unbuffered, in both directions, with constant memory, and they end if
+either side ends."""
 
 import threading
 import time
@@ -6,6 +7,7 @@ import time
 import pytest
 
 from tests.support.raw_http import Closed, Script, Stage, Wire, get
+from tests.support.waiting import elapse_blocking, settled_blocking
 
 MIB = 1024 * 1024
 BOUND = 5.0
@@ -13,7 +15,7 @@ BOUND = 5.0
 
 
 @pytest.mark.parametrize("framing", ["sized", "chunked", "until close"])
-def test_the_first_bytes_come_before_the_last_are_made(stage: Stage, framing: str) -> None:
+def test_the_first_bytes_arrive_before_the_last_are_produced(stage: Stage, framing: str) -> None:
     go = threading.Event()
 
     def script(wire: Wire) -> None:
@@ -58,7 +60,7 @@ def test_a_head_alone_is_passed_on_at_once(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("framing", ["sized", "chunked"])
-def test_uploads_reach_the_origin_as_they_come(stage: Stage, framing: str) -> None:
+def test_uploads_are_streamed_to_the_origin(stage: Stage, framing: str) -> None:
     arrived = threading.Event()
 
     def script(wire: Wire) -> None:
@@ -88,8 +90,8 @@ def test_uploads_reach_the_origin_as_they_come(stage: Stage, framing: str) -> No
         assert client.response().status == 200
 
 
-def test_small_chunks_are_not_held_back(stage: Stage) -> None:
-    """Each chunk is sent only once the one before has arrived: any delay adds up."""
+def test_small_chunks_are_not_buffered(stage: Stage) -> None:
+    """Each chunk is sent only after the one before has arrived, so delays would add up."""
     arrived = threading.Semaphore(0)
     count = 50
 
@@ -157,7 +159,7 @@ def test_ten_mebibytes_up(stage: Stage, framing: str) -> None:
 
 
 def endless(sent: list[int], length: int) -> Script:
-    """An origin that sends as fast as it is let, and notes how much."""
+    """Return a script that sends as fast as it can, and notes how much."""
 
     def script(wire: Wire) -> None:
         wire.request()
@@ -171,17 +173,14 @@ def endless(sent: list[int], length: int) -> Script:
     return script
 
 
-def test_a_slow_reader_holds_the_origin_back(stage: Stage) -> None:
+def test_a_slow_reader_throttles_the_origin(stage: Stage) -> None:
     sent = [0]
     scene = stage.scene(endless(sent, 1024 * MIB))
     before = scene.proxy.memory()
     with scene.proxy.connect(small_window=True) as client:
         client.send(get())
         client.head()
-        seen = -1
-        while seen != sent[0]:  # until nothing moves any more
-            seen = sent[0]
-            time.sleep(0.3)
+        settled_blocking(lambda: sent[0], 0.3)
         grown = scene.proxy.memory() - before
         print(f"the origin got rid of {sent[0] / MIB:.1f} MiB, memory grew {grown / 1024:.0f} KiB")
         assert sent[0] < 40 * MIB, "kernel buffers hold some, but not this much"
@@ -190,7 +189,7 @@ def test_a_slow_reader_holds_the_origin_back(stage: Stage) -> None:
         assert scene.proxy.memory() - before < 4 * MIB
 
 
-def test_a_slow_origin_holds_the_client_back(stage: Stage) -> None:
+def test_a_slow_origin_throttles_the_client(stage: Stage) -> None:
     go = threading.Event()
 
     def script(wire: Wire) -> None:
@@ -213,10 +212,7 @@ def test_a_slow_origin_holds_the_client_back(stage: Stage) -> None:
 
         pusher = threading.Thread(target=push, daemon=True)
         pusher.start()
-        seen = -1
-        while seen != sent[0]:
-            seen = sent[0]
-            time.sleep(0.3)
+        settled_blocking(lambda: sent[0], 0.3)
         grown = scene.proxy.memory() - before
         print(f"the client got rid of {sent[0] / MIB:.1f} MiB, memory grew {grown / 1024:.0f} KiB")
         assert sent[0] < 40 * MIB
@@ -227,9 +223,9 @@ def test_a_slow_origin_holds_the_client_back(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("size", [70_000, 150_000, 220_000])
-def test_a_connection_serves_on_after_a_client_that_was_full(stage: Stage, size: int) -> None:
-    """The last piece of an answer is one too many for the client: the origin's connection is
-    done with it, goes back to the pool, and has to be read from again."""
+def test_an_origin_connection_is_reused_after_a_slow_client(stage: Stage, size: int) -> None:
+    """The last piece of an answer exceeds the client's buffer. The origin's connection is complete,
+    returns to the pool, and must be read from again."""
     body = b"x" * size
 
     def script(wire: Wire) -> None:
@@ -239,7 +235,7 @@ def test_a_connection_serves_on_after_a_client_that_was_full(stage: Stage, size:
 
     with stage.scene(script).proxy.connect(small_window=True) as client:
         client.send(get() * 60)
-        time.sleep(0.5)
+        elapse_blocking(0.5, "the client reads late")
         for _ in range(60):
             assert client.response().body == body
 
@@ -268,7 +264,7 @@ def test_a_client_that_leaves_cancels_at_once(stage: Stage, how: str, phase: str
     if phase == "answering":
         client.head()
     client.close() if how == "closes" else client.reset()
-    assert cancelled.wait(2), "the origin goes on working for nobody"
+    assert cancelled.wait(2), "the origin still works for a client that left"
 
 
 @pytest.mark.parametrize("how", ["closes", "resets"])
@@ -282,7 +278,7 @@ def test_a_broken_answer_stays_broken(stage: Stage, framing: str, how: str) -> N
             wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
         else:
             wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\nhalf")
-        time.sleep(0.05)
+        elapse_blocking(0.05, "the proxy passes the first part on")
         wire.close() if how == "closes" else wire.reset()
 
     request = b"GET / HTTP/1.0\r\nHost: t\r\n\r\n" if "client" in framing else get()
@@ -292,11 +288,11 @@ def test_a_broken_answer_stays_broken(stage: Stage, framing: str, how: str) -> N
             client.response()
 
 
-def test_a_chunked_answer_that_breaks_off_is_no_clean_end_for_http_1_0(stage: Stage) -> None:
+def test_a_broken_chunked_answer_does_not_end_cleanly_for_http_1_0(stage: Stage) -> None:
     def script(wire: Wire) -> None:
         wire.request()
         wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
-        time.sleep(0.05)
+        elapse_blocking(0.05, "the proxy passes the first part on")
         wire.close()
 
     with stage.scene(script).proxy.connect() as client:
@@ -306,12 +302,12 @@ def test_a_chunked_answer_that_breaks_off_is_no_clean_end_for_http_1_0(stage: St
 
 
 def test_an_answer_before_the_upload_is_complete(stage: Stage) -> None:
-    """A refusal comes through although the client still sends; nothing hangs."""
+    """A refusal arrives while the client still sends, and nothing hangs."""
 
     def script(wire: Wire) -> None:
         wire.head()
         wire.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig")
-        time.sleep(0.5)
+        elapse_blocking(0.5, "the upload continues, and the origin does not read it")
 
     with stage.scene(script).proxy.connect() as client:
         client.send(get(b"/", b"Content-Length: 1000000", method=b"POST") + b"x" * 1000)
@@ -343,7 +339,7 @@ def test_event_streams_are_not_cut_by_being_quiet(stage: Stage) -> None:
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n"
         )
-        time.sleep(1.5)
+        elapse_blocking(1.5, "a stream is quiet for longer than its timeout")
         wire.send(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n")
 
     with stage.scene(script).proxy.connect() as client:
@@ -352,8 +348,8 @@ def test_event_streams_are_not_cut_by_being_quiet(stage: Stage) -> None:
         assert [client.chunk(), client.chunk()] == [b"data: 1\n\n", b"data: 2\n\n"]
 
 
-def test_both_ways_at_once(stage: Stage) -> None:
-    """An origin that answers while it still reads (as gRPC-web and proxies do)."""
+def test_bodies_stream_in_both_directions_at_once(stage: Stage) -> None:
+    """The origin answers while it still reads, as gRPC-web and proxies do."""
 
     def script(wire: Wire) -> None:
         wire.head()

@@ -1,6 +1,5 @@
-"""`meshd proxy` as a user starts it."""
+"""`meshd proxy` from the command line."""
 
-import asyncio
 import json
 import os
 import signal
@@ -12,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes.supervised import Supervised, until
-from tests.processes.traffic import Load, fetch, origin
+from tests.processes.supervised import Supervised
+from tests.processes.traffic import SteadyClients, fetch, origin
+from tests.support.waiting import stays, wait_until
 
 
 @contextmanager
 def meshd_proxy(directory: Path, *options: str) -> Iterator[Supervised]:
-    """`meshd proxy` with these options while the block runs."""
+    """Run `meshd proxy` with these options while the block runs."""
     log = directory / f"proxy-{len(list(directory.iterdir()))}.log"
     running = Supervised([sys.executable, "-m", "meshd.cli.main", "proxy", *options], log)
     try:
@@ -27,7 +27,7 @@ def meshd_proxy(directory: Path, *options: str) -> Iterator[Supervised]:
         running.close()
 
 
-async def test_serves_at_once_and_says_where(tmp_path: Path) -> None:
+async def test_it_serves_at_once_and_prints_its_address(tmp_path: Path) -> None:
     async with origin("a") as a, origin("b") as b:
         to = ("--to", f"127.0.0.1:{a.port}", "--to", f"127.0.0.1:{b.port}")
         with meshd_proxy(tmp_path, "--listen", "127.0.0.1:0", *to, "--workers", "2") as running:
@@ -56,7 +56,7 @@ async def test_several_addresses_and_a_pid_file(tmp_path: Path) -> None:
     async with origin("a") as a:
         options = ("--listen", "127.0.0.1:0", "--listen", "[::1]:0", "--to", f"localhost:{a.port}")
         with meshd_proxy(tmp_path, *options, "--pid-file", str(pid_file)) as running:
-            await until(lambda: len(running.bound()) == 2, 15, "both announced")
+            await wait_until(lambda: len(running.bound()) == 2, 15, "both announced")
             for address in running.bound():
                 assert await fetch(address) == (200, "a /")
             assert int(pid_file.read_text()) == running.process.pid
@@ -84,13 +84,13 @@ async def test_several_addresses_and_a_pid_file(tmp_path: Path) -> None:
         (("--nonsense",), "--nonsense"),
     ],
 )
-async def test_what_cannot_be_is_refused_with_two(
+async def test_impossible_settings_exit_with_2(
     tmp_path: Path, options: tuple[str, ...], said: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as occupant:
         taken = f"127.0.0.1:{occupant.getsockname()[1]}"
-        told = [each.format(taken=taken, directory=tmp_path) for each in options]
-        with meshd_proxy(tmp_path, *told) as running:
+        arguments = [each.format(taken=taken, directory=tmp_path) for each in options]
+        with meshd_proxy(tmp_path, *arguments) as running:
             assert await running.ended() == 2
             assert said.format(taken=taken) in running.said
             assert "Traceback" not in running.said
@@ -120,7 +120,7 @@ async def test_a_wrong_file_names_line_and_field(
         assert "Traceback" not in running.said
 
 
-async def test_admin_tells_health_and_metrics(tmp_path: Path, free_port: int) -> None:
+async def test_the_admin_address_serves_health_and_metrics(tmp_path: Path, free_port: int) -> None:
     admin = f"127.0.0.1:{free_port}"
     async with origin("a") as a:
         options = ("--listen", "127.0.0.1:0", "--to", f"127.0.0.1:{a.port}", "--workers", "2")
@@ -140,19 +140,17 @@ async def test_admin_tells_health_and_metrics(tmp_path: Path, free_port: int) ->
 
 async def _metric(admin: str, start: str, value: float) -> None:
     """Wait until a metric has a value."""
-    found = ""
-    for _ in range(100):
+    found: list[str] = []
+
+    async def has_value() -> bool:
         _, text = await fetch(admin, "/metrics")
-        for line in text.splitlines():
-            if line.startswith(start):
-                found = line
-                if float(line.split()[-1]) == value:
-                    return
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"{start} is not {value}: {found or text}")
+        found[:] = [line for line in text.splitlines() if line.startswith(start)]
+        return any(float(line.split()[-1]) == value for line in found)
+
+    await wait_until(has_value, 10, lambda: f"{start} is {value}: {found}", interval=0.1)
 
 
-async def test_probes_take_an_endpoint_out_and_bring_it_back(tmp_path: Path) -> None:
+async def test_probes_remove_and_restore_an_endpoint(tmp_path: Path) -> None:
     async with origin("a") as a, origin("b") as b:
         to = ("--to", f"127.0.0.1:{a.port}", "--to", f"127.0.0.1:{b.port}")
         health = ("--health-path", "/sick", "--health-interval", "100ms")
@@ -168,14 +166,15 @@ async def test_probes_take_an_endpoint_out_and_bring_it_back(tmp_path: Path) -> 
 async def _answering(address: str, names: set[str]) -> None:
     """Wait until requests are answered by exactly these origins."""
     seen: set[str] = set()
-    for _ in range(100):
+
+    async def answered() -> bool:
+        nonlocal seen
         answers = [await fetch(address) for _ in range(20)]
         assert {status for status, _ in answers} == {200}
         seen = {body.split()[0] for _, body in answers}
-        if seen == names:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"answered by {seen}, not {names}")
+        return seen == names
+
+    await wait_until(answered, 10, lambda: f"answered by {names}: {seen}", interval=0.05)
 
 
 async def test_without_a_health_path_nothing_is_probed(tmp_path: Path) -> None:
@@ -183,8 +182,7 @@ async def test_without_a_health_path_nothing_is_probed(tmp_path: Path) -> None:
         options = ("--listen", "127.0.0.1:0", "--to", f"127.0.0.1:{a.port}")
         with meshd_proxy(tmp_path, *options) as running:
             await running.listening()
-            await asyncio.sleep(1.5)
-            assert a.requests == 0
+            await stays(lambda: a.requests == 0, 1.5, "no probe")
 
 
 async def test_a_file_is_read_again_at_sighup_without_a_failure(tmp_path: Path) -> None:
@@ -195,20 +193,20 @@ async def test_a_file_is_read_again_at_sighup_without_a_failure(tmp_path: Path) 
         with meshd_proxy(tmp_path, "--config", str(file)) as running:
             address = await running.listening()
             assert await fetch(address) == (200, "a /")
-            load = Load(address)
+            load = SteadyClients(address)
             load.start(clients=4)
             file.write_text(f"{settings}to: [127.0.0.1:{b.port}]\n")
             running.signal(signal.SIGHUP)
             await _answering(address, {"b"})
             file.write_text("to: [broken\n")
             running.signal(signal.SIGHUP)
-            await until(lambda: "invalid YAML" in running.said, 10, "told")
+            await wait_until(lambda: "invalid YAML" in running.said, 10, "the error is logged")
             await _answering(address, {"b"})
             await load.stop()
             assert load.failures == []
 
 
-async def test_the_access_log_has_a_line_a_request(tmp_path: Path) -> None:
+async def test_the_access_log_has_one_line_per_request(tmp_path: Path) -> None:
     file = tmp_path / "access.log"
     async with origin("a") as a:
         options = ("--listen", "127.0.0.1:0", "--to", f"127.0.0.1:{a.port}", "--workers", "2")
@@ -232,7 +230,7 @@ async def test_an_upgrade_keeps_everything(tmp_path: Path, free_port: int) -> No
             address = await running.listening()
             before = running.workers()
             running.signal(signal.SIGUSR2)
-            await until(
+            await wait_until(
                 lambda: len(running.workers()) == 1 and running.workers() != before, 20, "upgraded"
             )
             assert await fetch(address) == (200, "a /")
@@ -242,7 +240,7 @@ async def test_an_upgrade_keeps_everything(tmp_path: Path, free_port: int) -> No
             assert "Traceback" not in running.said
 
 
-async def test_another_package_of_that_name_is_told_apart(
+async def test_another_package_named_proxy_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tmp_path / "other" / "proxy"

@@ -1,4 +1,4 @@
-"""The hot modules compiled to C do what they do as Python: the same tests, run against a build."""
+"""The hot modules compiled to C behave like the Python ones: the same tests run against a build."""
 
 import hashlib
 import os
@@ -38,7 +38,7 @@ TESTS = (
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_compiled_form_passes_the_tests_of_the_plain_one(tmp_path: Path) -> None:
+def test_the_compiled_build_passes_the_tests_of_the_plain_one(tmp_path: Path) -> None:
     built = build_of(digest(), tmp_path)
     environment = {"PYTHONPATH": str(built)}
     where = "import proxy.request.fast_path as u; print(u.__file__)"
@@ -58,15 +58,15 @@ def test_the_compiled_form_passes_the_tests_of_the_plain_one(tmp_path: Path) -> 
     ],
 )
 @pytest.mark.timeout(300)
-def test_what_cannot_be_compiled_is_built_plain(tmp_path: Path, compiler: str, said: str) -> None:
+def test_a_failed_compilation_builds_plain_python(tmp_path: Path, compiler: str, said: str) -> None:
     broken = tmp_path / "cc"
     broken.write_text(f"#!/bin/sh\n{compiler}\n")
     broken.chmod(0o755)
     tree = copy_to(tmp_path / "tree")
     command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "built")]
     environment = {"CC": str(broken), "MYPY_CACHE_DIR": str(BUILDS / "types")}
-    told = run(command, {**environment, "MESHD_COMPILE": ""}, tree)
-    (line,) = [line for line in told.splitlines() if line.startswith("meshd: ")]
+    output = run(command, {**environment, "MESHD_COMPILE": ""}, tree)
+    (line,) = [line for line in output.splitlines() if line.startswith("meshd: ")]
     assert "plain Python" in line
     assert said in line
     assert not list(tmp_path.rglob("*.so"))
@@ -81,7 +81,7 @@ def test_what_cannot_be_compiled_is_built_plain(tmp_path: Path, compiler: str, s
 
 
 def digest() -> str:
-    """What the build is made of, as one word."""
+    """Return a digest of everything that the build is made of."""
     summed = hashlib.sha256(f"{sys.version} {version('mypy')}".encode())
     for path in [ROOT / "setup.py", *sorted((ROOT / "proxy").rglob("*.py"))]:
         summed.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -89,7 +89,7 @@ def digest() -> str:
 
 
 def build_of(name: str, home: Path) -> Path:
-    """A build of these very sources: the one that is there from an earlier run, or a new one."""
+    """Return a build of these sources: the one of an earlier run if it exists, or a new one."""
     kept = BUILDS / name
     if kept.exists():
         return kept
@@ -108,7 +108,7 @@ def build_of(name: str, home: Path) -> Path:
 
 
 def copy_to(tree: Path) -> Path:
-    """What is compiled, where compiling leaves nothing behind."""
+    """Copy the sources to where compiling may leave files."""
     tree.mkdir()
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree / name)
@@ -117,7 +117,7 @@ def copy_to(tree: Path) -> Path:
 
 
 def run(command: list[str | Path], more: dict[str, str], cwd: Path = ROOT) -> str:
-    """What a command that must succeed says."""
+    """Run a command that must succeed; return its output."""
     done = subprocess.run(
         command, cwd=cwd, env={**os.environ, **more}, capture_output=True, text=True, check=False
     )

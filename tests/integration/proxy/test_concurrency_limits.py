@@ -1,4 +1,4 @@
-"""Limits that all workers keep together: real processes, and an origin that counts."""
+"""Limits that all workers keep together, with real processes and an origin that counts."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,8 @@ from proxy.wire.snapshot import (
     Snapshot,
     Target,
 )
-from tests.processes.supervised import Supervised, supervised, until
+from tests.processes.supervised import Supervised, supervised
+from tests.support.waiting import elapse, wait_until
 
 RATE, BURST = 100.0, 20.0
 LIMITS = {
@@ -36,8 +37,8 @@ LIMITS = {
 
 
 class Counting:
-    """An origin that knows how many requests of each path it has at once, and had at most.
-    `/hold` is never answered."""
+    """An origin that counts the concurrent requests of each path, now and at most. `/hold` is never
+    answered."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -58,14 +59,14 @@ class Counting:
                         await reader.read(1)
                     self.lost += 1
                 elif path != "/rate":
-                    await asyncio.sleep(0.004)
+                    await elapse(0.004, "the origin works, so that requests overlap")
                 self.now[path] -= 1
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         writer.close()
 
 
 class Clients:
-    """Connections that ask for one path again and again, and again after an error."""
+    """Connections that request one path again and again, also after an error."""
 
     def __init__(self, address: str, path: str, count: int) -> None:
         self.host, _, self.port = address.rpartition(":")
@@ -87,7 +88,7 @@ class Clients:
                 finally:
                     writer.close()
 
-    def told(self) -> Counter[int]:
+    def counts(self) -> Counter[int]:
         return sum(self.statuses.values(), Counter())
 
     async def stop(self) -> None:
@@ -131,41 +132,45 @@ async def scene(directory: Path, workers: int) -> AsyncIterator[tuple[Counting, 
             yield origin, running, await running.listening()
     finally:
         server.close()
-        await asyncio.sleep(0.05)
+        await elapse(0.05, "the connections of the origin end")
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-async def test_what_is_set_holds_for_all_workers_together(tmp_path: Path, workers: int) -> None:
+async def test_limits_hold_for_all_workers_together(tmp_path: Path, workers: int) -> None:
     async with scene(tmp_path, workers) as (origin, _, address):
         for path in ("service", "endpoint", "connections"):
             clients = Clients(address, f"/{path}", 16)
-            await until(lambda c=clients: min(map(len, [c.statuses])) == 16, 20, "all were served")  # type: ignore[misc]
+            await wait_until(
+                lambda c=clients: min(map(len, [c.statuses])) == 16, 20, "all were served"
+            )  # type: ignore[misc]
             await clients.stop()
-            print(f"{workers} workers, {path}: {clients.told()}, at most {origin.most['/' + path]}")
+            print(
+                f"{workers} workers, {path}: {clients.counts()}, at most {origin.most['/' + path]}"
+            )
             assert origin.most[f"/{path}"] == 3, "the limit, and all of it"
-            assert set(clients.told()) == {200}
+            assert set(clients.counts()) == {200}
         started = time.monotonic()
         clients = Clients(address, "/rate", 8)
-        await asyncio.sleep(1.0)
+        await elapse(1.0, "a rate is measured over real time")
         await clients.stop()
         allowed = BURST + RATE * (time.monotonic() - started)
-        print(f"{workers} workers, rate: {clients.told()} where {allowed:.0f} are allowed")
+        print(f"{workers} workers, rate: {clients.counts()} where {allowed:.0f} are allowed")
         assert origin.seen["/rate"] <= allowed + 1
         assert origin.seen["/rate"] >= 0.9 * allowed - 8, "and nothing of it is lost"
 
 
-async def test_what_a_dead_worker_held_comes_back(tmp_path: Path) -> None:
+async def test_slots_of_a_dead_worker_are_released(tmp_path: Path) -> None:
     async with scene(tmp_path, 4) as (origin, running, address):
         clients = Clients(address, "/hold", 12)
-        await until(lambda: origin.now["/hold"] == 4, 10, "all places are taken")
+        await wait_until(lambda: origin.now["/hold"] == 4, 10, "all places are taken")
         for pid in running.workers():
             os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(AssertionError):
-                await until(lambda: origin.lost > 0, 0.5, "it held one")
+                await wait_until(lambda: origin.lost > 0, 0.5, "it held one")
             if origin.lost:
                 break
         assert origin.lost
         lost = origin.lost
-        await until(lambda: origin.now["/hold"] == 4, 10, "all places are taken again")
+        await wait_until(lambda: origin.now["/hold"] == 4, 10, "all places are taken again")
         assert origin.seen["/hold"] >= 4 + lost
         await clients.stop()

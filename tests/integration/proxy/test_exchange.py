@@ -1,4 +1,5 @@
-"""One request through the proxy and its answer: heads, persistence, and the ways to an origin."""
+"""One request through the proxy and its answer: heads, persistence, and connections to an
+origin."""
 
 import asyncio
 import socket
@@ -13,18 +14,18 @@ from tests.support.proxy_scene import (
     Client,
     Visit,
     answers,
-    eventually,
     get,
     on_uvloop,
     scene,
     service,
 )
+from tests.support.waiting import wait_until
 
 # --- heads
 
 
 @on_uvloop
-async def test_a_request_goes_on_as_it_came_with_what_a_proxy_adds() -> None:
+async def test_a_request_is_passed_on_with_the_proxys_fields() -> None:
     async with scene() as s:
         (origin,) = await s.serve(answers(OK))
         client = await s.ask(get("/a//b/../c?x=%2f&y=;", "X-Thing: 1", "Via: 1.0 before"))
@@ -63,7 +64,7 @@ async def test_a_request_goes_on_as_it_came_with_what_a_proxy_adds() -> None:
     ],
 )
 @on_uvloop
-async def test_fields_for_this_hop_or_from_strangers_stop_here(line: str) -> None:
+async def test_hop_by_hop_and_untrusted_fields_are_removed(line: str) -> None:
     async with scene() as s:
         (origin,) = await s.serve(answers(OK))
         client = await s.ask(get("/", *line.split("\r\n")))
@@ -94,7 +95,7 @@ async def test_a_trusted_proxy_is_believed() -> None:
 
 
 @on_uvloop
-async def test_a_request_id_is_kept_or_made() -> None:
+async def test_a_request_id_is_kept_or_generated() -> None:
     async with scene() as s:
         (origin,) = await s.serve(answers(OK))
         client = await s.ask(get("/", "X-Request-Id: mine-1") + get("/"))
@@ -108,7 +109,7 @@ async def test_a_request_id_is_kept_or_made() -> None:
 
 
 @on_uvloop
-async def test_response_fields_for_one_hop_stop_here() -> None:
+async def test_hop_by_hop_response_fields_are_removed() -> None:
     async with scene() as s:
         await s.serve(
             answers(
@@ -180,7 +181,7 @@ async def test_connections_to_the_origin_are_shared_by_clients() -> None:
     ],
 )
 @on_uvloop
-async def test_an_origin_connection_is_reused_only_when_it_is_clear(
+async def test_an_origin_connection_is_reused_only_if_it_is_clean(
     response: bytes, reused: bool
 ) -> None:
     async with scene() as s:
@@ -262,11 +263,11 @@ async def test_a_tunnel_passes_bytes_and_ends_on_both_sides() -> None:
         assert s.plane.active() == 1
         client.writer.write_eof()
         assert await client.rest() == b""
-        await eventually(lambda: not s.plane.active())
+        await wait_until(lambda: not s.plane.active())
 
 
 @on_uvloop
-async def test_a_refused_upgrade_is_an_answer_like_any_other() -> None:
+async def test_a_refused_upgrade_is_an_ordinary_answer() -> None:
     async with scene() as s:
         (origin,) = await s.serve(
             answers(b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n", OK)
@@ -299,7 +300,7 @@ async def test_draining_ends_keep_alive_and_idle_connections() -> None:
         await again.response()
         busy = await s.ask(get("/slow"))
         fresh = await s.client()
-        await eventually(
+        await wait_until(
             lambda: b"/slow" in origin.visits[-1].raw and len(s.plane.connections) == 4
         )
         s.plane.start_drain()
@@ -312,18 +313,18 @@ async def test_draining_ends_keep_alive_and_idle_connections() -> None:
             answer = await client.rest()
             assert b"Connection: close" in answer
             assert answer.endswith(b"ok")
-        await eventually(lambda: not s.plane.active())
+        await wait_until(lambda: not s.plane.active())
 
 
 @on_uvloop
-async def test_draining_does_not_wait_long_for_a_first_request() -> None:
+async def test_draining_closes_connections_without_a_request_soon() -> None:
     async with scene() as s:
         await s.serve(answers(OK))
         silent = await s.client()
-        await eventually(lambda: s.plane.connections)
+        await wait_until(lambda: s.plane.connections)
         s.plane.start_drain()
         assert await silent.rest() == b""
-        await eventually(lambda: not s.plane.active())
+        await wait_until(lambda: not s.plane.active())
 
 
 # --- other ways to an origin
@@ -389,4 +390,4 @@ async def test_a_real_websocket_client_and_server() -> None:
             for message in ("hello", b"x" * 500_000):
                 await client.send(message)
                 assert await client.recv() == message
-        await eventually(lambda: not s.plane.active())
+        await wait_until(lambda: not s.plane.active())

@@ -1,4 +1,4 @@
-"""Calls between services: who calls is known by connection, address or token."""
+"""Calls between services: the caller is known by connection, address or token."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from tests.support.proxy_scene import (
 
 
 @on_uvloop
-async def test_the_mesh_listener_knows_caller_and_service_by_connection_and_host() -> None:
+async def test_the_mesh_listener_takes_caller_and_service_from_connection_and_host() -> None:
     async with scene(kind="mesh", caller="demo/orders") as s:
         origin = await s.origin(answers(OK))
         s.install(
@@ -35,7 +35,7 @@ async def test_the_mesh_listener_knows_caller_and_service_by_connection_and_host
 
 
 @on_uvloop
-async def test_an_audit_lets_through_and_counts_what_allow_does_not_cover() -> None:
+async def test_audit_mode_counts_uncovered_calls_and_lets_them_through() -> None:
     async with scene(kind="mesh", caller="demo/orders") as s:
         origin = await s.origin(answers(OK))
         s.install(service(origin, name="demo/secret", allow=("demo/admin",), audit=True), routes=())
@@ -66,7 +66,7 @@ async def test_an_audit_lets_through_and_counts_what_allow_does_not_cover() -> N
          200, 200, "demo/orders"),
     ],
 )  # fmt: skip
-async def test_who_calls_is_known_by_the_source_address_then_by_the_network(
+async def test_the_caller_is_found_by_source_address_then_by_network(
     listener: dict[str, Any],
     callers: dict[str, str],
     open_to_all: int,
@@ -91,7 +91,7 @@ async def test_who_calls_is_known_by_the_source_address_then_by_the_network(
 
 
 @on_uvloop
-async def test_the_token_listener_takes_its_prefix_off() -> None:
+async def test_the_token_listener_strips_its_prefix() -> None:
     async with scene(kind="token") as s:
         origin = await s.origin(answers(OK))
         s.install(

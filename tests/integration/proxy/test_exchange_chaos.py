@@ -1,4 +1,4 @@
-"""Whatever clients and origins do to each other, nothing is left behind."""
+"""Random misbehavior of clients and origins leaves no connection and no count behind."""
 
 import asyncio
 import random
@@ -14,13 +14,13 @@ from tests.support.proxy_scene import (
     Client,
     Scene,
     Visit,
-    eventually,
     get,
     on_uvloop,
     post,
     scene,
     service,
 )
+from tests.support.waiting import elapse, wait_until
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -53,7 +53,7 @@ def rude_origin(dice: random.Random) -> Any:
                     await visit.send(b"garbage\r\n\r\n")
                     return
                 case 5:
-                    await asyncio.sleep(0.6)
+                    await elapse(0.6, "longer than the timeout")
                     await visit.send(OK)
                 case 6:
                     await visit.send(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")
@@ -78,10 +78,10 @@ async def rude_client(s: Scene, dice: random.Random) -> None:
                 await client.send(get()[: dice.randrange(30)])
             case 1:
                 await client.send(get() * dice.randrange(1, 6))
-                await asyncio.sleep(dice.random() * 0.2)
+                await elapse(dice.random() * 0.2, "the client leaves at a random time")
             case 2:
                 await client.send(post(b"x" * 1000)[: dice.randrange(50, 1000)])
-                await asyncio.sleep(dice.random() * 0.1)
+                await elapse(dice.random() * 0.1, "the client leaves at a random time")
             case 3:
                 await client.send(get() * 2)
                 client.writer.write_eof()
@@ -106,7 +106,7 @@ async def rude_client(s: Scene, dice: random.Random) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 @on_uvloop
-async def test_nothing_is_left_behind(seed: int) -> None:
+async def test_chaos_leaves_no_connection_and_no_count(seed: int) -> None:
     dice = random.Random(seed)
     problems: list[dict[str, Any]] = []
     async with scene() as s:
@@ -123,15 +123,15 @@ async def test_nothing_is_left_behind(seed: int) -> None:
         )
         for _ in range(6):
             await asyncio.gather(*(rude_client(s, dice) for _ in range(25)))
-        await eventually(lambda: not s.plane.active(), 10)
-        await eventually(lambda: not s.plane.connections, 10)
+        await wait_until(lambda: not s.plane.active(), 10)
+        await wait_until(lambda: not s.plane.connections, 10)
         state = s.plane.services["shop"]
         assert state.in_flight == 0
         assert not state.waiting
         assert (state.counters.parked, state.counters.queued) == (0, 0)
         for endpoint in state.endpoints.values():
             assert endpoint.in_flight == 0
-            await eventually(lambda e=endpoint: e.connections == len(e.idle))
+            await wait_until(lambda e=endpoint: e.connections == len(e.idle))
         (report,) = s.plane.report(0.0, 1.0).services
         assert report.arrivals == sum(report.codes.values())
         assert not problems, problems

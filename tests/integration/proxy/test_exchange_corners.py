@@ -1,4 +1,4 @@
-"""Corners of an exchange that are easily got wrong, each as a transcript."""
+"""Corner cases of an exchange, each as a transcript."""
 
 import asyncio
 import contextlib
@@ -7,11 +7,12 @@ import time
 import pytest
 
 from proxy.wire.snapshot import Fault, Limits, Route, Target, Timeouts
-from tests.support.proxy_scene import OK, Visit, answers, eventually, get, on_uvloop, post, scene
+from tests.support.proxy_scene import OK, Visit, answers, get, on_uvloop, post, scene
+from tests.support.waiting import wait_until
 
 
 @on_uvloop
-async def test_an_answer_arrives_though_the_origin_resets_the_upload_behind_it() -> None:
+async def test_an_answer_arrives_although_the_origin_resets_the_upload() -> None:
     async def refuses(visit: Visit) -> None:
         await visit.head()
         await visit.send(b"HTTP/1.1 413 No\r\nContent-Length: 4\r\nConnection: close\r\n\r\nlong")
@@ -45,7 +46,7 @@ async def test_a_post_opens_no_connection_beyond_the_limit() -> None:
 
 
 @on_uvloop
-async def test_a_delay_counts_to_the_whole_request() -> None:
+async def test_an_injected_delay_counts_toward_the_request_timeout() -> None:
     async with scene() as s:
         await s.serve(answers(OK), timeouts=Timeouts(request=0.2))
         config = s.plane.services["shop"].config
@@ -55,12 +56,12 @@ async def test_a_delay_counts_to_the_whole_request() -> None:
         client = await s.ask(get())
         assert (await client.response())[0] == 504
         assert time.monotonic() - begun < 0.9
-        await eventually(lambda: not s.plane.active())
+        await wait_until(lambda: not s.plane.active())
 
 
 @on_uvloop
 async def test_a_second_request_behind_an_unfinished_refusal_is_never_served() -> None:
-    """What follows a body that was not taken must not be read as a request."""
+    """Bytes after a body that was not read must not be parsed as a request."""
     async with scene() as s:
         (origin,) = await s.serve(answers(OK), limits=Limits(body=4))
         hidden = get("/hidden")
@@ -76,7 +77,7 @@ async def test_a_second_request_behind_an_unfinished_refusal_is_never_served() -
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @on_uvloop
-async def test_interim_answers_before_a_broken_end_are_no_answer(version: str) -> None:
+async def test_interim_answers_before_a_broken_end_do_not_count(version: str) -> None:
     async def script(visit: Visit) -> None:
         await visit.head()
         await visit.send(b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.1 200 O")
@@ -86,11 +87,11 @@ async def test_interim_answers_before_a_broken_end_are_no_answer(version: str) -
         client = await s.ask(get(version=version))
         answer = await asyncio.wait_for(client.until(b" 502 "), 30)
         assert answer.startswith(b"HTTP/1.1 103 " if version == "1.1" else b"HTTP/1.1 502 ")
-        await eventually(lambda: not s.plane.active())
+        await wait_until(lambda: not s.plane.active())
 
 
 @on_uvloop
-async def test_a_head_answer_with_chunks_announced_leaves_the_connection_clear() -> None:
+async def test_a_chunked_head_answer_leaves_the_connection_reusable() -> None:
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with scene() as s:
         (origin,) = await s.serve(answers(chunked, OK))
@@ -102,8 +103,8 @@ async def test_a_head_answer_with_chunks_announced_leaves_the_connection_clear()
 
 
 @on_uvloop
-async def test_an_idle_connection_whose_end_was_heard_carries_nothing_more() -> None:
-    """Not even a request in the same turn of the event loop: a POST could not be sent again."""
+async def test_a_closed_idle_connection_is_not_used() -> None:
+    """Not even for a request in the same turn of the event loop: a POST could not be repeated."""
     async with scene() as s:
         (origin,) = await s.serve(answers(OK))
         client = await s.ask(get())

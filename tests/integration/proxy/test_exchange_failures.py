@@ -1,4 +1,4 @@
-"""What origins and clients do wrong, and what the other side gets for it."""
+"""Errors of origins and clients, and what the other side gets."""
 
 import asyncio
 import time
@@ -10,24 +10,24 @@ from tests.support.proxy_scene import (
     OK,
     Visit,
     answers,
-    eventually,
     get,
     on_uvloop,
     post,
     scene,
     service,
 )
+from tests.support.waiting import elapse, settled, wait_until
 
 # --- failures
 
 
 @on_uvloop
-async def test_errors_are_short_and_in_the_form_asked_for() -> None:
+async def test_errors_are_short_and_have_the_accepted_content_type() -> None:
     async with scene() as s:
         origin = await s.origin(answers(OK))
         origin.stop()
         s.install(service(origin))
-        await asyncio.sleep(0.05)
+        await elapse(0.05, "the listener of the origin closes")
         client = await s.ask(get() + get("/", "Accept: application/json"))
         status, head, body = await client.response()
         assert status == 502
@@ -42,9 +42,7 @@ async def test_errors_are_short_and_in_the_form_asked_for() -> None:
     [(Timeouts(first_byte=0.3), 0.3, 2.0), (Timeouts(request=0.3), 0.3, 2.0)],
 )
 @on_uvloop
-async def test_an_origin_that_says_nothing_is_504(
-    timeouts: Timeouts, low: float, high: float
-) -> None:
+async def test_a_silent_origin_is_504(timeouts: Timeouts, low: float, high: float) -> None:
     async def script(visit: Visit) -> None:
         await visit.head()
         await visit.wait_closed()
@@ -86,7 +84,7 @@ async def test_an_idle_body_is_broken_off() -> None:
     ],
 )
 @on_uvloop
-async def test_an_answer_with_two_readings_is_502(response: bytes) -> None:
+async def test_an_ambiguous_answer_is_502(response: bytes) -> None:
     async def script(visit: Visit) -> None:
         await visit.head()
         if response:
@@ -114,7 +112,7 @@ async def slow_client(*pieces: bytes, **policy: Timeouts) -> bytes:
         for piece in pieces:
             await client.send(piece)
         answer = await client.rest()
-        await eventually(lambda: not s.plane.active())
+        await wait_until(lambda: not s.plane.active())
         return answer
 
 
@@ -132,10 +130,10 @@ def test_a_slow_body_is_408() -> None:
 
 
 @on_uvloop
-async def test_an_origin_that_takes_no_upload_is_to_blame_for_it() -> None:
+async def test_an_origin_that_does_not_read_an_upload_counts_as_failed() -> None:
     async def script(visit: Visit) -> None:
         visit.reader._transport.pause_reading()  # type: ignore[attr-defined]
-        await asyncio.sleep(3)
+        await asyncio.Event().wait()
 
     async with scene() as s:
         await s.serve(script, timeouts=Timeouts(body=0.2, idle=0.5))
@@ -182,11 +180,11 @@ async def test_a_body_over_the_limit_is_413(pieces: list[bytes], status: int) ->
         client = await s.client()
         for piece in pieces:
             await client.send(piece)
-            await asyncio.sleep(0.02)
+            await elapse(0.02, "the pieces arrive one by one")
         assert (await client.response())[0] == status
         counters = s.plane.report(0.0, 1.0).services[0]
         assert counters.failures == ({"too-large": 1} if status == 413 else {})
-        await eventually(lambda: not s.plane.active())
+        await wait_until(lambda: not s.plane.active())
 
 
 @pytest.mark.parametrize("step", [1, 7])
@@ -205,7 +203,7 @@ async def test_requests_byte_by_byte(step: int) -> None:
 
 
 @on_uvloop
-async def test_what_is_refused_ends_the_connection_and_reaches_no_origin() -> None:
+async def test_a_refused_request_ends_the_connection_and_reaches_no_origin() -> None:
     async with scene() as s:
         (origin,) = await s.serve(answers(OK))
         client = await s.ask(
@@ -220,7 +218,7 @@ async def test_what_is_refused_ends_the_connection_and_reaches_no_origin() -> No
 
 
 @on_uvloop
-async def test_a_bad_chunk_is_400_and_the_origin_is_told_by_a_break() -> None:
+async def test_a_bad_chunk_is_400_and_breaks_the_origin_connection() -> None:
     async def script(visit: Visit) -> None:
         await visit.head()
         await visit.wait_closed()
@@ -230,7 +228,7 @@ async def test_a_bad_chunk_is_400_and_the_origin_is_told_by_a_break() -> None:
         client = await s.ask(
             b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
         )
-        await eventually(lambda: origin.visits)
+        await wait_until(lambda: origin.visits)
         await client.send(b"zz\r\n")
         assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
         await asyncio.wait_for(origin.visits[0].closed.wait(), 30)
@@ -238,16 +236,15 @@ async def test_a_bad_chunk_is_400_and_the_origin_is_told_by_a_break() -> None:
 
 
 @on_uvloop
-async def test_a_client_that_asks_and_asks_but_never_reads_is_held_back() -> None:
+async def test_a_client_that_never_reads_is_throttled() -> None:
     big = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000
     async with scene() as s:
         (origin,) = await s.serve(answers(big))
         client = await s.client()
         for _ in range(60):
             client.writer.write(get())
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.2)
-        asked = sum(visit.raw.count(b"GET / ") for visit in origin.visits)
+            await elapse(0.01, "the requests arrive one by one")
+        asked = await settled(lambda: sum(v.raw.count(b"GET / ") for v in origin.visits), 0.2)
         print(f"{asked} of 60 answers were fetched")
         assert asked < 30
         for _ in range(60):

@@ -1,6 +1,5 @@
-"""What becomes of a request whose endpoint fails: retries and ejection."""
+"""Requests whose endpoint fails: retries and ejection."""
 
-import asyncio
 import time
 
 import pytest
@@ -12,7 +11,13 @@ from proxy.wire.snapshot import (
     Retries,
     Service,
 )
-from tests.support.proxy_policies import BAD, closed_port, figures, named, slam
+from tests.support.proxy_policies import (
+    BAD,
+    close_after_request,
+    free_port,
+    named_ok,
+    service_report,
+)
 from tests.support.proxy_scene import (
     OK,
     Visit,
@@ -23,19 +28,20 @@ from tests.support.proxy_scene import (
     scene,
     service,
 )
+from tests.support.waiting import elapse, wait_until
 
 
 @on_uvloop
-async def test_a_refused_connection_is_tried_elsewhere_whatever_the_method() -> None:
+async def test_a_refused_connection_is_retried_for_every_method() -> None:
     async with scene() as s:
         origin = await s.origin(answers(OK))
-        dead = Endpoint(id="dead", host="127.0.0.1", port=closed_port())
+        dead = Endpoint(id="dead", host="127.0.0.1", port=free_port())
         alive = Endpoint(id="alive", host="127.0.0.1", port=origin.port)
         s.install(Service("shop", "1", (dead, alive), balance=Balance("round-robin")))
         for _ in range(6):
             client = await s.ask(post(b"hello"))
             assert (await client.response())[0] == 200
-        report = figures(s)
+        report = service_report(s)
         assert report.retries >= 2
         assert report.codes == {"POST 2xx": 6}
         assert {e.id: e.failed for e in report.endpoints}["dead"] == report.retries
@@ -44,7 +50,7 @@ async def test_a_refused_connection_is_tried_elsewhere_whatever_the_method() -> 
 @on_uvloop
 async def test_one_endpoint_that_refuses_is_502_at_once() -> None:
     async with scene() as s:
-        dead = Endpoint(id="dead", host="127.0.0.1", port=closed_port())
+        dead = Endpoint(id="dead", host="127.0.0.1", port=free_port())
         s.install(Service("shop", "1", (dead,)))
         begun = time.monotonic()
         client = await s.ask(get())
@@ -56,11 +62,11 @@ async def test_one_endpoint_that_refuses_is_502_at_once() -> None:
     ("request_bytes", "status", "deliveries"), [(get(), 200, 1), (post(b"hi"), 502, 1)]
 )
 @on_uvloop
-async def test_only_what_may_be_sent_twice_is(
+async def test_only_idempotent_requests_are_retried(
     request_bytes: bytes, status: int, deliveries: int
 ) -> None:
     async with scene() as s:
-        bad, good = await s.origin(slam), await s.origin(answers(OK))
+        bad, good = await s.origin(close_after_request), await s.origin(answers(OK))
         s.install(service(bad, good, balance=Balance("round-robin")))
         while True:
             client = await s.ask(request_bytes)
@@ -89,7 +95,7 @@ async def test_a_put_with_its_body_is_replayed_up_to_the_limit() -> None:
         s.install(service(*origins, balance=Balance("round-robin")))
         for _ in range(4):
             client = await s.ask(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n01234")
-            await asyncio.sleep(0.02)
+            await elapse(0.02, "the rest of the body arrives later")
             await client.send(b"56789")
             assert (await client.response())[0] == 200
         assert origins[0].visits
@@ -122,11 +128,11 @@ async def test_a_stale_connection_is_replaced_for_a_get_and_not_for_a_post() -> 
         await client.send(post(b""))
         assert (await client.response())[0] == 502
         assert len(origin.visits) == before
-        assert figures(s).retries == 0
+        assert service_report(s).retries == 0
 
 
 @on_uvloop
-async def test_a_listed_status_is_tried_elsewhere_once_the_budget_allows() -> None:
+async def test_a_listed_status_is_retried_within_the_budget() -> None:
     async with scene() as s:
         bad, good = await s.origin(answers(BAD)), await s.origin(answers(OK))
         no_ejection = Ejection(consecutive=0)
@@ -158,16 +164,16 @@ async def _head_of(response: bytes) -> bytes:
 
 
 @on_uvloop
-async def test_an_endpoint_that_fails_in_a_row_is_left_alone_and_probed() -> None:
+async def test_an_endpoint_with_consecutive_failures_is_ejected_and_probed() -> None:
     healthy = False
 
     async def sick(visit: Visit) -> None:
         while True:
             await visit.head()
-            await visit.send(named(b"sick") if healthy else BAD)
+            await visit.send(named_ok(b"sick") if healthy else BAD)
 
     async with scene() as s:
-        origins = [await s.origin(sick), await s.origin(answers(named(b"well")))]
+        origins = [await s.origin(sick), await s.origin(answers(named_ok(b"well")))]
         ejected: list[tuple[object, ...]] = []
         s.plane.on_ejected = lambda *said: ejected.append(said)
         s.install(
@@ -192,7 +198,4 @@ async def test_an_endpoint_that_fails_in_a_row_is_left_alone_and_probed() -> Non
             bodies.add((await client.response())[2])
             return b"sick" in bodies
 
-        end = time.monotonic() + 10
-        while not await ask():
-            assert time.monotonic() < end
-            await asyncio.sleep(0.05)
+        await wait_until(ask, 10, "an answer of the endpoint that was ejected", interval=0.05)

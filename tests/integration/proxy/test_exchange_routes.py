@@ -1,4 +1,4 @@
-"""What a route decides: match, rewriting, and who of several services and revisions is asked."""
+"""Routes: matching, rewriting, and the choice among services and revisions."""
 
 import time
 from collections import Counter
@@ -18,7 +18,7 @@ from proxy.wire.snapshot import (
     Split,
     Target,
 )
-from tests.support.proxy_policies import named, route
+from tests.support.proxy_policies import named_ok, route
 from tests.support.proxy_scene import (
     OK,
     answers,
@@ -34,7 +34,7 @@ async def test_routes_by_host_path_and_header() -> None:
     async with scene() as s:
         services = []
         for name in ("a", "b", "c", "d"):
-            origin = await s.origin(answers(named(name.encode())))
+            origin = await s.origin(answers(named_ok(name.encode())))
             services.append(service(origin, name=name))
         s.install(
             *services,
@@ -60,7 +60,7 @@ async def test_routes_by_host_path_and_header() -> None:
 
 
 @on_uvloop
-async def test_no_route_is_404_and_the_connection_goes_on() -> None:
+async def test_no_route_is_404_and_keeps_the_connection() -> None:
     async with scene() as s:
         origin = await s.origin(answers(OK))
         s.install(service(origin), routes=(route(host="elsewhere"),))
@@ -112,7 +112,7 @@ async def test_headers_are_edited_both_ways() -> None:
 
 
 @on_uvloop
-async def test_redirects_rates_and_faults_are_answered_here() -> None:
+async def test_redirects_rate_limits_and_faults_are_answered_by_the_proxy() -> None:
     async with scene() as s:
         origin = await s.origin(answers(OK))
         s.install(
@@ -144,9 +144,9 @@ async def test_redirects_rates_and_faults_are_answered_here() -> None:
 
 
 @on_uvloop
-async def test_a_split_over_revisions_goes_by_weight() -> None:
+async def test_a_split_over_revisions_follows_the_weights() -> None:
     async with scene() as s:
-        one, two = await s.origin(answers(named(b"1"))), await s.origin(answers(named(b"2")))
+        one, two = await s.origin(answers(named_ok(b"1"))), await s.origin(answers(named_ok(b"2")))
         endpoints = tuple(
             Endpoint(id=f"e{n}", host="127.0.0.1", port=o.port, revision=f"v{n}")
             for n, o in ((1, one), (2, two))
@@ -162,11 +162,9 @@ async def test_a_split_over_revisions_goes_by_weight() -> None:
 
 
 @on_uvloop
-async def test_revisions_share_a_service_by_weight_by_condition_and_without_losing_a_request() -> (
-    None
-):
+async def test_revisions_share_by_weight_and_condition_without_a_lost_request() -> None:
     async with scene() as s:
-        one, two = await s.origin(answers(named(b"1"))), await s.origin(answers(named(b"2")))
+        one, two = await s.origin(answers(named_ok(b"1"))), await s.origin(answers(named_ok(b"2")))
         endpoints = tuple(
             Endpoint(id=f"e{n}", host="127.0.0.1", port=o.port, revision=f"v{n}")
             for n, o in ((1, one), (2, two))
@@ -204,7 +202,7 @@ async def test_revisions_share_a_service_by_weight_by_condition_and_without_losi
 @on_uvloop
 async def test_stickiness_by_cookie_and_by_hash() -> None:
     async with scene() as s:
-        origins = [await s.origin(answers(named(b"%d" % n))) for n in range(3)]
+        origins = [await s.origin(answers(named_ok(b"%d" % n))) for n in range(3)]
         s.install(service(*origins, balance=Balance(sticky_cookie="stick")))
         client = await s.ask(get())
         _, head, first = await client.response()

@@ -1,4 +1,4 @@
-"""Snapshots that replace each other under requests, and what is told and written down of those."""
+"""Snapshots that replace each other under load; reports and the access log."""
 
 import asyncio
 import json
@@ -12,18 +12,18 @@ from proxy.wire.snapshot import (
     Service,
     Timeouts,
 )
-from tests.support.proxy_policies import BAD, figures, named, route
+from tests.support.proxy_policies import BAD, named_ok, route, service_report
 from tests.support.proxy_scene import (
     OK,
     Visit,
     answers,
-    eventually,
     get,
     on_uvloop,
     post,
     scene,
     service,
 )
+from tests.support.waiting import elapse, wait_until
 
 
 @on_uvloop
@@ -36,25 +36,25 @@ async def test_a_draining_endpoint_is_busy_until_its_last_request_is_over() -> N
         await visit.send(OK)
 
     async with scene() as s:
-        told: list[tuple[str, ...]] = []
-        s.plane.on_busy_changed = lambda: told.append(s.plane.busy())
-        old, new = await s.origin(script), await s.origin(answers(named(b"new")))
+        changes: list[tuple[str, ...]] = []
+        s.plane.on_busy_changed = lambda: changes.append(s.plane.busy())
+        old, new = await s.origin(script), await s.origin(answers(named_ok(b"new")))
         s.install(service(old))
         slow = await s.ask(get())
-        await eventually(lambda: old.visits)
+        await wait_until(lambda: old.visits)
         s.install(Service("shop", "2", (Endpoint(id="fresh", host="127.0.0.1", port=new.port),)))
         assert s.plane.busy() == ("shop-0",)
         client = await s.ask(get())
         assert (await client.response())[2] == b"new"
         go.set()
         assert (await slow.response())[0] == 200
-        await eventually(lambda: told)
-        assert told == [()]
+        await wait_until(lambda: changes)
+        assert changes == [()]
 
 
 @on_uvloop
-async def test_the_adaptive_limit_is_told_and_can_be_turned_on_and_off() -> None:
-    def told() -> int:
+async def test_the_adaptive_limit_is_reported_and_can_be_switched() -> None:
+    def adaptive_limit() -> int:
         return s.plane.report(0.0, 1.0).services[0].endpoints[0].limit
 
     async with scene() as s:
@@ -62,11 +62,11 @@ async def test_the_adaptive_limit_is_told_and_can_be_turned_on_and_off() -> None
         for adaptive, limit in ((False, 0), (True, 20), (False, 0)):
             s.install(service(origin, limits=Limits(adaptive=adaptive)))
             assert (await (await s.ask(get())).response())[0] == 200
-            assert told() == limit
+            assert adaptive_limit() == limit
 
 
 @on_uvloop
-async def test_what_left_tells_its_last_counts_once() -> None:
+async def test_a_removed_endpoint_reports_its_last_counts_once() -> None:
     async with scene() as s:
         go = asyncio.Event()
 
@@ -82,7 +82,7 @@ async def test_what_left_tells_its_last_counts_once() -> None:
         client = await s.ask(get())
         await client.response()
         await client.send(get())
-        await eventually(lambda: old.visits[0].raw.count(b"GET") == 2)
+        await wait_until(lambda: old.visits[0].raw.count(b"GET") == 2)
         fresh = Endpoint(id="fresh", host="127.0.0.1", port=new.port)
         s.install(Service("shop", "2", (fresh,)))
         go.set()
@@ -93,7 +93,7 @@ async def test_what_left_tells_its_last_counts_once() -> None:
             return {e.id: (e.started, e.succeeded) for each in services for e in each.endpoints}
 
         assert counted() == {"shop-0": (2, 2), "fresh": (0, 0)}
-        assert counted() == {"fresh": (0, 0)}, "told once"
+        assert counted() == {"fresh": (0, 0)}, "reported once"
         # The same for a service that leaves as a whole, and for an endpoint that was idle.
         await (await s.ask(get())).response()
         s.install(Service("other", "1"), routes=())
@@ -104,7 +104,7 @@ async def test_what_left_tells_its_last_counts_once() -> None:
 
 
 @on_uvloop
-async def test_swaps_under_load_lose_nothing() -> None:
+async def test_snapshots_under_load_lose_no_request() -> None:
     async with scene() as s:
         origins = [await s.origin(answers(OK)) for _ in range(4)]
         s.install(service(*origins))
@@ -121,7 +121,7 @@ async def test_swaps_under_load_lose_nothing() -> None:
         for turn in range(40):
             picked = [origins[(turn + n) % 4] for n in range(2)]
             s.install(service(*picked, balance=Balance("least-request")))
-            await asyncio.sleep(0.02)
+            await elapse(0.02, "load between two snapshots")
         stop = True
         await asyncio.gather(*tasks)
         assert len(statuses) > 100
@@ -136,7 +136,7 @@ async def test_the_report_adds_up() -> None:
         for _ in range(10):
             await client.send(post(b"hello"))
             await client.response()
-        report = figures(s)
+        report = service_report(s)
         assert report.arrivals == 10
         assert report.codes == {"POST 2xx": 10}
         assert (report.bytes_in, report.bytes_out) == (50, 20)
@@ -145,11 +145,11 @@ async def test_the_report_adds_up() -> None:
         (endpoint,) = report.endpoints
         assert (endpoint.started, endpoint.succeeded, endpoint.in_flight) == (10, 10, 0)
         assert 0 < endpoint.busy_seconds < 1
-        assert figures(s).arrivals == 0
+        assert service_report(s).arrivals == 0
 
 
 @on_uvloop
-async def test_a_mirror_gets_a_copy_and_cannot_hurt_the_original() -> None:
+async def test_a_mirror_gets_a_copy_and_cannot_disturb_the_original() -> None:
     async with scene() as s:
         origin, other = await s.origin(answers(OK)), await s.origin(answers(BAD))
         s.install(
@@ -159,8 +159,8 @@ async def test_a_mirror_gets_a_copy_and_cannot_hurt_the_original() -> None:
         )
         client = await s.ask(post(b"hello"))
         assert (await client.response())[0] == 200
-        await eventually(lambda: other.visits and other.visits[0].raw.endswith(b"hello"))
-        await eventually(lambda: not s.plane.active())
+        await wait_until(lambda: other.visits and other.visits[0].raw.endswith(b"hello"))
+        await wait_until(lambda: not s.plane.active())
         shop, shadow = s.plane.report(0.0, 1.0).services
         assert (shop.codes, shadow.codes) == ({"POST 2xx": 1}, {"POST 5xx": 1})
 
@@ -204,15 +204,15 @@ async def test_workers_see_each_others_requests_in_flight() -> None:
             s.install(service(origin))
         client = await one.ask(get())
         seen = two.plane.services["shop"].endpoints["shop-0"]
-        await eventually(lambda: seen.in_flight == 1)
+        await wait_until(lambda: seen.in_flight == 1)
         go.set()
         await client.response()
-        await eventually(lambda: seen.in_flight == 0)
+        await wait_until(lambda: seen.in_flight == 0)
         one.install(Service("shop", "2"))
 
 
 @on_uvloop
-async def test_what_is_for_no_service_is_counted_by_reason() -> None:
+async def test_requests_without_a_service_are_counted_by_reason() -> None:
     async with scene() as s:
         origin = await s.origin(answers(OK))
         s.install(service(origin), routes=(route(path="/shop"),))

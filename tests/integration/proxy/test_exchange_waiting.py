@@ -1,6 +1,5 @@
-"""Requests that wait: for the first endpoint, for their turn, or not at all."""
+"""Requests that wait for the first endpoint or in the queue, or are shed."""
 
-import asyncio
 import time
 
 import pytest
@@ -10,37 +9,37 @@ from proxy.wire.snapshot import (
     Parking,
     Service,
 )
-from tests.support.proxy_policies import figures
+from tests.support.proxy_policies import service_report
 from tests.support.proxy_scene import (
     OK,
     Visit,
     answers,
-    eventually,
     get,
     on_uvloop,
     post,
     scene,
     service,
 )
+from tests.support.waiting import elapse, wait_until
 
 
 @on_uvloop
-async def test_a_request_waits_for_the_first_endpoint_and_leaves_at_once() -> None:
+async def test_a_parked_request_is_sent_to_the_first_endpoint_at_once() -> None:
     async with scene() as s:
         origin = await s.origin(answers(OK))
         woken: list[tuple[str, int]] = []
         s.plane.on_wake = lambda service, parked: woken.append((service, parked))
         s.install(Service("shop", "1"))
         clients = [await s.ask(post(b"hello")) for _ in range(3)]
-        await eventually(lambda: s.plane.active() == 3)
+        await wait_until(lambda: s.plane.active() == 3)
         assert woken == [("shop", 1), ("shop", 2)]
-        assert figures(s).parked == 3
+        assert service_report(s).parked == 3
         begun = time.monotonic()
         s.install(service(origin))
         for client in clients:
             assert (await client.response())[0] == 200
         print(f"answered {(time.monotonic() - begun) * 1e3:.1f} ms after the endpoint was ready")
-        report = figures(s)
+        report = service_report(s)
         assert (report.parked, report.parked_total) == (0, 0)
         assert report.queue_seconds > 0
 
@@ -57,15 +56,14 @@ async def test_waiting_is_bounded_in_time_number_and_bytes(parking: Parking) -> 
 
 
 @on_uvloop
-async def test_a_parked_client_that_leaves_is_forgotten() -> None:
+async def test_a_parked_client_that_leaves_is_removed() -> None:
     async with scene() as s:
         s.install(Service("shop", "1"))
         client = await s.ask(get())
-        await eventually(lambda: s.plane.active() == 1)
-        await asyncio.sleep(0.1)
+        await wait_until(lambda: service_report(s).parked == 1)
         client.close()
-        await eventually(lambda: s.plane.active() == 0)
-        assert figures(s).parked == 0
+        await wait_until(lambda: s.plane.active() == 0)
+        assert service_report(s).parked == 0
 
 
 @pytest.mark.parametrize(
@@ -73,7 +71,7 @@ async def test_a_parked_client_that_leaves_is_forgotten() -> None:
     [Limits(endpoint_in_flight=1), Limits(service_in_flight=1), Limits(endpoint_connections=1)],
 )
 @on_uvloop
-async def test_more_than_the_limit_waits_its_turn(limits: Limits) -> None:
+async def test_requests_over_the_limit_are_queued(limits: Limits) -> None:
     most = now = 0
 
     async def script(visit: Visit) -> None:
@@ -82,7 +80,7 @@ async def test_more_than_the_limit_waits_its_turn(limits: Limits) -> None:
             await visit.head()
             now += 1
             most = max(most, now)
-            await asyncio.sleep(0.02)
+            await elapse(0.02, "the origin works, so that requests overlap")
             now -= 1
             await visit.send(OK)
 
@@ -103,7 +101,7 @@ async def test_more_than_the_limit_waits_its_turn(limits: Limits) -> None:
     ],
 )
 @on_uvloop
-async def test_what_does_not_fit_is_shed(limits: Limits) -> None:
+async def test_requests_over_the_queue_limit_are_shed(limits: Limits) -> None:
     async def script(visit: Visit) -> None:
         await visit.head()
         await visit.wait_closed()
@@ -111,7 +109,7 @@ async def test_what_does_not_fit_is_shed(limits: Limits) -> None:
     async with scene() as s:
         (origin,) = await s.serve(script, limits=limits)
         await s.ask(get())
-        await eventually(lambda: origin.visits)
+        await wait_until(lambda: origin.visits)
         client = await s.ask(get())
         status, head, _ = await client.response()
         assert status == 503

@@ -1,7 +1,6 @@
-"""The short way through the proxy, which a connection takes from its third request or so on: what
-it does is what the general way does, and everything unusual finds its way back to that one."""
+"""The fast path of the proxy, which a connection takes from about its third request: it does the
+same as the slow path, and everything unusual falls back to the slow path."""
 
-import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -20,13 +19,13 @@ from tests.support.proxy_scene import (
     Script,
     Visit,
     answers,
-    eventually,
     get,
     named_ok,
     on_uvloop,
     scene,
     service,
 )
+from tests.support.waiting import elapse, wait_until
 
 LESSONS = 4
 
@@ -42,7 +41,7 @@ def posted(number: int, *lines: str, method: str = "POST") -> bytes:
 
 
 async def taught(made: Scene, request: Callable[[int], bytes] = numbered) -> Client:
-    """A client whose requests are known by their shape."""
+    """Return a client whose requests have a template."""
     client = await made.client()
     for number in range(LESSONS):
         await client.send(request(number))
@@ -51,14 +50,14 @@ async def taught(made: Scene, request: Callable[[int], bytes] = numbered) -> Cli
 
 
 def taken(made: Scene) -> int:
-    """How many requests took the short way since this was last asked."""
+    """Return how many requests took the fast path since the last call."""
     recorded = made.plane.services["shop"].counters.fast_path_latency.drain()
     return sum(recorded.counts.values())
 
 
 def after(good: int, *then: bytes, close: bool = False) -> Script:
-    """An origin that gives so many good answers on its first connection, then others, each in
-    a segment of its own."""
+    """Return an origin that sends `good` good answers on its first connection, then the others,
+    each in a separate segment."""
 
     async def script(visit: Visit) -> None:
         for _ in range(good):
@@ -69,14 +68,14 @@ def after(good: int, *then: bytes, close: bool = False) -> Script:
         await visit.head()
         for piece in then:
             await visit.send(piece)
-            await asyncio.sleep(0.02)
+            await elapse(0.02, "the pieces arrive one by one")
         await visit.wait_closed()
 
     return script
 
 
 @on_uvloop
-async def test_the_origin_gets_and_the_client_sees_the_same() -> None:
+async def test_the_fast_path_sends_the_same_bytes() -> None:
     async with scene() as made:
         (origin,) = await made.serve(answers(OK))
         client = await taught(made)
@@ -85,10 +84,10 @@ async def test_the_origin_gets_and_the_client_sees_the_same() -> None:
         short = await client.response()
         assert taken(made) == 1
         other = await made.ask(numbered(7)[:20])
-        await asyncio.sleep(0.02)
+        await elapse(0.02, "the pieces arrive one by one")
         await other.send(numbered(7)[20:])
         assert short == await other.response()
-        assert taken(made) == 0, "what comes in pieces is parsed"
+        assert taken(made) == 0, "a request in pieces is parsed"
         heads = b"".join(visit.raw for visit in origin.visits).split(b"\r\n\r\n")[:-1]
         one, two = (
             [line for line in head.split(b"\r\n") if not line.startswith(b"X-Request-Id")]
@@ -101,7 +100,7 @@ async def test_the_origin_gets_and_the_client_sees_the_same() -> None:
 
 
 @on_uvloop
-async def test_a_new_connection_begins_with_what_others_ask() -> None:
+async def test_a_new_connection_starts_with_the_cached_heads() -> None:
     async with scene() as made:
         (origin,) = await made.serve(answers(OK))
         await taught(made)
@@ -113,11 +112,11 @@ async def test_a_new_connection_begins_with_what_others_ask() -> None:
             *(state.config for state in made.plane.services.values()),
             trusted_proxies=("127.0.0.0/8",),
         )
-        told = numbered(6, "X-Forwarded-For: 10.0.0.9")
+        request = numbered(6, "X-Forwarded-For: 10.0.0.9")
         for _ in range(LESSONS):
-            trusted = await made.ask(told)
+            trusted = await made.ask(request)
             assert (await trusted.response())[0] == 200
-            await trusted.send(told)
+            await trusted.send(request)
             assert (await trusted.response())[0] == 200
         seen = b"".join(visit.raw for visit in origin.visits)
         assert seen.count(b"X-Forwarded-For: 10.0.0.9, 127.0.0.1\r\n") == 2 * LESSONS
@@ -164,7 +163,7 @@ async def test_answers_of_other_kinds(pieces: tuple[bytes, ...], status: int, bo
 
 
 @on_uvloop
-async def test_an_answer_without_one_reading_is_not_passed_on() -> None:
+async def test_an_ambiguous_answer_is_not_passed_on() -> None:
     async with scene() as made:
         bad = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok"
         await made.serve(after(LESSONS, bad))
@@ -174,7 +173,7 @@ async def test_an_answer_without_one_reading_is_not_passed_on() -> None:
 
 
 @on_uvloop
-async def test_an_idle_connection_that_had_closed_costs_nothing() -> None:
+async def test_a_closed_idle_connection_causes_no_failure() -> None:
     async with scene() as made:
         await made.serve(after(LESSONS, close=True), retries=Retries(attempts=0))
         client = await taught(made)
@@ -194,15 +193,15 @@ async def test_no_answer_in_time() -> None:
 
 
 @on_uvloop
-async def test_a_client_that_leaves_holds_nothing() -> None:
+async def test_a_client_that_leaves_releases_its_slots() -> None:
     async with scene() as made:
         (origin,) = await made.serve(after(LESSONS), ejection=Ejection(consecutive=1))
         client = await taught(made)
         await client.send(numbered(8))
-        await eventually(lambda: b"/8" in origin.visits[0].raw)
+        await wait_until(lambda: b"/8" in origin.visits[0].raw)
         client.close()
         state = made.plane.services["shop"].endpoints["shop-0"]
-        await eventually(lambda: not state.counters.in_flight and not state.connections)
+        await wait_until(lambda: not state.counters.in_flight and not state.connections)
         assert not made.plane.services["shop"].in_flight
         assert not state.health.failures
 
@@ -242,7 +241,7 @@ async def test_a_bad_request_after_good_ones_is_refused() -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 @on_uvloop
-async def test_small_bodies_take_the_short_way(method: str) -> None:
+async def test_small_bodies_take_the_fast_path(method: str) -> None:
     async with scene() as made:
         (origin,) = await made.serve(answers(OK))
         client = await taught(made, lambda number: posted(number, method=method))
@@ -267,7 +266,7 @@ async def test_a_body_may_come_later_or_in_pieces_or_with_the_next_request() -> 
         for pieces in ((head + end, body), (head + end + body[:3], body[3:])):
             for piece in pieces:
                 await client.send(piece)
-                await asyncio.sleep(0.01)
+                await elapse(0.01, "the pieces arrive one by one")
             assert (await client.response())[0] == 200
         await client.send(posted(9) + posted(1))
         assert [(await client.response())[0] for _ in range(2)] == [200, 200]
@@ -282,7 +281,7 @@ async def test_a_body_may_come_later_or_in_pieces_or_with_the_next_request() -> 
 
 
 @on_uvloop
-async def test_a_body_beyond_the_limit_is_413_on_every_way() -> None:
+async def test_a_body_over_the_limit_is_413_on_both_paths() -> None:
     async with scene() as made:
         await made.serve(answers(OK), limits=Limits(body=10))
         client = await taught(made, posted)
@@ -298,7 +297,7 @@ async def test_a_post_is_not_sent_twice_and_a_put_is(method: str, status: int, t
         client = await taught(made, lambda number: posted(number, method=method))
         first = origin.visits[0]
         await client.send(posted(8, method=method))
-        await eventually(lambda: b"/8" in first.raw)
+        await wait_until(lambda: b"/8" in first.raw)
         origin.script = answers(OK)
         first.abort()
         assert (await client.response())[0] == status
@@ -335,7 +334,7 @@ CALLS = {
 
 @pytest.mark.parametrize("kind", ["mesh", "token"])
 @on_uvloop
-async def test_calls_between_services_take_the_short_way(kind: str) -> None:
+async def test_calls_between_services_take_the_fast_path(kind: str) -> None:
     call = CALLS[kind]
     async with scene(kind=kind, caller="demo/orders") as made:
         origin = await made.origin(answers(OK))
@@ -367,7 +366,7 @@ async def test_calls_between_services_take_the_short_way(kind: str) -> None:
 
 
 @on_uvloop
-async def test_a_token_is_asked_for_anew_after_each_change() -> None:
+async def test_a_token_is_checked_again_after_each_change() -> None:
     async with scene(kind="token") as made:
         origin = await made.origin(answers(OK))
         payments = service(origin, name="demo/payments")
@@ -385,7 +384,7 @@ async def test_a_token_is_asked_for_anew_after_each_change() -> None:
 
 
 @on_uvloop
-async def test_the_access_log_tells_the_same_of_both_ways() -> None:
+async def test_both_paths_write_the_same_access_log() -> None:
     async with scene() as made:
         await made.serve(answers(OK))
         made.plane.access_log = log = AccessLog("json")
@@ -423,7 +422,7 @@ KINDS: dict[str, Callable[[int], bytes]] = {
 
 @on_uvloop
 @pytest.mark.parametrize("kind", KINDS)
-async def test_answers_that_differ_are_passed_straight_on(kind: str) -> None:
+async def test_answers_that_match_a_template_take_the_fast_path(kind: str) -> None:
     async with scene() as made:
         answer = KINDS[kind]
 
@@ -452,7 +451,7 @@ async def test_answers_that_differ_are_passed_straight_on(kind: str) -> None:
 
 
 @on_uvloop
-async def test_only_what_has_a_span_leaves_the_short_way() -> None:
+async def test_only_requests_with_a_span_leave_the_fast_path() -> None:
     async with scene() as made:
         made.plane.spans = spans = SpanQueue(0.5)
         (origin,) = await made.serve(answers(OK))
@@ -495,10 +494,10 @@ async def test_interim_answers_are_counted_request_by_request() -> None:
 
 @pytest.mark.parametrize("request_", [posted, partial(posted, method="PUT")])
 @on_uvloop
-async def test_an_origin_that_answers_before_it_has_read_is_left(
+async def test_an_origin_that_answers_before_reading_is_not_reused(
     request_: Callable[[int], bytes],
 ) -> None:
-    """What it has yet to take would stand before the next request, and be bounded by nothing."""
+    """Unread bytes would precede the next request, and nothing would bound them."""
     async with scene() as made:
 
         async def script(visit: Visit) -> None:

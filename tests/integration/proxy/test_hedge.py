@@ -1,6 +1,5 @@
-"""Hedged requests: a second try beside a slow first one, and never two answers."""
+"""Hedged requests: a second attempt if the first is slow, and never two answers."""
 
-import asyncio
 import time
 from typing import Any
 
@@ -18,13 +17,13 @@ from tests.support.proxy_scene import (
     Script,
     Visit,
     answers,
-    eventually,
     get,
     on_uvloop,
     post,
     scene,
     service,
 )
+from tests.support.waiting import elapse, wait_until
 
 
 async def silent(visit: Visit) -> None:
@@ -34,7 +33,7 @@ async def silent(visit: Visit) -> None:
 
 async def slams(visit: Visit) -> None:
     await visit.head()
-    await asyncio.sleep(0.15)
+    await elapse(0.15, "the failure is later than the hedge")
     visit.abort()
 
 
@@ -48,14 +47,14 @@ def later(seconds: float, body: bytes) -> Script:
     async def script(visit: Visit) -> None:
         while True:
             await visit.head()
-            await asyncio.sleep(seconds)
+            await elapse(seconds, "a slow origin")
             await visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
     return script
 
 
 async def pair(s: Scene, first: Script, second: Script, **more: Any) -> list[Origin]:
-    """Two origins, the first of which is asked first."""
+    """Install two origins; the first one is asked first."""
     origins = [await s.origin(first), await s.origin(second)]
     more.setdefault("retries", Retries(hedge_after=0.05, status=()))
     s.install(service(*origins, balance=Balance("round-robin"), **more))
@@ -66,16 +65,16 @@ async def pair(s: Scene, first: Script, second: Script, **more: Any) -> list[Ori
 
 
 async def over(s: Scene) -> None:
-    """Nothing is in flight and no connection is forgotten."""
+    """Wait until nothing is in flight and every connection is accounted for."""
     shop = s.plane.services["shop"]
-    await eventually(lambda: not s.plane.active() and not shop.in_flight)
+    await wait_until(lambda: not s.plane.active() and not shop.in_flight)
     for state in shop.endpoints.values():
         assert state.in_flight == 0
-        await eventually(lambda state=state: state.connections == len(state.idle))  # type: ignore[misc]
+        await wait_until(lambda state=state: state.connections == len(state.idle))  # type: ignore[misc]
 
 
 @on_uvloop
-async def test_the_second_answers_where_the_first_is_slow() -> None:
+async def test_the_hedge_answers_if_the_first_attempt_is_slow() -> None:
     async with scene() as s:
         slow, quick = await pair(s, silent, answers(OK))
         begun = time.monotonic()
@@ -93,7 +92,7 @@ async def test_the_second_answers_where_the_first_is_slow() -> None:
 
 
 @on_uvloop
-async def test_a_first_that_answers_after_all_wins() -> None:
+async def test_the_first_attempt_wins_if_it_answers_first() -> None:
     async with scene() as s:
         _, second = await pair(s, later(0.15, b"first"), later(0.4, b"second"))
         client = await s.ask(get())
@@ -103,13 +102,13 @@ async def test_a_first_that_answers_after_all_wins() -> None:
 
 
 @on_uvloop
-async def test_a_quick_first_has_no_second() -> None:
+async def test_a_fast_answer_causes_no_hedge() -> None:
     async with scene() as s:
         _, second = await pair(s, answers(OK), answers(OK))
         client = await s.ask(get())
         for _ in range(5):
             assert (await client.response())[0] == 200
-            await asyncio.sleep(0.07)
+            await elapse(0.07, "longer than hedge_after")
             await client.send(get())
         assert not second.visits
 
@@ -117,7 +116,9 @@ async def test_a_quick_first_has_no_second() -> None:
 @pytest.mark.parametrize("first", [slams, silent])
 @pytest.mark.parametrize("second", [slams, refuses])
 @on_uvloop
-async def test_what_fails_leaves_it_to_the_other(first: Script, second: Script) -> None:
+async def test_a_failed_attempt_leaves_the_answer_to_the_other(
+    first: Script, second: Script
+) -> None:
     async with scene() as s:
         await pair(s, first, later(0.3, b"late"))
         client = await s.ask(get())
@@ -131,11 +132,11 @@ async def test_what_fails_leaves_it_to_the_other(first: Script, second: Script) 
 
 
 @on_uvloop
-async def test_a_client_that_leaves_ends_both() -> None:
+async def test_a_client_that_leaves_cancels_both_attempts() -> None:
     async with scene() as s:
         origins = await pair(s, silent, silent)
         client = await s.ask(get())
-        await eventually(lambda: all(origin.visits for origin in origins))
+        await wait_until(lambda: all(origin.visits for origin in origins))
         client.close()
         for origin in origins:
             await origin.visits[0].closed.wait()
@@ -147,17 +148,17 @@ STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @on_uvloop
-async def test_a_long_answer_of_the_second_is_whole() -> None:
+async def test_a_long_answer_of_the_hedge_is_whole() -> None:
     async def streams(visit: Visit) -> None:
         while True:
             await visit.head()
             await visit.send(STREAM + b"%x\r\n" % len(BIG) + BIG[:100_000])
-            await asyncio.sleep(0.1)
+            await elapse(0.1, "the other endpoint answers while the body is on its way")
             await visit.send(BIG[100_000:] + b"\r\n0\r\n\r\n")
 
     async def hesitates(visit: Visit) -> None:
         await visit.head()
-        await asyncio.sleep(0.12)
+        await elapse(0.12, "the answer is later than that of the hedge")
         await visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ntoo late!")
 
     async with scene() as s:
@@ -181,7 +182,7 @@ async def test_a_long_answer_of_the_second_is_whole() -> None:
     ],
 )
 @on_uvloop
-async def test_what_is_not_hedged(request_bytes: bytes, retries: Retries) -> None:
+async def test_requests_that_are_not_hedged(request_bytes: bytes, retries: Retries) -> None:
     async with scene() as s:
         _, second = await pair(s, later(0.3, b"slow"), answers(OK), retries=retries)
         client: Client = await s.ask(request_bytes)
@@ -190,19 +191,19 @@ async def test_what_is_not_hedged(request_bytes: bytes, retries: Retries) -> Non
 
 
 class Transport:
-    """Notes that it was aborted."""
+    """A transport that notes whether it was aborted."""
 
     def __init__(self) -> None:
         self.aborted = False
 
     def set_write_buffer_limits(self, high: int) -> None:
-        """Has no buffer."""
+        """Do nothing: there is no buffer."""
 
     def abort(self) -> None:
         self.aborted = True
 
 
-def test_a_connection_given_up_while_it_comes_about_is_closed_and_counted_once() -> None:
+def test_an_abandoned_connect_is_closed_and_counted_once() -> None:
     where = Endpoint("e", "127.0.0.1", 1)
     endpoint = EndpointState("shop", where, ResponseTemplates(), peak=False, adaptive=False)
     endpoint.connections = 1

@@ -1,5 +1,4 @@
-"""Every policy that a file can name, as `meshd proxy --config` does it: set there, seen on the
-wire."""
+"""Every policy that `meshd proxy --config FILE` can set, checked on the wire."""
 
 import asyncio
 import json
@@ -13,7 +12,7 @@ from typing import Protocol
 
 import pytest
 
-from tests.processes.supervised import Supervised, until
+from tests.processes.supervised import Supervised
 from tests.support.proxy_scene import (
     OK,
     Client,
@@ -25,11 +24,12 @@ from tests.support.proxy_scene import (
     named_ok,
     post,
 )
+from tests.support.waiting import elapse, settled, wait_until
 
 
 @asynccontextmanager
 async def front(directory: Path, text: str, *origins: Origin) -> AsyncIterator[str]:
-    """The address of a proxy over these origins with this file."""
+    """Run a proxy over these origins with this file; yield its address."""
     file = directory / "front.yml"
     to = ", ".join(f"127.0.0.1:{origin.port}" for origin in origins)
     file.write_text(f"listen: 127.0.0.1:0\nto: [{to}]\n{text}")
@@ -42,7 +42,7 @@ async def front(directory: Path, text: str, *origins: Origin) -> AsyncIterator[s
 
 
 class Start(Protocol):
-    """Starts an origin for each script."""
+    """A function that starts an origin for each script."""
 
     async def __call__(self, *scripts: Script) -> list[Origin]: ...
 
@@ -59,7 +59,7 @@ async def started() -> AsyncIterator[Start]:
     yield start
     for origin in origins:
         origin.stop()
-    await asyncio.sleep(0.05)
+    await elapse(0.05, "the connections of the origins end")
 
 
 async def connect(address: str) -> Client:
@@ -95,14 +95,14 @@ x-mesh:
 """
 
 
-async def test_what_a_route_does(started: Start, tmp_path: Path) -> None:
+async def test_the_settings_of_a_route(started: Start, tmp_path: Path) -> None:
     (origin,) = await started(
         answers(b"HTTP/1.1 200 OK\r\nServer: s\r\nContent-Length: 2\r\n\r\nok")
     )
     async with front(tmp_path, ROUTES, origin) as address:
 
         async def asked(path: str, *lines: str) -> bytes:
-            """The head that the origin saw last."""
+            """Return the head that the origin saw last."""
             assert (await ask(address, get(path, *lines)))[0] == 200
             return origin.visits[-1].raw[origin.visits[-1].raw.rindex(b"GET ") :]
 
@@ -143,7 +143,7 @@ async def test_a_mirror_of_everything(started: Start, tmp_path: Path) -> None:
     async with front(tmp_path, text, origin) as address:
         for path in ("/a", "/b/c"):
             assert (await ask(address, get(path)))[0] == 200
-        await until(
+        await wait_until(
             lambda: b"".join(v.raw for v in copy.visits).count(b"GET ") == 2, 5, "two copies"
         )
         assert {line for v in copy.visits for line in re.findall(rb"GET \S+", v.raw)} == {
@@ -162,8 +162,7 @@ async def test_a_mirror_of_a_share(started: Start, tmp_path: Path) -> None:
             await client.send(get())
             await client.response()
         client.close()
-        await asyncio.sleep(0.1)
-        copied = b"".join(v.raw for v in copy.visits).count(b"GET ")
+        copied = await settled(lambda: b"".join(v.raw for v in copy.visits).count(b"GET "), 0.1)
         assert 50 < copied < 150, "a quarter of 400"
 
 
@@ -203,7 +202,7 @@ async def silent(visit: Visit) -> None:
         ("limits: {body: 4}", post(b"hello"), 413, 0.0),
     ],
 )
-async def test_bounds_of_a_request(
+async def test_limits_of_a_request(
     started: Start, tmp_path: Path, text: str, request_bytes: bytes, status: int, least: float
 ) -> None:
     origins = await started(silent)
@@ -219,9 +218,9 @@ async def test_limits_and_a_queue(started: Start, tmp_path: Path) -> None:
     async with front(tmp_path, text, origin) as address:
         first = await connect(address)
         await first.send(get())
-        await until(lambda: bool(origin.visits and origin.visits[0].raw), 5, "asked")
+        await wait_until(lambda: bool(origin.visits and origin.visits[0].raw), 5, "asked")
         waiting = asyncio.create_task(ask(address, get()))
-        await asyncio.sleep(0.1)
+        await elapse(0.1, "the second request is in the queue")
         shed = await ask(address, get("/", "Accept: application/json"))
         assert (shed[0], json.loads(shed[2])["reason"]) == (503, "too many requests wait already")
         assert (await waiting)[0] == 503
@@ -239,7 +238,7 @@ async def test_a_hedge(started: Start, tmp_path: Path) -> None:
 
 
 async def until_closed(visit: Visit) -> None:
-    """An origin that answers, switches protocols where that is asked for, and never closes."""
+    """An origin that answers, switches protocols on request, and never closes."""
     while True:
         head = await visit.head()
         if b"Upgrade: echo" in head:
@@ -249,7 +248,7 @@ async def until_closed(visit: Visit) -> None:
         await visit.send(OK)
 
 
-async def test_what_is_idle_is_let_go(started: Start, tmp_path: Path) -> None:
+async def test_idle_connections_are_closed(started: Start, tmp_path: Path) -> None:
     (origin,) = await started(until_closed)
     text = "timeouts: {keep_alive: 300ms, head: 400ms, tunnel: 300ms, pool: 500ms}\n"
     async with front(tmp_path, text, origin) as address:
@@ -266,7 +265,9 @@ async def test_what_is_idle_is_let_go(started: Start, tmp_path: Path) -> None:
         assert (await slow.rest()).startswith(b"HTTP/1.1 408 ")
         assert await nothing.rest() == b""
         assert time.monotonic() - begun >= 0.4
-        await until(lambda: all(v.closed.is_set() for v in origin.visits), 5, "left by the pool")
+        await wait_until(
+            lambda: all(v.closed.is_set() for v in origin.visits), 5, "left by the pool"
+        )
         for client in (idle, slow, tunnel, nothing):
             client.close()
 

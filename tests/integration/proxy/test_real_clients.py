@@ -1,4 +1,4 @@
-"""Real clients through a real proxy to real servers: what they do all day has to just work."""
+"""Everyday use of real clients through a real proxy to real servers."""
 
 import asyncio
 import gzip
@@ -15,7 +15,8 @@ import httpx
 import pytest
 import websockets
 
-from tests.support.real_origins import FILE, MIB, TEXT, Served, tool
+from tests.support.real_servers import FILE, MIB, TEXT, Served, tool
+from tests.support.waiting import wait_until
 
 Serve = Callable[[str], Served]
 NODE = pytest.param("node", marks=pytest.mark.tool("node"))
@@ -32,7 +33,7 @@ EVENTS = [b"data: 0", b"data: 1", b"data: 2", b"data: 3", b"data: 4", b"data: en
 
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    """Starts an origin with a proxy, once each."""
+    """Return a function that starts a server with a proxy, each once."""
     running: dict[str, Served] = {}
 
     def start(name: str) -> Served:
@@ -46,7 +47,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 
 
 def curl(*arguments: str, put: bytes | None = None) -> bytes:
-    """What curl prints; fails when curl does."""
+    """Run curl; return its output. Fails if curl fails."""
     done = subprocess.run(
         ["curl", "--silent", "--show-error", "--max-time", "30", *arguments],
         input=put, capture_output=True, check=False,
@@ -63,11 +64,15 @@ def curl(*arguments: str, put: bytes | None = None) -> bytes:
 def test_curl_gets_and_posts(serve: Serve, origin: str) -> None:
     url = f"http://{serve(origin).address}"
     for version in ("--http1.1", "--http1.0"):
-        told = json.loads(curl(version, f"{url}/a%2Fb//c?d=e%20f"))
-        assert (told["method"], told["target"]) == ("GET", "/a%2Fb//c?d=e%20f")
-        told = json.loads(curl(version, "--data-binary", "@-", f"{url}/echo", put=BODY))
-        assert (told["method"], told["size"], told["sha256"]) == ("POST", len(BODY), DIGEST)
-        assert told["length"] == str(len(BODY))
+        received = json.loads(curl(version, f"{url}/a%2Fb//c?d=e%20f"))
+        assert (received["method"], received["target"]) == ("GET", "/a%2Fb//c?d=e%20f")
+        received = json.loads(curl(version, "--data-binary", "@-", f"{url}/echo", put=BODY))
+        assert (received["method"], received["size"], received["sha256"]) == (
+            "POST",
+            len(BODY),
+            DIGEST,
+        )
+        assert received["length"] == str(len(BODY))
     for method in ("PUT", "PATCH", "DELETE", "OPTIONS"):
         assert json.loads(curl("-X", method, f"{url}/echo"))["method"] == method
 
@@ -79,9 +84,9 @@ def test_curl_uploads_in_chunks_after_100_continue(serve: Serve, origin: str) ->
     done = curl("-v", "--stderr", "-", "-o", "/dev/null", "-T", "-", "-H",
                 "Expect: 100-continue", url, put=BODY)  # fmt: skip
     assert b"< HTTP/1.1 100 Continue" in done
-    told = json.loads(curl("-T", "-", "-H", "Expect: 100-continue", url, put=BODY))
-    assert (told["size"], told["sha256"]) == (len(BODY), DIGEST)
-    assert (told["encoding"], told["length"]) == ("chunked", None)
+    received = json.loads(curl("-T", "-", "-H", "Expect: 100-continue", url, put=BODY))
+    assert (received["size"], received["sha256"]) == (len(BODY), DIGEST)
+    assert (received["encoding"], received["length"]) == ("chunked", None)
 
 
 @CURL
@@ -96,7 +101,7 @@ def test_curl_downloads_much_and_keeps_its_connection(serve: Serve, origin: str)
 
 @CURL
 @APPS
-def test_curl_sees_events_as_they_come(serve: Serve, origin: str) -> None:
+def test_curl_sees_events_at_once(serve: Serve, origin: str) -> None:
     begun = time.monotonic()
     client = subprocess.Popen(
         ["curl", "-sN", "--max-time", "20", f"http://{serve(origin).address}/events"],
@@ -114,7 +119,7 @@ def test_curl_sees_events_as_they_come(serve: Serve, origin: str) -> None:
 
 @CURL
 @APPS
-def test_curl_is_told_that_nothing_changed(serve: Serve, origin: str) -> None:
+def test_curl_gets_304(serve: Serve, origin: str) -> None:
     url = f"http://{serve(origin).address}/etag"
     assert curl(url) == b"version one"
     out = curl("-i", "-H", 'If-None-Match: "v1"', url)
@@ -147,7 +152,7 @@ def test_curl_asks_for_parts_of_files(serve: Serve, origin: str) -> None:
 
 @CURL
 @pytest.mark.parametrize("origin", ["uvicorn", "aiohttp", NODE, NGINX])
-def test_packed_answers_go_through_as_they_are(serve: Serve, origin: str) -> None:
+def test_compressed_answers_are_passed_on_unchanged(serve: Serve, origin: str) -> None:
     served = serve(origin)
     path = "/files/text.txt" if origin == "nginx" else "/gzip"
     packed = curl("-H", "Accept-Encoding: gzip", f"http://{served.address}{path}")
@@ -170,15 +175,15 @@ async def test_aiohttp(serve: Serve, origin: str) -> None:
     url = f"http://{serve(origin).address}"
     async with aiohttp.ClientSession(auto_decompress=False) as session:
 
-        async def told(method: str, path: str, **more: Any) -> Any:
+        async def ask(method: str, path: str, **more: Any) -> Any:
             async with session.request(method, url + path, **more) as answer:
                 assert answer.status == 200
                 return json.loads(await answer.read())
 
-        assert (await told("GET", "/echo?a=b"))["target"] == "/echo?a=b"
-        assert (await told("POST", "/echo", data=BODY))["sha256"] == DIGEST
+        assert (await ask("GET", "/echo?a=b"))["target"] == "/echo?a=b"
+        assert (await ask("POST", "/echo", data=BODY))["sha256"] == DIGEST
         for expect in (False, True):
-            found = await told("PUT", "/echo", data=pieces(), expect100=expect)
+            found = await ask("PUT", "/echo", data=pieces(), expect100=expect)
             assert (found["sha256"], found["encoding"]) == (DIGEST, "chunked")
         async with session.get(f"{url}/large?mib=10") as answer:
             assert await answer.read() == MIB * 10
@@ -210,7 +215,7 @@ async def test_httpx(serve: Serve, origin: str) -> None:
 
 
 @APPS
-async def test_many_at_once_over_connections_that_stay(serve: Serve, origin: str) -> None:
+async def test_many_requests_over_kept_connections(serve: Serve, origin: str) -> None:
     url = f"http://{serve(origin).address}"
     connector = aiohttp.TCPConnector(limit=64)
     async with aiohttp.ClientSession(connector=connector) as session:
@@ -218,9 +223,9 @@ async def test_many_at_once_over_connections_that_stay(serve: Serve, origin: str
         async def one(number: int) -> None:
             body = b"%d" % number * 500
             async with session.post(f"{url}/echo?{number}", data=body) as answer:
-                told = await answer.json()
-            assert told["target"] == f"/echo?{number}"
-            assert told["sha256"] == hashlib.sha256(body).hexdigest()
+                received = await answer.json()
+            assert received["target"] == f"/echo?{number}"
+            assert received["sha256"] == hashlib.sha256(body).hexdigest()
 
         await asyncio.gather(*map(one, range(1000)))
 
@@ -292,11 +297,14 @@ async def test_chromium(serve: Serve, tmp_path: Path) -> None:
         )  # fmt: skip
     found: dict[str, Any] = {}
     try:
-        deadline = time.monotonic() + 60
         async with httpx.AsyncClient() as client:
-            while not found and time.monotonic() < deadline:
-                await asyncio.sleep(0.2)
+
+            async def reported() -> bool:
+                nonlocal found
                 found = (await client.get(f"http://{served.direct}/report")).json()
+                return bool(found)
+
+            await wait_until(reported, 15, "the browser reports", interval=0.2)
     finally:
         browser.terminate()
         browser.wait(20)

@@ -1,5 +1,5 @@
-"""Spans as a collector gets them: a real OTLP receiver, `meshd proxy`, and an origin that tells
-which `traceparent` came."""
+"""Spans at a collector: a real OTLP receiver, `meshd proxy`, and an origin that answers with the
+`traceparent` that it got."""
 
 import asyncio
 import gzip
@@ -16,14 +16,15 @@ from aiohttp import ClientSession, UnixConnector, web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from tests.processes.supervised import Supervised, until
+from tests.processes.supervised import Supervised
 from tests.support.proxy_scene import Client, Origin, Visit, get
+from tests.support.waiting import wait_until
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 class Collector:
-    """An OTLP/HTTP receiver. While `refuses`, it takes nothing."""
+    """An OTLP/HTTP receiver. While `refuses` is set, it rejects everything."""
 
     def __init__(self) -> None:
         self.requests: list[ExportTraceServiceRequest] = []
@@ -42,7 +43,7 @@ class Collector:
         return web.Response()
 
     def spans(self) -> dict[str, Span]:
-        """By the path asked for."""
+        """Return the spans by the path of their request."""
         return {
             attributes(span)["url.path"]: span
             for request in self.requests
@@ -60,12 +61,12 @@ def attributes(span: Span) -> dict[str, str]:
 
 
 async def origin(visit: Visit) -> None:
-    """Answers with the trace context that came, and with an error where the path is `/bad`."""
+    """Answer with the trace context of the request; with an error if the path is `/bad`."""
     while True:
         head = await visit.head()
-        told = b"|".join(re.findall(rb"(?mi)^trace(?:parent|state): .*?(?=\r)", head))
+        body = b"|".join(re.findall(rb"(?mi)^trace(?:parent|state): .*?(?=\r)", head))
         status = b"500 Bad" if b" /bad" in head else b"200 OK"
-        await visit.send(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(told), told))
+        await visit.send(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body))
 
 
 @asynccontextmanager
@@ -95,16 +96,16 @@ async def scene(tmp_path: Path, text: str) -> AsyncIterator[tuple[Collector, Sup
 
 
 async def ask(address: str, path: str, *lines: str) -> str:
-    """The trace context that the origin got."""
+    """Return the trace context that the origin got."""
     host, _, port = address.rpartition(":")
     client = Client(*await asyncio.open_connection(host, int(port)))
     await client.send(get(path, *lines))
-    _, _, told = await client.response()
+    _, _, body = await client.response()
     client.close()
-    return told.decode()
+    return body.decode()
 
 
-async def test_spans_hang_together(tmp_path: Path) -> None:
+async def test_spans_have_the_right_parents(tmp_path: Path) -> None:
     async with scene(tmp_path, "sample: 100%") as (collector, running, address, admin):
         new = await ask(address, "/new?q=1", "User-Agent: test/1")
         given = f"traceparent: 00-{TRACE}-{PARENT}-01"
@@ -113,7 +114,7 @@ async def test_spans_hang_together(tmp_path: Path) -> None:
         assert unsampled == f"traceparent: 00-{TRACE}-{PARENT}-00"
         broken = await ask(address, "/broken", "traceparent: 00-xyz-01", "tracestate: a=1")
         await ask(address, "/bad")
-        await until(lambda: len(collector.spans()) >= 4, 10, "spans came")
+        await wait_until(lambda: len(collector.spans()) >= 4, 10, "spans came")
         spans = collector.spans()
         assert set(spans) == {"/new", "/child", "/broken", "/bad"}
 
@@ -122,10 +123,13 @@ async def test_spans_hang_together(tmp_path: Path) -> None:
 
         assert new == f"traceparent: {context(spans['/new'])}"
         assert spans["/new"].parent_span_id == b""
-        told = attributes(spans["/new"])
-        assert (told["http.request.method"], told["url.query"]) == ("GET", "q=1")
-        assert (told["http.response.status_code"], told["user_agent.original"]) == ("200", "test/1")
-        assert told["meshd.service"] == "proxy/upstream"
+        values = attributes(spans["/new"])
+        assert (values["http.request.method"], values["url.query"]) == ("GET", "q=1")
+        assert (values["http.response.status_code"], values["user_agent.original"]) == (
+            "200",
+            "test/1",
+        )
+        assert values["meshd.service"] == "proxy/upstream"
         assert spans["/new"].kind == Span.SPAN_KIND_SERVER
         length = spans["/new"].end_time_unix_nano - spans["/new"].start_time_unix_nano
         assert 0 < length < 5e9
@@ -143,17 +147,15 @@ async def test_spans_hang_together(tmp_path: Path) -> None:
         # What the collector does not take is lost, counted, and costs no request.
         collector.refuses = True
         await ask(address, "/lost")
-        await until(lambda: collector.refused > 0, 10, "refused")
+        await wait_until(lambda: collector.refused > 0, 10, "refused")
         collector.refuses = False
         await ask(address, "/last")
-        told_of = ""
-        for _ in range(100):
-            told_of = await metrics(admin)
-            if "meshd_spans_exported_total 5.0" in told_of:
-                break
-            await asyncio.sleep(0.1)
-        assert "meshd_spans_exported_total 5.0" in told_of
-        assert 'meshd_dropped_total{what="spans"} 1.0' in told_of
+
+        async def exported() -> bool:
+            return "meshd_spans_exported_total 5.0" in await metrics(admin)
+
+        await wait_until(exported, 10, "five spans exported", interval=0.1)
+        assert 'meshd_dropped_total{what="spans"} 1.0' in await metrics(admin)
         # What is left goes out at the end.
         await ask(address, "/end")
         running.signal(signal.SIGTERM)
@@ -170,7 +172,7 @@ async def metrics(path: str) -> str:
 
 
 @pytest.mark.parametrize("options", [("proxy", "--to", "127.0.0.1:9"), ("up", "--adopt")])
-def test_without_the_extra_it_says_what_to_install(options: tuple[str, ...]) -> None:
+def test_a_missing_extra_says_what_to_install(options: tuple[str, ...]) -> None:
     code = (
         "import sys; sys.modules['opentelemetry'] = None\nfrom meshd.cli.main import main; main()"
     )

@@ -1,4 +1,4 @@
-"""The supervisor and its workers as real processes, spoken to over the feed socket."""
+"""The supervisor and its workers as real processes, controlled over the feed socket."""
 
 import asyncio
 import itertools
@@ -23,8 +23,9 @@ from proxy.wire.report import (
     SnapshotRefused,
 )
 from proxy.wire.snapshot import Generation, Listener, Snapshot
-from tests.processes.supervised import alive, control, snapshot, supervised, until
+from tests.processes.supervised import alive, control, snapshot, supervised
 from tests.processes.traffic import fetch, origin
+from tests.support.waiting import stays, wait_until
 
 
 def config(state: Path, **more: object) -> SupervisorConfig:
@@ -52,14 +53,14 @@ async def test_a_publish_is_acked_by_every_worker(tmp_path: Path) -> None:
     assert feed(tmp_path).parent.stat().st_mode & 0o077 == 0
 
 
-async def test_what_holds_is_told_to_a_control_process_that_comes_later(tmp_path: Path) -> None:
+async def test_a_later_control_process_learns_the_current_generation(tmp_path: Path) -> None:
     with supervised(tmp_path, config(tmp_path)) as running:
         await running.listening()
         async with control(feed(tmp_path)) as client:
             client.publish(snapshot(7, 9, epoch=3))
             await client.all_acked(Generation(3, 7))
         async with control(feed(tmp_path)) as later:
-            await until(lambda: len(later.of(Ack)) == 2, 5, "acks told")
+            await wait_until(lambda: len(later.of(Ack)) == 2, 5, "acks repeated")
             assert later.of(Hello)[0] == Hello("supervisor", Generation(3, 7))
             assert len(later.live) == 2
             assert {ack.generation for ack in later.of(Ack)} == {Generation(3, 7)}
@@ -73,7 +74,7 @@ async def test_a_stale_generation_is_refused(tmp_path: Path, stale: Generation) 
             client.publish(snapshot(5, 9))
             await client.all_acked(Generation(1, 5))
             client.publish(snapshot(stale.number, 10, epoch=stale.epoch))
-            await until(lambda: len(client.of(Hello)) == 2, 5, "answered")
+            await wait_until(lambda: len(client.of(Hello)) == 2, 5, "answered")
             assert client.of(Hello)[1].generation == Generation(1, 5)
             client.publish(snapshot(1, 10, epoch=2))
             await client.all_acked(Generation(2, 1))
@@ -84,18 +85,18 @@ async def test_a_stale_generation_is_refused(tmp_path: Path, stale: Generation) 
             }
 
 
-async def test_an_update_that_lacks_a_service_is_asked_for_again(tmp_path: Path) -> None:
+async def test_an_update_with_an_unknown_base_causes_a_resync(tmp_path: Path) -> None:
     with supervised(tmp_path, config(tmp_path)) as running:
         await running.listening()
         async with control(feed(tmp_path)) as client:
             unknown = snapshot(1, 9)
             client.publish(snapshot(2, 9), snapshot(2, 9))
-            await until(lambda: bool(client.of(Resync)), 5, "resync asked for")
+            await wait_until(lambda: bool(client.of(Resync)), 5, "resync asked for")
             client.publish(unknown)
             await client.all_acked(Generation(1, 1))
 
 
-async def test_a_snapshot_that_cannot_be_installed_is_refused_and_ends_nothing(
+async def test_an_invalid_snapshot_is_refused_and_the_old_one_serves(
     tmp_path: Path,
 ) -> None:
     def poison(number: int, port: int) -> Snapshot:
@@ -110,18 +111,20 @@ async def test_a_snapshot_that_cannot_be_installed_is_refused_and_ends_nothing(
                 client.publish(first)
                 await client.all_acked(first.generation)
                 client.publish(bad, first)
-                await until(lambda: len(client.of(SnapshotRefused)) == 2, 5, "refused by both")
+                await wait_until(lambda: len(client.of(SnapshotRefused)) == 2, 5, "refused by both")
                 refused = client.of(SnapshotRefused)[0]
                 assert refused.generation == bad.generation
                 assert "no network" in refused.reason
                 assert await fetch(address) == (200, "one /")
 
-                # A worker that starts while it holds goes on by what the others know.
+                # A worker that starts meanwhile gets the generation that the others have.
                 os.kill(pids[0], signal.SIGKILL)
-                await until(lambda: len(client.of(SnapshotRefused)) == 3, 10, "refused anew")
-                await until(lambda: max(client.acked(first.generation)) == 3, 5, "old one acked")
-                await asyncio.sleep(2.5)  # longer than a worker may take to ack
-                assert running.workers()[0] == pids[1]
+                await wait_until(lambda: len(client.of(SnapshotRefused)) == 3, 10, "refused again")
+                await wait_until(
+                    lambda: max(client.acked(first.generation)) == 3, 5, "old one acked"
+                )
+                # Longer than a worker may take to ack.
+                await stays(lambda: running.workers()[0] == pids[1], 2.5, "the second worker runs")
                 assert len(running.workers()) == 2
                 assert await fetch(address) == (200, "one /")
 
@@ -130,7 +133,7 @@ async def test_a_snapshot_that_cannot_be_installed_is_refused_and_ends_nothing(
                 await client.all_acked(good.generation)
                 assert await fetch(address) == (200, "two /")
                 client.publish(poison(4, one.port), good)
-                await until(lambda: len(client.of(SnapshotRefused)) == 5, 5, "refused again")
+                await wait_until(lambda: len(client.of(SnapshotRefused)) == 5, 5, "refused again")
             running.signal(signal.SIGKILL)
             await running.ended()
         # What was stored is what could be used.
@@ -145,7 +148,7 @@ async def test_the_last_snapshot_survives_the_supervisor(tmp_path: Path) -> None
             async with control(feed(tmp_path)) as client:
                 client.publish(snapshot(4, behind.port))
                 await client.all_acked(Generation(1, 4))
-                await until((tmp_path / "snapshot.bin").exists, 5, "stored")
+                await wait_until((tmp_path / "snapshot.bin").exists, 5, "stored")
         with supervised(tmp_path, config(tmp_path)) as again:
             await again.listening()
             async with control(feed(tmp_path)) as client:
@@ -161,7 +164,7 @@ async def test_a_killed_supervisor_takes_workers_and_children_with_it(tmp_path: 
         assert len(pids) == 3
         running.signal(signal.SIGKILL)
         await running.ended()
-        await until(lambda: not any(map(alive, pids)), 5, "all gone")
+        await wait_until(lambda: not any(map(alive, pids)), 5, "all gone")
 
 
 async def test_a_stuck_worker_is_replaced(tmp_path: Path) -> None:
@@ -172,18 +175,18 @@ async def test_a_stuck_worker_is_replaced(tmp_path: Path) -> None:
             stuck = running.workers()[0]
             os.kill(stuck, signal.SIGSTOP)
             client.publish(snapshot(1, 9))
-            took = await until(lambda: not alive(stuck), 10, "stuck worker ended")
+            took = await wait_until(lambda: not alive(stuck), 10, "stuck worker ended")
             await client.all_acked(Generation(1, 1))
-            await until(lambda: len(client.live) == 2, 5, "replaced")
+            await wait_until(lambda: len(client.live) == 2, 5, "replaced")
             assert client.live != before
             print(f"stuck worker ended after {took:.2f} s (2 s asked for)")
 
 
-async def test_reports_come_each_second(tmp_path: Path) -> None:
+async def test_reports_arrive_each_second(tmp_path: Path) -> None:
     with supervised(tmp_path, config(tmp_path)) as running:
         await running.listening()
         async with control(feed(tmp_path)) as client:
-            await until(lambda: len(client.of(Report)) >= 6, 15, "six reports")
+            await wait_until(lambda: len(client.of(Report)) >= 6, 15, "six reports")
             for worker in client.live:
                 mine = [report for report in client.of(Report) if report.worker == worker]
                 assert all(a.end == b.start for a, b in itertools.pairwise(mine))
@@ -194,7 +197,7 @@ async def test_reports_come_each_second(tmp_path: Path) -> None:
             assert late < 0.1 * 5
 
 
-async def test_listeners_come_and_go_with_the_snapshot(tmp_path: Path, free_port: int) -> None:
+async def test_listeners_follow_the_snapshot(tmp_path: Path, free_port: int) -> None:
     extra = Listener(f"127.0.0.1:{free_port}", "mesh", caller="shop/web")
     taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     taken_address = f"127.0.0.1:{taken.sockets[0].getsockname()[1]}"
@@ -206,13 +209,13 @@ async def test_listeners_come_and_go_with_the_snapshot(tmp_path: Path, free_port
             new = msgspec.structs.replace(snapshot(2, 9), listeners=listeners)
             client.publish(old)
             client.publish(new, old)
-            await until(lambda: extra.address in client.bound, 5, "opened")
-            await until(lambda: bool(client.of(ListenFailed)), 5, "told what failed")
+            await wait_until(lambda: extra.address in client.bound, 5, "opened")
+            await wait_until(lambda: bool(client.of(ListenFailed)), 5, "the failure is reported")
             assert client.of(ListenFailed)[0].address == taken_address
-            await until(lambda: _accepts(free_port), 5, "accepted")
+            await wait_until(lambda: _accepts(free_port), 5, "accepted")
             client.publish(snapshot(3, 9), new)
-            await until(lambda: extra.address not in client.bound, 5, "closed")
-            await until(lambda: not _accepts(free_port), 5, "refused")
+            await wait_until(lambda: extra.address not in client.bound, 5, "closed")
+            await wait_until(lambda: not _accepts(free_port), 5, "refused")
     taken.close()
 
 
@@ -221,7 +224,7 @@ def _accepts(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-async def test_children_are_started_again_and_ended_in_order(tmp_path: Path) -> None:
+async def test_children_are_restarted_and_stopped_in_order(tmp_path: Path) -> None:
     script = (
         "import os,signal,sys,time\n"
         "def end(*_):\n"
@@ -236,11 +239,13 @@ async def test_children_are_started_again_and_ended_in_order(tmp_path: Path) -> 
     )
     with supervised(tmp_path, config(tmp_path, children=children)) as running:
         await running.listening()
-        told = tmp_path / "pid-second"
-        await until(lambda: told.exists() and told.read_text() != "", 10, "child runs")
-        before = told.read_text()
+        pid_file = tmp_path / "pid-second"
+        await wait_until(lambda: pid_file.exists() and pid_file.read_text() != "", 10, "child runs")
+        before = pid_file.read_text()
         os.kill(int(before), signal.SIGKILL)
-        took = await until(lambda: told.read_text() not in ("", before), 10, "started again")
+        took = await wait_until(
+            lambda: pid_file.read_text() not in ("", before), 10, "started again"
+        )
         print(f"child started again after {took:.2f} s")
         running.signal(signal.SIGTERM)
         assert await running.ended() == 0
@@ -253,15 +258,17 @@ async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         (
             sys.executable,
             "-c",
-            "import signal,time; signal.signal(15, signal.SIG_IGN); time.sleep(600)",
+            "import signal,sys,time; signal.signal(15, signal.SIG_IGN); open(sys.argv[1], 'w'); "
+            "time.sleep(600)",
+            str(tmp_path / "up"),
         ),
         stop_seconds=60,
     )
     with supervised(tmp_path, config(tmp_path, children=(stubborn,))) as running:
         await running.listening()
-        await asyncio.sleep(0.3)
+        await wait_until((tmp_path / "up").exists, 5, "the child ignores SIGTERM")
         running.signal(signal.SIGTERM)
-        await until(lambda: not running.workers(), 5, "workers ended")
+        await wait_until(lambda: not running.workers(), 5, "workers ended")
         running.signal(signal.SIGTERM)
         assert await running.ended(15) == 1
 

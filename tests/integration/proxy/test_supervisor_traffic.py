@@ -1,4 +1,4 @@
-"""What clients notice of crashes, reloads and ends: real processes under load."""
+"""Effects of crashes, reloads and shutdown on clients: real processes under load."""
 
 import asyncio
 import os
@@ -11,8 +11,9 @@ from pathlib import Path
 from proxy.ipc.config import ChildConfig, SupervisorConfig
 from proxy.wire.report import Ack, Workers
 from proxy.wire.snapshot import Generation
-from tests.processes.supervised import Supervised, alive, control, snapshot, supervised, until
-from tests.processes.traffic import Load, Origin, fetch, origin
+from tests.processes.supervised import Supervised, alive, control, snapshot, supervised
+from tests.processes.traffic import Origin, SteadyClients, fetch, origin
+from tests.support.waiting import elapse, wait_until
 
 BOUND = 5.0
 """Machines are shared: a test fails at this many times its bound."""
@@ -36,20 +37,20 @@ async def scene(directory: Path, **more: object) -> AsyncIterator[tuple[Supervis
 
 async def test_a_killed_worker_loses_only_what_it_had_in_flight(tmp_path: Path) -> None:
     async with scene(tmp_path) as (running, address, _), control(tmp_path / "feed.sock") as client:
-        load = Load(address)
+        load = SteadyClients(address)
         load.start(clients=8)
-        await until(lambda: load.good > 100, 10, "load runs")
+        await wait_until(lambda: load.good > 100, 10, "load runs")
         victim = running.workers()[0]
         workers = set(client.live)
         os.kill(victim, signal.SIGKILL)
-        took = await until(
+        took = await wait_until(
             lambda: len(running.workers()) == 2 and victim not in running.workers(), 10, "replaced"
         )
-        took += await until(
+        took += await wait_until(
             lambda: bool(client.acked(Generation(1, 1)) - workers), 10, "replacement serves"
         )
         good = load.good
-        await until(lambda: load.good > good + 200, 10, "load goes on")
+        await wait_until(lambda: load.good > good + 200, 10, "load continues")
         await load.stop()
         print(f"replacement after {took:.2f} s (bound 1 s); lost in flight: {load.failures}")
         assert took < 1.0 * BOUND
@@ -58,37 +59,37 @@ async def test_a_killed_worker_loses_only_what_it_had_in_flight(tmp_path: Path) 
 
 
 async def test_a_dead_workers_backlog_is_served_by_its_replacement(tmp_path: Path) -> None:
-    """Connections that the kernel took for the dead worker wait; none of them is refused."""
+    """Connections that the kernel accepted for the dead worker wait; none is refused."""
     async with scene(tmp_path) as (running, address, _):
         for pid in running.workers():
             os.kill(pid, signal.SIGSTOP)
         waiting = [asyncio.create_task(fetch(address, f"/{n}")) for n in range(10)]
-        await asyncio.sleep(0.2)
+        await elapse(0.2, "the kernel accepts connections for the stopped workers")
         for pid in running.workers():
             os.kill(pid, signal.SIGKILL)
         answers = await asyncio.wait_for(asyncio.gather(*waiting), 15)
         assert [status for status, _ in answers] == [200] * 10
 
 
-async def test_serves_on_while_the_control_process_is_dead(tmp_path: Path) -> None:
-    script = "import os,time; open('told','a').write(f'{os.getpid()}\\n'); time.sleep(600)"
+async def test_the_proxy_serves_while_the_control_process_is_dead(tmp_path: Path) -> None:
+    script = "import os,time; open('pids','a').write(f'{os.getpid()}\\n'); time.sleep(600)"
     child = ChildConfig(
         "control",
         (sys.executable, "-c", f"import os; os.chdir({str(tmp_path)!r}); {script}"),
         backoff_first=1.0,
     )
     async with scene(tmp_path, children=(child,)) as (running, address, _):
-        load = Load(address)
+        load = SteadyClients(address)
         load.start(clients=4)
-        told = tmp_path / "told"
-        await until(lambda: told.exists() and told.read_text().count("\n") == 1, 10, "started")
-        pid = int(told.read_text())
+        pids = tmp_path / "pids"
+        await wait_until(lambda: pids.exists() and pids.read_text().count("\n") == 1, 10, "started")
+        pid = int(pids.read_text())
         workers = running.workers()
         os.kill(pid, signal.SIGKILL)
-        await until(lambda: not alive(pid), 5, "dead")
+        await wait_until(lambda: not alive(pid), 5, "dead")
         good = load.good
-        await until(lambda: load.good > good + 100, 10, "load goes on")
-        await until(lambda: told.read_text().count("\n") == 2, 10, "started again")
+        await wait_until(lambda: load.good > good + 100, 10, "load continues")
+        await wait_until(lambda: pids.read_text().count("\n") == 2, 10, "started again")
         await load.stop()
         assert load.failures == []
         assert running.workers() == workers
@@ -96,25 +97,27 @@ async def test_serves_on_while_the_control_process_is_dead(tmp_path: Path) -> No
 
 async def test_reload_replaces_every_worker_without_a_failure(tmp_path: Path) -> None:
     async with scene(tmp_path) as (running, address, _), control(tmp_path / "feed.sock") as client:
-        load = Load(address)
+        load = SteadyClients(address)
         load.start(clients=8)
-        await until(lambda: load.good > 100, 10, "load runs")
+        await wait_until(lambda: load.good > 100, 10, "load runs")
         before = running.workers()
         slow = asyncio.create_task(fetch(address, "/slow/2"))
-        await asyncio.sleep(0.1)
+        await elapse(0.1, "the slow request is in flight")
         running.signal(signal.SIGHUP)
-        took = await until(lambda: len(set(running.workers()) - set(before)) == 2, 15, "replaced")
+        took = await wait_until(
+            lambda: len(set(running.workers()) - set(before)) == 2, 15, "replaced"
+        )
         status, body = await slow
-        await until(lambda: not set(running.workers()) & set(before), 15, "old ones gone")
+        await wait_until(lambda: not set(running.workers()) & set(before), 15, "old ones gone")
         good = load.good
-        await until(lambda: load.good > good + 200, 10, "load goes on")
+        await wait_until(lambda: load.good > good + 200, 10, "load continues")
         await load.stop()
         print(f"both workers replaced after {took:.2f} s, {load.good} requests, 0 failed")
         assert (status, body) == (200, "a /slow/2")
         assert load.failures == []
-        told = [len(each.live) for each in client.of(Workers)]
-        assert max(told) > 2, "draining workers count"
-        assert told[-1] == 2
+        counts = [len(each.live) for each in client.of(Workers)]
+        assert max(counts) > 2, "draining workers count"
+        assert counts[-1] == 2
 
 
 async def test_a_draining_worker_acks_and_its_busy_endpoint_counts(tmp_path: Path) -> None:
@@ -125,9 +128,9 @@ async def test_a_draining_worker_acks_and_its_busy_endpoint_counts(tmp_path: Pat
     ):
         old = set(client.live)
         slow = asyncio.create_task(fetch(address, "/slow/3"))
-        await until(lambda: behind.requests == 1, 5, "request is there")
+        await wait_until(lambda: behind.requests == 1, 5, "request is there")
         running.signal(signal.SIGHUP)
-        await until(lambda: len(set(client.live) - old) == 2, 15, "replaced")
+        await wait_until(lambda: len(set(client.live) - old) == 2, 15, "replaced")
         client.publish(snapshot(2))
         await client.all_acked(Generation(1, 2))
         busy = f"e{behind.port}"
@@ -135,43 +138,43 @@ async def test_a_draining_worker_acks_and_its_busy_endpoint_counts(tmp_path: Pat
         assert len(holding) == 1
         assert holding <= old
         assert await slow == (200, "a /slow/3")
-        await until(lambda: not set(client.live) & old, 10, "old worker ended")
+        await wait_until(lambda: not set(client.live) & old, 10, "old worker ended")
 
 
-async def test_a_busy_endpoint_is_told_idle_when_its_request_ends(tmp_path: Path) -> None:
+async def test_a_busy_endpoint_is_acked_idle_when_its_request_ends(tmp_path: Path) -> None:
     async with scene(tmp_path) as (_, address, behind), control(tmp_path / "feed.sock") as client:
         slow = asyncio.create_task(fetch(address, "/slow/1"))
-        await until(lambda: behind.requests == 1, 5, "request is there")
+        await wait_until(lambda: behind.requests == 1, 5, "request is there")
         client.publish(snapshot(2))
         await client.all_acked(Generation(1, 2))
         assert any(ack.busy for ack in client.of(Ack))
         await slow
         last = {}
-        await until(
+        await wait_until(
             lambda: (
                 last.update({ack.worker: ack for ack in client.of(Ack)}) is None
                 and not any(ack.busy for ack in last.values())
             ),
             5,
-            "idle told",
+            "acked as idle",
         )
 
 
 async def test_sigterm_lets_a_slow_response_finish(tmp_path: Path) -> None:
     async with scene(tmp_path) as (running, address, behind):
         slow = asyncio.create_task(fetch(address, "/slow/1.5"))
-        await until(lambda: behind.requests == 1, 5, "request is there")
+        await wait_until(lambda: behind.requests == 1, 5, "request is there")
         running.signal(signal.SIGTERM)
         assert await slow == (200, "a /slow/1.5")
         assert await running.ended() == 0
 
 
-async def test_draining_ends_with_its_time(tmp_path: Path) -> None:
+async def test_draining_ends_at_its_deadline(tmp_path: Path) -> None:
     async with scene(tmp_path, drain=0.5) as (running, address, behind):
         slow = asyncio.create_task(fetch(address, "/slow/60"))
-        await until(lambda: behind.requests == 1, 5, "request is there")
+        await wait_until(lambda: behind.requests == 1, 5, "request is there")
         running.signal(signal.SIGTERM)
-        took = await until(lambda: running.process.poll() is not None, 10, "ended")
+        took = await wait_until(lambda: running.process.poll() is not None, 10, "ended")
         print(f"ended {took:.2f} s after SIGTERM (0.5 s to drain)")
         assert running.process.returncode == 0
         results = await asyncio.gather(slow, return_exceptions=True)

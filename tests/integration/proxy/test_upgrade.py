@@ -1,4 +1,4 @@
-"""SIGUSR2: the supervisor becomes what is installed now, under load."""
+"""SIGUSR2 replaces the supervisor by the installed version, under load."""
 
 import asyncio
 import os
@@ -11,8 +11,9 @@ import msgspec
 from proxy.ipc.config import ChildConfig, SupervisorConfig
 from proxy.wire.report import Hello
 from proxy.wire.snapshot import Generation
-from tests.processes.supervised import alive, control, snapshot, supervised, until
-from tests.processes.traffic import Load, fetch, origin
+from tests.processes.supervised import alive, control, snapshot, supervised
+from tests.processes.traffic import SteadyClients, fetch, origin
+from tests.support.waiting import wait_until
 
 CHILD = ChildConfig(
     "keeper",
@@ -37,18 +38,18 @@ async def test_an_upgrade_loses_no_request_and_no_child(tmp_path: Path) -> None:
                 await client.all_acked(Generation(1, 3))
             workers = running.workers()
             (keeper,) = set(running.children()) - set(workers)
-            load = Load(address)
+            load = SteadyClients(address)
             load.start(clients=8)
             slow = asyncio.create_task(fetch(address, "/slow/3"))
-            await until(lambda: load.good > 100, 10, "load runs")
+            await wait_until(lambda: load.good > 100, 10, "load runs")
             running.signal(signal.SIGUSR2)
-            new = await until(
+            new = await wait_until(
                 lambda: len(set(running.workers()) - set(workers)) == 2, 20, "new workers"
             )
             assert await slow == (200, "a /slow/3")
-            await until(lambda: not set(running.workers()) & set(workers), 20, "old ones gone")
+            await wait_until(lambda: not set(running.workers()) & set(workers), 20, "old ones gone")
             good = load.good
-            await until(lambda: load.good > good + 200, 10, "load goes on")
+            await wait_until(lambda: load.good > good + 200, 10, "load continues")
             assert (await fetch(f"unix:{tmp_path}/front.sock"))[0] == 200
             await load.stop()
             print(f"upgraded after {new:.2f} s, {load.good} requests, 0 failed")
@@ -62,12 +63,12 @@ async def test_an_upgrade_loses_no_request_and_no_child(tmp_path: Path) -> None:
                 assert len(client.live) == 2
                 assert min(client.live) > 2, "numbers of workers are not used again"
             os.kill(keeper, signal.SIGKILL)
-            await until(lambda: len(running.children()) == 3, 10, "child started again")
+            await wait_until(lambda: len(running.children()) == 3, 10, "child started again")
             running.signal(signal.SIGTERM)
             assert await running.ended() == 0
 
 
-async def test_an_upgrade_to_what_does_not_start_changes_nothing(tmp_path: Path) -> None:
+async def test_a_failed_upgrade_changes_nothing(tmp_path: Path) -> None:
     async with origin() as behind:
         config = SupervisorConfig(
             listen=("127.0.0.1:0",), snapshot=snapshot(1, behind.port), announce=True
@@ -78,13 +79,13 @@ async def test_an_upgrade_to_what_does_not_start_changes_nothing(tmp_path: Path)
             (file,) = tmp_path.glob("config-*.json")
             file.write_text('{"listen": 7}')
             running.signal(signal.SIGUSR2)
-            await until(lambda: "not upgraded" in running.said, 20, "told")
+            await wait_until(lambda: "not upgraded" in running.said, 20, "the failure is logged")
             assert "listen" in running.said
             assert await fetch(address) == (200, "a /")
             assert running.children() == before
 
 
-async def test_an_upgrade_takes_up_a_new_number_of_workers(tmp_path: Path) -> None:
+async def test_an_upgrade_applies_a_new_number_of_workers(tmp_path: Path) -> None:
     async with origin() as behind:
         config = SupervisorConfig(
             listen=("127.0.0.1:0",), snapshot=snapshot(1, behind.port), announce=True
@@ -97,7 +98,7 @@ async def test_an_upgrade_takes_up_a_new_number_of_workers(tmp_path: Path) -> No
                 file.write_bytes(msgspec.json.encode(more))
                 before = running.workers()
                 running.signal(signal.SIGUSR2)
-                await until(
+                await wait_until(
                     lambda count=count, before=before: (
                         len(running.workers()) == count and not set(before) & set(running.workers())
                     ),

@@ -1,4 +1,4 @@
-"""A rollout's commands and undo on local processes, by the command line."""
+"""Rollout commands and undo on local processes, by the command line."""
 
 import sys
 import uuid
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.mesh import ORIGIN, Ran, TestMesh
+from tests.support.mesh import ORIGIN, CommandResult, TestMesh
 from tests.support.scaled import scaled_mesh
 
 
@@ -30,13 +30,13 @@ services:
 """
 
 
-async def deploy(mesh: TestMesh, version: str, code: int = 0) -> Ran:
+async def deploy(mesh: TestMesh, version: str, code: int = 0) -> CommandResult:
     path = mesh.folder / "compose.yml"
     path.write_text(compose(mesh, version, code))
     return await mesh.run("deploy", "-f", str(path))
 
 
-async def test_a_failed_command_stops_a_rollout_and_an_undo_goes_back(mesh: TestMesh) -> None:
+async def test_a_failed_hook_stops_a_rollout_and_undo_restores_a_release(mesh: TestMesh) -> None:
     up = await mesh.up(compose(mesh, "1", 0))
     assert up.code == 0, up.out + up.err
     second = await deploy(mesh, "2")
@@ -50,16 +50,19 @@ async def test_a_failed_command_stops_a_rollout_and_an_undo_goes_back(mesh: Test
     undone = await mesh.run("rollout", "undo", "web")
     assert undone.code == 0, undone.out + undone.err
     project = mesh.environment["PROJECT"]
-    told = await mesh.api(f"/v1/projects/{project}/services/web/releases")
-    assert [(r["number"], r["how"], r["outcome"]) for r in told] == [
+    releases = await mesh.api(f"/v1/projects/{project}/services/web/releases")
+    assert [(r["number"], r["how"], r["outcome"]) for r in releases] == [
         (4, "undo", "done"),
         (3, "deploy", "rolled-back"),
         (2, "deploy", "done"),
         (1, "deploy", "done"),
     ]
-    assert (told[0]["revision"], told[0]["changed"]) == (told[3]["revision"], "environment VERSION")
+    assert (releases[0]["revision"], releases[0]["changed"]) == (
+        releases[3]["revision"],
+        "environment VERSION",
+    )
     status = await mesh.service("web")
-    assert [r["revision"] for r in status["replicas"]] == [told[3]["revision"]]
-    assert await mesh.run("rollout", "pause", "web") == Ran(
+    assert [r["revision"] for r in status["replicas"]] == [releases[3]["revision"]]
+    assert await mesh.run("rollout", "pause", "web") == CommandResult(
         1, "", "meshd: web has no rollout in progress\n"
     )

@@ -1,12 +1,12 @@
-"""Bad revisions under load, on local processes and the real proxy: each goes back by itself, for
-what its own traffic, probes and ends show. `tests/e2e` does the same on a real engine."""
+"""Bad revisions under load, on local processes and the real proxy: each is rolled back because of
+its own traffic, probes or exits. `tests/e2e` does the same on a real engine."""
 
 import uuid
 from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.bad_revisions import bring_in, judge
+from tests.support.bad_revisions import check_rollbacks, deploy_bad_revisions
 from tests.support.mesh import TestMesh
 from tests.support.scaled import scaled_mesh
 
@@ -26,11 +26,11 @@ async def mesh() -> AsyncIterator[TestMesh]:
 
 
 async def nothing_more() -> None:
-    """The program was never there."""
+    """Do nothing: the program never existed."""
 
 
 @pytest.mark.slow
-async def test_every_bad_revision_goes_back_by_itself(mesh: TestMesh) -> None:
-    seen, told = await bring_in(mesh, "none", nothing_more)
-    assert "errors was rolled back" in told
-    await judge(mesh, seen, REASONS)
+async def test_every_bad_revision_is_rolled_back(mesh: TestMesh) -> None:
+    seen, detail = await deploy_bad_revisions(mesh, "none", nothing_more)
+    assert "errors was rolled back" in detail
+    await check_rollbacks(mesh, seen, REASONS)

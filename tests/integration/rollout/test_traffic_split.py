@@ -1,5 +1,5 @@
 """Revisions that share the traffic, as clients of the real proxy see it: a canary by header, its
-steps of weight, and a switch from blue to green. All under load, of which nothing may fail."""
+weight steps, and a blue-green switch. No request of the load may fail."""
 
 import asyncio
 import sys
@@ -13,7 +13,8 @@ import pytest
 
 from tests.support.load import Load
 from tests.support.mesh import ORIGIN, TestMesh
-from tests.support.scaled import scaled_mesh, told
+from tests.support.scaled import events_of_kind, scaled_mesh
+from tests.support.waiting import BUSY, wait_until
 
 PATIENCE = 60.0
 HEADER = "X-Canary: yes\r\n"
@@ -46,7 +47,7 @@ def compose(mesh: TestMesh, version: str) -> str:
 
 
 async def order(mesh: TestMesh, what: str) -> None:
-    """`pause` or `resume` the canary."""
+    """`pause` or `resume` the rollout."""
     connector = aiohttp.UnixConnector(path=str(mesh.state / "admin.sock"))
     of = f"/v1/projects/{mesh.environment['PROJECT']}/services/steps/{what}"
     async with (
@@ -57,31 +58,33 @@ async def order(mesh: TestMesh, what: str) -> None:
 
 
 async def stage(mesh: TestMesh) -> int:
-    """How many stages of the canary are over."""
-    shifted = await told(mesh, "rollout.shifted")
+    """Return how many stages of the canary are completed."""
+    shifted = await events_of_kind(mesh, "rollout.shifted")
     return sum(event["service"] == "steps" for event in shifted)
 
 
 async def versions(load: Load, count: int) -> Counter[str]:
-    """Who answered the next `count` requests of a load that goes on."""
-    first = len(load.tally.versions)
-    async with asyncio.timeout(PATIENCE):
-        while len(load.tally.versions) < first + count:
-            assert load.tally.failures == []
-            await asyncio.sleep(0.02)
-    return Counter(load.tally.versions[first : first + count])
+    """Count the versions of the next `count` answers to a running load."""
+    first = len(load.result.versions)
+
+    def enough() -> bool:
+        assert load.result.failures == []
+        return len(load.result.versions) >= first + count
+
+    await wait_until(enough, PATIENCE / BUSY, f"{count} more answers")
+    return Counter(load.result.versions[first : first + count])
 
 
 async def seen(load: Load, version: str) -> None:
     """Wait for the first answer of a version."""
-    async with asyncio.timeout(PATIENCE):
-        while version not in load.tally.versions:
-            await asyncio.sleep(0.02)
+    await wait_until(
+        lambda: version in load.result.versions, PATIENCE / BUSY, f"an answer of version {version}"
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-async def test_clients_get_the_revision_that_is_theirs(mesh: TestMesh) -> None:
+async def test_clients_get_the_revision_by_header_and_weight(mesh: TestMesh) -> None:
     up = await mesh.up(compose(mesh, "1"))
     assert up.code == 0, up.out + up.err
     async with AsyncExitStack() as stack:
@@ -104,14 +107,17 @@ async def test_clients_get_the_revision_that_is_theirs(mesh: TestMesh) -> None:
         await order(mesh, "pause")
         assert await stage(mesh) == 0
         assert await versions(loads["everybody"], 100) == {"1": 100}
-        assert "2" not in loads["everybody"].tally.versions
-        chosen_from = loads["chosen"].tally.versions.index("2")
+        assert "2" not in loads["everybody"].result.versions
+        chosen_from = loads["chosen"].result.versions.index("2")
         shares = []
         for number in (1, 2):
             await order(mesh, "resume")
-            while await stage(mesh) < number:
+
+            async def shifted(number: int = number) -> bool:
                 assert not deploying.done(), deploying.result()
-                await asyncio.sleep(0.02)
+                return await stage(mesh) >= number
+
+            await wait_until(shifted, PATIENCE / BUSY, f"stage {number}", interval=0.02)
             await order(mesh, "pause")
             await seen(loads["everybody"], "2")
             shares.append((await versions(loads["everybody"], 400))["2"] / 400)
@@ -120,12 +126,12 @@ async def test_clients_get_the_revision_that_is_theirs(mesh: TestMesh) -> None:
         deploy = await deploying
         assert deploy.code == 0, deploy.out + deploy.err
         after = [await versions(load, 20) for load in loads.values()]
-    print(f"shares {shares}, {[load.tally.served for load in loads.values()]} served")
+    print(f"shares {shares}, {[load.result.served for load in loads.values()]} served")
     assert 0.1 < shares[0] < 0.3
     assert 0.38 < shares[1] < 0.62
     assert after == [{"2": 20}] * 3
-    assert set(loads["chosen"].tally.versions[chosen_from + 8 :]) == {"2"}
-    switch = loads["switch"].tally.versions
+    assert set(loads["chosen"].result.versions[chosen_from + 8 :]) == {"2"}
+    switch = loads["switch"].result.versions
     first, last = switch.index("2"), len(switch) - 1 - switch[::-1].index("1")
     print(f"switched over {last - first} answers")
     assert last - first < 30
@@ -134,4 +140,4 @@ async def test_clients_get_the_revision_that_is_theirs(mesh: TestMesh) -> None:
         assert {r["revision"] for r in status["replicas"]} == {status["revision"]}
         assert len(status["replicas"]) == 2
     for load in loads.values():
-        assert load.tally.failures == []
+        assert load.result.failures == []

@@ -1,5 +1,5 @@
-"""Chains of meshes that are not any more, with real iptables in a network namespace of the test's
-own: what is somebody else's stays."""
+"""Chains of meshes that no longer exist are removed, and no others: with real iptables in a network
+namespace that the test creates."""
 
 import subprocess
 import sys
@@ -9,31 +9,31 @@ import pytest
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.engine,  # where there is an engine, iptables is there and we may use it
+    pytest.mark.engine,  # an engine needs iptables too, and root
 ]
 SCENE = """
 import asyncio
-from meshd.runtime.docker_fence import Fence
-from meshd.runtime.docker_filter import Bridge
-from meshd.runtime.netfilter import Iptables
+from meshd.runtime.docker.firewall_rules import Bridge
+from meshd.runtime.docker.host_firewall import HostFirewall
+from meshd.runtime.docker.iptables import Iptables
 
 
-def fence(instance, *bridges):
+def firewall(instance, *bridges):
     async def networks(projects):
         return [Bridge(name, "172.30.0.1", True) for name in bridges]
-    return Fence(networks, Iptables(), instance * 12, lambda: (), print)
+    return HostFirewall(networks, Iptables(), instance * 12, lambda: (), print)
 
 
 async def main():
     for instance, *bridges in (("a", "br-a"), ("b", "br-gone"), ("c", "br-a", "br-gone")):
-        made = fence(instance, *bridges)
+        made = firewall(instance, *bridges)
         await made.settle()
         assert made.state == "on", made.state
     assert (await Iptables().listing("IPv4")).count("-N MESHD-") == 3
 
 
 async def later():
-    made = fence("d", "br-a")
+    made = firewall("d", "br-a")
     await made.settle()
     assert made.state == "on", made.state
 
@@ -60,7 +60,7 @@ ip6tables -S > "$FOLDER/six" 2>/dev/null || true
 """
 
 
-def test_a_stale_chain_goes_and_nothing_else(tmp_path: Path) -> None:
+def test_only_stale_chains_are_removed(tmp_path: Path) -> None:
     ran = subprocess.run(
         ["unshare", "-n", "sh", "-c", STEPS],
         env={"SCENE": SCENE, "FOLDER": str(tmp_path), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},

@@ -1,4 +1,4 @@
-"""The keeper as a process: what dies with it, what it holds, what it bounds."""
+"""The keeper as a process: its children end with it, and it bounds their output."""
 
 import asyncio
 import os
@@ -17,15 +17,15 @@ from meshd.runtime.process.runtime import ProcessRuntime
 from meshd.spec.model import Service
 from tests.fakes.replicas import (
     STUBBORN,
-    Heard,
-    eventually,
+    ReceivedEvents,
     keeper,
     process_runtime,
+    replica_spec,
     service,
-    spec,
-    started,
+    start_and_wait,
     state_of,
 )
+from tests.support.waiting import wait_until
 
 PROJECT = "rt-keeper"
 FAMILY = """
@@ -43,7 +43,7 @@ async def runtime(tmp_path: Path) -> AsyncIterator[ProcessRuntime]:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended; a zombie has."""
+    """Whether a process has ended; a zombie counts as ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -52,9 +52,9 @@ def gone(pid: int) -> bool:
 
 
 async def family(runtime: ProcessRuntime) -> tuple[int, int]:
-    """The process of a replica, and the one it started."""
-    replica = spec(PROJECT, "family-1", service("", FAMILY))
-    await started(runtime, replica)
+    """Return the process of a replica and the process that it started."""
+    replica = replica_spec(PROJECT, "family-1", service("", FAMILY))
+    await start_and_wait(runtime, replica)
     (observed,) = await runtime.list()
     return int(observed.runtime_id), int((await runtime.logs(replica.name, 1))[0])
 
@@ -62,7 +62,7 @@ async def family(runtime: ProcessRuntime) -> tuple[int, int]:
 async def test_all_processes_of_a_replica_end_with_it(runtime: ProcessRuntime) -> None:
     parent, child = await family(runtime)
     os.kill(parent, signal.SIGKILL)
-    await eventually(lambda: gone(parent) and gone(child))
+    await wait_until(lambda: gone(parent) and gone(child))
 
 
 async def test_replicas_end_with_a_keeper_that_is_asked_to(tmp_path: Path) -> None:
@@ -70,8 +70,8 @@ async def test_replicas_end_with_a_keeper_that_is_asked_to(tmp_path: Path) -> No
     with keeper(tmp_path) as process:
         await runtime.open()
         pids = await family(runtime)
-        deaf = spec(PROJECT, "deaf-1", service("", STUBBORN, "deaf"))
-        await started(runtime, deaf)
+        deaf = replica_spec(PROJECT, "deaf-1", service("", STUBBORN, "deaf"))
+        await start_and_wait(runtime, deaf)
         began = time.monotonic()
         process.terminate()
         assert process.wait(30) == 0
@@ -82,19 +82,19 @@ async def test_replicas_end_with_a_keeper_that_is_asked_to(tmp_path: Path) -> No
 
 
 async def test_replicas_end_with_a_killed_keeper(tmp_path: Path) -> None:
-    """What a replica had started itself is ended by the next keeper."""
+    """The next keeper ends the processes that a replica had started itself."""
     runtime = ProcessRuntime(tmp_path)
     with keeper(tmp_path) as process:
         await runtime.open()
         parent, child = await family(runtime)
         process.kill()
         process.wait()
-        await eventually(lambda: gone(parent))
+        await wait_until(lambda: gone(parent))
         with pytest.raises(RuntimeUnavailable, match="no keeper answers"):
             await runtime.list()
     with keeper(tmp_path):
         await runtime.open()
-        await eventually(lambda: gone(child))
+        await wait_until(lambda: gone(child))
         assert await runtime.list() == ()
 
 
@@ -107,11 +107,11 @@ async def test_keeper_ends_with_what_started_it(tmp_path: Path) -> None:
     parent, _ = await family(runtime)
     starter.kill()
     starter.wait()
-    await eventually(lambda: gone(parent))
-    await eventually(lambda: not (tmp_path / "keeper.sock").exists())
+    await wait_until(lambda: gone(parent))
+    await wait_until(lambda: not (tmp_path / "keeper.sock").exists())
 
 
-async def test_one_keeper_a_directory(runtime: ProcessRuntime, tmp_path: Path) -> None:
+async def test_a_directory_has_one_keeper(runtime: ProcessRuntime, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "meshd.runtime.process.keeper", "--state", str(tmp_path)]
     second = await asyncio.to_thread(
         subprocess.run, command, check=False, capture_output=True, text=True, timeout=30
@@ -121,12 +121,12 @@ async def test_one_keeper_a_directory(runtime: ProcessRuntime, tmp_path: Path) -
     assert await runtime.list() == ()
 
 
-async def test_socket_is_its_owners_alone(runtime: ProcessRuntime, tmp_path: Path) -> None:
+async def test_only_the_owner_may_use_the_socket(runtime: ProcessRuntime, tmp_path: Path) -> None:
     assert (tmp_path / "keeper.sock").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "logs").stat().st_mode & 0o777 == 0o700
 
 
-async def test_environment_is_small_and_port_is_the_replicas_own(
+async def test_environment_is_small_and_has_the_replicas_port(
     runtime: ProcessRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_PASSWORD", "of the host")
@@ -134,11 +134,11 @@ async def test_environment_is_small_and_port_is_the_replicas_own(
     of = service("", script, environment={"COLOUR": "blue", "PORT": "1"}, working_dir="app")
     (tmp_path / "app").mkdir()
     for number in (1, 2):
-        replica = spec(
+        replica = replica_spec(
             PROJECT, f"env-{number}", of, environment={"COLOUR": "red"}, directory=str(tmp_path)
         )
         observed = await runtime.start(replica)
-        await eventually(lambda name=replica.name: ended(runtime, name))
+        await wait_until(lambda name=replica.name: ended(runtime, name))
         where, environment = await runtime.logs(replica.name, 2)
         assert where == str(tmp_path / "app")
         assert f"('PORT', '{observed.port}')" in environment
@@ -152,11 +152,11 @@ async def ended(runtime: ProcessRuntime, name: str) -> bool:
     return await state_of(runtime, name) is ReplicaState.EXITED
 
 
-async def test_flood_of_output_stays_bounded(runtime: ProcessRuntime, tmp_path: Path) -> None:
+async def test_output_of_a_replica_is_bounded(runtime: ProcessRuntime, tmp_path: Path) -> None:
     script = "for i in range(120): print(str(i) * 60000)\nprint('last')"
-    replica = spec(PROJECT, "flood-1", service("", script))
+    replica = replica_spec(PROJECT, "flood-1", service("", script))
     await runtime.start(replica)
-    await eventually(lambda: ended(runtime, replica.name))
+    await wait_until(lambda: ended(runtime, replica.name))
     lines = await runtime.logs(replica.name, 100_000)
     assert lines[-1] == "last"
     assert len(lines) <= 2000
@@ -168,10 +168,10 @@ async def test_flood_of_output_stays_bounded(runtime: ProcessRuntime, tmp_path: 
     assert list((tmp_path / "logs").iterdir()) == []
 
 
-async def test_many_lives_at_once(runtime: ProcessRuntime) -> None:
-    """Twenty replicas started, killed and removed together: every event is told, in order."""
-    replicas = [spec(PROJECT, f"many-{n}", service("", FAMILY)) for n in range(20)]
-    async with Heard(runtime) as heard:
+async def test_many_replicas_at_once(runtime: ProcessRuntime) -> None:
+    """Twenty replicas started, killed and removed together: every event arrives, in order."""
+    replicas = [replica_spec(PROJECT, f"many-{n}", service("", FAMILY)) for n in range(20)]
+    async with ReceivedEvents(runtime) as heard:
         observed = await asyncio.gather(*map(runtime.start, replicas))
         assert len({one.port for one in observed}) == 20
         await asyncio.gather(*(runtime.stop(replica.name, 5) for replica in replicas))
@@ -179,7 +179,7 @@ async def test_many_lives_at_once(runtime: ProcessRuntime) -> None:
         await heard.wait(EventKind.REMOVED, replicas[-1].name)
         for replica in replicas:
             kinds = ["started", "stopping", "died", "removed"]
-            await eventually(lambda name=replica.name, k=kinds: heard.kinds(name) == k)
+            await wait_until(lambda name=replica.name, k=kinds: heard.kinds(name) == k)
     assert await runtime.list() == ()
 
 
@@ -192,21 +192,23 @@ async def test_many_lives_at_once(runtime: ProcessRuntime) -> None:
         ({"command": ("a\0b",)}, "cannot be run"),
     ],
 )
-async def test_what_cannot_start_says_why(
+async def test_a_failed_start_says_why(
     runtime: ProcessRuntime, fields: dict[str, object], reason: str
 ) -> None:
     broken = Service.model_validate({"name": "broken", **fields})
     with pytest.raises(StartFailed, match=reason):
-        await runtime.start(spec(PROJECT, "broken-1", broken))
+        await runtime.start(replica_spec(PROJECT, "broken-1", broken))
     assert await runtime.list() == ()
 
 
-async def test_name_that_is_a_path_is_refused(runtime: ProcessRuntime) -> None:
+async def test_a_path_as_name_is_rejected(runtime: ProcessRuntime) -> None:
     with pytest.raises(StartFailed, match="cannot be the name"):
-        await runtime.start(spec("../up", "1", service("", FAMILY)))
+        await runtime.start(replica_spec("../up", "1", service("", FAMILY)))
 
 
-async def test_nonsense_on_the_socket_is_answered(runtime: ProcessRuntime, tmp_path: Path) -> None:
+async def test_invalid_requests_on_the_socket_get_an_error(
+    runtime: ProcessRuntime, tmp_path: Path
+) -> None:
     for nonsense in (b"hello\n", b'{"type":"dance"}\n', b'{"type":"stop","name":3}\n', b"\n"):
         reader, writer = await asyncio.open_unix_connection(tmp_path / "keeper.sock")
         writer.write(nonsense)
@@ -215,4 +217,4 @@ async def test_nonsense_on_the_socket_is_answered(runtime: ProcessRuntime, tmp_p
         await writer.wait_closed()
     assert await runtime.list() == ()
     with pytest.raises(RuntimeFailure):
-        await runtime.stop("nobody", 1)
+        await runtime.stop("missing", 1)

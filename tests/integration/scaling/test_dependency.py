@@ -1,4 +1,4 @@
-"""Cause before cure, with the real application: a slow dependency is no lack of replicas."""
+"""A slow dependency does not scale out its callers, with the demo application."""
 
 import asyncio
 import json
@@ -14,6 +14,7 @@ import pytest
 from tests.support.mesh import TestMesh
 from tests.support.paths import ROOT
 from tests.support.scaled import scaled_mesh
+from tests.support.waiting import elapse
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -22,7 +23,7 @@ SLOW = 20.0
 
 
 def food(data: Path) -> str:
-    """The four services of an order, with the demo's own objectives."""
+    """Return the four services of an order, with the demo's own objectives."""
     text = "name: food\nservices:\n"
     for name, policy in {
         "auth": "routes: [/auth], scale: {min: 1, max: 4, p95: 100ms}",
@@ -51,7 +52,8 @@ async def token(mesh: TestMesh) -> str:
 
 
 async def orders(mesh: TestMesh, seconds: float) -> list[tuple[int, float]]:
-    """`RATE` orders a second, whatever becomes of the earlier ones: status and seconds each."""
+    """Send `RATE` orders a second without waiting for earlier ones; return status and seconds of
+    each."""
     bearer = {"Authorization": f"Bearer {await token(mesh)}"}
     body = {"restaurant": 1, "dishes": []}
     timeout = aiohttp.ClientTimeout(total=30)
@@ -69,13 +71,13 @@ async def orders(mesh: TestMesh, seconds: float) -> list[tuple[int, float]]:
         tasks = []
         began = time.monotonic()
         for number in range(int(seconds * RATE)):
-            await asyncio.sleep(max(0.0, began + number / RATE - time.monotonic()))
+            await elapse(max(0.0, began + number / RATE - time.monotonic()), "RATE orders a second")
             tasks.append(asyncio.create_task(one()))
         return list(await asyncio.gather(*tasks))
 
 
 async def slow_payments(mesh: TestMesh, most: dict[str, int]) -> None:
-    """Keep every replica of payments slow, and note the largest numbers wanted."""
+    """Keep every replica of payments slow, and note the largest desired numbers."""
     timeout = aiohttp.ClientTimeout(total=5)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         while True:
@@ -87,17 +89,17 @@ async def slow_payments(mesh: TestMesh, most: dict[str, int]) -> None:
                         answer.raise_for_status()
             for name in ("orders", "payments"):
                 most[name] = max(most.get(name, 0), (await mesh.service(name))["wanted"])
-            await asyncio.sleep(0.5)
+            await elapse(0.5, "between two rounds over the replicas")
 
 
 async def decision(mesh: TestMesh, name: str, after: float) -> dict[str, Any]:
-    await asyncio.sleep(after)
-    told = json.loads((await mesh.run("explain", name, "-o", "json")).out)["decision"]
-    assert isinstance(told, dict)
-    return told
+    await elapse(after, "the orders run meanwhile")
+    decided = json.loads((await mesh.run("explain", name, "-o", "json")).out)["decision"]
+    assert isinstance(decided, dict)
+    return decided
 
 
-async def test_slow_payments_do_not_scale_orders_out(tmp_path: Path) -> None:
+async def test_a_slow_dependency_does_not_scale_out_its_caller(tmp_path: Path) -> None:
     data = tmp_path / "data"
     os.makedirs(data)
     async with scaled_mesh() as mesh:
@@ -107,14 +109,14 @@ async def test_slow_payments_do_not_scale_orders_out(tmp_path: Path) -> None:
         before = (await mesh.service("orders"))["wanted"]
         most: dict[str, int] = {}
         slowing = asyncio.create_task(slow_payments(mesh, most))
-        slow, told = await asyncio.gather(orders(mesh, 30), decision(mesh, "orders", 25))
+        slow, decided = await asyncio.gather(orders(mesh, 30), decision(mesh, "orders", 25))
         slowing.cancel()
         await asyncio.gather(slowing, return_exceptions=True)
         means = [sum(took for _, took in each) / len(each) for each in (calm, slow)]
         print(f"orders took {means[0]:.2f} s, then {means[1]:.2f} s; orders {before} → "
-              f"{most['orders']} wanted, payments up to {most['payments']}: {told['cause']}, "
-              f"{told['reason']}")  # fmt: skip
+              f"{most['orders']} wanted, payments up to {most['payments']}: {decided['cause']}, "
+              f"{decided['reason']}")  # fmt: skip
         assert {status for status, _ in (*calm, *slow)} == {201}
         assert means[1] > 4 * means[0]
         assert most["orders"] <= before
-        assert told["signals"]["own_calls_in_flight"] > 1.0
+        assert decided["signals"]["own_calls_in_flight"] > 1.0

@@ -1,6 +1,5 @@
 """`meshd explain` and `meshd scale --for`, after a real decision on real traffic."""
 
-import asyncio
 import json
 import time
 
@@ -8,19 +7,20 @@ import pytest
 
 from tests.support.load import Load
 from tests.support.scaled import scaled_mesh, up
+from tests.support.waiting import elapse
 
 pytestmark = pytest.mark.slow
 
 
-async def test_explain_now_and_then_and_over_a_restart() -> None:
+async def test_explain_now_in_the_past_and_after_a_restart() -> None:
     async with scaled_mesh() as mesh:
         scale = "{min: 1, max: 4, concurrency: 2, rps: 500, down_window: 60s}"
         await up(mesh, web=f"{{routes: [/], scale: {scale}}}")
-        await asyncio.sleep(2.5)
+        await elapse(2.5, "decisions without load are recorded once a second")
         calm = time.strftime("%H:%M:%S")
         async with Load(mesh.address, 60, 12, path="/?ms=100"):
             await mesh.until("web", lambda s: s["wanted"] >= 3, 30)
-            await asyncio.sleep(2.0)
+            await elapse(2.0, "decisions under load are recorded once a second")
         shown = (await mesh.run("explain", "web")).out
         for part in ("objectives  2 in flight a replica", "signals ", "model ", "candidates  ",
                      "concurrency wants", "rejected ", "for rps: concurrency wants"):  # fmt: skip

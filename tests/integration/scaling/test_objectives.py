@@ -1,4 +1,4 @@
-"""Objectives that do not come from the traffic: a query, a schedule, the CPU."""
+"""Objectives from other sources than the traffic: a query, a schedule, the CPU."""
 
 import json
 
@@ -10,7 +10,7 @@ from tests.support.scaled import scaled_mesh, up
 pytestmark = pytest.mark.slow
 
 
-async def test_a_query_a_schedule_and_how_the_largest_wins() -> None:
+async def test_the_largest_of_a_query_and_a_schedule_wins() -> None:
     asked: list[str] = []
     level = {"value": 30.0}
 
@@ -39,11 +39,11 @@ async def test_a_query_a_schedule_and_how_the_largest_wins() -> None:
             took, _ = await mesh.until("web", lambda s: s["wanted"] == 6, 30)
             print(f"{took:.1f} s after the queue grew: {len(asked)} queries")
             assert set(asked) == {"sum(jobs)"}
-            told = json.loads((await mesh.run("explain", "web", "-o", "json")).out)["decision"]
-            assert told["candidates"]["external"] == 6
-            assert told["candidates"]["schedule"] == 2
-            assert "2 for schedule: external wants 6, and the largest wins" in told["rejected"]
-            assert told["signals"]["external"] == 55.0
+            decision = json.loads((await mesh.run("explain", "web", "-o", "json")).out)["decision"]
+            assert decision["candidates"]["external"] == 6
+            assert decision["candidates"]["schedule"] == 2
+            assert "2 for schedule: external wants 6, and the largest wins" in decision["rejected"]
+            assert decision["signals"]["external"] == 55.0
             await runner.cleanup()
             await mesh.until("web", lambda s: s["wanted"] == 6, 5)
     finally:

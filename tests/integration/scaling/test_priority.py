@@ -1,18 +1,18 @@
-"""A machine that is too small: priority decides, and what does not fit is said."""
+"""A machine that is too small: priority decides, and the shortage is reported."""
 
-import asyncio
 import os
 
 import pytest
 
 from tests.support.load import Load
 from tests.support.mesh import service_text
-from tests.support.scaled import scaled_mesh, told
+from tests.support.scaled import events_of_kind, scaled_mesh
+from tests.support.waiting import elapse
 
 pytestmark = pytest.mark.slow
 
 
-async def test_the_more_important_service_gets_the_room() -> None:
+async def test_the_higher_priority_service_gets_the_capacity() -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     async with scaled_mesh() as mesh:
         text = "name: scaled\nservices:\n"
@@ -25,13 +25,13 @@ async def test_the_more_important_service_gets_the_room() -> None:
             )  # fmt: skip
         done = await mesh.up(text)
         assert done.code == 0, done.out + done.err
-        await asyncio.sleep(6.0)  # the nodes are asked every five seconds
+        await elapse(6.0, "the mesh lists the nodes every five seconds")
         async with Load(mesh.address, 60, 30, path="/batch?ms=100"):
             await mesh.until("batch", lambda s: s["ready"] == 5, 20)
             async with Load(mesh.address, 60, 20, path="/shop?ms=100"):
                 await mesh.until("shop", lambda s: s["ready"] >= 4, 30)
                 await mesh.until("batch", lambda s: s["wanted"] <= 2, 30)
-        short = [event["text"] for event in await told(mesh, "scale.short")]
+        short = [event["text"] for event in await events_of_kind(mesh, "scale.short")]
         print(short)
         assert any("because a replica takes" in line for line in short)
         explained = (await mesh.run("explain", "batch")).out

@@ -1,4 +1,4 @@
-"""Down gently: the idlest replica goes, and streams are waited for."""
+"""Scale-down removes the replica with the least load, and waits for streams."""
 
 import asyncio
 import time
@@ -6,12 +6,13 @@ import time
 import aiohttp
 import pytest
 
-from tests.support.scaled import get_all, scaled_mesh, told, up
+from tests.support.scaled import events_of_kind, get_all, scaled_mesh, up
+from tests.support.waiting import stays
 
 pytestmark = pytest.mark.slow
 
 
-async def test_a_stream_outlives_the_decision_and_the_idle_replicas_go() -> None:
+async def test_scale_down_removes_idle_replicas_and_waits_for_streams() -> None:
     async with scaled_mesh() as mesh:
         scale = "{min: 1, max: 4, concurrency: 2, down_window: 5s}"
         await up(mesh, web=f"{{routes: [/], scale: {scale}, drain: 60s}}")
@@ -25,7 +26,7 @@ async def test_a_stream_outlives_the_decision_and_the_idle_replicas_go() -> None
                     return await answer.read()
 
             streams = [asyncio.create_task(stream()) for _ in range(2)]
-            await asyncio.sleep(1.5)
+            await mesh.until("web", lambda s: sum(r["in_flight"] for r in s["replicas"]) >= 2, 10)
             status = await mesh.service("web")
             busy = {r["name"] for r in status["replicas"] if r["in_flight"]}
             assert 1 <= len(busy) <= 2, status["replicas"]
@@ -36,8 +37,11 @@ async def test_a_stream_outlives_the_decision_and_the_idle_replicas_go() -> None
             left = {r["name"] for r in (await mesh.service("web"))["replicas"]}
             assert busy <= left
             await mesh.run("scale", "web", "1")
-            await asyncio.sleep(1.0)
-            assert len((await mesh.service("web"))["replicas"]) == len(busy)
+
+            async def streaming() -> bool:
+                return len((await mesh.service("web"))["replicas"]) == len(busy)
+
+            await stays(streaming, 1.0, "the replicas with a stream")
             bodies = await asyncio.gather(*streams)
         print(f"idle ones gone after {idle_gone:.1f} s, streams whole")
         assert all(body.endswith(b"data: end") for body in bodies)
@@ -52,6 +56,9 @@ async def test_steady_load_does_not_flap() -> None:
         while time.monotonic() < end:
             answers = await get_all(mesh, "/?ms=200", 4)
             assert {status for status, _ in answers} == {200}
-        changes = [*(await told(mesh, "scale.up")), *(await told(mesh, "scale.down"))]
+        changes = [
+            *(await events_of_kind(mesh, "scale.up")),
+            *(await events_of_kind(mesh, "scale.down")),
+        ]
         print([change["text"].split(":")[0] for change in changes])
         assert len(changes) <= 3

@@ -1,4 +1,4 @@
-"""To zero and back, on local processes and through the real proxy."""
+"""Scaling to zero and from zero, on local processes and through the real proxy."""
 
 import time
 from collections.abc import AsyncIterator
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.mesh import TestMesh
-from tests.support.scaled import get_all, metric, scaled_mesh, told, up
+from tests.support.scaled import events_of_kind, get_all, metric, scaled_mesh, up
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +17,7 @@ async def mesh() -> AsyncIterator[TestMesh]:
         yield made
 
 
-async def test_an_idle_service_goes_to_zero_and_a_burst_wakes_as_many_as_it_needs(
+async def test_an_idle_service_scales_to_zero_and_a_burst_starts_enough_replicas(
     mesh: TestMesh,
 ) -> None:
     scale = "{min: 0, max: 6, concurrency: 4, idle: 3s, down_window: 30s}"
@@ -34,7 +34,7 @@ async def test_an_idle_service_goes_to_zero_and_a_burst_wakes_as_many_as_it_need
     began = time.monotonic()
     answers = await get_all(mesh, "/?ms=50", 20)
     burst = time.monotonic() - began
-    wakes = await told(mesh, "scale.wake")
+    wakes = await events_of_kind(mesh, "scale.wake")
     print(f"first request {first:.2f} s, burst of 20 {burst:.2f} s: {[w['text'] for w in wakes]}")
     assert {status for status, _ in answers} == {200}
     assert max(wake["numbers"]["parked"] for wake in wakes) >= 10
@@ -44,7 +44,7 @@ async def test_an_idle_service_goes_to_zero_and_a_burst_wakes_as_many_as_it_need
     assert await metric(mesh, "meshd_cold_start_seconds_sum") > 0
 
 
-async def test_a_number_set_by_hand_is_not_woken(mesh: TestMesh) -> None:
+async def test_an_override_to_zero_is_not_scaled_up(mesh: TestMesh) -> None:
     policy = "{routes: [/], scale: {min: 0, max: 2}, parking: {timeout: 1s}}"
     await up(mesh, web=policy)
     done = await mesh.run("scale", "web", "0")

@@ -1,4 +1,4 @@
-"""What replicas use, as a user sees it."""
+"""CPU and memory of replicas, as a user sees them."""
 
 import json
 

@@ -1,10 +1,11 @@
-"""The warm pool on local processes: filled, never routed to, woken at once, found again."""
+"""The warm pool on local processes: filled, never routed to, resumed at once, found again after a
+restart."""
 
 import time
 
 import pytest
 
-from tests.support.inside import replica_pid
+from tests.support.inside_replica import replica_pid
 from tests.support.load import Load
 from tests.support.mesh import TestMesh
 from tests.support.scaled import get_all, metric, scaled_mesh, up
@@ -24,7 +25,7 @@ async def filled(mesh: TestMesh, count: int, ready: int) -> dict[str, object]:
     return status
 
 
-async def test_the_pool_is_filled_woken_and_filled_again() -> None:
+async def test_the_warm_pool_is_filled_resumed_and_refilled() -> None:
     async with scaled_mesh() as mesh:
         scale = "{min: 1, max: 4, concurrency: 50, warm: 2}"
         await up(mesh, web=f"{{routes: [/], scale: {scale}}}")
@@ -53,16 +54,16 @@ async def test_the_pool_is_filled_woken_and_filled_again() -> None:
             woken = {r["name"] for r in status["replicas"] if r["phase"] == "ready"}
             assert set(asleep) <= woken
             await filled(mesh, 2, 3)
-        told = [e for e in await mesh.events() if e["kind"] == "replica.ready"][-2:]
+        ready_events = [e for e in await mesh.events() if e["kind"] == "replica.ready"][-2:]
         print(f"scaled up after {took:.2f} s ({ordered:.2f} s of it the command): "
-              f"{[e['text'] for e in told]}")  # fmt: skip
-        assert load.tally.failures == []
-        assert all("was resumed and passed its probe" in e["text"] for e in told)
+              f"{[e['text'] for e in ready_events]}")  # fmt: skip
+        assert load.result.failures == []
+        assert all("was resumed and passed its probe" in e["text"] for e in ready_events)
         down = await mesh.run("down", "--all")
         assert down.code == 0, down.err
 
 
-async def test_a_service_at_zero_is_woken_from_its_pool() -> None:
+async def test_a_service_at_zero_is_resumed_from_its_warm_pool() -> None:
     async with scaled_mesh() as mesh:
         scale = "{min: 0, max: 3, concurrency: 10, idle: 3s, warm: 1}"
         await up(mesh, web=f"{{routes: [/], scale: {scale}}}")
@@ -75,14 +76,14 @@ async def test_a_service_at_zero_is_woken_from_its_pool() -> None:
         assert took < 5 * 0.2
 
 
-async def test_a_pool_without_a_size_grows_to_what_the_first_rush_asked_for() -> None:
+async def test_an_auto_warm_pool_takes_the_size_of_the_first_burst() -> None:
     async with scaled_mesh() as mesh:
         scale = "{min: 1, max: 9, concurrency: 2, warm: auto, down_window: 60s}"
         await up(mesh, web=f"{{routes: [/], scale: {scale}}}")
         await filled(mesh, 0, 1)
         async with Load(mesh.address, 40, 8, path="/?ms=100") as load:
             _, status = await mesh.until("web", lambda s: "paused" in phases(s), 40)
-        assert load.tally.failures == []
+        assert load.result.failures == []
         wanted = status["wanted"]
         assert isinstance(wanted, int)
         assert wanted > 1

@@ -16,14 +16,14 @@ from meshd.store.events import EventLog
 from meshd.store.lock import StateLocked
 from meshd.store.schema import MIGRATIONS
 from meshd.store.store import Store
-from tests.support.stores import filled, opened, shop
+from tests.support.stores import filled_store, open_store, shop_project
 
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
 
 
 def logged(directory: Path) -> Store:
     """A filled store with an event in its log."""
-    store = filled(directory)
+    store = filled_store(directory)
     events = EventLog(store)
     events.open()
     events.record(12.0, "deploy", "deployed", project="shop")
@@ -49,7 +49,7 @@ def test_a_restored_state_is_what_was_backed_up(tmp_path: Path) -> None:
     before, projects, rollouts = rows(store), store.projects, store.rollouts
     store.close()
     backup.restore(file, tmp_path / "c", replace=False)
-    again = opened(tmp_path / "c")
+    again = open_store(tmp_path / "c")
     assert rows(again) == before
     assert (again.projects, again.rollouts) == (projects, rollouts)
     assert (tmp_path / "c" / "meshd.db").stat().st_mode & 0o777 == 0o600
@@ -68,15 +68,15 @@ def test_the_key_of_credentials_is_not_in_it(tmp_path: Path) -> None:
     assert secret not in backup.read(file)[1]
     store.close()
     backup.restore(file, tmp_path / "c", replace=False)
-    again = opened(tmp_path / "c")
+    again = open_store(tmp_path / "c")
     assert again.secret() != secret
     again.close()
 
 
 def test_a_backup_sees_one_moment_of_a_busy_state(tmp_path: Path) -> None:
     """Each deployment writes a project and its rollout at once: never one without the other."""
-    store, enough = opened(tmp_path / "a"), threading.Event()
-    store.deploy(shop("web"), {"web": "0"}, "me", "0", 0.0)
+    store, enough = open_store(tmp_path / "a"), threading.Event()
+    store.deploy(shop_project("web"), {"web": "0"}, "me", "0", 0.0)
     found: list[tuple[str, str]] = []
 
     def copies() -> None:
@@ -96,7 +96,7 @@ def test_a_backup_sees_one_moment_of_a_busy_state(tmp_path: Path) -> None:
     number = 0
     while not enough.is_set() and thread.is_alive():
         number += 1
-        store.deploy(shop("web"), {"web": str(number)}, "me", str(number), float(number))
+        store.deploy(shop_project("web"), {"web": str(number)}, "me", str(number), float(number))
         store.finish("shop/web", RolloutState.DONE, "", float(number))
     thread.join()
     store.close()
@@ -115,13 +115,13 @@ def test_it_is_not_restored_onto_a_running_daemon_or_over_a_state(tmp_path: Path
         backup.restore(file, tmp_path / "a", replace=False)
     (tmp_path / "a" / "snapshot.bin").write_bytes(b"old")
     backup.restore(file, tmp_path / "a", replace=True)
-    again = opened(tmp_path / "a")
+    again = open_store(tmp_path / "a")
     assert again.overrides["shop/web"].replicas == 4
     again.close()
     assert not (tmp_path / "a" / "snapshot.bin").exists()
     (tmp_path / "a" / "meshd.db").unlink()
     (tmp_path / "a" / "meshd.db.before-restore").rename(tmp_path / "a" / "meshd.db")
-    old = opened(tmp_path / "a")
+    old = open_store(tmp_path / "a")
     assert old.overrides["shop/web"].replicas == 9
     old.close()
 

@@ -11,7 +11,7 @@ from meshd.spec.model import Service
 from meshd.store.canary_analyses import CanaryAnalysisLog
 from meshd.store.releases import Releases
 from meshd.store.schema import MIGRATIONS
-from tests.support.stores import opened
+from tests.support.stores import open_store
 
 SCHEMA_9 = Path(__file__).with_name("schema_9.sql")
 
@@ -26,7 +26,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def test_rollouts_of_an_earlier_version_are_kept(directory: Path) -> None:
-    store = opened(directory)
+    store = open_store(directory)
     assert store.rollouts == {
         "shop/done": Rollout("r2", "r1", RolloutState.DONE, 21.0, "ready", 2, 0, 20.0),
         "shop/halted": Rollout("r2", "r1", RolloutState.HALTED, 22.0, "it crashed", 2, 0, 20.0),
@@ -44,7 +44,7 @@ def test_rollouts_of_an_earlier_version_are_kept(directory: Path) -> None:
 
 
 def test_releases_and_canary_analyses_of_an_earlier_version_are_kept(directory: Path) -> None:
-    store = opened(directory)
+    store = open_store(directory)
     outcomes = {key: [r.outcome for r in Releases(store).of(key, 9)] for key in store.rollouts}
     assert outcomes == {
         "shop/done": ["done", "done"],
@@ -61,14 +61,14 @@ def test_releases_and_canary_analyses_of_an_earlier_version_are_kept(directory: 
 
 
 def test_a_migrated_file_can_be_written_and_opened_again(directory: Path) -> None:
-    store = opened(directory)
+    store = open_store(directory)
     store.resume("shop/halted", 40.0)
     store.resume("shop/paused", 40.0)
     store.finish("shop/paused", RolloutState.DONE, "ready", 41.0)
     rollouts = dict(store.rollouts)
     assert store.database.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
     store.close()
-    again = opened(directory)
+    again = open_store(directory)
     assert again.rollouts == rollouts
     again.close()
 
@@ -77,7 +77,7 @@ def test_a_migrated_file_can_be_written_and_opened_again(directory: Path) -> Non
 def test_an_ended_or_paused_rollout_only_becomes_rolling(
     tmp_path: Path, state: RolloutState
 ) -> None:
-    store = opened(tmp_path)
+    store = open_store(tmp_path)
     store.rollouts["shop/web"] = Rollout("b", "a", state, 1.0)
     for other in RolloutState:
         if other is not RolloutState.ROLLING:

@@ -13,16 +13,16 @@ from meshd.store.events import KEPT, UNWRITTEN, EventLog
 from meshd.store.lock import StateLocked
 from meshd.store.schema import SchemaTooNew
 from meshd.store.store import Store
-from tests.support.stores import filled, opened, shop
+from tests.support.stores import filled_store, open_store, shop_project
 
 ROLLING, DONE, ROLLED_BACK = RolloutState.ROLLING, RolloutState.DONE, RolloutState.ROLLED_BACK
 
 
 def test_everything_survives_a_restart(tmp_path: Path) -> None:
-    store = filled(tmp_path)
+    store = filled_store(tmp_path)
     secret, epoch = store.secret(), store.next_epoch()
     store.close()
-    again = opened(tmp_path)
+    again = open_store(tmp_path)
     assert again.projects == store.projects
     assert again.rollouts == store.rollouts
     assert again.overrides == {"shop/web": Override(4, 99.0)}
@@ -35,26 +35,26 @@ def test_everything_survives_a_restart(tmp_path: Path) -> None:
 
 
 def test_a_second_holder_is_told_who_has_it(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = open_store(tmp_path)
     with pytest.raises(StateLocked, match=f"process id {os.getpid()}"):
         Store(tmp_path).open()
     store.close()
-    opened(tmp_path).close()
+    open_store(tmp_path).close()
 
 
 def test_a_socket_file_left_behind_goes_once_nobody_holds_the_state(tmp_path: Path) -> None:
     (tmp_path / presence.API_SOCKET).touch()
-    store = opened(tmp_path)
+    store = open_store(tmp_path)
     presence.remove_stale_socket(tmp_path)
     assert (tmp_path / presence.API_SOCKET).exists(), "taken from a daemon that runs"
     store.close()
     presence.remove_stale_socket(tmp_path)
     assert not (tmp_path / presence.API_SOCKET).exists()
-    opened(tmp_path).close()
+    open_store(tmp_path).close()
 
 
 def test_a_later_schema_is_refused(tmp_path: Path) -> None:
-    opened(tmp_path).close()
+    open_store(tmp_path).close()
     with sqlite3.connect(tmp_path / "meshd.db") as database:
         database.execute("PRAGMA user_version = 99")
     database.close()
@@ -63,10 +63,10 @@ def test_a_later_schema_is_refused(tmp_path: Path) -> None:
 
 
 def test_services_that_left_and_projects_that_went_are_forgotten(tmp_path: Path) -> None:
-    store = opened(tmp_path)
-    store.deploy(shop("web", "db"), {"web": "w1", "db": "d1"}, "me", "", 1.0)
+    store = open_store(tmp_path)
+    store.deploy(shop_project("web", "db"), {"web": "w1", "db": "d1"}, "me", "", 1.0)
     store.set_override("shop/db", Override(2, 0.0))
-    store.deploy(shop("web"), {"web": "w1"}, "me", "", 2.0)
+    store.deploy(shop_project("web"), {"web": "w1"}, "me", "", 2.0)
     assert set(store.rollouts) == {"shop/web"}
     assert not store.overrides
     store.leave("shop")
@@ -136,7 +136,7 @@ def test_a_rolled_back_service_is_to_be_what_it_was() -> None:
 def test_a_number_that_was_told_before_a_kill_is_not_given_out_again(tmp_path: Path) -> None:
     told: list[int] = []
     for stored in (0, 0, 3, 0, 700, 0, 0):
-        store = opened(tmp_path)
+        store = open_store(tmp_path)
         log = EventLog(store)
         log.open()
         for _ in range(stored):
@@ -149,14 +149,14 @@ def test_a_number_that_was_told_before_a_kill_is_not_given_out_again(tmp_path: P
 
 
 def test_events_are_numbered_on_over_restarts_and_bounded(tmp_path: Path) -> None:
-    store = opened(tmp_path)
+    store = open_store(tmp_path)
     log = EventLog(store)
     log.open()
     for number in range(KEPT + 500):
         log.record(float(number), "deploy", "text", project="shop", service="web")
     log.flush()
     store.close()
-    store = opened(tmp_path)
+    store = open_store(tmp_path)
     log = EventLog(store)
     log.open()
     more = log.record(1.0, "deploy", "more", numbers={"n": 1.0}).id

@@ -24,7 +24,7 @@ from proxy.http1.partial import check_partial, check_request_size
 from proxy.http1.request import END, RequestHead, parse_request
 from proxy.http1.response import parse_response
 from proxy.http1.rewrite import build_request_head
-from tests.support.heads import noted
+from tests.support.heads import parsed_fields
 
 TOKEN = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789-.!~", min_size=1, max_size=12)
 PLAIN_NAMES = TOKEN.map(lambda name: "X-" + name).filter(
@@ -259,7 +259,7 @@ SEASONED_ANSWERS = seasoned(RESPONSE_KINDS)
 
 def outcome(raw: bytes, memory: FieldLineCache) -> object:
     try:
-        return noted(parse_request(raw, memory))
+        return parsed_fields(parse_request(raw, memory))
     except BadMessage as bad:
         return bad.status, bad.reason
 
@@ -283,7 +283,7 @@ def test_a_response_is_taken_or_refused(raw: bytes) -> None:
         head = parse_response(raw, FieldLineCache(RESPONSE_KINDS))
     except BadMessage:
         return
-    assert noted(head) == noted(parse_response(raw, SEASONED_ANSWERS))
+    assert parsed_fields(head) == parsed_fields(parse_response(raw, SEASONED_ANSWERS))
     assert 100 <= head.status <= 599
     assert head.body_length in (0, CHUNKED, UNTIL_CLOSE) or head.body_length == head.content_length
     assert head.kept_head.startswith(b"HTTP/1.1 %d" % head.status)

@@ -9,7 +9,7 @@ from proxy.http1.framing import CHUNKED
 from proxy.http1.partial import check_partial, check_request_size
 from proxy.http1.request import RequestHead, parse_request
 from proxy.http1.rewrite import host_line
-from tests.support.heads import noted
+from tests.support.heads import parsed_fields
 
 
 def parse(text: bytes) -> RequestHead:
@@ -17,7 +17,7 @@ def parse(text: bytes) -> RequestHead:
     memory = FieldLineCache(REQUEST_KINDS)
     first = parse_request(text, memory)
     second = parse_request(text, memory)
-    assert noted(first) == noted(second)
+    assert parsed_fields(first) == parsed_fields(second)
     return first
 
 

@@ -5,13 +5,13 @@ import pytest
 from proxy.http1.fields import RESPONSE_KINDS, BadMessage, FieldLineCache
 from proxy.http1.framing import CHUNKED, UNTIL_CLOSE, response_body_length
 from proxy.http1.response import ResponseHead, parse_response
-from tests.support.heads import noted
+from tests.support.heads import parsed_fields
 
 
 def parse(text: bytes) -> ResponseHead:
     memory = FieldLineCache(RESPONSE_KINDS)
     first, second = parse_response(text, memory), parse_response(text, memory)
-    assert noted(first) == noted(second)
+    assert parsed_fields(first) == parsed_fields(second)
     return first
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from proxy.observe.access_log import BATCH_SIZE, MAX_PENDING, AccessLog, Entry
 from proxy.worker.log_writer import LogWriter, split_lines
+from tests.support.waiting import wait_until
 
 ENTRY = Entry(
     time=0.0, client="127.0.0.1", method="GET", target="/", version="HTTP/1.1", status=200
@@ -54,8 +55,8 @@ async def test_many_lines_are_written_before_any_is_dropped(tmp_path: Path) -> N
     count = 3 * MAX_PENDING // 50
     for number in range(count):
         log.add(ENTRY)
-        while not number % 1000 and log.pending_bytes >= BATCH_SIZE:
-            await asyncio.sleep(0.001)
+        if not number % 1000:
+            await wait_until(lambda: log.pending_bytes < BATCH_SIZE, what="a batch is written")
     writer.close()
     await writing
     assert not log.dropped

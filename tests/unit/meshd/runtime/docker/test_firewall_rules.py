@@ -129,7 +129,7 @@ class Host:
 
     async def networks(self, projects: object) -> Sequence[Bridge]:
         self.asked += 1
-        await asyncio.sleep(0.1)
+        await virtual.elapse(0.1)
         if not self.engine:
             raise RuntimeUnavailable("away")
         return self.bridges
@@ -181,10 +181,10 @@ def test_a_flush_is_put_right_within_a_minute_and_told() -> None:
 
     async def scene() -> None:
         running = asyncio.create_task(host.fence.run())
-        await asyncio.sleep(1)
+        await virtual.elapse(1)
         assert host.jumps_there == 1
         host.chain, host.jumps_there = [], 0
-        await asyncio.sleep(PERIOD)
+        await virtual.elapse(PERIOD)
         assert (len(host.chain), host.jumps_there) == (4, 1)
         running.cancel()
 
@@ -226,10 +226,10 @@ def test_while_the_engine_is_away_it_stays_and_is_tried_again_soon() -> None:
         await host.fence.settle()
         host.engine = False
         running = asyncio.create_task(host.fence.run())
-        await asyncio.sleep(1)
+        await virtual.elapse(1)
         assert (len(host.chain), host.jumps_there) == (4, 1)
         host.engine, host.bridges = True, []
-        await asyncio.sleep(RETRY)
+        await virtual.elapse(RETRY)
         assert (host.chain, host.jumps_there) == ([], 0)
         running.cancel()
 

@@ -1,4 +1,4 @@
-"""Two meshes beside one another on one engine: a project has one holder."""
+"""Two meshes on one engine: a project belongs to one of them."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.inside import Inside
+from tests.support.inside_replica import Inside
 from tests.support.mesh import TestMesh, service_text
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -68,14 +68,14 @@ async def test_a_project_has_one_holder(engine_image: str) -> None:
         assert "--take-over" in refused.err
         taken = await second.up(spec(shop, engine_image), "--take-over")
         assert taken.code == 0, taken.out + taken.err
-        assert containers(shop) == running, "what ran goes on as it was"
+        assert containers(shop) == running, "running replicas stay as they are"
 
         status = await second.api("/v1/status")
         assert {s["project"]: s["ready"] for s in status["services"]} == {shop: 1, bank: 1}
         assert {p["name"]: p["state"] for p in status["projects"]} == {shop: "up", bank: "up"}
         listed = (await second.run("ps", "--all")).out.splitlines()
         assert [line.split()[0] for line in listed[1:3]] == sorted([shop, bank])
-        # A name means the own project's service, whoever else has one of that name.
+        # A name means the service of the caller's project, also if another project has the name.
         for service in status["services"]:
             (replica,) = service["replicas"]
             answer = await Inside(replica["name"], docker=True).call("web")

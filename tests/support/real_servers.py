@@ -1,8 +1,8 @@
 """Real servers as processes, and a real proxy in front of each.
 
-uvicorn, aiohttp and node serve the same: `/echo` tells of the request, `/large?mib=N` streams,
-`/events` sends six events, `/gzip` is packed, `/etag` may be unchanged, `/ws` echoes (not in
-node). nginx and aiohttp serve files.
+uvicorn, aiohttp and node serve the same application: `/echo` describes the request, `/large?mib=N`
+streams, `/events` sends six events, `/gzip` is compressed, `/etag` may answer 304, `/ws` echoes
+(not in node). nginx and aiohttp serve files.
 """
 
 import os
@@ -10,11 +10,12 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-from tests.support.mesh import free_port
+from tests.support.paths import ROOT
+from tests.support.ports import free_port
 from tests.support.raw_http import Proxy
+from tests.support.waiting import wait_until_blocking
 
 HERE = Path(__file__).parent
 TOOLS = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
@@ -35,12 +36,12 @@ http {{
 
 
 def tool(name: str) -> str | None:
-    """The path of a program; None when it is not installed."""
+    """Return the path of a program; None if it is not installed."""
     return shutil.which(name, path=TOOLS)
 
 
 class Served:
-    """An origin, and a proxy in front of it."""
+    """A server, and a proxy in front of it."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.port = free_port()
@@ -48,18 +49,19 @@ class Served:
         files.mkdir()
         (files / "data.bin").write_bytes(FILE)
         (files / "text.txt").write_bytes(TEXT)
-        # Started as root it would serve as somebody who may not read here.
+        # Started as root, nginx would serve as a user who may not read this folder.
         user = "user root;" if os.geteuid() == 0 else ""
         (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=self.port, user=user))
         port = str(self.port)
         command = {
             "nginx": [tool("nginx") or "", "-c", str(folder / "nginx.conf"), "-p", str(folder)],
             "node": [tool("node") or "", str(HERE / "node_origin.js"), port],
-            "uvicorn": [sys.executable, "-m", "uvicorn", "support.asgi_app:app", "--port", port,
+            "uvicorn": [sys.executable, "-m", "uvicorn", "tests.support.asgi_app:app", "--port",
+                        port,
                         "--log-level", "warning", "--ws-max-size", str(1 << 24)],
             "aiohttp": [sys.executable, str(HERE / "aiohttp_app.py"), port, str(files)],
         }[name]  # fmt: skip
-        self._process = subprocess.Popen(command, cwd=HERE.parent)
+        self._process = subprocess.Popen(command, cwd=ROOT)
         try:
             self._wait()
             self.proxy = Proxy([self.port], "--drain", "0s", "--workers", "2")
@@ -70,14 +72,12 @@ class Served:
         self.direct = f"127.0.0.1:{self.port}"
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
+        def listens() -> bool:
             assert self._process.poll() is None, "the origin ended at once"
             with socket.socket() as probe:
-                if not probe.connect_ex(("127.0.0.1", self.port)):
-                    return
-            time.sleep(0.05)
-        raise AssertionError("the origin does not listen")
+                return not probe.connect_ex(("127.0.0.1", self.port))
+
+        wait_until_blocking(listens, 20, "the origin listens", interval=0.05)
 
     def _end(self) -> None:
         self._process.terminate()

@@ -1,4 +1,4 @@
-"""Requests from inside a replica: what its own program could send, byte for byte."""
+"""Requests from inside a replica: bytes that its own program could send."""
 
 import asyncio
 import base64
@@ -28,14 +28,14 @@ UNREACHABLE = 0
 
 @dataclass(frozen=True)
 class Answer:
-    """A status, `UNREACHABLE` where there was no connection, and the text that came with it."""
+    """A status and the body; `UNREACHABLE` and the error where no connection was possible."""
 
     status: int
     text: str
 
 
 def replica_pid(name: str) -> int:
-    """The process id of a local replica, by the name in its environment."""
+    """Return the process id of a local replica, found by the name in its environment."""
     wanted = f"MESH_REPLICA={name}".encode()
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
@@ -49,7 +49,7 @@ def replica_pid(name: str) -> int:
 
 
 async def ran(*command: str, environment: dict[str, str] | None = None) -> tuple[int, bytes, bytes]:
-    """Run a command; its code, what it said and what it complained about."""
+    """Run a command; return its exit code, output and error output."""
     process = await asyncio.create_subprocess_exec(
         *command, env=environment,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -60,20 +60,20 @@ async def ran(*command: str, environment: dict[str, str] | None = None) -> tuple
 
 @dataclass(frozen=True)
 class Inside:
-    """The place of one replica: its container, or a process with its environment."""
+    """Where one replica runs: its container, or a process with its environment."""
 
     replica: str
     docker: bool
 
     @classmethod
     async def first(cls, mesh: TestMesh, service: str) -> "Inside":
-        """In the first ready replica of a service."""
+        """Return the first ready replica of a service."""
         replicas = (await mesh.service(service))["replicas"]
         name = next(r["name"] for r in replicas if r["phase"] == "ready")
         return cls(name, mesh.runtime == "docker")
 
     async def environment(self) -> dict[str, str]:
-        """The replica's own."""
+        """Return the replica's environment."""
         if self.docker:
             _, out, _ = await ran("docker", "exec", self.replica, "env", "-0")
         else:
@@ -83,7 +83,7 @@ class Inside:
         return {name: value for name, _, value in words}
 
     async def send(self, host: str, port: int, request: bytes) -> Answer:
-        """One request over a connection of its own."""
+        """Send one request over a new connection, and return the answer."""
         words = [SENDER, host, str(port), base64.b64encode(request).decode()]
         if self.docker:
             command = ["docker", "exec", self.replica, "python3", "-c", *words]
@@ -98,7 +98,7 @@ class Inside:
         return Answer(int(head.split(" ", 2)[1]), body)
 
     async def call(self, service: str, path: str = "/", *fields: str) -> Answer:
-        """Call another service as a program does that reads its environment."""
+        """Call another service through the address in `MESH_URL_...`, as a program would."""
         url = urlsplit((await self.environment())[f"MESH_URL_{service.upper()}"])
         assert url.hostname is not None
         target = url.path.rstrip("/") + path
@@ -106,6 +106,6 @@ class Inside:
 
 
 def get(target: str, host: str, *fields: str) -> bytes:
-    """A GET request that ends its connection."""
+    """Return a GET request that closes its connection."""
     lines = [f"GET {target} HTTP/1.1", f"Host: {host}", *fields, "Connection: close", "", ""]
     return "\r\n".join(lines).encode()
