@@ -64,7 +64,7 @@ def desired_replicas(spec: Service, override: int | None, decided: int | None) -
     """
     if override is not None:
         return override
-    if spec.mesh.runs_once:
+    if spec.mesh.is_job:
         return 0
     if spec.mesh.scale is None:
         return spec.replicas

@@ -1,4 +1,4 @@
-"""Describe what a new revision changes, in one line. Pure.
+"""Describe the changes of a new revision in one line. Pure.
 
 Used by the store, which keeps the text with each release. Values that may be secret, such as
 environment variables, are not shown.
@@ -25,7 +25,7 @@ def describe_changes(before: Service | None, after: Service) -> str:
         if old == new:
             continue
         if name in _PLAIN:
-            found.append(f"{name} {_short(old)} → {_short(new)}")
+            found.append(f"{name} {_shorten(old)} → {_shorten(new)}")
         elif isinstance(old, dict) and isinstance(new, dict):
             keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
             found.append(f"{name} {', '.join(keys)}")
@@ -36,6 +36,6 @@ def describe_changes(before: Service | None, after: Service) -> str:
     return "; ".join(found) or "nothing"
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     text = str(value or "none")
     return text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 1] + "…"

@@ -37,7 +37,7 @@ def parse_duration(value: object) -> float:
         parts = _DURATION_PART.findall(text)
         if parts and "".join(number + unit for number, unit in parts) == text:
             return round(sum(float(number) * _SECONDS[unit] for number, unit in parts), 9)
-    raise ValueError(f"{_shown(value)} is not a valid duration; expected e.g. 200ms, 5s or 1m30s")
+    raise ValueError(f"{_show(value)} is not a valid duration; expected e.g. 200ms, 5s or 1m30s")
 
 
 def parse_share(value: object) -> float:
@@ -48,14 +48,14 @@ def parse_share(value: object) -> float:
         found = _SHARE.fullmatch(value.strip())
         if found:
             return round(float(found.group(1)) / (100.0 if found.group(2) else 1.0), 9)
-    raise ValueError(f"{_shown(value)} is not a valid share; expected e.g. 5% or 0.05")
+    raise ValueError(f"{_show(value)} is not a valid share; expected e.g. 5% or 0.05")
 
 
 def parse_count_or_percent(value: object) -> str:
     """Check a number or a percentage, and return it as text; empty if it is not given."""
     text = str(value).strip() if isinstance(value, int | str) else ""
     if isinstance(value, bool) or not (_AMOUNT.fullmatch(text) or value == ""):
-        raise ValueError(f"{_shown(value)} is not a valid amount; expected e.g. 2 or 25%")
+        raise ValueError(f"{_show(value)} is not a valid amount; expected e.g. 2 or 25%")
     return text
 
 
@@ -68,7 +68,7 @@ def parse_size(value: object) -> int:
         if match:
             exponent = _EXPONENT[match.group(2).lower()]
             return int(float(match.group(1)) * 1024**exponent)
-    raise ValueError(f"{_shown(value)} is not a valid size; expected e.g. 512m, 1.5g or 65536")
+    raise ValueError(f"{_show(value)} is not a valid size; expected e.g. 512m, 1.5g or 65536")
 
 
 def reject_boolean(value: object) -> object:
@@ -78,5 +78,5 @@ def reject_boolean(value: object) -> object:
     return value
 
 
-def _shown(value: object) -> str:
+def _show(value: object) -> str:
     return repr(value) if isinstance(value, str) else str(value)

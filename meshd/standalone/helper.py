@@ -82,7 +82,11 @@ class Helper:
         self._publisher = Publisher(Path(), FIRST_EPOCH, self._on_message)
         self._ingest = Ingest()
         self._metrics = Metrics(
-            EventCounters(), self._ingest, self.status, lambda: self.status().services, time.time
+            EventCounters(),
+            self._ingest,
+            self.get_status,
+            lambda: self.get_status().services,
+            time.time,
         )
 
     async def run(self) -> None:
@@ -109,34 +113,36 @@ class Helper:
             if isinstance(result, Exception):
                 raise result
 
-    def _endpoints(self) -> tuple[Endpoint, ...]:
+    def _list_endpoints(self) -> tuple[Endpoint, ...]:
         return build.build_endpoints(self._settings, self._resolved)
 
-    def _unhealthy(self) -> Collection[str]:
+    def _list_unhealthy(self) -> Collection[str]:
         failures, results = self._settings.mesh.health.failures, self._prober.results
         return [
-            each.id for each in self._endpoints() if is_unhealthy(results.get(each.id), failures)
+            each.id
+            for each in self._list_endpoints()
+            if is_unhealthy(results.get(each.id), failures)
         ]
 
     async def _publish(self) -> None:
         """Update the probe targets and publish the snapshot, now and after every change."""
         while True:
             self._wake.clear()
-            self._prober.want(self._targets())
+            self._prober.want(self._probe_targets())
             self._publisher.publish(
                 build.build_snapshot(
-                    self._settings, self._resolved, Generation(), self._unhealthy()
+                    self._settings, self._resolved, Generation(), self._list_unhealthy()
                 )
             )
             await self._wake.wait()
 
-    def _targets(self) -> dict[str, ProbeTarget]:
+    def _probe_targets(self) -> dict[str, ProbeTarget]:
         if not self._settings.probes:
             return {}
         health = self._settings.mesh.health
         return {
             each.id: ProbeTarget(each.host, each.port, health, (each.id, 0.0), path=each.path)
-            for each in self._endpoints()
+            for each in self._list_endpoints()
         }
 
     def _reload(self) -> None:
@@ -179,10 +185,10 @@ class Helper:
                 if live:
                     self._has_worker.set()
 
-    def status(self) -> Status:
+    def get_status(self) -> Status:
         """Return the state of endpoints and workers for `/metrics` and `/healthz`."""
-        known = len(self._endpoints())
-        ready = known - len(self._unhealthy())
+        known = len(self._list_endpoints())
+        ready = known - len(self._list_unhealthy())
         service = ServiceStatus(
             project=build.PROJECT,
             name=build.SERVICE,
@@ -228,7 +234,7 @@ class Helper:
     async def _get_health(self, request: web.Request) -> web.Response:
         """Respond 200 if a worker accepts connections and an endpoint gets requests, else 503."""
         del request
-        status = self.status()
+        status = self.get_status()
         healthy = bool(status.workers) and status.services[0].ready > 0
         body = {
             "status": "ok" if healthy else "unavailable",

@@ -89,13 +89,13 @@ class Mesh(Model):
     _unique_routes = field_validator("routes")(shorthand.check_unique)
 
     @property
-    def runs_once(self) -> bool:
+    def is_job(self) -> bool:
         """Whether the service itself is a job: started at its times, and not kept running."""
         return any(each.command is None for each in self.schedule)
 
     @model_validator(mode="after")
     def _check_job(self) -> Self:
-        if self.runs_once and (self.routes or self.scale):
+        if self.is_job and (self.routes or self.scale):
             raise ValueError(
                 "a schedule without a command makes the service itself a job, which cannot have "
                 "routes or scale; add a command to the schedule, or remove routes and scale"

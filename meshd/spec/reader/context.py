@@ -12,7 +12,7 @@ from meshd.spec.reader import storage
 
 @dataclass(frozen=True, slots=True)
 class ReadContext:
-    """What the top level of the file declares, and where it is.
+    """The declarations at the top level of the file, and its directory and variables.
 
     - `base`: the directory that relative paths start at
     - `environment`: the variables of the shell and of `.env`

@@ -40,7 +40,7 @@ def read_service(at: Cursor, context: ReadContext) -> Service | None:
         )
     reader = _ServiceReader(context)
     at.read_keys(reader.key_table())
-    service = reader.finish(at)
+    service = reader.build_service(at)
     return service if len(at.diagnostics.problems) == before else None
 
 
@@ -72,71 +72,71 @@ class _ServiceReader:
         return KeyTable(
             read={
                 "extends": _skip,
-                "image": self._into("image", Cursor.read_string),
-                "build": self._into("build", lambda c: host_files.read_build(c, base, known)),
-                "command": self._into("command", values.read_command),
-                "entrypoint": self._into("entrypoint", values.read_command),
-                "working_dir": self._into("working_dir", Cursor.read_string),
-                "user": self._into("user", Cursor.read_string),
-                "environment": self._environment,
-                "env_file": self._env_file,
-                "expose": lambda at: self._ports(at, ports.read_exposed),
-                "ports": lambda at: self._ports(at, ports.read_published),
-                "networks": self._networks,
-                "volumes": lambda at: self._mounts(
+                "image": self._store_as("image", Cursor.read_string),
+                "build": self._store_as("build", lambda c: host_files.read_build(c, base, known)),
+                "command": self._store_as("command", values.read_command),
+                "entrypoint": self._store_as("entrypoint", values.read_command),
+                "working_dir": self._store_as("working_dir", Cursor.read_string),
+                "user": self._store_as("user", Cursor.read_string),
+                "environment": self._read_environment,
+                "env_file": self._read_env_file,
+                "expose": lambda at: self._add_ports(at, ports.read_exposed),
+                "ports": lambda at: self._add_ports(at, ports.read_published),
+                "networks": self._read_networks,
+                "volumes": lambda at: self._add_mounts(
                     at.read_items(lambda c: storage.read_volume(c, base, declared))
                 ),
-                "tmpfs": self._tmpfs,
-                "secrets": lambda at: self._mounts(
+                "tmpfs": self._read_tmpfs,
+                "secrets": lambda at: self._add_mounts(
                     at.read_items(lambda c: storage.read_file_mount(c, "secrets", declared))
                 ),
-                "configs": lambda at: self._mounts(
+                "configs": lambda at: self._add_mounts(
                     at.read_items(lambda c: storage.read_file_mount(c, "configs", declared))
                 ),
-                "labels": self._labels,
-                "healthcheck": self._into("healthcheck", values.read_healthcheck),
-                "stop_signal": self._into("stop_signal", values.read_stop_signal),
-                "stop_grace_period": self._into("stop_grace_period", Cursor.read_duration),
+                "labels": self._read_labels,
+                "healthcheck": self._store_as("healthcheck", values.read_healthcheck),
+                "stop_signal": self._store_as("stop_signal", values.read_stop_signal),
+                "stop_grace_period": self._store_as("stop_grace_period", Cursor.read_duration),
                 "deploy": lambda at: at.read_keys(deploy.deploy_keys(self.fields)),
-                "scale": self._into("replicas", deploy.read_replicas),
+                "scale": self._store_as("replicas", deploy.read_replicas),
                 "restart": partial(deploy.read_restart, self.fields),
-                "cpus": self._into("resources.cpus", Cursor.read_number),
-                "mem_limit": self._into("resources.memory", Cursor.read_size),
-                "mem_reservation": self._into("resources.reserved_memory", Cursor.read_size),
-                "pids_limit": self._into("resources.pids", Cursor.read_integer),
-                "depends_on": self._depends_on,
-                "init": self._into("init", Cursor.read_boolean),
-                "read_only": self._into("read_only", Cursor.read_boolean),
-                "cap_add": self._into("cap_add", Cursor.read_strings),
-                "cap_drop": self._into("cap_drop", Cursor.read_strings),
-                "security_opt": self._into("security_opt", Cursor.read_strings),
-                "group_add": self._into("group_add", Cursor.read_strings),
-                "sysctls": self._into("sysctls", values.read_strings_by_name),
-                "ulimits": self._into("ulimits", values.read_ulimits),
-                "shm_size": self._into("shm_size", Cursor.read_size),
-                "extra_hosts": self._into(
+                "cpus": self._store_as("resources.cpus", Cursor.read_number),
+                "mem_limit": self._store_as("resources.memory", Cursor.read_size),
+                "mem_reservation": self._store_as("resources.reserved_memory", Cursor.read_size),
+                "pids_limit": self._store_as("resources.pids", Cursor.read_integer),
+                "depends_on": self._read_depends_on,
+                "init": self._store_as("init", Cursor.read_boolean),
+                "read_only": self._store_as("read_only", Cursor.read_boolean),
+                "cap_add": self._store_as("cap_add", Cursor.read_strings),
+                "cap_drop": self._store_as("cap_drop", Cursor.read_strings),
+                "security_opt": self._store_as("security_opt", Cursor.read_strings),
+                "group_add": self._store_as("group_add", Cursor.read_strings),
+                "sysctls": self._store_as("sysctls", values.read_strings_by_name),
+                "ulimits": self._store_as("ulimits", values.read_ulimits),
+                "shm_size": self._store_as("shm_size", Cursor.read_size),
+                "extra_hosts": self._store_as(
                     "extra_hosts", lambda c: references.read_extra_hosts(c, self.context)
                 ),
-                "dns": self._into("dns", Cursor.read_string_or_strings),
-                "dns_search": self._into("dns_search", Cursor.read_string_or_strings),
-                "dns_opt": self._into("dns_opt", Cursor.read_strings),
-                "logging": self._into("logging", values.read_logging),
-                "pull_policy": self._into("pull", _read_pull_policy),
+                "dns": self._store_as("dns", Cursor.read_string_or_strings),
+                "dns_search": self._store_as("dns_search", Cursor.read_string_or_strings),
+                "dns_opt": self._store_as("dns_opt", Cursor.read_strings),
+                "logging": self._store_as("logging", values.read_logging),
+                "pull_policy": self._store_as("pull", _read_pull_policy),
                 "profiles": _skip,
-                "x-mesh": self._mesh,
+                "x-mesh": self._keep_mesh,
             },
             refused=unsupported_keys.SERVICE_REFUSED,
             warned=unsupported_keys.SERVICE_WARNED,
         )
 
-    def finish(self, at: Cursor) -> Service | None:
+    def build_service(self, at: Cursor) -> Service | None:
         """Return the service, after all keys were read; None, with the errors recorded, if it is
         invalid."""
         mapping = at.node.mapping or {}
         service_checks.warn_of_misspelled_x_mesh(at, mapping)
         if not any(key in mapping and mapping[key].value for key in ("image", "build", "command")):
             at.add_problem("the service has nothing to run; expected image, build or command")
-        settings = self._settings(at)
+        settings = self._read_settings(at)
         if settings is None or not NAME_PATTERN.fullmatch(at.service):
             return None
         found = self.fields.values
@@ -157,7 +157,7 @@ class _ServiceReader:
         service_checks.check_port(at, read)
         return service_checks.expand_parallelism(read)
 
-    def _settings(self, at: Cursor) -> Mesh | None:
+    def _read_settings(self, at: Cursor) -> Mesh | None:
         """Return the settings of `x-mesh`, or of the equivalent `mesh.*` labels."""
         replicas = self.fields.values.get("replicas")
         minimum = replicas if isinstance(replicas, int) else None
@@ -171,35 +171,35 @@ class _ServiceReader:
             return mesh.read_mesh(labels, minimum)
         return mesh.read_mesh(self.mesh, minimum) if self.mesh is not None else Mesh()
 
-    def _into(self, name: str, read: Callable[[Cursor], object]) -> Callable[[Cursor], None]:
+    def _store_as(self, name: str, read: Callable[[Cursor], object]) -> Callable[[Cursor], None]:
         def put(at: Cursor) -> None:
             if at.node.value is not None:
                 self.fields.set_value(name, at, read=read)
 
         return put
 
-    def _mesh(self, at: Cursor) -> None:
+    def _keep_mesh(self, at: Cursor) -> None:
         self.mesh = at
 
-    def _mounts(self, mounts: list[Mount]) -> None:
+    def _add_mounts(self, mounts: list[Mount]) -> None:
         self.mounts += mounts
 
-    def _tmpfs(self, at: Cursor) -> None:
+    def _read_tmpfs(self, at: Cursor) -> None:
         many = at.node.sequence is not None
-        self._mounts(at.read_items(storage.read_tmpfs) if many else [storage.read_tmpfs(at)])
+        self._add_mounts(at.read_items(storage.read_tmpfs) if many else [storage.read_tmpfs(at)])
 
-    def _ports(self, at: Cursor, read: Callable[[Cursor], tuple[int, ...]]) -> None:
+    def _add_ports(self, at: Cursor, read: Callable[[Cursor], tuple[int, ...]]) -> None:
         found = [port for entry in at.read_items(read) for port in entry]
         # Exposed ports come before published ones: requests go to the first port.
         self.expose = found + self.expose if read is ports.read_exposed else self.expose + found
 
-    def _environment(self, at: Cursor) -> None:
+    def _read_environment(self, at: Cursor) -> None:
         self.environment |= environment.read_environment(at, self.context)
 
-    def _env_file(self, at: Cursor) -> None:
+    def _read_env_file(self, at: Cursor) -> None:
         self.env_files |= environment.read_env_files(at, self.context)
 
-    def _labels(self, at: Cursor) -> None:
+    def _read_labels(self, at: Cursor) -> None:
         labels: dict[str, str] = {}
         for name, value in values.read_pairs(at):
             if name.startswith("mesh."):
@@ -208,12 +208,12 @@ class _ServiceReader:
                 labels[name] = "" if value.node.value is None else value.read_string()
         self.fields.set_value("labels", at, read=lambda _: labels)
 
-    def _networks(self, at: Cursor) -> None:
+    def _read_networks(self, at: Cursor) -> None:
         names, aliases = references.read_networks(at, self.context)
         self.fields.set_value("networks", at, read=lambda _: names)
         self.fields.set_value("aliases", at, read=lambda _: aliases)
 
-    def _depends_on(self, at: Cursor) -> None:
+    def _read_depends_on(self, at: Cursor) -> None:
         names, healthy = references.read_depends_on(at, self.context)
         self.fields.set_value("depends_on", at, read=lambda _: names)
         self.fields.set_value("wait_healthy", at, read=lambda _: healthy)

@@ -1,7 +1,8 @@
 """Check Compose files against the JSON Schema of the Compose Specification.
 
 Called by `meshd.spec.compose` after the readers. The readers report errors in plainer words, so the
-schema's errors count only on lines without another error. It finds what the readers ignore.
+schema's errors count only on lines without another error. It finds errors in parts that the readers
+ignore.
 """
 
 import functools
@@ -30,8 +31,8 @@ _TYPE_NAMES: Final = {
 
 
 def check_against_schema(files: Iterable[SourceNode], diagnostics: Diagnostics) -> None:
-    """Record what the Compose Specification does not allow, except on lines that already have an
-    error. `files` are interpolated, but not merged."""
+    """Record violations of the Compose Specification, except on lines that already have an error.
+    `files` are interpolated, but not merged."""
     known = {problem.location for problem in diagnostics.problems}
     for root in files:
         for error in _load_validator().iter_errors(_to_plain(root)):

@@ -64,8 +64,7 @@ class SourceNode:
 def parse_yaml(text: str, file: str, expected: str = "services") -> SourceNode:
     """Parse the document in `text`.
 
-    `file` is its name in errors, and `expected` what the error for an empty file asks for. Raises
-    SpecError.
+    `file` is its name in errors. The error for an empty file asks for `expected`. Raises SpecError.
     """
     try:
         root = YAML(typ="safe", pure=True).compose(text)
@@ -103,30 +102,32 @@ class _TreeBuilder:
     def build(self, source: YamlNode, location: Location) -> SourceNode:
         self._count += 1
         if self._count > MAX_NODES:
-            self._stop(location, f"the file has more than {MAX_NODES} values after alias expansion")
+            self._abort(
+                location, f"the file has more than {MAX_NODES} values after alias expansion"
+            )
         if isinstance(source, ScalarNode):
-            return self._scalar(source, location)
+            return self._build_scalar(source, location)
         if id(source) in self._open:
-            self._stop(location, "an alias refers to a value that contains it")
+            self._abort(location, "an alias refers to a value that contains it")
         self._open.add(id(source))
         try:
             value: Mapping[str, SourceNode] | Sequence[SourceNode]
             if isinstance(source, MappingNode):
-                value = self._mapping(source)
+                value = self._build_mapping(source)
             else:
-                value = [self.build(item, self._line(item)) for item in source.value]
+                value = [self.build(item, self._locate(item)) for item in source.value]
         finally:
             self._open.discard(id(source))
-        return SourceNode(value, location, tag=self._merge_tag(source, location))
+        return SourceNode(value, location, tag=self._check_tag(source, location))
 
-    def _mapping(self, source: MappingNode) -> dict[str, SourceNode]:
+    def _build_mapping(self, source: MappingNode) -> dict[str, SourceNode]:
         """Return the pairs; those written here take precedence over those merged in by `<<`."""
         own: dict[str, SourceNode] = {}
         merged: dict[str, SourceNode] = {}
         for key, value in source.value:
-            line = self._line(key)
+            line = self._locate(key)
             if key.tag == _PREFIX + "merge":
-                for name, node in self._merged(value, line).items():
+                for name, node in self._resolve_merge_key(value, line).items():
                     merged.setdefault(name, node)
             elif not isinstance(key, ScalarNode):
                 self._add_problem(line, "a key must be a string")
@@ -137,7 +138,7 @@ class _TreeBuilder:
                 own[key.value] = self.build(value, line)
         return {**merged, **own}
 
-    def _merged(self, value: YamlNode, line: Location) -> dict[str, SourceNode]:
+    def _resolve_merge_key(self, value: YamlNode, line: Location) -> dict[str, SourceNode]:
         sources = value.value if isinstance(value, SequenceNode) else [value]
         merged: dict[str, SourceNode] = {}
         for source in sources:
@@ -148,26 +149,26 @@ class _TreeBuilder:
                 merged.setdefault(name, node)
         return merged
 
-    def _scalar(self, source: ScalarNode, location: Location) -> SourceNode:
+    def _build_scalar(self, source: ScalarNode, location: Location) -> SourceNode:
         text: str = source.value
-        tag = self._merge_tag(source, location)
+        tag = self._check_tag(source, location)
         return SourceNode(
             _resolve_scalar(str(source.tag).removeprefix(_PREFIX), text), location, text, tag
         )
 
-    def _merge_tag(self, source: YamlNode, location: Location) -> str:
+    def _check_tag(self, source: YamlNode, location: Location) -> str:
         tag = str(source.tag)
         if tag.startswith("!") and tag not in _MERGE_TAGS:
             self._add_problem(location, f"unknown tag {tag}; expected !reset, !override or no tag")
         return tag if tag in _MERGE_TAGS else ""
 
-    def _line(self, source: YamlNode) -> Location:
+    def _locate(self, source: YamlNode) -> Location:
         return Location(self.file, source.start_mark.line + 1)
 
     def _add_problem(self, location: Location, text: str) -> None:
         self.diagnostics.problems.append(Problem(location, "", "", text))
 
-    def _stop(self, location: Location, text: str) -> None:
+    def _abort(self, location: Location, text: str) -> None:
         raise SpecError([*self.diagnostics.problems, Problem(location, "", "", text)])
 
 

@@ -88,12 +88,12 @@ def test_the_count_of_missed_times_is_bounded() -> None:
 
 def test_schedules_in_the_spec() -> None:
     short = Mesh.model_validate({"schedule": "@daily"})
-    assert short.runs_once
+    assert short.is_job
     assert short.schedule[0].cron == "@daily"
     beside = Mesh.model_validate(
         {"routes": ["/"], "schedule": {"cron": "0 3 * * *", "command": "backup --to '/a b'"}}
     )
-    assert not beside.runs_once
+    assert not beside.is_job
     assert beside.schedule[0].command == ("backup", "--to", "/a b")
     for wrong, why in (
         ({"schedule": "0 3 * *"}, "not a cron expression"),
