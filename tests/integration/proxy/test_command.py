@@ -76,7 +76,7 @@ async def test_several_addresses_and_a_pid_file(tmp_path: Path) -> None:
         (("--listen", "127.0.0.1:0"), "no address to send requests to; use --to HOST:PORT"),
         (("--listen", "nonsense", "--to", "127.0.0.1:9"), "'nonsense' is not HOST:PORT"),
         (("--to", "127.0.0.1"), "'127.0.0.1' is not HOST:PORT"),
-        (("--to", "127.0.0.1:0"), "nowhere to connect to"),
+        (("--to", "127.0.0.1:0"), "not an address to connect to"),
         (("--to", "no-such-host.invalid:80"), "cannot resolve the host no-such-host.invalid"),
         (("--to", "127.0.0.1:9", "--connect-timeout", "soon"), "soon"),
         (("--to", "127.0.0.1:9", "--config", "{directory}/none.yml"), "none.yml"),
