@@ -1,5 +1,6 @@
-"""Measurements: what the rules do in simulation, what a pick costs, what a request costs.
+"""Benchmarks: cost of a request, of a pick, of the control process; balancing and autoscaling in
+simulation.
 
 Belongs here: programs that print a table, run by hand and by `make bench`. Does not belong here:
-tests (they fail; these only tell) and anything that the installed package needs.
+tests, which fail (a benchmark only reports), and anything that the installed package needs.
 """

@@ -1,10 +1,10 @@
-"""How well each balancing rule does with a few slow replicas, in simulation.
+"""Balancing rules with a few slow replicas, in simulation.
 
-The model: a replica has four workers and a FIFO of 50 (what comes on top is refused); service
-times are log-normal, mean 100 ms, coefficient of variation 0.5; arrivals are Poisson. Four of the
-twenty replicas are three times slower. A request misses when it is refused or takes over 400 ms.
-Load is relative to what all replicas can do together. Several proxy workers see each other's
-numbers through shared cells, read again at most every 2 ms.
+Model: a replica has four workers and a FIFO queue of 50 (further requests are refused). Service
+times are log-normal with mean 100 ms and coefficient of variation 0.5; arrivals are Poisson. Four
+of the twenty replicas are three times slower. A request misses if it is refused or takes longer
+than 400 ms. Load is relative to the capacity of all replicas. Several proxy workers see each
+other's numbers through shared memory, read at most every 2 ms.
 
     python -m bench.balancing [--seconds 300] [--seeds 3] [--workers 1,2,4]
 """
@@ -34,13 +34,26 @@ ALGORITHMS: Final[tuple[Algorithm, ...]] = (
     "maglev",
 )
 OBJECTIVE: Final = 0.4
+"""Seconds; a slower request misses."""
 WARM_UP: Final = 20.0
+"""Seconds before counting starts."""
 REFRESH: Final = 0.002
+"""Seconds between two reads of the shared memory."""
+CLIENTS: Final = 10_000
+"""Clients, for the hash rules."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is simulated. `slowness` has a factor on the service time for each replica."""
+    """One simulation.
+
+    - `slowness`: factor on the service time for each replica
+    - `servers`, `queue`: workers and queue length of a replica
+    - `mean`, `variation`: mean service time in seconds, and its coefficient of variation
+    - `load`: share of the capacity of all replicas
+    - `seconds`: length
+    - `workers`: proxy workers
+    """
 
     slowness: tuple[float, ...] = (3.0,) * 4 + (1.0,) * 16
     servers: int = 4
@@ -53,7 +66,7 @@ class Scene:
 
     @property
     def rate(self) -> float:
-        """Requests a second over all replicas."""
+        """Requests per second, all replicas."""
         return self.load * sum(self.servers / (self.mean * slow) for slow in self.slowness)
 
 
@@ -76,8 +89,7 @@ class View:
 
 
 class Replica:
-    """Four workers and a FIFO; holds (arrival time, proxy worker, load met) of
-    what waits."""
+    """A replica: workers and a FIFO queue of (arrival time, proxy worker, load met)."""
 
     __slots__ = ("busy", "slow", "waiting")
 
@@ -89,7 +101,7 @@ class Replica:
 
 @dataclass
 class Outcome:
-    """Counts after the warm-up; `picked` is the number of requests for each replica."""
+    """Counts after the warm-up; `picked` is the number of requests per replica."""
 
     requests: int
     missed: int
@@ -101,13 +113,13 @@ class Outcome:
         return 100.0 * self.missed / max(1, self.requests)
 
     def quantile(self, q: float) -> float:
-        """Latency in seconds of what was answered."""
+        """Return a quantile of the latency of answered requests, in seconds."""
         ordered = sorted(self.latencies)
         return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else 0.0
 
 
 def estimator(algorithm: Algorithm) -> Callable[[], LatencyEstimator]:
-    """The latency estimator that goes with a rule."""
+    """Return the latency estimator of a rule."""
     return PeakEwma if algorithm == "peak-ewma" else LatencyAtLoad
 
 
@@ -141,7 +153,7 @@ class Run:
         self.outcome = Outcome(0, 0, [], [0] * len(members))
 
     def run(self) -> Outcome:
-        """Plays the scene to its end."""
+        """Run the simulation to its end."""
         now, rate, limit = 0.0, self.scene.rate, self.scene.seconds + WARM_UP
         while True:
             now += self.random.expovariate(rate)
@@ -158,7 +170,7 @@ class Run:
             self.refreshed[worker] = now
             for index, view in enumerate(views):
                 view.in_flight = sum(other[index].own for other in self.views)
-        key = hash_key(b"client %d" % self.random.randrange(10_000))
+        key = hash_key(b"client %d" % self.random.randrange(CLIENTS))
         chosen = self.pickers[worker].pick(views, key, self.random.random, now)
         scored = now >= WARM_UP
         if scored:
@@ -201,14 +213,14 @@ class Run:
 
 
 def static_weights(algorithm: Algorithm, scene: Scene) -> Sequence[float]:
-    """Weighted round robin is given the true speeds; every other rule has to find out."""
+    """Return the weights: true speeds for weighted round robin; other rules must find them out."""
     if algorithm == "weighted":
         return [1.0 / slow for slow in scene.slowness]
     return [1.0] * len(scene.slowness)
 
 
 def mean_miss(algorithm: Algorithm, scene: Scene, seeds: int) -> tuple[float, float]:
-    """Mean miss percentage and p99 in milliseconds over several seeds."""
+    """Return the mean miss percentage and p99 in milliseconds over several seeds."""
     outcomes = [Run(algorithm, scene, seed).run() for seed in range(1, seeds + 1)]
     misses = sum(outcome.miss_percent for outcome in outcomes) / seeds
     return misses, 1e3 * sum(outcome.quantile(0.99) for outcome in outcomes) / seeds
@@ -219,7 +231,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", default="1,2,4")
-    parser.add_argument("--equal", action="store_true", help="no replica is slow")
+    parser.add_argument("--equal", action="store_true", help="all replicas are equally fast")
     options = parser.parse_args()
     workers = [int(count) for count in options.workers.split(",")]
     slowness = (1.0,) * 20 if options.equal else Scene.slowness

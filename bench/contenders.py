@@ -1,8 +1,10 @@
-"""How each proxy is set up for the same scene: keep-alive to one origin, forwarded headers and a
-request id where it knows them, nothing logged unless the scene says so.
+"""The proxies to compare, all with the same setup.
 
-A contender writes its configuration into a directory and gives the command that serves in the
-foreground. One whose program is not installed is left out.
+Keep-alive to one origin, forwarded headers, a request id if the proxy has one, no log unless the
+scene wants one.
+
+A contender writes its configuration into a directory and returns the command that serves in the
+foreground. Programs that are not installed are left out.
 """
 
 import os
@@ -19,7 +21,7 @@ COMPILED: Final = Path(__file__).parent.parent / "build" / "compiled"
 
 @dataclass(frozen=True)
 class Setting:
-    """What a proxy is to do. `home` is an empty directory of its own."""
+    """What a proxy must do. `home` is an empty directory for it."""
 
     home: Path
     port: int
@@ -28,7 +30,7 @@ class Setting:
     log: bool = False
 
     def write(self, name: str, text: str) -> str:
-        """A file in `home`; its path."""
+        """Write a file in `home`; return its path."""
         path = self.home / name
         path.write_text(text)
         return str(path)
@@ -77,7 +79,7 @@ def haproxy(setting: Setting) -> list[str]:
     text = f"""
 global
   nbthread {setting.workers}
-  maxconn {most_connections()}
+  maxconn {max_connections()}
 defaults
   mode http
   timeout connect 2s
@@ -207,21 +209,24 @@ CONTENDERS: Final[dict[str, Callable[[Setting], list[str]]]] = {
 LOGS: Final = frozenset(("ours", "ours-compiled", "nginx", "envoy", "traefik", "caddy"))
 
 
-def most_connections() -> int:
-    """What HAProxy may be told to take: it wants two descriptors for each connection."""
+def max_connections() -> int:
+    """Return the connection limit for HAProxy: it needs two descriptors per connection."""
     return min(30_000, (resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 400) // 2)
 
 
 def installed(name: str) -> bool:
-    """Whether a contender's program is on the PATH (ours and aiohttp come with Python), or was
-    built by `make compile`."""
+    """Return whether a contender's program is on the PATH.
+
+    `ours` and `aiohttp` always are; `ours-compiled` is if `make compile` has run.
+    """
     if name == "ours-compiled":
         return COMPILED.exists()
     return name in ("ours", "aiohttp") or shutil.which(name) is not None
 
 
 def origin(home: Path, port: int) -> list[str]:
-    """The origin of every scene: nginx with fixed answers, answers that differ, and two files."""
+    """Return the command of the origin: nginx with fixed answers, varying answers, and two
+    files."""
     (home / "files").mkdir()
     (home / "files" / "100k").write_bytes(os.urandom(100 * 1024))
     (home / "files" / "10m").write_bytes(os.urandom(10 * 1024 * 1024))

@@ -1,13 +1,13 @@
-"""What the control path costs with many services: passes, changes, the second's work, memory.
+"""Cost of the control process with many services: passes, changes, periodic work, memory.
 
-The real reconciler, store, publisher and scaling over a simulated runtime whose replicas simply
-run, and one worker's data plane at the other end of the wire. CPU times of this machine; what
-counts is how they grow.
+Runs the real reconciler, store, publisher and scaling over a simulated runtime whose replicas are
+always running, and one worker's data plane at the other end of the wire. CPU times depend on the
+machine; compare how they grow.
 
     python -m bench.control [--services 100 --services 300 --services 1000] [--replicas 10]
                             [--profile PART]
 
-PART is a word of the table.
+PART is a name in the table.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from bench.hive import Hive
+from bench.simulated_runtime import SimulatedRuntime
 from meshd.control.status import by_service
 from meshd.control.status_reader import StatusReader
 from meshd.discovery.watch import RuntimeWatcher
@@ -56,11 +56,13 @@ from proxy.wire.report import Publish, Report
 from proxy.wire.snapshot import Snapshot, apply, difference
 
 ROUNDS: Final = 9
+"""Runs of each part; the median counts."""
 PER_PROJECT: Final = 20
+"""Services per project."""
 
 
 def project(number: int, services: int, replicas: int) -> Project:
-    """One application."""
+    """Return a project."""
     return Project.model_validate(
         {
             "name": f"app{number}",
@@ -83,34 +85,36 @@ def project(number: int, services: int, replicas: int) -> Project:
 
 
 class Mesh:
-    """The control process, without the sockets, and one worker."""
+    """The control process, without sockets, and one worker."""
 
     def __init__(self, directory: Path, loop: asyncio.AbstractEventLoop) -> None:
-        self.hive = Hive()
+        self.runtime = SimulatedRuntime()
         self.store = Store(directory)
         self.store.open()
         self.events = EventLog(self.store)
         self.events.open()
         wake = asyncio.Event()
         publisher = Publisher(directory / "none", self.store.next_epoch(), _ignore)
-        watch = self.watch = RuntimeWatcher(self.hive, wake.set)
-        gateways = Gateways(self.hive)
-        claims = ProjectClaims(self.hive, self.store, lambda: watch.replicas, wake.set, adopts=True)
+        watch = self.watch = RuntimeWatcher(self.runtime, wake.set)
+        gateways = Gateways(self.runtime)
+        claims = ProjectClaims(
+            self.runtime, self.store, lambda: watch.replicas, wake.set, adopts=True
+        )
         job_log = JobLog(self.store)
         jobs = JobTable(self.store, job_log, wake.set)
         jobs.set_containers({})
         factory = JobFactory(self.store, job_log, time.time, random.Random())
         self.reconciler = Reconciler(
-            runtime=self.hive, watch=watch, store=self.store, events=self.events,
+            runtime=self.runtime, watch=watch, store=self.store, events=self.events,
             publisher=publisher, gateways=gateways, claims=claims, held_snapshot=None, wake=wake,
-            probe=self.hive.probe, jobs=jobs, hooks=HookRunner(factory, jobs, job_log),
+            probe=self.runtime.probe, jobs=jobs, hooks=HookRunner(factory, jobs, job_log),
             traffic=None, in_flight={}, start_slots=int, on_ready=_ignore,
             trusted_proxies=(), clock=time.time, random=random.Random(),
         )  # fmt: skip
         self.publisher, self.gateways = publisher, gateways
-        self.ingest, sampler = Ingest(), UsageSampler(self.hive)
+        self.ingest, sampler = Ingest(), UsageSampler(self.runtime)
         self.status = StatusReader(
-            runtime=self.hive, store=self.store, events=self.events, reconciler=self.reconciler,
+            runtime=self.runtime, store=self.store, events=self.events, reconciler=self.reconciler,
             claims=claims, publisher=publisher, gateways=gateways, ingest=self.ingest,
             sampler=sampler, firewall_state=str, clock=time.time,
         )  # fmt: skip
@@ -127,87 +131,95 @@ class Mesh:
         self.worker.cells, self.worker.workers = self.cells.row(0), 2
         self.before: Snapshot | None = None
         self.snapshot: Snapshot | None = None
-        self.frame = self.told = b""
+        self.frame = self.report_frame = b""
         self.changes = 0
         self.blocked = 0.0
-        # A second goes by with each report, from the beginning of a minute on: what is stored once
-        # in ten seconds then comes in no measured one.
-        self.told_until = time.time() // 60 * 60 + 0.5
+        # Each report covers one second, from the start of a minute: so no measured second is one
+        # of those, one in ten, in which traffic is stored.
+        self.reported_until = time.time() // 60 * 60 + 0.5
 
     async def close(self) -> None:
-        """End what runs."""
+        """Close the worker, the reconciler and the store."""
         self.worker.close()
         await self.reconciler.close()
         self.store.close()
 
     async def settle(self) -> None:
-        """Pass after pass until nothing changes any more."""
+        """Run passes until nothing changes."""
         quiet = 0
         while quiet < 3:
             generation = self.publisher.generation
-            await self.look()
+            await self.step()
             busy = self.reconciler.view().running or self.publisher.generation != generation
             quiet = 0 if busy else quiet + 1
 
-    async def look(self) -> None:
-        """The runtime is listed, a pass is made, and what it began gets its turn."""
+    async def step(self) -> None:
+        """List the runtime, run a pass, and let the operations that it started run."""
         await self.watch._list()
-        self.turn()
+        self.run_pass()
         for _ in range(5):
             await asyncio.sleep(0)
 
     async def one_more(self, replicas: int) -> None:
-        """One service more gets a replica more, and it answers its first probe: the next pass
-        has something to publish."""
+        """Scale another service up by one and probe the new replica.
+
+        The next pass has a change to publish.
+        """
         self.before = self.publisher.current
         self.changes += 1
         key = self.reconciler.view().desired.services[self.changes].key
         self.store.set_override(key, Override(replicas + 1, 0.0))
-        await self.look()
-        await self.look()
+        await self.step()
+        await self.step()
 
-    # What is measured
+    # --- The measured parts
 
-    def turn(self) -> None:
-        """One pass."""
+    def run_pass(self) -> None:
+        """Run one pass."""
         self.reconciler.run_pass(time.time())
 
     def encode(self) -> None:
-        """What changed since `one_more`, for the wire."""
+        """Encode the changes since `one_more`."""
         current = self.publisher.current
         assert current is not None
         assert current is not self.before
         self.frame = codec.encode(Publish(update=difference(self.before, current)))
 
     def install(self) -> None:
-        """A worker takes it."""
+        """Install the update in the worker."""
         (message,) = codec.Decoder().feed(self.frame)
         assert isinstance(message, Publish)
         self.snapshot = apply(self.snapshot, message.update)
         self.worker.install(self.snapshot)
 
     def report(self) -> None:
-        """A worker's counts of a second, of the next one each time: what is new in a second
-        costs more than what is not."""
-        self.told_until += 1.0
-        self.told = codec.encode(self.worker.report(self.told_until - 1.0, self.told_until))
+        """Encode the worker's report of the next second.
+
+        A new second each time: the first report of a second costs more than the others.
+        """
+        self.reported_until += 1.0
+        self.report_frame = codec.encode(
+            self.worker.report(self.reported_until - 1.0, self.reported_until)
+        )
 
     def take(self) -> None:
-        """They come in."""
-        (report,) = codec.Decoder().feed(self.told)
+        """Receive the report."""
+        (report,) = codec.Decoder().feed(self.report_frame)
         assert isinstance(report, Report)
         self.ingest.add(report)
 
     def second(self) -> None:
-        """What the control process does once a second."""
+        """Run the work that the control process does once per second."""
         view = self.reconciler.view()
         services = view.desired.services
         self.ingest.keep([service.key for service in services])
-        self.scaling.step(services, by_service(view.observed.replicas), self.told_until)
+        self.scaling.step(services, by_service(view.observed.replicas), self.reported_until)
 
     def scrape(self) -> None:
-        """Everything for Prometheus; `blocked` becomes the longest that the event loop had to
-        wait meanwhile, in CPU seconds."""
+        """Generate the exposition; set `blocked` to the longest step in CPU seconds.
+
+        Other work of the event loop waits for a step.
+        """
         scraping, self.blocked = self.metrics.exposition(), 0.0
         with contextlib.suppress(StopIteration):
             while True:
@@ -219,10 +231,10 @@ class Mesh:
 
 
 PARTS: Final[Mapping[str, Callable[[Mesh], object]]] = {
-    "change": Mesh.turn,
+    "change": Mesh.run_pass,
     "encode": Mesh.encode,
     "install": Mesh.install,
-    "pass": Mesh.turn,
+    "pass": Mesh.run_pass,
     "look around": lambda mesh: mesh.worker._look_around(),
     "housekeeping": lambda mesh: mesh.worker._keep_house(time.monotonic()),
     "report": Mesh.report,
@@ -231,8 +243,8 @@ PARTS: Final[Mapping[str, Callable[[Mesh], object]]] = {
     "status": lambda mesh: mesh.status.status(),
     "metrics": lambda mesh: mesh.scrape(),
 }
-"""What runs again and again, in an order in which each finds what it needs: `change` to `install`
-is the way of a change from the first pass that sees it to a worker that routes by it."""
+"""The repeated parts, in the order in which each has its input. `change` to `install` are the path
+of a change from the first pass that sees it to a worker that routes by it."""
 
 
 def _ignore(*values: object) -> None:
@@ -240,7 +252,7 @@ def _ignore(*values: object) -> None:
 
 
 async def measure(services: int, options: argparse.Namespace) -> dict[str, float]:
-    """CPU milliseconds of each part, and megabytes."""
+    """Return the CPU milliseconds of each part, and megabytes of memory."""
     gc.collect()
     memory = resident()
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
@@ -258,12 +270,12 @@ async def measure(services: int, options: argparse.Namespace) -> dict[str, float
 
 
 async def populate(mesh: Mesh, services: int, replicas: int) -> None:
-    """Deploy everything, with its replicas in place, and let the first passes see it."""
+    """Deploy all services with running replicas, and run the first passes."""
     for number in range(-(-services // PER_PROJECT)):
         size = min(PER_PROJECT, services - number * PER_PROJECT)
         made = project(number, size, replicas)
         revisions = {service.name: compute_revision(service) for service in made.services}
-        mesh.hive.populate(made, revisions)
+        mesh.runtime.populate(made, revisions)
         mesh.store.deploy(made, revisions, "bench", "", time.time())
         await mesh.gateways.learn(made.name, list(revisions))
     await mesh.settle()
@@ -275,7 +287,7 @@ async def populate(mesh: Mesh, services: int, replicas: int) -> None:
 
 
 async def parts(mesh: Mesh, options: argparse.Namespace) -> dict[str, float]:
-    """Each part by itself, several times."""
+    """Measure each part, several times."""
     profile = cProfile.Profile()
     times: dict[str, list[float]] = {name: [] for name in PARTS}
     blocked = times["metrics, wait"] = []
@@ -292,18 +304,20 @@ async def parts(mesh: Mesh, options: argparse.Namespace) -> dict[str, float]:
     if options.profile:
         pstats.Stats(profile).sort_stats("tottime").print_stats(25)
     found = {name: statistics.median(values) for name, values in times.items()}
-    found["update, KB"], found["report, KB"] = len(mesh.frame) / 1024, len(mesh.told) / 1024
+    found["update, KB"], found["report, KB"] = len(mesh.frame) / 1024, len(mesh.report_frame) / 1024
     return found
 
 
 def resident() -> int:
-    """Bytes of this process's memory."""
+    """Return the resident memory of this process in bytes."""
     with open("/proc/self/statm", "rb") as statm:
         return int(statm.read().split()[1]) * 4096
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="cost of the control path by size")
+    parser = argparse.ArgumentParser(
+        description="Cost of the control process by number of services."
+    )
     parser.add_argument("--services", type=int, action="append")
     parser.add_argument("--replicas", type=int, default=10)
     parser.add_argument("--profile", default="", help="profile this part")

@@ -1,4 +1,4 @@
-"""Memory of idle connections: each has served one request and then stays open."""
+"""Memory of idle connections: each has served one request and stays open."""
 
 import contextlib
 import resource
@@ -13,10 +13,10 @@ REQUEST: Final = b"GET /api/orders HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 def per_connection(pid: int, port: int, wanted: int) -> tuple[int, float]:
-    """(connections held, bytes each) of the server at `port`."""
+    """Return (connections held, bytes per connection) of the server at `port`."""
     count = min(wanted, (_descriptors() - 400) // 2 - 300)
     with contextlib.ExitStack() as stack:
-        _open(stack, port, 200)  # so that what is set up only once is not counted
+        _open(stack, port, 200)  # so that memory allocated only once does not count
         time.sleep(0.5)
         before = memory_bytes(pid)
         _open(stack, port, count)
@@ -36,4 +36,4 @@ def _open(stack: contextlib.ExitStack, port: int, count: int) -> None:
         connection.sendall(REQUEST)
         answer = connection.recv(65536)
         if b" 200 " not in answer[:16]:
-            raise NotServing(f"an idle connection was answered {answer[:80]!r}")
+            raise NotServing(f"wrong answer on an idle connection: {answer[:80]!r}")

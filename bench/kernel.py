@@ -1,4 +1,4 @@
-"""What the kernel says about a process and its children: CPU time and memory."""
+"""CPU time and memory of a process and its descendants, from /proc."""
 
 import contextlib
 import os
@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Final
 
 TICK: Final = 1.0 / os.sysconf("SC_CLK_TCK")
+"""Seconds of a clock tick."""
 
 
 def family(pid: int) -> Iterator[int]:
-    """A process and all its descendants that are alive."""
+    """Yield the pids of a process and all its live descendants."""
     yield pid
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):
@@ -19,7 +20,7 @@ def family(pid: int) -> Iterator[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time so far of a process and its descendants, to a clock tick."""
+    """Return the user and system seconds of a process and its descendants, to a clock tick."""
     total = 0
     for member in set(family(pid)):
         with contextlib.suppress(OSError):
@@ -29,7 +30,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def memory_bytes(pid: int) -> int:
-    """Proportional set size of a process and its descendants."""
+    """Return the proportional set size (PSS) of a process and its descendants, in bytes."""
     total = 0
     for member in set(family(pid)):
         with contextlib.suppress(OSError):

@@ -1,13 +1,13 @@
-"""What the proxy's own logic costs a request, with no socket, kernel or event loop in it.
+"""Cost of the proxy's own logic per request, without sockets, kernel and event loop.
 
-The two protocol classes of one worker are driven by hand: a request's bytes go into the client's
-side, and what is written to the origin's side is answered at once. What is left is parsing,
-routing, picking, rewriting, counting. It is quick and quiet enough to judge a single change by,
-which `bench.proxy` is not; only that one tells what a request costs in the end.
+Drives the two protocol classes of one worker by hand: the bytes of a request are passed to the
+client side, and a write to the origin side is answered at once. Parsing, routing, picking,
+rewriting and counting remain. It is fast and precise enough to evaluate a single change, which
+`bench.proxy` is not; only that one shows the cost of a request in production.
 
     python -m bench.logic [--endpoints 3] [--constant] [--answers varied] [--log] [--parts]
 
-What `make compile` built is measured by PYTHONPATH=build/compiled:. python -P bench/logic.py.
+For the compiled form (`make compile`): PYTHONPATH=build/compiled:. python -P bench/logic.py.
 """
 
 import argparse
@@ -51,10 +51,11 @@ CHUNKED: Final = (
     b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
 )
 ROUND: Final = 20_000
+"""Requests per round."""
 
 
 def alike() -> list[list[bytes]]:
-    """One and the same answer."""
+    """Return one answer."""
     return [[ANSWER % (0, len(BODY), BODY)]]
 
 
@@ -65,12 +66,12 @@ def varied() -> list[list[bytes]]:
 
 
 def split() -> list[list[bytes]]:
-    """A head and a body that come one after the other."""
+    """Return an answer whose head and body arrive separately."""
     return [[ANSWER % (0, len(BODY), b""), BODY]]
 
 
 def chunked() -> list[list[bytes]]:
-    """One chunk and the last one."""
+    """Return an answer with one chunk and the last one."""
     return [[CHUNKED % (0, len(BODY), BODY)]]
 
 
@@ -78,7 +79,7 @@ ANSWERS: Final = {each.__name__: each for each in (alike, varied, split, chunked
 
 
 class Wire:
-    """A transport that only counts what is written to it."""
+    """A transport that only counts writes."""
 
     def __init__(self) -> None:
         self.written: Callable[[bytes], None] = self._count
@@ -92,7 +93,7 @@ class Wire:
         self.written(data)
 
     def set_write_buffer_limits(self, high: int) -> None:
-        """Nothing is buffered."""
+        """Do nothing: nothing is buffered."""
 
     def get_extra_info(self, name: str) -> Any:
         return ("127.0.0.1", 40_000) if name == "peername" else None
@@ -104,7 +105,7 @@ class Wire:
         return 0
 
     def abort(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: no connection exists."""
 
     close = write_eof = pause_reading = resume_reading = abort
 
@@ -153,7 +154,7 @@ class Scene:
         endpoint.idle.append(upstream)
 
     def play(self, requests: list[bytes]) -> float:
-        """CPU seconds for all of them."""
+        """Return the CPU seconds for all requests."""
         data_received = self.client.data_received
         answers = self.answers
         begin = time.process_time()
@@ -166,7 +167,7 @@ class Scene:
 
 
 def requests(options: argparse.Namespace, first: int) -> list[bytes]:
-    """As `bench.scenes` makes them: a new path and one new field a request, or all alike."""
+    """Return requests like those of `bench.scenes`: unique ones, or all the same."""
     fields = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
     made = []
     for number in range(first, first + ROUND):
@@ -180,12 +181,12 @@ def requests(options: argparse.Namespace, first: int) -> list[bytes]:
 
 
 async def measure(options: argparse.Namespace) -> None:
-    """Prints the best of several rounds."""
+    """Print the best and the median of several rounds."""
     scene = Scene(asyncio.get_running_loop(), options)
     scene.play(requests(options, 1000))
     if options.parts:
         for name, part in parts(scene, requests(options, 5000)[0]).items():
-            price(name, part)
+            print_cost(name, part)
     profile = cProfile.Profile()
     times = []
     for turn in range(options.rounds):
@@ -197,12 +198,12 @@ async def measure(options: argparse.Namespace) -> None:
     if options.profile:
         pstats.Stats(profile).sort_stats("tottime").print_stats(30)
     best, middle = min(times), sorted(times)[len(times) // 2]
-    print(f"best {best / ROUND * 1e6:.2f} µs, median {middle / ROUND * 1e6:.2f} µs a request")
+    print(f"best {best / ROUND * 1e6:.2f} µs, median {middle / ROUND * 1e6:.2f} µs per request")
     scene.plane.close()
 
 
 def parts(scene: Scene, request: bytes) -> dict[str, Callable[[], object]]:
-    """The parts of a request's way that can be called by themselves."""
+    """Return the parts of a request's path that can be called separately."""
     plane, client = scene.plane, scene.client
     shapes = client._shapes
     service = plane.services["shop/web"]
@@ -218,7 +219,7 @@ def parts(scene: Scene, request: bytes) -> dict[str, Callable[[], object]]:
     return {
         "nothing": lambda: None,
         "head, parsed": lambda: parse_request(request[:-4], plane.recall.requests),
-        "head, by its shape": lambda: match_templates(shapes, request),
+        "head, by a template": lambda: match_templates(shapes, request),
         "route": lambda: plane.routing.straight(head.host or b""),
         "exchange": lambda: Exchange(plane, client, head, 1.0),
         "retry budget": lambda: service.budget.deposit(1.0),
@@ -233,8 +234,8 @@ def parts(scene: Scene, request: bytes) -> dict[str, Callable[[], object]]:
     }
 
 
-def price(name: str, part: Callable[[], object]) -> None:
-    """Prints the best of several rounds of one part, less what the calling costs."""
+def print_cost(name: str, part: Callable[[], object]) -> None:
+    """Print the best of several rounds of one part, without the cost of the call."""
     turns = range(ROUND)
     best = []
     for call in (part, lambda: None):
@@ -249,17 +250,19 @@ def price(name: str, part: Callable[[], object]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="CPU time of the proxy's logic a request")
+    parser = argparse.ArgumentParser(description="CPU time of the proxy's logic per request.")
     parser.add_argument("--endpoints", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--constant", action="store_true", help="all requests alike")
+    parser.add_argument("--constant", action="store_true", help="all requests are the same")
     parser.add_argument(
-        "--answers", choices=sorted(ANSWERS), default="alike", help="what the origin answers"
+        "--answers", choices=sorted(ANSWERS), default="alike", help="answers of the origin"
     )
     parser.add_argument("--log", action="store_true", help="with an access log")
-    parser.add_argument("--spans", type=float, default=0.0, metavar="SHARE", help="with spans")
-    parser.add_argument("--parts", action="store_true", help="what each part costs by itself")
-    parser.add_argument("--profile", action="store_true", help="where the time goes")
+    parser.add_argument(
+        "--spans", type=float, default=0.0, metavar="SHARE", help="with spans of this share"
+    )
+    parser.add_argument("--parts", action="store_true", help="print the cost of each part")
+    parser.add_argument("--profile", action="store_true", help="print a profile")
     asyncio.run(measure(parser.parse_args()))
 
 

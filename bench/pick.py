@@ -1,4 +1,4 @@
-"""What one pick costs, for each balancing rule at several numbers of replicas.
+"""Cost of one pick, for each balancing rule and several numbers of replicas.
 
 python -m bench.pick
 """
@@ -13,12 +13,13 @@ from proxy.policy.hashing import hash_key
 from proxy.policy.latency import LatencyAtLoad
 from proxy.wire.snapshot import Algorithm, Balance, Endpoint
 
-BOUNDS = {10: 1.0, 100: 3.0}
-
 
 def cost(algorithm: Algorithm, replicas: int, picks: int = 20_000, rounds: int = 7) -> float:
-    """Microseconds a pick: the best of several rounds. Replicas are busy (two to six requests in
-    flight each) and differ in latency; what is picked stays in flight for a while."""
+    """Return the microseconds of a pick: the best of several rounds.
+
+    Replicas are busy (two to six requests in flight each) and differ in latency. A picked replica
+    keeps its request for a while.
+    """
     random = Random(1)
     views = tuple(View(f"r{i}", LatencyAtLoad()) for i in range(replicas))
     for view in views:
@@ -62,7 +63,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__.split("\n", 1)[0]).parse_args()
     sizes = (2, 10, 100, 1000)
     begin = perf_counter()
-    print("microseconds a pick")
+    print("microseconds per pick")
     print(f"{'rule':14}" + "".join(f"{f'{size} replicas':>15}" for size in sizes))
     for algorithm in ALGORITHMS:
         cells = "".join(f"{cost(algorithm, size):15.2f}" for size in sizes)

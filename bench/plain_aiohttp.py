@@ -1,4 +1,4 @@
-"""A reverse proxy as one writes it with aiohttp in an afternoon, to be measured against.
+"""A minimal reverse proxy with aiohttp, for comparison.
 
 python -m bench.plain_aiohttp PORT ORIGIN_PORT WORKERS
 """

@@ -1,9 +1,10 @@
-"""What a request costs: the same scenes for ours, nginx, HAProxy, Envoy, Traefik, Caddy and a
-plain aiohttp proxy, each pinned to one core, in turn, several times.
+"""Cost of a request, in the same scenes for this proxy, nginx, HAProxy, Envoy, Traefik, Caddy and a
+plain aiohttp proxy.
 
-The measure is the CPU time that the kernel counted for the proxy's processes, divided by the
-requests answered. It hardly depends on what else the machine does, as throughput would; still,
-only ratios within one run mean something. Origin and client share the other core.
+Each is pinned to one core; they take turns, several times. The measure is the CPU time that the
+kernel counted for the proxy's processes, divided by the requests answered. Unlike throughput, it
+hardly depends on other load of the machine; still, compare only ratios within one run. Origin and
+client share the other core.
 
     python -m bench.proxy [--rounds 3] [--seconds 3] [--only nginx,ours] [--scenes unique]
 """
@@ -27,8 +28,11 @@ from bench.running import NotServing, check, running
 from bench.scenes import SCENES, ClientFailed, Load, Scene, play
 
 REFERENCE: Final = ("nginx", "haproxy")
+"""Ratios are to the better of these."""
 BAR: Final = 40
+"""Characters of the longest bar."""
 FEWEST: Final = 5
+"""Requests per sample; a sample with fewer means that something is wrong."""
 
 
 @dataclass
@@ -41,16 +45,16 @@ class Results:
         self.samples.setdefault((scene, name), []).append(value)
 
     def value(self, scene: str, name: str) -> float | None:
-        """The median; None where nothing was measured."""
+        """Return the median; None without samples."""
         found = self.samples.get((scene, name))
         return median(found) if found else None
 
     def table(self, scene: str, names: Sequence[str], unit: str) -> str:
-        """Medians, ratios to the better of nginx and HAProxy, and bars."""
+        """Return medians, ratios to the better of nginx and HAProxy, and bars."""
         values = {name: self.value(scene, name) for name in names}
         known = {name: value for name, value in values.items() if value is not None}
         if not known:
-            return f"\n{scene}: nothing measured"
+            return f"\n{scene}: no samples"
         base = min([known[n] for n in REFERENCE if n in known] or list(known.values()))
         most = max(known.values())
         better = next((n for n in REFERENCE if known.get(n) == base), "")
@@ -64,7 +68,7 @@ class Results:
         return "\n".join(lines)
 
     def beside(self, scene: Scene, names: Sequence[str]) -> str:
-        """What each proxy's request costs as a ratio to the scene measured in turn with it."""
+        """Return each proxy's cost in a scene as a ratio to the scene measured in turn with it."""
         assert scene.beside is not None
         lines = [f"\n{scene.name} (ratio to its own: {scene.beside.name})"]
         for name in names:
@@ -75,13 +79,16 @@ class Results:
         return "\n".join(lines)
 
     def ratio(self, scene: str, name: str, to: str) -> float:
-        """What one proxy costs to another in a scene."""
+        """Return the cost of one proxy relative to another in a scene."""
         return quotient(self.samples[scene, name], self.samples[scene, to])
 
 
 def quotient(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median of the ratios within each round: what else the machine did in a round was
-    nearly the same for both. Of the medians, where a round lacks one of them."""
+    """Return the median of the ratios within each round.
+
+    Other load was nearly the same for both within a round. Return the ratio of the medians if a
+    round lacks one of them.
+    """
     if len(ours) != len(theirs) or not all(theirs):
         return median(ours) / median(theirs) if median(theirs) else float("inf")
     return median([one / other for one, other in zip(ours, theirs, strict=True)])
@@ -89,7 +96,15 @@ def quotient(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 @dataclass
 class Bench:
-    """One benchmark: where things are and how long they take."""
+    """One benchmark run.
+
+    - `home`: directory for files
+    - `base_port`: port of the origin; proxies use the next ones
+    - `seconds`: load per sample
+    - `names`: the proxies
+    - `problems`: messages to print at the end
+    - `rates`: highest rate of each proxy, in requests per second
+    """
 
     home: Path
     base_port: int
@@ -101,14 +116,14 @@ class Bench:
 
     @property
     def cores(self) -> tuple[int, int]:
-        """(the proxy's, the origin's and client's)."""
+        """Return (the proxy's core, the core of origin and client)."""
         cores = sorted(os.sched_getaffinity(0))
         return cores[0], cores[-1]
 
     def serve(
         self, name: str, scene: Scene, act: Callable[[int, int], None], checked: bool = False
     ) -> None:
-        """Starts a contender for a scene, checks its answers, and acts on (pid, port)."""
+        """Start a proxy for a scene, check its answers, and call `act(pid, port)`."""
         with tempfile.TemporaryDirectory(dir=self.home) as home:
             os.chmod(home, 0o755)
             port = self.base_port + 1 + self.names.index(name)
@@ -122,7 +137,7 @@ class Bench:
                 self.problems.append(f"{name}, {scene.name}: {error}")
 
     def cost(self, name: str, scene: Scene) -> None:
-        """One sample of the CPU time a request."""
+        """Take one sample of the CPU time per request."""
 
         def act(pid: int, port: int) -> None:
             self._load(scene, port, 1)
@@ -142,7 +157,7 @@ class Bench:
         return play(scene, port, seconds, self.home, self.cores[1])
 
     def memory(self, name: str, connections: int) -> None:
-        """Bytes an idle connection."""
+        """Take one sample of the memory per idle connection."""
 
         def act(pid: int, port: int) -> None:
             _, size = per_connection(pid, port, connections)
@@ -151,7 +166,7 @@ class Bench:
         self.serve(name, Scene("idle connections"), act)
 
     def tail(self, name: str) -> None:
-        """p99 at half of the highest rate that was seen."""
+        """Take one sample of the p99 at half of the highest rate seen."""
 
         def act(_: int, port: int) -> None:
             rate = self.rates[name] / 2
@@ -187,7 +202,7 @@ def main() -> None:
 
 
 def measure(bench: Bench, scenes: Sequence[Scene], options: argparse.Namespace) -> None:
-    """All scenes, a table after each."""
+    """Measure all scenes; print a table after each."""
     for scene in scenes:
         names = [name for name in bench.names if not scene.log or name in LOGS]
         for _ in range(options.rounds):
@@ -195,7 +210,7 @@ def measure(bench: Bench, scenes: Sequence[Scene], options: argparse.Namespace) 
                 bench.cost(name, scene)
                 if scene.beside is not None:
                     bench.cost(name, scene.beside)
-        print(bench.results.table(scene.name, names, "CPU µs a request"), flush=True)
+        print(bench.results.table(scene.name, names, "CPU µs per request"), flush=True)
         if scene.beside is not None:
             print(bench.results.beside(scene, names), flush=True)
     if not options.scenes and tail.available():
@@ -210,15 +225,19 @@ def measure(bench: Bench, scenes: Sequence[Scene], options: argparse.Namespace) 
 
 
 def arguments() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="CPU time a request of several proxies")
-    parser.add_argument("--rounds", type=int, default=3, help="samples of each (default 3)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of load a sample (default 3)")
-    parser.add_argument("--only", default="", help="proxies, with commas between")
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description="CPU time per request of several proxies.")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="samples per scene and proxy (default 3)"
+    )
+    parser.add_argument("--seconds", type=float, default=3.0, help="load per sample (default 3)")
+    parser.add_argument("--only", default="", help="proxies, separated by commas")
     parser.add_argument("--scenes", default="", help="only scenes with this in their name")
-    parser.add_argument("--idle", type=int, default=10_000, help="idle connections; 0: none")
-    parser.add_argument("--port", type=int, default=21_000, help="first of ten ports to use")
-    parser.add_argument("--json", default="", metavar="FILE", help="write all samples here")
+    parser.add_argument(
+        "--idle", type=int, default=10_000, help="idle connections; 0 skips the test"
+    )
+    parser.add_argument("--port", type=int, default=21_000, help="first of ten ports")
+    parser.add_argument("--json", default="", metavar="FILE", help="write all samples to this file")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Processes of a benchmark: started pinned to cores, waited for, checked, ended by their pid."""
+"""Processes of a benchmark: start them pinned to cores, check their answers, stop them by pid."""
 
 import contextlib
 import http.client
@@ -14,12 +14,12 @@ from bench.scenes import HEADERS
 
 
 class NotServing(Exception):
-    """A program ended, or did not answer in time, or answered something wrong."""
+    """A program ended, did not answer in time, or gave a wrong answer."""
 
 
 @contextlib.contextmanager
 def running(command: Sequence[str], port: int, cores: Sequence[int], home: Path) -> Iterator[int]:
-    """Runs a server for the length of the block; gives its pid once it accepts on `port`."""
+    """Run a server during the block; yield its pid once it accepts on `port`."""
     pinned = ["taskset", "-c", ",".join(map(str, cores)), *command]
     with open(home / "output", "wb") as output:
         process = subprocess.Popen(
@@ -33,7 +33,7 @@ def running(command: Sequence[str], port: int, cores: Sequence[int], home: Path)
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
-            # The whole session is ours: `start_new_session` above.
+            # The session was created for this process (`start_new_session` above).
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
@@ -46,12 +46,15 @@ def _await(process: "subprocess.Popen[bytes]", port: int, home: Path) -> None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.05)
-    said = (home / "output").read_text(errors="replace")[-2000:]
-    raise NotServing(f"{process.args!r} does not accept on port {port}: {said}")
+    output = (home / "output").read_text(errors="replace")[-2000:]
+    raise NotServing(f"{process.args!r} does not accept on port {port}: {output}")
 
 
 def check(port: int, origin: int, patience: float = 5.0) -> None:
-    """As `check_once`; a server may need a moment between accepting and knowing its routes."""
+    """Repeat `check_once` until it succeeds.
+
+    A server may accept before it knows its routes. Raises NotServing after `patience` seconds.
+    """
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -64,8 +67,11 @@ def check(port: int, origin: int, patience: float = 5.0) -> None:
 
 
 def check_once(port: int, origin: int) -> None:
-    """Right answers, before anything is measured: target and fields arrive as they were sent,
-    bodies are the origin's, a connection serves twice. Raises NotServing."""
+    """Check the answers before anything is measured. Raises NotServing.
+
+    Target and fields must arrive as sent, bodies must be the origin's, and a connection must serve
+    two requests.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     for number in range(2):
         tag = f"tag-{number}"
@@ -73,19 +79,19 @@ def check_once(port: int, origin: int) -> None:
             "GET", f"/echo/{number}?q=%20", headers={**HEADERS, "X-Request-Tag": tag}
         )
         answer = connection.getresponse()
-        said = answer.read().decode()
-        wanted = f"GET /echo/{number}?q=%20 {tag} {HEADERS['Cookie']}"
-        if (answer.status, said) != (200, wanted):
-            raise NotServing(f"answered {answer.status} {said!r}, not {wanted!r}")
+        body = answer.read().decode()
+        expected = f"GET /echo/{number}?q=%20 {tag} {HEADERS['Cookie']}"
+        if (answer.status, body) != (200, expected):
+            raise NotServing(f"answered {answer.status} {body!r}, expected {expected!r}")
     direct = http.client.HTTPConnection("127.0.0.1", origin, timeout=20)
-    for method, path, body in (
+    for method, path, content in (
         ("GET", "/files/100k", b""),
         ("GET", "/files/10m", b""),
         ("POST", "/api/orders", b"x" * 4096),
     ):
         answers = []
         for each in (connection, direct):
-            each.request(method, path, body=body or None, headers=HEADERS)
+            each.request(method, path, body=content or None, headers=HEADERS)
             answer = each.getresponse()
             answers.append((answer.status, answer.getheader("content-length"), answer.read()))
         if answers[0] != answers[1]:

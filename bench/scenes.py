@@ -1,4 +1,4 @@
-"""The scenes a proxy is measured in, and wrk as the client that plays them."""
+"""The scenes in which proxies are measured, and wrk as the client."""
 
 import re
 import subprocess
@@ -26,10 +26,17 @@ HEADERS: Final = {
 
 @dataclass(frozen=True)
 class Scene:
-    """`unique`: a new path and one new header value each request. `body`: bytes of a JSON
-    POST. `bare`: no headers but the client's own. `close`: a new connection each request.
-    `longer`: so many times as long as others, where opening the connections would weigh too much.
-    `beside`: what it is compared with, measured in turn with it."""
+    """One scene.
+
+    - `unique`: a new path and one new header value in each request
+    - `body`: bytes of a JSON POST; 0 for a GET
+    - `bare`: only the headers that the client adds itself
+    - `log`: with an access log
+    - `workers`: worker processes of the proxy
+    - `close`: a new connection for each request
+    - `longer`: factor on the duration, for scenes in which opening connections would count too much
+    - `beside`: another scene, measured in turn with this one
+    """
 
     name: str
     path: str = "/api/orders"
@@ -44,7 +51,7 @@ class Scene:
     beside: "Scene | None" = None
 
     def script(self) -> str:
-        """The wrk script of the scene."""
+        """Return the wrk script of the scene."""
         lines = [f'wrk.method = "{"POST" if self.body else "GET"}"']
         headers = {} if self.bare else dict(HEADERS)
         if self.close:
@@ -58,8 +65,8 @@ class Scene:
         if not self.unique:
             lines.append('wrk.headers["X-Request-Tag"] = "constant"')
             return "\n".join(lines)
-        # The whole request is made once; each time only path and one value are put in, so
-        # that the client costs as little as it can.
+        # The request is formatted once; only path and one value are inserted each time, so that
+        # the client uses little CPU time.
         lines.append(
             f"""
 local head, tail, count = "", "", 0
@@ -100,7 +107,7 @@ SCENES: Final = (
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk counted."""
+    """The counts of wrk. `seconds` is the duration, `p99` is in seconds."""
 
     requests: int
     errors: int
@@ -109,14 +116,14 @@ class Load:
 
 
 class ClientFailed(Exception):
-    """wrk did not run, or said something that is not understood."""
+    """wrk did not run, or its report cannot be parsed."""
 
 
 UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
 
 def play(scene: Scene, port: int, seconds: float, home: Path, core: int) -> Load:
-    """Runs wrk on one core against a port. Raises ClientFailed."""
+    """Run wrk on one core against a port. Raises ClientFailed."""
     script = home / "scene.lua"
     script.write_text(scene.script())
     command = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{scene.connections}"]
@@ -129,7 +136,7 @@ def play(scene: Scene, port: int, seconds: float, home: Path, core: int) -> Load
 
 
 def parse(text: str, error: str = "") -> Load:
-    """Reads wrk's report."""
+    """Parse wrk's report. Raises ClientFailed."""
     total = re.search(r"(\d+) requests in ([\d.]+)(us|ms|s|m)", text)
     tail = re.search(r"99%\s+([\d.]+)(us|ms|s|m)", text)
     if total is None or tail is None:

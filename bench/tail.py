@@ -1,4 +1,4 @@
-"""Latency at a steady rate below saturation, with h2load (wrk only goes as fast as it can)."""
+"""Latency at a constant rate below saturation, measured with h2load (wrk has no rate limit)."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ CONNECTIONS: Final = 64
 
 
 def p99(port: int, rate: float, seconds: int, home: Path, core: int) -> float:
-    """Seconds that 99 % of the requests stay under, at about `rate` requests a second."""
+    """Return the 99th percentile of the latency in seconds, at about `rate` requests per second."""
     log = home / "h2load.log"
     log.unlink(missing_ok=True)
     each = max(1, round(rate / CONNECTIONS))
@@ -38,5 +38,5 @@ def p99(port: int, rate: float, seconds: int, home: Path, core: int) -> float:
 
 
 def available() -> bool:
-    """Whether h2load is installed."""
+    """Return whether h2load is installed."""
     return shutil.which("h2load") is not None

@@ -1,5 +1,5 @@
-# ruff: noqa: ARG002 (a protocol that most of is not needed of)
-"""A runtime whose replicas are simply there: thousands of them, at no cost to what is measured."""
+# ruff: noqa: ARG002 (a protocol with arguments that a simulation does not need)
+"""A simulated runtime for `bench.control`: thousands of replicas at no cost to the measurement."""
 
 import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -19,15 +19,16 @@ from meshd.runtime.base import RuntimeEvent
 from meshd.spec.model import HealthCheck, Network, Project, Service
 
 STARTED: Final = 1_700_000_000.0
+"""Start of every replica, Unix time; any time in the past."""
 
 
 def address(number: int) -> str:
-    """The number-th address of a network of sixteen million."""
+    """Return the number-th address of a network of sixteen million."""
     return f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
 
 
-class Hive:
-    """The `Runtime` protocol over a table. Starting and stopping take no time at all."""
+class SimulatedRuntime:
+    """The `Runtime` protocol over a table in memory. Starting and stopping take no time."""
 
     name = "simulated"
     capabilities = Capabilities(True, True, True, True, True, True, True, True)
@@ -37,7 +38,7 @@ class Hive:
         self._numbers = itertools.count(1)
 
     def populate(self, project: Project, revisions: Mapping[str, str]) -> None:
-        """Everything of a project runs already."""
+        """Add the replicas of a project, all running."""
         for service in project.services:
             for number in range(service.replicas):
                 name = f"{project.name}-{service.name}-{number}"
@@ -45,7 +46,7 @@ class Hive:
 
     def _add(self, name: str, project: str, service: str, revision: str) -> ObservedReplica:
         number = next(self._numbers)
-        seen = self.replicas[name] = ObservedReplica(
+        added = self.replicas[name] = ObservedReplica(
             name=name,
             runtime_id=f"{number:064x}",
             project=project,
@@ -61,10 +62,10 @@ class Hive:
             addresses=(address(number),),
             labels={"mesh.project": project, "mesh.service": service, "mesh.revision": revision},
         )
-        return seen
+        return added
 
     async def open(self) -> None:
-        """Nothing to open."""
+        """Do nothing."""
 
     close = open
 
@@ -84,10 +85,10 @@ class Hive:
     async def prepare(
         self, project: str, service: Service, networks: Sequence[Network] = ()
     ) -> None:
-        """Everything is there."""
+        """Do nothing."""
 
     async def mesh_addresses(self, project: str, services: Sequence[str]) -> Sequence[MeshAddress]:
-        """A network of its own for each, numbered by name."""
+        """Return a separate network for each service, numbered by name."""
         return [
             MeshAddress(name, f"172.{20 + n // 250}.{n % 250}.1", 80, f"172.{20 + n // 250}.0.0/16")
             for name in services
@@ -104,7 +105,7 @@ class Hive:
         self.replicas.pop(name, None)
 
     async def pause(self, name: str) -> None:
-        """Not in use."""
+        """Do nothing."""
 
     unpause = pause
 
@@ -125,11 +126,11 @@ class Hive:
         return holder
 
     async def unclaim(self, project: str, holder: Holder) -> None:
-        """Nothing is kept."""
+        """Do nothing."""
 
     async def teardown(self, project: str) -> None:
-        """Nothing is left."""
+        """Do nothing."""
 
     async def probe(self, host: str, port: int, health: HealthCheck, path: str = "") -> str | None:
-        """Every replica answers."""
+        """Return None: every replica is healthy."""
         return None
