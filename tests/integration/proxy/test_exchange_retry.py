@@ -11,18 +11,14 @@ from proxy.wire.snapshot import (
     Retries,
     Service,
 )
-from tests.support.proxy_policies import (
-    BAD,
-    close_after_request,
-    free_port,
-    named_ok,
-    service_report,
-)
+from tests.support.ports import free_port
+from tests.support.proxy_policies import BAD, close_after_request, service_report
 from tests.support.proxy_scene import (
     OK,
     Visit,
     answers,
     get,
+    named_ok,
     on_uvloop,
     post,
     scene,

@@ -18,11 +18,12 @@ from proxy.wire.snapshot import (
     Split,
     Target,
 )
-from tests.support.proxy_policies import named_ok, route
+from tests.support.proxy_policies import route
 from tests.support.proxy_scene import (
     OK,
     answers,
     get,
+    named_ok,
     on_uvloop,
     scene,
     service,

@@ -12,12 +12,13 @@ from proxy.wire.snapshot import (
     Service,
     Timeouts,
 )
-from tests.support.proxy_policies import BAD, named_ok, route, service_report
+from tests.support.proxy_policies import BAD, route, service_report
 from tests.support.proxy_scene import (
     OK,
     Visit,
     answers,
     get,
+    named_ok,
     on_uvloop,
     post,
     scene,
