@@ -46,6 +46,9 @@ class _LazyGroup(click.Group):
             if similar := difflib.get_close_matches(cmd_name, _COMMANDS, 1):
                 ctx.fail(f"No such command {cmd_name!r}. Did you mean {similar[0]!r}?")
             return None
+        # Before the import: commands import parts of `proxy` that another package does not have.
+        if not getattr(proxy, "MESHD", False):
+            ctx.fail(f"{proxy.__file__} belongs to another package named 'proxy'; uninstall it")
         command: click.Command = importlib.import_module(
             f"meshd.cli.commands.{cmd_name.replace('-', '_')}"
         ).command
@@ -61,10 +64,6 @@ class _LazyGroup(click.Group):
 @click.version_option(package_name="meshd", prog_name="meshd")
 def main() -> None:
     """Run a Compose application with load balancing, healing, autoscaling and safe rollouts."""
-    if not getattr(proxy, "MESHD", False):
-        raise click.UsageError(
-            f"{proxy.__file__} belongs to another package named 'proxy'; uninstall that package"
-        )
 
 
 if __name__ == "__main__":

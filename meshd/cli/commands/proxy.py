@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 import click
 import msgspec
 
-import proxy
 from meshd.cli import proxy_options
 from meshd.spec.errors import SpecError
 from meshd.spec.model.proxy_settings import MissingExtra, require_otlp
@@ -83,8 +82,6 @@ def command(file: str | None, **options: Any) -> None:
     SIGTERM or Ctrl-C ends the proxy at once. Exit codes: 0 ended in order, 1 ended at once, 2 could
     not start.
     """
-    if not getattr(proxy, "MESHD", False):
-        _exit_with(f"{proxy.__file__} belongs to another package named 'proxy'; uninstall it")
     flags = raw_flags(options)
     path = os.path.abspath(file) if file else ""
     try:
