@@ -6,10 +6,24 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.architecture.source import PACKAGES, ROOT, modules, tree_of
+from tests.architecture.source import ROOT, modules, tree_of
 
-ENFORCED: tuple[str, ...] = ()
-"""Folders where the rule holds; in the end `PACKAGES`."""
+UNCHECKED = (
+    "autoscaler/policy/",
+    "meshd/capacity/",
+    "meshd/discovery/",
+    "meshd/publish/",
+    "meshd/reconcile/",
+    "meshd/scaling/",
+    "meshd/spec/",
+    "meshd/telemetry/",
+    "proxy/http1/",
+    "proxy/policy/",
+    "proxy/request/",
+    "proxy/state/",
+    "proxy/worker/",
+)
+"""Folders whose constants are still to be described. Empty in the end."""
 
 
 def is_number(node: ast.expr | None) -> bool:
@@ -66,6 +80,10 @@ def undocumented(path: Path) -> Iterator[str]:
 
 
 def test_numeric_constants_say_their_unit_or_reason() -> None:
-    assert set(ENFORCED) <= set(PACKAGES)
-    found = [line for path in modules(*ENFORCED) for line in undocumented(path)] if ENFORCED else []
+    found = [
+        line
+        for path in modules()
+        if not str(path.relative_to(ROOT)).startswith(UNCHECKED)
+        for line in undocumented(path)
+    ]
     assert not found, "say the unit and the reason in a comment or in a docstring below"

@@ -22,6 +22,7 @@ LEFT_OUT = (
 )
 """Texts of others, generated ones, and this list."""
 
+NAMES = r"nobody|somebody|anybody|whoever"
 PHRASES = {
     r"so many": "the given number, or the name of the number",
     r"by lot": "at random",
@@ -30,7 +31,7 @@ PHRASES = {
     r"(?<!there )is no (?!longer|more|less|later|earlier|larger|smaller)\w+": "is not a valid ...",
     r"beside": "next to, besides, alongside",
     r"comes? off": "succeeds, is removed",
-    r"nobody|somebody|anybody|whoever": "the caller, another program, no one by role",
+    NAMES: "the caller, another program, no one by role",
     r"(?:short|shorter|usual|straight) way": "fast path, slow path",
     r"told": "reported, sent, said by",
     r"tells? of": "reports, describes",
@@ -52,11 +53,28 @@ PHRASES = {
 """Regular expression → what to write instead. Word boundaries are added at both ends."""
 
 NONE: frozenset[str] = frozenset()
-EXCEPTIONS: dict[str, frozenset[str]] = {}
+EXCEPTIONS: dict[str, frozenset[str]] = {
+    # `nobody` is the name of a user.
+    "tests/integration/daemon/test_deploy_admission.py": frozenset({NAMES}),
+}
 """File → phrases that are right there."""
 
-CLEAN: tuple[str, ...] = ("tests/architecture/", "tests/support/waiting.py")
-"""Folders and files where the rule holds; in the end the whole tree."""
+UNCHECKED = (
+    "autoscaler/policy/",
+    "bench/",
+    "docs/",
+    "meshd/capacity/",
+    "meshd/discovery/",
+    "meshd/model/",
+    "meshd/publish/",
+    "meshd/runtime/",
+    "meshd/scaling/",
+    "meshd/spec/",
+    "meshd/telemetry/",
+    "proxy/",
+    "tests/unit/",
+)
+"""Folders that are still to be rewritten. Empty in the end."""
 
 
 def texts() -> list[Path]:
@@ -92,11 +110,11 @@ def offences(path: Path) -> list[str]:
     ]
 
 
-def test_clean_folders_stay_clean() -> None:
+def test_texts_have_no_banned_phrase() -> None:
     found = [
         offence
         for path in texts()
-        if str(path.relative_to(ROOT)).startswith(CLEAN)
+        if not str(path.relative_to(ROOT)).startswith(UNCHECKED)
         for offence in offences(path)
     ]
     assert not found, "\n".join(found)

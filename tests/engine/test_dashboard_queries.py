@@ -17,6 +17,7 @@ import pytest_asyncio
 from ruamel.yaml import YAML
 
 from meshd.api.server import serve
+from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
 from tests.fakes import traffic
 from tests.fakes.control import FakeControl
@@ -45,7 +46,8 @@ class MovingControl(FakeControl):
         super().__init__()
         self.ingest = Ingest()
         self.scrapes = 0
-        self.mesh = traffic.metrics(self.ingest, time.time(), live=True)
+        self.counters = EventCounters()
+        self.mesh = traffic.metrics(self.ingest, time.time(), live=True, counters=self.counters)
 
     async def metrics(self) -> bytes:
         self.scrapes += 1
@@ -53,9 +55,9 @@ class MovingControl(FakeControl):
         for worker in (1, 2):
             self.ingest.add(traffic.report(worker, 2 + self.scrapes, now))
         for event in traffic.events():
-            self.mesh.observe_event(event)
-        self.mesh.count_scale("shop/orders", "up", "load")
-        self.mesh.observe_start("shop/orders", 0.7)
+            self.counters.observe_event(event)
+        self.counters.count_scale("shop/orders", "up", "load")
+        self.counters.observe_start("shop/orders", 0.7)
         return await self.mesh.exposition()
 
 

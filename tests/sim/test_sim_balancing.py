@@ -3,9 +3,11 @@
 import pytest
 
 from bench.balancing import Run, Scene
-from bench.pick import BOUNDS, cost
+from bench.pick import cost
 from proxy.wire.snapshot import Algorithm
 
+BOUNDS = {10: 1.0, 100: 3.0}
+"""Number of replicas → microseconds that a pick may cost on an idle machine."""
 SLACK = 5.0
 """Machines are shared: a figure on a clock fails at this many times its bound."""
 

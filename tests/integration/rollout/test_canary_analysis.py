@@ -1,5 +1,5 @@
-"""Bad revisions under load, on local processes and the real proxy: each is rolled back because of
-its own traffic, probes or exits. `tests/e2e` does the same on a real engine."""
+"""Bad revisions under load, on local processes and the real proxy: each is rolled back for its own
+traffic, probes or exits. `tests/e2e` does the same on a real engine."""
 
 import uuid
 from collections.abc import AsyncIterator
