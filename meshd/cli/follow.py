@@ -50,7 +50,8 @@ async def logs(client: Client, project: str, service: str, tail: int) -> AsyncIt
                 seen.setdefault(line.replica, deque(maxlen=COMPARED_LINES)).append(line.line)
                 yield line
         except NoDaemon:
-            for line in missed_lines(await _fetch_logs(client, project, service), seen):
+            past = await _fetch_logs(client, project, service, bool(seen))
+            for line in missed_lines(past, seen):
                 seen.setdefault(line.replica, deque(maxlen=COMPARED_LINES)).append(line.line)
                 yield line
             tail = 0
@@ -99,16 +100,22 @@ def _common_suffix(first: Sequence[str], second: Sequence[str]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-async def _fetch_logs(client: Client, project: str, service: str) -> Sequence[LogLine]:
-    """Return past log lines, as soon as a daemon answers that knows the service.
+async def _fetch_logs(
+    client: Client, project: str, service: str, expected: bool
+) -> Sequence[LogLine]:
+    """Return past log lines, as soon as a daemon answers that knows the service. With `expected`
+    wait until there are lines: a control process answers before it has listed the replicas, and
+    lines that are missing then would be lost.
 
-    Raises NoDaemon or NotFound after `RECONNECT_SECONDS`.
+    After `RECONNECT_SECONDS` return no lines, or raise NoDaemon or NotFound.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + RECONNECT_SECONDS
     while True:
         try:
-            return await client.logs(project, service, CATCH_UP_LINES)
+            lines = await client.logs(project, service, CATCH_UP_LINES)
+            if lines or not expected or loop.time() > end:
+                return lines
         except (NoDaemon, NotFound):
             if loop.time() > end:
                 raise
