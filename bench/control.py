@@ -124,7 +124,7 @@ class Mesh:
         )
         self.scaling = ScalingController(
             self.store, self.events, DecisionLog(self.store), TrafficLog(self.store), self.ingest,
-            counters, sampler, PrometheusQueries(), tuple, wake.set,
+            counters, sampler, PrometheusQueries(time.monotonic), tuple, wake.set,
         )  # fmt: skip
         self.worker = DataPlane(0, loop)
         self.cells = SharedCells.create(2)
@@ -212,7 +212,7 @@ class Mesh:
         """Run the work that the control process does once per second."""
         view = self.reconciler.view()
         services = view.desired.services
-        self.ingest.keep([service.key for service in services])
+        self.ingest.set_services([service.key for service in services])
         self.scaling.step(services, by_service(view.observed.replicas), self.reported_until)
 
     def scrape(self) -> None:
@@ -277,7 +277,7 @@ async def populate(mesh: Mesh, services: int, replicas: int) -> None:
         revisions = {service.name: compute_revision(service) for service in made.services}
         mesh.runtime.populate(made, revisions)
         mesh.store.deploy(made, revisions, "bench", "", time.time())
-        await mesh.gateways.learn(made.name, list(revisions))
+        await mesh.gateways.discover(made.name, list(revisions))
     await mesh.settle()
     current = mesh.publisher.current
     assert current is not None

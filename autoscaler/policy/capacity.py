@@ -66,7 +66,7 @@ WAITING: Final = 0.3
 MAX_WAIT_WEIGHT: Final = 1.0
 """Wait, in service times, from which `proven` falls with the full weight."""
 
-# Workers at the most.
+# Upper bound on the workers.
 ASSUMED_RATIO: Final = 1.5
 """`bound` over `proven` until the bound has been measured."""
 SATURATED_LATENCY: Final = 2.0
@@ -94,12 +94,12 @@ RAISE_BOUND_SHARE: Final = 0.4
 
 # The service's own calls.
 STRAIN_RATIO: Final = 2.0
-"""Time in own calls over the usual one above which the called services are slow."""
+"""Ratio to the normal time in own calls above which the called services are slow."""
 DOWNSTREAM_WEIGHT: Final = 0.01
-"""Weight of one second in the usual time of own calls: a memory of about two minutes."""
+"""Weight of one second in the normal time of own calls: a memory of about two minutes."""
 HIGH_DOWNSTREAM_RATIO, HIGH_DOWNSTREAM_WEIGHT = 1.5, 0.001
 """A second above this ratio has this smaller weight, so that a slow dependency does not soon
-become usual."""
+become normal."""
 STRAINED_WEIGHT: Final = 0.0005
 """Weight of a second while the called services are slow."""
 

@@ -1,94 +1,97 @@
-"""Whether what a deployment needs at the least has a place on the nodes. Pure.
+"""Whether the minimum of a deployment fits on the nodes. Pure.
 
-What counts of a replica is what it takes of a node (`room.takes`); of a service, its lowest
-number, since the autoscaler is given no more than there is room for.
+`meshd.control.deploy` calls `check` before anything is changed. A replica counts with what it needs
+of a node (`allocate.reservation`), a service with its minimum, because the autoscaler only gets
+what fits.
 """
 
 from collections.abc import Mapping, Sequence
 
-from meshd.capacity.allocate import GIB, Demand, short, takes
+from meshd.capacity.allocate import GIB, Demand, find_unplaced, reservation
 from meshd.model.desired import DesiredService
 from meshd.model.runtime import Capabilities, Node
 
 
-def least(service: DesiredService) -> int:
-    """The replicas that a service has at any rate."""
+def min_replicas(service: DesiredService) -> int:
+    """Return the lowest number of replicas that a service may have."""
     scale = service.spec.mesh.scale
     return min(service.desired, scale.min) if scale is not None else service.desired
 
 
-def refusals(
-    ours: Sequence[DesiredService],
+def check(
+    own: Sequence[DesiredService],
     others: Sequence[DesiredService],
-    more: Mapping[str, int],
+    surge: Mapping[str, int],
     nodes: Sequence[Node],
     can: Capabilities,
     jobs: Sequence[Demand] = (),
 ) -> list[str]:
-    """Why `ours` cannot all run beside the `others` and the `jobs` that run now, with the sum and
-    the place; empty when they can. `more` is how many replicas beyond its number each service has
-    on the way of its rollout; the jobs may have ended by then."""
+    """Return why the `own` services cannot all run in addition to the `others` and the running
+    `jobs`, with the sums; empty if they can.
+
+    `surge` is the number of additional replicas of each service during its rollout, by key. By
+    then the jobs may have ended, so they do not count for it.
+    """
     if not nodes:
         return []
     largest = max(node.cpus for node in nodes)
-    found = [
+    problems = [
         f"service {service.spec.name}: a replica may use {service.spec.resources.cpus:g} CPUs, "
-        f"and the largest node has {largest:g}; lower deploy.resources.limits.cpus"
-        for service in ours
+        f"but the largest node has {largest:g}; lower deploy.resources.limits.cpus"
+        for service in own
         if can.cpu_limits and service.spec.resources.cpus > largest
     ]
-    if found:
-        return found
-    theirs = [_want(service, 0, can) for service in others]
-    lacking = short(nodes, [*theirs, *jobs], [_want(service, 0, can) for service in ours])
-    if lacking:
-        return [_told(lacking, ours, theirs, {}, nodes, can, jobs)]
-    lacking = short(nodes, theirs, [_want(s, more.get(s.key, 0), can) for s in ours])
-    if lacking:
-        text = _told(lacking, ours, theirs, more, nodes, can)
-        return [f"on the way of the rollout {text}; have it done with order: stop-first"]
+    if problems:
+        return problems
+    other_demands = [_demand(service, 0, can) for service in others]
+    own_demands = [_demand(service, 0, can) for service in own]
+    unplaced = find_unplaced(nodes, [*other_demands, *jobs], own_demands)
+    if unplaced:
+        return [_explain(unplaced, own_demands, other_demands, nodes, jobs)]
+    own_demands = [_demand(service, surge.get(service.key, 0), can) for service in own]
+    unplaced = find_unplaced(nodes, other_demands, own_demands)
+    if unplaced:
+        text = _explain(unplaced, own_demands, other_demands, nodes)
+        return [f"during the rollout {text}; use order: stop-first to avoid this"]
     return []
 
 
-def _want(service: DesiredService, more: int, can: Capabilities) -> Demand:
-    cpus, memory = takes(service.spec, can.memory_limits)
-    number = least(service) + more
-    return Demand(service.key, number, number, 0, cpus, memory)
+def _demand(service: DesiredService, surge: int, can: Capabilities) -> Demand:
+    cpus, memory = reservation(service.spec, can.memory_limits)
+    count = min_replicas(service) + surge
+    return Demand(service.key, count, count, 0, cpus, memory)
 
 
-def _told(
-    lacking: tuple[str, str],
-    ours: Sequence[DesiredService],
-    theirs: Sequence[Demand],
-    more: Mapping[str, int],
+def _explain(
+    unplaced: tuple[str, str],
+    own: Sequence[Demand],
+    others: Sequence[Demand],
     nodes: Sequence[Node],
-    can: Capabilities,
     jobs: Sequence[Demand] = (),
 ) -> str:
-    wants = [_want(service, more.get(service.key, 0), can) for service in ours]
     parts = ", ".join(
-        f"{want.key.partition('/')[2]} {want.wanted} × {_size(want.cpus, want.memory)}"
-        for want in wants
-        if want.wanted and (want.cpus or want.memory)
+        f"{demand.key.partition('/')[2]} {demand.desired} × {_size(demand.cpus, demand.memory)}"
+        for demand in own
+        if demand.desired and (demand.cpus or demand.memory)
     )
     where = f"node {nodes[0].name} has" if len(nodes) == 1 else f"{len(nodes)} nodes have"
-    there = _size(sum(node.cpus for node in nodes), sum(node.memory for node in nodes))
-    taken = _sum(theirs)
-    beside = f", of which other projects take {taken}" if taken else ""
-    if in_jobs := _sum(jobs):
-        beside += (
-            f" and jobs that run now {in_jobs}" if taken else f", of which jobs take {in_jobs}"
+    total = _size(sum(node.cpus for node in nodes), sum(node.memory for node in nodes))
+    taken, by_jobs = _sum(others), _sum(jobs)
+    used = f", of which other projects use {taken}" if taken else ""
+    if by_jobs:
+        used += (
+            f" and running jobs {by_jobs}" if taken else f", of which running jobs use {by_jobs}"
         )
-    key, why = lacking
+    key, reason = unplaced
     return (
-        f"the project takes {_sum(wants) or 'nothing'} ({parts}), and {where} {there}{beside}; "
-        f"not all of {key} has a place, {why}"
+        f"the project needs {_sum(own) or 'nothing'} ({parts}), and {where} {total}{used}; "
+        f"not all replicas of {key} fit: {reason}"
     )
 
 
-def _sum(wants: Sequence[Demand]) -> str:
-    cpus = sum(want.wanted * want.cpus for want in wants)
-    memory = sum(want.wanted * want.memory for want in wants)
+def _sum(demands: Sequence[Demand]) -> str:
+    cpus = sum(demand.desired * demand.cpus for demand in demands)
+    memory = sum(demand.desired * demand.memory for demand in demands)
     return _size(cpus, memory)
 
 

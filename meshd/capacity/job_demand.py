@@ -1,7 +1,10 @@
-"""Whether there is room for a job: on the nodes, and in its project's quota.
+"""Whether a job fits on the nodes and into its project's quota.
 
-It takes what a replica of its service does. What could not be started on empty nodes is refused;
-what has no place beside what runs now waits until it has one.
+`meshd.jobs` asks `JobAdmission` before it accepts and before it starts a job;
+`meshd.control.deploy` checks scheduled jobs with `check_schedules`.
+
+A job needs what a replica of its service needs. A job that would not fit on empty nodes is
+rejected; one that does not fit next to what runs now waits until it does.
 """
 
 from collections import Counter
@@ -9,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from meshd.capacity import quota
-from meshd.capacity.allocate import Demand, short, takes
+from meshd.capacity.allocate import Demand, find_unplaced, reservation
 from meshd.model.desired import DesiredService
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import ALIVE
@@ -20,97 +23,100 @@ from meshd.telemetry.usage_sampler import UsageSampler
 
 
 class JobDemand(NamedTuple):
-    """A job, as what it takes: that of one replica of `service`."""
+    """What a job needs: as much as one replica of `service`."""
 
     id: str
     project: str
     service: Service
 
 
-def want(job: JobDemand, limits_memory: bool) -> Demand:
-    """A job as the room on the nodes is shared out: it is there, or it is not."""
-    cpus, memory = takes(job.service, limits_memory)
-    return Demand(job.id, 1, 1, cpus=cpus, memory=memory, what="a job")
+def demand_of(job: JobDemand, limits_memory: bool) -> Demand:
+    """Return the demand of a job on the nodes: one, which is placed in any case. Pure."""
+    cpus, memory = reservation(job.service, limits_memory)
+    return Demand(job.id, 1, 1, cpus=cpus, memory=memory, unit="a job")
 
 
-def refused(job: JobDemand, bound: Quota | None, nodes: Sequence[Node], can: Capabilities) -> str:
-    """Why a job could not even run alone; empty when it could. Pure."""
-    limit, largest = job.service.resources.cpus, max((n.cpus for n in nodes), default=0.0)
-    if nodes and can.cpu_limits and limit > largest:
+def find_rejection(
+    job: JobDemand, limit: Quota | None, nodes: Sequence[Node], can: Capabilities
+) -> str | None:
+    """Return the reason that a job could not even run alone; None if it could. Pure."""
+    cpus, largest = job.service.resources.cpus, max((n.cpus for n in nodes), default=0.0)
+    if nodes and can.cpu_limits and cpus > largest:
         return (
-            f"it may use {limit:g} CPUs, and the largest node has {largest:g}; lower "
+            f"it may use {cpus:g} CPUs, but the largest node has {largest:g}; lower "
             f"deploy.resources.limits.cpus of service {job.service.name}"
         )
-    return lacking(job, [], [], bound, nodes, can)
+    return find_shortage(job, [], [], limit, nodes, can)
 
 
-def lacking(
+def find_shortage(
     job: JobDemand,
     services: Sequence[tuple[DesiredService, int]],
     running: Sequence[JobDemand],
-    bound: Quota | None,
+    limit: Quota | None,
     nodes: Sequence[Node],
     can: Capabilities,
-) -> str:
-    """Why a job has no place beside so many replicas of `services` and the `running` jobs; empty
-    when it has one. Pure."""
-    if bound is not None:
-        own = [(s.spec, number) for s, number in services if s.project == job.project]
-        jobs = of(job.project, [*running, job])
-        if over := quota.refusals(bound.model_copy(update={"replicas": 0}), own, jobs):
-            return "; ".join(over)
+) -> str | None:
+    """Return the reason that a job does not fit next to the `services` (with their numbers of
+    replicas) and the `running` jobs; None if it fits. Pure."""
+    if limit is not None:
+        own = [(s.spec, count) for s, count in services if s.project == job.project]
+        jobs = jobs_of(job.project, [*running, job])
+        without_replicas = limit.model_copy(update={"replicas": 0})
+        if problems := quota.check(without_replicas, own, jobs):
+            return "; ".join(problems)
     if not nodes:
-        return ""
-    others = [want(each, can.memory_limits) for each in running]
-    for service, number in services:
-        cpus, memory = takes(service.spec, can.memory_limits)
-        others.append(Demand(service.key, number, number, cpus=cpus, memory=memory))
-    found = short(nodes, others, [want(job, can.memory_limits)])
-    return found[1] if found else ""
+        return None
+    others = [demand_of(each, can.memory_limits) for each in running]
+    for service, count in services:
+        cpus, memory = reservation(service.spec, can.memory_limits)
+        others.append(Demand(service.key, count, count, cpus=cpus, memory=memory))
+    unplaced = find_unplaced(nodes, others, [demand_of(job, can.memory_limits)])
+    return unplaced[1] if unplaced else None
 
 
-def refusals(project: Project, nodes: Sequence[Node], can: Capabilities) -> list[str]:
-    """Why what a project schedules could never be run; empty when it could. Pure."""
-    found = []
+def check_schedules(project: Project, nodes: Sequence[Node], can: Capabilities) -> list[str]:
+    """Return why scheduled jobs of a project could never run; empty if they could. Pure."""
+    problems = []
     for service in project.services:
         job = JobDemand(f"scheduled {service.name}", project.name, service)
-        if service.mesh.schedule and (why := refused(job, project.quota, nodes, can)):
-            found.append(f"service {service.name}: a scheduled job cannot run: {why}")
-    return found
+        if service.mesh.schedule and (reason := find_rejection(job, project.quota, nodes, can)):
+            problems.append(f"service {service.name}: a scheduled job cannot run: {reason}")
+    return problems
 
 
-def of(project: str, jobs: Sequence[JobDemand]) -> list[tuple[str, Service]]:
-    """Those of a project, as its quota counts them. Pure."""
+def jobs_of(project: str, jobs: Sequence[JobDemand]) -> list[tuple[str, Service]]:
+    """Return the (id, service) of the jobs of a project, as `quota.check` takes them. Pure."""
     return [(job.id, job.service) for job in jobs if job.project == project]
 
 
 class JobAdmission:
-    """The same of what is now: `services` are wanted, and `replicas` there."""
+    """Checks jobs against the present `services` and `replicas`, the nodes and the quotas."""
 
     def __init__(
         self,
         store: Store,
-        meter: UsageSampler,
+        sampler: UsageSampler,
         can: Capabilities,
         services: Callable[[], Sequence[DesiredService]],
         replicas: Callable[[], Sequence[Replica]],
     ) -> None:
         self._store = store
-        self._meter = meter
+        self._sampler = sampler
         self._can = can
         self._services = services
         self._replicas = replicas
 
-    def refused(self, job: JobDemand) -> str:
-        """Why it is not taken at all; empty when it is."""
-        return refused(job, self._quota(job.project), self._meter.nodes, self._can)
+    def find_rejection(self, job: JobDemand) -> str | None:
+        """Return the reason that the job could never run; None if it could."""
+        return find_rejection(job, self._quota(job.project), self._sampler.nodes, self._can)
 
-    def lacking(self, job: JobDemand, running: Sequence[JobDemand]) -> str:
-        """Why it has to wait beside those that run; empty when it need not."""
+    def find_shortage(self, job: JobDemand, running: Sequence[JobDemand]) -> str | None:
+        """Return the reason that the job has to wait; None if it may start now."""
         alive = Counter(r.key for r in self._replicas() if r.phase in ALIVE)
         services = [(s, max(s.desired, alive[s.key])) for s in self._services()]
-        bound = self._quota(job.project)
-        return lacking(job, services, running, bound, self._meter.nodes, self._can)
+        limit = self._quota(job.project)
+        return find_shortage(job, services, running, limit, self._sampler.nodes, self._can)
 
     def _quota(self, project: str) -> Quota | None:
         stored = self._store.projects.get(project)

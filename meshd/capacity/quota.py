@@ -1,49 +1,51 @@
-"""What a project may have at most: CPUs, memory and replicas, whatever the nodes have. Pure.
+"""The most CPUs, memory and replicas of a project, whatever the nodes have. Pure.
 
-What counts of a replica is what it may use: its limit, or its reservation where it has none.
+`meshd.control.deploy` checks deployments, `meshd.scaling.limits` holds the autoscaler to it, and
+`meshd.capacity.job_demand` checks jobs. A replica counts with its limit, or with its reservation if
+it has no limit.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 
-from meshd.capacity.allocate import GIB, Allocation, Demand, share
+from meshd.capacity.allocate import GIB, ROUNDING, Allocation, Demand, allocate
 from meshd.model.desired import DesiredService
 from meshd.model.runtime import Node
 from meshd.spec.model import Quota, Service
 
 
-def uses(service: Service) -> tuple[float, int]:
-    """Cores and bytes that one replica may use; 0 where nothing bounds them."""
+def usage_limit(service: Service) -> tuple[float, int]:
+    """Return the (cores, bytes) that one replica may use; 0 if unlimited."""
     resources = service.resources
     cpus = resources.cpus or resources.reserved_cpus
     return cpus, resources.memory or resources.reserved_memory
 
 
-def refusals(
+def check(
     quota: Quota, services: Sequence[tuple[Service, int]], jobs: Sequence[tuple[str, Service]] = ()
 ) -> list[str]:
-    """Why so many replicas of these services, beside `jobs` (their ids, and of which service), are
-    more than the quota allows, with the sums; empty when they are not. A job is no replica."""
-    found = [
-        f"service {service.name}: quota.{word} is set, and its replicas have no {what}; "
-        f"expected deploy.resources.limits.{word}"
+    """Return the ways in which the services (with their numbers of replicas) and the `jobs` (id,
+    service) exceed the quota, with the sums; empty if they fit. A job is not a replica."""
+    problems = [
+        f"service {service.name}: quota.{key} is set, but its replicas have no {name}; "
+        f"expected deploy.resources.limits.{key}"
         for service in (*(each for each, _ in services), *(each for _, each in jobs))
-        for word, what, limit, part in (
-            ("cpus", "CPU limit", quota.cpus, uses(service)[0]),
-            ("memory", "memory limit", quota.memory, uses(service)[1]),
+        for key, name, limit, used in (
+            ("cpus", "CPU limit", quota.cpus, usage_limit(service)[0]),
+            ("memory", "memory limit", quota.memory, usage_limit(service)[1]),
         )
-        if limit and not part
+        if limit and not used
     ]
-    if found:
-        return found
+    if problems:
+        return problems
     parts = [*services, *((service, 1) for _, service in jobs)]
-    cpus = sum(count * uses(service)[0] for service, count in parts)
-    memory = sum(count * uses(service)[1] for service, count in parts)
+    cpus = sum(count * usage_limit(service)[0] for service, count in parts)
+    memory = sum(count * usage_limit(service)[1] for service, count in parts)
     replicas = sum(count for _, count in services)
     names = [f"{count} × {service.name}" for service, count in services if count]
-    told = ", ".join([*names, *(f"job {id}" for id, _ in jobs)])
-    for limit, part, text in (
+    listed = ", ".join([*names, *(f"job {id}" for id, _ in jobs)])
+    for limit, used, text in (
         (quota.cpus, cpus, f"{cpus:g} CPUs, and its quota is {quota.cpus or 0:g}"),
         (
             quota.memory,
@@ -52,30 +54,33 @@ def refusals(
         ),
         (quota.replicas, replicas, f"{replicas} replicas, and its quota is {quota.replicas}"),
     ):
-        if limit and part > limit + 1e-9:
-            found.append(f"the project takes {text} ({told})")
-    return found
+        if limit and used > limit + ROUNDING:
+            problems.append(f"the project needs {text} ({listed})")
+    return problems
 
 
-def held(
+def allocate_by_quota(
     quotas: Mapping[str, Quota],
     services: Sequence[DesiredService],
-    wants: Iterable[Demand],
+    demands: Iterable[Demand],
     jobs: Sequence[tuple[str, float, int]] = (),
 ) -> dict[str, Allocation]:
-    """What the quotas leave of what is wanted, by service key; those without one are left out.
-    Within a project it is given out as the room on the nodes is. `jobs` run beside: the project,
-    cores and bytes of each."""
-    asked = {want.key: want for want in wants}
-    grants: dict[str, Allocation] = {}
+    """Return what the `quotas` (by project) allow of each demand, by service key; services without
+    a quota are left out.
+
+    Within a project it is shared out as the nodes are. `jobs` are the (project, cores, bytes) of
+    running jobs.
+    """
+    by_key = {demand.key: demand for demand in demands}
+    allocations: dict[str, Allocation] = {}
     for project, quota in quotas.items():
-        ours = [s for s in services if s.project == project and s.key in asked]
-        parts = [(asked[s.key], *uses(s.spec)) for s in ours]
+        own = [s for s in services if s.project == project and s.key in by_key]
+        parts = [(by_key[s.key], *usage_limit(s.spec)) for s in own]
         cpus, memory = quota.cpus or inf, quota.memory or inf
-        by_part = share(
-            [Node("quota", cpus, memory)],  # type: ignore[arg-type]  # without bounds is inf
+        by_resources = allocate(
+            [Node("quota", cpus, memory)],  # type: ignore[arg-type]  # unlimited is inf
             [
-                *(replace(want, cpus=cpu, memory=bytes_) for want, cpu, bytes_ in parts),
+                *(replace(demand, cpus=cpu, memory=bytes_) for demand, cpu, bytes_ in parts),
                 *(
                     Demand(f"job {number}", 1, 1, cpus=cpu, memory=bytes_)
                     for number, (name, cpu, bytes_) in enumerate(jobs)
@@ -83,12 +88,13 @@ def held(
                 ),
             ],
         )
-        by_number = share(
+        by_number = allocate(
             [Node("quota", quota.replicas or inf, 0)],
-            [replace(want, cpus=1.0, memory=0) for want, _, _ in parts],
+            [replace(demand, cpus=1.0, memory=0) for demand, _, _ in parts],
         )
-        for want, _, _ in parts:
-            least = min(by_part[want.key], by_number[want.key], key=lambda grant: grant.count)
-            why = f"because of the quota of project {project} ({quota})"
-            grants[want.key] = Allocation(least.count, why if least.why else "")
-    return grants
+        for demand, _, _ in parts:
+            both = by_resources[demand.key], by_number[demand.key]
+            fewest = min(both, key=lambda each: each.count)
+            reason = f"the quota of project {project} is {quota}" if fewest.reason else None
+            allocations[demand.key] = Allocation(fewest.count, reason)
+    return allocations

@@ -24,7 +24,7 @@ from meshd.model.request import DrainRequest, RunPass
 from meshd.model.rollout import Override
 from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.reconcile.loop import Reconciler
-from meshd.scaling.sizing import proposed
+from meshd.scaling.sizing import propose
 from meshd.spec.model import Project, Scale
 from meshd.store.calls import CallLog
 from meshd.store.decisions import DecisionLog
@@ -121,7 +121,7 @@ class ControlFacade:
     def sizes(self) -> Sequence[Sizing]:
         """See `Control.sizes`."""
         services = [s for s in self._reconciler.view().desired.services if not s.adopted]
-        return [proposed(s.key, self._sizes.of(s.key), s.spec.resources) for s in services]
+        return [propose(s.key, self._sizes.of(s.key), s.spec.resources) for s in services]
 
     def subscribe(self) -> AsyncIterator[Event]:
         """See `Control.subscribe`."""

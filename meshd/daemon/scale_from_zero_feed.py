@@ -58,8 +58,8 @@ class ScaleFromZeroFeed:
         now = self._clock()
         if isinstance(news, ReplicaReady):
             self._counters.observe_start(news.service, news.seconds)
-            scaling.ready(news.service, now)
+            scaling.replica_ready(news.service, now)
         else:
             service = reconciler.view().service(news.service)
             if service is not None:
-                scaling.woken(service, news.worker, news.parked, now)
+                scaling.start_from_zero(service, news.worker, news.parked, now)

@@ -55,6 +55,6 @@ class Ticker:
     def _tick(self, now: float) -> None:
         view = self._reconciler.view()
         services = view.desired.services
-        self._ingest.keep([service.key for service in services])
+        self._ingest.set_services([service.key for service in services])
         self._scaling.step(services, by_service(view.observed.replicas), now)
         self._stores.tick(now)

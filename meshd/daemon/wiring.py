@@ -41,7 +41,7 @@ from meshd.jobs.table import JobTable
 from meshd.model.request import ReloadDesired
 from meshd.model.scaling import Load
 from meshd.publish.gateways import Gateways
-from meshd.publish.last_snapshot import read_held
+from meshd.publish.last_snapshot import read_held_snapshot
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.ownership.claims import ProjectClaims
@@ -153,7 +153,7 @@ class Parts:
             publisher=publisher,
             gateways=gateways,
             claims=claims,
-            held_snapshot=read_held(settings.state / "snapshot.bin"),
+            held_snapshot=read_held_snapshot(settings.state / "snapshot.bin"),
             wake=wake,
             probe=probe,
             jobs=job_table,
@@ -186,7 +186,7 @@ class Parts:
             clock=clock,
         )
         self._cron = CronScheduler(schedules, jobs, events, clock)
-        self._queries = PrometheusQueries()
+        self._queries = PrometheusQueries(time.monotonic)
         self._scaling = ScalingController(
             store,
             events,

@@ -129,7 +129,7 @@ class WorkerEvents:
         self._sum_in_flight()
 
     def _set_workers(self, live: frozenset[int]) -> None:
-        self._ingest.workers(live)
+        self._ingest.set_workers(live)
         gone, new = self._live - live, live - self._live
         if gone and self._live:
             text = f"worker {_numbers(gone)} ended; live: {_numbers(live)}"

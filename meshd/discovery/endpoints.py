@@ -1,20 +1,23 @@
-"""Which endpoints exist: observed replicas → endpoints of the snapshot. Pure.
+"""Observed replicas → endpoints of the snapshot. Pure.
 
-Only a replica that answered a probe is here. One that leaves stays as `draining`, so that
-workers let it finish what it has, until it has ended.
+`meshd.reconcile.publish_snapshot` calls it; `meshd.publish.compile` takes the result.
+
+Only a replica that answered a probe becomes an endpoint. A replica that is being removed stays a
+`draining` endpoint until it has ended, so that workers let it finish its requests.
 """
 
 from collections.abc import Iterable
+from typing import Final
 
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
 from proxy.wire.snapshot import Endpoint
 
-_LEAVING = (Phase.DRAINING, Phase.STOPPING)
+_LEAVING: Final = (Phase.DRAINING, Phase.STOPPING)
 
 
-def endpoints(replicas: Iterable[Replica]) -> dict[str, tuple[Endpoint, ...]]:
-    """By service key, ordered by id; services without any are left out."""
+def endpoints_by_service(replicas: Iterable[Replica]) -> dict[str, tuple[Endpoint, ...]]:
+    """Return the endpoints by service key, ordered by id; services without any are left out."""
     found: dict[str, list[Endpoint]] = {}
     for replica in replicas:
         endpoint = _endpoint(replica)
@@ -37,20 +40,23 @@ def _endpoint(replica: Replica) -> Endpoint | None:
     )
 
 
-def callers(replicas: Iterable[Replica]) -> dict[str, str]:
-    """Source address → service key. On networks that services share, the address is all that
-    tells who calls; and a call to another network's gateway is known for what it is."""
+def services_by_address(replicas: Iterable[Replica]) -> dict[str, str]:
+    """Return the service key by source address.
+
+    On a network that several services share, only the address identifies the caller. It also
+    identifies a call through the gateway of another network.
+    """
     return {address: replica.key for replica in replicas for address in replica.addresses}
 
 
-def shared_gateways(replicas: Iterable[Replica]) -> dict[tuple[str, str], str]:
-    """(gateway, network) → project, of the networks that adopted containers and their copies
-    are on; an empty project where those are of several."""
+def find_shared_gateways(replicas: Iterable[Replica]) -> dict[tuple[str, str], str]:
+    """Return the project by (gateway, network), for the networks of adopted containers and their
+    copies; an empty project if several use the network."""
     found: dict[tuple[str, str], str] = {}
     for replica in replicas:
         if not replica.managed or replica.copied:
             for network in replica.gateways:
-                known = found.setdefault(network, replica.project)
-                if known != replica.project:
+                project = found.setdefault(network, replica.project)
+                if project != replica.project:
                     found[network] = ""
     return found

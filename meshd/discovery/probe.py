@@ -1,7 +1,7 @@
 """Active probes: one HTTP request or TCP connection at a time to every running replica.
 
-Level-triggered: the caller says which targets there are, whenever it likes, and reads the
-results; a wake tells that one of them changed its meaning. A target that never answered is
+The reconciler sets the targets in every pass and reads the results; `meshd proxy` does the same for
+its fixed endpoints. A change of a result wakes the caller. A target that has not answered yet is
 probed quickly (every 50 ms at first), so that a replica gets traffic soon after it is up.
 """
 
@@ -18,19 +18,31 @@ from meshd.model.replica import NO_ANSWER, ProbeResult
 from meshd.spec.model import HealthCheck
 
 FIRST_PAUSE: Final = 0.05
-GROWTH: Final = 1.25
-AT_ONCE: Final = 64
-A_SECOND: Final = 400
-"""Probes of replicas that are up, all together: with more of them each is asked less often, so
-that thousands leave this process time for its other work."""
-HEAD_LIMIT: Final = 8192
+"""Seconds between the first two probes of a target that has not answered yet."""
+PAUSE_GROWTH: Final = 1.25
+"""Factor by which this pause grows with each probe, up to the health check's interval."""
+MAX_CONCURRENT: Final = 64
+"""Probes at the same time, so that a slow network does not use up sockets."""
+MAX_RATE: Final = 400
+"""Probes per second of replicas that are up, all together. With more replicas each is probed less
+often, so that thousands of them leave this process time for its other work."""
+JITTER_LOW, JITTER_SPAN = 0.9, 0.2
+"""The interval is multiplied by 0.9 to 1.1 at random, so that probes do not run in step."""
+MAX_HEAD: Final = 8192
+"""Bytes of a response that are buffered; only its first line is read."""
+OK_STATUS, FIRST_ERROR_STATUS = 200, 400
+"""HTTP statuses from the first up to, not including, the second are good."""
 GOOD: Final = "ok"
 
 
 class ProbeTarget(msgspec.Struct, frozen=True):
-    """What to probe: host and port, or a Unix socket's `path`. `incarnation` tells one start of
-    a replica from the next; `proven` says that it served before this process began, so that
-    there is no hurry."""
+    """An address to probe.
+
+    - `host`, `port`; or `path`, a Unix socket, instead.
+    - `health`: the health check.
+    - `incarnation`: distinguishes one start of a replica from the next.
+    - `proven`: it served before this process began, so the first probe need not hurry.
+    """
 
     host: str
     port: int
@@ -40,31 +52,38 @@ class ProbeTarget(msgspec.Struct, frozen=True):
     path: str = ""
 
 
-def _same(old: ProbeTarget, new: ProbeTarget | None) -> bool:
+def _is_same(old: ProbeTarget, new: ProbeTarget | None) -> bool:
     return new is not None and msgspec.structs.replace(new, proven=old.proven) == old
 
 
 class Prober:
-    """Keeps a result for every target, as `ask` finds it; calls `on_change` when one
-    changed. `clock` gives Unix time."""
+    """Probes every target in a separate task and keeps the last result of each.
+
+    - `on_change`: called when a result changed.
+    - `ask`: probes one address once; by default `probe`.
+    - `clock`: Unix time.
+    - `jitter`: random numbers from 0 to 1.
+    """
 
     def __init__(
         self,
         on_change: Callable[[], None],
         ask: "Ask | None" = None,
         clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self.results: dict[str, ProbeResult] = {}
         self._ask: Ask = ask or probe
         self._on_change = on_change
         self._clock = clock
+        self._jitter = jitter
         self._targets: dict[str, ProbeTarget] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT)
 
-    def want(self, targets: Mapping[str, ProbeTarget]) -> None:
-        """Probe exactly these from now on. A changed target starts anew."""
-        for name in [n for n, t in self._targets.items() if not _same(t, targets.get(n))]:
+    def set_targets(self, targets: Mapping[str, ProbeTarget]) -> None:
+        """Probe exactly these from now on. Probing of a changed target starts over."""
+        for name in [n for n, t in self._targets.items() if not _is_same(t, targets.get(n))]:
             task = self._tasks.pop(name)
             task.cancel()
             old, new = self._targets.pop(name), targets.get(name)
@@ -73,14 +92,14 @@ class Prober:
         for name, target in targets.items():
             if name not in self._targets:
                 self._targets[name] = target
-                self._tasks[name] = asyncio.create_task(self._watch(name, target))
+                self._tasks[name] = asyncio.create_task(self._probe_repeatedly(name, target))
 
-    def forget(self, name: str) -> None:
-        """Begin anew with one target."""
+    def reset(self, name: str) -> None:
+        """Forget the result of one target."""
         self.results.pop(name, None)
 
     async def close(self) -> None:
-        """End all probing."""
+        """Stop all probes."""
         tasks = list(self._tasks.values())
         self._tasks.clear()
         self._targets.clear()
@@ -88,29 +107,29 @@ class Prober:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _watch(self, name: str, target: ProbeTarget) -> None:
+    async def _probe_repeatedly(self, name: str, target: ProbeTarget) -> None:
         health, pause = target.health, FIRST_PAUSE
         if health.type == "none":
-            self._note(name, None)
+            self._record(name, None)
             return
         if target.proven:
-            await asyncio.sleep(random.random() * health.interval)
+            await asyncio.sleep(self._jitter() * health.interval)
         readiness = health.model_copy(update={"type": "http", "path": health.ready})
         while True:
             unready = None
-            async with self._gate:
+            async with self._slots:
                 problem = await self._ask(target.host, target.port, health, target.path)
                 if problem is None and health.ready:
                     unready = await self._ask(target.host, target.port, readiness, target.path)
-            self._note(name, problem, unready)
+            self._record(name, problem, unready)
             if target.proven or self.results[name].first_good:
-                interval = max(health.interval, len(self._targets) / A_SECOND)
-                await asyncio.sleep(interval * (0.9 + 0.2 * random.random()))
+                interval = max(health.interval, len(self._targets) / MAX_RATE)
+                await asyncio.sleep(interval * (JITTER_LOW + JITTER_SPAN * self._jitter()))
             else:
                 await asyncio.sleep(pause)
-                pause = min(pause * GROWTH, health.interval)
+                pause = min(pause * PAUSE_GROWTH, health.interval)
 
-    def _note(self, name: str, problem: str | None, unready: str | None = None) -> None:
+    def _record(self, name: str, problem: str | None, unready: str | None = None) -> None:
         before = self.results.get(name, ProbeResult())
         first = before.first_good
         if problem is not None:
@@ -125,14 +144,14 @@ class Prober:
 
 
 async def probe(host: str, port: int, health: HealthCheck, path: str = "") -> str | None:
-    """Probe once, over the Unix socket at `path` where there is one. What was wrong, for
-    people; None when all was well."""
+    """Probe once, over the Unix socket at `path` if it is set. Return the problem, for people; None
+    if the answer is good."""
     try:
         async with asyncio.timeout(health.timeout):
             if health.type == "tcp":
-                await _tcp(host, port, path)
+                await _probe_tcp(host, port, path)
                 return None
-            return await _http(host, port, path, health.path)
+            return await _probe_http(host, port, path, health.path)
     except TimeoutError:
         return f"{NO_ANSWER} within {health.timeout:g} s"
     except OSError as error:
@@ -145,16 +164,16 @@ async def _connect(
     host: str, port: int, path: str
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     if path:
-        return await asyncio.open_unix_connection(path, limit=HEAD_LIMIT)
-    return await asyncio.open_connection(host, port, limit=HEAD_LIMIT)
+        return await asyncio.open_unix_connection(path, limit=MAX_HEAD)
+    return await asyncio.open_connection(host, port, limit=MAX_HEAD)
 
 
-async def _tcp(host: str, port: int, path: str) -> None:
+async def _probe_tcp(host: str, port: int, path: str) -> None:
     _, writer = await _connect(host, port, path)
     writer.transport.abort()
 
 
-async def _http(host: str, port: int, path: str, target: str) -> str | None:
+async def _probe_http(host: str, port: int, path: str, target: str) -> str | None:
     """GET `target`; a status of 200 to 399 is good. The body is not read."""
     reader, writer = await _connect(host, port, path)
     try:
@@ -168,9 +187,10 @@ async def _http(host: str, port: int, path: str, target: str) -> str | None:
         writer.transport.abort()
     words = line.split(None, 2)
     if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
-        return "closed the connection without an answer" if not line else "answered no HTTP"
+        return "closed the connection without an answer" if not line else "did not answer in HTTP"
     status = int(words[1])
-    return None if 200 <= status < 400 else f"GET {target} answered {status}"
+    good = OK_STATUS <= status < FIRST_ERROR_STATUS
+    return None if good else f"GET {target} answered {status}"
 
 
 Ask = Callable[[str, int, HealthCheck, str], Awaitable[str | None]]

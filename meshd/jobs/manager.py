@@ -37,10 +37,10 @@ TICK: Final = 0.25
 class JobCapacity(Protocol):
     """Whether there is capacity for a job; see `meshd.capacity.job_demand.JobAdmission`."""
 
-    def refused(self, job: JobDemand) -> str:
+    def find_rejection(self, job: JobDemand) -> str | None:
         """Return why the job can never run; empty if it can."""
 
-    def lacking(self, job: JobDemand, running: Sequence[JobDemand]) -> str:
+    def find_shortage(self, job: JobDemand, running: Sequence[JobDemand]) -> str | None:
         """Return why the job must wait besides the running ones; empty if it need not."""
 
 
@@ -85,7 +85,7 @@ class JobManager:
             return existing
         job = self._factory.create(project, service, order, cause, schedule, urgent=False)
         demand = self._demand(job)
-        if demand is not None and (reason := self._capacity.refused(demand)):
+        if demand is not None and (reason := self._capacity.find_rejection(demand)):
             raise Rejected(f"a job of {service} cannot run: {reason}")
         self._table.add(job)
         return job
@@ -222,7 +222,7 @@ class JobManager:
         demand = None if job.urgent or job.id in self._tasks else self._demand(job)
         if demand is None:
             return False
-        reason = self._capacity.lacking(demand, self.demands())
+        reason = self._capacity.find_shortage(demand, self.demands())
         text = f"waits for capacity: {reason}"
         if reason and job.text != text:
             waiting = update_job(job, text=text)

@@ -1,6 +1,10 @@
-"""From what is wanted and what runs to what the data plane routes by.
+"""Desired services and endpoints → the snapshot that the workers route by, and its delivery.
 
-Belongs here: `compile`, pure, which turns specs and endpoints into a snapshot, and the
-publisher, which sends it and collects the workers' acks. Does not belong here: deciding which
-endpoints exist (`meshd.discovery`) or which revision gets traffic (`meshd.reconcile`).
+`meshd.reconcile.publish_snapshot` compiles and publishes after each pass; `meshd proxy` does the
+same for its fixed endpoints.
+
+Belongs here: `compile` (pure), which makes a snapshot of specs and endpoints; `gateways`, the
+addresses where the mesh listens for calls between services; `publisher`, which sends snapshots and
+collects the workers' acks; `last_snapshot`, which reads the one stored. Does not belong here: which
+endpoints exist (`meshd.discovery`), and which revision gets traffic (`meshd.reconcile`).
 """

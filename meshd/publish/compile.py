@@ -1,7 +1,8 @@
-"""Specs and endpoints → the snapshot. Pure, and deterministic: equal input gives equal bytes.
+"""Specs and endpoints → the snapshot. Pure and deterministic: equal input gives equal bytes.
 
-Services are ordered by key, routes by the order the specs list them in (projects by name), so
-that the order in which a caller happens to hold its values never shows up as a change.
+`meshd.reconcile.publish_snapshot` and `meshd proxy` call it; `meshd.publish.publisher` sends the
+result. Services are ordered by key, and routes by project name and then as the spec lists them, so
+that the order of a caller's values never looks like a change.
 """
 
 import hashlib
@@ -16,11 +17,13 @@ from proxy.wire import snapshot as wire
 
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _NO_SPLITS: Final[Mapping[str, wire.Split]] = MappingProxyType({})
+FINGERPRINT_LENGTH: Final = 16
+"""Hexadecimal digits of a fingerprint: 64 bits, so that two contents hardly ever collide."""
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
 def service_key(project: str, service: str) -> str:
-    """The name of a service across projects: `PROJECT/SERVICE`."""
+    """Return the key of a service: `PROJECT/SERVICE`."""
     return f"{project}/{service}"
 
 
@@ -35,16 +38,16 @@ def compile_snapshot(
     trusted_proxies: Sequence[str] = (),
     splits: Mapping[str, wire.Split] = _NO_SPLITS,
 ) -> wire.Snapshot:
-    """The snapshot at `generation`.
+    """Return the snapshot at `generation`.
 
-    - `projects`: the desired ones and the adopted ones. Where two hold the same service key,
-      the first given wins.
-    - `endpoints`: by service key, as `meshd.discovery` judged them; a key without a service is
-      left out, a service without endpoints parks its requests.
-    - `listeners`, `credentials` (token → service key), `callers` (address → service key) and
-      `trusted_proxies` are passed on in a fixed order.
-    - `splits`: service key → how its revisions share its requests, for a rollout that shifts
-      traffic by weight; without an entry every replica is like any other.
+    - `projects`: the desired and the adopted ones. If two have the same service key, the first one
+      counts.
+    - `endpoints`: by service key, from `meshd.discovery.endpoints`. A key without a service is
+      ignored; a service without endpoints parks its requests.
+    - `listeners`, `credentials` (token → service key), `callers` (address → service key),
+      `trusted_proxies`: copied in a fixed order.
+    - `splits`: service key → how its revisions share the requests, during a rollout that shifts
+      traffic by weight. Without an entry all replicas are equal.
     """
     services: dict[str, wire.Service] = {}
     routes: list[wire.Route] = []
@@ -53,8 +56,10 @@ def compile_snapshot(
             key = service_key(project.name, service.name)
             if key in services:
                 continue
-            services[key] = _service(project.name, service, endpoints.get(key, ()), splits.get(key))
-            routes += _routes(project.name, key, service.mesh.routes)
+            services[key] = _compile_service(
+                project.name, service, endpoints.get(key, ()), splits.get(key)
+            )
+            routes += _compile_routes(project.name, key, service.mesh.routes)
     return wire.Snapshot(
         generation=generation,
         services=tuple(services[key] for key in sorted(services)),
@@ -67,10 +72,10 @@ def compile_snapshot(
 
 
 def route_conflicts(projects: Sequence[model.Project]) -> list[str]:
-    """Routes that two services of `projects` both claim, a sentence each; empty when none.
-    Who comes first in `projects` has a route.
+    """Return a sentence for each route that two services of `projects` claim; empty if none. The
+    first project in the list has the route.
 
-    Within one Compose file the spec refuses them already; this is for several projects.
+    Within one Compose file the spec already rejects such routes; this is for several projects.
     """
     owners: dict[tuple[str, ...], str] = {}
     conflicts = []
@@ -84,19 +89,19 @@ def route_conflicts(projects: Sequence[model.Project]) -> list[str]:
     return conflicts
 
 
-def _service(
+def _compile_service(
     project: str,
     service: model.Service,
     endpoints: Sequence[wire.Endpoint],
     split: wire.Split | None,
 ) -> wire.Service:
-    """One service's part, named by a fingerprint over all of its content."""
+    """Compile one service, with a fingerprint of its whole content."""
     mesh = service.mesh
     compiled = wire.Service(
         name=service_key(project, service.name),
         fingerprint="",
         endpoints=tuple(sorted(endpoints, key=lambda each: each.id)),
-        allow=None if mesh.allow is None else _allow(project, mesh.allow),
+        allow=None if mesh.allow is None else _allowed_keys(project, mesh.allow),
         balance=_balance(mesh.balance),
         timeouts=wire.Timeouts(**vars(mesh.timeouts)),
         retries=wire.Retries(**vars(mesh.retries)),
@@ -108,42 +113,44 @@ def _service(
         split=split,
     )
     digest = hashlib.sha256(_encoder.encode(compiled)).hexdigest()
-    return msgspec.structs.replace(compiled, fingerprint=digest[:16])
+    return msgspec.structs.replace(compiled, fingerprint=digest[:FINGERPRINT_LENGTH])
 
 
-def _allow(project: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Callers as keys; a name with a slash is a key of another project already."""
+def _allowed_keys(project: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the callers as keys; a name with a slash already is a key of another project."""
     return tuple(sorted(n if "/" in n else service_key(project, n) for n in set(names)))
 
 
 def _balance(balance: model.Balance) -> wire.Balance:
     return wire.Balance(
         algorithm=balance.algorithm,
-        hash_key=_key(balance.hash_by),
+        hash_key=_hash_key(balance.hash_by),
         sticky_cookie=balance.sticky_cookie,
         slow_start=balance.slow_start,
         panic=balance.panic,
     )
 
 
-def _key(text: str) -> wire.HashKey:
-    """`header:NAME`, `cookie:NAME`, `address`, or nothing, which stands for the address."""
+def _hash_key(text: str) -> wire.HashKey:
+    """Return the key for `header:NAME`, `cookie:NAME` or `address`; empty means the address."""
     source, _, name = text.partition(":")
     key = {"source": source, "name": name} if source else {}
     return msgspec.convert(key, wire.HashKey)
 
 
-def _routes(
+def _compile_routes(
     project: str,
     key: str,
     specs: Sequence[model.RouteSpec],
 ) -> list[wire.Route]:
-    """The service's routes, `PROJECT/SERVICE#i` in the order the spec lists them."""
+    """Return the service's routes as `PROJECT/SERVICE#i`, in the order of the spec."""
     targets = (wire.Target(service=key),)
-    return [_route(f"{key}#{index}", targets, spec, project) for index, spec in enumerate(specs)]
+    return [
+        _compile_route(f"{key}#{index}", targets, spec, project) for index, spec in enumerate(specs)
+    ]
 
 
-def _route(
+def _compile_route(
     id: str, targets: tuple[wire.Target, ...], spec: model.RouteSpec, project: str
 ) -> wire.Route:
     limit, fault = spec.rate_limit, spec.fault
@@ -153,7 +160,7 @@ def _route(
         targets=targets,
         host=spec.host,
         path=spec.path,
-        matches=conditions(spec.match),
+        matches=parse_conditions(spec.match),
         strip=spec.strip,
         replace=spec.replace,
         redirect=spec.redirect,
@@ -168,11 +175,11 @@ def _route(
 
 
 def _rate_limit(limit: model.RateLimit) -> wire.RateLimit:
-    return wire.RateLimit(limit.rate, limit.burst or max(1.0, limit.rate), _key(limit.key))
+    return wire.RateLimit(limit.rate, limit.burst or max(1.0, limit.rate), _hash_key(limit.key))
 
 
-def conditions(texts: Sequence[str]) -> tuple[wire.Match, ...]:
-    """Each `header:NAME=VALUE`, or its like, as the data plane knows it."""
+def parse_conditions(texts: Sequence[str]) -> tuple[wire.Match, ...]:
+    """Return the match conditions for texts like `header:NAME=VALUE`."""
     return tuple(map(_match, texts))
 
 

@@ -1,8 +1,13 @@
-"""Where the mesh listens for calls between services.
+"""The addresses where the mesh listens for calls between services.
 
-On a runtime with networks: on the gateway of each service's own network, so that the network
-tells who calls, and on those of networks that adopted containers share, where the source
-address does. On a runtime without: at a single loopback address, where a token in the path does.
+The reconciler and deployments discover and forget gateways; `meshd.publish.compile` puts the
+listeners into the snapshot.
+
+- With networks (Docker): the gateway of each service's own network, so that the network identifies
+  the caller; and the gateways of networks that adopted containers share, where the source address
+  does.
+- Without networks (local processes): one loopback address, where a token in the path identifies
+  the caller.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,48 +18,50 @@ from meshd.runtime.base import Runtime
 from proxy.wire.snapshot import Listener
 
 TOKEN_ADDRESS: Final = "127.0.0.1:0"  # noqa: S105 (an address)
+"""Listener for calls with a token; port 0 lets the kernel choose one."""
 
 
 class Gateways:
-    """The gateways known so far, by service key."""
+    """The known gateways, by service key."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._known: dict[str, MeshAddress] = {}
+        self._addresses: dict[str, MeshAddress] = {}
         self._shared: dict[tuple[str, str], str] = {}
         self._listeners: tuple[Listener, ...] | None = None
 
     @property
     def uses_tokens(self) -> bool:
-        """Whether replicas show who they are by a token."""
+        """Whether a token identifies replicas, because the runtime has no networks."""
         return not self._runtime.capabilities.networks
 
-    async def learn(self, project: str, services: Sequence[str]) -> None:
+    async def discover(self, project: str, services: Sequence[str]) -> None:
         """Ask the runtime for the gateways of these services. Raises RuntimeFailure."""
         if self.uses_tokens:
             return
         for address in await self._runtime.mesh_addresses(project, services):
-            self._known[f"{project}/{address.service}"] = address
+            self._addresses[f"{project}/{address.service}"] = address
         self._listeners = None
 
     def forget(self, project: str) -> None:
-        """The project's networks are gone."""
+        """Forget a project whose networks are gone."""
         prefix = f"{project}/"
-        self._known = {k: a for k, a in self._known.items() if not k.startswith(prefix)}
+        self._addresses = {k: a for k, a in self._addresses.items() if not k.startswith(prefix)}
         self._listeners = None
 
-    def share(self, networks: dict[tuple[str, str], str]) -> None:
-        """What adopted containers share now: (gateway, network) → project, empty for several."""
+    def set_shared(self, networks: dict[tuple[str, str], str]) -> None:
+        """Replace the networks that adopted containers share: (gateway, network) → project, which
+        is empty if several projects use the network."""
         if networks != self._shared:
             self._shared = networks
             self._listeners = None
 
-    def of(self, key: str) -> MeshAddress | None:
-        """The gateway of a service; None when unknown, or where tokens are used."""
-        return self._known.get(key)
+    def address_of(self, key: str) -> MeshAddress | None:
+        """Return the gateway of a service; None if it is unknown or tokens are used."""
+        return self._addresses.get(key)
 
     def listeners(self) -> tuple[Listener, ...]:
-        """What the workers are to listen on."""
+        """Return the addresses that the workers should listen on."""
         if self.uses_tokens:
             return (Listener(address=TOKEN_ADDRESS, kind="token"),)
         if self._listeners is None:
@@ -67,19 +74,20 @@ class Gateways:
                 )
                 for (gateway, network), project in sorted(self._shared.items())
             }
-            for key, a in sorted(self._known.items()):
+            for key, a in sorted(self._addresses.items()):
                 address = f"{a.host}:{a.port}"
                 sources = (a.subnet,) if a.subnet else ()
                 found[address] = Listener(address, "mesh", key, sources)
             self._listeners = tuple(found.values())
         return self._listeners
 
-    def may_start(self, bound: Mapping[str, str]) -> bool:
-        """Whether replicas can be told where the mesh is."""
+    def is_ready(self, bound: Mapping[str, str]) -> bool:
+        """Return whether replicas may start, because the mesh address for them is known. `bound`
+        are the addresses that the workers listen on, by listener."""
         return not self.uses_tokens or TOKEN_ADDRESS in bound
 
-    def token_base(self, bound: Mapping[str, str], token: str) -> str:
-        """The URL prefix of a replica's calls; empty where tokens are not used."""
+    def token_url(self, bound: Mapping[str, str], token: str) -> str:
+        """Return the URL prefix of a replica's calls; empty if tokens are not used."""
         if not self.uses_tokens or TOKEN_ADDRESS not in bound:
             return ""
         return f"http://{bound[TOKEN_ADDRESS]}/.mesh/{token}"

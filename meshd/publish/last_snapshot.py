@@ -1,4 +1,7 @@
-"""The snapshot that the workers route by when a control process takes over."""
+"""Read the snapshot that the workers route by when a control process starts.
+
+The supervisor stores it; `meshd.daemon.wiring` reads it once.
+"""
 
 from pathlib import Path
 
@@ -10,12 +13,12 @@ from proxy.wire.snapshot import Snapshot
 _log = structlog.stdlib.get_logger(__name__)
 
 
-def read_held(path: Path) -> Snapshot | None:
-    """The snapshot that the workers hold, as the supervisor stored it; None without one."""
+def read_held_snapshot(path: Path) -> Snapshot | None:
+    """Return the stored snapshot; None if there is none or if it cannot be read."""
     try:
         return msgspec.msgpack.decode(path.read_bytes(), type=Snapshot)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
-        _log.warning("the stored snapshot is left aside", error=str(error))
+        _log.warning("stored snapshot ignored", error=str(error))
         return None

@@ -1,7 +1,7 @@
-"""The control process's end of the feed socket: snapshots out, acks and reports in.
+"""The control process's end of the feed socket: sends snapshots, receives acks and reports.
 
-Knows from the acks which endpoints no live worker uses any more. Reconnects by itself; the
-supervisor keeps the last snapshot meanwhile.
+The reconciler publishes through it and asks `is_drained`; `meshd.daemon.worker_events` gets every
+message. It reconnects by itself; meanwhile the supervisor keeps the last snapshot.
 """
 
 import asyncio
@@ -28,16 +28,26 @@ from proxy.wire.report import (
 from proxy.wire.snapshot import Generation, Snapshot, SnapshotUpdate, difference
 
 _log = structlog.stdlib.get_logger(__name__)
-RECONNECT: Final = 0.2
+RECONNECT_PAUSE: Final = 0.2
+"""Seconds between two attempts to connect to the supervisor."""
 CHUNK: Final = 256 * 1024
-UNSENT: Final = 64 * 1024 * 1024
-REMEMBERED: Final = 10_000
+"""Bytes read at a time: several reports."""
+MAX_UNSENT: Final = 64 * 1024 * 1024
+"""Bytes that may wait to be sent; more means that the supervisor does not read."""
+MAX_REMEMBERED: Final = 10_000
+"""Endpoints out of use whose generation is remembered: twice the most replicas of a service."""
 
 
 class Publisher:
-    """Sends snapshots of one epoch and remembers what the workers said of them.
+    """Sends the snapshots of one epoch, and tracks what the workers acknowledge.
 
-    `on_message` is called with every message of the supervisor, after it was taken in here.
+    - `path`: the feed socket.
+    - `on_message`: called with every message of the supervisor, after it was handled here.
+    - `generation`: generation of the last snapshot published; `current`: that snapshot.
+    - `held`: generation that the supervisor had at the last connection.
+    - `live`: numbers of the live workers.
+    - `bound`: addresses that the workers listen on, by listener; `refused`: errors by listener.
+    - `supervisor`: process id of the supervisor; 0 before the first connection.
     """
 
     def __init__(self, path: Path, epoch: int, on_message: Callable[[Message], None]) -> None:
@@ -48,50 +58,52 @@ class Publisher:
         self.bound: dict[str, str] = {}
         self.refused: dict[str, str] = {}
         self.connected = False
+        self.current: Snapshot | None = None
+        self.supervisor = 0
         self._on_message = on_message
         self._acks: dict[int, Ack] = {}
-        self.current: Snapshot | None = None
         self._ready: frozenset[str] = frozenset()
-        self._out: dict[str, Generation] = {}
+        self._unused_since: dict[str, Generation] = {}
         self._first: Generation | None = None
-        self.supervisor = 0
         self._writer: asyncio.StreamWriter | None = None
 
     async def run(self) -> None:
-        """Keep connected until cancelled."""
+        """Stay connected to the feed socket until cancelled."""
         while True:
             try:
                 reader, writer = await asyncio.open_unix_connection(str(self.path))
             except OSError as error:
-                _log.debug("the supervisor's feed socket does not answer", error=str(error))
+                _log.debug("feed socket of the supervisor does not answer", error=str(error))
             else:
-                await self._session(reader, writer)
-            await asyncio.sleep(RECONNECT)
+                await self._run_session(reader, writer)
+            await asyncio.sleep(RECONNECT_PAUSE)
 
-    async def over(self, sock: socket.socket) -> None:
-        """Speak over a socket that is connected already, until it ends."""
+    async def run_over(self, sock: socket.socket) -> None:
+        """Use a socket that is already connected, until it closes."""
         reader, writer = await asyncio.open_connection(sock=sock)
-        await self._session(reader, writer)
+        await self._run_session(reader, writer)
 
-    async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _run_session(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         decoder = Decoder()
         self._acks.clear()
         self._writer = writer
-        self.supervisor = _peer(writer)
+        self.supervisor = _peer_pid(writer)
         writer.write(encode(Hello(role="control", generation=self.generation)))
         try:
             while data := await reader.read(CHUNK):
                 for message in decoder.feed(data):
-                    self.take(message)
+                    self.handle(message)
         except (OSError, BadFrame) as error:
-            _log.warning("the feed was cut", error=str(error))
+            _log.warning("feed connection lost", error=str(error))
         finally:
             self.connected = False
             self._writer = None
             writer.close()
 
-    def take(self, message: Message) -> None:
-        """One message of the supervisor."""
+    def handle(self, message: Message) -> None:
+        """Handle one message of the supervisor."""
         match message:
             case Hello(generation=generation):
                 self.connected = True
@@ -114,7 +126,7 @@ class Publisher:
         self._on_message(message)
 
     def _catch_up(self) -> None:
-        """The supervisor told what it holds: send ours, above that."""
+        """Send the current snapshot with a generation above the one that the supervisor holds."""
         current = self.current
         if self.held >= self.generation and (current is None or current.generation != self.held):
             self.generation = Generation(max(self.held.epoch, self.generation.epoch) + 1, 0)
@@ -127,8 +139,8 @@ class Publisher:
             self._send(difference(None, current))
 
     def publish(self, snapshot: Snapshot) -> bool:
-        """Send `snapshot` at the next generation, if it differs from the last one. Whether it
-        did."""
+        """Send `snapshot` as the next generation, unless it equals the last one. Return whether it
+        was sent."""
         current = self.current
         if current is not None:
             same = msgspec.structs.replace(snapshot, generation=current.generation)
@@ -136,13 +148,13 @@ class Publisher:
                 return False
         self.generation = Generation(self.generation.epoch, self.generation.number + 1)
         snapshot = msgspec.structs.replace(snapshot, generation=self.generation)
-        self._note_out(snapshot)
+        self._record_unused(snapshot)
         self._send(difference(current, snapshot))
         self.current = snapshot
         return True
 
-    def _note_out(self, snapshot: Snapshot) -> None:
-        """Remember at which generation an endpoint was no longer ready."""
+    def _record_unused(self, snapshot: Snapshot) -> None:
+        """Remember the generation in which an endpoint stopped being ready."""
         ready = frozenset(
             e.id for service in snapshot.services for e in service.endpoints if e.state == "ready"
         )
@@ -150,35 +162,36 @@ class Publisher:
         if self._first is None:
             self._first = snapshot.generation
         for name in self._ready - ready:
-            self._out[name] = snapshot.generation
-        for name in list(self._out)[: max(0, len(self._out) - REMEMBERED)]:
+            self._unused_since[name] = snapshot.generation
+        surplus = max(0, len(self._unused_since) - MAX_REMEMBERED)
+        for name in list(self._unused_since)[:surplus]:
             if name not in present:
-                del self._out[name]
+                del self._unused_since[name]
         self._ready = ready
 
     def _send(self, update: SnapshotUpdate) -> None:
         if self._writer is None or not self.connected:
             return
         self._writer.write(encode(Publish(update=update)))
-        if self._writer.transport.get_write_buffer_size() > UNSENT:
-            _log.warning("the supervisor does not read its feed; connecting anew")
+        if self._writer.transport.get_write_buffer_size() > MAX_UNSENT:
+            _log.warning("supervisor does not read its feed, so the connection is closed")
             self._writer.transport.abort()
 
-    def drained(self, name: str) -> bool:
-        """Whether every live worker acked a generation without new requests for this endpoint,
-        and has none of it in flight. Without a word from any worker: no."""
+    def is_drained(self, name: str) -> bool:
+        """Return whether every live worker acknowledged a generation that sends no new requests to
+        this endpoint, and has none in flight on it. False while no worker is known."""
         if name in self._ready or self._first is None or not self.connected or not self.live:
             return False
-        out = self._out.get(name, self._first)
+        unused_since = self._unused_since.get(name, self._first)
         for worker in self.live:
             ack = self._acks.get(worker)
-            if ack is None or ack.generation < out or name in ack.busy:
+            if ack is None or ack.generation < unused_since or name in ack.busy:
                 return False
         return True
 
 
-def _peer(writer: asyncio.StreamWriter) -> int:
-    """The process id at the other end of a Unix socket."""
+def _peer_pid(writer: asyncio.StreamWriter) -> int:
+    """Return the process id at the other end of a Unix socket."""
     sock = writer.get_extra_info("socket")
     size = struct.calcsize("3i")
     pid, _, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))

@@ -330,7 +330,7 @@ class Reconciler:
         self._memory = memories.restore_memory(ready, leaving, self._watch.replicas, self._clock())
         for name, stored in self._store.projects.items():
             try:
-                await self._gateways.learn(name, [s.name for s in stored.project.services])
+                await self._gateways.discover(name, [s.name for s in stored.project.services])
             except RuntimeFailure as error:
                 _log.info("gateways are not known yet", project=name, error=str(error))
 
@@ -350,7 +350,7 @@ class Reconciler:
             drained=frozenset(
                 name
                 for name, record in self._memory.records.items()
-                if record.drain_since and self._publisher.drained(name)
+                if record.drain_since and self._publisher.is_drained(name)
             ),
             in_flight=self._in_flight,
             starting={op.name: op for op in running if isinstance(op, StartReplica)},

@@ -6,7 +6,11 @@ sends snapshots.
 
 from collections.abc import Mapping, Sequence
 
-from meshd.discovery.endpoints import callers, endpoints, shared_gateways
+from meshd.discovery.endpoints import (
+    endpoints_by_service,
+    find_shared_gateways,
+    services_by_address,
+)
 from meshd.discovery.probe import Prober, ProbeTarget
 from meshd.model.desired import Desired
 from meshd.model.replica import Replica
@@ -58,12 +62,12 @@ class SnapshotUpdater:
         - `jobs`: the service as which each job calls others, by job id.
         - `splits`: how revisions share a service's requests during a rollout, by service key.
         """
-        self._gateways.share(shared_gateways(replicas))
+        self._gateways.set_shared(find_shared_gateways(replicas))
         inputs = (replicas, desired, self._gateways.listeners(), dict(jobs), splits)
         if inputs == self._inputs:
             return
         self._inputs = inputs
-        self._prober.want(self._probe_targets(replicas, listed))
+        self._prober.set_targets(self._probe_targets(replicas, listed))
         self._publish(replicas, jobs, splits)
 
     def _probe_targets(
@@ -103,10 +107,10 @@ class SnapshotUpdater:
         snapshot = compile_snapshot(
             self._publisher.generation,
             self._desired.effective_projects(),
-            endpoints(replicas),
+            endpoints_by_service(replicas),
             listeners=self._gateways.listeners(),
             credentials=credentials,
-            callers={} if self._gateways.uses_tokens else callers(replicas),
+            callers={} if self._gateways.uses_tokens else services_by_address(replicas),
             trusted_proxies=self._trusted_proxies,
             splits=splits,
         )

@@ -1,9 +1,14 @@
-"""The scaling path in the control process: reports → autoscaler → store.
+"""The autoscaler inside the control process: reports → policy → number of replicas in the store.
 
-Belongs here: what a spec asks of the autoscaler (`ask`), what a second looked like to it
-(`signals`, with what `meter`, `external` and `schedule` add), what is allowed of its wish
-(`verdict`, `limits`, `room`, `cold`), what is kept of it (`learned`, `record`), and the step
-that puts all of it together (`scaling`). Besides the simulator nothing else knows the
-autoscaler. Does not belong here: how a number is decided (`autoscaler`), and what becomes of it
-(`meshd.reconcile`).
+`meshd.daemon.ticker` calls `controller.ScalingController.step` once a second; `meshd.reconcile`
+reads the number from the store and acts on it.
+
+- Input: `settings` (from the spec), `signals` (from the reports), `prometheus_queries`, `schedule`.
+- Decision: `decide` runs the policy (`autoscaler`), `limits` and `meshd.capacity` cap it,
+  `scale_from_zero` handles a service without replicas.
+- Output: `state_store` (numbers and learned state), `decision_record` (for `meshd explain`).
+- `sizing` proposes CPU and memory limits from usage.
+
+Belongs here: everything between the reports and the stored number. Does not belong here: how the
+policy decides (`autoscaler`), and how replicas are started and stopped (`meshd.reconcile`).
 """

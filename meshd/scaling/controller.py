@@ -1,9 +1,10 @@
-"""From reports to the number of replicas: signal → autoscaler → store, once a second.
+"""The autoscaler's step: reports → policy → caps → number of replicas in the store.
 
-It writes one number a service, and nothing while there is no data.
+`meshd.daemon.ticker` calls `ScalingController.step` once a second; the daemon also reports parked
+requests and ready replicas to it at once. It writes one number for each service, and none while
+there is no data. `meshd.reconcile` acts on the number.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -15,12 +16,12 @@ from meshd.model.replica import Replica
 from meshd.model.scaling import ScaleDecision, TrafficSpan
 from meshd.scaling import decision_record
 from meshd.scaling.decide import Cap, DecisionInput, ScalingDecision, apply_caps, run_policy
-from meshd.scaling.limits import ChangeRateLimit, room
+from meshd.scaling.limits import ChangeRateLimit, allocate_capacity
 from meshd.scaling.prometheus_queries import PrometheusQueries
-from meshd.scaling.scale_from_zero import SEEN, ScaleFromZero, demanded
+from meshd.scaling.scale_from_zero import SIGNAL_DELAY, ColdStart, replicas_for
 from meshd.scaling.schedule import scheduled_minimum
 from meshd.scaling.settings import is_scaled, settings_of
-from meshd.scaling.signals import signal_of, waited
+from meshd.scaling.signals import call_seconds_by_caller, signal_of
 from meshd.scaling.state_store import PolicyStateStore
 from meshd.spec.model import Scale
 from meshd.store.decisions import DecisionLog
@@ -32,11 +33,17 @@ from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.usage_sampler import UsageSampler
 
 INTERVAL: Final = 1.0
-FLUSH: Final = 5.0
+"""Seconds between two steps: the interval of the workers' reports."""
+FLUSH_INTERVAL: Final = 5.0
+"""Seconds between two writes of the decision log: what a killed process loses at most."""
 
 
 class ScalingController:
-    """Steps every scaled service's policy, and tells what was decided."""
+    """Decides the number of replicas of every scaled service, and records why.
+
+    - `jobs`: returns the running jobs, which take capacity from the services.
+    - `wake`: called when a number changed, so that the reconciler acts at once.
+    """
 
     def __init__(
         self,
@@ -51,23 +58,23 @@ class ScalingController:
         jobs: Callable[[], Sequence[JobDemand]],
         wake: Callable[[], None],
     ) -> None:
-        self._sampler = sampler
-        self._queries = queries
-        self._jobs = jobs
         self._store = store
         self._events = events
         self._decisions = decisions
         self._traffic = traffic
         self._ingest = ingest
         self._counters = counters
+        self._sampler = sampler
+        self._queries = queries
+        self._jobs = jobs
         self._wake = wake
-        self._learned = PolicyStateStore(store)
-        self._cold: dict[str, ScaleFromZero] = {}
-        self._told: dict[str, ScaleDecision] = {}
-        self._pace: dict[str, ChangeRateLimit] = {}
-        self._short: dict[str, int] = {}
-        self._last = 0.0
-        self._flushed = 0.0
+        self._states = PolicyStateStore(store)
+        self._cold_starts: dict[str, ColdStart] = {}
+        self._last_records: dict[str, ScaleDecision] = {}
+        self._rate_limits: dict[str, ChangeRateLimit] = {}
+        self._short_of_capacity: dict[str, int] = {}
+        self._last_step = 0.0
+        self._last_flush = 0.0
 
     def step(
         self,
@@ -75,44 +82,57 @@ class ScalingController:
         replicas: Mapping[str, Sequence[Replica]],
         now: float,
     ) -> None:
-        """One decision for every scaled service; changed numbers are stored at once."""
+        """Decide once for every scaled service. Changed numbers are stored at once."""
         scaled = {service.key: service for service in services if is_scaled(service)}
-        cases = self._cases(scaled, replicas, now)
-        wishes = {key: run_policy(case) for key, case in cases.items()}
-        grants = self._room(services, wishes, now)
+        inputs = self._inputs(scaled, replicas, now)
+        uncapped = {key: run_policy(each) for key, each in inputs.items()}
+        allocations = self._allocate(services, uncapped, now)
         numbers: dict[str, int] = {}
         for key, service in scaled.items():
-            ceilings = self._ceilings(service, wishes[key], grants.get(key), now)
-            verdict = apply_caps(cases[key], wishes[key], self._floor(key, now), ceilings)
-            self._learned.learn(key, verdict.state, verdict.uncapped.warm)
-            self._tell(service, cases[key], verdict, now)
-            self._write_down(key, cases[key], verdict, now)
-            numbers[key] = verdict.decision.desired
-        if self._learned.keep(numbers, now):
+            caps = self._caps(service, uncapped[key], allocations[key], now)
+            result = apply_caps(inputs[key], uncapped[key], self._floor(key, now), caps)
+            self._states.set_state(key, result.state, result.uncapped.warm)
+            self._record_decision(service, inputs[key], result, now)
+            self._record_traffic(key, inputs[key], result, now)
+            numbers[key] = result.decision.desired
+        if self._states.save(numbers, now):
             self._wake()
-        self._learned.forget_others(numbers)
-        for table in (self._cold, self._told, self._pace, self._short):
+        self._states.forget_others(numbers)
+        for table in (
+            self._cold_starts,
+            self._last_records,
+            self._rate_limits,
+            self._short_of_capacity,
+        ):
             for key in [key for key in table if key not in numbers]:
                 del table[key]
         self._traffic.flush(now)
-        if now - self._flushed >= FLUSH:
+        if now - self._last_flush >= FLUSH_INTERVAL:
             self._decisions.flush(now)
-            self._flushed = now
-        self._last = now
+            self._last_flush = now
+        self._last_step = now
 
-    def _cases(
+    def close(self, now: float) -> None:
+        """Store everything learned and decided."""
+        self._states.close(now)
+        self._decisions.flush(now)
+        self._traffic.flush(now)
+
+    # Input
+
+    def _inputs(
         self,
         scaled: Mapping[str, DesiredService],
         replicas: Mapping[str, Sequence[Replica]],
         now: float,
     ) -> dict[str, DecisionInput]:
-        """What every decision of this second is made from."""
+        """Return the input of every decision of this second."""
         seconds = self._ingest.second(now)
-        downstream = waited(seconds.values())
+        downstream = call_seconds_by_caller(seconds.values())
         loads = self._sampler.loads
         scales = {key: _scale(service) for key, service in scaled.items()}
-        self._queries.want([each.prometheus for each in scales.values() if each.prometheus])
-        cases: dict[str, DecisionInput] = {}
+        self._queries.set_queries([each.prometheus for each in scales.values() if each.prometheus])
+        inputs: dict[str, DecisionInput] = {}
         for key, service in scaled.items():
             scale, settings = scales[key], settings_of(scales[key])
             query = scale.prometheus
@@ -123,19 +143,25 @@ class ScalingController:
                 downstream.get(key, 0.0),
                 loads,
                 sum(each.ejected_by > 0 for each in self._ingest.endpoints(key, now).values()),
-                self._last or now,
-                self._queries.value(query, time.monotonic()) if query else None,
+                self._last_step or now,
+                self._queries.value(query) if query else None,
                 scheduled_minimum(scale.schedule, now),
             )
-            cooling = self._pace.setdefault(key, ChangeRateLimit()).cooling(scale, now)
-            state = self._learned.state(key, settings, now)
-            cases[key] = DecisionInput(settings, state, signal, now, cooling)
-        return cases
+            cooling = self._rate_limits.setdefault(key, ChangeRateLimit()).is_cooling(scale, now)
+            state = self._states.state(key, settings, now)
+            inputs[key] = DecisionInput(settings, state, signal, now, cooling)
+        return inputs
 
-    def _room(
-        self, services: Sequence[DesiredService], wishes: Mapping[str, ScalingDecision], now: float
+    # Limits
+
+    def _allocate(
+        self,
+        services: Sequence[DesiredService],
+        uncapped: Mapping[str, ScalingDecision],
+        now: float,
     ) -> dict[str, Allocation]:
-        by_hand = {
+        """Return what the nodes and quotas allow each service."""
+        overrides = {
             service.key: override.replicas
             for service in services
             if (override := self._store.override(service.key, now)) is not None
@@ -146,126 +172,134 @@ class ScalingController:
             if stored.project.quota is not None
         }
         nodes, limits_memory = self._sampler.nodes, self._sampler.limits_memory
-        return room(nodes, services, wishes, by_hand, limits_memory, quotas, self._jobs())
+        return allocate_capacity(
+            nodes, services, uncapped, overrides, limits_memory, quotas, self._jobs()
+        )
 
-    def _ceilings(
-        self, service: DesiredService, wished: ScalingDecision, grant: Allocation | None, now: float
+    def _caps(
+        self,
+        service: DesiredService,
+        uncapped: ScalingDecision,
+        allocation: Allocation,
+        now: float,
     ) -> list[Cap]:
-        """What holds a service's number down now; that there is no room is told when it begins
-        and when it changes."""
+        """Return the caps on a service's number. Record an event when a shortage of capacity
+        begins, changes or ends."""
         key, scale = service.key, _scale(service)
-        current, wanted = self._current(service), wished.decision.desired
-        ceilings = self._pace[key].ceilings(scale, current, wanted, now)
-        if grant is not None and grant.why and grant.count < wanted:
-            why = f"room for {grant.count}, {grant.why}"
-            ceilings.append(Cap(grant.count, "room", why))
-            if self._short.get(key) != grant.count:
-                text, numbers = f"wanted {wanted}, {why}", {"wanted": float(wanted)}
-                self._record(service, Kind.SCALE_SHORT, text, numbers, now)
-                self._short[key] = grant.count
-        elif self._short.pop(key, None) is not None:
-            self._record(service, Kind.SCALE_SHORT, f"room for all {wanted} again", {}, now)
-        return ceilings
+        current, needed = self._current(service), uncapped.decision.desired
+        caps = self._rate_limits[key].caps(scale, current, needed, now)
+        if allocation.reason and allocation.count < needed:
+            reason = f"but capacity for {allocation.count} only: {allocation.reason}"
+            caps.append(Cap(allocation.count, "room", reason))
+            if self._short_of_capacity.get(key) != allocation.count:
+                text, numbers = f"{needed} needed, {reason}", {"wanted": float(needed)}
+                self._record_event(service, Kind.SCALE_SHORT, text, numbers, now)
+                self._short_of_capacity[key] = allocation.count
+        elif self._short_of_capacity.pop(key, None) is not None:
+            text = f"capacity for all {needed} replicas again"
+            self._record_event(service, Kind.SCALE_SHORT, text, {}, now)
+        return caps
 
     def _current(self, service: DesiredService) -> int:
-        """The number decided last; before the first decision, the one there is."""
-        desired = self._learned.desired(service.key)
+        """Return the number decided last; before the first decision, the present one."""
+        desired = self._states.desired(service.key)
         return desired if desired is not None else service.desired
 
-    def close(self, now: float) -> None:
-        """The end: what was learned and decided is stored."""
-        self._learned.close(now)
-        self._decisions.flush(now)
-        self._traffic.flush(now)
+    # Scale from zero
 
-    # From zero
-
-    def woken(self, service: DesiredService, worker: int, parked: int, now: float) -> None:
-        """Requests wait at a worker for the first replica of a service: when it is at zero
-        because nobody came, replicas are ordered at once."""
+    def start_from_zero(
+        self, service: DesiredService, worker: int, parked: int, now: float
+    ) -> None:
+        """Order replicas at once, because requests wait at a worker for a first replica. Does
+        nothing unless the service is at zero for lack of traffic."""
         key = service.key
         if not is_scaled(service) or self._store.override(key, now):
             return
-        cold = self._cold.get(key)
-        if cold is None or cold.answered:
+        start = self._cold_starts.get(key)
+        if start is None or start.ready:
             if service.desired > 0:
-                return  # Its replicas are on their way, or failing; that is not for want of them.
-            cold = self._cold[key] = ScaleFromZero(began=now)
+                return  # Its replicas are starting or failing; more of them would not help.
+            start = self._cold_starts[key] = ColdStart(began=now)
         settings = settings_of(_scale(service))
-        state = self._learned.state(key, settings, now)
-        floor, startup = demanded(settings, state, cold.more(worker, parked), now)
-        cold.until = max(cold.until, now + startup + SEEN)
-        if floor > cold.floor:
-            cold.floor = floor
-            self._learned.learn(key, state)
-            self._learned.keep({key: floor}, now)
-            waiting = sum(cold.parked.values())
-            text = f"0 → {floor}: {waiting} waiting for a first replica"
-            self._record(service, Kind.SCALE_WAKE, text, {"parked": float(waiting)}, now)
+        state = self._states.state(key, settings, now)
+        waiting = start.add_parked(worker, parked)
+        floor, startup = replicas_for(settings, state, waiting, now)
+        start.until = max(start.until, now + startup + SIGNAL_DELAY)
+        if floor > start.floor:
+            start.floor = floor
+            self._states.set_state(key, state)
+            self._states.save({key: floor}, now)
+            noun = "request waits" if waiting == 1 else "requests wait"
+            text = f"0 → {floor}: {waiting} {noun} for a first replica"
+            self._record_event(service, Kind.SCALE_WAKE, text, {"parked": float(waiting)}, now)
             self._counters.count_scale(key, "up", "wake")
             self._wake()
 
-    def ready(self, key: str, now: float) -> None:
-        """A replica of `PROJECT/SERVICE` got ready: a cold start ends with the first."""
-        cold = self._cold.get(key)
-        if cold is not None and not cold.answered:
-            cold.answered = True
-            self._counters.observe_cold_start(key, now - cold.began)
+    def replica_ready(self, key: str, now: float) -> None:
+        """End the start from zero of `PROJECT/SERVICE`, if this is its first ready replica."""
+        start = self._cold_starts.get(key)
+        if start is not None and not start.ready:
+            start.ready = True
+            self._counters.observe_cold_start(key, now - start.began)
 
     def _floor(self, key: str, now: float) -> int:
-        """The least that a service on its way up from zero is to have."""
-        cold = self._cold.get(key)
-        if cold is None:
+        """Return the replicas ordered for a start from zero; 0 if there is none."""
+        start = self._cold_starts.get(key)
+        if start is None:
             return 0
-        if now >= cold.until:
-            del self._cold[key]
+        if now >= start.until:
+            del self._cold_starts[key]
             return 0
-        return cold.floor
+        return start.floor
 
-    # What is told
+    # Records
 
-    def _write_down(
-        self, key: str, case: DecisionInput, verdict: ScalingDecision, now: float
+    def _record_traffic(
+        self, key: str, case: DecisionInput, result: ScalingDecision, now: float
     ) -> None:
-        """The second's traffic, for later simulations."""
-        model = verdict.uncapped.numbers
+        """Record the traffic of this second for later simulations."""
+        numbers = result.uncapped.numbers
         if case.signal is not None:
             second = TrafficSpan(
                 at=int(now) - 1,
                 seconds=1,
                 arrivals=case.signal.arrivals,
-                service_time=model.get("service_time", 0.0),
-                workers=model.get("workers_bound", 0.0),
-                startup=model.get("startup", 0.0),
+                service_time=numbers.get("service_time", 0.0),
+                workers=numbers.get("workers_bound", 0.0),
+                startup=numbers.get("startup", 0.0),
             )
             self._traffic.add(key, second)
 
-    def _tell(
+    def _record_decision(
         self,
         service: DesiredService,
         case: DecisionInput,
-        verdict: ScalingDecision,
+        result: ScalingDecision,
         now: float,
     ) -> None:
-        key, decision = service.key, verdict.decision
+        """Record a decision for `meshd explain`, for `/metrics`, and as an event if the number
+        changes."""
+        key, decision = service.key, result.decision
         before = self._current(service)
         override = self._store.override(key, now)
         by_hand = override.replicas if override else None
-        told = decision_record.made(case.settings, case.signal, verdict, before, by_hand, now)
-        if decision_record.worth_keeping(self._told.get(key), told):
-            self._told[key] = told
-            self._decisions.add(key, told)
-        more = decision.desired > before
-        direction = "hold" if decision.desired == before else "up" if more else "down"
+        record = decision_record.make_record(
+            case.settings, case.signal, result, before, by_hand, now
+        )
+        if decision_record.is_worth_keeping(self._last_records.get(key), record):
+            self._last_records[key] = record
+            self._decisions.add(key, record)
+        up = decision.desired > before
+        direction = "hold" if decision.desired == before else "up" if up else "down"
         self._counters.count_scale(key, direction, decision.cause)
         if direction == "hold":
             return
-        self._pace[key].changed(now)
-        kind = Kind.SCALE_UP if more else Kind.SCALE_DOWN
+        self._rate_limits[key].record_change(now)
+        kind = Kind.SCALE_UP if up else Kind.SCALE_DOWN
         text = f"{before} → {decision.desired}: {decision.reason}"
-        self._record(service, kind, text, decision.numbers, now)
+        self._record_event(service, kind, text, decision.numbers, now)
 
-    def _record(
+    def _record_event(
         self,
         service: DesiredService,
         kind: Kind,

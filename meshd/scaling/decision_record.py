@@ -1,4 +1,7 @@
-"""A decision as it is kept for whoever asks why. Pure."""
+"""A decision as a record for `meshd explain`. Pure.
+
+`meshd.scaling.controller` makes one every second and keeps those that say something new.
+"""
 
 from typing import Final
 
@@ -6,73 +9,75 @@ from autoscaler import ScalingSettings, Signal
 from meshd.model.scaling import ScaleDecision
 from meshd.scaling.decide import ScalingDecision
 
-SAMPLE: Final = 60.0
-CALM: Final = 10.0
-"""Seconds between records where nothing but the reason changed."""
-_UNITS: Final = {
-    "concurrency": "{:g} in flight a replica",
-    "rps": "{:g} requests/s a replica",
-    "cpu": "{:g} % CPU a replica",
+MAX_INTERVAL: Final = 60.0
+"""Seconds after which a record is kept even if nothing changed."""
+MIN_INTERVAL: Final = 10.0
+"""Seconds between two records if only cause or limits changed: they may alternate every second."""
+_OBJECTIVES: Final = {
+    "concurrency": "{:g} requests in flight per replica",
+    "rps": "{:g} requests/s per replica",
+    "cpu": "{:g} % CPU per replica",
     "queue": "{:g} s in the queue",
-    "external": "{:g} of the query a replica",
+    "external": "{:g} of the query per replica",
 }
 
 
-def made(
+def make_record(
     settings: ScalingSettings,
     signal: Signal | None,
-    verdict: ScalingDecision,
+    result: ScalingDecision,
     previous: int,
     override: int | None,
     now: float,
 ) -> ScaleDecision:
-    """All that a decision was made from, and what it came to."""
-    decision = verdict.decision
-    wanted = verdict.uncapped.numbers.get("wanted", float(verdict.uncapped.desired))
+    """Return the record of a decision with all its inputs. `previous` is the number before,
+    `override` the number set by hand."""
+    decision = result.decision
+    needed = result.uncapped.numbers.get("wanted", float(result.uncapped.desired))
     return ScaleDecision(
         at=now,
         desired=decision.desired,
         previous=previous,
-        wanted=round(wanted),
+        wanted=round(needed),
         cause=decision.cause,
         reason=decision.reason,
-        objectives=objectives(settings),
-        signals=signals(signal),
+        objectives=describe_objectives(settings),
+        signals=describe_signal(signal),
         model={name: round(value, 6) for name, value in decision.numbers.items()},
-        candidates=dict(verdict.uncapped.candidates),
-        limits=verdict.limits,
-        rejected=rejected(verdict),
+        candidates=dict(result.uncapped.candidates),
+        limits=result.limits,
+        rejected=describe_rejected(result),
         override=override,
     )
 
 
-def worth_keeping(before: ScaleDecision | None, now: ScaleDecision) -> bool:
-    """Whether it says something new, or the last one is long ago."""
+def is_worth_keeping(before: ScaleDecision | None, now: ScaleDecision) -> bool:
+    """Return whether a record says something new, or the last one is old."""
     if before is None or before.desired != now.desired or before.override != now.override:
         return True
-    past = now.at - before.at
-    told = (before.cause, bool(before.limits)) != (now.cause, bool(now.limits))
-    return past >= SAMPLE or (told and past >= CALM)
+    age = now.at - before.at
+    differs = (before.cause, bool(before.limits)) != (now.cause, bool(now.limits))
+    return age >= MAX_INTERVAL or (differs and age >= MIN_INTERVAL)
 
 
-def objectives(settings: ScalingSettings) -> tuple[str, ...]:
-    """What is asked, in words."""
-    found = []
+def describe_objectives(settings: ScalingSettings) -> tuple[str, ...]:
+    """Return a line for each objective, and the bounds last."""
+    lines = []
     if settings.latency is not None:
-        found.append(f"p{settings.share:g} within {settings.latency * 1000:g} ms")
-    for name, text in _UNITS.items():
+        lines.append(f"p{settings.share:g} within {settings.latency * 1000:g} ms")
+    for name, text in _OBJECTIVES.items():
         value = getattr(settings, name)
         if value is not None:
-            found.append(text.format(value))
-    return (*found, f"{settings.min} to {settings.max} replicas")
+            lines.append(text.format(value))
+    return (*lines, f"{settings.min} to {settings.max} replicas")
 
 
-def signals(signal: Signal | None) -> dict[str, float]:
-    """What was seen, by name; empty without data."""
+def describe_signal(signal: Signal | None) -> dict[str, float]:
+    """Return the measurements by name; empty without data."""
     if signal is None:
         return {}
     done = max(signal.completions, 1)
-    told = {
+    values = {
         "arrivals_per_second": signal.arrivals / signal.interval,
         "in_flight": signal.in_flight,
         "mean_latency": signal.latency_sum / done,
@@ -89,23 +94,23 @@ def signals(signal: Signal | None) -> dict[str, float]:
     for name in ("cpu", "external"):
         value = getattr(signal, name)
         if value is not None:
-            told[name] = value
+            values[name] = value
     if signal.scheduled:
-        told["scheduled"] = signal.scheduled
-    return {name: round(float(value), 6) for name, value in told.items()}
+        values["scheduled"] = signal.scheduled
+    return {name: round(float(value), 6) for name, value in values.items()}
 
 
-def rejected(verdict: ScalingDecision) -> tuple[str, ...]:
-    """What else was on the table, and why it was not taken."""
-    wish, found = verdict.uncapped, []
-    ranked = sorted(wish.candidates.items(), key=lambda each: (-each[1], each[0]))
+def describe_rejected(result: ScalingDecision) -> tuple[str, ...]:
+    """Return a line for each number that was considered but not chosen, with the reason."""
+    uncapped, lines = result.uncapped, []
+    ranked = sorted(uncapped.candidates.items(), key=lambda each: (-each[1], each[0]))
     if len(ranked) > 1:
         top, most = ranked[0]
-        found += [
-            f"{number} for {name}: {top} wants {most}, and the largest wins"
+        lines += [
+            f"{number} for {name}: {top} needs {most}, and the largest need wins"
             for name, number in ranked[1:]
             if number < most
         ]
-    if verdict.decision.desired != wish.desired:
-        found.append(f"{wish.desired}: {'; '.join(verdict.limits)}")
-    return tuple(found)
+    if result.decision.desired != uncapped.desired:
+        lines.append(f"{uncapped.desired}: {'; '.join(result.limits)}")
+    return tuple(lines)

@@ -1,73 +1,79 @@
-"""The limits of a decision that need a memory: windows, cooldown, and room on the nodes. Pure
-but for that memory."""
+"""Limits on a decision beyond the policy's own: capacity, cooldown and the up window.
+
+`meshd.scaling.controller` calls them every second. `allocate_capacity` is pure; `ChangeRateLimit`
+only remembers times that it is given.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from meshd.capacity.allocate import Allocation, Demand, share, takes
-from meshd.capacity.job_demand import JobDemand, want
-from meshd.capacity.quota import held, uses
+from meshd.capacity.allocate import Allocation, Demand, allocate, reservation
+from meshd.capacity.job_demand import JobDemand, demand_of
+from meshd.capacity.quota import allocate_by_quota, usage_limit
 from meshd.model.desired import DesiredService
 from meshd.model.runtime import Node
 from meshd.scaling.decide import Cap, ScalingDecision
 from meshd.spec.model import Quota, Scale
 
 
-def room(
+def allocate_capacity(
     nodes: Sequence[Node],
     services: Sequence[DesiredService],
-    wishes: Mapping[str, ScalingDecision],
-    by_hand: Mapping[str, int],
+    decisions: Mapping[str, ScalingDecision],
+    overrides: Mapping[str, int],
     limits_memory: bool,
     quotas: Mapping[str, Quota],
     jobs: Sequence[JobDemand] = (),
 ) -> dict[str, Allocation]:
-    """What the nodes have room for and the projects' `quotas` leave beside the `jobs` that run, by
-    service key. `by_hand` numbers are not to be withheld."""
-    wants = []
+    """Return what the nodes and the `quotas` (by project) allow each service, by key, next to the
+    running `jobs`. Numbers set by hand (`overrides`) are always allowed."""
+    demands = []
     for service in services:
         key, scale = service.key, service.spec.mesh.scale
-        cpus, memory = takes(service.spec, limits_memory)
-        wanted = fixed = by_hand.get(key, service.desired)
-        if key in wishes and key not in by_hand and scale is not None:
-            wanted, fixed = wishes[key].decision.desired, scale.min
+        cpus, memory = reservation(service.spec, limits_memory)
+        desired = fixed = overrides.get(key, service.desired)
+        if key in decisions and key not in overrides and scale is not None:
+            desired, fixed = decisions[key].decision.desired, scale.min
         priority = scale.priority if scale else 0
         warm = service.warm
-        wants.append(Demand(key, wanted + warm, fixed + warm, priority, cpus, memory))
-    grants = share(nodes, [*wants, *(want(job, limits_memory) for job in jobs)])
-    taken = [(job.project, *uses(job.service)) for job in jobs]
-    for key, grant in held(quotas, services, wants, taken).items():
-        if grant.count < grants[key].count:
-            grants[key] = grant
+        demands.append(Demand(key, desired + warm, fixed + warm, priority, cpus, memory))
+    allocations = allocate(nodes, [*demands, *(demand_of(job, limits_memory) for job in jobs)])
+    used = [(job.project, *usage_limit(job.service)) for job in jobs]
+    for key, by_quota in allocate_by_quota(quotas, services, demands, used).items():
+        if by_quota.count < allocations[key].count:
+            allocations[key] = by_quota
     return {
-        service.key: replace(grants[service.key], count=grants[service.key].count - service.warm)
+        service.key: replace(
+            allocations[service.key], count=allocations[service.key].count - service.warm
+        )
         for service in services
     }
 
 
 class ChangeRateLimit:
-    """How fast the number of one service may change."""
+    """How fast the number of one service may change: the cooldown, and the up window."""
 
     def __init__(self) -> None:
-        self._changed = 0.0
-        self._rising: float | None = None
+        self._changed_at = 0.0
+        self._rising_since: float | None = None
 
-    def changed(self, now: float) -> None:
-        """The number is another one from now on."""
-        self._changed, self._rising = now, None
+    def record_change(self, now: float) -> None:
+        """Remember that the number changed at `now`."""
+        self._changed_at, self._rising_since = now, None
 
-    def cooling(self, scale: Scale, now: float) -> bool:
-        """Whether a change is so short ago that nothing may go."""
-        return now - self._changed < scale.cooldown
+    def is_cooling(self, scale: Scale, now: float) -> bool:
+        """Return whether the cooldown after the last change lasts, so that no replica may go."""
+        return now - self._changed_at < scale.cooldown
 
-    def ceilings(self, scale: Scale, current: int, wanted: int, now: float) -> list[Cap]:
-        """While more has not been wanted for long enough. From zero nothing waits."""
-        if wanted <= current or not current:
-            self._rising = None
+    def caps(self, scale: Scale, current: int, needed: int, now: float) -> list[Cap]:
+        """Return a cap at `current` until more was needed for the up window. A service at zero
+        does not wait."""
+        if needed <= current or not current:
+            self._rising_since = None
             return []
-        if self._rising is None:
-            self._rising = now
-        if now - self._rising >= scale.up_window:
+        if self._rising_since is None:
+            self._rising_since = now
+        if now - self._rising_since >= scale.up_window:
             return []
-        why = f"and more must have been wanted for {scale.up_window:g} s"
-        return [Cap(current, "up_window", why)]
+        reason = f"but not yet for the up window of {scale.up_window:g} s"
+        return [Cap(current, "up_window", reason)]

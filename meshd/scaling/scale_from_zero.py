@@ -1,7 +1,8 @@
-"""Waking a service that has no replica: the first request waits, so nothing else may.
+"""Start of a service that has no replica: requests wait, so nothing else may.
 
-Workers tell of the first parked request at once, and again each time their number doubled. So
-the number needed is known within the burst that makes it, not a second later.
+`meshd.scaling.controller` uses it when a worker reports parked requests. Workers report the first
+parked request at once, and again each time their number has doubled. So the number of replicas is
+known within the burst that needs them, not a second later.
 """
 
 from dataclasses import dataclass, field, replace
@@ -10,31 +11,43 @@ from typing import Final
 import autoscaler
 from autoscaler import ScalingSettings, Signal, State
 
-SEEN: Final = 3.0
-"""Seconds until what woke the service is in the signal too."""
+SIGNAL_DELAY: Final = 3.0
+"""Seconds until the requests that started the service are in the signal too: reports arrive once a
+second, and a second counts as complete up to 1.5 s late."""
 
 
 @dataclass(slots=True)
-class ScaleFromZero:
-    """A service on its way up from zero. `floor` holds until `until`; `parked` is by worker."""
+class ColdStart:
+    """A service on its way up from zero.
+
+    - `began`: time of the first parked request (Unix time).
+    - `floor`: number of replicas ordered; holds until `until` (Unix time).
+    - `ready`: whether the first replica is ready.
+    - `parked`: requests waiting, by worker.
+    """
 
     began: float
     floor: int = 0
     until: float = 0.0
-    answered: bool = False
+    ready: bool = False
     parked: dict[int, int] = field(default_factory=dict)
 
-    def more(self, worker: int, parked: int) -> int:
-        """So many wait at one worker by now; how many wait in all."""
+    def add_parked(self, worker: int, parked: int) -> int:
+        """Update the requests waiting at one worker; return how many wait at all workers."""
         self.parked[worker] = max(parked, self.parked.get(worker, 0))
         return sum(self.parked.values())
 
 
-def demanded(settings: ScalingSettings, state: State, parked: int, now: float) -> tuple[int, float]:
-    """Replicas that so many parked requests want at once, and the seconds one takes to start.
-    The policy is asked what it would do with that second; nothing is learned from it. Steps
-    are for services that run: from zero there is no number to be careful with."""
-    free = replace(settings, step_up_least=settings.max)
-    second = Signal(arrivals=parked, parked=parked)
-    _, decision = autoscaler.make(free).step(state, second, now)
+def replicas_for(
+    settings: ScalingSettings, state: State, parked: int, now: float
+) -> tuple[int, float]:
+    """Return the replicas that this many parked requests need at once, and the seconds that one
+    takes to start.
+
+    The policy runs on a made-up second and its new state is dropped. The step size does not apply:
+    it limits changes of a running number, and at zero there is none.
+    """
+    unlimited = replace(settings, step_up_least=settings.max)
+    signal = Signal(arrivals=parked, parked=parked)
+    _, decision = autoscaler.make(unlimited).step(state, signal, now)
     return max(1, decision.desired), decision.numbers.get("startup", 0.0)

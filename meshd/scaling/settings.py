@@ -1,18 +1,27 @@
-"""What a spec asks of the autoscaler. Pure."""
+"""`x-mesh.scale` of a spec → settings of the autoscaler. Pure.
+
+`meshd.scaling.controller` and `meshd simulate` use it.
+"""
+
+from typing import Final
 
 from autoscaler import ScalingSettings
 from meshd.model.desired import DesiredService
 from meshd.spec.model import Scale
 
+DEFAULT_SHARE: Final = 95.0
+"""Percent of the requests within the latency objective, as `x-mesh.scale.objective` has it by
+default."""
+
 
 def settings_of(scale: Scale) -> ScalingSettings:
-    """The spec's words as the policy's settings."""
+    """Return the policy's settings for a spec."""
     objective = scale.objective
     return ScalingSettings(
         min=scale.min,
         max=scale.max,
         latency=objective.latency if objective else None,
-        share=objective.share if objective else 95.0,
+        share=objective.share if objective else DEFAULT_SHARE,
         concurrency=scale.concurrency,
         rps=scale.rps,
         cpu=scale.cpu,
@@ -27,8 +36,8 @@ def settings_of(scale: Scale) -> ScalingSettings:
 
 
 def is_scaled(service: DesiredService) -> bool:
-    """Whether the autoscaler has a say: there is room, and something to go by. With `min` 0
-    that there is traffic at all is enough."""
+    """Return whether the autoscaler decides the number: there is a range, and an objective. With
+    `min` 0 no objective is needed, because traffic alone decides between zero and one."""
     scale = service.spec.mesh.scale
     if scale is None or scale.max <= scale.min:
         return False

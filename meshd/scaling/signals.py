@@ -1,4 +1,8 @@
-"""What a second of a service looked like, put together for the autoscaler. Pure."""
+"""The last second of a service → the signal of the autoscaler. Pure.
+
+`meshd.scaling.controller` calls `signal_of` for every service, with the merged reports of
+`meshd.telemetry.ingest` and the replicas of `meshd.reconcile`.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -11,7 +15,9 @@ from meshd.model.scaling import Load, cpu_percent
 from meshd.telemetry.merge import Distribution, MergedService
 from proxy.wire import buckets
 
-FAST: Final = 0.1
+FAST_FAILURE: Final = 0.1
+"""Seconds below which a failure counts as fast while no good answer is known: a refused connection
+takes milliseconds, and most work takes longer."""
 _STARTING: Final = (Phase.PENDING, Phase.STARTING, Phase.PROBING)
 
 
@@ -26,9 +32,16 @@ def signal_of(
     external: float | None = None,
     scheduled: int = 0,
 ) -> Signal | None:
-    """One second of a service; None when nothing is known of it. `downstream` are the seconds
-    that its calls to other services took (see `waited`). Replicas that a rollout adds for a
-    while are not counted, and those that got ready after `since` tell their start-up."""
+    """Return one second of a service; None without data.
+
+    - `downstream`: seconds that it waited for its own calls (see `call_seconds_by_caller`).
+    - `loads`: CPU and memory by replica.
+    - `ejected`: endpoints that a worker has ejected.
+    - `since`: time of the last signal (Unix time); replicas ready after it report their start-up.
+    - `external`: value of the Prometheus query; `scheduled`: replicas that a schedule asks for.
+
+    Replicas that a rollout adds temporarily do not count.
+    """
     if second is None or not second.interval:
         return None
     worked = without_fast_failures(second)
@@ -48,7 +61,7 @@ def signal_of(
         shed=second.shed,
         parked=second.parked,
         ready=min(ready, service.desired) if rolling else ready,
-        starting=0 if rolling else sum(_starts(r) for r in replicas),
+        starting=0 if rolling else sum(_is_starting(r) for r in replicas),
         draining=sum(r.phase is Phase.DRAINING for r in replicas),
         ejected=ejected,
         startups=tuple(
@@ -59,16 +72,16 @@ def signal_of(
         wakes=tuple(
             r.ready_since - r.resumed_at for r in replicas if r.ready_since > since and r.resumed_at
         ),
-        cpu=_cpu(service, replicas, loads),
+        cpu=_mean_cpu_percent(service, replicas, loads),
         external=external,
         scheduled=scheduled,
         busy=rolling,
     )
 
 
-def waited(seconds: Iterable[MergedService]) -> dict[str, float]:
-    """How long each caller (`PROJECT/SERVICE`) waited for other services in that second of all
-    of them, calls at the same time added up."""
+def call_seconds_by_caller(seconds: Iterable[MergedService]) -> dict[str, float]:
+    """Return how long each caller (`PROJECT/SERVICE`) waited for other services, from one second of
+    all services. Calls at the same time add up."""
     sums: dict[str, float] = {}
     for second in seconds:
         for caller, spent in second.call_seconds.items():
@@ -76,24 +89,19 @@ def waited(seconds: Iterable[MergedService]) -> dict[str, float]:
     return sums
 
 
-def _starts(replica: Replica) -> bool:
-    """Whether it is on its way to serve, and not to be kept for later."""
-    if replica.warm:
-        return False
-    return replica.phase in _STARTING or bool(replica.phase is Phase.PAUSED and replica.resumed_at)
-
-
 def without_fast_failures(second: MergedService) -> Distribution:
-    """The latencies of answers that somebody worked for. What failed in less time than a good
-    answer takes was not worked on, and would make a sick service look like a quick one. Where
-    nothing is good, that is what took less than `FAST`."""
+    """Return the latencies of answers that a replica worked on.
+
+    A failure faster than the mean good answer was not worked on, and would make a failing service
+    look fast. Without good answers the threshold is `FAST_FAILURE`.
+    """
     good = {
         bucket: count - second.failed.counts.get(bucket, 0)
         for bucket, count in second.total.counts.items()
     }
     worked = Distribution(dict(good), second.total.sum)
     total = sum(good.values())
-    mean = (second.total.sum - second.failed.sum) / total if total else FAST
+    mean = (second.total.sum - second.failed.sum) / total if total else FAST_FAILURE
     for bucket, count in second.failed.counts.items():
         if buckets.upper_bound(bucket) >= mean:
             worked.counts[bucket] = worked.counts.get(bucket, 0) + count
@@ -104,10 +112,17 @@ def without_fast_failures(second: MergedService) -> Distribution:
     return worked
 
 
-def _cpu(
+def _is_starting(replica: Replica) -> bool:
+    """Return whether a replica is about to serve; one that starts for the warm pool is not."""
+    if replica.warm:
+        return False
+    return replica.phase in _STARTING or bool(replica.phase is Phase.PAUSED and replica.resumed_at)
+
+
+def _mean_cpu_percent(
     service: DesiredService, replicas: Sequence[Replica], loads: Mapping[str, Load]
 ) -> float | None:
-    """Mean percent of the limit over ready replicas; None where none is known."""
+    """Return the mean CPU use of the ready replicas in percent of their limit; None if unknown."""
     limit = service.spec.resources.cpus
     known = [
         percent

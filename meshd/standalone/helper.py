@@ -95,9 +95,9 @@ class Helper:
         terminated = asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, terminated.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        self._ingest.keep([build.KEY])
+        self._ingest.set_services([build.KEY])
         await self._refresh()
-        parts = [terminated.wait(), self._publisher.over(self._feed), self._publish()]
+        parts = [terminated.wait(), self._publisher.run_over(self._feed), self._publish()]
         parts.append(self._refresh_periodically())
         if self._admin is not None:
             parts.append(self._serve_admin(self._admin))
@@ -128,7 +128,7 @@ class Helper:
         """Update the probe targets and publish the snapshot, now and after every change."""
         while True:
             self._wake.clear()
-            self._prober.want(self._probe_targets())
+            self._prober.set_targets(self._probe_targets())
             self._publisher.publish(
                 build.build_snapshot(
                     self._settings, self._resolved, Generation(), self._list_unhealthy()
@@ -181,7 +181,7 @@ class Helper:
             case Report():
                 self._ingest.add(message)
             case Workers(live=live):
-                self._ingest.workers(live)
+                self._ingest.set_workers(live)
                 if live:
                     self._has_worker.set()
 

@@ -1,7 +1,6 @@
-"""The words that events are named by, and how log lines look.
+"""Which kinds of events are bad news. Pure.
 
-Log lines are for people where they are read by people: coloured and aligned on a terminal,
-one JSON object a line otherwise, so that a collector needs no parser.
+`meshd.logging_setup` and the commands use it to choose a log level or a colour.
 """
 
 from typing import Final
@@ -27,4 +26,4 @@ BAD: Final = frozenset(
         Kind.RUNTIME_LOST,
     }
 )
-"""Kinds that somebody may want to look into."""
+"""Kinds that an operator may need to look into."""

@@ -1,10 +1,12 @@
-"""Takes in the workers' reports and tells what they amount to: per second, per window, since
-the start.
+"""The workers' reports, merged per second, per window and since the start.
 
-A report's counts belong to the second that its middle falls in; its busy time (in-flight
-integrated) is spread over the seconds that it covers, so that the mean number in flight of a
-second is right even where workers report out of step. Memory is bounded by the services kept
-times `HISTORY` seconds.
+`meshd.daemon.worker_events` adds every report; scaling reads seconds, rollouts and the status read
+windows, `/metrics` reads totals.
+
+The counts of a report belong to the second of its middle. Its busy time (requests in flight,
+integrated) is spread over the seconds that it covers, so that the mean number in flight is right
+even if workers do not report in step. Memory is bounded by the known services times `HISTORY`
+seconds.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -18,21 +20,31 @@ from meshd.telemetry.merge import MergedService
 from proxy.wire.report import Report, ServiceReport
 
 HISTORY: Final = 120
-"""Seconds of the past that windows can look back on."""
+"""Seconds of the past that are kept, and the longest window: two minutes, so that a quiet service
+still has some requests in it."""
 PATIENCE: Final = 1.5
-"""Seconds after which a second counts as complete though a worker has not reported it."""
+"""Seconds after which a second counts as complete, although a worker has not reported it yet: a
+report is due every second, so it is late by then."""
 SILENT: Final = 5.0
-"""Seconds without a report after which a worker counts as gone, where nobody said so."""
-_EARLY: Final = 0.05
+"""Seconds without a report, of one a second, after which a worker counts as gone. Applies until the
+supervisor has said which workers are live."""
+EARLY: Final = 0.05
+"""Seconds by which a report may end before the full second and still complete it: timers jitter."""
 METHODS: Final = frozenset(
     ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 )
+"""Methods with their own count (RFC 9110 and RFC 5789). All others count as OTHER, so that clients
+cannot add keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointNow:
-    """An endpoint as of the live workers' last reports; `ejected_by` counts workers. `limit` is
-    the lowest adaptive limit that any of them keeps to; 0 where there is none."""
+    """An endpoint according to the last reports of the live workers.
+
+    - `in_flight`: requests.
+    - `ejected_by`: number of workers that have ejected it.
+    - `limit`: lowest adaptive concurrency limit of any worker; 0: no limit.
+    """
 
     in_flight: int
     ejected_by: int
@@ -41,7 +53,7 @@ class EndpointNow:
 
 @dataclass(frozen=True, slots=True)
 class WorkerNow:
-    """A live worker's own figures; `cpu_seconds` since it started, `last` is Unix time."""
+    """A live worker process: `cpu_seconds` since it started, `last` report (Unix time)."""
 
     connections: int
     rss_bytes: int
@@ -51,8 +63,8 @@ class WorkerNow:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A service over the last `merged.interval` seconds; 0 there means that nothing is known.
-    Latencies are seconds, None where nothing was counted."""
+    """A service over the last `merged.interval` seconds; an interval of 0 means no data. Latencies
+    are in seconds; None without answers."""
 
     merged: MergedService
     in_flight: int = 0
@@ -63,27 +75,34 @@ class Window:
 
     @property
     def rps(self) -> float:
+        """Answers per second."""
         return self._rate(self.merged.completions)
 
     @property
     def errors_per_second(self) -> float:
+        """5xx answers per second."""
         return self._rate(self.merged.errors)
 
     @property
     def p50(self) -> float | None:
+        """Median latency."""
         return self.merged.total.quantile(0.50)
 
     @property
     def p95(self) -> float | None:
+        """95th percentile of the latency."""
         return self.merged.total.quantile(0.95)
 
     @property
     def p99(self) -> float | None:
+        """99th percentile of the latency."""
         return self.merged.total.quantile(0.99)
 
 
 @dataclass(slots=True)
 class _Second:
+    """One second: the seconds that each worker's reports cover of it, and the sums by service."""
+
     covered: dict[int, float] = field(default_factory=dict)
     services: dict[str, MergedService] = field(default_factory=dict)
 
@@ -100,14 +119,21 @@ class _Second:
 
 @dataclass(slots=True)
 class _Worker:
+    """A worker: its last report, that report's services by name, and its CPU time."""
+
     last: Report
     cpu_seconds: float
     services: Mapping[str, ServiceReport]
-    """Those of the last report by name, as each of them is asked for by itself."""
 
 
 class Ingest:
-    """All that the workers have told. `now` is Unix time, by the clock the workers use."""
+    """All reports. `now` is always Unix time, by the clock that the workers use.
+
+    - `duplicates`: reports that arrived twice; they are counted once.
+    - `missing`: reports that never arrived, according to gaps in their sequence numbers.
+    - `refused`: requests answered before their service was known, by reason.
+    - `log_dropped`, `spans_dropped`, `spans_exported`: access log lines and trace spans.
+    """
 
     def __init__(self) -> None:
         self._seconds: dict[int, _Second] = {}
@@ -115,22 +141,19 @@ class Ingest:
         self._live: frozenset[int] | None = None
         self._totals: dict[str, MergedService] = {}
         self.duplicates = 0
-        """Reports that were told twice, and counted once."""
         self.missing = 0
-        """Reports that never came, going by the gaps in their sequence."""
         self.refused: dict[str, int] = {}
-        """Requests answered before it was known whose they are, by reason."""
         self.log_dropped = self.spans_dropped = self.spans_exported = 0
 
     def add(self, report: Report) -> None:
-        """Counts a report, once however often it is told."""
+        """Add a report; a duplicate is ignored."""
         before = self._workers.get(report.worker)
         if before is not None:
-            again = report.sequence <= before.last.sequence
-            if again and report.start <= before.last.start:
+            repeated = report.sequence <= before.last.sequence
+            if repeated and report.start <= before.last.start:
                 self.duplicates += 1
                 return
-            if not again:
+            if not repeated:
                 self.missing += report.sequence - before.last.sequence - 1
         used = report.cpu_seconds + (before.cpu_seconds if before else 0.0)
         by_name = {service.name: service for service in report.services}
@@ -148,15 +171,15 @@ class Ingest:
             middle.service(service.name).add_report(service)
             self._add_total(service)
 
-    def workers(self, live: Collection[int]) -> None:
-        """The workers that run; what others said of themselves counts no more."""
+    def set_workers(self, live: Collection[int]) -> None:
+        """Set the live workers; the gauges of others no longer count."""
         self._live = frozenset(live)
         for worker in [w for w in self._workers if w not in self._live]:
             del self._workers[worker]
 
-    def keep(self, services: Collection[str]) -> None:
-        """The services that exist: others are forgotten, and these are known, so that one
-        nobody calls reads as idle and not as unknown."""
+    def set_services(self, services: Collection[str]) -> None:
+        """Set the services that exist. Others are forgotten; these are known, so that a service
+        without requests is idle rather than unknown."""
         for name in [name for name in self._totals if name not in services]:
             del self._totals[name]
             for second in self._seconds.values():
@@ -165,12 +188,12 @@ class Ingest:
             self._totals.setdefault(name, MergedService())
 
     def services(self) -> list[str]:
-        """The services known, by name."""
+        """Return the known services, sorted."""
         return sorted(self._totals)
 
     def second(self, now: float) -> Mapping[str, MergedService]:
-        """The last complete second of every known service; its `start` says which one it is.
-        Empty when no worker has told of that second: nothing is known then."""
+        """Return the last complete second of every known service; `start` says which second it is.
+        Empty if no worker has reported that second."""
         last = self._last_complete(now)
         found = self._seconds.get(last)
         if found is None or not found.covered:
@@ -178,7 +201,7 @@ class Ingest:
         return {name: self._merge(name, range(last, last + 1), now) for name in self._totals}
 
     def window(self, service: str, seconds: int, now: float) -> Window:
-        """The last complete `seconds` (at most `HISTORY`) of a service."""
+        """Return the last complete `seconds` of a service, at most `HISTORY`."""
         last = self._last_complete(now)
         span = range(last + 1 - min(seconds, HISTORY), last + 1)
         endpoints = self.endpoints(service, now)
@@ -189,25 +212,24 @@ class Ingest:
         )
 
     def total(self, service: str) -> MergedService:
-        """A service's counts since it was first seen, by endpoint left out; methods that are
-        not among the standard ones are counted as OTHER."""
+        """Return the counts of a service since it was first seen, without endpoints."""
         return self._totals.get(service) or MergedService()
 
     def endpoints(self, service: str, now: float) -> dict[str, EndpointNow]:
-        """Each endpoint of a service as of the live workers' last reports."""
+        """Return each endpoint of a service according to the last reports of the live workers."""
         found: dict[str, EndpointNow] = {}
-        for report in self._last_of(service, now):
+        for report in self._last_reports(service, now):
             for endpoint in report.endpoints:
-                had = found.get(endpoint.id, EndpointNow(0, 0))
+                before = found.get(endpoint.id, EndpointNow(0, 0))
                 found[endpoint.id] = EndpointNow(
-                    had.in_flight + endpoint.in_flight,
-                    had.ejected_by + endpoint.ejected,
-                    min(had.limit or endpoint.limit, endpoint.limit or had.limit),
+                    before.in_flight + endpoint.in_flight,
+                    before.ejected_by + endpoint.ejected,
+                    min(before.limit or endpoint.limit, endpoint.limit or before.limit),
                 )
         return found
 
     def processes(self, now: float) -> dict[int, WorkerNow]:
-        """Every live worker's own figures."""
+        """Return the figures of every live worker process."""
         return {
             number: WorkerNow(
                 worker.last.connections,
@@ -215,7 +237,7 @@ class Ingest:
                 worker.cpu_seconds,
                 worker.last.end,
             )
-            for number, worker in self._alive(now)
+            for number, worker in self._live_workers(now)
         }
 
     def _second(self, second: int) -> _Second:
@@ -225,8 +247,8 @@ class Ingest:
         return found
 
     def _cover(self, second: _Second, report: Report, share: float) -> None:
-        had = second.covered.get(report.worker, 0.0)
-        second.covered[report.worker] = had + share * (report.end - report.start)
+        before = second.covered.get(report.worker, 0.0)
+        second.covered[report.worker] = before + share * (report.end - report.start)
         for service in report.services:
             sums = second.service(service.name)
             sums.queue_seconds += share * service.queue_seconds
@@ -245,29 +267,30 @@ class Ingest:
         self._totals.setdefault(report.name, MergedService()).add_report(whole)
 
     def _prune(self, end: float) -> None:
-        """Forgets what is older than the history, and everything from a clock's future once
-        the clock has been set back."""
+        """Forget seconds older than the history, and future ones after the clock was set back."""
         oldest, newest = floor(end) - HISTORY, floor(end) + HISTORY
         for second in [s for s in self._seconds if not oldest <= s <= newest]:
             del self._seconds[second]
         for number in [n for n, w in self._workers.items() if w.last.end < oldest]:
             del self._workers[number]
 
-    def _alive(self, now: float) -> Iterable[tuple[int, _Worker]]:
+    def _live_workers(self, now: float) -> Iterable[tuple[int, _Worker]]:
         return [
             (number, worker)
             for number, worker in self._workers.items()
             if (number in self._live if self._live is not None else worker.last.end > now - SILENT)
         ]
 
-    def _last_of(self, service: str, now: float) -> list[ServiceReport]:
+    def _last_reports(self, service: str, now: float) -> list[ServiceReport]:
         return [
-            worker.services[service] for _, worker in self._alive(now) if service in worker.services
+            worker.services[service]
+            for _, worker in self._live_workers(now)
+            if service in worker.services
         ]
 
     def _last_complete(self, now: float) -> int:
-        told = min((worker.last.end for _, worker in self._alive(now)), default=now)
-        return floor(max(min(told, now), now - PATIENCE) + _EARLY) - 1
+        reported = min((worker.last.end for _, worker in self._live_workers(now)), default=now)
+        return floor(max(min(reported, now), now - PATIENCE) + EARLY) - 1
 
     def _merge(self, service: str, span: range, now: float) -> MergedService:
         merged = MergedService(start=float(span.start))
@@ -278,14 +301,14 @@ class Ingest:
             if service in second.services:
                 merged.add(second.services[service])
             merged.interval += second.interval
-        last = self._last_of(service, now)
+        last = self._last_reports(service, now)
         merged.parked = sum(report.parked for report in last)
         merged.queued = sum(report.queued for report in last)
         return merged
 
 
 def _overlaps(report: Report) -> Iterable[tuple[int, float]]:
-    """(second, share of the report's time that lies in it), the last `HISTORY` of them."""
+    """Yield (second, share of the report's time in it), for the last `HISTORY` seconds of it."""
     length = report.end - report.start
     if length <= 0.0:
         return

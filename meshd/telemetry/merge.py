@@ -1,7 +1,8 @@
-"""Sums of service reports: over workers, over time.
+"""Sums of service reports, over workers and over time. Pure.
 
-Everything here is plain addition, so merging in any order gives the same figures, and a
-quantile is read from the merged histogram, never averaged.
+`meshd.telemetry.ingest` builds them; scaling, rollouts, metrics and the status read them. All of it
+is addition, so merging in any order gives the same figures. A quantile is read from the merged
+histogram and never averaged.
 """
 
 from collections.abc import Mapping
@@ -13,47 +14,52 @@ from proxy.wire.report import EndpointReport, Histogram, ServiceReport
 
 @dataclass(slots=True)
 class Distribution:
-    """A latency histogram in the layout of `proxy.wire.buckets`; `sum` is exact, in seconds."""
+    """A latency histogram with the buckets of `proxy.wire.buckets`; `sum` is exact, in seconds."""
 
     counts: dict[int, int] = field(default_factory=dict)
     sum: float = 0.0
 
     def add(self, more: "Histogram | Distribution") -> None:
-        """Counts everything in `more` too."""
+        """Add all values of another histogram."""
         counts = self.counts
         for bucket, count in more.counts.items():
             counts[bucket] = counts.get(bucket, 0) + count
         self.sum += more.sum
 
     def observe(self, seconds: float) -> None:
-        """Counts one value."""
+        """Add one value."""
         bucket = buckets.index(seconds)
         self.counts[bucket] = self.counts.get(bucket, 0) + 1
         self.sum += seconds
 
     @property
     def count(self) -> int:
+        """Number of values."""
         return sum(self.counts.values())
 
     @property
     def mean(self) -> float | None:
-        """Seconds; None when nothing was counted."""
+        """Mean in seconds; None without values."""
         count = self.count
         return self.sum / count if count else None
 
     def quantile(self, q: float) -> float | None:
-        """Seconds; None when nothing was counted."""
+        """Return a quantile in seconds; None without values."""
         return buckets.quantile(self.counts, q)
 
     def upper_bounds(self) -> tuple[tuple[float, int], ...]:
-        """(upper bound in seconds, count) of every bucket that holds something, ascending."""
+        """Return (upper bound in seconds, count) of every occupied bucket, ascending."""
         return tuple((buckets.upper_bound(b), self.counts[b]) for b in sorted(self.counts))
 
 
 @dataclass(slots=True)
 class MergedEndpoint:
-    """One endpoint, or all of one revision. `busy_seconds` is in-flight integrated over time;
-    `ejected` counts the workers that have it out of rotation."""
+    """The sums of one endpoint, or of all endpoints of a revision.
+
+    - `busy_seconds`: requests in flight, integrated over time.
+    - `started`, `succeeded`, `failed`: attempts.
+    - `latency`: of the attempts.
+    """
 
     revision: str = ""
     busy_seconds: float = 0.0
@@ -63,7 +69,7 @@ class MergedEndpoint:
     latency: Distribution = field(default_factory=Distribution)
 
     def add_report(self, report: EndpointReport) -> None:
-        """All of a report but its busy time, which is spread over the time it covers."""
+        """Add a report, except its busy time, which is spread over the seconds it covers."""
         self.revision = report.revision
         self.started += report.started
         self.succeeded += report.succeeded
@@ -71,6 +77,7 @@ class MergedEndpoint:
         self.latency.add(report.latency)
 
     def add(self, more: "MergedEndpoint") -> None:
+        """Add other sums."""
         self.revision = more.revision or self.revision
         self.busy_seconds += more.busy_seconds
         self.started += more.started
@@ -81,12 +88,17 @@ class MergedEndpoint:
 
 @dataclass(slots=True)
 class MergedService:
-    """One service, merged over workers and over `interval` seconds from `start` (Unix time).
+    """The sums of one service over workers and over `interval` seconds from `start` (Unix time).
 
-    `codes` counts answers by `METHOD class`, `failures` answers the proxy made itself by
-    reason. `total` = `queue` + `connect` + `first_byte` + `body`; `failed` is the part of it that
-    ended badly. `parked` and `queued` are waiting at the end of the interval; `parked_total` were
-    parked in it.
+    - `codes`: answers by `METHOD class`.
+    - `failures`: answers made by the proxy itself, by reason.
+    - `calls`, `call_seconds`, `uncovered`: calls of other services, the time they took, and those
+      that `allow` does not cover, by caller.
+    - `total` = `queue` + `connect` + `first_byte` + `body`: latencies; `failed` is the part of
+      `total` that ended badly.
+    - `parked`, `queued`: requests waiting at the end of the interval; `parked_total`: requests
+      parked during it.
+    - `queue_seconds`: waiting requests, integrated over time.
     """
 
     start: float = 0.0
@@ -116,8 +128,8 @@ class MergedService:
     endpoints: dict[str, MergedEndpoint] = field(default_factory=dict)
 
     def add_report(self, report: ServiceReport) -> None:
-        """All of a report but its gauges, and its busy time, which is spread over the time it
-        covers."""
+        """Add a report, except its gauges, and except its busy time, which is spread over the
+        seconds it covers."""
         self.arrivals += report.arrivals
         self.parked_total += report.parked_total
         self._add_counts(report)
@@ -125,7 +137,7 @@ class MergedService:
             self.endpoint(endpoint.id).add_report(endpoint)
 
     def add(self, more: "MergedService") -> None:
-        """Takes in another stretch of time, or more workers; gauges become those of `more`."""
+        """Add the sums of another interval or of more workers; the gauges of `more` count."""
         self.interval += more.interval
         self.arrivals += more.arrivals
         self.parked_total += more.parked_total
@@ -156,7 +168,7 @@ class MergedService:
         self.failed.add(more.failed)
 
     def endpoint(self, name: str) -> MergedEndpoint:
-        """The sums of one endpoint, made when there are none yet."""
+        """Return the sums of one endpoint, which start empty."""
         found = self.endpoints.get(name)
         if found is None:
             found = self.endpoints[name] = MergedEndpoint()
@@ -164,7 +176,7 @@ class MergedService:
 
     @property
     def completions(self) -> int:
-        """Requests that got a final answer, from a replica or from the proxy itself."""
+        """Requests with a final answer, from a replica or from the proxy itself."""
         return sum(self.codes.values())
 
     @property
@@ -174,14 +186,14 @@ class MergedService:
 
     @property
     def in_flight(self) -> float:
-        """Mean number in flight at the endpoints or waiting for one, by integration."""
+        """Mean number of requests at the endpoints or waiting for one."""
         if not self.interval:
             return 0.0
         busy = sum(endpoint.busy_seconds for endpoint in self.endpoints.values())
         return (busy + self.queue_seconds) / self.interval
 
     def revisions(self) -> dict[str, MergedEndpoint]:
-        """The endpoints' sums by revision."""
+        """Return the sums of the endpoints by revision."""
         found: dict[str, MergedEndpoint] = {}
         for endpoint in self.endpoints.values():
             found.setdefault(endpoint.revision, MergedEndpoint()).add(endpoint)
@@ -189,6 +201,6 @@ class MergedService:
 
 
 def add_counts(to: dict[str, int], more: Mapping[str, int]) -> None:
-    """Adds one counter to another, key by key."""
+    """Add the counts of `more` to `to`, key by key."""
     for key, count in more.items():
         to[key] = to.get(key, 0) + count

@@ -1,7 +1,8 @@
-"""`/metrics`: everything the mesh counts, as Prometheus reads it.
+"""`/metrics`: all figures of the mesh in the Prometheus text format.
 
-The label sets are bounded: services by the spec, methods by the standard, reasons, causes and
-stages by the code that names them. Replicas and endpoints, which come and go, are no labels.
+`meshd.api` serves it; the daemon makes one `Metrics`, and so does `meshd proxy`. The number of time
+series is bounded: services come from the spec, methods from the standard; reasons, causes and
+stages from the code that names them. Replicas and endpoints come and go, so they are not labels.
 `docs/metrics.md` lists every family.
 """
 
@@ -18,8 +19,8 @@ from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.service_metrics import ServiceMetrics
 
-AT_ONCE: Final = 16
-"""Services whose samples are made before the event loop has its turn: some 5 ms."""
+BATCH: Final = 16
+"""Services added before the event loop gets a turn: about 5 ms of work."""
 
 
 class Metrics:
@@ -46,45 +47,48 @@ class Metrics:
         self.registry.register(_DaemonCollector(counters, ingest, about, clock))
 
     async def exposition(self) -> bytes:
-        """Prometheus text format 0.0.4. With many services it takes long, and is made bit by bit,
-        so that nothing else waits for it; each service's samples are as of one moment."""
-        made, present = ServiceMetrics(), set()
+        """Return the Prometheus text format 0.0.4.
+
+        With many services this takes long, so it yields to the event loop in between. The samples
+        of one service are of one moment.
+        """
+        found, present = ServiceMetrics(), set()
+        counters = self._counters
         for number, status in enumerate(self._services()):
-            if number % AT_ONCE == 0:
+            if number % BATCH == 0:
                 await asyncio.sleep(0)
             key = f"{status.project}/{status.name}"
             present.add(key)
-            made.add_replicas(status)
-            counters = self._counters
-            made.add_starts(key, counters.starts.get(key), counters.cold_starts.get(key))
+            found.add_replicas(status)
+            found.add_starts(key, counters.starts.get(key), counters.cold_starts.get(key))
         for number, key in enumerate(self._ingest.services()):
-            if number % AT_ONCE == 0:
+            if number % BATCH == 0:
                 await asyncio.sleep(0)
             now = self._ingest.window(key, 0, self._clock())
-            made.add_traffic(key, self._ingest.total(key), now)
-        self._add_told(made, present)
+            found.add_traffic(key, self._ingest.total(key), now)
+        self._add_counters(found, present)
         parts = [generate_latest(self.registry)]
-        for family in made.families:
+        for family in found.families:
             await asyncio.sleep(0)
             parts.append(family.encode())
         return b"".join(parts)
 
-    def _add_told(self, made: ServiceMetrics, present: set[str]) -> None:
-        """What was counted here, of services that still exist."""
+    def _add_counters(self, found: ServiceMetrics, present: set[str]) -> None:
+        """Add the counters of services that still exist."""
         for (key, direction, cause), count in sorted(self._counters.scale_decisions.items()):
             if key in present:
-                made.add_decisions(key, direction, cause, count)
+                found.add_decisions(key, direction, cause, count)
         for name, counts in (
             ("rollouts_total", self._counters.rollouts),
             ("jobs_total", self._counters.jobs),
         ):
             for (key, result), count in sorted(counts.items()):
                 if key in present:
-                    made.add_counts(name, key, "result", {result: count})
+                    found.add_counts(name, key, "result", {result: count})
 
 
 class _DaemonCollector(Collector):
-    """Everything that does not grow with the services, read afresh at each scrape."""
+    """The families that do not grow with the services, read at each scrape."""
 
     def __init__(
         self,
@@ -99,41 +103,47 @@ class _DaemonCollector(Collector):
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
-        yield from _daemon(self._about())
-        events = CounterMetricFamily("meshd_events", "Things that happened", labels=["kind"])
+        yield from _daemon_families(self._about())
+        events = CounterMetricFamily("meshd_events", "Events, by kind", labels=["kind"])
         for kind, count in sorted(self._counters.events.items()):
             events.add_metric([kind], count)
         yield events
-        yield from self._workers(self._clock())
+        yield from self._worker_families(self._clock())
 
-    def _workers(self, now: float) -> Iterator[Metric]:
-        cpu = CounterMetricFamily("meshd_worker_cpu_seconds", "CPU used", labels=["worker"])
-        rss = _gauge("worker_resident_memory_bytes", "Resident memory", "worker")
-        connections = _gauge("worker_connections", "Open client connections", "worker")
+    def _worker_families(self, now: float) -> Iterator[Metric]:
+        cpu = CounterMetricFamily(
+            "meshd_worker_cpu_seconds", "CPU seconds used by a worker", labels=["worker"]
+        )
+        rss = _gauge("worker_resident_memory_bytes", "Resident memory of a worker", "worker")
+        connections = _gauge("worker_connections", "Open client connections of a worker", "worker")
         for number, worker in sorted(self._ingest.processes(now).items()):
             cpu.add_metric([str(number)], worker.cpu_seconds)
             rss.add_metric([str(number)], worker.rss_bytes)
             connections.add_metric([str(number)], worker.connections)
-        missing = CounterMetricFamily("meshd_reports_missing", "Workers' reports that never came")
+        missing = CounterMetricFamily(
+            "meshd_reports_missing", "Reports of workers that never arrived"
+        )
         missing.add_metric([], self._ingest.missing)
         yield from (cpu, rss, connections, missing)
-        yield from self._observing()
+        yield from self._loss_families()
 
-    def _observing(self) -> Iterator[Metric]:
-        """What became of log lines and spans, and of requests that were nobody's."""
+    def _loss_families(self) -> Iterator[Metric]:
+        """Yield the counts of dropped log lines and spans, and of requests without a service."""
         refused = CounterMetricFamily(
             "meshd_refused_requests",
-            "Requests answered before it was known whose they are",
+            "Requests answered before their service was known, by reason",
             labels=["reason"],
         )
         for reason, count in sorted(self._ingest.refused.items()):
             refused.add_metric([reason], count)
         dropped = CounterMetricFamily(
-            "meshd_dropped", "What could not be written or sent fast enough", labels=["what"]
+            "meshd_dropped",
+            "Access log lines and spans dropped because they could not be written or sent in time",
+            labels=["what"],
         )
         dropped.add_metric(["access_log"], self._ingest.log_dropped)
         dropped.add_metric(["spans"], self._ingest.spans_dropped)
-        exported = CounterMetricFamily("meshd_spans_exported", "Spans taken by the collector")
+        exported = CounterMetricFamily("meshd_spans_exported", "Spans accepted by the collector")
         exported.add_metric([], self._ingest.spans_exported)
         yield from (refused, dropped, exported)
 
@@ -142,14 +152,14 @@ def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"meshd_{name}", text, labels=labels)
 
 
-def _daemon(status: Status) -> Iterator[Metric]:
+def _daemon_families(status: Status) -> Iterator[Metric]:
     build = _gauge("build_info", "Version and runtime of this daemon", "version", "runtime")
     build.add_metric([status.version, status.runtime], 1)
     up = _gauge("runtime_up", "1 while the runtime answers")
     up.add_metric([], status.runtime_state == "ok")
-    workers = _gauge("workers", "Worker processes of the proxy")
+    workers = _gauge("workers", "Number of worker processes of the proxy")
     workers.add_metric([], len(status.workers))
-    generation = _gauge("snapshot_generation", "The snapshot published last", "part")
+    generation = _gauge("snapshot_generation", "Generation of the last published snapshot", "part")
     generation.add_metric(["epoch"], status.generation[0])
     generation.add_metric(["number"], status.generation[1])
     yield from (build, up, workers, generation)

@@ -1,8 +1,11 @@
-"""Counts of everything that a service was asked while a release was under way.
+"""Counts of the requests of a service during a release.
 
-Taken from the workers' reports as they come, so that nothing is counted twice or rounded, and
-stored each second, so that a control process that is killed loses what came in the meantime
-and no more: `Tally.unknown` says how much that is.
+`meshd.daemon.worker_events` passes every report to `ReleaseCounter.take`; the daemon's ticker calls
+`step`. `meshd.store` keeps the counts, and `meshd rollout history` shows them.
+
+The counts come straight from the workers' reports, so nothing is counted twice or rounded. They are
+stored each second, so a control process that is killed loses only the reports of its absence;
+`Tally.unknown` says how much that is.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,100 +17,103 @@ from meshd.model.release import RevisionCounts, Tally
 from proxy.wire.report import Report, ServiceReport
 
 LATE: Final = 2.0
-"""Seconds after its end in which reports of a release still come."""
-GAP: Final = 0.1
-"""Seconds between two reports of a worker that are no gap."""
+"""Seconds after the end of a release in which its last reports may arrive: workers report once a
+second."""
+MAX_GAP: Final = 0.1
+"""Seconds between two reports of a worker that do not count as missing."""
 
 Release = tuple[str, int]
 """A service's key, and the number of a release of it."""
 
 
 class ReleaseCountsStore(Protocol):
-    """Where tallies are stored."""
+    """Where the counts are stored."""
 
     def tally(self, key: str, number: int) -> Tally | None:
-        """What was stored of a release."""
+        """Return the stored counts of a release; None if there are none."""
 
     def keep(self, tallies: Mapping[Release, Tally]) -> None:
-        """Store some."""
+        """Store the counts of these releases."""
 
 
 class ReleaseCounter:
-    """The tallies of releases that are under way. `under_way` tells which are, by service."""
+    """The counts of the releases in progress. `in_progress` returns their numbers by service."""
 
     def __init__(
-        self, kept: ReleaseCountsStore, under_way: Callable[[], Mapping[str, int]]
+        self, store: ReleaseCountsStore, in_progress: Callable[[], Mapping[str, int]]
     ) -> None:
-        self._kept = kept
-        self._under_way = under_way
+        self._store = store
+        self._in_progress = in_progress
         self._open: dict[str, int] = {}
-        self._ended: dict[str, float] = {}
-        self._tallies: dict[Release, Tally] = {}
+        self._ended_at: dict[str, float] = {}
+        self._counts: dict[Release, Tally] = {}
         self._changed: set[Release] = set()
-        self._ends: dict[int, float] = {}
+        self._last_report_end: dict[int, float] = {}
 
     def of(self, key: str, number: int) -> Tally | None:
-        """The counts so far of a release that is under way or just ended."""
-        return self._tallies.get((key, number))
+        """Return the counts so far of a release that is in progress or just ended; None
+        otherwise."""
+        return self._counts.get((key, number))
 
     def take(self, report: Report) -> None:
-        """One worker's counts."""
-        since = self._ends.get(report.worker)
-        self._ends[report.worker] = report.end
+        """Count one worker's report."""
+        last_end = self._last_report_end.get(report.worker)
+        self._last_report_end[report.worker] = report.end
         for service in report.services:
             number = self._open.get(service.name)
             if number is None:
                 continue
             release = (service.name, number)
-            tally = self._tallies[release]
-            missed = report.start - (tally.until if since is None else since)
-            late = missed if GAP < missed < report.start else 0.0
-            self._tallies[release] = added(tally, service, late, report.end)
+            counts = self._counts[release]
+            gap = report.start - (counts.until if last_end is None else last_end)
+            missing = gap if MAX_GAP < gap < report.start else 0.0
+            self._counts[release] = add_report(counts, service, missing, report.end)
             self._changed.add(release)
 
     def step(self, now: float) -> None:
-        """Once a second: begin with what is under way, store, and end with what is over."""
-        under_way = self._under_way()
-        for key, number in under_way.items():
+        """Once a second: start to count new releases, store the counts, and drop ended releases."""
+        in_progress = self._in_progress()
+        for key, number in in_progress.items():
             if self._open.get(key) != number:
                 self._open[key] = number
-                stored = self._kept.tally(key, number)
-                self._tallies[key, number] = stored or Tally(until=0.0)
-            self._ended.pop(key, None)
-        for key in self._open.keys() - under_way.keys():
-            self._ended.setdefault(key, now)
+                stored = self._store.tally(key, number)
+                self._counts[key, number] = stored or Tally(until=0.0)
+            self._ended_at.pop(key, None)
+        for key in self._open.keys() - in_progress.keys():
+            self._ended_at.setdefault(key, now)
         self.flush()
-        for key, ended in list(self._ended.items()):
+        for key, ended in list(self._ended_at.items()):
             if ended + LATE <= now:
-                del self._ended[key]
-                self._tallies.pop((key, self._open.pop(key)), None)
+                del self._ended_at[key]
+                self._counts.pop((key, self._open.pop(key)), None)
         current = set(self._open.items())
-        self._tallies = {r: tally for r, tally in self._tallies.items() if r in current}
+        self._counts = {r: counts for r, counts in self._counts.items() if r in current}
 
     def flush(self) -> None:
-        """Store what has changed."""
-        self._kept.keep({r: self._tallies[r] for r in self._changed if r in self._tallies})
+        """Store the counts that changed."""
+        self._store.keep({r: self._counts[r] for r in self._changed if r in self._counts})
         self._changed.clear()
 
 
-def added(tally: Tally, report: ServiceReport, unknown: float, until: float) -> Tally:
-    """With one more report."""
-    revisions = dict(tally.revisions)
+def add_report(counts: Tally, report: ServiceReport, missing: float, until: float) -> Tally:
+    """Return the counts with one more report. `missing` are the seconds before it that no report
+    covers, `until` is its end (Unix time). Pure."""
+    revisions = dict(counts.revisions)
     for endpoint in report.endpoints:
         if endpoint.succeeded or endpoint.failed:
-            had = revisions.get(endpoint.revision, RevisionCounts())
+            before = revisions.get(endpoint.revision, RevisionCounts())
             revisions[endpoint.revision] = RevisionCounts(
-                served=had.served + endpoint.succeeded,
-                failed=had.failed + endpoint.failed - endpoint.retried,
-                retried=had.retried + endpoint.retried,
+                served=before.served + endpoint.succeeded,
+                failed=before.failed + endpoint.failed - endpoint.retried,
+                retried=before.retried + endpoint.retried,
             )
     errors = sum(count for code, count in report.codes.items() if code.endswith("5xx"))
     return msgspec.structs.replace(
-        tally,
-        requests=tally.requests + sum(report.codes.values()),
-        errors=tally.errors + errors,
-        parked=tally.parked + report.parked_total,
-        unknown=tally.unknown + unknown,
-        until=max(tally.until, until),
+        counts,
+        requests=counts.requests + sum(report.codes.values()),
+        errors=counts.errors + errors,
+        parked=counts.parked + report.parked_total,
+        unknown=counts.unknown + missing,
+        until=max(counts.until, until),
         revisions=revisions,
     )

@@ -1,5 +1,6 @@
 """One service with a real store, and one worker that reports every second, for tests of scaling."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def replicas(count: int, revision: str = "r1", **more: Any) -> list[Replica]:
 
 
 class Scene:
-    """`scaling` as the daemon has it, until `restart`."""
+    """The scaling controller as the daemon wires it. `restart` replaces it by a new one."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -73,13 +74,13 @@ class Scene:
             self.ingest,
             self.counters,
             self.sampler,
-            PrometheusQueries(),
+            PrometheusQueries(time.monotonic),
             lambda: self.jobs,
             self._wake,
         )
 
     def restart(self, killed: bool = False) -> None:
-        """The control process ends, and another one begins."""
+        """End the control process and start another one."""
         if not killed:
             self.scaling.close(self.clock)
         self.store.close()
@@ -118,5 +119,5 @@ class Scene:
         self._sequence += 1
         start, self.clock = self.clock, self.clock + 1.0
         self.ingest.add(Report(1, self._sequence, start, self.clock, Generation(1, 1), (report,)))
-        self.ingest.keep([name])
+        self.ingest.set_services([name])
         self.scaling.step([service], {name: group}, self.clock + 0.15)

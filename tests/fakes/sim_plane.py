@@ -58,19 +58,19 @@ class SimPlane:
     def connect(self, publisher: Publisher) -> None:
         """A control process connects."""
         self.publisher = publisher
-        publisher.take(Hello("supervisor", self.held.generation if self.held else Generation()))
+        publisher.handle(Hello("supervisor", self.held.generation if self.held else Generation()))
         self._report_workers()
         for worker in self.workers:
             ack = worker.ack()
             if ack:
-                publisher.take(ack)
+                publisher.handle(ack)
 
     def disconnect(self) -> None:
         self.publisher = None
 
     def _report_workers(self) -> None:
         if self.publisher:
-            self.publisher.take(Workers(tuple(worker.number for worker in self.workers)))
+            self.publisher.handle(Workers(tuple(worker.number for worker in self.workers)))
 
     def replace_worker(self) -> None:
         """A worker dies, and a new one takes its place."""
@@ -110,7 +110,7 @@ class SimPlane:
         ack = worker.ack()
         if ack and self.publisher and (ack.generation, ack.busy) != worker.acked:
             worker.acked = (ack.generation, ack.busy)
-            self.publisher.take(ack)
+            self.publisher.handle(ack)
 
     def _request(self, worker: SimWorker, endpoint: str, now: float) -> None:
         box = self._runtime.boxes.get(endpoint)

@@ -33,10 +33,10 @@ from tests.fakes.sim_runtime import SimRuntime
 class Unlimited:
     """Capacity for every job."""
 
-    def refused(self, job: JobDemand) -> str:
+    def find_rejection(self, job: JobDemand) -> str | None:
         return ""
 
-    def lacking(self, job: JobDemand, running: Sequence[JobDemand]) -> str:
+    def find_shortage(self, job: JobDemand, running: Sequence[JobDemand]) -> str | None:
         return ""
 
 
@@ -196,10 +196,10 @@ def test_a_job_ends_by_stop_timeout_or_down(tmp_path: Path) -> None:
 class OneAtATime:
     """Capacity for exactly one job."""
 
-    def refused(self, job: JobDemand) -> str:
+    def find_rejection(self, job: JobDemand) -> str | None:
         return "too big" if "BIG" in job.service.environment else ""
 
-    def lacking(self, job: JobDemand, running: Sequence[JobDemand]) -> str:
+    def find_shortage(self, job: JobDemand, running: Sequence[JobDemand]) -> str | None:
         names = [each.id for each in running if each.id != job.id]
         return f"{names[0]} has it" if names else ""
 

@@ -84,9 +84,9 @@ class Admission:
         desired = self._reconciler.view().desired.services
         services = [s for s in desired if s.project == service.project]
         others = [s for s in services if s.key != service.key]
-        counts = [(service.spec, replicas), *((s.spec, admission.least(s)) for s in others)]
-        jobs = job_demand.of(service.project, self._jobs())
-        if problems := quota.refusals(stored.project.quota, counts, jobs):
+        counts = [(service.spec, replicas), *((s.spec, admission.min_replicas(s)) for s in others)]
+        jobs = job_demand.jobs_of(service.project, self._jobs())
+        if problems := quota.check(stored.project.quota, counts, jobs):
             raise Rejected("; ".join(problems))
 
     def _capacity_problems(self, project: Project, nodes: Sequence[Node]) -> list[str]:
@@ -96,12 +96,12 @@ class Admission:
         desired = self._reconciler.view().desired.services
         others = [s for s in desired if s.project != project.name]
         more = {s.key: max_surge(s) for s in ours if s.rollout.is_rolling}
-        problems = [*placement.refusals(project.services, nodes)]
+        problems = [*placement.check(project.services, nodes)]
         jobs, can = self._jobs(), self._runtime.capabilities
-        demands = [job_demand.want(job, can.memory_limits) for job in jobs]
-        problems += admission.refusals(ours, others, more, nodes, can, demands)
-        problems += job_demand.refusals(project, nodes, can)
+        demands = [job_demand.demand_of(job, can.memory_limits) for job in jobs]
+        problems += admission.check(ours, others, more, nodes, can, demands)
+        problems += job_demand.check_schedules(project, nodes, can)
         if project.quota is not None:
-            counts = [(service.spec, admission.least(service)) for service in ours]
-            problems += quota.refusals(project.quota, counts, job_demand.of(project.name, jobs))
+            counts = [(service.spec, admission.min_replicas(service)) for service in ours]
+            problems += quota.check(project.quota, counts, job_demand.jobs_of(project.name, jobs))
         return problems

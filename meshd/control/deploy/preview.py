@@ -97,12 +97,14 @@ class Preview:
         observed = self._reconciler.view().observed.replicas
         replicas = [r for r in observed if r.project == project.name]
         new = {service.name: service for service in project.services}
-        weights = {(f"{project.name}/{n}", revisions[n]): quota.uses(s) for n, s in new.items()}
+        weights = {
+            (f"{project.name}/{n}", revisions[n]): quota.usage_limit(s) for n, s in new.items()
+        }
         for replica in replicas:
             version = (replica.key, replica.revision)
             spec = self._store.revision(*version) if version not in weights else None
             if spec is not None:
-                weights[version] = quota.uses(spec)
+                weights[version] = quota.usage_limit(spec)
         keys = {replica.key for replica in replicas}
         traffic = {key: peak_rate(self._traffic.of(key, now - DAY)) for key in keys}
         return describe_impact(operations, replicas, weights, traffic)

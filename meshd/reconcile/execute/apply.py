@@ -80,7 +80,7 @@ class PlanApplier:
                 self._wake()
                 return self._drain(operation, memory, now)
             case RestoreReplica():
-                self._prober.forget(operation.name)
+                self._prober.reset(operation.name)
                 self._wake()
                 return memories.mark_restored(memory, operation.name)
             case FinishRollout():

@@ -196,7 +196,7 @@ class Executor:
         self, project: str, service: Service, networks: Sequence[Network], revision: str
     ) -> None:
         await self._runtime.prepare(project, service, networks)
-        await self._gateways.learn(project, (service.name,))
+        await self._gateways.discover(project, (service.name,))
         self._prepared.add((f"{project}/{service.name}", revision))
 
     async def _start_job(self, operation: StartJob) -> ObservedReplica:

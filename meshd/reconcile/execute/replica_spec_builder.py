@@ -37,7 +37,7 @@ class ReplicaSpecBuilder:
 
     def may_start(self) -> bool:
         """Whether the addresses of the mesh are known, so that replicas can get them."""
-        return self._gateways.may_start(self._publisher.bound)
+        return self._gateways.is_ready(self._publisher.bound)
 
     def service(self, version: Version) -> tuple[Service, tuple[Network, ...]] | None:
         """Return the spec of a version and the networks that its project declares; None if the
@@ -66,8 +66,8 @@ class ReplicaSpecBuilder:
     def _build(self, start: StartReplica, service: Service) -> ReplicaSpec:
         project = self._desired.project(start.project)
         token = credential(self._secret, start.name)
-        base = self._gateways.token_base(self._publisher.bound, token)
-        gateway, instance = self._gateways.of(start.key), self._claims.holder.instance
+        base = self._gateways.token_url(self._publisher.bound, token)
+        gateway, instance = self._gateways.address_of(start.key), self._claims.holder.instance
         return replica_spec(start, project, service, gateway, base, instance)
 
     def _service_of(self, job: Job) -> Service | None:

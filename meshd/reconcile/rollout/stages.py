@@ -17,7 +17,7 @@ from meshd.model.canary import AnalysisResult, CanaryDecision
 from meshd.model.desired import DesiredService
 from meshd.model.replica import Replica
 from meshd.model.service_key import ServiceKey
-from meshd.publish.compile import conditions
+from meshd.publish.compile import parse_conditions
 from meshd.reconcile.observe.observe import Observed
 from meshd.reconcile.rollout.canary_analysis import TRAFFIC_STEPS
 from meshd.spec.model import RolloutSettings
@@ -278,6 +278,6 @@ def _split_of_stage(
     match = rollout_settings(service).match
     return Split(
         weights=(*others, (rollout.revision, share)),
-        matches=conditions(match),
+        matches=parse_conditions(match),
         matched=rollout.revision if match else "",
     )

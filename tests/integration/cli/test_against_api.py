@@ -20,7 +20,7 @@ from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Event
 from meshd.model.release import Release, RevisionCounts, Tally
 from meshd.model.scaling import CallerSeen, ResourceUsage, ScaleDecision
-from meshd.scaling.sizing import proposed
+from meshd.scaling.sizing import propose
 from meshd.spec.model import Project, Resources, Service
 from tests.fakes import traffic
 from tests.fakes.control import FakeControl
@@ -383,12 +383,12 @@ async def test_right_size(control: FakeControl, meshd: Meshd) -> None:
     use = ResourceUsage(since=1000.0, memory=100 << 20, requests=10)
     for _ in range(200):
         use.add_reading(0.1, 100 << 20, 5.0)
-    control.sized = [proposed("shop/orders", use, Resources(cpus=1.0, memory=1 << 30))]
+    control.sized = [propose("shop/orders", use, Resources(cpus=1.0, memory=1 << 30))]
     header, orders, *why = (await meshd("right-size")).output.splitlines()
     assert header.split()[:3] == ["SERVICE", "CPU_P50", "CPU_P95"]
     assert "1 CPU, 1 GiB" in orders
     assert "0.3 CPUs, 128 MiB" in orders
-    assert why[1] == "shop/orders: memory: 100 MiB at most, and a quarter more"
+    assert why[1] == "shop/orders: memory: the peak of 100 MiB and a quarter more"
     proposals = json.loads((await meshd("right-size", "orders", "-o", "json")).output)
     assert proposals[0]["proposed_memory"] == 128 << 20
     assert (await meshd("right-size", "payments")).exit_code == 1

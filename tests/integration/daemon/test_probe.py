@@ -45,7 +45,7 @@ async def answering() -> AsyncIterator[Callable[[bytes | None], "asyncio.Future[
         (b"HTTP/1.1 200 OK\r\n\r\n", None),
         (b"HTTP/1.0 302 Found\r\n\r\n", None),
         (b"HTTP/1.1 503 Busy\r\n\r\n", "GET /healthz answered 503"),
-        (b"SSH-2.0-server\r\n", "answered no HTTP"),
+        (b"SSH-2.0-server\r\n", "did not answer in HTTP"),
         (b"", "closed the connection without an answer"),
         (None, "no answer within 0.3 s"),
     ],
@@ -71,7 +71,7 @@ async def test_a_starting_replica_is_noticed_soon_after_it_listens(free_port: in
     changed = asyncio.Event()
     prober = Prober(changed.set)
     target = ProbeTarget(host="127.0.0.1", port=free_port, health=HTTP, incarnation=("1", 1.0))
-    prober.want({"a": target})
+    prober.set_targets({"a": target})
     await wait_until(lambda: "a" in prober.results and prober.results["a"].text, what="a probe")
     assert prober.results["a"].text == "connection refused"
     assert not prober.results["a"].first_good
@@ -95,7 +95,7 @@ async def test_a_starting_replica_is_noticed_soon_after_it_listens(free_port: in
             changed.clear()
             await changed.wait()
     assert prober.results["a"].first_good
-    prober.want({})
+    prober.set_targets({})
     assert prober.results == {}
     await prober.close()
 
@@ -118,7 +118,7 @@ async def test_readiness_is_probed_separately_from_health() -> None:
 
     prober = Prober(changed.set, ask)
     health = HealthCheck(ready="/ready", interval=0.01)
-    prober.want({"a": ProbeTarget("127.0.0.1", 1, health, ("id", 1.0))})
+    prober.set_targets({"a": ProbeTarget("127.0.0.1", 1, health, ("id", 1.0))})
     try:
         starting = await until(lambda seen: bool(seen.unready))
         assert (starting.bad, starting.first_good) == (0, 0.0)
@@ -149,7 +149,7 @@ def test_thousands_of_replicas_are_probed_less_often() -> None:
         """Return the probes per second once all replicas are known."""
         prober = Prober(lambda: None, ask, virtual.clock)
         health = HealthCheck(interval=1.0)
-        prober.want({str(n): ProbeTarget("h", n, health, ("id", 1.0)) for n in range(count)})
+        prober.set_targets({str(n): ProbeTarget("h", n, health, ("id", 1.0)) for n in range(count)})
         await virtual.elapse(4)
         before = asked
         await virtual.elapse(12)

@@ -1,4 +1,4 @@
-"""`meshd explain` and `meshd scale --for`, after a real decision on real traffic."""
+"""`meshd explain` and `meshd scale --for`, after real decisions on real traffic."""
 
 import json
 import time
@@ -22,8 +22,15 @@ async def test_explain_now_in_the_past_and_after_a_restart() -> None:
             await mesh.until("web", lambda s: s["wanted"] >= 3, 30)
             await elapse(2.0, "decisions under load are recorded once a second")
         shown = (await mesh.run("explain", "web")).out
-        for part in ("objectives  2 in flight a replica", "signals ", "model ", "candidates  ",
-                     "concurrency wants", "rejected ", "for rps: concurrency wants"):  # fmt: skip
+        for part in (
+            "objectives  2 requests in flight per replica",
+            "signals ",
+            "model ",
+            "candidates  ",
+            "concurrency needs",
+            "rejected ",
+            "for rps: concurrency needs",
+        ):
             assert part in shown, shown
         mesh.kill(mesh.child("meshd.daemon"))
         await mesh.until("web", lambda s: s["ready"] >= 3, 30)
@@ -41,4 +48,4 @@ async def test_explain_now_in_the_past_and_after_a_restart() -> None:
         done = await mesh.run("scale", "web", "3", "--for", "1s")
         assert done.code == 0, done.err
         took, _ = await mesh.until("web", lambda s: s["override"] is None, 20)
-        print(f"taken back {took:.1f} s later")
+        print(f"override ended {took:.1f} s later")

@@ -42,7 +42,10 @@ async def test_the_largest_of_a_query_and_a_schedule_wins() -> None:
             decision = json.loads((await mesh.run("explain", "web", "-o", "json")).out)["decision"]
             assert decision["candidates"]["external"] == 6
             assert decision["candidates"]["schedule"] == 2
-            assert "2 for schedule: external wants 6, and the largest wins" in decision["rejected"]
+            assert (
+                "2 for schedule: external needs 6, and the largest need wins"
+                in decision["rejected"]
+            )
             assert decision["signals"]["external"] == 55.0
             await runner.cleanup()
             await mesh.until("web", lambda s: s["wanted"] == 6, 5)

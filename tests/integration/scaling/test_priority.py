@@ -33,6 +33,6 @@ async def test_the_higher_priority_service_gets_the_capacity() -> None:
                 await mesh.until("batch", lambda s: s["wanted"] <= 2, 30)
         short = [event["text"] for event in await events_of_kind(mesh, "scale.short")]
         print(short)
-        assert any("because a replica takes" in line for line in short)
+        assert any("only: a replica needs" in line for line in short)
         explained = (await mesh.run("explain", "batch")).out
-        assert "room for" in explained, explained
+        assert "but capacity for" in explained, explained

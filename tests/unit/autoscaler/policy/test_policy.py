@@ -336,7 +336,7 @@ def test_a_step_of_the_load_is_answered_within_two_seconds() -> None:
 
 def test_the_stated_concurrency_is_trusted_until_the_limit_is_seen() -> None:
     calm = [steady(100, 0.1, 2)] * 40
-    _, told = drive(ScalingSettings(max=20, latency=0.4, concurrency=20.0), calm)
-    _, untold = drive(ScalingSettings(max=20, latency=0.4), calm)
-    assert max(one.desired for one in told) < max(one.desired for one in untold)
-    assert told[-1].candidates["concurrency"] == 1
+    _, stated = drive(ScalingSettings(max=20, latency=0.4, concurrency=20.0), calm)
+    _, unstated = drive(ScalingSettings(max=20, latency=0.4), calm)
+    assert max(one.desired for one in stated) < max(one.desired for one in unstated)
+    assert stated[-1].candidates["concurrency"] == 1

@@ -56,10 +56,10 @@ def test_last_week_counts_if_yesterday_was_another_kind_of_day() -> None:
 
 
 def test_a_season_that_ended_is_no_longer_trusted() -> None:
-    dice = random.Random(1)
+    rng = random.Random(1)
     state = learned(1.5)
     for minute in range(60):
-        signal = Signal(interval=60.0, arrivals=round(60 * dice.choice([4.0, 90.0, 400.0])))
+        signal = Signal(interval=60.0, arrivals=round(60 * rng.choice([4.0, 90.0, 400.0])))
         state = season.observe(state, signal, 60.0 * minute)
     assert season.expected_rate(state, 3700.0) == 0.0
 
@@ -84,8 +84,8 @@ def test_it_survives_a_restart() -> None:
 def a_day(seed: int, more: int) -> list[float]:
     """Return requests per second in every slot of a day and `more`, drawn from one seed because
     drawing each with hypothesis takes long."""
-    dice = random.Random(seed)
-    return [dice.uniform(0.0, 500.0) for _ in range(season.LAGS[0] + more)]
+    rng = random.Random(seed)
+    return [rng.uniform(0.0, 500.0) for _ in range(season.LAGS[0] + more)]
 
 
 rates = st.builds(a_day, st.integers(0, 1_000_000), st.integers(0, 40))

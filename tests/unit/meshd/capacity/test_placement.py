@@ -1,8 +1,8 @@
-"""Constraints of placement: which nodes meet them, and who is told that none does."""
+"""Placement constraints: which nodes meet them, and the problem if none does."""
 
 import pytest
 
-from meshd.capacity.placement import meets, refusals
+from meshd.capacity.placement import check, meets
 from meshd.model.runtime import Node
 from meshd.spec.model import Service
 
@@ -32,18 +32,18 @@ def service(*constraints: str) -> Service:
 @pytest.mark.parametrize(
     "constraints", [(), ("node.hostname==two",), ("node.labels.disk==ssd", "node.hostname!=two")]
 )
-def test_one_node_that_meets_them_all_is_enough(constraints: tuple[str, ...]) -> None:
-    assert not list(refusals([service(*constraints)], [ONE, TWO]))
+def test_one_node_that_meets_all_constraints_is_enough(constraints: tuple[str, ...]) -> None:
+    assert not check([service(*constraints)], [ONE, TWO])
 
 
-def test_who_may_be_nowhere_is_told_what_there_is() -> None:
+def test_the_problem_lists_the_nodes() -> None:
     never = service("node.labels.disk==ssd", "node.hostname==two")
-    assert list(refusals([service(), never], [ONE, TWO])) == [
+    assert check([service(), never], [ONE, TWO]) == [
         "service web: no node meets deploy.placement.constraints node.labels.disk==ssd, "
-        "node.hostname==two; there is one (labels com.example.zone=a, disk=SSD), "
-        "two (without labels)"
+        "node.hostname==two; the nodes are one (labels com.example.zone=a, disk=SSD), "
+        "two (no labels)"
     ]
 
 
-def test_an_engine_that_is_away_refuses_nothing() -> None:
-    assert not list(refusals([service("node.hostname==three")], []))
+def test_without_known_nodes_there_is_no_problem() -> None:
+    assert not check([service("node.hostname==three")], [])

@@ -1,10 +1,10 @@
-"""`after`: the view after one event, as a table."""
+"""`apply_event`: the view after one event, as a table."""
 
 from dataclasses import replace
 
 import pytest
 
-from meshd.discovery.watch import after
+from meshd.discovery.watch import apply_event
 from meshd.model.runtime import ObservedReplica, ReplicaState
 from meshd.runtime.base import EventKind, RuntimeEvent
 
@@ -18,7 +18,7 @@ OTHER = replace(RUNNING, name="web-9", runtime_id="id-9")
 
 
 @pytest.mark.parametrize(
-    ("known", "kind", "told", "expected"),
+    ("known", "kind", "new", "expected"),
     [
         (None, EventKind.STARTED, RUNNING, RUNNING),
         (RUNNING, EventKind.DIED, EXITED, EXITED),
@@ -36,13 +36,13 @@ OTHER = replace(RUNNING, name="web-9", runtime_id="id-9")
         (RUNNING, EventKind.RESYNC, None, RUNNING),
     ],
 )
-def test_view_after_an_event(
+def test_the_view_after_an_event(
     known: ObservedReplica | None,
     kind: EventKind,
-    told: ObservedReplica | None,
+    new: ObservedReplica | None,
     expected: ObservedReplica | None,
 ) -> None:
     view = {"web-9": OTHER} | ({"web-1": known} if known else {})
-    result = after(view, RuntimeEvent(kind, "web-1", 1.0, told))
+    result = apply_event(view, RuntimeEvent(kind, "web-1", 1.0, new))
     assert result.get("web-1") == expected
     assert result["web-9"] == OTHER

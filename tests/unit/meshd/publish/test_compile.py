@@ -52,7 +52,7 @@ def test_services_routes_and_endpoints() -> None:
     )
 
 
-def test_every_setting_arrives() -> None:
+def test_every_setting_is_compiled() -> None:
     settings = {
         "balance": {"algorithm": "ring-hash", "hash_by": "header:X-User", "sticky_cookie": "s",
                     "slow_start": "5s", "panic": 0.4},
@@ -84,7 +84,7 @@ def test_every_setting_arrives() -> None:
     assert service.trace == 0.5
 
 
-def test_every_setting_of_a_route_arrives() -> None:
+def test_every_setting_of_a_route_is_compiled() -> None:
     route = {
         "host": "shop.test", "path": "/api", "match": ["header:X-A=1", "cookie:beta"],
         "replace": "/v2/", "redirect": "https://{host}/x", "redirect_status": 302,
@@ -115,18 +115,18 @@ def test_every_setting_of_a_route_arrives() -> None:
 @pytest.mark.parametrize(
     ("short", "rate", "burst"), [(7, 7.0, 7.0), (0.5, 0.5, 1.0), ("10/s", 10, 10), ("60/m", 1, 60)]
 )
-def test_a_rate_in_short(short: object, rate: float, burst: float) -> None:
+def test_the_short_forms_of_a_rate_limit(short: object, rate: float, burst: float) -> None:
     spec = project("shop", web={"routes": [{"path": "/", "rate_limit": short}]})
     (route,) = compile_snapshot(AT, [spec], {}).routes
     assert route.rate_limit == wire.RateLimit(rate, burst)
 
 
-def test_the_defaults_of_the_spec_are_those_of_the_wire() -> None:
+def test_spec_and_wire_have_the_same_defaults() -> None:
     (service,) = compile_snapshot(AT, [project("shop", web={})], {}).services
     assert service == wire.Service(name="shop/web", fingerprint=service.fingerprint)
 
 
-def test_the_order_of_the_input_never_shows() -> None:
+def test_the_order_of_the_input_does_not_matter() -> None:
     other = project("bar", web={"routes": ["/w"]}, api={})
     listeners = [wire.Listener("127.0.0.1:8080"), wire.Listener("10.0.0.1:80", "mesh", "shop/a")]
     flipped = {key: tuple(reversed(found)) for key, found in reversed(list(ENDPOINTS.items()))}
@@ -148,7 +148,7 @@ def test_the_order_of_the_input_never_shows() -> None:
         ("the callers", {"allow": []}, "ready"),
     ],
 )
-def test_the_fingerprint_names_the_content(change: str, mesh: dict[str, Any], state: Any) -> None:
+def test_the_fingerprint_covers_the_content(change: str, mesh: dict[str, Any], state: Any) -> None:
     def print_of(mesh: dict[str, Any], state: Any) -> dict[str, str]:
         endpoints = {"shop/web": [wire.Endpoint("a", "10.0.0.1", 80, state=state)]}
         compiled = compile_snapshot(AT, [project("shop", web=mesh, api={})], endpoints)
@@ -160,7 +160,7 @@ def test_the_fingerprint_names_the_content(change: str, mesh: dict[str, Any], st
     assert print_of({}, "ready") == before
 
 
-def test_only_what_changed_is_sent() -> None:
+def test_only_changes_are_sent() -> None:
     old = compile_snapshot(AT, [SHOP], ENDPOINTS)
     new = compile_snapshot(wire.Generation(1, 8), [SHOP], {})
     update = wire.difference(old, new)
@@ -178,12 +178,12 @@ def test_a_rollout_shifts_traffic_by_weight() -> None:
     assert changed == ["shop/orders"]
 
 
-def test_callers_of_another_project_are_named_by_key() -> None:
+def test_callers_of_another_project_are_keys() -> None:
     got = compile_snapshot(AT, [project("shop", db={"allow": ["web", "bar/web"]})], {})
     assert got.services[0].allow == ("bar/web", "shop/web")
 
 
-def test_the_first_of_two_projects_with_one_service_wins() -> None:
+def test_of_two_equal_service_keys_the_first_counts() -> None:
     adopted = project("shop", orders={"routes": ["/other"]}, extra={})
     got = compile_snapshot(AT, [SHOP, adopted], {})
     assert [service.name for service in got.services] == [
@@ -192,7 +192,7 @@ def test_the_first_of_two_projects_with_one_service_wins() -> None:
     assert [route.path for route in got.routes] == ["/orders", "/o"]
 
 
-def test_routes_that_two_projects_claim() -> None:
+def test_route_conflicts_between_projects() -> None:
     other = project("bar", web={"routes": ["/orders", "/mine"]})
     assert route_conflicts([SHOP, other]) == [
         "route /orders of bar/web is already taken by shop/orders"
@@ -200,7 +200,7 @@ def test_routes_that_two_projects_claim() -> None:
     assert route_conflicts([SHOP, project("bar", web={"routes": ["y.x/orders"]})]) == []
 
 
-def test_it_crosses_the_wire() -> None:
+def test_a_snapshot_can_be_encoded_and_decoded() -> None:
     got = compile_snapshot(AT, [SHOP], ENDPOINTS, callers={"10.0.0.7": "shop/orders"})
     (message,) = Decoder().feed(encode(Publish(wire.difference(None, got))))
     assert isinstance(message, Publish)

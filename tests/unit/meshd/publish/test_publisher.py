@@ -1,4 +1,4 @@
-"""What the publisher makes of acks: when an endpoint is out of use, and above what it goes on."""
+"""What the publisher concludes from acks: when an endpoint is drained, and the next generation."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ def snapshot(**states: EndpointState) -> Snapshot:
     return Snapshot(generation=Generation(), services=(service,))
 
 
-def connected(*told: Message, epoch: int = 1) -> Publisher:
+def connected(*messages: Message, epoch: int = 1) -> Publisher:
     publisher = Publisher(Path("nowhere"), epoch, lambda message: None)
-    for message in (Hello("supervisor"), *told):
-        publisher.take(message)
+    for message in (Hello("supervisor"), *messages):
+        publisher.handle(message)
     return publisher
 
 
@@ -25,7 +25,7 @@ def ack(publisher: Publisher, worker: int, *busy: str, behind: int = 0) -> Ack:
     return Ack(worker, Generation(generation.epoch, generation.number - behind), busy)
 
 
-def test_equal_content_is_published_once_and_each_change_goes_one_up() -> None:
+def test_each_change_is_published_once_with_the_next_generation() -> None:
     publisher = connected()
     assert publisher.publish(snapshot(a="ready"))
     assert not publisher.publish(snapshot(a="ready"))
@@ -33,67 +33,67 @@ def test_equal_content_is_published_once_and_each_change_goes_one_up() -> None:
     assert publisher.generation == Generation(1, 2)
 
 
-def test_an_endpoint_is_drained_once_every_live_worker_says_so() -> None:
+def test_an_endpoint_is_drained_once_every_live_worker_acks() -> None:
     publisher = connected(Workers((1, 2)))
     publisher.publish(snapshot(a="ready"))
     publisher.publish(snapshot(a="draining"))
-    assert not publisher.drained("a")
-    publisher.take(ack(publisher, 1))
-    assert not publisher.drained("a")
-    publisher.take(ack(publisher, 2, "a"))
-    assert not publisher.drained("a")
-    publisher.take(ack(publisher, 2))
-    assert publisher.drained("a")
+    assert not publisher.is_drained("a")
+    publisher.handle(ack(publisher, 1))
+    assert not publisher.is_drained("a")
+    publisher.handle(ack(publisher, 2, "a"))
+    assert not publisher.is_drained("a")
+    publisher.handle(ack(publisher, 2))
+    assert publisher.is_drained("a")
 
 
 def test_an_ack_of_an_older_generation_proves_nothing() -> None:
     publisher = connected(Workers((1,)))
     publisher.publish(snapshot(a="ready"))
     publisher.publish(snapshot(a="draining"))
-    publisher.take(ack(publisher, 1, behind=1))
-    assert not publisher.drained("a")
+    publisher.handle(ack(publisher, 1, behind=1))
+    assert not publisher.is_drained("a")
 
 
-def test_a_worker_that_ended_is_not_waited_for_and_a_new_one_is() -> None:
+def test_an_ended_worker_is_not_waited_for_and_a_new_one_is() -> None:
     publisher = connected(Workers((1, 2)))
     publisher.publish(snapshot(a="ready"))
     publisher.publish(snapshot(a="draining"))
-    publisher.take(ack(publisher, 1))
-    publisher.take(Workers((1,)))
-    assert publisher.drained("a")
-    publisher.take(Workers((1, 3)))
-    assert not publisher.drained("a")
+    publisher.handle(ack(publisher, 1))
+    publisher.handle(Workers((1,)))
+    assert publisher.is_drained("a")
+    publisher.handle(Workers((1, 3)))
+    assert not publisher.is_drained("a")
 
 
-def test_without_a_word_from_any_worker_nothing_is_drained() -> None:
+def test_without_known_workers_nothing_is_drained() -> None:
     publisher = connected()
     publisher.publish(snapshot(a="ready"))
     publisher.publish(snapshot())
-    assert not publisher.drained("a")
+    assert not publisher.is_drained("a")
 
 
-def test_what_this_process_never_published_needs_acks_of_its_first_snapshot() -> None:
+def test_an_endpoint_never_published_needs_acks_of_the_first_snapshot() -> None:
     publisher = connected(Workers((1,)), epoch=4)
-    publisher.take(Ack(1, Generation(3, 9), ("old",)))
-    assert not publisher.drained("old")
+    publisher.handle(Ack(1, Generation(3, 9), ("old",)))
+    assert not publisher.is_drained("old")
     publisher.publish(snapshot(old="draining"))
-    assert not publisher.drained("old")
-    publisher.take(ack(publisher, 1))
-    assert publisher.drained("old")
+    assert not publisher.is_drained("old")
+    publisher.handle(ack(publisher, 1))
+    assert publisher.is_drained("old")
 
 
-def test_an_endpoint_that_is_ready_again_is_in_use() -> None:
+def test_an_endpoint_that_is_ready_again_is_not_drained() -> None:
     publisher = connected(Workers((1,)))
     publisher.publish(snapshot(a="draining"))
     publisher.publish(snapshot(a="ready"))
-    publisher.take(ack(publisher, 1))
-    assert not publisher.drained("a")
+    publisher.handle(ack(publisher, 1))
+    assert not publisher.is_drained("a")
 
 
-def test_it_goes_on_above_whatever_the_supervisor_holds() -> None:
+def test_generations_continue_above_the_one_of_the_supervisor() -> None:
     publisher = connected()
     publisher.publish(snapshot(a="ready"))
-    publisher.take(Hello("supervisor", Generation(7, 3)))
+    publisher.handle(Hello("supervisor", Generation(7, 3)))
     assert publisher.generation == Generation(8, 1)
     publisher.publish(snapshot(a="draining"))
     assert publisher.generation == Generation(8, 2)

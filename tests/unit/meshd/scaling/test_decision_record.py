@@ -1,4 +1,4 @@
-"""What is kept of a decision: everything it was made from, in bounded number."""
+"""Records of decisions: their contents, and how many are kept."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from autoscaler import Decision, ScalingSettings, Signal, State
 from meshd.model.scaling import ScaleDecision
 from meshd.scaling.decide import Cap, DecisionInput, ScalingDecision, apply_caps, run_policy
-from meshd.scaling.decision_record import SAMPLE, made, worth_keeping
+from meshd.scaling.decision_record import MAX_INTERVAL, is_worth_keeping, make_record
 from meshd.store.decisions import BEHIND, KEPT, LIFE, DecisionLog
 from tests.fakes.scaling_scene import KEY, NOW, Scene, desired, replicas
 
@@ -23,9 +23,9 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     made_scene.close()
 
 
-def judge(state: State, signal: Signal | None, *ceilings: Cap) -> ScalingDecision:
+def decide(state: State, signal: Signal | None, *caps: Cap) -> ScalingDecision:
     case = DecisionInput(SETTINGS, state, signal, NOW)
-    return apply_caps(case, run_policy(case), 0, ceilings)
+    return apply_caps(case, run_policy(case), 0, caps)
 
 
 def decided(at: float = NOW, desired: int = 3, **more: object) -> ScaleDecision:
@@ -33,49 +33,51 @@ def decided(at: float = NOW, desired: int = 3, **more: object) -> ScaleDecision:
     return ScaleDecision(at=at, desired=desired, **fields)  # type: ignore[arg-type]
 
 
-def test_the_largest_demand_wins_and_what_lost_is_told() -> None:
-    verdict = judge(State(desired=2), BUSY)
-    told = made(SETTINGS, BUSY, verdict, 2, None, NOW)
-    assert (told.desired, told.previous, told.cause, told.wanted) == (8, 2, "load", 9)
-    assert told.candidates == {"concurrency": 3, "rps": 9}
-    assert told.rejected == ("3 for concurrency: rps wants 9, and the largest wins",)
-    assert told.limits == ("9 needed, limited by the maximum of 8",)
-    assert told.objectives == ("3 in flight a replica", "10 requests/s a replica",
-                               "1 to 8 replicas")  # fmt: skip
-    assert told.signals["arrivals_per_second"] == 90.0
-    assert told.model["rate"] == 90.0
+def test_the_largest_need_wins_and_the_others_are_recorded() -> None:
+    result = decide(State(desired=2), BUSY)
+    record = make_record(SETTINGS, BUSY, result, 2, None, NOW)
+    assert (record.desired, record.previous, record.cause, record.wanted) == (8, 2, "load", 9)
+    assert record.candidates == {"concurrency": 3, "rps": 9}
+    assert record.rejected == ("3 for concurrency: rps needs 9, and the largest need wins",)
+    assert record.limits == ("9 needed, limited by the maximum of 8",)
+    assert record.objectives == ("3 requests in flight per replica", "10 requests/s per replica",
+                                 "1 to 8 replicas")  # fmt: skip
+    assert record.signals["arrivals_per_second"] == 90.0
+    assert record.model["rate"] == 90.0
 
 
-def test_a_ceiling_holds_and_is_told() -> None:
-    ceilings = (Cap(5, "other", "not so"), Cap(4, "room", "room for 4, because of so"))
-    verdict = judge(State(desired=2), BUSY, *ceilings)
-    assert (verdict.decision.desired, verdict.decision.limited_by) == (4, "room")
-    assert verdict.state.desired == 4
-    assert verdict.limits == (f"{verdict.uncapped.desired} needed, room for 4, because of so",)
-    nothing = judge(State(desired=2), BUSY, Cap(0, "room", "full"))
+def test_the_lowest_cap_holds_and_is_recorded() -> None:
+    caps = (Cap(5, "other", "reason A"), Cap(4, "room", "but capacity for 4 only: reason B"))
+    result = decide(State(desired=2), BUSY, *caps)
+    assert (result.decision.desired, result.decision.limited_by) == (4, "room")
+    assert result.state.desired == 4
+    assert result.limits == (
+        f"{result.uncapped.desired} needed, but capacity for 4 only: reason B",
+    )
+    nothing = decide(State(desired=2), BUSY, Cap(0, "room", "full"))
     assert nothing.decision.desired == 0
-    high = judge(State(desired=2), BUSY, Cap(50, "room", "no"))
+    high = decide(State(desired=2), BUSY, Cap(50, "room", "no"))
     assert high.decision == high.uncapped
 
 
-def test_without_data_the_number_is_held_and_so_it_is_told() -> None:
-    verdict = judge(State(desired=3), None)
-    told = made(SETTINGS, None, verdict, 3, 5, NOW)
-    assert (told.desired, told.cause, told.signals, told.override) == (3, "no-data", {}, 5)
+def test_without_data_the_number_stays_and_the_record_says_so() -> None:
+    result = decide(State(desired=3), None)
+    record = make_record(SETTINGS, None, result, 3, 5, NOW)
+    assert (record.desired, record.cause, record.signals, record.override) == (3, "no-data", {}, 5)
 
 
-def test_changes_are_kept_and_the_rest_now_and_then() -> None:
+def test_changes_are_kept_at_once_and_the_rest_now_and_then() -> None:
     before = decided()
-    assert worth_keeping(None, before)
-    assert not worth_keeping(before, decided(NOW + 1))
-    assert worth_keeping(before, decided(NOW + 1, desired=4))
-    assert worth_keeping(before, decided(NOW + 1, override=2))
-    assert not worth_keeping(before, decided(NOW + 1, cause="strain"))
-    assert worth_keeping(before, decided(NOW + 11, cause="strain"))
-    assert worth_keeping(before, decided(NOW + SAMPLE))
+    assert is_worth_keeping(None, before)
+    assert not is_worth_keeping(before, decided(NOW + 1))
+    assert is_worth_keeping(before, decided(NOW + 1, desired=4))
+    assert is_worth_keeping(before, decided(NOW + 1, override=2))
+    assert not is_worth_keeping(before, decided(NOW + 1, cause="strain"))
+    assert is_worth_keeping(before, decided(NOW + 11, cause="strain"))
+    assert is_worth_keeping(before, decided(NOW + MAX_INTERVAL))
 
 
-def test_the_log_is_bounded_and_answers_for_any_time(scene: Scene) -> None:
+def test_the_log_is_bounded_and_can_be_read_as_of_any_time(scene: Scene) -> None:
     log = DecisionLog(scene.store)
     for number in range(3 * BEHIND):
         log.add(KEY, decided(NOW + number, desired=number))
@@ -89,7 +91,7 @@ def test_the_log_is_bounded_and_answers_for_any_time(scene: Scene) -> None:
     assert KEPT > 7 * 1440
 
 
-def test_decisions_outlive_the_control_process(scene: Scene) -> None:
+def test_decisions_survive_a_restart(scene: Scene) -> None:
     service = desired(2, scale={"min": 1, "concurrency": 1})
     for _ in range(3):
         scene.second(service, replicas(2), arrivals=60, took=0.1)
@@ -100,6 +102,6 @@ def test_decisions_outlive_the_control_process(scene: Scene) -> None:
     assert last.candidates["concurrency"] > 2
 
 
-def test_a_verdict_without_a_wish_of_its_own_has_no_limits() -> None:
+def test_a_decision_without_limits_has_no_limit_texts() -> None:
     calm = ScalingDecision(State(), Decision(2, "hold", "x"), Decision(2, "hold", "x"))
-    assert made(SETTINGS, BUSY, calm, 2, None, NOW).limits == ()
+    assert make_record(SETTINGS, BUSY, calm, 2, None, NOW).limits == ()

@@ -1,4 +1,4 @@
-"""Windows, cooldown, steps, and objectives beside each other, second by second."""
+"""Windows, cooldown, steps and several objectives, second by second."""
 
 import itertools
 from collections.abc import Iterator
@@ -27,15 +27,15 @@ def counts(scene: Scene, seconds: int, arrivals: int, **scale: object) -> list[i
     return found
 
 
-def test_more_must_have_been_wanted_for_the_up_window(scene: Scene) -> None:
+def test_scaling_up_waits_for_the_up_window(scene: Scene) -> None:
     rising = counts(scene, 8, 60, concurrency=1, up_window="5s")
     assert rising[:5] == [2] * 5
     assert rising[-1] == 6
     held = [d for d in scene.decisions.of(KEY, 0, 50) if d.desired == 2 and d.wanted == 6]
-    assert "more must have been wanted for 5 s" in held[-1].limits[0]
+    assert "6 needed, but not yet for the up window of 5 s" in held[-1].limits[0]
 
 
-def test_nothing_goes_within_the_cooldown(scene: Scene) -> None:
+def test_no_replica_is_removed_during_the_cooldown(scene: Scene) -> None:
     assert counts(scene, 5, 60, concurrency=1, cooldown="60s", down_window="5s")[-1] == 6
     calm = counts(scene, 45, 10, concurrency=1, cooldown="60s", down_window="5s")
     assert set(calm) == {6}
@@ -48,7 +48,7 @@ def test_nothing_goes_within_the_cooldown(scene: Scene) -> None:
     )
 
 
-def test_steps_are_bounded_both_ways(scene: Scene) -> None:
+def test_steps_are_bounded_in_both_directions(scene: Scene) -> None:
     up = counts(scene, 4, 190, concurrency=1, step_up=1.5, down_window="5s", max=100)
     assert up[0] == 6
     down = counts(scene, 150, 1, concurrency=1, step_down=0.2, down_window="5s", max=100)
@@ -57,7 +57,7 @@ def test_steps_are_bounded_both_ways(scene: Scene) -> None:
     assert all(a - b <= max(1, a // 5) for a, b in pairs)
 
 
-def test_a_schedule_is_one_demand_among_the_others(scene: Scene) -> None:
+def test_a_schedule_is_one_need_among_others(scene: Scene) -> None:
     always = {"cron": "* * * * *", "duration": "1h", "min": 5}
     assert counts(scene, 2, 10, concurrency=1, schedule=always)[-1] == 5
     (last,) = scene.decisions.of(KEY, 0, 1)
@@ -81,7 +81,9 @@ def test_a_schedule_is_one_demand_among_the_others(scene: Scene) -> None:
         ),
     ],
 )
-def test_a_query_is_the_sum_of_what_it_gives(answer: dict[str, object], value: float) -> None:
+def test_the_value_of_a_query_is_the_sum_of_its_result(
+    answer: dict[str, object], value: float
+) -> None:
     assert value_of(answer) == value
 
 
@@ -96,12 +98,12 @@ def test_a_query_is_the_sum_of_what_it_gives(answer: dict[str, object], value: f
         {},
     ],
 )
-def test_what_is_no_number_is_no_data(answer: dict[str, object]) -> None:
+def test_an_answer_without_a_number_is_no_data(answer: dict[str, object]) -> None:
     with pytest.raises(NoValue):
         value_of(answer)
 
 
-def test_nothing_goes_while_a_rollout_or_an_ejection_is_under_way(scene: Scene) -> None:
+def test_no_replica_is_removed_during_a_rollout_or_an_ejection(scene: Scene) -> None:
     scale = {"min": 1, "concurrency": 1, "down_window": "5s"}
     busy = desired(6, scale=scale)
     for _ in range(8):

@@ -1,4 +1,4 @@
-"""Waking from zero, with a real store and no traffic but what the workers tell."""
+"""Start from zero, with a real store and only the workers' notice of parked requests."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,36 +22,36 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 def test_the_first_parked_request_orders_a_replica_at_once(scene: Scene) -> None:
-    scene.scaling.woken(web(), 1, 1, NOW)
+    scene.scaling.start_from_zero(web(), 1, 1, NOW)
     assert (scene.wanted(), scene.woken) == (1, 1)
     (event,) = scene.events.since(0, 10)
-    assert (event.kind, event.text) == ("scale.wake", "0 → 1: 1 waiting for a first replica")
+    assert (event.kind, event.text) == ("scale.wake", "0 → 1: 1 request waits for a first replica")
 
 
-def test_a_burst_orders_as_many_as_it_needs_and_no_fewer_later(scene: Scene) -> None:
+def test_a_burst_orders_what_it_needs_and_no_less_later(scene: Scene) -> None:
     for parked in (1, 2, 4, 8):
         for worker in (1, 2):
-            scene.scaling.woken(web(), worker, parked, NOW + parked / 100)
+            scene.scaling.start_from_zero(web(), worker, parked, NOW + parked / 100)
     assert scene.wanted() == 8
-    scene.scaling.woken(web(), 1, 1, NOW + 0.2)
+    scene.scaling.start_from_zero(web(), 1, 1, NOW + 0.2)
     scene.scaling.step([web(8)], {}, NOW + 0.3)
     assert scene.wanted() == 8
 
 
 def test_a_cold_start_ends_with_the_first_ready_replica(scene: Scene) -> None:
-    scene.scaling.woken(web(), 1, 1, NOW)
+    scene.scaling.start_from_zero(web(), 1, 1, NOW)
     for seconds in (1.5, 1.9):
-        scene.scaling.ready(KEY, NOW + seconds)
+        scene.scaling.replica_ready(KEY, NOW + seconds)
     took = scene.counters.cold_starts[KEY]
     assert (took.count, took.sum) == (1, 1.5)
 
 
-def test_what_is_not_at_zero_for_want_of_traffic_is_not_woken(scene: Scene) -> None:
-    scene.scaling.woken(web(2), 1, 1, NOW)
-    scene.scaling.woken(web(min=2, max=2), 1, 1, NOW)
+def test_only_a_service_at_zero_for_lack_of_traffic_is_started(scene: Scene) -> None:
+    scene.scaling.start_from_zero(web(2), 1, 1, NOW)
+    scene.scaling.start_from_zero(web(min=2, max=2), 1, 1, NOW)
     scene.store.set_override(KEY, Override(0, 0.0))
-    scene.scaling.woken(web(), 1, 1, NOW)
+    scene.scaling.start_from_zero(web(), 1, 1, NOW)
     assert (scene.wanted(), scene.woken) == (None, 0)
     scene.store.set_override(KEY, Override(0, NOW - 1))
-    scene.scaling.woken(web(), 1, 1, NOW)
+    scene.scaling.start_from_zero(web(), 1, 1, NOW)
     assert scene.wanted() == 1

@@ -1,4 +1,4 @@
-"""One second of a service as the autoscaler sees it."""
+"""One second of a service as the signal of the autoscaler."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
 from meshd.model.runtime import Usage
 from meshd.model.scaling import Load
-from meshd.scaling.signals import signal_of, waited, without_fast_failures
+from meshd.scaling.signals import call_seconds_by_caller, signal_of, without_fast_failures
 from meshd.spec.model import Service
 from meshd.telemetry.merge import MergedService
-from meshd.telemetry.usage_sampler import loads
+from meshd.telemetry.usage_sampler import loads_between
 from proxy.wire.report import ServiceReport
 from tests.fakes.traffic import histogram
 from tests.support.rollouts import rollout
@@ -38,9 +38,9 @@ def second(name: str = KEY, **fields: Any) -> MergedService:
 
 
 def seen(of: DesiredService, *replicas: Replica, **seconds: Any) -> Any:
-    told = seconds.pop("seconds", {KEY: second()})
-    downstream = waited(told.values()).get(KEY, 0.0)
-    return signal_of(of, replicas, told.get(KEY), downstream, seconds.pop("loads", {}), 0, 0.0)
+    given = seconds.pop("seconds", {KEY: second()})
+    downstream = call_seconds_by_caller(given.values()).get(KEY, 0.0)
+    return signal_of(of, replicas, given.get(KEY), downstream, seconds.pop("loads", {}), 0, 0.0)
 
 
 def test_without_data_there_is_no_signal() -> None:
@@ -48,7 +48,7 @@ def test_without_data_there_is_no_signal() -> None:
     assert signal_of(service(), (), MergedService(), 0.0, {}, 0, 0.0) is None
 
 
-def test_what_failed_fast_is_not_taken_for_quick_work() -> None:
+def test_fast_failures_do_not_count_as_fast_answers() -> None:
     total, failed = histogram(0.1, 0.11, 0.001, 0.001, 5.0), histogram(0.001, 0.001, 5.0)
     worked = without_fast_failures(second(total=total, failed=failed))
     assert worked.count == 3
@@ -59,7 +59,7 @@ def test_what_failed_fast_is_not_taken_for_quick_work() -> None:
     assert slow.count == 1
 
 
-def test_time_spent_on_own_calls_is_told_apart() -> None:
+def test_time_spent_on_own_calls_is_separate() -> None:
     seconds = {
         KEY: second(total=histogram(0.5)),
         "shop/payments": second("shop/payments", call_seconds={KEY: 0.3, "shop/other": 9.0}),
@@ -68,7 +68,7 @@ def test_time_spent_on_own_calls_is_told_apart() -> None:
     assert seen(service(), replica("a"), seconds=seconds).downstream_sum == pytest.approx(0.4)
 
 
-def test_surge_and_warming_replicas_of_a_rollout_are_left_out() -> None:
+def test_surge_and_warming_replicas_of_a_rollout_do_not_count() -> None:
     group = (
         replica("a", revision="old"),
         replica("b", revision="old"),
@@ -83,19 +83,19 @@ def test_surge_and_warming_replicas_of_a_rollout_are_left_out() -> None:
 
 def test_cpu_is_the_mean_percentage_of_the_limit_over_ready_replicas() -> None:
     group = (replica("a"), replica("b"), replica("c", Phase.PROBING), replica("new"))
-    told = {
+    given = {
         "a": Load(0.2, 1),
         "b": Load(0.4, 1),
         "c": Load(5.0, 1),
         "new": Load(None, 1),
     }
     limited = service(spec={"resources": {"cpus": 0.5}})
-    assert seen(limited, *group, loads=told).cpu == pytest.approx(60.0)
-    assert seen(service(), *group, loads=told).cpu == pytest.approx(30.0)
+    assert seen(limited, *group, loads=given).cpu == pytest.approx(60.0)
+    assert seen(service(), *group, loads=given).cpu == pytest.approx(30.0)
     assert seen(service(), *group).cpu is None
 
 
-def test_how_long_new_replicas_took_is_told_once() -> None:
+def test_each_start_up_time_is_reported_once() -> None:
     late = replica("a", created_at=100.0, ready_since=104.5)
     made = signal_of(service(), (late,), second(), 0.0, {}, 0, 104.0)
     assert made is not None
@@ -109,17 +109,17 @@ def test_how_long_new_replicas_took_is_told_once() -> None:
     assert (woken.startups, woken.wakes) == ((), (pytest.approx(0.1),))
 
 
-def test_in_flight_and_counts_come_as_they_were_measured() -> None:
-    told = second(
+def test_in_flight_and_counts_are_those_measured() -> None:
+    given = second(
         arrivals=5,
         codes={"GET 2xx": 4, "GET 5xx": 1},
         shed=2,
         queue=histogram(0.2),
         total=histogram(0.5, 0.5, 0.5, 0.5),
     )
-    told.endpoint("a").busy_seconds = 2.5
-    told.parked = 3
-    made = seen(service(), replica("a"), seconds={KEY: told})
+    given.endpoint("a").busy_seconds = 2.5
+    given.parked = 3
+    made = seen(service(), replica("a"), seconds={KEY: given})
     assert (made.arrivals, made.completions, made.errors, made.shed) == (5, 4, 1, 2)
     assert (made.in_flight, made.parked, made.queue_sum) == (2.5, 3, 0.2)
 
@@ -131,7 +131,7 @@ def test_loads_between_two_readings() -> None:
         "new": Usage(0.5, 3, 15.0),
         "again": Usage(0.1, 3, 15.0),
     }
-    assert loads(before, after) == {
+    assert loads_between(before, after) == {
         "a": Load(0.2, 7),
         "new": Load(None, 3),
         "again": Load(None, 3),

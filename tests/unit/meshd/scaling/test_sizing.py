@@ -1,4 +1,4 @@
-"""Limits proposed from what was used: quantiles, headroom, and what is kept over restarts."""
+"""Limits proposed from usage: quantiles, headroom, and readings kept over restarts."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
 from meshd.model.scaling import Load, ResourceUsage, merge_usage
-from meshd.scaling.sizing import ENOUGH, MIB, proposed
+from meshd.scaling.sizing import MIB, MIN_SAMPLES, propose
 from meshd.spec.model import Project, Resources, Service
 from meshd.store.store import Store
 from meshd.store.usage import DAY, UsageLog
@@ -39,28 +39,28 @@ def test_quantiles_and_sums_of_several_days() -> None:
 
 def test_a_proposal_with_its_reasons() -> None:
     use = used(*[0.2] * 990, *[1.5] * 10, requests=1000)
-    told = proposed("shop/web", use, Resources(cpus=4.0, memory=1024 * MIB))
-    assert (told.proposed_cpus, told.proposed_reserved_cpus) == (0.5, 0.25)
-    assert (told.proposed_memory, told.proposed_reserved_memory) == (128 * MIB, 104 * MIB)
-    assert told.cpu_per_request == pytest.approx(5 * (198 + 15) / 1000)
-    assert told.why == (
-        "CPU: a replica used 0.21 cores or less 95 % of the time, 1.5 at most",
-        "memory: 100 MiB at most, and a quarter more",
+    sizing = propose("shop/web", use, Resources(cpus=4.0, memory=1024 * MIB))
+    assert (sizing.proposed_cpus, sizing.proposed_reserved_cpus) == (0.5, 0.25)
+    assert (sizing.proposed_memory, sizing.proposed_reserved_memory) == (128 * MIB, 104 * MIB)
+    assert sizing.cpu_per_request == pytest.approx(5 * (198 + 15) / 1000)
+    assert sizing.why == (
+        "CPU: a replica used at most 0.21 cores for 95 % of the time, 1.5 at the peak",
+        "memory: the peak of 100 MiB and a quarter more",
     )
 
 
-def test_what_was_killed_for_memory_gets_more_than_its_limit() -> None:
-    use = used(*[0.2] * ENOUGH, memory=64 * MIB, ooms=3)
-    told = proposed("shop/web", use, Resources(memory=64 * MIB))
-    assert told.proposed_memory == 96 * MIB
-    assert told.why[1] == "memory: 3 killed for memory; half more than its limit"
+def test_a_service_out_of_memory_gets_more_than_its_limit() -> None:
+    use = used(*[0.2] * MIN_SAMPLES, memory=64 * MIB, ooms=3)
+    sizing = propose("shop/web", use, Resources(memory=64 * MIB))
+    assert sizing.proposed_memory == 96 * MIB
+    assert sizing.why[1] == "memory: 3 replicas ran out of memory; the limit and half of it more"
 
 
-def test_too_little_proposes_nothing() -> None:
-    told = proposed("shop/web", used(*[0.2] * (ENOUGH - 1)), Resources())
-    assert (told.proposed_cpus, told.proposed_memory) == (0.0, 0)
-    assert told.why == ("119 of 120 readings; ask again later",)
-    assert told.cpu_per_request is None
+def test_nothing_is_proposed_from_few_readings() -> None:
+    sizing = propose("shop/web", used(*[0.2] * (MIN_SAMPLES - 1)), Resources())
+    assert (sizing.proposed_cpus, sizing.proposed_memory) == (0.0, 0)
+    assert sizing.why == ("119 of 120 readings; try again later",)
+    assert sizing.cpu_per_request is None
 
 
 def replica(name: str, **more: Any) -> Replica:
@@ -91,7 +91,7 @@ def test_readings_are_kept_over_restarts_for_a_week(tmp_path: Path) -> None:
     assert (use.samples, use.memory, use.ooms, use.requests) == (6, 70 * MIB, 1, 30)
     assert use.cpu_seconds == pytest.approx(7.5)
     assert use.since == NOW
-    # The counts of the next process begin anew; what came before its first reading is not known.
+    # Counts of the next process start at zero, so those before its first reading are unknown.
     sizes.take(there, loads, {"shop/web": 7}, 5.0, NOW + DAY)
     sizes.take(there, loads, {"shop/web": 9}, 5.0, NOW + DAY + 5)
     assert sizes.of("shop/web").requests == 32

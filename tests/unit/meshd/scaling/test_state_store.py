@@ -1,4 +1,4 @@
-"""What was learned outlives the control process, and the revision it was learned from."""
+"""Learned state survives the control process, and the revision that it was learned from."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def kept(scene: Scene) -> dict[str, object]:
     return state
 
 
-def test_an_orderly_end_loses_nothing_and_a_kill_half_a_minute_at_most(scene: Scene) -> None:
+def test_a_clean_exit_loses_nothing_and_a_kill_at_most_30_s(scene: Scene) -> None:
     service = desired(2, scale={"min": 1, "p95": "200ms"})
     for _ in range(45):
         scene.second(service, replicas(2), arrivals=20, took=0.05)
@@ -40,7 +40,7 @@ def test_an_orderly_end_loses_nothing_and_a_kill_half_a_minute_at_most(scene: Sc
     assert after["demand"]["rates"][:-1] == before["demand"]["rates"][-31:]
 
 
-def test_a_new_revision_starts_from_what_its_predecessor_taught(scene: Scene) -> None:
+def test_a_new_revision_starts_with_the_learned_state(scene: Scene) -> None:
     old = desired(2, scale={"min": 1, "p95": "200ms"})
     for _ in range(40):
         scene.second(old, replicas(2), arrivals=20, took=0.05)
@@ -50,7 +50,7 @@ def test_a_new_revision_starts_from_what_its_predecessor_taught(scene: Scene) ->
     assert kept(scene)["capacity"]["service_time"] == pytest.approx(0.05, rel=0.1)
 
 
-def test_how_long_replicas_take_to_start_is_learned_once_each(scene: Scene) -> None:
+def test_each_start_up_is_learned_once(scene: Scene) -> None:
     service = desired(1, scale={"min": 1, "p95": "200ms"})
     scene.second(service, replicas(1, created_at=NOW - 50, ready_since=NOW - 40))
     late = replicas(1, created_at=NOW - 20, ready_since=NOW + 1.5)
@@ -66,7 +66,7 @@ def test_how_long_replicas_take_to_start_is_learned_once_each(scene: Scene) -> N
     assert kept(scene)["capacity"]["started"] == 1
 
 
-def test_a_state_of_another_version_is_left_aside(scene: Scene) -> None:
+def test_a_state_of_another_version_is_ignored(scene: Scene) -> None:
     scene.store.set_scaling({KEY: (3, {"desired": "many"}, 0)}, NOW)
     scene.second(desired(3, scale={"min": 1}), replicas(3))
     assert scene.wanted() is not None

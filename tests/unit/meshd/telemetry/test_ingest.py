@@ -1,4 +1,4 @@
-"""Ingest: what the workers told, merged over workers and over time."""
+"""Ingest: reports merged over workers and over time."""
 
 import random
 from collections.abc import Sequence
@@ -43,17 +43,17 @@ def report(
 
 def ingest(*reports: Report) -> Ingest:
     made = Ingest()
-    for told in reports:
-        made.add(told)
+    for each in reports:
+        made.add(each)
     return made
 
 
 def test_a_second_merges_all_workers() -> None:
-    told = ingest(
+    ingested = ingest(
         report(1, 1, 0, 1, service(0.010, 0.020, busy=1.5, retries=1, shed=2)),
         report(2, 1, 0, 1, service(0.030, busy=0.5, codes={"GET 2xx": 1, "POST 5xx": 4})),
     )
-    second = told.second(T + 1.2)[SHOP]
+    second = ingested.second(T + 1.2)[SHOP]
     assert (second.start, second.interval) == (T, 1.0)
     assert (second.arrivals, second.completions, second.errors) == (3, 7, 4)
     assert (second.retries, second.shed) == (1, 2)
@@ -74,17 +74,17 @@ def test_quantiles_are_of_the_merged_histogram() -> None:
     assert window.rps == pytest.approx(100.0)
 
 
-def test_duplicates_count_once_and_gaps_are_told() -> None:
+def test_duplicates_count_once_and_gaps_are_counted() -> None:
     first = report(1, 1, 0, 1, service(0.01))
-    told = ingest(first, first, report(1, 4, 3, 4, service(0.01)), first)
-    assert (told.duplicates, told.missing) == (2, 2)
-    assert told.total(SHOP).arrivals == 2
+    ingested = ingest(first, first, report(1, 4, 3, 4, service(0.01)), first)
+    assert (ingested.duplicates, ingested.missing) == (2, 2)
+    assert ingested.total(SHOP).arrivals == 2
 
 
-def test_a_worker_that_starts_again_under_its_number_counts_anew() -> None:
-    told = ingest(report(1, 9, 0, 1, service(0.01)), report(1, 1, 5, 6, service(0.01)))
-    assert told.duplicates == 0
-    assert told.total(SHOP).arrivals == 2
+def test_a_restarted_worker_with_the_same_number_is_counted() -> None:
+    ingested = ingest(report(1, 9, 0, 1, service(0.01)), report(1, 1, 5, 6, service(0.01)))
+    assert ingested.duplicates == 0
+    assert ingested.total(SHOP).arrivals == 2
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_worker_that_starts_again_under_its_number_counts_anew() -> None:
         ((1.99, 2.01), 2.02, 1.0),
     ],
 )
-def test_a_second_is_complete_once_all_told_or_patience_ends(
+def test_a_second_is_complete_once_all_reported_or_too_late(
     ends: tuple[float, float], now: float, expected: float
 ) -> None:
     reports: list[Report] = []
@@ -108,58 +108,58 @@ def test_a_second_is_complete_once_all_told_or_patience_ends(
     assert ingest(*reports).second(T + now)[SHOP].start == T + expected
 
 
-def test_nothing_told_is_no_data_and_idle_is_data() -> None:
-    told = Ingest()
-    told.keep([SHOP])
-    assert told.second(T) == {}
-    told.add(report(1, 1, 0, 1))
-    idle = told.second(T + 1)[SHOP]
+def test_no_report_is_no_data_and_idle_is_data() -> None:
+    ingested = Ingest()
+    ingested.set_services([SHOP])
+    assert ingested.second(T) == {}
+    ingested.add(report(1, 1, 0, 1))
+    idle = ingested.second(T + 1)[SHOP]
     assert (idle.interval, idle.arrivals, idle.in_flight) == (1.0, 0, 0.0)
-    assert told.second(T + 60) == {}
+    assert ingested.second(T + 60) == {}
 
 
 def test_busy_time_is_spread_over_the_seconds_it_covers() -> None:
-    told = ingest(
+    ingested = ingest(
         report(1, 1, 0.0, 0.5, service(busy=0.0)),
         report(1, 2, 0.5, 1.5, service(busy=4.0)),
         report(1, 3, 1.5, 2.0, service(busy=2.0)),
     )
-    assert told.second(T + 1)[SHOP].in_flight == pytest.approx(2.0)
-    assert told.second(T + 2)[SHOP].in_flight == pytest.approx(4.0)
+    assert ingested.second(T + 1)[SHOP].in_flight == pytest.approx(2.0)
+    assert ingested.second(T + 2)[SHOP].in_flight == pytest.approx(4.0)
 
 
-def test_half_a_second_told_does_not_halve_the_load() -> None:
-    told = ingest(report(1, 1, 0.5, 1.0, service(busy=2.0)))
-    assert told.second(T + 1)[SHOP].in_flight == pytest.approx(4.0)
+def test_a_report_of_half_a_second_does_not_halve_the_load() -> None:
+    ingested = ingest(report(1, 1, 0.5, 1.0, service(busy=2.0)))
+    assert ingested.second(T + 1)[SHOP].in_flight == pytest.approx(4.0)
 
 
 def test_a_dead_workers_gauges_go_and_its_counts_stay() -> None:
     held = service(
         0.01, parked=3, endpoints=(EndpointReport("a", "r1", in_flight=5, ejected=True),)
     )
-    told = ingest(report(1, 1, 0, 1, held), report(2, 1, 0, 1, held))
-    assert told.endpoints(SHOP, T + 1) == {"a": EndpointNow(10, 2)}
-    assert told.window(SHOP, 10, T + 1).in_flight == 10
-    told.workers([2])
-    assert told.endpoints(SHOP, T + 1) == {"a": EndpointNow(5, 1)}
-    assert told.second(T + 1)[SHOP].parked == 3
-    assert told.total(SHOP).arrivals == 2
-    assert list(told.processes(T + 1)) == [2]
+    ingested = ingest(report(1, 1, 0, 1, held), report(2, 1, 0, 1, held))
+    assert ingested.endpoints(SHOP, T + 1) == {"a": EndpointNow(10, 2)}
+    assert ingested.window(SHOP, 10, T + 1).in_flight == 10
+    ingested.set_workers([2])
+    assert ingested.endpoints(SHOP, T + 1) == {"a": EndpointNow(5, 1)}
+    assert ingested.second(T + 1)[SHOP].parked == 3
+    assert ingested.total(SHOP).arrivals == 2
+    assert list(ingested.processes(T + 1)) == [2]
 
 
 def test_a_silent_worker_counts_as_gone() -> None:
-    told = ingest(report(1, 1, 0, 1, service(0.01)))
+    ingested = ingest(report(1, 1, 0, 1, service(0.01)))
     for second in range(1, 8):
-        told.add(report(2, second, second, second + 1, service(0.01)))
-    assert list(told.processes(T + 8)) == [2]
-    assert told.second(T + 8)[SHOP].start == T + 7
+        ingested.add(report(2, second, second, second + 1, service(0.01)))
+    assert list(ingested.processes(T + 8)) == [2]
+    assert ingested.second(T + 8)[SHOP].start == T + 7
 
 
-def test_services_that_are_gone_are_forgotten() -> None:
-    told = ingest(report(1, 1, 0, 1, service(0.01)))
-    told.keep(["shop/auth"])
-    assert told.services() == ["shop/auth"]
-    assert told.window(SHOP, 10, T + 1).merged.arrivals == 0
+def test_removed_services_are_forgotten() -> None:
+    ingested = ingest(report(1, 1, 0, 1, service(0.01)))
+    ingested.set_services(["shop/auth"])
+    assert ingested.services() == ["shop/auth"]
+    assert ingested.window(SHOP, 10, T + 1).merged.arrivals == 0
 
 
 def test_unknown_methods_do_not_grow_the_totals() -> None:
@@ -168,24 +168,24 @@ def test_unknown_methods_do_not_grow_the_totals() -> None:
 
 
 def test_memory_is_bounded_by_the_history() -> None:
-    told = Ingest()
+    ingested = Ingest()
     for second in range(3 * HISTORY):
-        told.add(report(1, second, second, second + 1, service(0.01, 0.5)))
-    assert told.window(SHOP, 10_000, T + 3 * HISTORY).merged.arrivals == 2 * HISTORY
-    assert len(told._seconds) <= HISTORY + 2
-    assert told.total(SHOP).arrivals == 6 * HISTORY
+        ingested.add(report(1, second, second, second + 1, service(0.01, 0.5)))
+    assert ingested.window(SHOP, 10_000, T + 3 * HISTORY).merged.arrivals == 2 * HISTORY
+    assert len(ingested._seconds) <= HISTORY + 2
+    assert ingested.total(SHOP).arrivals == 6 * HISTORY
 
 
-def test_a_clock_set_back_starts_over() -> None:
-    told = ingest(report(1, 1, 10_000, 10_001, service(0.01)))
-    told.add(report(1, 2, 0, 1, service(0.01)))
-    assert told.second(T + 1)[SHOP].arrivals == 1
+def test_history_restarts_when_the_clock_is_set_back() -> None:
+    ingested = ingest(report(1, 1, 10_000, 10_001, service(0.01)))
+    ingested.add(report(1, 2, 0, 1, service(0.01)))
+    assert ingested.second(T + 1)[SHOP].arrivals == 1
 
 
 def test_any_order_of_workers_gives_the_same_figures() -> None:
-    dice = random.Random(7)
+    rng = random.Random(7)
     reports: Sequence[Report] = [
-        report(w, s + 1, s, s + 1, service(*(dice.random() for _ in range(5)), busy=dice.random()))
+        report(w, s + 1, s, s + 1, service(*(rng.random() for _ in range(5)), busy=rng.random()))
         for s in range(5)
         for w in range(4)
     ]
@@ -196,7 +196,7 @@ def test_any_order_of_workers_gives_the_same_figures() -> None:
     assert one.merged.arrivals == 100
 
 
-def test_a_distribution_tells_its_buckets() -> None:
+def test_a_distribution_returns_its_buckets() -> None:
     merged = Distribution()
     merged.add(histogram(0.001, 0.001, 0.5))
     assert merged.mean == pytest.approx(0.502 / 3)

@@ -111,7 +111,7 @@ def test_sums_are_exact() -> None:
     assert found[key] == pytest.approx(4 * 1.436)
 
 
-def test_exposed_buckets_grow_and_never_flatter() -> None:
+def test_exposed_buckets_are_cumulative_and_never_too_optimistic() -> None:
     merged = Distribution()
     for value in (0.0009, 0.00101, 0.249, 0.2501, 100.0):
         merged.add(traffic.histogram(value))
@@ -125,7 +125,7 @@ def test_exposed_buckets_grow_and_never_flatter() -> None:
     assert len(exposed) == len(EDGES) + 1
 
 
-def test_causes_and_kinds_cannot_grow_without_bound(counters: EventCounters) -> None:
+def test_the_number_of_causes_and_kinds_is_bounded(counters: EventCounters) -> None:
     for number in range(3 * MOST_CAUSES):
         counters.count_scale("shop/orders", "up", f"cause {number}")
         counters.observe_event(Event(number, 1.0, f"invented.{number}"))
@@ -133,18 +133,18 @@ def test_causes_and_kinds_cannot_grow_without_bound(counters: EventCounters) -> 
     assert counters.events["other"] == 3 * MOST_CAUSES
 
 
-def test_decisions_of_services_that_are_gone_are_not_told(
+def test_decisions_of_removed_services_are_not_exposed(
     metrics: Metrics, counters: EventCounters
 ) -> None:
     counters.count_scale("old/gone", "up", "load")
     assert "old/gone" not in exposed(metrics)
 
 
-def test_what_was_lost_and_what_was_nobodys_is_told(metrics: Metrics) -> None:
+def test_losses_and_requests_without_a_service_are_exposed(metrics: Metrics) -> None:
     text = exposed(metrics)
-    told = dict(re.findall(r'(?m)^meshd_(?:dropped|refused)\w+{\w+="([^"]+)"} (\S+)$', text))
-    assert set(told) == {"access_log", "spans", "no-route"}
-    assert float(told["spans"]) == 3 * float(told["access_log"]) > 0
+    found = dict(re.findall(r'(?m)^meshd_(?:dropped|refused)\w+{\w+="([^"]+)"} (\S+)$', text))
+    assert set(found) == {"access_log", "spans", "no-route"}
+    assert float(found["spans"]) == 3 * float(found["access_log"]) > 0
 
 
 def empty(ingest: Ingest) -> Metrics:
@@ -152,11 +152,11 @@ def empty(ingest: Ingest) -> Metrics:
     return Metrics(EventCounters(), ingest, status, lambda: status().services, lambda: NOW)
 
 
-def test_an_empty_mesh_is_told_too() -> None:
+def test_an_empty_mesh_has_metrics() -> None:
     ingest = Ingest()
     text = exposed(empty(ingest))
     assert "meshd_workers 2.0" in text
-    ingest.keep(["shop/orders"])
+    ingest.set_services(["shop/orders"])
     text = exposed(empty(ingest))
     assert 'meshd_in_flight{service="shop/orders"} 0.0' in text
 
@@ -167,16 +167,16 @@ def test_the_documentation_lists_every_family_and_its_labels(metrics: Metrics) -
     documented = {
         name: (kind, frozenset(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows
     }
-    told: dict[str, tuple[str, frozenset[str]]] = {}
+    found: dict[str, tuple[str, frozenset[str]]] = {}
     for family in text_string_to_metric_families(exposed(metrics)):
         if family.name.startswith("meshd_") and not family.name.endswith("_created"):
             name = family.name + ("_total" if family.type == "counter" else "")
             labels = {label for sample in family.samples for label in sample.labels}
-            told[name] = (family.type, frozenset(labels - {"le"}))
-    assert documented == told
+            found[name] = (family.type, frozenset(labels - {"le"}))
+    assert documented == found
 
 
-def test_labels_are_quoted_as_the_format_wants_them() -> None:
+def test_labels_are_quoted() -> None:
     family = Family("gauge", "g", "text")
     value = 'a "quoted" \\ path\nand a line'
     family.add(f"{label('x', value)},{label('y', 'ü')}", 2.5)
@@ -185,10 +185,10 @@ def test_labels_are_quoted_as_the_format_wants_them() -> None:
     assert (sample.labels, sample.value) == ({"x": value, "y": "ü"}, 2.5)
 
 
-def test_many_services_are_told_bit_by_bit_with_the_loop_at_its_own_work_between() -> None:
-    """However many there are, no more than a few are read before the loop has its turn."""
+def test_a_scrape_of_many_services_yields_to_the_event_loop() -> None:
+    """Only a few services are read before the event loop gets a turn."""
     ingest, read, most = Ingest(), [0], [0]
-    ingest.keep([f"shop/s{number}" for number in range(300)])
+    ingest.set_services([f"shop/s{number}" for number in range(300)])
     one = traffic.status().services[0]
 
     def services() -> Iterator[ServiceStatus]:
@@ -211,10 +211,10 @@ def test_many_services_are_told_bit_by_bit_with_the_loop_at_its_own_work_between
         block = re.findall(rf"(?m)^(?:# TYPE )?{name}\b", text)
         first, last = text.index(f"# TYPE {name} "), text.rindex(f"\n{name}{{")
         assert len(block) > 300
-        assert text[first:last].count("# TYPE") == 1, "a family's samples stand together"
+        assert text[first:last].count("# TYPE") == 1, "the samples of a family are contiguous"
 
 
-def test_a_histogram_without_counts_is_all_zero() -> None:
+def test_an_empty_histogram_is_all_zero() -> None:
     merged = Distribution()
     merged.add(Histogram())
     assert {count for _, count in exposed_buckets(merged)} == {0.0}

@@ -1,4 +1,4 @@
-"""Counts of a release: exact over workers, kept over restarts, and honest about what is missing."""
+"""Counts of a release: exact over workers, kept over restarts, with the missing time."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from proxy.wire.snapshot import Generation
 
 
 class Memory:
-    """Where tallies are kept."""
+    """A store of counts in memory."""
 
     def __init__(self) -> None:
         self.kept: dict[tuple[str, int], Tally] = {}
@@ -35,36 +35,36 @@ def report(worker: int, start: float, end: float, good: int, failed: int, retrie
     return Report(worker, int(end), start, end, Generation(), (service, other))
 
 
-def test_every_worker_counts_and_only_what_is_under_way() -> None:
-    memory, under_way = Memory(), {"shop/web": 4}
-    tallies = ReleaseCounter(memory, lambda: under_way)
-    tallies.take(report(1, 9.0, 10.0, 5, 0, 0))
-    tallies.step(10.0)
-    tallies.take(report(1, 10.0, 11.0, 5, 3, 2))
-    tallies.take(report(2, 10.0, 11.1, 7, 0, 0))
-    tallies.step(11.2)
+def test_all_workers_count_for_releases_in_progress_only() -> None:
+    memory, in_progress = Memory(), {"shop/web": 4}
+    counter = ReleaseCounter(memory, lambda: in_progress)
+    counter.take(report(1, 9.0, 10.0, 5, 0, 0))
+    counter.step(10.0)
+    counter.take(report(1, 10.0, 11.0, 5, 3, 2))
+    counter.take(report(2, 10.0, 11.1, 7, 0, 0))
+    counter.step(11.2)
     assert memory.kept["shop/web", 4] == Tally(
         requests=13, errors=1, parked=2, until=11.1,
         revisions={"old": RevisionCounts(12, 0, 0), "new": RevisionCounts(0, 1, 2)},
     )  # fmt: skip
-    under_way.clear()
-    tallies.step(12.0)
-    tallies.take(report(1, 11.0, 12.0, 1, 0, 0))
-    tallies.step(12.0 + LATE)
+    in_progress.clear()
+    counter.step(12.0)
+    counter.take(report(1, 11.0, 12.0, 1, 0, 0))
+    counter.step(12.0 + LATE)
     assert memory.kept["shop/web", 4].requests == 14
-    tallies.take(report(1, 12.0, 15.0, 1, 0, 0))
-    tallies.step(15.0)
+    counter.take(report(1, 12.0, 15.0, 1, 0, 0))
+    counter.step(15.0)
     assert memory.kept["shop/web", 4].requests == 14
-    assert tallies.of("shop/web", 4) is None
+    assert counter.of("shop/web", 4) is None
 
 
-def test_a_successor_goes_on_counting_and_tells_what_it_did_not_see() -> None:
-    memory, under_way = Memory(), {"shop/web": 4}
-    first = ReleaseCounter(memory, lambda: under_way)
+def test_a_restarted_process_continues_and_counts_the_missing_time() -> None:
+    memory, in_progress = Memory(), {"shop/web": 4}
+    first = ReleaseCounter(memory, lambda: in_progress)
     first.step(10.0)
     first.take(report(1, 10.0, 11.0, 5, 0, 0))
     first.flush()
-    second = ReleaseCounter(memory, lambda: under_way)
+    second = ReleaseCounter(memory, lambda: in_progress)
     second.step(14.0)
     second.take(report(1, 13.0, 14.0, 2, 0, 0))
     second.take(report(1, 14.0, 15.0, 2, 0, 0))
@@ -73,13 +73,13 @@ def test_a_successor_goes_on_counting_and_tells_what_it_did_not_see() -> None:
     assert (found.requests, found.unknown) == (9, 2.0)
 
 
-def test_a_release_that_is_overtaken_leaves_its_count() -> None:
-    memory, under_way = Memory(), {"shop/web": 4}
-    tallies = ReleaseCounter(memory, lambda: under_way)
-    tallies.step(10.0)
-    tallies.take(report(1, 10.0, 11.0, 5, 0, 0))
-    under_way["shop/web"] = 5
-    tallies.step(11.0)
-    tallies.take(report(1, 11.0, 12.0, 3, 0, 0))
-    tallies.step(12.0)
+def test_a_superseded_release_keeps_its_counts() -> None:
+    memory, in_progress = Memory(), {"shop/web": 4}
+    counter = ReleaseCounter(memory, lambda: in_progress)
+    counter.step(10.0)
+    counter.take(report(1, 10.0, 11.0, 5, 0, 0))
+    in_progress["shop/web"] = 5
+    counter.step(11.0)
+    counter.take(report(1, 11.0, 12.0, 3, 0, 0))
+    counter.step(12.0)
     assert [memory.kept["shop/web", n].requests for n in (4, 5)] == [5, 3]

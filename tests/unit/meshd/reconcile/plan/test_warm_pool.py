@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from meshd.discovery.endpoints import endpoints
+from meshd.discovery.endpoints import endpoints_by_service
 from meshd.model.desired import Desired, DesiredService
 from meshd.model.operation import DrainReplica, StartReplica
 from meshd.model.replica import ProbeResult, Replica
@@ -126,15 +126,15 @@ def test_a_warm_replica_is_paused_then_resumed_then_serves() -> None:
     look(Inputs(listed={}, starting={"p": start}), NOW)
     look(Inputs(listed={"p": seen()}), NOW + 1)
     warm = look(Inputs(listed={"p": seen()}, probes=good), NOW + 2)
-    assert (warm.answered, warm.warm, endpoints([warm])) == (True, True, {})
+    assert (warm.answered, warm.warm, endpoints_by_service([warm])) == (True, True, {})
     asleep = Inputs(listed={"p": seen(ReplicaState.PAUSED)})
     paused = look(asleep, NOW + 3)
-    assert (paused.warm, endpoints([paused])) == (True, {})
+    assert (paused.warm, endpoints_by_service([paused])) == (True, {})
     memory = mark_resumed(memory, "p", NOW + 4)
     assert look(asleep, NOW + 4).warm is False
-    assert endpoints([look(Inputs(listed={"p": seen()}), NOW + 5)]) == {}
+    assert endpoints_by_service([look(Inputs(listed={"p": seen()}), NOW + 5)]) == {}
     serving = look(Inputs(listed={"p": seen()}, probes=good), NOW + 6)
-    assert KEY in endpoints([serving])
+    assert KEY in endpoints_by_service([serving])
     assert [str(phase) for phase in phases] == [
         "pending", "probing", "probing", "paused", "paused", "paused", "ready"
     ]  # fmt: skip
