@@ -295,7 +295,7 @@ class Parts:
         containers."""
         if not isinstance(self._runtime, DockerRuntime):
             return None
-        return self._runtime.fence(
+        return self._runtime.make_host_firewall(
             claims.holder.instance,
             lambda: claims.held,
             lambda kind, text: self._stores.events.record(self._clock(), kind, text),

@@ -19,10 +19,17 @@ class Networks:
     """The networks and volumes of all projects on one engine."""
 
     def __init__(self, engine: Engine) -> None:
-        self.changed: Callable[[], Awaitable[object]] = _do_nothing
-        """Called and awaited after networks were created or removed."""
+        self._listeners: list[Callable[[], Awaitable[object]]] = []
         self._engine = engine
         self._create_lock = asyncio.Lock()
+
+    def notify(self, listener: Callable[[], Awaitable[object]]) -> None:
+        """Await `listener` each time after networks were created or removed."""
+        self._listeners.append(listener)
+
+    async def _notify(self) -> None:
+        for listener in self._listeners:
+            await listener()
 
     async def ensure(self, project: str, service: Service, networks: Sequence[Network]) -> None:
         """Create the networks and volumes that `service` needs. Raises StartFailed."""
@@ -39,7 +46,7 @@ class Networks:
                 if mount.type == "volume" and mount.source:
                     await self._volume(engine_name(project, mount.source), marks)
         if made:
-            await self.changed()
+            await self._notify()
 
     async def bridges(self, projects: Collection[str]) -> Sequence[Bridge]:
         """Return the networks of these projects, as the host sees them."""
@@ -80,7 +87,7 @@ class Networks:
                 if failure is not in_use:
                     raise
                 held.append(network["Name"])
-        await self.changed()
+        await self._notify()
         if held:
             raise RuntimeFailure(
                 f"networks {', '.join(held)} of project {project} are still used by containers "
@@ -141,7 +148,3 @@ def bridge(network: Info) -> Bridge:
     gateways = (str(pool.get("Gateway", "")) for pool in network["IPAM"]["Config"] or ())
     gateway = next((each for each in gateways if each and ":" not in each), "")
     return Bridge(interface, gateway.partition("/")[0], bool(network["Internal"]))
-
-
-async def _do_nothing() -> None:
-    """Default for `changed`: do nothing."""

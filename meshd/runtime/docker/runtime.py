@@ -101,7 +101,7 @@ class DockerRuntime:
         """Everything."""
         return CAPABILITIES
 
-    def fence(
+    def make_host_firewall(
         self,
         instance: str,
         projects: Callable[[], Collection[str]],
@@ -110,9 +110,11 @@ class DockerRuntime:
     ) -> HostFirewall:
         """Return the firewall that keeps containers of these projects from reaching the host. It
         applies as soon as their networks exist; see `HostFirewall`."""
-        made = HostFirewall(self._networks.bridges, Iptables(), instance, projects, tell, enabled)
-        self._networks.changed = made.settle
-        return made
+        firewall = HostFirewall(
+            self._networks.bridges, Iptables(), instance, projects, tell, enabled
+        )
+        self._networks.notify(firewall.settle)
+        return firewall
 
     async def open(self) -> None:
         """Connect. Raises RuntimeUnavailable; may be called again."""

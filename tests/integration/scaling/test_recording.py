@@ -34,4 +34,7 @@ async def test_arrivals_and_service_time_are_recorded() -> None:
         assert recorded["scale"]["objective"]["latency"] == 0.3
         refused = await mesh.run("simulate", "--service", "web", "--last", "1h")
         assert refused.code == 2
-        assert "s of traffic of scaled/web are recorded in that time; expected at least 180 s" in refused.err
+        assert (
+            "s of traffic of scaled/web are recorded in that time; expected at least 180 s"
+            in refused.err
+        )

@@ -120,7 +120,7 @@ class Host:
         self.asked = 0
         self.events: list[Kind] = []
         self.removed: list[str] = []
-        self.fence = HostFirewall(
+        self.firewall = HostFirewall(
             self.networks, self, "0" * 12, lambda: ("shop",), self.tell, enabled
         )
 
@@ -163,14 +163,14 @@ def test_it_goes_with_the_networks() -> None:
     host = Host()
 
     async def scene() -> None:
-        await host.fence.settle()
-        assert (len(host.chain), host.jumps_there, host.fence.state) == (4, 1, "on")
+        await host.firewall.settle()
+        assert (len(host.chain), host.jumps_there, host.firewall.state) == (4, 1, "on")
         host.bridges = [WEB]
-        await host.fence.settle()
-        assert (host.chain, host.jumps_there, host.fence.state) == ([], 0, "")
-        host.fence.open_doors((Door("", 9900),))
-        await host.fence.settle()
-        assert (len(host.chain), host.jumps_there, host.fence.state) == (1, 1, "on")
+        await host.firewall.settle()
+        assert (host.chain, host.jumps_there, host.firewall.state) == ([], 0, "")
+        host.firewall.open_doors((Door("", 9900),))
+        await host.firewall.settle()
+        assert (len(host.chain), host.jumps_there, host.firewall.state) == (1, 1, "on")
 
     virtual.run(scene())
     assert host.events == []
@@ -180,7 +180,7 @@ def test_a_flush_is_put_right_within_a_minute_and_told() -> None:
     host = Host()
 
     async def scene() -> None:
-        running = asyncio.create_task(host.fence.run())
+        running = asyncio.create_task(host.firewall.run())
         await virtual.elapse(1)
         assert host.jumps_there == 1
         host.chain, host.jumps_there = [], 0
@@ -198,16 +198,16 @@ def test_where_it_cannot_be_it_is_said_once() -> None:
 
     async def scene() -> None:
         for _ in range(3):
-            await host.fence.settle()
-        assert host.fence.state == "off: that takes root"
+            await host.firewall.settle()
+        assert host.firewall.state == "off: that takes root"
         assert host.events == [Kind.FILTER_OFF]
         host.lack = ""
-        await host.fence.settle()
-        assert host.fence.state == "on"
+        await host.firewall.settle()
+        assert host.firewall.state == "on"
         assert host.events == [Kind.FILTER_OFF, Kind.FILTER_ON]
         host.bridges, host.lack = [WEB], "that takes root"
-        await host.fence.settle()
-        assert host.fence.state == "", "nothing has to be kept out"
+        await host.firewall.settle()
+        assert host.firewall.state == "", "nothing has to be kept out"
 
     virtual.run(scene())
 
@@ -215,17 +215,17 @@ def test_where_it_cannot_be_it_is_said_once() -> None:
 def test_switched_off_takes_away_what_an_earlier_life_left() -> None:
     host = Host(enabled=False)
     host.jumps_there = 1
-    virtual.run(host.fence.settle())
-    assert (host.jumps_there, host.fence.state, host.events) == (0, BY_CHOICE, [])
+    virtual.run(host.firewall.settle())
+    assert (host.jumps_there, host.firewall.state, host.events) == (0, BY_CHOICE, [])
 
 
 def test_while_the_engine_is_away_it_stays_and_is_tried_again_soon() -> None:
     host = Host()
 
     async def scene() -> None:
-        await host.fence.settle()
+        await host.firewall.settle()
         host.engine = False
-        running = asyncio.create_task(host.fence.run())
+        running = asyncio.create_task(host.firewall.run())
         await virtual.elapse(1)
         assert (len(host.chain), host.jumps_there) == (4, 1)
         host.engine, host.bridges = True, []
@@ -271,23 +271,23 @@ def test_a_chain_without_networks_goes_when_another_mesh_puts_up_its_own() -> No
 
     async def scene() -> None:
         host.bridges = []
-        await host.fence.settle()
+        await host.firewall.settle()
         assert host.removed == [], "there is nothing to put up"
         host.bridges = [VAULT]
-        await host.fence.settle()
+        await host.firewall.settle()
         assert host.removed == [removal(OLD, 1)]
 
     virtual.run(scene())
-    assert host.fence.state == "on"
+    assert host.firewall.state == "on"
 
 
 def test_a_chain_that_another_takes_away_in_between_is_put_back_at_once() -> None:
     host = Host()
 
     async def scene() -> None:
-        await host.fence.settle()
+        await host.firewall.settle()
         host.snatched = True
-        await host.fence.settle()
+        await host.firewall.settle()
         assert (len(host.chain), host.jumps_there) == (4, 1)
 
     virtual.run(scene())
@@ -297,7 +297,7 @@ def test_those_who_ask_together_share_a_look() -> None:
     host = Host()
 
     async def scene() -> None:
-        await asyncio.gather(*(host.fence.settle() for _ in range(20)))
+        await asyncio.gather(*(host.firewall.settle() for _ in range(20)))
 
     virtual.run(scene())
     assert host.asked <= 2
