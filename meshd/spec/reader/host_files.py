@@ -33,8 +33,11 @@ def read_build(at: Cursor, base: Path, environment: Mapping[str, str]) -> Build:
     return Build.model_validate(found)
 
 
-def read_env_file(at: Cursor, base: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """Read one entry of `env_file`; return the variables of the file."""
+def read_env_file(
+    at: Cursor, base: Path, environment: Mapping[str, str], earlier: Mapping[str, str]
+) -> dict[str, str]:
+    """Read one entry of `env_file`; return the variables of the file, which may use those of
+    `environment` and of the `earlier` files."""
     found: dict[str, object] = {"required": True}
     if at.node.mapping is not None:
         at.read_keys(
@@ -42,8 +45,8 @@ def read_env_file(at: Cursor, base: Path, environment: Mapping[str, str]) -> dic
                 read={
                     "path": lambda c: found.update(path=c.read_string()),
                     "required": lambda c: found.update(required=c.read_boolean()),
-                },
-                refused={"format": "remove it, and write lines of NAME=value"},
+                    "format": lambda c: found.update(format=c.read_one_of("raw")),
+                }
             )
         )
     else:
@@ -52,14 +55,16 @@ def read_env_file(at: Cursor, base: Path, environment: Mapping[str, str]) -> dic
         at.fail("path is missing; expected the path of a file")
     path = storage.resolve_path(base, str(found["path"]))
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = env_file.decode_env_file(Path(path).read_bytes())
     except FileNotFoundError:
         if found["required"]:
             at.fail(f"{path} does not exist; expected a file of NAME=value lines")
         return {}
     except (OSError, UnicodeDecodeError) as error:
         at.fail(f"{path} cannot be read: {error}")
-    return env_file.parse_env_file(text, path, environment, at.diagnostics)
+    if "format" in found:
+        return env_file.parse_raw_env_file(text, path, environment, at.diagnostics)
+    return env_file.parse_env_file(text, path, environment, at.diagnostics, earlier)
 
 
 def _read_directory(at: Cursor, base: Path) -> str:

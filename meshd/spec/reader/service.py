@@ -58,8 +58,8 @@ class _ServiceReader:
 
     context: ReadContext
     fields: FieldValues = field(default_factory=FieldValues)
-    env_files: dict[str, str] = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict)
+    env_files: Cursor | None = None
+    environment: dict[str, str | None] = field(default_factory=dict)
     expose: list[int] = field(default_factory=list)
     mounts: list[Mount] = field(default_factory=list)
     mesh: Cursor | None = None
@@ -150,7 +150,7 @@ class _ServiceReader:
                 "mesh": settings,
                 **found,
                 "expose": tuple(dict.fromkeys(self.expose)),
-                "environment": {**self.env_files, **self.environment},
+                "environment": self._merge_environment(),
                 "volumes": tuple(self.mounts),
             }
         )
@@ -197,7 +197,19 @@ class _ServiceReader:
         self.environment |= environment.read_environment(at, self.context)
 
     def _read_env_file(self, at: Cursor) -> None:
-        self.env_files |= environment.read_env_files(at, self.context)
+        self.env_files = at
+
+    def _merge_environment(self) -> dict[str, str]:
+        """Return the variables of `env_file` and `environment`. It is called after all keys were
+        read, because the files may use the variables of `environment`."""
+        own = {name: value for name, value in self.environment.items() if value is not None}
+        files: dict[str, str] = {}
+        if self.env_files is not None:
+            files = (
+                self.env_files.attempt(lambda c: environment.read_env_files(c, self.context, own))
+                or {}
+            )
+        return {k: v for k, v in files.items() if k not in self.environment} | own
 
     def _read_labels(self, at: Cursor) -> None:
         labels: dict[str, str] = {}

@@ -6,9 +6,9 @@ Used by `meshd.spec.source.substitution` for Compose files and by `meshd.spec.so
 - `${VAR:-default}`, `${VAR-default}`: the default if the variable is unset or empty, or unset
 - `${VAR:?text}`, `${VAR?text}`: an error with this text if unset or empty, or unset
 - `${VAR:+text}`, `${VAR+text}`: the text if the variable is set and not empty, or set
-- `$$`: a dollar sign
+- `$$`: a dollar sign; a `$` that starts no variable stays as it is
 
-Defaults and texts may contain variables.
+Defaults and texts may contain variables. They end at the brace that balances the first one.
 """
 
 import re
@@ -17,6 +17,7 @@ from typing import Final
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OPERATOR: Final = re.compile(r":?[-?+]")
+_BRACE: Final = re.compile(r"[{}]")
 
 
 class InterpolationError(ValueError):
@@ -45,29 +46,22 @@ def interpolate(text: str, environment: Mapping[str, str], unset: Callable[[str]
             at = end + 1
         else:
             name = _NAME.match(text, found + 1)
-            if name is None:
-                raise InterpolationError(
-                    f"{text!r} has a $ that starts no variable; expected ${{NAME}}, or $$ for a "
-                    "dollar sign"
-                )
-            out.append(_look_up(name.group(), environment, unset))
-            at = name.end()
+            out.append(_look_up(name.group(), environment, unset) if name else "$")
+            at = name.end() if name else found + 1
     return "".join(out) + text[at:]
 
 
 def _find_closing_brace(text: str, start: int) -> int:
-    """Return the index of the brace that closes the one before `start`."""
+    """Return the index of the brace that closes the one before `start`: the one that balances it,
+    or the last one if the text has more opening than closing braces."""
     depth = 1
-    index = start
-    while index < len(text):
-        if text.startswith("${", index):
-            depth += 1
-            index += 1
-        elif text[index] == "}":
-            depth -= 1
-            if not depth:
-                return index
-        index += 1
+    for brace in _BRACE.finditer(text, start):
+        depth += 1 if brace.group() == "{" else -1
+        if not depth:
+            return brace.start()
+    last = text.rfind("}", start)
+    if last >= 0:
+        return last
     raise InterpolationError(f"{text!r} has an unclosed ${{; expected a closing }}")
 
 

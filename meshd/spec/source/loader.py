@@ -71,7 +71,7 @@ class SourceLoader:
 
     def _read_text(self, path: Path) -> str | None:
         try:
-            return path.read_text(encoding="utf-8")
+            return env_file.decode_env_file(path.read_bytes())
         except FileNotFoundError:
             self._add_problem(Location(str(path)), "no such file")
         except UnicodeDecodeError:

@@ -2,8 +2,6 @@
 
 import pytest
 
-from meshd.spec.errors import Diagnostics
-from meshd.spec.source import env_file
 from meshd.spec.source.interpolate import InterpolationError, interpolate
 from meshd.spec.units import parse_duration, parse_size
 
@@ -82,8 +80,17 @@ VARIABLES = {"A": "a", "EMPTY": "", "N_1": "n"}
         ("${NOPE:-a:b/c}", "a:b/c", []),
         ("${NOPE:-{}}", "{}", []),
         ("${NOPE:-$$}", "$", []),
-        ("a$", None, []),
-        ("$1", None, []),
+        ("a$", "a$", []),
+        ("$1", "$1", []),
+        ("^[a-z]+$", "^[a-z]+$", []),
+        ("$2y$10$$x", "$2y$10$x", []),
+        ("${A:-{}}", "a", []),
+        ('${A:-{"a":1}}', "a", []),
+        ('${NOPE:-{"a":{"b":1}}}', '{"a":{"b":1}}', []),
+        ("${A:-{{x}}}|${NOPE:-{{x}}}", "a|{{x}}", []),
+        ("${NOPE:-{}", "{", []),
+        ("${NOPE:-x}}", "x}", []),
+        ("${NOPE:-${NADA:-{}}}", "{}", []),
         ("${A", None, []),
         ("${}", None, []),
         ("${1A}", None, []),
@@ -102,49 +109,3 @@ def test_interpolation(text: str, expected: str | None, unset: list[str]) -> Non
     else:
         assert interpolate(text, VARIABLES, missing.append) == expected
     assert missing == unset
-
-
-def test_env_file() -> None:
-    diagnostics = Diagnostics()
-    text = "\n".join(
-        [
-            "# note",
-            "",
-            "A=1",
-            "export B = two # note",
-            "C='$A # kept'",
-            'D="x\\ty $A"  # note',
-            "E=a#b",
-            "F=#",
-            "G",
-            "H",
-            "I=$A$G",
-            "A.B-c=d",
-            'J="price \\$5"',
-        ]
-    )
-    assert env_file.parse_env_file(text, "x.env", {"G": "g"}, diagnostics) == {
-        "A": "1",
-        "B": "two",
-        "C": "$A # kept",
-        "D": "x\ty 1",
-        "E": "a#b",
-        "F": "",
-        "G": "g",
-        "I": "1g",
-        "A.B-c": "d",
-        "J": "price $5",
-    }
-    assert not diagnostics.problems
-
-
-def test_errors_in_an_env_file() -> None:
-    diagnostics = Diagnostics()
-    text = "A=1\n1A=x\nB='open\nC='x' y\nD=${E:?E is needed}\n"
-    assert env_file.parse_env_file(text, "x.env", {}, diagnostics) == {"A": "1"}
-    assert [str(problem) for problem in diagnostics.problems] == [
-        "x.env:2: '1A=x' is not a valid variable; expected NAME=value",
-        "x.env:3: B: the quote is not closed on this line; expected a closing quote",
-        "x.env:4: C: 'y' follows the closing quote; expected nothing or a comment",
-        "x.env:5: D: the variable E must be set: E is needed",
-    ]
