@@ -83,7 +83,7 @@ class Comparison(msgspec.Struct, frozen=True):
 
     @property
     def p(self) -> float:
-        """P(the new revision has at least `new_bad` bad requests) if it is no worse."""
+        """P(the new revision has at least `new_bad` bad requests) if it is not worse."""
         if self.chances:
             return min(1.0, sum(self.chances[max(0, self.new_bad - self.low) :]))
         # Continuity correction of 0.5: a count is approximated by a continuous distribution.

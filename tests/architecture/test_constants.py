@@ -13,7 +13,6 @@ UNCHECKED = (
     "meshd/capacity/",
     "meshd/discovery/",
     "meshd/publish/",
-    "meshd/reconcile/",
     "meshd/scaling/",
     "meshd/spec/",
     "meshd/telemetry/",

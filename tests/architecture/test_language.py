@@ -22,6 +22,7 @@ LEFT_OUT = (
 )
 """Texts of others, generated ones, and this list."""
 
+STORED_NAMES = r"verdict|desk|outlet|ledgers?"
 NAMES = r"nobody|somebody|anybody|whoever"
 PHRASES = {
     r"so many": "the given number, or the name of the number",
@@ -48,12 +49,15 @@ PHRASES = {
     r"(?:gives?|gave|given|giving) back": "returns",
     r"judges?|judged|judging": "analyze, evaluate",
     r"crew|briefing|narrat(?:e|es|or|ed)|frontdoor|heartbeat": "the standard term",
-    r"verdict|desk|outlet|ledgers?": "the standard term",
+    STORED_NAMES: "the standard term",
 }
 """Regular expression → what to write instead. Word boundaries are added at both ends."""
 
 NONE: frozenset[str] = frozenset()
 EXCEPTIONS: dict[str, frozenset[str]] = {
+    # `verdict` is the stored name of a field.
+    "meshd/model/job.py": frozenset({STORED_NAMES}),
+    "tests/unit/meshd/model/test_job.py": frozenset({STORED_NAMES}),
     # `nobody` is the name of a user.
     "tests/integration/daemon/test_deploy_admission.py": frozenset({NAMES}),
 }
@@ -65,7 +69,6 @@ UNCHECKED = (
     "docs/",
     "meshd/capacity/",
     "meshd/discovery/",
-    "meshd/model/",
     "meshd/publish/",
     "meshd/runtime/",
     "meshd/scaling/",

@@ -23,6 +23,7 @@ from meshd.model.replica_phase import ENDED, Phase
 from meshd.model.scaling import Traffic
 from meshd.model.service_key import ServiceKey
 
+# Bytes.
 GIB: Final = 1 << 30
 MIB: Final = 1 << 20
 NAMED: Final = 12

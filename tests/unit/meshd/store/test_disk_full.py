@@ -1,5 +1,5 @@
-"""A disk that is full: what is stored stays as it was, it is said where and why, and everything
-that need not be stored goes on."""
+"""A full disk: the stored state stays as it was, the error names file and reason, and everything
+that need not be stored continues."""
 
 import asyncio
 import resource
@@ -25,7 +25,7 @@ BIG = Project.model_validate(
 
 
 def fill(store: Store) -> None:
-    """From now on the file may not grow, as on a disk without room."""
+    """Keep the file from growing, as on a full disk."""
     pages = store.database.execute("PRAGMA page_count").fetchone()[0]
     store.database.execute(f"PRAGMA max_page_count = {pages}")
 
@@ -34,15 +34,15 @@ def free(store: Store) -> None:
     store.database.execute("PRAGMA max_page_count = 1000000")
 
 
-def test_what_does_not_fit_changes_nothing_and_the_next_that_fits_does(tmp_path: Path) -> None:
+def test_a_write_that_does_not_fit_changes_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.open()
     store.deploy(SHOP, {"web": "r1"}, "me", "", 1.0)
     fill(store)
     for _ in range(2):
-        with pytest.raises(StoreWriteError) as told:
+        with pytest.raises(StoreWriteError) as caught:
             store.deploy(BIG, {"web": "r2"}, "me", "", 2.0)
-        assert str(told.value) == (
+        assert str(caught.value) == (
             f"the state in {tmp_path} cannot be written: database or disk is full; nothing was "
             "changed"
         )
@@ -60,8 +60,8 @@ def test_what_does_not_fit_changes_nothing_and_the_next_that_fits_does(tmp_path:
 
 @contextmanager
 def no_more(path: Path) -> Iterator[None]:
-    """No file of ours may grow beyond what this one is: as on a full disk, it is the commit that
-    fails, not what comes before."""
+    """Keep all files of this process from growing beyond the size of this one, so that the commit
+    fails, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, before[1]))
     try:
@@ -70,7 +70,7 @@ def no_more(path: Path) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_what_cannot_be_committed_is_not_believed_either(tmp_path: Path) -> None:
+def test_a_failed_commit_changes_nothing_in_memory(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.open()
     two = [*SHOP.services, SHOP.services[0].model_copy(update={"name": "old"})]
@@ -90,42 +90,42 @@ def test_what_cannot_be_committed_is_not_believed_either(tmp_path: Path) -> None
         lambda: store.forget("shop"),
     ]
 
-    def believed() -> tuple[object, ...]:
+    def in_memory() -> tuple[object, ...]:
         return (
             dict(store.rollouts), dict(store.overrides), dict(store.scaling), dict(store.projects),
         )  # fmt: skip
 
-    before = believed()
+    before = in_memory()
     for write in writes:
         with no_more(tmp_path / "meshd.db-wal"), pytest.raises(StoreWriteError):
             write()
-        assert believed() == before
+        assert in_memory() == before
     for write in writes:
         write()
-    assert believed() == ({}, {}, {}, {})
+    assert in_memory() == ({}, {}, {}, {})
     store.close()
 
 
-@pytest.mark.parametrize("room", [0, 100])  # none for the lock's file, or only for that
-def test_a_state_that_cannot_be_opened_says_where_and_is_let_go_of(
-    tmp_path: Path, room: int
+@pytest.mark.parametrize("free_bytes", [0, 100])  # no space at all, or only for the lock file
+def test_a_state_that_cannot_be_opened_names_its_directory_and_is_unlocked(
+    tmp_path: Path, free_bytes: int
 ) -> None:
     length = tmp_path / "length"
-    length.write_bytes(b"x" * room)
+    length.write_bytes(b"x" * free_bytes)
     state = tmp_path / "state"
     state.mkdir()
     store = Store(state)
-    with no_more(length), pytest.raises(StoreWriteError) as told:
+    with no_more(length), pytest.raises(StoreWriteError) as caught:
         store.open()
-    assert str(told.value).startswith(f"the state in {state} cannot be opened: ")
-    assert "make sure its disk has free space" in str(told.value)
+    assert str(caught.value).startswith(f"the state in {state} cannot be opened: ")
+    assert "make sure its disk has free space" in str(caught.value)
     other = Store(state)
     other.open()  # neither the lock nor half a schema is left
     other.deploy(SHOP, {"web": "r1"}, "me", "", 1.0)
     other.close()
 
 
-def test_events_are_told_all_the_same_and_only_so_many_wait_to_be_stored(tmp_path: Path) -> None:
+def test_events_are_delivered_and_a_bounded_number_waits_to_be_stored(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.open()
     events = EventLog(store)
@@ -144,7 +144,7 @@ def test_events_are_told_all_the_same_and_only_so_many_wait_to_be_stored(tmp_pat
 
 
 class Full(FakeControl):
-    """A control process whose disk is full."""
+    """A control process with a full disk."""
 
     async def deploy(self, project: Project, who: str, take_over: bool = False) -> None:
         raise StoreWriteError(
@@ -152,7 +152,7 @@ class Full(FakeControl):
         )
 
 
-def test_a_client_is_told_where_and_why(tmp_path: Path) -> None:
+def test_a_client_gets_the_directory_and_the_reason(tmp_path: Path) -> None:
     async def main() -> None:
         async with (
             serve(Full(), tmp_path / "a.sock", "127.0.0.1:0"),

@@ -1,4 +1,4 @@
-"""The store: what survives, what a deployment begins, and who may hold it."""
+"""The store: what survives a restart, the rollouts that deployments begin, and the lock."""
 
 import os
 import sqlite3
@@ -34,7 +34,7 @@ def test_everything_survives_a_restart(tmp_path: Path) -> None:
     again.close()
 
 
-def test_a_second_holder_is_told_who_has_it(tmp_path: Path) -> None:
+def test_a_second_daemon_learns_which_process_holds_the_lock(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     with pytest.raises(StateLocked, match=f"process id {os.getpid()}"):
         Store(tmp_path).open()
@@ -42,11 +42,11 @@ def test_a_second_holder_is_told_who_has_it(tmp_path: Path) -> None:
     open_store(tmp_path).close()
 
 
-def test_a_socket_file_left_behind_goes_once_nobody_holds_the_state(tmp_path: Path) -> None:
+def test_a_stale_socket_file_is_removed_once_the_lock_is_free(tmp_path: Path) -> None:
     (tmp_path / presence.API_SOCKET).touch()
     store = open_store(tmp_path)
     presence.remove_stale_socket(tmp_path)
-    assert (tmp_path / presence.API_SOCKET).exists(), "taken from a daemon that runs"
+    assert (tmp_path / presence.API_SOCKET).exists(), "removed while a daemon runs"
     store.close()
     presence.remove_stale_socket(tmp_path)
     assert not (tmp_path / presence.API_SOCKET).exists()
@@ -62,7 +62,7 @@ def test_a_later_schema_is_refused(tmp_path: Path) -> None:
         Store(tmp_path).open()
 
 
-def test_services_that_left_and_projects_that_went_are_forgotten(tmp_path: Path) -> None:
+def test_dropped_services_and_removed_projects_are_forgotten(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.deploy(shop_project("web", "db"), {"web": "w1", "db": "d1"}, "me", "", 1.0)
     store.set_override("shop/db", Override(2, 0.0))
@@ -121,34 +121,34 @@ def test_services_that_left_and_projects_that_went_are_forgotten(tmp_path: Path)
         ),
     ],
 )
-def test_what_a_deployment_begins(
+def test_the_rollout_that_a_deployment_begins(
     old: Rollout | None, revision: str, begun: Rollout | None
 ) -> None:
     assert next_rollout(old, revision, 9.0) == begun
 
 
-def test_a_rolled_back_service_is_to_be_what_it_was() -> None:
+def test_a_rolled_back_service_runs_its_previous_revision() -> None:
     assert Rollout("b", "a", ROLLING, 1.0).effective_revision == "b"
     assert Rollout("b", "a", ROLLED_BACK, 1.0).effective_revision == "a"
     assert Rollout("b", "", ROLLED_BACK, 1.0).effective_revision == "b"
 
 
-def test_a_number_that_was_told_before_a_kill_is_not_given_out_again(tmp_path: Path) -> None:
-    told: list[int] = []
+def test_an_event_id_is_not_used_again_after_a_kill(tmp_path: Path) -> None:
+    ids: list[int] = []
     for stored in (0, 0, 3, 0, 700, 0, 0):
         store = open_store(tmp_path)
         log = EventLog(store)
         log.open()
         for _ in range(stored):
-            told.append(log.record(1.0, "deploy", "stored").id)
+            ids.append(log.record(1.0, "deploy", "stored").id)
         log.flush()
         for _ in range(UNWRITTEN - 1):
-            told.append(log.record(1.0, "deploy", "told, and then the process was killed").id)
+            ids.append(log.record(1.0, "deploy", "returned, then the process was killed").id)
         store.close()
-    assert told == sorted(set(told))
+    assert ids == sorted(set(ids))
 
 
-def test_events_are_numbered_on_over_restarts_and_bounded(tmp_path: Path) -> None:
+def test_event_ids_continue_after_a_restart_and_old_events_are_dropped(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     log = EventLog(store)
     log.open()
@@ -165,7 +165,7 @@ def test_events_are_numbered_on_over_restarts_and_bounded(tmp_path: Path) -> Non
     assert log.last_of("shop/web") == "text"
     log.flush()
     assert log.since(KEPT + 500, 10)[0].numbers == {"n": 1.0}
-    # As many are kept as before, however the numbers jump at each start.
+    # The same number of events is kept, although ids skip some numbers at each start.
     kept = log.since(0, 2 * KEPT)
     assert len(kept) == KEPT
     assert (kept[0].id, kept[-1].id) == (502, more)
