@@ -72,7 +72,9 @@ class SimulatedService:
         ends, latencies, busy = self._filed.take(start)
         shed = answers.count(REFUSED)
         after = start + 1.0
-        arrived = sum(after - t for t, answer in zip(times, answers, strict=True) if answer < 1e9)
+        arrived = sum(
+            after - t for t, answer in zip(times, answers, strict=True) if answer < REFUSED
+        )
         in_flight = self._in_flight + arrived - (after * len(ends) - sum(ends))
         self._in_flight += len(times) - shed - len(ends)
         count = len(self.fleet.ready)

@@ -255,15 +255,15 @@ class ScalingController:
     # Records
 
     def _record_traffic(
-        self, key: str, case: DecisionInput, result: ScalingDecision, now: float
+        self, key: str, data: DecisionInput, result: ScalingDecision, now: float
     ) -> None:
         """Record the traffic of this second for later simulations."""
         numbers = result.uncapped.numbers
-        if case.signal is not None:
+        if data.signal is not None:
             second = TrafficSpan(
                 at=int(now) - 1,
                 seconds=1,
-                arrivals=case.signal.arrivals,
+                arrivals=data.signal.arrivals,
                 service_time=numbers.get("service_time", 0.0),
                 workers=numbers.get("workers_bound", 0.0),
                 startup=numbers.get("startup", 0.0),
@@ -273,7 +273,7 @@ class ScalingController:
     def _record_decision(
         self,
         service: DesiredService,
-        case: DecisionInput,
+        data: DecisionInput,
         result: ScalingDecision,
         now: float,
     ) -> None:
@@ -284,7 +284,7 @@ class ScalingController:
         override = self._store.override(key, now)
         by_hand = override.replicas if override else None
         record = decision_record.make_record(
-            case.settings, case.signal, result, before, by_hand, now
+            data.settings, data.signal, result, before, by_hand, now
         )
         if decision_record.is_worth_keeping(self._last_records.get(key), record):
             self._last_records[key] = record

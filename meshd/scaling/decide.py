@@ -65,30 +65,30 @@ class ScalingDecision:
     limits: tuple[str, ...] = ()
 
 
-def run_policy(case: DecisionInput) -> ScalingDecision:
+def run_policy(data: DecisionInput) -> ScalingDecision:
     """Return what the policy decides within the limits of its own settings."""
-    signal = case.signal
-    cooling = case.cooling and signal is not None and not (signal.busy or signal.ejected)
+    signal = data.signal
+    cooling = data.cooling and signal is not None and not (signal.busy or signal.ejected)
     if signal is not None and cooling:
         signal = replace(signal, busy=True)
-    policy = autoscaler.make(case.settings)
-    state, decision = policy.step(case.state, signal, case.now)
+    policy = autoscaler.make(data.settings)
+    state, decision = policy.step(data.state, signal, data.now)
     if cooling and decision.limited_by == "rollout":
-        rollout_text = describe_limit(case.settings, "rollout")
+        rollout_text = describe_limit(data.settings, "rollout")
         reason = decision.reason.replace(rollout_text, COOLDOWN_TEXT)
         decision = replace(decision, limited_by="cooldown", reason=reason)
-    return ScalingDecision(state, decision, decision, _own_limits(case.settings, decision))
+    return ScalingDecision(state, decision, decision, _own_limits(data.settings, decision))
 
 
 def apply_caps(
-    case: DecisionInput, uncapped: ScalingDecision, floor: int = 0, caps: Sequence[Cap] = ()
+    data: DecisionInput, uncapped: ScalingDecision, floor: int = 0, caps: Sequence[Cap] = ()
 ) -> ScalingDecision:
     """Return the decision under the lowest of `caps`. `floor` is the number of replicas that were
     already started for waiting requests; it holds as far as the caps allow."""
     lowest = min(caps, key=lambda each: each.number, default=None)
     result = uncapped
     if lowest is not None and uncapped.decision.desired > lowest.number:
-        result = _apply_cap(case, uncapped.decision, lowest)
+        result = _apply_cap(data, uncapped.decision, lowest)
     if lowest is not None:
         floor = min(floor, lowest.number)
     if result.decision.desired >= floor:
@@ -98,10 +98,10 @@ def apply_caps(
     return replace(result, decision=decision, limits=(text,))
 
 
-def _apply_cap(case: DecisionInput, uncapped: Decision, cap: Cap) -> ScalingDecision:
-    settings, number = case.settings, cap.number
+def _apply_cap(data: DecisionInput, uncapped: Decision, cap: Cap) -> ScalingDecision:
+    settings, number = data.settings, cap.number
     lower = replace(settings, min=min(settings.min, number), max=max(1, min(settings.max, number)))
-    state, decision = autoscaler.make(lower).step(case.state, case.signal, case.now)
+    state, decision = autoscaler.make(lower).step(data.state, data.signal, data.now)
     text = f"{uncapped.desired} needed, {cap.reason}"
     decision = replace(
         decision,

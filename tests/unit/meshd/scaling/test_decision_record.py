@@ -24,8 +24,8 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 def decide(state: State, signal: Signal | None, *caps: Cap) -> ScalingDecision:
-    case = DecisionInput(SETTINGS, state, signal, NOW)
-    return apply_caps(case, run_policy(case), 0, caps)
+    data = DecisionInput(SETTINGS, state, signal, NOW)
+    return apply_caps(data, run_policy(data), 0, caps)
 
 
 def decided(at: float = NOW, desired: int = 3, **more: object) -> ScaleDecision:
