@@ -175,7 +175,7 @@ class ControlFacade:
         """See `Control.drain`."""
         found = self._reconciler.view().replica(replica)
         if found is None or found.phase in ENDED:
-            raise NotFound(f"there is no replica {replica}")
+            raise NotFound(f"no replica {replica!r}; `meshd ps -r` lists them")
         self._reconciler.request(DrainRequest(replica, "drained by hand"))
 
     async def logs(self, project: str, service: str, tail: int) -> Sequence[tuple[str, str]]:

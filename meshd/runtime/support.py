@@ -103,7 +103,7 @@ def _ignored(service: Service, can: Capabilities) -> Iterator[str]:
     if not can.cpu_limits and service.resources.cpus:
         yield f"CPU limit {service.resources.cpus:g} is not enforced"
     if not can.memory_limits and service.resources.memory:
-        yield f"memory limit {service.resources.memory} is not enforced"
+        yield f"memory limit {service.resources.memory / 2**20:g} MiB is not enforced"
     if not can.memory_limits and service.resources.pids:
         yield f"pids limit {service.resources.pids} is not enforced"
     if not can.pause and service.mesh.scale is not None and service.mesh.scale.warm:

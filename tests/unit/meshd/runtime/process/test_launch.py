@@ -89,7 +89,7 @@ def test_everything_a_process_cannot_do_is_named() -> None:
             "cap_add": ("NET_ADMIN",),
             "networks": ("front", "back"),
             "volumes": ({"type": "volume", "target": "/data", "source": "d"},),
-            "resources": {"cpus": 0.5, "memory": 1024, "pids": 5},
+            "resources": {"cpus": 0.5, "memory": 64 << 20, "pids": 5},
             "healthcheck": {"test": ("CMD", "true")},
         }
     )
@@ -98,7 +98,7 @@ def test_everything_a_process_cannot_do_is_named() -> None:
     said = "\n".join(map(str, found))
     for word in (
         "no command", "nginx:1", "/src", "user nobody", "read_only", "cap_add", "front, back",
-        "/data", "CPU limit 0.5", "memory limit 1024", "pids limit 5", "healthcheck",
+        "/data", "CPU limit 0.5", "memory limit 64 MiB", "pids limit 5", "healthcheck",
         "token",
     ):  # fmt: skip
         assert word in said
