@@ -67,13 +67,13 @@ class Results:
             lines.append(f"  {name:13}{value:10.1f}  {around:>17} {ratio}  {bar}")
         return "\n".join(lines)
 
-    def beside(self, scene: Scene, names: Sequence[str]) -> str:
+    def partner(self, scene: Scene, names: Sequence[str]) -> str:
         """Return each proxy's cost in a scene as a ratio to the scene measured in turn with it."""
-        assert scene.beside is not None
-        lines = [f"\n{scene.name} (ratio to its own: {scene.beside.name})"]
+        assert scene.partner is not None
+        lines = [f"\n{scene.name} (ratio to its own: {scene.partner.name})"]
         for name in names:
             ours = self.samples.get((scene.name, name))
-            theirs = self.samples.get((scene.beside.name, name))
+            theirs = self.samples.get((scene.partner.name, name))
             if ours and theirs:
                 lines.append(f"  {name:13}{quotient(ours, theirs):10.2f}x")
         return "\n".join(lines)
@@ -208,11 +208,11 @@ def measure(bench: Bench, scenes: Sequence[Scene], options: argparse.Namespace) 
         for _ in range(options.rounds):
             for name in names:
                 bench.cost(name, scene)
-                if scene.beside is not None:
-                    bench.cost(name, scene.beside)
+                if scene.partner is not None:
+                    bench.cost(name, scene.partner)
         print(bench.results.table(scene.name, names, "CPU µs per request"), flush=True)
-        if scene.beside is not None:
-            print(bench.results.beside(scene, names), flush=True)
+        if scene.partner is not None:
+            print(bench.results.partner(scene, names), flush=True)
     if not options.scenes and tail.available():
         for _ in range(options.rounds):
             for name in bench.names:

@@ -35,7 +35,7 @@ class Scene:
     - `workers`: worker processes of the proxy
     - `close`: a new connection for each request
     - `longer`: factor on the duration, for scenes in which opening connections would count too much
-    - `beside`: another scene, measured in turn with this one
+    - `partner`: another scene, measured in turn with this one
     """
 
     name: str
@@ -48,7 +48,7 @@ class Scene:
     workers: int = 1
     close: bool = False
     longer: int = 1
-    beside: "Scene | None" = None
+    partner: "Scene | None" = None
 
     def script(self) -> str:
         """Return the wrk script of the scene."""
@@ -100,7 +100,7 @@ SCENES: Final = (
         "small GET, unique, 2 workers",
         unique=True,
         workers=2,
-        beside=Scene("small GET, unique, 1 worker in turn with 2", unique=True),
+        partner=Scene("small GET, unique, 1 worker in turn with 2", unique=True),
     ),
 )
 

@@ -90,7 +90,7 @@ CALM_WAIT: Final = 0.5
 """Wait, in service times, below which more busy workers than the bound prove that it is too
 low."""
 RAISE_BOUND_SHARE: Final = 0.4
-"""Weight of such a second in the bound, as a share of its weight in `proven`."""
+"""Weight of a second with that wait in the bound, as a share of its weight in `proven`."""
 
 # The service's own calls.
 STRAIN_RATIO: Final = 2.0

@@ -80,8 +80,8 @@ def parse_cron(text: str) -> CronExpression:
         )
     for index, word in enumerate(words):
         words[index] = ",".join(_check(part, index) for part in word.split(","))
-    # CronSim refuses a day that none of the months has, such as 31 February, but such an expression
-    # is valid here and matches nothing. So it does not see days and months together.
+    # CronSim refuses a day that none of the months has, such as 31 February. Here that expression
+    # is valid and matches nothing. So it does not see days and months together.
     months = CronSim(_alone(words[_MONTH], _MONTH), _REFERENCE).months
     rest = CronSim(" ".join([*words[:_MONTH], "*", words[_WEEKDAY]]), _REFERENCE)
     return CronExpression(

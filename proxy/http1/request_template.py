@@ -223,7 +223,7 @@ def _may_vary(known: RequestTemplate, head: RequestHead, index: int) -> bool:
     """Return whether the line at `index` may have a variable value in a template for both."""
     line, before = head.lines[index], known.lines[index]
     name = field_name(before)
-    # Gateways that turn fields into variables (CGI, WSGI) read _ as -: always parse such a name.
+    # Gateways that turn fields into variables (CGI, WSGI) read _ as -: always parse these names.
     if not line.startswith(name + b":") or b"_" in name:
         return False
     lowered = name.lower()

@@ -2,7 +2,7 @@
 
 Used by `proxy.state` (one `ResponseTemplates` per service) and by `proxy.request.upstream`. The
 counterpart of `request_template`: an origin sends the same few heads again and again, with
-another length, tag or time in them. A template is such a head, split at the values that vary. A
+another length, tag or time in them. A template is a head split at the values that vary. A
 head matches only if `parse_response` would return the same result: a value may vary only in a
 field without meaning to a proxy, or in Content-Length, which is read. Every other head is parsed.
 """
@@ -173,7 +173,7 @@ def _generalize(
 def _may_vary(before: bytes, line: bytes, known: ResponseHead, head: ResponseHead) -> bool:
     """Return whether a line, `before` in one head and `line` in the other, may vary."""
     name = field_name(before)
-    # Gateways that turn fields into variables (CGI, WSGI) read _ as -: always parse such a name.
+    # Gateways that turn fields into variables (CGI, WSGI) read _ as -: always parse these names.
     if not line.startswith(name + b":") or b"_" in name:
         return False
     # A field named by Connection is dropped, so it has a meaning.

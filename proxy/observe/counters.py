@@ -164,7 +164,7 @@ class ServiceCounters:
         self._call_integral[caller] = self._call_integral.get(caller, 0.0) - now
 
     def end_call(self, caller: str, now: float) -> None:
-        """Count the end of such a request."""
+        """Count the end of a request from another service of the mesh."""
         self._calling[caller] -= 1
         self._call_integral[caller] = self._call_integral.get(caller, 0.0) + now
 

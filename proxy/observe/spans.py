@@ -3,7 +3,7 @@
 `proxy.request.tracing` starts and adds spans; `proxy.worker.span_exporter` takes them in a
 thread. A request of a sampled trace gets one span: a child of the one in its `traceparent`, and
 the parent of the spans that the origin records. The sender of a request decides about sampling;
-without such a decision a share of the requests is sampled. Spans that find the queue full are
+without a decision a share of the requests is sampled. Spans that find the queue full are
 dropped and counted.
 """
 

@@ -37,7 +37,7 @@ class RateLimiter:
 
     `name` distinguishes this limit from others in `shared`. At most `MAX_KEYS` buckets are kept.
     Beyond that, full buckets are dropped first (they hold no information), then the ones unused
-    for longest. So many keys can make the limit looser for some of them, but not use more memory.
+    for longest. Too many keys can make the limit looser for some of them, but not use more memory.
     """
 
     def __init__(

@@ -67,7 +67,7 @@ class Supervisor:
         self._had_terminal = os.isatty(1)
 
     async def run(self) -> int:
-        """Serve until told to stop; return the exit code.
+        """Serve until a signal stops it; return the exit code.
 
         Raises StartError if it cannot start.
         """

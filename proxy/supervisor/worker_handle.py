@@ -33,7 +33,7 @@ class WorkerHandle:
     - `waiting_since`: when `sent` was sent; None once it is acked
     - `acked`: last snapshot that it acked
     - `refused`: last generation that it could not install
-    - `listeners_sent`: listeners that it was told to accept on, by address
+    - `listeners_sent`: listeners that it was asked to accept on, by address
     - `accepting`: addresses that it says it accepts on
     - `draining_until`: when it must have ended; None if it does not drain
     """
@@ -56,7 +56,7 @@ class WorkerHandle:
 
     @property
     def is_draining(self) -> bool:
-        """Whether it was told to drain."""
+        """Whether it was asked to drain."""
         return self.draining_until is not None
 
     def is_serving(self, listeners: OpenListeners) -> bool:

@@ -209,8 +209,8 @@ class Worker:
             await asyncio.sleep(0.01)
 
     def _supervisor_gone(self) -> None:
-        """End at once: nobody could ever tell us anything again, and the next supervisor
-        needs the addresses that we would keep open."""
+        """End at once: no further message can arrive, and the next supervisor needs the addresses
+        that this worker would keep open."""
         self._plane.close()
         os._exit(1)
 

@@ -111,11 +111,11 @@ class Ignore:
 
     def matches(self, name: str) -> bool:
         """Return whether the path, relative to the context, is excluded."""
-        verdict = False
+        ignored = False
         for ignore, pattern in self._rules:
             if pattern.fullmatch(name):
-                verdict = ignore
-        return verdict
+                ignored = ignore
+        return ignored
 
 
 def _regex(pattern: str) -> str:

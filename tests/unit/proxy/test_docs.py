@@ -41,7 +41,7 @@ NOT_HERE = {
     "trace",
     "rollout",
 }
-"""Parts of `x-mesh` that are no policy of the request path, or that a section of its own tells."""
+"""Parts of `x-mesh` that are not policies of the request path, or have a separate section."""
 
 
 def table(heading: str, columns: str) -> list[list[str]]:
@@ -102,7 +102,7 @@ def test_every_algorithm() -> None:
     assert [row[0].strip("`") for row in rows] == list(get_args(Algorithm))
 
 
-def test_every_setting_of_the_front_door() -> None:
+def test_every_proxy_setting() -> None:
     found = table("## Stand-alone", "setting | default | what it is")
     rows = {row[0].strip("`"): row[1] for row in found}
     assert set(rows) == set(settings.StandaloneSettings.model_fields) - {"mesh", "probes"}
@@ -115,7 +115,7 @@ def test_every_setting_of_the_front_door() -> None:
         assert not getattr(made, name)
 
 
-def test_the_example_is_a_good_file(tmp_path: Path) -> None:
+def test_the_example_is_valid(tmp_path: Path) -> None:
     file = tmp_path / "front.yml"
     file.write_text(TEXT.split("```yaml\n")[1].split("```")[0])
     found = settings.read_settings(str(file), {})

@@ -90,11 +90,11 @@ def test_schedules_in_the_spec() -> None:
     short = Mesh.model_validate({"schedule": "@daily"})
     assert short.is_job
     assert short.schedule[0].cron == "@daily"
-    beside = Mesh.model_validate(
+    with_command = Mesh.model_validate(
         {"routes": ["/"], "schedule": {"cron": "0 3 * * *", "command": "backup --to '/a b'"}}
     )
-    assert not beside.is_job
-    assert beside.schedule[0].command == ("backup", "--to", "/a b")
+    assert not with_command.is_job
+    assert with_command.schedule[0].command == ("backup", "--to", "/a b")
     for wrong, why in (
         ({"schedule": "0 3 * *"}, "not a cron expression"),
         ({"schedule": "@daily", "routes": ["/"]}, "makes the service itself a job"),

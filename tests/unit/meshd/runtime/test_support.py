@@ -23,7 +23,7 @@ READABLE = (
 
 
 @pytest.mark.parametrize(
-    ("fields", "can", "told"),
+    ("fields", "can", "texts"),
     [
         ({}, PROCESS, ()),
         ({"mesh": {"allow": ["web"]}}, PROCESS, (f"service db: {READABLE}",)),
@@ -36,7 +36,7 @@ READABLE = (
           "enforced",)),
     ],
 )  # fmt: skip
-def test_what_services_run_without(
-    fields: dict[str, Any], can: Capabilities, told: tuple[str, ...]
+def test_features_that_are_ignored(
+    fields: dict[str, Any], can: Capabilities, texts: tuple[str, ...]
 ) -> None:
-    assert unsupported_features(project(**fields), can) == told
+    assert unsupported_features(project(**fields), can) == texts

@@ -56,7 +56,7 @@ def test_a_restored_state_is_what_was_backed_up(tmp_path: Path) -> None:
     again.close()
 
 
-def test_the_key_of_credentials_is_not_in_it(tmp_path: Path) -> None:
+def test_a_backup_does_not_contain_the_credentials_key(tmp_path: Path) -> None:
     store, file = logged(tmp_path / "a"), tmp_path / "b.tar.gz"
     backup.back_up(tmp_path / "a", file, 20.0)
     secret = store.secret()
@@ -104,7 +104,7 @@ def test_a_backup_sees_one_moment_of_a_busy_state(tmp_path: Path) -> None:
     assert all(plan == revision for plan, revision in found), found
 
 
-def test_it_is_not_restored_onto_a_running_daemon_or_over_a_state(tmp_path: Path) -> None:
+def test_a_restore_refuses_a_running_daemon_and_an_existing_state(tmp_path: Path) -> None:
     store, file = logged(tmp_path / "a"), tmp_path / "b.tar.gz"
     backup.back_up(tmp_path / "a", file, 20.0)
     with pytest.raises(StateLocked, match=f"process {os.getpid()}"):
@@ -155,7 +155,7 @@ def no_archive(file: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [damaged, halved, exchanged, no_archive])
-def test_a_spoilt_backup_changes_nothing(tmp_path: Path, spoil: object) -> None:
+def test_a_damaged_backup_changes_nothing(tmp_path: Path, spoil: object) -> None:
     store, file = logged(tmp_path / "a"), tmp_path / "b.tar.gz"
     backup.back_up(tmp_path / "a", file, 20.0)
     store.close()

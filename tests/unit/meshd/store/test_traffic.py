@@ -32,7 +32,7 @@ def span(at: int, arrivals: int, seconds: int = FINE, took: float = 0.1) -> Traf
     return TrafficSpan(at, seconds, arrivals, took, 4.2, 9.0)
 
 
-def test_seconds_are_added_up_and_found_again_after_a_restart(scene: Scene) -> None:
+def test_seconds_are_added_up_and_survive_a_restart(scene: Scene) -> None:
     service = desired(2, scale={"min": 1})
     for second in range(95):
         scene.second(service, replicas(2), arrivals=second % 7, took=0.05)
@@ -51,7 +51,7 @@ def test_seconds_are_added_up_and_found_again_after_a_restart(scene: Scene) -> N
     assert coarse >= 1
 
 
-def test_a_week_in_minutes_and_a_day_in_tens_of_seconds(scene: Scene) -> None:
+def test_a_week_is_kept_in_minutes_and_a_day_in_tens_of_seconds(scene: Scene) -> None:
     start = int(NOW) // COARSE * COARSE
     for at in range(start, start + COARSE_LIFE + 86400, 3600):
         scene.traffic.add(KEY, span(at, 1, 1))
@@ -67,7 +67,7 @@ def test_a_week_in_minutes_and_a_day_in_tens_of_seconds(scene: Scene) -> None:
     assert rows <= COARSE_LIFE // 3600 + FINE_LIFE // 3600 + 4
 
 
-def test_rates_gaps_and_what_was_measured() -> None:
+def test_rates_gaps_and_measured_times() -> None:
     spans = [span(0, 20), span(10, 40, took=0.2), *(span(at, 10) for at in range(200, 230, 10))]
     found = parse(Recording("shop/orders", SCALE, tuple(spans)))
     assert len(found.rates) == 230
@@ -83,12 +83,12 @@ async def simulate(control: FakeControl, folder: Path, *arguments: str) -> dict[
     async with serve(control, folder / "admin.sock", "127.0.0.1:0"):
         done = await asyncio.to_thread(CliRunner().invoke, main, whole)
     assert done.exit_code == 0, done.output
-    told = json.loads(done.output)
-    assert isinstance(told, dict)
-    return told
+    result = json.loads(done.output)
+    assert isinstance(result, dict)
+    return result
 
 
-async def test_what_if(tmp_path: Path) -> None:
+async def test_simulate_a_recorded_service(tmp_path: Path) -> None:
     control = FakeControl()
     control.services = traffic.status().services
     steps = [span(at, 200 if at < 600 else 1200) for at in range(0, 1200, FINE)]
@@ -104,13 +104,13 @@ async def test_what_if(tmp_path: Path) -> None:
     tight = await simulate(control, tmp_path, *asked, "--set", "p99.9=150ms", "--workers", "2")
     assert tight["settings"]["workers"] == 2  # type: ignore[index]
 
-    def hours(told: dict[str, object]) -> float:
-        return float(told["policies"][0]["replica_hours"])  # type: ignore[index]
+    def hours(result: dict[str, object]) -> float:
+        return float(result["policies"][0]["replica_hours"])  # type: ignore[index]
 
     assert hours(tight) > hours(plain) > 0.0
 
 
-def test_a_trace_or_a_service_and_not_both(tmp_path: Path) -> None:
+def test_simulate_takes_a_trace_or_a_service(tmp_path: Path) -> None:
     for arguments in ([], ["--service", "a", "--trace", __file__]):
         done = CliRunner().invoke(main, ["simulate", *arguments])
         assert done.exit_code == 2

@@ -49,7 +49,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("end", [b"0\r\n", b"0\r\nX: y\r\n", b"0\r\nX: y\r\n\r"])
-def test_an_end_that_is_not_whole_does_not_leave(end: bytes) -> None:
+def test_an_incomplete_end_is_not_forwarded(end: bytes) -> None:
     """Some take the last chunk for the end, and a broken body for a whole one."""
     reader = ChunkedReader()
     assert reader.feed(b"2\r\nok\r\n" + end) == b"2\r\nok\r\n"

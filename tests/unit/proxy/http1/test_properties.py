@@ -60,7 +60,7 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(places)]
 
 
-def verdict(fed: list[bytes], *, raw: bool) -> tuple[bytes, bytes] | None:
+def decode(fed: list[bytes], *, raw: bool) -> tuple[bytes, bytes] | None:
     """What a reader makes of pieces: output and surplus, None when it refuses; `(out, b"")`
     where it still waits."""
     reader, out, rest = ChunkedReader(raw=raw), b"", b""
@@ -82,7 +82,7 @@ CUTS = st.lists(st.integers(0, 1 << 16), max_size=12)
 @example(b"5\r\nhello\r\n0\r\nX: y\r\n\r\nGET", [1, 2, 4, 9, 12, 14])
 def test_cutting_a_chunked_body_changes_nothing(data: bytes, cuts: list[int]) -> None:
     for raw in (True, False):
-        assert verdict([data], raw=raw) == verdict(pieces(data, cuts), raw=raw)
+        assert decode([data], raw=raw) == decode(pieces(data, cuts), raw=raw)
 
 
 SHARDS_OF_CHUNKS = st.sampled_from(
@@ -93,7 +93,7 @@ CONTENT = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
 
 
 @given(CONTENT, FIELDS, st.binary(max_size=20), CUTS)
-def test_what_is_chunked_is_read_again(
+def test_a_forwarded_chunked_body_reads_the_same(
     content: list[bytes], trailers: list[tuple[str, str]], behind: bytes, cuts: list[int]
 ) -> None:
     lines = [f"{name}: {value}".encode("latin-1") for name, value in trailers]
@@ -102,12 +102,12 @@ def test_what_is_chunked_is_read_again(
     )
     body += b"\r\n"
     fed = pieces(body + behind, cuts)
-    assert verdict(fed, raw=True) == (body, behind)
-    assert verdict(fed, raw=False) == (b"".join(content), behind)
+    assert decode(fed, raw=True) == (body, behind)
+    assert decode(fed, raw=False) == (b"".join(content), behind)
 
 
 @given(CONTENT, st.binary(max_size=4))
-def test_a_whole_body_in_the_usual_form_is_known_as_one(content: list[bytes], more: bytes) -> None:
+def test_a_whole_body_in_the_common_form_is_recognized(content: list[bytes], more: bytes) -> None:
     body = b"".join(map(encode_chunk, content)) + LAST_CHUNK
     assert is_complete(body)
     assert is_complete(body + more) == (not more)
@@ -120,9 +120,9 @@ def test_a_whole_body_in_the_usual_form_is_known_as_one(content: list[bytes], mo
 @example(b"A\r\n0123456789\r\n0\r\n\r\n")
 @example(b"1\r\n\n\r\n0\r\nX: y\r\n\r\n")
 @example(b"1;a\r\nx\r\n0\r\n\r\n")
-def test_what_is_known_as_a_whole_body_is_passed_on_as_it_came(data: bytes) -> None:
+def test_a_recognized_whole_body_is_passed_on_unchanged(data: bytes) -> None:
     if is_complete(data):
-        assert verdict([data], raw=True) == (data, b"")
+        assert decode([data], raw=True) == (data, b"")
 
 
 def reference(data: bytes) -> tuple[bytes, int] | None:
@@ -169,7 +169,7 @@ def test_the_chunked_reader_equals_a_reference(data: bytes) -> None:
 
 
 @given(NOISE, NOISE)
-def test_what_comes_out_of_a_chunked_body_has_no_second_reading(data: bytes, more: bytes) -> None:
+def test_a_forwarded_chunked_body_is_unambiguous(data: bytes, more: bytes) -> None:
     """The canonical form, read by the reference, is the same content and ends at its end."""
     first, second = ChunkedReader(raw=True), ChunkedReader(raw=False)
     try:
@@ -192,7 +192,7 @@ def render(method: str, target: str, fields: list[tuple[str, str]]) -> bytes:
 
 
 @given(METHODS, TARGETS, FIELDS)
-def test_a_plain_request_goes_on_as_the_bytes_it_came_as(
+def test_a_plain_request_is_passed_on_byte_for_byte(
     method: str, target: str, fields: list[tuple[str, str]]
 ) -> None:
     raw = render(method, target, fields)
@@ -202,7 +202,7 @@ def test_a_plain_request_goes_on_as_the_bytes_it_came_as(
     assert build_request_head(head, b"", None, head.target) == raw + b"\r\n"
 
 
-def told(head: RequestHead) -> tuple[object, ...]:
+def parsed(head: RequestHead) -> tuple[object, ...]:
     """What a head says to a reader, apart from the bytes it came as."""
     return (
         head.method, head.target, head.host, head.length, head.expect, head.upgrade,
@@ -223,7 +223,7 @@ FRAMES = st.sampled_from(
 
 
 @given(METHODS, TARGETS, HOP_LINES, FRAMES, st.randoms(use_true_random=False))
-def test_what_is_rendered_for_the_origin_says_the_same(
+def test_a_rendered_request_means_the_same(
     method: str, target: str, hops: list[bytes], frame: list[bytes], dice: object
 ) -> None:
     lines = [b"Host: a", *hops, *frame]
@@ -233,7 +233,7 @@ def test_what_is_rendered_for_the_origin_says_the_same(
     sent = build_request_head(head, b"", None, head.target)
     assert not sent.endswith(END)
     again = parse_request(sent.removesuffix(b"\r\n"), FieldLineCache(REQUEST_KINDS))
-    first, second = told(head), told(again)
+    first, second = parsed(head), parsed(again)
     assert first[:6] == second[:6]
     framing = (b"content-length", b"transfer-encoding")
     kept = [line for line in first[6] if line.partition(b":")[0].lower() not in framing]  # type: ignore[attr-defined]
@@ -245,7 +245,7 @@ def test_what_is_rendered_for_the_origin_says_the_same(
 
 
 def seasoned(kinds: dict[bytes, int]) -> FieldLineCache:
-    """A memory that has seen some fields with so many values that it keeps them no longer."""
+    """Return a cache that saw too many values of some fields to keep them."""
     memory = FieldLineCache(kinds)
     for number in range(100):
         for name in (b"X-A", b"a", b"Content-Type", b"X-Request-Id"):
@@ -268,7 +268,7 @@ def outcome(raw: bytes, memory: FieldLineCache) -> object:
 @given(NOISE)
 @example(b"GET / HTTP/1.1\r\nHost: a\r\nX-Az")
 @example(b"GET / HTTP/1.1\r\nHost: a\r\nX-A : b")
-def test_a_request_is_taken_or_refused_and_memory_changes_nothing(raw: bytes) -> None:
+def test_a_request_is_accepted_or_refused_whatever_the_cache(raw: bytes) -> None:
     memory = FieldLineCache(REQUEST_KINDS)
     first = outcome(raw, memory)
     assert first == outcome(raw, memory)
@@ -278,7 +278,7 @@ def test_a_request_is_taken_or_refused_and_memory_changes_nothing(raw: bytes) ->
 @settings(max_examples=400)
 @given(NOISE)
 @example(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream")
-def test_a_response_is_taken_or_refused(raw: bytes) -> None:
+def test_a_response_is_accepted_or_refused(raw: bytes) -> None:
     try:
         head = parse_response(raw, FieldLineCache(RESPONSE_KINDS))
     except BadMessage:
@@ -288,7 +288,7 @@ def test_a_response_is_taken_or_refused(raw: bytes) -> None:
     assert head.body_length in (0, CHUNKED, UNTIL_CLOSE) or head.body_length == head.content_length
     assert head.kept_head.startswith(b"HTTP/1.1 %d" % head.status)
     assert head.client_head.endswith(END)
-    # What goes on is itself a head with the same reading.
+    # The forwarded head parses the same.
     again = parse_response(head.client_head.removesuffix(END), FieldLineCache(RESPONSE_KINDS))
     assert (again.status, again.body_length, again.persistent) == (
         head.status,
@@ -298,9 +298,7 @@ def test_a_response_is_taken_or_refused(raw: bytes) -> None:
 
 
 @given(st.one_of(NOISE, st.binary(max_size=200)), CUTS)
-def test_an_unfinished_head_is_never_refused_that_would_be_taken_whole(
-    data: bytes, cuts: list[int]
-) -> None:
+def test_a_partial_head_is_refused_only_if_the_whole_is(data: bytes, cuts: list[int]) -> None:
     end = data.find(END)
     if end < 0:
         return

@@ -122,7 +122,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "status"), REFUSED)
-def test_what_has_two_readings_is_refused(text: bytes, status: int) -> None:
+def test_ambiguous_input_is_refused(text: bytes, status: int) -> None:
     with pytest.raises(BadMessage) as refused:
         parse(text)
     assert refused.value.status == status
@@ -180,7 +180,7 @@ TAKEN = [
 
 
 @pytest.mark.parametrize(("text", "wanted"), TAKEN)
-def test_what_has_one_reading_is_read(text: bytes, wanted: dict[str, object]) -> None:
+def test_unambiguous_input_is_read(text: bytes, wanted: dict[str, object]) -> None:
     found = parse(text)
     assert {name: getattr(found, name) for name in wanted} == wanted
 
@@ -213,7 +213,7 @@ def test_an_unfinished_head_is_refused_as_soon_as_it_is_hopeless(text: bytes, go
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_read_or_refused(junk: bytes) -> None:
+def test_any_bytes_are_accepted_or_refused(junk: bytes) -> None:
     memory = FieldLineCache(REQUEST_KINDS)
     for text in (junk, b"GET / HTTP/1.1\r\nHost: a\r\n" + junk):
         try:
@@ -224,7 +224,7 @@ def test_any_bytes_are_read_or_refused(junk: bytes) -> None:
         assert found.length >= CHUNKED
 
 
-def test_memory_stays_bounded_and_forgets_what_varies() -> None:
+def test_the_field_cache_is_bounded_and_drops_varying_values() -> None:
     memory = FieldLineCache(REQUEST_KINDS)
     for number in range(10_000):
         parse_request(head(b"X-Id: %d" % number, b"Accept: text/html"), memory)
@@ -233,7 +233,7 @@ def test_memory_stays_bounded_and_forgets_what_varies() -> None:
     assert sum(line.startswith(b"X-Id") for line in memory.plain) <= 64
 
 
-def test_a_memory_stays_small_whatever_is_sent() -> None:
+def test_the_field_cache_stays_small_for_any_input() -> None:
     memory = FieldLineCache(REQUEST_KINDS)
     for number in range(70):
         memory.classify(b"x-aaaaaaaaaaaaaaa: %d" % number)
@@ -248,7 +248,7 @@ def test_a_memory_stays_small_whatever_is_sent() -> None:
     ("host", "line"),
     [("127.0.0.1", b"127.0.0.1:80"), ("api", b"api:80"), ("::1", b"[::1]:80")],
 )
-def test_a_host_made_up_for_an_endpoint_is_a_good_one(host: str, line: bytes) -> None:
+def test_a_host_generated_for_an_endpoint_is_valid(host: str, line: bytes) -> None:
     made = host_line(host, 80)
     assert made == b"Host: " + line + b"\r\n"
     assert parse(b"GET / HTTP/1.1\r\n" + made.strip()).host == line

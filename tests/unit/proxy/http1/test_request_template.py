@@ -44,7 +44,7 @@ class Taught:
         return match_templates(self.shapes, data)
 
 
-def test_reads_what_parsing_reads() -> None:
+def test_a_template_reads_what_parsing_reads() -> None:
     shape = Taught(numbered(1), numbered(2))
     data = numbered(3)
     found, wanted = shape.read(data), parsed(data)
@@ -64,7 +64,7 @@ def test_reads_what_parsing_reads() -> None:
     assert found.field(b"x-none") is None
 
 
-def test_lines_of_this_hop_go_no_further() -> None:
+def test_hop_by_hop_lines_are_not_forwarded() -> None:
     def sent(number: int) -> bytes:
         return head(
             b"Host: h",
@@ -111,7 +111,7 @@ def test_lines_of_this_hop_go_no_further() -> None:
         b"GET /",
     ],
 )
-def test_does_not_know_what_differs_in_anything_else(data: bytes) -> None:
+def test_a_template_does_not_match_other_differences(data: bytes) -> None:
     assert Taught(numbered(1), numbered(2)).read(data) is None
 
 
@@ -126,7 +126,7 @@ def test_does_not_know_what_differs_in_anything_else(data: bytes) -> None:
         (b"Expect: 100-continue", b"Expect: 100-Continue"),
     ],
 )
-def test_never_leaves_a_gap_where_the_value_means_something(one: bytes, other: bytes) -> None:
+def test_a_template_has_no_gap_for_fields_with_a_meaning(one: bytes, other: bytes) -> None:
     base = (b"Host: h",) if b"Host" not in one else ()
     taught = Taught(*(head(*base, line) for line in (one, other)))
     assert not any(shape.variable_lines for shape in taught.shapes)
@@ -148,7 +148,7 @@ def test_never_leaves_a_gap_where_the_value_means_something(one: bytes, other: b
         head(b"Host: h", b"X-Long: " + b"x" * MAX_HEAD),
     ],
 )
-def test_unusual_heads_teach_nothing(data: bytes) -> None:
+def test_unusual_heads_make_no_template(data: bytes) -> None:
     assert not Taught(data).shapes
 
 
@@ -188,13 +188,13 @@ def test_reads_a_head_before_a_body() -> None:
         b" " + b"9" * 20,
     ],
 )
-def test_never_guesses_a_length(length: bytes) -> None:
+def test_a_template_never_guesses_a_length(length: bytes) -> None:
     shape = Taught(posted(b" 3"), posted(b" 4"))
     assert shape.read(posted(b" 7") + b"1234567") is not None
     assert shape.read(posted(length) + b"1234567") is None
 
 
-def test_a_body_is_not_taken_for_none() -> None:
+def test_a_body_is_never_ignored() -> None:
     with_body, without = Taught(posted(b" 3")), Taught(numbered(1), numbered(2))
     assert with_body.read(numbered(3)) is None
     assert without.read(posted(b" 3") + b"abc") is None
@@ -212,7 +212,7 @@ def kind(number: int, name: bytes) -> bytes:
     return numbered(number).replace(b"X-Tag", name)
 
 
-def test_several_kinds_of_requests_are_known_side_by_side() -> None:
+def test_several_request_templates_coexist() -> None:
     names = [b"If-%d" % n for n in range(MAX_TEMPLATES)]
     taught = Taught(*(kind(n, name) for n in (1, 2) for name in names))
     for name in names:
@@ -246,7 +246,7 @@ def test_reads_the_id_of_each_request() -> None:
         assert shape.read(posted(b" 3", b"X-Request-Id: " + bad, b"A: b")) is None
 
 
-def test_the_second_of_two_ids_goes_no_further() -> None:
+def test_the_second_of_two_ids_is_not_forwarded() -> None:
     two = [posted(b" 3", b"X-Request-Id: a%d" % n, b"x-request-id: b") for n in (1, 2, 3)]
     found = Taught(*two[:2]).read(two[2])
     assert found is not None
@@ -255,7 +255,7 @@ def test_the_second_of_two_ids_goes_no_further() -> None:
     assert Taught(*two[:2]).read(posted(b" 3", b"X-Request-Id: a", b"x-request-id: c")) is None
 
 
-def test_tells_every_field_as_parsing_does() -> None:
+def test_a_template_returns_every_field_as_parsing_does() -> None:
     def sent(number: int) -> bytes:
         twice = (b"Cookie: a=1", b"COOKIE: b=%d" % number, b"Accept: x", b"accept: y")
         return numbered(number).replace(b"X-Tag", b"\r\n".join((*twice, b"X-Tag")))
@@ -270,9 +270,7 @@ VALUES = st.binary(max_size=12)
 
 
 @given(VALUES, VALUES, st.sampled_from([b"/a", b"/a#", b"*", b"/%zz", b"//", b"/a b", b"/\xff"]))
-def test_whatever_is_known_would_have_been_parsed_alike(
-    cookie: bytes, tag: bytes, target: bytes
-) -> None:
+def test_every_match_equals_the_parsed_head(cookie: bytes, tag: bytes, target: bytes) -> None:
     shape = Taught(numbered(1), numbered(2))
     lines = (*FIELDS[:2], b"Cookie:" + cookie, FIELDS[3], b"X-Tag:" + tag)
     data = head(*lines, start=b"GET " + target + b" HTTP/1.1")
@@ -289,7 +287,7 @@ def test_whatever_is_known_would_have_been_parsed_alike(
 
 
 @given(VALUES)
-def test_what_parsing_refuses_has_no_shape(value: bytes) -> None:
+def test_a_refused_head_makes_no_template(value: bytes) -> None:
     data = head(*FIELDS[:2], b"Cookie:" + value, FIELDS[3], b"X-Tag: 1")
     try:
         parsed(data)
@@ -298,7 +296,7 @@ def test_what_parsing_refuses_has_no_shape(value: bytes) -> None:
 
 
 @given(VALUES | st.from_regex(rb" [0-9]{1,3}[ \t]?", fullmatch=True), VALUES)
-def test_a_measured_head_is_what_parsing_makes_of_it(length: bytes, id: bytes) -> None:
+def test_a_measured_head_equals_the_parsed_one(length: bytes, id: bytes) -> None:
     shape = Taught(*(posted(b" %d" % n, b"X-Request-Id: %d" % n) for n in (1, 2)))
     data = posted(length, b"X-Request-Id:" + id)
     found = shape.read(data)

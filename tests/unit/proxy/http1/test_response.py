@@ -38,7 +38,7 @@ def parse(text: bytes) -> ResponseHead:
         b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked",
     ],
 )
-def test_what_has_two_readings_is_refused(text: bytes) -> None:
+def test_ambiguous_input_is_refused(text: bytes) -> None:
     with pytest.raises(BadMessage):
         parse(text)
 
@@ -80,7 +80,7 @@ def test_what_has_two_readings_is_refused(text: bytes) -> None:
         ),
     ],
 )
-def test_what_has_one_reading_is_read(text: bytes, wanted: dict[str, object]) -> None:
+def test_unambiguous_input_is_read(text: bytes, wanted: dict[str, object]) -> None:
     found = parse(text)
     assert {name: getattr(found, name) for name in wanted} == wanted
 
@@ -96,5 +96,5 @@ def test_what_has_one_reading_is_read(text: bytes, wanted: dict[str, object]) ->
         (103, False, None, 0),
     ],
 )
-def test_what_follows_a_head(status: int, chunked: bool, length: int | None, wanted: int) -> None:
+def test_bytes_after_a_head(status: int, chunked: bool, length: int | None, wanted: int) -> None:
     assert response_body_length(status=status, chunked=chunked, length=length) == wanted

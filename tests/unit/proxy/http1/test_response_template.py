@@ -57,7 +57,7 @@ def menu(number: int, *more: bytes, length: bytes = b"12") -> bytes:
         [head(b"Set-Cookie: a", b"Set-Cookie: b%d" % n, b"Set-Cookie: c") for n in (1, 2, 3)],
     ],
 )
-def test_reads_what_parsing_reads(heads: list[bytes]) -> None:
+def test_a_template_reads_what_parsing_reads(heads: list[bytes]) -> None:
     *before, last = heads
     found = known(taught(*before), last)
     assert found is not None
@@ -84,7 +84,7 @@ def test_reads_what_parsing_reads(heads: list[bytes]) -> None:
         b"",
     ],
 )
-def test_does_not_know_what_differs_in_anything_else(raw: bytes) -> None:
+def test_a_template_does_not_match_other_differences(raw: bytes) -> None:
     answers = taught(menu(1), menu(2))
     assert known(answers, menu(3)) is not None
     assert known(answers, raw) is None
@@ -95,7 +95,7 @@ def test_does_not_know_what_differs_in_anything_else(raw: bytes) -> None:
     [b"", b" ", b"07", b"00", b"+7", b"-7", b"7,7", b"7 7", b"0x7", b"7;", b"1_0", b"\xb2",
      b"7\r\nContent-Length: 7", b"7\r\nTransfer-Encoding: chunked", b"9" * 20],
 )  # fmt: skip
-def test_never_guesses_a_length(length: bytes) -> None:
+def test_a_template_never_guesses_a_length(length: bytes) -> None:
     answers = taught(menu(1, length=b"3"), menu(2, length=b"4"))
     assert known(answers, menu(3, length=b"7")) is not None
     assert known(answers, menu(3, length=length)) is None
@@ -112,25 +112,25 @@ def test_never_guesses_a_length(length: bytes) -> None:
         (b"Proxy-Authenticate: a", b"Proxy-Authenticate: b"),
     ],
 )
-def test_never_leaves_a_gap_where_the_value_means_something(one: bytes, other: bytes) -> None:
+def test_a_template_has_no_gap_for_fields_with_a_meaning(one: bytes, other: bytes) -> None:
     for pair in ((one, other), (other, one)):
         answers = taught(*(head(b"X: 1", line) for line in pair))
         assert all(not shape.variable_lines for shape in answers._templates)
 
 
-def test_what_connection_names_is_no_gap() -> None:
+def test_fields_that_connection_names_are_not_gaps() -> None:
     heads = [head(b"Connection: x-own", b"X-Own: %d" % n) for n in (1, 2, 3)]
     assert known(taught(*heads[:2]), heads[2]) is None
 
 
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
-def test_a_length_that_no_body_has_is_no_gap(status: bytes) -> None:
+def test_an_impossible_length_is_not_a_gap(status: bytes) -> None:
     heads = [head(b"Content-Length: %d" % n, start=b"HTTP/1.1 " + status) for n in (0, 1, 2)]
     assert known(taught(*heads[:2]), heads[2]) is None
     assert known(taught(*heads[1:]), heads[0]) is None
 
 
-def test_a_length_of_nothing_written_in_two_ways_is_no_gap_of_an_answer_without_a_body() -> None:
+def test_two_forms_of_length_zero_are_not_a_gap() -> None:
     not_modified = b"HTTP/1.1 304 Not Modified"
     answers = taught(
         head(b"Content-Length: 0", start=not_modified),
@@ -141,7 +141,7 @@ def test_a_length_of_nothing_written_in_two_ways_is_no_gap_of_an_answer_without_
     assert known(answers, raw) is None
 
 
-def test_several_kinds_of_answers_are_known_side_by_side() -> None:
+def test_several_answer_templates_coexist() -> None:
     kinds = [
         [menu(n) for n in range(4)],
         [head(b"ETag: %d" % n, start=b"HTTP/1.1 304 Not Modified") for n in range(4)],
@@ -157,7 +157,7 @@ def test_several_kinds_of_answers_are_known_side_by_side() -> None:
     assert len(there) >= MAX_TEMPLATES - 1, "heads seen once have pushed out shapes"
 
 
-def test_lessons_are_bounded_until_the_next_second() -> None:
+def test_new_templates_per_second_are_bounded() -> None:
     answers = taught(
         *(head(*(b"N%d: 1" % n for n in range(count))) for count in range(MAX_LEARNED))
     )
@@ -171,7 +171,7 @@ def test_lessons_are_bounded_until_the_next_second() -> None:
     assert known(answers, menu(3)) is not None
 
 
-def test_too_many_differences_are_no_shape() -> None:
+def test_too_many_differences_make_no_template() -> None:
     def wide(number: int) -> bytes:
         return head(*(b"N%d: %d" % (n, number) for n in range(MAX_VARIABLE_LINES + 1)))
 
@@ -198,7 +198,7 @@ STARTS = st.sampled_from(
 @settings(max_examples=500)
 @given(STARTS, st.lists(LINES, max_size=5), st.data())
 @example(OK, [b"X: %b", b"Content-Length: %b"], None)
-def test_whatever_is_known_would_have_been_parsed_alike(
+def test_every_match_equals_the_parsed_head(
     start: bytes, lines: list[bytes], data: st.DataObject | None
 ) -> None:
     answers, times = ResponseTemplates(), 0

@@ -34,7 +34,7 @@ def test_addresses(text: str, expected: Address) -> None:
     "text",
     ["", "80", "127.0.0.1", "127.0.0.1:", "h:65536", "h:-1", "h:8o", "h:²", "::1:80", "unix:"],
 )
-def test_what_is_no_address(text: str) -> None:
+def test_invalid_addresses(text: str) -> None:
     with pytest.raises(BadAddress):
         parse(text)
 
@@ -69,7 +69,7 @@ def test_a_dead_unix_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) ->
     assert not path.exists()
 
 
-def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")
     with pytest.raises(OSError):
@@ -88,7 +88,7 @@ def test_a_stored_snapshot_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00", b"\x81\xa1x\x01", b"half a snap"])
-def test_a_snapshot_that_cannot_be_read_says_so(tmp_path: Path, content: bytes) -> None:
+def test_an_unreadable_snapshot_is_reported(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "snapshot.bin"
     path.write_bytes(content)
     with pytest.raises(snapshot_file.UnreadableSnapshot):

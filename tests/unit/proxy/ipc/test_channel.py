@@ -71,7 +71,7 @@ async def test_what_was_sent_before_the_end_is_read() -> None:
     assert theirs.channel.pending == 0
 
 
-async def test_noise_ends_the_channel() -> None:
+async def test_invalid_bytes_end_the_channel() -> None:
     a, b = socket.socketpair()
     end = End(b)
     a.send(b"\xff\xff\xff\xff")

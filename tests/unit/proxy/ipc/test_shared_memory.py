@@ -14,7 +14,7 @@ from proxy.state.service_state import ServiceState
 from proxy.wire.snapshot import Endpoint, Limits, RateLimit, Service
 
 
-def test_others_are_added_up() -> None:
+def test_counts_of_other_workers_are_added() -> None:
     cells = SharedCells.create(3, slots=8)
     rows = [cells.row(worker) for worker in range(3)]
     rows[0].claim("s", "first")  # slots differ between workers
@@ -109,14 +109,14 @@ def limiters(count: int, limit: RateLimit) -> tuple[list[WorkerRow], list[RateLi
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_workers_share_the_rate_whoever_is_asked(workers: int) -> None:
+def test_workers_share_a_rate_limit(workers: int) -> None:
     _, all_of_them = limiters(workers, RateLimit(rate=50.0, burst=10.0))
     choose = Random(7).choice
     passed = sum(choose(all_of_them).acquire(b"k", tick / 1000) == 0.0 for tick in range(1, 10_000))
     assert passed == pytest.approx(510, abs=2)
 
 
-def test_keys_and_limits_are_apart() -> None:
+def test_keys_and_limits_are_separate() -> None:
     (row, _), (one, two) = limiters(2, RateLimit(rate=1.0, burst=1.0))
     assert one.acquire(b"a", 5.0) == 0.0
     assert two.acquire(b"a", 5.0) == pytest.approx(1.0)
@@ -142,7 +142,7 @@ class AtOnce:
         self.row.write_bucket(key, full_at)
 
 
-def test_two_that_decide_at_once_never_let_more_through() -> None:
+def test_concurrent_decisions_never_exceed_the_limit() -> None:
     (row, _), (_, other) = limiters(2, RateLimit(rate=1.0, burst=1.0))
     racing = RateLimiter(RateLimit(rate=1.0, burst=1.0), "route", AtOnce(row, other))
     assert racing.acquire(b"k", 5.0) > 0.0, "the other had the only one"
@@ -152,14 +152,14 @@ def test_two_that_decide_at_once_never_let_more_through() -> None:
     assert [other.acquire(b"k", 5.0) == 0.0 for _ in range(4)] == [True] * 3 + [False]
 
 
-def test_more_keys_than_ways_make_the_rarest_looser_and_nothing_else() -> None:
+def test_too_many_keys_only_loosen_the_rarest() -> None:
     _, (one, two) = limiters(2, RateLimit(rate=0.001, burst=1.0))
     keys = [b"%d" % number for number in range(3000)]
     assert all(one.acquire(key, 5.0) == 0.0 for key in keys)
     assert sum(two.acquire(key, 5.0) == 0.0 for key in keys) < 30
 
 
-def test_a_dead_workers_buckets_go_with_it() -> None:
+def test_buckets_of_a_dead_worker_are_cleared() -> None:
     cells = SharedCells.create(2, slots=4)
     row = cells.row(0)
     cells.row(1).write_bucket(77, 9.0)
@@ -181,7 +181,7 @@ def bounded(limits: Limits, rows: list[WorkerRow]) -> list[ServiceState]:
     return made
 
 
-def test_the_last_place_is_left_to_who_waits_longest_elsewhere_but_not_for_long() -> None:
+def test_the_last_slot_is_left_to_the_longest_waiting_worker_for_a_while() -> None:
     cells = SharedCells.create(2, slots=4)
     one, two = bounded(Limits(endpoint_in_flight=2), [cells.row(0), cells.row(1)])
     mine, theirs = one.endpoints["e"], two.endpoints["e"]
@@ -208,7 +208,7 @@ class Waits:
         self.queued_at = queued_at
 
 
-def test_without_cells_a_worker_keeps_to_its_share() -> None:
+def test_without_shared_memory_a_worker_keeps_to_its_share() -> None:
     service = Service("s", "1", (Endpoint("e", "h", 1),), limits=Limits(endpoint_in_flight=8))
     state = ServiceState(service, None, 4)
     state.update(service, 0.0, 0.0)

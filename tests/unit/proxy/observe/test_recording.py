@@ -195,7 +195,7 @@ def usual_line(**changed: Any) -> bytes | None:
     return log_line.format_line(form, **{**values, **changed})
 
 
-def test_a_line_of_the_short_way_is_a_line_of_the_general_one() -> None:
+def test_a_fast_path_line_equals_the_general_one() -> None:
     log = AccessLog("json")
     entry = Entry(
         time=1_700_000_000.25,
@@ -233,11 +233,11 @@ def test_a_line_of_the_short_way_is_a_line_of_the_general_one() -> None:
 
 @pytest.mark.parametrize("name", ["target", "request_id", "referer", "user_agent"])
 @pytest.mark.parametrize("value", [b'a"b', b"a\\b", b"a\tb", b"a\x80b", b"a\xc3\xa4"])
-def test_what_needs_an_escape_is_left_to_the_general_way(name: str, value: bytes) -> None:
+def test_lines_that_need_an_escape_take_the_slow_path(name: str, value: bytes) -> None:
     assert usual_line(**{name: value}) is None
 
 
-def test_made_lines_are_bounded_too() -> None:
+def test_fast_path_lines_are_bounded() -> None:
     log = AccessLog("json", limit=10)
     for _ in range(3):
         log.add_line(b"x" * 9)

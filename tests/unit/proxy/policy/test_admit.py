@@ -24,7 +24,7 @@ TIGHT = Limits(service_in_flight=10, endpoint_in_flight=2, pending=3)
         (Limits(), {"ready": 0, "parked_bytes": 16 * 1024 * 1024, "body_bytes": 1}, "shed"),
     ],
 )
-def test_where_a_request_waits_that_nobody_has_room_for(
+def test_a_request_without_a_slot_is_queued_or_parked(
     limits: Limits, state: dict[str, int], outcome: Wait
 ) -> None:
     values = {"ready": 2, "pending": 0, "parked": 0, "parked_bytes": 0, "body_bytes": 0, **state}

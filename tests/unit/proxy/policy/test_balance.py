@@ -75,7 +75,7 @@ def test_two_sequential_clients_reach_both_replicas(algorithm: Algorithm) -> Non
 
 
 @pytest.mark.parametrize("algorithm", ALL)
-def test_nobody_and_only_one(algorithm: Algorithm) -> None:
+def test_no_replica_and_a_single_one(algorithm: Algorithm) -> None:
     picker = make_picker(Balance(algorithm=algorithm))
     assert picker.pick((), 5, Random(1).random, 0.0) == -1
     assert picker.pick(replicas(1, fast_failing=True), 5, Random(1).random, 0.0) == 0
@@ -191,7 +191,7 @@ def test_weighted_interleaves() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["ring-hash", "maglev"])
-def test_a_key_stays_where_it_is(algorithm: Algorithm) -> None:
+def test_a_key_stays_on_its_replica(algorithm: Algorithm) -> None:
     everyone = replicas(10)
     keys = [hash_key(b"user %d" % number) for number in range(2000)]
     random = Random(1)

@@ -29,7 +29,7 @@ def test_first_answers_count_fully_and_later_ones_move_the_mean() -> None:
     assert recent.at(0) == pytest.approx(1.0, abs=0.01)
 
 
-def test_loads_are_told_apart() -> None:
+def test_latency_is_kept_per_load() -> None:
     recent = LatencyAtLoad()
     for _ in range(30):
         recent.observe(0.1, 0.0, 2)
@@ -41,7 +41,7 @@ def test_loads_are_told_apart() -> None:
     assert recent.at(0) == pytest.approx(0.025), "hopeful below what is known, to be tried"
 
 
-def test_after_a_quiet_while_one_answer_tells_more_than_what_was_before() -> None:
+def test_after_a_pause_one_answer_outweighs_the_past() -> None:
     recent = LatencyAtLoad()
     for tick in range(100):
         recent.observe(3.0, tick * 0.01, 0)

@@ -6,7 +6,7 @@ from proxy.policy.retry import IDEMPOTENT, Cause, RetryBudget, RetryDecision, de
 
 
 @pytest.mark.parametrize(
-    ("cause", "written", "reused", "idempotent", "verdict"),
+    ("cause", "written", "reused", "idempotent", "decision"),
     [
         ("connect", False, False, True, "budget"),
         ("connect", False, False, False, "budget"),
@@ -26,14 +26,14 @@ from proxy.policy.retry import IDEMPOTENT, Cause, RetryBudget, RetryDecision, de
     ],
 )
 def test_table(
-    cause: Cause, written: bool, reused: bool, idempotent: bool, verdict: RetryDecision
+    cause: Cause, written: bool, reused: bool, idempotent: bool, decision: RetryDecision
 ) -> None:
     asked = {"written": written, "reused": reused, "idempotent": idempotent}
-    assert decide_retry(cause, replayable=True, **asked) == verdict
+    assert decide_retry(cause, replayable=True, **asked) == decision
     assert decide_retry(cause, replayable=False, **asked) == "no"
 
 
-def test_what_is_idempotent() -> None:
+def test_idempotent_methods() -> None:
     assert b"GET" in IDEMPOTENT
     assert not {b"POST", b"PATCH", b"CONNECT", b"get"} & IDEMPOTENT
 

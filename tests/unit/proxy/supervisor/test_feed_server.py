@@ -75,7 +75,7 @@ async def test_only_the_owner_may_connect(scene: Scene) -> None:
     assert os.stat(scene.path).st_mode & 0o777 == 0o600
 
 
-async def test_control_publishes_and_is_answered(scene: Scene) -> None:
+async def test_the_control_process_publishes_and_gets_answers(scene: Scene) -> None:
     scene.answer = Hello("supervisor", Generation(4, 4))
     peer = await scene.greeted("control")
     peer.send(Publish(UPDATE))
@@ -84,14 +84,14 @@ async def test_control_publishes_and_is_answered(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("role", ["listener", ""])
-async def test_nobody_else_publishes(scene: Scene, role: str) -> None:
+async def test_only_the_control_process_publishes(scene: Scene, role: str) -> None:
     peer = await scene.greeted(role)
     peer.send(Publish(UPDATE))
     assert await peer.next() is None
     assert scene.published == []
 
 
-async def test_a_stranger_is_told_nothing(scene: Scene) -> None:
+async def test_an_unknown_client_gets_nothing(scene: Scene) -> None:
     peer = await scene.connect()
     scene.feed.broadcast(Wake(1, "shop/web"))
     peer.send(Publish(UPDATE))
@@ -100,7 +100,7 @@ async def test_a_stranger_is_told_nothing(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("noise", [b"\0\0\0\1x", b"\xff\xff\xff\xff", b"GET / HTTP/1.1\r\n\r\n"])
-async def test_noise_ends_the_connection_and_nothing_else(scene: Scene, noise: bytes) -> None:
+async def test_invalid_bytes_end_only_their_connection(scene: Scene, noise: bytes) -> None:
     other = await scene.greeted("listener")
     peer = await scene.connect()
     peer.writer.write(noise)
@@ -109,7 +109,7 @@ async def test_noise_ends_the_connection_and_nothing_else(scene: Scene, noise: b
     assert await other.next() == Wake(1, "shop/web")
 
 
-async def test_one_that_does_not_read_is_cut_and_the_others_are_told(scene: Scene) -> None:
+async def test_a_client_that_does_not_read_is_disconnected(scene: Scene) -> None:
     deaf = await scene.greeted("listener")
     deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]
     large = Wake(1, "x" * 1_000_000)

@@ -1,4 +1,4 @@
-"""When a worker is told what, when it is given up, and how soon another one comes."""
+"""Messages to a worker, when it is killed, and how soon it is replaced."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ PUBLIC = Listener("127.0.0.1:80")
 OPEN = {PUBLIC.address: (PUBLIC, ListeningSockets("127.0.0.1:80", (Socket(30), Socket(31))))}  # type: ignore[arg-type]
 
 
-def test_one_snapshot_at_a_time_the_newest_next_and_only_what_changed() -> None:
+def test_one_snapshot_is_sent_at_a_time_then_the_difference_to_the_newest() -> None:
     made, wire = make_handle()
     made.sync(snapshot(1, WEB), {}, 0.0)
     made.sync(snapshot(2, WEB), {}, 0.1)
@@ -65,7 +65,7 @@ def test_one_snapshot_at_a_time_the_newest_next_and_only_what_changed() -> None:
     assert second.update.unchanged == ((WEB.name, WEB.fingerprint),)
 
 
-def test_one_that_refuses_keeps_what_it_has_and_gets_the_next() -> None:
+def test_a_worker_that_refuses_a_snapshot_gets_the_next_one() -> None:
     made, wire = make_handle()
     made.sync(snapshot(1, WEB), {}, 0.0)
     made.on_ack(Ack(7, Generation(1, 1)))
@@ -81,7 +81,7 @@ def test_one_that_refuses_keeps_what_it_has_and_gets_the_next() -> None:
     assert third.update.unchanged == ((WEB.name, WEB.fingerprint),)
 
 
-def test_a_new_one_that_refuses_gets_what_the_others_route_by() -> None:
+def test_a_new_worker_that_refuses_gets_the_snapshot_of_the_others() -> None:
     made, wire = make_handle()
     made.sync(snapshot(2, WEB), OPEN, 0.0)
     wire.taken()
@@ -120,7 +120,7 @@ def test_an_old_ack_does_not_answer_a_new_snapshot() -> None:
     assert made.waiting_since == 1.0
 
 
-def test_listeners_come_after_the_ack_with_the_socket_of_the_slot() -> None:
+def test_listeners_are_sent_after_the_ack_with_the_socket_of_the_slot() -> None:
     made, wire = make_handle(slot=1)
     made.sync(snapshot(1), OPEN, 0.0)
     wire.taken()
@@ -135,7 +135,7 @@ def test_listeners_come_after_the_ack_with_the_socket_of_the_slot() -> None:
     assert made.is_serving(OPEN)
 
 
-def test_listeners_that_change_are_told_again_and_those_gone_are_closed() -> None:
+def test_changed_listeners_are_sent_again_and_removed_ones_closed() -> None:
     made, wire = make_handle()
     made.sync(snapshot(1), OPEN, 0.0)
     made.on_ack(Ack(7, Generation(1, 1)))
@@ -190,7 +190,7 @@ def test_a_worker_that_dies_is_replaced_at_once_and_a_crash_loop_slows_down() ->
     assert [restart_delay(n) for n in range(9)] == [0, 0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
 
 
-def test_children_back_off_until_they_hold() -> None:
+def test_restarts_of_children_back_off_until_they_run_stably() -> None:
     config = ChildConfig("c", ("true",), backoff_first=0.5, backoff_longest=3.0)
     waits = [0.0]
     for _ in range(5):

@@ -11,7 +11,7 @@ from proxy.supervisor import worker_pool
 
 
 class NoProcess:
-    """Stands for a process that starts and does nothing."""
+    """A fake process that starts and does nothing."""
 
     pid = 1
 

@@ -64,7 +64,7 @@ async def test_many_lines_are_written_before_any_is_dropped(tmp_path: Path) -> N
     assert path.read_bytes().count(b"\n") == count
 
 
-async def test_what_came_while_another_batch_was_written_is_written_at_the_end(
+async def test_lines_added_during_a_write_are_written_at_the_end(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "access.log"
@@ -83,7 +83,7 @@ async def test_what_came_while_another_batch_was_written_is_written_at_the_end(
     assert path.read_bytes().count(b"\n") == BATCH_SIZE // 50 + 1
 
 
-async def test_a_pipe_that_nobody_reads_holds_nobody_up(tmp_path: Path) -> None:
+async def test_a_pipe_without_a_reader_blocks_nothing(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)

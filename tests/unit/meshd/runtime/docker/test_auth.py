@@ -62,12 +62,12 @@ async def test_credentials(
     assert (found and (found["username"], found["password"])) == expected
 
 
-async def test_without_a_file_there_are_none(config: Path) -> None:
+async def test_without_a_file_there_are_no_credentials(config: Path) -> None:
     assert await credentials("nginx") is None
 
 
 @pytest.mark.parametrize("content", ["{", json.dumps({"credsStore": "absent"})])
-async def test_what_cannot_be_read_is_said(config: Path, content: str) -> None:
+async def test_an_unreadable_file_is_named(config: Path, content: str) -> None:
     config.write_text(content)
     with pytest.raises(ImageMissing, match=r"config\.json|docker-credential-absent"):
         await credentials("nginx")

@@ -31,13 +31,13 @@ def made(resources: dict[str, Any] | None = None, **abilities: bool) -> dict[str
     }
 
 
-def test_what_was_just_made_is_as_it_was_made() -> None:
+def test_a_new_container_has_no_drift() -> None:
     assert describe_drift(made()) == ""
     assert describe_drift(made({"cpus": 0.5, "memory": 64 << 20, "pids": 20})) == ""
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "text"),
     [
         ({"Memory": 128 << 20}, "the memory limit is 128 MiB instead of none"),
         ({"NanoCpus": 500_000_000}, "the CPU limit is 0.5 CPUs instead of none"),
@@ -46,10 +46,10 @@ def test_what_was_just_made_is_as_it_was_made() -> None:
         ({"RestartPolicy": {"Name": "always"}}, "the restart policy is always"),
     ],
 )
-def test_a_changed_limit_is_named(change: dict[str, Any], told: str) -> None:
+def test_a_changed_limit_is_named(change: dict[str, Any], text: str) -> None:
     info = made()
     info["HostConfig"] |= change
-    assert describe_drift(info) == f"was changed by something other than meshd: {told}"
+    assert describe_drift(info) == f"was changed by something other than meshd: {text}"
 
 
 def test_no_limit_is_written_in_several_ways() -> None:
@@ -58,13 +58,13 @@ def test_no_limit_is_written_in_several_ways() -> None:
     assert describe_drift(info) == ""
 
 
-def test_what_the_engine_does_not_enforce_is_no_drift() -> None:
+def test_settings_that_the_engine_does_not_enforce_are_not_drift() -> None:
     info = made({"pids": 20}, PidsLimit=False)
     info["HostConfig"]["PidsLimit"] = None
     assert describe_drift(info) == ""
 
 
-def test_a_network_left_or_joined_is_named() -> None:
+def test_a_disconnected_or_added_network_is_named() -> None:
     info = made()
     del info["NetworkSettings"]["Networks"]["shop_back"]
     info["NetworkSettings"]["Networks"]["bridge"] = {}
@@ -75,13 +75,13 @@ def test_a_network_left_or_joined_is_named() -> None:
     )
 
 
-def test_a_container_with_the_labels_of_another_is_told_apart() -> None:
+def test_a_container_with_the_labels_of_another_is_a_duplicate() -> None:
     info = made()
     info["Name"] = "/quirky_hopper"
     assert describe_drift(info) == "carries the labels of shop-web-a"
 
 
-def test_of_what_nothing_is_known_nothing_is_told() -> None:
+def test_unknown_settings_are_not_drift() -> None:
     info = made()
     del info["Config"]["Labels"][labels.CREATED_WITH]
     info["HostConfig"]["Memory"] = 1

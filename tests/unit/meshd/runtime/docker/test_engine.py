@@ -1,4 +1,4 @@
-"""A connection that is let go of under a question is an engine that does not answer."""
+"""A connection that is closed during a request counts as an engine that does not answer."""
 
 import asyncio
 from pathlib import Path
@@ -17,7 +17,7 @@ class ClosedDocker:
     session = ClosedSession()
 
 
-async def test_a_session_closed_meanwhile_is_no_crash() -> None:
+async def test_a_session_closed_meanwhile_is_an_unavailable_engine() -> None:
     engine = Engine()
     engine._docker = ClosedDocker()  # type: ignore[assignment]
     with pytest.raises(RuntimeUnavailable):
@@ -25,7 +25,7 @@ async def test_a_session_closed_meanwhile_is_no_crash() -> None:
             raise RuntimeError("Session is closed")
 
 
-async def test_any_other_error_of_that_kind_is_a_bug_and_shown() -> None:
+async def test_other_runtime_errors_are_raised() -> None:
     class Open(ClosedDocker):
         session = type("Session", (), {"closed": False})()
 
@@ -36,10 +36,10 @@ async def test_any_other_error_of_that_kind_is_a_bug_and_shown() -> None:
             raise RuntimeError("a bug")
 
 
-async def test_nobody_asks_over_a_connection_that_is_still_being_made(
+async def test_no_request_uses_a_connection_that_is_still_opening(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """An engine that never answers `/version`: others are told at once, and do not wait."""
+    """An engine that never answers `/version`: concurrent callers get the error at once."""
     path = tmp_path / "engine.sock"
     asked = asyncio.Event()
     ended = asyncio.Event()

@@ -159,7 +159,7 @@ class Host:
         self.jumps_there += text.count("-I INPUT") - text.count("-D INPUT")
 
 
-def test_it_goes_with_the_networks() -> None:
+def test_the_rules_follow_the_networks() -> None:
     host = Host()
 
     async def scene() -> None:
@@ -176,7 +176,7 @@ def test_it_goes_with_the_networks() -> None:
     assert host.events == []
 
 
-def test_a_flush_is_put_right_within_a_minute_and_told() -> None:
+def test_flushed_rules_are_restored_within_a_minute() -> None:
     host = Host()
 
     async def scene() -> None:
@@ -192,7 +192,7 @@ def test_a_flush_is_put_right_within_a_minute_and_told() -> None:
     assert host.events == [Kind.FILTER_ON]
 
 
-def test_where_it_cannot_be_it_is_said_once() -> None:
+def test_a_missing_permission_is_reported_once() -> None:
     host = Host()
     host.lack = "that takes root"
 
@@ -212,14 +212,14 @@ def test_where_it_cannot_be_it_is_said_once() -> None:
     virtual.run(scene())
 
 
-def test_switched_off_takes_away_what_an_earlier_life_left() -> None:
+def test_switching_off_removes_earlier_rules() -> None:
     host = Host(enabled=False)
     host.jumps_there = 1
     virtual.run(host.firewall.settle())
     assert (host.jumps_there, host.firewall.state, host.events) == (0, BY_CHOICE, [])
 
 
-def test_while_the_engine_is_away_it_stays_and_is_tried_again_soon() -> None:
+def test_rules_stay_during_an_engine_outage() -> None:
     host = Host()
 
     async def scene() -> None:
@@ -250,7 +250,7 @@ GONE = f"-N {OLD}\n-A INPUT -j {OLD}\n-A {OLD} -i br-gone -p tcp -j REJECT\n"
         (GONE + f"-A {OLD} -i br-here -j RETURN\n", []),
         (GONE.replace(OLD, "MESHD-000000000000"), []),
         (f"-N {OLD}\n-A INPUT -j {OLD}\n", []),
-        # Somebody else's: a rule in it, a way there, a name that only looks like ours.
+        # Not ours: a chain with another rule, or with a jump to it, or with only a similar name.
         (GONE + f"-A {OLD} -s 192.0.2.1/32 -j DROP\n", []),
         (GONE + f"-A {OLD} -i br+ -j DROP\n", []),
         (GONE + f"-A {OLD} ! -i br-gone -j DROP\n", []),
@@ -261,11 +261,11 @@ GONE = f"-N {OLD}\n-A INPUT -j {OLD}\n-A {OLD} -i br-gone -p tcp -j REJECT\n"
         ("-P INPUT DROP\n-N DOCKER\n-A DOCKER -i br-gone -j DROP\n", []),
     ],
 )
-def test_only_chains_that_match_nothing_any_more_are_stale(listing: str, found: list[str]) -> None:
+def test_only_chains_without_a_network_are_stale(listing: str, found: list[str]) -> None:
     assert stale(listing, "MESHD-000000000000", {"lo", "eth0", "br-here"}) == found
 
 
-def test_a_chain_without_networks_goes_when_another_mesh_puts_up_its_own() -> None:
+def test_a_stale_chain_is_removed_by_another_mesh() -> None:
     host = Host()
     host.others = GONE
 
@@ -281,7 +281,7 @@ def test_a_chain_without_networks_goes_when_another_mesh_puts_up_its_own() -> No
     assert host.firewall.state == "on"
 
 
-def test_a_chain_that_another_takes_away_in_between_is_put_back_at_once() -> None:
+def test_a_chain_that_another_mesh_removed_is_restored_at_once() -> None:
     host = Host()
 
     async def scene() -> None:
@@ -293,7 +293,7 @@ def test_a_chain_that_another_takes_away_in_between_is_put_back_at_once() -> Non
     virtual.run(scene())
 
 
-def test_those_who_ask_together_share_a_look() -> None:
+def test_concurrent_requests_share_one_call() -> None:
     host = Host()
 
     async def scene() -> None:

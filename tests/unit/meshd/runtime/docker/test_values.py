@@ -163,11 +163,11 @@ def test_stop_signals(name: str | None, number: int) -> None:
         ({"mesh.service": "a", "com.docker.compose.oneoff": "False"}, True),
     ],
 )
-def test_what_is_a_replica(marks: dict[str, str], expected: bool) -> None:
+def test_containers_that_are_replicas(marks: dict[str, str], expected: bool) -> None:
     assert is_replica(marks) is expected
 
 
-def test_clone_keeps_all_but_what_one_alone_can_have() -> None:
+def test_a_clone_keeps_all_but_exclusive_settings() -> None:
     before = copy.deepcopy(INFO)
     made = clone_request(INFO, "shop-web-x", 4)
     assert before == INFO
@@ -304,8 +304,8 @@ def test_digest_follows_content_and_not_time(tmp_path: Path) -> None:
 def test_a_container_that_does_not_run_uses_nothing() -> None:
     assert parse_stats(None, 1.0) is None
     assert parse_stats({"memory_stats": {}, "cpu_stats": {}}, 1.0) is None
-    told = {"memory_stats": {"usage": 70, "stats": {"inactive_file": 20}},
+    stats = {"memory_stats": {"usage": 70, "stats": {"inactive_file": 20}},
             "cpu_stats": {"cpu_usage": {"total_usage": 3_000_000_000}}}  # fmt: skip
-    usage = parse_stats(told, 1.0)
+    usage = parse_stats(stats, 1.0)
     assert usage is not None
     assert (usage.cpu_seconds, usage.memory) == (3.0, 50)

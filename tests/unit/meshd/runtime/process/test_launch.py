@@ -49,7 +49,7 @@ def test_stop_signal(given: str, name: str) -> None:
     assert build_launch(replica(stop_signal=given), HOST).stop_signal == name
 
 
-def test_environment_takes_little_of_the_host() -> None:
+def test_the_environment_has_few_variables_of_the_host() -> None:
     environment = build_launch(replica(environment={"HOME": "/else"}), HOST).environment
     assert environment == {
         "PATH": "/bin",
@@ -78,7 +78,7 @@ def test_clones_are_refused() -> None:
         build_launch(ReplicaSpec("a", "p", replica().service, "r", clone_of="b"), HOST)
 
 
-def test_everything_a_process_cannot_do_is_named() -> None:
+def test_unsupported_features_of_processes_are_named() -> None:
     of = Service.model_validate(
         {
             "name": "web",
@@ -105,7 +105,7 @@ def test_everything_a_process_cannot_do_is_named() -> None:
     assert all(line.startswith("service web: ") for line in said.splitlines())
 
 
-def test_docker_does_all_but_run_nothing() -> None:
+def test_docker_supports_everything_but_a_missing_image() -> None:
     assert unsupported(Service(name="web", image="nginx", networks=("a",)), DOCKER) == []
     (lack,) = unsupported(Service(name="web", command=("x",)), DOCKER)
     assert lack.refuse
