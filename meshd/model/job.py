@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from meshd.model.base import RequestBody, Value
+from meshd.model.service_key import ServiceKey, service_key
 from meshd.spec.model import Service
 
 
@@ -112,9 +113,9 @@ class Job(Value, frozen=True):
     end_state: str = msgspec.field(default="", name="verdict")
 
     @property
-    def key(self) -> str:
+    def key(self) -> ServiceKey:
         """`PROJECT/SERVICE`."""
-        return f"{self.project}/{self.service}"
+        return service_key(self.project, self.service)
 
     @property
     def is_over(self) -> bool:

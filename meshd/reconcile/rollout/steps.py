@@ -59,8 +59,10 @@ def next_step(
         if stage.share != GROWING and not service.spec.mesh.rollout.max_surge:
             surge = max(surge, target)
         keep = max(0, desired + surge - target)
+    # Without a surge a replica that is still leaving takes up the place of its successor.
     room = desired + surge - len(new) - len(old) - (0 if surge else leaving)
     if surge and stage is None:
+        # One step at a time: new replicas that are not ready yet use up the step.
         room = min(room, max(1, surge + allowed.unavailable) - (len(new) - new_ready))
     if is_delayed(service, new, now):
         room = 0
