@@ -47,7 +47,7 @@ def _begun_since(releases: Sequence[Release], since: float) -> list[Release]:
 
 
 def _is_incomplete(release: Release) -> bool:
-    counts = release.tally
+    counts = release.counts
     return bool(release.ended and counts and counts.requests and counts.until < release.ended)
 
 
@@ -55,7 +55,7 @@ def report_lines(release: Release) -> list[str]:
     """Return the report on one release: a summary, then one line per revision."""
     duration = f" in {output.format_seconds(release.ended - release.at)}" if release.ended else ""
     summary = f"{release.service} #{release.number} {release.outcome}{duration}"
-    counts = release.tally
+    counts = release.counts
     if counts is None or not (counts.requests or counts.parked):
         return [f"{summary}: no requests"]
     lines = [
@@ -75,7 +75,7 @@ def report_lines(release: Release) -> list[str]:
 
 def history_row(release: Release) -> list[str]:
     """Return the row of a release; the columns are `HISTORY_COLUMNS`."""
-    counts = release.tally
+    counts = release.counts
     served = f"{counts.requests:,}, {counts.errors:,} 5xx" if counts else ""
     cause = f": {release.cause}" if release.outcome in STOPPED_EARLY else ""
     return [

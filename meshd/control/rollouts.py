@@ -62,7 +62,7 @@ class RolloutManager:
 
     def _with_counts(self, release: Release) -> Release:
         now = self._release_counts.of(f"{release.project}/{release.service}", release.number)
-        return release.with_counts(now or release.tally)
+        return release.with_counts(now or release.counts)
 
     async def undo(self, project: str, service: str, to: int, who: str) -> Release:
         """See `RolloutControl.undo`."""

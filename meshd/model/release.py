@@ -26,7 +26,7 @@ class RevisionCounts(Value, frozen=True):
     retried: int = 0
 
 
-class Tally(Value, frozen=True):
+class ReleaseCounts(Value, frozen=True):
     """Requests to a service during one release, as the proxy counted them.
 
     - `requests`: requests that were answered, by a replica or by the proxy.
@@ -63,7 +63,7 @@ class Release(Value, frozen=True):
     - `how`: `deploy` or `undo`; `who` began it; `at`: when (Unix time, seconds).
     - `changed`: the changes to the service, as text.
     - `cause`: why it ended; `ended`: when (Unix time, seconds; 0: not yet).
-    - `tally`: requests served during the release; None if none were counted.
+    - `counts`: requests served during the release; None if none were counted.
     """
 
     project: str
@@ -78,8 +78,8 @@ class Release(Value, frozen=True):
     outcome: ReleaseOutcome
     cause: str = ""
     ended: float = 0.0
-    tally: Tally | None = None
+    counts: ReleaseCounts | None = msgspec.field(default=None, name="tally")
 
-    def with_counts(self, tally: Tally | None) -> "Release":
+    def with_counts(self, counts: ReleaseCounts | None) -> "Release":
         """Return a copy with these counts."""
-        return msgspec.structs.replace(self, tally=tally)
+        return msgspec.structs.replace(self, counts=counts)

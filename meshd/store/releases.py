@@ -7,11 +7,11 @@ of `meshd.telemetry.release_counts`.
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from meshd.model.release import Release, ReleaseOutcome, Tally
+from meshd.model.release import Release, ReleaseCounts, ReleaseOutcome
 from meshd.model.service_key import ServiceKey, split_key
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ class Releases:
         )
         return [_release_of(row) for row in rows]
 
-    def tally(self, key: ServiceKey, number: int) -> Tally | None:
+    def counts(self, key: ServiceKey, number: int) -> ReleaseCounts | None:
         """Return the stored counts of one release; None if there are none."""
         row = self._store.database.execute(
             "SELECT tally FROM release WHERE project = ? AND service = ? AND number = ?",
             (*split_key(key), number),
         ).fetchone()
-        return msgspec.json.decode(row[0], type=Tally) if row and row[0] else None
+        return msgspec.json.decode(row[0], type=ReleaseCounts) if row and row[0] else None
 
     def in_progress(self) -> Mapping[ServiceKey, int]:
         """Return the number of each service's release that is in progress."""
@@ -53,25 +53,38 @@ class Releases:
             if rollout.in_progress
         }
 
-    def keep(self, tallies: Mapping[tuple[ServiceKey, int], Tally]) -> None:
+    def keep(self, counts: Mapping[tuple[ServiceKey, int], ReleaseCounts]) -> None:
         """Store the counts of releases, by service key and release number."""
-        if not tallies:
+        if not counts:
             return
         with self._store.transaction() as database:
             database.executemany(
                 "UPDATE release SET tally = ? WHERE project = ? AND service = ? AND number = ?",
                 [
-                    (msgspec.json.encode(tally).decode(), *split_key(key), number)
-                    for (key, number), tally in tallies.items()
+                    (msgspec.json.encode(each).decode(), *split_key(key), number)
+                    for (key, number), each in counts.items()
                 ],
             )
 
 
-def _release_of(row: tuple[object, ...]) -> Release:
-    values = dict(zip(Release.__struct_fields__, row, strict=True))
-    tally = str(values["tally"])
-    counts = msgspec.json.decode(tally, type=Tally) if tally else None
-    return msgspec.convert({**values, "tally": None}, Release).with_counts(counts)
+def _release_of(row: tuple[Any, ...]) -> Release:
+    project, service, number, revision, previous, how, who, at, changed, *rest = row
+    outcome, cause, ended, counts = rest
+    return Release(
+        project=project,
+        service=service,
+        number=number,
+        revision=revision,
+        previous=previous,
+        how=how,
+        who=who,
+        at=at,
+        changed=changed,
+        outcome=ReleaseOutcome(outcome),
+        cause=cause,
+        ended=ended,
+        counts=msgspec.json.decode(counts, type=ReleaseCounts) if counts else None,
+    )
 
 
 def begin(

@@ -5,7 +5,7 @@
 
 The counts come straight from the workers' reports, so nothing is counted twice or rounded. They are
 stored each second, so a control process that is killed loses only the reports of its absence;
-`Tally.unknown` says how much that is.
+`ReleaseCounts.unknown` says how much that is.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from meshd.model.release import RevisionCounts, Tally
+from meshd.model.release import ReleaseCounts, RevisionCounts
 from proxy.wire.report import Report, ServiceReport
 
 LATE: Final = 2.0
@@ -29,10 +29,10 @@ Release = tuple[str, int]
 class ReleaseCountsStore(Protocol):
     """Where the counts are stored."""
 
-    def tally(self, key: str, number: int) -> Tally | None:
+    def counts(self, key: str, number: int) -> ReleaseCounts | None:
         """Return the stored counts of a release; None if there are none."""
 
-    def keep(self, tallies: Mapping[Release, Tally]) -> None:
+    def keep(self, counts: Mapping[Release, ReleaseCounts]) -> None:
         """Store the counts of these releases."""
 
 
@@ -46,11 +46,11 @@ class ReleaseCounter:
         self._in_progress = in_progress
         self._open: dict[str, int] = {}
         self._ended_at: dict[str, float] = {}
-        self._counts: dict[Release, Tally] = {}
+        self._counts: dict[Release, ReleaseCounts] = {}
         self._changed: set[Release] = set()
         self._last_report_end: dict[int, float] = {}
 
-    def of(self, key: str, number: int) -> Tally | None:
+    def of(self, key: str, number: int) -> ReleaseCounts | None:
         """Return the counts so far of a release that is in progress or just ended; None
         otherwise."""
         return self._counts.get((key, number))
@@ -76,8 +76,8 @@ class ReleaseCounter:
         for key, number in in_progress.items():
             if self._open.get(key) != number:
                 self._open[key] = number
-                stored = self._store.tally(key, number)
-                self._counts[key, number] = stored or Tally(until=0.0)
+                stored = self._store.counts(key, number)
+                self._counts[key, number] = stored or ReleaseCounts(until=0.0)
             self._ended_at.pop(key, None)
         for key in self._open.keys() - in_progress.keys():
             self._ended_at.setdefault(key, now)
@@ -95,7 +95,9 @@ class ReleaseCounter:
         self._changed.clear()
 
 
-def add_report(counts: Tally, report: ServiceReport, missing: float, until: float) -> Tally:
+def add_report(
+    counts: ReleaseCounts, report: ServiceReport, missing: float, until: float
+) -> ReleaseCounts:
     """Return the counts with one more report. `missing` are the seconds before it that no report
     covers, `until` is its end (Unix time). Pure."""
     revisions = dict(counts.revisions)

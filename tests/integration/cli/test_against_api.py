@@ -18,7 +18,7 @@ from meshd.api.server import serve
 from meshd.cli.main import main
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Event
-from meshd.model.release import Release, RevisionCounts, Tally
+from meshd.model.release import Release, ReleaseCounts, RevisionCounts
 from meshd.model.scaling import CallerSeen, ResourceUsage, ScaleDecision
 from meshd.scaling.sizing import propose
 from meshd.spec.model import Project, Resources, Service
@@ -30,7 +30,7 @@ RELEASE = Release(
     project="shop", service="orders", number=4, revision="b", previous="a", how="deploy",
     who="me", at=100.0, changed="image app:1 → app:2", outcome="rolled-back",
     cause="5.00% of its requests failed", ended=112.0,
-    tally=Tally(
+    counts=ReleaseCounts(
         requests=1200, errors=3, parked=2, unknown=1.5, until=112.5,
         revisions={"b": RevisionCounts(57, 3, 1), "a": RevisionCounts(1140)},
     ),
@@ -288,7 +288,7 @@ async def test_rollout(control: FakeControl, meshd: Meshd) -> None:
         control.emit(event)
     status = await meshd("rollout", "status", "orders")
     assert (status.exit_code, "shop done" in status.output) == (0, True)
-    control.released = [RELEASE, msgspec.structs.replace(RELEASE, number=3, tally=None)]
+    control.released = [RELEASE, msgspec.structs.replace(RELEASE, number=3, counts=None)]
     history = json.loads((await meshd("rollout", "history", "orders", "-o", "json")).output)
     assert [release["number"] for release in history] == [3, 4]
     table = (await meshd("rollout", "history", "orders")).output.splitlines()

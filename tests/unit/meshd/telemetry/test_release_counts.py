@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from meshd.model.release import RevisionCounts, Tally
+from meshd.model.release import ReleaseCounts, RevisionCounts
 from meshd.telemetry.release_counts import LATE, ReleaseCounter
 from proxy.wire.report import EndpointReport, Report, ServiceReport
 from proxy.wire.snapshot import Generation
@@ -12,13 +12,13 @@ class Memory:
     """A store of counts in memory."""
 
     def __init__(self) -> None:
-        self.kept: dict[tuple[str, int], Tally] = {}
+        self.kept: dict[tuple[str, int], ReleaseCounts] = {}
 
-    def tally(self, key: str, number: int) -> Tally | None:
+    def counts(self, key: str, number: int) -> ReleaseCounts | None:
         return self.kept.get((key, number))
 
-    def keep(self, tallies: Mapping[tuple[str, int], Tally]) -> None:
-        self.kept |= tallies
+    def keep(self, counts: Mapping[tuple[str, int], ReleaseCounts]) -> None:
+        self.kept |= counts
 
 
 def report(worker: int, start: float, end: float, good: int, failed: int, retried: int) -> Report:
@@ -43,7 +43,7 @@ def test_all_workers_count_for_releases_in_progress_only() -> None:
     counter.take(report(1, 10.0, 11.0, 5, 3, 2))
     counter.take(report(2, 10.0, 11.1, 7, 0, 0))
     counter.step(11.2)
-    assert memory.kept["shop/web", 4] == Tally(
+    assert memory.kept["shop/web", 4] == ReleaseCounts(
         requests=13, errors=1, parked=2, until=11.1,
         revisions={"old": RevisionCounts(12, 0, 0), "new": RevisionCounts(0, 1, 2)},
     )  # fmt: skip
