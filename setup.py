@@ -37,9 +37,9 @@ COMPILED = [
         "trusted_networks",
     )),
     *(f"proxy/request/{name}.py" for name in (
-        "accounting", "connection_pool", "data_plane", "dispatch", "downstream", "exchange",
-        "fast_path", "half_close", "headers", "hedge", "mirror", "phases", "resolve", "retry",
-        "tracing", "tunnel", "upstream",
+        "accounting", "attempt", "connection_pool", "data_plane", "dispatch", "downstream",
+        "exchange", "fast_path", "half_close", "headers", "hedge", "mirror", "phases",
+        "request_body", "resolve", "retry", "sinks", "tracing", "tunnel", "upstream",
     )),
 ]  # fmt: skip
 COMPILER_PACKAGES = ["mypy>=1.18", "msgspec>=0.20"]

@@ -126,9 +126,8 @@ class Mesh:
             self.store, self.events, DecisionLog(self.store), TrafficLog(self.store), self.ingest,
             counters, sampler, PrometheusQueries(time.monotonic), tuple, wake.set,
         )  # fmt: skip
-        self.worker = DataPlane(0, loop)
         self.cells = SharedCells.create(2)
-        self.worker.cells, self.worker.workers = self.cells.row(0), 2
+        self.worker = DataPlane(0, loop, workers=2, row=self.cells.row(0))
         self.before: Snapshot | None = None
         self.snapshot: Snapshot | None = None
         self.frame = self.report_frame = b""

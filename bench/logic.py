@@ -20,16 +20,18 @@ from itertools import cycle
 from typing import Any, Final, cast
 
 from bench.scenes import HEADERS
-from proxy.http1.request import RequestHead, parse_request
+from proxy.http1.request import parse_request
 from proxy.http1.request_template import match_templates
 from proxy.observe.access_log import AccessLog
 from proxy.observe.spans import SpanQueue
+from proxy.request import connection_pool
 from proxy.request.data_plane import DataPlane
 from proxy.request.downstream import Downstream
 from proxy.request.exchange import Exchange
+from proxy.request.sinks import ResponseSink
 from proxy.request.upstream import Upstream
 from proxy.state.endpoint_state import EndpointState
-from proxy.state.head_cache import REMEMBERED
+from proxy.state.head_cache import MAX_ENTRIES
 from proxy.wire.snapshot import (
     Endpoint,
     Generation,
@@ -61,7 +63,7 @@ def alike() -> list[list[bytes]]:
 
 def varied() -> list[list[bytes]]:
     """Answers of more lengths than a worker remembers heads."""
-    bodies = [BODY + b" " * more for more in range(4 * REMEMBERED)]
+    bodies = [BODY + b" " * more for more in range(4 * MAX_ENTRIES)]
     return [[ANSWER % (0, len(body), body)] for body in bodies]
 
 
@@ -114,11 +116,12 @@ class Scene:
     """One worker with idle connections to each endpoint, and one client."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: argparse.Namespace) -> None:
-        self.plane = plane = DataPlane(0, loop)
-        if options.log:
-            plane.access_log = AccessLog()
-        if options.spans:
-            plane.spans = SpanQueue(options.spans)
+        self.plane = plane = DataPlane(
+            0,
+            loop,
+            access_log=AccessLog() if options.log else None,
+            spans=SpanQueue(options.spans) if options.spans else None,
+        )
         endpoints = tuple(
             Endpoint(id=f"r{i}", host="127.0.0.1", port=9000 + i) for i in range(options.endpoints)
         )
@@ -138,10 +141,8 @@ class Scene:
         self.answers = ANSWERS[options.answers]()
 
     def _idle_connection(self, endpoint: EndpointState) -> None:
-        """An origin that has been connected to already."""
-        past = Exchange(self.plane, self.client, RequestHead(b"", b"GET", b"/", []), 0.0)
-        upstream = Upstream(self.plane, endpoint, past)
-        upstream.exchange = None
+        """A connection to an endpoint that is open already."""
+        upstream = Upstream(self.plane, endpoint, ResponseSink())
         wire = Wire()
 
         def sent(data: bytes) -> None:
@@ -149,9 +150,8 @@ class Scene:
             self.answering = upstream
 
         wire.written = sent
-        upstream.transport = cast("asyncio.Transport", wire)
-        upstream.idle_until = float("inf")
-        endpoint.idle.append(upstream)
+        upstream.connection_made(cast("asyncio.Transport", wire))
+        connection_pool.keep(endpoint, upstream, self.plane.clock())
 
     def play(self, requests: list[bytes]) -> float:
         """Return the CPU seconds for all requests."""
@@ -205,7 +205,7 @@ async def measure(options: argparse.Namespace) -> None:
 def parts(scene: Scene, request: bytes) -> dict[str, Callable[[], object]]:
     """Return the parts of a request's path that can be called separately."""
     plane, client = scene.plane, scene.client
-    shapes = client._shapes
+    shapes = client._templates
     service = plane.services["shop/web"]
     ready, counters = service.ready, service.counters
     endpoint = ready[0]
@@ -218,16 +218,16 @@ def parts(scene: Scene, request: bytes) -> dict[str, Callable[[], object]]:
 
     return {
         "nothing": lambda: None,
-        "head, parsed": lambda: parse_request(request[:-4], plane.recall.requests),
+        "head, parsed": lambda: parse_request(request[:-4], plane.head_cache.requests),
         "head, by a template": lambda: match_templates(shapes, request),
-        "route": lambda: plane.routing.straight(head.host or b""),
+        "route": lambda: plane.routing.fast_path_route(head.host or b""),
         "exchange": lambda: Exchange(plane, client, head, 1.0),
         "retry budget": lambda: service.budget.deposit(1.0),
-        "pick": lambda: service.picker.pick(ready, None, plane.dice, 1.0),
+        "pick": lambda: service.picker.pick(ready, None, plane.random, 1.0),
         "in flight, shared": in_and_out,
         "request id": plane.next_id,
         "forwarded fields": lambda: client.forwarded_lines(head),
-        "latency and health": lambda: endpoint.answered(0.001, 1.0, 1),
+        "latency and health": lambda: endpoint.record_success(0.001, 1.0, 1),
         "status counted": lambda: counters.count_response(b"GET", 200),
         "one histogram": lambda: counters.fast_path_latency.record(0.001),
         "clock": plane.clock,

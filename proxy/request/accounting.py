@@ -1,4 +1,8 @@
-"""What is counted and logged of an exchange when it is over."""
+"""Counters, histograms, access log and span of an exchange that has ended.
+
+`Exchange.leave` calls `record`, the fast path `record_fast_path`; `Downstream` calls
+`record_rejected` for bytes that are not a valid request.
+"""
 
 import time
 from typing import TYPE_CHECKING, Final
@@ -12,23 +16,25 @@ from proxy.wire.buckets import index
 if TYPE_CHECKING:
     from proxy.request.data_plane import DataPlane
     from proxy.request.exchange import Exchange
+    from proxy.state.endpoint_state import EndpointState
+    from proxy.state.service_state import ServiceState
 
-LONGEST_REFUSED: Final = 2048
-"""So much of the first line of what is no request is logged, in bytes."""
+MAX_LOGGED_LINE: Final = 2048
+"""Bytes of an invalid request line that are logged."""
 
 
-def ended(exchange: "Exchange", now: float) -> None:
-    """Counts an exchange that is over, whatever came of it.
+def record(exchange: "Exchange", now: float) -> None:
+    """Count and log an exchange that has ended, whatever its outcome.
 
-    The queue, connect and body histograms hold the exchanges that queued, connected or had a
-    body after their first byte; for the others that time is zero, and recording it would only
-    cost.
+    The queue, connect and body histograms hold only exchanges that queued, connected or had a
+    body after their first byte. For the others that time is zero, and recording it would only
+    cost time.
     """
     log = exchange.plane.access_log
-    if log is not None and log.should_log(exchange.status, exchange.plane.dice()):
-        write_down(exchange, log, now)
+    if log is not None and log.should_log(exchange.status, exchange.plane.random()):
+        _log(exchange, log, now, exchange.status, exchange.bytes_out, exchange.first_byte_at)
     if exchange.plane.spans is not None:
-        tracing.ended(exchange, now)
+        tracing.record_span(exchange, now)
     if exchange.caller:
         exchange.service.counters.end_call(exchange.caller, now)
     if not exchange.counted:
@@ -44,8 +50,12 @@ def ended(exchange: "Exchange", now: float) -> None:
     if exchange.queue_seconds:
         counters.queue.record(exchange.queue_seconds)
         counters.queue_seconds += exchange.queue_seconds
-    if exchange.status == 101 or exchange.streaming:
-        return
+    if exchange.status != 101 and not exchange.streaming:
+        _record_times(exchange, now)
+
+
+def _record_times(exchange: "Exchange", now: float) -> None:
+    counters = exchange.service.counters
     started, first_byte_at, endpoint = exchange.started, exchange.first_byte_at, exchange.endpoint
     total = now - started
     if exchange.status >= 500 or exchange.failure is not None:
@@ -54,7 +64,7 @@ def ended(exchange: "Exchange", now: float) -> None:
         counters.total.record(total)
         return
     if exchange.sent_at == started and first_byte_at == now and not exchange.connect_seconds:
-        # The usual case: all three are the same time.
+        # All three times are equal, as they are for most requests.
         bucket = index(total)
         counters.total.record_bucket(bucket, total)
         counters.first_byte.record_bucket(bucket, total)
@@ -69,14 +79,62 @@ def ended(exchange: "Exchange", now: float) -> None:
         counters.body.record(now - first_byte_at)
 
 
-def refused(plane: "DataPlane", peer: str, status: int, data: bytes) -> None:
-    """Counts and logs what was refused before it was understood; `data` is what came of it."""
-    reason = failure.of_status(status).reason
+def record_stream_start(exchange: "Exchange", now: float) -> None:
+    """Count the times until the start of an event stream. Its end is up to the client or the
+    server, and its duration says nothing about the endpoint's latency."""
+    counters, endpoint = exchange.service.counters, exchange.endpoint
+    assert endpoint is not None
+    if exchange.connect_seconds:
+        counters.connect.record(exchange.connect_seconds)
+    counters.total.record(now - exchange.started)
+    counters.first_byte.record(now - exchange.sent_at - exchange.connect_seconds)
+    endpoint.counters.latency.record(now - exchange.sent_at)
+
+
+def record_fast_path(
+    exchange: "Exchange",
+    service: "ServiceState",
+    endpoint: "EndpointState",
+    now: float,
+    status: int,
+    size: int,
+) -> None:
+    """Count and log an exchange that took the fast path; `size` is the response's body in bytes.
+
+    It does what `record` does for an exchange that was sent as it began, and whose first byte was
+    the last one too: the three times are one.
+    """
+    plane = exchange.plane
+    log = plane.access_log
+    if log is not None and log.should_log(status, plane.random()):
+        line = _fast_path_line(exchange, service, endpoint, log, now, status, size)
+        if line is not None:
+            log.add_line(line)
+        else:
+            _log(exchange, log, now, status, size, now)
+    counters = service.counters
+    counters.count_response(exchange.head.method, status)
+    counters.bytes_in += exchange.bytes_in
+    counters.bytes_out += size
+    total = now - exchange.started
+    bucket = index(total)
+    counters.fast_path_latency.record_bucket(bucket, total)
+    own = endpoint.counters
+    own.succeeded += 1
+    own.latency.record_bucket(bucket, total)
+    if exchange.caller:
+        counters.end_call(exchange.caller, now)
+
+
+def record_rejected(plane: "DataPlane", peer: str, status: int, data: bytes) -> None:
+    """Count and log bytes that were rejected before they were a request; `data` is what was
+    received."""
+    reason = failure.from_status(status).reason
     plane.count_refused(reason)
     log = plane.access_log
-    if log is None or not log.should_log(status, plane.dice()):
+    if log is None or not log.should_log(status, plane.random()):
         return
-    line = data[:LONGEST_REFUSED].partition(b"\r\n")[0].decode("latin-1")
+    line = data[:MAX_LOGGED_LINE].partition(b"\r\n")[0].decode("latin-1")
     method, _, rest = line.partition(" ")
     target, _, version = rest.partition(" ")
     log.add(
@@ -92,59 +150,56 @@ def refused(plane: "DataPlane", peer: str, status: int, data: bytes) -> None:
     )
 
 
-def stream_began(exchange: "Exchange", now: float) -> None:
-    """Counts the time that a stream of events took to begin. It ends when somebody ends it, and
-    how long that took says nothing about who answered."""
-    counters, endpoint = exchange.service.counters, exchange.endpoint
-    assert endpoint is not None
-    if exchange.connect_seconds:
-        counters.connect.record(exchange.connect_seconds)
-    counters.total.record(now - exchange.started)
-    counters.first_byte.record(now - exchange.sent_at - exchange.connect_seconds)
-    endpoint.counters.latency.record(now - exchange.sent_at)
+def _fast_path_line(
+    exchange: "Exchange",
+    service: "ServiceState",
+    endpoint: "EndpointState",
+    log: AccessLog,
+    now: float,
+    status: int,
+    size: int,
+) -> bytes | None:
+    """The log line of a request that took the fast path, put together from a template. None where
+    the general form is needed."""
+    head, client = exchange.head, exchange.client
+    if not log.as_json or not client.peer or head.field(b"traceparent"):
+        return None
+    names = (service.name, endpoint.id, endpoint.endpoint.revision)
+    template = log.templates.get(names)
+    if template is None:
+        if len(log.templates) >= log_line.MAX_TEMPLATES:
+            log.templates.clear()
+        template = log.templates[names] = log_line.make_template(*names)
+    seconds = now - exchange.started
+    return log_line.format_line(
+        template,
+        time.time() - seconds,
+        client.address,
+        head.method,
+        head.target,
+        status,
+        head.host or b"",
+        exchange.bytes_in,
+        size,
+        seconds,
+        exchange.request_id,
+        head.field(b"referer"),
+        head.field(b"user-agent"),
+    )
 
 
-def write_usual(exchange: "Exchange", log: AccessLog, now: float, status: int, size: int) -> None:
-    """The same as `write_down` for a request that went straight through."""
-    head, client, endpoint = exchange.head, exchange.client, exchange.endpoint
-    if endpoint is not None and log.as_json and client.peer and not head.field(b"traceparent"):
-        names = (exchange.service.name, endpoint.id, endpoint.endpoint.revision)
-        form = log.templates.get(names)
-        if form is None:
-            if len(log.templates) >= log_line.MAX_TEMPLATES:
-                log.templates.clear()
-            form = log.templates[names] = log_line.make_template(*names)
-        seconds = now - exchange.started
-        line = log_line.format_line(
-            form,
-            time.time() - seconds,
-            client.address,
-            head.method,
-            head.target,
-            status,
-            head.host or b"",
-            exchange.bytes_in,
-            size,
-            seconds,
-            exchange.request_id,
-            head.field(b"referer"),
-            head.field(b"user-agent"),
-        )
-        if line is not None:
-            log.add_line(line)
-            return
-    exchange.status = status
-    exchange.bytes_out = size
-    exchange.first_byte_at = now
-    write_down(exchange, log, now)
-
-
-def write_down(exchange: "Exchange", log: AccessLog, now: float) -> None:
-    """Adds an exchange to the access log."""
+def _log(
+    exchange: "Exchange",
+    log: AccessLog,
+    now: float,
+    status: int,
+    bytes_out: int,
+    first_byte_at: float,
+) -> None:
+    """Add an exchange to the access log."""
     head = exchange.head
     endpoint = exchange.endpoint
     trace = parse_traceparent(exchange.trace or head.field(b"traceparent"))
-    first_byte_at = exchange.first_byte_at
     log.add(
         Entry(
             time=time.time() - (now - exchange.started),
@@ -152,19 +207,19 @@ def write_down(exchange: "Exchange", log: AccessLog, now: float) -> None:
             method=head.method.decode("latin-1"),
             target=head.target.decode("latin-1"),
             version="HTTP/1.0" if head.http10 else "HTTP/1.1",
-            status=exchange.status,
+            status=status,
             host=(head.host or b"").decode("latin-1"),
             service=exchange.service.name if exchange.counted else "",
             endpoint=endpoint.id if endpoint is not None else "",
             revision=endpoint.endpoint.revision if endpoint is not None else "",
             bytes_in=exchange.bytes_in,
-            bytes_out=exchange.bytes_out,
+            bytes_out=bytes_out,
             total=now - exchange.started,
             queue=exchange.queue_seconds,
             connect=exchange.connect_seconds,
             first_byte=first_byte_at - exchange.sent_at if first_byte_at else 0.0,
             body=now - first_byte_at if first_byte_at else 0.0,
-            retries=exchange.attempts,
+            retries=exchange.retries,
             failure=exchange.failure.reason if exchange.failure is not None else "",
             request_id=exchange.request_id.decode("latin-1"),
             trace_id=trace[0].decode() if trace else "",

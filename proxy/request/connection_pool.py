@@ -1,4 +1,8 @@
-"""Connections to endpoints: reuse the warmest, open another, close what idles too long."""
+"""Idle connections to endpoints: take the one used last, keep one for the next request, open
+another, close those that were idle for too long.
+
+`EndpointState.idle` holds them. `Exchange`, its attempts and `DataPlane` call the functions here.
+"""
 
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
@@ -9,14 +13,15 @@ if TYPE_CHECKING:
     from proxy.request.data_plane import DataPlane
     from proxy.request.upstream import Upstream
 
-IDLE_MOST: Final = 1024
+MAX_IDLE: Final = 1024
+"""Idle connections to one endpoint in one worker."""
 FRESH_SECONDS: Final = 1.5
-"""A request that may not be sent twice rides on a connection that was idle for no longer than
-this: an origin that closes idle ones would otherwise meet it half way."""
+"""A request that must not be sent twice takes only a connection that was idle for less time. An
+endpoint that closes idle connections could otherwise close it while the request is on its way."""
 
 
 def take(endpoint: EndpointState, *, idempotent: bool, now: float) -> "Upstream | None":
-    """An idle connection, the last used first; None when a new one is needed."""
+    """Take an idle connection, the one used last first. Return None if a new one is needed."""
     idle = endpoint.idle
     while idle:
         upstream = idle[-1]
@@ -29,42 +34,27 @@ def take(endpoint: EndpointState, *, idempotent: bool, now: float) -> "Upstream 
     return None
 
 
-def give(endpoint: EndpointState, upstream: "Upstream", now: float) -> None:
-    """Keep a connection for the next request, or close it where none is wanted."""
-    if not endpoint.serving or len(endpoint.idle) >= IDLE_MOST:
+def keep(endpoint: EndpointState, upstream: "Upstream", now: float) -> None:
+    """Keep a connection for the next request, or close it if the endpoint needs no more."""
+    if endpoint.serving and len(endpoint.idle) < MAX_IDLE and not upstream.closing:
+        upstream.make_idle(now)
+        endpoint.idle.append(upstream)
+    else:
         upstream.discard()
-        return
-    if upstream.paused:
-        # The client was slow to take the end of an answer. Left so, the connection would
-        # neither notice that the origin closes it nor read the next answer.
-        upstream.resume()
-    upstream.idle_since = now
-    upstream.idle_until = now + upstream.idle_limit
-    endpoint.idle.append(upstream)
 
 
-def make_room(endpoint: EndpointState, most: int) -> None:
-    """Closes the connections idle for longest, so that another one stays within `most`: one
-    that may be asked thanks to an idle connection may still need a new one."""
-    for upstream in endpoint.idle[: max(0, endpoint.connections + 1 - most)]:
+def make_room(endpoint: EndpointState, limit: int) -> None:
+    """Close the connections that were idle for longest, so that another one stays within `limit`.
+    An endpoint may be picked because it has an idle connection, and still need a new one."""
+    for upstream in endpoint.idle[: max(0, endpoint.connections + 1 - limit)]:
         endpoint.idle.remove(upstream)
         upstream.discard()
 
 
-def forget(endpoint: EndpointState, upstream: "Upstream") -> None:
-    """A connection closed, or will never come about; it may have been idle."""
-    if upstream.counted:
-        upstream.counted = False
-        endpoint.connected(-1)
-    if upstream in endpoint.idle:
-        endpoint.idle.remove(upstream)
-
-
-def give_back(
+def end_attempt(
     plane: "DataPlane", endpoint: EndpointState | None, upstream: "Upstream | None", now: float
 ) -> None:
-    """An attempt is over: its connection ends if it still has one, and its endpoint has a
-    request less."""
+    """End an attempt: close its connection if it still has one, and count its end."""
     if upstream is not None:
         upstream.discard()
     if endpoint is not None:
@@ -74,19 +64,16 @@ def give_back(
 
 
 def close_idle(endpoint: EndpointState, now: float) -> None:
-    """Closes the connections that have been idle for too long; all of them at infinity."""
-    idle = endpoint.idle
-    expired = [upstream for upstream in idle if upstream.idle_until <= now]
-    if expired:
-        endpoint.idle = [upstream for upstream in idle if upstream.idle_until > now]
-        for upstream in expired:
-            upstream.discard()
+    """Close the connections whose idle time is over at `now`; all of them at infinity."""
+    for upstream in endpoint.take_expired(now):
+        upstream.discard()
 
 
 async def dial(
     loop: asyncio.AbstractEventLoop, endpoint: EndpointState, upstream: "Upstream"
 ) -> None:
-    """Opens a connection; `upstream` is told of success by its transport, of failure here."""
+    """Open a connection. On success the transport calls `upstream.connection_made`; on failure
+    `upstream.dial_failed` is called here."""
     where = endpoint.endpoint
     protocol = cast("asyncio.Protocol", upstream)
     try:

@@ -1,8 +1,8 @@
-"""The request path of one worker, behind one small door: install snapshots, make protocols,
-tell what is busy, report.
+"""The request path of one worker: installs snapshots, creates client connections, reports.
 
-The worker process around it opens sockets, speaks to the supervisor and keeps time with it;
-nothing outside this module touches connections or endpoint state.
+`proxy.worker.worker` owns the only `DataPlane` of a process. The worker around it opens sockets
+and talks to the supervisor; nothing outside `proxy.request` and `proxy.state` reaches connections
+or endpoint state. The timers of the request path run here.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ from proxy.policy import eject
 from proxy.request import connection_pool, dispatch, half_close, mirror
 from proxy.request.downstream import Downstream
 from proxy.request.exchange import Exchange
-from proxy.request.hedge import Hedge
 from proxy.request.reporter import Reporter
+from proxy.request.sinks import ClientSink, ResponseSink
 from proxy.request.upstream import Upstream
 from proxy.state.endpoint_state import EndpointState
 from proxy.state.head_cache import HeadCache
@@ -31,37 +31,48 @@ from proxy.wire.report import Report
 from proxy.wire.snapshot import Generation, Listener, Snapshot
 
 TICK: Final = 0.1
-LOOK_AROUND: Final = 0.01
-LOOKING_SHARE: Final = 20.0
-"""One part in so many of a worker's time may go into looking around: with thousands of
-endpoints it looks less often."""
+"""Seconds between two checks of the clients' deadlines."""
+REFRESH: Final = 0.01
+"""Seconds between two looks at the numbers of the other workers, at least."""
+REFRESH_PAUSE: Final = 20.0
+"""The pause between two looks, as a multiple of the time that a look takes: with thousands of
+endpoints a worker spends at most 5 % of its time on it."""
 _HOUSEKEEPING: Final = 1.0
+"""Seconds between two runs of the housekeeping."""
+_HEAD_CACHE_REFRESH: Final = 60.0
+"""Seconds after which the head cache finds out again which fields vary."""
 _LAST_DIGITS: Final = tuple([b"%03x" % number for number in range(0x1000)])
-_RECALL_REFRESH: Final = 60.0
 
 
 def _ignore_busy() -> None:
-    """Nobody asked to be told."""
+    """Do nothing: the default of `on_busy_changed`."""
 
 
 def _ignore_wake(service: str, parked: int) -> None:
-    """Nobody asked to be told."""
+    """Do nothing: the default of `on_wake`."""
 
 
 def _ignore_ejected(service: str, endpoint: str, until: float, cause: str) -> None:
-    """Nobody asked to be told."""
+    """Do nothing: the default of `on_ejected`."""
 
 
 class DataPlane:
-    """Everything that one worker routes by and every connection that it holds.
+    """All routing state and all connections of one worker.
 
-    `worker` numbers the process in its reports. Callbacks may be assigned before `install`:
-    `on_busy_changed()` each time a draining or vanished endpoint falls to zero in flight,
-    `on_wake(service, parked)` when the first request is parked for a service (and the
-    2nd, the 4th, the 8th, …), and
-    `on_ejected(service, endpoint, until, cause)` with `until` in Unix time. `access_log`
-    collects a line a request when it is set, `spans` those of sampled traces; `cells` is this
-    worker's row of what the workers share, when they share something.
+    - `worker`: the worker's number in its reports; one of `workers`.
+    - `loop`, `clock`, `random`: event loop, monotonic seconds, numbers in [0, 1).
+    - `row`: this worker's row of the shared memory, or None.
+    - `access_log`, `spans`: where log lines and spans are collected; None for none.
+    - `on_busy_changed()`: called when a draining or removed endpoint has no more requests.
+    - `on_wake(service, parked)`: called when the first request is parked for a service, and the
+      2nd, the 4th, the 8th, …
+    - `on_ejected(service, endpoint, until, cause)`: called on an ejection; `until` in Unix time.
+    - `now`: monotonic seconds of the last event that asked the clock; for coarse deadlines.
+    - `draining`: whether clients must end after their response.
+    - `clients`: all client sides, connections as well as mirrors.
+    - `paused_clients`: connections that are not read from at the moment.
+    - `mirrors_in_flight`: number of mirrors among `clients`.
+    - `services`, `routing`, `head_cache`: routing state, and the cache of parsed heads.
     """
 
     def __init__(
@@ -69,255 +80,288 @@ class DataPlane:
         worker: int,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random.random,
+        *,
+        workers: int = 1,
+        row: WorkerRow | None = None,
+        access_log: AccessLog | None = None,
+        spans: SpanQueue | None = None,
+        on_busy_changed: Callable[[], None] = _ignore_busy,
+        on_wake: Callable[[str, int], None] = _ignore_wake,
+        on_ejected: Callable[[str, str, float, str], None] = _ignore_ejected,
     ) -> None:
         self.worker = worker
         self.loop = loop
         self.clock = clock
-        self.workers = 1
-        self.cells: WorkerRow | None = None
-        self.access_log: AccessLog | None = None
-        self.spans: SpanQueue | None = None
-        self.on_busy_changed: Callable[[], None] = _ignore_busy
-        self.on_wake: Callable[[str, int], None] = _ignore_wake
-        self.on_ejected: Callable[[str, str, float, str], None] = _ignore_ejected
-        self.dice = random.random
+        self.random = random
+        self.workers = workers
+        self.row = row
+        self.access_log = access_log
+        self.spans = spans
+        self.on_wake = on_wake
+        self._on_busy_changed = on_busy_changed
+        self._on_ejected = on_ejected
         self.now = 0.0
         self.draining = False
-        self.mirrored = 0
-        self.mirror = mirror.copy
-        self.connections: set[Downstream | mirror.DiscardClient] = set()
-        self.held: set[Downstream] = set()
+        self.clients: set[ClientSink] = set()
+        self.paused_clients: set[Downstream] = set()
+        self.mirrors_in_flight = 0
         self.services: dict[str, ServiceState] = {}
         self.routing = Routing(Snapshot(Generation()), {}, {})
-        self.recall = HeadCache()
+        self.head_cache = HeadCache()
         self._reporter = Reporter()
-        self._look_timer: asyncio.TimerHandle | None = None
-        self._room_timer: asyncio.TimerHandle | None = None
         self._limited: tuple[ServiceState, ...] = ()
-        self._leaving: dict[tuple[str, int], EndpointState] = {}
-        self._gone: dict[str, ServiceState] = {}
+        self._removed_endpoints: dict[tuple[str, int], EndpointState] = {}
+        self._removed_services: dict[str, ServiceState] = {}
         self._ramping = False
         self._id_prefix = os.urandom(8).hex().encode()
         self._ids = 0
         self._id_head = self._id_prefix + b"0" * 13
         self._timer: asyncio.TimerHandle | None = None
+        self._refresh_timer: asyncio.TimerHandle | None = None
+        self._balance_timer: asyncio.TimerHandle | None = None
         self._next_housekeeping = 0.0
-        self._next_refresh = 0.0
+        self._next_cache_refresh = 0.0
         self._next_sweep = 0.0
 
-    # --- the door
+    # --- called by the worker
 
     def install(self, snapshot: Snapshot) -> None:
-        """Route by `snapshot` from the next request on; live endpoint state stays, by id."""
+        """Route by `snapshot` from the next request on. Live state is kept by name and id."""
         now = self.clock()
         wall = time.time()
         services: dict[str, ServiceState] = {}
-        gone: list[EndpointState] = []
+        removed: list[EndpointState] = []
+        spans = self.spans is not None
         for service in snapshot.services:
-            known = self.services.get(service.name) or self._gone.pop(service.name, None)
-            state = known or ServiceState(service, self.cells, self.workers)
-            gone += state.update(service, now, wall)
-            if self.spans is not None:
-                state.record_spans()
+            known = self.services.get(service.name)
+            known = known or self._removed_services.pop(service.name, None)
+            state = known or ServiceState(service, self.row, self.workers)
+            removed += state.update(service, now, wall, spans=spans)
             services[service.name] = state
         for name, state in self.services.items():
             if name not in services:
-                gone += state.retire()
-                self._gone[name] = state
+                removed += state.retire()
+                self._removed_services[name] = state
         self.services = services
-        self.routing = Routing(snapshot, services, self.routing.limiters, self.cells)
+        self.routing = Routing(snapshot, services, self.routing.limiters, self.row)
         self._ramping = any(service.balance.slow_start for service in snapshot.services)
-        for endpoint in gone:
+        for endpoint in removed:
             connection_pool.close_idle(endpoint, float("inf"))
-            self._leaving[(endpoint.id, id(endpoint))] = endpoint
+            self._removed_endpoints[(endpoint.id, id(endpoint))] = endpoint
             if not endpoint.counters.in_flight:
-                endpoint.unshare()
+                endpoint.stop_sharing()
         for state in services.values():
             for endpoint in state.endpoints.values():
-                if self.cells is not None:
-                    endpoint.share(self.cells)
+                if self.row is not None:
+                    endpoint.share(self.row)
                 if not endpoint.serving:
                     connection_pool.close_idle(endpoint, float("inf"))
-            state.bounds.tell()
+            state.limits.publish()
             if state.waiting:
                 dispatch.wake(state, now)
+        self._limited = tuple(state for state in services.values() if state.has_limits)
+        self._start_timers()
+
+    def _start_timers(self) -> None:
         if self._timer is None:
             self._tick()
-            self._look_around()
-        self._limited = tuple(state for state in services.values() if state.limited)
-        if self._room_timer is None:
-            self._look_for_room()
+            self._refresh_shared_counts()
+        if self._balance_timer is None:
+            self._share_room()
 
     def protocol_factory(self, listener: Listener) -> Callable[[], asyncio.Protocol]:
-        """What to give to `loop.create_server` for the sockets of `listener`."""
+        """Return the protocol factory for `loop.create_server` on the sockets of `listener`."""
         return lambda: cast("asyncio.Protocol", Downstream(self, listener))
 
     def busy(self) -> tuple[str, ...]:
-        """Ids of draining or vanished endpoints that still have requests or tunnels here."""
-        leaving = {e.id for e in self._leaving.values() if e.counters.in_flight}
+        """Return the ids of draining or removed endpoints that still have requests or tunnels."""
+        busy = {e.id for e in self._removed_endpoints.values() if e.counters.in_flight}
         for service in self.services.values():
             for endpoint in service.endpoints.values():
                 if not endpoint.serving and endpoint.counters.in_flight:
-                    leaving.add(endpoint.id)
-        return tuple(sorted(leaving))
+                    busy.add(endpoint.id)
+        return tuple(sorted(busy))
 
     def active(self) -> int:
-        """Client connections with a request or a tunnel under way, or an answer on its way
-        out; while draining, also those that may yet send one."""
+        """Return the number of clients with a request, a tunnel or unsent bytes. While draining,
+        clients that may send another request count too."""
         return sum(
-            client.exchange is not None or client.unsent() or (self.draining and client.expected())
-            for client in self.connections
+            client.exchange is not None
+            or client.has_unsent_bytes()
+            or (self.draining and client.may_send_request())
+            for client in self.clients
         )
 
     def report(self, start: float, end: float) -> Report:
-        """Counts since the last call, over (`start`, `end`] in Unix time."""
-        services = (*self.services.values(), *self._gone.values())
-        leaving = tuple(self._leaving.values())
-        told = self._reporter.report(self, services, leaving, start, end)
-        self._forget_gone()
-        return told
+        """Return the counts since the last call, over (`start`, `end`] in Unix time."""
+        services = (*self.services.values(), *self._removed_services.values())
+        removed = tuple(self._removed_endpoints.values())
+        report = self._reporter.report(self, services, removed, start, end)
+        self._forget_removed()
+        return report
+
+    def _forget_removed(self) -> None:
+        """Forget removed endpoints and services without requests: a report had their last
+        counts."""
+        self._removed_endpoints = {
+            key: endpoint
+            for key, endpoint in self._removed_endpoints.items()
+            if endpoint.counters.in_flight
+        }
+        for name, state in list(self._removed_services.items()):
+            if not state.in_flight:
+                state.limits.stop_sharing()
+                del self._removed_services[name]
 
     def start_drain(self) -> None:
-        """End keep-alive: answer with `Connection: close`, close what stays idle."""
+        """Stop keep-alive: answer with `Connection: close`, and close idle client connections."""
         self.draining = True
-        for client in tuple(self.connections):
+        for client in tuple(self.clients):
             client.drain()
 
     def close(self) -> None:
-        """Break off every connection and stop the clock."""
+        """Abort all connections and stop the timers."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._look_timer is not None:
-            self._look_timer.cancel()
-            self._look_timer = None
-        if self._room_timer is not None:
-            self._room_timer.cancel()
-            self._room_timer = None
-        for client in tuple(self.connections):
+        if self._refresh_timer is not None:
+            self._refresh_timer.cancel()
+            self._refresh_timer = None
+        if self._balance_timer is not None:
+            self._balance_timer.cancel()
+            self._balance_timer = None
+        for client in tuple(self.clients):
             client.abort()
         for service in self.services.values():
             for endpoint in service.endpoints.values():
                 connection_pool.close_idle(endpoint, float("inf"))
 
-    # --- for the connections
+    # --- called by connections and exchanges
 
-    def connect(self, endpoint: EndpointState, exchange: Exchange | Hedge) -> Upstream:
-        """Start opening a connection for an exchange."""
-        endpoint.connected(1)
-        upstream = Upstream(self, endpoint, exchange)
-        upstream.task = self.loop.create_task(connection_pool.dial(self.loop, endpoint, upstream))
+    def connect(self, endpoint: EndpointState, sink: ResponseSink) -> Upstream:
+        """Start to open a connection to an endpoint, which reports to `sink`."""
+        endpoint.count_connections(1)
+        upstream = Upstream(self, endpoint, sink)
+        upstream.open()
         return upstream
 
+    def mirror(self, exchange: Exchange, service: ServiceState) -> None:
+        """Send a copy of a request to `service`, if it belongs to the mirrored share."""
+        mirror.copy(exchange, service)
+
+    def mirror_begun(self, client: ClientSink) -> None:
+        """Hold the client of a mirror, so that its deadline applies."""
+        self.mirrors_in_flight += 1
+        self.clients.add(client)
+
+    def mirror_over(self, client: ClientSink) -> None:
+        """Let the client of a mirror go."""
+        self.mirrors_in_flight -= 1
+        self.clients.discard(client)
+
     def date_line(self) -> bytes:
-        """A Date field for an answer of the proxy's own."""
+        """Return a Date field line for a response of the proxy's own."""
         return b"Date: %b\r\n" % formatdate(usegmt=True).encode()
 
     def next_id(self) -> bytes:
-        """A request id: 32 hex digits, unique over workers and restarts."""
+        """Return a request id: 32 hex digits, unique over workers and restarts."""
         number = self._ids = self._ids + 1
         last = number & 0xFFF
         if not last:
             self._id_head = b"%b%013x" % (self._id_prefix, number >> 12)
         return self._id_head + _LAST_DIGITS[last]
 
-    def ejected(self, service: ServiceState, endpoint: EndpointState, cause: str) -> None:
-        """Tells that an endpoint was taken out of rotation."""
+    def report_ejection(self, service: ServiceState, endpoint: EndpointState, cause: str) -> None:
+        """Report that an endpoint was ejected."""
         until = time.time() + endpoint.health.ejected_until - self.clock()
-        self.on_ejected(service.name, endpoint.id, until, cause)
+        self._on_ejected(service.name, endpoint.id, until, cause)
 
     def endpoint_idle(self, endpoint: EndpointState) -> None:
-        """A draining or vanished endpoint has nothing in flight here any more."""
-        if (endpoint.id, id(endpoint)) in self._leaving:
-            endpoint.unshare()
-        self.on_busy_changed()
+        """Note that a draining or removed endpoint has no more requests in this worker."""
+        if (endpoint.id, id(endpoint)) in self._removed_endpoints:
+            endpoint.stop_sharing()
+        self._on_busy_changed()
 
     def count_refused(self, reason: str) -> None:
-        """Counts an answer to what was not known to be for any service."""
+        """Count a response to a request that belonged to no known service."""
         self._reporter.count_refused(reason)
 
-    # --- the clock
+    # --- timers
 
     def _tick(self) -> None:
         now = self.now = self.clock()
         self._timer = self.loop.call_later(TICK, self._tick)
-        expired = [client for client in self.connections if client.deadline <= now]
+        expired = [client for client in self.clients if client.deadline <= now]
         for client in expired:
-            client.expired(now)
-        if self.workers < 2 and self.cells is not None:
-            self._make_room(now)
+            client.expire(now)
+        if self.workers < 2 and self.row is not None:
+            self._balance_limited(now)
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + _HOUSEKEEPING
-            self._keep_house(now)
+            self._housekeeping(now)
 
-    def _look_around(self) -> None:
-        """Takes in what the other workers have in flight."""
-        if self.cells is None or self.workers < 2:
+    def _refresh_shared_counts(self) -> None:
+        """Read the other workers' requests in flight of all endpoints."""
+        if self.row is None or self.workers < 2:
             return
         begin = self.clock()
-        self.cells.sync()
+        self.row.sync()
         for service in self.services.values():
             for endpoint in service.ready:
-                endpoint.look_around()
-        pause = max(LOOK_AROUND, LOOKING_SHARE * (self.clock() - begin))
-        self._look_timer = self.loop.call_later(pause, self._look_around)
+                endpoint.refresh_shared_counts()
+        pause = max(REFRESH, REFRESH_PAUSE * (self.clock() - begin))
+        self._refresh_timer = self.loop.call_later(pause, self._refresh_shared_counts)
 
-    def _look_for_room(self) -> None:
-        """The same, as often as can be, for the few services in which it means room."""
-        self._room_timer = None
-        if self.cells is not None and self.workers > 1 and self._limited:
-            self._room_timer = self.loop.call_later(LOOK_AROUND, self._look_for_room)
-            self.cells.sync()
-            self._make_room(self.clock())
+    def _share_room(self) -> None:
+        """Do the same every 10 ms for services with limits, where it means free slots."""
+        self._balance_timer = None
+        if self.row is not None and self.workers > 1 and self._limited:
+            self._balance_timer = self.loop.call_later(REFRESH, self._share_room)
+            self.row.sync()
+            self._balance_limited(self.clock())
 
-    def _make_room(self, now: float) -> None:
-        """What other workers gave back goes to those that wait here, and the other way round."""
+    def _balance_limited(self, now: float) -> None:
+        """Use slots that other workers freed for requests that wait here, and close idle
+        connections whose slots requests at other workers wait for."""
         for service in self._limited:
             if service.waiting:
                 for endpoint in service.ready:
-                    endpoint.look_around()
+                    endpoint.refresh_shared_counts()
                 dispatch.wake(service, now)
             for endpoint in service.ready:
-                if endpoint.idle and service.bounds.in_the_way(endpoint, now):
+                if endpoint.idle and service.limits.blocks_another_worker(endpoint, now):
                     endpoint.idle.pop(0).discard()
 
-    def _keep_house(self, now: float) -> None:
-        """What is due about once a second."""
+    def _housekeeping(self, now: float) -> None:
+        """Do what is due about once a second."""
         sweep = now >= self._next_sweep
         wall = time.time()
-        self.recall.make_room()
-        for client in tuple(self.held):
-            # Nothing is read of these, so that the event loop does not tell of their end.
+        self.head_cache.reset_quota()
+        for client in tuple(self.paused_clients):
+            # The event loop does not read from these, and so does not notice their end.
             if half_close.is_reset(client):
                 client.abort()
         for service in self.services.values():
-            service.answers.refresh()
+            service.response_templates.refresh()
             for endpoint in service.endpoints.values():
                 connection_pool.close_idle(endpoint, now)
             if self._ramping:
                 service.apply_ramp(wall)
             if sweep:
-                self._judge(service, now)
+                self._eject_outliers(service, now)
             if any(endpoint.health.ejected for endpoint in service.ready):
                 service.refresh(now)
         if sweep:
             self._next_sweep = now + eject.INTERVAL
-        if now >= self._next_refresh:
-            self._next_refresh = now + _RECALL_REFRESH
-            self.recall.refresh()
+        if now >= self._next_cache_refresh:
+            self._next_cache_refresh = now + _HEAD_CACHE_REFRESH
+            self.head_cache.refresh()
 
-    def _judge(self, service: ServiceState, now: float) -> None:
+    def _eject_outliers(self, service: ServiceState, now: float) -> None:
         by_health = {id(state.health): state for state in service.ready}
         peers = [state.health for state in service.ready]
         for health, cause in eject.eject_outliers(service.config.ejection, peers, now):
             service.counters.ejections += 1
-            self.ejected(service, by_health[id(health)], cause)
+            self.report_ejection(service, by_health[id(health)], cause)
         service.refresh(now)
-
-    def _forget_gone(self) -> None:
-        """What left has had its last counts told once nothing of it is under way any more."""
-        self._leaving = {k: e for k, e in self._leaving.items() if e.counters.in_flight}
-        for name, state in list(self._gone.items()):
-            if not state.in_flight:
-                state.bounds.release()
-                del self._gone[name]

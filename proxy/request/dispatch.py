@@ -1,7 +1,8 @@
-"""Who gets a request, and what it does when nobody can take it: wait, bounded, or be turned away.
+"""Picks an endpoint for a request; if none has room, queues the request or rejects it.
 
-One queue a service holds both those that wait for a first ready endpoint (parked) and those that
-wait for room at one (queued); it is served in order whenever something changes.
+`Exchange` calls `dispatch`; `DataPlane` and the end of every request call `wake`. Each service has
+one queue, `ServiceState.waiting`. It holds requests that wait for a first ready endpoint (parked)
+and requests that wait for room at one (queued), and is served in order whenever something changes.
 """
 
 from typing import TYPE_CHECKING
@@ -10,7 +11,6 @@ from proxy.policy import admit
 from proxy.policy.hashing import hash_key
 from proxy.policy.route import find_cookie
 from proxy.request import failure
-from proxy.request.phases import NEW, WAITING
 from proxy.request.resolve import balance_key
 
 if TYPE_CHECKING:
@@ -21,77 +21,100 @@ if TYPE_CHECKING:
 Endpoints = tuple["EndpointState", ...]
 
 
+class QueueEntry:
+    """The place of an exchange in the queue of its service.
+
+    - `since`: monotonic seconds at which it began to wait.
+    - `parked`: whether it waits for a first ready endpoint, and not for room.
+    - `body_bytes`: bytes of its body that are held.
+    """
+
+    __slots__ = ("body_bytes", "exchange", "parked", "since")
+
+    def __init__(
+        self, exchange: "Exchange", since: float, body_bytes: int, *, parked: bool
+    ) -> None:
+        self.exchange = exchange
+        self.since = since
+        self.body_bytes = body_bytes
+        self.parked = parked
+
+
 def dispatch(exchange: "Exchange", now: float) -> None:
-    """Sends an exchange on its way, or has it wait, or fails it."""
-    endpoint = _find(exchange, now, waits=False)
+    """Send an exchange to an endpoint, or queue it, or fail it."""
+    endpoint = _find(exchange, now, queued=False)
     if endpoint is not None:
         exchange.go_to(endpoint, now)
     else:
         _wait_or_fail(exchange, now)
 
 
-def _find(exchange: "Exchange", now: float, *, waits: bool) -> "EndpointState | None":
-    """Who gets it, with the place there taken; None when nobody has room."""
+def _find(exchange: "Exchange", now: float, *, queued: bool) -> "EndpointState | None":
+    """Pick an endpoint and reserve a slot on it; None if all are full. `queued` says whether the
+    exchange is in the queue."""
     service = exchange.service
-    if service.limited:
-        return _with_room(exchange, now, waits=waits)
-    if service.split is not None and not exchange.tried:
-        stuck = _stuck_in_split(exchange, service)
-        if stuck is not None:
-            return stuck
+    if service.has_limits:
+        return _find_with_room(exchange, now, queued=queued)
+    if service.splitter is not None and not exchange.tried:
+        sticky = _sticky_in_split(exchange, service)
+        if sticky is not None:
+            return sticky
     found = service.candidates
     if exchange.revision or exchange.tried:
         found = candidates(exchange, exchange.tried)
     return _pick(exchange, found, now) if found else None
 
 
-def _with_room(exchange: "Exchange", now: float, *, waits: bool) -> "EndpointState | None":
-    bounds = exchange.service.bounds
+def _find_with_room(exchange: "Exchange", now: float, *, queued: bool) -> "EndpointState | None":
+    limits = exchange.service.limits
     found = candidates(exchange, exchange.tried)
-    since = float("inf") if exchange.tried else exchange.queued_at or now
-    if found and bounds.enter(now, since, int(waits)):
+    entry = exchange.queue_entry
+    since = now if entry is None else entry.since
+    if exchange.tried:
+        since = float("inf")
+    if found and limits.admits(now, since, int(queued)):
         while found:
             endpoint = _pick(exchange, found, now)
-            if bounds.take(endpoint, now, since):
+            if limits.reserve(endpoint, now, since):
                 return endpoint
-            endpoint.tell()
+            endpoint.publish()
             found = tuple(each for each in found if each is not endpoint)
-    bounds.tell()
+    limits.publish()
     return None
 
 
 def _pick(exchange: "Exchange", found: Endpoints, now: float) -> "EndpointState":
+    """Pick one of `found`, by the sticky cookie or else by the balancing algorithm."""
     if len(found) == 1:
         return found[0]
     service = exchange.service
     policy = service.config.balance
     if policy.sticky_cookie:
-        stuck = _stuck(exchange, found)
-        if stuck is not None:
-            return stuck
+        sticky = _sticky(exchange, found)
+        if sticky is not None:
+            return sticky
     key = balance_key(exchange, service)
-    endpoint = found[service.picker.pick(found, key, exchange.plane.dice, now)]
+    endpoint = found[service.picker.pick(found, key, exchange.plane.random, now)]
     if policy.sticky_cookie:
-        exchange.edits_answer = True
-        exchange.sticky = b"%b=%b" % (policy.sticky_cookie.encode(), _tag(endpoint))
+        exchange.stick_to(b"%b=%b" % (policy.sticky_cookie.encode(), _tag(endpoint)))
     return endpoint
 
 
-def candidates(exchange: "Exchange", but: Endpoints) -> Endpoints:
-    """Who may be asked, leaving out those that failed this request already. Where the request's
-    revision has nobody to offer, anybody."""
+def candidates(exchange: "Exchange", excluded: Endpoints) -> Endpoints:
+    """Return the endpoints that may be picked, without the `excluded` ones. If the request's
+    revision has none, those of all revisions."""
     service = exchange.service
-    found = _open_of(service, service.of_revision(exchange.revision), but)
+    found = _with_room(service, service.candidates_of(exchange.revision), excluded)
     if not found and exchange.revision:
-        return _open_of(service, service.candidates, but)
+        return _with_room(service, service.candidates, excluded)
     return found
 
 
-def _open_of(service: "ServiceState", found: Endpoints, but: Endpoints) -> Endpoints:
-    if but:
-        found = tuple(state for state in found if state not in but)
-    if service.limited:
-        found = tuple(state for state in found if service.bounds.open(state))
+def _with_room(service: "ServiceState", found: Endpoints, excluded: Endpoints) -> Endpoints:
+    if excluded:
+        found = tuple(state for state in found if state not in excluded)
+    if service.has_limits:
+        found = tuple(state for state in found if service.limits.may_have_room(state))
     return found
 
 
@@ -101,9 +124,10 @@ def _wait_or_fail(exchange: "Exchange", now: float) -> None:
     if exchange.tried:
         exchange.fail(failure.NO_ENDPOINT)
         return
-    held, ready = exchange.body_size, len(service.ready)
-    others, others_bytes = service.bounds.ask_to_wait()
-    verdict = admit.wait_or_shed(
+    held = exchange.body.size if exchange.body is not None else 0
+    ready = len(service.ready)
+    others, others_bytes = service.limits.announce_waiter()
+    decision = admit.wait_or_shed(
         config.limits,
         config.parking,
         ready=ready,
@@ -112,16 +136,13 @@ def _wait_or_fail(exchange: "Exchange", now: float) -> None:
         parked_bytes=service.parked_bytes + others_bytes,
         body_bytes=held,
     )
-    if verdict == "shed":
-        service.bounds.tell()
+    if decision == "shed":
+        service.limits.publish()
         counters.shed += 1
         exchange.fail(failure.SHED if ready else failure.NO_ENDPOINT)
         return
-    exchange.phase = WAITING
-    exchange.queued_at = exchange.queued_at or now
-    exchange.parked = verdict == "park"
-    if exchange.parked:
-        exchange.parked_bytes = held
+    entry = QueueEntry(exchange, now, held, parked=decision == "park")
+    if entry.parked:
         service.parked_bytes += held
         counters.parked += 1
         counters.parked_total += 1
@@ -129,58 +150,67 @@ def _wait_or_fail(exchange: "Exchange", now: float) -> None:
     else:
         counters.queued += 1
         timeout = config.limits.pending_timeout
-    exchange.until(exchange.queued_at + timeout)
-    service.waiting.append(exchange)
-    service.bounds.tell()
-    if exchange.parked and not counters.parked & (counters.parked - 1):  # 1, 2, 4, 8, …
+    exchange.wait(entry, now + timeout)
+    service.waiting.append(entry)
+    service.limits.publish()
+    if entry.parked and not counters.parked & (counters.parked - 1):  # 1, 2, 4, 8, …
         exchange.plane.on_wake(service.name, counters.parked)
 
 
 def stop_waiting(exchange: "Exchange") -> None:
-    """Takes an exchange out of the queue, if it stands there."""
-    waiting = exchange.service.waiting
-    if exchange in waiting:
-        waiting.remove(exchange)
-        _uncount(exchange)
+    """Take an exchange out of the queue, if it is there."""
+    service, entry = exchange.service, exchange.queue_entry
+    if entry is not None and entry in service.waiting:
+        service.waiting.remove(entry)
+        _uncount(service, entry)
 
 
-def _uncount(exchange: "Exchange") -> None:
-    service = exchange.service
-    if exchange.parked:
+def _uncount(service: "ServiceState", entry: QueueEntry) -> None:
+    if entry.parked:
         service.counters.parked -= 1
-        service.parked_bytes -= exchange.parked_bytes
+        service.parked_bytes -= entry.body_bytes
     else:
         service.counters.queued -= 1
-    service.bounds.tell()
+    service.limits.publish()
+
+
+def request_over(service: "ServiceState", now: float) -> None:
+    """Count the end of a request of the service, and give its room to those that wait."""
+    service.in_flight -= 1
+    if service.has_limits:
+        service.limits.publish()
+    if service.waiting:
+        wake(service, now)
 
 
 def wake(service: "ServiceState", now: float) -> None:
-    """Sends on those that wait, as far as there is room for them."""
+    """Send waiting requests, the oldest first, as long as there is room for them."""
     waiting = service.waiting
     while waiting:
-        exchange = waiting[0]
-        endpoint = _find(exchange, now, waits=True)
+        entry = waiting[0]
+        exchange = entry.exchange
+        endpoint = _find(exchange, now, queued=True)
         if endpoint is None:
             return
         waiting.popleft()
-        _uncount(exchange)
-        exchange.queue_seconds += now - exchange.queued_at
-        exchange.queued_at = 0.0
-        exchange.phase = NEW
+        _uncount(service, entry)
+        exchange.leave_queue(now)
         exchange.go_to(endpoint, now)
 
 
-def _stuck_in_split(exchange: "Exchange", service: "ServiceState") -> "EndpointState | None":
-    """Whom a client stays with while revisions share the requests: a client is not to change
-    sides with every request. None once the other side has no share any more."""
-    if not service.config.balance.sticky_cookie or service.split is None or service.limited:
+def _sticky_in_split(exchange: "Exchange", service: "ServiceState") -> "EndpointState | None":
+    """The endpoint that a client keeps while a split divides requests between revisions, so that
+    it does not change the revision with every request. None once that revision has no share."""
+    if not service.config.balance.sticky_cookie or service.splitter is None or service.has_limits:
         return None
-    stuck = _stuck(exchange, service.candidates)
-    return stuck if stuck is not None and stuck.endpoint.revision in service.split.open else None
+    sticky = _sticky(exchange, service.candidates)
+    if sticky is not None and sticky.endpoint.revision in service.splitter.open:
+        return sticky
+    return None
 
 
-def _stuck(exchange: "Exchange", found: Endpoints) -> "EndpointState | None":
-    """The endpoint that a sticky cookie names, while it can be asked."""
+def _sticky(exchange: "Exchange", found: Endpoints) -> "EndpointState | None":
+    """The endpoint among `found` that the client's sticky cookie names, or None."""
     name = exchange.service.config.balance.sticky_cookie.encode()
     tag = find_cookie(exchange.head.field(b"cookie"), name)
     if tag is None:
@@ -189,5 +219,5 @@ def _stuck(exchange: "Exchange", found: Endpoints) -> "EndpointState | None":
 
 
 def _tag(endpoint: "EndpointState") -> bytes:
-    """What a sticky cookie holds: not the name, which is nobody's business."""
+    """The value of a sticky cookie. Not the endpoint's id, which clients need not know."""
     return b"%016x" % hash_key(endpoint.id.encode())

@@ -1,8 +1,10 @@
-"""One client connection: reads requests one after the other, and ends well.
+"""One HTTP/1 connection of a client: reads its requests one after another, writes the responses,
+ends in an orderly way.
 
-It knows how requests are framed and hands each to an exchange; requests that come early wait
-here, bounded. Every way to end it that could lose an answer on its way lingers: our side is
-closed first, and what still comes in is read and thrown away for a moment.
+`DataPlane.protocol_factory` creates one for each accepted connection. It knows how requests are
+framed and gives each to an `Exchange`; it is the `ClientSink` of its exchanges. Requests that
+arrive before their turn wait here, bounded. An end that could lose a response on its way lingers:
+our side is closed first, and what still arrives is read and dropped for a moment.
 """
 
 import asyncio
@@ -17,55 +19,61 @@ from proxy.http1.partial import check_first_line, check_partial, check_request_s
 from proxy.http1.request import END, RequestHead, find_field, parse_request
 from proxy.http1.request_template import RequestTemplates, add_template, match_templates
 from proxy.http1.rewrite import ALLOW, build_response, extend_forwarded
-from proxy.request import accounting, failure, fast_path, half_close, resolve, retry, tunnel
+from proxy.request import accounting, failure, fast_path, half_close
 from proxy.request.exchange import Exchange
 from proxy.request.failure import Failure
 from proxy.request.phases import TUNNEL
+from proxy.request.sinks import NEVER, ClientSink
 from proxy.wire.snapshot import Listener
 
 if TYPE_CHECKING:
     from proxy.request.data_plane import DataPlane
-    from proxy.state.service_state import ServiceState
 
 KEEP_ALIVE: Final = 75.0
+"""Seconds between two requests if the last one belonged to no service: the default of nginx."""
 LINGER: Final = 2.0
-LINGER_MOST: Final = 30.0
-"""A client that goes on sending is listened to for so long: many read nothing before they are
-done, and would lose the answer to a reset."""
+"""Seconds without a byte after which a lingering connection is closed."""
+LINGER_MAX: Final = 30.0
+"""Seconds for which a connection lingers at most. Many clients read nothing before they have sent
+everything, and would lose the response to a reset."""
 NEXT_REQUEST: Final = 1.0
-"""A connection is not ended under a request that is on its way: while draining it has so long to
-ask once more, and is told with the answer."""
+"""Seconds for which an idle connection stays open while draining: a request may be on its way, and
+its response tells the client about the end."""
 FLUSH: Final = 60.0
-AHEAD: Final = b"H"
-"""How every answer begins."""
+"""Seconds for which unsent bytes may delay a close."""
+FIRST_BYTE: Final = b"H"
+"""The first byte of every response."""
 WRITE_HIGH: Final = 64 * 1024
+"""Bytes in the write buffer above which the upstream is not read."""
 READ_AHEAD: Final = 64 * 1024
-LESSONS: Final = 16
-"""So often a connection's shape is learned; one whose requests have none is not worth more."""
-NEVER: Final = float("inf")
+"""Bytes of further requests that are held before reading is paused."""
+MAX_LEARNED: Final = 16
+"""Heads of a connection from which templates are made. More are not worth the time: requests that
+match none by then have little in common."""
 NO_LIMIT: Final = 1 << 62
 _P: Final = ord("P")
-"""So POST, PUT and PATCH begin."""
+"""The first byte of POST, PUT and PATCH."""
 
 
-class Downstream:
-    """See the module. `deadline` is looked at by the data plane's clock, a few times a second.
+class Downstream(ClientSink):
+    """An HTTP/1 connection of a client.
 
-    An `asyncio.Protocol` by its methods, without the base class, so that it can be compiled to
-    a native one.
+    It has the methods of an `asyncio.Protocol` without the base class, so that it can be compiled
+    to a native class.
+
+    - `transport`: None before and after the connection.
     """
 
     __slots__ = (
         "_advancing",
-        "_ahead",
         "_body_left",
-        "_body_shapes",
+        "_body_templates",
         "_buffer",
         "_complete_at",
         "_ended",
         "_full",
         "_half_closed",
-        "_lessons",
+        "_learned",
         "_lines",
         "_lines_host",
         "_linger_end",
@@ -73,29 +81,17 @@ class Downstream:
         "_plane",
         "_public",
         "_reader",
-        "_shapes",
+        "_sent_early",
+        "_templates",
         "_trusted",
-        "_unread",
-        "address",
-        "deadline",
-        "exchange",
-        "listener",
-        "peer",
-        "persistent",
+        "_unsent",
         "transport",
-        "usual",
     )
 
     def __init__(self, plane: "DataPlane", listener: Listener) -> None:
+        super().__init__(listener, "", b"")
         self._plane = plane
-        self.listener = listener
         self.transport: asyncio.Transport | None = None
-        self.exchange: Exchange | None = None
-        self.peer = ""
-        self.address = b""
-        self.deadline = NEVER
-        self.persistent = True
-        self.usual = True
         self._trusted = False
         self._buffer = b""
         self._body_left = 0
@@ -105,16 +101,16 @@ class Downstream:
         self._paused = False
         self._full = False
         self._half_closed = False
-        self._ahead = 0
+        self._sent_early = 0
         self._advancing = False
-        self._unread = NO_LIMIT
+        self._unsent = NO_LIMIT
         self._linger_end = 0.0
         self._lines = b""
         self._lines_host: bytes | None = None
         self._public = listener.kind == "public"
-        self._shapes: RequestTemplates = ()
-        self._body_shapes: RequestTemplates = ()
-        self._lessons = LESSONS
+        self._templates: RequestTemplates = ()
+        self._body_templates: RequestTemplates = ()
+        self._learned = 0
 
     # --- the connection
 
@@ -128,15 +124,16 @@ class Downstream:
         plane = self._plane
         self._trusted = plane.routing.trusted.has(self.peer)
         if not self._trusted:
-            # What others ask is what this one will ask, more often than not.
-            self._shapes, self._body_shapes = plane.recall.shapes, plane.recall.body_shapes
+            # Its requests will mostly look like those of other clients.
+            cache = plane.head_cache
+            self._templates, self._body_templates = cache.templates, cache.body_templates
         self.deadline = plane.clock() + plane.routing.head_seconds
-        plane.connections.add(self)
+        plane.clients.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
-        self._plane.connections.discard(self)
-        self._plane.held.discard(self)
+        self._plane.clients.discard(self)
+        self._plane.paused_clients.discard(self)
         self._ended = True
         self.transport = None
         self._buffer = b""
@@ -152,14 +149,14 @@ class Downstream:
             self._half_closed = END in self._buffer
             return self._half_closed
         if exchange.phase == TUNNEL:
-            tunnel.client_finished(exchange)
+            exchange.client_finished()
             return True
         if not exchange.request_complete:
             return False
-        # Of the requests that came before the end, the last ends the connection.
+        # The last of the requests that arrived before the end will end the connection.
         self._half_closed = True
         self.persistent = self.persistent and bool(self._buffer)
-        self.usual = False
+        self.fast_path_ok = False
         half_close.HalfCloseWatcher(self, exchange).start()
         return True
 
@@ -171,35 +168,35 @@ class Downstream:
             if self._ended:
                 self.deadline = min(self._linger_end, self._plane.clock() + LINGER)
                 return
-            shapes = self._shapes if data[0] != _P else self._body_shapes
-            if shapes and not self._buffer and not self._full:
-                head = match_templates(shapes, data)
+            templates = self._templates if data[0] != _P else self._body_templates
+            if templates and not self._buffer and not self._full:
+                head = match_templates(templates, data)
                 if head is not None:
-                    self._begin_usual(head, data)
+                    self._begin_fast_path(head, data)
                     return
             if self._buffer:
                 data = self._buffer + data
                 self._buffer = b""
             if self._full:
-                # It has to read its last answer before it gets another.
+                # The client has to read its last response before it gets another.
                 self._hold(data)
             else:
                 self._advance(data)
         elif not exchange.request_complete:
             self._read_body(exchange, data)
         elif exchange.phase == TUNNEL:
-            tunnel.to_origin(exchange, data)
+            exchange.tunnel_data(data)
         else:
             self._hold(self._buffer + data)
 
     def _hold(self, data: bytes) -> None:
-        """Keeps requests that come before their turn, not too many of them."""
+        """Hold requests that arrived before their turn; pause reading if they are many."""
         self._buffer = data
         if len(data) > READ_AHEAD:
             self.pause()
 
     def _advance(self, data: bytes) -> None:
-        """Takes up requests until one of them has to wait for its answer."""
+        """Start requests until one has to wait for its response."""
         self._advancing = True
         while True:
             end = data.find(END)
@@ -212,11 +209,11 @@ class Downstream:
             try:
                 if end > limits.REQUEST_HEAD:
                     check_request_size(data[:end])
-                head = parse_request(data[:end], self._plane.recall.requests)
+                head = parse_request(data[:end], self._plane.head_cache.requests)
                 self._learn(head)
                 self._begin(head, data[end + 4 :])
             except BadMessage as bad:
-                self._refuse(bad, data)
+                self._reject(bad, data)
                 break
             if self.exchange is not None or self._ended or self._full:
                 break
@@ -226,12 +223,13 @@ class Downstream:
         self._advancing = False
 
     def _skip_empty_lines(self, data: bytes) -> bytes:
-        """A few empty lines before a request are harmless (RFC 9112, section 2.2)."""
+        """Skip a few empty lines before a request (RFC 9112, section 2.2)."""
         for _ in range(limits.LEADING_EMPTY_LINES):
             data = data.removeprefix(b"\r\n")
         return data
 
     def _keep_partial(self, data: bytes) -> None:
+        """Keep the beginning of a head, unless it is invalid already."""
         if self._half_closed:
             self.close()
             return
@@ -242,14 +240,15 @@ class Downstream:
             check_first_line(data)
             check_request_size(data)
         except BadMessage as bad:
-            self._refuse(bad, data)
+            self._reject(bad, data)
             return
         if not self._buffer and self._complete_at:
-            # The first bytes of another request: its head has its own deadline.
+            # The first bytes of a further request: its head has its own deadline.
             self.deadline = self._plane.clock() + self._plane.routing.head_seconds
         self._buffer = data
 
     def _begin(self, head: RequestHead, rest: bytes) -> None:
+        """Start an exchange; `rest` is what arrived after the head."""
         plane = self._plane
         now = plane.clock()
         plane.now = now
@@ -269,14 +268,14 @@ class Downstream:
         self._complete_at = now
         last = plane.draining or (self._half_closed and not rest)
         self.persistent = persistent = head.persistent and not last
-        self.usual = persistent and not head.http10 and not self._half_closed
+        self.fast_path_ok = persistent and not head.http10 and not self._half_closed
         exchange = self.exchange = Exchange(plane, self, head, now)
         if self._half_closed:
             half_close.HalfCloseWatcher(self, exchange).start()
         exchange.start(piece, complete)
 
-    def _begin_usual(self, head: RequestHead, data: bytes) -> None:
-        """As `_begin`, for a request that is of the shape of those before it."""
+    def _begin_fast_path(self, head: RequestHead, data: bytes) -> None:
+        """Start an exchange whose head, at the beginning of `data`, matched a template."""
         body = b""
         if head.length:
             body = data[len(head.raw) + 4 :]
@@ -286,33 +285,25 @@ class Downstream:
         plane = self._plane
         now = plane.now = self._complete_at = plane.clock()
         exchange = self.exchange = Exchange(plane, self, head, now)
-        self.persistent = self.usual = not plane.draining
-        service: ServiceState | None = None
-        if self._public:
-            plan = exchange.plan = plane.routing.straight(head.host or b"")
-            if plan is not None and plan.only is not None:
-                service = plan.only if head.length <= plan.only.largest_body else None
-        else:
-            service = resolve.straight_call(plane, exchange, self.listener, self.peer, now)
-        if service is None:
-            exchange.start(body, True)
-            return
-        if body:
-            exchange.body.append(body)
-            exchange.body_size = exchange.bytes_in = head.length
-        fast_path.start(exchange, service, now)
+        self.persistent = self.fast_path_ok = not plane.draining
+        fast_path.start(exchange, body, now, public=self._public)
 
     def _learn(self, head: RequestHead) -> None:
-        """From its second request on, a connection shows in what its requests are alike; those
-        that mostly have a body are a kind of their own."""
-        if self._complete_at and self._lessons and not (self._trusted and head.forwarded):
-            self._lessons -= 1
-            recall = self._plane.recall
-            if head.raw[0] != _P:
-                self._shapes = recall.shapes = recall.shared(add_template(self._shapes, head))
-            else:
-                shapes = recall.shared(add_template(self._body_shapes, head))
-                self._body_shapes = recall.body_shapes = shapes
+        """Make a template of a head that was parsed. The first request of a connection does not
+        count: clients often send it only once. Requests that mostly have a body have templates of
+        their own."""
+        if not self._complete_at or self._learned >= MAX_LEARNED:
+            return
+        if self._trusted and head.forwarded:
+            return
+        self._learned += 1
+        cache = self._plane.head_cache
+        if head.raw[0] != _P:
+            self._templates = cache.keep_templates(add_template(self._templates, head))
+        else:
+            self._body_templates = cache.keep_body_templates(
+                add_template(self._body_templates, head)
+            )
 
     def _read_body(self, exchange: Exchange, data: bytes) -> None:
         reader = self._reader
@@ -327,7 +318,8 @@ class Downstream:
             try:
                 data = reader.feed(data)
             except BadMessage as bad:
-                self._body_unclear(exchange, bad)
+                why = failure.BAD_REQUEST._replace(text=bad.reason, status=bad.status)
+                exchange.fail(why)
                 return
             complete = reader.done
             if complete:
@@ -335,46 +327,53 @@ class Downstream:
                 self._reader = None
         if complete:
             self._complete_at = self._plane.clock()
-        exchange.request_body(data, complete)
+        exchange.request_data(data, complete)
 
-    def _body_unclear(self, exchange: Exchange, bad: BadMessage) -> None:
-        why = failure.BAD_REQUEST._replace(text=bad.reason, status=bad.status)
-        exchange.fail(why)
+    def pause(self) -> None:
+        transport = self.transport
+        if not self._paused and transport is not None and not transport.is_closing():
+            self._paused = True
+            self._plane.paused_clients.add(self)
+            transport.pause_reading()
+
+    def resume(self) -> None:
+        transport = self.transport
+        if self._paused and transport is not None and not transport.is_closing():
+            self._paused = False
+            self._plane.paused_clients.discard(self)
+            transport.resume_reading()
 
     # --- writing
 
     def write(self, data: bytes) -> None:
-        """Sends bytes to the client."""
-        if self._ahead:
-            data = data[self._ahead :]
-            self._ahead = 0
+        if self._sent_early:
+            data = data[self._sent_early :]
+            self._sent_early = 0
         if self.transport is not None:
             self.transport.write(data)
 
-    def send_ahead(self) -> None:
-        """Sends how any answer begins, before there is one."""
-        if self.transport is not None and not self._ahead:
-            self._ahead = len(AHEAD)
-            self.transport.write(AHEAD)
+    def send_first_byte(self) -> None:
+        """Send the first byte of a response, which is the same for all, before there is one."""
+        if self.transport is not None and not self._sent_early:
+            self._sent_early = len(FIRST_BYTE)
+            self.transport.write(FIRST_BYTE)
 
     def forwarded_lines(self, head: RequestHead) -> bytes:
-        """What tells the origin who asks."""
         host = head.host or b""
         if head.forwarded and self._trusted:
             return extend_forwarded(head, self.address, b"http", host)
         if host != self._lines_host:
-            self._lines = self._plane.recall.forwarded_lines(self.address, host)
+            self._lines = self._plane.head_cache.forwarded_lines(self.address, host)
             self._lines_host = host
         return self._lines
 
-    def answer(
+    def send_error(
         self, head: RequestHead, why: Failure, status: int, extra: bytes, *, complete: bool
     ) -> None:
-        """Sends an answer of the proxy's own, and goes on or ends."""
         if self.transport is None:
             return
         exchange = self.exchange
-        # It is made with the head that goes on; where none did, the client's own is told.
+        # An exchange that never sent its request has no id: the client's own is used.
         request_id = exchange.request_id if exchange is not None else b""
         request_id = request_id or head.field(b"x-request-id") or b""
         accept = head.field(b"accept") or b""
@@ -392,13 +391,14 @@ class Downstream:
         )
         self.exchange_over(self._plane.now, complete=complete)
 
-    def _refuse(self, bad: BadMessage, data: bytes) -> None:
-        """Answers what is not even a request, as far as `data` tells how, and ends the
-        connection."""
+    def _reject(self, bad: BadMessage, data: bytes) -> None:
+        """Answer bytes that are not a valid request, and end the connection. As far as `data` can
+        be read, it decides the form of the response."""
         if self.transport is None:
             return
-        accounting.refused(self._plane, self.peer, bad.status, data)
-        accept = find_field(data[: limits.REQUEST_HEAD].partition(END)[0].split(b"\r\n"), b"accept")
+        accounting.record_rejected(self._plane, self.peer, bad.status, data)
+        lines = data[: limits.REQUEST_HEAD].partition(END)[0].split(b"\r\n")
+        accept = find_field(lines, b"accept")
         self.transport.write(
             build_response(
                 bad.status,
@@ -414,36 +414,35 @@ class Downstream:
     def pause_writing(self) -> None:
         self._full = True
         if self.exchange is not None:
-            self.exchange.client_is_full()
+            self.exchange.client_full()
 
     def resume_writing(self) -> None:
         self._full = False
         if self.exchange is not None:
-            self.exchange.client_has_room()
+            self.exchange.client_writable()
         elif self._buffer and not self._ended:
             self.resume()
             self._next()
 
-    def pause(self) -> None:
-        """Stop reading from the client."""
-        transport = self.transport
-        if not self._paused and transport is not None and not transport.is_closing():
-            self._paused = True
-            self._plane.held.add(self)
-            transport.pause_reading()
+    def has_unsent_bytes(self) -> bool:
+        return self.transport is not None and self.transport.get_write_buffer_size() > 0
 
-    def resume(self) -> None:
-        """Read from the client again."""
-        transport = self.transport
-        if self._paused and transport is not None and not transport.is_closing():
-            self._paused = False
-            self._plane.held.discard(self)
-            transport.resume_reading()
+    # --- a tunnel
+
+    def open_tunnel(self) -> None:
+        self.persistent = False
+        self.resume()
+        if self._buffer and self.exchange is not None:
+            data, self._buffer = self._buffer, b""
+            self.exchange.tunnel_data(data)
+
+    def finish_tunnel(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write_eof()
 
     # --- from one request to the next, and the end
 
     def exchange_over(self, now: float, *, complete: bool) -> None:
-        """The answer is out: take up the next request, or end the connection."""
         exchange, self.exchange = self.exchange, None
         if self._paused:
             self.resume()
@@ -455,45 +454,26 @@ class Downstream:
             return
         keep = KEEP_ALIVE
         if exchange is not None and exchange.counted:
-            keep = exchange.service.keep_alive
+            keep = exchange.service.keep_alive_timeout
         self.deadline = now + keep
         if self._buffer and not self._advancing:
             self._plane.loop.call_soon(self._next)
 
     def _next(self) -> None:
+        """Start the next request that was held."""
         if self.exchange is None and self._buffer and not self._ended and not self._full:
             data, self._buffer = self._buffer, b""
             self._advance(data)
 
-    def open_tunnel(self) -> None:
-        """From here on bytes pass as they are; those that came early go first."""
-        self.persistent = False
-        self.resume()
-        if self._buffer and self.exchange is not None:
-            data, self._buffer = self._buffer, b""
-            tunnel.to_origin(self.exchange, data)
-
-    def finish_tunnel(self) -> None:
-        """The origin's side of a tunnel has ended."""
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.write_eof()
-
-    def unsent(self) -> bool:
-        """Whether bytes for the client have not left yet."""
-        return self.transport is not None and self.transport.get_write_buffer_size() > 0
-
-    def expected(self) -> bool:
-        """Whether a request may be on its way that must not be lost."""
+    def may_send_request(self) -> bool:
         return not self._ended
 
     def drain(self) -> None:
-        """Has the next answer say that the connection ends; it ends soon if none is asked for."""
-        self.usual = False
+        self.fast_path_ok = False
         if self.exchange is None:
             self.deadline = min(self.deadline, self._plane.clock() + NEXT_REQUEST)
 
     def close(self) -> None:
-        """Ends the connection once everything written has gone out."""
         self._ended = True
         self.exchange = None
         self.deadline = self._plane.now + FLUSH
@@ -501,8 +481,6 @@ class Downstream:
             self.transport.close()
 
     def break_off(self, *, abruptly: bool) -> None:
-        """Ends the connection so that the client sees that the answer is not whole. A clean
-        end is an end of the body to HTTP/1.0: it gets a reset."""
         self.exchange = None
         if abruptly and self.transport is not None:
             half_close.end_by_reset(self.transport)
@@ -511,42 +489,41 @@ class Downstream:
         self.close()
 
     def abort(self) -> None:
-        """Ends the connection at once."""
         self._ended = True
         if self.transport is not None:
             self.transport.abort()
 
     def _linger(self) -> None:
-        """Ends our side; the client's is read for a moment, so that no reset overtakes the
-        answer on its way."""
+        """Close our side, and read the client's for a moment, so that no reset overtakes the
+        response."""
         self._ended = True
         self.exchange = None
         self._buffer = b""
         now = self._plane.clock()
-        self.deadline, self._linger_end = now + LINGER, now + LINGER_MOST
+        self.deadline, self._linger_end = now + LINGER, now + LINGER_MAX
         if self.transport is not None and not self.transport.is_closing():
             self.resume()
             self.transport.write_eof()
 
-    def expired(self, now: float) -> None:
-        """The deadline has passed."""
+    def expire(self, now: float) -> None:
         exchange = self.exchange
         self.deadline = NEVER
         if exchange is not None:
-            retry.expired(exchange, now)
+            exchange.expire(now)
         elif self._ended:
             self.abort()
         elif self._buffer:
             late = BadMessage(failure.SLOW_HEAD.status, failure.SLOW_HEAD.text)
-            self._refuse(late, self._buffer)
-        elif not self._still_reading():
+            self._reject(late, self._buffer)
+        elif not self._is_still_reading():
             self.close()
 
-    def _still_reading(self) -> bool:
-        """Whether a slow client took some of its last answer since it was looked at."""
+    def _is_still_reading(self) -> bool:
+        """Whether a slow client took a part of its last response since the last check. If so, it
+        gets another keep-alive time."""
         size = self.transport.get_write_buffer_size() if self.transport is not None else 0
-        slow = 0 < size < self._unread
-        self._unread = size if slow else NO_LIMIT
+        slow = 0 < size < self._unsent
+        self._unsent = size if slow else NO_LIMIT
         if slow:
             self.deadline = self._plane.now + KEEP_ALIVE
         return slow

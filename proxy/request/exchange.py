@@ -1,10 +1,11 @@
-"""One request's life: find who answers, send it, pass the answer on, try again where that is safe.
+"""The life of one request: find the service, pick an endpoint, send the request, pass the response
+on, retry where that is safe.
 
-    start → (delayed) → (waiting) → connecting → sent → answering → over
-                                        ↑___________|      or tunnel → over
-
-An exchange holds one client connection and at most one origin connection. Their events come in
-as calls; nothing here awaits. Whatever ends it, `leave` gives back what it held, exactly once.
+`proxy.request.downstream` creates an `Exchange` for each request, `proxy.request.mirror` for each
+copy. It writes to a `ClientSink` and is the `ResponseSink` of its upstream connection. Both report
+events by calling methods; nothing here waits. The phases are those of `proxy.request.phases`. Every
+exchange ends in `leave`, which returns what it holds exactly once, or on the fast path in
+`proxy.request.fast_path`.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -12,317 +13,408 @@ from typing import TYPE_CHECKING, Final
 from proxy.http1.request import RequestHead
 from proxy.http1.response import ResponseHead
 from proxy.policy.retry import IDEMPOTENT
-from proxy.request import accounting, connection_pool, dispatch, failure, headers, resolve, retry
+from proxy.request import (
+    accounting,
+    connection_pool,
+    dispatch,
+    failure,
+    headers,
+    resolve,
+    retry,
+    tracing,
+    tunnel,
+)
+from proxy.request.attempt import Attempt
 from proxy.request.failure import Failure
 from proxy.request.hedge import Hedge
-from proxy.request.phases import ANSWERING, CONNECTING, NEW, OVER, SENT, TUNNEL, WAITING
+from proxy.request.phases import (
+    ANSWERING,
+    CONNECTING,
+    DELAYED,
+    FIRST,
+    OVER,
+    PICKING,
+    SENT,
+    TRANSITIONS,
+    TUNNEL,
+    WAITING,
+)
+from proxy.request.request_body import RequestBody
 from proxy.request.resolve import RequestRefused
+from proxy.request.sinks import AS_IS, IN_CHUNKS, NEVER, REJECTED, ClientSink
 
 if TYPE_CHECKING:
     from proxy.observe.trace import TraceContext
     from proxy.request.data_plane import DataPlane
-    from proxy.request.downstream import Downstream
-    from proxy.request.mirror import DiscardClient
+    from proxy.request.dispatch import QueueEntry
     from proxy.request.upstream import Upstream
     from proxy.state.endpoint_state import EndpointState
     from proxy.state.routing_table import CompiledRoute
     from proxy.state.service_state import ServiceState
 
 BODY_GRACE: Final = 30.0
+"""Seconds that an upload may take before its speed is checked."""
 BODY_RATE: Final = 500.0
+"""Bytes a second that an upload must reach after that: the minimum data rate of Kestrel is 240,
+that of Apache's mod_reqtimeout 500."""
 HELD_BODY: Final = 64 * 1024
+"""Bytes of a request's body that are held before the client is paused."""
 
 
-class Exchange:
-    """See the module. Times are monotonic seconds; 0.0 stands for "not yet"."""
+class Exchange(Attempt):
+    """One request and its response. It is also its own current attempt, see `Attempt`.
 
-    service: "ServiceState"
-    plan: "CompiledRoute | None" = None
-    revision = ""
-    endpoint: "EndpointState | None" = None
-    upstream: "Upstream | None" = None
-    hedge: Hedge | None = None
-    phase = NEW
-    attempts = 0
-    load = 0
-    tried: "tuple[EndpointState, ...]" = ()
-    fresh = False
-    reused = False
-    counted = False
-    caller = ""
+    Times are monotonic seconds; 0.0 means "not yet".
+
+    Request:
+    - `client`, `head`: where it came from, and its head.
+    - `target`: its target for the upstream.
+    - `idempotent`: whether it may be sent twice.
+    - `body`: the part of its body that is kept; None if none arrived.
+    - `request_complete`: whether it was read to its end.
+    - `request_id`, `trace`, `span`: its id, its `traceparent` for the upstream (empty: unchanged),
+      and its span (None: not decided).
+
+    Destination:
+    - `route`: the matched route; None for calls between services.
+    - `service`, `revision`: the service, and the revision (empty: any).
+    - `caller`: the calling service in counts; empty on public listeners.
+    - `counted`: whether the service counts it, which is so from admission on.
+
+    Progress:
+    - `phase`: see `proxy.request.phases`.
+    - `queue_entry`: its place in the service's queue, or None.
+    - `hedge`: its second attempt, or None.
+    - `retries`, `tried`: number of further attempts, and the endpoints that failed.
+    - `new_connection`: whether the next attempt must not use an idle connection.
+    - `upstream_is_full`, `upstream_was_full`: backpressure of the upstream, now and ever.
+    - `half_finished`: whether one side of the tunnel has ended.
+    - `last_deadline`: the deadline of the whole request; 0.0 for none.
+
+    Outcome:
+    - `status`, `failure`: the status sent to the client, and the failure, or None.
+    - `streaming`: whether the response is an event stream.
+    - `sticky_cookie`: name and value of a cookie to set; empty for none.
+    - `bytes_in`, `bytes_out`: body bytes received and sent.
+    - `started`, `first_byte_at`, `queue_seconds`: times, and seconds spent in the queue.
+    """
+
+    body: RequestBody | None = None
     request_complete = True
-    replayable = True
-    chunked_to_client = False
-    status = 0
-    failure: Failure | None = None
-    streaming = False
-    edits_answer = False
-    delay = 0.0
-    sticky: bytes = b""
-    parked = False
-    half_finished = False
-    held_up = False
-    origin_full = False
-    parked_bytes = 0
-    body_size = 0
-    bytes_in = 0
-    bytes_out = 0
-    queued_at = 0.0
-    queue_seconds = 0.0
-    sent_at = 0.0
-    connect_seconds = 0.0
-    first_byte_at = 0.0
-    last_deadline = 0.0
     request_id = b""
     trace = b""
     span: "TraceContext | None" = None
 
+    route: "CompiledRoute | None" = None
+    service: "ServiceState"
+    revision = ""
+    caller = ""
+    counted = False
+
+    phase = FIRST
+    queue_entry: "QueueEntry | None" = None
+    hedge: Hedge | None = None
+    retries = 0
+    tried: "tuple[EndpointState, ...]" = ()
+    new_connection = False
+    upstream_is_full = False
+    upstream_was_full = False
+    half_finished = False
+    last_deadline = 0.0
+
+    status = 0
+    failure: Failure | None = None
+    streaming = False
+    sticky_cookie = b""
+    bytes_in = 0
+    bytes_out = 0
+    first_byte_at = 0.0
+    queue_seconds = 0.0
+
     def __init__(
-        self,
-        plane: "DataPlane",
-        client: "Downstream | DiscardClient",
-        head: RequestHead,
-        now: float,
+        self, plane: "DataPlane", client: ClientSink, head: RequestHead, now: float
     ) -> None:
         self.plane = plane
         self.client = client
         self.head = head
         self.target = head.target
-        self.address = client.address
         self.started = now
         self.idempotent = head.method in IDEMPOTENT
         self.bodyless = head.method == b"HEAD"
-        self.body: list[bytes] = []
 
-    # --- before it goes out
+    def _enter(self, phase: int) -> None:
+        assert phase in TRANSITIONS[self.phase], (self.phase, phase)
+        self.phase = phase
+
+    # --- until it is sent
 
     def start(self, piece: bytes, complete: bool) -> None:
-        """Find out what the request is for, and send it. `piece` is what came of its body."""
-        plane, head = self.plane, self.head
+        """Find the service and send the request there. `piece` is what arrived of the body."""
+        plane, head, client = self.plane, self.head, self.client
         if not complete:
             self.request_complete = False
         if piece:
-            self.body.append(piece)
-            self.body_size = self.bytes_in = len(piece)
-        listener = self.client.listener
+            self.body = RequestBody(piece)
+            self.bytes_in = len(piece)
         try:
-            if listener.kind == "public":
-                resolve.by_route(plane, self, self.started)
+            if client.listener.kind == "public":
+                self.route = route = resolve.find_route(plane.routing, head)
+                found = resolve.apply_route(plane, route, head, client.address, self.started)
             else:
-                resolve.by_name(plane, self, listener, self.client.peer, self.started)
+                found = resolve.find_called_service(plane, head, client, self.started)
         except RequestRefused as refused:
-            self.refuse(refused)
+            self._refuse(refused)
             return
+        self.service, self.revision = found.service, found.revision
+        self.target, self.caller = found.target, found.caller
         if head.max_forwards == 0:
-            self.refuse(RequestRefused(failure.MAX_FORWARDS))
+            self._refuse(RequestRefused(failure.MAX_FORWARDS))
             return
-        plan = self.plan
-        if plan is not None and plan.mirror is not None and complete:
-            plane.mirror(self, plan.mirror)
-        self.admit()
+        if self.route is not None and self.route.mirror is not None and complete:
+            plane.mirror(self, self.route.mirror)
+        self.admit(found.delay)
 
-    def admit(self) -> None:
-        """The service is known: count the request, and send it on its way."""
+    def copy(self, client: ClientSink, service: "ServiceState") -> "Exchange":
+        """Return a new exchange that sends the same request to `service`. The request must be
+        complete."""
+        made = Exchange(self.plane, client, self.head, self.started)
+        made.target = self.target
+        made.service = service
+        if self.body is not None:
+            made.body = RequestBody(b"".join(self.body.pieces))
+            made.bytes_in = made.body.size
+        return made
+
+    def admit(self, delay: float = 0.0) -> None:
+        """Count the request for its service, and dispatch it after `delay` seconds."""
         service = self.service
         service.counters.arrivals += 1
         service.in_flight += 1
         self.counted = True
         service.budget.deposit(self.started)
-        largest = service.config.limits.body
-        if largest and max(self.head.length, self.bytes_in) > largest:
+        if max(self.head.length, self.bytes_in) > service.max_body:
             self.fail(failure.TOO_LARGE)
             return
-        timeout = service.config.timeouts.request
-        if timeout:
-            self.last_deadline = self.started + timeout
-        if self.delay:
-            self.phase = WAITING
-            self.until(float("inf"))
-            self.plane.loop.call_later(self.delay, self._delayed)
+        if service.request_timeout:
+            self.last_deadline = self.started + service.request_timeout
+        if delay:
+            self._enter(DELAYED)
+            self.set_deadline(NEVER)
+            self.plane.loop.call_later(delay, self._delay_over)
             return
         dispatch.dispatch(self, self.started)
 
-    def _delayed(self) -> None:
-        if self.phase == WAITING:
+    def _delay_over(self) -> None:
+        if self.phase == DELAYED:
             dispatch.dispatch(self, self.plane.clock())
+
+    def wait(self, entry: "QueueEntry", deadline: float) -> None:
+        """Wait in the service's queue until `deadline`."""
+        self._enter(WAITING)
+        self.queue_entry = entry
+        self.set_deadline(deadline)
+
+    def leave_queue(self, now: float) -> None:
+        """Note that the request is taken from the queue, to be sent."""
+        if self.queue_entry is not None:
+            self.queue_seconds += now - self.queue_entry.since
+            self.queue_entry = None
+
+    def stick_to(self, cookie: bytes) -> None:
+        """Set `cookie`, name and value, with the response."""
+        self.sticky_cookie = cookie
 
     def go_to(self, endpoint: "EndpointState", now: float) -> None:
         """Make an attempt at an endpoint."""
-        self.load = endpoint.in_flight
-        endpoint.start(now)
-        self.endpoint = endpoint
-        self.sent_at = now
+        service = self.service
+        self.begin_attempt(endpoint, now)
         if endpoint.health.ejected:
             endpoint.health.probing = True
-            self.service.refresh(now)
+            service.refresh(now)
         upstream = None
-        if endpoint.idle and not self.fresh:
+        if endpoint.idle and not self.new_connection:
             upstream = connection_pool.take(endpoint, idempotent=self.idempotent, now=now)
         if upstream is not None:
             self.reused = True
             self._send(upstream, now)
-            if self.service.hedges:
-                self._arm()
+            if service.hedges:
+                self._start_hedge()
             return
         self.reused = False
-        self.phase = CONNECTING
-        if self.service.hedges:
-            self._arm()
-        config = self.service.config
-        self.until(now + (config.timeouts.connect or float("inf")))
-        if config.limits.endpoint_connections:
-            connection_pool.make_room(endpoint, self.service.bounds.connections_left(endpoint))
+        self._enter(CONNECTING)
+        if service.hedges:
+            self._start_hedge()
+        self.set_deadline(now + service.connect_timeout)
+        if service.config.limits.endpoint_connections:
+            connection_pool.make_room(endpoint, service.limits.connections_left(endpoint))
         self.upstream = self.plane.connect(endpoint, self)
 
-    def _arm(self) -> None:
-        """Has a second try made in a while, if the first has had no answer by then."""
+    def _start_hedge(self) -> None:
+        """Start the timer of a second attempt, if the request may have one."""
         after = self.service.config.retries.hedge_after
         fit = self.idempotent and self.request_complete and not self.head.upgrade
-        if after and fit and self.hedge is None and not self.attempts:
+        if after and fit and self.hedge is None and not self.retries:
             self.hedge = Hedge(self, after)
 
     def connected(self, upstream: "Upstream") -> None:
-        """The connection asked for is there."""
         now = self.plane.clock()
         self.connect_seconds = now - self.sent_at
         self._send(upstream, now)
 
     def _send(self, upstream: "Upstream", now: float) -> None:
         self.upstream = upstream
-        self.phase = SENT
-        data = headers.for_origin(self)
-        if self.body:
-            data = b"".join((data, *self.body))
+        self._enter(SENT)
+        data = self.request_bytes()
+        if self.body is not None:
             self.body_sent()
         upstream.send(self, data)
-        timeouts = self.service.config.timeouts
         if self.request_complete:
-            self.until(now + (timeouts.first_byte or float("inf")))
+            self.set_deadline(now + self.service.first_byte_timeout)
         else:
-            self.until(now + timeouts.body)
+            self.set_deadline(now + self.service.config.timeouts.body)
             self.client.resume()
+
+    def request_bytes(self) -> bytes:
+        """Return the request for the endpoint, as far as it was received. It gets its id and its
+        trace here, which later attempts keep."""
+        if self.head.has_id:
+            self.request_id = self.head.request_id
+        elif not self.request_id:
+            self.request_id = self.plane.next_id()
+        if self.service.traces and not self.trace:
+            self.trace, self.span = tracing.begin(self)
+        data = headers.request_head(self)
+        return data if self.body is None else b"".join((data, *self.body.pieces))
 
     # --- the request's body
 
-    def body_sent(self) -> None:
-        """What there was of the body is sent: it is kept only where it may be sent again."""
-        if not self.idempotent or self.body_size > self.service.config.retries.body_limit:
-            self.body = []
-            self.replayable = False
+    def is_replayable(self) -> bool:
+        """Return whether everything received of the body can be sent again."""
+        return self.body is None or self.body.replayable
 
-    def request_body(self, data: bytes, complete: bool) -> None:
-        """More of the body came from the client, in the form in which it goes on."""
+    def _replay_limit(self) -> int:
+        """Bytes of the body to keep for a retry."""
+        return self.service.config.retries.body_limit if self.idempotent else -1
+
+    def body_sent(self) -> None:
+        """Note that what was received of the body is sent."""
+        if self.body is not None:
+            self.body.sent(self._replay_limit())
+
+    def request_data(self, data: bytes, complete: bool) -> None:
+        """Take more of the body from the client, in the form in which it is sent on."""
         self.bytes_in += len(data)
-        largest = self.service.config.limits.body
-        if largest and self.bytes_in > largest:
+        if self.bytes_in > self.service.max_body:
             self.fail(failure.TOO_LARGE)
             return
         if complete:
             self.request_complete = True
         if self.phase < SENT:
-            self.body.append(data)
-            self.body_size += len(data)
-            if self.body_size > HELD_BODY:
-                self.client.pause()
+            self._hold_body(data)
             return
         upstream = self.upstream
         if upstream is None or upstream.transport is None:
             return
-        if self.replayable:
-            self._remember(data)
         if data:
+            if self.body is None:
+                self.body = RequestBody(b"")
+            self.body.add_sent(data, self._replay_limit())
             upstream.transport.write(data)
         if self.phase == SENT:
-            now = self.plane.clock()
-            timeouts = self.service.config.timeouts
-            if complete:
-                self.until(now + (timeouts.first_byte or float("inf")))
-            elif self.origin_full:
-                pass
-            elif self.held_up:
-                self.until(now + timeouts.body)
-            else:
-                # Steady drops must not hold a replica for ever: some speed is asked for.
-                slowest = self.started + BODY_GRACE + self.bytes_in / BODY_RATE
-                self.until(min(now + timeouts.body, slowest))
+            self._wait_for_rest(complete)
         elif self.phase == ANSWERING:
-            self.until(self.plane.now + (self.service.config.timeouts.idle or float("inf")))
+            self.set_deadline(self.plane.now + self.service.idle_timeout)
 
-    def _remember(self, data: bytes) -> None:
-        """Keeps a body that is being sent, as long as it can be sent again."""
-        self.body_size += len(data)
-        if self.idempotent and self.body_size <= self.service.config.retries.body_limit:
-            self.body.append(data)
+    def _hold_body(self, data: bytes) -> None:
+        if self.body is None:
+            self.body = RequestBody(data)
         else:
-            self.body = []
-            self.replayable = False
+            self.body.add(data)
+        if self.body.size > HELD_BODY:
+            self.client.pause()
 
-    # --- the answer
+    def _wait_for_rest(self, complete: bool) -> None:
+        """Set the deadline after a piece of the body, by what is waited for next."""
+        now = self.plane.clock()
+        timeout = self.service.config.timeouts.body
+        if complete:
+            self.set_deadline(now + self.service.first_byte_timeout)
+        elif self.upstream_is_full:
+            pass
+        elif self.upstream_was_full:
+            self.set_deadline(now + timeout)
+        else:
+            # A client that sends a byte now and then must not hold a replica for ever.
+            slowest = self.started + BODY_GRACE + self.bytes_in / BODY_RATE
+            self.set_deadline(min(now + timeout, slowest))
 
-    def interim(self, head: ResponseHead) -> None:
-        """A 1xx answer other than 101: for HTTP/1.1 clients alone."""
+    # --- the response
+
+    def interim_response(self, head: ResponseHead) -> None:
         if not self.head.http10:
             self.client.write(head.kept_head + b"\r\n")
-        self.until(self.plane.clock() + (self.service.config.timeouts.first_byte or float("inf")))
+        self.set_deadline(self.plane.clock() + self.service.first_byte_timeout)
 
-    def answer_whole(self, head: ResponseHead, body: bytes, *, reusable: bool) -> None:
-        """A head and all of its body came at once."""
+    def whole_response(self, head: ResponseHead, body: bytes, *, reusable: bool) -> None:
         now = self.plane.clock()
         if not self._accept(head, now):
             return
-        ready = self._ready(head, until_close=False)
+        ready = self._client_head(head, until_close=False)
         if body:
             self.bytes_out = len(body)
             ready += body
         self.client.write(ready)
-        self.complete(now, reusable=reusable)
+        self._complete(now, reusable=reusable)
 
-    def answer_head(self, head: ResponseHead, *, until_close: bool) -> bool:
-        """A final head whose body follows; False when the answer is not wanted."""
+    def response_head(self, head: ResponseHead, *, until_close: bool) -> int:
         now = self.plane.clock()
         if not self._accept(head, now):
-            return False
-        self.phase = ANSWERING
-        self.chunked_to_client = (head.chunked or until_close) and not self.head.http10
-        self.client.write(self._ready(head, until_close=until_close))
+            return REJECTED
+        self._enter(ANSWERING)
+        self.client.write(self._client_head(head, until_close=until_close))
         if head.is_event_stream:
-            # A stream of events ends when somebody ends it.
+            # A stream of events has no end of its own: the timeout of requests does not apply.
             self.last_deadline = 0.0
             self.streaming = True
-            accounting.stream_began(self, now)
-        self.until(now + (self.service.config.timeouts.idle or float("inf")))
-        return True
+            accounting.record_stream_start(self, now)
+        self.set_deadline(now + self.service.idle_timeout)
+        return IN_CHUNKS if (head.chunked or until_close) and not self.head.http10 else AS_IS
 
-    def _ready(self, head: ResponseHead, *, until_close: bool) -> bytes:
-        """A final head as it goes to the client."""
+    def _client_head(self, head: ResponseHead, *, until_close: bool) -> bytes:
+        """The response's head for the client. If the end of the body will have to be the end of
+        the connection, the client takes no further request."""
+        client, route = self.client, self.route
         if (
-            self.client.usual
+            client.fast_path_ok
             and self.request_complete
-            and not self.edits_answer
             and not until_close
+            and not self.sticky_cookie
+            and (route is None or route.response_edits is None)
         ):
             return head.client_head
-        return headers.for_client(self, head, until_close=until_close)
+        chunked = (head.chunked or until_close) and head.status not in (204, 304)
+        unframed = chunked and self.head.http10
+        if (unframed and not self.bodyless) or not self.request_complete or self.plane.draining:
+            client.end_after_response()
+        return headers.response_head(self, head, chunked=chunked and not unframed)
 
-    def answer_body(self, data: bytes) -> None:
-        """A piece of the answer's body, in the form in which it goes on."""
+    def response_data(self, data: bytes) -> None:
         self.bytes_out += len(data)
         self.client.write(data)
-        self.until(self.plane.now + (self.service.config.timeouts.idle or float("inf")))
+        quiet = tunnel.idle_timeout(self) if self.phase == TUNNEL else self.service.idle_timeout
+        self.set_deadline(self.plane.now + quiet)
 
-    def answer_ended(self, last: bytes, *, reusable: bool) -> None:
-        """The answer's body is complete with `last`."""
+    def response_end(self, last: bytes, *, reusable: bool) -> None:
         if last:
             self.bytes_out += len(last)
             self.client.write(last)
-        self.complete(self.plane.clock(), reusable=reusable)
+        self._complete(self.plane.clock(), reusable=reusable)
 
-    def answer_unclear(self, reason: str) -> None:
-        """The origin's bytes have no single reading."""
+    def bad_response(self, reason: str) -> None:
         self.fail(failure.PROTOCOL, reason)
 
     def _accept(self, head: ResponseHead, now: float) -> bool:
-        """Takes a final head as the answer; False when another attempt is made instead."""
+        """Take a response head as the answer. Return False if another attempt is made instead."""
         status = head.status
         endpoint = self.endpoint
         assert endpoint is not None
@@ -331,58 +423,96 @@ class Exchange:
         if status < 500:
             if self.hedge is not None:
                 self.hedge.drop(now)
-            if endpoint.answered(now - self.sent_at, now, self.load):
+            if endpoint.record_success(now - self.sent_at, now, self.load):
                 self.service.refresh(now)
             return True
-        retry.blame(self, f"status {status}", now)
+        retry.blame(self.plane, self.service, endpoint, f"status {status}", now)
         listed = status in self.service.config.retries.status
-        return not (listed and self.idempotent and retry.try_again(self, failure.STATUS, now))
+        return not (listed and self.idempotent and self._retry(failure.STATUS, now))
+
+    # --- a tunnel
+
+    def switch_protocols(self, head: ResponseHead) -> bool:
+        if not self.request_complete or not tunnel.was_requested(self.head, head):
+            self.fail(failure.PROTOCOL, "a switch of protocols that was not asked for")
+            return False
+        now = self.plane.clock()
+        assert self.endpoint is not None
+        self.status = 101
+        self.first_byte_at = now
+        self.endpoint.record_success(now - self.sent_at, now, self.load)
+        self._enter(TUNNEL)
+        self.last_deadline = 0.0
+        self.client.write(tunnel.client_head(head))
+        self.set_deadline(now + tunnel.idle_timeout(self))
+        self.client.open_tunnel()
+        return True
+
+    def tunnel_data(self, data: bytes) -> None:
+        """Pass bytes of the client through the tunnel."""
+        self.bytes_in += len(data)
+        if self.upstream is not None and self.upstream.transport is not None:
+            self.upstream.transport.write(data)
+        self.set_deadline(self.plane.now + tunnel.idle_timeout(self))
+
+    def client_finished(self) -> None:
+        """Note that the client has ended its side of the tunnel."""
+        if self.upstream is not None:
+            self.upstream.finish()
+        self._finish_half()
+
+    def upstream_finished(self) -> None:
+        self.client.finish_tunnel()
+        self._finish_half()
+
+    def _finish_half(self) -> None:
+        now = self.plane.clock()
+        if self.half_finished:
+            self._complete(now, reusable=False)
+            return
+        self.half_finished = True
+        self.set_deadline(now + tunnel.idle_timeout(self))
 
     # --- backpressure
 
-    def origin_is_full(self) -> None:
-        """Stop reading what the origin cannot take."""
-        self.held_up = self.origin_full = True
+    def upstream_full(self) -> None:
+        self.upstream_is_full = self.upstream_was_full = True
         self.client.pause()
         if self.phase == SENT:
-            # It is the origin now that is waited for.
-            timeouts = self.service.config.timeouts
-            self.until(self.plane.clock() + (timeouts.idle or float("inf")))
+            # From now on the upstream is waited for, and not the client.
+            self.set_deadline(self.plane.clock() + self.service.idle_timeout)
 
-    def origin_has_room(self) -> None:
-        """Read on."""
-        self.origin_full = False
+    def upstream_writable(self) -> None:
+        self.upstream_is_full = False
         self.client.resume()
         if self.phase == SENT and not self.request_complete:
-            self.until(self.plane.clock() + self.service.config.timeouts.body)
+            self.set_deadline(self.plane.clock() + self.service.config.timeouts.body)
 
-    def client_is_full(self) -> None:
-        """Stop reading what the client cannot take."""
+    def client_full(self) -> None:
+        """Stop reading from the upstream: the client takes no more bytes for now."""
         if self.upstream is not None:
             self.upstream.pause()
 
-    def client_has_room(self) -> None:
-        """Read on."""
+    def client_writable(self) -> None:
+        """Read from the upstream again."""
         if self.upstream is not None:
             self.upstream.resume()
             if self.phase == ANSWERING:
-                self.until(self.plane.now + (self.service.config.timeouts.idle or float("inf")))
+                self.set_deadline(self.plane.now + self.service.idle_timeout)
 
-    # --- what goes wrong
+    # --- failures
 
     def connect_failed(self, error: OSError) -> None:
-        """The endpoint took no connection."""
         self.fail(failure.CONNECT, error.strerror or str(error))
 
     def upstream_lost(self, *, answering: bool) -> None:
-        """The origin's connection is gone before its answer was complete."""
         if self.phase == TUNNEL:
-            self.complete(self.plane.clock(), reusable=False)
+            self._complete(self.plane.clock(), reusable=False)
             return
         self.fail(failure.BROKEN if answering else failure.CLOSED, "connection closed")
 
     def client_gone(self) -> None:
-        """The client left: nothing is worth doing any more, and nobody is to blame."""
+        """End the exchange: the client has closed its connection. No endpoint is to blame."""
         if self.phase == OVER:
             return
         if self.phase != TUNNEL:
@@ -392,16 +522,44 @@ class Exchange:
             self.endpoint.health.record_abandoned()
         self.leave(self.plane.clock())
 
-    def fail(self, why: Failure, detail: str = "") -> None:
-        """Something went wrong."""
-        retry.failed(self, why, detail)
+    def expire(self, now: float) -> None:
+        """Act on a deadline that has passed."""
+        why = retry.failure_by_timeout(self, now)
+        if why is not None:
+            self.fail(why)
+        else:
+            self.client_gone()
+            self.client.abort()
 
-    def refuse(self, refused: RequestRefused) -> None:
-        """Answer without asking any origin."""
+    def fail(self, why: Failure, detail: str = "") -> None:
+        """Make another attempt, or answer with an error, or break off the response."""
+        now = self.plane.clock()
+        endpoint = self.endpoint
+        if endpoint is not None:
+            # An idle connection that was closed says nothing about the endpoint.
+            stale = self.reused and why is failure.CLOSED
+            if why.blame and not stale:
+                retry.blame(self.plane, self.service, endpoint, detail or why.text, now)
+            else:
+                endpoint.health.record_abandoned()
+        if self.phase < ANSWERING and why.cause is not None and self._retry(why, now):
+            return
+        self.failure = why
+        if self.phase == ANSWERING:
+            self.leave(now)
+            self.client.break_off(abruptly=self.head.http10)
+            return
+        self.status = why.status
+        self.leave(now)
+        extra = b"Retry-After: 1\r\n" if why.status == 503 else b""
+        self.client.send_error(self.head, why, why.status, extra, complete=self.request_complete)
+
+    def _refuse(self, refused: RequestRefused) -> None:
+        """Answer without an attempt at any endpoint."""
         self.status = refused.status
         self.failure = refused.why
         self.leave(self.started)
-        self.client.answer(
+        self.client.send_error(
             self.head,
             refused.why,
             refused.status,
@@ -409,62 +567,96 @@ class Exchange:
             complete=self.request_complete,
         )
 
+    def _retry(self, why: Failure, now: float) -> bool:
+        """Continue with the hedge or make another attempt. Return False if neither is possible."""
+        endpoint = self.endpoint
+        if endpoint is None or why.cause is None:
+            return False
+        if self.adopt_hedge(now):
+            self.first_byte_at = 0.0
+            self.set_deadline(now + self.service.first_byte_timeout)
+            return True
+        decision = retry.decide(self, why, now)
+        if decision == retry.NO:
+            return False
+        if decision == retry.ON_NEW_CONNECTION:
+            # Another idle connection may be closed too.
+            self.new_connection = True
+        else:
+            self.tried = (*self.tried, endpoint)
+            self.count_retry()
+            endpoint.counters.retried += 1
+        self.end_attempt(now)
+        self._enter(PICKING)
+        self.first_byte_at = 0.0
+        dispatch.dispatch(self, now)
+        return True
+
+    def count_retry(self) -> None:
+        """Count one more attempt."""
+        self.retries += 1
+        self.service.counters.retries += 1
+
+    def adopt_hedge(self, now: float) -> bool:
+        """Continue with the hedge's attempt, because the own one has failed or lost. Return False
+        if the hedge has not made one."""
+        hedge = self.hedge
+        if hedge is None or hedge.endpoint is None or hedge.upstream is None:
+            return False
+        if self.endpoint is not None:
+            self.tried = (*self.tried, self.endpoint)
+        self.end_attempt(now)
+        self.take_over(hedge)
+        phase = SENT if hedge.written else CONNECTING
+        if phase != self.phase:
+            self._enter(phase)
+        self.hedge = None
+        return True
+
+    def forget_hedge(self) -> None:
+        """Note that the hedge has ended."""
+        self.hedge = None
+
     # --- the end
 
-    def complete(self, now: float, *, reusable: bool) -> None:
-        """The answer is out. The client goes on to its next request, the origin's connection
-        to the pool."""
+    def _complete(self, now: float, *, reusable: bool) -> None:
+        """End after a complete response: the client takes its next request, and the upstream
+        connection returns to the pool if it may."""
         upstream, endpoint = self.upstream, self.endpoint
         assert upstream is not None
         assert endpoint is not None
         complete = self.request_complete
         if self.status < 500:
             endpoint.counters.succeeded += 1
-        # What an origin leaves unread would stand before the next request.
-        if reusable and complete and not self.origin_full and self.phase != TUNNEL:
-            upstream.exchange = None
-            upstream.reading = 0
+        in_tunnel = self.phase == TUNNEL
+        # Bytes of the request that the upstream has yet to take would precede the next request.
+        if reusable and complete and not self.upstream_is_full and not in_tunnel:
             self.upstream = None
-            if upstream.closing:
-                upstream.discard()
-            else:
-                connection_pool.give(endpoint, upstream, now)
-        tunnel = self.phase == TUNNEL
-        if tunnel and self.upstream is not None:
+            connection_pool.keep(endpoint, upstream, now)
+        if in_tunnel and self.upstream is not None:
             self.upstream.close()
             self.upstream = None
         self.leave(now)
-        if tunnel:
+        if in_tunnel:
             self.client.close()
         else:
             self.client.exchange_over(now, complete=complete)
 
-    def release(self, now: float) -> None:
-        """Gives back the endpoint and the connection of an attempt."""
-        upstream, endpoint = self.upstream, self.endpoint
-        self.upstream = self.endpoint = None
-        connection_pool.give_back(self.plane, endpoint, upstream, now)
-
     def leave(self, now: float) -> None:
-        """The end, whatever it is: counts it, and gives back what is held."""
+        """End the exchange, whatever its outcome: count it, and return what it holds."""
         if self.phase == OVER:
             return
         if self.phase == WAITING:
             dispatch.stop_waiting(self)
-        self.phase = OVER
+        self._enter(OVER)
         if self.hedge is not None:
             self.hedge.drop(now)
-        accounting.ended(self, now)
-        self.release(now)
+        accounting.record(self, now)
+        self.end_attempt(now)
         if self.counted:
-            service = self.service
-            service.in_flight -= 1
-            if service.limited:
-                service.bounds.tell()
-            if service.waiting:
-                dispatch.wake(service, now)
+            dispatch.request_over(self.service, now)
 
-    def until(self, deadline: float) -> None:
-        """Sets the deadline of the phase; that of the whole request may come first."""
+    def set_deadline(self, deadline: float) -> None:
+        """Set the deadline of the phase, unless that of the whole request comes first."""
         last = self.last_deadline
-        self.client.deadline = last if last and last < deadline else deadline
+        self.client.expire_at(last if last and last < deadline else deadline)

@@ -1,8 +1,10 @@
-"""Has a client that ended its side gone, or does it wait for its answer? TCP tells the two alike.
+"""Finds out whether a client that ended its side of the connection still waits for its response.
 
-So it is asked: the first byte of the answer, the same for all of them, is sent ahead. A client that
-has gone answers with a reset, and its request is cancelled; one that waits has a byte of its answer
-already. An answer that comes within a moment is not torn apart for that.
+`Downstream` starts a `HalfCloseWatcher`; `DataPlane` calls `is_reset`. TCP reports a client that
+has gone and a client that has only sent everything in the same way. So the watcher sends the first
+byte of the response early, which is the same for all responses. A client that has gone answers
+with a reset, and its request is cancelled; a client that waits has a byte of its response. A
+response that comes within a moment is not split for that.
 """
 
 import asyncio
@@ -16,66 +18,69 @@ if TYPE_CHECKING:
     from proxy.request.downstream import Downstream
     from proxy.request.exchange import Exchange
 
-ASK_AFTER: Final = 0.05
-LOOK_AFTER: Final[tuple[float, ...]] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-"""A reset takes as long as the way to the client and back."""
+PROBE_AFTER: Final = 0.05
+"""Seconds after which the first byte is sent: most responses come sooner."""
+CHECK_AFTER: Final[tuple[float, ...]] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds between the checks for a reset, which takes a round trip to the client."""
 STALLED: Final = 0.25
-"""An answer that has begun cannot be used to ask. If nothing of it comes for so long, whoever
-ended right after asking is taken to have gone."""
+"""Once a response has begun, its first byte cannot be a probe. If no byte of it is sent within
+these seconds after the client ended its side, the client counts as gone."""
 _TCP_INFO: Final = getattr(socket, "TCP_INFO", 0)
 _CLOSED: Final = 7
+"""TCP_CLOSE, the state of a connection that was reset (Linux, net/tcp_states.h)."""
 _RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER with zero seconds: closing the socket sends a reset."""
 
 
 class HalfCloseWatcher:
-    """Finds out about one client during one exchange. `start` begins."""
+    """Watches one client during one exchange, from `start` on."""
 
-    __slots__ = ("_client", "_exchange", "_looks", "_seen")
+    __slots__ = ("_checks", "_client", "_exchange", "_seen")
 
     def __init__(self, client: "Downstream", exchange: "Exchange") -> None:
         self._client = client
         self._exchange = exchange
-        self._looks = 0
+        self._checks = 0
         self._seen = exchange.bytes_out
 
     def start(self) -> None:
-        """Ask in a moment."""
+        """Start the first timer."""
         loop = self._exchange.plane.loop
         if self._exchange.phase < ANSWERING:
-            loop.call_later(ASK_AFTER, self._ask)
+            loop.call_later(PROBE_AFTER, self._probe)
         else:
-            loop.call_later(STALLED, self._see_whether_it_moves)
+            loop.call_later(STALLED, self._check_progress)
 
-    def _ask(self) -> None:
+    def _probe(self) -> None:
         if self._client.exchange is self._exchange:
             if self._exchange.phase < ANSWERING:
-                self._client.send_ahead()
-            self._look_later()
+                self._client.send_first_byte()
+            self._check_later()
 
-    def _see_whether_it_moves(self) -> None:
+    def _check_progress(self) -> None:
         if self._client.exchange is self._exchange:
-            if self._exchange.bytes_out == self._seen and not self._client.unsent():
+            if self._exchange.bytes_out == self._seen and not self._client.has_unsent_bytes():
                 self._client.abort()
             else:
-                self._look()
+                self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if self._client.exchange is self._exchange:
             if is_reset(self._client):
                 self._client.abort()
             else:
-                self._look_later()
+                self._check_later()
 
-    def _look_later(self) -> None:
-        if self._looks < len(LOOK_AFTER):
-            after = LOOK_AFTER[self._looks]
-            self._looks += 1
-            self._exchange.plane.loop.call_later(after, self._look)
+    def _check_later(self) -> None:
+        if self._checks < len(CHECK_AFTER):
+            after = CHECK_AFTER[self._checks]
+            self._checks += 1
+            self._exchange.plane.loop.call_later(after, self._check)
 
 
 def is_reset(client: "Downstream") -> bool:
-    """Whether the kernel has had a reset from a client; its end is all that is read of it, so
-    that nobody is told. On Unix sockets the write itself fails."""
+    """Return whether the client's connection was reset. After its end of stream the event loop
+    reads no more of it and would not notice. False on Unix sockets, where the next write fails."""
     sock = client.transport.get_extra_info("socket") if client.transport is not None else None
     if sock is None or not _TCP_INFO or sock.family == socket.AF_UNIX:
         return False
@@ -84,8 +89,8 @@ def is_reset(client: "Downstream") -> bool:
 
 
 def end_by_reset(transport: asyncio.Transport) -> None:
-    """Has the end of a connection, which is to follow, tell the peer at once: what was not sent
-    yet is thrown away, and what was is no clean end."""
+    """Have the close of a connection, which the caller does next, send a reset: unsent bytes are
+    dropped, and the peer does not see a clean end."""
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -1,42 +1,34 @@
-"""The heads that an exchange sends on: what its route and its connections make of them."""
+"""The heads that an exchange sends: the request's head for the endpoint, the response's head for
+the client. `Exchange` calls both functions; they change nothing."""
 
 from typing import TYPE_CHECKING
 
+from proxy.http1 import rewrite
 from proxy.http1.request import VIA, via_line
 from proxy.http1.response import ResponseHead
-from proxy.http1.rewrite import (
-    CRLF,
-    build_request_head,
-    build_response_head,
-    edit_fields,
-    host_line,
-)
+from proxy.http1.rewrite import CRLF, edit_fields, host_line
 from proxy.request import tracing
 
 if TYPE_CHECKING:
     from proxy.request.exchange import Exchange
 
 
-def for_origin(exchange: "Exchange") -> bytes:
-    """The request's head as it goes to the endpoint that was picked."""
-    head, plan = exchange.head, exchange.plan
-    if head.has_id:
-        exchange.request_id = head.request_id
-        own_id = b""
-    else:
-        exchange.request_id = exchange.request_id or exchange.plane.next_id()
-        own_id = b"X-Request-Id: %b\r\n" % exchange.request_id
+def request_head(exchange: "Exchange") -> bytes:
+    """Return the request's head for the picked endpoint. The request id and the trace of the
+    exchange are known already."""
+    head, route = exchange.head, exchange.route
+    own_lines = b"" if head.has_id else b"X-Request-Id: %b\r\n" % exchange.request_id
     replaced: frozenset[bytes] = frozenset()
     if exchange.service.traces:
-        line, replaced = tracing.line(exchange)
-        own_id += line
+        line, replaced = tracing.header_line(exchange)
+        own_lines += line
     edited = None
-    if plan is not None and plan.request is not None:
-        edits = plan.request
+    if route is not None and route.request_edits is not None:
+        edits = route.request_edits
         edited = edit_fields(head.lines, put=edits.put, add=edits.add, remove=edits.remove)
     elif head.upstream_head and exchange.target is head.target and not replaced:
         forwarded = exchange.client.forwarded_lines(head)
-        return b"".join((head.upstream_head, CRLF, forwarded, VIA, own_id, CRLF))
+        return b"".join((head.upstream_head, CRLF, forwarded, VIA, own_lines, CRLF))
     if replaced:
         lines = edited if edited is not None else head.lines
         edited = edit_fields(lines, put=(), add=(), remove=replaced)
@@ -46,34 +38,27 @@ def for_origin(exchange: "Exchange") -> bytes:
         where = exchange.endpoint.endpoint
         host = host_line(where.host or "localhost", where.port)
     forwarded = exchange.client.forwarded_lines(head)
-    added = b"%b%b%b%b\r\n" % (host, forwarded, via_line(http10=head.http10), own_id)
-    return build_request_head(head, added, edited, exchange.target)
+    added = b"%b%b%b%b\r\n" % (host, forwarded, via_line(http10=head.http10), own_lines)
+    return rewrite.build_request_head(head, added, edited, exchange.target)
 
 
-def for_client(exchange: "Exchange", head: ResponseHead, *, until_close: bool) -> bytes:
-    """The answer's head as it goes to a client that is not the usual one. Settles whether the
-    client's connection can go on after it."""
-    client, request = exchange.client, exchange.head
-    chunked = (head.chunked or until_close) and head.status not in (204, 304)
-    if request.http10 and chunked:
-        chunked = False
-        client.persistent = client.persistent and exchange.bodyless
-    if not exchange.request_complete or exchange.plane.draining:
-        client.persistent = False
+def response_head(exchange: "Exchange", head: ResponseHead, *, chunked: bool) -> bytes:
+    """Return the response's head for the client. `chunked` says whether its body goes to the
+    client in chunks; `ClientSink.persistent` is final already."""
     connection = b""
-    if not client.persistent:
+    if not exchange.client.persistent:
         connection = b"Connection: close\r\n"
-    elif request.http10:
+    elif exchange.head.http10:
         connection = b"Connection: keep-alive\r\n"
     extra = b""
-    if exchange.sticky:
-        extra = b"Set-Cookie: " + exchange.sticky + b"; Path=/; HttpOnly; SameSite=Lax\r\n"
+    if exchange.sticky_cookie:
+        extra = b"Set-Cookie: " + exchange.sticky_cookie + b"; Path=/; HttpOnly; SameSite=Lax\r\n"
     edited = None
-    if exchange.plan is not None and exchange.plan.response is not None:
-        edits = exchange.plan.response
+    if exchange.route is not None and exchange.route.response_edits is not None:
+        edits = exchange.route.response_edits
         start, *lines = head.kept_head[:-2].split(b"\r\n")
         lines = edit_fields(lines, put=edits.put, add=edits.add, remove=edits.remove)
         edited = b"\r\n".join([start, *lines, b""])
-    return build_response_head(
+    return rewrite.build_response_head(
         head, chunked=chunked, connection=connection, extra=extra, edited=edited
     )

@@ -1,127 +1,85 @@
-"""Copies of requests to another service, whose answers nobody waits for.
+"""Copies of requests to another service, whose responses are discarded.
 
-A copy is an exchange like any other, with a client that takes everything and says nothing. Only
-requests that are whole when they arrive are copied, and a bounded number at a time: a mirror must
-never cost the request that it copies.
+`Exchange.start` asks for a copy through `DataPlane.mirror`. A copy is an exchange like any other,
+whose client takes everything and does nothing. Only requests that are complete when they arrive
+are copied, and only a bounded number at a time, so that a mirror never delays the request that it
+copies.
 """
 
 from typing import TYPE_CHECKING, Final
 
 from proxy.http1.request import RequestHead
-from proxy.request import retry
 from proxy.request.exchange import Exchange
 from proxy.request.failure import Failure
-from proxy.wire.snapshot import Listener
+from proxy.request.sinks import NEVER, ClientSink
 
 if TYPE_CHECKING:
     from proxy.request.data_plane import DataPlane
-    from proxy.request.downstream import Downstream
     from proxy.state.service_state import ServiceState
 
-MOST: Final = 100
+MAX_IN_FLIGHT: Final = 100
+"""Copies in flight in one worker; more are dropped."""
 
 
-class DiscardClient:
-    """The client of a copy. It is with the plane's connections, so that deadlines hold."""
+class DiscardClient(ClientSink):
+    """The client of a copy. The data plane holds it with its clients, so that deadlines apply."""
 
-    exchange: Exchange | None
-    persistent = True
-    usual = True
-    peer: str
-    address: bytes
+    __slots__ = ("_original", "_plane")
 
-    def __init__(self, plane: "DataPlane", original: "Downstream | DiscardClient") -> None:
+    def __init__(self, plane: "DataPlane", original: ClientSink) -> None:
+        super().__init__(original.listener, original.peer, original.address)
         self._plane = plane
-        self._forwarded = original.forwarded_lines
-        self.listener: Listener = original.listener
-        self.peer = original.peer
-        self.address = original.address
-        self.deadline = float("inf")
-        self.exchange = None
+        self._original = original
+
+    def run(self, exchange: Exchange) -> None:
+        """Send the copied request."""
+        self.exchange = exchange
+        exchange.admit()
 
     def forwarded_lines(self, head: RequestHead) -> bytes:
-        """As for the original."""
-        return self._forwarded(head)
+        return self._original.forwarded_lines(head)
 
-    def write(self, data: bytes) -> None:
-        """Nobody reads it."""
-
-    def pause(self) -> None:
-        """Nothing comes in."""
-
-    def resume(self) -> None:
-        """Nothing comes in."""
-
-    def unsent(self) -> bool:
-        """Nothing is ever on its way out."""
-        return False
-
-    def expected(self) -> bool:
-        """Nothing comes in."""
-        return False
-
-    def drain(self) -> None:
-        """A copy ends by itself."""
-
-    def answer(
+    def send_error(
         self, head: RequestHead, why: Failure, status: int, extra: bytes, *, complete: bool
     ) -> None:
-        """It failed; that is counted, and nobody else cares."""
+        # The failure is counted, and that is all.
         del head, why, status, extra, complete
         self._over()
 
-    def open_tunnel(self) -> None:
-        """Requests that ask for a tunnel are not copied."""
-
-    def finish_tunnel(self) -> None:
-        """Requests that ask for a tunnel are not copied."""
-
     def exchange_over(self, now: float, *, complete: bool) -> None:
-        """It is done."""
         del now, complete
         self._over()
 
     def break_off(self, *, abruptly: bool) -> None:
-        """It broke."""
         del abruptly
         self._over()
 
     def close(self) -> None:
-        """It ended."""
         self._over()
 
     def abort(self) -> None:
-        """The plane ends."""
         exchange = self.exchange
         self._over()
         if exchange is not None:
             exchange.client_gone()
 
-    def expired(self, now: float) -> None:
-        """Its deadline has passed."""
-        self.deadline = float("inf")
+    def expire(self, now: float) -> None:
+        self.deadline = NEVER
         if self.exchange is not None:
-            retry.expired(self.exchange, now)
+            self.exchange.expire(now)
 
     def _over(self) -> None:
         self.exchange = None
-        self._plane.connections.discard(self)
-        self._plane.mirrored -= 1
+        self._plane.mirror_over(self)
 
 
 def copy(exchange: Exchange, service: "ServiceState") -> None:
-    """Sends a copy of a whole request to `service`, if it is of the share that is copied."""
-    plane, plan = exchange.plane, exchange.plan
-    if plan is not None and plane.dice() >= plan.route.mirror_share:
+    """Send a copy of a complete request to `service`, if it belongs to the mirrored share."""
+    plane, route = exchange.plane, exchange.route
+    if route is not None and plane.random() >= route.route.mirror_share:
         return
-    if plane.mirrored >= MOST or exchange.head.upgrade:
+    if plane.mirrors_in_flight >= MAX_IN_FLIGHT or exchange.head.upgrade:
         return
-    plane.mirrored += 1
     client = DiscardClient(plane, exchange.client)
-    plane.connections.add(client)
-    mirrored = client.exchange = Exchange(plane, client, exchange.head, exchange.started)
-    mirrored.target = exchange.target
-    mirrored.service = service
-    mirrored.body = list(exchange.body)
-    mirrored.body_size = mirrored.bytes_in = exchange.body_size
-    mirrored.admit()
+    plane.mirror_begun(client)
+    client.run(exchange.copy(client, service))

@@ -1,5 +1,8 @@
-"""What a worker tells of an interval: what was counted by service and endpoint, what was refused
-before it was for any service, and what the process itself used."""
+"""The reports of one worker: counts by service and endpoint, requests that were refused before
+they belonged to a service, and the resources that the process used.
+
+`DataPlane` owns the only `Reporter` of a worker and asks it for a report every second.
+"""
 
 import resource
 from collections.abc import Sequence
@@ -14,33 +17,33 @@ if TYPE_CHECKING:
 
 
 class Reporter:
-    """See the module. Counts are taken away as they are told, so there is one a worker."""
+    """Makes reports. A report takes its counts with it: each count is in one report only."""
 
     def __init__(self) -> None:
         self._sequence = 0
         self._cpu_seconds = 0.0
         self._refused: dict[str, int] = {}
-        self._told = (0, 0, 0)
+        self._reported = (0, 0, 0)
 
     def count_refused(self, reason: str) -> None:
-        """Counts an answer to what was not known to be for any service."""
+        """Count a response to a request that belonged to no known service."""
         self._refused[reason] = self._refused.get(reason, 0) + 1
 
     def report(
         self,
         plane: "DataPlane",
         services: Sequence[ServiceState],
-        leaving: Sequence[EndpointState],
+        removed: Sequence[EndpointState],
         start: float,
         end: float,
     ) -> Report:
-        """Counts since the last call, over (`start`, `end`] in Unix time. `leaving` are endpoints
-        that their services have no more."""
+        """Return the counts since the last call, over (`start`, `end`] in Unix time. `removed`
+        are endpoints that their services have no longer."""
         now = plane.clock()
         self._sequence += 1
         usage = resource.getrusage(resource.RUSAGE_SELF)
         cpu = usage.ru_utime + usage.ru_stime
-        spent, self._cpu_seconds = cpu - self._cpu_seconds, cpu
+        used, self._cpu_seconds = cpu - self._cpu_seconds, cpu
         refused, self._refused = self._refused, {}
         return Report(
             worker=plane.worker,
@@ -48,31 +51,31 @@ class Reporter:
             start=start,
             end=end,
             generation=plane.routing.generation,
-            services=tuple([_of_service(service, leaving, now) for service in services]),
-            connections=len(plane.connections),
+            services=tuple([_report_service(service, removed, now) for service in services]),
+            connections=len(plane.clients),
             rss_bytes=_resident_bytes(),
-            cpu_seconds=spent,
+            cpu_seconds=used,
             refused=refused,
-            **self._observed(plane),
+            **self._log_and_span_counts(plane),
         )
 
-    def _observed(self, plane: "DataPlane") -> dict[str, int]:
-        """What became of log lines and spans since the last call."""
+    def _log_and_span_counts(self, plane: "DataPlane") -> dict[str, int]:
+        """Numbers of log lines and spans since the last call, by the report's fields."""
         log, spans = plane.access_log, plane.spans
         now = (
             log.dropped if log is not None else 0,
             spans.dropped if spans is not None else 0,
             spans.exported if spans is not None else 0,
         )
-        before, self._told = self._told, now
+        before, self._reported = self._reported, now
         names = ("log_dropped", "spans_dropped", "spans_exported")
         return {name: new - old for name, new, old in zip(names, now, before, strict=True)}
 
 
-def _of_service(
-    service: ServiceState, leaving: Sequence[EndpointState], now: float
+def _report_service(
+    service: ServiceState, removed: Sequence[EndpointState], now: float
 ) -> ServiceReport:
-    left = [each for each in leaving if each.service == service.name]
+    left = [each for each in removed if each.service == service.name]
     endpoints = [
         state.counters.drain(
             state.id,
@@ -87,7 +90,7 @@ def _of_service(
 
 
 def _resident_bytes() -> int:
-    """The resident memory of this process; 0 where the kernel does not tell."""
+    """Resident memory of this process in bytes; 0 where the kernel has no /proc."""
     try:
         with open("/proc/self/statm", "rb") as statm:
             return int(statm.read().split()[1]) * resource.getpagesize()

@@ -1,7 +1,9 @@
-"""What an arriving request is for: service, revision and target, or the answer it gets at once.
+"""Finds out what a request is for: its route, service, revision and target, or the response that
+it gets at once.
 
-Public connections go by the route table. Connections of the mesh name the service they call,
-and who calls is known by where they come in.
+`Exchange.start` calls it. Requests to a public listener are matched against the route table. A
+request to a mesh listener names the service that it calls; the caller is known from the source
+address, or from a token in the path.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -12,6 +14,7 @@ from proxy.policy.hashing import hash_key
 from proxy.policy.route import MAX_CACHED_HOSTS, choose_target, find_cookie, normalize_host
 from proxy.request import failure
 from proxy.request.failure import Failure
+from proxy.request.sinks import ClientSink
 from proxy.state.routing_table import CompiledRoute, Routing
 from proxy.state.service_state import ServiceState
 from proxy.wire.snapshot import HashKey, Listener
@@ -20,13 +23,14 @@ if TYPE_CHECKING:
     from proxy.request.data_plane import DataPlane
     from proxy.request.exchange import Exchange
 
-_TOKEN_PATH: Final = b"/.mesh/"
-NOBODY: Final = "unknown"
-"""Who called, in counts, where that is not known."""
+TOKEN_PATH: Final = b"/.mesh/"
+"""Prefix of a target that names the caller's token and the called service."""
+UNKNOWN_CALLER: Final = "unknown"
+"""The caller's name in counts where it is not known."""
 
 
 class RequestRefused(Exception):
-    """The request gets an answer of the proxy's own. `extra` are further field lines."""
+    """The request gets a response of the proxy's own. `extra` holds further field lines."""
 
     def __init__(self, why: Failure, *, status: int = 0, extra: bytes = b"") -> None:
         super().__init__(why.reason)
@@ -35,157 +39,160 @@ class RequestRefused(Exception):
         self.extra = extra
 
 
-def by_route(plane: "DataPlane", exchange: "Exchange", now: float) -> None:
-    """Finds route, service and target of a public request. Raises Refused."""
-    head = exchange.head
-    routing = plane.routing
+class Destination:
+    """Where a request goes.
+
+    - `service`, `revision`: the service, and the revision to serve it (empty: any).
+    - `target`: the target for the upstream.
+    - `caller`: the calling service in counts; empty on public listeners.
+    - `delay`: seconds to wait before it is sent, by a fault rule.
+    """
+
+    __slots__ = ("caller", "delay", "revision", "service", "target")
+
+    def __init__(
+        self,
+        service: ServiceState,
+        revision: str,
+        target: bytes,
+        *,
+        caller: str = "",
+        delay: float = 0.0,
+    ) -> None:
+        self.service = service
+        self.revision = revision
+        self.target = target
+        self.caller = caller
+        self.delay = delay
+
+
+def find_route(routing: Routing, head: RequestHead) -> CompiledRoute:
+    """Return the route of a public request. Raises RequestRefused."""
     route = routing.table.match(head.host or b"", head.target, head.field)
     if route is None:
         raise RequestRefused(failure.NO_ROUTE)
-    plan = routing.plans[route.id]
-    exchange.plan = plan
-    if not plan.plain:
-        _treat(plane, exchange, plan, now)
-    if plan.response is not None:
-        exchange.edits_answer = True
-    if plan.only is not None:
-        exchange.service = plan.only
-        exchange.revision = plan.revision or _revision(plane, exchange, plan.only)
+    return routing.routes[route.id]
+
+
+def apply_route(
+    plane: "DataPlane", route: CompiledRoute, head: RequestHead, address: bytes, now: float
+) -> Destination:
+    """Return where a route sends a request of the client at `address`. Raises RequestRefused."""
+    target, delay = head.target, 0.0
+    if not route.passes_through:
+        _check_rate(route, head, address, now)
+        target = route.rewrite_target(target)
+        delay = _apply_rules(plane, route, head)
+    service, revision = route.service, route.revision
+    if service is None:
+        if not route.targets:
+            raise RequestRefused(failure.NO_SERVICE)
+        chosen = choose_target([target for target, _ in route.targets], plane.random())
+        service, revision = plane.routing.services[chosen.service], chosen.revision
+    return Destination(
+        service, revision or _choose_revision(plane, head, service), target, delay=delay
+    )
+
+
+def _check_rate(route: CompiledRoute, head: RequestHead, address: bytes, now: float) -> None:
+    if route.limiter is None:
         return
-    if not plan.targets:
-        raise RequestRefused(failure.NO_SERVICE)
-    target = choose_target([target for target, _ in plan.targets], plane.dice())
-    exchange.service = service = routing.services[target.service]
-    exchange.revision = target.revision or _revision(plane, exchange, service)
+    assert route.route.rate_limit is not None
+    key = policy_key(head, route.route.rate_limit.key, address)
+    wait = route.limiter.acquire(key, now)
+    if wait > 0.0:
+        seconds = max(1, int(wait + 0.999))
+        raise RequestRefused(failure.RATE, extra=b"Retry-After: %d\r\n" % seconds)
 
 
-def _revision(plane: "DataPlane", exchange: "Exchange", service: ServiceState) -> str:
-    """The revision that is to serve a request; empty for any."""
-    split = service.split
-    return "" if split is None else split.choose(exchange.head.field, plane.dice())
+def _apply_rules(plane: "DataPlane", route: CompiledRoute, head: RequestHead) -> float:
+    """Apply redirect and fault rules. Return the seconds by which a fault delays the request."""
+    config, fault = route.route, route.fault
+    if config.redirect:
+        location = b"Location: " + _redirect_location(config.redirect, head) + CRLF
+        raise RequestRefused(failure.REDIRECT, status=config.redirect_status, extra=location)
+    if fault is None or plane.random() >= fault.share:
+        return 0.0
+    if fault.abort:
+        raise RequestRefused(failure.FAULT, status=fault.abort)
+    return fault.delay
 
 
-def by_name(
-    plane: "DataPlane", exchange: "Exchange", listener: Listener, address: str, now: float
-) -> None:
-    """Finds the service that another service of the mesh calls. Raises Refused."""
-    head = exchange.head
-    routing = plane.routing
+def _choose_revision(plane: "DataPlane", head: RequestHead, service: ServiceState) -> str:
+    """The revision that a traffic split gives the request; empty for any."""
+    splitter = service.splitter
+    return "" if splitter is None else splitter.choose(head.field, plane.random())
+
+
+def find_called_service(
+    plane: "DataPlane", head: RequestHead, client: ClientSink, now: float
+) -> Destination:
+    """Return the service that another service calls through a mesh listener, and count the call.
+    Raises RequestRefused."""
+    routing, listener, target = plane.routing, client.listener, head.target
     if listener.kind == "token":
-        caller, name = _by_token(exchange, routing.credentials)
+        caller, name, target = _parse_token_path(target, routing.credentials)
         project = caller.rpartition("/")[0]
     else:
-        project, caller = routing.caller(listener, address)
+        project, caller = routing.identify_caller(listener, client.peer)
         name = normalize_host(head.host or b"").decode("latin-1")
-    service = routing.named(project, name)
+    service = routing.find_service(project, name)
     if service is None:
         raise RequestRefused(failure.NO_SERVICE)
-    if not service.covers(caller):
-        service.counters.count_uncovered(caller or NOBODY)
+    if not service.allows(caller):
+        service.counters.count_uncovered(caller or UNKNOWN_CALLER)
         if not service.config.audit:
             service.counters.denied += 1
             raise RequestRefused(failure.DENIED)
-    exchange.caller = caller or NOBODY
-    service.counters.start_call(exchange.caller, now)
-    exchange.service = service
-    exchange.revision = _revision(plane, exchange, service)
-
-
-def straight_call(
-    plane: "DataPlane", exchange: "Exchange", listener: Listener, address: str, now: float
-) -> ServiceState | None:
-    """As `by_name`, for a call to a simple service by one who may (see
-    `proxy.request.fast_path`); None, with
-    nothing done, where it is not such a call."""
-    head, routing = exchange.head, plane.routing
-    rest = b""
-    if listener.kind == "token":
-        cut = head.target.find(b"/", head.target.find(b"/", len(_TOKEN_PATH)) + 1)
-        if cut < len(_TOKEN_PATH) or not head.target.startswith(_TOKEN_PATH):
-            return None
-        address, host, rest = "", head.target[:cut], head.target[cut:]
-    else:
-        host = head.host or b""
-    key = (listener.address, address, host)
-    call = routing.calls.get(key)
-    if call is None:
-        call = _straight_call(routing, listener, address, host)
-        if call is None:
-            return None
-        if len(routing.calls) >= MAX_CACHED_HOSTS:
-            routing.calls.clear()
-        routing.calls[key] = call
-    service, caller = call
-    if head.length > service.largest_body:
-        return None
-    if rest:
-        behind = head.upstream_head[len(head.method) + 1 + len(head.target) :]
-        head.upstream_head = b"%b %b%b" % (head.method, rest, behind)
-        exchange.target = rest
-    exchange.caller = caller
+    caller = caller or UNKNOWN_CALLER
     service.counters.start_call(caller, now)
-    return service
+    revision = _choose_revision(plane, head, service)
+    return Destination(service, revision, target, caller=caller)
 
 
-def _straight_call(
-    routing: Routing, listener: Listener, address: str, host: bytes
-) -> tuple[ServiceState, str] | None:
-    """Who calls whom; `host` is the path's first segments at a listener that goes by tokens."""
-    if listener.kind == "token":
-        token, _, segment = host[len(_TOKEN_PATH) :].partition(b"/")
-        caller = routing.credentials.get(token, "")
-        if not caller or b"?" in segment:
-            return None
-        project, name = caller.rpartition("/")[0], segment.decode("latin-1")
-    else:
-        project, caller = routing.caller(listener, address)
-        name = normalize_host(host).decode("latin-1")
-    service = routing.named(project, name)
-    if service is None or not service.simple or not service.covers(caller):
-        return None
-    return service, caller or NOBODY
-
-
-def _by_token(exchange: "Exchange", credentials: dict[bytes, str]) -> tuple[str, str]:
-    """Who calls whom, by the path's first segments, which are taken off."""
-    target = exchange.target
-    if not target.startswith(_TOKEN_PATH):
+def _parse_token_path(target: bytes, credentials: dict[bytes, str]) -> tuple[str, str, bytes]:
+    """The caller, the called service's name, and the target without the token and that name."""
+    if not target.startswith(TOKEN_PATH):
         raise RequestRefused(failure.BAD_TOKEN)
-    path, question, query = target[len(_TOKEN_PATH) :].partition(b"?")
+    path, question, query = target[len(TOKEN_PATH) :].partition(b"?")
     token, _, rest = path.partition(b"/")
     caller = credentials.get(token)
     if caller is None:
         raise RequestRefused(failure.BAD_TOKEN)
     name, _, rest = rest.partition(b"/")
-    exchange.target = b"/" + rest + question + query
-    return caller, name.decode("latin-1")
+    return caller, name.decode("latin-1"), b"/" + rest + question + query
 
 
-def _treat(plane: "DataPlane", exchange: "Exchange", plan: CompiledRoute, now: float) -> None:
-    """What a route does to a request before it goes anywhere. Raises Refused."""
-    route = plan.route
-    if plan.limiter is not None:
-        assert route.rate_limit is not None
-        key = key_of(exchange.head, route.rate_limit.key, exchange.address)
-        wait = plan.limiter.acquire(key, now)
-        if wait > 0.0:
-            raise RequestRefused(
-                failure.RATE, extra=b"Retry-After: %d\r\n" % max(1, int(wait + 0.999))
-            )
-    exchange.target = plan.target(exchange.target)
-    if route.redirect:
-        where = _location(route.redirect, exchange.head)
-        raise RequestRefused(
-            failure.REDIRECT, status=route.redirect_status, extra=b"Location: " + where + CRLF
-        )
-    if plan.fault is not None and plane.dice() < plan.fault.share:
-        if plan.fault.abort:
-            raise RequestRefused(failure.FAULT, status=plan.fault.abort)
-        exchange.delay = plan.fault.delay
+def find_fast_path_call(
+    routing: Routing, listener: Listener, address: str, host: bytes
+) -> tuple[ServiceState, str] | None:
+    """Return the called service and the caller for a call that may take the fast path, and cache
+    them in `Routing.fast_path_calls`. None for other calls, which `find_called_service` handles.
+
+    `host` is the request's host, or at a token listener the part of its path that holds the token
+    and the service's name; `address` is empty there.
+    """
+    if listener.kind == "token":
+        token, _, segment = host[len(TOKEN_PATH) :].partition(b"/")
+        caller = routing.credentials.get(token, "")
+        if not caller or b"?" in segment:
+            return None
+        project, name = caller.rpartition("/")[0], segment.decode("latin-1")
+    else:
+        project, caller = routing.identify_caller(listener, address)
+        name = normalize_host(host).decode("latin-1")
+    service = routing.find_service(project, name)
+    if service is None or not service.fast_path_ok or not service.allows(caller):
+        return None
+    if len(routing.fast_path_calls) >= MAX_CACHED_HOSTS:
+        routing.fast_path_calls.clear()
+    call = service, caller or UNKNOWN_CALLER
+    routing.fast_path_calls[(listener.address, address, host)] = call
+    return call
 
 
-def _location(redirect: str, head: RequestHead) -> bytes:
-    """A redirect's target; `{host}`, `{path}` and `{query}` stand for the request's own."""
+def _redirect_location(redirect: str, head: RequestHead) -> bytes:
+    """The target of a redirect, with `{host}`, `{path}` and `{query}` replaced by the request's."""
     path, question, query = head.target.partition(b"?")
     return (
         redirect.encode()
@@ -195,8 +202,9 @@ def _location(redirect: str, head: RequestHead) -> bytes:
     )
 
 
-def key_of(head: RequestHead, key: HashKey, address: bytes) -> bytes | None:
-    """What a policy's key is in a request; None where the request does not have it."""
+def policy_key(head: RequestHead, key: HashKey, address: bytes) -> bytes | None:
+    """Return the value of a policy's key in a request of the client at `address`; None if the
+    request has none."""
     if key.source == "address":
         return address
     if key.source == "header":
@@ -205,9 +213,9 @@ def key_of(head: RequestHead, key: HashKey, address: bytes) -> bytes | None:
 
 
 def balance_key(exchange: "Exchange", service: ServiceState) -> int | None:
-    """The hash that consistent balancing goes by; None where the rule needs none."""
+    """Return the hash for consistent balancing; None if the algorithm needs none."""
     policy = service.config.balance
     if policy.algorithm not in ("ring-hash", "maglev"):
         return None
-    key = key_of(exchange.head, policy.hash_key, exchange.address)
+    key = policy_key(exchange.head, policy.hash_key, exchange.client.address)
     return None if key is None else hash_key(key)

@@ -1,4 +1,8 @@
-"""What an exchange has to do with traces: the `traceparent` that goes on, and its span."""
+"""Traces of an exchange: the `traceparent` field for the upstream, and the exchange's span.
+
+`Exchange` and the fast path call the functions that decide and store what they return; `headers`
+and `accounting` call those that use it.
+"""
 
 import time
 from random import getrandbits
@@ -8,80 +12,83 @@ from proxy.observe.spans import NOT_RECORDED, Span, Value
 from proxy.observe.trace import continue_trace, parse_traceparent
 
 if TYPE_CHECKING:
+    from proxy.observe.trace import TraceContext
     from proxy.request.exchange import Exchange
 
 PARENT: Final = frozenset((b"traceparent",))
-WHOLE: Final = frozenset((b"traceparent", b"tracestate"))
-"""A state says nothing without its parent (W3C Trace Context, section 3.3)."""
+PARENT_AND_STATE: Final = frozenset((b"traceparent", b"tracestate"))
+"""A state is invalid without its parent (W3C Trace Context, section 3.3)."""
 
 
-def line(exchange: "Exchange") -> tuple[bytes, frozenset[bytes]]:
-    """The field line to add for the origin, and the client's fields that it replaces."""
+def begin_span(exchange: "Exchange") -> "TraceContext":
+    """Return the span of a request, or NOT_RECORDED. Without a span its trace fields pass
+    unchanged. For services that do not start traces themselves."""
+    spans = exchange.plane.spans
+    assert spans is not None
     given = exchange.head.field(b"traceparent")
-    known = parse_traceparent(given) is not None
-    if not exchange.trace:
-        exchange.trace = _started(exchange, given, known=known)
+    return spans.start_span(given, exchange.plane.random(), getrandbits)
+
+
+def begin(exchange: "Exchange") -> "tuple[bytes, TraceContext | None]":
+    """Return the `traceparent` for the upstream, empty if the client's stays, and the span."""
+    given = exchange.head.field(b"traceparent")
+    plane, share = exchange.plane, exchange.service.config.trace
+    spans, span = plane.spans, exchange.span
+    if spans is not None:
+        if span is None:
+            span = spans.start_span(given, plane.random(), getrandbits, share)
+        if span is not NOT_RECORDED:
+            return span.header(), span
+    if share is None or parse_traceparent(given) is not None:
+        return b"", span
+    sampled = spans is None and plane.random() < share
+    return continue_trace(None, getrandbits, sampled).header(), span
+
+
+def header_line(exchange: "Exchange") -> tuple[bytes, frozenset[bytes]]:
+    """Return the field line to add for the upstream, and the names of the client's fields that
+    it replaces."""
     if not exchange.trace:
         return b"", frozenset()
-    replaced = PARENT if known else WHOLE
-    return b"traceparent: %b\r\n" % exchange.trace, replaced if given is not None else frozenset()
-
-
-def has_span(exchange: "Exchange") -> bool:
-    """Whether there is to be a span of a request; where there is none, nothing of its trace
-    changes on the way. Not for a service that starts traces."""
-    spans = exchange.plane.spans
-    assert spans is not None
     given = exchange.head.field(b"traceparent")
-    exchange.span = spans.start_span(given, exchange.plane.dice(), getrandbits)
-    return exchange.span is not NOT_RECORDED
+    line = b"traceparent: %b\r\n" % exchange.trace
+    if given is None:
+        return line, frozenset()
+    return line, PARENT if parse_traceparent(given) is not None else PARENT_AND_STATE
 
 
-def _started(exchange: "Exchange", given: bytes | None, *, known: bool) -> bytes:
-    """The `traceparent` that goes on in place of the one given; empty where that stays."""
-    spans, share = exchange.plane.spans, exchange.service.config.trace
-    if spans is not None:
-        if exchange.span is None:
-            exchange.span = spans.start_span(given, exchange.plane.dice(), getrandbits, share)
-        if exchange.span is not NOT_RECORDED:
-            return exchange.span.header()
-    if known or share is None:
-        return b""
-    sampled = spans is None and exchange.plane.dice() < share
-    return continue_trace(None, getrandbits, sampled).header()
-
-
-def ended(exchange: "Exchange", now: float) -> None:
-    """Records the span of an exchange that is over, if it has one."""
-    spans = exchange.plane.spans
+def record_span(exchange: "Exchange", now: float) -> None:
+    """Record the span of an exchange that has ended, if it has one."""
+    spans, span = exchange.plane.spans, exchange.span
     assert spans is not None
     head = exchange.head
-    if exchange.span is None:
+    if span is None:
         share = exchange.service.config.trace if exchange.counted else None
         given = head.field(b"traceparent")
-        exchange.span = spans.start_span(given, exchange.plane.dice(), getrandbits, share)
-    if exchange.span is NOT_RECORDED:
+        span = spans.start_span(given, exchange.plane.random(), getrandbits, share)
+    if span is NOT_RECORDED:
         return
     end = time.time()
-    route = exchange.plan.route.path if exchange.plan is not None else ""
+    route = exchange.route.route.path if exchange.route is not None else ""
     failed = exchange.failure is not None or exchange.status >= 500
-    why = exchange.failure.reason if exchange.failure is not None else str(exchange.status)
-    state = head.field(b"tracestate") if exchange.span.parent_id else None
+    reason = exchange.failure.reason if exchange.failure is not None else str(exchange.status)
+    state = head.field(b"tracestate") if span.parent_id else None
     spans.add(
         Span(
-            trace=exchange.span,
+            trace=span,
             state=(state or b"").decode("latin-1"),
             name=f"{head.method.decode('latin-1')} {route}".strip(),
             start=end - (now - exchange.started),
             end=end,
             attributes=_attributes(exchange, now),
-            failure=why if failed else "",
+            failure=reason if failed else "",
         )
     )
 
 
 def _attributes(exchange: "Exchange", now: float) -> dict[str, Value]:
-    """Names of the OpenTelemetry semantic conventions for HTTP, and our own under `meshd`."""
+    """Attributes by the OpenTelemetry semantic conventions for HTTP, and our own with the prefix
+    `meshd`."""
     head, endpoint = exchange.head, exchange.endpoint
     path, _, query = head.target.decode("latin-1").partition("?")
     first_byte_at = exchange.first_byte_at
@@ -97,7 +104,7 @@ def _attributes(exchange: "Exchange", now: float) -> dict[str, Value]:
         "user_agent.original": (head.field(b"user-agent") or b"").decode("latin-1"),
         "http.request.body.size": exchange.bytes_in or None,
         "http.response.body.size": exchange.bytes_out,
-        "http.request.resend_count": exchange.attempts or None,
+        "http.request.resend_count": exchange.retries or None,
         "error.type": exchange.failure.reason if exchange.failure is not None else "",
         "meshd.service": exchange.service.name if exchange.counted else "",
         "meshd.endpoint": endpoint.id if endpoint is not None else "",

@@ -1,77 +1,31 @@
-"""After a switch of protocols: bytes pass as they are, until both sides have ended."""
+"""Rules for a switch of protocols (status 101), after which an exchange passes bytes unchanged in
+both directions until both sides have ended. `Exchange` calls them."""
 
 from typing import TYPE_CHECKING, Final
 
+from proxy.http1.request import RequestHead
 from proxy.http1.response import ResponseHead
 from proxy.http1.rewrite import build_response_head
-from proxy.request import failure
-from proxy.request.phases import TUNNEL
 
 if TYPE_CHECKING:
     from proxy.request.exchange import Exchange
 
 HALF_CLOSED: Final = 60.0
+"""Seconds without traffic after which a tunnel ends if one of its sides has ended."""
 
 
-def opened(exchange: "Exchange", head: ResponseHead) -> bool:
-    """The origin switches protocols; False (and an end) when nobody asked it to."""
-    asked = {name.lower() for name in exchange.head.upgrade}
-    if not head.upgrade or not asked.issuperset(head.upgrade) or not exchange.request_complete:
-        exchange.fail(failure.PROTOCOL, "a switch of protocols that was not asked for")
-        return False
-    now = exchange.plane.clock()
-    assert exchange.endpoint is not None
-    exchange.status = 101
-    exchange.first_byte_at = now
-    exchange.endpoint.answered(now - exchange.sent_at, now, exchange.load)
-    exchange.phase = TUNNEL
-    exchange.last_deadline = 0.0
+def was_requested(request: RequestHead, response: ResponseHead) -> bool:
+    """Return whether the request asked for all protocols that the response switches to."""
+    offered = {name.lower() for name in request.upgrade}
+    return bool(response.upgrade) and offered.issuperset(response.upgrade)
+
+
+def client_head(head: ResponseHead) -> bytes:
+    """Return the response head for the client."""
     lines = b"Connection: Upgrade\r\nUpgrade: " + b", ".join(head.upgrade) + b"\r\n"
-    exchange.client.write(
-        build_response_head(head, chunked=False, connection=lines, extra=b"", edited=None)
-    )
-    exchange.until(now + exchange.service.tunnel)
-    exchange.client.open_tunnel()
-    return True
+    return build_response_head(head, chunked=False, connection=lines, extra=b"", edited=None)
 
 
-def to_client(exchange: "Exchange", data: bytes) -> None:
-    """Bytes from the origin."""
-    exchange.bytes_out += len(data)
-    exchange.client.write(data)
-    _moved(exchange)
-
-
-def to_origin(exchange: "Exchange", data: bytes) -> None:
-    """Bytes from the client."""
-    exchange.bytes_in += len(data)
-    if exchange.upstream is not None and exchange.upstream.transport is not None:
-        exchange.upstream.transport.write(data)
-    _moved(exchange)
-
-
-def _moved(exchange: "Exchange") -> None:
-    quiet = HALF_CLOSED if exchange.half_finished else exchange.service.tunnel
-    exchange.until(exchange.plane.now + quiet)
-
-
-def origin_finished(exchange: "Exchange") -> None:
-    """The origin sends no more."""
-    exchange.client.finish_tunnel()
-    _half(exchange)
-
-
-def client_finished(exchange: "Exchange") -> None:
-    """The client sends no more."""
-    if exchange.upstream is not None:
-        exchange.upstream.finish()
-    _half(exchange)
-
-
-def _half(exchange: "Exchange") -> None:
-    now = exchange.plane.clock()
-    if exchange.half_finished:
-        exchange.complete(now, reusable=False)
-        return
-    exchange.half_finished = True
-    exchange.until(now + HALF_CLOSED)
+def idle_timeout(exchange: "Exchange") -> float:
+    """Return the seconds without traffic after which the tunnel ends."""
+    return HALF_CLOSED if exchange.half_finished else exchange.service.tunnel_timeout

@@ -1,7 +1,9 @@
-"""One connection to an endpoint: writes a request's bytes, reads one answer at a time.
+"""One connection to an endpoint: writes the bytes of a request, reads one response at a time.
 
-It knows how answers are framed and nothing of what they are for; its exchange decides. It goes
-back to the pool only after an answer that ended where its framing said, with nothing behind it.
+`DataPlane.connect` creates it for an attempt; between requests `proxy.request.connection_pool`
+keeps it in `EndpointState.idle`. It knows how responses are framed and reports what it reads to a
+`ResponseSink`, which decides what to do. It returns to the pool only after a response that ended
+where its framing said, with no bytes after it.
 """
 
 import asyncio
@@ -15,8 +17,8 @@ from proxy.http1.framing import CHUNKED, UNTIL_CLOSE
 from proxy.http1.partial import check_partial
 from proxy.http1.request import END
 from proxy.http1.response import ResponseHead
-from proxy.request import connection_pool, fast_path, half_close, tunnel
-from proxy.request.hedge import Hedge
+from proxy.request import connection_pool, fast_path, half_close
+from proxy.request.sinks import IN_CHUNKS, REJECTED, ResponseSink
 from proxy.state.endpoint_state import EndpointState
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from proxy.request.exchange import Exchange
 
 WRITE_HIGH: Final = 64 * 1024
+"""Bytes in the write buffer above which the request's body is paused."""
+IDLE_MARGIN: Final = 1.0
+"""Seconds by which an idle connection is closed before the endpoint would close it."""
 _VERSION: Final = b"HTTP/1."
 
 # What the next bytes are.
@@ -36,45 +41,57 @@ TUNNEL: Final = 5
 
 
 class Upstream:
-    """See the module; an `asyncio.Protocol` by its methods, as `Downstream` is. `served` counts
-    the requests written; above one it was reused."""
+    """A connection to an endpoint.
+
+    It has the methods of an `asyncio.Protocol` without the base class, so that it can be compiled
+    to a native class.
+
+    - `endpoint`: where it leads.
+    - `sink`: what it reports to; None while it is idle or given up.
+    - `fast_path_sink`: the exchange whose response may take the fast path, or None.
+    - `transport`: None while it is being opened.
+    - `closing`: whether it is closed or about to be.
+    - `paused`: whether reading is paused.
+    - `reading`: what the next bytes are.
+    - `requests`: number of requests written.
+    - `idle_since`, `idle_until`: monotonic seconds, valid while it is idle.
+    - `idle_limit`: seconds for which it may be idle.
+    """
 
     __slots__ = (
         "_buffer",
+        "_counted",
         "_encode",
         "_head",
         "_interim",
         "_left",
         "_plane",
         "_reader",
+        "_task",
         "closing",
-        "counted",
-        "direct",
         "endpoint",
-        "exchange",
+        "fast_path_sink",
         "idle_limit",
         "idle_since",
         "idle_until",
         "paused",
         "reading",
-        "served",
-        "task",
+        "requests",
+        "sink",
         "transport",
     )
 
-    def __init__(
-        self, plane: "DataPlane", endpoint: EndpointState, exchange: "Exchange | Hedge"
-    ) -> None:
+    def __init__(self, plane: "DataPlane", endpoint: EndpointState, sink: ResponseSink) -> None:
         self._plane = plane
         self.endpoint = endpoint
-        self.exchange: Exchange | Hedge | None = exchange
-        self.direct: Exchange | None = None
+        self.sink: ResponseSink | None = sink
+        self.fast_path_sink: Exchange | None = None
         self.transport: asyncio.Transport | None = None
-        self.task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self.closing = False
-        self.counted = True
+        self._counted = True
         self.paused = False
-        self.served = 0
+        self.requests = 0
         self.idle_since = 0.0
         self.idle_until = 0.0
         self.idle_limit = endpoint.idle_seconds
@@ -88,71 +105,84 @@ class Upstream:
 
     # --- opening and closing
 
+    def open(self) -> None:
+        """Start to open the connection. `connection_made` or `dial_failed` follows."""
+        loop = self._plane.loop
+        self._task = loop.create_task(connection_pool.dial(loop, self.endpoint, self))
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=WRITE_HIGH)
-        self.task = None
-        if self.exchange is None:
-            # Given up at the very moment in which it came about.
+        self._task = None
+        if self.sink is None:
+            # It was given up at the very moment in which it opened.
             self.closing = True
             self.transport.abort()
         else:
-            self.exchange.connected(self)
+            self.sink.connected(self)
 
     def dial_failed(self, error: OSError) -> None:
-        """No connection came about."""
-        self.task = None
+        """Report that the connection could not be opened."""
+        self._task = None
         if self.closing:
             return
         self.closing = True
-        connection_pool.forget(self.endpoint, self)
-        exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            exchange.connect_failed(error)
+        self._forget()
+        sink, self.sink = self.sink, None
+        if sink is not None:
+            sink.connect_failed(error)
 
     def discard(self) -> None:
-        """Close at once, whatever state it is in; the exchange hears no more of it."""
-        self.exchange = None
+        """Close at once, in whatever state it is. The sink hears no more of it."""
+        self.sink = None
         if self.closing:
             return
         self.closing = True
-        if self.task is not None:
-            self.task.cancel()
-            self.task = None
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
         if self.transport is not None:
             if self.transport.get_write_buffer_size():
-                # An end behind what the origin does not read would not be heard of.
+                # The endpoint would not see a clean end behind bytes that it does not read.
                 half_close.end_by_reset(self.transport)
             self.transport.abort()
         else:
-            connection_pool.forget(self.endpoint, self)
+            self._forget()
 
     def close(self) -> None:
-        """Close once everything written has gone out."""
-        self.exchange = None
+        """Close once everything written is sent. The sink hears no more of it."""
+        self.sink = None
         self.closing = True
         if self.transport is not None:
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closing = True
-        connection_pool.forget(self.endpoint, self)
-        if exc is not None and self.exchange is not None:
+        self._forget()
+        if exc is not None and self.sink is not None:
             self._read_unread()
-        exchange, self.exchange = self.exchange, None
-        if exchange is None:
+        sink, self.sink = self.sink, None
+        if sink is None:
             return
         if self.reading == TO_THE_END and exc is None:
-            exchange.answer_ended(chunked.LAST_CHUNK if self._encode else b"", reusable=False)
+            sink.response_end(chunked.LAST_CHUNK if self._encode else b"", reusable=False)
         else:
-            exchange.upstream_lost(answering=self.reading > HEAD or bool(self._buffer))
+            sink.upstream_lost(answering=self.reading > HEAD or bool(self._buffer))
+
+    def _forget(self) -> None:
+        """Stop counting the connection, and take it out of the pool if it is there."""
+        if self._counted:
+            self._counted = False
+            self.endpoint.count_connections(-1)
+        if self in self.endpoint.idle:
+            self.endpoint.idle.remove(self)
 
     def _read_unread(self) -> None:
-        """What the origin said before its end: an early answer, and a reset behind it. A write
-        that fails ends the transport with that still unread."""
+        """Read what the endpoint sent before its end: an early response and a reset behind it. A
+        write that fails ends the transport with these bytes still unread."""
         sock = self.transport.get_extra_info("socket") if self.transport is not None else None
         left = limits.RESPONSE_HEAD
-        while sock is not None and self.exchange is not None and left > 0:
+        while sock is not None and self.sink is not None and left > 0:
             try:
                 data = os.read(sock.fileno(), left)
             except OSError:
@@ -163,141 +193,153 @@ class Upstream:
             self.data_received(data)
 
     def eof_received(self) -> bool:
-        exchange = self.exchange
-        if exchange is None:
-            # Not one more request, not even in this very turn of the event loop.
+        sink = self.sink
+        if sink is None:
+            # It must carry no more requests, not even one of this turn of the event loop.
             self.discard()
         elif self.reading == TUNNEL:
-            tunnel.origin_finished(cast("Exchange", exchange))
+            sink.upstream_finished()
             return True
         return False
 
+    # --- between requests
+
+    def make_idle(self, now: float) -> None:
+        """Detach it from its sink after a complete response."""
+        if self.paused:
+            # The client was slow to take the end of the response. While paused, the connection
+            # would neither notice that the endpoint closes it nor read the next response.
+            self.resume()
+        self.sink = None
+        self.reading = IDLE
+        self.idle_since = now
+        self.idle_until = now + self.idle_limit
+
+    def report_to(self, sink: ResponseSink) -> None:
+        """Report to another sink from now on."""
+        self.sink = sink
+
+    def limit_idle(self, seconds: float) -> None:
+        """Apply the idle timeout that the endpoint announced, in seconds."""
+        self.idle_limit = min(self.endpoint.idle_seconds, seconds - IDLE_MARGIN)
+
     # --- writing
 
-    def send(self, exchange: "Exchange | Hedge", data: bytes) -> None:
-        """Write a request's first bytes."""
+    def send(self, sink: ResponseSink, data: bytes) -> None:
+        """Write the first bytes of a request."""
         assert self.transport is not None
-        self.exchange = exchange
+        self.sink = sink
         self.reading = HEAD
-        self.served += 1
+        self.requests += 1
         self.transport.write(data)
 
     def finish(self) -> None:
-        """Nothing more is written through a tunnel."""
+        """Write no more through a tunnel."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write_eof()
 
     def pause_writing(self) -> None:
-        # The general way knows what it means if the answer comes before there is room again.
-        self.direct = None
-        if self.exchange is not None:
-            self.exchange.origin_is_full()
+        # Only the slow path handles a response that comes before the request is written.
+        self.fast_path_sink = None
+        if self.sink is not None:
+            self.sink.upstream_full()
 
     def resume_writing(self) -> None:
-        if self.exchange is not None:
-            self.exchange.origin_has_room()
+        if self.sink is not None:
+            self.sink.upstream_writable()
 
     # --- reading
 
     def pause(self) -> None:
-        """Stop reading from the origin."""
+        """Stop reading."""
         transport = self.transport
         if not self.paused and transport is not None and not transport.is_closing():
             self.paused = True
             transport.pause_reading()
 
     def resume(self) -> None:
-        """Read from the origin again."""
+        """Read again."""
         transport = self.transport
         if self.paused and transport is not None and not transport.is_closing():
             self.paused = False
             transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        exchange = self.exchange
-        if exchange is None:
-            # Bytes that nobody asked for: whose answer they are can never be told.
+        sink = self.sink
+        if sink is None:
+            # No request is under way, so these bytes are the response to none.
             self.discard()
             return
-        direct = self.direct
-        if direct is not None:
-            self.direct = None
-            if direct is exchange and fast_path.answered(direct, self, data):
+        exchange = self.fast_path_sink
+        if exchange is not None:
+            self.fast_path_sink = None
+            if exchange is sink and fast_path.pass_response(exchange, self, data):
                 return
         reading = self.reading
         if reading == HEAD:
-            self._read_head(exchange, data)
+            self._read_head(sink, data)
         elif reading == SIZED:
             left = self._left - len(data)
             if left > 0:
                 self._left = left
-                exchange.answer_body(data)
+                sink.response_data(data)
             else:
-                self._finish(exchange, data[: self._left], surplus=left < 0)
-        elif reading == TUNNEL:
-            tunnel.to_client(cast("Exchange", exchange), data)
+                self._finish(sink, data[: self._left], surplus=left < 0)
         elif reading == CHUNKS:
-            self._read_chunks(exchange, data)
+            self._read_chunks(sink, data)
         else:
-            exchange.answer_body(chunked.encode_chunk(data) if self._encode else data)
+            sink.response_data(chunked.encode_chunk(data) if self._encode else data)
 
-    def heard_limit(self, seconds: float) -> None:
-        """An origin that says how long it keeps idle connections is left a second early."""
-        self.idle_limit = min(self.endpoint.idle_seconds, seconds - 1.0)
-
-    def _read_head(self, exchange: "Exchange | Hedge", data: bytes) -> None:
+    def _read_head(self, sink: ResponseSink, data: bytes) -> None:
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
-        recall = self._plane.recall
+        cache = self._plane.head_cache
         while True:
             end = data.find(END)
             if end < 0:
-                self._keep_partial(exchange, data)
+                self._keep_partial(sink, data)
                 return
             raw = data[:end]
-            head = recall.responses.get(raw)
+            head = cache.responses.get(raw)
             if head is None:
                 try:
-                    head = recall.read_response(raw, data, self.endpoint.answers)
+                    head = cache.read_response(raw, data, self.endpoint.response_templates)
                 except BadMessage as bad:
-                    exchange.answer_unclear(bad.reason)
+                    sink.bad_response(bad.reason)
                     return
             if head.keep_alive_timeout:
-                self.heard_limit(head.keep_alive_timeout)
+                self.limit_idle(head.keep_alive_timeout)
             body = data[end + 4 :]
             if head.status >= 200 or head.status == 101:
                 break
             self._interim += 1
             if self._interim > limits.INTERIM_RESPONSES:
-                exchange.answer_unclear("too many interim responses")
+                sink.bad_response("too many interim responses")
                 return
-            exchange.interim(head)
+            sink.interim_response(head)
             if not body:
                 return
             data = body
         self._interim = 0
         self._head = head
-        if head.body_length == len(body) and not exchange.bodyless and head.status != 101:
-            exchange.answer_whole(head, body, reusable=head.persistent)
-            return
         if head.status == 101:
-            if isinstance(exchange, Hedge):
-                exchange.answer_unclear("a switch of protocols that was not asked for")
-                return
-            if tunnel.opened(exchange, head):
+            if sink.switch_protocols(head):
                 self.reading = TUNNEL
+                self._encode = False
                 if body:
-                    tunnel.to_client(exchange, body)
-            return
-        self._begin_body(exchange, head, body)
+                    sink.response_data(body)
+        elif head.body_length == len(body) and not sink.bodyless:
+            sink.whole_response(head, body, reusable=head.persistent)
+        else:
+            self._begin_body(sink, head, body)
 
-    def _begin_body(self, exchange: "Exchange | Hedge", head: ResponseHead, body: bytes) -> None:
-        length = 0 if exchange.bodyless else head.body_length
+    def _begin_body(self, sink: ResponseSink, head: ResponseHead, body: bytes) -> None:
+        length = 0 if sink.bodyless else head.body_length
         if length >= 0:
             left = length - len(body)
             if left <= 0:
-                exchange.answer_whole(
+                sink.whole_response(
                     head,
                     body if not left else body[:length],
                     reusable=not left and head.persistent,
@@ -309,48 +351,51 @@ class Upstream:
             self.reading = CHUNKS
         else:
             self.reading = TO_THE_END
-        if not exchange.answer_head(head, until_close=length == UNTIL_CLOSE):
+        form = sink.response_head(head, until_close=length == UNTIL_CLOSE)
+        if form == REJECTED:
             return
-        self._encode = exchange.chunked_to_client
+        # The sink may have handed the connection to another one, as a hedge that wins does.
+        sink = self.sink or sink
+        self._encode = form == IN_CHUNKS
         if length == CHUNKED:
             self._reader = ChunkedReader(raw=self._encode)
             if body:
-                self._read_chunks(exchange, body)
+                self._read_chunks(sink, body)
         elif body:
             if length == UNTIL_CLOSE and self._encode:
                 body = chunked.encode_chunk(body)
-            exchange.answer_body(body)
+            sink.response_data(body)
 
-    def _keep_partial(self, exchange: "Exchange | Hedge", data: bytes) -> None:
+    def _keep_partial(self, sink: ResponseSink, data: bytes) -> None:
         known = min(len(data), len(_VERSION))
         if data[:known] != _VERSION[:known]:
-            exchange.answer_unclear("an answer that is not HTTP/1")
+            sink.bad_response("an answer that is not HTTP/1")
             return
         if len(data) > limits.RESPONSE_HEAD:
-            exchange.answer_unclear("a response head that is too long")
+            sink.bad_response("a response head that is too long")
             return
         try:
             check_partial(data)
         except BadMessage as bad:
-            exchange.answer_unclear(bad.reason)
+            sink.bad_response(bad.reason)
             return
         self._buffer = data
 
-    def _read_chunks(self, exchange: "Exchange | Hedge", data: bytes) -> None:
+    def _read_chunks(self, sink: ResponseSink, data: bytes) -> None:
         reader = self._reader
         assert reader is not None
         try:
             out = reader.feed(data)
         except BadMessage as bad:
-            exchange.answer_unclear(bad.reason)
+            sink.bad_response(bad.reason)
             return
         if reader.done:
-            self._finish(exchange, out, surplus=bool(reader.surplus))
+            self._finish(sink, out, surplus=bool(reader.surplus))
         elif out:
-            exchange.answer_body(out)
+            sink.response_data(out)
 
-    def _finish(self, exchange: "Exchange | Hedge", last: bytes, *, surplus: bool) -> None:
+    def _finish(self, sink: ResponseSink, last: bytes, *, surplus: bool) -> None:
         self._reader = None
         head = self._head
         assert head is not None
-        exchange.answer_ended(last, reusable=head.persistent and not surplus)
+        sink.response_end(last, reusable=head.persistent and not surplus)

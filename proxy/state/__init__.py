@@ -1,1 +1,1 @@
-"""State that lives from snapshot to snapshot in a worker: routes, services, endpoints, limits."""
+"""Live state of one worker that outlasts a snapshot: routes, services, endpoints, limits."""

@@ -1,12 +1,17 @@
-"""A service's limits, kept by all workers together and without locks.
+"""The concurrency limits of one service, held by all workers together without locks.
 
-A worker announces what it is about to take in its own cells, then adds up everybody's: whoever
-finds more than the limit takes it back and waits. So the limit is never passed; two that ask for
-the last place at one moment may both wait, until they look again a hundredth of a second later.
+Each `ServiceState` owns one `ConcurrencyLimits`; `proxy.request.dispatch` asks it before it picks
+an endpoint. The numbers are shared through `proxy.ipc.shared_memory`.
 
-Places that become free are taken again by the worker that sees it first, which is mostly the one
-that freed them. So that no other waits for ever, a worker now and then leaves the last place to a
-request that has waited for longer elsewhere: for `YIELD` seconds, in which every other one looks.
+A worker first publishes the slot that it wants in its own cells, then adds up the cells of all
+workers. If the sum exceeds the limit, it withdraws and waits. So the limit is never exceeded. Two
+workers that ask for the last slot at the same moment may both withdraw; they look again 10 ms
+later.
+
+The worker that sees a free slot first takes it, and that is mostly the worker that freed it. To
+keep others from starving, a worker now and then leaves the last slot to a request that has waited
+longer at another worker: it takes none for `YIELD` seconds, and every other worker looks for free
+slots within that time.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -19,13 +24,18 @@ if TYPE_CHECKING:
     from proxy.state.service_state import ServiceState
 
 PATIENCE: Final = 0.1
-"""So much longer, in seconds, must a request have waited elsewhere."""
+"""Seconds that a request at another worker must have waited longer to get the last slot. Well
+above the 10 ms between two looks, so that workers do not yield to each other all the time."""
 YIELD: Final = 0.025
+"""Seconds for which a worker leaves the last slot to others: more than two looks of 10 ms."""
 
 
 class ConcurrencyLimits:
-    """One service's. `row` is None where nothing is shared: for the only worker, and for one
-    that got no cells, which keeps to its share of each limit as one of `workers`."""
+    """The limits of one service.
+
+    Without a `row` nothing is shared. This is so for a single worker, and for a worker whose row
+    is full; the latter keeps to its part of each limit as one of `workers`.
+    """
 
     __slots__ = ("_row", "_service", "_slot", "_yield_next", "_yield_until", "workers")
 
@@ -37,14 +47,15 @@ class ConcurrencyLimits:
         self._yield_until = 0.0
         self._yield_next = 0.0
 
-    def release(self) -> None:
-        """The service is gone and nothing of it is under way."""
+    def stop_sharing(self) -> None:
+        """Release the shared cells: the service was removed and has no request in flight."""
         if self._row is not None:
             self._row.release(self._slot)
             self._row = None
 
-    def tell(self, more: int = 0) -> None:
-        """Publishes what is under way and what waits here, with so many `more` under way."""
+    def publish(self, more: int = 0) -> None:
+        """Publish this worker's requests in flight and in the queue, with `more` added to those
+        in flight."""
         row, slot, service = self._row, self._slot, self._service
         if row is None:
             return
@@ -52,11 +63,11 @@ class ConcurrencyLimits:
         row.in_flight[slot] = service.in_flight - len(waiting) + more
         row.held[slot] = len(waiting)
         row.bytes[slot] = service.parked_bytes
-        row.latency[slot] = waiting[0].queued_at if waiting else 0.0
+        row.latency[slot] = waiting[0].since if waiting else 0.0
 
-    def ask_to_wait(self) -> tuple[int, int]:
-        """Announces one that waits; those that wait at other workers, and the bytes held for
-        them."""
+    def announce_waiter(self) -> tuple[int, int]:
+        """Publish one more waiting request. Return the number of requests that wait at other
+        workers and the bytes that those hold."""
         row, slot = self._row, self._slot
         if row is None:
             return 0, 0
@@ -64,69 +75,76 @@ class ConcurrencyLimits:
         row.sync()
         return row.held_elsewhere(slot), row.bytes_elsewhere(slot)
 
-    def enter(self, now: float, since: float, more: int) -> bool:
-        """Whether the service may have one more under way: one that is counted in its in-flight
-        already, and stands in its queue if `more` is 1. `since` is when that began to wait,
-        or infinity for one that has begun and must not wait."""
-        limit = self._mine(self._service.config.limits.service_in_flight)
+    def admits(self, now: float, since: float, more: int) -> bool:
+        """Return whether the service may have one more request in flight.
+
+        The request is already counted in the service's `in_flight`; `more` is 1 if it is also in
+        the queue. `since` is when it began to wait, infinity for a retry, which must not wait.
+        """
+        limit = self._local_limit(self._service.config.limits.service_in_flight)
         if not limit:
             return True
-        self.tell(more)
+        self.publish(more)
         total = self._service.in_flight - len(self._service.waiting) + more
         row = self._row
         if row is not None:
             row.sync()
             total += row.in_flight_elsewhere(self._slot)
-        return total < limit or (total == limit and self._turn(now, since))
+        return total < limit or (total == limit and self._may_take_last_slot(now, since))
 
-    def take(self, endpoint: "EndpointState", now: float, since: float) -> bool:
-        """Whether an endpoint takes one more request; announced until it starts there, or
-        `EndpointState.tell` is called."""
+    def reserve(self, endpoint: "EndpointState", now: float, since: float) -> bool:
+        """Return whether an endpoint may take one more request. The request stays published
+        until it starts there or `EndpointState.publish` is called."""
         limits = self._service.config.limits
-        limit = self._mine(limits.endpoint_in_flight)
+        limit = self._local_limit(limits.endpoint_in_flight)
         if endpoint.gradient is not None:
             limit = min(limit or endpoint.gradient.limit, endpoint.gradient.limit)
         if limit:
-            total = endpoint.announce(1)
-            if total > limit or (total == limit and not self._turn(now, since)):
+            total = endpoint.announce_requests(1)
+            if total > limit or (total == limit and not self._may_take_last_slot(now, since)):
                 return False
-        most = self._mine(limits.endpoint_connections)
-        if most:
+        limit = self._local_limit(limits.endpoint_connections)
+        if limit:
             new = not endpoint.idle
-            total = endpoint.announce_connection(int(new))
-            if (new and total > most) or (total >= most and not self._turn(now, since)):
+            total = endpoint.announce_connections(int(new))
+            if new and total > limit:
+                return False
+            if total >= limit and not self._may_take_last_slot(now, since):
                 return False
         return True
 
     def connections_left(self, endpoint: "EndpointState") -> int:
-        """How many connections this worker may have to an endpoint, going by the others'."""
-        most = self._mine(self._service.config.limits.endpoint_connections)
-        return most - endpoint.connections_elsewhere()
+        """Return how many connections to an endpoint the other workers leave to this one."""
+        limit = self._local_limit(self._service.config.limits.endpoint_connections)
+        return limit - endpoint.connections_elsewhere()
 
-    def in_the_way(self, endpoint: "EndpointState", now: float) -> bool:
-        """Whether an idle connection to an endpoint keeps another worker, where requests wait,
-        from opening one."""
-        row, most = self._row, self._service.config.limits.endpoint_connections
-        if row is None or not most or (self._service.waiting and now >= self._yield_until):
+    def blocks_another_worker(self, endpoint: "EndpointState", now: float) -> bool:
+        """Return whether an idle connection to an endpoint keeps another worker, at which
+        requests wait, from opening one."""
+        row, limit = self._row, self._service.config.limits.endpoint_connections
+        if row is None or not limit or (self._service.waiting and now >= self._yield_until):
             return False
-        full = endpoint.connections + endpoint.connections_elsewhere() >= most
+        full = endpoint.connections + endpoint.connections_elsewhere() >= limit
         return full and row.held_elsewhere(self._slot) > 0
 
-    def open(self, endpoint: "EndpointState") -> bool:
-        """Whether an endpoint seems to have room, by what was last seen of the others."""
+    def may_have_room(self, endpoint: "EndpointState") -> bool:
+        """Return whether an endpoint seems to have a free slot, by the last known numbers of the
+        other workers."""
         limits = self._service.config.limits
         adaptive = endpoint.gradient.limit if endpoint.gradient is not None else 0
         if not admit.may_send(limits, endpoint.in_flight, adaptive):
             return False
         return bool(endpoint.idle) or admit.may_connect(limits, endpoint.connections)
 
-    def _mine(self, limit: int) -> int:
+    def _local_limit(self, limit: int) -> int:
+        """The limit to compare with: the whole one if numbers are shared, else this worker's
+        part of it. 0 means none."""
         if self._row is not None or self.workers < 2:
             return limit
         return limit and max(1, limit // self.workers)
 
-    def _turn(self, now: float, since: float) -> bool:
-        """Whether this worker may take the last place, for a request that waits `since` then."""
+    def _may_take_last_slot(self, now: float, since: float) -> bool:
+        """Whether this worker may take the last slot for a request that waits since `since`."""
         row = self._row
         if row is None or since == float("inf"):
             return True

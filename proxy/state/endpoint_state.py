@@ -1,4 +1,9 @@
-"""What a worker knows of an endpoint while it runs: kept by id from snapshot to snapshot."""
+"""The live state of one endpoint in a worker, kept by endpoint id from snapshot to snapshot.
+
+`proxy.state.service_state` creates and updates it; the request path starts and finishes requests
+on it. It alone writes its attributes, apart from the marked inlined code in
+`proxy.request.fast_path`.
+"""
 
 from typing import TYPE_CHECKING, Final
 
@@ -14,34 +19,47 @@ if TYPE_CHECKING:
     from proxy.request.upstream import Upstream
 
 NEVER: Final = float("inf")
+POOL_SECONDS: Final = 60.0
+"""Seconds for which idle connections are kept before the first snapshot says otherwise."""
 
 
 class EndpointState:
-    """One endpoint's live state.
+    """The live state of one endpoint.
 
-    `in_flight` is what balancing goes by: this worker's own, plus `foreign`, which other
-    workers have. `idle` holds open connections, the last used at the end, which are kept for
-    `idle_seconds` unless the endpoint asks for less. `connections` counts all that are open or
-    being opened. `answers` is what its service's answers are known by.
+    - `service`, `id`: the service's name and the endpoint's id.
+    - `endpoint`: its entry in the current snapshot.
+    - `serving`: whether the snapshot lets it take new requests.
+    - `weight`: weight for balancing, with slow start applied.
+    - `in_flight`: requests in flight of all workers; balancing uses this number.
+    - `in_flight_elsewhere`: the part of `in_flight` that other workers have.
+    - `latency_elsewhere`: mean latency of all workers in seconds, 0.0 while unknown.
+    - `latency_estimate`: this worker's latency estimate.
+    - `fast_failing`: whether its fast responses are failures.
+    - `gradient`: its adaptive concurrency limit, or None.
+    - `health`, `counters`: outlier detection, and what the next report says.
+    - `idle`: open connections without a request, the last used at the end.
+    - `idle_seconds`: seconds for which they are kept, unless the endpoint asks for less.
+    - `connections`: connections that are open or being opened.
+    - `response_templates`: templates of the responses of its service.
     """
 
     __slots__ = (
         "_row",
         "_slot",
-        "answers",
         "connections",
         "counters",
         "endpoint",
-        "estimate",
         "fast_failing",
-        "foreign",
         "gradient",
         "health",
         "id",
         "idle",
         "idle_seconds",
         "in_flight",
+        "in_flight_elsewhere",
         "latency_elsewhere",
+        "latency_estimate",
+        "response_templates",
         "service",
         "serving",
         "weight",
@@ -51,7 +69,7 @@ class EndpointState:
         self,
         service: str,
         endpoint: Endpoint,
-        answers: ResponseTemplates,
+        response_templates: ResponseTemplates,
         *,
         peak: bool,
         adaptive: bool,
@@ -61,36 +79,55 @@ class EndpointState:
         self.id = endpoint.id
         self.weight = endpoint.weight
         self.in_flight = 0
-        self.foreign = 0
+        self.in_flight_elsewhere = 0
         self._row: WorkerRow | None = None
         self._slot = -1
         self.latency_elsewhere = 0.0
         self.fast_failing = False
-        self.estimate: PeakEwma | LatencyAtLoad = PeakEwma() if peak else LatencyAtLoad()
+        self.latency_estimate: PeakEwma | LatencyAtLoad = PeakEwma() if peak else LatencyAtLoad()
         self.gradient = Gradient() if adaptive else None
         self.health = EndpointHealth(endpoint.id)
         self.counters = EndpointCounters()
         self.idle: list[Upstream] = []
-        self.idle_seconds = 60.0
+        self.idle_seconds = POOL_SECONDS
         self.connections = 0
         self.serving = True
-        self.answers = answers
+        self.response_templates = response_templates
 
-    def adapt(self, adaptive: bool) -> None:
-        """Whether it has a limit of its own that follows its latency, from now on."""
+    # --- from the snapshot
+
+    def update(self, endpoint: Endpoint, idle_seconds: float, *, adaptive: bool) -> None:
+        """Take over the endpoint's entry in a new snapshot. `adaptive` says whether it has a
+        concurrency limit that follows its latency."""
+        self.endpoint = endpoint
+        self.idle_seconds = idle_seconds
+        self.serving = endpoint.state == "ready"
         if not adaptive:
             self.gradient = None
         elif self.gradient is None:
             self.gradient = Gradient()
 
+    def retire(self) -> None:
+        """Take no new requests: the endpoint is not in the snapshot any more."""
+        self.serving = False
+
+    def ramp(self, share: float) -> None:
+        """Set the weight to `share`, 0.0 to 1.0, of the configured one (slow start)."""
+        # A weight of zero would keep the endpoint from ever being picked.
+        self.weight = max(self.endpoint.weight, 1e-6) * share
+
+    # --- requests
+
     @property
     def latency(self) -> float:
-        """What to expect of it now; from other workers where this one knows nothing."""
-        return self.estimate.at(self.in_flight) or self.latency_elsewhere
+        """Expected latency in seconds at the current load, 0.0 while unknown. The other workers'
+        mean where this worker knows nothing."""
+        return self.latency_estimate.at(self.in_flight) or self.latency_elsewhere
 
     def start(self, now: float) -> None:
-        """A request goes to the endpoint; `now` is monotonic."""
-        # `EndpointCounters.start`, written out: a call less on the path of every request.
+        """Count the start of a request; `now` is in monotonic seconds."""
+        # `EndpointCounters.start`, inlined: every request comes here, and the call costs 50 ns
+        # in plain Python.
         self.in_flight += 1
         counters = self.counters
         counters.in_flight += 1
@@ -100,7 +137,7 @@ class EndpointState:
             self._row.in_flight[self._slot] = counters.in_flight
 
     def finish(self, now: float) -> None:
-        """It is over, whatever came of it."""
+        """Count the end of a request, whatever its outcome."""
         self.in_flight -= 1
         counters = self.counters
         counters.in_flight -= 1
@@ -108,45 +145,72 @@ class EndpointState:
         if self._row is not None:
             self._row.in_flight[self._slot] = counters.in_flight
 
-    def answered(self, seconds: float, now: float, load: int) -> bool:
-        """Takes in a good answer that took so long, when `load` requests were in flight before
-        its own; True when it re-admitted the endpoint."""
-        self.estimate.observe(seconds, now, load)
+    def record_success(self, seconds: float, now: float, load: int) -> bool:
+        """Record a good response that took `seconds`, sent while `load` other requests were in
+        flight. Return whether it ended an ejection of the endpoint."""
+        self.latency_estimate.observe(seconds, now, load)
         if self.gradient is not None:
             self.gradient.observe(seconds, load + 1)
         health = self.health
-        back = health.record_success(seconds)
+        readmitted = health.record_success(seconds)
         self.fast_failing = health.failure_ewma > 0.0 and health.fast_failing
-        return back
+        return readmitted
+
+    def record_failure(self) -> None:
+        """Update what balancing sees after a failure was counted in `health`."""
+        self.fast_failing = self.health.fast_failing
+
+    # --- connections
+
+    def count_connections(self, change: int) -> None:
+        """Count connections that are opened (positive) or closed (negative)."""
+        self.connections += change
+        if self._row is not None:
+            self._row.held[self._slot] = self.connections
+
+    def take_expired(self, now: float) -> "list[Upstream]":
+        """Remove and return the connections whose idle time is over at `now`."""
+        expired = [upstream for upstream in self.idle if upstream.idle_until <= now]
+        if expired:
+            self.idle = [upstream for upstream in self.idle if upstream.idle_until > now]
+        return expired
+
+    # --- numbers shared with other workers
 
     def share(self, row: WorkerRow) -> None:
-        """Let other workers see what this one has in flight here, and see theirs."""
+        """Publish this worker's numbers in `row`, and read those of the others from it."""
         if self._row is None:
             self._slot = row.claim(self.service, self.id)
             self._row = row if self._slot >= 0 else None
-            self.tell()
+            self.publish()
 
-    def tell(self) -> None:
-        """Publishes what this worker has here."""
+    def stop_sharing(self) -> None:
+        """Release the shared cells: the endpoint was removed and has no request in flight."""
+        if self._row is not None:
+            self._row.release(self._slot)
+            self._row = None
+
+    def publish(self) -> None:
+        """Publish this worker's requests in flight and connections."""
         row = self._row
         if row is not None:
             row.in_flight[self._slot] = self.counters.in_flight
             row.held[self._slot] = self.connections
 
-    def announce(self, more: int) -> int:
-        """Publishes `more` requests than there are, and counts everybody's."""
+    def announce_requests(self, more: int) -> int:
+        """Publish `more` requests than are in flight here. Return the sum over all workers."""
         row, total = self._row, self.counters.in_flight + more
         if row is None:
             return total
         row.in_flight[self._slot] = total
         row.sync()
-        foreign = row.in_flight_elsewhere(self._slot)
-        self.in_flight += foreign - self.foreign
-        self.foreign = foreign
-        return total + foreign
+        elsewhere = row.in_flight_elsewhere(self._slot)
+        self.in_flight += elsewhere - self.in_flight_elsewhere
+        self.in_flight_elsewhere = elsewhere
+        return total + elsewhere
 
-    def announce_connection(self, more: int) -> int:
-        """The same for connections."""
+    def announce_connections(self, more: int) -> int:
+        """Publish `more` connections than there are here. Return the sum over all workers."""
         row, total = self._row, self.connections + more
         if row is None:
             return total
@@ -155,31 +219,20 @@ class EndpointState:
         return total + row.held_elsewhere(self._slot)
 
     def connections_elsewhere(self) -> int:
-        """The connections that other workers have here."""
+        """Return the number of connections that other workers have to the endpoint."""
         return self._row.held_elsewhere(self._slot) if self._row is not None else 0
 
-    def connected(self, change: int) -> None:
-        """A connection came about, or went."""
-        self.connections += change
-        if self._row is not None:
-            self._row.held[self._slot] = self.connections
-
-    def look_around(self) -> None:
-        """Takes in what the other workers know; the row has to be in step with theirs."""
+    def refresh_shared_counts(self) -> None:
+        """Read the other workers' requests in flight and latency, and publish this worker's
+        latency. The caller syncs the row before."""
         row = self._row
         if row is None:
             return
-        foreign = row.in_flight_elsewhere(self._slot)
-        self.in_flight += foreign - self.foreign
-        self.foreign = foreign
-        row.latency[self._slot] = self.estimate.at(self.in_flight)
+        elsewhere = row.in_flight_elsewhere(self._slot)
+        self.in_flight += elsewhere - self.in_flight_elsewhere
+        self.in_flight_elsewhere = elsewhere
+        row.latency[self._slot] = self.latency_estimate.at(self.in_flight)
         self.latency_elsewhere = row.mean_latency(self._slot)
-
-    def unshare(self) -> None:
-        """The endpoint is gone and nothing is in flight here."""
-        if self._row is not None:
-            self._row.release(self._slot)
-            self._row = None
 
 
 Endpoints = tuple[EndpointState, ...]

@@ -1,7 +1,7 @@
-"""What a worker remembers of heads, so that it need not read the same ones again and again.
+"""Caches of request and response heads, so that a worker parses equal heads only once.
 
-All of it is bounded, and shared by the worker's connections: they are told apart by what they
-say, and most of them say the same.
+`DataPlane` owns one `HeadCache`, and all connections of the worker share it: most of them send the
+same fields. Every cache in it is bounded.
 """
 
 from typing import Final
@@ -12,80 +12,96 @@ from proxy.http1.response import ResponseHead, parse_response
 from proxy.http1.response_template import ResponseTemplates
 from proxy.http1.rewrite import forwarded_lines
 
-REMEMBERED: Final = 1024
-LONGEST: Final = 2048
-"""Response heads beyond this many bytes are not kept."""
+MAX_ENTRIES: Final = 1024
+"""Entries of each cache, and response heads that are added to it within a second."""
+MAX_HEAD_BYTES: Final = 2048
+"""Longer response heads are not cached. Measured heads of real servers are below 1 KiB."""
 
 
 class HeadCache:
-    """See the module. `requests` are lines of requests, `responses` whole heads of answers by
-    their bytes. `shapes` and `body_shapes` are those that were learned last, of requests without
-    and with a body: new connections begin with them."""
+    """The head caches of one worker.
+
+    - `requests`: parsed field lines of requests.
+    - `responses`: parsed response heads by their bytes, without the empty line.
+    - `templates`, `body_templates`: the request templates that were learned last, of requests
+      without and with a body. New connections start with them.
+    """
 
     def __init__(self) -> None:
         self.requests = FieldLineCache(REQUEST_KINDS)
         self.responses: dict[bytes, ResponseHead] = {}
-        self.shapes: RequestTemplates = ()
-        self.body_shapes: RequestTemplates = ()
-        self._answer_lines = FieldLineCache(RESPONSE_KINDS)
-        self._room = REMEMBERED
-        self._shapes: dict[tuple[bytes, ...], RequestTemplate] = {}
+        self.templates: RequestTemplates = ()
+        self.body_templates: RequestTemplates = ()
+        self._response_lines = FieldLineCache(RESPONSE_KINDS)
+        self._quota = MAX_ENTRIES
+        self._templates: dict[tuple[bytes, ...], RequestTemplate] = {}
         self._tuples: dict[RequestTemplates, RequestTemplates] = {}
         self._forwarded: dict[tuple[bytes, bytes], bytes] = {}
 
-    def known_response(
-        self, raw: bytes, data: bytes, answers: ResponseTemplates
+    def match_response(
+        self, raw: bytes, data: bytes, templates: ResponseTemplates
     ) -> ResponseHead | None:
-        """The response head `raw`, with which `data` begins, where a shape of the service's
-        answers fits."""
-        head = answers.match(data, len(raw))
+        """Read the response head `raw`, with which `data` begins, by one of the service's
+        templates. Return None if none matches."""
+        head = templates.match(data, len(raw))
         if head is not None:
-            self._remember(raw, head)
+            self._add(raw, head)
         return head
 
-    def read_response(self, raw: bytes, data: bytes, answers: ResponseTemplates) -> ResponseHead:
-        """Reads a response head that is not among `responses`. Raises BadMessage."""
-        head = self.known_response(raw, data, answers)
+    def read_response(self, raw: bytes, data: bytes, templates: ResponseTemplates) -> ResponseHead:
+        """Read a response head that is not in `responses`. Raises BadMessage."""
+        head = self.match_response(raw, data, templates)
         if head is None:
-            head = parse_response(raw, self._answer_lines)
-            answers.add(raw, head)
-            self._remember(raw, head)
+            head = parse_response(raw, self._response_lines)
+            templates.add(raw, head)
+            self._add(raw, head)
         return head
 
-    def _remember(self, raw: bytes, head: ResponseHead) -> None:
-        """Most heads recur within a second. Where they do not, no more are kept than that."""
-        if len(raw) > LONGEST or not self._room:
+    def _add(self, raw: bytes, head: ResponseHead) -> None:
+        """Cache a head. The quota a second bounds the cost where heads do not recur: heads that
+        do recur mostly do so within a second."""
+        if len(raw) > MAX_HEAD_BYTES or not self._quota:
             return
-        self._room -= 1
-        if len(self.responses) >= REMEMBERED:
+        self._quota -= 1
+        if len(self.responses) >= MAX_ENTRIES:
             self.responses.clear()
         self.responses[raw] = head
 
-    def shared(self, shapes: RequestTemplates) -> RequestTemplates:
-        """One and the same object for all connections whose requests have these shapes."""
-        if len(self._shapes) >= REMEMBERED or len(self._tuples) >= REMEMBERED:
-            self._shapes.clear()
+    def keep_templates(self, templates: RequestTemplates) -> RequestTemplates:
+        """Make these the templates of new connections. Return them as objects shared by all
+        connections with equal templates."""
+        self.templates = self._intern(templates)
+        return self.templates
+
+    def keep_body_templates(self, templates: RequestTemplates) -> RequestTemplates:
+        """Do the same as `keep_templates`, for requests with a body."""
+        self.body_templates = self._intern(templates)
+        return self.body_templates
+
+    def _intern(self, templates: RequestTemplates) -> RequestTemplates:
+        if len(self._templates) >= MAX_ENTRIES or len(self._tuples) >= MAX_ENTRIES:
+            self._templates.clear()
             self._tuples.clear()
-        known = self._shapes
-        same = tuple([known.setdefault((each.first, *each.pieces), each) for each in shapes])
+        known = self._templates
+        same = tuple([known.setdefault((each.first, *each.pieces), each) for each in templates])
         return self._tuples.setdefault(same, same)
 
     def forwarded_lines(self, address: bytes, host: bytes) -> bytes:
-        """What tells the origin who asked, for a client and a host."""
+        """Return the forwarding field lines for a client address and a request host."""
         key = (address, host)
         lines = self._forwarded.get(key)
         if lines is None:
-            if len(self._forwarded) >= REMEMBERED:
+            if len(self._forwarded) >= MAX_ENTRIES:
                 self._forwarded.clear()
             lines = forwarded_lines(address, b"http", host)
             self._forwarded[key] = lines
         return lines
 
-    def make_room(self) -> None:
-        """Keep new heads again; to be called once a second."""
-        self._room = REMEMBERED
+    def reset_quota(self) -> None:
+        """Allow new response heads again; the caller calls this once a second."""
+        self._quota = MAX_ENTRIES
 
     def refresh(self) -> None:
-        """Look anew at which fields vary; to be called every minute or so."""
+        """Find out again which fields vary; the caller calls this about once a minute."""
         self.requests.refresh()
-        self._answer_lines.refresh()
+        self._response_lines.refresh()

@@ -1,8 +1,8 @@
-"""A snapshot made ready for use: what a request is for, and who may answer it.
+"""A snapshot compiled for use: which service a request is for, and which route rules apply.
 
-The routing of one generation is built off the request path and swapped in as one reference.
-Live state (`ServiceState`, `EndpointState`, rate limiters) is carried over by name, so that a
-swap loses none of it.
+`DataPlane.install` builds the `Routing` of a generation outside the request path and replaces the
+previous one by a single assignment. Live state (`ServiceState`, `EndpointState`, rate limiters) is
+carried over by name, so that a new snapshot loses none of it.
 """
 
 from typing import Final
@@ -21,11 +21,16 @@ from proxy.wire.snapshot import (
     Target,
 )
 
-STRANGERS_REMEMBERED: Final = 4096
+MAX_UNKNOWN_CALLERS: Final = 4096
+"""Source addresses without a known replica that are cached."""
+
+Limiters = dict[str, tuple[object, RateLimiter]]
+"""Rate limiters by route id, each with the rate limit that it was made for."""
 
 
-class Edits:
-    """A route's header edits, as bytes."""
+class HeaderEdits:
+    """The header edits of a route as bytes: `put` replaces fields, `add` adds fields, `remove`
+    holds the lower-case names to remove, which include those of `put`."""
 
     __slots__ = ("add", "put", "remove")
 
@@ -36,21 +41,32 @@ class Edits:
             name.lower() for name in (*(n.encode() for n in edit.remove), *(n for n, _ in self.put))
         )
 
-    @classmethod
-    def of(cls, edit: HeaderEdit) -> "Edits | None":
-        """None where there is nothing to do."""
-        return cls(edit) if edit.set or edit.add or edit.remove else None
+
+def _compile_edits(edit: HeaderEdit) -> HeaderEdits | None:
+    """Return the edits as bytes; None if there are none."""
+    return HeaderEdits(edit) if edit.set or edit.add or edit.remove else None
 
 
 class CompiledRoute:
-    """What is done to the requests of a route, compiled.
+    """A route of the snapshot, compiled.
 
-    `only` is the service when there is a single target. `plain` says that requests and
-    answers pass without any of the route's own treatment.
+    - `route`: the route as the snapshot has it.
+    - `targets`: its targets whose service exists, with that service.
+    - `service`: the service if there is exactly one target, else None.
+    - `revision`: the revision that this target asks for; empty for any.
+    - `request_edits`, `response_edits`: header edits, or None.
+    - `limiter`, `fault`, `mirror`: rate limiter, fault to inject, service that gets copies; each
+      may be None.
+    - `passes_through`: whether requests pass without any of the route's own rules.
+    - `fast_path_ok`: whether all its requests may take the fast path.
     """
 
     def __init__(
-        self, route: Route, services: dict[str, ServiceState], together: WorkerRow | None = None
+        self,
+        route: Route,
+        services: dict[str, ServiceState],
+        limiters: Limiters,
+        row: WorkerRow | None = None,
     ) -> None:
         self.route = route
         self.targets: list[tuple[Target, ServiceState]] = [
@@ -58,116 +74,132 @@ class CompiledRoute:
             for target in route.targets
             if target.service in services
         ]
-        self.only = self.targets[0][1] if len(self.targets) == 1 else None
-        self.revision = self.targets[0][0].revision if self.only else ""
-        self.request = Edits.of(route.request_headers)
-        self.response = Edits.of(route.response_headers)
-        limit = route.rate_limit
-        self.limiter = RateLimiter(limit, route.id, together) if limit else None
+        self.service = self.targets[0][1] if len(self.targets) == 1 else None
+        self.revision = self.targets[0][0].revision if self.service else ""
+        self.request_edits = _compile_edits(route.request_headers)
+        self.response_edits = _compile_edits(route.response_headers)
+        self.limiter = _limiter_of(route, limiters, row)
         self.mirror = services.get(route.mirror)
-        self.prefix = route.path.encode().rstrip(b"/")
-        self.replacement = route.replace.encode().rstrip(b"/")
-        self.rewrites = bool(route.strip or route.replace)
+        self._prefix = route.path.encode().rstrip(b"/")
+        self._replacement = route.replace.encode().rstrip(b"/")
+        self._rewrites = bool(route.strip or route.replace)
         fault = route.fault
         self.fault = fault if fault is not None and fault.share > 0.0 else None
-        self.plain = not (
-            self.request
+        self.passes_through = not (
+            self.request_edits
             or self.limiter
-            or self.rewrites
+            or self._rewrites
             or self.fault
             or route.redirect
             or self.mirror
         )
-        self.straight = (
-            self.plain
-            and self.response is None
+        self.fast_path_ok = (
+            self.passes_through
+            and self.response_edits is None
             and not self.revision
-            and self.only is not None
-            and self.only.simple
+            and self.service is not None
+            and self.service.fast_path_ok
         )
 
-    def target(self, target: bytes) -> bytes:
-        """The target for the origin: the route's prefix stripped or replaced, else as it came."""
-        if not self.rewrites or target[:1] != b"/":
+    def rewrite_target(self, target: bytes) -> bytes:
+        """Return the target for the upstream: with the route's prefix stripped or replaced, else
+        unchanged."""
+        if not self._rewrites or target[:1] != b"/":
             return target
-        rest = target[len(self.prefix) :]
-        new = self.replacement + rest
+        rest = target[len(self._prefix) :]
+        new = self._replacement + rest
         return new if new[:1] == b"/" else b"/" + new
 
 
+def _limiter_of(route: Route, limiters: Limiters, row: WorkerRow | None) -> RateLimiter | None:
+    """The limiter of a route: the one from before if its rate limit is unchanged."""
+    limit = route.rate_limit
+    if not limit:
+        return None
+    known = limiters.get(route.id)
+    return known[1] if known and known[0] == limit else RateLimiter(limit, route.id, row)
+
+
 class Routing:
-    """One generation, ready for use."""
+    """The routing of one generation.
+
+    - `services`: the service states by name.
+    - `credentials`: the calling service by its token.
+    - `head_seconds`: seconds that a client has to send a request head.
+    - `trusted`: proxies whose forwarding headers are trusted.
+    - `table`, `routes`: the match of host and path to a route, and the compiled routes by id.
+    - `fast_path_calls`: calls between services that may take the fast path; the called service
+      and the caller, by listener address, source address, and host or token path.
+    - `limiters`: the rate limiters, for the next generation.
+    """
 
     def __init__(
         self,
         snapshot: Snapshot,
         services: dict[str, ServiceState],
-        limiters: dict[str, tuple[object, RateLimiter]],
-        together: WorkerRow | None = None,
+        limiters: Limiters,
+        row: WorkerRow | None = None,
     ) -> None:
         self.generation: Generation = snapshot.generation
         self.services = services
         self.credentials = {k.encode(): v for k, v in snapshot.credentials.items()}
         self._callers = snapshot.callers
-        self._strangers: dict[tuple[str, str], tuple[str, str]] = {}
-        # Whose request it will be is not known yet: the most patient service decides.
+        self._unknown_callers: dict[tuple[str, str], tuple[str, str]] = {}
+        # The service is not known before the head is: the longest timeout applies.
         self.head_seconds = max((s.timeouts.head for s in snapshot.services), default=10.0)
         self.trusted = TrustedNetworks(snapshot.trusted_proxies)
         self.table = RouteTable(snapshot.routes)
-        self._straight: dict[bytes, CompiledRoute | None] = {}
-        # Calls that may take the short way: by listener, address, and host or token path.
-        self.calls: dict[tuple[str, str, bytes], tuple[ServiceState, str]] = {}
-        self.plans = {
-            route.id: CompiledRoute(route, services, together) for route in snapshot.routes
+        self._fast_path_routes: dict[bytes, CompiledRoute | None] = {}
+        self.fast_path_calls: dict[tuple[str, str, bytes], tuple[ServiceState, str]] = {}
+        self.routes = {
+            route.id: CompiledRoute(route, services, limiters, row) for route in snapshot.routes
         }
-        for plan in self.plans.values():
-            known = limiters.get(plan.route.id)
-            if plan.limiter is not None and known and known[0] == plan.route.rate_limit:
-                plan.limiter = known[1]
-        self.limiters: dict[str, tuple[object, RateLimiter]] = {
-            plan.route.id: (plan.route.rate_limit, plan.limiter)
-            for plan in self.plans.values()
-            if plan.limiter is not None
+        self.limiters: Limiters = {
+            compiled.route.id: (compiled.route.rate_limit, compiled.limiter)
+            for compiled in self.routes.values()
+            if compiled.limiter is not None
         }
 
-    def straight(self, host: bytes) -> CompiledRoute | None:
-        """The plan of all requests for a host, where one takes them all as they are to a
-        simple service (see `proxy.request.fast_path`)."""
+    def fast_path_route(self, host: bytes) -> CompiledRoute | None:
+        """Return the route that gets all requests for a host, if it exists and lets them take
+        the fast path."""
         try:
-            return self._straight[host]
+            return self._fast_path_routes[host]
         except KeyError:
             pass
         route = self.table.only_route(host)
-        plan = self.plans[route.id] if route is not None else None
-        if plan is not None and not plan.straight:
-            plan = None
-        if len(self._straight) >= MAX_CACHED_HOSTS:
-            self._straight.clear()
-        self._straight[host] = plan
-        return plan
+        compiled = self.routes[route.id] if route is not None else None
+        if compiled is not None and not compiled.fast_path_ok:
+            compiled = None
+        if len(self._fast_path_routes) >= MAX_CACHED_HOSTS:
+            self._fast_path_routes.clear()
+        self._fast_path_routes[host] = compiled
+        return compiled
 
-    def named(self, project: str, name: str) -> ServiceState | None:
-        """The service that a name means in a project: one of its own, else one by its full name."""
+    def find_service(self, project: str, name: str) -> ServiceState | None:
+        """Return the service that a name means in a project: one of the project, else one by its
+        full name."""
         service = self.services.get(f"{project}/{name}" if project else name)
         return service if service is not None else self.services.get(name)
 
-    def caller(self, listener: Listener, address: str) -> tuple[str, str]:
-        """Whose names hold (a project) and who calls (a service), for a source address at a
-        listener of the mesh; each may be empty."""
+    def identify_caller(self, listener: Listener, address: str) -> tuple[str, str]:
+        """Return the project in which names are resolved and the calling service, for a source
+        address at a mesh listener. Each may be empty."""
         caller = self._callers.get(address)
         if caller is not None:
             return caller.rpartition("/")[0], caller
-        known = self._strangers.get((listener.address, address))
+        known = self._unknown_callers.get((listener.address, address))
         if known is None:
-            if len(self._strangers) >= STRANGERS_REMEMBERED:
-                self._strangers.clear()
-            known = self._strangers[(listener.address, address)] = _stranger(listener, address)
+            if len(self._unknown_callers) >= MAX_UNKNOWN_CALLERS:
+                self._unknown_callers.clear()
+            known = _caller_by_network(listener, address)
+            self._unknown_callers[(listener.address, address)] = known
         return known
 
 
-def _stranger(listener: Listener, address: str) -> tuple[str, str]:
-    """The caller at an address that is no known replica's: whoever the network belongs to, if
-    it comes from there. The gateway's own address is the host's."""
+def _caller_by_network(listener: Listener, address: str) -> tuple[str, str]:
+    """Project and caller for an address that is not a known replica's: the service that owns the
+    listener's network, if the address is in it. The gateway's own address belongs to the host."""
     project, _, name = listener.caller.rpartition("/")
     if listener.sources:
         inside = TrustedNetworks(listener.sources).has(address)

@@ -1,4 +1,8 @@
-"""The live state of one service in a worker."""
+"""The live state of one service in a worker, kept by name from snapshot to snapshot.
+
+`DataPlane.install` creates and updates it; `proxy.request` picks endpoints from it, queues
+requests in it and counts in it.
+"""
 
 from collections import deque
 from typing import TYPE_CHECKING
@@ -13,114 +17,143 @@ from proxy.state.endpoint_state import NEVER, NO_ENDPOINTS, Endpoints, EndpointS
 from proxy.wire.snapshot import Service
 
 if TYPE_CHECKING:
-    from proxy.request.exchange import Exchange
+    from proxy.request.dispatch import QueueEntry
 
 
 class ServiceState:
-    """One service's live state: who may be picked, who waits, what was counted.
+    """The live state of one service.
 
-    `ready` are the endpoints of the snapshot that take new requests, `candidates` those of
-    them that are not ejected. `waiting` holds parked and queued exchanges, the oldest first.
-    `row` is where this worker, one of `workers`, shares with the others.
+    - `config`: its entry in the current snapshot.
+    - `counters`: what the next report says.
+    - `budget`: this worker's part of the retry budget.
+    - `picker`: the balancing algorithm.
+    - `endpoints`: all endpoints of the snapshot by id.
+    - `ready`: those that take new requests.
+    - `candidates`: those of `ready` that are not ejected.
+    - `waiting`: parked and queued requests, the oldest first.
+    - `parked_bytes`: request body bytes that parked requests hold.
+    - `in_flight`: requests of this worker, waiting ones included.
+    - `response_templates`: templates of its responses.
+    - `limits`: its concurrency limits; `has_limits` says whether any is set.
+    - `hedges`, `traces`: whether requests are hedged, and whether each is asked for its trace.
+    - `splitter`: the traffic split between revisions, or None.
+    - `request_timeout`: seconds; 0.0 for none.
+    - `connect_timeout`, `first_byte_timeout`, `idle_timeout`, `keep_alive_timeout`,
+      `tunnel_timeout`: seconds; infinity for none.
+    - `max_body`: largest request body in bytes, infinity for no limit.
+    - `fast_path_ok`: whether its requests may take the fast path.
+
+    `row` is where this worker, one of `workers`, shares numbers with the others.
     """
 
     def __init__(self, service: Service, row: WorkerRow | None = None, workers: int = 1) -> None:
         self.name = service.name
         self.config = service
         self.counters = ServiceCounters()
-        self.budget = _budget(service, workers)
+        self.budget = _make_budget(service, workers)
         self.picker = balance.make_picker(service.balance, service.endpoints)
         self.endpoints: dict[str, EndpointState] = {}
         self.ready: Endpoints = NO_ENDPOINTS
         self.candidates: Endpoints = NO_ENDPOINTS
-        self.by_revision: dict[str, Endpoints] = {}
-        self.waiting: deque[Exchange] = deque()
+        self._by_revision: dict[str, Endpoints] = {}
+        self.waiting: deque[QueueEntry] = deque()
         self.parked_bytes = 0
         self.in_flight = 0
-        self.answers = ResponseTemplates()
-        self.bounds = ConcurrencyLimits(self, row, workers)
-        self.limited = False
+        self.response_templates = ResponseTemplates()
+        self.limits = ConcurrencyLimits(self, row, workers)
+        self.has_limits = False
         self.hedges = False
         self.traces = False
-        self.simple = False
-        self.split: Splitter | None = None
-        self.within = 0.0
-        self.first_byte = NEVER
-        self.keep_alive = NEVER
-        self.tunnel = NEVER
-        self.largest_body = NEVER
+        self.fast_path_ok = False
+        self.splitter: Splitter | None = None
+        self.request_timeout = 0.0
+        self.connect_timeout = NEVER
+        self.first_byte_timeout = NEVER
+        self.idle_timeout = NEVER
+        self.keep_alive_timeout = NEVER
+        self.tunnel_timeout = NEVER
+        self.max_body = NEVER
 
-    def update(self, service: Service, now: float, wall: float) -> list[EndpointState]:
-        """Takes over a new definition; the endpoint states that are in it no longer."""
+    def update(
+        self, service: Service, now: float, wall: float, *, spans: bool = False
+    ) -> list[EndpointState]:
+        """Take over a new definition. Return the endpoint states that it has no longer.
+
+        `now` is in monotonic seconds, `wall` in Unix time; `spans` says whether the worker
+        records spans.
+        """
         old = self.config
         self.config = service
         if old.retries != service.retries:
-            self.budget = _budget(service, self.bounds.workers)
+            self.budget = _make_budget(service, self.limits.workers)
         hashed = service.balance.algorithm in ("ring-hash", "maglev")
         if old.balance != service.balance or (hashed and old.endpoints != service.endpoints):
             self.picker = balance.make_picker(service.balance, service.endpoints)
         limits = service.limits
         self.hedges = service.retries.hedge_after > 0.0
-        self.traces = service.trace is not None
-        self.limited = bool(
+        self.traces = spans or service.trace is not None
+        self.has_limits = bool(
             limits.service_in_flight
             or limits.endpoint_in_flight
             or limits.endpoint_connections
             or limits.adaptive
         )
-        # What every request asks for, so that it need not be looked up through the policy.
-        self.within = service.timeouts.request
-        self.first_byte = service.timeouts.first_byte or NEVER
-        self.keep_alive = service.timeouts.keep_alive
-        self.tunnel = service.timeouts.tunnel or NEVER
-        self.largest_body = limits.body or NEVER
-        self.split = Splitter(service.split) if service.split is not None else None
-        self.simple = not (
-            self.limited
+        # Every request needs these: they are copied to save the lookups through the policy.
+        self.request_timeout = service.timeouts.request
+        self.connect_timeout = service.timeouts.connect or NEVER
+        self.first_byte_timeout = service.timeouts.first_byte or NEVER
+        self.idle_timeout = service.timeouts.idle or NEVER
+        self.keep_alive_timeout = service.timeouts.keep_alive
+        self.tunnel_timeout = service.timeouts.tunnel or NEVER
+        self.max_body = limits.body or NEVER
+        self.splitter = Splitter(service.split) if service.split is not None else None
+        self.fast_path_ok = not (
+            self.has_limits
             or self.hedges
             or service.trace is not None
             or hashed
             or service.balance.sticky_cookie
             or service.split
         )
+        removed = self._update_endpoints(service)
+        self.ready = tuple(state for state in self.endpoints.values() if state.serving)
+        self.apply_ramp(wall)
+        self.refresh(now)
+        return removed
+
+    def _update_endpoints(self, service: Service) -> list[EndpointState]:
+        """Keep the states of known endpoints, create new ones; return those that are gone. An
+        endpoint that kept its id but not its address is a new one."""
         previous = self.endpoints
         self.endpoints = {}
+        adaptive = service.limits.adaptive
         for endpoint in service.endpoints:
             state = previous.pop(endpoint.id, None)
-            if state is not None and not _same_place(state, endpoint.host, endpoint.port):
+            if state is not None and not _has_address(state, endpoint.host, endpoint.port):
                 previous[endpoint.id] = state
                 state = None
             if state is None:
                 peak = service.balance.algorithm == "peak-ewma"
                 state = EndpointState(
-                    self.name, endpoint, self.answers, peak=peak, adaptive=limits.adaptive
+                    self.name, endpoint, self.response_templates, peak=peak, adaptive=adaptive
                 )
-            state.adapt(limits.adaptive)
-            state.endpoint = endpoint
-            state.idle_seconds = service.timeouts.pool
-            state.serving = endpoint.state == "ready"
+            state.update(endpoint, service.timeouts.pool, adaptive=adaptive)
             self.endpoints[endpoint.id] = state
         for state in previous.values():
-            state.serving = False
-        self.ready = tuple(state for state in self.endpoints.values() if state.serving)
-        self.apply_ramp(wall)
-        self.refresh(now)
+            state.retire()
         return list(previous.values())
 
-    def record_spans(self) -> None:
-        """Spans are recorded: each request is asked for its trace."""
-        self.traces = True
-
     def retire(self) -> list[EndpointState]:
-        """The service is in no snapshot any more; its endpoints finish what they have."""
-        gone = list(self.endpoints.values())
-        for state in gone:
-            state.serving = False
+        """Drop all endpoints: the service is not in the snapshot any more. Return them; they
+        finish their requests."""
+        removed = list(self.endpoints.values())
+        for state in removed:
+            state.retire()
         self.endpoints = {}
-        return gone
+        return removed
 
     def apply_ramp(self, wall: float) -> bool:
-        """Sets weights by slow start; whether any endpoint is still in it."""
+        """Set the weights by slow start. Return whether any endpoint is still in it."""
         window = self.config.balance.slow_start
         ramping = False
         for state in self.ready:
@@ -128,51 +161,54 @@ class ServiceState:
             if window and state.endpoint.ready_since:
                 share = balance.slow_start_factor(wall - state.endpoint.ready_since, window)
             ramping = ramping or share < 1.0
-            state.weight = max(state.endpoint.weight, 1e-6) * share
+            state.ramp(share)
         return ramping
 
     def refresh(self, now: float) -> None:
-        """Works out the candidates anew: whenever an endpoint came, went, was ejected, may be
-        probed or was re-admitted."""
-        sound = tuple(
+        """Work out the candidates again, after an endpoint was added, removed, ejected or
+        re-admitted, or may be probed now."""
+        healthy = tuple(
             state for state in self.ready if not state.health.ejected or state.health.may_probe(now)
         )
-        if not sound or balance.in_panic(len(sound), len(self.ready), self.config.balance.panic):
-            sound = self.ready
-        if sound != self.candidates:
-            self.candidates = sound
-        self.by_revision = {}
+        panic = self.config.balance.panic
+        if not healthy or balance.in_panic(len(healthy), len(self.ready), panic):
+            healthy = self.ready
+        if healthy != self.candidates:
+            # The picker keeps what it derives from the tuple for as long as it is the same.
+            self.candidates = healthy
+        self._by_revision = {}
 
-    def of_revision(self, revision: str) -> Endpoints:
-        """The candidates of one revision; all candidates for the empty one."""
+    def candidates_of(self, revision: str) -> Endpoints:
+        """Return the candidates of one revision; all candidates for the empty revision."""
         if not revision:
             return self.candidates
-        found = self.by_revision.get(revision)
+        found = self._by_revision.get(revision)
         if found is None:
             found = tuple(s for s in self.candidates if s.endpoint.revision == revision)
-            self.by_revision[revision] = found
+            self._by_revision[revision] = found
         return found
 
-    def covers(self, caller: str) -> bool:
-        """Whether the list of who may call this service has a caller."""
+    def allows(self, caller: str) -> bool:
+        """Return whether a caller is on the service's allow list, or there is no list."""
         allow = self.config.allow
         return allow is None or caller in allow
 
-    def failed(self, state: EndpointState, now: float) -> str | None:
-        """Counts a failure of an endpoint; the cause, when that ejected it."""
+    def record_failure(self, state: EndpointState, now: float) -> str | None:
+        """Count a failure of an endpoint. Return the cause if that ejected it, else None."""
         peers = [peer.health for peer in self.ready]
         cause = eject.record_failure(self.config.ejection, state.health, peers, now)
-        state.fast_failing = state.health.fast_failing
+        state.record_failure()
         if cause:
             self.counters.ejections += 1
             self.refresh(now)
         return cause
 
 
-def _budget(service: Service, workers: int) -> retry.RetryBudget:
-    """This worker's part: retries go by its own requests, and the reserve is shared out."""
+def _make_budget(service: Service, workers: int) -> retry.RetryBudget:
+    """Return this worker's part of the retry budget: the ratio applies to its own requests, the
+    reserve is divided between the workers."""
     return retry.RetryBudget(service.retries.budget, service.retries.reserve / workers)
 
 
-def _same_place(state: EndpointState, host: str, port: int) -> bool:
+def _has_address(state: EndpointState, host: str, port: int) -> bool:
     return state.endpoint.host == host and state.endpoint.port == port

@@ -18,8 +18,8 @@ import msgspec
 import uvloop
 
 from proxy.ipc.channel import Channel
-from proxy.ipc.config import WorkerConfig
-from proxy.ipc.shared_memory import SharedCells
+from proxy.ipc.config import LogConfig, SpanConfig, WorkerConfig
+from proxy.ipc.shared_memory import SharedCells, WorkerRow
 from proxy.observe.access_log import AccessLog
 from proxy.observe.spans import SpanQueue
 from proxy.request.data_plane import DataPlane
@@ -56,27 +56,32 @@ class Worker:
     def __init__(self, config: WorkerConfig, loop: asyncio.AbstractEventLoop) -> None:
         self._config = config
         self._loop = loop
-        self._plane = DataPlane(config.worker, loop)
+        access_log, self._log_writer = _open_log(config.access_log)
+        spans, self._span_exporter = _make_span_exporter(config.spans)
+        self._plane = DataPlane(
+            config.worker,
+            loop,
+            workers=config.of,
+            row=_attach_row(config),
+            access_log=access_log,
+            spans=spans,
+            on_busy_changed=self._send_ack,
+            on_wake=self._send_wake,
+            on_ejected=self._send_ejected,
+        )
         self._acceptor = Acceptor(loop, self._plane.protocol_factory)
         self._snapshot: Snapshot | None = None
         self._commands: asyncio.Queue[tuple[Message, int]] = asyncio.Queue()
         self._channel = Channel(
             socket.socket(fileno=config.channel), self._received, self._supervisor_gone
         )
-        self._log_writer: LogWriter | None = None
-        self._span_exporter: SpanExporter | None = None
         self._draining = asyncio.Event()
         self._reported_at = 0.0
 
     async def run(self) -> None:
         """Serve until drained."""
-        self._plane.workers = self._config.of
-        self._share_cells()
-        self._open_log()
-        self._record_spans()
-        self._plane.on_busy_changed = self._send_ack
-        self._plane.on_wake = self._send_wake
-        self._plane.on_ejected = self._send_ejected
+        if self._span_exporter is not None:
+            self._span_exporter.start()
         self._loop.add_signal_handler(signal.SIGTERM, self._draining.set)
         self._channel.start()
         self._reported_at = time.time()
@@ -98,38 +103,6 @@ class Worker:
             await asyncio.to_thread(self._span_exporter.stop)
         await self._flush()
         self._channel.close()
-
-    def _share_cells(self) -> None:
-        if self._config.row >= 0:
-            cells = SharedCells(self._config.cells, self._config.rows)
-            self._plane.cells = cells.row(self._config.row)
-
-    def _open_log(self) -> None:
-        wanted = self._config.access_log
-        if wanted.mode == "off":
-            return
-        log = AccessLog(wanted.format, wanted.sample if wanted.mode == "sampled" else 1.0)
-        writer = LogWriter(log, wanted.path)
-        try:
-            writer.open()
-        except OSError as error:
-            print(f"no access log: {error}", file=sys.stderr)
-            return
-        self._plane.access_log = log
-        self._log_writer = writer
-
-    def _record_spans(self) -> None:
-        wanted = self._config.spans
-        if not wanted.endpoint:
-            return
-        try:
-            from proxy.worker.span_exporter import SpanExporter
-        except ImportError as error:
-            print(f"no spans: {error}; pip install 'meshd[otlp]'", file=sys.stderr)
-            return
-        self._plane.spans = SpanQueue(wanted.sample)
-        self._span_exporter = SpanExporter(self._plane.spans, wanted)
-        self._span_exporter.start()
 
     def _received(self, message: Message, descriptor: int) -> None:
         match message:
@@ -213,6 +186,41 @@ class Worker:
         that this worker would keep open."""
         self._plane.close()
         os._exit(1)
+
+
+def _attach_row(config: WorkerConfig) -> WorkerRow | None:
+    """Return this worker's row of the shared memory; None if nothing is shared."""
+    if config.row < 0:
+        return None
+    return SharedCells(config.cells, config.rows).row(config.row)
+
+
+def _open_log(config: LogConfig) -> tuple[AccessLog | None, LogWriter | None]:
+    """Return the access log and its writer; None if there is none or it cannot be opened."""
+    if config.mode == "off":
+        return None, None
+    log = AccessLog(config.format, config.sample if config.mode == "sampled" else 1.0)
+    writer = LogWriter(log, config.path)
+    try:
+        writer.open()
+    except OSError as error:
+        print(f"no access log: {error}", file=sys.stderr)
+        return None, None
+    return log, writer
+
+
+def _make_span_exporter(config: SpanConfig) -> "tuple[SpanQueue | None, SpanExporter | None]":
+    """Return the queue of spans and its exporter; None if spans are not exported or OpenTelemetry
+    is not installed."""
+    if not config.endpoint:
+        return None, None
+    try:
+        from proxy.worker.span_exporter import SpanExporter
+    except ImportError as error:
+        print(f"no spans: {error}; pip install 'meshd[otlp]'", file=sys.stderr)
+        return None, None
+    spans = SpanQueue(config.sample)
+    return spans, SpanExporter(spans, config)
 
 
 def _prepare_process() -> None:

@@ -12,7 +12,7 @@ import pytest
 SUITE = Path(os.environ.get("MESHD_CONFORMANCE", "")) / "framing.py"
 SERVE = """
 import asyncio, sys, uvloop
-from proxy.data_plane import DataPlane
+from proxy.request.data_plane import DataPlane
 from proxy.wire.snapshot import *
 
 async def main(port, origin):

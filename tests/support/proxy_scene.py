@@ -143,9 +143,9 @@ class Client:
 class Scene:
     """A data plane with one listener, its origins and its clients."""
 
-    def __init__(self) -> None:
+    def __init__(self, plane: dict[str, Any]) -> None:
         self.loop = asyncio.get_running_loop()
-        self.plane = DataPlane(0, self.loop)
+        self.plane = DataPlane(0, self.loop, **plane)
         self.port = 0
         self.number = 0
         self.origins: list[Origin] = []
@@ -208,8 +208,9 @@ def service(*origins: Origin, name: str = "shop", **config: Any) -> Service:
 
 
 @asynccontextmanager
-async def scene(**listener: Any):  # type: ignore[no-untyped-def]
-    made = Scene()
+async def scene(plane: dict[str, Any] | None = None, **listener: Any):  # type: ignore[no-untyped-def]
+    """A scene on a listener; `plane` holds further arguments of its data plane."""
+    made = Scene(plane or {})
     await made.listen(**listener)
     try:
         yield made

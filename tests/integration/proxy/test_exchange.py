@@ -301,7 +301,7 @@ async def test_draining_ends_keep_alive_and_idle_connections() -> None:
         busy = await s.ask(get("/slow"))
         fresh = await s.client()
         await wait_until(
-            lambda: b"/slow" in origin.visits[-1].raw and len(s.plane.connections) == 4
+            lambda: b"/slow" in origin.visits[-1].raw and len(s.plane.clients) == 4
         )
         s.plane.start_drain()
         # What is on its way at this moment would be lost if idle connections were closed at once.
@@ -321,7 +321,7 @@ async def test_draining_closes_connections_without_a_request_soon() -> None:
     async with scene() as s:
         await s.serve(answers(OK))
         silent = await s.client()
-        await wait_until(lambda: s.plane.connections)
+        await wait_until(lambda: s.plane.clients)
         s.plane.start_drain()
         assert await silent.rest() == b""
         await wait_until(lambda: not s.plane.active())

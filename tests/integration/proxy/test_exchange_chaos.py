@@ -124,7 +124,7 @@ async def test_chaos_leaves_no_connection_and_no_count(seed: int) -> None:
         for _ in range(6):
             await asyncio.gather(*(rude_client(s, dice) for _ in range(25)))
         await wait_until(lambda: not s.plane.active(), 10)
-        await wait_until(lambda: not s.plane.connections, 10)
+        await wait_until(lambda: not s.plane.clients, 10)
         state = s.plane.services["shop"]
         assert state.in_flight == 0
         assert not state.waiting

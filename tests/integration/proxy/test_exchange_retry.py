@@ -168,10 +168,9 @@ async def test_an_endpoint_with_consecutive_failures_is_ejected_and_probed() -> 
             await visit.head()
             await visit.send(named_ok(b"sick") if healthy else BAD)
 
-    async with scene() as s:
+    ejected: list[tuple[object, ...]] = []
+    async with scene({"on_ejected": lambda *said: ejected.append(said)}) as s:
         origins = [await s.origin(sick), await s.origin(answers(named_ok(b"well")))]
-        ejected: list[tuple[object, ...]] = []
-        s.plane.on_ejected = lambda *said: ejected.append(said)
         s.install(
             service(
                 *origins,

@@ -36,9 +36,8 @@ async def test_a_draining_endpoint_is_busy_until_its_last_request_is_over() -> N
         await go.wait()
         await visit.send(OK)
 
-    async with scene() as s:
-        changes: list[tuple[str, ...]] = []
-        s.plane.on_busy_changed = lambda: changes.append(s.plane.busy())
+    changes: list[tuple[str, ...]] = []
+    async with scene({"on_busy_changed": lambda: changes.append(s.plane.busy())}) as s:
         old, new = await s.origin(script), await s.origin(answers(named_ok(b"new")))
         s.install(service(old))
         slow = await s.ask(get())
@@ -168,8 +167,8 @@ async def test_a_mirror_gets_a_copy_and_cannot_disturb_the_original() -> None:
 
 @on_uvloop
 async def test_requests_are_written_to_the_access_log() -> None:
-    async with scene() as s:
-        s.plane.access_log = AccessLog("json")
+    log = AccessLog("json")
+    async with scene({"access_log": log}) as s:
         origin = await s.origin(answers(OK))
         s.install(service(origin), routes=(route(path="/shop"),))
         trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -179,7 +178,7 @@ async def test_requests_are_written_to_the_access_log() -> None:
         await client.response()
         await client.response()
         assert trace.encode() in origin.visits[0].raw
-        first, second = map(json.loads, s.plane.access_log.take().splitlines())
+        first, second = map(json.loads, log.take().splitlines())
         assert first["status"] == 200
         assert (first["service"], first["endpoint"]) == ("shop", "shop-0")
         assert (first["request_id"], first["bytes_out"]) == ("r1", 2)
@@ -197,11 +196,10 @@ async def test_workers_see_each_others_requests_in_flight() -> None:
         await visit.send(OK)
 
     cells = SharedCells.create(2)
-    async with scene() as one, scene() as two:
+    first, second = ({"workers": 2, "row": cells.row(number)} for number in range(2))
+    async with scene(first) as one, scene(second) as two:
         origin = await one.origin(script)
-        for number, s in enumerate((one, two)):
-            s.plane.workers = 2
-            s.plane.cells = cells.row(number)
+        for s in (one, two):
             s.install(service(origin))
         client = await one.ask(get())
         seen = two.plane.services["shop"].endpoints["shop-0"]

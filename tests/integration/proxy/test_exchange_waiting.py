@@ -25,10 +25,9 @@ from tests.support.waiting import elapse, wait_until
 
 @on_uvloop
 async def test_a_parked_request_is_sent_to_the_first_endpoint_at_once() -> None:
-    async with scene() as s:
+    woken: list[tuple[str, int]] = []
+    async with scene({"on_wake": lambda *said: woken.append(said)}) as s:
         origin = await s.origin(answers(OK))
-        woken: list[tuple[str, int]] = []
-        s.plane.on_wake = lambda service, parked: woken.append((service, parked))
         s.install(Service("shop", "1"))
         clients = [await s.ask(post(b"hello")) for _ in range(3)]
         await wait_until(lambda: s.plane.active() == 3)

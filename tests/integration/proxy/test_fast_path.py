@@ -385,9 +385,9 @@ async def test_a_token_is_checked_again_after_each_change() -> None:
 
 @on_uvloop
 async def test_both_paths_write_the_same_access_log() -> None:
-    async with scene() as made:
+    log = AccessLog("json")
+    async with scene({"access_log": log}) as made:
         await made.serve(answers(OK))
-        made.plane.access_log = log = AccessLog("json")
 
         def request(number: int) -> bytes:
             agent = '"quoted"' if number == 9 else "t/1"
@@ -452,16 +452,15 @@ async def test_answers_that_match_a_template_take_the_fast_path(kind: str) -> No
 
 @on_uvloop
 async def test_only_requests_with_a_span_leave_the_fast_path() -> None:
-    async with scene() as made:
-        made.plane.spans = spans = SpanQueue(0.5)
+    spans = SpanQueue(0.5)
+    rolls: list[float] = []
+    async with scene({"spans": spans, "random": lambda: rolls.pop(0) if rolls else 0.0}) as made:
         (origin,) = await made.serve(answers(OK))
         client = await taught(made)
         spans.take(100)
         taken(made)
-        rolls = [0.9, 0.1, 0.7, 0.4, 0.6, 0.8]
-        dice = iter(rolls)
-        made.plane.dice = lambda: next(dice)
-        for number in range(len(rolls)):
+        rolls += [0.9, 0.1, 0.7, 0.4, 0.6, 0.8]
+        for number in range(6):
             await client.send(numbered(number + 100))
             assert (await client.response())[0] == 200
         recorded = [span.attributes["url.path"] for span in spans.take(100)]
@@ -470,7 +469,7 @@ async def test_only_requests_with_a_span_leave_the_fast_path() -> None:
         sent = origin.visits[0].raw.split(b"GET /100 ")[1]
         assert sent.count(b"traceparent:") == 2
         # Who decided that there is none is heard; who decided otherwise too.
-        made.plane.dice = lambda: 0.0
+        assert not rolls
         for flags, there in (("00", []), ("01", ["/201"])):
             await client.send(
                 numbered(200 + int(flags), f"traceparent: 00-{'a' * 32}-{'b' * 16}-{flags}")
@@ -505,7 +504,7 @@ async def test_an_origin_that_answers_before_reading_is_not_reused(
                 head = await visit.head()
                 if b" /9 " in head:
                     # As the transport does while the origin takes no more.
-                    (busy,) = (each.exchange for each in made.plane.connections)
+                    (busy,) = (each.exchange for each in made.plane.clients)
                     busy.upstream.pause_writing()
                 await visit.send(OK)
 

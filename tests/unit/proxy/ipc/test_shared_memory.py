@@ -185,27 +185,27 @@ def test_the_last_slot_is_left_to_the_longest_waiting_worker_for_a_while() -> No
     cells = SharedCells.create(2, slots=4)
     one, two = bounded(Limits(endpoint_in_flight=2), [cells.row(0), cells.row(1)])
     mine, theirs = one.endpoints["e"], two.endpoints["e"]
-    assert one.bounds.take(mine, 10.0, 10.0)
+    assert one.limits.reserve(mine, 10.0, 10.0)
     mine.start(10.0)
-    assert one.bounds.take(mine, 10.0, 10.0)
+    assert one.limits.reserve(mine, 10.0, 10.0)
     mine.start(10.0)
-    assert not two.bounds.take(theirs, 10.0, 10.0)
-    theirs.tell()
+    assert not two.limits.reserve(theirs, 10.0, 10.0)
+    theirs.publish()
     two.waiting.append(Waits(10.0))  # type: ignore[arg-type]
-    two.bounds.tell()
+    two.limits.publish()
     mine.finish(10.5)
-    assert not one.bounds.take(mine, 10.5, 10.5), "the other has waited for half a second"
-    mine.tell()
-    assert two.bounds.take(theirs, 10.51, 10.0)
-    theirs.tell()
-    assert one.bounds.take(mine, 10.53, 10.53), "it had its chance"
+    assert not one.limits.reserve(mine, 10.5, 10.5), "the other has waited for half a second"
+    mine.publish()
+    assert two.limits.reserve(theirs, 10.51, 10.0)
+    theirs.publish()
+    assert one.limits.reserve(mine, 10.53, 10.53), "it had its chance"
 
 
 class Waits:
-    """As much of an exchange as a queue needs."""
+    """The part of a queue entry that limits read."""
 
-    def __init__(self, queued_at: float) -> None:
-        self.queued_at = queued_at
+    def __init__(self, since: float) -> None:
+        self.since = since
 
 
 def test_without_shared_memory_a_worker_keeps_to_its_share() -> None:
@@ -214,7 +214,7 @@ def test_without_shared_memory_a_worker_keeps_to_its_share() -> None:
     state.update(service, 0.0, 0.0)
     endpoint = state.endpoints["e"]
     taken = 0
-    while state.bounds.take(endpoint, 0.0, 0.0):
+    while state.limits.reserve(endpoint, 0.0, 0.0):
         endpoint.start(0.0)
         taken += 1
     assert taken == 2
