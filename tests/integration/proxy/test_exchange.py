@@ -300,9 +300,7 @@ async def test_draining_ends_keep_alive_and_idle_connections() -> None:
         await again.response()
         busy = await s.ask(get("/slow"))
         fresh = await s.client()
-        await wait_until(
-            lambda: b"/slow" in origin.visits[-1].raw and len(s.plane.clients) == 4
-        )
+        await wait_until(lambda: b"/slow" in origin.visits[-1].raw and len(s.plane.clients) == 4)
         s.plane.start_drain()
         # What is on its way at this moment would be lost if idle connections were closed at once.
         await again.send(get())
