@@ -39,7 +39,7 @@ from proxy.request.phases import (
     TUNNEL,
     WAITING,
 )
-from proxy.request.request_body import RequestBody
+from proxy.request.request_body import BufferedBody
 from proxy.request.resolve import RequestRefused
 from proxy.request.sinks import AS_IS, IN_CHUNKS, NEVER, REJECTED, ClientSink
 
@@ -99,7 +99,7 @@ class Exchange(Attempt):
     - `started`, `first_byte_at`, `queue_seconds`: times, and seconds spent in the queue.
     """
 
-    body: RequestBody | None = None
+    body: BufferedBody | None = None
     request_complete = True
     request_id = b""
     trace = b""
@@ -154,7 +154,7 @@ class Exchange(Attempt):
         if not complete:
             self.request_complete = False
         if piece:
-            self.body = RequestBody(piece)
+            self.body = BufferedBody(piece)
             self.bytes_in = len(piece)
         try:
             if client.listener.kind == "public":
@@ -181,7 +181,7 @@ class Exchange(Attempt):
         made.target = self.target
         made.service = service
         if self.body is not None:
-            made.body = RequestBody(b"".join(self.body.pieces))
+            made.body = BufferedBody(b"".join(self.body.pieces))
             made.bytes_in = made.body.size
         return made
 
@@ -317,7 +317,7 @@ class Exchange(Attempt):
             return
         if data:
             if self.body is None:
-                self.body = RequestBody(b"")
+                self.body = BufferedBody(b"")
             self.body.add_sent(data, self._replay_limit())
             upstream.transport.write(data)
         if self.phase == SENT:
@@ -327,7 +327,7 @@ class Exchange(Attempt):
 
     def _hold_body(self, data: bytes) -> None:
         if self.body is None:
-            self.body = RequestBody(data)
+            self.body = BufferedBody(data)
         else:
             self.body.add(data)
         if self.body.size > HELD_BODY:
@@ -659,4 +659,6 @@ class Exchange(Attempt):
     def set_deadline(self, deadline: float) -> None:
         """Set the deadline of the phase, unless that of the whole request comes first."""
         last = self.last_deadline
-        self.client.expire_at(last if last and last < deadline else deadline)
+        # `ClientSink.expire_at`, inlined: 0.4 % of the instructions of a request whose response
+        # comes in two pieces, in plain Python.
+        self.client.deadline = last if last and last < deadline else deadline

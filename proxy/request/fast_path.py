@@ -25,7 +25,7 @@ from proxy.observe.spans import NOT_RECORDED
 from proxy.request import accounting, dispatch, resolve, tracing
 from proxy.request.connection_pool import FRESH_SECONDS, MAX_IDLE
 from proxy.request.phases import OVER, SENT
-from proxy.request.request_body import RequestBody
+from proxy.request.request_body import BufferedBody
 
 if TYPE_CHECKING:
     from proxy.request.exchange import Exchange
@@ -55,7 +55,7 @@ def start(exchange: "Exchange", body: bytes, now: float, *, public: bool) -> Non
         exchange.start(body, True)
         return
     if body:
-        exchange.body = RequestBody(body)
+        exchange.body = BufferedBody(body)
         exchange.bytes_in = head.length
     exchange.service = service
     exchange.counted = True

@@ -4,7 +4,7 @@ An `Exchange` creates one with the first byte of a body; most requests have none
 """
 
 
-class RequestBody:
+class BufferedBody:
     """The kept part of a request's body.
 
     - `pieces`: what was received and is not sent yet, or may be sent again.

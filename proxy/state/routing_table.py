@@ -28,7 +28,7 @@ Limiters = dict[str, tuple[object, RateLimiter]]
 """Rate limiters by route id, each with the rate limit that it was made for."""
 
 
-class HeaderEdits:
+class CompiledEdits:
     """The header edits of a route as bytes: `put` replaces fields, `add` adds fields, `remove`
     holds the lower-case names to remove, which include those of `put`."""
 
@@ -42,9 +42,9 @@ class HeaderEdits:
         )
 
 
-def _compile_edits(edit: HeaderEdit) -> HeaderEdits | None:
+def _compile_edits(edit: HeaderEdit) -> CompiledEdits | None:
     """Return the edits as bytes; None if there are none."""
-    return HeaderEdits(edit) if edit.set or edit.add or edit.remove else None
+    return CompiledEdits(edit) if edit.set or edit.add or edit.remove else None
 
 
 class CompiledRoute:
