@@ -648,7 +648,8 @@ class Exchange(Attempt):
             return
         if self.phase == WAITING:
             dispatch.stop_waiting(self)
-        self._enter(OVER)
+        # OVER may follow every other phase, so this needs no check.
+        self.phase = OVER
         if self.hedge is not None:
             self.hedge.drop(now)
         accounting.record(self, now)
@@ -659,6 +660,4 @@ class Exchange(Attempt):
     def set_deadline(self, deadline: float) -> None:
         """Set the deadline of the phase, unless that of the whole request comes first."""
         last = self.last_deadline
-        # `ClientSink.expire_at`, inlined: 0.4 % of the instructions of a request whose response
-        # comes in two pieces, in plain Python.
-        self.client.deadline = last if last and last < deadline else deadline
+        self.client.expire_at(last if last and last < deadline else deadline)
