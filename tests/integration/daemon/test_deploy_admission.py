@@ -34,10 +34,10 @@ async def test_admission_errors_and_the_impact_in_a_diff() -> None:
         for command in ("deploy", "diff"):
             refused = await mesh.run(command, "-f", str(path))
             assert refused.code == (1 if command == "deploy" else 2)
-            assert "the project takes 8100.00 GiB (web 9 × 900.00 GiB), and node" in refused.err
+            assert "the project needs 8100.00 GiB (web 9 × 900.00 GiB), and node" in refused.err
         path.write_text(text(3, "64m", "{replicas: 2}"))
         refused = await mesh.run("deploy", "-f", str(path))
-        assert "takes 3 replicas, and its quota is 2 (3 × web)" in refused.err
+        assert "needs 3 replicas, and its quota is 2 (3 × web)" in refused.err
         elsewhere = "{replicas: 2, placement: {constraints: [node.labels.disk==ssd]}}"
         service = service_text("web", "process", "none", deploy=elsewhere)
         path.write_text(f"name: fits\nservices:\n{service}")
@@ -47,9 +47,7 @@ async def test_admission_errors_and_the_impact_in_a_diff() -> None:
         assert (await mesh.service("web"))["wanted"] == 2
 
         path.write_text(text(2, "1m", "{replicas: 2}"))
-        assert (
-            "its quota is 2 replicas from now on" in (await mesh.run("diff", "-f", str(path))).out
-        )
+        assert "its quota becomes 2 replicas" in (await mesh.run("diff", "-f", str(path))).out
         assert (await mesh.run("deploy", "-f", str(path))).code == 0
         by_hand = await mesh.run("scale", "web", "3")
         assert (by_hand.code, "its quota is 2" in by_hand.err) == (1, True)
@@ -59,6 +57,6 @@ async def test_admission_errors_and_the_impact_in_a_diff() -> None:
         diff = await mesh.run("diff", "-f", str(path), "-o", "json")
         assert diff.code == 1, diff.err
         peak, order, *_ = json.loads(diff.out)["outlook"]
-        assert peak.startswith("on the way at most 4 replicas, 4 MiB; now 2 replicas, 2 MiB")
-        assert order.startswith("fits/web: leave in this order: fits-web-")
+        assert peak.startswith("at most 4 replicas, 4 MiB at once; now 2 replicas, 2 MiB")
+        assert order.startswith("fits/web: drained in this order: fits-web-")
         assert order.endswith("; at least 2 stay ready")

@@ -186,10 +186,10 @@ async def test_many_replicas_at_once(runtime: ProcessRuntime) -> None:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"command": ("no-such-program",)}, "there is no program 'no-such-program'"),
-        ({"command": ("/etc/passwd",)}, "may not be run"),
+        ({"command": ("no-such-program",)}, "program 'no-such-program' not found"),
+        ({"command": ("/etc/passwd",)}, "/etc/passwd cannot be executed: Permission denied"),
         ({"command": ("true",), "working_dir": "/no/such/place"}, "/no/such/place"),
-        ({"command": ("a\0b",)}, "cannot be run"),
+        ({"command": ("a\0b",)}, "cannot be executed: embedded null byte"),
     ],
 )
 async def test_a_failed_start_says_why(
@@ -202,7 +202,7 @@ async def test_a_failed_start_says_why(
 
 
 async def test_a_path_as_name_is_rejected(runtime: ProcessRuntime) -> None:
-    with pytest.raises(StartFailed, match="cannot be the name"):
+    with pytest.raises(StartFailed, match="is not a valid name of a replica"):
         await runtime.start(replica_spec("../up", "1", service("", FAMILY)))
 
 
@@ -212,7 +212,7 @@ async def test_invalid_requests_on_the_socket_get_an_error(
     for nonsense in (b"hello\n", b'{"type":"dance"}\n', b'{"type":"stop","name":3}\n', b"\n"):
         reader, writer = await asyncio.open_unix_connection(tmp_path / "keeper.sock")
         writer.write(nonsense)
-        assert b"not understood" in await reader.readline()
+        assert b"invalid request: " in await reader.readline()
         writer.close()
         await writer.wait_closed()
     assert await runtime.list() == ()

@@ -22,7 +22,7 @@ async def test_scale_down_removes_idle_replicas_and_waits_for_streams() -> None:
         async with aiohttp.ClientSession(timeout=timeout) as session:
 
             async def stream() -> bytes:
-                async with session.get(f"http://{mesh.address}/stream?seconds=14") as answer:
+                async with session.get(f"http://{mesh.address}/stream?seconds=20") as answer:
                     return await answer.read()
 
             streams = [asyncio.create_task(stream()) for _ in range(2)]
