@@ -71,6 +71,8 @@ def _begin(seen: Observation, cause: str) -> str:
     if cause != "hold":
         return REASONS[cause]
     if not seen.current:
+        if seen.signal.scheduled:
+            return "no requests; a schedule alone does not start a service at zero"
         return "no requests, so no replica is needed"
     if top is not None and seen.needs[top].up > seen.current:
         return f"load is above target by less than {TOLERANCE:g} replicas"

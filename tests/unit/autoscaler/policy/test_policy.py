@@ -296,6 +296,12 @@ def test_the_reason_contains_the_numbers() -> None:
             "hold",
             "no requests, so no replica is needed (0.0 requests/s)",
         ),
+        (
+            ScalingSettings(min=0, max=9, rps=10.0),
+            Signal(scheduled=5),
+            "hold",
+            "no requests; a schedule alone does not start a service at zero (0.0 requests/s)",
+        ),
     ],
 )
 def test_the_first_reason_of_a_service(
