@@ -1,10 +1,10 @@
 """Options that name a Compose file, and loading it before anything is started.
 
-Used by `up`, `deploy`, `diff` and `down`. The file is read by `meshd.spec.compose`.
+Used by `up`, `deploy`, `diff`, `config` and `down`. The file is read by `meshd.spec.compose`.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -19,14 +19,23 @@ from meshd.spec.model import Project
 if TYPE_CHECKING:
     from meshd.spec.compose import LoadedProject
 
+_ENV_FILES: Final = f"{__name__}.env_files"
+"""Key of the env files in the metadata of a click context."""
 C = TypeVar("C", bound=Callable[..., Any])
 DEFAULT_FILES: Final = (
     "compose.yaml",
     "compose.yml",
-    "docker-compose.yaml",
     "docker-compose.yml",
+    "docker-compose.yaml",
 )
 """Names that Docker Compose looks for, in its order."""
+OVERRIDE_FILES: Final = (
+    "compose.override.yml",
+    "compose.override.yaml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
+)
+"""Names of a file next to a default file that is merged over it, in the order of Docker Compose."""
 
 
 def file_option(help: str) -> Callable[[C], C]:
@@ -43,15 +52,29 @@ def file_option(help: str) -> Callable[[C], C]:
 
 
 def spec_options(command: C) -> C:
-    """`-f`, `--project` and `--profile`, as `files`, `project` and `profiles`."""
+    """`-f`, `--env-file`, `--project` and `--profile`, as `files`, `project` and `profiles`.
+
+    Env files are in the context, see `load`.
+    """
     for option in (
+        click.option(
+            "--env-file",
+            "env_files",
+            multiple=True,
+            metavar="FILE",
+            type=click.Path(dir_okay=False, path_type=Path),
+            expose_value=False,
+            callback=_keep_env_files,
+            help="File of variables for ${…}, repeatable. Default: .env next to the first file.",
+        ),
         click.option(
             "--profile", "profiles", multiple=True, metavar="NAME", help="Enable a Compose profile."
         ),
         project_option("Project name. Default: the name in the file."),
         file_option(
-            "Compose file. Later files are merged over earlier ones. Default: compose.yaml, "
-            "compose.yml or docker-compose.yml in the current directory."
+            "Compose file. Later files are merged over earlier ones. Default: COMPOSE_FILE, or "
+            "compose.yaml, compose.yml or docker-compose.yml in the current directory or the "
+            "closest one above it, with compose.override.yml."
         ),
     ):
         command = option(command)
@@ -67,9 +90,33 @@ def take_over_option(command: C) -> C:
     )(command)
 
 
-def default_files() -> tuple[Path, ...]:
-    """Return the Compose file of the current directory; empty if there is none."""
-    return next(((Path(name),) for name in DEFAULT_FILES if Path(name).is_file()), ())
+def _keep_env_files(
+    context: click.Context, _option: click.Parameter, value: tuple[Path, ...]
+) -> None:
+    context.meta[_ENV_FILES] = value
+
+
+def default_files(environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return the Compose files to use without `-f`, as Docker Compose finds them; empty if there
+    are none.
+
+    They are those of COMPOSE_FILE, or the default file in the current directory or the closest one
+    above it, with its override file.
+    """
+    if listed := environment.get("COMPOSE_FILE"):
+        separator = environment.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
+        return tuple(Path(name) for name in listed.split(separator) if name)
+    here = Path()
+    for directory in (here, *Path.cwd().parents):
+        found = _first_file(directory, DEFAULT_FILES)
+        if found is not None:
+            override = _first_file(directory, OVERRIDE_FILES)
+            return (found,) if override is None else (found, override)
+    return ()
+
+
+def _first_file(directory: Path, names: Sequence[str]) -> Path | None:
+    return next((directory / name for name in names if (directory / name).is_file()), None)
 
 
 def load_project(
@@ -93,13 +140,21 @@ def load(
             "error: the current directory was deleted; change to a directory that exists"
         )
         raise SystemExit(output.USAGE) from error
-    chosen = files or default_files()
-    if not chosen:
-        raise click.UsageError(
-            f"no -f FILE given, and the current directory has no {', '.join(DEFAULT_FILES)}"
-        )
     try:
-        loaded = compose.load(chosen, project=project, environment=os.environ, profiles=profiles)
+        env_files = _env_files()
+        chosen = files or default_files(compose.load_dotenv(env_files, os.environ))
+        if not chosen:
+            raise click.UsageError(
+                "no -f FILE given, and neither the current directory nor one above it has "
+                f"{', '.join(DEFAULT_FILES)}"
+            )
+        loaded = compose.load(
+            chosen,
+            project=project,
+            environment=os.environ,
+            profiles=profiles,
+            env_files=env_files,
+        )
     except SpecError as error:
         for problem in error.problems:
             output.print_error(f"error: {problem}")
@@ -108,6 +163,16 @@ def load(
         output.print_error(f"warning: {warning}")
     _check_size(chosen, loaded.project)
     return loaded
+
+
+def _env_files() -> tuple[Path, ...] | None:
+    """Return the files of `--env-file`, or else of COMPOSE_ENV_FILES; None for the default."""
+    context = click.get_current_context(silent=True)
+    given: tuple[Path, ...] = context.meta.get(_ENV_FILES, ()) if context is not None else ()
+    if not given:
+        listed = os.environ.get("COMPOSE_ENV_FILES", "")
+        given = tuple(Path(name) for name in listed.split(",") if name)
+    return given or None
 
 
 def _check_size(files: tuple[Path, ...], project: Project) -> None:

@@ -21,8 +21,11 @@ from meshd.spec.reader.context import ReadContext
 from meshd.spec.source import compose_schema
 from meshd.spec.source.cursor import Cursor, KeyTable
 from meshd.spec.source.loader import FileContext, SourceLoader
+from meshd.spec.source.yaml_tree import describe_empty_file
 
 Read = TypeVar("Read")
+PROJECT_NAME: Final = "COMPOSE_PROJECT_NAME"
+ALL_PROFILES: Final = "*"
 _VOLUME_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
@@ -41,29 +44,56 @@ def load(
     project: str | None = None,
     environment: Mapping[str, str],
     profiles: Sequence[str] = (),
+    env_files: Sequence[Path] | None = None,
 ) -> LoadedProject:
     """Load the project in the files at `paths`; later files are merged over earlier ones.
 
-    `environment` holds the variables for `${…}`; it takes precedence over a `.env` next to the
-    first file. The project's name is `project`, or COMPOSE_PROJECT_NAME, or `name:`, or that of the
-    directory. COMPOSE_PROFILES adds to `profiles`. Relative paths start at the directory of the
-    first file, as in Compose. Raises SpecError with all errors. Nothing is started or changed.
+    `environment` holds the variables for `${…}`; it takes precedence over `env_files`, by default a
+    `.env` next to the first file. The project's name is `project`, or COMPOSE_PROJECT_NAME, or
+    `name:`, or that of the directory. COMPOSE_PROFILES adds to `profiles`; the profile `*`
+    activates all services. Relative paths start at the directory of the first file, as in Compose.
+    Raises SpecError with all errors. Nothing is started or changed.
     """
     diagnostics = Diagnostics()
     base = paths[0].absolute().parent
     loader = SourceLoader(diagnostics)
-    variables = loader.load_variables([paths[0].parent / ".env"], environment)
+    variables = loader.load_variables(
+        [paths[0].parent / ".env"] if env_files is None else env_files,
+        environment,
+        required=env_files is not None,
+    )
+    name = (
+        project
+        or variables.get(PROJECT_NAME)
+        or _clean_project_name(loader.find_project_name(paths, variables) or "", base)
+    )
+    variables = {**variables, PROJECT_NAME: name}
     root = loader.load_files(paths, FileContext(base, variables))
     if root is None:
+        if not diagnostics.problems:
+            diagnostics.problems.append(describe_empty_file(str(paths[0])))
         diagnostics.raise_if_any()
     assert root is not None
     reader = _ProjectReader(Cursor(root, diagnostics), base, variables, diagnostics)
     active = {*profiles, *filter(None, variables.get("COMPOSE_PROFILES", "").split(","))}
-    found = reader.read_project(project, paths[0], active)
-    compose_schema.check_against_schema(loader.trees, diagnostics)
+    found = reader.read_project(name, paths[0], active)
+    compose_schema.check_against_schema(root, diagnostics)
     diagnostics.raise_if_any()
     assert found is not None
     return LoadedProject(found, tuple(sort_problems(diagnostics.warnings)), reader.proxy_settings)
+
+
+def load_dotenv(
+    env_files: Sequence[Path] | None, environment: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Return the variables that apply before a Compose file is known: `environment`, then those of
+    `env_files`, by default a `.env` in the current directory. Raises SpecError."""
+    diagnostics = Diagnostics()
+    required = env_files is not None
+    files = [Path(".env")] if env_files is None else env_files
+    found = SourceLoader(diagnostics).load_variables(files, environment, required=required)
+    diagnostics.raise_if_any()
+    return found
 
 
 @dataclass(slots=True)
@@ -77,10 +107,10 @@ class _ProjectReader:
     proxy_settings: ProxySettings = field(default_factory=ProxySettings)
     quota: Quota | None = None
 
-    def read_project(self, name: str | None, first: Path, active: set[str]) -> Project | None:
+    def read_project(self, name: str, first: Path, active: set[str]) -> Project | None:
         """Return the project; None, with the errors recorded, if there are any.
 
-        `name` is the given name, `first` the first file, and `active` the active profiles.
+        `name` is its name, `first` the first file, and `active` the active profiles.
         """
         if self.root.node.mapping is None:
             self.root.add_problem(
@@ -97,7 +127,7 @@ class _ProjectReader:
                 warned=unsupported_keys.TOP_WARNED,
             )
         )
-        title = self._read_name(name, sections.get("name"))
+        self._check_name(name, sections.get("name"))
         networks = _read_section(sections.get("networks"), _read_network)
         volumes = _read_section(sections.get("volumes"), _read_volume)
         files: dict[storage.FileKind, Mapping[str, Path]] = {
@@ -119,7 +149,7 @@ class _ProjectReader:
         elif any("default" in each.networks for each in services):
             networks["default"] = Network(name="default")
         return Project(
-            name=title,
+            name=name,
             services=tuple(services),
             networks=tuple(networks.values()),
             volumes=tuple(volumes),
@@ -146,7 +176,9 @@ class _ProjectReader:
         enabled = {
             name: cursor
             for name, cursor in cursors.items()
-            if not (profiles := service.read_profiles(cursor)) or profiles & active
+            if not (profiles := service.read_profiles(cursor))
+            or profiles & active
+            or ALL_PROFILES in active
         }
         if not enabled:
             at.add_problem(
@@ -168,20 +200,28 @@ class _ProjectReader:
         project_checks.check_project(services, enabled, frozenset(cursors))
         return services
 
-    def _read_name(self, given: str | None, at: Cursor | None) -> str:
-        """Return the name of the project, from the first source that has one."""
-        from_file = at.attempt(Cursor.read_string) if at is not None else None
-        configured = given or self.variables.get("COMPOSE_PROJECT_NAME") or from_file
-        name = configured or re.sub(r"[^a-z0-9_-]", "", self.base.name.lower()).strip("-_")
+    def _check_name(self, name: str, at: Cursor | None) -> None:
+        """Record an error if the project's name is not valid; `at` is `name:` of the file."""
+        if at is not None:
+            at.attempt(Cursor.read_string)
         if not service.NAME_PATTERN.fullmatch(name):
             (at or self.root).add_problem(
                 f"{name!r} is not a valid project name; expected lower-case letters, digits, - and "
                 "_, at most 63 characters, with a letter or digit at both ends"
             )
-        return name
 
     def _read_file(self, at: Cursor) -> Path | None:
         return storage.read_declared_file(at, self.base)
+
+
+def _clean_project_name(from_file: str, base: Path) -> str:
+    """Return the name in the file, or else of the directory, as Compose writes it: in lower case,
+    without other characters than letters, digits, - and _. If nothing valid remains, return the
+    name as it is written, for the message."""
+    for written in filter(None, (from_file, base.name)):
+        if name := re.sub(r"[^a-z0-9_-]", "", written.lower()).strip("-_"):
+            return name
+    return from_file or base.name
 
 
 def _read_section(at: Cursor | None, read: Callable[[Cursor], Read | None]) -> dict[str, Read]:

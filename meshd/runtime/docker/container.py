@@ -118,7 +118,8 @@ def _host_config(replica: ReplicaSpec, own: str, logging_driver: str) -> Info:
         "RestartPolicy": {"Name": "no"},
         "ExtraHosts": [
             f"{name}:{address}"
-            for name, address in {**service.extra_hosts, **replica.hosts}.items()
+            for name, addresses in {**service.extra_hosts, **replica.hosts}.items()
+            for address in addresses.split(",")
         ],
         "Mounts": [_mount(replica.project, mount) for mount in service.volumes],
         "NanoCpus": round(limits.cpus * NANOSECONDS),

@@ -30,6 +30,7 @@ class Service(Model):
     - `image_digest`: its digest in the registry (`sha256:…`); empty if it has none
     - `pull`: when to pull the image at a deployment
     - `expose`: the ports that replicas listen on
+    - `extra_hosts`: addresses by name; several addresses are separated by commas
     - `aliases`: additional names on declared networks, by network
     - `stop_grace_period`: seconds between the stop signal and the kill
     - `wait_healthy`: the services of `depends_on` that need a healthy replica first, not only a

@@ -22,7 +22,7 @@ def deploy_keys(fields: FieldValues) -> KeyTable:
     """Return the keys of `deploy`; their readers store values in `fields`."""
     return KeyTable(
         read={
-            "mode": _check_mode,
+            "mode": partial(_read_mode, fields),
             "replicas": partial(fields.set_value, "replicas", read=read_replicas),
             "resources": partial(_read_resources, fields),
             "restart_policy": partial(_read_restart_policy, fields),
@@ -59,9 +59,13 @@ def read_restart(fields: FieldValues, at: Cursor) -> None:
     fields.set_value("restart.condition", at, read=lambda _: conditions[word])
 
 
-def _check_mode(at: Cursor) -> None:
-    if at.read_string() != "replicated":
-        at.fail(f"{at.node.text!r} is not supported; expected replicated")
+def _read_mode(fields: FieldValues, at: Cursor) -> None:
+    """Read `mode`. On one engine, `global` is one replica."""
+    mode = at.read_string()
+    if mode == "global":
+        fields.set_value("replicas", at, read=lambda _: 1)
+    elif mode != "replicated":
+        at.fail(f"{mode!r} is not supported; expected replicated or global")
 
 
 def _read_resources(fields: FieldValues, at: Cursor) -> None:

@@ -134,7 +134,9 @@ class _ServiceReader:
         invalid."""
         mapping = at.node.mapping or {}
         service_checks.warn_of_misspelled_x_mesh(at, mapping)
-        if not any(key in mapping and mapping[key].value for key in ("image", "build", "command")):
+        if not ("build" in mapping and mapping["build"].value is not None) and not any(
+            key in mapping and mapping[key].value for key in ("image", "command")
+        ):
             at.add_problem("the service has nothing to run; expected image, build or command")
         settings = self._read_settings(at)
         if settings is None or not NAME_PATTERN.fullmatch(at.service):
@@ -155,6 +157,7 @@ class _ServiceReader:
             }
         )
         service_checks.check_port(at, read)
+        service_checks.check_container_name(at, read)
         return service_checks.expand_parallelism(read)
 
     def _read_settings(self, at: Cursor) -> Mesh | None:

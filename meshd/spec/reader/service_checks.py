@@ -28,6 +28,15 @@ def check_targets(at: Cursor, mounts: Sequence[Mount]) -> None:
         seen.add(mount.target)
 
 
+def check_container_name(at: Cursor, service: Service) -> None:
+    """Record a `container_name` of a service with several replicas, which Compose refuses too."""
+    node = (at.node.mapping or {}).get("container_name")
+    if node is not None and service.replicas > 1:
+        at.child(node, "container_name").add_problem(
+            f"{service.replicas} replicas cannot share a name; remove it, or expected one replica"
+        )
+
+
 def check_port(at: Cursor, service: Service) -> None:
     """Warn about a PORT variable that meshd overrides."""
     given = service.environment.get("PORT")

@@ -17,6 +17,7 @@ from meshd.spec import units
 from meshd.spec.model import Mount
 from meshd.spec.reader import unsupported_keys
 from meshd.spec.source.cursor import Cursor, KeyTable
+from meshd.spec.source.merge import clean_target
 
 _WINDOWS_PATH: Final = re.compile(r"^[A-Za-z]:[\\/]")
 _IGNORED_MODES: Final = {"rw", "z", "Z", "cached", "delegated", "consistent"}
@@ -40,6 +41,7 @@ def resolve_path(base: Path, path: str) -> str:
 def read_volume(at: Cursor, base: Path, declared: Declarations) -> Mount:
     """Read one entry of `volumes` in either form."""
     mount = _read_long_form(at, base) if at.node.mapping is not None else _read_short_form(at, base)
+    mount = mount.model_copy(update={"target": clean_target(mount.target)})
     if not mount.target.startswith("/"):
         at.fail(f"the mount target {mount.target!r} is not an absolute path; expected e.g. /data")
     if mount.type == "volume" and mount.source and mount.source not in declared.volumes:
@@ -53,6 +55,7 @@ def read_volume(at: Cursor, base: Path, declared: Declarations) -> Mount:
 def read_tmpfs(at: Cursor) -> Mount:
     """Read one entry of `tmpfs`."""
     target, _, options = at.read_string().partition(":")
+    target = clean_target(target)
     if not target.startswith("/"):
         at.fail(f"the mount target {target!r} is not an absolute path; expected e.g. /run")
     name, _, value = options.partition("=")

@@ -3,7 +3,6 @@
 Called by the other readers, mainly `meshd.spec.reader.service`.
 """
 
-import re
 import shlex
 import signal
 from collections.abc import Callable
@@ -42,16 +41,25 @@ def read_strings_by_name(at: Cursor) -> dict[str, str]:
 
 
 def read_hosts(at: Cursor) -> dict[str, str]:
-    """Read `extra_hosts`: addresses by name, from a mapping or a list of `NAME:ADDRESS`."""
+    """Read `extra_hosts`: addresses by name, from a mapping or a list of `NAME:ADDRESS`. Several
+    addresses of a name are separated by commas."""
+    found: dict[str, list[str]] = {}
     if at.node.mapping is not None:
-        return read_strings_by_name(at)
-    found = {}
-    for entry in at.elements():
-        name, *address = re.split("[:=]", entry.read_string(), maxsplit=1)
-        if not name or not any(address):
-            entry.fail(f"{entry.node.text!r} is not valid; expected NAME:ADDRESS")
-        found[name] = address[0]
-    return found
+        for name, value in at.items():
+            found[name] = [_strip_brackets(each) for each in value.read_string_or_strings()]
+    else:
+        for entry in at.elements():
+            text = entry.read_string()
+            name, _, addresses = text.partition("=" if "=" in text else ":")
+            if not name or not addresses:
+                entry.fail(f"{text!r} is not valid; expected NAME:ADDRESS")
+            found.setdefault(name, []).extend(map(_strip_brackets, addresses.split(",")))
+    return {name: ",".join(dict.fromkeys(addresses)) for name, addresses in found.items()}
+
+
+def _strip_brackets(address: str) -> str:
+    """Return an IPv6 address without the brackets of `[::1]`."""
+    return address[1:-1] if address.startswith("[") and address.endswith("]") else address
 
 
 def read_ulimits(at: Cursor) -> dict[str, Ulimit]:

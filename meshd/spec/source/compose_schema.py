@@ -1,8 +1,8 @@
-"""Check Compose files against the JSON Schema of the Compose Specification.
+"""Check a Compose file against the JSON Schema of the Compose Specification.
 
-Called by `meshd.spec.compose` after the readers. The readers report errors in plainer words, so the
-schema's errors count only on lines without another error. It finds errors in parts that the readers
-ignore.
+Called by `meshd.spec.compose` after the readers, with the merged tree: an overlay may be partial.
+The readers report errors in plainer words, so the schema's errors count only on lines without
+another error. It finds errors in parts that the readers ignore.
 """
 
 import functools
@@ -30,17 +30,16 @@ _TYPE_NAMES: Final = {
 }
 
 
-def check_against_schema(files: Iterable[SourceNode], diagnostics: Diagnostics) -> None:
+def check_against_schema(root: SourceNode, diagnostics: Diagnostics) -> None:
     """Record violations of the Compose Specification, except on lines that already have an error.
-    `files` are interpolated, but not merged."""
+    `root` is interpolated and merged."""
     known = {problem.location for problem in diagnostics.problems}
-    for root in files:
-        for error in _load_validator().iter_errors(_to_plain(root)):
-            for path, text in _describe_errors(_closest_errors(error)):
-                node, place = _find_node(root, path)
-                if node.location not in known:
-                    known.add(node.location)
-                    diagnostics.problems.append(Problem(node.location, *place, text))
+    for error in _load_validator().iter_errors(_to_plain(root)):
+        for path, text in _describe_errors(_closest_errors(error)):
+            node, place = _find_node(root, path)
+            if node.location not in known:
+                known.add(node.location)
+                diagnostics.problems.append(Problem(node.location, *place, text))
 
 
 @functools.cache
@@ -50,9 +49,9 @@ def _load_validator() -> Draft7Validator:
 
 
 def _to_plain(node: SourceNode) -> Any:
-    """Return the value in the form that the schema checks: without keys tagged `!reset`."""
+    """Return the value in the form that the schema checks."""
     if node.mapping is not None:
-        return {k: _to_plain(each) for k, each in node.mapping.items() if each.tag != "!reset"}
+        return {k: _to_plain(each) for k, each in node.mapping.items()}
     if node.sequence is not None:
         return [_to_plain(each) for each in node.sequence]
     return node.value

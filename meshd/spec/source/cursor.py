@@ -19,6 +19,8 @@ MAX_LISTED_KEYS: Final = 12
 MAX_INTEGER: Final = 1_000_000
 """The default upper bound of whole numbers: above any sensible count of processes or retries."""
 _BOOLEANS: Final = {"true": True, "false": False}
+_OLD_BOOLEANS: Final = {"y": True, "yes": True, "on": True, "n": False, "no": False, "off": False}
+"""Booleans of YAML 1.1, which Compose accepts with a warning."""
 
 
 class InvalidValue(Exception):
@@ -155,10 +157,13 @@ class Cursor:
         return self.read_strings() if self.node.sequence is not None else (self.read_string(),)
 
     def read_boolean(self) -> bool:
-        """Read `true` or `false`."""
+        """Read `true` or `false`, or with a warning an older word such as `yes`."""
         value = self.node.value
         if isinstance(value, str):
-            value = _BOOLEANS.get(value.lower())
+            word = value.lower()
+            value = _BOOLEANS.get(word, _OLD_BOOLEANS.get(word))
+            if word in _OLD_BOOLEANS:
+                self.add_warning(f"{self.describe()} is an old form; write {str(value).lower()}")
         if not isinstance(value, bool):
             self.fail(f"{self.describe()} is not a boolean; expected true or false")
         return value

@@ -1,4 +1,4 @@
-"""Load Compose files into one tree: parse, substitute variables, extend, include and merge.
+"""Load Compose files into one tree: parse, substitute variables, include, extend and merge.
 
 Called by `meshd.spec.compose`, which hands the tree to the readers in `meshd.spec.reader`. Every
 value keeps the file and line it was written on.
@@ -13,10 +13,11 @@ from meshd.spec.errors import Diagnostics, Location, Problem, SpecError
 from meshd.spec.source import env_file
 from meshd.spec.source.cursor import Cursor, KeyTable
 from meshd.spec.source.extends import ExtendsResolver
-from meshd.spec.source.merge import merge
+from meshd.spec.source.interpolate import InterpolationError, interpolate
+from meshd.spec.source.merge import merge, merge_included
 from meshd.spec.source.relative_paths import make_paths_absolute
-from meshd.spec.source.substitution import substitute_variables
-from meshd.spec.source.yaml_tree import SourceNode, parse_yaml
+from meshd.spec.source.substitution import resolve_bare_names, substitute_variables
+from meshd.spec.source.yaml_tree import SourceNode, describe_empty_file, parse_documents
 
 _SECTIONS: Final = ("services", "networks", "volumes", "secrets", "configs")
 
@@ -37,19 +38,37 @@ class FileContext:
 
 @dataclass(slots=True)
 class SourceLoader:
-    """Loads files. Errors are recorded in `diagnostics`.
-
-    - `trees`: every file that was parsed, with variables substituted, but not merged
-    """
+    """Loads files. Errors are recorded in `diagnostics`."""
 
     diagnostics: Diagnostics
-    trees: list[SourceNode] = field(default_factory=list)
+    _documents: dict[Path, list[SourceNode] | None] = field(default_factory=dict)
+    """The documents of each file that was read, without substitution; None after an error."""
 
     def load_files(self, paths: Sequence[Path], context: FileContext) -> SourceNode | None:
-        """Load and merge files; later ones take precedence. None if one of them cannot be read."""
-        trees = [self._load_file(path, context) for path in paths]
-        found = [tree for tree in trees if tree is not None]
-        return merge(found) if len(found) == len(trees) else None
+        """Load and merge files; later ones take precedence, and empty ones change nothing. None if
+        one of them cannot be read, or if all are empty."""
+        trees: list[SourceNode] = []
+        failed = False
+        for path in paths:
+            documents = self._load_documents(path, context.variables)
+            failed = failed or documents is None
+            trees += [self._resolve(tree, path, context) for tree in documents or ()]
+        return None if failed or not trees else merge(trees)
+
+    def find_project_name(self, paths: Sequence[Path], variables: Mapping[str, str]) -> str | None:
+        """Return `name` of the last file that has one; None if none does or it is not valid."""
+        found = None
+        for path in paths:
+            for tree in self._parse(path) or ():
+                node = (tree.mapping or {}).get("name")
+                if node is not None and node.text:
+                    found = node.text
+        if found is None:
+            return None
+        try:
+            return interpolate(found, variables, lambda _name: None)
+        except InterpolationError:
+            return None  # recorded when the file is loaded
 
     def load_variables(
         self, files: Sequence[Path], environment: Mapping[str, str], *, required: bool = False
@@ -80,30 +99,42 @@ class SourceLoader:
             self._add_problem(Location(str(path)), f"cannot be read: {error.strerror}")
         return None
 
-    def _load_file(self, path: Path, context: FileContext) -> SourceNode | None:
-        tree = self._load_tree(path, context.variables)
-        if tree is None:
-            return None
+    def _resolve(self, tree: SourceNode, path: Path, context: FileContext) -> SourceNode:
+        """Add what a document includes, then resolve `extends`: a service may extend an included
+        one."""
         resolver = ExtendsResolver(
             self.diagnostics, lambda other: self._load_tree(other, context.variables)
         )
-        return self._add_included(resolver.resolve(tree, path, context.base), path, context)
+        return resolver.resolve(self._add_included(tree, path, context), path, context.base)
 
     def _load_tree(self, path: Path, variables: Mapping[str, str]) -> SourceNode | None:
+        """Load a file by itself, with its documents merged; None after an error."""
+        documents = self._load_documents(path, variables)
+        if documents is not None and not documents:
+            self.diagnostics.problems.append(describe_empty_file(str(path)))
+        return merge(documents) if documents else None
+
+    def _load_documents(self, path: Path, variables: Mapping[str, str]) -> list[SourceNode] | None:
         """Parse a file and substitute its variables."""
-        text = self._read_text(path)
-        if text is None:
+        documents = self._parse(path)
+        if documents is None:
             return None
-        try:
-            tree = substitute_variables(parse_yaml(text, str(path)), variables, self.diagnostics)
-        except SpecError as error:
-            self.diagnostics.problems += error.problems
-            return None
-        self.trees.append(tree)
-        return tree
+        return [substitute_variables(tree, variables, self.diagnostics) for tree in documents]
+
+    def _parse(self, path: Path) -> list[SourceNode] | None:
+        """Return the documents of a file; each file is read once."""
+        if path not in self._documents:
+            text = self._read_text(path)
+            try:
+                self._documents[path] = None if text is None else parse_documents(text, str(path))
+            except SpecError as error:
+                self.diagnostics.problems += error.problems
+                self._documents[path] = None
+        return self._documents[path]
 
     def _add_included(self, root: SourceNode, path: Path, context: FileContext) -> SourceNode:
-        """Return the file with the contents of the files that it includes."""
+        """Return the document merged over the contents of the files that it includes. Of two
+        included files, the first takes precedence."""
         include = (root.mapping or {}).get("include")
         if root.mapping is None or include is None:
             return root
@@ -113,8 +144,7 @@ class SourceLoader:
         for entry in at.attempt(lambda c: list(c.elements())) or ():
             tree = self._load_included(entry, context)
             if tree is not None and tree.mapping is not None:
-                for section in _SECTIONS:
-                    self._merge_section(found, section, tree.mapping.get(section))
+                found = merge_included(tree.mapping, found, _SECTIONS)
         return replace(root, value=found)
 
     def _load_included(self, at: Cursor, context: FileContext) -> SourceNode | None:
@@ -133,25 +163,9 @@ class SourceLoader:
             env_files or [base / ".env"], context.variables, required=bool(env_files)
         )
         tree = self.load_files(files, replace(context, base=base, variables=variables))
-        return None if tree is None else make_paths_absolute(tree, base)
-
-    def _merge_section(
-        self, root: dict[str, SourceNode], section: str, included: SourceNode | None
-    ) -> None:
-        """Add an included section. An entry that already exists must be equal."""
-        if included is None or included.mapping is None:
-            return
-        existing = root.get(section)
-        both = dict(existing.mapping or {}) if existing is not None else {}
-        for name, node in included.mapping.items():
-            if name in both and both[name].to_plain() != node.to_plain():
-                self._add_problem(
-                    node.location,
-                    f"{section}.{name} is also defined in {both[name].location}, with different "
-                    "contents; expected a different name, or a file merged over the other with -f",
-                )
-            both.setdefault(name, node)
-        root[section] = replace(existing or included, value=both)
+        if tree is None:
+            return None
+        return make_paths_absolute(resolve_bare_names(tree, variables), base)
 
     def _add_problem(self, location: Location, text: str) -> None:
         self.diagnostics.problems.append(Problem(location, "", "", text))

@@ -32,6 +32,33 @@ def substitute_variables(
     return replace(root, value=found)
 
 
+def resolve_bare_names(root: SourceNode, variables: Mapping[str, str]) -> SourceNode:
+    """Return the tree of an included file in which the names without a value in a list of
+    `environment` have the value of `variables`, if they are set there. As in Compose, names in a
+    mapping are left to the variables of the project."""
+
+    def resolve_item(node: SourceNode) -> SourceNode:
+        if not isinstance(node.value, str) or node.text not in variables:
+            return node
+        text = f"{node.text}={variables[node.text]}"
+        return replace(node, value=text, text=text)
+
+    def resolve_service(service: SourceNode) -> SourceNode:
+        environment = (service.mapping or {}).get("environment")
+        if environment is None or environment.sequence is None:
+            return service
+        resolved = replace(environment, value=list(map(resolve_item, environment.sequence)))
+        return replace(service, value={**(service.mapping or {}), "environment": resolved})
+
+    services = (root.mapping or {}).get("services")
+    if services is None or services.mapping is None:
+        return root
+    changed = {name: resolve_service(node) for name, node in services.mapping.items()}
+    return replace(
+        root, value={**(root.mapping or {}), "services": replace(services, value=changed)}
+    )
+
+
 def _substitute(
     node: SourceNode, variables: Mapping[str, str], diagnostics: Diagnostics, place: tuple[str, str]
 ) -> SourceNode:

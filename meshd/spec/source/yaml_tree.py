@@ -1,8 +1,8 @@
 """Parse YAML 1.2 into a tree of nodes that know their line.
 
 Used by `meshd.spec.source.loader` for Compose files and by `meshd.standalone.settings`. Anchors,
-aliases and merge keys (`<<`) are resolved. Duplicate keys, several documents, keys that are not
-strings, and aliases that expand without bound are errors.
+aliases and merge keys (`<<`) are resolved. Duplicate keys, keys that are not strings, and aliases
+that expand without bound are errors.
 """
 
 import re
@@ -62,12 +62,29 @@ class SourceNode:
 
 
 def parse_yaml(text: str, file: str, expected: str = "services") -> SourceNode:
-    """Parse the document in `text`.
+    """Parse the document in `text`; several documents are an error.
 
     `file` is its name in errors. The error for an empty file asks for `expected`. Raises SpecError.
     """
+    documents = parse_documents(text, file)
+    if not documents:
+        raise SpecError([describe_empty_file(file, expected)])
+    if len(documents) > 1:
+        problem = "the file has several documents; expected a single one"
+        raise SpecError([Problem(documents[1].location, "", "", problem)])
+    return documents[0]
+
+
+def describe_empty_file(file: str, expected: str = "services") -> Problem:
+    """Return the error for a file without content."""
+    return Problem(Location(file), "", "", f"the file is empty; expected {expected}")
+
+
+def parse_documents(text: str, file: str) -> list[SourceNode]:
+    """Parse all documents in `text`, without the empty ones. `file` is its name in errors. Raises
+    SpecError."""
     try:
-        root = YAML(typ="safe", pure=True).compose(text)
+        roots = list(YAML(typ="safe", pure=True).compose_all(text))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 0
@@ -80,14 +97,14 @@ def parse_yaml(text: str, file: str, expected: str = "services") -> SourceNode:
     except RecursionError as error:
         problem = Problem(Location(file), "", "", "values are nested too deeply")
         raise SpecError([problem]) from error
-    if root is None:
-        raise SpecError(
-            [Problem(Location(file), "", "", f"the file is empty; expected {expected}")]
-        )
     builder = _TreeBuilder(file)
-    node = builder.build(root, Location(file, root.start_mark.line + 1))
+    nodes = [
+        builder.build(root, Location(file, root.start_mark.line + 1))
+        for root in roots
+        if root is not None
+    ]
     builder.diagnostics.raise_if_any()
-    return node
+    return [node for node in nodes if node.value is not None]
 
 
 class _TreeBuilder:

@@ -65,6 +65,7 @@ def web(directory: Path, body: str, *, top: str = "", **options: Any) -> Service
         ("stop_signal: int", "stop_signal", "SIGINT"),
         ("stop_grace_period: 1m30s", "stop_grace_period", 90.0),
         ("init: 'true'", "init", True),
+        ("deploy: {mode: global}", "replicas", 1),
         ("read_only: true", "read_only", True),
         ("cap_drop: [ALL]", "cap_drop", ("ALL",)),
         ("user: 1000", "user", "1000"),
@@ -91,7 +92,7 @@ def web(directory: Path, body: str, *, top: str = "", **options: Any) -> Service
         ("tmpfs: /run", "volumes", (Mount(type="tmpfs", target="/run"),)),
         ("tmpfs: [/run, /tmp]", "volumes",
          (Mount(type="tmpfs", target="/run"), Mount(type="tmpfs", target="/tmp"))),
-        ("volumes: [/data]", "volumes", (Mount(type="volume", target="/data"),)),
+        ("volumes: [/data/]", "volumes", (Mount(type="volume", target="/data"),)),
         ("volumes: [/a:/b:ro]", "volumes",
          (Mount(type="bind", source="/a", target="/b", read_only=True),)),
         ("volumes: [{type: bind, source: /a, target: /b, read_only: true}]", "volumes",
@@ -298,6 +299,8 @@ def test_profiles(tmp_path: Path) -> None:
 
     assert names() == ["a"]
     assert names(profiles=["more"]) == ["a", "b"]
+    assert names(profiles=["*"]) == ["a", "b"]
+    assert names(environment={"COMPOSE_PROFILES": "*"}) == ["a", "b"]
     assert names(environment={"COMPOSE_PROFILES": "x,extra"}) == ["a", "b"]
 
 
@@ -308,6 +311,7 @@ def test_profiles(tmp_path: Path) -> None:
         (None, {"COMPOSE_PROJECT_NAME": "env"}, "name: file\n", "env"),
         (None, {}, "name: file\n", "file"),
         (None, {"N": "x"}, "name: file-${N}\n", "file-x"),
+        (None, {}, "name: My.Shop\n", "myshop"),
         (None, {}, "", "myshop_v2"),
     ],
 )
@@ -319,6 +323,39 @@ def test_the_source_of_the_project_name(
     body = text + "services: {web: {image: i}}\n"
     result = load_texts(directory, body, project=given, environment=environment)
     assert result.project.name == expected
+
+
+def test_the_project_name_is_a_variable(tmp_path: Path) -> None:
+    text = "name: Shop\nservices: {web: {image: 'i:${COMPOSE_PROJECT_NAME}'}}\n"
+    assert load_texts(tmp_path, text).project.services[0].image == "i:shop"
+
+
+def test_other_env_files_replace_dotenv(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("A=1\nB=1\n")
+    one, two = tmp_path / "one.env", tmp_path / "two.env"
+    one.write_text("A=2\nC=3\n")
+    two.write_text("C=$A$C\n")
+    body = "services: {web: {image: 'i:${A}-${B:-none}-${C}'}}\n"
+    found = load_texts(tmp_path, body, env_files=[one, two]).project.services[0]
+    assert found.image == "i:2-none-23"
+    with pytest.raises(SpecError, match=r"none\.env: no such file"):
+        load_texts(tmp_path, body, env_files=[tmp_path / "none.env"])
+
+
+@pytest.mark.parametrize("word", ["y", "Yes", "on"])
+def test_old_words_for_booleans_have_a_warning(tmp_path: Path, word: str) -> None:
+    opposite = {"y": "n", "Yes": "no", "on": "off"}[word]
+    text = f"services: {{web: {{image: i, init: {word}, read_only: {opposite}}}}}\n"
+    loaded = load_texts(tmp_path, text)
+    assert (loaded.project.services[0].init, loaded.project.services[0].read_only) == (True, False)
+    assert [each.field for each in loaded.warnings] == ["init", "read_only"]
+    assert f"{word!r} is an old form; write true" in str(loaded.warnings[0])
+
+
+def test_a_container_name_allows_one_replica(tmp_path: Path) -> None:
+    text = "services: {web: {image: i, container_name: c, deploy: {replicas: 2}}}\n"
+    with pytest.raises(SpecError, match="container_name: 2 replicas cannot share a name"):
+        load_texts(tmp_path, text)
 
 
 def test_anchors_and_merge_keys(tmp_path: Path) -> None:

@@ -52,11 +52,14 @@ def test_a_missing_an_empty_and_an_unreadable_file(tmp_path: Path) -> None:
         load([tmp_path / "none.yml", empty, binary], environment={})
 
     found = [str(problem).replace(str(tmp_path), "DIR") for problem in raised.value.problems]
-    assert found[:2] == [
+    assert found == [
         "DIR/none.yml: no such file",
-        "DIR/empty.yml: the file is empty; expected services",
+        "DIR/binary.yml: cannot be read: it is not valid UTF-8",
     ]
-    assert found[2].startswith("DIR/binary.yml: cannot be read: it is not valid UTF-8")
+    for text in ("", "# nothing\n", "---\n---\n"):
+        empty.write_text(text)
+        with pytest.raises(SpecError, match=r"empty\.yml: the file is empty; expected services"):
+            load([empty], environment={})
 
 
 def test_errors_in_merged_files_name_the_right_file(tmp_path: Path) -> None:

@@ -77,6 +77,13 @@ def test_a_built_revision_runs_the_image_of_its_context(image: str, digest: str,
     assert image_of("shop", pinned) == "a/web:meshd-0123456789abcdef"
 
 
+def test_a_host_may_have_several_addresses() -> None:
+    service = Service(name="web", image="i", extra_hosts={"h": "10.0.0.1,::1", "k": "10.0.0.2"})
+    replica = ReplicaSpec(project="shop", service=service, revision="r", name="n")
+    host = create_request(replica, "json-file").config["HostConfig"]
+    assert host["ExtraHosts"] == ["h:10.0.0.1", "h:::1", "k:10.0.0.2"]
+
+
 def test_adopted_container_observed() -> None:
     seen = observe(INFO, "node-1")
     assert (seen.name, seen.project, seen.service) == ("shop_web_1", "shop", "web")

@@ -9,6 +9,7 @@ import pytest
 from meshd.spec.compose import load
 from meshd.spec.errors import Diagnostics, SpecError
 from meshd.spec.source import compose_schema
+from meshd.spec.source.merge import merge
 from meshd.spec.source.yaml_tree import parse_yaml
 
 SCHEMA = json.loads(
@@ -48,7 +49,7 @@ def problems(tmp_path: Path, *texts: str) -> list[str]:
 )
 def test_schema_errors_have_a_line(text: str, expected: str) -> None:
     diagnostics = Diagnostics()
-    compose_schema.check_against_schema([parse_yaml(text, "f")], diagnostics)
+    compose_schema.check_against_schema(parse_yaml(text, "f"), diagnostics)
     (found,) = map(str, diagnostics.problems)
     assert found.startswith(f"f:{expected}")
 
@@ -66,7 +67,7 @@ def test_schema_errors_have_a_line(text: str, expected: str) -> None:
 )
 def test_valid_compose_files_have_no_schema_errors(text: str) -> None:
     diagnostics = Diagnostics()
-    compose_schema.check_against_schema([parse_yaml(text, "f")], diagnostics)
+    compose_schema.check_against_schema(merge([parse_yaml(text, "f")]), diagnostics)
     assert diagnostics.problems == []
 
 
@@ -77,6 +78,28 @@ def test_errors_of_the_readers_replace_schema_errors_on_the_same_line(tmp_path: 
     assert second.startswith("0.yml:4: service web: command: ")
     assert "Compose Specification" not in second
     assert all(":4:" not in other for other in more)
+
+
+def test_the_result_of_merging_is_checked(tmp_path: Path) -> None:
+    base = (
+        "services:\n  a: {image: i, depends_on: {b: {condition: service_started}}}\n"
+        "  b: {image: i}\n"
+    )
+    assert problems(tmp_path, base, "services: {a: {depends_on: {b: {required: false}}}}\n") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "refused"),
+    [
+        ("build: {context: ., provenance: false, sbom: true, no_cache_filter: [a]}", ""),
+        ("image: i\n    develop: {watch: [{path: ., action: sync, initial_sync: true}]}", ""),
+        ("image: i\n    pre_start: [{command: [x], per_replica: true}]", "pre_start"),
+    ],
+)
+def test_recent_keys_are_known(tmp_path: Path, body: str, refused: str) -> None:
+    found = problems(tmp_path, f"services:\n  web:\n    {body}\n")
+    assert not any("unknown" in each for each in found)
+    assert [f"service web: {refused}: " in each for each in found] == [True] * bool(refused)
 
 
 def test_each_file_is_checked(tmp_path: Path) -> None:

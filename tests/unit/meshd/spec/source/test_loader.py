@@ -6,7 +6,7 @@ import pytest
 
 from meshd.spec.compose import load
 from meshd.spec.errors import SpecError
-from meshd.spec.model import Project, Service
+from meshd.spec.model import Logging, Mount, Project, Service, Ulimit
 
 
 def write(folder: Path, files: dict[str, str]) -> None:
@@ -153,17 +153,101 @@ secrets: {card: {file: card.txt}}
     assert (ledger.image, ledger.command, ledger.environment) == ("ledger:9", ("run",), {"L": "1"})
 
 
-def test_duplicate_definitions_must_be_equal(tmp_path: Path) -> None:
+def test_a_file_is_merged_over_what_it_includes(tmp_path: Path) -> None:
     files = {
-        "compose.yml": "include: [a.yml, b.yml]\nservices: {web: {image: i}}\n",
-        "a.yml": "services: {db: {image: d}}\nnetworks: {n: {internal: true}}\n",
-        "b.yml": "networks: {n: {internal: true}}\nservices:\n"
-        "  db: {image: d}\n  web: {image: x}\n",
+        "compose.yml": """
+include: [a.yml, b.yml]
+services:
+  web: {environment: {B: "2"}, labels: !override [own=1], user: !reset null}
+networks: {n: {internal: true}}
+""",
+        "a.yml": """
+services:
+  web: {image: a, environment: {A: "1", B: "1"}, labels: [theirs=1], user: u, networks: [n]}
+networks: {n: {internal: true}}
+""",
+        "b.yml": "services: {web: {image: b, command: [x], expose: [1]}}\n",
     }
-    (found,) = problems(tmp_path, files)
-    assert found.startswith(
-        "b.yml:4: services.web is also defined in compose.yml:2, with different contents; "
-    )
+    web = service(load_project(tmp_path, files))
+    assert (web.image, web.command, web.expose, web.user) == ("a", ("x",), (1,), "")
+    assert (web.environment, web.labels) == ({"A": "1", "B": "2"}, {"own": "1"})
+    assert web.networks == ("n",)
+
+
+def test_a_service_can_extend_an_included_one(tmp_path: Path) -> None:
+    files = {
+        "compose.yml": """
+include: [base.yml]
+services:
+  worker: {extends: {service: base}, environment: {C: "3"}}
+""",
+        "base.yml": "services: {base: {image: x, environment: {A: '1'}, volumes: ['./d:/d']}}\n",
+    }
+    worker = service(load_project(tmp_path, files), "worker")
+    assert worker.environment == {"A": "1", "C": "3"}
+    assert worker.volumes[0].source == str(tmp_path / "d")
+
+
+def test_names_without_a_value_have_that_of_the_env_file_of_their_include(tmp_path: Path) -> None:
+    files = {
+        "compose.yml": "include: [{path: m/compose.yml, env_file: own.env}]\n",
+        "own.env": "V=own\nSET=own\n",
+        "m/compose.yml": "services: {web: {image: x, environment: [V, SET, NOPE]}}\n",
+    }
+    web = service(load_project(tmp_path, files, SET="outer"))
+    assert web.environment == {"V": "own", "SET": "outer"}
+
+
+def test_a_file_may_have_several_documents_and_an_overlay_none(tmp_path: Path) -> None:
+    files = {
+        "compose.yml": "services: {web: {image: a, expose: [1]}}\n---\n# none\n---\n"
+        "services: {web: {image: b, expose: [2]}, other: {extends: base}, base: {image: c}}\n",
+        "empty.yml": "# nothing yet\n",
+        "null.yml": "---\n",
+    }
+    project = load_project(tmp_path, files, "compose.yml", "empty.yml", "null.yml")
+    assert (service(project).image, service(project).expose) == ("b", (1, 2))
+    assert service(project, "other").image == "c"
+
+
+MERGES = [
+    ("environment: [A=1]", "environment: {B: 2}", "environment", {"A": "1", "B": "2"}),
+    ("env_file: a.env", "env_file: b.env", "environment", {"A": "1", "B": "2"}),
+    ("env_file: [b.env, a.env]", "env_file: [{path: b.env}]", "environment", {"A": "1", "B": "2"}),
+    ("dns: 9.9.9.9", "dns: [8.8.8.8]", "dns", ("9.9.9.9", "8.8.8.8")),
+    ("dns_search: a", "dns_search: b", "dns_search", ("a", "b")),
+    ("extra_hosts: ['h:10.0.0.1']", "extra_hosts: {h: 10.0.0.2, k: '[::1]'}", "extra_hosts",
+     {"h": "10.0.0.1,10.0.0.2", "k": "::1"}),
+    ("extra_hosts: {h: [10.0.0.1, 10.0.0.2]}", "extra_hosts: ['h=10.0.0.1']", "extra_hosts",
+     {"h": "10.0.0.1,10.0.0.2"}),
+    ("logging: {driver: json-file, options: {max-size: 1m}}",
+     "logging: {driver: syslog, options: {tag: t}}", "logging",
+     Logging(driver="syslog", options={"tag": "t"})),
+    ("logging: {driver: json-file, options: {max-size: 1m}}", "logging: {options: {tag: t}}",
+     "logging", Logging(driver="json-file", options={"max-size": "1m", "tag": "t"})),
+    ("ulimits: {nofile: {soft: 1, hard: 2}}", "ulimits: {nofile: 3}", "ulimits",
+     {"nofile": Ulimit(soft=3, hard=3)}),
+    ("depends_on: {b: {condition: service_healthy}}", "depends_on: {b: {required: false}}",
+     "wait_healthy", ("b",)),
+    ("depends_on: {b: {condition: service_healthy}}", "depends_on: [b]", "wait_healthy", ()),
+    ("volumes: ['./x:/v/']", "volumes: ['named:/v']", "volumes",
+     (Mount(type="volume", source="named", target="/v"),)),
+    ("tmpfs: /run:size=1m", "tmpfs: ['/run/', /tmp]", "volumes",
+     (Mount(type="tmpfs", target="/run"), Mount(type="tmpfs", target="/tmp"))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("base", "over", "field", "expected"), MERGES)
+def test_merged_values(tmp_path: Path, base: str, over: str, field: str, expected: object) -> None:
+    files = {
+        "compose.yml": f"services:\n  web:\n    image: i\n    {base}\n  b: {{image: i}}\n"
+        "volumes: {named: }\n",
+        "over.yml": f"services:\n  web:\n    {over}\n",
+        "a.env": "A=1\n",
+        "b.env": "B=2\n",
+    }
+    found = service(load_project(tmp_path, files, "compose.yml", "over.yml"))
+    assert getattr(found, field) == expected
 
 
 def test_errors_name_the_right_file(tmp_path: Path) -> None:
@@ -172,7 +256,7 @@ def test_errors_name_the_right_file(tmp_path: Path) -> None:
         "a.yml": "services:\n  db:\n    image: d\n    privileged: true\n",
         "c.yml": "services:\n  x:\n    image: i\n    imag: i\n",
     }
-    assert [each.partition(": ")[0] for each in problems(tmp_path, files)] == ["c.yml:4", "a.yml:4"]
+    assert [each.partition(": ")[0] for each in problems(tmp_path, files)] == ["a.yml:4", "c.yml:4"]
 
 
 @pytest.mark.parametrize(
