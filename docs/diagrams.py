@@ -12,9 +12,14 @@ from typing import Any, Final
 from meshd.model.job import JOB_TRANSITIONS
 from meshd.model.replica_phase import NEXT
 from meshd.model.rollout import ROLLOUT_TRANSITIONS
+from proxy.request import phases
 
 PAGE: Final = Path(__file__).with_name("state-machines.md")
 TABLES: Final[Mapping[str, Mapping[Any, Collection[Any]]]] = {
+    "exchange": {
+        phases.NAMES[phase]: [phases.NAMES[each] for each in following]
+        for phase, following in phases.TRANSITIONS.items()
+    },
     "replica": NEXT,
     "rollout": ROLLOUT_TRANSITIONS,
     "job": JOB_TRANSITIONS,
@@ -37,7 +42,7 @@ def diagram(table: Mapping[Any, Collection[Any]]) -> str:
 
 def name_of(state: Any) -> str:
     """Return a state's name as an identifier of Mermaid."""
-    return str(state.name).lower()
+    return str(getattr(state, "name", state)).lower()
 
 
 def page(text: str) -> str:

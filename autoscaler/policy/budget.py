@@ -28,6 +28,7 @@ bench/autoscaling.py."""
 MAX_SHORTFALL: Final = 0.5
 """Largest share of shortfalls that the headroom may leave uncovered: it covers at least the
 median."""
+# See the docstring below both.
 BETA_PER_DECADE: Final = 0.15
 SQUARED_DECADES_PER_BETA: Final = 16.0
 """Square-root staffing factor per decade of rarity, and squared decades per factor; the larger

@@ -66,7 +66,7 @@ class ScalingDecision:
 
 
 def run_policy(data: DecisionInput) -> ScalingDecision:
-    """Return what the policy decides within the limits of its own settings."""
+    """Return what the policy decides within its own limits."""
     signal = data.signal
     cooling = data.cooling and signal is not None and not (signal.busy or signal.ejected)
     if signal is not None and cooling:

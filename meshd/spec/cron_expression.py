@@ -28,9 +28,9 @@ NICKNAMES: Final = {
 }
 MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 DAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+# Indexes of these fields in the expression.
 _MONTH: Final = 3
 _WEEKDAY: Final = 4
-"""Indexes of these fields in the expression."""
 _FIELDS: Final = (
     ("minute", "0 to 59"),
     ("hour", "0 to 23"),

@@ -23,6 +23,7 @@ _DATA_END: Final = 2
 _TRAILER: Final = 3
 """At a trailer field or the final empty line."""
 _DONE: Final = 4
+"""After the final empty line."""
 _LOWER_HEX: Final = b"0123456789abcdef"
 _HEX: Final = _LOWER_HEX + b"ABCDEF"
 _CANONICAL_SIZE_DIGITS: Final = 8

@@ -40,6 +40,7 @@ PLAIN: Final = 0
 """Forwarded unchanged."""
 DROP: Final = 1
 """Hop-by-hop: not forwarded."""
+# Fields that the proxy reads.
 HOST: Final = 2
 CONTENT_LENGTH: Final = 3
 TRANSFER_ENCODING: Final = 4

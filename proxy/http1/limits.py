@@ -16,6 +16,7 @@ REQUEST_HEAD: Final = 64 * 1024
 REQUEST_FIELDS: Final = 200
 """Number of fields (Envoy and Apache: 100)."""
 RESPONSE_HEAD: Final = 256 * 1024
+"""Bytes of the status line and all fields."""
 RESPONSE_FIELDS: Final = 1000
 """Number of fields."""
 INTERIM_RESPONSES: Final = 64

@@ -33,6 +33,7 @@ class LookupTable(Protocol):
 
 
 HASH_BITS: Final = 64
+"""Bits of a key, as `hash_key` returns it."""
 RING_POINTS: Final = 256
 """Points of the heaviest endpoint on the ring: shares differ by about 1/sqrt(256), 6 %."""
 POINTS_PER_DIGEST: Final = 8

@@ -51,6 +51,7 @@ MAX_LEARNED: Final = 16
 """Heads of a connection from which templates are made. More are not worth the time: requests that
 match none by then have little in common."""
 NO_LIMIT: Final = 1 << 62
+"""Bytes: more than any body has."""
 _P: Final = ord("P")
 """The first byte of POST, PUT and PATCH."""
 
@@ -290,8 +291,8 @@ class Downstream(ClientSink):
 
     def _learn(self, head: RequestHead) -> None:
         """Make a template of a head that was parsed. The first request of a connection does not
-        count: clients often send it only once. Requests that mostly have a body have templates of
-        their own."""
+        count: clients often send it only once. Requests that mostly have a body have separate
+        templates."""
         if not self._complete_at or self._learned >= MAX_LEARNED:
             return
         if self._trusted and head.forwarded:

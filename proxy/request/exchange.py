@@ -373,7 +373,7 @@ class Exchange(Attempt):
         self._enter(ANSWERING)
         self.client.write(self._client_head(head, until_close=until_close))
         if head.is_event_stream:
-            # A stream of events has no end of its own: the timeout of requests does not apply.
+            # A stream of events does not end by itself: the timeout of requests does not apply.
             self.last_deadline = 0.0
             self.streaming = True
             accounting.record_stream_start(self, now)

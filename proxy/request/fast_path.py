@@ -1,6 +1,6 @@
 """The fast path: a shorter form of what `Exchange` does, for requests that need nothing special.
 
-Most requests arrive complete, match a route without rules of its own, find an idle connection to
+Most requests arrive complete, match a route without rules, find an idle connection to
 their endpoint and get a response that arrives complete. `start` and `pass_response` do for these
 what `Exchange` does, without asking each time about everything that could be different. What can be
 asked once is asked earlier:
@@ -154,7 +154,7 @@ def _has_span(exchange: "Exchange") -> bool:
 
 def pass_response(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bool:
     """Pass on a response that arrived complete and whose head is known, and end the exchange.
-    Return False, with nothing changed, if `data` is not such a response. The same as
+    Return False, with nothing changed, if `data` is not one. The same as
     `Exchange.whole_response`."""
     end = data.find(END)
     if end < 0:

@@ -47,7 +47,9 @@ _UNREAD = 4 * 1024 * 1024
 """With this many bytes not yet taken by the supervisor, reports are put off; their counts
 come with the next one."""
 _DRAIN_POLL = 0.05
+"""Seconds between two looks whether a draining worker is idle."""
 _AIM = 0.002
+"""Seconds after the full second at which a report is aimed, so that timers never fire before it."""
 
 
 class Worker:
