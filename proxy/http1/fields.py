@@ -68,6 +68,8 @@ REQUEST_KINDS: Final = _HOP_BY_HOP | {
     b"host": HOST,
     b"http2-settings": DROP,
     b"max-forwards": MAX_FORWARDS,
+    # CGI programs would read it as the variable HTTP_PROXY (httpoxy, CVE-2016-5385).
+    b"proxy": DROP,
     b"proxy-authorization": DROP,
     b"x-forwarded-for": FORWARDED,
     b"x-forwarded-host": FORWARDED,

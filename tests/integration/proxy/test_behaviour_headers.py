@@ -76,6 +76,7 @@ def test_statuses_and_reasons(stage: Stage, status: bytes) -> None:
     "line",
     [
         b"Keep-Alive: timeout=5",
+        b"Proxy: http://evil.example:1",
         b"Proxy-Connection: keep-alive",
         b"Proxy-Authorization: Basic x",
         b"TE: gzip",

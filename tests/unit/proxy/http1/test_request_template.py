@@ -71,11 +71,13 @@ def test_hop_by_hop_lines_are_not_forwarded() -> None:
             b"Connection: keep-alive",
             b"X-Tag: %d" % number,
             b"X-Forwarded-For: 10.0.0.9",
+            b"Proxy: http://evil.example:1",
             b"Accept: */*",
         )
 
     found = Taught(sent(1), sent(2)).read(sent(3))
     assert found is not None
+    assert b"evil" not in found.upstream_head
     wanted = parsed(sent(3))
     assert found.upstream_head + b"\r\n" == build_request_head(wanted, b"", None, wanted.target)
     assert b"Forwarded" not in found.upstream_head
@@ -120,6 +122,7 @@ def test_a_template_does_not_match_other_differences(data: bytes) -> None:
     [
         (b"Content-Length: 0", b"Content-Length: 00"),
         (b"Host: a", b"Host: b"),
+        (b"Proxy: a", b"Proxy: b"),
         (b"Connection: close", b"Connection: keep-alive"),
         (b"X_Tag: 1", b"X_Tag: 2"),
         (b"X-Request-Id: a b", b"X-Request-Id: b c"),
