@@ -205,11 +205,11 @@ async def measure(options: argparse.Namespace) -> None:
 def parts(scene: Scene, request: bytes) -> dict[str, Callable[[], object]]:
     """Return the parts of a request's path that can be called separately."""
     plane, client = scene.plane, scene.client
-    shapes = client._templates
+    templates = client._templates
     service = plane.services["shop/web"]
     ready, counters = service.ready, service.counters
     endpoint = ready[0]
-    head = match_templates(shapes, request)
+    head = match_templates(templates, request)
     assert head is not None
 
     def in_and_out() -> None:
@@ -219,7 +219,7 @@ def parts(scene: Scene, request: bytes) -> dict[str, Callable[[], object]]:
     return {
         "nothing": lambda: None,
         "head, parsed": lambda: parse_request(request[:-4], plane.head_cache.requests),
-        "head, by a template": lambda: match_templates(shapes, request),
+        "head, by a template": lambda: match_templates(templates, request),
         "route": lambda: plane.routing.fast_path_route(head.host or b""),
         "exchange": lambda: Exchange(plane, client, head, 1.0),
         "retry budget": lambda: service.budget.deposit(1.0),

@@ -256,7 +256,7 @@ class DataPlane:
         self.clients.add(client)
 
     def mirror_over(self, client: ClientSink) -> None:
-        """Let the client of a mirror go."""
+        """Remove the client of a mirror, which has ended."""
         self.mirrors_in_flight -= 1
         self.clients.discard(client)
 

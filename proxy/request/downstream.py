@@ -38,7 +38,7 @@ LINGER_MAX: Final = 30.0
 everything, and would lose the response to a reset."""
 NEXT_REQUEST: Final = 1.0
 """Seconds for which an idle connection stays open while draining: a request may be on its way, and
-its response tells the client about the end."""
+its response announces the end to the client."""
 FLUSH: Final = 60.0
 """Seconds for which unsent bytes may delay a close."""
 FIRST_BYTE: Final = b"H"

@@ -74,7 +74,7 @@ class ClientSink:
         self.persistent = False
 
     def forwarded_lines(self, head: RequestHead) -> bytes:
-        """Return the field lines that tell the upstream who sent the request."""
+        """Return the forwarding field lines, which name the sender of the request."""
         raise NotImplementedError
 
     def write(self, data: bytes) -> None:

@@ -126,8 +126,8 @@ class EndpointState:
 
     def start(self, now: float) -> None:
         """Count the start of a request; `now` is in monotonic seconds."""
-        # `EndpointCounters.start`, inlined: every request comes here, and the call costs 50 ns
-        # in plain Python.
+        # `EndpointCounters.start`, inlined: every request comes here, and the call costs 0.4 % of
+        # the instructions of a request in plain Python.
         self.in_flight += 1
         counters = self.counters
         counters.in_flight += 1
