@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -19,6 +20,10 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from tests.support import ports
 
 ENGINE_IMAGE = os.environ.get("MESHD_BASE_IMAGE", "meshd-base:bookworm")
+
+# A busy machine may take its time over one example; a hang ends with the timeout of the test.
+hypothesis.settings.register_profile("no-deadline", deadline=None)
+hypothesis.settings.load_profile("no-deadline")
 
 
 COVERAGE_VARIABLE = "COVERAGE_PROCESS_CONFIG"
