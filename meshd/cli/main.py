@@ -16,6 +16,7 @@ _COMMANDS = (
     "down",
     "deploy",
     "diff",
+    "config",
     "ps",
     "top",
     "scale",

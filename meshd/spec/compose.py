@@ -21,7 +21,7 @@ from meshd.spec.reader.context import ReadContext
 from meshd.spec.source import compose_schema
 from meshd.spec.source.cursor import Cursor, KeyTable
 from meshd.spec.source.loader import FileContext, SourceLoader
-from meshd.spec.source.yaml_tree import describe_empty_file
+from meshd.spec.source.yaml_tree import SourceNode, describe_empty_file
 
 Read = TypeVar("Read")
 PROJECT_NAME: Final = "COMPOSE_PROJECT_NAME"
@@ -31,9 +31,15 @@ _VOLUME_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 @dataclass(frozen=True, slots=True)
 class LoadedProject:
-    """A valid project, the warnings about its files, and the settings of the whole proxy."""
+    """A valid project, the warnings about its files, and the settings of the whole proxy.
+
+    - `tree`: the merged files, with variables replaced
+    - `base`: the directory that relative paths start at
+    """
 
     project: Project
+    tree: SourceNode
+    base: Path
     warnings: tuple[Problem, ...] = ()
     proxy_settings: ProxySettings = field(default_factory=ProxySettings)
 
@@ -80,7 +86,8 @@ def load(
     compose_schema.check_against_schema(root, diagnostics)
     diagnostics.raise_if_any()
     assert found is not None
-    return LoadedProject(found, tuple(sort_problems(diagnostics.warnings)), reader.proxy_settings)
+    warnings = tuple(sort_problems(diagnostics.warnings))
+    return LoadedProject(found, root, base, warnings, reader.proxy_settings)
 
 
 def load_dotenv(

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Final
 
 from meshd.spec.source.cursor import Cursor, KeyTable
+from meshd.spec.source.yaml_tree import SourceNode
 
 _LONG_FORM: Final = (
     "target",
@@ -60,3 +61,35 @@ def _parse_range(at: Cursor, text: str) -> tuple[int, ...]:
     if not 1 <= low <= high <= 65535:
         at.fail(f"{text!r} is out of range; expected 1 to 65535")
     return tuple(range(low, high + 1))
+
+
+def expand(node: SourceNode) -> list[dict[str, object]]:
+    """Return one entry of `ports` in long form: one port each, as Compose expands a range."""
+    if node.mapping is not None:
+        long: dict[str, object] = {"mode": "ingress", "protocol": "tcp"}
+        for key, child in node.mapping.items():
+            is_number = key == "target" and child.text.isdecimal()
+            long[key] = int(child.text) if is_number else child.text
+        return [long]
+    text, _, protocol = node.text.partition("/")
+    outside, _, inside = text.rpartition(":")
+    address, _, published = outside.rpartition(":")
+    targets = _expand_range(inside)
+    sources = _expand_range(published) if published else []
+    found: list[dict[str, object]] = []
+    for index, target in enumerate(targets):
+        entry: dict[str, object] = {"mode": "ingress"}
+        if address:
+            entry["host_ip"] = address.strip("[]")
+        entry["target"] = target
+        if len(sources) == len(targets):
+            entry["published"] = str(sources[index])
+        elif published:
+            entry["published"] = published
+        found.append({**entry, "protocol": protocol or "tcp"})
+    return found
+
+
+def _expand_range(text: str) -> list[int]:
+    first, _, last = text.partition("-")
+    return list(range(int(first), int(last or first) + 1))

@@ -21,6 +21,7 @@ from meshd.spec.source.merge import clean_target
 
 _WINDOWS_PATH: Final = re.compile(r"^[A-Za-z]:[\\/]")
 _IGNORED_MODES: Final = {"rw", "z", "Z", "cached", "delegated", "consistent"}
+PROPAGATIONS: Final = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
 FileKind = Literal["secrets", "configs"]
 
 
