@@ -42,16 +42,27 @@ DROP: Final = 1
 """Hop-by-hop: not forwarded."""
 # Fields that the proxy reads.
 HOST: Final = 2
+"""Checked, and kept as the host of the request."""
 CONTENT_LENGTH: Final = 3
+"""Checked; frames the body."""
 TRANSFER_ENCODING: Final = 4
+"""Hop-by-hop; frames the body."""
 CONNECTION: Final = 5
+"""Hop-by-hop; names further fields that are."""
 UPGRADE: Final = 6
+"""Forwarded only if Connection names it."""
 EXPECT: Final = 7
+"""Checked; `100-continue` is forwarded."""
 FORWARDED: Final = 8
+"""About earlier hops: forwarded only from a trusted proxy."""
 REQUEST_ID: Final = 9
+"""Kept if valid; else replaced."""
 MAX_FORWARDS: Final = 10
+"""Decremented, for OPTIONS and TRACE."""
 KEEP_ALIVE: Final = 11
+"""Hop-by-hop; has the timeout of an idle connection."""
 EVENT_STREAM: Final = 12
+"""Content-Type of an event stream; forwarded unchanged."""
 
 _HOP_BY_HOP: Final = {
     b"connection": CONNECTION,

@@ -1,7 +1,7 @@
 """One worker process: the request path, an event loop, and the channel to the supervisor.
 
-Started as `python -m proxy.worker.worker CONFIG`. It imports only what serving needs, so that a
-replacement is there within a fraction of a second.
+Started by `proxy.supervisor.worker_pool` as `python -m proxy.worker CONFIG`. It imports only what
+serving needs, so that a replacement serves within a fraction of a second.
 """
 
 import asyncio
@@ -43,17 +43,23 @@ from proxy.worker.log_writer import LogWriter
 if TYPE_CHECKING:
     from proxy.worker.span_exporter import SpanExporter
 
-_UNREAD = 4 * 1024 * 1024
-"""With this many bytes not yet taken by the supervisor, reports are put off; their counts
-come with the next one."""
-_DRAIN_POLL = 0.05
-"""Seconds between two looks whether a draining worker is idle."""
-_AIM = 0.002
-"""Seconds after the full second at which a report is aimed, so that timers never fire before it."""
+_MAX_UNREAD = 4 * 1024 * 1024
+"""Bytes not yet read by the supervisor above which reports are delayed; the counts of a delayed
+report are part of the next one."""
+_DRAIN_POLL_SECONDS = 0.05
+"""Interval at which a draining worker looks for requests in flight."""
+_REPORT_DELAY = 0.002
+"""Seconds after the start of a second at which a report is sent; timers may fire 1 ms early."""
+_FLUSH_SECONDS = 1.0
+"""Time for the last report and ack to be read before the process ends."""
+_FLUSH_POLL_SECONDS = 0.01
+"""Interval at which it looks whether they have been read."""
+_GC_THRESHOLDS = (50_000, 20, 100)
+"""Thresholds of the garbage collector: it runs rarely, since the request path makes few cycles."""
 
 
 class Worker:
-    """Wires the data plane to the supervisor. `run` returns when there is nothing to do."""
+    """Connects the data plane to the supervisor. `run` returns once the worker has drained."""
 
     def __init__(self, config: WorkerConfig, loop: asyncio.AbstractEventLoop) -> None:
         self._config = config
@@ -95,7 +101,7 @@ class Worker:
         await self._acceptor.drain()
         self._plane.start_drain()
         while self._plane.active():  # noqa: ASYNC110 - there is no event to wait for
-            await asyncio.sleep(_DRAIN_POLL)
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
         self._report()
         self._plane.close()
         if self._log_writer is not None and logging is not None:
@@ -116,7 +122,7 @@ class Worker:
                 self._commands.put_nowait((message, descriptor))
 
     def _install(self, update: SnapshotUpdate) -> None:
-        """Swap the snapshot; the supervisor orders generations, we only never go back."""
+        """Install a snapshot, unless it is older than the current one."""
         if self._snapshot and update.generation < self._snapshot.generation:
             return
         try:
@@ -126,21 +132,21 @@ class Worker:
             return
         try:
             self._plane.install(snapshot)
-        except Exception as error:  # noqa: BLE001 (whatever it is, it must not end the traffic)
+        except Exception as error:  # noqa: BLE001 (no error may stop the traffic)
             self._refuse(snapshot.generation, error)
             return
         self._snapshot = snapshot
         self._send_ack()
 
     def _refuse(self, generation: Generation, error: Exception) -> None:
-        """A snapshot that cannot be installed: go back to the one before, which could."""
+        """Install the snapshot before again, and report that this one could not be installed."""
         traceback.print_exception(error)
         self._plane.install(self._snapshot or Snapshot(Generation()))
         reason = f"{type(error).__name__}: {error}"
         self._channel.send(SnapshotRefused(self._config.worker, generation, reason))
 
     async def _listen(self) -> None:
-        """Carry out the listening commands in their order, and say when they are done."""
+        """Execute the listening commands in order; report the addresses when all are done."""
         while True:
             message, descriptor = await self._commands.get()
             match message:
@@ -162,13 +168,15 @@ class Worker:
         self._channel.send(Ejected(self._config.worker, service, endpoint, until, cause))
 
     def _report_next_second(self) -> None:
-        """Timers may fire a little early, so the second that is about to begin counts as
-        begun, and the aim is a little late."""
+        """Schedule the report shortly after the end of the second.
+
+        Timers may fire a little early, so a second that is about to begin counts as begun.
+        """
         now = time.time()
-        self._loop.call_later(int(now + 0.5) + 1 - now + _AIM, self._tick)
+        self._loop.call_later(int(now + 0.5) + 1 - now + _REPORT_DELAY, self._tick)
 
     def _tick(self) -> None:
-        if self._channel.pending < _UNREAD:
+        if self._channel.pending < _MAX_UNREAD:
             self._report()
         self._report_next_second()
 
@@ -178,14 +186,17 @@ class Worker:
         self._reported_at = end
 
     async def _flush(self) -> None:
-        """Let the last report and ack go out, for a moment at most."""
-        deadline = self._loop.time() + 1.0
+        """Wait until the last report and ack have been read, for a limited time."""
+        deadline = self._loop.time() + _FLUSH_SECONDS
         while self._channel.pending and self._loop.time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(_FLUSH_POLL_SECONDS)
 
     def _supervisor_gone(self) -> None:
-        """End at once: no further message can arrive, and the next supervisor needs the addresses
-        that this worker would keep open."""
+        """Exit at once.
+
+        No process can control this worker any more, and the next supervisor needs the addresses
+        that it holds open.
+        """
         self._plane.close()
         os._exit(1)
 
@@ -226,15 +237,14 @@ def _make_span_exporter(config: SpanConfig) -> "tuple[SpanQueue | None, SpanExpo
 
 
 def _prepare_process() -> None:
-    """What start-up made lives for ever: keep the collector from looking at it again, and
-    have it run seldom, since the request path makes few cycles."""
+    """Exclude the objects made at start-up from garbage collection, and make it rare."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def main() -> None:
-    """Entry point of `python -m proxy.worker.worker`."""
+    """Run a worker; the configuration is the first argument, as JSON."""
     config = msgspec.json.decode(sys.argv[1], type=WorkerConfig)
 
     async def serve() -> None:

@@ -1,4 +1,4 @@
-"""docs/proxy.md against the code: every setting, default, bound and failure."""
+"""docs/proxy.md against the code: every setting, default, limit and failure."""
 
 import importlib
 import re
@@ -45,7 +45,7 @@ NOT_HERE = {
 
 
 def table(heading: str, columns: str) -> list[list[str]]:
-    """The rows of the first table with these columns under a heading."""
+    """Return the rows of the first table with these columns under a heading."""
     section = re.split(r"\n##", TEXT.split(f"\n{heading}\n", 1)[1], maxsplit=1)[0]
     body = section.split(f"| {columns} |\n", 1)[1].split("\n", 1)[1]
     rows = body.split("\n\n", 1)[0].strip().split("\n")
@@ -53,7 +53,7 @@ def table(heading: str, columns: str) -> list[list[str]]:
 
 
 def fields(of: type[BaseModel]) -> dict[str, tuple[type[BaseModel], str]]:
-    """Dotted names of all plain fields of a model, and where each stands."""
+    """Return the dotted names of all plain fields of a model, with their model and name."""
     found = {}
     for name, field in of.model_fields.items():
         kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
@@ -68,7 +68,7 @@ def fields(of: type[BaseModel]) -> dict[str, tuple[type[BaseModel], str]]:
 @pytest.mark.parametrize("heading", MODELS)
 def test_every_policy_with_its_default(heading: str) -> None:
     documented = {
-        row[0].strip("`"): row[1] for row in table(heading, "field | default | unit | what it is")
+        row[0].strip("`"): row[1] for row in table(heading, "field | default | unit | meaning")
     }
     expected = fields(MODELS[heading])
     assert set(documented) == set(expected)
@@ -82,7 +82,7 @@ def test_every_policy_with_its_default(heading: str) -> None:
 
 
 def written(of: type[BaseModel], name: str, text: str) -> Any:
-    """A default as the page writes it, as the model reads it."""
+    """Return a default of the page as the model parses it."""
     value = parse_yaml(text.strip("`").replace("*", "'*'"), "docs").to_plain()
     value = "off" if value is False and name == "mode" else value
     required = {each: "1" for each, field in of.model_fields.items() if field.is_required()}
@@ -98,12 +98,12 @@ def test_every_part_of_x_mesh_has_a_section() -> None:
 
 
 def test_every_algorithm() -> None:
-    rows = table("### Balancing: `balance`", "algorithm | what it does")
+    rows = table("### Balancing: `balance`", "algorithm | behaviour")
     assert [row[0].strip("`") for row in rows] == list(get_args(Algorithm))
 
 
 def test_every_proxy_setting() -> None:
-    found = table("## Stand-alone", "setting | default | what it is")
+    found = table("## Stand-alone", "setting | default | meaning")
     rows = {row[0].strip("`"): row[1] for row in found}
     assert set(rows) == set(settings.StandaloneSettings.model_fields) - {"mesh", "probes"}
     made = settings.StandaloneSettings.model_validate({"to": "127.0.0.1:9"})
@@ -123,14 +123,14 @@ def test_the_example_is_valid(tmp_path: Path) -> None:
 
 
 def test_every_bound_of_a_message() -> None:
-    rows = table("## What it does to a message", "bound | value | what it is")
+    rows = table("## What it does to a message", "limit | value | meaning")
     assert {row[0].strip("`"): int(row[1].strip("`")) for row in rows} == {
         name: value for name, value in vars(limits).items() if name.isupper()
     }
 
 
 def test_the_fixed_deadlines() -> None:
-    for name, seconds, _ in table("### Deadlines: `timeouts`", "bound | seconds | what it is"):
+    for name, seconds, _ in table("### Deadlines: `timeouts`", "limit | seconds | meaning"):
         module, _, constant = name.strip("`").rpartition(".")
         found = getattr(importlib.import_module(f"proxy.{module}"), constant)
         assert found == float(seconds.strip("`")), name

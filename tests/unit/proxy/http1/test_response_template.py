@@ -195,7 +195,7 @@ STARTS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)  # a busy machine is not a failure
 @given(STARTS, st.lists(LINES, max_size=5), st.data())
 @example(OK, [b"X: %b", b"Content-Length: %b"], None)
 def test_every_match_equals_the_parsed_head(

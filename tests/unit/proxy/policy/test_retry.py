@@ -1,4 +1,4 @@
-"""What may be tried again, and how much of it."""
+"""Which failures are retried, and the retry budget."""
 
 import pytest
 
