@@ -137,11 +137,11 @@ class _ProjectReader:
         self._check_name(name, sections.get("name"))
         networks = _read_section(sections.get("networks"), _read_network)
         volumes = _read_section(sections.get("volumes"), _read_volume)
-        files: dict[storage.FileKind, Mapping[str, Path]] = {
+        files: dict[storage.FileKind, Mapping[str, Path | str]] = {
             "secrets": _read_section(sections.get("secrets"), self._read_file),
             "configs": _read_section(sections.get("configs"), self._read_file),
         }
-        declared = storage.Declarations(frozenset(volumes), files)
+        declared = storage.Declarations(volumes, files)
         if "x-mesh" in sections:
             top = mesh.read_top_level(sections["x-mesh"]) or TopLevelSettings()
             self.proxy_settings, self.quota = top.proxy_settings, top.quota
@@ -155,6 +155,7 @@ class _ProjectReader:
             ]
         elif any("default" in each.networks for each in services):
             networks["default"] = Network(name="default")
+        services = [_name_networks(each, networks) for each in services]
         return Project(
             name=name,
             services=tuple(services),
@@ -217,8 +218,8 @@ class _ProjectReader:
                 "_, at most 63 characters, with a letter or digit at both ends"
             )
 
-    def _read_file(self, at: Cursor) -> Path | None:
-        return storage.read_declared_file(at, self.base)
+    def _read_file(self, at: Cursor) -> Path | str | None:
+        return storage.read_declared_file(at, self.base, self.variables)
 
 
 def _clean_project_name(from_file: str, base: Path) -> str:
@@ -257,27 +258,60 @@ def _read_network(at: Cursor) -> Network:
                 read={
                     "internal": lambda c: found.update(internal=c.read_boolean()),
                     "driver": partial(_check_word, words=("bridge", "default")),
+                    "name": lambda c: found.update(engine_name=c.read_string()),
+                    "external": lambda c: found.update(_read_external(c)),
                 },
                 refused=unsupported_keys.TOP_NETWORK_REFUSED,
                 warned=unsupported_keys.TOP_NETWORK_WARNED,
             )
         )
+    if found.get("external") and not found.get("engine_name"):
+        found["engine_name"] = name
     return Network.model_validate(found)
 
 
-def _read_volume(at: Cursor) -> str:
+def _read_external(at: Cursor) -> dict[str, object]:
+    """Read `external`: a boolean, or the older form with a `name`."""
+    if at.node.mapping is None:
+        return {"external": at.read_boolean()}
+    found: dict[str, object] = {"external": True}
+    at.read_keys(KeyTable(read={"name": lambda c: found.update(engine_name=c.read_string())}))
+    return found
+
+
+def _name_networks(given: Service, networks: Mapping[str, Network]) -> Service:
+    """Return the service with the names of its networks on the engine."""
+    named = {
+        name: networks[name].engine_name
+        for name in given.networks
+        if name in networks and networks[name].engine_name
+    }
+    return given.model_copy(update={"network_names": named}) if named else given
+
+
+def _read_volume(at: Cursor) -> storage.DeclaredVolume:
     name = at.field.partition(".")[2]
     if not _VOLUME_NAME.fullmatch(name):
         at.fail(f"{name!r} is not a valid volume name; expected letters, digits, -, _ and .")
+    found: dict[str, object] = {"engine_name": "", "external": False}
     if at.node.value is not None:
         at.read_keys(
             KeyTable(
-                read={"driver": partial(_check_word, words=("local", "default"))},
+                read={
+                    "driver": partial(_check_word, words=("local", "default")),
+                    "name": lambda c: found.update(engine_name=c.read_string()),
+                    "external": lambda c: found.update(_read_external(c)),
+                },
                 refused=unsupported_keys.TOP_VOLUME_REFUSED,
                 warned=unsupported_keys.TOP_VOLUME_WARNED,
             )
         )
-    return name
+    engine_name = str(found["engine_name"])
+    if engine_name and not _VOLUME_NAME.fullmatch(engine_name):
+        at.fail(f"{engine_name!r} is not a valid volume name; expected letters, digits, -, _ and .")
+    if found["external"]:
+        return storage.DeclaredVolume(engine_name or name, external=True)
+    return storage.DeclaredVolume(engine_name)
 
 
 def _check_word(at: Cursor, words: tuple[str, ...]) -> None:

@@ -26,6 +26,7 @@ REPLICA_FIELDS: Final = frozenset(
         "user",
         "environment",
         "networks",
+        "network_names",
         "aliases",
         "volumes",
         "labels",

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from meshd.runtime.base import StartFailed
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.spec.compose import load
 from tests.fakes.replicas import (
@@ -83,3 +85,66 @@ async def test_every_setting_of_the_file_reaches_the_container(
     for part in ("hushpizza512", "512\n0\n", "4242", " 1024 ", "10.9.8.7", "example.com"):
         assert part in seen, part
     assert "Read-only file system" in seen
+
+
+STORAGE = """
+services:
+  web:
+    image: ${IMAGE}
+    command: [sh, -c, "echo up; sleep 600"]
+    networks: [named, theirs]
+    volumes: ["named:/named:nocopy", "theirs:/theirs", "/:/host:ro,rslave"]
+    tmpfs: ["/scratch:rw,noexec,size=1m,mode=1777"]
+    secrets: [{source: token, uid: "7", gid: "8", mode: 0440}]
+    configs: [menu]
+networks: {named: {name: "${COMPOSE_PROJECT_NAME}-net"}, theirs: {external: true, name: "${OTHER}"}}
+volumes: {named: {name: "${COMPOSE_PROJECT_NAME}-data"}, theirs: {external: true, name: "${OTHER}"}}
+secrets: {token: {environment: TOKEN}}
+configs: {menu: {content: "pizza ${KIND}"}}
+"""
+
+
+async def test_named_and_external_storage_and_files_with_a_given_content(
+    runtime: DockerRuntime, engine_image: str, tmp_path: Path
+) -> None:
+    other = f"{PROJECT}-other"
+    variables = {"IMAGE": engine_image, "TOKEN": "hush", "OTHER": other, "KIND": "plain"}
+    (tmp_path / "compose.yml").write_text(STORAGE)
+    loaded = load([tmp_path / "compose.yml"], project=PROJECT, environment=variables)
+    service = loaded.project.service("web")
+    networks = loaded.project.networks
+    with pytest.raises(StartFailed, match=f"the external network {other} does not exist"):
+        await runtime.prepare(PROJECT, service, networks)
+    docker("network", "create", other)
+    try:
+        with pytest.raises(StartFailed, match=f"the external volume {other} does not exist"):
+            await runtime.prepare(PROJECT, service, networks)
+        docker("volume", "create", other)
+        await runtime.prepare(PROJECT, service, networks)
+        replica = replica_spec(PROJECT, "web-2", service)
+        await start_and_wait(runtime, replica)
+
+        found = json.loads(docker("inspect", replica.name))[0]
+        assert {f"{PROJECT}-net", other} <= set(found["NetworkSettings"]["Networks"])
+        mounts = {each["Destination"]: each for each in found["Mounts"]}
+        assert mounts["/named"]["Name"] == f"{PROJECT}-data"
+        assert mounts["/theirs"]["Name"] == other
+        assert mounts["/host"]["Propagation"] == "rslave"
+        seen = docker(
+            "exec",
+            replica.name,
+            "sh",
+            "-c",
+            "stat -c '%u %g %a' /run/secrets/token; cat /run/secrets/token /menu;"
+            "stat -c %a /menu; mount | grep /scratch",
+        )
+        for part in ("7 8 440\n", "hushpizza plain444\n", "noexec", "size=1024k"):
+            assert part in seen, seen
+    finally:
+        for arguments in (
+            ("rm", "-f", f"{PROJECT}-web-2"),
+            ("network", "rm", other),
+            ("volume", "rm", other, f"{PROJECT}-data"),
+        ):
+            with suppress(AssertionError):
+                docker(*arguments)

@@ -9,11 +9,14 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import IO
 
 from meshd.spec.model import Build
 
+INLINE_DOCKERFILE = ".meshd-inline.Dockerfile"
+"""Name of the Dockerfile that the Compose file contains, in the packed context."""
 SPOOL_BYTES = 8 * 1024 * 1024
 """Bytes of a packed context that stay in memory; a larger one goes to a temporary file."""
 _FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE)
@@ -23,8 +26,9 @@ _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}]*))?\}|(\w+))")
 
 @dataclass(frozen=True, slots=True)
 class BuildContext:
-    """A packed context. `digest` changes with a file's content, name or mode, or the build
-    arguments, but not with times, so that a fresh checkout does not rebuild."""
+    """A packed context; one that the engine fetches is empty. `digest` changes with a file's
+    content, name or mode, or the build arguments, but not with times, so that a fresh checkout does
+    not rebuild."""
 
     file: IO[bytes]
     digest: str
@@ -51,6 +55,10 @@ def digest_of(build: Build) -> str:
 
 
 def _dockerfile(build: Build) -> str:
+    if build.dockerfile_inline:
+        return INLINE_DOCKERFILE
+    if build.is_remote:
+        return build.dockerfile
     root = Path(build.context)
     return os.path.relpath(root / build.dockerfile, root)
 
@@ -58,11 +66,21 @@ def _dockerfile(build: Build) -> str:
 def _write(build: Build, to: IO[bytes] | gzip.GzipFile) -> str:
     """Write the context as a tar; return its digest."""
     root, dockerfile = Path(build.context), _dockerfile(build)
-    (root / dockerfile).stat()
     digest = hashlib.sha256(repr((dockerfile, build.target, sorted(build.args.items()))).encode())
+    if build.is_remote:
+        digest.update(build.context.encode())
+        return digest.hexdigest()
+    if not build.dockerfile_inline:
+        (root / dockerfile).stat()
     with tarfile.open(fileobj=to, mode="w") as tar:
         for name in _files(root, keep={dockerfile, ".dockerignore"}):
             _add(tar, root, name, digest)
+        if build.dockerfile_inline:
+            content = build.dockerfile_inline.encode()
+            digest.update(content)
+            entry = tarfile.TarInfo(dockerfile)
+            entry.size = len(content)
+            tar.addfile(entry, BytesIO(content))
     return digest.hexdigest()
 
 
@@ -136,11 +154,15 @@ def _regex(pattern: str) -> str:
 
 
 def bases(build: Build) -> tuple[str, ...]:
-    """Return the images that a Dockerfile starts from, without its own stages. Raises OSError."""
+    """Return the images that a Dockerfile starts from, without its own stages; none if the engine
+    fetches it. Raises OSError."""
     arguments: dict[str, str] = {}
     stages: set[str] = {"scratch"}
     found: dict[str, None] = {}
-    for line in (Path(build.context) / build.dockerfile).read_text().splitlines():
+    if build.is_remote:
+        return ()
+    text = build.dockerfile_inline or (Path(build.context) / build.dockerfile).read_text()
+    for line in text.splitlines():
         if argument := _ARG.match(line):
             name, default = argument.groups()
             arguments.setdefault(name, build.args.get(name, (default or "").strip("\"'")))

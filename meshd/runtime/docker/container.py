@@ -30,10 +30,12 @@ class CreateRequest:
 
     - `config`: the body of the engine's create request, which names one network.
     - `networks`: further networks to connect before the start, by name.
+    - `files`: files to write into it before the start.
     """
 
     config: Info
     networks: dict[str, Info]
+    files: tuple[Mount, ...] = ()
 
 
 TAG = "meshd-"
@@ -58,6 +60,16 @@ def split_name(image: str) -> tuple[str, str]:
     path, slash, last = image.partition("@")[0].rpartition("/")
     repository, _, tag = last.partition(":")
     return path + slash + repository, tag or "latest"
+
+
+def network_name(project: str, service: Service, name: str) -> str:
+    """Return the engine's name of a network of a service."""
+    return service.network_names.get(name) or engine_name(project, name)
+
+
+def volume_name(project: str, mount: Mount) -> str:
+    """Return the engine's name of the volume of a mount."""
+    return mount.volume_name or engine_name(project, mount.source)
 
 
 def engine_name(project: str, name: str) -> str:
@@ -101,13 +113,14 @@ def create_request(
         config["Healthcheck"] = {"Test": ["NONE"]}
         config["ExposedPorts"] = {}
     others: dict[str, Info] = {
-        engine_name(project, name): {}
+        network_name(project, service, name): {}
         if replica.job
         else {"Aliases": [service.name, *service.aliases.get(name, ())]}
         for name in service.networks
     }
     config["Labels"][labels.CREATED_WITH] = requested_config(config, others, limits)
-    return CreateRequest(config, others)
+    files = tuple(mount for mount in service.volumes if mount.type == "file")
+    return CreateRequest(config, others, files)
 
 
 def _host_config(replica: ReplicaSpec, own: str, logging_driver: str) -> Info:
@@ -121,7 +134,11 @@ def _host_config(replica: ReplicaSpec, own: str, logging_driver: str) -> Info:
             for name, addresses in {**service.extra_hosts, **replica.hosts}.items()
             for address in addresses.split(",")
         ],
-        "Mounts": [_mount(replica.project, mount) for mount in service.volumes],
+        "Mounts": [
+            _mount(replica.project, mount)
+            for mount in service.volumes
+            if mount.type != "file" and not mount.options
+        ],
         "NanoCpus": round(limits.cpus * NANOSECONDS),
         "Memory": limits.memory,
         "MemoryReservation": limits.reserved_memory,
@@ -149,6 +166,8 @@ def _host_config(replica: ReplicaSpec, own: str, logging_driver: str) -> Info:
         config["LogConfig"] = {"Type": driver, "Config": service.logging.options}
     elif logging_driver == LOG_LIMITS["Type"]:  # unbounded by default
         config["LogConfig"] = LOG_LIMITS
+    if tmpfs := {mount.target: mount.options for mount in service.volumes if mount.options}:
+        config["Tmpfs"] = tmpfs
     return config
 
 
@@ -163,12 +182,16 @@ def _dropped(service: Service) -> list[str]:
 def _mount(project: str, mount: Mount) -> Info:
     source = mount.source
     if mount.type == "volume" and source:
-        source = engine_name(project, source)
+        source = volume_name(project, mount)
     found: Info = {"Type": mount.type, "Target": mount.target, "ReadOnly": mount.read_only}
     if source and mount.type != "tmpfs":
         found["Source"] = source
     if mount.size:
         found["TmpfsOptions"] = {"SizeBytes": mount.size}
+    if mount.nocopy:
+        found["VolumeOptions"] = {"NoCopy": True}
+    if mount.propagation:
+        found["BindOptions"] = {"Propagation": mount.propagation}
     return found
 
 

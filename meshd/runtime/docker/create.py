@@ -3,12 +3,17 @@
 Called by `runtime`, which decides; `container` builds the requests.
 """
 
+import tarfile
+from collections.abc import Iterable
+from io import BytesIO
+
 from aiodocker.containers import DockerContainer
 
 from meshd.model.runtime import ReplicaSpec
 from meshd.runtime.base import ImageMissing, ReplicaNotFound, StartFailed
 from meshd.runtime.docker.container import CreateRequest, clone_request, next_number
 from meshd.runtime.docker.engine import Engine, Info
+from meshd.spec.model import Mount
 
 START_PATIENCE = 60.0
 """Seconds that creating or starting a container may take."""
@@ -25,6 +30,12 @@ async def create(engine: Engine, name: str, wanted: CreateRequest, image: str = 
     async with engine.request(START_PATIENCE, errors, StartFailed) as docker:
         container = await docker.containers.create(wanted.config, name=name)
     try:
+        if wanted.files:
+            archive = pack_files(wanted.files)
+            async with engine.request(START_PATIENCE, otherwise=StartFailed) as docker:
+                await docker.containers.container(container.id).put_archive(  # type: ignore[no-untyped-call]
+                    "/", archive
+                )
         for network, endpoint in wanted.networks.items():
             async with engine.request(otherwise=StartFailed) as docker:
                 found = await docker.networks.get(network)
@@ -33,6 +44,19 @@ async def create(engine: Engine, name: str, wanted: CreateRequest, image: str = 
         await discard(engine, container.id)
         raise
     return container.id
+
+
+def pack_files(files: Iterable[Mount]) -> bytes:
+    """Return a tar of the files of a container, with their modes and owners."""
+    buffer = BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for file in files:
+            content = file.content.encode()
+            entry = tarfile.TarInfo(file.target.lstrip("/"))
+            entry.size, entry.mode = len(content), file.mode
+            entry.uid, entry.gid = file.uid, file.gid
+            tar.addfile(entry, BytesIO(content))
+    return buffer.getvalue()
 
 
 async def discard(engine: Engine, container: str) -> None:

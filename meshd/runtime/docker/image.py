@@ -197,14 +197,16 @@ class Images:
             ("buildargs", json.dumps(build.args)),
             ("labels", json.dumps({BUILD_LABEL: context.digest})),
             ("forcerm", "1"),
+            *([("remote", build.context)] if build.is_remote else ()),
         ]
         said: deque[str] = deque(maxlen=20)
         try:
             async with self._engine.request(BUILD_PATIENCE, otherwise=StartFailed) as docker:
                 url = URL(f"{docker.docker_host}/{docker.api_version}/build")
                 headers = {"Content-Type": "application/x-tar", "Content-Encoding": "gzip"}
+                data = None if build.is_remote else _chunks(context.file)
                 async with docker.session.post(
-                    url, params=params, headers=headers, data=_chunks(context.file)
+                    url, params=params, headers=headers if data else None, data=data
                 ) as response:
                     async for line in response.content:
                         step = json.loads(line)

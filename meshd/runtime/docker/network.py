@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from meshd.runtime.base import RuntimeFailure, StartFailed
-from meshd.runtime.docker.container import engine_name
+from meshd.runtime.docker.container import network_name, volume_name
 from meshd.runtime.docker.engine import Engine, Info
 from meshd.runtime.docker.firewall_rules import Bridge
 from meshd.runtime.docker.observe import own_network
@@ -34,6 +34,7 @@ class Networks:
     async def ensure(self, project: str, service: Service, networks: Sequence[Network]) -> None:
         """Create the networks and volumes that `service` needs. Raises StartFailed."""
         internal = {network.name: network.internal for network in networks}
+        external = {network.name for network in networks if network.external}
         kinds = [internal.get(name) for name in service.networks]
         marks = {labels.MANAGED: "1", labels.PROJECT: project}
         own = own_network(project, service.name)
@@ -41,10 +42,18 @@ class Networks:
         async with self._create_lock:  # the engine accepts two networks of one name
             made = await self._network(own, isolated, {**marks, labels.SERVICE: service.name})
             for name, kind in zip(service.networks, kinds, strict=True):
-                made |= await self._network(engine_name(project, name), kind, marks)
+                on_engine = network_name(project, service, name)
+                if name in external:
+                    await self._check_network(on_engine)
+                else:
+                    made |= await self._network(on_engine, kind, marks)
             for mount in service.volumes:
                 if mount.type == "volume" and mount.source:
-                    await self._volume(engine_name(project, mount.source), marks)
+                    on_engine = volume_name(project, mount)
+                    if mount.external:
+                        await self._check_volume(on_engine)
+                    else:
+                        await self._volume(on_engine, marks)
         if made:
             await self._notify()
 
@@ -126,6 +135,11 @@ class Networks:
     async def _remove_mismatched(self, existing: Info, internal: bool) -> None:
         """Remove a network whose `internal` is wrong, so that it can be created again."""
         name = existing["Name"]
+        if (existing.get("Labels") or {}).get(labels.MANAGED) != "1":
+            raise StartFailed(
+                f"network {name} exists, and its internal is not {str(internal).lower()}; remove "
+                "it, or change internal in the file"
+            )
         wanted = "internal" if internal else "not internal"
         in_use = StartFailed(
             f"network {name} exists and should be {wanted}; it can only change while nothing uses "
@@ -133,6 +147,25 @@ class Networks:
         )
         async with self._engine.request(errors={403: in_use}, otherwise=StartFailed) as docker:
             await (await docker.networks.get(existing["Id"])).delete()
+
+    async def _check_network(self, name: str) -> None:
+        """Raise StartFailed if an external network does not exist."""
+        async with self._engine.request(otherwise=StartFailed) as docker:
+            found = await docker.networks.list(filters={"name": [name]})
+        if not any(network["Name"] == name for network in found):
+            raise StartFailed(
+                f"the external network {name} does not exist; create it: docker network create "
+                f"{name}"
+            )
+
+    async def _check_volume(self, name: str) -> None:
+        """Raise StartFailed if an external volume does not exist."""
+        absent = StartFailed(
+            f"the external volume {name} does not exist; create it: docker volume create {name}"
+        )
+        async with self._engine.request(errors={404: absent}, otherwise=StartFailed) as docker:
+            volume = await docker.volumes.get(name)  # type: ignore[no-untyped-call]
+            await volume.show()
 
     async def _volume(self, name: str, marks: dict[str, str]) -> None:
         async with self._engine.request(otherwise=StartFailed) as docker:

@@ -10,27 +10,49 @@ from meshd.spec.model.base import Duration, Model, Size
 
 
 class Mount(Model):
-    """A mount of a volume, a host directory or file, or a tmpfs.
+    """A mount of a volume, a host directory or file, a tmpfs, or a file with given content.
 
-    - `source`: a volume name or a host path; empty for an anonymous volume
+    - `source`: a volume's key or a host path; empty for an anonymous volume
     - `size`: the size limit of a tmpfs in bytes; 0 means no limit
+    - `options`: the options of a tmpfs in the form of mount(8), if it has others than a size
+    - `volume_name`: the volume's name on the engine; empty for `PROJECT_KEY`
+    - `external`: the volume exists already, and meshd neither creates nor removes it
+    - `nocopy`: the engine does not copy the image's files into an empty volume
+    - `propagation`: the propagation of a bind mount, such as `rslave`; empty for the default
+    - `content`: the content of a `file`, which meshd writes into the container before its start
+    - `mode`, `uid`, `gid`: the mode and the owner of a `file`
     - `version`: identifies the content of a secret or config file, so that new content is a new
       revision (a running container keeps the file it was started with)
     """
 
-    type: Literal["bind", "volume", "tmpfs"]
+    type: Literal["bind", "volume", "tmpfs", "file"]
     target: str
     source: str = ""
     read_only: bool = False
     size: Size = 0
     version: str = ""
+    options: str = ""
+    volume_name: str = ""
+    external: bool = False
+    nocopy: bool = False
+    propagation: str = ""
+    content: str = ""
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+
+
+def is_remote_context(text: str) -> bool:
+    """Whether a build context is a URL, which the engine fetches, and not a directory."""
+    return "://" in text or text.startswith(("git@", "github.com/"))
 
 
 class Build(Model):
     """How to build the image.
 
-    - `context`: an absolute path
+    - `context`: an absolute path, or a URL that the engine fetches
     - `dockerfile`: a path relative to the context
+    - `dockerfile_inline`: the content of the Dockerfile; empty if it is a file
     - `digest`: a hash of the context's content at deployment, so that new content is a new
       revision; empty if the context was not read
     """
@@ -40,6 +62,12 @@ class Build(Model):
     args: dict[str, str] = {}
     target: str = ""
     digest: str = ""
+    dockerfile_inline: str = ""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the engine fetches the context."""
+        return is_remote_context(self.context)
 
 
 class Healthcheck(Model):

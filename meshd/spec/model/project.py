@@ -12,10 +12,16 @@ from meshd.spec.model.service import Service
 
 
 class Network(Model):
-    """A declared network. An `internal` network has no access to other hosts."""
+    """A declared network. An `internal` network has no access to other hosts.
+
+    - `engine_name`: its name on the engine; empty for `PROJECT_NAME`
+    - `external`: it exists already, and meshd neither creates nor removes it
+    """
 
     name: Name
     internal: bool = False
+    engine_name: str = ""
+    external: bool = False
 
 
 class Quota(Model):

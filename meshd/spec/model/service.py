@@ -31,6 +31,7 @@ class Service(Model):
     - `pull`: when to pull the image at a deployment
     - `expose`: the ports that replicas listen on
     - `extra_hosts`: addresses by name; several addresses are separated by commas
+    - `network_names`: the names on the engine of networks that have another one than `PROJECT_KEY`
     - `aliases`: additional names on declared networks, by network
     - `stop_grace_period`: seconds between the stop signal and the kill
     - `wait_healthy`: the services of `depends_on` that need a healthy replica first, not only a
@@ -51,6 +52,7 @@ class Service(Model):
     environment: dict[str, str] = {}
     expose: tuple[int, ...] = ()
     networks: tuple[str, ...] = ()
+    network_names: dict[str, str] = {}
     aliases: dict[str, tuple[str, ...]] = {}
     volumes: tuple[Mount, ...] = ()
     labels: dict[str, str] = {}

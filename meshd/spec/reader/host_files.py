@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from meshd.spec.model import Build
+from meshd.spec.model.container import is_remote_context
 from meshd.spec.reader import storage, unsupported_keys, values
 from meshd.spec.source import env_file
 from meshd.spec.source.cursor import Cursor, KeyTable
 
 
 def read_build(at: Cursor, base: Path, environment: Mapping[str, str]) -> Build:
-    """Read `build` in either form; its context must be a directory."""
+    """Read `build` in either form; its context must be a directory or a URL."""
     if at.node.mapping is None:
         return Build(context=_read_directory(at, base))
     found: dict[str, object] = {"context": str(base)}
@@ -23,6 +24,7 @@ def read_build(at: Cursor, base: Path, environment: Mapping[str, str]) -> Build:
             read={
                 "context": lambda c: found.update(context=_read_directory(c, base)),
                 "dockerfile": lambda c: found.update(dockerfile=c.read_string()),
+                "dockerfile_inline": lambda c: found.update(dockerfile_inline=c.read_string()),
                 "target": lambda c: found.update(target=c.read_string()),
                 "args": lambda c: found.update(args=_read_arguments(c, environment)),
             },
@@ -30,7 +32,12 @@ def read_build(at: Cursor, base: Path, environment: Mapping[str, str]) -> Build:
             warned=unsupported_keys.BUILD_WARNED,
         )
     )
-    return Build.model_validate(found)
+    if "dockerfile" in found and "dockerfile_inline" in found:
+        at.fail("dockerfile and dockerfile_inline are both set; expected one of them")
+    build = Build.model_validate(found)
+    if build.is_remote and build.dockerfile_inline:
+        at.fail("the engine fetches the context with its Dockerfile; remove dockerfile_inline")
+    return build
 
 
 def read_env_file(
@@ -69,11 +76,8 @@ def read_env_file(
 
 def _read_directory(at: Cursor, base: Path) -> str:
     text = at.read_string()
-    if "://" in text or text.startswith("git@"):
-        at.fail(
-            f"{text!r} is not a directory on this host; expected a local directory, because meshd "
-            "does not fetch build contexts"
-        )
+    if is_remote_context(text):
+        return text
     path = storage.resolve_path(base, text)
     if not os.path.isdir(path):
         at.fail(f"{path} is not a directory; expected an existing directory")

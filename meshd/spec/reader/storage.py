@@ -22,16 +22,28 @@ from meshd.spec.source.merge import clean_target
 _WINDOWS_PATH: Final = re.compile(r"^[A-Za-z]:[\\/]")
 _IGNORED_MODES: Final = {"rw", "z", "Z", "cached", "delegated", "consistent"}
 PROPAGATIONS: Final = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
+SECRET_MODE: Final = 0o444
+"""The mode of a secret or config that the file does not give one, as in Compose."""
+MAX_CONTENT: Final = 512 * 1024
+"""Bytes of a secret or config, about the limit that Swarm has for them."""
 FileKind = Literal["secrets", "configs"]
 
 
 @dataclass(frozen=True, slots=True)
 class Declarations:
-    """The declarations at the top level of the file: the names of volumes, and the paths of secrets
-    and configs by name."""
+    """The declarations at the top level of the file: volumes, secrets and configs by name. A secret
+    or config is a file of the host, or a text."""
 
-    volumes: frozenset[str]
-    files: Mapping[FileKind, Mapping[str, Path]]
+    volumes: Mapping[str, "DeclaredVolume"]
+    files: Mapping[FileKind, Mapping[str, Path | str]]
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredVolume:
+    """A volume; `engine_name` is empty if it has the default name."""
+
+    engine_name: str = ""
+    external: bool = False
 
 
 def resolve_path(base: Path, path: str) -> str:
@@ -45,12 +57,15 @@ def read_volume(at: Cursor, base: Path, declared: Declarations) -> Mount:
     mount = mount.model_copy(update={"target": clean_target(mount.target)})
     if not mount.target.startswith("/"):
         at.fail(f"the mount target {mount.target!r} is not an absolute path; expected e.g. /data")
-    if mount.type == "volume" and mount.source and mount.source not in declared.volumes:
+    if mount.type != "volume" or not mount.source:
+        return mount
+    volume = declared.volumes.get(mount.source)
+    if volume is None:
         at.fail(
             f"the volume {mount.source} is not declared; declare it under volumes at the top "
             f"level, or use ./{mount.source} for a directory"
         )
-    return mount
+    return mount.model_copy(update={"volume_name": volume.engine_name, "external": volume.external})
 
 
 def read_tmpfs(at: Cursor) -> Mount:
@@ -61,7 +76,7 @@ def read_tmpfs(at: Cursor) -> Mount:
         at.fail(f"the mount target {target!r} is not an absolute path; expected e.g. /run")
     name, _, value = options.partition("=")
     if name not in {"", "size"} or "," in value:
-        at.fail(f"meshd does not support the options {options!r}; expected size=… or no options")
+        return Mount(type="tmpfs", target=target, options=options)
     try:
         return Mount(type="tmpfs", target=target, size=units.parse_size(value) if value else 0)
     except ValueError as error:
@@ -71,14 +86,18 @@ def read_tmpfs(at: Cursor) -> Mount:
 def read_file_mount(at: Cursor, kind: FileKind, declared: Declarations) -> Mount:
     """Read one entry of `secrets` or `configs` of a service; return the mount of its file."""
     found: dict[str, str] = {}
+    owner: dict[str, int] = {}
+    given: list[Cursor] = []
     if at.node.mapping is not None:
         at.read_keys(
             KeyTable(
                 read={
                     "source": lambda c: found.update(source=c.read_string()),
                     "target": lambda c: found.update(target=c.read_string()),
-                },
-                refused=unsupported_keys.FILE_USE_REFUSED,
+                    "uid": lambda c: _read_owner(c, owner, given),
+                    "gid": lambda c: _read_owner(c, owner, given),
+                    "mode": lambda c: _read_file_mode(c, owner, given),
+                }
             )
         )
     else:
@@ -90,6 +109,15 @@ def read_file_mount(at: Cursor, kind: FileKind, declared: Declarations) -> Mount
     target = found.get("target", name)
     where = target if target.startswith("/") else f"{home}/{target}"
     path = declared.files[kind][name]
+    if isinstance(path, str):
+        owner.setdefault("mode", SECRET_MODE)
+        return Mount.model_validate(
+            {"type": "file", "target": where, "read_only": True, "content": path, **owner}
+        )
+    for cursor in given:
+        cursor.add_warning(
+            "this key has no effect on a file of the host; it keeps its owner and mode"
+        )
     return Mount(
         type="bind",
         source=str(path),
@@ -99,27 +127,73 @@ def read_file_mount(at: Cursor, kind: FileKind, declared: Declarations) -> Mount
     )
 
 
-def read_declared_file(at: Cursor, base: Path) -> Path:
-    """Read one entry of `secrets` or `configs` at the top level; return the path of its file.
+def _read_owner(at: Cursor, owner: dict[str, int], given: list[Cursor]) -> None:
+    """Read `uid` or `gid`."""
+    text = at.read_string()
+    if not text.isdecimal():
+        at.fail(f"{text!r} is not a number of a user or group; expected e.g. '1000'")
+    owner[at.field.rpartition(".")[2]] = int(text)
+    given.append(at)
+
+
+def _read_file_mode(at: Cursor, owner: dict[str, int], given: list[Cursor]) -> None:
+    """Read `mode`; text and a number with a leading 0 are octal, as in Compose."""
+    text = at.read_string().removeprefix("0o")
+    try:
+        is_octal = isinstance(at.node.value, str) or at.node.text.startswith("0")
+        mode = int(text, 8) if is_octal else int(text)
+    except ValueError:
+        at.fail(f"{text!r} is not a file mode; expected e.g. 0440")
+    if not 0 <= mode <= 0o7777:
+        at.fail(f"{text!r} is not a file mode; expected 0 to 07777")
+    owner["mode"] = mode
+    given.append(at)
+
+
+def read_declared_file(at: Cursor, base: Path, environment: Mapping[str, str]) -> Path | str:
+    """Read one entry of `secrets` or `configs` at the top level; return the path of its file, or
+    its content if that is in the Compose file or in a variable.
 
     Errors are recorded, and the entry still counts as declared.
     """
     found: list[str] = []
+    contents: list[str] = []
     at.read_keys(
         KeyTable(
-            read={"file": lambda c: found.append(c.read_string())},
+            read={
+                "file": lambda c: found.append(c.read_string()),
+                "content": lambda c: contents.append(c.read_string()),
+                "environment": lambda c: contents.append(_read_variable(c, environment)),
+            },
             refused=unsupported_keys.FILE_REFUSED,
             warned=unsupported_keys.FILE_WARNED,
         )
     )
+    sources = [key for key in ("file", "content", "environment") if key in (at.node.mapping or {})]
+    if len(sources) > 1:
+        at.add_problem(f"{' and '.join(sources)} are both set; expected one of them")
+    if contents:
+        if len(contents[0].encode()) > MAX_CONTENT:
+            at.add_problem(f"the content has more than {MAX_CONTENT} bytes; expected a file")
+        return contents[0]
     if not found:
-        if not any(key in unsupported_keys.FILE_REFUSED for key in at.node.mapping or {}):
-            at.add_problem("file is missing; expected the path of a file")
+        if not sources and not any(
+            key in unsupported_keys.FILE_REFUSED for key in at.node.mapping or {}
+        ):
+            at.add_problem("file is missing; expected file, content or environment")
         return base
     path = Path(resolve_path(base, found[0]))
     if not path.is_file():
         at.add_problem(f"{path} is not a file; expected an existing file")
     return path
+
+
+def _read_variable(at: Cursor, environment: Mapping[str, str]) -> str:
+    """Return the value of the variable that `environment` names."""
+    name = at.read_string()
+    if name not in environment:
+        at.fail(f"the variable {name} is not set; expected its value in the environment")
+    return environment[name]
 
 
 def _compute_version(at: Cursor, kind: FileKind, path: Path) -> str:
@@ -149,13 +223,25 @@ def _read_short_form(at: Cursor, base: Path) -> Mount:
         return Mount(type="volume", target=parts[0])
     source, target = parts[0], parts[1]
     modes = set(parts[2].split(",")) if len(parts) == 3 else set()
-    if unknown := modes - _IGNORED_MODES - {"ro"}:
+    if unknown := modes - _IGNORED_MODES - PROPAGATIONS - {"ro", "nocopy"}:
         at.fail(f"the mode {', '.join(sorted(unknown))} is not supported; expected ro or rw")
-    if source.startswith((".", "/", "~")):
+    is_bind = source.startswith((".", "/", "~"))
+    propagation = "".join(sorted(modes & PROPAGATIONS)[:1])
+    if is_bind:
         return Mount(
-            type="bind", source=resolve_path(base, source), target=target, read_only="ro" in modes
+            type="bind",
+            source=resolve_path(base, source),
+            target=target,
+            read_only="ro" in modes,
+            propagation=propagation,
         )
-    return Mount(type="volume", source=source, target=target, read_only="ro" in modes)
+    return Mount(
+        type="volume",
+        source=source,
+        target=target,
+        read_only="ro" in modes,
+        nocopy="nocopy" in modes,
+    )
 
 
 def _read_long_form(at: Cursor, base: Path) -> Mount:
@@ -170,18 +256,19 @@ def _read_long_form(at: Cursor, base: Path) -> Mount:
                 "read_only": lambda c: found.update(read_only=c.read_boolean()),
                 "bind": lambda c: c.read_keys(
                     KeyTable(
-                        read={"create_host_path": _warn_of_host_path},
-                        refused={"propagation": "mount propagation is not supported"},
+                        read={
+                            "create_host_path": _warn_of_host_path,
+                            "propagation": lambda c: found.update(
+                                propagation=c.read_one_of(*sorted(PROPAGATIONS))
+                            ),
+                        },
                         warned={"selinux": "label the directory on the host"},
                     )
                 ),
                 "volume": lambda c: c.read_keys(
                     KeyTable(
-                        read={},
-                        refused={
-                            "nocopy": "the engine copies the image's files into an empty volume",
-                            "subpath": "use a separate volume",
-                        },
+                        read={"nocopy": lambda c: found.update(nocopy=c.read_boolean())},
+                        refused={"subpath": "use a separate volume"},
                         warned={"labels": "volumes have only the labels of the mesh"},
                     )
                 ),

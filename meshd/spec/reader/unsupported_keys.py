@@ -72,7 +72,6 @@ TOP_WARNED: Final = {"version": "Compose files no longer have a version; remove 
 
 BUILD_REFUSED: Final = {
     "additional_contexts": "put the files under context",
-    "dockerfile_inline": "write it to a file and set dockerfile to its path",
     "entitlements": "build the image elsewhere and name it in image",
     "extra_hosts": "build the image elsewhere and name it in image",
     "isolation": "Windows containers are not supported",
@@ -128,9 +127,7 @@ NETWORK_REFUSED: Final = {
 TOP_NETWORK_REFUSED: Final = {
     "driver_opts": "networks are bridges without options",
     "enable_ipv6": "the mesh reaches replicas over IPv4",
-    "external": "meshd creates each network itself; declare it without external",
     "ipam": "meshd selects free addresses itself",
-    "name": "networks are named after the project and the key",
 }
 TOP_NETWORK_WARNED: Final = {
     "attachable": "only replicas are attached",
@@ -139,26 +136,17 @@ TOP_NETWORK_WARNED: Final = {
 }
 TOP_VOLUME_REFUSED: Final = {
     "driver_opts": "volumes are local volumes without options; mount a directory instead",
-    "external": "meshd creates each volume itself; declare it without external",
-    "name": "volumes are named after the project and the key",
 }
 TOP_VOLUME_WARNED: Final = {"labels": "volumes have only the labels of the mesh"}
 FILE_REFUSED: Final = {
-    "content": "write it to a file and set file to its path",
     "driver": "set file to the path of a file",
     "driver_opts": "set file to the path of a file",
-    "environment": "write it to a file and set file to its path",
     "external": "set file to the path of a file",
     "template_driver": "set file to the path of a file",
 }
 FILE_WARNED: Final = {
     "labels": "files have no labels",
     "name": "the key is the name",
-}
-FILE_USE_REFUSED: Final = {
-    "gid": "the file keeps its owner on the host",
-    "mode": "the file keeps its mode on the host",
-    "uid": "the file keeps its owner on the host",
 }
 MOUNT_REFUSED: Final = {"image": "copy the files into the image of the service"}
 MOUNT_WARNED: Final = {"consistency": "on Linux, mounts are always consistent with the host"}

@@ -90,6 +90,12 @@ def web(directory: Path, body: str, *, top: str = "", **options: Any) -> Service
         ("volumes: [{type: tmpfs, target: /run, tmpfs: {size: 1m}}]", "volumes",
          (Mount(type="tmpfs", target="/run", size=1024**2),)),
         ("tmpfs: /run", "volumes", (Mount(type="tmpfs", target="/run"),)),
+        ("tmpfs: ['/run:rw,noexec,size=16m,mode=1777']", "volumes",
+         (Mount(type="tmpfs", target="/run", options="rw,noexec,size=16m,mode=1777"),)),
+        ("volumes: ['/:/host:ro,rslave']", "volumes",
+         (Mount(type="bind", source="/", target="/host", read_only=True, propagation="rslave"),)),
+        ("volumes: [{type: bind, source: /a, target: /b, bind: {propagation: shared}}]", "volumes",
+         (Mount(type="bind", source="/a", target="/b", propagation="shared"),)),
         ("tmpfs: [/run, /tmp]", "volumes",
          (Mount(type="tmpfs", target="/run"), Mount(type="tmpfs", target="/tmp"))),
         ("volumes: [/data/]", "volumes", (Mount(type="volume", target="/data"),)),
@@ -198,6 +204,73 @@ def test_relative_paths_start_at_the_directory_of_the_first_file(tmp_path: Path)
     assert (key.source, key.target) == (str(tmp_path / "key"), "/run/secrets/key")
     assert key.read_only
     assert project.source == str(first)
+
+
+def test_volumes_of_other_names_and_of_others(tmp_path: Path) -> None:
+    body = "volumes: ['aa:/a:nocopy', 'bb:/b', 'cc:/c', {type: volume, source: dd, target: /d}]"
+    top = "volumes: {aa: {name: shop-a}, bb: {external: true}, cc: {external: {name: old}}, dd: }"
+    service = web(tmp_path, body, top=top)
+    assert service.volumes == (
+        Mount(type="volume", source="aa", target="/a", nocopy=True, volume_name="shop-a"),
+        Mount(type="volume", source="bb", target="/b", volume_name="bb", external=True),
+        Mount(type="volume", source="cc", target="/c", volume_name="old", external=True),
+        Mount(type="volume", source="dd", target="/d"),
+    )
+
+
+def test_networks_of_other_names_and_of_others(tmp_path: Path) -> None:
+    text = """
+        services:
+          web: {image: i, networks: [default, b, c]}
+          api: {image: i}
+        networks: {default: {name: shop-net}, b: {external: true, name: theirs}, c: }
+        """
+    project = load_texts(tmp_path, text).project
+    assert project.networks == (
+        Network(name="default", engine_name="shop-net"),
+        Network(name="b", engine_name="theirs", external=True),
+        Network(name="c"),
+    )
+    assert project.service("web").network_names == {"default": "shop-net", "b": "theirs"}
+    assert project.service("api").network_names == {"default": "shop-net"}
+
+
+def test_secrets_and_configs_with_a_text_or_a_variable(tmp_path: Path) -> None:
+    body = "secrets: [s, {source: s, target: t, uid: '5', gid: 6, mode: 0440}]\nconfigs: [c]"
+    top = "secrets: {s: {environment: TOKEN}}\nconfigs: {c: {content: 'a=${N}'}}"
+    service = web(tmp_path, body, top=top, environment={"TOKEN": "hush", "N": "1"})
+    file = {"type": "file", "read_only": True}
+    assert [mount.model_dump(exclude_defaults=True) for mount in service.volumes] == [
+        {**file, "target": "/run/secrets/s", "content": "hush", "mode": 0o444},
+        {**file, "target": "/run/secrets/t", "content": "hush", "mode": 0o440, "uid": 5, "gid": 6},
+        {**file, "target": "/c", "content": "a=1", "mode": 0o444},
+    ]
+
+
+def test_the_owner_of_a_file_of_the_host_has_no_effect(tmp_path: Path) -> None:
+    text = """
+        services: {web: {image: i, configs: [{source: c, target: /c, mode: 0o400}]}}
+        configs: {c: {file: ./compose0.yml}}
+        """
+    (warning,) = load_texts(tmp_path, text).warnings
+    assert "configs[0].mode: this key has no effect on a file of the host" in str(warning)
+
+
+@pytest.mark.parametrize(
+    ("body", "context", "inline"),
+    [
+        ("build: 'https://example.test/x.git#main:sub'", "https://example.test/x.git#main:sub", ""),
+        ("build: {context: 'git@example.test:x.git'}", "git@example.test:x.git", ""),
+        ("build: {dockerfile_inline: FROM x}", "DIR", "FROM x"),
+        ("build: {}", "DIR", ""),
+    ],
+)
+def test_build_contexts(tmp_path: Path, body: str, context: str, inline: str) -> None:
+    build = web(tmp_path, body).build
+    assert build is not None
+    assert build.context == context.replace("DIR", str(tmp_path))
+    assert build.dockerfile_inline == inline
+    assert build.is_remote == (context != "DIR")
 
 
 def test_changed_configs_and_secrets_change_the_revision(tmp_path: Path) -> None:

@@ -32,7 +32,6 @@ SECTIONS = {
     "TOP_NETWORK": "(top) networks.*.",
     "TOP_VOLUME": "(top) volumes.*.",
     "FILE": "(top) secrets.*.",
-    "FILE_USE": "secrets[].",
 }
 MODELS: dict[str, type[BaseModel]] = {
     "x-mesh": model.Mesh,
@@ -65,7 +64,7 @@ def rows(heading: str) -> dict[str, str]:
 
 
 def reader() -> service._ServiceReader:
-    none = storage.Declarations(frozenset(), {"secrets": {}, "configs": {}})
+    none = storage.Declarations({}, {"secrets": {}, "configs": {}})
     names: frozenset[str] = frozenset()
     return service._ServiceReader(ReadContext(Path(), {}, none, names, names, names))
 

@@ -37,6 +37,7 @@ def service(**changed: Any) -> Service:
         ("environment", {"A": "1"}),
         ("environment", {"A": "1", "B": "3"}),
         ("networks", ["back"]),
+        ("network_names", {"back": "shop-net"}),
         ("aliases", {"back": ["store"]}),
         ("volumes", [{"type": "volume", "target": "/data"}]),
         ("labels", {"team": "food"}),

@@ -1,7 +1,9 @@
 """What the engine is asked for and what its answers mean: pure, as tables."""
 
 import copy
+import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,11 @@ from meshd.model.runtime import ContainerHealth, ReplicaSpec, ReplicaState
 from meshd.runtime.base import EventKind
 from meshd.runtime.docker.build import Ignore, bases, pack
 from meshd.runtime.docker.container import clone_request, create_request, image_of, next_number
+from meshd.runtime.docker.create import pack_files
 from meshd.runtime.docker.engine import api_version
 from meshd.runtime.docker.observe import event_kind, is_replica, observe, stop_signal
 from meshd.runtime.docker.usage import parse_stats
-from meshd.spec.model import Build, Service
+from meshd.spec.model import Build, Mount, Service
 
 COMPOSE = {
     "com.docker.compose.project": "shop",
@@ -82,6 +85,64 @@ def test_a_host_may_have_several_addresses() -> None:
     replica = ReplicaSpec(project="shop", service=service, revision="r", name="n")
     host = create_request(replica, "json-file").config["HostConfig"]
     assert host["ExtraHosts"] == ["h:10.0.0.1", "h:::1", "k:10.0.0.2"]
+
+
+def test_mounts_and_networks_of_a_create_request() -> None:
+    volumes = (
+        Mount(type="volume", source="a", target="/a", nocopy=True, volume_name="shop-a"),
+        Mount(type="volume", source="b", target="/b"),
+        Mount(type="bind", source="/", target="/host", read_only=True, propagation="rslave"),
+        Mount(type="tmpfs", target="/run", options="rw,size=16m,mode=1777"),
+        Mount(type="file", target="/run/secrets/s", content="hush", mode=0o440, uid=5, gid=6),
+    )
+    service = Service(
+        name="web", image="i", volumes=volumes, networks=("x", "y"), network_names={"x": "shop-net"}
+    )
+    replica = ReplicaSpec(project="shop", service=service, revision="r", name="n")
+    request = create_request(replica, "json-file")
+    host = request.config["HostConfig"]
+    assert host["Mounts"] == [
+        {"Type": "volume", "Target": "/a", "ReadOnly": False, "Source": "shop-a",
+         "VolumeOptions": {"NoCopy": True}},
+        {"Type": "volume", "Target": "/b", "ReadOnly": False, "Source": "shop_b"},
+        {"Type": "bind", "Target": "/host", "ReadOnly": True, "Source": "/",
+         "BindOptions": {"Propagation": "rslave"}},
+    ]  # fmt: skip
+    assert host["Tmpfs"] == {"/run": "rw,size=16m,mode=1777"}
+    assert list(request.networks) == ["shop-net", "shop_y"]
+    assert request.files == volumes[-1:]
+    with tarfile.open(fileobj=io.BytesIO(pack_files(request.files))) as tar:
+        (entry,) = tar.getmembers()
+        content = tar.extractfile(entry)
+        assert content is not None
+        assert content.read() == b"hush"
+    assert (entry.name, entry.mode, entry.uid, entry.gid) == ("run/secrets/s", 0o440, 5, 6)
+
+
+def test_a_dockerfile_in_the_compose_file_is_packed(tmp_path: Path) -> None:
+    (tmp_path / "app").write_text("x")
+    build = Build(context=str(tmp_path), dockerfile_inline="FROM base\nCOPY app /\n")
+    packed = pack(build)
+    with packed.file, tarfile.open(fileobj=packed.file) as tar:
+        assert sorted(tar.getnames()) == sorted(["app", packed.dockerfile])
+        content = tar.extractfile(packed.dockerfile)
+        assert content is not None
+        assert content.read() == b"FROM base\nCOPY app /\n"
+    other = pack(build.model_copy(update={"dockerfile_inline": "FROM other\n"}))
+    other.file.close()
+    assert other.digest != packed.digest
+    assert bases(build) == ("base",)
+
+
+def test_a_context_that_the_engine_fetches_is_not_read() -> None:
+    build = Build(context="https://example.test/x.git")
+    digests = set()
+    for each in (build, build, build.model_copy(update={"context": "https://example.test/y.git"})):
+        packed = pack(each)
+        packed.file.close()
+        digests.add(packed.digest)
+    assert len(digests) == 2
+    assert (bases(build), packed.dockerfile) == ((), "Dockerfile")
 
 
 def test_adopted_container_observed() -> None:
