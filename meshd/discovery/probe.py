@@ -33,6 +33,8 @@ MAX_HEAD: Final = 8192
 OK_STATUS, FIRST_ERROR_STATUS = 200, 400
 """HTTP statuses from the first up to, not including, the second are good."""
 GOOD: Final = "ok"
+_OWN_LINES: Final = ("User-Agent: meshd-probe", "Accept: */*")
+"""Fields that a probe sends unless the health check sets them."""
 
 
 class ProbeTarget(msgspec.Struct, frozen=True):
@@ -151,7 +153,7 @@ async def probe(host: str, port: int, health: HealthCheck, path: str = "") -> st
             if health.type == "tcp":
                 await _probe_tcp(host, port, path)
                 return None
-            return await _probe_http(host, port, path, health.path)
+            return await _probe_http(host, port, path, health)
     except TimeoutError:
         return f"{NO_ANSWER} within {health.timeout:g} s"
     except OSError as error:
@@ -173,15 +175,21 @@ async def _probe_tcp(host: str, port: int, path: str) -> None:
     writer.transport.abort()
 
 
-async def _probe_http(host: str, port: int, path: str, target: str) -> str | None:
-    """GET `target`; a status of 200 to 399 is good. The body is not read."""
+def _build_request(host: str, port: int, path: str, health: HealthCheck) -> bytes:
+    """Return the request of an HTTP probe."""
+    name = "localhost" if path else f"[{host}]" if ":" in host else host
+    lines = [f"GET {health.path} HTTP/1.1", f"Host: {health.host or f'{name}:{port}'}"]
+    own = {each.lower() for each in health.headers}
+    lines += [line for line in _OWN_LINES if line.partition(":")[0].lower() not in own]
+    lines += [f"{each}: {value}" for each, value in health.headers.items()]
+    return "\r\n".join([*lines, "Connection: close", "", ""]).encode()
+
+
+async def _probe_http(host: str, port: int, path: str, health: HealthCheck) -> str | None:
+    """GET the health check's path; a status of 200 to 399 is good. The body is not read."""
     reader, writer = await _connect(host, port, path)
     try:
-        name = "localhost" if path else f"[{host}]" if ":" in host else host
-        writer.write(
-            f"GET {target} HTTP/1.1\r\nHost: {name}:{port}\r\nUser-Agent: meshd-probe\r\n"
-            "Accept: */*\r\nConnection: close\r\n\r\n".encode("latin-1")
-        )
+        writer.write(_build_request(host, port, path, health))
         line = await reader.readline()
     finally:
         writer.transport.abort()
@@ -190,7 +198,7 @@ async def _probe_http(host: str, port: int, path: str, target: str) -> str | Non
         return "closed the connection without an answer" if not line else "did not answer in HTTP"
     status = int(words[1])
     good = OK_STATUS <= status < FIRST_ERROR_STATUS
-    return None if good else f"GET {target} answered {status}"
+    return None if good else f"GET {health.path} answered {status}"
 
 
 Ask = Callable[[str, int, HealthCheck, str], Awaitable[str | None]]

@@ -76,6 +76,7 @@ class SnapshotUpdater:
         """Return a target for each replica that runs; among those that leave only for adopted
         ones, since they may come back."""
         targets: dict[str, ProbeTarget] = {}
+        checks: dict[str, HealthCheck] = {}
         for replica in replicas:
             seen = listed.get(replica.name)
             if seen is None or seen.host is None or seen.state not in _RUNS:
@@ -85,11 +86,14 @@ class SnapshotUpdater:
                 continue
             if replica.phase in ENDED or (replica.managed and replica.phase in _LEAVING):
                 continue
-            found = self._desired.service(replica.key)
+            health = checks.get(replica.key)
+            if health is None:
+                found = self._desired.service(replica.key)
+                health = checks[replica.key] = found.spec.mesh.probe if found else HealthCheck()
             targets[replica.name] = ProbeTarget(
                 host=seen.host,
                 port=seen.port,
-                health=found.spec.mesh.health if found else HealthCheck(),
+                health=health,
                 incarnation=(seen.runtime_id, seen.started_at),
                 proven=replica.phase is Phase.READY,
             )

@@ -139,7 +139,7 @@ class Helper:
     def _probe_targets(self) -> dict[str, ProbeTarget]:
         if not self._settings.probes:
             return {}
-        health = self._settings.mesh.health
+        health = self._settings.mesh.probe
         return {
             each.id: ProbeTarget(each.host, each.port, health, (each.id, 0.0), path=each.path)
             for each in self._list_endpoints()

@@ -19,6 +19,9 @@ class HealthCheck(Model):
     - `path`: the path to request; a status of 2xx or 3xx is a success
     - `ready`: a second path to request. While it fails, the replica gets no requests, but is not
       restarted. Default: none
+    - `host`: the Host that HTTP probes send. Default: the host of the service's first route that
+      has an exact one, else the replica's address
+    - `headers`: header fields that HTTP probes send
     - `interval`: seconds between two probes
     - `timeout`: seconds before a probe fails
     - `failures`: consecutive failures after which the replica gets no requests and is restarted
@@ -28,6 +31,8 @@ class HealthCheck(Model):
     type: Literal["http", "tcp", "none"] = "http"
     path: str = "/healthz"
     ready: str = ""
+    host: str = ""
+    headers: dict[str, str] = {}
     interval: Annotated[Duration, Field(gt=0)] = 1.0
     timeout: Annotated[Duration, Field(gt=0)] = 1.0
     failures: Annotated[WholeNumber, Field(ge=1)] = 3
@@ -36,9 +41,16 @@ class HealthCheck(Model):
     _short = model_validator(mode="before")(shorthand.expand_health)
     _path = field_validator("path")(shorthand.check_request_target)
     _ready = field_validator("ready")(shorthand.check_optional_request_target)
+    _host = field_validator("host")(shorthand.check_probe_host)
+    _headers = field_validator("headers")(shorthand.check_probe_headers)
 
     @model_validator(mode="after")
     def _check_ready(self) -> "HealthCheck":
         if self.ready and self.type == "none":
             raise ValueError("ready requires a probe, but type is none; expected http or tcp")
+        if (self.host or self.headers) and self.type != "http" and not self.ready:
+            raise ValueError(
+                "host and headers are for HTTP probes, but there are none; expected type http, or "
+                "ready"
+            )
         return self

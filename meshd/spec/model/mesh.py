@@ -93,6 +93,15 @@ class Mesh(Model):
         """Whether the service itself is a job: started at its times, and not kept running."""
         return any(each.command is None for each in self.schedule)
 
+    @property
+    def probe(self) -> HealthCheck:
+        """The health check with the Host that its HTTP probes send; without one there, they send
+        the replica's address."""
+        exact = next((route.host for route in self.routes if "*" not in route.host), "")
+        if self.health.host or not exact:
+            return self.health
+        return self.health.model_copy(update={"host": exact})
+
     @model_validator(mode="after")
     def _check_job(self) -> Self:
         if self.is_job and (self.routes or self.scale):

@@ -34,6 +34,20 @@ _NOT_EDITABLE: Final = frozenset(
     }
 )  # fmt: skip
 """Fields that frame a message, apply to one connection, or are written by the proxy."""
+_PROBE_HOST: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
+_NOT_PROBE_FIELDS: Final = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Fields that frame a probe or apply to its connection, and Host, which has a setting."""
 _HASH_BY: Final = re.compile(rf"(header|cookie):{_FIELD_NAME}|address|")
 _COOKIE: Final = re.compile(rf"({_FIELD_NAME})?")
 
@@ -206,6 +220,29 @@ def check_request_target(path: str) -> str:
 def check_optional_request_target(path: str) -> str:
     """Check a request target, unless it is empty."""
     return check_request_target(path) if path else path
+
+
+def check_probe_host(host: str) -> str:
+    """Check the Host of a probe: a name or an address with an optional port, or empty."""
+    if host and not _PROBE_HOST.fullmatch(host):
+        raise ValueError(
+            f"{host!r} is not a valid host; expected e.g. shop.example.com or shop.example.com:8080"
+        )
+    return host
+
+
+def check_probe_headers(fields: dict[str, str]) -> dict[str, str]:
+    """Check the header fields of a probe."""
+    for name, value in fields.items():
+        if not re.fullmatch(_FIELD_NAME, name):
+            raise ValueError(f"{name!r} is not a valid header field name; expected e.g. X-Team")
+        if name.lower() == "host":
+            raise ValueError("Host is set in headers; expected it in health.host")
+        if name.lower() in _NOT_PROBE_FIELDS:
+            raise ValueError(f"{name} is written by the probe; expected another field")
+        if not _VALUE.fullmatch(value):
+            raise ValueError(f"the value of {name} has a control character; remove it")
+    return fields
 
 
 def check_hash_by(text: str) -> str:

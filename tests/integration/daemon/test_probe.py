@@ -8,7 +8,7 @@ import pytest
 
 from meshd.discovery.probe import Prober, ProbeTarget, probe
 from meshd.model.replica import ProbeResult
-from meshd.spec.model import HealthCheck
+from meshd.spec.model import HealthCheck, Mesh
 from tests.fakes import virtual
 from tests.support.waiting import wait_until
 
@@ -57,6 +57,57 @@ async def test_results_of_an_http_probe(
 ) -> None:
     port = await answering(answer)
     assert await probe("127.0.0.1", port, HTTP) == problem
+
+
+@pytest.mark.parametrize(
+    ("mesh", "sent"),
+    [
+        ({}, [b"Host: 127.0.0.1:PORT", b"User-Agent: meshd-probe", b"Accept: */*"]),
+        ({"routes": ["/", "*.b.example", "shop.example/x"]}, [b"Host: shop.example"]),
+        (
+            {"routes": ["a.example"], "health": {"host": "b.example:81"}},
+            [b"Host: b.example:81"],
+        ),
+        (
+            {"health": {"headers": {"user-agent": "me", "X-Forwarded-Proto": "https"}}},
+            [b"Host: 127.0.0.1:PORT", b"user-agent: me", b"X-Forwarded-Proto: https"],
+        ),
+    ],
+)
+async def test_the_fields_that_a_probe_sends(mesh: dict[str, object], sent: list[bytes]) -> None:
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 204 Fine\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = int(server.sockets[0].getsockname()[1])
+    assert await probe("127.0.0.1", port, Mesh.model_validate(mesh).probe) is None
+    server.close()
+    lines = heads[0].split(b"\r\n")
+    for line in sent:
+        assert line.replace(b"PORT", b"%d" % port) in lines
+    names = [line.partition(b":")[0].lower() for line in lines if b":" in line]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("health", "text"),
+    [
+        ({"host": "a b"}, "is not a valid host"),
+        ({"host": "a\r\nX: 1"}, "is not a valid host"),
+        ({"headers": {"Host": "a"}}, "expected it in health.host"),
+        ({"headers": {"Connection": "close"}}, "is written by the probe"),
+        ({"headers": {"X Y": "1"}}, "is not a valid header field name"),
+        ({"headers": {"X-Y": "1\r\nZ: 2"}}, "has a control character"),
+        ({"type": "tcp", "host": "a"}, "are for HTTP probes"),
+    ],
+)
+def test_invalid_fields_of_a_probe_are_refused(health: dict[str, object], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        HealthCheck.model_validate(health)
 
 
 async def test_a_tcp_probe_only_connects(
