@@ -1,7 +1,7 @@
 """A head known by its shape is exactly what parsing would have made of it, or is not known."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.http1.fields import REQUEST_KINDS, BadMessage, FieldLineCache
@@ -299,12 +299,14 @@ def test_a_refused_head_makes_no_template(value: bytes) -> None:
 
 
 @given(VALUES | st.from_regex(rb" [0-9]{1,3}[ \t]?", fullmatch=True), VALUES)
+@example(b"1", b"!\r\n")
 def test_a_measured_head_equals_the_parsed_one(length: bytes, id: bytes) -> None:
     shape = Taught(*(posted(b" %d" % n, b"X-Request-Id: %d" % n) for n in (1, 2)))
     data = posted(length, b"X-Request-Id:" + id)
     found = shape.read(data)
     if found is None:
         return
-    wanted = parsed(data)
+    # A value may end the head; a body follows then.
+    wanted = parsed(data[: data.find(END) + len(END)])
     assert (found.length, found.has_id) == (wanted.length, wanted.has_id)
     assert (found.request_id, found.drop) == (wanted.request_id, wanted.drop)
