@@ -75,6 +75,19 @@ def extend_forwarded(head: RequestHead, address: bytes, scheme: bytes, host: byt
     return out
 
 
+def add_forwarded_prefix(lines: bytes, prefix: bytes) -> bytes:
+    """Return forwarding field lines with X-Forwarded-Prefix: `prefix`, which this hop stripped
+    from the path, after those that a trusted proxy stripped."""
+    own = lines[:-2].split(CRLF)
+    name = b"x-forwarded-prefix"
+    known = find_field(own, name) or b""
+    if known:
+        lines = b"".join(line + CRLF for line in own if split_field(line)[0] != name)
+        # Of a list, each hop added what it had stripped.
+        known = b"".join(part.strip(b" \t").rstrip(b"/") for part in known.split(b","))
+    return b"%bX-Forwarded-Prefix: %b%b\r\n" % (lines, known, prefix)
+
+
 def _forwarded_element(address: bytes, scheme: bytes, host: bytes) -> bytes:
     """Return one element of a Forwarded field (RFC 7239, section 4); `host` may be empty."""
     host_pair = b"host=%b;" % _quote(host) if host else b""

@@ -137,6 +137,27 @@ def find_cookie(field: bytes | None, name: bytes) -> bytes | None:
     return None
 
 
+def climbs(path: bytes) -> bool:
+    """Return whether the `..` segments of a path lead above its beginning, for a reader that
+    decodes `.`, `/` and `\\` and takes `\\` for `/`. A query may follow the path."""
+    path = path.partition(b"?")[0].lower().replace(b"%2e", b".")
+    if b".." not in path:
+        return False
+    for separator in (b"\\", b"%5c", b"%2f"):
+        path = path.replace(separator, b"/")
+    depth = 0
+    for segment in path.split(b"/"):
+        # Some readers cut parameters (`..;a=b`) off a segment.
+        name = segment.partition(b";")[0]
+        if name == b"..":
+            depth -= 1
+        elif name not in (b"", b"."):
+            depth += 1
+        if depth < 0:
+            return True
+    return False
+
+
 def choose_target(targets: Sequence[Target], roll: float) -> Target:
     """Choose one of a route's targets (at least one) by weight; `roll` is random in [0, 1)."""
     if len(targets) == 1:

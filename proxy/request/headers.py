@@ -38,6 +38,8 @@ def request_head(exchange: "Exchange") -> bytes:
         where = exchange.endpoint.endpoint
         host = host_line(where.host or "localhost", where.port)
     forwarded = exchange.client.forwarded_lines(head)
+    if route is not None and route.stripped_prefix and exchange.target is not head.target:
+        forwarded = rewrite.add_forwarded_prefix(forwarded, route.stripped_prefix)
     added = b"%b%b%b%b\r\n" % (host, forwarded, via_line(http10=head.http10), own_lines)
     return rewrite.build_request_head(head, added, edited, exchange.target)
 

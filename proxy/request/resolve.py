@@ -27,6 +27,7 @@ TOKEN_PATH: Final = b"/.mesh/"
 """Prefix of a target that names the caller's token and the called service."""
 UNKNOWN_CALLER: Final = "unknown"
 """The caller's name in counts where it is not known."""
+_CLIMBS: Final = failure.BAD_REQUEST._replace(text="the path leads out of its route")
 
 
 class RequestRefused(Exception):
@@ -81,7 +82,10 @@ def apply_route(
     target, delay = head.target, 0.0
     if not route.passes_through:
         _check_rate(route, head, address, now)
-        target = route.rewrite_target(target)
+        rewritten = route.rewrite_target(target)
+        if rewritten is None:
+            raise RequestRefused(_CLIMBS)
+        target = rewritten
         delay = _apply_rules(plane, route, head)
     service, revision = route.service, route.revision
     if service is None:

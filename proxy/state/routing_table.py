@@ -9,7 +9,7 @@ from typing import Final
 
 from proxy.ipc.shared_memory import WorkerRow
 from proxy.policy.ratelimit import RateLimiter
-from proxy.policy.route import MAX_CACHED_HOSTS, RouteTable
+from proxy.policy.route import MAX_CACHED_HOSTS, RouteTable, climbs
 from proxy.state.service_state import ServiceState
 from proxy.state.trusted_networks import TrustedNetworks
 from proxy.wire.snapshot import (
@@ -57,6 +57,7 @@ class CompiledRoute:
     - `request_edits`, `response_edits`: header edits, or None.
     - `limiter`, `fault`, `mirror`: rate limiter, fault to inject, service that gets copies; each
       may be None.
+    - `stripped_prefix`: the prefix that is stripped from the path; empty for none.
     - `passes_through`: whether requests pass without any of the route's own rules.
     - `fast_path_ok`: whether all its requests may take the fast path.
     """
@@ -83,6 +84,7 @@ class CompiledRoute:
         self._prefix = route.path.encode().rstrip(b"/")
         self._replacement = route.replace.encode().rstrip(b"/")
         self._rewrites = bool(route.strip or route.replace)
+        self.stripped_prefix = self._prefix if route.strip else b""
         fault = route.fault
         self.fault = fault if fault is not None and fault.share > 0.0 else None
         self.passes_through = not (
@@ -101,14 +103,21 @@ class CompiledRoute:
             and self.service.fast_path_ok
         )
 
-    def rewrite_target(self, target: bytes) -> bytes:
+    def rewrite_target(self, target: bytes) -> bytes | None:
         """Return the target for the upstream: with the route's prefix stripped or replaced, else
-        unchanged."""
+        unchanged. None if the rest of a rewritten path climbs out of the prefix.
+
+        Without a replacement it begins with exactly one slash: a redirect to `//name`, or to
+        `/\\name` in browsers, would lead to another host.
+        """
         if not self._rewrites or target[:1] != b"/":
             return target
         rest = target[len(self._prefix) :]
-        new = self._replacement + rest
-        return new if new[:1] == b"/" else b"/" + new
+        if climbs(rest):
+            return None
+        if not self._replacement:
+            return b"/" + rest.lstrip(b"/\\")
+        return self._replacement + rest
 
 
 def _limiter_of(route: Route, limiters: Limiters, row: WorkerRow | None) -> RateLimiter | None:

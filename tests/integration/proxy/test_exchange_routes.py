@@ -76,6 +76,12 @@ async def test_no_route_is_404_and_keeps_the_connection() -> None:
         ({"path": "/api", "strip": True}, "/api/v1?x=1", b"/v1?x=1"),
         ({"path": "/api", "strip": True}, "/api", b"/"),
         ({"path": "/api", "strip": True}, "/api?x", b"/?x"),
+        ({"path": "/api", "strip": True}, "/api//evil.example/x", b"/evil.example/x"),
+        ({"path": "/api", "strip": True}, "/api///", b"/"),
+        ({"path": "/api", "strip": True}, "/api/\\evil.example", b"/evil.example"),
+        ({"path": "/api", "strip": True}, "/api/a/../b//c?/../..", b"/a/../b//c?/../.."),
+        ({"path": "/", "strip": True}, "//evil.example", b"/evil.example"),
+        ({"path": "/api", "replace": "/"}, "/api//evil.example", b"/evil.example"),
         ({"path": "/api", "replace": "/v2"}, "/api/x", b"/v2/x"),
         ({"path": "/", "replace": "/base"}, "/x//y", b"/base/x//y"),
     ],
@@ -89,6 +95,64 @@ async def test_prefixes_are_stripped_and_replaced(
         s.install(service(origin), routes=(route(**more),))
         assert (await (await s.ask(get(path))).response())[0] == 200
         assert origin.visits[0].raw.split(b" ")[1] == target
+
+
+@pytest.mark.parametrize(
+    "rest", ["/../admin", "/a/../../b", "/%2E%2e/x", "/..%2fx", "/\\..\\x", "/..;v=1/x", "/./../x"]
+)
+@pytest.mark.parametrize("more", [{"strip": True}, {"replace": "/v2"}])
+@on_uvloop
+async def test_a_path_that_leads_out_of_a_rewritten_prefix_is_refused(
+    more: dict[str, object], rest: str
+) -> None:
+    async with scene() as s:
+        origin = await s.origin(answers(OK))
+        s.install(service(origin), routes=(route(path="/api", **more),))
+        assert (await (await s.ask(get("/api" + rest))).response())[0] == 400
+        assert not origin.visits
+
+
+@pytest.mark.parametrize(
+    ("more", "sent", "trusted", "wanted"),
+    [
+        ({"path": "/api", "strip": True}, (), False, [b"/api"]),
+        ({"path": "/api", "strip": True}, ("X-Forwarded-Prefix: /mine",), False, [b"/api"]),
+        ({"path": "/api", "strip": True}, ("X-Forwarded-Prefix: /outer",), True, [b"/outer/api"]),
+        ({"path": "/api", "strip": True}, ("x-forwarded-prefix: /a, /b/",), True, [b"/a/b/api"]),
+        ({"path": "/api", "strip": True}, ("X-Forwarded-For: 192.0.2.1",), True, [b"/api"]),
+        ({"path": "/"}, ("X-Forwarded-Prefix: /outer",), True, [b"/outer"]),
+        ({"path": "/"}, ("X-Forwarded-Prefix: /mine",), False, []),
+        ({"path": "/api", "replace": "/v2"}, (), False, []),
+        (
+            {
+                "path": "/api",
+                "strip": True,
+                "request_headers": HeaderEdit(set=(("X-A", "1"),)),
+            },
+            ("X-Forwarded-Prefix: /mine",),
+            False,
+            [b"/api"],
+        ),
+    ],
+)
+@on_uvloop
+async def test_a_stripped_prefix_is_sent(
+    more: dict[str, object], sent: tuple[str, ...], trusted: bool, wanted: list[bytes]
+) -> None:
+    async with scene() as s:
+        origin = await s.origin(answers(OK))
+        networks = ("127.0.0.0/8",) if trusted else ()
+        s.install(service(origin), routes=(route(**more),), trusted_proxies=networks)
+        client = await s.client()
+        for _ in range(3):
+            await client.send(get("/api/x", *sent))
+            assert (await client.response())[0] == 200
+        heads = [head for visit in origin.visits for head in visit.raw.split(b"\r\n\r\n") if head]
+        assert len(heads) == 3
+        for head in heads:
+            lines = [line.partition(b": ") for line in head.split(b"\r\n")]
+            found = [value for name, _, value in lines if name.lower() == b"x-forwarded-prefix"]
+            assert found == wanted
 
 
 @on_uvloop
