@@ -1,6 +1,6 @@
 """Functions over short histories that are kept as tuples, newest last. Pure.
 
-The parts of the policy use them for levels and slopes.
+`autoscaler.policy.demand`, `.objectives` and `.change_cost` use them for levels and slopes.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,9 @@
-"""Log set-up: coloured lines on a terminal, one JSON object per line otherwise."""
+"""Log set-up: coloured lines on a terminal, one JSON object per line otherwise.
+
+Called once at the start of each process of meshd: the control process (`meshd.daemon.main`), the
+keeper (`meshd.runtime.process.keeper`) and the helper of `meshd proxy` (`meshd.standalone`). The
+workers and the supervisor log through `proxy.__main__`.
+"""
 
 import logging
 import os

@@ -1,5 +1,8 @@
 """`python -m proxy --config FILE`: run the supervisor.
 
+`meshd up` and `meshd proxy` start it. It reads the configuration and sets up logging, then
+`proxy.supervisor` takes over.
+
 Exit codes: 0 graceful shutdown; 1 fast shutdown, or the workers do not start; 2 not started
 (bad configuration, address in use).
 """

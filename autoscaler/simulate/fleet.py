@@ -94,7 +94,7 @@ class Fleet:
         self._warm.remove(paused)
         self._warm_paid += now - paused.ordered
         resumed = self._make_replica(now, self._model.wake)
-        resumed.woken = True
+        resumed.resumed = True
         self.starting.append(resumed)
         if len(self._warm) < self._pool_size:
             self._warm.append(self._make_replica(now, startup))

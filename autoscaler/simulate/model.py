@@ -1,4 +1,8 @@
-"""The parameters of a simulated service, and its source of random numbers. Pure."""
+"""The parameters of a simulated service, and its source of random numbers. Pure.
+
+`meshd simulate` and `bench.autoscaling` build a `ServiceModel`; the other modules of this package
+read it.
+"""
 
 from dataclasses import dataclass
 from typing import Protocol

@@ -16,7 +16,7 @@ class SimulatedReplica:
     - `ordered`, `ready_at`: times of its order, and of its readiness `startup` seconds later.
     - `ends`: heap of the times at which its requests end.
     - `free`: heap of the times at which its workers become free.
-    - `woken`: whether it was resumed from the warm pool.
+    - `resumed`: whether it was resumed from the warm pool.
     - `estimator`: its latency estimate; None if the balancer needs none.
     """
 
@@ -29,9 +29,9 @@ class SimulatedReplica:
         "in_flight",
         "ordered",
         "ready_at",
+        "resumed",
         "startup",
         "weight",
-        "woken",
     )
 
     def __init__(
@@ -46,7 +46,7 @@ class SimulatedReplica:
         self.in_flight = 0
         self.weight = 1.0
         self.fast_failing = False
-        self.woken = False
+        self.resumed = False
         self.estimator = estimator
 
     @property

@@ -88,8 +88,8 @@ class SimulatedService:
             ready=count,
             starting=len(self.fleet.starting),
             draining=self.fleet.draining(after),
-            startups=tuple(replica.startup for replica in started if not replica.woken),
-            wakes=tuple(replica.startup for replica in started if replica.woken),
+            startups=tuple(replica.startup for replica in started if not replica.resumed),
+            wakes=tuple(replica.startup for replica in started if replica.resumed),
             cpu=100.0 * busy / (count * self._workers) if count else None,
         )
 

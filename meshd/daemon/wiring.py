@@ -47,7 +47,7 @@ from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.ownership.claims import ProjectClaims
 from meshd.reconcile.plan.start_limit import start_slots
 from meshd.runtime.base import RuntimeFailure
-from meshd.runtime.docker.firewall_rules import door_of
+from meshd.runtime.docker.firewall_rules import blocked_port_of
 from meshd.runtime.docker.host_firewall import HostFirewall
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.runtime.select import make_runtime
@@ -283,8 +283,8 @@ class Parts:
                 self._ticker.run(),
             ]
             if self._firewall is not None:
-                door = door_of(serving.metrics_address)
-                self._firewall.open_doors(() if door is None else (door,))
+                blocked = blocked_port_of(serving.metrics_address)
+                self._firewall.block_ports(() if blocked is None else (blocked,))
                 running.append(self._run_firewall(self._firewall))
             await _run_until(end, running)
         self._stores.events.flush()

@@ -62,7 +62,7 @@ class Prober:
     """Probes every target in a separate task and keeps the last result of each.
 
     - `on_change`: called when a result changed.
-    - `ask`: probes one address once; by default `probe`.
+    - `probe_once`: probes one address once; by default `probe`.
     - `clock`: Unix time.
     - `jitter`: random numbers from 0 to 1.
     """
@@ -70,12 +70,12 @@ class Prober:
     def __init__(
         self,
         on_change: Callable[[], None],
-        ask: "Ask | None" = None,
+        probe_once: "ProbeFunction | None" = None,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.results: dict[str, ProbeResult] = {}
-        self._ask: Ask = ask or probe
+        self._probe_once: ProbeFunction = probe_once or probe
         self._on_change = on_change
         self._clock = clock
         self._jitter = jitter
@@ -120,9 +120,11 @@ class Prober:
         while True:
             unready = None
             async with self._slots:
-                problem = await self._ask(target.host, target.port, health, target.path)
+                problem = await self._probe_once(target.host, target.port, health, target.path)
                 if problem is None and health.ready:
-                    unready = await self._ask(target.host, target.port, readiness, target.path)
+                    unready = await self._probe_once(
+                        target.host, target.port, readiness, target.path
+                    )
             self._record(name, problem, unready)
             if target.proven or self.results[name].first_good:
                 interval = max(health.interval, len(self._targets) / MAX_RATE)
@@ -201,5 +203,5 @@ async def _probe_http(host: str, port: int, path: str, health: HealthCheck) -> s
     return None if good else f"GET {health.path} answered {status}"
 
 
-Ask = Callable[[str, int, HealthCheck, str], Awaitable[str | None]]
+ProbeFunction = Callable[[str, int, HealthCheck, str], Awaitable[str | None]]
 """Probes one address once, as `probe` does."""

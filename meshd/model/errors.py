@@ -1,4 +1,8 @@
-"""Errors that several packages raise and handle."""
+"""Errors that several packages raise and handle.
+
+Raised by `meshd.store`, `meshd.control` and `meshd.jobs`. `meshd.api.handlers` maps them to HTTP
+statuses, `meshd.api.client` maps these back, and `meshd.cli.session` prints them.
+"""
 
 import sqlite3
 

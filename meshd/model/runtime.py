@@ -22,7 +22,6 @@ class Capabilities:
     networks: bool
     cpu_limits: bool
     memory_limits: bool
-    secrets: bool
     pause: bool
     container_health: bool
     volumes: bool

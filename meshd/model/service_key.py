@@ -1,4 +1,8 @@
-"""The key of a service, used wherever services of several projects meet. Pure."""
+"""The key of a service, `PROJECT/SERVICE`. Pure.
+
+Used by every part of the control plane that handles services of several projects, and in the
+snapshot.
+"""
 
 ServiceKey = str
 """`PROJECT/SERVICE`. An alias, as keys are also stored, sent, and used as metric labels."""

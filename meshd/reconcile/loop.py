@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, overload
 import msgspec
 import structlog
 
-from meshd.discovery.probe import Ask, Prober
+from meshd.discovery.probe import ProbeFunction, Prober
 from meshd.discovery.watch import RuntimeWatcher
 from meshd.model.desired import Desired, DesiredService
 from meshd.model.errors import StoreWriteError
@@ -143,7 +143,7 @@ class Reconciler:
         claims: ProjectClaims,
         held_snapshot: Snapshot | None,
         wake: asyncio.Event,
-        probe: Ask,
+        probe: ProbeFunction,
         jobs: JobActivity,
         hooks: RolloutHooks,
         traffic: TrafficSource | None,

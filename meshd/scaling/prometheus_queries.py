@@ -64,7 +64,7 @@ class PrometheusQueries:
         self._changed = asyncio.Event()
 
     def set_queries(self, queries: Collection[PrometheusQuery]) -> None:
-        """Ask exactly these from now on, new ones at once."""
+        """Run exactly these queries from now on, new ones at once."""
         new = frozenset(queries)
         if new != self._queries:
             self._queries = new
@@ -79,19 +79,19 @@ class PrometheusQueries:
         return known[0] if known and self._clock() - known[1] <= MAX_AGE else None
 
     async def run(self) -> None:
-        """Ask all queries again and again until cancelled."""
+        """Run all queries periodically until cancelled."""
         slots = asyncio.Semaphore(MAX_CONCURRENT)
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
             while True:
                 self._changed.clear()
-                await asyncio.gather(*(self._ask(session, slots, q) for q in self._queries))
+                await asyncio.gather(*(self._run_query(session, slots, q) for q in self._queries))
                 try:
                     async with asyncio.timeout(INTERVAL):
                         await self._changed.wait()
                 except TimeoutError:
                     continue
 
-    async def _ask(
+    async def _run_query(
         self, session: aiohttp.ClientSession, slots: asyncio.Semaphore, query: PrometheusQuery
     ) -> None:
         problem: str | None = None

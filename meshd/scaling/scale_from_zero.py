@@ -1,4 +1,4 @@
-"""Start of a service that has no replica: requests wait, so nothing else may.
+"""Starts a service that has no replica. Requests wait for it, so nothing may delay the start.
 
 `meshd.scaling.controller` uses it when a worker reports parked requests. Workers report the first
 parked request at once, and again each time their number has doubled. So the number of replicas is

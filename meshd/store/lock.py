@@ -1,4 +1,8 @@
-"""One daemon per state directory: a lock file that the kernel releases with its process."""
+"""One daemon per state directory: a lock file that the kernel releases when its process ends.
+
+Held by `meshd.store.file` while the store is open, and by `meshd.store.backup` during a restore.
+`meshd.store.presence` reads from it whether a daemon runs.
+"""
 
 import fcntl
 import os

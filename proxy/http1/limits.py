@@ -1,5 +1,7 @@
 """Size limits of the parts of a message, in bytes unless a name says otherwise. Pure.
 
+Read by the parsers of this package and by `proxy.request`.
+
 Requests come from anywhere, so their limits are close to those of nginx, Apache and Envoy (a
 field line of 8 to 64 KiB, a head of 32 to 64 KiB). Responses come from the operator's own
 origins and may have much larger heads.

@@ -1,4 +1,7 @@
-"""Report the results of simulated policies: figures for JSON, a table and a chart for people."""
+"""Reports the results of simulated policies: figures for JSON, a table and a chart for people.
+
+Called by `meshd.cli.commands.simulate` with the outcomes of `meshd.cli.simulate.runner`.
+"""
 
 from typing import Any, Final
 

@@ -84,7 +84,7 @@ class PlanApplier:
                 self._wake()
                 return memories.mark_restored(memory, operation.name)
             case FinishRollout():
-                self._settle(operation, now)
+                self._finish_rollout(operation, now)
             case AdvanceRollout():
                 self._advance(operation, now)
             case RunHook():
@@ -136,18 +136,18 @@ class PlanApplier:
             self._recorder.record(ReplicaEvent(Kind.REPLICA_PAUSED, replica, text), now)
         return memory
 
-    def _settle(self, settle: FinishRollout, now: float) -> None:
+    def _finish_rollout(self, operation: FinishRollout, now: float) -> None:
         kinds = {
             RolloutState.DONE: Kind.ROLLOUT_DONE,
             RolloutState.ROLLED_BACK: Kind.ROLLOUT_ROLLED_BACK,
         }
-        self._store.finish(settle.subject, settle.outcome, settle.cause, now)
+        self._store.finish(operation.subject, operation.outcome, operation.cause, now)
         self._events.record(
             now,
-            kinds.get(settle.outcome, Kind.ROLLOUT_FAILED),
-            f"revision {settle.revision[:12]} {settle.outcome.word}: {settle.cause}",
-            project=settle.project,
-            service=settle.service,
+            kinds.get(operation.outcome, Kind.ROLLOUT_FAILED),
+            f"revision {operation.revision[:12]} {operation.outcome.word}: {operation.cause}",
+            project=operation.project,
+            service=operation.service,
         )
         self._wake()
 

@@ -1,4 +1,4 @@
-"""Towards the desired number of the desired revision: drain, resume, or ask for starts. Pure.
+"""Brings the desired revision to its number of replicas: drain, resume or request starts. Pure.
 
 Called by `meshd.reconcile.plan.service`. A `ScaleUp` says how many replicas are missing; `start`
 decides whether they can start now.

@@ -48,7 +48,7 @@ class Stage(msgspec.Struct, frozen=True):
 
 
 class StageLimits(msgspec.Struct, frozen=True):
-    """Bounds on the way from one revision to the next.
+    """Limits on the number of replicas during a rollout.
 
     - `surge`: replicas that may run above the desired number.
     - `unavailable`: replicas that may be missing from the desired number of ready ones.

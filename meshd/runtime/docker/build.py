@@ -1,5 +1,8 @@
-"""A build context as the engine takes it: a tar of a directory without what .dockerignore names,
-and the base images of its Dockerfile."""
+"""Packs a build context for the engine, and reads the base images of its Dockerfile.
+
+Used by `meshd.runtime.docker.image`, which sends the context. It is a tar of the directory, without
+the files that .dockerignore excludes.
+"""
 
 import gzip
 import hashlib

@@ -12,7 +12,7 @@ from meshd.runtime.base import EventKind, ReplicaNotFound, RuntimeEvent, Runtime
 from meshd.runtime.docker.engine import Engine, Info
 from meshd.runtime.docker.observe import event_kind, is_replica, observe, stop_signal
 
-ENDING_AT_LEAST = 60.0
+MIN_STOPPING_SECONDS = 60.0
 """Seconds for which a container that was sent its stop signal counts as stopping. One that runs
 longer ignored the signal."""
 INSPECT_PATIENCE = 5.0
@@ -39,7 +39,7 @@ class Sightings:
 
     def __init__(self) -> None:
         self._seen: dict[str, Sighting] = {}
-        self._ending: dict[str, float] = {}
+        self._stopping: dict[str, float] = {}
 
     def see(self, info: Info, node: str, now: float) -> ObservedReplica:
         """Record an inspection and return the replica. `now` is monotonic seconds."""
@@ -55,32 +55,32 @@ class Sightings:
     def stop_requested(self, container: str, now: float) -> None:
         """Record that a signal which ends the container was sent."""
         known = self._seen.get(container)
-        patience = max(known.stop_timeout if known else 0.0, ENDING_AT_LEAST)
-        self._ending[container] = now + patience
+        patience = max(known.stop_timeout if known else 0.0, MIN_STOPPING_SECONDS)
+        self._stopping[container] = now + patience
 
-    def is_ending(self, container: str) -> bool:
+    def is_stopping(self, container: str) -> bool:
         """Return whether a signal that ends the container was sent."""
-        return container in self._ending
+        return container in self._stopping
 
     def restarted(self, container: str) -> None:
         """Record a new start: earlier stop signals no longer count."""
-        self._ending.pop(container, None)
+        self._stopping.pop(container, None)
 
     def ended(self, container: str, replica: ObservedReplica) -> None:
         """Record that the container has ended; return the replica in its last state."""
-        self._ending.pop(container, None)
+        self._stopping.pop(container, None)
         if container in self._seen:
             self._seen[container] = replace(self._seen[container], replica=replica)
 
     def keep(self, containers: set[str]) -> None:
         """Forget all containers except these."""
-        for known in (self._seen, self._ending):
+        for known in (self._seen, self._stopping):
             for container in known.keys() - containers:
                 del known[container]
 
     def _with_stop_request(self, replica: ObservedReplica, now: float) -> ObservedReplica:
         alive = replica.state in (ReplicaState.RUNNING, ReplicaState.PAUSED)
-        if alive and self._ending.get(replica.runtime_id, 0.0) > now:
+        if alive and self._stopping.get(replica.runtime_id, 0.0) > now:
             return replace(replica, state=ReplicaState.STOPPING)
         return replica
 
@@ -119,7 +119,7 @@ async def _network_event(
     alive = known is not None and known.replica.state in (ReplicaState.RUNNING, ReplicaState.PAUSED)
     if (
         not alive
-        or sightings.is_ending(container)
+        or sightings.is_stopping(container)
         or event["Action"] not in ("connect", "disconnect")
     ):
         return None
@@ -172,7 +172,7 @@ def _maybe_out_of_memory(sightings: Sightings, event: Info) -> bool:
     """Return whether the container was killed without a known request: only an inspection tells
     whether memory ran out."""
     killed = event["Actor"]["Attributes"].get("exitCode") == KILLED
-    return killed and not sightings.is_ending(event["Actor"]["ID"])
+    return killed and not sightings.is_stopping(event["Actor"]["ID"])
 
 
 def _ended(last: ObservedReplica, event: Info) -> ObservedReplica:

@@ -23,7 +23,7 @@ class Bridge:
 
     - `interface`: name of the bridge.
     - `gateway`: the host's IPv4 address on it.
-    - `internal`: whether the network has no way out.
+    - `internal`: whether the network has no route to the outside.
     """
 
     interface: str
@@ -32,7 +32,7 @@ class Bridge:
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class BlockedPort:
     """A TCP port of the daemon that no container may reach. `host` is its listen address; empty
     for all addresses."""
 
@@ -45,29 +45,31 @@ def chain_of(instance: str) -> str:
     return f"MESHD-{instance[:12]}"
 
 
-def door_of(address: str) -> Door | None:
-    """Return the door of a server at `HOST:PORT`; None if containers cannot reach that address."""
+def blocked_port_of(address: str) -> BlockedPort | None:
+    """Return the port to block for a server at `HOST:PORT`; None if containers cannot reach it."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     if host == "::1" or host.startswith("127."):
         return None
-    return Door("" if host in ("0.0.0.0", "::") else host, int(port))
+    return BlockedPort("" if host in ("0.0.0.0", "::") else host, int(port))
 
 
-def rules(bridges: Iterable[Bridge], doors: Sequence[Door], family: Family) -> list[str]:
+def rules(
+    bridges: Iterable[Bridge], blocked_ports: Sequence[BlockedPort], family: Family
+) -> list[str]:
     """Return the chain's rules, without the chain name.
 
     An internal network reaches the mesh at the gateway's port, and connections that the host opened
-    continue. No network reaches the `doors`.
+    continue. No network reaches the `blocked_ports`.
     """
     found: list[str] = []
     for bridge in sorted(bridges, key=lambda each: each.interface):
         come = f"-i {bridge.interface}"
         if not bridge.internal:
             found += [
-                f"{come} {to}-p tcp -m tcp --dport {door.port} -j REJECT --reject-with tcp-reset"
-                for door in doors
-                if (to := _towards(door, family)) is not None
+                f"{come} {to}-p tcp -m tcp --dport {blocked.port} -j REJECT --reject-with tcp-reset"
+                for blocked in blocked_ports
+                if (to := _towards(blocked, family)) is not None
             ]
             continue
         found.append(f"{come} -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN")
@@ -79,13 +81,13 @@ def rules(bridges: Iterable[Bridge], doors: Sequence[Door], family: Family) -> l
     return found
 
 
-def _towards(door: Door, family: Family) -> str | None:
-    """Return the match for a door's address; None if it belongs to the other IP version."""
-    if not door.host:
+def _towards(blocked: BlockedPort, family: Family) -> str | None:
+    """Return the match for a blocked port's address; None if it is of the other IP version."""
+    if not blocked.host:
         return ""
-    if (":" in door.host) != (family == "IPv6"):
+    if (":" in blocked.host) != (family == "IPv6"):
         return None
-    return f"-d {door.host} "
+    return f"-d {blocked.host} "
 
 
 def table(chain: str, wanted: Sequence[str], jumps: int) -> str:

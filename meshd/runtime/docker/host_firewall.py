@@ -14,8 +14,8 @@ import structlog
 from meshd.model.event import Kind
 from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.docker.firewall_rules import (
+    BlockedPort,
     Bridge,
-    Door,
     Family,
     chain_of,
     jumps_in,
@@ -54,11 +54,12 @@ class Tables(Protocol):
 
 
 class HostFirewall:
-    """Keep the firewall applied.
+    """Keeps the firewall applied.
 
-    `bridges` returns the networks of given projects, `projects` the projects of this mesh; `tell`
-    takes an event's kind and text. `state` is `on`, `off: REASON`, or empty while nothing needs
-    filtering.
+    - `bridges`: returns the networks of given projects.
+    - `projects`: returns the projects of this mesh.
+    - `record_event`: takes an event's kind and text.
+    - `state`: `on`, `off: REASON`, or empty while nothing needs filtering.
     """
 
     def __init__(
@@ -67,33 +68,33 @@ class HostFirewall:
         tables: Tables,
         instance: str,
         projects: Callable[[], Collection[str]],
-        tell: Callable[[Kind, str], object],
+        record_event: Callable[[Kind, str], object],
         enabled: bool = True,
     ) -> None:
         self._enabled = enabled
-        self._doors: tuple[Door, ...] = ()
+        self._blocked_ports: tuple[BlockedPort, ...] = ()
         self.state = ""
         self._bridges = bridges
         self._tables = tables
         self._chain = chain_of(instance)
         self._projects = projects
-        self._tell = tell
+        self._record_event = record_event
         self._up: dict[Family, bool] = {}
         self._asked = 0
         self._done = 0
         self._one_at_a_time = asyncio.Lock()
 
-    def open_doors(self, doors: tuple[Door, ...]) -> None:
-        """Let containers reach these ports of the host too, from the next update on."""
-        self._doors = doors
+    def block_ports(self, blocked_ports: tuple[BlockedPort, ...]) -> None:
+        """Keep containers from these ports of the host, from the next update on."""
+        self._blocked_ports = blocked_ports
 
     async def run(self) -> None:
         """Apply and check the rules until cancelled."""
         while True:
-            known = await self.settle()
+            known = await self.update()
             await asyncio.sleep(PERIOD if known else RETRY)
 
-    async def settle(self) -> bool:
+    async def update(self) -> bool:
         """Apply the rules that the current networks need. Concurrent callers share one run.
         Returns False if the engine did not answer."""
         self._asked += 1
@@ -107,15 +108,15 @@ class HostFirewall:
             except RuntimeFailure as error:
                 _log.info("host firewall left unchanged", reason=str(error))
                 return False
-            await self._bring(bridges)
+            await self._apply_all(bridges)
             self._done = covers
             return True
 
-    async def _bring(self, bridges: Sequence[Bridge]) -> None:
+    async def _apply_all(self, bridges: Sequence[Bridge]) -> None:
         lost, needed = False, False
         try:
             for family in self._tables.families():
-                wanted = rules(bridges, self._doors, family) if self._enabled else []
+                wanted = rules(bridges, self._blocked_ports, family) if self._enabled else []
                 if wanted:
                     needed = True
                     self._tables.check(bridge.interface for bridge in bridges)
@@ -128,7 +129,7 @@ class HostFirewall:
                 return
             _log.debug("no host firewall to remove", reason=str(error))
         if lost:
-            self._tell(
+            self._record_event(
                 Kind.FILTER_ON, "the host firewall was removed by something else; applied it again"
             )
         self._set_state(("on" if needed else "") if self._enabled else BY_CHOICE)
@@ -174,6 +175,6 @@ class HostFirewall:
         if off and state != BY_CHOICE:
             reason = state.removeprefix("off: ")
             text = f"host firewall off: containers can reach services of the host: {reason}"
-            self._tell(Kind.FILTER_OFF, text)
+            self._record_event(Kind.FILTER_OFF, text)
         elif was_off and state == "on":
-            self._tell(Kind.FILTER_ON, "host firewall on again")
+            self._record_event(Kind.FILTER_ON, "host firewall on again")

@@ -64,7 +64,6 @@ CAPABILITIES = Capabilities(
     networks=True,
     cpu_limits=True,
     memory_limits=True,
-    secrets=True,
     pause=True,
     container_health=True,
     volumes=True,
@@ -105,15 +104,15 @@ class DockerRuntime:
         self,
         instance: str,
         projects: Callable[[], Collection[str]],
-        tell: Callable[[Kind, str], object],
+        record_event: Callable[[Kind, str], object],
         enabled: bool,
     ) -> HostFirewall:
         """Return the firewall that keeps containers of these projects from reaching the host. It
         applies as soon as their networks exist; see `HostFirewall`."""
         firewall = HostFirewall(
-            self._networks.bridges, Iptables(), instance, projects, tell, enabled
+            self._networks.bridges, Iptables(), instance, projects, record_event, enabled
         )
-        self._networks.notify(firewall.settle)
+        self._networks.notify(firewall.update)
         return firewall
 
     async def open(self) -> None:
@@ -150,10 +149,10 @@ class DockerRuntime:
         async with self._engine.request() as docker:
             containers = await docker.containers.list(all=True)
         ids = [found.id for found in containers if wanted(labels(found))]
-        gate = asyncio.Semaphore(INSPECT_AT_ONCE)
+        slots = asyncio.Semaphore(INSPECT_AT_ONCE)
 
         async def inspect_one(container: str) -> Info | None:
-            async with gate:
+            async with slots:
                 try:
                     return await inspect(self._engine, container)
                 except ReplicaNotFound:

@@ -1,4 +1,8 @@
-"""CPU and memory of containers, as the engine counts them: cgroup v1 and v2."""
+"""CPU and memory of containers, as the engine counts them: cgroup v1 and v2.
+
+Called by `meshd.runtime.docker.runtime` for `Runtime.usage`, once per sample of
+`meshd.scaling.usage_sampler`.
+"""
 
 import asyncio
 import time
@@ -20,10 +24,10 @@ _NOW: Final = {"stream": "0", "one-shot": "1"}
 
 async def read_usage(engine: Engine, names: Sequence[str]) -> Mapping[str, Usage]:
     """Return the usage of those of `names` that run. Raises RuntimeUnavailable."""
-    gate = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(AT_ONCE)
 
     async def one(name: str) -> Usage | None:
-        async with gate, engine.request() as docker:
+        async with slots, engine.request() as docker:
             url = URL(f"{docker.docker_host}/{docker.api_version}/containers/{name}/stats")
             async with docker.session.get(url.with_query(_NOW)) as response:
                 if response.status == 404:

@@ -1,5 +1,8 @@
-"""The captured output of one local replica, all of it bounded: the last lines in memory, a file
-that is rotated once, and a queue per follower."""
+"""The captured output of one local replica: last lines, a log file, and a queue per follower.
+
+Owned by the replica's `ReplicaProcess` (`keeper_child`). Everything is bounded: the lines in
+memory, the file (rotated once), and each queue.
+"""
 
 import asyncio
 from collections import deque

@@ -1,4 +1,7 @@
-"""Choose the loopback port of a local replica."""
+"""Chooses the loopback port of a local replica.
+
+Owned by `meshd.runtime.process.keeper_replicas`, which keeps one `Ports` for all replicas.
+"""
 
 import random
 import socket

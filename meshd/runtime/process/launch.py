@@ -18,7 +18,6 @@ CAPABILITIES = Capabilities(
     networks=False,
     cpu_limits=False,
     memory_limits=False,
-    secrets=False,
     pause=True,
     container_health=False,
     volumes=False,

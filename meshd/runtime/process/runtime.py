@@ -65,7 +65,7 @@ class ProcessRuntime:
         deadline = asyncio.get_running_loop().time() + OPEN_WAIT
         while True:
             try:
-                await self._ask(wire.List())
+                await self._request(wire.List())
             except RuntimeUnavailable:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
@@ -83,12 +83,12 @@ class ProcessRuntime:
 
     async def list(self) -> Sequence[ObservedReplica]:
         """See `Runtime.list`; everything in the keeper is ours."""
-        held = (await self._ask(wire.List())).replicas
+        held = (await self._request(wire.List())).replicas
         return tuple(seen for seen in held if not _is_job(seen))
 
     async def jobs(self) -> Sequence[ObservedReplica]:
         """See `Runtime.jobs`."""
-        held = (await self._ask(wire.List())).replicas
+        held = (await self._request(wire.List())).replicas
         return tuple(seen for seen in held if _is_job(seen))
 
     async def watch(self) -> AsyncIterator[RuntimeEvent]:
@@ -136,24 +136,24 @@ class ProcessRuntime:
 
     async def start(self, replica: ReplicaSpec) -> ObservedReplica:
         """See `Runtime.start`; the keeper chooses the replica's port."""
-        (observed,) = (await self._ask(wire.Start(build_launch(replica, os.environ)))).replicas
+        (observed,) = (await self._request(wire.Start(build_launch(replica, os.environ)))).replicas
         return observed
 
     async def stop(self, name: str, grace: float) -> None:
         """See `Runtime.stop`; the signal goes to all processes of the replica."""
-        await self._ask(wire.Stop(name, grace), grace + TIMEOUT)
+        await self._request(wire.Stop(name, grace), grace + TIMEOUT)
 
     async def remove(self, name: str) -> None:
         """See `Runtime.remove`; its output is deleted too."""
-        await self._ask(wire.Remove(name))
+        await self._request(wire.Remove(name))
 
     async def pause(self, name: str) -> None:
         """See `Runtime.pause`: SIGSTOP for all its processes."""
-        await self._ask(wire.Pause(name))
+        await self._request(wire.Pause(name))
 
     async def unpause(self, name: str) -> None:
         """See `Runtime.unpause`: SIGCONT for all its processes."""
-        await self._ask(wire.Unpause(name))
+        await self._request(wire.Unpause(name))
 
     async def usage(self, names: Sequence[str]) -> Mapping[str, Usage]:
         """See `Runtime.usage`; children of a replica's process are included."""
@@ -167,7 +167,7 @@ class ProcessRuntime:
 
     async def logs(self, name: str, tail: int) -> Sequence[str]:
         """See `Runtime.logs`."""
-        return (await self._ask(wire.Logs(name, tail))).lines
+        return (await self._request(wire.Logs(name, tail))).lines
 
     async def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
         """See `Runtime.follow`."""
@@ -194,7 +194,7 @@ class ProcessRuntime:
     async def teardown(self, project: str) -> None:
         """Nothing was created for the project."""
 
-    async def _ask(self, request: wire.Request, patience: float = TIMEOUT) -> wire.Done:
+    async def _request(self, request: wire.Request, patience: float = TIMEOUT) -> wire.Done:
         try:
             async with asyncio.timeout(patience), self._connected(request) as (answer, _):
                 return answer

@@ -27,14 +27,14 @@ def firewall(instance, *bridges):
 async def main():
     for instance, *bridges in (("a", "br-a"), ("b", "br-gone"), ("c", "br-a", "br-gone")):
         made = firewall(instance, *bridges)
-        await made.settle()
+        await made.update()
         assert made.state == "on", made.state
     assert (await Iptables().listing("IPv4")).count("-N MESHD-") == 3
 
 
 async def later():
     made = firewall("d", "br-a")
-    await made.settle()
+    await made.update()
     assert made.state == "on", made.state
 
 

@@ -8,11 +8,11 @@ import pytest
 from meshd.model.event import Kind
 from meshd.runtime.base import RuntimeUnavailable
 from meshd.runtime.docker.firewall_rules import (
+    BlockedPort,
     Bridge,
-    Door,
     Family,
+    blocked_port_of,
     chain_of,
-    door_of,
     jumps_in,
     removal,
     rules,
@@ -36,18 +36,18 @@ NO_METRICS = "-p tcp -m tcp --dport 9900 -j REJECT --reject-with tcp-reset"
 
 
 @pytest.mark.parametrize(
-    ("bridges", "doors", "family", "wanted"),
+    ("bridges", "blocked_ports", "family", "wanted"),
     [
         ([], [], "IPv4", []),
         ([WEB], [], "IPv4", []),
         ([VAULT], [], "IPv4", KEPT_OUT),
-        ([VAULT], [Door("", 9900)], "IPv4", KEPT_OUT),
-        ([WEB, VAULT], [Door("", 9900)], "IPv4", [*KEPT_OUT, f"-i br-web {NO_METRICS}"]),
-        ([WEB], [Door("", 9900)], "IPv6", [f"-i br-web {NO_METRICS}"]),
-        ([WEB], [Door("192.0.2.2", 9900)], "IPv4", [f"-i br-web -d 192.0.2.2 {NO_METRICS}"]),
-        ([WEB], [Door("192.0.2.2", 9900)], "IPv6", []),
-        ([WEB], [Door("fd00::2", 9900)], "IPv6", [f"-i br-web -d fd00::2 {NO_METRICS}"]),
-        ([WEB], [Door("fd00::2", 9900)], "IPv4", []),
+        ([VAULT], [BlockedPort("", 9900)], "IPv4", KEPT_OUT),
+        ([WEB, VAULT], [BlockedPort("", 9900)], "IPv4", [*KEPT_OUT, f"-i br-web {NO_METRICS}"]),
+        ([WEB], [BlockedPort("", 9900)], "IPv6", [f"-i br-web {NO_METRICS}"]),
+        ([WEB], [BlockedPort("192.0.2.2", 9900)], "IPv4", [f"-i br-web -d 192.0.2.2 {NO_METRICS}"]),
+        ([WEB], [BlockedPort("192.0.2.2", 9900)], "IPv6", []),
+        ([WEB], [BlockedPort("fd00::2", 9900)], "IPv6", [f"-i br-web -d fd00::2 {NO_METRICS}"]),
+        ([WEB], [BlockedPort("fd00::2", 9900)], "IPv4", []),
         (
             [VAULT], [], "IPv6",
             [KEPT_OUT[0], KEPT_OUT[2],
@@ -57,8 +57,10 @@ NO_METRICS = "-p tcp -m tcp --dport 9900 -j REJECT --reject-with tcp-reset"
          [rule.replace("br-vault", "br-x") for rule in KEPT_OUT if "dport" not in rule]),
     ],
 )  # fmt: skip
-def test_rules(bridges: list[Bridge], doors: list[Door], family: Family, wanted: list[str]) -> None:
-    assert rules(bridges, doors, family) == wanted
+def test_rules(
+    bridges: list[Bridge], blocked_ports: list[BlockedPort], family: Family, wanted: list[str]
+) -> None:
+    assert rules(bridges, blocked_ports, family) == wanted
     assert all(rule.startswith("-i br-") for rule in wanted), "a rule for more than our bridges"
 
 
@@ -74,18 +76,18 @@ def test_the_table_replaces_the_chain_and_jumps_there_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "door"),
+    ("address", "blocked"),
     [
         ("127.0.0.1:9900", None),
         ("[::1]:9900", None),
-        ("0.0.0.0:9900", Door("", 9900)),
-        ("[::]:9900", Door("", 9900)),
-        ("192.0.2.2:9900", Door("192.0.2.2", 9900)),
-        ("[fd00::2]:9900", Door("fd00::2", 9900)),
+        ("0.0.0.0:9900", BlockedPort("", 9900)),
+        ("[::]:9900", BlockedPort("", 9900)),
+        ("192.0.2.2:9900", BlockedPort("192.0.2.2", 9900)),
+        ("[fd00::2]:9900", BlockedPort("fd00::2", 9900)),
     ],
 )
-def test_the_door_of_a_server(address: str, door: Door | None) -> None:
-    assert door_of(address) == door
+def test_the_port_to_block_for_a_server(address: str, blocked: BlockedPort | None) -> None:
+    assert blocked_port_of(address) == blocked
 
 
 @pytest.mark.parametrize(
@@ -121,10 +123,10 @@ class Host:
         self.events: list[Kind] = []
         self.removed: list[str] = []
         self.firewall = HostFirewall(
-            self.networks, self, "0" * 12, lambda: ("shop",), self.tell, enabled
+            self.networks, self, "0" * 12, lambda: ("shop",), self.record_event, enabled
         )
 
-    def tell(self, kind: Kind, text: str) -> None:
+    def record_event(self, kind: Kind, text: str) -> None:
         self.events.append(kind)
 
     async def networks(self, projects: object) -> Sequence[Bridge]:
@@ -163,13 +165,13 @@ def test_the_rules_follow_the_networks() -> None:
     host = Host()
 
     async def scene() -> None:
-        await host.firewall.settle()
+        await host.firewall.update()
         assert (len(host.chain), host.jumps_there, host.firewall.state) == (4, 1, "on")
         host.bridges = [WEB]
-        await host.firewall.settle()
+        await host.firewall.update()
         assert (host.chain, host.jumps_there, host.firewall.state) == ([], 0, "")
-        host.firewall.open_doors((Door("", 9900),))
-        await host.firewall.settle()
+        host.firewall.block_ports((BlockedPort("", 9900),))
+        await host.firewall.update()
         assert (len(host.chain), host.jumps_there, host.firewall.state) == (1, 1, "on")
 
     virtual.run(scene())
@@ -198,15 +200,15 @@ def test_a_missing_permission_is_reported_once() -> None:
 
     async def scene() -> None:
         for _ in range(3):
-            await host.firewall.settle()
+            await host.firewall.update()
         assert host.firewall.state == "off: that takes root"
         assert host.events == [Kind.FILTER_OFF]
         host.lack = ""
-        await host.firewall.settle()
+        await host.firewall.update()
         assert host.firewall.state == "on"
         assert host.events == [Kind.FILTER_OFF, Kind.FILTER_ON]
         host.bridges, host.lack = [WEB], "that takes root"
-        await host.firewall.settle()
+        await host.firewall.update()
         assert host.firewall.state == "", "nothing has to be kept out"
 
     virtual.run(scene())
@@ -215,7 +217,7 @@ def test_a_missing_permission_is_reported_once() -> None:
 def test_switching_off_removes_earlier_rules() -> None:
     host = Host(enabled=False)
     host.jumps_there = 1
-    virtual.run(host.firewall.settle())
+    virtual.run(host.firewall.update())
     assert (host.jumps_there, host.firewall.state, host.events) == (0, BY_CHOICE, [])
 
 
@@ -223,7 +225,7 @@ def test_rules_stay_during_an_engine_outage() -> None:
     host = Host()
 
     async def scene() -> None:
-        await host.firewall.settle()
+        await host.firewall.update()
         host.engine = False
         running = asyncio.create_task(host.firewall.run())
         await virtual.elapse(1)
@@ -271,10 +273,10 @@ def test_a_stale_chain_is_removed_by_another_mesh() -> None:
 
     async def scene() -> None:
         host.bridges = []
-        await host.firewall.settle()
+        await host.firewall.update()
         assert host.removed == [], "there is nothing to put up"
         host.bridges = [VAULT]
-        await host.firewall.settle()
+        await host.firewall.update()
         assert host.removed == [removal(OLD, 1)]
 
     virtual.run(scene())
@@ -285,9 +287,9 @@ def test_a_chain_that_another_mesh_removed_is_restored_at_once() -> None:
     host = Host()
 
     async def scene() -> None:
-        await host.firewall.settle()
+        await host.firewall.update()
         host.snatched = True
-        await host.firewall.settle()
+        await host.firewall.update()
         assert (len(host.chain), host.jumps_there) == (4, 1)
 
     virtual.run(scene())
@@ -297,7 +299,7 @@ def test_concurrent_requests_share_one_call() -> None:
     host = Host()
 
     async def scene() -> None:
-        await asyncio.gather(*(host.firewall.settle() for _ in range(20)))
+        await asyncio.gather(*(host.firewall.update() for _ in range(20)))
 
     virtual.run(scene())
     assert host.asked <= 2
