@@ -2,7 +2,7 @@
 
 Called once at the start of each process of meshd: the control process (`meshd.daemon.main`), the
 keeper (`meshd.runtime.process.keeper`) and the helper of `meshd proxy` (`meshd.standalone`). The
-workers and the supervisor log through `proxy.__main__`.
+proxy sets up its own log in `proxy.__main__`.
 """
 
 import logging

@@ -1,6 +1,6 @@
-"""Choose the runtime, with a reason in one line.
+"""Chooses the runtime, with a reason in one line.
 
-Called by `meshd up` (`choose`) and by the daemon's wiring (`runtime`).
+Called by `meshd up` (`choose`) and by `meshd.daemon.wiring` (`make_runtime`).
 """
 
 from collections.abc import Sequence
