@@ -25,8 +25,8 @@ def usage_limit(service: Service) -> tuple[float, int]:
 def check(
     quota: Quota, services: Sequence[tuple[Service, int]], jobs: Sequence[tuple[str, Service]] = ()
 ) -> list[str]:
-    """Return where the services (with their numbers of replicas) and the `jobs` (id, service) exceed
-    the quota, with the sums; empty if they fit. A job is not a replica."""
+    """Return where the services (with their numbers of replicas) and the `jobs` (id, service)
+    exceed the quota, with the sums; empty if they fit. A job is not a replica."""
     problems = [
         f"service {service.name}: quota.{key} is set, but its replicas have no {name}; "
         f"expected deploy.resources.limits.{key}"
