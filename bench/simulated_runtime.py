@@ -31,7 +31,7 @@ class SimulatedRuntime:
     """The `Runtime` protocol over a table in memory. Starting and stopping take no time."""
 
     name = "simulated"
-    capabilities = Capabilities(True, True, True, True, True, True, True, True)
+    capabilities = Capabilities(True, True, True, True, True, True, True)
 
     def __init__(self) -> None:
         self.replicas: dict[str, ObservedReplica] = {}

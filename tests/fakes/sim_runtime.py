@@ -83,7 +83,7 @@ class SimRuntime:
         self._tasks: set[asyncio.Task[None]] = set()
 
     name = "sim"
-    capabilities = Capabilities(True, True, True, True, True, True, True, True)
+    capabilities = Capabilities(True, True, True, True, True, True, True)
 
     async def open(self) -> None: ...
 

@@ -14,7 +14,7 @@ from meshd.spec.model import Project, Quota, Service
 from tests.fakes.scaling_scene import KEY, NOW, Scene, desired, replicas
 from tests.support.rollouts import rollout
 
-CAN = Capabilities(True, True, True, True, True, True, True, True)
+CAN = Capabilities(True, True, True, True, True, True, True)
 ONE = (Node("one", 4.0, 8 * GIB),)
 SCALED = {"mesh": {"scale": {"min": 2, "max": 20}}}
 TWO = (Node("one", 4.0, 8 * GIB), Node("two", 4.0, 8 * GIB))

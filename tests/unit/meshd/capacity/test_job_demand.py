@@ -19,7 +19,7 @@ from meshd.model.runtime import Capabilities, Node
 from meshd.spec.model import Project, Quota, Service
 from tests.fakes.scaling_scene import KEY, NOW, Scene, desired, replicas
 
-CAN = Capabilities(True, True, True, True, True, True, True, True)
+CAN = Capabilities(True, True, True, True, True, True, True)
 ONE = (Node("one", 4.0, 8 * GIB),)
 TWO = (*ONE, Node("two", 2.0, 4 * GIB))
 

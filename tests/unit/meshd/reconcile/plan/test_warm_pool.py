@@ -151,10 +151,10 @@ def test_a_new_control_process_keeps_the_pool() -> None:
 
 
 def test_a_runtime_without_pause_is_reported() -> None:
-    can = Capabilities(True, True, True, True, True, False, True, True)
+    can = Capabilities(True, True, True, True, False, True, True)
     warm = Service.model_validate(
         {"name": "web", "image": "app", "mesh": {"scale": {"max": 2, "warm": 1}}}
     )
     (lack,) = unsupported(warm, can)
     assert "scale.warm is ignored" in str(lack)
-    assert unsupported(warm, Capabilities(*(True,) * 8)) == []
+    assert unsupported(warm, Capabilities(*(True,) * 7)) == []
