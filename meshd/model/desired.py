@@ -8,7 +8,7 @@ import msgspec
 
 from meshd.model.rollout import NO_ROLLOUT, Rollout
 from meshd.model.service_key import ServiceKey, service_key
-from meshd.spec.model import RolloutSettings, Service
+from meshd.spec.model import RolloutSettings, Service, UpdateOrder
 
 
 class DesiredService(msgspec.Struct, frozen=True):
@@ -20,6 +20,8 @@ class DesiredService(msgspec.Struct, frozen=True):
     - `rollout`: its latest rollout.
     - `rollout_settings`: settings of the revision that was deployed last, where `spec` is the
       previous one; None: those of `spec`.
+    - `order`: the order in which replicas are replaced, where `spec` is not the revision that was
+      deployed last; None: that of `spec`.
     - `keeps_previous`: whether the replicas that a blue/green rollout replaced still run.
     - `warm`: number of replicas to keep paused in addition.
     - `adopted`: whether others started its containers; `template`: name of the adopted replica
@@ -32,6 +34,7 @@ class DesiredService(msgspec.Struct, frozen=True):
     desired: int
     rollout: Rollout = NO_ROLLOUT
     rollout_settings: RolloutSettings | None = None
+    order: UpdateOrder | None = None
     keeps_previous: bool = False
     warm: int = 0
     adopted: bool = False
@@ -41,6 +44,28 @@ class DesiredService(msgspec.Struct, frozen=True):
     def key(self) -> ServiceKey:
         """`PROJECT/SERVICE`."""
         return service_key(self.project, self.spec.name)
+
+    @property
+    def stops_first(self) -> bool:
+        """Whether a replica must have ended before its successor starts."""
+        return (self.order or self.spec.update_order) == "stop-first"
+
+    @property
+    def max_containers(self) -> int | None:
+        """How many containers may exist at any time, those that leave included; None: no limit.
+
+        With `stop-first` it is the desired number, and the warm pool. Explicit settings allow more
+        (`max_surge`, a canary, blue/green), except for a service whose replicas hold data.
+        """
+        if not self.stops_first:
+            return None
+        if self.spec.data_mount is not None:
+            return self.desired
+        settings = self.rollout_settings or self.spec.mesh.rollout
+        surges = settings.max_surge not in {"", "0", "0%"}
+        if surges or settings.strategy in {"canary", "blue-green"}:
+            return None
+        return self.desired + self.warm
 
 
 class Desired(msgspec.Struct, frozen=True):

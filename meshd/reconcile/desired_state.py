@@ -15,7 +15,7 @@ from meshd.model.runtime import ObservedReplica, ReplicaState
 from meshd.publish.compile import route_conflicts
 from meshd.spec import labels
 from meshd.spec.errors import SpecError
-from meshd.spec.model import Project, Service
+from meshd.spec.model import Project, Service, UpdateOrder
 from meshd.store.store import Store
 
 _RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
@@ -106,10 +106,12 @@ class DesiredStateBuilder:
 
     def _warm(self, key: str, spec: Service) -> int:
         """Return the number of warm (paused) replicas: the spec's, or the one that the autoscaler
-        learned; 0 if the runtime cannot pause."""
+        learned; 0 if the runtime cannot pause, or if no additional replica may hold the data."""
         scale = spec.mesh.scale
         if scale is None or not self._can_pause:
             return 0
+        if spec.data_mount is not None and spec.update_order == "stop-first":
+            return 0  # a paused replica would hold the data in addition
         learned = self._store.scaling.get(key)
         return scale.warm if scale.warm != "auto" else learned.warm if learned else 0
 
@@ -119,9 +121,11 @@ class DesiredStateBuilder:
             key = f"{name}/{spec.name}"
             rollout = self._store.rollouts[key]
             revision = rollout.effective_revision
-            settings = spec.mesh.rollout
+            settings, order = spec.mesh.rollout, None
             if revision != rollout.revision:
+                deployed = spec
                 spec = self._store.revision(key, revision) or spec
+                order = _order_of_return(deployed, spec)
             found.append(
                 DesiredService(
                     project=name,
@@ -130,6 +134,7 @@ class DesiredStateBuilder:
                     desired=0 if stored.leaving else desired_count(self._store, key, spec, now),
                     rollout=_ended(rollout) if stored.leaving else rollout,
                     rollout_settings=settings,
+                    order=order,
                     keeps_previous=_keeps_previous(rollout, spec, now),
                     warm=0 if stored.leaving else self._warm(key, spec),
                 )
@@ -224,6 +229,18 @@ def desired_count(store: Store, key: str, spec: Service, now: float) -> int:
     by_hand = override.replicas if override else None
     scaling = store.scaling.get(key)
     return desired_replicas(spec, by_hand, scaling.desired if scaling else None)
+
+
+def _order_of_return(deployed: Service, previous: Service) -> UpdateOrder:
+    """Return the order in which replicas of `previous` replace those of the failed `deployed`.
+
+    The file that was deployed last decides. A spec that was stored before the order had a default
+    by mounts does not.
+    """
+    if deployed.update.order is not None:
+        return deployed.update.order
+    holds_data = deployed.data_mount is not None or previous.data_mount is not None
+    return "stop-first" if holds_data else "start-first"
 
 
 def _ended(rollout: Rollout) -> Rollout:

@@ -6,7 +6,7 @@ environment variables, are not shown.
 
 from typing import Final
 
-from meshd.spec.fingerprint import REPLICA_FIELDS
+from meshd.spec.fingerprint import REPLICA_FIELDS, dump_replica_fields
 from meshd.spec.model import Service
 
 MAX_VALUE_LENGTH: Final = 60
@@ -19,7 +19,7 @@ def describe_changes(before: Service | None, after: Service) -> str:
     if before is None:
         return "new service"
     found = []
-    one, other = (s.model_dump(mode="json", include=set(REPLICA_FIELDS)) for s in (before, after))
+    one, other = dump_replica_fields(before), dump_replica_fields(after)
     for name in sorted(REPLICA_FIELDS):
         old, new = one.get(name), other.get(name)
         if old == new:

@@ -8,7 +8,7 @@ Defaults are not hashed either, so that a new field in a later version changes n
 import base64
 import hashlib
 import json
-from typing import Final
+from typing import Any, Final
 
 from meshd.spec.model import Service
 
@@ -70,9 +70,21 @@ OTHER_FIELDS: Final = frozenset(
 is hashed."""
 
 
+def dump_replica_fields(service: Service, *, exclude_defaults: bool = False) -> dict[str, Any]:
+    """Return the JSON values of the fields that define a replica, without `Mount.is_file`."""
+    return service.model_dump(
+        mode="json",
+        include=set(REPLICA_FIELDS),
+        exclude={"volumes": {"__all__": {"is_file"}}},
+        exclude_defaults=exclude_defaults,
+    )
+
+
 def compute_revision(service: Service) -> str:
     """Return the revision of a service: 10 letters and digits, equal for equal replicas."""
-    content = service.model_dump(mode="json", include=set(REPLICA_FIELDS), exclude_defaults=True)
+    content = dump_replica_fields(service, exclude_defaults=True)
+    if content.get("stop_signal") == "SIGTERM":
+        del content["stop_signal"]  # earlier versions did not distinguish it from no signal
     content["port"] = service.port
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).digest()

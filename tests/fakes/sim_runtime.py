@@ -3,7 +3,8 @@
 The environment of a service says how its replicas behave. `BEHAVE` is `good` (default), `crash`
 (ends a moment after its start), `late` (ends after it became ready), `sick` (never answers),
 `missing` (its image cannot be pulled), or `vanished` (its image is gone at the start; so are the
-images in `lost`). A job runs for `SECONDS` and exits with `CODE`.
+images in `lost`). With `STOP: slow` a replica takes its whole grace period to end. A job runs for
+`SECONDS` and exits with `CODE`.
 """
 
 import asyncio
@@ -46,6 +47,7 @@ class Box:
     answers_at: float
     hangs: bool = False
     unready: bool = False
+    slow_stop: bool = False
 
     @property
     def alive(self) -> bool:
@@ -77,6 +79,8 @@ class SimRuntime:
         self.born_unready = False
         self.started = 0
         self.stopped: list[str] = []
+        self.peaks: dict[str, int] = {}
+        """The most containers of a service that had not ended at the same time."""
         self.on_stop = lambda name: None
         self._watchers: list[asyncio.Queue[RuntimeEvent | None]] = []
         self._port = 1000
@@ -173,8 +177,14 @@ class SimRuntime:
         )
         behave = replica.service.environment.get("BEHAVE", "good")
         self.boxes[replica.name] = Box(
-            seen, behave, now + self.dice.uniform(0.2, 1.0), unready=self.born_unready
+            seen,
+            behave,
+            now + self.dice.uniform(0.2, 1.0),
+            unready=self.born_unready,
+            slow_stop=replica.service.environment.get("STOP") == "slow",
         )
+        if not replica.job:
+            self._count(seen.service)
         await self._lag()
         box = self.boxes.get(replica.name)
         if box is None:
@@ -195,6 +205,14 @@ class SimRuntime:
             after = 0.3 if behave == "crash" else 3.0
             self._spawn(self._crash(replica.name, after))
         return box.seen
+
+    def _count(self, service: str) -> None:
+        count = sum(
+            box.seen.service == service and box.seen.state is not ReplicaState.EXITED
+            for box in self.boxes.values()
+            if labels.JOB not in box.seen.labels
+        )
+        self.peaks[service] = max(count, self.peaks.get(service, 0))
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
         task = asyncio.ensure_future(work)
@@ -287,8 +305,10 @@ class SimRuntime:
             self.stopped.append(name)
             box.seen = replace(box.seen, state=ReplicaState.STOPPING)
             self._emit(EventKind.STOPPING, name)
-            await asyncio.sleep(self.dice.uniform(0.05, 0.5))
-            self.end(name, 0)
+            delay = grace if box.slow_stop else self.dice.uniform(0.05, 0.5)
+            # The engine completes a stop also if the process that asked for it is killed.
+            self._spawn(self._crash(name, delay, 137 if box.slow_stop else 0))
+            await asyncio.sleep(delay)
         await self._lag()
 
     async def remove(self, name: str) -> None:

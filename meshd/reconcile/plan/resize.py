@@ -14,7 +14,7 @@ from meshd.reconcile.plan import warm_pool
 from meshd.reconcile.plan.removal import is_completed
 from meshd.reconcile.plan.start import ScaleUp
 from meshd.reconcile.rollout import steps
-from meshd.reconcile.rollout.stages import current_stage
+from meshd.reconcile.rollout.stages import current_stage, stage_limits
 
 
 def replace(
@@ -29,7 +29,7 @@ def replace(
     step = steps.next_step(service, new, old, leaving, now)
     cause = f"replaced by revision {service.revision[:12]}"
     drained = [r for r in old if r.phase is not Phase.READY and not r.busy]
-    drained += _spare_unready(service, new, old)
+    drained += _spare_unready(service, new, old, leaving)
     drained += _ready_to_drain(service, old, drained, step.drain)
     operations: list[Operation] = [
         DrainReplica(name=r.name, cause=r.drift or cause) for r in drained
@@ -73,12 +73,17 @@ def _ready_to_drain(
 
 
 def _spare_unready(
-    service: DesiredService, new: Sequence[Replica], old: Sequence[Replica]
+    service: DesiredService, new: Sequence[Replica], old: Sequence[Replica], leaving: int
 ) -> list[Replica]:
     """The old replicas whose readiness probe fails, as far as the others suffice even if all of
-    them become ready again."""
+    them become ready again. With `stop-first`, where no new replica starts before an old one has
+    left, as many as may be unavailable."""
     in_place = [r for r in old if r.phase is Phase.READY]
-    spare = sum(r.serves for r in new) + len(in_place) - service.desired
+    ready = sum(r.serves for r in new)
+    spare = ready + len(in_place) - service.desired
+    if service.stops_first:
+        unavailable = stage_limits(service).unavailable
+        spare = max(spare, unavailable - leaving - (len(new) - ready))
     return [r for r in in_place if r.unready][: max(0, spare)]
 
 

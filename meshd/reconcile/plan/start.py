@@ -1,7 +1,8 @@
 """Start missing replicas, or say what the start waits for. Pure.
 
 Called by `meshd.reconcile.plan.service`. A start waits, in this order, for: the backoff after
-failures, dependencies, image and networks, others that may be stopping the application, the proxy.
+failures, dependencies, image and networks, others that may be stopping the application, the proxy,
+and, with `stop-first`, for the end of the replica whose place it takes.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import msgspec
 from meshd.model.desired import DesiredService
 from meshd.model.operation import Operation, PrepareRevision, StartReplica, Urgency
 from meshd.model.replica import RandomSource, Replica
-from meshd.model.replica_phase import Phase
+from meshd.model.replica_phase import ENDED, Phase
 from meshd.reconcile.observe.observe import Observed
 from meshd.reconcile.progress import CRASH_LOOP_FAILURES
 
@@ -80,7 +81,27 @@ def plan_starts(
     if not observed.may_start:
         return ServicePlan(waiting_for="waits for the proxy to listen")
     attempts = [0] * fresh + due[: missing.count - fresh]
+    places, leaving = _free_places(service, group)
+    if places is not None and places < len(attempts):
+        starts = _starts(service, group, missing, attempts[:places], random)
+        return ServicePlan(starts, f"waits until {leaving} has ended" if leaving else "")
     return ServicePlan(_starts(service, group, missing, attempts, random))
+
+
+def _free_places(service: DesiredService, group: Sequence[Replica]) -> tuple[int | None, str]:
+    """The number of containers that may be started in addition to those that have not ended (None:
+    no limit), and a replica that takes up a place until it has ended; empty: none."""
+    if service.max_containers is None:
+        return None, ""
+    running = [r for r in group if r.phase not in ENDED or _may_still_start(r)]
+    leaving = [r.name for r in running if r.phase in (Phase.DRAINING, Phase.STOPPING)]
+    names = leaving or [replica.name for replica in running]
+    return max(0, service.max_containers - len(running)), names[0] if names else ""
+
+
+def _may_still_start(replica: Replica) -> bool:
+    """Whether it was created but not started: the order may still be on its way to the engine."""
+    return replica.phase is Phase.FAILED and replica.listed and replica.exit_code is None
 
 
 def _starts(

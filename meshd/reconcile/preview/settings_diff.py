@@ -12,14 +12,18 @@ def diff_settings(before: Project, after: Project, revised: frozenset[str]) -> l
     """Return one line for each service whose settings change.
 
     New services and `revised` ones, whose revision changes, are left out: the operations show them.
+    A change of the default order of replacement is named for `revised` services as well.
     """
     old = {service.name: service for service in before.services}
     lines = []
     if before.quota != after.quota:
         lines.append(f"update {after.name}: its quota becomes {after.quota or 'none'}")
     for service in after.services:
+        order_change = _default_order_change(after.name, old.get(service.name), service)
+        lines += order_change
         if service.name in old and service.name not in revised:
-            fields = sorted(_changed_fields(_fields(old[service.name]), _fields(service)))
+            changed = set(_changed_fields(_fields(old[service.name]), _fields(service)))
+            fields = sorted(changed - ({"update.order"} if order_change else set()))
             if fields:
                 lines.append(
                     f"update {after.name}/{service.name}: {', '.join(fields)} changed; "
@@ -30,8 +34,21 @@ def diff_settings(before: Project, after: Project, revised: frozenset[str]) -> l
 
 def _fields(service: Service) -> Mapping[str, object]:
     """The fields of a service, with those of `mesh` on the same level."""
-    values = service.model_dump(mode="json")
-    return {**values, "mesh": None, **values["mesh"]}
+    values = service.model_dump(mode="json", exclude={"volumes": {"__all__": {"is_file"}}})
+    update = {**values["update"], "order": service.update_order}
+    return {**values, "update": update, "mesh": None, **values["mesh"]}
+
+
+def _default_order_change(project: str, old: Service | None, new: Service) -> list[str]:
+    """The line that names another default of `update_config.order`; empty if it is the same."""
+    if old is None or new.update.order is not None or new.update_order == old.update_order:
+        return []
+    mount = new.data_mount
+    cause = "no mount holds data" if mount is None else f"{mount.target} holds data"
+    return [
+        f"update {project}/{new.name}: update.order becomes {new.update_order} (it was "
+        f"{old.update_order}), as {cause} and the file sets no order"
+    ]
 
 
 def _changed_fields(old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[str]:

@@ -71,10 +71,9 @@ def parallelism(service: DesiredService) -> int:
 def stage_limits(service: DesiredService) -> StageLimits:
     """Return the bounds for a rollout of this service."""
     settings, width = rollout_settings(service), parallelism(service)
-    start_first = service.spec.update.order == "start-first"
-    surge = width if start_first else 0
-    unavailable = 0 if start_first else width
-    if settings.max_surge:
+    surge = 0 if service.stops_first else width
+    unavailable = width if service.stops_first else 0
+    if settings.max_surge and service.max_containers is None:
         surge = _amount(settings.max_surge, service.desired, round_up=True)
     if settings.max_unavailable:
         unavailable = _amount(settings.max_unavailable, service.desired, round_up=False)
@@ -85,6 +84,8 @@ def stage_limits(service: DesiredService) -> StageLimits:
 
 def max_surge(service: DesiredService) -> int:
     """Return how many replicas above the desired number a rollout runs at most."""
+    if service.max_containers is not None:
+        return 0
     extra = [0 if s.share == GROWING else min(s.replicas, service.desired) for s in stages(service)]
     if rollout_settings(service).max_surge:
         extra = [0]

@@ -56,7 +56,8 @@ def next_step(
     target, keep = desired, 0
     if stage is not None:
         target = min(stage.replicas, desired)
-        if stage.share != GROWING and not service.spec.mesh.rollout.max_surge:
+        fixed = service.spec.mesh.rollout.max_surge or service.max_containers is not None
+        if stage.share != GROWING and not fixed:
             surge = max(surge, target)
         keep = max(0, desired + surge - target)
     # Without a surge a replica that is still leaving takes up the place of its successor.

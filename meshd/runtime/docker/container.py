@@ -96,13 +96,14 @@ def create_request(
         "Env": [f"{key}={value}" for key, value in environment.items()],
         "Labels": {**service.labels, **marks},
         "ExposedPorts": {f"{port}/tcp": {} for port in (service.port, *service.expose)},
-        "StopSignal": service.stop_signal,
         "StopTimeout": math.ceil(service.stop_grace_period),
         "User": service.user,
         "WorkingDir": service.working_dir,
         "HostConfig": _host_config(replica, own, logging_driver),
         "NetworkingConfig": {"EndpointsConfig": {own: {}}},
     }
+    if service.stop_signal:  # otherwise the image's STOPSIGNAL holds
+        config["StopSignal"] = service.stop_signal
     if service.command is not None:
         config["Cmd"] = list(service.command)
     if service.entrypoint is not None:

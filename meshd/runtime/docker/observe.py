@@ -12,6 +12,7 @@ from meshd.model.runtime import ContainerHealth, ObservedReplica, ReplicaState
 from meshd.runtime.base import EventKind
 from meshd.runtime.docker.drift import describe_drift
 from meshd.spec import labels
+from meshd.spec.signals import parse_signal
 
 Info = dict[str, Any]
 
@@ -90,14 +91,9 @@ def observe(info: Info, node: str) -> ObservedReplica:
 
 
 def stop_signal(info: Info) -> int:
-    """Return the number of the signal that asks this container to end."""
-    name = str(info["Config"].get("StopSignal") or "SIGTERM").upper()
-    if name.isdigit():
-        return int(name)
-    try:
-        return int(signal.Signals["SIG" + name.removeprefix("SIG")])
-    except KeyError:
-        return int(signal.SIGTERM)
+    """Return the number of the signal that asks this container to end: its own, which the engine
+    takes from the image if it was created without one."""
+    return parse_signal(str(info["Config"].get("StopSignal") or "")) or int(signal.SIGTERM)
 
 
 def event_kind(action: str, attributes: dict[str, str], stop: int) -> EventKind | None:

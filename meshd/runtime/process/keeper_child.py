@@ -14,6 +14,7 @@ from meshd.model.runtime import ObservedReplica, ReplicaState
 from meshd.runtime.base import EventKind, RuntimeFailure, StartFailed
 from meshd.runtime.process.keeper_output import Output
 from meshd.runtime.process.keeper_protocol import Launch
+from meshd.spec.signals import parse_signal
 
 READ_BYTES = 65536
 """Bytes per read of the output: the size of a Linux pipe."""
@@ -106,7 +107,7 @@ class ReplicaProcess:
         if not self._stopping:
             self._stopping = True
             self._on_event(self, EventKind.STOPPING)
-        self._signal(signal.Signals[self.launch.stop_signal])
+        self._signal(parse_signal(self.launch.stop_signal) or signal.SIGTERM)
         if self._paused:
             self._signal(signal.SIGCONT)
         try:
@@ -169,7 +170,7 @@ class ReplicaProcess:
             return ReplicaState.STOPPING
         return ReplicaState.PAUSED if self._paused else ReplicaState.RUNNING
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: int) -> None:
         # The process is not reaped before `_on_exit`, so its group id cannot belong to another
         # process yet.
         if self._process is not None and not self.ended:

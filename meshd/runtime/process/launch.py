@@ -12,6 +12,7 @@ from meshd.runtime.process import keeper_protocol as wire
 from meshd.runtime.support import unsupported
 from meshd.spec.labels import JOB
 from meshd.spec.model import Service
+from meshd.spec.signals import parse_signal
 
 CAPABILITIES = Capabilities(
     images=False,
@@ -70,14 +71,15 @@ def _program(program: str) -> str:
 
 
 def _signal_name(service: Service) -> str:
-    """Return the stop signal as Python names it, from `TERM`, `SIGTERM` or `15`."""
-    wanted = service.stop_signal.upper()
-    try:
-        if wanted.isdigit():
-            return signal.Signals(int(wanted)).name
-        return signal.Signals["SIG" + wanted.removeprefix("SIG")].name
-    except (ValueError, KeyError):
+    """Return the stop signal as Python names it, or the number of a real-time signal, which has no
+    name there. Default: SIGTERM."""
+    number = parse_signal(service.stop_signal or "SIGTERM")
+    if number is None or number not in signal.valid_signals():
         raise Unsupported(
             f"service {service.name}: stop_signal {service.stop_signal} is not a signal "
             "of this host"
-        ) from None
+        )
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)

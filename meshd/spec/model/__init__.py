@@ -19,6 +19,7 @@ from meshd.spec.model.container import (
     RestartPolicy,
     Ulimit,
     UpdateConfig,
+    UpdateOrder,
 )
 from meshd.spec.model.health import HealthCheck
 from meshd.spec.model.mesh import JobSchedule, Mesh
@@ -64,4 +65,5 @@ __all__ = [
     "Timeouts",
     "Ulimit",
     "UpdateConfig",
+    "UpdateOrder",
 ]

@@ -4,9 +4,11 @@ Used by `meshd.spec.model.service`. These models hold standard Compose keys only
 other modules of this package.
 """
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from meshd.spec.model.base import Duration, Model, Size
+
+UpdateOrder: TypeAlias = Literal["start-first", "stop-first"]
 
 
 class Mount(Model):
@@ -23,6 +25,8 @@ class Mount(Model):
     - `mode`, `uid`, `gid`: the mode and the owner of a `file`
     - `version`: identifies the content of a secret or config file, so that new content is a new
       revision (a running container keeps the file it was started with)
+    - `is_file`: whether the source of a bind mount was a file, socket or device when the Compose
+      file was read, not a directory; not part of the revision
     """
 
     type: Literal["bind", "volume", "tmpfs", "file"]
@@ -40,6 +44,13 @@ class Mount(Model):
     mode: int = 0
     uid: int = 0
     gid: int = 0
+    is_file: bool = False
+
+    @property
+    def holds_data(self) -> bool:
+        """Whether containers can write data here that outlives them: a volume or a host directory
+        that is not read-only."""
+        return self.type in ("bind", "volume") and not self.read_only and not self.is_file
 
 
 def is_remote_context(text: str) -> bool:
@@ -117,13 +128,14 @@ class UpdateConfig(Model):
     """Compose `deploy.update_config`: how a new revision replaces the old one.
 
     - `parallelism`: replicas replaced at a time
+    - `order`: None if the file does not say; see `Service.update_order`
     - `delay`: seconds between two steps
     - `monitor`: seconds to watch the last step
     - `max_failure_ratio`: the tolerated share of failures, 0 to 1
     """
 
     parallelism: int = 1
-    order: Literal["start-first", "stop-first"] = "start-first"
+    order: UpdateOrder | None = None
     delay: Duration = 0.0
     monitor: Duration = 5.0
     failure_action: Literal["pause", "continue", "rollback"] = "rollback"

@@ -15,6 +15,7 @@ from meshd.spec.model.container import (
     RestartPolicy,
     Ulimit,
     UpdateConfig,
+    UpdateOrder,
 )
 from meshd.spec.model.mesh import Mesh
 
@@ -33,6 +34,7 @@ class Service(Model):
     - `extra_hosts`: addresses by name; several addresses are separated by commas
     - `network_names`: the names on the engine of networks that have another one than `PROJECT_KEY`
     - `aliases`: additional names on declared networks, by network
+    - `stop_signal`: empty if the file names none; then the signal of the image holds, or SIGTERM
     - `stop_grace_period`: seconds between the stop signal and the kill
     - `wait_healthy`: the services of `depends_on` that need a healthy replica first, not only a
       started one
@@ -57,7 +59,7 @@ class Service(Model):
     volumes: tuple[Mount, ...] = ()
     labels: dict[str, str] = {}
     healthcheck: Healthcheck | None = None
-    stop_signal: str = "SIGTERM"
+    stop_signal: str = ""
     stop_grace_period: Duration = 10.0
     replicas: int = 1
     resources: Resources = Resources()
@@ -86,3 +88,16 @@ class Service(Model):
     def port(self) -> int:
         """The port that replicas listen on."""
         return self.mesh.port or (self.expose[0] if self.expose else DEFAULT_PORT)
+
+    @property
+    def data_mount(self) -> Mount | None:
+        """The first mount that holds data, see `Mount.holds_data`; None if there is none."""
+        return next((mount for mount in self.volumes if mount.holds_data), None)
+
+    @property
+    def update_order(self) -> UpdateOrder:
+        """The order in which replicas are replaced: that of the file. Default: `stop-first` if a
+        mount holds data, so that no two replicas write to it, else `start-first`."""
+        if self.update.order is not None:
+            return self.update.order
+        return "start-first" if self.data_mount is None else "stop-first"

@@ -158,6 +158,7 @@ class _ServiceReader:
         )
         service_checks.check_port(at, read)
         service_checks.check_container_name(at, read)
+        service_checks.warn_of_additional_replicas(at, read)
         return service_checks.expand_parallelism(read)
 
     def _read_settings(self, at: Cursor) -> Mesh | None:

@@ -44,6 +44,23 @@ def check_port(at: Cursor, service: Service) -> None:
         at.add_warning(f"the mesh sets PORT to {service.port}, not {given!r}; use x-mesh.port")
 
 
+def warn_of_additional_replicas(at: Cursor, service: Service) -> None:
+    """Warn about settings that need more containers than replicas, if these hold data."""
+    mount = service.data_mount
+    if mount is None or service.update.order == "start-first":
+        return
+    rollout, scale = service.mesh.rollout, service.mesh.scale
+    adds = rollout.strategy in {"canary", "blue-green"}
+    names = [f"rollout.strategy: {rollout.strategy}"] if adds else []
+    names += ["rollout.max_surge"] if rollout.max_surge not in {"", "0", "0%"} else []
+    names += ["scale.warm"] if scale is not None and scale.warm else []
+    for name in names:
+        at.add_warning(
+            f"x-mesh.{name} starts no additional replica, because {mount.target} holds data; set "
+            "deploy.update_config.order: start-first if several replicas may use it at once"
+        )
+
+
 def expand_parallelism(service: Service) -> Service:
     """Replace a parallelism of 0, which means all replicas in Compose, by the highest number of
     replicas."""

@@ -57,6 +57,8 @@ def read_volume(at: Cursor, base: Path, declared: Declarations) -> Mount:
     mount = mount.model_copy(update={"target": clean_target(mount.target)})
     if not mount.target.startswith("/"):
         at.fail(f"the mount target {mount.target!r} is not an absolute path; expected e.g. /data")
+    if mount.type == "bind" and _is_file(mount.source):
+        return mount.model_copy(update={"is_file": True})
     if mount.type != "volume" or not mount.source:
         return mount
     volume = declared.volumes.get(mount.source)
@@ -66,6 +68,12 @@ def read_volume(at: Cursor, base: Path, declared: Declarations) -> Mount:
             f"level, or use ./{mount.source} for a directory"
         )
     return mount.model_copy(update={"volume_name": volume.engine_name, "external": volume.external})
+
+
+def _is_file(path: str) -> bool:
+    """Whether a mounted path is a file, socket or device. A path that does not exist on this host
+    counts as a directory, unless it ends in `.sock`: the engine may be on another host."""
+    return not os.path.isdir(path) and (os.path.exists(path) or path.endswith(".sock"))
 
 
 def read_tmpfs(at: Cursor) -> Mount:

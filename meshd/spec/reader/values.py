@@ -4,19 +4,17 @@ Called by the other readers, mainly `meshd.spec.reader.service`.
 """
 
 import shlex
-import signal
 from collections.abc import Callable
 from typing import Final
 
 from meshd.spec.model import Healthcheck, Logging, Ulimit
 from meshd.spec.reader import unsupported_keys
+from meshd.spec.signals import parse_signal
 from meshd.spec.source.cursor import Cursor, KeyTable
 from meshd.spec.source.yaml_tree import SourceNode
 
 MAX_ULIMIT: Final = 2**62
 """Half the largest signed 64-bit integer, which the engine uses for limits."""
-MAX_SIGNAL: Final = 64
-"""The highest signal number on Linux, SIGRTMAX."""
 
 
 def read_pairs(at: Cursor) -> list[tuple[str, Cursor]]:
@@ -122,9 +120,8 @@ def read_stop_signal(at: Cursor) -> str:
     """Read a signal, as a number or a name with or without SIG."""
     text = at.read_string().upper()
     name = text if text.startswith("SIG") or text.isdecimal() else f"SIG{text}"
-    known = signal.Signals.__members__
-    if name not in known and not (name.isdecimal() and 1 <= int(name) <= MAX_SIGNAL):
-        at.fail(f"{at.node.text!r} is not a valid signal; expected e.g. SIGTERM")
+    if parse_signal(name) is None:
+        at.fail(f"{at.node.text!r} is not a valid signal; expected e.g. SIGTERM or SIGRTMIN+3")
     return name
 
 

@@ -148,6 +148,44 @@ def test_a_rolled_back_service_is_desired_at_its_previous_revision(store: Store)
     assert only_service(DesiredStateBuilder(store)).desired == 0
 
 
+DATA = {"volumes": [{"type": "volume", "source": "db", "target": "/data"}]}
+STORED_BEFORE = {**DATA, "update": {"order": "start-first"}}
+
+
+@pytest.mark.parametrize(
+    ("previous", "failed", "stops_first"),
+    [
+        ({}, {}, False),
+        (DATA, DATA, True),
+        (STORED_BEFORE, DATA, True),
+        (STORED_BEFORE, {}, True),
+        (DATA, STORED_BEFORE, False),
+        ({}, {"update": {"order": "stop-first"}}, True),
+    ],
+)
+def test_the_order_of_a_return_to_the_previous_revision(
+    store: Store, previous: dict[str, object], failed: dict[str, object], stops_first: bool
+) -> None:
+    """Earlier versions stored `start-first` where the file set no order."""
+    for revision, fields in (("r1", previous), ("r2", failed)):
+        service = Service.model_validate({"name": "web", "image": "app", **fields})
+        project = Project(name="shop", services=(service,))
+        store.deploy(project, {"web": revision}, "me", "", 1.0)
+        assert only_service(DesiredStateBuilder(store)).order is None
+        state = RolloutState.DONE if revision == "r1" else RolloutState.ROLLED_BACK
+        store.finish("shop/web", state, "why", 2.0)
+    service_now = only_service(DesiredStateBuilder(store))
+    assert (service_now.revision, service_now.stops_first) == ("r1", stops_first)
+
+
+def test_a_service_with_data_has_no_warm_replicas(store: Store) -> None:
+    scale = {"mesh": {"scale": {"min": 1, "max": 9, "rps": 5, "warm": 2}}}
+    for fields, warm in ((DATA, 0), (STORED_BEFORE, 2)):
+        web = Service.model_validate({"name": "web", "image": "app", **scale, **fields})
+        store.deploy(Project(name="shop", services=(web,)), {"web": "r1"}, "me", "", 1.0)
+        assert only_service(DesiredStateBuilder(store, True)).warm == warm
+
+
 @pytest.mark.parametrize(
     ("setting", "can_pause", "learned", "warm"),
     [(2, True, 5, 2), ("auto", True, 5, 5), ("auto", True, None, 0), ("auto", False, 5, 0)],

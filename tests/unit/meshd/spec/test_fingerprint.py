@@ -100,6 +100,20 @@ def test_fields_that_do_not_change_the_revision(field: str, value: object) -> No
     assert compute_revision(service(**{field: value})) == compute_revision(service())
 
 
+def test_an_explicit_sigterm_and_a_mounted_file_keep_the_revision() -> None:
+    """As in earlier versions, which stored SIGTERM where the file named no signal."""
+    assert compute_revision(service(stop_signal="SIGTERM")) == compute_revision(service())
+    mount = {"type": "bind", "source": "/run/a.sock", "target": "/a.sock"}
+    of_file = service(volumes=[{**mount, "is_file": True}])
+    assert compute_revision(of_file) == compute_revision(service(volumes=[mount]))
+
+
+def test_revisions_are_those_of_the_version_before() -> None:
+    stored = service(volumes=[{"type": "volume", "source": "db", "target": "/data"}])
+    assert compute_revision(stored) == "7h4vtmsjab"
+    assert compute_revision(service()) == "geawjghdw3"
+
+
 def test_every_field_is_in_exactly_one_group() -> None:
     assert set(Service.model_fields) == fingerprint.REPLICA_FIELDS | fingerprint.OTHER_FIELDS
     assert not fingerprint.REPLICA_FIELDS & fingerprint.OTHER_FIELDS

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from meshd.model.desired import Desired, DesiredService, desired_replicas
@@ -177,6 +178,96 @@ def test_stop_first_runs_one_fewer_and_never_more() -> None:
     assert steps(service, old[1]) == ["start shop-web-baaaa (new)"]
     assert steps(service, old[1], replica("n", Phase.PROBING)) == []
     assert steps(service, old[1], replica("n")) == ["drain b"]
+
+
+DATA: dict[str, Any] = {"volumes": [{"type": "volume", "source": "db", "target": "/data"}]}
+STOP_FIRST: dict[str, Any] = {"update": {"order": "stop-first"}}
+
+
+@pytest.mark.parametrize("spec", [DATA, STOP_FIRST], ids=["data", "stop-first"])
+@pytest.mark.parametrize(
+    "leaving",
+    [
+        replica("a", bad=3),
+        replica("a", Phase.PROBING, since=NOW - 61),
+        replica("a", Phase.DRAINING),
+        replica("a", Phase.STOPPING, busy=True),
+        replica("a", Phase.DRAINING, revision="old"),
+        replica("a", Phase.STOPPING, revision="old", busy=True),
+    ],
+    ids=["unhealthy", "never healthy", "draining", "stopping", "old draining", "old stopping"],
+)
+def test_stop_first_starts_a_replica_once_the_one_before_has_ended(
+    spec: dict[str, Any], leaving: Replica
+) -> None:
+    service = web(1, spec=spec, rollout=rollout())
+    assert not [step for step in steps(service, leaving) if step.startswith("start")]
+    ended = msgspec.structs.replace(leaving, phase=Phase.GONE, busy=False, exit_code=0)
+    assert steps(service, ended) == ["remove a", "start shop-web-baaaa (new)"]
+    assert steps(service) == ["start shop-web-baaaa (new)"]
+
+
+def test_a_start_that_waits_for_an_end_says_so() -> None:
+    stopping = replica("a", Phase.STOPPING, busy=True)
+    seen = Observed(replicas=(stopping,), prepared=frozenset({(KEY, "new")}))
+    made = plan(Desired(services=(web(1, spec=DATA),)), seen, NOW, FixedRandom())
+    assert made.waiting == ((KEY, "waits until a has ended"),)
+
+
+def test_a_container_that_may_still_start_keeps_its_place() -> None:
+    created = replica("a", Phase.FAILED)
+    assert steps(web(1, spec=DATA), created) == ["remove a"]
+    assert steps(web(1), created) == ["remove a", "start shop-web-baaaa (new)"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "update", "limit"),
+    [
+        ({}, {}, 2),
+        ({"strategy": "blue-green"}, {}, 2),
+        ({"strategy": "canary"}, {}, 2),
+        ({"max_surge": 2, "max_unavailable": 0}, {}, 2),
+        ({"strategy": "blue-green"}, {"order": "stop-first"}, 2),
+        ({}, {"order": "start-first"}, None),
+        ({"strategy": "blue-green"}, {"order": "start-first"}, None),
+    ],
+)
+def test_replicas_with_data_are_replaced_one_by_one(
+    settings: dict[str, Any], update: dict[str, Any], limit: int | None
+) -> None:
+    spec = {**DATA, "update": update, "mesh": {"rollout": settings}}
+    service = web(2, rollout=rollout(), spec=spec)
+    assert service.max_containers == limit
+    old = [replica(name, revision="old") for name in "ab"]
+    if limit is None:
+        assert steps(service, *old)[0] == "start shop-web-baaaa (new)"
+        return
+    assert steps(service, *old) == ["drain a"]
+    assert steps(service, replica("a", Phase.STOPPING, busy=True, revision="old"), old[1]) == []
+    assert steps(service, old[1]) == ["start shop-web-baaaa (new)"]
+
+
+def test_stop_first_without_data_allows_what_the_settings_ask_for() -> None:
+    blue_green = {"mesh": {"rollout": {"strategy": "blue-green"}}}
+    assert web(2, spec={**STOP_FIRST, **blue_green}).max_containers is None
+    surge = {"mesh": {"rollout": {"max_surge": 1}}}
+    assert web(2, spec={**STOP_FIRST, **surge}).max_containers is None
+    no_surge = {"mesh": {"rollout": {"max_surge": 0, "max_unavailable": 1}}}
+    assert web(2, spec={**STOP_FIRST, **no_surge}).max_containers == 2
+    assert web(2, spec=STOP_FIRST, warm=1).max_containers == 3
+
+
+def test_an_old_replica_that_is_not_ready_does_not_block_a_stop_first_rollout() -> None:
+    unready = replica("a", revision="old", unready="503")
+    service = web(1, spec=DATA, rollout=rollout())
+    assert steps(service, unready) == ["drain a"]
+    assert steps(service, unready, replica("b", Phase.STOPPING, busy=True, revision="old")) == []
+
+
+def test_two_desired_replicas_may_share_their_data() -> None:
+    assert steps(web(2, spec=DATA), replica("a")) == ["start shop-web-baaaa (new)"]
+    scaled_down = replica("b", Phase.STOPPING, busy=True)
+    assert steps(web(2, spec=DATA), replica("a"), scaled_down) == []
 
 
 def test_old_replicas_that_do_not_serve_leave_at_once() -> None:

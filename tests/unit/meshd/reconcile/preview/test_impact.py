@@ -44,7 +44,7 @@ NOW_THEN = "now 3 replicas, 1.5 CPUs, 768 MiB; then 3 replicas, 1.5 CPUs, 1.50 G
     [
         ({}, "5 replicas, 2.5 CPUs, 2.00 GiB", 3),
         ({"parallelism": 3}, "6 replicas, 3 CPUs, 2.25 GiB", 3),
-        ({"order": "stop-first"}, "4 replicas, 2 CPUs, 1.75 GiB", 2),
+        ({"order": "stop-first"}, "3 replicas, 1.5 CPUs, 1.50 GiB", 2),
     ],
 )
 def test_the_peak_and_the_drain_order(update: dict[str, Any], peak: str, ready: int) -> None:

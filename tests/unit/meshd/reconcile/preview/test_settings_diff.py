@@ -3,7 +3,16 @@
 import pytest
 
 from meshd.reconcile.preview.settings_diff import diff_settings
-from meshd.spec.model import Mesh, Project, Quota, RouteSpec, Scale, Service
+from meshd.spec.model import (
+    Mesh,
+    Mount,
+    Project,
+    Quota,
+    RouteSpec,
+    Scale,
+    Service,
+    UpdateConfig,
+)
 
 
 def project(*services: Service) -> Project:
@@ -37,6 +46,32 @@ def test_new_and_revised_services_are_left_out() -> None:
     new = Service(name="api", image="api:1")
     revised = WEB.model_copy(update={"image": "web:2"})
     assert diff_settings(project(WEB), project(revised, new), frozenset({"web"})) == []
+
+
+DATABASE = Service(
+    name="db", image="db:1", volumes=(Mount(type="volume", source="d", target="/d"),)
+)
+START_FIRST, SOCKET = UpdateConfig(order="start-first"), {"is_file": True}
+
+
+@pytest.mark.parametrize("revised", [frozenset[str](), frozenset({"db"})])
+def test_another_default_order_is_named(revised: frozenset[str]) -> None:
+    """Earlier versions stored `start-first` where the file set no order."""
+    stored = DATABASE.model_copy(update={"update": START_FIRST})
+    assert diff_settings(project(stored), project(DATABASE), revised) == [
+        "update shop/db: update.order becomes stop-first (it was start-first), as /d holds data "
+        "and the file sets no order"
+    ]
+    assert diff_settings(project(DATABASE), project(DATABASE), revised) == []
+
+
+def test_the_default_order_of_a_service_without_data_is_not_a_change() -> None:
+    stored = WEB.model_copy(update={"update": START_FIRST})
+    assert diff_settings(project(stored), project(WEB), frozenset()) == []
+    (mount,) = DATABASE.volumes
+    socket = DATABASE.model_copy(update={"volumes": (mount.model_copy(update=SOCKET),)})
+    stored = DATABASE.model_copy(update={"update": START_FIRST})
+    assert diff_settings(project(stored), project(socket), frozenset()) == []
 
 
 def test_a_changed_quota_is_listed() -> None:

@@ -215,10 +215,32 @@ def test_events(
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [(None, 15), ("SIGINT", 2), ("int", 2), ("10", 10), ("SIGWHAT", 15)],
+    [
+        (None, 15),
+        ("", 15),
+        ("SIGINT", 2),
+        ("int", 2),
+        ("10", 10),
+        ("SIGWHAT", 15),
+        ("SIGRTMIN+3", 37),
+        ("RTMIN+3", 37),
+        ("SIGRTMAX-1", 63),
+        ("37", 37),
+    ],
 )
 def test_stop_signals(name: str | None, number: int) -> None:
     assert stop_signal(info(Config__StopSignal=name)) == number
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"), [({}, None), ({"stop_signal": "SIGRTMIN+3"}, "SIGRTMIN+3")]
+)
+def test_without_a_stop_signal_that_of_the_image_holds(
+    given: dict[str, str], sent: str | None
+) -> None:
+    of = Service(name="web", image="app", **given)  # type: ignore[arg-type]
+    made = create_request(ReplicaSpec("x", "p", of, "r"), "json-file")
+    assert made.config.get("StopSignal") == sent
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,14 @@ def test_directory(working_dir: str, directory: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "name"), [("SIGTERM", "SIGTERM"), ("int", "SIGINT"), ("10", "SIGUSR1")]
+    ("given", "name"),
+    [
+        ("", "SIGTERM"),
+        ("SIGTERM", "SIGTERM"),
+        ("int", "SIGINT"),
+        ("10", "SIGUSR1"),
+        ("SIGRTMIN+3", "37"),
+    ],
 )
 def test_stop_signal(given: str, name: str) -> None:
     assert build_launch(replica(stop_signal=given), HOST).stop_signal == name
