@@ -166,7 +166,9 @@ def _compile_route(
         redirect=spec.redirect,
         redirect_status=spec.redirect_status,
         request_headers=_edits(spec.request_headers),
-        response_headers=_edits(spec.response_headers),
+        response_headers=msgspec.structs.replace(
+            _edits(spec.response_headers), always=spec.response_headers.always
+        ),
         rate_limit=_rate_limit(limit) if limit else None,
         fault=wire.Fault(fault.share, fault.delay, fault.abort or 0) if fault else None,
         mirror=mirror if "/" in mirror or not mirror else service_key(project, mirror),

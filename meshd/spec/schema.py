@@ -24,12 +24,11 @@ def build_schema() -> Schema:
     for name in _SHORT:
         definitions[name] = {"anyOf": [{"type": "string"}, definitions[name]]}
     definitions["RateLimit"]["anyOf"].append({"type": "number"})
-    for field in ("match", "remove"):
-        of = (
-            definitions["HeaderEdits"]
-            if field == "remove"
-            else definitions["RouteSpec"]["anyOf"][1]
-        )
+    for of, field in (
+        (definitions["RouteSpec"]["anyOf"][1], "match"),
+        (definitions["HeaderEdits"], "remove"),
+        (definitions["ResponseHeaderEdits"], "remove"),
+    ):
         of["properties"][field] = {"anyOf": [{"type": "string"}, of["properties"][field]]}
     definitions["Scale"]["patternProperties"] = {r"^p\d{1,2}(\.\d+)?$": _DURATION}
     for name in _LISTS:

@@ -22,6 +22,7 @@ from proxy.http1.rewrite import ALLOW, build_response, extend_forwarded
 from proxy.request import accounting, failure, fast_path, half_close
 from proxy.request.exchange import Exchange
 from proxy.request.failure import Failure
+from proxy.request.headers import own_response
 from proxy.request.phases import TUNNEL
 from proxy.request.sinks import NEVER, ClientSink
 from proxy.wire.snapshot import Listener
@@ -379,17 +380,16 @@ class Downstream(ClientSink):
         request_id = request_id or head.field(b"x-request-id") or b""
         accept = head.field(b"accept") or b""
         self.persistent = self.persistent and complete and status not in (400, 408)
-        self.write(
-            build_response(
-                status,
-                why.text,
-                request_id=request_id,
-                as_json=prefers_json(accept),
-                bodyless=head.method == b"HEAD",
-                close=not self.persistent,
-                extra=extra + self._plane.date_line(),
-            )
+        response = build_response(
+            status,
+            why.text,
+            request_id=request_id,
+            as_json=prefers_json(accept),
+            bodyless=head.method == b"HEAD",
+            close=not self.persistent,
+            extra=extra + self._plane.date_line(),
         )
+        self.write(response if exchange is None else own_response(exchange, response))
         self.exchange_over(self._plane.now, complete=complete)
 
     def _reject(self, bad: BadMessage, data: bytes) -> None:

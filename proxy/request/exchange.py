@@ -443,7 +443,7 @@ class Exchange(Attempt):
         self.endpoint.record_success(now - self.sent_at, now, self.load)
         self._enter(TUNNEL)
         self.last_deadline = 0.0
-        self.client.write(tunnel.client_head(head))
+        self.client.write(headers.switch_head(self, head))
         self.set_deadline(now + tunnel.idle_timeout(self))
         self.client.open_tunnel()
         return True

@@ -1,13 +1,14 @@
 """The heads that an exchange sends: the request's head for the endpoint, the response's head for
-the client. `Exchange` calls both functions; they change nothing."""
+the client. `Exchange` and `Downstream` call these functions; they change nothing."""
 
 from typing import TYPE_CHECKING
 
 from proxy.http1 import rewrite
-from proxy.http1.request import VIA, via_line
+from proxy.http1.request import END, VIA, via_line
 from proxy.http1.response import ResponseHead
 from proxy.http1.rewrite import CRLF, edit_fields, host_line
 from proxy.request import tracing
+from proxy.state.routing_table import CompiledEdits
 
 if TYPE_CHECKING:
     from proxy.request.exchange import Exchange
@@ -52,15 +53,48 @@ def response_head(exchange: "Exchange", head: ResponseHead, *, chunked: bool) ->
         connection = b"Connection: close\r\n"
     elif exchange.head.http10:
         connection = b"Connection: keep-alive\r\n"
-    extra = b""
-    if exchange.sticky_cookie:
-        extra = b"Set-Cookie: " + exchange.sticky_cookie + b"; Path=/; HttpOnly; SameSite=Lax\r\n"
+    return _build_response_head(exchange, head, connection, chunked=chunked)
+
+
+def switch_head(exchange: "Exchange", head: ResponseHead) -> bytes:
+    """Return the head of a switch of protocols (status 101) for the client."""
+    connection = b"Connection: Upgrade\r\nUpgrade: " + b", ".join(head.upgrade) + CRLF
+    return _build_response_head(exchange, head, connection, chunked=False)
+
+
+def own_response(exchange: "Exchange", response: bytes) -> bytes:
+    """Return a response of the proxy's own with the route's edits and the sticky cookie."""
+    route = exchange.route
+    edits = route.own_response_edits if route is not None else None
+    cookie = _cookie_line(exchange)
+    if edits is None and not cookie:
+        return response
+    lines, _, body = response.partition(END)
+    if edits is not None:
+        lines = _edit_head(lines, edits)
+    return b"".join((lines, CRLF, cookie, CRLF, body))
+
+
+def _build_response_head(
+    exchange: "Exchange", head: ResponseHead, connection: bytes, *, chunked: bool
+) -> bytes:
     edited = None
     if exchange.route is not None and exchange.route.response_edits is not None:
-        edits = exchange.route.response_edits
-        start, *lines = head.kept_head[:-2].split(b"\r\n")
-        lines = edit_fields(lines, put=edits.put, add=edits.add, remove=edits.remove)
-        edited = b"\r\n".join([start, *lines, b""])
+        edited = _edit_head(head.kept_head[:-2], exchange.route.response_edits) + CRLF
     return rewrite.build_response_head(
-        head, chunked=chunked, connection=connection, extra=extra, edited=edited
+        head, chunked=chunked, connection=connection, extra=_cookie_line(exchange), edited=edited
     )
+
+
+def _edit_head(lines: bytes, edits: CompiledEdits) -> bytes:
+    """Return a start line and field lines after a route's edits, without the last CRLF."""
+    start, *fields = lines.split(CRLF)
+    fields = edit_fields(fields, put=edits.put, add=edits.add, remove=edits.remove)
+    return CRLF.join([start, *fields])
+
+
+def _cookie_line(exchange: "Exchange") -> bytes:
+    """Return the line that sets the sticky cookie; empty if there is none to set."""
+    if not exchange.sticky_cookie:
+        return b""
+    return b"Set-Cookie: " + exchange.sticky_cookie + b"; Path=/; HttpOnly; SameSite=Lax\r\n"

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.http1.request import RequestHead
 from proxy.http1.response import ResponseHead
-from proxy.http1.rewrite import build_response_head
 
 if TYPE_CHECKING:
     from proxy.request.exchange import Exchange
@@ -18,12 +17,6 @@ def was_requested(request: RequestHead, response: ResponseHead) -> bool:
     """Return whether the request asked for all protocols that the response switches to."""
     offered = {name.lower() for name in request.upgrade}
     return bool(response.upgrade) and offered.issuperset(response.upgrade)
-
-
-def client_head(head: ResponseHead) -> bytes:
-    """Return the response head for the client."""
-    lines = b"Connection: Upgrade\r\nUpgrade: " + b", ".join(head.upgrade) + b"\r\n"
-    return build_response_head(head, chunked=False, connection=lines, extra=b"", edited=None)
 
 
 def idle_timeout(exchange: "Exchange") -> float:

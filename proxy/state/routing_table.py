@@ -42,6 +42,34 @@ class CompiledEdits:
         )
 
 
+_CONTENT_FIELDS: Final = frozenset(
+    (
+        b"content-disposition",
+        b"content-encoding",
+        b"content-language",
+        b"content-location",
+        b"content-range",
+        b"content-type",
+        b"etag",
+        b"last-modified",
+        b"location",
+    )
+)
+"""Fields that describe the content of one response; those of the proxy's own are not edited."""
+
+
+def _without_content_fields(edit: HeaderEdit) -> HeaderEdit:
+    """Return the edits for the proxy's own responses."""
+    if not edit.always:
+        return HeaderEdit()
+
+    def keep(pair: tuple[str, str]) -> bool:
+        return pair[0].lower().encode() not in _CONTENT_FIELDS
+
+    remove = tuple(name for name in edit.remove if name.lower().encode() not in _CONTENT_FIELDS)
+    return HeaderEdit(tuple(filter(keep, edit.set)), tuple(filter(keep, edit.add)), remove)
+
+
 def _compile_edits(edit: HeaderEdit) -> CompiledEdits | None:
     """Return the edits as bytes; None if there are none."""
     return CompiledEdits(edit) if edit.set or edit.add or edit.remove else None
@@ -55,6 +83,7 @@ class CompiledRoute:
     - `service`: the service if there is exactly one target, else None.
     - `revision`: the revision that this target asks for; empty for any.
     - `request_edits`, `response_edits`: header edits, or None.
+    - `own_response_edits`: those of the proxy's own responses, or None.
     - `limiter`, `fault`, `mirror`: rate limiter, fault to inject, service that gets copies; each
       may be None.
     - `stripped_prefix`: the prefix that is stripped from the path; empty for none.
@@ -79,6 +108,7 @@ class CompiledRoute:
         self.revision = self.targets[0][0].revision if self.service else ""
         self.request_edits = _compile_edits(route.request_headers)
         self.response_edits = _compile_edits(route.response_headers)
+        self.own_response_edits = _compile_edits(_without_content_fields(route.response_headers))
         self.limiter = _limiter_of(route, limiters, row)
         self.mirror = services.get(route.mirror)
         self._prefix = route.path.encode().rstrip(b"/")

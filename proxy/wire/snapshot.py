@@ -179,12 +179,16 @@ class Ejection(Frozen, frozen=True):
     latency_factor: float = 0.0
 
 
-class HeaderEdit(Frozen, frozen=True):
-    """Header fields to set (replace), add and remove, in that order."""
+class HeaderEdit(Frozen, frozen=True, omit_defaults=True):
+    """Header fields to set (replace), add and remove, in that order.
+
+    - `always`: of responses, also the proxy's own
+    """
 
     set: tuple[tuple[str, str], ...] = ()
     add: tuple[tuple[str, str], ...] = ()
     remove: tuple[str, ...] = ()
+    always: bool = True
 
 
 class RateLimit(Frozen, frozen=True):

@@ -25,7 +25,7 @@ from meshd.spec.model.health import HealthCheck
 from meshd.spec.model.mesh import JobSchedule, Mesh
 from meshd.spec.model.project import Network, Project, Quota
 from meshd.spec.model.rollout import CanaryAnalysisSettings, Hook, RolloutSettings
-from meshd.spec.model.route import Fault, HeaderEdits, RateLimit, RouteSpec
+from meshd.spec.model.route import Fault, HeaderEdits, RateLimit, ResponseHeaderEdits, RouteSpec
 from meshd.spec.model.scale import Objective, PrometheusQuery, Scale, ScalingSchedule
 from meshd.spec.model.service import Service
 from meshd.spec.model.traffic import Balance, EjectSpec, LimitsSpec, ParkingSpec, Retries, Timeouts
@@ -55,6 +55,7 @@ __all__ = [
     "Quota",
     "RateLimit",
     "Resources",
+    "ResponseHeaderEdits",
     "RestartPolicy",
     "Retries",
     "RolloutSettings",

@@ -30,6 +30,16 @@ class HeaderEdits(Model):
     _remove = field_validator("remove")(shorthand.check_removed_headers)
 
 
+class ResponseHeaderEdits(HeaderEdits):
+    """Header fields of responses to set, add and remove.
+
+    - `always`: also in redirects and error responses of the proxy itself. Fields that describe
+      the content stay those of the response
+    """
+
+    always: bool = True
+
+
 class RateLimit(Model):
     """A token bucket for each value of `key`. Each worker process counts separately.
 
@@ -86,7 +96,7 @@ class RouteSpec(Model):
     redirect: str = ""
     redirect_status: Literal[301, 302, 303, 307, 308] = 308
     request_headers: HeaderEdits = HeaderEdits()
-    response_headers: HeaderEdits = HeaderEdits()
+    response_headers: ResponseHeaderEdits = ResponseHeaderEdits()
     rate_limit: RateLimit | None = None
     fault: Fault | None = None
     mirror: str = ""

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 
+import msgspec
 import pytest
 
 from proxy.wire.snapshot import (
@@ -174,6 +175,74 @@ async def test_headers_are_edited_both_ways() -> None:
         assert b"Cookie" not in seen
         assert b"X-B: mine\r\n" in seen
         assert b"X-B: b\r\n" in seen
+
+
+EDITS = HeaderEdit(
+    set=(("Access-Control-Allow-Origin", "*"), ("Content-Type", "x/y"), ("location", "/no")),
+    add=(("X-B", "b"), ("ETag", "1")),
+    remove=("date", "content-language"),
+)
+
+
+@pytest.mark.parametrize("always", [True, False])
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ({}, 502),
+        ({"redirect": "https://x/"}, 308),
+        ({"rate_limit": RateLimit(rate=0.001, burst=1)}, 429),
+        ({"fault": Fault(share=1.0, abort=503)}, 503),
+        ({"path": "/", "strip": True}, 400),
+    ],
+)
+@on_uvloop
+async def test_the_edits_of_a_route_apply_to_the_proxys_own_responses(
+    more: dict[str, object], status: int, always: bool
+) -> None:
+    async with scene() as s:
+        origin = await s.origin(answers(b"broken\r\n\r\n"))
+        edits = msgspec.structs.replace(EDITS, always=always)
+        s.install(service(origin), routes=(route(response_headers=edits, **more),))
+        found, head, body = 0, b"", b""
+        for _ in range(2):
+            client = await s.ask(get("/../a" if status == 400 else "/"))
+            found, head, body = await client.response()
+        assert found == status
+        assert str(status).encode() in body
+        assert (b"Access-Control-Allow-Origin: *\r\n" in head) is always
+        assert (b"X-B: b\r\n" in head) is always
+        assert (b"\r\nDate: " in head) is not always
+        assert b"Content-Type: text/plain; charset=utf-8\r\n" in head
+        assert b"ETag" not in head
+        assert (b"Location: https://x/\r\n" in head) is (status == 308)
+        assert b"/no" not in head
+
+
+@on_uvloop
+async def test_errors_and_switches_of_protocols_set_the_sticky_cookie() -> None:
+    switch = (
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    )
+    async with scene() as s:
+        broken = [await s.origin(answers(b"broken\r\n\r\n")) for _ in range(2)]
+        switching = [await s.origin(answers(switch)) for _ in range(2)]
+        s.install(
+            service(*broken, name="a", balance=Balance(sticky_cookie="stuck")),
+            service(*switching, name="b", balance=Balance(sticky_cookie="stuck")),
+            routes=(
+                Route(id="1", targets=(Target("a"),), path="/a", response_headers=EDITS),
+                Route(id="2", targets=(Target("b"),), path="/b", response_headers=EDITS),
+            ),
+        )
+        status, head, body = await (await s.ask(get("/a"))).response()
+        assert (status, body) == (502, b"502 Bad Gateway: the origin's answer is not valid\n")
+        assert head.count(b"Set-Cookie: stuck=") == 1
+        client = await s.ask(get("/b", "Connection: Upgrade", "Upgrade: websocket"))
+        head = await client.head()
+        assert head.startswith(b"HTTP/1.1 101")
+        assert head.count(b"Set-Cookie: stuck=") == 1
+        assert b"Access-Control-Allow-Origin: *\r\n" in head
+        assert b"Connection: Upgrade\r\nUpgrade: websocket\r\n" in head
 
 
 @on_uvloop

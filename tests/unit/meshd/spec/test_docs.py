@@ -37,6 +37,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "x-mesh": model.Mesh,
     "x-mesh.routes[]": model.RouteSpec,
     "x-mesh.routes[].request_headers": model.HeaderEdits,
+    "x-mesh.routes[].response_headers": model.ResponseHeaderEdits,
     "x-mesh.routes[].rate_limit": model.RateLimit,
     "x-mesh.routes[].fault": model.Fault,
     "x-mesh.scale": model.Scale,
