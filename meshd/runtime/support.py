@@ -42,6 +42,7 @@ _CONTAINER_ONLY = (
     "aliases",
     "init",
 )
+"""Fields that apply to containers only."""
 
 
 def unsupported(service: Service, capabilities: Capabilities) -> list[UnsupportedFeature]:
@@ -87,6 +88,7 @@ def _ignored(service: Service, can: Capabilities) -> Iterator[str]:
         if service.cap_add or service.cap_drop:
             yield "cap_add and cap_drop are ignored"
         given = [name for name in _CONTAINER_ONLY if getattr(service, name)]
+        given += service.options.model_dump(exclude_defaults=True)
         if given:
             yield f"{', '.join(given)} apply to containers only and are ignored"
     if not can.networks and service.networks:

@@ -48,6 +48,7 @@ REPLICA_FIELDS: Final = frozenset(
         "dns_search",
         "dns_opt",
         "logging",
+        "options",
     }
 )
 """The fields that define a replica, besides the port it listens on."""

@@ -14,7 +14,7 @@ from meshd.model.runtime import ReplicaSpec
 from meshd.runtime.docker.drift import LIMITS, requested_config
 from meshd.runtime.docker.observe import own_network
 from meshd.spec import labels
-from meshd.spec.model import Healthcheck, Mount, Service
+from meshd.spec.model import EngineOptions, Healthcheck, Mount, Service
 
 Info = dict[str, Any]
 
@@ -38,6 +38,27 @@ class CreateRequest:
     files: tuple[Mount, ...] = ()
 
 
+_OPTION_NAMES = {
+    "cpuset": "CpusetCpus",
+    "cpu_shares": "CpuShares",
+    "cpu_period": "CpuPeriod",
+    "cpu_quota": "CpuQuota",
+    "cpu_rt_period": "CpuRealtimePeriod",
+    "cpu_rt_runtime": "CpuRealtimeRuntime",
+    "memswap_limit": "MemorySwap",
+    "mem_swappiness": "MemorySwappiness",
+    "oom_score_adj": "OomScoreAdj",
+    "oom_kill_disable": "OomKillDisable",
+    "ipc": "IpcMode",
+    "pid": "PidMode",
+    "uts": "UTSMode",
+    "cgroup": "CgroupnsMode",
+    "cgroup_parent": "CgroupParent",
+    "userns_mode": "UsernsMode",
+    "runtime": "Runtime",
+    "storage_opt": "StorageOpt",
+}
+"""Compose keys that the engine takes as they are, with its names in `HostConfig`."""
 TAG = "meshd-"
 
 
@@ -104,6 +125,10 @@ def create_request(
     }
     if service.stop_signal:  # otherwise the image's STOPSIGNAL holds
         config["StopSignal"] = service.stop_signal
+    if service.options.hostname:
+        config["Hostname"] = service.options.hostname
+    if service.options.domainname:
+        config["Domainname"] = service.options.domainname
     if service.command is not None:
         config["Cmd"] = list(service.command)
     if service.entrypoint is not None:
@@ -138,8 +163,9 @@ def _host_config(replica: ReplicaSpec, own: str, logging_driver: str) -> Info:
         "Mounts": [
             _mount(replica.project, mount)
             for mount in service.volumes
-            if mount.type != "file" and not mount.options
+            if mount.type != "file" and not mount.options and not _is_created(mount)
         ],
+        "Binds": [_bind(mount) for mount in service.volumes if _is_created(mount)],
         "NanoCpus": round(limits.cpus * NANOSECONDS),
         "Memory": limits.memory,
         "MemoryReservation": limits.reserved_memory,
@@ -167,9 +193,35 @@ def _host_config(replica: ReplicaSpec, own: str, logging_driver: str) -> Info:
         config["LogConfig"] = {"Type": driver, "Config": service.logging.options}
     elif logging_driver == LOG_LIMITS["Type"]:  # unbounded by default
         config["LogConfig"] = LOG_LIMITS
+    config |= _engine_options(service.options)
     if tmpfs := {mount.target: mount.options for mount in service.volumes if mount.options}:
         config["Tmpfs"] = tmpfs
     return config
+
+
+def _engine_options(options: EngineOptions) -> Info:
+    """Return the options of the engine that the file sets, by their names in `HostConfig`."""
+    given = options.model_dump(exclude_defaults=True)
+    found: Info = {name: given[key] for key, name in _OPTION_NAMES.items() if key in given}
+    if options.device_cgroup_rules:
+        found["DeviceCgroupRules"] = list(options.device_cgroup_rules)
+    if options.devices:
+        names = ("PathOnHost", "PathInContainer", "CgroupPermissions")
+        found["Devices"] = [
+            dict(zip(names, device.split(":"), strict=True)) for device in options.devices
+        ]
+    if options.gpus:
+        found["DeviceRequests"] = [
+            {
+                "Driver": request.driver,
+                "Count": request.count,
+                "DeviceIDs": list(request.device_ids),
+                "Capabilities": [list(request.capabilities)],
+                "Options": request.options,
+            }
+            for request in options.gpus
+        ]
+    return found
 
 
 def _dropped(service: Service) -> list[str]:
@@ -178,6 +230,18 @@ def _dropped(service: Service) -> list[str]:
     added = {name.upper().removeprefix("CAP_") for name in service.cap_add}
     kept = added & {"NET_RAW", "ALL"}
     return [*service.cap_drop, *(() if kept else ("NET_RAW",))]
+
+
+def _is_created(mount: Mount) -> bool:
+    """Whether the engine creates the host directory of a bind mount if it is missing. Only `Binds`
+    does so on every engine; it has no form for a path with a colon."""
+    is_directory = mount.type == "bind" and not mount.version and not mount.must_exist
+    return is_directory and ":" not in mount.source + mount.target
+
+
+def _bind(mount: Mount) -> str:
+    words = ["ro" if mount.read_only else "rw", *filter(None, (mount.propagation,))]
+    return f"{mount.source}:{mount.target}:{','.join(words)}"
 
 
 def _mount(project: str, mount: Mount) -> Info:

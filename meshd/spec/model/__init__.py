@@ -12,6 +12,8 @@ reading files, and anything derived from a value.
 from meshd.spec.model.base import Model, Percent
 from meshd.spec.model.container import (
     Build,
+    DeviceRequest,
+    EngineOptions,
     Healthcheck,
     Logging,
     Mount,
@@ -34,7 +36,9 @@ __all__ = [
     "Balance",
     "Build",
     "CanaryAnalysisSettings",
+    "DeviceRequest",
     "EjectSpec",
+    "EngineOptions",
     "Fault",
     "HeaderEdits",
     "HealthCheck",

@@ -20,6 +20,7 @@ class Mount(Model):
     - `volume_name`: the volume's name on the engine; empty for `PROJECT_KEY`
     - `external`: the volume exists already, and meshd neither creates nor removes it
     - `nocopy`: the engine does not copy the image's files into an empty volume
+    - `must_exist`: the engine does not create a missing host directory
     - `propagation`: the propagation of a bind mount, such as `rslave`; empty for the default
     - `content`: the content of a `file`, which meshd writes into the container before its start
     - `mode`, `uid`, `gid`: the mode and the owner of a `file`
@@ -39,6 +40,7 @@ class Mount(Model):
     volume_name: str = ""
     external: bool = False
     nocopy: bool = False
+    must_exist: bool = False
     propagation: str = ""
     content: str = ""
     mode: int = 0
@@ -107,6 +109,53 @@ class Logging(Model):
 
     driver: str = ""
     options: dict[str, str] = {}
+
+
+class DeviceRequest(Model):
+    """GPUs of a replica, as the engine's device requests name them.
+
+    - `count`: the number of devices; -1 means all
+    - `device_ids`: the devices by id, in place of a number
+    """
+
+    driver: str = ""
+    count: int = 0
+    device_ids: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ("gpu",)
+    options: dict[str, str] = {}
+
+
+class EngineOptions(Model):
+    """Compose keys that go to the engine as they are; an empty value means the engine's default.
+
+    - `cpu_period`, `cpu_quota`, `cpu_rt_period`, `cpu_rt_runtime`: microseconds
+    - `memswap_limit`: bytes of memory and swap together; -1 means no limit
+    - `mem_swappiness`: 0 to 100; None means the host's
+    """
+
+    hostname: str = ""
+    domainname: str = ""
+    cpuset: str = ""
+    cpu_shares: int = 0
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpu_rt_period: int = 0
+    cpu_rt_runtime: int = 0
+    memswap_limit: int = 0
+    mem_swappiness: int | None = None
+    oom_score_adj: int = 0
+    oom_kill_disable: bool = False
+    ipc: str = ""
+    pid: str = ""
+    uts: str = ""
+    cgroup: str = ""
+    cgroup_parent: str = ""
+    userns_mode: str = ""
+    runtime: str = ""
+    storage_opt: dict[str, str] = {}
+    devices: tuple[str, ...] = ()
+    device_cgroup_rules: tuple[str, ...] = ()
+    gpus: tuple[DeviceRequest, ...] = ()
 
 
 class Resources(Model):

@@ -8,6 +8,7 @@ from typing import Final, Literal
 from meshd.spec.model.base import Duration, Model, Name, Size
 from meshd.spec.model.container import (
     Build,
+    EngineOptions,
     Healthcheck,
     Logging,
     Mount,
@@ -82,6 +83,7 @@ class Service(Model):
     dns_search: tuple[str, ...] = ()
     dns_opt: tuple[str, ...] = ()
     logging: Logging | None = None
+    options: EngineOptions = EngineOptions()
     mesh: Mesh = Mesh()
 
     @property

@@ -50,16 +50,20 @@ def _store(found: dict[str, str], key: str, at: Cursor) -> None:
 
 
 def _parse_range(at: Cursor, text: str) -> tuple[int, ...]:
-    """Return the TCP ports of `8080`, `8080/tcp` or `8080-8090`."""
+    """Return the TCP ports of `8080`, `8080/tcp` or `8080-8090`; none, with a warning, for
+    another protocol."""
     span, _, protocol = text.partition("/")
     first, _, last = span.partition("-")
     if not first.isdecimal() or not (last or first).isdecimal():
         at.fail(f"{text!r} is not a valid port; expected e.g. 8080, 8080/tcp or 8080-8090")
-    if protocol not in {"", "tcp"}:
-        at.fail(f"{text!r} is not TCP; expected a TCP port, because the mesh carries only HTTP")
+    if protocol not in {"", "tcp", "udp", "sctp"}:
+        at.fail(f"{protocol!r} is not a protocol; expected tcp, udp or sctp")
     low, high = int(first), int(last or first)
     if not 1 <= low <= high <= 65535:
         at.fail(f"{text!r} is out of range; expected 1 to 65535")
+    if protocol in {"udp", "sctp"}:
+        at.add_warning(f"the mesh does not carry {text!r}; other containers reach it directly")
+        return ()
     return tuple(range(low, high + 1))
 
 

@@ -12,6 +12,7 @@ from typing import Final
 from meshd.spec.model import Mesh, Mount, Service
 from meshd.spec.reader import (
     deploy,
+    engine_options,
     environment,
     host_files,
     mesh,
@@ -121,6 +122,10 @@ class _ServiceReader:
                 "dns_search": self._store_as("dns_search", Cursor.read_string_or_strings),
                 "dns_opt": self._store_as("dns_opt", Cursor.read_strings),
                 "logging": self._store_as("logging", values.read_logging),
+                **{
+                    name: self._store_as(f"options.{name}", read)
+                    for name, read in engine_options.READERS.items()
+                },
                 "pull_policy": self._store_as("pull", _read_pull_policy),
                 "profiles": _skip,
                 "x-mesh": self._keep_mesh,

@@ -265,7 +265,9 @@ def _read_long_form(at: Cursor, base: Path) -> Mount:
                 "bind": lambda c: c.read_keys(
                     KeyTable(
                         read={
-                            "create_host_path": _warn_of_host_path,
+                            "create_host_path": lambda c: found.update(
+                                must_exist=not c.read_boolean()
+                            ),
                             "propagation": lambda c: found.update(
                                 propagation=c.read_one_of(*sorted(PROPAGATIONS))
                             ),
@@ -299,8 +301,3 @@ def _read_long_form(at: Cursor, base: Path) -> Mount:
             at.fail("source is missing; expected the path of a directory or file")
         found["source"] = resolve_path(base, str(found["source"]))
     return Mount.model_validate(found)
-
-
-def _warn_of_host_path(at: Cursor) -> None:
-    if at.read_boolean():
-        at.add_warning("host directories are not created; create the directory first")

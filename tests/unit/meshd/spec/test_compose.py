@@ -12,6 +12,7 @@ from meshd.spec.errors import SpecError
 from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import (
     Build,
+    DeviceRequest,
     Healthcheck,
     Logging,
     Mount,
@@ -96,6 +97,8 @@ def web(directory: Path, body: str, *, top: str = "", **options: Any) -> Service
          (Mount(type="bind", source="/", target="/host", read_only=True, propagation="rslave"),)),
         ("volumes: [{type: bind, source: /a, target: /b, bind: {propagation: shared}}]", "volumes",
          (Mount(type="bind", source="/a", target="/b", propagation="shared"),)),
+        ("volumes: [{type: bind, source: /a, target: /b, bind: {create_host_path: false}}]",
+         "volumes", (Mount(type="bind", source="/a", target="/b", must_exist=True),)),
         ("tmpfs: [/run, /tmp]", "volumes",
          (Mount(type="tmpfs", target="/run"), Mount(type="tmpfs", target="/tmp"))),
         ("volumes: [/data/]", "volumes", (Mount(type="volume", target="/data"),)),
@@ -204,6 +207,45 @@ def test_relative_paths_start_at_the_directory_of_the_first_file(tmp_path: Path)
     assert (key.source, key.target) == (str(tmp_path / "key"), "/run/secrets/key")
     assert key.read_only
     assert project.source == str(first)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("hostname: box\ndomainname: d", {"hostname": "box", "domainname": "d"}),
+        ("cpuset: 0,1\ncpu_shares: 512", {"cpuset": "0,1", "cpu_shares": 512}),
+        ("cpu_period: 100ms\ncpu_quota: 50000", {"cpu_period": 100_000, "cpu_quota": 50_000}),
+        ("cpu_rt_period: '1000'\ncpu_rt_runtime: 400us",
+         {"cpu_rt_period": 1000, "cpu_rt_runtime": 400}),
+        ("memswap_limit: 1g\nmem_swappiness: 0", {"memswap_limit": 2**30, "mem_swappiness": 0}),
+        ("memswap_limit: -1\noom_score_adj: -500\noom_kill_disable: true",
+         {"memswap_limit": -1, "oom_score_adj": -500, "oom_kill_disable": True}),
+        ("ipc: host\npid: host\nuts: host\ncgroup: private\nuserns_mode: host",
+         {"ipc": "host", "pid": "host", "uts": "host", "cgroup": "private", "userns_mode": "host"}),
+        ("cgroup_parent: p\nruntime: runsc\nstorage_opt: {size: 1G}",
+         {"cgroup_parent": "p", "runtime": "runsc", "storage_opt": {"size": "1G"}}),
+        ("devices: ['/dev/a:/dev/b:r', /dev/c, {source: /dev/d, target: /dev/e}]",
+         {"devices": ("/dev/a:/dev/b:r", "/dev/c:/dev/c:rwm", "/dev/d:/dev/e:rwm")}),
+        ("device_cgroup_rules: ['c 1:* r']", {"device_cgroup_rules": ("c 1:* r",)}),
+        ("gpus: all", {"gpus": (DeviceRequest(count=-1),)}),
+        ("gpus: [{driver: nvidia, count: 2}, {device_ids: ['0'], capabilities: [utility]}]",
+         {"gpus": (DeviceRequest(driver="nvidia", count=2),
+                   DeviceRequest(device_ids=("0",), capabilities=("gpu", "utility")))}),
+    ],
+)  # fmt: skip
+def test_options_of_the_engine(tmp_path: Path, body: str, expected: dict[str, Any]) -> None:
+    options = web(tmp_path, body).options
+    assert {name: getattr(options, name) for name in expected} == expected
+    assert options.model_fields_set == expected.keys()
+
+
+def test_ports_of_other_protocols_have_a_warning(tmp_path: Path) -> None:
+    text = "services: {web: {image: i, ports: ['80', '5353:53/udp'], expose: [9/sctp]}}\n"
+    loaded = load_texts(tmp_path, text)
+    assert loaded.project.services[0].expose == (80,)
+    warnings = "\n".join(map(str, loaded.warnings))
+    assert "ports[1]: the mesh does not carry '53/udp'" in warnings
+    assert "expose[0]: the mesh does not carry '9/sctp'" in warnings
 
 
 def test_volumes_of_other_names_and_of_others(tmp_path: Path) -> None:
@@ -546,7 +588,6 @@ def test_mesh_labels_of_a_service_replace_x_mesh(tmp_path: Path) -> None:
     ("body", "message"),
     [
         ("container_name: x1", "4: service web: container_name: this key has no effect; "),
-        ("hostname: x", "4: service web: hostname: this key has no effect; "),
         ("ports: ['80:8080']", "4: service web: ports[0]: '80:8080' is not published on the "),
         ("ports: [{target: 80, published: 8080}]", "4: service web: ports[0]: port 8080 is not "),
         ("tty: true", "4: service web: tty: this key has no effect; "),

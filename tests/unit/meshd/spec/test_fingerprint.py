@@ -59,6 +59,7 @@ def service(**changed: Any) -> Service:
         ("dns_search", ["example.com"]),
         ("dns_opt", ["timeout:1"]),
         ("logging", {"driver": "journald"}),
+        ("options", {"cpuset": "0"}),
         ("mesh", {"port": 9001, "routes": ["/a"]}),
     ],
 )

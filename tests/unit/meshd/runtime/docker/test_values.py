@@ -17,7 +17,7 @@ from meshd.runtime.docker.create import pack_files
 from meshd.runtime.docker.engine import api_version
 from meshd.runtime.docker.observe import event_kind, is_replica, observe, stop_signal
 from meshd.runtime.docker.usage import parse_stats
-from meshd.spec.model import Build, Mount, Service
+from meshd.spec.model import Build, DeviceRequest, EngineOptions, Mount, Service
 
 COMPOSE = {
     "com.docker.compose.project": "shop",
@@ -92,6 +92,10 @@ def test_mounts_and_networks_of_a_create_request() -> None:
         Mount(type="volume", source="a", target="/a", nocopy=True, volume_name="shop-a"),
         Mount(type="volume", source="b", target="/b"),
         Mount(type="bind", source="/", target="/host", read_only=True, propagation="rslave"),
+        Mount(type="bind", source="/d", target="/d"),
+        Mount(type="bind", source="/x", target="/x", must_exist=True, propagation="rshared"),
+        Mount(type="bind", source="/a:b", target="/c"),
+        Mount(type="bind", source="/key", target="/run/secrets/k", read_only=True, version="1"),
         Mount(type="tmpfs", target="/run", options="rw,size=16m,mode=1777"),
         Mount(type="file", target="/run/secrets/s", content="hush", mode=0o440, uid=5, gid=6),
     )
@@ -105,9 +109,12 @@ def test_mounts_and_networks_of_a_create_request() -> None:
         {"Type": "volume", "Target": "/a", "ReadOnly": False, "Source": "shop-a",
          "VolumeOptions": {"NoCopy": True}},
         {"Type": "volume", "Target": "/b", "ReadOnly": False, "Source": "shop_b"},
-        {"Type": "bind", "Target": "/host", "ReadOnly": True, "Source": "/",
-         "BindOptions": {"Propagation": "rslave"}},
+        {"Type": "bind", "Target": "/x", "ReadOnly": False, "Source": "/x",
+         "BindOptions": {"Propagation": "rshared"}},
+        {"Type": "bind", "Target": "/c", "ReadOnly": False, "Source": "/a:b"},
+        {"Type": "bind", "Target": "/run/secrets/k", "ReadOnly": True, "Source": "/key"},
     ]  # fmt: skip
+    assert host["Binds"] == ["/:/host:ro,rslave", "/d:/d:rw"]
     assert host["Tmpfs"] == {"/run": "rw,size=16m,mode=1777"}
     assert list(request.networks) == ["shop-net", "shop_y"]
     assert request.files == volumes[-1:]
@@ -117,6 +124,49 @@ def test_mounts_and_networks_of_a_create_request() -> None:
         assert content is not None
         assert content.read() == b"hush"
     assert (entry.name, entry.mode, entry.uid, entry.gid) == ("run/secrets/s", 0o440, 5, 6)
+
+
+def test_options_of_the_engine_in_a_create_request() -> None:
+    options = EngineOptions(
+        hostname="box",
+        cpuset="0,1",
+        cpu_quota=50_000,
+        mem_swappiness=0,
+        memswap_limit=-1,
+        ipc="host",
+        cgroup="private",
+        storage_opt={"size": "1G"},
+        devices=("/dev/a:/dev/b:rw",),
+        device_cgroup_rules=("c 1:* r",),
+        gpus=(DeviceRequest(count=-1),),
+    )
+    service = Service(name="web", image="i", options=options)
+    replica = ReplicaSpec(project="shop", service=service, revision="r", name="n")
+    config = create_request(replica, "json-file").config
+    assert config["Hostname"] == "box"
+    assert "Domainname" not in config
+    expected: dict[str, Any] = {
+        "CpusetCpus": "0,1",
+        "CpuQuota": 50_000,
+        "MemorySwappiness": 0,
+        "MemorySwap": -1,
+        "IpcMode": "host",
+        "CgroupnsMode": "private",
+        "StorageOpt": {"size": "1G"},
+        "Devices": [
+            {"PathOnHost": "/dev/a", "PathInContainer": "/dev/b", "CgroupPermissions": "rw"}
+        ],
+        "DeviceCgroupRules": ["c 1:* r"],
+        "DeviceRequests": [
+            {"Driver": "", "Count": -1, "DeviceIDs": [], "Capabilities": [["gpu"]], "Options": {}}
+        ],
+    }
+    assert {key: config["HostConfig"].get(key) for key in expected} == expected
+    plain = create_request(
+        ReplicaSpec(project="shop", service=Service(name="web"), revision="r", name="n"), ""
+    ).config
+    assert not expected.keys() & plain["HostConfig"].keys()
+    assert "Hostname" not in plain
 
 
 def test_a_dockerfile_in_the_compose_file_is_packed(tmp_path: Path) -> None:
