@@ -45,7 +45,7 @@ class HpaState:
 
 @dataclass(frozen=True, slots=True)
 class Hpa:
-    """HPA on one metric.
+    """Kubernetes' HPA on one metric.
 
     - `metric` cpu: `target` percent of the CPU, over a 15 s window seen 15 s late, as the metrics
       server delivers it.

@@ -15,7 +15,7 @@ from meshd.model.scaling import CallerSeen, TrafficSpan
 
 
 class ReplicaStatus(Value, frozen=True):
-    """One replica.
+    """One replica in the status.
 
     - `phase`: see `meshd.model.replica_phase`; `reason`: why it is in that phase.
     - `since`: Unix time at which the phase began.
@@ -93,7 +93,7 @@ class ServiceStatus(Value, frozen=True, rename=_SERVICE_NAMES):
 
 
 class ProjectStatus(Value, frozen=True, rename={"desired": "wanted"}):
-    """One project.
+    """One project in the status.
 
     - `state`: `up`, `going down`, `adopted`, or `elsewhere` if another mesh holds it.
     - `services`: number of services; `ready` and `desired`: numbers of replicas.

@@ -23,7 +23,7 @@ ANSWER_TIME: Final = 0.2
 
 
 class Shutdown:
-    """`down` takes one project down, `end` ends this process."""
+    """The shutdown: `down` takes one project down, `end` ends this process."""
 
     def __init__(
         self,

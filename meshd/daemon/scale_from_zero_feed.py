@@ -28,7 +28,8 @@ class ReplicaReady(NamedTuple):
 
 
 class ScaleFromZeroFeed:
-    """A queue of news; `run` hands them to the scaling controller."""
+    """A queue of parked requests and ready replicas; `run` passes them to the scaling
+    controller."""
 
     def __init__(self, counters: EventCounters, clock: Callable[[], float]) -> None:
         self._counters = counters

@@ -38,7 +38,7 @@ _OWN_LINES: Final = ("User-Agent: meshd-probe", "Accept: */*")
 
 
 class ProbeTarget(msgspec.Struct, frozen=True):
-    """An address to probe.
+    """An address to probe, with its checks.
 
     - `host`, `port`; or `path`, a Unix socket, instead.
     - `health`: the health check.

@@ -28,8 +28,9 @@ View = Mapping[str, ObservedReplica]
 
 
 class RuntimeWatcher:
-    """Keeps the view while `run` runs. Calls `on_change` after each change of it, and when the
-    runtime stops or starts to answer. While the runtime does not answer, the view stays."""
+    """Keeps the view of the runtime current while `run` runs. Calls `on_change` after each change
+    of it, and when the runtime stops or starts to answer. While the runtime does not answer, the
+    view stays."""
 
     def __init__(
         self, runtime: Runtime, on_change: Callable[[], None], resync: float = RESYNC_INTERVAL

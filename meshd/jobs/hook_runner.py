@@ -21,7 +21,7 @@ LAST_LINES: Final = 5
 
 
 class HookRunner:
-    """Hooks by the id of their job."""
+    """Orders the jobs of hooks; a hook is found by the id of its job."""
 
     def __init__(self, factory: JobFactory, table: JobTable, log: JobLog) -> None:
         self._factory = factory

@@ -38,8 +38,8 @@ class Started(JobStep, frozen=True):
 
 
 class Halt(JobStep, frozen=True):
-    """Stop its container. The job then ends in `end_state`, for the reason in `text`; None if the
-    log has no such job or it already has an end state."""
+    """Stop the job's container. The job then ends in `end_state`, for the reason in `text`; None if
+    the log has no such job or it already has an end state."""
 
     end_state: JobState | None = None
     text: str = ""

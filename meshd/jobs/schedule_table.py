@@ -18,7 +18,7 @@ ScheduleKey = tuple[str, str, str]
 
 
 class ScheduleTable:
-    """All schedules by key. The times of a new schedule count from when it is first seen."""
+    """All job schedules by key. The times of a new schedule count from when it is first seen."""
 
     def __init__(self, store: Store, log: JobLog, clock: Callable[[], float]) -> None:
         self._store = store

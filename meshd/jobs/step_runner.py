@@ -60,7 +60,7 @@ class JobRequests(Protocol):
 
 
 class JobStepRunner:
-    """Carries out steps. The runtime is only read: output comes from there."""
+    """Carries out the steps of a job plan. The runtime is only read: output comes from there."""
 
     def __init__(
         self,

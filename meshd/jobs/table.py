@@ -15,8 +15,8 @@ from meshd.store.store import Store
 
 
 class JobTable:
-    """All jobs. `changed` is set when there is a reason for a pass over them; `wake` has the
-    workers learn of a new caller."""
+    """All jobs that are known, active and ended. `changed` is set when there is a reason for a pass
+    over them; `wake` makes the workers learn about a new caller."""
 
     def __init__(self, store: Store, log: JobLog, wake: Callable[[], None]) -> None:
         self.changed = asyncio.Event()

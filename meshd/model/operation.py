@@ -24,7 +24,8 @@ class Urgency(IntEnum):
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """One step. `cause` says why, for people; events and logs repeat it."""
+    """One operation on the runtime or the state. `cause` says why, for people; events and logs
+    repeat it."""
 
     cause: str
 

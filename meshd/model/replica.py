@@ -60,7 +60,8 @@ class ReplicaFailure(msgspec.Struct, frozen=True):
 
 
 class Replica(msgspec.Struct, frozen=True):
-    """One replica. Times are Unix times in seconds; 0: never or unknown.
+    """One replica, as the control plane sees it. Times are Unix times in seconds; 0: never or
+    unknown.
 
     - `managed`: meshd started it; `copied`: as a copy of an adopted container.
     - `since`: when it entered its phase.

@@ -133,7 +133,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a running replica uses.
+    """CPU time and memory of a running replica.
 
     - `cpu_seconds`: CPU time since a fixed moment.
     - `memory`: resident bytes, without the page cache.

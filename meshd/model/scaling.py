@@ -14,7 +14,7 @@ from meshd.model.base import Value
 
 
 class Load(Value, frozen=True):
-    """What a replica uses now.
+    """CPU and memory that a replica uses now.
 
     - `cores`: CPU; None: not known yet.
     - `memory`: bytes.

@@ -77,7 +77,8 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RuntimeEvent:
-    """One event. `replica` is the full observation after it, if the runtime has one."""
+    """One event about a replica on the runtime. `replica` is the full observation after it, if the
+    runtime has one."""
 
     kind: EventKind
     name: str = ""
@@ -86,7 +87,7 @@ class RuntimeEvent:
 
 
 class Runtime(Protocol):
-    """Run replicas. Every method may raise RuntimeUnavailable."""
+    """The interface of a runtime: runs replicas. Every method may raise RuntimeUnavailable."""
 
     @property
     def name(self) -> str:

@@ -37,7 +37,7 @@ class DecisionInput:
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """A temporary upper limit.
+    """A temporary upper limit on the number of replicas.
 
     - `number`: the most replicas.
     - `limit`: short stable code.

@@ -46,7 +46,7 @@ _REFERENCE: Final = datetime(2000, 1, 1)  # noqa: DTZ001
 
 @dataclass(frozen=True, slots=True)
 class CronExpression:
-    """A parsed expression. Two of the same text are equal.
+    """A parsed cron expression. Two of the same text are equal.
 
     - `text`: the five fields, with nicknames and wrapping ranges expanded
     - `minutes`, `hours`: the minutes of an hour (0 to 59) and hours of a day (0 to 23) that match

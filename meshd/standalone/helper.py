@@ -57,8 +57,8 @@ def is_unhealthy(result: ProbeResult | None, failures: int) -> bool:
 
 
 class Helper:
-    """The helper process. `run` returns when the supervisor ends or on SIGTERM; SIGHUP reloads the
-    settings."""
+    """The helper process of `meshd proxy`. `run` returns when the supervisor ends or on SIGTERM;
+    SIGHUP reloads the settings."""
 
     def __init__(
         self,

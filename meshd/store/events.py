@@ -25,7 +25,7 @@ UNWRITTEN: Final = 500
 
 
 class EventLog:
-    """Record events and hand them to subscribers. `on_event` is called with each new
+    """Records events and passes them to subscribers. `on_event` is called with each new
     one; `flush` stores those not stored yet."""
 
     def __init__(self, store: Store, on_event: Callable[[Event], None] | None = None) -> None:

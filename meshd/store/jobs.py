@@ -14,7 +14,7 @@ KEPT: Final = 20
 
 
 class JobLog:
-    """Jobs by id. Everything is written at once: a job is stored before it starts."""
+    """The stored jobs by id. Everything is written at once: a job is stored before it starts."""
 
     def __init__(self, store: Store) -> None:
         self.jobs: dict[str, Job] = {}

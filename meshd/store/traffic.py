@@ -19,7 +19,7 @@ COARSE_LIFE: Final = 7 * 86400
 
 
 class TrafficLog:
-    """Add seconds up to steps; `flush` stores complete steps."""
+    """Adds up seconds of traffic to steps; `flush` stores complete steps."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

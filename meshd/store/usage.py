@@ -21,7 +21,7 @@ OOMS_KNOWN: Final = 1000
 
 
 class UsageLog:
-    """Collect readings; `flush` stores them."""
+    """Collects readings of usage; `flush` stores them."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -16,7 +16,7 @@ the number of time series is bounded."""
 
 
 class EventCounters:
-    """All counters.
+    """All counters of events, as `/metrics` shows them.
 
     - `scale_decisions`: by service, direction (`up`, `down`, `hold`) and cause.
     - `rollouts`, `jobs`: by service and result.

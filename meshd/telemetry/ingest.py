@@ -127,7 +127,8 @@ class _Worker:
 
 
 class Ingest:
-    """All reports. `now` is always Unix time, by the clock that the workers use.
+    """Takes and merges the reports of all workers. `now` is always Unix time, by the clock that the
+    workers use.
 
     - `duplicates`: reports that arrived twice; they are counted once.
     - `missing`: reports that never arrived, according to gaps in their sequence numbers.

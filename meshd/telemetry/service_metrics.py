@@ -75,7 +75,7 @@ _COUNTERS: Final[tuple[tuple[str, Callable[[MergedService], int]], ...]] = (
 
 
 class ServiceMetrics:
-    """The families of one scrape."""
+    """The metric families of all services in one scrape."""
 
     def __init__(self) -> None:
         self._families = {

@@ -35,7 +35,7 @@ _NOT_ORIGIN_FORM: Final = translation_table(VISIBLE_BYTES.replace(b"#", b""))
 
 
 class RequestTemplate:
-    """One template. Immutable; connections share it.
+    """A request head cut at the values that vary. Immutable; connections share it.
 
     - `lines`: the field lines of the head that it was made from
     - `variable_lines`: indexes of the lines whose values vary

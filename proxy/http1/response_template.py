@@ -29,7 +29,7 @@ _CONTENT_LENGTH: Final = b"content-length"
 
 
 class ResponseTemplate:
-    """One template. Immutable.
+    """A response head cut at the values that vary. Immutable.
 
     - `lines`: the lines of the head that it was made from, status line first
     - `head`: the parse result of that head

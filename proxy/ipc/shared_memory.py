@@ -41,7 +41,8 @@ _CELLS_PER_BUCKET: Final = 2
 
 
 class SharedCells:
-    """The whole memory. The supervisor creates it; workers attach it by the inherited descriptor.
+    """The shared memory of all workers. The supervisor creates it; workers attach it by the
+    inherited descriptor.
 
     - `fd`: its descriptor
     - `workers`: number of rows

@@ -25,7 +25,8 @@ def _ignore() -> None:
 
 
 class Entry(msgspec.Struct, omit_defaults=True):
-    """One request as logged. Times are in seconds, sizes in bytes of the bodies.
+    """One request as an access log line shows it. Times are in seconds, sizes in bytes of the
+    bodies.
 
     `failure` is the reason of an answer of the proxy itself.
     """
@@ -56,7 +57,7 @@ class Entry(msgspec.Struct, omit_defaults=True):
 
 
 class AccessLog:
-    """Formats and collects lines.
+    """Formats and collects access log lines.
 
     - `as_json`: whether lines are JSON
     - `dropped`: lines lost since the start

@@ -115,7 +115,8 @@ def peak_ewma_score(candidate: Candidate) -> float:
 
 
 class RoundRobin:
-    """Round robin. Starts at a random candidate, so that workers do not pick in step."""
+    """Each candidate in turn, without weights. Starts at a random candidate, so that workers do not
+    pick in step."""
 
     def __init__(self) -> None:
         self._turn = -1

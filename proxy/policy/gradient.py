@@ -33,7 +33,7 @@ DRIFT_DECAY: Final = 0.9
 
 
 class Gradient:
-    """The limit of one endpoint.
+    """The adaptive concurrency limit of one endpoint.
 
     - `limit`: requests in flight
     - `lowest`, `highest`: bounds of the limit

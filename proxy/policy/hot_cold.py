@@ -40,7 +40,8 @@ EXPLORE_PICKS: Final = 100
 
 
 class HotCold:
-    """The picker. Weights scale what is in flight: at half the weight, a load counts twice."""
+    """The picker of the hot-cold rule. Weights scale what is in flight: at half the weight, a load
+    counts twice."""
 
     def __init__(self) -> None:
         self._candidates: Sequence[Candidate] = ()

@@ -15,7 +15,7 @@ from proxy.wire.snapshot import Listener, Snapshot
 
 
 class Listeners:
-    """The listening addresses.
+    """The open listening addresses and their sockets.
 
     - `open`: open listeners by configured address
     - `listen_errors`: error text by address, for addresses that could not be opened

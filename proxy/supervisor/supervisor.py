@@ -39,7 +39,7 @@ class StartError(Exception):
 
 
 class Supervisor:
-    """The root process.
+    """The root process, which holds the sockets and starts every other process.
 
     - `config_file`: where `config` was read from; the next version reads it again
     - `inherited`: state of the version before, after an upgrade

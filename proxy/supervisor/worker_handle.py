@@ -24,7 +24,8 @@ _RESTART_DELAY_MAX = 5.0
 
 @dataclass(eq=False, slots=True)
 class WorkerHandle:
-    """One worker process. Times are in seconds of the event loop's clock.
+    """The supervisor's handle of one worker process. Times are in seconds of the event loop's
+    clock.
 
     - `slot`: index of the listening sockets that it accepts on
     - `heard_at`: when its last message arrived

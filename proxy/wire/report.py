@@ -72,7 +72,7 @@ class Histogram(Frozen, frozen=True):
 
 
 class EndpointReport(Frozen, frozen=True):
-    """One endpoint over one interval.
+    """One endpoint's counts over one interval.
 
     - `in_flight`: requests in flight at the end of the interval
     - `busy_seconds`: requests in flight integrated over the interval, in seconds; divided by its

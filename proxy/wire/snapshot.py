@@ -108,7 +108,7 @@ class Timeouts(Frozen, frozen=True):
 
 
 class Retries(Frozen, frozen=True):
-    """Retry policy.
+    """The retry policy of a service.
 
     - `attempts`: attempts after the first
     - `budget`, `reserve`: Finagle's retry budget: retries may be this share of the requests, plus

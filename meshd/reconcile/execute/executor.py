@@ -42,7 +42,7 @@ LAST_LINES: Final = 20
 
 
 class OperationResult:
-    """Result of an operation.
+    """Result of one operation on the runtime.
 
     - `error`: why it failed; None if it succeeded.
     - `replica`: the container that was started.
@@ -59,9 +59,9 @@ class OperationResult:
 
 
 class Executor:
-    """Runs operations. `builder` gives the spec behind a version, a start or a job; `gateways`
-    learns the addresses of prepared networks; `on_done` gets the result of each operation that
-    was begun (not of those performed for a caller)."""
+    """Runs operations on the runtime. `builder` gives the spec behind a version, a start or a job;
+    `gateways` learns the addresses of prepared networks; `on_done` gets the result of each
+    operation that was begun (not of those performed for a caller)."""
 
     def __init__(
         self,

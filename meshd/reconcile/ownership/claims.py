@@ -42,7 +42,7 @@ class ProjectHeldElsewhere(RuntimeFailure):
 
 
 class ProjectClaims:
-    """The claims of this mesh.
+    """This mesh's claims on the projects of a runtime.
 
     - `held`: projects that this mesh holds.
     - `held_elsewhere`: projects in the store that another mesh holds.

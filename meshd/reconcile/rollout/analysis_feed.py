@@ -46,7 +46,8 @@ class CanaryAnalysisStore(Protocol):
 
 
 class AnalysisFeed:
-    """The analyses in progress. `traffic` None: rollouts run without analysis."""
+    """Feeds the canary analyses in progress with merged reports. `traffic` None: rollouts run
+    without analysis."""
 
     def __init__(self, store: CanaryAnalysisStore, traffic: TrafficSource | None) -> None:
         self._traffic = traffic

@@ -28,7 +28,7 @@ GROWING: Final = -1.0
 
 
 class Stage(msgspec.Struct, frozen=True):
-    """One stage.
+    """One stage of a rollout.
 
     - `share`: the new revision's share of the traffic (0..1), or GROWING.
     - `replicas`: replicas of the new revision.

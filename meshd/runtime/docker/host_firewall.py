@@ -35,7 +35,7 @@ BY_CHOICE: Final = "off: --no-filter"
 
 
 class Tables(Protocol):
-    """See `meshd.runtime.docker.iptables.Iptables`."""
+    """The tables of iptables; see `meshd.runtime.docker.iptables.Iptables`."""
 
     def families(self) -> Sequence[Family]:
         """The IP versions that are filtered: `4`, `6`."""
@@ -54,7 +54,7 @@ class Tables(Protocol):
 
 
 class HostFirewall:
-    """Keeps the firewall applied.
+    """Keeps the mesh's firewall rules applied on the host.
 
     - `bridges`: returns the networks of given projects.
     - `projects`: returns the projects of this mesh.

@@ -34,7 +34,7 @@ class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=str.lower):
-    """Base of all requests."""
+    """Base of all requests to the keeper."""
 
 
 class List(Request, frozen=True):

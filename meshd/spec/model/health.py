@@ -12,7 +12,8 @@ from meshd.spec.reader import shorthand
 
 
 class HealthCheck(Model):
-    """The active probe. A replica gets no requests before its first successful probe.
+    """The active probe of each replica. A replica gets no requests before its first successful
+    probe.
 
     - `type`: `http` requests `path`; `tcp` connects to the port; `none` sends no probes and uses
       the container's own health check, or only whether the container runs
