@@ -138,6 +138,8 @@ class _ServiceForm:
             "secrets": lambda node: _list_files(node, "/run/secrets"),
             "configs": lambda node: _list_files(node, ""),
             "ulimits": _build_ulimits,
+            "devices": lambda _node: self._list_devices(),
+            "gpus": _list_gpus,
         }
         found: dict[str, Plain] = {"command": None, "entrypoint": None}
         for key, node in (self._node.mapping or {}).items():
@@ -166,6 +168,13 @@ class _ServiceForm:
         if "dockerfile_inline" not in plain:
             plain.setdefault("dockerfile", "Dockerfile")
         return dict(sorted(plain.items()))
+
+    def _list_devices(self) -> Plain:
+        names = ("source", "target", "permissions")
+        return [
+            dict(zip(names, device.split(":"), strict=True))
+            for device in self._service.options.devices
+        ]
 
     def _split_command(self, node: SourceNode) -> Plain:
         return list(values.read_command(self._cursor(node)))
@@ -251,6 +260,14 @@ def _list_files(node: SourceNode, directory: str) -> Plain:
         )
         found.append(plain)
     return found
+
+
+def _list_gpus(node: SourceNode) -> Plain:
+    """Return `gpus` as a list; `all` is -1 devices."""
+    if node.sequence is None:
+        return [{"count": -1}]
+    found = [_convert_mapping(item) for item in node.sequence]
+    return [{**each, "count": -1} if each.get("count") == "all" else each for each in found]
 
 
 def _build_ulimits(node: SourceNode) -> Plain:
