@@ -93,7 +93,7 @@ services:
     image: ${IMAGE}
     command: [sh, -c, "echo up; sleep 600"]
     networks: [named, theirs]
-    volumes: ["named:/named:nocopy", "theirs:/theirs", "/:/host:ro,rslave"]
+    volumes: ["named:/named:nocopy", "theirs:/theirs", ".:/host:ro,private"]
     tmpfs: ["/scratch:rw,noexec,size=1m,mode=1777"]
     secrets: [{source: token, uid: "7", gid: "8", mode: 0440}]
     configs: [menu]
@@ -129,7 +129,7 @@ async def test_named_and_external_storage_and_files_with_a_given_content(
         mounts = {each["Destination"]: each for each in found["Mounts"]}
         assert mounts["/named"]["Name"] == f"{PROJECT}-data"
         assert mounts["/theirs"]["Name"] == other
-        assert mounts["/host"]["Propagation"] == "rslave"
+        assert mounts["/host"]["Propagation"] == "private"
         seen = docker(
             "exec",
             replica.name,
