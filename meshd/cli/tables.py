@@ -128,6 +128,16 @@ def daemon_line(status: Status) -> str:
     )
 
 
+def runtime_warning(status: Status) -> str | None:
+    """Return a warning if the runtime does not answer; otherwise None."""
+    if status.runtime_state == "ok":
+        return None
+    return (
+        f"warning: the {status.runtime} runtime {status.runtime_state}; meshd changes nothing "
+        "until it does"
+    )
+
+
 def filter_warning(status: Status) -> str | None:
     """Return a warning if the containers' access to the host is not filtered although it should
     be; otherwise None."""

@@ -306,7 +306,7 @@ async def test_revisions_share_by_weight_and_condition_without_a_lost_request() 
         canary = (Match("header", "X-Canary", "yes"),)
 
         async def seen(split: Split, headers: str = "", sticky: str = "") -> Counter[bytes]:
-            balance = Balance(sticky_cookie=sticky)
+            balance = Balance("round-robin", sticky_cookie=sticky)
             s.install(Service("shop", repr(split), endpoints, split=split, balance=balance))
             client = await s.client()
             found: Counter[bytes] = Counter()

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from meshd.api.dto import ReplicaStatus, ServiceStatus
+from meshd.api.dto import ReplicaStatus, ServiceStatus, Status
 from meshd.cli import daemon_process, output, proxy_options, spec_options, tables
 from meshd.cli.commands.events import matches
 from meshd.cli.deploy_progress import ProgressReport, ServiceProgress
@@ -314,3 +314,16 @@ def test_a_current_directory_that_was_deleted_is_named(
     gone.rmdir()
     done = CliRunner().invoke(main, ["diff", "-f", str(file), "--state", str(tmp_path)])
     assert (done.exit_code, "the current directory was deleted" in done.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("state", "warning"),
+    [
+        ("ok", None),
+        ("does not answer", "warning: the docker runtime does not answer; meshd changes nothing "
+                            "until it does"),
+    ],
+)  # fmt: skip
+def test_a_runtime_that_does_not_answer_is_a_warning(state: str, warning: str | None) -> None:
+    status = Status("0.1.0", "docker", state, (1, 1), (), ())
+    assert tables.runtime_warning(status) == warning
