@@ -10,8 +10,8 @@ import pytest
 from meshd.model.rollout import RolloutState
 from meshd.model.runtime import ContainerHealth
 from tests.fakes import virtual
+from tests.fakes.sim_mesh import Scene, assert_as_desired
 from tests.fakes.sim_runtime import Box
-from tests.sim.test_sim_control import Scene, assert_as_desired
 
 QUIET = 20.0
 

@@ -24,10 +24,10 @@ from meshd.spec.model import Project, Service
 from meshd.store.releases import Releases
 from meshd.telemetry.release_counts import ReleaseCounter
 from tests.fakes import sim_traffic, virtual
+from tests.fakes.sim_mesh import DRAIN, Control
 from tests.fakes.sim_plane import SimPlane
 from tests.fakes.sim_runtime import SimRuntime
 from tests.fakes.sim_traffic import SimTraffic
-from tests.sim.test_sim_control import DRAIN, Control
 
 KEY = "shop/web"
 

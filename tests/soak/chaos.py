@@ -87,7 +87,7 @@ class Chaos:
                 await asyncio.sleep(self._dice.uniform(0.2, 1.5))
                 await self._look()
             await self._settle()
-        self._judge_clients(load)
+        self._check_clients(load)
 
     def _compose(self) -> str:
         more = {
@@ -216,7 +216,7 @@ class Chaos:
             answer_body = await answer.json()
         return bool(answer_body["version"] == str(self._version))
 
-    def _judge_clients(self, load: Load) -> None:
+    def _check_clients(self, load: Load) -> None:
         """Check the failures of clients. A killed worker loses its connections. Otherwise no GET
         may fail while replicas exist, because lost GETs are retried."""
         killed = sum("kill_worker" in line for line in self.story)

@@ -1,4 +1,4 @@
-"""A head known by its shape is exactly what parsing would have made of it, or is not known."""
+"""A head known by its template is exactly what parsing would have made of it, or is not known."""
 
 import pytest
 from hypothesis import example, given
@@ -36,18 +36,18 @@ class Taught:
     """Shapes, learned from these."""
 
     def __init__(self, *heads: bytes) -> None:
-        self.shapes: RequestTemplates = ()
+        self.templates: RequestTemplates = ()
         for data in heads:
-            self.shapes = add_template(self.shapes, parsed(data))
+            self.templates = add_template(self.templates, parsed(data))
 
     def read(self, data: bytes) -> RequestHead | None:
-        return match_templates(self.shapes, data)
+        return match_templates(self.templates, data)
 
 
 def test_a_template_reads_what_parsing_reads() -> None:
-    shape = Taught(numbered(1), numbered(2))
+    template = Taught(numbered(1), numbered(2))
     data = numbered(3)
-    found, wanted = shape.read(data), parsed(data)
+    found, wanted = template.read(data), parsed(data)
     assert found is not None
     for name in (
         "method",
@@ -132,7 +132,7 @@ def test_a_template_does_not_match_other_differences(data: bytes) -> None:
 def test_a_template_has_no_gap_for_fields_with_a_meaning(one: bytes, other: bytes) -> None:
     base = (b"Host: h",) if b"Host" not in one else ()
     taught = Taught(*(head(*base, line) for line in (one, other)))
-    assert not any(shape.variable_lines for shape in taught.shapes)
+    assert not any(template.variable_lines for template in taught.templates)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_template_has_no_gap_for_fields_with_a_meaning(one: bytes, other: byte
     ],
 )
 def test_unusual_heads_make_no_template(data: bytes) -> None:
-    assert not Taught(data).shapes
+    assert not Taught(data).templates
 
 
 def posted(length: bytes, *lines: bytes) -> bytes:
@@ -161,9 +161,9 @@ def posted(length: bytes, *lines: bytes) -> bytes:
 
 
 def test_reads_a_head_before_a_body() -> None:
-    shape = Taught(posted(b" 3"))
+    template = Taught(posted(b" 3"))
     data = posted(b" 12") + b"{ }" * 2
-    found, wanted = shape.read(data), parsed(posted(b" 12"))
+    found, wanted = template.read(data), parsed(posted(b" 12"))
     assert found is not None
     assert data[len(found.raw) + 4 :] == b"{ }" * 2
     for name in ("method", "target", "host", "length", "raw", "lines", "upstream_head"):
@@ -192,9 +192,9 @@ def test_reads_a_head_before_a_body() -> None:
     ],
 )
 def test_a_template_never_guesses_a_length(length: bytes) -> None:
-    shape = Taught(posted(b" 3"), posted(b" 4"))
-    assert shape.read(posted(b" 7") + b"1234567") is not None
-    assert shape.read(posted(length) + b"1234567") is None
+    template = Taught(posted(b" 3"), posted(b" 4"))
+    assert template.read(posted(b" 7") + b"1234567") is not None
+    assert template.read(posted(length) + b"1234567") is None
 
 
 def test_a_body_is_never_ignored() -> None:
@@ -222,8 +222,8 @@ def test_several_request_templates_coexist() -> None:
         found, wanted = taught.read(kind(3, name)), parsed(kind(3, name))
         assert found is not None
         assert found.upstream_head == wanted.upstream_head
-    assert len(taught.shapes) == MAX_TEMPLATES
-    more = add_template(taught.shapes, parsed(kind(1, b"If-more")))
+    assert len(taught.templates) == MAX_TEMPLATES
+    more = add_template(taught.templates, parsed(kind(1, b"If-more")))
     assert len(more) == MAX_TEMPLATES
     assert match_templates(more, kind(4, names[-1])) is not None, "the newest is kept longest"
 
@@ -233,20 +233,20 @@ def test_a_connection_holds_no_more_than_one_long_head_takes() -> None:
         return head(b"Host: h", name + b": " + b"x" * size)
 
     half = MAX_HEAD // 2
-    assert len(Taught(long(b"A", half - 100), long(b"B", half - 100)).shapes) == 2
-    (kept,) = Taught(long(b"A", half), long(b"B", half)).shapes
+    assert len(Taught(long(b"A", half - 100), long(b"B", half - 100)).templates) == 2
+    (kept,) = Taught(long(b"A", half), long(b"B", half)).templates
     assert b"\r\nB: " in kept.first
-    assert Taught(long(b"A", half), long(b"B", MAX_HEAD - 60)).shapes
+    assert Taught(long(b"A", half), long(b"B", MAX_HEAD - 60)).templates
 
 
 def test_reads_the_id_of_each_request() -> None:
-    shape = Taught(*(posted(b" 3", b"X-Request-Id: id-%d" % n, b"A: b") for n in (1, 2)))
-    found = shape.read(posted(b" 3", b"X-Request-Id:\tid-3 ", b"A: b"))
+    template = Taught(*(posted(b" 3", b"X-Request-Id: id-%d" % n, b"A: b") for n in (1, 2)))
+    found = template.read(posted(b" 3", b"X-Request-Id:\tid-3 ", b"A: b"))
     assert found is not None
     assert (found.has_id, found.request_id) == (True, b"id-3")
     assert b"X-Request-Id:\tid-3 " in found.upstream_head
     for bad in (b"", b" ", b"i d", b"\x80", b"x" * 201):
-        assert shape.read(posted(b" 3", b"X-Request-Id: " + bad, b"A: b")) is None
+        assert template.read(posted(b" 3", b"X-Request-Id: " + bad, b"A: b")) is None
 
 
 def test_the_second_of_two_ids_is_not_forwarded() -> None:
@@ -274,13 +274,13 @@ VALUES = st.binary(max_size=12)
 
 @given(VALUES, VALUES, st.sampled_from([b"/a", b"/a#", b"*", b"/%zz", b"//", b"/a b", b"/\xff"]))
 def test_every_match_equals_the_parsed_head(cookie: bytes, tag: bytes, target: bytes) -> None:
-    shape = Taught(numbered(1), numbered(2))
+    template = Taught(numbered(1), numbered(2))
     lines = (*FIELDS[:2], b"Cookie:" + cookie, FIELDS[3], b"X-Tag:" + tag)
     data = head(*lines, start=b"GET " + target + b" HTTP/1.1")
-    found = shape.read(data)
+    found = template.read(data)
     if found is None:
         return
-    wanted = parsed(data)  # raises where parsing refuses what the shape took
+    wanted = parsed(data)  # raises where parsing refuses what the template took
     assert (found.target, found.host, found.upstream_head) == (
         wanted.target,
         wanted.host,
@@ -301,9 +301,9 @@ def test_a_refused_head_makes_no_template(value: bytes) -> None:
 @given(VALUES | st.from_regex(rb" [0-9]{1,3}[ \t]?", fullmatch=True), VALUES)
 @example(b"1", b"!\r\n")
 def test_a_measured_head_equals_the_parsed_one(length: bytes, id: bytes) -> None:
-    shape = Taught(*(posted(b" %d" % n, b"X-Request-Id: %d" % n) for n in (1, 2)))
+    template = Taught(*(posted(b" %d" % n, b"X-Request-Id: %d" % n) for n in (1, 2)))
     data = posted(length, b"X-Request-Id:" + id)
-    found = shape.read(data)
+    found = template.read(data)
     if found is None:
         return
     # A value may end the head; a body follows then.

@@ -1,4 +1,4 @@
-"""An answer's head known by its shape is exactly what parsing would have made of it, or is not
+"""An answer's head known by its template is exactly what parsing would have made of it, or is not
 known."""
 
 import pytest
@@ -115,7 +115,7 @@ def test_a_template_never_guesses_a_length(length: bytes) -> None:
 def test_a_template_has_no_gap_for_fields_with_a_meaning(one: bytes, other: bytes) -> None:
     for pair in ((one, other), (other, one)):
         answers = taught(*(head(b"X: 1", line) for line in pair))
-        assert all(not shape.variable_lines for shape in answers._templates)
+        assert all(not template.variable_lines for template in answers._templates)
 
 
 def test_fields_that_connection_names_are_not_gaps() -> None:
@@ -154,7 +154,7 @@ def test_several_answer_templates_coexist() -> None:
     for raw in once:
         answers.add(raw, parsed(raw))
     there = [kind[3] for kind in kinds if known(answers, kind[3]) is not None]
-    assert len(there) >= MAX_TEMPLATES - 1, "heads seen once have pushed out shapes"
+    assert len(there) >= MAX_TEMPLATES - 1, "heads seen once have pushed out templates"
 
 
 def test_new_templates_per_second_are_bounded() -> None:
