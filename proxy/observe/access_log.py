@@ -21,7 +21,7 @@ ALWAYS_LOGGED_STATUS: Final = 500
 
 
 def _ignore() -> None:
-    """Default of `AccessLog.on_batch`."""
+    """Do nothing: the default of `on_batch`."""
 
 
 class Entry(msgspec.Struct, omit_defaults=True):
@@ -61,14 +61,18 @@ class AccessLog:
 
     - `as_json`: whether lines are JSON
     - `dropped`: lines lost since the start
-    - `on_batch`: called each time a batch is worth writing
     - `templates`: those of `proxy.observe.log_line`, by (service, endpoint, revision)
 
-    `sample` is the share of requests that are logged, 0 to 1.
+    `sample` is the share of requests that are logged, 0 to 1. `on_batch` is called each time a
+    batch is worth writing.
     """
 
     def __init__(
-        self, form: Format = "json", sample: float = 1.0, limit: int = MAX_PENDING
+        self,
+        form: Format = "json",
+        sample: float = 1.0,
+        limit: int = MAX_PENDING,
+        on_batch: Callable[[], None] = _ignore,
     ) -> None:
         self.as_json = form == "json"
         self._sample = sample
@@ -79,7 +83,7 @@ class AccessLog:
         self._stamp = ""
         self._json = msgspec.json.Encoder()
         self.dropped = 0
-        self.on_batch: Callable[[], None] = _ignore
+        self._on_batch = on_batch
         self.templates: dict[tuple[str, str, str], bytes] = {}
 
     def should_log(self, status: int, roll: float) -> bool:
@@ -105,7 +109,7 @@ class AccessLog:
         before = self._size
         self._size = after = before + len(line) + 1
         if before < BATCH_SIZE <= after:
-            self.on_batch()
+            self._on_batch()
 
     @property
     def pending_bytes(self) -> int:

@@ -22,13 +22,16 @@ _STANDARD_OUTPUT = 1
 
 
 class LogWriter:
-    """Appends the batches of `log` to the file at `path`; to standard output if it is empty."""
+    """Appends the batches of `log` to the file at `path`; to standard output if it is empty.
 
-    def __init__(self, log: AccessLog, path: str) -> None:
+    `batch_ready` is the event that `log` sets when a batch is worth writing.
+    """
+
+    def __init__(self, log: AccessLog, path: str, batch_ready: asyncio.Event) -> None:
         self._log = log
         self._path = path
         self._descriptor = _STANDARD_OUTPUT
-        self._batch_ready = asyncio.Event()
+        self._batch_ready = batch_ready
         self._closing = False
 
     def open(self) -> None:
@@ -43,7 +46,6 @@ class LogWriter:
         Writes the rest at the end. Must not be cancelled: a batch that waits for its thread would
         be lost.
         """
-        self._log.on_batch = self._batch_ready.set
         while not self._closing:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_INTERVAL_SECONDS):

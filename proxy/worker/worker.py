@@ -212,8 +212,10 @@ def _open_log(config: LogConfig) -> tuple[AccessLog | None, LogWriter | None]:
     """Return the access log and its writer; None if there is none or it cannot be opened."""
     if config.mode == "off":
         return None, None
-    log = AccessLog(config.format, config.sample if config.mode == "sampled" else 1.0)
-    writer = LogWriter(log, config.path)
+    batch_ready = asyncio.Event()
+    sample = config.sample if config.mode == "sampled" else 1.0
+    log = AccessLog(config.format, sample, on_batch=batch_ready.set)
+    writer = LogWriter(log, config.path, batch_ready)
     try:
         writer.open()
     except OSError as error:

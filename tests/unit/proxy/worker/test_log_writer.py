@@ -32,8 +32,9 @@ def test_lines_stay_whole(batch: bytes, size: int, pieces: list[bytes]) -> None:
 async def test_lines_are_appended(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     path.write_text("before\n")
-    log = AccessLog("combined")
-    writer = LogWriter(log, str(path))
+    ready = asyncio.Event()
+    log = AccessLog("combined", on_batch=ready.set)
+    writer = LogWriter(log, str(path), ready)
     writer.open()
     log.add(ENTRY)
     log.add(ENTRY)
@@ -47,8 +48,9 @@ async def test_lines_are_appended(tmp_path: Path) -> None:
 
 async def test_many_lines_are_written_before_any_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
-    log = AccessLog("combined")
-    writer = LogWriter(log, str(path))
+    ready = asyncio.Event()
+    log = AccessLog("combined", on_batch=ready.set)
+    writer = LogWriter(log, str(path), ready)
     writer.open()
     writing = asyncio.create_task(writer.run())
     await asyncio.sleep(0)
@@ -68,8 +70,9 @@ async def test_lines_added_during_a_write_are_written_at_the_end(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "access.log"
-    log = AccessLog("combined")
-    writer = LogWriter(log, str(path))
+    ready = asyncio.Event()
+    log = AccessLog("combined", on_batch=ready.set)
+    writer = LogWriter(log, str(path), ready)
     writer.open()
     writing = asyncio.create_task(writer.run())
     await asyncio.sleep(0)
@@ -87,8 +90,9 @@ async def test_a_pipe_without_a_reader_blocks_nothing(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    log = AccessLog("combined", limit=500_000)
-    writer = LogWriter(log, str(path))
+    ready = asyncio.Event()
+    log = AccessLog("combined", limit=500_000, on_batch=ready.set)
+    writer = LogWriter(log, str(path), ready)
     writer.open()
     for _ in range(20_000):
         log.add(ENTRY)
