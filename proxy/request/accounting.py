@@ -1,6 +1,6 @@
 """Counters, histograms, access log and span of an exchange that has ended.
 
-`Exchange.leave` calls `record`, the fast path `record_fast_path`; `Downstream` calls
+`Exchange.leave` calls `record`, the fast path `log_fast_path`; `Downstream` calls
 `record_rejected` for bytes that are not a valid request.
 """
 
@@ -91,7 +91,7 @@ def record_stream_start(exchange: "Exchange", now: float) -> None:
     endpoint.counters.latency.record(now - exchange.sent_at)
 
 
-def record_fast_path(
+def log_fast_path(
     exchange: "Exchange",
     service: "ServiceState",
     endpoint: "EndpointState",
@@ -99,11 +99,8 @@ def record_fast_path(
     status: int,
     size: int,
 ) -> None:
-    """Count and log an exchange that took the fast path; `size` is the response's body in bytes.
-
-    It does what `record` does for an exchange that was sent as it began, and whose first byte was
-    the last one too: the three times are one.
-    """
+    """Log an exchange that took the fast path, if it is to be logged; `size` is the response's
+    body in bytes. The fast path counts it by itself."""
     plane = exchange.plane
     log = plane.access_log
     if log is not None and log.should_log(status, plane.random()):
@@ -112,18 +109,6 @@ def record_fast_path(
             log.add_line(line)
         else:
             _log(exchange, log, now, status, size, now)
-    counters = service.counters
-    counters.count_response(exchange.head.method, status)
-    counters.bytes_in += exchange.bytes_in
-    counters.bytes_out += size
-    total = now - exchange.started
-    bucket = index(total)
-    counters.fast_path_latency.record_bucket(bucket, total)
-    own = endpoint.counters
-    own.succeeded += 1
-    own.latency.record_bucket(bucket, total)
-    if exchange.caller:
-        counters.end_call(exchange.caller, now)
 
 
 def record_rejected(plane: "DataPlane", peer: str, status: int, data: bytes) -> None:

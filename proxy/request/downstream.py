@@ -288,7 +288,7 @@ class Downstream(ClientSink):
         now = plane.now = self._complete_at = plane.clock()
         exchange = self.exchange = Exchange(plane, self, head, now)
         self.persistent = self.fast_path_ok = not plane.draining
-        fast_path.start(exchange, body, now, public=self._public)
+        fast_path.start(exchange, body, now, self._public)
 
     def _learn(self, head: RequestHead) -> None:
         """Make a template of a head that was parsed. The first request of a connection does not

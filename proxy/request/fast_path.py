@@ -26,6 +26,7 @@ from proxy.request import accounting, dispatch, resolve, tracing
 from proxy.request.connection_pool import FRESH_SECONDS, MAX_IDLE
 from proxy.request.phases import OVER, SENT
 from proxy.request.request_body import BufferedBody
+from proxy.wire.buckets import index
 
 if TYPE_CHECKING:
     from proxy.request.exchange import Exchange
@@ -37,7 +38,7 @@ _HEAD: Final = 1
 _VIA_AND_ID: Final = VIA + b"X-Request-Id: "
 
 
-def start(exchange: "Exchange", body: bytes, now: float, *, public: bool) -> None:
+def start(exchange: "Exchange", body: bytes, now: float, public: bool) -> None:
     """Start a complete request whose head matches a template; `public` says that it came to a
     public listener. Send it on an idle connection, or leave it to the slow path. The same as
     `Exchange.start`, `Exchange.admit`, `dispatch.dispatch` and `Exchange.go_to`."""
@@ -175,7 +176,8 @@ def pass_response(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bo
     if head.body_length != size and not (head.body_length == CHUNKED and is_complete(body)):
         return False
     now = plane.clock()
-    if endpoint.record_success(now - exchange.started, now, exchange.load):
+    total = now - exchange.started
+    if endpoint.record_success(total, now, exchange.load):
         service.refresh(now)
     client.write(head.client_head + body if size else head.client_head)
     exchange.phase = OVER
@@ -191,11 +193,28 @@ def pass_response(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bo
         endpoint.idle.append(upstream)
     else:
         upstream.discard()
-    accounting.record_fast_path(exchange, service, endpoint, now, head.status, size)
+    if plane.access_log is not None:
+        accounting.log_fast_path(exchange, service, endpoint, now, head.status, size)
+    # `accounting.record`, for an exchange that was sent as it began and whose first byte was the
+    # last one too: its times are one.
+    counters = service.counters
+    counters.count_response(exchange.head.method, head.status)
+    counters.bytes_in += exchange.bytes_in
+    counters.bytes_out += size
+    bucket = index(total)
+    counters.fast_path_latency.record_bucket(bucket, total)
+    own = endpoint.counters
+    own.succeeded += 1
+    own.latency.record_bucket(bucket, total)
+    if exchange.caller:
+        counters.end_call(exchange.caller, now)
     # `connection_pool.end_attempt`, inlined: 0.8 %.
     endpoint.finish(now)
-    if not endpoint.serving and not endpoint.counters.in_flight:
+    if not endpoint.serving and not own.in_flight:
         plane.endpoint_idle(endpoint)
-    dispatch.request_over(service, now)
+    # `dispatch.request_over`, inlined: 0.7 %. A service with limits has no fast path.
+    service.in_flight -= 1
+    if service.waiting:
+        dispatch.wake(service, now)
     client.exchange_over(now, complete=True)
     return True
