@@ -75,6 +75,8 @@ class ResponseHead:
 
 def parse_response(raw: bytes, cache: FieldLineCache) -> ResponseHead:
     """Parse a head: everything before the empty line. Raises BadMessage."""
+    if len(raw) > limits.RESPONSE_HEAD:
+        raise BadMessage(502, "a response head that is too long")
     lines = raw.split(b"\r\n")
     start = lines.pop(0)
     found = _STATUS_LINE.fullmatch(start)

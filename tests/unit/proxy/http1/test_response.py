@@ -2,6 +2,7 @@
 
 import pytest
 
+from proxy.http1 import limits
 from proxy.http1.fields import RESPONSE_KINDS, BadMessage, FieldLineCache
 from proxy.http1.framing import CHUNKED, UNTIL_CLOSE, response_body_length
 from proxy.http1.response import ResponseHead, parse_response
@@ -41,6 +42,22 @@ def parse(text: bytes) -> ResponseHead:
 def test_ambiguous_input_is_refused(text: bytes) -> None:
     with pytest.raises(BadMessage):
         parse(text)
+
+
+@pytest.mark.parametrize(("size", "good"), [(0, True), (1, False)])
+def test_a_head_has_at_most_the_documented_size(size: int, good: bool) -> None:
+    start, line = b"HTTP/1.1 200 OK", b"\r\nX-Long: " + b"x" * 1000
+    text = start + line * (limits.RESPONSE_HEAD // len(line))
+    rest = limits.RESPONSE_HEAD - len(text) + size
+    if rest < 10:
+        text, rest = text[: -len(line)], rest + len(line)
+    text += b"\r\nX-Y: " + b"y" * (rest - 7)
+    assert len(text) == limits.RESPONSE_HEAD + size
+    if good:
+        assert parse(text).status == 200
+    else:
+        with pytest.raises(BadMessage, match="too long"):
+            parse(text)
 
 
 @pytest.mark.parametrize(
