@@ -106,7 +106,7 @@ class DaemonOptions:
         """The default is a separate file, because standard output is the daemon's log."""
         settings = self.proxy.access_log
         path = settings.path or str(self.state / "access.log")
-        return LogConfig(settings.mode, settings.format, path, settings.sample)
+        return LogConfig(settings.mode, settings.format, path, settings.sample, settings.query)
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:

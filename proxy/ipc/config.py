@@ -56,12 +56,14 @@ class LogConfig(Strict, frozen=True):
 
     - `sample`: share of requests logged in mode `sampled`, 0 to 1; failures are always logged
     - `path`: file to append to; empty means standard output
+    - `query`: whether query strings are logged; a list names parameters whose values are not
     """
 
     mode: Literal["off", "sampled", "on"] = "off"
     format: Literal["json", "combined"] = "json"
     path: str = ""
     sample: float = 0.01
+    query: bool | tuple[str, ...] = True
 
 
 class SpanConfig(Strict, frozen=True):

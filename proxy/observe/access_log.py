@@ -5,9 +5,11 @@ most `limit` bytes are kept in memory. Further lines are dropped and counted, be
 must not stop requests.
 """
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, Literal
+from urllib.parse import unquote_plus
 
 import msgspec
 
@@ -60,11 +62,13 @@ class AccessLog:
     """Formats and collects access log lines.
 
     - `as_json`: whether lines are JSON
+    - `hides`: whether query strings or some of their values are not logged
     - `dropped`: lines lost since the start
     - `templates`: those of `proxy.observe.log_line`, by (service, endpoint, revision)
 
-    `sample` is the share of requests that are logged, 0 to 1. `on_batch` is called each time a
-    batch is worth writing.
+    `sample` is the share of requests that are logged, 0 to 1. `query` says whether the query
+    strings of targets and of Referer are logged; a tuple names parameters whose values are not.
+    `on_batch` is called each time a batch is worth writing.
     """
 
     def __init__(
@@ -72,9 +76,13 @@ class AccessLog:
         form: Format = "json",
         sample: float = 1.0,
         limit: int = MAX_PENDING,
+        query: bool | tuple[str, ...] = True,
         on_batch: Callable[[], None] = _ignore,
     ) -> None:
         self.as_json = form == "json"
+        self.hides = query is not True and query != ()
+        names = () if isinstance(query, bool) else query
+        self._hidden = frozenset(name.lower() for name in names)
         self._sample = sample
         self._limit = limit
         self._lines: list[bytes] = []
@@ -90,11 +98,18 @@ class AccessLog:
         """Return whether to log a request; `roll` is a random number in [0, 1)."""
         return roll < self._sample or status >= ALWAYS_LOGGED_STATUS
 
+    def must_redact(self, target: bytes, referer: bytes | None) -> bool:
+        """Return whether `add` may have to redact a line with these values, if `hides` is set."""
+        return b"?" in target or bool(referer)
+
     def add(self, entry: Entry) -> None:
         """Format an entry and add the line."""
         if self._size >= self._limit:
             self.dropped += 1
             return
+        if self.hides:
+            entry.target = redact_query(entry.target, self._hidden)
+            entry.referer = redact_query(entry.referer, self._hidden)
         self._append(self._json.encode(entry) if self.as_json else self._combined(entry))
 
     def add_line(self, line: bytes) -> None:
@@ -141,11 +156,30 @@ class AccessLog:
         return self._stamp
 
 
+_SEPARATORS: Final = re.compile("([&;#?])")
+"""Between the parameters of a query. Some readers split at `;`; a second `?` begins a URL in a
+URL."""
 _UNSAFE: Final = {
     **{code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))},
     ord('"'): '\\"',
     ord("\\"): "\\\\",
 }
+
+
+def redact_query(target: str, names: frozenset[str]) -> str:
+    """Return a target or URL with the values of these parameters replaced by REDACTED; without
+    its query if there are none. Names are in lower case and compared decoded."""
+    path, question, query = target.partition("?")
+    if not question:
+        return target
+    if not names:
+        return path
+    pieces = _SEPARATORS.split(query)
+    for index in range(0, len(pieces), 2):
+        name, equals, _ = pieces[index].partition("=")
+        if equals and unquote_plus(name).strip().lower() in names:
+            pieces[index] = f"{name}=REDACTED"
+    return path + "?" + "".join(pieces)
 
 
 def quote(text: str) -> str:

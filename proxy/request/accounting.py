@@ -149,6 +149,8 @@ def _fast_path_line(
     head, client = exchange.head, exchange.client
     if not log.as_json or not client.peer or head.field(b"traceparent"):
         return None
+    if log.hides and log.must_redact(head.target, head.field(b"referer")):
+        return None
     names = (service.name, endpoint.id, endpoint.endpoint.revision)
     template = log.templates.get(names)
     if template is None:

@@ -214,7 +214,7 @@ def _open_log(config: LogConfig) -> tuple[AccessLog | None, LogWriter | None]:
         return None, None
     batch_ready = asyncio.Event()
     sample = config.sample if config.mode == "sampled" else 1.0
-    log = AccessLog(config.format, sample, on_batch=batch_ready.set)
+    log = AccessLog(config.format, sample, query=config.query, on_batch=batch_ready.set)
     writer = LogWriter(log, config.path, batch_ready)
     try:
         writer.open()

@@ -32,12 +32,14 @@ class AccessLogSettings(Model):
     - `format`: `json` or `combined`
     - `path`: the file
     - `sample`: the share of the requests that is written in the mode `sampled`, 0 to 1
+    - `query`: whether query strings are written; a list names parameters whose values are not
     """
 
     mode: Literal["off", "sampled", "on"] = "off"
     format: Literal["json", "combined"] = "json"
     path: str = ""
     sample: Annotated[float, Field(ge=0, le=1)] = 0.01
+    query: bool | tuple[str, ...] = True
 
     _short = model_validator(mode="before")(expand_access_log)
 

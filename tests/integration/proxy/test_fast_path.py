@@ -410,6 +410,28 @@ async def test_both_paths_write_the_same_access_log() -> None:
         assert abs(short["time"] - time.time()) < 60
 
 
+@on_uvloop
+async def test_neither_path_logs_a_hidden_parameter() -> None:
+    log = AccessLog("json", query=("token",))
+    async with scene({"access_log": log}) as made:
+        await made.serve(answers(OK))
+
+        def request(number: int) -> bytes:
+            lines = ("Referer: http://r/?token=s3cret", "Accept: */*")
+            return get(f"/{number}?a=1&token=s3cret", *lines)
+
+        client = await taught(made, request)
+        taken(made)
+        await client.send(request(8))
+        assert (await client.response())[0] == 200
+        assert taken(made) == 1
+        lines = log.take()
+        assert b"s3cret" not in lines
+        last = json.loads(lines.splitlines()[-1])
+        assert last["target"] == "/8?a=1&token=REDACTED"
+        assert last["referer"] == "http://r/?token=REDACTED"
+
+
 ETAG = b"HTTP/1.1 200 OK\r\nETag: %d\r\n"
 KINDS: dict[str, Callable[[int], bytes]] = {
     "sized": lambda n: ETAG % n + b"Content-Length: %d\r\n\r\n%b" % (n + 1, b"x" * (n + 1)),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from proxy.observe import log_line
-from proxy.observe.access_log import AccessLog, Entry, quote
+from proxy.observe.access_log import AccessLog, Entry, Format, quote
 from proxy.observe.counters import EndpointCounters, ServiceCounters
 from proxy.observe.histogram import HistogramRecorder
 from proxy.observe.trace import continue_trace, parse_traceparent
@@ -243,3 +243,34 @@ def test_fast_path_lines_are_bounded() -> None:
         log.add_line(b"x" * 9)
     assert log.take() == (b"x" * 9 + b"\n")
     assert log.dropped == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "target", "logged"),
+    [
+        (True, "/a?token=x", "/a?token=x"),
+        ((), "/a?token=x", "/a?token=x"),
+        (False, "/a?token=x?y", "/a"),
+        (False, "/a", "/a"),
+        (("token", "Key"), "/a?b=1&token=x&KEY=y%26&c", "/a?b=1&token=REDACTED&KEY=REDACTED&c"),
+        (("token",), "/a?%74oken=x;token=y", "/a?%74oken=REDACTED;token=REDACTED"),
+        (("token",), "/a?u=/b?token=x", "/a?u=/b?token=REDACTED"),
+        (("token",), "/a?mytoken=x&token", "/a?mytoken=x&token"),
+    ],
+)
+@pytest.mark.parametrize("form", ["json", "combined"])
+def test_query_strings_can_be_left_out_of_the_log(
+    form: Format, query: bool | tuple[str, ...], target: str, logged: str
+) -> None:
+    log = AccessLog(form, query=query)
+    url = "https://site.example"
+    assert log.hides is (query not in (True, ()))
+    assert log.must_redact(target.encode(), None) is ("?" in target)
+    log.add(Entry(0.0, "1.2.3.4", "GET", target, "HTTP/1.1", 200, referer=url + target))
+    line = log.take().decode()
+    if form == "json":
+        assert json.loads(line)["target"] == logged
+        assert json.loads(line)["referer"] == url + logged
+    else:
+        assert f'"GET {logged} HTTP/1.1"' in line
+        assert f'"{url}{logged}"' in line
