@@ -11,7 +11,7 @@ import pytest
 from meshd.model.rollout import RolloutState
 from meshd.reconcile.execute.executor import Executor
 from meshd.spec.model import Mount, Project
-from tests.sim.test_sim_rollout import Scene, run, scene_in, shop
+from tests.fakes.rollout_scene import Scene, run, scene_in, shop
 
 GRACE = 7.0
 DATABASE = (Mount(type="volume", source="db", target="/data"),)
