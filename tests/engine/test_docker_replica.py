@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -227,9 +228,8 @@ async def test_container_created_but_never_started(
 async def test_wrong_mount_and_wrong_node_are_refused(
     runtime: DockerRuntime, engine_image: str
 ) -> None:
-    lost = service(
-        engine_image, volumes=({"type": "bind", "target": "/x", "source": "/no/such/place"},)
-    )
+    mount = {"type": "bind", "target": "/x", "source": "/no/such/place", "must_exist": True}
+    lost = service(engine_image, volumes=(mount,))
     replica = replica_spec(PROJECT, "web-1", lost)
     await runtime.prepare(PROJECT, lost)
     with pytest.raises(StartFailed, match="/no/such/place"):
@@ -239,6 +239,17 @@ async def test_wrong_mount_and_wrong_node_are_refused(
     with pytest.raises(Unsupported, match="neither image nor build"):
         await runtime.prepare(PROJECT, Service(name="void", command=("x",)))
     assert not [r for r in await runtime.list() if r.project == PROJECT]
+
+
+async def test_a_missing_host_directory_is_created(
+    runtime: DockerRuntime, engine_image: str, tmp_path: Path
+) -> None:
+    missing = tmp_path / "data"
+    mount = {"type": "bind", "target": "/data", "source": str(missing)}
+    web = service(engine_image, volumes=(mount,))
+    await runtime.prepare(PROJECT, web)
+    await runtime.start(replica_spec(PROJECT, "web-bind", web))
+    assert missing.is_dir()
 
 
 async def test_teardown_keeps_volumes_and_names_what_blocks_it(
