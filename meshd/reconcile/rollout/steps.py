@@ -143,7 +143,7 @@ def finish_rollout(
         return None
     if rollout.previous and _last_ready(new) + update.monitor > now:
         return None
-    return _finish(service, RolloutState.DONE, f"{count}, none of another revision")
+    return _finish(service, RolloutState.DONE, f"{count}, no replica of another revision")
 
 
 def fail_rollout(service: DesiredService, cause: str) -> FinishRollout:
