@@ -8,7 +8,7 @@ The server is `meshd.api.server`; `docs/api.md` describes the operations.
 
 import asyncio
 import collections
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -33,10 +33,17 @@ from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.spec.model import Project
 
-SHORT_TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0)
+SHORT_TIMEOUT: Final = aiohttp.ClientTimeout(total=20.0, sock_connect=5.0)
 """For what the daemon answers at once."""
+LONG_TIMEOUT: Final = aiohttp.ClientTimeout(total=3600.0, sock_connect=5.0)
+"""For operations that last as long as images are pulled or replicas drain: at most an hour."""
 NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5.0)
-"""For streams, and for operations that last as long as images are pulled or replicas drain."""
+"""For streams."""
+ALIVE_SECONDS: Final = 10.0
+"""Seconds of silence in a long operation or a stream after which the daemon is asked whether it
+still answers: as long as its supervisor waits before it replaces it."""
+NO_EVENTS: Final = "v1/events?since=9223372036854775807&limit=1"
+"""A request that costs the daemon nothing: events after the largest id."""
 MAX_LINE_BYTES: Final = 1 << 20
 """Longest line of a stream, and the read buffer: an event or log line is far shorter."""
 PAGE: Final = 1000
@@ -93,7 +100,7 @@ class Client:
         desired state. `progress` reports how the deployment continues."""
         body = project.model_dump_json().encode()
         path = f"v1/projects/{project.name}?take_over={int(take_over)}"
-        return _deploy_result(await self._call("PUT", path, body, NO_TIMEOUT))
+        return _deploy_result(await self._call("PUT", path, body, LONG_TIMEOUT))
 
     async def progress(self, project: str) -> DeployResult:
         """Return the progress of the latest deployment of a project."""
@@ -112,12 +119,12 @@ class Client:
 
     async def down(self, project: str) -> None:
         """Take a project down; return once every replica has ended."""
-        await self._call("DELETE", f"v1/projects/{project}", limit=NO_TIMEOUT)
+        await self._call("DELETE", f"v1/projects/{project}", limit=LONG_TIMEOUT)
 
     async def shutdown(self, stop_replicas: bool) -> None:
         """End the daemon; with `stop_replicas` take every project down first."""
         path = f"v1/shutdown?stop_replicas={int(stop_replicas)}"
-        await self._call("POST", path, limit=NO_TIMEOUT)
+        await self._call("POST", path, limit=LONG_TIMEOUT)
 
     # Rollouts
 
@@ -129,7 +136,7 @@ class Client:
     async def undo(self, project: str, service: str, to: int = 0) -> Release:
         """Go back to release `to` (0: the last good one); return the release that this begins."""
         path = f"v1/projects/{project}/services/{service}/undo?to={to}"
-        raw = await self._call("POST", path, limit=NO_TIMEOUT)
+        raw = await self._call("POST", path, limit=LONG_TIMEOUT)
         return msgspec.json.decode(raw, type=Release)
 
     async def pause(self, project: str, service: str) -> None:
@@ -152,7 +159,7 @@ class Client:
 
     async def drain(self, replica: str) -> None:
         """Take a replica out of rotation, let it finish its requests, and replace it."""
-        await self._call("POST", f"v1/replicas/{replica}/drain", limit=NO_TIMEOUT)
+        await self._call("POST", f"v1/replicas/{replica}/drain", limit=LONG_TIMEOUT)
 
     async def logs(self, project: str, service: str, tail: int) -> Sequence[LogLine]:
         """Return the last `tail` lines of each replica."""
@@ -240,25 +247,49 @@ class Client:
         body: bytes | None = None,
         limit: aiohttp.ClientTimeout = SHORT_TIMEOUT,
     ) -> bytes:
+        if limit is not SHORT_TIMEOUT:
+            return await self._while_alive(self._request(method, path, body, limit))
+        return await self._request(method, path, body, limit)
+
+    async def _request(
+        self, method: str, path: str, body: bytes | None, limit: aiohttp.ClientTimeout
+    ) -> bytes:
         assert self._session is not None, "use `async with Client(...)`"
         try:
             async with self._session.request(method, path, data=body, timeout=limit) as response:
                 raw = await response.read()
                 _raise_for_status(response.status, raw)
                 return raw
+        except TimeoutError as error:
+            raise ApiFailure(
+                f"the daemon at {self._path} did not answer within {limit.total:g} s; its log is "
+                f"{self._path.parent / 'daemon.log'}"
+            ) from error
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
             raise NoDaemon(self._describe(error)) from error
-        except TimeoutError as error:
-            raise ApiFailure(f"the daemon at {self._path} did not answer in time") from error
+
+    async def _while_alive(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await `work`, however long that takes, as long as the daemon answers other requests."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait({task}, timeout=ALIVE_SECONDS))[0]:
+                await self._request("GET", NO_EVENTS, None, SHORT_TIMEOUT)
+            return task.result()
+        finally:
+            task.cancel()
+
+    async def _open_stream(self, path: str) -> aiohttp.ClientResponse:
+        assert self._session is not None, "use `async with Client(...)`"
+        return await self._session.get(path, timeout=NO_TIMEOUT)
 
     async def _stream(self, path: str, kind: type[T]) -> AsyncIterator[T]:
-        assert self._session is not None, "use `async with Client(...)`"
         decoder = msgspec.json.Decoder(kind)
         try:
-            async with self._session.get(path, timeout=NO_TIMEOUT) as response:
+            opening = self._open_stream(path)
+            async with await self._while_alive(opening) as response:
                 if response.status != 200:
                     _raise_for_status(response.status, await response.read())
-                async for line in response.content:
+                while line := await self._while_alive(response.content.readline()):
                     if line.strip():
                         yield decoder.decode(line)
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:

@@ -35,6 +35,10 @@ END_SECONDS: Final = 90.0
 """Seconds for a daemon to end in order: replicas drain, then stop."""
 CHILD_STOP_SECONDS: Final = 30.0
 """Seconds between SIGTERM and SIGKILL for the control process and the keeper."""
+CONTROL_SILENCE_SECONDS: Final = 10.0
+"""Seconds without a sign of life after which a control process is replaced; as for a worker."""
+KEEPER_SILENCE_SECONDS: Final = 30.0
+"""The same for the keeper: longer, because its replicas end with it."""
 TERM_SECONDS: Final = 10.0
 """Seconds between SIGTERM and SIGKILL for a daemon that did not become ready."""
 MAX_SOCKET_PATH: Final = 100
@@ -86,11 +90,13 @@ class DaemonOptions:
                 *(f"--trusted-proxy={each}" for each in self.proxy.trusted_proxies),
             ),
             stop_seconds=CHILD_STOP_SECONDS,
+            silence_seconds=CONTROL_SILENCE_SECONDS,
         )  # fmt: skip
         keeper = ChildConfig(
             name="keeper",
             argv=_python("meshd.runtime.process.keeper", "--state", state),
             stop_seconds=CHILD_STOP_SECONDS,
+            silence_seconds=KEEPER_SILENCE_SECONDS,
         )
         return SupervisorConfig(
             listen=self.listen,

@@ -17,6 +17,7 @@ from meshd.daemon.wiring import Daemon, DaemonSettings
 from meshd.logging_setup import set_up_logging
 from meshd.store.lock import StateLocked
 from meshd.store.schema import SchemaTooNew
+from proxy.ipc.watchdog import take_last_end, take_watchdog
 
 
 async def _main(options: argparse.Namespace) -> None:
@@ -29,6 +30,8 @@ async def _main(options: argparse.Namespace) -> None:
             adopts=not options.no_adopt,
             trusted_proxies=tuple(options.trusted_proxy),
             filters=not options.no_filter,
+            watchdog=take_watchdog(),
+            last_end=take_last_end(),
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):

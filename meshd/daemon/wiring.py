@@ -38,6 +38,7 @@ from meshd.jobs.hook_runner import HookRunner
 from meshd.jobs.manager import JobManager
 from meshd.jobs.schedule_table import ScheduleTable
 from meshd.jobs.table import JobTable
+from meshd.model.event import Kind
 from meshd.model.request import ReloadDesired
 from meshd.model.scaling import Load
 from meshd.publish.gateways import Gateways
@@ -58,6 +59,7 @@ from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
 from meshd.telemetry.usage_sampler import PAUSE, UsageSampler
+from proxy.ipc.watchdog import send_signs_of_life
 
 _log = structlog.stdlib.get_logger(__name__)
 RuntimeName = Literal["docker", "process"]
@@ -76,6 +78,8 @@ class DaemonSettings:
     - `adopts`: whether to adopt labelled containers that something else started.
     - `trusted_proxies`: networks whose headers about earlier hops the proxy accepts.
     - `filters`: whether the host firewall keeps containers from the host.
+    - `watchdog`: descriptor for signs of life to the supervisor; None if it does not watch.
+    - `last_end`: how the control process before this one ended; empty after a start.
     """
 
     state: Path
@@ -85,6 +89,8 @@ class DaemonSettings:
     adopts: bool = True
     trusted_proxies: tuple[str, ...] = ()
     filters: bool = True
+    watchdog: int | None = None
+    last_end: str = ""
 
 
 class Daemon:
@@ -260,6 +266,9 @@ class Parts:
     async def run(self, end: asyncio.Event) -> None:
         """Serve the API and run all parts until `end` is set. Raises ServeError."""
         settings = self._settings
+        if settings.last_end:
+            text = f"the control process was restarted; the one before: {settings.last_end}"
+            self._stores.events.record(self._clock(), Kind.CONTROL_RESTARTED, text)
         self._reconciler.request(ReloadDesired())  # so that the API knows the services at once
         socket = settings.state / presence.API_SOCKET
         async with serve(self._control, socket, settings.metrics) as serving:
@@ -281,6 +290,7 @@ class Parts:
                 self._cron.run(),
                 self._zero_feed.run(self._scaling, self._reconciler),
                 self._ticker.run(),
+                send_signs_of_life(settings.watchdog),
             ]
             if self._firewall is not None:
                 blocked = blocked_port_of(serving.metrics_address)

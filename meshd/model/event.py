@@ -48,6 +48,7 @@ class Kind(StrEnum):
     JOB_FAILED = "job.failed"
     JOB_SKIPPED = "job.skipped"
     WORKER_REPLACED = "worker.replaced"
+    CONTROL_RESTARTED = "control.restarted"
     LISTEN_FAILED = "listen.failed"
     SNAPSHOT_REFUSED = "snapshot.refused"
     FILTER_OFF = "filter.off"

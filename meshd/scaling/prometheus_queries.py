@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import json
 import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
@@ -53,6 +54,16 @@ def value_of(answer: Mapping[str, Any]) -> float:
     return total
 
 
+async def _read_answer(answer: aiohttp.ClientResponse) -> bytes:
+    """Return the body. Raises NoValue as soon as it is larger than `MAX_ANSWER`."""
+    body = bytearray()
+    async for piece in answer.content.iter_any():
+        body += piece
+        if len(body) > MAX_ANSWER:
+            raise NoValue(f"the answer is larger than {MAX_ANSWER >> 20} MiB")
+    return bytes(body)
+
+
 class PrometheusQueries:
     """Keeps the last value of every query while `run` runs. `clock` gives monotonic seconds."""
 
@@ -99,9 +110,7 @@ class PrometheusQueries:
             try:
                 url = f"{query.url}/api/v1/query"
                 async with session.get(url, params={"query": query.query}) as answer:
-                    if (answer.content_length or 0) > MAX_ANSWER:
-                        raise NoValue("the answer is larger than 1 MiB")
-                    value = value_of(await answer.json(content_type=None))
+                    value = value_of(json.loads(await _read_answer(answer)))
                 self._values[query] = value, self._clock()
             except (aiohttp.ClientError, OSError, ValueError, AttributeError) as error:
                 problem = str(error) or type(error).__name__

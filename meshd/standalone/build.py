@@ -30,6 +30,8 @@ ADMIN_VARIABLE: Final = "MESHD_ADMIN_FD"
 """Environment variable of the helper: the file descriptor of the admin socket."""
 HELPER_STOP_SECONDS: Final = 2.0
 """Seconds that the helper may take to end: more than the shutdown of its HTTP server takes."""
+HELPER_SILENCE_SECONDS: Final = 10.0
+"""Seconds without a sign of life after which the helper is replaced; as for a worker."""
 
 ResolvedAddresses = Mapping[str, tuple[str, ...]]
 """IP addresses by host."""
@@ -163,5 +165,6 @@ def _helper_config(
             stop_seconds=HELPER_STOP_SECONDS,
             feed=True,
             reload=True,
+            silence_seconds=HELPER_SILENCE_SECONDS,
         ),
     )

@@ -29,6 +29,7 @@ from meshd.standalone.settings import RawSettings, StandaloneSettings, read_sett
 from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
+from proxy.ipc.watchdog import send_signs_of_life, take_watchdog
 from proxy.wire.report import Message, Report, Workers
 from proxy.wire.snapshot import Endpoint, Generation
 
@@ -99,6 +100,7 @@ class Helper:
         await self._refresh()
         parts = [terminated.wait(), self._publisher.run_over(self._feed), self._publish()]
         parts.append(self._refresh_periodically())
+        parts.append(send_signs_of_life(take_watchdog()))
         if self._admin is not None:
             parts.append(self._serve_admin(self._admin))
         tasks = [asyncio.ensure_future(part) for part in parts]

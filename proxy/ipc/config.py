@@ -38,6 +38,8 @@ class ChildConfig(Strict, frozen=True):
       the descriptor of the listening socket, which is open before the child starts and outlives it
     - `feed`: whether it gets a connected feed socket; its descriptor is in MESHD_FEED_FD
     - `reload`: whether it gets SIGHUP when the supervisor does
+    - `silence_seconds`: it is killed and restarted if it has given no sign of life for this long
+      (`proxy.ipc.watchdog`); 0: it is not watched
     """
 
     name: str
@@ -49,6 +51,7 @@ class ChildConfig(Strict, frozen=True):
     listen: dict[str, str] = {}
     feed: bool = False
     reload: bool = False
+    silence_seconds: float = 0.0
 
 
 class LogConfig(Strict, frozen=True):

@@ -27,7 +27,7 @@ from proxy.wire.snapshot import Generation, MissingService, Snapshot, SnapshotUp
 
 _log = logging.getLogger(__name__)
 _TICK_SECONDS = 0.25
-"""Interval of the health check of the workers; their shortest timeout is 2 s."""
+"""Interval of the health check of workers and child processes; their shortest timeout is 2 s."""
 _PAUSE_SECONDS = 1.0
 """A tick that is later than this means that the supervisor was paused, not the workers."""
 _SHUTDOWN_POLL_SECONDS = 0.05
@@ -226,13 +226,15 @@ class Supervisor:
                 raise StartError(f"cannot listen on {path}: {error_text(error)}") from error
 
     async def _watch_workers(self) -> None:
-        """Check the workers periodically, and detect whether the supervisor itself was paused."""
+        """Check workers and children periodically, and detect whether the supervisor itself was
+        paused."""
         loop = asyncio.get_running_loop()
         while True:
             before = loop.time()
             await asyncio.sleep(_TICK_SECONDS)
             paused = loop.time() - before > _TICK_SECONDS + _PAUSE_SECONDS
             self._worker_pool.tick(paused)
+            self._child_processes.tick(paused)
             self._stop_if_failed()
 
     def _handle_signals(self) -> None:

@@ -24,6 +24,7 @@ from meshd.runtime.base import RuntimeEvent, RuntimeFailure
 from meshd.runtime.process import keeper_protocol as wire
 from meshd.runtime.process.keeper_child import die_with_parent
 from meshd.runtime.process.keeper_replicas import Replicas
+from proxy.ipc.watchdog import send_signs_of_life, take_watchdog
 
 END_GRACE = 5.0
 """Seconds of grace for replicas when the keeper ends."""
@@ -179,7 +180,11 @@ async def _main(state: Path) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await Keeper(state).run(stop)
+    signs = asyncio.create_task(send_signs_of_life(take_watchdog()))
+    try:
+        await Keeper(state).run(stop)
+    finally:
+        signs.cancel()
 
 
 @click.command()

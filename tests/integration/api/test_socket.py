@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from meshd.api import client as client_module
 from meshd.api.client import ApiFailure, Client, NoDaemon, wait_for_daemon
 from meshd.api.dto import LogLine
 from meshd.api.port import Control
@@ -20,7 +21,7 @@ from meshd.model.event import Event
 from meshd.runtime.base import ImageMissing, RuntimeUnavailable
 from meshd.spec.model import Project, Service
 from tests.fakes.control import FakeControl
-from tests.support.waiting import wait_until
+from tests.support.waiting import elapse, wait_until
 
 SHOP = Project(name="shop", services=(Service(name="orders", environment={"A": "ä"}),))
 
@@ -171,6 +172,42 @@ async def test_a_missing_daemon_is_one_clear_error(tmp_path: Path) -> None:
         with pytest.raises(NoDaemon, match=r"no daemon answers at .*admin\.sock; .*meshd up"):
             await client.status()
     assert await wait_for_daemon(tmp_path / "admin.sock", 0.0) is None
+
+
+async def test_a_daemon_that_hangs_ends_every_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "ALIVE_SECONDS", 0.1)
+    monkeypatch.setattr(client_module, "SHORT_TIMEOUT", aiohttp.ClientTimeout(total=0.2))
+    path = tmp_path / "admin.sock"
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(path))
+        silent.listen()
+        async with Client(path) as client, asyncio.timeout(10):
+            for call in (
+                client._call("GET", "v1/status", None, client_module.SHORT_TIMEOUT),
+                client.down("shop"),
+                client.deploy(SHOP),
+                anext(client.follow_events()),
+                anext(client.follow_logs("shop", "orders", 1)),
+            ):
+                with pytest.raises(ApiFailure, match=r"did not answer within 0\.2 s; its log is"):
+                    await call
+
+
+async def test_a_long_call_lasts_while_the_daemon_answers(
+    control: FakeControl, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "ALIVE_SECONDS", 0.05)
+    lines = client.follow_logs("shop", "orders", 0)
+    coming = asyncio.ensure_future(anext(lines))
+    await wait_until(lambda: control.followers, what="the client follows")
+    await elapse(0.3, "silence several times as long as the check's interval")
+    control.followers[0].put_nowait(("orders-1", "late"))
+    async with asyncio.timeout(10):
+        assert (await coming).line == "late"
+        control.followers[0].put_nowait(None)
+        assert [line async for line in lines] == []
 
 
 async def test_a_second_daemon_is_refused_and_a_dead_ones_socket_replaced(

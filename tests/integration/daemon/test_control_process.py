@@ -272,6 +272,23 @@ async def test_a_killed_control_process_loses_no_request_and_no_replica(mesh: Me
     assert await mesh.get("/call/back") == (200, "1")
 
 
+async def test_a_hung_control_process_is_replaced(mesh: Mesh) -> None:
+    assert (await mesh.deploy(shop())).ok
+    before = await mesh.replicas()
+    hung = mesh.control_pid()
+    os.kill(hung, signal.SIGSTOP)
+    took = await wait_until(
+        lambda: not os.path.exists(f"/proc/{hung}"), 15, "the hung process is killed", 0.05
+    )
+    print(f"replaced after {took:.1f} s (10 s asked for)")
+    assert await wait_for_daemon(mesh.daemon.state / "admin.sock", 20) is not None
+    await mesh.until_ready(2)
+    after = await mesh.replicas()
+    assert {n: r.address for n, r in after.items()} == {n: r.address for n, r in before.items()}
+    (event,) = [e for e in await mesh.client.events() if e.kind == "control.restarted"]
+    assert "killed by SIGKILL by the supervisor: no sign of life for 10 s" in event.text
+
+
 async def test_scale_and_drain_by_hand(mesh: Mesh) -> None:
     assert (await mesh.deploy(shop())).ok
     await mesh.client.scale("shop", "front", 4)
