@@ -54,7 +54,7 @@ def compile_snapshot(
     for project in sorted(projects, key=lambda each: each.name):
         for service in project.services:
             key = service_key(project.name, service.name)
-            if key in services:
+            if service.plain or key in services:
                 continue
             services[key] = _compile_service(
                 project.name, service, endpoints.get(key, ()), splits.get(key)

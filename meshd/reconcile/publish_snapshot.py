@@ -89,7 +89,7 @@ class SnapshotUpdater:
             health = checks.get(replica.key)
             if health is None:
                 found = self._desired.service(replica.key)
-                health = checks[replica.key] = found.spec.mesh.probe if found else HealthCheck()
+                health = checks[replica.key] = found.spec.probe if found else HealthCheck()
             targets[replica.name] = ProbeTarget(
                 host=seen.host,
                 port=seen.port,

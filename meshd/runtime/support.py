@@ -91,14 +91,18 @@ def _ignored(service: Service, can: Capabilities) -> Iterator[str]:
         given += service.options.model_dump(exclude_defaults=True)
         if given:
             yield f"{', '.join(given)} apply to containers only and are ignored"
-    if not can.networks and service.networks:
-        yield f"networks {', '.join(service.networks)} do not isolate local processes"
-    if not can.networks and (service.mesh.allow is not None or service.networks):
+    declared = [name for name in service.networks if name != "default"]
+    if not can.networks and declared:
+        yield f"networks {', '.join(declared)} do not isolate local processes"
+    if not can.networks and (service.mesh.allow is not None or declared):
         yield (
             "callers are identified by a token in each replica's environment, which every "
             "process of the same user can read in /proc; run services that do not trust each other "
             "on Docker"
         )
+    if not can.networks and service.ports:
+        published = ", ".join(str(port) for port in service.ports)
+        yield f"ports {published} are not published; use x-mesh.routes"
     if not can.volumes:
         for mount in service.volumes:
             yield f"{mount.type} volume at {mount.target} is not mounted"

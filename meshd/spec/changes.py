@@ -20,7 +20,7 @@ def describe_changes(before: Service | None, after: Service) -> str:
         return "new service"
     found = []
     one, other = dump_replica_fields(before), dump_replica_fields(after)
-    for name in sorted(REPLICA_FIELDS):
+    for name in sorted(REPLICA_FIELDS - {"plain"}):
         old, new = one.get(name), other.get(name)
         if old == new:
             continue
@@ -31,6 +31,9 @@ def describe_changes(before: Service | None, after: Service) -> str:
             found.append(f"{name} {', '.join(keys)}")
         else:
             found.append(name)
+    if before.plain != after.plain:
+        kinds = ("mesh-managed", "plain")
+        found.insert(0, f"{kinds[before.plain]} → {kinds[after.plain]}")
     if before.port != after.port:
         found.append(f"port {before.port} → {after.port}")
     return "; ".join(found) or "nothing"

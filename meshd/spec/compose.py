@@ -148,13 +148,12 @@ class _ProjectReader:
         services = self._read_services(sections.get("services"), declared, networks, active)
         if self.diagnostics.problems:
             return None
-        if "default" in networks:
-            services = [
-                each if each.networks else each.model_copy(update={"networks": ("default",)})
-                for each in services
-            ]
-        elif any("default" in each.networks for each in services):
-            networks["default"] = Network(name="default")
+        services = [
+            each if each.networks else each.model_copy(update={"networks": ("default",)})
+            for each in services
+        ]
+        if any("default" in each.networks for each in services):
+            networks.setdefault("default", Network(name="default"))
         services = [_name_networks(each, networks) for each in services]
         return Project(
             name=name,

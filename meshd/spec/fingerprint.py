@@ -17,6 +17,7 @@ REVISION_LENGTH: Final = 10
 with a probability below one in a billion."""
 REPLICA_FIELDS: Final = frozenset(
     {
+        "plain",
         "image",
         "image_id",
         "build",
@@ -57,7 +58,9 @@ OTHER_FIELDS: Final = frozenset(
         "name",
         "image_digest",
         "pull",
+        "image_ports",
         "expose",
+        "ports",
         "stop_grace_period",
         "replicas",
         "update",
@@ -67,8 +70,8 @@ OTHER_FIELDS: Final = frozenset(
         "mesh",
     }
 )
-"""The fields that take effect without a new replica. Only the port that `expose` and `mesh` yield
-is hashed."""
+"""The fields that take effect without a new replica. Of the ports, only the main port is hashed,
+and for a plain service the published ones, which its container has."""
 
 
 def dump_replica_fields(service: Service, *, exclude_defaults: bool = False) -> dict[str, Any]:
@@ -87,6 +90,8 @@ def compute_revision(service: Service) -> str:
     if content.get("stop_signal") == "SIGTERM":
         del content["stop_signal"]  # earlier versions did not distinguish it from no signal
     content["port"] = service.port
+    if service.plain and service.ports:
+        content["ports"] = [str(port) for port in service.ports]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).digest()
     return base64.b32encode(digest).decode().lower()[:REVISION_LENGTH]

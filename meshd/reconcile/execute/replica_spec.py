@@ -42,10 +42,10 @@ def replica_spec(
       (`http://127.0.0.1:PORT/.mesh/TOKEN`); empty: no URLs.
     - `instance`: id of this mesh.
     """
-    names = [each.name for each in project.services] if project else []
+    names = [each.name for each in project.services if not each.plain] if project else []
     environment: dict[str, str] = {}
     hosts: Mapping[str, str] = {}
-    if start.clone_of is None:
+    if start.clone_of is None and not service.plain:
         environment["PORT"] = str(service.port)
         environment["MESH_SERVICE"], environment["MESH_REPLICA"] = service.name, start.name
         if gateway is not None:

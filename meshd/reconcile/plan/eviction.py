@@ -16,18 +16,27 @@ def evict(service: DesiredService, group: Sequence[Replica], now: float) -> list
     At most half of the desired number of ready replicas are evicted at a time. If all fail at once,
     the cause is probably elsewhere, and restarting all of them would make it worse.
     """
-    health = service.spec.mesh.health
+    health, plain = service.spec.probe, service.spec.plain
     drains: list[DrainReplica] = []
     ready = sum(r.serves for r in group)
     spare = ready - service.desired + max(1, service.desired // 2)
     for replica in group:
-        cause = _never_healthy(replica, health, now)
+        cause = _failed_to_start(replica) if plain else _never_healthy(replica, health, now)
         if cause is None and spare > 0:
             cause = _not_healthy_any_more(replica, health)
             spare -= cause is not None
         if cause is not None:
             drains.append(DrainReplica(name=replica.name, cause=cause, count_as_failure=True))
     return drains
+
+
+def _failed_to_start(replica: Replica) -> str | None:
+    """Why a starting replica of a plain service is evicted. Only its own health check counts, which
+    has a start period."""
+    if replica.phase is not Phase.PROBING or not replica.managed or replica.busy:
+        return None
+    unhealthy = replica.health is ContainerHealth.UNHEALTHY
+    return "its container's health check fails" if unhealthy else None
 
 
 def _never_healthy(replica: Replica, health: HealthCheck, now: float) -> str | None:

@@ -105,23 +105,26 @@ def create_request(
     """Return the container that the spec describes, on an engine that enforces `limits`. The
     engine never restarts it: the mesh does."""
     service, project = replica.service, replica.project
-    own = own_network(project, service.name)
     marks = labels.make_labels(
         project, service.name, replica.revision, replica.name, service.port, replica.instance
     )
     if replica.job:
         marks[labels.JOB] = replica.name
-    environment = {"PORT": str(service.port), **service.environment, **replica.environment}
+    environment = {**service.environment, **replica.environment}
+    if not service.plain:
+        environment = {"PORT": str(service.port), **environment}
+    networks = _networks(replica)
+    first = next(iter(networks))
     config: Info = {
         "Image": image_of(project, service),
         "Env": [f"{key}={value}" for key, value in environment.items()],
         "Labels": {**service.labels, **marks},
-        "ExposedPorts": {f"{port}/tcp": {} for port in (service.port, *service.expose)},
+        "ExposedPorts": _exposed(service),
         "StopTimeout": math.ceil(service.stop_grace_period),
         "User": service.user,
         "WorkingDir": service.working_dir,
-        "HostConfig": _host_config(replica, own, logging_driver),
-        "NetworkingConfig": {"EndpointsConfig": {own: {}}},
+        "HostConfig": _host_config(replica, first, logging_driver),
+        "NetworkingConfig": {"EndpointsConfig": {first: networks.pop(first)}},
     }
     if service.stop_signal:  # otherwise the image's STOPSIGNAL holds
         config["StopSignal"] = service.stop_signal
@@ -138,22 +141,46 @@ def create_request(
     if replica.job:
         config["Healthcheck"] = {"Test": ["NONE"]}
         config["ExposedPorts"] = {}
-    others: dict[str, Info] = {
-        network_name(project, service, name): {}
-        if replica.job
-        else {"Aliases": [service.name, *service.aliases.get(name, ())]}
-        for name in service.networks
-    }
-    config["Labels"][labels.CREATED_WITH] = requested_config(config, others, limits)
+    config["Labels"][labels.CREATED_WITH] = requested_config(config, networks, limits)
     files = tuple(mount for mount in service.volumes if mount.type == "file")
-    return CreateRequest(config, others, files)
+    return CreateRequest(config, networks, files)
 
 
-def _host_config(replica: ReplicaSpec, own: str, logging_driver: str) -> Info:
+def _networks(replica: ReplicaSpec) -> dict[str, Info]:
+    """Return the networks that a container joins, by their names on the engine. A mesh-managed
+    replica joins the network of its service first, whose gateway identifies its calls."""
+    service, project = replica.service, replica.project
+    found: dict[str, Info] = {} if service.plain else {own_network(project, service.name): {}}
+    for name in service.networks:
+        names = [] if replica.job else [service.name, *service.aliases.get(name, ())]
+        found[network_name(project, service, name)] = {"Aliases": names} if names else {}
+    return found
+
+
+def _exposed(service: Service) -> dict[str, Info]:
+    """Return the ports that a container declares, in the engine's form."""
+    ports = [f"{port}/tcp" for port in service.expose]
+    if service.plain:
+        ports += [f"{port.target}/{port.protocol}" for port in service.ports]
+    else:
+        ports.insert(0, f"{service.port}/tcp")
+    return {port: {} for port in ports}
+
+
+def _published(service: Service) -> dict[str, list[Info]]:
+    """Return the ports that the engine publishes on the host: those of a plain service."""
+    found: dict[str, list[Info]] = {}
+    for port in service.ports if service.plain else ():
+        binding = {"HostIp": port.host_ip, "HostPort": port.published}
+        found.setdefault(f"{port.target}/{port.protocol}", []).append(binding)
+    return found
+
+
+def _host_config(replica: ReplicaSpec, network: str, logging_driver: str) -> Info:
     service = replica.service
     limits = service.resources
     config: Info = {
-        "NetworkMode": own,
+        "NetworkMode": network,
         "RestartPolicy": {"Name": "no"},
         "ExtraHosts": [
             f"{name}:{address}"
@@ -184,6 +211,8 @@ def _host_config(replica: ReplicaSpec, own: str, logging_driver: str) -> Info:
         "DnsSearch": list(service.dns_search),
         "DnsOptions": list(service.dns_opt),
     }
+    if (bindings := _published(service)) and not replica.job:
+        config["PortBindings"] = bindings
     if service.shm_size:
         config["ShmSize"] = service.shm_size
     if limits.pids:
@@ -225,8 +254,11 @@ def _engine_options(options: EngineOptions) -> Info:
 
 
 def _dropped(service: Service) -> list[str]:
-    """Return the capabilities to drop. NET_RAW is dropped unless requested: with it a container
-    can forge its address on a shared network, and the address identifies the caller."""
+    """Return the capabilities to drop. For a mesh-managed service NET_RAW is one of them unless
+    requested: with it a container can forge its address on a shared network, and the address
+    identifies the caller."""
+    if service.plain:
+        return list(service.cap_drop)
     added = {name.upper().removeprefix("CAP_") for name in service.cap_add}
     kept = added & {"NET_RAW", "ALL"}
     return [*service.cap_drop, *(() if kept else ("NET_RAW",))]

@@ -79,7 +79,11 @@ class Images:
         own = split_name(image)[0]
         digests = [str(name) for name in present.get("RepoDigests") or ()]
         found = next((d.partition("@")[2] for d in digests if d.partition("@")[0] == own), "")
-        pin = {"image_id": _id_of(present), "image_digest": found}
+        pin = {
+            "image_id": _id_of(present),
+            "image_digest": found,
+            "image_ports": _exposed_ports(present),
+        }
         return service.model_copy(update=pin)
 
     async def _restore(self, image: str, service: Service) -> None:
@@ -238,6 +242,13 @@ async def pin_builds(services: Sequence[Service]) -> list[Service]:
             service = service.model_copy(update={"build": pinned})
         found.append(service)
     return found
+
+
+def _exposed_ports(image: Info) -> tuple[int, ...]:
+    """Return the TCP ports that an image declares, in ascending order."""
+    names = (image["Config"] or {}).get("ExposedPorts") or {}
+    found = [name.partition("/")[0] for name in names if not name.endswith(("/udp", "/sctp"))]
+    return tuple(sorted(int(port) for port in found if port.isdigit()))
 
 
 def _id_of(image: Info) -> str:

@@ -40,7 +40,9 @@ class Networks:
         own = own_network(project, service.name)
         isolated = None if None in kinds else bool(kinds) and all(kinds)
         async with self._create_lock:  # the engine accepts two networks of one name
-            made = await self._network(own, isolated, {**marks, labels.SERVICE: service.name})
+            made = False
+            if not service.plain:
+                made = await self._network(own, isolated, {**marks, labels.SERVICE: service.name})
             for name, kind in zip(service.networks, kinds, strict=True):
                 on_engine = network_name(project, service, name)
                 if name in external:

@@ -114,8 +114,9 @@ class ProcessRuntime:
         services: Sequence[Service],
         fetch: bool = False,  # noqa: ARG002 (the protocol's)
     ) -> Sequence[Service]:
-        """See `Runtime.resolve`; nothing is built here."""
-        return services
+        """See `Runtime.resolve`. Nothing is built here. Local processes have no network in which
+        others could find them, so that the mesh manages all services."""
+        return [each.model_copy(update={"plain": False}) for each in services]
 
     async def prepare(
         self,

@@ -6,7 +6,7 @@ other modules of this package.
 
 from typing import Literal, TypeAlias
 
-from meshd.spec.model.base import Duration, Model, Size
+from meshd.spec.model.base import Duration, Model, Port, Size
 
 UpdateOrder: TypeAlias = Literal["start-first", "stop-first"]
 
@@ -109,6 +109,30 @@ class Logging(Model):
 
     driver: str = ""
     options: dict[str, str] = {}
+
+
+class PublishedPort(Model):
+    """One port of the container that is published on the host.
+
+    - `target`: the port inside the container
+    - `published`: the port on the host, or a range `8000-8010` of which one free port is taken;
+      empty for a free port that the engine or the kernel chooses
+    - `host_ip`: the address on the host; empty for all addresses
+    """
+
+    target: Port
+    published: str = ""
+    host_ip: str = ""
+    protocol: Literal["tcp", "udp", "sctp"] = "tcp"
+
+    def __str__(self) -> str:
+        address = f"[{self.host_ip}]" if ":" in self.host_ip else self.host_ip
+        outside = ":".join(filter(None, (address, self.published)))
+        return (
+            f"{outside}:{self.target}/{self.protocol}"
+            if outside
+            else f"{self.target}/{self.protocol}"
+        )
 
 
 class DeviceRequest(Model):

@@ -50,7 +50,9 @@ class Mesh(Model):
     """`x-mesh` of a service: the settings that Compose has no keys for.
 
     - `port`: the port that replicas listen on, passed to them as $PORT. Default: the first port
-      of `expose` and `ports`, or 8080
+      of `expose`, of `ports`, or of the image, or 8080
+    - `tcp`: ports of replicas that do not speak HTTP; the mesh passes their connections on as they
+      are
     - `routes`: the public routes to the service
     - `scale`: the number of replicas, and what determines it
     - `health`: the active probe
@@ -66,6 +68,7 @@ class Mesh(Model):
     """
 
     port: Port | None = None
+    tcp: tuple[Port, ...] = ()
     routes: tuple[RouteSpec, ...] = ()
     scale: Scale | None = None
     health: HealthCheck = HealthCheck()
@@ -84,6 +87,7 @@ class Mesh(Model):
 
     _many_schedules = field_validator("schedule", mode="before")(shorthand.wrap_in_list)
     _named = field_validator("schedule")(shorthand.check_names_differ)
+    _many_ports = field_validator("tcp", mode="before")(shorthand.wrap_in_list)
     _many_routes = field_validator("routes", mode="before")(shorthand.wrap_in_list)
     _many_callers = field_validator("allow", mode="before")(shorthand.wrap_in_list)
     _unique_routes = field_validator("routes")(shorthand.check_unique)

@@ -12,26 +12,34 @@ from meshd.spec.model.container import (
     Healthcheck,
     Logging,
     Mount,
+    PublishedPort,
     Resources,
     RestartPolicy,
     Ulimit,
     UpdateConfig,
     UpdateOrder,
 )
+from meshd.spec.model.health import HealthCheck
 from meshd.spec.model.mesh import Mesh
 
 DEFAULT_PORT: Final = 8080
 """The port of a service that declares none: the usual alternative port for HTTP."""
+_NO_PROBE: Final = HealthCheck(type="none")
 
 
 class Service(Model):
     """A service: its container, the number of replicas, and how it is reached. Fields without a
     comment here have the meaning of the Compose key of the same name.
 
+    - `plain`: it runs as under Compose: other services reach its containers directly, and the mesh
+      neither balances its requests nor probes it. Services with `x-mesh` are mesh-managed
     - `image_id`: the image that `image` named at deployment (64 hex digits); empty if unknown
     - `image_digest`: its digest in the registry (`sha256:…`); empty if it has none
     - `pull`: when to pull the image at a deployment
-    - `expose`: the ports that replicas listen on
+    - `image_ports`: the TCP ports that the image declares (EXPOSE), in ascending order; empty until
+      the image was inspected
+    - `expose`: the TCP ports that replicas listen on, those of `ports` included
+    - `ports`: the ports that are published on the host
     - `extra_hosts`: addresses by name; several addresses are separated by commas
     - `network_names`: the names on the engine of networks that have another one than `PROJECT_KEY`
     - `aliases`: additional names on declared networks, by network
@@ -43,6 +51,7 @@ class Service(Model):
     """
 
     name: Name
+    plain: bool = False
     image: str = ""
     image_id: str = ""
     image_digest: str = ""
@@ -53,7 +62,9 @@ class Service(Model):
     working_dir: str = ""
     user: str = ""
     environment: dict[str, str] = {}
+    image_ports: tuple[int, ...] = ()
     expose: tuple[int, ...] = ()
+    ports: tuple[PublishedPort, ...] = ()
     networks: tuple[str, ...] = ()
     network_names: dict[str, str] = {}
     aliases: dict[str, tuple[str, ...]] = {}
@@ -88,8 +99,25 @@ class Service(Model):
 
     @property
     def port(self) -> int:
-        """The port that replicas listen on."""
-        return self.mesh.port or (self.expose[0] if self.expose else DEFAULT_PORT)
+        """The main port: that of `x-mesh.port`, else the first that the file or the image
+        declares, else 8080."""
+        return self.mesh.port or next(iter((*self.expose, *self.image_ports)), DEFAULT_PORT)
+
+    @property
+    def mesh_ports(self) -> tuple[int, ...]:
+        """All ports on which the mesh listens for the service, the main port first."""
+        declared = (self.port, *self.expose, *self.image_ports, *self.mesh.tcp)
+        return () if self.plain else tuple(dict.fromkeys(declared))
+
+    @property
+    def probe(self) -> HealthCheck:
+        """The active probe. A plain service has none: its container's own health check counts. The
+        probe of a service whose main port is not HTTP connects to the port."""
+        if self.plain:
+            return _NO_PROBE
+        if self.port in self.mesh.tcp and "health" not in self.mesh.model_fields_set:
+            return HealthCheck(type="tcp")
+        return self.mesh.probe
 
     @property
     def data_mount(self) -> Mount | None:
@@ -98,8 +126,9 @@ class Service(Model):
 
     @property
     def update_order(self) -> UpdateOrder:
-        """The order in which replicas are replaced: that of the file. Default: `stop-first` if a
-        mount holds data, so that no two replicas write to it, else `start-first`."""
+        """The order in which replicas are replaced: that of the file. Default: `stop-first` for a
+        plain service, as in Compose, and if a mount holds data, so that no two replicas write to
+        it; else `start-first`."""
         if self.update.order is not None:
             return self.update.order
-        return "start-first" if self.data_mount is None else "stop-first"
+        return "stop-first" if self.plain or self.data_mount is not None else "start-first"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from meshd.spec.model import Mesh, Mount, Service
+from meshd.spec.model import Mesh, Mount, PublishedPort, Service
 from meshd.spec.reader import (
     deploy,
     engine_options,
@@ -62,6 +62,7 @@ class _ServiceReader:
     env_files: Cursor | None = None
     environment: dict[str, str | None] = field(default_factory=dict)
     expose: list[int] = field(default_factory=list)
+    ports: list[PublishedPort] = field(default_factory=list)
     mounts: list[Mount] = field(default_factory=list)
     mesh: Cursor | None = None
     mesh_labels: dict[str, SourceNode] = field(default_factory=dict)
@@ -81,8 +82,8 @@ class _ServiceReader:
                 "user": self._store_as("user", Cursor.read_string),
                 "environment": self._read_environment,
                 "env_file": self._read_env_file,
-                "expose": lambda at: self._add_ports(at, ports.read_exposed),
-                "ports": lambda at: self._add_ports(at, ports.read_published),
+                "expose": self._read_expose,
+                "ports": self._read_ports,
                 "networks": self._read_networks,
                 "volumes": lambda at: self._add_mounts(
                     at.read_items(lambda c: storage.read_volume(c, base, declared))
@@ -151,12 +152,15 @@ class _ServiceReader:
         if scale is not None and not self.fields.is_set("replicas"):
             found["replicas"] = scale.min
         service_checks.check_targets(at, self.mounts)
+        published = [port.target for port in self.ports if port.protocol == "tcp"]
         read = Service.model_validate(
             {
                 "name": at.service,
                 "mesh": settings,
                 **found,
-                "expose": tuple(dict.fromkeys(self.expose)),
+                "plain": self.mesh is None and not self.mesh_labels,
+                "expose": tuple(dict.fromkeys((*self.expose, *published))),
+                "ports": tuple(dict.fromkeys(self.ports)),
                 "environment": self._merge_environment(),
                 "volumes": tuple(self.mounts),
             }
@@ -197,10 +201,11 @@ class _ServiceReader:
         many = at.node.sequence is not None
         self._add_mounts(at.read_items(storage.read_tmpfs) if many else [storage.read_tmpfs(at)])
 
-    def _add_ports(self, at: Cursor, read: Callable[[Cursor], tuple[int, ...]]) -> None:
-        found = [port for entry in at.read_items(read) for port in entry]
-        # Exposed ports come before published ones: requests go to the first port.
-        self.expose = found + self.expose if read is ports.read_exposed else self.expose + found
+    def _read_expose(self, at: Cursor) -> None:
+        self.expose += [port for entry in at.read_items(ports.read_exposed) for port in entry]
+
+    def _read_ports(self, at: Cursor) -> None:
+        self.ports += [port for entry in at.read_items(ports.read_published) for port in entry]
 
     def _read_environment(self, at: Cursor) -> None:
         self.environment |= environment.read_environment(at, self.context)

@@ -40,7 +40,7 @@ def check_container_name(at: Cursor, service: Service) -> None:
 def check_port(at: Cursor, service: Service) -> None:
     """Warn about a PORT variable that meshd overrides."""
     given = service.environment.get("PORT")
-    if given is not None and given != str(service.port):
+    if given is not None and not service.plain and given != str(service.port):
         at.add_warning(f"the mesh sets PORT to {service.port}, not {given!r}; use x-mesh.port")
 
 

@@ -143,7 +143,7 @@ def check_steps(steps: tuple[float, ...]) -> tuple[float, ...]:
 
 def wrap_in_list(value: object) -> object:
     """Wrap a single string, number or mapping in a list."""
-    alone = isinstance(value, str | dict | float)
+    alone = isinstance(value, str | dict | float | int)
     return [value] if alone else value
 
 

@@ -32,6 +32,7 @@ MODELS: dict[str, type[BaseModel]] = {
 NOT_HERE = {
     "schedule",
     "port",
+    "tcp",
     "scale",
     "health",
     "allow",

@@ -1,6 +1,7 @@
 """Valid files: short and long forms, merging, variables, names and paths."""
 
 import os
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -239,13 +240,65 @@ def test_options_of_the_engine(tmp_path: Path, body: str, expected: dict[str, An
     assert options.model_fields_set == expected.keys()
 
 
-def test_ports_of_other_protocols_have_a_warning(tmp_path: Path) -> None:
-    text = "services: {web: {image: i, ports: ['80', '5353:53/udp'], expose: [9/sctp]}}\n"
-    loaded = load_texts(tmp_path, text)
-    assert loaded.project.services[0].expose == (80,)
-    warnings = "\n".join(map(str, loaded.warnings))
-    assert "ports[1]: the mesh does not carry '53/udp'" in warnings
-    assert "expose[0]: the mesh does not carry '9/sctp'" in warnings
+@pytest.mark.parametrize(
+    ("entry", "ports"),
+    [
+        ("'80'", ["80/tcp"]),
+        ("'8080:80'", ["8080:80/tcp"]),
+        ("'127.0.0.1:8080:80/tcp'", ["127.0.0.1:8080:80/tcp"]),
+        ("'[::1]:8080:80'", ["[::1]:8080:80/tcp"]),
+        ("'127.0.0.1::80'", ["127.0.0.1:80/tcp"]),
+        ("'5353:53/udp'", ["5353:53/udp"]),
+        ("3000-3001", ["3000/tcp", "3001/tcp"]),
+        ("'9090-9091:8080-8081'", ["9090:8080/tcp", "9091:8081/tcp"]),
+        ("'9090-9099:8080'", ["9090-9099:8080/tcp"]),
+        ("{target: 80, published: '8080', host_ip: 10.0.0.1}", ["10.0.0.1:8080:80/tcp"]),
+        ("{target: 80, published: 8080-8090}", ["8080-8090:80/tcp"]),
+        ("{target: 53, protocol: udp, mode: host}", ["53/udp"]),
+    ],
+)
+def test_published_ports(tmp_path: Path, entry: str, ports: list[str]) -> None:
+    service = web(tmp_path, f"ports: [{entry}]")
+    assert [str(port) for port in service.ports] == ports
+    tcp = [port.target for port in service.ports if port.protocol == "tcp"]
+    assert service.expose == tuple(tcp)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("'1-3:8080-8081'", "3 host ports are given for 2 ports of the replica"),
+        ("'localhost:80:80'", "'localhost' is not an IP address"),
+        ("'80:70000'", "'70000' is out of range"),
+    ],
+)
+def test_published_ports_that_are_refused(tmp_path: Path, entry: str, message: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)):
+        web(tmp_path, f"ports: [{entry}]")
+
+
+def test_exposed_ports_of_other_protocols_are_not_ports_of_the_mesh(tmp_path: Path) -> None:
+    assert web(tmp_path, "expose: [9/sctp, 80, 53/udp]").expose == (80,)
+
+
+def test_a_service_is_plain_without_x_mesh(tmp_path: Path) -> None:
+    text = """
+        services:
+          db: {image: i}
+          api: {image: i, x-mesh: {}}
+          web: {image: i, labels: {mesh.route: /}}
+          old: {image: i, labels: [other.label=1]}
+        """
+    services = load_texts(tmp_path, text).project.services
+    assert [each.plain for each in services] == [True, False, False, True]
+    assert [each.update_order for each in services[:2]] == ["stop-first", "start-first"]
+    assert [each.probe.type for each in services[:2]] == ["none", "http"]
+
+
+def test_ports_that_are_not_http(tmp_path: Path) -> None:
+    service = web(tmp_path, "expose: [5432, 80]\nx-mesh: {tcp: 5432}")
+    assert service.mesh_ports == (5432, 80)
+    assert service.probe.type == "tcp"
 
 
 def test_volumes_of_other_names_and_of_others(tmp_path: Path) -> None:
@@ -374,7 +427,11 @@ def test_networks(tmp_path: Path) -> None:
     )
     project = result.project
     assert project.networks == (Network(name="back", internal=True), Network(name="default"))
-    assert [s.networks for s in project.services] == [("back",), ("back", "default"), ()]
+    assert [s.networks for s in project.services] == [
+        ("back",),
+        ("back", "default"),
+        ("default",),
+    ]
     assert project.service("b").aliases == {"back": ("store",)}
 
 
@@ -588,8 +645,6 @@ def test_mesh_labels_of_a_service_replace_x_mesh(tmp_path: Path) -> None:
     ("body", "message"),
     [
         ("container_name: x1", "4: service web: container_name: this key has no effect; "),
-        ("ports: ['80:8080']", "4: service web: ports[0]: '80:8080' is not published on the "),
-        ("ports: [{target: 80, published: 8080}]", "4: service web: ports[0]: port 8080 is not "),
         ("tty: true", "4: service web: tty: this key has no effect; "),
         ("working_dir: $NOPE", "4: service web: working_dir: the variable NOPE is not set"),
         (
@@ -598,7 +653,7 @@ def test_mesh_labels_of_a_service_replace_x_mesh(tmp_path: Path) -> None:
             "empty; write sh -c '… $$PORT' to use the value set in the replica",
         ),
         ("x-meshd: {}", "4: service web: x-meshd: this key has no effect; did you mean x-mesh?"),
-        ("environment: {PORT: 1}", "2: service web: the mesh sets PORT to 8080, not '1'"),
+        ("environment: {PORT: 1}\n    x-mesh: {}", "2: service web: the mesh sets PORT to 8080, n"),
         ("restart: on-failure:3", "4: service web: restart: the number of attempts has no effect"),
     ],
 )

@@ -49,15 +49,15 @@ def directory(tmp_path: Path) -> Path:
 def test_the_default_order_follows_from_the_mounts(
     directory: Path, volume: str, order: str
 ) -> None:
-    project = load_service(directory, f"    volumes: [{volume!r}]\n".replace("'{", "{")
-                           .replace("}'", "}")).project  # fmt: skip
+    body = f"    x-mesh: {{}}\n    volumes: [{volume!r}]\n".replace("'{", "{").replace("}'", "}")
+    project = load_service(directory, body).project
     service = project.service("db")
     assert service.update_order == order
     assert service.update.order is None
 
 
 def test_secrets_configs_and_tmpfs_hold_no_data(directory: Path) -> None:
-    body = "    secrets: [key]\n    configs: [conf]\n    tmpfs: /run\n"
+    body = "    x-mesh: {}\n    secrets: [key]\n    configs: [conf]\n    tmpfs: /run\n"
     assert load_service(directory, body).project.service("db").update_order == "start-first"
 
 

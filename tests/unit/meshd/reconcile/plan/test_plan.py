@@ -509,3 +509,11 @@ def test_a_hanging_replica_gets_less_time_to_drain(cause: str, stopped: bool) ->
     )
     found = lines(web(2), replica("a"), replica("b"), leaving)
     assert found == ([f"stop c: {cause}; drain deadline of 2 s passed"] if stopped else [])
+
+
+def test_only_its_own_health_check_evicts_a_replica_of_a_plain_service() -> None:
+    service = web(1, spec={"plain": True})
+    late = replica("late", Phase.PROBING, since=NOW - 1000, health=ContainerHealth.STARTING)
+    assert steps(service, late) == []
+    sick = msgspec.structs.replace(late, health=ContainerHealth.UNHEALTHY)
+    assert steps(service, sick) == ["drain late"]

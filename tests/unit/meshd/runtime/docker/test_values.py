@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,14 @@ from meshd.runtime.docker.create import pack_files
 from meshd.runtime.docker.engine import api_version
 from meshd.runtime.docker.observe import event_kind, is_replica, observe, stop_signal
 from meshd.runtime.docker.usage import parse_stats
-from meshd.spec.model import Build, DeviceRequest, EngineOptions, Mount, Service
+from meshd.spec.model import (
+    Build,
+    DeviceRequest,
+    EngineOptions,
+    Mount,
+    PublishedPort,
+    Service,
+)
 
 COMPOSE = {
     "com.docker.compose.project": "shop",
@@ -124,6 +132,46 @@ def test_mounts_and_networks_of_a_create_request() -> None:
         assert content is not None
         assert content.read() == b"hush"
     assert (entry.name, entry.mode, entry.uid, entry.gid) == ("run/secrets/s", 0o440, 5, 6)
+
+
+def test_the_container_of_a_plain_service_is_that_of_the_file() -> None:
+    ports = (
+        PublishedPort(target=80, published="8080", host_ip="127.0.0.1"),
+        PublishedPort(target=80, published="8081-8085"),
+        PublishedPort(target=53, protocol="udp"),
+    )
+    service = Service(
+        name="db",
+        image="i",
+        plain=True,
+        expose=(5432, 80),
+        ports=ports,
+        networks=("default", "back"),
+        aliases={"back": ("store",)},
+        cap_drop=("CHOWN",),
+    )
+    replica = ReplicaSpec(
+        project="shop", service=service, revision="r", name="n", hosts={"api": "10.0.0.9"}
+    )
+    config = create_request(replica, "json-file").config
+    host = config["HostConfig"]
+    assert config["Env"] == []
+    assert list(config["ExposedPorts"]) == ["5432/tcp", "80/tcp", "53/udp"]
+    assert host["PortBindings"] == {
+        "80/tcp": [
+            {"HostIp": "127.0.0.1", "HostPort": "8080"},
+            {"HostIp": "", "HostPort": "8081-8085"},
+        ],
+        "53/udp": [{"HostIp": "", "HostPort": ""}],
+    }
+    assert host["NetworkMode"] == "shop_default"
+    assert host["CapDrop"] == ["CHOWN"]
+    assert host["ExtraHosts"] == ["api:10.0.0.9"]
+    assert config["NetworkingConfig"]["EndpointsConfig"] == {"shop_default": {"Aliases": ["db"]}}
+    assert create_request(replica, "").networks == {"shop_back": {"Aliases": ["db", "store"]}}
+    job = create_request(replace(replica, job=True), "").config
+    assert "PortBindings" not in job["HostConfig"]
+    assert job["ExposedPorts"] == {}
 
 
 def test_options_of_the_engine_in_a_create_request() -> None:
