@@ -15,8 +15,18 @@ arguments), and anything of the proxy or the control process.
 
 from autoscaler.decision import Decision
 from autoscaler.policy import Policy, make
-from autoscaler.policy.state import State, dump, load
+from autoscaler.policy.state import State, dump, forget_future, load
 from autoscaler.settings import ScalingSettings
 from autoscaler.signals import Signal
 
-__all__ = ["Decision", "Policy", "ScalingSettings", "Signal", "State", "dump", "load", "make"]
+__all__ = [
+    "Decision",
+    "Policy",
+    "ScalingSettings",
+    "Signal",
+    "State",
+    "dump",
+    "forget_future",
+    "load",
+    "make",
+]

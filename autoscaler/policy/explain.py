@@ -54,7 +54,7 @@ def make_decision(
         "wanted": float(needed),
     }
     candidates = {name: ceil(need.up - TOLERANCE) for name, need in seen.needs.items()}
-    reason = f"{_begin(seen, cause)} ({_measurement(seen)})"
+    reason = f"{_begin(seen, cause)} ({_measurement(seen, cause)})"
     if cause == "hold" and not limited_by:
         reason += _surplus(seen)
     if limited_by:
@@ -71,8 +71,6 @@ def _begin(seen: Observation, cause: str) -> str:
     if cause != "hold":
         return REASONS[cause]
     if not seen.current:
-        if seen.signal.scheduled:
-            return "no requests; a schedule alone does not start a service at zero"
         return "no requests, so no replica is needed"
     if top is not None and seen.needs[top].up > seen.current:
         return f"load is above target by less than {TOLERANCE:g} replicas"
@@ -81,11 +79,11 @@ def _begin(seen: Observation, cause: str) -> str:
     return REASONS[cause]
 
 
-def _measurement(seen: Observation) -> str:
+def _measurement(seen: Observation, cause: str) -> str:
     """Return the measured load per replica and its target, for the objective that counts."""
     settings, signal, count = seen.settings, seen.signal, max(seen.current, 1)
     level = seen.demand.level
-    match seen.top_objective if seen.current else None:
+    match seen.top_objective if seen.current or cause == "schedule" else None:
         case "latency":
             workers = seen.sizing.workers
             each = workers / seen.needs["latency"].up if workers else seen.capacity.bound

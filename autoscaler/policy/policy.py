@@ -139,7 +139,9 @@ class Policy:
         up_need = max((need.up for need in seen.needs.values()), default=0.0)
         needed = ceil(up_need - change_cost.TOLERANCE)
         if current == 0:
-            return (max(1, needed), "wake") if _has_requests(seen.signal) else (0, "hold")
+            if _has_requests(seen.signal):
+                return max(1, needed), "wake"
+            return (needed, "schedule") if seen.signal.scheduled else (0, "hold")
         if seen.cap is not None and max(needed, current) > seen.cap:
             return max(seen.cap, 1), "no-gain"
         cost = change_cost.change_cost(settings)

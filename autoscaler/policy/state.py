@@ -159,6 +159,21 @@ class State(msgspec.Struct, frozen=True, rename={"gain_check": "trial", "burst_h
     raised: float = 0.0
 
 
+def forget_future(state: State, now: float) -> State:
+    """Return `state` without times after `now`, which a clock that was ahead has left in it: the
+    service would not scale down until then. What replicas can serve stays known."""
+    if max(state.last_arrival, state.raised) <= now:
+        return state
+    return msgspec.structs.replace(
+        state,
+        last_arrival=min(state.last_arrival, now),
+        raised=min(state.raised, now),
+        gain_check=None,
+        cap=None,
+        burst_history=BurstHistory(),
+    )
+
+
 def dump(state: State) -> dict[str, Any]:
     """Return `state` as plain JSON values."""
     plain = msgspec.to_builtins(state)

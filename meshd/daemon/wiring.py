@@ -26,6 +26,7 @@ from meshd.control.lookup import Lookup
 from meshd.control.rollouts import RolloutManager
 from meshd.control.shutdown import Shutdown
 from meshd.control.status_reader import StatusReader
+from meshd.daemon.clock_watch import ClockWatch
 from meshd.daemon.scale_from_zero_feed import ScaleFromZeroFeed
 from meshd.daemon.stores import Stores
 from meshd.daemon.ticker import Ticker
@@ -111,6 +112,7 @@ class Daemon:
         """Run until `end` is called. Raises StateLocked, SchemaTooNew, ServeError,
         sqlite3.DatabaseError."""
         with self._stores.opened():
+            self._stores.store.forget_future(time.time())
             parts = Parts(self._settings, self._stores, self._ingest, self._counters, self.end)
             await parts.run(self._end)
 
@@ -191,6 +193,7 @@ class Parts:
             events=events,
             clock=clock,
         )
+        self._clock_watch = ClockWatch(events, clock, time.monotonic)
         self._cron = CronScheduler(schedules, jobs, events, clock)
         self._queries = PrometheusQueries(time.monotonic)
         self._scaling = ScalingController(
@@ -291,6 +294,7 @@ class Parts:
                 self._zero_feed.run(self._scaling, self._reconciler),
                 self._ticker.run(),
                 send_signs_of_life(settings.watchdog),
+                self._clock_watch.run(),
             ]
             if self._firewall is not None:
                 blocked = blocked_port_of(serving.metrics_address)

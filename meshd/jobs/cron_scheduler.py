@@ -69,7 +69,9 @@ class CronScheduler:
     ) -> None:
         project, service, name = key
         due = datetime.fromtimestamp(decision.at, UTC)
-        id = "-".join(filter(None, (project, service, name, due.strftime("%Y%m%d-%H%M"))))
+        repeated = "again" if self._table.repeats(key, decision.at) else ""
+        parts = (project, service, name, due.strftime("%Y%m%d-%H%M"), repeated)
+        id = "-".join(filter(None, parts))
         if decision.missed:
             self._record_skip(key, f"missed {decision.missed} earlier runs, which are dropped")
         if decision.act == "skip":

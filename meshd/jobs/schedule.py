@@ -1,22 +1,22 @@
 """When a job schedule is due, and whether to start the run then. Pure.
 
-Called by `meshd.jobs.cron_scheduler`; expressions are parsed by `meshd.spec.cron_expression`.
-Scaling schedules are evaluated in `meshd.scaling.schedule`.
+Called by `meshd.jobs.cron_scheduler` and `schedule_table`; `meshd.spec.cron_times` has the due
+times of a day, across changes to and from summer time. Scaling schedules are evaluated in
+`meshd.scaling.schedule`.
 
-Times are matched by the wall clock of the schedule's zone. Where the clock is put forward, a
-skipped time is due as long after midnight as it would have been without the change. Where the
-clock is put back, a repeated time is due once. Schedules for every hour follow elapsed time
-instead: they skip and repeat nothing.
+The host's own clock may be set back, by hand or by NTP. As in Vixie cron, a schedule for certain
+hours does not repeat what it has done if the clock was set back by less than three hours. After
+more, and for a schedule for every hour, the new time counts at once.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
+from datetime import datetime, timedelta
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
-from meshd.spec.cron_expression import CronExpression, parse_cron
+from meshd.spec.cron_expression import parse_cron
+from meshd.spec.cron_times import times_on
 from meshd.spec.model import JobSchedule
 
 MISSED_AFTER: Final = 60.0
@@ -27,6 +27,11 @@ LOOK_AHEAD: Final = 8 * 366
 turn of a century without a leap year."""
 MOST_COUNTED: Final = 1000
 """Most missed times to count. A schedule for every minute reaches it in 17 hours."""
+SMALL_STEP: Final = 60.0
+"""Seconds that the clock may be set back without any effect: a cron expression has a resolution of
+one minute."""
+LARGE_STEP: Final = 3 * 3600.0
+"""Seconds; a clock that is set back by more was wrong before (the limit of Vixie cron)."""
 _DAY: Final = timedelta(days=1)
 
 
@@ -51,11 +56,19 @@ def next_due(schedule: JobSchedule, after: float) -> float | None:
     expression, zone = parse_cron(schedule.cron), ZoneInfo(schedule.timezone)
     day = datetime.fromtimestamp(after, zone).date() - _DAY
     for _ in range(LOOK_AHEAD):
-        later = [at for at in _times(expression, zone, day) if at > after]
+        later = [at for at in times_on(expression, zone, day) if at > after]
         if later:
             return later[0]
         day += _DAY
     return None
+
+
+def follows_set_back(schedule: JobSchedule, checked: float, now: float) -> bool:
+    """Whether the schedule counts from `now`, because the clock was set back since `checked`.
+    Otherwise it waits until the clock is at `checked` again."""
+    if checked - now <= SMALL_STEP:
+        return False
+    return checked - now > LARGE_STEP or parse_cron(schedule.cron).every_hour
 
 
 def decide(
@@ -87,35 +100,10 @@ def _past(schedule: JobSchedule, after: float, now: float) -> Iterator[float]:
     first = datetime.fromtimestamp(after, zone).date() - _DAY
     count = 0
     while day >= first:
-        for at in reversed(_times(expression, zone, day)):
+        for at in reversed(times_on(expression, zone, day)):
             if after < at <= now:
                 yield at
                 count += 1
                 if count == MOST_COUNTED:
                     return
         day -= _DAY
-
-
-@lru_cache(maxsize=256)
-def _times(expression: CronExpression, zone: ZoneInfo, day: date) -> tuple[float, ...]:
-    """Return all due times of a day of the wall clock, in order (Unix time)."""
-    if not expression.matches_day(day):
-        return ()
-    every_hour = len(expression.hours) == 24
-    found: set[float] = set()
-    for hour in expression.hours:
-        for minute in expression.minutes:
-            wall = datetime(day.year, day.month, day.day, hour, minute)  # noqa: DTZ001 (a wall clock)
-            found.update(_unix_times(wall, zone, every_hour))
-    return tuple(sorted(found))
-
-
-def _unix_times(wall: datetime, zone: ZoneInfo, every_hour: bool) -> Iterator[float]:
-    """Yield when a wall-clock time is due: once, or as the module says if the clock skips or
-    repeats it."""
-    first = wall.replace(tzinfo=zone).timestamp()
-    exists = datetime.fromtimestamp(first, UTC).astimezone(zone).replace(tzinfo=None) == wall
-    if exists or not every_hour:
-        yield first
-    if exists and every_hour:
-        yield wall.replace(tzinfo=zone, fold=1).timestamp()

@@ -7,7 +7,7 @@ When a schedule is due is computed by `schedule` (pure).
 from collections.abc import Callable, Iterator
 
 from meshd.api.dto import ScheduleStatus
-from meshd.jobs.schedule import next_due
+from meshd.jobs.schedule import follows_set_back, next_due
 from meshd.model.job import Job
 from meshd.spec.model import JobSchedule
 from meshd.store.jobs import KEPT, JobLog
@@ -25,6 +25,7 @@ class ScheduleTable:
         self._log = log
         self._clock = clock
         self._next: dict[ScheduleKey, tuple[JobSchedule, float | None]] = {}
+        self._repeats_until: dict[ScheduleKey, float] = {}
 
     def schedules(self) -> dict[ScheduleKey, JobSchedule]:
         """Return the schedules of all projects that are not being taken down."""
@@ -34,6 +35,12 @@ class ScheduleTable:
         """Return the schedules that are due; begin to follow new ones, and drop old ones."""
         known = self.schedules()
         new = {key: now for key in known if self._log.looked(*key) is None}
+        for key, schedule in known.items():
+            checked = self._log.looked(*key)
+            if checked is not None and follows_set_back(schedule, checked, now):
+                new[key] = now
+                self._next.pop(key, None)
+                self._repeats_until[key] = checked
         if new:
             self._log.look(new)
         self._next = {key: each for key, each in self._next.items() if key in known}
@@ -43,6 +50,11 @@ class ScheduleTable:
             if due is not None and due <= now:
                 found.append((key, schedule))
         return found
+
+    def repeats(self, key: ScheduleKey, at: float) -> bool:
+        """Whether the schedule may have been due at `at` once before, because the clock was set
+        back since."""
+        return at <= self._repeats_until.get(key, at - 1.0)
 
     def checked_until(self, key: ScheduleKey) -> float | None:
         """Return the Unix time up to which the schedule was handled; None for a new one."""

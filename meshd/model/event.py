@@ -49,6 +49,7 @@ class Kind(StrEnum):
     JOB_SKIPPED = "job.skipped"
     WORKER_REPLACED = "worker.replaced"
     CONTROL_RESTARTED = "control.restarted"
+    CLOCK_SET = "clock.set"
     LISTEN_FAILED = "listen.failed"
     SNAPSHOT_REFUSED = "snapshot.refused"
     FILTER_OFF = "filter.off"

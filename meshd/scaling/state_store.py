@@ -31,7 +31,7 @@ class PolicyStateStore:
 
     def state(self, key: str, settings: ScalingSettings, now: float) -> State:
         """Return the state of a service; an initial one if none is known."""
-        found = self._states.get(key) or self._load(key)
+        found = self._states.get(key) or self._load(key, now)
         return found if found is not None else autoscaler.make(settings).initial(now)
 
     def set_state(self, key: str, state: State, warm: int | None = None) -> None:
@@ -86,12 +86,12 @@ class PolicyStateStore:
         stored = self._store.scaling.get(key)
         return stored.warm if stored is not None else 0
 
-    def _load(self, key: str) -> State | None:
+    def _load(self, key: str, now: float) -> State | None:
         stored = self._store.scaling.get(key)
         if stored is None:
             return None
         try:
-            return autoscaler.load(json.loads(stored.state))
+            return autoscaler.forget_future(autoscaler.load(json.loads(stored.state)), now)
         except ValueError as error:
             _log.info("stored autoscaler state ignored", service=key, error=str(error))
             return None

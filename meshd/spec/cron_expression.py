@@ -1,6 +1,6 @@
-"""Cron expressions of five fields: parse one, then ask which minutes and days it matches. Pure.
+"""Cron expressions of five fields: parse one, then ask which days and minutes it matches. Pure.
 
-Used by `meshd.jobs.schedule`, `meshd.scaling.schedule` and the checks in
+Used by `meshd.spec.cron_times`, `meshd.jobs.schedule` and the checks in
 `meshd.spec.reader.shorthand`. The `cronsim` library parses the fields and matches days; this
 module adds what it lacks: the names @hourly, @daily, @midnight, @weekly, @monthly, @yearly and
 @annually, weekday ranges that wrap around (`fri-mon`), and errors that name the wrong part.
@@ -58,11 +58,10 @@ class CronExpression:
     _months: frozenset[int] = field(compare=False)
     _days: CronSim = field(compare=False)
 
-    def matches(self, minute: datetime) -> bool:
-        """Whether the expression matches a minute, given as wall-clock time."""
-        if minute.minute not in self.minutes or minute.hour not in self.hours:
-            return False
-        return self.matches_day(minute)
+    @property
+    def every_hour(self) -> bool:
+        """Whether all hours match."""
+        return len(self.hours) == 24
 
     def matches_day(self, day: date) -> bool:
         """Whether the expression matches at least one minute of a day."""

@@ -79,6 +79,18 @@ class Store(StateFile):
         for name, service, desired, state, warm in rows:
             self.scaling[service_key(name, service)] = Scaling(desired, state, warm)
 
+    def forget_future(self, now: float) -> None:
+        """Let rollouts count from `now` if they are stored with a later time: the clock was ahead
+        then, and a rollout would stand still until that time. In memory; the next change of the
+        rollout is stored."""
+        for key, rollout in self.rollouts.items():
+            if max(rollout.since, rollout.stage_since) > now:
+                self.rollouts[key] = msgspec.structs.replace(
+                    rollout,
+                    since=min(rollout.since, now),
+                    stage_since=min(rollout.stage_since, now),
+                )
+
     def deploy(
         self,
         project: Project,

@@ -41,22 +41,28 @@ class Unlimited:
 
 
 class Life:
-    """One run of the control process, with its parts for jobs."""
+    """One run of the control process, with its parts for jobs. `ahead`: seconds by which the
+    host's clock is wrong."""
 
     def __init__(
-        self, directory: Path, runtime: SimRuntime, capacity: JobCapacity | None = None
+        self,
+        directory: Path,
+        runtime: SimRuntime,
+        capacity: JobCapacity | None = None,
+        ahead: float = 0.0,
     ) -> None:
+        self.ahead = ahead
         self.store = Store(directory)
         self.store.open()
         self.log = JobLog(self.store)
         self.log.open()
         self.events = EventLog(self.store)
         self.events.open()
-        factory = JobFactory(self.store, self.log, virtual.clock, random.Random(len(self.log.jobs)))
+        factory = JobFactory(self.store, self.log, self.clock, random.Random(len(self.log.jobs)))
         life = ControlLife(runtime=runtime, store=self.store, events=self.events)
         self.table = JobTable(self.store, self.log, lambda: None)
         self.hooks = HookRunner(factory, self.table, self.log)
-        self.schedules = ScheduleTable(self.store, self.log, virtual.clock)
+        self.schedules = ScheduleTable(self.store, self.log, self.clock)
         self.jobs = JobManager(
             runtime=runtime,
             reconciler=life.reconciler,
@@ -67,14 +73,17 @@ class Life:
             schedules=self.schedules,
             capacity=capacity or Unlimited(),
             events=self.events,
-            clock=virtual.clock,
+            clock=self.clock,
         )
-        scheduler = CronScheduler(self.schedules, self.jobs, self.events, virtual.clock)
+        scheduler = CronScheduler(self.schedules, self.jobs, self.events, self.clock)
         self._reconciler = life.reconciler
         self._tasks = [
             asyncio.ensure_future(self.jobs.run()),
             asyncio.ensure_future(scheduler.run()),
         ]
+
+    def clock(self) -> float:
+        return virtual.clock() + self.ahead
 
     def deploy(self, schedule: Any = (), **environment: str) -> None:
         web = {"name": "web", "image": "a", "environment": environment}
@@ -107,8 +116,8 @@ async def scene(directory: Path) -> AsyncIterator[tuple[SimRuntime, Callable[...
     runtime.bad_luck = 0.0
     lives: list[Life] = []
 
-    def live(capacity: JobCapacity | None = None) -> Life:
-        lives.append(Life(directory, runtime, capacity))
+    def live(capacity: JobCapacity | None = None, ahead: float = 0.0) -> Life:
+        lives.append(Life(directory, runtime, capacity, ahead))
         return lives[-1]
 
     yield runtime, live
@@ -325,3 +334,44 @@ async def scheduled(directory: Path) -> None:
 
 def test_a_schedule_runs_once_on_time_and_catches_up_one_run(tmp_path: Path) -> None:
     virtual.run(scheduled(tmp_path))
+
+
+async def clock_was_ahead(directory: Path) -> None:
+    async with scene(directory) as (runtime, live):
+        life = live(ahead=400 * 86400.0)
+        life.deploy(schedule={"cron": "* * * * *", "history": 9}, SECONDS="1")
+        await asyncio.sleep(130.0)
+        assert runtime.started == 2
+        await life.kill()
+        life = live()
+        await asyncio.sleep(130.0)
+        assert runtime.started == 4
+        # An hour back: every minute of that hour runs again.
+        life.ahead = -3600.0
+        await asyncio.sleep(3600.0)
+        assert runtime.started == 64
+        assert [e for e in life.events.since(0, 1000) if e.kind == "job.skipped"] == []
+
+
+def test_a_schedule_continues_when_the_clock_was_ahead(tmp_path: Path) -> None:
+    virtual.run(clock_was_ahead(tmp_path))
+
+
+async def daily_set_back(directory: Path) -> None:
+    async with scene(directory) as (runtime, live):
+        life = live()
+        # The virtual day begins at 22:13:20.
+        life.deploy(schedule={"cron": "30 22 * * *"}, SECONDS="1")
+        await asyncio.sleep(1800.0)
+        assert runtime.started == 1
+        life.ahead = -3600.0
+        await asyncio.sleep(7200.0)
+        assert runtime.started == 1, "it has run that day"
+        # More than three hours: the clock was wrong, and the new time counts.
+        life.ahead = -12 * 3600.0
+        await asyncio.sleep(11 * 3600.0)
+        assert runtime.started == 2
+
+
+def test_a_daily_schedule_repeats_nothing_after_a_small_correction(tmp_path: Path) -> None:
+    virtual.run(daily_set_back(tmp_path))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler import Decision, ScalingSettings, Signal, State, dump, load, make
+from autoscaler import Decision, ScalingSettings, Signal, State, dump, forget_future, load, make
 
 signals = st.one_of(
     st.none(),
@@ -211,6 +211,27 @@ def test_scale_to_zero_when_idle_and_back_for_parked_requests() -> None:
     assert {one.desired for one in still} == {0}
 
 
+def test_a_schedule_starts_replicas_of_a_service_at_zero() -> None:
+    chosen = ScalingSettings(min=0, max=20, latency=0.2, share=95.0, idle=60.0)
+    state, decisions = drive(chosen, [Signal(ready=1)] * 120)
+    assert decisions[-1].desired == 0
+    state, scheduled = drive(chosen, [Signal(scheduled=3)] * 5, state, 120.0)
+    assert (scheduled[0].desired, scheduled[0].cause) == (3, "schedule")
+    assert "3 replicas scheduled" in scheduled[0].reason
+    _, later = drive(chosen, [Signal(ready=3)] * 120, state, 125.0)
+    assert later[-1].desired == 0
+
+
+def test_times_of_a_clock_that_was_ahead_are_forgotten() -> None:
+    chosen = ScalingSettings(min=0, max=20, latency=0.2, share=95.0, idle=60.0)
+    day = 400 * 86400.0
+    state, _ = drive(chosen, [steady(40, 0.05, 2)] * 60, None, day)
+    state = forget_future(state, 100.0)
+    assert state.capacity.service_time > 0.0
+    _, decisions = drive(chosen, [Signal(ready=2)] * 120, state, 100.0)
+    assert decisions[-1].desired == 0
+
+
 def test_a_minimum_above_zero_prevents_scale_to_zero() -> None:
     _, decisions = drive(
         ScalingSettings(min=1, max=5, latency=0.2, idle=5.0), [Signal(ready=1)] * 100
@@ -298,9 +319,9 @@ def test_the_reason_contains_the_numbers() -> None:
         ),
         (
             ScalingSettings(min=0, max=9, rps=10.0),
-            Signal(scheduled=5),
-            "hold",
-            "no requests; a schedule alone does not start a service at zero (0.0 requests/s)",
+            Signal(scheduled=3),
+            "schedule",
+            "the schedule asks for more replicas (3 replicas scheduled)",
         ),
     ],
 )

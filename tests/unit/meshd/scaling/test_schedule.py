@@ -43,3 +43,24 @@ def test_the_largest_minimum_of_several_schedules_wins() -> None:
         2,
         2,
     ]
+
+
+@pytest.mark.parametrize(
+    ("utc", "minimum"),
+    [
+        # 02:30 does not exist in Berlin on 2026-03-29: the schedule begins an hour later.
+        ("2026-03-29T01:29:00", 0),
+        ("2026-03-29T01:30:00", 4),
+        ("2026-03-29T02:29:00", 4),
+        ("2026-03-29T02:30:00", 0),
+        # 02:30 exists twice on 2026-10-25: it begins at the first, once.
+        ("2026-10-25T00:30:00", 4),
+        ("2026-10-25T01:29:00", 4),
+        ("2026-10-25T01:30:00", 0),
+    ],
+)
+def test_a_start_that_summer_time_skips_or_repeats(utc: str, minimum: int) -> None:
+    schedule = {"cron": "30 2 * * *", "duration": "1h", "min": 4, "timezone": "Europe/Berlin"}
+    scale = Scale.model_validate({"min": 1, "max": 9, "schedule": schedule})
+    now = datetime.fromisoformat(utc + "+00:00").timestamp()
+    assert scheduled_minimum(scale.schedule, now) == minimum
