@@ -87,7 +87,7 @@ class DaemonOptions:
                 "--metrics", self.metrics, "--starts", str(self.start_limit),
                 *(() if self.adopt else ("--no-adopt",)),
                 *(() if self.filter_host else ("--no-filter",)),
-                *(f"--trusted-proxy={each}" for each in self.proxy.trusted_proxies),
+                *_edge_arguments(self.proxy),
             ),
             stop_seconds=CHILD_STOP_SECONDS,
             silence_seconds=CONTROL_SILENCE_SECONDS,
@@ -113,6 +113,15 @@ class DaemonOptions:
         settings = self.proxy.access_log
         path = settings.path or str(self.state / "access.log")
         return LogConfig(settings.mode, settings.format, path, settings.sample, settings.query)
+
+
+def _edge_arguments(proxy: ProxySettings) -> tuple[str, ...]:
+    """Return the control process's arguments for the settings that are part of the snapshot."""
+    trusted = (f"--trusted-proxy={each}" for each in proxy.trusted_proxies)
+    return (*trusted, *(("--via",) if proxy.via else ()))
+
+
+_EDGE_OPTIONS: Final = ("--trusted-proxy=", "--via")
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
@@ -154,10 +163,11 @@ def has_proxy_settings(options: DaemonOptions) -> bool:
     config = _stored_config(options.state)
     if config is None:
         return True
-    trusted = {each for child in config.children for each in child.argv if "-proxy=" in each}
-    expected_trusted = {f"--trusted-proxy={each}" for each in options.proxy.trusted_proxies}
+    given = {
+        each for child in config.children for each in child.argv if each.startswith(_EDGE_OPTIONS)
+    }
     same = (config.access_log, config.spans) == (expected.access_log, expected.spans)
-    return same and trusted == expected_trusted
+    return same and given == set(_edge_arguments(options.proxy))
 
 
 def _log_file(state: Path) -> Path:

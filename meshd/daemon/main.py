@@ -15,6 +15,7 @@ from pathlib import Path
 from meshd.api.server import ServeError
 from meshd.daemon.wiring import Daemon, DaemonSettings
 from meshd.logging_setup import set_up_logging
+from meshd.publish.compile import EdgeSettings
 from meshd.store.lock import StateLocked
 from meshd.store.schema import SchemaTooNew
 from proxy.ipc.watchdog import take_last_end, take_watchdog
@@ -28,7 +29,7 @@ async def _main(options: argparse.Namespace) -> None:
             metrics=options.metrics,
             starts=options.starts,
             adopts=not options.no_adopt,
-            trusted_proxies=tuple(options.trusted_proxy),
+            edge=EdgeSettings(tuple(options.trusted_proxy), options.via),
             filters=not options.no_filter,
             watchdog=take_watchdog(),
             last_end=take_last_end(),
@@ -49,6 +50,7 @@ def main() -> int:
     parser.add_argument("--no-adopt", action="store_true")
     parser.add_argument("--no-filter", action="store_true")
     parser.add_argument("--trusted-proxy", action="append", default=[], metavar="CIDR")
+    parser.add_argument("--via", action="store_true")
     options = parser.parse_args()
     set_up_logging()
     options.state.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -42,6 +42,7 @@ from meshd.jobs.table import JobTable
 from meshd.model.event import Kind
 from meshd.model.request import ReloadDesired
 from meshd.model.scaling import Load
+from meshd.publish.compile import EdgeSettings
 from meshd.publish.gateways import Gateways
 from meshd.publish.last_snapshot import read_held_snapshot
 from meshd.publish.publisher import Publisher
@@ -77,7 +78,7 @@ class DaemonSettings:
     - `metrics`: address (`HOST:PORT`) to serve metrics on.
     - `starts`: replicas that may start at the same time on a node; 0: one per CPU.
     - `adopts`: whether to adopt labelled containers that something else started.
-    - `trusted_proxies`: networks whose headers about earlier hops the proxy accepts.
+    - `edge`: settings of the proxy as a whole.
     - `filters`: whether the host firewall keeps containers from the host.
     - `watchdog`: descriptor for signs of life to the supervisor; None if it does not watch.
     - `last_end`: how the control process before this one ended; empty after a start.
@@ -88,7 +89,7 @@ class DaemonSettings:
     metrics: str
     starts: int = 0
     adopts: bool = True
-    trusted_proxies: tuple[str, ...] = ()
+    edge: EdgeSettings = field(default_factory=EdgeSettings)
     filters: bool = True
     watchdog: int | None = None
     last_end: str = ""
@@ -170,7 +171,7 @@ class Parts:
             in_flight=worker_events.in_flight,
             start_slots=lambda: start_slots(sampler.nodes, settings.starts),
             on_ready=self._zero_feed.replica_ready,
-            trusted_proxies=settings.trusted_proxies,
+            edge=settings.edge,
             clock=clock,
             random=random.Random(),
         )

@@ -7,6 +7,7 @@ that the order of a caller's values never looks like a change.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -22,6 +23,21 @@ FINGERPRINT_LENGTH: Final = 16
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
+@dataclass(frozen=True, slots=True)
+class EdgeSettings:
+    """Settings of the proxy as a whole that are part of the snapshot.
+
+    - `trusted_proxies`: networks whose headers about earlier hops the proxy accepts.
+    - `via`: whether requests to endpoints have a Via field.
+    """
+
+    trusted_proxies: tuple[str, ...] = ()
+    via: bool = False
+
+
+_NO_EDGE: Final = EdgeSettings()
+
+
 def service_key(project: str, service: str) -> str:
     """Return the key of a service: `PROJECT/SERVICE`."""
     return f"{project}/{service}"
@@ -35,7 +51,7 @@ def compile_snapshot(
     listeners: Sequence[wire.Listener] = (),
     credentials: Mapping[str, str] = _NOTHING,
     callers: Mapping[str, str] = _NOTHING,
-    trusted_proxies: Sequence[str] = (),
+    edge: EdgeSettings = _NO_EDGE,
     splits: Mapping[str, wire.Split] = _NO_SPLITS,
 ) -> wire.Snapshot:
     """Return the snapshot at `generation`.
@@ -44,8 +60,9 @@ def compile_snapshot(
       counts.
     - `endpoints`: by service key, from `meshd.discovery.endpoints`. A key without a service is
       ignored; a service without endpoints parks its requests.
-    - `listeners`, `credentials` (token → service key), `callers` (address → service key),
-      `trusted_proxies`: copied in a fixed order.
+    - `listeners`, `credentials` (token → service key), `callers` (address → service key): copied in
+      a fixed order.
+    - `edge`: settings of the proxy as a whole.
     - `splits`: service key → how its revisions share the requests, during a rollout that shifts
       traffic by weight. Without an entry all replicas are equal.
     """
@@ -67,7 +84,8 @@ def compile_snapshot(
         listeners=tuple(sorted(listeners, key=lambda each: each.address)),
         credentials=dict(sorted(credentials.items())),
         callers=dict(sorted(callers.items())),
-        trusted_proxies=tuple(sorted(trusted_proxies)),
+        trusted_proxies=tuple(sorted(edge.trusted_proxies)),
+        via=edge.via,
     )
 
 

@@ -46,6 +46,7 @@ from meshd.model.request import (
     RunPass,
 )
 from meshd.model.runtime import ObservedReplica
+from meshd.publish.compile import EdgeSettings
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.desired_state import DesiredStateBuilder
@@ -150,7 +151,7 @@ class Reconciler:
         in_flight: Mapping[str, int],
         start_slots: Callable[[], int],
         on_ready: Callable[[str, float], None],
-        trusted_proxies: tuple[str, ...],
+        edge: EdgeSettings,
         clock: Callable[[], float],
         random: RandomSource,
     ) -> None:
@@ -178,7 +179,7 @@ class Reconciler:
         self._desired_state = DesiredStateBuilder(store, runtime.capabilities.pause)
         self._prober = Prober(wake.set, probe, clock)
         self._snapshots = SnapshotUpdater(
-            self._desired_state, self._prober, publisher, gateways, store.secret(), trusted_proxies
+            self._desired_state, self._prober, publisher, gateways, store.secret(), edge
         )
         self._builder = ReplicaSpecBuilder(self._desired_state, store, publisher, gateways, claims)
         self._executor = Executor(runtime, self._builder, gateways, self._on_done)

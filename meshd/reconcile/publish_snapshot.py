@@ -16,7 +16,7 @@ from meshd.model.desired import Desired
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import ENDED, Phase
 from meshd.model.runtime import ObservedReplica, ReplicaState
-from meshd.publish.compile import compile_snapshot
+from meshd.publish.compile import EdgeSettings, compile_snapshot
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.desired_state import DesiredStateBuilder
@@ -30,7 +30,7 @@ _LEAVING = (Phase.DRAINING, Phase.STOPPING)
 
 class SnapshotUpdater:
     """Sets the probe targets and publishes a snapshot, if anything they are made of changed.
-    `trusted_proxies` are networks whose headers about earlier hops the proxy accepts."""
+    `edge` are the settings of the proxy as a whole."""
 
     def __init__(
         self,
@@ -39,14 +39,14 @@ class SnapshotUpdater:
         publisher: Publisher,
         gateways: Gateways,
         secret: bytes,
-        trusted_proxies: tuple[str, ...],
+        edge: EdgeSettings,
     ) -> None:
         self._desired = desired
         self._prober = prober
         self._publisher = publisher
         self._gateways = gateways
         self._secret = secret
-        self._trusted_proxies = trusted_proxies
+        self._edge = edge
         self._inputs: object = None
 
     def update(
@@ -115,7 +115,7 @@ class SnapshotUpdater:
             listeners=self._gateways.listeners(),
             credentials=credentials,
             callers={} if self._gateways.uses_tokens else services_by_address(replicas),
-            trusted_proxies=self._trusted_proxies,
+            edge=self._edge,
             splits=splits,
         )
         self._publisher.publish(snapshot)

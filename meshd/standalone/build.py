@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from meshd.publish.compile import compile_snapshot, service_key
+from meshd.publish.compile import EdgeSettings, compile_snapshot, service_key
 from meshd.spec.model import Project, RouteSpec, Service
 from meshd.spec.model.proxy_settings import ProxySettings
 from meshd.standalone.settings import RawSettings, StandaloneSettings, UpstreamAddress
@@ -124,7 +124,7 @@ def build_snapshot(
             KEY: tuple(found),
             service_key(PROJECT, MIRROR): _merge_endpoints(settings.mirror, resolved),
         },
-        trusted_proxies=settings.trusted_proxies,
+        edge=build_edge(settings),
     )
 
 
@@ -143,6 +143,11 @@ def build_supervisor_config(
         spans=build_span_config(settings),
         announce=True,
     )
+
+
+def build_edge(proxy_settings: ProxySettings) -> EdgeSettings:
+    """Return the settings of the proxy as a whole for the snapshot."""
+    return EdgeSettings(proxy_settings.trusted_proxies, proxy_settings.via)
 
 
 def build_span_config(proxy_settings: ProxySettings) -> SpanConfig:

@@ -63,6 +63,8 @@ KEEP_ALIVE: Final = 11
 """Hop-by-hop; has the timeout of an idle connection."""
 EVENT_STREAM: Final = 12
 """Content-Type of an event stream; forwarded unchanged."""
+LOOP: Final = 13
+"""Names this proxy for each time that it forwarded the request; counted, forwarded unchanged."""
 
 _HOP_BY_HOP: Final = {
     b"connection": CONNECTION,
@@ -74,6 +76,7 @@ _HOP_BY_HOP: Final = {
     b"upgrade": UPGRADE,
 }
 REQUEST_KINDS: Final = _HOP_BY_HOP | {
+    b"cdn-loop": LOOP,
     b"expect": EXPECT,
     b"forwarded": FORWARDED,
     b"host": HOST,

@@ -33,5 +33,8 @@ CONTENT_LENGTH_DIGITS: Final = 19
 """Decimal digits of LARGEST_BODY."""
 CHUNK_SIZE_DIGITS: Final = 15
 """Hexadecimal digits: 60 bits, so that no reader overflows 63 bits."""
+HOPS: Final = 32
+"""Times that a request may pass this proxy. Deeper chains of services that copy all fields are not
+known; a loop costs this many connections for a moment."""
 LEADING_EMPTY_LINES: Final = 2
 """Empty lines accepted before a request line (RFC 9112, section 2.2, asks for at least one)."""

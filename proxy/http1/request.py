@@ -27,6 +27,10 @@ END: Final = b"\r\n\r\n"
 """End of a head: the last field's CRLF and the empty line."""
 VIA: Final = b"Via: 1.1 meshd\r\n"
 VIA_1_0: Final = b"Via: 1.0 meshd\r\n"
+LOOP_NAME: Final = b"meshd"
+LOOP_LINE: Final = b"CDN-Loop: meshd\r\n"
+"""Marks a request as forwarded by this proxy. Servers leave their behaviour as it is, unlike with
+Via: nginx does not compress responses to requests that have one."""
 _KNOWN_METHODS: Final = frozenset(
     (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE")
 )
@@ -56,6 +60,7 @@ class RequestHead:
     - `max_forwards`: value of Max-Forwards; -1 without one
     - `drop`: field lines that are not forwarded
     - `forwarded`: field lines about earlier hops, kept or dropped depending on trust
+    - `hops`: how often it has passed this proxy, or another one of this kind
     - `options`: lower-case connection options
     - `upgrade`: protocols that the client offers to switch to
     - `request_line_unchanged`: whether the request line can be forwarded as received
@@ -75,6 +80,7 @@ class RequestHead:
     max_forwards = -1
     drop: tuple[bytes, ...] = ()
     forwarded: tuple[bytes, ...] = ()
+    hops = 0
     options: tuple[bytes, ...] = ()
     upgrade: tuple[bytes, ...] = ()
     request_line_unchanged = True
@@ -167,6 +173,8 @@ def parse_request(raw: bytes, cache: FieldLineCache) -> RequestHead:
             if value[:1] == b"0" and value != b"0":
                 head.drop += (line,)
                 head.unchanged = False
+        elif kind == fields.LOOP:
+            _count_hops(head, value)
         else:
             head.unchanged = False
             _apply_field(head, kind, value, line, encodings)
@@ -221,6 +229,14 @@ def _apply_field(
             raise BadMessage(400, "a malformed Max-Forwards")
         head.max_forwards = int(value)
     head.drop += (line,)
+
+
+def _count_hops(head: RequestHead, value: bytes) -> None:
+    """Count this proxy's entries in a CDN-Loop field (RFC 8586). Raises BadMessage if there are too
+    many: the request runs in a loop."""
+    head.hops += [item.partition(b";")[0].rstrip() for item in split_list(value)].count(LOOP_NAME)
+    if head.hops > limits.HOPS:
+        raise BadMessage(508, f"the request has passed this proxy {limits.HOPS} times already")
 
 
 def _apply_connection(head: RequestHead) -> None:

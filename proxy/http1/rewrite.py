@@ -37,6 +37,7 @@ REASONS: Final = {
     503: b"Service Unavailable",
     504: b"Gateway Timeout",
     505: b"HTTP Version Not Supported",
+    508: b"Loop Detected",
 }
 ALLOW: Final = b"Allow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, TRACE\r\n"
 """Allow field of a 405. CONNECT alone is refused; methods that are not listed are forwarded too."""

@@ -145,6 +145,9 @@ class DataPlane:
                 self._removed_services[name] = state
         self.services = services
         self.routing = Routing(snapshot, services, self.routing.limiters, self.row)
+        if self.head_cache.send_via(snapshot.via):
+            for client in self.clients:
+                client.forget_forwarded_lines()
         self._ramping = any(service.balance.slow_start for service in snapshot.services)
         for endpoint in removed:
             connection_pool.close_idle(endpoint, float("inf"))

@@ -363,11 +363,15 @@ class Downstream(ClientSink):
     def forwarded_lines(self, head: RequestHead) -> bytes:
         host = head.host or b""
         if head.forwarded and self._trusted:
-            return extend_forwarded(head, self.address, b"http", host)
+            lines = extend_forwarded(head, self.address, b"http", host)
+            return lines + self._plane.head_cache.hop_lines
         if host != self._lines_host:
             self._lines = self._plane.head_cache.forwarded_lines(self.address, host)
             self._lines_host = host
         return self._lines
+
+    def forget_forwarded_lines(self) -> None:
+        self._lines_host = None
 
     def send_error(
         self, head: RequestHead, why: Failure, status: int, extra: bytes, *, complete: bool

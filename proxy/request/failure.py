@@ -60,6 +60,7 @@ MAX_FORWARDS: Final = Failure("max-forwards", 200, "this is the last hop that Ma
 REDIRECT: Final = Failure("redirect", 308, "see Location")
 TOO_LONG: Final = Failure("too-long", 431, "the request head is too long")
 NOT_SERVED: Final = Failure("not-served", 501, "the request asks for something not supported here")
+LOOP: Final = Failure("loop", 508, "the request has passed this proxy too often")
 
 _BY_STATUS: Final = {
     405: NOT_SERVED,
@@ -68,6 +69,7 @@ _BY_STATUS: Final = {
     431: TOO_LONG,
     501: NOT_SERVED,
     505: NOT_SERVED,
+    508: LOOP,
 }
 
 

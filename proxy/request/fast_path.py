@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.http1.chunked import is_complete
 from proxy.http1.framing import CHUNKED
-from proxy.http1.request import END, VIA
+from proxy.http1.request import END
 from proxy.http1.rewrite import CRLF
 from proxy.observe.spans import NOT_RECORDED
 from proxy.request import accounting, dispatch, resolve, tracing
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _HEAD: Final = 1
 """`proxy.request.upstream.HEAD`; that module imports this one."""
-_VIA_AND_ID: Final = VIA + b"X-Request-Id: "
+_REQUEST_ID: Final = b"X-Request-Id: "
 
 
 def start(exchange: "Exchange", body: bytes, now: float, public: bool) -> None:
@@ -102,10 +102,10 @@ def start(exchange: "Exchange", body: bytes, now: float, public: bool) -> None:
         exchange.body_sent()
     if head.has_id:
         exchange.request_id = head.request_id
-        data = b"".join((head.upstream_head, CRLF, lines, VIA, CRLF, body))
+        data = b"".join((head.upstream_head, CRLF, lines, CRLF, body))
     else:
         exchange.request_id = own_id = exchange.plane.next_id()
-        data = b"".join((head.upstream_head, CRLF, lines, _VIA_AND_ID, own_id, END, body))
+        data = b"".join((head.upstream_head, CRLF, lines, _REQUEST_ID, own_id, END, body))
     if not exchange.bodyless:
         upstream.fast_path_sink = exchange
     # `Upstream.send`, inlined: 0.7 %.

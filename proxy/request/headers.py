@@ -4,7 +4,7 @@ the client. `Exchange` and `Downstream` call these functions; they change nothin
 from typing import TYPE_CHECKING
 
 from proxy.http1 import rewrite
-from proxy.http1.request import END, VIA, via_line
+from proxy.http1.request import END, VIA, VIA_1_0
 from proxy.http1.response import ResponseHead
 from proxy.http1.rewrite import CRLF, edit_fields, host_line
 from proxy.request import tracing
@@ -29,7 +29,7 @@ def request_head(exchange: "Exchange") -> bytes:
         edited = edit_fields(head.lines, put=edits.put, add=edits.add, remove=edits.remove)
     elif head.upstream_head and exchange.target is head.target and not replaced:
         forwarded = exchange.client.forwarded_lines(head)
-        return b"".join((head.upstream_head, CRLF, forwarded, VIA, own_lines, CRLF))
+        return b"".join((head.upstream_head, CRLF, forwarded, own_lines, CRLF))
     if replaced:
         lines = edited if edited is not None else head.lines
         edited = edit_fields(lines, put=(), add=(), remove=replaced)
@@ -39,9 +39,11 @@ def request_head(exchange: "Exchange") -> bytes:
         where = exchange.endpoint.endpoint
         host = host_line(where.host or "localhost", where.port)
     forwarded = exchange.client.forwarded_lines(head)
+    if head.http10 and forwarded.endswith(VIA):
+        forwarded = forwarded.removesuffix(VIA) + VIA_1_0
     if route is not None and route.stripped_prefix and exchange.target is not head.target:
         forwarded = rewrite.add_forwarded_prefix(forwarded, route.stripped_prefix)
-    added = b"%b%b%b%b\r\n" % (host, forwarded, via_line(http10=head.http10), own_lines)
+    added = b"%b%b%b\r\n" % (host, forwarded, own_lines)
     return rewrite.build_request_head(head, added, edited, exchange.target)
 
 

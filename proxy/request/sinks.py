@@ -74,8 +74,12 @@ class ClientSink:
         self.persistent = False
 
     def forwarded_lines(self, head: RequestHead) -> bytes:
-        """Return the forwarding field lines, which name the sender of the request."""
+        """Return the forwarding field lines, which name the sender of the request, and those that
+        name this hop."""
         raise NotImplementedError
+
+    def forget_forwarded_lines(self) -> None:
+        """Build the forwarding field lines again: those that name this hop have changed."""
 
     def write(self, data: bytes) -> None:
         """Send bytes of the response, its head included."""

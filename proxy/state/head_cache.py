@@ -7,6 +7,7 @@ same fields. Every cache in it is bounded.
 from typing import Final
 
 from proxy.http1.fields import REQUEST_KINDS, RESPONSE_KINDS, FieldLineCache
+from proxy.http1.request import LOOP_LINE, VIA
 from proxy.http1.request_template import RequestTemplate, RequestTemplates
 from proxy.http1.response import ResponseHead, parse_response
 from proxy.http1.response_template import ResponseTemplates
@@ -25,6 +26,8 @@ class HeadCache:
     - `responses`: parsed response heads by their bytes, without the empty line.
     - `templates`, `body_templates`: the request templates that were learned last, of requests
       without and with a body. New connections start with them.
+    - `hop_lines`: the field lines that name this proxy as a hop, for every forwarded request. With
+      Via they end with `VIA`.
     """
 
     def __init__(self) -> None:
@@ -36,6 +39,7 @@ class HeadCache:
         self._quota = MAX_ENTRIES
         self._templates: dict[tuple[bytes, ...], RequestTemplate] = {}
         self._tuples: dict[RequestTemplates, RequestTemplates] = {}
+        self.hop_lines = LOOP_LINE
         self._forwarded: dict[tuple[bytes, bytes], bytes] = {}
 
     def match_response(
@@ -87,15 +91,25 @@ class HeadCache:
         return self._tuples.setdefault(same, same)
 
     def forwarded_lines(self, address: bytes, host: bytes) -> bytes:
-        """Return the forwarding field lines for a client address and a request host."""
+        """Return the forwarding field lines for a client address and a request host, and
+        `hop_lines`."""
         key = (address, host)
         lines = self._forwarded.get(key)
         if lines is None:
             if len(self._forwarded) >= MAX_ENTRIES:
                 self._forwarded.clear()
-            lines = forwarded_lines(address, b"http", host)
+            lines = forwarded_lines(address, b"http", host) + self.hop_lines
             self._forwarded[key] = lines
         return lines
+
+    def send_via(self, enabled: bool) -> bool:
+        """Set whether `hop_lines` has Via. Return whether it was different."""
+        lines = LOOP_LINE + VIA if enabled else LOOP_LINE
+        changed = lines != self.hop_lines
+        if changed:
+            self.hop_lines = lines
+            self._forwarded.clear()
+        return changed
 
     def reset_quota(self) -> None:
         """Allow new response heads again; the caller calls this once a second."""

@@ -324,6 +324,7 @@ class Snapshot(Frozen, frozen=True):
     - `credentials`: token → name of the service that holds it
     - `callers`: a replica's source address on the runtime's networks → name of its service
     - `trusted_proxies`: networks in CIDR notation whose forwarding fields are trusted
+    - `via`: whether requests to endpoints have a Via field
     """
 
     generation: Generation
@@ -333,6 +334,7 @@ class Snapshot(Frozen, frozen=True):
     credentials: dict[str, str] = msgspec.field(default_factory=dict)
     callers: dict[str, str] = msgspec.field(default_factory=dict)
     trusted_proxies: tuple[str, ...] = ()
+    via: bool = False
 
 
 class SnapshotUpdate(Frozen, frozen=True):
@@ -350,6 +352,7 @@ class SnapshotUpdate(Frozen, frozen=True):
     credentials: dict[str, str] = msgspec.field(default_factory=dict)
     callers: dict[str, str] = msgspec.field(default_factory=dict)
     trusted_proxies: tuple[str, ...] = ()
+    via: bool = False
 
 
 class MissingService(Exception):
@@ -370,6 +373,7 @@ def difference(old: Snapshot | None, new: Snapshot) -> SnapshotUpdate:
         credentials=new.credentials,
         callers=new.callers,
         trusted_proxies=new.trusted_proxies,
+        via=new.via,
     )
 
 
@@ -392,4 +396,5 @@ def apply(old: Snapshot | None, update: SnapshotUpdate) -> Snapshot:
         credentials=update.credentials,
         callers=update.callers,
         trusted_proxies=update.trusted_proxies,
+        via=update.via,
     )

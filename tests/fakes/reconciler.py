@@ -8,6 +8,7 @@ from meshd.discovery.watch import RuntimeWatcher
 from meshd.model.job import HookState
 from meshd.model.operation import RunHook
 from meshd.model.replica import RandomSource
+from meshd.publish.compile import EdgeSettings
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.execute.apply import RolloutHooks
@@ -79,7 +80,7 @@ class ControlLife:
             in_flight={},
             start_slots=int,
             on_ready=lambda key, seconds: None,
-            trusted_proxies=(),
+            edge=EdgeSettings(),
             clock=virtual.clock,
             random=dice or random.Random(),
         )

@@ -89,11 +89,13 @@ class ProxySettings(Model):
 
     - `trusted_proxies`: networks in CIDR notation, or addresses, of proxies whose `Forwarded` and
       `X-Forwarded-*` fields are trusted
+    - `via`: whether requests to endpoints have a `Via` field
     - `access_log`: the access log
     - `otlp`: the export of spans. Default: none
     """
 
     trusted_proxies: tuple[str, ...] = ()
+    via: bool = False
     access_log: AccessLogSettings = AccessLogSettings()
     otlp: OtlpSettings | None = None
 

@@ -30,7 +30,7 @@ _REDIRECT: Final = re.compile(r"[!-~]*")
 _NOT_EDITABLE: Final = frozenset(
     {
         "connection", "content-length", "expect", "forwarded", "keep-alive", "proxy-connection",
-        "te", "trailer", "transfer-encoding", "upgrade", "via", "x-request-id",
+        "te", "trailer", "cdn-loop", "transfer-encoding", "upgrade", "via", "x-request-id",
     }
 )  # fmt: skip
 """Fields that frame a message, apply to one connection, or are written by the proxy."""

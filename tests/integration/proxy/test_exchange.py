@@ -37,7 +37,7 @@ async def test_a_request_is_passed_on_with_the_proxys_fields() -> None:
         for line in (
             b"X-Thing: 1",
             b"Via: 1.0 before",
-            b"Via: 1.1 meshd",
+            b"CDN-Loop: meshd",
             b"X-Forwarded-For: 127.0.0.1",
             b"X-Forwarded-Proto: http",
             b"X-Forwarded-Host: shop.test",
@@ -45,6 +45,42 @@ async def test_a_request_is_passed_on_with_the_proxys_fields() -> None:
         ):
             assert b"\r\n" + line + b"\r\n" in seen
         assert seen.count(b"X-Request-Id: ") == 1
+        assert b"Via: 1.1 meshd" not in seen
+
+
+@on_uvloop
+async def test_via_is_sent_if_asked_also_to_connected_clients() -> None:
+    async with scene() as s:
+        origin = await s.origin(answers(OK))
+        s.install(service(origin))
+        client = await s.client()
+        for via in (False, True, False):
+            s.install(service(origin), via=via)
+            for _ in range(4):  # once in full, then by a template
+                seen = len(origin.visits[0].raw) if origin.visits else 0
+                await client.send(get("/"))
+                await client.response()
+                sent = origin.visits[0].raw[seen:]
+                assert sent.count(b"Via: 1.1 meshd\r\n") == via
+                assert sent.count(b"CDN-Loop: meshd\r\n") == 1
+        s.install(service(origin), via=True)
+        old = await s.ask(b"GET / HTTP/1.0\r\n\r\n")
+        await old.response()
+        assert b"Via: 1.0 meshd\r\n" in origin.visits[-1].raw
+
+
+@on_uvloop
+async def test_a_loop_is_answered_by_508() -> None:
+    """The proxy is its own origin, once directly and once behind a client that joins fields."""
+    async with scene() as s:
+        (origin,) = await s.serve(answers(OK))
+        for before, status in ((31, 200), (32, 200), (33, 508)):
+            client = await s.ask(get("/", "CDN-Loop: other, " + ", ".join(["meshd;n=1"] * before)))
+            assert (await client.response())[0] == status
+        s.install(Service("shop", "loop", (Endpoint("self", "127.0.0.1", s.port),)))
+        client = await s.ask(get("/"))
+        assert (await client.response())[0] == 508
+        assert len(origin.visits) <= 2
 
 
 @pytest.mark.parametrize(

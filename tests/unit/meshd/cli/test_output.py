@@ -187,7 +187,8 @@ def test_proxy_settings_come_from_the_file_and_the_options(tmp_path: Path) -> No
     file = tmp_path / "compose.yml"
     file.write_text(
         "services: {web: {image: i}}\n"
-        "x-mesh: {trusted_proxies: 10.0.0.0/8, access_log: {mode: on, path: log/a.log}}\n"
+        "x-mesh: {trusted_proxies: 10.0.0.0/8, via: true,\n"
+        "  access_log: {mode: on, path: log/a.log}}\n"
     )
     given: dict[str, Any] = dict.fromkeys([*proxy_options._LOG_FIELDS, "otlp", "otlp_sample"])
     given["trusted_proxy"] = ()
@@ -197,7 +198,7 @@ def test_proxy_settings_come_from_the_file_and_the_options(tmp_path: Path) -> No
     )
     config = options.config()
     assert config.access_log == LogConfig("on", "json", str(tmp_path / "log/a.log"), 0.01)
-    assert "--trusted-proxy=10.0.0.0/8" in config.children[1].argv
+    assert {"--trusted-proxy=10.0.0.0/8", "--via"} <= set(config.children[1].argv)
     given |= {"access_log": "sampled", "access_log_sample": 0.5, "trusted_proxy": ("::1",)}
     over = proxy_options.merge(given, loaded)
     assert (over.access_log.mode, over.access_log.sample) == ("sampled", 0.5)
