@@ -44,6 +44,7 @@ class ProbeTarget(msgspec.Struct, frozen=True):
     - `health`: the health check.
     - `incarnation`: distinguishes one start of a replica from the next.
     - `proven`: it served before this process began, so the first probe need not hurry.
+    - `alternatives`: more addresses of the same host; one that answers is enough.
     """
 
     host: str
@@ -52,6 +53,7 @@ class ProbeTarget(msgspec.Struct, frozen=True):
     incarnation: tuple[str, float]
     proven: bool = False
     path: str = ""
+    alternatives: tuple[str, ...] = ()
 
 
 def _is_same(old: ProbeTarget, new: ProbeTarget | None) -> bool:
@@ -120,11 +122,9 @@ class Prober:
         while True:
             unready = None
             async with self._slots:
-                problem = await self._probe_once(target.host, target.port, health, target.path)
+                problem = await self._probe_any(target, health)
                 if problem is None and health.ready:
-                    unready = await self._probe_once(
-                        target.host, target.port, readiness, target.path
-                    )
+                    unready = await self._probe_any(target, readiness)
             self._record(name, problem, unready)
             if target.proven or self.results[name].first_good:
                 interval = max(health.interval, len(self._targets) / MAX_RATE)
@@ -132,6 +132,15 @@ class Prober:
             else:
                 await asyncio.sleep(pause)
                 pause = min(pause * PAUSE_GROWTH, health.interval)
+
+    async def _probe_any(self, target: ProbeTarget, health: HealthCheck) -> str | None:
+        """Probe the addresses of a target until one answers well; return the last problem."""
+        problem = await self._probe_once(target.host, target.port, health, target.path)
+        for host in target.alternatives if problem is not None else ():
+            problem = await self._probe_once(host, target.port, health, target.path)
+            if problem is None:
+                break
+        return problem
 
     def _record(self, name: str, problem: str | None, unready: str | None = None) -> None:
         before = self.results.get(name, ProbeResult())

@@ -14,7 +14,6 @@ from meshd.logging_setup import set_up_logging
 from meshd.spec.errors import SpecError
 from meshd.standalone.build import ADMIN_VARIABLE, SETTINGS_VARIABLE
 from meshd.standalone.helper import Helper
-from meshd.standalone.settings import read_settings
 from proxy.ipc.config import FEED_VARIABLE
 
 
@@ -24,7 +23,8 @@ async def _run() -> None:
     feed = socket.socket(fileno=int(os.environ[FEED_VARIABLE]))
     admin_fd = os.environ.get(ADMIN_VARIABLE)
     admin = socket.socket(fileno=int(admin_fd)) if admin_fd else None
-    await Helper(read_settings(file, flags), file, flags, feed, admin).run()
+    memory = arguments.get("memory", -1)
+    await Helper(file, flags, feed, admin, memory).run()
 
 
 def main() -> None:

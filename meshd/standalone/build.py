@@ -3,10 +3,12 @@
 Used by `meshd.cli.commands.proxy` at start, and by `meshd.standalone.helper` for later snapshots.
 """
 
+import asyncio
 import json
 import socket
 import sys
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import msgspec
@@ -33,8 +35,15 @@ HELPER_STOP_SECONDS: Final = 2.0
 HELPER_SILENCE_SECONDS: Final = 10.0
 """Seconds without a sign of life after which the helper is replaced; as for a worker."""
 
+RESOLVE_INTERVAL: Final = 10.0
+"""Seconds between two resolutions of the host names: a fraction of the usual TTL of DNS records for
+failover, 30 to 60 seconds."""
+RESOLVE_SECONDS: Final = 5.0
+"""Seconds for one host name: the default timeout of a resolver for one name server."""
+
 ResolvedAddresses = Mapping[str, tuple[str, ...]]
-"""IP addresses by host."""
+"""IP addresses by host; none if the host did not resolve so far."""
+HostResolver = Callable[[str], tuple[str, ...]]
 
 
 class UnknownHost(Exception):
@@ -42,34 +51,61 @@ class UnknownHost(Exception):
 
 
 def resolve_host(host: str) -> tuple[str, ...]:
-    """Return all IPv4 addresses of a host, or all IPv6 addresses if it has no others. Blocks.
+    """Return all addresses of a host. Blocks.
 
-    Raises UnknownHost.
+    The family that the system prefers comes first (RFC 6724); within a family the order is fixed,
+    because name servers rotate it. Raises UnknownHost.
     """
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise UnknownHost(f"--to: cannot resolve the host {host} ({error.strerror})") from error
-    by_family: dict[int, list[str]] = {}
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UnknownHost(f"cannot resolve the host {host} ({reason})") from error
+    by_family: dict[int, set[str]] = {}
     for family, _, _, _, sockaddr in found:
-        by_family.setdefault(family, []).append(str(sockaddr[0]))
-    chosen = by_family.get(socket.AF_INET) or by_family.get(socket.AF_INET6) or []
-    return tuple(sorted(set(chosen)))
+        by_family.setdefault(family, set()).add(str(sockaddr[0]))
+    return tuple(each for addresses in by_family.values() for each in sorted(addresses))
 
 
-def resolve_hosts(
-    settings: StandaloneSettings, resolver: Callable[[str], tuple[str, ...]]
-) -> ResolvedAddresses:
-    """Return the addresses of every host in the settings. Raises UnknownHost."""
+def list_hosts(settings: StandaloneSettings) -> list[str]:
+    """Return every host in the settings."""
     to = (*settings.to, *settings.mirror)
-    hosts = {parsed.host for each in to if not (parsed := address.parse(each.address)).path}
-    return {host: resolver(host) for host in sorted(hosts)}
+    return sorted({parsed.host for each in to if not (parsed := address.parse(each.address)).path})
+
+
+async def resolve_hosts(
+    settings: StandaloneSettings, resolver: HostResolver, known: ResolvedAddresses
+) -> tuple[ResolvedAddresses, Mapping[str, str]]:
+    """Return the addresses of every host in the settings, and a problem for each host that does
+    not resolve: it keeps its addresses in `known`. No host waits for another one."""
+    hosts = list_hosts(settings)
+    executor = ThreadPoolExecutor(max_workers=max(len(hosts), 1))
+    problems: dict[str, str] = {}
+
+    async def resolve(host: str) -> tuple[str, ...]:
+        try:
+            async with asyncio.timeout(RESOLVE_SECONDS):
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(executor, resolver, host)
+        except UnknownHost as error:
+            problems[host] = str(error)
+        except TimeoutError:
+            problems[host] = f"cannot resolve the host {host} (no answer in {RESOLVE_SECONDS:g} s)"
+        return known.get(host, ())
+
+    found = await asyncio.gather(*map(resolve, hosts))
+    executor.shutdown(wait=False)  # a thread may still wait for a name server
+    return dict(zip(hosts, found, strict=True)), problems
 
 
 def build_endpoints(
     settings: StandaloneSettings, resolved: ResolvedAddresses
 ) -> tuple[Endpoint, ...]:
-    """Return the endpoints to balance over, without duplicates."""
+    """Return the endpoints to balance over, without duplicates.
+
+    A host has an endpoint for each address of its preferred family. Addresses of the other family
+    are alternatives for them, so that a host reached by both is not counted twice.
+    """
     return _merge_endpoints(settings.to, resolved)
 
 
@@ -87,10 +123,26 @@ def _list_endpoints(to: UpstreamAddress, resolved: ResolvedAddresses) -> list[En
     parsed = address.parse(to.address)
     if parsed.path:
         return [Endpoint(str(parsed), host="", port=0, path=parsed.path, weight=to.weight)]
+    found = resolved.get(parsed.host, ())
+    preferred = [ip for ip in found if _is_v6(ip) == _is_v6(found[0])]
+    others = tuple(found[len(preferred) :])
     return [
-        Endpoint(str(address.Address(ip, parsed.port)), ip, parsed.port, weight=to.weight)
-        for ip in resolved[parsed.host]
+        Endpoint(
+            str(address.Address(ip, parsed.port)),
+            ip,
+            parsed.port,
+            weight=to.weight,
+            # Each endpoint begins with another one of them.
+            alternatives=others[index % len(others) :] + others[: index % len(others)]
+            if others
+            else (),
+        )
+        for index, ip in enumerate(preferred)
     ]
+
+
+def _is_v6(ip: str) -> bool:
+    return ":" in ip
 
 
 def build_snapshot(
@@ -129,15 +181,20 @@ def build_snapshot(
 
 
 def build_supervisor_config(
-    settings: StandaloneSettings, resolved: ResolvedAddresses, file: str, flags: RawSettings
+    settings: StandaloneSettings,
+    resolved: ResolvedAddresses,
+    file: str,
+    flags: RawSettings,
+    memory: int = -1,
 ) -> SupervisorConfig:
-    """Return the configuration of the supervisor. It has a helper process only if needed."""
+    """Return the configuration of the supervisor. It has a helper process only if needed. `memory`
+    is the descriptor of the helper's memory file (`meshd.standalone.memory`); -1 for none."""
     return SupervisorConfig(
         listen=settings.listen,
         workers=settings.workers,
         pid_file=settings.pid_file,
         snapshot=build_snapshot(settings, resolved, Generation(1, 1)),
-        children=_helper_config(settings, resolved, file, flags),
+        children=_helper_config(settings, resolved, file, flags, memory),
         drain=settings.mesh.drain,
         access_log=msgspec.convert(settings.access_log.model_dump(), LogConfig),
         spans=build_span_config(settings),
@@ -156,7 +213,11 @@ def build_span_config(proxy_settings: ProxySettings) -> SpanConfig:
 
 
 def _helper_config(
-    settings: StandaloneSettings, resolved: ResolvedAddresses, file: str, flags: RawSettings
+    settings: StandaloneSettings,
+    resolved: ResolvedAddresses,
+    file: str,
+    flags: RawSettings,
+    memory: int,
 ) -> tuple[ChildConfig, ...]:
     has_names = any(ips != (host,) for host, ips in resolved.items())
     if not (file or has_names or settings.probes or settings.admin):
@@ -165,7 +226,8 @@ def _helper_config(
         ChildConfig(
             name="helper",
             argv=(sys.executable, "-P", "-m", "meshd.standalone"),
-            env={SETTINGS_VARIABLE: json.dumps({"file": file, "flags": flags})},
+            env={SETTINGS_VARIABLE: json.dumps({"file": file, "flags": flags, "memory": memory})},
+            descriptors=(memory,) if memory >= 0 else (),
             listen={ADMIN_VARIABLE: settings.admin} if settings.admin else {},
             stop_seconds=HELPER_STOP_SECONDS,
             feed=True,

@@ -10,7 +10,7 @@ import contextlib
 import signal
 import socket
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from meshd.model.replica import ProbeResult
 from meshd.publish.publisher import Publisher
 from meshd.spec.errors import SpecError
 from meshd.standalone import build
+from meshd.standalone.memory import HelperMemory, read_memory, write_memory
 from meshd.standalone.settings import RawSettings, StandaloneSettings, read_settings
 from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
@@ -34,9 +35,6 @@ from proxy.wire.report import Message, Report, Workers
 from proxy.wire.snapshot import Endpoint, Generation
 
 _log = structlog.stdlib.get_logger(__name__)
-RESOLVE_INTERVAL: Final = 10.0
-"""Seconds between two resolutions of the host names: a fraction of the usual TTL of DNS records for
-failover, 30 to 60 seconds."""
 FIRST_WORKER_TIMEOUT: Final = 5.0
 """Seconds that a client of the admin address waits for the first worker, so that no health check
 fails while the workers start."""
@@ -57,24 +55,45 @@ def is_unhealthy(result: ProbeResult | None, failures: int) -> bool:
     return result.bad >= failures or (result.bad > 0 and not result.first_good)
 
 
+def _read_settings(file: str, flags: RawSettings, before: HelperMemory) -> StandaloneSettings:
+    """Read the settings; those of the helper before if the file has an error by now.
+
+    Raises SpecError.
+    """
+    try:
+        return read_settings(file, flags)
+    except SpecError as error:
+        if not before.settings:
+            raise
+        _log.error("keeping the previous settings", error=str(error))
+        return StandaloneSettings.model_validate_json(before.settings)
+
+
 class Helper:
     """The helper process of `meshd proxy`. `run` returns when the supervisor ends or on SIGTERM;
-    SIGHUP reloads the settings."""
+    SIGHUP reloads the settings. It continues with what the helper before it left in the file
+    `memory`."""
 
     def __init__(
         self,
-        settings: StandaloneSettings,
         file: str,
         flags: RawSettings,
         feed: socket.socket,
         admin: socket.socket | None,
+        memory: int = -1,
+        resolve_host: build.HostResolver = build.resolve_host,
     ) -> None:
-        self._settings = settings
+        self._resolve_host = resolve_host
         self._file = file
         self._flags = flags
         self._feed = feed
         self._admin = admin
-        self._resolved: build.ResolvedAddresses = {}
+        self._memory = memory
+        before = read_memory(memory)
+        self._settings = _read_settings(file, flags, before)
+        self._resolved: build.ResolvedAddresses = before.resolved
+        self._unhealthy_before = frozenset(before.unhealthy)
+        self._problems: Mapping[str, str] = {}
         self._refresh_requested = asyncio.Event()
         self._reload_requested = False
         self._wake = asyncio.Event()
@@ -124,6 +143,7 @@ class Helper:
             each.id
             for each in self._list_endpoints()
             if is_unhealthy(results.get(each.id), failures)
+            or (each.id not in results and each.id in self._unhealthy_before)
         ]
 
     async def _publish(self) -> None:
@@ -131,6 +151,7 @@ class Helper:
         while True:
             self._wake.clear()
             self._prober.set_targets(self._probe_targets())
+            self._remember()
             self._publisher.publish(
                 build.build_snapshot(
                     self._settings, self._resolved, Generation(), self._list_unhealthy()
@@ -138,12 +159,25 @@ class Helper:
             )
             await self._wake.wait()
 
+    def _remember(self) -> None:
+        """Keep what the next helper process continues with."""
+        settings = self._settings.model_dump_json()
+        unhealthy = tuple(self._list_unhealthy())
+        write_memory(self._memory, HelperMemory(dict(self._resolved), unhealthy, settings))
+
     def _probe_targets(self) -> dict[str, ProbeTarget]:
         if not self._settings.probes:
             return {}
         health = self._settings.mesh.probe
         return {
-            each.id: ProbeTarget(each.host, each.port, health, (each.id, 0.0), path=each.path)
+            each.id: ProbeTarget(
+                each.host,
+                each.port,
+                health,
+                (each.id, 0.0),
+                path=each.path,
+                alternatives=each.alternatives,
+            )
             for each in self._list_endpoints()
         }
 
@@ -157,23 +191,30 @@ class Helper:
             self._refresh_requested.clear()
             await self._refresh()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RESOLVE_INTERVAL):
+                async with asyncio.timeout(build.RESOLVE_INTERVAL):
                     await self._refresh_requested.wait()
 
     async def _refresh(self) -> None:
         """Resolve the names, after reading the file if a reload was requested.
 
-        After an error, the previous settings and addresses stay in use.
+        A file with an error changes nothing. A name that does not resolve keeps its addresses.
         """
         reload, self._reload_requested = self._reload_requested, False
-        try:
-            settings = read_settings(self._file, self._flags) if reload else self._settings
-            resolved = await asyncio.to_thread(build.resolve_hosts, settings, build.resolve_host)
-        except (SpecError, build.UnknownHost) as error:
-            _log.error("keeping the previous settings and addresses", error=str(error))
-            return
+        settings = self._settings
         if reload:
-            _log.info("settings reloaded")
+            try:
+                settings = read_settings(self._file, self._flags)
+                _log.info("settings reloaded")
+            except SpecError as error:
+                _log.error("keeping the previous settings", error=str(error))
+        resolved, problems = await build.resolve_hosts(settings, self._resolve_host, self._resolved)
+        for host, problem in problems.items():
+            if self._problems.get(host) != problem:
+                kept = ", ".join(resolved[host]) or "none"
+                _log.error("host does not resolve", error=problem, addresses=kept)
+        for host in self._problems.keys() - problems.keys():
+            _log.info("host resolves again", host=host)
+        self._problems = problems
         if (settings, resolved) != (self._settings, self._resolved):
             self._settings, self._resolved = settings, resolved
             self._wake.set()

@@ -40,6 +40,7 @@ class ChildConfig(Strict, frozen=True):
     - `reload`: whether it gets SIGHUP when the supervisor does
     - `silence_seconds`: it is killed and restarted if it has given no sign of life for this long
       (`proxy.ipc.watchdog`); 0: it is not watched
+    - `descriptors`: open files of the supervisor that it inherits under the same numbers
     """
 
     name: str
@@ -52,6 +53,7 @@ class ChildConfig(Strict, frozen=True):
     feed: bool = False
     reload: bool = False
     silence_seconds: float = 0.0
+    descriptors: tuple[int, ...] = ()
 
 
 class LogConfig(Strict, frozen=True):

@@ -5,6 +5,8 @@ another, close those that were idle for too long.
 """
 
 import asyncio
+import socket
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from proxy.state.endpoint_state import EndpointState
@@ -18,6 +20,10 @@ MAX_IDLE: Final = 1024
 FRESH_SECONDS: Final = 1.5
 """A request that must not be sent twice takes only a connection that was idle for less time. An
 endpoint that closes idle connections could otherwise close it while the request is on its way."""
+
+ATTEMPT_DELAY: Final = 0.25
+"""Seconds before the next address of a host is tried as well: the Connection Attempt Delay that
+RFC 8305 recommends."""
 
 
 def take(endpoint: EndpointState, *, idempotent: bool, now: float) -> "Upstream | None":
@@ -69,6 +75,61 @@ def close_idle(endpoint: EndpointState, now: float) -> None:
         upstream.discard()
 
 
+async def connect_first(
+    loop: asyncio.AbstractEventLoop, hosts: Sequence[str], port: int
+) -> tuple[str, socket.socket]:
+    """Connect to the first of several IP addresses that accepts (RFC 8305); return it with the
+    socket.
+
+    The next address is tried when the one before has failed, or after `ATTEMPT_DELAY`. Raises the
+    last OSError if none accepts.
+    """
+    waiting = list(hosts)
+    pending: set[asyncio.Task[tuple[str, socket.socket]]] = set()
+    error = OSError("no address")
+    try:
+        while waiting or pending:
+            if waiting:
+                pending.add(asyncio.ensure_future(_connect(loop, waiting.pop(0), port)))
+            done, pending = await asyncio.wait(
+                pending,
+                timeout=ATTEMPT_DELAY if waiting else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for task in done:
+                failure = task.exception()
+                if failure is None:
+                    pending |= done - {task}
+                    return task.result()
+                if not isinstance(failure, OSError):
+                    raise failure
+                error = failure
+        raise error
+    finally:
+        for task in pending:
+            task.add_done_callback(_close_unused)
+            task.cancel()
+
+
+def _close_unused(task: "asyncio.Task[tuple[str, socket.socket]]") -> None:
+    """Close the connection of an attempt that another one was faster than."""
+    if not task.cancelled() and task.exception() is None:
+        task.result()[1].close()
+
+
+async def _connect(
+    loop: asyncio.AbstractEventLoop, host: str, port: int
+) -> tuple[str, socket.socket]:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, (host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return host, sock
+
+
 async def dial(
     loop: asyncio.AbstractEventLoop, endpoint: EndpointState, upstream: "Upstream"
 ) -> None:
@@ -79,6 +140,10 @@ async def dial(
     try:
         if where.path:
             await loop.create_unix_connection(lambda: protocol, where.path)
+        elif where.alternatives:
+            host, sock = await connect_first(loop, endpoint.hosts(), where.port)
+            endpoint.record_accepting(host)
+            await loop.create_connection(lambda: protocol, sock=sock)
         else:
             await loop.create_connection(lambda: protocol, where.host, where.port)
     except OSError as error:

@@ -40,12 +40,14 @@ class EndpointState:
     - `idle`: open connections without a request, the last used at the end.
     - `idle_seconds`: seconds for which they are kept, unless the endpoint asks for less.
     - `connections`: connections that are open or being opened.
+    - `accepting_host`: the address that accepted last, if the endpoint has several; empty before.
     - `response_templates`: templates of the responses of its service.
     """
 
     __slots__ = (
         "_row",
         "_slot",
+        "accepting_host",
         "connections",
         "counters",
         "endpoint",
@@ -91,6 +93,7 @@ class EndpointState:
         self.idle: list[Upstream] = []
         self.idle_seconds = POOL_SECONDS
         self.connections = 0
+        self.accepting_host = ""
         self.serving = True
         self.response_templates = response_templates
 
@@ -106,6 +109,18 @@ class EndpointState:
             self.gradient = None
         elif self.gradient is None:
             self.gradient = Gradient()
+
+    def hosts(self) -> tuple[str, ...]:
+        """Return the addresses to connect to in order: the one that accepted last comes first."""
+        where = self.endpoint
+        known = (where.host, *where.alternatives)
+        if self.accepting_host not in known:
+            return known
+        return (self.accepting_host, *(each for each in known if each != self.accepting_host))
+
+    def record_accepting(self, host: str) -> None:
+        """Remember the address that accepted a connection."""
+        self.accepting_host = host
 
     def retire(self) -> None:
         """Take no new requests: the endpoint is not in the snapshot any more."""

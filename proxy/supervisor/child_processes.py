@@ -201,7 +201,7 @@ class ChildProcess:
     async def _start(self) -> None:
         self._ended.clear()
         env = dict(self.config.env)
-        descriptors = []
+        descriptors = list(self.config.descriptors)
         for variable, listening in self.listening.items():
             descriptors.append(listening.slots[0].fileno())
             env[variable] = str(descriptors[-1])

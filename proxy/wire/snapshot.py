@@ -46,6 +46,7 @@ class Endpoint(Frozen, frozen=True):
     - `weight`: relative share of the requests
     - `state`: a draining endpoint gets no new request and finishes its requests
     - `ready_since`: Unix time at which slow start begins; 0 means long ago
+    - `alternatives`: more addresses of the same host, tried if `host` does not accept
     """
 
     id: str
@@ -56,6 +57,7 @@ class Endpoint(Frozen, frozen=True):
     weight: float = 1.0
     state: EndpointState = "ready"
     ready_since: float = 0.0
+    alternatives: tuple[str, ...] = ()
 
 
 class HashKey(Frozen, frozen=True):

@@ -4,6 +4,7 @@ The settings are read by `meshd.standalone`; this process then becomes the super
 (`python -m proxy`).
 """
 
+import asyncio
 import os
 import sys
 from typing import Any, NoReturn
@@ -15,12 +16,14 @@ from meshd.cli import proxy_options
 from meshd.spec.errors import SpecError
 from meshd.spec.model.proxy_settings import MissingExtra, require_otlp
 from meshd.standalone.build import (
+    RESOLVE_INTERVAL,
     ResolvedAddresses,
-    UnknownHost,
+    build_endpoints,
     build_supervisor_config,
     resolve_host,
     resolve_hosts,
 )
+from meshd.standalone.memory import create_memory_file
 from meshd.standalone.settings import RawSettings, StandaloneSettings, read_settings
 from proxy.wire.snapshot import Algorithm
 
@@ -87,9 +90,13 @@ def command(file: str | None, **options: Any) -> None:
     try:
         settings = read_settings(path, flags)
         require_otlp(settings)
-        resolved = resolve_hosts(settings, resolve_host)
-    except (SpecError, UnknownHost, MissingExtra) as error:
+    except (SpecError, MissingExtra) as error:
         _exit_with(str(error))
+    resolved, problems = asyncio.run(resolve_hosts(settings, resolve_host, {}))
+    if not build_endpoints(settings, resolved):
+        _exit_with(f"--to: {'; '.join(problems.values())}")
+    for problem in problems.values():
+        click.echo(f"meshd proxy: {problem}; asking again every {RESOLVE_INTERVAL:g} s", err=True)
     _become_supervisor(settings, resolved, path, flags)
 
 
@@ -138,7 +145,7 @@ def _become_supervisor(
 ) -> NoReturn:
     """Replace this process by the supervisor; the process id stays the same. The configuration is
     passed in an anonymous memory file."""
-    config = build_supervisor_config(settings, resolved, file, flags)
+    config = build_supervisor_config(settings, resolved, file, flags, create_memory_file())
     memory = os.memfd_create("meshd-proxy", 0)
     os.write(memory, msgspec.json.encode(config))
     argv = [sys.executable, "-P", "-m", "proxy", "--config", f"/dev/fd/{memory}"]

@@ -138,6 +138,24 @@ async def test_the_admin_address_serves_health_and_metrics(tmp_path: Path, free_
             assert (await fetch(admin, "/healthz"))[0] == 200
 
 
+async def test_a_name_that_does_not_resolve_costs_only_itself(
+    tmp_path: Path, free_port: int
+) -> None:
+    admin = f"127.0.0.1:{free_port}"
+    async with origin("a") as a:
+        to = ("--to", f"127.0.0.1:{a.port}", "--to", f"no-such-host.invalid:{a.port}")
+        with meshd_proxy(tmp_path, "--listen", "127.0.0.1:0", *to, "--admin", admin) as running:
+            address = await running.listening()
+            assert "cannot resolve the host no-such-host.invalid" in running.said
+            assert (await fetch(address))[0] == 200
+            assert (await fetch(admin, "/healthz"))[0] == 200
+            (helper,) = [pid for pid in running.children() if pid not in running.workers()]
+            os.kill(helper, signal.SIGKILL)
+            assert (await fetch(admin, "/healthz"))[0] == 200
+            assert running.said.count("child helper ended") == 1
+            assert "Traceback" not in running.said
+
+
 async def _metric(admin: str, start: str, value: float) -> None:
     """Wait until a metric has a value."""
     found: list[str] = []

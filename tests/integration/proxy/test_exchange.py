@@ -387,6 +387,47 @@ async def test_an_origin_that_accepts_nothing_is_504_in_time() -> None:
 
 
 @on_uvloop
+async def test_all_addresses_of_a_host_are_tried() -> None:
+    async with scene() as s:
+        (origin,) = await s.serve(answers(OK))
+        # No process listens on the first address; the second one accepts.
+        where = Endpoint("e", "127.0.0.9", origin.port, alternatives=("127.0.0.1",))
+        s.install(Service("shop", "2", (where,)))
+        for _ in range(3):
+            client = await s.ask(get())
+            assert (await client.response())[2] == b"ok"
+        endpoint = s.plane.services["shop"].endpoints["e"]
+        assert endpoint.hosts() == ("127.0.0.1", "127.0.0.9")
+        # None accepts: one error, and nothing is left open.
+        gone = Endpoint("g", "127.0.0.9", origin.port, alternatives=("127.0.0.8",))
+        s.install(Service("shop", "3", (gone,)))
+        client = await s.ask(get())
+        assert (await client.response())[0] == 502
+        assert s.plane.services["shop"].endpoints["g"].connections == 0
+
+
+@on_uvloop
+async def test_an_address_that_does_not_answer_delays_the_next_by_a_quarter_second() -> None:
+    async with scene() as s:
+        (origin,) = await s.serve(answers(OK))
+        with socket.socket() as deaf:
+            deaf.bind(("127.0.0.9", origin.port))
+            deaf.listen(0)
+            filling = [socket.socket() for _ in range(3)]
+            for sock in filling:
+                sock.setblocking(False)
+                sock.connect_ex(deaf.getsockname())
+            where = Endpoint("e", "127.0.0.9", origin.port, alternatives=("127.0.0.1",))
+            s.install(Service("shop", "2", (where,), timeouts=Timeouts(connect=5.0)))
+            begun = time.monotonic()
+            client = await s.ask(get())
+            assert (await client.response())[2] == b"ok"
+            assert 0.2 < time.monotonic() - begun < 2.0
+            for sock in filling:
+                sock.close()
+
+
+@on_uvloop
 async def test_origins_and_clients_on_unix_sockets(tmp_path: Path) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")

@@ -1,5 +1,8 @@
 """Flags and file to the snapshot and configuration of a standalone proxy."""
 
+import os
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,8 @@ from meshd.cli.commands.proxy import raw_flags
 from meshd.model.replica import ProbeResult
 from meshd.spec.errors import SpecError
 from meshd.standalone import build
-from meshd.standalone.helper import is_unhealthy
+from meshd.standalone.helper import Helper, is_unhealthy
+from meshd.standalone.memory import HelperMemory, create_memory_file, read_memory, write_memory
 from meshd.standalone.settings import StandaloneSettings, read_settings
 from proxy.wire.snapshot import Endpoint, Generation
 
@@ -82,6 +86,99 @@ def test_a_name_yields_all_its_addresses_without_duplicates() -> None:
     )
 
 
+def test_addresses_of_the_other_family_are_alternatives() -> None:
+    found = read_settings("", {"to": ["shop:80"]})
+    resolved = {"shop": ("fd00::1", "fd00::2", "fd00::3", "10.0.0.1", "10.0.0.2")}
+    assert build.build_endpoints(found, resolved) == (
+        Endpoint("[fd00::1]:80", "fd00::1", 80, alternatives=("10.0.0.1", "10.0.0.2")),
+        Endpoint("[fd00::2]:80", "fd00::2", 80, alternatives=("10.0.0.2", "10.0.0.1")),
+        Endpoint("[fd00::3]:80", "fd00::3", 80, alternatives=("10.0.0.1", "10.0.0.2")),
+    )
+
+
+async def test_each_name_resolves_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "RESOLVE_SECONDS", 0.2)
+    found = read_settings(
+        "", {"to": ["a:80", "moved:80", "gone:80", "slow:80"], "mirror": "new:80"}
+    )
+    end = threading.Event()
+
+    def resolver(host: str) -> tuple[str, ...]:
+        if host == "slow":
+            end.wait(30)
+        if host in ("gone", "new"):
+            raise build.UnknownHost(f"cannot resolve the host {host} (unknown)")
+        return (f"10.0.0.{len(host)}",)
+
+    known = {"moved": ("10.0.0.9",), "gone": ("10.0.0.8",), "slow": ("10.0.0.7",)}
+    try:
+        resolved, problems = await build.resolve_hosts(found, resolver, known)
+    finally:
+        end.set()
+    assert resolved == {
+        "a": ("10.0.0.1",),
+        "moved": ("10.0.0.5",),
+        "gone": ("10.0.0.8",),
+        "slow": ("10.0.0.7",),
+        "new": (),
+    }
+    assert problems == {
+        "gone": "cannot resolve the host gone (unknown)",
+        "new": "cannot resolve the host new (unknown)",
+        "slow": "cannot resolve the host slow (no answer in 0.2 s)",
+    }
+    assert len(build.build_endpoints(found, resolved)) == 4
+
+
+def test_a_host_keeps_the_order_of_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = ["10.0.0.2", "fd00::1", "10.0.0.1", "10.0.0.2"]
+    infos = [
+        (socket.AF_INET6 if ":" in each else socket.AF_INET, 1, 6, "", (each, 0))
+        for each in answers
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: infos)
+    assert build.resolve_host("shop") == ("10.0.0.1", "10.0.0.2", "fd00::1")
+
+
+async def test_a_restarted_helper_continues_where_the_last_one_was(tmp_path: Path) -> None:
+    memory = create_memory_file()
+    file = tmp_path / "proxy.yml"
+    file.write_text("to: [shop:80, other:80]\nhealth: /ok\n")
+    left, right = socket.socketpair()
+    with left, right:
+        write_memory(
+            memory,
+            HelperMemory(
+                {"shop": ("10.0.0.1", "10.0.0.2"), "other": ("10.0.0.3",)},
+                ("10.0.0.2:80",),
+                read_settings(str(file), {}).model_dump_json(),
+            ),
+        )
+
+        def resolver(host: str) -> tuple[str, ...]:
+            raise build.UnknownHost(f"cannot resolve the host {host}")
+
+        helper = Helper(str(file), {}, left, None, memory, resolver)
+        await helper._refresh()
+        status = helper.get_status().services[0]
+        assert (status.desired, status.ready) == (3, 2)
+        file.write_text("to: [shop:80\n")
+        assert (
+            Helper(str(file), {}, left, None, memory, resolver).get_status().services[0].ready == 2
+        )
+    os.close(memory)
+
+
+def test_an_unreadable_memory_is_ignored() -> None:
+    memory = create_memory_file()
+    os.write(memory, b'{"resolved": {"a"')
+    assert read_memory(memory) == HelperMemory()
+    write_memory(memory, HelperMemory({"a": ("10.0.0.1",)}))
+    assert read_memory(memory).resolved == {"a": ("10.0.0.1",)}
+    os.close(memory)
+    assert read_memory(-1) == HelperMemory()
+
+
 def test_the_snapshot_routes_all_requests_and_drains_unhealthy_endpoints() -> None:
     found = read_settings(
         "", {"to": ["10.0.0.1:80", "10.0.0.2:80"], "trusted_proxies": ["10.0.0.0/8"]}
@@ -108,7 +205,7 @@ def test_the_snapshot_routes_all_requests_and_drains_unhealthy_endpoints() -> No
 def test_the_helper_runs_only_if_needed(given: dict[str, Any], helper: bool) -> None:
     flags = {"to": ["127.0.0.1:80"], **given}
     found = read_settings("", flags)
-    resolved = build.resolve_hosts(found, lambda _: ("127.0.0.1",))
+    resolved = dict.fromkeys(build.list_hosts(found), ("127.0.0.1",))
     assert bool(build.build_supervisor_config(found, resolved, "", flags).children) is helper
 
 
