@@ -46,7 +46,7 @@ def replica_spec(
     environment: dict[str, str] = {}
     hosts: Mapping[str, str] = {}
     if start.clone_of is None and not service.plain:
-        environment["PORT"] = str(service.port)
+        environment["PORT"] = service.environment.get("PORT", str(service.port))
         environment["MESH_SERVICE"], environment["MESH_REPLICA"] = service.name, start.name
         if gateway is not None:
             hosts = dict.fromkeys(names, gateway.host)

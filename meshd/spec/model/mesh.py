@@ -49,8 +49,9 @@ class JobSchedule(Model):
 class Mesh(Model):
     """`x-mesh` of a service: the settings that Compose has no keys for.
 
-    - `port`: the port that replicas listen on, passed to them as $PORT. Default: the first port
-      of `expose`, of `ports`, or of the image, or 8080
+    - `port`: the port that replicas listen on, passed to them as $PORT unless the file sets it.
+      Default: the first port of `expose`, of `ports`, or of the image, else PORT in
+      `environment`, else 8080
     - `tcp`: ports of replicas that do not speak HTTP; the mesh passes their connections on as they
       are
     - `routes`: the public routes to the service

@@ -24,6 +24,8 @@ from meshd.spec.model.mesh import Mesh
 
 DEFAULT_PORT: Final = 8080
 """The port of a service that declares none: the usual alternative port for HTTP."""
+MAX_PORT: Final = 65535
+"""The highest port of TCP and UDP."""
 _NO_PROBE: Final = HealthCheck(type="none")
 
 
@@ -100,8 +102,10 @@ class Service(Model):
     @property
     def port(self) -> int:
         """The main port: that of `x-mesh.port`, else the first that the file or the image
-        declares, else 8080."""
-        return self.mesh.port or next(iter((*self.expose, *self.image_ports)), DEFAULT_PORT)
+        declares, else that of the variable PORT in the file, else 8080."""
+        given = self.environment.get("PORT", "")
+        last = int(given) if given.isdecimal() and 0 < int(given) <= MAX_PORT else DEFAULT_PORT
+        return self.mesh.port or next(iter((*self.expose, *self.image_ports)), last)
 
     @property
     def mesh_ports(self) -> tuple[int, ...]:

@@ -38,10 +38,13 @@ def check_container_name(at: Cursor, service: Service) -> None:
 
 
 def check_port(at: Cursor, service: Service) -> None:
-    """Warn about a PORT variable that meshd overrides."""
+    """Warn about a PORT variable of the file that names another port than requests are sent to."""
     given = service.environment.get("PORT")
     if given is not None and not service.plain and given != str(service.port):
-        at.add_warning(f"the mesh sets PORT to {service.port}, not {given!r}; use x-mesh.port")
+        at.add_warning(
+            f"environment sets PORT to {given!r}, but the mesh sends requests to port "
+            f"{service.port}; set x-mesh.port to the port that the program listens on"
+        )
 
 
 def warn_of_additional_replicas(at: Cursor, service: Service) -> None:

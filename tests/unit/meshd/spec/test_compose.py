@@ -295,6 +295,22 @@ def test_a_service_is_plain_without_x_mesh(tmp_path: Path) -> None:
     assert [each.probe.type for each in services[:2]] == ["none", "http"]
 
 
+@pytest.mark.parametrize(
+    ("body", "port"),
+    [
+        ("environment: {PORT: 3000}", 3000),
+        ("environment: {PORT: 3000}\nexpose: [9000]", 9000),
+        ("environment: {PORT: none}", 8080),
+        ("environment: {PORT: 70000}", 8080),
+        ("environment: {PORT: 3000}\nx-mesh: {port: 9000}", 9000),
+    ],
+)
+def test_the_main_port_and_the_variable(tmp_path: Path, body: str, port: int) -> None:
+    text = textwrap.indent(body if "x-mesh" in body else f"{body}\nx-mesh: {{}}", "    ")
+    loaded = load_texts(tmp_path, f"services:\n  web:\n    image: i\n{text}\n")
+    assert loaded.project.service("web").port == port
+
+
 def test_ports_that_are_not_http(tmp_path: Path) -> None:
     service = web(tmp_path, "expose: [5432, 80]\nx-mesh: {tcp: 5432}")
     assert service.mesh_ports == (5432, 80)
@@ -653,7 +669,10 @@ def test_mesh_labels_of_a_service_replace_x_mesh(tmp_path: Path) -> None:
             "empty; write sh -c '… $$PORT' to use the value set in the replica",
         ),
         ("x-meshd: {}", "4: service web: x-meshd: this key has no effect; did you mean x-mesh?"),
-        ("environment: {PORT: 1}\n    x-mesh: {}", "2: service web: the mesh sets PORT to 8080, n"),
+        (
+            "environment: {PORT: 1}\n    x-mesh: {port: 2}",
+            "2: service web: environment sets PORT to '1', but the mesh sends requests to port 2; ",
+        ),
         ("restart: on-failure:3", "4: service web: restart: the number of attempts has no effect"),
     ],
 )
