@@ -32,6 +32,7 @@ from meshd.jobs.factory import JobFactory
 from meshd.jobs.hook_runner import HookRunner
 from meshd.jobs.table import JobTable
 from meshd.model.rollout import Override
+from meshd.publish.compile import EdgeSettings
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.loop import Reconciler
@@ -109,7 +110,7 @@ class Mesh:
             publisher=publisher, gateways=gateways, claims=claims, held_snapshot=None, wake=wake,
             probe=self.runtime.probe, jobs=jobs, hooks=HookRunner(factory, jobs, job_log),
             traffic=None, in_flight={}, start_slots=int, on_ready=_ignore,
-            trusted_proxies=(), clock=time.time, random=random.Random(),
+            edge=EdgeSettings(), clock=time.time, random=random.Random(),
         )  # fmt: skip
         self.publisher, self.gateways = publisher, gateways
         self.ingest, sampler = Ingest(), UsageSampler(self.runtime)
