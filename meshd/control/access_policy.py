@@ -15,6 +15,8 @@ from meshd.spec.model import Service
 
 UNKNOWN: Final = "unknown"
 """The caller of calls that the proxy cannot attribute to a service."""
+OUTSIDE: Final = "outside"
+"""The caller of requests that come through a published port."""
 _NEEDS_QUOTES: Final = re.compile(r"(?i:null|true|false)|[0-9][0-9_.e+-]*|0x[0-9a-f]+|0o[0-7]+")
 
 
@@ -85,7 +87,7 @@ def suggest_allow_lists(
 
 
 def _suggest_service(project: str, policy: ServicePolicy) -> list[str]:
-    callers = [by.caller for by in policy.callers if by.calls and by.caller != UNKNOWN]
+    callers = [by.caller for by in policy.callers if by.calls and "/" in by.caller]
     names = ", ".join(_quote(_shorten(project, caller)) for caller in callers)
     lines = [f"  {_quote(policy.service)}:", "    x-mesh:", f"      allow: [{names}]"]
     if not callers:
@@ -93,6 +95,8 @@ def _suggest_service(project: str, policy: ServicePolicy) -> list[str]:
     for by in policy.callers:
         if by.caller == UNKNOWN:
             lines.append(f"      # {by.calls + by.uncovered} calls of unknown callers")
+        elif by.caller == OUTSIDE:
+            lines.append(f"      # {by.calls} requests through published ports")
         elif not by.calls:
             lines.append(f"      # {by.uncovered} calls of {by.caller} were refused")
     return lines

@@ -7,10 +7,13 @@ wakes the reconciler.
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+import msgspec
 import structlog
 
 from meshd.model.event import Kind
+from meshd.model.service_key import base_key, split_key
 from meshd.store.events import EventLog
+from meshd.telemetry.fold import fold_ports
 from meshd.telemetry.ingest import Ingest
 from proxy.wire.report import (
     Ack,
@@ -65,14 +68,15 @@ class WorkerEvents:
         """Handle one message."""
         match message:
             case Report():
-                self._take_report(message)
+                self._take_report(fold_ports(message))
                 return
             case Workers(live=live):
                 self._set_workers(frozenset(live))
             case Ejected():
                 self._record_ejection(message)
             case Wake():
-                self._on_parked(message)
+                service = base_key(message.service)
+                self._on_parked(msgspec.structs.replace(message, service=service))
             case ListenFailed():
                 self._record_listen_error(message)
             case Listening(bound=bound):
@@ -89,7 +93,7 @@ class WorkerEvents:
         self._wake()
 
     def _record_ejection(self, ejected: Ejected) -> None:
-        project, _, service = ejected.service.partition("/")
+        project, service = split_key(base_key(ejected.service))
         self._events.record(
             self._clock(),
             Kind.ENDPOINT_EJECTED,

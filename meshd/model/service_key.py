@@ -17,3 +17,13 @@ def split_key(key: ServiceKey) -> tuple[str, str]:
     """Return project and service of a key."""
     project, _, service = key.partition("/")
     return project, service
+
+
+def port_key(key: ServiceKey, port: int) -> str:
+    """Return the name in the snapshot of a further port of a service: `PROJECT/SERVICE:PORT`."""
+    return f"{key}:{port}"
+
+
+def base_key(name: str) -> ServiceKey:
+    """Return the key of the service that a name in the snapshot belongs to, without its port."""
+    return name.partition(":")[0]

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from meshd.model.service_key import port_key, service_key
 from meshd.spec import model
 from proxy.wire import snapshot as wire
 
@@ -38,11 +39,6 @@ class EdgeSettings:
 _NO_EDGE: Final = EdgeSettings()
 
 
-def service_key(project: str, service: str) -> str:
-    """Return the key of a service: `PROJECT/SERVICE`."""
-    return f"{project}/{service}"
-
-
 def compile_snapshot(
     generation: wire.Generation,
     projects: Sequence[model.Project],
@@ -53,6 +49,7 @@ def compile_snapshot(
     callers: Mapping[str, str] = _NOTHING,
     edge: EdgeSettings = _NO_EDGE,
     splits: Mapping[str, wire.Split] = _NO_SPLITS,
+    virtual: Mapping[str, str] = _NOTHING,
 ) -> wire.Snapshot:
     """Return the snapshot at `generation`.
 
@@ -60,8 +57,8 @@ def compile_snapshot(
       counts.
     - `endpoints`: by service key, from `meshd.discovery.endpoints`. A key without a service is
       ignored; a service without endpoints parks its requests.
-    - `listeners`, `credentials` (token → service key), `callers` (address → service key): copied in
-      a fixed order.
+    - `listeners`, `credentials` (token → service key), `callers` (address → service key), `virtual`
+      (virtual address → service): copied in a fixed order.
     - `edge`: settings of the proxy as a whole.
     - `splits`: service key → how its revisions share the requests, during a rollout that shifts
       traffic by weight. Without an entry all replicas are equal.
@@ -73,9 +70,8 @@ def compile_snapshot(
             key = service_key(project.name, service.name)
             if service.plain or key in services:
                 continue
-            services[key] = _compile_service(
-                project.name, service, endpoints.get(key, ()), splits.get(key)
-            )
+            found = endpoints.get(key, ())
+            services |= _compile_ports(project.name, service, found, splits.get(key))
             routes += _compile_routes(project.name, key, service.mesh.routes)
     return wire.Snapshot(
         generation=generation,
@@ -86,6 +82,7 @@ def compile_snapshot(
         callers=dict(sorted(callers.items())),
         trusted_proxies=tuple(sorted(edge.trusted_proxies)),
         via=edge.via,
+        virtual=dict(sorted(virtual.items())),
     )
 
 
@@ -107,16 +104,34 @@ def route_conflicts(projects: Sequence[model.Project]) -> list[str]:
     return conflicts
 
 
-def _compile_service(
+def _compile_ports(
     project: str,
     service: model.Service,
     endpoints: Sequence[wire.Endpoint],
     split: wire.Split | None,
+) -> dict[str, wire.Service]:
+    """Compile a service: one entry for its main port, and one for each further port."""
+    key = service_key(project, service.name)
+    found = {key: _compile_service(project, service, key, service.port, endpoints, split)}
+    for port in service.mesh_ports[1:]:
+        name = port_key(key, port)
+        same = [msgspec.structs.replace(each, port=port) for each in endpoints]
+        found[name] = _compile_service(project, service, name, port, same, split)
+    return found
+
+
+def _compile_service(
+    project: str,
+    service: model.Service,
+    name: str,
+    port: int,
+    endpoints: Sequence[wire.Endpoint],
+    split: wire.Split | None,
 ) -> wire.Service:
-    """Compile one service, with a fingerprint of its whole content."""
+    """Compile one port of a service, with a fingerprint of its whole content."""
     mesh = service.mesh
     compiled = wire.Service(
-        name=service_key(project, service.name),
+        name=name,
         fingerprint="",
         endpoints=tuple(sorted(endpoints, key=lambda each: each.id)),
         allow=None if mesh.allow is None else _allowed_keys(project, mesh.allow),
@@ -129,6 +144,7 @@ def _compile_service(
         trace=mesh.trace,
         audit=mesh.audit,
         split=split,
+        protocol="tcp" if port in mesh.tcp else "http",
     )
     digest = hashlib.sha256(_encoder.encode(compiled)).hexdigest()
     return msgspec.structs.replace(compiled, fingerprint=digest[:FINGERPRINT_LENGTH])

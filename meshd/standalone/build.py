@@ -13,7 +13,8 @@ from typing import Final
 
 import msgspec
 
-from meshd.publish.compile import EdgeSettings, compile_snapshot, service_key
+from meshd.model.service_key import service_key
+from meshd.publish.compile import EdgeSettings, compile_snapshot
 from meshd.spec.model import Project, RouteSpec, Service
 from meshd.spec.model.proxy_settings import ProxySettings
 from meshd.standalone.settings import RawSettings, StandaloneSettings, UpstreamAddress

@@ -27,6 +27,8 @@ TOKEN_PATH: Final = b"/.mesh/"
 """Prefix of a target that names the caller's token and the called service."""
 UNKNOWN_CALLER: Final = "unknown"
 """The caller's name in counts where it is not known."""
+OUTSIDE: Final = "outside"
+"""The caller's name in counts for clients of a published port."""
 _CLIMBS: Final = failure.BAD_REQUEST._replace(text="the path leads out of its route")
 
 
@@ -140,18 +142,29 @@ def find_called_service(
     else:
         project, caller = routing.identify_caller(listener, client.peer)
         name = normalize_host(head.host or b"").decode("latin-1")
-    service = routing.find_service(project, name)
+    service = routing.find_called(listener, project, name)
     if service is None:
         raise RequestRefused(failure.NO_SERVICE)
-    if not service.allows(caller):
+    if not is_allowed(service, listener, caller):
         service.counters.count_uncovered(caller or UNKNOWN_CALLER)
         if not service.config.audit:
             service.counters.denied += 1
             raise RequestRefused(failure.DENIED)
-    caller = caller or UNKNOWN_CALLER
+    caller = caller or unknown_caller(listener)
     service.counters.start_call(caller, now)
     revision = _choose_revision(plane, head, service)
     return Destination(service, revision, target, caller=caller)
+
+
+def is_allowed(service: ServiceState, listener: Listener, caller: str) -> bool:
+    """Return whether a caller may use a service at a listener. A published port is for clients
+    from outside, so that there only a known caller is checked."""
+    return service.allows(caller) or (listener.kind == "published" and not caller)
+
+
+def unknown_caller(listener: Listener) -> str:
+    """Return the name in counts of a caller that is not known."""
+    return OUTSIDE if listener.kind == "published" else UNKNOWN_CALLER
 
 
 def _parse_token_path(target: bytes, credentials: dict[bytes, str]) -> tuple[str, str, bytes]:
@@ -185,12 +198,14 @@ def find_fast_path_call(
     else:
         project, caller = routing.identify_caller(listener, address)
         name = normalize_host(host).decode("latin-1")
-    service = routing.find_service(project, name)
-    if service is None or not service.fast_path_ok or not service.allows(caller):
+    service = routing.find_called(listener, project, name)
+    if service is None or not service.fast_path_ok:
+        return None
+    if not is_allowed(service, listener, caller):
         return None
     if len(routing.fast_path_calls) >= MAX_CACHED_HOSTS:
         routing.fast_path_calls.clear()
-    call = service, caller or UNKNOWN_CALLER
+    call = service, caller or unknown_caller(listener)
     routing.fast_path_calls[(listener.address, address, host)] = call
     return call
 

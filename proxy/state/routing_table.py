@@ -170,6 +170,7 @@ class Routing:
     - `fast_path_calls`: calls between services that may take the fast path; the called service
       and the caller, by listener address, source address, and host or token path.
     - `limiters`: the rate limiters, for the next generation.
+    - `virtual`: the service's name by virtual address, `HOST:PORT`.
     """
 
     def __init__(
@@ -183,6 +184,7 @@ class Routing:
         self.services = services
         self.credentials = {k.encode(): v for k, v in snapshot.credentials.items()}
         self._callers = snapshot.callers
+        self.virtual = snapshot.virtual
         self._unknown_callers: dict[tuple[str, str], tuple[str, str]] = {}
         # The service is not known before the head is: the longest timeout applies.
         self.head_seconds = max((s.timeouts.head for s in snapshot.services), default=10.0)
@@ -220,6 +222,15 @@ class Routing:
         full name."""
         service = self.services.get(f"{project}/{name}" if project else name)
         return service if service is not None else self.services.get(name)
+
+    def find_called(self, listener: Listener, project: str, name: str) -> ServiceState | None:
+        """Return the service that is called at a mesh listener. `name` is the request's host; it
+        counts only where the listener itself does not lead to one service."""
+        if listener.service:
+            return self.services.get(listener.service)
+        if listener.kind == "virtual":
+            return self.services.get(self.virtual.get(listener.address, ""))
+        return self.find_service(project, name)
 
     def identify_caller(self, listener: Listener, address: str) -> tuple[str, str]:
         """Return the project in which names are resolved and the calling service, for a source

@@ -282,6 +282,10 @@ class Service(Frozen, frozen=True):
     - `trace`: start a W3C trace for requests without one and sample this share of them; None
       starts none
     - `split`: traffic split between revisions; None outside of a rollout
+    - `protocol`: connections to a `tcp` service are passed on as they are
+
+    A further port of a service is a service too: it is named `PROJECT/SERVICE:PORT`, and its
+    endpoints have the ids of the service's.
     """
 
     name: str
@@ -297,6 +301,7 @@ class Service(Frozen, frozen=True):
     trace: float | None = None
     audit: bool = False
     split: Split | None = None
+    protocol: Literal["http", "tcp"] = "http"
 
 
 class Listener(Frozen, frozen=True):
@@ -312,12 +317,18 @@ class Listener(Frozen, frozen=True):
       notation; empty allows any): a host accepts packets for its gateway addresses from anywhere.
     - `token`: local processes; the path starts with `/.mesh/TOKEN/SERVICE`, which the proxy checks
       against the credentials and strips. TOKEN identifies the caller.
+    - `virtual`: connections to virtual addresses, which the host redirects here. The original
+      address and port name the called service (`Snapshot.virtual`), whatever Host says. The caller
+      is known as at a `mesh` listener.
+    - `published`: a port of the host that a service publishes. All connections are for `service`;
+      its `allow` list holds for callers whose source address is known.
     """
 
     address: str
-    kind: Literal["public", "mesh", "token"] = "public"
+    kind: Literal["public", "mesh", "token", "virtual", "published"] = "public"
     caller: str = ""
     sources: tuple[str, ...] = ()
+    service: str = ""
 
 
 class Snapshot(Frozen, frozen=True):
@@ -327,6 +338,7 @@ class Snapshot(Frozen, frozen=True):
     - `callers`: a replica's source address on the runtime's networks → name of its service
     - `trusted_proxies`: networks in CIDR notation whose forwarding fields are trusted
     - `via`: whether requests to endpoints have a Via field
+    - `virtual`: virtual address as `HOST:PORT` → name of the service that it leads to
     """
 
     generation: Generation
@@ -337,6 +349,7 @@ class Snapshot(Frozen, frozen=True):
     callers: dict[str, str] = msgspec.field(default_factory=dict)
     trusted_proxies: tuple[str, ...] = ()
     via: bool = False
+    virtual: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class SnapshotUpdate(Frozen, frozen=True):
@@ -355,6 +368,7 @@ class SnapshotUpdate(Frozen, frozen=True):
     callers: dict[str, str] = msgspec.field(default_factory=dict)
     trusted_proxies: tuple[str, ...] = ()
     via: bool = False
+    virtual: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class MissingService(Exception):
@@ -376,6 +390,7 @@ def difference(old: Snapshot | None, new: Snapshot) -> SnapshotUpdate:
         callers=new.callers,
         trusted_proxies=new.trusted_proxies,
         via=new.via,
+        virtual=new.virtual,
     )
 
 
@@ -399,4 +414,5 @@ def apply(old: Snapshot | None, update: SnapshotUpdate) -> Snapshot:
         callers=update.callers,
         trusted_proxies=update.trusted_proxies,
         via=update.via,
+        virtual=update.virtual,
     )

@@ -1,6 +1,6 @@
 """Accepts connections in one worker: a server for each listening socket from the supervisor.
 
-Owned by `worker`, which passes on the supervisor's commands. `proxy.request` provides the protocol.
+Owned by `worker`, which passes on the supervisor's commands. `handover` provides the protocols.
 """
 
 import asyncio

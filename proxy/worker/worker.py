@@ -5,6 +5,7 @@ serving needs, so that a replacement serves within a fraction of a second.
 """
 
 import asyncio
+import functools
 import gc
 import os
 import signal
@@ -38,6 +39,7 @@ from proxy.wire.report import (
 )
 from proxy.wire.snapshot import Generation, MissingService, Snapshot, SnapshotUpdate, apply
 from proxy.worker.acceptor import Acceptor
+from proxy.worker.handover import protocol_factory
 from proxy.worker.log_writer import LogWriter
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ class Worker:
             on_wake=self._send_wake,
             on_ejected=self._send_ejected,
         )
-        self._acceptor = Acceptor(loop, self._plane.protocol_factory)
+        self._acceptor = Acceptor(loop, functools.partial(protocol_factory, self._plane))
         self._snapshot: Snapshot | None = None
         self._commands: asyncio.Queue[tuple[Message, int]] = asyncio.Queue()
         self._channel = Channel(

@@ -205,3 +205,32 @@ def test_a_snapshot_can_be_encoded_and_decoded() -> None:
     (message,) = Decoder().feed(encode(Publish(wire.difference(None, got))))
     assert isinstance(message, Publish)
     assert wire.apply(None, message.update) == got
+
+
+def test_each_further_port_is_a_service_of_its_own() -> None:
+    shop = Project.model_validate(
+        {"name": "shop", "services": [
+            {"name": "web", "image": "i", "expose": [3000, 9000],
+             "mesh": {"tcp": [5432], "allow": ["a"], "limits": {"endpoint_in_flight": 2}}},
+        ]}
+    )  # fmt: skip
+    endpoint = wire.Endpoint(id="w", host="10.0.0.2", port=3000, revision="r1")
+
+    got = compile_snapshot(
+        AT, [shop], {"shop/web": (endpoint,)}, virtual={"10.0.0.9:80": "shop/web"}
+    )
+
+    assert [(s.name, s.protocol, [(e.id, e.port) for e in s.endpoints]) for s in got.services] == [
+        ("shop/web", "http", [("w", 3000)]),
+        ("shop/web:5432", "tcp", [("w", 5432)]),
+        ("shop/web:9000", "http", [("w", 9000)]),
+    ]
+    assert {(s.allow, s.limits.endpoint_in_flight) for s in got.services} == {(("shop/a",), 2)}
+    assert got.virtual == {"10.0.0.9:80": "shop/web"}
+    assert len({s.fingerprint for s in got.services}) == 3
+
+
+def test_the_main_port_of_a_tcp_service() -> None:
+    (db,) = compile_snapshot(AT, [project("shop", db={"port": 5432, "tcp": 5432})], {}).services
+
+    assert (db.name, db.protocol) == ("shop/db", "tcp")
