@@ -24,7 +24,7 @@ import msgspec
 from meshd.api.client import wait_for_daemon
 from meshd.cli import output
 from meshd.spec.model.proxy_settings import ProxySettings
-from meshd.standalone.build import build_span_config
+from meshd.standalone.build import build_listeners, build_span_config
 from meshd.store import presence
 from proxy.ipc import address as addresses
 from proxy.ipc.config import ChildConfig, LogConfig, SupervisorConfig
@@ -100,6 +100,7 @@ class DaemonOptions:
         )
         return SupervisorConfig(
             listen=self.listen,
+            listeners=build_listeners(self.proxy),
             workers=self.workers,
             state_dir=state,
             pid_file=str(pid_file(self.state)),
@@ -166,7 +167,11 @@ def has_proxy_settings(options: DaemonOptions) -> bool:
     given = {
         each for child in config.children for each in child.argv if each.startswith(_EDGE_OPTIONS)
     }
-    same = (config.access_log, config.spans) == (expected.access_log, expected.spans)
+    same = (config.access_log, config.spans, config.listeners) == (
+        expected.access_log,
+        expected.spans,
+        expected.listeners,
+    )
     return same and given == set(_edge_arguments(options.proxy))
 
 

@@ -20,7 +20,7 @@ from meshd.spec.model.proxy_settings import ProxySettings
 from meshd.standalone.settings import RawSettings, StandaloneSettings, UpstreamAddress
 from proxy.ipc import address
 from proxy.ipc.config import ChildConfig, LogConfig, SpanConfig, SupervisorConfig
-from proxy.wire.snapshot import Endpoint, Generation, Snapshot
+from proxy.wire.snapshot import Endpoint, Generation, Listener, Snapshot
 
 PROJECT: Final = "proxy"
 SERVICE: Final = "upstream"
@@ -192,6 +192,7 @@ def build_supervisor_config(
     is the descriptor of the helper's memory file (`meshd.standalone.memory`); -1 for none."""
     return SupervisorConfig(
         listen=settings.listen,
+        listeners=build_listeners(settings),
         workers=settings.workers,
         pid_file=settings.pid_file,
         snapshot=build_snapshot(settings, resolved, Generation(1, 1)),
@@ -200,6 +201,14 @@ def build_supervisor_config(
         access_log=msgspec.convert(settings.access_log.model_dump(), LogConfig),
         spans=build_span_config(settings),
         announce=True,
+    )
+
+
+def build_listeners(proxy_settings: ProxySettings) -> tuple[Listener, ...]:
+    """Return the settings of single addresses for the supervisor."""
+    return tuple(
+        Listener(name, paths=each.paths, mode=int(each.mode, 8) if each.mode else None)
+        for name, each in proxy_settings.listeners.items()
     )
 
 

@@ -5,13 +5,18 @@ Read by `meshd.cli.commands.proxy` and, on a reload, by `meshd.standalone.helper
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from meshd.spec.errors import Diagnostics, Location, Problem, SpecError, suggest
 from meshd.spec.model import Mesh, Model, Percent
-from meshd.spec.model.proxy_settings import ProxySettings, expand_access_log, expand_otlp
+from meshd.spec.model.proxy_settings import (
+    ProxySettings,
+    expand_access_log,
+    expand_otlp,
+    find_unused_listeners,
+)
 from meshd.spec.reader import shorthand
 from meshd.spec.reader.mesh import describe_expected
 from meshd.spec.source.yaml_tree import SourceNode, parse_yaml
@@ -72,6 +77,14 @@ class StandaloneSettings(ProxySettings):
     @classmethod
     def _wrap_in_list(cls, value: object) -> object:
         return [value] if isinstance(value, str | dict) else value
+
+    @model_validator(mode="after")
+    def _check_listeners_used(self) -> Self:
+        for name in find_unused_listeners(self, self.listen):
+            raise ValueError(
+                f"listeners: {name} is not an address in listen: {', '.join(self.listen)}"
+            )
+        return self
 
     @field_validator("listen")
     @classmethod

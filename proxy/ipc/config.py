@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from proxy.wire.snapshot import Snapshot
+from proxy.wire.snapshot import Listener, Snapshot
 
 FEED_VARIABLE: Final = "MESHD_FEED_FD"
 """Environment variable with the descriptor of a child's feed connection."""
@@ -110,6 +110,7 @@ class SupervisorConfig(Strict, frozen=True):
 
     - `listen`: public addresses that are open from start to end; listeners of the snapshot are
       opened and closed with it
+    - `listeners`: settings of some of these addresses
     - `workers`: number of worker processes
     - `state_dir`: directory of `feed.sock` and `snapshot.bin`; empty means neither
     - `snapshot`: served until a newer one is published, unless a stored one exists
@@ -120,6 +121,7 @@ class SupervisorConfig(Strict, frozen=True):
     """
 
     listen: tuple[str, ...] = ()
+    listeners: tuple[Listener, ...] = ()
     workers: int = 1
     state_dir: str = ""
     pid_file: str = ""

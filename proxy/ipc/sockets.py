@@ -51,11 +51,14 @@ class ListeningSockets:
             one.close()
 
 
-def open_address(text: str, slots: int) -> ListeningSockets:
-    """Bind and listen, with sockets for `slots` workers. Raises BadAddress or OSError."""
+def open_address(text: str, slots: int, mode: int | None = None) -> ListeningSockets:
+    """Bind and listen, with sockets for `slots` workers; `mode` as for `set_mode`.
+
+    Raises BadAddress or OSError.
+    """
     address = addresses.parse(text)
     if address.path:
-        shared = _listen_unix(address.path)
+        shared = _listen_unix(address.path, mode)
         return ListeningSockets(f"unix:{address.path}", (shared,) * slots)
     family, where = addresses.resolve(address)
     where = _reserve(family, where)
@@ -124,7 +127,14 @@ def _reserve(family: socket.AddressFamily, where: tuple[str, int]) -> tuple[str,
         return str(host), int(port)
 
 
-def _listen_unix(path: str) -> socket.socket:
+def set_mode(bound: str, mode: int | None) -> None:
+    """Set the permission bits of a Unix socket's file, which decide who may connect. None, and any
+    other address, changes nothing. Raises OSError."""
+    if mode is not None and bound.startswith("unix:"):
+        os.chmod(bound[len("unix:") :], mode)
+
+
+def _listen_unix(path: str, mode: int | None) -> socket.socket:
     """Listen on `path`; replace the file of a socket that no process listens on."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode) and not _is_listening(path):
@@ -133,6 +143,8 @@ def _listen_unix(path: str) -> socket.socket:
     try:
         one.setblocking(False)
         one.bind(path)
+        # No client can connect before it listens.
+        set_mode(f"unix:{path}", mode)
         one.listen(BACKLOG)
     except OSError:
         one.close()

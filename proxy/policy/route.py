@@ -5,10 +5,11 @@ except for a bounded cache of hosts. Hosts are compared without case, port and t
 are compared as received, without decoding or normalizing: routes match what the origin gets.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Final
 
 from proxy.policy.balance import pick_weighted
+from proxy.policy.path_policy import PathGuards
 from proxy.wire.snapshot import Match, Route, Target
 
 HeaderGetter = Callable[[bytes], bytes | None]
@@ -18,9 +19,13 @@ MAX_CACHED_HOSTS: Final = 1024
 
 
 class RouteTable:
-    """The compiled routes of a snapshot."""
+    """The compiled routes of a snapshot. `guarded` holds the ids of the guarded ones.
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    - `has_guards`: whether there is one.
+    """
+
+    def __init__(self, routes: Iterable[Route], guarded: Container[str] = ()) -> None:
+        self.has_guards = False
         by_host: dict[str, list[Route]] = {}
         for route in routes:
             by_host.setdefault(route.host.lower().rstrip("."), []).append(route)
@@ -28,7 +33,8 @@ class RouteTable:
         self._suffixes: list[tuple[bytes, _HostRoutes]] = []
         self._any: _HostRoutes | None = None
         for host, group in by_host.items():
-            compiled = _HostRoutes(group)
+            compiled = _HostRoutes(group, guarded)
+            self.has_guards = self.has_guards or any(compiled.prefixes.values())
             if host == "*":
                 self._any = compiled
             elif host.startswith("*."):
@@ -37,6 +43,7 @@ class RouteTable:
                 self._exact[host.encode()] = compiled
         self._suffixes.sort(key=lambda item: -len(item[0]))
         self._cache: dict[bytes, tuple[_HostRoutes, ...]] = {}
+        self._guards: dict[tuple[_HostRoutes, ...], PathGuards | None] = {}
 
     def match(self, host: bytes, path: bytes, headers: HeaderGetter) -> Route | None:
         """Return the most specific route for a request; None if no route matches.
@@ -61,6 +68,25 @@ class RouteTable:
         candidates = self._find_candidates(host)
         return candidates[0].only if candidates else None
 
+    def path_guards(self, host: bytes) -> PathGuards | None:
+        """Return the guarded prefixes of the routes that a host can match; None without any.
+
+        `host` as for `match`.
+        """
+        candidates = self._cache.get(host)
+        if candidates is None:
+            candidates = self._find_candidates(host)
+        if candidates not in self._guards:
+            # As many as there are hosts in the routes, not hosts in requests.
+            groups: list[dict[bytes, bool]] = []
+            for routes in candidates:
+                groups.append(routes.prefixes)
+                if routes.catches_all:
+                    break
+            guards = PathGuards(groups)
+            self._guards[candidates] = None if guards.is_empty else guards
+        return self._guards[candidates]
+
     def _find_candidates(self, host: bytes) -> tuple["_HostRoutes", ...]:
         """Return the route groups that a host can match, the most specific first."""
         name = normalize_host(host)
@@ -75,15 +101,25 @@ class RouteTable:
 
 
 class _HostRoutes:
-    """The routes of one host. `only` is the single route of all its requests, if there is one."""
+    """The routes of one host.
 
-    def __init__(self, routes: Sequence[Route]) -> None:
+    - `only`: the single route of all its requests, if there is one.
+    - `catches_all`: whether each request has a route.
+    - `prefixes`: whether one of its routes is guarded, by prefix.
+    """
+
+    def __init__(self, routes: Sequence[Route], guarded: Container[str]) -> None:
         ordered = sorted(routes, key=lambda route: -len(route.matches))
         self._by_prefix: dict[bytes, tuple[Route, ...]] = {}
         for route in ordered:
             prefix = route.path.encode().rstrip(b"/")
             self._by_prefix[prefix] = (*self._by_prefix.get(prefix, ()), route)
         self._depth = max(prefix.count(b"/") for prefix in self._by_prefix)
+        self.catches_all = any(not route.matches for route in self._by_prefix.get(b"", ()))
+        self.prefixes = {
+            prefix: any(route.id in guarded for route in same)
+            for prefix, same in self._by_prefix.items()
+        }
         first = self._by_prefix.get(b"", (None,))[0]
         self.only = first if self._depth == 0 and first and not first.matches else None
 

@@ -158,7 +158,7 @@ class Exchange(Attempt):
             self.bytes_in = len(piece)
         try:
             if client.listener.kind == "public":
-                self.route = route = resolve.find_route(plane.routing, head)
+                self.route = route = resolve.find_route(plane.routing, head, client.listener)
                 found = resolve.apply_route(plane, route, head, client.address, self.started)
             else:
                 found = resolve.find_called_service(plane, head, client, self.started)

@@ -44,6 +44,9 @@ REQUEST_TIMEOUT: Final = Failure("request-timeout", 504, "the request took too l
 SLOW_HEAD: Final = Failure("slow-head", 408, "the request head did not arrive in time")
 SLOW_BODY: Final = Failure("slow-body", 408, "the request body did not arrive in time")
 BAD_REQUEST: Final = Failure("bad-request", 400, "the request is not valid")
+AMBIGUOUS_PATH: Final = Failure(
+    "ambiguous-path", 400, "servers read this path differently, and a guarded route depends on it"
+)
 TOO_LARGE: Final = Failure("too-large", 413, "the request body is too large")
 NO_ROUTE: Final = Failure("no-route", 404, "no route matches this host and path")
 NO_SERVICE: Final = Failure("no-service", 404, "no service has that name")

@@ -69,12 +69,21 @@ class Destination:
         self.delay = delay
 
 
-def find_route(routing: Routing, head: RequestHead) -> CompiledRoute:
-    """Return the route of a public request. Raises RequestRefused."""
+def find_route(routing: Routing, head: RequestHead, listener: Listener) -> CompiledRoute:
+    """Return the route of a public request to `listener`. Raises RequestRefused."""
     route = routing.table.match(head.host or b"", head.target, head.field)
     if route is None:
         raise RequestRefused(failure.NO_ROUTE)
-    return routing.routes[route.id]
+    compiled = routing.routes[route.id]
+    if routing.table.has_guards:
+        guards = routing.table.path_guards(head.host or b"")
+        if (
+            guards is not None
+            and guards.is_ambiguous(head.target)
+            and compiled.is_strict(listener, guards)
+        ):
+            raise RequestRefused(failure.AMBIGUOUS_PATH)
+    return compiled
 
 
 def apply_route(

@@ -8,6 +8,7 @@ carried over by name, so that a new snapshot loses none of it.
 from typing import Final
 
 from proxy.ipc.shared_memory import WorkerRow
+from proxy.policy.path_policy import PathGuards
 from proxy.policy.ratelimit import RateLimiter
 from proxy.policy.route import MAX_CACHED_HOSTS, RouteTable, climbs
 from proxy.state.service_state import ServiceState
@@ -133,6 +134,12 @@ class CompiledRoute:
             and self.service.fast_path_ok
         )
 
+    def is_strict(self, listener: Listener, guards: PathGuards) -> bool:
+        """Return whether paths with several readings are refused on this route, for requests to
+        `listener`; `guards` are those of the host."""
+        policy = self.route.paths or listener.paths
+        return policy == "strict" or (not policy and guards.protect(self._prefix))
+
     def rewrite_target(self, target: bytes) -> bytes | None:
         """Return the target for the upstream: with the route's prefix stripped or replaced, else
         unchanged. None if the rest of a rewritten path climbs out of the prefix.
@@ -148,6 +155,18 @@ class CompiledRoute:
         if not self._replacement:
             return b"/" + rest.lstrip(b"/\\")
         return self._replacement + rest
+
+
+def _is_guarded(route: Route, allowing: set[str]) -> bool:
+    """Return whether a route restricts who may use it: by conditions, a limit, an answer instead of
+    the service's, or because one of its services is in `allowing`, those with an `allow` list."""
+    fault = route.fault
+    return bool(
+        route.matches
+        or route.rate_limit
+        or (fault is not None and fault.abort)
+        or any(target.service in allowing for target in route.targets)
+    )
 
 
 def _limiter_of(route: Route, limiters: Limiters, row: WorkerRow | None) -> RateLimiter | None:
@@ -189,7 +208,10 @@ class Routing:
         # The service is not known before the head is: the longest timeout applies.
         self.head_seconds = max((s.timeouts.head for s in snapshot.services), default=10.0)
         self.trusted = TrustedNetworks(snapshot.trusted_proxies)
-        self.table = RouteTable(snapshot.routes)
+        allowing = {s.name for s in snapshot.services if s.allow is not None}
+        self.table = RouteTable(
+            snapshot.routes, {route.id for route in snapshot.routes if _is_guarded(route, allowing)}
+        )
         self._fast_path_routes: dict[bytes, CompiledRoute | None] = {}
         self.fast_path_calls: dict[tuple[str, str, bytes], tuple[ServiceState, str]] = {}
         self.routes = {

@@ -7,7 +7,7 @@ others are opened and closed as the snapshot changes. `proxy.ipc.sockets` opens 
 from collections.abc import Mapping
 
 from proxy.ipc.address import BadAddress
-from proxy.ipc.sockets import OpenSockets, adopt, open_address
+from proxy.ipc.sockets import OpenSockets, adopt, open_address, set_mode
 from proxy.supervisor.upgrade import close_unused
 from proxy.supervisor.worker_handle import OpenListeners
 from proxy.wire.report import ListenFailed, Listening
@@ -17,12 +17,17 @@ from proxy.wire.snapshot import Listener, Snapshot
 class Listeners:
     """The open listening addresses and their sockets.
 
+    `configured` are the addresses of the configuration, `settings` what is set of some of them.
+
     - `open`: open listeners by configured address
     - `listen_errors`: error text by address, for addresses that could not be opened
     """
 
-    def __init__(self, configured: tuple[str, ...], slots: int) -> None:
-        self._configured = configured
+    def __init__(
+        self, configured: tuple[str, ...], settings: tuple[Listener, ...], slots: int
+    ) -> None:
+        given = {listener.address: listener for listener in settings}
+        self._configured = {each: given.get(each, Listener(each)) for each in configured}
         self._slots = slots
         self.open: OpenListeners = {}
         self.listen_errors: dict[str, str] = {}
@@ -33,6 +38,7 @@ class Listeners:
         for address, sockets in inherited.items():
             if address in wanted:
                 listening = adopt(sockets.bound, sockets.descriptors, self._slots)
+                set_mode(listening.bound, wanted[address].mode)
                 self.open[address] = (wanted[address], listening)
         close_unused(inherited, self.open)
 
@@ -48,7 +54,8 @@ class Listeners:
                 listening.close()
         for address in wanted.keys() - synced.keys():
             try:
-                synced[address] = (wanted[address], open_address(address, self._slots))
+                opened = open_address(address, self._slots, wanted[address].mode)
+                synced[address] = (wanted[address], opened)
             except (OSError, BadAddress) as error:
                 self.listen_errors[address] = error_text(error)
         self.open = synced
@@ -76,8 +83,7 @@ class Listeners:
 
     def _wanted(self, snapshot: Snapshot) -> dict[str, Listener]:
         # A snapshot's listener replaces the plain one of a configured address: it has more detail.
-        configured = {address: Listener(address) for address in self._configured}
-        return configured | {listener.address: listener for listener in snapshot.listeners}
+        return self._configured | {listener.address: listener for listener in snapshot.listeners}
 
 
 def error_text(error: Exception) -> str:

@@ -52,7 +52,7 @@ class Supervisor:
         self._config_file = config_file
         self._inherited = inherited
         self._snapshot = Snapshot(generation=Generation())
-        self._listeners = Listeners(config.listen, config.workers)
+        self._listeners = Listeners(config.listen, config.listeners, config.workers)
         self._feed_server = FeedServer(self._greeting, self._publish)
         self._worker_pool = WorkerPool(
             config, self._handle_worker_message, self._handle_live_changed, self._announce

@@ -21,6 +21,7 @@ Algorithm = Literal[
     "maglev",
 ]
 EndpointState = Literal["ready", "draining"]
+PathPolicy = Literal["", "strict", "as-is"]
 
 
 class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -253,6 +254,8 @@ class Route(Frozen, frozen=True):
     - `strip`, `replace`: whether the prefix is removed, and its replacement
     - `redirect`, `redirect_status`: target of a redirect, and its status code; empty for none
     - `mirror`, `mirror_share`: service that gets a copy of this share of the requests
+    - `paths`: whether paths are refused that go around a guarded route in one of their readings;
+      empty leaves it to the listener
     """
 
     id: str
@@ -270,6 +273,7 @@ class Route(Frozen, frozen=True):
     fault: Fault | None = None
     mirror: str = ""
     mirror_share: float = 1.0
+    paths: PathPolicy = ""
 
 
 class Service(Frozen, frozen=True):
@@ -322,6 +326,9 @@ class Listener(Frozen, frozen=True):
       is known as at a `mesh` listener.
     - `published`: a port of the host that a service publishes. All connections are for `service`;
       its `allow` list holds for callers whose source address is known.
+
+    `paths` is the path policy of routes that have none; empty: strict on the routes next to a
+    guarded one. `mode` holds the permission bits of a Unix socket's file; None: by the umask.
     """
 
     address: str
@@ -329,6 +336,8 @@ class Listener(Frozen, frozen=True):
     caller: str = ""
     sources: tuple[str, ...] = ()
     service: str = ""
+    paths: PathPolicy = ""
+    mode: int | None = None
 
 
 class Snapshot(Frozen, frozen=True):

@@ -15,6 +15,7 @@ from meshd.cli import daemon_process, foreground, output, proxy_options, spec_op
 from meshd.cli.options import detach_option, output_option, state_option, timeout_option
 from meshd.cli.session import connect, run_async
 from meshd.spec.model import Project
+from meshd.spec.model.proxy_settings import find_unused_listeners
 from meshd.store import presence
 
 LISTEN = "127.0.0.1:8080"
@@ -110,6 +111,10 @@ async def command(
     loaded = None if adopt else spec_options.load(files, project, profiles)
     spec = loaded.project if loaded else None
     settings = proxy_options.merge(given, loaded)
+    for unused in find_unused_listeners(settings, listen or (LISTEN,)):
+        raise click.UsageError(
+            f"x-mesh.listeners: {unused} is not an address of --listen; add --listen {unused}"
+        )
     try:
         daemon = None
         daemon_process.prepare_state(state)

@@ -5,6 +5,8 @@ starts with the file. `meshd proxy` has the same keys, see `meshd.standalone.set
 """
 
 import ipaddress
+import re
+from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -12,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from meshd.spec.model import Model, Percent, Quota
+from proxy.ipc import address
 
 
 class MissingExtra(Exception):
@@ -84,9 +87,31 @@ def check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+class ListenerSettings(Model):
+    """Settings of one address that the proxy accepts clients at.
+
+    - `paths`: the path policy of routes without one: `strict` or `as-is`; see `RouteSpec`
+    - `mode`: the permission bits of a Unix socket's file, in octal: `"0660"`
+    """
+
+    paths: Literal["", "strict", "as-is"] = ""
+    mode: str = ""
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _check_mode(cls, value: object) -> object:
+        # YAML 1.1 reads 0660 as the number 432, YAML 1.2 as 660: only text has one reading.
+        if not isinstance(value, str) or (value and not re.fullmatch("0?[0-7]{3}", value)):
+            raise ValueError(
+                f'{value!r} is not a valid mode; expected octal digits in quotes, e.g. "0660"'
+            )
+        return value
+
+
 class ProxySettings(Model):
     """The settings of the whole proxy.
 
+    - `listeners`: settings of addresses that clients connect to, by address
     - `trusted_proxies`: networks in CIDR notation, or addresses, of proxies whose `Forwarded` and
       `X-Forwarded-*` fields are trusted
     - `via`: whether requests to endpoints have a `Via` field
@@ -94,10 +119,19 @@ class ProxySettings(Model):
     - `otlp`: the export of spans. Default: none
     """
 
+    listeners: dict[str, ListenerSettings] = {}
     trusted_proxies: tuple[str, ...] = ()
     via: bool = False
     access_log: AccessLogSettings = AccessLogSettings()
     otlp: OtlpSettings | None = None
+
+    @field_validator("listeners")
+    @classmethod
+    def _check_listeners(cls, value: dict[str, ListenerSettings]) -> dict[str, ListenerSettings]:
+        for name, listener in value.items():
+            if listener.mode and not address.parse(name).path:
+                raise ValueError(f"{name} has no mode; only Unix sockets (unix:PATH) have one")
+        return value
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
@@ -119,6 +153,11 @@ class TopLevelSettings(ProxySettings):
         return ProxySettings.model_construct(
             **{name: getattr(self, name) for name in ProxySettings.model_fields}
         )
+
+
+def find_unused_listeners(proxy_settings: ProxySettings, listen: Iterable[str]) -> list[str]:
+    """Return the addresses in `listeners` that the proxy does not accept clients at."""
+    return sorted(proxy_settings.listeners.keys() - set(listen))
 
 
 def require_otlp(proxy_settings: ProxySettings) -> None:

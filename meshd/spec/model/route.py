@@ -86,6 +86,9 @@ class RouteSpec(Model):
     - `fault`: faults injected for tests
     - `mirror`: a service that gets a copy of each request
     - `mirror_share`: the share of the requests that is copied
+    - `paths`: `strict` refuses paths that some servers read as a path of a guarded route and others
+      do not; `as-is` forwards them. Default: that of the listener, else `strict` next to a guarded
+      route
     """
 
     host: str = "*"
@@ -101,6 +104,7 @@ class RouteSpec(Model):
     fault: Fault | None = None
     mirror: str = ""
     mirror_share: Percent = 1.0
+    paths: Literal["", "strict", "as-is"] = ""
 
     _short = model_validator(mode="before")(shorthand.expand_route)
     _host = field_validator("host")(shorthand.check_host)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,26 @@ async def test_other_addresses(tmp_path: Path, form: str) -> None:
             running.signal(signal.SIGINT)
             assert await running.ended() == 0
     assert not (tmp_path / "front.sock").exists()
+
+
+async def test_the_mode_of_a_unix_socket(tmp_path: Path) -> None:
+    open_path, closed_path = tmp_path / "open.sock", tmp_path / "closed.sock"
+    async with origin("a") as a:
+        file = tmp_path / "front.yml"
+        file.write_text(
+            f"listen: ['unix:{open_path}', 'unix:{closed_path}']\nto: '127.0.0.1:{a.port}'\n"
+            f"listeners: {{'unix:{open_path}': {{mode: '0666'}}, "
+            f"'unix:{closed_path}': {{mode: '600'}}}}\n"
+        )
+        with meshd_proxy(tmp_path, "--config", str(file)) as running:
+            assert await fetch(await running.listening(), "/x") == (200, "a /x")
+            modes = [stat.S_IMODE(path.stat().st_mode) for path in (open_path, closed_path)]
+            assert modes == [0o666, 0o600]
+            open_path.chmod(0o600)
+            running.signal(signal.SIGUSR2)
+            await wait_until(
+                lambda: stat.S_IMODE(open_path.stat().st_mode) == 0o666, 15, "set again"
+            )
 
 
 async def test_several_addresses_and_a_pid_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from proxy.wire.snapshot import (
 from tests.support.proxy_policies import route
 from tests.support.proxy_scene import (
     OK,
+    Scene,
     answers,
     get,
     named_ok,
@@ -353,3 +355,91 @@ async def test_stickiness_by_cookie_and_by_hash() -> None:
                 await client.send(get("/", f"X-User: {user}"))
                 bodies.add((await client.response())[2])
             assert len(bodies) == 1
+
+
+GUARDED = (
+    Route(id="1", targets=(Target("shop"),)),
+    Route(id="2", targets=(Target("shop"),), path="/admin", rate_limit=RateLimit(0.001, 1)),
+)
+
+
+async def statuses(s: Scene, *paths: str) -> list[int]:
+    """Return the status of the response to each path, with a connection each."""
+    found = []
+    for path in paths:
+        client = await s.ask(get(path))
+        found.append((await client.response())[0])
+        client.close()
+    return found
+
+
+@on_uvloop
+async def test_a_path_around_a_limit_is_refused_with_400() -> None:
+    async with scene() as s:
+        origin = await s.origin(answers(OK))
+        s.install(service(origin), routes=GUARDED)
+        around = (
+            "//admin",
+            "/x/../admin",
+            "/%61dmin",
+            "/admin;a",
+            "/admin%2f..",
+            "/ADMIN",
+            "/\\admin",
+        )
+        assert await statuses(s, "/", "/a//b/../c?q=//admin", "/admin") == [200] * 3
+        assert await statuses(s, "/admin", *around) == [429, *[400] * len(around)]
+        assert sum(visit.raw.count(b"GET ") for visit in origin.visits) == 3
+        report = s.plane.report(0.0, 1.0)
+        assert report.refused["ambiguous-path"] == len(around)
+
+
+@pytest.mark.parametrize(
+    ("route_policy", "listener_policy", "status"),
+    [
+        ("", "", 400),
+        ("", "as-is", 200),
+        ("", "strict", 400),
+        ("as-is", "strict", 200),
+        ("strict", "as-is", 400),
+    ],
+)
+@on_uvloop
+async def test_the_path_policy_of_the_route_counts_before_that_of_the_listener(
+    route_policy: str, listener_policy: str, status: int
+) -> None:
+    async with scene(paths=listener_policy) as s:
+        origin = await s.origin(answers(OK))
+        open_route = msgspec.structs.replace(GUARDED[0], paths=route_policy)
+        s.install(service(origin), routes=(open_route, GUARDED[1]))
+        assert await statuses(s, "//admin") == [status]
+
+
+@pytest.mark.parametrize(
+    ("guard", "status"),
+    [
+        ({}, 200),
+        ({"redirect": "https://x/"}, 200),
+        ({"matches": (Match("header", "X-Key"),)}, 400),
+        ({"fault": Fault(1.0, 0.0, 403)}, 400),
+        ({"fault": Fault(1.0, 1.0)}, 200),
+        ({"targets": (Target("inner"),)}, 400),
+        ({"rate_limit": RateLimit(1, 1), "host": "*"}, 400),
+        ({"rate_limit": RateLimit(1, 1), "host": "other.test"}, 200),
+    ],
+)
+@on_uvloop
+async def test_which_routes_are_guarded(guard: dict[str, Any], status: int) -> None:
+    async with scene() as s:
+        origin = await s.origin(answers(OK))
+        guarded = {"targets": (Target("shop"),), "host": "shop.test", **guard}
+        s.install(
+            service(origin),
+            service(origin, name="inner", allow=("p/a",)),
+            routes=(
+                Route(id="1", targets=(Target("shop"),), host="shop.test", path="/open"),
+                Route(id="2", path="/admin", **guarded),
+                Route(id="3", targets=(Target("shop"),)),
+            ),
+        )
+        assert await statuses(s, "/open/..//admin", "/open/x") == [status, 200]

@@ -1,6 +1,7 @@
 """Flags and file to the snapshot and configuration of a standalone proxy."""
 
 import os
+import re
 import socket
 import threading
 from pathlib import Path
@@ -15,7 +16,7 @@ from meshd.standalone import build
 from meshd.standalone.helper import Helper, is_unhealthy
 from meshd.standalone.memory import HelperMemory, create_memory_file, read_memory, write_memory
 from meshd.standalone.settings import StandaloneSettings, read_settings
-from proxy.wire.snapshot import Endpoint, Generation
+from proxy.wire.snapshot import Endpoint, Generation, Listener
 
 
 def settings(directory: Path, text: str, **flags: Any) -> StandaloneSettings:
@@ -191,6 +192,32 @@ def test_the_snapshot_routes_all_requests_and_drains_unhealthy_endpoints() -> No
     ]
     assert [(r.host, r.path, r.targets[0].service) for r in made.routes] == [("*", "/", build.KEY)]
     assert made.trusted_proxies == ("10.0.0.0/8",)
+
+
+def test_settings_of_single_addresses() -> None:
+    listen = ["127.0.0.1:80", "unix:/run/a.sock"]
+    given = {"127.0.0.1:80": {"paths": "as-is"}, "unix:/run/a.sock": {"mode": "0660"}}
+    found = read_settings("", {"to": "127.0.0.1:1", "listen": listen, "listeners": given})
+    assert build.build_listeners(found) == (
+        Listener("127.0.0.1:80", paths="as-is"),
+        Listener("unix:/run/a.sock", mode=0o660),
+    )
+
+
+@pytest.mark.parametrize(
+    ("listeners", "reason"),
+    [
+        ({"unix:/x": {}}, "listeners: unix:/x is not an address in listen: 127.0.0.1:8080"),
+        ({"127.0.0.1:8080": {"mode": "0660"}}, "127.0.0.1:8080 has no mode; only Unix sockets"),
+        ({"unix:/x": {"mode": 432}}, "432 is not a valid mode; expected octal digits in quotes"),
+        ({"unix:/x": {"mode": "rw"}}, "'rw' is not a valid mode"),
+        ({"127.0.0.1:8080": {"paths": "loose"}}, "'loose' is not valid; expected"),
+        ({"8080": {}}, "listeners: 8080 is not an address in listen"),
+    ],
+)
+def test_mistakes_in_settings_of_single_addresses(listeners: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(reason)):
+        read_settings("", {"to": "127.0.0.1:1", "listeners": listeners})
 
 
 @pytest.mark.parametrize(
