@@ -17,6 +17,7 @@ from meshd.spec.errors import Diagnostics, Problem, sort_problems
 from meshd.spec.model import Network, Project, Quota, Service
 from meshd.spec.model.proxy_settings import ProxySettings, TopLevelSettings
 from meshd.spec.reader import mesh, project_checks, service, storage, unsupported_keys
+from meshd.spec.reader import networks as networks_reader
 from meshd.spec.reader.context import ReadContext
 from meshd.spec.source import compose_schema
 from meshd.spec.source.cursor import Cursor, KeyTable
@@ -26,7 +27,6 @@ from meshd.spec.source.yaml_tree import SourceNode, describe_empty_file
 Read = TypeVar("Read")
 PROJECT_NAME: Final = "COMPOSE_PROJECT_NAME"
 ALL_PROFILES: Final = "*"
-_VOLUME_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +135,9 @@ class _ProjectReader:
             )
         )
         self._check_name(name, sections.get("name"))
-        networks = _read_section(sections.get("networks"), _read_network)
-        volumes = _read_section(sections.get("volumes"), _read_volume)
-        files: dict[storage.FileKind, Mapping[str, Path | str]] = {
+        networks = _read_section(sections.get("networks"), networks_reader.read_network)
+        volumes = _read_section(sections.get("volumes"), self._read_volume)
+        files: dict[storage.FileKind, Mapping[str, storage.DeclaredFile]] = {
             "secrets": _read_section(sections.get("secrets"), self._read_file),
             "configs": _read_section(sections.get("configs"), self._read_file),
         }
@@ -149,7 +149,9 @@ class _ProjectReader:
         if self.diagnostics.problems:
             return None
         services = [
-            each if each.networks else each.model_copy(update={"networks": ("default",)})
+            each
+            if each.networks or each.options.network_mode
+            else each.model_copy(update={"networks": ("default",)})
             for each in services
         ]
         if any("default" in each.networks for each in services):
@@ -211,13 +213,16 @@ class _ProjectReader:
         """Record an error if the project's name is not valid; `at` is `name:` of the file."""
         if at is not None:
             at.attempt(Cursor.read_string)
-        if not service.NAME_PATTERN.fullmatch(name):
+        if not service.PROJECT_NAME_PATTERN.fullmatch(name):
             (at or self.root).add_problem(
                 f"{name!r} is not a valid project name; expected lower-case letters, digits, - and "
                 "_, at most 63 characters, with a letter or digit at both ends"
             )
 
-    def _read_file(self, at: Cursor) -> Path | str | None:
+    def _read_volume(self, at: Cursor) -> storage.DeclaredVolume:
+        return storage.read_declared_volume(at, self.base)
+
+    def _read_file(self, at: Cursor) -> storage.DeclaredFile:
         return storage.read_declared_file(at, self.base, self.variables)
 
 
@@ -244,40 +249,6 @@ def _read_section(at: Cursor | None, read: Callable[[Cursor], Read | None]) -> d
     }
 
 
-def _read_network(at: Cursor) -> Network:
-    name = at.field.partition(".")[2]
-    found: dict[str, object] = {"name": name}
-    if not service.NAME_PATTERN.fullmatch(name):
-        at.fail(
-            f"{name!r} is not a valid network name; expected lower-case letters, digits, - and _"
-        )
-    if at.node.value is not None:
-        at.read_keys(
-            KeyTable(
-                read={
-                    "internal": lambda c: found.update(internal=c.read_boolean()),
-                    "driver": partial(_check_word, words=("bridge", "default")),
-                    "name": lambda c: found.update(engine_name=c.read_string()),
-                    "external": lambda c: found.update(_read_external(c)),
-                },
-                refused=unsupported_keys.TOP_NETWORK_REFUSED,
-                warned=unsupported_keys.TOP_NETWORK_WARNED,
-            )
-        )
-    if found.get("external") and not found.get("engine_name"):
-        found["engine_name"] = name
-    return Network.model_validate(found)
-
-
-def _read_external(at: Cursor) -> dict[str, object]:
-    """Read `external`: a boolean, or the older form with a `name`."""
-    if at.node.mapping is None:
-        return {"external": at.read_boolean()}
-    found: dict[str, object] = {"external": True}
-    at.read_keys(KeyTable(read={"name": lambda c: found.update(engine_name=c.read_string())}))
-    return found
-
-
 def _name_networks(given: Service, networks: Mapping[str, Network]) -> Service:
     """Return the service with the names of its networks on the engine."""
     named = {
@@ -286,32 +257,3 @@ def _name_networks(given: Service, networks: Mapping[str, Network]) -> Service:
         if name in networks and networks[name].engine_name
     }
     return given.model_copy(update={"network_names": named}) if named else given
-
-
-def _read_volume(at: Cursor) -> storage.DeclaredVolume:
-    name = at.field.partition(".")[2]
-    if not _VOLUME_NAME.fullmatch(name):
-        at.fail(f"{name!r} is not a valid volume name; expected letters, digits, -, _ and .")
-    found: dict[str, object] = {"engine_name": "", "external": False}
-    if at.node.value is not None:
-        at.read_keys(
-            KeyTable(
-                read={
-                    "driver": partial(_check_word, words=("local", "default")),
-                    "name": lambda c: found.update(engine_name=c.read_string()),
-                    "external": lambda c: found.update(_read_external(c)),
-                },
-                refused=unsupported_keys.TOP_VOLUME_REFUSED,
-                warned=unsupported_keys.TOP_VOLUME_WARNED,
-            )
-        )
-    engine_name = str(found["engine_name"])
-    if engine_name and not _VOLUME_NAME.fullmatch(engine_name):
-        at.fail(f"{engine_name!r} is not a valid volume name; expected letters, digits, -, _ and .")
-    if found["external"]:
-        return storage.DeclaredVolume(engine_name or name, external=True)
-    return storage.DeclaredVolume(engine_name)
-
-
-def _check_word(at: Cursor, words: tuple[str, ...]) -> None:
-    at.read_one_of(*words)

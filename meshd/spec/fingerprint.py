@@ -29,6 +29,7 @@ REPLICA_FIELDS: Final = frozenset(
         "networks",
         "network_names",
         "aliases",
+        "attachments",
         "volumes",
         "labels",
         "healthcheck",

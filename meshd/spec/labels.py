@@ -23,6 +23,8 @@ REPLICA: Final = "mesh.replica"
 """The name of the replica. It is also the id of its endpoint and the name of its container."""
 PORT: Final = "mesh.port"
 """The port that the replica listens on, in its own network."""
+CONTAINER_NAME: Final = "mesh.container-name"
+"""On a container with a `container_name`: that name, which it has in place of the replica's."""
 INSTANCE: Final = "mesh.instance"
 """The id of the state directory of the daemon that started it."""
 CLONE_OF: Final = "mesh.clone-of"
@@ -88,9 +90,10 @@ def adopt(
     location = Location(f"container {container}")
     diagnostics = Diagnostics()
     project, name = project_of(labels), service_of(labels)
-    for label, word in ((PROJECT, project), (SERVICE, name)):
-        if not service.NAME_PATTERN.fullmatch(word):
-            text = f"{word!r} is not a valid name; expected lower-case letters, digits, - and _"
+    patterns = (service.PROJECT_NAME_PATTERN, service.NAME_PATTERN)
+    for label, word, pattern in zip((PROJECT, SERVICE), (project, name), patterns, strict=True):
+        if not pattern.fullmatch(word):
+            text = f"{word!r} is not a valid name; expected letters, digits, - and _"
             diagnostics.problems.append(Problem(location, "", f"label {label}", text))
     nodes = {k: SourceNode(v, location, v) for k, v in labels.items() if k.startswith(PREFIX)}
     settings = mesh.read_mesh(

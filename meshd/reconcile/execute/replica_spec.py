@@ -15,16 +15,12 @@ from meshd.model.job import Job
 from meshd.model.operation import StartReplica
 from meshd.model.runtime import MeshAddress, ReplicaSpec
 from meshd.spec.model import Project, Service
+from meshd.spec.model.service import url_variable
 
 
 def credential(secret: bytes, replica: str) -> str:
     """Return the token (128 bits, hexadecimal) that identifies calls of `replica`."""
     return hmac.new(secret, replica.encode(), hashlib.sha256).hexdigest()[:32]
-
-
-def url_variable(service: str) -> str:
-    """Return the name of the environment variable that holds a service's URL."""
-    return "MESH_URL_" + service.upper().replace("-", "_")
 
 
 def replica_spec(

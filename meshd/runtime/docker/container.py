@@ -6,15 +6,18 @@ something else started. Pure.
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from meshd.model.runtime import ReplicaSpec
+from meshd.runtime.base import StartFailed
+from meshd.runtime.docker import features
 from meshd.runtime.docker.drift import LIMITS, requested_config
 from meshd.runtime.docker.observe import own_network
 from meshd.spec import labels
-from meshd.spec.model import EngineOptions, Healthcheck, Mount, Service
+from meshd.spec.model import Attachment, BlockDevice, EngineOptions, Healthcheck, Mount, Service
 
 Info = dict[str, Any]
 
@@ -31,14 +34,24 @@ class CreateRequest:
     - `config`: the body of the engine's create request, which names one network.
     - `networks`: further networks to connect before the start, by name.
     - `files`: files to write into it before the start.
+    - `name`: its name, if it is another than that of the replica.
+    - `platform`: the platform of its image, such as `linux/arm64`; empty for the engine's own.
+    - `api`: the version of the engine's API that knows all of `config`; (0, 0) if every one does.
     """
 
     config: Info
     networks: dict[str, Info]
     files: tuple[Mount, ...] = ()
+    name: str = ""
+    platform: str = ""
+    api: tuple[int, int] = (0, 0)
 
 
 _OPTION_NAMES = {
+    "privileged": "Privileged",
+    "annotations": "Annotations",
+    "cpu_count": "CpuCount",
+    "cpu_percent": "CpuPercent",
     "cpuset": "CpusetCpus",
     "cpu_shares": "CpuShares",
     "cpu_period": "CpuPeriod",
@@ -49,8 +62,6 @@ _OPTION_NAMES = {
     "mem_swappiness": "MemorySwappiness",
     "oom_score_adj": "OomScoreAdj",
     "oom_kill_disable": "OomKillDisable",
-    "ipc": "IpcMode",
-    "pid": "PidMode",
     "uts": "UTSMode",
     "cgroup": "CgroupnsMode",
     "cgroup_parent": "CgroupParent",
@@ -59,13 +70,25 @@ _OPTION_NAMES = {
     "storage_opt": "StorageOpt",
 }
 """Compose keys that the engine takes as they are, with its names in `HostConfig`."""
+_BLOCK_IO = {
+    "weight_device": "BlkioWeightDevice",
+    "device_read_bps": "BlkioDeviceReadBps",
+    "device_read_iops": "BlkioDeviceReadIOps",
+    "device_write_bps": "BlkioDeviceWriteBps",
+    "device_write_iops": "BlkioDeviceWriteIOps",
+}
+"""Keys of `blkio_config` with limits for devices, with the engine's names in `HostConfig`."""
+_BUILT_IN = frozenset({"bridge", "host", "none"})
+"""The engine's own networks, in which containers have no names."""
+INTERFACE_NAME = "com.docker.network.endpoint.ifname"
+"""The engine's option for the name of a network interface in the container."""
 TAG = "meshd-"
 
 
 def name_of_image(project: str, service: Service) -> str:
     """Return the name of a service's image. An image that is built without a name is called as
     Compose calls it."""
-    return service.image or f"{project}_{service.name}"
+    return service.image or f"{project}_{service.name.lower()}"
 
 
 def image_of(project: str, service: Service) -> str:
@@ -100,21 +123,30 @@ def engine_name(project: str, name: str) -> str:
 
 
 def create_request(
-    replica: ReplicaSpec, logging_driver: str, limits: Iterable[str] = tuple(LIMITS)
+    replica: ReplicaSpec,
+    logging_driver: str,
+    limits: Iterable[str] = tuple(LIMITS),
+    peers: Mapping[str, str] = MappingProxyType({}),
 ) -> CreateRequest:
     """Return the container that the spec describes, on an engine that enforces `limits`. The
-    engine never restarts it: the mesh does."""
+    engine never restarts it: the mesh does. `peers` has the id of a container of each service that
+    it shares a namespace or mounts with, or that it links to on the engine's default network."""
     service, project = replica.service, replica.project
+    options = service.options
     marks = labels.make_labels(
         project, service.name, replica.revision, replica.name, service.port, replica.instance
     )
+    name = "" if replica.job or not service.plain else options.container_name
     if replica.job:
         marks[labels.JOB] = replica.name
+    if name:
+        marks[labels.CONTAINER_NAME] = name
     environment = {**service.environment, **replica.environment}
     if not service.plain:
         environment = {"PORT": str(service.port), **environment}
     networks = _networks(replica)
-    first = next(iter(networks))
+    mode = _namespace(options.network_mode, peers)
+    first = mode or next(iter(networks))
     config: Info = {
         "Image": image_of(project, service),
         "Env": [f"{key}={value}" for key, value in environment.items()],
@@ -123,15 +155,20 @@ def create_request(
         "StopTimeout": math.ceil(service.stop_grace_period),
         "User": service.user,
         "WorkingDir": service.working_dir,
-        "HostConfig": _host_config(replica, first, logging_driver),
-        "NetworkingConfig": {"EndpointsConfig": {first: networks.pop(first)}},
+        "HostConfig": _host_config(replica, first, logging_driver, peers),
     }
+    if mode:
+        networks = {}
+    else:
+        config["NetworkingConfig"] = {"EndpointsConfig": {first: networks.pop(first)}}
+    if mode.startswith("container:"):  # the other container has the ports and the host name
+        del config["ExposedPorts"]
+        config["HostConfig"].pop("PortBindings", None)
+        if not service.extra_hosts:
+            config["HostConfig"]["ExtraHosts"] = []
     if service.stop_signal:  # otherwise the image's STOPSIGNAL holds
         config["StopSignal"] = service.stop_signal
-    if service.options.hostname:
-        config["Hostname"] = service.options.hostname
-    if service.options.domainname:
-        config["Domainname"] = service.options.domainname
+    config |= _container_options(service, replica.job)
     if service.command is not None:
         config["Cmd"] = list(service.command)
     if service.entrypoint is not None:
@@ -143,7 +180,48 @@ def create_request(
         config["ExposedPorts"] = {}
     config["Labels"][labels.CREATED_WITH] = requested_config(config, networks, limits)
     files = tuple(mount for mount in service.volumes if mount.type == "file")
-    return CreateRequest(config, networks, files)
+    needed = max((each.api for each in features.newer_features(service)), default=(0, 0))
+    return CreateRequest(config, networks, files, name, options.platform, needed)
+
+
+def _container_options(service: Service, job: bool) -> Info:
+    """Return the options that belong to the container itself and that the file sets. Engines before
+    25.0 take the address of an interface here; several jobs may run at once, without it."""
+    options = service.options
+    mac_address = options.mac_address
+    if not mac_address and service.networks and service.plain:
+        mac_address = _attachment(service, _by_priority(service)[0]).mac_address
+    given: Info = {
+        "Hostname": options.hostname,
+        "Domainname": options.domainname,
+        "Tty": options.tty,
+        "OpenStdin": options.stdin_open,
+        "MacAddress": "" if job else mac_address,
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+def _namespace(mode: str, peers: Mapping[str, str]) -> str:
+    """Return a namespace in the engine's form: that of a service is that of one of its
+    containers."""
+    kind, _, name = mode.partition(":")
+    return f"container:{_peer(name, peers)}" if kind == "service" else mode
+
+
+def _peer(service: str, peers: Mapping[str, str]) -> str:
+    """Return the id of a container of a service. Raises StartFailed if none runs."""
+    if service not in peers:
+        raise StartFailed(f"service {service}, which it shares a namespace with, does not run")
+    return peers[service]
+
+
+def _by_priority(service: Service) -> list[str]:
+    """Return the networks of a service in the order in which they are joined."""
+    return sorted(service.networks, key=lambda name: -_attachment(service, name).priority)
+
+
+def _attachment(service: Service, name: str) -> Attachment:
+    return service.attachments.get(name) or Attachment()
 
 
 def _networks(replica: ReplicaSpec) -> dict[str, Info]:
@@ -151,10 +229,50 @@ def _networks(replica: ReplicaSpec) -> dict[str, Info]:
     replica joins the network of its service first, whose gateway identifies its calls."""
     service, project = replica.service, replica.project
     found: dict[str, Info] = {} if service.plain else {own_network(project, service.name): {}}
-    for name in service.networks:
-        names = [] if replica.job else [service.name, *service.aliases.get(name, ())]
-        found[network_name(project, service, name)] = {"Aliases": names} if names else {}
+    for name in _by_priority(service):
+        on_engine = network_name(project, service, name)
+        found[on_engine] = {} if on_engine in _BUILT_IN else _endpoint(replica, name)
     return found
+
+
+def _endpoint(replica: ReplicaSpec, name: str) -> Info:
+    """Return how a container joins a network: its names there, links, addresses and options."""
+    service, given = replica.service, _attachment(replica.service, name)
+    found: Info = {}
+    if not replica.job:
+        names = [service.name, *service.aliases.get(name, ())]
+        if service.plain and service.options.hostname:
+            names.append(service.options.hostname)
+        found["Aliases"] = list(dict.fromkeys(names))
+    if links := _links(service.options):
+        found["Links"] = links
+    if replica.job:  # several run at once, and none is reached
+        return found
+    addresses = {
+        "IPv4Address": given.ipv4_address,
+        "IPv6Address": given.ipv6_address,
+        "LinkLocalIPs": list(given.link_local_ips),
+    }
+    if addresses := {key: value for key, value in addresses.items() if value}:
+        found["IPAMConfig"] = addresses
+    if given.mac_address:
+        found["MacAddress"] = given.mac_address
+    if given.gw_priority:
+        found["GwPriority"] = given.gw_priority
+    options = dict(given.driver_opts)
+    if given.interface_name:
+        options[INTERFACE_NAME] = given.interface_name
+    if options:
+        found["DriverOpts"] = options
+    return found
+
+
+def _links(options: EngineOptions) -> list[str]:
+    """Return the links of a container in the form `NAME:ALIAS`. The engine looks the name up when
+    the alias is asked for, so that a link survives the replacement of a container."""
+    links = [link for link in options.links if ":" in link]
+    links += [link if ":" in link else f"{link}:{link}" for link in options.external_links]
+    return links
 
 
 def _exposed(service: Service) -> dict[str, Info]:
@@ -176,15 +294,17 @@ def _published(service: Service) -> dict[str, list[Info]]:
     return found
 
 
-def _host_config(replica: ReplicaSpec, network: str, logging_driver: str) -> Info:
-    service = replica.service
+def _host_config(
+    replica: ReplicaSpec, network: str, logging_driver: str, peers: Mapping[str, str]
+) -> Info:
+    service, options = replica.service, replica.service.options
     limits = service.resources
     config: Info = {
         "NetworkMode": network,
         "RestartPolicy": {"Name": "no"},
         "ExtraHosts": [
             f"{name}:{address}"
-            for name, addresses in {**service.extra_hosts, **replica.hosts}.items()
+            for name, addresses in {**service.extra_hosts, **_hosts(replica)}.items()
             for address in addresses.split(",")
         ],
         "Mounts": [
@@ -222,16 +342,55 @@ def _host_config(replica: ReplicaSpec, network: str, logging_driver: str) -> Inf
         config["LogConfig"] = {"Type": driver, "Config": service.logging.options}
     elif logging_driver == LOG_LIMITS["Type"]:  # unbounded by default
         config["LogConfig"] = LOG_LIMITS
-    config |= _engine_options(service.options)
+    config |= _engine_options(options)
+    for key, mode in (("IpcMode", options.ipc), ("PidMode", options.pid)):
+        if mode:
+            config[key] = _namespace(mode, peers)
+    if options.volumes_from:
+        config["VolumesFrom"] = [_volumes_from(each, peers) for each in options.volumes_from]
+    if network == "bridge":  # without names; links are written into the container's /etc/hosts
+        links = [f"{_peer(each.partition(':')[0], peers)}:{_alias(each)}" for each in options.links]
+        links += [f"{each.partition(':')[0]}:{_alias(each)}" for each in options.external_links]
+        config["Links"] = links
     if tmpfs := {mount.target: mount.options for mount in service.volumes if mount.options}:
         config["Tmpfs"] = tmpfs
     return config
+
+
+def _hosts(replica: ReplicaSpec) -> dict[str, str]:
+    """Return the addresses of the mesh by host name, with the aliases that links give them."""
+    found = dict(replica.hosts)
+    for link in replica.service.options.links:
+        name = link.partition(":")[0]
+        if name in replica.hosts:
+            found[_alias(link)] = replica.hosts[name]
+    return found
+
+
+def _alias(link: str) -> str:
+    name, _, alias = link.partition(":")
+    return alias or name
+
+
+def _volumes_from(text: str, peers: Mapping[str, str]) -> str:
+    """Return an entry of `volumes_from` in the engine's form: the id or name, and the mode."""
+    if text.startswith("container:"):
+        return text.removeprefix("container:")
+    name, colon, mode = text.partition(":")
+    return f"{_peer(name, peers)}{colon}{mode}"
 
 
 def _engine_options(options: EngineOptions) -> Info:
     """Return the options of the engine that the file sets, by their names in `HostConfig`."""
     given = options.model_dump(exclude_defaults=True)
     found: Info = {name: given[key] for key, name in _OPTION_NAMES.items() if key in given}
+    for key, name in _BLOCK_IO.items():
+        devices: tuple[BlockDevice, ...] = getattr(options.blkio_config, key)
+        value = "Weight" if key == "weight_device" else "Rate"
+        if devices:
+            found[name] = [{"Path": each.path, value: each.value} for each in devices]
+    if options.blkio_config.weight:
+        found["BlkioWeight"] = options.blkio_config.weight
     if options.device_cgroup_rules:
         found["DeviceCgroupRules"] = list(options.device_cgroup_rules)
     if options.devices:
@@ -265,14 +424,16 @@ def _dropped(service: Service) -> list[str]:
 
 
 def _is_created(mount: Mount) -> bool:
-    """Whether the engine creates the host directory of a bind mount if it is missing. Only `Binds`
-    does so on every engine; it has no form for a path with a colon."""
+    """Whether the engine creates the host directory of a bind mount if it is missing, or labels it
+    for SELinux. Only `Binds` does so on every engine; it has no form for a path with a colon."""
     is_directory = mount.type == "bind" and not mount.version and not mount.must_exist
-    return is_directory and ":" not in mount.source + mount.target
+    has_form = ":" not in mount.source + mount.target and not mount.recursive
+    return (is_directory or bool(mount.selinux)) and has_form
 
 
 def _bind(mount: Mount) -> str:
-    words = ["ro" if mount.read_only else "rw", *filter(None, (mount.propagation,))]
+    words = ["ro" if mount.read_only else "rw"]
+    words += filter(None, (mount.propagation, mount.selinux))
     return f"{mount.source}:{mount.target}:{','.join(words)}"
 
 
@@ -283,25 +444,51 @@ def _mount(project: str, mount: Mount) -> Info:
     found: Info = {"Type": mount.type, "Target": mount.target, "ReadOnly": mount.read_only}
     if source and mount.type != "tmpfs":
         found["Source"] = source
-    if mount.size:
-        found["TmpfsOptions"] = {"SizeBytes": mount.size}
+    tmpfs = {"SizeBytes": mount.size, "Mode": mount.mode if mount.type == "tmpfs" else 0}
+    if tmpfs := {key: value for key, value in tmpfs.items() if value}:
+        found["TmpfsOptions"] = tmpfs
+    volume: Info = {}
     if mount.nocopy:
-        found["VolumeOptions"] = {"NoCopy": True}
+        volume["NoCopy"] = True
+    if mount.volume_labels and not mount.source:  # others are labelled when they are created
+        volume["Labels"] = mount.volume_labels
+    if mount.subpath and mount.type == "volume":
+        volume["Subpath"] = mount.subpath
+    if volume:
+        found["VolumeOptions"] = volume
+    if mount.subpath and mount.type == "image":
+        found["ImageOptions"] = {"Subpath": mount.subpath}
+    bind: Info = {}
     if mount.propagation:
-        found["BindOptions"] = {"Propagation": mount.propagation}
+        bind["Propagation"] = mount.propagation
+    if mount.recursive == "disabled":
+        bind["NonRecursive"] = True
+    elif mount.recursive == "writable":
+        bind["ReadOnlyNonRecursive"] = True
+    elif mount.recursive == "readonly":
+        bind["ReadOnlyForceRecursive"] = True
+    if bind:
+        found["BindOptions"] = bind
     return found
 
 
 def _healthcheck(check: Healthcheck) -> Info:
+    """Return a health check in the engine's form. The engine takes the values that are 0, and an
+    empty test, from the image."""
     if check.disable:
         return {"Test": ["NONE"]}
-    return {
-        "Test": list(check.test),
-        "Interval": round(check.interval * NANOSECONDS),
-        "Timeout": round(check.timeout * NANOSECONDS),
-        "StartPeriod": round(check.start_period * NANOSECONDS),
-        "Retries": check.retries,
+    values: Info = {
+        "interval": round(check.interval * NANOSECONDS),
+        "timeout": round(check.timeout * NANOSECONDS),
+        "retries": check.retries,
+        "start_period": round(check.start_period * NANOSECONDS),
+        "start_interval": round(check.start_interval * NANOSECONDS),
     }
+    found: Info = {"Test": list(check.test)} if check.test else {}
+    for name, value in values.items():
+        if value and name not in check.inherited:
+            found["".join(word.capitalize() for word in name.split("_"))] = value
+    return found
 
 
 def clone_request(info: Info, name: str, number: int, instance: str = "") -> CreateRequest:

@@ -3,8 +3,9 @@
 Called by `runtime`, which decides; `container` builds the requests.
 """
 
+import json
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from io import BytesIO
 
 from aiodocker.containers import DockerContainer
@@ -13,6 +14,7 @@ from meshd.model.runtime import ReplicaSpec
 from meshd.runtime.base import ImageMissing, ReplicaNotFound, StartFailed
 from meshd.runtime.docker.container import CreateRequest, clone_request, next_number
 from meshd.runtime.docker.engine import Engine, Info
+from meshd.spec import labels as spec_labels
 from meshd.spec.model import Mount
 
 START_PATIENCE = 60.0
@@ -20,30 +22,76 @@ START_PATIENCE = 60.0
 
 
 async def create(engine: Engine, name: str, wanted: CreateRequest, image: str = "") -> str:
-    """Create a container and connect its networks; return its id. `image` is the user's name of
-    its image."""
+    """Create a container and connect its networks; return its id. `name` is that of the replica,
+    `image` the user's name of its image."""
     used = wanted.config["Image"]
     named = used if image in ("", used) else f"{image} ({used})"
     absent = ImageMissing(f"replica {name}: image {named} is not on the engine")
-    taken = StartFailed(f"a container named {name} already exists; remove it first")
-    errors = {404: absent, 409: taken}
-    async with engine.request(START_PATIENCE, errors, StartFailed) as docker:
-        container = await docker.containers.create(wanted.config, name=name)
+    given = wanted.name or name
+    taken = StartFailed(f"a container named {given} already exists; remove it first")
+    if wanted.name:
+        await _free_name(engine, wanted, taken)
+    params = {"name": given} | ({"platform": wanted.platform} if wanted.platform else {})
+    async with engine.request(START_PATIENCE, {404: absent, 409: taken}, StartFailed) as docker:
+        api = engine.version_for(wanted.api)
+        created = await docker._query_json(
+            f"{api}/containers/create",
+            method="POST",
+            data=json.dumps(wanted.config, sort_keys=True),
+            params=params,
+            versioned_api=False,
+        )
+    container = str(created["Id"])
     try:
         if wanted.files:
             archive = pack_files(wanted.files)
             async with engine.request(START_PATIENCE, otherwise=StartFailed) as docker:
-                await docker.containers.container(container.id).put_archive(  # type: ignore[no-untyped-call]
+                await docker.containers.container(container).put_archive(  # type: ignore[no-untyped-call]
                     "/", archive
                 )
         for network, endpoint in wanted.networks.items():
             async with engine.request(otherwise=StartFailed) as docker:
-                found = await docker.networks.get(network)
-                await found.connect({"Container": container.id, "EndpointConfig": endpoint})
+                await docker._query_json(
+                    f"{api}/networks/{network}/connect",
+                    method="POST",
+                    data=json.dumps({"Container": container, "EndpointConfig": endpoint}),
+                    versioned_api=False,
+                )
     except StartFailed:
-        await discard(engine, container.id)
+        await discard(engine, container)
         raise
-    return container.id
+    return container
+
+
+async def _free_name(engine: Engine, wanted: CreateRequest, taken: StartFailed) -> None:
+    """Rename the container with the wanted name if it is a predecessor of the same service, to the
+    name of its replica. Raises `taken` if it is another one."""
+    try:
+        found = await inspect(engine, wanted.name)
+    except ReplicaNotFound:
+        return
+    marks, own = found["Config"].get("Labels") or {}, wanted.config["Labels"]
+    keys = (spec_labels.MANAGED, spec_labels.PROJECT, spec_labels.SERVICE)
+    if any(marks.get(key) != own[key] for key in keys):
+        raise taken
+    async with engine.request(
+        errors={404: not_found(wanted.name)}, otherwise=StartFailed
+    ) as docker:
+        container = docker.containers.container(found["Id"])
+        await container.rename(marks[spec_labels.REPLICA])
+
+
+async def find_peers(engine: Engine, project: str, services: Collection[str]) -> dict[str, str]:
+    """Return the id of the newest running container of each of these services, if it has one."""
+    filters = {"label": [f"{spec_labels.MANAGED}=1", f"{spec_labels.PROJECT}={project}"]}
+    async with engine.request(otherwise=StartFailed) as docker:
+        listed = await docker.containers.list(filters=filters)
+    found: dict[str, str] = {}
+    for container in sorted(listed, key=lambda each: int(each["Created"])):
+        marks = labels(container)
+        if marks.get(spec_labels.SERVICE) in services and spec_labels.JOB not in marks:
+            found[marks[spec_labels.SERVICE]] = container.id
+    return found
 
 
 def pack_files(files: Iterable[Mount]) -> bytes:

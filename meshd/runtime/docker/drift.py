@@ -35,7 +35,10 @@ def enforced_limits(info: Info) -> frozenset[str]:
 def requested_config(config: Info, networks: Iterable[str], limits: Iterable[str]) -> str:
     """Return what is requested, as the label holds it; of the limits only `limits`."""
     host = config["HostConfig"]
-    own = config["NetworkingConfig"]["EndpointsConfig"]
+    own = config.get("NetworkingConfig", {}).get("EndpointsConfig", {})
+    mode = host["NetworkMode"]
+    if not own and not mode.startswith("container:"):
+        own = {mode: {}}  # the engine lists its own networks like others
     found: dict[str, object] = {name: _value(host, name) for name in sorted(limits)}
     found[NETWORKS] = sorted({*own, *networks})
     found[RESTART] = "no"
@@ -49,7 +52,7 @@ def describe_drift(info: Info) -> str:
     name = info["Name"].removeprefix("/")
     if not labels.is_managed(marks):
         return ""
-    if marks.get(labels.REPLICA, name) != name:
+    if name not in (marks.get(labels.REPLICA, name), marks.get(labels.CONTAINER_NAME)):
         return f"carries the labels of {marks[labels.REPLICA]}"
     try:
         made = json.loads(marks.get(labels.CREATED_WITH, "{}"))

@@ -36,6 +36,23 @@ class Engine:
 
     def __init__(self) -> None:
         self._docker: Docker | None = None
+        self._newest = API_VERSION
+
+    @property
+    def newest_api(self) -> tuple[int, int]:
+        """The newest version of its API that the engine has."""
+        return self._newest
+
+    def version_for(self, needed: tuple[int, int]) -> str:
+        """Return the API version for a request with features that `needed` introduced: the usual
+        one if that is enough, else `needed` or the newest that the engine has."""
+        if self._docker is None:
+            raise RuntimeUnavailable("the Docker Engine is not connected")
+        usual = str(self._docker.api_version)
+        if needed <= _numbers(usual.removeprefix("v")):
+            return usual
+        major, minor = min(needed, self._newest)
+        return f"v{major}.{minor}"
 
     async def open(self) -> None:
         """Connect and agree on an API version. Raises RuntimeUnavailable."""
@@ -51,6 +68,7 @@ class Engine:
             await docker.close()
             raise
         docker.api_version = api_version(version)
+        self._newest = _numbers(version["ApiVersion"])
         # Set last: until then callers get "not connected".
         self._docker = docker
 

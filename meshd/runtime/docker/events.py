@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from meshd.model.runtime import ObservedReplica, ReplicaState
 from meshd.runtime.base import EventKind, ReplicaNotFound, RuntimeEvent, RuntimeFailure
 from meshd.runtime.docker.engine import Engine, Info
-from meshd.runtime.docker.observe import event_kind, is_replica, observe, stop_signal
+from meshd.runtime.docker.observe import event_kind, is_replica, observe, replica_name, stop_signal
 
 MIN_STOPPING_SECONDS = 60.0
 """Seconds for which a container that was sent its stop signal counts as stopping. One that runs
@@ -39,18 +39,25 @@ class Sightings:
 
     def __init__(self) -> None:
         self._seen: dict[str, Sighting] = {}
+        self._ids: dict[str, str] = {}
         self._stopping: dict[str, float] = {}
 
     def see(self, info: Info, node: str, now: float) -> ObservedReplica:
         """Record an inspection and return the replica. `now` is monotonic seconds."""
         replica = observe(info, node)
         patience = float(info["Config"].get("StopTimeout") or 0)
+        self._ids[replica.name] = info["Id"]
         self._seen[info["Id"]] = Sighting(replica, stop_signal(info), patience)
         return self._with_stop_request(replica, now)
 
     def get(self, container: str) -> Sighting | None:
         """Return the last sighting of a container, by its id."""
         return self._seen.get(container)
+
+    def container_of(self, name: str) -> str:
+        """Return the id of the container of a replica; its name if it was not seen, which the
+        engine takes as well."""
+        return self._ids.get(name, name)
 
     def stop_requested(self, container: str, now: float) -> None:
         """Record that a signal which ends the container was sent."""
@@ -77,6 +84,7 @@ class Sightings:
         for known in (self._seen, self._stopping):
             for container in known.keys() - containers:
                 del known[container]
+        self._ids = {name: each for name, each in self._ids.items() if each in containers}
 
     def _with_stop_request(self, replica: ObservedReplica, now: float) -> ObservedReplica:
         alive = replica.state in (ReplicaState.RUNNING, ReplicaState.PAUSED)
@@ -105,7 +113,7 @@ async def replica_event(
     replica = await _after(engine, sightings, node, kind, event)
     if replica is not None and kind in (EventKind.DIED, EventKind.REMOVED):
         sightings.ended(container, replica)
-    name = replica.name if replica else attributes.get("name", "")
+    name = replica.name if replica else replica_name(attributes.get("name", ""), attributes)
     return RuntimeEvent(kind, name, event["timeNano"] / 1e9, replica)
 
 

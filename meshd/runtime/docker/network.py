@@ -12,7 +12,7 @@ from meshd.runtime.docker.engine import Engine, Info
 from meshd.runtime.docker.firewall_rules import Bridge
 from meshd.runtime.docker.observe import own_network
 from meshd.spec import labels
-from meshd.spec.model import Network, Service
+from meshd.spec.model import AddressPool, Mount, Network, Service
 
 
 class Networks:
@@ -33,29 +33,32 @@ class Networks:
 
     async def ensure(self, project: str, service: Service, networks: Sequence[Network]) -> None:
         """Create the networks and volumes that `service` needs. Raises StartFailed."""
-        internal = {network.name: network.internal for network in networks}
-        external = {network.name for network in networks if network.external}
-        kinds = [internal.get(name) for name in service.networks]
+        declared = {network.name: network for network in networks}
+        wanted = [declared.get(name) for name in service.networks]
+        kinds = [None if each is None else each.internal for each in wanted]
         marks = {labels.MANAGED: "1", labels.PROJECT: project}
         own = own_network(project, service.name)
         isolated = None if None in kinds else bool(kinds) and all(kinds)
         async with self._create_lock:  # the engine accepts two networks of one name
             made = False
             if not service.plain:
-                made = await self._network(own, isolated, {**marks, labels.SERVICE: service.name})
-            for name, kind in zip(service.networks, kinds, strict=True):
+                body = create_body(own, isolated, {**marks, labels.SERVICE: service.name})
+                made = await self._network(body, isolated)
+            for name, network in zip(service.networks, wanted, strict=True):
                 on_engine = network_name(project, service, name)
-                if name in external:
+                if network is not None and network.external:
                     await self._check_network(on_engine)
                 else:
-                    made |= await self._network(on_engine, kind, marks)
+                    internal = None if network is None else network.internal
+                    body = create_body(on_engine, internal, marks, network or Network(name=name))
+                    made |= await self._network(body, internal)
             for mount in service.volumes:
                 if mount.type == "volume" and mount.source:
                     on_engine = volume_name(project, mount)
                     if mount.external:
                         await self._check_volume(on_engine)
                     else:
-                        await self._volume(on_engine, marks)
+                        await self._volume(on_engine, mount, marks)
         if made:
             await self._notify()
 
@@ -105,47 +108,39 @@ class Networks:
                 "that meshd did not start; disconnect them and repeat"
             )
 
-    async def _network(self, name: str, internal: bool | None, marks: dict[str, str]) -> bool:
-        """Create a network; return whether it was created now. `internal` None: unknown here, so
-        an existing network is accepted as it is."""
+    async def _network(self, body: Info, internal: bool | None) -> bool:
+        """Create a network from the body of a create request; return whether it was created now.
+        `internal` None: the network is not known here, so an existing one is accepted as it is."""
+        name = body["Name"]
         async with self._engine.request(otherwise=StartFailed) as docker:
             found = await docker.networks.list(filters={"name": [name]})
             existing = next((network for network in found if network["Name"] == name), None)
         if existing is not None:
-            if internal is None or existing["Internal"] == internal:
+            difference = None if internal is None else find_difference(existing, body)
+            if difference is None:
                 return False
-            await self._remove_mismatched(existing, internal)
+            await self._remove_mismatched(existing, difference)
         hint = StartFailed(
             f"no address range is left for network {name}; widen default-address-pools in the "
-            "engine's daemon.json"
+            "engine's daemon.json, or set a free subnet under ipam"
         )
         try:
             async with self._engine.request(otherwise=StartFailed) as docker:
-                await docker.networks.create(
-                    {
-                        "Name": name,
-                        "CheckDuplicate": True,
-                        "Driver": "bridge",
-                        "Internal": bool(internal),
-                        "Labels": marks,
-                    }
-                )
+                await docker.networks.create(body)
         except StartFailed as failure:
             raise (hint if "non-overlapping" in str(failure) else failure) from failure
         return True
 
-    async def _remove_mismatched(self, existing: Info, internal: bool) -> None:
-        """Remove a network whose `internal` is wrong, so that it can be created again."""
+    async def _remove_mismatched(self, existing: Info, difference: str) -> None:
+        """Remove a network that differs from the file, so that it can be created again."""
         name = existing["Name"]
         if (existing.get("Labels") or {}).get(labels.MANAGED) != "1":
             raise StartFailed(
-                f"network {name} exists, and its internal is not {str(internal).lower()}; remove "
-                "it, or change internal in the file"
+                f"network {name} exists, and {difference}; remove it, or change the file"
             )
-        wanted = "internal" if internal else "not internal"
         in_use = StartFailed(
-            f"network {name} exists and should be {wanted}; it can only change while nothing uses "
-            "it: take the project down first"
+            f"network {name} exists, and {difference}; it can only change while nothing uses it: "
+            "take the project down first"
         )
         async with self._engine.request(errors={403: in_use}, otherwise=StartFailed) as docker:
             await (await docker.networks.get(existing["Id"])).delete()
@@ -169,11 +164,93 @@ class Networks:
             volume = await docker.volumes.get(name)  # type: ignore[no-untyped-call]
             await volume.show()
 
-    async def _volume(self, name: str, marks: dict[str, str]) -> None:
+    async def _volume(self, name: str, mount: Mount, marks: dict[str, str]) -> None:
+        """Create a volume unless it exists. Raises StartFailed if it exists with another driver or
+        other options, because it holds other data then."""
+        body: Info = {"Name": name, "Labels": {**mount.volume_labels, **marks}}
+        if mount.volume_driver:
+            body["Driver"] = mount.volume_driver
+        if mount.volume_options:
+            body["DriverOpts"] = mount.volume_options
         async with self._engine.request(otherwise=StartFailed) as docker:
-            await docker.volumes.create(  # type: ignore[no-untyped-call]
-                {"Name": name, "Labels": marks}
+            found = await docker.volumes.create(body)  # type: ignore[no-untyped-call]
+            info: Info = await found.show()
+        driver, options = mount.volume_driver or "local", mount.volume_options
+        if (info["Driver"], info.get("Options") or {}) != (driver, options):
+            raise StartFailed(
+                f"volume {name} exists with the driver {info['Driver']} and other options than in "
+                f"the file; keep its options, give the volume another name, or remove it with its "
+                f"data: docker volume rm {name}"
             )
+
+
+def create_body(
+    name: str, internal: bool | None, marks: dict[str, str], network: Network | None = None
+) -> Info:
+    """Return the body of the engine's request to create a network."""
+    body: Info = {
+        "Name": name,
+        "CheckDuplicate": True,
+        "Driver": "bridge",
+        "Internal": bool(internal),
+        "Labels": marks,
+    }
+    if network is None:
+        return body
+    body["Driver"] = network.driver or "bridge"
+    body["Labels"] = {**network.labels, **marks}
+    if network.driver_opts:
+        body["Options"] = network.driver_opts
+    if network.attachable:
+        body["Attachable"] = True
+    if network.enable_ipv6:
+        body["EnableIPv6"] = True
+    if network.enable_ipv4 is not None:
+        body["EnableIPv4"] = network.enable_ipv4
+    ipam: Info = {}
+    if network.pools:
+        ipam["Config"] = [_pool(pool) for pool in network.pools]
+    if network.ipam_options:
+        ipam["Options"] = network.ipam_options
+    if ipam or network.ipam_driver:
+        body["IPAM"] = {"Driver": network.ipam_driver or "default", **ipam}
+    return body
+
+
+def _pool(pool: AddressPool) -> Info:
+    given = {
+        "Subnet": pool.subnet,
+        "IPRange": pool.ip_range,
+        "Gateway": pool.gateway,
+        "AuxiliaryAddresses": pool.aux_addresses,
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+def find_difference(existing: Info, body: Info) -> str | None:
+    """Return how a network on the engine differs from what the file sets, for people; None if it
+    does not. What the file does not set is not compared."""
+    if bool(existing["Internal"]) != body["Internal"]:
+        return "should be internal" if body["Internal"] else "should not be internal"
+    if existing["Driver"] != body["Driver"]:
+        return f"its driver is {existing['Driver']} instead of {body['Driver']}"
+    options = existing.get("Options") or {}
+    for key, value in body.get("Options", {}).items():
+        if options.get(key) != value:
+            return f"its option {key} is {options.get(key, 'not set')} instead of {value}"
+    if body.get("EnableIPv6") and not existing.get("EnableIPv6"):
+        return "it has no IPv6"
+    pools = existing["IPAM"].get("Config") or []
+    for wanted in body.get("IPAM", {}).get("Config", ()):
+        if not any(wanted.items() <= pool.items() for pool in map(_written_pool, pools)):
+            return f"it does not have the subnet {wanted.get('Subnet', '')} of the file as written"
+    return None
+
+
+def _written_pool(pool: Info) -> Info:
+    """Return a pool as the file writes it: a gateway has no prefix length."""
+    gateway = str(pool.get("Gateway", "")).partition("/")[0]
+    return {**pool, "Gateway": gateway}
 
 
 def bridge(network: Info) -> Bridge:

@@ -3,7 +3,10 @@
 Used by `runtime`, `events` and `container`.
 """
 
+import re
 import signal
+from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime
 from ipaddress import ip_network
 from typing import Any
@@ -16,6 +19,7 @@ from meshd.spec.signals import parse_signal
 
 Info = dict[str, Any]
 
+CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
 ONE_OFF = "com.docker.compose.oneoff"
 DEFAULT_PORT = 8080
 """Port of an adopted container that names none."""
@@ -57,7 +61,7 @@ def observe(info: Info, node: str) -> ObservedReplica:
     """Return the replica from the engine's answer to `GET /containers/ID/json`."""
     config, state = info["Config"], info["State"]
     marks: dict[str, str] = config.get("Labels") or {}
-    name = info["Name"].removeprefix("/")
+    name = replica_name(info["Name"].removeprefix("/"), marks)
     project, service = labels.project_of(marks), labels.service_of(marks) or name
     status = _STATES.get(state["Status"], ReplicaState.EXITED)
     networks: dict[str, str] = {
@@ -90,6 +94,26 @@ def observe(info: Info, node: str) -> ObservedReplica:
     )
 
 
+def add_lost_peer(seen: ObservedReplica, info: Info, running: Collection[str]) -> ObservedReplica:
+    """Return the replica with a drift if it shares a namespace or mounts with a container that no
+    longer runs: then it must be created again, with the successor. `running` are the ids of the
+    containers that run."""
+    host = info["HostConfig"]
+    modes = (str(host.get(key) or "") for key in ("NetworkMode", "IpcMode", "PidMode"))
+    shared = [mode.partition(":")[2] for mode in modes if mode.startswith("container:")]
+    shared += [str(each).partition(":")[0] for each in host.get("VolumesFrom") or ()]
+    lost = [each for each in shared if CONTAINER_ID.fullmatch(each) and each not in running]
+    if not lost or not seen.managed or seen.drift or not info["State"]["Running"]:
+        return seen
+    return replace(seen, drift=f"shares a namespace or mounts with {lost[0][:12]}, which has ended")
+
+
+def replica_name(container: str, marks: dict[str, str]) -> str:
+    """Return the name of a replica: that of its container, unless the file gives this one."""
+    given = marks.get(labels.CONTAINER_NAME)
+    return marks.get(labels.REPLICA, container) if given == container else container
+
+
 def stop_signal(info: Info) -> int:
     """Return the number of the signal that asks this container to end: its own, which the engine
     takes from the image if it was created without one."""
@@ -111,8 +135,9 @@ def event_kind(action: str, attributes: dict[str, str], stop: int) -> EventKind 
 
 
 def _host(info: Info, networks: dict[str, str], own: str) -> str | None:
-    if info["HostConfig"].get("NetworkMode") == "host":
-        return "127.0.0.1"
+    mode = str(info["HostConfig"].get("NetworkMode", ""))
+    if mode in ("host", "none") or mode.startswith("container:"):
+        return "127.0.0.1"  # it has no address of its own, and the mesh does not need one
     return networks.get(own) or next(iter(networks.values()), None)
 
 

@@ -42,6 +42,7 @@ from meshd.runtime.docker.create import (
     build_clone_request,
     create,
     discard,
+    find_peers,
     inspect,
     labels,
     not_found,
@@ -49,11 +50,12 @@ from meshd.runtime.docker.create import (
 from meshd.runtime.docker.drift import enforced_limits
 from meshd.runtime.docker.engine import Engine, Info
 from meshd.runtime.docker.events import Sightings, replica_event
+from meshd.runtime.docker.features import missing_features
 from meshd.runtime.docker.host_firewall import HostFirewall
 from meshd.runtime.docker.image import Images, pin_builds
 from meshd.runtime.docker.iptables import Iptables
 from meshd.runtime.docker.network import Networks
-from meshd.runtime.docker.observe import is_job, is_replica, observe
+from meshd.runtime.docker.observe import add_lost_peer, is_job, is_replica, observe
 from meshd.runtime.support import unsupported
 from meshd.spec.model import Network, Service
 
@@ -136,9 +138,13 @@ class DockerRuntime:
     async def list(self) -> Sequence[ObservedReplica]:
         """See `Runtime.list`."""
         infos = await self._inspected(is_replica)
+        running = {info["Id"] for info in infos if info["State"]["Running"]}
         self._sightings.keep({info["Id"] for info in infos})
         now = time.monotonic()
-        return [self._sightings.see(info, self._node, now) for info in infos]
+        return [
+            add_lost_peer(self._sightings.see(info, self._node, now), info, running)
+            for info in infos
+        ]
 
     async def jobs(self) -> Sequence[ObservedReplica]:
         """See `Runtime.jobs`."""
@@ -190,7 +196,7 @@ class DockerRuntime:
         self, project: str, service: Service, networks: Sequence[Network] = ()
     ) -> None:
         """See `Runtime.prepare`: build or pull the image, create networks and volumes."""
-        _refuse(service)
+        self._refuse(service)
         await self._images.ensure(project, service)
         await self._networks.ensure(project, service, networks)
 
@@ -220,8 +226,8 @@ class DockerRuntime:
                     self._engine, replica.name, await build_clone_request(self._engine, replica)
                 )
         else:
-            _refuse(replica.service)
-            wanted, image = self._creation(replica), replica.service.image
+            self._refuse(replica.service)
+            wanted, image = await self._creation(replica), replica.service.image
             container = await create(self._engine, replica.name, wanted, image)
         try:
             async with self._engine.request(START_PATIENCE, otherwise=StartFailed) as docker:
@@ -238,13 +244,13 @@ class DockerRuntime:
         """See `Runtime.stop`. The engine counts the grace period in whole seconds."""
         errors = {404: not_found(name)}
         async with self._engine.request(grace + STOP_MARGIN, errors) as docker:
-            await docker.containers.container(name).stop(t=math.ceil(grace))
+            await docker.containers.container(self._id(name)).stop(t=math.ceil(grace))
 
     async def remove(self, name: str) -> None:
         """See `Runtime.remove`. Anonymous volumes of the container are removed too."""
         running = ReplicaRunning(f"container {name} is running or is being removed; stop it first")
         async with self._engine.request(errors={404: not_found(name), 409: running}) as docker:
-            await docker.containers.container(name).delete(v=True)
+            await docker.containers.container(self._id(name)).delete(v=True)
 
     async def pause(self, name: str) -> None:
         """See `Runtime.pause`. A container that is paused or has ended stays as it is."""
@@ -256,15 +262,16 @@ class DockerRuntime:
 
     async def usage(self, names: Sequence[str]) -> Mapping[str, Usage]:
         """See `Runtime.usage`: one reading of each container's statistics."""
-        return await usage.read_usage(self._engine, names)
+        found = await usage.read_usage(self._engine, [self._id(name) for name in names])
+        return {name: found[self._id(name)] for name in names if self._id(name) in found}
 
     async def logs(self, name: str, tail: int) -> Sequence[str]:
         """See `Runtime.logs`."""
-        return await logs.tail(self._engine, name, tail)
+        return await logs.tail(self._engine, self._id(name), tail)
 
     def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
         """See `Runtime.follow`."""
-        return logs.follow(self._engine, name, past)
+        return logs.follow(self._engine, self._id(name), past)
 
     async def claims(self) -> Mapping[str, Holder]:
         """See `Runtime.claims`."""
@@ -282,25 +289,38 @@ class DockerRuntime:
         """See `Runtime.teardown`: removes the project's networks."""
         await self._networks.remove(project)
 
+    def _id(self, name: str) -> str:
+        """Return how the engine finds the container of a replica."""
+        return self._sightings.container_of(name)
+
     async def _info(self) -> Info:
         async with self._engine.request() as docker:
             return dict(await docker.system.info())
 
-    def _creation(self, replica: ReplicaSpec) -> CreateRequest:
-        return create_request(replica, self._logging_driver, self._limits)
+    async def _creation(self, replica: ReplicaSpec) -> CreateRequest:
+        options = replica.service.options
+        names = set(options.shared_services)
+        if options.network_mode == "bridge":
+            names |= set(options.linked_services)
+        peers = await find_peers(self._engine, replica.project, names) if names else {}
+        return create_request(replica, self._logging_driver, self._limits, peers)
+
+    def _refuse(self, service: Service) -> None:
+        """Raise Unsupported with everything that this engine cannot run."""
+        refused = [str(lack) for lack in unsupported(service, CAPABILITIES) if lack.refuse]
+        missing = missing_features(service, self._engine.newest_api)
+        refused += [f"service {service.name}: {each}" for each in missing if each.needed]
+        if refused:
+            raise Unsupported("; ".join(refused))
+        for each in missing:
+            _log.warning("feature is ignored", service=service.name, feature=str(each))
 
     async def _freeze(self, name: str, act: Literal["pause", "unpause"]) -> None:
-        state = (await inspect(self._engine, name))["State"]
+        state = (await inspect(self._engine, self._id(name)))["State"]
         if not state["Running"]:
             raise ReplicaNotFound(f"container {name} has ended")
         if state["Paused"] == (act == "pause"):
             return
         async with self._engine.request(errors={404: not_found(name)}) as docker:
-            container = docker.containers.container(name)
+            container = docker.containers.container(self._id(name))
             await (container.pause() if act == "pause" else container.unpause())
-
-
-def _refuse(service: Service) -> None:
-    refused = [str(lack) for lack in unsupported(service, CAPABILITIES) if lack.refuse]
-    if refused:
-        raise Unsupported("; ".join(refused))

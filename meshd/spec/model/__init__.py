@@ -11,6 +11,8 @@ reading files, and anything derived from a value.
 
 from meshd.spec.model.base import Model, Percent
 from meshd.spec.model.container import (
+    BlockDevice,
+    BlockIo,
     Build,
     DeviceRequest,
     EngineOptions,
@@ -26,7 +28,8 @@ from meshd.spec.model.container import (
 )
 from meshd.spec.model.health import HealthCheck
 from meshd.spec.model.mesh import JobSchedule, Mesh
-from meshd.spec.model.project import Network, Project, Quota
+from meshd.spec.model.network import AddressPool, Attachment, Network
+from meshd.spec.model.project import Project, Quota
 from meshd.spec.model.rollout import CanaryAnalysisSettings, Hook, RolloutSettings
 from meshd.spec.model.route import Fault, HeaderEdits, RateLimit, ResponseHeaderEdits, RouteSpec
 from meshd.spec.model.scale import Objective, PrometheusQuery, Scale, ScalingSchedule
@@ -34,7 +37,11 @@ from meshd.spec.model.service import Service
 from meshd.spec.model.traffic import Balance, EjectSpec, LimitsSpec, ParkingSpec, Retries, Timeouts
 
 __all__ = [
+    "AddressPool",
+    "Attachment",
     "Balance",
+    "BlockDevice",
+    "BlockIo",
     "Build",
     "CanaryAnalysisSettings",
     "DeviceRequest",

@@ -39,6 +39,10 @@ CountOrPercent = Annotated[
 ]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
 """At most 63 characters: the longest label of a DNS name."""
+ServiceName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,62}$")]
+"""A name of a service, as Compose allows them; at most 63 characters, as above."""
+ResourceName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,128}$")]
+"""The key of a network, as Compose allows them. 128 characters are enough for any."""
 
 
 class Model(BaseModel):

@@ -12,9 +12,9 @@ UpdateOrder: TypeAlias = Literal["start-first", "stop-first"]
 
 
 class Mount(Model):
-    """A mount of a volume, a host directory or file, a tmpfs, or a file with given content.
+    """A mount: a volume, a host directory or file, a tmpfs, an image, or a file with given content.
 
-    - `source`: a volume's key or a host path; empty for an anonymous volume
+    - `source`: a volume's key, a host path or an image; empty for an anonymous volume
     - `size`: the size limit of a tmpfs in bytes; 0 means no limit
     - `options`: the options of a tmpfs in the form of mount(8), if it has others than a size
     - `volume_name`: the volume's name on the engine; empty for `PROJECT_KEY`
@@ -22,6 +22,11 @@ class Mount(Model):
     - `nocopy`: the engine does not copy the image's files into an empty volume
     - `must_exist`: the engine does not create a missing host directory
     - `propagation`: the propagation of a bind mount, such as `rslave`; empty for the default
+    - `selinux`: `z` or `Z`, the label that the engine gives a host directory; empty for none
+    - `recursive`: whether mounts below a bind mount are included, and whether they are read-only;
+      empty for the default
+    - `subpath`: the directory in a volume or image that is mounted; empty for all of it
+    - `volume_driver`, `volume_options`, `volume_labels`: how the volume is created
     - `content`: the content of a `file`, which meshd writes into the container before its start
     - `mode`, `uid`, `gid`: the mode and the owner of a `file`
     - `version`: identifies the content of a secret or config file, so that new content is a new
@@ -30,7 +35,7 @@ class Mount(Model):
       file was read, not a directory; not part of the revision
     """
 
-    type: Literal["bind", "volume", "tmpfs", "file"]
+    type: Literal["bind", "volume", "tmpfs", "file", "image"]
     target: str
     source: str = ""
     read_only: bool = False
@@ -47,6 +52,12 @@ class Mount(Model):
     uid: int = 0
     gid: int = 0
     is_file: bool = False
+    selinux: Literal["", "z", "Z"] = ""
+    recursive: Literal["", "enabled", "disabled", "writable", "readonly"] = ""
+    subpath: str = ""
+    volume_driver: str = ""
+    volume_options: dict[str, str] = {}
+    volume_labels: dict[str, str] = {}
 
     @property
     def holds_data(self) -> bool:
@@ -86,7 +97,11 @@ class Build(Model):
 class Healthcheck(Model):
     """Compose `healthcheck`: the container's own check. Times are in seconds.
 
-    - `test`: the command in the engine's form: `CMD` and words, or `CMD-SHELL` and a line
+    - `test`: the command in the engine's form: `CMD` and words, or `CMD-SHELL` and a line; empty
+      for that of the image
+    - `start_interval`: the time between checks in the start period; 0 for the engine's default
+    - `inherited`: the values that the file does not give; those of the image hold, or else the
+      engine's defaults
     """
 
     test: tuple[str, ...] = ()
@@ -94,7 +109,9 @@ class Healthcheck(Model):
     timeout: Duration = 30.0
     retries: int = 3
     start_period: Duration = 0.0
+    start_interval: Duration = 0.0
     disable: bool = False
+    inherited: tuple[str, ...] = ()
 
 
 class Ulimit(Model):
@@ -136,7 +153,7 @@ class PublishedPort(Model):
 
 
 class DeviceRequest(Model):
-    """GPUs of a replica, as the engine's device requests name them.
+    """GPUs or other devices of a replica, as the engine's device requests name them.
 
     - `count`: the number of devices; -1 means all
     - `device_ids`: the devices by id, in place of a number
@@ -149,14 +166,55 @@ class DeviceRequest(Model):
     options: dict[str, str] = {}
 
 
+class BlockDevice(Model):
+    """A limit for one block device.
+
+    - `value`: a weight from 10 to 1000, bytes per second, or operations per second
+    """
+
+    path: str
+    value: int
+
+
+class BlockIo(Model):
+    """Compose `blkio_config`: the share and the limits of disk access; 0 means none."""
+
+    weight: int = 0
+    weight_device: tuple[BlockDevice, ...] = ()
+    device_read_bps: tuple[BlockDevice, ...] = ()
+    device_read_iops: tuple[BlockDevice, ...] = ()
+    device_write_bps: tuple[BlockDevice, ...] = ()
+    device_write_iops: tuple[BlockDevice, ...] = ()
+
+
 class EngineOptions(Model):
     """Compose keys that go to the engine as they are; an empty value means the engine's default.
 
+    - `container_name`: the name of the container of a plain service with one replica
+    - `network_mode`: `host`, `none`, `bridge`, `service:NAME` or `container:NAME`, in place of
+      networks; `ipc` and `pid` take the last two forms as well
+    - `volumes_from`: `NAME`, `NAME:ro` or `container:NAME`, whose mounts the container gets too
+    - `links`, `external_links`: `NAME` or `NAME:ALIAS` of a service or a container
+    - `cpu_count`, `cpu_percent`: have an effect on Windows only
     - `cpu_period`, `cpu_quota`, `cpu_rt_period`, `cpu_rt_runtime`: microseconds
     - `memswap_limit`: bytes of memory and swap together; -1 means no limit
     - `mem_swappiness`: 0 to 100; None means the host's
     """
 
+    container_name: str = ""
+    network_mode: str = ""
+    mac_address: str = ""
+    privileged: bool = False
+    tty: bool = False
+    stdin_open: bool = False
+    platform: str = ""
+    annotations: dict[str, str] = {}
+    blkio_config: BlockIo = BlockIo()
+    volumes_from: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    external_links: tuple[str, ...] = ()
+    cpu_count: int = 0
+    cpu_percent: int = 0
     hostname: str = ""
     domainname: str = ""
     cpuset: str = ""
@@ -180,6 +238,20 @@ class EngineOptions(Model):
     devices: tuple[str, ...] = ()
     device_cgroup_rules: tuple[str, ...] = ()
     gpus: tuple[DeviceRequest, ...] = ()
+
+    @property
+    def shared_services(self) -> tuple[str, ...]:
+        """The services whose containers this one shares a namespace or mounts with. It is created
+        again when they are."""
+        shared = (self.network_mode, self.ipc, self.pid)
+        found = [each.removeprefix("service:") for each in shared if each.startswith("service:")]
+        mounts = [each for each in self.volumes_from if not each.startswith("container:")]
+        return tuple(dict.fromkeys((*found, *(each.partition(":")[0] for each in mounts))))
+
+    @property
+    def linked_services(self) -> tuple[str, ...]:
+        """The services that `links` names."""
+        return tuple(dict.fromkeys(each.partition(":")[0] for each in self.links))
 
 
 class Resources(Model):

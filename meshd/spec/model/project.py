@@ -8,20 +8,8 @@ from typing import Annotated
 from pydantic import Field
 
 from meshd.spec.model.base import Count, Model, Name, Size
+from meshd.spec.model.network import Network
 from meshd.spec.model.service import Service
-
-
-class Network(Model):
-    """A declared network. An `internal` network has no access to other hosts.
-
-    - `engine_name`: its name on the engine; empty for `PROJECT_NAME`
-    - `external`: it exists already, and meshd neither creates nor removes it
-    """
-
-    name: Name
-    internal: bool = False
-    engine_name: str = ""
-    external: bool = False
 
 
 class Quota(Model):

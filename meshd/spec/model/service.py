@@ -5,7 +5,7 @@ Part of `meshd.spec.model.project`; built by `meshd.spec.reader.service` and `me
 
 from typing import Final, Literal
 
-from meshd.spec.model.base import Duration, Model, Name, Size
+from meshd.spec.model.base import Duration, Model, ServiceName, Size
 from meshd.spec.model.container import (
     Build,
     EngineOptions,
@@ -21,12 +21,18 @@ from meshd.spec.model.container import (
 )
 from meshd.spec.model.health import HealthCheck
 from meshd.spec.model.mesh import Mesh
+from meshd.spec.model.network import Attachment
 
 DEFAULT_PORT: Final = 8080
 """The port of a service that declares none: the usual alternative port for HTTP."""
 MAX_PORT: Final = 65535
 """The highest port of TCP and UDP."""
 _NO_PROBE: Final = HealthCheck(type="none")
+
+
+def url_variable(service: str) -> str:
+    """Return the name of the environment variable that holds the URL of a service."""
+    return "MESH_URL_" + service.upper().replace("-", "_").replace(".", "_")
 
 
 class Service(Model):
@@ -45,6 +51,7 @@ class Service(Model):
     - `extra_hosts`: addresses by name; several addresses are separated by commas
     - `network_names`: the names on the engine of networks that have another one than `PROJECT_KEY`
     - `aliases`: additional names on declared networks, by network
+    - `attachments`: addresses and options on declared networks, by network
     - `stop_signal`: empty if the file names none; then the signal of the image holds, or SIGTERM
     - `stop_grace_period`: seconds between the stop signal and the kill
     - `wait_healthy`: the services of `depends_on` that need a healthy replica first, not only a
@@ -52,7 +59,7 @@ class Service(Model):
     - `shm_size`: the size of /dev/shm in bytes; 0 means the engine's default
     """
 
-    name: Name
+    name: ServiceName
     plain: bool = False
     image: str = ""
     image_id: str = ""
@@ -70,6 +77,7 @@ class Service(Model):
     networks: tuple[str, ...] = ()
     network_names: dict[str, str] = {}
     aliases: dict[str, tuple[str, ...]] = {}
+    attachments: dict[str, Attachment] = {}
     volumes: tuple[Mount, ...] = ()
     labels: dict[str, str] = {}
     healthcheck: Healthcheck | None = None

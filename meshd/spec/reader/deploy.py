@@ -9,12 +9,16 @@ from functools import partial
 from typing import Final
 
 from meshd.spec.model.base import MAX_REPLICAS
-from meshd.spec.reader import unsupported_keys
+from meshd.spec.reader import engine_options, unsupported_keys
 from meshd.spec.reader.field_values import FieldValues
 from meshd.spec.source.cursor import Cursor, KeyTable
 
 CONSTRAINT: Final = re.compile(
     r"\s*(node\.hostname|(node|engine)\.labels\.[\w.-]+)\s*(==|!=)\s*[\w.-]+\s*"
+)
+
+_SWARM_CONSTRAINT: Final = re.compile(
+    r"\s*node\.(id|role|platform\.(os|arch))\s*(==|!=)\s*[\w.-]+\s*"
 )
 
 
@@ -72,21 +76,24 @@ def _read_resources(fields: FieldValues, at: Cursor) -> None:
     def limit(field: str, read: Callable[[Cursor], object]) -> Callable[[Cursor], None]:
         return partial(fields.set_value, f"resources.{field}", read=read)
 
-    refused = unsupported_keys.RESOURCE_REFUSED
     limits = KeyTable(
         {
             "cpus": limit("cpus", Cursor.read_number),
             "memory": limit("memory", Cursor.read_size),
-            "pids": limit("pids", Cursor.read_integer),
-        },
-        refused,
+            "pids": limit("pids", partial(Cursor.read_integer, low=-1)),
+        }
     )
     reservations = KeyTable(
         {
             "cpus": limit("reserved_cpus", Cursor.read_number),
             "memory": limit("reserved_memory", Cursor.read_size),
+            "devices": partial(
+                fields.set_value,
+                "options.gpus",
+                read=lambda c: tuple(c.read_items(engine_options.read_device_request)),
+            ),
         },
-        refused,
+        warned=unsupported_keys.RESOURCE_WARNED,
     )
     at.read_keys(
         KeyTable(
@@ -147,13 +154,18 @@ def _read_placement(fields: FieldValues, at: Cursor) -> None:
                     fields.set_value, "placement", read=lambda c: c.read_items(_read_constraint)
                 )
             },
-            refused=unsupported_keys.PLACEMENT_REFUSED,
+            warned=unsupported_keys.PLACEMENT_WARNED,
         )
     )
 
 
-def _read_constraint(at: Cursor) -> str:
+def _read_constraint(at: Cursor) -> str | None:
+    """Read one constraint; None, with a warning, if it is about something that only a Swarm cluster
+    has."""
     text = at.read_string()
+    if _SWARM_CONSTRAINT.fullmatch(text):
+        at.add_warning("this constraint has no effect; only a Swarm cluster has it")
+        return None
     if not CONSTRAINT.fullmatch(text):
         at.fail(
             f"{text!r} is not a valid constraint; expected e.g. node.labels.disk==ssd or "

@@ -9,6 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from meshd.spec.errors import Location, suggest
 from meshd.spec.model import Service
+from meshd.spec.model.service import url_variable
 from meshd.spec.source.cursor import Cursor
 
 
@@ -76,14 +77,18 @@ def _check_cycles(services: Sequence[Service], at: Mapping[str, Cursor]) -> None
 
 
 def _check_names(services: Sequence[Service], at: Mapping[str, Cursor]) -> None:
-    """Record names such as `a-b` and `a_b`, which would share the variable MESH_URL_A_B."""
+    """Record names of mesh-managed services such as `a-b` and `a_b`, which would share the variable
+    MESH_URL_A_B."""
     taken: dict[str, str] = {}
     for service in services:
-        owner = taken.setdefault(service.name.replace("-", "_"), service.name)
+        if service.plain:
+            continue
+        variable = url_variable(service.name)
+        owner = taken.setdefault(variable, service.name)
         if owner != service.name:
             at[service.name].add_problem(
-                f"the name differs from {owner} only in - and _, so both would use MESH_URL_"
-                f"{owner.upper().replace('-', '_')}; expected names that differ otherwise"
+                f"the name differs from {owner} only in case or in -, _ and ., so both would use "
+                f"{variable}; expected names that differ otherwise"
             )
 
 

@@ -1,35 +1,13 @@
-"""Read the keys that refer to other parts of the file: `networks`, `depends_on`, `extra_hosts`.
+"""Read the keys that refer to other services of the file: `depends_on`, `extra_hosts`.
 
 Called by `meshd.spec.reader.service`.
 """
 
 from meshd.spec.errors import suggest
-from meshd.spec.reader import unsupported_keys, values
+from meshd.spec.model import Service
+from meshd.spec.reader import values
 from meshd.spec.reader.context import ReadContext
 from meshd.spec.source.cursor import Cursor, KeyTable
-
-
-def read_networks(
-    at: Cursor, context: ReadContext
-) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
-    """Read `networks`; return the networks of a service, and its aliases by network."""
-    aliases: dict[str, tuple[str, ...]] = {}
-    names = []
-    for name, entry in values.read_names(at):
-        if name != "default" and name not in context.networks:
-            entry.add_problem(
-                f"the network {name} is not declared; expected it under networks at the top"
-            )
-        names.append(name)
-        if entry.node.mapping is not None:
-            entry.read_keys(
-                KeyTable(
-                    read={"aliases": lambda c, n=name: aliases.update({n: c.read_strings()})},  # type: ignore[misc]
-                    refused=unsupported_keys.NETWORK_REFUSED,
-                    warned=unsupported_keys.NETWORK_WARNED,
-                )
-            )
-    return tuple(names), aliases
 
 
 def read_depends_on(at: Cursor, context: ReadContext) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -67,6 +45,21 @@ def read_extra_hosts(at: Cursor, context: ReadContext) -> dict[str, str]:
         if name in context.services:
             at.add_problem(f"{name} is a service of this file, and the mesh resolves its name")
     return hosts
+
+
+def add_implied(at: Cursor, service: Service, context: ReadContext) -> Service:
+    """Return the service with the dependencies that its other keys imply: it starts after a service
+    whose namespace or mounts it shares, or that it links to."""
+    keys = ("network_mode", "ipc", "pid", "volumes_from", "links")
+    at = next(
+        (at.child(node, key) for key, node in (at.node.mapping or {}).items() if key in keys), at
+    )
+    implied = (*service.options.shared_services, *service.options.linked_services)
+    for name in dict.fromkeys(implied):
+        _check_dependency(at, name, context)
+    return service.model_copy(
+        update={"depends_on": tuple(dict.fromkeys((*service.depends_on, *implied)))}
+    )
 
 
 def _check_dependency(at: Cursor, name: str, context: ReadContext) -> None:

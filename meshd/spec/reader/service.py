@@ -16,6 +16,7 @@ from meshd.spec.reader import (
     environment,
     host_files,
     mesh,
+    networks,
     ports,
     references,
     service_checks,
@@ -28,7 +29,8 @@ from meshd.spec.reader.field_values import FieldValues
 from meshd.spec.source.cursor import Cursor, KeyTable
 from meshd.spec.source.yaml_tree import SourceNode
 
-NAME_PATTERN: Final = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
+PROJECT_NAME_PATTERN: Final = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
+NAME_PATTERN: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,62}")
 
 
 def read_service(at: Cursor, context: ReadContext) -> Service | None:
@@ -36,8 +38,8 @@ def read_service(at: Cursor, context: ReadContext) -> Service | None:
     before = len(at.diagnostics.problems)
     if not NAME_PATTERN.fullmatch(at.service):
         at.add_problem(
-            f"{at.service!r} is not a valid service name; expected lower-case letters, digits, - "
-            "and _, at most 63 characters, with a letter or digit at both ends"
+            f"{at.service!r} is not a valid service name; expected letters, digits, -, _ and ., at "
+            "most 63 characters, with a letter, a digit or _ at the start"
         )
     reader = _ServiceReader(context)
     at.read_keys(reader.key_table())
@@ -64,8 +66,9 @@ class _ServiceReader:
     expose: list[int] = field(default_factory=list)
     ports: list[PublishedPort] = field(default_factory=list)
     mounts: list[Mount] = field(default_factory=list)
+    file_labels: dict[str, SourceNode] = field(default_factory=dict)
+    labels: dict[str, SourceNode] = field(default_factory=dict)
     mesh: Cursor | None = None
-    mesh_labels: dict[str, SourceNode] = field(default_factory=dict)
 
     def key_table(self) -> KeyTable:
         """Return the keys of a service."""
@@ -96,6 +99,7 @@ class _ServiceReader:
                     at.read_items(lambda c: storage.read_file_mount(c, "configs", declared))
                 ),
                 "labels": self._read_labels,
+                "label_file": self._read_label_file,
                 "healthcheck": self._store_as("healthcheck", values.read_healthcheck),
                 "stop_signal": self._store_as("stop_signal", values.read_stop_signal),
                 "stop_grace_period": self._store_as("stop_grace_period", Cursor.read_duration),
@@ -105,7 +109,9 @@ class _ServiceReader:
                 "cpus": self._store_as("resources.cpus", Cursor.read_number),
                 "mem_limit": self._store_as("resources.memory", Cursor.read_size),
                 "mem_reservation": self._store_as("resources.reserved_memory", Cursor.read_size),
-                "pids_limit": self._store_as("resources.pids", Cursor.read_integer),
+                "pids_limit": self._store_as(
+                    "resources.pids", partial(Cursor.read_integer, low=-1)
+                ),
                 "depends_on": self._read_depends_on,
                 "init": self._store_as("init", Cursor.read_boolean),
                 "read_only": self._store_as("read_only", Cursor.read_boolean),
@@ -129,6 +135,8 @@ class _ServiceReader:
                 },
                 "pull_policy": self._store_as("pull", _read_pull_policy),
                 "profiles": _skip,
+                "isolation": engine_options.read_isolation,
+                "use_api_socket": self._read_use_api_socket,
                 "x-mesh": self._keep_mesh,
             },
             refused=unsupported_keys.SERVICE_REFUSED,
@@ -139,12 +147,14 @@ class _ServiceReader:
         """Return the service, after all keys were read; None, with the errors recorded, if it is
         invalid."""
         mapping = at.node.mapping or {}
+        labels = {**self.file_labels, **self.labels}
+        mesh_labels = {k: node for k, node in labels.items() if k.startswith("mesh.")}
         service_checks.warn_of_misspelled_x_mesh(at, mapping)
         if not ("build" in mapping and mapping["build"].value is not None) and not any(
             key in mapping and mapping[key].value for key in ("image", "command")
         ):
             at.add_problem("the service has nothing to run; expected image, build or command")
-        settings = self._read_settings(at)
+        settings = self._read_settings(at, mesh_labels)
         if settings is None or not NAME_PATTERN.fullmatch(at.service):
             return None
         found = self.fields.values
@@ -158,7 +168,10 @@ class _ServiceReader:
                 "name": at.service,
                 "mesh": settings,
                 **found,
-                "plain": self.mesh is None and not self.mesh_labels,
+                "plain": self.mesh is None and not mesh_labels,
+                "labels": {
+                    name: node.text for name, node in labels.items() if name not in mesh_labels
+                },
                 "expose": tuple(dict.fromkeys((*self.expose, *published))),
                 "ports": tuple(dict.fromkeys(self.ports)),
                 "environment": self._merge_environment(),
@@ -167,16 +180,17 @@ class _ServiceReader:
         )
         service_checks.check_port(at, read)
         service_checks.check_container_name(at, read)
+        service_checks.check_networks(at, read)
         service_checks.warn_of_additional_replicas(at, read)
-        return service_checks.expand_parallelism(read)
+        return service_checks.expand_parallelism(references.add_implied(at, read, self.context))
 
-    def _read_settings(self, at: Cursor) -> Mesh | None:
+    def _read_settings(self, at: Cursor, labelled: dict[str, SourceNode]) -> Mesh | None:
         """Return the settings of `x-mesh`, or of the equivalent `mesh.*` labels."""
         replicas = self.fields.values.get("replicas")
         minimum = replicas if isinstance(replicas, int) else None
-        if self.mesh_labels:
-            first = next(iter(self.mesh_labels.values()))
-            tree = mesh.build_tree_from_labels(self.mesh_labels, first.location)
+        if labelled:
+            first = next(iter(labelled.values()))
+            tree = mesh.build_tree_from_labels(labelled, first.location)
             labels = Cursor(tree, at.diagnostics, at.service, "labels mesh")
             if self.mesh is not None:
                 labels.add_problem("mesh.* labels and x-mesh are both set; expected one of them")
@@ -226,18 +240,30 @@ class _ServiceReader:
         return {k: v for k, v in files.items() if k not in self.environment} | own
 
     def _read_labels(self, at: Cursor) -> None:
-        labels: dict[str, str] = {}
         for name, value in values.read_pairs(at):
-            if name.startswith("mesh."):
-                self.mesh_labels[name] = value.node
-            else:
-                labels[name] = "" if value.node.value is None else value.read_string()
-        self.fields.set_value("labels", at, read=lambda _: labels)
+            if value.node.value is not None:
+                value.read_string()
+            self.labels[name] = value.node
+
+    def _read_label_file(self, at: Cursor) -> None:
+        for entry in at.elements() if at.node.sequence is not None else (at,):
+            self.file_labels |= entry.attempt(self._read_labels_of_file) or {}
+
+    def _read_labels_of_file(self, at: Cursor) -> dict[str, SourceNode]:
+        found = host_files.read_env_file(at, self.context.base, self.context.environment, {})
+        return {name: SourceNode(text, at.node.location, text) for name, text in found.items()}
+
+    def _read_use_api_socket(self, at: Cursor) -> None:
+        if at.read_boolean():
+            mounts, variables = host_files.share_api_socket(self.context.environment)
+            self.mounts += mounts
+            self.environment = {**variables, **self.environment}
 
     def _read_networks(self, at: Cursor) -> None:
-        names, aliases = references.read_networks(at, self.context)
+        names, aliases, attachments = networks.read_attachments(at, self.context)
         self.fields.set_value("networks", at, read=lambda _: names)
         self.fields.set_value("aliases", at, read=lambda _: aliases)
+        self.fields.set_value("attachments", at, read=lambda _: attachments)
 
     def _read_depends_on(self, at: Cursor) -> None:
         names, healthy = references.read_depends_on(at, self.context)

@@ -30,11 +30,56 @@ def check_targets(at: Cursor, mounts: Sequence[Mount]) -> None:
 
 def check_container_name(at: Cursor, service: Service) -> None:
     """Record a `container_name` of a service with several replicas, which Compose refuses too."""
-    node = (at.node.mapping or {}).get("container_name")
-    if node is not None and service.replicas > 1:
-        at.child(node, "container_name").add_problem(
+    if not service.options.container_name:
+        return
+    node = _child(at, "container_name")
+    if service.replicas > 1:
+        node.add_problem(
             f"{service.replicas} replicas cannot share a name; remove it, or expected one replica"
         )
+    elif not service.plain:
+        node.add_warning(
+            "the container of a service with x-mesh has its own name, PROJECT-SERVICE-ID, because "
+            "it may have several"
+        )
+
+
+def check_networks(at: Cursor, service: Service) -> None:
+    """Record keys of networks that exclude each other, or that keep the mesh from reaching the
+    replicas of a service that it manages."""
+    mode = service.options.network_mode
+    if mode and service.networks:
+        _child(at, "network_mode").add_problem(
+            "network_mode and networks are both set; expected one of them"
+        )
+    if mode and not service.plain:
+        _child(at, "network_mode").add_problem(
+            f"with network_mode: {mode} a replica has no address of its own, which the mesh needs; "
+            "use networks, or remove x-mesh to run the service as under Compose"
+        )
+    if service.options.privileged and not service.plain:
+        _child(at, "privileged").add_warning(
+            "a privileged replica can bypass the mesh, so that allow does not hold for its calls"
+        )
+    for name, attachment in service.attachments.items():
+        if not attachment.has_address:
+            continue
+        if service.replicas > 1:
+            _child(at, "networks").add_problem(
+                f"{service.replicas} replicas cannot share an address in {name}; expected one "
+                "replica"
+            )
+        elif not service.plain:
+            _child(at, "networks").add_problem(
+                f"an address in {name} cannot belong to several replicas, which x-mesh starts; "
+                "call the service by its name, or remove x-mesh to run it as under Compose"
+            )
+
+
+def _child(at: Cursor, key: str) -> Cursor:
+    """Return the cursor of a key, or that of the service if the file does not have it."""
+    node = (at.node.mapping or {}).get(key)
+    return at if node is None else at.child(node, key)
 
 
 def check_port(at: Cursor, service: Service) -> None:

@@ -8,22 +8,25 @@ into environment variables or labels.
 import hashlib
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 from meshd.spec import units
 from meshd.spec.model import Mount
-from meshd.spec.reader import unsupported_keys
+from meshd.spec.reader import unsupported_keys, values
 from meshd.spec.source.cursor import Cursor, KeyTable
 from meshd.spec.source.merge import clean_target
 
 _WINDOWS_PATH: Final = re.compile(r"^[A-Za-z]:[\\/]")
-_IGNORED_MODES: Final = {"rw", "z", "Z", "cached", "delegated", "consistent"}
+_IGNORED_MODES: Final = {"rw", "cached", "delegated", "consistent"}
+_SELINUX: Final = {"z", "Z"}
 PROPAGATIONS: Final = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
 SECRET_MODE: Final = 0o444
 """The mode of a secret or config that the file does not give one, as in Compose."""
+_RECURSIVE: Final = ("enabled", "disabled", "writable", "readonly")
+_VOLUME_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 MAX_CONTENT: Final = 512 * 1024
 """Bytes of a secret or config, about the limit that Swarm has for them."""
 FileKind = Literal["secrets", "configs"]
@@ -35,7 +38,7 @@ class Declarations:
     or config is a file of the host, or a text."""
 
     volumes: Mapping[str, "DeclaredVolume"]
-    files: Mapping[FileKind, Mapping[str, Path | str]]
+    files: Mapping[FileKind, Mapping[str, "DeclaredFile"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,69 @@ class DeclaredVolume:
 
     engine_name: str = ""
     external: bool = False
+    driver: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class ExternalFile:
+    """A secret or config that exists outside of the file, which only a Swarm cluster has."""
+
+
+DeclaredFile = Path | str | ExternalFile
+"""The path of a file, its content, or neither."""
+
+
+def read_declared_volume(at: Cursor, base: Path) -> DeclaredVolume:
+    """Read one entry of `volumes` at the top level."""
+    name = at.field.partition(".")[2]
+    if not _VOLUME_NAME.fullmatch(name):
+        at.fail(f"{name!r} is not a valid volume name; expected letters, digits, -, _ and .")
+    found: dict[str, object] = {"engine_name": "", "external": False}
+    if at.node.value is not None:
+        at.read_keys(declared_volume_keys(found))
+    engine_name = str(found["engine_name"])
+    if engine_name and not _VOLUME_NAME.fullmatch(engine_name):
+        at.fail(f"{engine_name!r} is not a valid volume name; expected letters, digits, -, _ and .")
+    if found["external"]:
+        return DeclaredVolume(engine_name or name, external=True)
+    options = dict(_mapping(found.get("options")))
+    device = options.get("device", "")
+    if not found.get("driver") and options.get("o") == "bind" and device:
+        options["device"] = resolve_path(base, device)  # a bind mount, relative to the file
+    return DeclaredVolume(
+        engine_name,
+        driver=str(found.get("driver", "")),
+        options=options,
+        labels=_mapping(found.get("labels")),
+    )
+
+
+def _mapping(given: object) -> Mapping[str, str]:
+    return given if isinstance(given, dict) else {}
+
+
+def declared_volume_keys(found: dict[str, object]) -> KeyTable:
+    """Return the keys of a volume; their readers store values in `found`."""
+
+    def put(name: str, read: Callable[[Cursor], object]) -> Callable[[Cursor], None]:
+        return lambda c: found.update({name: read(c)})
+
+    return KeyTable(
+        read={
+            "name": put("engine_name", Cursor.read_string),
+            "external": lambda c: found.update(values.read_external(c)),
+            "driver": put("driver", _read_driver),
+            "driver_opts": put("options", values.read_strings_by_name),
+            "labels": put("labels", values.read_strings_by_name),
+        }
+    )
+
+
+def _read_driver(at: Cursor) -> str:
+    """Read a driver; `default` and `local` are the engine's own."""
+    word = at.read_string()
+    return "" if word in {"default", "local"} else word
 
 
 def resolve_path(base: Path, path: str) -> str:
@@ -67,7 +133,15 @@ def read_volume(at: Cursor, base: Path, declared: Declarations) -> Mount:
             f"the volume {mount.source} is not declared; declare it under volumes at the top "
             f"level, or use ./{mount.source} for a directory"
         )
-    return mount.model_copy(update={"volume_name": volume.engine_name, "external": volume.external})
+    return mount.model_copy(
+        update={
+            "volume_name": volume.engine_name,
+            "external": volume.external,
+            "volume_driver": volume.driver,
+            "volume_options": dict(volume.options),
+            "volume_labels": dict(volume.labels),
+        }
+    )
 
 
 def _is_file(path: str) -> bool:
@@ -117,6 +191,11 @@ def read_file_mount(at: Cursor, kind: FileKind, declared: Declarations) -> Mount
     target = found.get("target", name)
     where = target if target.startswith("/") else f"{home}/{target}"
     path = declared.files[kind][name]
+    if isinstance(path, ExternalFile):
+        at.fail(
+            f"{name!r} is external, and only a Swarm cluster has external {kind}; expected file, "
+            "content or environment where it is declared"
+        )
     if isinstance(path, str):
         owner.setdefault("mode", SECRET_MODE)
         return Mount.model_validate(
@@ -145,7 +224,12 @@ def _read_owner(at: Cursor, owner: dict[str, int], given: list[Cursor]) -> None:
 
 
 def _read_file_mode(at: Cursor, owner: dict[str, int], given: list[Cursor]) -> None:
-    """Read `mode`; text and a number with a leading 0 are octal, as in Compose."""
+    owner["mode"] = _read_octal(at)
+    given.append(at)
+
+
+def _read_octal(at: Cursor) -> int:
+    """Read a file mode; text and a number with a leading 0 are octal, as in Compose."""
     text = at.read_string().removeprefix("0o")
     try:
         is_octal = isinstance(at.node.value, str) or at.node.text.startswith("0")
@@ -154,29 +238,32 @@ def _read_file_mode(at: Cursor, owner: dict[str, int], given: list[Cursor]) -> N
         at.fail(f"{text!r} is not a file mode; expected e.g. 0440")
     if not 0 <= mode <= 0o7777:
         at.fail(f"{text!r} is not a file mode; expected 0 to 07777")
-    owner["mode"] = mode
-    given.append(at)
+    return mode
 
 
-def read_declared_file(at: Cursor, base: Path, environment: Mapping[str, str]) -> Path | str:
+def read_declared_file(at: Cursor, base: Path, environment: Mapping[str, str]) -> DeclaredFile:
     """Read one entry of `secrets` or `configs` at the top level; return the path of its file, or
-    its content if that is in the Compose file or in a variable.
+    its content if that is in the Compose file or in a variable. An external one is an error only
+    where a service uses it.
 
     Errors are recorded, and the entry still counts as declared.
     """
     found: list[str] = []
     contents: list[str] = []
+    external: dict[str, object] = {}
     at.read_keys(
         KeyTable(
             read={
                 "file": lambda c: found.append(c.read_string()),
+                "external": lambda c: external.update(values.read_external(c)),
                 "content": lambda c: contents.append(c.read_string()),
                 "environment": lambda c: contents.append(_read_variable(c, environment)),
             },
-            refused=unsupported_keys.FILE_REFUSED,
             warned=unsupported_keys.FILE_WARNED,
         )
     )
+    if external.get("external"):
+        return ExternalFile()
     sources = [key for key in ("file", "content", "environment") if key in (at.node.mapping or {})]
     if len(sources) > 1:
         at.add_problem(f"{' and '.join(sources)} are both set; expected one of them")
@@ -185,9 +272,7 @@ def read_declared_file(at: Cursor, base: Path, environment: Mapping[str, str]) -
             at.add_problem(f"the content has more than {MAX_CONTENT} bytes; expected a file")
         return contents[0]
     if not found:
-        if not sources and not any(
-            key in unsupported_keys.FILE_REFUSED for key in at.node.mapping or {}
-        ):
+        if not sources:
             at.add_problem("file is missing; expected file, content or environment")
         return base
     path = Path(resolve_path(base, found[0]))
@@ -231,7 +316,7 @@ def _read_short_form(at: Cursor, base: Path) -> Mount:
         return Mount(type="volume", target=parts[0])
     source, target = parts[0], parts[1]
     modes = set(parts[2].split(",")) if len(parts) == 3 else set()
-    if unknown := modes - _IGNORED_MODES - PROPAGATIONS - {"ro", "nocopy"}:
+    if unknown := modes - _IGNORED_MODES - PROPAGATIONS - _SELINUX - {"ro", "nocopy"}:
         at.fail(f"the mode {', '.join(sorted(unknown))} is not supported; expected ro or rw")
     is_bind = source.startswith((".", "/", "~"))
     propagation = "".join(sorted(modes & PROPAGATIONS)[:1])
@@ -242,6 +327,7 @@ def _read_short_form(at: Cursor, base: Path) -> Mount:
             target=target,
             read_only="ro" in modes,
             propagation=propagation,
+            selinux=cast("Literal['', 'z', 'Z']", "".join(sorted(modes & _SELINUX)[:1])),
         )
     return Mount(
         type="volume",
@@ -255,49 +341,72 @@ def _read_short_form(at: Cursor, base: Path) -> Mount:
 def _read_long_form(at: Cursor, base: Path) -> Mount:
     # After an invalid type, continue with `volume` so that the other keys are checked as well.
     found: dict[str, object] = {"type": "volume"} if "type" in (at.node.mapping or {}) else {}
-    at.read_keys(
-        KeyTable(
-            read={
-                "type": lambda c: found.update(type=c.read_one_of("bind", "volume", "tmpfs")),
-                "source": lambda c: found.update(source=c.read_string()),
-                "target": lambda c: found.update(target=c.read_string()),
-                "read_only": lambda c: found.update(read_only=c.read_boolean()),
-                "bind": lambda c: c.read_keys(
-                    KeyTable(
-                        read={
-                            "create_host_path": lambda c: found.update(
-                                must_exist=not c.read_boolean()
-                            ),
-                            "propagation": lambda c: found.update(
-                                propagation=c.read_one_of(*sorted(PROPAGATIONS))
-                            ),
-                        },
-                        warned={"selinux": "label the directory on the host"},
-                    )
-                ),
-                "volume": lambda c: c.read_keys(
-                    KeyTable(
-                        read={"nocopy": lambda c: found.update(nocopy=c.read_boolean())},
-                        refused={"subpath": "use a separate volume"},
-                        warned={"labels": "volumes have only the labels of the mesh"},
-                    )
-                ),
-                "tmpfs": lambda c: c.read_keys(
-                    KeyTable(
-                        read={"size": lambda c: found.update(size=c.read_size())},
-                        refused={"mode": "remove it"},
-                    )
-                ),
-            },
-            refused=unsupported_keys.MOUNT_REFUSED,
-            warned=unsupported_keys.MOUNT_WARNED,
-        )
-    )
+    at.read_keys(mount_keys(found))
     for key in ("type", "target"):
         if not found.get(key):
             at.fail(f"{key} is missing; expected type, source and target")
+    if found["type"] in {"bind", "image"} and not found.get("source"):
+        at.fail("source is missing; expected the path of a directory or file, or an image")
     if found["type"] == "bind":
-        if not found.get("source"):
-            at.fail("source is missing; expected the path of a directory or file")
         found["source"] = resolve_path(base, str(found["source"]))
+    if found["type"] == "image":
+        found["read_only"] = True
     return Mount.model_validate(found)
+
+
+def mount_keys(found: dict[str, object]) -> KeyTable:
+    """Return the keys of a mount; their readers store values in `found`."""
+
+    def put(name: str, read: Callable[[Cursor], object]) -> Callable[[Cursor], None]:
+        return lambda c: found.update({name: read(c)})
+
+    bind = KeyTable(
+        read={
+            "create_host_path": put("must_exist", lambda c: not c.read_boolean()),
+            "propagation": put("propagation", lambda c: c.read_one_of(*sorted(PROPAGATIONS))),
+            "selinux": put("selinux", lambda c: c.read_one_of(*sorted(_SELINUX))),
+            "recursive": put("recursive", lambda c: c.read_one_of(*_RECURSIVE)),
+        }
+    )
+    volume = KeyTable(
+        read={
+            "nocopy": put("nocopy", Cursor.read_boolean),
+            "subpath": put("subpath", _read_subpath),
+            "labels": put("volume_labels", values.read_strings_by_name),
+        }
+    )
+    tmpfs = KeyTable(read={"size": put("size", Cursor.read_size), "mode": put("mode", _read_octal)})
+    image = KeyTable(read={"subpath": put("subpath", _read_subpath)})
+
+    def nested(keys: KeyTable) -> Callable[[Cursor], None]:
+        return lambda c: None if c.node.value is None else c.read_keys(keys)
+
+    return KeyTable(
+        read={
+            "type": put("type", _read_mount_type),
+            "source": put("source", Cursor.read_string),
+            "target": put("target", Cursor.read_string),
+            "read_only": put("read_only", Cursor.read_boolean),
+            "bind": nested(bind),
+            "volume": nested(volume),
+            "tmpfs": nested(tmpfs),
+            "image": nested(image),
+        },
+        warned=unsupported_keys.MOUNT_WARNED,
+    )
+
+
+def _read_mount_type(at: Cursor) -> str:
+    word = at.read_string()
+    if word == "cluster":
+        at.fail("'cluster' volumes exist in a Swarm cluster only; use a volume with a driver")
+    if word == "npipe":
+        at.fail("'npipe' exists for Windows containers only; use bind for a socket")
+    return at.read_one_of("bind", "volume", "tmpfs", "image")
+
+
+def _read_subpath(at: Cursor) -> str:
+    text = at.read_string()
+    if text.startswith("/") or ".." in text.split("/"):
+        at.fail(f"{text!r} is not a path within the volume; expected e.g. data/app")
+    return text

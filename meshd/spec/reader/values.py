@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Final
 
 from meshd.spec.model import Healthcheck, Logging, Ulimit
-from meshd.spec.reader import unsupported_keys
 from meshd.spec.signals import parse_signal
 from meshd.spec.source.cursor import Cursor, KeyTable
 from meshd.spec.source.yaml_tree import SourceNode
@@ -58,6 +57,15 @@ def read_hosts(at: Cursor) -> dict[str, str]:
 def _strip_brackets(address: str) -> str:
     """Return an IPv6 address without the brackets of `[::1]`."""
     return address[1:-1] if address.startswith("[") and address.endswith("]") else address
+
+
+def read_external(at: Cursor) -> dict[str, object]:
+    """Read `external`: a boolean, or the older form with a `name`."""
+    if at.node.mapping is None:
+        return {"external": at.read_boolean()}
+    found: dict[str, object] = {"external": True}
+    at.read_keys(KeyTable(read={"name": lambda c: found.update(engine_name=c.read_string())}))
+    return found
 
 
 def read_ulimits(at: Cursor) -> dict[str, Ulimit]:
@@ -139,26 +147,32 @@ def read_condition(at: Cursor) -> str:
 def read_healthcheck(at: Cursor) -> Healthcheck:
     """Read `healthcheck` of a service; a test of `NONE` disables it."""
     found: dict[str, object] = {}
+    at.read_keys(healthcheck_keys(found))
+    if found.get("test") == ("NONE",):
+        found |= {"test": (), "disable": True}
+    if not found.get("disable"):
+        names = ("interval", "timeout", "retries", "start_period")
+        found["inherited"] = tuple(name for name in names if name not in found)
+    return Healthcheck.model_validate(found)
+
+
+def healthcheck_keys(found: dict[str, object]) -> KeyTable:
+    """Return the keys of `healthcheck`; their readers store values in `found`."""
 
     def put(name: str, read: Callable[[Cursor], object]) -> Callable[[Cursor], None]:
         return lambda c: found.update({name: read(c)})
 
-    at.read_keys(
-        KeyTable(
-            read={
-                "test": put("test", _read_test),
-                "interval": put("interval", Cursor.read_duration),
-                "timeout": put("timeout", Cursor.read_duration),
-                "retries": put("retries", Cursor.read_integer),
-                "start_period": put("start_period", Cursor.read_duration),
-                "disable": put("disable", Cursor.read_boolean),
-            },
-            warned=unsupported_keys.HEALTHCHECK_WARNED,
-        )
+    return KeyTable(
+        read={
+            "test": put("test", _read_test),
+            "interval": put("interval", Cursor.read_duration),
+            "timeout": put("timeout", Cursor.read_duration),
+            "retries": put("retries", Cursor.read_integer),
+            "start_period": put("start_period", Cursor.read_duration),
+            "start_interval": put("start_interval", Cursor.read_duration),
+            "disable": put("disable", Cursor.read_boolean),
+        }
     )
-    if found.get("test") == ("NONE",):
-        found |= {"test": (), "disable": True}
-    return Healthcheck.model_validate(found)
 
 
 def _read_test(at: Cursor) -> tuple[str, ...]:

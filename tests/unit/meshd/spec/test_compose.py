@@ -108,9 +108,11 @@ def web(directory: Path, body: str, *, top: str = "", **options: Any) -> Service
         ("volumes: [{type: bind, source: /a, target: /b, read_only: true}]", "volumes",
          (Mount(type="bind", source="/a", target="/b", read_only=True),)),
         ("healthcheck: {test: curl x, interval: 5s, retries: 2}", "healthcheck",
-         Healthcheck(test=("CMD-SHELL", "curl x"), interval=5, retries=2)),
+         Healthcheck(test=("CMD-SHELL", "curl x"), interval=5, retries=2,
+                     inherited=("timeout", "start_period"))),
         ("healthcheck: {test: [CMD, curl, x], start_period: 1m}", "healthcheck",
-         Healthcheck(test=("CMD", "curl", "x"), start_period=60)),
+         Healthcheck(test=("CMD", "curl", "x"), start_period=60,
+                     inherited=("interval", "timeout", "retries"))),
         ("healthcheck: {test: [NONE]}", "healthcheck", Healthcheck(disable=True)),
         ("healthcheck: {disable: true}", "healthcheck", Healthcheck(disable=True)),
         ("restart: unless-stopped", "restart", RestartPolicy()),
@@ -541,7 +543,7 @@ def test_old_words_for_booleans_have_a_warning(tmp_path: Path, word: str) -> Non
 
 
 def test_a_container_name_allows_one_replica(tmp_path: Path) -> None:
-    text = "services: {web: {image: i, container_name: c, deploy: {replicas: 2}}}\n"
+    text = "services: {web: {image: i, container_name: box, deploy: {replicas: 2}}}\n"
     with pytest.raises(SpecError, match="container_name: 2 replicas cannot share a name"):
         load_texts(tmp_path, text)
 
@@ -613,7 +615,9 @@ def test_files_merge_by_the_rules_of_the_specification(tmp_path: Path) -> None:
         Mount(type="bind", source=str(tmp_path / "y"), target="/more"),
     )
     assert (service.depends_on, service.wait_healthy) == (("db",), ("db",))
-    assert service.healthcheck == Healthcheck(test=("CMD", "b"), interval=5)
+    assert service.healthcheck == Healthcheck(
+        test=("CMD", "b"), interval=5, inherited=("timeout", "retries", "start_period")
+    )
     assert (service.cap_add, service.cap_drop) == (("Z",), ())
     assert [str(route) for route in service.mesh.routes] == ["/a", "/b"]
     assert service.mesh.scale == Scale(min=1, max=9)
@@ -660,8 +664,19 @@ def test_mesh_labels_of_a_service_replace_x_mesh(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("container_name: x1", "4: service web: container_name: this key has no effect; "),
-        ("tty: true", "4: service web: tty: this key has no effect; "),
+        (
+            "container_name: x1\n    x-mesh: {}",
+            "4: service web: container_name: the container of a service with x-mesh has its own",
+        ),
+        (
+            "privileged: true\n    x-mesh: {}",
+            "4: service web: privileged: a privileged replica can bypass the mesh, so that allow",
+        ),
+        ("attach: false", "4: service web: attach: this key has no effect; "),
+        (
+            "deploy: {placement: {constraints: [node.role == manager]}}",
+            "4: service web: deploy.placement.constraints[0]: this constraint has no effect; only",
+        ),
         ("working_dir: $NOPE", "4: service web: working_dir: the variable NOPE is not set"),
         (
             "command: serve $PORT",

@@ -1,6 +1,8 @@
 """docs/compose.md agrees with the code on every key, default and label."""
 
+import json
 import re
+from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,9 +11,18 @@ from pydantic import BaseModel
 
 from meshd.spec import labels, model
 from meshd.spec.compose import load
-from meshd.spec.reader import deploy, service, storage, unsupported_keys
+from meshd.spec.reader import (
+    deploy,
+    host_files,
+    networks,
+    service,
+    storage,
+    unsupported_keys,
+    values,
+)
 from meshd.spec.reader.context import ReadContext
 from meshd.spec.reader.field_values import FieldValues
+from meshd.spec.source import compose_schema
 from meshd.spec.source.yaml_tree import parse_yaml
 from tests.support.paths import ROOT
 
@@ -89,6 +100,39 @@ def test_unsupported_keys(kind: str, heading: str) -> None:
     assert rows(heading) == expected
 
 
+def test_every_key_of_the_compose_specification_is_known() -> None:
+    """The copy of the schema and the readers name the same keys, so that none is a surprise."""
+    text = resources.files("meshd.spec").joinpath(compose_schema.SCHEMA_FILE).read_text("utf-8")
+    schema = json.loads(text)
+    kinds = schema["definitions"]
+    service_schema = kinds["service"]["properties"]
+    options = service_schema["volumes"]["items"]["oneOf"][1]["properties"]
+    network = service_schema["networks"]["oneOf"][1]["patternProperties"]["^[a-zA-Z0-9._-]+$"]
+    in_schema = {
+        "services": service_schema,
+        "networks": kinds["network"]["properties"],
+        "volumes": kinds["volume"]["properties"],
+        "mount": options,
+        "attachment": network["oneOf"][0]["properties"],
+        "deploy": kinds["deployment"]["properties"],
+        "healthcheck": kinds["healthcheck"]["properties"],
+        "build": service_schema["build"]["oneOf"][1]["properties"],
+    }
+    in_readers = {
+        "services": reader().key_table(),
+        "networks": networks.network_keys({}),
+        "volumes": storage.declared_volume_keys({}),
+        "mount": storage.mount_keys({}),
+        "attachment": networks.attachment_keys({}),
+        "deploy": deploy.deploy_keys(FieldValues()),
+        "healthcheck": values.healthcheck_keys({}),
+        "build": host_files.build_keys({}, Path(), {}),
+    }
+    added = {"services": {"x-mesh"}, "deploy": {"job"}}
+    for name, keys in in_schema.items():
+        assert set(in_readers[name].names()) - added.get(name, set()) == set(keys), name
+
+
 def test_keys_of_deploy_with_their_defaults() -> None:
     documented = rows("### `deploy`")
     assert {key.partition(".")[0] for key in documented} == set(
@@ -154,6 +198,7 @@ def test_the_labels() -> None:
     assert set(carried) == {
         *labels.make_labels("p", "s", "r", "n", 1, "i"),
         labels.CLONE_OF,
+        labels.CONTAINER_NAME,
         labels.CREATED_WITH,
     }
     for label in rows("## Labels"):

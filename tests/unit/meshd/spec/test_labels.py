@@ -95,8 +95,8 @@ def test_the_revision_follows_image_and_compose_configuration() -> None:
 @pytest.mark.parametrize(
     ("marks", "messages"),
     [
-        ({"mesh.port": "80"}, ["mesh.service: '' is not a valid name; expected lower-case"]),
-        ({"mesh.service": "Web"}, ["mesh.service: 'Web' is not a valid name; expected lower-case"]),
+        ({"mesh.port": "80"}, ["mesh.service: '' is not a valid name; expected letters"]),
+        ({"mesh.service": "We b"}, ["mesh.service: 'We b' is not a valid name; expected letters"]),
         ({**COMPOSE, "mesh.project": "a b"}, ["mesh.project: 'a b' is not a valid name; expected"]),
         (
             {**COMPOSE, "mesh.port": "http"},

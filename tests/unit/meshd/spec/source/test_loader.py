@@ -253,7 +253,7 @@ def test_merged_values(tmp_path: Path, base: str, over: str, field: str, expecte
 def test_errors_name_the_right_file(tmp_path: Path) -> None:
     files = {
         "compose.yml": "include: [a.yml]\nservices:\n  web: {extends: {file: c.yml, service: x}}\n",
-        "a.yml": "services:\n  db:\n    image: d\n    privileged: true\n",
+        "a.yml": "services:\n  db:\n    image: d\n    provider: {type: x}\n",
         "c.yml": "services:\n  x:\n    image: i\n    imag: i\n",
     }
     assert [each.partition(": ")[0] for each in problems(tmp_path, files)] == ["a.yml:4", "c.yml:4"]
