@@ -54,7 +54,7 @@ def check_networks(at: Cursor, service: Service) -> None:
         )
     if mode and not service.plain:
         _child(at, "network_mode").add_problem(
-            f"with network_mode: {mode} a replica has no address of its own, which the mesh needs; "
+            f"with network_mode: {mode} a replica has no own address, which the mesh needs; "
             "use networks, or remove x-mesh to run the service as under Compose"
         )
     if service.options.privileged and not service.plain:
