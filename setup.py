@@ -40,7 +40,8 @@ COMPILED = [
     *(f"proxy/request/{name}.py" for name in (
         "accounting", "attempt", "connection_pool", "data_plane", "dispatch", "downstream",
         "exchange", "fast_path", "half_close", "headers", "hedge", "mirror", "phases",
-        "request_body", "resolve", "retry", "sinks", "tracing", "tunnel", "upstream",
+        "reachability", "request_body", "resolve", "retry", "sinks", "tracing", "tunnel",
+        "upstream",
     )),
 ]  # fmt: skip
 COMPILER_PACKAGES = ["mypy>=1.18", "msgspec>=0.20"]

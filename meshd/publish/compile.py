@@ -50,6 +50,7 @@ def compile_snapshot(
     edge: EdgeSettings = _NO_EDGE,
     splits: Mapping[str, wire.Split] = _NO_SPLITS,
     virtual: Mapping[str, str] = _NOTHING,
+    park_on_refusal: bool = True,
 ) -> wire.Snapshot:
     """Return the snapshot at `generation`.
 
@@ -62,6 +63,7 @@ def compile_snapshot(
     - `edge`: settings of the proxy as a whole.
     - `splits`: service key → how its revisions share the requests, during a rollout that shifts
       traffic by weight. Without an entry all replicas are equal.
+    - `park_on_refusal`: whether requests also wait while all endpoints refuse connections.
     """
     services: dict[str, wire.Service] = {}
     routes: list[wire.Route] = []
@@ -71,7 +73,9 @@ def compile_snapshot(
             if service.plain or key in services:
                 continue
             found = endpoints.get(key, ())
-            services |= _compile_ports(project.name, service, found, splits.get(key))
+            services |= _compile_ports(
+                project.name, service, found, splits.get(key), park_on_refusal=park_on_refusal
+            )
             routes += _compile_routes(project.name, key, service.mesh.routes)
     return wire.Snapshot(
         generation=generation,
@@ -109,15 +113,21 @@ def _compile_ports(
     service: model.Service,
     endpoints: Sequence[wire.Endpoint],
     split: wire.Split | None,
+    *,
+    park_on_refusal: bool,
 ) -> dict[str, wire.Service]:
     """Compile a service: one entry for its main port, and one for each further port."""
     key = service_key(project, service.name)
-    found = {key: _compile_service(project, service, key, service.port, endpoints, split)}
+    ports = {key: (service.port, endpoints)}
     for port in service.mesh_ports[1:]:
-        name = port_key(key, port)
         same = [msgspec.structs.replace(each, port=port) for each in endpoints]
-        found[name] = _compile_service(project, service, name, port, same, split)
-    return found
+        ports[port_key(key, port)] = (port, same)
+    return {
+        name: _compile_service(
+            project, service, name, port, found, split, park_on_refusal=park_on_refusal
+        )
+        for name, (port, found) in ports.items()
+    }
 
 
 def _compile_service(
@@ -127,6 +137,8 @@ def _compile_service(
     port: int,
     endpoints: Sequence[wire.Endpoint],
     split: wire.Split | None,
+    *,
+    park_on_refusal: bool,
 ) -> wire.Service:
     """Compile one port of a service, with a fingerprint of its whole content."""
     mesh = service.mesh
@@ -139,7 +151,7 @@ def _compile_service(
         timeouts=wire.Timeouts(**vars(mesh.timeouts)),
         retries=wire.Retries(**vars(mesh.retries)),
         limits=wire.Limits(**vars(mesh.limits)),
-        parking=wire.Parking(**vars(mesh.parking)),
+        parking=wire.Parking(**vars(mesh.parking), on_refusal=park_on_refusal),
         ejection=wire.Ejection(**vars(mesh.eject)),
         trace=mesh.trace,
         audit=mesh.audit,

@@ -178,6 +178,8 @@ def build_snapshot(
             service_key(PROJECT, MIRROR): _merge_endpoints(settings.mirror, resolved),
         },
         edge=build_edge(settings),
+        # An origin that does not run may never run: without the setting that is an error at once.
+        park_on_refusal="parking" in settings.mesh.model_fields_set,
     )
 
 

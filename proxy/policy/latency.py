@@ -22,6 +22,10 @@ class LatencyEstimator(Protocol):
         """Return the expected latency at `load`, in seconds; 0.0 while unknown."""
         ...
 
+    def observed_at(self) -> float:
+        """Return the time of the last answer; 0.0 before the first one."""
+        ...
+
 
 class PeakEwma:
     """Finagle's peak EWMA: a slower answer counts at once, a faster one over `DECAY` seconds.
@@ -52,6 +56,10 @@ class PeakEwma:
         """See `LatencyEstimator`."""
         del load
         return self._value
+
+    def observed_at(self) -> float:
+        """See `LatencyEstimator`."""
+        return self._observed_at
 
 
 class LatencyAtLoad:
@@ -106,3 +114,7 @@ class LatencyAtLoad:
             if means[higher]:
                 return means[higher] * 0.5 ** (higher - index)
         return 0.0
+
+    def observed_at(self) -> float:
+        """See `LatencyEstimator`."""
+        return max(self._times)

@@ -49,6 +49,13 @@ def keep(endpoint: EndpointState, upstream: "Upstream", now: float) -> None:
         upstream.discard()
 
 
+def close_unused(endpoint: EndpointState, upstream: "Upstream") -> None:
+    """Close a connection if no request has taken it from the idle ones."""
+    if upstream in endpoint.idle:
+        endpoint.idle.remove(upstream)
+        upstream.discard()
+
+
 def make_room(endpoint: EndpointState, limit: int) -> None:
     """Close the connections that were idle for longest, so that another one stays within `limit`.
     An endpoint may be picked because it has an idle connection, and still need a new one."""

@@ -20,6 +20,7 @@ from proxy.policy import eject
 from proxy.request import connection_pool, dispatch, half_close, mirror
 from proxy.request.downstream import Downstream
 from proxy.request.exchange import Exchange
+from proxy.request.reachability import Probe
 from proxy.request.reporter import Reporter
 from proxy.request.sinks import ClientSink, ResponseSink
 from proxy.request.upstream import Upstream
@@ -110,6 +111,7 @@ class DataPlane:
         self.routing = Routing(Snapshot(Generation()), {}, {})
         self.head_cache = HeadCache()
         self._reporter = Reporter()
+        self._probes: set[Probe] = set()
         self._limited: tuple[ServiceState, ...] = ()
         self._removed_endpoints: dict[tuple[str, int], EndpointState] = {}
         self._removed_services: dict[str, ServiceState] = {}
@@ -234,6 +236,9 @@ class DataPlane:
         if self._balance_timer is not None:
             self._balance_timer.cancel()
             self._balance_timer = None
+        for probe in self._probes:
+            probe.stop()
+        self._probes.clear()
         for client in tuple(self.clients):
             client.abort()
         for service in self.services.values():
@@ -248,6 +253,14 @@ class DataPlane:
         upstream = Upstream(self, endpoint, sink)
         upstream.open()
         return upstream
+
+    def probe_begun(self, probe: Probe) -> None:
+        """Hold a probe, so that it ends with the data plane."""
+        self._probes.add(probe)
+
+    def probe_over(self, probe: Probe) -> None:
+        """Remove a probe, which has ended."""
+        self._probes.discard(probe)
 
     def mirror(self, exchange: Exchange, service: ServiceState) -> None:
         """Send a copy of a request to `service`, if it belongs to the mirrored share."""

@@ -5,7 +5,7 @@ one queue, `ServiceState.waiting`. It holds requests that wait for a first ready
 and requests that wait for room at one (queued), and is served in order whenever something changes.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.policy import admit
 from proxy.policy.hashing import hash_key
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from proxy.state.service_state import ServiceState
 
 Endpoints = tuple["EndpointState", ...]
+MAX_OPENING: Final = 32
+"""Connections to one endpoint that a worker opens at the same time for parked requests. Some
+servers have a listening queue of 128 connections, or less, for all workers."""
 
 
 class QueueEntry:
@@ -27,17 +30,29 @@ class QueueEntry:
     - `since`: monotonic seconds at which it began to wait.
     - `parked`: whether it waits for a first ready endpoint, and not for room.
     - `body_bytes`: bytes of its body that are held.
+    - `suspect`: the endpoint that closed its last connection without an answer; None otherwise.
     """
 
-    __slots__ = ("body_bytes", "exchange", "parked", "since")
+    __slots__ = ("body_bytes", "exchange", "parked", "since", "suspect")
 
     def __init__(
-        self, exchange: "Exchange", since: float, body_bytes: int, *, parked: bool
+        self,
+        exchange: "Exchange",
+        since: float,
+        body_bytes: int,
+        *,
+        parked: bool,
+        suspect: "EndpointState | None" = None,
     ) -> None:
         self.exchange = exchange
         self.since = since
         self.body_bytes = body_bytes
         self.parked = parked
+        self.suspect = suspect
+
+    def clear_suspicion(self) -> None:
+        """Note that the request may be sent, whatever became of the endpoint before."""
+        self.suspect = None
 
 
 def dispatch(exchange: "Exchange", now: float) -> None:
@@ -47,6 +62,17 @@ def dispatch(exchange: "Exchange", now: float) -> None:
         exchange.go_to(endpoint, now)
     else:
         _wait_or_fail(exchange, now)
+
+
+def dispatch_again(
+    exchange: "Exchange", now: float, suspect: "EndpointState | None" = None
+) -> None:
+    """Dispatch an exchange whose attempt has failed without a response. With a `suspect` it waits
+    until it is known whether that endpoint has ended."""
+    if suspect is None:
+        dispatch(exchange, now)
+    else:
+        _wait_or_fail(exchange, now, suspect)
 
 
 def _find(exchange: "Exchange", now: float, *, queued: bool) -> "EndpointState | None":
@@ -118,14 +144,14 @@ def _with_room(service: "ServiceState", found: Endpoints, excluded: Endpoints) -
     return found
 
 
-def _wait_or_fail(exchange: "Exchange", now: float) -> None:
+def _wait_or_fail(exchange: "Exchange", now: float, suspect: "EndpointState | None" = None) -> None:
     service = exchange.service
     config, counters = service.config, service.counters
     if exchange.tried:
         exchange.fail(failure.NO_ENDPOINT)
         return
     held = exchange.body.size if exchange.body is not None else 0
-    ready = len(service.ready)
+    ready = len(service.candidates)
     others, others_bytes = service.limits.announce_waiter()
     decision = admit.wait_or_shed(
         config.limits,
@@ -141,7 +167,7 @@ def _wait_or_fail(exchange: "Exchange", now: float) -> None:
         counters.shed += 1
         exchange.fail(failure.SHED if ready else failure.NO_ENDPOINT)
         return
-    entry = QueueEntry(exchange, now, held, parked=decision == "park")
+    entry = QueueEntry(exchange, now, held, parked=decision == "park", suspect=suspect)
     if entry.parked:
         service.parked_bytes += held
         counters.parked += 1
@@ -150,7 +176,8 @@ def _wait_or_fail(exchange: "Exchange", now: float) -> None:
     else:
         counters.queued += 1
         timeout = config.limits.pending_timeout
-    exchange.wait(entry, now + timeout)
+    # A request may wait more than once; the timeout is for all of it.
+    exchange.wait(entry, now + max(0.0, timeout - exchange.queue_seconds))
     service.waiting.append(entry)
     service.limits.publish()
     if entry.parked and not counters.parked & (counters.parked - 1):  # 1, 2, 4, 8, …
@@ -189,6 +216,19 @@ def wake(service: "ServiceState", now: float) -> None:
     while waiting:
         entry = waiting[0]
         exchange = entry.exchange
+        if entry.suspect is not None:
+            if entry.suspect.unreachable and service.refused_at < entry.since:
+                return
+            if service.refused_at < entry.since and not service.budget.withdraw(now):
+                waiting.popleft()
+                _uncount(service, entry)
+                exchange.leave_queue(now)
+                # Not here: its end wakes the next request, which may fail too, and so on.
+                exchange.plane.loop.call_soon(exchange.fail_unsent)
+                continue
+            entry.clear_suspicion()
+        if entry.parked and _is_opening(service):
+            return
         endpoint = _find(exchange, now, queued=True)
         if endpoint is None:
             return
@@ -196,6 +236,14 @@ def wake(service: "ServiceState", now: float) -> None:
         _uncount(service, entry)
         exchange.leave_queue(now)
         exchange.go_to(endpoint, now)
+
+
+def _is_opening(service: "ServiceState") -> bool:
+    """Whether the next parked request waits, because MAX_OPENING connections to each endpoint are
+    being opened. An endpoint that has just started has a short queue for new connections."""
+    if not service.parks_on_refusal or not service.candidates:
+        return False
+    return min([endpoint.opening for endpoint in service.candidates]) >= MAX_OPENING
 
 
 def _sticky_in_split(exchange: "Exchange", service: "ServiceState") -> "EndpointState | None":

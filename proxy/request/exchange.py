@@ -19,6 +19,7 @@ from proxy.request import (
     dispatch,
     failure,
     headers,
+    reachability,
     resolve,
     retry,
     tracing,
@@ -220,6 +221,11 @@ class Exchange(Attempt):
             self.queue_seconds += now - self.queue_entry.since
             self.queue_entry = None
 
+    def fail_unsent(self) -> None:
+        """Fail a request that was taken from the queue because no further attempt is allowed."""
+        if self.phase == WAITING:
+            self.fail(failure.CLOSED)
+
     def stick_to(self, cookie: bytes) -> None:
         """Set `cookie`, name and value, with the response."""
         self.sticky_cookie = cookie
@@ -235,7 +241,8 @@ class Exchange(Attempt):
         if endpoint.idle and not self.new_connection:
             upstream = connection_pool.take(endpoint, idempotent=self.idempotent, now=now)
         if upstream is not None:
-            self.reused = True
+            # A probe's connection has carried none.
+            self.reused = upstream.requests > 0
             self._send(upstream, now)
             if service.hedges:
                 self._start_hedge()
@@ -259,7 +266,12 @@ class Exchange(Attempt):
     def connected(self, upstream: "Upstream") -> None:
         now = self.plane.clock()
         self.connect_seconds = now - self.sent_at
+        service = self.service
+        if service.parks_on_refusal and self.endpoint is not None:
+            service.include(self.endpoint, now)
         self._send(upstream, now)
+        if service.parks_on_refusal and service.waiting:
+            dispatch.wake(service, now)
 
     def _send(self, upstream: "Upstream", now: float) -> None:
         self.upstream = upstream
@@ -536,6 +548,10 @@ class Exchange(Attempt):
         now = self.plane.clock()
         endpoint = self.endpoint
         if endpoint is not None:
+            if why.cause == "connect":
+                reachability.connect_failed(
+                    self.plane, self.service, endpoint, why, self.sent_at, now
+                )
             # An idle connection that was closed says nothing about the endpoint.
             stale = self.reused and why is failure.CLOSED
             if why.blame and not stale:
@@ -582,6 +598,9 @@ class Exchange(Attempt):
         if decision == retry.ON_NEW_CONNECTION:
             # Another idle connection may be closed too.
             self.new_connection = True
+        elif decision == retry.WAIT:
+            self._retry_when_reachable(endpoint, why, now)
+            return True
         else:
             self.tried = (*self.tried, endpoint)
             self.count_retry()
@@ -591,6 +610,22 @@ class Exchange(Attempt):
         self.first_byte_at = 0.0
         dispatch.dispatch(self, now)
         return True
+
+    def _retry_when_reachable(self, endpoint: "EndpointState", why: Failure, now: float) -> None:
+        """Make another attempt at any endpoint as soon as one accepts connections."""
+        suspect = None
+        if why.cause != "connect":
+            # It was sent, so that the number of its attempts is limited.
+            suspect = endpoint
+            self.count_retry()
+            endpoint.counters.retried += 1
+            reachability.suspect(self.plane, self.service, endpoint, now)
+        self.end_attempt(now)
+        self._enter(PICKING)
+        self.first_byte_at = 0.0
+        self.tried = ()
+        self.new_connection = False
+        dispatch.dispatch_again(self, now, suspect)
 
     def count_retry(self) -> None:
         """Count one more attempt."""

@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from proxy.http1.response import ResponseHead
-from proxy.request import connection_pool, dispatch, retry
+from proxy.request import connection_pool, dispatch, failure, reachability, retry
 from proxy.request.attempt import Attempt
 from proxy.request.phases import ANSWERING, CONNECTING, SENT
 from proxy.request.sinks import REJECTED
@@ -78,6 +78,16 @@ class Hedge(Attempt):
         upstream.send(self, self.exchange.request_bytes())
 
     def connect_failed(self, error: OSError) -> None:
+        endpoint = self.endpoint
+        if endpoint is not None:
+            reachability.connect_failed(
+                self.plane,
+                self.exchange.service,
+                endpoint,
+                failure.CONNECT,
+                self.sent_at,
+                self.plane.clock(),
+            )
         self._failed(error.strerror or str(error))
 
     def upstream_lost(self, *, answering: bool) -> None:

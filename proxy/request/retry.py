@@ -24,7 +24,9 @@ NO: Final = 0
 ON_NEW_CONNECTION: Final = 1
 """Another attempt at no cost: the endpoint closed an idle connection, which is not a failure."""
 ELSEWHERE: Final = 2
-"""Another attempt at an endpoint that was not tried yet; the budget was charged."""
+"""Another attempt at an endpoint that was not tried yet; the budget was charged if need be."""
+WAIT: Final = 3
+"""Another attempt as soon as an endpoint accepts connections."""
 
 
 def failure_by_timeout(exchange: "Exchange", now: float) -> Failure | None:
@@ -33,7 +35,8 @@ def failure_by_timeout(exchange: "Exchange", now: float) -> Failure | None:
     if exchange.last_deadline and now >= exchange.last_deadline:
         return failure.REQUEST_TIMEOUT
     if exchange.phase == WAITING:
-        return failure.QUEUED if exchange.service.ready else failure.PARKED
+        entry = exchange.queue_entry
+        return failure.PARKED if entry is None or entry.parked else failure.QUEUED
     if exchange.phase == CONNECTING:
         return failure.CONNECT_TIMEOUT
     if exchange.phase == SENT:
@@ -53,17 +56,24 @@ def blame(
 ) -> None:
     """Count a failure against an endpoint, which may eject it."""
     endpoint.counters.failed += 1
+    if endpoint.unreachable:
+        # It gets no requests anyway, and may get them again as soon as it accepts a connection.
+        endpoint.health.record_abandoned()
+        return
     ejected = service.record_failure(endpoint, now)
     if ejected:
         plane.report_ejection(service, endpoint, f"{ejected} ({cause})")
 
 
 def decide(exchange: "Exchange", why: Failure, now: float) -> int:
-    """Return whether another attempt is safe, allowed and possible: NO, ON_NEW_CONNECTION or
-    ELSEWHERE."""
+    """Return whether another attempt is safe, allowed and possible: NO, ON_NEW_CONNECTION,
+    ELSEWHERE or WAIT."""
     endpoint, service = exchange.endpoint, exchange.service
     if endpoint is None or why.cause is None:
         return NO
+    may_wait = service.parks_on_refusal
+    if may_wait and why.cause == "connect":
+        return _decide_unsent(exchange, endpoint, now)
     answer = decide_retry(
         why.cause,
         written=exchange.phase >= SENT,
@@ -78,4 +88,15 @@ def decide(exchange: "Exchange", why: Failure, now: float) -> int:
     if exchange.retries >= service.config.retries.attempts:
         return NO
     others = dispatch.candidates(exchange, (*exchange.tried, endpoint))
-    return ELSEWHERE if others and service.budget.withdraw(now) else NO
+    if others and service.budget.withdraw(now):
+        return ELSEWHERE
+    return WAIT if may_wait and why.cause == "closed" else NO
+
+
+def _decide_unsent(exchange: "Exchange", endpoint: "EndpointState", now: float) -> int:
+    """Return ELSEWHERE or WAIT for a request of which nothing was sent, since no endpoint has any
+    work with it; NO if it took as long as it may wait."""
+    if dispatch.candidates(exchange, (*exchange.tried, endpoint)):
+        return ELSEWHERE
+    waited = now - exchange.started
+    return WAIT if waited < exchange.service.config.parking.timeout else NO

@@ -108,12 +108,13 @@ class Upstream:
     def open(self) -> None:
         """Start to open the connection. `connection_made` or `dial_failed` follows."""
         loop = self._plane.loop
+        self.endpoint.count_opening(1)
         self._task = loop.create_task(connection_pool.dial(loop, self.endpoint, self))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=WRITE_HIGH)
-        self._task = None
+        self._opened()
         if self.sink is None:
             # It was given up at the very moment in which it opened.
             self.closing = True
@@ -123,7 +124,7 @@ class Upstream:
 
     def dial_failed(self, error: OSError) -> None:
         """Report that the connection could not be opened."""
-        self._task = None
+        self._opened()
         if self.closing:
             return
         self.closing = True
@@ -131,6 +132,12 @@ class Upstream:
         sink, self.sink = self.sink, None
         if sink is not None:
             sink.connect_failed(error)
+
+    def _opened(self) -> None:
+        """Note that the connection is open, or will not be."""
+        if self._task is not None:
+            self._task = None
+            self.endpoint.count_opening(-1)
 
     def discard(self) -> None:
         """Close at once, in whatever state it is. The sink hears no more of it."""
@@ -140,7 +147,7 @@ class Upstream:
         self.closing = True
         if self._task is not None:
             self._task.cancel()
-            self._task = None
+            self._opened()
         if self.transport is not None:
             if self.transport.get_write_buffer_size():
                 # The endpoint would not see a clean end behind bytes that it does not read.

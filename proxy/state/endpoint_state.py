@@ -36,11 +36,13 @@ class EndpointState:
     - `latency_estimate`: this worker's latency estimate.
     - `fast_failing`: whether its fast responses are failures.
     - `gradient`: its adaptive concurrency limit, or None.
+    - `unreachable`: whether it accepts no connections, by this worker's own evidence.
     - `health`, `counters`: outlier detection, and what the next report says.
     - `idle`: open connections without a request, the last used at the end.
     - `idle_seconds`: seconds for which they are kept, unless the endpoint asks for less.
     - `connections`: connections that are open or being opened.
     - `accepting_host`: the address that accepted last, if the endpoint has several; empty before.
+    - `opening`: the part of `connections` that are being opened.
     - `response_templates`: templates of the responses of its service.
     """
 
@@ -61,9 +63,11 @@ class EndpointState:
         "in_flight_elsewhere",
         "latency_elsewhere",
         "latency_estimate",
+        "opening",
         "response_templates",
         "service",
         "serving",
+        "unreachable",
         "weight",
     )
 
@@ -94,6 +98,8 @@ class EndpointState:
         self.idle_seconds = POOL_SECONDS
         self.connections = 0
         self.accepting_host = ""
+        self.opening = 0
+        self.unreachable = False
         self.serving = True
         self.response_templates = response_templates
 
@@ -175,7 +181,19 @@ class EndpointState:
         """Update what balancing sees after a failure was counted in `health`."""
         self.fast_failing = self.health.fast_failing
 
+    def has_answered_since(self, then: float) -> bool:
+        """Return whether a good response arrived after `then`, in monotonic seconds."""
+        return self.latency_estimate.observed_at() > then
+
     # --- connections
+
+    def count_opening(self, change: int) -> None:
+        """Count connections that begin to open (positive), are open or have failed (negative)."""
+        self.opening += change
+
+    def mark_unreachable(self, unreachable: bool) -> None:
+        """Set whether it accepts no connections. `ServiceState.refresh` applies it."""
+        self.unreachable = unreachable
 
     def count_connections(self, change: int) -> None:
         """Count connections that are opened (positive) or closed (negative)."""

@@ -29,9 +29,10 @@ class ServiceState:
     - `picker`: the balancing algorithm.
     - `endpoints`: all endpoints of the snapshot by id.
     - `ready`: those that take new requests.
-    - `candidates`: those of `ready` that are not ejected.
+    - `candidates`: those of `ready` that are neither ejected nor unreachable.
     - `waiting`: parked and queued requests, the oldest first.
     - `parked_bytes`: request body bytes that parked requests hold.
+    - `refused_at`: monotonic seconds at which an endpoint last refused a connection.
     - `in_flight`: requests of this worker, waiting ones included.
     - `response_templates`: templates of its responses.
     - `limits`: its concurrency limits; `has_limits` says whether any is set.
@@ -42,6 +43,7 @@ class ServiceState:
       `tunnel_timeout`: seconds; infinity for none.
     - `max_body`: largest request body in bytes, infinity for no limit.
     - `fast_path_ok`: whether its requests may take the fast path.
+    - `parks_on_refusal`: whether requests wait while no endpoint accepts a connection.
 
     `row` is where this worker, one of `workers`, shares numbers with the others.
     """
@@ -58,6 +60,7 @@ class ServiceState:
         self._by_revision: dict[str, Endpoints] = {}
         self.waiting: deque[QueueEntry] = deque()
         self.parked_bytes = 0
+        self.refused_at = 0.0
         self.in_flight = 0
         self.response_templates = ResponseTemplates()
         self.limits = ConcurrencyLimits(self, row, workers)
@@ -65,6 +68,7 @@ class ServiceState:
         self.hedges = False
         self.traces = False
         self.fast_path_ok = False
+        self.parks_on_refusal = False
         self.splitter: Splitter | None = None
         self.request_timeout = 0.0
         self.connect_timeout = NEVER
@@ -115,6 +119,8 @@ class ServiceState:
             or service.balance.sticky_cookie
             or service.split
         )
+        parking = service.parking
+        self.parks_on_refusal = parking.on_refusal and parking.timeout > 0.0
         removed = self._update_endpoints(service)
         self.ready = tuple(state for state in self.endpoints.values() if state.serving)
         self.apply_ramp(wall)
@@ -166,13 +172,16 @@ class ServiceState:
 
     def refresh(self, now: float) -> None:
         """Work out the candidates again, after an endpoint was added, removed, ejected or
-        re-admitted, or may be probed now."""
+        re-admitted, or may be probed now, or after it became reachable or unreachable."""
+        reachable = self.ready
+        if self.parks_on_refusal:
+            reachable = tuple(state for state in reachable if not state.unreachable)
         healthy = tuple(
-            state for state in self.ready if not state.health.ejected or state.health.may_probe(now)
+            state for state in reachable if not state.health.ejected or state.health.may_probe(now)
         )
         panic = self.config.balance.panic
-        if not healthy or balance.in_panic(len(healthy), len(self.ready), panic):
-            healthy = self.ready
+        if not healthy or balance.in_panic(len(healthy), len(reachable), panic):
+            healthy = reachable
         if healthy != self.candidates:
             # The picker keeps what it derives from the tuple for as long as it is the same.
             self.candidates = healthy
@@ -187,6 +196,21 @@ class ServiceState:
             found = tuple(s for s in self.candidates if s.endpoint.revision == revision)
             self._by_revision[revision] = found
         return found
+
+    def exclude(self, state: EndpointState, now: float, *, refused: bool) -> None:
+        """Send no requests to an endpoint until it accepts a connection. `refused` says whether
+        it refused one; if not, this is only suspected."""
+        if refused:
+            self.refused_at = now
+        if not state.unreachable:
+            state.mark_unreachable(True)
+            self.refresh(now)
+
+    def include(self, state: EndpointState, now: float) -> None:
+        """Send requests to an endpoint again: it accepted a connection."""
+        if state.unreachable:
+            state.mark_unreachable(False)
+            self.refresh(now)
 
     def allows(self, caller: str) -> bool:
         """Return whether a caller is on the service's allow list, or there is no list."""

@@ -155,11 +155,14 @@ class Parking(Frozen, frozen=True):
 
     - `requests`, `bytes`: number of requests, and bytes of their bodies
     - `timeout`: seconds of waiting
+    - `on_refusal`: whether an endpoint that accepts no connection counts as not ready, until it
+      accepts one
     """
 
-    requests: int = 1024
+    requests: int = 10_000
     bytes: int = 16 * 1024 * 1024
-    timeout: float = 10.0
+    timeout: float = 30.0
+    on_refusal: bool = False
 
 
 class Ejection(Frozen, frozen=True):

@@ -1,4 +1,4 @@
-"""A bounded load of GET requests at a steady rate, over raw sockets, that counts exactly.
+"""A bounded load of requests at a steady rate, over raw sockets, that counts exactly.
 
 It retries nothing, so it counts what the simplest client would see.
 """
@@ -42,7 +42,8 @@ async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWri
 
 class Load:
     """`rate` requests per second over `clients` connections until the block ends, for at most
-    `seconds`. `headers` are whole lines that each request carries.
+    `seconds`. `headers` are whole lines that each request carries. With a `body` they are POSTs,
+    else GETs.
 
     Open loop: a slow response does not delay other requests. Each client has its own schedule, and
     a late client sends at once.
@@ -57,11 +58,15 @@ class Load:
         clients: int = 20,
         timeout: float = 10.0,
         headers: str = "",
+        body: str = "",
     ) -> None:
         self.result = LoadResult()
         self._address = address
         self._rate, self._seconds, self._clients = rate, seconds, clients
-        self._request = f"GET {path} HTTP/1.1\r\nHost: load.test\r\n{headers}\r\n".encode()
+        method = "POST" if body else "GET"
+        length = f"Content-Length: {len(body)}\r\n" if body else ""
+        head = f"{method} {path} HTTP/1.1\r\nHost: load.test\r\n{length}{headers}\r\n"
+        self._request = (head + body).encode()
         self._timeout = timeout
         self._stopped = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []

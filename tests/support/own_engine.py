@@ -70,6 +70,13 @@ class OwnEngine:
         self._process.terminate()
         self._process.wait(60)
 
+    def kill(self) -> None:
+        """Kill it, as the kernel would if memory is short. Its containers end with its next
+        start, unless it has live-restore."""
+        self._process.kill()
+        self._process.wait(60)
+        (self._root / "engine.pid").unlink(missing_ok=True)
+
     def clear(self) -> None:
         """Remove its containers, which could outlive it."""
         left = self._ask("ps", "-aq").stdout.decode().split()

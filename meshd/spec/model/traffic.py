@@ -106,12 +106,12 @@ class ParkingSpec(Model):
 
     - `requests`: the number of requests that may wait
     - `bytes`: the total size of their bodies
-    - `timeout`: seconds that they wait
+    - `timeout`: seconds that they wait; the default is enough for a restart of the engine
     """
 
-    requests: Count = 1024
+    requests: Count = 10_000
     bytes: Size = 16 * 1024 * 1024
-    timeout: Duration = 10.0
+    timeout: Duration = 30.0
 
 
 class EjectSpec(Model):

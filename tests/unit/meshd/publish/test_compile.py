@@ -79,7 +79,7 @@ def test_every_setting_is_compiled() -> None:
     assert service.timeouts == wire.Timeouts(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
     assert service.retries == wire.Retries(1, 0.1, 3.0, 1024, (503,), 0.009)
     assert service.limits == wire.Limits(1, 2, 3, 4, 5.0, True, 1024)
-    assert service.parking == wire.Parking(1, 2048, 3.0)
+    assert service.parking == wire.Parking(1, 2048, 3.0, on_refusal=True)
     assert service.ejection == wire.Ejection(1, 2.0, 3.0, 0.4, False, 5.0)
     assert service.trace == 0.5
 
@@ -123,7 +123,11 @@ def test_the_short_forms_of_a_rate_limit(short: object, rate: float, burst: floa
 
 def test_spec_and_wire_have_the_same_defaults() -> None:
     (service,) = compile_snapshot(AT, [project("shop", web={})], {}).services
-    assert service == wire.Service(name="shop/web", fingerprint=service.fingerprint)
+    assert service == wire.Service(
+        name="shop/web",
+        fingerprint=service.fingerprint,
+        parking=wire.Parking(on_refusal=True),
+    )
 
 
 def test_the_order_of_the_input_does_not_matter() -> None:

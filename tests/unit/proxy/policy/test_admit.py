@@ -20,7 +20,7 @@ TIGHT = Limits(service_in_flight=10, endpoint_in_flight=2, pending=3)
         (Limits(pending=0), {}, "shed"),
         (Limits(), {"ready": 0}, "park"),
         (TIGHT, {"ready": 0, "pending": 3}, "park"),
-        (Limits(), {"ready": 0, "parked": 1024}, "shed"),
+        (Limits(), {"ready": 0, "parked": 10_000}, "shed"),
         (Limits(), {"ready": 0, "parked_bytes": 16 * 1024 * 1024, "body_bytes": 1}, "shed"),
     ],
 )
