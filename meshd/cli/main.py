@@ -17,6 +17,7 @@ _COMMANDS = (
     "deploy",
     "diff",
     "config",
+    "check",
     "ps",
     "top",
     "scale",
