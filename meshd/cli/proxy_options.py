@@ -61,7 +61,8 @@ def proxy_options(default_log_file: str) -> Callable[[C], C]:
             "--trusted-proxy",
             multiple=True,
             metavar="CIDR",
-            help="Trust the forwarded headers (X-Forwarded-For, ...) of clients in this network.",
+            help="Trust the forwarded headers (X-Forwarded-For, ...) of clients in this network; "
+            "unix:PATH for those of a Unix socket.",
         ),
         click.option(
             "--access-log",

@@ -57,17 +57,19 @@ def forwarded_lines(address: bytes, scheme: bytes, host: bytes) -> bytes:
 def extend_forwarded(head: RequestHead, address: bytes, scheme: bytes, host: bytes) -> bytes:
     """Return the forwarding fields for a request that came through a trusted proxy.
 
-    Its fields are kept, and its own address is appended to the chains.
+    Its fields are kept, and its own address is appended to the chains. An empty address, that of a
+    Unix socket, is left out of X-Forwarded-For unless it is the only one.
     """
     known = head.forwarded
     chain = find_field(known, b"x-forwarded-for")
-    out = b"X-Forwarded-For: " + (chain + b", " if chain else b"") + address + CRLF
+    addresses = b", ".join(each for each in (chain, address) if each) or b"unknown"
+    out = b"X-Forwarded-For: " + addresses + CRLF
     out += b"X-Forwarded-Proto: " + (find_field(known, b"x-forwarded-proto") or scheme) + CRLF
     forwarded_host = find_field(known, b"x-forwarded-host") or host
     if forwarded_host:
         out += b"X-Forwarded-Host: " + forwarded_host + CRLF
     hops = find_field(known, b"forwarded")
-    element = _forwarded_element(address, scheme, host)
+    element = _forwarded_element(address or b"unknown", scheme, host)
     out += b"Forwarded: " + (hops + b", " if hops else b"") + element + CRLF
     done = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded")
     for line in known:

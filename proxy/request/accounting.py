@@ -147,7 +147,7 @@ def _fast_path_line(
     """The log line of a request that took the fast path, put together from a template. None where
     the general form is needed."""
     head, client = exchange.head, exchange.client
-    if not log.as_json or not client.peer or head.field(b"traceparent"):
+    if not log.as_json or not client.source or head.field(b"traceparent"):
         return None
     if log.hides and log.must_redact(head.target, head.field(b"referer")):
         return None
@@ -190,7 +190,7 @@ def _log(
     log.add(
         Entry(
             time=time.time() - (now - exchange.started),
-            client=exchange.client.peer,
+            client=exchange.client.source,
             method=head.method.decode("latin-1"),
             target=head.target.decode("latin-1"),
             version="HTTP/1.0" if head.http10 else "HTTP/1.1",

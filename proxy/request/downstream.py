@@ -51,6 +51,8 @@ READ_AHEAD: Final = 64 * 1024
 MAX_LEARNED: Final = 16
 """Heads of a connection from which templates are made. More are not worth the time: requests that
 match none by then have little in common."""
+UNKNOWN: Final = b"unknown"
+"""The address of a client of a Unix socket (RFC 7239, section 6.2)."""
 NO_LIMIT: Final = 1 << 62
 """Bytes: more than any body has."""
 _P: Final = ord("P")
@@ -75,6 +77,7 @@ class Downstream(ClientSink):
         "_ended",
         "_full",
         "_half_closed",
+        "_hop",
         "_learned",
         "_lines",
         "_lines_host",
@@ -95,6 +98,7 @@ class Downstream(ClientSink):
         self._plane = plane
         self.transport: asyncio.Transport | None = None
         self._trusted = False
+        self._hop = b""
         self._buffer = b""
         self._body_left = 0
         self._reader: ChunkedReader | None = None
@@ -121,10 +125,11 @@ class Downstream(ClientSink):
         self.transport.set_write_buffer_limits(high=WRITE_HIGH)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
-            self.peer = peer[0].removeprefix("::ffff:")
-        self.address = self.peer.encode() or b"unknown"
+            self.peer = self.source = peer[0].removeprefix("::ffff:")
+        self._hop = self.peer.encode()
+        self.address = self._hop or UNKNOWN
         plane = self._plane
-        self._trusted = plane.routing.trusted.has(self.peer)
+        self._trusted = plane.routing.trusted.has_peer(self.peer, self.listener.address)
         if not self._trusted:
             # Its requests will mostly look like those of other clients.
             cache = plane.head_cache
@@ -271,10 +276,23 @@ class Downstream(ClientSink):
         last = plane.draining or (self._half_closed and not rest)
         self.persistent = persistent = head.persistent and not last
         self.fast_path_ok = persistent and not head.http10 and not self._half_closed
+        if self._trusted:
+            self._identify(head)
         exchange = self.exchange = Exchange(plane, self, head, now)
         if self._half_closed:
             half_close.HalfCloseWatcher(self, exchange).start()
         exchange.start(piece, complete)
+
+    def _identify(self, head: RequestHead) -> None:
+        """Note which client sent a request through this trusted proxy."""
+        source = self.peer
+        if head.forwarded:
+            source = self._plane.routing.find_client(source, head.forwarded)
+            # The fast path does not ask again: from now on each head is parsed.
+            self._templates = self._body_templates = ()
+            self._learned = MAX_LEARNED
+        self.source = source
+        self.address = source.encode() or UNKNOWN
 
     def _begin_fast_path(self, head: RequestHead, data: bytes) -> None:
         """Start an exchange whose head, at the beginning of `data`, matched a template."""
@@ -363,10 +381,10 @@ class Downstream(ClientSink):
     def forwarded_lines(self, head: RequestHead) -> bytes:
         host = head.host or b""
         if head.forwarded and self._trusted:
-            lines = extend_forwarded(head, self.address, b"http", host)
+            lines = extend_forwarded(head, self._hop, b"http", host)
             return lines + self._plane.head_cache.hop_lines
         if host != self._lines_host:
-            self._lines = self._plane.head_cache.forwarded_lines(self.address, host)
+            self._lines = self._plane.head_cache.forwarded_lines(self._hop or UNKNOWN, host)
             self._lines_host = host
         return self._lines
 

@@ -28,6 +28,7 @@ class DiscardClient(ClientSink):
 
     def __init__(self, plane: "DataPlane", original: ClientSink) -> None:
         super().__init__(original.listener, original.peer, original.address)
+        self.source = original.source
         self._plane = plane
         self._original = original
 

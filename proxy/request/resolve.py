@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.http1.request import RequestHead
 from proxy.http1.rewrite import CRLF
+from proxy.policy.client_address import limit_key
 from proxy.policy.hashing import hash_key
 from proxy.policy.route import MAX_CACHED_HOSTS, choose_target, find_cookie, normalize_host
 from proxy.request import failure
@@ -113,7 +114,7 @@ def _check_rate(route: CompiledRoute, head: RequestHead, address: bytes, now: fl
     if route.limiter is None:
         return
     assert route.route.rate_limit is not None
-    key = policy_key(head, route.route.rate_limit.key, address)
+    key = policy_key(head, route.route.rate_limit.key, limit_key(address))
     wait = route.limiter.acquire(key, now)
     if wait > 0.0:
         seconds = max(1, int(wait + 0.999))
@@ -150,6 +151,11 @@ def find_called_service(
         project = caller.rpartition("/")[0]
     else:
         project, caller = routing.identify_caller(listener, client.peer)
+        if client.source != client.peer:
+            # A service that calls through a trusted proxy. Other clients of a proxy that is itself
+            # a service call with that one's rights.
+            known = routing.identify_caller(listener, client.source)
+            project, caller = known if known[1] else (project, caller)
         name = normalize_host(head.host or b"").decode("latin-1")
     service = routing.find_called(listener, project, name)
     if service is None:

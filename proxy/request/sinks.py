@@ -37,7 +37,9 @@ class ClientSink:
     """The client's side of one exchange at a time.
 
     - `listener`: where the request arrived.
-    - `peer`, `address`: the client's address, as text for logs and as bytes for fields.
+    - `peer`: the address at the other end of the connection; empty for a Unix socket.
+    - `source`, `address`: the address of the client that sent the request, as text for logs and as
+      bytes for policies. Behind a trusted proxy it is the one that this proxy says, else `peer`.
     - `exchange`: the exchange under way, or None.
     - `persistent`: whether another request may follow the response.
     - `fast_path_ok`: whether the client takes a response head as `ResponseHead.ready` has it.
@@ -52,11 +54,13 @@ class ClientSink:
         "listener",
         "peer",
         "persistent",
+        "source",
     )
 
     def __init__(self, listener: Listener, peer: str, address: bytes) -> None:
         self.listener = listener
         self.peer = peer
+        self.source = peer
         self.address = address
         self.exchange: Exchange | None = None
         self.persistent = True

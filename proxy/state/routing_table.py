@@ -8,6 +8,7 @@ carried over by name, so that a new snapshot loses none of it.
 from typing import Final
 
 from proxy.ipc.shared_memory import WorkerRow
+from proxy.policy.client_address import find_client
 from proxy.policy.path_policy import PathGuards
 from proxy.policy.ratelimit import RateLimiter
 from proxy.policy.route import MAX_CACHED_HOSTS, RouteTable, climbs
@@ -22,6 +23,8 @@ from proxy.wire.snapshot import (
     Target,
 )
 
+MAX_CLIENTS: Final = 4096
+"""Values of forwarding fields whose client is cached: those of the last seconds."""
 MAX_UNKNOWN_CALLERS: Final = 4096
 """Source addresses without a known replica that are cached."""
 
@@ -212,6 +215,7 @@ class Routing:
         self.table = RouteTable(
             snapshot.routes, {route.id for route in snapshot.routes if _is_guarded(route, allowing)}
         )
+        self._clients: dict[tuple[str, tuple[bytes, ...]], str] = {}
         self._fast_path_routes: dict[bytes, CompiledRoute | None] = {}
         self.fast_path_calls: dict[tuple[str, str, bytes], tuple[ServiceState, str]] = {}
         self.routes = {
@@ -222,6 +226,17 @@ class Routing:
             for compiled in self.routes.values()
             if compiled.limiter is not None
         }
+
+    def find_client(self, peer: str, forwarded: tuple[bytes, ...]) -> str:
+        """Return the address of the client that sent a request through the trusted proxy `peer`, by
+        the field lines about earlier hops."""
+        key = (peer, forwarded)
+        found = self._clients.get(key)
+        if found is None:
+            if len(self._clients) >= MAX_CLIENTS:
+                self._clients.clear()
+            found = self._clients[key] = find_client(forwarded, peer, self.trusted.has)
+        return found
 
     def fast_path_route(self, host: bytes) -> CompiledRoute | None:
         """Return the route that gets all requests for a host, if it exists and lets them take

@@ -76,8 +76,11 @@ class OtlpSettings(Model):
 
 
 def check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the networks unchanged. Raises ValueError with the first invalid one."""
+    """Return the networks unchanged; `unix:` and `unix:PATH` are valid too. Raises ValueError with
+    the first invalid one."""
     for each in value:
+        if each.startswith("unix:"):
+            continue
         try:
             ipaddress.ip_network(each, strict=False)
         except ValueError as error:
@@ -113,7 +116,7 @@ class ProxySettings(Model):
 
     - `listeners`: settings of addresses that clients connect to, by address
     - `trusted_proxies`: networks in CIDR notation, or addresses, of proxies whose `Forwarded` and
-      `X-Forwarded-*` fields are trusted
+      `X-Forwarded-*` fields are trusted; `unix:PATH` or `unix:` for clients of Unix sockets
     - `via`: whether requests to endpoints have a `Via` field
     - `access_log`: the access log
     - `otlp`: the export of spans. Default: none
@@ -135,7 +138,7 @@ class ProxySettings(Model):
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
-    def _wrap_in_list(cls, value: object) -> object:
+    def _wrap_network(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
 
     _check_networks = field_validator("trusted_proxies")(check_networks)

@@ -1,7 +1,9 @@
 """`meshd proxy` from the command line."""
 
+import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -70,6 +72,29 @@ async def test_the_mode_of_a_unix_socket(tmp_path: Path) -> None:
             await wait_until(
                 lambda: stat.S_IMODE(open_path.stat().st_mode) == 0o666, 15, "set again"
             )
+
+
+async def test_clients_of_a_trusted_unix_socket(tmp_path: Path) -> None:
+    """What the proxy before the socket says counts, and the chain ends with its client."""
+    path = tmp_path / "front.sock"
+    async with origin("a") as a:
+        file = tmp_path / "front.yml"
+        file.write_text(
+            f"listen: 'unix:{path}'\nto: '127.0.0.1:{a.port}'\ntrusted_proxies: 'unix:{path}'\n"
+            "x-mesh: {routes: [{path: /, rate_limit: {rate: 0.001, burst: 1}}]}\n"
+        )
+        with meshd_proxy(tmp_path, "--config", str(file)) as running:
+            await running.listening()
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            for number, status in ((1, b"200"), (2, b"200"), (1, b"429")):
+                field = b"X-Forwarded-For: 203.0.113.%d\r\n" % number
+                writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % field)
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.split()[1] == status
+                length = re.search(rb"(?i)content-length: (\d+)", head)
+                assert length is not None
+                await reader.readexactly(int(length[1]))
+            writer.close()
 
 
 async def test_several_addresses_and_a_pid_file(tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 """Calls between services: the caller is known by connection, address or token."""
 
+import json
 from typing import Any
 
 import pytest
 
+from proxy.observe.access_log import AccessLog
+from proxy.wire.snapshot import Balance, RateLimit, Route, Target
 from tests.support.proxy_scene import (
     OK,
     answers,
     get,
+    named_ok,
     on_uvloop,
     scene,
     service,
@@ -112,3 +116,75 @@ async def test_the_token_listener_strips_its_prefix() -> None:
             assert (await client.response())[0] == status, path
         lines = [line for line in origin.visits[0].raw.split(b"\r\n") if line[:4] == b"GET "]
         assert lines == [b"GET /a//b?c HTTP/1.1", b"GET / HTTP/1.1"]
+
+
+@on_uvloop
+async def test_behind_a_trusted_proxy_the_client_is_who_it_names() -> None:
+    """On one connection of the proxy, limits, hashing and the log follow each request's client."""
+    log = AccessLog("json")
+    limited = Route(id="1", targets=(Target("shop"),), rate_limit=RateLimit(0.001, 2))
+    async with scene({"access_log": log}) as s:
+        origins = [await s.origin(answers(named_ok(b"%d" % number))) for number in range(3)]
+        hashed = service(*origins, balance=Balance("ring-hash"))
+        s.install(hashed, routes=(limited,), trusted_proxies=("127.0.0.0/8",))
+        client = await s.client()
+        seen: dict[str, set[bytes]] = {}
+        for number in range(20):
+            name = f"203.0.113.{number}"
+            for _ in range(2):
+                await client.send(get("/", f"X-Forwarded-For: 6.6.6.6, {name}"))
+                status, _, body = await client.response()
+                assert status == 200
+                seen.setdefault(name, set()).add(body)
+        assert {len(bodies) for bodies in seen.values()} == {1}
+        assert len(set.union(*seen.values())) > 1
+        for fields in (["X-Forwarded-For: 203.0.113.1"], ["Forwarded: for=203.0.113.1"]):
+            await client.send(get("/", *fields))
+            assert (await client.response())[0] == 429
+        for network, status in (("1", 200), ("2", 200), ("1", 200), ("1", 429)):
+            await client.send(get("/", f"X-Forwarded-For: 2001:db8:0:{network}::{s.number}"))
+            s.number += 1
+            assert (await client.response())[0] == status
+        await client.send(get("/"))
+        assert (await client.response())[0] == 200
+        names = [json.loads(line)["client"] for line in log.take().splitlines()]
+        assert names[:2] == ["203.0.113.0"] * 2
+        assert names[-1] == "127.0.0.1"
+
+
+@on_uvloop
+async def test_a_client_that_is_not_trusted_cannot_choose_its_address() -> None:
+    log = AccessLog("json")
+    limited = Route(id="1", targets=(Target("shop"),), rate_limit=RateLimit(0.001, 1))
+    async with scene({"access_log": log}) as s:
+        s.install(service(await s.origin(answers(OK))), routes=(limited,))
+        client = await s.client()
+        for number, status in ((1, 200), (2, 429)):
+            await client.send(get("/", f"X-Forwarded-For: 203.0.113.{number}"))
+            assert (await client.response())[0] == status
+        assert {json.loads(line)["client"] for line in log.take().splitlines()} == {"127.0.0.1"}
+
+
+@on_uvloop
+@pytest.mark.parametrize(
+    ("source", "status", "counted"),
+    [
+        ("10.0.0.7", 403, "demo/cart"),
+        ("10.0.0.8", 200, "demo/orders"),
+        ("203.0.113.1", 200, "demo/edge"),
+    ],
+)
+async def test_a_service_that_calls_through_a_trusted_proxy_has_its_own_rights(
+    source: str, status: int, counted: str
+) -> None:
+    callers = {"127.0.0.1": "demo/edge", "10.0.0.7": "demo/cart", "10.0.0.8": "demo/orders"}
+    async with scene(kind="mesh", caller="demo/") as s:
+        secret = service(
+            await s.origin(answers(OK)), name="demo/secret", allow=("demo/orders", "demo/edge")
+        )
+        s.install(secret, routes=(), callers=callers, trusted_proxies=("127.0.0.1",))
+        request = f"GET / HTTP/1.1\r\nHost: secret\r\nX-Forwarded-For: {source}\r\n\r\n"
+        client = await s.ask(request.encode())
+        assert (await client.response())[0] == status
+        (report,) = s.plane.report(0.0, 1.0).services
+        assert {**report.calls, **report.uncovered} == {counted: 1}
