@@ -27,8 +27,8 @@ COMPILED = [
         "response", "response_template", "rewrite", "template",
     )),
     *(f"proxy/policy/{name}.py" for name in (
-        "admit", "eject", "gradient", "hashing", "latency", "path_policy", "ratelimit", "retry",
-        "route",
+        "admit", "eject", "gradient", "hashing", "idle_age", "latency", "path_policy", "ratelimit",
+        "retry", "route",
     )),
     *(f"proxy/observe/{name}.py" for name in ("counters", "histogram", "log_line")),
     "proxy/wire/buckets.py",

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 MAX_IDLE: Final = 1024
 """Idle connections to one endpoint in one worker."""
-FRESH_SECONDS: Final = 1.5
-"""A request that must not be sent twice takes only a connection that was idle for less time. An
-endpoint that closes idle connections could otherwise close it while the request is on its way."""
 
 ATTEMPT_DELAY: Final = 0.25
 """Seconds before the next address of a host is tried as well: the Connection Attempt Delay that
@@ -31,7 +28,7 @@ def take(endpoint: EndpointState, *, idempotent: bool, now: float) -> "Upstream 
     idle = endpoint.idle
     while idle:
         upstream = idle[-1]
-        if not idempotent and now - upstream.idle_since > FRESH_SECONDS:
+        if not idempotent and now - upstream.idle_since > endpoint.idle_age.fresh:
             return None
         idle.pop()
         if now < upstream.idle_until and not upstream.closing:
@@ -77,7 +74,10 @@ def end_attempt(
 
 
 def close_idle(endpoint: EndpointState, now: float) -> None:
-    """Close the connections whose idle time is over at `now`; all of them at infinity."""
+    """Close the connections whose idle time is over at `now`; all of them at infinity. Learn from
+    the one that is idle for longest."""
+    if endpoint.idle and not endpoint.idle[0].closing:
+        endpoint.idle_age.saw_open(now - endpoint.idle[0].idle_since, now)
     for upstream in endpoint.take_expired(now):
         upstream.discard()
 

@@ -23,7 +23,7 @@ from proxy.http1.request import END
 from proxy.http1.rewrite import CRLF
 from proxy.observe.spans import NOT_RECORDED
 from proxy.request import accounting, dispatch, resolve, tracing
-from proxy.request.connection_pool import FRESH_SECONDS, MAX_IDLE
+from proxy.request.connection_pool import MAX_IDLE
 from proxy.request.phases import OVER, SENT
 from proxy.request.request_body import BufferedBody
 from proxy.wire.buckets import index
@@ -82,7 +82,7 @@ def start(exchange: "Exchange", body: bytes, now: float, public: bool) -> None:
         or now >= upstream.idle_until
         or upstream.closing
         or endpoint.health.ejected
-        or not (exchange.idempotent or now - upstream.idle_since <= FRESH_SECONDS)
+        or not (exchange.idempotent or now - upstream.idle_since <= endpoint.idle_age.fresh)
         or (service.traces and _has_span(exchange))
     ):
         exchange.go_to(endpoint, now)

@@ -164,6 +164,7 @@ class Upstream:
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._learn_idle_limit()
         self.closing = True
         self._forget()
         if exc is not None and self.sink is not None:
@@ -175,6 +176,15 @@ class Upstream:
             sink.response_end(chunked.LAST_CHUNK if self._encode else b"", reusable=False)
         else:
             sink.upstream_lost(answering=self.reading > HEAD or bool(self._buffer))
+
+    def _learn_idle_limit(self) -> None:
+        """Learn from an end that the endpoint made: while it was idle, or as the request that ended
+        its idle time arrived."""
+        if self.closing or not self.requests or self._buffer:
+            return
+        now = self._plane.clock()
+        if self.sink is None or (self.reading == HEAD and self.requests > 1):
+            self.endpoint.idle_age.saw_close(now - self.idle_since, now)
 
     def _forget(self) -> None:
         """Stop counting the connection, and take it out of the pool if it is there."""
@@ -203,6 +213,7 @@ class Upstream:
         sink = self.sink
         if sink is None:
             # It must carry no more requests, not even one of this turn of the event loop.
+            self._learn_idle_limit()
             self.discard()
         elif self.reading == TUNNEL:
             sink.upstream_finished()

@@ -12,6 +12,7 @@ from proxy.ipc.shared_memory import WorkerRow
 from proxy.observe.counters import EndpointCounters
 from proxy.policy.eject import EndpointHealth
 from proxy.policy.gradient import Gradient
+from proxy.policy.idle_age import IdleAge
 from proxy.policy.latency import LatencyAtLoad, PeakEwma
 from proxy.wire.snapshot import Endpoint
 
@@ -40,6 +41,7 @@ class EndpointState:
     - `health`, `counters`: outlier detection, and what the next report says.
     - `idle`: open connections without a request, the last used at the end.
     - `idle_seconds`: seconds for which they are kept, unless the endpoint asks for less.
+    - `idle_age`: for how long one may be idle before a request that must not be sent twice.
     - `connections`: connections that are open or being opened.
     - `accepting_host`: the address that accepted last, if the endpoint has several; empty before.
     - `opening`: the part of `connections` that are being opened.
@@ -58,6 +60,7 @@ class EndpointState:
         "health",
         "id",
         "idle",
+        "idle_age",
         "idle_seconds",
         "in_flight",
         "in_flight_elsewhere",
@@ -96,6 +99,7 @@ class EndpointState:
         self.counters = EndpointCounters()
         self.idle: list[Upstream] = []
         self.idle_seconds = POOL_SECONDS
+        self.idle_age = IdleAge()
         self.connections = 0
         self.accepting_host = ""
         self.opening = 0

@@ -8,7 +8,7 @@ import pytest
 
 from proxy.wire.snapshot import Fault, Limits, Route, Target, Timeouts
 from tests.support.proxy_scene import OK, Visit, answers, get, on_uvloop, post, scene
-from tests.support.waiting import wait_until
+from tests.support.waiting import elapse, wait_until
 
 
 @on_uvloop
@@ -115,3 +115,34 @@ async def test_a_closed_idle_connection_is_not_used() -> None:
         await client.send(post(b"hello"))
         assert (await client.response())[0] == 200
         assert len(origin.visits) == 2
+
+
+@on_uvloop
+async def test_no_post_is_sent_as_the_origin_ends_an_idle_connection() -> None:
+    """The origin ends each connection 0.3 s after its last response, as servers do with a short
+    keep-alive time."""
+
+    async def script(visit: Visit) -> None:
+        while True:
+            async with asyncio.timeout(0.3):
+                head = await visit.head()
+            if b"POST" in head:
+                await visit.read(5)
+            await visit.send(OK)
+
+    async def with_keep_alive(visit: Visit) -> None:
+        with contextlib.suppress(TimeoutError):
+            await script(visit)
+
+    async with scene() as s:
+        (origin,) = await s.serve(with_keep_alive)
+        client = await s.client()
+        state = s.plane.services["shop"].endpoints["shop-0"]
+        await client.send(get())
+        assert (await client.response())[0] == 200
+        await wait_until(lambda: origin.visits[0].closed.is_set() and not state.idle)
+        assert 0.1 < state.idle_age.fresh < 0.2
+        for number in range(20):
+            await elapse(0.29 + number * 0.001, "the idle limit is almost over")
+            await client.send(post(b"hello"))
+            assert (await client.response())[0] == 200
