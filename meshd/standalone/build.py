@@ -221,7 +221,11 @@ def build_edge(proxy_settings: ProxySettings) -> EdgeSettings:
 
 def build_span_config(proxy_settings: ProxySettings) -> SpanConfig:
     """Return the configuration of span export for the workers."""
-    return SpanConfig(**proxy_settings.otlp.model_dump()) if proxy_settings.otlp else SpanConfig()
+    otlp = proxy_settings.otlp
+    if otlp is None:
+        return SpanConfig()
+    query = proxy_settings.access_log.query if otlp.query is None else otlp.query
+    return SpanConfig(otlp.endpoint, otlp.sample, otlp.service_name, query)
 
 
 def _helper_config(

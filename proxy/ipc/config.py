@@ -77,11 +77,13 @@ class SpanConfig(Strict, frozen=True):
     - `endpoint`: URL of the collector; empty means no export
     - `sample`: share of requests sampled if the sender has not decided, 0 to 1
     - `service_name`: resource attribute `service.name` of the spans
+    - `query`: as in `LogConfig`, for the attribute `url.query`
     """
 
     endpoint: str = ""
     sample: float = 0.01
     service_name: str = "meshd"
+    query: bool | tuple[str, ...] = True
 
 
 class WorkerConfig(Strict, frozen=True, omit_defaults=True):

@@ -81,8 +81,7 @@ class AccessLog:
     ) -> None:
         self.as_json = form == "json"
         self.hides = query is not True and query != ()
-        names = () if isinstance(query, bool) else query
-        self._hidden = frozenset(name.lower() for name in names)
+        self._hidden = hidden_names(query)
         self._sample = sample
         self._limit = limit
         self._lines: list[bytes] = []
@@ -164,6 +163,11 @@ _UNSAFE: Final = {
     ord('"'): '\\"',
     ord("\\"): "\\\\",
 }
+
+
+def hidden_names(query: bool | tuple[str, ...]) -> frozenset[str]:
+    """Return the parameters of a `query` setting in the form that `redact_query` takes."""
+    return frozenset() if isinstance(query, bool) else frozenset(name.lower() for name in query)
 
 
 def redact_query(target: str, names: frozenset[str]) -> str:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from proxy.observe.access_log import hidden_names, redact_query
 from proxy.observe.trace import TraceContext, continue_trace, parse_traceparent
 
 MAX_PENDING: Final = 4096
@@ -43,10 +44,17 @@ class SpanQueue:
     - `sample`: share of requests that are sampled if the sender has not decided, 0 to 1
     - `dropped`: spans lost, here or by the exporter
     - `exported`: spans sent; the exporter counts them
+
+    `query` says whether the query strings of targets are recorded; a tuple names parameters whose
+    values are not.
     """
 
-    def __init__(self, sample: float, limit: int = MAX_PENDING) -> None:
+    def __init__(
+        self, sample: float, limit: int = MAX_PENDING, query: bool | tuple[str, ...] = True
+    ) -> None:
         self.sample = sample
+        self._hides = query is not True and query != ()
+        self._hidden = hidden_names(query)
         self._limit = limit
         self._queue: deque[Span] = deque()
         self.dropped = 0
@@ -72,6 +80,10 @@ class SpanQueue:
         else:
             recorded = roll < (self.sample if share is None else share)
         return continue_trace(header, bits, sample=True) if recorded else NOT_RECORDED
+
+    def redact(self, target: str) -> str:
+        """Return a target as a span may show it."""
+        return redact_query(target, self._hidden) if self._hides else target
 
     def add(self, span: Span) -> None:
         """Queue a finished span; drop it if the queue is full."""

@@ -90,7 +90,8 @@ def _attributes(exchange: "Exchange", now: float) -> dict[str, Value]:
     """Attributes by the OpenTelemetry semantic conventions for HTTP, and our own with the prefix
     `meshd`."""
     head, endpoint = exchange.head, exchange.endpoint
-    path, _, query = head.target.decode("latin-1").partition("?")
+    assert exchange.plane.spans is not None
+    path, _, query = exchange.plane.spans.redact(head.target.decode("latin-1")).partition("?")
     first_byte_at = exchange.first_byte_at
     found: dict[str, Value | None] = {
         "http.request.method": head.method.decode("latin-1"),

@@ -236,7 +236,7 @@ def _make_span_exporter(config: SpanConfig) -> "tuple[SpanQueue | None, SpanExpo
     except ImportError as error:
         print(f"no spans: {error}; pip install 'meshd[otlp]'", file=sys.stderr)
         return None, None
-    spans = SpanQueue(config.sample)
+    spans = SpanQueue(config.sample, query=config.query)
     return spans, SpanExporter(spans, config)
 
 

@@ -58,11 +58,14 @@ class OtlpSettings(Model):
     - `endpoint`: the URL to send spans to
     - `sample`: the share of the requests to record if the sender has made no sampling decision
     - `service_name`: the service name of the spans
+    - `query`: whether spans have query strings; a list names parameters whose values are left out.
+      Default: as in the access log
     """
 
     endpoint: str
     sample: Percent = 0.01
     service_name: Annotated[str, Field(min_length=1)] = "meshd"
+    query: bool | tuple[str, ...] | None = None
 
     _short = model_validator(mode="before")(expand_otlp)
 

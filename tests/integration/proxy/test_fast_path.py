@@ -501,6 +501,28 @@ async def test_only_requests_with_a_span_leave_the_fast_path() -> None:
 
 
 @on_uvloop
+@pytest.mark.parametrize(
+    ("query", "recorded"),
+    [
+        (True, "token=secret&b=1"),
+        (("Token",), "token=REDACTED&b=1"),
+        (False, None),
+    ],
+)
+async def test_spans_leave_out_secrets(query: bool | tuple[str, ...], recorded: str | None) -> None:
+    spans = SpanQueue(1.0, query=query)
+    async with scene({"spans": spans}) as made:
+        await made.serve(answers(OK))
+        client = await made.client()
+        for number in range(LESSONS + 2):
+            await client.send(get(f"/{number}?token=secret&b=1"))
+            assert (await client.response())[0] == 200
+        found = spans.take(100)
+        assert {span.attributes.get("url.query") for span in found} == {recorded}
+        assert [span.attributes["url.path"] for span in found][-1] == f"/{LESSONS + 1}"
+
+
+@on_uvloop
 async def test_interim_answers_are_counted_request_by_request() -> None:
     early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     async with scene() as made:

@@ -205,6 +205,23 @@ def test_settings_of_single_addresses() -> None:
 
 
 @pytest.mark.parametrize(
+    ("log", "otlp", "query"),
+    [
+        ({}, {}, True),
+        ({"query": ["key"]}, {}, ("key",)),
+        ({"query": False}, {"query": True}, True),
+        ({}, {"query": False}, False),
+    ],
+)
+def test_spans_hide_what_the_access_log_hides_unless_set(
+    log: dict[str, Any], otlp: dict[str, Any], query: object
+) -> None:
+    otlp["endpoint"] = "http://127.0.0.1:4318"
+    found = read_settings("", {"to": "127.0.0.1:1", "access_log": log, "otlp": otlp})
+    assert build.build_span_config(found).query == query
+
+
+@pytest.mark.parametrize(
     ("listeners", "reason"),
     [
         ({"unix:/x": {}}, "listeners: unix:/x is not an address in listen: 127.0.0.1:8080"),
