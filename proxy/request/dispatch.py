@@ -3,6 +3,7 @@
 `Exchange` calls `dispatch`; `DataPlane` and the end of every request call `wake`. Each service has
 one queue, `ServiceState.waiting`. It holds requests that wait for a first ready endpoint (parked)
 and requests that wait for room at one (queued), and is served in order whenever something changes.
+`proxy.tcp.dispatch` puts TCP connections into the same queue.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -14,6 +15,7 @@ from proxy.request import failure
 from proxy.request.resolve import balance_key
 
 if TYPE_CHECKING:
+    from proxy.request.data_plane import DataPlane
     from proxy.request.exchange import Exchange
     from proxy.state.endpoint_state import EndpointState
     from proxy.state.service_state import ServiceState
@@ -25,15 +27,33 @@ servers have a listening queue of 128 connections, or less, for all workers."""
 
 
 class QueueEntry:
-    """The place of an exchange in the queue of its service.
+    """A place in the queue of a service.
 
-    - `since`: monotonic seconds at which it began to wait.
+    - `since`: monotonic seconds at which the waiting began.
     - `parked`: whether it waits for a first ready endpoint, and not for room.
-    - `body_bytes`: bytes of its body that are held.
+    - `body_bytes`: bytes that are held for it.
+    """
+
+    __slots__ = ("body_bytes", "parked", "since")
+
+    def __init__(self, since: float, body_bytes: int, *, parked: bool) -> None:
+        self.since = since
+        self.body_bytes = body_bytes
+        self.parked = parked
+
+    def send_on(self, now: float) -> bool:
+        """Take the first entry of the queue out of it and send it to an endpoint, or end it.
+        Return False, and do nothing, if it has to wait longer."""
+        raise NotImplementedError
+
+
+class WaitingExchange(QueueEntry):
+    """The place of an exchange in the queue.
+
     - `suspect`: the endpoint that closed its last connection without an answer; None otherwise.
     """
 
-    __slots__ = ("body_bytes", "exchange", "parked", "since", "suspect")
+    __slots__ = ("exchange", "suspect")
 
     def __init__(
         self,
@@ -44,15 +64,32 @@ class QueueEntry:
         parked: bool,
         suspect: "EndpointState | None" = None,
     ) -> None:
+        super().__init__(since, body_bytes, parked=parked)
         self.exchange = exchange
-        self.since = since
-        self.body_bytes = body_bytes
-        self.parked = parked
         self.suspect = suspect
 
-    def clear_suspicion(self) -> None:
-        """Note that the request may be sent, whatever became of the endpoint before."""
-        self.suspect = None
+    def send_on(self, now: float) -> bool:
+        exchange = self.exchange
+        service = exchange.service
+        if self.suspect is not None:
+            if self.suspect.unreachable and service.refused_at < self.since:
+                return False
+            if service.refused_at < self.since and not service.budget.withdraw(now):
+                leave_queue(service, self)
+                exchange.leave_queue(now)
+                # Not here: its end wakes the next request, which may fail too, and so on.
+                exchange.plane.loop.call_soon(exchange.fail_unsent)
+                return True
+            self.suspect = None
+        if self.parked and is_opening(service):
+            return False
+        endpoint = _find(exchange, now, queued=True)
+        if endpoint is None:
+            return False
+        leave_queue(service, self)
+        exchange.leave_queue(now)
+        exchange.go_to(endpoint, now)
+        return True
 
 
 def dispatch(exchange: "Exchange", now: float) -> None:
@@ -87,13 +124,13 @@ def _find(exchange: "Exchange", now: float, *, queued: bool) -> "EndpointState |
             return sticky
     found = service.candidates
     if exchange.revision or exchange.tried:
-        found = candidates(exchange, exchange.tried)
+        found = candidates(service, exchange.revision, exchange.tried)
     return _pick(exchange, found, now) if found else None
 
 
 def _find_with_room(exchange: "Exchange", now: float, *, queued: bool) -> "EndpointState | None":
     limits = exchange.service.limits
-    found = candidates(exchange, exchange.tried)
+    found = candidates(exchange.service, exchange.revision, exchange.tried)
     entry = exchange.queue_entry
     since = now if entry is None else entry.since
     if exchange.tried:
@@ -126,12 +163,11 @@ def _pick(exchange: "Exchange", found: Endpoints, now: float) -> "EndpointState"
     return endpoint
 
 
-def candidates(exchange: "Exchange", excluded: Endpoints) -> Endpoints:
-    """Return the endpoints that may be picked, without the `excluded` ones. If the request's
-    revision has none, those of all revisions."""
-    service = exchange.service
-    found = _with_room(service, service.candidates_of(exchange.revision), excluded)
-    if not found and exchange.revision:
+def candidates(service: "ServiceState", revision: str, excluded: Endpoints) -> Endpoints:
+    """Return the endpoints that may be picked, without the `excluded` ones. If the revision has
+    none, those of all revisions."""
+    found = _with_room(service, service.candidates_of(revision), excluded)
+    if not found and revision:
         return _with_room(service, service.candidates, excluded)
     return found
 
@@ -146,17 +182,27 @@ def _with_room(service: "ServiceState", found: Endpoints, excluded: Endpoints) -
 
 def _wait_or_fail(exchange: "Exchange", now: float, suspect: "EndpointState | None" = None) -> None:
     service = exchange.service
-    config, counters = service.config, service.counters
     if exchange.tried:
         exchange.fail(failure.NO_ENDPOINT)
         return
     held = exchange.body.size if exchange.body is not None else 0
-    ready = len(service.candidates)
+    decision = may_wait(service, held)
+    if decision == "shed":
+        exchange.fail(failure.SHED if service.candidates else failure.NO_ENDPOINT)
+        return
+    entry = WaitingExchange(exchange, now, held, parked=decision == "park", suspect=suspect)
+    exchange.wait(entry, enter_queue(exchange.plane, service, entry, exchange.queue_seconds))
+
+
+def may_wait(service: "ServiceState", held: int) -> admit.Wait:
+    """Decide where a request waits that no endpoint can take, and count it if it is shed. `held`
+    is the number of bytes to hold for it. Unless it is shed, `enter_queue` must follow."""
+    config, counters = service.config, service.counters
     others, others_bytes = service.limits.announce_waiter()
     decision = admit.wait_or_shed(
         config.limits,
         config.parking,
-        ready=ready,
+        ready=len(service.candidates),
         pending=counters.queued + others,
         parked=counters.parked + others,
         parked_bytes=service.parked_bytes + others_bytes,
@@ -165,31 +211,41 @@ def _wait_or_fail(exchange: "Exchange", now: float, suspect: "EndpointState | No
     if decision == "shed":
         service.limits.publish()
         counters.shed += 1
-        exchange.fail(failure.SHED if ready else failure.NO_ENDPOINT)
-        return
-    entry = QueueEntry(exchange, now, held, parked=decision == "park", suspect=suspect)
+    return decision
+
+
+def enter_queue(
+    plane: "DataPlane", service: "ServiceState", entry: QueueEntry, waited: float
+) -> float:
+    """Put an entry at the end of the queue. Return its deadline in monotonic seconds. `waited` is
+    how long its request has waited before: the timeout is for all of it."""
+    config, counters = service.config, service.counters
     if entry.parked:
-        service.parked_bytes += held
+        service.parked_bytes += entry.body_bytes
         counters.parked += 1
         counters.parked_total += 1
         timeout = config.parking.timeout
     else:
         counters.queued += 1
         timeout = config.limits.pending_timeout
-    # A request may wait more than once; the timeout is for all of it.
-    exchange.wait(entry, now + max(0.0, timeout - exchange.queue_seconds))
     service.waiting.append(entry)
     service.limits.publish()
     if entry.parked and not counters.parked & (counters.parked - 1):  # 1, 2, 4, 8, …
-        exchange.plane.on_wake(service.name, counters.parked)
+        plane.on_wake(service.name, counters.parked)
+    return entry.since + max(0.0, timeout - waited)
 
 
-def stop_waiting(exchange: "Exchange") -> None:
-    """Take an exchange out of the queue, if it is there."""
-    service, entry = exchange.service, exchange.queue_entry
+def stop_waiting(service: "ServiceState", entry: QueueEntry | None) -> None:
+    """Take an entry out of the queue, if it is there."""
     if entry is not None and entry in service.waiting:
         service.waiting.remove(entry)
         _uncount(service, entry)
+
+
+def leave_queue(service: "ServiceState", entry: QueueEntry) -> None:
+    """Take the first entry, which is `entry`, out of the queue."""
+    service.waiting.popleft()
+    _uncount(service, entry)
 
 
 def _uncount(service: "ServiceState", entry: QueueEntry) -> None:
@@ -213,34 +269,14 @@ def request_over(service: "ServiceState", now: float) -> None:
 def wake(service: "ServiceState", now: float) -> None:
     """Send waiting requests, the oldest first, as long as there is room for them."""
     waiting = service.waiting
-    while waiting:
-        entry = waiting[0]
-        exchange = entry.exchange
-        if entry.suspect is not None:
-            if entry.suspect.unreachable and service.refused_at < entry.since:
-                return
-            if service.refused_at < entry.since and not service.budget.withdraw(now):
-                waiting.popleft()
-                _uncount(service, entry)
-                exchange.leave_queue(now)
-                # Not here: its end wakes the next request, which may fail too, and so on.
-                exchange.plane.loop.call_soon(exchange.fail_unsent)
-                continue
-            entry.clear_suspicion()
-        if entry.parked and _is_opening(service):
-            return
-        endpoint = _find(exchange, now, queued=True)
-        if endpoint is None:
-            return
-        waiting.popleft()
-        _uncount(service, entry)
-        exchange.leave_queue(now)
-        exchange.go_to(endpoint, now)
+    while waiting and waiting[0].send_on(now):
+        pass
 
 
-def _is_opening(service: "ServiceState") -> bool:
-    """Whether the next parked request waits, because MAX_OPENING connections to each endpoint are
-    being opened. An endpoint that has just started has a short queue for new connections."""
+def is_opening(service: "ServiceState") -> bool:
+    """Return whether the next parked request waits, because MAX_OPENING connections to each
+    endpoint are being opened. An endpoint that has just started has a short queue for new
+    connections."""
     if not service.parks_on_refusal or not service.candidates:
         return False
     return min([endpoint.opening for endpoint in service.candidates]) >= MAX_OPENING

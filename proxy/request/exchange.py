@@ -682,7 +682,7 @@ class Exchange(Attempt):
         if self.phase == OVER:
             return
         if self.phase == WAITING:
-            dispatch.stop_waiting(self)
+            dispatch.stop_waiting(self.service, self.queue_entry)
         # OVER may follow every other phase, so this needs no check.
         self.phase = OVER
         if self.hedge is not None:

@@ -41,7 +41,7 @@ class Hedge(Attempt):
             return
         if not exchange.is_replayable():
             return
-        others = dispatch.candidates(exchange, (*exchange.tried, first))
+        others = dispatch.candidates(service, exchange.revision, (*exchange.tried, first))
         if not others or not service.budget.withdraw(now):
             return
         picked = others[service.picker.pick(others, None, self.plane.random, now)]

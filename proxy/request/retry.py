@@ -87,7 +87,7 @@ def decide(exchange: "Exchange", why: Failure, now: float) -> int:
         return ON_NEW_CONNECTION
     if exchange.retries >= service.config.retries.attempts:
         return NO
-    others = dispatch.candidates(exchange, (*exchange.tried, endpoint))
+    others = dispatch.candidates(service, exchange.revision, (*exchange.tried, endpoint))
     if others and service.budget.withdraw(now):
         return ELSEWHERE
     return WAIT if may_wait and why.cause == "closed" else NO
@@ -96,7 +96,8 @@ def decide(exchange: "Exchange", why: Failure, now: float) -> int:
 def _decide_unsent(exchange: "Exchange", endpoint: "EndpointState", now: float) -> int:
     """Return ELSEWHERE or WAIT for a request of which nothing was sent, since no endpoint has any
     work with it; NO if it took as long as it may wait."""
-    if dispatch.candidates(exchange, (*exchange.tried, endpoint)):
+    tried = (*exchange.tried, endpoint)
+    if dispatch.candidates(exchange.service, exchange.revision, tried):
         return ELSEWHERE
     waited = now - exchange.started
     return WAIT if waited < exchange.service.config.parking.timeout else NO
