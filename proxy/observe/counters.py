@@ -12,9 +12,23 @@ from proxy.observe.histogram import HistogramRecorder
 from proxy.wire.report import EndpointReport, ServiceReport
 
 METHODS: Final = frozenset(
-    (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE", b"CONNECT")
+    (
+        b"GET",
+        b"HEAD",
+        b"POST",
+        b"PUT",
+        b"DELETE",
+        b"PATCH",
+        b"OPTIONS",
+        b"TRACE",
+        b"CONNECT",
+        b"TCP",
+    )
 )
-"""Methods with their own label; clients can invent others, which are counted as OTHER."""
+"""Methods with their own label; clients can invent others, which are counted as OTHER. TCP is a
+connection of `proxy.tcp`."""
+CONNECTION: Final = b"TCP"
+"""The label of TCP connections."""
 _STATUS_CLASSES: Final = 6
 """Status codes by their first digit, 1 to 5; index 0 is not used."""
 
@@ -149,6 +163,10 @@ class ServiceCounters:
             by_class = self._codes.setdefault(label, [0] * _STATUS_CLASSES)
         by_class[status // 100] += 1
 
+    def count_connection(self, status: int) -> None:
+        """Count a TCP connection, by the status of its outcome."""
+        self._codes.setdefault(CONNECTION, [0] * _STATUS_CLASSES)[status // 100] += 1
+
     def count_failure(self, reason: str) -> None:
         """Count an answer of the proxy itself, by reason."""
         self.failures[reason] = self.failures.get(reason, 0) + 1
@@ -156,6 +174,11 @@ class ServiceCounters:
     def count_uncovered(self, caller: str) -> None:
         """Count a call from a service that `allow` does not name."""
         self.uncovered[caller] = self.uncovered.get(caller, 0) + 1
+
+    def count_call(self, caller: str) -> None:
+        """Count a connection from another service of the mesh. Its duration says nothing about
+        how long the caller waits."""
+        self.calls[caller] = self.calls.get(caller, 0) + 1
 
     def start_call(self, caller: str, now: float) -> None:
         """Count a request from another service of the mesh."""

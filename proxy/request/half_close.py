@@ -28,7 +28,7 @@ these seconds after the client ended its side, the client counts as gone."""
 _TCP_INFO: Final = getattr(socket, "TCP_INFO", 0)
 _CLOSED: Final = 7
 """TCP_CLOSE, the state of a connection that was reset (Linux, net/tcp_states.h)."""
-_RESET: Final = struct.pack("ii", 1, 0)
+RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER with zero seconds: closing the socket sends a reset."""
 
 
@@ -93,4 +93,4 @@ def end_by_reset(transport: asyncio.Transport) -> None:
     dropped, and the peer does not see a clean end."""
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

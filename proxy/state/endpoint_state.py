@@ -181,6 +181,15 @@ class EndpointState:
         self.fast_failing = health.failure_ewma > 0.0 and health.fast_failing
         return readmitted
 
+    def record_connected(self, seconds: float) -> bool:
+        """Record a TCP connection that was opened in `seconds`. It does not enter the latency that
+        balancing uses: there, connections in progress count alone. Return whether it ended an
+        ejection of the endpoint."""
+        health = self.health
+        readmitted = health.record_success(seconds)
+        self.fast_failing = health.failure_ewma > 0.0 and health.fast_failing
+        return readmitted
+
     def record_failure(self) -> None:
         """Update what balancing sees after a failure was counted in `health`."""
         self.fast_failing = self.health.fast_failing

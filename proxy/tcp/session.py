@@ -1,0 +1,339 @@
+"""The life of one TCP connection through the mesh: pick an endpoint, connect, pass bytes on.
+
+`proxy.tcp.handover` creates a `TcpSession` for each connection. To the data plane it is a client
+like any other (`ClientSink`): it has a deadline, and counts as active until it has ended. Nothing
+is read from the client before an endpoint is connected, so that every attempt that fails can be
+repeated at another endpoint, and a client that waits holds no memory here. The phases are those of
+`proxy.tcp.phases`. Every session ends in `_leave`, which returns what it holds exactly once.
+"""
+
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING, Final
+
+from proxy.request import connection_pool, failure, retry
+from proxy.request import dispatch as queue
+from proxy.request.failure import Failure
+from proxy.request.sinks import ClientSink
+from proxy.tcp import accounting, dispatch, sockets
+from proxy.tcp.direction import Direction, SharedBuffers
+from proxy.tcp.phases import (
+    CONNECTING,
+    FIRST,
+    HALF_CLOSED,
+    OPEN,
+    OVER,
+    PICKING,
+    TRANSITIONS,
+    WAITING,
+)
+from proxy.tcp.poller import READABLE, RESET, WRITABLE, Poller
+from proxy.wire.snapshot import Listener
+
+if TYPE_CHECKING:
+    from proxy.request.data_plane import DataPlane
+    from proxy.state.endpoint_state import EndpointState
+    from proxy.state.service_state import ServiceState
+
+ENDED_SECONDS: Final = 60.0
+"""Seconds without traffic for which a client may keep its side open after the endpoint has ended
+its own. The other way round the idle timeout applies: a client may wait long for its result."""
+_LOCAL_ERRORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL)
+"""Errors of a connect that say nothing about the endpoint."""
+
+
+class TcpSession(ClientSink):
+    """One TCP connection. Times are monotonic seconds; 0.0 means "not yet".
+
+    - `plane`, `service`, `caller`: the data plane, the called service, the caller in counts.
+    - `revision`: the revision that is to serve it; empty for any.
+    - `phase`: see `proxy.tcp.phases`.
+    - `endpoint`: the endpoint that it counts at, or None; `last_endpoint` is kept for the log.
+    - `retries`, `tried`: number of further attempts, and the endpoints that failed.
+    - `bytes_in`, `bytes_out`: bytes passed on from the client and to it.
+    - `started`, `sent_at`, `connected_at`: its start, the start of the last attempt, and the end
+      of the one that succeeded.
+    - `queue_seconds`: seconds spent in the queue.
+    - `failure`: why it ended; None for an orderly end.
+    """
+
+    __slots__ = (
+        "_buffers",
+        "_client",
+        "_down",
+        "_entry",
+        "_poller",
+        "_up",
+        "_upstream",
+        "bytes_in",
+        "bytes_out",
+        "caller",
+        "connected_at",
+        "endpoint",
+        "failure",
+        "last_endpoint",
+        "phase",
+        "plane",
+        "queue_seconds",
+        "retries",
+        "revision",
+        "sent_at",
+        "service",
+        "started",
+        "tried",
+    )
+
+    def __init__(
+        self,
+        plane: "DataPlane",
+        poller: Poller,
+        buffers: SharedBuffers,
+        listener: Listener,
+        service: "ServiceState",
+        caller: str,
+        client: socket.socket,
+        peer: str,
+    ) -> None:
+        super().__init__(listener, peer, peer.encode() or b"unknown")
+        self.plane = plane
+        self.service = service
+        self.caller = caller
+        self.revision = ""
+        self.phase = FIRST
+        self.endpoint: EndpointState | None = None
+        self.last_endpoint: EndpointState | None = None
+        self.retries = 0
+        self.tried: tuple[EndpointState, ...] = ()
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.started = 0.0
+        self.sent_at = 0.0
+        self.connected_at = 0.0
+        self.queue_seconds = 0.0
+        self.failure: Failure | None = None
+        self._poller = poller
+        self._buffers = buffers
+        self._client = client
+        self._upstream: socket.socket | None = None
+        self._up: Direction | None = None
+        self._down: Direction | None = None
+        self._entry: queue.QueueEntry | None = None
+
+    def _enter(self, phase: int) -> None:
+        assert phase in TRANSITIONS[self.phase], (self.phase, phase)
+        self.phase = phase
+
+    # --- until it is connected
+
+    def start(self) -> None:
+        """Count the session for its service and find an endpoint."""
+        plane, service = self.plane, self.service
+        now = self.started = plane.clock()
+        plane.clients.add(self)
+        accounting.record_arrival(self, now)
+        if service.splitter is not None:
+            self.revision = service.splitter.choose(lambda _: None, plane.random())
+        try:
+            self._poller.watch(self._client, self._client_event)
+        except OSError:
+            self.fail(failure.CLIENT_GONE)
+            return
+        dispatch.dispatch(self, now)
+
+    def wait(self, entry: queue.QueueEntry, deadline: float) -> None:
+        """Wait in the service's queue until `deadline`."""
+        self._enter(WAITING)
+        self._entry = entry
+        self.deadline = deadline
+
+    def leave_queue(self, now: float) -> None:
+        """Note that the session was taken from the queue, to be connected."""
+        if self._entry is not None:
+            self.queue_seconds += now - self._entry.since
+            self._entry = None
+
+    def go_to(self, endpoint: "EndpointState", now: float) -> None:
+        """Connect to an endpoint."""
+        self._enter(CONNECTING)
+        endpoint.start(now)
+        endpoint.count_connections(1)
+        self.endpoint = self.last_endpoint = endpoint
+        self.sent_at = now
+        if endpoint.health.ejected:
+            endpoint.health.probing = True
+            self.service.refresh(now)
+        self.deadline = now + self.service.connect_timeout
+        try:
+            upstream = sockets.connect(endpoint.endpoint)
+        except OSError as error:
+            self._connect_failed(error.errno or 0)
+            return
+        self._upstream = upstream
+        self._poller.watch(upstream, self._upstream_event)
+
+    def _connect_done(self) -> None:
+        upstream = self._upstream
+        assert upstream is not None
+        error = sockets.connect_error(upstream)
+        if error:
+            self._connect_failed(error)
+        else:
+            self._open(upstream)
+
+    def _connect_failed(self, error: int) -> None:
+        """Record the failure, and connect to another endpoint if there is one."""
+        self._attempt_failed(failure.CONNECT, os.strerror(error), error in _LOCAL_ERRORS)
+
+    def _attempt_failed(self, why: Failure, detail: str, is_local: bool) -> None:
+        now, endpoint = self.plane.clock(), self.endpoint
+        assert endpoint is not None
+        if is_local:
+            endpoint.health.record_abandoned()
+        else:
+            retry.blame(self.plane, self.service, endpoint, detail, now)
+        self._close_upstream(reset=True)
+        self.tried = (*self.tried, endpoint)
+        if not dispatch.may_retry(self, now):
+            self.fail(why)
+            return
+        self.retries += 1
+        self.service.counters.retries += 1
+        endpoint.counters.retried += 1
+        self._end_attempt(now)
+        self._enter(PICKING)
+        dispatch.dispatch(self, now)
+
+    # --- passing bytes
+
+    def _open(self, upstream: socket.socket) -> None:
+        endpoint, plane = self.endpoint, self.plane
+        assert endpoint is not None
+        self._enter(OPEN)
+        now = self.connected_at = plane.clock()
+        accounting.record_connected(self, endpoint, now)
+        self.deadline = now + self.service.tunnel_timeout
+        loop, buffers = plane.loop, self._buffers
+        self._up = Direction(self, loop, buffers, self._client, upstream, upward=True)
+        self._down = Direction(self, loop, buffers, upstream, self._client, upward=False)
+        self._up.pump(0)
+        if self.phase < OVER:
+            self._down.pump(0)
+
+    def _client_event(self, events: int) -> None:
+        up, down = self._up, self._down
+        if up is None or down is None:
+            # Before an endpoint is connected, only a reset matters.
+            if events & RESET:
+                self.source_lost(upward=True)
+            return
+        if events & WRITABLE:
+            down.target_writable()
+        if events & READABLE and self.phase < OVER:
+            up.pump(events)
+
+    def _upstream_event(self, events: int) -> None:
+        up, down = self._up, self._down
+        if up is None or down is None:
+            if events & WRITABLE:
+                self._connect_done()
+            return
+        if events & WRITABLE:
+            up.target_writable()
+        if events & READABLE and self.phase < OVER:
+            down.pump(events)
+
+    def bytes_passed(self, count: int, *, upward: bool) -> None:
+        """Count bytes that were passed on, and put the idle timeout off."""
+        counters = self.service.counters
+        if upward:
+            self.bytes_in += count
+            counters.bytes_in += count
+        else:
+            self.bytes_out += count
+            counters.bytes_out += count
+        self.deadline = self.plane.now + self._idle_seconds()
+
+    def _idle_seconds(self) -> float:
+        seconds = self.service.tunnel_timeout
+        if self.phase == HALF_CLOSED and self._down is not None and self._down.ended:
+            return min(seconds, ENDED_SECONDS)
+        return seconds
+
+    def direction_ended(self) -> None:
+        """Note that one direction has ended; end the session if both have."""
+        up, down = self._up, self._down
+        assert up is not None
+        assert down is not None
+        if up.ended and down.ended:
+            self._leave(reset=up.broken or down.broken)
+            return
+        self._enter(HALF_CLOSED)
+        self.deadline = self.plane.clock() + self._idle_seconds()
+
+    def source_lost(self, *, upward: bool) -> None:
+        """End the session: a peer has reset its connection, and the other one must see that."""
+        if self.phase == CONNECTING and self.endpoint is not None:
+            self.endpoint.health.record_abandoned()
+        self._record_failure(failure.CLIENT_GONE if upward else failure.BROKEN)
+        self._leave(reset=True)
+
+    # --- the end
+
+    def fail(self, why: Failure) -> None:
+        """End the session, which was not connected."""
+        self._record_failure(why)
+        self._leave(reset=True)
+
+    def _record_failure(self, why: Failure) -> None:
+        self.failure = why
+        accounting.record_failure(self, why)
+
+    def expire(self, now: float) -> None:
+        del now
+        if self.phase == WAITING:
+            self.fail(failure.QUEUED if self.service.ready else failure.PARKED)
+        elif self.phase == CONNECTING:
+            why = failure.CONNECT_TIMEOUT
+            self._attempt_failed(why, why.text, is_local=False)
+        elif self.phase < OVER:
+            self._record_failure(failure.IDLE)
+            self._leave(reset=True)
+
+    def abort(self) -> None:
+        if self.phase < OVER:
+            self._leave(reset=True)
+
+    def has_unsent_bytes(self) -> bool:
+        """Return whether the session has not ended: it may send bytes at any time."""
+        return self.phase < OVER
+
+    def _leave(self, *, reset: bool) -> None:
+        """End the session, whatever its outcome: close its sockets, log it, and return what it
+        holds."""
+        now, plane, service = self.plane.clock(), self.plane, self.service
+        if self.phase == WAITING:
+            queue.stop_waiting(service, self._entry)
+        self._enter(OVER)
+        plane.clients.discard(self)
+        for direction in (self._up, self._down):
+            if direction is not None and not direction.ended:
+                direction.stop()
+        self._close_upstream(reset=reset)
+        self._poller.forget(self._client)
+        sockets.close(self._client, reset=reset)
+        accounting.log(self, now)
+        self._end_attempt(now)
+        queue.request_over(service, now)
+
+    def _close_upstream(self, *, reset: bool) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            self._poller.forget(upstream)
+            sockets.close(upstream, reset=reset)
+
+    def _end_attempt(self, now: float) -> None:
+        endpoint, self.endpoint = self.endpoint, None
+        if endpoint is not None:
+            endpoint.count_connections(-1)
+            connection_pool.end_attempt(self.plane, endpoint, None, now)
