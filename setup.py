@@ -43,6 +43,9 @@ COMPILED = [
         "reachability", "request_body", "resolve", "retry", "sinks", "tracing", "tunnel",
         "upstream",
     )),
+    *(f"proxy/tcp/{name}.py" for name in (
+        "accounting", "direction", "dispatch", "phases", "pipes", "poller", "session", "sockets",
+    )),
 ]  # fmt: skip
 COMPILER_PACKAGES = ["mypy>=1.18", "msgspec>=0.20"]
 """Needed to compile: mypyc, and a package whose types the modules use."""

@@ -13,12 +13,17 @@ from meshd.model.job import JOB_TRANSITIONS
 from meshd.model.replica_phase import NEXT
 from meshd.model.rollout import ROLLOUT_TRANSITIONS
 from proxy.request import phases
+from proxy.tcp import phases as tcp_phases
 
 PAGE: Final = Path(__file__).with_name("state-machines.md")
 TABLES: Final[Mapping[str, Mapping[Any, Collection[Any]]]] = {
     "exchange": {
         phases.NAMES[phase]: [phases.NAMES[each] for each in following]
         for phase, following in phases.TRANSITIONS.items()
+    },
+    "session": {
+        tcp_phases.NAMES[phase]: [tcp_phases.NAMES[each] for each in following]
+        for phase, following in tcp_phases.TRANSITIONS.items()
     },
     "replica": NEXT,
     "rollout": ROLLOUT_TRANSITIONS,

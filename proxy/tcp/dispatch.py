@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from proxy.policy.hashing import hash_key
 from proxy.request import dispatch as queue
-from proxy.request import failure
+from proxy.request import failure, retry
 
 if TYPE_CHECKING:
     from proxy.state.endpoint_state import Endpoints, EndpointState
@@ -26,6 +26,8 @@ class WaitingSession(queue.QueueEntry):
 
     def send_on(self, now: float) -> bool:
         session = self.session
+        if self.parked and queue.is_opening(session.service):
+            return False
         endpoint = _find(session, now, self.since, queued=True)
         if endpoint is None:
             return False
@@ -47,20 +49,25 @@ def dispatch(session: "TcpSession", now: float) -> None:
         return
     decision = queue.may_wait(service, 0)
     if decision == "shed":
-        session.fail(failure.SHED if service.ready else failure.NO_ENDPOINT)
+        session.fail(failure.SHED if service.candidates else failure.NO_ENDPOINT)
         return
     entry = WaitingSession(session, now, parked=decision == "park")
-    session.wait(entry, queue.enter_queue(session.plane, service, entry))
+    session.wait(entry, queue.enter_queue(session.plane, service, entry, session.queue_seconds))
 
 
-def may_retry(session: "TcpSession", now: float) -> bool:
-    """Return whether another attempt is allowed, and an endpoint is left that was not tried. It
-    is always safe: no byte was sent."""
+def decide_retry(session: "TcpSession", now: float) -> int:
+    """Return whether another attempt follows a connection that was not accepted: NO, ELSEWHERE or
+    WAIT of `proxy.request.retry`. It is always safe, since no byte was sent."""
     service = session.service
-    if session.retries >= service.config.retries.attempts:
-        return False
     others = queue.candidates(service, session.revision, session.tried)
-    return bool(others) and service.budget.withdraw(now)
+    if service.parks_on_refusal:
+        if others:
+            return retry.ELSEWHERE
+        waited = now - session.started
+        return retry.WAIT if waited < service.config.parking.timeout else retry.NO
+    if not others or session.retries >= service.config.retries.attempts:
+        return retry.NO
+    return retry.ELSEWHERE if service.budget.withdraw(now) else retry.NO
 
 
 def _find(

@@ -1,7 +1,7 @@
-"""Watches the sockets of all TCP sessions of a worker, with an epoll instance of its own.
+"""Watches the sockets of all TCP sessions of a worker, with a separate epoll instance.
 
 `TcpHandover` owns the only `Poller` of a worker; sessions register their sockets. The event loop
-watches the epoll instance as one descriptor. `loop.add_reader` on each socket is no substitute:
+watches the epoll instance as one descriptor. `loop.add_reader` on each socket does not suffice:
 uvloop reports a reset only once and drops the socket then, and each change between reading and
 writing costs it several system calls. Here a socket is registered once, edge-triggered: its owner
 hears of every change and keeps in mind which end it waits for.

@@ -12,7 +12,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Final
 
-from proxy.request import connection_pool, failure, retry
+from proxy.request import connection_pool, failure, reachability, retry
 from proxy.request import dispatch as queue
 from proxy.request.failure import Failure
 from proxy.request.sinks import ClientSink
@@ -158,6 +158,7 @@ class TcpSession(ClientSink):
         self._enter(CONNECTING)
         endpoint.start(now)
         endpoint.count_connections(1)
+        endpoint.count_opening(1)
         self.endpoint = self.last_endpoint = endpoint
         self.sent_at = now
         if endpoint.health.ejected:
@@ -182,24 +183,32 @@ class TcpSession(ClientSink):
             self._open(upstream)
 
     def _connect_failed(self, error: int) -> None:
-        """Record the failure, and connect to another endpoint if there is one."""
-        self._attempt_failed(failure.CONNECT, os.strerror(error), error in _LOCAL_ERRORS)
-
-    def _attempt_failed(self, why: Failure, detail: str, is_local: bool) -> None:
-        now, endpoint = self.plane.clock(), self.endpoint
-        assert endpoint is not None
-        if is_local:
+        """Make another attempt, or end the session: the endpoint did not accept it."""
+        endpoint = self.endpoint
+        if error in _LOCAL_ERRORS and endpoint is not None:
             endpoint.health.record_abandoned()
+            self.fail(failure.CONNECT)
         else:
-            retry.blame(self.plane, self.service, endpoint, detail, now)
-        self._close_upstream(reset=True)
+            self._attempt_failed(failure.CONNECT, os.strerror(error))
+
+    def _attempt_failed(self, why: Failure, detail: str) -> None:
+        now, endpoint, service = self.plane.clock(), self.endpoint, self.service
+        assert endpoint is not None
+        reachability.connect_failed(self.plane, service, endpoint, why, self.sent_at, now)
+        retry.blame(self.plane, service, endpoint, detail, now)
         self.tried = (*self.tried, endpoint)
-        if not dispatch.may_retry(self, now):
+        decision = dispatch.decide_retry(self, now)
+        if decision == retry.NO:
             self.fail(why)
             return
-        self.retries += 1
-        self.service.counters.retries += 1
-        endpoint.counters.retried += 1
+        if decision == retry.WAIT:
+            # Any endpoint will do that accepts connections again.
+            self.tried = ()
+        else:
+            self.retries += 1
+            service.counters.retries += 1
+            endpoint.counters.retried += 1
+        self._close_upstream(reset=True)
         self._end_attempt(now)
         self._enter(PICKING)
         dispatch.dispatch(self, now)
@@ -207,18 +216,23 @@ class TcpSession(ClientSink):
     # --- passing bytes
 
     def _open(self, upstream: socket.socket) -> None:
-        endpoint, plane = self.endpoint, self.plane
+        endpoint, plane, service = self.endpoint, self.plane, self.service
         assert endpoint is not None
+        endpoint.count_opening(-1)
         self._enter(OPEN)
         now = self.connected_at = plane.clock()
         accounting.record_connected(self, endpoint, now)
-        self.deadline = now + self.service.tunnel_timeout
+        if service.parks_on_refusal:
+            service.include(endpoint, now)
+        self.deadline = now + service.tunnel_timeout
         loop, buffers = plane.loop, self._buffers
         self._up = Direction(self, loop, buffers, self._client, upstream, upward=True)
         self._down = Direction(self, loop, buffers, upstream, self._client, upward=False)
         self._up.pump(0)
         if self.phase < OVER:
             self._down.pump(0)
+        if service.parks_on_refusal and service.waiting:
+            queue.wake(service, now)
 
     def _client_event(self, events: int) -> None:
         up, down = self._up, self._down
@@ -292,10 +306,11 @@ class TcpSession(ClientSink):
     def expire(self, now: float) -> None:
         del now
         if self.phase == WAITING:
-            self.fail(failure.QUEUED if self.service.ready else failure.PARKED)
+            parked = self._entry is None or self._entry.parked
+            self.fail(failure.PARKED if parked else failure.QUEUED)
         elif self.phase == CONNECTING:
             why = failure.CONNECT_TIMEOUT
-            self._attempt_failed(why, why.text, is_local=False)
+            self._attempt_failed(why, why.text)
         elif self.phase < OVER:
             self._record_failure(failure.IDLE)
             self._leave(reset=True)
@@ -335,5 +350,7 @@ class TcpSession(ClientSink):
     def _end_attempt(self, now: float) -> None:
         endpoint, self.endpoint = self.endpoint, None
         if endpoint is not None:
+            if not self.connected_at:
+                endpoint.count_opening(-1)
             endpoint.count_connections(-1)
             connection_pool.end_attempt(self.plane, endpoint, None, now)

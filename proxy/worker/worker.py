@@ -24,6 +24,7 @@ from proxy.ipc.shared_memory import SharedCells, WorkerRow
 from proxy.observe.access_log import AccessLog
 from proxy.observe.spans import SpanQueue
 from proxy.request.data_plane import DataPlane
+from proxy.tcp.handover import TcpHandover
 from proxy.wire.report import (
     Accepting,
     Ack,
@@ -79,7 +80,10 @@ class Worker:
             on_wake=self._send_wake,
             on_ejected=self._send_ejected,
         )
-        self._acceptor = Acceptor(loop, functools.partial(protocol_factory, self._plane))
+        self._tcp = TcpHandover(loop)
+        self._acceptor = Acceptor(
+            loop, functools.partial(protocol_factory, self._plane, tcp=self._tcp.protocol)
+        )
         self._snapshot: Snapshot | None = None
         self._commands: asyncio.Queue[tuple[Message, int]] = asyncio.Queue()
         self._channel = Channel(
@@ -106,6 +110,7 @@ class Worker:
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
         self._report()
         self._plane.close()
+        self._tcp.close()
         if self._log_writer is not None and logging is not None:
             self._log_writer.close()
             await logging

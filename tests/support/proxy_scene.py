@@ -80,8 +80,8 @@ class Origin:
         self.errors: list[BaseException] = []
         self._server: asyncio.Server | None = None
 
-    async def start(self) -> "Origin":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 24)
+    async def start(self, port: int = 0) -> "Origin":
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, limit=1 << 24)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

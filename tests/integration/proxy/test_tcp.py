@@ -15,7 +15,7 @@ from proxy.wire.report import ServiceReport
 from proxy.wire.snapshot import Balance, Ejection, Endpoint, Limits, Parking, Retries, Timeouts
 from proxy.wire.snapshot import Service as WireService
 from tests.support.ports import free_port
-from tests.support.proxy_scene import Visit, on_uvloop
+from tests.support.proxy_scene import Origin, Visit, on_uvloop
 from tests.support.tcp_scene import ask, echo, is_reset, slow_reader, tcp_scene
 from tests.support.waiting import elapse, settled, wait_until
 
@@ -555,3 +555,22 @@ async def test_the_plane_counts_sessions_as_connections() -> None:
         for _ in range(3):
             await ask(await s.client(), b"x")
         assert s.plane.report(0.0, 1.0).connections == 3
+
+
+@on_uvloop
+async def test_connections_wait_while_the_endpoint_accepts_none() -> None:
+    async with tcp_scene() as s:
+        port = free_port()
+        parking = Parking(timeout=20.0, on_refusal=True)
+        s.install(to_port(port, parking=parking), routes=())
+        clients = [await s.client() for _ in range(50)]
+        for number, client in enumerate(clients):
+            await client.send(b"%02d" % number)
+        await wait_until(lambda: s.plane.services["db"].counters.parked == 50)
+        s.origins.append(await Origin(echo).start(port))
+        for number, client in enumerate(clients):
+            assert await client.exactly(2) == b"%02d" % number
+        endpoint = s.plane.services["db"].endpoints[f"db-{port}"]
+        assert endpoint.opening == 0
+        report = s.report()
+        assert (report.parked, report.failures) == (0, {})
