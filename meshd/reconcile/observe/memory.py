@@ -112,17 +112,8 @@ def record_failure(
     now: float,
     random: RandomSource,
 ) -> ReconcileMemory:
-    """Count a failure and open a backoff slot for the successor.
-
-    The first restart is immediate. Each further quick failure in a row doubles the delay, up to
-    `max_delay`, with ± 20 % jitter.
-    """
-    attempt = report.attempt + 1
-    wait = 0.0
-    if attempt > 1:
-        wait = min(policy.max_delay, policy.delay * 2.0 ** min(attempt - 2, 30))
-        wait *= 0.8 + 0.4 * random.random()
-    slot = BackoffSlot(attempt=attempt, not_before=now + wait, opened=now)
+    """Count a failure and open a backoff slot for the successor."""
+    memory = open_slot(memory, report.version, report.attempt, policy, now, random)
     failure = ReplicaFailure(
         at=now,
         replica=report.replica,
@@ -132,11 +123,30 @@ def record_failure(
     )
     version = report.version
     kept = (*memory.failures.get(version, ()), failure)[-FAILURES_KEPT:]
-    return msgspec.structs.replace(
-        memory,
-        slots={**memory.slots, version: (*memory.slots.get(version, ()), slot)},
-        failures={**memory.failures, version: kept},
-    )
+    return msgspec.structs.replace(memory, failures={**memory.failures, version: kept})
+
+
+def open_slot(
+    memory: ReconcileMemory,
+    version: Version,
+    attempt: int,
+    policy: RestartPolicy,
+    now: float,
+    random: RandomSource,
+) -> ReconcileMemory:
+    """Open a backoff slot for the successor of a replica that ended as attempt number `attempt`.
+
+    The first restart is immediate. Each further quick end in a row doubles the delay, up to
+    `max_delay`, with ± 20 % jitter.
+    """
+    attempt += 1
+    wait = 0.0
+    if attempt > 1:
+        wait = min(policy.max_delay, policy.delay * 2.0 ** min(attempt - 2, 30))
+        wait *= 0.8 + 0.4 * random.random()
+    slot = BackoffSlot(attempt=attempt, not_before=now + wait, opened=now)
+    opened = (*memory.slots.get(version, ()), slot)
+    return msgspec.structs.replace(memory, slots={**memory.slots, version: opened})
 
 
 def drop_expired_slots(memory: ReconcileMemory, now: float) -> ReconcileMemory:

@@ -24,6 +24,7 @@ from meshd.reconcile.observe.memory import (
     ReconcileMemory,
     ReplicaRecord,
     drop_expired_slots,
+    open_slot,
     record_failure,
 )
 from meshd.spec.labels import CLONE_OF
@@ -131,6 +132,8 @@ def observe(
         if record.phase is Phase.FAILED and new and replica.managed:
             started = seen.started_at or seen.created_at
             failed.append((replica, (seen.finished_at or now) - started))
+        elif _was_stopped_by_others(before, record) and replica.managed:
+            failed.append((replica, now - (seen.started_at or seen.created_at)))
     for name, start in inputs.starting.items():
         if name not in inputs.listed:
             before = memory.records.get(name)
@@ -220,6 +223,12 @@ def _update_record(
     )
 
 
+def _was_stopped_by_others(before: ReplicaRecord | None, record: ReplicaRecord) -> bool:
+    """Whether the replica has just ended, stopped by something other than meshd."""
+    has_ended = record.phase is Phase.GONE and before is not None and before.phase not in ENDED
+    return has_ended and record.ended_by_others and not record.drain_since
+
+
 def _replica_of(seen: ObservedReplica, record: ReplicaRecord, inputs: Inputs) -> Replica:
     probe = inputs.probes.get(seen.name) or ProbeResult()
     return Replica(
@@ -296,17 +305,22 @@ def _record_exit(
     now: float,
     random: RandomSource,
 ) -> ReconcileMemory:
-    """Count a managed replica that ended by itself, and open a slot for its successor."""
+    """Count a managed replica that ended by itself, and open a slot for its successor. One that
+    others stopped is not a failure, but its successor backs off too: others may stop each one."""
     policy = inputs.policies.get(replica.key, RestartPolicy())
+    attempt = replica.attempt if uptime < policy.window else 0
+    version = (replica.key, replica.revision)
+    if replica.phase is Phase.GONE:
+        return open_slot(memory, version, attempt, policy, now, random)
     end = describe_exit(replica.exit_code, replica.oom_killed)
     # A container that was created but never started says nothing about its revision: the process
     # that was to start it ended before.
     outside = replica.exit_code is None or replica.exit_code in KILLED
     report = FailureReport(
-        version=(replica.key, replica.revision),
+        version=version,
         replica=replica.name,
         text=f"{replica.name} {end} after {max(0.0, uptime):.1f} s",
-        attempt=replica.attempt if uptime < policy.window else 0,
+        attempt=attempt,
         external=outside and not replica.oom_killed,
     )
     return record_failure(memory, report, policy, now, random)

@@ -15,6 +15,15 @@ from meshd.reconcile.plan.removal import is_completed
 from meshd.reconcile.plan.start import ScaleUp
 from meshd.reconcile.rollout import steps
 from meshd.reconcile.rollout.stages import current_stage, stage_limits
+from meshd.spec.model import RestartPolicy
+
+
+def drift_delay(attempt: int, policy: RestartPolicy) -> float:
+    """Return the seconds that a replica runs at least before it is replaced because of drift.
+    `attempt` counts the quick replacements before it."""
+    if not attempt:
+        return 0.0
+    return min(policy.max_delay, policy.delay * 2.0 ** min(attempt - 1, 30))
 
 
 def replace(
@@ -37,7 +46,8 @@ def replace(
     operations += _scale_down(service, new)
     if not step.start:
         return operations, None
-    return operations, ScaleUp(step.start, _replacement_cause(service, old), Urgency.ROLLOUT)
+    cause, attempt = _replacement_cause(service, old), _replacement_attempt(service, old, now)
+    return operations, ScaleUp(step.start, cause, Urgency.ROLLOUT, attempt)
 
 
 def resize(
@@ -93,6 +103,18 @@ def _replacement_cause(service: DesiredService, old: Sequence[Replica]) -> str:
         return f"in place of {drifted.name}, which {drifted.drift}"
     cause, stage = f"rollout of revision {service.revision[:12]}", current_stage(service)
     return cause if stage is None else f"{cause}, {stage}"
+
+
+def _replacement_attempt(service: DesiredService, old: Sequence[Replica], now: float) -> int:
+    """The quick replacements in a row before the next start. A replica whose drift shows soon
+    after its start continues the row: something changes each new one."""
+    policy = service.spec.restart
+    quick = [
+        r.attempt + 1
+        for r in old
+        if r.drift and now < r.created_at + policy.window + drift_delay(r.attempt, policy)
+    ]
+    return max(quick, default=0)
 
 
 def _scale_down(

@@ -14,7 +14,7 @@ from meshd.model.replica_phase import ALIVE, Phase
 from meshd.model.runtime import ContainerHealth
 from meshd.reconcile.observe.observe import Observed
 from meshd.reconcile.plan import eviction, removal, warm_pool
-from meshd.reconcile.plan.resize import replace, resize
+from meshd.reconcile.plan.resize import drift_delay, replace, resize
 from meshd.reconcile.plan.start import ScaleUp, ServicePlan, plan_starts
 from meshd.reconcile.rollout.outcome import RolloutOutcome, rollout_outcome
 from meshd.reconcile.rollout.stages import has_switched, without_growing_stage
@@ -67,7 +67,7 @@ def plan_service(
     operations += warm_pool.repeat_resume(alive)
     operations += warm_pool.resume_paused_by_others(group)
     operations += removal.finish_removal(service, group, now)
-    new, old = _split_by_revision(service, alive)
+    new, old = _split_by_revision(service, alive, now)
     outcome = RolloutOutcome()
     if not service.adopted:
         outcome = rollout_outcome(service, new, old, observed, now)
@@ -117,16 +117,22 @@ def _is_live(replica: Replica) -> bool:
 
 
 def _split_by_revision(
-    service: DesiredService, alive: list[Replica]
+    service: DesiredService, alive: list[Replica], now: float
 ) -> tuple[list[Replica], list[Replica]]:
-    """The replicas of the effective revision without drift, and the others.
+    """The replicas of the effective revision without drift, and the others. One whose drift is to
+    be replaced later counts as the former.
 
     All replicas of an adopted service, and of a paused rollout, count as the former: none of them
     is replaced.
     """
     if service.adopted or service.rollout.is_paused:
         return alive, []
-    matching = [r.revision == service.revision and not r.drift for r in alive]
+    policy = service.spec.restart
+    matching = [
+        r.revision == service.revision
+        and (not r.drift or now < r.created_at + drift_delay(r.attempt, policy))
+        for r in alive
+    ]
     new = [r for r, matches in zip(alive, matching, strict=True) if matches]
     old = [r for r, matches in zip(alive, matching, strict=True) if not matches]
     return new, old

@@ -26,11 +26,13 @@ _NAME_LENGTH: Final = 5
 
 
 class ScaleUp(msgspec.Struct, frozen=True):
-    """A number of missing replicas, and why they are started."""
+    """A number of missing replicas, and why they are started. `attempt`: quick replacements in a
+    row before them."""
 
     count: int
     cause: str
     urgency: Urgency = Urgency.SCALE
+    attempt: int = 0
 
 
 class ServicePlan(msgspec.Struct, frozen=True):
@@ -80,7 +82,7 @@ def plan_starts(
         return ServicePlan(waiting_for="waits to see whether others stop all of it")
     if not observed.may_start:
         return ServicePlan(waiting_for="waits for the proxy to listen")
-    attempts = [0] * fresh + due[: missing.count - fresh]
+    attempts = [missing.attempt] * fresh + due[: missing.count - fresh]
     places, leaving = _free_places(service, group)
     if places is not None and places < len(attempts):
         starts = _starts(service, group, missing, attempts[:places], random)

@@ -45,9 +45,26 @@ def requested_config(config: Info, networks: Iterable[str], limits: Iterable[str
     return json.dumps(found, separators=(",", ":"))
 
 
-def describe_drift(info: Info) -> str:
+def applied_limits(info: Info) -> dict[str, object]:
+    """Return the limits that a container has now."""
+    return {name: _value(info["HostConfig"], name) for name in LIMITS}
+
+
+def default_limits(info: Info) -> dict[str, object]:
+    """Return the limits that a container has now and that were not requested. On the first sight
+    of a container they are the engine's own: Podman limits processes by default, and states a CPU
+    limit as a quota too."""
+    try:
+        made = json.loads((info["Config"].get("Labels") or {}).get(labels.CREATED_WITH, "{}"))
+    except ValueError:
+        return {}
+    return {name: value for name, value in applied_limits(info).items() if not made.get(name)}
+
+
+def describe_drift(info: Info, first: Mapping[str, object] | None = None) -> str:
     """Describe how a container differs from its creation, for people; empty if it does not, or
-    if its creation is unknown."""
+    if its creation is unknown. `first` are limits that it had when it was first seen, or right
+    after its creation: the engine chose them."""
     marks: Mapping[str, str] = info["Config"].get("Labels") or {}
     name = info["Name"].removeprefix("/")
     if not labels.is_managed(marks):
@@ -58,7 +75,7 @@ def describe_drift(info: Info) -> str:
         made = json.loads(marks.get(labels.CREATED_WITH, "{}"))
     except ValueError:
         return f"its label {labels.CREATED_WITH} was not written by meshd"
-    changes = [*_limits(made, info["HostConfig"])]
+    changes = [*_limits(made, info["HostConfig"], first or {})]
     policy = (info["HostConfig"].get("RestartPolicy") or {}).get("Name") or "no"
     if policy != made.get(RESTART, policy):
         changes.append(f"the restart policy is {policy}")
@@ -72,10 +89,10 @@ def describe_drift(info: Info) -> str:
     return f"was changed by something other than meshd: {'; '.join(changes)}" if changes else ""
 
 
-def _limits(made: Mapping[str, object], host: Info) -> Iterable[str]:
+def _limits(made: Mapping[str, object], host: Info, first: Mapping[str, object]) -> Iterable[str]:
     for name, (_, words) in LIMITS.items():
         now = _value(host, name)
-        if name in made and made[name] != now:
+        if name in made and now not in (made[name], first.get(name, made[name])):
             yield f"{words} is {_readable(name, now)} instead of {_readable(name, made[name])}"
 
 

@@ -5,10 +5,12 @@ remembers which container was asked to stop.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from meshd.model.runtime import ObservedReplica, ReplicaState
 from meshd.runtime.base import EventKind, ReplicaNotFound, RuntimeEvent, RuntimeFailure
+from meshd.runtime.docker.drift import applied_limits, default_limits
 from meshd.runtime.docker.engine import Engine, Info
 from meshd.runtime.docker.observe import event_kind, is_replica, observe, replica_name, stop_signal
 
@@ -41,10 +43,18 @@ class Sightings:
         self._seen: dict[str, Sighting] = {}
         self._ids: dict[str, str] = {}
         self._stopping: dict[str, float] = {}
+        self._first_limits: dict[str, Mapping[str, object]] = {}
+
+    def created(self, info: Info) -> None:
+        """Record the inspection of a container that meshd has just created: all its limits are
+        as requested, in the engine's own form."""
+        self._first_limits[info["Id"]] = applied_limits(info)
 
     def see(self, info: Info, node: str, now: float) -> ObservedReplica:
         """Record an inspection and return the replica. `now` is monotonic seconds."""
-        replica = observe(info, node)
+        if info["Id"] not in self._first_limits:
+            self._first_limits[info["Id"]] = default_limits(info)
+        replica = observe(info, node, self._first_limits[info["Id"]])
         patience = float(info["Config"].get("StopTimeout") or 0)
         self._ids[replica.name] = info["Id"]
         self._seen[info["Id"]] = Sighting(replica, stop_signal(info), patience)
@@ -81,7 +91,7 @@ class Sightings:
 
     def keep(self, containers: set[str]) -> None:
         """Forget all containers except these."""
-        for known in (self._seen, self._stopping):
+        for known in (self._seen, self._stopping, self._first_limits):
             for container in known.keys() - containers:
                 del known[container]
         self._ids = {name: each for name, each in self._ids.items() if each in containers}

@@ -5,7 +5,7 @@ Used by `runtime`, `events` and `container`.
 
 import re
 import signal
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 from ipaddress import ip_network
@@ -57,8 +57,11 @@ def own_network(project: str, service: str) -> str:
     return f"{project}.{service}"
 
 
-def observe(info: Info, node: str) -> ObservedReplica:
-    """Return the replica from the engine's answer to `GET /containers/ID/json`."""
+def observe(
+    info: Info, node: str, first_limits: Mapping[str, object] | None = None
+) -> ObservedReplica:
+    """Return the replica from the engine's answer to `GET /containers/ID/json`. `first_limits`: see
+    `describe_drift`."""
     config, state = info["Config"], info["State"]
     marks: dict[str, str] = config.get("Labels") or {}
     name = replica_name(info["Name"].removeprefix("/"), marks)
@@ -90,7 +93,7 @@ def observe(info: Info, node: str) -> ObservedReplica:
         addresses=tuple(networks.values()),
         gateways=_gateways(info) if state["Running"] else (),
         labels=marks,
-        drift=describe_drift(info) if state["Running"] else "",
+        drift=describe_drift(info, first_limits) if state["Running"] else "",
     )
 
 

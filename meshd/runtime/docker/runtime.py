@@ -238,6 +238,7 @@ class DockerRuntime:
             raise StartFailed(f"replica {replica.name}: {failure}") from failure
         if replica.job:
             return observe(info, self._node)
+        self._sightings.created(info)
         return self._sightings.see(info, self._node, time.monotonic())
 
     async def stop(self, name: str, grace: float) -> None:

@@ -78,7 +78,10 @@ def test_a_stop_by_others_is_not_a_failure() -> None:
     assert only(observed).phase is Phase.STOPPING
     memory, observed = observe_one(memory, EXITED, 105.0)
     assert only(observed).phase is Phase.GONE
-    assert not observed.slots
+    assert not observed.failures
+    # Its successor starts at once; if others stop that one too, the next one waits.
+    (slot,) = observed.slots["shop/web", "r1"]
+    assert (slot.attempt, slot.not_before) == (1, 105.0)
 
 
 def test_a_container_restarted_by_others_must_pass_its_probe_again() -> None:

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from meshd.model.desired import Desired, DesiredService, desired_replicas
+from meshd.model.operation import StartReplica
 from meshd.model.replica import Replica, ReplicaFailure
 from meshd.model.replica_phase import Phase
 from meshd.model.rollout import RolloutState
@@ -45,6 +46,14 @@ def lines(service: DesiredService, *replicas: Replica, **seen: Any) -> Sequence[
     observed = Observed(replicas=replicas, **seen)
     desired = Desired(services=(service,), projects=frozenset({"shop"}))
     return str(plan(desired, observed, NOW, FixedRandom())).splitlines()
+
+
+def starts(service: DesiredService, *replicas: Replica) -> list[StartReplica]:
+    prepared = frozenset({(KEY, "new"), (KEY, "old")})
+    observed = Observed(replicas=replicas, prepared=prepared)
+    desired = Desired(services=(service,), projects=frozenset({"shop"}))
+    found = plan(desired, observed, NOW, FixedRandom()).operations
+    return [each for each in found if isinstance(each, StartReplica)]
 
 
 def test_a_settled_service_has_an_empty_plan() -> None:
@@ -462,6 +471,25 @@ def test_a_replica_that_others_changed_is_replaced_before_it_leaves() -> None:
     assert found[0].startswith("start shop-web-")
     third = replica("c")
     assert lines(web(2), changed, replica("b"), third) == [f"drain a: {changed.drift}"]
+
+
+def test_replicas_that_something_changes_again_and_again_back_off() -> None:
+    drift = "was changed by something other than meshd: the limit of processes is 2048"
+    # The first one is replaced at once, however old it is.
+    for age, attempt in ((500.0, 0), (2.0, 1)):
+        changed = replica("a", drift=drift, created_at=NOW - age)
+        (start,) = starts(web(1), changed)
+        assert start.attempt == attempt
+    # Its successors stay for 1, 2, 4, ... up to 60 s.
+    for attempt, wait in ((1, 1.0), (2, 2.0), (3, 4.0), (7, 60.0), (30, 60.0)):
+        young = replica("a", drift=drift, created_at=NOW - wait + 0.1, attempt=attempt)
+        assert starts(web(1), young) == []
+        due = replica("a", drift=drift, created_at=NOW - wait, attempt=attempt)
+        (start,) = starts(web(1), due)
+        assert start.attempt == attempt + 1
+    # One that ran for a while before it was changed ends the row.
+    calm = replica("a", drift=drift, created_at=NOW - 200.0, attempt=7)
+    assert starts(web(1), calm)[0].attempt == 0
 
 
 def test_a_duplicate_leaves_before_the_original() -> None:

@@ -6,7 +6,13 @@ import pytest
 
 from meshd.model.runtime import ReplicaSpec
 from meshd.runtime.docker.container import create_request
-from meshd.runtime.docker.drift import describe_drift, enforced_limits
+from meshd.runtime.docker.drift import (
+    applied_limits,
+    default_limits,
+    describe_drift,
+    enforced_limits,
+)
+from meshd.runtime.docker.events import Sightings
 from meshd.spec import labels
 from meshd.spec.model import Service
 
@@ -50,6 +56,35 @@ def test_a_changed_limit_is_named(change: dict[str, Any], text: str) -> None:
     info = made()
     info["HostConfig"] |= change
     assert describe_drift(info) == f"was changed by something other than meshd: {text}"
+
+
+def test_limits_that_the_engine_sets_itself_are_not_drift() -> None:
+    podman = {"PidsLimit": 2048, "CpuQuota": 50000, "CpuPeriod": 100000}
+    info = made({"cpus": 0.5, "memory": 100 << 20})
+    info["HostConfig"] |= podman
+    first = default_limits(info)
+    assert describe_drift(info, first) == ""
+    info["HostConfig"] |= {"PidsLimit": 100}
+    assert "the limit of processes is 100 instead of none" in describe_drift(info, first)
+    # A requested limit still counts, unless the engine rounded it when it created the container.
+    info["HostConfig"] |= {**podman, "Memory": 96 << 20}
+    assert "the memory limit is 96 MiB instead of 100 MiB" in describe_drift(info, first)
+    assert describe_drift(info, applied_limits(info)) == ""
+
+
+def test_sightings_remember_what_a_container_had_at_first() -> None:
+    sightings = Sightings()
+    info = {**made(), "Id": "c1", "Created": "2026-01-01T00:00:00Z", "Image": "sha256:1"}
+    info["State"] = {
+        "Status": "running", "Running": True, "ExitCode": 0,
+        "StartedAt": "2026-01-01T00:00:00Z", "FinishedAt": "0001-01-01T00:00:00Z",
+    }  # fmt: skip
+    info["HostConfig"]["PidsLimit"] = 2048
+    assert sightings.see(info, "n", 1.0).drift == ""
+    info["HostConfig"]["PidsLimit"] = 5
+    assert "the limit of processes is 5" in sightings.see(info, "n", 2.0).drift
+    sightings.keep(set())
+    assert sightings.see(info, "n", 3.0).drift == ""
 
 
 def test_no_limit_is_written_in_several_ways() -> None:
