@@ -30,7 +30,8 @@ class Entry(msgspec.Struct, omit_defaults=True):
     """One request as an access log line shows it. Times are in seconds, sizes in bytes of the
     bodies.
 
-    `failure` is the reason of an answer of the proxy itself.
+    `failure` is the reason of an answer of the proxy itself, `detail` what was seen, such as the
+    error of a response that is not valid.
     """
 
     time: float
@@ -52,6 +53,7 @@ class Entry(msgspec.Struct, omit_defaults=True):
     body: float = 0.0
     retries: int = 0
     failure: str = ""
+    detail: str = ""
     request_id: str = ""
     trace_id: str = ""
     referer: str = ""

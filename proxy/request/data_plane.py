@@ -15,6 +15,7 @@ from typing import Final, cast
 
 from proxy.ipc.shared_memory import WorkerRow
 from proxy.observe.access_log import AccessLog
+from proxy.observe.limited_log import LimitedLog
 from proxy.observe.spans import SpanQueue
 from proxy.policy import eject
 from proxy.request import connection_pool, dispatch, half_close, mirror
@@ -57,6 +58,10 @@ def _ignore_ejected(service: str, endpoint: str, until: float, cause: str) -> No
     """Do nothing: the default of `on_ejected`."""
 
 
+def _ignore_problem(text: str) -> None:
+    """Do nothing: the default of `on_problem`."""
+
+
 class DataPlane:
     """All routing state and all connections of one worker.
 
@@ -68,6 +73,7 @@ class DataPlane:
     - `on_wake(service, parked)`: called when the first request is parked for a service, and the
       2nd, the 4th, the 8th, …
     - `on_ejected(service, endpoint, until, cause)`: called on an ejection; `until` in Unix time.
+    - `on_problem(text)`: called with a line for the log, at most once a second.
     - `now`: monotonic seconds of the last event that asked the clock; for coarse deadlines.
     - `draining`: whether clients must end after their response.
     - `clients`: all client sides, connections as well as mirrors.
@@ -90,6 +96,7 @@ class DataPlane:
         on_busy_changed: Callable[[], None] = _ignore_busy,
         on_wake: Callable[[str, int], None] = _ignore_wake,
         on_ejected: Callable[[str, str, float, str], None] = _ignore_ejected,
+        on_problem: Callable[[str], None] = _ignore_problem,
     ) -> None:
         self.worker = worker
         self.loop = loop
@@ -102,6 +109,7 @@ class DataPlane:
         self.on_wake = on_wake
         self._on_busy_changed = on_busy_changed
         self._on_ejected = on_ejected
+        self._problems = LimitedLog(on_problem)
         self.now = 0.0
         self.draining = False
         self.clients: set[ClientSink] = set()
@@ -292,6 +300,13 @@ class DataPlane:
         """Report that an endpoint was ejected."""
         until = time.time() + endpoint.health.ejected_until - self.clock()
         self._on_ejected(service.name, endpoint.id, until, cause)
+
+    def report_bad_response(
+        self, service: ServiceState, endpoint: EndpointState, reason: str
+    ) -> None:
+        """Log why a response of an endpoint cannot be passed on."""
+        text = f"{service.name}: the response of {endpoint.id} is not valid: {reason}"
+        self._problems.add(text, self.clock())
 
     def endpoint_idle(self, endpoint: EndpointState) -> None:
         """Note that a draining or removed endpoint has no more requests in this worker."""

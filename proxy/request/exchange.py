@@ -94,6 +94,7 @@ class Exchange(Attempt):
 
     Outcome:
     - `status`, `failure`: the status sent to the client, and the failure, or None.
+    - `failure_detail`: what was seen of it; may be empty.
     - `streaming`: whether the response is an event stream.
     - `sticky_cookie`: name and value of a cookie to set; empty for none.
     - `bytes_in`, `bytes_out`: body bytes received and sent.
@@ -125,6 +126,7 @@ class Exchange(Attempt):
 
     status = 0
     failure: Failure | None = None
+    failure_detail = ""
     streaming = False
     sticky_cookie = b""
     bytes_in = 0
@@ -548,7 +550,9 @@ class Exchange(Attempt):
         now = self.plane.clock()
         endpoint = self.endpoint
         if endpoint is not None:
-            if why.cause == "connect":
+            if why is failure.PROTOCOL:
+                self.plane.report_bad_response(self.service, endpoint, detail)
+            elif why.cause == "connect":
                 reachability.connect_failed(
                     self.plane, self.service, endpoint, why, self.sent_at, now
                 )
@@ -561,6 +565,7 @@ class Exchange(Attempt):
         if self.phase < ANSWERING and why.cause is not None and self._retry(why, now):
             return
         self.failure = why
+        self.failure_detail = detail
         if self.phase == ANSWERING:
             self.leave(now)
             self.client.break_off(abruptly=self.head.http10)

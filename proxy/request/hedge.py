@@ -98,6 +98,8 @@ class Hedge(Attempt):
             self.drop(self.plane.clock())
 
     def bad_response(self, reason: str) -> None:
+        if self.endpoint is not None:
+            self.plane.report_bad_response(self.exchange.service, self.endpoint, reason)
         self._failed(reason)
 
     def switch_protocols(self, head: ResponseHead) -> bool:

@@ -79,6 +79,7 @@ class Worker:
             on_busy_changed=self._send_ack,
             on_wake=self._send_wake,
             on_ejected=self._send_ejected,
+            on_problem=self._print_problem,
         )
         self._tcp = TcpHandover(loop)
         self._acceptor = Acceptor(
@@ -173,6 +174,9 @@ class Worker:
 
     def _send_ejected(self, service: str, endpoint: str, until: float, cause: str) -> None:
         self._channel.send(Ejected(self._config.worker, service, endpoint, until, cause))
+
+    def _print_problem(self, text: str) -> None:
+        print(f"worker {self._config.worker}: {text}", file=sys.stderr)
 
     def _report_next_second(self) -> None:
         """Schedule the report shortly after the end of the second.

@@ -1,10 +1,12 @@
 """Errors of origins and clients, and what the other side gets."""
 
 import asyncio
+import json
 import time
 
 import pytest
 
+from proxy.observe.access_log import AccessLog
 from proxy.wire.snapshot import Limits, Timeouts
 from tests.support.proxy_scene import (
     OK,
@@ -95,6 +97,31 @@ async def test_an_ambiguous_answer_is_502(response: bytes) -> None:
         await s.serve(script)
         client = await s.ask(post(b"x"))
         assert (await client.response())[0] == 502
+
+
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        (b"HTTP/1.1 200 OK\r\nX-A : 1\r\nContent-Length: 2\r\n\r\nok", "a malformed header field"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "chunk"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", "a switch of protocols"),
+    ],
+)
+@on_uvloop
+async def test_the_log_says_why_an_answer_is_not_valid(response: bytes, reason: str) -> None:
+    lines: list[str] = []
+    log = AccessLog("json")
+    async with scene({"access_log": log, "on_problem": lines.append}) as s:
+        await s.serve(answers(response))
+        for _ in range(3):
+            client = await s.ask(post(b"x", "Connection: close"))
+            await client.rest()
+        entries = [json.loads(line) for line in log.take().splitlines()]
+        assert [entry["failure"] for entry in entries] == ["protocol"] * 3
+        assert all(reason in entry["detail"] for entry in entries)
+        (line,) = lines
+        assert line.startswith("shop: the response of shop-0 is not valid: ")
+        assert reason in line
 
 
 # --- slow and rude clients
