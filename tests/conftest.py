@@ -51,7 +51,7 @@ def prometheus_problem() -> str | None:
     return f"{' and '.join(missing)} not installed" if missing else None
 
 
-TOOLS_OF_ENGINE = ("chromium", "curl", "nginx")
+TOOLS_OF_ENGINE = ("chromium", "curl", "docker-registry", "nginx")
 """Programs that `make engine` installs, so they are required together with the engine."""
 
 

@@ -111,6 +111,23 @@ class ProjectStatus(Value, frozen=True, rename={"desired": "wanted"}):
     detail: str = ""
 
 
+class ImageStatus(Value, frozen=True):
+    """An image that is being pulled or built for a deployment.
+
+    - `action`: `pull` or `build`; `detail`: how far it is, for people.
+    - `current`, `total`: bytes downloaded, and bytes known so far; 0: unknown.
+    - `since`: Unix time of the start.
+    """
+
+    image: str
+    service: str
+    action: str
+    detail: str = ""
+    current: int = 0
+    total: int = 0
+    since: float = 0.0
+
+
 class Status(Value, frozen=True):
     """The daemon with its projects and services: everything that `meshd ps` and `meshd top` show.
 
@@ -120,6 +137,7 @@ class Status(Value, frozen=True):
     - `adopts`: whether containers that something else started are adopted.
     - `filter`: whether containers are kept from the host: `on`, or `off: REASON`; empty if the
       runtime has no filter.
+    - `images`: images that are being pulled or built now.
     """
 
     version: str
@@ -132,6 +150,7 @@ class Status(Value, frozen=True):
     projects: tuple[ProjectStatus, ...] = ()
     adopts: bool = True
     filter: str = ""
+    images: tuple[ImageStatus, ...] = ()
 
 
 class Recording(Value, frozen=True):

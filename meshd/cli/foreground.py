@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from meshd.api.client import ApiFailure, Client, NoDaemon
 from meshd.api.dto import DeployResult
-from meshd.cli import deploy_progress, output, plan_output, tables
+from meshd.cli import deploy_progress, image_progress, output, plan_output, tables
 from meshd.cli.daemon_process import END_SECONDS, START_SECONDS, DaemonProcess
 from meshd.model.errors import NotFound, Rejected
 from meshd.spec.model import Project
@@ -99,7 +99,9 @@ class ForegroundRun:
         """Deploy and show the progress. If a project fails that did not exist before, take it
         down."""
         before = {service.project for service in (await self._client.status()).services}
-        accepted = await self._client.deploy(project, self._take_over)
+        accepted = await image_progress.show_while(
+            self._client, self._client.deploy(project, self._take_over), self._quiet
+        )
         plan_output.warn_unsupported(accepted.unsupported)
         result = await deploy_progress.follow(
             self._client, project.name, self._seconds, self._quiet, deploy_progress.monotonic

@@ -12,7 +12,7 @@ from meshd.model.release import Release, ReleaseOutcome
 from meshd.model.request import ReloadDesired, ResetBackoff
 from meshd.model.rollout import Rollout
 from meshd.reconcile.loop import Reconciler
-from meshd.spec.fingerprint import REPLICA_FIELDS, compute_revision
+from meshd.spec.fingerprint import REPLICA_FIELDS, is_revision_of
 from meshd.spec.model import Project, Service
 from meshd.store.events import EventLog
 from meshd.store.releases import KEPT, Releases
@@ -75,7 +75,7 @@ class RolloutManager:
             if past is None or stored is None:
                 raise Rejected(f"release {target.number} of {service} is no longer stored")
             restored = restore(stored.project.service(service), past)
-            if compute_revision(restored) != target.revision:
+            if not is_revision_of(target.revision, restored):
                 raise Rejected(f"release {target.number} was made by an earlier version of meshd")
             services = tuple(
                 restored if each.name == service else each for each in stored.project.services
@@ -139,7 +139,9 @@ def choose_release(rollout: Rollout, releases: Sequence[Release], to: int) -> Re
 
 def restore(now: Service, past: Service) -> Service:
     """Return the current service with the replica settings (image, command, ...) of `past`."""
-    fields: dict[str, object] = {name: getattr(past, name) for name in REPLICA_FIELDS}
-    fields["expose"] = past.expose
+    names = {*REPLICA_FIELDS, "image_digest", "image_ports", "expose"}
+    if past.plain:
+        names.add("ports")  # its container has them
+    fields: dict[str, object] = {name: getattr(past, name) for name in names}
     fields["mesh"] = now.mesh.model_copy(update={"port": past.mesh.port})
     return now.model_copy(update=fields)

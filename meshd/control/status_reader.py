@@ -3,12 +3,13 @@
 `meshd.control.facade` and `meshd.telemetry.metrics` call it; `status` has the pure functions.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from importlib import metadata
 
 import msgspec
 
-from meshd.api.dto import ServiceStatus, Status
+from meshd.api.dto import ImageStatus, ServiceStatus, Status
 from meshd.control.status import by_service, project_statuses, service_status
 from meshd.publish.gateways import TOKEN_ADDRESS, Gateways
 from meshd.publish.publisher import Publisher
@@ -94,6 +95,9 @@ class StatusReader:
             proxy=tuple(address for asked, address in bound if asked not in internal),
             adopts=self._claims.adopts,
             filter=self._firewall_state(),
+            images=tuple(
+                ImageStatus(**dataclasses.asdict(each)) for each in self._runtime.image_progress()
+            ),
         )
 
 

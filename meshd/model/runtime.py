@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 from meshd.spec.model import Service
 
@@ -82,6 +82,26 @@ class ReplicaSpec:
     directory: str = ""
     job: bool = False
     instance: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageProgress:
+    """An image that is being pulled or built.
+
+    - `service`: the service that needs it.
+    - `detail`: how far it is, for people: layers, or the step of the build.
+    - `current`: bytes downloaded.
+    - `total`: bytes of the layers whose download began; 0: unknown.
+    - `since`: Unix time of the start.
+    """
+
+    image: str
+    service: str
+    action: Literal["pull", "build"]
+    detail: str = ""
+    current: int = 0
+    total: int = 0
+    since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Protocol
 from meshd.model.runtime import (
     Capabilities,
     Holder,
+    ImageProgress,
     MeshAddress,
     Node,
     ObservedReplica,
@@ -132,6 +133,9 @@ class Runtime(Protocol):
         """Create what replicas of `service` need: image, networks, volumes. Idempotent.
         `networks` are the project's declared networks; they say which are internal. Raises
         ImageMissing, StartFailed."""
+
+    def image_progress(self) -> Sequence[ImageProgress]:
+        """Return the images that are being pulled or built now."""
 
     async def mesh_addresses(self, project: str, services: Sequence[str]) -> Sequence[MeshAddress]:
         """Return where the mesh listens for calls from each of these services (after `prepare`)."""

@@ -10,6 +10,7 @@ import hashlib
 import json
 from typing import Any, Final
 
+from meshd.spec.image_name import DEFAULT_TAG, normalize_image
 from meshd.spec.model import Service
 
 REVISION_LENGTH: Final = 10
@@ -87,9 +88,21 @@ def dump_replica_fields(service: Service, *, exclude_defaults: bool = False) -> 
 
 def compute_revision(service: Service) -> str:
     """Return the revision of a service: 10 letters and digits, equal for equal replicas."""
+    # One spelling for all names of an image. Earlier versions added no tag.
+    return _hash(service, normalize_image(service.image).removesuffix(f":{DEFAULT_TAG}"))
+
+
+def is_revision_of(revision: str, service: Service) -> bool:
+    """Whether a stored revision is that of the service, also if an earlier version computed it."""
+    return revision in (compute_revision(service), _hash(service, service.image))
+
+
+def _hash(service: Service, image: str) -> str:
     content = dump_replica_fields(service, exclude_defaults=True)
     if content.get("stop_signal") == "SIGTERM":
         del content["stop_signal"]  # earlier versions did not distinguish it from no signal
+    if "image" in content:
+        content["image"] = image
     content["port"] = service.port
     if service.plain and service.ports:
         content["ports"] = [str(port) for port in service.ports]

@@ -16,6 +16,7 @@ from typing import Any
 from meshd.model.runtime import (
     Capabilities,
     Holder,
+    ImageProgress,
     MeshAddress,
     Node,
     ObservedReplica,
@@ -143,6 +144,9 @@ class SimRuntime:
         await self._lag()
         if service.environment.get("BEHAVE") == "missing":
             raise ImageMissing(f"image {service.image} does not exist")
+
+    def image_progress(self) -> Sequence[ImageProgress]:
+        return ()
 
     async def mesh_addresses(self, project: str, services: Sequence[str]) -> Sequence[MeshAddress]:
         await self._lag()

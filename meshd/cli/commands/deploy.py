@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from meshd.api.dto import DeployResult
-from meshd.cli import deploy_progress, output, release_report, spec_options
+from meshd.cli import deploy_progress, image_progress, output, release_report, spec_options
 from meshd.cli.options import detach_option, output_option, state_option, timeout_option
 from meshd.cli.plan_output import plan_json, print_plan, warn_unsupported
 from meshd.cli.session import connect, run_async
@@ -49,7 +49,7 @@ async def command(
                 print_plan(preview)
             return output.OK
         began, releases = time.time(), []
-        result = await client.deploy(spec, take_over)
+        result = await image_progress.show_while(client, client.deploy(spec, take_over), as_json)
         warn_unsupported(result.unsupported)
         if not detach:
             try:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from meshd.api.client import Client, NoDaemon
 from meshd.api.dto import DeployResult, ServiceStatus
-from meshd.cli import deploy_progress, output, release_report
+from meshd.cli import deploy_progress, image_progress, output, release_report
 from meshd.cli.commands import deploy
 from meshd.cli.options import (
     detach_option,
@@ -216,7 +216,8 @@ async def undo(
     """Go back to the last good revision of SERVICE, or to the release that --to names."""
     async with connect(state) as client:
         found = find_service(await client.status(), service)
-        begun = await client.undo(found.project, found.name, to or 0)
+        undo = client.undo(found.project, found.name, to or 0)
+        begun = await image_progress.show_while(client, undo, as_json)
         if not as_json:
             revision = begun.revision[:12]
             output.print_line(

@@ -26,10 +26,16 @@ from meshd.model.operation import (
     StopReplica,
 )
 from meshd.model.replica import Version
-from meshd.model.runtime import ObservedReplica
+from meshd.model.runtime import ObservedReplica, ReplicaSpec
 from meshd.publish.gateways import Gateways
 from meshd.reconcile.execute.replica_spec_builder import ReplicaSpecBuilder
-from meshd.runtime.base import ReplicaNotFound, Runtime, RuntimeFailure, RuntimeUnavailable
+from meshd.runtime.base import (
+    ImageMissing,
+    ReplicaNotFound,
+    Runtime,
+    RuntimeFailure,
+    RuntimeUnavailable,
+)
 from meshd.spec.model import Network, Service
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -162,7 +168,7 @@ class Executor:
                 spec = self._builder.replica(operation)
                 if spec is not None:
                     async with self._start_limit:
-                        result.replica = await self._runtime.start(spec)
+                        result.replica = await self._start(operation, spec)
             case StopReplica():
                 result.lines = await self._read_last_lines(operation.name)
                 try:
@@ -191,6 +197,20 @@ class Executor:
                 await self._runtime.remove(operation.id)
             case _:
                 raise TypeError(f"the executor does not perform {operation}")
+
+    async def _start(self, operation: StartReplica, spec: ReplicaSpec) -> ObservedReplica:
+        """Start a replica. If its image was removed since it was prepared, as a prune does, prepare
+        it again first."""
+        version = (operation.key, operation.revision)
+        try:
+            return await self._runtime.start(spec)
+        except ImageMissing:
+            found = None if operation.clone_of else self._builder.service(version)
+            if found is None:
+                raise
+        self._prepared.discard(version)
+        await self._prepare(operation.project, *found, operation.revision)
+        return await self._runtime.start(spec)
 
     async def _prepare(
         self, project: str, service: Service, networks: Sequence[Network], revision: str

@@ -17,6 +17,7 @@ from meshd.runtime.docker import features
 from meshd.runtime.docker.drift import LIMITS, requested_config
 from meshd.runtime.docker.observe import own_network
 from meshd.spec import labels
+from meshd.spec.image_name import parse_image_name
 from meshd.spec.model import Attachment, BlockDevice, EngineOptions, Healthcheck, Mount, Service
 
 Info = dict[str, Any]
@@ -96,14 +97,7 @@ def image_of(project: str, service: Service) -> str:
     meant at deployment, has its own tag, so that a rollback finds the old one."""
     name = name_of_image(project, service)
     pinned = service.build.digest if service.build is not None else service.image_id
-    return f"{split_name(name)[0]}:{TAG}{pinned[:16]}" if pinned else name
-
-
-def split_name(image: str) -> tuple[str, str]:
-    """Split into repository and tag. The colon of a registry's port does not begin a tag."""
-    path, slash, last = image.partition("@")[0].rpartition("/")
-    repository, _, tag = last.partition(":")
-    return path + slash + repository, tag or "latest"
+    return f"{parse_image_name(name).repository}:{TAG}{pinned[:16]}" if pinned else name
 
 
 def network_name(project: str, service: Service, name: str) -> str:

@@ -1,41 +1,39 @@
 """Images: check whether they exist or can be obtained, pull them, build them.
 
-Used by `DockerRuntime`. `build` packs the context, `auth` finds credentials, `container` knows the
-names.
+Used by `DockerRuntime`. `build` packs the context, `pull` pulls, `auth` finds credentials,
+`container` knows the names.
 """
 
 import asyncio
 import json
 import re
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import IO
 
-from aiodocker.utils import compose_auth_header
 from yarl import URL
 
-from meshd.runtime.base import ImageMissing, RuntimeUnavailable, StartFailed
-from meshd.runtime.docker.auth import credentials
+from meshd.model.runtime import ImageProgress
+from meshd.runtime.base import ImageMissing, StartFailed
+from meshd.runtime.docker.auth import encode, find_logins
 from meshd.runtime.docker.build import BuildContext, bases, digest_of, pack
-from meshd.runtime.docker.container import image_of, name_of_image, split_name
+from meshd.runtime.docker.container import image_of, name_of_image
 from meshd.runtime.docker.engine import Engine, Info
+from meshd.runtime.docker.pull import Puller
+from meshd.spec.image_name import is_image_id, normalize_image, parse_image_name
 from meshd.spec.model import Build, Service
 
-PULL_PATIENCE = 900.0
-"""Seconds that a pull may take."""
 BUILD_PATIENCE = 1800.0
 """Seconds that a build may take."""
-ASK_REGISTRY = 10.0
-"""Seconds for a registry to answer whether it has an image."""
 CHUNK_BYTES = 65536
 """Bytes per piece of a build context that is sent to the engine."""
 BUILD_LABEL = "meshd.build"
 """Label on a built image: the digest of what it was built from. Containers inherit it; it does
 not make them replicas, whose labels begin with `mesh.`."""
-
-
-_FIXED = re.compile(r"@|^sha256:|^[0-9a-f]{12,64}$|^$")
-"""Forms of an image name that always mean the same image, or no image at all."""
+_STEP = re.compile(r"Step \d+/\d+ : ")
+"""The first words of the engine's line about each step of a build."""
 
 
 class Images:
@@ -43,42 +41,56 @@ class Images:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._puller = Puller(engine)
+        self._builds: dict[str, ImageProgress] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+
+    def progress(self) -> Sequence[ImageProgress]:
+        """Return the images that are being pulled or built now."""
+        return [*self._puller.progress(), *self._builds.values()]
+
+    def _lock(self, image: str) -> asyncio.Lock:
+        """Return the lock of an image: one pull or build of it at a time."""
+        return self._locks.setdefault(normalize_image(image), asyncio.Lock())
 
     async def ensure(self, project: str, service: Service) -> None:
         """Make the service's image available on the engine: build it if its context changed,
         otherwise pull it if it is missing. Raises ImageMissing, StartFailed."""
         image = image_of(project, service)
-        async with self._locks.setdefault(image, asyncio.Lock()):
+        async with self._lock(image):
             if service.build is not None:
                 names = dict.fromkeys((image, name_of_image(project, service)))
                 await self._build(tuple(names), service.name, service.build)
             elif service.image_id:
                 await self._restore(image, service)
             elif await self._labels(image) is None:
-                await self._pull(image, service.name)
+                await self._puller.pull(image, service.name)
 
     async def pin(self, service: Service, fetch: bool) -> Service:
         """Return the service with the id of its image, pulled first if `pull_policy` asks for
-        it. Unchanged if the image is missing or already pinned. Raises ImageMissing."""
+        it; only with the ports of the image if its name is an id or has a digest. Unchanged if the
+        image is missing. Raises ImageMissing."""
         image = service.image
-        if service.build is not None or _FIXED.search(image):
+        if service.build is not None or not image:
             return service
-        async with self._locks.setdefault(image, asyncio.Lock()):
+        fixed = is_image_id(image) or "@" in image
+        async with self._lock(image):
             present = await self._inspect(image)
             if fetch and service.pull == "never" and present is None:
                 raise ImageMissing(
                     f"service {service.name}: image {image} is not on the engine, and "
                     "pull_policy: never forbids pulling it"
                 )
-            if fetch and (service.pull == "always" or present is None):
-                await self._pull(image, service.name)
+            if fetch and (present is None or (service.pull == "always" and not fixed)):
+                await self._puller.pull(image, service.name)
                 present = await self._inspect(image)
         if present is None:
             return service
-        own = split_name(image)[0]
-        digests = [str(name) for name in present.get("RepoDigests") or ()]
-        found = next((d.partition("@")[2] for d in digests if d.partition("@")[0] == own), "")
+        if fixed:
+            return service.model_copy(update={"image_ports": _exposed_ports(present)})
+        own = parse_image_name(image).repository
+        digests = [parse_image_name(str(name)) for name in present.get("RepoDigests") or ()]
+        found = next((each.digest for each in digests if each.repository == own), "")
         pin = {
             "image_id": _id_of(present),
             "image_digest": found,
@@ -92,18 +104,28 @@ class Images:
         present = await self._inspect(image)
         if present is not None and _id_of(present) == wanted:
             return
-        repository, tag = split_name(image)
         source = f"sha256:{wanted}"
         if await self._inspect(source) is None:
-            source = f"{split_name(name)[0]}@{service.image_digest}"
+            source = f"{parse_image_name(name).repository}@{service.image_digest}"
             if not service.image_digest or service.pull == "never":
                 raise ImageMissing(
                     f"service {service.name}: the image that {name} named at deployment "
                     f"({wanted[:12]}) is no longer on the engine; deploy it again"
                 )
-            await self._pull(source, service.name)
+            await self._puller.pull(source, service.name)
+            pulled = await self._inspect(source)
+            if pulled is None or _id_of(pulled) != wanted:
+                raise ImageMissing(
+                    f"service {service.name}: {source} is not the image that {name} named at "
+                    f"deployment ({wanted[:12]}); deploy it again"
+                )
+        await self._tag(source, image)
+
+    async def _tag(self, source: str, image: str) -> None:
+        """Name an image of the engine `image` too."""
+        name = parse_image_name(image)
         async with self._engine.request() as docker:
-            await docker.images.tag(source, repository, tag=tag)
+            await docker.images.tag(source, name.repository, tag=name.tag)
 
     async def unobtainable_reason(self, project: str, service: Service) -> str | None:
         """Return the reason why the service's image cannot be had, in one line; None if it
@@ -123,18 +145,7 @@ class Images:
     async def _missing(self, image: str) -> str | None:
         if await self._labels(image) is not None:
             return None
-        try:
-            auth = await credentials(image)
-            headers = {"X-Registry-Auth": compose_auth_header(auth)} if auth else {}
-            async with self._engine.request(ASK_REGISTRY) as docker:
-                url = URL(f"{docker.docker_host}/{docker.api_version}/distribution/{image}/json")
-                async with docker.session.get(url, headers=headers) as response:
-                    if response.ok:
-                        return None
-                    reason = str((await response.json()).get("message", response.reason))
-        except (RuntimeUnavailable, ImageMissing) as failure:
-            reason = str(failure)
-        return f"image {image} is not on the engine and cannot be pulled: {reason}"
+        return await self._puller.missing_reason(image)
 
     async def _labels(self, image: str) -> dict[str, str] | None:
         """Return the labels of an image on the engine; None if it is missing."""
@@ -149,17 +160,6 @@ class Images:
                 return dict(await docker.images.inspect(image))
         except ImageMissing:
             return None
-
-    async def _pull(self, image: str, service: str) -> None:
-        auth = await credentials(image)
-        try:
-            async with self._engine.request(PULL_PATIENCE, otherwise=ImageMissing) as docker:
-                await docker.images.pull(image, auth=auth if "/" in image else None)
-        except ImageMissing as failure:
-            raise ImageMissing(
-                f"service {service}: image {image} is not on the engine, and pulling it failed: "
-                f"{failure}"
-            ) from failure
 
     async def _build(self, names: tuple[str, ...], service: str, build: Build) -> None:
         """Build the image and tag it with all of `names`; replicas run the first."""
@@ -185,9 +185,7 @@ class Images:
             return False
         for name in names:
             if name != image:
-                repository, tag = split_name(name)
-                async with self._engine.request() as docker:
-                    await docker.images.tag(image, repository, tag=tag)
+                await self._tag(image, name)
         return True
 
     async def _run_build(
@@ -204,25 +202,40 @@ class Images:
             *([("remote", build.context)] if build.is_remote else ()),
         ]
         said: deque[str] = deque(maxlen=20)
+        logins = await find_logins(bases(build))
+        headers = {
+            "X-Registry-Config": encode(
+                {key: login.credentials for key, login in logins.items() if login.credentials}
+            )
+        }
+        data = None if build.is_remote else _chunks(context.file)
+        if data is not None:
+            headers |= {"Content-Type": "application/x-tar", "Content-Encoding": "gzip"}
+        began = ImageProgress(names[-1], service, "build", since=time.time())
+        self._builds[names[0]] = began
         try:
             async with self._engine.request(BUILD_PATIENCE, otherwise=StartFailed) as docker:
                 url = URL(f"{docker.docker_host}/{docker.api_version}/build")
-                headers = {"Content-Type": "application/x-tar", "Content-Encoding": "gzip"}
-                data = None if build.is_remote else _chunks(context.file)
                 async with docker.session.post(
-                    url, params=params, headers=headers if data else None, data=data
+                    url, params=params, headers=headers, data=data
                 ) as response:
                     async for line in response.content:
                         step = json.loads(line)
-                        said.append(str(step.get("stream", "")))
+                        text = str(step.get("stream", ""))
+                        said.append(text)
+                        if _STEP.match(text):
+                            self._builds[names[0]] = replace(began, detail=text.strip())
                         reason = step.get("error") or (not response.ok and step.get("message"))
                         if reason:
                             raise StartFailed(str(reason))
         except StartFailed as failure:
-            tail = "".join(said).strip()
+            hints = [f"({login.problem})" for login in logins.values() if login.problem]
+            tail = "\n".join([*hints, "".join(said).strip()])
             raise StartFailed(
                 f"service {service}: building {build.context} failed: {failure}\n{tail}".strip()
             ) from failure
+        finally:
+            del self._builds[names[0]]
 
 
 async def pin_builds(services: Sequence[Service]) -> list[Service]:

@@ -19,6 +19,7 @@ from meshd.model.runtime import (
     MESH_PORT,
     Capabilities,
     Holder,
+    ImageProgress,
     MeshAddress,
     Node,
     ObservedReplica,
@@ -199,6 +200,10 @@ class DockerRuntime:
         self._refuse(service)
         await self._images.ensure(project, service)
         await self._networks.ensure(project, service, networks)
+
+    def image_progress(self) -> Sequence[ImageProgress]:
+        """See `Runtime.image_progress`."""
+        return self._images.progress()
 
     async def unobtainable_reason(self, project: str, service: Service) -> str | None:
         """Return the reason why the service's image cannot be had, in one line; None if it

@@ -19,6 +19,7 @@ import msgspec
 from meshd.model.runtime import (
     Capabilities,
     Holder,
+    ImageProgress,
     MeshAddress,
     Node,
     ObservedReplica,
@@ -126,6 +127,10 @@ class ProcessRuntime:
     ) -> None:
         """Nothing to prepare. Raises Unsupported if the service cannot run as a process."""
         check_supported(service)
+
+    def image_progress(self) -> Sequence[ImageProgress]:
+        """See `Runtime.image_progress`: none, processes have no images."""
+        return ()
 
     async def mesh_addresses(
         self,

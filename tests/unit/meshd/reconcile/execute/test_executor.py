@@ -1,0 +1,87 @@
+"""The executor prepares a revision again if its image was removed since it was prepared."""
+
+from typing import Any
+
+import pytest
+
+from meshd.model.operation import PrepareService, StartReplica
+from meshd.model.runtime import ReplicaSpec
+from meshd.reconcile.execute.executor import Executor
+from meshd.runtime.base import ImageMissing
+from meshd.spec.model import Service
+
+WEB = Service(name="web", image="registry.example/web:1")
+START = StartReplica(
+    name="shop-web-1", project="shop", service="web", revision="r1", cause="1 desired"
+)
+
+
+class PrunedRuntime:
+    """A runtime whose image is on it only after `prepare`; nothing else is real."""
+
+    def __init__(self, obtainable: bool) -> None:
+        self.obtainable = obtainable
+        self.present = False
+        self.calls: list[str] = []
+
+    async def prepare(self, project: str, service: Service, networks: object) -> None:
+        self.calls.append("prepare")
+        if not self.obtainable:
+            raise ImageMissing("the registry does not have it")
+        self.present = True
+
+    async def start(self, replica: ReplicaSpec) -> str:
+        self.calls.append("start")
+        if not self.present:
+            raise ImageMissing("it is not on the engine")
+        return replica.name
+
+
+class KnownSpec:
+    """Knows the spec of one service."""
+
+    def service(self, _: object) -> tuple[Service, tuple[()]]:
+        return WEB, ()
+
+    def replica(self, start: StartReplica) -> ReplicaSpec:
+        return ReplicaSpec(start.name, start.project, WEB, start.revision, clone_of=start.clone_of)
+
+
+class NoGateways:
+    async def discover(self, *_: object) -> None: ...
+
+
+def executor_of(runtime: PrunedRuntime) -> Executor:
+    parts: tuple[Any, ...] = (runtime, KnownSpec(), NoGateways())
+    return Executor(*parts, on_done=lambda _: None)
+
+
+async def test_a_start_pulls_an_image_that_was_removed_after_it_was_prepared() -> None:
+    runtime = PrunedRuntime(obtainable=True)
+    executor = executor_of(runtime)
+    await executor.perform(PrepareService(project="shop", spec=WEB, revision="r1", cause="deploy"))
+    runtime.present = False
+    result = await executor.perform(START)
+    assert result.replica == "shop-web-1"
+    assert runtime.calls == ["prepare", "start", "prepare", "start"]
+    assert executor.prepared == {("shop/web", "r1")}
+
+
+async def test_an_image_that_cannot_be_pulled_again_is_reported() -> None:
+    runtime = PrunedRuntime(obtainable=False)
+    executor = executor_of(runtime)
+    with pytest.raises(ImageMissing, match="the registry does not have it"):
+        await executor.perform(START)
+    assert executor.prepared == frozenset()
+
+
+async def test_a_copy_of_an_adopted_container_is_not_prepared() -> None:
+    runtime = PrunedRuntime(obtainable=True)
+    executor = executor_of(runtime)
+    copy = StartReplica(
+        name="shop-web-2", project="shop", service="web", revision="r1", cause="2 desired",
+        clone_of="shop_web_1",
+    )  # fmt: skip
+    with pytest.raises(ImageMissing, match="not on the engine"):
+        await executor.perform(copy)
+    assert runtime.calls == ["start"]
