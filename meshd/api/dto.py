@@ -52,7 +52,8 @@ class ServiceStatus(Value, frozen=True, rename=_SERVICE_NAMES):
     - `desired`: number of replicas that the override, the autoscaler or the spec sets; `minimum`
       and `maximum`: the bounds of the autoscaler.
     - `rps`: requests per second; `p50` to `p99`: latency quantiles in seconds.
-    - `parked`: requests that wait for a first replica; `paused`: replicas of the warm pool.
+    - `parked`: requests that wait for a first replica; `paused`: replicas of the warm pool;
+      `completed`: replicas that ended with code 0 and are not restarted.
     - `override`: number of replicas set by hand, until `override_until` (Unix time; 0: no end).
     - `waiting`: what the next replica waits for.
     - `last`: the last event with its reason, or `waiting`, in one line.
@@ -90,6 +91,7 @@ class ServiceStatus(Value, frozen=True, rename=_SERVICE_NAMES):
     new_revision: str = ""
     stage: str = ""
     analysis: str = ""
+    completed: int = 0
 
 
 class ProjectStatus(Value, frozen=True, rename={"desired": "wanted"}):

@@ -25,7 +25,7 @@ REFRESH_PER_SECOND: Final = 8
 """Redraws per second of the live display: often enough to look smooth."""
 RECONNECT_SECONDS: Final = 20.0
 """Seconds that a daemon may not answer while its control process is replaced."""
-ENDING_PHASES: Final = ("draining", "stopping", "gone", "failed")
+ENDING_PHASES: Final = ("draining", "stopping", "gone", "failed", "completed")
 """Phases whose reason does not explain why a service is not ready yet."""
 
 
@@ -67,16 +67,21 @@ class ProgressReport:
         new = [replica for replica in service.replicas if replica.revision == revision]
         old = len(service.replicas) - len(new)
         ready = sum(replica.phase == "ready" for replica in new)
+        completed = sum(replica.phase == "completed" for replica in new)
         rolling_back = service.stage and not service.new_revision
         old_text = "of the failed revision" if rolling_back else "of the old revision"
         remaining = f", {old} {old_text}" if old else ""
         stage = f"; {service.stage}" if service.stage else ""
-        if ready >= service.desired and not old:
+        if ready + completed >= service.desired and not old:
             after = self._ready_at.setdefault(service.name, now)
-            text = f"ready {ready}/{service.desired} after {after:.1f} s{stage}"
+            word = "completed" if completed and not ready else "ready"
+            count = f"{ready + completed}/{service.desired}"
+            text = f"{word} {count} after {after:.1f} s{stage}"
             return ServiceProgress(service.name, text, complete=True)
         self._ready_at.pop(service.name, None)
         reasons = [r.reason for r in new if r.reason and r.phase not in ENDING_PHASES]
+        if not reasons and not new and service.waiting:
+            reasons = [service.waiting]
         reason = f" ({reasons[0]})" if reasons else ""
         phases = [replica.phase for replica in new if replica.phase != "ready"]
         word = phases[0] if phases else "rolling" if service.stage else "waiting"

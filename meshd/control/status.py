@@ -10,9 +10,10 @@ from meshd.api.dto import ProjectStatus, ReplicaStatus, ServiceStatus
 from meshd.model.desired import DesiredService
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import ALIVE, ENDED, Phase
+from meshd.model.restart import has_completed
 from meshd.model.rollout import Override, StoredProject
 from meshd.model.scaling import Load, cpu_percent
-from meshd.reconcile.observe.observe import Observed
+from meshd.reconcile.observe.observe import Observed, describe_exit
 from meshd.reconcile.progress import CRASH_LOOP_FAILURES, phase_word, service_state
 from meshd.reconcile.rollout.status import rollout_status
 from meshd.telemetry.ingest import Ingest
@@ -101,6 +102,7 @@ def service_status(
         running=sum(r.phase in _RUNS for r in replicas),
         ready=sum(r.serves for r in replicas),
         paused=sum(r.phase is Phase.PAUSED for r in replicas),
+        completed=sum(has_completed(service, r) for r in replicas),
         minimum=scale.min if scale else service.spec.replicas,
         maximum=scale.max if scale else service.spec.replicas,
         revision=service.revision,
@@ -147,6 +149,8 @@ def _replica_status(
     ):
         phase = "crash-loop"
     reason = replica.cause or replica.drift
+    if not reason and replica.phase in (Phase.COMPLETED, Phase.FAILED):
+        reason = describe_exit(replica.exit_code, replica.oom_killed)
     if not reason and (replica.bad or replica.unready or replica.phase is Phase.PROBING):
         reason = replica.probe
     return ReplicaStatus(

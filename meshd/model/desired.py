@@ -24,6 +24,7 @@ class DesiredService(msgspec.Struct, frozen=True):
       deployed last; None: that of `spec`.
     - `keeps_previous`: whether the replicas that a blue/green rollout replaced still run.
     - `warm`: number of replicas to keep paused in addition.
+    - `deployed_at`: when its project was deployed last (Unix time, seconds).
     - `adopted`: whether others started its containers; `template`: name of the adopted replica
       that new ones are copied from.
     """
@@ -37,6 +38,7 @@ class DesiredService(msgspec.Struct, frozen=True):
     order: UpdateOrder | None = None
     keeps_previous: bool = False
     warm: int = 0
+    deployed_at: float = 0.0
     adopted: bool = False
     template: str = ""
 

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     REPLICA_UNHEALTHY = "replica.unhealthy"
     REPLICA_UNREADY = "replica.unready"
     REPLICA_DIED = "replica.died"
+    REPLICA_COMPLETED = "replica.completed"
     REPLICA_CRASH_LOOP = "replica.crash-loop"
     REPLICA_FAILED = "replica.failed"
     REPLICA_DRAINING = "replica.draining"

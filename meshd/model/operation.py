@@ -165,6 +165,19 @@ class RemoveReplica(Operation, frozen=True, kw_only=True):
         return f"remove {self.name}: {self.cause}"
 
 
+class ReadOutput(Operation, frozen=True, kw_only=True):
+    """Keep the last lines of output of a failed replica that stays on the runtime."""
+
+    name: str
+
+    @property
+    def subject(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        return f"read the output of {self.name}: {self.cause}"
+
+
 class FinishRollout(Operation, frozen=True, kw_only=True):
     """End a rollout in the state `outcome`."""
 
@@ -289,10 +302,12 @@ class Plan(msgspec.Struct, frozen=True):
     """Steps that are safe now, in order.
 
     - `waiting`: the service keys that have to wait, with the reasons.
+    - `blocked`: those that wait for something that will not happen: a dependency has failed.
     """
 
     operations: tuple[Operation, ...] = ()
     waiting: tuple[tuple[str, str], ...] = ()
+    blocked: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return "\n".join(str(operation) for operation in self.operations)

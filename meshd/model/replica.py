@@ -71,6 +71,7 @@ class Replica(msgspec.Struct, frozen=True):
     - `cause`: why it was started or drained.
     - `counted_as_failure`: its drain counted as a failure of its version.
     - `attempt`: quick failures in a row before its start.
+    - `exit_code`, `ended_at`, `uptime`: how and when it ended, and the seconds that it ran.
     - `listed`: the runtime lists it; `busy`: an operation on it runs.
     - `paused_by_others`: something other than meshd paused it.
     - `drift`: how it differs from its revision; empty: it does not.
@@ -98,6 +99,8 @@ class Replica(msgspec.Struct, frozen=True):
     counted_as_failure: bool = False
     attempt: int = 0
     exit_code: int | None = None
+    ended_at: float = 0.0
+    uptime: float = 0.0
     oom_killed: bool = False
     listed: bool = True
     busy: bool = False

@@ -32,6 +32,8 @@ class Phase(StrEnum):
     """It was stopped."""
     FAILED = "failed"
     """It ended by itself."""
+    COMPLETED = "completed"
+    """It ended by itself with code 0, and is not restarted."""
 
 
 NEXT: Final[dict[Phase, frozenset[Phase]]] = {
@@ -45,21 +47,32 @@ NEXT: Final[dict[Phase, frozenset[Phase]]] = {
             Phase.STOPPING,
             Phase.GONE,
             Phase.FAILED,
+            Phase.COMPLETED,
         }
     ),
     Phase.PAUSED: frozenset(
-        {Phase.READY, Phase.DRAINING, Phase.STOPPING, Phase.GONE, Phase.FAILED}
+        {
+            Phase.READY,
+            Phase.DRAINING,
+            Phase.STOPPING,
+            Phase.GONE,
+            Phase.FAILED,
+            Phase.COMPLETED,
+        }
     ),
-    Phase.READY: frozenset({Phase.DRAINING, Phase.STOPPING, Phase.GONE, Phase.FAILED}),
+    Phase.READY: frozenset(
+        {Phase.DRAINING, Phase.STOPPING, Phase.GONE, Phase.FAILED, Phase.COMPLETED}
+    ),
     Phase.DRAINING: frozenset({Phase.STOPPING, Phase.GONE}),
     Phase.STOPPING: frozenset({Phase.GONE}),
     Phase.GONE: frozenset(),
     Phase.FAILED: frozenset(),
+    Phase.COMPLETED: frozenset(),
 }
 """The phases that can follow each phase. Phases may be skipped: a pass can miss some."""
 
 ALIVE: Final = frozenset({Phase.PENDING, Phase.STARTING, Phase.PROBING, Phase.READY})
-ENDED: Final = frozenset({Phase.GONE, Phase.FAILED})
+ENDED: Final = frozenset({Phase.GONE, Phase.FAILED, Phase.COMPLETED})
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -69,6 +82,7 @@ class Facts(msgspec.Struct, frozen=True):
     - `answered`: a probe of this incarnation succeeded (of a warm replica: since it was resumed).
     - `leaving`: it was taken out of rotation.
     - `warm`: it belongs to the warm pool.
+    - `completes`: its restart policy does not restart it with the exit code that it has.
     """
 
     state: ReplicaState | None
@@ -79,6 +93,7 @@ class Facts(msgspec.Struct, frozen=True):
     stop_underway: bool = False
     start_underway: bool = False
     warm: bool = False
+    completes: bool = False
 
 
 def phase_of(facts: Facts) -> Phase:
@@ -86,7 +101,7 @@ def phase_of(facts: Facts) -> Phase:
     if facts.state is None:
         return Phase.PENDING if facts.start_underway else Phase.GONE
     if facts.state is ReplicaState.EXITED:
-        return Phase.FAILED
+        return Phase.COMPLETED if facts.completes else Phase.FAILED
     if facts.stop_underway or facts.state is ReplicaState.STOPPING:
         return Phase.STOPPING
     if facts.state is ReplicaState.CREATED:
@@ -106,11 +121,11 @@ def phase_of(facts: Facts) -> Phase:
 def advance(previous: Phase | None, facts: Facts) -> Phase:
     """Return the next phase: that of the facts if the table allows it, else `previous`.
 
-    A replica that ends while it leaves becomes GONE, not FAILED.
+    A replica that ends while it leaves becomes GONE, neither FAILED nor COMPLETED.
     """
     shown = phase_of(facts)
     if previous is None or shown in NEXT[previous]:
         return shown
-    if shown is Phase.FAILED and Phase.GONE in NEXT[previous]:
+    if shown in (Phase.FAILED, Phase.COMPLETED) and Phase.GONE in NEXT[previous]:
         return Phase.GONE
     return previous

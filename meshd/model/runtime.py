@@ -69,6 +69,7 @@ class ReplicaSpec:
     - `directory`: the directory of the project's file; local processes run there.
     - `job`: it runs once, is not listed among the replicas, and has no name on the networks.
     - `instance`: id of the mesh that starts it (`Holder.instance`).
+    - `attempt`: quick failures in a row before this start.
     """
 
     name: str
@@ -82,6 +83,7 @@ class ReplicaSpec:
     directory: str = ""
     job: bool = False
     instance: str = ""
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,7 @@ class DesiredStateBuilder:
                     order=order,
                     keeps_previous=_keeps_previous(rollout, spec, now),
                     warm=0 if stored.leaving else self._warm(key, spec),
+                    deployed_at=stored.at,
                 )
             )
         return found

@@ -98,6 +98,9 @@ def _phase_event(replica: Replica, old: ReplicaRecord | None, now: float) -> Rep
             return ReplicaEvent(Kind.REPLICA_DRAINING, replica, text)
         case Phase.FAILED:
             return ReplicaEvent(Kind.REPLICA_DIED, replica, end)
+        case Phase.COMPLETED if old is not None or replica.uptime:
+            text = f"completed: {end} after {replica.uptime:.1f} s"
+            return ReplicaEvent(Kind.REPLICA_COMPLETED, replica, text)
         case Phase.GONE if old is not None:
             return ReplicaEvent(Kind.REPLICA_STOPPED, replica, replica.cause or end)
         case _:

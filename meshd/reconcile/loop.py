@@ -28,6 +28,7 @@ from meshd.model.operation import (
     Plan,
     PrepareRevision,
     PrepareService,
+    ReadOutput,
     RemoveJob,
     RemoveReplica,
     ResumeReplica,
@@ -360,7 +361,8 @@ class Reconciler:
                 op.name for op in running if isinstance(op, PauseReplica | ResumeReplica)
             ),
             failure_reports=self._results.take_troubles(),
-            policies={s.key: s.spec.restart for s in self._desired.services},
+            specs={s.key: s.spec for s in self._desired.services},
+            outputs_kept=self._failures.outputs_kept,
             available=self._watch.problem is None,
             may_start=self._builder.may_start(),
             start_slots=self._start_slots(),
@@ -396,7 +398,7 @@ class Reconciler:
         operation, now = result.operation, self._clock()
         gone = (
             self._find_replica(operation.name)
-            if isinstance(operation, StopReplica | RemoveReplica)
+            if isinstance(operation, StopReplica | RemoveReplica | ReadOutput)
             else None
         )
         self._results.record(result, self._memory, gone, now)

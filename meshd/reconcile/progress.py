@@ -3,7 +3,7 @@
 `meshd.control.deploy.progress` and `meshd.control.status` call it to answer the API.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -11,6 +11,8 @@ import msgspec
 from meshd.model.desired import DesiredService
 from meshd.model.replica import Replica, ReplicaFailure
 from meshd.model.replica_phase import ALIVE, ENDED, Phase
+from meshd.model.restart import has_completed, has_failed
+from meshd.reconcile.observe.observe import describe_exit
 
 CRASH_LOOP_FAILURES: Final = 3
 """Quick failures in a row that count as a crash loop; a first deployment fails after as many."""
@@ -34,23 +36,32 @@ def deployment_progress(
     failures: Sequence[ReplicaFailure],
     cause: str,
     waiting: str,
+    blocked: str = "",
+    outputs_kept: Collection[str] = (),
 ) -> DeploymentProgress:
     """Return the progress of one service.
 
     - `failures`: the failures of its revision.
     - `cause`: why its rollout ended; empty if it has not.
     - `waiting`: what it waits for; empty if it waits for nothing.
+    - `blocked`: why it cannot start: a dependency failed; empty if it can.
+    - `outputs_kept`: failed replicas whose last lines of output are kept.
     """
     name = service.spec.name
     ready = [r for r in replicas if r.serves and _is_up_to_date(service, r)]
     alive = [r for r in replicas if r.phase in ALIVE and not r.warm]
     if service.keeps_previous:
         alive = [r for r in alive if r.revision == service.revision]
-    completed = [r for r in replicas if r.phase is Phase.FAILED and r.exit_code == 0]
+    completed = [r for r in replicas if has_completed(service, r)]
+    failed = [r for r in replicas if has_failed(service, r)]
     complete = len(ready) == len(alive) and len(ready) + len(completed) >= service.desired
-    # A failed replica is removed soon, and its last lines of output are kept then. Wait for them.
-    failing = any(r.managed and (r.counted_as_failure or r.phase is Phase.FAILED) for r in replicas)
-    has_evidence = not failing or bool(completed)
+    # The last lines of output of a failed replica are kept soon, and it is removed if it does not
+    # stay. Wait for that.
+    explained = [r for r in failed if r.name in outputs_kept]
+    has_evidence = not any(
+        r.managed and (r.counted_as_failure or r.phase is Phase.FAILED) and r not in explained
+        for r in replicas
+    )
     rollout = service.rollout
     if (rollout.is_rolling_back or rollout.is_paused) and cause:
         how = "is paused" if rollout.is_paused else "was rolled back"
@@ -58,14 +69,20 @@ def deployment_progress(
         return DeploymentProgress(
             settled=(complete or stuck) and has_evidence, ok=False, text=f"{name} {how}: {cause}"
         )
+    if failed and not rollout.is_rolling_back:
+        end = next((f.text for f in reversed(failures) if f.replica == failed[-1].name), "")
+        text = f"{name} failed: {end or describe_exit(failed[-1].exit_code)}"
+        return DeploymentProgress(settled=has_evidence, ok=False, text=text)
+    if blocked:
+        return DeploymentProgress(settled=True, ok=False, text=f"{name}: {blocked}")
     recent = [failure for failure in failures if failure.at >= rollout.since]
-    if rollout.is_rolling and not rollout.previous and recent:
-        failed = len(recent) >= CRASH_LOOP_FAILURES or recent[-1].final
-        if failed:
-            text = f"{name}: {recent[-1].text}"
-            return DeploymentProgress(settled=has_evidence, ok=False, text=text)
+    hopeless = recent and (len(recent) >= CRASH_LOOP_FAILURES or recent[-1].final)
+    if rollout.is_rolling and not rollout.previous and hopeless:
+        text = f"{name}: {recent[-1].text}"
+        return DeploymentProgress(settled=has_evidence, ok=False, text=text)
     if complete and rollout.is_done:
-        return DeploymentProgress(settled=True, ok=True, text=f"{name}: {len(ready)} ready")
+        text = f"{len(completed)} completed" if completed else f"{len(ready)} ready"
+        return DeploymentProgress(settled=True, ok=True, text=f"{name}: {text}")
     text = f"{name}: {len(ready)} of {service.desired} ready"
     detail = waiting or (recent[-1].text if recent else "") or _first_unready(replicas)
     return DeploymentProgress(settled=False, ok=False, text=f"{text}; {detail}" if detail else text)
@@ -82,7 +99,7 @@ def service_state(
     service: DesiredService, replicas: Sequence[Replica], waiting: str, slots: Mapping[int, float]
 ) -> str:
     """Return the state of a service as one word: `ok`, `rolling`, `paused`, `crash-loop`,
-    `backoff`, `starting`, `waiting`, `degraded` or `idle`.
+    `backoff`, `starting`, `waiting`, `degraded`, `idle`, `completed` or `failed`.
 
     - `waiting`: what it waits for; empty if it waits for nothing.
     - `slots`: when delayed starts are due (Unix time), by the number of failures before them.
@@ -90,10 +107,15 @@ def service_state(
     rollout = service.rollout
     ready = sum(r.serves for r in replicas)
     worst = max([*slots, *(r.attempt for r in replicas if r.phase in ALIVE)], default=0)
-    if ready >= service.desired:
+    completed = sum(has_completed(service, r) for r in replicas)
+    if ready + completed >= service.desired:
         if rollout.is_unfinished:
             return rollout.state.word
+        if completed and not ready:
+            return "completed"
         return "ok" if service.desired else "idle"
+    if any(has_failed(service, r) for r in replicas):
+        return "failed"
     if worst >= CRASH_LOOP_FAILURES:
         return "crash-loop"
     if slots:

@@ -52,6 +52,7 @@ REPLICA_FIELDS: Final = frozenset(
         "dns_opt",
         "logging",
         "options",
+        "dependency_revisions",
     }
 )
 """The fields that define a replica, besides the port it listens on."""
@@ -69,6 +70,10 @@ OTHER_FIELDS: Final = frozenset(
         "restart",
         "depends_on",
         "wait_healthy",
+        "wait_completed",
+        "optional_dependencies",
+        "restart_with",
+        "mode",
         "mesh",
     }
 )

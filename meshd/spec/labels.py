@@ -31,6 +31,8 @@ CLONE_OF: Final = "mesh.clone-of"
 """On a clone: the name of the adopted container it was copied from."""
 CREATED_WITH: Final = "mesh.shape"
 """The limits and networks the container was created with. `docker update` can change them later."""
+ATTEMPT: Final = "mesh.attempt"
+"""The number of quick failures in a row before the start of the replica; absent for 0."""
 JOB: Final = "mesh.job"
 """On a job: its id, which is also the name of the container. A job is not a replica."""
 

@@ -86,6 +86,13 @@ def summary_lines(service: ServiceStatus, at: float | None) -> list[str]:
         f"{key} should have {_replicas(service.desired)}{bounds}. "
         f"{service.running} running, {service.ready} ready."
     ]
+    if service.state in ("completed", "failed"):
+        ended = [r for r in service.replicas if r.phase == service.state]
+        detail = f" ({ended[-1].reason})" if ended else ""
+        lines.append(
+            f"It has {service.state}{detail}. Its restart policy does not restart it; it runs "
+            + ("again when its revision changes." if service.completed else "again when deployed.")
+        )
     if service.waiting:
         lines.append(f"Waiting: {service.waiting}")
     if service.override is not None:

@@ -53,7 +53,9 @@ class ProgressTracker:
         failures = view.observed.failures.get((service.key, service.revision), ())
         waiting = dict(view.plan.waiting).get(service.key, "")
         cause = rollout.cause if rollout else ""
-        return deployment_progress(service, group, failures, cause, waiting)
+        blocked = dict(view.plan.blocked).get(service.key, "")
+        kept = view.observed.outputs_kept
+        return deployment_progress(service, group, failures, cause, waiting, blocked, kept)
 
     def _last_failure(self, service: DesiredService) -> list[str]:
         """Return the last failure of the deployed revision, with its output, as lines."""

@@ -17,6 +17,7 @@ from meshd.model.operation import (
     PauseReplica,
     PrepareRevision,
     PrepareService,
+    ReadOutput,
     RemoveJob,
     RemoveReplica,
     ResumeReplica,
@@ -52,7 +53,7 @@ class OperationResult:
 
     - `error`: why it failed; None if it succeeded.
     - `replica`: the container that was started.
-    - `lines`: the last lines of output of a replica that was stopped or removed.
+    - `lines`: the last lines of output of a replica that failed, was stopped or removed.
     """
 
     __slots__ = ("error", "lines", "operation", "replica")
@@ -175,6 +176,8 @@ class Executor:
                     await self._runtime.stop(operation.name, operation.grace)
                 except ReplicaNotFound:
                     _log.debug("replica does not exist any more", replica=operation.name)
+            case ReadOutput():
+                result.lines = await self._read_last_lines(operation.name)
             case PauseReplica():
                 await self._runtime.pause(operation.name)
             case ResumeReplica():

@@ -29,11 +29,22 @@ class FailureLog:
 
     def __init__(self) -> None:
         self._records: Mapping[Version, FailureRecord] = MappingProxyType({})
+        self._outputs_kept: frozenset[str] = frozenset()
 
     @property
     def records(self) -> Mapping[Version, FailureRecord]:
         """All records: a value that is replaced with each change, never edited."""
         return self._records
+
+    @property
+    def outputs_kept(self) -> frozenset[str]:
+        """The failed replicas that stay on the runtime and whose last lines were read."""
+        return self._outputs_kept
+
+    def note_output(self, replica: str) -> None:
+        """Note that the last lines of a failed replica that stays were read."""
+        names = self._outputs_kept if len(self._outputs_kept) < KEPT else frozenset()
+        self._outputs_kept = names | {replica}
 
     def keep(self, version: Version, record: FailureRecord) -> None:
         """Replace the record of a version."""

@@ -60,6 +60,7 @@ def replica_spec(
         hosts=hosts,
         clone_of=start.clone_of,
         instance=instance,
+        attempt=start.attempt,
         directory=os.path.dirname(project.source) if project and project.source else "",
     )
 

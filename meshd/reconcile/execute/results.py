@@ -15,6 +15,7 @@ from meshd.model.operation import (
     ForgetProject,
     Operation,
     PrepareRevision,
+    ReadOutput,
     RemoveReplica,
     StartReplica,
     StopReplica,
@@ -78,7 +79,7 @@ class OperationResults:
         self, result: OperationResult, memory: ReconcileMemory, replica: Replica | None, now: float
     ) -> None:
         """Record the end of an operation. `replica` is the last observation of the one that was
-        stopped or removed."""
+        stopped or removed, or whose output was read."""
         operation, error = result.operation, result.error
         match operation:
             case StartReplica():
@@ -90,6 +91,10 @@ class OperationResults:
             case PrepareRevision():
                 if error is not None:
                     self._count_failure(operation, "", error, _attempt(operation, memory), now)
+            case ReadOutput():
+                if replica is not None and error is None:
+                    self._keep_lines(replica, memory, tuple(result.lines))
+                    self._failures.note_output(operation.name)
             case StopReplica() | RemoveReplica():
                 self._started.pop(operation.name, None)
                 self._watch.list_soon()

@@ -70,6 +70,7 @@ class FailureReport(msgspec.Struct, frozen=True):
 
     - `attempt`: quick failures in a row before it.
     - `final`, `external`: see `ReplicaFailure`.
+    - `restarts`: whether a successor starts.
     """
 
     version: Version
@@ -78,6 +79,7 @@ class FailureReport(msgspec.Struct, frozen=True):
     attempt: int
     final: bool = False
     external: bool = False
+    restarts: bool = True
 
 
 class CachedReplica(NamedTuple):
@@ -112,8 +114,9 @@ def record_failure(
     now: float,
     random: RandomSource,
 ) -> ReconcileMemory:
-    """Count a failure and open a backoff slot for the successor."""
-    memory = open_slot(memory, report.version, report.attempt, policy, now, random)
+    """Count a failure and open a backoff slot for the successor, if one starts."""
+    if report.restarts:
+        memory = open_slot(memory, report.version, report.attempt, policy, now, random)
     failure = ReplicaFailure(
         at=now,
         replica=report.replica,

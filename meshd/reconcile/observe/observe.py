@@ -15,8 +15,9 @@ from meshd.model.job import HookState
 from meshd.model.operation import StartReplica
 from meshd.model.replica import ProbeResult, RandomSource, Replica, ReplicaFailure, Version
 from meshd.model.replica_phase import ENDED, Facts, Phase, advance
+from meshd.model.restart import will_restart
 from meshd.model.runtime import ObservedReplica, ReplicaState
-from meshd.model.service_key import ServiceKey
+from meshd.model.service_key import ServiceKey, service_key
 from meshd.reconcile.observe.memory import (
     BackoffSlot,
     CachedReplica,
@@ -27,8 +28,8 @@ from meshd.reconcile.observe.memory import (
     open_slot,
     record_failure,
 )
-from meshd.spec.labels import CLONE_OF
-from meshd.spec.model import RestartPolicy
+from meshd.spec.labels import ATTEMPT, CLONE_OF
+from meshd.spec.model import Service
 
 KILLED: Final = (137, -9)
 """Exit codes after SIGKILL: a container's, and a local process's."""
@@ -38,6 +39,8 @@ START_GRACE: Final = 5.0
 """Seconds that may pass between the creation of a container and its start, also by others."""
 
 
+_UNKNOWN: Final = Service(name="unknown")
+"""The spec of a service that is not desired any more."""
 _RUNS: Final = (ReplicaState.RUNNING, ReplicaState.PAUSED)
 
 
@@ -48,12 +51,13 @@ class Inputs(msgspec.Struct, frozen=True):
     - `drained`: endpoints that no live worker uses any more; `in_flight`: requests by endpoint.
     - `starting`, `stopping`, `pausing_or_resuming`: operations that run now.
     - `failure_reports`: failures since the last pass.
-    - `policies`: restart policies by service key.
+    - `specs`: the desired specs by service key.
     - `available`: whether the runtime responds; `may_start`: whether the proxy listens, so that
       replicas can be started.
     - `start_slots`: replicas that may start at the same time; 0: no limit.
     - `projects_with_jobs`: projects with running jobs.
     - `prepared`, `preparing`: versions whose image and networks are ready, or are being prepared.
+    - `outputs_kept`: failed replicas whose last lines of output are kept.
     """
 
     listed: Mapping[str, ObservedReplica]
@@ -64,7 +68,8 @@ class Inputs(msgspec.Struct, frozen=True):
     stopping: frozenset[str] = frozenset()
     pausing_or_resuming: frozenset[str] = frozenset()
     failure_reports: tuple[FailureReport, ...] = ()
-    policies: Mapping[ServiceKey, RestartPolicy] = {}
+    specs: Mapping[ServiceKey, Service] = {}
+    outputs_kept: frozenset[str] = frozenset()
     available: bool = True
     may_start: bool = True
     start_slots: int = 0
@@ -89,6 +94,7 @@ class Observed(msgspec.Struct, frozen=True):
     projects_with_jobs: frozenset[str] = frozenset()
     prepared: frozenset[Version] = frozenset()
     preparing: frozenset[Version] = frozenset()
+    outputs_kept: frozenset[str] = frozenset()
     slots: Mapping[Version, tuple[BackoffSlot, ...]] = {}
     failures: Mapping[Version, tuple[ReplicaFailure, ...]] = {}
     analyses: Mapping[ServiceKey, AnalysisResult] | None = None
@@ -101,7 +107,7 @@ def observe(
     """Run one pass of observation; return the new memory and what was observed."""
     records: dict[str, ReplicaRecord] = {}
     replicas: list[Replica] = []
-    failed: list[tuple[Replica, float]] = []
+    failed: list[Replica] = []
     cache: dict[str, CachedReplica] = {}
     known, cached_before, probes = memory.records, memory.cache, inputs.probes
     flagged = inputs.drained | inputs.stopping | inputs.pausing_or_resuming
@@ -129,11 +135,10 @@ def observe(
         cache[name] = CachedReplica(seen, record, probe, flags, replica)
         replicas.append(replica)
         new = before is None or before.phase is not Phase.FAILED
-        if record.phase is Phase.FAILED and new and replica.managed:
-            started = seen.started_at or seen.created_at
-            failed.append((replica, (seen.finished_at or now) - started))
-        elif _was_stopped_by_others(before, record) and replica.managed:
-            failed.append((replica, now - (seen.started_at or seen.created_at)))
+        if (record.phase is Phase.FAILED and new and replica.managed) or (
+            _was_stopped_by_others(before, record) and replica.managed
+        ):
+            failed.append(replica)
     for name, start in inputs.starting.items():
         if name not in inputs.listed:
             before = memory.records.get(name)
@@ -148,10 +153,10 @@ def observe(
     memory = ReconcileMemory(
         records=records, slots=memory.slots, failures=memory.failures, cache=cache
     )
-    for replica, uptime in failed:
-        memory = _record_exit(memory, replica, uptime, inputs, now, random)
+    for replica in failed:
+        memory = _record_exit(memory, replica, inputs, now, random)
     for report in inputs.failure_reports:
-        policy = inputs.policies.get(report.version[0], RestartPolicy())
+        policy = inputs.specs.get(report.version[0], _UNKNOWN).restart
         memory = record_failure(memory, report, policy, now, random)
     memory = drop_expired_slots(memory, now)
     observed = Observed(
@@ -162,6 +167,7 @@ def observe(
         projects_with_jobs=inputs.projects_with_jobs,
         prepared=inputs.prepared,
         preparing=inputs.preparing,
+        outputs_kept=inputs.outputs_kept,
         slots=memory.slots,
         failures=memory.failures,
     )
@@ -189,17 +195,23 @@ def _update_record(
         before = None  # it had ended, but it runs again
     probe = inputs.probes.get(seen.name)
     start = inputs.starting.get(seen.name)
+    spec = inputs.specs.get(service_key(seen.project, seen.service), _UNKNOWN)
+    # The mesh does not call a plain replica: it needs no address, and only its own check counts.
+    plain = spec.plain and seen.managed
     phase = advance(
         before.phase if before else None,
         Facts(
             state=seen.state,
             health=seen.health,
-            addressed=bool(seen.host),
-            answered=bool(probe and probe.first_good) or bool(before and before.ready_since),
+            addressed=plain or bool(seen.host),
+            answered=plain
+            or bool(probe and probe.first_good)
+            or bool(before and before.ready_since),
             warm=before.warm if before else start is not None and start.warm,
             leaving=bool(before and before.drain_since),
             stop_underway=seen.name in inputs.stopping,
             start_underway=start is not None or now < seen.created_at + START_GRACE,
+            completes=seen.managed and seen.exit_code == 0 and not will_restart(spec, 0, 0),
         ),
     )
     if before and before.phase is phase:
@@ -214,7 +226,7 @@ def _update_record(
         ready_since=now if phase is Phase.READY else before.ready_since if before else 0.0,
         drain_since=before.drain_since if before else 0.0,
         cause=before.cause if before else "",
-        attempt=before.attempt if before else start.attempt if start else 0,
+        attempt=before.attempt if before else start.attempt if start else _attempt_of(seen),
         counted_as_failure=before.counted_as_failure if before else False,
         warm=before.warm if before else warm,
         resumed_at=before.resumed_at if before else 0.0,
@@ -231,6 +243,7 @@ def _was_stopped_by_others(before: ReplicaRecord | None, record: ReplicaRecord) 
 
 def _replica_of(seen: ObservedReplica, record: ReplicaRecord, inputs: Inputs) -> Replica:
     probe = inputs.probes.get(seen.name) or ProbeResult()
+    ended, started = seen.state is ReplicaState.EXITED, seen.started_at or seen.created_at
     return Replica(
         name=seen.name,
         project=seen.project,
@@ -251,7 +264,9 @@ def _replica_of(seen: ObservedReplica, record: ReplicaRecord, inputs: Inputs) ->
         cause=record.cause,
         counted_as_failure=record.counted_as_failure,
         attempt=record.attempt,
-        exit_code=seen.exit_code if seen.state is ReplicaState.EXITED else None,
+        exit_code=seen.exit_code if ended else None,
+        ended_at=seen.finished_at if ended else 0.0,
+        uptime=max(0.0, seen.finished_at - started) if ended else 0.0,
         oom_killed=seen.oom_killed,
         busy=seen.name in inputs.stopping
         or seen.name in inputs.pausing_or_resuming
@@ -300,18 +315,20 @@ def describe_exit(code: int | None, oom_killed: bool = False) -> str:
 def _record_exit(
     memory: ReconcileMemory,
     replica: Replica,
-    uptime: float,
     inputs: Inputs,
     now: float,
     random: RandomSource,
 ) -> ReconcileMemory:
     """Count a managed replica that ended by itself, and open a slot for its successor. One that
     others stopped is not a failure, but its successor backs off too: others may stop each one."""
-    policy = inputs.policies.get(replica.key, RestartPolicy())
-    attempt = replica.attempt if uptime < policy.window else 0
+    spec = inputs.specs.get(replica.key, _UNKNOWN)
+    attempt = replica.attempt if replica.uptime < spec.restart.window else 0
     version = (replica.key, replica.revision)
+    restarts = will_restart(spec, replica.exit_code, attempt)
     if replica.phase is Phase.GONE:
-        return open_slot(memory, version, attempt, policy, now, random)
+        if not restarts:
+            return memory
+        return open_slot(memory, version, attempt, spec.restart, now, random)
     end = describe_exit(replica.exit_code, replica.oom_killed)
     # A container that was created but never started says nothing about its revision: the process
     # that was to start it ended before.
@@ -319,8 +336,16 @@ def _record_exit(
     report = FailureReport(
         version=version,
         replica=replica.name,
-        text=f"{replica.name} {end} after {max(0.0, uptime):.1f} s",
+        text=f"{replica.name} {end} after {replica.uptime:.1f} s",
         attempt=attempt,
-        external=outside and not replica.oom_killed,
+        final=not restarts,
+        external=restarts and outside and not replica.oom_killed,
+        restarts=restarts,
     )
-    return record_failure(memory, report, policy, now, random)
+    return record_failure(memory, report, spec.restart, now, random)
+
+
+def _attempt_of(seen: ObservedReplica) -> int:
+    """Return the number of quick failures before a start that a previous process ordered."""
+    text = seen.labels.get(ATTEMPT, "")
+    return int(text) if text.isdecimal() else 0

@@ -9,13 +9,13 @@ of simultaneous starts.
 
 from collections.abc import Mapping, Sequence
 
-from meshd.model.desired import Desired, DesiredService
+from meshd.model.desired import Desired
 from meshd.model.operation import DrainReplica, ForgetProject, Operation, Plan
 from meshd.model.replica import RandomSource, Replica
-from meshd.model.replica_phase import Phase
-from meshd.model.service_key import ServiceKey, service_key
+from meshd.model.service_key import ServiceKey
 from meshd.reconcile.observe.observe import Observed
 from meshd.reconcile.plan import start_limit
+from meshd.reconcile.plan.dependencies import DependencyChecker
 from meshd.reconcile.plan.removal import remove_all
 from meshd.reconcile.plan.service import is_settled, plan_service
 
@@ -28,15 +28,19 @@ def plan(desired: Desired, observed: Observed, now: float, random: RandomSource)
     counts = {service.key: service.desired for service in desired.services}
     operations: list[Operation] = []
     waiting: list[tuple[ServiceKey, str]] = []
+    blocked: list[tuple[ServiceKey, str]] = []
+    dependencies = DependencyChecker(desired.services, groups)
     for service in desired.services:
         group = groups.get(service.key, ())
         if is_settled(service, group):
             continue
-        blocker = _missing_dependency(service, counts, groups)
-        part = plan_service(service, group, observed, blocker, now, random)
+        state = dependencies.check(service)
+        part = plan_service(service, group, observed, state, now, random)
         operations += part.operations
         if part.waiting_for:
             waiting.append((service.key, part.waiting_for))
+            if state.has_failed and part.waiting_for == state.blocker:
+                blocked.append((service.key, part.waiting_for))
     operations += _remove_others(desired, groups, now)
     for project in sorted(desired.leaving - observed.projects_with_jobs):
         if not any(r.project == project and r.managed for r in observed.replicas):
@@ -53,7 +57,7 @@ def plan(desired: Desired, observed: Observed, now: float, random: RandomSource)
     if not observed.available:
         operations = [op for op in operations if isinstance(op, DrainReplica)]
         waiting = [(service.key, "the runtime does not respond") for service in desired.services]
-    return Plan(operations=tuple(operations), waiting=tuple(waiting))
+    return Plan(tuple(operations), tuple(waiting), tuple(blocked))
 
 
 def _remove_others(
@@ -69,21 +73,3 @@ def _remove_others(
             cause = "the project goes down" if down else "the spec has no such service any more"
             operations += remove_all(group, cause, now)
     return operations
-
-
-def _missing_dependency(
-    service: DesiredService,
-    counts: Mapping[ServiceKey, int],
-    groups: Mapping[ServiceKey, Sequence[Replica]],
-) -> str:
-    """What the first replica of a service waits for; empty if nothing."""
-    for name in service.spec.depends_on:
-        key = service_key(service.project, name)
-        phases = {replica.phase for replica in groups.get(key, ())}
-        if counts.get(key, 0) == 0 or Phase.READY in phases:
-            continue
-        if name in service.spec.wait_healthy:
-            return f"waits for {name}, which has no ready replica yet"
-        if not phases & {Phase.STARTING, Phase.PROBING}:
-            return f"waits for {name}, which has not been started yet"
-    return ""

@@ -3,19 +3,21 @@
 Called by `meshd.reconcile.plan.plan` and `.service`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from meshd.model.desired import DesiredService
 from meshd.model.operation import (
     DrainReplica,
     Operation,
+    ReadOutput,
     RemoveReplica,
     RestoreReplica,
     StopReplica,
 )
 from meshd.model.replica import NO_ANSWER, Replica
 from meshd.model.replica_phase import ALIVE, ENDED, Phase
+from meshd.model.restart import has_failed, stays_ended
 from meshd.model.runtime import ContainerHealth
 from meshd.spec.model import Service
 
@@ -44,12 +46,13 @@ def remove_all(group: Sequence[Replica], cause: str, now: float) -> list[Operati
 
 
 def remove_ended(service: DesiredService, group: Sequence[Replica], now: float) -> list[Operation]:
-    """Remove the ended replicas, except completed ones."""
+    """Remove the ended replicas, except those that stay until the service changes."""
     operations: list[Operation] = []
+    kept = _kept(service, group)
     for replica in group:
         if replica.phase not in ENDED or replica.busy or not replica.managed:
             continue
-        if is_completed(service, replica) or _is_left_to_others(replica, now):
+        if replica.name in kept or _is_left_to_others(replica, now):
             continue
         failed = replica.phase is Phase.FAILED
         cause = "it ended by itself" if failed else replica.cause or "it was stopped"
@@ -57,12 +60,32 @@ def remove_ended(service: DesiredService, group: Sequence[Replica], now: float) 
     return operations
 
 
-def is_completed(service: DesiredService, replica: Replica) -> bool:
-    """Whether a replica ended and its restart policy does not restart it."""
-    condition = service.spec.restart.condition
-    if condition == "any" or replica.phase is not Phase.FAILED or replica.exit_code is None:
-        return False
-    return replica.revision == service.revision and (condition == "none" or replica.exit_code == 0)
+def read_outputs(
+    service: DesiredService, group: Sequence[Replica], known: Collection[str]
+) -> list[Operation]:
+    """Keep the last lines of the failed replicas that stay, except of those in `known`."""
+    kept = _kept(service, group) - set(known)
+    return [
+        ReadOutput(name=replica.name, cause="it failed and is not restarted")
+        for replica in group
+        if replica.name in kept and not replica.busy and has_failed(service, replica)
+    ]
+
+
+def _kept(service: DesiredService, group: Sequence[Replica]) -> set[str]:
+    """The ended replicas that stay, so that they do not run again: the newest ones of the current
+    revision, up to the desired number, and while a rollout is not over the completed ones of the
+    previous revision."""
+    ended = sorted(
+        (r for r in group if stays_ended(service, r)), key=lambda r: r.created_at, reverse=True
+    )
+    kept = {replica.name for replica in ended[: service.desired]}
+    rollout = service.rollout
+    if rollout.is_unfinished and service.desired:
+        kept |= {
+            r.name for r in group if r.phase is Phase.COMPLETED and r.revision == rollout.previous
+        }
+    return kept
 
 
 def finish_removal(
@@ -98,7 +121,7 @@ def _stop(replica: Replica, spec: Service, now: float) -> list[Operation]:
         if now < replica.since + spec.stop_grace_period:
             return []
         cause = f"still runs {now - replica.since:.0f} s after the stop signal"
-    elif not replica.drained:
+    elif not replica.drained and not spec.plain:
         hangs = replica.counted_as_failure and NO_ANSWER in replica.cause
         deadline = min(spec.mesh.drain, HANGING_DRAIN) if hangs else spec.mesh.drain
         if now < replica.drain_since + deadline:

@@ -10,8 +10,8 @@ from meshd.model.desired import DesiredService
 from meshd.model.operation import DrainReplica, Operation, Urgency
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
+from meshd.model.restart import stays_ended
 from meshd.reconcile.plan import warm_pool
-from meshd.reconcile.plan.removal import is_completed
 from meshd.reconcile.plan.start import ScaleUp
 from meshd.reconcile.rollout import steps
 from meshd.reconcile.rollout.stages import current_stage, stage_limits
@@ -35,7 +35,8 @@ def replace(
 ) -> tuple[list[Operation], ScaleUp | None]:
     """Return one step of replacing `old` by `new`. Old replicas that do not serve go at once."""
     leaving = sum(r.phase in (Phase.DRAINING, Phase.STOPPING) for r in group)
-    step = steps.next_step(service, new, old, leaving, now)
+    ended = sum(stays_ended(service, r) for r in group)
+    step = steps.next_step(service, new, old, ended, leaving, now)
     cause = f"replaced by revision {service.revision[:12]}"
     drained = [r for r in old if r.phase is not Phase.READY and not r.busy]
     drained += _spare_unready(service, new, old, leaving)
@@ -57,7 +58,7 @@ def resize(
     warm: Sequence[Replica],
 ) -> tuple[list[Operation], ScaleUp | None]:
     """Return the step to the desired number. Missing replicas come from the warm pool first."""
-    completed = sum(is_completed(service, r) for r in group)
+    completed = sum(stays_ended(service, r) for r in group)
     missing = service.desired - len(serving) - completed
     if missing < 0:
         if service.rollout.paused_by_user:

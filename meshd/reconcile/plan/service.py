@@ -11,13 +11,16 @@ from meshd.model.desired import DesiredService
 from meshd.model.operation import ResumeReplica, StartReplica
 from meshd.model.replica import RandomSource, Replica
 from meshd.model.replica_phase import ALIVE, Phase
+from meshd.model.restart import has_completed
 from meshd.model.runtime import ContainerHealth
 from meshd.reconcile.observe.observe import Observed
 from meshd.reconcile.plan import eviction, removal, warm_pool
+from meshd.reconcile.plan.dependencies import DependencyState
 from meshd.reconcile.plan.resize import drift_delay, replace, resize
 from meshd.reconcile.plan.start import ScaleUp, ServicePlan, plan_starts
 from meshd.reconcile.rollout.outcome import RolloutOutcome, rollout_outcome
 from meshd.reconcile.rollout.stages import has_switched, without_growing_stage
+from meshd.reconcile.rollout.steps import fail_rollout
 
 
 def is_settled(service: DesiredService, group: Sequence[Replica]) -> bool:
@@ -48,17 +51,19 @@ def plan_service(
     service: DesiredService,
     group: Sequence[Replica],
     observed: Observed,
-    blocker: str,
+    dependencies: DependencyState,
     now: float,
     random: RandomSource,
 ) -> ServicePlan:
     """Return the steps that are safe now.
 
-    `blocker` is the dependency that the first replica waits for; empty: none.
+    The first replica, and a rollout, may have to wait for `dependencies`.
     """
+    blocker = dependencies.blocker
     service = without_growing_stage(service) if observed.analyses is None else service
     group = [r for r in group if r.managed or service.adopted]
     operations = removal.remove_ended(service, group, now)
+    operations += removal.read_outputs(service, group, observed.outputs_kept)
     drains = eviction.evict(service, group, now)
     operations += drains
     evicted = {drain.name for drain in drains}
@@ -70,13 +75,20 @@ def plan_service(
     new, old = _split_by_revision(service, alive, now)
     outcome = RolloutOutcome()
     if not service.adopted:
-        outcome = rollout_outcome(service, new, old, observed, now)
+        ended = sum(has_completed(service, replica) for replica in group)
+        if old and dependencies.rollout_failed and service.rollout.is_rolling:
+            failed = fail_rollout(service, dependencies.rollout_blocker)
+            return ServicePlan((*operations, failed))
+        wait = blocker or (dependencies.rollout_blocker if old else "")
+        outcome = rollout_outcome(service, new, old, ended, observed, wait, now)
     operations += outcome.operations
     if outcome.halts:
         return ServicePlan(tuple(operations), outcome.waiting_for)
 
     start = partial(plan_starts, service, group, observed, now, random)
     if old and not has_switched(service):
+        if dependencies.rollout_blocker and service.rollout.is_rolling:
+            return ServicePlan(tuple(operations), dependencies.rollout_blocker)
         steps, missing = replace(service, group, new, old, now)
         started = start(missing, blocker)
         operations += [*steps, *started.operations]

@@ -80,7 +80,7 @@ def plan_starts(
         )
     if service.adopted and _was_just_stopped(group, now):
         return ServicePlan(waiting_for="waits to see whether others stop all of it")
-    if not observed.may_start:
+    if not observed.may_start and not service.spec.plain:
         return ServicePlan(waiting_for="waits for the proxy to listen")
     attempts = [missing.attempt] * fresh + due[: missing.count - fresh]
     places, leaving = _free_places(service, group)

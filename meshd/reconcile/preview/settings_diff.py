@@ -36,7 +36,8 @@ def _fields(service: Service) -> Mapping[str, object]:
     """The fields of a service, with those of `mesh` on the same level."""
     values = service.model_dump(mode="json", exclude={"volumes": {"__all__": {"is_file"}}})
     update = {**values["update"], "order": service.update_order}
-    return {**values, "update": update, "mesh": None, **values["mesh"]}
+    restart = {**values["restart"], "condition": service.restart_condition}
+    return {**values, "update": update, "restart": restart, "mesh": None, **values["mesh"]}
 
 
 def _default_order_change(project: str, old: Service | None, new: Service) -> list[str]:

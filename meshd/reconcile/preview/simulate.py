@@ -96,12 +96,15 @@ def _apply(
         case PrepareRevision(project=project, service=service, revision=revision):
             prepared = prepared | {(service_key(project, service), revision)}
         case StartReplica():
+            completes = _completes(desired, operation)
+            serving = Phase.PAUSED if operation.warm else Phase.READY
             replicas[operation.name] = Replica(
                 name=operation.name,
                 project=operation.project,
                 service=operation.service,
                 revision=operation.revision,
-                phase=Phase.PAUSED if operation.warm else Phase.READY,
+                phase=Phase.COMPLETED if completes else serving,
+                exit_code=0 if completes else None,
                 created_at=now,
                 ready_since=0.0 if operation.warm else now,
                 drained=True,
@@ -128,6 +131,14 @@ def _apply(
         case _:
             pass
     return desired, Observed(replicas=tuple(replicas.values()), prepared=prepared, hooks=hooks)
+
+
+def _completes(desired: Desired, start: StartReplica) -> bool:
+    """Whether the replica is expected to end: others wait for that, and it is not restarted."""
+    group = [each for each in desired.services if each.project == start.project]
+    expected = any(start.service in each.spec.wait_completed for each in group)
+    own = [each.spec for each in group if each.spec.name == start.service]
+    return expected and all(spec.restart_condition != "any" for spec in own)
 
 
 def _replace_rollout(desired: Desired, key: ServiceKey, **changes: object) -> Desired:

@@ -34,12 +34,20 @@ def rollout_outcome(
     service: DesiredService,
     new: Sequence[Replica],
     old: Sequence[Replica],
+    completed: int,
     observed: Observed,
+    blocker: str,
     now: float,
 ) -> RolloutOutcome:
     """Return the rollout's operations: nothing before its first hook succeeded, then the end of
-    the rollout if it ends, else the end of its stage."""
+    the rollout if it ends, else the end of its stage.
+
+    - `completed`: new replicas that ended with code 0.
+    - `blocker`: the dependency that the first hook waits for; empty: none.
+    """
     first, operations = _run(hooks.before(service), observed)
+    if first is not None and operations and blocker:
+        return RolloutOutcome((), blocker, halts=True)
     if first is not None and not first.ok:
         if first.is_over and service.rollout.is_rolling:
             operations.append(steps.fail_rollout(service, first.text))
@@ -49,7 +57,7 @@ def rollout_outcome(
     analyses = observed.analyses
     analysis = None if analyses is None else analyses.get(service.key, NOT_STARTED)
     waiting_for = ""
-    end = steps.finish_rollout(service, new, old, failures, now, analysis)
+    end = steps.finish_rollout(service, new, old, failures, now, analysis, completed)
     if end is not None and end.outcome is RolloutState.DONE:
         last, ordered = _run(hooks.after(service), observed)
         operations += ordered

@@ -106,6 +106,7 @@ def stages(service: DesiredService) -> tuple[Stage, ...]:
     if not service.rollout.previous:
         return ()
     analyzed = settings.gate.enabled and not service.rollout.skips_stages
+    analyzed = analyzed and not service.spec.plain  # its traffic does not pass through the mesh
     if settings.strategy == "blue-green":
         hold = 0.0 if service.rollout.skips_stages else service.spec.update.monitor
         return Stage(0.0, desired), Stage(1.0, desired, hold, analyzed)

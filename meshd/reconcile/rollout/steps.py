@@ -40,10 +40,12 @@ def next_step(
     service: DesiredService,
     new: Sequence[Replica],
     old: Sequence[Replica],
+    ended: int,
     leaving: int,
     now: float,
 ) -> RolloutStep:
-    """Return the next step from `old` to `new` (live replicas); `leaving` others still run.
+    """Return the next step from `old` to `new` (live replicas); `ended` new ones are not started
+    again, and `leaving` others still run.
 
     At most `surge` replicas run above the desired number, and at most `unavailable` are missing.
     In a stage, the new revision gets no more replicas than the stage says, and the old replicas
@@ -51,7 +53,7 @@ def next_step(
     """
     desired, allowed, stage = service.desired, stage_limits(service), current_stage(service)
     surge = allowed.surge
-    new_ready = sum(r.serves for r in new)
+    new_ready, count = sum(r.serves for r in new) + ended, len(new) + ended
     ready = new_ready + sum(r.serves for r in old)
     target, keep = desired, 0
     if stage is not None:
@@ -61,16 +63,16 @@ def next_step(
             surge = max(surge, target)
         keep = max(0, desired + surge - target)
     # Without a surge a replica that is still leaving takes up the place of its successor.
-    room = desired + surge - len(new) - len(old) - (0 if surge else leaving)
+    room = desired + surge - count - len(old) - (0 if surge else leaving)
     if surge and stage is None:
         # One step at a time: new replicas that are not ready yet use up the step.
-        room = min(room, max(1, surge + allowed.unavailable) - (len(new) - new_ready))
+        room = min(room, max(1, surge + allowed.unavailable) - (count - new_ready))
     if is_delayed(service, new, now):
         room = 0
-    start = min(target - len(new), room)
+    start = min(target - count, room)
     if stage is not None:
         # Old replicas that ended are not started again: new ones replace them.
-        start = max(start, desired - allowed.unavailable - len(new) - len(old) - leaving)
+        start = max(start, desired - allowed.unavailable - count - len(old) - leaving)
     drain = min(ready - (desired - allowed.unavailable), len(old) - keep)
     return RolloutStep(start=max(0, start), drain=max(0, drain))
 
@@ -112,13 +114,15 @@ def finish_rollout(
     failures: Sequence[ReplicaFailure],
     now: float,
     analysis: AnalysisResult | None = None,
+    completed: int = 0,
 ) -> FinishRollout | None:
     """Return the operation that ends the rollout; None if it continues.
 
     It fails if a previous revision exists, and the analysis found the new one worse or more
     replicas failed than `max_failure_ratio` allows. It is done once all replicas are ready, no
     replica of an old revision is left (except those that blue/green keeps), and the last one was
-    monitored for `monitor` seconds.
+    monitored for `monitor` seconds. `completed` new replicas did their work and ended, which is
+    as good as ready.
     """
     rollout, update = service.rollout, service.spec.update
     if not rollout.is_rolling:
@@ -133,13 +137,14 @@ def finish_rollout(
         state = RolloutState.HALTED if halts else RolloutState.ROLLED_BACK
         cause = analysis.reason if analysis is not None and not too_many else counted[-1].text
         return _finish(service, state, cause)
-    ready = sum(r.serves for r in new)
+    ready = sum(r.serves for r in new) + completed
     if current_stage(service) is not None and old:
         return None
-    count = f"{ready} of {service.desired} ready"
-    if has_switched(service) and ready == len(new) == service.desired:
+    count = f"{ready} of {service.desired} {'completed' if completed else 'ready'}"
+    total = len(new) + completed
+    if has_switched(service) and ready == total == service.desired:
         return _finish(service, RolloutState.DONE, f"{count}, switched over")
-    if old or ready < service.desired or len(new) != service.desired:
+    if old or ready < service.desired or total != service.desired:
         return None
     if rollout.previous and _last_ready(new) + update.monitor > now:
         return None

@@ -135,6 +135,8 @@ def create_request(
         marks[labels.JOB] = replica.name
     if name:
         marks[labels.CONTAINER_NAME] = name
+    if replica.attempt:
+        marks[labels.ATTEMPT] = str(replica.attempt)
     environment = {**service.environment, **replica.environment}
     if not service.plain:
         environment = {"PORT": str(service.port), **environment}

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 from meshd.spec.model.base import Duration, Model, Port, Size
 
 UpdateOrder: TypeAlias = Literal["start-first", "stop-first"]
+RestartCondition: TypeAlias = Literal["none", "on-failure", "any"]
 
 
 class Mount(Model):
@@ -288,13 +289,17 @@ class UpdateConfig(Model):
 
 
 class RestartPolicy(Model):
-    """Compose `deploy.restart_policy`: when to restart a replica that ended. Times are in seconds.
+    """Compose `restart` and `deploy.restart_policy`: when to restart a replica that ended. Times
+    are in seconds.
 
+    - `condition`: None if the file does not say; see `Service.restart_condition`
     - `delay`: the first delay; it doubles with every crash, with jitter, up to `max_delay`
     - `window`: a replica that runs this long ends a series of crashes
+    - `max_attempts`: restarts in a series of crashes; 0 means no limit
     """
 
-    condition: Literal["none", "on-failure", "any"] = "any"
+    condition: RestartCondition | None = None
     delay: Duration = 1.0
     max_delay: Duration = 60.0
     window: Duration = 30.0
+    max_attempts: int = 0

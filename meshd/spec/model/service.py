@@ -14,6 +14,7 @@ from meshd.spec.model.container import (
     Mount,
     PublishedPort,
     Resources,
+    RestartCondition,
     RestartPolicy,
     Ulimit,
     UpdateConfig,
@@ -54,8 +55,12 @@ class Service(Model):
     - `attachments`: addresses and options on declared networks, by network
     - `stop_signal`: empty if the file names none; then the signal of the image holds, or SIGTERM
     - `stop_grace_period`: seconds between the stop signal and the kill
-    - `wait_healthy`: the services of `depends_on` that need a healthy replica first, not only a
-      started one
+    - `mode`: Compose `deploy.mode`; replicas of a job end once their work is done
+    - `wait_healthy`, `wait_completed`: the services of `depends_on` that need a healthy replica
+      first, or must have ended with code 0, not only have been started
+    - `optional_dependencies`: those that need not start or succeed (`required: false`)
+    - `restart_with`: those whose new revisions restart this service too (`restart: true`)
+    - `dependency_revisions`: the revisions of `restart_with` at deployment
     - `shm_size`: the size of /dev/shm in bytes; 0 means the engine's default
     """
 
@@ -84,12 +89,17 @@ class Service(Model):
     stop_signal: str = ""
     stop_grace_period: Duration = 10.0
     replicas: int = 1
+    mode: Literal["replicated", "global", "replicated-job", "global-job"] = "replicated"
     resources: Resources = Resources()
     update: UpdateConfig = UpdateConfig()
     restart: RestartPolicy = RestartPolicy()
     placement: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
     wait_healthy: tuple[str, ...] = ()
+    wait_completed: tuple[str, ...] = ()
+    optional_dependencies: tuple[str, ...] = ()
+    restart_with: tuple[str, ...] = ()
+    dependency_revisions: dict[str, str] = {}
     init: bool = False
     read_only: bool = False
     cap_add: tuple[str, ...] = ()
@@ -130,6 +140,15 @@ class Service(Model):
         if self.port in self.mesh.tcp and "health" not in self.mesh.model_fields_set:
             return HealthCheck(type="tcp")
         return self.mesh.probe
+
+    @property
+    def restart_condition(self) -> RestartCondition:
+        """When a replica that ended is restarted: as the file says. Default: never for a plain
+        service, as in Compose; always for a mesh-managed one; and for a job until it succeeds."""
+        given = self.restart.condition
+        if self.mode in ("replicated-job", "global-job"):
+            return "none" if given == "none" else "on-failure"
+        return given or ("none" if self.plain else "any")
 
     @property
     def data_mount(self) -> Mount | None:

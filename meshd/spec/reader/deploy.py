@@ -56,20 +56,21 @@ def read_restart(fields: FieldValues, at: Cursor) -> None:
     if word not in conditions:
         at.fail(f"{word!r} is not valid; expected no, always, on-failure or unless-stopped")
     if attempts:
-        at.add_warning(
-            f"the number of attempts has no effect; "
-            f"{unsupported_keys.RESTART_WARNED['max_attempts']}"
-        )
+        if word != "on-failure" or not attempts.isdecimal():
+            at.fail(f"{at.node.text!r} is not valid; expected e.g. on-failure:3")
+        fields.set_value("restart.max_attempts", at, read=lambda _: int(attempts))
     fields.set_value("restart.condition", at, read=lambda _: conditions[word])
 
 
 def _read_mode(fields: FieldValues, at: Cursor) -> None:
-    """Read `mode`. On one engine, `global` is one replica."""
-    mode = at.read_string()
-    if mode == "global":
+    """Read `mode`. On one engine, `global` and `global-job` are one replica."""
+    fields.set_value(
+        "mode",
+        at,
+        read=lambda c: c.read_one_of("replicated", "global", "replicated-job", "global-job"),
+    )
+    if str(fields.values["mode"]).startswith("global"):
         fields.set_value("replicas", at, read=lambda _: 1)
-    elif mode != "replicated":
-        at.fail(f"{mode!r} is not supported; expected replicated or global")
 
 
 def _read_resources(fields: FieldValues, at: Cursor) -> None:
@@ -116,8 +117,10 @@ def _read_restart_policy(fields: FieldValues, at: Cursor) -> None:
                 ),
                 "delay": partial(fields.set_value, "restart.delay", read=Cursor.read_duration),
                 "window": partial(fields.set_value, "restart.window", read=Cursor.read_duration),
-            },
-            warned=unsupported_keys.RESTART_WARNED,
+                "max_attempts": partial(
+                    fields.set_value, "restart.max_attempts", read=Cursor.read_integer
+                ),
+            }
         )
     )
 

@@ -25,6 +25,7 @@ def check_project(
     _check_callers(services, at, known)
     _check_cycles(services, at)
     _check_names(services, at)
+    _warn_of_endless_waits(services, at)
 
 
 def _check_routes(
@@ -74,6 +75,20 @@ def _check_cycles(services: Sequence[Service], at: Mapping[str, Cursor]) -> None
             _descend(at[cycle[0]], "depends_on").add_problem(
                 f"the dependencies {' -> '.join(cycle)} form a cycle; remove one of them"
             )
+
+
+def _warn_of_endless_waits(services: Sequence[Service], at: Mapping[str, Cursor]) -> None:
+    """Warn about a dependency that must complete first but is restarted whenever it ends."""
+    endless = {each.name: each for each in services if each.restart_condition == "any"}
+    for service in services:
+        for name in service.wait_completed:
+            if (dependency := endless.get(name)) is not None:
+                given = dependency.restart.condition
+                cause = "by its restart policy" if given else "because it has x-mesh"
+                _descend(at[service.name], "depends_on", name).add_warning(
+                    f"{name} is restarted whenever it ends, {cause}, so it never completes; set "
+                    f"restart: 'no' for {name}"
+                )
 
 
 def _check_names(services: Sequence[Service], at: Mapping[str, Cursor]) -> None:

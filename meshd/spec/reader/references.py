@@ -3,39 +3,60 @@
 Called by `meshd.spec.reader.service`.
 """
 
+from typing import Final
+
 from meshd.spec.errors import suggest
 from meshd.spec.model import Service
 from meshd.spec.reader import values
 from meshd.spec.reader.context import ReadContext
 from meshd.spec.source.cursor import Cursor, KeyTable
 
+_CONDITIONS: Final = {
+    "service_started": None,
+    "service_healthy": "wait_healthy",
+    "service_completed_successfully": "wait_completed",
+}
+"""The conditions of `depends_on`, with the field of the service that lists those dependencies."""
 
-def read_depends_on(at: Cursor, context: ReadContext) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Read `depends_on`; return the services to start first, and those of them that must also be
-    healthy."""
-    names: list[str] = []
-    healthy: list[str] = []
+
+def read_depends_on(at: Cursor, context: ReadContext) -> dict[str, tuple[str, ...]]:
+    """Read `depends_on`; return the values of the fields of `Service` that follow from it."""
+    found: dict[str, list[str]] = {
+        name: []
+        for name in (
+            "depends_on",
+            "wait_healthy",
+            "wait_completed",
+            "optional_dependencies",
+            "restart_with",
+        )
+    }
     for name, entry in values.read_names(at):
-        found: dict[str, object] = {"condition": "service_started", "required": True}
+        given: dict[str, object] = {}
         if entry.node.mapping is not None:
             entry.read_keys(
                 KeyTable(
                     read={
-                        "condition": lambda c, f=found: f.update(
-                            condition=values.read_condition(c)
+                        "condition": lambda c, g=given: g.update(
+                            field=_CONDITIONS[c.read_one_of(*_CONDITIONS)]
                         ),  # type: ignore[misc]
-                        "required": lambda c, f=found: f.update(required=c.read_boolean()),  # type: ignore[misc]
-                    },
-                    warned={"restart": "the mesh finds new replicas itself"},
+                        "required": lambda c, g=given: g.update(required=c.read_boolean()),  # type: ignore[misc]
+                        "restart": lambda c, g=given: g.update(restart=c.read_boolean()),  # type: ignore[misc]
+                    }
                 )
             )
-        if not found["required"] and name not in context.enabled:
+        is_optional = given.get("required") is False
+        if is_optional and name not in context.enabled:
             continue
         _check_dependency(entry, name, context)
-        names.append(name)
-        if found["condition"] == "service_healthy":
-            healthy.append(name)
-    return tuple(names), tuple(healthy)
+        found["depends_on"].append(name)
+        if field := given.get("field"):
+            found[str(field)].append(name)
+        if is_optional:
+            found["optional_dependencies"].append(name)
+        if given.get("restart"):
+            found["restart_with"].append(name)
+    return {field: tuple(names) for field, names in found.items()}
 
 
 def read_extra_hosts(at: Cursor, context: ReadContext) -> dict[str, str]:

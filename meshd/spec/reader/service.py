@@ -161,6 +161,9 @@ class _ServiceReader:
         scale = settings.scale
         if scale is not None and not self.fields.is_set("replicas"):
             found["replicas"] = scale.min
+        policy = found.get("restart")
+        if isinstance(policy, dict):  # `deploy.restart_policy` without a condition
+            policy.setdefault("condition", "any")
         service_checks.check_targets(at, self.mounts)
         published = [port.target for port in self.ports if port.protocol == "tcp"]
         read = Service.model_validate(
@@ -266,9 +269,8 @@ class _ServiceReader:
         self.fields.set_value("attachments", at, read=lambda _: attachments)
 
     def _read_depends_on(self, at: Cursor) -> None:
-        names, healthy = references.read_depends_on(at, self.context)
-        self.fields.set_value("depends_on", at, read=lambda _: names)
-        self.fields.set_value("wait_healthy", at, read=lambda _: healthy)
+        for name, value in references.read_depends_on(at, self.context).items():
+            self.fields.set_value(name, at, read=lambda _, v=value: v)  # type: ignore[misc]
 
 
 def _read_pull_policy(at: Cursor) -> str:

@@ -62,9 +62,6 @@ PLACEMENT_WARNED: Final = {
     "preferences": "replicas are always spread over the nodes",
     "max_replicas_per_node": "use constraints",
 }
-RESTART_WARNED: Final = {
-    "max_attempts": "meshd restarts without a limit, with a growing delay",
-}
 FILE_WARNED: Final = {
     "driver": _SWARM,
     "driver_opts": _SWARM,

@@ -133,17 +133,6 @@ def read_stop_signal(at: Cursor) -> str:
     return name
 
 
-def read_condition(at: Cursor) -> str:
-    """Read the `condition` of an entry of `depends_on`."""
-    word = at.read_one_of("service_started", "service_healthy", "service_completed_successfully")
-    if word == "service_completed_successfully":
-        at.fail(
-            "meshd keeps services running and does not wait for their end; expected "
-            "service_started or service_healthy"
-        )
-    return word
-
-
 def read_healthcheck(at: Cursor) -> Healthcheck:
     """Read `healthcheck` of a service; a test of `NONE` disables it."""
     found: dict[str, object] = {}

@@ -115,7 +115,13 @@ def web(directory: Path, body: str, *, top: str = "", **options: Any) -> Service
                      inherited=("interval", "timeout", "retries"))),
         ("healthcheck: {test: [NONE]}", "healthcheck", Healthcheck(disable=True)),
         ("healthcheck: {disable: true}", "healthcheck", Healthcheck(disable=True)),
-        ("restart: unless-stopped", "restart", RestartPolicy()),
+        ("restart: unless-stopped", "restart", RestartPolicy(condition="any")),
+        ("restart: on-failure:3", "restart",
+         RestartPolicy(condition="on-failure", max_attempts=3)),
+        ("deploy: {restart_policy: {delay: 2s, max_attempts: 5}}", "restart",
+         RestartPolicy(condition="any", delay=2, max_attempts=5)),
+        ("deploy: {mode: replicated-job, replicas: 2}", "mode", "replicated-job"),
+        ("deploy: {mode: global-job}", "replicas", 1),
         ("restart: 'no'", "restart", RestartPolicy(condition="none")),
         ("{mem_limit: 512m, cpus: 0.5, pids_limit: 50}", "resources",
          Resources(memory=512 * 1024**2, cpus=0.5, pids=50)),
@@ -688,7 +694,6 @@ def test_mesh_labels_of_a_service_replace_x_mesh(tmp_path: Path) -> None:
             "environment: {PORT: 1}\n    x-mesh: {port: 2}",
             "2: service web: environment sets PORT to '1', but the mesh sends requests to port 2; ",
         ),
-        ("restart: on-failure:3", "4: service web: restart: the number of attempts has no effect"),
     ],
 )
 def test_keys_without_effect_are_warnings(tmp_path: Path, body: str, message: str) -> None:
@@ -704,3 +709,61 @@ def test_the_demo_application_loads() -> None:
     assert not result.warnings
     assert result.project.name == "food"
     assert result.project.service("payments").mesh.allow == ("orders",)
+
+
+@pytest.mark.parametrize(
+    ("keys", "condition"),
+    [
+        ("{}", "none"),
+        ("{restart: always}", "any"),
+        ("{x-mesh: {}}", "any"),
+        ("{x-mesh: {}, restart: 'no'}", "none"),
+        ("{deploy: {mode: replicated-job}}", "on-failure"),
+        ("{deploy: {mode: replicated-job}, restart: 'no'}", "none"),
+        ("{deploy: {restart_policy: {window: 1s}}}", "any"),
+    ],
+)
+def test_when_a_replica_that_ended_is_restarted(tmp_path: Path, keys: str, condition: str) -> None:
+    path = tmp_path / "compose.yml"
+    path.write_text(f"services:\n  web: {{image: i, <<: {keys}}}\n")
+    (service,) = load([path], environment={}).project.services
+    assert service.restart_condition == condition
+
+
+def test_conditions_of_dependencies(tmp_path: Path) -> None:
+    path = tmp_path / "compose.yml"
+    path.write_text(
+        """
+services:
+  web:
+    image: i
+    depends_on:
+      db: {condition: service_healthy, restart: true}
+      migrate: {condition: service_completed_successfully}
+      mail: {condition: service_started, required: false}
+  db: {image: i}
+  migrate: {image: i}
+  mail: {image: i}
+"""
+    )
+    web = load([path], environment={}).project.services[0]
+    assert web.depends_on == ("db", "migrate", "mail")
+    assert (web.wait_healthy, web.wait_completed) == (("db",), ("migrate",))
+    assert (web.optional_dependencies, web.restart_with) == (("mail",), ("db",))
+
+
+@pytest.mark.parametrize(
+    ("keys", "cause"), [("restart: always", "by its restart policy"), ("x-mesh: {}", "x-mesh")]
+)
+def test_a_dependency_that_never_completes_is_a_warning(
+    tmp_path: Path, keys: str, cause: str
+) -> None:
+    path = tmp_path / "compose.yml"
+    path.write_text(
+        "services:\n  web: {image: i, depends_on: {db: "
+        "{condition: service_completed_successfully}}}\n"
+        f"  db: {{image: i, {keys}}}\n"
+    )
+    (warning,) = load([path], environment={}).warnings
+    assert "never completes; set restart: 'no' for db" in str(warning)
+    assert cause in str(warning)

@@ -7,7 +7,7 @@ import pytest
 from meshd.model.operation import DrainReplica, StartReplica
 from meshd.model.replica import ProbeResult, Replica
 from meshd.model.replica_phase import Phase
-from meshd.model.runtime import ObservedReplica, ReplicaState
+from meshd.model.runtime import ContainerHealth, ObservedReplica, ReplicaState
 from meshd.reconcile.event_recorder import phase_events
 from meshd.reconcile.observe.memory import (
     FailureReport,
@@ -18,7 +18,7 @@ from meshd.reconcile.observe.memory import (
     take_slot,
 )
 from meshd.reconcile.observe.observe import Inputs, Observed, observe
-from meshd.spec.model import RestartPolicy
+from meshd.spec.model import RestartPolicy, Service
 
 VERSION = ("shop/web", "r1")
 SEEN = ObservedReplica(
@@ -170,3 +170,44 @@ def test_each_change_makes_one_event() -> None:
     _, observed = observe_one(again, EXITED, 105.0)
     (died,) = phase_events(again.records, observed.replicas, 105.0)
     assert (died.kind, died.text) == ("replica.died", "exited with code 1")
+
+
+ONE_SHOT = {"shop/web": Service(name="web", plain=True, image="i")}
+
+
+def test_a_replica_with_code_0_completes_if_it_is_not_restarted() -> None:
+    done = replace(EXITED, exit_code=0)
+    memory, _ = observe_one(ReconcileMemory(), SEEN, 101.0, specs=ONE_SHOT)
+    memory, observed = observe_one(memory, done, 105.0, specs=ONE_SHOT)
+    assert only(observed).phase is Phase.COMPLETED
+    assert (only(observed).ended_at, only(observed).uptime) == (105.0, 5.0)
+    assert not observed.slots
+    assert not observed.failures
+    _, again = observe_one(ReconcileMemory(), done, 200.0, specs=ONE_SHOT)
+    assert only(again).phase is Phase.COMPLETED, "a new control process runs it again"
+    _, restarted = observe_one(ReconcileMemory(), done, 105.0)
+    assert only(restarted).phase is Phase.FAILED
+
+
+def test_a_failure_that_is_not_restarted_is_final_and_opens_no_slot() -> None:
+    _, observed = observe_one(ReconcileMemory(), EXITED, 105.0, specs=ONE_SHOT)
+    assert not observed.slots
+    (failure,) = observed.failures[VERSION]
+    assert failure.final
+    assert not failure.external
+
+
+def test_a_plain_replica_needs_no_address_and_no_probe() -> None:
+    unreachable = replace(SEEN, host=None, port=0)
+    _, observed = observe_one(ReconcileMemory(), unreachable, 101.0, specs=ONE_SHOT)
+    assert only(observed).phase is Phase.READY
+    starting = replace(unreachable, health=ContainerHealth.STARTING)
+    _, observed = observe_one(ReconcileMemory(), starting, 101.0, specs=ONE_SHOT)
+    assert only(observed).phase is Phase.PROBING
+
+
+def test_the_number_of_quick_failures_survives_the_control_process() -> None:
+    crashed = replace(EXITED, labels={"mesh.attempt": "3"})
+    _, observed = observe_one(ReconcileMemory(), crashed, 105.0)
+    assert only(observed).attempt == 3
+    assert [slot.attempt for slot in observed.slots[VERSION]] == [4]

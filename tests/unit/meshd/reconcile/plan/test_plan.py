@@ -120,12 +120,71 @@ def test_the_backoff_of_one_replica_does_not_delay_another_one() -> None:
 
 
 def test_a_completed_replica_counts_towards_the_desired_number() -> None:
-    done = replica("a", Phase.FAILED, exit_code=0)
+    done = replica("a", Phase.COMPLETED, exit_code=0)
     crashed = replica("a", Phase.FAILED, exit_code=1)
     policy = {"restart": {"condition": "on-failure"}}
     assert steps(web(1, spec=policy), done) == []
     assert steps(web(1, spec=policy), crashed) == ["remove a", "start shop-web-baaaa (new)"]
-    assert steps(web(1, spec={"restart": {"condition": "none"}}), crashed) == []
+    assert steps(web(1, revision="other", spec=policy), done, prepared=ANY_PREPARED) == [
+        "remove a",
+        "start shop-web-baaaa (other)",
+    ]
+
+
+ANY_PREPARED = frozenset({(KEY, "new"), (KEY, "other")})
+NEVER = {"restart": {"condition": "none"}}
+
+
+def test_a_failed_replica_that_is_not_restarted_stays_until_the_next_deployment() -> None:
+    crashed = replica("a", Phase.FAILED, exit_code=1, ended_at=NOW - 5)
+    assert steps(web(1, spec=NEVER), crashed) == ["read the output of a"]
+    kept = frozenset({"a"})
+    assert steps(web(1, spec=NEVER), crashed, outputs_kept=kept) == []
+    again = web(1, spec=NEVER, deployed_at=NOW - 1)
+    assert steps(again, crashed) == ["remove a", "start shop-web-baaaa (new)"]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "uptime", "restarted"), [(1, 1.0, True), (2, 1.0, False), (2, 60.0, True)]
+)
+def test_restarts_are_limited_in_a_series_of_quick_failures(
+    attempt: int, uptime: float, restarted: bool
+) -> None:
+    policy = {"restart": {"condition": "on-failure", "max_attempts": 2}}
+    crashed = replica("a", Phase.FAILED, exit_code=1, attempt=attempt, uptime=uptime)
+    found = steps(web(1, spec=policy), crashed)
+    assert ("start shop-web-baaaa (new)" in found) == restarted
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_ended_replicas_are_removed_when_fewer_are_desired(code: int) -> None:
+    """Otherwise the project could never go down."""
+    phase = Phase.FAILED if code else Phase.COMPLETED
+    ended = [replica(name, phase, exit_code=code, created_at=float(i))
+             for i, name in enumerate("ab")]  # fmt: skip
+    assert steps(web(0, spec=NEVER), *ended) == ["remove a", "remove b"]
+    assert steps(web(1, spec=NEVER), *ended, outputs_kept=frozenset("ab")) == ["remove a"]
+
+
+def test_a_completed_replica_of_the_previous_revision_stays_during_a_rollout() -> None:
+    """So that a rollback does not run it again."""
+    old = replica("a", Phase.COMPLETED, "old", exit_code=0)
+    rolling = web(1, spec=NEVER, rollout=rollout(RolloutState.ROLLING, "old"))
+    assert steps(rolling, old) == ["start shop-web-baaaa (new)"]
+    back = web(1, "old", spec=NEVER, rollout=rollout(RolloutState.ROLLED_BACK, "old"))
+    assert steps(back, old) == []
+    done = replica("b", Phase.COMPLETED, exit_code=0)
+    assert steps(rolling, old, done) == ["finish shop/web as done"]
+
+
+def test_a_plain_replica_stops_without_the_workers() -> None:
+    leaving = replica("a", Phase.DRAINING, "old", drained=False)
+    assert steps(web(0, spec={"plain": True}), leaving) == ["stop a"]
+    assert steps(web(0), leaving) == []
+
+
+def test_a_plain_service_starts_before_the_proxy_listens() -> None:
+    assert steps(web(1, spec={"plain": True}), may_start=False) == ["start shop-web-baaaa (new)"]
 
 
 @pytest.mark.parametrize(
