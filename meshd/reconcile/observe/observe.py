@@ -135,9 +135,8 @@ def observe(
         cache[name] = CachedReplica(seen, record, probe, flags, replica)
         replicas.append(replica)
         new = before is None or before.phase is not Phase.FAILED
-        if (record.phase is Phase.FAILED and new and replica.managed) or (
-            _was_stopped_by_others(before, record) and replica.managed
-        ):
+        has_failed = record.phase is Phase.FAILED and new
+        if replica.managed and (has_failed or _was_stopped_by_others(before, record)):
             failed.append(replica)
     for name, start in inputs.starting.items():
         if name not in inputs.listed:
