@@ -20,6 +20,8 @@ from meshd.spec.model import Build
 
 INLINE_DOCKERFILE = ".meshd-inline.Dockerfile"
 """Name of the Dockerfile that the Compose file contains, in the packed context."""
+_DIGESTED = {"context", "dockerfile", "dockerfile_inline", "target", "args", "digest"}
+"""Fields of a build that its digest contains in another form, or not at all."""
 SPOOL_BYTES = 8 * 1024 * 1024
 """Bytes of a packed context that stay in memory; a larger one goes to a temporary file."""
 _FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE)
@@ -70,6 +72,9 @@ def _write(build: Build, to: IO[bytes] | gzip.GzipFile) -> str:
     """Write the context as a tar; return its digest."""
     root, dockerfile = Path(build.context), _dockerfile(build)
     digest = hashlib.sha256(repr((dockerfile, build.target, sorted(build.args.items()))).encode())
+    others = build.model_dump(exclude=_DIGESTED, exclude_defaults=True)
+    if others:
+        digest.update(repr(sorted(others.items())).encode())
     if build.is_remote:
         digest.update(build.context.encode())
         return digest.hexdigest()

@@ -19,6 +19,7 @@ from meshd.model.runtime import ImageProgress
 from meshd.runtime.base import ImageMissing, StartFailed
 from meshd.runtime.docker.auth import encode, find_logins
 from meshd.runtime.docker.build import BuildContext, bases, digest_of, pack
+from meshd.runtime.docker.build_parameters import build_parameters, buildkit_keys
 from meshd.runtime.docker.container import image_of, name_of_image
 from meshd.runtime.docker.engine import Engine, Info
 from meshd.runtime.docker.pull import Puller
@@ -60,7 +61,9 @@ class Images:
         async with self._lock(image):
             if service.build is not None:
                 names = dict.fromkeys((image, name_of_image(project, service)))
-                await self._build(tuple(names), service.name, service.build)
+                await self._build(
+                    tuple(names), service.name, service.build, service.options.platform
+                )
             elif service.image_id:
                 await self._restore(image, service)
             elif await self._labels(image) is None:
@@ -161,7 +164,9 @@ class Images:
         except ImageMissing:
             return None
 
-    async def _build(self, names: tuple[str, ...], service: str, build: Build) -> None:
+    async def _build(
+        self, names: tuple[str, ...], service: str, build: Build, platform: str
+    ) -> None:
         """Build the image and tag it with all of `names`; replicas run the first."""
         if build.digest and await self._is_of(build.digest, names[0], names):
             return
@@ -176,7 +181,7 @@ class Images:
                     "the image built then is gone; deploy it again"
                 )
             if not await self._is_of(context.digest, names[-1], names):
-                await self._run_build(names, service, build, context)
+                await self._run_build(names, service, build, platform, context)
 
     async def _is_of(self, digest: str, image: str, names: tuple[str, ...]) -> bool:
         """Return whether an image with all the names was built from this context."""
@@ -189,18 +194,22 @@ class Images:
         return True
 
     async def _run_build(
-        self, names: tuple[str, ...], service: str, build: Build, context: BuildContext
+        self,
+        names: tuple[str, ...],
+        service: str,
+        build: Build,
+        platform: str,
+        context: BuildContext,
     ) -> None:
-        """Call the engine's build endpoint directly: the client library does not know `target`."""
-        params = [
-            *(("t", name) for name in names),
-            ("dockerfile", context.dockerfile),
-            ("target", build.target),
-            ("buildargs", json.dumps(build.args)),
-            ("labels", json.dumps({BUILD_LABEL: context.digest})),
-            ("forcerm", "1"),
-            *([("remote", build.context)] if build.is_remote else ()),
-        ]
+        """Call the engine's build endpoint directly: the client library does not know all of its
+        parameters."""
+        if keys := buildkit_keys(build):
+            raise StartFailed(
+                f"service {service}: build.{keys[0]} needs BuildKit, and meshd uses the engine's "
+                "own builder; build the image elsewhere and name it in image"
+            )
+        marks = {BUILD_LABEL: context.digest}
+        params = build_parameters(names, build, context.dockerfile, marks, platform)
         said: deque[str] = deque(maxlen=20)
         logins = await find_logins(bases(build))
         headers = {

@@ -67,6 +67,13 @@ class Mount(Model):
         return self.type in ("bind", "volume") and not self.read_only and not self.is_file
 
 
+class Ulimit(Model):
+    """A kernel limit on the processes of a replica; -1 means no limit."""
+
+    soft: int
+    hard: int
+
+
 def is_remote_context(text: str) -> bool:
     """Whether a build context is a URL, which the engine fetches, and not a directory."""
     return "://" in text or text.startswith(("git@", "github.com/"))
@@ -80,6 +87,12 @@ class Build(Model):
     - `dockerfile_inline`: the content of the Dockerfile; empty if it is a file
     - `digest`: a hash of the context's content at deployment, so that new content is a new
       revision; empty if the context was not read
+    - `additional_contexts`: directories, URLs, images or `service:NAME`, by name
+    - `secrets`: paths of files, by the id that the Dockerfile uses
+    - `ssh`: paths of keys or sockets by id; empty for those of the user's agent
+    - `network`: the network of the build's containers; empty for the engine's default
+    - `extra_hosts`: addresses by name; several addresses are separated by commas
+    - `shm_size`: bytes; 0 for the engine's default
     """
 
     context: str
@@ -88,6 +101,21 @@ class Build(Model):
     target: str = ""
     digest: str = ""
     dockerfile_inline: str = ""
+    additional_contexts: dict[str, str] = {}
+    cache_from: tuple[str, ...] = ()
+    entitlements: tuple[str, ...] = ()
+    extra_hosts: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    network: str = ""
+    no_cache: bool = False
+    platforms: tuple[str, ...] = ()
+    privileged: bool = False
+    pull: bool = False
+    secrets: dict[str, str] = {}
+    shm_size: Size = 0
+    ssh: dict[str, str] = {}
+    tags: tuple[str, ...] = ()
+    ulimits: dict[str, Ulimit] = {}
 
     @property
     def is_remote(self) -> bool:
@@ -113,13 +141,6 @@ class Healthcheck(Model):
     start_interval: Duration = 0.0
     disable: bool = False
     inherited: tuple[str, ...] = ()
-
-
-class Ulimit(Model):
-    """A kernel limit on the processes of a replica; -1 means no limit."""
-
-    soft: int
-    hard: int
 
 
 class Logging(Model):

@@ -4,13 +4,15 @@ Called by `meshd.spec.reader.service` and `meshd.spec.reader.environment`.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from meshd.spec.model import Build, Mount
 from meshd.spec.model.container import is_remote_context
-from meshd.spec.reader import storage, unsupported_keys, values
+from meshd.spec.reader import engine_options, storage, unsupported_keys, values
+from meshd.spec.reader.context import ReadContext
 from meshd.spec.source import env_file
 from meshd.spec.source.cursor import Cursor, KeyTable
 
@@ -18,12 +20,12 @@ API_SOCKET: Final = "/var/run/docker.sock"
 """The engine's socket, where programs in containers look for it."""
 
 
-def read_build(at: Cursor, base: Path, environment: Mapping[str, str]) -> Build:
+def read_build(at: Cursor, context: ReadContext) -> Build:
     """Read `build` in either form; its context must be a directory or a URL."""
     if at.node.mapping is None:
-        return Build(context=_read_directory(at, base))
-    found: dict[str, object] = {"context": str(base)}
-    at.read_keys(build_keys(found, base, environment))
+        return Build(context=_read_directory(at, context.base))
+    found: dict[str, object] = {"context": str(context.base)}
+    at.read_keys(build_keys(found, context))
     if "dockerfile" in found and "dockerfile_inline" in found:
         at.fail("dockerfile and dockerfile_inline are both set; expected one of them")
     build = Build.model_validate(found)
@@ -32,19 +34,85 @@ def read_build(at: Cursor, base: Path, environment: Mapping[str, str]) -> Build:
     return build
 
 
-def build_keys(found: dict[str, object], base: Path, environment: Mapping[str, str]) -> KeyTable:
+def build_keys(found: dict[str, object], context: ReadContext) -> KeyTable:
     """Return the keys of `build`; their readers store values in `found`."""
+
+    def put(name: str, read: Callable[[Cursor], object]) -> Callable[[Cursor], None]:
+        return lambda c: None if c.node.value is None else found.update({name: read(c)})
+
     return KeyTable(
         read={
-            "context": lambda c: found.update(context=_read_directory(c, base)),
-            "dockerfile": lambda c: found.update(dockerfile=c.read_string()),
-            "dockerfile_inline": lambda c: found.update(dockerfile_inline=c.read_string()),
-            "target": lambda c: found.update(target=c.read_string()),
-            "args": lambda c: found.update(args=_read_arguments(c, environment)),
+            "context": put("context", lambda c: _read_directory(c, context.base)),
+            "dockerfile": put("dockerfile", Cursor.read_string),
+            "dockerfile_inline": put("dockerfile_inline", Cursor.read_string),
+            "target": put("target", Cursor.read_string),
+            "args": put("args", lambda c: _read_arguments(c, context.environment)),
+            "additional_contexts": put(
+                "additional_contexts", lambda c: _read_contexts(c, context.base)
+            ),
+            "cache_from": put("cache_from", Cursor.read_strings),
+            "entitlements": put("entitlements", Cursor.read_strings),
+            "extra_hosts": put("extra_hosts", values.read_hosts),
+            "isolation": engine_options.read_isolation,
+            "labels": put("labels", values.read_strings_by_name),
+            "network": put("network", Cursor.read_string),
+            "no_cache": put("no_cache", Cursor.read_boolean),
+            "platforms": put("platforms", Cursor.read_strings),
+            "privileged": put("privileged", Cursor.read_boolean),
+            "pull": put("pull", Cursor.read_boolean),
+            "secrets": put("secrets", lambda c: _read_secrets(c, context)),
+            "shm_size": put("shm_size", Cursor.read_size),
+            "ssh": put("ssh", lambda c: _read_ssh(c, context.base)),
+            "tags": put("tags", Cursor.read_strings),
+            "ulimits": put("ulimits", values.read_ulimits),
         },
-        refused=unsupported_keys.BUILD_REFUSED,
         warned=unsupported_keys.BUILD_WARNED,
     )
+
+
+def _read_contexts(at: Cursor, base: Path) -> dict[str, str]:
+    """Read `additional_contexts`: directories are made absolute."""
+    found = values.read_strings_by_name(at)
+    return {
+        name: text if is_remote_context(text) or ":" in text else storage.resolve_path(base, text)
+        for name, text in found.items()
+    }
+
+
+def _read_ssh(at: Cursor, base: Path) -> dict[str, str]:
+    """Read `ssh`: keys or sockets by id; an empty one is that of the user's agent."""
+    if at.node.mapping is None and at.node.sequence is None:
+        return {at.read_string(): ""}
+    return {
+        name: "" if value.node.value is None else storage.resolve_path(base, value.read_string())
+        for name, value in values.read_pairs(at)
+    }
+
+
+def _read_secrets(at: Cursor, context: ReadContext) -> dict[str, str]:
+    """Read `secrets` of a build; each must be declared at the top level."""
+    found: dict[str, str] = {}
+    for entry in at.elements():
+        given: dict[str, str] = {}
+        if entry.node.mapping is None:
+            given["source"] = entry.read_string()
+        else:
+            names = ("source", "target", "uid", "gid", "mode")
+            entry.read_keys(KeyTable(read={name: partial(_store, given, name) for name in names}))
+        name = given.get("source", "")
+        secret = context.declared.files["secrets"].get(name)
+        if secret is None:
+            entry.fail(f"{name!r} is not declared; declare it under secrets at the top level")
+        if isinstance(secret, storage.ExternalFile):
+            entry.fail(f"{name!r} is external, and only a Swarm cluster has external secrets")
+        if not isinstance(secret, Path):
+            entry.fail(f"{name!r} is not a file; a build takes secrets from files only")
+        found[given.get("target", name)] = str(secret)
+    return found
+
+
+def _store(found: dict[str, str], name: str, at: Cursor) -> None:
+    found[name] = at.read_string()
 
 
 def read_env_file(

@@ -73,12 +73,11 @@ class _ServiceReader:
     def key_table(self) -> KeyTable:
         """Return the keys of a service."""
         base, declared = self.context.base, self.context.declared
-        known = self.context.environment
         return KeyTable(
             read={
                 "extends": _skip,
                 "image": self._store_as("image", Cursor.read_string),
-                "build": self._store_as("build", lambda c: host_files.read_build(c, base, known)),
+                "build": self._store_as("build", lambda c: host_files.read_build(c, self.context)),
                 "command": self._store_as("command", values.read_command),
                 "entrypoint": self._store_as("entrypoint", values.read_command),
                 "working_dir": self._store_as("working_dir", Cursor.read_string),

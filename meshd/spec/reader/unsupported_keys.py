@@ -27,30 +27,12 @@ TOP_REFUSED: Final = {
 }
 TOP_WARNED: Final = {"version": "Compose files no longer have a version; remove it"}
 
-BUILD_REFUSED: Final = {
-    "additional_contexts": "put the files under context",
-    "entitlements": "build the image elsewhere and name it in image",
-    "extra_hosts": "build the image elsewhere and name it in image",
-    "isolation": "Windows containers are not supported",
-    "network": "build the image elsewhere and name it in image",
-    "privileged": "build the image elsewhere and name it in image",
-    "platforms": "build the image elsewhere and name it in image",
-    "secrets": "build the image elsewhere and name it in image",
-    "ssh": "build the image elsewhere and name it in image",
-    "ulimits": "build the image elsewhere and name it in image",
-}
-_BUILD_CACHE: Final = "the engine's own build cache is used"
+_BUILDKIT: Final = "BuildKit has it, and meshd uses the engine's own builder"
 BUILD_WARNED: Final = {
-    "cache_from": _BUILD_CACHE,
-    "cache_to": _BUILD_CACHE,
-    "labels": "set them in the Dockerfile",
-    "no_cache": _BUILD_CACHE,
-    "no_cache_filter": _BUILD_CACHE,
-    "provenance": "build the image elsewhere and name it in image",
-    "pull": _BUILD_CACHE,
-    "sbom": "build the image elsewhere and name it in image",
-    "shm_size": "the engine's default is used",
-    "tags": "the image gets the name in image",
+    "cache_to": _BUILDKIT,
+    "no_cache_filter": _BUILDKIT,
+    "provenance": _BUILDKIT,
+    "sbom": _BUILDKIT,
 }
 DEPLOY_WARNED: Final = {
     "endpoint_mode": "a plain service resolves to all its containers, and the mesh balances others",

@@ -126,7 +126,7 @@ def test_every_key_of_the_compose_specification_is_known() -> None:
         "attachment": networks.attachment_keys({}),
         "deploy": deploy.deploy_keys(FieldValues()),
         "healthcheck": values.healthcheck_keys({}),
-        "build": host_files.build_keys({}, Path(), {}),
+        "build": host_files.build_keys({}, reader().context),
     }
     added = {"services": {"x-mesh"}, "deploy": {"job"}}
     for name, keys in in_schema.items():
