@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from meshd.runtime.base import Runtime, RuntimeUnavailable
+from meshd.runtime.docker.endpoint import find_endpoint
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.runtime.process.runtime import ProcessRuntime
 from meshd.spec.model import Project
@@ -29,7 +30,10 @@ async def choose(
 ) -> Choice:
     """Choose the requested runtime. For `auto`, choose Docker if an engine answers and every
     image of `projects` exists, can be pulled, or can be built; local processes otherwise.
-    Pulls and builds nothing."""
+    Pulls and builds nothing. Raises BadEndpoint if Docker is requested, but the settings name no
+    engine that meshd can use."""
+    if wanted == "docker":
+        find_endpoint()
     if wanted != "auto":
         return Choice(wanted, f"{wanted} runtime, as requested")
     docker = DockerRuntime()

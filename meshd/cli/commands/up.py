@@ -180,9 +180,16 @@ async def check_running(options: daemon_process.DaemonOptions) -> bool:
 async def choose_runtime(
     requested: Literal["auto", "docker", "process"], spec: Project | None
 ) -> Literal["docker", "process"]:
-    """Return the runtime to use, after printing the choice and its reason."""
-    from meshd.runtime import select
+    """Return the runtime to use, after printing the choice and its reason.
 
-    choice = await select.choose(requested, [spec] if spec else [])
+    Raises DaemonStartError.
+    """
+    from meshd.runtime import select
+    from meshd.runtime.docker.endpoint import BadEndpoint
+
+    try:
+        choice = await select.choose(requested, [spec] if spec else [])
+    except BadEndpoint as error:
+        raise daemon_process.DaemonStartError(str(error)) from error
     output.print_error(choice.reason)
     return choice.name

@@ -16,6 +16,12 @@ from aiodocker import Docker, DockerError
 from yarl import URL
 
 from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
+from meshd.runtime.docker.endpoint import (
+    BadEndpoint,
+    EngineEndpoint,
+    describe_refusal,
+    find_endpoint,
+)
 
 API_VERSION = (1, 41)
 """The API version this code is written for (Engine 20.10). A newer engine is used with it as
@@ -36,6 +42,7 @@ class Engine:
 
     def __init__(self) -> None:
         self._docker: Docker | None = None
+        self._endpoint: EngineEndpoint | None = None
         self._newest = API_VERSION
 
     @property
@@ -55,19 +62,24 @@ class Engine:
         return f"v{major}.{minor}"
 
     async def open(self) -> None:
-        """Connect and agree on an API version. Raises RuntimeUnavailable."""
+        """Connect and agree on an API version. Raises RuntimeUnavailable; BadEndpoint if the
+        settings name no engine that meshd can use."""
         await self.close()
-        docker = _client()
+        self._endpoint = find_endpoint()
+        docker = _client(self._endpoint)
         try:
-            async with _request(docker) as client:
+            async with _request(docker, self._endpoint) as client:
                 url = URL(f"{client.docker_host}/version")
                 async with client.session.get(url) as response:
                     response.raise_for_status()
                     version = await response.json()
+            docker.api_version = api_version(version)
         except RuntimeFailure:
             await docker.close()
             raise
-        docker.api_version = api_version(version)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            await docker.close()
+            raise RuntimeUnavailable(f"{self._endpoint} is not a Docker Engine") from error
         self._newest = _numbers(version["ApiVersion"])
         # Set last: until then callers get "not connected".
         self._docker = docker
@@ -92,7 +104,7 @@ class Engine:
         """
         if self._docker is None:
             raise RuntimeUnavailable("the Docker Engine is not connected")
-        async with _request(self._docker, patience, errors, otherwise) as docker:
+        async with _request(self._docker, self._endpoint, patience, errors, otherwise) as docker:
             yield docker
 
     @asynccontextmanager
@@ -118,22 +130,28 @@ class Engine:
 @asynccontextmanager
 async def _request(
     docker: Docker,
+    endpoint: EngineEndpoint | None,
     patience: float | None = PATIENCE,
     errors: Mapping[int, RuntimeFailure] | None = None,
     otherwise: type[RuntimeFailure] = RuntimeFailure,
 ) -> AsyncIterator[Docker]:
     """See `Engine.request`."""
+    name = f"the Docker Engine at {endpoint}"
     try:
         async with asyncio.timeout(patience):
             yield docker
     except TimeoutError as error:
-        raise RuntimeUnavailable(f"the Docker Engine did not answer in {patience:g} s") from error
+        raise RuntimeUnavailable(f"{name} did not answer in {patience:g} s") from error
     except DockerError as error:
         if error.status == UNREACHABLE:
-            raise RuntimeUnavailable(error.message) from error
+            raise RuntimeUnavailable(_unreachable(endpoint, error.__context__)) from error
         raise (errors or {}).get(error.status, otherwise(error.message)) from error
+    except aiohttp.ClientResponseError as error:
+        raise RuntimeUnavailable(f"{name} answered {error.status} {error.message}") from error
+    except (aiohttp.ClientConnectorError, aiohttp.ClientSSLError) as error:
+        raise RuntimeUnavailable(_unreachable(endpoint, error)) from error
     except (aiohttp.ClientError, OSError) as error:
-        raise RuntimeUnavailable(f"the Docker Engine closed the connection: {error}") from error
+        raise RuntimeUnavailable(f"{name} closed the connection: {error}") from error
     except RuntimeError as error:
         # aiohttp raises this when the session is closed during a request.
         if not docker.session.closed:
@@ -149,13 +167,20 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[Info]:
         raise RuntimeUnavailable(f"unreadable event from the Docker Engine: {error}") from error
 
 
-def _client() -> Docker:
+def _unreachable(endpoint: EngineEndpoint | None, error: BaseException | None) -> str:
+    """Return the text for an engine to which no connection was possible."""
+    if endpoint is None:
+        return f"the Docker Engine does not answer: {error}"
+    cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", error)
+    return f"the Docker Engine at {endpoint} does not answer: {describe_refusal(endpoint, cause)}"
+
+
+def _client(endpoint: EngineEndpoint) -> Docker:
     timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT)
     try:
-        return Docker(timeout=timeout)
-    except (AssertionError, ValueError) as error:  # how aiodocker reports that it found no engine
-        reason = str(error) or "no socket in the default places, and DOCKER_HOST is not set"
-        raise RuntimeUnavailable(f"no Docker Engine found: {reason}") from error
+        return Docker(endpoint.url, timeout=timeout, ssl_context=endpoint.ssl_context())
+    except (ValueError, OSError) as error:
+        raise BadEndpoint(f"the Docker Engine at {endpoint} is not usable: {error}") from error
 
 
 def api_version(version: Info) -> str:
