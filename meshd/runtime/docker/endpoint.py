@@ -21,8 +21,9 @@ from meshd.runtime.base import RuntimeUnavailable
 DEFAULT_CONTEXT: Final = "default"
 """The context without a file: `DOCKER_HOST` or the default sockets."""
 TLS_PORT: Final = 2376
+"""The port that is registered for the engine with TLS."""
 PLAIN_PORT: Final = 2375
-"""Registered ports of the engine, with TLS and without."""
+"""The port that is registered for the engine without TLS."""
 DEFAULT_SOCKETS: Final = (
     "/run/docker.sock",
     "/var/run/docker.sock",
