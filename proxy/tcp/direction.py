@@ -2,10 +2,9 @@
 
 `TcpSession` owns two of them and passes the events of their sockets on. Bytes are copied through
 one buffer that all sessions of a worker share. A direction whose reads fill that buffer carries
-bulk data; it then moves the bytes with `splice`, which costs a third of the CPU time of a copy
-(`python -m bench.tcp`), until reads are small again. Nothing is read while the target takes no
-bytes, so that a slow reader slows its sender down; what was read already is held here, and never
-more than one read.
+bulk data; it then moves the bytes with `splice`, which costs less than half of the CPU time of a
+copy, until reads are small again. Nothing is read while the target takes no bytes, so that a slow
+reader slows its sender down; what was read already is held here, and never more than one read.
 """
 
 import asyncio
