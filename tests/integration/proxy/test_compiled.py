@@ -33,6 +33,7 @@ TESTS = (
     "tests/integration/proxy/test_exchange_streaming.py",
     "tests/integration/proxy/test_exchange_waiting.py",
     "tests/integration/proxy/test_fast_path.py",
+    "tests/integration/proxy/test_tcp.py",
 )
 
 
