@@ -34,8 +34,8 @@ COMPILED = [
     "proxy/wire/buckets.py",
     "proxy/ipc/shared_memory.py",
     *(f"proxy/state/{name}.py" for name in (
-        "concurrency_limits", "endpoint_state", "head_cache", "routing_table", "service_state",
-        "trusted_networks",
+        "concurrency_limits", "descriptors", "endpoint_state", "head_cache", "routing_table",
+        "service_state", "trusted_networks",
     )),
     *(f"proxy/request/{name}.py" for name in (
         "accounting", "attempt", "connection_pool", "data_plane", "dispatch", "downstream",

@@ -6,6 +6,7 @@ wakes the reconciler.
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Final
 
 import msgspec
 import structlog
@@ -27,6 +28,8 @@ from proxy.wire.report import (
     Workers,
 )
 
+SHORTAGE_OVER: Final = 60.0
+"""Seconds without a shortage of descriptors after which the next one is another event."""
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -58,6 +61,7 @@ class WorkerEvents:
         self._live: frozenset[int] = frozenset()
         self._listen_errors: dict[str, str] = {}
         self._refused: dict[int, SnapshotRefused] = {}
+        self._short_until: dict[int, float] = {}
 
     @property
     def in_flight(self) -> Mapping[str, int]:
@@ -124,6 +128,8 @@ class WorkerEvents:
     def _take_report(self, report: Report) -> None:
         self._ingest.add(report)
         self._on_report(report)
+        if report.descriptor_shortages or report.accept_pauses:
+            self._record_shortage(report)
         self._in_flight_by_worker[report.worker] = {
             endpoint.id: endpoint.in_flight
             for service in report.services
@@ -131,6 +137,18 @@ class WorkerEvents:
             if endpoint.in_flight
         }
         self._sum_in_flight()
+
+    def _record_shortage(self, report: Report) -> None:
+        """Record that a worker has too few descriptors, once until it had enough for a while."""
+        now = self._clock()
+        known = now < self._short_until.get(report.worker, 0.0)
+        self._short_until[report.worker] = now + SHORTAGE_OVER
+        if not known:
+            text = (
+                f"worker {report.worker} has too few file descriptors (the limit of open files is "
+                f"{report.descriptor_limit}): new clients and requests wait; raise the limit"
+            )
+            self._events.record(now, Kind.WORKER_SHORT, text)
 
     def _set_workers(self, live: frozenset[int]) -> None:
         self._ingest.set_workers(live)
@@ -144,6 +162,7 @@ class WorkerEvents:
         for worker in gone:
             self._in_flight_by_worker.pop(worker, None)
             self._refused.pop(worker, None)
+            self._short_until.pop(worker, None)
         self._sum_in_flight()
 
     def _sum_in_flight(self) -> None:

@@ -49,6 +49,7 @@ class Kind(StrEnum):
     JOB_FAILED = "job.failed"
     JOB_SKIPPED = "job.skipped"
     WORKER_REPLACED = "worker.replaced"
+    WORKER_SHORT = "worker.short-of-descriptors"
     CONTROL_RESTARTED = "control.restarted"
     CLOCK_SET = "clock.set"
     LISTEN_FAILED = "listen.failed"

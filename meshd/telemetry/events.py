@@ -18,6 +18,7 @@ BAD: Final = frozenset(
         Kind.ROLLOUT_ROLLED_BACK,
         Kind.JOB_FAILED,
         Kind.WORKER_REPLACED,
+        Kind.WORKER_SHORT,
         Kind.CONTROL_RESTARTED,
         Kind.ADOPT_FAILED,
         Kind.CLAIM_REFUSED,

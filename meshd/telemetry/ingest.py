@@ -134,6 +134,7 @@ class Ingest:
     - `missing`: reports that never arrived, according to gaps in their sequence numbers.
     - `refused`: requests answered before their service was known, by reason.
     - `log_dropped`, `spans_dropped`, `spans_exported`: access log lines and trace spans.
+    - `descriptor_shortages`, `accept_pauses`: what workers could not do for lack of descriptors.
     """
 
     def __init__(self) -> None:
@@ -145,6 +146,7 @@ class Ingest:
         self.missing = 0
         self.refused: dict[str, int] = {}
         self.log_dropped = self.spans_dropped = self.spans_exported = 0
+        self.descriptor_shortages = self.accept_pauses = 0
 
     def add(self, report: Report) -> None:
         """Add a report; a duplicate is ignored."""
@@ -164,6 +166,8 @@ class Ingest:
         self.log_dropped += report.log_dropped
         self.spans_dropped += report.spans_dropped
         self.spans_exported += report.spans_exported
+        self.descriptor_shortages += report.descriptor_shortages
+        self.accept_pauses += report.accept_pauses
         self._prune(report.end)
         for second, share in _overlaps(report):
             self._cover(self._second(second), report, share)

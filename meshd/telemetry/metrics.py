@@ -145,7 +145,14 @@ class _DaemonCollector(Collector):
         dropped.add_metric(["spans"], self._ingest.spans_dropped)
         exported = CounterMetricFamily("meshd_spans_exported", "Spans accepted by the collector")
         exported.add_metric([], self._ingest.spans_exported)
-        yield from (refused, dropped, exported)
+        short = CounterMetricFamily(
+            "meshd_descriptor_shortages",
+            "What workers could not do for lack of file descriptors: connect, accept",
+            labels=["what"],
+        )
+        short.add_metric(["connect"], self._ingest.descriptor_shortages)
+        short.add_metric(["accept"], self._ingest.accept_pauses)
+        yield from (refused, dropped, exported, short)
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:

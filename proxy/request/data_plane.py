@@ -25,6 +25,7 @@ from proxy.request.reachability import Probe
 from proxy.request.reporter import Reporter
 from proxy.request.sinks import ClientSink, ResponseSink
 from proxy.request.upstream import Upstream
+from proxy.state.descriptors import Descriptors
 from proxy.state.endpoint_state import EndpointState
 from proxy.state.head_cache import HeadCache
 from proxy.state.routing_table import Routing
@@ -62,12 +63,18 @@ def _ignore_problem(text: str) -> None:
     """Do nothing: the default of `on_problem`."""
 
 
+def _idle_since(upstream: Upstream) -> float:
+    """Since when a connection is idle, in monotonic seconds."""
+    return upstream.idle_since
+
+
 class DataPlane:
     """All routing state and all connections of one worker.
 
     - `worker`: the worker's number in its reports; one of `workers`.
     - `loop`, `clock`, `random`: event loop, monotonic seconds, numbers in [0, 1).
     - `row`: this worker's row of the shared memory, or None.
+    - `descriptors`: the file descriptors of this process.
     - `access_log`, `spans`: where log lines and spans are collected; None for none.
     - `on_busy_changed()`: called when a draining or removed endpoint has no more requests.
     - `on_wake(service, parked)`: called when the first request is parked for a service, and the
@@ -91,6 +98,7 @@ class DataPlane:
         *,
         workers: int = 1,
         row: WorkerRow | None = None,
+        descriptors: Descriptors | None = None,
         access_log: AccessLog | None = None,
         spans: SpanQueue | None = None,
         on_busy_changed: Callable[[], None] = _ignore_busy,
@@ -104,6 +112,7 @@ class DataPlane:
         self.random = random
         self.workers = workers
         self.row = row
+        self.descriptors = descriptors or Descriptors()
         self.access_log = access_log
         self.spans = spans
         self.on_wake = on_wake
@@ -258,6 +267,7 @@ class DataPlane:
     def connect(self, endpoint: EndpointState, sink: ResponseSink) -> Upstream:
         """Start to open a connection to an endpoint, which reports to `sink`."""
         endpoint.count_connections(1)
+        self.descriptors.count_to_endpoints(1)
         upstream = Upstream(self, endpoint, sink)
         upstream.open()
         return upstream
@@ -300,6 +310,42 @@ class DataPlane:
         """Report that an endpoint was ejected."""
         until = time.time() + endpoint.health.ejected_until - self.clock()
         self._on_ejected(service.name, endpoint.id, until, cause)
+
+    def report_shortage(self, service: ServiceState, error: OSError) -> None:
+        """Log that a connection to an endpoint failed for lack of a descriptor or of local ports,
+        and close an idle connection to make room for it."""
+        now = self.clock()
+        self.descriptors.count_shortage()
+        text = (
+            f"no file descriptor, memory or local port for a connection to {service.name}: "
+            f"{error.strerror or error}; the limit of open files is {self.descriptors.limit}"
+        )
+        self._problems.add(text, now)
+        self.close_idle_connections(1)
+
+    def report_pause(self) -> None:
+        """Log that no further clients are accepted for now."""
+        self.descriptors.count_pause()
+        text = (
+            f"too few file descriptors are free (the limit of open files is "
+            f"{self.descriptors.limit}): accepting connections is paused"
+        )
+        self._problems.add(text, self.clock())
+
+    def room_for_clients(self) -> int:
+        """Return how many more clients may be accepted; 0 or less for none."""
+        return self.descriptors.room(len(self.clients) - self.mirrors_in_flight)
+
+    def close_idle_connections(self, number: int) -> None:
+        """Close the connections to endpoints that were idle for longest."""
+        idle = [
+            upstream
+            for service in self.services.values()
+            for endpoint in service.endpoints.values()
+            for upstream in endpoint.idle
+        ]
+        for upstream in sorted(idle, key=_idle_since)[:number]:
+            connection_pool.close_unused(upstream.endpoint, upstream)
 
     def report_bad_response(
         self, service: ServiceState, endpoint: EndpointState, reason: str
@@ -369,6 +415,7 @@ class DataPlane:
         sweep = now >= self._next_sweep
         wall = time.time()
         self.head_cache.reset_quota()
+        self.descriptors.measure(len(self.clients) - self.mirrors_in_flight, now)
         for client in tuple(self.paused_clients):
             # The event loop does not read from these, and so does not notice their end.
             if half_close.is_reset(client):

@@ -43,6 +43,7 @@ from proxy.request.phases import (
 from proxy.request.request_body import BufferedBody
 from proxy.request.resolve import RequestRefused
 from proxy.request.sinks import AS_IS, IN_CHUNKS, NEVER, REJECTED, ClientSink
+from proxy.state.descriptors import is_shortage
 
 if TYPE_CHECKING:
     from proxy.observe.trace import TraceContext
@@ -58,6 +59,10 @@ BODY_GRACE: Final = 30.0
 BODY_RATE: Final = 500.0
 """Bytes a second that an upload must reach after that: the minimum data rate of Kestrel is 240,
 that of Apache's mod_reqtimeout 500."""
+SHORTAGE_PAUSE: Final = 0.02
+"""Seconds after which a request without a descriptor tries again; longer the longer it waits."""
+LONGEST_PAUSE: Final = 0.25
+"""Seconds between two of these tries at most."""
 HELD_BODY: Final = 64 * 1024
 """Bytes of a request's body that are held before the client is paused."""
 
@@ -90,6 +95,7 @@ class Exchange(Attempt):
     - `new_connection`: whether the next attempt must not use an idle connection.
     - `upstream_is_full`, `upstream_was_full`: backpressure of the upstream, now and ever.
     - `half_finished`: whether one side of the tunnel has ended.
+    - `short_since`: when it first found no descriptor for a connection.
     - `last_deadline`: the deadline of the whole request; 0.0 for none.
 
     Outcome:
@@ -122,6 +128,7 @@ class Exchange(Attempt):
     upstream_is_full = False
     upstream_was_full = False
     half_finished = False
+    short_since = 0.0
     last_deadline = 0.0
 
     status = 0
@@ -517,7 +524,32 @@ class Exchange(Attempt):
     # --- failures
 
     def connect_failed(self, error: OSError) -> None:
+        answered = self.endpoint is not None and self.endpoint.has_answered_since(0.0)
+        if is_shortage(error, answered=answered):
+            self._wait_for_descriptor(error)
+            return
         self.fail(failure.CONNECT, error.strerror or str(error))
+
+    def _wait_for_descriptor(self, error: OSError) -> None:
+        """Make the attempt again in a moment. The proxy has no descriptor for it, which is not the
+        endpoint's fault; connections end all the time, and each leaves one."""
+        now = self.plane.clock()
+        service = self.service
+        self.plane.report_shortage(service, error)
+        if self.endpoint is not None:
+            self.endpoint.health.record_abandoned()
+        if not self.short_since:
+            self.short_since = now
+        waited = now - self.short_since
+        if waited >= service.config.limits.pending_timeout:
+            self.fail(failure.NO_DESCRIPTOR, error.strerror or str(error))
+            return
+        self.end_attempt(now)
+        self._enter(PICKING)
+        self._enter(DELAYED)
+        self.set_deadline(NEVER)
+        pause = min(SHORTAGE_PAUSE + waited, LONGEST_PAUSE)
+        self.plane.loop.call_later(pause, self._delay_over)
 
     def upstream_lost(self, *, answering: bool) -> None:
         if self.phase == TUNNEL:

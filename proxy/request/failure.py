@@ -58,6 +58,9 @@ SHED: Final = Failure("shed", 503, "too many requests wait already")
 QUEUED: Final = Failure("queued", 503, "no replica had room in time")
 RATE: Final = Failure("rate-limit", 429, "too many requests")
 FAULT: Final = Failure("fault", 503, "a fault was injected")
+NO_DESCRIPTOR: Final = Failure(
+    "no-descriptor", 503, "the proxy has no file descriptor for a connection to the origin"
+)
 CLIENT_GONE: Final = Failure("client-gone", 499, "the client closed the connection")
 MAX_FORWARDS: Final = Failure("max-forwards", 200, "this is the last hop that Max-Forwards allows")
 REDIRECT: Final = Failure("redirect", 308, "see Location")

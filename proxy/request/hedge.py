@@ -15,6 +15,7 @@ from proxy.request import connection_pool, dispatch, failure, reachability, retr
 from proxy.request.attempt import Attempt
 from proxy.request.phases import ANSWERING, CONNECTING, SENT
 from proxy.request.sinks import REJECTED
+from proxy.state.descriptors import is_shortage
 
 if TYPE_CHECKING:
     from proxy.request.exchange import Exchange
@@ -79,6 +80,10 @@ class Hedge(Attempt):
 
     def connect_failed(self, error: OSError) -> None:
         endpoint = self.endpoint
+        answered = endpoint is not None and endpoint.has_answered_since(0.0)
+        if is_shortage(error, answered=answered):
+            self.drop(self.plane.clock())
+            return
         if endpoint is not None:
             reachability.connect_failed(
                 self.plane,

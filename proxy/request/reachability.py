@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.request import connection_pool, dispatch, failure
 from proxy.request.failure import Failure
 from proxy.request.sinks import ResponseSink
+from proxy.state.descriptors import is_shortage
 
 if TYPE_CHECKING:
     from proxy.request.data_plane import DataPlane
@@ -116,9 +117,12 @@ class Probe(ResponseSink):
         self._failed()
 
     def connect_failed(self, error: OSError) -> None:
-        del error
         self._upstream = None
-        self._failed()
+        if is_shortage(error, answered=self._endpoint.has_answered_since(0.0)):
+            self.stop()
+            self._try_later()
+        else:
+            self._failed()
 
     def _failed(self) -> None:
         self.stop()

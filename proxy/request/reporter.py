@@ -23,7 +23,7 @@ class Reporter:
         self._sequence = 0
         self._cpu_seconds = 0.0
         self._refused: dict[str, int] = {}
-        self._reported = (0, 0, 0)
+        self._reported = (0, 0, 0, 0, 0)
 
     def count_refused(self, reason: str) -> None:
         """Count a response to a request that belonged to no known service."""
@@ -56,19 +56,26 @@ class Reporter:
             rss_bytes=_resident_bytes(),
             cpu_seconds=used,
             refused=refused,
-            **self._log_and_span_counts(plane),
+            descriptor_limit=plane.descriptors.limit,
+            **self._counts(plane),
         )
 
-    def _log_and_span_counts(self, plane: "DataPlane") -> dict[str, int]:
-        """Numbers of log lines and spans since the last call, by the report's fields."""
-        log, spans = plane.access_log, plane.spans
+    def _counts(self, plane: "DataPlane") -> dict[str, int]:
+        """Numbers of log lines, spans and missing descriptors since the last call, by the report's
+        fields."""
+        log, spans, descriptors = plane.access_log, plane.spans, plane.descriptors
         now = (
             log.dropped if log is not None else 0,
             spans.dropped if spans is not None else 0,
             spans.exported if spans is not None else 0,
+            descriptors.shortages,
+            descriptors.pauses,
         )
         before, self._reported = self._reported, now
-        names = ("log_dropped", "spans_dropped", "spans_exported")
+        names = (
+            "log_dropped", "spans_dropped", "spans_exported", "descriptor_shortages",
+            "accept_pauses",
+        )  # fmt: skip
         return {name: new - old for name, new, old in zip(names, now, before, strict=True)}
 
 

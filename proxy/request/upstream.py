@@ -191,6 +191,7 @@ class Upstream:
         if self._counted:
             self._counted = False
             self.endpoint.count_connections(-1)
+            self._plane.descriptors.count_to_endpoints(-1)
         if self in self.endpoint.idle:
             self.endpoint.idle.remove(self)
 

@@ -153,6 +153,9 @@ class Report(Frozen, frozen=True, tag=True):
     - `refused`: by reason, requests answered before their service was known: invalid requests,
       hosts and paths without a route
     - `log_dropped`, `spans_dropped`, `spans_exported`: access log lines and spans
+    - `descriptor_shortages`: connections to endpoints that failed for lack of a descriptor
+    - `accept_pauses`: how often accepting was paused for lack of descriptors
+    - `descriptor_limit`: how many descriptors the process may have
     """
 
     worker: int
@@ -168,6 +171,9 @@ class Report(Frozen, frozen=True, tag=True):
     log_dropped: int = 0
     spans_dropped: int = 0
     spans_exported: int = 0
+    descriptor_shortages: int = 0
+    accept_pauses: int = 0
+    descriptor_limit: int = 0
 
 
 class Workers(Frozen, frozen=True, tag=True):

@@ -8,6 +8,7 @@ import asyncio
 import functools
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ from proxy.ipc.shared_memory import SharedCells, WorkerRow
 from proxy.observe.access_log import AccessLog
 from proxy.observe.spans import SpanQueue
 from proxy.request.data_plane import DataPlane
+from proxy.state.descriptors import Descriptors
 from proxy.tcp.handover import TcpHandover
 from proxy.wire.report import (
     Accepting,
@@ -74,6 +76,7 @@ class Worker:
             loop,
             workers=config.of,
             row=_attach_row(config),
+            descriptors=Descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
             access_log=access_log,
             spans=spans,
             on_busy_changed=self._send_ack,
@@ -83,7 +86,9 @@ class Worker:
         )
         self._tcp = TcpHandover(loop)
         self._acceptor = Acceptor(
-            loop, functools.partial(protocol_factory, self._plane, tcp=self._tcp.protocol)
+            loop,
+            functools.partial(protocol_factory, self._plane, tcp=self._tcp.protocol),
+            self._plane,
         )
         self._snapshot: Snapshot | None = None
         self._commands: asyncio.Queue[tuple[Message, int]] = asyncio.Queue()

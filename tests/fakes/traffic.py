@@ -96,7 +96,13 @@ def report(worker: int, sequence: int, end: float) -> Report:
     )
     fields = (worker, sequence, end - 1.0, end, Generation(1, 7), services, 3, 50_000_000, 0.25)
     return Report(
-        *fields, refused={"no-route": 2}, log_dropped=1, spans_dropped=3, spans_exported=4
+        *fields,
+        refused={"no-route": 2},
+        log_dropped=1,
+        spans_dropped=3,
+        spans_exported=4,
+        descriptor_shortages=5,
+        accept_pauses=1,
     )
 
 

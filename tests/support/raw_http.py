@@ -242,10 +242,11 @@ def answering(response: bytes, *, seen: list[Message] | None = None) -> Script:
 
 
 class Proxy:
-    """A real `meshd proxy` process."""
+    """A real `meshd proxy` process; `files` is its limit of open files."""
 
-    def __init__(self, to: Sequence[int], *flags: str) -> None:
-        command = [sys.executable, "-m", "meshd.cli.main", "proxy", "--listen", "127.0.0.1:0"]
+    def __init__(self, to: Sequence[int], *flags: str, files: int = 0) -> None:
+        command = ["prlimit", f"--nofile={files}:{files}"] if files else []
+        command += [sys.executable, "-m", "meshd.cli.main", "proxy", "--listen", "127.0.0.1:0"]
         for port in to:
             command += ["--to", f"127.0.0.1:{port}"]
         self._process = subprocess.Popen(

@@ -1,12 +1,14 @@
 """Hedged requests: a second attempt if the first is slow, and never two answers."""
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from proxy.http1.response_template import ResponseTemplates
 from proxy.request.upstream import Upstream
+from proxy.state.descriptors import Descriptors
 from proxy.state.endpoint_state import EndpointState
 from proxy.wire.snapshot import Balance, Endpoint, Retries
 from tests.support.proxy_scene import (
@@ -207,10 +209,13 @@ def test_an_abandoned_connect_is_closed_and_counted_once() -> None:
     where = Endpoint("e", "127.0.0.1", 1)
     endpoint = EndpointState("shop", where, ResponseTemplates(), peak=False, adaptive=False)
     endpoint.connections = 1
-    upstream = Upstream(None, endpoint, None)  # type: ignore[arg-type]
+    plane = SimpleNamespace(descriptors=Descriptors())
+    plane.descriptors.count_to_endpoints(1)
+    upstream = Upstream(plane, endpoint, None)  # type: ignore[arg-type]
     upstream.discard()
     transport = Transport()
     upstream.connection_made(transport)  # type: ignore[arg-type]
     assert transport.aborted
     upstream.connection_lost(None)
     assert endpoint.connections == 0
+    assert plane.descriptors.to_endpoints == 0

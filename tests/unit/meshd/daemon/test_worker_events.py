@@ -2,17 +2,27 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from meshd.daemon.worker_events import WorkerEvents
 from meshd.store.events import EventLog
 from meshd.store.store import Store
 from meshd.telemetry.ingest import Ingest
-from proxy.wire.report import Ack, ListenFailed, Listening, Message, SnapshotRefused, Workers
+from proxy.wire.report import (
+    Ack,
+    ListenFailed,
+    Listening,
+    Message,
+    Report,
+    SnapshotRefused,
+    Workers,
+)
 from proxy.wire.snapshot import Generation
 
 BAD = SnapshotRefused(1, Generation(1, 2), "ValueError: no network")
 LATER = SnapshotRefused(1, Generation(1, 3), "ValueError: no network")
+SHORT = Report(1, 1, 0.0, 1.0, Generation(), accept_pauses=1, descriptor_limit=120)
 FAILED = ListenFailed("10.0.0.1:80", "Address already in use")
 
 
@@ -38,6 +48,9 @@ def handler(log: EventLog) -> WorkerEvents:
             ["listen.failed"] * 2,
         ),
         ([Workers((1, 2)), Workers((2, 3))], ["worker.replaced"]),
+        ([SHORT, SHORT], ["worker.short-of-descriptors"]),
+        ([SHORT, msgspec.structs.replace(SHORT, worker=2)], ["worker.short-of-descriptors"] * 2),
+        ([Report(1, 1, 0.0, 1.0, Generation())], []),
     ],
 )
 def test_a_repeated_message_is_recorded_once(
