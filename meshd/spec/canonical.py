@@ -14,7 +14,7 @@ from meshd.spec import units
 from meshd.spec.compose import LoadedProject
 from meshd.spec.errors import Diagnostics
 from meshd.spec.model import Service
-from meshd.spec.reader import ports, storage, values
+from meshd.spec.reader import host_files, ports, storage, values
 from meshd.spec.source.cursor import Cursor
 from meshd.spec.source.merge import clean_target
 from meshd.spec.source.yaml_tree import SourceNode
@@ -38,7 +38,9 @@ _DURATIONS: Final = frozenset(
     | {"monitor", "window"}
 )
 _LISTS: Final = frozenset({"dns", "dns_opt", "dns_search", "tmpfs", "label_file"})
-_PAIRS: Final = frozenset({"labels", "annotations", "sysctls", "args", "driver_opts", "options"})
+_PAIRS: Final = frozenset(
+    {"labels", "annotations", "sysctls", "args", "driver_opts", "options", "additional_contexts"}
+)
 _TEXT: Final = frozenset(
     {"image", "user", "hostname", "domainname", "container_name", "working_dir", "name", "restart"}
 )
@@ -121,6 +123,7 @@ class _ServiceForm:
         services = (loaded.tree.mapping or {})["services"].mapping or {}
         self._service = service
         self._base = loaded.base
+        self._variables = loaded.variables
         self._node = services[service.name]
 
     def build(self) -> dict[str, Plain]:
@@ -142,8 +145,10 @@ class _ServiceForm:
             "gpus": _list_gpus,
         }
         found: dict[str, Plain] = {"command": None, "entrypoint": None}
+        if depends_on := self._add_implied({}):
+            found["depends_on"] = depends_on
         for key, node in (self._node.mapping or {}).items():
-            if key in ("env_file", "environment", "extends"):
+            if key in ("env_file", "environment", "extends", "label_file", "labels"):
                 continue
             if node.value is None:
                 continue
@@ -151,6 +156,8 @@ class _ServiceForm:
                 found[key] = node.to_plain()
             else:
                 found[key] = special[key](node) if key in special else _convert(key, node)
+        if labels := self._list_labels():
+            found["labels"] = labels
         if self._service.environment:
             found["environment"] = dict(sorted(self._service.environment.items()))
         if "network_mode" not in found:
@@ -186,7 +193,34 @@ class _ServiceForm:
             if isinstance(restart := given.get("restart"), str):
                 given["restart"] = _WORDS.get(restart.lower(), restart)
             found[name] = {"condition": "service_started", "required": True, **given}
+        return self._add_implied(found)
+
+    def _add_implied(self, found: dict[str, Plain]) -> Plain:
+        """Return the dependencies with those that other keys imply."""
+        options = self._service.options
+        restarted = {*options.shared_namespaces, *options.linked_services}
+        for name in (*options.shared_services, *options.linked_services):
+            implied: dict[str, Plain] = {"condition": "service_started", "required": True}
+            if name in restarted:
+                implied["restart"] = True
+            found.setdefault(name, implied)
         return dict(sorted(found.items()))
+
+    def _read_label_files(self) -> dict[str, str]:
+        """Return the labels of `label_file`."""
+        node = (self._node.mapping or {}).get("label_file")
+        found: dict[str, str] = {}
+        if node is not None and node.value is not None:
+            at = self._cursor(node)
+            for entry in at.elements() if node.sequence is not None else (at,):
+                found |= host_files.read_env_file(entry, self._base, self._variables, {})
+        return found
+
+    def _list_labels(self) -> Plain:
+        """Return the labels of `label_file` and `labels`, with those that set `x-mesh`."""
+        node = (self._node.mapping or {}).get("labels")
+        given = {} if node is None or node.value is None else _convert("labels", node)
+        return dict(sorted({**self._read_label_files(), **given}.items()))
 
     def _list_ports(self, node: SourceNode) -> Plain:
         return [port for item in node.sequence or () for port in ports.expand(item)]

@@ -35,6 +35,7 @@ class LoadedProject:
 
     - `tree`: the merged files, with variables replaced
     - `base`: the directory that relative paths start at
+    - `variables`: those of the environment and of the `.env` files
     """
 
     project: Project
@@ -42,6 +43,7 @@ class LoadedProject:
     base: Path
     warnings: tuple[Problem, ...] = ()
     proxy_settings: ProxySettings = field(default_factory=ProxySettings)
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def load(
@@ -87,7 +89,7 @@ def load(
     diagnostics.raise_if_any()
     assert found is not None
     warnings = tuple(sort_problems(diagnostics.warnings))
-    return LoadedProject(found, root, base, warnings, reader.proxy_settings)
+    return LoadedProject(found, root, base, warnings, reader.proxy_settings, variables)
 
 
 def load_dotenv(

@@ -262,13 +262,19 @@ class EngineOptions(Model):
     gpus: tuple[DeviceRequest, ...] = ()
 
     @property
+    def shared_namespaces(self) -> tuple[str, ...]:
+        """The services whose namespaces it shares."""
+        shared = (self.network_mode, self.ipc, self.pid)
+        found = [each.removeprefix("service:") for each in shared if each.startswith("service:")]
+        return tuple(dict.fromkeys(found))
+
+    @property
     def shared_services(self) -> tuple[str, ...]:
         """The services whose containers this one shares a namespace or mounts with. It is created
         again when they are."""
-        shared = (self.network_mode, self.ipc, self.pid)
-        found = [each.removeprefix("service:") for each in shared if each.startswith("service:")]
         mounts = [each for each in self.volumes_from if not each.startswith("container:")]
-        return tuple(dict.fromkeys((*found, *(each.partition(":")[0] for each in mounts))))
+        names = (*self.shared_namespaces, *(each.partition(":")[0] for each in mounts))
+        return tuple(dict.fromkeys(names))
 
     @property
     def linked_services(self) -> tuple[str, ...]:

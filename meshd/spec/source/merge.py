@@ -8,6 +8,7 @@ Docker Compose.
 - `environment`, `labels` and similar keys merge by name, in either form.
 - `volumes`, `tmpfs`, `secrets` and `configs` merge by mount target, and `env_file` by path.
 - `logging` merges only if both have the same driver, or one has none.
+- `devices` merge by path in the container, and the ranges of `ipam.config` by subnet.
 - An address in `extra_hosts` is added to those that the name has already.
 - `!reset` removes a key, and `!override` replaces it as a whole.
 """
@@ -32,8 +33,11 @@ _BY_NAME: Final[set[_Path]] = {
     ("services", "*", "annotations"),
     ("services", "*", "sysctls"),
     ("services", "*", "build", "args"),
+    ("services", "*", "build", "additional_contexts"),
     ("services", "*", "build", "labels"),
     ("services", "*", "deploy", "labels"),
+    ("networks", "*", "labels"),
+    ("volumes", "*", "labels"),
 }
 _NAMED: Final[set[_Path]] = {
     ("services", "*", "depends_on"),
@@ -43,6 +47,9 @@ _BUILD: Final[_Path] = ("services", "*", "build")
 _DEPENDS_ON: Final[_Path] = ("services", "*", "depends_on")
 _LOGGING: Final[_Path] = ("services", "*", "logging")
 _EXTRA_HOSTS: Final[_Path] = ("services", "*", "extra_hosts")
+_BUILD_HOSTS: Final[_Path] = ("services", "*", "build", "extra_hosts")
+_POOLS: Final[_Path] = ("networks", "*", "ipam", "config")
+_DEVICES: Final[_Path] = ("services", "*", "devices")
 _ENV_FILE: Final[_Path] = ("services", "*", "env_file")
 _ONE_OR_MANY: Final[set[_Path]] = {
     _ENV_FILE,
@@ -53,7 +60,12 @@ _ONE_OR_MANY: Final[set[_Path]] = {
     ("services", "*", "tmpfs"),
 }
 """Keys whose value is a list or its only item."""
-_ANY_KEY: Final[set[_Path]] = {("services",), ("services", "*", "ulimits")}
+_ANY_KEY: Final[set[_Path]] = {
+    ("services",),
+    ("services", "*", "ulimits"),
+    ("networks",),
+    ("volumes",),
+}
 """Mappings whose keys are names that the user chooses."""
 _BY_TARGET: Final[set[_Path]] = {
     ("services", "*", "tmpfs"),
@@ -91,7 +103,7 @@ def _merge(base: SourceNode, over: SourceNode, path: _Path) -> SourceNode:
         return _drop_tags(over)
     if path == _BUILD or path in _BY_NAME or path in _NAMED:
         base, over = _expand_short_form(base, path), _expand_short_form(over, path)
-    if path == _EXTRA_HOSTS:
+    if path in (_EXTRA_HOSTS, _BUILD_HOSTS):
         base, over = _list_hosts(base), _list_hosts(over)
     if path in _ONE_OR_MANY:
         base, over = _wrap_in_list(base), _wrap_in_list(over)
@@ -99,6 +111,10 @@ def _merge(base: SourceNode, over: SourceNode, path: _Path) -> SourceNode:
         return _merge_mappings(base, base.mapping, over.mapping, path)
     if base.sequence is not None and over.sequence is not None:
         over_items = [_drop_tags(item) for item in over.sequence]
+        if path == _POOLS:
+            return replace(base, value=_merge_pools(base.sequence, over_items))
+        if path == _DEVICES:
+            return replace(base, value=_deduplicate([*base.sequence, *over_items], _device_target))
         if path in _BY_TARGET:
             return replace(base, value=_deduplicate([*base.sequence, *over_items], _mount_target))
         if path == _ENV_FILE:
@@ -121,6 +137,17 @@ def _merge_mappings(
         else:
             merged[key] = _drop_tags(value)
     return replace(node, value=merged)
+
+
+def _merge_pools(base: Sequence[SourceNode], over: Sequence[SourceNode]) -> list[SourceNode]:
+    """Return the address ranges of a network: the later ones, each over the one of its subnet."""
+    known = {_subnet(item): item for item in base}
+    return [_merge(known.get(_subnet(item), item), item, ("ipam",)) for item in over]
+
+
+def _subnet(item: SourceNode) -> str:
+    subnet = (item.mapping or {}).get("subnet")
+    return "" if subnet is None else subnet.text
 
 
 def _drop_tags(node: SourceNode) -> SourceNode:
@@ -206,6 +233,15 @@ def _mount_target(item: SourceNode) -> object:
     parts = item.text.split(":")
     is_mount = len(parts) > 1 and parts[1].startswith("/")
     return clean_target(parts[1] if is_mount else parts[0])
+
+
+def _device_target(item: SourceNode) -> object:
+    """Return the path of a device in the container."""
+    if item.mapping is not None:
+        named = item.mapping.get("target") or item.mapping.get("source")
+        return named.text if named else repr(item.to_plain())
+    parts = item.text.split(":")
+    return parts[1] if len(parts) > 1 else parts[0]
 
 
 def clean_target(target: str) -> str:

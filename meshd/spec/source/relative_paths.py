@@ -21,6 +21,9 @@ def make_paths_absolute(root: SourceNode, folder: Path) -> SourceNode:
         "services": lambda node: _change_values(
             node, lambda service: make_service_paths_absolute(service, folder)
         ),
+        "volumes": lambda node: _change_values(
+            node, lambda volume: _change_volume_options(volume, folder)
+        ),
         **{
             key: lambda node: _change_values(node, lambda file: _change_file(file, folder))
             for key in _FILES
@@ -35,7 +38,13 @@ def make_service_paths_absolute(node: SourceNode, folder: Path) -> SourceNode:
         node,
         {
             "build": lambda build: (
-                _change_keys(build, {"context": lambda context: _change_path(context, folder)})
+                _change_keys(
+                    build,
+                    {
+                        "context": lambda context: _change_path(context, folder),
+                        "additional_contexts": lambda contexts: _change_contexts(contexts, folder),
+                    },
+                )
                 if build.mapping is not None
                 else _change_path(build, folder)
             ),
@@ -46,6 +55,9 @@ def make_service_paths_absolute(node: SourceNode, folder: Path) -> SourceNode:
                     if file.mapping is not None
                     else _change_path(file, folder)
                 ),
+            ),
+            "label_file": lambda files: _change_items(
+                files, lambda file: _change_path(file, folder)
             ),
             "volumes": lambda volumes: _change_items(
                 volumes, lambda volume: _change_volume(volume, folder)
@@ -65,6 +77,39 @@ def _change_volume(node: SourceNode, folder: Path) -> SourceNode:
         return node
     text = f"{os.path.normpath(folder / source)}:{rest}"
     return replace(node, value=text, text=text)
+
+
+def _change_volume_options(node: SourceNode, folder: Path) -> SourceNode:
+    """Change the directory of a volume that is a bind mount."""
+    options = (node.mapping or {}).get("driver_opts")
+    kind = (options.mapping or {}).get("o") if options is not None else None
+    if kind is None or kind.value != "bind":
+        return node
+    return _change_keys(
+        node,
+        {
+            "driver_opts": lambda given: _change_keys(
+                given, {"device": lambda path: _change_path(path, folder)}
+            )
+        },
+    )
+
+
+def _change_contexts(node: SourceNode, folder: Path) -> SourceNode:
+    """Change the directories of `additional_contexts`, in either form."""
+    if node.mapping is not None:
+        return _change_values(node, lambda path: _change_context(path, folder))
+    return _change_items(node, lambda item: _change_named_context(item, folder))
+
+
+def _change_named_context(node: SourceNode, folder: Path) -> SourceNode:
+    name, equals, path = node.text.partition("=")
+    changed = _change_context(replace(node, value=path, text=path), folder).text
+    return replace(node, value=f"{name}={changed}", text=f"{name}={changed}") if equals else node
+
+
+def _change_context(node: SourceNode, folder: Path) -> SourceNode:
+    return node if ":" in node.text else _change_path(node, folder)
 
 
 def _change_file(node: SourceNode, folder: Path) -> SourceNode:

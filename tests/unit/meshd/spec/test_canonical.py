@@ -1,0 +1,70 @@
+"""The canonical form of keys that are changed on the way to it."""
+
+from pathlib import Path
+from typing import Any
+
+from meshd.spec.canonical import build_canonical
+from meshd.spec.compose import load
+
+
+def canonical(folder: Path, text: str) -> dict[str, Any]:
+    (folder / "compose.yml").write_text(text)
+    return build_canonical(load([folder / "compose.yml"], environment={}))
+
+
+def test_dependencies_that_other_keys_imply(tmp_path: Path) -> None:
+    text = """
+services:
+  web: {image: i, links: ["db:data"], volumes_from: [box:ro], depends_on: [cache]}
+  side: {image: i, network_mode: service:db, ipc: service:box}
+  db: {image: i}
+  box: {image: i}
+  cache: {image: i}
+"""
+    services = canonical(tmp_path, text)["services"]
+    started = {"condition": "service_started", "required": True}
+    assert services["web"]["depends_on"] == {
+        "box": started,
+        "cache": started,
+        "db": {**started, "restart": True},
+    }
+    assert services["side"]["depends_on"] == {
+        "box": {**started, "restart": True},
+        "db": {**started, "restart": True},
+    }
+    assert "networks" not in services["side"]
+    assert "depends_on" not in services["db"]
+
+
+def test_labels_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "l.env").write_text("a=1\nb=2\nmesh.route=/x\n")
+    text = "services: {web: {image: i, label_file: l.env, labels: [b=3]}}\n"
+    web = canonical(tmp_path, text)["services"]["web"]
+    assert web["labels"] == {"a": "1", "b": "3", "mesh.route": "/x"}
+    assert "label_file" not in web
+
+
+def test_an_included_file_keeps_its_directories(tmp_path: Path) -> None:
+    sub = tmp_path / "sub"
+    (sub / "data").mkdir(parents=True)
+    (sub / "l.env").write_text("a=1\n")
+    (sub / "compose.yml").write_text(
+        """
+services:
+  db:
+    image: i
+    label_file: [./l.env]
+    build: {context: ., additional_contexts: [x=./data, y=docker-image://z]}
+    volumes: ["data:/v"]
+volumes:
+  data: {driver: local, driver_opts: {type: none, o: bind, device: ./data}}
+"""
+    )
+    found = canonical(tmp_path, "include: [sub/compose.yml]\n")
+    db = found["services"]["db"]
+    assert db["labels"] == {"a": "1"}
+    assert db["build"]["additional_contexts"] == {
+        "x": str(sub / "data"),
+        "y": "docker-image://z",
+    }
+    assert found["volumes"]["data"]["driver_opts"]["device"] == str(sub / "data")
