@@ -35,6 +35,7 @@ from meshd.model.rollout import Override
 from meshd.publish.compile import EdgeSettings
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
+from meshd.publish.virtual_addresses import VirtualAddresses
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.ownership.claims import ProjectClaims
 from meshd.scaling.controller import ScalingController
@@ -46,6 +47,7 @@ from meshd.store.events import EventLog
 from meshd.store.jobs import JobLog
 from meshd.store.store import Store
 from meshd.store.traffic import TrafficLog
+from meshd.store.virtual_addresses import VirtualAddressLog
 from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
@@ -97,7 +99,7 @@ class Mesh:
         wake = asyncio.Event()
         publisher = Publisher(directory / "none", self.store.next_epoch(), _ignore)
         watch = self.watch = RuntimeWatcher(self.runtime, wake.set)
-        gateways = Gateways(self.runtime)
+        gateways = Gateways(self.runtime, VirtualAddresses(VirtualAddressLog(self.store)))
         claims = ProjectClaims(
             self.runtime, self.store, lambda: watch.replicas, wake.set, adopts=True
         )

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 from meshd.model.runtime import (
+    AddressRange,
     Capabilities,
     Holder,
     MeshAddress,
@@ -94,6 +95,12 @@ class SimulatedRuntime:
             for name in services
             for n in [int(name.rpartition("-")[2])]
         ]
+
+    async def address_ranges(
+        self,
+        project: str,
+    ) -> Sequence[AddressRange]:
+        return ()
 
     async def start(self, replica: ReplicaSpec) -> ObservedReplica:
         return self._add(replica.name, replica.project, replica.service.name, replica.revision)

@@ -140,6 +140,8 @@ class Status(Value, frozen=True):
     - `filter`: whether containers are kept from the host: `on`, or `off: REASON`; empty if the
       runtime has no filter.
     - `images`: images that are being pulled or built now.
+    - `addresses`: whether services have virtual addresses: `on`, or `off: REASON`; empty if the
+      runtime has none, or nothing needs them.
     """
 
     version: str
@@ -153,6 +155,7 @@ class Status(Value, frozen=True):
     adopts: bool = True
     filter: str = ""
     images: tuple[ImageStatus, ...] = ()
+    addresses: str = ""
 
 
 class Recording(Value, frozen=True):

@@ -125,8 +125,9 @@ class ForegroundRun:
         if self._quiet:
             return
         output.print_line(tables.daemon_line(status))
-        if warning := tables.filter_warning(status):
-            output.print_error(warning)
+        for warning in (tables.filter_warning(status), tables.addresses_warning(status)):
+            if warning:
+                output.print_error(warning)
 
     async def _show_until_end(self) -> None:
         """Show events until the daemon ends, across restarts of its control process."""

@@ -138,6 +138,18 @@ def runtime_warning(status: Status) -> str | None:
     )
 
 
+def addresses_warning(status: Status) -> str | None:
+    """Return a warning if services have no virtual addresses although they should; otherwise
+    None."""
+    state, _, reason = status.addresses.partition(": ")
+    if state != "off":
+        return None
+    return (
+        "warning: services have no virtual addresses, so that the mesh only listens on port 80, "
+        f"and plain services reach replicas directly: {reason}"
+    )
+
+
 def filter_warning(status: Status) -> str | None:
     """Return a warning if the containers' access to the host is not filtered although it should
     be; otherwise None."""

@@ -24,7 +24,7 @@ from meshd.telemetry.usage_sampler import UsageSampler
 
 class StatusReader:
     """Builds the status from the state as of the last pass. `firewall_state` returns the state of
-    the host firewall; empty if there is none."""
+    the host firewall, and `addresses_state` that of virtual addresses; empty if there is none."""
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class StatusReader:
         ingest: Ingest,
         sampler: UsageSampler,
         firewall_state: Callable[[], str],
+        addresses_state: Callable[[], str],
         clock: Callable[[], float],
     ) -> None:
         self._runtime = runtime
@@ -51,6 +52,7 @@ class StatusReader:
         self._ingest = ingest
         self._sampler = sampler
         self._firewall_state = firewall_state
+        self._addresses_state = addresses_state
         self._clock = clock
 
     def status(self) -> Status:
@@ -98,6 +100,7 @@ class StatusReader:
             images=tuple(
                 ImageStatus(**dataclasses.asdict(each)) for each in self._runtime.image_progress()
             ),
+            addresses=self._addresses_state(),
         )
 
 

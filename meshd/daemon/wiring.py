@@ -46,17 +46,20 @@ from meshd.publish.compile import EdgeSettings
 from meshd.publish.gateways import Gateways
 from meshd.publish.last_snapshot import read_held_snapshot
 from meshd.publish.publisher import Publisher
+from meshd.publish.virtual_addresses import VirtualAddresses
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.ownership.claims import ProjectClaims
 from meshd.reconcile.plan.start_limit import start_slots
 from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.docker.firewall_rules import blocked_port_of
 from meshd.runtime.docker.host_firewall import HostFirewall
+from meshd.runtime.docker.redirection import Redirection
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.runtime.select import make_runtime
 from meshd.scaling.controller import ScalingController
 from meshd.scaling.prometheus_queries import PrometheusQueries
 from meshd.store import presence
+from meshd.store.virtual_addresses import VirtualAddressLog
 from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.metrics import Metrics
@@ -145,7 +148,7 @@ class Parts:
             wake.set,
             clock,
         )
-        gateways = Gateways(runtime)
+        gateways = Gateways(runtime, VirtualAddresses(VirtualAddressLog(store)))
         publisher = self._publisher = Publisher(
             settings.state / "feed.sock", store.next_epoch(), worker_events.take
         )
@@ -211,6 +214,7 @@ class Parts:
         )
         self._ticker = Ticker(ingest, stores, self._scaling, reconciler, clock)
         firewall = self._firewall = self._make_firewall(claims)
+        redirection = self._redirection = self._make_redirection(claims)
         lookup = Lookup(store, reconciler)
         preview = Preview(store, stores.traffic, reconciler, random.Random())
         admission = Admission(runtime, store, reconciler, preview, jobs.demands, clock)
@@ -236,6 +240,7 @@ class Parts:
             ingest=ingest,
             sampler=sampler,
             firewall_state=lambda: firewall.state if firewall else "",
+            addresses_state=lambda: redirection.state if redirection else "",
             clock=clock,
         )
         self._control = ControlFacade(
@@ -300,7 +305,9 @@ class Parts:
             if self._firewall is not None:
                 blocked = blocked_port_of(serving.metrics_address)
                 self._firewall.block_ports(() if blocked is None else (blocked,))
-                running.append(self._run_firewall(self._firewall))
+                running.append(self._run_when_ready(self._firewall))
+            if self._redirection is not None:
+                running.append(self._run_when_ready(self._redirection))
             await _run_until(end, running)
         self._stores.events.flush()
         await self._runtime.close()
@@ -315,6 +322,16 @@ class Parts:
             lambda: claims.held,
             lambda kind, text: self._stores.events.record(self._clock(), kind, text),
             self._settings.filters,
+        )
+
+    def _make_redirection(self, claims: ProjectClaims) -> Redirection | None:
+        """Return the redirection of virtual addresses; None on a runtime without networks."""
+        if not isinstance(self._runtime, DockerRuntime):
+            return None
+        return self._runtime.make_redirection(
+            claims.holder.instance,
+            lambda: claims.held,
+            lambda kind, text: self._stores.events.record(self._clock(), kind, text),
         )
 
     def _take_usage(self, loads: Mapping[str, Load]) -> None:
@@ -334,10 +351,10 @@ class Parts:
                 await asyncio.sleep(CONNECT_RETRY)
         await self._watch.run()
 
-    async def _run_firewall(self, firewall: HostFirewall) -> None:
-        """Keep the firewall up once it is known which projects are ours."""
+    async def _run_when_ready(self, part: HostFirewall | Redirection) -> None:
+        """Run a part once it is known which projects are ours."""
         await self._reconciler.ready()
-        await firewall.run()
+        await part.run()
 
 
 async def _run_until(end: asyncio.Event, running: list[Coroutine[Any, Any, None]]) -> None:

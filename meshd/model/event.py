@@ -56,6 +56,8 @@ class Kind(StrEnum):
     SNAPSHOT_REFUSED = "snapshot.refused"
     FILTER_OFF = "filter.off"
     FILTER_ON = "filter.on"
+    ADDRESSES_OFF = "addresses.off"
+    ADDRESSES_ON = "addresses.on"
     RUNTIME_LOST = "runtime.lost"
     RUNTIME_BACK = "runtime.back"
 

@@ -12,6 +12,9 @@ from meshd.spec.model import Service
 
 MESH_PORT: Final = 80
 """Port of the mesh on a gateway: HTTP's default, so that `http://NAME` reaches a service."""
+VIRTUAL_PORT: Final = 15780
+"""Port of the mesh on a gateway to which connections to virtual addresses are redirected. Below the
+ports that the kernel gives to clients (32768 and up), and not registered for another use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,3 +183,23 @@ class MeshAddress:
     host: str
     port: int
     subnet: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRange:
+    """The part of a network's addresses that the runtime leaves free for virtual addresses.
+
+    - `network`: name of the network on the runtime.
+    - `project`, `service`: whose network it is; without a service, several services share it.
+    - `gateway`: the host's address there.
+    - `subnet`, `block`: the network and its free part, in CIDR notation.
+    - `usable`: whether connections to the block reach the mesh.
+    """
+
+    network: str
+    project: str
+    service: str
+    gateway: str
+    subnet: str
+    block: str
+    usable: bool = True

@@ -6,7 +6,7 @@ that the order of a caller's values never looks like a change.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -51,6 +51,7 @@ def compile_snapshot(
     splits: Mapping[str, wire.Split] = _NO_SPLITS,
     virtual: Mapping[str, str] = _NOTHING,
     park_on_refusal: bool = True,
+    retained: Collection[str] = (),
 ) -> wire.Snapshot:
     """Return the snapshot at `generation`.
 
@@ -61,6 +62,8 @@ def compile_snapshot(
     - `listeners`, `credentials` (token → service key), `callers` (address → service key), `virtual`
       (virtual address → service): copied in a fixed order.
     - `edge`: settings of the proxy as a whole.
+    - `retained`: plain services that are part of it all the same, because containers may still call
+      them at a virtual address.
     - `splits`: service key → how its revisions share the requests, during a rollout that shifts
       traffic by weight. Without an entry all replicas are equal.
     - `park_on_refusal`: whether requests also wait while all endpoints refuse connections.
@@ -70,7 +73,7 @@ def compile_snapshot(
     for project in sorted(projects, key=lambda each: each.name):
         for service in project.services:
             key = service_key(project.name, service.name)
-            if service.plain or key in services:
+            if key in services or (service.plain and key not in retained):
                 continue
             found = endpoints.get(key, ())
             services |= _compile_ports(
@@ -119,7 +122,7 @@ def _compile_ports(
     """Compile a service: one entry for its main port, and one for each further port."""
     key = service_key(project, service.name)
     ports = {key: (service.port, endpoints)}
-    for port in service.mesh_ports[1:]:
+    for port in service.tcp_ports[1:]:
         same = [msgspec.structs.replace(each, port=port) for each in endpoints]
         ports[port_key(key, port)] = (port, same)
     return {

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from meshd.model.runtime import MESH_PORT, MeshAddress
+from meshd.publish.virtual_addresses import VirtualAddresses
 from meshd.runtime.base import Runtime
 from proxy.wire.snapshot import Listener
 
@@ -22,10 +23,14 @@ TOKEN_ADDRESS: Final = "127.0.0.1:0"  # noqa: S105 (an address)
 
 
 class Gateways:
-    """The known gateways, by service key."""
+    """The known gateways, by service key.
 
-    def __init__(self, runtime: Runtime) -> None:
+    - `virtual`: the virtual addresses of services on the networks of these gateways.
+    """
+
+    def __init__(self, runtime: Runtime, virtual: VirtualAddresses) -> None:
         self._runtime = runtime
+        self.virtual = virtual
         self._addresses: dict[str, MeshAddress] = {}
         self._shared: dict[tuple[str, str], str] = {}
         self._listeners: tuple[Listener, ...] | None = None
@@ -41,12 +46,14 @@ class Gateways:
             return
         for address in await self._runtime.mesh_addresses(project, services):
             self._addresses[f"{project}/{address.service}"] = address
+        self.virtual.set_ranges(project, await self._runtime.address_ranges(project))
         self._listeners = None
 
     def forget(self, project: str) -> None:
         """Forget a project whose networks are gone."""
         prefix = f"{project}/"
         self._addresses = {k: a for k, a in self._addresses.items() if not k.startswith(prefix)}
+        self.virtual.forget(project)
         self._listeners = None
 
     def set_shared(self, networks: dict[tuple[str, str], str]) -> None:
@@ -79,7 +86,7 @@ class Gateways:
                 sources = (a.subnet,) if a.subnet else ()
                 found[address] = Listener(address, "mesh", key, sources)
             self._listeners = tuple(found.values())
-        return self._listeners
+        return (*self._listeners, *self.virtual.listeners())
 
     def is_ready(self, bound: Mapping[str, str]) -> bool:
         """Return whether replicas may start, because the mesh address for them is known. `bound`

@@ -63,7 +63,10 @@ class SnapshotUpdater:
         - `splits`: how revisions share a service's requests during a rollout, by service key.
         """
         self._gateways.set_shared(find_shared_gateways(replicas))
-        inputs = (replicas, desired, self._gateways.listeners(), dict(jobs), splits)
+        virtual = self._gateways.virtual
+        virtual.set_projects(self._desired.effective_projects())
+        listeners = self._gateways.listeners()
+        inputs = (replicas, desired, listeners, virtual.targets(), dict(jobs), splits)
         if inputs == self._inputs:
             return
         self._inputs = inputs
@@ -117,5 +120,7 @@ class SnapshotUpdater:
             callers={} if self._gateways.uses_tokens else services_by_address(replicas),
             edge=self._edge,
             splits=splits,
+            virtual=self._gateways.virtual.targets(),
+            retained=self._gateways.virtual.services(),
         )
         self._publisher.publish(snapshot)

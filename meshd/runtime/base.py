@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from meshd.model.runtime import (
+    AddressRange,
     Capabilities,
     Holder,
     ImageProgress,
@@ -139,6 +140,10 @@ class Runtime(Protocol):
 
     async def mesh_addresses(self, project: str, services: Sequence[str]) -> Sequence[MeshAddress]:
         """Return where the mesh listens for calls from each of these services (after `prepare`)."""
+
+    async def address_ranges(self, project: str) -> Sequence[AddressRange]:
+        """Return the networks of a project with addresses for virtual addresses (after `prepare`);
+        none on a runtime without networks."""
 
     async def start(self, replica: ReplicaSpec) -> ObservedReplica:
         """Create and start one replica. Raises ImageMissing, StartFailed, Unsupported."""

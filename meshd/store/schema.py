@@ -124,6 +124,12 @@ MIGRATIONS: Final = (
     ALTER TABLE rollout_new RENAME TO rollout;
     ALTER TABLE trial RENAME TO canary_analysis;
     """,
+    """
+    CREATE TABLE virtual_address (
+        project TEXT NOT NULL, service TEXT NOT NULL, network TEXT NOT NULL, address TEXT NOT NULL,
+        PRIMARY KEY (project, service, network)
+    ) WITHOUT ROWID;
+    """,
 )
 """One script for each schema version. Never edit a released one: add another."""
 

@@ -11,12 +11,14 @@ from meshd.model.replica import RandomSource
 from meshd.publish.compile import EdgeSettings
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
+from meshd.publish.virtual_addresses import VirtualAddresses
 from meshd.reconcile.execute.apply import RolloutHooks
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.ownership.claims import ProjectClaims
 from meshd.reconcile.rollout.analysis_feed import TrafficSource
 from meshd.store.events import EventLog
 from meshd.store.store import Store
+from meshd.store.virtual_addresses import VirtualAddressLog
 from proxy.wire.snapshot import Snapshot
 from tests.fakes import virtual
 from tests.fakes.sim_runtime import SimRuntime
@@ -69,7 +71,7 @@ class ControlLife:
             store=store,
             events=events,
             publisher=self.publisher,
-            gateways=Gateways(runtime),
+            gateways=Gateways(runtime, VirtualAddresses(VirtualAddressLog(store))),
             claims=self.claims,
             held_snapshot=held_snapshot,
             wake=wake,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from meshd.model.runtime import (
+    AddressRange,
     Capabilities,
     Holder,
     ImageProgress,
@@ -151,6 +152,12 @@ class SimRuntime:
     async def mesh_addresses(self, project: str, services: Sequence[str]) -> Sequence[MeshAddress]:
         await self._lag()
         return [MeshAddress(name, "10.0.0.1", 80) for name in services]
+
+    async def address_ranges(
+        self,
+        project: str,
+    ) -> Sequence[AddressRange]:
+        return ()
 
     async def start(self, replica: ReplicaSpec) -> ObservedReplica:
         await self._lag()

@@ -53,7 +53,11 @@ async def command(
         output.print_table(tables.REPLICA_COLUMNS, tables.replica_rows(listed))
     else:
         output.print_table(tables.LIST_COLUMNS, tables.list_rows(services))
-    for warning in (tables.runtime_warning(status), tables.filter_warning(status)):
+    for warning in (
+        tables.runtime_warning(status),
+        tables.filter_warning(status),
+        tables.addresses_warning(status),
+    ):
         if warning:
             output.print_error(warning)
     return output.OK

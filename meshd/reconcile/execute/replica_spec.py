@@ -10,6 +10,7 @@ import hmac
 import os.path
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from meshd.model.job import Job
 from meshd.model.operation import StartReplica
@@ -30,6 +31,7 @@ def replica_spec(
     gateway: MeshAddress | None,
     token_base: str,
     instance: str = "",
+    virtual: Mapping[str, str] = MappingProxyType({}),
 ) -> ReplicaSpec:
     """Return the spec of a replica.
 
@@ -37,6 +39,8 @@ def replica_spec(
     - `token_base`: used without a gateway: the replica's own URL prefix
       (`http://127.0.0.1:PORT/.mesh/TOKEN`); empty: no URLs.
     - `instance`: id of this mesh.
+    - `virtual`: virtual addresses by name, for the hosts file. A name without one has the gateway,
+      or in a plain service is left to the runtime's name resolution.
     """
     names = [each.name for each in project.services if not each.plain] if project else []
     environment: dict[str, str] = {}
@@ -51,6 +55,8 @@ def replica_spec(
             }
         elif token_base:
             environment |= {url_variable(name): f"{token_base}/{name}" for name in names}
+    if start.clone_of is None:
+        hosts = {**hosts, **virtual}
     return ReplicaSpec(
         name=start.name,
         project=start.project,

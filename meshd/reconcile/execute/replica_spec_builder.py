@@ -68,7 +68,8 @@ class ReplicaSpecBuilder:
         token = credential(self._secret, start.name)
         base = self._gateways.token_url(self._publisher.bound, token)
         gateway, instance = self._gateways.address_of(start.key), self._claims.holder.instance
-        return replica_spec(start, project, service, gateway, base, instance)
+        names = self._gateways.virtual.host_names(project, service) if project else {}
+        return replica_spec(start, project, service, gateway, base, instance, names)
 
     def _service_of(self, job: Job) -> Service | None:
         found = self._desired.service(job.key)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from meshd.model.runtime import MESH_PORT
+from meshd.model.runtime import MESH_PORT, VIRTUAL_PORT
 
 Family = Literal["IPv4", "IPv6"]
 _OURS: Final = re.compile("MESHD-[0-9a-f]{12}")
@@ -59,8 +59,8 @@ def rules(
 ) -> list[str]:
     """Return the chain's rules, without the chain name.
 
-    An internal network reaches the mesh at the gateway's port, and connections that the host opened
-    continue. No network reaches the `blocked_ports`.
+    An internal network reaches the mesh at the gateway's ports, and connections that the host
+    opened continue. No network reaches the `blocked_ports`.
     """
     found: list[str] = []
     for bridge in sorted(bridges, key=lambda each: each.interface):
@@ -74,8 +74,9 @@ def rules(
             continue
         found.append(f"{come} -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN")
         if family == "IPv4" and bridge.gateway:
-            mesh = f"-d {bridge.gateway}/32 -p tcp -m tcp --dport {MESH_PORT}"
-            found.append(f"{come} {mesh} -j RETURN")
+            for port in (MESH_PORT, VIRTUAL_PORT):
+                mesh = f"-d {bridge.gateway}/32 -p tcp -m tcp --dport {port}"
+                found.append(f"{come} {mesh} -j RETURN")
         found.append(f"{come} -p tcp -j REJECT --reject-with tcp-reset")
         found.append(f"{come} -j REJECT --reject-with {_UNREACHABLE[family]}")
     return found
@@ -109,8 +110,11 @@ def jumps_in(listing: str, chain: str) -> int:
     return listing.splitlines().count(f"-A INPUT -j {chain}")
 
 
-def stale(listing: str, chain: str, interfaces: Collection[str]) -> list[str]:
-    """Return the chains of other meshes that no longer match anything.
+def stale(
+    listing: str, chain: str, interfaces: Collection[str], source: str = "INPUT"
+) -> list[str]:
+    """Return the chains of other meshes, with jumps from the chain `source`, that no longer match
+    anything.
 
     Each has rules, and all rules name bridges that are not among the host's `interfaces`. A bridge
     is removed with its network, so that mesh has no networks, or its state was deleted. If it still
@@ -123,7 +127,7 @@ def stale(listing: str, chain: str, interfaces: Collection[str]) -> list[str]:
             rules_of[line[3:]] = []
         elif line.startswith("-A ") and (name := line.split()[1]) in rules_of:
             rules_of[name].append(line)
-        elif line.split()[-1] in rules_of and line != f"-A INPUT -j {line.split()[-1]}":
+        elif line.split()[-1] in rules_of and line != f"-A {source} -j {line.split()[-1]}":
             del rules_of[line.split()[-1]]  # a foreign rule leads there
     return [
         name

@@ -1,6 +1,7 @@
-"""Run iptables: check that it is usable, list and restore rules.
+"""Run iptables and ip: check that they are usable, list and change rules and routes.
 
-A thin shell for `host_firewall`: each command has a time limit, and errors carry its own text.
+A thin shell for `host_firewall` and `redirection`: each command has a time limit, and errors carry
+its own text.
 """
 
 import asyncio
@@ -59,6 +60,22 @@ class Iptables:
     async def listing(self, family: Family) -> str:
         """Return all chains and rules of the filter table. Raises IptablesError."""
         return await _run(_PREFIX[family], "-w", LOCK_SECONDS, "-S")
+
+    async def nat_listing(self) -> str:
+        """Return all chains and rules of the IPv4 table `nat`. Raises IptablesError."""
+        return await _run("iptables", "-w", LOCK_SECONDS, "-t", "nat", "-S")
+
+    async def restore_nat(self, text: str) -> None:
+        """Apply an IPv4 table, all of it or nothing; other chains stay. Raises IptablesError."""
+        await self.restore("IPv4", text)
+
+    async def local_routes(self) -> str:
+        """Return the local IPv4 routes. Raises IptablesError."""
+        return await _run("ip", "-4", "route", "show", "table", "local", "type", "local")
+
+    async def change_route(self, verb: str, block: str, interface: str) -> None:
+        """Add (`replace`) or remove (`del`) a local route. Raises IptablesError."""
+        await _run("ip", "route", verb, "local", block, "dev", interface, "table", "local")
 
     async def restore(self, family: Family, text: str) -> None:
         """Apply a table, all of it or nothing; other chains stay. Raises IptablesError."""

@@ -4,15 +4,24 @@ Used by `runtime` when a service is prepared or a project is taken down.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Final
 
+from meshd.model.runtime import AddressRange
 from meshd.runtime.base import RuntimeFailure, StartFailed
+from meshd.runtime.docker.address_ranges import address_range, divide
 from meshd.runtime.docker.container import network_name, volume_name
 from meshd.runtime.docker.engine import Engine, Info
 from meshd.runtime.docker.firewall_rules import Bridge
 from meshd.runtime.docker.observe import own_network
+from meshd.runtime.docker.redirection_rules import Redirect
 from meshd.spec import labels
 from meshd.spec.model import AddressPool, Mount, Network, Service
+
+DIVIDE_ATTEMPTS: Final = 3
+"""Times that a network is created with a free part, before it is created without one: another
+client of the engine may take the range in between."""
 
 
 class Networks:
@@ -67,6 +76,27 @@ class Networks:
         async with self._engine.request() as docker:
             found = await docker.networks.list(filters={"label": [f"{labels.MANAGED}=1"]})
         return [bridge(each) for each in found if each["Labels"].get(labels.PROJECT) in projects]
+
+    async def redirects(self, projects: Collection[str]) -> Sequence[Redirect]:
+        """Return the networks of these projects that have a free part, as the host sees them."""
+        async with self._engine.request() as docker:
+            found = await docker.networks.list(filters={"label": [f"{labels.MANAGED}=1"]})
+        redirects = []
+        for network in found:
+            if network["Labels"].get(labels.PROJECT) in projects:
+                seen = bridge(network)
+                free = address_range(network, seen, usable=True)
+                if free is not None:
+                    redirects.append(Redirect(seen.interface, free.block, seen.gateway))
+        return redirects
+
+    async def address_ranges(self, project: str, *, usable: bool) -> Sequence[AddressRange]:
+        """Return the project's networks that have a free part."""
+        mine = [f"{labels.MANAGED}=1", f"{labels.PROJECT}={project}"]
+        async with self._engine.request() as docker:
+            found = await docker.networks.list(filters={"label": mine})
+        ranges = [address_range(each, bridge(each), usable=usable) for each in found]
+        return sorted((each for each in ranges if each), key=lambda each: each.network)
 
     async def gateway(self, project: str, service: str) -> tuple[str, str] | None:
         """Return the host's address on the service's own network and that network in CIDR
@@ -125,11 +155,31 @@ class Networks:
             "engine's daemon.json, or set a free subnet under ipam"
         )
         try:
-            async with self._engine.request(otherwise=StartFailed) as docker:
-                await docker.networks.create(body)
+            await self._create(body)
         except StartFailed as failure:
             raise (hint if "non-overlapping" in str(failure) else failure) from failure
         return True
+
+    async def _create(self, body: Info) -> None:
+        """Create a network. If the engine chooses its addresses, leave a part of them free."""
+        ipam = body.get("IPAM") or {}
+        if body["Driver"] == "bridge" and not ipam.get("Config"):
+            for _ in range(DIVIDE_ATTEMPTS):
+                pools = divide(await self._try_create(body))
+                if pools is None:
+                    return
+                async with self._engine.request(otherwise=StartFailed) as docker:
+                    await (await docker.networks.get(body["Name"])).delete()
+                with contextlib.suppress(StartFailed):  # something else took the range meanwhile
+                    await self._try_create({**body, "IPAM": {**ipam, "Config": pools}})
+                    return
+        await self._try_create(body)
+
+    async def _try_create(self, body: Info) -> list[Info]:
+        """Create a network; return its address pools. Raises StartFailed."""
+        async with self._engine.request(otherwise=StartFailed) as docker:
+            made = await (await docker.networks.create(body)).show()
+        return list(made["IPAM"]["Config"] or [])
 
     async def _remove_mismatched(self, existing: Info, difference: str) -> None:
         """Remove a network that differs from the file, so that it can be created again."""

@@ -17,6 +17,7 @@ import structlog
 from meshd.model.event import Kind
 from meshd.model.runtime import (
     MESH_PORT,
+    AddressRange,
     Capabilities,
     Holder,
     ImageProgress,
@@ -57,6 +58,7 @@ from meshd.runtime.docker.image import Images, pin_builds
 from meshd.runtime.docker.iptables import Iptables
 from meshd.runtime.docker.network import Networks
 from meshd.runtime.docker.observe import add_lost_peer, is_job, is_replica, observe
+from meshd.runtime.docker.redirection import Redirection
 from meshd.runtime.support import unsupported
 from meshd.spec.model import Network, Service
 
@@ -89,6 +91,7 @@ class DockerRuntime:
         self._claims = EngineClaims(self._engine)
         self._sightings = Sightings()
         self._cloning = asyncio.Lock()
+        self._redirection: Redirection | None = None
         self._node = ""
         self._logging_driver = ""
         self._limits: frozenset[str] = frozenset()
@@ -117,6 +120,21 @@ class DockerRuntime:
         )
         self._networks.notify(firewall.update)
         return firewall
+
+    def make_redirection(
+        self,
+        instance: str,
+        projects: Callable[[], Collection[str]],
+        record_event: Callable[[Kind, str], object],
+    ) -> Redirection:
+        """Return the redirection of virtual addresses to the proxy. Until it is made, services have
+        none."""
+        redirection = Redirection(
+            self._networks.redirects, Iptables(), instance, projects, record_event
+        )
+        self._networks.notify(redirection.update)
+        self._redirection = redirection
+        return redirection
 
     async def open(self) -> None:
         """Connect. Raises RuntimeUnavailable; may be called again."""
@@ -220,6 +238,14 @@ class DockerRuntime:
             for service, found in zip(services, gateways, strict=True)
             if found is not None
         ]
+
+    async def address_ranges(self, project: str) -> Sequence[AddressRange]:
+        """See `Runtime.address_ranges`."""
+        redirection = self._redirection
+        if redirection is not None and not redirection.state:
+            await redirection.update()
+        usable = redirection is not None and redirection.works
+        return await self._networks.address_ranges(project, usable=usable)
 
     async def start(self, replica: ReplicaSpec) -> ObservedReplica:
         """See `Runtime.start`. A container that was created but did not start is removed again."""

@@ -17,6 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from meshd.model.runtime import (
+    AddressRange,
     Capabilities,
     Holder,
     ImageProgress,
@@ -139,6 +140,13 @@ class ProcessRuntime:
     ) -> Sequence[MeshAddress]:
         """Return one loopback listener on a port that the caller chooses, the same for all."""
         return [MeshAddress(service, "127.0.0.1", 0) for service in services]
+
+    async def address_ranges(
+        self,
+        project: str,  # noqa: ARG002 (the protocol's)
+    ) -> Sequence[AddressRange]:
+        """Return none: there are no networks."""
+        return ()
 
     async def start(self, replica: ReplicaSpec) -> ObservedReplica:
         """See `Runtime.start`; the keeper chooses the replica's port."""

@@ -126,10 +126,15 @@ class Service(Model):
         return self.mesh.port or next(iter((*self.expose, *self.image_ports)), last)
 
     @property
+    def tcp_ports(self) -> tuple[int, ...]:
+        """All TCP ports that the file and the image declare, the main port first."""
+        declared = (self.port, *self.expose, *self.image_ports, *self.mesh.tcp)
+        return tuple(dict.fromkeys(declared))
+
+    @property
     def mesh_ports(self) -> tuple[int, ...]:
         """All ports on which the mesh listens for the service, the main port first."""
-        declared = (self.port, *self.expose, *self.image_ports, *self.mesh.tcp)
-        return () if self.plain else tuple(dict.fromkeys(declared))
+        return () if self.plain else self.tcp_ports
 
     @property
     def probe(self) -> HealthCheck:

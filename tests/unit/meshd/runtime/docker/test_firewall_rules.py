@@ -29,6 +29,7 @@ WEB = Bridge("br-web", "172.19.0.1", internal=False)
 KEPT_OUT = [
     "-i br-vault -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
     "-i br-vault -d 172.18.0.1/32 -p tcp -m tcp --dport 80 -j RETURN",
+    "-i br-vault -d 172.18.0.1/32 -p tcp -m tcp --dport 15780 -j RETURN",
     "-i br-vault -p tcp -j REJECT --reject-with tcp-reset",
     "-i br-vault -j REJECT --reject-with icmp-port-unreachable",
 ]
@@ -50,7 +51,7 @@ NO_METRICS = "-p tcp -m tcp --dport 9900 -j REJECT --reject-with tcp-reset"
         ([WEB], [BlockedPort("fd00::2", 9900)], "IPv4", []),
         (
             [VAULT], [], "IPv6",
-            [KEPT_OUT[0], KEPT_OUT[2],
+            [KEPT_OUT[0], KEPT_OUT[3],
              "-i br-vault -j REJECT --reject-with icmp6-port-unreachable"],
         ),
         ([Bridge("br-x", "", True)], [], "IPv4",
@@ -166,7 +167,7 @@ def test_the_rules_follow_the_networks() -> None:
 
     async def scene() -> None:
         await host.firewall.update()
-        assert (len(host.chain), host.jumps_there, host.firewall.state) == (4, 1, "on")
+        assert (len(host.chain), host.jumps_there, host.firewall.state) == (5, 1, "on")
         host.bridges = [WEB]
         await host.firewall.update()
         assert (host.chain, host.jumps_there, host.firewall.state) == ([], 0, "")
@@ -187,7 +188,7 @@ def test_flushed_rules_are_restored_within_a_minute() -> None:
         assert host.jumps_there == 1
         host.chain, host.jumps_there = [], 0
         await virtual.elapse(PERIOD)
-        assert (len(host.chain), host.jumps_there) == (4, 1)
+        assert (len(host.chain), host.jumps_there) == (5, 1)
         running.cancel()
 
     virtual.run(scene())
@@ -229,7 +230,7 @@ def test_rules_stay_during_an_engine_outage() -> None:
         host.engine = False
         running = asyncio.create_task(host.firewall.run())
         await virtual.elapse(1)
-        assert (len(host.chain), host.jumps_there) == (4, 1)
+        assert (len(host.chain), host.jumps_there) == (5, 1)
         host.engine, host.bridges = True, []
         await virtual.elapse(RETRY)
         assert (host.chain, host.jumps_there) == ([], 0)
@@ -290,7 +291,7 @@ def test_a_chain_that_another_mesh_removed_is_restored_at_once() -> None:
         await host.firewall.update()
         host.snatched = True
         await host.firewall.update()
-        assert (len(host.chain), host.jumps_there) == (4, 1)
+        assert (len(host.chain), host.jumps_there) == (5, 1)
 
     virtual.run(scene())
 

@@ -1,0 +1,172 @@
+"""Mesh-managed services have an address for themselves on each network, with all their ports."""
+
+import asyncio
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests.support.mesh import TestMesh
+from tests.support.ports import free_port
+from tests.support.scaled import scaled_mesh
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.engine
+SERVER = """
+import http.server, socketserver, sys, threading
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        body = b"%s %d" % (sys.argv[1].encode(), self.server.server_address[1])
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args): pass
+class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    daemon_threads = True
+for port in sys.argv[2:]:
+    threading.Thread(target=Server(("", int(port)), Handler).serve_forever).start()
+"""
+CLIENT = """
+import sys, urllib.error, urllib.request
+for url in sys.argv[1:]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            print(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        print(error.code)
+    except OSError as error:
+        print(type(getattr(error, "reason", error)).__name__)
+"""
+
+
+def compose(project: str, image: str, folder: Path, published: int) -> str:
+    (folder / "server.py").write_text(SERVER)
+    (folder / "client.py").write_text(CLIENT)
+    base = (
+        f"    image: {image}\n"
+        f'    volumes: ["{folder}/server.py:/server.py:ro", "{folder}/client.py:/client.py:ro"]\n'
+        "    stop_grace_period: 1s\n"
+    )
+    return f"""
+name: {project}
+services:
+  api:
+{base}    command: [python3, -u, /server.py, api, "8080", "9000"]
+    expose: [8080, 9000]
+    deploy: {{replicas: 2}}
+    networks: {{front: {{aliases: [backend]}}, inner: {{}}}}
+    x-mesh: {{}}
+  shop:
+{base}    command: [python3, -u, /server.py, shop, "8080"]
+    expose: [8080]
+    networks: [front]
+    x-mesh: {{allow: [api]}}
+  web:
+{base}    command: [python3, -u, /server.py, web, "8080"]
+    ports: ["{published}:8080"]
+    networks: [front]
+  vault:
+{base}    command: [sleep, infinity]
+    networks: [inner]
+networks:
+  front: {{}}
+  inner: {{internal: true}}
+"""
+
+
+async def command(*words: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    assert process.returncode == 0, (words, out, err)
+    return out.decode()
+
+
+async def get(mesh: TestMesh, service: str, *urls: str) -> list[str]:
+    """Return the answers, status codes or errors of requests from a container of a service."""
+    replica = (await mesh.service(service))["replicas"][0]["name"]
+    done = await command("docker", "exec", replica, "python3", "/client.py", *urls)
+    return done.split("\n")[:-1]
+
+
+@pytest.fixture
+def project() -> str:
+    return f"addr{uuid.uuid4().hex[:6]}"
+
+
+async def test_names_lead_to_services_on_every_port(project: str, engine_image: str) -> None:
+    async with scaled_mesh("docker") as mesh:
+        # The engine publishes a port that is also a port of `api`, on all addresses of the host.
+        done = await mesh.up(compose(project, engine_image, mesh.folder, 8080))
+        assert done.code == 0, done.out + done.err
+        api = ["http://api", "http://api:8080", "http://api:9000", "http://backend:9000"]
+
+        for caller in ("web", "api", "shop"):
+            found = await get(mesh, caller, *api, "http://api:7000", "http://web:8080")
+            assert found == ["api 8080", "api 8080", "api 9000", "api 9000",
+                             "ConnectionResetError", "web 8080"], caller  # fmt: skip
+        assert await get(mesh, "vault", *api[:3]) == ["api 8080", "api 8080", "api 9000"]
+        # allow holds on every port; a service calls itself too.
+        urls = ["http://shop", "http://shop:8080"]
+        assert await get(mesh, "api", *urls) == ["shop 8080", "shop 8080"]
+        assert await get(mesh, "web", *urls) == ["403", "403"]
+
+        block = await check_survival(mesh)
+    left = await command("iptables", "-t", "nat", "-S")
+    left += await command("ip", "route", "show", "table", "local", "type", "local")
+    assert f"{block}." not in left
+
+
+async def check_survival(mesh: TestMesh) -> str:
+    """Addresses work while the control process is dead, and the next one restores a rule that
+    something else removed. Return the first three numbers of the addresses."""
+    urls = ["http://api:9000", "http://shop:8080"]
+    replica, hosts = await read_hosts(mesh, "web")
+    block = hosts["api"].rpartition(".")[0]
+    rules = (await command("iptables", "-t", "nat", "-S")).splitlines()
+    chain = next(line.split()[1] for line in rules if f"{block}." in line)
+    mesh.kill(mesh.child("meshd.daemon"))
+    assert await get_from(replica, *urls) == ["api 9000", "403"]
+    await command("iptables", "-t", "nat", "-F", chain)
+
+    async def restored() -> bool:
+        return await get_from(replica, *urls) == ["api 9000", "403"]
+
+    await wait_until(restored, 20, lambda: "the rule to be restored")
+    await mesh.until("api", lambda status: status["ready"] == 2, 20)
+    assert (await mesh.run("scale", "api", "1")).code == 0
+    await mesh.until("api", lambda status: len(status["replicas"]) == 1, 20)
+    assert (await read_hosts(mesh, "web"))[1] == hosts
+    assert await get_from(replica, *urls) == ["api 9000", "403"]
+    return block
+
+
+async def read_hosts(mesh: TestMesh, service: str) -> tuple[str, dict[str, str]]:
+    """Return a container of a service, and the addresses by name in its hosts file."""
+    replica = (await mesh.service(service))["replicas"][0]["name"]
+    text = await command("docker", "exec", replica, "cat", "/etc/hosts")
+    return replica, {line.split()[1]: line.split()[0] for line in text.splitlines()}
+
+
+async def get_from(replica: str, *urls: str) -> list[str]:
+    done = await command("docker", "exec", replica, "python3", "/client.py", *urls)
+    return done.split("\n")[:-1]
+
+
+async def test_two_projects_have_their_own_addresses(engine_image: str) -> None:
+    names = [f"addr{uuid.uuid4().hex[:6]}" for _ in range(2)]
+    async with scaled_mesh("docker") as mesh:
+        for name in names:
+            done = await mesh.up(compose(name, engine_image, mesh.folder, free_port()))
+            assert done.code == 0, done.out + done.err
+        status = await mesh.api("/v1/status")
+        for service in status["services"]:
+            if service["name"] == "web":
+                replica = service["replicas"][0]["name"]
+                assert await get_from(replica, "http://api:9000") == ["api 9000"]
+        assert (await mesh.run("down", names[0])).code == 0
+        (web,) = [s for s in (await mesh.api("/v1/status"))["services"] if s["name"] == "web"]
+        assert await get_from(web["replicas"][0]["name"], "http://api:9000") == ["api 9000"]
