@@ -1,7 +1,7 @@
 """The stored virtual addresses of services.
 
 `meshd.publish.virtual_addresses` stores each address before a container gets it, so that an address
-never leads to another service while such a container runs.
+never leads to another service while that container runs.
 """
 
 from collections.abc import Mapping

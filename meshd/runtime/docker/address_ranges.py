@@ -1,8 +1,8 @@
 """The part of a network's addresses that the engine leaves free, for virtual addresses. Pure.
 
-`network` creates networks with such a part, and finds it again on those that exist. Each
-mesh-managed service gets a virtual address there (`meshd.publish.virtual_addresses`), and
-`redirection` leads connections to it to the proxy.
+`network` creates networks with one, and finds it again on those that exist. Each mesh-managed
+service gets a virtual address there (`meshd.publish.virtual_addresses`), and `redirection` leads
+connections to it to the proxy.
 """
 
 from ipaddress import IPv4Address, IPv4Network, ip_network
