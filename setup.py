@@ -25,6 +25,7 @@ COMPILED = [
     *(f"proxy/http1/{name}.py" for name in (
         "chunked", "fields", "framing", "limits", "partial", "request", "request_template",
         "response", "response_template", "rewrite", "template",
+        "websocket",
     )),
     *(f"proxy/policy/{name}.py" for name in (
         "admit", "eject", "gradient", "hashing", "idle_age", "latency", "path_policy", "ratelimit",

@@ -159,6 +159,7 @@ def _compile_service(
         trace=mesh.trace,
         audit=mesh.audit,
         split=split,
+        drain_tunnels=mesh.drain.tunnels,
         protocol="tcp" if port in mesh.tcp else "http",
     )
     digest = hashlib.sha256(_encoder.encode(compiled)).hexdigest()

@@ -23,6 +23,7 @@ def build_schema() -> Schema:
     definitions: Schema = found.pop("$defs")
     for name in _SHORT:
         definitions[name] = {"anyOf": [{"type": "string"}, definitions[name]]}
+    definitions["DrainSettings"] = {"anyOf": [_DURATION, definitions["DrainSettings"]]}
     definitions["RateLimit"]["anyOf"].append({"type": "number"})
     for of, field in (
         (definitions["RouteSpec"]["anyOf"][1], "match"),

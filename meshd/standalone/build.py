@@ -199,7 +199,7 @@ def build_supervisor_config(
         pid_file=settings.pid_file,
         snapshot=build_snapshot(settings, resolved, Generation(1, 1)),
         children=_helper_config(settings, resolved, file, flags, memory),
-        drain=settings.mesh.drain,
+        drain=settings.mesh.drain.requests,
         access_log=msgspec.convert(settings.access_log.model_dump(), LogConfig),
         spans=build_span_config(settings),
         announce=True,

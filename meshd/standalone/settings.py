@@ -128,6 +128,7 @@ def _expand_short_forms(raw: RawSettings) -> RawSettings:
     expand = {
         "health": shorthand.expand_health,
         "balance": shorthand.expand_balance,
+        "drain": shorthand.expand_drain,
         "access_log": expand_access_log,
         "otlp": expand_otlp,
     }

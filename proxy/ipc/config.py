@@ -94,6 +94,7 @@ class WorkerConfig(Strict, frozen=True, omit_defaults=True):
     - `of`: number of workers that share the load
     - `cells`, `rows`: descriptor of the shared memory, and its number of rows
     - `row`: this worker's row; -1 if none was free
+    - `drain`: seconds that its requests may take once it drains
     """
 
     worker: int
@@ -103,6 +104,7 @@ class WorkerConfig(Strict, frozen=True, omit_defaults=True):
     cells: int = -1
     rows: int = 0
     row: int = -1
+    drain: float = 30.0
     access_log: LogConfig = LogConfig()
     spans: SpanConfig = SpanConfig()
 

@@ -121,6 +121,9 @@ class DataPlane:
         self._problems = LimitedLog(on_problem)
         self.now = 0.0
         self.draining = False
+        self._drain_started = 0.0
+        self._drain_seconds = float("inf")
+        self._tunnel_seconds = float("inf")
         self.clients: set[ClientSink] = set()
         self.paused_clients: set[Downstream] = set()
         self.mirrors_in_flight = 0
@@ -236,11 +239,24 @@ class DataPlane:
                 state.limits.stop_sharing()
                 del self._removed_services[name]
 
-    def start_drain(self) -> None:
-        """Stop keep-alive: answer with `Connection: close`, and close idle client connections."""
+    def start_drain(self, seconds: float = float("inf")) -> None:
+        """Stop keep-alive: answer with `Connection: close`, and close idle client connections. End
+        requests after `seconds`, and tunnels after the time that their service sets."""
         self.draining = True
+        self._drain_started = self.clock()
+        self._drain_seconds = seconds
         for client in tuple(self.clients):
             client.drain()
+
+    def limit_tunnels(self, seconds: float) -> None:
+        """End tunnels `seconds` after the start of the drain at the latest."""
+        self._tunnel_seconds = min(seconds, self._tunnel_seconds)
+
+    def _end_overdue(self, now: float) -> None:
+        """End the requests and tunnels that a drain waits for no longer."""
+        waited = now - self._drain_started
+        for client in tuple(self.clients):
+            client.end_if_overdue(now, waited, self._drain_seconds, self._tunnel_seconds)
 
     def close(self) -> None:
         """Abort all connections and stop the timers."""
@@ -372,6 +388,8 @@ class DataPlane:
         expired = [client for client in self.clients if client.deadline <= now]
         for client in expired:
             client.expire(now)
+        if self.draining:
+            self._end_overdue(now)
         if self.workers < 2 and self.row is not None:
             self._balance_limited(now)
         if now >= self._next_housekeeping:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.http1.request import RequestHead
 from proxy.http1.response import ResponseHead
+from proxy.http1.websocket import GOING_AWAY, FrameTracker
 from proxy.policy.retry import IDEMPOTENT
 from proxy.request import (
     accounting,
@@ -96,6 +97,9 @@ class Exchange(Attempt):
     - `upstream_is_full`, `upstream_was_full`: backpressure of the upstream, now and ever.
     - `half_finished`: whether one side of the tunnel has ended.
     - `short_since`: when it first found no descriptor for a connection.
+    - `frames`: the frames that a WebSocket sent to the client; None for other tunnels.
+    - `ending`: whether this worker is ending the tunnel.
+    - `said_goodbye`: whether the client was sent a close frame, after which nothing may follow.
     - `last_deadline`: the deadline of the whole request; 0.0 for none.
 
     Outcome:
@@ -129,6 +133,9 @@ class Exchange(Attempt):
     upstream_was_full = False
     half_finished = False
     short_since = 0.0
+    frames: FrameTracker | None = None
+    ending = False
+    said_goodbye = False
     last_deadline = 0.0
 
     status = 0
@@ -421,9 +428,11 @@ class Exchange(Attempt):
 
     def response_data(self, data: bytes) -> None:
         self.bytes_out += len(data)
+        if self.phase == TUNNEL:
+            self._pass_to_client(data)
+            return
         self.client.write(data)
-        quiet = tunnel.idle_timeout(self) if self.phase == TUNNEL else self.service.idle_timeout
-        self.set_deadline(self.plane.now + quiet)
+        self.set_deadline(self.plane.now + self.service.idle_timeout)
 
     def response_end(self, last: bytes, *, reusable: bool) -> None:
         if last:
@@ -464,6 +473,8 @@ class Exchange(Attempt):
         self.endpoint.record_success(now - self.sent_at, now, self.load)
         self._enter(TUNNEL)
         self.last_deadline = 0.0
+        if tunnel.is_websocket(head):
+            self.frames = FrameTracker()
         self.client.write(headers.switch_head(self, head))
         self.set_deadline(now + tunnel.idle_timeout(self))
         self.client.open_tunnel()
@@ -474,7 +485,40 @@ class Exchange(Attempt):
         self.bytes_in += len(data)
         if self.upstream is not None and self.upstream.transport is not None:
             self.upstream.transport.write(data)
-        self.set_deadline(self.plane.now + tunnel.idle_timeout(self))
+        self._expect_more(self.plane.now)
+
+    def _pass_to_client(self, data: bytes) -> None:
+        """Pass bytes of the upstream through the tunnel."""
+        if self.said_goodbye:
+            return
+        self.client.write(data)
+        if self.frames is not None:
+            self.frames.feed(data)
+            if self.ending:
+                self._say_goodbye()
+        self._expect_more(self.plane.now)
+
+    def _expect_more(self, now: float) -> None:
+        """Set the deadline of a tunnel after it has passed something on."""
+        if not self.ending:
+            self.set_deadline(now + tunnel.idle_timeout(self))
+
+    def end_tunnel(self, now: float) -> None:
+        """End a tunnel because the worker must go: a WebSocket by a close frame between two of the
+        endpoint's frames, any other one at once. The client's answer still goes through."""
+        if self.phase != TUNNEL or self.ending:
+            return
+        self.ending = True
+        if self.frames is None or self.half_finished:
+            self._complete(now, reusable=False)
+            return
+        self.set_deadline(now + tunnel.CLOSING)
+        self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        if self.frames is not None and self.frames.at_boundary:
+            self.client.write(GOING_AWAY)
+            self.said_goodbye = True
 
     def client_finished(self) -> None:
         """Note that the client has ended its side of the tunnel."""
@@ -492,7 +536,7 @@ class Exchange(Attempt):
             self._complete(now, reusable=False)
             return
         self.half_finished = True
-        self.set_deadline(now + tunnel.idle_timeout(self))
+        self._expect_more(now)
 
     # --- backpressure
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.http1.request import RequestHead
 from proxy.http1.response import ResponseHead
 from proxy.request.failure import Failure
+from proxy.request.phases import TUNNEL
 from proxy.wire.snapshot import Listener
 
 if TYPE_CHECKING:
@@ -127,6 +128,17 @@ class ClientSink:
 
     def drain(self) -> None:
         """End after the current response, or soon if no request is under way."""
+
+    def end_if_overdue(self, now: float, waited: float, requests: float, tunnels: float) -> None:
+        """End what a drain, which has `waited` for seconds, waits for no longer: a tunnel after the
+        time that its service sets and after `tunnels` seconds at most, anything else after
+        `requests` seconds."""
+        exchange = self.exchange
+        if exchange is None or exchange.phase != TUNNEL:
+            if waited >= requests:
+                self.abort()
+        elif waited >= min(exchange.service.config.drain_tunnels, tunnels):
+            exchange.end_tunnel(now)
 
     def has_unsent_bytes(self) -> bool:
         """Return whether written bytes have not left yet."""

@@ -252,15 +252,15 @@ class Supervisor:
         self._shutdown.set()
 
     def _request_reload(self) -> None:
-        """SIGHUP: replace the workers and let child processes read their files again.
+        """SIGHUP: open the log files again, and let child processes read their files again.
 
         A SIGHUP because the terminal was closed is a request to shut down.
         """
         if self._had_terminal and not os.isatty(1):
             self._request_shutdown()
             return
-        _log.info("reloading: replacing the workers one after the other")
-        self._worker_pool.replace_all()
+        _log.info("reloading: opening the log files again and reading the settings again")
+        self._worker_pool.reopen_logs()
         self._child_processes.reload()
 
     def _request_upgrade(self) -> None:

@@ -39,6 +39,8 @@ class RunningWorker(msgspec.Struct, frozen=True):
     - `channel`: descriptor of its channel's socket
     - `unread`: bytes read from the channel that are not a complete message yet
     - `draining_seconds`: seconds left of its drain time; None if it does not drain
+    - `keeps_tunnels`: whether it keeps tunnels while it drains
+    - `protocol`: the version of the messages that it understands
     """
 
     worker: int
@@ -48,6 +50,8 @@ class RunningWorker(msgspec.Struct, frozen=True):
     unread: bytes
     last_ack: Ack | None
     draining_seconds: float | None
+    keeps_tunnels: bool = False
+    protocol: int = 0
 
 
 class UpgradeState(msgspec.Struct, frozen=True):

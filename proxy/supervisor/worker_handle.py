@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from proxy.ipc.channel import Channel
 from proxy.ipc.sockets import ListeningSockets
 from proxy.supervisor.process import Process
-from proxy.wire.report import Accepting, Ack, Drain, ListenOn, Publish, StopListening
+from proxy.wire.report import Accepting, Ack, Drain, ListenOn, Publish, ReopenLog, StopListening
 from proxy.wire.snapshot import Generation, Listener, Snapshot, difference
 
 OpenListeners = dict[str, tuple[Listener, ListeningSockets]]
 """The open listeners by configured address."""
 
+PROTOCOL = 1
+"""Version of the messages to workers. From 1 on they understand `Drain.tunnels` and `ReopenLog`."""
 _RESTART_DELAY_FIRST = 0.1
 """Seconds before the restart that follows a second early exit; doubles with each one."""
 _RESTART_DELAY_MAX = 5.0
@@ -37,6 +39,8 @@ class WorkerHandle:
     - `listeners_sent`: listeners that it was asked to accept on, by address
     - `accepting`: addresses that it says it accepts on
     - `draining_until`: when it must have ended; None if it does not drain
+    - `keeps_tunnels`: whether it was allowed to keep tunnels while it drains
+    - `protocol`: the version of the messages that it understands; see `PROTOCOL`
     """
 
     worker: int
@@ -54,6 +58,8 @@ class WorkerHandle:
     listeners_sent: dict[str, Listener] = field(default_factory=dict)
     accepting: frozenset[str] = frozenset()
     draining_until: float | None = None
+    keeps_tunnels: bool = False
+    protocol: int = PROTOCOL
 
     @property
     def is_draining(self) -> bool:
@@ -131,12 +137,19 @@ class WorkerHandle:
         if self.waiting_since is not None:
             self.waiting_since = now
 
-    def drain(self, until: float) -> None:
-        """Tell it to stop accepting, finish its requests and end by `until`."""
-        if self.draining_until is None:
-            self.channel.send(Drain())
-            self.draining_until = until
+    def drain(self, until: float, *, tunnels: bool) -> None:
+        """Tell it to stop accepting, finish its requests and end by `until`. `tunnels` says whether
+        it keeps tunnels for longer than requests."""
+        if self.draining_until is None or (self.keeps_tunnels and not tunnels):
+            self.channel.send(Drain(tunnels=tunnels or self.protocol < PROTOCOL))
+            self.keeps_tunnels = tunnels
+            self.draining_until = self.draining_until or until
         self.draining_until = min(self.draining_until, until)
+
+    def reopen_log(self) -> None:
+        """Tell it to open the file of the access log again."""
+        if self.protocol >= PROTOCOL:
+            self.channel.send(ReopenLog())
 
 
 def kill_reason(

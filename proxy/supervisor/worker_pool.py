@@ -2,12 +2,11 @@
 
 Owned by `supervisor`; keeps one `WorkerHandle` per process. Two rules are enough. A slot without
 a worker gets one. As soon as the newest worker of a slot serves, the older ones of that slot
-drain. So a crash, a reload and a binary upgrade are the same case, and a new worker that fails
+drain. So a crash and a binary upgrade are the same case, and a new worker that fails
 to start leaves the old one serving.
 """
 
 import asyncio
-import collections
 import logging
 import signal
 import socket
@@ -34,6 +33,8 @@ from proxy.wire.snapshot import Generation, Snapshot
 _log = logging.getLogger(__name__)
 EARLY_EXIT_SECONDS = 5.0
 """A worker that ends sooner after its start counts as failed; a start takes about 0.3 s."""
+_TUNNEL_END_SECONDS = 5.0
+"""Time that a worker gets for the ends of its last tunnels; a client has 2 s to answer."""
 _START_ATTEMPTS = 3
 """Consecutive failures in one slot, with no worker ever serving, after which the start fails."""
 
@@ -68,9 +69,8 @@ class WorkerPool:
         self._handles: dict[int, WorkerHandle] = {}
         self._current: list[WorkerHandle | None] = [None] * config.workers
         self._failures = [0] * config.workers
-        self._slots_to_replace: collections.deque[int] = collections.deque()
         self.next_worker = 1
-        # Twice as many rows as slots: during a reload both generations exist.
+        # Twice as many rows as slots: workers that are killed and their successors.
         self._cells = SharedCells.create(2 * config.workers)
         self._free_rows = list(range(2 * config.workers))
         self._snapshot = Snapshot(generation=Generation())
@@ -135,6 +135,8 @@ class WorkerPool:
                 heard_at=now,
                 last_ack=running.last_ack,
                 draining_until=until,
+                keeps_tunnels=running.keeps_tunnels,
+                protocol=running.protocol,
             )
             self._handles[running.worker] = handle
             handle.process.watch()
@@ -154,6 +156,8 @@ class WorkerPool:
                 unread=handle.channel.unread,
                 last_ack=handle.last_ack,
                 draining_seconds=handle.draining_until and handle.draining_until - now,
+                keeps_tunnels=handle.keeps_tunnels,
+                protocol=handle.protocol,
             )
             for handle in self._handles.values()
         )
@@ -165,17 +169,18 @@ class WorkerPool:
         for handle in self._handles.values():
             self._sync(handle)
 
-    def replace_all(self) -> None:
-        """Replace every worker, one slot after the other."""
-        self._slots_to_replace = collections.deque(range(self._config.workers))
-        self._replace_next()
+    def reopen_logs(self) -> None:
+        """Tell every worker to open the file of the access log again."""
+        for handle in self._handles.values():
+            handle.reopen_log()
 
     def drain(self, seconds: float) -> None:
-        """Tell all workers to stop accepting, finish their requests and end within `seconds`."""
+        """Tell all workers to stop accepting, finish their requests and tunnels and end within
+        `seconds`."""
         self._stopping = True
         until = self._now() + seconds
         for handle in list(self._handles.values()):
-            handle.drain(until)
+            handle.drain(until, tunnels=False)
 
     def kill(self) -> None:
         """Kill all workers."""
@@ -190,7 +195,7 @@ class WorkerPool:
             handle.channel.close()
 
     def tick(self, paused: bool) -> None:
-        """Kill workers that are overdue, and continue a rolling replacement.
+        """Kill workers that are overdue.
 
         `paused` means that the supervisor itself did not run for a while; all timers restart,
         since messages may only have been read late.
@@ -207,7 +212,6 @@ class WorkerPool:
                     "worker %d (pid %d) killed: %s", handle.worker, handle.process.pid, reason
                 )
                 handle.process.signal(signal.SIGKILL)
-        self._replace_next()
 
     def _start(self, slot: int) -> None:
         if self._stopping:
@@ -224,6 +228,7 @@ class WorkerPool:
             row=self._free_rows.pop() if self._free_rows else -1,
             access_log=self._config.access_log,
             spans=self._config.spans,
+            drain=self._config.drain,
         )
         argv = [
             sys.executable,
@@ -327,16 +332,12 @@ class WorkerPool:
     def _handle_serving(self, handle: WorkerHandle) -> None:
         """Drain the older workers of the slot of a worker that has started to serve."""
         self.has_served = True
-        until = self._now() + self._config.drain
+        longest = max((each.drain_tunnels for each in self._snapshot.services), default=0.0)
+        until = self._now() + max(self._config.drain, longest) + _TUNNEL_END_SECONDS
         for other in self._handles.values():
             if other.slot == handle.slot and other.worker < handle.worker:
-                other.drain(until)
-        self._replace_next()
+                other.drain(until, tunnels=True)
         self._on_serving()
-
-    def _replace_next(self) -> None:
-        if self._slots_to_replace and self.is_complete and not self._stopping:
-            self._start(self._slots_to_replace.popleft())
 
     def _sync(self, handle: WorkerHandle) -> None:
         handle.sync(self._snapshot, self._listeners, self._now(), self.last_good)

@@ -240,8 +240,18 @@ class Accepting(Frozen, frozen=True, tag=True):
     addresses: tuple[str, ...]
 
 
-class Drain(Frozen, frozen=True, tag=True):
-    """From the supervisor to a worker: stop accepting, finish all requests, exit."""
+class Drain(Frozen, frozen=True, tag=True, omit_defaults=True):
+    """From the supervisor to a worker: stop accepting, finish all requests, exit.
+
+    `tunnels`: whether tunnels may last for the time that their service sets, and not only as long
+    as requests. It may be sent again without.
+    """
+
+    tunnels: bool = True
+
+
+class ReopenLog(Frozen, frozen=True, tag=True):
+    """From the supervisor to a worker: open the file of the access log again."""
 
 
 Message = (
@@ -260,4 +270,5 @@ Message = (
     | StopListening
     | Accepting
     | Drain
+    | ReopenLog
 )

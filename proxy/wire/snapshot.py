@@ -290,6 +290,7 @@ class Service(Frozen, frozen=True):
       starts none
     - `split`: traffic split between revisions; None outside of a rollout
     - `protocol`: connections to a `tcp` service are passed on as they are
+    - `drain_tunnels`: seconds for which a worker that must go keeps tunnels
 
     A further port of a service is a service too: it is named `PROJECT/SERVICE:PORT`, and its
     endpoints have the ids of the service's.
@@ -309,6 +310,7 @@ class Service(Frozen, frozen=True):
     audit: bool = False
     split: Split | None = None
     protocol: Literal["http", "tcp"] = "http"
+    drain_tunnels: float = 3600.0
 
 
 class Listener(Frozen, frozen=True):

@@ -19,6 +19,8 @@ _INTERVAL_SECONDS = 0.25
 """Longest wait before a small batch is written."""
 _STANDARD_OUTPUT = 1
 """Descriptor."""
+_NOTHING = -1
+"""In place of a descriptor: no file is open."""
 
 
 class LogWriter:
@@ -30,15 +32,31 @@ class LogWriter:
     def __init__(self, log: AccessLog, path: str, batch_ready: asyncio.Event) -> None:
         self._log = log
         self._path = path
-        self._descriptor = _STANDARD_OUTPUT
+        self._descriptor = _NOTHING if path else _STANDARD_OUTPUT
         self._batch_ready = batch_ready
         self._closing = False
+        self._reopening = False
 
     def open(self) -> None:
-        """Open the file. Raises OSError."""
-        if self._path:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            self._descriptor = os.open(self._path, flags, 0o640)
+        """Open the file, in place of the one that is open. If it cannot be opened, that one stays
+        open and the reason is printed; without one, lines are dropped."""
+        if not self._path:
+            return
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            opened = os.open(self._path, flags, 0o640)
+        except OSError as error:
+            print(f"access log: {error}", file=sys.stderr)
+            return
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = opened
+
+    def reopen(self) -> None:
+        """Have `run` open the file again, after what it has collected for the old one is written:
+        the file was renamed."""
+        self._reopening = True
+        self._batch_ready.set()
 
     async def run(self) -> None:
         """Write until `close`: a full batch at once, a smaller one after an interval.
@@ -52,6 +70,10 @@ class LogWriter:
                     await self._batch_ready.wait()
             self._batch_ready.clear()
             await self.flush()
+            if self._reopening:
+                self._reopening = False
+                # In a thread: opening a pipe waits for its reader.
+                await asyncio.to_thread(self.open)
         await self.flush()
 
     def close(self) -> None:
@@ -62,7 +84,7 @@ class LogWriter:
     async def flush(self) -> None:
         """Write the lines collected so far."""
         batch = self._log.take()
-        if not batch:
+        if not batch or self._descriptor < 0:
             return
         try:
             await asyncio.to_thread(_write_all, self._descriptor, batch)

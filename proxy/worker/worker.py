@@ -25,6 +25,7 @@ from proxy.ipc.shared_memory import SharedCells, WorkerRow
 from proxy.observe.access_log import AccessLog
 from proxy.observe.spans import SpanQueue
 from proxy.request.data_plane import DataPlane
+from proxy.request.tunnel import CLOSING
 from proxy.state.descriptors import Descriptors
 from proxy.tcp.handover import TcpHandover
 from proxy.wire.report import (
@@ -35,6 +36,7 @@ from proxy.wire.report import (
     ListenOn,
     Message,
     Publish,
+    ReopenLog,
     Resync,
     SnapshotRefused,
     StopListening,
@@ -111,7 +113,7 @@ class Worker:
         await self._draining.wait()
         listening.cancel()
         await self._acceptor.drain()
-        self._plane.start_drain()
+        self._plane.start_drain(self._config.drain)
         while self._plane.active():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
         self._report()
@@ -129,8 +131,13 @@ class Worker:
         match message:
             case Publish(update):
                 self._install(update)
-            case Drain():
+            case Drain(tunnels):
+                if not tunnels:
+                    self._plane.limit_tunnels(max(0.0, self._config.drain - CLOSING))
                 self._draining.set()
+            case ReopenLog():
+                if self._log_writer is not None:
+                    self._log_writer.reopen()
             case ListenOn() | StopListening():
                 self._commands.put_nowait((message, descriptor))
 
@@ -225,18 +232,15 @@ def _attach_row(config: WorkerConfig) -> WorkerRow | None:
 
 
 def _open_log(config: LogConfig) -> tuple[AccessLog | None, LogWriter | None]:
-    """Return the access log and its writer; None if there is none or it cannot be opened."""
+    """Return the access log and its writer; None if there is none. If the file cannot be opened,
+    nothing is written until it can be."""
     if config.mode == "off":
         return None, None
     batch_ready = asyncio.Event()
     sample = config.sample if config.mode == "sampled" else 1.0
     log = AccessLog(config.format, sample, query=config.query, on_batch=batch_ready.set)
     writer = LogWriter(log, config.path, batch_ready)
-    try:
-        writer.open()
-    except OSError as error:
-        print(f"no access log: {error}", file=sys.stderr)
-        return None, None
+    writer.open()
     return log, writer
 
 

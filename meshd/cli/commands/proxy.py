@@ -80,7 +80,7 @@ _ALGORITHMS = list(Algorithm.__args__)  # type: ignore[attr-defined]
 def command(file: str | None, **options: Any) -> None:
     """Run a reverse proxy until Ctrl-C, which lets open requests finish.
 
-    TIME is e.g. 200ms, 5s or 1m30s. SIGHUP reloads the file and replaces the workers; SIGUSR2
+    TIME is e.g. 200ms, 5s or 1m30s. SIGHUP reads the file and opens the log files again; SIGUSR2
     continues with the version that is installed now. Neither refuses a connection. A second
     SIGTERM or Ctrl-C ends the proxy at once. Exit codes: 0 ended in order, 1 ended at once, 2 could
     not start.
@@ -115,7 +115,7 @@ _FIELDS = {
     "idle_timeout": ("timeouts", "idle"),
     "request_timeout": ("timeouts", "request"),
     "retries": ("retries", "attempts"),
-    "drain": ("drain",),
+    "drain": ("drain", "requests"),
     "access_log": ("access_log", "mode"),
     "access_log_format": ("access_log", "format"),
     "access_log_sample": ("access_log", "sample"),

@@ -123,7 +123,8 @@ def _stop(replica: Replica, spec: Service, now: float) -> list[Operation]:
         cause = f"still runs {now - replica.since:.0f} s after the stop signal"
     elif not replica.drained and not spec.plain:
         hangs = replica.counted_as_failure and NO_ANSWER in replica.cause
-        deadline = min(spec.mesh.drain, HANGING_DRAIN) if hangs else spec.mesh.drain
+        deadline = spec.mesh.drain.requests
+        deadline = min(deadline, HANGING_DRAIN) if hangs else deadline
         if now < replica.drain_since + deadline:
             return []
         cause = f"{cause}; drain deadline of {deadline:g} s passed"

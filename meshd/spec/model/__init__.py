@@ -27,7 +27,7 @@ from meshd.spec.model.container import (
     UpdateOrder,
 )
 from meshd.spec.model.health import HealthCheck
-from meshd.spec.model.mesh import JobSchedule, Mesh
+from meshd.spec.model.mesh import DrainSettings, JobSchedule, Mesh
 from meshd.spec.model.network import AddressPool, Attachment, Network
 from meshd.spec.model.project import Project, Quota
 from meshd.spec.model.rollout import CanaryAnalysisSettings, Hook, RolloutSettings
@@ -45,6 +45,7 @@ __all__ = [
     "Build",
     "CanaryAnalysisSettings",
     "DeviceRequest",
+    "DrainSettings",
     "EjectSpec",
     "EngineOptions",
     "Fault",

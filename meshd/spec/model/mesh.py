@@ -46,6 +46,21 @@ class JobSchedule(Model):
     _words = field_validator("command", mode="before")(shorthand.split_command)
 
 
+class DrainSettings(Model):
+    """How long requests and tunnels are waited for. A single duration sets `requests`.
+
+    - `requests`: seconds a replica may take to finish its requests before it is stopped, and the
+      stand-alone proxy before it ends
+    - `tunnels`: seconds for which a worker of the proxy that is replaced keeps tunnels: WebSockets,
+      other upgrades, and connections to `tcp` ports
+    """
+
+    requests: Duration = 30.0
+    tunnels: Duration = 3600.0
+
+    _short = model_validator(mode="before")(shorthand.expand_drain)
+
+
 class Mesh(Model):
     """`x-mesh` of a service: the settings that Compose has no keys for.
 
@@ -61,7 +76,7 @@ class Mesh(Model):
       replicas
     - `allow`: the services that may call this one. Default: all
     - `audit`: let through and count calls that `allow` does not cover, instead of rejecting them
-    - `drain`: seconds a replica may take to finish its requests before it is stopped
+    - `drain`: how long what is going on may take before a replica or a proxy worker ends
     - `rollout`: how traffic moves to a new revision
     - `trace`: start a trace for requests without one; the share of them that is sampled.
       Default: start none
@@ -81,7 +96,7 @@ class Mesh(Model):
     eject: EjectSpec = EjectSpec()
     allow: tuple[str, ...] | None = None
     audit: bool = False
-    drain: Duration = 30.0
+    drain: DrainSettings = DrainSettings()
     rollout: RolloutSettings = RolloutSettings()
     trace: Share | None = None
     schedule: tuple[JobSchedule, ...] = ()

@@ -26,7 +26,7 @@ IDENTITY_LABELS: Final = frozenset(
 )
 """Labels `mesh.NAME` that identify a container. All others are settings of `x-mesh`."""
 _LIST_LABELS: Final = {"route": "routes", "routes": "routes", "allow": "allow"}
-_SHORT_FORM_KEYS: Final = {"health": "type", "balance": "algorithm"}
+_SHORT_FORM_KEYS: Final = {"health": "type", "balance": "algorithm", "drain": "requests"}
 _PLAIN_WORDS: Final = (
     (r"a valid integer.*", "a whole number"),
     (r"a valid number.*", "a number"),

@@ -71,6 +71,11 @@ def expand_balance(value: object) -> object:
     return {"algorithm": value} if isinstance(value, str) else value
 
 
+def expand_drain(value: object) -> object:
+    """Expand a single duration, that of requests."""
+    return {"requests": value} if isinstance(value, str | int | float) else value
+
+
 def expand_route(value: object) -> object:
     """Expand `/path`, `host` or `host/path`."""
     if not isinstance(value, str):

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from proxy.wire.snapshot import Endpoint, Listener, Service, Timeouts
+from proxy.wire.snapshot import Endpoint, Listener, Route, Service, Target, Timeouts
 from tests.support.proxy_scene import (
     OK,
     Client,
+    Script,
     Visit,
     answers,
     get,
@@ -19,7 +20,7 @@ from tests.support.proxy_scene import (
     scene,
     service,
 )
-from tests.support.waiting import wait_until
+from tests.support.waiting import elapse, wait_until
 
 # --- heads
 
@@ -358,6 +359,99 @@ async def test_draining_closes_connections_without_a_request_soon() -> None:
         await wait_until(lambda: s.plane.clients)
         s.plane.start_drain()
         assert await silent.rest() == b""
+        await wait_until(lambda: not s.plane.active())
+
+
+TUNNEL_HEAD = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %b\r\n\r\n"
+
+
+def tunnel_to(visits: list[bytes], protocol: bytes = b"websocket", first: bytes = b"") -> Script:
+    """Return a script that switches protocols, sends `first`, echoes, and keeps what it read."""
+
+    async def script(visit: Visit) -> None:
+        await visit.head()
+        await visit.send(TUNNEL_HEAD % protocol + first)
+        while data := await visit.reader.read(1000):
+            visits.append(data)
+            await visit.send(data)
+
+    return script
+
+
+@on_uvloop
+async def test_a_drain_ends_requests_and_keeps_tunnels_until_their_time() -> None:
+    read: list[bytes] = []
+
+    async def hang(visit: Visit) -> None:
+        await visit.head()
+        await visit.wait_closed()
+
+    async with scene() as s:
+        shop = service(await s.origin(tunnel_to(read)), drain_tunnels=0.6)
+        slow = service(await s.origin(hang), name="slow")
+        s.install(
+            shop,
+            slow,
+            routes=(
+                Route(id="1", targets=(Target("shop"),)),
+                Route(id="2", targets=(Target("slow"),), path="/slow"),
+            ),
+        )
+        waiting = await s.ask(get("/slow"))
+        client = await s.ask(get("/", "Connection: Upgrade", "Upgrade: websocket"))
+        await client.head()
+        s.plane.start_drain(0.2)
+        assert await waiting.rest() == b""
+        await client.send(b"\x82\x02hi")
+        assert await client.exactly(4) == b"\x82\x02hi"
+        assert s.plane.active() == 1
+        # The close frame; the client's answer still reaches the origin.
+        assert await client.exactly(4) == b"\x88\x02\x03\xe9"
+        await client.send(b"\x88\x82maskXY")
+        await wait_until(lambda: read[-1:] == [b"\x88\x82maskXY"])
+        client.close()
+        await wait_until(lambda: not s.plane.active())
+        (report, *_) = s.plane.report(0.0, 1.0).services
+        assert report.failures == {}
+
+
+@on_uvloop
+async def test_a_close_frame_waits_for_the_end_of_the_frame_before() -> None:
+    more = asyncio.Event()
+
+    async def script(visit: Visit) -> None:
+        await visit.head()
+        await visit.send(TUNNEL_HEAD % b"websocket" + b"\x82\x04ab")
+        await more.wait()
+        await visit.send(b"cd")
+        await visit.send(b"\x82\x01x")
+        await visit.wait_closed()
+
+    async with scene() as s:
+        await s.serve(script, drain_tunnels=0.0)
+        client = await s.ask(get("/", "Connection: Upgrade", "Upgrade: websocket"))
+        await client.head()
+        assert await client.exactly(4) == b"\x82\x04ab"
+        s.plane.start_drain(30.0)
+        await elapse(0.3, "the drain has looked at it")
+        more.set()
+        rest = await client.rest()
+        assert rest[:2] == b"cd"
+        assert rest.removeprefix(b"cd").removeprefix(b"\x82\x01x") == b"\x88\x02\x03\xe9"
+        await wait_until(lambda: not s.plane.active(), 5)
+
+
+@on_uvloop
+async def test_other_tunnels_are_closed_and_a_shutdown_shortens_the_time() -> None:
+    async with scene() as s:
+        await s.serve(tunnel_to([], b"raw", b"welcome"))
+        client = await s.ask(get("/", "Connection: Upgrade", "Upgrade: raw"))
+        await client.head()
+        s.plane.start_drain(30.0)
+        await elapse(0.3, "the drain has looked at it")
+        assert s.plane.active() == 1
+        s.plane.limit_tunnels(0.1)
+        assert await client.rest() == b"welcome"
         await wait_until(lambda: not s.plane.active())
 
 

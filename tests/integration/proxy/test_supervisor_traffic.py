@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from proxy.ipc.config import ChildConfig, SupervisorConfig
-from proxy.wire.report import Ack, Workers
+from proxy.http1.websocket import GOING_AWAY
+from proxy.ipc.config import ChildConfig, LogConfig, SupervisorConfig
+from proxy.wire.report import Ack
 from proxy.wire.snapshot import Generation
 from tests.processes.supervised import Supervised, alive, control, snapshot, supervised
 from tests.processes.traffic import Origin, SteadyClients, fetch, origin
+from tests.support.proxy_scene import Client, Visit, get
+from tests.support.proxy_scene import Origin as OriginScript
 from tests.support.waiting import elapse, wait_until
 
 BOUND = 5.0
@@ -95,50 +98,117 @@ async def test_the_proxy_serves_while_the_control_process_is_dead(tmp_path: Path
         assert running.workers() == workers
 
 
-async def test_reload_replaces_every_worker_without_a_failure(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (running, address, _), control(tmp_path / "feed.sock") as client:
+async def test_a_reload_replaces_no_worker_and_opens_the_log_again(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    log = LogConfig("on", "json", str(path))
+    async with scene(tmp_path, access_log=log) as (running, address, _):
         load = SteadyClients(address)
         load.start(clients=8)
         await wait_until(lambda: load.good > 100, 10, "load runs")
         before = running.workers()
-        slow = asyncio.create_task(fetch(address, "/slow/2"))
-        await elapse(0.1, "the slow request is in flight")
-        running.signal(signal.SIGHUP)
-        took = await wait_until(
-            lambda: len(set(running.workers()) - set(before)) == 2, 15, "replaced"
-        )
-        status, body = await slow
-        await wait_until(lambda: not set(running.workers()) & set(before), 15, "old ones gone")
-        good = load.good
-        await wait_until(lambda: load.good > good + 200, 10, "load continues")
+        for number in range(3):
+            path.rename(path.with_suffix(f".{number}"))
+            running.signal(signal.SIGHUP)
+            await wait_until(path.exists, 10, "opened again")
+            good = load.good
+            await wait_until(lambda seen=good: load.good > seen + 200, 10, "load continues")
         await load.stop()
-        print(f"both workers replaced after {took:.2f} s, {load.good} requests, 0 failed")
-        assert (status, body) == (200, "a /slow/2")
         assert load.failures == []
-        counts = [len(each.live) for each in client.of(Workers)]
-        assert max(counts) > 2, "draining workers count"
-        assert counts[-1] == 2
+        assert running.workers() == before
+        running.signal(signal.SIGTERM)
+        assert await running.ended() == 0
+        files = list(tmp_path.glob("access.*"))
+        assert len(files) == 4
+        assert sum(file.read_bytes().count(b"\n") for file in files) == load.good
+
+
+@asynccontextmanager
+async def websockets(
+    directory: Path, count: int
+) -> AsyncIterator[tuple[Supervised, list[Client], asyncio.Event]]:
+    """Run two workers and open WebSockets to an echoing origin. The event is set when the origin
+    has seen the end of one."""
+    ended = asyncio.Event()
+
+    async def echo(visit: Visit) -> None:
+        await visit.head()
+        await visit.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        )
+        while data := await visit.reader.read(1000):
+            await visit.send(data)
+        ended.set()
+
+    behind = await OriginScript(echo).start()
+    config = SupervisorConfig(
+        listen=("127.0.0.1:0",),
+        workers=2,
+        snapshot=snapshot(1, behind.port),
+        drain=3.0,
+        announce=True,
+    )
+    clients = []
+    with supervised(directory, config) as running:
+        host, _, port = (await running.listening()).rpartition(":")
+        for _ in range(count):
+            client = Client(*await asyncio.open_connection(host, int(port)))
+            await client.send(get("/", "Connection: Upgrade", "Upgrade: websocket"))
+            assert b" 101 " in await client.head()
+            clients.append(client)
+        yield running, clients, ended
+    behind.stop()
+    for client in clients:
+        client.close()
+
+
+async def alive_tunnels(clients: list[Client]) -> int:
+    """Return how many tunnels echo a frame."""
+    for client in clients:
+        await client.send(b"\x82\x04ping")
+    answers = [await client.exactly(6) for client in clients]
+    return answers.count(b"\x82\x04ping")
+
+
+async def test_tunnels_survive_a_reload_and_an_upgrade(tmp_path: Path) -> None:
+    async with websockets(tmp_path, 20) as (running, clients, ended):
+        old = running.workers()
+        running.signal(signal.SIGHUP)
+        await wait_until(lambda: "opening the log files" in running.said, 10, "reloaded")
+        assert await alive_tunnels(clients) == 20
+        assert running.workers() == old
+        running.signal(signal.SIGUSR2)
+        await wait_until(lambda: len(set(running.workers()) - set(old)) == 2, 20, "upgraded")
+        await elapse(4.0, "the time for requests is over")
+        assert await alive_tunnels(clients) == 20
+        assert not ended.is_set()
+        assert set(old) < set(running.workers())
+        running.signal(signal.SIGTERM)
+        for client in clients:
+            assert await client.exactly(4) == GOING_AWAY
+        assert await running.ended() == 0
+        assert "killed" not in running.said
 
 
 async def test_a_draining_worker_acks_and_its_busy_endpoint_counts(tmp_path: Path) -> None:
     """While an old worker finishes a request, the endpoint it uses is not drained."""
-    async with (
-        scene(tmp_path) as (running, address, behind),
-        control(tmp_path / "feed.sock") as client,
-    ):
-        old = set(client.live)
-        slow = asyncio.create_task(fetch(address, "/slow/3"))
+    async with scene(tmp_path) as (running, address, behind):
+        pids = set(running.workers())
+        async with control(tmp_path / "feed.sock") as client:
+            old = set(client.live)
+        slow = asyncio.create_task(fetch(address, "/slow/5"))
         await wait_until(lambda: behind.requests == 1, 5, "request is there")
-        running.signal(signal.SIGHUP)
-        await wait_until(lambda: len(set(client.live) - old) == 2, 15, "replaced")
-        client.publish(snapshot(2))
-        await client.all_acked(Generation(1, 2))
-        busy = f"e{behind.port}"
-        holding = {ack.worker for ack in client.of(Ack) if busy in ack.busy}
-        assert len(holding) == 1
-        assert holding <= old
-        assert await slow == (200, "a /slow/3")
-        await wait_until(lambda: not set(client.live) & old, 10, "old worker ended")
+        running.signal(signal.SIGUSR2)
+        await wait_until(lambda: len(set(running.workers()) - pids) == 2, 15, "replaced")
+        async with control(tmp_path / "feed.sock") as client:
+            await wait_until(lambda: len(set(client.live) - old) == 2, 15, "both live")
+            client.publish(snapshot(2))
+            await client.all_acked(Generation(1, 2))
+            busy = f"e{behind.port}"
+            holding = {ack.worker for ack in client.of(Ack) if busy in ack.busy}
+            assert len(holding) == 1
+            assert holding <= old
+            assert await slow == (200, "a /slow/5")
+            await wait_until(lambda: not set(client.live) & old, 10, "old worker ended")
 
 
 async def test_a_busy_endpoint_is_acked_idle_when_its_request_ends(tmp_path: Path) -> None:

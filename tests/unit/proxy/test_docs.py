@@ -27,6 +27,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "### Limits: `limits`": model.LimitsSpec,
     "### Waiting for an endpoint: `parking`": model.ParkingSpec,
     "### Ejection: `eject`": model.EjectSpec,
+    "### Ending: `drain`": model.DrainSettings,
     "### Access log: `access_log`": proxy_settings.AccessLogSettings,
 }
 NOT_HERE = {
@@ -37,7 +38,6 @@ NOT_HERE = {
     "health",
     "allow",
     "audit",
-    "drain",
     "routes",
     "trace",
     "rollout",

@@ -14,6 +14,7 @@ from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import (
     Build,
     DeviceRequest,
+    DrainSettings,
     Healthcheck,
     Logging,
     Mount,
@@ -154,7 +155,8 @@ def test_compose_forms(tmp_path: Path, body: str, field: str, expected: object) 
         ("scale: {max: 4, p50: 1s}", "scale",
          Scale(max=4, objective=Objective(latency=1, share=50))),
         ("scale: {min: 3}", "scale", Scale(min=3, max=3)),
-        ("drain: 2m", "drain", 120.0),
+        ("drain: 2m", "drain", DrainSettings(requests=120.0)),
+        ("drain: {tunnels: 2h}", "drain", DrainSettings(tunnels=7200.0)),
         ("allow: web", "allow", ("web",)),
         ("allow: []", "allow", ()),
     ],

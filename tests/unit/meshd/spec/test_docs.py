@@ -58,6 +58,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "x-mesh.schedule[]": model.JobSchedule,
     "x-mesh.health": model.HealthCheck,
     "x-mesh.balance": model.Balance,
+    "x-mesh.drain": model.DrainSettings,
     "x-mesh.timeouts": model.Timeouts,
     "x-mesh.retries": model.Retries,
     "x-mesh.limits": model.LimitsSpec,

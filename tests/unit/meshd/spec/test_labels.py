@@ -5,7 +5,7 @@ import pytest
 from meshd.spec import labels
 from meshd.spec.errors import SpecError
 from meshd.spec.fingerprint import compute_revision
-from meshd.spec.model import HealthCheck, Objective, RouteSpec, Scale
+from meshd.spec.model import DrainSettings, HealthCheck, Objective, RouteSpec, Scale
 
 COMPOSE = {labels.COMPOSE_PROJECT: "shop", labels.COMPOSE_SERVICE: "web"}
 
@@ -57,6 +57,7 @@ def test_an_adopted_container_with_many_labels() -> None:
             "mesh.balance.hash_by": "header:X-User",
             "mesh.allow": "orders,auth",
             "mesh.drain": "1m",
+            "mesh.drain.tunnels": "2h",
             "mesh.timeouts.request": "5s",
             "mesh.retries.attempts": "1",
             "unrelated": "x",
@@ -73,7 +74,8 @@ def test_an_adopted_container_with_many_labels() -> None:
     assert mesh.scale == Scale(min=2, max=6, objective=objective, concurrency=8)
     assert mesh.health == HealthCheck(path="/ready", interval=0.5)
     assert (mesh.balance.algorithm, mesh.balance.hash_by) == ("ring-hash", "header:X-User")
-    assert (mesh.allow, mesh.drain) == (("orders", "auth"), 60.0)
+    assert mesh.allow == ("orders", "auth")
+    assert mesh.drain == DrainSettings(requests=60.0, tunnels=7200.0)
     assert (mesh.timeouts.request, mesh.retries.attempts) == (5.0, 1)
 
 

@@ -8,7 +8,8 @@ from proxy.ipc.config import ChildConfig
 from proxy.ipc.sockets import ListeningSockets
 from proxy.supervisor.child_processes import next_backoff
 from proxy.supervisor.worker_handle import WorkerHandle, kill_reason, restart_delay
-from proxy.wire.report import Accepting, Ack, Drain, ListenOn, Publish, StopListening
+from proxy.wire import codec
+from proxy.wire.report import Accepting, Ack, Drain, ListenOn, Publish, ReopenLog, StopListening
 from proxy.wire.snapshot import Generation, Listener, Service, Snapshot
 
 
@@ -152,15 +153,37 @@ def test_a_draining_worker_still_gets_snapshots_but_no_listeners() -> None:
     made, wire = make_handle()
     made.sync(snapshot(1), {}, 0.0)
     made.on_ack(Ack(7, Generation(1, 1)))
-    made.drain(until=9.0)
-    made.drain(until=5.0)
+    made.drain(until=9.0, tunnels=False)
+    made.drain(until=5.0, tunnels=True)
     made.sync(snapshot(2), OPEN, 0.0)
     made.on_ack(Ack(7, Generation(1, 2)))
     made.sync(snapshot(2), OPEN, 0.0)
     _, drain, update = wire.taken()
-    assert drain == Drain()
+    assert drain == Drain(tunnels=False)
     assert update.update.generation == Generation(1, 2)
     assert made.draining_until == 5.0
+
+
+def test_a_shutdown_takes_the_time_for_tunnels_away_again() -> None:
+    made, wire = make_handle()
+    made.drain(until=3600.0, tunnels=True)
+    made.drain(until=3000.0, tunnels=True)
+    made.drain(until=30.0, tunnels=False)
+    made.drain(until=20.0, tunnels=False)
+    made.reopen_log()
+    assert wire.taken() == [Drain(), Drain(tunnels=False), ReopenLog()]
+    assert made.draining_until == 20.0
+
+
+def test_a_worker_of_an_earlier_version_gets_only_messages_that_it_knows() -> None:
+    made, wire = make_handle()
+    made.protocol = 0
+    made.drain(until=3600.0, tunnels=True)
+    made.drain(until=30.0, tunnels=False)
+    made.reopen_log()
+    assert wire.taken() == [Drain(), Drain()]
+    assert made.draining_until == 30.0
+    assert b"tunnels" not in codec.encode(Drain())
 
 
 @pytest.mark.parametrize(

@@ -113,3 +113,28 @@ async def test_a_pipe_without_a_reader_blocks_nothing(tmp_path: Path) -> None:
         got += os.read(reading, 65536)
     os.close(reading)
     assert set(got.splitlines()) == {got.splitlines()[0]}
+
+
+async def test_a_renamed_file_is_opened_again_without_losing_a_line(tmp_path: Path) -> None:
+    path, ready = tmp_path / "log" / "access.log", asyncio.Event()
+    log = AccessLog("combined", on_batch=ready.set)
+    writer = LogWriter(log, str(path), ready)
+    writer.open()
+    writing = asyncio.create_task(writer.run())
+    log.add(ENTRY)  # lost: there is no such directory yet
+    await writer.flush()
+    path.parent.mkdir()
+    writer.reopen()
+    await wait_until(path.exists, 5, "opened")
+    for number in range(1, 6):
+        log.add(ENTRY)
+        path.rename(path.with_suffix(f".{number}"))
+        log.add(ENTRY)
+        writer.reopen()
+        await wait_until(path.exists, 5, "opened again")
+    path.parent.chmod(0o500)
+    writer.close()
+    await writing
+    files = sorted(path.parent.iterdir())
+    assert len(files) == 6
+    assert [file.read_bytes().count(b"\n") for file in files] == [2, 2, 2, 2, 2, 0]
