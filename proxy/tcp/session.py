@@ -319,6 +319,14 @@ class TcpSession(ClientSink):
         if self.phase < OVER:
             self._leave(reset=True)
 
+    def end_if_overdue(self, now: float, waited: float, requests: float, tunnels: float) -> None:
+        del now
+        limit = requests
+        if self.phase > CONNECTING:
+            limit = min(self.service.config.drain_tunnels, tunnels)
+        if waited >= limit:
+            self.abort()
+
     def has_unsent_bytes(self) -> bool:
         """Return whether the session has not ended: it may send bytes at any time."""
         return self.phase < OVER

@@ -119,7 +119,9 @@ async def test_a_reload_replaces_no_worker_and_opens_the_log_again(tmp_path: Pat
         assert await running.ended() == 0
         files = list(tmp_path.glob("access.*"))
         assert len(files) == 4
-        assert sum(file.read_bytes().count(b"\n") for file in files) == load.good
+        # The last request of each client was cut off by the end of the load.
+        lines = sum(file.read_bytes().count(b"\n") for file in files)
+        assert load.good <= lines <= load.good + 8
 
 
 @asynccontextmanager

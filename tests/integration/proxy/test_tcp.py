@@ -491,6 +491,18 @@ async def test_a_worker_that_drains_keeps_open_sessions() -> None:
 
 
 @on_uvloop
+async def test_a_drain_ends_sessions_after_the_time_for_tunnels() -> None:
+    async with tcp_scene() as s:
+        await s.serve(echo, drain_tunnels=0.5)
+        client = await s.client()
+        assert await ask(client, b"1") == b"1"
+        s.plane.start_drain(0.0)
+        await elapse(0.25, "the time for requests is over")
+        assert await ask(client, b"2") == b"2"
+        await wait_until(lambda: s.plane.active() == 0, 5)
+
+
+@on_uvloop
 async def test_a_killed_endpoint_ends_its_sessions_and_no_others() -> None:
     async with tcp_scene() as s:
         origins = await s.serve(echo, echo)
