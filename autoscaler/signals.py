@@ -18,6 +18,8 @@ class Signal:
     - `arrivals`, `completions`: requests received, requests answered.
     - `in_flight`: mean number of requests in flight (integrated, not sampled), including waiting
       ones.
+    - `streams`: mean number of open TCP connections, tunnels and event streams. They are part of
+      `in_flight`, but no answer is awaited, so that they are not a queue.
     - `latency`: histogram of the whole exchange as (upper bound in seconds, count), ascending;
       `latency_sum`: the exact sum.
     - `queue_sum`: the part of it that requests waited at the proxy for a replica; None: unknown.
@@ -56,6 +58,12 @@ class Signal:
     scheduled: int = 0
     busy: bool = False
     wakes: tuple[float, ...] = ()
+    streams: float = 0.0
+
+    @property
+    def awaited(self) -> float:
+        """Mean number of requests in flight that wait for an answer."""
+        return max(0.0, self.in_flight - self.streams)
 
     def misses(self, objective: float) -> float:
         """Return the requests not answered within `objective` seconds: the refused ones, and those

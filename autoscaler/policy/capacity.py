@@ -176,7 +176,7 @@ def _learn_workers(new: CapacityEstimate, signal: Signal, own: float) -> Capacit
     done, ready = signal.completions, signal.ready
     proven, bound, saturated = new.proven, new.bound, new.saturated
     mean = new.latency / new.completions
-    crowd = signal.in_flight / ready
+    crowd = signal.awaited / ready
     idle = crowd < max(IDLE_WORKERS, IDLE_SHARE * proven)
     # An idle second counts by itself: the sums may still contain a queue that is gone.
     service, answers = _learn_service_time(new, own / done if idle else mean, done, idle)

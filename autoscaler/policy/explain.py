@@ -108,8 +108,10 @@ def _measurement(seen: Observation, cause: str) -> str:
             text = f"{signal.scheduled} replicas scheduled"
         case _:
             text = f"{level:.1f} requests/s"
-    if seen.sizing.backlog >= 1.0 and signal.in_flight >= 1.0:
-        text += f", {signal.in_flight:.0f} in flight"
+    if seen.sizing.backlog >= 1.0 and signal.awaited >= 1.0:
+        text += f", {signal.awaited:.0f} in flight"
+    if signal.streams >= 1.0:
+        text += f", {signal.streams:.0f} open connections"
     if signal.parked:
         text += f", {signal.parked} waiting for a first replica"
     return text

@@ -74,7 +74,7 @@ def size(
     load = demand.level * service
     ahead = demand.forecast * (1.0 + extra) * service
     outside = (signal.downstream_sum or 0.0) / signal.interval
-    waiting = signal.in_flight + signal.parked - outside - load - QUEUE_DEVIATIONS * sqrt(load)
+    waiting = signal.awaited + signal.parked - outside - load - QUEUE_DEVIATIONS * sqrt(load)
     # While the service time is unknown, each waiting request needs one worker.
     drained = service / max(DRAIN_SECONDS, DRAIN_STARTUPS * capacity.startup) if service else 1.0
     backlog = 0.0 if is_strained(capacity) else max(0.0, waiting) * min(1.0, drained)
@@ -99,7 +99,10 @@ def needs_by_objective(
         )
     trend = demand.forecast / demand.level if demand.level else 1.0
     if settings.concurrency is not None:
-        in_flight = significant_level(demand.in_flights) * trend + signal.parked
+        # Streams stay open whatever the rate of requests does.
+        level = significant_level(demand.in_flights)
+        streams = min(signal.streams, level)
+        in_flight = (level - streams) * trend + streams + signal.parked
         needs["concurrency"] = _exact_need(in_flight / settings.concurrency)
     if settings.rps is not None:
         needs["rps"] = _exact_need(demand.forecast / settings.rps)

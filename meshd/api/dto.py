@@ -60,6 +60,7 @@ class ServiceStatus(Value, frozen=True, rename=_SERVICE_NAMES):
     - `new_revision`: revision that the current rollout brings in; empty if there is none.
     - `stage`: current stage of the rollout; with an empty `new_revision`, the rollout rolls back.
     - `analysis`: interim result of the canary analysis.
+    - `streams`: open TCP connections, tunnels and event streams; they are in flight.
     """
 
     project: str
@@ -92,6 +93,7 @@ class ServiceStatus(Value, frozen=True, rename=_SERVICE_NAMES):
     stage: str = ""
     analysis: str = ""
     completed: int = 0
+    streams: int = 0
 
 
 class ProjectStatus(Value, frozen=True, rename={"desired": "wanted"}):

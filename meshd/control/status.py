@@ -118,6 +118,7 @@ def service_status(
         errors_per_second=window.errors_per_second,
         retries_total=total.retries,
         parked=window.merged.parked,
+        streams=window.merged.streams,
         override=override.replicas if override else None,
         override_until=override.until if override else 0.0,
         last=waiting or last,

@@ -80,6 +80,7 @@ def describe_signal(signal: Signal | None) -> dict[str, float]:
     values = {
         "arrivals_per_second": signal.arrivals / signal.interval,
         "in_flight": signal.in_flight,
+        "streams": signal.streams,
         "mean_latency": signal.latency_sum / done,
         "mean_queue": (signal.queue_sum or 0.0) / done,
         "own_calls_in_flight": (signal.downstream_sum or 0.0) / signal.interval,

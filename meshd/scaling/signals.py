@@ -53,6 +53,7 @@ def signal_of(
         arrivals=second.arrivals,
         completions=worked.count,
         in_flight=second.in_flight,
+        streams=second.mean_streams,
         latency=worked.upper_bounds(),
         latency_sum=worked.sum,
         queue_sum=second.queue.sum,

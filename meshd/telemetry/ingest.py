@@ -31,9 +31,9 @@ supervisor has said which workers are live."""
 EARLY: Final = 0.05
 """Seconds by which a report may end before the full second and still complete it: timers jitter."""
 METHODS: Final = frozenset(
-    ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
+    ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "TCP")
 )
-"""Methods with their own count (RFC 9110 and RFC 5789). All others count as OTHER, so that clients
+"""Methods with their own count (RFC 9110 and RFC 5789), and TCP for connections. All others count as OTHER, so that clients
 cannot add keys."""
 
 
@@ -257,6 +257,7 @@ class Ingest:
         for service in report.services:
             sums = second.service(service.name)
             sums.queue_seconds += share * service.queue_seconds
+            sums.stream_seconds += share * service.stream_seconds
             for endpoint in service.endpoints:
                 merged = sums.endpoint(endpoint.id)
                 merged.revision = endpoint.revision
@@ -309,6 +310,7 @@ class Ingest:
         last = self._last_reports(service, now)
         merged.parked = sum(report.parked for report in last)
         merged.queued = sum(report.queued for report in last)
+        merged.streams = sum(report.streams for report in last)
         return merged
 
 

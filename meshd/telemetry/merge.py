@@ -99,6 +99,8 @@ class MergedService:
     - `parked`, `queued`: requests waiting at the end of the interval; `parked_total`: requests
       parked during it.
     - `queue_seconds`: waiting requests, integrated over time.
+    - `streams`: open TCP connections, tunnels and event streams at the end of the interval;
+      `stream_seconds`: the same, integrated over time.
     """
 
     start: float = 0.0
@@ -117,6 +119,8 @@ class MergedService:
     parked_total: int = 0
     queued: int = 0
     queue_seconds: float = 0.0
+    streams: int = 0
+    stream_seconds: float = 0.0
     bytes_in: int = 0
     bytes_out: int = 0
     total: Distribution = field(default_factory=Distribution)
@@ -141,8 +145,9 @@ class MergedService:
         self.interval += more.interval
         self.arrivals += more.arrivals
         self.parked_total += more.parked_total
-        self.parked, self.queued = more.parked, more.queued
+        self.parked, self.queued, self.streams = more.parked, more.queued, more.streams
         self.queue_seconds += more.queue_seconds
+        self.stream_seconds += more.stream_seconds
         self._add_counts(more)
         for name, endpoint in more.endpoints.items():
             self.endpoint(name).add(endpoint)
@@ -191,6 +196,12 @@ class MergedService:
             return 0.0
         busy = sum(endpoint.busy_seconds for endpoint in self.endpoints.values())
         return (busy + self.queue_seconds) / self.interval
+
+    @property
+    def mean_streams(self) -> float:
+        """Mean number of open TCP connections, tunnels and event streams: the part of `in_flight`
+        for which no answer is awaited."""
+        return self.stream_seconds / self.interval if self.interval else 0.0
 
     def revisions(self) -> dict[str, MergedEndpoint]:
         """Return the sums of the endpoints by revision."""

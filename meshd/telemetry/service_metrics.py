@@ -38,6 +38,7 @@ _FAMILIES: Final[tuple[tuple[Literal["counter", "gauge", "histogram"], str, str]
     ),
     ("histogram", "request_stage_seconds", "Seconds of a request by stage"),
     ("gauge", "in_flight", "Requests in flight at replicas"),
+    ("gauge", "streams", "Open TCP connections, tunnels and event streams, which are in flight"),
     ("gauge", "parked", "Requests waiting for a first replica"),
     ("gauge", "queued", "Requests waiting because all replicas are at their limit"),
     ("gauge", "ejected_endpoints", "Endpoints ejected by at least one worker"),
@@ -108,6 +109,7 @@ class ServiceMetrics:
         if allowed := sum(endpoint.limit for endpoint in endpoints):
             of["adaptive_limit"].add(service, allowed)
         of["in_flight"].add(service, now.in_flight)
+        of["streams"].add(service, now.merged.streams)
         of["parked"].add(service, now.merged.parked)
         of["queued"].add(service, now.merged.queued)
         of["ejected_endpoints"].add(service, sum(e.ejected_by > 0 for e in endpoints))

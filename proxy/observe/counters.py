@@ -98,7 +98,7 @@ class EndpointCounters:
 class ServiceCounters:
     """Counts of one service on this worker; see `proxy.wire.report.ServiceReport`.
 
-    `parked` and `queued` are gauges, the rest counts up. `fast_path_latency` holds requests whose
+    `parked`, `queued` and `streams` are gauges, the rest counts up. `fast_path_latency` holds requests whose
     first byte was also the last; `drain` adds it to `total` and `first_byte`.
     """
 
@@ -106,6 +106,7 @@ class ServiceCounters:
         "_call_integral",
         "_calling",
         "_codes",
+        "_stream_integral",
         "arrivals",
         "body",
         "bytes_in",
@@ -125,6 +126,7 @@ class ServiceCounters:
         "queued",
         "retries",
         "shed",
+        "streams",
         "total",
         "uncovered",
     )
@@ -145,6 +147,8 @@ class ServiceCounters:
         self.shed = 0
         self.denied = 0
         self.queue_seconds = 0.0
+        self.streams = 0
+        self._stream_integral = 0.0
         self.bytes_in = 0
         self.bytes_out = 0
         self.fast_path_latency = HistogramRecorder()
@@ -179,6 +183,16 @@ class ServiceCounters:
         """Count a connection from another service of the mesh. Its duration says nothing about
         how long the caller waits."""
         self.calls[caller] = self.calls.get(caller, 0) + 1
+
+    def start_stream(self, now: float) -> None:
+        """Count a tunnel, an event stream or a TCP connection that begins to pass bytes."""
+        self.streams += 1
+        self._stream_integral -= now
+
+    def end_stream(self, now: float) -> None:
+        """Count its end."""
+        self.streams -= 1
+        self._stream_integral += now
 
     def start_call(self, caller: str, now: float) -> None:
         """Count a request from another service of the mesh."""
@@ -239,7 +253,10 @@ class ServiceCounters:
             call_seconds=self._take_call_seconds(now),
             failed=self.failed.drain(),
             uncovered=self.uncovered,
+            streams=self.streams,
+            stream_seconds=max(0.0, self._stream_integral + self.streams * now),
         )
+        self._stream_integral = -self.streams * now
         self._codes, self.failures, self.calls, self.uncovered = {}, {}, {}, {}
         self.arrivals = self.retries = self.ejections = self.parked_total = 0
         self.shed = self.denied = self.bytes_in = self.bytes_out = 0

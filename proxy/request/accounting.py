@@ -35,7 +35,9 @@ def record(exchange: "Exchange", now: float) -> None:
         _log(exchange, log, now, exchange.status, exchange.bytes_out, exchange.first_byte_at)
     if exchange.plane.spans is not None:
         tracing.record_span(exchange, now)
-    if exchange.caller:
+    if exchange.status == 101 or exchange.streaming:
+        exchange.service.counters.end_stream(now)
+    elif exchange.caller:
         exchange.service.counters.end_call(exchange.caller, now)
     if not exchange.counted:
         if exchange.failure is not None:
@@ -79,11 +81,20 @@ def _record_times(exchange: "Exchange", now: float) -> None:
         counters.body.record(now - first_byte_at)
 
 
+def begin_stream(exchange: "Exchange", now: float) -> None:
+    """Count the start of a tunnel or an event stream. From now on its caller awaits no answer."""
+    counters = exchange.service.counters
+    counters.start_stream(now)
+    if exchange.caller:
+        counters.end_call(exchange.caller, now)
+
+
 def record_stream_start(exchange: "Exchange", now: float) -> None:
     """Count the times until the start of an event stream. Its end is up to the client or the
     server, and its duration says nothing about the endpoint's latency."""
     counters, endpoint = exchange.service.counters, exchange.endpoint
     assert endpoint is not None
+    begin_stream(exchange, now)
     if exchange.connect_seconds:
         counters.connect.record(exchange.connect_seconds)
     counters.total.record(now - exchange.started)

@@ -472,6 +472,7 @@ class Exchange(Attempt):
         self.first_byte_at = now
         self.endpoint.record_success(now - self.sent_at, now, self.load)
         self._enter(TUNNEL)
+        accounting.begin_stream(self, now)
         self.last_deadline = 0.0
         if tunnel.is_websocket(head):
             self.frames = FrameTracker()

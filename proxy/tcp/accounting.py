@@ -35,6 +35,7 @@ def record_connected(session: "TcpSession", endpoint: "EndpointState", now: floa
     connect = now - session.sent_at
     counters.connect.record(connect)
     counters.count_connection(CONNECTED)
+    counters.start_stream(now)
     if session.queue_seconds:
         counters.queue.record(session.queue_seconds)
         counters.queue_seconds += session.queue_seconds
@@ -42,6 +43,13 @@ def record_connected(session: "TcpSession", endpoint: "EndpointState", now: floa
     endpoint.counters.latency.record(connect)
     if endpoint.record_connected(connect):
         session.service.refresh(now)
+
+
+def record_end(session: "TcpSession", now: float) -> None:
+    """Count and log a session that has ended."""
+    if session.connected_at:
+        session.service.counters.end_stream(now)
+    _log(session, now)
 
 
 def record_failure(session: "TcpSession", why: Failure) -> None:
@@ -52,8 +60,7 @@ def record_failure(session: "TcpSession", why: Failure) -> None:
         counters.count_connection(why.status)
 
 
-def log(session: "TcpSession", now: float) -> None:
-    """Log a session that has ended."""
+def _log(session: "TcpSession", now: float) -> None:
     plane, why, endpoint = session.plane, session.failure, session.last_endpoint
     status = CONNECTED if why is None or session.connected_at else why.status
     access_log = plane.access_log

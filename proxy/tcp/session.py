@@ -345,7 +345,7 @@ class TcpSession(ClientSink):
         self._close_upstream(reset=reset)
         self._poller.forget(self._client)
         sockets.close(self._client, reset=reset)
-        accounting.log(self, now)
+        accounting.record_end(self, now)
         self._end_attempt(now)
         queue.request_over(service, now)
 

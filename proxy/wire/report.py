@@ -115,6 +115,9 @@ class ServiceReport(Frozen, frozen=True):
     - `calls`: requests by calling service
     - `call_seconds`: by calling service, its requests in flight here integrated over the interval
     - `uncovered`: by calling service, requests that `allow` does not cover, refused or audited
+    - `streams`: TCP connections, tunnels and event streams that are open at the end of the
+      interval; they are in flight, and no answer is awaited
+    - `stream_seconds`: the same, integrated over the interval
     """
 
     name: str
@@ -141,6 +144,8 @@ class ServiceReport(Frozen, frozen=True):
     call_seconds: dict[str, float] = msgspec.field(default_factory=dict)
     failed: Histogram = Histogram()
     uncovered: dict[str, int] = msgspec.field(default_factory=dict)
+    streams: int = 0
+    stream_seconds: float = 0.0
 
 
 class Report(Frozen, frozen=True, tag=True):

@@ -104,8 +104,9 @@ def summary_lines(service: ServiceStatus, at: float | None) -> list[str]:
             "gives control back to the autoscaler."
         )
     lines.append(
-        f"Current load: {service.rps:.1f} requests/s, {service.in_flight:.1f} in flight, "
-        f"p95 {output.format_seconds(service.p95) or 'unknown'}."
+        f"Current load: {service.rps:.1f} requests/s, {service.in_flight:.1f} in flight"
+        + (f" (open connections: {service.streams})" if service.streams else "")
+        + f", p95 {output.format_seconds(service.p95) or 'unknown'}."
     )
     return lines
 

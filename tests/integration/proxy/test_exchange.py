@@ -298,9 +298,13 @@ async def test_a_tunnel_passes_bytes_and_ends_on_both_sides() -> None:
         await client.send(b"hello")
         assert await client.exactly(5) == b"HELLO"
         assert s.plane.active() == 1
+        (report,) = s.plane.report(0.0, 1.0).services
+        assert (report.streams, report.stream_seconds > 0.0) == (1, True)
         client.writer.write_eof()
         assert await client.rest() == b""
         await wait_until(lambda: not s.plane.active())
+        (report,) = s.plane.report(1.0, 2.0).services
+        assert report.streams == 0
 
 
 @on_uvloop

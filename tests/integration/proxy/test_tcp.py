@@ -550,6 +550,8 @@ async def test_sessions_are_counted_and_logged() -> None:
         endpoint = endpoint_of(report)
         assert (endpoint.in_flight, endpoint.started, endpoint.succeeded) == (1, 1, 1)
         assert sum(endpoint.latency.counts.values()) == 1
+        assert report.streams == 1
+        assert 0 < report.stream_seconds <= endpoint.busy_seconds
         assert log.take() == b""
         client.close()
         await s.sessions(0)
@@ -557,7 +559,9 @@ async def test_sessions_are_counted_and_logged() -> None:
         for part in ('"method":"TCP"', '"status":200', '"service":"db"', '"endpoint":"db-0"'):
             assert part in line
         assert '"bytes_in":5,"bytes_out":5' in line
-        assert endpoint_of(s.report()).in_flight == 0
+        report = s.report()
+        assert endpoint_of(report).in_flight == 0
+        assert (report.streams, report.stream_seconds > 0) == (0, True)
 
 
 @on_uvloop

@@ -18,6 +18,7 @@ signals = st.one_of(
         arrivals=st.integers(0, 5000),
         completions=st.integers(0, 5000),
         in_flight=st.floats(0, 5000),
+        streams=st.floats(0, 5000),
         latency=st.lists(
             st.tuples(st.floats(0.001, 30.0), st.integers(1, 500)),
             max_size=4,
@@ -367,3 +368,38 @@ def test_the_stated_concurrency_is_trusted_until_the_limit_is_seen() -> None:
     _, unstated = drive(ScalingSettings(max=20, latency=0.4), calm)
     assert max(one.desired for one in stated) < max(one.desired for one in unstated)
     assert stated[-1].candidates["concurrency"] == 1
+
+
+def test_open_connections_are_no_queue() -> None:
+    quiet = Signal(in_flight=60.0, streams=60.0, ready=1)
+    chosen = ScalingSettings(min=1, max=10, latency=0.2)
+    _, decisions = drive(chosen, [Signal(arrivals=60, ready=1), *[quiet] * 120])
+    assert {decision.desired for decision in decisions} == {1}
+    assert "60 open connections" in decisions[-1].reason
+
+
+def test_requests_behind_open_connections_still_queue() -> None:
+    busy = Signal(
+        arrivals=40, completions=10, in_flight=160.0, streams=60.0, latency_sum=10.0, ready=1
+    )
+    chosen = ScalingSettings(min=1, max=10, latency=0.2)
+    _, decisions = drive(chosen, [busy] * 30)
+    assert decisions[-1].desired > 1
+
+
+def test_open_connections_count_for_a_target_of_concurrency() -> None:
+    chosen = ScalingSettings(min=1, max=10, concurrency=20.0)
+    quiet = Signal(in_flight=60.0, streams=60.0, ready=3)
+    _, decisions = drive(chosen, [Signal(arrivals=60, in_flight=1.0, ready=1), *[quiet] * 60])
+    assert decisions[-1].desired == 3
+    _, decisions = drive(chosen, [Signal(arrivals=5, in_flight=60.0, streams=60.0, ready=3)] * 60)
+    assert decisions[-1].desired == 3, "the rate of new connections does not matter"
+
+
+def test_open_connections_keep_a_service_from_zero() -> None:
+    chosen = ScalingSettings(min=0, max=3, latency=0.2, idle=10.0)
+    quiet = Signal(in_flight=1.0, streams=1.0, ready=1)
+    _, decisions = drive(chosen, [Signal(arrivals=1, in_flight=1.0, ready=1), *[quiet] * 60])
+    assert decisions[-1].desired == 1
+    _, decisions = drive(chosen, [Signal(arrivals=1, ready=1), *[Signal(ready=1)] * 60])
+    assert decisions[-1].desired == 0

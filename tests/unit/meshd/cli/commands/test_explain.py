@@ -1,0 +1,17 @@
+"""The words of `meshd explain`."""
+
+from meshd.api.dto import ServiceStatus
+from meshd.cli.commands.explain import summary_lines
+
+
+def lines(**fields: object) -> str:
+    base = {"project": "shop", "name": "db", "desired": 1, "running": 1, "ready": 1}
+    values = {**base, "minimum": 1, "maximum": 1, "revision": "r", **fields}
+    return "\n".join(summary_lines(ServiceStatus(**values), None))  # type: ignore[arg-type]
+
+
+def test_open_connections_are_named() -> None:
+    assert "60.0 in flight (open connections: 60), p95 unknown." in lines(
+        in_flight=60.0, streams=60
+    )
+    assert "2.0 in flight, p95 unknown." in lines(in_flight=2.0)
