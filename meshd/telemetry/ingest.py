@@ -33,8 +33,8 @@ EARLY: Final = 0.05
 METHODS: Final = frozenset(
     ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "TCP")
 )
-"""Methods with their own count (RFC 9110 and RFC 5789), and TCP for connections. All others count as OTHER, so that clients
-cannot add keys."""
+"""Methods with their own count (RFC 9110 and RFC 5789), and TCP for connections. All others count
+as OTHER, so that clients cannot add keys."""
 
 
 @dataclass(frozen=True, slots=True)

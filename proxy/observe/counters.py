@@ -98,8 +98,8 @@ class EndpointCounters:
 class ServiceCounters:
     """Counts of one service on this worker; see `proxy.wire.report.ServiceReport`.
 
-    `parked`, `queued` and `streams` are gauges, the rest counts up. `fast_path_latency` holds requests whose
-    first byte was also the last; `drain` adds it to `total` and `first_byte`.
+    `parked`, `queued` and `streams` are gauges, the rest counts up. `fast_path_latency` holds
+    requests whose first byte was also the last; `drain` adds it to `total` and `first_byte`.
     """
 
     __slots__ = (

@@ -7,7 +7,6 @@ repeated at another endpoint, and a client that waits holds no memory here. The 
 `proxy.tcp.phases`. Every session ends in `_leave`, which returns what it holds exactly once.
 """
 
-import errno
 import os
 import socket
 from typing import TYPE_CHECKING, Final
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 from proxy.request import connection_pool, failure, reachability, retry
 from proxy.request import dispatch as queue
 from proxy.request.failure import Failure
-from proxy.request.sinks import ClientSink
+from proxy.request.sinks import NEVER, ClientSink
+from proxy.state.descriptors import is_shortage
 from proxy.tcp import accounting, dispatch, sockets
 from proxy.tcp.direction import Direction, SharedBuffers
 from proxy.tcp.phases import (
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 ENDED_SECONDS: Final = 60.0
 """Seconds without traffic for which a client may keep its side open after the endpoint has ended
 its own. The other way round the idle timeout applies: a client may wait long for its result."""
-_LOCAL_ERRORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL)
-"""Errors of a connect that say nothing about the endpoint."""
+SHORTAGE_PAUSE: Final = 0.1
+"""Seconds after which a session without a file descriptor for its endpoint tries again."""
 
 
 class TcpSession(ClientSink):
@@ -159,6 +159,7 @@ class TcpSession(ClientSink):
         endpoint.start(now)
         endpoint.count_connections(1)
         endpoint.count_opening(1)
+        self.plane.descriptors.count_to_endpoints(1)
         self.endpoint = self.last_endpoint = endpoint
         self.sent_at = now
         if endpoint.health.ejected:
@@ -183,13 +184,33 @@ class TcpSession(ClientSink):
             self._open(upstream)
 
     def _connect_failed(self, error: int) -> None:
-        """Make another attempt, or end the session: the endpoint did not accept it."""
-        endpoint = self.endpoint
-        if error in _LOCAL_ERRORS and endpoint is not None:
-            endpoint.health.record_abandoned()
-            self.fail(failure.CONNECT)
+        """Make another attempt, or end the session: it was not connected."""
+        failed = OSError(error, os.strerror(error))
+        answered = self.endpoint is not None and self.endpoint.connections > 1
+        if is_shortage(failed, answered=answered):
+            self._wait_for_descriptor(failed)
         else:
             self._attempt_failed(failure.CONNECT, os.strerror(error))
+
+    def _wait_for_descriptor(self, error: OSError) -> None:
+        """Make the attempt again in a moment: it failed for lack of a descriptor here, and other
+        connections end all the time."""
+        now, endpoint = self.plane.clock(), self.endpoint
+        self.plane.report_shortage(self.service, error)
+        if endpoint is not None:
+            endpoint.health.record_abandoned()
+        if now - self.started >= self.service.config.limits.pending_timeout:
+            self.fail(failure.NO_DESCRIPTOR)
+            return
+        self._close_upstream(reset=True)
+        self._end_attempt(now)
+        self._enter(PICKING)
+        self.deadline = NEVER
+        self.plane.loop.call_later(SHORTAGE_PAUSE, self._try_again)
+
+    def _try_again(self) -> None:
+        if self.phase == PICKING:
+            dispatch.dispatch(self, self.plane.clock())
 
     def _attempt_failed(self, why: Failure, detail: str) -> None:
         now, endpoint, service = self.plane.clock(), self.endpoint, self.service
@@ -361,4 +382,5 @@ class TcpSession(ClientSink):
             if not self.connected_at:
                 endpoint.count_opening(-1)
             endpoint.count_connections(-1)
+            self.plane.descriptors.count_to_endpoints(-1)
             connection_pool.end_attempt(self.plane, endpoint, None, now)
