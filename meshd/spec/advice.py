@@ -76,6 +76,8 @@ def suggest_mesh(project: Project) -> tuple[MeshSuggestion, ...]:
 def _describe(service: Service) -> ServiceKind:
     host = [f"host {port}" for port in service.ports]
     if service.plain:
+        if service.options.network_mode:
+            return ServiceKind(service.name, "plain", "no x-mesh", (_reached_in_mode(service),))
         ports = dict.fromkeys(f"{service.name}:{port}" for port in service.expose)
         reached = (*(ports or (service.name,)), *host)
         return ServiceKind(service.name, "plain", "no x-mesh", tuple(reached))
@@ -87,6 +89,15 @@ def _describe(service: Service) -> ServiceKind:
     kinds = ["HTTP"] * bool(http) + ["TCP"] * bool(tcp)
     why = f"x-mesh; main port {service.port}, {_source_of_port(service)}"
     return ServiceKind(service.name, "+".join(kinds), why, (*named, *host, *routes))
+
+
+def _reached_in_mode(service: Service) -> str:
+    """Return how a service without networks is reached."""
+    mode = service.options.network_mode
+    kind, _, name = mode.partition(":")
+    if name:
+        return f"on the addresses of {kind} {name}"
+    return {"host": "on the host's addresses", "none": "not at all"}.get(mode, "by its address")
 
 
 def _source_of_port(service: Service) -> str:
@@ -108,7 +119,7 @@ def _suggest(service: Service) -> MeshSuggestion | None:
         return None
     if any(port.protocol != "tcp" for port in service.ports):
         return None
-    if _image_name(service) in _OTHER_IMAGES:
+    if _image_name(service) in _OTHER_IMAGES or _is_bound(service):
         return None
     found = _http_by_health(service) or _http_by_program(service) or _http_by_ports(service)
     if found is None:
@@ -117,6 +128,13 @@ def _suggest(service: Service) -> MeshSuggestion | None:
     settings = [] if port == service.port else [f"port: {port}"]
     settings.append(f"health: {path or 'tcp'}")
     return MeshSuggestion(service.name, f"x-mesh: {{{', '.join(settings)}}}", why)
+
+
+def _is_bound(service: Service) -> bool:
+    """Whether the service has a network or rights that only one container should have."""
+    fixed = any(each.has_address for each in service.attachments.values())
+    options = service.options
+    return fixed or options.privileged or bool(options.network_mode or options.mac_address)
 
 
 def _image_name(service: Service) -> str:
@@ -162,8 +180,8 @@ def _http_by_ports(service: Service) -> tuple[int, str, str] | None:
 def list_differences(services: Sequence[Service]) -> tuple[str, ...]:
     """Return what differs from Docker Compose for these services, one line each."""
     found = [
-        "containers are called PROJECT-SERVICE-ID; logs of the json-file driver are rotated at "
-        "10 MB, and three files are kept, unless the file sets logging"
+        "containers without container_name are called PROJECT-SERVICE-ID; logs of the json-file "
+        "driver are rotated at 10 MB, and three files are kept, unless the file sets logging"
     ]
     managed = [service.name for service in services if not service.plain]
     if managed:

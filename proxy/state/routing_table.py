@@ -204,6 +204,9 @@ class Routing:
     ) -> None:
         self.generation: Generation = snapshot.generation
         self.services = services
+        self._with_capitals = {
+            name.lower(): service for name, service in services.items() if name != name.lower()
+        }
         self.credentials = {k.encode(): v for k, v in snapshot.credentials.items()}
         self._callers = snapshot.callers
         self.virtual = snapshot.virtual
@@ -257,8 +260,13 @@ class Routing:
     def find_service(self, project: str, name: str) -> ServiceState | None:
         """Return the service that a name means in a project: one of the project, else one by its
         full name."""
-        service = self.services.get(f"{project}/{name}" if project else name)
-        return service if service is not None else self.services.get(name)
+        key = f"{project}/{name}" if project else name
+        service = self.services.get(key)
+        if service is None:
+            service = self.services.get(name)
+        if service is None and self._with_capitals:  # names of hosts arrive in lower case
+            service = self._with_capitals.get(key)
+        return service
 
     def find_called(self, listener: Listener, project: str, name: str) -> ServiceState | None:
         """Return the service that is called at a mesh listener. `name` is the request's host; it
