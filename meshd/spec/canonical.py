@@ -99,8 +99,6 @@ def _build_section(node: SourceNode | None, loaded: LoadedProject) -> dict[str, 
     entries = (node.mapping if node is not None else None) or {}
     found: dict[str, Plain] = {}
     for key, entry in entries.items():
-        if key.startswith("x-"):
-            continue
         plain: dict[str, Plain] = _convert_mapping(entry)
         external = plain.get("external")
         if isinstance(external, dict):  # the old form, external: {name: …}

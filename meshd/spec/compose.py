@@ -245,9 +245,7 @@ def _read_section(at: Cursor | None, read: Callable[[Cursor], Read | None]) -> d
         return {}
     entries = at.attempt(lambda c: dict(c.items())) or {}
     return {
-        name: found
-        for name, entry in entries.items()
-        if not name.startswith("x-") and (found := entry.attempt(read)) is not None
+        name: found for name, entry in entries.items() if (found := entry.attempt(read)) is not None
     }
 
 

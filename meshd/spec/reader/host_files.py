@@ -100,11 +100,7 @@ def _read_secrets(at: Cursor, context: ReadContext) -> dict[str, str]:
             names = ("source", "target", "uid", "gid", "mode")
             entry.read_keys(KeyTable(read={name: partial(_store, given, name) for name in names}))
         name = given.get("source", "")
-        secret = context.declared.files["secrets"].get(name)
-        if secret is None:
-            entry.fail(f"{name!r} is not declared; declare it under secrets at the top level")
-        if isinstance(secret, storage.ExternalFile):
-            entry.fail(f"{name!r} is external, and only a Swarm cluster has external secrets")
+        secret = storage.find_declared_file(entry, name, "secrets", context.declared)
         if not isinstance(secret, Path):
             entry.fail(f"{name!r} is not a file; a build takes secrets from files only")
         found[given.get("target", name)] = str(secret)

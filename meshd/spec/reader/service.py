@@ -32,6 +32,8 @@ from meshd.spec.source.yaml_tree import SourceNode
 PROJECT_NAME_PATTERN: Final = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 NAME_PATTERN: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,62}")
 
+_EVERY: Final = re.compile(r"every_([0-9]+[wdhms])+")
+
 
 def read_service(at: Cursor, context: ReadContext) -> Service | None:
     """Return the service under `at`; None, with the errors recorded, if it has any."""
@@ -273,12 +275,15 @@ class _ServiceReader:
 
 
 def _read_pull_policy(at: Cursor) -> str:
-    """Read when to pull the image. meshd pulls images only at a deployment."""
+    """Read when to pull the image. meshd pulls images only at a deployment, so that a policy by
+    time pulls at each."""
     word = at.read_string()
     if word in {"always", "never"}:
         return word
+    if word in {"refresh", "daily", "weekly"} or _EVERY.fullmatch(word):
+        return "always"
     if word not in {"missing", "if_not_present", "build"}:
-        at.fail(f"meshd does not support {word!r}; expected always, missing or never")
+        at.fail(f"{word!r} is not valid; expected always, missing, never, daily or every_12h")
     return "missing"
 
 

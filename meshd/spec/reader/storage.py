@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Final, Literal, cast
 
 from meshd.spec import units
+from meshd.spec.errors import Problem
 from meshd.spec.model import Mount
 from meshd.spec.reader import unsupported_keys, values
-from meshd.spec.source.cursor import Cursor, KeyTable
+from meshd.spec.source.cursor import Cursor, InvalidValue, KeyTable
 from meshd.spec.source.merge import clean_target
 
 _WINDOWS_PATH: Final = re.compile(r"^[A-Za-z]:[\\/]")
@@ -52,12 +53,30 @@ class DeclaredVolume:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-class ExternalFile:
-    """A secret or config that exists outside of the file, which only a Swarm cluster has."""
+@dataclass(frozen=True, slots=True)
+class UnusableFile:
+    """A secret or config whose declaration has a problem. It is an error where a service uses it.
+
+    - `problem`: the problem, at the declaration
+    """
+
+    problem: Problem
 
 
-DeclaredFile = Path | str | ExternalFile
+DeclaredFile = Path | str | UnusableFile
 """The path of a file, its content, or neither."""
+
+
+def find_declared_file(
+    at: Cursor, name: str, kind: FileKind, declared: "Declarations"
+) -> Path | str:
+    """Return the secret or config of that name; fail if it is not declared or not usable."""
+    found = declared.files[kind].get(name)
+    if found is None:
+        at.fail(f"{name!r} is not declared; declare it under {kind} at the top level")
+    if isinstance(found, UnusableFile):
+        raise InvalidValue(found.problem)
+    return found
 
 
 def read_declared_volume(at: Cursor, base: Path) -> DeclaredVolume:
@@ -185,17 +204,10 @@ def read_file_mount(at: Cursor, kind: FileKind, declared: Declarations) -> Mount
     else:
         found["source"] = at.read_string()
     name = found.get("source", "")
-    if name not in declared.files[kind]:
-        at.fail(f"{name!r} is not declared; declare it under {kind} at the top level")
+    path = find_declared_file(at, name, kind, declared)
     home = "/run/secrets" if kind == "secrets" else ""
     target = found.get("target", name)
     where = target if target.startswith("/") else f"{home}/{target}"
-    path = declared.files[kind][name]
-    if isinstance(path, ExternalFile):
-        at.fail(
-            f"{name!r} is external, and only a Swarm cluster has external {kind}; expected file, "
-            "content or environment where it is declared"
-        )
     if isinstance(path, str):
         owner.setdefault("mode", SECRET_MODE)
         return Mount.model_validate(
@@ -243,42 +255,58 @@ def _read_octal(at: Cursor) -> int:
 
 def read_declared_file(at: Cursor, base: Path, environment: Mapping[str, str]) -> DeclaredFile:
     """Read one entry of `secrets` or `configs` at the top level; return the path of its file, or
-    its content if that is in the Compose file or in a variable. An external one is an error only
-    where a service uses it.
+    its content if that is in the Compose file or in a variable. An external or missing one is an
+    error only where a service uses it.
 
     Errors are recorded, and the entry still counts as declared.
     """
-    found: list[str] = []
-    contents: list[str] = []
+    found: dict[str, Cursor] = {}
     external: dict[str, object] = {}
     at.read_keys(
         KeyTable(
             read={
-                "file": lambda c: found.append(c.read_string()),
+                "file": lambda c: found.update(file=c),
                 "external": lambda c: external.update(values.read_external(c)),
-                "content": lambda c: contents.append(c.read_string()),
-                "environment": lambda c: contents.append(_read_variable(c, environment)),
+                "content": lambda c: found.update(content=c),
+                "environment": lambda c: found.update(environment=c),
             },
             warned=unsupported_keys.FILE_WARNED,
         )
     )
     if external.get("external"):
-        return ExternalFile()
-    sources = [key for key in ("file", "content", "environment") if key in (at.node.mapping or {})]
-    if len(sources) > 1:
-        at.add_problem(f"{' and '.join(sources)} are both set; expected one of them")
-    if contents:
-        if len(contents[0].encode()) > MAX_CONTENT:
-            at.add_problem(f"the content has more than {MAX_CONTENT} bytes; expected a file")
-        return contents[0]
+        kind = at.field.partition(".")[0]
+        return UnusableFile(
+            at.make_problem(
+                f"it is external, and only a Swarm cluster has external {kind}; expected file, "
+                "content or environment"
+            )
+        )
     if not found:
-        if not sources:
-            at.add_problem("file is missing; expected file, content or environment")
-        return base
-    path = Path(resolve_path(base, found[0]))
-    if not path.is_file():
-        at.add_problem(f"{path} is not a file; expected an existing file")
-    return path
+        at.fail("file is missing; expected file, content or environment")
+    if len(found) > 1:
+        at.add_problem(f"{' and '.join(found)} are both set; expected one of them")
+    try:
+        return _read_source(at, found, base, environment)
+    except InvalidValue as error:
+        return UnusableFile(error.problem)
+
+
+def _read_source(
+    at: Cursor, found: Mapping[str, Cursor], base: Path, environment: Mapping[str, str]
+) -> Path | str:
+    """Return the path or the content of a declared secret or config."""
+    if "file" in found:
+        path = Path(resolve_path(base, found["file"].read_string()))
+        if not path.is_file():
+            found["file"].fail(f"{path} is not a file; expected an existing file")
+        return path
+    if "content" in found:
+        content = found["content"].read_string()
+    else:
+        content = _read_variable(found["environment"], environment)
+    if len(content.encode()) > MAX_CONTENT:
+        at.fail(f"the content has more than {MAX_CONTENT} bytes; expected a file")
+    return content
 
 
 def _read_variable(at: Cursor, environment: Mapping[str, str]) -> str:

@@ -16,11 +16,11 @@ SERVICE_REFUSED: Final = {
     "pre_start": "use x-mesh.rollout.before, or a command that prepares and then starts",
     "pre_stop": "handle the stop signal in the service",
     "provider": "Compose needs a plugin for it; run it as a service with an image",
-    "pull_refresh_after": "set a version in image",
 }
 SERVICE_WARNED: Final = {
     "attach": "use meshd logs, which shows the output of every replica",
     "develop": "run meshd up again after a change",
+    "pull_refresh_after": "meshd pulls only at a deployment; set pull_policy",
 }
 TOP_REFUSED: Final = {
     "models": "Compose needs a plugin for it; run the model as a service with an image",

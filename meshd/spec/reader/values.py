@@ -29,12 +29,14 @@ def read_pairs(at: Cursor) -> list[tuple[str, Cursor]]:
 
 
 def read_strings_by_name(at: Cursor) -> dict[str, str]:
-    """Read strings by name, in either form of `read_pairs`."""
-    return {
-        name: text
-        for name, value in read_pairs(at)
-        if (text := value.attempt(Cursor.read_string)) is not None
-    }
+    """Read strings by name, in either form of `read_pairs`; a name without a value has an empty
+    one."""
+    found: dict[str, str] = {}
+    for name, value in read_pairs(at):
+        text = "" if value.node.value is None else value.attempt(Cursor.read_string)
+        if text is not None:
+            found[name] = text
+    return found
 
 
 def read_hosts(at: Cursor) -> dict[str, str]:

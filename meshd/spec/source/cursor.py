@@ -101,7 +101,8 @@ class Cursor:
         try:
             return reader(self)
         except InvalidValue as error:
-            self.diagnostics.problems.append(error.problem)
+            if error.problem not in self.diagnostics.problems:  # a declaration may be used twice
+                self.diagnostics.problems.append(error.problem)
             return None
 
     def read_keys(self, keys: KeyTable) -> None:

@@ -769,3 +769,32 @@ def test_a_dependency_that_never_completes_is_a_warning(
     (warning,) = load([path], environment={}).warnings
     assert "never completes; set restart: 'no' for db" in str(warning)
     assert cause in str(warning)
+
+
+def test_a_secret_that_is_not_used_may_be_missing(tmp_path: Path) -> None:
+    text = """
+    services:
+      web: {image: i}
+      job: {image: i, secrets: [key], profiles: [job]}
+    secrets:
+      key: {file: ./none}
+      other: {environment: NOT_SET}
+      swarm: {external: true}
+    """
+    assert load_texts(tmp_path, text).project.service("web").volumes == ()
+    with pytest.raises(SpecError, match=r"secrets\.key\.file: .*none is not a file"):
+        load_texts(tmp_path, text, profiles=["job"])
+
+
+@pytest.mark.parametrize(
+    ("policy", "pull"),
+    [
+        ("if_not_present", "missing"),
+        ("build", "missing"),
+        ("daily", "always"),
+        ("every_2d12h", "always"),
+        ("never", "never"),
+    ],
+)
+def test_pull_policies(tmp_path: Path, policy: str, pull: str) -> None:
+    assert web(tmp_path, f"pull_policy: {policy}").pull == pull
