@@ -11,7 +11,7 @@ import structlog
 from meshd.jobs.factory import JobFactory
 from meshd.jobs.table import JobTable
 from meshd.model.errors import NotFound, Rejected
-from meshd.model.job import HookState, Job, JobOrder
+from meshd.model.job import HookState, Job, JobOrder, update_job
 from meshd.model.operation import RunHook
 from meshd.store.jobs import JobLog
 
@@ -39,6 +39,7 @@ class HookRunner:
                 job = self._factory.create(
                     hook.project, hook.service, order, hook.cause, schedule=None, urgent=True
                 )
+                job = update_job(job, pre_start=hook.pre_start)
                 self._table.add(job)
         except (Rejected, NotFound) as error:
             _log.info("hook is not started yet", hook=hook.id, reason=str(error))

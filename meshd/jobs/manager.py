@@ -23,6 +23,7 @@ from meshd.jobs.table import JobTable
 from meshd.model.errors import Rejected, StoreWriteError
 from meshd.model.event import Kind
 from meshd.model.job import Job, JobOrder, JobState, update_job
+from meshd.model.operation import StartReplica
 from meshd.runtime.base import ReplicaNotFound, Runtime, RuntimeFailure
 from meshd.spec.model import Service
 from meshd.store.events import EventLog
@@ -195,12 +196,20 @@ class JobManager:
         except RuntimeFailure as error:
             _log.debug("jobs cannot be listed", reason=str(error))
             return
-        containers = {seen.name: seen for seen in found if seen.project in self._store.projects}
+        ours = [seen for seen in found if seen.project in self._store.projects]
+        starting = self._starting_replicas()
+        containers = {s.name: s for s in ours if not plan.is_init_container(s, starting)}
         self._table.set_containers(containers)
         leaving = {name for name, stored in self._store.projects.items() if stored.leaving}
         for step in plan.steps(self._table.jobs(), containers, leaving, self._followers, now):
             self._take(step)
         await self._notify()
+
+    def _starting_replicas(self) -> Sequence[str]:
+        """Return the replicas that are being started; the containers of their `pre_start` steps
+        are no jobs."""
+        running = self._reconciler.view().running
+        return [each.name for each in running if isinstance(each, StartReplica)]
 
     def _take(self, step: plan.JobStep) -> None:
         job = self._log.jobs.get(step.id)

@@ -94,6 +94,11 @@ def steps(
     return found
 
 
+def is_init_container(seen: ObservedReplica, starting: Collection[str]) -> bool:
+    """Whether a container runs a `pre_start` step of one of the replicas that are being started."""
+    return any(seen.name.startswith(f"{replica}-init") for replica in starting)
+
+
 def running(job: Job, since: float) -> Job:
     """Return the job as running since then; it waits for nothing any more."""
     text = job.text if job.end_state else ""

@@ -17,7 +17,7 @@ from meshd.model.desired import DesiredService
 from meshd.model.errors import NotFound, StoreWriteError
 from meshd.model.event import Kind
 from meshd.model.job import Job, JobState, update_job
-from meshd.model.operation import RemoveJob, StartJob, StopJob
+from meshd.model.operation import Operation, RemoveJob, StartJob, StopJob
 from meshd.model.runtime import ObservedReplica
 from meshd.runtime.base import (
     ReplicaNotFound,
@@ -41,7 +41,11 @@ UNWRITABLE: Final = 2.0
 
 
 class DesiredServices(Protocol):
-    """The desired services, as the reconciler's view has them."""
+    """The desired services and operations, as the reconciler's view has them."""
+
+    @property
+    def running(self) -> tuple[Operation, ...]:
+        """The operations that run now."""
 
     def service(self, key: str) -> DesiredService | None:
         """Return a service by key."""

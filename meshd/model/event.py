@@ -25,6 +25,7 @@ class Kind(StrEnum):
     REPLICA_UNHEALTHY = "replica.unhealthy"
     REPLICA_UNREADY = "replica.unready"
     REPLICA_DIED = "replica.died"
+    HOOK_FAILED = "replica.hook-failed"
     REPLICA_COMPLETED = "replica.completed"
     REPLICA_CRASH_LOOP = "replica.crash-loop"
     REPLICA_FAILED = "replica.failed"

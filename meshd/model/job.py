@@ -13,7 +13,7 @@ import msgspec
 
 from meshd.model.base import RequestBody, Value
 from meshd.model.service_key import ServiceKey, service_key
-from meshd.spec.model import Service
+from meshd.spec.model import InitContainer, Service
 
 
 class JobState(StrEnum):
@@ -90,6 +90,7 @@ class Job(Value, frozen=True):
     - `started`, `ended`: Unix times; 0 while unknown.
     - `text`: why it waits for capacity, or details of its end.
     - `urgent`: it starts even without free capacity, because a rollout waits for it.
+    - `pre_start`: number of the step of the service's `pre_start` that it runs, from 0; None: none.
     - `end_state`: the state it gets once it has ended, set when it is asked to stop; empty: its
       exit code decides.
     """
@@ -110,6 +111,7 @@ class Job(Value, frozen=True):
     exit_code: int | None = None
     text: str = ""
     urgent: bool = False
+    pre_start: int | None = None
     end_state: str = msgspec.field(default="", name="verdict")
 
     @property
@@ -128,7 +130,10 @@ class Job(Value, frozen=True):
         return self.state is JobState.SUCCEEDED
 
     def adapt(self, service: Service) -> Service:
-        """Return `service` with the job's command (if it has one) and its environment added."""
+        """Return `service` with the job's command (if it has one) and its environment added, or
+        as its `pre_start` step says."""
+        if self.pre_start is not None and self.pre_start < len(service.pre_start):
+            return adapt_to_step(service, service.pre_start[self.pre_start])
         return service.model_copy(
             update={
                 "command": self.command or service.command,
@@ -141,6 +146,24 @@ class JobLine(Value, frozen=True):
     """One line of a job's output."""
 
     line: str
+
+
+def adapt_to_step(service: Service, step: InitContainer) -> Service:
+    """Return `service` as its `pre_start` step runs: with the image, command, user, directory and
+    variables of the step, where it has them."""
+    changes: dict[str, object] = {
+        "command": step.command or (None if step.image else service.command),
+        "user": step.user or service.user,
+        "working_dir": step.working_dir or service.working_dir,
+        "environment": {**service.environment, **step.environment},
+        "options": service.options.model_copy(
+            update={"privileged": step.privileged or service.options.privileged}
+        ),
+    }
+    if step.image:
+        changes |= {"image": step.image, "image_id": "", "image_digest": "", "build": None}
+        changes["entrypoint"] = None
+    return service.model_copy(update=changes)
 
 
 def update_job(job: Job, **fields: object) -> Job:

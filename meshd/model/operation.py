@@ -9,6 +9,7 @@ from enum import IntEnum
 import msgspec
 
 from meshd.model.job import Job
+from meshd.model.replica import Version
 from meshd.model.rollout import RolloutState
 from meshd.model.service_key import ServiceKey, service_key
 from meshd.spec.model import Network, Service
@@ -138,10 +139,14 @@ class RestoreReplica(Operation, frozen=True, kw_only=True):
 
 
 class StopReplica(Operation, frozen=True, kw_only=True):
-    """Stop a drained replica, with `grace` seconds between the stop signal and SIGKILL."""
+    """Stop a drained replica, with `grace` seconds between the stop signal and SIGKILL.
+
+    - `version`: its service and revision, whose `pre_stop` commands run first.
+    """
 
     name: str
     grace: float
+    version: Version = ("", "")
 
     @property
     def subject(self) -> str:
@@ -216,7 +221,10 @@ class AdvanceRollout(Operation, frozen=True, kw_only=True):
 
 
 class RunHook(Operation, frozen=True, kw_only=True):
-    """Run a rollout's hook once, as the job `id`."""
+    """Run a rollout's hook once, as the job `id`.
+
+    - `pre_start`: the number of the `pre_start` step that it runs, from 0; None: another hook.
+    """
 
     project: str
     service: str
@@ -224,6 +232,7 @@ class RunHook(Operation, frozen=True, kw_only=True):
     revision: str
     command: tuple[str, ...]
     timeout: float
+    pre_start: int | None = None
 
     @property
     def subject(self) -> str:

@@ -75,6 +75,8 @@ class Replica(msgspec.Struct, frozen=True):
     - `listed`: the runtime lists it; `busy`: an operation on it runs.
     - `paused_by_others`: something other than meshd paused it.
     - `drift`: how it differs from its revision; empty: it does not.
+    - `plain`: its service is plain, so no worker uses it.
+    - `in_hooks`: an operation starts it, but its `pre_start` or `post_start` commands still run.
     - `warm`: it belongs to the warm pool; `resumed_at`: when it left the pool.
     - `addresses`, `gateways`: see `meshd.model.runtime.ObservedReplica`.
     """
@@ -104,6 +106,8 @@ class Replica(msgspec.Struct, frozen=True):
     oom_killed: bool = False
     listed: bool = True
     busy: bool = False
+    plain: bool = False
+    in_hooks: bool = False
     paused_by_others: bool = False
     drift: str = ""
     unready: str = ""

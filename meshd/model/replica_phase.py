@@ -82,6 +82,7 @@ class Facts(msgspec.Struct, frozen=True):
     - `answered`: a probe of this incarnation succeeded (of a warm replica: since it was resumed).
     - `leaving`: it was taken out of rotation.
     - `warm`: it belongs to the warm pool.
+    - `in_hooks`: its `post_start` commands run.
     - `completes`: its restart policy does not restart it with the exit code that it has.
     """
 
@@ -93,6 +94,7 @@ class Facts(msgspec.Struct, frozen=True):
     stop_underway: bool = False
     start_underway: bool = False
     warm: bool = False
+    in_hooks: bool = False
     completes: bool = False
 
 
@@ -108,7 +110,7 @@ def phase_of(facts: Facts) -> Phase:
         return Phase.PENDING if facts.start_underway else Phase.FAILED
     if facts.leaving:
         return Phase.DRAINING
-    if not facts.addressed:
+    if not facts.addressed or facts.in_hooks:
         return Phase.STARTING
     if facts.state is ReplicaState.PAUSED:
         return Phase.PAUSED

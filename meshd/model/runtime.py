@@ -110,6 +110,14 @@ class ImageProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class CommandResult:
+    """How a command in a replica ended, with its last lines of output."""
+
+    exit_code: int
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ObservedReplica:
     """One replica as the runtime sees it now. Times are Unix times in seconds; 0: never.
 

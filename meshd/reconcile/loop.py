@@ -280,7 +280,7 @@ class Reconciler:
         self._recorder.record_problems(self._desired_state.problems, refused, now)
         self._recorder.record_runtime(self._runtime.name, self._watch.problem, now)
         self._memory, self._observed = observe(before, self._inputs(listed), now, self._random)
-        running = self._watch.replicas.keys() | self._results.just_started()
+        running = self._watch.replicas.keys() | self._results.just_started() | self._starting()
         replicas = self._observed.replicas
         self._recorder.record_replicas(before, self._memory, replicas, running, now)
         analyses = self._analyses.analyze(self._desired.services, replicas, now)
@@ -379,6 +379,11 @@ class Reconciler:
         """Return the replicas that meshd stops or removes now."""
         running = self._executor.running.values()
         return frozenset(op.name for op in running if isinstance(op, StopReplica | RemoveReplica))
+
+    def _starting(self) -> frozenset[str]:
+        """Return the replicas that meshd starts now."""
+        running = self._executor.running.values()
+        return frozenset(op.name for op in running if isinstance(op, StartReplica))
 
     def _hook_states(self, now: float) -> Mapping[str, HookState]:
         busy = [service for service in self._desired.services if not service.rollout.is_done]

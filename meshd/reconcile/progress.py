@@ -49,6 +49,8 @@ def deployment_progress(
     """
     name = service.spec.name
     ready = [r for r in replicas if r.serves and _is_up_to_date(service, r)]
+    if service.spec.runs_to_completion:
+        ready = []
     alive = [r for r in replicas if r.phase in ALIVE and not r.warm]
     if service.keeps_previous:
         alive = [r for r in alive if r.revision == service.revision]

@@ -13,6 +13,7 @@ from typing import Protocol
 from meshd.model.runtime import (
     AddressRange,
     Capabilities,
+    CommandResult,
     Holder,
     ImageProgress,
     MeshAddress,
@@ -21,7 +22,7 @@ from meshd.model.runtime import (
     ReplicaSpec,
     Usage,
 )
-from meshd.spec.model import Network, Service
+from meshd.spec.model import ContainerHook, Network, Service
 
 
 class RuntimeFailure(Exception):
@@ -155,6 +156,11 @@ class Runtime(Protocol):
     async def remove(self, name: str) -> None:
         """Remove an ended replica and what was created for it alone. Raises ReplicaNotFound,
         ReplicaRunning."""
+
+    async def execute(self, name: str, hook: ContainerHook, seconds: float) -> CommandResult:
+        """Run a command in a running replica and return how it ended. Raises ReplicaNotFound if the
+        replica does not run, StartFailed if the command cannot be started or takes longer than
+        `seconds`, Unsupported."""
 
     async def pause(self, name: str) -> None:
         """Freeze a running replica. Raises ReplicaNotFound, Unsupported."""

@@ -68,6 +68,9 @@ def unsupported_features(project: Project, capabilities: Capabilities) -> tuple[
 
 
 def _refused(service: Service, can: Capabilities) -> Iterator[str]:
+    given = [name for name in ("pre_start", "post_start", "pre_stop") if getattr(service, name)]
+    if given and not can.images:
+        yield f"{', '.join(given)} need containers, and local processes have none"
     if can.images:
         if not service.image and service.build is None:
             yield "has neither image nor build, and a container needs one"

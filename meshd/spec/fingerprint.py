@@ -8,6 +8,8 @@ Defaults are not hashed either, so that a new field in a later version changes n
 import base64
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
+from graphlib import TopologicalSorter
 from typing import Any, Final
 
 from meshd.spec.image_name import DEFAULT_TAG, normalize_image
@@ -53,6 +55,9 @@ REPLICA_FIELDS: Final = frozenset(
         "logging",
         "options",
         "dependency_revisions",
+        "pre_start",
+        "post_start",
+        "pre_stop",
     }
 )
 """The fields that define a replica, besides the port it listens on."""
@@ -114,3 +119,22 @@ def _hash(service: Service, image: str) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).digest()
     return base64.b32encode(digest).decode().lower()[:REVISION_LENGTH]
+
+
+def pin_dependencies(services: Sequence[Service]) -> tuple[Service, ...]:
+    """Return the services with the revisions of the services that restart them: those of
+    `restart_with`, and those whose namespaces or mounts they share. So they get a new revision,
+    and are replaced, when one of these does."""
+    known = {service.name: service for service in services}
+    order = TopologicalSorter({each.name: _restarting(each, known) for each in services})
+    for name in order.static_order():
+        service = known[name]
+        revisions = {each: compute_revision(known[each]) for each in _restarting(service, known)}
+        if revisions != service.dependency_revisions:
+            known[name] = service.model_copy(update={"dependency_revisions": revisions})
+    return tuple(known[service.name] for service in services)
+
+
+def _restarting(service: Service, known: Mapping[str, Service]) -> list[str]:
+    names = (*service.restart_with, *service.options.shared_services)
+    return [name for name in dict.fromkeys(names) if name in known]

@@ -18,7 +18,7 @@ READS = {
 CONNECTION = {"close", "open"}
 OWNERSHIP = {"claim", "claims", "unclaim"}
 CHANGES = {
-    "pause", "prepare", "remove", "resolve", "start", "stop", "teardown", "unpause",
+    "execute", "pause", "prepare", "remove", "resolve", "start", "stop", "teardown", "unpause",
 }  # fmt: skip
 PORTS = {"view", "request", "ready"}
 DRIVER = {"run", "run_pass", "close"}

@@ -16,6 +16,7 @@ from typing import Any
 from meshd.model.runtime import (
     AddressRange,
     Capabilities,
+    CommandResult,
     Holder,
     ImageProgress,
     MeshAddress,
@@ -34,7 +35,7 @@ from meshd.runtime.base import (
     StartFailed,
 )
 from meshd.spec import labels
-from meshd.spec.model import HealthCheck, Network, Service
+from meshd.spec.model import ContainerHook, HealthCheck, Network, Service
 from tests.fakes.virtual import clock
 
 READY = "/ready"
@@ -81,6 +82,8 @@ class SimRuntime:
         self.born_unready = False
         self.started = 0
         self.stopped: list[str] = []
+        self.executed: list[tuple[str, str]] = []
+        """Replica and first word of each command that ran in one."""
         self.peaks: dict[str, int] = {}
         """The most containers of a service that had not ended at the same time."""
         self.on_stop = lambda name: None
@@ -208,7 +211,7 @@ class SimRuntime:
             started_at=clock(),
         )
         self._emit(EventKind.STARTED, replica.name)
-        if replica.job:
+        if replica.job or behave == "once":
             environment = replica.service.environment
             after = float(environment.get("SECONDS", "1"))
             self._spawn(self._crash(replica.name, after, int(environment.get("CODE", "0"))))
@@ -321,6 +324,19 @@ class SimRuntime:
             self._spawn(self._crash(name, delay, 137 if box.slow_stop else 0))
             await asyncio.sleep(delay)
         await self._lag()
+
+    async def execute(self, name: str, hook: ContainerHook, seconds: float) -> CommandResult:
+        """The command `fail` fails, `hang` never ends, and all others end after a moment."""
+        await self._lag()
+        box = self.boxes.get(name)
+        if box is None or not box.running:
+            raise ReplicaNotFound(name)
+        self.executed.append((name, hook.command[0]))
+        if hook.command[0] == "hang":
+            await asyncio.sleep(seconds)
+            raise StartFailed(f"'hang' did not end within {seconds:g} s")
+        await asyncio.sleep(self.dice.uniform(0.1, 1.0))
+        return CommandResult(int(hook.command[0] == "fail"), ("last line of the command",))
 
     async def remove(self, name: str) -> None:
         await self._lag()

@@ -21,7 +21,7 @@ from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.ownership.claims import ProjectClaims
 from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.support import unsupported_features
-from meshd.spec.fingerprint import compute_revision
+from meshd.spec.fingerprint import compute_revision, pin_dependencies
 from meshd.spec.model import Project
 from meshd.store.events import EventLog
 from meshd.store.store import Store
@@ -127,7 +127,7 @@ class Deployments:
             services = await self._reconciler.request(ResolveServices(project.services, fetch))
         except RuntimeFailure as error:
             raise Rejected(str(error)) from error
-        return project.model_copy(update={"services": tuple(services)})
+        return project.model_copy(update={"services": pin_dependencies(services)})
 
     async def _prepare(self, project: Project, revisions: dict[str, str]) -> None:
         """Prepare every service. Raises Rejected with the service and the reason."""

@@ -102,6 +102,8 @@ class PlanApplier:
 
     def _drain(self, drain: DrainReplica, memory: ReconcileMemory, now: float) -> ReconcileMemory:
         memory, replica = memories.mark_drained(memory, drain, now), self._find_replica(drain.name)
+        if replica is not None and replica.in_hooks:
+            self._executor.cancel_start(replica.name)
         if not drain.count_as_failure or replica is None:
             return memory
         found = self._desired.service(replica.key)

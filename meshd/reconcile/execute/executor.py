@@ -29,6 +29,7 @@ from meshd.model.operation import (
 from meshd.model.replica import Version
 from meshd.model.runtime import ObservedReplica, ReplicaSpec
 from meshd.publish.gateways import Gateways
+from meshd.reconcile.execute.replica_spec import as_init_container
 from meshd.reconcile.execute.replica_spec_builder import ReplicaSpecBuilder
 from meshd.runtime.base import (
     ImageMissing,
@@ -36,14 +37,21 @@ from meshd.runtime.base import (
     Runtime,
     RuntimeFailure,
     RuntimeUnavailable,
+    StartFailed,
 )
-from meshd.spec.model import Network, Service
+from meshd.spec.model import ContainerHook, Network, Service
 
 _log = structlog.stdlib.get_logger(__name__)
 CONCURRENT_STARTS: Final = 8
 """Replicas that are started at the same time; more would only queue up in the engine."""
 CONCURRENT_JOB_STARTS: Final = 2
 """Jobs that are prepared and started at the same time, so that replicas need not wait for them."""
+HOOK_SECONDS: Final = 300.0
+"""Seconds that a `post_start` command may take: as long as the hook of a rollout by default."""
+MIN_HOOK_SECONDS: Final = 1.0
+"""Seconds that `pre_stop` commands get even if the grace period is shorter."""
+HOOK_LINES: Final = 5
+"""Last lines of output of a failed command that are part of the reason."""
 LAST_LINES: Final = 20
 """Lines of output kept of a replica that is stopped or removed."""
 
@@ -53,15 +61,17 @@ class OperationResult:
 
     - `error`: why it failed; None if it succeeded.
     - `replica`: the container that was started.
+    - `hook_failure`: why a `pre_stop` command failed; empty: none did.
     - `lines`: the last lines of output of a replica that failed, was stopped or removed.
     """
 
-    __slots__ = ("error", "lines", "operation", "replica")
+    __slots__ = ("error", "hook_failure", "lines", "operation", "replica")
 
     def __init__(self, operation: Operation) -> None:
         self.operation = operation
         self.error: RuntimeFailure | None = None
         self.replica: ObservedReplica | None = None
+        self.hook_failure = ""
         self.lines: Sequence[str] = ()
 
 
@@ -103,10 +113,17 @@ class Executor:
         if operation.subject in self._running:
             return False
         self._register(operation)
-        task = asyncio.create_task(self._run(operation))
+        task = asyncio.create_task(self._run(operation), name=operation.subject)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return True
+
+    def cancel_start(self, name: str) -> None:
+        """Cancel the start of a replica whose `pre_start` or `post_start` commands still run."""
+        if isinstance(self._running.get(name), StartReplica):
+            for task in self._tasks:
+                if task.get_name() == name:
+                    task.cancel()
 
     async def perform(self, operation: Operation) -> OperationResult:
         """Carry `operation` out and return its result, after any other operation on its subject
@@ -168,10 +185,14 @@ class Executor:
             case StartReplica():
                 spec = self._builder.replica(operation)
                 if spec is not None:
+                    await self._run_init_containers(spec)
                     async with self._start_limit:
-                        result.replica = await self._start(operation, spec)
+                        replica = await self._start(operation, spec)
+                    await self._run_post_start(spec)
+                    result.replica = replica
             case StopReplica():
                 result.lines = await self._read_last_lines(operation.name)
+                result.hook_failure = await self._run_pre_stop(operation)
                 try:
                     await self._runtime.stop(operation.name, operation.grace)
                 except ReplicaNotFound:
@@ -221,6 +242,70 @@ class Executor:
         await self._runtime.prepare(project, service, networks)
         await self._gateways.discover(project, (service.name,))
         self._prepared.add((f"{project}/{service.name}", revision))
+
+    async def _run_init_containers(self, spec: ReplicaSpec) -> None:
+        """Run the `pre_start` steps of one replica. Raises RuntimeFailure if one fails."""
+        for number, step in enumerate(spec.service.pre_start, 1):
+            if not step.per_replica:
+                continue
+            init = as_init_container(spec, step, number)
+            await self._runtime.prepare(spec.project, init.service)
+            try:
+                await self._runtime.start(init)
+                lines = [line async for line in self._runtime.follow(init.name, True)]
+                ended = [seen for seen in await self._runtime.jobs() if seen.name == init.name]
+            finally:
+                await self._discard(init.name)
+            code = ended[0].exit_code if ended else None
+            if code != 0:
+                output = "; ".join(lines[-HOOK_LINES:])
+                raise StartFailed(f"pre_start step {number} exited with code {code}: {output}")
+
+    async def _run_post_start(self, spec: ReplicaSpec) -> None:
+        """Run the `post_start` commands of a replica; stop and remove it if one fails. Raises
+        StartFailed then."""
+        problem = await self._run_commands(spec.name, spec.service.post_start, HOOK_SECONDS)
+        if problem:
+            await self._discard(spec.name, spec.service.stop_grace_period)
+            raise StartFailed(f"post_start: {problem}")
+
+    async def _run_pre_stop(self, operation: StopReplica) -> str:
+        """Run the `pre_stop` commands of a replica; return why one failed, empty if none did."""
+        spec = self._builder.stored_spec(operation.version)
+        if spec is None or not spec.pre_stop:
+            return ""
+        seconds = max(operation.grace, MIN_HOOK_SECONDS)
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._run_commands(operation.name, spec.pre_stop, seconds)
+        except TimeoutError:
+            return f"did not end within {seconds:g} s"
+
+    async def _run_commands(
+        self, name: str, commands: Sequence[ContainerHook], seconds: float
+    ) -> str:
+        """Run commands in a replica; return why one failed, empty if none did or the replica has
+        ended."""
+        for hook in commands:
+            try:
+                result = await self._runtime.execute(name, hook, seconds)
+            except ReplicaNotFound:
+                return ""
+            except StartFailed as error:
+                return str(error)
+            if result.exit_code:
+                output = "; ".join(result.lines[-HOOK_LINES:])
+                command = " ".join(hook.command)
+                return f"{command!r} exited with code {result.exit_code}: {output}"
+        return ""
+
+    async def _discard(self, name: str, grace: float = 0.0) -> None:
+        """Stop and remove a container that may not exist any more."""
+        try:
+            await self._runtime.stop(name, grace)
+            await self._runtime.remove(name)
+        except RuntimeFailure as error:
+            _log.debug("container was not removed", name=name, error=str(error))
 
     async def _start_job(self, operation: StartJob) -> ObservedReplica:
         if not self._builder.may_start():

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from meshd.model.job import Job
+from meshd.model.job import Job, adapt_to_step
 from meshd.model.operation import StartReplica
 from meshd.model.runtime import MeshAddress, ReplicaSpec
-from meshd.spec.model import Project, Service
+from meshd.spec.model import InitContainer, Project, Service
 from meshd.spec.model.service import url_variable
 
 
@@ -85,6 +85,17 @@ def start_of(job: Job) -> StartReplica:
 def as_job(spec: ReplicaSpec, job: Job) -> ReplicaSpec:
     """Return `spec` as a container that runs once, with the command and environment of `job`."""
     return replace(spec, service=job.adapt(spec.service), job=True)
+
+
+def as_init_container(spec: ReplicaSpec, step: InitContainer, number: int) -> ReplicaSpec:
+    """Return the container of a `pre_start` step that runs before one replica."""
+    name = init_name(spec.name, number)
+    return replace(spec, name=name, service=adapt_to_step(spec.service, step), job=True)
+
+
+def init_name(replica: str, number: int) -> str:
+    """Return the name of the container of a `pre_start` step; `number` counts from 1."""
+    return f"{replica}-init{number}"
 
 
 def _port_suffix(port: int) -> str:

@@ -55,6 +55,13 @@ class ReplicaSpecBuilder:
             return None
         return self._build(start, found.spec)
 
+    def stored_spec(self, version: Version) -> Service | None:
+        """Return the spec of a version, also of an earlier one; None if it is not stored."""
+        found = self._desired.service(version[0])
+        if found is not None and found.revision == version[1]:
+            return found.spec
+        return self._store.revision(*version)
+
     def job(self, job: Job) -> tuple[ReplicaSpec, tuple[Network, ...]]:
         """Return the spec of a job and the networks that its project declares. Raises
         RevisionMissing if its service or revision no longer exists."""
@@ -72,7 +79,4 @@ class ReplicaSpecBuilder:
         return replica_spec(start, project, service, gateway, base, instance, names)
 
     def _service_of(self, job: Job) -> Service | None:
-        found = self._desired.service(job.key)
-        if found is not None and found.revision == job.revision:
-            return found.spec
-        return self._store.revision(job.key, job.revision)
+        return self.stored_spec((job.key, job.revision))

@@ -104,6 +104,15 @@ class OperationResults:
                 if error is None:
                     self._store.forget(operation.project)
                     self._events.record(now, Kind.DOWN, "is down", project=operation.project)
+        if result.hook_failure and replica is not None:
+            self._events.record(
+                now,
+                Kind.HOOK_FAILED,
+                f"pre_stop: {result.hook_failure}; it is stopped all the same",
+                project=replica.project,
+                service=replica.service,
+                replica=replica.name,
+            )
         if not isinstance(operation, StartReplica):
             self._delay_repeat(operation, now)
         if error is not None and not isinstance(operation, StartReplica | PrepareRevision):

@@ -40,6 +40,7 @@ class ReplicaRecord(msgspec.Struct, frozen=True):
     - `counted_as_failure`: whether its drain counted as a failure of its version.
     - `ended_by_others`: whether something other than meshd stopped it.
     - `warm`: whether it belongs to the warm pool; `resumed_at`: when it left the pool.
+    - `plain`: whether its service was plain when it was first seen.
     """
 
     incarnation: tuple[str, float]
@@ -53,6 +54,7 @@ class ReplicaRecord(msgspec.Struct, frozen=True):
     ended_by_others: bool = False
     warm: bool = False
     resumed_at: float = 0.0
+    plain: bool = False
 
 
 class BackoffSlot(msgspec.Struct, frozen=True):

@@ -147,8 +147,9 @@ def observe(
                 since=now,
                 attempt=start.attempt,
                 warm=start.warm,
+                plain=inputs.specs.get(start.key, _UNKNOWN).plain,
             )
-            replicas.append(_pending_replica(start, records[name]))
+            replicas.append(_pending_replica(start, records[name], inputs))
     memory = ReconcileMemory(
         records=records, slots=memory.slots, failures=memory.failures, cache=cache
     )
@@ -210,6 +211,7 @@ def _update_record(
             leaving=bool(before and before.drain_since),
             stop_underway=seen.name in inputs.stopping,
             start_underway=start is not None or now < seen.created_at + START_GRACE,
+            in_hooks=start is not None and bool(spec.post_start),
             completes=seen.managed and seen.exit_code == 0 and not will_restart(spec, 0, 0),
         ),
     )
@@ -228,6 +230,7 @@ def _update_record(
         attempt=before.attempt if before else start.attempt if start else _attempt_of(seen),
         counted_as_failure=before.counted_as_failure if before else False,
         warm=before.warm if before else warm,
+        plain=before.plain if before else plain,
         resumed_at=before.resumed_at if before else 0.0,
         ended_by_others=(before.ended_by_others if before else False)
         or (foreign and seen.name not in inputs.stopping),
@@ -270,6 +273,8 @@ def _replica_of(seen: ObservedReplica, record: ReplicaRecord, inputs: Inputs) ->
         busy=seen.name in inputs.stopping
         or seen.name in inputs.pausing_or_resuming
         or seen.name in inputs.starting,
+        plain=record.plain,
+        in_hooks=seen.name in inputs.starting and record.phase is Phase.STARTING,
         paused_by_others=seen.state is ReplicaState.PAUSED and record.phase is not Phase.PAUSED,
         drift=seen.drift,
         unready=probe.unready,
@@ -284,7 +289,8 @@ def _replica_of(seen: ObservedReplica, record: ReplicaRecord, inputs: Inputs) ->
     )
 
 
-def _pending_replica(start: StartReplica, record: ReplicaRecord) -> Replica:
+def _pending_replica(start: StartReplica, record: ReplicaRecord, inputs: Inputs) -> Replica:
+    spec = inputs.specs.get(start.key, _UNKNOWN)
     return Replica(
         name=start.name,
         project=start.project,
@@ -296,6 +302,9 @@ def _pending_replica(start: StartReplica, record: ReplicaRecord) -> Replica:
         cause=start.cause,
         listed=False,
         busy=True,
+        plain=spec.plain,
+        in_hooks=any(step.per_replica for step in spec.pre_start),
+        drain_since=record.drain_since,
         warm=record.warm,
     )
 

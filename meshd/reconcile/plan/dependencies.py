@@ -106,7 +106,7 @@ def _rollout_condition(service: DesiredService, dependency: DesiredService) -> t
     """What a rollout waits for: a dependency that must complete first, or whose new revision
     restarts this service, is rolled out before it."""
     name, theirs = dependency.spec.name, dependency.rollout
-    if name not in (*service.spec.wait_completed, *service.spec.restart_with):
+    if name not in (*service.spec.wait_completed, *service.spec.dependency_revisions):
         return "", False
     if theirs.is_rolling:
         return f"waits for the rollout of {name}", False

@@ -7,7 +7,7 @@ from meshd.model.operation import DrainReplica
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
 from meshd.model.runtime import ContainerHealth
-from meshd.spec.model import HealthCheck
+from meshd.spec.model import HealthCheck, Service
 
 
 def evict(service: DesiredService, group: Sequence[Replica], now: float) -> list[DrainReplica]:
@@ -16,12 +16,14 @@ def evict(service: DesiredService, group: Sequence[Replica], now: float) -> list
     At most half of the desired number of ready replicas are evicted at a time. If all fail at once,
     the cause is probably elsewhere, and restarting all of them would make it worse.
     """
-    health, plain = service.spec.probe, service.spec.plain
+    health = service.spec.probe
     drains: list[DrainReplica] = []
     ready = sum(r.serves for r in group)
     spare = ready - service.desired + max(1, service.desired // 2)
     for replica in group:
-        cause = _failed_to_start(replica) if plain else _never_healthy(replica, health, now)
+        cause = _failed_to_start(replica)
+        if cause is None and health.type != "none":
+            cause = _never_healthy(replica, service.spec, now)
         if cause is None and spare > 0:
             cause = _not_healthy_any_more(replica, health)
             spare -= cause is not None
@@ -31,23 +33,28 @@ def evict(service: DesiredService, group: Sequence[Replica], now: float) -> list
 
 
 def _failed_to_start(replica: Replica) -> str | None:
-    """Why a starting replica of a plain service is evicted. Only its own health check counts, which
-    has a start period."""
+    """Why a starting replica is evicted by its container's own health check, which has a start
+    period. Without a probe only that check counts."""
     if replica.phase is not Phase.PROBING or not replica.managed or replica.busy:
         return None
     unhealthy = replica.health is ContainerHealth.UNHEALTHY
     return "its container's health check fails" if unhealthy else None
 
 
-def _never_healthy(replica: Replica, health: HealthCheck, now: float) -> str | None:
-    """Why a starting replica is evicted; None while it may still get healthy."""
+def _never_healthy(replica: Replica, spec: Service, now: float) -> str | None:
+    """Why a starting replica is evicted; None while it may still get healthy: for the start timeout
+    of the probe, and for the start period of its container's own check."""
+    own = spec.healthcheck
+    patience = spec.probe.start_timeout
+    if own is not None and replica.health is ContainerHealth.STARTING:
+        patience = max(patience, own.start_period)
     resuming = replica.phase is Phase.PAUSED and not replica.warm
     starting = resuming or replica.phase in (Phase.STARTING, Phase.PROBING)
     if not starting or replica.busy or not replica.managed:
         return None
-    if now < max(replica.since, replica.resumed_at) + health.start_timeout:
+    if now < max(replica.since, replica.resumed_at) + patience:
         return None
-    return f"not healthy within {health.start_timeout:g} s ({replica.probe})"
+    return f"not healthy within {patience:g} s ({replica.probe})"
 
 
 def _not_healthy_any_more(replica: Replica, health: HealthCheck) -> str | None:

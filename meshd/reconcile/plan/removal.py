@@ -34,7 +34,9 @@ def remove_all(group: Sequence[Replica], cause: str, now: float) -> list[Operati
     """Take all managed replicas of a service that is not desired any more one step further."""
     operations: list[Operation] = []
     for replica in group:
-        if not replica.managed or replica.busy or _is_left_to_others(replica, now):
+        if not replica.managed or _is_left_to_others(replica, now):
+            continue
+        if replica.busy and (not replica.in_hooks or replica.drain_since):
             continue
         if replica.phase in ENDED:
             operations.append(RemoveReplica(name=replica.name, cause=cause))
@@ -121,11 +123,14 @@ def _stop(replica: Replica, spec: Service, now: float) -> list[Operation]:
         if now < replica.since + spec.stop_grace_period:
             return []
         cause = f"still runs {now - replica.since:.0f} s after the stop signal"
-    elif not replica.drained and not spec.plain:
+    elif not replica.drained and not replica.plain:
         hangs = replica.counted_as_failure and NO_ANSWER in replica.cause
         deadline = spec.mesh.drain.requests
         deadline = min(deadline, HANGING_DRAIN) if hangs else deadline
         if now < replica.drain_since + deadline:
             return []
         cause = f"{cause}; drain deadline of {deadline:g} s passed"
-    return [StopReplica(name=replica.name, grace=spec.stop_grace_period, cause=cause)]
+    version = (replica.key, replica.revision)
+    return [
+        StopReplica(name=replica.name, grace=spec.stop_grace_period, version=version, cause=cause)
+    ]

@@ -38,7 +38,7 @@ def replace(
     ended = sum(stays_ended(service, r) for r in group)
     step = steps.next_step(service, new, old, ended, leaving, now)
     cause = f"replaced by revision {service.revision[:12]}"
-    drained = [r for r in old if r.phase is not Phase.READY and not r.busy]
+    drained = [r for r in old if r.phase is not Phase.READY and (not r.busy or r.in_hooks)]
     drained += _spare_unready(service, new, old, leaving)
     drained += _ready_to_drain(service, old, drained, step.drain)
     operations: list[Operation] = [
@@ -129,7 +129,11 @@ def _scale_down(
     surplus = max(0, len(serving) + completed - service.desired)
     candidates = sorted((r for r in serving if r.managed), key=_drain_order)
     cause = _count_cause(service, serving)
-    return [DrainReplica(name=r.name, cause=cause) for r in candidates[:surplus] if not r.busy]
+    return [
+        DrainReplica(name=r.name, cause=cause)
+        for r in candidates[:surplus]
+        if not r.busy or (r.in_hooks and not r.drain_since)
+    ]
 
 
 def _count_cause(service: DesiredService, serving: Sequence[Replica]) -> str:

@@ -45,14 +45,17 @@ def rollout_outcome(
     - `completed`: new replicas that ended with code 0.
     - `blocker`: the dependency that the first hook waits for; empty: none.
     """
-    first, operations = _run(hooks.before(service), observed)
-    if first is not None and operations and blocker:
-        return RolloutOutcome((), blocker, halts=True)
-    if first is not None and not first.ok:
+    operations: list[Operation] = []
+    for hook in (*hooks.pre_start(service), hooks.before(service)):
+        first, ordered = _run(hook, observed)
+        if first is None or first.ok:
+            continue
+        if ordered and blocker:
+            return RolloutOutcome((), blocker, halts=True)
         if first.is_over and service.rollout.is_rolling:
-            operations.append(steps.fail_rollout(service, first.text))
+            ordered.append(steps.fail_rollout(service, first.text))
         waiting_for = "" if first.is_over else first.text
-        return RolloutOutcome(tuple(operations), waiting_for, halts=True)
+        return RolloutOutcome(tuple(ordered), waiting_for, halts=True)
     failures = observed.failures.get((service.key, service.revision), ())
     analyses = observed.analyses
     analysis = None if analyses is None else analyses.get(service.key, NOT_STARTED)

@@ -137,7 +137,8 @@ def finish_rollout(
         state = RolloutState.HALTED if halts else RolloutState.ROLLED_BACK
         cause = analysis.reason if analysis is not None and not too_many else counted[-1].text
         return _finish(service, state, cause)
-    ready = sum(r.serves for r in new) + completed
+    serving = 0 if service.spec.runs_to_completion else sum(r.serves for r in new)
+    ready = serving + completed
     if current_stage(service) is not None and old:
         return None
     count = f"{ready} of {service.desired} {'completed' if completed else 'ready'}"

@@ -19,6 +19,7 @@ from meshd.model.runtime import (
     MESH_PORT,
     AddressRange,
     Capabilities,
+    CommandResult,
     Holder,
     ImageProgress,
     MeshAddress,
@@ -36,7 +37,7 @@ from meshd.runtime.base import (
     StartFailed,
     Unsupported,
 )
-from meshd.runtime.docker import logs, usage
+from meshd.runtime.docker import execute, logs, usage
 from meshd.runtime.docker.claims import EngineClaims
 from meshd.runtime.docker.container import CreateRequest, create_request
 from meshd.runtime.docker.create import (
@@ -60,7 +61,7 @@ from meshd.runtime.docker.network import Networks
 from meshd.runtime.docker.observe import add_lost_peer, is_job, is_replica, observe
 from meshd.runtime.docker.redirection import Redirection
 from meshd.runtime.support import unsupported
-from meshd.spec.model import Network, Service
+from meshd.spec.model import ContainerHook, Network, Service
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -283,6 +284,10 @@ class DockerRuntime:
         running = ReplicaRunning(f"container {name} is running or is being removed; stop it first")
         async with self._engine.request(errors={404: not_found(name), 409: running}) as docker:
             await docker.containers.container(self._id(name)).delete(v=True)
+
+    async def execute(self, name: str, hook: ContainerHook, seconds: float) -> CommandResult:
+        """See `Runtime.execute`."""
+        return await execute.execute(self._engine, name, hook, seconds)
 
     async def pause(self, name: str) -> None:
         """See `Runtime.pause`. A container that is paused or has ended stays as it is."""

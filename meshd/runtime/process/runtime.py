@@ -19,6 +19,7 @@ import msgspec
 from meshd.model.runtime import (
     AddressRange,
     Capabilities,
+    CommandResult,
     Holder,
     ImageProgress,
     MeshAddress,
@@ -29,12 +30,18 @@ from meshd.model.runtime import (
     Usage,
 )
 from meshd.runtime import base
-from meshd.runtime.base import EventKind, RuntimeEvent, RuntimeFailure, RuntimeUnavailable
+from meshd.runtime.base import (
+    EventKind,
+    RuntimeEvent,
+    RuntimeFailure,
+    RuntimeUnavailable,
+    Unsupported,
+)
 from meshd.runtime.process import keeper_protocol as wire
 from meshd.runtime.process.launch import CAPABILITIES, build_launch, check_supported
 from meshd.runtime.process.usage import usage_of_sessions
 from meshd.spec.labels import JOB
-from meshd.spec.model import Network, Service
+from meshd.spec.model import ContainerHook, Network, Service
 
 TIMEOUT = 15.0
 """Seconds for an answer of the keeper; starting and stopping have their own limits."""
@@ -160,6 +167,15 @@ class ProcessRuntime:
     async def remove(self, name: str) -> None:
         """See `Runtime.remove`; its output is deleted too."""
         await self._request(wire.Remove(name))
+
+    async def execute(
+        self,
+        name: str,
+        hook: ContainerHook,  # noqa: ARG002 (the protocol's)
+        seconds: float,  # noqa: ARG002 (the protocol's)
+    ) -> CommandResult:
+        """Not supported: a local process has no environment apart from that of meshd."""
+        raise Unsupported(f"replica {name}: commands run in containers only")
 
     async def pause(self, name: str) -> None:
         """See `Runtime.pause`: SIGSTOP for all its processes."""

@@ -297,6 +297,31 @@ class Resources(Model):
     reserved_memory: Size = 0
 
 
+class ContainerHook(Model):
+    """One entry of Compose `post_start` and `pre_stop`: a command in the container of a replica.
+    Empty values mean those of the container.
+
+    - `environment`: variables in addition to those of the container
+    """
+
+    command: tuple[str, ...] = ()
+    user: str = ""
+    privileged: bool = False
+    working_dir: str = ""
+    environment: dict[str, str] = {}
+
+
+class InitContainer(ContainerHook):
+    """One entry of Compose `pre_start`: a container that runs to its end before the service starts.
+
+    - `image`: empty for the image of the service
+    - `per_replica`: whether it runs before each replica, not only once for a rollout
+    """
+
+    image: str = ""
+    per_replica: bool = False
+
+
 class UpdateConfig(Model):
     """Compose `deploy.update_config`: how a new revision replaces the old one.
 

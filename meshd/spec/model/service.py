@@ -8,8 +8,10 @@ from typing import Final, Literal
 from meshd.spec.model.base import Duration, Model, ServiceName, Size
 from meshd.spec.model.container import (
     Build,
+    ContainerHook,
     EngineOptions,
     Healthcheck,
+    InitContainer,
     Logging,
     Mount,
     PublishedPort,
@@ -100,6 +102,9 @@ class Service(Model):
     optional_dependencies: tuple[str, ...] = ()
     restart_with: tuple[str, ...] = ()
     dependency_revisions: dict[str, str] = {}
+    pre_start: tuple[InitContainer, ...] = ()
+    post_start: tuple[ContainerHook, ...] = ()
+    pre_stop: tuple[ContainerHook, ...] = ()
     init: bool = False
     read_only: bool = False
     cap_add: tuple[str, ...] = ()
@@ -147,11 +152,16 @@ class Service(Model):
         return self.mesh.probe
 
     @property
+    def runs_to_completion(self) -> bool:
+        """Whether `deploy.mode` makes it a job: it is done only once its replicas have ended."""
+        return self.mode in ("replicated-job", "global-job")
+
+    @property
     def restart_condition(self) -> RestartCondition:
         """When a replica that ended is restarted: as the file says. Default: never for a plain
         service, as in Compose; always for a mesh-managed one; and for a job until it succeeds."""
         given = self.restart.condition
-        if self.mode in ("replicated-job", "global-job"):
+        if self.runs_to_completion:
             return "none" if given == "none" else "on-failure"
         return given or ("none" if self.plain else "any")
 

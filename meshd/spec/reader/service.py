@@ -14,6 +14,7 @@ from meshd.spec.reader import (
     deploy,
     engine_options,
     environment,
+    hooks,
     host_files,
     mesh,
     networks,
@@ -114,6 +115,15 @@ class _ServiceReader:
                     "resources.pids", partial(Cursor.read_integer, low=-1)
                 ),
                 "depends_on": self._read_depends_on,
+                "pre_start": self._store_as(
+                    "pre_start", lambda c: hooks.read_init_containers(c, self.context)
+                ),
+                "post_start": self._store_as(
+                    "post_start", lambda c: hooks.read_container_hooks(c, self.context)
+                ),
+                "pre_stop": self._store_as(
+                    "pre_stop", lambda c: hooks.read_container_hooks(c, self.context)
+                ),
                 "init": self._store_as("init", Cursor.read_boolean),
                 "read_only": self._store_as("read_only", Cursor.read_boolean),
                 "cap_add": self._store_as("cap_add", Cursor.read_strings),

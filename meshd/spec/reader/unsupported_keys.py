@@ -12,9 +12,6 @@ _SWARM: Final = "only a Swarm cluster has it"
 SERVICE_REFUSED: Final = {
     "credential_spec": "it exists for Windows containers only; remove it",
     "models": "Compose needs a plugin for it; run the model as a service with an image",
-    "post_start": "use the entrypoint of the image",
-    "pre_start": "use x-mesh.rollout.before, or a command that prepares and then starts",
-    "pre_stop": "handle the stop signal in the service",
     "provider": "Compose needs a plugin for it; run it as a service with an image",
 }
 SERVICE_WARNED: Final = {

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from meshd.spec import fingerprint
-from meshd.spec.fingerprint import compute_revision
+from meshd.spec.fingerprint import compute_revision, pin_dependencies
 from meshd.spec.model import Service
 
 BASE: dict[str, Any] = {
@@ -154,3 +154,18 @@ def test_a_revision_survives_the_api() -> None:
     sent = Service.model_validate_json(service().model_dump_json())
     assert sent == service()
     assert compute_revision(sent) == compute_revision(service())
+
+
+def test_a_dependency_that_restarts_a_service_is_part_of_its_revision() -> None:
+    def revisions(version: str) -> list[str]:
+        services = (
+            service(name="web", restart_with=["api"]),
+            service(name="api", depends_on=["db"], restart_with=["db"]),
+            service(name="db", image=f"db:{version}"),
+            service(name="mail", depends_on=["db"]),
+        )
+        return [compute_revision(each) for each in pin_dependencies(services)]
+
+    one, other = revisions("1"), revisions("2")
+    assert [a == b for a, b in zip(one, other, strict=True)] == [False, False, False, True]
+    assert one[3] == compute_revision(service(name="mail"))

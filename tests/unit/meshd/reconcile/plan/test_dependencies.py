@@ -88,7 +88,7 @@ def test_a_failure_blocks_dependents_of_dependents() -> None:
     )
 
 
-@pytest.mark.parametrize("waits", [COMPLETED, {"restart_with": ["db"]}])
+@pytest.mark.parametrize("waits", [COMPLETED, {"dependency_revisions": {"db": "new"}}])
 def test_a_rollout_waits_for_that_of_its_dependency(waits: dict[str, Any]) -> None:
     ready = replica("db", Phase.READY)
     rolling = check(waits, ready, db=service("db", RolloutState.ROLLING))

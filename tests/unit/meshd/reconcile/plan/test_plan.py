@@ -178,9 +178,9 @@ def test_a_completed_replica_of_the_previous_revision_stays_during_a_rollout() -
 
 
 def test_a_plain_replica_stops_without_the_workers() -> None:
-    leaving = replica("a", Phase.DRAINING, "old", drained=False)
+    leaving = replica("a", Phase.DRAINING, "old", drained=False, plain=True)
     assert steps(web(0, spec={"plain": True}), leaving) == ["stop a"]
-    assert steps(web(0), leaving) == []
+    assert steps(web(0), replica("a", Phase.DRAINING, "old", drained=False)) == []
 
 
 def test_a_plain_service_starts_before_the_proxy_listens() -> None:

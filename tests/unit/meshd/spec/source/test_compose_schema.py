@@ -93,7 +93,7 @@ def test_the_result_of_merging_is_checked(tmp_path: Path) -> None:
     [
         ("build: {context: ., provenance: false, sbom: true, no_cache_filter: [a]}", ""),
         ("image: i\n    develop: {watch: [{path: ., action: sync, initial_sync: true}]}", ""),
-        ("image: i\n    pre_start: [{command: [x], per_replica: true}]", "pre_start"),
+        ("image: i\n    pre_start: [{command: [x], per_replica: true}]", ""),
     ],
 )
 def test_recent_keys_are_known(tmp_path: Path, body: str, refused: str) -> None:
