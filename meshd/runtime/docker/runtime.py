@@ -37,7 +37,7 @@ from meshd.runtime.base import (
     StartFailed,
     Unsupported,
 )
-from meshd.runtime.docker import execute, logs, usage
+from meshd.runtime.docker import logs, usage
 from meshd.runtime.docker.claims import EngineClaims
 from meshd.runtime.docker.container import CreateRequest, create_request
 from meshd.runtime.docker.create import (
@@ -287,7 +287,7 @@ class DockerRuntime:
 
     async def execute(self, name: str, hook: ContainerHook, seconds: float) -> CommandResult:
         """See `Runtime.execute`."""
-        return await execute.execute(self._engine, name, hook, seconds)
+        return await logs.execute(self._engine, name, hook, seconds)
 
     async def pause(self, name: str) -> None:
         """See `Runtime.pause`. A container that is paused or has ended stays as it is."""
