@@ -96,6 +96,10 @@ class SimulatedRuntime:
             for n in [int(name.rpartition("-")[2])]
         ]
 
+    @property
+    def is_local(self) -> bool:
+        return False
+
     async def address_ranges(
         self,
         project: str,

@@ -61,6 +61,9 @@ class ServiceStatus(Value, frozen=True, rename=_SERVICE_NAMES):
     - `stage`: current stage of the rollout; with an empty `new_revision`, the rollout rolls back.
     - `analysis`: interim result of the canary analysis.
     - `streams`: open TCP connections, tunnels and event streams; they are in flight.
+    - `kind`: `plain`, `HTTP`, `TCP` or `HTTP+TCP`; `why`: the reason.
+    - `reached`: how others reach it: names with ports, ports of the host, routes, addresses.
+    - `ports`: ports that it publishes on the host, as in Compose.
     """
 
     project: str
@@ -92,6 +95,10 @@ class ServiceStatus(Value, frozen=True, rename=_SERVICE_NAMES):
     new_revision: str = ""
     stage: str = ""
     analysis: str = ""
+    kind: str = ""
+    why: str = ""
+    reached: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
     completed: int = 0
     streams: int = 0
 

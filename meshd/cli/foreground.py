@@ -109,7 +109,7 @@ class ForegroundRun:
         if self._quiet:
             output.print_json(result)
         if result.ok:
-            await self._print_daemon_line()
+            await self._print_daemon_line(project)
             return result
         if not self._quiet:
             output.print_error(f"{project.name} failed: {result.detail}")
@@ -120,10 +120,14 @@ class ForegroundRun:
             await self._client.down(project.name)
         return result
 
-    async def _print_daemon_line(self) -> None:
+    async def _print_daemon_line(self, project: Project) -> None:
+        """Print what each service of the project is, and a line about the daemon."""
         status = await self._client.status()
         if self._quiet:
             return
+        services = [each for each in status.services if each.project == project.name]
+        for line in tables.kind_lines(services):
+            output.print_line(line)
         output.print_line(tables.daemon_line(status))
         for warning in (tables.filter_warning(status), tables.addresses_warning(status)):
             if warning:

@@ -34,9 +34,10 @@ def service_rows(services: Sequence[ServiceStatus]) -> list[list[str]]:
 
 
 def list_rows(services: Sequence[ServiceStatus]) -> list[list[str]]:
-    """Return the same rows with the public routes; `-` for a service that has none."""
+    """Return the same rows with the published ports and public routes; `-` for a service that has
+    none."""
     return [
-        [*row[:4], _routes(service.routes), *row[4:]]
+        [*row[:4], _routes((*service.ports, *service.routes)), *row[4:]]
         for row, service in zip(service_rows(services), services, strict=True)
     ]
 
@@ -136,6 +137,16 @@ def runtime_warning(status: Status) -> str | None:
         f"warning: the {status.runtime} runtime {status.runtime_state}; meshd changes nothing "
         "until it does"
     )
+
+
+def kind_lines(services: Sequence[ServiceStatus]) -> list[str]:
+    """Return one line for each service: what it is, why, and how it is reached."""
+    width = max((len(service.name) for service in services), default=0)
+    return [
+        f"{service.name:{width}}  {service.kind} ({service.why}): {', '.join(service.reached)}"
+        for service in services
+        if service.kind
+    ]
 
 
 def addresses_warning(status: Status) -> str | None:

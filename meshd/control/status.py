@@ -16,6 +16,8 @@ from meshd.model.scaling import Load, cpu_percent
 from meshd.reconcile.observe.observe import Observed, describe_exit
 from meshd.reconcile.progress import CRASH_LOOP_FAILURES, phase_word, service_state
 from meshd.reconcile.rollout.status import rollout_status
+from meshd.spec.advice import describe_kind
+from meshd.spec.model import Service
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.merge import MergedService
 
@@ -80,6 +82,8 @@ def service_status(
     override: Override | None,
     last: str,
     loads: Mapping[str, Load],
+    published: Service,
+    addresses: Sequence[str],
     now: float,
 ) -> ServiceStatus:
     """Return the status of one service with its replicas.
@@ -87,7 +91,10 @@ def service_status(
     - `waiting`: what it waits for; empty if it waits for nothing.
     - `last`: text of its last event.
     - `loads`: CPU and memory use by replica.
+    - `published`: its spec with the ports of the host that were chosen for it.
+    - `addresses`: its virtual addresses on the networks that it declares.
     """
+    kind = describe_kind(published)
     scale = service.spec.mesh.scale
     window = ingest.window(service.key, WINDOW, now)
     total: MergedService = ingest.total(service.key)
@@ -108,6 +115,10 @@ def service_status(
         revision=service.revision,
         state=service_state(service, replicas, waiting, {s.attempt: s.not_before for s in slots}),
         routes=tuple(str(route) for route in service.spec.mesh.routes),
+        kind=kind.kind,
+        why=kind.why,
+        reached=(*kind.reached, *addresses),
+        ports=tuple(map(str, published.ports)),
         rps=window.rps,
         in_flight=float(window.in_flight),
         p50=window.p50,

@@ -79,6 +79,8 @@ class StatusReader:
                 self._store.override(service.key, now),
                 self._events.last_of(service.key),
                 self._sampler.loads,
+                self._gateways.with_chosen_ports(service.key, service.spec),
+                self._gateways.virtual.addresses_of(service.key),
                 now,
             )
 

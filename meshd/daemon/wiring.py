@@ -18,6 +18,7 @@ from meshd.api.server import serve
 from meshd.capacity.job_demand import JobAdmission
 from meshd.control.deploy.admission import Admission
 from meshd.control.deploy.deployments import Deployments
+from meshd.control.deploy.host_ports import has_ipv6
 from meshd.control.deploy.preview import Preview
 from meshd.control.deploy.progress import ProgressTracker
 from meshd.control.facade import ControlFacade
@@ -148,7 +149,8 @@ class Parts:
             wake.set,
             clock,
         )
-        gateways = Gateways(runtime, VirtualAddresses(VirtualAddressLog(store)))
+        virtual = VirtualAddresses(VirtualAddressLog(store))
+        gateways = Gateways(runtime, virtual, ipv6=has_ipv6())
         publisher = self._publisher = Publisher(
             settings.state / "feed.sock", store.next_epoch(), worker_events.take
         )
@@ -217,7 +219,15 @@ class Parts:
         redirection = self._redirection = self._make_redirection(claims)
         lookup = Lookup(store, reconciler)
         preview = Preview(store, stores.traffic, reconciler, random.Random())
-        admission = Admission(runtime, store, reconciler, preview, jobs.demands, clock)
+        admission = Admission(
+            runtime,
+            store,
+            reconciler,
+            preview,
+            jobs.demands,
+            lambda: tuple(publisher.bound.values()),
+            clock,
+        )
         deployments = Deployments(
             capabilities=runtime.capabilities,
             store=store,

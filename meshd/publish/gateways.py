@@ -6,6 +6,7 @@ listeners into the snapshot.
 - With networks (Docker): the gateway of each service's own network, so that the network identifies
   the caller; and the gateways of networks that adopted containers share, where the source address
   does.
+- On the host, the ports that mesh-managed services publish.
 - Without networks (local processes): one loopback address, where a token in the path identifies
   the caller.
 """
@@ -14,8 +15,15 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from meshd.model.runtime import MESH_PORT, MeshAddress
+from meshd.publish.published_ports import (
+    HostPort,
+    list_host_ports,
+    published_listeners,
+    with_chosen_ports,
+)
 from meshd.publish.virtual_addresses import VirtualAddresses
 from meshd.runtime.base import Runtime
+from meshd.spec.model import Project, Service
 from proxy.wire.snapshot import Listener
 
 TOKEN_ADDRESS: Final = "127.0.0.1:0"  # noqa: S105 (an address)
@@ -26,11 +34,17 @@ class Gateways:
     """The known gateways, by service key.
 
     - `virtual`: the virtual addresses of services on the networks of these gateways.
+
+    `ipv6` says whether the host has IPv6.
     """
 
-    def __init__(self, runtime: Runtime, virtual: VirtualAddresses) -> None:
+    def __init__(self, runtime: Runtime, virtual: VirtualAddresses, *, ipv6: bool = False) -> None:
         self._runtime = runtime
         self.virtual = virtual
+        self._ipv6 = ipv6
+        self._projects: Sequence[Project] = ()
+        self._host_ports: tuple[HostPort, ...] = ()
+        self._published: tuple[Listener, ...] = ()
         self._addresses: dict[str, MeshAddress] = {}
         self._shared: dict[tuple[str, str], str] = {}
         self._listeners: tuple[Listener, ...] | None = None
@@ -48,6 +62,18 @@ class Gateways:
             self._addresses[f"{project}/{address.service}"] = address
         self.virtual.set_ranges(project, await self._runtime.address_ranges(project))
         self._listeners = None
+
+    def set_projects(self, projects: Sequence[Project]) -> None:
+        """Take the projects to serve: their virtual addresses, and the ports that they publish."""
+        self.virtual.set_projects(projects)
+        if projects is not self._projects and not self.uses_tokens:
+            self._projects = projects
+            self._host_ports = list_host_ports(projects)
+            self._published = published_listeners(self._host_ports, ipv6=self._ipv6)
+
+    def with_chosen_ports(self, key: str, service: Service) -> Service:
+        """Return a service with the ports of the host that were chosen for it."""
+        return with_chosen_ports(key, service, self._host_ports)
 
     def forget(self, project: str) -> None:
         """Forget a project whose networks are gone."""
@@ -86,7 +112,7 @@ class Gateways:
                 sources = (a.subnet,) if a.subnet else ()
                 found[address] = Listener(address, "mesh", key, sources)
             self._listeners = tuple(found.values())
-        return (*self._listeners, *self.virtual.listeners())
+        return (*self._listeners, *self.virtual.listeners(), *self._published)
 
     def is_ready(self, bound: Mapping[str, str]) -> bool:
         """Return whether replicas may start, because the mesh address for them is known. `bound`

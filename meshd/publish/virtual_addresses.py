@@ -68,6 +68,13 @@ class VirtualAddresses:
         with the address may still run."""
         return frozenset(key for _, key in self._addresses())
 
+    def addresses_of(self, key: str) -> tuple[str, ...]:
+        """Return the addresses of a service on the networks that it shares with others."""
+        project = key.partition("/")[0]
+        shared = [each for each in self._ranges.get(project, ()) if not each.service]
+        found = (self._address(range_, key) for range_ in shared if range_.usable)
+        return tuple(address for address in found if address is not None)
+
     def host_names(self, project: Project, caller: Service) -> dict[str, str]:
         """Return the addresses by name that a new container of `caller` gets; empty where the
         mesh has none."""

@@ -64,7 +64,7 @@ class SnapshotUpdater:
         """
         self._gateways.set_shared(find_shared_gateways(replicas))
         virtual = self._gateways.virtual
-        virtual.set_projects(self._desired.effective_projects())
+        self._gateways.set_projects(self._desired.effective_projects())
         listeners = self._gateways.listeners()
         inputs = (replicas, desired, listeners, virtual.targets(), dict(jobs), splits)
         if inputs == self._inputs:

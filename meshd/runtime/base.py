@@ -100,6 +100,10 @@ class Runtime(Protocol):
     def capabilities(self) -> Capabilities:
         """What this runtime supports; constant."""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether replicas run on this host, and publish ports here."""
+
     async def open(self) -> None:
         """Connect, and check that the runtime answers."""
 

@@ -64,7 +64,7 @@ class MeshSuggestion:
 
 def describe_kinds(project: Project) -> tuple[ServiceKind, ...]:
     """Return what each service of the project is, in the order of the file."""
-    return tuple(map(_describe, project.services))
+    return tuple(map(describe_kind, project.services))
 
 
 def suggest_mesh(project: Project) -> tuple[MeshSuggestion, ...]:
@@ -73,7 +73,8 @@ def suggest_mesh(project: Project) -> tuple[MeshSuggestion, ...]:
     return tuple(filter(None, map(_suggest, project.services)))
 
 
-def _describe(service: Service) -> ServiceKind:
+def describe_kind(service: Service) -> ServiceKind:
+    """Return what a service is."""
     host = [f"host {port}" for port in service.ports]
     if service.plain:
         if service.options.network_mode:

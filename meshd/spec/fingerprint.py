@@ -83,7 +83,7 @@ OTHER_FIELDS: Final = frozenset(
     }
 )
 """The fields that take effect without a new replica. Of the ports, only the main port is hashed,
-and for a plain service the published ones, which its container has."""
+and the published ones that the engine opens for the container."""
 
 
 def dump_replica_fields(service: Service, *, exclude_defaults: bool = False) -> dict[str, Any]:
@@ -114,8 +114,8 @@ def _hash(service: Service, image: str) -> str:
     if "image" in content:
         content["image"] = image
     content["port"] = service.port
-    if service.plain and service.ports:
-        content["ports"] = [str(port) for port in service.ports]
+    if service.engine_ports:
+        content["ports"] = [str(port) for port in service.engine_ports]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).digest()
     return base64.b32encode(digest).decode().lower()[:REVISION_LENGTH]

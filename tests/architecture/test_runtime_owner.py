@@ -12,8 +12,8 @@ from meshd.runtime.base import Runtime
 from tests.support.paths import ROOT
 
 READS = {
-    "address_ranges", "capabilities", "follow", "image_progress", "jobs", "list", "logs",
-    "mesh_addresses", "name", "nodes", "usage", "watch",
+    "address_ranges", "capabilities", "follow", "image_progress", "is_local", "jobs", "list",
+    "logs", "mesh_addresses", "name", "nodes", "usage", "watch",
 }  # fmt: skip
 CONNECTION = {"close", "open"}
 OWNERSHIP = {"claim", "claims", "unclaim"}

@@ -1,9 +1,11 @@
 """Mesh-managed services have an address for themselves on each network, with all their ports."""
 
 import asyncio
+import socket
 import uuid
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.support.mesh import TestMesh
@@ -170,3 +172,63 @@ async def test_two_projects_have_their_own_addresses(engine_image: str) -> None:
         assert (await mesh.run("down", names[0])).code == 0
         (web,) = [s for s in (await mesh.api("/v1/status"))["services"] if s["name"] == "web"]
         assert await get_from(web["replicas"][0]["name"], "http://api:9000") == ["api 9000"]
+
+
+async def test_a_published_port_has_no_gap(project: str, engine_image: str) -> None:
+    port, other = free_port(), free_port()
+
+    def shop(version: str, published: int) -> str:
+        return f"""
+name: {project}
+services:
+  web:
+    image: {engine_image}
+    command: [python3, -u, /server.py, "{version}", "8080", "9000"]
+    volumes: ["{{folder}}/server.py:/server.py:ro"]
+    stop_grace_period: 1s
+    ports: ["{published}:8080", "9000"]
+    deploy: {{{{replicas: 2, update_config: {{{{monitor: 0s}}}}}}}}
+    x-mesh: {{{{}}}}
+  plain:
+    image: {engine_image}
+    command: [sleep, infinity]
+    stop_grace_period: 1s
+    ports: ["{other}:80"]
+"""
+
+    async with scaled_mesh("docker") as mesh:
+        (mesh.folder / "server.py").write_text(SERVER)
+        done = await mesh.up(shop("one", port).format(folder=mesh.folder))
+        assert done.code == 0, done.out + done.err
+        line = next(each for each in done.out.splitlines() if "HTTP (" in each)
+        assert "HTTP (x-mesh; main port 8080, from ports)" in line
+        assert f"web, web:8080, web:9000, host {port}:8080/tcp" in line
+        free = (await mesh.service("web"))["ports"][1].partition(":")[0]
+        async with aiohttp.ClientSession() as session:
+            assert await body(session, int(free)) == "one 9000"
+            answers: list[str] = []
+            deploying = asyncio.create_task(mesh.up(shop("two", port).format(folder=mesh.folder)))
+            while not deploying.done():
+                answers.append(await body(session, port))
+            assert (await deploying).code == 0
+            answers.append(await body(session, port))
+        assert set(answers) == {"one 8080", "two 8080"}
+        assert answers[-1] == "two 8080"
+
+        taken = await mesh.up(shop("two", other).format(folder=mesh.folder))
+        assert taken.code != 0
+        assert f"port {other}/tcp of the host is already published by web" in taken.err
+        with socket.create_server(("", 0)) as listener:
+            busy = listener.getsockname()[1]
+            taken = await mesh.up(shop("two", busy).format(folder=mesh.folder))
+        assert taken.code != 0
+        assert f"something on this host already listens on port {busy}/tcp" in taken.err
+        async with aiohttp.ClientSession() as session:
+            assert await body(session, port) == "two 8080", "nothing was changed"
+
+
+async def body(session: aiohttp.ClientSession, port: int) -> str:
+    """Return the body of a good response at a port of the host."""
+    async with session.get(f"http://127.0.0.1:{port}/") as answer:
+        assert answer.status == 200
+        return await answer.text()

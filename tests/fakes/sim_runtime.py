@@ -156,6 +156,10 @@ class SimRuntime:
         await self._lag()
         return [MeshAddress(name, "10.0.0.1", 80) for name in services]
 
+    @property
+    def is_local(self) -> bool:
+        return False
+
     async def address_ranges(
         self,
         project: str,

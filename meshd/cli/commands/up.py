@@ -121,7 +121,7 @@ async def command(
         options = daemon_process.DaemonOptions(
             state=state,
             runtime=runtime,
-            listen=listen or (LISTEN,),
+            listen=listen or default_listen(spec),
             metrics=metrics,
             workers=workers,
             start_limit=start_limit,
@@ -142,6 +142,20 @@ async def command(
     async with connect(state) as client:
         run = foreground.ForegroundRun(client, daemon, spec, seconds, as_json, take_over)
         return await run.run(detach)
+
+
+def default_listen(spec: Project | None) -> tuple[str, ...]:
+    """Return where the proxy listens for routes without --listen: the default address, or a free
+    port if the file publishes that port itself."""
+    host, _, port = LISTEN.rpartition(":")
+    taken = {each.published for service in spec.services for each in service.ports} if spec else ()
+    if port not in taken:
+        return (LISTEN,)
+    output.print_error(
+        f"the file publishes port {port}, so the proxy listens for routes on a free port; "
+        "--listen sets another address"
+    )
+    return (f"{host}:0",)
 
 
 async def check_running(options: daemon_process.DaemonOptions) -> bool:

@@ -6,15 +6,17 @@ Used by deployments and the control facade. The checks of capacity and quotas ar
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from meshd.capacity import admission, job_demand, placement, quota
+from meshd.control.deploy.host_ports import find_taken_ports
 from meshd.control.deploy.preview import Preview
 from meshd.model.desired import DesiredService
 from meshd.model.errors import Rejected
 from meshd.model.runtime import Node
 from meshd.publish.compile import route_conflicts
+from meshd.publish.published_ports import HostPort, find_port_conflicts, list_host_ports
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.rollout.stages import max_surge
 from meshd.runtime.base import Runtime
@@ -30,7 +32,7 @@ FIRST_PASS: Final = 10.0
 
 class Admission:
     """Compares what is requested with what the runtime, the nodes and the quotas allow. `jobs`
-    returns the demand of the jobs that run."""
+    returns the demand of the jobs that run, `listening` the addresses that the proxy listens on."""
 
     def __init__(
         self,
@@ -39,6 +41,7 @@ class Admission:
         reconciler: Reconciler,
         preview: Preview,
         jobs: Callable[[], Sequence[job_demand.JobDemand]],
+        listening: Callable[[], Iterable[str]],
         clock: Callable[[], float],
     ) -> None:
         self._runtime = runtime
@@ -46,6 +49,7 @@ class Admission:
         self._reconciler = reconciler
         self._preview = preview
         self._jobs = jobs
+        self._listening = listening
         self._clock = clock
 
     async def check(self, project: Project) -> None:
@@ -70,8 +74,34 @@ class Admission:
         problems += self._capacity_problems(project, nodes)
         others = [each for each in view.projects if each.name != project.name]
         problems += route_conflicts([*others, project])
+        if self._runtime.capabilities.networks:
+            problems += self._port_problems(project, others)
         if problems:
             raise Rejected("; ".join(problems))
+
+    def _port_problems(self, project: Project, others: Sequence[Project]) -> list[str]:
+        """Return why ports cannot be published on the host. Those that the project publishes
+        already are its own."""
+        problems = find_port_conflicts(project, others)
+        stored = self._store.projects.get(project.name)
+        before = list_host_ports([stored.project] if stored else [])
+        new = [
+            port
+            for port in list_host_ports([project])
+            if not any(port.overlaps(old) for old in before)
+        ]
+        if problems or not self._runtime.is_local:
+            return problems
+        return [
+            f"service {port.service.partition('/')[2]}: something on this host already listens on "
+            f"port {port}; stop it, or publish another port"
+            + (" (the mesh itself listens there: see --listen)" if self._is_ours(port) else "")
+            for port in find_taken_ports(new)
+        ]
+
+    def _is_ours(self, port: HostPort) -> bool:
+        """Whether the proxy listens on that port."""
+        return any(address.endswith(f":{port.port}") for address in self._listening())
 
     def check_count(self, service: DesiredService, replicas: int) -> None:
         """Raise Rejected if a user may not set this number of replicas."""

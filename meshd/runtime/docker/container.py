@@ -274,17 +274,16 @@ def _links(options: EngineOptions) -> list[str]:
 def _exposed(service: Service) -> dict[str, Info]:
     """Return the ports that a container declares, in the engine's form."""
     ports = [f"{port}/tcp" for port in service.expose]
-    if service.plain:
-        ports += [f"{port.target}/{port.protocol}" for port in service.ports]
-    else:
+    ports += [f"{port.target}/{port.protocol}" for port in service.engine_ports]
+    if not service.plain:
         ports.insert(0, f"{service.port}/tcp")
     return {port: {} for port in ports}
 
 
 def _published(service: Service) -> dict[str, list[Info]]:
-    """Return the ports that the engine publishes on the host: those of a plain service."""
+    """Return the ports that the engine publishes on the host."""
     found: dict[str, list[Info]] = {}
-    for port in service.ports if service.plain else ():
+    for port in service.engine_ports:
         binding = {"HostIp": port.host_ip, "HostPort": port.published}
         found.setdefault(f"{port.target}/{port.protocol}", []).append(binding)
     return found

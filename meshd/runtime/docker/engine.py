@@ -61,6 +61,11 @@ class Engine:
         major, minor = min(needed, self._newest)
         return f"v{major}.{minor}"
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the engine is reached through a Unix socket."""
+        return self._endpoint is not None and bool(self._endpoint.socket_path)
+
     async def open(self) -> None:
         """Connect and agree on an API version. Raises RuntimeUnavailable; BadEndpoint if the
         settings name no engine that meshd can use."""

@@ -107,6 +107,11 @@ class DockerRuntime:
         """Everything."""
         return CAPABILITIES
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the engine is reached through a Unix socket."""
+        return self._engine.is_local
+
     def make_host_firewall(
         self,
         instance: str,

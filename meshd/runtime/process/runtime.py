@@ -148,6 +148,11 @@ class ProcessRuntime:
         """Return one loopback listener on a port that the caller chooses, the same for all."""
         return [MeshAddress(service, "127.0.0.1", 0) for service in services]
 
+    @property
+    def is_local(self) -> bool:
+        """True: replicas are processes of this machine."""
+        return True
+
     async def address_ranges(
         self,
         project: str,  # noqa: ARG002 (the protocol's)

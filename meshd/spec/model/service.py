@@ -142,6 +142,12 @@ class Service(Model):
         return () if self.plain else self.tcp_ports
 
     @property
+    def engine_ports(self) -> tuple[PublishedPort, ...]:
+        """The published ports that the engine opens for each container: all of a plain service. The
+        mesh opens the TCP ports of the others."""
+        return tuple(port for port in self.ports if self.plain or port.protocol != "tcp")
+
+    @property
     def probe(self) -> HealthCheck:
         """The active probe. A plain service has none: its container's own health check counts. The
         probe of a service whose main port is not HTTP connects to the port."""
@@ -173,8 +179,9 @@ class Service(Model):
     @property
     def update_order(self) -> UpdateOrder:
         """The order in which replicas are replaced: that of the file. Default: `stop-first` for a
-        plain service, as in Compose, and if a mount holds data, so that no two replicas write to
-        it; else `start-first`."""
+        plain service, as in Compose, if a mount holds data, so that no two replicas write to it,
+        and if the engine publishes a port of the host; else `start-first`."""
         if self.update.order is not None:
             return self.update.order
-        return "stop-first" if self.plain or self.data_mount is not None else "start-first"
+        alone = self.plain or self.data_mount is not None or self.engine_ports
+        return "stop-first" if alone else "start-first"

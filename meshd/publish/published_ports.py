@@ -1,0 +1,151 @@
+"""Ports that services publish on the host: where, and which of them conflict. Pure.
+
+`gateways` makes listeners of those of mesh-managed services: the mesh opens them, so that a rollout
+leaves no gap and all replicas share a port. The engine opens those of plain services, and all that
+are not TCP. `meshd.control.deploy.admission` rejects conflicts.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from meshd.model.service_key import port_key, service_key
+from meshd.spec.model import Project, PublishedPort, Service
+from proxy.ipc.address import Address
+from proxy.wire.snapshot import Listener
+
+FREE_PORTS: Final = range(49153, 65536)
+"""Ports for services that leave the choice to the host; the engine uses the same range."""
+_WILDCARDS: Final = frozenset(("", "0.0.0.0", "::"))
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """A port of the host that a service publishes.
+
+    - `service`: key of the service; `plain`: whether the engine opens the port for it.
+    - `target`: port of the container; `name`: name of that port of the service in the snapshot.
+    - `host`: address of the host; empty for all addresses.
+    """
+
+    service: str
+    plain: bool
+    target: int
+    name: str
+    host: str
+    port: int
+    protocol: str
+
+    def __str__(self) -> str:
+        return f"{Address(self.host, self.port) if self.host else self.port}/{self.protocol}"
+
+    @property
+    def by_engine(self) -> bool:
+        """Whether the engine opens the port."""
+        return self.plain or self.protocol != "tcp"
+
+    def overlaps(self, other: "HostPort") -> bool:
+        """Return whether both cannot be open at the same time."""
+        if (self.port, self.protocol) != (other.port, other.protocol):
+            return False
+        if self.host == other.host or not self.host or not other.host:
+            return True
+        same_version = (":" in self.host) == (":" in other.host)
+        return same_version and bool(_WILDCARDS & {self.host, other.host})
+
+
+def list_host_ports(projects: Iterable[Project]) -> tuple[HostPort, ...]:
+    """Return the ports that services publish. A port that the file leaves to the host, or gives as
+    a range, is chosen for a mesh-managed service, and left out for others: the engine chooses it
+    when a container starts."""
+    found: list[HostPort] = []
+    open_choices: list[tuple[str, Service, PublishedPort]] = []
+    for project in projects:
+        for service in project.services:
+            key = service_key(project.name, service.name)
+            for port in service.ports:
+                if port.published.isdecimal():
+                    found.append(_host_port(key, service, port, int(port.published)))
+                elif not service.plain and port.protocol == "tcp":
+                    open_choices.append((key, service, port))
+    for key, service, port in sorted(open_choices, key=lambda each: (each[0], each[2].target)):
+        for candidate in _candidates(key, port):
+            chosen = _host_port(key, service, port, candidate)
+            if not any(chosen.overlaps(other) for other in found):
+                found.append(chosen)
+                break
+    return tuple(found)
+
+
+def published_listeners(ports: Iterable[HostPort], *, ipv6: bool) -> tuple[Listener, ...]:
+    """Return the listeners for the ports that the mesh opens. `ipv6` says whether the host has
+    IPv6: a port on all addresses is open there too."""
+    found = {}
+    for port in ports:
+        if port.by_engine:
+            continue
+        hosts = [port.host] if port.host else ["0.0.0.0", *(("::",) if ipv6 else ())]
+        for host in hosts:
+            address = str(Address(host, port.port))
+            found[address] = Listener(address, "published", service=port.name)
+    return tuple(found[address] for address in sorted(found))
+
+
+def with_chosen_ports(key: str, service: Service, ports: Iterable[HostPort]) -> Service:
+    """Return a service whose published ports are those that were chosen for it."""
+    chosen = {
+        (each.target, each.protocol, each.host): str(each.port)
+        for each in ports
+        if each.service == key
+    }
+    found = tuple(
+        port
+        if port.published.isdecimal()
+        else port.model_copy(
+            update={"published": chosen.get((port.target, port.protocol, port.host_ip), "")}
+        )
+        for port in service.ports
+    )
+    return service if found == service.ports else service.model_copy(update={"ports": found})
+
+
+def find_port_conflicts(project: Project, others: Sequence[Project]) -> list[str]:
+    """Return why ports of a project cannot be published, in addition to those of other projects;
+    empty if they can."""
+    ours, theirs = list_host_ports([project]), list_host_ports(others)
+    replicas = {service_key(project.name, each.name): each.replicas for each in project.services}
+    problems = []
+    for number, port in enumerate(ours):
+        name = port.service.partition("/")[2]
+        taken = next((each for each in (*ours[:number], *theirs) if port.overlaps(each)), None)
+        if taken is not None:
+            by = taken.service
+            by = by.partition("/")[2] if by.startswith(f"{project.name}/") else by
+            problems.append(
+                f"service {name}: port {port} of the host is already published by {by}; publish "
+                "another port"
+            )
+        elif port.by_engine and replicas[port.service] > 1:
+            problems.append(
+                f"service {name}: {replicas[port.service]} replicas cannot all publish port {port} "
+                "of the host; publish a range, or add x-mesh so that the mesh publishes a TCP port"
+            )
+    return problems
+
+
+def _host_port(key: str, service: Service, port: PublishedPort, number: int) -> HostPort:
+    name = key if port.target == service.port else port_key(key, port.target)
+    return HostPort(key, service.plain, port.target, name, port.host_ip, number, port.protocol)
+
+
+def _candidates(key: str, port: PublishedPort) -> Iterable[int]:
+    """Yield the ports of the host to choose from, in order."""
+    first, _, last = port.published.partition("-")
+    if last:
+        yield from range(int(first), int(last) + 1)
+        return
+    digest = hashlib.sha256(f"{key}:{port.target}".encode()).digest()
+    start = int.from_bytes(digest[:8])
+    for step in range(len(FREE_PORTS)):
+        yield FREE_PORTS[(start + step) % len(FREE_PORTS)]

@@ -1,0 +1,103 @@
+"""Ports of the host: who opens them, and which conflict."""
+
+from typing import Any
+
+import pytest
+
+from meshd.publish.published_ports import (
+    FREE_PORTS,
+    find_port_conflicts,
+    list_host_ports,
+    published_listeners,
+    with_chosen_ports,
+)
+from meshd.spec.model import Project
+
+
+def project(name: str = "shop", **services: dict[str, Any]) -> Project:
+    return Project.model_validate(
+        {"name": name, "services": [{"name": n, "image": "i", **s} for n, s in services.items()]}
+    )
+
+
+def published(*ports: str) -> list[dict[str, Any]]:
+    """Ports like `8080:80`, `127.0.0.1:8080:80/udp` or `80`."""
+    found = []
+    for text in ports:
+        port, _, protocol = text.partition("/")
+        *outside, target = port.split(":")
+        host, number = ("", *outside)[-2:] if outside else ("", "")
+        found.append(
+            {"target": int(target), "published": number, "host_ip": host,
+             "protocol": protocol or "tcp"}
+        )  # fmt: skip
+    return found
+
+
+def test_the_mesh_opens_tcp_ports_of_services_that_it_manages() -> None:
+    shop = project(
+        web={"expose": [80, 443], "ports": published("8080:80", "127.0.0.1:8443:443", "53:53/udp")},
+        db={"plain": True, "ports": published("5432:5432")},
+    )
+
+    listeners = published_listeners(list_host_ports([shop]), ipv6=True)
+
+    assert [(each.address, each.kind, each.service) for each in listeners] == [
+        ("0.0.0.0:8080", "published", "shop/web"),
+        ("127.0.0.1:8443", "published", "shop/web:443"),
+        ("[::]:8080", "published", "shop/web"),
+    ]
+    assert len(published_listeners(list_host_ports([shop]), ipv6=False)) == 2
+
+
+def test_a_port_that_the_file_leaves_to_the_host_is_chosen_and_stays() -> None:
+    web = {"ports": published("80", "8000-8001:81")}
+    shop = project(a=web, b=web, c={"plain": True, "ports": published("8000:1", "80")})
+
+    ports = {(each.service, each.target): each.port for each in list_host_ports([shop])}
+
+    assert ports["shop/a", 81] == 8001, "8000 is taken"
+    assert ("shop/b", 81) not in ports, "the range is exhausted"
+    assert ports["shop/a", 80] in FREE_PORTS
+    assert ports["shop/a", 80] != ports["shop/b", 80]
+    assert ("shop/c", 80) not in ports, "the engine chooses it"
+    named = with_chosen_ports("shop/a", shop.service("a"), list_host_ports([shop]))
+    assert str(named.ports[1]) == "8001:81/tcp"
+    alone = list_host_ports([project(a=web)])
+    assert {each.port for each in alone} >= {ports["shop/a", 80]}
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "conflict"),
+    [
+        ("8080:80", "8080:81", True),
+        ("8080:80", "127.0.0.1:8080:80", True),
+        ("0.0.0.0:8080:80", "192.0.2.1:8080:80", True),
+        ("127.0.0.1:8080:80", "192.0.2.1:8080:80", False),
+        ("8080:80", "8080:80/udp", False),
+        ("8080:80", "8081:80", False),
+    ],
+)
+def test_conflicts(one: str, two: str, conflict: bool) -> None:
+    shop = project(web={"ports": published(one)}, db={"plain": True, "ports": published(two)})
+    other = project("other", x={"ports": published(two)})
+
+    assert bool(find_port_conflicts(shop, [])) == conflict
+    alone = project(web={"ports": published(one)})
+    assert bool(find_port_conflicts(alone, [other])) == conflict
+
+
+def test_texts_of_conflicts() -> None:
+    shop = project(
+        web={"ports": published("127.0.0.1:8080:80")},
+        db={"plain": True, "replicas": 2, "ports": published("8080:80", "5432:5432")},
+    )
+    other = project("other", x={"ports": published("8080:80")})
+
+    assert find_port_conflicts(shop, [other]) == [
+        "service web: port 127.0.0.1:8080/tcp of the host is already published by other/x; publish "
+        "another port",
+        "service db: port 8080/tcp of the host is already published by web; publish another port",
+        "service db: 2 replicas cannot all publish port 5432/tcp of the host; publish a range, or "
+        "add x-mesh so that the mesh publishes a TCP port",
+    ]
