@@ -12,7 +12,6 @@ from typing import Final
 
 from meshd.model.service_key import port_key, service_key
 from meshd.spec.model import Project, PublishedPort, Service
-from proxy.ipc.address import Address
 from proxy.wire.snapshot import Listener
 
 FREE_PORTS: Final = range(49153, 65536)
@@ -38,7 +37,8 @@ class HostPort:
     protocol: str
 
     def __str__(self) -> str:
-        return f"{Address(self.host, self.port) if self.host else self.port}/{self.protocol}"
+        where = _address(self.host, self.port) if self.host else self.port
+        return f"{where}/{self.protocol}"
 
     @property
     def by_engine(self) -> bool:
@@ -87,7 +87,7 @@ def published_listeners(ports: Iterable[HostPort], *, ipv6: bool) -> tuple[Liste
             continue
         hosts = [port.host] if port.host else ["0.0.0.0", *(("::",) if ipv6 else ())]
         for host in hosts:
-            address = str(Address(host, port.port))
+            address = _address(host, port.port)
             found[address] = Listener(address, "published", service=port.name)
     return tuple(found[address] for address in sorted(found))
 
@@ -132,6 +132,10 @@ def find_port_conflicts(project: Project, others: Sequence[Project]) -> list[str
                 "of the host; publish a range, or add x-mesh so that the mesh publishes a TCP port"
             )
     return problems
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _host_port(key: str, service: Service, port: PublishedPort, number: int) -> HostPort:
