@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
@@ -29,6 +30,7 @@ from meshd.api.dto import (
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Event
 from meshd.model.job import Job, JobLine, JobOrder
+from meshd.model.output import OutputQuery
 from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.spec.model import Project
@@ -161,15 +163,14 @@ class Client:
         """Take a replica out of rotation, let it finish its requests, and replace it."""
         await self._call("POST", f"v1/replicas/{replica}/drain", limit=LONG_TIMEOUT)
 
-    async def logs(self, project: str, service: str, tail: int) -> Sequence[LogLine]:
-        """Return the last `tail` lines of each replica."""
-        path = f"v1/projects/{project}/services/{service}/logs?tail={tail}"
-        return msgspec.json.decode(await self._call("GET", path), type=list[LogLine])
+    async def logs(self, project: str, service: str, query: OutputQuery) -> Sequence[LogLine]:
+        """Return the lines of each replica that are asked for."""
+        raw = await self._call("GET", _logs_path(project, service, query))
+        return msgspec.json.decode(raw, type=list[LogLine])
 
-    def follow_logs(self, project: str, service: str, tail: int) -> AsyncIterator[LogLine]:
-        """Yield the last `tail` lines of each replica, then new ones."""
-        path = f"v1/projects/{project}/services/{service}/logs?tail={tail}&follow=1"
-        return self._stream(path, LogLine)
+    def follow_logs(self, project: str, service: str, query: OutputQuery) -> AsyncIterator[LogLine]:
+        """Yield the lines of each replica that are asked for, then new ones."""
+        return self._stream(_logs_path(project, service, query) + "&follow=1", LogLine)
 
     # Scaling
 
@@ -300,6 +301,18 @@ class Client:
         if isinstance(error, aiohttp.ClientConnectorError):
             return f"no daemon answers at {self._path}; start one with `meshd up -f FILE`"
         return f"the daemon at {self._path} closed the connection"
+
+
+def _logs_path(project: str, service: str, query: OutputQuery) -> str:
+    options: dict[str, str] = {"tail": str(query.tail)}
+    options |= {
+        key: f"{at:.0f}" for key, at in (("since", query.since), ("until", query.until)) if at
+    }
+    if query.replica:
+        options["replica"] = query.replica
+    if query.previous:
+        options["previous"] = "1"
+    return f"v1/projects/{project}/services/{service}/logs?{urlencode(options)}"
 
 
 def _deploy_result(raw: bytes) -> DeployResult:

@@ -223,10 +223,11 @@ class PlanPreview(Value, frozen=True, rename=_PLAN_NAMES):
 
 
 class LogLine(Value, frozen=True):
-    """One line of a replica's output."""
+    """One line of a replica's output. `at`: when it was written (Unix time); 0: unknown."""
 
     replica: str
     line: str
+    at: float = 0.0
 
 
 class ScaleOverride(RequestBody, frozen=True):

@@ -5,6 +5,7 @@ is decided here: an exception becomes a status code in `errors_as_json`.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
@@ -21,6 +22,7 @@ from meshd.api.responses import closing, json_response, stream
 from meshd.api.rollout_handlers import RolloutHandlers
 from meshd.model.errors import NotFound, Rejected, StoreWriteError
 from meshd.model.event import Event
+from meshd.model.output import OutputQuery
 from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
 from meshd.spec.model import Project
 
@@ -149,10 +151,19 @@ class Handlers:
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         project, service = service_names(request)
-        tail = parse_number(request, "tail", 100, MAX_LOG_LINES)
-        lines = await self._control.logs(project, service, tail)
-        past = [LogLine(replica, line) for replica, line in lines]
-        if not is_set(request, "follow"):
+        query = OutputQuery(
+            tail=parse_number(request, "tail", 100, MAX_LOG_LINES),
+            since=parse_number(request, "since", 0, _MAX_TIME),
+            until=parse_number(request, "until", 0, _MAX_TIME),
+            replica=request.query.get("replica", ""),
+            previous=is_set(request, "previous"),
+        )
+        follow = is_set(request, "follow")
+        if follow and (query.until or query.previous):
+            raise web.HTTPBadRequest(text="follow goes with neither until nor previous")
+        lines = await self._control.logs(project, service, query)
+        past = [LogLine(replica, text, at) for replica, at, text in lines]
+        if not follow:
             return json_response(past)
 
         async def all_lines() -> AsyncIterator[object]:
@@ -160,7 +171,8 @@ class Handlers:
                 yield value
             async with closing(self._control.follow(project, service)) as following:
                 async for replica, line in following:
-                    yield LogLine(replica, line)
+                    if query.replica in ("", replica):
+                        yield LogLine(replica, line, time.time())
 
         return await stream(request, all_lines())
 

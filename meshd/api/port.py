@@ -19,6 +19,7 @@ from meshd.api.dto import (
 )
 from meshd.model.event import Event
 from meshd.model.job import Job, JobOrder
+from meshd.model.output import OutputQuery, ReplicaLine
 from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.spec.model import Project
@@ -51,9 +52,9 @@ class Control(Protocol):
     async def drain(self, replica: str) -> None:
         """Take one replica out of rotation, let it finish its requests, and replace it."""
 
-    async def logs(self, project: str, service: str, tail: int) -> Sequence[tuple[str, str]]:
-        """Return the last `tail` lines of every replica of a service as (replica, line), oldest
-        first within a replica."""
+    async def logs(self, project: str, service: str, query: OutputQuery) -> Sequence[ReplicaLine]:
+        """Return the lines of the replicas of a service that are asked for, oldest first within
+        a replica."""
 
     def follow(self, project: str, service: str) -> AsyncIterator[tuple[str, str]]:
         """Yield new lines as (replica, line), those of new replicas included."""

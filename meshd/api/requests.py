@@ -38,8 +38,11 @@ def parse_number(request: web.Request, name: str, default: int, maximum: int) ->
 
 
 def is_set(request: web.Request, name: str) -> bool:
-    """Whether the query parameter `name` is 1."""
-    return request.query.get(name) == "1"
+    """Whether the query parameter `name` is 1. Raises HTTPBadRequest if it is neither 0 nor 1."""
+    text = request.query.get(name, "0")
+    if text not in ("0", "1"):
+        raise web.HTTPBadRequest(text=f"{name}={text!r} is not valid; expected 0 or 1")
+    return text == "1"
 
 
 def project_name(request: web.Request) -> str:

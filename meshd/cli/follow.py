@@ -15,6 +15,7 @@ from meshd.api.dto import LogLine
 from meshd.model.errors import NotFound
 from meshd.model.event import Event
 from meshd.model.job import JobLine
+from meshd.model.output import OutputQuery
 
 RECONNECT_SECONDS: Final = 10.0
 """Seconds that a daemon may not answer before a stream gives up."""
@@ -40,21 +41,23 @@ async def events(client: Client, since: int) -> AsyncIterator[Event]:
             return
 
 
-async def logs(client: Client, project: str, service: str, tail: int) -> AsyncIterator[LogLine]:
-    """Yield the last `tail` lines of each replica, then new ones, including up to
+async def logs(
+    client: Client, project: str, service: str, query: OutputQuery
+) -> AsyncIterator[LogLine]:
+    """Yield the lines that are asked for, then new ones, including up to
     `CATCH_UP_LINES` written while the daemon did not answer. Raises NoDaemon if it stays away."""
     seen: dict[str, deque[str]] = {}
     while True:
         try:
-            async for line in client.follow_logs(project, service, tail):
+            async for line in client.follow_logs(project, service, query):
                 seen.setdefault(line.replica, deque(maxlen=COMPARED_LINES)).append(line.line)
                 yield line
         except NoDaemon:
-            past = await _fetch_logs(client, project, service, bool(seen))
+            past = await _fetch_logs(client, project, service, query.replica, bool(seen))
             for line in missed_lines(past, seen):
                 seen.setdefault(line.replica, deque(maxlen=COMPARED_LINES)).append(line.line)
                 yield line
-            tail = 0
+            query = OutputQuery(0, replica=query.replica)
         else:
             return
 
@@ -101,7 +104,7 @@ def _common_suffix(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 async def _fetch_logs(
-    client: Client, project: str, service: str, expected: bool
+    client: Client, project: str, service: str, replica: str, expected: bool
 ) -> Sequence[LogLine]:
     """Return past log lines, as soon as a daemon answers that knows the service. With `expected`
     wait until there are lines: a control process answers before it has listed the replicas, and
@@ -113,7 +116,8 @@ async def _fetch_logs(
     end = loop.time() + RECONNECT_SECONDS
     while True:
         try:
-            lines = await client.logs(project, service, CATCH_UP_LINES)
+            query = OutputQuery(CATCH_UP_LINES, replica=replica)
+            lines = await client.logs(project, service, query)
             if lines or not expected or loop.time() > end:
                 return lines
         except (NoDaemon, NotFound):

@@ -19,6 +19,7 @@ from meshd.control.shutdown import Shutdown
 from meshd.control.status_reader import StatusReader
 from meshd.model.errors import NotFound
 from meshd.model.event import Event, Kind
+from meshd.model.output import OutputQuery, ReplicaLine
 from meshd.model.replica_phase import ENDED
 from meshd.model.request import DrainRequest, RunPass
 from meshd.model.rollout import Override
@@ -178,9 +179,9 @@ class ControlFacade:
             raise NotFound(f"no replica {replica!r}; `meshd ps -r` lists them")
         self._reconciler.request(DrainRequest(replica, "drained by hand"))
 
-    async def logs(self, project: str, service: str, tail: int) -> Sequence[tuple[str, str]]:
+    async def logs(self, project: str, service: str, query: OutputQuery) -> Sequence[ReplicaLine]:
         """See `Control.logs`."""
-        return await self._log_tail.logs(project, service, tail)
+        return await self._log_tail.logs(project, service, query)
 
     def follow(self, project: str, service: str) -> AsyncIterator[tuple[str, str]]:
         """See `Control.follow`."""

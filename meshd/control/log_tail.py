@@ -1,6 +1,7 @@
 """The output of a service's replicas: the last lines, and new lines as they are written.
 
-Used by the control facade. The runtime keeps the output; this module only reads it.
+Used by the control facade. The runtime keeps the output, and `meshd.store.output_archive` that of
+ended replicas; this module only reads it.
 """
 
 import asyncio
@@ -12,8 +13,11 @@ from typing import Final
 import structlog
 
 from meshd.control.lookup import Lookup
+from meshd.model.errors import NotFound
+from meshd.model.output import OutputLine, OutputQuery, ReplicaLine, select_lines
 from meshd.model.replica_phase import ENDED
 from meshd.runtime.base import ReplicaNotFound, Runtime, RuntimeFailure
+from meshd.store.output_archive import OutputArchive
 
 _log = structlog.stdlib.get_logger(__name__)
 REFRESH: Final = 0.2
@@ -23,21 +27,35 @@ BUFFERED_LINES: Final = 1000
 
 
 class LogTail:
-    """Reads the output of one service at a time. Lines are (replica, line)."""
+    """Reads the output of one service at a time, and that of its ended replicas from `archive`."""
 
-    def __init__(self, runtime: Runtime, lookup: Lookup) -> None:
+    def __init__(self, runtime: Runtime, lookup: Lookup, archive: OutputArchive) -> None:
         self._runtime = runtime
         self._lookup = lookup
+        self._archive = archive
 
-    async def logs(self, project: str, service: str, tail: int) -> Sequence[tuple[str, str]]:
+    async def logs(self, project: str, service: str, query: OutputQuery) -> Sequence[ReplicaLine]:
         """See `Control.logs`."""
-        lines: list[tuple[str, str]] = []
-        for replica in self._lookup.replicas(project, service):
+        present = [replica.name for replica in self._lookup.replicas(project, service)]
+        ended: dict[str, list[OutputLine]] = {}
+        if query.previous:
+            ended = dict(await asyncio.to_thread(self._archive.read, project, service))
+        known = list(ended) if query.previous else present
+        if query.replica and query.replica not in known:
+            word = "ended replicas with kept output" if query.previous else "replicas"
+            names = ", ".join(known) or "none"
+            raise NotFound(f"no replica {query.replica!r}; {word} of {service}: {names}")
+        lines: list[ReplicaLine] = []
+        for name in [query.replica] if query.replica else known:
             try:
-                found = await self._runtime.logs(replica.name, tail)
+                found: Sequence[OutputLine] = (
+                    select_lines(ended[name], query)
+                    if query.previous
+                    else await self._runtime.timed_logs(name, query)
+                )
             except ReplicaNotFound:
                 continue
-            lines += [(replica.name, line) for line in found]
+            lines += [ReplicaLine(name, at, text) for at, text in found]
         return lines
 
     async def follow(self, project: str, service: str) -> AsyncIterator[tuple[str, str]]:

@@ -59,7 +59,8 @@ from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.runtime.select import make_runtime
 from meshd.scaling.controller import ScalingController
 from meshd.scaling.prometheus_queries import PrometheusQueries
-from meshd.store import presence
+from meshd.store import output_archive, presence
+from meshd.store.output_archive import OutputArchive
 from meshd.store.virtual_addresses import VirtualAddressLog
 from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
@@ -277,7 +278,9 @@ class Parts:
                 clock,
             ),
             jobs=jobs,
-            log_tail=LogTail(runtime, lookup),
+            log_tail=LogTail(
+                runtime, lookup, OutputArchive(settings.state / output_archive.DIRECTORY)
+            ),
             shutdown=Shutdown(store, reconciler, claims, publisher, deployments.down, end),
             clock=clock,
         )

@@ -68,8 +68,10 @@ from meshd.reconcile.rollout.hooks import hook_ids
 from meshd.reconcile.rollout.stages import traffic_splits
 from meshd.runtime.base import Runtime, RuntimeFailure
 from meshd.spec.model import Project, Service
+from meshd.store import output_archive
 from meshd.store.canary_analyses import CanaryAnalysisLog
 from meshd.store.events import EventLog
+from meshd.store.output_archive import OutputArchive
 from meshd.store.store import Store
 from proxy.wire.snapshot import Snapshot
 
@@ -186,7 +188,8 @@ class Reconciler:
         self._executor = Executor(runtime, self._builder, gateways, self._on_done)
         self._failures = FailureLog()
         self._recorder = EventRecorder(events, self._failures, on_ready)
-        self._results = OperationResults(watch, store, events, self._failures)
+        archive = OutputArchive(store.path.parent / output_archive.DIRECTORY)
+        self._results = OperationResults(watch, store, events, self._failures, archive)
         self._applier = PlanApplier(
             self._desired_state,
             store,

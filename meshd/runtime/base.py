@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from meshd.model.output import OutputLine, OutputQuery
 from meshd.model.runtime import (
     AddressRange,
     Capabilities,
@@ -177,6 +178,10 @@ class Runtime(Protocol):
 
     async def logs(self, name: str, tail: int) -> Sequence[str]:
         """Return the last `tail` lines of its output, oldest first, also of an ended replica.
+        Raises ReplicaNotFound."""
+
+    async def timed_logs(self, name: str, query: OutputQuery) -> Sequence[OutputLine]:
+        """Return the last lines of its output with the times they were written, oldest first.
         Raises ReplicaNotFound."""
 
     def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:

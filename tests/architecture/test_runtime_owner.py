@@ -13,7 +13,7 @@ from tests.support.paths import ROOT
 
 READS = {
     "address_ranges", "capabilities", "follow", "image_progress", "is_local", "jobs", "list",
-    "logs", "mesh_addresses", "name", "nodes", "usage", "watch",
+    "logs", "mesh_addresses", "name", "nodes", "timed_logs", "usage", "watch",
 }  # fmt: skip
 CONNECTION = {"close", "open"}
 OWNERSHIP = {"claim", "claims", "unclaim"}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from meshd.model.output import OutputQuery
 from meshd.model.runtime import ObservedReplica, ReplicaState
 from meshd.runtime.base import EventKind, ReplicaNotFound, ReplicaRunning, Runtime, StartFailed
 from meshd.spec.model import Service
@@ -201,6 +202,12 @@ print("unfinished", end="", flush=True)
     lines = list(await runtime.logs(replica.name, 4))
     assert lines == ["line 49", "to stderr", "later", "unfinished"]
     assert len(await runtime.logs(replica.name, 1000)) == 53
+    timed = await runtime.timed_logs(replica.name, OutputQuery(3))
+    assert [line.text for line in timed] == lines[-3:]
+    assert all(abs(line.at - time.time()) < 120 for line in timed)
+    assert await runtime.timed_logs(replica.name, OutputQuery(3, until=timed[0].at - 60)) == []
+    later = OutputQuery(9, since=time.time() + 60)
+    assert await runtime.timed_logs(replica.name, later) == []
 
 
 async def test_a_job_is_not_a_replica_and_leaves_output_and_exit_code(

@@ -14,6 +14,7 @@ from meshd.api.dto import (
 )
 from meshd.model.errors import NotFound
 from meshd.model.event import Event
+from meshd.model.output import OutputQuery, ReplicaLine
 from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.spec.model import Project
@@ -42,6 +43,8 @@ class FakeControl:
         self.exposition = b"# nothing\n"
         self.ended = asyncio.Event()
         self.listeners: list[asyncio.Queue[Event | None]] = []
+        self.queries: list[OutputQuery] = []
+        self.at = 0.0
         self.followers: list[asyncio.Queue[tuple[str, str] | None]] = []
 
     def _called(self, *what: object) -> None:
@@ -114,9 +117,10 @@ class FakeControl:
     async def drain(self, replica: str) -> None:
         self._called("drain", replica)
 
-    async def logs(self, project: str, service: str, tail: int) -> Sequence[tuple[str, str]]:
-        self._called("logs", project, service, tail)
-        return self.lines[-tail:]
+    async def logs(self, project: str, service: str, query: OutputQuery) -> Sequence[ReplicaLine]:
+        self._called("logs", project, service, query.tail)
+        self.queries.append(query)
+        return [ReplicaLine(replica, self.at, line) for replica, line in self.lines[-query.tail :]]
 
     async def follow(self, project: str, service: str) -> AsyncIterator[tuple[str, str]]:
         queue: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue()

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from meshd.model.output import OutputLine, OutputQuery
 from meshd.model.runtime import (
     AddressRange,
     Capabilities,
@@ -369,6 +370,10 @@ class SimRuntime:
     async def logs(self, name: str, tail: int) -> Sequence[str]:
         await self._lag()
         return ["last line"]
+
+    async def timed_logs(self, name: str, query: OutputQuery) -> Sequence[OutputLine]:
+        await self._lag()
+        return [OutputLine(1.0, "last line")]
 
     async def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
         yield "line"

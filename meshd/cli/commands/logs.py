@@ -1,5 +1,6 @@
 """`meshd logs`: show the output of a service's replicas."""
 
+from datetime import datetime
 from itertools import cycle
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from meshd.api.dto import LogLine
 from meshd.cli import follow as following
 from meshd.cli import output
 from meshd.cli.options import (
+    TIMESTAMP,
     follow_option,
     output_option,
     service_argument,
@@ -16,6 +18,7 @@ from meshd.cli.options import (
     tail_option,
 )
 from meshd.cli.session import connect, find_service, run_async
+from meshd.model.output import OutputQuery
 
 _COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow")
 
@@ -24,28 +27,53 @@ _COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright
 @service_argument()
 @follow_option("Show new lines until Ctrl-C, also of new replicas.")
 @tail_option(100, 100_000, "Number of past lines per replica.", minimum=0)
+@click.option("--previous", is_flag=True, help="Replicas that have ended and were removed.")
+@click.option("--replica", metavar="NAME", default="", help="Only this replica.")
+@click.option("--since", type=TIMESTAMP, metavar="TIME", help="Lines written after that time.")
+@click.option("--until", type=TIMESTAMP, metavar="TIME", help="Lines written before that time.")
+@click.option("-t", "--timestamps", is_flag=True, help="Show when each line was written.")
 @output_option
 @state_option
 @run_async
-async def command(service: str, follow: bool, tail: int, as_json: bool, state: Path) -> int:
-    """Show the output of the replicas of SERVICE, each line with the name of its replica."""
-    printer = _Printer(as_json)
+async def command(
+    service: str,
+    follow: bool,
+    tail: int,
+    previous: bool,
+    replica: str,
+    since: float | None,
+    until: float | None,
+    timestamps: bool,
+    as_json: bool,
+    state: Path,
+) -> int:
+    """Show the output of the replicas of SERVICE, each line with the name of its replica.
+
+    TIME is e.g. 10m (ago), 14:30 or 2026-05-01T14:30. The output of the last 20 replicas of each
+    service that ended is kept for --previous, up to 5,000 lines and 1 MiB of each.
+    """
+    if follow and (previous or until):
+        raise click.UsageError("--follow goes with neither --previous nor --until")
+    query = OutputQuery(tail, since or 0.0, until or 0.0, replica, previous)
+    printer = _Printer(as_json, timestamps)
     async with connect(state) as client:
         found = find_service(await client.status(), service)
         if not follow:
-            for line in await client.logs(found.project, found.name, tail):
+            for line in await client.logs(found.project, found.name, query):
                 printer.print(line)
             return output.OK
-        async for line in following.logs(client, found.project, found.name, tail):
+        async for line in following.logs(client, found.project, found.name, query):
             printer.print(line)
     return output.OK
 
 
 class _Printer:
-    """Prints log lines, with one colour per replica on a terminal."""
+    """Prints log lines, with one colour per replica on a terminal. `timestamps`: with the local
+    time of each."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, timestamps: bool) -> None:
         self._as_json = as_json
+        self._timestamps = timestamps
         self._next_colour = cycle(_COLOURS)
         self._colours: dict[str, str] = {}
 
@@ -56,4 +84,12 @@ class _Printer:
         if line.replica not in self._colours:
             self._colours[line.replica] = next(self._next_colour)
         name = click.style(f"{line.replica} |", fg=self._colours[line.replica])
-        click.echo(f"{name} {line.line}")
+        at = f"{_format_time(line.at)} " if self._timestamps else ""
+        click.echo(f"{name} {at}{line.line}")
+
+
+def _format_time(at: float) -> str:
+    """Return a local time with milliseconds, as wide as an unknown one."""
+    if not at:
+        return "-" * 23
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]

@@ -26,6 +26,7 @@ from meshd.model.operation import (
     StopJob,
     StopReplica,
 )
+from meshd.model.output import OutputLine, OutputQuery
 from meshd.model.replica import Version
 from meshd.model.runtime import ObservedReplica, ReplicaSpec
 from meshd.publish.gateways import Gateways
@@ -40,6 +41,7 @@ from meshd.runtime.base import (
     StartFailed,
 )
 from meshd.spec.model import ContainerHook, Network, Service
+from meshd.store.output_archive import LINES_KEPT
 
 _log = structlog.stdlib.get_logger(__name__)
 CONCURRENT_STARTS: Final = 8
@@ -63,9 +65,10 @@ class OperationResult:
     - `replica`: the container that was started.
     - `hook_failure`: why a `pre_stop` command failed; empty: none did.
     - `lines`: the last lines of output of a replica that failed, was stopped or removed.
+    - `output`: the output of a replica that is removed, with times.
     """
 
-    __slots__ = ("error", "hook_failure", "lines", "operation", "replica")
+    __slots__ = ("error", "hook_failure", "lines", "operation", "output", "replica")
 
     def __init__(self, operation: Operation) -> None:
         self.operation = operation
@@ -73,6 +76,7 @@ class OperationResult:
         self.replica: ObservedReplica | None = None
         self.hook_failure = ""
         self.lines: Sequence[str] = ()
+        self.output: Sequence[OutputLine] = ()
 
 
 class Executor:
@@ -206,6 +210,7 @@ class Executor:
             case RemoveReplica():
                 if operation.failed:
                     result.lines = await self._read_last_lines(operation.name)
+                result.output = await self._read_output(operation.name)
                 try:
                     await self._runtime.remove(operation.name)
                 except ReplicaNotFound:
@@ -314,6 +319,13 @@ class Executor:
         async with self._job_start_limit:
             await self._runtime.prepare(operation.job.project, spec.service, networks)
             return await self._runtime.start(spec)
+
+    async def _read_output(self, name: str) -> Sequence[OutputLine]:
+        try:
+            return await self._runtime.timed_logs(name, OutputQuery(LINES_KEPT))
+        except RuntimeFailure as error:
+            _log.debug("output of a replica cannot be kept", replica=name, error=str(error))
+            return ()
 
     async def _read_last_lines(self, name: str) -> Sequence[str]:
         try:

@@ -4,7 +4,7 @@ The executor reports to it through the reconciler. Each pass reads from it which
 started, which failures to count, and which operations are too recent to repeat.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Final
 
 import structlog
@@ -20,13 +20,16 @@ from meshd.model.operation import (
     StartReplica,
     StopReplica,
 )
+from meshd.model.output import OutputLine
 from meshd.model.replica import Replica, Version
 from meshd.model.runtime import ObservedReplica, ReplicaState
 from meshd.reconcile.execute.executor import OperationResult
 from meshd.reconcile.execute.failure_log import FailureLog, FailureRecord
 from meshd.reconcile.observe.memory import FailureReport, ReconcileMemory
+from meshd.reconcile.observe.observe import describe_exit
 from meshd.runtime.base import RuntimeFailure, RuntimeUnavailable
 from meshd.store.events import EventLog
+from meshd.store.output_archive import OutputArchive
 from meshd.store.store import Store
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -40,8 +43,14 @@ class OperationResults:
     """Records results, and answers the questions that passes have about them."""
 
     def __init__(
-        self, watch: RuntimeWatcher, store: Store, events: EventLog, failures: FailureLog
+        self,
+        watch: RuntimeWatcher,
+        store: Store,
+        events: EventLog,
+        failures: FailureLog,
+        archive: OutputArchive,
     ) -> None:
+        self._archive = archive
         self._watch = watch
         self._store = store
         self._events = events
@@ -100,6 +109,8 @@ class OperationResults:
                 self._watch.list_soon()
                 if replica is not None and result.lines:
                     self._keep_lines(replica, memory, tuple(result.lines))
+                if replica is not None and result.output and error is None:
+                    self._archive_output(replica, result.output, now)
             case ForgetProject():
                 if error is None:
                     self._store.forget(operation.project)
@@ -145,6 +156,14 @@ class OperationResults:
             service=operation.service,
             replica=name,
         )
+
+    def _archive_output(self, replica: Replica, output: Sequence[OutputLine], now: float) -> None:
+        """Keep the output of a removed replica, with a last line that says how it ended."""
+        end = describe_exit(replica.exit_code, replica.oom_killed)
+        cause = f"; {replica.cause}" if replica.cause else ""
+        last = OutputLine(replica.since, f"--- {replica.name} {end}{cause}")
+        lines = [*output, last]
+        self._archive.save(replica.project, replica.service, replica.name, now, lines)
 
     def _keep_lines(
         self, replica: Replica, memory: ReconcileMemory, lines: tuple[str, ...]

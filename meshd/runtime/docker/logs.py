@@ -5,8 +5,9 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import cast
+from typing import Any, cast
 
+from meshd.model.output import OutputLine, OutputQuery, parse_timed_line
 from meshd.model.runtime import CommandResult
 from meshd.runtime.base import ReplicaNotFound, StartFailed
 from meshd.runtime.docker.engine import CONNECT_TIMEOUT, Engine
@@ -29,6 +30,21 @@ async def tail(engine: Engine, name: str, count: int) -> Sequence[str]:
         container = await docker.containers.get(name)
         pieces = await container.log(stdout=True, stderr=True, tail=count)
     return "".join(pieces).splitlines()
+
+
+async def timed_tail(engine: Engine, name: str, query: OutputQuery) -> Sequence[OutputLine]:
+    """Return the lines that are asked for, oldest first. Raises ReplicaNotFound."""
+    limits: dict[str, Any] = {}
+    if query.since:
+        limits["since"] = f"{query.since:.6f}"
+    if query.until:
+        limits["until"] = f"{query.until:.6f}"
+    async with engine.request(errors={404: _missing(name)}) as docker:
+        container = await docker.containers.get(name)
+        pieces = await container.log(
+            stdout=True, stderr=True, tail=query.tail, timestamps=True, **limits
+        )
+    return [parse_timed_line(line) for line in "".join(pieces).splitlines()]
 
 
 async def follow(engine: Engine, name: str, past: bool = False) -> AsyncIterator[str]:

@@ -15,6 +15,7 @@ from typing import Literal
 import structlog
 
 from meshd.model.event import Kind
+from meshd.model.output import OutputLine, OutputQuery
 from meshd.model.runtime import (
     MESH_PORT,
     AddressRange,
@@ -310,6 +311,10 @@ class DockerRuntime:
     async def logs(self, name: str, tail: int) -> Sequence[str]:
         """See `Runtime.logs`."""
         return await logs.tail(self._engine, self._id(name), tail)
+
+    async def timed_logs(self, name: str, query: OutputQuery) -> Sequence[OutputLine]:
+        """See `Runtime.timed_logs`."""
+        return await logs.timed_tail(self._engine, name, query)
 
     def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
         """See `Runtime.follow`."""

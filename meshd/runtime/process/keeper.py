@@ -23,6 +23,7 @@ from meshd.logging_setup import set_up_logging
 from meshd.runtime.base import RuntimeEvent, RuntimeFailure
 from meshd.runtime.process import keeper_protocol as wire
 from meshd.runtime.process.keeper_child import die_with_parent
+from meshd.runtime.process.keeper_output import RING_LINES
 from meshd.runtime.process.keeper_replicas import Replicas
 from proxy.ipc.watchdog import send_signs_of_life, take_watchdog
 
@@ -121,6 +122,9 @@ class Keeper:
                 self._replicas.running(name).unpause()
             case wire.Logs(name, tail):
                 return wire.Done(lines=self._replicas.find(name).output.tail(tail))
+            case wire.TimedLogs(name):
+                output = self._replicas.find(name).output
+                return wire.Done(lines=output.tail(RING_LINES), times=output.times())
         return wire.Done()
 
 

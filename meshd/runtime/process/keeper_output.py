@@ -5,6 +5,7 @@ memory, the file (rotated once), and each queue.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ class Output:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._ring: deque[str] = deque(maxlen=RING_LINES)
+        self._times: deque[float] = deque(maxlen=RING_LINES)
         self._rest = b""
         self._file_bytes = 0
         self._followers: set[Follower] = set()
@@ -54,6 +56,10 @@ class Output:
     def tail(self, count: int) -> tuple[str, ...]:
         """Return the last `count` lines, oldest first."""
         return tuple(self._ring)[-count:] if count > 0 else ()
+
+    def times(self) -> tuple[float, ...]:
+        """Return when each of the kept lines was read (Unix time), as `tail` orders them."""
+        return tuple(self._times)
 
     @contextmanager
     def follow(self, past: bool = False) -> Iterator[Follower]:
@@ -86,6 +92,7 @@ class Output:
             for start in range(0, len(raw) or 1, LINE_BYTES)
         )
         self._ring.extend(lines)
+        self._times.extend([time.time()] * len(lines))
         for follower in self._followers:
             if lines:
                 _put(follower, lines)

@@ -79,6 +79,12 @@ class Logs(Request, frozen=True):
     tail: int
 
 
+class TimedLogs(Request, frozen=True):
+    """Return the kept lines of output with the times they were read."""
+
+    name: str
+
+
 class Watch(Request, frozen=True):
     """Stream events from now on."""
 
@@ -91,10 +97,11 @@ class Follow(Request, frozen=True):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """The request was carried out."""
+    """The request was carried out. `times`: when each of the `lines` was read, for `TimedLogs`."""
 
     replicas: tuple[ObservedReplica, ...] = ()
     lines: tuple[str, ...] = ()
+    times: tuple[float, ...] = ()
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -104,7 +111,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     text: str
 
 
-AnyRequest = List | Start | Stop | Remove | Pause | Unpause | Logs | Watch | Follow
+AnyRequest = List | Start | Stop | Remove | Pause | Unpause | Logs | TimedLogs | Watch | Follow
 
 _encoder = msgspec.json.Encoder()
 requests: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyRequest)

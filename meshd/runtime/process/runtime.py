@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
+from meshd.model.output import OutputLine, OutputQuery, select_lines
 from meshd.model.runtime import (
     AddressRange,
     Capabilities,
@@ -203,6 +204,12 @@ class ProcessRuntime:
     async def logs(self, name: str, tail: int) -> Sequence[str]:
         """See `Runtime.logs`."""
         return (await self._request(wire.Logs(name, tail))).lines
+
+    async def timed_logs(self, name: str, query: OutputQuery) -> Sequence[OutputLine]:
+        """See `Runtime.timed_logs`."""
+        done = await self._request(wire.TimedLogs(name))
+        lines = [OutputLine(*both) for both in zip(done.times, done.lines, strict=True)]
+        return select_lines(lines, query)
 
     async def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
         """See `Runtime.follow`."""

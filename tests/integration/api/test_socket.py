@@ -18,6 +18,7 @@ from meshd.api.port import Control
 from meshd.api.server import ServeError, Serving, serve
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Event
+from meshd.model.output import OutputQuery
 from meshd.runtime.base import ImageMissing, RuntimeUnavailable
 from meshd.spec.model import Project, Service
 from tests.fakes.control import FakeControl
@@ -153,8 +154,8 @@ async def test_a_reader_that_left_is_forgotten(control: FakeControl, serving: Se
 
 async def test_logs_with_and_without_following(control: FakeControl, client: Client) -> None:
     control.lines = [("orders-1", "one"), ("orders-1", "two")]
-    assert await client.logs("shop", "orders", 1) == [LogLine("orders-1", "two")]
-    lines = client.follow_logs("shop", "orders", 2)
+    assert await client.logs("shop", "orders", OutputQuery(1)) == [LogLine("orders-1", "two")]
+    lines = client.follow_logs("shop", "orders", OutputQuery(2))
     async with asyncio.timeout(10):
         past = [await anext(lines), await anext(lines)]
         coming = asyncio.ensure_future(anext(lines))
@@ -162,7 +163,8 @@ async def test_logs_with_and_without_following(control: FakeControl, client: Cli
         control.followers[0].put_nowait(("orders-2", "three"))
         control.followers[0].put_nowait(None)
         assert [line.line for line in past] == ["one", "two"]
-        assert (await coming) == LogLine("orders-2", "three")
+        line = await coming
+        assert (line.replica, line.line, line.at > 0.0) == ("orders-2", "three", True)
         with pytest.raises(StopAsyncIteration):
             await anext(lines)
 
@@ -189,7 +191,7 @@ async def test_a_daemon_that_hangs_ends_every_call(
                 client.down("shop"),
                 client.deploy(SHOP),
                 anext(client.follow_events()),
-                anext(client.follow_logs("shop", "orders", 1)),
+                anext(client.follow_logs("shop", "orders", OutputQuery(1))),
             ):
                 with pytest.raises(ApiFailure, match=r"did not answer within 0\.2 s; its log is"):
                     await call
@@ -199,7 +201,7 @@ async def test_a_long_call_lasts_while_the_daemon_answers(
     control: FakeControl, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "ALIVE_SECONDS", 0.05)
-    lines = client.follow_logs("shop", "orders", 0)
+    lines = client.follow_logs("shop", "orders", OutputQuery(0))
     coming = asyncio.ensure_future(anext(lines))
     await wait_until(lambda: control.followers, what="the client follows")
     await elapse(0.3, "silence several times as long as the check's interval")

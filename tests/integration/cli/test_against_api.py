@@ -7,6 +7,7 @@ import pwd
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -127,8 +128,17 @@ async def test_logs(control: FakeControl, meshd: Meshd) -> None:
     control.lines = [("orders-a", "one"), ("orders-b", "[bold]two")]
     assert (await meshd("logs", "orders")).output == "orders-a | one\norders-b | [bold]two\n"
     lines = (await meshd("logs", "orders", "-n", "1", "-o", "json")).output
-    assert json.loads(lines) == {"replica": "orders-b", "line": "[bold]two"}
+    assert json.loads(lines) == {"replica": "orders-b", "line": "[bold]two", "at": 0.0}
     assert control.calls[-1] == ("logs", "shop", "orders", 1)
+    options = ("--previous", "--since", "2026-05-01T14:30", "--until", "2026-05-01T15:30")
+    control.at = datetime(2026, 5, 1, 15, 0, 0, 250000).astimezone().timestamp()
+    shown = await meshd("logs", "orders", "-t", "--replica", "orders-a", *options)
+    assert shown.output.splitlines()[0] == "orders-a | 2026-05-01 15:00:00.250 one"
+    query = control.queries[-1]
+    assert (query.previous, query.replica, query.until - query.since) == (True, "orders-a", 3600.0)
+    refused = await meshd("logs", "orders", "-f", "--previous")
+    assert refused.exit_code == 2
+    assert "--follow goes with neither --previous nor --until" in refused.output
 
 
 async def test_logs_follow_until_the_end(control: FakeControl, meshd: Meshd) -> None:

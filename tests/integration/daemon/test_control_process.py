@@ -16,10 +16,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from meshd.api.client import Client, wait_for_daemon
+from meshd.api.client import Client, NoDaemon, wait_for_daemon
 from meshd.api.dto import DeployResult, ReplicaStatus, ServiceStatus
 from meshd.cli.daemon_process import DaemonOptions, DaemonProcess, prepare_state, spawn
-from meshd.model.errors import Rejected
+from meshd.model.errors import NotFound, Rejected
+from meshd.model.output import OutputQuery
 from meshd.spec.model import Project, Scale
 from tests.support.waiting import elapse, wait_until
 
@@ -270,6 +271,38 @@ async def test_a_killed_control_process_loses_no_request_and_no_replica(mesh: Me
     assert {n: r.address for n, r in after.items()} == {n: r.address for n, r in before.items()}
     assert (await mesh.client.status()).generation[0] == epoch + 1
     assert await mesh.get("/call/back") == (200, "1")
+
+
+async def test_the_output_of_ended_replicas_is_kept(mesh: Mesh) -> None:
+    await mesh.deploy(shop(CRASH="1"))
+
+    async def kept() -> bool:
+        lines = await mesh.client.logs("shop", "front", OutputQuery(previous=True))
+        return sum("cannot open the database" in line.line for line in lines) >= 2
+
+    await wait_until(kept, 20, "the output of two crashed replicas is kept", interval=0.1)
+    lines = await mesh.client.logs("shop", "front", OutputQuery(previous=True))
+    names = list(dict.fromkeys(line.replica for line in lines))
+    first = [line.line for line in lines if line.replica == names[0]]
+    assert first[0] == "cannot open the database"
+    assert first[-1].startswith(f"--- {names[0]} exited with code 3")
+    assert all(abs(line.at - time.time()) < 120 for line in lines)
+    one = await mesh.client.logs("shop", "front", OutputQuery(1, previous=True, replica=names[1]))
+    assert [line.replica for line in one] == [names[1]]
+    assert await mesh.client.logs("shop", "front", OutputQuery(previous=True, until=1.0)) == []
+    with pytest.raises(NotFound, match="no replica 'none'; ended replicas with kept output of"):
+        await mesh.client.logs("shop", "front", OutputQuery(previous=True, replica="none"))
+    # A new control process still has it.
+    os.kill(mesh.control_pid(), signal.SIGKILL)
+
+    async def still_kept() -> bool:
+        try:
+            after = await mesh.client.logs("shop", "front", OutputQuery(previous=True))
+        except (NoDaemon, NotFound):
+            return False
+        return names[1] in {line.replica for line in after}
+
+    await wait_until(still_kept, 20, "kept over a restart", interval=0.1)
 
 
 async def test_a_hung_control_process_is_replaced(mesh: Mesh) -> None:

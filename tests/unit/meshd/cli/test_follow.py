@@ -9,6 +9,7 @@ from meshd.api.client import Client, NoDaemon
 from meshd.api.dto import LogLine
 from meshd.cli import follow
 from meshd.cli.follow import missed_lines
+from meshd.model.output import OutputQuery
 
 
 @pytest.mark.parametrize(
@@ -53,5 +54,5 @@ async def test_no_line_is_lost_while_the_new_daemon_lists_its_replicas(
 ) -> None:
     monkeypatch.setattr(follow, "POLL_SECONDS", 0.0)
     client = cast("Client", RestartedClient())
-    lines = [line.line async for line in follow.logs(client, "shop", "web", 10)]
+    lines = [line.line async for line in follow.logs(client, "shop", "web", OutputQuery(10))]
     assert lines == ["a", "b", "c"]
