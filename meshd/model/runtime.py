@@ -19,7 +19,11 @@ ports that the kernel gives to clients (32768 and up), and not registered for an
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a runtime can do. A spec that needs more is rejected or warned about."""
+    """What a runtime can do. A spec that needs more is rejected or warned about.
+
+    - `engine_api`: the newest version of the engine's API; None without an engine, or before it
+      was asked.
+    """
 
     images: bool
     networks: bool
@@ -28,6 +32,7 @@ class Capabilities:
     pause: bool
     container_health: bool
     volumes: bool
+    engine_api: tuple[int, int] | None = None
 
 
 class ReplicaState(StrEnum):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from meshd.model.runtime import Capabilities
+from meshd.runtime.docker.features import NewerFeature, missing_features
 from meshd.spec.model import Project, Service
 
 
@@ -68,6 +69,7 @@ def unsupported_features(project: Project, capabilities: Capabilities) -> tuple[
 
 
 def _refused(service: Service, can: Capabilities) -> Iterator[str]:
+    yield from (str(each) for each in _missing(service, can) if each.needed)
     given = [name for name in ("pre_start", "post_start", "pre_stop") if getattr(service, name)]
     if given and not can.images:
         yield f"{', '.join(given)} need containers, and local processes have none"
@@ -78,7 +80,15 @@ def _refused(service: Service, can: Capabilities) -> Iterator[str]:
         yield "has no command, and a local process needs one (the image's command is not read)"
 
 
+def _missing(service: Service, can: Capabilities) -> list[NewerFeature]:
+    """Return the features that the engine is too old for."""
+    return [] if can.engine_api is None else missing_features(service, can.engine_api)
+
+
 def _ignored(service: Service, can: Capabilities) -> Iterator[str]:
+    for each in _missing(service, can):
+        if not each.needed:
+            yield f"{each}, and is ignored"
     if not can.images:
         if service.image:
             yield f"image {service.image} is ignored; the command runs on this host as it is"

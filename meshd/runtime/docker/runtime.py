@@ -10,6 +10,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import structlog
@@ -54,7 +55,6 @@ from meshd.runtime.docker.create import (
 from meshd.runtime.docker.drift import enforced_limits
 from meshd.runtime.docker.engine import Engine, Info
 from meshd.runtime.docker.events import Sightings, replica_event
-from meshd.runtime.docker.features import missing_features
 from meshd.runtime.docker.host_firewall import HostFirewall
 from meshd.runtime.docker.image import Images, pin_builds
 from meshd.runtime.docker.iptables import Iptables
@@ -97,6 +97,7 @@ class DockerRuntime:
         self._node = ""
         self._logging_driver = ""
         self._limits: frozenset[str] = frozenset()
+        self._capabilities = CAPABILITIES
 
     @property
     def name(self) -> str:
@@ -106,7 +107,7 @@ class DockerRuntime:
     @property
     def capabilities(self) -> Capabilities:
         """Everything."""
-        return CAPABILITIES
+        return self._capabilities
 
     @property
     def is_local(self) -> bool:
@@ -146,6 +147,7 @@ class DockerRuntime:
     async def open(self) -> None:
         """Connect. Raises RuntimeUnavailable; may be called again."""
         await self._engine.open()
+        self._capabilities = replace(CAPABILITIES, engine_api=self._engine.newest_api)
         info = await self._info()
         self._node = str(info["Name"])
         self._logging_driver = str(info["LoggingDriver"])
@@ -293,7 +295,7 @@ class DockerRuntime:
 
     async def execute(self, name: str, hook: ContainerHook, seconds: float) -> CommandResult:
         """See `Runtime.execute`."""
-        return await logs.execute(self._engine, name, hook, seconds)
+        return await logs.execute(self._engine, self._id(name), hook, seconds)
 
     async def pause(self, name: str) -> None:
         """See `Runtime.pause`. A container that is paused or has ended stays as it is."""
@@ -314,7 +316,7 @@ class DockerRuntime:
 
     async def timed_logs(self, name: str, query: OutputQuery) -> Sequence[OutputLine]:
         """See `Runtime.timed_logs`."""
-        return await logs.timed_tail(self._engine, name, query)
+        return await logs.timed_tail(self._engine, self._id(name), query)
 
     def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
         """See `Runtime.follow`."""
@@ -354,13 +356,9 @@ class DockerRuntime:
 
     def _refuse(self, service: Service) -> None:
         """Raise Unsupported with everything that this engine cannot run."""
-        refused = [str(lack) for lack in unsupported(service, CAPABILITIES) if lack.refuse]
-        missing = missing_features(service, self._engine.newest_api)
-        refused += [f"service {service.name}: {each}" for each in missing if each.needed]
+        refused = [str(lack) for lack in unsupported(service, self._capabilities) if lack.refuse]
         if refused:
             raise Unsupported("; ".join(refused))
-        for each in missing:
-            _log.warning("feature is ignored", service=service.name, feature=str(each))
 
     async def _freeze(self, name: str, act: Literal["pause", "unpause"]) -> None:
         state = (await inspect(self._engine, self._id(name)))["State"]

@@ -1,5 +1,6 @@
 """What a runtime cannot do is named before anything is started, a line a service."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,8 +8,8 @@ import pytest
 from meshd.model.runtime import Capabilities
 from meshd.runtime.docker.runtime import CAPABILITIES as DOCKER
 from meshd.runtime.process.launch import CAPABILITIES as PROCESS
-from meshd.runtime.support import unsupported_features
-from meshd.spec.model import Project
+from meshd.runtime.support import unsupported, unsupported_features
+from meshd.spec.model import Healthcheck, Mount, Project, Service
 
 
 def project(**fields: Any) -> Project:
@@ -40,3 +41,19 @@ def test_features_that_are_ignored(
     fields: dict[str, Any], can: Capabilities, texts: tuple[str, ...]
 ) -> None:
     assert unsupported_features(project(**fields), can) == texts
+
+
+def test_an_engine_may_be_too_old() -> None:
+    service = Service(
+        name="web",
+        image="i",
+        healthcheck=Healthcheck(start_interval=1),
+        volumes=(Mount(type="volume", source="v", target="/v", subpath="x"),),
+    )
+    old = replace(DOCKER, engine_api=(1, 41))
+    assert [(each.refuse, each.text) for each in unsupported(service, old)] == [
+        (True, "the subpath at /v needs Docker Engine 26.0"),
+        (False, "healthcheck.start_interval needs Docker Engine 25.0, and is ignored"),
+    ]
+    assert unsupported(service, replace(DOCKER, engine_api=(1, 47))) == []
+    assert unsupported(service, DOCKER) == []
