@@ -219,7 +219,7 @@ def _log(
             body=now - first_byte_at if first_byte_at else 0.0,
             retries=exchange.retries,
             failure=exchange.failure.reason if exchange.failure is not None else "",
-            detail=exchange.failure_detail,
+            detail=exchange.failure.detail if exchange.failure is not None else "",
             request_id=exchange.request_id.decode("latin-1"),
             trace_id=trace[0].decode() if trace else "",
             referer=(head.field(b"referer") or b"").decode("latin-1"),

@@ -96,7 +96,6 @@ class Exchange(Attempt):
     - `new_connection`: whether the next attempt must not use an idle connection.
     - `upstream_is_full`, `upstream_was_full`: backpressure of the upstream, now and ever.
     - `half_finished`: whether one side of the tunnel has ended.
-    - `short_since`: when it first found no descriptor for a connection.
     - `frames`: the frames that a WebSocket sent to the client; None for other tunnels.
     - `ending`: whether this worker is ending the tunnel.
     - `said_goodbye`: whether the client was sent a close frame, after which nothing may follow.
@@ -104,7 +103,6 @@ class Exchange(Attempt):
 
     Outcome:
     - `status`, `failure`: the status sent to the client, and the failure, or None.
-    - `failure_detail`: what was seen of it; may be empty.
     - `streaming`: whether the response is an event stream.
     - `sticky_cookie`: name and value of a cookie to set; empty for none.
     - `bytes_in`, `bytes_out`: body bytes received and sent.
@@ -132,7 +130,6 @@ class Exchange(Attempt):
     upstream_is_full = False
     upstream_was_full = False
     half_finished = False
-    short_since = 0.0
     frames: FrameTracker | None = None
     ending = False
     said_goodbye = False
@@ -140,7 +137,6 @@ class Exchange(Attempt):
 
     status = 0
     failure: Failure | None = None
-    failure_detail = ""
     streaming = False
     sticky_cookie = b""
     bytes_in = 0
@@ -583,17 +579,16 @@ class Exchange(Attempt):
         self.plane.report_shortage(service, error)
         if self.endpoint is not None:
             self.endpoint.health.record_abandoned()
-        if not self.short_since:
-            self.short_since = now
-        waited = now - self.short_since
+        waited = now - self.started
         if waited >= service.config.limits.pending_timeout:
             self.fail(failure.NO_DESCRIPTOR, error.strerror or str(error))
             return
+        pause = min(SHORTAGE_PAUSE + waited, LONGEST_PAUSE)
         self.end_attempt(now)
         self._enter(PICKING)
         self._enter(DELAYED)
         self.set_deadline(NEVER)
-        pause = min(SHORTAGE_PAUSE + waited, LONGEST_PAUSE)
+        self.queue_seconds += now - self.sent_at + pause
         self.plane.loop.call_later(pause, self._delay_over)
 
     def upstream_lost(self, *, answering: bool) -> None:
@@ -641,8 +636,7 @@ class Exchange(Attempt):
                 endpoint.health.record_abandoned()
         if self.phase < ANSWERING and why.cause is not None and self._retry(why, now):
             return
-        self.failure = why
-        self.failure_detail = detail
+        self.failure = why._replace(detail=detail) if detail else why
         if self.phase == ANSWERING:
             self.leave(now)
             self.client.break_off(abruptly=self.head.http10)

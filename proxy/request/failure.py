@@ -17,6 +17,7 @@ class Failure(NamedTuple):
     - `text`: what the client reads in it.
     - `blame`: whether it counts as a failure of the endpoint.
     - `cause`: its class in `proxy.policy.retry`; None if it is never retried.
+    - `detail`: of one failure, what was seen of it; empty in the table.
     """
 
     reason: str
@@ -24,6 +25,7 @@ class Failure(NamedTuple):
     text: str
     blame: bool = False
     cause: Cause | None = None
+    detail: str = ""
 
 
 CONNECT: Final = Failure("connect", 502, "no connection to the origin", True, "connect")
