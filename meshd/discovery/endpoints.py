@@ -11,7 +11,7 @@ from typing import Final
 
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
-from proxy.wire.snapshot import Endpoint
+from proxy.wire.snapshot import Endpoint, EndpointState
 
 _LEAVING: Final = (Phase.DRAINING, Phase.STOPPING)
 
@@ -35,9 +35,15 @@ def _endpoint(replica: Replica) -> Endpoint | None:
         host=replica.host,
         port=replica.port,
         revision=replica.revision,
-        state="draining" if leaving or replica.unready else "ready",
+        state=_state(replica, leaving=leaving),
         ready_since=replica.ready_since,
     )
+
+
+def _state(replica: Replica, *, leaving: bool) -> EndpointState:
+    if leaving and replica.hangs:
+        return "failed"
+    return "draining" if leaving or replica.unready else "ready"
 
 
 def services_by_address(replicas: Iterable[Replica]) -> dict[str, str]:

@@ -126,6 +126,12 @@ class Replica(msgspec.Struct, frozen=True):
         return service_key(self.project, self.service)
 
     @property
+    def hangs(self) -> bool:
+        """Whether it leaves because it does not answer probes. Most likely it answers no request
+        either."""
+        return self.counted_as_failure and NO_ANSWER in self.cause
+
+    @property
     def serves(self) -> bool:
         """Whether it gets requests: it is ready, and its readiness probe succeeds."""
         return self.phase is Phase.READY and not self.unready

@@ -42,6 +42,9 @@ REFRESH_PAUSE: Final = 20.0
 endpoints a worker spends at most 5 % of its time on it."""
 _HOUSEKEEPING: Final = 1.0
 """Seconds between two runs of the housekeeping."""
+GIVEN_UP_SECONDS: Final = 1.5
+"""Seconds for which requests that cannot be repeated, streams and tunnels may still end by
+themselves at an endpoint that hangs. Its replica is stopped 2 s after it was given up."""
 _HEAD_CACHE_REFRESH: Final = 60.0
 """Seconds after which the head cache finds out again which fields vary."""
 _LAST_DIGITS: Final = tuple([b"%03x" % number for number in range(0x1000)])
@@ -185,8 +188,38 @@ class DataPlane:
             state.limits.publish()
             if state.waiting:
                 dispatch.wake(state, now)
+        self._give_up()
         self._limited = tuple(state for state in services.values() if state.has_limits)
         self._start_timers()
+
+    def _give_up(self) -> None:
+        """End what is under way at endpoints that hang: at once if it can be repeated elsewhere,
+        else after a moment."""
+        failed = [
+            endpoint
+            for service in self.services.values()
+            for endpoint in service.endpoints.values()
+            if endpoint.take_failure()
+        ]
+        if failed:
+            self._end_requests(failed, for_good=False)
+            self.loop.call_later(GIVEN_UP_SECONDS, self._end_all_requests, failed)
+
+    def _end_all_requests(self, failed: list[EndpointState]) -> None:
+        self._end_requests(
+            [endpoint for endpoint in failed if endpoint.endpoint.state == "failed"],
+            for_good=True,
+        )
+
+    def _end_requests(self, failed: list[EndpointState], *, for_good: bool) -> None:
+        for client in tuple(self.clients):
+            exchange = client.exchange
+            if exchange is None:
+                continue
+            if exchange.hedge is not None and exchange.hedge.endpoint in failed:
+                exchange.hedge.drop(self.clock())
+            if exchange.endpoint in failed:
+                exchange.endpoint_given_up(for_good=for_good)
 
     def _start_timers(self) -> None:
         if self._timer is None:

@@ -608,6 +608,20 @@ class Exchange(Attempt):
             self.endpoint.health.record_abandoned()
         self.leave(self.plane.clock())
 
+    def endpoint_given_up(self, *, for_good: bool) -> None:
+        """Act on an endpoint that hangs: make another attempt, if that is safe. `for_good`: end
+        the exchange if it is not."""
+        if self.phase == TUNNEL:
+            if for_good:
+                self._complete(self.plane.clock(), reusable=False)
+        elif for_good or (
+            self.phase < ANSWERING
+            and (self.phase < SENT or self.idempotent)
+            and self.is_replayable()
+            and self.retries < self.service.config.retries.attempts
+        ):
+            self.fail(failure.GIVEN_UP)
+
     def expire(self, now: float) -> None:
         """Act on a deadline that has passed."""
         why = retry.failure_by_timeout(self, now)
@@ -692,9 +706,10 @@ class Exchange(Attempt):
         suspect = None
         if why.cause != "connect":
             # It was sent, so that the number of its attempts is limited.
-            suspect = endpoint
             self.count_retry()
             endpoint.counters.retried += 1
+        if why.cause == "closed":
+            suspect = endpoint
             reachability.suspect(self.plane, self.service, endpoint, now)
         self.end_attempt(now)
         self._enter(PICKING)

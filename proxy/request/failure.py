@@ -35,6 +35,7 @@ CONNECT_TIMEOUT: Final = Failure(
 CLOSED: Final = Failure(
     "closed", 502, "the origin closed the connection without an answer", True, "closed"
 )
+GIVEN_UP: Final = Failure("given-up", 502, "the replica hangs and was given up", False, "given-up")
 FIRST_BYTE: Final = Failure(
     "first-byte-timeout", 504, "the origin did not answer in time", True, "timeout"
 )

@@ -26,7 +26,7 @@ ON_NEW_CONNECTION: Final = 1
 ELSEWHERE: Final = 2
 """Another attempt at an endpoint that was not tried yet; the budget was charged if need be."""
 WAIT: Final = 3
-"""Another attempt as soon as an endpoint accepts connections."""
+"""Another attempt as soon as there is an endpoint for it, which may be now."""
 
 
 def failure_by_timeout(exchange: "Exchange", now: float) -> Failure | None:
@@ -83,10 +83,13 @@ def decide(exchange: "Exchange", why: Failure, now: float) -> int:
     )
     if answer == "no":
         return NO
-    if answer == "free":
+    if answer == "free" and why.cause == "closed":
         return ON_NEW_CONNECTION
+    # A request may be the reason why endpoints end or hang: it must not go to all of them.
     if exchange.retries >= service.config.retries.attempts:
         return NO
+    if why.cause == "given-up":
+        return WAIT
     others = dispatch.candidates(service, exchange.revision, (*exchange.tried, endpoint))
     if others and service.budget.withdraw(now):
         return ELSEWHERE

@@ -49,6 +49,8 @@ class EndpointState:
     """
 
     __slots__ = (
+        "_failed",
+        "_failed_now",
         "_row",
         "_slot",
         "accepting_host",
@@ -91,6 +93,7 @@ class EndpointState:
         self.in_flight_elsewhere = 0
         self._row: WorkerRow | None = None
         self._slot = -1
+        self._failed = self._failed_now = False
         self.latency_elsewhere = 0.0
         self.fast_failing = False
         self.latency_estimate: PeakEwma | LatencyAtLoad = PeakEwma() if peak else LatencyAtLoad()
@@ -115,6 +118,8 @@ class EndpointState:
         self.endpoint = endpoint
         self.idle_seconds = idle_seconds
         self.serving = endpoint.state == "ready"
+        self._failed_now = endpoint.state == "failed" and not self._failed
+        self._failed = endpoint.state == "failed"
         if not adaptive:
             self.gradient = None
         elif self.gradient is None:
@@ -131,6 +136,11 @@ class EndpointState:
     def record_accepting(self, host: str) -> None:
         """Remember the address that accepted a connection."""
         self.accepting_host = host
+
+    def take_failure(self) -> bool:
+        """Return whether the last snapshot says for the first time that the endpoint hangs."""
+        failed, self._failed_now = self._failed_now, False
+        return failed
 
     def retire(self) -> None:
         """Take no new requests: the endpoint is not in the snapshot any more."""

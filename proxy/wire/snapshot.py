@@ -20,7 +20,7 @@ Algorithm = Literal[
     "ring-hash",
     "maglev",
 ]
-EndpointState = Literal["ready", "draining"]
+EndpointState = Literal["ready", "draining", "failed"]
 PathPolicy = Literal["", "strict", "as-is"]
 
 
@@ -45,7 +45,9 @@ class Endpoint(Frozen, frozen=True):
     - `host`, `port`: IP address and port; `host` is empty for a Unix socket
     - `path`: path of a Unix socket
     - `weight`: relative share of the requests
-    - `state`: a draining endpoint gets no new request and finishes its requests
+    - `state`: a draining endpoint gets no new request and finishes its requests. A failed one
+      hangs: those of its requests that may be repeated are sent elsewhere at once, the others end
+      soon
     - `ready_since`: Unix time at which slow start begins; 0 means long ago
     - `alternatives`: more addresses of the same host, tried if `host` does not accept
     """

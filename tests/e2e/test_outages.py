@@ -5,7 +5,9 @@ repeated; every other request is to be answered.
 """
 
 import asyncio
+import os
 import shutil
+import signal
 import tempfile
 import time
 import uuid
@@ -116,6 +118,24 @@ async def test_the_keeper_is_killed(mesh: TestMesh, engine_image: str) -> None:
     for name in before:
         with pytest.raises(AssertionError):
             replica_pid(name)
+
+
+@pytest.mark.parametrize("runtime", ["process"])
+async def test_a_replica_hangs(mesh: TestMesh, engine_image: str) -> None:
+    await started(mesh, engine_image, deploy="{replicas: 2}")
+    _, status = await mesh.until("web", lambda s: len(ready(s)) == 2, 30)
+    victim = ready(status).pop()
+    load = Load(mesh.address, RATE, 90, path="/?ms=5", clients=50, timeout=PATIENCE)
+    async with load:
+        await asyncio.sleep(1)
+        os.kill(replica_pid(victim), signal.SIGSTOP)
+        took, _ = await mesh.until("web", lambda s: victim not in ready(s), 20)
+        await mesh.until("web", lambda s: len(ready(s) - {victim}) == 2, 30)
+        await asyncio.sleep(2)
+    longest = max(seconds for _, seconds in load.result.latencies)
+    print(f"{mesh.runtime}: given up after {took:.2f} s, the longest wait was {longest:.2f} s")
+    assert load.result.failures == []
+    assert longest < took + 5 * 0.5
 
 
 @pytest.mark.engine

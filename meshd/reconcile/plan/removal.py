@@ -15,7 +15,7 @@ from meshd.model.operation import (
     RestoreReplica,
     StopReplica,
 )
-from meshd.model.replica import NO_ANSWER, Replica
+from meshd.model.replica import Replica
 from meshd.model.replica_phase import ALIVE, ENDED, Phase
 from meshd.model.restart import has_failed, stays_ended
 from meshd.model.runtime import ContainerHealth
@@ -25,8 +25,8 @@ OTHERS_REMOVE: Final = 15.0
 """Seconds in which others may remove a copy that they stopped; `docker compose down` needs up to
 10 s to stop all containers before it removes them."""
 HANGING_DRAIN: Final = 2.0
-"""Seconds that the requests of a replica get to finish if it does not answer probes. Most likely it
-answers none of them, and clients can retry once it has ended."""
+"""Seconds that the requests of a replica get to finish if it does not answer probes. The workers
+end them before that (`proxy.request.data_plane.GIVEN_UP_SECONDS`)."""
 _UNKNOWN: Final = Service(name="unknown")
 
 
@@ -124,9 +124,8 @@ def _stop(replica: Replica, spec: Service, now: float) -> list[Operation]:
             return []
         cause = f"still runs {now - replica.since:.0f} s after the stop signal"
     elif not replica.drained and not replica.plain:
-        hangs = replica.counted_as_failure and NO_ANSWER in replica.cause
         deadline = spec.mesh.drain.requests
-        deadline = min(deadline, HANGING_DRAIN) if hangs else deadline
+        deadline = min(deadline, HANGING_DRAIN) if replica.hangs else deadline
         if now < replica.drain_since + deadline:
             return []
         cause = f"{cause}; drain deadline of {deadline:g} s passed"

@@ -11,6 +11,8 @@ from meshd.discovery.endpoints import (
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import Phase
 
+HANGS = "3 bad probes in a row (no answer within 1 s)"
+
 
 def replica(phase: Phase, **fields: object) -> Replica:
     values = {"host": "10.0.0.2", "port": 8080, "ready_since": 5.0, **fields}
@@ -29,6 +31,9 @@ def replica(phase: Phase, **fields: object) -> Replica:
         (replica(Phase.DRAINING), "draining"),
         (replica(Phase.DRAINING, ready_since=0.0), None),
         (replica(Phase.STOPPING), "draining"),
+        (replica(Phase.DRAINING, counted_as_failure=True, cause=HANGS), "failed"),
+        (replica(Phase.STOPPING, counted_as_failure=True, cause=HANGS), "failed"),
+        (replica(Phase.DRAINING, counted_as_failure=True, cause="HTTP 500"), "draining"),
         (replica(Phase.FAILED), None),
         (replica(Phase.GONE), None),
     ],
