@@ -67,7 +67,7 @@ class Images:
             elif service.image_id:
                 await self._restore(image, service)
             elif await self._labels(image) is None:
-                await self._puller.pull(image, service.name)
+                await self._puller.pull(image, service.name, service.options.platform)
 
     async def pin(self, service: Service, fetch: bool) -> Service:
         """Return the service with the id of its image, pulled first if `pull_policy` asks for
@@ -79,13 +79,15 @@ class Images:
         fixed = is_image_id(image) or "@" in image
         async with self._lock(image):
             present = await self._inspect(image)
+            if present is not None and not is_for_platform(present, service.options.platform):
+                present = None
             if fetch and service.pull == "never" and present is None:
                 raise ImageMissing(
                     f"service {service.name}: image {image} is not on the engine, and "
                     "pull_policy: never forbids pulling it"
                 )
             if fetch and (present is None or (service.pull == "always" and not fixed)):
-                await self._puller.pull(image, service.name)
+                await self._puller.pull(image, service.name, service.options.platform)
                 present = await self._inspect(image)
         if present is None:
             return service
@@ -115,7 +117,7 @@ class Images:
                     f"service {service.name}: the image that {name} named at deployment "
                     f"({wanted[:12]}) is no longer on the engine; deploy it again"
                 )
-            await self._puller.pull(source, service.name)
+            await self._puller.pull(source, service.name, service.options.platform)
             pulled = await self._inspect(source)
             if pulled is None or _id_of(pulled) != wanted:
                 raise ImageMissing(
@@ -264,6 +266,14 @@ async def pin_builds(services: Sequence[Service]) -> list[Service]:
             service = service.model_copy(update={"build": pinned})
         found.append(service)
     return found
+
+
+def is_for_platform(image: Info, platform: str) -> bool:
+    """Return whether an image is for a platform such as `linux/arm64` or `linux/arm/v7`; empty
+    means any."""
+    wanted = platform.lower().split("/")
+    own = [str(image.get(key, "")).lower() for key in ("Os", "Architecture", "Variant")]
+    return not platform or own[: len(wanted)] == wanted
 
 
 def _exposed_ports(image: Info) -> tuple[int, ...]:

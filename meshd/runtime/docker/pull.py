@@ -93,13 +93,13 @@ class Puller:
             for pull in self._pulls
         ]
 
-    async def pull(self, image: str, service: str) -> None:
-        """Pull an image. Raises ImageMissing."""
+    async def pull(self, image: str, service: str, platform: str = "") -> None:
+        """Pull an image, by default for the platform of the engine. Raises ImageMissing."""
         progress = PullProgress(image, service, time.time())
         self._pulls.append(progress)
         login = await find_login(image)
         try:
-            await self._pull(image, login.headers, progress)
+            await self._pull(image, platform, login.headers, progress)
         except ImageMissing as failure:
             hint = f" ({login.problem})" if login.problem else ""
             raise ImageMissing(
@@ -109,12 +109,16 @@ class Puller:
         finally:
             self._pulls.remove(progress)
 
-    async def _pull(self, image: str, headers: Mapping[str, str], progress: PullProgress) -> None:
+    async def _pull(
+        self, image: str, platform: str, headers: Mapping[str, str], progress: PullProgress
+    ) -> None:
         """Send the request, and read the engine's messages to their end."""
         if is_image_id(image):
             raise ImageMissing("an image id cannot be pulled; name the image")
         name = parse_image_name(image)
         params = {"fromImage": name.repository, "tag": name.digest or name.tag}
+        if platform:
+            params["platform"] = platform
         try:
             async with (
                 self._engine.request(None, otherwise=ImageMissing) as docker,

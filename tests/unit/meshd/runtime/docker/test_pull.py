@@ -10,9 +10,9 @@ from aiohttp import web
 
 from meshd.runtime.base import ImageMissing
 from meshd.runtime.docker.engine import Engine
-from meshd.runtime.docker.image import Images
+from meshd.runtime.docker.image import Images, is_for_platform
 from meshd.runtime.docker.pull import PullProgress
-from meshd.spec.model import Service
+from meshd.spec.model import EngineOptions, Service
 
 LOGIN = {"auth": base64.b64encode(b"ada:secret").decode()}
 HUB_LOGIN = {"auths": {"https://index.docker.io/v1/": LOGIN}}
@@ -26,6 +26,7 @@ class StubEngine:
         self.present: dict[str, list[str]] = {}
         self.messages: list[dict[str, object]] = [{"status": "ok"}]
         self.pulls: list[tuple[str, str, dict[str, str] | None]] = []
+        self.platforms: list[str] = []
 
     async def version(self, _: web.Request) -> web.Response:
         return web.json_response({"ApiVersion": "1.44", "MinAPIVersion": "1.24"})
@@ -45,6 +46,7 @@ class StubEngine:
     async def create(self, request: web.Request) -> web.Response:
         header = request.headers.get("X-Registry-Auth")
         login = json.loads(base64.urlsafe_b64decode(header)) if header else None
+        self.platforms.append(request.query.get("platform", ""))
         self.pulls.append((request.query["fromImage"], request.query["tag"], login))
         return web.Response(text="\n".join(map(json.dumps, self.messages)))
 
@@ -153,3 +155,27 @@ def test_progress_counts_layers_and_bytes() -> None:
     ):
         pull.add(message)
     assert (pull.detail, pull.received, pull.sizes) == ("2 of 3 layers", {"one": 100}, {"one": 100})
+
+
+@pytest.mark.parametrize(
+    ("platform", "fits"),
+    [
+        ("", True),
+        ("linux", True),
+        ("linux/ARM", True),
+        ("linux/arm/v7", True),
+        ("linux/arm/v6", False),
+        ("linux/amd64", False),
+    ],
+)
+def test_the_platform_of_an_image(platform: str, fits: bool) -> None:
+    image = {"Os": "linux", "Architecture": "arm", "Variant": "v7"}
+    assert is_for_platform(image, platform) == fits
+
+
+async def test_an_image_of_another_platform_is_pulled(stub: StubEngine, images: Images) -> None:
+    stub.present["app"] = []
+    options = EngineOptions(platform="linux/arm64")
+    await images.pin(Service(name="web", image="app", options=options), fetch=True)
+    assert stub.pulls == [("app", "latest", None)]
+    assert stub.platforms == ["linux/arm64"]
