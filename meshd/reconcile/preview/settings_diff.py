@@ -12,13 +12,15 @@ def diff_settings(before: Project, after: Project, revised: frozenset[str]) -> l
     """Return one line for each service whose settings change.
 
     New services and `revised` ones, whose revision changes, are left out: the operations show them.
-    A change of the default order of replacement is named for `revised` services as well.
+    A change of the kind of a service, and one of the default order of replacement, are named for
+    `revised` services as well.
     """
     old = {service.name: service for service in before.services}
     lines = []
     if before.quota != after.quota:
         lines.append(f"update {after.name}: its quota becomes {after.quota or 'none'}")
     for service in after.services:
+        lines += _kind_change(after.name, old.get(service.name), service)
         order_change = _default_order_change(after.name, old.get(service.name), service)
         lines += order_change
         if service.name in old and service.name not in revised:
@@ -40,12 +42,24 @@ def _fields(service: Service) -> Mapping[str, object]:
     return {**values, "update": update, "restart": restart, "mesh": None, **values["mesh"]}
 
 
+def _kind_change(project: str, old: Service | None, new: Service) -> list[str]:
+    """The line that names a change from mesh-managed to plain or back; empty if there is none."""
+    if old is None or old.plain == new.plain:
+        return []
+    kinds, causes = ("mesh-managed", "plain"), ("it has x-mesh now", "it has no x-mesh")
+    changes = [f"becomes {kinds[new.plain]} (it was {kinds[old.plain]}), as {causes[new.plain]}"]
+    if old.restart_condition != new.restart_condition:
+        changes.append(f"restart becomes {new.restart_condition} (it was {old.restart_condition})")
+    return [f"update {project}/{new.name}: {'; '.join(changes)}"]
+
+
 def _default_order_change(project: str, old: Service | None, new: Service) -> list[str]:
     """The line that names another default of `update_config.order`; empty if it is the same."""
     if old is None or new.update.order is not None or new.update_order == old.update_order:
         return []
     mount = new.data_mount
     cause = "no mount holds data" if mount is None else f"{mount.target} holds data"
+    cause = "it is plain" if new.plain and mount is None else cause
     return [
         f"update {project}/{new.name}: update.order becomes {new.update_order} (it was "
         f"{old.update_order}), as {cause} and the file sets no order"

@@ -7,6 +7,9 @@ import pytest
 
 from meshd.model.canary import CanaryAnalysis
 from meshd.model.rollout import Override, Rollout, RolloutState
+from meshd.reconcile.desired_state import DesiredStateBuilder
+from meshd.reconcile.preview.settings_diff import diff_settings
+from meshd.spec.compose import load
 from meshd.spec.model import Service
 from meshd.store.canary_analyses import CanaryAnalysisLog
 from meshd.store.releases import Releases
@@ -83,4 +86,45 @@ def test_an_ended_or_paused_rollout_only_becomes_rolling(
         if other is not RolloutState.ROLLING:
             with pytest.raises(ValueError, match=f"cannot go from {state.value}"):
                 store.finish("shop/web", other, "", 2.0)
+    store.close()
+
+
+COMPOSE = """
+name: shop
+services:
+  db:
+    image: postgres:15
+    volumes: ["data:/var/lib/postgresql/data"]
+    expose: [5432]
+  worker: {image: "shop/worker:1", command: [work], restart: on-failure}
+  web: {image: "shop/web:1", expose: [8000], depends_on: [db], x-mesh: {routes: [/]}}
+volumes: {data: {}}
+"""
+"""The file that was deployed before the state of `schema_10.sql` was written."""
+
+
+def test_services_from_before_plain_ones_keep_their_kind_until_their_next_deployment(
+    tmp_path: Path,
+) -> None:
+    database = sqlite3.connect(tmp_path / "meshd.db")
+    database.executescript(Path(__file__).with_name("schema_10.sql").read_text())
+    database.close()
+    store = open_store(tmp_path)
+    desired = DesiredStateBuilder(store).desired({}, 2000.0).services
+    found = {each.spec.name: (each.spec.plain, each.spec.restart_condition) for each in desired}
+    assert found == {
+        "db": (False, "any"), "worker": (False, "on-failure"), "web": (False, "any")
+    }  # fmt: skip
+    assert [each.revision for each in desired] == ["tw7b5cpgm2", "7m2ma6nve3", "5skndvjky7"]
+    path = tmp_path / "compose.yml"
+    path.write_text(COMPOSE)
+    after = load([path], environment={}).project
+    names = frozenset(service.name for service in after.services)
+    assert diff_settings(store.projects["shop"].project, after, names) == [
+        "update shop/db: becomes plain (it was mesh-managed), as it has no x-mesh; restart becomes "
+        "none (it was any)",
+        "update shop/worker: becomes plain (it was mesh-managed), as it has no x-mesh",
+        "update shop/worker: update.order becomes stop-first (it was start-first), as it is plain "
+        "and the file sets no order",
+    ]
     store.close()
