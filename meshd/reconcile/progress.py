@@ -23,11 +23,13 @@ class DeploymentProgress(msgspec.Struct, frozen=True):
 
     - `settled`: whether nothing more will happen; `ok`: whether the deployment succeeded.
     - `text`: one line for people.
+    - `decisive`: whether its failure ends the deployment although other services are not settled.
     """
 
     settled: bool
     ok: bool
     text: str
+    decisive: bool = False
 
 
 def deployment_progress(
@@ -74,14 +76,14 @@ def deployment_progress(
     if failed and not rollout.is_rolling_back:
         end = next((f.text for f in reversed(failures) if f.replica == failed[-1].name), "")
         text = f"{name} failed: {end or describe_exit(failed[-1].exit_code)}"
-        return DeploymentProgress(settled=has_evidence, ok=False, text=text)
+        return DeploymentProgress(settled=has_evidence, ok=False, text=text, decisive=True)
     if blocked:
         return DeploymentProgress(settled=True, ok=False, text=f"{name}: {blocked}")
     recent = [failure for failure in failures if failure.at >= rollout.since]
     hopeless = recent and (len(recent) >= CRASH_LOOP_FAILURES or recent[-1].final)
     if rollout.is_rolling and not rollout.previous and hopeless:
         text = f"{name}: {recent[-1].text}"
-        return DeploymentProgress(settled=has_evidence, ok=False, text=text)
+        return DeploymentProgress(settled=has_evidence, ok=False, text=text, decisive=True)
     if complete and rollout.is_done:
         text = f"{len(completed)} completed" if completed else f"{len(ready)} ready"
         return DeploymentProgress(settled=True, ok=True, text=f"{name}: {text}")

@@ -32,7 +32,7 @@ class ProgressTracker:
         incomplete = len(progress) < len(stored.project.services)
         settled = not incomplete and all(p.settled for _, p in progress)
         failed = [(service, p) for service, p in progress if p.settled and not p.ok]
-        done = settled or any(service.rollout.is_rolling for service, _ in failed)
+        done = settled or any(p.decisive for _, p in failed)
         lines = [p.text for _, p in progress if not p.ok]
         for service, _ in failed:
             lines += self._last_failure(service)

@@ -54,6 +54,8 @@ MIN_HOOK_SECONDS: Final = 1.0
 """Seconds that `pre_stop` commands get even if the grace period is shorter."""
 HOOK_LINES: Final = 5
 """Last lines of output of a failed command that are part of the reason."""
+OUTPUT_DELAY: Final = 0.3
+"""Seconds in which an engine writes the last lines of a replica that has ended."""
 LAST_LINES: Final = 20
 """Lines of output kept of a replica that is stopped or removed."""
 
@@ -328,7 +330,13 @@ class Executor:
             return ()
 
     async def _read_last_lines(self, name: str) -> Sequence[str]:
+        """Return the last lines of output of a replica. The engine may still be writing them when
+        it reports the end, so an empty output is read again."""
         try:
-            return await self._runtime.logs(name, LAST_LINES)
+            lines = await self._runtime.logs(name, LAST_LINES)
+            if not lines:
+                await asyncio.sleep(OUTPUT_DELAY)
+                lines = await self._runtime.logs(name, LAST_LINES)
+            return lines
         except RuntimeFailure as error:
             return [f"(the output cannot be read: {error})"]

@@ -90,3 +90,32 @@ def test_state_of_a_service(
     state: str,
 ) -> None:
     assert service_state(service, replicas, waiting, slots) == state
+
+
+ONE_SHOT = Service(name="web", plain=True)
+
+
+def one_shot(phase: Phase, code: int) -> tuple[DesiredService, Replica]:
+    service = DesiredService(project="shop", spec=ONE_SHOT, revision="new", desired=1,
+                             rollout=rollout(DONE, since=10.0))  # fmt: skip
+    return service, replica(phase, exit_code=code, ended_at=11.0)
+
+
+def test_a_completed_service_is_done_and_a_failed_one_ends_the_deployment() -> None:
+    service, done = one_shot(Phase.COMPLETED, 0)
+    assert deployment_progress(service, [done], [], "", "").text == "web: 1 completed"
+    assert service_state(service, [done], "", {}) == "completed"
+    service, failed = one_shot(Phase.FAILED, 1)
+    waiting = deployment_progress(service, [failed], [CRASH], "", "")
+    assert not waiting.settled, "its last lines are not known yet"
+    known = deployment_progress(service, [failed], [CRASH], "", "", outputs_kept={"a"})
+    assert (known.settled, known.ok, known.decisive) == (True, False, True)
+    assert known.text == "web failed: a exited with code 1"
+    assert service_state(service, [failed], "", {}) == "failed"
+
+
+def test_a_service_whose_dependency_failed_does_not_end_the_deployment_before_it() -> None:
+    """The last lines of the dependency would be missing."""
+    found = deployment_progress(web(ROLLING), [], [], "", "", blocked="depends on db")
+    assert (found.settled, found.ok, found.decisive) == (True, False, False)
+    assert found.text == "web: depends on db"
