@@ -151,6 +151,7 @@ class Status(Value, frozen=True):
     - `images`: images that are being pulled or built now.
     - `addresses`: whether services have virtual addresses: `on`, or `off: REASON`; empty if the
       runtime has none, or nothing needs them.
+    - `store_state`: `ok`, or why the state cannot be written.
     """
 
     version: str
@@ -165,6 +166,7 @@ class Status(Value, frozen=True):
     filter: str = ""
     images: tuple[ImageStatus, ...] = ()
     addresses: str = ""
+    store_state: str = "ok"
 
 
 class Recording(Value, frozen=True):

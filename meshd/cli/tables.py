@@ -139,6 +139,13 @@ def runtime_warning(status: Status) -> str | None:
     )
 
 
+def store_warning(status: Status) -> str | None:
+    """Return a warning if the state cannot be written; otherwise None."""
+    if status.store_state == "ok":
+        return None
+    return f"warning: {status.store_state}; replicas are replaced, but nothing else is changed"
+
+
 def kind_lines(services: Sequence[ServiceStatus]) -> list[str]:
     """Return one line for each service: what it is, why, and how it is reached."""
     width = max((len(service.name) for service in services), default=0)

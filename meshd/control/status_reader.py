@@ -103,6 +103,7 @@ class StatusReader:
                 ImageStatus(**dataclasses.asdict(each)) for each in self._runtime.image_progress()
             ),
             addresses=self._addresses_state(),
+            store_state=self._store.problem or "ok",
         )
 
 

@@ -4,6 +4,7 @@ One of the parts that `meshd.daemon.wiring` runs.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -12,6 +13,7 @@ import structlog
 from meshd.control.status import by_service
 from meshd.daemon.stores import Stores
 from meshd.model.errors import StoreWriteError
+from meshd.model.event import Kind
 from meshd.reconcile.loop import Reconciler
 from meshd.scaling.controller import INTERVAL, ScalingController
 from meshd.telemetry.ingest import Ingest
@@ -37,6 +39,7 @@ class Ticker:
         self._scaling = scaling
         self._reconciler = reconciler
         self._clock = clock
+        self._state_is_lost = False
 
     async def run(self) -> None:
         """Tick every second until cancelled, then store everything."""
@@ -46,11 +49,26 @@ class Ticker:
                 try:
                     self._tick(self._clock())
                 except StoreWriteError as error:
-                    _log.error("state cannot be written", reason=str(error))
+                    _log.debug("state cannot be written", reason=str(error))
+                self._watch_state(self._clock())
         finally:
             now = self._clock()
-            self._stores.flush(now)
-            self._scaling.close(now)
+            with contextlib.suppress(StoreWriteError):
+                self._stores.flush(now)
+                self._scaling.close(now)
+
+    def _watch_state(self, now: float) -> None:
+        """Record once that the state cannot be written, and once that it can again."""
+        problem = self._stores.store.problem
+        if bool(problem) == self._state_is_lost:
+            return
+        self._state_is_lost = bool(problem)
+        if problem:
+            text = f"{problem}; replicas are still replaced, changes are refused"
+            self._stores.events.record(now, Kind.STATE_LOST, text)
+            _log.error("state cannot be written", reason=problem)
+        else:
+            self._stores.events.record(now, Kind.STATE_BACK, "the state can be written again")
 
     def _tick(self, now: float) -> None:
         view = self._reconciler.view()

@@ -5,6 +5,7 @@ order of construction is the order of dependencies; nothing is set on a part aft
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -40,6 +41,7 @@ from meshd.jobs.hook_runner import HookRunner
 from meshd.jobs.manager import JobManager
 from meshd.jobs.schedule_table import ScheduleTable
 from meshd.jobs.table import JobTable
+from meshd.model.errors import StoreWriteError
 from meshd.model.event import Kind
 from meshd.model.request import ReloadDesired
 from meshd.model.scaling import Load
@@ -322,7 +324,8 @@ class Parts:
             if self._redirection is not None:
                 running.append(self._run_when_ready(self._redirection))
             await _run_until(end, running)
-        self._stores.events.flush()
+        with contextlib.suppress(StoreWriteError):
+            self._stores.events.flush()
         await self._runtime.close()
 
     def _make_firewall(self, claims: ProjectClaims) -> HostFirewall | None:

@@ -53,6 +53,8 @@ class Kind(StrEnum):
     WORKER_SHORT = "worker.short-of-descriptors"
     CONTROL_RESTARTED = "control.restarted"
     CLOCK_SET = "clock.set"
+    STATE_LOST = "state.lost"
+    STATE_BACK = "state.back"
     LISTEN_FAILED = "listen.failed"
     SNAPSHOT_REFUSED = "snapshot.refused"
     FILTER_OFF = "filter.off"

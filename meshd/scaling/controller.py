@@ -11,6 +11,7 @@ from typing import Final
 from meshd.capacity.allocate import Allocation
 from meshd.capacity.job_demand import JobDemand
 from meshd.model.desired import DesiredService
+from meshd.model.errors import StoreWriteError
 from meshd.model.event import Kind
 from meshd.model.replica import Replica
 from meshd.model.scaling import ScaleDecision, TrafficSpan
@@ -87,15 +88,25 @@ class ScalingController:
         inputs = self._inputs(scaled, replicas, now)
         uncapped = {key: run_policy(each) for key, each in inputs.items()}
         allocations = self._allocate(services, uncapped, now)
-        numbers: dict[str, int] = {}
+        results: dict[str, ScalingDecision] = {}
+        before = {key: self._current(service) for key, service in scaled.items()}
         for key, service in scaled.items():
             caps = self._caps(service, uncapped[key], allocations[key], now)
-            result = apply_caps(inputs[key], uncapped[key], self._floor(key, now), caps)
+            results[key] = result = apply_caps(
+                inputs[key], uncapped[key], self._floor(key, now), caps
+            )
             self._states.set_state(key, result.state, result.uncapped.warm)
-            self._record_decision(service, inputs[key], result, now)
             self._record_traffic(key, inputs[key], result, now)
-            numbers[key] = result.decision.desired
-        if self._states.save(numbers, now):
+        numbers = {key: result.decision.desired for key, result in results.items()}
+        self._last_step = now
+        try:
+            changed = self._states.save(numbers, now)
+        except StoreWriteError:
+            self._states.revert(numbers)
+            raise
+        for key, service in scaled.items():
+            self._record_decision(service, inputs[key], results[key], before[key], now)
+        if changed:
             self._wake()
         self._states.forget_others(numbers)
         for table in (
@@ -110,7 +121,6 @@ class ScalingController:
         if now - self._last_flush >= FLUSH_INTERVAL:
             self._decisions.flush(now)
             self._last_flush = now
-        self._last_step = now
 
     def close(self, now: float) -> None:
         """Store everything learned and decided."""
@@ -275,12 +285,12 @@ class ScalingController:
         service: DesiredService,
         data: DecisionInput,
         result: ScalingDecision,
+        before: int,
         now: float,
     ) -> None:
         """Record a decision for `meshd explain`, for `/metrics`, and as an event if the number
         changes."""
         key, decision = service.key, result.decision
-        before = self._current(service)
         override = self._store.override(key, now)
         by_hand = override.replicas if override else None
         record = decision_record.make_record(

@@ -9,6 +9,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Final
 
+import msgspec
 import structlog
 
 import autoscaler
@@ -56,6 +57,14 @@ class PolicyStateStore:
         due = {key for key in numbers if self._stored_at.get(key, 0.0) + STORE_INTERVAL < now}
         self._write({key: numbers[key] for key in changed | due}, now)
         return bool(changed)
+
+    def revert(self, keys: Collection[str]) -> None:
+        """Return to the stored numbers, because new ones could not be stored: the policy then
+        decides from what holds, and not from an order that was never given."""
+        for key in keys:
+            stored = self.desired(key)
+            if stored is not None and key in self._states:
+                self._states[key] = msgspec.structs.replace(self._states[key], desired=stored)
 
     def close(self, now: float) -> None:
         """Store every state."""

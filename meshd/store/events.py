@@ -42,11 +42,12 @@ class EventLog:
         may have published events that it had not stored, and a number is used once."""
         for event in reversed(self._read("ORDER BY id DESC LIMIT ?", (RECENT,))):
             self._keep(event)
-        with self._store.transaction() as database:
-            row = database.execute("SELECT value FROM meta WHERE key = 'events'").fetchone()
-            if row or self._recent:
-                stored = self._recent[-1].id if self._recent else 0
-                self._last = max(int(row[0]) if row else 0, stored) + UNWRITTEN
+        query = "SELECT value FROM meta WHERE key = 'events'"
+        row = self._store.database.execute(query).fetchone()
+        if row or self._recent:
+            stored = self._recent[-1].id if self._recent else 0
+            self._last = max(int(row[0]) if row else 0, stored) + UNWRITTEN
+        with contextlib.suppress(StoreWriteError), self._store.transaction() as database:
             database.execute("INSERT OR REPLACE INTO meta VALUES ('events', ?)", (self._last,))
 
     def record(

@@ -4,6 +4,7 @@ Held by `meshd.store.file` while the store is open, and by `meshd.store.backup` 
 `meshd.store.presence` reads from it whether a daemon runs.
 """
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -32,9 +33,17 @@ class StateLock:
                 f"the state in {self.path.parent} is held by the daemon with process id {owner}; "
                 "stop it, or give this one another --state"
             ) from error
-        self._descriptor = descriptor  # released also if the disk is full
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._descriptor = descriptor
+        # On a full disk the text of the owner before stays; the lock itself holds.
+        with contextlib.suppress(OSError):
+            text = f"{os.getpid()}\n".encode()
+            os.pwrite(descriptor, text, 0)
+            os.ftruncate(descriptor, len(text))
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this process holds the lock."""
+        return self._descriptor >= 0
 
     def release(self) -> None:
         """Release the lock; no effect if it is not held."""

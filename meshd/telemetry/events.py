@@ -26,6 +26,7 @@ BAD: Final = frozenset(
         Kind.SNAPSHOT_REFUSED,
         Kind.FILTER_OFF,
         Kind.RUNTIME_LOST,
+        Kind.STATE_LOST,
     }
 )
 """Kinds that an operator may need to look into."""

@@ -162,6 +162,8 @@ def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
 def _daemon_families(status: Status) -> Iterator[Metric]:
     build = _gauge("build_info", "Version and runtime of this daemon", "version", "runtime")
     build.add_metric([status.version, status.runtime], 1)
+    writable = _gauge("state_writable", "1 while the state directory can be written")
+    writable.add_metric([], status.store_state == "ok")
     up = _gauge("runtime_up", "1 while the runtime answers")
     up.add_metric([], status.runtime_state == "ok")
     workers = _gauge("workers", "Number of worker processes of the proxy")
@@ -169,4 +171,4 @@ def _daemon_families(status: Status) -> Iterator[Metric]:
     generation = _gauge("snapshot_generation", "Generation of the last published snapshot", "part")
     generation.add_metric(["epoch"], status.generation[0])
     generation.add_metric(["number"], status.generation[1])
-    yield from (build, up, workers, generation)
+    yield from (build, up, writable, workers, generation)

@@ -205,6 +205,8 @@ CASES: list[tuple[str, list[dict[str, str]], str, bool]] = [
     ("MeshdDown", alone('up{job="meshd"}', "1x20"), "5m", False),
     ("MeshdRuntimeLost", alone("meshd_runtime_up", "0x20"), "5m", True),
     ("MeshdRuntimeLost", alone("meshd_runtime_up", "1x20"), "5m", False),
+    ("MeshdStateNotWritable", alone("meshd_state_writable", "0x20"), "5m", True),
+    ("MeshdStateNotWritable", alone("meshd_state_writable", "1x20"), "5m", False),
     ("MeshdReportsMissing", alone("meshd_reports_missing_total", "0+30x60"), "20m", True),
     ("MeshdReportsMissing", alone("meshd_reports_missing_total", "5x60"), "20m", False),
     ("ServiceWithoutReplicas", replicas("2x20", "0x20"), "5m", True),

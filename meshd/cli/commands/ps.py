@@ -55,6 +55,7 @@ async def command(
         output.print_table(tables.LIST_COLUMNS, tables.list_rows(services))
     for warning in (
         tables.runtime_warning(status),
+        tables.store_warning(status),
         tables.filter_warning(status),
         tables.addresses_warning(status),
     ):

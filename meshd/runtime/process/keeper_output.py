@@ -5,6 +5,7 @@ memory, the file (rotated once), and each queue.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -42,7 +43,8 @@ class Output:
             whole.append(self._rest[:LINE_BYTES])
             self._rest = self._rest[LINE_BYTES:]
         self._add(whole)
-        self._write(data)
+        with contextlib.suppress(OSError):  # a full disk costs the file, not the lines in memory
+            self._write(data)
 
     def close(self) -> None:
         """The process has ended: count an unfinished line as a line, and end all followers."""

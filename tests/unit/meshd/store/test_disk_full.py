@@ -3,6 +3,8 @@ that need not be stored continues."""
 
 import asyncio
 import resource
+import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from meshd.model.errors import Rejected, StoreWriteError
 from meshd.model.rollout import Override, RolloutState
 from meshd.spec.model import Project
 from meshd.store.events import UNWRITTEN, EventLog
+from meshd.store.lock import StateLocked
 from meshd.store.store import Store
 from tests.fakes.control import FakeControl
 
@@ -123,6 +126,53 @@ def test_a_state_that_cannot_be_opened_names_its_directory_and_is_unlocked(
     other.open()  # neither the lock nor half a schema is left
     other.deploy(SHOP, {"web": "r1"}, "me", "", 1.0)
     other.close()
+
+
+def test_a_control_process_starts_with_what_it_can_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.open()
+    store.deploy(SHOP, {"web": "r1"}, "me", "", 1.0)
+    epoch = store.next_epoch()
+    secret = store.secret()
+    # As after a kill: the write-ahead log is not merged into the file.
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    for name in ("meshd.db", "meshd.db-wal"):
+        shutil.copy(tmp_path / name, killed / name)
+    store.close()
+    again = Store(killed)
+
+    def full(_: object) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "_connect", full)
+        again.open()
+        assert again.problem == f"the state in {killed} cannot be written: database or disk is full"
+        assert again.projects["shop"].project == SHOP
+        assert again.secret() == secret
+        assert again.next_epoch() == epoch + 1
+        events = EventLog(again)
+        events.open()
+        events.record(2.0, "deploy", "seen")
+        with pytest.raises(StoreWriteError, match=r"disk is full; nothing was changed"):
+            again.set_override("shop/web", Override(3, 0.0))
+        assert again.overrides == {}
+        with pytest.raises(StateLocked):
+            Store(killed).open()
+    # With room it continues with the file itself.
+    again._retry_at = 0.0
+    again.set_override("shop/web", Override(3, 0.0))
+    events.flush()
+    assert again.problem == ""
+    again.close()
+    last = Store(killed)
+    last.open()
+    assert last.overrides["shop/web"].replicas == 3
+    assert last.projects["shop"].project == SHOP
+    last.close()
 
 
 def test_events_are_delivered_and_a_bounded_number_waits_to_be_stored(tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def test_a_services_sample(
     [
         ("meshd_build_info", {"version": "0.1.0", "runtime": "process"}, 1),
         ("meshd_runtime_up", {}, 1),
+        ("meshd_state_writable", {}, 1),
         ("meshd_workers", {}, 2),
         ("meshd_worker_cpu_seconds_total", {"worker": "2"}, 0.5),
         ("meshd_worker_resident_memory_bytes", {"worker": "1"}, 50_000_000),
