@@ -16,7 +16,8 @@ class HealthCheck(Model):
     probe.
 
     - `type`: `http` requests `path`; `tcp` connects to the port; `none` sends no probes and uses
-      the container's own health check, or only whether the container runs
+      the container's own health check, or only whether the container runs. `auto` is `tcp` for a
+      port in `x-mesh.tcp`, unless a path is given, and else `http`
     - `path`: the path to request; a status of 2xx or 3xx is a success
     - `ready`: a second path to request. While it fails, the replica gets no requests, but is not
       restarted. Default: none
@@ -29,7 +30,7 @@ class HealthCheck(Model):
     - `start_timeout`: seconds within which a new replica must become healthy
     """
 
-    type: Literal["http", "tcp", "none"] = "http"
+    type: Literal["auto", "http", "tcp", "none"] = "auto"
     path: str = "/healthz"
     ready: str = ""
     host: str = ""
@@ -45,11 +46,17 @@ class HealthCheck(Model):
     _host = field_validator("host")(shorthand.check_probe_host)
     _headers = field_validator("headers")(shorthand.check_probe_headers)
 
+    def resolve(self, *, tcp: bool) -> "HealthCheck":
+        """Return the health check with a definite type, for a port that speaks TCP or HTTP."""
+        if self.type != "auto":
+            return self
+        return self.model_copy(update={"type": "tcp" if tcp else "http"})
+
     @model_validator(mode="after")
     def _check_ready(self) -> "HealthCheck":
         if self.ready and self.type == "none":
             raise ValueError("ready requires a probe, but type is none; expected http or tcp")
-        if (self.host or self.headers) and self.type != "http" and not self.ready:
+        if (self.host or self.headers) and self.type in ("tcp", "none") and not self.ready:
             raise ValueError(
                 "host and headers are for HTTP probes, but there are none; expected type http, or "
                 "ready"

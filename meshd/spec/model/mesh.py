@@ -65,7 +65,7 @@ class Mesh(Model):
     """`x-mesh` of a service: the settings that Compose has no keys for.
 
     - `port`: the port that replicas listen on, passed to them as $PORT unless the file sets it.
-      Default: the first port of `expose`, of `ports`, or of the image, else PORT in
+      Default: the first port of `expose`, of `ports`, of the image or of `tcp`, else PORT in
       `environment`, else 8080
     - `tcp`: ports of replicas that do not speak HTTP; the mesh passes their connections on as they
       are
@@ -115,12 +115,13 @@ class Mesh(Model):
 
     @property
     def probe(self) -> HealthCheck:
-        """The health check with the Host that its HTTP probes send; without one there, they send
-        the replica's address."""
+        """The health check of an HTTP port, with the Host that its probes send; without one there,
+        they send the replica's address."""
+        health = self.health.resolve(tcp=False)
         exact = next((route.host for route in self.routes if "*" not in route.host), "")
-        if self.health.host or not exact:
-            return self.health
-        return self.health.model_copy(update={"host": exact})
+        if health.host or not exact:
+            return health
+        return health.model_copy(update={"host": exact})
 
     @model_validator(mode="after")
     def _check_job(self) -> Self:

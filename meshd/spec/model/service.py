@@ -125,10 +125,11 @@ class Service(Model):
     @property
     def port(self) -> int:
         """The main port: that of `x-mesh.port`, else the first that the file or the image
-        declares, else that of the variable PORT in the file, else 8080."""
+        declares, else the first of `x-mesh.tcp`, else that of the variable PORT in the file, else
+        8080."""
         given = self.environment.get("PORT", "")
         last = int(given) if given.isdecimal() and 0 < int(given) <= MAX_PORT else DEFAULT_PORT
-        return self.mesh.port or next(iter((*self.expose, *self.image_ports)), last)
+        return self.mesh.port or next(iter((*self.expose, *self.image_ports, *self.mesh.tcp)), last)
 
     @property
     def tcp_ports(self) -> tuple[int, ...]:
@@ -153,8 +154,8 @@ class Service(Model):
         probe of a service whose main port is not HTTP connects to the port."""
         if self.plain:
             return _NO_PROBE
-        if self.port in self.mesh.tcp and "health" not in self.mesh.model_fields_set:
-            return HealthCheck(type="tcp")
+        if self.port in self.mesh.tcp:
+            return self.mesh.health.resolve(tcp=True)
         return self.mesh.probe
 
     @property

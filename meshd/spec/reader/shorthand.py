@@ -57,12 +57,14 @@ def expand_health(value: object) -> object:
     if isinstance(value, str):
         if value.startswith("/"):
             return {"type": "http", "path": value}
-        if value in {"http", "tcp", "none"}:
+        if value in {"auto", "http", "tcp", "none"}:
             return {"type": value}
         raise ValueError(
             f"{value!r} is not a valid health check; expected a path such as /healthz, tcp, none, "
             "or a mapping"
         )
+    if isinstance(value, dict) and "path" in value and "type" not in value:
+        return {**value, "type": "http"}
     return value
 
 

@@ -327,6 +327,28 @@ def test_ports_that_are_not_http(tmp_path: Path) -> None:
     assert service.probe.type == "tcp"
 
 
+@pytest.mark.parametrize(
+    ("policy", "probe", "port"),
+    [
+        ("{tcp: 5432}", "tcp", 5432),
+        ("{tcp: [5432, 6000]}", "tcp", 5432),
+        ("{tcp: 5432, port: 8000}", "http", 8000),
+        ("{tcp: 5432, health: {interval: 2s}}", "tcp", 5432),
+        ("{tcp: 5432, health: /healthz}", "http", 5432),
+        ("{tcp: 5432, health: {path: /status}}", "http", 5432),
+        ("{tcp: 5432, health: none}", "none", 5432),
+        ("{health: tcp}", "tcp", 8080),
+    ],
+)
+def test_the_probe_of_a_port_that_is_not_http(
+    tmp_path: Path, policy: str, probe: str, port: int
+) -> None:
+    read = web(tmp_path, f"x-mesh: {policy}")
+    stored = Service.model_validate_json(read.model_dump_json())
+    for service in (read, stored):
+        assert (service.probe.type, service.port) == (probe, port)
+
+
 def test_volumes_of_other_names_and_of_others(tmp_path: Path) -> None:
     body = "volumes: ['aa:/a:nocopy', 'bb:/b', 'cc:/c', {type: volume, source: dd, target: /d}]"
     top = "volumes: {aa: {name: shop-a}, bb: {external: true}, cc: {external: {name: old}}, dd: }"
