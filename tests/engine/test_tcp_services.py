@@ -12,7 +12,6 @@ import pytest
 from tests.support.application import IMAGE, SOURCE, build_image, run
 from tests.support.mesh import TestMesh
 from tests.support.scaled import metric, scaled_mesh
-from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 COMPOSE = """
@@ -47,7 +46,7 @@ secrets: {{password: {{file: ./password.txt}}}}
 """
 # Opens connections in turn, or holds them open; says how many were served, and by how many servers.
 SESSION = """
-import collections, sys, time, redis
+import collections, os, sys, time, redis
 how, number, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 end, served, held = time.time() + seconds, collections.Counter(), []
 def open():
@@ -60,11 +59,11 @@ if how == "hold":
     try:
         while time.time() < end:
             for client in held:
-                client.connection_pool.get_connection("PING")
+                client.ping()
             time.sleep(0.1)
     finally:
         print("held", round(time.time() - end + seconds, 1))
-while how == "turn" and time.time() < end:
+while how == "turn" and time.time() < end and not os.path.exists("/stop"):
     open().close()
     time.sleep(0.01)
 print(sum(served.values()), len(served))
@@ -118,13 +117,19 @@ async def test_databases_work_as_without_a_mesh() -> None:
         # A server that is killed ends its connections; the next ones wait for its successor.
         (replica,) = (await mesh.service("db"))["replicas"]
         await run("docker", "kill", replica["name"])
-        assert await query(mesh, "select count(*) from pgbench_history") == "800"
+        while True:
+            try:
+                assert await query(mesh, "select count(*) from pgbench_history") == "800"
+                break
+            except AssertionError as error:
+                # It accepts connections before it has recovered.
+                assert "starting up" in str(error) or "recovery" in str(error)
 
 
 async def test_a_rolling_update_keeps_open_connections_and_refuses_none() -> None:
     async with servers() as (mesh, project):
         holding = asyncio.create_task(inside(mesh, "python3", "/session.py", "hold", "6", "3"))
-        turns = asyncio.create_task(inside(mesh, "python3", "/session.py", "turn", "0", "15"))
+        turns = asyncio.create_task(inside(mesh, "python3", "/session.py", "turn", "0", "90"))
         await mesh.until("cache", lambda status: status["streams"] >= 6, 20)
         path = mesh.folder / "compose.yml"
         path.write_text(text(project, "{min: 2, max: 2}", 2))
@@ -132,6 +137,7 @@ async def test_a_rolling_update_keeps_open_connections_and_refuses_none() -> Non
         assert done.code == 0, done.out + done.err
         # Connections that end before the drain deadline notice nothing of the update.
         assert (await holding).split()[-2:] == ["6", "2"]
+        await inside(mesh, "touch", "/stop")
         served, by = map(int, (await turns).split())
         assert served > 50
         assert by == 4
@@ -161,5 +167,4 @@ async def test_the_number_of_replicas_follows_the_open_connections() -> None:
         explained = (await mesh.run("explain", "cache")).out
         assert "25.0 in flight (open connections: 25)" in explained
         assert await metric(mesh, "meshd_streams") == 25
-        holding.cancel()
-        await wait_until(holding.done, 5)
+        await holding
