@@ -205,6 +205,7 @@ async def after_restart(app: Application) -> None:
     (container,) = await app.ids("db")
     await run("docker", "restart", "-t", "20", container)
     await back_with_data(app)
+    assert await app.ids("db") == [container]
 
 
 async def after_kill(app: Application) -> None:

@@ -24,6 +24,9 @@ from meshd.spec.model import Service
 OTHERS_REMOVE: Final = 15.0
 """Seconds in which others may remove a copy that they stopped; `docker compose down` needs up to
 10 s to stop all containers before it removes them."""
+OTHERS_RESTART: Final = 2.0
+"""Seconds in which others may start a plain container again that they stopped: `docker restart`
+does so at once, and fails if the container is gone."""
 HANGING_DRAIN: Final = 2.0
 """Seconds that the requests of a replica get to finish if it does not answer probes. The workers
 end them before that (`proxy.request.data_plane.GIVEN_UP_SECONDS`)."""
@@ -55,6 +58,8 @@ def remove_ended(service: DesiredService, group: Sequence[Replica], now: float) 
         if replica.phase not in ENDED or replica.busy or not replica.managed:
             continue
         if replica.name in kept or _is_left_to_others(replica, now):
+            continue
+        if may_be_restarted(service, replica, now):
             continue
         failed = replica.phase is Phase.FAILED
         cause = "it ended by itself" if failed else replica.cause or "it was stopped"
@@ -112,6 +117,13 @@ def _is_left_to_others(replica: Replica, now: float) -> bool:
     application down fails if a container of it disappears meanwhile."""
     ended = replica.phase in ENDED and not replica.drain_since
     return replica.copied and ended and replica.since + OTHERS_REMOVE > now
+
+
+def may_be_restarted(service: DesiredService, replica: Replica, now: float) -> bool:
+    """Return whether others stopped this container of a plain service just now, and may be about to
+    start it again."""
+    stopped = replica.phase is Phase.GONE and not replica.drain_since
+    return service.spec.plain and stopped and replica.since + OTHERS_RESTART > now
 
 
 def _stop(replica: Replica, spec: Service, now: float) -> list[Operation]:

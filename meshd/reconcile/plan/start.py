@@ -15,6 +15,7 @@ from meshd.model.operation import Operation, PrepareRevision, StartReplica, Urge
 from meshd.model.replica import RandomSource, Replica
 from meshd.model.replica_phase import ENDED, Phase
 from meshd.reconcile.observe.observe import Observed
+from meshd.reconcile.plan.removal import may_be_restarted
 from meshd.reconcile.progress import CRASH_LOOP_FAILURES
 
 OTHERS_STOP: Final = 1.0
@@ -80,6 +81,9 @@ def plan_starts(
         )
     if service.adopted and _was_just_stopped(group, now):
         return ServicePlan(waiting_for="waits to see whether others stop all of it")
+    restarted = next((r.name for r in group if may_be_restarted(service, r, now)), "")
+    if restarted:
+        return ServicePlan(waiting_for=f"waits to see whether others start {restarted} again")
     if not observed.may_start and not service.spec.plain:
         return ServicePlan(waiting_for="waits for the proxy to listen")
     attempts = [missing.attempt] * fresh + due[: missing.count - fresh]
