@@ -335,8 +335,8 @@ async def test_one_line_of_x_mesh_adds_balancing_scaling_and_updates(
     await writer.advance()
 
     async with (
-        Load(mesh.address, 40, 120, "/version") as load,
-        Load(f"127.0.0.1:{app.front}", 20, 120, "/host") as through_proxy,
+        Load(mesh.address, 40, 120, "/served") as load,
+        Load(f"127.0.0.1:{app.front}", 20, 120, "/served") as through_proxy,
     ):
         for number in ("3", "1"):
             scaled = await mesh.run("scale", "web", number)
@@ -349,6 +349,7 @@ async def test_one_line_of_x_mesh_adds_balancing_scaling_and_updates(
     for result in (load.result, through_proxy.result):
         assert result.failures == []
         assert result.served > 100
+        assert len(result.replicas) > 3
     assert await app.ask("/version") == "2"
     assert writer.failed == Counter()
 

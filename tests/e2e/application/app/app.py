@@ -101,7 +101,7 @@ def write(name: str) -> str:
 ANSWERS: dict[str, Callable[[str], object]] = {
     "/healthz": lambda _: "ok",
     "/version": lambda _: os.environ["VERSION"],
-    "/host": lambda _: socket.gethostname(),
+    "/served": lambda _: {"replica": socket.gethostname(), "version": os.environ["VERSION"]},
     "/environment": lambda _: sorted(os.environ),
     "/resolve": resolve,
     "/write": write,
