@@ -160,7 +160,7 @@ def find_called_service(
     service = routing.find_called(listener, project, name)
     if service is None:
         raise RequestRefused(failure.NO_SERVICE)
-    if not is_allowed(service, listener, caller):
+    if not is_allowed(routing, service, listener, caller, client.peer):
         service.counters.count_uncovered(caller or UNKNOWN_CALLER)
         if not service.config.audit:
             service.counters.denied += 1
@@ -171,10 +171,16 @@ def find_called_service(
     return Destination(service, revision, target, caller=caller)
 
 
-def is_allowed(service: ServiceState, listener: Listener, caller: str) -> bool:
-    """Return whether a caller may use a service at a listener. A published port is for clients
-    from outside, so that there only a known caller is checked."""
-    return service.allows(caller) or (listener.kind == "published" and not caller)
+def is_allowed(
+    routing: Routing, service: ServiceState, listener: Listener, caller: str, address: str
+) -> bool:
+    """Return whether a caller at an address may use a service at a listener. A published port is
+    for clients from outside, so that there only a known caller is checked."""
+    if caller or listener.kind == "token":
+        return service.allows(caller)
+    if listener.kind == "published":
+        return True
+    return service.allows("") and routing.may_call_unknown(listener, address, service)
 
 
 def unknown_caller(listener: Listener) -> str:
@@ -216,7 +222,7 @@ def find_fast_path_call(
     service = routing.find_called(listener, project, name)
     if service is None or not service.fast_path_ok:
         return None
-    if not is_allowed(service, listener, caller):
+    if not is_allowed(routing, service, listener, caller, address):
         return None
     if len(routing.fast_path_calls) >= MAX_CACHED_HOSTS:
         routing.fast_path_calls.clear()

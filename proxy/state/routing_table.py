@@ -211,6 +211,8 @@ class Routing:
         self._callers = snapshot.callers
         self.virtual = snapshot.virtual
         self._unknown_callers: dict[tuple[str, str], tuple[str, str]] = {}
+        self._outsiders: dict[tuple[str, str], bool] = {}
+        self._routed = {target.service for route in snapshot.routes for target in route.targets}
         # The service is not known before the head is: the longest timeout applies.
         self.head_seconds = max((s.timeouts.head for s in snapshot.services), default=10.0)
         self.trusted = TrustedNetworks(snapshot.trusted_proxies)
@@ -291,6 +293,26 @@ class Routing:
             self._unknown_callers[(listener.address, address)] = known
         return known
 
+    def may_call_unknown(self, listener: Listener, address: str, service: ServiceState) -> bool:
+        """Return whether an unknown caller may use a service without an `allow` list at a mesh
+        listener. One from outside of the listener's network may only use services that a route
+        makes public; hosts and other networks can send packets to any gateway."""
+        if service.name in self._routed or not listener.sources:
+            return True
+        key = (listener.address, address)
+        outside = self._outsiders.get(key)
+        if outside is None:
+            if len(self._outsiders) >= MAX_UNKNOWN_CALLERS:
+                self._outsiders.clear()
+            inside = TrustedNetworks(listener.sources).has(address)
+            outside = self._outsiders[key] = not (inside or address == _own_address(listener))
+        return not outside
+
+
+def _own_address(listener: Listener) -> str:
+    """Return the host's address that a TCP listener is at."""
+    return listener.address.rpartition(":")[0].strip("[]")
+
 
 def _caller_by_network(listener: Listener, address: str) -> tuple[str, str]:
     """Project and caller for an address that is not a known replica's: the service that owns the
@@ -298,6 +320,5 @@ def _caller_by_network(listener: Listener, address: str) -> tuple[str, str]:
     project, _, name = listener.caller.rpartition("/")
     if listener.sources:
         inside = TrustedNetworks(listener.sources).has(address)
-        own = listener.address.rpartition(":")[0].strip("[]")
-        name = name if inside and address != own else ""
+        name = name if inside and address != _own_address(listener) else ""
     return project, listener.caller if name else ""

@@ -80,9 +80,10 @@ class Handover(asyncio.Protocol):
         may not use the service."""
         peer = transport.get_extra_info("peername")
         address = peer[0].removeprefix("::ffff:") if isinstance(peer, tuple) else ""
-        _, caller = self._plane.routing.identify_caller(listener, address)
+        routing = self._plane.routing
+        _, caller = routing.identify_caller(listener, address)
         name = caller or resolve.unknown_caller(listener)
-        if not resolve.is_allowed(service, listener, caller):
+        if not resolve.is_allowed(routing, service, listener, caller, address):
             service.counters.count_uncovered(name)
             if not service.config.audit:
                 service.counters.denied += 1

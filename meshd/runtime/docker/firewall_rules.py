@@ -1,12 +1,12 @@
 """iptables rules for what containers of the mesh's networks reach on their host. Pure.
 
-Used by `host_firewall`. Each mesh instance has one chain; INPUT jumps to it. Every rule in it names
-a bridge of ours, so other traffic of the host passes unmatched. Accepted packets RETURN, so that
-the host's own rules still apply.
+Used by `host_firewall`. Each mesh instance has one chain; INPUT jumps to it. Every rule in it is
+for packets from a bridge of ours or to our addresses on one, so other traffic of the host passes
+unmatched. Accepted packets RETURN, so that the host's own rules still apply.
 """
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -14,6 +14,10 @@ from meshd.model.runtime import MESH_PORT, VIRTUAL_PORT
 
 Family = Literal["IPv4", "IPv6"]
 _OURS: Final = re.compile("MESHD-[0-9a-f]{12}")
+_FROM_HOST: Final = "-i lo -j RETURN"
+_NOT_FROM_THERE: Final = "-m addrtype ! --dst-type LOCAL --limit-iface-in -m comment"
+"""Matches packets to an address that is not of the interface where they arrive. The comment names
+the interface that has it."""
 _UNREACHABLE: Final = {"IPv4": "icmp-port-unreachable", "IPv6": "icmp6-port-unreachable"}
 
 
@@ -24,11 +28,13 @@ class Bridge:
     - `interface`: name of the bridge.
     - `gateway`: the host's IPv4 address on it.
     - `internal`: whether the network has no route to the outside.
+    - `block`: its part for virtual addresses, in CIDR notation; empty for none.
     """
 
     interface: str
     gateway: str
     internal: bool
+    block: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +61,24 @@ def blocked_port_of(address: str) -> BlockedPort | None:
 
 
 def rules(
-    bridges: Iterable[Bridge], blocked_ports: Sequence[BlockedPort], family: Family
+    bridges: Sequence[Bridge], blocked_ports: Sequence[BlockedPort], family: Family
 ) -> list[str]:
     """Return the chain's rules, without the chain name.
 
     An internal network reaches the mesh at the gateway's ports, and connections that the host
-    opened continue. No network reaches the `blocked_ports`.
+    opened continue. No network reaches the `blocked_ports`. Gateways and virtual addresses are
+    reached from their own network and from the host itself: Linux takes packets for any of its
+    addresses on every interface.
     """
     found: list[str] = []
+    if family == "IPv4":
+        found += [
+            f"-d {address} {_NOT_FROM_THERE} --comment {bridge.interface} -j DROP"
+            for bridge in sorted(bridges, key=lambda each: each.interface)
+            for address in (bridge.gateway and f"{bridge.gateway}/32", bridge.block)
+            if address
+        ]
+        found[:0] = [_FROM_HOST] if found else []
     for bridge in sorted(bridges, key=lambda each: each.interface):
         come = f"-i {bridge.interface}"
         if not bridge.internal:
@@ -123,6 +139,8 @@ def stale(
     """
     rules_of: dict[str, list[str]] = {}
     for line in listing.splitlines():
+        if line.endswith(f" {_FROM_HOST}"):
+            continue
         if line.startswith("-N ") and _OURS.fullmatch(line[3:]) and line[3:] != chain:
             rules_of[line[3:]] = []
         elif line.startswith("-A ") and (name := line.split()[1]) in rules_of:
@@ -137,7 +155,10 @@ def stale(
 
 
 def _gone(words: Sequence[str], interfaces: Collection[str]) -> bool:
-    """Return whether a rule matches one interface (`-i`) that does not exist."""
+    """Return whether a rule matches one interface (`-i`) that does not exist, or protects addresses
+    of one."""
+    if "--limit-iface-in" in words and "--comment" in words:
+        return words[words.index("--comment") + 1] not in interfaces
     if "-i" not in words or "!" in words:
         return False
     interface = words[words.index("-i") + 1]

@@ -174,7 +174,10 @@ class HostFirewall:
         off, was_off = state.startswith("off"), before.startswith("off")
         if off and state != BY_CHOICE:
             reason = state.removeprefix("off: ")
-            text = f"host firewall off: containers can reach services of the host: {reason}"
+            text = (
+                "host firewall off: containers can reach services of the host, and containers of "
+                f"other networks and other hosts the mesh's gateways: {reason}"
+            )
             self._record_event(Kind.FILTER_OFF, text)
         elif was_off and state == "on":
             self._record_event(Kind.FILTER_ON, "host firewall on again")

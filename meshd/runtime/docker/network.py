@@ -6,6 +6,7 @@ Used by `runtime` when a service is prepared or a project is taken down.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Final
 
 from meshd.model.runtime import AddressRange
@@ -75,7 +76,13 @@ class Networks:
         """Return the networks of these projects, as the host sees them."""
         async with self._engine.request() as docker:
             found = await docker.networks.list(filters={"label": [f"{labels.MANAGED}=1"]})
-        return [bridge(each) for each in found if each["Labels"].get(labels.PROJECT) in projects]
+        bridges = []
+        for network in found:
+            if network["Labels"].get(labels.PROJECT) in projects:
+                seen = bridge(network)
+                free = address_range(network, seen, usable=True)
+                bridges.append(seen if free is None else replace(seen, block=free.block))
+        return bridges
 
     async def redirects(self, projects: Collection[str]) -> Sequence[Redirect]:
         """Return the networks of these projects that have a free part, as the host sees them."""
@@ -307,6 +314,8 @@ def bridge(network: Info) -> Bridge:
     """Return a network as the host sees it, from the engine's description."""
     options = network.get("Options") or {}
     interface = options.get("com.docker.network.bridge.name") or f"br-{network['Id'][:12]}"
-    gateways = (str(pool.get("Gateway", "")) for pool in network["IPAM"]["Config"] or ())
+    # The gateway of another kind of network (macvlan) is a router somewhere else.
+    pools = network["IPAM"]["Config"] or () if network.get("Driver", "bridge") == "bridge" else ()
+    gateways = (str(pool.get("Gateway", "")) for pool in pools)
     gateway = next((each for each in gateways if each and ":" not in each), "")
     return Bridge(interface, gateway.partition("/")[0], bool(network["Internal"]))

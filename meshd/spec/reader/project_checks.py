@@ -6,11 +6,15 @@ Called by `meshd.spec.compose` after all services were read. Checks of one servi
 
 from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
+from typing import Final
 
 from meshd.spec.errors import Location, suggest
 from meshd.spec.model import Service
 from meshd.spec.model.service import url_variable
 from meshd.spec.source.cursor import Cursor
+
+_MAX_NAMED: Final = 3
+"""Names of services in one warning: enough to see what is meant."""
 
 
 def check_project(
@@ -26,6 +30,7 @@ def check_project(
     _check_cycles(services, at)
     _check_names(services, at)
     _warn_of_endless_waits(services, at)
+    _warn_of_direct_connections(services, at)
 
 
 def _check_routes(
@@ -89,6 +94,38 @@ def _warn_of_endless_waits(services: Sequence[Service], at: Mapping[str, Cursor]
                     f"{name} is restarted whenever it ends, {cause}, so it never completes; set "
                     f"restart: 'no' for {name}"
                 )
+
+
+def _warn_of_direct_connections(services: Sequence[Service], at: Mapping[str, Cursor]) -> None:
+    """Warn about services with an `allow` list whose replicas others reach on a shared network."""
+    for service in services:
+        allow = service.mesh.allow
+        if allow is None or service.mesh.audit:
+            continue
+        for network in _networks_of(service):
+            others = [
+                each.name
+                for each in services
+                if network in _networks_of(each)
+                and each.name != service.name
+                and each.name not in allow
+            ]
+            if not others:
+                continue
+            more = len(others) - _MAX_NAMED
+            named = ", ".join(others[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+            _descend(at[service.name], "x-mesh", "allow").add_warning(
+                f"{named} can connect to the replicas of {service.name} directly, on the network "
+                f"{network}, where allow does not hold; to enforce it, list networks for "
+                f"{service.name} that only services in allow share"
+            )
+
+
+def _networks_of(service: Service) -> tuple[str, ...]:
+    """Return the networks that a service joins; without any in the file it is `default`."""
+    if service.networks or service.options.network_mode:
+        return service.networks
+    return ("default",)
 
 
 def _check_names(services: Sequence[Service], at: Mapping[str, Cursor]) -> None:

@@ -599,6 +599,42 @@ def test_anchors_and_merge_keys(tmp_path: Path) -> None:
     assert service.environment == {"A": "1", "B": "3"}
 
 
+@pytest.mark.parametrize(
+    ("networks", "allow", "warned"),
+    [
+        ("", "[b]", "c, d, e and 1 more can connect to the replicas of a directly"),
+        (
+            "",
+            "[b, c, d, e]",
+            "f can connect to the replicas of a directly",
+        ),
+        ("", "[b, c, d, e, f]", ""),
+        (
+            "networks: [back]",
+            "[]",
+            "b can connect to the replicas of a directly",
+        ),
+        ("networks: [back]", "[b]", ""),
+        ("networks: [own]", "[]", ""),
+        ("", "[], audit: true", ""),
+    ],
+)
+def test_where_allow_can_be_bypassed(
+    tmp_path: Path, networks: str, allow: str, warned: str
+) -> None:
+    text = (
+        f"services:\n  a: {{image: i, x-mesh: {{allow: {allow}}}, {networks}}}\n"
+        "  b: {image: i, networks: [back, default], x-mesh: {}}\n"
+        "  c: {image: i}\n  d: {image: i}\n  e: {image: i}\n  f: {image: i}\n"
+        "networks: {back: {}, own: {}}\n"
+    )
+    warnings = load_texts(tmp_path, text).warnings
+    assert len(warnings) == bool(warned)
+    if warned:
+        assert warned in str(warnings[0])
+        assert str(warnings[0]).startswith(f"{tmp_path}/compose0.yml:2: service a: x-mesh.allow: ")
+
+
 def test_files_merge_by_the_rules_of_the_specification(tmp_path: Path) -> None:
     result = load_texts(
         tmp_path,

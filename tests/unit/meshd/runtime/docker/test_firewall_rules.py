@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -33,6 +34,10 @@ KEPT_OUT = [
     "-i br-vault -p tcp -j REJECT --reject-with tcp-reset",
     "-i br-vault -j REJECT --reject-with icmp-port-unreachable",
 ]
+FROM_HOST = "-i lo -j RETURN"
+NOT_FROM_THERE = "-m addrtype ! --dst-type LOCAL --limit-iface-in -m comment --comment"
+VAULT_ONLY = f"-d 172.18.0.1/32 {NOT_FROM_THERE} br-vault -j DROP"
+WEB_ONLY = f"-d 172.19.0.1/32 {NOT_FROM_THERE} br-web -j DROP"
 NO_METRICS = "-p tcp -m tcp --dport 9900 -j REJECT --reject-with tcp-reset"
 
 
@@ -40,15 +45,19 @@ NO_METRICS = "-p tcp -m tcp --dport 9900 -j REJECT --reject-with tcp-reset"
     ("bridges", "blocked_ports", "family", "wanted"),
     [
         ([], [], "IPv4", []),
-        ([WEB], [], "IPv4", []),
-        ([VAULT], [], "IPv4", KEPT_OUT),
-        ([VAULT], [BlockedPort("", 9900)], "IPv4", KEPT_OUT),
-        ([WEB, VAULT], [BlockedPort("", 9900)], "IPv4", [*KEPT_OUT, f"-i br-web {NO_METRICS}"]),
+        ([WEB], [], "IPv4", [FROM_HOST, WEB_ONLY]),
+        ([VAULT], [], "IPv4", [FROM_HOST, VAULT_ONLY, *KEPT_OUT]),
+        ([VAULT], [BlockedPort("", 9900)], "IPv4", [FROM_HOST, VAULT_ONLY, *KEPT_OUT]),
+        ([WEB, VAULT], [BlockedPort("", 9900)], "IPv4",
+         [FROM_HOST, VAULT_ONLY, WEB_ONLY, *KEPT_OUT, f"-i br-web {NO_METRICS}"]),
+        ([replace(WEB, block="172.19.255.0/24")], [], "IPv4",
+         [FROM_HOST, WEB_ONLY, WEB_ONLY.replace("172.19.0.1/32", "172.19.255.0/24")]),
         ([WEB], [BlockedPort("", 9900)], "IPv6", [f"-i br-web {NO_METRICS}"]),
-        ([WEB], [BlockedPort("192.0.2.2", 9900)], "IPv4", [f"-i br-web -d 192.0.2.2 {NO_METRICS}"]),
+        ([WEB], [BlockedPort("192.0.2.2", 9900)], "IPv4",
+         [FROM_HOST, WEB_ONLY, f"-i br-web -d 192.0.2.2 {NO_METRICS}"]),
         ([WEB], [BlockedPort("192.0.2.2", 9900)], "IPv6", []),
         ([WEB], [BlockedPort("fd00::2", 9900)], "IPv6", [f"-i br-web -d fd00::2 {NO_METRICS}"]),
-        ([WEB], [BlockedPort("fd00::2", 9900)], "IPv4", []),
+        ([WEB], [BlockedPort("fd00::2", 9900)], "IPv4", [FROM_HOST, WEB_ONLY]),
         (
             [VAULT], [], "IPv6",
             [KEPT_OUT[0], KEPT_OUT[3],
@@ -62,7 +71,8 @@ def test_rules(
     bridges: list[Bridge], blocked_ports: list[BlockedPort], family: Family, wanted: list[str]
 ) -> None:
     assert rules(bridges, blocked_ports, family) == wanted
-    assert all(rule.startswith("-i br-") for rule in wanted), "a rule for more than our bridges"
+    own = ("-i br-", "-d 172.1", FROM_HOST)
+    assert all(rule.startswith(own) for rule in wanted), "a rule for more than our networks"
 
 
 def test_the_table_replaces_the_chain_and_jumps_there_once() -> None:
@@ -99,6 +109,7 @@ def test_the_port_to_block_for_a_server(address: str, blocked: BlockedPort | Non
          Bridge("mesh0", "172.18.0.1", internal=True)),
         ({"IPAM": {"Config": [{"Gateway": "fd00::1"}, {"Gateway": "10.0.0.1/24"}]}},
          Bridge("br-0123456789ab", "10.0.0.1", internal=True)),
+        ({"Driver": "macvlan"}, Bridge("br-0123456789ab", "", internal=True)),
         ({"IPAM": {"Config": None}, "Internal": False},
          Bridge("br-0123456789ab", "", internal=False)),
     ],
@@ -167,13 +178,14 @@ def test_the_rules_follow_the_networks() -> None:
 
     async def scene() -> None:
         await host.firewall.update()
-        assert (len(host.chain), host.jumps_there, host.firewall.state) == (5, 1, "on")
+        assert (len(host.chain), host.jumps_there, host.firewall.state) == (7, 1, "on")
         host.bridges = [WEB]
-        await host.firewall.update()
-        assert (host.chain, host.jumps_there, host.firewall.state) == ([], 0, "")
         host.firewall.block_ports((BlockedPort("", 9900),))
         await host.firewall.update()
-        assert (len(host.chain), host.jumps_there, host.firewall.state) == (1, 1, "on")
+        assert (len(host.chain), host.jumps_there, host.firewall.state) == (3, 1, "on")
+        host.bridges = []
+        await host.firewall.update()
+        assert (host.chain, host.jumps_there, host.firewall.state) == ([], 0, "")
 
     virtual.run(scene())
     assert host.events == []
@@ -188,7 +200,7 @@ def test_flushed_rules_are_restored_within_a_minute() -> None:
         assert host.jumps_there == 1
         host.chain, host.jumps_there = [], 0
         await virtual.elapse(PERIOD)
-        assert (len(host.chain), host.jumps_there) == (5, 1)
+        assert (len(host.chain), host.jumps_there) == (7, 1)
         running.cancel()
 
     virtual.run(scene())
@@ -208,7 +220,7 @@ def test_a_missing_permission_is_reported_once() -> None:
         await host.firewall.update()
         assert host.firewall.state == "on"
         assert host.events == [Kind.FILTER_OFF, Kind.FILTER_ON]
-        host.bridges, host.lack = [WEB], "that takes root"
+        host.bridges, host.lack = [], "that takes root"
         await host.firewall.update()
         assert host.firewall.state == "", "nothing has to be kept out"
 
@@ -230,7 +242,7 @@ def test_rules_stay_during_an_engine_outage() -> None:
         host.engine = False
         running = asyncio.create_task(host.firewall.run())
         await virtual.elapse(1)
-        assert (len(host.chain), host.jumps_there) == (5, 1)
+        assert (len(host.chain), host.jumps_there) == (7, 1)
         host.engine, host.bridges = True, []
         await virtual.elapse(RETRY)
         assert (host.chain, host.jumps_there) == ([], 0)
@@ -249,6 +261,9 @@ GONE = f"-N {OLD}\n-A INPUT -j {OLD}\n-A {OLD} -i br-gone -p tcp -j REJECT\n"
         (GONE, [OLD]),
         (GONE.replace(f"-A INPUT -j {OLD}\n", ""), [OLD]),
         (GONE + f"-A {OLD} -d 192.0.2.1/32 -i br-gone-too -j RETURN\n", [OLD]),
+        (GONE + f"-A {OLD} {FROM_HOST}\n-A {OLD} {WEB_ONLY}\n", [OLD]),
+        (f"-N {OLD}\n-A {OLD} {FROM_HOST}\n-A {OLD} {WEB_ONLY}\n", [OLD]),
+        (GONE + f"-A {OLD} {WEB_ONLY.replace('br-web', 'br-here')}\n", []),
         # Living: one of its bridges is there, it is our own, it was just made, or flushed.
         (GONE + f"-A {OLD} -i br-here -j RETURN\n", []),
         (GONE.replace(OLD, "MESHD-000000000000"), []),
@@ -291,7 +306,7 @@ def test_a_chain_that_another_mesh_removed_is_restored_at_once() -> None:
         await host.firewall.update()
         host.snatched = True
         await host.firewall.update()
-        assert (len(host.chain), host.jumps_there) == (5, 1)
+        assert (len(host.chain), host.jumps_there) == (7, 1)
 
     virtual.run(scene())
 
