@@ -13,6 +13,8 @@ from urllib.parse import unquote_to_bytes
 
 _UNUSUAL: Final = re.compile(rb"[%;\\A-Z]|//|/\.|[. ](?:/|$)")
 """What a path with more than one reading contains."""
+_STRANGE: Final = re.compile(rb"[%;\\]|//|/\.|[. ](?:/|$)")
+"""The same without capital letters, which many paths have."""
 _SLASHES: Final = re.compile(rb"//+")
 _HOST: Final = re.compile(rb"^//[^/]+(?:/|$)")
 _PARAMETERS: Final = re.compile(rb";[^/\\]*")
@@ -115,6 +117,8 @@ class PathGuards:
         path = path.partition(b"?")[0]
         if not self._always and _UNUSUAL.search(path) is None:
             return False
+        if _STRANGE.search(path) is None:
+            return self._find_guard(self._read, path.lower()) != self._find_guard(self._exact, path)
         try:
             found = readings(path)
         except TooManyReadings:
