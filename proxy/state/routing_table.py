@@ -28,6 +28,7 @@ MAX_CLIENTS: Final = 4096
 MAX_UNKNOWN_CALLERS: Final = 4096
 """Source addresses without a known replica that are cached."""
 
+_LOOPBACK: Final = TrustedNetworks(("127.0.0.0/8", "::1"))
 Limiters = dict[str, tuple[object, RateLimiter]]
 """Rate limiters by route id, each with the rate limit that it was made for."""
 
@@ -305,7 +306,9 @@ class Routing:
             if len(self._outsiders) >= MAX_UNKNOWN_CALLERS:
                 self._outsiders.clear()
             inside = TrustedNetworks(listener.sources).has(address)
-            outside = self._outsiders[key] = not (inside or address == _own_address(listener))
+            # The engine's masquerading gives the host's own connections a loopback address.
+            host = address == _own_address(listener) or _LOOPBACK.has(address)
+            outside = self._outsiders[key] = not (inside or host)
         return not outside
 
 

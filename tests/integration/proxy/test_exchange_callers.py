@@ -95,35 +95,6 @@ async def test_the_caller_is_found_by_source_address_then_by_network(
 
 
 @on_uvloop
-@pytest.mark.parametrize(
-    ("kind", "caller", "source", "routed", "status"),
-    [
-        ("mesh", "demo/orders", "10.0.0.0/8", False, 403),
-        ("mesh", "demo/", "10.0.0.0/8", False, 403),
-        ("mesh", "demo/orders", "10.0.0.0/8", True, 200),
-        ("mesh", "demo/", "127.0.0.0/8", False, 200),
-        ("published", "", "10.0.0.0/8", False, 200),
-    ],
-)
-async def test_who_is_outside_of_the_network_reaches_only_services_with_a_route(
-    kind: str, caller: str, source: str, routed: bool, status: int
-) -> None:
-    service_name = "demo/menu" if kind == "published" else ""
-    listener = {"address": "127.0.0.9:80", "sources": (source,), "service": service_name}
-    async with scene(kind=kind, caller=caller, **listener) as s:
-        origin = await s.origin(answers(OK))
-        routes = (Route(id="1", targets=(Target("demo/menu"),)),) if routed else ()
-        s.install(service(origin, name="demo/menu"), routes=routes)
-        client = await s.client()
-        for _ in range(4):  # by the slow path, then by the fast path
-            await client.send(b"GET / HTTP/1.1\r\nHost: menu\r\n\r\n")
-            assert (await client.response())[0] == status
-        (menu,) = s.plane.report(0.0, 1.0).services
-        assert menu.denied == (4 if status == 403 else 0)
-        assert menu.uncovered == ({"unknown": 4} if status == 403 else {})
-
-
-@on_uvloop
 async def test_the_token_listener_strips_its_prefix() -> None:
     async with scene(kind="token") as s:
         origin = await s.origin(answers(OK))
