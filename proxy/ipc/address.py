@@ -5,6 +5,10 @@ Used by `sockets` and by the control plane for every address in a configuration.
 
 import socket
 from dataclasses import dataclass
+from typing import Final
+
+_ANY_PORT: Final = 9
+"""Of the service `discard`; any port does."""
 
 
 class BadAddress(ValueError):
@@ -49,3 +53,18 @@ def resolve(address: Address) -> tuple[socket.AddressFamily, tuple[str, int]]:
     found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
     family, _, _, _, where = found[0]
     return family, (str(where[0]), int(where[1]))
+
+
+def is_own_address(host: str) -> bool:
+    """Return whether an IP address is one of this host's, whatever the interface.
+
+    The kernel reaches those from the address itself; nothing is sent.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, _ANY_PORT))
+            # All of 127.0.0.0/8 is reached from 127.0.0.1, and nothing else is.
+            return str(probe.getsockname()[0]) in (host, "127.0.0.1")
+    except OSError:
+        return False

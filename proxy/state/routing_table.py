@@ -7,6 +7,7 @@ carried over by name, so that a new snapshot loses none of it.
 
 from typing import Final
 
+from proxy.ipc.address import is_own_address
 from proxy.ipc.shared_memory import WorkerRow
 from proxy.policy.client_address import find_client
 from proxy.policy.path_policy import PathGuards
@@ -28,7 +29,6 @@ MAX_CLIENTS: Final = 4096
 MAX_UNKNOWN_CALLERS: Final = 4096
 """Source addresses without a known replica that are cached."""
 
-_LOOPBACK: Final = TrustedNetworks(("127.0.0.0/8", "::1"))
 Limiters = dict[str, tuple[object, RateLimiter]]
 """Rate limiters by route id, each with the rate limit that it was made for."""
 
@@ -306,8 +306,8 @@ class Routing:
             if len(self._outsiders) >= MAX_UNKNOWN_CALLERS:
                 self._outsiders.clear()
             inside = TrustedNetworks(listener.sources).has(address)
-            # The engine's masquerading gives the host's own connections a loopback address.
-            host = address == _own_address(listener) or _LOOPBACK.has(address)
+            # The engine masquerades the host's own connections, with another address of the host.
+            host = address == _own_address(listener) or is_own_address(address)
             outside = self._outsiders[key] = not (inside or host)
         return not outside
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.ipc.address import Address, BadAddress, parse
+from proxy.ipc.address import Address, BadAddress, is_own_address, parse
 from proxy.ipc.config import BadConfig, SupervisorConfig, load
 from proxy.ipc.sockets import open_address
 from proxy.supervisor import snapshot_file
@@ -117,3 +117,10 @@ def test_a_configuration_without_file() -> None:
     with pytest.raises(BadConfig, match="No such file"):
         load("/nowhere/config.json")
     assert SupervisorConfig().workers == 1
+
+
+def test_addresses_of_this_host() -> None:
+    assert is_own_address("127.0.0.1")
+    assert is_own_address("127.9.9.9")
+    assert not is_own_address("192.0.2.77")
+    assert not is_own_address("2001:db8::77")
