@@ -38,4 +38,6 @@ def describe_limit(settings: ScalingSettings, limit: str) -> str:
             )
         case "rollout":
             return "but no replica is removed during a rollout or an ejection"
+        case "signal":
+            return "but no replica is removed while the external signal is unknown"
     raise ValueError(f"unknown limit {limit!r}")

@@ -159,12 +159,17 @@ class Policy:
 
     def _apply_limits(self, seen: Observation, needed: int) -> tuple[int, str | None]:
         """Return the number within bounds and steps, and what limited it. No replica is removed
-        during a rollout or an ejection."""
+        during a rollout or an ejection, or while the external signal is unknown."""
         current, signal = seen.current, seen.signal
-        kept = needed < current and (signal.busy or signal.ejected > 0)
-        number = current if kept else needed
+        keeper = None
+        if needed < current:
+            if signal.busy or signal.ejected > 0:
+                keeper = "rollout"
+            elif self.settings.external is not None and signal.external is None:
+                keeper = "signal"
+        number = needed if keeper is None else current
         desired, limited_by = limits.apply_limits(self.settings, current, number)
-        return desired, limited_by or ("rollout" if kept else None)
+        return desired, limited_by or keeper
 
 
 def _has_requests(signal: Signal) -> bool:

@@ -221,7 +221,9 @@ class Parts:
         firewall = self._firewall = self._make_firewall(claims)
         redirection = self._redirection = self._make_redirection(claims)
         lookup = Lookup(store, reconciler)
-        preview = Preview(store, stores.traffic, reconciler, random.Random())
+        preview = Preview(
+            store, stores.traffic, reconciler, random.Random(), runtime.capabilities.pause
+        )
         admission = Admission(
             runtime,
             store,

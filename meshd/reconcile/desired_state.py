@@ -104,17 +104,6 @@ class DesiredStateBuilder:
         """Return the projects to serve: rolled-back services have their last good revision."""
         return self._projects
 
-    def _warm(self, key: str, spec: Service) -> int:
-        """Return the number of warm (paused) replicas: the spec's, or the one that the autoscaler
-        learned; 0 if the runtime cannot pause, or if no additional replica may hold the data."""
-        scale = spec.mesh.scale
-        if scale is None or not self._can_pause:
-            return 0
-        if spec.data_mount is not None and spec.update_order == "stop-first":
-            return 0  # a paused replica would hold the data in addition
-        learned = self._store.scaling.get(key)
-        return scale.warm if scale.warm != "auto" else learned.warm if learned else 0
-
     def _stored(self, name: str, stored: StoredProject, now: float) -> list[DesiredService]:
         found = []
         for spec in stored.project.services:
@@ -136,7 +125,9 @@ class DesiredStateBuilder:
                     rollout_settings=settings,
                     order=order,
                     keeps_previous=_keeps_previous(rollout, spec, now),
-                    warm=0 if stored.leaving else self._warm(key, spec),
+                    warm=0
+                    if stored.leaving
+                    else warm_count(self._store, key, spec, self._can_pause),
                     deployed_at=stored.at,
                 )
             )
@@ -221,6 +212,18 @@ class DesiredStateBuilder:
             self._described.clear()
         self._described[seen.name] = (seen.labels, described)
         return described
+
+
+def warm_count(store: Store, key: str, spec: Service, can_pause: bool) -> int:
+    """Return the number of warm (paused) replicas: the spec's, or the one that the autoscaler
+    learned; 0 if the runtime cannot pause, or if no additional replica may hold the data."""
+    scale = spec.mesh.scale
+    if scale is None or not can_pause:
+        return 0
+    if spec.data_mount is not None and spec.update_order == "stop-first":
+        return 0  # a paused replica would hold the data in addition
+    learned = store.scaling.get(key)
+    return scale.warm if scale.warm != "auto" else learned.warm if learned else 0
 
 
 def desired_count(store: Store, key: str, spec: Service, now: float) -> int:

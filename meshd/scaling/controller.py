@@ -302,8 +302,8 @@ class ScalingController:
         up = decision.desired > before
         direction = "hold" if decision.desired == before else "up" if up else "down"
         self._counters.count_scale(key, direction, decision.cause)
-        if direction == "hold":
-            return
+        if direction == "hold" or by_hand is not None:
+            return  # a number that is set by hand holds, whatever the policy would do
         self._rate_limits[key].record_change(now)
         kind = Kind.SCALE_UP if up else Kind.SCALE_DOWN
         text = f"{before} → {decision.desired}: {decision.reason}"

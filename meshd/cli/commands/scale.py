@@ -54,4 +54,14 @@ async def command(
         duration = f" for {output.format_seconds(seconds)}" if seconds else ""
         until = duration or f", until `meshd scale {service} auto`"
         output.print_line(f"{found.name}: set to {count} by hand{until}")
+        if count > found.maximum:
+            output.print_error(
+                f"warning: {count} is above the maximum of {found.maximum}, which holds for the "
+                "autoscaler only; the nodes' capacity is not checked either"
+            )
+        elif count < found.minimum:
+            output.print_error(
+                f"warning: {count} is below the minimum of {found.minimum}, which holds for the "
+                "autoscaler only"
+            )
     return output.OK

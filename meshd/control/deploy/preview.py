@@ -13,7 +13,7 @@ from meshd.model.desired import Desired, DesiredService
 from meshd.model.operation import Operation
 from meshd.model.replica import RandomSource
 from meshd.model.rollout import Rollout, RolloutState, next_rollout
-from meshd.reconcile.desired_state import desired_count
+from meshd.reconcile.desired_state import desired_count, warm_count
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.preview.impact import describe_impact
 from meshd.reconcile.preview.settings_diff import diff_settings
@@ -28,11 +28,18 @@ DAY: Final = 86400.0
 
 
 class Preview:
-    """Simulates from the state as of the last pass; changes nothing."""
+    """Simulates from the state as of the last pass; changes nothing. `can_pause`: whether the
+    runtime can pause replicas, so that there is a warm pool."""
 
     def __init__(
-        self, store: Store, traffic: TrafficLog, reconciler: Reconciler, random: RandomSource
+        self,
+        store: Store,
+        traffic: TrafficLog,
+        reconciler: Reconciler,
+        random: RandomSource,
+        can_pause: bool,
     ) -> None:
+        self._can_pause = can_pause
         self._store = store
         self._traffic = traffic
         self._reconciler = reconciler
@@ -55,6 +62,7 @@ class Preview:
                     spec=spec,
                     revision=rollout.revision,
                     desired=desired_count(self._store, key, spec, now),
+                    warm=warm_count(self._store, key, spec, self._can_pause),
                     rollout=Rollout(
                         revision=rollout.revision,
                         previous=rollout.previous,

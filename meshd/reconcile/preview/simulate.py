@@ -16,6 +16,7 @@ from meshd.model.operation import (
     FinishRollout,
     ForgetProject,
     Operation,
+    PauseReplica,
     Plan,
     PrepareRevision,
     RemoveReplica,
@@ -114,6 +115,8 @@ def _apply(
             replicas[name] = msgspec.structs.replace(
                 replicas[name], phase=Phase.DRAINING, drain_since=now, cause=operation.cause
             )
+        case PauseReplica(name=name) if name in replicas:
+            replicas[name] = msgspec.structs.replace(replicas[name], phase=Phase.PAUSED)
         case ResumeReplica(name=name) if name in replicas:
             replicas[name] = msgspec.structs.replace(
                 replicas[name], phase=Phase.READY, ready_since=now, warm=False

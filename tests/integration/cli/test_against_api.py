@@ -96,6 +96,9 @@ async def test_scale(control: FakeControl, meshd: Meshd) -> None:
         ("scale", "shop", "orders", 3, 600.0),
         ("scale", "shop", "orders", None, 0.0),
     ]
+    above = await meshd("scale", "orders", "500")
+    assert above.exit_code == 0
+    assert "warning: 500 is above the maximum of " in above.stderr
     assert (await meshd("scale", "orders", "many")).exit_code == 2
     assert (await meshd("scale", "orders", "3", "--for", "ever")).exit_code == 2
     control.refuse = Rejected("9 needed, capacity for 7")

@@ -39,6 +39,8 @@ async def test_the_warm_pool_is_filled_resumed_and_refilled() -> None:
             with open(f"/proc/{replica_pid(name)}/stat") as file:
                 assert file.read().rpartition(")")[2].split()[0] == "T"
         assert len({body for _, body in await get_all(mesh, "/", 20)}) >= 1
+        same = await mesh.run("diff", "-f", str(mesh.folder / "compose.yml"))
+        assert (same.code, same.out) == (0, "nothing to do\n"), same.out + same.err
 
         mesh.kill(mesh.child("meshd.daemon"))
         status = await filled(mesh, 2, 1)

@@ -3,6 +3,7 @@
 import json
 import re
 from math import ceil
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -194,6 +195,20 @@ def test_no_replica_is_removed_during_a_rollout_or_an_ejection() -> None:
         assert decisions[-1].limited_by == "rollout"
     _, decisions = drive(ScalingSettings(max=20, rps=10.0), calm + [steady(2, 0.05, 10)] * 200)
     assert decisions[-1].desired == 1
+
+
+@pytest.mark.parametrize("more", [{}, {"rps": 100.0}, {"min": 0, "idle": 30.0}])
+def test_an_external_signal_that_is_gone_holds_the_number(more: dict[str, Any]) -> None:
+    chosen = ScalingSettings(**{"min": 1, "max": 9, "external": 1.0, **more})
+    state, decisions = drive(chosen, [steady(1, 0.01, 3, external=3.0)] * 60)
+    assert decisions[-1].desired == 3
+    gone = [Signal(ready=3)] * 600
+    state, decisions = drive(chosen, gone, state, 60.0)
+    assert {one.desired for one in decisions} == {3}
+    assert decisions[-1].limited_by == "signal"
+    assert decisions[-1].reason.endswith("is removed while the external signal is unknown")
+    _, decisions = drive(chosen, [Signal(ready=3, external=1.0)] * 600, state, 660.0)
+    assert decisions[-1].desired < 3
 
 
 def test_scale_to_zero_when_idle_and_back_for_parked_requests() -> None:
