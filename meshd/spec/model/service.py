@@ -149,6 +149,18 @@ class Service(Model):
         return tuple(port for port in self.ports if self.plain or port.protocol != "tcp")
 
     @property
+    def exclusive_use(self) -> str | None:
+        """What only one container of the service can have at a time, for people: a port of the
+        host, or a fixed address; None if there is nothing."""
+        for port in self.engine_ports:
+            if port.published and "-" not in port.published:
+                return f"port {port.published} of the host"
+        for name, attachment in self.attachments.items():
+            if attachment.has_address:
+                return f"its address in {name}"
+        return None
+
+    @property
     def probe(self) -> HealthCheck:
         """The active probe. A plain service has none: its container's own health check counts. The
         probe of a service whose main port is not HTTP connects to the port."""
@@ -181,7 +193,10 @@ class Service(Model):
     def update_order(self) -> UpdateOrder:
         """The order in which replicas are replaced: that of the file. Default: `stop-first` for a
         plain service, as in Compose, if a mount holds data, so that no two replicas write to it,
-        and if the engine publishes a port of the host; else `start-first`."""
+        and if the engine publishes a port of the host; else `start-first`. Always `stop-first` if
+        only one container can run at a time."""
+        if self.plain and self.exclusive_use is not None:
+            return "stop-first"
         if self.update.order is not None:
             return self.update.order
         alone = self.plain or self.data_mount is not None or self.engine_ports

@@ -195,6 +195,7 @@ class _ServiceReader:
         service_checks.check_port(at, read)
         service_checks.check_container_name(at, read)
         service_checks.check_networks(at, read)
+        service_checks.warn_of_order(at, read)
         service_checks.warn_of_additional_replicas(at, read)
         return service_checks.expand_parallelism(references.add_implied(at, read, self.context))
 

@@ -82,6 +82,16 @@ def _child(at: Cursor, key: str) -> Cursor:
     return at if node is None else at.child(node, key)
 
 
+def warn_of_order(at: Cursor, service: Service) -> None:
+    """Warn about an order that needs two containers where only one can run at a time."""
+    use = service.exclusive_use
+    if service.plain and service.update.order == "start-first" and use is not None:
+        at.add_warning(
+            "deploy.update_config.order: start-first has no effect, because only one container "
+            f"can have {use}"
+        )
+
+
 def check_port(at: Cursor, service: Service) -> None:
     """Warn about a PORT variable of the file that names another port than requests are sent to."""
     given = service.environment.get("PORT")

@@ -1,6 +1,7 @@
 """Mounts that hold data, and the order of replacement that follows from them."""
 
 import socket
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,27 @@ def test_settings_that_need_additional_replicas_are_warned_about(
     assert f"x-mesh.{name} starts no additional replica, because /d holds data" in str(warning)
     explicit = body + "    deploy: {update_config: {order: start-first}}\n"
     assert not load_service(directory, explicit).warnings
+
+
+@pytest.mark.parametrize(
+    ("body", "use"),
+    [
+        ("ports: ['80:80']", "port 80 of the host"),
+        ("ports: ['53:53/udp']", "port 53 of the host"),
+        ("networks: {default: {ipv4_address: 10.0.0.2}}", "its address in default"),
+        ("ports: ['80']", None),
+        ("ports: ['8000-8010:80']", None),
+        ("ports: ['80:80']\nx-mesh: {}", None),
+    ],
+)
+def test_a_plain_service_that_can_run_only_once_stops_first(
+    directory: Path, body: str, use: str | None
+) -> None:
+    body += "\ndeploy: {update_config: {order: start-first}}"
+    loaded = load_service(directory, textwrap.indent(body, "    ") + "\n")
+    service = loaded.project.service("db")
+    assert service.exclusive_use == use
+    assert service.update_order == ("start-first" if use is None else "stop-first")
+    assert any("order: start-first has no effect" in str(each) for each in loaded.warnings) == (
+        use is not None
+    )
