@@ -9,6 +9,7 @@ from meshd.model.runtime import (
     AddressRange,
     Capabilities,
     Holder,
+    ImageProgress,
     MeshAddress,
     Node,
     ObservedReplica,
@@ -95,6 +96,17 @@ class SimulatedRuntime:
             for name in services
             for n in [int(name.rpartition("-")[2])]
         ]
+
+    async def set_host_names(
+        self,
+        name: str,
+        names: Mapping[str, str],
+        blocks: Sequence[str],
+    ) -> None:
+        return None
+
+    def image_progress(self) -> Sequence[ImageProgress]:
+        return ()
 
     @property
     def is_local(self) -> bool:

@@ -54,9 +54,9 @@ from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.ownership.claims import ProjectClaims
 from meshd.reconcile.plan.start_limit import start_slots
 from meshd.runtime.base import RuntimeFailure
+from meshd.runtime.docker.addresses.redirection import Redirection
 from meshd.runtime.docker.firewall_rules import blocked_port_of
 from meshd.runtime.docker.host_firewall import HostFirewall
-from meshd.runtime.docker.redirection import Redirection
 from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.runtime.select import make_runtime
 from meshd.scaling.controller import ScalingController

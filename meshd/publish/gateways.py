@@ -63,9 +63,12 @@ class Gateways:
         self.virtual.set_ranges(project, await self._runtime.address_ranges(project))
         self._listeners = None
 
-    def set_projects(self, projects: Sequence[Project]) -> None:
-        """Take the projects to serve: their virtual addresses, and the ports that they publish."""
-        self.virtual.set_projects(projects)
+    def set_projects(
+        self, projects: Sequence[Project], changing: frozenset[str] = frozenset()
+    ) -> None:
+        """Take the projects to serve: their virtual addresses, and the ports that they publish. See
+        `VirtualAddresses.set_projects`."""
+        self.virtual.set_projects(projects, changing)
         if projects is not self._projects and not self.uses_tokens:
             self._projects = projects
             self._host_ports = list_host_ports(projects)

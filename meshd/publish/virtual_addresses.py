@@ -2,8 +2,8 @@
 
 Two services may so declare the same port, and `http://NAME:PORT` works as written for Compose. The
 addresses are in the part of a network that the runtime leaves free; the host redirects connections
-to them to the mesh (`meshd.runtime.docker.redirection`), which knows service and port by the
-original destination. Containers find them by the names in their hosts file.
+to them to the mesh (`meshd.runtime.docker.addresses`), which knows service and port by the original
+destination. Containers find them by the names in their hosts file.
 
 Owned by `gateways`. `meshd.store.virtual_addresses` keeps each address as long as the project is
 up, so that it never leads to another service.
@@ -32,7 +32,9 @@ class VirtualAddresses:
         self._ranges: dict[str, tuple[AddressRange, ...]] = {}
         self._stored: dict[Place, str] | None = None
         self._projects = _NO_PROJECTS
+        self._changing: frozenset[str] = frozenset()
         self._targets: dict[str, str] = {}
+        self._services: frozenset[str] = frozenset()
         self._listeners: tuple[Listener, ...] = ()
 
     def set_ranges(self, project: str, ranges: Sequence[AddressRange]) -> None:
@@ -49,8 +51,13 @@ class VirtualAddresses:
         self._stored = None
         self._refresh()
 
-    def set_projects(self, projects: Sequence[Project]) -> None:
-        """Take the projects to serve; assign addresses that are missing."""
+    def set_projects(
+        self, projects: Sequence[Project], changing: frozenset[str] = frozenset()
+    ) -> None:
+        """Take the projects to serve; assign addresses that are missing. `changing` are the plain
+        services that were mesh-managed until now: containers find them at their address until
+        their rollout is over."""
+        self._changing = changing
         if projects is not self._projects:
             self._projects = projects
             self._refresh()
@@ -66,7 +73,7 @@ class VirtualAddresses:
     def services(self) -> frozenset[str]:
         """Return the services that have an address, also those that became plain since: containers
         with the address may still run."""
-        return frozenset(key for _, key in self._addresses())
+        return self._services
 
     def addresses_of(self, key: str) -> tuple[str, ...]:
         """Return the addresses of a service on the networks that it shares with others."""
@@ -75,19 +82,26 @@ class VirtualAddresses:
         found = (self._address(range_, key) for range_ in shared if range_.usable)
         return tuple(address for address in found if address is not None)
 
-    def host_names(self, project: Project, caller: Service) -> dict[str, str]:
-        """Return the addresses by name that a new container of `caller` gets; empty where the
-        mesh has none."""
+    def blocks(self, project: str) -> tuple[str, ...]:
+        """Return the free parts of a project's networks; empty if the mesh cannot use them."""
+        return tuple(each.block for each in self._ranges.get(project, ()) if each.usable)
+
+    def host_names(
+        self, project: Project, caller: Service, plain: bool | None = None
+    ) -> dict[str, str]:
+        """Return the addresses by name for a container of `caller`; empty where the mesh has none.
+        `plain` says whether the container is that of a plain service, if not as `caller` is now."""
+        plain = caller.plain if plain is None else plain
         self._assign(project)
         usable = [each for each in self._ranges.get(project.name, ()) if each.usable]
         by_network = {each.network: each for each in usable}
         found: dict[str, str] = {}
         for service in project.services:
-            if service.plain:
+            key = service_key(project.name, service.name)
+            if service.plain and key not in self._changing:
                 continue
-            for network, declared in _networks_of(project.name, caller, service):
+            for network, declared in _networks_of(project.name, caller, service, plain=plain):
                 if network in by_network:
-                    key = service_key(project.name, service.name)
                     address = self._address(by_network[network], key)
                     if address is not None:
                         found |= dict.fromkeys(_names(service, declared), address)
@@ -133,11 +147,13 @@ class VirtualAddresses:
             for service in project.services:
                 by_key.setdefault(service_key(project.name, service.name), service)
         ranges = [each for found in self._ranges.values() for each in found]
-        for range_ in ranges:
-            for network, key in self._addresses():
-                address = self._address(range_, key) if network == range_.network else None
-                if address is not None and key in by_key:
+        by_network = {each.network: each for each in ranges}
+        for network, key in self._addresses():
+            if network in by_network and key in by_key:
+                address = self._address(by_network[network], key)
+                if address is not None:
                     self._targets |= _ports(address, key, by_key[key])
+        self._services = frozenset(key for _, key in self._addresses())
         self._listeners = tuple(
             Listener(
                 address=f"{range_.gateway}:{VIRTUAL_PORT}",
@@ -184,10 +200,12 @@ def _declared(project: str, service: Service) -> dict[str, str]:
     return {network_name(project, service, name): name for name in service.networks}
 
 
-def _networks_of(project: str, caller: Service, service: Service) -> Iterable[tuple[str, str]]:
+def _networks_of(
+    project: str, caller: Service, service: Service, *, plain: bool
+) -> Iterable[tuple[str, str]]:
     """Yield the networks on which a container of `caller` reaches a service, by their names on the
     runtime and in the file: its own network, which identifies it, else those that both share."""
-    if not caller.plain:
+    if not plain:
         yield f"{project}.{caller.name}", ""
         return
     shared = _declared(project, service)

@@ -55,6 +55,7 @@ from meshd.reconcile.event_recorder import EventRecorder
 from meshd.reconcile.execute.apply import PlanApplier, RolloutHooks
 from meshd.reconcile.execute.executor import Executor, OperationResult
 from meshd.reconcile.execute.failure_log import FailureLog, FailureRecord
+from meshd.reconcile.execute.host_names import HostNamesWriter
 from meshd.reconcile.execute.replica_spec_builder import ReplicaSpecBuilder
 from meshd.reconcile.execute.results import OperationResults
 from meshd.reconcile.observe import memory as memories
@@ -181,11 +182,18 @@ class Reconciler:
         self._analyses = AnalysisFeed(CanaryAnalysisLog(store), traffic)
         self._desired_state = DesiredStateBuilder(store, runtime.capabilities.pause)
         self._prober = Prober(wake.set, probe, clock)
-        self._snapshots = SnapshotUpdater(
-            self._desired_state, self._prober, publisher, gateways, store.secret(), edge
-        )
         self._builder = ReplicaSpecBuilder(self._desired_state, store, publisher, gateways, claims)
         self._executor = Executor(runtime, self._builder, gateways, self._on_done)
+        self._host_names = HostNamesWriter(self._executor.set_host_names)
+        self._snapshots = SnapshotUpdater(
+            self._desired_state,
+            self._prober,
+            publisher,
+            gateways,
+            store.secret(),
+            edge,
+            self._host_names,
+        )
         self._failures = FailureLog()
         self._recorder = EventRecorder(events, self._failures, on_ready)
         archive = OutputArchive(store.path.parent / output_archive.DIRECTORY)
@@ -272,6 +280,7 @@ class Reconciler:
     async def close(self) -> None:
         """Cancel operations and probes."""
         await self._executor.close()
+        await self._host_names.close()
         await self._prober.close()
 
     def run_pass(self, now: float) -> None:
@@ -302,6 +311,7 @@ class Reconciler:
             listed,
             self._jobs.callers(),
             traffic_splits(self._desired.services, self._observed),
+            now,
         )
         self._ready.set()
 

@@ -5,6 +5,7 @@ sends snapshots.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from meshd.discovery.endpoints import (
     endpoints_by_service,
@@ -20,12 +21,16 @@ from meshd.publish.compile import EdgeSettings, compile_snapshot
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.desired_state import DesiredStateBuilder
+from meshd.reconcile.execute.host_names import HostNames, HostNamesWriter
 from meshd.reconcile.execute.replica_spec import credential
 from meshd.spec.model import HealthCheck
 from proxy.wire.snapshot import Split
 
 _RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
 _LEAVING = (Phase.DRAINING, Phase.STOPPING)
+KIND_CHANGED: Final = 10.0
+"""Seconds after a rollout for which a service that became plain is still found at its virtual
+address: its new replicas run, but may not accept connections yet."""
 
 
 class SnapshotUpdater:
@@ -40,6 +45,7 @@ class SnapshotUpdater:
         gateways: Gateways,
         secret: bytes,
         edge: EdgeSettings,
+        host_names: HostNamesWriter,
     ) -> None:
         self._desired = desired
         self._prober = prober
@@ -47,6 +53,7 @@ class SnapshotUpdater:
         self._gateways = gateways
         self._secret = secret
         self._edge = edge
+        self._host_names = host_names
         self._inputs: object = None
 
     def update(
@@ -56,22 +63,56 @@ class SnapshotUpdater:
         listed: Mapping[str, ObservedReplica],
         jobs: Mapping[str, str],
         splits: Mapping[str, Split],
+        now: float,
     ) -> None:
-        """Update the probes and publish a snapshot.
+        """Update the probes, the names in running replicas, and publish a snapshot.
 
         - `jobs`: the service as which each job calls others, by job id.
         - `splits`: how revisions share a service's requests during a rollout, by service key.
         """
         self._gateways.set_shared(find_shared_gateways(replicas))
         virtual = self._gateways.virtual
-        self._gateways.set_projects(self._desired.effective_projects())
+        changing = self._changing(desired, now)
+        self._gateways.set_projects(self._desired.effective_projects(), changing)
         listeners = self._gateways.listeners()
-        inputs = (replicas, desired, listeners, virtual.targets(), dict(jobs), splits)
+        inputs = (replicas, desired, listeners, virtual.targets(), changing, dict(jobs), splits)
         if inputs == self._inputs:
             return
         self._inputs = inputs
         self._prober.set_targets(self._probe_targets(replicas, listed))
         self._publish(replicas, jobs, splits)
+        self._host_names.set_wanted(self._wanted_names(replicas, listed))
+
+    def _changing(self, desired: Desired, now: float) -> frozenset[str]:
+        """Return the plain services that were mesh-managed until their current rollout, which is
+        not over or only just is."""
+        known = self._gateways.virtual.services()
+        return frozenset(
+            service.key
+            for service in desired.services
+            if service.spec.plain
+            and service.key in known
+            and (not service.rollout.is_done or now < service.rollout.since + KIND_CHANGED)
+        )
+
+    def _wanted_names(
+        self, replicas: Sequence[Replica], listed: Mapping[str, ObservedReplica]
+    ) -> dict[str, HostNames]:
+        """Return the names that each running replica should know, where the mesh has virtual
+        addresses."""
+        virtual = self._gateways.virtual
+        projects = {each.name: each for each in self._desired.effective_projects()}
+        found: dict[str, HostNames] = {}
+        for replica in replicas:
+            seen, service = listed.get(replica.name), self._desired.service(replica.key)
+            blocks = virtual.blocks(replica.project)
+            if seen is None or service is None or seen.state not in _RUNS:
+                continue
+            if not blocks or not replica.managed or replica.copied:
+                continue
+            names = virtual.host_names(projects[replica.project], service.spec, replica.plain)
+            found[replica.name] = HostNames((seen.runtime_id, seen.started_at), names, blocks)
+        return found
 
     def _probe_targets(
         self, replicas: Sequence[Replica], listed: Mapping[str, ObservedReplica]

@@ -173,6 +173,12 @@ class Runtime(Protocol):
     async def unpause(self, name: str) -> None:
         """Resume a frozen replica. Raises ReplicaNotFound, Unsupported."""
 
+    async def set_host_names(
+        self, name: str, names: Mapping[str, str], blocks: Sequence[str]
+    ) -> None:
+        """Give the addresses in `blocks` (CIDR notation) exactly these `names` in a running
+        replica. No effect where the runtime cannot. Raises ReplicaNotFound."""
+
     async def usage(self, names: Sequence[str]) -> Mapping[str, Usage]:
         """Return the current usage of these replicas, without those that do not run."""
 

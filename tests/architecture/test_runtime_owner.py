@@ -18,7 +18,8 @@ READS = {
 CONNECTION = {"close", "open"}
 OWNERSHIP = {"claim", "claims", "unclaim"}
 CHANGES = {
-    "execute", "pause", "prepare", "remove", "resolve", "start", "stop", "teardown", "unpause",
+    "execute", "pause", "prepare", "remove", "resolve", "set_host_names", "start",
+    "stop", "teardown", "unpause",
 }  # fmt: skip
 PORTS = {"view", "request", "ready"}
 DRIVER = {"run", "run_pass", "close"}

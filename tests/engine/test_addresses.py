@@ -1,9 +1,11 @@
 """Mesh-managed services have an address for themselves on each network, with all their ports."""
 
 import asyncio
+import json
 import socket
 import uuid
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -29,6 +31,19 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
 for port in sys.argv[2:]:
     threading.Thread(target=Server(("", int(port)), Handler).serve_forever).start()
+"""
+LOAD = """
+import json, os, sys, time, urllib.request
+served, failures = {}, []
+while not os.path.exists("/tmp/stop"):
+    try:
+        with urllib.request.urlopen(sys.argv[1], timeout=20) as answer:
+            text = answer.read().decode()
+            served[text] = served.get(text, 0) + 1
+    except OSError as error:
+        failures.append(repr(error))
+    time.sleep(0.005)
+print(json.dumps([served, failures]))
 """
 CLIENT = """
 import sys, urllib.error, urllib.request
@@ -232,3 +247,78 @@ async def body(session: aiohttp.ClientSession, port: int) -> str:
     async with session.get(f"http://127.0.0.1:{port}/") as answer:
         assert answer.status == 200
         return await answer.text()
+
+
+async def test_a_change_of_kind_drops_no_request(project: str, engine_image: str) -> None:
+    """A container that knows a service by name loses no request while the service becomes
+    mesh-managed and plain again."""
+
+    def shop(folder: Path, kind: str) -> str:
+        return f"""
+name: {project}
+services:
+  api:
+    image: {engine_image}
+    command: [python3, -u, /server.py, api, "3000"]
+    volumes: ["{folder}/server.py:/server.py:ro"]
+    stop_grace_period: 1s
+    expose: [3000]
+    deploy: {{update_config: {{monitor: 0s}}}}
+    {kind}
+  client:
+    image: {engine_image}
+    command: [sleep, infinity]
+    volumes: ["{folder}/load.py:/load.py:ro"]
+    stop_grace_period: 1s
+"""
+
+    async with scaled_mesh("docker") as mesh:
+        (mesh.folder / "server.py").write_text(SERVER)
+        (mesh.folder / "load.py").write_text(LOAD)
+        done = await mesh.up(shop(mesh.folder, "labels: {}"))
+        assert done.code == 0, done.out + done.err
+        client, names = await read_hosts(mesh, "client")
+        assert "api" not in names
+        first = (await mesh.service("api"))["replicas"][0]["name"]
+        url = "http://api:3000/"
+        load = asyncio.create_task(command("docker", "exec", client, "python3", "/load.py", url))
+
+        path = mesh.folder / "compose.yml"
+        path.write_text(shop(mesh.folder, "x-mesh: {}"))
+        preview = await mesh.run("diff", "-f", str(path))
+        assert "api: becomes mesh-managed (it was plain), as it has x-mesh now" in preview.out
+        done = await mesh.up(path.read_text())
+        assert done.code == 0, done.out + done.err
+        await replaced(mesh, first)
+        assert (await read_hosts(mesh, "client"))[1]["api"]
+        counted = (await mesh.service("api"))["requests_total"]
+        assert counted > 0, "requests pass through the mesh"
+
+        second = (await mesh.service("api"))["replicas"][0]["name"]
+        path.write_text(shop(mesh.folder, "labels: {}"))
+        preview = await mesh.run("diff", "-f", str(path))
+        assert "api: becomes plain (it was mesh-managed), as it has no x-mesh" in preview.out
+        done = await mesh.up(path.read_text())
+        assert done.code == 0, done.out + done.err
+        await replaced(mesh, second)
+
+        async def direct() -> bool:
+            return "api" not in (await read_hosts(mesh, "client"))[1]
+
+        await wait_until(direct, 30, lambda: "the name to be resolved by the engine")
+        await asyncio.sleep(0.5)
+        await command("docker", "exec", client, "touch", "/tmp/stop")
+        served, failures = json.loads(await load)
+        print(served, failures)
+        assert failures == []
+        assert served["api 3000"] > 500
+
+
+async def replaced(mesh: TestMesh, name: str) -> None:
+    """Wait until another replica of `api` runs alone."""
+
+    def alone(status: dict[str, Any]) -> bool:
+        names = [each["name"] for each in status["replicas"]]
+        return status["ready"] == 1 == len(names) and name not in names
+
+    await mesh.until("api", alone, 30)

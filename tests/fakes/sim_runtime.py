@@ -157,6 +157,14 @@ class SimRuntime:
         await self._lag()
         return [MeshAddress(name, "10.0.0.1", 80) for name in services]
 
+    async def set_host_names(
+        self,
+        name: str,
+        names: Mapping[str, str],
+        blocks: Sequence[str],
+    ) -> None:
+        return None
+
     @property
     def is_local(self) -> bool:
         return False

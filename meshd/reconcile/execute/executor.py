@@ -149,6 +149,12 @@ class Executor:
         Raises RuntimeFailure."""
         return await self._runtime.resolve(services, fetch)
 
+    async def set_host_names(
+        self, name: str, names: Mapping[str, str], blocks: Sequence[str]
+    ) -> None:
+        """Change the names that a running replica knows. Raises RuntimeFailure."""
+        await self._runtime.set_host_names(name, names, blocks)
+
     async def close(self) -> None:
         """Cancel the operations that were begun; the next pass sees how far they got."""
         tasks = list(self._tasks)

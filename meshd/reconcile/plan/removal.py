@@ -30,6 +30,9 @@ does so at once, and fails if the container is gone."""
 HANGING_DRAIN: Final = 2.0
 """Seconds that the requests of a replica get to finish if it does not answer probes. The workers
 end them before that (`proxy.request.data_plane.GIVEN_UP_SECONDS`)."""
+KIND_CHANGE_DRAIN: Final = 2.0
+"""Seconds for which a replica that others call directly stays once its service is mesh-managed: by
+then they find the service at its virtual address, and have their answers."""
 _UNKNOWN: Final = Service(name="unknown")
 
 
@@ -131,11 +134,15 @@ def _stop(replica: Replica, spec: Service, now: float) -> list[Operation]:
     if replica.busy or not replica.managed:
         return []
     cause = replica.cause
+    # Workers use a plain replica once its service is mesh-managed.
+    changes = replica.plain and not spec.plain and spec is not _UNKNOWN
     if replica.phase is Phase.STOPPING:
         if now < replica.since + spec.stop_grace_period:
             return []
         cause = f"still runs {now - replica.since:.0f} s after the stop signal"
-    elif not replica.drained and not replica.plain:
+    elif changes and now < replica.drain_since + KIND_CHANGE_DRAIN:
+        return []
+    elif not replica.drained and (changes or not replica.plain):
         deadline = spec.mesh.drain.requests
         deadline = min(deadline, HANGING_DRAIN) if replica.hangs else deadline
         if now < replica.drain_since + deadline:

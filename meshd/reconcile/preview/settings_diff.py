@@ -5,6 +5,7 @@ Called by `meshd.control.deploy.preview`.
 
 from collections.abc import Iterator, Mapping
 
+from meshd.spec.advice import describe_kind
 from meshd.spec.model import Project, Service
 
 
@@ -43,13 +44,22 @@ def _fields(service: Service) -> Mapping[str, object]:
 
 
 def _kind_change(project: str, old: Service | None, new: Service) -> list[str]:
-    """The line that names a change from mesh-managed to plain or back; empty if there is none."""
-    if old is None or old.plain == new.plain:
+    """The line that names a change from mesh-managed to plain or back, or between HTTP and TCP;
+    empty if there is none."""
+    if old is None:
         return []
-    kinds, causes = ("mesh-managed", "plain"), ("it has x-mesh now", "it has no x-mesh")
-    changes = [f"becomes {kinds[new.plain]} (it was {kinds[old.plain]}), as {causes[new.plain]}"]
+    before, after = describe_kind(old), describe_kind(new)
+    if before.kind == after.kind:
+        return []
+    changes = [f"becomes {after.kind} (it was {before.kind})"]
+    if old.plain != new.plain:
+        kinds, causes = ("mesh-managed", "plain"), ("it has x-mesh now", "it has no x-mesh")
+        changes = [
+            f"becomes {kinds[new.plain]} (it was {kinds[old.plain]}), as {causes[new.plain]}"
+        ]
     if old.restart_condition != new.restart_condition:
         changes.append(f"restart becomes {new.restart_condition} (it was {old.restart_condition})")
+    changes.append(f"it is {after.kind}, reached at {', '.join(after.reached)}")
     return [f"update {project}/{new.name}: {'; '.join(changes)}"]
 
 
@@ -59,7 +69,8 @@ def _default_order_change(project: str, old: Service | None, new: Service) -> li
         return []
     mount = new.data_mount
     cause = "no mount holds data" if mount is None else f"{mount.target} holds data"
-    cause = "it is plain" if new.plain and mount is None else cause
+    if mount is None and new.update_order == "stop-first":
+        cause = "it is plain" if new.plain else "the engine publishes one of its ports"
     return [
         f"update {project}/{new.name}: update.order becomes {new.update_order} (it was "
         f"{old.update_order}), as {cause} and the file sets no order"

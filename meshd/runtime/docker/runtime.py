@@ -40,6 +40,8 @@ from meshd.runtime.base import (
     Unsupported,
 )
 from meshd.runtime.docker import logs, usage
+from meshd.runtime.docker.addresses.hosts_file import write_hosts
+from meshd.runtime.docker.addresses.redirection import Redirection
 from meshd.runtime.docker.claims import EngineClaims
 from meshd.runtime.docker.container import CreateRequest, create_request
 from meshd.runtime.docker.create import (
@@ -60,7 +62,6 @@ from meshd.runtime.docker.image import Images, pin_builds
 from meshd.runtime.docker.iptables import Iptables
 from meshd.runtime.docker.network import Networks
 from meshd.runtime.docker.observe import add_lost_peer, is_job, is_replica, observe
-from meshd.runtime.docker.redirection import Redirection
 from meshd.runtime.support import unsupported
 from meshd.spec.model import ContainerHook, Network, Service
 
@@ -304,6 +305,19 @@ class DockerRuntime:
     async def unpause(self, name: str) -> None:
         """See `Runtime.unpause`."""
         await self._freeze(name, "unpause")
+
+    async def set_host_names(
+        self, name: str, names: Mapping[str, str], blocks: Sequence[str]
+    ) -> None:
+        """See `Runtime.set_host_names`: edit the container's hosts file."""
+        if not self.is_local:
+            return
+        path = (await inspect(self._engine, name)).get("HostsPath")
+        if path:
+            try:
+                await asyncio.to_thread(write_hosts, path, names, blocks)
+            except OSError as error:  # the engine is elsewhere, or we have no right to
+                _log.debug("hosts file is left as it is", replica=name, reason=str(error))
 
     async def usage(self, names: Sequence[str]) -> Mapping[str, Usage]:
         """See `Runtime.usage`: one reading of each container's statistics."""

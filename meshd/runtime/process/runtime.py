@@ -149,6 +149,14 @@ class ProcessRuntime:
         """Return one loopback listener on a port that the caller chooses, the same for all."""
         return [MeshAddress(service, "127.0.0.1", 0) for service in services]
 
+    async def set_host_names(
+        self,
+        name: str,
+        names: Mapping[str, str],
+        blocks: Sequence[str],
+    ) -> None:
+        """Nothing: there are no hosts files."""
+
     @property
     def is_local(self) -> bool:
         """True: replicas are processes of this machine."""

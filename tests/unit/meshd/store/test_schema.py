@@ -122,8 +122,9 @@ def test_services_from_before_plain_ones_keep_their_kind_until_their_next_deploy
     names = frozenset(service.name for service in after.services)
     assert diff_settings(store.projects["shop"].project, after, names) == [
         "update shop/db: becomes plain (it was mesh-managed), as it has no x-mesh; restart becomes "
-        "none (it was any)",
-        "update shop/worker: becomes plain (it was mesh-managed), as it has no x-mesh",
+        "none (it was any); it is plain, reached at db:5432",
+        "update shop/worker: becomes plain (it was mesh-managed), as it has no x-mesh; it is "
+        "plain, reached at worker",
         "update shop/worker: update.order becomes stop-first (it was start-first), as it is plain "
         "and the file sets no order",
     ]

@@ -183,6 +183,18 @@ def test_a_plain_replica_stops_without_the_workers() -> None:
     assert steps(web(0), replica("a", Phase.DRAINING, "old", drained=False)) == []
 
 
+def test_a_plain_replica_stays_a_moment_once_its_service_is_mesh_managed() -> None:
+    """Containers that found it directly find the service at its virtual address by then."""
+
+    def leaving(seconds: float, *, drained: bool) -> Replica:
+        since = NOW - seconds
+        return replica("a", Phase.DRAINING, "old", plain=True, drain_since=since, drained=drained)
+
+    assert steps(web(1), replica("b"), leaving(1.9, drained=True)) == []
+    assert steps(web(1), replica("b"), leaving(2, drained=True)) == ["stop a"]
+    assert steps(web(1), replica("b"), leaving(2, drained=False)) == [], "workers use it too"
+
+
 def test_a_plain_service_starts_before_the_proxy_listens() -> None:
     assert steps(web(1, spec={"plain": True}), may_start=False) == ["start shop-web-baaaa (new)"]
 

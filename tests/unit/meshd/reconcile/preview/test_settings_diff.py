@@ -81,3 +81,17 @@ def test_a_changed_quota_is_listed() -> None:
     assert diff_settings(after, project(WEB), frozenset()) == [
         "update shop: its quota becomes none"
     ]
+
+
+def test_a_change_of_kind_says_how_the_service_is_reached() -> None:
+    plain = Service(name="web", image="i", plain=True, expose=(3000,))
+    mesh = plain.model_copy(update={"plain": False})
+    tcp = Service(name="web", image="i", expose=(3000,), mesh=Mesh(tcp=(3000,)))
+
+    lines = diff_settings(project(plain), project(mesh), frozenset({"web"}))
+    assert lines[0].endswith("; it is HTTP, reached at web, web:3000")
+    back = diff_settings(project(mesh), project(plain), frozenset({"web"}))
+    assert back[0].endswith("; it is plain, reached at web:3000")
+    assert back[1].endswith("(it was start-first), as it is plain and the file sets no order")
+    (line, *_) = diff_settings(project(mesh), project(tcp), frozenset())
+    assert line == "update shop/web: becomes TCP (it was HTTP); it is TCP, reached at web:3000"

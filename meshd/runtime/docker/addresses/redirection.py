@@ -14,9 +14,7 @@ import structlog
 
 from meshd.model.event import Kind
 from meshd.runtime.base import RuntimeFailure
-from meshd.runtime.docker.firewall_rules import chain_of, stale
-from meshd.runtime.docker.iptables import IptablesError
-from meshd.runtime.docker.redirection_rules import (
+from meshd.runtime.docker.addresses.redirection_rules import (
     Redirect,
     missing_routes,
     redirect_removal,
@@ -24,6 +22,8 @@ from meshd.runtime.docker.redirection_rules import (
     redirect_table,
     surplus_routes,
 )
+from meshd.runtime.docker.firewall_rules import chain_of, stale
+from meshd.runtime.docker.iptables import IptablesError
 
 _log = structlog.stdlib.get_logger(__name__)
 CHECK_PERIOD: Final = 60.0

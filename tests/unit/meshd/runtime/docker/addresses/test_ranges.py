@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from meshd.model.runtime import AddressRange
-from meshd.runtime.docker.address_ranges import address_range, divide, free_block
+from meshd.runtime.docker.addresses.ranges import address_range, divide, free_block
 from meshd.runtime.docker.firewall_rules import Bridge
 
 POOL = {"Subnet": "172.18.0.0/16", "IPRange": "172.18.0.0/17", "Gateway": "172.18.0.1"}

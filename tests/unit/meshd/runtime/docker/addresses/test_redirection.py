@@ -7,9 +7,8 @@ import pytest
 
 from meshd.model.event import Kind
 from meshd.runtime.base import RuntimeUnavailable
-from meshd.runtime.docker.iptables import IptablesError
-from meshd.runtime.docker.redirection import CHECK_PERIOD, RETRY_PAUSE, Redirection
-from meshd.runtime.docker.redirection_rules import (
+from meshd.runtime.docker.addresses.redirection import CHECK_PERIOD, RETRY_PAUSE, Redirection
+from meshd.runtime.docker.addresses.redirection_rules import (
     Redirect,
     missing_routes,
     redirect_removal,
@@ -17,6 +16,7 @@ from meshd.runtime.docker.redirection_rules import (
     redirect_table,
     surplus_routes,
 )
+from meshd.runtime.docker.iptables import IptablesError
 from tests.fakes import virtual
 
 WEB = Redirect("br-web", "172.18.255.0/24", "172.18.0.1")
