@@ -10,7 +10,7 @@ from meshd.api.dto import ProjectStatus, ReplicaStatus, ServiceStatus
 from meshd.model.desired import DesiredService
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import ALIVE, ENDED, Phase
-from meshd.model.restart import has_completed
+from meshd.model.restart import has_completed, stays_ended
 from meshd.model.rollout import Override, StoredProject
 from meshd.model.scaling import Load, cpu_percent
 from meshd.reconcile.observe.observe import Observed, describe_exit
@@ -145,7 +145,7 @@ def service_status(
                 service.spec.resources.cpus,
             )
             for r in sorted(replicas, key=lambda r: (r.created_at, r.name))
-            if r.phase is not Phase.GONE
+            if r.phase is not Phase.GONE or stays_ended(service, r)
         ),
     )
 
@@ -161,6 +161,10 @@ def _replica_status(
     ):
         phase = "crash-loop"
     reason = replica.cause or replica.drift
+    if replica.in_hooks:
+        reason = "its pre_start or post_start commands run"
+    elif replica.plain and replica.phase is Phase.PROBING:
+        reason = "its container's health check has not passed yet"
     if not reason and replica.phase in (Phase.COMPLETED, Phase.FAILED):
         reason = describe_exit(replica.exit_code, replica.oom_killed)
     if not reason and (replica.bad or replica.unready or replica.phase is Phase.PROBING):

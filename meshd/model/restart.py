@@ -6,7 +6,7 @@ replica that ended stays: it completed, or it failed for good.
 
 from meshd.model.desired import DesiredService
 from meshd.model.replica import Replica
-from meshd.model.replica_phase import ENDED, Phase
+from meshd.model.replica_phase import ENDED
 from meshd.spec.model import Service
 
 
@@ -29,7 +29,9 @@ def stays_ended(service: DesiredService, replica: Replica) -> bool:
 
     A failed one is tried again by the next deployment.
     """
-    if replica.phase not in ENDED or replica.drain_since or replica.exit_code is None:
+    if replica.phase not in ENDED or replica.exit_code is None:
+        return False
+    if replica.drain_since or replica.busy:  # meshd stops it
         return False
     if service.adopted or not replica.managed or replica.revision != service.revision:
         return False
@@ -41,7 +43,7 @@ def stays_ended(service: DesiredService, replica: Replica) -> bool:
 
 def has_completed(service: DesiredService, replica: Replica) -> bool:
     """Return whether a replica of the current revision did its work and ended with code 0."""
-    return replica.phase is Phase.COMPLETED and stays_ended(service, replica)
+    return replica.exit_code == 0 and stays_ended(service, replica)
 
 
 def has_failed(service: DesiredService, replica: Replica) -> bool:

@@ -94,7 +94,8 @@ def _phase_event(replica: Replica, old: ReplicaRecord | None, now: float) -> Rep
             kind = Kind.REPLICA_UNHEALTHY if replica.counted_as_failure else Kind.REPLICA_DRAINING
             return ReplicaEvent(kind, replica, replica.cause)
         case Phase.STOPPING if not (old and old.drain_since) and not replica.busy:
-            text = "is being stopped by something other than meshd; it gets no new requests"
+            text = "is being stopped by something other than meshd"
+            text += "" if replica.plain else "; it gets no new requests"
             return ReplicaEvent(Kind.REPLICA_DRAINING, replica, text)
         case Phase.FAILED:
             return ReplicaEvent(Kind.REPLICA_DIED, replica, end)
@@ -110,7 +111,8 @@ def _phase_event(replica: Replica, old: ReplicaRecord | None, now: float) -> Rep
 def _ready_event(replica: Replica, now: float) -> ReplicaEvent:
     began = replica.resumed_at or replica.created_at
     took = now - began if began else None
-    text = "passed its probe" + (f" after {took:.1f} s" if took is not None else "")
+    how = "is ready" if replica.plain else "passed its probe"
+    text = how + (f" after {took:.1f} s" if took is not None else "")
     if replica.resumed_at:
         text = f"was resumed and {text}"
     return ReplicaEvent(Kind.REPLICA_READY, replica, text, took)

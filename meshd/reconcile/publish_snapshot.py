@@ -117,13 +117,13 @@ class SnapshotUpdater:
     def _probe_targets(
         self, replicas: Sequence[Replica], listed: Mapping[str, ObservedReplica]
     ) -> dict[str, ProbeTarget]:
-        """Return a target for each replica that runs; among those that leave only for adopted
-        ones, since they may come back."""
+        """Return a target for each replica that runs and is not plain; among those that leave only
+        for adopted ones, since they may come back."""
         targets: dict[str, ProbeTarget] = {}
         checks: dict[str, HealthCheck] = {}
         for replica in replicas:
             seen = listed.get(replica.name)
-            if seen is None or seen.host is None or seen.state not in _RUNS:
+            if seen is None or seen.host is None or seen.state not in _RUNS or replica.plain:
                 continue
             asleep = replica.warm or seen.state is ReplicaState.PAUSED
             if replica.phase is Phase.PAUSED and asleep:

@@ -195,7 +195,7 @@ def test_a_replica_whose_command_fails_is_stopped_and_tried_again(tmp_path: Path
             scene.deploy(project(db={"post_start": [{"command": ["fail"]}]}))
             await scene.until(lambda: progress(scene, "db")[0])
             _, ok, text = progress(scene, "db")
-            assert not ok
+            assert not ok, scene.story()
             assert "'fail' exited with code 1: last line of the command" in text
             assert scene.runtime.started >= 3
             events = [event.text for event in scene.control.events.since(0, 1000)]

@@ -56,13 +56,18 @@ class OperationResults:
         self._events = events
         self._failures = failures
         self._started: dict[str, tuple[float, ObservedReplica]] = {}
+        self._discarded: dict[str, float] = {}
         self._troubles: list[FailureReport] = []
         self._repeat_at: dict[tuple[str, str], float] = {}
 
     def merge_into(
         self, view: Mapping[str, ObservedReplica], now: float
     ) -> Mapping[str, ObservedReplica]:
-        """Return the view plus the replicas that were just started and are not in it yet."""
+        """Return the view plus the replicas that were just started and are not in it yet, without
+        those whose start failed: they were removed, but the view may still have them."""
+        self._discarded = {name: at for name, at in self._discarded.items() if at + SHOW_UP > now}
+        if self._discarded.keys() & view.keys():
+            view = {name: seen for name, seen in view.items() if name not in self._discarded}
         for name, (at, _) in list(self._started.items()):
             seen = view.get(name)
             if (seen and seen.state is not ReplicaState.CREATED) or at + SHOW_UP < now:
@@ -96,6 +101,9 @@ class OperationResults:
                     self._started[operation.name] = (now, result.replica)
                     self._watch.list_soon()
                 elif error is not None:
+                    if not isinstance(error, RuntimeUnavailable):
+                        self._discarded[operation.name] = now
+                        self._watch.list_soon()
                     self._count_failure(operation, operation.name, error, operation.attempt, now)
             case PrepareRevision():
                 if error is not None:

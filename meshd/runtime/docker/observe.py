@@ -138,9 +138,8 @@ def event_kind(action: str, attributes: dict[str, str], stop: int) -> EventKind 
 
 
 def _host(info: Info, networks: dict[str, str], own: str) -> str | None:
-    mode = str(info["HostConfig"].get("NetworkMode", ""))
-    if mode in ("host", "none") or mode.startswith("container:"):
-        return "127.0.0.1"  # it has no own address, and the mesh needs none
+    if info["HostConfig"].get("NetworkMode") == "host":
+        return "127.0.0.1"
     return networks.get(own) or next(iter(networks.values()), None)
 
 
