@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
@@ -26,6 +26,7 @@ from meshd.api.dto import (
     ScaleOverride,
     ServicePolicy,
     Status,
+    VolumeStatus,
 )
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Event
@@ -190,6 +191,44 @@ class Client:
         """Return what replicas of each service used in the last week, and the proposed limits."""
         return msgspec.json.decode(await self._call("GET", "v1/sizes"), type=list[Sizing])
 
+    # Volumes
+
+    async def volumes(self) -> Sequence[VolumeStatus]:
+        """Return the named volumes of the runtime."""
+        return msgspec.json.decode(await self._call("GET", "v1/volumes"), type=list[VolumeStatus])
+
+    async def read_volume(self, name: str, live: bool) -> AsyncIterator[bytes]:
+        """Yield the content of a volume as a tar. The services with it are stopped meanwhile,
+        unless `live` is set. Raises NoDaemon if the daemon ends before the tar is complete."""
+        path = f"v1/volumes/{_quoted(name)}/archive?live={int(live)}"
+        try:
+            async with await self._while_alive(self._open_stream(path)) as response:
+                if response.status != 200:
+                    _raise_for_status(response.status, await response.read())
+                async for chunk in response.content.iter_any():
+                    yield chunk
+        except aiohttp.ClientPayloadError as error:
+            raise ApiFailure(
+                "the backup failed before it was complete; the log of the daemon says why: "
+                f"{self._path.parent / 'daemon.log'}"
+            ) from error
+        except aiohttp.ClientConnectionError as error:
+            raise NoDaemon(self._describe(error)) from error
+
+    async def check_restore(self, name: str, force: bool) -> str:
+        """Return the volume's name on the runtime if `restore_volume` may begin."""
+        path = f"v1/volumes/{_quoted(name)}/check-restore?force={int(force)}"
+        return str(msgspec.json.decode(await self._call("POST", path))["name"])
+
+    async def restore_volume(self, name: str, data: AsyncIterator[bytes], force: bool) -> None:
+        """Replace the content of a volume by a tar; return once the services start again."""
+        path = f"v1/volumes/{_quoted(name)}/archive?force={int(force)}"
+        await self._call("PUT", path, data, NO_TIMEOUT)
+
+    async def remove_volume(self, name: str) -> None:
+        """Delete a volume that no service mounts."""
+        await self._call("DELETE", f"v1/volumes/{_quoted(name)}", limit=NO_TIMEOUT)
+
     # Events
 
     async def events(self, since: int = 0, limit: int = 1000) -> Sequence[Event]:
@@ -245,7 +284,7 @@ class Client:
         self,
         method: str,
         path: str,
-        body: bytes | None = None,
+        body: bytes | AsyncIterator[bytes] | None = None,
         limit: aiohttp.ClientTimeout = SHORT_TIMEOUT,
     ) -> bytes:
         if limit is not SHORT_TIMEOUT:
@@ -253,7 +292,11 @@ class Client:
         return await self._request(method, path, body, limit)
 
     async def _request(
-        self, method: str, path: str, body: bytes | None, limit: aiohttp.ClientTimeout
+        self,
+        method: str,
+        path: str,
+        body: bytes | AsyncIterator[bytes] | None,
+        limit: aiohttp.ClientTimeout,
     ) -> bytes:
         assert self._session is not None, "use `async with Client(...)`"
         try:
@@ -313,6 +356,10 @@ def _logs_path(project: str, service: str, query: OutputQuery) -> str:
     if query.previous:
         options["previous"] = "1"
     return f"v1/projects/{project}/services/{service}/logs?{urlencode(options)}"
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="")
 
 
 def _deploy_result(raw: bytes) -> DeployResult:

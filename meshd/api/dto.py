@@ -224,6 +224,26 @@ class PlanPreview(Value, frozen=True, rename=_PLAN_NAMES):
     unsupported: tuple[str, ...] = ()
 
 
+class VolumeStatus(Value, frozen=True):
+    """One named volume.
+
+    - `name`: on the runtime; `project`: the project that it belongs to, if known.
+    - `services`: the services that mount it (`PROJECT/SERVICE`).
+    - `containers`: the containers that have it, whether they run or not.
+    - `state`: `used`, `unused` (no service mounts it), or `incomplete` (a restore of it was
+      interrupted and is completed before a container with it starts).
+    - `external`: whether the file says that it is managed elsewhere.
+    """
+
+    name: str
+    project: str = ""
+    services: tuple[str, ...] = ()
+    containers: tuple[str, ...] = ()
+    driver: str = "local"
+    state: str = "used"
+    external: bool = False
+
+
 class LogLine(Value, frozen=True):
     """One line of a replica's output. `at`: when it was written (Unix time); 0: unknown."""
 

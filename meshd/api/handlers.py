@@ -20,6 +20,7 @@ from meshd.api.port import Control
 from meshd.api.requests import caller, is_set, parse_number, project_name, service_names
 from meshd.api.responses import closing, json_response, stream
 from meshd.api.rollout_handlers import RolloutHandlers
+from meshd.api.volume_handlers import VolumeHandlers
 from meshd.model.errors import NotFound, Rejected, StoreWriteError
 from meshd.model.event import Event
 from meshd.model.output import OutputQuery
@@ -96,6 +97,7 @@ class Handlers:
             web.post("/v1/replicas/{replica}/drain", self.drain),
             web.post("/v1/shutdown", self.shutdown),
             *JobHandlers(self._control.job_control).routes(),
+            *VolumeHandlers(self._control.volume_control).routes(),
             *RolloutHandlers(self._control.rollout_control).routes(),
         ]
 

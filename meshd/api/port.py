@@ -16,6 +16,7 @@ from meshd.api.dto import (
     Recording,
     ServicePolicy,
     Status,
+    VolumeStatus,
 )
 from meshd.model.event import Event
 from meshd.model.job import Job, JobOrder
@@ -87,6 +88,9 @@ class Control(Protocol):
     def job_control(self) -> "JobControl":
         """Return the operations on one-off jobs. Raises Rejected if this daemon has none."""
 
+    def volume_control(self) -> "VolumeControl":
+        """Return the operations on volumes."""
+
     def rollout_control(self) -> "RolloutControl":
         """Return the operations on rollouts. Raises Rejected if this daemon has none."""
 
@@ -132,3 +136,26 @@ class RolloutControl(Protocol):
 
     def resume(self, project: str, service: str, who: str) -> None:
         """Continue a paused rollout."""
+
+
+class VolumeControl(Protocol):
+    """The operations on volumes. `name` is a volume's name on the runtime, or its name in the
+    Compose file. `who` is the user, for events. Each may raise Rejected and RuntimeFailure."""
+
+    async def all(self) -> Sequence[VolumeStatus]:
+        """Return the named volumes."""
+
+    def read(self, name: str, live: bool, who: str) -> AsyncIterator[bytes]:
+        """Yield the content as a tar. The services with the volume are stopped meanwhile, unless
+        `live` is set; they start again when the iterator is closed."""
+
+    async def check_restore(self, name: str, force: bool) -> str:
+        """Return the volume's name on the runtime if `restore` may begin. Raises Rejected if the
+        volume has content and `force` is not set, or if others use it."""
+
+    async def restore(self, name: str, data: AsyncIterator[bytes], force: bool, who: str) -> None:
+        """Replace the content by a tar. It is received completely first; then the services with
+        the volume are stopped, and start again with the new content."""
+
+    async def remove(self, name: str, who: str) -> None:
+        """Delete a volume that no service mounts."""

@@ -31,6 +31,7 @@ _COMMANDS = (
     "right-size",
     "policy",
     "simulate",
+    "volume",
     "backup",
     "restore",
     "proxy",

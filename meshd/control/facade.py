@@ -17,6 +17,7 @@ from meshd.control.lookup import Lookup
 from meshd.control.rollouts import RolloutManager
 from meshd.control.shutdown import Shutdown
 from meshd.control.status_reader import StatusReader
+from meshd.control.volumes import VolumeManager
 from meshd.model.errors import NotFound
 from meshd.model.event import Event, Kind
 from meshd.model.output import OutputQuery, ReplicaLine
@@ -57,6 +58,7 @@ class ControlFacade:
         progress: ProgressTracker,
         rollouts: RolloutManager,
         jobs: JobControl,
+        volumes: VolumeManager,
         log_tail: LogTail,
         shutdown: Shutdown,
         clock: Callable[[], float],
@@ -76,6 +78,7 @@ class ControlFacade:
         self._progress = progress
         self._rollouts = rollouts
         self._jobs = jobs
+        self._volumes = volumes
         self._log_tail = log_tail
         self._shutdown = shutdown
         self._clock = clock
@@ -127,6 +130,10 @@ class ControlFacade:
     def subscribe(self) -> AsyncIterator[Event]:
         """See `Control.subscribe`."""
         return self._events.subscribe()
+
+    def volume_control(self) -> VolumeManager:
+        """See `Control.volume_control`."""
+        return self._volumes
 
     def rollout_control(self) -> RolloutManager:
         """See `Control.rollout_control`."""

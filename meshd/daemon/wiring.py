@@ -28,6 +28,7 @@ from meshd.control.lookup import Lookup
 from meshd.control.rollouts import RolloutManager
 from meshd.control.shutdown import Shutdown
 from meshd.control.status_reader import StatusReader
+from meshd.control.volumes import VolumeManager
 from meshd.daemon.clock_watch import ClockWatch
 from meshd.daemon.scale_from_zero_feed import ScaleFromZeroFeed
 from meshd.daemon.stores import Stores
@@ -282,6 +283,7 @@ class Parts:
                 clock,
             ),
             jobs=jobs,
+            volumes=VolumeManager(runtime, reconciler, events, clock),
             log_tail=LogTail(
                 runtime, lookup, OutputArchive(settings.state / output_archive.DIRECTORY)
             ),

@@ -307,6 +307,30 @@ class RemoveJob(JobOperation, frozen=True, kw_only=True):
         return f"remove job {self.id}: {self.cause}"
 
 
+class VolumeOperation(Operation, frozen=True, kw_only=True):
+    """An operation on the content of the volume called `name` on the runtime."""
+
+    name: str
+
+    @property
+    def subject(self) -> str:
+        return f"volume {self.name}"
+
+
+class RestoreVolume(VolumeOperation, frozen=True, kw_only=True):
+    """Replace the content of a volume by what was staged."""
+
+    def __str__(self) -> str:
+        return f"restore volume {self.name}: {self.cause}"
+
+
+class RemoveVolume(VolumeOperation, frozen=True, kw_only=True):
+    """Delete a volume with its content."""
+
+    def __str__(self) -> str:
+        return f"remove volume {self.name}: {self.cause}"
+
+
 class Plan(msgspec.Struct, frozen=True):
     """Steps that are safe now, in order.
 

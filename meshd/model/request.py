@@ -5,9 +5,12 @@
 control facade and jobs send them.
 """
 
+from typing import Any
+
 import msgspec
 
 from meshd.model.replica import Version
+from meshd.model.service_key import ServiceKey
 from meshd.spec.model import Service
 
 
@@ -34,6 +37,31 @@ class ResetBackoff(msgspec.Struct, frozen=True):
 
 class RemoveCopies(msgspec.Struct, frozen=True):
     """Drain and remove all copies of adopted containers; start no new ones."""
+
+
+class HoldServices(msgspec.Struct, frozen=True):
+    """Desire no replicas of these services until they are released; requests wait meanwhile."""
+
+    keys: tuple[ServiceKey, ...]
+
+
+class ReleaseServices(msgspec.Struct, frozen=True):
+    """End the hold of these services: the opposite of HoldServices."""
+
+    keys: tuple[ServiceKey, ...]
+
+
+class StageVolume(msgspec.Struct, frozen=True):
+    """Receive a tar that RestoreVolume takes; `data` is an asynchronous iterator of bytes."""
+
+    name: str
+    data: Any
+
+
+class DiscardStaged(msgspec.Struct, frozen=True):
+    """Remove what was staged for a volume."""
+
+    name: str
 
 
 class ResolveServices(msgspec.Struct, frozen=True):

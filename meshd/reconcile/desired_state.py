@@ -4,7 +4,7 @@ Owned by the reconciler, which calls `desired` in each pass. The store has the p
 rollouts; `meshd.spec.labels` reads the labels of containers to adopt.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -39,6 +39,7 @@ class DesiredStateBuilder:
         self._can_pause = can_pause
         self._store = store
         self._copies_allowed = True
+        self._holds: dict[str, int] = {}
         self._described: dict[str, tuple[object, tuple[str, Service] | None]] = {}
         self._desired = Desired()
         self._by_key: dict[str, DesiredService] = {}
@@ -75,6 +76,19 @@ class DesiredStateBuilder:
             self._projects = _effective(services)
             self._conflicts = route_conflicts(self._projects)
         return self._desired
+
+    def hold(self, keys: Collection[str]) -> None:
+        """Desire no replicas of these services until `release` was called as often. Not stored: a
+        hold ends with the process."""
+        for key in keys:
+            self._holds[key] = self._holds.get(key, 0) + 1
+
+    def release(self, keys: Collection[str]) -> None:
+        """End one hold of each of these services."""
+        for key in keys:
+            self._holds[key] -= 1
+            if not self._holds[key]:
+                del self._holds[key]
 
     def stop_copies(self) -> None:
         """Desire no copies of adopted containers from now on: the daemon ends."""
@@ -115,19 +129,18 @@ class DesiredStateBuilder:
                 deployed = spec
                 spec = self._store.revision(key, revision) or spec
                 order = _order_of_return(deployed, spec)
+            ends = stored.leaving or key in self._holds
             found.append(
                 DesiredService(
                     project=name,
                     spec=spec,
                     revision=revision,
-                    desired=0 if stored.leaving else desired_count(self._store, key, spec, now),
+                    desired=0 if ends else desired_count(self._store, key, spec, now),
                     rollout=_ended(rollout) if stored.leaving else rollout,
                     rollout_settings=settings,
                     order=order,
                     keeps_previous=_keeps_previous(rollout, spec, now),
-                    warm=0
-                    if stored.leaving
-                    else warm_count(self._store, key, spec, self._can_pause),
+                    warm=0 if ends else warm_count(self._store, key, spec, self._can_pause),
                     deployed_at=stored.at,
                 )
             )

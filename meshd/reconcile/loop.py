@@ -31,20 +31,27 @@ from meshd.model.operation import (
     ReadOutput,
     RemoveJob,
     RemoveReplica,
+    RemoveVolume,
+    RestoreVolume,
     ResumeReplica,
     StartJob,
     StartReplica,
     StopJob,
     StopReplica,
+    VolumeOperation,
 )
 from meshd.model.replica import RandomSource, Replica, Version
 from meshd.model.request import (
+    DiscardStaged,
     DrainRequest,
+    HoldServices,
+    ReleaseServices,
     ReloadDesired,
     RemoveCopies,
     ResetBackoff,
     ResolveServices,
     RunPass,
+    StageVolume,
 )
 from meshd.model.runtime import ObservedReplica
 from meshd.publish.compile import EdgeSettings
@@ -82,7 +89,15 @@ TICK: Final = 0.5
 COALESCE: Final = 0.002
 """Seconds in which further changes are combined into the same pass."""
 
-Change = RunPass | ReloadDesired | DrainRequest | ResetBackoff | RemoveCopies
+Change = (
+    RunPass
+    | ReloadDesired
+    | DrainRequest
+    | ResetBackoff
+    | RemoveCopies
+    | HoldServices
+    | ReleaseServices
+)
 """Requests that take effect in the next pass."""
 
 
@@ -234,7 +249,15 @@ class Reconciler:
     def request(self, request: StartJob) -> Awaitable[ObservedReplica]: ...
     @overload
     def request(
-        self, request: PrepareService | ForgetProject | StopJob | RemoveJob
+        self,
+        request: PrepareService
+        | ForgetProject
+        | StopJob
+        | RemoveJob
+        | RestoreVolume
+        | RemoveVolume
+        | StageVolume
+        | DiscardStaged,
     ) -> Awaitable[None]: ...
     def request(self, request: Any) -> Any:
         """Take a request of another part of the daemon.
@@ -245,7 +268,11 @@ class Reconciler:
         match request:
             case ResolveServices():
                 return self._executor.resolve(request.services, request.fetch)
-            case PrepareService() | ForgetProject() | JobOperation():
+            case StageVolume():
+                return self._executor.stage_volume(request.name, request.data)
+            case DiscardStaged():
+                return self._executor.discard_staged(request.name)
+            case PrepareService() | ForgetProject() | JobOperation() | VolumeOperation():
                 return self._perform(request)
             case ReloadDesired():
                 view = self._claims.own_replicas(self._watch.replicas)
@@ -259,6 +286,10 @@ class Reconciler:
                 return None
             case RemoveCopies():
                 self._desired_state.stop_copies()
+            case HoldServices():
+                self._desired_state.hold(request.keys)
+            case ReleaseServices():
+                self._desired_state.release(request.keys)
         self._wake.set()
         return None
 

@@ -23,6 +23,7 @@ from meshd.model.runtime import (
     ReplicaSpec,
     Usage,
 )
+from meshd.model.volume import RuntimeVolume
 from meshd.spec.model import ContainerHook, Network, Service
 
 
@@ -48,6 +49,10 @@ class ReplicaNotFound(RuntimeFailure):
 
 class ReplicaRunning(RuntimeFailure):
     """The replica is still running; stop it first."""
+
+
+class VolumeFailure(RuntimeFailure):
+    """A volume does not exist, is in use, or cannot be read or written."""
 
 
 class RevisionMissing(RuntimeFailure):
@@ -193,6 +198,29 @@ class Runtime(Protocol):
     def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
         """Yield output lines from now on until the replica ends. With `past`, all kept earlier
         lines come first, none twice. Raises ReplicaNotFound."""
+
+    async def volumes(self) -> Sequence[RuntimeVolume]:
+        """Return the named volumes, also those that meshd did not create."""
+
+    def read_volume(self, name: str) -> AsyncIterator[bytes]:
+        """Yield the content of a volume as a tar. Raises VolumeFailure."""
+
+    async def stage_volume(self, name: str, data: AsyncIterator[bytes]) -> None:
+        """Receive a tar that is to replace the content of a volume, which stays as it is. Raises
+        VolumeFailure if the tar is not complete, and what `data` raises; nothing is kept then."""
+
+    async def commit_volume(self, name: str) -> None:
+        """Replace the content of a volume, which no container may have, by what was staged. If that
+        is interrupted, the next `start` with the volume completes it. Raises VolumeFailure."""
+
+    async def discard_staged(self, name: str) -> None:
+        """Remove what was staged for a volume; no effect if there is nothing."""
+
+    async def remove_volume(self, name: str) -> None:
+        """Delete a volume with its content. Raises VolumeFailure if a container has it."""
+
+    async def is_volume_empty(self, name: str) -> bool:
+        """Whether a volume has no files. Raises VolumeFailure."""
 
     async def claims(self) -> Mapping[str, Holder]:
         """Return the projects claimed by a mesh on this runtime, each with its holder."""

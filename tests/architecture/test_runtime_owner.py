@@ -12,14 +12,15 @@ from meshd.runtime.base import Runtime
 from tests.support.paths import ROOT
 
 READS = {
-    "address_ranges", "capabilities", "follow", "image_progress", "is_local", "jobs", "list",
-    "logs", "mesh_addresses", "name", "nodes", "timed_logs", "usage", "watch",
+    "address_ranges", "capabilities", "follow", "image_progress", "is_local", "is_volume_empty",
+    "jobs", "list", "logs", "mesh_addresses", "name", "nodes", "read_volume", "timed_logs", "usage",
+    "volumes", "watch",
 }  # fmt: skip
 CONNECTION = {"close", "open"}
 OWNERSHIP = {"claim", "claims", "unclaim"}
 CHANGES = {
-    "execute", "pause", "prepare", "remove", "resolve", "set_host_names", "start",
-    "stop", "teardown", "unpause",
+    "commit_volume", "discard_staged", "execute", "pause", "prepare", "remove", "remove_volume",
+    "resolve", "set_host_names", "stage_volume", "start", "stop", "teardown", "unpause",
 }  # fmt: skip
 PORTS = {"view", "request", "ready"}
 DRIVER = {"run", "run_pass", "close"}

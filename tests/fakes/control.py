@@ -19,6 +19,7 @@ from meshd.model.release import Release
 from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.spec.model import Project
 from tests.fakes.job_control import FakeJobControl
+from tests.fakes.volume_control import FakeVolumeControl
 
 
 class FakeControl:
@@ -38,6 +39,7 @@ class FakeControl:
         self.outlook: tuple[str, ...] = ()
         self.released: list[Release] = []
         self.jobs = FakeJobControl()
+        self.volumes = FakeVolumeControl()
         self.sized: list[Sizing] = []
         self.refuse: Exception | None = None
         self.exposition = b"# nothing\n"
@@ -181,6 +183,9 @@ class FakeControl:
 
     def job_control(self) -> FakeJobControl:
         return self.jobs
+
+    def volume_control(self) -> FakeVolumeControl:
+        return self.volumes
 
     async def shutdown(self, stop_replicas: bool) -> None:
         self._called("shutdown", stop_replicas)

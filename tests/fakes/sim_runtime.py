@@ -26,6 +26,7 @@ from meshd.model.runtime import (
     ReplicaSpec,
     ReplicaState,
 )
+from meshd.model.volume import RuntimeVolume
 from meshd.runtime.base import (
     EventKind,
     ImageMissing,
@@ -87,6 +88,11 @@ class SimRuntime:
         """Replica and first word of each command that ran in one."""
         self.peaks: dict[str, int] = {}
         """The most containers of a service that had not ended at the same time."""
+        self.volume_data: dict[str, bytes] = {}
+        """The content of each volume."""
+        self.volumes_of: dict[str, tuple[str, ...]] = {}
+        """The volumes of each service, by PROJECT/SERVICE."""
+        self.staged: dict[str, bytes] = {}
         self.on_stop = lambda name: None
         self._watchers: list[asyncio.Queue[RuntimeEvent | None]] = []
         self._port = 1000
@@ -385,6 +391,41 @@ class SimRuntime:
 
     async def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
         yield "line"
+
+    async def volumes(self) -> Sequence[RuntimeVolume]:
+        users: dict[str, list[Box]] = {name: [] for name in self.volume_data}
+        for box in self.boxes.values():
+            for name in self.volumes_of.get(f"{box.seen.project}/{box.seen.service}", ()):
+                users[name].append(box)
+        return [
+            RuntimeVolume(
+                name,
+                name.partition("_")[0],
+                containers=tuple(box.seen.name for box in boxes),
+                running=tuple(b.seen.name for b in boxes if b.seen.state is ReplicaState.RUNNING),
+            )
+            for name, boxes in users.items()
+        ]
+
+    async def read_volume(self, name: str) -> AsyncIterator[bytes]:
+        for byte in self.volume_data[name]:
+            await asyncio.sleep(1.0)
+            yield bytes([byte])
+
+    async def stage_volume(self, name: str, data: AsyncIterator[bytes]) -> None:
+        self.staged[name] = b"".join([chunk async for chunk in data])
+
+    async def commit_volume(self, name: str) -> None:
+        self.volume_data[name] = self.staged.pop(name)
+
+    async def discard_staged(self, name: str) -> None:
+        self.staged.pop(name, None)
+
+    async def remove_volume(self, name: str) -> None:
+        del self.volume_data[name]
+
+    async def is_volume_empty(self, name: str) -> bool:
+        return not self.volume_data[name]
 
     async def claims(self) -> Mapping[str, Holder]:
         await self._lag()

@@ -6,7 +6,7 @@ that deployments and jobs request (`perform`). At most one operation per subject
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -20,6 +20,8 @@ from meshd.model.operation import (
     ReadOutput,
     RemoveJob,
     RemoveReplica,
+    RemoveVolume,
+    RestoreVolume,
     ResumeReplica,
     StartJob,
     StartReplica,
@@ -155,6 +157,15 @@ class Executor:
         """Change the names that a running replica knows. Raises RuntimeFailure."""
         await self._runtime.set_host_names(name, names, blocks)
 
+    async def stage_volume(self, name: str, data: AsyncIterator[bytes]) -> None:
+        """Receive the data that RestoreVolume takes. Raises RuntimeFailure, and what `data`
+        raises."""
+        await self._runtime.stage_volume(name, data)
+
+    async def discard_staged(self, name: str) -> None:
+        """Remove what was staged for a volume. Raises RuntimeFailure."""
+        await self._runtime.discard_staged(name)
+
     async def close(self) -> None:
         """Cancel the operations that were begun; the next pass sees how far they got."""
         tasks = list(self._tasks)
@@ -232,6 +243,10 @@ class Executor:
                 await self._runtime.stop(operation.id, operation.grace)
             case RemoveJob():
                 await self._runtime.remove(operation.id)
+            case RestoreVolume():
+                await self._runtime.commit_volume(operation.name)
+            case RemoveVolume():
+                await self._runtime.remove_volume(operation.name)
             case _:
                 raise TypeError(f"the executor does not perform {operation}")
 

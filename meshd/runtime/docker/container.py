@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from meshd.model.runtime import ReplicaSpec
+from meshd.model.volume import volume_name
 from meshd.runtime.base import StartFailed
 from meshd.runtime.docker import features
 from meshd.runtime.docker.drift import LIMITS, requested_config
@@ -105,14 +106,9 @@ def network_name(project: str, service: Service, name: str) -> str:
     return service.network_names.get(name) or engine_name(project, name)
 
 
-def volume_name(project: str, mount: Mount) -> str:
-    """Return the engine's name of the volume of a mount."""
-    return mount.volume_name or engine_name(project, mount.source)
-
-
 def engine_name(project: str, name: str) -> str:
-    """Return the engine's name of a declared network or volume: the same as Compose's, so that
-    both use the same data and networks."""
+    """Return the engine's name of a declared network: the same as Compose's, so that both use the
+    same networks."""
     return f"{project}_{name}"
 
 

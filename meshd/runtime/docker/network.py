@@ -10,10 +10,11 @@ from dataclasses import replace
 from typing import Final
 
 from meshd.model.runtime import AddressRange
+from meshd.model.volume import volume_name
 from meshd.runtime.base import RuntimeFailure, StartFailed
 from meshd.runtime.docker.addresses.ranges import address_range, divide
 from meshd.runtime.docker.addresses.redirection_rules import Redirect
-from meshd.runtime.docker.container import network_name, volume_name
+from meshd.runtime.docker.container import network_name
 from meshd.runtime.docker.engine import Engine, Info
 from meshd.runtime.docker.firewall_rules import Bridge
 from meshd.runtime.docker.observe import own_network

@@ -30,6 +30,7 @@ from meshd.model.runtime import (
     ReplicaSpec,
     Usage,
 )
+from meshd.model.volume import RuntimeVolume, named_volumes
 from meshd.runtime.base import (
     EventKind,
     ReplicaNotFound,
@@ -58,10 +59,11 @@ from meshd.runtime.docker.drift import enforced_limits
 from meshd.runtime.docker.engine import Engine, Info
 from meshd.runtime.docker.events import Sightings, replica_event
 from meshd.runtime.docker.host_firewall import HostFirewall
-from meshd.runtime.docker.image import Images, pin_builds
+from meshd.runtime.docker.images.image import Images, pin_builds
 from meshd.runtime.docker.iptables import Iptables
 from meshd.runtime.docker.network import Networks
 from meshd.runtime.docker.observe import add_lost_peer, is_job, is_replica, observe
+from meshd.runtime.docker.volume import Volumes
 from meshd.runtime.support import unsupported
 from meshd.spec.model import ContainerHook, Network, Service
 
@@ -92,6 +94,7 @@ class DockerRuntime:
         self._networks = Networks(self._engine)
         self._images = Images(self._engine)
         self._claims = EngineClaims(self._engine)
+        self._volumes = Volumes(self._engine)
         self._sightings = Sightings()
         self._cloning = asyncio.Lock()
         self._redirection: Redirection | None = None
@@ -153,6 +156,7 @@ class DockerRuntime:
         self._node = str(info["Name"])
         self._logging_driver = str(info["LoggingDriver"])
         self._limits = enforced_limits(info)
+        await self._volumes.remove_leftovers()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -268,6 +272,8 @@ class DockerRuntime:
                 )
         else:
             self._refuse(replica.service)
+            volumes = named_volumes(replica.project, replica.service.volumes)
+            await self._volumes.finish(volumes)
             wanted, image = await self._creation(replica), replica.service.image
             container = await create(self._engine, replica.name, wanted, image)
         try:
@@ -335,6 +341,34 @@ class DockerRuntime:
     def follow(self, name: str, past: bool = False) -> AsyncIterator[str]:
         """See `Runtime.follow`."""
         return logs.follow(self._engine, self._id(name), past)
+
+    async def volumes(self) -> Sequence[RuntimeVolume]:
+        """See `Runtime.volumes`."""
+        return await self._volumes.list()
+
+    def read_volume(self, name: str) -> AsyncIterator[bytes]:
+        """See `Runtime.read_volume`."""
+        return self._volumes.read(name)
+
+    async def stage_volume(self, name: str, data: AsyncIterator[bytes]) -> None:
+        """See `Runtime.stage_volume`."""
+        await self._volumes.stage(name, data)
+
+    async def commit_volume(self, name: str) -> None:
+        """See `Runtime.commit_volume`."""
+        await self._volumes.commit(name)
+
+    async def discard_staged(self, name: str) -> None:
+        """See `Runtime.discard_staged`."""
+        await self._volumes.discard(name)
+
+    async def remove_volume(self, name: str) -> None:
+        """See `Runtime.remove_volume`."""
+        await self._volumes.remove(name)
+
+    async def is_volume_empty(self, name: str) -> bool:
+        """See `Runtime.is_volume_empty`."""
+        return await self._volumes.is_empty(name)
 
     async def claims(self) -> Mapping[str, Holder]:
         """See `Runtime.claims`."""

@@ -30,6 +30,7 @@ from meshd.model.runtime import (
     ReplicaState,
     Usage,
 )
+from meshd.model.volume import RuntimeVolume
 from meshd.runtime import base
 from meshd.runtime.base import (
     EventKind,
@@ -44,6 +45,7 @@ from meshd.runtime.process.usage import usage_of_sessions
 from meshd.spec.labels import JOB
 from meshd.spec.model import ContainerHook, Network, Service
 
+NO_VOLUMES = "the process runtime has no volumes"
 TIMEOUT = 15.0
 """Seconds for an answer of the keeper; starting and stopping have their own limits."""
 _RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
@@ -224,6 +226,33 @@ class ProcessRuntime:
         async with self._connected(wire.Follow(name, past)) as (_, reader):
             async for line in _items(reader, wire.lines):
                 yield line
+
+    async def volumes(self) -> Sequence[RuntimeVolume]:
+        """See `Runtime.volumes`: none, processes use files of the host."""
+        return ()
+
+    def read_volume(self, name: str) -> AsyncIterator[bytes]:
+        """See `Runtime.read_volume`."""
+        raise base.VolumeFailure(f"{name}: {NO_VOLUMES}")
+
+    async def stage_volume(self, name: str, data: AsyncIterator[bytes]) -> None:  # noqa: ARG002
+        """See `Runtime.stage_volume`."""
+        raise base.VolumeFailure(f"{name}: {NO_VOLUMES}")
+
+    async def commit_volume(self, name: str) -> None:
+        """See `Runtime.commit_volume`."""
+        raise base.VolumeFailure(f"{name}: {NO_VOLUMES}")
+
+    async def discard_staged(self, name: str) -> None:
+        """See `Runtime.discard_staged`: nothing can be staged."""
+
+    async def remove_volume(self, name: str) -> None:
+        """See `Runtime.remove_volume`."""
+        raise base.VolumeFailure(f"{name}: {NO_VOLUMES}")
+
+    async def is_volume_empty(self, name: str) -> bool:
+        """See `Runtime.is_volume_empty`."""
+        raise base.VolumeFailure(f"{name}: {NO_VOLUMES}")
 
     async def claims(self) -> Mapping[str, Holder]:
         """None: the keeper belongs to this state alone."""

@@ -278,3 +278,38 @@ async def test_a_response_with_unknown_fields_is_read(tmp_path: Path) -> None:
             assert [e.id async for e in client.follow_events()] == [7]
     finally:
         await runner.cleanup()
+
+
+async def _chunks(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+async def test_volumes_are_streamed_both_ways(control: FakeControl, client: Client) -> None:
+    user = getpass.getuser()
+    assert [each.name for each in await client.volumes()] == ["shop_data"]
+    data = b"".join([chunk async for chunk in client.read_volume("shop_data", True)])
+    assert data == b"onetwo"
+    with pytest.raises(Rejected, match="is not empty"):
+        await client.check_restore("shop/data", False)
+    assert await client.check_restore("shop/data", True) == "shop/data"
+    await client.restore_volume("shop/data", _chunks(b"a", b"b" * 300_000), True)
+    assert control.volumes.content["shop/data"] == [b"a" + b"b" * 300_000]
+    await client.remove_volume("shop/data")
+    assert control.volumes.calls == [
+        ("read", "shop_data", True, user),
+        ("restore", "shop/data", True, user),
+        ("remove", "shop/data", user),
+    ]
+
+
+async def test_a_part_of_a_volume_is_not_taken_for_the_whole(
+    control: FakeControl, client: Client
+) -> None:
+    control.volumes.failing = True
+    with pytest.raises(ApiFailure, match="the backup failed before it was complete"):
+        async for _ in client.read_volume("shop_data", False):
+            pass
+    with pytest.raises(NotFound, match="there is no volume 'other'"):
+        async for _ in client.read_volume("other", False):
+            pass

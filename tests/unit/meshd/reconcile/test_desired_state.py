@@ -199,3 +199,22 @@ def test_number_of_warm_replicas(
     if learned is not None:
         store.set_scaling({"shop/web": (1, {}, learned)}, 2.0)
     assert only_service(DesiredStateBuilder(store, can_pause)).warm == warm
+
+
+def test_a_held_service_desires_no_replicas_until_every_hold_ends(store: Store) -> None:
+    web, other = Service(name="web", image="a", replicas=2), Service(name="other", image="a")
+    project = Project(name="shop", services=(web, other))
+    store.deploy(project, {"web": "r1", "other": "r1"}, "ada", "", 1.0, "deploy")
+    builder = DesiredStateBuilder(store)
+
+    def counts() -> list[int]:
+        return [service.desired for service in builder.desired({}, 10.0).services]
+
+    assert counts() == [2, 1]
+    builder.hold(["shop/web"])
+    builder.hold(["shop/web"])
+    assert counts() == [0, 1]
+    builder.release(["shop/web"])
+    assert counts() == [0, 1]
+    builder.release(["shop/web"])
+    assert counts() == [2, 1]

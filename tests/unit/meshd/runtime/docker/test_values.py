@@ -12,10 +12,10 @@ import pytest
 
 from meshd.model.runtime import ContainerHealth, ReplicaSpec, ReplicaState
 from meshd.runtime.base import EventKind
-from meshd.runtime.docker.build import Ignore, bases, pack
 from meshd.runtime.docker.container import clone_request, create_request, image_of, next_number
 from meshd.runtime.docker.create import pack_files
 from meshd.runtime.docker.engine import api_version
+from meshd.runtime.docker.images.build import Ignore, bases, pack
 from meshd.runtime.docker.observe import event_kind, is_replica, observe, stop_signal
 from meshd.runtime.docker.usage import parse_stats
 from meshd.spec.model import (

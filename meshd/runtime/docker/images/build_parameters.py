@@ -1,7 +1,6 @@
 """The parameters of the engine's request to build an image, and what needs BuildKit. Pure.
 
-Used by `meshd.runtime.docker.image`, which sends the request; `meshd.runtime.docker.build` packs
-the context.
+Used by `image`, which sends the request; `build` packs the context.
 """
 
 import json

@@ -10,8 +10,8 @@ from aiohttp import web
 
 from meshd.runtime.base import ImageMissing
 from meshd.runtime.docker.engine import Engine
-from meshd.runtime.docker.image import Images, is_for_platform
-from meshd.runtime.docker.pull import PullProgress
+from meshd.runtime.docker.images.image import Images, is_for_platform
+from meshd.runtime.docker.images.pull import PullProgress
 from meshd.spec.model import EngineOptions, Service
 
 LOGIN = {"auth": base64.b64encode(b"ada:secret").decode()}

@@ -2,7 +2,7 @@
 
 import json
 
-from meshd.runtime.docker.build_parameters import build_parameters, buildkit_keys
+from meshd.runtime.docker.images.build_parameters import build_parameters, buildkit_keys
 from meshd.spec.model import Build, Ulimit
 
 

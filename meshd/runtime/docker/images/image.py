@@ -17,12 +17,12 @@ from yarl import URL
 
 from meshd.model.runtime import ImageProgress
 from meshd.runtime.base import ImageMissing, StartFailed
-from meshd.runtime.docker.auth import encode, find_logins
-from meshd.runtime.docker.build import BuildContext, bases, digest_of, pack
-from meshd.runtime.docker.build_parameters import build_parameters, buildkit_keys
 from meshd.runtime.docker.container import image_of, name_of_image
 from meshd.runtime.docker.engine import Engine, Info
-from meshd.runtime.docker.pull import Puller
+from meshd.runtime.docker.images.auth import encode, find_logins
+from meshd.runtime.docker.images.build import BuildContext, bases, digest_of, pack
+from meshd.runtime.docker.images.build_parameters import build_parameters, buildkit_keys
+from meshd.runtime.docker.images.pull import Puller
 from meshd.spec.image_name import is_image_id, normalize_image, parse_image_name
 from meshd.spec.model import Build, Service
 

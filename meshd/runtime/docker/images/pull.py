@@ -14,8 +14,8 @@ from yarl import URL
 
 from meshd.model.runtime import ImageProgress
 from meshd.runtime.base import ImageMissing, RuntimeUnavailable
-from meshd.runtime.docker.auth import find_login
 from meshd.runtime.docker.engine import Engine
+from meshd.runtime.docker.images.auth import find_login
 from meshd.spec.image_name import is_image_id, parse_image_name
 
 STALLED: Final = 300.0

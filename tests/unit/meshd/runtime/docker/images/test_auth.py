@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from meshd.runtime.docker.auth import HUB_KEY, find_login, registry_key
+from meshd.runtime.docker.images.auth import HUB_KEY, find_login, registry_key
 
 INLINE = {"auth": base64.b64encode(b"ada:se:cret").decode()}
 TOKEN = {"auth": base64.b64encode(b"00000000-0000:").decode(), "identitytoken": "T"}

@@ -1,7 +1,7 @@
 """Packs a build context for the engine, and reads the base images of its Dockerfile.
 
-Used by `meshd.runtime.docker.image`, which sends the context. It is a tar of the directory, without
-the files that .dockerignore excludes.
+Used by `image`, which sends the context. It is a tar of the directory, without the files that
+.dockerignore excludes.
 """
 
 import gzip

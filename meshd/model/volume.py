@@ -1,0 +1,40 @@
+"""Volumes of the runtime, and who uses them. Pure.
+
+`meshd.runtime` reports them; `meshd.control.volumes` lists, backs up and restores them.
+"""
+
+from dataclasses import dataclass
+
+from meshd.spec.model import Mount
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeVolume:
+    """One named volume on the runtime.
+
+    - `project`: the project that it was created for, by meshd or by Compose; empty if unknown.
+    - `driver`: its driver; `device`: what the driver mounts; empty for a directory of the engine.
+    - `containers`: the containers that have it, whether they run or not.
+    - `running`: those of them that run.
+    - `incomplete`: whether a restore of it was interrupted while its content was replaced.
+    """
+
+    name: str
+    project: str = ""
+    driver: str = "local"
+    device: str = ""
+    containers: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
+    incomplete: bool = False
+
+
+def volume_name(project: str, mount: Mount) -> str:
+    """Return the runtime's name of the volume of a mount: the same as Compose's, so that both use
+    the same data."""
+    return mount.volume_name or f"{project}_{mount.source}"
+
+
+def named_volumes(project: str, mounts: tuple[Mount, ...]) -> dict[str, Mount]:
+    """Return the mounts of named volumes, by the runtime's name of the volume."""
+    named = [mount for mount in mounts if mount.type == "volume" and mount.source]
+    return {volume_name(project, mount): mount for mount in named}

@@ -1,0 +1,1 @@
+"""Images of a Docker Engine: names, logins, pulls and builds."""
