@@ -138,7 +138,7 @@ class VolumeManager:
         if service is None:
             return STOP_MARGIN
         spec = service.spec
-        return spec.mesh.drain + spec.stop_grace_period + STOP_MARGIN
+        return spec.mesh.drain.requests + spec.stop_grace_period + STOP_MARGIN
 
     async def _users(self, name: str, removed: bool) -> tuple[str, ...]:
         volume = await self._find(name)
