@@ -114,7 +114,7 @@ def find_port_conflicts(project: Project, others: Sequence[Project]) -> list[str
     """Return why ports of a project cannot be published, in addition to those of other projects;
     empty if they can."""
     ours, theirs = list_host_ports([project]), list_host_ports(others)
-    replicas = {service_key(project.name, each.name): each.replicas for each in project.services}
+    services = {service_key(project.name, each.name): each for each in project.services}
     problems = []
     for number, port in enumerate(ours):
         name = port.service.partition("/")[2]
@@ -126,12 +126,31 @@ def find_port_conflicts(project: Project, others: Sequence[Project]) -> list[str
                 f"service {name}: port {port} of the host is already published by {by}; publish "
                 "another port"
             )
-        elif port.by_engine and replicas[port.service] > 1:
-            problems.append(
-                f"service {name}: {replicas[port.service]} replicas cannot all publish port {port} "
-                "of the host; publish a range, or add x-mesh so that the mesh publishes a TCP port"
-            )
+        elif port.by_engine:
+            problems += _engine_port_problems(services[port.service], port)
     return problems
+
+
+def _engine_port_problems(service: Service, port: HostPort) -> Iterable[str]:
+    """Yield why a port of the host does not suffice for the service's containers: the engine
+    gives it to one of them at a time."""
+    scale = service.mesh.scale
+    most = scale.max if scale else service.replicas
+    if most > 1 and port.plain:
+        yield (
+            f"service {service.name}: {most} replicas cannot all publish port {port} of the host; "
+            "publish a range, or add x-mesh so that the mesh publishes a TCP port"
+        )
+    elif most > 1:
+        yield (
+            f"service {service.name}: {most} replicas cannot all publish port {port} of the host; "
+            "the mesh balances TCP ports only, so keep one replica, or publish a range of ports"
+        )
+    elif service.update_order == "start-first":
+        yield (
+            f"service {service.name}: the old and the new replica cannot both publish port {port} "
+            "of the host; remove order: start-first from deploy.update_config"
+        )
 
 
 def _address(host: str, port: int) -> str:

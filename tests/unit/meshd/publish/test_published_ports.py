@@ -11,7 +11,7 @@ from meshd.publish.published_ports import (
     published_listeners,
     with_chosen_ports,
 )
-from meshd.spec.model import Project
+from meshd.spec.model import Mesh, Project, Scale, UpdateConfig
 
 
 def project(name: str = "shop", **services: dict[str, Any]) -> Project:
@@ -101,3 +101,24 @@ def test_texts_of_conflicts() -> None:
         "service db: 2 replicas cannot all publish port 5432/tcp of the host; publish a range, or "
         "add x-mesh so that the mesh publishes a TCP port",
     ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({}, ""),
+        ({"replicas": 2}, "2 replicas cannot all publish port 5353/udp"),
+        ({"mesh": Mesh(scale=Scale(min=1, max=3, rps=5))}, "3 replicas cannot all publish"),
+        ({"update": UpdateConfig(order="start-first")}, "remove order: start-first"),
+        ({"update": UpdateConfig(order="start-first"), "plain": True}, "remove order: start-first"),
+        ({"replicas": 2, "ports": published("5353-5360:53/udp")}, ""),
+    ],
+)
+def test_only_one_container_has_a_port_that_the_engine_opens(
+    fields: dict[str, Any], problem: str
+) -> None:
+    shop = project(dns={"ports": published("5353:53/udp"), **fields})
+
+    found = find_port_conflicts(shop, [])
+    assert len(found) == bool(problem)
+    assert problem in "".join(found)
