@@ -116,6 +116,17 @@ def _ignored(service: Service, can: Capabilities) -> Iterator[str]:
     if not can.networks and service.ports:
         published = ", ".join(str(port) for port in service.ports)
         yield f"ports {published} are not published; use x-mesh.routes"
+    if not can.networks and service.mesh.tcp:
+        ports = ", ".join(map(str, service.mesh.tcp))
+        yield f"the mesh passes no connections on to TCP port {ports}; only containers have this"
+    scale = service.mesh.scale
+    if scale is not None and not set(service.mesh_ports) - set(service.mesh.tcp):
+        for name in ("objective", "queue"):
+            if getattr(scale, name):
+                yield (
+                    f"scale.{name} needs requests, and the service has TCP ports only; use "
+                    "scale.concurrency, the connections per replica"
+                )
     if not can.volumes:
         for mount in service.volumes:
             yield f"{mount.type} volume at {mount.target} is not mounted"

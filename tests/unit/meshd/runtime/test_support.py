@@ -32,6 +32,14 @@ READABLE = (
         ({"mesh": {"allow": ["web"]}}, DOCKER, ()),
         ({"networks": ["back"]}, PROCESS,
          (f"service db: networks back do not isolate local processes; {READABLE}",)),
+        ({"mesh": {"tcp": [5432]}}, PROCESS,
+         ("service db: the mesh passes no connections on to TCP port 5432; only containers have "
+          "this",)),
+        ({"mesh": {"tcp": [5432], "scale": {"max": 3, "objective": {"latency": 0.1}}}}, DOCKER,
+         ("service db: scale.objective needs requests, and the service has TCP ports only; use "
+          "scale.concurrency, the connections per replica",)),
+        ({"mesh": {"tcp": [5432], "scale": {"max": 3, "concurrency": 9}}}, DOCKER, ()),
+        ({"expose": [80], "mesh": {"tcp": [5432], "scale": {"max": 3, "queue": 1}}}, DOCKER, ()),
         ({"user": "9", "resources": {"cpus": 2}}, PROCESS,
          ("service db: user 9 is ignored; it runs as the user of meshd; CPU limit 2 is not "
           "enforced",)),
