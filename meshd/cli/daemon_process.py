@@ -158,6 +158,15 @@ def listen_addresses(state: Path) -> tuple[str, ...]:
     return config.listen if config else ()
 
 
+def metrics_address(state: Path) -> str:
+    """Return the address of --metrics of the running daemon; empty if not known."""
+    config = _stored_config(state)
+    for child in config.children if config else ():
+        if "--metrics" in child.argv:
+            return child.argv[child.argv.index("--metrics") + 1]
+    return ""
+
+
 def has_proxy_settings(options: DaemonOptions) -> bool:
     """Whether the running daemon was started with the same proxy settings; True if not known."""
     expected = options.config()

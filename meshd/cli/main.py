@@ -6,6 +6,7 @@ The commands are in `meshd.cli.commands`; `meshd.__main__` and the console scrip
 
 import difflib
 import importlib
+import signal
 
 import click
 
@@ -67,6 +68,9 @@ class _LazyGroup(click.Group):
 @click.version_option(package_name="meshd", prog_name="meshd")
 def main() -> None:
     """Run a Compose application with load balancing, healing, autoscaling and safe rollouts."""
+    # The command's modules are loaded now: see `meshd.__main__`.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if __name__ == "__main__":

@@ -143,9 +143,16 @@ def _option_of(location: tuple[int | str, ...]) -> str:
     return "--otlp-sample" if location[-1] == "sample" else "--otlp"
 
 
-def warn_if_different(options: daemon_process.DaemonOptions, listen: tuple[str, ...] = ()) -> None:
+def warn_if_different(
+    options: daemon_process.DaemonOptions, listen: tuple[str, ...] = (), metrics: str = ""
+) -> None:
     """Print a warning for each option that the running daemon was not started with. `listen` are
-    the addresses given by --listen; empty: not compared."""
+    the addresses given by --listen, and `metrics` that of --metrics; empty: not compared."""
+    serves = daemon_process.metrics_address(options.state)
+    if metrics and serves and metrics != serves:
+        output.print_error(
+            f"warning: the daemon serves metrics at {serves}, not at {metrics}; {_RESTART}"
+        )
     current = daemon_process.listen_addresses(options.state)
     if listen and current and set(listen) != set(current):
         output.print_error(

@@ -32,6 +32,9 @@ MAX_HEAD: Final = 8192
 """Bytes of a response that are buffered; only its first line is read."""
 OK_STATUS, FIRST_ERROR_STATUS = 200, 400
 """HTTP statuses from the first up to, not including, the second are good."""
+NOT_FOUND: Final = 404
+"""Status of a program that has no such path."""
+DEFAULT_PATH: Final = HealthCheck().path
 GOOD: Final = "ok"
 _OWN_LINES: Final = ("User-Agent: meshd-probe", "Accept: */*")
 """Fields that a probe sends unless the health check sets them."""
@@ -208,8 +211,12 @@ async def _probe_http(host: str, port: int, path: str, health: HealthCheck) -> s
     if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
         return "closed the connection without an answer" if not line else "did not answer in HTTP"
     status = int(words[1])
-    good = OK_STATUS <= status < FIRST_ERROR_STATUS
-    return None if good else f"GET {health.path} answered {status}"
+    if OK_STATUS <= status < FIRST_ERROR_STATUS:
+        return None
+    problem = f"GET {health.path} answered {status}"
+    if status == NOT_FOUND and health.path == DEFAULT_PATH:
+        problem += "; x-mesh.health sets another path, or tcp"
+    return problem
 
 
 ProbeFunction = Callable[[str, int, HealthCheck, str], Awaitable[str | None]]

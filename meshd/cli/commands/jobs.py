@@ -70,7 +70,8 @@ async def stop(job: str, state: Path) -> int:
 
 def job_row(job: Job) -> list[str]:
     """Return the row of a job; the columns are `COLUMNS`."""
-    duration = job.ended - job.started if job.started and job.is_over else None
+    # The clock may have been set back meanwhile.
+    duration = max(0.0, job.ended - job.started) if job.started and job.is_over else None
     return [
         job.id,
         job.key,

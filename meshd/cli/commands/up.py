@@ -6,9 +6,10 @@ The daemon is started by `meshd.cli.daemon_process`; what follows is in `meshd.c
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import click
+from click.core import ParameterSource
 
 from meshd.api.client import wait_for_daemon
 from meshd.cli import daemon_process, foreground, output, proxy_options, spec_options
@@ -20,6 +21,9 @@ from meshd.store import presence
 
 LISTEN = "127.0.0.1:8080"
 METRICS = "127.0.0.1:9900"
+START_MARGIN: Final = 60.0
+"""Seconds in addition to the longest start period, for images and for services that others wait
+for."""
 MAX_DEFAULT_WORKERS = 4
 """Workers by default on a large machine: the replicas need CPUs too."""
 
@@ -104,12 +108,15 @@ async def command(
     down` stops them. If a daemon runs already, the services are deployed to it, and Ctrl-C
     leaves them running.
     """
+    given_metrics = is_given("metrics")
     if adopt and files:
         raise click.UsageError("--adopt and -f exclude each other")
     if adopt and no_adopt:
         raise click.UsageError("--adopt and --no-adopt exclude each other")
     loaded = None if adopt else spec_options.load(files, project, profiles)
     spec = loaded.project if loaded else None
+    if spec is not None and not is_given("seconds"):
+        seconds = max(seconds, START_MARGIN + longest_start(spec))
     settings = proxy_options.merge(given, loaded)
     for unused in find_unused_listeners(settings, listen or (LISTEN,)):
         raise click.UsageError(
@@ -131,7 +138,7 @@ async def command(
         )
         async with daemon_process.start_lock(state):
             if await check_running(options):
-                proxy_options.warn_if_different(options, listen)
+                proxy_options.warn_if_different(options, listen, metrics if given_metrics else "")
             else:
                 name = await choose_runtime(runtime, spec)
                 daemon = daemon_process.spawn(replace(options, runtime=name))
@@ -141,7 +148,14 @@ async def command(
         return output.USAGE
     async with connect(state) as client:
         run = foreground.ForegroundRun(client, daemon, spec, seconds, as_json, take_over)
-        return await run.run(detach)
+        code = await run.run(detach)
+        if adopt and detach and code == output.OK:
+            count = sum(each.state == "adopted" for each in (await client.status()).projects)
+            output.print_error(
+                f"adopting containers with mesh.* labels ({count} projects so far); `meshd ps` "
+                "lists them, `meshd down --all` ends the daemon"
+            )
+        return code
 
 
 def default_listen(spec: Project | None) -> tuple[str, ...]:
@@ -156,6 +170,21 @@ def default_listen(spec: Project | None) -> tuple[str, ...]:
         "--listen sets another address"
     )
     return (f"{host}:0",)
+
+
+def is_given(option: str) -> bool:
+    """Whether the option of the current command was given, not left at its default."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source is not ParameterSource.DEFAULT
+
+
+def longest_start(spec: Project) -> float:
+    """Return the longest time in seconds that a service may take to become healthy."""
+    return max(
+        (max(s.probe.start_timeout, s.healthcheck.start_period) for s in spec.services
+         if s.healthcheck is not None),
+        default=0.0,
+    )  # fmt: skip
 
 
 async def check_running(options: daemon_process.DaemonOptions) -> bool:

@@ -43,10 +43,10 @@ def _failed_to_start(replica: Replica) -> str | None:
 
 def _never_healthy(replica: Replica, spec: Service, now: float) -> str | None:
     """Why a starting replica is evicted; None while it may still get healthy: for the start timeout
-    of the probe, and for the start period of its container's own check."""
+    of the probe, and for the start period of its health check."""
     own = spec.healthcheck
     patience = spec.probe.start_timeout
-    if own is not None and replica.health is ContainerHealth.STARTING:
+    if own is not None and not own.disable and replica.health is not ContainerHealth.UNHEALTHY:
         patience = max(patience, own.start_period)
     resuming = replica.phase is Phase.PAUSED and not replica.warm
     starting = resuming or replica.phase in (Phase.STARTING, Phase.PROBING)

@@ -45,6 +45,10 @@ async def answering() -> AsyncIterator[Callable[[bytes | None], "asyncio.Future[
         (b"HTTP/1.1 200 OK\r\n\r\n", None),
         (b"HTTP/1.0 302 Found\r\n\r\n", None),
         (b"HTTP/1.1 503 Busy\r\n\r\n", "GET /healthz answered 503"),
+        (
+            b"HTTP/1.1 404 Not Found\r\n\r\n",
+            "GET /healthz answered 404; x-mesh.health sets another path, or tcp",
+        ),
         (b"SSH-2.0-server\r\n", "did not answer in HTTP"),
         (b"", "closed the connection without an answer"),
         (None, "no answer within 0.3 s"),

@@ -222,6 +222,15 @@ def test_unhealthy_replicas_are_drained_and_replaced_in_the_same_pass(
     assert lines(web(1), unhealthy) == [cause, "start shop-web-baaaa (new): 1 desired, 0 running"]
 
 
+def test_a_replica_has_the_start_period_of_its_health_check() -> None:
+    spec = {"healthcheck": {"test": ["CMD", "true"], "start_period": 120}}
+    service = web(1, spec=spec)
+    slow = replica("a", Phase.PROBING, since=NOW - 119, probe="refused")
+    assert lines(service, slow) == []
+    late = replica("a", Phase.PROBING, since=NOW - 121, probe="refused")
+    assert lines(service, late)[0] == "drain a: not healthy within 120 s (refused)"
+
+
 def test_if_all_replicas_are_unhealthy_half_are_restarted_at_a_time() -> None:
     unhealthy = [replica(name, bad=9) for name in "abcd"]
     drained = [step for step in steps(web(4), *unhealthy) if step.startswith("drain")]
