@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
+
 from proxy.http1.websocket import GOING_AWAY
 from proxy.ipc.config import ChildConfig, LogConfig, SupervisorConfig
 from proxy.wire.report import Ack
-from proxy.wire.snapshot import Generation
+from proxy.wire.snapshot import Generation, Listener
 from tests.processes.supervised import Supervised, alive, control, snapshot, supervised
 from tests.processes.traffic import Origin, SteadyClients, fetch, origin
 from tests.support.proxy_scene import Client, Visit, get
@@ -145,6 +147,7 @@ async def websockets(
     config = SupervisorConfig(
         listen=("127.0.0.1:0",),
         workers=2,
+        state_dir=str(directory),
         snapshot=snapshot(1, behind.port),
         drain=3.0,
         announce=True,
@@ -176,6 +179,16 @@ async def test_tunnels_survive_a_reload_and_an_upgrade(tmp_path: Path) -> None:
         old = running.workers()
         running.signal(signal.SIGHUP)
         await wait_until(lambda: "opening the log files" in running.said, 10, "reloaded")
+        assert await alive_tunnels(clients) == 20
+        async with control(tmp_path / "feed.sock") as client:
+            changed = Listener("127.0.0.1:0", paths="strict")
+            added = Listener(f"unix:{tmp_path}/more.sock")
+            new = msgspec.structs.replace(snapshot(2, 1), listeners=(changed, added))
+            client.publish(new)
+            await client.all_acked(Generation(1, 2))
+            await wait_until((tmp_path / "more.sock").exists, 10, "listens")
+            client.publish(snapshot(3))
+            await client.all_acked(Generation(1, 3))
         assert await alive_tunnels(clients) == 20
         assert running.workers() == old
         running.signal(signal.SIGUSR2)
