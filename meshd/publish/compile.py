@@ -223,7 +223,7 @@ def _compile_route(
         fault=wire.Fault(fault.share, fault.delay, fault.abort or 0) if fault else None,
         mirror=mirror if "/" in mirror or not mirror else service_key(project, mirror),
         mirror_share=spec.mirror_share,
-        paths=spec.paths,
+        paths=spec.paths or "",
     )
 
 

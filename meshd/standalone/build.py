@@ -209,7 +209,7 @@ def build_supervisor_config(
 def build_listeners(proxy_settings: ProxySettings) -> tuple[Listener, ...]:
     """Return the settings of single addresses for the supervisor."""
     return tuple(
-        Listener(name, paths=each.paths, mode=int(each.mode, 8) if each.mode else None)
+        Listener(name, paths=each.paths or "", mode=int(each.mode, 8) if each.mode else None)
         for name, each in proxy_settings.listeners.items()
     )
 

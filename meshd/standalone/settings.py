@@ -185,6 +185,8 @@ def _make_problem(error: Mapping[str, Any], node: SourceNode) -> Problem:
     text = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] != "value_error":
         text = f"{error['input']!r} is not valid; expected {describe_expected(text)}"
+    if error["type"] == "extra_forbidden":
+        text = "unknown setting"
     if error["type"] == "missing" and path == ("to",):
         text = "no address to send requests to; use --to HOST:PORT, once or several times"
     return Problem(_find_location(node, path), "", ".".join(map(str, path)), text)

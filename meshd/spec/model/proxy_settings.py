@@ -100,7 +100,7 @@ class ListenerSettings(Model):
     - `mode`: the permission bits of a Unix socket's file, in octal: `"0660"`
     """
 
-    paths: Literal["", "strict", "as-is"] = ""
+    paths: Literal["strict", "as-is"] | None = None
     mode: str = ""
 
     @field_validator("mode", mode="before")

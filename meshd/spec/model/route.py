@@ -104,7 +104,7 @@ class RouteSpec(Model):
     fault: Fault | None = None
     mirror: str = ""
     mirror_share: Percent = 1.0
-    paths: Literal["", "strict", "as-is"] = ""
+    paths: Literal["strict", "as-is"] | None = None
 
     _short = model_validator(mode="before")(shorthand.expand_route)
     _host = field_validator("host")(shorthand.check_host)

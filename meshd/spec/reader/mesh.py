@@ -199,7 +199,8 @@ def _find_node(at: Cursor, loc: Iterable[int | str]) -> tuple[Cursor, list[str]]
 def _known_fields(model: type[BaseModel], loc: Iterable[int | str]) -> set[str]:
     """Return the fields of the model at `loc` in `model`."""
     for step in loc:
-        if isinstance(step, str):
+        # A step that is not a field is a key of a mapping of models.
+        if isinstance(step, str) and step in model.model_fields:
             found = _find_model(model.model_fields[step].annotation)
             if found is not None:
                 model = found

@@ -63,6 +63,29 @@ def test_a_project_too_large_for_the_api_is_refused_before_it_is_sent(
     assert "in the service web; expected less than 8 KiB: move long texts to the im" in ran.output
 
 
+@pytest.mark.parametrize(
+    ("listeners", "said"),
+    [
+        (
+            "'unix:/run/a.sock': {mode: '0660'}",
+            "x-mesh.listeners: unix:/run/a.sock is not an address of --listen; add --listen unix:",
+        ),
+        ("'127.0.0.1:8080': {mode: '0660'}", "has no mode; only Unix sockets (unix:PATH) have one"),
+        ("'127.0.0.1:8080': {path: strict}", "unknown key; did you mean paths?"),
+        ("'127.0.0.1:8080': {paths: loose}", "'loose' is not valid; expected"),
+    ],
+)
+def test_settings_of_addresses_that_make_no_sense(
+    listeners: str, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "compose.yml"
+    file.write_text(f"services: {{web: {{image: a}}}}\nx-mesh: {{listeners: {{{listeners}}}}}\n")
+    command = ["up", "--detach", "-f", str(file)]
+    ran = CliRunner().invoke(main, command, env={"MESHD_STATE": str(tmp_path / "state")})
+    assert ran.exit_code == 2
+    assert said in " ".join(ran.output.split()), ran.output
+
+
 def test_a_timestamp_must_be_after_1970() -> None:
     assert TIMESTAMP.convert("1970-01-02T00:00:00+00:00", None, None) == 86400.0
     with pytest.raises(click.BadParameter, match="is not a valid time"):

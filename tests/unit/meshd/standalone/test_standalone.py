@@ -228,7 +228,8 @@ def test_spans_hide_what_the_access_log_hides_unless_set(
         ({"127.0.0.1:8080": {"mode": "0660"}}, "127.0.0.1:8080 has no mode; only Unix sockets"),
         ({"unix:/x": {"mode": 432}}, "432 is not a valid mode; expected octal digits in quotes"),
         ({"unix:/x": {"mode": "rw"}}, "'rw' is not a valid mode"),
-        ({"127.0.0.1:8080": {"paths": "loose"}}, "'loose' is not valid; expected"),
+        ({"127.0.0.1:8080": {"paths": "loose"}}, "'loose' is not valid; expected strict or as-is"),
+        ({"127.0.0.1:8080": {"path": "strict"}}, "listeners.127.0.0.1:8080.path: unknown setting"),
         ({"8080": {}}, "listeners: 8080 is not an address in listen"),
     ],
 )
