@@ -118,9 +118,6 @@ class SimulatedRuntime:
     ) -> Sequence[AddressRange]:
         return ()
 
-    def image_progress(self) -> Sequence[ImageProgress]:
-        return ()
-
     async def start(self, replica: ReplicaSpec) -> ObservedReplica:
         return self._add(replica.name, replica.project, replica.service.name, replica.revision)
 
