@@ -27,7 +27,7 @@ services:
     tty: true
     command: [sh, -c, "echo hi > /vf/x; cd /vf; exec python3 -m http.server 7000"]
     networks:
-      back: {ipv4_address: 172.29.78.10, aliases: [db.alias], mac_address: "02:42:ac:1d:4e:0a"}
+      back: {ipv4_address: 10.213.78.10, aliases: [db.alias], mac_address: "02:42:ac:1d:4e:0a"}
     volumes: [/vf, "data:/data"]
     stop_signal: SIGKILL
   side:
@@ -51,7 +51,7 @@ services:
     stop_signal: SIGKILL
 networks:
   back:
-    ipam: {config: [{subnet: 172.29.78.0/24, gateway: 172.29.78.1}]}
+    ipam: {config: [{subnet: 10.213.78.0/24, gateway: 10.213.78.1}]}
     labels: {team: food}
 volumes:
   data: {labels: {a: b}, driver_opts: {type: tmpfs, device: tmpfs, o: size=1m}}
@@ -103,7 +103,7 @@ async def test_names_networks_and_mounts_are_those_of_compose(
     lone = await run(runtime, project, "lone")
     assert db.name == f"{PROJECT}-db-1"
     assert docker("inspect", NAME, "--format", "{{.Id}}").strip() == db.runtime_id
-    assert db.host == "172.29.78.10"
+    assert db.host == "10.213.78.10"
     for host in ("thedb", "db", "db.alias", "dbhost", NAME):
         assert fetch(web.runtime_id, host) == "hi", host
     assert fetch(side.runtime_id, "127.0.0.1") == "hi"
@@ -138,11 +138,11 @@ async def test_a_network_or_volume_with_other_options_is_not_used(
 ) -> None:
     await runtime.prepare(PROJECT, project.service("db"), project.networks)
     await runtime.prepare(PROJECT, project.service("db"), project.networks)
-    other = COMPOSE.replace("172.29.78.0/24", "172.29.78.0/25")
+    other = COMPOSE.replace("10.213.78.0/24", "10.213.78.0/25")
     changed = load_project(engine_image, tmp_path, other)
     await runtime.prepare(PROJECT, changed.service("web.App"), changed.networks)  # unused: replaced
     subnet = docker("network", "inspect", f"{PROJECT}_back", "--format", "{{json .IPAM.Config}}")
-    assert "172.29.78.0/25" in subnet
+    assert "10.213.78.0/25" in subnet
     larger = load_project(engine_image, tmp_path, COMPOSE.replace("size=1m}", "size=2m}"))
     with pytest.raises(StartFailed, match="other options than in the file"):
         await runtime.prepare(PROJECT, larger.service("db"), project.networks)
@@ -161,3 +161,25 @@ async def test_what_the_engine_is_too_old_for_is_named(
     given = load_project(engine_image, tmp_path, text)
     with pytest.raises(Unsupported, match=r"subpath at /d needs Docker Engine 26\.0"):
         await runtime.prepare(PROJECT, given.service("web"), given.networks)
+
+
+async def test_the_namespace_of_a_container_of_others_is_no_drift(
+    runtime: DockerRuntime, engine_image: str, tmp_path: Path
+) -> None:
+    other = f"{PROJECT}-other"
+    docker("run", "-d", "--name", other, engine_image, "sleep", "600")
+    text = f"""
+    services:
+      side:
+        image: ${{IMAGE}}
+        network_mode: container:{other}
+        volumes_from: [container:{other}]
+        command: [sleep, "600"]
+        stop_signal: SIGKILL
+    """
+    try:
+        side = await run(runtime, load_project(engine_image, tmp_path, text), "side")
+        assert {each.name: each.drift for each in await runtime.list()}[side.name] == ""
+    finally:
+        docker("rm", "-f", other)
+    assert "has ended" in {each.name: each.drift for each in await runtime.list()}[side.name]

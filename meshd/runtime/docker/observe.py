@@ -97,15 +97,14 @@ def observe(
     )
 
 
-def add_lost_peer(seen: ObservedReplica, info: Info, running: Collection[str]) -> ObservedReplica:
-    """Return the replica with a drift if it shares a namespace or mounts with a container that no
-    longer runs: then it must be created again, with the successor. `running` are the ids of the
-    containers that run."""
+def add_lost_peer(seen: ObservedReplica, info: Info, alive: Collection[str]) -> ObservedReplica:
+    """Return the replica with a drift if it shares a namespace or mounts with a container that is
+    not among those `alive`, by id: then it must be created again, with the successor."""
     host = info["HostConfig"]
     modes = (str(host.get(key) or "") for key in ("NetworkMode", "IpcMode", "PidMode"))
     shared = [mode.partition(":")[2] for mode in modes if mode.startswith("container:")]
     shared += [str(each).partition(":")[0] for each in host.get("VolumesFrom") or ()]
-    lost = [each for each in shared if CONTAINER_ID.fullmatch(each) and each not in running]
+    lost = [each for each in shared if CONTAINER_ID.fullmatch(each) and each not in alive]
     if not lost or not seen.managed or seen.drift or not info["State"]["Running"]:
         return seen
     return replace(seen, drift=f"shares a namespace or mounts with {lost[0][:12]}, which has ended")

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Literal
 
 import structlog
+from aiodocker.containers import DockerContainer
 
 from meshd.model.event import Kind
 from meshd.model.output import OutputLine, OutputQuery
@@ -170,23 +171,32 @@ class DockerRuntime:
 
     async def list(self) -> Sequence[ObservedReplica]:
         """See `Runtime.list`."""
-        infos = await self._inspected(is_replica)
-        running = {info["Id"] for info in infos if info["State"]["Running"]}
+        containers = await self._containers()
+        infos = await self._inspected(containers, is_replica)
+        ended = {info["Id"] for info in infos if not info["State"]["Running"]}
+        alive = {found.id for found in containers} - ended
         self._sightings.keep({info["Id"] for info in infos})
         now = time.monotonic()
         return [
-            add_lost_peer(self._sightings.see(info, self._node, now), info, running)
-            for info in infos
+            add_lost_peer(self._sightings.see(info, self._node, now), info, alive) for info in infos
         ]
 
     async def jobs(self) -> Sequence[ObservedReplica]:
         """See `Runtime.jobs`."""
-        return [observe(info, self._node) for info in await self._inspected(is_job)]
+        return [
+            observe(info, self._node)
+            for info in await self._inspected(await self._containers(), is_job)
+        ]
 
-    async def _inspected(self, wanted: Callable[[dict[str, str]], bool]) -> Sequence[Info]:
-        """Inspect each container whose labels satisfy `wanted`."""
+    async def _containers(self) -> Sequence[DockerContainer]:
+        """List all containers of the engine, also those that have ended."""
         async with self._engine.request() as docker:
-            containers = await docker.containers.list(all=True)
+            return list(await docker.containers.list(all=True))
+
+    async def _inspected(
+        self, containers: Sequence[DockerContainer], wanted: Callable[[dict[str, str]], bool]
+    ) -> Sequence[Info]:
+        """Inspect each container whose labels satisfy `wanted`."""
         ids = [found.id for found in containers if wanted(labels(found))]
         slots = asyncio.Semaphore(INSPECT_AT_ONCE)
 

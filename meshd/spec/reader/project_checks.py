@@ -29,6 +29,7 @@ def check_project(
     _check_callers(services, at, known)
     _check_cycles(services, at)
     _check_names(services, at)
+    _check_container_names(services, at)
     _warn_of_endless_waits(services, at)
     _warn_of_direct_connections(services, at)
 
@@ -141,6 +142,18 @@ def _check_names(services: Sequence[Service], at: Mapping[str, Cursor]) -> None:
             at[service.name].add_problem(
                 f"the name differs from {owner} only in case or in -, _ and ., so both would use "
                 f"{variable}; expected names that differ otherwise"
+            )
+
+
+def _check_container_names(services: Sequence[Service], at: Mapping[str, Cursor]) -> None:
+    """Record a `container_name` that two services have."""
+    taken: dict[str, str] = {}
+    for service in services:
+        name = service.options.container_name
+        owner = taken.setdefault(name, service.name) if name else service.name
+        if owner != service.name:
+            _descend(at[service.name], "container_name").add_problem(
+                f"service {owner} has the same name; expected a unique one"
             )
 
 

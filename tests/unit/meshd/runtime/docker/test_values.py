@@ -16,7 +16,7 @@ from meshd.runtime.docker.container import clone_request, create_request, image_
 from meshd.runtime.docker.create import pack_files
 from meshd.runtime.docker.engine import api_version
 from meshd.runtime.docker.images.build import Ignore, bases, pack
-from meshd.runtime.docker.observe import event_kind, is_replica, observe, stop_signal
+from meshd.runtime.docker.observe import add_lost_peer, event_kind, is_replica, observe, stop_signal
 from meshd.runtime.docker.usage import parse_stats
 from meshd.spec.model import (
     Build,
@@ -497,3 +497,23 @@ def test_a_container_that_does_not_run_uses_nothing() -> None:
     usage = parse_stats(stats, 1.0)
     assert usage is not None
     assert (usage.cpu_seconds, usage.memory) == (3.0, 50)
+
+
+@pytest.mark.parametrize(
+    ("host", "alive", "lost"),
+    [
+        ({"NetworkMode": f"container:{'a' * 64}"}, {"a" * 64}, False),
+        ({"NetworkMode": f"container:{'a' * 64}"}, set(), True),
+        ({"NetworkMode": "shop_front", "IpcMode": f"container:{'a' * 64}"}, set(), True),
+        ({"NetworkMode": "shop_front", "VolumesFrom": [f"{'a' * 64}:ro"]}, set(), True),
+        ({"NetworkMode": "shop_front", "VolumesFrom": ["other:ro"]}, set(), False),
+        ({"NetworkMode": "shop_front", "IpcMode": "shareable"}, set(), False),
+    ],
+)
+def test_a_replica_whose_peer_has_ended_must_be_created_again(
+    host: dict[str, Any], alive: set[str], lost: bool
+) -> None:
+    marks = {"mesh.managed": "1", "mesh.replica": "shop_web_1"}
+    changed = {**info(Config__Labels=marks), "HostConfig": host}
+    seen = add_lost_peer(replace(observe(INFO, "n"), managed=True), changed, alive)
+    assert bool(seen.drift) == lost
