@@ -145,6 +145,24 @@ async def test_target_ends_the_build_at_its_stage(
         docker("rmi", "-f", image)
 
 
+async def test_the_ports_of_a_built_image_are_known_before_it_is_built(
+    runtime: DockerRuntime, context: Path, engine_image: str
+) -> None:
+    base = f"{PROJECT}-base"
+    (context / "Dockerfile").write_text(f"FROM {engine_image}\nEXPOSE 4000 53/udp\n")
+    docker("build", "-t", base, str(context))
+    try:
+        (context / "Dockerfile").write_text(f"FROM {base}\nEXPOSE 3000\n")
+        (pinned,) = await runtime.resolve([built(context, base)])
+        assert pinned.image_ports == (3000, 4000)
+        assert pinned.port == 3000
+        plain = built(context, base).model_copy(update={"plain": True})
+        assert (await runtime.resolve([plain]))[0].image_ports == ()
+        (context / "Dockerfile").unlink()
+    finally:
+        docker("rmi", "-f", base)
+
+
 async def test_failing_build_shows_its_step(
     runtime: DockerRuntime, context: Path, engine_image: str
 ) -> None:

@@ -161,6 +161,11 @@ def _regex(pattern: str) -> str:
     return f"{translated}(?:/.*)?"
 
 
+def read_dockerfile(build: Build) -> str:
+    """Return the content of the Dockerfile of a local context. Raises OSError."""
+    return build.dockerfile_inline or (Path(build.context) / build.dockerfile).read_text()
+
+
 def bases(build: Build) -> tuple[str, ...]:
     """Return the images that a Dockerfile starts from, without its own stages; none if the engine
     fetches it. Raises OSError."""
@@ -169,7 +174,7 @@ def bases(build: Build) -> tuple[str, ...]:
     found: dict[str, None] = {}
     if build.is_remote:
         return ()
-    text = build.dockerfile_inline or (Path(build.context) / build.dockerfile).read_text()
+    text = read_dockerfile(build)
     for line in text.splitlines():
         if argument := _ARG.match(line):
             name, default = argument.groups()

@@ -13,19 +13,22 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import IO
 
+import structlog
 from yarl import URL
 
 from meshd.model.runtime import ImageProgress
-from meshd.runtime.base import ImageMissing, StartFailed
+from meshd.runtime.base import ImageMissing, RuntimeFailure, StartFailed
 from meshd.runtime.docker.container import image_of, name_of_image
 from meshd.runtime.docker.engine import Engine, Info
 from meshd.runtime.docker.images.auth import encode, find_logins
-from meshd.runtime.docker.images.build import BuildContext, bases, digest_of, pack
+from meshd.runtime.docker.images.build import BuildContext, bases, digest_of, pack, read_dockerfile
 from meshd.runtime.docker.images.build_parameters import build_parameters, buildkit_keys
+from meshd.runtime.docker.images.dockerfile import declared_ports
 from meshd.runtime.docker.images.pull import Puller
 from meshd.spec.image_name import is_image_id, normalize_image, parse_image_name
 from meshd.spec.model import Build, Service
 
+_log = structlog.stdlib.get_logger(__name__)
 BUILD_PATIENCE = 1800.0
 """Seconds that a build may take."""
 CHUNK_BYTES = 65536
@@ -74,7 +77,9 @@ class Images:
         it; only with the ports of the image if its name is an id or has a digest. Unchanged if the
         image is missing. Raises ImageMissing."""
         image = service.image
-        if service.build is not None or not image:
+        if service.build is not None:
+            return await self._with_declared_ports(service, service.build, fetch)
+        if not image:
             return service
         fixed = is_image_id(image) or "@" in image
         async with self._lock(image):
@@ -102,6 +107,29 @@ class Images:
             "image_ports": _exposed_ports(present),
         }
         return service.model_copy(update=pin)
+
+    async def _with_declared_ports(self, service: Service, build: Build, fetch: bool) -> Service:
+        """Return a mesh-managed service with the ports that its Dockerfile and its base image
+        declare. With `fetch` a base that is missing is pulled, as the build would do, if the main
+        port may depend on it."""
+        if build.is_remote or service.plain:
+            return service
+        try:
+            text = await asyncio.to_thread(read_dockerfile, build)
+        except (OSError, UnicodeDecodeError):  # the build says what is wrong
+            return service
+        ports, base = declared_ports(text, build.args, build.target)
+        if base:
+            present = await self._inspect(base)
+            needed = not ports and not service.expose and not service.mesh.port
+            if present is None and fetch and needed:
+                try:
+                    await self._puller.pull(base, service.name, service.options.platform)
+                except RuntimeFailure as error:
+                    _log.info("ports of the base image are not known", reason=str(error))
+                present = await self._inspect(base)
+            ports |= set(_exposed_ports(present)) if present is not None else set()
+        return service.model_copy(update={"image_ports": tuple(sorted(ports))})
 
     async def _restore(self, image: str, service: Service) -> None:
         """Tag the image that the name meant when the service was deployed as `image`."""
