@@ -239,7 +239,8 @@ class RunHook(Operation, frozen=True, kw_only=True):
         return self.id
 
     def __str__(self) -> str:
-        return f"run {' '.join(self.command)} for {self.project}/{self.service}: {self.cause}"
+        command = " ".join(self.command) or "its image"
+        return f"run {command} for {self.project}/{self.service}: {self.cause}"
 
 
 class ForgetProject(Operation, frozen=True, kw_only=True):

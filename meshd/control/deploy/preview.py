@@ -63,6 +63,7 @@ class Preview:
                     revision=rollout.revision,
                     desired=desired_count(self._store, key, spec, now),
                     warm=warm_count(self._store, key, spec, self._can_pause),
+                    deployed_at=now,
                     rollout=Rollout(
                         revision=rollout.revision,
                         previous=rollout.previous,

@@ -77,7 +77,12 @@ def _at_rest(observed: Observed, now: float) -> Observed:
         )
         for replica in observed.replicas
     )
-    return Observed(replicas=replicas, prepared=observed.prepared, hooks={})
+    return Observed(
+        replicas=replicas,
+        prepared=observed.prepared,
+        hooks={},
+        outputs_kept=frozenset(replica.name for replica in replicas),
+    )
 
 
 def _final_phase(replica: Replica) -> Phase:
@@ -133,7 +138,10 @@ def _apply(
             )
         case _:
             pass
-    return desired, Observed(replicas=tuple(replicas.values()), prepared=prepared, hooks=hooks)
+    observed = msgspec.structs.replace(
+        observed, replicas=tuple(replicas.values()), prepared=prepared, hooks=hooks
+    )
+    return desired, observed
 
 
 def _completes(desired: Desired, start: StartReplica) -> bool:
