@@ -129,7 +129,8 @@ async def test_the_start_period_an_unreachable_service_and_hooks(
         async with mesh_in(tmp_path) as mesh:
             up = await mesh.up(compose(services, engine_image))
             assert up.code == 0, up.out + up.err
-            (name,) = containers("hooked")
+            (replica,) = (await mesh.service("hooked"))["replicas"]
+            name = replica["name"]
             log = docker("exec", name, "cat", "/data/log")
             assert log.splitlines() == ["pre a", "each", "post 1234"]
             began = time.monotonic()
