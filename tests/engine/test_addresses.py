@@ -322,3 +322,64 @@ async def replaced(mesh: TestMesh, name: str) -> None:
         return status["ready"] == 1 == len(names) and name not in names
 
     await mesh.until("api", alone, 30)
+
+
+GREETER = """
+import socketserver, sys
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.wfile.write(b"hello\\n")
+        self.wfile.write(self.rfile.read().upper())
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+socketserver.ThreadingTCPServer(("", 5432), Handler).serve_forever()
+"""
+TALK = """
+import socket, sys
+try:
+    with socket.create_connection((sys.argv[1], 5432), timeout=10) as connection:
+        connection.sendall(b"one two")
+        connection.shutdown(socket.SHUT_WR)
+        print(b"".join(iter(lambda: connection.recv(4096), b"")).decode().split())
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+async def test_a_tcp_service_is_reached_by_those_that_may(project: str, engine_image: str) -> None:
+    async with scaled_mesh("docker") as mesh:
+        (mesh.folder / "greeter.py").write_text(GREETER)
+        (mesh.folder / "talk.py").write_text(TALK)
+        base = (
+            f"    image: {engine_image}\n    stop_grace_period: 1s\n"
+            f'    volumes: ["{mesh.folder}:/test:ro"]\n'
+        )
+        done = await mesh.up(
+            f"name: {project}\nservices:\n"
+            f"  db:\n{base}    command: [python3, -u, /test/greeter.py]\n"
+            "    deploy: {replicas: 2}\n    x-mesh: {tcp: 5432, port: 5432, allow: [worker]}\n"
+            f"  worker:\n{base}    command: [sleep, infinity]\n"
+            f"  snoop:\n{base}    command: [sleep, infinity]\n"
+        )
+        assert done.code == 0, done.out + done.err
+        assert "TCP (x-mesh; main port 5432, from x-mesh.port): db:5432" in done.out
+        found = {}
+        for caller in ("worker", "snoop"):
+            replica = (await mesh.service(caller))["replicas"][0]["name"]
+            words = ("docker", "exec", replica, "python3", "/test/talk.py", "db")
+            found[caller] = (await command(*words)).strip()
+        assert found == {"worker": "['hello', 'ONE', 'TWO']", "snoop": "ConnectionResetError"}
+
+
+async def test_without_rights_names_lead_to_port_80_or_to_replicas(
+    project: str, engine_image: str
+) -> None:
+    async with scaled_mesh("docker") as mesh:
+        mesh.inside = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
+        done = await mesh.up(compose(project, engine_image, mesh.folder, free_port()))
+        assert done.code == 0, done.out + done.err
+        assert "services have no virtual addresses" in done.err
+        kinds = [event["kind"] for event in await mesh.events()]
+        assert kinds.count("addresses.off") == 1
+        assert await get(mesh, "shop", "http://api", "http://web:8080") == ["api 8080", "web 8080"]
+        assert await get(mesh, "web", "http://api:9000") == ["api 9000"]
+        assert (await mesh.api("/v1/status"))["addresses"].startswith("off: needs root")
