@@ -7,15 +7,18 @@ import shutil
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from tests.support.application import IMAGE, SOURCE, build_image, run
 from tests.support.mesh import TestMesh
+from tests.support.ports import free_port
 from tests.support.scaled import metric, scaled_mesh
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+PORT = free_port()
 COMPOSE = """
 name: {project}
 services:
@@ -32,6 +35,7 @@ services:
     command: redis-server --protected-mode no --bind 0.0.0.0 --save ""
     environment: {{VERSION: "{version}"}}
     stop_grace_period: 2s
+    ports: ["127.0.0.1:{port}:6379"]
     x-mesh: {{tcp: 6379, drain: 4s, allow: [client], scale: {scale}}}
   client:
     image: {image}
@@ -91,7 +95,25 @@ async def servers(scale: str = "{min: 2, max: 2}") -> AsyncIterator[tuple[TestMe
 
 
 def text(project: str, scale: str, version: int = 1) -> str:
-    return COMPOSE.format(project=project, image=IMAGE, scale=scale, version=version)
+    return COMPOSE.format(project=project, image=IMAGE, scale=scale, version=version, port=PORT)
+
+
+def open_connections(status: dict[str, Any]) -> list[int]:
+    """Return the number of open connections of each replica."""
+    return [replica["in_flight"] for replica in status["replicas"]]
+
+
+@asynccontextmanager
+async def from_outside() -> AsyncIterator[bytes]:
+    """Hold a connection to the published port; yield what Redis answers to a PING there."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
+    try:
+        writer.write(b"PING\r\n")
+        yield await asyncio.wait_for(reader.readline(), 20)
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 async def inside(mesh: TestMesh, *command: str, service: str = "client") -> str:
@@ -110,6 +132,11 @@ async def test_databases_work_as_without_a_mesh() -> None:
         assert (await inside(mesh, "redis-cli", "-h", "cache", "ping")).strip() == "PONG"
         with pytest.raises(AssertionError, match="reset"):
             await inside(mesh, "redis-cli", "-h", "cache", "ping", service="stranger")
+        async with contextlib.AsyncExitStack() as outside:
+            for _ in range(4):
+                assert await outside.enter_async_context(from_outside()) == b"+PONG\r\n"
+            await mesh.until("cache", lambda seen: seen["streams"] == 4, 5)
+            await mesh.until("cache", lambda seen: open_connections(seen) == [2, 2], 10)
         await inside(mesh, *shlex.split("pgbench -q -h db -U app -i -s 1 app"))
         out = await inside(mesh, *shlex.split("pgbench -h db -U app -c 8 -j 2 -t 100 app"))
         assert "number of failed transactions: 0" in out
@@ -138,7 +165,10 @@ async def test_a_rolling_update_keeps_open_connections_and_refuses_none() -> Non
         path.write_text(text(project, "{min: 2, max: 2}", 2))
         done = await mesh.run("deploy", "-f", str(path))
         assert done.code == 0, done.out + done.err
-        # Connections that end before the drain deadline notice nothing of the update.
+        # Connections that end before the drain deadline notice nothing of the update. The port of
+        # the host stays open.
+        async with from_outside() as answer:
+            assert answer == b"+PONG\r\n"
         assert (await holding).split()[-2:] == ["6", "2"]
         await inside(mesh, "touch", "/stop")
         served, by = map(int, (await turns).split())

@@ -1,7 +1,6 @@
 """TCP connections pass through the mesh as they are, over real loopback sockets."""
 
 import asyncio
-import errno
 import hashlib
 import os
 import socket
@@ -11,7 +10,7 @@ import pytest
 
 from proxy.observe.access_log import AccessLog
 from proxy.request.half_close import RESET
-from proxy.tcp import direction, pipes, sockets
+from proxy.tcp import direction, pipes
 from proxy.wire.report import ServiceReport
 from proxy.wire.snapshot import Balance, Ejection, Endpoint, Limits, Parking, Retries, Timeouts
 from proxy.wire.snapshot import Service as WireService
@@ -376,35 +375,6 @@ async def test_an_endpoint_that_does_not_accept_in_time() -> None:
     finally:
         for sock in (*waiting, full):
             sock.close()
-
-
-def test_a_connection_waits_for_a_file_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
-    connect, left = sockets.connect, 2
-
-    def short(endpoint: Endpoint) -> socket.socket:
-        nonlocal left
-        left -= 1
-        if left >= 0:
-            raise OSError(errno.EMFILE, "Too many open files")
-        return connect(endpoint)
-
-    monkeypatch.setattr(sockets, "connect", short)
-
-    @on_uvloop
-    async def run() -> None:
-        async with tcp_scene() as s:
-            await s.serve(echo)
-            client = await s.client()
-            assert await ask(client, b"x") == b"x"
-            assert s.plane.descriptors.shortages == 2
-            assert s.plane.descriptors.to_endpoints == 1
-            report = s.report()
-            assert (report.failures, endpoint_of(report).failed) == ({}, 0)
-            client.close()
-            await s.sessions(0)
-            assert s.plane.descriptors.to_endpoints == 0
-
-    run()
 
 
 # --- waiting
