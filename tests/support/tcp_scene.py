@@ -44,7 +44,7 @@ class TcpScene(Scene):
 
     async def sessions(self, count: int) -> None:
         """Wait until this number of sessions exists."""
-        await wait_until(lambda: len(self.plane.clients) == count)
+        await wait_until(lambda: len(self.plane.clients) == count, 15)
 
     async def close(self) -> None:
         await super().close()
@@ -66,7 +66,8 @@ async def echo(visit: Visit) -> None:
     """Send everything back, then the end of stream."""
     while data := await visit.reader.read(65536):
         await visit.send(data)
-    visit.writer.write_eof()
+    with suppress(RuntimeError):  # the connection was reset meanwhile
+        visit.writer.write_eof()
     await visit.wait_closed()
 
 

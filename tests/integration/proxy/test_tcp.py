@@ -188,7 +188,7 @@ async def test_many_slow_readers_share_few_pipes() -> None:
     async with tcp_scene() as s:
         await s.serve(flood)
         clients = [slow_reader(s.port) for _ in range(40)]
-        await wait_until(lambda: s.tcp.pipes.taken >= len(clients))
+        await wait_until(lambda: s.tcp.pipes.taken >= len(clients), 20)
         assert s.tcp.pipes.large <= pipes.MAX_LARGE
         for client in clients:
             client.close()
