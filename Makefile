@@ -13,7 +13,7 @@ STREAMS ?= -n 3 --no-loadscope-reorder
 # pyproject.toml asks for. It costs about a third more time.
 COVERAGE ?=
 
-.PHONY: help demo test coverage check unit engine demo-image bench soak chaos fuzz acceptance compile lock clean
+.PHONY: help demo test coverage check unit engine test-tools demo-image bench soak chaos fuzz acceptance compile lock clean
 
 help:
 	@echo "make demo    run the food-delivery application through a lunch rush, then print a report"
@@ -21,6 +21,7 @@ help:
 	@echo "make coverage  run all tests and report the lines and branches that they reach"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make engine  install a Docker Engine and a base image (Debian, Ubuntu; as root)"
+	@echo "make test-tools  the same, and the programs that only the tests need"
 	@echo "make soak    run ROLLOUTS=100 rolling updates under load, with RUNTIME=process or docker"
 	@echo "make chaos   run STEPS=60 random operations with SEED=1 on a mesh with a separate engine (as root)"
 	@echo "make fuzz    fuzz the HTTP parsers for FUZZ_SECONDS=60 with atheris, which it installs"
@@ -58,6 +59,9 @@ check: $(STAMP)
 
 engine:
 	@deploy/engine/install
+
+test-tools:
+	@deploy/engine/install tests
 
 demo-image: $(STAMP)
 	@$(BIN)/python -m demo_services.image $(ARGS)

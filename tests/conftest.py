@@ -52,7 +52,7 @@ def prometheus_problem() -> str | None:
 
 
 TOOLS_OF_ENGINE = ("chromium", "curl", "docker-registry", "nginx")
-"""Programs that `make engine` installs, so they are required together with the engine."""
+"""Programs that `make test-tools` installs, so they are required together with the engine."""
 
 
 def missing_tool(item: pytest.Item) -> str | None:
@@ -108,7 +108,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             continue
         if required():
             raise pytest.UsageError(f"MESHD_REQUIRE_ENGINE=1, but {problem}")
-        notes.append(f"{len(wanted)} {marker} tests left out: {problem}; try `make engine`")
+        notes.append(f"{len(wanted)} {marker} tests left out: {problem}; try `make test-tools`")
         chosen = set(map(id, wanted))
         items[:] = [item for item in items if id(item) not in chosen]
         config.hook.pytest_deselected(items=wanted)

@@ -16,7 +16,7 @@ from meshd.model.operation import StartReplica
 from meshd.model.replica import ProbeResult, RandomSource, Replica, ReplicaFailure, Version
 from meshd.model.replica_phase import ENDED, Facts, Phase, advance
 from meshd.model.restart import will_restart
-from meshd.model.runtime import ObservedReplica, ReplicaState
+from meshd.model.runtime import ContainerHealth, ObservedReplica, ReplicaState
 from meshd.model.service_key import ServiceKey, service_key
 from meshd.reconcile.observe.memory import (
     BackoffSlot,
@@ -28,7 +28,7 @@ from meshd.reconcile.observe.memory import (
     open_slot,
     record_failure,
 )
-from meshd.spec.labels import ATTEMPT, CLONE_OF
+from meshd.spec.labels import ATTEMPT, CLONE_OF, HEALTH
 from meshd.spec.model import Service
 
 KILLED: Final = (137, -9)
@@ -202,7 +202,7 @@ def _update_record(
         before.phase if before else None,
         Facts(
             state=seen.state,
-            health=seen.health,
+            health=_awaited_health(seen),
             addressed=plain or bool(seen.host),
             answered=plain
             or bool(probe and probe.first_good)
@@ -235,6 +235,17 @@ def _update_record(
         ended_by_others=(before.ended_by_others if before else False)
         or (foreign and seen.name not in inputs.stopping),
     )
+
+
+def _awaited_health(seen: ObservedReplica) -> ContainerHealth:
+    """The health check that a replica waits for. An adopted container with a probe (`mesh.health`)
+    does not wait for the engine's first check, which comes after a whole interval of it; a check
+    that failed counts."""
+    if seen.managed or seen.health is not ContainerHealth.STARTING:
+        return seen.health
+    probe = [key for key in seen.labels if key == HEALTH or key.startswith(f"{HEALTH}.")]
+    probed = bool(probe) and seen.labels.get(HEALTH) != "none"
+    return ContainerHealth.NONE if probed else seen.health
 
 
 def _was_stopped_by_others(before: ReplicaRecord | None, record: ReplicaRecord) -> bool:

@@ -49,6 +49,27 @@ def only(observed: Observed) -> Replica:
     return replica
 
 
+@pytest.mark.parametrize(
+    ("labels", "health", "phase"),
+    [
+        ({"mesh.health": "tcp"}, ContainerHealth.STARTING, Phase.READY),
+        ({"mesh.health.path": "/x"}, ContainerHealth.STARTING, Phase.READY),
+        ({"mesh.health": "none"}, ContainerHealth.STARTING, Phase.PROBING),
+        ({}, ContainerHealth.STARTING, Phase.PROBING),
+        ({"mesh.health": "tcp"}, ContainerHealth.UNHEALTHY, Phase.PROBING),
+    ],
+)
+def test_an_adopted_container_with_a_probe_does_not_wait_for_the_engines_first_check(
+    labels: dict[str, str], health: ContainerHealth, phase: Phase
+) -> None:
+    adopted = replace(SEEN, managed=False, labels=labels, health=health)
+    _, observed = observe_one(ReconcileMemory(), adopted, 101.0, probes=GOOD)
+    assert only(observed).phase is phase
+    own = replace(adopted, managed=True)
+    _, observed = observe_one(ReconcileMemory(), own, 101.0, probes=GOOD)
+    assert only(observed).phase is Phase.PROBING
+
+
 def test_a_replica_goes_from_pending_to_ready() -> None:
     start = StartReplica(name="a", project="shop", service="web", revision="r1", cause="wanted")
     memory, observed = observe_one(ReconcileMemory(), None, 99.0, starting={"a": start})
