@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from meshd.model.runtime import Capabilities
 from meshd.runtime.docker.features import NewerFeature, missing_features
+from meshd.runtime.docker.images.build_parameters import buildkit_keys
 from meshd.spec.model import Project, Service
 
 
@@ -76,6 +77,11 @@ def _refused(service: Service, can: Capabilities) -> Iterator[str]:
     if can.images:
         if not service.image and service.build is None:
             yield "has neither image nor build, and a container needs one"
+        for key in buildkit_keys(service.build) if service.build is not None else ():
+            yield (
+                f"build.{key} needs BuildKit, and meshd uses the engine's own builder; build the "
+                "image elsewhere and name it in image"
+            )
     elif not service.command and not service.entrypoint:
         yield "has no command, and a local process needs one (the image's command is not read)"
 

@@ -9,7 +9,7 @@ from meshd.model.runtime import Capabilities
 from meshd.runtime.docker.runtime import CAPABILITIES as DOCKER
 from meshd.runtime.process.launch import CAPABILITIES as PROCESS
 from meshd.runtime.support import unsupported, unsupported_features
-from meshd.spec.model import Healthcheck, Mount, Project, Service
+from meshd.spec.model import Build, Healthcheck, Mount, Project, Service
 
 
 def project(**fields: Any) -> Project:
@@ -65,3 +65,11 @@ def test_an_engine_may_be_too_old() -> None:
     ]
     assert unsupported(service, replace(DOCKER, engine_api=(1, 47))) == []
     assert unsupported(service, DOCKER) == []
+
+
+def test_a_build_that_needs_buildkit_is_refused_before_anything_starts() -> None:
+    build = Build(context="/x", secrets={"key": "/key"}, ssh={"default": ""})
+    found = unsupported(Service(name="web", build=build), DOCKER)
+    assert [each.refuse for each in found] == [True, True]
+    assert str(found[0]).startswith("service web: build.secrets needs BuildKit, and meshd uses")
+    assert unsupported(Service(name="web", build=Build(context="/x")), DOCKER) == []
