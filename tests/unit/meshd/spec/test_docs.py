@@ -198,6 +198,7 @@ def test_the_labels() -> None:
     carried = rows(heading)
     assert set(carried) == {
         *labels.make_labels("p", "s", "r", "n", 1, "i"),
+        labels.ATTEMPT,
         labels.CLONE_OF,
         labels.CONTAINER_NAME,
         labels.CREATED_WITH,
