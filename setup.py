@@ -28,8 +28,8 @@ COMPILED = [
         "websocket",
     )),
     *(f"proxy/policy/{name}.py" for name in (
-        "admit", "eject", "gradient", "hashing", "idle_age", "latency", "path_policy", "ratelimit",
-        "retry", "route",
+        "admit", "backlog", "eject", "gradient", "hashing", "idle_age", "latency", "path_policy",
+        "ratelimit", "retry", "route",
     )),
     *(f"proxy/observe/{name}.py" for name in ("counters", "histogram", "log_line")),
     "proxy/wire/buckets.py",

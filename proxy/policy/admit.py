@@ -31,7 +31,21 @@ def wait_or_shed(
     """
     if ready == 0:
         return "park" if may_park(parking, parked, parked_bytes, body_bytes) else "shed"
-    return "queue" if pending < limits.pending else "shed"
+    most = limits.pending
+    if most and limits.adaptive:
+        most = max(most, parking.requests)
+    return "queue" if pending < most else "shed"
+
+
+def queue_seconds(limits: Limits, parking: Parking) -> float:
+    """Return how long a request may queue.
+
+    An adaptive limit is not the user's: requests wait at least as long as for a first endpoint, so
+    that none is refused while replicas start.
+    """
+    if limits.adaptive:
+        return max(limits.pending_timeout, parking.timeout)
+    return limits.pending_timeout
 
 
 def may_park(parking: Parking, parked: int, parked_bytes: int, body_bytes: int) -> bool:

@@ -118,3 +118,7 @@ class LatencyAtLoad:
     def observed_at(self) -> float:
         """See `LatencyEstimator`."""
         return max(self._times)
+
+    def recent(self, index: int, since: float) -> float:
+        """Return the mean latency in a load class; 0.0 if its last answer came before `since`."""
+        return self._means[index] if self._times[index] >= since else 0.0

@@ -425,6 +425,9 @@ class DataPlane:
             self._end_overdue(now)
         if self.workers < 2 and self.row is not None:
             self._balance_limited(now)
+        for service in self.services.values():
+            if service.may_queue and service.update_backlog(now):
+                dispatch.wake(service, now)
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + _HOUSEKEEPING
             self._housekeeping(now)
@@ -438,6 +441,9 @@ class DataPlane:
         for service in self.services.values():
             for endpoint in service.ready:
                 endpoint.refresh_shared_counts()
+            if service.waiting and service.may_queue:
+                # Requests that ended at other workers have made room.
+                dispatch.wake(service, begin)
         pause = max(REFRESH, REFRESH_PAUSE * (self.clock() - begin))
         self._refresh_timer = self.loop.call_later(pause, self._refresh_shared_counts)
 

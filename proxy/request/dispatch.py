@@ -9,6 +9,7 @@ and requests that wait for room at one (queued), and is served in order whenever
 from typing import TYPE_CHECKING, Final
 
 from proxy.policy import admit
+from proxy.policy.backlog import NO_LIMIT
 from proxy.policy.hashing import hash_key
 from proxy.policy.route import find_cookie
 from proxy.request import failure
@@ -125,7 +126,30 @@ def _find(exchange: "Exchange", now: float, *, queued: bool) -> "EndpointState |
     found = service.candidates
     if exchange.revision or exchange.tried:
         found = candidates(service, exchange.revision, exchange.tried)
-    return _pick(exchange, found, now) if found else None
+    if not found:
+        return None
+    if service.backlog.limit != NO_LIMIT and not exchange.tried:
+        return _find_unsaturated(exchange, found, now, queued=queued)
+    return _pick(exchange, found, now)
+
+
+def _find_unsaturated(
+    exchange: "Exchange", found: Endpoints, now: float, *, queued: bool
+) -> "EndpointState | None":
+    """Pick an endpoint that has less than enough work; None if none has, or others wait."""
+    service = exchange.service
+    if service.waiting and not queued:
+        return None
+    limit = service.backlog.limit
+    free = [state for state in found if state.in_flight < limit]
+    if len(free) == len(found):
+        return _pick(exchange, found, now)
+    # Not the picker: it would derive its order again for each set of endpoints.
+    best = None
+    for state in free:
+        if best is None or state.in_flight < best.in_flight:
+            best = state
+    return best
 
 
 def _find_with_room(exchange: "Exchange", now: float, *, queued: bool) -> "EndpointState | None":
@@ -198,6 +222,9 @@ def may_wait(service: "ServiceState", held: int) -> admit.Wait:
     """Decide where a request waits that no endpoint can take, and count it if it is shed. `held`
     is the number of bytes to hold for it. Unless it is shed, `enter_queue` must follow."""
     config, counters = service.config, service.counters
+    if service.backlog.limit != NO_LIMIT and service.candidates:
+        # It would wait at an endpoint otherwise, which nothing limits either.
+        return "queue"
     others, others_bytes = service.limits.announce_waiter()
     decision = admit.wait_or_shed(
         config.limits,
@@ -227,7 +254,9 @@ def enter_queue(
         timeout = config.parking.timeout
     else:
         counters.queued += 1
-        timeout = config.limits.pending_timeout
+        timeout = admit.queue_seconds(config.limits, config.parking)
+        if service.backlog.limit != NO_LIMIT:
+            timeout = max(timeout, service.first_byte_timeout)
     service.waiting.append(entry)
     service.limits.publish()
     if entry.parked and not counters.parked & (counters.parked - 1):  # 1, 2, 4, 8, …

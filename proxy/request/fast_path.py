@@ -67,7 +67,7 @@ def start(exchange: "Exchange", body: bytes, now: float, public: bool) -> None:
     if service.request_timeout:
         exchange.last_deadline = last = now + service.request_timeout
         deadline = min(last, deadline)
-    found = service.candidates
+    found = service.fast_candidates
     if len(found) == 1:
         endpoint = found[0]
     elif found:

@@ -11,6 +11,7 @@ from proxy.http1.response_template import ResponseTemplates
 from proxy.ipc.shared_memory import WorkerRow
 from proxy.observe.counters import ServiceCounters
 from proxy.policy import balance, eject, retry
+from proxy.policy.backlog import NO_LIMIT, Backlog
 from proxy.policy.split import Splitter
 from proxy.state.concurrency_limits import ConcurrencyLimits
 from proxy.state.endpoint_state import NEVER, NO_ENDPOINTS, Endpoints, EndpointState
@@ -32,6 +33,9 @@ class ServiceState:
     - `candidates`: those of `ready` that are neither ejected nor unreachable.
     - `waiting`: parked and queued requests, the oldest first.
     - `parked_bytes`: request body bytes that parked requests hold.
+    - `fast_candidates`: the same for the fast path; none while requests may have to wait.
+    - `backlog`: the limit of requests in flight at each endpoint while they are saturated;
+      `may_queue` says whether the service may have one.
     - `refused_at`: monotonic seconds at which an endpoint last refused a connection.
     - `in_flight`: requests of this worker, waiting ones included.
     - `response_templates`: templates of its responses.
@@ -57,6 +61,9 @@ class ServiceState:
         self.endpoints: dict[str, EndpointState] = {}
         self.ready: Endpoints = NO_ENDPOINTS
         self.candidates: Endpoints = NO_ENDPOINTS
+        self.fast_candidates: Endpoints = NO_ENDPOINTS
+        self.backlog = Backlog()
+        self.may_queue = False
         self._by_revision: dict[str, Endpoints] = {}
         self.waiting: deque[QueueEntry] = deque()
         self.parked_bytes = 0
@@ -121,6 +128,13 @@ class ServiceState:
         )
         parking = service.parking
         self.parks_on_refusal = parking.on_refusal and parking.timeout > 0.0
+        self.may_queue = (
+            limits.queue
+            and not (self.has_limits or hashed or service.balance.sticky_cookie or service.split)
+            and service.protocol == "http"
+        )
+        if not self.may_queue:
+            self.backlog.clear()
         removed = self._update_endpoints(service)
         self.ready = tuple(state for state in self.endpoints.values() if state.serving)
         self.apply_ramp(wall)
@@ -185,7 +199,35 @@ class ServiceState:
         if healthy != self.candidates:
             # The picker keeps what it derives from the tuple for as long as it is the same.
             self.candidates = healthy
+        self._set_fast_candidates()
         self._by_revision = {}
+
+    def _set_fast_candidates(self) -> None:
+        """The fast path asks no endpoint for room."""
+        limited = self.backlog.limit != NO_LIMIT
+        self.fast_candidates = NO_ENDPOINTS if limited else self.candidates
+
+    def update_backlog(self, now: float) -> bool:
+        """Set the limit of requests in flight by the endpoint that has the most. Return whether
+        requests that wait may be sent now."""
+        if not self.candidates:
+            return False
+        before = self.backlog.limit
+        busiest = self.candidates[0]
+        for state in self.candidates:
+            if state.in_flight > busiest.in_flight:
+                busiest = state
+        if self.counters.streams:
+            # Tunnels and event streams are in flight for as long as they like.
+            self.backlog.clear()
+        else:
+            self.backlog.update(
+                busiest.latency_estimate, busiest.in_flight, now, waiting=bool(self.waiting)
+            )
+        if self.backlog.limit == before:
+            return False
+        self._set_fast_candidates()
+        return self.backlog.limit > before and bool(self.waiting)
 
     def candidates_of(self, revision: str) -> Endpoints:
         """Return the candidates of one revision; all candidates for the empty revision."""

@@ -140,6 +140,7 @@ class Limits(Frozen, frozen=True):
     - `pending`: requests that queue while all endpoints are full; 0 means that none waits
     - `pending_timeout`: seconds in the queue
     - `adaptive`: whether endpoints get an adaptive limit
+    - `queue`: whether requests wait in the proxy while all endpoints are saturated
     - `body`: bytes of a request body
     """
 
@@ -150,6 +151,7 @@ class Limits(Frozen, frozen=True):
     pending_timeout: float = 5.0
     adaptive: bool = False
     body: int = 0
+    queue: bool = True
 
 
 class Parking(Frozen, frozen=True):

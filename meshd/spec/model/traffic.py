@@ -90,6 +90,7 @@ class LimitsSpec(Model):
     - `pending_timeout`: seconds that they wait
     - `adaptive`: derive the limit of each replica from its latency
     - `body`: bytes of a request body
+    - `queue`: keep requests in the proxy while every replica is saturated
     """
 
     endpoint_connections: Count = 0
@@ -99,6 +100,7 @@ class LimitsSpec(Model):
     pending_timeout: Duration = 5.0
     adaptive: bool = False
     body: Size = 0
+    queue: bool = True
 
 
 class ParkingSpec(Model):
