@@ -146,6 +146,7 @@ async def test_two_containers_never_have_the_volume_at_once(engine_image: str, v
 
             _, status = await mesh.until("db", lambda s: s["ready"] == 1 == len(s["replicas"]), 60)
             unhealthy = status["replicas"][0]["name"]
+            assert mounts(unhealthy)["/scratch"] == first["/scratch"], "as Compose does"
             docker("exec", unhealthy, "touch", "/tmp/bad")
             await assert_replaced(mesh, {unhealthy})
         print(f"{watch.samples} samples, {watch.statuses}, the longest took {watch.longest:.1f} s")
@@ -154,8 +155,10 @@ async def test_two_containers_never_have_the_volume_at_once(engine_image: str, v
         assert set(watch.statuses) == {200}
         assert watch.longest >= GRACE - 1, "requests waited in the proxy"
 
-        assert not volume_exists(first["/scratch"])
+        (last,) = (await mesh.service("db"))["replicas"]
+        assert mounts(last["name"]) == first
         assert (await mesh.down()).code == 0
+        assert not volume_exists(first["/scratch"])
         assert volume_exists(volume)
 
 
@@ -210,3 +213,44 @@ async def test_a_container_is_stopped_with_its_signal(
         assert time.monotonic() - began < 8
         assert heard.kinds(replica.name) == ["started", "stopping", "died"]
         assert docker("inspect", "-f", "{{.State.ExitCode}}", replica.name) == str(number)
+
+
+@pytest.fixture
+def image_with_volume(engine_image: str) -> Iterator[str]:
+    name = f"{PROJECT}-volume"
+    subprocess.run(
+        ["docker", "build", "-t", name, "-"],
+        input=f"FROM {engine_image}\nRUN mkdir /d; echo seed > /d/seed\nVOLUME /d\n".encode(),
+        check=True,
+        capture_output=True,
+    )
+    yield name
+    docker("rmi", "-f", name)
+
+
+@pytest.mark.parametrize("order", ["stop-first", "start-first"])
+async def test_the_volume_of_an_image_goes_to_the_successor(
+    image_with_volume: str, order: str
+) -> None:
+    script = "import time\nprint('up', flush=True)\ntime.sleep(600)"
+    kept = order == "stop-first"
+    async with docker_runtime(PROJECT) as runtime:
+        db = service(image_with_volume, script, name="db", update={"order": order})
+        first = replica_spec(PROJECT, "db-1", db)
+        await start_and_wait(runtime, first)
+        assert docker("exec", first.name, "cat", "/d/seed") == "seed"
+        docker("exec", first.name, "sh", "-c", "echo row > /d/row")
+        second = replica_spec(PROJECT, "db-2", db)
+        await start_and_wait(runtime, second)
+        assert docker("exec", second.name, "ls", "/d") == "seed", "another replica has its own"
+        name = mounts(first.name)["/d"]
+        await runtime.stop(first.name, 0.0)
+        await runtime.remove(first.name)
+        third = replica_spec(PROJECT, "db-3", db)
+        await start_and_wait(runtime, third)
+        assert docker("exec", third.name, "ls", "/d").split() == (
+            ["row", "seed"] if kept else ["seed"]
+        )
+        assert (mounts(third.name)["/d"] == name) == kept
+        last = {mounts(each.name)["/d"] for each in (second, third)}
+    assert not any(map(volume_exists, last)), "they end with the project"

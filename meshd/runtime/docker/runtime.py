@@ -44,6 +44,7 @@ from meshd.runtime.base import (
 from meshd.runtime.docker import logs, usage
 from meshd.runtime.docker.addresses.hosts_file import write_hosts
 from meshd.runtime.docker.addresses.redirection import Redirection
+from meshd.runtime.docker.anonymous import AnonymousVolumes
 from meshd.runtime.docker.claims import EngineClaims
 from meshd.runtime.docker.container import CreateRequest, create_request
 from meshd.runtime.docker.create import (
@@ -96,6 +97,7 @@ class DockerRuntime:
         self._images = Images(self._engine)
         self._claims = EngineClaims(self._engine)
         self._volumes = Volumes(self._engine)
+        self._anonymous = AnonymousVolumes(self._engine)
         self._sightings = Sightings()
         self._cloning = asyncio.Lock()
         self._redirection: Redirection | None = None
@@ -285,7 +287,9 @@ class DockerRuntime:
             volumes = named_volumes(replica.project, replica.service.volumes)
             await self._volumes.finish(volumes)
             wanted, image = await self._creation(replica), replica.service.image
-            container = await create(self._engine, replica.name, wanted, image)
+            async with self._anonymous.lock:
+                await self._anonymous.attach(replica, wanted.config)
+                container = await create(self._engine, replica.name, wanted, image)
         try:
             async with self._engine.request(START_PATIENCE, otherwise=StartFailed) as docker:
                 await docker.containers.container(container).start()
@@ -305,7 +309,7 @@ class DockerRuntime:
             await docker.containers.container(self._id(name)).stop(t=math.ceil(grace))
 
     async def remove(self, name: str) -> None:
-        """See `Runtime.remove`. Anonymous volumes of the container are removed too."""
+        """See `Runtime.remove`. Anonymous volumes that no successor gets are removed too."""
         running = ReplicaRunning(f"container {name} is running or is being removed; stop it first")
         async with self._engine.request(errors={404: not_found(name), 409: running}) as docker:
             await docker.containers.container(self._id(name)).delete(v=True)
@@ -393,7 +397,8 @@ class DockerRuntime:
         await self._claims.unclaim(project, holder)
 
     async def teardown(self, project: str) -> None:
-        """See `Runtime.teardown`: removes the project's networks."""
+        """See `Runtime.teardown`: removes the project's networks and anonymous volumes."""
+        await self._anonymous.remove(project)
         await self._networks.remove(project)
 
     def _id(self, name: str) -> str:
