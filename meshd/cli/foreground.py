@@ -103,6 +103,7 @@ class ForegroundRun:
             self._client, self._client.deploy(project, self._take_over), self._quiet
         )
         plan_output.warn_unsupported(accepted.unsupported)
+        await plan_output.warn_unused_volumes(self._client, project.name)
         result = await deploy_progress.follow(
             self._client, project.name, self._seconds, self._quiet, deploy_progress.monotonic
         )

@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 
-from meshd.spec.model import Mount
+from meshd.spec.model import Mount, Project
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +38,18 @@ def named_volumes(project: str, mounts: tuple[Mount, ...]) -> dict[str, Mount]:
     """Return the mounts of named volumes, by the runtime's name of the volume."""
     named = [mount for mount in mounts if mount.type == "volume" and mount.source]
     return {volume_name(project, mount): mount for mount in named}
+
+
+def abandoned_volumes(before: Project, after: Project) -> list[str]:
+    """Return the named volumes that services of a project mounted before and none does after."""
+
+    def names(project: Project) -> set[str]:
+        mounted = (named_volumes(project.name, service.volumes) for service in project.services)
+        return {name for volumes in mounted for name in volumes}
+
+    return sorted(names(before) - names(after))
+
+
+def describe_abandoned(name: str) -> str:
+    """Return the line about a volume that no service mounts any more."""
+    return f"volume {name} is used by no service any more and is kept; `meshd volume rm` deletes it"

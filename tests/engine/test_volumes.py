@@ -384,3 +384,28 @@ async def test_an_unused_volume_is_listed_and_deleted(mesh: TestMesh, engine_ima
     removed = await mesh.run("volume", "rm", "left", "--yes")
     assert removed.code == 0, removed.err
     assert left not in docker("volume", "ls", "-q").split()
+
+
+async def test_a_volume_that_a_revision_does_not_mention_is_kept_and_named(
+    mesh: TestMesh, engine_image: str
+) -> None:
+    changed = compose(engine_image).replace("store:/data", "new:/data")
+    changed = changed.replace("volumes: {store: {}}", "volumes: {new: {}}")
+    path = mesh.folder / "changed.yml"
+    path.write_text(changed)
+    line = f"volume {VOLUME} is used by no service any more and is kept"
+    assert line in (await mesh.run("diff", "-f", str(path))).out
+    done = await mesh.run("deploy", "-f", str(path))
+    assert done.code == 0, done.err
+    assert line in done.err
+    assert VOLUME in docker("volume", "ls", "-q").split()
+
+    asked = await mesh.run("down", "--volumes")
+    assert asked.code == 1
+    assert f"{PROJECT}_new (web)" in asked.err
+    assert f"{VOLUME} (used by no service)" in asked.err
+    assert (await mesh.service("web"))["ready"] == 1, "nothing was stopped"
+    removed = await mesh.run("down", "--volumes", "--yes")
+    assert removed.code == 0, removed.err
+    assert f"{VOLUME}: deleted" in removed.out
+    assert [n for n in docker("volume", "ls", "-q").split() if PROJECT in n] == []

@@ -10,7 +10,7 @@ import msgspec
 from meshd.api.dto import DeployResult
 from meshd.cli import deploy_progress, image_progress, output, release_report, spec_options
 from meshd.cli.options import detach_option, output_option, state_option, timeout_option
-from meshd.cli.plan_output import plan_json, print_plan, warn_unsupported
+from meshd.cli.plan_output import plan_json, print_plan, warn_unsupported, warn_unused_volumes
 from meshd.cli.session import connect, run_async
 from meshd.model.release import Release
 
@@ -51,6 +51,7 @@ async def command(
         began, releases = time.time(), []
         result = await image_progress.show_while(client, client.deploy(spec, take_over), as_json)
         warn_unsupported(result.unsupported)
+        await warn_unused_volumes(client, spec.name)
         if not detach:
             try:
                 result = await deploy_progress.follow(

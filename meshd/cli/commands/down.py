@@ -2,12 +2,14 @@
 
 import contextlib
 import time
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
 import click
 
 from meshd.api.client import Client, NoDaemon, wait_for_daemon
+from meshd.api.dto import VolumeStatus
 from meshd.cli import daemon_process, output, spec_options
 from meshd.cli.options import output_option, state_option
 from meshd.cli.session import connect, run_async
@@ -24,16 +26,30 @@ POLL_SECONDS: Final = 0.2
 @click.argument("project", required=False)
 @spec_options.file_option("Stop the project of this Compose file.")
 @click.option("--all", "everything", is_flag=True, help="Stop every project and the daemon.")
+@click.option(
+    "--volumes",
+    "with_volumes",
+    is_flag=True,
+    help="Also delete the project's named volumes, after showing them and asking. External volumes "
+    "are kept.",
+)
+@click.option("-y", "--yes", is_flag=True, help="With --volumes: do not ask.")
 @output_option
 @state_option
 @run_async
 async def command(
-    project: str | None, files: tuple[Path, ...], everything: bool, as_json: bool, state: Path
+    project: str | None,
+    files: tuple[Path, ...],
+    everything: bool,
+    with_volumes: bool,
+    yes: bool,
+    as_json: bool,
+    state: Path,
 ) -> int:
     """Drain and stop every replica of PROJECT.
 
-    PROJECT can be left out if there is only one. The daemon ends with its last project. Volumes
-    are kept.
+    PROJECT can be left out if there is only one. The daemon ends with its last project. Named
+    volumes are kept without --volumes.
     """
     if sum((project is not None, bool(files), everything)) > 1:
         raise click.UsageError("PROJECT, -f and --all exclude each other")
@@ -43,16 +59,23 @@ async def command(
     async with connect(state) as client:
         projects = await _project_names(client, state)
         names = projects if everything else [name or only_project(projects)]
+        volumes = await _confirm_volumes(client, names, yes, as_json) if with_volumes else []
         if not as_json:
             output.print_line(f"stopping {', '.join(names) or 'the daemon'}")
         remaining = []
-        if not everything:
-            await _take_down(client, names[0], state)
+        if not everything or volumes:
+            for each in names:
+                await _take_down(client, each, state)
             remaining = await _project_names(client, state)
+        for volume in volumes:
+            await client.remove_volume(volume)
+            if not as_json:
+                output.print_line(f"{volume}: deleted")
         is_last = not remaining
         ended = is_last and await _end_daemon(client, state, pid)
     if as_json:
-        output.print_json({"down": names, "left": remaining, "daemon_ended": ended})
+        result = {"down": names, "left": remaining, "daemon_ended": ended}
+        output.print_json(result | ({"volumes": volumes} if with_volumes else {}))
     elif ended:
         output.print_line("the daemon has ended")
     elif is_last:
@@ -61,6 +84,34 @@ async def command(
         )
         return output.FAILED
     return output.OK
+
+
+async def _confirm_volumes(
+    client: Client, projects: list[str], yes: bool, quiet: bool
+) -> list[str]:
+    """Return the volumes to delete, after showing them and asking. Aborts without a yes."""
+    volumes = deletable(await client.volumes(), projects)
+    if not volumes:
+        return []
+    if not quiet or not yes:
+        output.print_error("these volumes will be deleted with all their data:")
+        for volume in volumes:
+            services = ", ".join(key.rpartition("/")[2] for key in volume.services)
+            output.print_error(f"  {volume.name} ({services or 'used by no service'})")
+    if not yes:
+        click.confirm("Delete them?", abort=True, err=True)
+    return [volume.name for volume in volumes]
+
+
+def deletable(volumes: Iterable[VolumeStatus], projects: Collection[str]) -> list[VolumeStatus]:
+    """Return the volumes of these projects that are neither external nor used by another one."""
+    return [
+        volume
+        for volume in volumes
+        if volume.project in projects
+        and not volume.external
+        and {key.partition("/")[0] for key in volume.services} <= set(projects)
+    ]
 
 
 def only_project(projects: list[str]) -> str:

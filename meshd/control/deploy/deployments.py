@@ -17,6 +17,7 @@ from meshd.model.event import Kind
 from meshd.model.operation import ForgetProject, PrepareService
 from meshd.model.request import ReloadDesired, ResetBackoff, ResolveServices, RunPass
 from meshd.model.runtime import Capabilities
+from meshd.model.volume import abandoned_volumes, describe_abandoned
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.ownership.claims import ProjectClaims
 from meshd.runtime.base import RuntimeFailure
@@ -81,9 +82,12 @@ class Deployments:
         operations = self._preview.operations(project, revisions, now)
         lines = [str(operation) for each in operations for operation in each]
         lines += self._preview.changed_settings(project, revisions)
-        impact = tuple(self._preview.impact(project, revisions, operations, now))
+        impact = list(self._preview.impact(project, revisions, operations, now))
+        stored = self._store.projects.get(project.name)
+        if stored is not None and self._capabilities.volumes:
+            impact += map(describe_abandoned, abandoned_volumes(stored.project, project))
         unsupported = unsupported_features(project, self._capabilities)
-        return PlanPreview("\n".join(lines), impact, unsupported)
+        return PlanPreview("\n".join(lines), tuple(impact), unsupported)
 
     async def down(self, project: str) -> None:
         """See `Control.down`."""
