@@ -160,7 +160,7 @@ def _compile_service(
         audit=mesh.audit,
         split=split,
         drain_tunnels=mesh.drain.tunnels,
-        protocol="tcp" if port in mesh.tcp else "http",
+        protocol="tcp" if service.is_passthrough(port) else "http",
     )
     digest = hashlib.sha256(_encoder.encode(compiled)).hexdigest()
     return msgspec.structs.replace(compiled, fingerprint=digest[:FINGERPRINT_LENGTH])

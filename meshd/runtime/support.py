@@ -122,11 +122,11 @@ def _ignored(service: Service, can: Capabilities) -> Iterator[str]:
     if not can.networks and service.ports:
         published = ", ".join(str(port) for port in service.ports)
         yield f"ports {published} are not published; use x-mesh.routes"
-    if not can.networks and service.mesh.tcp:
-        ports = ", ".join(map(str, service.mesh.tcp))
+    if not can.networks and service.passthrough_ports:
+        ports = ", ".join(map(str, service.passthrough_ports))
         yield f"the mesh passes no connections on to TCP port {ports}; only containers have this"
     scale = service.mesh.scale
-    if scale is not None and not set(service.mesh_ports) - set(service.mesh.tcp):
+    if scale is not None and not set(service.mesh_ports) - set(service.passthrough_ports):
         for name in ("objective", "queue"):
             if getattr(scale, name):
                 yield (

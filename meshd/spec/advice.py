@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from meshd.spec.model import Project, Service
+from meshd.spec.model.well_known_ports import WELL_KNOWN_PROTOCOLS
 
 _URL: Final = re.compile(
     r"http://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\])(?::(\d+))?(/[^\s\"'|&;)]*)?"
@@ -82,13 +83,16 @@ def describe_kind(service: Service) -> ServiceKind:
         ports = dict.fromkeys(f"{service.name}:{port}" for port in service.expose)
         reached = (*(ports or (service.name,)), *host)
         return ServiceKind(service.name, "plain", "no x-mesh", tuple(reached))
-    http = [port for port in service.mesh_ports if port not in service.mesh.tcp]
-    tcp = [port for port in service.mesh_ports if port in service.mesh.tcp]
+    passed = service.passthrough_ports
+    http = [port for port in service.mesh_ports if port not in passed]
+    tcp = [port for port in service.mesh_ports if port in passed]
     named = [service.name] if http else []
     named += [f"{service.name}:{port}" for port in (*http, *tcp) if port != 80 or port in tcp]
     routes = [f"route {route}" for route in service.mesh.routes]
     kinds = ["HTTP"] * bool(http) + ["TCP"] * bool(tcp)
     why = f"x-mesh; main port {service.port}, {_source_of_port(service)}"
+    if service.mesh.tcp is None:
+        why += "".join(f"; {port} is the port of {WELL_KNOWN_PROTOCOLS[port]}" for port in tcp)
     return ServiceKind(service.name, "+".join(kinds), why, (*named, *host, *routes))
 
 

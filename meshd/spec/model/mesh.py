@@ -68,7 +68,8 @@ class Mesh(Model):
       Default: the first port of `expose`, of `ports`, of the image or of `tcp`, else PORT in
       `environment`, else 8080
     - `tcp`: ports of replicas that do not speak HTTP; the mesh passes their connections on as they
-      are
+      are. Default: the declared ports of well-known protocols, such as 5432 of PostgreSQL; an empty
+      list means none
     - `routes`: the public routes to the service
     - `scale`: the number of replicas, and what determines it
     - `health`: the active probe
@@ -84,7 +85,7 @@ class Mesh(Model):
     """
 
     port: Port | None = None
-    tcp: tuple[Port, ...] = ()
+    tcp: tuple[Port, ...] | None = None
     routes: tuple[RouteSpec, ...] = ()
     scale: Scale | None = None
     health: HealthCheck = HealthCheck()

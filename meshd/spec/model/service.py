@@ -25,6 +25,7 @@ from meshd.spec.model.container import (
 from meshd.spec.model.health import HealthCheck
 from meshd.spec.model.mesh import Mesh
 from meshd.spec.model.network import Attachment
+from meshd.spec.model.well_known_ports import WELL_KNOWN_PROTOCOLS
 
 DEFAULT_PORT: Final = 8080
 """The port of a service that declares none: the usual alternative port for HTTP."""
@@ -129,13 +130,26 @@ class Service(Model):
         8080."""
         given = self.environment.get("PORT", "")
         last = int(given) if given.isdecimal() and 0 < int(given) <= MAX_PORT else DEFAULT_PORT
-        return self.mesh.port or next(iter((*self.expose, *self.image_ports, *self.mesh.tcp)), last)
+        declared = (*self.expose, *self.image_ports, *(self.mesh.tcp or ()))
+        return self.mesh.port or next(iter(declared), last)
 
     @property
     def tcp_ports(self) -> tuple[int, ...]:
         """All TCP ports that the file and the image declare, the main port first."""
-        declared = (self.port, *self.expose, *self.image_ports, *self.mesh.tcp)
+        declared = (self.port, *self.expose, *self.image_ports, *(self.mesh.tcp or ()))
         return tuple(dict.fromkeys(declared))
+
+    def is_passthrough(self, port: int) -> bool:
+        """Return whether the mesh passes connections to a declared port on as they are: those of
+        `x-mesh.tcp`, or without that key the ports of well-known protocols, such as 5432 of
+        PostgreSQL."""
+        given = self.mesh.tcp
+        return port in (WELL_KNOWN_PROTOCOLS if given is None else given)
+
+    @property
+    def passthrough_ports(self) -> tuple[int, ...]:
+        """The ports whose connections the mesh passes on as they are, see `is_passthrough`."""
+        return tuple(port for port in self.mesh_ports if self.is_passthrough(port))
 
     @property
     def mesh_ports(self) -> tuple[int, ...]:
@@ -166,7 +180,7 @@ class Service(Model):
         probe of a service whose main port is not HTTP connects to the port."""
         if self.plain:
             return _NO_PROBE
-        if self.port in self.mesh.tcp:
+        if self.is_passthrough(self.port):
             return self.mesh.health.resolve(tcp=True)
         return self.mesh.probe
 

@@ -29,6 +29,9 @@ def project(directory: Path, body: str, *, image: str = "app") -> Project:
         ("x-mesh: {}", "HTTP", ("web", "web:8080")),
         ("expose: [80]\nx-mesh: {routes: [/]}", "HTTP", ("web", "route /")),
         ("expose: [5432]\nx-mesh: {tcp: 5432}", "TCP", ("web:5432",)),
+        ("expose: [5432]\nx-mesh: {}", "TCP", ("web:5432",)),
+        ("expose: [80, 25]\nx-mesh: {}", "HTTP+TCP", ("web", "web:25")),
+        ("expose: [5432]\nx-mesh: {tcp: []}", "HTTP", ("web", "web:5432")),
         ("x-mesh: {port: 3000, tcp: [9, 80]}", "HTTP+TCP", ("web", "web:3000", "web:9", "web:80")),
     ],
 )  # fmt: skip
@@ -42,6 +45,10 @@ def test_kinds(tmp_path: Path, body: str, kind: str, reached: tuple[str, ...]) -
     [
         ("", "no x-mesh"),
         ("x-mesh: {port: 3}", "x-mesh; main port 3, from x-mesh.port"),
+        (
+            "expose: [6379]\nx-mesh: {}",
+            "x-mesh; main port 6379, from expose; 6379 is the port of Redis",
+        ),
         ("expose: [4]\nx-mesh: {}", "x-mesh; main port 4, from expose"),
         ("ports: ['5']\nx-mesh: {}", "x-mesh; main port 5, from ports"),
         ("environment: {PORT: 6}\nx-mesh: {}", "x-mesh; main port 6, from PORT in environment"),

@@ -328,6 +328,25 @@ def test_ports_that_are_not_http(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "passed", "probe"),
+    [
+        ("expose: [5432]\nx-mesh: {}", (5432,), "tcp"),
+        ("expose: [80, 6379]\nx-mesh: {}", (6379,), "http"),
+        ("expose: [5432]\nx-mesh: {tcp: []}", (), "http"),
+        ("expose: [5432, 9]\nx-mesh: {tcp: 9}", (9,), "http"),
+        ("expose: [5432]\nx-mesh: {health: none}", (5432,), "none"),
+        ("expose: [5432]", (), "none"),
+    ],
+)
+def test_ports_of_well_known_protocols_are_passed_on(
+    tmp_path: Path, body: str, passed: tuple[int, ...], probe: str
+) -> None:
+    service = web(tmp_path, body)
+    assert service.passthrough_ports == passed
+    assert service.probe.type == probe
+
+
+@pytest.mark.parametrize(
     ("policy", "probe", "port"),
     [
         ("{tcp: 5432}", "tcp", 5432),
