@@ -161,8 +161,9 @@ def test_up_detached_and_down(meshd: Meshd) -> None:
     assert up.returncode == 0, up.stderr
     assert up.stderr.startswith("process runtime")
     lines = up.stdout.splitlines()
-    assert lines[-2].startswith("web ")
-    assert "ready 2/2 after" in lines[-2]
+    assert lines[-3].startswith("web ")
+    assert "ready 2/2 after" in lines[-3]
+    assert lines[-2].startswith("web  HTTP (x-mesh; main port 8080, ")
     assert f"listening on 127.0.0.1:{meshd.ports[0]}" in lines[-1]
     assert meshd.fetch() == 200
     with urllib.request.urlopen(f"http://127.0.0.1:{meshd.ports[1]}/metrics") as answer:
