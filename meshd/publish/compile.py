@@ -224,6 +224,7 @@ def _compile_route(
         mirror=mirror if "/" in mirror or not mirror else service_key(project, mirror),
         mirror_share=spec.mirror_share,
         paths=spec.paths or "",
+        background=spec.background,
     )
 
 

@@ -52,7 +52,7 @@ def signal_of(
         interval=second.interval,
         arrivals=second.arrivals,
         completions=worked.count,
-        in_flight=second.in_flight,
+        in_flight=second.load_in_flight,
         streams=second.mean_streams,
         latency=worked.upper_bounds(),
         latency_sum=worked.sum,

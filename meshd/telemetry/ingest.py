@@ -258,6 +258,7 @@ class Ingest:
             sums = second.service(service.name)
             sums.queue_seconds += share * service.queue_seconds
             sums.stream_seconds += share * service.stream_seconds
+            sums.background_seconds += share * service.background_seconds
             for endpoint in service.endpoints:
                 merged = sums.endpoint(endpoint.id)
                 merged.revision = endpoint.revision

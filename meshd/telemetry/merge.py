@@ -7,9 +7,14 @@ histogram and never averaged.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from proxy.wire import buckets
 from proxy.wire.report import EndpointReport, Histogram, ServiceReport
+
+ROUNDING: Final = 1e-6
+"""Requests in flight that are none: two sums of monotonic times (up to 1e8 s, 1e-8 s exact) differ
+by less."""
 
 
 @dataclass(slots=True)
@@ -101,6 +106,7 @@ class MergedService:
     - `queue_seconds`: waiting requests, integrated over time.
     - `streams`: open TCP connections, tunnels and event streams at the end of the interval;
       `stream_seconds`: the same, integrated over time.
+    - `background_seconds`: requests of background routes in flight, integrated over time.
     """
 
     start: float = 0.0
@@ -121,6 +127,7 @@ class MergedService:
     queue_seconds: float = 0.0
     streams: int = 0
     stream_seconds: float = 0.0
+    background_seconds: float = 0.0
     bytes_in: int = 0
     bytes_out: int = 0
     total: Distribution = field(default_factory=Distribution)
@@ -148,6 +155,7 @@ class MergedService:
         self.parked, self.queued, self.streams = more.parked, more.queued, more.streams
         self.queue_seconds += more.queue_seconds
         self.stream_seconds += more.stream_seconds
+        self.background_seconds += more.background_seconds
         self._add_counts(more)
         for name, endpoint in more.endpoints.items():
             self.endpoint(name).add(endpoint)
@@ -196,6 +204,14 @@ class MergedService:
             return 0.0
         busy = sum(endpoint.busy_seconds for endpoint in self.endpoints.values())
         return (busy + self.queue_seconds) / self.interval
+
+    @property
+    def load_in_flight(self) -> float:
+        """The part of `in_flight` that is load: without requests of background routes."""
+        if not self.interval:
+            return 0.0
+        load = self.in_flight - self.background_seconds / self.interval
+        return load if load > ROUNDING else 0.0
 
     @property
     def mean_streams(self) -> float:

@@ -103,6 +103,8 @@ class ServiceCounters:
     """
 
     __slots__ = (
+        "_background",
+        "_background_integral",
         "_call_integral",
         "_calling",
         "_codes",
@@ -149,6 +151,8 @@ class ServiceCounters:
         self.queue_seconds = 0.0
         self.streams = 0
         self._stream_integral = 0.0
+        self._background = 0
+        self._background_integral = 0.0
         self.bytes_in = 0
         self.bytes_out = 0
         self.fast_path_latency = HistogramRecorder()
@@ -193,6 +197,16 @@ class ServiceCounters:
         """Count its end."""
         self.streams -= 1
         self._stream_integral += now
+
+    def start_background(self, now: float) -> None:
+        """Count a request of a background route."""
+        self._background += 1
+        self._background_integral -= now
+
+    def end_background(self, now: float) -> None:
+        """Count its end."""
+        self._background -= 1
+        self._background_integral += now
 
     def start_call(self, caller: str, now: float) -> None:
         """Count a request from another service of the mesh."""
@@ -255,8 +269,10 @@ class ServiceCounters:
             uncovered=self.uncovered,
             streams=self.streams,
             stream_seconds=max(0.0, self._stream_integral + self.streams * now),
+            background_seconds=max(0.0, self._background_integral + self._background * now),
         )
         self._stream_integral = -self.streams * now
+        self._background_integral = -self._background * now
         self._codes, self.failures, self.calls, self.uncovered = {}, {}, {}, {}
         self.arrivals = self.retries = self.ejections = self.parked_total = 0
         self.shed = self.denied = self.bytes_in = self.bytes_out = 0

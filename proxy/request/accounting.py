@@ -37,6 +37,9 @@ def record(exchange: "Exchange", now: float) -> None:
         tracing.record_span(exchange, now)
     if exchange.status == 101 or exchange.streaming:
         exchange.service.counters.end_stream(now)
+    elif exchange.background:
+        if exchange.counted:
+            exchange.service.counters.end_background(now)
     elif exchange.caller:
         exchange.service.counters.end_call(exchange.caller, now)
     if not exchange.counted:
@@ -49,11 +52,23 @@ def record(exchange: "Exchange", now: float) -> None:
         counters.count_failure(exchange.failure.reason)
     counters.bytes_in += exchange.bytes_in
     counters.bytes_out += exchange.bytes_out
+    if exchange.background:
+        _record_background(exchange, now)
+        return
     if exchange.queue_seconds:
         counters.queue.record(exchange.queue_seconds)
         counters.queue_seconds += exchange.queue_seconds
     if exchange.status != 101 and not exchange.streaming:
         _record_times(exchange, now)
+
+
+def _record_background(exchange: "Exchange", now: float) -> None:
+    """Record the latency of a background request at its endpoint, and nothing that the autoscaler
+    reads."""
+    endpoint = exchange.endpoint
+    is_stream = exchange.status == 101 or exchange.streaming
+    if endpoint is not None and exchange.first_byte_at and not is_stream:
+        endpoint.counters.latency.record(now - exchange.sent_at)
 
 
 def _record_times(exchange: "Exchange", now: float) -> None:
@@ -85,6 +100,8 @@ def begin_stream(exchange: "Exchange", now: float) -> None:
     """Count the start of a tunnel or an event stream. From now on its caller awaits no answer."""
     counters = exchange.service.counters
     counters.start_stream(now)
+    if exchange.background:
+        counters.end_background(now)
     if exchange.caller:
         counters.end_call(exchange.caller, now)
 

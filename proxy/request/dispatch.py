@@ -209,8 +209,11 @@ def _wait_or_fail(exchange: "Exchange", now: float, suspect: "EndpointState | No
     if exchange.tried:
         exchange.fail(failure.NO_ENDPOINT)
         return
+    if exchange.background and not service.candidates:
+        exchange.fail(failure.NO_ENDPOINT if service.endpoints else failure.ASLEEP)
+        return
     held = exchange.body.size if exchange.body is not None else 0
-    decision = may_wait(service, held)
+    decision = may_wait(service, held, load=not exchange.background)
     if decision == "shed":
         exchange.fail(failure.SHED if service.candidates else failure.NO_ENDPOINT)
         return
@@ -218,9 +221,10 @@ def _wait_or_fail(exchange: "Exchange", now: float, suspect: "EndpointState | No
     exchange.wait(entry, enter_queue(exchange.plane, service, entry, exchange.queue_seconds))
 
 
-def may_wait(service: "ServiceState", held: int) -> admit.Wait:
-    """Decide where a request waits that no endpoint can take, and count it if it is shed. `held`
-    is the number of bytes to hold for it. Unless it is shed, `enter_queue` must follow."""
+def may_wait(service: "ServiceState", held: int, *, load: bool = True) -> admit.Wait:
+    """Decide where a request waits that no endpoint can take, and count it if it is shed and part
+    of the load. `held` is the number of bytes to hold for it. Unless it is shed, `enter_queue`
+    must follow."""
     config, counters = service.config, service.counters
     if service.backlog.limit != NO_LIMIT and service.candidates:
         # It would wait at an endpoint otherwise, which nothing limits either.
@@ -237,7 +241,7 @@ def may_wait(service: "ServiceState", held: int) -> admit.Wait:
     )
     if decision == "shed":
         service.limits.publish()
-        counters.shed += 1
+        counters.shed += load
     return decision
 
 

@@ -87,6 +87,7 @@ class Exchange(Attempt):
     - `service`, `revision`: the service, and the revision (empty: any).
     - `caller`: the calling service in counts; empty on public listeners.
     - `counted`: whether the service counts it, which is so from admission on.
+    - `background`: whether its route says that it is no load of the service.
 
     Progress:
     - `phase`: see `proxy.request.phases`.
@@ -120,6 +121,7 @@ class Exchange(Attempt):
     revision = ""
     caller = ""
     counted = False
+    background = False
 
     phase = FIRST
     queue_entry: "QueueEntry | None" = None
@@ -180,6 +182,8 @@ class Exchange(Attempt):
             return
         self.service, self.revision = found.service, found.revision
         self.target, self.caller = found.target, found.caller
+        if self.route is not None:
+            self.background = self.route.route.background
         if head.max_forwards == 0:
             self._refuse(RequestRefused(failure.MAX_FORWARDS))
             return
@@ -193,6 +197,7 @@ class Exchange(Attempt):
         made = Exchange(self.plane, client, self.head, self.started)
         made.target = self.target
         made.service = service
+        made.background = self.background
         if self.body is not None:
             made.body = BufferedBody(b"".join(self.body.pieces))
             made.bytes_in = made.body.size
@@ -201,7 +206,10 @@ class Exchange(Attempt):
     def admit(self, delay: float = 0.0) -> None:
         """Count the request for its service, and dispatch it after `delay` seconds."""
         service = self.service
-        service.counters.arrivals += 1
+        if self.background:
+            service.counters.start_background(self.started)
+        else:
+            service.counters.arrivals += 1
         service.in_flight += 1
         self.counted = True
         service.budget.deposit(self.started)

@@ -56,6 +56,9 @@ NO_SERVICE: Final = Failure("no-service", 404, "no service has that name")
 DENIED: Final = Failure("denied", 403, "this service may not be called from there")
 BAD_TOKEN: Final = Failure("bad-token", 403, "the path holds no valid credential")
 NO_ENDPOINT: Final = Failure("no-endpoint", 503, "no replica is ready")
+ASLEEP: Final = Failure(
+    "asleep", 503, "no replica runs, and the requests of a background route start none"
+)
 PARKED: Final = Failure("parked", 503, "no replica became ready in time")
 SHED: Final = Failure("shed", 503, "too many requests wait already")
 QUEUED: Final = Failure("queued", 503, "no replica had room in time")

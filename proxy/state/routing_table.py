@@ -132,6 +132,7 @@ class CompiledRoute:
         )
         self.fast_path_ok = (
             self.passes_through
+            and not route.background
             and self.response_edits is None
             and not self.revision
             and self.service is not None

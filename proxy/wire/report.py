@@ -118,6 +118,9 @@ class ServiceReport(Frozen, frozen=True):
     - `streams`: TCP connections, tunnels and event streams that are open at the end of the
       interval; they are in flight, and no answer is awaited
     - `stream_seconds`: the same, integrated over the interval
+    - `background_seconds`: requests of background routes in flight, integrated over the interval;
+      of these requests only `codes`, `failures`, `bytes_in`, `bytes_out` and the endpoints' counts
+      know
     """
 
     name: str
@@ -146,6 +149,7 @@ class ServiceReport(Frozen, frozen=True):
     uncovered: dict[str, int] = msgspec.field(default_factory=dict)
     streams: int = 0
     stream_seconds: float = 0.0
+    background_seconds: float = 0.0
 
 
 class Report(Frozen, frozen=True, tag=True):

@@ -263,6 +263,7 @@ class Route(Frozen, frozen=True):
     - `mirror`, `mirror_share`: service that gets a copy of this share of the requests
     - `paths`: whether paths are refused that go around a guarded route in one of their readings;
       empty leaves it to the listener
+    - `background`: whether its requests neither start a service from zero nor count as its load
     """
 
     id: str
@@ -281,6 +282,7 @@ class Route(Frozen, frozen=True):
     mirror: str = ""
     mirror_share: float = 1.0
     paths: PathPolicy = ""
+    background: bool = False
 
 
 class Service(Frozen, frozen=True):

@@ -89,6 +89,8 @@ class RouteSpec(Model):
     - `paths`: `strict` refuses paths that some servers read as a path of a guarded route and others
       do not; `as-is` forwards them. Default: that of the listener, else `strict` next to a guarded
       route
+    - `background`: its requests, such as those of a monitor, neither start the service from zero
+      nor count as its load; without a replica they get 503
     """
 
     host: str = "*"
@@ -105,6 +107,7 @@ class RouteSpec(Model):
     mirror: str = ""
     mirror_share: Percent = 1.0
     paths: Literal["strict", "as-is"] | None = None
+    background: bool = False
 
     _short = model_validator(mode="before")(shorthand.expand_route)
     _host = field_validator("host")(shorthand.check_host)

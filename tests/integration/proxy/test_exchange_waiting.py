@@ -1,5 +1,6 @@
 """Requests that wait for the first endpoint or in the queue, or are shed."""
 
+import asyncio
 import time
 
 import pytest
@@ -7,7 +8,9 @@ import pytest
 from proxy.wire.snapshot import (
     Limits,
     Parking,
+    Route,
     Service,
+    Target,
 )
 from tests.support.proxy_policies import service_report
 from tests.support.proxy_scene import (
@@ -113,3 +116,70 @@ async def test_requests_over_the_queue_limit_are_shed(limits: Limits) -> None:
         status, head, _ = await client.response()
         assert status == 503
         assert b"Retry-After: " in head
+
+
+# --- routes for monitors
+
+MONITORED = (
+    Route("all", (Target("shop"),)),
+    Route("probe", (Target("shop"),), path="/healthz", background=True),
+)
+
+
+@on_uvloop
+async def test_a_background_request_neither_wakes_a_service_nor_waits_for_it() -> None:
+    woken: list[tuple[str, int]] = []
+    async with scene({"on_wake": lambda *said: woken.append(said)}) as s:
+        origin = await s.origin(answers(OK))
+        s.install(Service("shop", "1"), routes=MONITORED)
+        client = await s.ask(get("/healthz"))
+        status, head, body = await client.response()
+        assert (status, b"Retry-After: " in head) == (503, True)
+        assert b"background route" in body
+        assert not woken
+        report = service_report(s)
+        assert (report.arrivals, report.parked_total, report.codes) == (0, 0, {"GET 5xx": 1})
+        assert report.failures == {"asleep": 1}
+        await s.ask(get("/"))
+        await wait_until(lambda: woken == [("shop", 1)])
+        s.install(service(origin), routes=MONITORED)
+
+
+@on_uvloop
+async def test_background_requests_are_counted_apart_from_the_load() -> None:
+    began = asyncio.Event()
+    release = asyncio.Event()
+
+    async def script(visit: Visit) -> None:
+        while True:
+            await visit.head()
+            began.set()
+            await release.wait()
+            await visit.send(OK)
+
+    async with scene() as s:
+        origin = await s.origin(script)
+        s.install(service(origin), routes=MONITORED)
+        client = await s.ask(get("/healthz"))
+        await began.wait()
+        report = service_report(s)
+        (endpoint,) = report.endpoints
+        assert (report.arrivals, endpoint.in_flight) == (0, 1)
+        assert 0.0 < endpoint.busy_seconds <= report.background_seconds
+        release.set()
+        assert (await client.response())[0] == 200
+        await wait_until(lambda: not s.plane.active())
+        report = service_report(s)
+        (endpoint,) = report.endpoints
+        assert (report.codes, report.total.counts, report.first_byte.counts) == (
+            {"GET 2xx": 1},
+            {},
+            {},
+        )
+        assert (endpoint.succeeded, sum(endpoint.latency.counts.values())) == (1, 1)
+        assert endpoint.busy_seconds <= report.background_seconds + 1e-6
+        await client.send(get("/other"))
+        assert (await client.response())[0] == 200
+        report = service_report(s)
+        assert (report.arrivals, sum(report.total.counts.values())) == (1, 1)
+        assert report.background_seconds == 0.0

@@ -1,5 +1,6 @@
 """Scaling to zero and from zero, on local processes and through the real proxy."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
@@ -7,6 +8,7 @@ import pytest
 
 from tests.support.mesh import TestMesh
 from tests.support.scaled import events_of_kind, get_all, metric, scaled_mesh, up
+from tests.support.waiting import elapse
 
 pytestmark = pytest.mark.slow
 
@@ -53,3 +55,29 @@ async def test_an_override_to_zero_is_not_scaled_up(mesh: TestMesh) -> None:
     ((status, _),) = await get_all(mesh, "/", 1)
     assert status == 503
     assert (await mesh.service("web"))["replicas"] == []
+
+
+async def test_a_monitor_on_a_background_route_does_not_keep_a_service_awake(
+    mesh: TestMesh,
+) -> None:
+    routes = "[/, {path: /healthz, background: true}]"
+    await up(mesh, web=f"{{routes: {routes}, scale: {{min: 0, max: 2, idle: 3s}}}}")
+    ((status, _),) = await get_all(mesh, "/", 1)
+    assert status == 200
+    statuses: set[int] = set()
+
+    async def monitor_until_zero() -> None:
+        while (await mesh.service("web"))["replicas"]:
+            ((status, _),) = await get_all(mesh, "/healthz", 1)
+            statuses.add(status)
+            await elapse(0.3, "the interval of the monitor")
+
+    await asyncio.wait_for(monitor_until_zero(), 30)
+    assert 200 in statuses
+    ((status, body),) = await get_all(mesh, "/healthz", 1)
+    assert status == 503
+    assert "background route" in body
+    assert len(await events_of_kind(mesh, "scale.wake")) == 1
+    ((status, _),) = await get_all(mesh, "/", 1)
+    assert status == 200
+    assert len(await events_of_kind(mesh, "scale.wake")) == 2

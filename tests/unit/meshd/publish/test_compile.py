@@ -91,6 +91,7 @@ def test_every_setting_of_a_route_is_compiled() -> None:
         "request_headers": {"set": {"X-B": "b"}, "add": {"X-C": "c"}, "remove": "cookie"},
         "response_headers": {"remove": ["server"]}, "rate_limit": {"rate": 5, "key": "header:X-K"},
         "fault": {"share": 0.1, "delay": "2s", "abort": 418}, "mirror": "copy",
+        "background": True,
     }  # fmt: skip
     made = compile_snapshot(AT, [project("shop", web={"routes": [route]}, copy={})], {})
     assert made.routes == (
@@ -108,6 +109,7 @@ def test_every_setting_of_a_route_is_compiled() -> None:
             rate_limit=wire.RateLimit(5.0, 5.0, wire.HashKey("header", "X-K")),
             fault=wire.Fault(0.1, 2.0, 418),
             mirror="shop/copy",
+            background=True,
         ),
     )
 

@@ -136,3 +136,12 @@ def test_loads_between_two_readings() -> None:
         "new": Load(None, 3),
         "again": Load(None, 3),
     }
+
+
+def test_requests_of_background_routes_are_no_load() -> None:
+    given = second(total=histogram(0.5))
+    given.endpoint("a").busy_seconds = 2.5
+    given.background_seconds = 2.0
+    assert seen(service(), replica("a"), seconds={KEY: given}).in_flight == 0.5
+    given.background_seconds = 2.5 - 1e-9
+    assert seen(service(), replica("a"), seconds={KEY: given}).in_flight == 0.0
