@@ -87,7 +87,7 @@ class Exchange(Attempt):
     - `service`, `revision`: the service, and the revision (empty: any).
     - `caller`: the calling service in counts; empty on public listeners.
     - `counted`: whether the service counts it, which is so from admission on.
-    - `background`: whether its route says that it is no load of the service.
+    - `background`: whether its route says that it does not count as load of the service.
 
     Progress:
     - `phase`: see `proxy.request.phases`.
