@@ -198,8 +198,9 @@ class Client:
         return msgspec.json.decode(await self._call("GET", "v1/volumes"), type=list[VolumeStatus])
 
     async def read_volume(self, name: str, live: bool) -> AsyncIterator[bytes]:
-        """Yield the content of a volume as a tar. The services with it are stopped meanwhile,
-        unless `live` is set. Raises NoDaemon if the daemon ends before the tar is complete."""
+        """Yield the content of a volume as a tar. The services with it are stopped or quiesced
+        meanwhile, unless `live` is set. Raises NoDaemon if the daemon ends before the tar is
+        complete."""
         path = f"v1/volumes/{_quoted(name)}/archive?live={int(live)}"
         try:
             async with await self._while_alive(self._open_stream(path)) as response:

@@ -230,8 +230,9 @@ class VolumeStatus(Value, frozen=True):
     - `name`: on the runtime; `project`: the project that it belongs to, if known.
     - `services`: the services that mount it (`PROJECT/SERVICE`).
     - `containers`: the containers that have it, whether they run or not.
-    - `state`: `used`, `unused` (no service mounts it), or `incomplete` (a restore of it was
-      interrupted and is completed before a container with it starts).
+    - `state`: `used`, `unused` (no service mounts it), `incomplete` (a restore of it was
+      interrupted and is completed before a container with it starts), or `not resumed`.
+    - `resume_problems`: the containers that a backup quiesced and could not resume, with reasons.
     - `external`: whether the file says that it is managed elsewhere.
     """
 
@@ -242,6 +243,7 @@ class VolumeStatus(Value, frozen=True):
     driver: str = "local"
     state: str = "used"
     external: bool = False
+    resume_problems: tuple[str, ...] = ()
 
 
 class LogLine(Value, frozen=True):

@@ -146,8 +146,8 @@ class VolumeControl(Protocol):
         """Return the named volumes."""
 
     def read(self, name: str, live: bool, who: str) -> AsyncIterator[bytes]:
-        """Yield the content as a tar. The services with the volume are stopped meanwhile, unless
-        `live` is set; they start again when the iterator is closed."""
+        """Yield the content as a tar. The services with the volume are stopped or quiesced
+        meanwhile, unless `live` is set; they continue when the iterator is closed."""
 
     async def check_restore(self, name: str, force: bool) -> str:
         """Return the volume's name on the runtime if `restore` may begin. Raises Rejected if the

@@ -1,16 +1,18 @@
 """Lists, backs up, restores and deletes volumes; stops the services that use them meanwhile.
 
 Implements `meshd.api.port.VolumeControl`; made by `meshd.daemon.wiring`. A hold of a service is not
-stored, so the services start again whatever happens to this process.
+stored, so the services start again whatever happens to this process. A service with backup hooks is
+not stopped for a backup: `meshd.control.quiescer` runs them.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from meshd.api.dto import VolumeStatus
 from meshd.api.responses import closing
+from meshd.control.quiescer import HookTarget, Quiescer
 from meshd.model.desired import DesiredService
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Kind
@@ -19,7 +21,9 @@ from meshd.model.request import DiscardStaged, HoldServices, ReleaseServices, St
 from meshd.model.volume import RuntimeVolume, named_volumes
 from meshd.reconcile.loop import Reconciler
 from meshd.runtime.base import Runtime, RuntimeFailure
+from meshd.spec.model import BackupHooks
 from meshd.store.events import EventLog
+from meshd.store.store import Store
 
 POLL: Final = 0.1
 """Seconds between two looks at whether the containers with a volume have ended."""
@@ -33,12 +37,16 @@ class VolumeManager:
     def __init__(
         self,
         runtime: Runtime,
+        store: Store,
         reconciler: Reconciler,
+        quiescer: Quiescer,
         events: EventLog,
         clock: Callable[[], float],
     ) -> None:
         self._runtime = runtime
+        self._store = store
         self._reconciler = reconciler
+        self._quiescer = quiescer
         self._events = events
         self._clock = clock
         self._busy: set[str] = set()
@@ -50,12 +58,15 @@ class VolumeManager:
     async def read(self, name: str, live: bool, who: str) -> AsyncIterator[bytes]:
         """See `VolumeControl.read`."""
         volume = await self._find(name)
-        keys = () if live else self._keys_to_stop(volume)
+        found = () if live else self._keys_to_stop(volume)
+        hooks = self._hooks_of(found)
+        keys = tuple(key for key in found if key not in hooks)
         size, complete = 0, False
-        with self._alone(volume.name):
+        with self._alone(volume.name, *hooks):
             try:
                 async with (
-                    self._stopped(volume.name, keys),
+                    self._stopped(volume.name, keys, kept=hooks),
+                    self._quiesced(volume.name, hooks),
                     closing(self._runtime.read_volume(volume.name)) as chunks,
                 ):
                     async for chunk in chunks:
@@ -111,21 +122,62 @@ class VolumeManager:
             self._record(Kind.VOLUME_REMOVED, volume, f"volume {volume.name} deleted by {who}")
 
     @asynccontextmanager
+    async def _quiesced(self, name: str, hooks: Mapping[str, BackupHooks]) -> AsyncIterator[None]:
+        """Quiesce the replicas that run with the volume until the end of the block. Raises Rejected
+        if that fails, or if another replica started to run with the volume meanwhile."""
+        if not hooks:
+            yield
+            return
+        before = await self._targets(name, hooks)
+        async with self._quiescer.quiesced(name, before):
+            yield
+            after = await self._targets(name, hooks)
+            started = {each.replica for each in after} - {each.replica for each in before}
+            if started:
+                raise Rejected(
+                    f"{', '.join(sorted(started))} started during the backup of volume {name} and "
+                    "was not quiesced; back it up again"
+                )
+
+    async def _targets(self, name: str, hooks: Mapping[str, BackupHooks]) -> list[HookTarget]:
+        """Return the replicas that run with the volume, of services with backup hooks."""
+        running = (await self._find(name)).running
+        return [
+            HookTarget(each.name, each.project, each.service, hooks[each.key])
+            for each in self._reconciler.view().observed.replicas
+            if each.name in running and each.key in hooks
+        ]
+
+    def _hooks_of(self, keys: Collection[str]) -> dict[str, BackupHooks]:
+        """Return the backup hooks of those of these services that have them."""
+        return {
+            f"{name}/{service}": hooks
+            for name, stored in self._store.projects.items()
+            for service, hooks in stored.project.backups.items()
+            if f"{name}/{service}" in keys
+        }
+
+    @asynccontextmanager
     async def _stopped(
-        self, name: str, keys: tuple[str, ...], removed: bool = False
+        self,
+        name: str,
+        keys: tuple[str, ...],
+        removed: bool = False,
+        kept: Collection[str] = (),
     ) -> AsyncIterator[None]:
         """Hold services until the end of the block, which begins once no container with the volume
-        runs (`removed`: exists). Raises Rejected if that takes too long."""
+        runs (`removed`: exists), except those of the services `kept`. Raises Rejected if that takes
+        too long."""
         self._reconciler.request(HoldServices(keys))
         try:
             if keys:
                 seconds = max(map(self._seconds_to_stop, keys))
                 try:
                     async with asyncio.timeout(seconds):
-                        while await self._users(name, removed):  # noqa: ASYNC110 (state)
+                        while await self._users(name, removed, kept):  # noqa: ASYNC110 (state)
                             await asyncio.sleep(POLL)
                 except TimeoutError as error:
-                    users = ", ".join(await self._users(name, removed))
+                    users = ", ".join(await self._users(name, removed, kept))
                     raise Rejected(
                         f"{users} did not end within {seconds:.0f} s; volume {name} is unchanged"
                     ) from error
@@ -140,9 +192,12 @@ class VolumeManager:
         spec = service.spec
         return spec.mesh.drain.requests + spec.stop_grace_period + STOP_MARGIN
 
-    async def _users(self, name: str, removed: bool) -> tuple[str, ...]:
+    async def _users(self, name: str, removed: bool, kept: Collection[str]) -> tuple[str, ...]:
         volume = await self._find(name)
-        return volume.containers if removed else volume.running
+        found = volume.containers if removed else volume.running
+        replicas = self._reconciler.view().observed.replicas
+        stay = {each.name for each in replicas if each.key in kept}
+        return tuple(user for user in found if user not in stay)
 
     def _services_of(self, name: str) -> list[DesiredService]:
         """Return the services that mount a volume."""
@@ -166,15 +221,21 @@ class VolumeManager:
         return tuple(sorted(keys))
 
     @contextmanager
-    def _alone(self, name: str) -> Iterator[None]:
-        """Allow one operation on a volume at a time. Raises Rejected."""
+    def _alone(self, name: str, *quiesced: str) -> Iterator[None]:
+        """Allow one operation on a volume at a time, and one that has a service quiesced. Raises
+        Rejected."""
         if name in self._busy:
             raise Rejected(f"volume {name} is being backed up or restored; try again later")
-        self._busy.add(name)
+        if busy := self._busy.intersection(quiesced):
+            raise Rejected(
+                f"{', '.join(sorted(busy))} is quiesced for the backup of another volume; try "
+                "again later"
+            )
+        self._busy.update((name, *quiesced))
         try:
             yield
         finally:
-            self._busy.discard(name)
+            self._busy.difference_update((name, *quiesced))
 
     async def _find(self, name: str) -> RuntimeVolume:
         """Return a volume by its name on the runtime, by the name in the Compose file if only one
@@ -204,17 +265,20 @@ class VolumeManager:
 
     def _status(self, volume: RuntimeVolume) -> VolumeStatus:
         services = self._services_of(volume.name)
+        problems = self._quiescer.problems(volume.name)
+        state = "not resumed" if problems else "used" if services else "unused"
         return VolumeStatus(
             name=volume.name,
             project=volume.project or next((each.project for each in services), ""),
             services=tuple(sorted(each.key for each in services)),
             containers=volume.containers,
             driver=volume.driver,
-            state="incomplete" if volume.incomplete else "used" if services else "unused",
+            state="incomplete" if volume.incomplete else state,
             external=any(
                 named_volumes(each.project, each.spec.volumes)[volume.name].external
                 for each in services
             ),
+            resume_problems=problems,
         )
 
     def _record(self, kind: Kind, volume: RuntimeVolume, text: str) -> None:

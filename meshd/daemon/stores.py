@@ -12,6 +12,7 @@ from meshd.store.calls import CallLog
 from meshd.store.decisions import DecisionLog
 from meshd.store.events import EventLog
 from meshd.store.jobs import JobLog
+from meshd.store.quiesced import QuiescedLog
 from meshd.store.releases import Releases
 from meshd.store.store import Store
 from meshd.store.traffic import TrafficLog
@@ -32,6 +33,7 @@ class Stores:
         self.traffic = TrafficLog(self.store)
         self.jobs = JobLog(self.store)
         self.sizes = UsageLog(self.store)
+        self.quiesced = QuiescedLog(self.store)
         self.releases = Releases(self.store)
         self.release_counts = ReleaseCounter(self.releases, self.releases.in_progress)
         self._ingest = ingest

@@ -25,6 +25,7 @@ from meshd.control.deploy.progress import ProgressTracker
 from meshd.control.facade import ControlFacade
 from meshd.control.log_tail import LogTail
 from meshd.control.lookup import Lookup
+from meshd.control.quiescer import Quiescer
 from meshd.control.rollouts import RolloutManager
 from meshd.control.shutdown import Shutdown
 from meshd.control.status_reader import StatusReader
@@ -259,6 +260,7 @@ class Parts:
             addresses_state=lambda: redirection.state if redirection else "",
             clock=clock,
         )
+        quiescer = self._quiescer = Quiescer(reconciler, stores.quiesced, events, clock)
         self._control = ControlFacade(
             reconciler=reconciler,
             store=store,
@@ -283,7 +285,7 @@ class Parts:
                 clock,
             ),
             jobs=jobs,
-            volumes=VolumeManager(runtime, reconciler, events, clock),
+            volumes=VolumeManager(runtime, store, reconciler, quiescer, events, clock),
             log_tail=LogTail(
                 runtime, lookup, OutputArchive(settings.state / output_archive.DIRECTORY)
             ),
@@ -315,6 +317,7 @@ class Parts:
                 ),
                 self._queries.run(),
                 self._jobs.run(),
+                self._quiescer.run(),
                 self._cron.run(),
                 self._zero_feed.run(self._scaling, self._reconciler),
                 self._ticker.run(),

@@ -47,6 +47,8 @@ class Kind(StrEnum):
     VOLUME_BACKUP = "volume.backup"
     VOLUME_RESTORE = "volume.restore"
     VOLUME_REMOVED = "volume.removed"
+    VOLUME_RESUMED = "volume.resumed"
+    VOLUME_RESUME_FAILED = "volume.resume-failed"
     JOB_WAITING = "job.waiting"
     JOB_STARTED = "job.started"
     JOB_DONE = "job.done"

@@ -11,7 +11,7 @@ import msgspec
 
 from meshd.model.replica import Version
 from meshd.model.service_key import ServiceKey
-from meshd.spec.model import Service
+from meshd.spec.model import ContainerHook, Service
 
 
 class RunPass(msgspec.Struct, frozen=True):
@@ -49,6 +49,14 @@ class ReleaseServices(msgspec.Struct, frozen=True):
     """End the hold of these services: the opposite of HoldServices."""
 
     keys: tuple[ServiceKey, ...]
+
+
+class RunCommand(msgspec.Struct, frozen=True):
+    """Run a command in a running replica, for at most `seconds`. The result is how it ended."""
+
+    replica: str
+    hook: ContainerHook
+    seconds: float
 
 
 class StageVolume(msgspec.Struct, frozen=True):

@@ -1,9 +1,11 @@
-"""Volumes of the runtime, and who uses them. Pure.
+"""Volumes of the runtime, who uses them, and replicas that a backup has quiesced. Pure.
 
 `meshd.runtime` reports them; `meshd.control.volumes` lists, backs up and restores them.
 """
 
 from dataclasses import dataclass
+
+import msgspec
 
 from meshd.spec.model import Mount, Project
 
@@ -26,6 +28,27 @@ class RuntimeVolume:
     containers: tuple[str, ...] = ()
     running: tuple[str, ...] = ()
     incomplete: bool = False
+
+
+class QuiescedReplica(msgspec.Struct, frozen=True):
+    """A replica in which `resume` must run, because a backup of `volume` quiesced it. Stored.
+
+    - `resume`: the command; `user`: who runs it, empty for the user of the container.
+    - `timeout`: seconds it may take.
+    - `quiesces_until`: Unix time until which its `quiesce` may still run, because its end was not
+      seen; `resume` is repeated until then. 0: it has ended.
+    - `problem`: why it failed the last time; empty: it was not run yet.
+    """
+
+    replica: str
+    project: str
+    service: str
+    volume: str
+    resume: tuple[str, ...]
+    user: str
+    timeout: float
+    quiesces_until: float = 0.0
+    problem: str = ""
 
 
 def volume_name(project: str, mount: Mount) -> str:

@@ -50,10 +50,11 @@ from meshd.model.request import (
     RemoveCopies,
     ResetBackoff,
     ResolveServices,
+    RunCommand,
     RunPass,
     StageVolume,
 )
-from meshd.model.runtime import ObservedReplica
+from meshd.model.runtime import CommandResult, ObservedReplica
 from meshd.publish.compile import EdgeSettings
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
@@ -248,6 +249,8 @@ class Reconciler:
     @overload
     def request(self, request: StartJob) -> Awaitable[ObservedReplica]: ...
     @overload
+    def request(self, request: RunCommand) -> Awaitable[CommandResult]: ...
+    @overload
     def request(
         self,
         request: PrepareService
@@ -263,11 +266,14 @@ class Reconciler:
         """Take a request of another part of the daemon.
 
         A `Change` takes effect in the next pass. The result of the other requests is awaited:
-        the pinned services, the started container, or None. Awaiting raises RuntimeFailure.
+        the pinned services, the started container, how a command ended, or None. Awaiting raises
+        RuntimeFailure.
         """
         match request:
             case ResolveServices():
                 return self._executor.resolve(request.services, request.fetch)
+            case RunCommand():
+                return self._executor.execute(request.replica, request.hook, request.seconds)
             case StageVolume():
                 return self._executor.stage_volume(request.name, request.data)
             case DiscardStaged():

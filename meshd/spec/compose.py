@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from meshd.spec.errors import Diagnostics, Problem, sort_problems
-from meshd.spec.model import Network, Project, Quota, Service
+from meshd.spec.model import BackupHooks, Network, Project, Service
 from meshd.spec.model.proxy_settings import ProxySettings, TopLevelSettings
 from meshd.spec.reader import mesh, project_checks, service, storage, unsupported_keys
 from meshd.spec.reader import networks as networks_reader
@@ -89,7 +89,7 @@ def load(
     diagnostics.raise_if_any()
     assert found is not None
     warnings = tuple(sort_problems(diagnostics.warnings))
-    return LoadedProject(found, root, base, warnings, reader.proxy_settings, variables)
+    return LoadedProject(found, root, base, warnings, reader.top.proxy_settings, variables)
 
 
 def load_dotenv(
@@ -113,8 +113,7 @@ class _ProjectReader:
     base: Path
     variables: Mapping[str, str]
     diagnostics: Diagnostics
-    proxy_settings: ProxySettings = field(default_factory=ProxySettings)
-    quota: Quota | None = None
+    top: TopLevelSettings = field(default_factory=TopLevelSettings)
 
     def read_project(self, name: str, first: Path, active: set[str]) -> Project | None:
         """Return the project; None, with the errors recorded, if there are any.
@@ -145,9 +144,9 @@ class _ProjectReader:
         }
         declared = storage.Declarations(volumes, files)
         if "x-mesh" in sections:
-            top = mesh.read_top_level(sections["x-mesh"]) or TopLevelSettings()
-            self.proxy_settings, self.quota = top.proxy_settings, top.quota
+            self.top = mesh.read_top_level(sections["x-mesh"]) or self.top
         services = self._read_services(sections.get("services"), declared, networks, active)
+        backups = self._read_backups(sections, services)
         if self.diagnostics.problems:
             return None
         services = [
@@ -165,7 +164,8 @@ class _ProjectReader:
             networks=tuple(networks.values()),
             volumes=tuple(volumes),
             source=str(first.absolute()),
-            quota=self.quota,
+            quota=self.top.quota,
+            backups=backups,
         )
 
     def _read_services(
@@ -210,6 +210,19 @@ class _ProjectReader:
         services = [each for each in found if each is not None]
         project_checks.check_project(services, enabled, frozenset(cursors))
         return services
+
+    def _read_backups(
+        self, sections: Mapping[str, Cursor], services: Sequence[Service]
+    ) -> dict[str, BackupHooks]:
+        """Return the backup hooks of the services that are active."""
+        if not self.top.backups:
+            return {}
+        known = frozenset(
+            (sections["services"].node.mapping if "services" in sections else {}) or {}
+        )
+        project_checks.check_backups(sections["x-mesh"], self.top.backups, services, known)
+        active = {each.name for each in services}
+        return {name: hooks for name, hooks in self.top.backups.items() if name in active}
 
     def _check_name(self, name: str, at: Cursor | None) -> None:
         """Record an error if the project's name is not valid; `at` is `name:` of the file."""

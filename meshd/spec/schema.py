@@ -46,6 +46,11 @@ def build_schema() -> Schema:
     top["properties"]["access_log"] = {"anyOf": [{"enum": ["off", "sampled", "on"]}, log]}
     trusted = top["properties"]["trusted_proxies"]
     top["properties"]["trusted_proxies"] = {"anyOf": [{"type": "string"}, trusted]}
+    hooks = definitions["BackupHooks"]
+    command = {"anyOf": [{"type": "string"}, hooks["properties"]["quiesce"]]}
+    hooks["properties"]["quiesce"] = command
+    hooks["properties"]["resume"] = {"anyOf": [{"type": "string"}, hooks["properties"]["resume"]]}
+    definitions["BackupHooks"] = {"anyOf": [*command["anyOf"], hooks]}
     top["properties"]["otlp"]["anyOf"].append({"type": "string"})
     definitions["TopLevelSettings"] = top
     service = {"type": "object", "properties": {"x-mesh": {"$ref": "#/$defs/Mesh"}}}

@@ -11,13 +11,13 @@ import os
 import sys
 import threading
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import IO, Final, TypeVar, cast
 
 import click
 
-from meshd.api.client import NoDaemon
+from meshd.api.client import ApiFailure, NoDaemon
 from meshd.api.dto import VolumeStatus
 from meshd.cli import output
 from meshd.cli.options import output_option, state_option
@@ -51,7 +51,8 @@ async def list_volumes(as_json: bool, state: Path) -> None:
     """List the named volumes with the services that use them.
 
     unused: no service mounts it any more. incomplete: a restore was interrupted; it is completed
-    before a container with the volume starts.
+    before a container with the volume starts. not resumed: the resume command failed after a
+    backup, and is repeated.
     """
     async with connect(state) as client:
         volumes = list(await client.volumes())
@@ -61,6 +62,7 @@ async def list_volumes(as_json: bool, state: Path) -> None:
         output.print_line("no volumes")
     else:
         output.print_table(("VOLUME", "PROJECT", "STATE", "SERVICES"), map(_row, volumes))
+        _print_resume_problems(volumes)
 
 
 def _row(volume: VolumeStatus) -> tuple[str, ...]:
@@ -80,7 +82,9 @@ def _row(volume: VolumeStatus) -> tuple[str, ...]:
     help="File to write; it appears once it is complete. Default: standard output.",
 )
 @click.option(
-    "--live", is_flag=True, help="Do not stop the services. Files may change while they are read."
+    "--live",
+    is_flag=True,
+    help="Do not stop or quiesce the services. Files may change while they are read.",
 )
 @state_option
 @run_async
@@ -88,29 +92,48 @@ async def backup(volume: str, target: Path, live: bool, state: Path) -> int:
     """Write the content of VOLUME as a tar.
 
     The services that use it are stopped meanwhile, and requests to them wait. They start again in
-    any case, also after Ctrl-C.
+    any case, also after Ctrl-C. Services with x-mesh.backups in the Compose file keep running:
+    their quiesce command runs before, and their resume command after the copy.
     """
     if target == STANDARD_STREAM and sys.stdout.isatty():
         raise click.UsageError("a tar is not for a terminal; use -o FILE, or redirect the output")
-    part = target.with_name(f".{target.name}.part")
-    size = 0
     async with connect(state) as client:
-        chunks = client.read_volume(volume, live)
-        if target == STANDARD_STREAM:
+        try:
+            size = await _write(client.read_volume(volume, live), target)
+        except (ApiFailure, Rejected):
+            _print_resume_problems(await client.volumes())
+            raise
+        output.print_error(f"{volume}: {size / MEBIBYTE:.1f} MiB written")
+        resumed = _print_resume_problems(await client.volumes())
+    return output.OK if resumed else output.FAILED
+
+
+async def _write(chunks: AsyncIterator[bytes], target: Path) -> int:
+    """Write an archive to a file, or to standard output; return its size in bytes."""
+    size = 0
+    if target == STANDARD_STREAM:
+        async for chunk in chunks:
+            size += await in_thread(write_all, sys.stdout.fileno(), chunk)
+        return size
+    part = target.with_name(f".{target.name}.part")
+    try:
+        with part.open("wb") as file:
+            part.chmod(0o600)
             async for chunk in chunks:
-                size += await in_thread(write_all, sys.stdout.fileno(), chunk)
-        else:
-            try:
-                with part.open("wb") as file:
-                    part.chmod(0o600)
-                    async for chunk in chunks:
-                        size += await in_thread(file.write, chunk)
-                    await in_thread(_sync, file)
-                part.replace(target)
-            finally:
-                part.unlink(missing_ok=True)
-    output.print_error(f"{volume}: {size / MEBIBYTE:.1f} MiB written")
-    return output.OK
+                size += await in_thread(file.write, chunk)
+            await in_thread(_sync, file)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return size
+
+
+def _print_resume_problems(volumes: Iterable[VolumeStatus]) -> bool:
+    """Print the containers that stay quiesced after a backup; return whether there are none."""
+    problems = [(each.name, text) for each in volumes for text in each.resume_problems]
+    for name, text in problems:
+        output.print_error(f"meshd: volume {name}: NOT RESUMED: {text}; it is tried again")
+    return not problems
 
 
 def _sync(file: IO[bytes]) -> None:

@@ -30,7 +30,7 @@ from meshd.model.operation import (
 )
 from meshd.model.output import OutputLine, OutputQuery
 from meshd.model.replica import Version
-from meshd.model.runtime import ObservedReplica, ReplicaSpec
+from meshd.model.runtime import CommandResult, ObservedReplica, ReplicaSpec
 from meshd.publish.gateways import Gateways
 from meshd.reconcile.execute.replica_spec import as_init_container
 from meshd.reconcile.execute.replica_spec_builder import ReplicaSpecBuilder
@@ -156,6 +156,10 @@ class Executor:
     ) -> None:
         """Change the names that a running replica knows. Raises RuntimeFailure."""
         await self._runtime.set_host_names(name, names, blocks)
+
+    async def execute(self, name: str, hook: ContainerHook, seconds: float) -> CommandResult:
+        """Run a command in a running replica. Raises RuntimeFailure."""
+        return await self._runtime.execute(name, hook, seconds)
 
     async def stage_volume(self, name: str, data: AsyncIterator[bytes]) -> None:
         """Receive the data that RestoreVolume takes. Raises RuntimeFailure, and what `data`

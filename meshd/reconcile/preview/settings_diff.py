@@ -20,6 +20,13 @@ def diff_settings(before: Project, after: Project, revised: frozenset[str]) -> l
     lines = []
     if before.quota != after.quota:
         lines.append(f"update {after.name}: its quota becomes {after.quota or 'none'}")
+    hooks = before.backups.keys() | after.backups.keys()
+    changed_hooks = [n for n in sorted(hooks) if before.backups.get(n) != after.backups.get(n)]
+    if changed_hooks:
+        names = ", ".join(changed_hooks)
+        lines.append(
+            f"update {after.name}: backup hooks of {names} changed; no replica is replaced"
+        )
     for service in after.services:
         lines += _kind_change(after.name, old.get(service.name), service)
         order_change = _default_order_change(after.name, old.get(service.name), service)

@@ -31,7 +31,7 @@ from meshd.spec.model.container import (
 from meshd.spec.model.health import HealthCheck
 from meshd.spec.model.mesh import DrainSettings, JobSchedule, Mesh
 from meshd.spec.model.network import AddressPool, Attachment, Network
-from meshd.spec.model.project import Project, Quota
+from meshd.spec.model.project import BackupHooks, Project, Quota
 from meshd.spec.model.rollout import CanaryAnalysisSettings, Hook, RolloutSettings
 from meshd.spec.model.route import Fault, HeaderEdits, RateLimit, ResponseHeaderEdits, RouteSpec
 from meshd.spec.model.scale import Objective, PrometheusQuery, Scale, ScalingSchedule
@@ -41,6 +41,7 @@ from meshd.spec.model.traffic import Balance, EjectSpec, LimitsSpec, ParkingSpec
 __all__ = [
     "AddressPool",
     "Attachment",
+    "BackupHooks",
     "Balance",
     "BlockDevice",
     "BlockIo",

@@ -1,15 +1,16 @@
-"""A project: the services of one application, its networks, volumes and quota.
+"""A project: the services of one application, its networks, volumes, quota and backup hooks.
 
 The result of reading a Compose file with `meshd.spec.compose.load`.
 """
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from meshd.spec.model.base import Count, Model, Name, Size
+from meshd.spec.model.base import Count, Duration, Model, Name, Size
 from meshd.spec.model.network import Network
 from meshd.spec.model.service import Service
+from meshd.spec.reader import shorthand
 
 
 class Quota(Model):
@@ -31,11 +32,32 @@ class Quota(Model):
         return ", ".join([*parts, f"{self.replicas} replicas"] if self.replicas else parts)
 
 
+class BackupHooks(Model):
+    """Commands in each running container of a service, around the backup of a volume that it
+    mounts. The service keeps running then. No shell runs them.
+
+    - `quiesce`: runs before the copy begins, and must exit with code 0. A command in place of the
+      mapping sets it
+    - `resume`: runs after the copy, in any case. Default: none
+    - `user`: the user that runs both. Default: that of the container
+    - `timeout`: seconds that each command may take
+    """
+
+    quiesce: Annotated[tuple[str, ...], Field(min_length=1)]
+    resume: tuple[str, ...] = ()
+    user: str = ""
+    timeout: Annotated[Duration, Field(gt=0)] = 30.0
+
+    _short = model_validator(mode="before")(shorthand.expand_backup_hooks)
+    _words = field_validator("quiesce", "resume", mode="before")(shorthand.split_command)
+
+
 class Project(Model):
     """An application: the contents of its Compose files.
 
     - `volumes`: the names of the declared volumes
     - `source`: the absolute path of the first file; local processes run in its directory
+    - `backups`: the backup hooks of services, by name of the service
     """
 
     name: Name
@@ -44,6 +66,7 @@ class Project(Model):
     volumes: tuple[str, ...] = ()
     source: str = ""
     quota: Quota | None = None
+    backups: dict[str, BackupHooks] = {}
 
     def service(self, name: str) -> Service:
         """Return the service of that name. Raises KeyError if there is none."""

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from meshd.spec.model import Model, Percent, Quota
+from meshd.spec.model import BackupHooks, Model, Percent, Quota
 from proxy.ipc import address
 
 
@@ -148,14 +148,15 @@ class ProxySettings(Model):
 
 
 class TopLevelSettings(ProxySettings):
-    """`x-mesh` at the top level of a Compose file: the settings of the proxy, and the quota of the
-    project."""
+    """`x-mesh` at the top level of a Compose file: the settings of the proxy, and the quota and the
+    backup hooks of the project."""
 
     quota: Quota | None = None
+    backups: dict[str, BackupHooks] = {}
 
     @property
     def proxy_settings(self) -> ProxySettings:
-        """The settings without the quota."""
+        """The settings without those of the project."""
         return ProxySettings.model_construct(
             **{name: getattr(self, name) for name in ProxySettings.model_fields}
         )

@@ -4,7 +4,7 @@ Called by `meshd.spec.compose` after all services were read. Checks of one servi
 `meshd.spec.reader.service_checks`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
@@ -32,6 +32,25 @@ def check_project(
     _check_container_names(services, at)
     _warn_of_endless_waits(services, at)
     _warn_of_direct_connections(services, at)
+
+
+def check_backups(
+    at: Cursor, backups: Iterable[str], services: Sequence[Service], known: frozenset[str]
+) -> None:
+    """Record the backup hooks of services that do not exist or have no named volume. `at` is
+    `x-mesh` at the top level; `known` are the names of all services of the file."""
+    active = {service.name: service for service in services}
+    for name in backups:
+        here = _descend(at, "backups", name)
+        if name not in known:
+            here.add_problem(f"the service {name!r} does not exist{suggest(name, known)}")
+        elif name in active and not any(
+            mount.type == "volume" and mount.source for mount in active[name].volumes
+        ):
+            here.add_problem(
+                f"service {name} mounts no named volume; expected a service with one, because the "
+                "commands run only for its backup"
+            )
 
 
 def _check_routes(

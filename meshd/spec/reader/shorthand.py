@@ -159,6 +159,11 @@ def expand_job_schedule(value: object) -> object:
     return {"cron": value} if isinstance(value, str) else value
 
 
+def expand_backup_hooks(value: object) -> object:
+    """Expand the command that quiesces a service."""
+    return {"quiesce": value} if isinstance(value, str | list | tuple) else value
+
+
 def split_command(value: object) -> object:
     """Split a command into words as a shell does. No shell runs it."""
     return shlex.split(value) if isinstance(value, str) else value

@@ -12,6 +12,7 @@ from meshd.spec.compose import LoadedProject, load
 from meshd.spec.errors import SpecError
 from meshd.spec.fingerprint import compute_revision
 from meshd.spec.model import (
+    BackupHooks,
     Build,
     DeviceRequest,
     DrainSettings,
@@ -20,6 +21,7 @@ from meshd.spec.model import (
     Mount,
     Network,
     Objective,
+    Project,
     Quota,
     Resources,
     RestartPolicy,
@@ -478,6 +480,68 @@ def test_the_quota_of_a_project_is_at_the_top_level(tmp_path: Path) -> None:
     file.write_text("services: {web: {image: i}}\nx-mesh: {quota: {ram: 1g}}\n")
     with pytest.raises(SpecError, match="ram"):
         load([file], environment={})
+
+
+def test_backup_hooks_are_at_the_top_level_and_keep_a_service_plain(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yml"
+    services = """
+services:
+  db: {image: i, volumes: ["data:/d"]}
+  cache: {image: i, volumes: ["data:/d"]}
+  tools: {image: i, profiles: [tools]}
+  web: {image: i}
+volumes: {data: {}}
+"""
+    file.write_text(
+        services
+        + """
+x-mesh:
+  backups:
+    db: {quiesce: "lock 'the db'", resume: [unlock, now], user: root, timeout: 2m}
+    cache: redis-cli save
+    tools: [ignored]
+"""
+    )
+    found = load([file], environment={}).project
+    assert found.backups == {
+        "db": BackupHooks(
+            quiesce=("lock", "the db"), resume=("unlock", "now"), user="root", timeout=120.0
+        ),
+        "cache": BackupHooks(quiesce=("redis-cli", "save")),
+    }
+    assert all(service.plain for service in found.services)
+    assert Project.model_validate_json(found.model_dump_json()) == found
+    file.write_text(services)
+    without = load([file], environment={}).project
+    assert [compute_revision(each) for each in without.services] == [
+        compute_revision(each) for each in found.services
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hooks", "problem"),
+    [
+        ("{dbb: save}", "the service 'dbb' does not exist; did you mean db?"),
+        ("{web: save}", "service web mounts no named volume; expected a service with one"),
+        ("{db: {resume: x}}", "quiesce is missing; expected a value"),
+        ("{db: {quiesce: x, resum: y}}", "unknown key; did you mean resume?"),
+        ("{db: {quiesce: x, timeout: 0s}}", "expected greater than 0"),
+        ("{db: ''}", "at least 1 item"),
+        ('{db: "sh -c \'x"}', "No closing quotation"),
+        ("{db: 3}", "expected a mapping"),
+        ("[db]", "expected a mapping"),
+    ],
+)
+def test_a_wrong_backup_hook_is_an_error(tmp_path: Path, hooks: str, problem: str) -> None:
+    file = tmp_path / "compose.yml"
+    file.write_text(
+        "services: {db: {image: i, volumes: ['data:/d']}, web: {image: i, volumes: ['/a']}}\n"
+        f"volumes: {{data: {{}}}}\nx-mesh:\n  backups: {hooks}\n"
+    )
+    with pytest.raises(SpecError) as caught:
+        load([file], environment={})
+    assert problem in str(caught.value)
+    assert "4: x-mesh.backups" in str(caught.value)
 
 
 def test_networks(tmp_path: Path) -> None:

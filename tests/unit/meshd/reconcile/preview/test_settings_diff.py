@@ -4,6 +4,7 @@ import pytest
 
 from meshd.reconcile.preview.settings_diff import diff_settings
 from meshd.spec.model import (
+    BackupHooks,
     Mesh,
     Mount,
     Project,
@@ -40,6 +41,16 @@ WEB = Service(name="web", image="web:1", mesh=Mesh(scale=Scale(min=1, max=3)))
 )
 def test_a_changed_setting_is_listed(after: Service, lines: list[str]) -> None:
     assert diff_settings(project(WEB), project(after), frozenset()) == lines
+
+
+def test_changed_backup_hooks_are_listed() -> None:
+    hooks = {"db": BackupHooks(quiesce=("save",)), "web": BackupHooks(quiesce=("save",))}
+    before = project(WEB).model_copy(update={"backups": hooks})
+    changed = {"web": BackupHooks(quiesce=("other",))}
+    after = project(WEB).model_copy(update={"backups": changed})
+    line = "update shop: backup hooks of db, web changed; no replica is replaced"
+    assert diff_settings(before, after, frozenset()) == [line]
+    assert diff_settings(before, before, frozenset()) == []
 
 
 def test_new_and_revised_services_are_left_out() -> None:
