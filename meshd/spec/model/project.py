@@ -43,13 +43,14 @@ class BackupHooks(Model):
     - `timeout`: seconds that each command may take
     """
 
-    quiesce: Annotated[tuple[str, ...], Field(min_length=1)]
+    quiesce: tuple[str, ...]
     resume: tuple[str, ...] = ()
     user: str = ""
     timeout: Annotated[Duration, Field(gt=0)] = 30.0
 
     _short = model_validator(mode="before")(shorthand.expand_backup_hooks)
     _words = field_validator("quiesce", "resume", mode="before")(shorthand.split_command)
+    _not_empty = field_validator("quiesce")(shorthand.check_not_empty)
 
 
 class Project(Model):

@@ -161,7 +161,16 @@ def expand_job_schedule(value: object) -> object:
 
 def expand_backup_hooks(value: object) -> object:
     """Expand the command that quiesces a service."""
+    if value is None or isinstance(value, int | float):
+        raise ValueError(f"{value!r} is not a command; expected one, or a mapping with quiesce")
     return {"quiesce": value} if isinstance(value, str | list | tuple) else value
+
+
+def check_not_empty(command: tuple[str, ...]) -> tuple[str, ...]:
+    """Check that a command has words."""
+    if not command:
+        raise ValueError("the command is empty; expected the command to run")
+    return command
 
 
 def split_command(value: object) -> object:

@@ -526,9 +526,9 @@ x-mesh:
         ("{db: {resume: x}}", "quiesce is missing; expected a value"),
         ("{db: {quiesce: x, resum: y}}", "unknown key; did you mean resume?"),
         ("{db: {quiesce: x, timeout: 0s}}", "expected greater than 0"),
-        ("{db: ''}", "at least 1 item"),
+        ("{db: ''}", "the command is empty; expected the command to run"),
         ('{db: "sh -c \'x"}', "No closing quotation"),
-        ("{db: 3}", "expected a mapping"),
+        ("{db: 3}", "3 is not a command; expected one, or a mapping with quiesce"),
         ("[db]", "expected a mapping"),
     ],
 )
