@@ -25,6 +25,7 @@ _COMMANDS = (
     "rollout",
     "drain",
     "logs",
+    "exec",
     "run",
     "jobs",
     "events",
