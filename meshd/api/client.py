@@ -23,6 +23,7 @@ from meshd.api.dto import (
     LogLine,
     PlanPreview,
     Recording,
+    RestartOrder,
     ScaleOverride,
     ServicePolicy,
     Status,
@@ -159,6 +160,11 @@ class Client:
         the override."""
         body = msgspec.json.encode(ScaleOverride(replicas, seconds))
         await self._call("PUT", f"v1/projects/{project}/services/{service}/scale", body)
+
+    async def restart(self, project: str, service: str) -> RestartOrder:
+        """Begin to replace all replicas of a service by others of the same revision."""
+        raw = await self._call("POST", f"v1/projects/{project}/services/{service}/restart")
+        return msgspec.json.decode(raw, type=RestartOrder)
 
     async def drain(self, replica: str) -> None:
         """Take a replica out of rotation, let it finish its requests, and replace it."""

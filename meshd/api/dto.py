@@ -262,6 +262,16 @@ class ScaleOverride(RequestBody, frozen=True):
     seconds: float = 0.0
 
 
+class RestartOrder(Value, frozen=True):
+    """The replicas that a restart replaces.
+
+    - `order`: `start-first` or `stop-first`: whether a successor is ready before a replica leaves.
+    """
+
+    replicas: tuple[str, ...]
+    order: str
+
+
 class ScheduleStatus(Value, frozen=True):
     """One schedule with its last job; `next`: Unix time at which it is due, None if never again."""
 

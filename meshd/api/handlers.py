@@ -91,6 +91,7 @@ class Handlers:
             web.post("/v1/projects/{project}/plan", self.plan),
             web.get("/v1/projects/{project}/policy", self.policies),
             web.put(service + "/scale", self.scale),
+            web.post(service + "/restart", self.restart),
             web.get(service + "/logs", self.logs),
             web.get(service + "/decisions", self.decisions),
             web.get(service + "/traffic", self.traffic),
@@ -142,6 +143,10 @@ class Handlers:
         project, service = service_names(request)
         await self._control.scale(project, service, override.replicas, override.seconds)
         return web.Response(status=204)
+
+    async def restart(self, request: web.Request) -> web.Response:
+        order = self._control.restart(*service_names(request), caller(request))
+        return json_response(order, 202)
 
     async def drain(self, request: web.Request) -> web.Response:
         await self._control.drain(request.match_info["replica"])

@@ -14,6 +14,7 @@ from meshd.api.dto import (
     JobList,
     PlanPreview,
     Recording,
+    RestartOrder,
     ServicePolicy,
     Status,
     VolumeStatus,
@@ -52,6 +53,10 @@ class Control(Protocol):
 
     async def drain(self, replica: str) -> None:
         """Take one replica out of rotation, let it finish its requests, and replace it."""
+
+    def restart(self, project: str, service: str, who: str) -> RestartOrder:
+        """Replace all replicas of a service by others of the same revision, in the order of its
+        update settings; return as soon as that has begun. Raises Rejected during a rollout."""
 
     async def logs(self, project: str, service: str, query: OutputQuery) -> Sequence[ReplicaLine]:
         """Return the lines of the replicas of a service that are asked for, oldest first within

@@ -23,6 +23,7 @@ _COMMANDS = (
     "top",
     "scale",
     "rollout",
+    "restart",
     "drain",
     "logs",
     "exec",

@@ -6,7 +6,14 @@ requests to the reconciler; queries read the state as of the reconciler's last p
 
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from meshd.api.dto import DeployResult, PlanPreview, Recording, ServicePolicy, Status
+from meshd.api.dto import (
+    DeployResult,
+    PlanPreview,
+    Recording,
+    RestartOrder,
+    ServicePolicy,
+    Status,
+)
 from meshd.api.port import JobControl
 from meshd.control.access_policy import service_policies
 from meshd.control.deploy.admission import Admission
@@ -18,11 +25,11 @@ from meshd.control.rollouts import RolloutManager
 from meshd.control.shutdown import Shutdown
 from meshd.control.status_reader import StatusReader
 from meshd.control.volumes import VolumeManager
-from meshd.model.errors import NotFound
+from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Event, Kind
 from meshd.model.output import OutputQuery, ReplicaLine
-from meshd.model.replica_phase import ENDED
-from meshd.model.request import DrainRequest, RunPass
+from meshd.model.replica_phase import ALIVE, ENDED
+from meshd.model.request import DrainRequest, ReplaceReplicas, RunPass
 from meshd.model.rollout import Override
 from meshd.model.scaling import ScaleDecision, Sizing
 from meshd.reconcile.loop import Reconciler
@@ -185,6 +192,28 @@ class ControlFacade:
         if found is None or found.phase in ENDED:
             raise NotFound(f"no replica {replica!r}; `meshd ps -r` lists them")
         self._reconciler.request(DrainRequest(replica, "drained by hand"))
+
+    def restart(self, project: str, service: str, who: str) -> RestartOrder:
+        """See `Control.restart`."""
+        found = self._lookup.service(project, service)
+        if found.adopted:
+            raise Rejected(f"{found.key} is adopted: restart it with what started its containers")
+        if found.rollout.is_unfinished:
+            raise Rejected(
+                f"a rollout of {found.key} has not ended; `meshd rollout status {service}` shows it"
+            )
+        names = tuple(
+            replica.name
+            for replica in self._lookup.replicas(project, service)
+            if replica.phase in ALIVE and not replica.warm
+        )
+        if names:
+            text = f"{', '.join(names)} replaced one after the other: restarted by {who}"
+            self._events.record(
+                self._clock(), Kind.SERVICE_RESTART, text, project=project, service=service
+            )
+            self._reconciler.request(ReplaceReplicas(names, f"restarted by {who}"))
+        return RestartOrder(names, "stop-first" if found.stops_first else "start-first")
 
     async def logs(self, project: str, service: str, query: OutputQuery) -> Sequence[ReplicaLine]:
         """See `Control.logs`."""

@@ -32,6 +32,7 @@ class Kind(StrEnum):
     REPLICA_DRAINING = "replica.draining"
     REPLICA_STOPPED = "replica.stopped"
     ENDPOINT_EJECTED = "endpoint.ejected"
+    SERVICE_RESTART = "service.restart"
     SCALE_UP = "scale.up"
     SCALE_DOWN = "scale.down"
     SCALE_OVERRIDE = "scale.override"

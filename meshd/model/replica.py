@@ -75,6 +75,7 @@ class Replica(msgspec.Struct, frozen=True):
     - `listed`: the runtime lists it; `busy`: an operation on it runs.
     - `paused_by_others`: something other than meshd paused it.
     - `drift`: how it differs from its revision; empty: it does not.
+    - `replaced_for`: why it is replaced although it matches its revision; empty: it is not.
     - `plain`: its service was plain when it started, so that others call it directly.
     - `in_hooks`: an operation starts it, but its `pre_start` or `post_start` commands still run.
     - `warm`: it belongs to the warm pool; `resumed_at`: when it left the pool.
@@ -110,6 +111,7 @@ class Replica(msgspec.Struct, frozen=True):
     in_hooks: bool = False
     paused_by_others: bool = False
     drift: str = ""
+    replaced_for: str = ""
     unready: str = ""
     warm: bool = False
     answered: bool = False

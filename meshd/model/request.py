@@ -29,6 +29,13 @@ class DrainRequest(msgspec.Struct, frozen=True):
     cause: str
 
 
+class ReplaceReplicas(msgspec.Struct, frozen=True):
+    """Replace these replicas by others of the same revision, in the steps of a rollout."""
+
+    replicas: tuple[str, ...]
+    cause: str
+
+
 class ResetBackoff(msgspec.Struct, frozen=True):
     """Ignore past failures of these versions: they no longer delay a start."""
 

@@ -48,6 +48,7 @@ from meshd.model.request import (
     ReleaseServices,
     ReloadDesired,
     RemoveCopies,
+    ReplaceReplicas,
     ResetBackoff,
     ResolveServices,
     RunCommand,
@@ -94,6 +95,7 @@ Change = (
     RunPass
     | ReloadDesired
     | DrainRequest
+    | ReplaceReplicas
     | ResetBackoff
     | RemoveCopies
     | HoldServices
@@ -286,6 +288,10 @@ class Reconciler:
             case DrainRequest():
                 drain = DrainReplica(name=request.replica, cause=request.cause)
                 self._drain_requests.append(drain)
+            case ReplaceReplicas():
+                self._memory = memories.mark_for_replacement(
+                    self._memory, request.replicas, request.cause
+                )
             case ResetBackoff():
                 self._memory = memories.reset_backoff(self._memory, frozenset(request.versions))
                 self._failures.forget(request.versions)

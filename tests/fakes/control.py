@@ -8,6 +8,7 @@ from meshd.api.dto import (
     PlanPreview,
     ProjectStatus,
     Recording,
+    RestartOrder,
     ServicePolicy,
     ServiceStatus,
     Status,
@@ -33,6 +34,7 @@ class FakeControl:
         self.policy: list[ServicePolicy] = []
         self.recording = Recording("shop/orders", {})
         self.lines: list[tuple[str, str]] = []
+        self.restarting = RestartOrder((), "start-first")
         self.result: DeployResult | None = None
         self.services: tuple[ServiceStatus, ...] | None = None
         self.plan_text = ""
@@ -115,6 +117,10 @@ class FakeControl:
 
     async def scale(self, project: str, service: str, replicas: int | None, seconds: float) -> None:
         self._called("scale", project, service, replicas, seconds)
+
+    def restart(self, project: str, service: str, who: str) -> RestartOrder:
+        self._called("restart", project, service)
+        return self.restarting
 
     async def drain(self, replica: str) -> None:
         self._called("drain", replica)

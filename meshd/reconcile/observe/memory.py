@@ -41,6 +41,7 @@ class ReplicaRecord(msgspec.Struct, frozen=True):
     - `ended_by_others`: whether something other than meshd stopped it.
     - `warm`: whether it belongs to the warm pool; `resumed_at`: when it left the pool.
     - `plain`: whether its service was plain when it was first seen.
+    - `replaced_for`: why it is replaced although it matches its revision; empty: it is not.
     """
 
     incarnation: tuple[str, float]
@@ -55,6 +56,7 @@ class ReplicaRecord(msgspec.Struct, frozen=True):
     warm: bool = False
     resumed_at: float = 0.0
     plain: bool = False
+    replaced_for: str = ""
 
 
 class BackoffSlot(msgspec.Struct, frozen=True):
@@ -201,6 +203,20 @@ def mark_drained(memory: ReconcileMemory, drain: DrainReplica, now: float) -> Re
         counted_as_failure=drain.count_as_failure,
     )
     return msgspec.structs.replace(memory, records={**memory.records, name: marked})
+
+
+def mark_for_replacement(
+    memory: ReconcileMemory, names: Collection[str], cause: str
+) -> ReconcileMemory:
+    """Remember that these replicas are to be replaced, if they are neither draining nor ended."""
+    marked = {
+        name: msgspec.structs.replace(record, replaced_for=cause)
+        for name in names
+        if (record := memory.records.get(name)) is not None
+        and not record.drain_since
+        and record.phase not in ENDED
+    }
+    return msgspec.structs.replace(memory, records={**memory.records, **marked})
 
 
 def mark_resumed(memory: ReconcileMemory, name: str, now: float) -> ReconcileMemory:

@@ -232,6 +232,7 @@ def _update_record(
         warm=before.warm if before else warm,
         plain=before.plain if before else plain,
         resumed_at=before.resumed_at if before else 0.0,
+        replaced_for=before.replaced_for if before else "",
         ended_by_others=(before.ended_by_others if before else False)
         or (foreign and seen.name not in inputs.stopping),
     )
@@ -281,13 +282,12 @@ def _replica_of(seen: ObservedReplica, record: ReplicaRecord, inputs: Inputs) ->
         ended_at=seen.finished_at if ended else 0.0,
         uptime=max(0.0, seen.finished_at - started) if ended else 0.0,
         oom_killed=seen.oom_killed,
-        busy=seen.name in inputs.stopping
-        or seen.name in inputs.pausing_or_resuming
-        or seen.name in inputs.starting,
+        busy=_is_busy(seen.name, inputs),
         plain=record.plain,
         in_hooks=seen.name in inputs.starting and record.phase is Phase.STARTING,
         paused_by_others=seen.state is ReplicaState.PAUSED and record.phase is not Phase.PAUSED,
         drift=seen.drift,
+        replaced_for=record.replaced_for,
         unready=probe.unready,
         warm=record.warm,
         answered=bool(probe.first_good),
@@ -298,6 +298,10 @@ def _replica_of(seen: ObservedReplica, record: ReplicaRecord, inputs: Inputs) ->
         addresses=seen.addresses,
         gateways=seen.gateways,
     )
+
+
+def _is_busy(name: str, inputs: Inputs) -> bool:
+    return name in inputs.stopping or name in inputs.pausing_or_resuming or name in inputs.starting
 
 
 def _pending_replica(start: StartReplica, record: ReplicaRecord, inputs: Inputs) -> Replica:

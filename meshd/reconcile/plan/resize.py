@@ -42,7 +42,7 @@ def replace(
     drained += _spare_unready(service, new, old, leaving)
     drained += _ready_to_drain(service, old, drained, step.drain)
     operations: list[Operation] = [
-        DrainReplica(name=r.name, cause=r.drift or cause) for r in drained
+        DrainReplica(name=r.name, cause=r.drift or r.replaced_for or cause) for r in drained
     ]
     operations += _scale_down(service, new)
     if not step.start:
@@ -102,6 +102,9 @@ def _replacement_cause(service: DesiredService, old: Sequence[Replica]) -> str:
     drifted = next((r for r in old if r.drift), None)
     if drifted is not None:
         return f"in place of {drifted.name}, which {drifted.drift}"
+    named = next((r for r in old if r.replaced_for), None)
+    if named is not None:
+        return f"in place of {named.name}: {named.replaced_for}"
     cause, stage = f"rollout of revision {service.revision[:12]}", current_stage(service)
     return cause if stage is None else f"{cause}, {stage}"
 

@@ -40,7 +40,7 @@ def is_settled(service: DesiredService, group: Sequence[Replica]) -> bool:
             or replica.busy
             or replica.warm
             or replica.paused_by_others
-            or replica.drift
+            or replica.drift + replica.replaced_for
             or not replica.managed
         ):
             return False
@@ -131,8 +131,8 @@ def _is_live(replica: Replica) -> bool:
 def _split_by_revision(
     service: DesiredService, alive: list[Replica], now: float
 ) -> tuple[list[Replica], list[Replica]]:
-    """The replicas of the effective revision without drift, and the others. One whose drift is to
-    be replaced later counts as the former.
+    """The replicas of the effective revision that stay, and the others. One whose drift is to be
+    replaced later counts as the former.
 
     All replicas of an adopted service, and of a paused rollout, count as the former: none of them
     is replaced.
@@ -141,7 +141,7 @@ def _split_by_revision(
         return alive, []
     policy = service.spec.restart
     matching = [
-        r.revision == service.revision
+        (r.revision == service.revision and not r.replaced_for)
         and (not r.drift or now < r.created_at + drift_delay(r.attempt, policy))
         for r in alive
     ]

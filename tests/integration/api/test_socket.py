@@ -13,7 +13,7 @@ from aiohttp import web
 
 from meshd.api import client as client_module
 from meshd.api.client import ApiFailure, Client, NoDaemon, wait_for_daemon
-from meshd.api.dto import LogLine
+from meshd.api.dto import LogLine, RestartOrder
 from meshd.api.port import Control
 from meshd.api.server import ServeError, Serving, serve
 from meshd.model.errors import NotFound, Rejected
@@ -65,11 +65,14 @@ async def test_operations_reach_the_facade(control: FakeControl, client: Client)
     await client.scale("shop", "orders", 3, 60.0)
     await client.scale("shop", "orders", None)
     await client.drain("orders-1")
+    control.restarting = RestartOrder(("orders-1",), "stop-first")
+    assert await client.restart("shop", "orders") == control.restarting
     await client.shutdown(True)
     assert control.calls[1:] == [
         ("scale", "shop", "orders", 3, 60.0),
         ("scale", "shop", "orders", None, 0.0),
         ("drain", "orders-1"),
+        ("restart", "shop", "orders"),
         ("shutdown", True),
     ]
 

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from meshd.api.dto import DeployResult, ServicePolicy
+from meshd.api.dto import DeployResult, RestartOrder, ServicePolicy
 from meshd.api.server import serve
 from meshd.cli.main import main
 from meshd.model.errors import NotFound, Rejected
@@ -125,6 +125,29 @@ async def test_drain(control: FakeControl, meshd: Meshd) -> None:
     assert control.calls == [("drain", "orders-a")]
     control.refuse = NotFound("no replica x")
     assert (await meshd("drain", "x")).exit_code == 1
+
+
+async def test_restart(control: FakeControl, meshd: Meshd) -> None:
+    nothing = await meshd("restart", "orders")
+    assert nothing.exit_code == 0
+    assert nothing.stdout == "orders: no replica runs; nothing to restart\n"
+    control.restarting = RestartOrder(("orders-old",), "start-first")
+    control.services = tuple(
+        msgspec.structs.replace(each, ready=each.desired) for each in control.status().services
+    )
+    done = await meshd("restart", "orders")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("orders: replacing 1 replica, start-first\n")
+    assert "orders: orders-old has left\n" in done.stdout
+    begun = await meshd("restart", "-d", "orders")
+    assert (begun.exit_code, begun.stdout) == (0, "orders: replacing 1 replica, start-first\n")
+    control.restarting = RestartOrder(("orders-a",), "start-first")
+    late = await meshd("restart", "--timeout", "0.1s", "orders")
+    assert late.exit_code == 1
+    assert late.stderr.startswith("meshd: orders is not restarted after ")
+    control.refuse = Rejected("a rollout of shop/orders has not ended")
+    assert (await meshd("restart", "orders")).exit_code == 1
+    assert (await meshd("restart", "nonsense")).exit_code == 1
 
 
 async def test_logs(control: FakeControl, meshd: Meshd) -> None:

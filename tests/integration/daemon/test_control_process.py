@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import getpass
 import os
 import signal
 import subprocess
@@ -339,6 +340,33 @@ async def test_scale_and_drain_by_hand(mesh: Mesh) -> None:
     await mesh.until_ready(2)
     kinds = {event.kind for event in await mesh.client.events()}
     assert {"deploy", "replica.ready", "scale.override", "replica.draining"} <= kinds
+
+
+async def test_a_restart_replaces_every_replica_and_keeps_the_revision(mesh: Mesh) -> None:
+    assert (await mesh.deploy(shop())).ok
+    await mesh.until_ready(2)
+    before = await mesh.replicas()
+    order = await mesh.client.restart("shop", "front")
+    assert (set(order.replicas), order.order) == (set(before), "start-first")
+    lowest = len(before)
+
+    async def replaced() -> bool:
+        nonlocal lowest
+        now = await mesh.replicas()
+        lowest = min(lowest, sum(r.phase == "ready" for r in now.values()))
+        return set(now).isdisjoint(before) and len(now) == 2
+
+    await wait_until(replaced, 20, "every replica is replaced", interval=0.02)
+    await mesh.until_ready(2)
+    assert lowest == 2
+    after = await mesh.replicas()
+    assert {r.revision for r in after.values()} == {r.revision for r in before.values()}
+    events = await mesh.client.events()
+    (event,) = [e for e in events if e.kind == "service.restart"]
+    assert event.text.endswith(f"restarted by {getpass.getuser()}")
+    drained = [e.text for e in events if e.kind == "replica.draining"]
+    assert len(drained) == 2
+    assert all(f"restarted by {getpass.getuser()}" in text for text in drained)
 
 
 async def test_a_hanging_replica_is_removed_at_once_and_replaced(mesh: Mesh) -> None:

@@ -13,6 +13,7 @@ from meshd.reconcile.observe.memory import (
     FailureReport,
     ReconcileMemory,
     mark_drained,
+    mark_for_replacement,
     record_failure,
     restore_memory,
     take_slot,
@@ -150,6 +151,18 @@ def test_a_long_life_resets_the_count_and_a_start_uses_its_slot() -> None:
         name="b", project="shop", service="web", revision="r1", cause="", attempt=3
     )
     assert take_slot(quick, next_start).slots == {}
+
+
+def test_a_replica_to_replace_is_known_until_it_has_left_or_runs_again() -> None:
+    memory, _ = observe_one(ReconcileMemory(), SEEN, 100.0)
+    memory = mark_for_replacement(memory, ["a", "unknown"], "restarted by ann")
+    memory, observed = observe_one(memory, SEEN, 101.0, probes=GOOD)
+    assert (only(observed).phase, only(observed).replaced_for) == (Phase.READY, "restarted by ann")
+    again = replace(SEEN, started_at=200.0)
+    _, observed = observe_one(memory, again, 200.0)
+    assert only(observed).replaced_for == ""
+    memory = mark_drained(memory, DrainReplica(name="a", cause="gone"), 102.0)
+    assert mark_for_replacement(memory, ["a"], "again").records == memory.records
 
 
 def test_a_drained_replica_never_returns() -> None:

@@ -553,6 +553,19 @@ def test_a_replica_that_others_changed_is_replaced_before_it_leaves() -> None:
     assert lines(web(2), changed, replica("b"), third) == [f"drain a: {changed.drift}"]
 
 
+def test_replicas_that_a_user_restarts_are_replaced_one_after_the_other() -> None:
+    a, b = (replica(name, replaced_for="restarted by ann") for name in ("a", "b"))
+    (found,) = lines(web(2), a, b)
+    assert found.startswith("start shop-web-")
+    assert "in place of " in found
+    assert found.endswith(": restarted by ann")
+    (found,) = lines(web(2), a, b, replica("c"))
+    assert found in ("drain a: restarted by ann", "drain b: restarted by ann")
+    # A restart of a replica that has just been started does not back off.
+    young = replica("a", replaced_for="restarted by ann", created_at=NOW - 1.0, attempt=3)
+    assert starts(web(1), young)[0].attempt == 0
+
+
 def test_replicas_that_something_changes_again_and_again_back_off() -> None:
     drift = "was changed by something other than meshd: the limit of processes is 2048"
     # The first one is replaced at once, however old it is.
@@ -591,6 +604,7 @@ def test_a_replica_that_others_paused_is_resumed() -> None:
     [
         {"paused_by_others": True},
         {"drift": "changed"},
+        {"replaced_for": "restarted by ann"},
         {"bad": 3},
         {"health": ContainerHealth.UNHEALTHY},
         {"warm": True},
