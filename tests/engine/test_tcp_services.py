@@ -136,7 +136,9 @@ async def test_databases_work_as_without_a_mesh() -> None:
             for _ in range(4):
                 assert await outside.enter_async_context(from_outside()) == b"+PONG\r\n"
             await mesh.until("cache", lambda seen: seen["streams"] == 4, 5)
-            await mesh.until("cache", lambda seen: open_connections(seen) == [2, 2], 10)
+            # Two workers choose, and each learns the other's counts a moment later.
+            _, seen = await mesh.until("cache", lambda seen: sum(open_connections(seen)) == 4, 10)
+            assert min(open_connections(seen)) >= 1
         await inside(mesh, *shlex.split("pgbench -q -h db -U app -i -s 1 app"))
         out = await inside(mesh, *shlex.split("pgbench -h db -U app -c 8 -j 2 -t 100 app"))
         assert "number of failed transactions: 0" in out
