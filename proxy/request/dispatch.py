@@ -16,8 +16,11 @@ from proxy.request import failure
 from proxy.request.resolve import balance_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxy.request.data_plane import DataPlane
     from proxy.request.exchange import Exchange
+    from proxy.state.concurrency_limits import ConcurrencyLimits
     from proxy.state.endpoint_state import EndpointState
     from proxy.state.service_state import ServiceState
 
@@ -153,15 +156,29 @@ def _find_unsaturated(
 
 
 def _find_with_room(exchange: "Exchange", now: float, *, queued: bool) -> "EndpointState | None":
-    limits = exchange.service.limits
     found = candidates(exchange.service, exchange.revision, exchange.tried)
     entry = exchange.queue_entry
     since = now if entry is None else entry.since
     if exchange.tried:
         since = float("inf")
+    return reserve_slot(
+        exchange.service.limits, found, lambda some: _pick(exchange, some, now), now, since, queued
+    )
+
+
+def reserve_slot(
+    limits: "ConcurrencyLimits",
+    found: Endpoints,
+    pick: "Callable[[Endpoints], EndpointState]",
+    now: float,
+    since: float,
+    queued: bool,
+) -> "EndpointState | None":
+    """Reserve a slot on one of `found`, in the order in which `pick` chooses; None if all are full.
+    `since` is when the request or session began to wait, `queued` whether it is in the queue."""
     if found and limits.admits(now, since, int(queued)):
         while found:
-            endpoint = _pick(exchange, found, now)
+            endpoint = pick(found)
             if limits.reserve(endpoint, now, since):
                 return endpoint
             endpoint.publish()

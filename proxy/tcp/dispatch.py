@@ -79,18 +79,11 @@ def _find(
     found = queue.candidates(service, session.revision, session.tried)
     if not service.has_limits:
         return _pick(session, found, now) if found else None
-    limits = service.limits
     if session.tried:
         since = float("inf")
-    if found and limits.admits(now, since, int(queued)):
-        while found:
-            endpoint = _pick(session, found, now)
-            if limits.reserve(endpoint, now, since):
-                return endpoint
-            endpoint.publish()
-            found = tuple(each for each in found if each is not endpoint)
-    limits.publish()
-    return None
+    return queue.reserve_slot(
+        service.limits, found, lambda some: _pick(session, some, now), now, since, queued
+    )
 
 
 def _pick(session: "TcpSession", found: "Endpoints", now: float) -> "EndpointState":

@@ -2,19 +2,15 @@
 
 import asyncio
 import json
-import shutil
-import tempfile
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.load import Load
 from tests.support.mesh import TestMesh, service_text
-from tests.support.own_engine import OwnEngine, own_engine
+from tests.support.own_engine import OwnEngine, mesh_on, own_engine
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -28,16 +24,8 @@ def engine(engine_image: str) -> Iterator[OwnEngine]:
 
 @pytest.fixture
 async def mesh(engine: OwnEngine) -> AsyncIterator[TestMesh]:
-    folder = Path(tempfile.mkdtemp(prefix="mt-"))
-    project = f"e2e-{uuid.uuid4().hex[:6]}"
-    environment = {"PROJECT": project, "DOCKER_HOST": engine.host}
-    address = f"unix:{folder}/proxy.sock"
-    made = TestMesh(folder, "docker", address, environment, inside=engine.inside)
-    yield made
-    try:
-        await made.end()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    async with mesh_on(engine) as made:
+        yield made
 
 
 def ready(status: dict[str, Any]) -> set[str]:

@@ -6,14 +6,10 @@ repeated; every other request is to be answered.
 
 import asyncio
 import os
-import shutil
 import signal
-import tempfile
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
@@ -22,7 +18,7 @@ from tests.e2e.test_must_hold import compose, kill_replica, started
 from tests.support.inside_replica import replica_pid
 from tests.support.load import Load
 from tests.support.mesh import TestMesh
-from tests.support.own_engine import OwnEngine, own_engine
+from tests.support.own_engine import OwnEngine, mesh_on, own_engine
 
 RATE = 100
 """Requests per second of each of the two loads."""
@@ -41,15 +37,8 @@ def engine(engine_image: str) -> Iterator[OwnEngine]:
 
 @pytest.fixture
 async def mesh_on_own_engine(engine: OwnEngine) -> AsyncIterator[TestMesh]:
-    folder = Path(tempfile.mkdtemp(prefix="mt-"))
-    environment = {"PROJECT": f"e2e-{uuid.uuid4().hex[:6]}", "DOCKER_HOST": engine.host}
-    address = f"unix:{folder}/proxy.sock"
-    made = TestMesh(folder, "docker", address, environment, inside=engine.inside)
-    yield made
-    try:
-        await made.end()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    async with mesh_on(engine) as made:
+        yield made
 
 
 @asynccontextmanager

@@ -2,12 +2,16 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+from tests.support.mesh import TestMesh
 from tests.support.waiting import wait_until_blocking
 
 
@@ -110,3 +114,17 @@ def own_engine(live_restore: bool) -> Iterator[OwnEngine]:
         subprocess.run(["umount", "-l", root / "data"], check=False, capture_output=True)
         # Its containerd may still be deleting files; rm ignores missing ones.
         subprocess.run(["rm", "-rf", root], check=True)
+
+
+@asynccontextmanager
+async def mesh_on(engine: OwnEngine) -> AsyncIterator[TestMesh]:
+    """Yield a mesh for this engine, in its network namespace; end it afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="mt-"))
+    environment = {"PROJECT": f"e2e-{uuid.uuid4().hex[:6]}", "DOCKER_HOST": engine.host}
+    address = f"unix:{folder}/proxy.sock"
+    made = TestMesh(folder, "docker", address, environment, inside=engine.inside)
+    yield made
+    try:
+        await made.end()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

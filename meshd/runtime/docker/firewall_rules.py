@@ -116,7 +116,7 @@ def table(chain: str, wanted: Sequence[str], jumps: int) -> str:
 
 
 def removal(chain: str, jumps: int) -> str:
-    """Return the input that removes the chain and all jumps to it."""
+    """Return the text for `iptables-restore` to remove the chain and all jumps to it."""
     lines = [f":{chain} - [0:0]", *[f"-D INPUT -j {chain}"] * jumps, f"-X {chain}"]
     return _committed(lines)
 

@@ -38,8 +38,9 @@ def redirect_rules(redirects: Iterable[Redirect]) -> list[str]:
 
 
 def redirect_table(chain: str, wanted: Sequence[str], listing: str) -> str | None:
-    """Return the input for `iptables-restore --noflush` that makes the chain have the rules and
-    PREROUTING jump to it first; None if `listing`, the output of `iptables -S`, is so already."""
+    """Return the text for `iptables-restore --noflush` to give the chain these rules and to let
+    PREROUTING jump to it first; None if the kernel has all that already, according to `listing`,
+    the output of `iptables -S`."""
     lines = listing.splitlines()
     jump = f"-A PREROUTING -j {chain}"
     jumps = [line for line in lines if line.startswith("-A PREROUTING ")]
@@ -57,7 +58,8 @@ def redirect_table(chain: str, wanted: Sequence[str], listing: str) -> str | Non
 
 
 def redirect_removal(chain: str, listing: str) -> str | None:
-    """Return the input that removes the chain and all jumps to it; None if there is no chain."""
+    """Return the text for `iptables-restore` to remove the chain and all jumps to it; None if the
+    chain does not exist."""
     lines = listing.splitlines()
     if f"-N {chain}" not in lines:
         return None
