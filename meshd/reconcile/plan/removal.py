@@ -24,9 +24,9 @@ from meshd.spec.model import Service
 OTHERS_REMOVE: Final = 15.0
 """Seconds in which others may remove a copy that they stopped; `docker compose down` needs up to
 10 s to stop all containers before it removes them."""
-OTHERS_RESTART: Final = 2.0
+OTHERS_RESTART: Final = 5.0
 """Seconds in which others may start a plain container again that they stopped: `docker restart`
-does so at once, and fails if the container is gone."""
+does so at once, but on a busy host the engine needs seconds; it fails if the container is gone."""
 HANGING_DRAIN: Final = 2.0
 """Seconds that the requests of a replica get to finish if it does not answer probes. The workers
 end them before that (`proxy.request.data_plane.GIVEN_UP_SECONDS`)."""

@@ -644,8 +644,8 @@ def test_only_its_own_health_check_evicts_a_replica_of_a_plain_service() -> None
 def test_a_plain_container_that_others_stopped_may_be_started_again_by_them() -> None:
     """`docker restart` stops a container and starts it again."""
     plain = web(1, spec={"plain": True})
-    gone = replica("gone", Phase.GONE, ready_since=NOW - 100, drain_since=0.0, since=NOW - 1)
+    gone = replica("gone", Phase.GONE, ready_since=NOW - 100, drain_since=0.0, since=NOW - 4)
     assert steps(plain, gone) == []
     assert steps(web(1), gone) == ["remove gone", "start shop-web-baaaa (new)"]
-    late = msgspec.structs.replace(gone, since=NOW - 3)
+    late = msgspec.structs.replace(gone, since=NOW - 6)
     assert steps(plain, late) == ["remove gone", "start shop-web-baaaa (new)"]
