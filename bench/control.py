@@ -119,7 +119,8 @@ class Mesh:
         self.status = StatusReader(
             runtime=self.runtime, store=self.store, events=self.events, reconciler=self.reconciler,
             claims=claims, publisher=publisher, gateways=gateways, ingest=self.ingest,
-            sampler=sampler, firewall_state=str, addresses_state=str, clock=time.time,
+            sampler=sampler, firewall_state=str, addresses_state=str, enforcement_state=str,
+            clock=time.time,
         )  # fmt: skip
         counters = EventCounters()
         self.metrics = Metrics(

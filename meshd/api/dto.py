@@ -152,6 +152,8 @@ class Status(Value, frozen=True):
     - `addresses`: whether services have virtual addresses: `on`, or `off: REASON`; empty if the
       runtime has none, or nothing needs them.
     - `store_state`: `ok`, or why the state cannot be written.
+    - `enforcement`: whether `x-mesh.enforce` holds: `on`, or `off: REASON`; empty if no service
+      has it.
     """
 
     version: str
@@ -167,6 +169,7 @@ class Status(Value, frozen=True):
     images: tuple[ImageStatus, ...] = ()
     addresses: str = ""
     store_state: str = "ok"
+    enforcement: str = ""
 
 
 class Recording(Value, frozen=True):

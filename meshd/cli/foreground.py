@@ -130,7 +130,11 @@ class ForegroundRun:
         for line in tables.kind_lines(services):
             output.print_line(line)
         output.print_line(tables.daemon_line(status))
-        for warning in (tables.filter_warning(status), tables.addresses_warning(status)):
+        for warning in (
+            tables.filter_warning(status),
+            tables.addresses_warning(status),
+            tables.enforcement_warning(status),
+        ):
             if warning:
                 output.print_error(warning)
 

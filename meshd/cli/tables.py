@@ -168,6 +168,17 @@ def addresses_warning(status: Status) -> str | None:
     )
 
 
+def enforcement_warning(status: Status) -> str | None:
+    """Return a warning if `x-mesh.enforce` of a service has no effect; otherwise None."""
+    state, _, reason = status.enforcement.partition(": ")
+    if state != "off":
+        return None
+    return (
+        "warning: x-mesh.enforce has no effect; containers of a shared network can connect past "
+        f"the mesh: {reason}"
+    )
+
+
 def filter_warning(status: Status) -> str | None:
     """Return a warning if the containers' access to the host is not filtered although it should
     be; otherwise None."""

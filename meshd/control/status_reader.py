@@ -24,7 +24,8 @@ from meshd.telemetry.usage_sampler import UsageSampler
 
 class StatusReader:
     """Builds the status from the state as of the last pass. `firewall_state` returns the state of
-    the host firewall, and `addresses_state` that of virtual addresses; empty if there is none."""
+    the host firewall, `addresses_state` that of virtual addresses, `enforcement_state` that of
+    `x-mesh.enforce`; empty if there is none."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class StatusReader:
         sampler: UsageSampler,
         firewall_state: Callable[[], str],
         addresses_state: Callable[[], str],
+        enforcement_state: Callable[[], str],
         clock: Callable[[], float],
     ) -> None:
         self._runtime = runtime
@@ -53,6 +55,7 @@ class StatusReader:
         self._sampler = sampler
         self._firewall_state = firewall_state
         self._addresses_state = addresses_state
+        self._enforcement_state = enforcement_state
         self._clock = clock
 
     def status(self) -> Status:
@@ -103,6 +106,7 @@ class StatusReader:
                 ImageStatus(**dataclasses.asdict(each)) for each in self._runtime.image_progress()
             ),
             addresses=self._addresses_state(),
+            enforcement=self._enforcement_state(),
             store_state=self._store.problem or "ok",
         )
 

@@ -57,6 +57,7 @@ from meshd.reconcile.ownership.claims import ProjectClaims
 from meshd.reconcile.plan.start_limit import start_slots
 from meshd.runtime.base import RuntimeFailure
 from meshd.runtime.docker.addresses.redirection import Redirection
+from meshd.runtime.docker.enforcement import Enforcement
 from meshd.runtime.docker.firewall_rules import blocked_port_of
 from meshd.runtime.docker.host_firewall import HostFirewall
 from meshd.runtime.docker.runtime import DockerRuntime
@@ -222,6 +223,7 @@ class Parts:
         self._ticker = Ticker(ingest, stores, self._scaling, reconciler, clock)
         firewall = self._firewall = self._make_firewall(claims)
         redirection = self._redirection = self._make_redirection(claims)
+        enforcement = self._enforcement = self._make_enforcement(claims, reconciler)
         lookup = Lookup(store, reconciler)
         preview = Preview(
             store, stores.traffic, reconciler, random.Random(), runtime.capabilities.pause
@@ -258,6 +260,7 @@ class Parts:
             sampler=sampler,
             firewall_state=lambda: firewall.state if firewall else "",
             addresses_state=lambda: redirection.state if redirection else "",
+            enforcement_state=lambda: enforcement.state if enforcement else "",
             clock=clock,
         )
         quiescer = self._quiescer = Quiescer(reconciler, stores.quiesced, events, clock)
@@ -330,6 +333,8 @@ class Parts:
                 running.append(self._run_when_ready(self._firewall))
             if self._redirection is not None:
                 running.append(self._run_when_ready(self._redirection))
+            if self._enforcement is not None:
+                running.append(self._run_when_ready(self._enforcement))
             await _run_until(end, running)
         with contextlib.suppress(StoreWriteError):
             self._stores.events.flush()
@@ -357,6 +362,22 @@ class Parts:
             lambda kind, text: self._stores.events.record(self._clock(), kind, text),
         )
 
+    def _make_enforcement(
+        self, claims: ProjectClaims, reconciler: Reconciler
+    ) -> Enforcement | None:
+        """Return the enforcement of `allow` between containers; None on a runtime without them."""
+        if not isinstance(self._runtime, DockerRuntime):
+            return None
+        return self._runtime.make_enforcement(
+            claims.holder.instance,
+            lambda: [
+                each.key
+                for each in reconciler.view().desired.services
+                if each.spec.mesh.is_enforced
+            ],
+            lambda kind, text: self._stores.events.record(self._clock(), kind, text),
+        )
+
     def _take_usage(self, loads: Mapping[str, Load]) -> None:
         """Add a reading of CPU and memory to what limits are proposed from."""
         view = self._reconciler.view()
@@ -374,7 +395,7 @@ class Parts:
                 await asyncio.sleep(CONNECT_RETRY)
         await self._watch.run()
 
-    async def _run_when_ready(self, part: HostFirewall | Redirection) -> None:
+    async def _run_when_ready(self, part: HostFirewall | Redirection | Enforcement) -> None:
         """Run a part once it is known which projects are ours."""
         await self._reconciler.ready()
         await part.run()

@@ -65,6 +65,8 @@ class Kind(StrEnum):
     SNAPSHOT_REFUSED = "snapshot.refused"
     FILTER_OFF = "filter.off"
     FILTER_ON = "filter.on"
+    ENFORCE_OFF = "enforce.off"
+    ENFORCE_ON = "enforce.on"
     ADDRESSES_OFF = "addresses.off"
     ADDRESSES_ON = "addresses.on"
     RUNTIME_LOST = "runtime.lost"

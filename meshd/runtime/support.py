@@ -119,6 +119,8 @@ def _ignored(service: Service, can: Capabilities) -> Iterator[str]:
             "process of the same user can read in /proc; run services that do not trust each other "
             "on Docker"
         )
+    if not can.networks and service.mesh.is_enforced:
+        yield "x-mesh.enforce has no effect; local processes share the host's network"
     if not can.networks and service.ports:
         published = ", ".join(str(port) for port in service.ports)
         yield f"ports {published} are not published; use x-mesh.routes"

@@ -23,7 +23,7 @@ from meshd.spec.source.yaml_tree import SourceNode, parse_yaml
 from proxy.ipc import address
 
 RawSettings = dict[str, Any]
-_NOT_APPLICABLE: Final = ("port", "scale", "allow", "audit")
+_NOT_APPLICABLE: Final = ("port", "scale", "allow", "audit", "enforce")
 """Keys of `x-mesh` that concern replicas; a standalone proxy starts none."""
 
 

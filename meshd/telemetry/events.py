@@ -25,6 +25,7 @@ BAD: Final = frozenset(
         Kind.LISTEN_FAILED,
         Kind.SNAPSHOT_REFUSED,
         Kind.FILTER_OFF,
+        Kind.ENFORCE_OFF,
         Kind.RUNTIME_LOST,
         Kind.STATE_LOST,
     }

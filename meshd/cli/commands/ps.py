@@ -58,6 +58,7 @@ async def command(
         tables.store_warning(status),
         tables.filter_warning(status),
         tables.addresses_warning(status),
+        tables.enforcement_warning(status),
     ):
         if warning:
             output.print_error(warning)

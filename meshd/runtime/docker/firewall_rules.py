@@ -156,8 +156,8 @@ def stale(
 
 def _gone(words: Sequence[str], interfaces: Collection[str]) -> bool:
     """Return whether a rule matches one interface (`-i`) that does not exist, or protects addresses
-    of one."""
-    if "--limit-iface-in" in words and "--comment" in words:
+    of one, which its comment names."""
+    if "--comment" in words:
         return words[words.index("--comment") + 1] not in interfaces
     if "-i" not in words or "!" in words:
         return False

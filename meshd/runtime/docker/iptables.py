@@ -1,7 +1,7 @@
 """Run iptables and ip: check that they are usable, list and change rules and routes.
 
-A thin shell for `host_firewall` and `redirection`: each command has a time limit, and errors carry
-its own text.
+A thin shell for `host_firewall`, `redirection` and `enforcement`: each command has a time limit,
+and errors carry its own text.
 """
 
 import asyncio
@@ -21,6 +21,8 @@ LOCK_SECONDS: Final = "5"
 """Seconds that iptables waits for another process that changes the rules."""
 _SYSTEM: Final = ":/usr/local/sbin:/usr/sbin:/sbin"
 _PREFIX: Final[dict[Family, str]] = {"IPv4": "iptables", "IPv6": "ip6tables"}
+BRIDGE_SETTINGS: Final = Path("/proc/sys/net/bridge")
+"""Exists while the kernel's module br_netfilter is loaded."""
 _CAP_NET_ADMIN: Final = 12
 """Bit number, from <linux/capability.h>."""
 
@@ -64,6 +66,31 @@ class Iptables:
     async def nat_listing(self) -> str:
         """Return all chains and rules of the IPv4 table `nat`. Raises IptablesError."""
         return await _run("iptables", "-w", LOCK_SECONDS, "-t", "nat", "-S")
+
+    async def mangle_listing(self, family: Family) -> str:
+        """Return all chains and rules of the table `mangle`. Raises IptablesError."""
+        return await _run(_PREFIX[family], "-w", LOCK_SECONDS, "-t", "mangle", "-S")
+
+    def filter_bridge(self, interface: str, family: Family) -> None:
+        """Let packets between the ports of a bridge pass iptables. Raises IptablesError."""
+        suffix = "iptables" if family == "IPv4" else "ip6tables"
+        try:
+            if (BRIDGE_SETTINGS / f"bridge-nf-call-{suffix}").read_text().strip() != "0":
+                return
+            setting = Path("/sys/class/net") / interface / "bridge" / f"nf_call_{suffix}"
+            if setting.read_text().strip() == "0":
+                setting.write_text("1")
+        except FileNotFoundError as error:
+            if not BRIDGE_SETTINGS.exists():
+                raise IptablesError(
+                    "the kernel does not filter packets between containers of one network; load "
+                    "its module: modprobe br_netfilter"
+                ) from error
+        except OSError as error:
+            raise IptablesError(
+                f"packets between containers of one network are not filtered: {error}; set "
+                f"net.bridge.bridge-nf-call-{suffix}=1"
+            ) from error
 
     async def restore_nat(self, text: str) -> None:
         """Apply an IPv4 table, all of it or nothing; other chains stay. Raises IptablesError."""

@@ -45,6 +45,7 @@ from meshd.runtime.docker import logs, usage
 from meshd.runtime.docker.addresses.hosts_file import write_hosts
 from meshd.runtime.docker.addresses.redirection import Redirection
 from meshd.runtime.docker.anonymous import AnonymousVolumes
+from meshd.runtime.docker.attachments import find_attachments
 from meshd.runtime.docker.claims import EngineClaims
 from meshd.runtime.docker.container import CreateRequest, create_request
 from meshd.runtime.docker.create import (
@@ -58,6 +59,7 @@ from meshd.runtime.docker.create import (
     not_found,
 )
 from meshd.runtime.docker.drift import enforced_limits
+from meshd.runtime.docker.enforcement import Enforcement
 from meshd.runtime.docker.engine import Engine, Info
 from meshd.runtime.docker.events import Sightings, replica_event
 from meshd.runtime.docker.host_firewall import HostFirewall
@@ -101,6 +103,7 @@ class DockerRuntime:
         self._sightings = Sightings()
         self._cloning = asyncio.Lock()
         self._redirection: Redirection | None = None
+        self._enforcement: Enforcement | None = None
         self._node = ""
         self._logging_driver = ""
         self._limits: frozenset[str] = frozenset()
@@ -150,6 +153,22 @@ class DockerRuntime:
         self._networks.notify(redirection.update)
         self._redirection = redirection
         return redirection
+
+    def make_enforcement(
+        self,
+        instance: str,
+        services: Callable[[], Collection[str]],
+        record_event: Callable[[Kind, str], object],
+    ) -> Enforcement:
+        """Return the enforcement of `allow` for the services that `services` returns."""
+        self._enforcement = Enforcement(
+            lambda services: find_attachments(self._engine, services),
+            Iptables(),
+            instance,
+            services,
+            record_event,
+        )
+        return self._enforcement
 
     async def open(self) -> None:
         """Connect. Raises RuntimeUnavailable; may be called again."""
@@ -225,6 +244,8 @@ class DockerRuntime:
                             self._engine, self._sightings, self._node, event
                         )
                         if replica_change is not None:
+                            if self._enforcement is not None:
+                                self._enforcement.wake()
                             yield replica_change
             except RuntimeUnavailable as reason:
                 _log.debug("no events", reason=str(reason))
@@ -297,6 +318,8 @@ class DockerRuntime:
         except StartFailed as failure:
             await discard(self._engine, container)
             raise StartFailed(f"replica {replica.name}: {failure}") from failure
+        if self._enforcement is not None:
+            await self._enforcement.follow_start()
         if replica.job:
             return observe(info, self._node)
         self._sightings.created(info)

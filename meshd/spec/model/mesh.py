@@ -77,6 +77,7 @@ class Mesh(Model):
       replicas
     - `allow`: the services that may call this one. Default: all
     - `audit`: let through and count calls that `allow` does not cover, instead of rejecting them
+    - `enforce`: keep containers of the same networks from connecting past the mesh and `allow`
     - `drain`: how long what is going on may take before a replica or a proxy worker ends
     - `rollout`: how traffic moves to a new revision
     - `trace`: start a trace for requests without one; the share of them that is sampled.
@@ -97,6 +98,7 @@ class Mesh(Model):
     eject: EjectSpec = EjectSpec()
     allow: tuple[str, ...] | None = None
     audit: bool = False
+    enforce: bool = False
     drain: DrainSettings = DrainSettings()
     rollout: RolloutSettings = RolloutSettings()
     trace: Share | None = None
@@ -123,6 +125,17 @@ class Mesh(Model):
         if health.host or not exact:
             return health
         return health.model_copy(update={"host": exact})
+
+    @property
+    def is_enforced(self) -> bool:
+        """Whether connections past the mesh are to be prevented."""
+        return self.enforce and self.allow is not None and not self.audit
+
+    @model_validator(mode="after")
+    def _check_enforce(self) -> Self:
+        if self.enforce and self.allow is None:
+            raise ValueError("enforce needs allow, the list that it enforces; add allow")
+        return self
 
     @model_validator(mode="after")
     def _check_job(self) -> Self:

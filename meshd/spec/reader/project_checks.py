@@ -120,7 +120,7 @@ def _warn_of_direct_connections(services: Sequence[Service], at: Mapping[str, Cu
     """Warn about services with an `allow` list whose replicas others reach on a shared network."""
     for service in services:
         allow = service.mesh.allow
-        if allow is None or service.mesh.audit:
+        if allow is None or service.mesh.audit or service.mesh.enforce:
             continue
         for network in _networks_of(service):
             others = [
@@ -136,8 +136,8 @@ def _warn_of_direct_connections(services: Sequence[Service], at: Mapping[str, Cu
             named = ", ".join(others[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
             _descend(at[service.name], "x-mesh", "allow").add_warning(
                 f"{named} can connect to the replicas of {service.name} directly, on the network "
-                f"{network}, where allow does not hold; to enforce it, list networks for "
-                f"{service.name} that only services in allow share"
+                f"{network}, where allow does not hold; to enforce it, set x-mesh.enforce, or list "
+                f"networks for {service.name} that only services in allow share"
             )
 
 

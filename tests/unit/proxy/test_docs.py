@@ -38,6 +38,7 @@ NOT_HERE = {
     "health",
     "allow",
     "audit",
+    "enforce",
     "routes",
     "trace",
     "rollout",

@@ -10,8 +10,12 @@ published port.
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from meshd.model.runtime import VIRTUAL_PORT
+
+Table = Literal["nat", "mangle"]
+"""A table of iptables that has PREROUTING."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -37,7 +41,9 @@ def redirect_rules(redirects: Iterable[Redirect]) -> list[str]:
     ]
 
 
-def redirect_table(chain: str, wanted: Sequence[str], listing: str) -> str | None:
+def redirect_table(
+    chain: str, wanted: Sequence[str], listing: str, table: Table = "nat"
+) -> str | None:
     """Return the text for `iptables-restore --noflush` to give the chain these rules and to let
     PREROUTING jump to it first; None if the kernel has all that already, according to `listing`,
     the output of `iptables -S`."""
@@ -53,18 +59,20 @@ def redirect_table(chain: str, wanted: Sequence[str], listing: str) -> str | Non
             *(f"-A {chain} {rule}" for rule in wanted),
             *[f"-D PREROUTING -j {chain}"] * jumps.count(jump),
             f"-I PREROUTING 1 -j {chain}",
-        ]
+        ],
+        table,
     )
 
 
-def redirect_removal(chain: str, listing: str) -> str | None:
+def redirect_removal(chain: str, listing: str, table: Table = "nat") -> str | None:
     """Return the text for `iptables-restore` to remove the chain and all jumps to it; None if the
     chain does not exist."""
     lines = listing.splitlines()
     if f"-N {chain}" not in lines:
         return None
     count = lines.count(f"-A PREROUTING -j {chain}")
-    return _committed([f":{chain} - [0:0]", *[f"-D PREROUTING -j {chain}"] * count, f"-X {chain}"])
+    jumps = [f"-D PREROUTING -j {chain}"] * count
+    return _committed([f":{chain} - [0:0]", *jumps, f"-X {chain}"], table)
 
 
 def missing_routes(redirects: Iterable[Redirect], listing: str) -> list[Redirect]:
@@ -92,5 +100,5 @@ def _route_of(line: str) -> tuple[str, str]:
     return destination, words[words.index("dev") + 1]
 
 
-def _committed(lines: Sequence[str]) -> str:
-    return "\n".join(["*nat", *lines, "COMMIT", ""])
+def _committed(lines: Sequence[str], table: Table) -> str:
+    return "\n".join([f"*{table}", *lines, "COMMIT", ""])

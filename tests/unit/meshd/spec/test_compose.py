@@ -700,6 +700,7 @@ def test_anchors_and_merge_keys(tmp_path: Path) -> None:
         ("networks: [back]", "[b]", ""),
         ("networks: [own]", "[]", ""),
         ("", "[], audit: true", ""),
+        ("", "[], enforce: true", ""),
     ],
 )
 def test_where_allow_can_be_bypassed(
