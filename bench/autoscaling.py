@@ -3,6 +3,8 @@
     MESHD_TRACES=FOLDER python -m bench.autoscaling [--share 99.6] [--policy ours,kpa,...]
     MESHD_TRACES=FOLDER python -m bench.autoscaling --curve      cost of fewer changes
     python -m bench.autoscaling --step                           CPU time of one decision
+    python -m bench.autoscaling --regimes [--quick] [--vary SEED] [--rows TEXT] [--jobs 2]
+        the rows of bench/regimes.py, without a folder; --vary draws other rows of the same kinds
 
 A trace is `NAME_BINs.csv` (`t_seconds,count`); an hourly bin is played as a minute. Every run uses
 the model of docs/autoscaler.md, with the same settings for all traces.
@@ -17,6 +19,7 @@ from pathlib import Path
 from time import process_time
 
 from autoscaler import Decision, ScalingSettings, Signal, State, make, simulate
+from bench import regimes
 from meshd.cli.simulate import runner
 
 CURVE = (
@@ -38,7 +41,13 @@ def main() -> int:
     parser.add_argument("--only", default="", help="run only traces whose name contains this")
     parser.add_argument("--curve", action="store_true", help="ours, from many changes to few")
     parser.add_argument("--step", action="store_true", help="measure the CPU time of one step")
+    parser.add_argument("--regimes", action="store_true", help="the table of many regimes")
+    parser.add_argument("--quick", action="store_true", help="a few rows, shortened, one seed")
+    parser.add_argument("--vary", type=int, help="other rows of the same kinds, by this seed")
+    parser.add_argument("--rows", default="", help="only rows whose name contains this")
     options = parser.parse_args()
+    if options.regimes:
+        return report_regimes(options)
     if options.step:
         step()
         return 0
@@ -93,6 +102,34 @@ def report(
             f"{result.actions:6}",
             flush=True,
         )
+
+
+def report_regimes(options: argparse.Namespace) -> int:
+    """Print the table of regimes: misses in percent / replica-hours for each policy. Return 1 if a
+    row shows a fault."""
+    rows = [row for row in regimes.REGIMES if row.quick or not options.quick]
+    rows = [row for row in rows if options.rows in row.name]
+    if options.vary is not None:
+        rows = regimes.vary(rows, options.vary)
+    seeds, cut = (regimes.SEEDS, 0) if not options.quick else ((1,), regimes.QUICK_SECONDS)
+    print(f"| regime | {' | '.join(regimes.POLICIES)} | changes | faults |")
+    print("| --- " * (len(regimes.POLICIES) + 3) + "|")
+    bad = 0
+    for row in rows:
+        (scores,) = regimes.run_rows([row], seeds=seeds, processes=options.jobs, cut=cut)
+        cells = [
+            f"{scores[policy].missed:.3g} / {scores[policy].hours:.1f}"
+            for policy in regimes.POLICIES
+        ]
+        faults = regimes.faults(row, scores)
+        bad += bool(faults)
+        print(
+            f"| {row.name} | {' | '.join(cells)} | {scores['ours'].actions:.0f} | "
+            f"{', '.join(faults)} |",
+            flush=True,
+        )
+    print(f"{bad} of {len(rows)} rows show a fault")
+    return 1 if bad else 0
 
 
 def step() -> None:

@@ -22,6 +22,8 @@ class Oracle:
 
     - `rates`: requests per second, for each second of the trace.
     - `service_time` (seconds), `workers`: the real ones of a replica.
+    - `factors`: factor on the service time, for each second; empty: always 1.
+    - `dependency`: seconds that a request holds its worker for another service, for each second.
     - `ahead`: seconds of the future that are known; 17 is the slowest start-up of the benchmark's
       model (15 s) and two steps.
     - `beta`: square-root staffing factor.
@@ -34,6 +36,8 @@ class Oracle:
     beta: float = 1.5
     min_replicas: int = 1
     max_replicas: int = 200
+    factors: Sequence[float] = ()
+    dependency: Sequence[float] = ()
 
     def initial(self, _now: float) -> OracleState:
         """Return the state before the first signal."""
@@ -45,7 +49,13 @@ class Oracle:
         """Read the rates from `now` on as if they had happened."""
         second = int(now)
         coming = self.rates[second : second + self.ahead] or self.rates[-1:]
-        load = max(coming) * self.service_time
+        load = max(coming) * self._slowest(second)
         need = ceil((load + self.beta * sqrt(load)) / self.workers)
         desired = min(max(need, self.min_replicas), self.max_replicas)
         return state, Decision(desired, "forecast", f"{load:.1f} busy workers expected")
+
+    def _slowest(self, second: int) -> float:
+        """Return the longest time that a mean request holds a worker in the known future."""
+        factors = self.factors[second : second + self.ahead] or self.factors[-1:]
+        waits = self.dependency[second : second + self.ahead] or self.dependency[-1:]
+        return self.service_time * max(factors, default=1.0) + max(waits, default=0.0)

@@ -4,6 +4,8 @@
 """
 
 from collections.abc import Callable
+from heapq import heapreplace
+from math import exp, log
 from operator import attrgetter
 
 from autoscaler.simulate.model import Rng, ServiceModel
@@ -13,19 +15,25 @@ _ready_at = attrgetter("ready_at")
 
 
 class Fleet:
-    """All replicas of a service, and the pool of paused ones. `make_estimator` makes the latency
-    estimate of a replica, if the balancer needs one."""
+    """All replicas of a service, and the pool of paused ones.
+
+    `drain_end` returns when a replica that is removed at a time has finished its requests.
+    `make_estimator` makes the latency estimate of a replica, if the balancer needs one.
+    """
 
     def __init__(
         self,
         model: ServiceModel,
         rng: Rng,
+        drain_end: Callable[[SimulatedReplica, float], float],
         make_estimator: Callable[[], Estimator] | None = None,
     ) -> None:
         self.ready: list[SimulatedReplica] = []
         self.starting: list[SimulatedReplica] = []
         self._model = model
         self._rng = rng
+        self._drain_end = drain_end
+        self._slots = [0.0] * (model.start_slots or 0)
         self._make_estimator = make_estimator
         self._warm: list[SimulatedReplica] = []
         self._pool_size = 0
@@ -51,7 +59,7 @@ class Fleet:
                 self._paid += now - removed.ordered
             else:
                 removed = self.ready.pop()
-                end = max(removed.ends, default=now)
+                end = self._drain_end(removed, now)
                 self._paid += max(end, now) - removed.ordered
                 self._draining.append(end)
 
@@ -59,7 +67,7 @@ class Fleet:
         """Bring the pool of paused replicas to `size`. Those that still start go first."""
         self._pool_size = size
         for _ in range(size - len(self._warm)):
-            startup = self._rng.uniform(*self._model.startup)
+            startup = self._draw_startup(now)
             self._warm.append(self._make_replica(now, startup))
         for _ in range(len(self._warm) - size):
             removed = max(self._warm, key=_ready_at)
@@ -86,7 +94,7 @@ class Fleet:
         return self._paid + open_cost, self._warm_paid + open_warm_cost
 
     def _order(self, now: float) -> None:
-        startup = self._rng.uniform(*self._model.startup)
+        startup = self._draw_startup(now)
         paused = next((each for each in self._warm if each.ready_at <= now), None)
         if paused is None:
             self.starting.append(self._make_replica(now, startup))
@@ -98,6 +106,19 @@ class Fleet:
         self.starting.append(resumed)
         if len(self._warm) < self._pool_size:
             self._warm.append(self._make_replica(now, startup))
+
+    def _draw_startup(self, now: float) -> float:
+        """Return the seconds from an order at `now` until the replica is ready."""
+        low, high = self._model.startup
+        if self._model.startup_sigma:
+            startup = exp(self._rng.gauss(log((low + high) / 2.0), self._model.startup_sigma))
+        else:
+            startup = self._rng.uniform(low, high)
+        if not self._slots:
+            return startup
+        ready_at = max(now, self._slots[0]) + startup
+        heapreplace(self._slots, ready_at)
+        return ready_at - now
 
     def _make_replica(self, now: float, startup: float) -> SimulatedReplica:
         self._ordered += 1

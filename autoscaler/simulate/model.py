@@ -29,6 +29,22 @@ class ServiceModel:
     - `warm`: replicas kept paused, which take `wake` to become ready; an order from this pool
       orders a replacement. None lets the policy choose the size.
     - `unscored`: seconds at the beginning that do not count.
+
+    The service may also change, and behave worse than this. The defaults switch all of it off:
+
+    - `service_factors`: factor on the service time, one value for each second; the last one
+      continues.
+    - `dependency`: seconds that a request waits for another service while it holds its worker, one
+      value for each second; the last one continues. `dependency_known`: whether the proxy sees
+      this time.
+    - `warm_up`: (seconds, factor): a replica that was ready for less than these seconds takes
+      longer for a request by this factor.
+    - `sharing`: replicas work on all their requests at once, each more slowly if there are more
+      than `workers` (processor sharing), instead of on `workers` of them.
+    - `startup_sigma`: the start-up is log-normal with this sigma; its median is the middle of
+      `startup`.
+    - `start_slots`: replicas that can start at the same time; further ones wait. None: any number.
+    - `gaps`: share of the seconds without data.
     """
 
     workers: int = 4
@@ -42,3 +58,18 @@ class ServiceModel:
     warm: int | None = 0
     wake: float = 0.1
     unscored: int = 120
+    service_factors: tuple[float, ...] = ()
+    dependency: tuple[float, ...] = ()
+    dependency_known: bool = False
+    warm_up: tuple[float, float] = (0.0, 1.0)
+    sharing: bool = False
+    startup_sigma: float = 0.0
+    start_slots: int | None = None
+    gaps: float = 0.0
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether every request takes the same time whenever it arrives, apart from chance."""
+        return not (
+            self.service_factors or self.dependency or self.sharing or self.warm_up[0] > 0.0
+        )

@@ -34,12 +34,22 @@ class Balancer:
 
 @dataclass(slots=True)
 class Filed:
-    """Results filed under future seconds: the times at which requests end, their latencies, and
-    the seconds for which they keep workers busy."""
+    """Results filed under future seconds: the times at which requests end, their latencies, the
+    seconds for which they keep workers busy, and those for which they waited for a dependency."""
 
     ends: dict[int, list[float]] = field(default_factory=dict)
     latencies: dict[int, list[float]] = field(default_factory=dict)
     busy: dict[int, float] = field(default_factory=dict)
+    outside: dict[int, float] = field(default_factory=dict)
+
+    def add(self, end: float, latency: float, busy: float, outside: float = 0.0) -> None:
+        """File one request under the second in which it ends."""
+        second = int(end)
+        self.ends.setdefault(second, []).append(end)
+        self.latencies.setdefault(second, []).append(latency)
+        self.busy[second] = self.busy.get(second, 0.0) + busy
+        if outside:
+            self.outside[second] = self.outside.get(second, 0.0) + outside
 
     def take(self, second: int) -> tuple[list[float], list[float], float]:
         """Remove and return the ends, latencies and busy seconds of one second."""
@@ -57,6 +67,33 @@ class RequestPlacement(Protocol):
         `answers`, or `REFUSED` if no replica had room for it."""
         ...
 
+    def settle(
+        self, ready: list[SimulatedReplica], until: float, answers: list[float], /
+    ) -> list[float]:
+        """File all requests that end before `until`. Return the answers of this second that count:
+        `answers`, unless latencies are known only when requests end."""
+        ...
+
+    def drain_end(self, replica: SimulatedReplica, now: float) -> float:
+        """Return when `replica`, removed at `now`, has finished its requests."""
+        ...
+
+
+class _KnownEnds:
+    """The part of a rule whose requests are filed when they are placed."""
+
+    __slots__ = ()
+
+    def settle(
+        self, _ready: list[SimulatedReplica], _until: float, answers: list[float], /
+    ) -> list[float]:
+        """See `RequestPlacement`."""
+        return answers
+
+    def drain_end(self, replica: SimulatedReplica, now: float) -> float:
+        """See `RequestPlacement`."""
+        return max(now, max(replica.ends, default=now))
+
 
 def draw_costs(model: ServiceModel, rng: Rng, measured: Sequence[float] = ()) -> list[float]:
     """Return `SAMPLES` service times in seconds, from the model or from the `measured` ones."""
@@ -70,7 +107,7 @@ def draw_costs(model: ServiceModel, rng: Rng, measured: Sequence[float] = ()) ->
 
 
 @dataclass(frozen=True, slots=True)
-class LeastOfTwo:
+class LeastOfTwo(_KnownEnds):
     """Power of two choices by requests in flight. Written out, because this loop takes most of the
     run time."""
 
@@ -126,7 +163,147 @@ class LeastOfTwo:
 
 
 @dataclass(frozen=True, slots=True)
-class ByRule:
+class ChangingTimes:
+    """The time that a request takes at a moment, on a replica: see `ServiceModel`."""
+
+    model: ServiceModel
+    rng: Rng
+    costs: list[float]
+
+    def draw(self, replica: SimulatedReplica, now: float) -> tuple[float, float]:
+        """Return (seconds of work, seconds of waiting for a dependency) of one request."""
+        model = self.model
+        cost = self.costs[int(self.rng.random() * len(self.costs))]
+        if model.service_factors:
+            cost *= model.service_factors[min(int(now), len(model.service_factors) - 1)]
+        seconds, factor = model.warm_up
+        if now - replica.ready_at < seconds and replica.startup > 0.0:
+            cost *= factor
+        if not model.dependency:
+            return cost, 0.0
+        return cost, model.dependency[min(int(now), len(model.dependency) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangingLeastOfTwo(_KnownEnds):
+    """`LeastOfTwo` for a service whose times change."""
+
+    model: ServiceModel
+    rng: Rng
+    costs: list[float]
+    filed: Filed
+    times: ChangingTimes
+
+    def place(
+        self, ready: list[SimulatedReplica], times: list[float], answers: list[float]
+    ) -> None:
+        """See `RequestPlacement`."""
+        random, count = self.rng.random, len(ready)
+        if not count:
+            answers.extend([REFUSED] * len(times))
+            return
+        workers, limit = self.model.workers, self.model.workers + self.model.queue
+        for now in times:
+            chosen = _finish(ready[int(random() * count)], now)
+            if chosen.ends and count > 1:
+                other = _finish(ready[int(random() * count)], now)
+                if len(other.ends) < len(chosen.ends):
+                    chosen = other
+            in_flight = len(chosen.ends)
+            if in_flight >= limit:
+                answers.append(REFUSED)
+                continue
+            cost, outside = self.times.draw(chosen, now)
+            end = (now if in_flight < workers else max(now, chosen.free[0])) + cost + outside
+            heapreplace(chosen.free, end)
+            heappush(chosen.ends, end)
+            self.filed.add(end, end - now, cost, outside)
+            answers.append(end - now)
+
+
+def _finish(replica: SimulatedReplica, now: float) -> SimulatedReplica:
+    """Remove the requests of `replica` that ended until `now`, and return it."""
+    ends = replica.ends
+    while ends and ends[0] <= now:
+        heappop(ends)
+    return replica
+
+
+@dataclass(frozen=True, slots=True)
+class SharedProcessor:
+    """Power of two choices over replicas that work on all their requests at once (processor
+    sharing). With n requests on w workers each progresses at the speed min(1, w/n). When a request
+    ends is known only when it ends, so latencies are scored then."""
+
+    model: ServiceModel
+    rng: Rng
+    costs: list[float]
+    filed: Filed
+    times: ChangingTimes
+
+    def place(
+        self, ready: list[SimulatedReplica], times: list[float], answers: list[float]
+    ) -> None:
+        """See `RequestPlacement`. The latency of an accepted request is 0 for now."""
+        random, count = self.rng.random, len(ready)
+        if not count:
+            answers.extend([REFUSED] * len(times))
+            return
+        limit = self.model.workers + self.model.queue
+        for now in times:
+            chosen = ready[int(random() * count)]
+            self._advance(chosen, now)
+            if chosen.shares and count > 1:
+                other = ready[int(random() * count)]
+                self._advance(other, now)
+                if len(other.shares) < len(chosen.shares):
+                    chosen = other
+            if len(chosen.shares) >= limit:
+                answers.append(REFUSED)
+                continue
+            work = sum(self.times.draw(chosen, now))
+            heappush(chosen.shares, (chosen.virtual + work, now, work))
+            answers.append(0.0)
+
+    def settle(
+        self, ready: list[SimulatedReplica], until: float, answers: list[float], /
+    ) -> list[float]:
+        """See `RequestPlacement`."""
+        for replica in ready:
+            self._advance(replica, until)
+        refused = [answer for answer in answers if answer == REFUSED]
+        return refused + self.filed.latencies.get(int(until) - 1, [])
+
+    def drain_end(self, replica: SimulatedReplica, now: float) -> float:
+        """See `RequestPlacement`."""
+        self._advance(replica, now)
+        while replica.shares:
+            self._finish_next(replica, REFUSED)
+        return max(now, replica.updated)
+
+    def _advance(self, replica: SimulatedReplica, now: float) -> None:
+        while replica.shares and self._finish_next(replica, now):
+            pass
+        if replica.shares:
+            speed = min(1.0, self.model.workers / len(replica.shares))
+            replica.virtual += (now - replica.updated) * speed
+        replica.updated = max(replica.updated, now)
+
+    def _finish_next(self, replica: SimulatedReplica, now: float) -> bool:
+        """File the next request that ends, if it ends before `now`. Return whether it does."""
+        point, arrival, work = replica.shares[0]
+        speed = min(1.0, self.model.workers / len(replica.shares))
+        end = replica.updated + max(0.0, point - replica.virtual) / speed
+        if end >= now:
+            return False
+        heappop(replica.shares)
+        replica.virtual, replica.updated = point, end
+        self.filed.add(end, end - arrival, work)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class ByRule(_KnownEnds):
     """A balancer's rule; its inputs (requests in flight, latency) are exact."""
 
     model: ServiceModel

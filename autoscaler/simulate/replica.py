@@ -18,6 +18,9 @@ class SimulatedReplica:
     - `free`: heap of the times at which its workers become free.
     - `resumed`: whether it was resumed from the warm pool.
     - `estimator`: its latency estimate; None if the balancer needs none.
+    - `shares`: heap of (finishing point, arrival, service time) of the requests that share its
+      processor; `virtual`: seconds of work that each request present since the beginning would
+      have got until `updated`. Only used with `ServiceModel.sharing`.
     """
 
     __slots__ = (
@@ -30,7 +33,10 @@ class SimulatedReplica:
         "ordered",
         "ready_at",
         "resumed",
+        "shares",
         "startup",
+        "updated",
+        "virtual",
         "weight",
     )
 
@@ -48,6 +54,9 @@ class SimulatedReplica:
         self.fast_failing = False
         self.resumed = False
         self.estimator = estimator
+        self.shares: list[tuple[float, float, float]] = []
+        self.virtual = 0.0
+        self.updated = self.ready_at
 
     @property
     def latency(self) -> float:

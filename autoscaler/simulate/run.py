@@ -55,7 +55,8 @@ def run(
             result.score(answers, signal.latency, model.objective)
         if start % 60 == 0:
             result.chart.append((start, signal.arrivals, signal.ready, desired))
-        state, decision = policy.step(state, signal, start + 1.0)
+        unseen = model.gaps > 0.0 and random() < model.gaps
+        state, decision = policy.step(state, None if unseen else signal, start + 1.0)
         new = min(max(decision.desired, model.min_replicas), model.max_replicas)
         if new != desired:
             desired = new

@@ -14,9 +14,12 @@ from autoscaler.simulate.placement import (
     REFUSED,
     Balancer,
     ByRule,
+    ChangingLeastOfTwo,
+    ChangingTimes,
     Filed,
     LeastOfTwo,
     RequestPlacement,
+    SharedProcessor,
     draw_costs,
 )
 from autoscaler.simulate.replica import SimulatedReplica
@@ -40,14 +43,16 @@ class SimulatedService:
         balancer: Balancer | None = None,
         measured: Sequence[float] = (),
     ) -> None:
-        self.fleet = Fleet(model, rng, balancer.estimator if balancer is not None else None)
         self.costs = draw_costs(model, rng, measured)
         self._filed = Filed()
-        self._placement: RequestPlacement = (
-            LeastOfTwo(model, rng, self.costs, self._filed)
-            if balancer is None
-            else ByRule(model, rng, self.costs, self._filed, balancer)
+        self._placement = _make_placement(model, rng, self.costs, self._filed, balancer)
+        self.fleet = Fleet(
+            model,
+            rng,
+            self._placement.drain_end,
+            balancer.estimator if balancer is not None else None,
         )
+        self._downstream_known = model.dependency_known
         self._workers = model.workers
         self._in_flight = 0
 
@@ -64,12 +69,14 @@ class SimulatedService:
             begin = cut
             ready.append(replica)
         place(ready, times[begin:], answers)
-        return self._signal(start, times, answers, started), answers
+        scored = self._placement.settle(ready, start + 1.0, answers)
+        return self._signal(start, times, answers, started), scored
 
     def _signal(
         self, start: int, times: list[float], answers: list[float], started: list[SimulatedReplica]
     ) -> Signal:
         ends, latencies, busy = self._filed.take(start)
+        outside = self._filed.outside.pop(start, 0.0)
         shed = answers.count(REFUSED)
         after = start + 1.0
         arrived = sum(
@@ -84,6 +91,7 @@ class SimulatedService:
             in_flight=in_flight,
             latency=histogram(latencies),
             latency_sum=sum(latencies),
+            downstream_sum=outside if self._downstream_known else None,
             shed=shed,
             ready=count,
             starting=len(self.fleet.starting),
@@ -92,6 +100,21 @@ class SimulatedService:
             wakes=tuple(replica.startup for replica in started if replica.resumed),
             cpu=100.0 * busy / (count * self._workers) if count else None,
         )
+
+
+def _make_placement(
+    model: ServiceModel, rng: Rng, costs: list[float], filed: Filed, balancer: Balancer | None
+) -> RequestPlacement:
+    if model.is_steady:
+        if balancer is None:
+            return LeastOfTwo(model, rng, costs, filed)
+        return ByRule(model, rng, costs, filed, balancer)
+    if balancer is not None:
+        raise ValueError("a service whose times change is simulated with `p2c` only")
+    times = ChangingTimes(model, rng, costs)
+    if model.sharing:
+        return SharedProcessor(model, rng, costs, filed, times)
+    return ChangingLeastOfTwo(model, rng, costs, filed, times)
 
 
 def histogram(latencies: list[float]) -> tuple[tuple[float, int], ...]:

@@ -146,6 +146,8 @@ def _policy(job: SimulationJob) -> simulate.Stepper:
                 ahead,
                 min_replicas=model.min_replicas,
                 max_replicas=model.max_replicas,
+                factors=model.service_factors,
+                dependency=model.dependency,
             )
         case "fixed":
             return _Fixed(simulate.initial_count(model, max(job.rates)))
