@@ -19,6 +19,7 @@ from meshd.model.runtime import (
 )
 from meshd.runtime.base import RuntimeEvent
 from meshd.spec.model import HealthCheck, Network, Project, Service
+from proxy.wire.snapshot import UpstreamTls
 
 STARTED: Final = 1_700_000_000.0
 """Start of every replica, Unix time; any time in the past."""
@@ -154,6 +155,13 @@ class SimulatedRuntime:
     async def teardown(self, project: str) -> None:
         """Do nothing."""
 
-    async def probe(self, host: str, port: int, health: HealthCheck, path: str = "") -> str | None:
+    async def probe(
+        self,
+        host: str,
+        port: int,
+        health: HealthCheck,
+        path: str = "",
+        tls: UpstreamTls | None = None,
+    ) -> str | None:
         """Return None: every replica is healthy."""
         return None

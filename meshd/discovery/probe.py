@@ -8,14 +8,17 @@ probed quickly (every 50 ms at first), so that a replica gets traffic soon after
 import asyncio
 import os
 import random
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from meshd.model.replica import NO_ANSWER, ProbeResult
 from meshd.spec.model import HealthCheck
+from proxy.transport.upstream_tls import TlsFiles, describe_error, get_client
+from proxy.wire.snapshot import UpstreamTls
 
 FIRST_PAUSE: Final = 0.05
 """Seconds between the first two probes of a target that has not answered yet."""
@@ -48,6 +51,7 @@ class ProbeTarget(msgspec.Struct, frozen=True):
     - `incarnation`: distinguishes one start of a replica from the next.
     - `proven`: it served before this process began, so the first probe need not hurry.
     - `alternatives`: more addresses of the same host; one that answers is enough.
+    - `tls`: how connections are encrypted; None for connections in the clear.
     """
 
     host: str
@@ -57,6 +61,7 @@ class ProbeTarget(msgspec.Struct, frozen=True):
     proven: bool = False
     path: str = ""
     alternatives: tuple[str, ...] = ()
+    tls: UpstreamTls | None = None
 
 
 def _is_same(old: ProbeTarget, new: ProbeTarget | None) -> bool:
@@ -138,9 +143,10 @@ class Prober:
 
     async def _probe_any(self, target: ProbeTarget, health: HealthCheck) -> str | None:
         """Probe the addresses of a target until one answers well; return the last problem."""
-        problem = await self._probe_once(target.host, target.port, health, target.path)
+        probe_once, port, path, tls = self._probe_once, target.port, target.path, target.tls
+        problem = await probe_once(target.host, port, health, path, tls)
         for host in target.alternatives if problem is not None else ():
-            problem = await self._probe_once(host, target.port, health, target.path)
+            problem = await probe_once(host, port, health, path, tls)
             if problem is None:
                 break
         return problem
@@ -159,17 +165,28 @@ class Prober:
             self._on_change()
 
 
-async def probe(host: str, port: int, health: HealthCheck, path: str = "") -> str | None:
+async def probe(
+    host: str, port: int, health: HealthCheck, path: str = "", tls: UpstreamTls | None = None
+) -> str | None:
     """Probe once, over the Unix socket at `path` if it is set. Return the problem, for people; None
     if the answer is good."""
     try:
         async with asyncio.timeout(health.timeout):
-            if health.type == "tcp":
-                await _probe_tcp(host, port, path)
-                return None
-            return await _probe_http(host, port, path, health)
+            reader, writer = await _connect(host, port, path, tls)
+            try:
+                if health.type == "tcp":
+                    return None
+                writer.write(_build_request(host, port, path, health))
+                line = await reader.readline()
+            finally:
+                writer.transport.abort()
+        return _check_answer(line, health)
     except TimeoutError:
         return f"{NO_ANSWER} within {health.timeout:g} s"
+    except TlsFiles as error:
+        return str(error)
+    except ssl.SSLError as error:
+        return f"no TLS connection: {describe_error(error, tls.server_name if tls else host)}"
     except OSError as error:
         return os.strerror(error.errno).lower() if error.errno else str(error)
     except ValueError as error:
@@ -177,16 +194,14 @@ async def probe(host: str, port: int, health: HealthCheck, path: str = "") -> st
 
 
 async def _connect(
-    host: str, port: int, path: str
+    host: str, port: int, path: str, tls: UpstreamTls | None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    options: dict[str, Any] = {}
+    if tls is not None:
+        options = {"ssl": get_client(tls).context(), "server_hostname": tls.server_name}
     if path:
-        return await asyncio.open_unix_connection(path, limit=MAX_HEAD)
-    return await asyncio.open_connection(host, port, limit=MAX_HEAD)
-
-
-async def _probe_tcp(host: str, port: int, path: str) -> None:
-    _, writer = await _connect(host, port, path)
-    writer.transport.abort()
+        return await asyncio.open_unix_connection(path, limit=MAX_HEAD, **options)
+    return await asyncio.open_connection(host, port, limit=MAX_HEAD, **options)
 
 
 def _build_request(host: str, port: int, path: str, health: HealthCheck) -> bytes:
@@ -199,14 +214,9 @@ def _build_request(host: str, port: int, path: str, health: HealthCheck) -> byte
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode()
 
 
-async def _probe_http(host: str, port: int, path: str, health: HealthCheck) -> str | None:
-    """GET the health check's path; a status of 200 to 399 is good. The body is not read."""
-    reader, writer = await _connect(host, port, path)
-    try:
-        writer.write(_build_request(host, port, path, health))
-        line = await reader.readline()
-    finally:
-        writer.transport.abort()
+def _check_answer(line: bytes, health: HealthCheck) -> str | None:
+    """Return what is wrong with an answer by its first line; None for a status of 200 to 399. The
+    body is not read."""
     words = line.split(None, 2)
     if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
         return "closed the connection without an answer" if not line else "did not answer in HTTP"
@@ -219,5 +229,5 @@ async def _probe_http(host: str, port: int, path: str, health: HealthCheck) -> s
     return problem
 
 
-ProbeFunction = Callable[[str, int, HealthCheck, str], Awaitable[str | None]]
+ProbeFunction = Callable[[str, int, HealthCheck, str, UpstreamTls | None], Awaitable[str | None]]
 """Probes one address once, as `probe` does."""

@@ -161,9 +161,20 @@ def _compile_service(
         split=split,
         drain_tunnels=mesh.drain.tunnels,
         protocol="tcp" if service.is_passthrough(port) else "http",
+        tls=compile_upstream_tls(service) if not service.is_passthrough(port) else None,
     )
     digest = hashlib.sha256(_encoder.encode(compiled)).hexdigest()
     return msgspec.structs.replace(compiled, fingerprint=digest[:FINGERPRINT_LENGTH])
+
+
+def compile_upstream_tls(service: model.Service) -> wire.UpstreamTls | None:
+    """Return how connections to replicas are encrypted, with the name of the service as that of
+    their certificates unless the spec has one; None for connections in the clear."""
+    tls = service.mesh.upstream.tls
+    if tls is None:
+        return None
+    found = wire.UpstreamTls(**vars(tls))
+    return found if found.server_name else msgspec.structs.replace(found, server_name=service.name)
 
 
 def _allowed_keys(project: str, names: Sequence[str]) -> tuple[str, ...]:

@@ -17,14 +17,14 @@ from meshd.model.desired import Desired
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import ENDED, Phase
 from meshd.model.runtime import ObservedReplica, ReplicaState
-from meshd.publish.compile import EdgeSettings, compile_snapshot
+from meshd.publish.compile import EdgeSettings, compile_snapshot, compile_upstream_tls
 from meshd.publish.gateways import Gateways
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.desired_state import DesiredStateBuilder
 from meshd.reconcile.execute.host_names import HostNames, HostNamesWriter
 from meshd.reconcile.execute.replica_spec import credential
 from meshd.spec.model import HealthCheck
-from proxy.wire.snapshot import Split
+from proxy.wire.snapshot import Split, UpstreamTls
 
 _RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
 _LEAVING = (Phase.DRAINING, Phase.STOPPING)
@@ -120,7 +120,7 @@ class SnapshotUpdater:
         """Return a target for each replica that runs and is not plain; among those that leave only
         for adopted ones, since they may come back."""
         targets: dict[str, ProbeTarget] = {}
-        checks: dict[str, HealthCheck] = {}
+        checks: dict[str, tuple[HealthCheck, UpstreamTls | None]] = {}
         for replica in replicas:
             seen = listed.get(replica.name)
             if seen is None or seen.host is None or seen.state not in _RUNS or replica.plain:
@@ -130,16 +130,20 @@ class SnapshotUpdater:
                 continue
             if replica.phase in ENDED or (replica.managed and replica.phase in _LEAVING):
                 continue
-            health = checks.get(replica.key)
-            if health is None:
+            check = checks.get(replica.key)
+            if check is None:
                 found = self._desired.service(replica.key)
-                health = checks[replica.key] = found.spec.probe if found else HealthCheck()
+                check = (HealthCheck(), None)
+                if found is not None:
+                    check = (found.spec.probe, compile_upstream_tls(found.spec))
+                checks[replica.key] = check
             targets[replica.name] = ProbeTarget(
                 host=seen.host,
                 port=seen.port,
-                health=health,
+                health=check[0],
                 incarnation=(seen.runtime_id, seen.started_at),
                 proven=replica.phase is Phase.READY,
+                tls=check[1],
             )
         return targets
 

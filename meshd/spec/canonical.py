@@ -17,6 +17,7 @@ from meshd.spec.model import Service
 from meshd.spec.reader import host_files, ports, storage, values
 from meshd.spec.source.cursor import Cursor
 from meshd.spec.source.merge import clean_target
+from meshd.spec.source.relative_paths import make_mesh_paths_absolute
 from meshd.spec.source.yaml_tree import SourceNode
 
 Plain = Any
@@ -150,7 +151,9 @@ class _ServiceForm:
                 continue
             if node.value is None:
                 continue
-            if key.startswith("x-"):
+            if key == "x-mesh":
+                found[key] = make_mesh_paths_absolute(node, self._base).to_plain()
+            elif key.startswith("x-"):
                 found[key] = node.to_plain()
             else:
                 found[key] = special[key](node) if key in special else _convert(key, node)

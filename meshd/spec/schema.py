@@ -46,6 +46,8 @@ def build_schema() -> Schema:
     top["properties"]["access_log"] = {"anyOf": [{"enum": ["off", "sampled", "on"]}, log]}
     trusted = top["properties"]["trusted_proxies"]
     top["properties"]["trusted_proxies"] = {"anyOf": [{"type": "string"}, trusted]}
+    encrypted = definitions["UpstreamSpec"]["properties"]["tls"]
+    encrypted["anyOf"].insert(0, {"type": "boolean"})
     hooks = definitions["BackupHooks"]
     command = {"anyOf": [{"type": "string"}, hooks["properties"]["quiesce"]]}
     hooks["properties"]["quiesce"] = command

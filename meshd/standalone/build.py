@@ -15,12 +15,12 @@ import msgspec
 
 from meshd.model.service_key import service_key
 from meshd.publish.compile import EdgeSettings, compile_snapshot
-from meshd.spec.model import Project, RouteSpec, Service
+from meshd.spec.model import Mesh, Project, RouteSpec, Service, UpstreamSpec, UpstreamTlsSpec
 from meshd.spec.model.proxy_settings import ProxySettings
 from meshd.standalone.settings import RawSettings, StandaloneSettings, UpstreamAddress
 from proxy.ipc import address
 from proxy.ipc.config import ChildConfig, LogConfig, SpanConfig, SupervisorConfig
-from proxy.wire.snapshot import Endpoint, Generation, Listener, Snapshot
+from proxy.wire.snapshot import Endpoint, Generation, Listener, Snapshot, UpstreamTls
 
 PROJECT: Final = "proxy"
 SERVICE: Final = "upstream"
@@ -35,6 +35,10 @@ HELPER_STOP_SECONDS: Final = 2.0
 """Seconds that the helper may take to end: more than the shutdown of its HTTP server takes."""
 HELPER_SILENCE_SECONDS: Final = 10.0
 """Seconds without a sign of life after which the helper is replaced; as for a worker."""
+
+LOCAL_NAME: Final = "localhost"
+"""The name that the certificate of a server at a Unix socket must have, unless the settings say
+another one."""
 
 RESOLVE_INTERVAL: Final = 10.0
 """Seconds between two resolutions of the host names: a fraction of the usual TTL of DNS records for
@@ -107,23 +111,37 @@ def build_endpoints(
     A host has an endpoint for each address of its preferred family. Addresses of the other family
     are alternatives for them, so that a host reached by both is not counted twice.
     """
-    return _merge_endpoints(settings.to, resolved)
+    return _merge_endpoints(settings.to, resolved, settings.tls)
 
 
 def _merge_endpoints(
-    upstreams: tuple[UpstreamAddress, ...], resolved: ResolvedAddresses
+    upstreams: tuple[UpstreamAddress, ...],
+    resolved: ResolvedAddresses,
+    tls: UpstreamTlsSpec | None,
 ) -> tuple[Endpoint, ...]:
     found: dict[str, Endpoint] = {}
     for to in upstreams:
-        for endpoint in _list_endpoints(to, resolved):
+        for endpoint in _list_endpoints(to, resolved, tls):
             found.setdefault(endpoint.id, endpoint)
     return tuple(found.values())
 
 
-def _list_endpoints(to: UpstreamAddress, resolved: ResolvedAddresses) -> list[Endpoint]:
+def _list_endpoints(
+    to: UpstreamAddress, resolved: ResolvedAddresses, tls: UpstreamTlsSpec | None
+) -> list[Endpoint]:
     parsed = address.parse(to.address)
+    server_name = "" if tls is None else tls.server_name or parsed.host or LOCAL_NAME
     if parsed.path:
-        return [Endpoint(str(parsed), host="", port=0, path=parsed.path, weight=to.weight)]
+        return [
+            Endpoint(
+                str(parsed),
+                host="",
+                port=0,
+                path=parsed.path,
+                weight=to.weight,
+                server_name=server_name,
+            )
+        ]
     found = resolved.get(parsed.host, ())
     preferred = [ip for ip in found if _is_v6(ip) == _is_v6(found[0])]
     others = tuple(found[len(preferred) :])
@@ -133,6 +151,7 @@ def _list_endpoints(to: UpstreamAddress, resolved: ResolvedAddresses) -> list[En
             ip,
             parsed.port,
             weight=to.weight,
+            server_name=server_name,
             # Each endpoint begins with another one of them.
             alternatives=others[index % len(others) :] + others[: index % len(others)]
             if others
@@ -157,14 +176,16 @@ def build_snapshot(
     routes = mesh.routes or (RouteSpec(),)
     services = []
     if settings.mirror:
-        services.append(Service(name=MIRROR))
+        upstream = UpstreamSpec(tls=settings.mirror_tls)
+        services.append(Service(name=MIRROR, mesh=Mesh(upstream=upstream)))
         routes = tuple(
             route
             if route.mirror
             else route.model_copy(update={"mirror": MIRROR, "mirror_share": settings.mirror_share})
             for route in routes
         )
-    mesh = mesh.model_copy(update={"routes": routes})
+    upstream = mesh.upstream.model_copy(update={"tls": settings.tls})
+    mesh = mesh.model_copy(update={"routes": routes, "upstream": upstream})
     services.append(Service(name=SERVICE, mesh=mesh))
     found = (
         msgspec.structs.replace(each, state="draining") if each.id in unhealthy else each
@@ -175,7 +196,9 @@ def build_snapshot(
         [Project(name=PROJECT, services=tuple(services))],
         {
             KEY: tuple(found),
-            service_key(PROJECT, MIRROR): _merge_endpoints(settings.mirror, resolved),
+            service_key(PROJECT, MIRROR): _merge_endpoints(
+                settings.mirror, resolved, settings.mirror_tls
+            ),
         },
         edge=build_edge(settings),
         # An origin that does not run may never run: without the setting that is an error at once.
@@ -226,6 +249,14 @@ def build_span_config(proxy_settings: ProxySettings) -> SpanConfig:
         return SpanConfig()
     query = proxy_settings.access_log.query if otlp.query is None else otlp.query
     return SpanConfig(otlp.endpoint, otlp.sample, otlp.service_name, query)
+
+
+def build_probe_tls(settings: StandaloneSettings, endpoint: Endpoint) -> UpstreamTls | None:
+    """Return how probes of an endpoint are encrypted; None for probes in the clear."""
+    tls = settings.tls
+    if tls is None:
+        return None
+    return UpstreamTls(**{**vars(tls), "server_name": endpoint.server_name})
 
 
 def _helper_config(

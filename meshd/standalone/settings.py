@@ -10,14 +10,14 @@ from typing import Annotated, Any, Final, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from meshd.spec.errors import Diagnostics, Location, Problem, SpecError, suggest
-from meshd.spec.model import Mesh, Model, Percent
+from meshd.spec.model import Mesh, Model, Percent, UpstreamTlsSpec
 from meshd.spec.model.proxy_settings import (
     ProxySettings,
     expand_access_log,
     expand_otlp,
     find_unused_listeners,
 )
-from meshd.spec.reader import shorthand
+from meshd.spec.reader import shorthand, upstream_files
 from meshd.spec.reader.mesh import describe_expected
 from meshd.spec.source.yaml_tree import SourceNode, parse_yaml
 from proxy.ipc import address
@@ -25,18 +25,29 @@ from proxy.ipc import address
 RawSettings = dict[str, Any]
 _NOT_APPLICABLE: Final = ("port", "scale", "allow", "audit", "enforce")
 """Keys of `x-mesh` that concern replicas; a standalone proxy starts none."""
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+"""Port of a URL without one (RFC 9110, section 4.2)."""
 
 
 class UpstreamAddress(Model):
-    """An address to balance over; a host name means all addresses it resolves to."""
+    """An address to balance over; a host name means all addresses it resolves to.
+
+    - `address`: `HOST:PORT`, `unix:PATH`, or `https://HOST` with an optional port
+    - `weight`: the relative share of the requests
+    - `encrypted`: whether the address has `https://`
+    """
 
     address: str
     weight: Annotated[float, Field(gt=0)] = 1.0
+    encrypted: bool = False
 
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: object) -> object:
-        return {"address": value} if isinstance(value, str) else value
+        found = {"address": value} if isinstance(value, str) else value
+        if isinstance(found, dict) and isinstance(found.get("address"), str):
+            return {**found, **_split_scheme(found["address"])}
+        return found
 
     @field_validator("address")
     @classmethod
@@ -47,6 +58,22 @@ class UpstreamAddress(Model):
                 f"{value!r} is not an address to connect to; expected e.g. 127.0.0.1:80"
             )
         return value
+
+
+def _split_scheme(text: str) -> RawSettings:
+    """Return `address` without a scheme, and whether the scheme asks for TLS."""
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return {"address": text}
+    rest = rest.removesuffix("/")
+    port = _DEFAULT_PORTS.get(scheme)
+    if port is None or not rest or "/" in rest:
+        raise ValueError(
+            f"{text!r} is not an address to connect to; expected e.g. https://10.0.0.1:8443 or "
+            "127.0.0.1:80"
+        )
+    has_port = rest.rpartition("]")[2].count(":") == 1
+    return {"address": rest if has_port else f"{rest}:{port}", "encrypted": scheme == "https"}
 
 
 class StandaloneSettings(ProxySettings):
@@ -86,6 +113,25 @@ class StandaloneSettings(ProxySettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_schemes(self) -> Self:
+        for name, group in (("to", self.to), ("mirror", self.mirror)):
+            if len({each.encrypted for each in group}) > 1:
+                raise ValueError(f"{name} mixes https:// with other addresses; expected one kind")
+        return self
+
+    @property
+    def tls(self) -> UpstreamTlsSpec | None:
+        """How connections to the addresses of `to` are encrypted; None for none."""
+        return self.mesh.upstream.tls or (UpstreamTlsSpec() if self.to[0].encrypted else None)
+
+    @property
+    def mirror_tls(self) -> UpstreamTlsSpec | None:
+        """The same for the addresses of `mirror`: with the settings of `upstream.tls`."""
+        if not self.mirror or not self.mirror[0].encrypted:
+            return None
+        return self.mesh.upstream.tls or UpstreamTlsSpec()
+
     @field_validator("listen")
     @classmethod
     def _check_listen(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -100,7 +146,8 @@ def read_settings(file: str, flags: RawSettings) -> StandaloneSettings:
     raw = node.to_plain() if file else {}
     assert isinstance(raw, dict)
     try:
-        return StandaloneSettings.model_validate(_group(raw, flags, node))
+        settings = StandaloneSettings.model_validate(_group(raw, flags, node))
+        return _read_tls_files(settings, file, node)
     except ValidationError as error:
         found = error.errors()
         # pydantic also reports a list as too short if its items are invalid.
@@ -109,6 +156,19 @@ def read_settings(file: str, flags: RawSettings) -> StandaloneSettings:
             e for e in found if e["type"] != "too_short" or e["loc"] not in with_invalid_items
         ]
         raise SpecError([_make_problem(each, node) for each in errors]) from error
+
+
+def _read_tls_files(
+    settings: StandaloneSettings, file: str, node: SourceNode
+) -> StandaloneSettings:
+    """Resolve the files of `upstream.tls` against the folder of the settings, and check them.
+    Raises SpecError."""
+    mesh = upstream_files.resolve_files(settings.mesh, Path(file).parent.absolute())
+    problem = upstream_files.find_problem(mesh.upstream.tls) if mesh.upstream.tls else None
+    if problem is not None:
+        path = ("upstream", "tls")
+        raise SpecError([Problem(_find_location(node, path), "", ".".join(path), problem)])
+    return settings.model_copy(update={"mesh": mesh})
 
 
 def _read_document(file: str) -> SourceNode:

@@ -6,10 +6,17 @@ another, close those that were idle for too long.
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from proxy.state.endpoint_state import EndpointState
+from proxy.transport.upstream_tls import (
+    HANDSHAKE_SECONDS,
+    TlsEndpoint,
+    TlsFailed,
+    describe_error,
+)
 
 if TYPE_CHECKING:
     from proxy.request.data_plane import DataPlane
@@ -128,13 +135,20 @@ async def _connect(
     loop: asyncio.AbstractEventLoop, host: str, port: int
 ) -> tuple[str, socket.socket]:
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    await _connect_socket(loop, sock, (host, port))
+    return host, sock
+
+
+async def _connect_socket(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, where: str | tuple[str, int]
+) -> None:
+    """Connect a socket; close it if that fails."""
     try:
         sock.setblocking(False)
-        await loop.sock_connect(sock, (host, port))
+        await loop.sock_connect(sock, where)
     except BaseException:
         sock.close()
         raise
-    return host, sock
 
 
 async def dial(
@@ -142,10 +156,12 @@ async def dial(
 ) -> None:
     """Open a connection. On success the transport calls `upstream.connection_made`; on failure
     `upstream.dial_failed` is called here."""
-    where = endpoint.endpoint
+    where, tls = endpoint.endpoint, endpoint.tls
     protocol = cast("asyncio.Protocol", upstream)
     try:
-        if where.path:
+        if tls is not None:
+            await _dial_tls(loop, endpoint, tls, protocol)
+        elif where.path:
             await loop.create_unix_connection(lambda: protocol, where.path)
         elif where.alternatives:
             host, sock = await connect_first(loop, endpoint.hosts(), where.port)
@@ -155,3 +171,31 @@ async def dial(
             await loop.create_connection(lambda: protocol, where.host, where.port)
     except OSError as error:
         upstream.dial_failed(error)
+
+
+async def _dial_tls(
+    loop: asyncio.AbstractEventLoop,
+    endpoint: EndpointState,
+    tls: TlsEndpoint,
+    protocol: asyncio.Protocol,
+) -> None:
+    """Open an encrypted connection. Raises OSError if there is no connection, TlsFailed if there
+    is one without a valid handshake."""
+    where = endpoint.endpoint
+    context = tls.prepare()
+    if where.path:
+        sock = socket.socket(socket.AF_UNIX)
+        await _connect_socket(loop, sock, where.path)
+    else:
+        host, sock = await connect_first(loop, endpoint.hosts(), where.port)
+        endpoint.record_accepting(host)
+    try:
+        await loop.create_connection(
+            lambda: protocol,
+            sock=sock,
+            ssl=context,
+            server_hostname=tls.server_name,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS,
+        )
+    except (ssl.SSLError, ConnectionError) as error:
+        raise TlsFailed(describe_error(error, tls.server_name)) from error

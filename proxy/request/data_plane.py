@@ -403,6 +403,11 @@ class DataPlane:
         text = f"{service.name}: the response of {endpoint.id} is not valid: {reason}"
         self._problems.add(text, self.clock())
 
+    def report_no_tls(self, service: ServiceState, endpoint: EndpointState, reason: str) -> None:
+        """Log why a TLS connection to an endpoint cannot be opened."""
+        text = f"{service.name}: no TLS connection to {endpoint.id}: {reason}"
+        self._problems.add(text, self.clock())
+
     def endpoint_idle(self, endpoint: EndpointState) -> None:
         """Note that a draining or removed endpoint has no more requests in this worker."""
         if (endpoint.id, id(endpoint)) in self._removed_endpoints:

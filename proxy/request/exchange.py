@@ -577,7 +577,7 @@ class Exchange(Attempt):
         if is_shortage(error, answered=answered):
             self._wait_for_descriptor(error)
             return
-        self.fail(failure.CONNECT, error.strerror or str(error))
+        self.fail(failure.from_connect_error(error), error.strerror or str(error))
 
     def _wait_for_descriptor(self, error: OSError) -> None:
         """Make the attempt again in a moment. The proxy has no descriptor for it, which is not the
@@ -646,6 +646,8 @@ class Exchange(Attempt):
         if endpoint is not None:
             if why is failure.PROTOCOL:
                 self.plane.report_bad_response(self.service, endpoint, detail)
+            elif why is failure.TLS:
+                self.plane.report_no_tls(self.service, endpoint, detail)
             elif why.cause == "connect":
                 reachability.connect_failed(
                     self.plane, self.service, endpoint, why, self.sent_at, now

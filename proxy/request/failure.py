@@ -7,6 +7,7 @@ classifies the failure. The documentation of the error reasons is checked agains
 from typing import Final, NamedTuple
 
 from proxy.policy.retry import Cause
+from proxy.transport.upstream_tls import TlsFailed
 
 
 class Failure(NamedTuple):
@@ -32,6 +33,7 @@ CONNECT: Final = Failure("connect", 502, "no connection to the origin", True, "c
 CONNECT_TIMEOUT: Final = Failure(
     "connect-timeout", 504, "the origin did not accept a connection in time", True, "connect"
 )
+TLS: Final = Failure("tls", 502, "no TLS connection to the origin", True, "connect")
 CLOSED: Final = Failure(
     "closed", 502, "the origin closed the connection without an answer", True, "closed"
 )
@@ -83,6 +85,11 @@ _BY_STATUS: Final = {
     505: NOT_SERVED,
     508: LOOP,
 }
+
+
+def from_connect_error(error: OSError) -> Failure:
+    """Return the row for a connection to an endpoint that could not be opened."""
+    return TLS if isinstance(error, TlsFailed) else CONNECT
 
 
 def from_status(status: int) -> Failure:

@@ -84,12 +84,15 @@ class Hedge(Attempt):
         if is_shortage(error, answered=answered):
             self.drop(self.plane.clock())
             return
-        if endpoint is not None:
+        why = failure.from_connect_error(error)
+        if endpoint is not None and why is failure.TLS:
+            self.plane.report_no_tls(self.exchange.service, endpoint, str(error))
+        elif endpoint is not None:
             reachability.connect_failed(
                 self.plane,
                 self.exchange.service,
                 endpoint,
-                failure.CONNECT,
+                why,
                 self.sent_at,
                 self.plane.clock(),
             )

@@ -121,6 +121,9 @@ class Probe(ResponseSink):
         if is_shortage(error, answered=self._endpoint.has_answered_since(0.0)):
             self.stop()
             self._try_later()
+        elif failure.from_connect_error(error) is failure.TLS:
+            # It accepts connections: what is wrong with them is for requests to report.
+            self._accepted()
         else:
             self._failed()
 
@@ -139,13 +142,18 @@ class Probe(ResponseSink):
         self._step = min(self._step * STEP_GROWTH, LONGEST_STEP)
 
     def connected(self, upstream: "Upstream") -> None:
-        self._upstream = None
-        self.stop()
-        plane, endpoint, service = self._plane, self._endpoint, self._service
-        now = plane.clock()
-        plane.probe_over(self)
-        connection_pool.keep(endpoint, upstream, now)
-        service.include(endpoint, now)
-        dispatch.wake(service, now)
+        endpoint = self._endpoint
+        connection_pool.keep(endpoint, upstream, self._plane.clock())
+        self._accepted()
         # An origin that serves one connection at a time would wait for a request on it.
         connection_pool.close_unused(endpoint, upstream)
+
+    def _accepted(self) -> None:
+        """End: requests may be sent to the endpoint again."""
+        self._upstream = None
+        self.stop()
+        plane, service = self._plane, self._service
+        now = plane.clock()
+        plane.probe_over(self)
+        service.include(self._endpoint, now)
+        dispatch.wake(service, now)

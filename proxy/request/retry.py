@@ -72,7 +72,7 @@ def decide(exchange: "Exchange", why: Failure, now: float) -> int:
     if endpoint is None or why.cause is None:
         return NO
     may_wait = service.parks_on_refusal
-    if may_wait and why.cause == "connect":
+    if may_wait and why.cause == "connect" and why is not failure.TLS:
         return _decide_unsent(exchange, endpoint, now)
     answer = decide_retry(
         why.cause,

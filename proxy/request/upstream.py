@@ -20,6 +20,7 @@ from proxy.http1.response import ResponseHead
 from proxy.request import connection_pool, fast_path, half_close
 from proxy.request.sinks import IN_CHUNKS, REJECTED, ResponseSink
 from proxy.state.endpoint_state import EndpointState
+from proxy.transport.upstream_tls import TlsFailed, describe_refusal
 
 if TYPE_CHECKING:
     from proxy.request.data_plane import DataPlane
@@ -167,11 +168,17 @@ class Upstream:
         self._learn_idle_limit()
         self.closing = True
         self._forget()
-        if exc is not None and self.sink is not None:
+        if exc is not None and self.sink is not None and self.endpoint.tls is None:
             self._read_unread()
         sink, self.sink = self.sink, None
         if sink is None:
             return
+        if self.endpoint.tls is not None and self.reading == HEAD and self.requests == 1:
+            refusal = describe_refusal(exc)
+            if refusal:
+                # It ended the handshake, and has not read the request.
+                sink.connect_failed(TlsFailed(refusal))
+                return
         if self.reading == TO_THE_END and exc is None:
             sink.response_end(chunked.LAST_CHUNK if self._encode else b"", reusable=False)
         else:
@@ -218,7 +225,8 @@ class Upstream:
             self.discard()
         elif self.reading == TUNNEL:
             sink.upstream_finished()
-            return True
+            # The end of one direction of a TLS connection is that of both.
+            return self.endpoint.tls is None
         return False
 
     # --- between requests
@@ -254,8 +262,9 @@ class Upstream:
 
     def finish(self) -> None:
         """Write no more through a tunnel."""
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.write_eof()
+        transport = self.transport
+        if transport is not None and not transport.is_closing() and transport.can_write_eof():
+            transport.write_eof()
 
     def pause_writing(self) -> None:
         # Only the slow path handles a response that comes before the request is written.

@@ -14,6 +14,7 @@ from proxy.policy.eject import EndpointHealth
 from proxy.policy.gradient import Gradient
 from proxy.policy.idle_age import IdleAge
 from proxy.policy.latency import LatencyAtLoad, PeakEwma
+from proxy.transport.upstream_tls import TlsEndpoint
 from proxy.wire.snapshot import Endpoint
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class EndpointState:
     - `accepting_host`: the address that accepted last, if the endpoint has several; empty before.
     - `opening`: the part of `connections` that are being opened.
     - `response_templates`: templates of the responses of its service.
+    - `tls`: how connections to it are encrypted; None for connections in the clear.
     """
 
     __slots__ = (
@@ -72,6 +74,7 @@ class EndpointState:
         "response_templates",
         "service",
         "serving",
+        "tls",
         "unreachable",
         "weight",
     )
@@ -84,6 +87,7 @@ class EndpointState:
         *,
         peak: bool,
         adaptive: bool,
+        tls: TlsEndpoint | None = None,
     ) -> None:
         self.service = service
         self.endpoint = endpoint
@@ -109,6 +113,7 @@ class EndpointState:
         self.unreachable = False
         self.serving = True
         self.response_templates = response_templates
+        self.tls = tls
 
     # --- from the snapshot
 

@@ -15,7 +15,8 @@ from proxy.policy.backlog import NO_LIMIT, Backlog
 from proxy.policy.split import Splitter
 from proxy.state.concurrency_limits import ConcurrencyLimits
 from proxy.state.endpoint_state import NEVER, NO_ENDPOINTS, Endpoints, EndpointState
-from proxy.wire.snapshot import Service
+from proxy.transport.upstream_tls import TlsEndpoint, get_client
+from proxy.wire.snapshot import Endpoint, Service
 
 if TYPE_CHECKING:
     from proxy.request.dispatch import QueueEntry
@@ -135,27 +136,32 @@ class ServiceState:
         )
         if not self.may_queue:
             self.backlog.clear()
-        removed = self._update_endpoints(service)
+        removed = self._update_endpoints(service, same_tls=old.tls == service.tls)
         self.ready = tuple(state for state in self.endpoints.values() if state.serving)
         self.apply_ramp(wall)
         self.refresh(now)
         return removed
 
-    def _update_endpoints(self, service: Service) -> list[EndpointState]:
+    def _update_endpoints(self, service: Service, *, same_tls: bool) -> list[EndpointState]:
         """Keep the states of known endpoints, create new ones; return those that are gone. An
-        endpoint that kept its id but not its address is a new one."""
+        endpoint that kept its id but not its address, or not its TLS, is a new one."""
         previous = self.endpoints
         self.endpoints = {}
         adaptive = service.limits.adaptive
         for endpoint in service.endpoints:
             state = previous.pop(endpoint.id, None)
-            if state is not None and not _has_address(state, endpoint.host, endpoint.port):
+            if state is not None and not (same_tls and _has_address(state, endpoint)):
                 previous[endpoint.id] = state
                 state = None
             if state is None:
                 peak = service.balance.algorithm == "peak-ewma"
                 state = EndpointState(
-                    self.name, endpoint, self.response_templates, peak=peak, adaptive=adaptive
+                    self.name,
+                    endpoint,
+                    self.response_templates,
+                    peak=peak,
+                    adaptive=adaptive,
+                    tls=_make_tls(service, endpoint),
                 )
             state.update(endpoint, service.timeouts.pool, adaptive=adaptive)
             self.endpoints[endpoint.id] = state
@@ -276,5 +282,18 @@ def _make_budget(service: Service, workers: int) -> retry.RetryBudget:
     return retry.RetryBudget(service.retries.budget, service.retries.reserve / workers)
 
 
-def _has_address(state: EndpointState, host: str, port: int) -> bool:
-    return state.endpoint.host == host and state.endpoint.port == port
+def _has_address(state: EndpointState, endpoint: Endpoint) -> bool:
+    known = state.endpoint
+    return (known.host, known.port, known.server_name) == (
+        endpoint.host,
+        endpoint.port,
+        endpoint.server_name,
+    )
+
+
+def _make_tls(service: Service, endpoint: Endpoint) -> TlsEndpoint | None:
+    """Return how connections to an endpoint are encrypted; None for connections in the clear."""
+    tls = service.tls
+    if tls is None:
+        return None
+    return TlsEndpoint(get_client(tls), endpoint.server_name or tls.server_name)

@@ -50,6 +50,7 @@ class Endpoint(Frozen, frozen=True):
       soon
     - `ready_since`: Unix time at which slow start begins; 0 means long ago
     - `alternatives`: more addresses of the same host, tried if `host` does not accept
+    - `server_name`: the name that its TLS certificate must have; empty for that of the service
     """
 
     id: str
@@ -61,6 +62,23 @@ class Endpoint(Frozen, frozen=True):
     state: EndpointState = "ready"
     ready_since: float = 0.0
     alternatives: tuple[str, ...] = ()
+    server_name: str = ""
+
+
+class UpstreamTls(Frozen, frozen=True):
+    """TLS on connections to endpoints. Files are in PEM format and have absolute paths.
+
+    - `ca`: file of the certificates to trust; empty for those of the system
+    - `server_name`: the name that is asked for, and that the certificate must have
+    - `cert`, `key`: files of the proxy's own certificate and its key; empty for none
+    - `insecure`: whether any certificate is accepted
+    """
+
+    ca: str = ""
+    server_name: str = ""
+    cert: str = ""
+    key: str = ""
+    insecure: bool = False
 
 
 class HashKey(Frozen, frozen=True):
@@ -297,6 +315,7 @@ class Service(Frozen, frozen=True):
     - `split`: traffic split between revisions; None outside of a rollout
     - `protocol`: connections to a `tcp` service are passed on as they are
     - `drain_tunnels`: seconds for which a worker that must go keeps tunnels
+    - `tls`: how connections to endpoints are encrypted; None for connections in the clear
 
     A further port of a service is a service too: it is named `PROJECT/SERVICE:PORT`, and its
     endpoints have the ids of the service's.
@@ -317,6 +336,7 @@ class Service(Frozen, frozen=True):
     split: Split | None = None
     protocol: Literal["http", "tcp"] = "http"
     drain_tunnels: float = 3600.0
+    tls: UpstreamTls | None = None
 
 
 class Listener(Frozen, frozen=True):

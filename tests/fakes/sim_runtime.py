@@ -38,6 +38,7 @@ from meshd.runtime.base import (
 )
 from meshd.spec import labels
 from meshd.spec.model import ContainerHook, HealthCheck, Network, Service
+from proxy.wire.snapshot import UpstreamTls
 from tests.fakes.virtual import clock
 
 READY = "/ready"
@@ -445,7 +446,14 @@ class SimRuntime:
     async def teardown(self, project: str) -> None:
         await self._lag()
 
-    async def probe(self, host: str, port: int, health: HealthCheck, path: str = "") -> str | None:
+    async def probe(
+        self,
+        host: str,
+        port: int,
+        health: HealthCheck,
+        path: str = "",
+        tls: UpstreamTls | None = None,
+    ) -> str | None:
         """What an active probe finds at a port."""
         await asyncio.sleep(0.002)
         for box in self.boxes.values():

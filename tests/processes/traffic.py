@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -43,13 +44,15 @@ class Origin:
 
 
 @contextlib.asynccontextmanager
-async def origin(name: str = "a", path: str = "") -> AsyncIterator[Origin]:
+async def origin(
+    name: str = "a", path: str = "", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Origin]:
     """Run an origin on a free port, or on a Unix socket's path."""
     made = Origin(name)
     if path:
         server = await asyncio.start_unix_server(made.accept, path)
     else:
-        server = await asyncio.start_server(made.accept, "127.0.0.1", 0, backlog=1024)
+        server = await asyncio.start_server(made.accept, "127.0.0.1", 0, backlog=1024, ssl=tls)
         made.port = server.sockets[0].getsockname()[1]
     try:
         yield made

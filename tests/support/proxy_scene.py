@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -80,8 +81,10 @@ class Origin:
         self.errors: list[BaseException] = []
         self._server: asyncio.Server | None = None
 
-    async def start(self, port: int = 0) -> "Origin":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, limit=1 << 24)
+    async def start(self, port: int = 0, tls: ssl.SSLContext | None = None) -> "Origin":
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", port, limit=1 << 24, ssl=tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -157,8 +160,8 @@ class Scene:
         self.server = await self.loop.create_server(factory, "127.0.0.1", 0)
         self.port = self.server.sockets[0].getsockname()[1]
 
-    async def origin(self, script: Script) -> Origin:
-        origin = await Origin(script).start()
+    async def origin(self, script: Script, tls: ssl.SSLContext | None = None) -> Origin:
+        origin = await Origin(script).start(tls=tls)
         self.origins.append(origin)
         return origin
 
@@ -172,9 +175,11 @@ class Scene:
             Snapshot(Generation(1, self.number), services=services, routes=routes, **more)
         )
 
-    async def serve(self, *scripts: Script, **config: Any) -> list[Origin]:
+    async def serve(
+        self, *scripts: Script, server_tls: ssl.SSLContext | None = None, **config: Any
+    ) -> list[Origin]:
         """Install one service with an origin for each script."""
-        origins = [await self.origin(script) for script in scripts]
+        origins = [await self.origin(script, server_tls) for script in scripts]
         self.install(service(*origins, **config))
         return origins
 

@@ -32,7 +32,12 @@ _ALGORITHMS = list(Algorithm.__args__)  # type: ignore[attr-defined]
 
 @click.command("proxy", short_help="Run a stand-alone reverse proxy.")
 @proxy_options.listen_option("127.0.0.1:8080")
-@click.option("--to", multiple=True, metavar="HOST:PORT", help="Endpoint to balance over.")
+@click.option(
+    "--to",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="Endpoint to balance over: HOST:PORT, unix:PATH, or https://HOST with an optional port.",
+)
 @proxy_options.workers_option(None, "1")
 @click.option(
     "--config",

@@ -37,6 +37,7 @@ from meshd.spec.model.route import Fault, HeaderEdits, RateLimit, ResponseHeader
 from meshd.spec.model.scale import Objective, PrometheusQuery, Scale, ScalingSchedule
 from meshd.spec.model.service import Service
 from meshd.spec.model.traffic import Balance, EjectSpec, LimitsSpec, ParkingSpec, Retries, Timeouts
+from meshd.spec.model.upstream import UpstreamSpec, UpstreamTlsSpec
 
 __all__ = [
     "AddressPool",
@@ -86,4 +87,6 @@ __all__ = [
     "Ulimit",
     "UpdateConfig",
     "UpdateOrder",
+    "UpstreamSpec",
+    "UpstreamTlsSpec",
 ]

@@ -13,6 +13,7 @@ from meshd.spec.model.rollout import RolloutSettings
 from meshd.spec.model.route import RouteSpec
 from meshd.spec.model.scale import Scale
 from meshd.spec.model.traffic import Balance, EjectSpec, LimitsSpec, ParkingSpec, Retries, Timeouts
+from meshd.spec.model.upstream import UpstreamSpec
 from meshd.spec.reader import shorthand
 
 
@@ -75,6 +76,7 @@ class Mesh(Model):
     - `health`: the active probe
     - `balance`, `timeouts`, `retries`, `limits`, `parking`, `eject`: how requests are sent to
       replicas
+    - `upstream`: how the proxy connects to replicas
     - `allow`: the services that may call this one. Default: all
     - `audit`: let through and count calls that `allow` does not cover, instead of rejecting them
     - `enforce`: keep containers of the same networks from connecting past the mesh and `allow`
@@ -96,6 +98,7 @@ class Mesh(Model):
     limits: LimitsSpec = LimitsSpec()
     parking: ParkingSpec = ParkingSpec()
     eject: EjectSpec = EjectSpec()
+    upstream: UpstreamSpec = UpstreamSpec()
     allow: tuple[str, ...] | None = None
     audit: bool = False
     enforce: bool = False

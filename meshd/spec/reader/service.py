@@ -23,6 +23,7 @@ from meshd.spec.reader import (
     service_checks,
     storage,
     unsupported_keys,
+    upstream_files,
     values,
 )
 from meshd.spec.reader.context import ReadContext
@@ -193,6 +194,7 @@ class _ServiceReader:
             }
         )
         service_checks.check_port(at, read)
+        service_checks.check_upstream(at, read)
         service_checks.check_container_name(at, read)
         service_checks.check_networks(at, read)
         service_checks.warn_of_order(at, read)
@@ -210,8 +212,16 @@ class _ServiceReader:
             if self.mesh is not None:
                 labels.add_problem("mesh.* labels and x-mesh are both set; expected one of them")
                 return None
-            return mesh.read_mesh(labels, minimum)
-        return mesh.read_mesh(self.mesh, minimum) if self.mesh is not None else Mesh()
+            return self._read_mesh(labels, minimum)
+        return self._read_mesh(self.mesh, minimum) if self.mesh is not None else Mesh()
+
+    def _read_mesh(self, at: Cursor, minimum: int | None) -> Mesh | None:
+        settings = mesh.read_mesh(at, minimum)
+        if settings is None:
+            return None
+        settings = upstream_files.resolve_files(settings, self.context.base)
+        upstream_files.check_files(at, settings)
+        return settings
 
     def _store_as(self, name: str, read: Callable[[Cursor], object]) -> Callable[[Cursor], None]:
         def put(at: Cursor) -> None:

@@ -44,6 +44,16 @@ def check_container_name(at: Cursor, service: Service) -> None:
         )
 
 
+def check_upstream(at: Cursor, service: Service) -> None:
+    """Record `upstream.tls` of a service without a port that speaks HTTP: connections to the others
+    are passed on as they are."""
+    if service.mesh.upstream.tls is not None and service.is_passthrough(service.port):
+        at.add_problem(
+            f"upstream.tls is for HTTP, and port {service.port} is passed on as TCP; remove it, or "
+            "the port from x-mesh.tcp"
+        )
+
+
 def check_networks(at: Cursor, service: Service) -> None:
     """Record keys of networks that exclude each other, or that keep the mesh from reaching the
     replicas of a service that it manages."""

@@ -8,6 +8,7 @@ Called by pydantic through `meshd.spec.model`. A short form is a single value in
 import re
 import shlex
 from collections.abc import Iterable
+from ipaddress import IPv6Address
 from itertools import pairwise
 from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -35,6 +36,7 @@ _NOT_EDITABLE: Final = frozenset(
 )  # fmt: skip
 """Fields that frame a message, apply to one connection, or are written by the proxy."""
 _PROBE_HOST: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
+_SERVER_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _NOT_PROBE_FIELDS: Final = frozenset(
     {
         "connection",
@@ -264,6 +266,30 @@ def check_probe_headers(fields: dict[str, str]) -> dict[str, str]:
         if not _VALUE.fullmatch(value):
             raise ValueError(f"the value of {name} has a control character; remove it")
     return fields
+
+
+def check_server_name(name: str) -> str:
+    """Check the name that a certificate must have: a host or an address, or empty."""
+    if name and not _SERVER_NAME.fullmatch(name) and not _is_v6_address(name):
+        raise ValueError(
+            f"{name!r} is not a valid name; expected e.g. orders.example.com, without a port"
+        )
+    return name
+
+
+def _is_v6_address(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def expand_upstream_tls(value: object) -> object:
+    """Expand a boolean: whether connections to replicas are encrypted."""
+    if isinstance(value, bool):
+        return {} if value else None
+    return value
 
 
 def check_hash_by(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import Final
 from meshd.spec.source.yaml_tree import SourceNode
 
 _FILES: Final = ("secrets", "configs")
+_TLS_FILES: Final = ("ca", "cert", "key")
 _URL: Final = ("://", "git@")
 
 
@@ -62,7 +63,19 @@ def make_service_paths_absolute(node: SourceNode, folder: Path) -> SourceNode:
             "volumes": lambda volumes: _change_items(
                 volumes, lambda volume: _change_volume(volume, folder)
             ),
+            "x-mesh": lambda mesh: make_mesh_paths_absolute(mesh, folder),
         },
+    )
+
+
+def make_mesh_paths_absolute(node: SourceNode, folder: Path) -> SourceNode:
+    """Return `x-mesh` of a service with its relative paths resolved against `folder`."""
+
+    def change_tls(tls: SourceNode) -> SourceNode:
+        return _change_keys(tls, dict.fromkeys(_TLS_FILES, lambda at: _change_path(at, folder)))
+
+    return _change_keys(
+        node, {"upstream": lambda upstream: _change_keys(upstream, {"tls": change_tls})}
     )
 
 

@@ -1,15 +1,19 @@
 """Probes against real listeners: which answers are good, and how soon a change is known."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
 from meshd.discovery.probe import Prober, ProbeTarget, probe
 from meshd.model.replica import ProbeResult
 from meshd.spec.model import HealthCheck, Mesh
+from proxy.wire.snapshot import UpstreamTls
 from tests.fakes import virtual
+from tests.support.certificate_authority import Authority, server_context
 from tests.support.waiting import wait_until
 
 HTTP = HealthCheck(path="/healthz", interval=0.2, timeout=0.3)
@@ -114,6 +118,36 @@ def test_invalid_fields_of_a_probe_are_refused(health: dict[str, object], text: 
         HealthCheck.model_validate(health)
 
 
+async def test_a_probe_over_tls_verifies_the_certificate(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(b"HTTP/1.1 204 Fine\r\n\r\n")
+        writer.close()
+
+    context = server_context(authority.issue("orders"))
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    port = int(server.sockets[0].getsockname()[1])
+    tls = UpstreamTls(ca=authority.ca, server_name="orders")
+    slow = HealthCheck(path="/healthz", timeout=5)
+    assert await probe("127.0.0.1", port, slow, "", tls) is None
+    assert heads[0].startswith(b"GET /healthz HTTP/1.1\r\n")
+    wrong = UpstreamTls(ca=authority.ca, server_name="other")
+    said = "no TLS connection: its certificate is not for other"
+    assert await probe("127.0.0.1", port, slow, "", wrong) == said
+    tcp = HealthCheck(type="tcp", timeout=5)
+    assert await probe("127.0.0.1", port, tcp, "", tls) is None
+    assert await probe("127.0.0.1", port, tcp, "", wrong) == said
+    missing = UpstreamTls(ca="/no.pem", server_name="orders")
+    found = await probe("127.0.0.1", port, slow, "", missing)
+    assert found == "/no.pem cannot be read: No such file or directory"
+    assert len(heads) == 1
+    server.close()
+
+
 async def test_a_tcp_probe_only_connects(
     answering: Callable[[bytes | None], "asyncio.Future[int]"], free_port: int
 ) -> None:
@@ -160,7 +194,7 @@ async def test_readiness_is_probed_separately_from_health() -> None:
     asked: list[str] = []
     changed = asyncio.Event()
 
-    async def ask(host: str, port: int, health: HealthCheck, path: str) -> str | None:
+    async def ask(host: str, port: int, health: HealthCheck, path: str, tls: object) -> str | None:
         asked.append(health.path)
         return answers[health.path]
 
@@ -195,7 +229,7 @@ async def test_readiness_is_probed_separately_from_health() -> None:
 def test_thousands_of_replicas_are_probed_less_often() -> None:
     asked = 0
 
-    async def ask(host: str, port: int, health: HealthCheck, path: str) -> str | None:
+    async def ask(host: str, port: int, health: HealthCheck, path: str, tls: object) -> str | None:
         nonlocal asked
         asked += 1
         return None

@@ -16,6 +16,7 @@ import pytest
 
 from tests.processes.supervised import Supervised
 from tests.processes.traffic import SteadyClients, fetch, origin
+from tests.support.certificate_authority import Authority, server_context
 from tests.support.waiting import stays, wait_until
 
 
@@ -38,6 +39,29 @@ async def test_it_serves_at_once_and_prints_its_address(tmp_path: Path) -> None:
             answers = {await fetch(address, "/x") for _ in range(30)}
             assert answers == {(200, "a /x"), (200, "b /x")}
             assert len(running.workers()) == len(running.children()) == 2
+
+
+async def test_an_origin_that_is_reached_by_https(tmp_path: Path) -> None:
+    """Requests and probes are encrypted; a new CA file is read at SIGHUP, a wrong one refused."""
+    authority = Authority(tmp_path)
+    tls = server_context(authority.issue("localhost"))
+    async with origin("a", tls=tls) as a:
+        file = tmp_path / "front.yml"
+        text = (
+            f"listen: 127.0.0.1:0\nto: https://localhost:{a.port}\nhealth: /ok\n"
+            f"upstream: {{tls: {{ca: {Path(authority.ca).name}}}}}\n"
+        )
+        file.write_text(text)
+        with meshd_proxy(tmp_path, "--config", str(file)) as running:
+            address = await running.listening()
+            assert await fetch(address, "/x") == (200, "a /x")
+            await wait_until(lambda: a.requests > 2, 10, "probes")
+            file.write_text(text.replace("Test-CA.pem", "no.pem"))
+            running.signal(signal.SIGHUP)
+            await wait_until(
+                lambda: "no.pem cannot be read" in running.said, 10, lambda: running.said
+            )
+            assert await fetch(address, "/x") == (200, "a /x")
 
 
 @pytest.mark.parametrize("form", ["[::1]:0", "unix:{}/front.sock"])

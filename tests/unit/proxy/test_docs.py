@@ -28,6 +28,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "### Waiting for an endpoint: `parking`": model.ParkingSpec,
     "### Ejection: `eject`": model.EjectSpec,
     "### Ending: `drain`": model.DrainSettings,
+    "### Connections to endpoints: `upstream`": model.UpstreamSpec,
     "### Access log: `access_log`": proxy_settings.AccessLogSettings,
 }
 NOT_HERE = {

@@ -64,6 +64,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "x-mesh.limits": model.LimitsSpec,
     "x-mesh.parking": model.ParkingSpec,
     "x-mesh.eject": model.EjectSpec,
+    "x-mesh.upstream": model.UpstreamSpec,
+    "x-mesh.upstream.tls": model.UpstreamTlsSpec,
     "x-mesh.rollout": model.RolloutSettings,
     "x-mesh.rollout.gate": model.CanaryAnalysisSettings,
     "x-mesh.rollout.before": model.Hook,

@@ -17,6 +17,7 @@ from meshd.standalone.helper import Helper, is_unhealthy
 from meshd.standalone.memory import HelperMemory, create_memory_file, read_memory, write_memory
 from meshd.standalone.settings import StandaloneSettings, read_settings
 from proxy.wire.snapshot import Endpoint, Generation, Listener
+from tests.support.certificate_authority import Authority
 
 
 def settings(directory: Path, text: str, **flags: Any) -> StandaloneSettings:
@@ -51,6 +52,59 @@ def test_flags_override_single_keys_of_a_section(tmp_path: Path) -> None:
     assert [to.address for to in found.to] == ["127.0.0.1:1"]
     assert found.access_log.mode == "on"
     assert found.probes
+
+
+def test_a_url_of_an_endpoint_means_tls_with_its_host_as_the_name() -> None:
+    found = read_settings("", raw_flags({"to": ("https://a.example", "https://10.0.0.1:8443")}))
+    assert [to.address for to in found.to] == ["a.example:443", "10.0.0.1:8443"]
+    resolved = {"a.example": ("10.0.0.2", "10.0.0.3"), "10.0.0.1": ("10.0.0.1",)}
+    snapshot = build.build_snapshot(found, resolved, Generation(1, 1))
+    (service,) = snapshot.services
+    assert service.tls is not None
+    assert not service.tls.insecure
+    names = {each.host: each.server_name for each in service.endpoints}
+    assert names == {"10.0.0.1": "10.0.0.1", "10.0.0.2": "a.example", "10.0.0.3": "a.example"}
+    probed = build.build_probe_tls(found, service.endpoints[1])
+    assert probed is not None
+    assert probed.server_name == service.endpoints[1].server_name
+    plain = read_settings("", raw_flags({"to": ("http://[::1]", "http://a:81", "unix:/x")}))
+    assert [to.address for to in plain.to] == ["[::1]:80", "a:81", "unix:/x"]
+    assert plain.tls is None
+    again = StandaloneSettings.model_validate_json(found.model_dump_json())
+    assert again == found
+
+
+def test_tls_settings_of_endpoints_in_the_file(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    ca = Path(authority.ca)
+    text = f"to: [10.0.0.1:1, 'unix:/x']\nupstream: {{tls: {{ca: {ca.name}}}}}\n"
+    found = settings(tmp_path, text)
+    assert found.tls is not None
+    assert found.tls.ca == str(ca)
+    endpoints = build.build_endpoints(found, {"10.0.0.1": ("10.0.0.1",)})
+    assert [each.server_name for each in endpoints] == ["10.0.0.1", "localhost"]
+    named = settings(tmp_path, text.replace("ca:", "server_name: b.example, ca:"))
+    endpoints = build.build_endpoints(named, {"10.0.0.1": ("10.0.0.1",)})
+    assert {each.server_name for each in endpoints} == {"b.example"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("to: [https://a, 'b:1']", "to mixes https:// with other addresses"),
+        ("to: ftp://a", "'ftp://a' is not an address to connect to"),
+        ("to: https://a/path", "'https://a/path' is not an address to connect to"),
+        ("to: a:1\nupstream: {tls: {ca: no.pem}}", "no.pem cannot be read: No such file"),
+        ("to: a:1\nupstream: {tls: {key: a.key}}", "key is set without cert"),
+        ("to: a:1\nupstream: {tls: {ca: a, insecure: true}}", "ca has no effect"),
+        ("to: a:1\nupstream: {tls: {server_name: 'a:1'}}", "'a:1' is not a valid name"),
+    ],
+)
+def test_mistakes_in_tls_settings_of_endpoints(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(SpecError) as error:
+        settings(tmp_path, text)
+    assert reason in str(error.value)
+    assert "proxy.yml:" in str(error.value)
 
 
 def test_flags_alone_are_enough() -> None:

@@ -1,0 +1,5 @@
+"""What connections carry below HTTP: TLS to endpoints.
+
+`proxy.state` and `proxy.request` use it, and so do the probes of `meshd.discovery`. Nothing in it
+knows HTTP.
+"""
