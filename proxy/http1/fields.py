@@ -85,6 +85,7 @@ REQUEST_KINDS: Final = _HOP_BY_HOP | {
     # CGI programs would read it as the variable HTTP_PROXY (httpoxy, CVE-2016-5385).
     b"proxy": DROP,
     b"proxy-authorization": DROP,
+    b"x-forwarded-client-cert": FORWARDED,
     b"x-forwarded-for": FORWARDED,
     b"x-forwarded-host": FORWARDED,
     b"x-forwarded-port": FORWARDED,

@@ -30,6 +30,7 @@ from proxy.state.endpoint_state import EndpointState
 from proxy.state.head_cache import HeadCache
 from proxy.state.routing_table import Routing
 from proxy.state.service_state import ServiceState
+from proxy.tls.session_info import TlsSession
 from proxy.wire.report import Report
 from proxy.wire.snapshot import Generation, Listener, Snapshot
 
@@ -231,6 +232,11 @@ class DataPlane:
     def protocol_factory(self, listener: Listener) -> Callable[[], asyncio.Protocol]:
         """Return the protocol factory for `loop.create_server` on the sockets of `listener`."""
         return lambda: cast("asyncio.Protocol", Downstream(self, listener))
+
+    def create_client(self, listener: Listener, tls: TlsSession | None) -> asyncio.Protocol:
+        """Return the HTTP/1 protocol of one connection to `listener`; `tls` is the outcome of its
+        handshake."""
+        return cast("asyncio.Protocol", Downstream(self, listener, tls))
 
     def busy(self) -> tuple[str, ...]:
         """Return the ids of draining or removed endpoints that still have requests or tunnels."""

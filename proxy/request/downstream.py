@@ -25,6 +25,7 @@ from proxy.request.failure import Failure
 from proxy.request.headers import own_response
 from proxy.request.phases import TUNNEL
 from proxy.request.sinks import NEVER, ClientSink
+from proxy.tls.session_info import TlsSession
 from proxy.wire.snapshot import Listener
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Downstream(ClientSink):
         "_lines_host",
         "_linger_end",
         "_paused",
+        "_plain_heads",
         "_plane",
         "_public",
         "_reader",
@@ -93,8 +95,10 @@ class Downstream(ClientSink):
         "transport",
     )
 
-    def __init__(self, plane: "DataPlane", listener: Listener) -> None:
-        super().__init__(listener, "", b"")
+    def __init__(
+        self, plane: "DataPlane", listener: Listener, tls: TlsSession | None = None
+    ) -> None:
+        super().__init__(listener, "", b"", tls)
         self._plane = plane
         self.transport: asyncio.Transport | None = None
         self._trusted = False
@@ -114,6 +118,7 @@ class Downstream(ClientSink):
         self._lines = b""
         self._lines_host: bytes | None = None
         self._public = listener.kind == "public"
+        self._plain_heads = tls is None or listener.tls is None or not listener.tls.hsts
         self._templates: RequestTemplates = ()
         self._body_templates: RequestTemplates = ()
         self._learned = 0
@@ -150,7 +155,8 @@ class Downstream(ClientSink):
 
     def eof_received(self) -> bool:
         exchange = self.exchange
-        if self._ended:
+        if self._ended or self.tls is not None:
+            # With TLS the client has ended both sides (RFC 5246, section 7.2.1).
             return False
         if exchange is None:
             self._half_closed = END in self._buffer
@@ -275,7 +281,9 @@ class Downstream(ClientSink):
         self._complete_at = now
         last = plane.draining or (self._half_closed and not rest)
         self.persistent = persistent = head.persistent and not last
-        self.fast_path_ok = persistent and not head.http10 and not self._half_closed
+        self.fast_path_ok = (
+            persistent and not head.http10 and not self._half_closed and self._plain_heads
+        )
         if self._trusted:
             self._identify(head)
         exchange = self.exchange = Exchange(plane, self, head, now)
@@ -305,7 +313,8 @@ class Downstream(ClientSink):
         plane = self._plane
         now = plane.now = self._complete_at = plane.clock()
         exchange = self.exchange = Exchange(plane, self, head, now)
-        self.persistent = self.fast_path_ok = not plane.draining
+        self.persistent = not plane.draining
+        self.fast_path_ok = self.persistent and self._plain_heads
         fast_path.start(exchange, body, now, self._public)
 
     def _learn(self, head: RequestHead) -> None:
@@ -381,10 +390,12 @@ class Downstream(ClientSink):
     def forwarded_lines(self, head: RequestHead) -> bytes:
         host = head.host or b""
         if head.forwarded and self._trusted:
-            lines = extend_forwarded(head, self._hop, b"http", host)
+            lines = extend_forwarded(head, self._hop, self.scheme, host)
             return lines + self._plane.head_cache.hop_lines
         if host != self._lines_host:
-            self._lines = self._plane.head_cache.forwarded_lines(self._hop or UNKNOWN, host)
+            self._lines = self._plane.head_cache.forwarded_lines(
+                self._hop or UNKNOWN, self.scheme, host
+            )
             self._lines_host = host
         return self._lines
 
@@ -448,7 +459,14 @@ class Downstream(ClientSink):
             self._next()
 
     def has_unsent_bytes(self) -> bool:
-        return self.transport is not None and self.transport.get_write_buffer_size() > 0
+        transport = self.transport
+        if transport is None:
+            return False
+        if transport.get_write_buffer_size() > 0:
+            return True
+        # A TLS transport does not count the bytes that are encrypted already.
+        carrier = None if self.tls is None else self.tls.carrier
+        return carrier is not None and carrier.get_write_buffer_size() > 0
 
     # --- a tunnel
 
@@ -461,7 +479,14 @@ class Downstream(ClientSink):
 
     def finish_tunnel(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
-            self.transport.write_eof()
+            self._end_own_side(self.transport)
+
+    def _end_own_side(self, transport: asyncio.Transport) -> None:
+        """Send an end of stream. TLS connections end as a whole."""
+        if self.tls is None:
+            transport.write_eof()
+        else:
+            transport.close()
 
     # --- from one request to the next, and the end
 
@@ -499,7 +524,12 @@ class Downstream(ClientSink):
     def close(self) -> None:
         self._ended = True
         self.exchange = None
-        self.deadline = self._plane.now + FLUSH
+        now = self._plane.now
+        self.deadline = self._linger_end = now + FLUSH
+        if self.tls is not None:
+            # Once everything is sent, a client that does not answer the end of TLS is not waited
+            # for.
+            self.deadline = now + LINGER
         if self.transport is not None:
             self.transport.close()
 
@@ -524,9 +554,11 @@ class Downstream(ClientSink):
         self._buffer = b""
         now = self._plane.clock()
         self.deadline, self._linger_end = now + LINGER, now + LINGER_MAX
-        if self.transport is not None and not self.transport.is_closing():
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
             self.resume()
-            self.transport.write_eof()
+            if self.tls is None:
+                transport.write_eof()
 
     def expire(self, now: float) -> None:
         exchange = self.exchange
@@ -534,12 +566,25 @@ class Downstream(ClientSink):
         if exchange is not None:
             exchange.expire(now)
         elif self._ended:
-            self.abort()
+            self._expire_ended(now)
         elif self._buffer:
             late = BadMessage(failure.SLOW_HEAD.status, failure.SLOW_HEAD.text)
             self._reject(late, self._buffer)
         elif not self._is_still_reading():
             self.close()
+
+    def _expire_ended(self, now: float) -> None:
+        """End a connection whose end took too long. After lingering a TLS connection still has to
+        say that it ends, and a slow client may take the rest of its response."""
+        transport = self.transport
+        if self.tls is None or transport is None:
+            self.abort()
+        elif not transport.is_closing():
+            self.close()
+        elif now < self._linger_end and self.has_unsent_bytes():
+            self.deadline = now + LINGER
+        else:
+            self.abort()
 
     def _is_still_reading(self) -> bool:
         """Whether a slow client took a part of its last response since the last check. If so, it

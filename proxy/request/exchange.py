@@ -174,7 +174,7 @@ class Exchange(Attempt):
         try:
             if client.listener.kind == "public":
                 self.route = route = resolve.find_route(plane.routing, head, client.listener)
-                found = resolve.apply_route(plane, route, head, client.address, self.started)
+                found = resolve.apply_route(plane, route, head, client, self.started)
             else:
                 found = resolve.find_called_service(plane, head, client, self.started)
         except RequestRefused as refused:

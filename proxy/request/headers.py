@@ -69,12 +69,13 @@ def own_response(exchange: "Exchange", response: bytes) -> bytes:
     route = exchange.route
     edits = route.own_response_edits if route is not None else None
     cookie = _cookie_line(exchange)
-    if edits is None and not cookie:
+    policy = _hsts_line(exchange, b"")
+    if edits is None and not cookie and not policy:
         return response
     lines, _, body = response.partition(END)
     if edits is not None:
         lines = _edit_head(lines, edits)
-    return b"".join((lines, CRLF, cookie, CRLF, body))
+    return b"".join((lines, CRLF, policy, cookie, CRLF, body))
 
 
 def _build_response_head(
@@ -83,8 +84,10 @@ def _build_response_head(
     edited = None
     if exchange.route is not None and exchange.route.response_edits is not None:
         edited = _edit_head(head.kept_head[:-2], exchange.route.response_edits) + CRLF
+    extra = _hsts_line(exchange, head.kept_head if edited is None else edited)
+    extra += _cookie_line(exchange)
     return rewrite.build_response_head(
-        head, chunked=chunked, connection=connection, extra=_cookie_line(exchange), edited=edited
+        head, chunked=chunked, connection=connection, extra=extra, edited=edited
     )
 
 
@@ -99,4 +102,18 @@ def _cookie_line(exchange: "Exchange") -> bytes:
     """Return the line that sets the sticky cookie; empty if there is none to set."""
     if not exchange.sticky_cookie:
         return b""
-    return b"Set-Cookie: " + exchange.sticky_cookie + b"; Path=/; HttpOnly; SameSite=Lax\r\n"
+    secure = b"; Secure" if exchange.client.tls is not None else b""
+    attributes = b"; Path=/; HttpOnly; SameSite=Lax" + secure + CRLF
+    return b"Set-Cookie: " + exchange.sticky_cookie + attributes
+
+
+def _hsts_line(exchange: "Exchange", head: bytes) -> bytes:
+    """Return the line by which browsers use TLS only (RFC 6797), if the listener sets it and the
+    response does not have its own."""
+    client = exchange.client
+    tls = client.listener.tls
+    if tls is None or not tls.hsts or client.tls is None:
+        return b""
+    if b"\r\nstrict-transport-security:" in head.lower():
+        return b""
+    return b"Strict-Transport-Security: " + tls.hsts.encode() + CRLF

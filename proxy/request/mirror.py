@@ -27,7 +27,7 @@ class DiscardClient(ClientSink):
     __slots__ = ("_original", "_plane")
 
     def __init__(self, plane: "DataPlane", original: ClientSink) -> None:
-        super().__init__(original.listener, original.peer, original.address)
+        super().__init__(original.listener, original.peer, original.address, original.tls)
         self.source = original.source
         self._plane = plane
         self._original = original

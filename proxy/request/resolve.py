@@ -88,17 +88,17 @@ def find_route(routing: Routing, head: RequestHead, listener: Listener) -> Compi
 
 
 def apply_route(
-    plane: "DataPlane", route: CompiledRoute, head: RequestHead, address: bytes, now: float
+    plane: "DataPlane", route: CompiledRoute, head: RequestHead, client: ClientSink, now: float
 ) -> Destination:
-    """Return where a route sends a request of the client at `address`. Raises RequestRefused."""
+    """Return where a route sends a request of `client`. Raises RequestRefused."""
     target, delay = head.target, 0.0
     if not route.passes_through:
-        _check_rate(route, head, address, now)
+        _check_rate(route, head, client.address, now)
         rewritten = route.rewrite_target(target)
         if rewritten is None:
             raise RequestRefused(_CLIMBS)
         target = rewritten
-        delay = _apply_rules(plane, route, head)
+        delay = _apply_rules(plane, route, head, client)
     service, revision = route.service, route.revision
     if service is None:
         if not route.targets:
@@ -121,11 +121,13 @@ def _check_rate(route: CompiledRoute, head: RequestHead, address: bytes, now: fl
         raise RequestRefused(failure.RATE, extra=b"Retry-After: %d\r\n" % seconds)
 
 
-def _apply_rules(plane: "DataPlane", route: CompiledRoute, head: RequestHead) -> float:
+def _apply_rules(
+    plane: "DataPlane", route: CompiledRoute, head: RequestHead, client: ClientSink
+) -> float:
     """Apply redirect and fault rules. Return the seconds by which a fault delays the request."""
     config, fault = route.route, route.fault
     if config.redirect:
-        location = b"Location: " + _redirect_location(config.redirect, head) + CRLF
+        location = b"Location: " + _redirect_location(config.redirect, head, client) + CRLF
         raise RequestRefused(failure.REDIRECT, status=config.redirect_status, extra=location)
     if fault is None or plane.random() >= fault.share:
         return 0.0
@@ -231,11 +233,13 @@ def find_fast_path_call(
     return call
 
 
-def _redirect_location(redirect: str, head: RequestHead) -> bytes:
-    """The target of a redirect, with `{host}`, `{path}` and `{query}` replaced by the request's."""
+def _redirect_location(redirect: str, head: RequestHead, client: ClientSink) -> bytes:
+    """The target of a redirect, with `{scheme}`, `{host}`, `{path}` and `{query}` replaced by the
+    request's."""
     path, question, query = head.target.partition(b"?")
     return (
         redirect.encode()
+        .replace(b"{scheme}", client.scheme)
         .replace(b"{host}", normalize_host(head.host or b""))
         .replace(b"{path}", path)
         .replace(b"{query}", question + query)

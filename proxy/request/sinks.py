@@ -17,6 +17,7 @@ from proxy.http1.request import RequestHead
 from proxy.http1.response import ResponseHead
 from proxy.request.failure import Failure
 from proxy.request.phases import TUNNEL
+from proxy.tls.session_info import TlsSession
 from proxy.wire.snapshot import Listener
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class ClientSink:
     - `persistent`: whether another request may follow the response.
     - `fast_path_ok`: whether the client takes a response head as `ResponseHead.ready` has it.
     - `deadline`: monotonic seconds at which the data plane calls `expire`.
+    - `tls`: the outcome of the TLS handshake; None in clear text.
     """
 
     __slots__ = (
@@ -56,9 +58,12 @@ class ClientSink:
         "peer",
         "persistent",
         "source",
+        "tls",
     )
 
-    def __init__(self, listener: Listener, peer: str, address: bytes) -> None:
+    def __init__(
+        self, listener: Listener, peer: str, address: bytes, tls: TlsSession | None = None
+    ) -> None:
         self.listener = listener
         self.peer = peer
         self.source = peer
@@ -67,6 +72,12 @@ class ClientSink:
         self.persistent = True
         self.fast_path_ok = True
         self.deadline = NEVER
+        self.tls = tls
+
+    @property
+    def scheme(self) -> bytes:
+        """The scheme of the URLs that lead to this connection."""
+        return b"http" if self.tls is None else b"https"
 
     # --- called by the exchange
 

@@ -96,7 +96,7 @@ def _attributes(exchange: "Exchange", now: float) -> dict[str, Value]:
     found: dict[str, Value | None] = {
         "http.request.method": head.method.decode("latin-1"),
         "http.response.status_code": exchange.status or None,
-        "url.scheme": "http",
+        "url.scheme": exchange.client.scheme.decode(),
         "url.path": path,
         "url.query": query,
         "network.protocol.version": "1.0" if head.http10 else "1.1",

@@ -40,7 +40,7 @@ class HeadCache:
         self._templates: dict[tuple[bytes, ...], RequestTemplate] = {}
         self._tuples: dict[RequestTemplates, RequestTemplates] = {}
         self.hop_lines = LOOP_LINE
-        self._forwarded: dict[tuple[bytes, bytes], bytes] = {}
+        self._forwarded: dict[tuple[bytes, bytes, bytes], bytes] = {}
 
     def match_response(
         self, raw: bytes, data: bytes, templates: ResponseTemplates
@@ -90,15 +90,15 @@ class HeadCache:
         same = tuple([known.setdefault((each.first, *each.pieces), each) for each in templates])
         return self._tuples.setdefault(same, same)
 
-    def forwarded_lines(self, address: bytes, host: bytes) -> bytes:
-        """Return the forwarding field lines for a client address and a request host, and
+    def forwarded_lines(self, address: bytes, scheme: bytes, host: bytes) -> bytes:
+        """Return the forwarding field lines for a client address, a scheme and a request host, and
         `hop_lines`."""
-        key = (address, host)
+        key = (address, scheme, host)
         lines = self._forwarded.get(key)
         if lines is None:
             if len(self._forwarded) >= MAX_ENTRIES:
                 self._forwarded.clear()
-            lines = forwarded_lines(address, b"http", host) + self.hop_lines
+            lines = forwarded_lines(address, scheme, host) + self.hop_lines
             self._forwarded[key] = lines
         return lines
 

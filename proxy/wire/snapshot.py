@@ -339,7 +339,66 @@ class Service(Frozen, frozen=True):
     tls: UpstreamTls | None = None
 
 
-class Listener(Frozen, frozen=True):
+class CertificateFiles(Frozen, frozen=True, omit_defaults=True):
+    """A certificate and its private key, as PEM files.
+
+    - `cert`: path of the certificate, followed by its chain
+    - `key`: path of the private key; empty if `cert` holds it too
+    - `names`: host names that it is served for, exact or `*.suffix`; empty means those in the
+      certificate
+    - `version`: changes with the content of the files; receivers read them again then
+    """
+
+    cert: str
+    key: str = ""
+    names: tuple[str, ...] = ()
+    version: str = ""
+
+
+class ListenerTls(Frozen, frozen=True, omit_defaults=True):
+    """How a listener speaks TLS.
+
+    - `certificates`: the listener's own. The client's server name chooses among these and
+      `Snapshot.certificates`: exact names first, then wildcards, else the first certificate
+    - `client_ca`: path of the PEM file with the authorities of client certificates; `client` says
+      whether clients are asked for a certificate, or must have one
+    - `client_ca_version`: as `CertificateFiles.version`, for `client_ca`
+    - `minimum`: the oldest version of TLS
+    - `http2`: whether clients may choose HTTP/2
+    - `hsts`: value of the Strict-Transport-Security field of responses; empty for none
+    - `handshake_seconds`: deadline of a handshake
+    - `handshakes_per_address`: unfinished handshakes of one client address at one worker; 0 means
+      no limit
+    """
+
+    certificates: tuple[CertificateFiles, ...] = ()
+    client_ca: str = ""
+    client_ca_version: str = ""
+    client: Literal["none", "optional", "required"] = "none"
+    minimum: Literal["1.2", "1.3"] = "1.2"
+    http2: bool = True
+    hsts: str = ""
+    handshake_seconds: float = 10.0
+    handshakes_per_address: int = 64
+
+
+class AcmeChallenge(Frozen, frozen=True, omit_defaults=True):
+    """A challenge of a certificate authority that the proxy answers (RFC 8555, RFC 8737).
+
+    - `type`: `http-01` is answered on public listeners without TLS, at
+      `/.well-known/acme-challenge/TOKEN` with `key_authorization`. `tls-alpn-01` is answered with
+      `certificate` in a handshake that offers the protocol `acme-tls/1`
+    - `domain`: the host name to prove
+    """
+
+    type: Literal["http-01", "tls-alpn-01"]
+    domain: str
+    token: str = ""
+    key_authorization: str = ""
+    certificate: CertificateFiles | None = None
+
+
+class Listener(Frozen, frozen=True, omit_defaults=True):
     """An address that workers accept on, and how the caller is known.
 
     `address` is `HOST:PORT`, `[V6]:PORT` or `unix:PATH`. Kinds:
@@ -360,6 +419,9 @@ class Listener(Frozen, frozen=True):
 
     `paths` is the path policy of routes that have none; empty: strict on the routes next to a
     guarded one. `mode` holds the permission bits of a Unix socket's file; None: by the umask.
+
+    `tls` makes it speak TLS; None: clear text. `https_port`: all requests are redirected to the
+    same URL with the scheme https at this port, except answers to ACME challenges; 0: none is.
     """
 
     address: str
@@ -369,9 +431,11 @@ class Listener(Frozen, frozen=True):
     service: str = ""
     paths: PathPolicy = ""
     mode: int | None = None
+    tls: ListenerTls | None = None
+    https_port: int = 0
 
 
-class Snapshot(Frozen, frozen=True):
+class Snapshot(Frozen, frozen=True, omit_defaults=True):
     """Everything a worker routes by, at one generation.
 
     - `credentials`: token → name of the service that holds it
@@ -379,6 +443,8 @@ class Snapshot(Frozen, frozen=True):
     - `trusted_proxies`: networks in CIDR notation whose forwarding fields are trusted
     - `via`: whether requests to endpoints have a Via field
     - `virtual`: virtual address as `HOST:PORT` → name of the service that it leads to
+    - `certificates`: certificates for all listeners with TLS, besides their own
+    - `challenges`: open challenges of a certificate authority
     """
 
     generation: Generation
@@ -390,9 +456,11 @@ class Snapshot(Frozen, frozen=True):
     trusted_proxies: tuple[str, ...] = ()
     via: bool = False
     virtual: dict[str, str] = msgspec.field(default_factory=dict)
+    certificates: tuple[CertificateFiles, ...] = ()
+    challenges: tuple[AcmeChallenge, ...] = ()
 
 
-class SnapshotUpdate(Frozen, frozen=True):
+class SnapshotUpdate(Frozen, frozen=True, omit_defaults=True):
     """A snapshot without the services that the receiver already has.
 
     `services` holds the changed ones; `unchanged` names the others as (name, fingerprint). A
@@ -409,6 +477,8 @@ class SnapshotUpdate(Frozen, frozen=True):
     trusted_proxies: tuple[str, ...] = ()
     via: bool = False
     virtual: dict[str, str] = msgspec.field(default_factory=dict)
+    certificates: tuple[CertificateFiles, ...] = ()
+    challenges: tuple[AcmeChallenge, ...] = ()
 
 
 class MissingService(Exception):
@@ -431,6 +501,8 @@ def difference(old: Snapshot | None, new: Snapshot) -> SnapshotUpdate:
         trusted_proxies=new.trusted_proxies,
         via=new.via,
         virtual=new.virtual,
+        certificates=new.certificates,
+        challenges=new.challenges,
     )
 
 
@@ -455,4 +527,6 @@ def apply(old: Snapshot | None, update: SnapshotUpdate) -> Snapshot:
         trusted_proxies=update.trusted_proxies,
         via=update.via,
         virtual=update.virtual,
+        certificates=update.certificates,
+        challenges=update.challenges,
     )

@@ -328,10 +328,11 @@ def check_redirect(location: str) -> str:
     """Check the target of a redirect, which may be empty."""
     if not _REDIRECT.fullmatch(location):
         raise ValueError(f"{location!r} is not a valid URL; expected e.g. https://{{host}}{{path}}")
-    rest = re.sub(r"\{(host|path|query)\}", "", location)
+    rest = re.sub(r"\{(scheme|host|path|query)\}", "", location)
     if "{" in rest or "}" in rest:
         raise ValueError(
-            f"{location!r} has an unknown placeholder; expected {{host}}, {{path}} or {{query}}"
+            f"{location!r} has an unknown placeholder; expected "
+            "{scheme}, {host}, {path} or {query}"
         )
     return location
 

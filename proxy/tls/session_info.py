@@ -1,0 +1,112 @@
+"""What a finished TLS handshake says about the client and the connection.
+
+`proxy.worker.negotiated` reads it once for each connection; the request path passes it on to
+services, spans and the access log.
+"""
+
+import asyncio
+import hashlib
+import ssl
+from dataclasses import dataclass
+from typing import Any, Final
+
+_ATTRIBUTE_NAMES: Final = {
+    "commonName": "CN",
+    "localityName": "L",
+    "stateOrProvinceName": "ST",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "countryName": "C",
+    "streetAddress": "STREET",
+    "domainComponent": "DC",
+    "userId": "UID",
+}
+"""Short names of the attributes of a subject (RFC 4514, section 3)."""
+_SPECIAL: Final = '"+,;<>\\'
+"""Characters with a backslash before them in a subject (RFC 4514, section 2.4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCertificate:
+    """A client certificate that was verified.
+
+    - `digest`: SHA-256 of the certificate, in hexadecimal
+    - `subject`: as RFC 4514 writes it, the most specific part first
+    - `uris`, `names`: URIs and host names of the alternative names
+    """
+
+    digest: str
+    subject: str
+    uris: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSession:
+    """The outcome of a handshake.
+
+    - `version`, `cipher`: as OpenSSL names them, e.g. `TLSv1.3`
+    - `protocol`: the protocol that ALPN chose; empty for none
+    - `resumed`: whether the handshake continued an earlier session
+    - `client`: the client's certificate, or None
+    - `carrier`: the transport of the encrypted bytes
+    """
+
+    version: str = ""
+    cipher: str = ""
+    protocol: str = ""
+    resumed: bool = False
+    client: PeerCertificate | None = None
+    carrier: asyncio.Transport | None = None
+
+
+def describe_session(
+    connection: ssl.SSLObject, carrier: asyncio.Transport | None = None
+) -> TlsSession:
+    """Return the outcome of a finished handshake."""
+    cipher = connection.cipher()
+    return TlsSession(
+        version=connection.version() or "",
+        cipher=cipher[0] if cipher else "",
+        protocol=connection.selected_alpn_protocol() or "",
+        resumed=bool(connection.session_reused),
+        client=_describe_certificate(connection),
+        carrier=carrier,
+    )
+
+
+def _describe_certificate(connection: ssl.SSLObject) -> PeerCertificate | None:
+    if connection.context.verify_mode == ssl.CERT_NONE:
+        return None
+    # Of an unverified certificate OpenSSL has ended the handshake.
+    encoded = connection.getpeercert(binary_form=True)
+    if not encoded:
+        return None
+    fields: dict[str, Any] = connection.getpeercert() or {}
+    alternatives = fields.get("subjectAltName", ())
+    return PeerCertificate(
+        digest=hashlib.sha256(encoded).hexdigest(),
+        subject=format_subject(fields.get("subject", ())),
+        uris=tuple(value for kind, value in alternatives if kind == "URI"),
+        names=tuple(value for kind, value in alternatives if kind == "DNS"),
+    )
+
+
+def format_subject(parts: tuple[tuple[tuple[str, str], ...], ...]) -> str:
+    """Return a subject, as `ssl` has it, in the form of RFC 4514."""
+    return ",".join(
+        "+".join(f"{_ATTRIBUTE_NAMES.get(name, name)}={_escape(value)}" for name, value in part)
+        for part in reversed(parts)
+    )
+
+
+def _escape(value: str) -> str:
+    escaped = "".join(
+        f"\\{each}" if each in _SPECIAL else f"\\{ord(each):02X}" if each < " " else each
+        for each in value
+    )
+    if escaped[:1] in ("#", " "):
+        escaped = "\\" + escaped
+    if len(escaped) > 1 and escaped.endswith(" "):
+        escaped = escaped[:-1] + "\\ "
+    return escaped

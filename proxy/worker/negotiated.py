@@ -1,0 +1,59 @@
+"""Chooses the protocol of a client connection after its TLS handshake.
+
+`proxy.worker.handover` calls `handshake_factory` for listeners with TLS. A connection is HTTP/1.1
+unless ALPN chose another protocol that this module knows.
+"""
+
+import asyncio
+import functools
+import ssl
+from collections.abc import Callable
+from typing import cast
+
+from proxy.request.data_plane import DataPlane
+from proxy.tls.counters import HandshakeCounters
+from proxy.tls.handshake import Handshake
+from proxy.tls.session_info import TlsSession, describe_session
+from proxy.wire.snapshot import Listener
+
+
+def handshake_factory(
+    plane: DataPlane, listener: Listener, context: ssl.SSLContext, counters: HandshakeCounters
+) -> Callable[[], asyncio.Protocol]:
+    """Return the protocol factory for the sockets of a listener with TLS."""
+    tls = listener.tls
+    assert tls is not None
+    return functools.partial(
+        Handshake,
+        context,
+        counters,
+        functools.partial(serve, plane, listener),
+        seconds=tls.handshake_seconds,
+        limit=tls.handshakes_per_address,
+    )
+
+
+def serve(
+    plane: DataPlane,
+    listener: Listener,
+    transport: asyncio.Transport,
+    carrier: asyncio.Transport,
+) -> None:
+    """Hand a connection whose handshake is complete to the protocol that it negotiated. `carrier`
+    is the transport of its encrypted bytes."""
+    connection = cast("ssl.SSLObject", transport.get_extra_info("ssl_object"))
+    session = describe_session(connection, carrier)
+    protocol = create_protocol(plane, listener, session)
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
+
+
+def create_protocol(plane: DataPlane, listener: Listener, session: TlsSession) -> asyncio.Protocol:
+    """Return the protocol for what ALPN chose."""
+    return plane.create_client(listener, session)
+
+
+def offered_protocols(listener: Listener) -> tuple[str, ...]:
+    """Return the protocols that a listener offers by ALPN, the preferred one first."""
+    assert listener.tls is not None
+    return ("http/1.1",)
