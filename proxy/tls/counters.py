@@ -1,4 +1,4 @@
-"""Counts of handshakes, and the limits that they are held against.
+"""Counts of handshakes, and the limit for each client address.
 
 `proxy.worker` owns one `HandshakeCounters` for each worker; each `Handshake` reports to it.
 """

@@ -78,8 +78,8 @@ class RouteSpec(Model):
       or `cookie:NAME=VALUE`
     - `strip`: remove the route's path from the request path
     - `replace`: replace the route's path with this one
-    - `redirect`: respond with this Location; `{host}`, `{path}` and `{query}` are replaced by
-      those of the request
+    - `redirect`: respond with this Location; `{scheme}`, `{host}`, `{path}` and `{query}` are
+      replaced by those of the request
     - `redirect_status`: the status of the redirect
     - `request_headers`, `response_headers`: edits of header fields
     - `rate_limit`: a rate limit for each client
