@@ -37,6 +37,7 @@ def _endpoint(replica: Replica) -> Endpoint | None:
         revision=replica.revision,
         state=_state(replica, leaving=leaving),
         ready_since=replica.ready_since,
+        alternatives=replica.alternatives,
     )
 
 

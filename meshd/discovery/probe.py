@@ -126,14 +126,15 @@ class Prober:
             return
         if target.proven:
             await asyncio.sleep(self._jitter() * health.interval)
+        host = target.host
         readiness = health.model_copy(update={"type": "http", "path": health.ready})
         while True:
             unready = None
             async with self._slots:
-                problem = await self._probe_any(target, health)
+                problem, host = await self._probe_any(target, health, host)
                 if problem is None and health.ready:
-                    unready = await self._probe_any(target, readiness)
-            self._record(name, problem, unready)
+                    unready, host = await self._probe_any(target, readiness, host)
+            self._record(name, problem, unready, host if target.alternatives else "")
             if target.proven or self.results[name].first_good:
                 interval = max(health.interval, len(self._targets) / MAX_RATE)
                 await asyncio.sleep(interval * (JITTER_LOW + JITTER_SPAN * self._jitter()))
@@ -141,25 +142,33 @@ class Prober:
                 await asyncio.sleep(pause)
                 pause = min(pause * PAUSE_GROWTH, health.interval)
 
-    async def _probe_any(self, target: ProbeTarget, health: HealthCheck) -> str | None:
-        """Probe the addresses of a target until one answers well; return the last problem."""
+    async def _probe_any(
+        self, target: ProbeTarget, health: HealthCheck, first: str
+    ) -> tuple[str | None, str]:
+        """Probe the addresses of a target until one answers well, the one that was `first` last
+        time before the others. Return the last problem and that address."""
         probe_once, port, path, tls = self._probe_once, target.port, target.path, target.tls
-        problem = await probe_once(target.host, port, health, path, tls)
-        for host in target.alternatives if problem is not None else ():
-            problem = await probe_once(host, port, health, path, tls)
-            if problem is None:
-                break
-        return problem
+        problem = await probe_once(first, port, health, path, tls)
+        if problem is None:
+            return None, first
+        for host in (target.host, *target.alternatives):
+            if host != first:
+                problem = await probe_once(host, port, health, path, tls)
+                if problem is None:
+                    return None, host
+        return problem, first
 
-    def _record(self, name: str, problem: str | None, unready: str | None = None) -> None:
+    def _record(
+        self, name: str, problem: str | None, unready: str | None = None, host: str = ""
+    ) -> None:
         before = self.results.get(name, ProbeResult())
         first = before.first_good
         if problem is not None:
-            after = ProbeResult(before.bad + 1, first, problem, before.unready)
+            after = ProbeResult(before.bad + 1, first, problem, before.unready, before.host)
         elif unready is not None:
-            after = ProbeResult(0, first, unready, unready)
+            after = ProbeResult(0, first, unready, unready, host)
         else:
-            after = ProbeResult(0, first or self._clock(), GOOD)
+            after = ProbeResult(0, first or self._clock(), GOOD, host=host)
         if after != before:
             self.results[name] = after
             self._on_change()

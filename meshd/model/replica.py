@@ -34,12 +34,14 @@ class ProbeResult(msgspec.Struct, frozen=True):
     - `first_good`: when a probe first succeeded (Unix time, seconds); 0: never.
     - `text`: the last answer.
     - `unready`: the readiness probe's answer while it fails; else empty.
+    - `host`: the address that answered last, of a replica with several; else empty.
     """
 
     bad: int = 0
     first_good: float = 0.0
     text: str = ""
     unready: str = ""
+    host: str = ""
 
 
 class ReplicaFailure(msgspec.Struct, frozen=True):
@@ -79,6 +81,7 @@ class Replica(msgspec.Struct, frozen=True):
     - `plain`: its service was plain when it started, so that others call it directly.
     - `in_hooks`: an operation starts it, but its `pre_start` or `post_start` commands still run.
     - `warm`: it belongs to the warm pool; `resumed_at`: when it left the pool.
+    - `host`, `port`: where the mesh reaches it; `alternatives`: more addresses to try.
     - `addresses`, `gateways`: see `meshd.model.runtime.ObservedReplica`.
     """
 
@@ -91,6 +94,7 @@ class Replica(msgspec.Struct, frozen=True):
     copied: bool = False
     since: float = 0.0
     created_at: float = 0.0
+    started_at: float = 0.0
     ready_since: float = 0.0
     drain_since: float = 0.0
     drained: bool = False
@@ -121,6 +125,7 @@ class Replica(msgspec.Struct, frozen=True):
     node: str = ""
     addresses: tuple[str, ...] = ()
     gateways: tuple[tuple[str, str], ...] = ()
+    alternatives: tuple[str, ...] = ()
 
     @property
     def key(self) -> ServiceKey:

@@ -129,6 +129,8 @@ class ObservedReplica:
     - `managed`: True if meshd started it, False if it is adopted.
     - `host`, `port`: its address for the proxy; None and 0: none yet.
     - `addresses`: all its source addresses on the runtime's networks.
+    - `alternatives`: more addresses for the proxy, of a container that something else started: the
+      host may not reach each of its networks.
     - `gateways`: the host's addresses there, each with its network in CIDR notation.
     - `labels`: the labels on the runtime.
     - `drift`: how something other than meshd changed it; empty: unchanged.
@@ -154,6 +156,7 @@ class ObservedReplica:
     gateways: tuple[tuple[str, str], ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     drift: str = ""
+    alternatives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,8 +153,7 @@ class DesiredStateBuilder:
         now: float,
         stopping: frozenset[str],
     ) -> list[DesiredService]:
-        """Return one service for each that the labels of others' containers describe. The first
-        container by name gives the spec, and is the template of copies."""
+        """Return one service for each that the labels of others' containers describe."""
         self._bad_labels = {n: text for n, text in self._bad_labels.items() if n in listed}
         groups: dict[str, list[tuple[Service, ObservedReplica]]] = {}
         copies: dict[str, list[ObservedReplica]] = {}
@@ -186,6 +185,8 @@ class DesiredStateBuilder:
         If all stopped with an orderly exit code, or long ago, or together with their copies, the
         service is down on purpose. While others stop some of them, meshd starts no replacement:
         Compose does not know the copy, which would keep up a service that Compose takes down.
+        The newest container gives the spec, and is the template of copies: a tool that replaces
+        containers by another version creates that one last.
         """
         running = [pair for pair in group if pair[1].state in _RUNS]
         copied = sum(copy.state in _RUNS for copy in copies)
@@ -193,7 +194,7 @@ class DesiredStateBuilder:
             seen.exit_code not in _ORDERLY and seen.finished_at + CRASH_SEEN > now
             for _, seen in group
         )
-        spec, template = (running or group)[0]
+        spec, template = max(running or group, key=lambda pair: pair[1].created_at)
         up = self._copies_allowed and (running or copied or (crashed and not copies))
         count = max(desired_count(self._store, key, spec, now), len(running))
         if any(_is_stopped(seen, now) for _, seen in group) or any(

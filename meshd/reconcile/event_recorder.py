@@ -5,6 +5,7 @@ an event; `EventRecorder` writes each event once, when the change begins.
 """
 
 from collections.abc import Callable, Container, Iterator, Mapping
+from typing import Final
 
 import msgspec
 
@@ -16,6 +17,10 @@ from meshd.reconcile.observe.memory import ReconcileMemory, ReplicaRecord
 from meshd.reconcile.observe.observe import describe_exit
 from meshd.reconcile.progress import CRASH_LOOP_FAILURES
 from meshd.store.events import EventLog
+
+LONGEST_CREATION: Final = 10.0
+"""Seconds between the creation of a container and its start. One that started later was started
+again, so that the time since its creation says nothing."""
 
 
 class ReplicaEvent(msgspec.Struct, frozen=True):
@@ -109,7 +114,8 @@ def _phase_event(replica: Replica, old: ReplicaRecord | None, now: float) -> Rep
 
 
 def _ready_event(replica: Replica, now: float) -> ReplicaEvent:
-    began = replica.resumed_at or replica.created_at
+    restarted = replica.started_at > replica.created_at + LONGEST_CREATION
+    began = replica.resumed_at or (replica.started_at if restarted else replica.created_at)
     took = now - began if began else None
     how = "is ready" if replica.plain else "passed its probe"
     text = how + (f" after {took:.1f} s" if took is not None else "")

@@ -144,6 +144,7 @@ class SnapshotUpdater:
                 incarnation=(seen.runtime_id, seen.started_at),
                 proven=replica.phase is Phase.READY,
                 tls=check[1],
+                alternatives=seen.alternatives,
             )
         return targets
 

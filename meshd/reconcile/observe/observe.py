@@ -257,6 +257,8 @@ def _was_stopped_by_others(before: ReplicaRecord | None, record: ReplicaRecord) 
 
 def _replica_of(seen: ObservedReplica, record: ReplicaRecord, inputs: Inputs) -> Replica:
     probe = inputs.probes.get(seen.name) or ProbeResult()
+    known = (seen.host, *seen.alternatives) if seen.host and seen.alternatives else ()
+    host = probe.host if probe.host in known else seen.host
     ended, started = seen.state is ReplicaState.EXITED, seen.started_at or seen.created_at
     return Replica(
         name=seen.name,
@@ -268,6 +270,7 @@ def _replica_of(seen: ObservedReplica, record: ReplicaRecord, inputs: Inputs) ->
         copied=CLONE_OF in seen.labels,
         since=record.since,
         created_at=seen.created_at,
+        started_at=seen.started_at,
         ready_since=record.ready_since,
         drain_since=record.drain_since,
         drained=seen.name in inputs.drained,
@@ -292,11 +295,12 @@ def _replica_of(seen: ObservedReplica, record: ReplicaRecord, inputs: Inputs) ->
         warm=record.warm,
         answered=bool(probe.first_good),
         resumed_at=record.resumed_at,
-        host=seen.host,
+        host=host,
         port=seen.port,
         node=seen.node,
         addresses=seen.addresses,
         gateways=seen.gateways,
+        alternatives=tuple(each for each in known if each != host),
     )
 
 

@@ -134,11 +134,16 @@ def _split_by_revision(
     """The replicas of the effective revision that stay, and the others. One whose drift is to be
     replaced later counts as the former.
 
-    All replicas of an adopted service, and of a paused rollout, count as the former: none of them
-    is replaced.
+    All replicas of a paused rollout, and all of an adopted service that others started, count as
+    the former: none of them is replaced. A copy of a container that others have replaced by another
+    version counts as the latter.
     """
-    if service.adopted or service.rollout.is_paused:
+    if service.rollout.is_paused:
         return alive, []
+    if service.adopted:
+        current = {r.revision for r in alive if not r.managed}
+        outdated = [r for r in alive if r.managed and current and r.revision not in current]
+        return [r for r in alive if r not in outdated], outdated
     policy = service.spec.restart
     matching = [
         (r.revision == service.revision and not r.replaced_for)

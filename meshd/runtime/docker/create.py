@@ -3,6 +3,7 @@
 Called by `runtime`, which decides; `container` builds the requests.
 """
 
+import contextlib
 import json
 import tarfile
 from collections.abc import Collection, Iterable
@@ -14,6 +15,7 @@ from meshd.model.runtime import ReplicaSpec
 from meshd.runtime.base import ImageMissing, ReplicaNotFound, StartFailed
 from meshd.runtime.docker.container import CreateRequest, clone_request, next_number
 from meshd.runtime.docker.engine import Engine, Info
+from meshd.runtime.docker.observe import PEER_ADDRESSES
 from meshd.spec import labels as spec_labels
 from meshd.spec.model import Mount
 
@@ -128,7 +130,24 @@ async def build_clone_request(engine: Engine, replica: ReplicaSpec) -> CreateReq
 async def inspect(engine: Engine, container: str) -> Info:
     """Inspect a container. Raises ReplicaNotFound."""
     async with engine.request(errors={404: not_found(container)}) as docker:
-        return await docker.containers.container(container).show()
+        info: Info = await docker.containers.container(container).show()
+    await add_peer_addresses(engine, info)
+    return info
+
+
+async def add_peer_addresses(engine: Engine, info: Info) -> None:
+    """Add the addresses of the container whose network this one shares, if it does."""
+    kind, _, peer = str((info.get("HostConfig") or {}).get("NetworkMode") or "").partition(":")
+    if kind != "container" or not info["State"]["Running"]:
+        return
+    with contextlib.suppress(ReplicaNotFound):  # it has ended, and with it the network
+        found = await inspect(engine, peer)
+        addresses = [
+            endpoint["IPAddress"]
+            for _, endpoint in sorted((found["NetworkSettings"]["Networks"] or {}).items())
+            if endpoint.get("IPAddress")
+        ]
+        info[PEER_ADDRESSES] = addresses
 
 
 def labels(container: DockerContainer) -> dict[str, str]:

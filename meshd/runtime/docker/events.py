@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from meshd.model.runtime import ObservedReplica, ReplicaState
 from meshd.runtime.base import EventKind, ReplicaNotFound, RuntimeEvent, RuntimeFailure
+from meshd.runtime.docker.create import add_peer_addresses
 from meshd.runtime.docker.drift import applied_limits, default_limits
 from meshd.runtime.docker.engine import Engine, Info
 from meshd.runtime.docker.observe import event_kind, is_replica, observe, replica_name, stop_signal
@@ -216,6 +217,7 @@ async def _inspect(
     try:
         async with engine.request(INSPECT_PATIENCE, {404: gone}) as docker:
             info = await docker.containers.container(container).show()
+        await add_peer_addresses(engine, info)
     except RuntimeFailure:
         return None
     return sightings.see(info, node, time.monotonic())

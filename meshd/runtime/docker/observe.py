@@ -21,6 +21,9 @@ Info = dict[str, Any]
 
 CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
 ONE_OFF = "com.docker.compose.oneoff"
+PEER_ADDRESSES = "PeerAddresses"
+"""Key that `create` adds to the inspection of a container in another one's network: the addresses
+of the latter."""
 DEFAULT_PORT = 8080
 """Port of an adopted container that names none."""
 _STATES = {
@@ -72,7 +75,9 @@ def observe(
         for network, endpoint in sorted((info["NetworkSettings"]["Networks"] or {}).items())
         if endpoint.get("IPAddress")
     }
-    host = _host(info, networks, own_network(project, service)) if state["Running"] else None
+    own = own_network(project, service)
+    hosts = _hosts(info, networks, own) if state["Running"] else ()
+    host = next(iter(hosts), None)
     return ObservedReplica(
         name=name,
         runtime_id=info["Id"],
@@ -84,7 +89,7 @@ def observe(
         host=host,
         port=_port(config, marks) if host else 0,
         node=node,
-        health=ContainerHealth((state.get("Health") or {}).get("Status") or "none"),
+        health=_health(state),
         exit_code=state["ExitCode"] if status is ReplicaState.EXITED else None,
         oom_killed=bool(state.get("OOMKilled")),
         created_at=_time(info["Created"]),
@@ -94,6 +99,7 @@ def observe(
         gateways=_gateways(info) if state["Running"] else (),
         labels=marks,
         drift=describe_drift(info, first_limits) if state["Running"] else "",
+        alternatives=() if own in networks else hosts[1:],
     )
 
 
@@ -136,10 +142,25 @@ def event_kind(action: str, attributes: dict[str, str], stop: int) -> EventKind 
     return _KINDS.get(action)
 
 
-def _host(info: Info, networks: dict[str, str], own: str) -> str | None:
+def _health(state: Info) -> ContainerHealth:
+    """Return the result of the container's own check. A failure from before its last start does
+    not count: some engines keep it until the first check after the start."""
+    found: Info = state.get("Health") or {}
+    health = ContainerHealth(found.get("Status") or "none")
+    checks = found.get("Log") or ()
+    if health is ContainerHealth.UNHEALTHY and checks and state["Running"]:
+        newest = max(_time(each["Start"]) for each in checks)
+        return ContainerHealth.STARTING if newest < _time(state["StartedAt"]) else health
+    return health
+
+
+def _hosts(info: Info, networks: dict[str, str], own: str) -> tuple[str, ...]:
+    """Return the addresses for the proxy, the one on the service's own network first."""
     if info["HostConfig"].get("NetworkMode") == "host":
-        return "127.0.0.1"
-    return networks.get(own) or next(iter(networks.values()), None)
+        return ("127.0.0.1",)
+    first = [networks[own]] if own in networks else []
+    others = [address for name, address in networks.items() if name != own]
+    return (*first, *others, *info.get(PEER_ADDRESSES, ()))
 
 
 def _gateways(info: Info) -> tuple[tuple[str, str], ...]:

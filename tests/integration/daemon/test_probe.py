@@ -226,6 +226,26 @@ async def test_readiness_is_probed_separately_from_health() -> None:
     assert asked[:4] == ["/healthz", "/ready", "/healthz", "/ready"]
 
 
+async def test_the_address_that_answers_is_found_and_probed_first() -> None:
+    asked: list[str] = []
+    changed = asyncio.Event()
+
+    async def ask(host: str, port: int, health: HealthCheck, path: str, tls: object) -> str | None:
+        asked.append(host)
+        return None if host == "10.0.0.2" else "no answer within 1 s"
+
+    prober = Prober(changed.set, ask)
+    health = HealthCheck(interval=0.01)
+    target = ProbeTarget("10.0.0.1", 1, health, ("id", 1.0), alternatives=("10.0.0.2",))
+    prober.set_targets({"a": target})
+    try:
+        await wait_until(lambda: len(asked) > 3)
+    finally:
+        await prober.close()
+    assert asked[:4] == ["10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.2"]
+    assert prober.results["a"].host == "10.0.0.2"
+
+
 def test_thousands_of_replicas_are_probed_less_often() -> None:
     asked = 0
 

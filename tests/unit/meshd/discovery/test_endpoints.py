@@ -55,6 +55,12 @@ def test_endpoints_are_ordered_within_their_service() -> None:
     assert found["shop/web"][0].ready_since == 7.0
 
 
+def test_an_adopted_container_is_reached_at_any_of_its_addresses() -> None:
+    theirs = replica(Phase.READY, alternatives=("10.1.0.2",))
+    (found,) = endpoints_by_service([theirs])["shop/web"]
+    assert (found.host, found.alternatives) == ("10.0.0.2", ("10.1.0.2",))
+
+
 def test_addresses_identify_services() -> None:
     adopted = replica(Phase.READY, managed=False, addresses=("172.17.0.5", "10.1.0.5"))
     ours = replica(Phase.READY, addresses=("10.2.0.5",))

@@ -91,6 +91,14 @@ def test_no_copy_starts_while_others_stop_containers(
     assert service.desired == count
 
 
+def test_the_newest_container_is_the_template(store: Store) -> None:
+    old = replace(THEIRS, created_at=1.0, revision="x")
+    new = replace(THEIRS, name="zz", created_at=2.0, revision="y")
+    ended = replace(THEIRS, name="zzz", created_at=3.0, state=ReplicaState.EXITED)
+    service = only_service(DesiredStateBuilder(store), old, new, ended)
+    assert (service.template, service.revision) == ("zz", "y")
+
+
 def test_copies_without_their_template_are_removed(store: Store) -> None:
     desired = DesiredStateBuilder(store).desired({"copy": COPY}, 10.0)
     assert desired.services == ()

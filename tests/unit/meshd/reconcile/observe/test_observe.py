@@ -71,6 +71,18 @@ def test_an_adopted_container_with_a_probe_does_not_wait_for_the_engines_first_c
     assert only(observed).phase is Phase.PROBING
 
 
+def test_the_address_that_answers_probes_is_used() -> None:
+    adopted = replace(SEEN, managed=False, alternatives=("10.1.0.2",))
+    for answers, host, others in (
+        ("", "10.0.0.2", ("10.1.0.2",)),
+        ("10.1.0.2", "10.1.0.2", ("10.0.0.2",)),
+        ("10.7.0.2", "10.0.0.2", ("10.1.0.2",)),  # an address that it has left
+    ):
+        probes = {"a": ProbeResult(first_good=101.0, host=answers)}
+        _, observed = observe_one(ReconcileMemory(), adopted, 101.0, probes=probes)
+        assert (only(observed).host, only(observed).alternatives) == (host, others)
+
+
 def test_a_replica_goes_from_pending_to_ready() -> None:
     start = StartReplica(name="a", project="shop", service="web", revision="r1", cause="wanted")
     memory, observed = observe_one(ReconcileMemory(), None, 99.0, starting={"a": start})
@@ -190,6 +202,13 @@ def test_a_new_control_process_continues_with_the_held_snapshot() -> None:
     assert phases["c"] == (Phase.PROBING, 0.0)
     events = list(phase_events({}, observed.replicas, 500.0))
     assert "a" not in [event.replica.name for event in events]
+
+
+def test_a_restarted_container_took_the_time_since_its_restart() -> None:
+    restarted = replace(SEEN, created_at=10.0)
+    _, observed = observe_one(ReconcileMemory(), restarted, 101.0, probes=GOOD)
+    (ready,) = phase_events({}, observed.replicas, 101.0)
+    assert ready.seconds == 1.0
 
 
 def test_each_change_makes_one_event() -> None:

@@ -445,6 +445,29 @@ def test_adopted_replicas_are_copied_and_never_stopped() -> None:
     assert steps(web(1, "x", adopted=True, template="theirs"), gone, copy) == []
 
 
+def test_copies_of_a_version_that_others_replaced_are_replaced() -> None:
+    theirs = replica("theirs", managed=False, revision="y")
+    old = replica("old", revision="x", copied=True)
+    service = web(2, "y", adopted=True, template="theirs")
+    assert steps(service, theirs, old) == ["start shop-web-baaaa as a copy of theirs"]
+    new = replica("new", revision="y", copied=True)
+    assert steps(service, theirs, old, new) == ["drain old"]
+    # While others replace one container after the other, both versions are wanted.
+    other = replica("other", managed=False, revision="x")
+    both = web(3, "y", adopted=True, template="theirs")
+    assert steps(both, theirs, other, old) == []
+    # Without any of theirs the copies are all that serves.
+    assert steps(web(1, "y", adopted=True, template="theirs"), old) == []
+
+
+def test_a_service_that_shrinks_keeps_the_new_version() -> None:
+    theirs = replica("theirs", managed=False, revision="y", created_at=NOW - 10)
+    old = replica("old", revision="x", copied=True, created_at=NOW - 90)
+    new = replica("new", revision="y", copied=True, created_at=NOW - 5)
+    service = web(2, "y", adopted=True, template="theirs")
+    assert steps(service, theirs, old, new) == ["drain old"]
+
+
 def test_a_container_that_others_stop_is_replaced_a_moment_later() -> None:
     service = web(2, "x", adopted=True, template="theirs")
     copy = replica("copy", revision="x")

@@ -16,7 +16,14 @@ from meshd.runtime.docker.container import clone_request, create_request, image_
 from meshd.runtime.docker.create import pack_files
 from meshd.runtime.docker.engine import api_version
 from meshd.runtime.docker.images.build import Ignore, bases, pack
-from meshd.runtime.docker.observe import add_lost_peer, event_kind, is_replica, observe, stop_signal
+from meshd.runtime.docker.observe import (
+    PEER_ADDRESSES,
+    add_lost_peer,
+    event_kind,
+    is_replica,
+    observe,
+    stop_signal,
+)
 from meshd.runtime.docker.usage import parse_stats
 from meshd.spec.model import (
     Build,
@@ -249,6 +256,7 @@ def test_adopted_container_observed() -> None:
     assert (seen.revision, seen.managed, seen.node) == ("0123456789ab", False, "node-1")
     assert (seen.host, seen.port) == ("10.2.0.2", 9000)
     assert seen.addresses == ("10.2.0.2", "10.1.0.2")
+    assert seen.alternatives == ("10.1.0.2",)
     assert seen.gateways == (("10.1.0.1", "10.1.0.0/24"),)
     assert (seen.state, seen.exit_code, seen.health) == (
         ReplicaState.RUNNING,
@@ -257,6 +265,11 @@ def test_adopted_container_observed() -> None:
     )
     assert seen.finished_at == 0.0
     assert seen.started_at - seen.created_at == pytest.approx(0.876544, abs=1e-5)
+
+
+def checked(day: str) -> dict[str, Any]:
+    """Return the state of a failed check that ran on a day."""
+    return {"Status": "unhealthy", "Log": [{"Start": f"{day}T00:00:00.0Z", "ExitCode": 1}]}
 
 
 @pytest.mark.parametrize(
@@ -281,10 +294,20 @@ def test_adopted_container_observed() -> None:
         ({"State__Status": "paused"}, "state", ReplicaState.PAUSED),
         ({"State__Running": False}, "host", None),
         ({"State__Health": {"Status": "unhealthy"}}, "health", ContainerHealth.UNHEALTHY),
+        ({"State__Health": checked("9999-01-01")}, "health", ContainerHealth.UNHEALTHY),
+        ({"State__Health": checked("2001-01-01")}, "health", ContainerHealth.STARTING),
     ],
 )
 def test_observation(changes: dict[str, Any], field: str, expected: object) -> None:
     assert getattr(observe(info(**changes), "n"), field) == expected
+
+
+def test_a_container_in_the_network_of_another_one_is_reached_there() -> None:
+    shared = info(NetworkSettings__Networks={}, HostConfig__NetworkMode="container:abc")
+    assert observe(shared, "n").host is None
+    seen = observe({**shared, PEER_ADDRESSES: ["10.9.0.2", "10.9.1.2"]}, "n")
+    assert (seen.host, seen.port, seen.addresses) == ("10.9.0.2", 9000, ())
+    assert seen.alternatives == ("10.9.1.2",)
 
 
 @pytest.mark.parametrize(
