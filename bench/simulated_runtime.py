@@ -5,6 +5,7 @@ import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
+from meshd.discovery.probe import PLAIN, ProbeOpening
 from meshd.model.runtime import (
     AddressRange,
     Capabilities,
@@ -19,7 +20,6 @@ from meshd.model.runtime import (
 )
 from meshd.runtime.base import RuntimeEvent
 from meshd.spec.model import HealthCheck, Network, Project, Service
-from proxy.wire.snapshot import UpstreamTls
 
 STARTED: Final = 1_700_000_000.0
 """Start of every replica, Unix time; any time in the past."""
@@ -161,7 +161,7 @@ class SimulatedRuntime:
         port: int,
         health: HealthCheck,
         path: str = "",
-        tls: UpstreamTls | None = None,
+        opening: ProbeOpening = PLAIN,
     ) -> str | None:
         """Return None: every replica is healthy."""
         return None

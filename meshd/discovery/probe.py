@@ -8,6 +8,7 @@ probed quickly (every 50 ms at first), so that a replica gets traffic soon after
 import asyncio
 import os
 import random
+import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,6 +18,7 @@ import msgspec
 
 from meshd.model.replica import NO_ANSWER, ProbeResult
 from meshd.spec.model import HealthCheck
+from proxy.transport.proxy_header import build_header
 from proxy.transport.upstream_tls import TlsFiles, describe_error, get_client
 from proxy.wire.snapshot import UpstreamTls
 
@@ -43,6 +45,20 @@ _OWN_LINES: Final = ("User-Agent: meshd-probe", "Accept: */*")
 """Fields that a probe sends unless the health check sets them."""
 
 
+class ProbeOpening(msgspec.Struct, frozen=True):
+    """What connections begin with, as those of requests do.
+
+    - `tls`: how they are encrypted; None for connections in the clear.
+    - `proxy_protocol`: version of their PROXY header; empty for none.
+    """
+
+    tls: UpstreamTls | None = None
+    proxy_protocol: str = ""
+
+
+PLAIN: Final = ProbeOpening()
+
+
 class ProbeTarget(msgspec.Struct, frozen=True):
     """An address to probe, with its checks.
 
@@ -51,7 +67,7 @@ class ProbeTarget(msgspec.Struct, frozen=True):
     - `incarnation`: distinguishes one start of a replica from the next.
     - `proven`: it served before this process began, so the first probe need not hurry.
     - `alternatives`: more addresses of the same host; one that answers is enough.
-    - `tls`: how connections are encrypted; None for connections in the clear.
+    - `opening`: what connections begin with.
     """
 
     host: str
@@ -61,7 +77,7 @@ class ProbeTarget(msgspec.Struct, frozen=True):
     proven: bool = False
     path: str = ""
     alternatives: tuple[str, ...] = ()
-    tls: UpstreamTls | None = None
+    opening: ProbeOpening = PLAIN
 
 
 def _is_same(old: ProbeTarget, new: ProbeTarget | None) -> bool:
@@ -147,13 +163,14 @@ class Prober:
     ) -> tuple[str | None, str]:
         """Probe the addresses of a target until one answers well, the one that was `first` last
         time before the others. Return the last problem and that address."""
-        probe_once, port, path, tls = self._probe_once, target.port, target.path, target.tls
-        problem = await probe_once(first, port, health, path, tls)
+        probe_once, port, path = self._probe_once, target.port, target.path
+        opening = target.opening
+        problem = await probe_once(first, port, health, path, opening)
         if problem is None:
             return None, first
         for host in (target.host, *target.alternatives):
             if host != first:
-                problem = await probe_once(host, port, health, path, tls)
+                problem = await probe_once(host, port, health, path, opening)
                 if problem is None:
                     return None, host
         return problem, first
@@ -175,13 +192,13 @@ class Prober:
 
 
 async def probe(
-    host: str, port: int, health: HealthCheck, path: str = "", tls: UpstreamTls | None = None
+    host: str, port: int, health: HealthCheck, path: str = "", opening: ProbeOpening = PLAIN
 ) -> str | None:
     """Probe once, over the Unix socket at `path` if it is set. Return the problem, for people; None
     if the answer is good."""
     try:
         async with asyncio.timeout(health.timeout):
-            reader, writer = await _connect(host, port, path, tls)
+            reader, writer = await _connect(host, port, path, opening)
             try:
                 if health.type == "tcp":
                     return None
@@ -195,7 +212,8 @@ async def probe(
     except TlsFiles as error:
         return str(error)
     except ssl.SSLError as error:
-        return f"no TLS connection: {describe_error(error, tls.server_name if tls else host)}"
+        name = opening.tls.server_name if opening.tls is not None else host
+        return f"no TLS connection: {describe_error(error, name)}"
     except OSError as error:
         return os.strerror(error.errno).lower() if error.errno else str(error)
     except ValueError as error:
@@ -203,14 +221,32 @@ async def probe(
 
 
 async def _connect(
-    host: str, port: int, path: str, tls: UpstreamTls | None
+    host: str, port: int, path: str, opening: ProbeOpening
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     options: dict[str, Any] = {}
+    tls = opening.tls
     if tls is not None:
         options = {"ssl": get_client(tls).context(), "server_hostname": tls.server_name}
+    if opening.proxy_protocol:
+        sock = await _connect_socket(host, port, path)
+        # A new connection takes far more bytes at once than the header has.
+        sock.send(build_header(opening.proxy_protocol))
+        return await asyncio.open_connection(sock=sock, limit=MAX_HEAD, **options)
     if path:
         return await asyncio.open_unix_connection(path, limit=MAX_HEAD, **options)
     return await asyncio.open_connection(host, port, limit=MAX_HEAD, **options)
+
+
+async def _connect_socket(host: str, port: int, path: str) -> socket.socket:
+    family = socket.AF_UNIX if path else socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, path or (host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _build_request(host: str, port: int, path: str, health: HealthCheck) -> bytes:
@@ -238,5 +274,5 @@ def _check_answer(line: bytes, health: HealthCheck) -> str | None:
     return problem
 
 
-ProbeFunction = Callable[[str, int, HealthCheck, str, UpstreamTls | None], Awaitable[str | None]]
+ProbeFunction = Callable[[str, int, HealthCheck, str, ProbeOpening], Awaitable[str | None]]
 """Probes one address once, as `probe` does."""

@@ -12,7 +12,7 @@ from meshd.discovery.endpoints import (
     find_shared_gateways,
     services_by_address,
 )
-from meshd.discovery.probe import Prober, ProbeTarget
+from meshd.discovery.probe import PLAIN, ProbeOpening, Prober, ProbeTarget
 from meshd.model.desired import Desired
 from meshd.model.replica import Replica
 from meshd.model.replica_phase import ENDED, Phase
@@ -23,8 +23,8 @@ from meshd.publish.publisher import Publisher
 from meshd.reconcile.desired_state import DesiredStateBuilder
 from meshd.reconcile.execute.host_names import HostNames, HostNamesWriter
 from meshd.reconcile.execute.replica_spec import credential
-from meshd.spec.model import HealthCheck
-from proxy.wire.snapshot import Split, UpstreamTls
+from meshd.spec.model import HealthCheck, Service
+from proxy.wire.snapshot import Split
 
 _RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
 _LEAVING = (Phase.DRAINING, Phase.STOPPING)
@@ -120,7 +120,7 @@ class SnapshotUpdater:
         """Return a target for each replica that runs and is not plain; among those that leave only
         for adopted ones, since they may come back."""
         targets: dict[str, ProbeTarget] = {}
-        checks: dict[str, tuple[HealthCheck, UpstreamTls | None]] = {}
+        checks: dict[str, tuple[HealthCheck, ProbeOpening]] = {}
         for replica in replicas:
             seen = listed.get(replica.name)
             if seen is None or seen.host is None or seen.state not in _RUNS or replica.plain:
@@ -133,9 +133,9 @@ class SnapshotUpdater:
             check = checks.get(replica.key)
             if check is None:
                 found = self._desired.service(replica.key)
-                check = (HealthCheck(), None)
+                check = (HealthCheck(), PLAIN)
                 if found is not None:
-                    check = (found.spec.probe, compile_upstream_tls(found.spec))
+                    check = (found.spec.probe, build_probe_opening(found.spec))
                 checks[replica.key] = check
             targets[replica.name] = ProbeTarget(
                 host=seen.host,
@@ -143,7 +143,7 @@ class SnapshotUpdater:
                 health=check[0],
                 incarnation=(seen.runtime_id, seen.started_at),
                 proven=replica.phase is Phase.READY,
-                tls=check[1],
+                opening=check[1],
                 alternatives=seen.alternatives,
             )
         return targets
@@ -170,3 +170,11 @@ class SnapshotUpdater:
             retained=self._gateways.virtual.services(),
         )
         self._publisher.publish(snapshot)
+
+
+def build_probe_opening(service: Service) -> ProbeOpening:
+    """Return what probes of a service's replicas begin with."""
+    upstream = service.mesh.upstream
+    if upstream.tls is None and upstream.proxy_protocol is None:
+        return PLAIN
+    return ProbeOpening(compile_upstream_tls(service), upstream.proxy_protocol or "")

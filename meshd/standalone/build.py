@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from meshd.discovery.probe import ProbeOpening
 from meshd.model.service_key import service_key
 from meshd.publish.compile import EdgeSettings, compile_snapshot
 from meshd.spec.model import Mesh, Project, RouteSpec, Service, UpstreamSpec, UpstreamTlsSpec
@@ -232,7 +233,12 @@ def build_supervisor_config(
 def build_listeners(proxy_settings: ProxySettings) -> tuple[Listener, ...]:
     """Return the settings of single addresses for the supervisor."""
     return tuple(
-        Listener(name, paths=each.paths or "", mode=int(each.mode, 8) if each.mode else None)
+        Listener(
+            name,
+            paths=each.paths or "",
+            mode=int(each.mode, 8) if each.mode else None,
+            proxy_protocol=each.proxy_protocol.networks if each.proxy_protocol else (),
+        )
         for name, each in proxy_settings.listeners.items()
     )
 
@@ -251,12 +257,13 @@ def build_span_config(proxy_settings: ProxySettings) -> SpanConfig:
     return SpanConfig(otlp.endpoint, otlp.sample, otlp.service_name, query)
 
 
-def build_probe_tls(settings: StandaloneSettings, endpoint: Endpoint) -> UpstreamTls | None:
-    """Return how probes of an endpoint are encrypted; None for probes in the clear."""
-    tls = settings.tls
+def build_probe_opening(settings: StandaloneSettings, endpoint: Endpoint) -> ProbeOpening:
+    """Return what probes of an endpoint begin with."""
+    proxy_protocol, tls = settings.mesh.upstream.proxy_protocol or "", settings.tls
     if tls is None:
-        return None
-    return UpstreamTls(**{**vars(tls), "server_name": endpoint.server_name})
+        return ProbeOpening(proxy_protocol=proxy_protocol)
+    named = UpstreamTls(**{**vars(tls), "server_name": endpoint.server_name})
+    return ProbeOpening(named, proxy_protocol)
 
 
 def _helper_config(

@@ -177,7 +177,7 @@ class Helper:
                 (each.id, 0.0),
                 path=each.path,
                 alternatives=each.alternatives,
-                tls=build.build_probe_tls(self._settings, each),
+                opening=build.build_probe_opening(self._settings, each),
             )
             for each in self._list_endpoints()
         }

@@ -7,19 +7,16 @@ another, close those that were idle for too long.
 import asyncio
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from proxy.state.endpoint_state import EndpointState
-from proxy.transport.upstream_tls import (
-    HANDSHAKE_SECONDS,
-    TlsEndpoint,
-    TlsFailed,
-    describe_error,
-)
+from proxy.transport.proxy_header import NO_ADDRESS, build_header
+from proxy.transport.upstream_tls import HANDSHAKE_SECONDS, TlsFailed, describe_error
 
 if TYPE_CHECKING:
     from proxy.request.data_plane import DataPlane
+    from proxy.request.sinks import ClientSink
     from proxy.request.upstream import Upstream
 
 MAX_IDLE: Final = 1024
@@ -30,11 +27,26 @@ ATTEMPT_DELAY: Final = 0.25
 RFC 8305 recommends."""
 
 
-def take(endpoint: EndpointState, *, idempotent: bool, now: float) -> "Upstream | None":
-    """Take an idle connection, the one used last first. Return None if a new one is needed."""
+def prefer(endpoint: EndpointState, client: "ClientSink") -> None:
+    """Have `take` begin with a connection that carries requests of `client` only."""
+    idle = endpoint.idle
+    for upstream in idle:
+        if upstream.client is client:
+            idle.remove(upstream)
+            idle.append(upstream)
+            return
+
+
+def take(
+    endpoint: EndpointState, *, idempotent: bool, now: float, client: "ClientSink | None" = None
+) -> "Upstream | None":
+    """Take an idle connection, the one used last first. Return None if a new one is needed.
+    `client`: it must carry requests of this client only; None: of any client."""
     idle = endpoint.idle
     while idle:
         upstream = idle[-1]
+        if upstream.client is not client:
+            return None
         if not idempotent and now - upstream.idle_since > endpoint.idle_age.fresh:
             return None
         idle.pop()
@@ -87,6 +99,13 @@ def close_idle(endpoint: EndpointState, now: float) -> None:
         endpoint.idle_age.saw_open(now - endpoint.idle[0].idle_since, now)
     for upstream in endpoint.take_expired(now):
         upstream.discard()
+
+
+def close_orphaned(endpoint: EndpointState, clients: "Container[ClientSink]") -> None:
+    """Close the connections for a client that has gone: it is not among `clients`."""
+    for upstream in tuple(endpoint.idle):
+        if upstream.client is not None and upstream.client not in clients:
+            close_unused(endpoint, upstream)
 
 
 async def connect_first(
@@ -159,8 +178,8 @@ async def dial(
     where, tls = endpoint.endpoint, endpoint.tls
     protocol = cast("asyncio.Protocol", upstream)
     try:
-        if tls is not None:
-            await _dial_tls(loop, endpoint, tls, protocol)
+        if tls is not None or endpoint.proxy_protocol:
+            await _dial_prepared(loop, endpoint, upstream.client, protocol)
         elif where.path:
             await loop.create_unix_connection(lambda: protocol, where.path)
         elif where.alternatives:
@@ -173,22 +192,30 @@ async def dial(
         upstream.dial_failed(error)
 
 
-async def _dial_tls(
+async def _dial_prepared(
     loop: asyncio.AbstractEventLoop,
     endpoint: EndpointState,
-    tls: TlsEndpoint,
+    client: "ClientSink | None",
     protocol: asyncio.Protocol,
 ) -> None:
-    """Open an encrypted connection. Raises OSError if there is no connection, TlsFailed if there
-    is one without a valid handshake."""
-    where = endpoint.endpoint
-    context = tls.prepare()
+    """Open a connection with a PROXY header, with TLS, or with both, the header in the clear.
+    Raises OSError if there is no connection, TlsFailed if there is one without a valid
+    handshake."""
+    where, tls = endpoint.endpoint, endpoint.tls
+    context = tls.prepare() if tls is not None else None
     if where.path:
         sock = socket.socket(socket.AF_UNIX)
         await _connect_socket(loop, sock, where.path)
     else:
         host, sock = await connect_first(loop, endpoint.hosts(), where.port)
         endpoint.record_accepting(host)
+    if endpoint.proxy_protocol:
+        address = client.proxied_address() if client is not None else NO_ADDRESS
+        # A new connection takes far more bytes at once than the header has.
+        sock.send(build_header(endpoint.proxy_protocol, address))
+    if tls is None:
+        await loop.create_connection(lambda: protocol, sock=sock)
+        return
     try:
         await loop.create_connection(
             lambda: protocol,

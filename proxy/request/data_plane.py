@@ -319,11 +319,14 @@ class DataPlane:
 
     # --- called by connections and exchanges
 
-    def connect(self, endpoint: EndpointState, sink: ResponseSink) -> Upstream:
-        """Start to open a connection to an endpoint, which reports to `sink`."""
+    def connect(
+        self, endpoint: EndpointState, sink: ResponseSink, client: ClientSink | None = None
+    ) -> Upstream:
+        """Start to open a connection to an endpoint, which reports to `sink`. It carries requests
+        of `client` only, if that is given, and begins with the PROXY header of the service."""
         endpoint.count_connections(1)
         self.descriptors.count_to_endpoints(1)
-        upstream = Upstream(self, endpoint, sink)
+        upstream = Upstream(self, endpoint, sink, client)
         upstream.open()
         return upstream
 
@@ -409,6 +412,12 @@ class DataPlane:
         text = f"{service.name}: the response of {endpoint.id} is not valid: {reason}"
         self._problems.add(text, self.clock())
 
+    def report_bad_header(self, listener: Listener, peer: str, reason: str) -> None:
+        """Log why a connection has no valid PROXY header."""
+        source = peer or "a Unix socket"
+        text = f"{listener.address}: a connection from {source} has no PROXY header: {reason}"
+        self._problems.add(text, self.clock())
+
     def report_no_tls(self, service: ServiceState, endpoint: EndpointState, reason: str) -> None:
         """Log why a TLS connection to an endpoint cannot be opened."""
         text = f"{service.name}: no TLS connection to {endpoint.id}: {reason}"
@@ -492,6 +501,8 @@ class DataPlane:
             service.response_templates.refresh()
             for endpoint in service.endpoints.values():
                 connection_pool.close_idle(endpoint, now)
+                if service.config.proxy_protocol:
+                    connection_pool.close_orphaned(endpoint, self.clients)
             if self._ramping:
                 service.apply_ramp(wall)
             if sweep:

@@ -26,6 +26,7 @@ from proxy.request.headers import own_response
 from proxy.request.phases import TUNNEL
 from proxy.request.sinks import NEVER, ClientSink
 from proxy.tls.session_info import TlsSession
+from proxy.transport.proxy_header import ProxiedAddress
 from proxy.wire.snapshot import Listener
 
 if TYPE_CHECKING:
@@ -129,7 +130,9 @@ class Downstream(ClientSink):
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=WRITE_HIGH)
         peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple):
+        if self.listener.client[0]:
+            self.peer = self.source = self.listener.client[0]
+        elif isinstance(peer, tuple):
             self.peer = self.source = peer[0].removeprefix("::ffff:")
         self._hop = self.peer.encode()
         self.address = self._hop or UNKNOWN
@@ -141,6 +144,18 @@ class Downstream(ClientSink):
             self._templates, self._body_templates = cache.templates, cache.body_templates
         self.deadline = plane.clock() + plane.routing.head_seconds
         plane.clients.add(self)
+
+    def proxied_address(self) -> ProxiedAddress:
+        transport = self.transport
+        if transport is None or self.source != self.peer:
+            return ProxiedAddress(self.source, 0)
+        peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        port = self.listener.client[1]
+        if not port and isinstance(peer, tuple):
+            port = peer[1]
+        if not isinstance(own, tuple):
+            return ProxiedAddress(self.peer, port)
+        return ProxiedAddress(self.peer, port, own[0].removeprefix("::ffff:"), own[1])
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc

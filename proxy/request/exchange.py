@@ -258,8 +258,13 @@ class Exchange(Attempt):
             endpoint.health.probing = True
             service.refresh(now)
         upstream = None
+        owner = self.client if service.config.proxy_protocol else None
         if endpoint.idle and not self.new_connection:
-            upstream = connection_pool.take(endpoint, idempotent=self.idempotent, now=now)
+            if owner is not None:
+                connection_pool.prefer(endpoint, owner)
+            upstream = connection_pool.take(
+                endpoint, idempotent=self.idempotent, now=now, client=owner
+            )
         if upstream is not None:
             # A probe's connection has carried none.
             self.reused = upstream.requests > 0
@@ -274,7 +279,7 @@ class Exchange(Attempt):
         self.set_deadline(now + service.connect_timeout)
         if service.config.limits.endpoint_connections:
             connection_pool.make_room(endpoint, service.limits.connections_left(endpoint))
-        self.upstream = self.plane.connect(endpoint, self)
+        self.upstream = self.plane.connect(endpoint, self, owner)
 
     def _start_hedge(self) -> None:
         """Start the timer of a second attempt, if the request may have one."""

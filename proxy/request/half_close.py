@@ -92,5 +92,11 @@ def end_by_reset(transport: asyncio.Transport) -> None:
     """Have the close of a connection, which the caller does next, send a reset: unsent bytes are
     dropped, and the peer does not see a clean end."""
     sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family != socket.AF_UNIX:
+    if sock is not None:
+        reset_on_close(sock)
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """Have the close of a socket send a reset."""
+    if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

@@ -55,13 +55,17 @@ class Hedge(Attempt):
     def _send_to(self, endpoint: "EndpointState", now: float) -> None:
         self.begin_attempt(endpoint, now)
         upstream = None
+        exchange = self.exchange
+        owner = exchange.client if exchange.service.config.proxy_protocol else None
         if endpoint.idle:
-            upstream = connection_pool.take(endpoint, idempotent=True, now=now)
+            if owner is not None:
+                connection_pool.prefer(endpoint, owner)
+            upstream = connection_pool.take(endpoint, idempotent=True, now=now, client=owner)
         if upstream is not None:
             self.reused = True
             self.connected(upstream)
         else:
-            self.upstream = self.plane.connect(endpoint, self)
+            self.upstream = self.plane.connect(endpoint, self, owner)
 
     def drop(self, now: float) -> None:
         """End it: it is not needed any more, or has failed."""

@@ -18,6 +18,7 @@ from proxy.http1.response import ResponseHead
 from proxy.request.failure import Failure
 from proxy.request.phases import TUNNEL
 from proxy.tls.session_info import TlsSession
+from proxy.transport.proxy_header import ProxiedAddress
 from proxy.wire.snapshot import Listener
 
 if TYPE_CHECKING:
@@ -93,6 +94,10 @@ class ClientSink:
         """Return the forwarding field lines, which name the sender of the request, and those that
         name this hop."""
         raise NotImplementedError
+
+    def proxied_address(self) -> ProxiedAddress:
+        """Return the address of the client for a PROXY header to an endpoint."""
+        return ProxiedAddress(self.source, 0)
 
     def forget_forwarded_lines(self) -> None:
         """Build the forwarding field lines again: those that name this hop have changed."""

@@ -18,7 +18,7 @@ from proxy.http1.partial import check_partial
 from proxy.http1.request import END
 from proxy.http1.response import ResponseHead
 from proxy.request import connection_pool, fast_path, half_close
-from proxy.request.sinks import IN_CHUNKS, REJECTED, ResponseSink
+from proxy.request.sinks import IN_CHUNKS, REJECTED, ClientSink, ResponseSink
 from proxy.state.endpoint_state import EndpointState
 from proxy.transport.upstream_tls import TlsFailed, describe_refusal
 
@@ -48,6 +48,7 @@ class Upstream:
     to a native class.
 
     - `endpoint`: where it leads.
+    - `client`: the client whose requests alone it carries; None for those of any.
     - `sink`: what it reports to; None while it is idle or given up.
     - `fast_path_sink`: the exchange whose response may take the fast path, or None.
     - `transport`: None while it is being opened.
@@ -69,6 +70,7 @@ class Upstream:
         "_plane",
         "_reader",
         "_task",
+        "client",
         "closing",
         "endpoint",
         "fast_path_sink",
@@ -82,9 +84,16 @@ class Upstream:
         "transport",
     )
 
-    def __init__(self, plane: "DataPlane", endpoint: EndpointState, sink: ResponseSink) -> None:
+    def __init__(
+        self,
+        plane: "DataPlane",
+        endpoint: EndpointState,
+        sink: ResponseSink,
+        client: ClientSink | None = None,
+    ) -> None:
         self._plane = plane
         self.endpoint = endpoint
+        self.client = client
         self.sink: ResponseSink | None = sink
         self.fast_path_sink: Exchange | None = None
         self.transport: asyncio.Transport | None = None

@@ -48,6 +48,7 @@ class EndpointState:
     - `opening`: the part of `connections` that are being opened.
     - `response_templates`: templates of the responses of its service.
     - `tls`: how connections to it are encrypted; None for connections in the clear.
+    - `proxy_protocol`: version of the PROXY header that connections begin with; empty for none.
     """
 
     __slots__ = (
@@ -71,6 +72,7 @@ class EndpointState:
         "latency_elsewhere",
         "latency_estimate",
         "opening",
+        "proxy_protocol",
         "response_templates",
         "service",
         "serving",
@@ -88,6 +90,7 @@ class EndpointState:
         peak: bool,
         adaptive: bool,
         tls: TlsEndpoint | None = None,
+        proxy_protocol: str = "",
     ) -> None:
         self.service = service
         self.endpoint = endpoint
@@ -114,6 +117,7 @@ class EndpointState:
         self.serving = True
         self.response_templates = response_templates
         self.tls = tls
+        self.proxy_protocol = proxy_protocol
 
     # --- from the snapshot
 

@@ -126,6 +126,7 @@ class ServiceState:
             or hashed
             or service.balance.sticky_cookie
             or service.split
+            or service.proxy_protocol
         )
         parking = service.parking
         self.parks_on_refusal = parking.on_refusal and parking.timeout > 0.0
@@ -136,21 +137,23 @@ class ServiceState:
         )
         if not self.may_queue:
             self.backlog.clear()
-        removed = self._update_endpoints(service, same_tls=old.tls == service.tls)
+        is_same = (old.tls, old.proxy_protocol) == (service.tls, service.proxy_protocol)
+        removed = self._update_endpoints(service, is_same=is_same)
         self.ready = tuple(state for state in self.endpoints.values() if state.serving)
         self.apply_ramp(wall)
         self.refresh(now)
         return removed
 
-    def _update_endpoints(self, service: Service, *, same_tls: bool) -> list[EndpointState]:
+    def _update_endpoints(self, service: Service, *, is_same: bool) -> list[EndpointState]:
         """Keep the states of known endpoints, create new ones; return those that are gone. An
-        endpoint that kept its id but not its address, or not its TLS, is a new one."""
+        endpoint that kept its id but not its address is a new one, and so are all unless
+        connections to them are opened as before (`is_same`)."""
         previous = self.endpoints
         self.endpoints = {}
         adaptive = service.limits.adaptive
         for endpoint in service.endpoints:
             state = previous.pop(endpoint.id, None)
-            if state is not None and not (same_tls and _has_address(state, endpoint)):
+            if state is not None and not (is_same and _has_address(state, endpoint)):
                 previous[endpoint.id] = state
                 state = None
             if state is None:
@@ -162,6 +165,7 @@ class ServiceState:
                     peak=peak,
                     adaptive=adaptive,
                     tls=_make_tls(service, endpoint),
+                    proxy_protocol=service.proxy_protocol,
                 )
             state.update(endpoint, service.timeouts.pool, adaptive=adaptive)
             self.endpoints[endpoint.id] = state

@@ -41,6 +41,7 @@ class TcpHandover:
         name in counts."""
 
         def start(client: socket.socket, peer: str) -> None:
+            peer = listener.client[0] or peer
             session = TcpSession(
                 plane, self._poller, self._buffers, listener, service, caller, client, peer
             )

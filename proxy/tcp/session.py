@@ -29,6 +29,7 @@ from proxy.tcp.phases import (
     WAITING,
 )
 from proxy.tcp.poller import READABLE, RESET, WRITABLE, Poller
+from proxy.transport.proxy_header import ProxiedAddress, build_header
 from proxy.wire.snapshot import Listener
 
 if TYPE_CHECKING:
@@ -239,6 +240,13 @@ class TcpSession(ClientSink):
     def _open(self, upstream: socket.socket) -> None:
         endpoint, plane, service = self.endpoint, self.plane, self.service
         assert endpoint is not None
+        if endpoint.proxy_protocol:
+            try:
+                # A new connection takes far more bytes at once than the header has.
+                upstream.send(build_header(endpoint.proxy_protocol, self.proxied_address()))
+            except OSError as error:
+                self._connect_failed(error.errno or 0)
+                return
         endpoint.count_opening(-1)
         self._enter(OPEN)
         now = self.connected_at = plane.clock()
@@ -254,6 +262,17 @@ class TcpSession(ClientSink):
             self._down.pump(0)
         if service.parks_on_refusal and service.waiting:
             queue.wake(service, now)
+
+    def proxied_address(self) -> ProxiedAddress:
+        port = self.listener.client[1]
+        try:
+            peer, own = self._client.getpeername(), self._client.getsockname()
+        except OSError:
+            return ProxiedAddress(self.peer, port)
+        if not isinstance(peer, tuple) or not isinstance(own, tuple):
+            return ProxiedAddress(self.peer, port)
+        local = own[0].removeprefix("::ffff:")
+        return ProxiedAddress(self.peer, port or peer[1], local, own[1])
 
     def _client_event(self, events: int) -> None:
         up, down = self._up, self._down

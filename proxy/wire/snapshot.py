@@ -316,6 +316,8 @@ class Service(Frozen, frozen=True):
     - `protocol`: connections to a `tcp` service are passed on as they are
     - `drain_tunnels`: seconds for which a worker that must go keeps tunnels
     - `tls`: how connections to endpoints are encrypted; None for connections in the clear
+    - `proxy_protocol`: version of the PROXY header with which connections to endpoints begin; empty
+      for none. They then carry requests of one client connection each
 
     A further port of a service is a service too: it is named `PROJECT/SERVICE:PORT`, and its
     endpoints have the ids of the service's.
@@ -337,6 +339,7 @@ class Service(Frozen, frozen=True):
     protocol: Literal["http", "tcp"] = "http"
     drain_tunnels: float = 3600.0
     tls: UpstreamTls | None = None
+    proxy_protocol: Literal["", "v1", "v2"] = ""
 
 
 class CertificateFiles(Frozen, frozen=True, omit_defaults=True):
@@ -422,6 +425,10 @@ class Listener(Frozen, frozen=True, omit_defaults=True):
 
     `tls` makes it speak TLS; None: clear text. `https_port`: all requests are redirected to the
     same URL with the scheme https at this port, except answers to ACME challenges; 0: none is.
+
+    `proxy_protocol` are the networks in CIDR notation (`unix:` means Unix sockets) from which each
+    connection begins with a PROXY header, which names its client. `client` is the address and port
+    in it: a worker sets it for one connection, and it is never sent.
     """
 
     address: str
@@ -433,6 +440,8 @@ class Listener(Frozen, frozen=True, omit_defaults=True):
     mode: int | None = None
     tls: ListenerTls | None = None
     https_port: int = 0
+    proxy_protocol: tuple[str, ...] = ()
+    client: tuple[str, int] = ("", 0)
 
 
 class Snapshot(Frozen, frozen=True, omit_defaults=True):

@@ -18,7 +18,9 @@ from proxy.ipc.address import Address
 from proxy.request import failure, half_close, resolve
 from proxy.request.data_plane import DataPlane
 from proxy.state.service_state import ServiceState
+from proxy.state.trusted_networks import TrustedNetworks
 from proxy.wire.snapshot import Listener
+from proxy.worker.proxy_header_reader import ProxyHeaderReader
 
 _SO_ORIGINAL_DST: Final = 80
 """Socket option with the address before redirection (linux/netfilter_ipv4.h)."""
@@ -37,6 +39,12 @@ def protocol_factory(
 ) -> Callable[[], asyncio.Protocol]:
     """Return the protocol factory for the sockets of `listener`. Without `tcp`, connections to TCP
     services are reset."""
+    if listener.proxy_protocol:
+        trusted = TrustedNetworks(listener.proxy_protocol)
+        plain = msgspec.structs.replace(listener, proxy_protocol=())
+        return lambda: ProxyHeaderReader(
+            plane, plain, trusted, lambda each: protocol_factory(plane, each, tcp)()
+        )
     if listener.kind in _BY_CONNECTION:
         return lambda: Handover(plane, listener, tcp)
     return plane.protocol_factory(listener)
@@ -80,6 +88,7 @@ class Handover(asyncio.Protocol):
         may not use the service."""
         peer = transport.get_extra_info("peername")
         address = peer[0].removeprefix("::ffff:") if isinstance(peer, tuple) else ""
+        address = listener.client[0] or address
         routing = self._plane.routing
         _, caller = routing.identify_caller(listener, address)
         name = caller or resolve.unknown_caller(listener)

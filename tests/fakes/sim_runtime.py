@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from meshd.discovery.probe import PLAIN, ProbeOpening
 from meshd.model.output import OutputLine, OutputQuery
 from meshd.model.runtime import (
     AddressRange,
@@ -38,7 +39,6 @@ from meshd.runtime.base import (
 )
 from meshd.spec import labels
 from meshd.spec.model import ContainerHook, HealthCheck, Network, Service
-from proxy.wire.snapshot import UpstreamTls
 from tests.fakes.virtual import clock
 
 READY = "/ready"
@@ -452,7 +452,7 @@ class SimRuntime:
         port: int,
         health: HealthCheck,
         path: str = "",
-        tls: UpstreamTls | None = None,
+        opening: ProbeOpening = PLAIN,
     ) -> str | None:
         """What an active probe finds at a port."""
         await asyncio.sleep(0.002)

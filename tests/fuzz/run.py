@@ -19,7 +19,9 @@ def fuzz(name: str, seconds: int, found: str) -> None:
     import atheris
 
     sys.path[:0] = [str(ROOT), str(HERE.parent)]
-    with atheris.instrument_imports(include=["proxy.http1", "fuzz.targets"]):
+    with atheris.instrument_imports(
+        include=["proxy.http1", "proxy.transport.proxy_header", "fuzz.targets"]
+    ):
         from fuzz.targets import TARGETS
     corpus = HERE / "corpus" / name
     dictionary = HERE / "http.dict"

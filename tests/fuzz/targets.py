@@ -23,6 +23,7 @@ from proxy.http1.request import END, parse_request
 from proxy.http1.response import parse_response
 from proxy.http1.response_template import ResponseTemplates
 from proxy.http1.rewrite import build_request_head
+from proxy.transport import proxy_header as headers
 from tests.support.heads import parsed_fields
 
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -109,6 +110,38 @@ def response(data: bytes) -> None:
         chunked(b"\x05" + rest)
 
 
+def proxy_header(data: bytes) -> None:
+    """A PROXY header is read the same at every cut, and never beyond its end."""
+    cut, rest = (data[0] if data else 0), data[1:]
+    whole = _read_header([rest])
+    assert whole == _read_header([rest[:cut], rest[cut:]]), "a cut changes the reading"
+    assert whole == _read_header([rest[at : at + 1] for at in range(len(rest))])
+    if whole is None or whole[0] == b"":
+        return
+    header, found = whole
+    assert rest.startswith(header)
+    for version in ("v1", "v2") if found.host else ():
+        built = headers.build_header(version, found)
+        assert headers.parse_header(built) == found, "what is written has another reading"
+
+
+def _read_header(pieces: list[bytes]) -> tuple[bytes, headers.ProxiedAddress] | None:
+    """Return the header and what it says; None if it is refused, empty if it is not complete."""
+    header = b""
+    try:
+        for piece in pieces:
+            while piece and not headers.is_complete(header):
+                count = headers.count_own(header, piece)
+                header, piece = header + piece[:count], piece[count:]
+        return (
+            (header, headers.parse_header(header))
+            if headers.is_complete(header)
+            else (b"", headers.NO_ADDRESS)
+        )
+    except headers.BadProxyHeader:
+        return None
+
+
 def _refused_by(parse: Callable[[], object], status: int) -> None:
     said = 0
     try:
@@ -136,4 +169,5 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "head": head,
     "chunked": chunked,
     "response": response,
+    "proxy_header": proxy_header,
 }

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from meshd.spec.model import BackupHooks, Model, Percent, Quota
 from proxy.ipc import address
@@ -93,15 +93,36 @@ def check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+class ProxyProtocolSettings(Model):
+    """The PROXY protocol at an address that the proxy accepts clients at.
+
+    - `from`: networks in CIDR notation, or addresses, of the load balancers, whose connections must
+      all begin with a PROXY header; `unix:PATH` or `unix:` for clients of Unix sockets
+    """
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    networks: Annotated[tuple[str, ...], Field(min_length=1, alias="from")]
+
+    @field_validator("networks", mode="before")
+    @classmethod
+    def _wrap_network(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    _check_networks = field_validator("networks")(check_networks)
+
+
 class ListenerSettings(Model):
     """Settings of one address that the proxy accepts clients at.
 
     - `paths`: the path policy of routes without one: `strict` or `as-is`; see `RouteSpec`
     - `mode`: the permission bits of a Unix socket's file, in octal: `"0660"`
+    - `proxy_protocol`: read the PROXY header of load balancers in front. Default: none
     """
 
     paths: Literal["strict", "as-is"] | None = None
     mode: str = ""
+    proxy_protocol: ProxyProtocolSettings | None = None
 
     @field_validator("mode", mode="before")
     @classmethod

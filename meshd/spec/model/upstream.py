@@ -4,7 +4,7 @@ Part of `meshd.spec.model.mesh`. `meshd.publish.compile` turns it into `proxy.wi
 `meshd.spec.reader.upstream_files` checks the files that it names.
 """
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import field_validator, model_validator
 
@@ -44,8 +44,11 @@ class UpstreamSpec(Model):
     """How the proxy connects to replicas.
 
     - `tls`: encrypt connections: `true`, or a mapping. Default: none
+    - `proxy_protocol`: the version of the PROXY header with which each connection begins, `v1` or
+      `v2`: it names the client. Default: none
     """
 
     tls: UpstreamTlsSpec | None = None
+    proxy_protocol: Literal["v1", "v2"] | None = None
 
     _switch = field_validator("tls", mode="before")(shorthand.expand_upstream_tls)

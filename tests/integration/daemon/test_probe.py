@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from meshd.discovery.probe import Prober, ProbeTarget, probe
+from meshd.discovery.probe import ProbeOpening, Prober, ProbeTarget, probe
 from meshd.model.replica import ProbeResult
 from meshd.spec.model import HealthCheck, Mesh
 from proxy.wire.snapshot import UpstreamTls
@@ -133,16 +133,16 @@ async def test_a_probe_over_tls_verifies_the_certificate(tmp_path: Path) -> None
     port = int(server.sockets[0].getsockname()[1])
     tls = UpstreamTls(ca=authority.ca, server_name="orders")
     slow = HealthCheck(path="/healthz", timeout=5)
-    assert await probe("127.0.0.1", port, slow, "", tls) is None
+    assert await probe("127.0.0.1", port, slow, "", ProbeOpening(tls)) is None
     assert heads[0].startswith(b"GET /healthz HTTP/1.1\r\n")
     wrong = UpstreamTls(ca=authority.ca, server_name="other")
     said = "no TLS connection: its certificate is not for other"
-    assert await probe("127.0.0.1", port, slow, "", wrong) == said
+    assert await probe("127.0.0.1", port, slow, "", ProbeOpening(wrong)) == said
     tcp = HealthCheck(type="tcp", timeout=5)
-    assert await probe("127.0.0.1", port, tcp, "", tls) is None
-    assert await probe("127.0.0.1", port, tcp, "", wrong) == said
+    assert await probe("127.0.0.1", port, tcp, "", ProbeOpening(tls)) is None
+    assert await probe("127.0.0.1", port, tcp, "", ProbeOpening(wrong)) == said
     missing = UpstreamTls(ca="/no.pem", server_name="orders")
-    found = await probe("127.0.0.1", port, slow, "", missing)
+    found = await probe("127.0.0.1", port, slow, "", ProbeOpening(missing))
     assert found == "/no.pem cannot be read: No such file or directory"
     assert len(heads) == 1
     server.close()
@@ -194,7 +194,9 @@ async def test_readiness_is_probed_separately_from_health() -> None:
     asked: list[str] = []
     changed = asyncio.Event()
 
-    async def ask(host: str, port: int, health: HealthCheck, path: str, tls: object) -> str | None:
+    async def ask(
+        host: str, port: int, health: HealthCheck, path: str, opening: object
+    ) -> str | None:
         asked.append(health.path)
         return answers[health.path]
 
@@ -230,7 +232,9 @@ async def test_the_address_that_answers_is_found_and_probed_first() -> None:
     asked: list[str] = []
     changed = asyncio.Event()
 
-    async def ask(host: str, port: int, health: HealthCheck, path: str, tls: object) -> str | None:
+    async def ask(
+        host: str, port: int, health: HealthCheck, path: str, opening: object
+    ) -> str | None:
         asked.append(host)
         return None if host == "10.0.0.2" else "no answer within 1 s"
 
@@ -249,7 +253,9 @@ async def test_the_address_that_answers_is_found_and_probed_first() -> None:
 def test_thousands_of_replicas_are_probed_less_often() -> None:
     asked = 0
 
-    async def ask(host: str, port: int, health: HealthCheck, path: str, tls: object) -> str | None:
+    async def ask(
+        host: str, port: int, health: HealthCheck, path: str, opening: object
+    ) -> str | None:
         nonlocal asked
         asked += 1
         return None

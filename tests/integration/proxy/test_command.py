@@ -41,6 +41,28 @@ async def test_it_serves_at_once_and_prints_its_address(tmp_path: Path) -> None:
             assert len(running.workers()) == len(running.children()) == 2
 
 
+async def test_two_proxies_with_the_proxy_protocol_between_them(tmp_path: Path) -> None:
+    """The second one sees the client of the first one, and refuses connections without header."""
+    async with origin("a") as a:
+        behind = tmp_path / "behind.yml"
+        behind.write_text(
+            f"listen: 127.0.0.1:0\nto: 127.0.0.1:{a.port}\naccess_log: on\n"
+            "listeners: {'127.0.0.1:0': {proxy_protocol: {from: 127.0.0.0/8}}}\n"
+        )
+        with meshd_proxy(tmp_path, "--config", str(behind)) as second:
+            to = await second.listening()
+            front = tmp_path / "front.yml"
+            front.write_text(
+                f"listen: 127.0.0.1:0\nto: {to}\nupstream: {{proxy_protocol: v2}}\n"
+                f"trusted_proxies: 127.0.0.1\nhealth: /ok\n"
+            )
+            with meshd_proxy(tmp_path, "--config", str(front)) as first:
+                assert await fetch(await first.listening(), "/x") == (200, "a /x")
+            with pytest.raises(ConnectionError):
+                await fetch(to)
+            await wait_until(lambda: "has no PROXY header" in second.said, 10, lambda: second.said)
+
+
 async def test_an_origin_that_is_reached_by_https(tmp_path: Path) -> None:
     """Requests and probes are encrypted; a new CA file is read at SIGHUP, a wrong one refused."""
     authority = Authority(tmp_path)

@@ -64,7 +64,7 @@ def test_a_url_of_an_endpoint_means_tls_with_its_host_as_the_name() -> None:
     assert not service.tls.insecure
     names = {each.host: each.server_name for each in service.endpoints}
     assert names == {"10.0.0.1": "10.0.0.1", "10.0.0.2": "a.example", "10.0.0.3": "a.example"}
-    probed = build.build_probe_tls(found, service.endpoints[1])
+    probed = build.build_probe_opening(found, service.endpoints[1]).tls
     assert probed is not None
     assert probed.server_name == service.endpoints[1].server_name
     plain = read_settings("", raw_flags({"to": ("http://[::1]", "http://a:81", "unix:/x")}))
