@@ -29,6 +29,7 @@ from meshd.api.dto import (
     Status,
     VolumeStatus,
 )
+from meshd.model.certificate import CertificateStatus
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Event
 from meshd.model.job import Job, JobLine, JobOrder
@@ -192,6 +193,11 @@ class Client:
         """Return the recorded traffic of a service since then (Unix time)."""
         path = f"v1/projects/{project}/services/{service}/traffic?since={since:.0f}"
         return msgspec.json.decode(await self._call("GET", path), type=Recording)
+
+    async def certificates(self) -> Sequence[CertificateStatus]:
+        """Return the TLS certificates that the proxy serves, and those that are wanted."""
+        found = await self._call("GET", "v1/certificates")
+        return msgspec.json.decode(found, type=list[CertificateStatus])
 
     async def sizes(self) -> Sequence[Sizing]:
         """Return what replicas of each service used in the last week, and the proposed limits."""

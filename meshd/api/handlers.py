@@ -85,6 +85,7 @@ class Handlers:
             web.get("/v1/status", self.status),
             web.get("/v1/events", self.events),
             web.get("/v1/sizes", self.sizes),
+            web.get("/v1/certificates", self.certificates),
             web.put("/v1/projects/{project}", self.deploy),
             web.get("/v1/projects/{project}", self.progress),
             web.delete("/v1/projects/{project}", self.down),
@@ -194,6 +195,9 @@ class Handlers:
 
     async def sizes(self, _: web.Request) -> web.Response:
         return json_response(list(self._control.sizes()))
+
+    async def certificates(self, _: web.Request) -> web.Response:
+        return json_response(list(self._control.certificates()))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         since = parse_number(request, "since", 0, _MAX_ID)

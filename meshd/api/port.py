@@ -19,6 +19,7 @@ from meshd.api.dto import (
     Status,
     VolumeStatus,
 )
+from meshd.model.certificate import CertificateStatus
 from meshd.model.event import Event
 from meshd.model.job import Job, JobOrder
 from meshd.model.output import OutputQuery, ReplicaLine
@@ -83,6 +84,9 @@ class Control(Protocol):
     def sizes(self) -> Sequence[Sizing]:
         """Return what replicas of each deployed service used in the last week, and the limits
         proposed from that."""
+
+    def certificates(self) -> Sequence[CertificateStatus]:
+        """Return the TLS certificates that the proxy serves, and those that are wanted."""
 
     def subscribe(self) -> AsyncIterator[Event]:
         """Yield new events."""

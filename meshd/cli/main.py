@@ -33,6 +33,7 @@ _COMMANDS = (
     "explain",
     "right-size",
     "policy",
+    "certificates",
     "simulate",
     "volume",
     "backup",

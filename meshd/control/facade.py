@@ -25,6 +25,7 @@ from meshd.control.rollouts import RolloutManager
 from meshd.control.shutdown import Shutdown
 from meshd.control.status_reader import StatusReader
 from meshd.control.volumes import VolumeManager
+from meshd.model.certificate import CertificateStatus
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Event, Kind
 from meshd.model.output import OutputQuery, ReplicaLine
@@ -68,6 +69,7 @@ class ControlFacade:
         volumes: VolumeManager,
         log_tail: LogTail,
         shutdown: Shutdown,
+        certificates: Callable[[], Sequence[CertificateStatus]],
         clock: Callable[[], float],
     ) -> None:
         self._reconciler = reconciler
@@ -88,6 +90,7 @@ class ControlFacade:
         self._volumes = volumes
         self._log_tail = log_tail
         self._shutdown = shutdown
+        self._certificates = certificates
         self._clock = clock
 
     # Queries
@@ -133,6 +136,10 @@ class ControlFacade:
         """See `Control.sizes`."""
         services = [s for s in self._reconciler.view().desired.services if not s.adopted]
         return [propose(s.key, self._sizes.of(s.key), s.spec.resources) for s in services]
+
+    def certificates(self) -> Sequence[CertificateStatus]:
+        """See `Control.certificates`."""
+        return self._certificates()
 
     def subscribe(self) -> AsyncIterator[Event]:
         """See `Control.subscribe`."""

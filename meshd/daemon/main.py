@@ -7,15 +7,20 @@ the state, or an address is in use).
 
 import argparse
 import asyncio
+import os
 import signal
 import sqlite3
 import sys
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from meshd.api.server import ServeError
+from meshd.certificates.wanted import BadAcmeSettings
 from meshd.daemon.wiring import Daemon, DaemonSettings
 from meshd.logging_setup import set_up_logging
 from meshd.publish.compile import EdgeSettings
+from meshd.spec.model.acme import ACME_VARIABLE, AcmeSettings
 from meshd.store.lock import StateLocked
 from meshd.store.schema import SchemaTooNew
 from proxy.ipc.watchdog import take_last_end, take_watchdog
@@ -33,11 +38,17 @@ async def _main(options: argparse.Namespace) -> None:
             filters=not options.no_filter,
             watchdog=take_watchdog(),
             last_end=take_last_end(),
+            acme=read_acme(os.environ.get(ACME_VARIABLE, "")),
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, daemon.end)
     await daemon.run()
+
+
+def read_acme(text: str) -> tuple[AcmeSettings, ...]:
+    """Return the settings of automatic certificates from the JSON text of `ACME_VARIABLE`."""
+    return TypeAdapter(tuple[AcmeSettings, ...]).validate_json(text) if text else ()
 
 
 def main() -> int:
@@ -56,7 +67,7 @@ def main() -> int:
     options.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         asyncio.run(_main(options))
-    except (StateLocked, SchemaTooNew, ServeError, sqlite3.DatabaseError) as error:
+    except (StateLocked, SchemaTooNew, ServeError, BadAcmeSettings, sqlite3.DatabaseError) as error:
         print(f"meshd: {error}", file=sys.stderr)
         return 2
     return 0

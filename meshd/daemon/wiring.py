@@ -8,15 +8,17 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
 
 from meshd.api.server import serve
 from meshd.capacity.job_demand import JobAdmission
+from meshd.certificates.values import ServedCertificates
+from meshd.certificates.wanted import WantedCertificates
 from meshd.control.deploy.admission import Admission
 from meshd.control.deploy.deployments import Deployments
 from meshd.control.deploy.host_ports import has_ipv6
@@ -43,6 +45,7 @@ from meshd.jobs.hook_runner import HookRunner
 from meshd.jobs.manager import JobManager
 from meshd.jobs.schedule_table import ScheduleTable
 from meshd.jobs.table import JobTable
+from meshd.model.certificate import CertificateStatus
 from meshd.model.errors import StoreWriteError
 from meshd.model.event import Kind
 from meshd.model.request import ReloadDesired
@@ -64,6 +67,8 @@ from meshd.runtime.docker.runtime import DockerRuntime
 from meshd.runtime.select import make_runtime
 from meshd.scaling.controller import ScalingController
 from meshd.scaling.prometheus_queries import PrometheusQueries
+from meshd.spec.model import Service
+from meshd.spec.model.acme import AcmeSettings
 from meshd.store import output_archive, presence
 from meshd.store.output_archive import OutputArchive
 from meshd.store.virtual_addresses import VirtualAddressLog
@@ -73,8 +78,12 @@ from meshd.telemetry.metrics import Metrics
 from meshd.telemetry.usage_sampler import PAUSE, UsageSampler
 from proxy.ipc.watchdog import send_signs_of_life
 
+if TYPE_CHECKING:
+    from meshd.certificates.manager import CertificateManager
+
 _log = structlog.stdlib.get_logger(__name__)
 RuntimeName = Literal["docker", "process"]
+NO_CERTIFICATES: Final = ServedCertificates()
 CONNECT_RETRY: Final = 1.0
 """Seconds between two attempts to connect to the runtime."""
 
@@ -92,6 +101,7 @@ class DaemonSettings:
     - `filters`: whether the host firewall keeps containers from the host.
     - `watchdog`: descriptor for signs of life to the supervisor; None if it does not watch.
     - `last_end`: how the control process before this one ended; empty after a start.
+    - `acme`: settings of automatic certificates, one for each authority.
     """
 
     state: Path
@@ -103,6 +113,7 @@ class DaemonSettings:
     filters: bool = True
     watchdog: int | None = None
     last_end: str = ""
+    acme: tuple[AcmeSettings, ...] = ()
 
 
 class Daemon:
@@ -165,6 +176,7 @@ class Parts:
         sampler = self._sampler = UsageSampler(runtime)
         job_table = JobTable(store, stores.jobs, wake.set)
         job_factory = JobFactory(store, stores.jobs, clock, random.Random())
+        certificates = self._certificates = self._make_certificates(publisher, wake.set)
         reconciler = self._reconciler = Reconciler(
             runtime=runtime,
             watch=watch,
@@ -185,6 +197,7 @@ class Parts:
             edge=settings.edge,
             clock=clock,
             random=random.Random(),
+            certificates=lambda: certificates.served if certificates else NO_CERTIFICATES,
         )
         schedules = ScheduleTable(store, stores.jobs, clock)
         jobs = self._jobs = JobManager(
@@ -274,7 +287,9 @@ class Parts:
             sizes=stores.sizes,
             lookup=lookup,
             status=status,
-            metrics=Metrics(counters, ingest, status.daemon, status.services, clock),
+            metrics=Metrics(
+                counters, ingest, status.daemon, status.services, clock, self._certificate_status
+            ),
             admission=admission,
             deployments=deployments,
             progress=ProgressTracker(runtime, store, reconciler, lookup),
@@ -293,6 +308,7 @@ class Parts:
                 runtime, lookup, OutputArchive(settings.state / output_archive.DIRECTORY)
             ),
             shutdown=Shutdown(store, reconciler, claims, publisher, deployments.down, end),
+            certificates=self._certificate_status,
             clock=clock,
         )
 
@@ -331,6 +347,8 @@ class Parts:
                 blocked = blocked_port_of(serving.metrics_address)
                 self._firewall.block_ports(() if blocked is None else (blocked,))
                 running.append(self._run_when_ready(self._firewall))
+            if self._certificates is not None:
+                running.append(self._certificates.run())
             if self._redirection is not None:
                 running.append(self._run_when_ready(self._redirection))
             if self._enforcement is not None:
@@ -377,6 +395,38 @@ class Parts:
             ],
             lambda kind, text: self._stores.events.record(self._clock(), kind, text),
         )
+
+    def _make_certificates(
+        self, publisher: Publisher, on_change: Callable[[], None]
+    ) -> "CertificateManager | None":
+        """Return what orders certificates; None without settings for that. Raises
+        BadAcmeSettings."""
+        if not self._settings.acme:
+            return None
+        # Imported here: these modules and their libraries take 20 MiB.
+        from meshd.certificates.manager import CertificateManager
+        from meshd.certificates.store import CertificateStore
+
+        wanted = WantedCertificates(self._settings.acme, self._list_routed)
+        return CertificateManager(
+            CertificateStore(self._settings.state),
+            wanted.list,
+            publisher.is_answered,
+            lambda kind, text: self._stores.events.record(self._clock(), kind, text),
+            on_change,
+            self._clock,
+            random.Random(),
+        )
+
+    def _list_routed(self) -> list[Service]:
+        """Return all services whose routes count: those deployed, and those adopted."""
+        stored = [each for each in self._stores.store.projects.values() if not each.leaving]
+        deployed = [service for each in stored for service in each.project.services]
+        view = self._reconciler.view()
+        return deployed + [each.spec for each in view.desired.services if each.adopted]
+
+    def _certificate_status(self) -> Sequence[CertificateStatus]:
+        return self._certificates.status() if self._certificates else ()
 
     def _take_usage(self, loads: Mapping[str, Load]) -> None:
         """Add a reading of CPU and memory to what limits are proposed from."""

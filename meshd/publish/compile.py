@@ -52,6 +52,8 @@ def compile_snapshot(
     virtual: Mapping[str, str] = _NOTHING,
     park_on_refusal: bool = True,
     retained: Collection[str] = (),
+    certificates: tuple[wire.CertificateFiles, ...] = (),
+    challenges: tuple[wire.AcmeChallenge, ...] = (),
 ) -> wire.Snapshot:
     """Return the snapshot at `generation`.
 
@@ -67,6 +69,7 @@ def compile_snapshot(
     - `splits`: service key → how its revisions share the requests, during a rollout that shifts
       traffic by weight. Without an entry all replicas are equal.
     - `park_on_refusal`: whether requests also wait while all endpoints refuse connections.
+    - `certificates`, `challenges`: from a certificate authority, copied.
     """
     services: dict[str, wire.Service] = {}
     routes: list[wire.Route] = []
@@ -90,6 +93,8 @@ def compile_snapshot(
         trusted_proxies=tuple(sorted(edge.trusted_proxies)),
         via=edge.via,
         virtual=dict(sorted(virtual.items())),
+        certificates=certificates,
+        challenges=challenges,
     )
 
 

@@ -177,6 +177,17 @@ class Publisher:
             _log.warning("supervisor does not read its feed, so the connection is closed")
             self._writer.transport.abort()
 
+    def is_answered(self, token: str) -> bool:
+        """Return whether every live worker answers the challenge of a certificate authority with
+        this token. False while no worker is known."""
+        current = self.current
+        if current is None or not self.connected or not self.live:
+            return False
+        if all(each.token != token for each in current.challenges):
+            return False
+        acks = [self._acks.get(worker) for worker in self.live]
+        return all(ack is not None and ack.generation >= current.generation for ack in acks)
+
     def is_drained(self, name: str) -> bool:
         """Return whether every live worker acknowledged a generation that sends no new requests to
         this endpoint, and has none in flight on it. False while no worker is known."""

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, overload
 import msgspec
 import structlog
 
+from meshd.certificates.values import ServedCertificates
 from meshd.discovery.probe import ProbeFunction, Prober
 from meshd.discovery.watch import RuntimeWatcher
 from meshd.model.desired import Desired, DesiredService
@@ -176,6 +177,7 @@ class Reconciler:
         edge: EdgeSettings,
         clock: Callable[[], float],
         random: RandomSource,
+        certificates: Callable[[], ServedCertificates] = ServedCertificates,
     ) -> None:
         self._runtime = runtime
         self._watch = watch
@@ -211,6 +213,7 @@ class Reconciler:
             store.secret(),
             edge,
             self._host_names,
+            certificates,
         )
         self._failures = FailureLog()
         self._recorder = EventRecorder(events, self._failures, on_ready)

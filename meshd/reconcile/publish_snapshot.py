@@ -4,9 +4,10 @@ Owned by the reconciler. Neighbours: `meshd.discovery.probe` probes, `meshd.publ
 sends snapshots.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from meshd.certificates.values import ServedCertificates
 from meshd.discovery.endpoints import (
     endpoints_by_service,
     find_shared_gateways,
@@ -35,7 +36,8 @@ address: its new replicas run, but may not accept connections yet."""
 
 class SnapshotUpdater:
     """Sets the probe targets and publishes a snapshot, if anything they are made of changed.
-    `edge` are the settings of the proxy as a whole."""
+    `edge` are the settings of the proxy as a whole, and `certificates` returns what a certificate
+    authority has issued and asks."""
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class SnapshotUpdater:
         secret: bytes,
         edge: EdgeSettings,
         host_names: HostNamesWriter,
+        certificates: Callable[[], ServedCertificates],
     ) -> None:
         self._desired = desired
         self._prober = prober
@@ -54,6 +57,7 @@ class SnapshotUpdater:
         self._secret = secret
         self._edge = edge
         self._host_names = host_names
+        self._certificates = certificates
         self._inputs: object = None
 
     def update(
@@ -75,12 +79,14 @@ class SnapshotUpdater:
         changing = self._changing(desired, now)
         self._gateways.set_projects(self._desired.effective_projects(), changing)
         listeners = self._gateways.listeners()
-        inputs = (replicas, desired, listeners, virtual.targets(), changing, dict(jobs), splits)
+        served = self._certificates()
+        targets = virtual.targets()
+        inputs = (replicas, desired, listeners, targets, changing, dict(jobs), splits, served)
         if inputs == self._inputs:
             return
         self._inputs = inputs
         self._prober.set_targets(self._probe_targets(replicas, listed))
-        self._publish(replicas, jobs, splits)
+        self._publish(replicas, jobs, splits, served)
         self._host_names.set_wanted(self._wanted_names(replicas, listed))
 
     def _changing(self, desired: Desired, now: float) -> frozenset[str]:
@@ -149,7 +155,11 @@ class SnapshotUpdater:
         return targets
 
     def _publish(
-        self, replicas: Sequence[Replica], jobs: Mapping[str, str], splits: Mapping[str, Split]
+        self,
+        replicas: Sequence[Replica],
+        jobs: Mapping[str, str],
+        splits: Mapping[str, Split],
+        served: ServedCertificates,
     ) -> None:
         credentials = {}
         if self._gateways.uses_tokens:
@@ -168,6 +178,8 @@ class SnapshotUpdater:
             splits=splits,
             virtual=self._gateways.virtual.targets(),
             retained=self._gateways.virtual.services(),
+            certificates=served.certificates,
+            challenges=served.challenges,
         )
         self._publisher.publish(snapshot)
 

@@ -11,6 +11,7 @@ LOCK = "meshd.lock"
 API_SOCKET = "admin.sock"
 PID_FILE = "daemon.pid"
 CONFIG_FILE = "supervisor.json"
+CERTIFICATES = "certificates"
 
 
 def supervisor_pid(state: Path) -> int | None:

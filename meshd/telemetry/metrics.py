@@ -7,7 +7,7 @@ stages from the code that names them. Replicas and endpoints come and go, so the
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from meshd.api.dto import ServiceStatus, Status
+from meshd.model.certificate import CertificateStatus
 from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
 from meshd.telemetry.service_metrics import ServiceMetrics
@@ -27,7 +28,7 @@ class Metrics:
     """The registry behind `/metrics`.
 
     At each scrape it reads `counters`, `ingest`, `about` (the daemon without its services) and
-    `services` (one after the other); `clock` gives Unix time.
+    `services` (one after the other), and `certificates`; `clock` gives Unix time.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Metrics:
         about: Callable[[], Status],
         services: Callable[[], Iterable[ServiceStatus]],
         clock: Callable[[], float],
+        certificates: Callable[[], Sequence[CertificateStatus]] = tuple,
     ) -> None:
         self._counters = counters
         self._ingest = ingest
@@ -44,7 +46,7 @@ class Metrics:
         self._clock = clock
         self.registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self.registry)
-        self.registry.register(_DaemonCollector(counters, ingest, about, clock))
+        self.registry.register(_DaemonCollector(counters, ingest, about, clock, certificates))
 
     async def exposition(self) -> bytes:
         """Return the Prometheus text format 0.0.4.
@@ -96,11 +98,13 @@ class _DaemonCollector(Collector):
         ingest: Ingest,
         about: Callable[[], Status],
         clock: Callable[[], float],
+        certificates: Callable[[], Sequence[CertificateStatus]],
     ) -> None:
         self._counters = counters
         self._ingest = ingest
         self._about = about
         self._clock = clock
+        self._certificates = certificates
 
     def collect(self) -> Iterator[Metric]:
         yield from _daemon_families(self._about())
@@ -109,6 +113,7 @@ class _DaemonCollector(Collector):
             events.add_metric([kind], count)
         yield events
         yield from self._worker_families(self._clock())
+        yield from _certificate_families(self._certificates())
 
     def _worker_families(self, now: float) -> Iterator[Metric]:
         cpu = CounterMetricFamily(
@@ -157,6 +162,27 @@ class _DaemonCollector(Collector):
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"meshd_{name}", text, labels=labels)
+
+
+def _certificate_families(found: Sequence[CertificateStatus]) -> Iterator[Metric]:
+    """Yield the families of certificates; none without a certificate."""
+    if not found:
+        return
+    expiry = _gauge(
+        "certificate_expiry_timestamp_seconds",
+        "End of the certificate of a host name, as Unix time; 0 while there is none",
+        "name",
+        "source",
+    )
+    failures = _gauge(
+        "certificate_failures", "Failed attempts in a row to get a certificate", "name"
+    )
+    for each in found:
+        for name in each.names:
+            expiry.add_metric([name, each.source], each.expires_at)
+            if each.source == "acme":
+                failures.add_metric([name], each.failures)
+    yield from (expiry, failures)
 
 
 def _daemon_families(status: Status) -> Iterator[Metric]:

@@ -188,10 +188,15 @@ def build_response(
     bodyless: bool = False,
     close: bool = False,
     extra: bytes = b"",
+    reason_only: bool = False,
 ) -> bytes:
-    """Build a complete response of the proxy itself. `extra` are complete field lines."""
+    """Build a complete response of the proxy itself. `extra` are complete field lines. With
+    `reason_only` the body is the reason and nothing else."""
     phrase = REASONS.get(status, b"Error")
-    if as_json:
+    if reason_only:
+        content_type = b"text/plain; charset=utf-8"
+        body = reason.encode()
+    elif as_json:
         content_type = b"application/json"
         content = {"status": status, "error": phrase.decode(), "reason": reason}
         if request_id:

@@ -21,7 +21,7 @@ from proxy.http1.request_template import RequestTemplates, add_template, match_t
 from proxy.http1.rewrite import ALLOW, build_response, extend_forwarded
 from proxy.request import accounting, failure, fast_path, half_close
 from proxy.request.exchange import Exchange
-from proxy.request.failure import Failure
+from proxy.request.failure import CHALLENGE, Failure
 from proxy.request.headers import own_response
 from proxy.request.phases import TUNNEL
 from proxy.request.sinks import NEVER, ClientSink
@@ -436,6 +436,7 @@ class Downstream(ClientSink):
             bodyless=head.method == b"HEAD",
             close=not self.persistent,
             extra=extra + self._plane.date_line(),
+            reason_only=why.reason == CHALLENGE.reason,
         )
         self.write(response if exchange is None else own_response(exchange, response))
         self.exchange_over(self._plane.now, complete=complete)

@@ -71,6 +71,8 @@ NO_DESCRIPTOR: Final = Failure(
 )
 CLIENT_GONE: Final = Failure("client-gone", 499, "the client closed the connection")
 MAX_FORWARDS: Final = Failure("max-forwards", 200, "this is the last hop that Max-Forwards allows")
+CHALLENGE: Final = Failure("acme-challenge", 200, "the answer to a certificate authority")
+"""With the answer as its text, which is the whole body."""
 REDIRECT: Final = Failure("redirect", 308, "see Location")
 TOO_LONG: Final = Failure("too-long", 431, "the request head is too long")
 NOT_SERVED: Final = Failure("not-served", 501, "the request asks for something not supported here")

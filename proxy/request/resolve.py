@@ -72,6 +72,10 @@ class Destination:
 
 def find_route(routing: Routing, head: RequestHead, listener: Listener) -> CompiledRoute:
     """Return the route of a public request to `listener`. Raises RequestRefused."""
+    if routing.challenges:
+        answer = routing.challenges.get(head.target)
+        if answer is not None:
+            raise RequestRefused(failure.CHALLENGE._replace(text=answer))
     route = routing.table.match(head.host or b"", head.target, head.field)
     if route is None:
         raise RequestRefused(failure.NO_ROUTE)

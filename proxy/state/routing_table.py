@@ -12,7 +12,7 @@ from proxy.ipc.shared_memory import WorkerRow
 from proxy.policy.client_address import find_client
 from proxy.policy.path_policy import PathGuards
 from proxy.policy.ratelimit import RateLimiter
-from proxy.policy.route import MAX_CACHED_HOSTS, RouteTable, climbs
+from proxy.policy.route import MAX_CACHED_HOSTS, RouteTable, climbs, normalize_host
 from proxy.state.service_state import ServiceState
 from proxy.state.trusted_networks import TrustedNetworks
 from proxy.wire.snapshot import (
@@ -28,6 +28,8 @@ MAX_CLIENTS: Final = 4096
 """Values of forwarding fields whose client is cached: those of the last seconds."""
 MAX_UNKNOWN_CALLERS: Final = 4096
 """Source addresses without a known replica that are cached."""
+CHALLENGE_PATH: Final = b"/.well-known/acme-challenge/"
+"""Path at which a certificate authority asks for the answer to a challenge (RFC 8555, 8.3)."""
 
 Limiters = dict[str, tuple[object, RateLimiter]]
 """Rate limiters by route id, each with the rate limit that it was made for."""
@@ -195,6 +197,7 @@ class Routing:
       and the caller, by listener address, source address, and host or token path.
     - `limiters`: the rate limiters, for the next generation.
     - `virtual`: the service's name by virtual address, `HOST:PORT`.
+    - `challenges`: the answers to a certificate authority, by request target.
     """
 
     def __init__(
@@ -212,6 +215,11 @@ class Routing:
         self.credentials = {k.encode(): v for k, v in snapshot.credentials.items()}
         self._callers = snapshot.callers
         self.virtual = snapshot.virtual
+        by_http = [each for each in snapshot.challenges if each.type == "http-01"]
+        self.challenges = {
+            CHALLENGE_PATH + each.token.encode(): each.key_authorization for each in by_http
+        }
+        self._challenged = {each.domain.encode() for each in by_http}
         self._unknown_callers: dict[tuple[str, str], tuple[str, str]] = {}
         self._outsiders: dict[tuple[str, str], bool] = {}
         self._routed = {target.service for route in snapshot.routes for target in route.targets}
@@ -256,6 +264,8 @@ class Routing:
         compiled = self.routes[route.id] if route is not None else None
         if compiled is not None and not compiled.fast_path_ok:
             compiled = None
+        if self._challenged and normalize_host(host) in self._challenged:
+            compiled = None  # one of its requests may be that of a certificate authority
         if len(self._fast_path_routes) >= MAX_CACHED_HOSTS:
             self._fast_path_routes.clear()
         self._fast_path_routes[host] = compiled

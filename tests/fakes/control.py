@@ -13,6 +13,7 @@ from meshd.api.dto import (
     ServiceStatus,
     Status,
 )
+from meshd.model.certificate import CertificateStatus
 from meshd.model.errors import NotFound
 from meshd.model.event import Event
 from meshd.model.output import OutputQuery, ReplicaLine
@@ -43,6 +44,7 @@ class FakeControl:
         self.jobs = FakeJobControl()
         self.volumes = FakeVolumeControl()
         self.sized: list[Sizing] = []
+        self.certified: list[CertificateStatus] = []
         self.refuse: Exception | None = None
         self.exposition = b"# nothing\n"
         self.ended = asyncio.Event()
@@ -186,6 +188,9 @@ class FakeControl:
 
     def sizes(self) -> Sequence[Sizing]:
         return self.sized
+
+    def certificates(self) -> Sequence[CertificateStatus]:
+        return self.certified
 
     def job_control(self) -> FakeJobControl:
         return self.jobs

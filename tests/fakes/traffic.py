@@ -3,6 +3,7 @@
 import time
 
 from meshd.api.dto import ReplicaStatus, ServiceStatus, Status
+from meshd.model.certificate import CertificateStatus
 from meshd.model.event import Event
 from meshd.telemetry.counters import EventCounters
 from meshd.telemetry.ingest import Ingest
@@ -130,4 +131,5 @@ def metrics(
     made.count_scale("shop/orders", "down", "idle")
     made.observe_start("shop/orders", 0.7)
     made.observe_cold_start("shop/orders", 1.4)
-    return Metrics(made, ingest, status, lambda: status().services, clock)
+    found = (CertificateStatus(("shop.test",), "acme", "https://ca.test/dir", "valid", now + 9.0),)
+    return Metrics(made, ingest, status, lambda: status().services, clock, lambda: found)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from meshd.spec.model.acme import check_domain
 from meshd.spec.model.base import Duration, Model, Percent, Share, WholeNumber
 from meshd.spec.reader import shorthand
 
@@ -91,6 +92,7 @@ class RouteSpec(Model):
       route
     - `background`: its requests, such as those of a monitor, neither start the service from zero
       nor count as its load; without a replica they get 503
+    - `tls`: `auto` gets a certificate for the host from a certificate authority, see `AcmeSettings`
     """
 
     host: str = "*"
@@ -108,6 +110,7 @@ class RouteSpec(Model):
     mirror_share: Percent = 1.0
     paths: Literal["strict", "as-is"] | None = None
     background: bool = False
+    tls: Literal["auto"] | None = None
 
     _short = model_validator(mode="before")(shorthand.expand_route)
     _host = field_validator("host")(shorthand.check_host)
@@ -121,6 +124,15 @@ class RouteSpec(Model):
     def _check_rewrite(self) -> Self:
         if self.strip and self.replace:
             raise ValueError("strip and replace are both set; expected one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if self.tls == "auto":
+            try:
+                check_domain(self.host)
+            except ValueError as error:
+                raise ValueError(f"tls: auto needs one exact host: {error}") from error
         return self
 
     @property

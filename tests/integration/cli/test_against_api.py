@@ -6,6 +6,7 @@ import os
 import pwd
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from click.testing import CliRunner, Result
 from meshd.api.dto import DeployResult, RestartOrder, ServicePolicy
 from meshd.api.server import serve
 from meshd.cli.main import main
+from meshd.model.certificate import CertificateStatus
 from meshd.model.errors import NotFound, Rejected
 from meshd.model.event import Event
 from meshd.model.release import Release, ReleaseCounts, RevisionCounts
@@ -428,6 +430,31 @@ async def test_right_size(control: FakeControl, meshd: Meshd) -> None:
     proposals = json.loads((await meshd("right-size", "orders", "-o", "json")).output)
     assert proposals[0]["proposed_memory"] == 128 << 20
     assert (await meshd("right-size", "payments")).exit_code == 1
+
+
+async def test_certificates(control: FakeControl, meshd: Meshd) -> None:
+    none = await meshd("certificates")
+    assert (none.output, none.exit_code) == ("no certificates: no listener has TLS\n", 0)
+    now, directory = time.time(), "https://ca.example/dir"
+    good = CertificateStatus(
+        ("shop.test",), "acme", directory, "valid", now + 60.5 * 86400, now + 30.5 * 86400
+    )
+    bad = CertificateStatus(
+        ("blog.test",), "acme", directory, "failing", retry_at=now + 5430, failures=2,
+        error="validation by http-01 failed: connection refused",
+    )  # fmt: skip
+    control.certified = [good]
+    assert (await meshd("certificates")).exit_code == 0
+    control.certified = [good, bad]
+    shown = await meshd("certificates")
+    assert shown.exit_code == 1
+    header, first, second = shown.output.splitlines()
+    assert header.split() == ["NAMES", "STATE", "SOURCE", "EXPIRES", "RENEWAL", "LAST_ERROR"]
+    assert "acme ca.example" in first
+    assert "(in 60 d)" in first or "(in 61 d)" in first
+    assert "(in 1.5 h)" in second
+    assert second.endswith("  validation by http-01 failed: connection refused")
+    assert json.loads((await meshd("certificates", "-o", "json")).output)[1]["failures"] == 2
 
 
 async def test_explain_says_why_a_service_waits(control: FakeControl, meshd: Meshd) -> None:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from proxy.wire.snapshot import (
+    AcmeChallenge,
     Balance,
     Endpoint,
     Fault,
@@ -71,6 +72,33 @@ async def test_no_route_is_404_and_keeps_the_connection() -> None:
         client = await s.ask(get() + b"GET / HTTP/1.1\r\nHost: elsewhere\r\n\r\n")
         assert (await client.response())[0] == 404
         assert (await client.response())[0] == 200
+
+
+CHALLENGE = AcmeChallenge("http-01", "shop.test", "tok", "tok.print")
+
+
+@on_uvloop
+async def test_a_certificate_authority_gets_its_answer_while_a_challenge_is_open() -> None:
+    """With a route or without, also where other requests take the fast path. Other paths below the
+    same prefix belong to the services."""
+    path = "/.well-known/acme-challenge/"
+    ask = get(path + "tok") + get(path + "other") + get("/")
+    async with scene() as s:
+        origin = await s.origin(answers(OK))
+        routes = (route(host="shop.test"),)
+        for challenges, expected in (
+            ((CHALLENGE,), [(200, b"tok.print"), (200, b"ok"), (200, b"ok")]),
+            ((), [(200, b"ok")] * 3),
+        ):
+            s.install(service(origin), routes=routes, challenges=challenges)
+            for _ in range(2):
+                client = await s.ask(ask)
+                found = [await client.response() for _ in expected]
+                assert [(status, body) for status, _, body in found] == expected
+        s.install(service(origin), routes=(route(host="elsewhere"),), challenges=(CHALLENGE,))
+        found = await (await s.ask(get(path + "tok"))).response()
+        assert (found[0], found[2]) == (200, b"tok.print")
+        assert (await (await s.ask(get(path + "other"))).response())[0] == 404
 
 
 @pytest.mark.parametrize(

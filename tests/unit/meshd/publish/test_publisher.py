@@ -2,9 +2,18 @@
 
 from pathlib import Path
 
+import msgspec
+
 from meshd.publish.publisher import Publisher
 from proxy.wire.report import Ack, Hello, Message, Workers
-from proxy.wire.snapshot import Endpoint, EndpointState, Generation, Service, Snapshot
+from proxy.wire.snapshot import (
+    AcmeChallenge,
+    Endpoint,
+    EndpointState,
+    Generation,
+    Service,
+    Snapshot,
+)
 
 
 def snapshot(**states: EndpointState) -> Snapshot:
@@ -44,6 +53,20 @@ def test_an_endpoint_is_drained_once_every_live_worker_acks() -> None:
     assert not publisher.is_drained("a")
     publisher.handle(ack(publisher, 2))
     assert publisher.is_drained("a")
+
+
+def test_a_challenge_is_answered_once_every_live_worker_acks_it() -> None:
+    publisher = connected(Workers((1, 2)))
+    publisher.publish(snapshot(a="ready"))
+    assert not publisher.is_answered("t")
+    challenge = AcmeChallenge("http-01", "a.test", "t", "t.print")
+    publisher.publish(msgspec.structs.replace(snapshot(a="ready"), challenges=(challenge,)))
+    publisher.handle(ack(publisher, 1))
+    publisher.handle(ack(publisher, 2, behind=1))
+    assert not publisher.is_answered("t")
+    publisher.handle(ack(publisher, 2))
+    assert publisher.is_answered("t")
+    assert not publisher.is_answered("other")
 
 
 def test_an_ack_of_an_older_generation_proves_nothing() -> None:

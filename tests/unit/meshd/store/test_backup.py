@@ -1,11 +1,14 @@
 """Backups: nothing lost, nothing secret, nothing trusted unseen."""
 
+import hashlib
+import io
 import os
 import sqlite3
 import tarfile
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -54,6 +57,59 @@ def test_a_restored_state_is_what_was_backed_up(tmp_path: Path) -> None:
     assert (again.projects, again.rollouts) == (projects, rollouts)
     assert (tmp_path / "c" / "meshd.db").stat().st_mode & 0o777 == 0o600
     again.close()
+
+
+CERTIFICATES = {
+    "ca.example-12345678/account.json": b'{"key": "secret"}',
+    "ca.example-12345678/orders.json": b"{}",
+    "ca.example-12345678/shop.test.pem": b"key and chain",
+}
+
+
+def test_certificates_and_accounts_are_part_of_a_backup(tmp_path: Path) -> None:
+    logged(tmp_path / "a").close()
+    for name, data in {**CERTIFICATES, "lock": b"", "ca.example-12345678/.new-x": b"half"}.items():
+        path = tmp_path / "a" / "certificates" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    backup.back_up(tmp_path / "a", tmp_path / "b.tar.gz", 20.0)
+    for state in (tmp_path / "c", tmp_path / "a"):
+        backup.restore(tmp_path / "b.tar.gz", state, replace=True)
+        folder = state / "certificates"
+        found = {str(f.relative_to(folder)): f for f in folder.rglob("*") if f.is_file()}
+        assert {name: path.read_bytes() for name, path in found.items()} == CERTIFICATES
+        assert {path.stat().st_mode & 0o777 for path in found.values()} == {0o600}
+        assert {p.stat().st_mode & 0o777 for p in (folder, *folder.glob("*"))} == {0o700}
+    assert (tmp_path / "a" / "certificates.before-restore" / "lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"certificates/x/a.pem": b"other"}, "does not match"),
+        ({"certificates/../../a.pem": b"x"}, "does not belong to a state"),
+    ],
+)
+def test_a_backup_with_wrong_certificates_is_refused(
+    tmp_path: Path, change: dict[str, bytes], message: str
+) -> None:
+    logged(tmp_path / "a").close()
+    (tmp_path / "a" / "certificates" / "x").mkdir(parents=True)
+    (tmp_path / "a" / "certificates" / "x" / "a.pem").write_bytes(b"right")
+    backup.back_up(tmp_path / "a", tmp_path / "b.tar.gz", 20.0)
+    with tarfile.open(tmp_path / "b.tar.gz", "r:gz") as archive:
+        members = {m.name: archive.extractfile(m).read() for m in archive}  # type: ignore[union-attr]
+    manifest = msgspec.json.decode(members["manifest.json"])
+    if ".." in next(iter(change)):
+        manifest["files"] |= {name: hashlib.sha256(d).hexdigest() for name, d in change.items()}
+    changed = members | change | {"manifest.json": msgspec.json.encode(manifest)}
+    with tarfile.open(tmp_path / "bad.tar.gz", "w:gz") as archive:
+        for name, data in changed.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    with pytest.raises(backup.BadBackup, match=message):
+        backup.restore(tmp_path / "bad.tar.gz", tmp_path / "c", replace=False)
 
 
 def test_a_backup_does_not_contain_the_credentials_key(tmp_path: Path) -> None:

@@ -148,6 +148,14 @@ def test_losses_and_requests_without_a_service_are_exposed(metrics: Metrics) -> 
     assert float(found["spans"]) == 3 * float(found["access_log"]) > 0
 
 
+def test_the_end_of_each_certificate_is_exposed(metrics: Metrics) -> None:
+    text = exposed(metrics)
+    found = re.findall(r"(?m)^meshd_certificate_expiry_timestamp_seconds{(.*)} (\S+)$", text)
+    ((labels, at),) = found
+    assert (labels, float(at)) == ('name="shop.test",source="acme"', NOW + 9.0)
+    assert "certificate" not in exposed(empty(Ingest()))
+
+
 def empty(ingest: Ingest) -> Metrics:
     status = traffic.status
     return Metrics(EventCounters(), ingest, status, lambda: status().services, lambda: NOW)

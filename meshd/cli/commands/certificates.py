@@ -1,0 +1,58 @@
+"""`meshd certificates`: show the TLS certificates that the proxy serves."""
+
+import time
+from pathlib import Path
+
+import click
+
+from meshd.cli import output
+from meshd.cli.options import output_option, state_option
+from meshd.cli.session import connect, run_async
+from meshd.model.certificate import CertificateStatus
+
+COLUMNS = ("names", "state", "source", "expires", "renewal", "last error")
+
+
+@click.command("certificates", short_help="Show TLS certificates, their renewal and errors.")
+@output_option
+@state_option
+@run_async
+async def command(as_json: bool, state: Path) -> int:
+    """Show the TLS certificates that the proxy serves, and those it tries to get.
+
+    The last column is the reason why the last attempt failed, as the certificate authority gave it.
+    Exit code 1 if a certificate has expired or if there is none for a name.
+    """
+    async with connect(state) as client:
+        found = await client.certificates()
+    if as_json:
+        output.print_json(found)
+    elif not found:
+        output.print_line("no certificates: no listener has TLS")
+    else:
+        output.print_table(COLUMNS, [certificate_row(each, time.time()) for each in found])
+    usable = all(each.expires_at > time.time() for each in found)
+    return output.OK if usable else output.FAILED
+
+
+def certificate_row(found: CertificateStatus, now: float) -> tuple[str, ...]:
+    """Return the row of one certificate."""
+    return (
+        ", ".join(found.names),
+        found.state,
+        found.origin if found.source == "file" else f"acme {found.origin.split('/')[2]}",
+        _when(found.expires_at, now),
+        _when(found.retry_at or found.renew_at, now),
+        found.error,
+    )
+
+
+def _when(at: float, now: float) -> str:
+    """Return a time with its distance from now; empty if there is none."""
+    if not at:
+        return ""
+    days = (at - now) / 86400.0
+    unit = f"{days:.0f} d" if abs(days) >= 2 else f"{days * 24:.1f} h"
+    return (
+        f"{output.format_time(at)} (in {unit})" if days >= 0 else f"{output.format_time(at)} (past)"
+    )

@@ -1,0 +1,144 @@
+"""The files of accounts, certificates and attempts, and what certificates say."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from meshd.certificates.keys import BadCertificate, check_issued, new_key, read_certificate
+from meshd.certificates.store import CertificateStore, find_served
+from meshd.certificates.values import (
+    Account,
+    AuthorityAccess,
+    ChallengeAnswer,
+    OrderRecord,
+    WantedCertificate,
+)
+from tests.support.pebble import self_signed
+
+ACCESS = AuthorityAccess("https://ca.example/dir")
+ANSWER = ChallengeAnswer("tls-alpn-01", "a.test", "token", "token.print")
+
+
+def pem(folder: Path, name: str = "localhost", days: float = 90) -> tuple[str, str]:
+    """A key and a certificate for localhost."""
+    cert, key = self_signed(folder, name, days)
+    return key.read_text(), cert.read_text()
+
+
+def wanted(access: AuthorityAccess = ACCESS) -> WantedCertificate:
+    return WantedCertificate("localhost", access, ("http-01",))
+
+
+def test_what_is_stored_is_read_again(tmp_path: Path) -> None:
+    store = CertificateStore(tmp_path)
+    assert store.acquire()
+    store.keep_account(ACCESS.id, Account("key", "https://ca.example/1", "ops@example.com"))
+    store.keep_record(ACCESS.id, "localhost", OrderRecord(3, error="bad"))
+    held = store.keep_certificate(ACCESS.id, "localhost", *pem(tmp_path))
+    again = CertificateStore(tmp_path)
+    again.read()
+    assert again.account(ACCESS.id) == Account("key", "https://ca.example/1", "ops@example.com")
+    assert again.record(ACCESS.id, "localhost").failures == 3
+    assert again.find(wanted()) == held
+    assert held.names == ("localhost",)
+    paths = [tmp_path / "certificates", *(tmp_path / "certificates").rglob("*")]
+    assert {stat.S_IMODE(each.stat().st_mode) for each in paths} == {0o700, 0o600}
+
+
+def test_one_process_at_a_time_writes(tmp_path: Path) -> None:
+    first, second = CertificateStore(tmp_path), CertificateStore(tmp_path)
+    assert first.acquire()
+    assert not second.acquire()
+    first.keep_certificate(ACCESS.id, "localhost", *pem(tmp_path))
+    first.close()
+    assert second.acquire()
+    assert second.find(wanted()) is not None
+
+
+def test_files_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    store = CertificateStore(tmp_path)
+    store.acquire()
+    store.keep_certificate(ACCESS.id, "localhost", *pem(tmp_path))
+    folder = tmp_path / "certificates" / ACCESS.id
+    (folder / "broken.test.pem").write_text("half of a")
+    (folder / "orders.json").write_text("{")
+    (folder / "account.json").write_text("[]")
+    again = CertificateStore(tmp_path)
+    again.read()
+    assert {name for _, name in again.held} == {"localhost"}
+    assert again.records == {}
+    assert again.account(ACCESS.id) is None
+
+
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CertificateStore(tmp_path)
+    store.acquire()
+    before = store.keep_certificate(ACCESS.id, "localhost", *pem(tmp_path))
+    content = Path(before.path).read_bytes()
+
+    def fail(descriptor: int) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="no space"):
+        store.keep_certificate(ACCESS.id, "localhost", *pem(tmp_path, "other"))
+    assert Path(before.path).read_bytes() == content
+    assert store.find(wanted()) == before
+    assert not list((tmp_path / "certificates").rglob(".new-*"))
+
+
+def test_a_certificate_of_another_authority_is_served_until_there_is_one(tmp_path: Path) -> None:
+    store = CertificateStore(tmp_path)
+    store.acquire()
+    old = store.keep_certificate("staging", "localhost", *pem(tmp_path))
+    assert [each.cert for each in find_served(store, [wanted()])] == [old.path]
+    new = store.keep_certificate(ACCESS.id, "localhost", *pem(tmp_path, "new", 10))
+    assert [each.cert for each in find_served(store, [wanted()])] == [new.path]
+
+
+def test_answers_by_tls_are_removed(tmp_path: Path) -> None:
+    store = CertificateStore(tmp_path)
+    store.acquire()
+    path = Path(store.keep_answer(ANSWER))
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["a.test"]
+    identifier = certificate.extensions.get_extension_for_oid(
+        x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")
+    )
+    assert identifier.critical
+    store.close()
+    assert CertificateStore(tmp_path).acquire()  # after a crash
+    assert not path.exists()
+
+
+def test_a_chain_of_another_key_or_name_is_refused(tmp_path: Path) -> None:
+    key, chain = pem(tmp_path)
+    check_issued(key, chain, "localhost")
+    with pytest.raises(BadCertificate, match="another key"):
+        check_issued(new_key(), chain, "localhost")
+    with pytest.raises(BadCertificate, match=r"not for other\.test"):
+        check_issued(key, chain, "other.test")
+    with pytest.raises(BadCertificate, match="no certificate"):
+        check_issued(key, "<html>", "localhost")
+
+
+def test_the_renewal_id_is_that_of_the_standard() -> None:
+    """The example of RFC 9773, 4.1."""
+    example = """-----BEGIN CERTIFICATE-----
+MIIBQzCB66ADAgECAgUAh2VDITAKBggqhkjOPQQDAjAVMRMwEQYDVQQDEwpFeGFt
+cGxlIENBMCIYDzAwMDEwMTAxMDAwMDAwWhgPMDAwMTAxMDEwMDAwMDBaMBYxFDAS
+BgNVBAMTC2V4YW1wbGUuY29tMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEeBZu
+7cbpAYNXZLbbh8rNIzuOoqOOtmxA1v7cRm//AwyMwWxyHz4zfwmBhcSrf47NUAFf
+qzLQ2PPQxdTXREYEnKMjMCEwHwYDVR0jBBgwFoAUaYhba4dGQEHhs3uEe6CuLN4B
+yNQwCgYIKoZIzj0EAwIDRwAwRAIge09+S5TZAlw5tgtiVvuERV6cT4mfutXIlwTb
++FYN/8oCIClDsqBklhB9KAelFiYt9+6FDj3z4KGVelYM5MdsO3pK
+-----END CERTIFICATE-----
+"""
+    assert read_certificate(example.encode(), "x").renewal_id == (
+        "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE"
+    )
