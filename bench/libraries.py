@@ -90,8 +90,11 @@ def parsers() -> Iterator[tuple[str, float]]:
     cache = FieldLineCache(REQUEST_KINDS)
     templates = add_template((), parse_request(request(1)[: -len(END)], cache))
     templates = add_template(templates, parse_request(request(2)[: -len(END)], cache))
-    assert match_templates(templates, request(3)) is not None
-    yield "proxy.http1, matched by a template", each(lambda raw: match_templates(templates, raw))
+    assert match_templates(templates, request(3)[: -len(END)]) is not None
+    yield (
+        "proxy.http1, matched by a template",
+        each(lambda raw: match_templates(templates, raw.removesuffix(END))),
+    )
     yield "proxy.http1, parsed", each(lambda raw: parse_request(raw[: -len(END)], cache))
     if is_installed("httptools"):
         yield "httptools, fields collected in a list", each(httptools_parser())

@@ -20,7 +20,7 @@ from itertools import cycle
 from typing import Any, Final, cast
 
 from bench.scenes import HEADERS
-from proxy.http1.request import parse_request
+from proxy.http1.request import END, parse_request
 from proxy.http1.request_template import match_templates
 from proxy.observe.access_log import AccessLog
 from proxy.observe.spans import SpanQueue
@@ -209,7 +209,7 @@ def parts(scene: Scene, request: bytes) -> dict[str, Callable[[], object]]:
     service = plane.services["shop/web"]
     ready, counters = service.ready, service.counters
     endpoint = ready[0]
-    head = match_templates(templates, request)
+    head = match_templates(templates, request.removesuffix(END))
     assert head is not None
 
     def in_and_out() -> None:
@@ -219,7 +219,7 @@ def parts(scene: Scene, request: bytes) -> dict[str, Callable[[], object]]:
     return {
         "nothing": lambda: None,
         "head, parsed": lambda: parse_request(request[:-4], plane.head_cache.requests),
-        "head, by a template": lambda: match_templates(templates, request),
+        "head, by a template": lambda: match_templates(templates, request.removesuffix(END)),
         "route": lambda: plane.routing.fast_path_route(head.host or b""),
         "exchange": lambda: Exchange(plane, client, head, 1.0),
         "retry budget": lambda: service.budget.deposit(1.0),

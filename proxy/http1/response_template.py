@@ -26,6 +26,8 @@ MAX_LEARNED: Final = 64
 """Heads to learn from until the next `refresh`. Limits the cost of heads that never match, which
 are compared with the templates in addition to being parsed."""
 _CONTENT_LENGTH: Final = b"content-length"
+_NO_HEAD: Final = CRLF + CRLF
+"""Bytes that no head has."""
 
 
 class ResponseTemplate:
@@ -39,8 +41,9 @@ class ResponseTemplate:
     __slots__ = (
         "_client_pieces",
         "_first",
+        "_last",
         "_length_position",
-        "_pieces",
+        "_middle",
         "head",
         "lines",
         "variable_lines",
@@ -52,9 +55,13 @@ class ResponseTemplate:
         self.lines = lines
         self.head = head
         self.variable_lines = variable_lines
-        pieces = split_at_values(lines, variable_lines, b"", b"")
+        *pieces, last = split_at_values(lines, variable_lines, b"", b"")
+        # The last piece is without the CRLF of the last line, as a head is.
+        pieces.append(last.removesuffix(CRLF))
         self._first = pieces[0]
-        self._pieces = pieces[1:]
+        # The pieces that more values follow, without the CRLF at which the value before them ends.
+        self._middle = [piece[len(CRLF) :] for piece in pieces[1:-1]]
+        self._last = pieces[-1] if len(pieces) > 1 else None
         names = [field_name(lines[index]).lower() for index in sorted(variable_lines)]
         # Position among the variable values; -1: Content-Length does not vary.
         self._length_position = names.index(_CONTENT_LENGTH) if _CONTENT_LENGTH in names else -1
@@ -65,30 +72,41 @@ class ResponseTemplate:
         *first, last = split_at_values([lines[old] for old in kept], variable, b"", b"")
         self._client_pieces = (*first, last + head.client_head[len(head.kept_head) :])
 
-    def match(self, data: bytes, end: int) -> ResponseHead | None:
-        """Return the head that `data` starts with; None if it does not match.
-
-        The last field line ends at `end`.
-        """
-        if not data.startswith(self._first):
+    def match(self, raw: bytes) -> ResponseHead | None:
+        """Return the head `raw`; None if it does not match. See `match_templates` of
+        `request_template` for the choice of calls."""
+        rest = raw.removeprefix(self._first)
+        if len(rest) == len(raw) or len(raw) > MAX_HEAD:
             return None
-        at = len(self._first)
         client_pieces = self._client_pieces
         out = [client_pieces[0]]
         length = b""
-        for position, piece in enumerate(self._pieces):
-            stop = data.find(CRLF, at)
-            if stop < 0 or not data.startswith(piece, stop):
-                return None
-            value = data[at:stop]
+        last = self._last
+        if last is not None:
+            position = 0
+            for piece in self._middle:
+                value, _, behind_value = rest.partition(CRLF)
+                rest = behind_value.removeprefix(piece)
+                if len(rest) == len(behind_value) or value.translate(NOT_VALUE) != value:
+                    return None
+                if position == self._length_position:
+                    length = value
+                position += 1
+                out.append(value)
+                out.append(client_pieces[position])
+            value = rest
+            if last:
+                value = rest.removesuffix(last)
+                if len(value) == len(rest):
+                    return None
+            # No valid value has a CRLF, so this one ends where its line does.
             if value.translate(NOT_VALUE) != value:
                 return None
             if position == self._length_position:
                 length = value
             out.append(value)
             out.append(client_pieces[position + 1])
-            at = stop + len(piece)
-        if at != end + 2 or at > MAX_HEAD:
+        elif rest:
             return None
         known = self.head
         head = ResponseHead(known.status, http10=False)
@@ -110,24 +128,31 @@ class ResponseTemplate:
 
 
 class ResponseTemplates:
-    """The templates of one service's responses, newest first."""
+    """The templates of one service's responses, newest first.
 
-    __slots__ = ("_learn_left", "_templates")
+    - `last_raw`, `last`: the head that was read last, as bytes and parsed
+    """
+
+    __slots__ = ("_learn_left", "_templates", "last", "last_raw")
 
     def __init__(self) -> None:
         self._templates: list[ResponseTemplate] = []
         self._learn_left = MAX_LEARNED
+        self.last_raw = _NO_HEAD
+        self.last = ResponseHead(0, http10=False)
 
-    def match(self, data: bytes, end: int) -> ResponseHead | None:
-        """Return the head that `data` starts with; None if no template matches.
-
-        The last field line ends at `end`.
-        """
+    def match(self, raw: bytes) -> ResponseHead | None:
+        """Return the head `raw`; None if no template matches."""
         for template in self._templates:
-            head = template.match(data, end)
+            head = template.match(raw)
             if head is not None:
                 return head
         return None
+
+    def remember(self, raw: bytes, head: ResponseHead) -> None:
+        """Keep a head as the last one."""
+        self.last_raw = raw
+        self.last = head
 
     def add(self, raw: bytes, head: ResponseHead) -> None:
         """Learn from a head that no template matched; `head` is its parse result."""

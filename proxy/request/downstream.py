@@ -198,10 +198,14 @@ class Downstream(ClientSink):
                 return
             templates = self._templates if data[0] != _P else self._body_templates
             if templates and not self._buffer and not self._full:
-                head = match_templates(templates, data)
-                if head is not None:
-                    self._begin_fast_path(head, data)
-                    return
+                raw, body = data.removesuffix(END), b""
+                if len(raw) == len(data):
+                    raw, _, body = data.partition(END)
+                if len(raw) != len(data):
+                    head = match_templates(templates, raw)
+                    if head is not None:
+                        self._begin_fast_path(head, body)
+                        return
             if self._buffer:
                 data = self._buffer + data
                 self._buffer = b""
@@ -317,14 +321,11 @@ class Downstream(ClientSink):
         self.source = source
         self.address = source.encode() or UNKNOWN
 
-    def _begin_fast_path(self, head: RequestHead, data: bytes) -> None:
-        """Start an exchange whose head, at the beginning of `data`, matched a template."""
-        body = b""
-        if head.length:
-            body = data[len(head.raw) + 4 :]
-            if len(body) != head.length:
-                self._begin(head, body)
-                return
+    def _begin_fast_path(self, head: RequestHead, body: bytes) -> None:
+        """Start an exchange whose head matched a template; `body` is what arrived after it."""
+        if len(body) != head.length:
+            self._begin(head, body)
+            return
         plane = self._plane
         now = plane.now = self._complete_at = plane.clock()
         exchange = self.exchange = Exchange(plane, self, head, now)

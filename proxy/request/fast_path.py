@@ -29,6 +29,7 @@ from proxy.request.request_body import BufferedBody
 from proxy.wire.buckets import index
 
 if TYPE_CHECKING:
+    from proxy.http1.response import ResponseHead
     from proxy.request.exchange import Exchange
     from proxy.request.upstream import Upstream
     from proxy.state.service_state import ServiceState
@@ -157,21 +158,22 @@ def pass_response(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bo
     """Pass on a response that arrived complete and whose head is known, and end the exchange.
     Return False, with nothing changed, if `data` is not one. The same as
     `Exchange.whole_response`."""
-    end = data.find(END)
-    if end < 0:
+    raw, end, body = data.partition(END)
+    if not end:
         return False
     plane, client = exchange.plane, exchange.client
     endpoint, service = exchange.endpoint, exchange.service
     if endpoint is None or not client.fast_path_ok:
         return False
-    raw = data[:end]
-    cache = plane.head_cache
-    head = cache.responses.get(raw)
-    if head is None:
-        head = cache.match_response(raw, data, endpoint.response_templates)
+    # Most heads equal the one before. A comparison takes a tenth of the instructions of a lookup,
+    # which hashes the head.
+    templates = endpoint.response_templates
+    if raw == templates.last_raw:
+        head: ResponseHead | None = templates.last
+    else:
+        head = plane.head_cache.find_response(raw, templates)
     if head is None or not head.fast_path_ok:
         return False
-    body = data[end + 4 :]
     size = len(body)
     if head.body_length != size and not (head.body_length == CHUNKED and is_complete(body)):
         return False

@@ -338,13 +338,11 @@ class Upstream:
                 self._keep_partial(sink, data)
                 return
             raw = data[:end]
-            head = cache.responses.get(raw)
-            if head is None:
-                try:
-                    head = cache.read_response(raw, data, self.endpoint.response_templates)
-                except BadMessage as bad:
-                    sink.bad_response(bad.reason)
-                    return
+            try:
+                head = cache.read_response(raw, self.endpoint.response_templates)
+            except BadMessage as bad:
+                sink.bad_response(bad.reason)
+                return
             if head.keep_alive_timeout:
                 self.limit_idle(head.keep_alive_timeout)
             body = data[end + 4 :]

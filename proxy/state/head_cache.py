@@ -42,19 +42,22 @@ class HeadCache:
         self.hop_lines = LOOP_LINE
         self._forwarded: dict[tuple[bytes, bytes, bytes], bytes] = {}
 
-    def match_response(
-        self, raw: bytes, data: bytes, templates: ResponseTemplates
-    ) -> ResponseHead | None:
-        """Read the response head `raw`, with which `data` begins, by one of the service's
-        templates. Return None if none matches."""
-        head = templates.match(data, len(raw))
-        if head is not None:
+    def find_response(self, raw: bytes, templates: ResponseTemplates) -> ResponseHead | None:
+        """Return the response head `raw` if it is cached or matches one of the service's
+        templates, else None. Keep it as the service's last one."""
+        head = self.responses.get(raw)
+        if head is None:
+            head = templates.match(raw)
+            if head is None:
+                return None
             self._add(raw, head)
+        if len(raw) <= MAX_HEAD_BYTES:
+            templates.remember(raw, head)
         return head
 
-    def read_response(self, raw: bytes, data: bytes, templates: ResponseTemplates) -> ResponseHead:
-        """Read a response head that is not in `responses`. Raises BadMessage."""
-        head = self.match_response(raw, data, templates)
+    def read_response(self, raw: bytes, templates: ResponseTemplates) -> ResponseHead:
+        """Read a response head. Raises BadMessage."""
+        head = self.find_response(raw, templates)
         if head is None:
             head = parse_response(raw, self._response_lines)
             templates.add(raw, head)

@@ -39,7 +39,7 @@ def head(data: bytes) -> None:
     global _shapes
     raw = data.partition(END)[0]
     # With an end of line more, the empty line comes earlier than where it is put here.
-    known = None if raw.endswith(b"\r\n") else request_template.match_templates(_shapes, raw + END)
+    known = None if raw.endswith(b"\r\n") else request_template.match_templates(_shapes, raw)
     try:
         first = parse_request(raw, FieldLineCache(REQUEST_KINDS))
     except BadMessage as bad:
@@ -86,7 +86,7 @@ def chunked(data: bytes) -> None:
 def response(data: bytes) -> None:
     """A response is accepted with every cache or with none, and is framed exactly once."""
     raw, found, rest = data.partition(END)
-    known = _answers.match(raw + END, len(raw))
+    known = _answers.match(raw)
     try:
         first = parse_response(raw, FieldLineCache(RESPONSE_KINDS))
     except BadMessage as bad:

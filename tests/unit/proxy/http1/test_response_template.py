@@ -6,7 +6,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proxy.http1.fields import RESPONSE_KINDS, BadMessage, FieldLineCache
-from proxy.http1.request import END
 from proxy.http1.response import ResponseHead, parse_response
 from proxy.http1.response_template import MAX_LEARNED, MAX_TEMPLATES, ResponseTemplates
 from proxy.http1.template import MAX_HEAD, MAX_VARIABLE_LINES
@@ -24,7 +23,7 @@ def parsed(raw: bytes) -> ResponseHead:
 
 
 def known(answers: ResponseTemplates, raw: bytes) -> ResponseHead | None:
-    return answers.match(raw + END, len(raw))
+    return answers.match(raw)
 
 
 def taught(*heads: bytes) -> ResponseTemplates:
