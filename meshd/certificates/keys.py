@@ -31,7 +31,7 @@ _CHALLENGE_LIFE: Final = datetime.timedelta(days=7)
 """Lifetime of the certificate that answers a challenge; no authority checks it."""
 
 
-class BadCertificate(Exception):
+class InvalidCertificate(Exception):
     """A file is not a certificate with its key; the text says why."""
 
 
@@ -50,11 +50,11 @@ def request_for(key: str, name: str) -> x509.CertificateSigningRequest:
 
 
 def read_certificate(pem: bytes, path: str) -> HeldCertificate:
-    """Return what the first certificate in `pem` says. Raises BadCertificate."""
+    """Return what the first certificate in `pem` says. Raises InvalidCertificate."""
     try:
         certificate = x509.load_pem_x509_certificates(pem)[0]
     except ValueError as error:
-        raise BadCertificate(f"{path} has no certificate: {error}") from error
+        raise InvalidCertificate(f"{path} has no certificate: {error}") from error
     return HeldCertificate(
         names=_names(certificate),
         not_before=certificate.not_valid_before_utc.timestamp(),
@@ -67,17 +67,17 @@ def read_certificate(pem: bytes, path: str) -> HeldCertificate:
 
 
 def check_issued(key: str, chain: str, name: str) -> None:
-    """Raise BadCertificate unless the chain is for this key and this name."""
+    """Raise InvalidCertificate unless the chain is for this key and this name."""
     try:
         certificate = x509.load_pem_x509_certificates(chain.encode())[0]
     except ValueError as error:
-        raise BadCertificate(f"the authority sent no certificate: {error}") from error
+        raise InvalidCertificate(f"the authority sent no certificate: {error}") from error
     expected = load_pem_private_key(key.encode(), None).public_key()
     form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     if certificate.public_key().public_bytes(*form) != expected.public_bytes(*form):
-        raise BadCertificate("the authority sent a certificate of another key")
+        raise InvalidCertificate("the authority sent a certificate of another key")
     if name not in _names(certificate):
-        raise BadCertificate(f"the authority sent a certificate that is not for {name}")
+        raise InvalidCertificate(f"the authority sent a certificate that is not for {name}")
 
 
 def answer_certificate(answer: ChallengeAnswer) -> str:

@@ -17,7 +17,7 @@ import structlog
 from meshd.certificates import decide
 from meshd.certificates.authority import Authority
 from meshd.certificates.decide import ExpiryWarning
-from meshd.certificates.keys import BadCertificate, check_issued, new_key
+from meshd.certificates.keys import InvalidCertificate, check_issued, new_key
 from meshd.certificates.store import PAUSE, CertificateStore, find_served
 from meshd.certificates.threads import MAX_THREADS, CallThreads
 from meshd.certificates.values import (
@@ -200,7 +200,7 @@ class CertificateManager:
             if failed.cause is FailureCause.ACCOUNT_LOST:
                 self._store.forget_account(access.id)
             self._fail(wanted, failed)
-        except BadCertificate as error:
+        except InvalidCertificate as error:
             self._fail(wanted, OrderFailed(FailureCause.REFUSED, str(error)))
         else:
             self._keep(wanted, OrderRecord())
@@ -240,7 +240,7 @@ class CertificateManager:
         self, wanted: WantedCertificate, authority: Authority, before: HeldCertificate | None
     ) -> tuple[str, str]:
         """Return a new key and the certificate chain for it. Raises OrderFailed, OSError,
-        BadCertificate."""
+        InvalidCertificate."""
         name, replaces = wanted.name, before.renewal_id if before else ""
         order = await self._threads.run(lambda: authority.start_order(name, replaces))
         chosen = None

@@ -20,7 +20,7 @@ from typing import Final, TypeVar
 import msgspec
 import structlog
 
-from meshd.certificates.keys import BadCertificate, answer_certificate, read_certificate
+from meshd.certificates.keys import InvalidCertificate, answer_certificate, read_certificate
 from meshd.certificates.values import (
     Account,
     ChallengeAnswer,
@@ -89,7 +89,7 @@ class CertificateStore:
         for path in folder.glob("*.pem"):
             try:
                 self.held[folder.name, path.stem] = read_certificate(path.read_bytes(), str(path))
-            except (OSError, BadCertificate) as error:
+            except (OSError, InvalidCertificate) as error:
                 _log.warning("stored certificate ignored", error=str(error))
         for name, record in _read(folder / _ORDERS, dict[str, OrderRecord], {}).items():
             self.records[folder.name, name] = record
@@ -128,7 +128,7 @@ class CertificateStore:
             self.keep_account(authority, Account(account.key))
 
     def keep_certificate(self, authority: str, name: str, key: str, chain: str) -> HeldCertificate:
-        """Store a certificate with its key. Raises OSError, BadCertificate."""
+        """Store a certificate with its key. Raises OSError, InvalidCertificate."""
         path = self.folder / authority / f"{name}.pem"
         pem = (key + chain).encode()
         held = read_certificate(pem, str(path))

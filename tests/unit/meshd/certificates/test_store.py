@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from meshd.certificates.keys import BadCertificate, check_issued, new_key, read_certificate
+from meshd.certificates.keys import InvalidCertificate, check_issued, new_key, read_certificate
 from meshd.certificates.store import CertificateStore, find_served
 from meshd.certificates.values import (
     Account,
@@ -119,11 +119,11 @@ def test_answers_by_tls_are_removed(tmp_path: Path) -> None:
 def test_a_chain_of_another_key_or_name_is_refused(tmp_path: Path) -> None:
     key, chain = pem(tmp_path)
     check_issued(key, chain, "localhost")
-    with pytest.raises(BadCertificate, match="another key"):
+    with pytest.raises(InvalidCertificate, match="another key"):
         check_issued(new_key(), chain, "localhost")
-    with pytest.raises(BadCertificate, match=r"not for other\.test"):
+    with pytest.raises(InvalidCertificate, match=r"not for other\.test"):
         check_issued(key, chain, "other.test")
-    with pytest.raises(BadCertificate, match="no certificate"):
+    with pytest.raises(InvalidCertificate, match="no certificate"):
         check_issued(key, "<html>", "localhost")
 
 
