@@ -25,6 +25,7 @@ from meshd.api.dto import (
     Recording,
     RestartOrder,
     ScaleOverride,
+    ScaleResult,
     ServicePolicy,
     Status,
     VolumeStatus,
@@ -156,11 +157,13 @@ class Client:
 
     async def scale(
         self, project: str, service: str, replicas: int | None, seconds: float = 0.0
-    ) -> None:
+    ) -> ScaleResult:
         """Override the number of replicas for `seconds` (0: until it is removed); None removes
         the override."""
         body = msgspec.json.encode(ScaleOverride(replicas, seconds))
-        await self._call("PUT", f"v1/projects/{project}/services/{service}/scale", body)
+        raw = await self._call("PUT", f"v1/projects/{project}/services/{service}/scale", body)
+        # A daemon of an earlier version answers without a body.
+        return msgspec.json.decode(raw, type=ScaleResult) if raw else ScaleResult()
 
     async def restart(self, project: str, service: str) -> RestartOrder:
         """Begin to replace all replicas of a service by others of the same revision."""

@@ -220,11 +220,23 @@ class PlanPreview(Value, frozen=True, rename=_PLAN_NAMES):
     - `plan`: operations, one per line; empty if there is nothing to do.
     - `impact`: the impact of those operations, for people.
     - `unsupported`: one line per service that uses a feature which this runtime does not support.
+    - `missing`: one line per service whose image cannot be had, so that the deployment would be
+      rejected.
     """
 
     plan: str
     impact: tuple[str, ...] = ()
     unsupported: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+class ScaleResult(Value, frozen=True):
+    """What limits a number that was set by hand.
+
+    - `shortage`: why the nodes do not have room for it; empty if they have.
+    """
+
+    shortage: str = ""
 
 
 class VolumeStatus(Value, frozen=True):

@@ -142,8 +142,9 @@ class Handlers:
     async def scale(self, request: web.Request) -> web.Response:
         override = msgspec.json.decode(await request.read(), type=ScaleOverride)
         project, service = service_names(request)
-        await self._control.scale(project, service, override.replicas, override.seconds)
-        return web.Response(status=204)
+        return json_response(
+            await self._control.scale(project, service, override.replicas, override.seconds)
+        )
 
     async def restart(self, request: web.Request) -> web.Response:
         order = self._control.restart(*service_names(request), caller(request))

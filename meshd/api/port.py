@@ -15,6 +15,7 @@ from meshd.api.dto import (
     PlanPreview,
     Recording,
     RestartOrder,
+    ScaleResult,
     ServicePolicy,
     Status,
     VolumeStatus,
@@ -48,7 +49,9 @@ class Control(Protocol):
     async def down(self, project: str) -> None:
         """Drain and stop every replica of `project`, then forget it; return when that is done."""
 
-    async def scale(self, project: str, service: str, replicas: int | None, seconds: float) -> None:
+    async def scale(
+        self, project: str, service: str, replicas: int | None, seconds: float
+    ) -> ScaleResult:
         """Override the number of replicas for `seconds` (0: until it is removed); None removes
         the override."""
 

@@ -7,7 +7,7 @@ what fits.
 
 from collections.abc import Mapping, Sequence
 
-from meshd.capacity.allocate import GIB, Demand, find_unplaced, reservation
+from meshd.capacity.allocate import GIB, Demand, allocate, find_unplaced, reservation
 from meshd.model.desired import DesiredService
 from meshd.model.runtime import Capabilities, Node
 
@@ -54,6 +54,31 @@ def check(
         text = _explain(unplaced, own_demands, other_demands, nodes)
         return [f"during the rollout {text}; use order: stop-first to avoid this"]
     return []
+
+
+def describe_shortage(
+    service: DesiredService,
+    replicas: int,
+    others: Sequence[DesiredService],
+    nodes: Sequence[Node],
+    can: Capabilities,
+    jobs: Sequence[Demand] = (),
+) -> str:
+    """Return why the nodes do not have room for this number of replicas of a service next to the
+    `others` and the running `jobs`; empty if they have."""
+    demands = [*jobs]
+    for each in others:
+        count = each.desired + each.warm
+        demands.append(
+            Demand(each.key, count, count, 0, *reservation(each.spec, can.memory_limits))
+        )
+    size = reservation(service.spec, can.memory_limits)
+    demands.append(Demand(service.key, replicas + service.warm, 0, 0, *size))
+    found = allocate(nodes, demands)[service.key]
+    room = max(0, found.count - service.warm)
+    if found.reason is None or room >= replicas:
+        return ""
+    return f"the nodes have room for {room} only: {found.reason}"
 
 
 def _demand(service: DesiredService, surge: int, can: Capabilities) -> Demand:

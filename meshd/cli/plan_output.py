@@ -18,6 +18,8 @@ def print_plan(preview: PlanPreview) -> None:
         output.print_line("")
     for line in preview.impact:
         output.print_line(line)
+    for line in preview.missing:
+        output.print_error(f"meshd: a deployment would be rejected: {line}")
 
 
 def plan_json(project: str, preview: PlanPreview) -> dict[str, Any]:
@@ -27,6 +29,7 @@ def plan_json(project: str, preview: PlanPreview) -> dict[str, Any]:
         "plan": preview.plan.splitlines(),
         "outlook": list(preview.impact),
         "lacks": list(preview.unsupported),
+        "missing": list(preview.missing),
     }
 
 

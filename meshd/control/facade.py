@@ -11,6 +11,7 @@ from meshd.api.dto import (
     PlanPreview,
     Recording,
     RestartOrder,
+    ScaleResult,
     ServicePolicy,
     Status,
 )
@@ -177,7 +178,9 @@ class ControlFacade:
 
     # Replicas
 
-    async def scale(self, project: str, service: str, replicas: int | None, seconds: float) -> None:
+    async def scale(
+        self, project: str, service: str, replicas: int | None, seconds: float
+    ) -> ScaleResult:
         """See `Control.scale`."""
         found = self._lookup.service(project, service)
         if replicas is not None:
@@ -192,6 +195,9 @@ class ControlFacade:
             text += f" for {seconds:g} s"
         self._events.record(now, Kind.SCALE_OVERRIDE, text, project=project, service=service)
         self._reconciler.request(RunPass())
+        if replicas is None:
+            return ScaleResult()
+        return ScaleResult(await self._admission.shortage(found, replicas))
 
     async def drain(self, replica: str) -> None:
         """See `Control.drain`."""

@@ -139,14 +139,18 @@ MIN_CORES: Final = 0.001
 class ResourceUsage(msgspec.Struct, kw_only=True):
     """Readings of a service's replicas in some time.
 
-    - `since`: first reading (Unix time, seconds); `samples`: number of readings.
-    - `buckets`: readings by bucket of cores (see `cores_bucket`).
+    - `since`: first reading (Unix time, seconds); `samples`: number of readings while the service
+      had work; `idle`: of the others.
+    - `seconds`: time with work, over all replicas; 0 for readings of earlier versions.
+    - `buckets`: the readings with work by bucket of cores (see `cores_bucket`).
     - `cpu_seconds`, `requests`: CPU seconds and requests in the same time.
     - `memory`: most bytes of one replica; `ooms`: replicas killed for lack of memory.
     """
 
     since: float = 0.0
     samples: int = 0
+    idle: int = 0
+    seconds: float = 0.0
     buckets: dict[int, int] = msgspec.field(default_factory=dict)
     cpu_seconds: float = 0.0
     requests: int = 0
@@ -156,11 +160,18 @@ class ResourceUsage(msgspec.Struct, kw_only=True):
     def add_reading(self, cores: float | None, memory: int, seconds: float) -> None:
         """Add one reading of one replica, which holds for `seconds`."""
         self.samples += 1
+        self.seconds += seconds
         self.memory = max(self.memory, memory)
         if cores is not None:
             bucket = cores_bucket(cores)
             self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
             self.cpu_seconds += cores * seconds
+
+    def add_idle_reading(self, memory: int) -> None:
+        """Add a reading of a replica without work: it says nothing about the CPU that work needs,
+        and its memory counts."""
+        self.idle += 1
+        self.memory = max(self.memory, memory)
 
     def cores_at(self, quantile: float) -> float:
         """Return the cores at a quantile (0..1) of the readings; 0 without readings."""
@@ -187,6 +198,8 @@ def merge_usage(parts: Iterable[ResourceUsage]) -> ResourceUsage:
     for part in parts:
         total.since = min(total.since or part.since, part.since)
         total.samples += part.samples
+        total.idle += part.idle
+        total.seconds += part.seconds
         for bucket, count in part.buckets.items():
             total.buckets[bucket] = total.buckets.get(bucket, 0) + count
         total.cpu_seconds += part.cpu_seconds

@@ -131,6 +131,10 @@ class Runtime(Protocol):
         """Yield events from now on, without end. The first is RESYNC, once the subscription
         exists; another RESYNC follows each time the stream was cut and restored."""
 
+    async def unobtainable_reason(self, project: str, service: Service) -> str | None:
+        """Return the reason why the service's image cannot be had, in one line; None if it can, or
+        if the service needs none. Changes nothing. Raises RuntimeUnavailable."""
+
     async def resolve(self, services: Sequence[Service], fetch: bool = False) -> Sequence[Service]:
         """Return the services with what identifies their image pinned: the digest of what they are
         built from (`Build.digest`), or the image that `image` names now (`Service.image_id`).

@@ -198,6 +198,9 @@ class ScalingController:
         key, scale = service.key, _scale(service)
         current, needed = self._current(service), uncapped.decision.desired
         caps = self._rate_limits[key].caps(scale, current, needed, now)
+        if self._store.override(key, now):
+            self._short_of_capacity.pop(key, None)
+            return caps  # a number that is set by hand holds, so nothing is short
         if allocation.reason and allocation.count < needed:
             reason = f"but capacity for {allocation.count} only: {allocation.reason}"
             caps.append(Cap(allocation.count, "room", reason))
@@ -301,9 +304,11 @@ class ScalingController:
             self._decisions.add(key, record)
         up = decision.desired > before
         direction = "hold" if decision.desired == before else "up" if up else "down"
+        if by_hand is not None:
+            direction = "hold"  # a number that is set by hand holds, whatever the policy would do
         self._counters.count_scale(key, direction, decision.cause)
-        if direction == "hold" or by_hand is not None:
-            return  # a number that is set by hand holds, whatever the policy would do
+        if direction == "hold":
+            return
         self._rate_limits[key].record_change(now)
         kind = Kind.SCALE_UP if up else Kind.SCALE_DOWN
         text = f"{before} → {decision.desired}: {decision.reason}"

@@ -2,10 +2,11 @@
 
 `meshd.control` calls `propose` for `meshd right-size`; the readings come from `meshd.store.usage`.
 
-CPU usage is a histogram with buckets 10 % apart, so a quantile is at most 10 % too high; of memory
-only the highest reading is kept. The proposed CPU limit is twice the 95th percentile, because a
-lack of CPU only slows a replica down. The proposed memory limit is the highest reading and a
-quarter more, because a lack of memory kills it.
+Only readings of replicas that had work count: an idle night says nothing about the CPU that a
+service needs. CPU usage is a histogram with buckets 10 % apart, so a quantile is at most 10 % too
+high; of memory only the highest reading is kept. The proposed CPU limit is twice the 95th
+percentile, because a lack of CPU only slows a replica down. The proposed memory limit is the
+highest reading and a quarter more, because a lack of memory kills it.
 """
 
 import math
@@ -17,7 +18,7 @@ from meshd.model.scaling import ResourceUsage, Sizing
 from meshd.spec.model import Resources
 
 MIN_SAMPLES: Final = 120
-"""Readings before anything is proposed: ten minutes of one replica, at one every 5 s."""
+"""Readings with work before anything is proposed: ten minutes of one replica, at one every 5 s."""
 MEMORY_HEADROOM: Final = 1.25
 """Proposed memory limit over the highest reading, which need not be the true peak."""
 CPU_HEADROOM: Final = 2
@@ -51,8 +52,9 @@ def propose(key: str, use: ResourceUsage, now: Resources) -> Sizing:
         reserved_cpus=now.reserved_cpus,
         reserved_memory=now.reserved_memory,
     )
+    basis = describe_basis(use)
     if use.samples < MIN_SAMPLES:
-        reason = f"{use.samples} of {MIN_SAMPLES} readings; try again later"
+        reason = f"{basis}; a proposal needs {MIN_SAMPLES} readings with work; try again later"
         return msgspec.structs.replace(found, why=(reason,))
     memory = _round_up(use.memory * MEMORY_HEADROOM, MEMORY_STEP)
     reasons = [
@@ -68,8 +70,15 @@ def propose(key: str, use: ResourceUsage, now: Resources) -> Sizing:
         proposed_memory=memory,
         proposed_reserved_cpus=_round_cores(p95, 20),
         proposed_reserved_memory=_round_up(use.memory, MEMORY_STEP),
-        why=tuple(reasons),
+        why=(basis, *reasons),
     )
+
+
+def describe_basis(use: ResourceUsage) -> str:
+    """Return on how much data the figures rest."""
+    time = f" ({use.seconds / 60:.3g} minutes of one replica)" if use.seconds else ""
+    idle = f"; {use.idle} without work do not count" if use.idle else ""
+    return f"{use.samples} readings with work{time}{idle}"
 
 
 def _round_cores(cores: float, parts: int = 10) -> float:

@@ -16,6 +16,8 @@ DAYS: Final = 7
 """Days that are kept."""
 PERIOD: Final = 60.0
 """Seconds between two writes; a killed process loses no more."""
+IDLE_CORES: Final = 0.02
+"""Cores below which a replica without requests counts as idle: timers and probes need less."""
 OOMS_KNOWN: Final = 1000
 """Out-of-memory kills remembered, so that none is counted twice."""
 
@@ -46,11 +48,17 @@ class UsageLog:
         now: float,
     ) -> None:
         """Add one reading of all replicas. `requests` by service only grow while this process
-        lives."""
+        lives. A replica has work if its service completed requests since the last reading, or if
+        it used CPU."""
         for replica in replicas:
-            load = loads.get(replica.name)
+            load, key = loads.get(replica.name), replica.key
             if load is not None and replica.ready_since:
-                self._use(replica.key, now).add_reading(load.cores, load.memory, seconds)
+                count = requests.get(key, 0)
+                served = count > self._requests.get(key, count)
+                if served or (load.cores or 0.0) >= IDLE_CORES:
+                    self._use(key, now).add_reading(load.cores, load.memory, seconds)
+                else:
+                    self._use(key, now).add_idle_reading(load.memory)
             if replica.oom_killed and replica.name not in self._killed:
                 self._killed[replica.name] = None
                 self._use(replica.key, now).ooms += 1

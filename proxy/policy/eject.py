@@ -237,9 +237,10 @@ def _find_by_latency(
     found = []
     for health, mean in means:
         others = [other for peer, other in means if peer is not health]
-        if len(others) >= MIN_LATENCY_PEERS and mean > factor * median(others):
-            cause = (
-                f"mean latency {mean * 1e3:.0f} ms, {mean / median(others):.1f} times its peers'"
-            )
-            found.append((1.0 + median(others) / mean, health, cause))
+        if len(others) < MIN_LATENCY_PEERS:
+            continue
+        usual = median(others)
+        if mean > factor * usual > 0.0:
+            cause = f"mean latency {mean * 1e3:.3g} ms, {mean / usual:.3g} times its peers'"
+            found.append((1.0 + usual / mean, health, cause))
     return found

@@ -14,7 +14,7 @@ from tests.support.paths import ROOT
 READS = {
     "address_ranges", "capabilities", "follow", "image_progress", "is_local", "is_volume_empty",
     "jobs", "list", "logs", "mesh_addresses", "name", "nodes", "read_volume", "timed_logs", "usage",
-    "volumes", "watch",
+    "unobtainable_reason", "volumes", "watch",
 }  # fmt: skip
 CONNECTION = {"close", "open"}
 OWNERSHIP = {"claim", "claims", "unclaim"}

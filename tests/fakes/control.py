@@ -9,6 +9,7 @@ from meshd.api.dto import (
     ProjectStatus,
     Recording,
     RestartOrder,
+    ScaleResult,
     ServicePolicy,
     ServiceStatus,
     Status,
@@ -40,6 +41,8 @@ class FakeControl:
         self.services: tuple[ServiceStatus, ...] | None = None
         self.plan_text = ""
         self.outlook: tuple[str, ...] = ()
+        self.missing: tuple[str, ...] = ()
+        self.shortage = ""
         self.released: list[Release] = []
         self.jobs = FakeJobControl()
         self.volumes = FakeVolumeControl()
@@ -110,15 +113,18 @@ class FakeControl:
 
     async def plan(self, project: Project) -> PlanPreview:
         self._called("plan", project.name)
-        return PlanPreview(self.plan_text, self.outlook)
+        return PlanPreview(self.plan_text, self.outlook, missing=self.missing)
 
     async def down(self, project: str) -> None:
         self._called("down", project)
         self._known(project)
         del self.projects[project]
 
-    async def scale(self, project: str, service: str, replicas: int | None, seconds: float) -> None:
+    async def scale(
+        self, project: str, service: str, replicas: int | None, seconds: float
+    ) -> ScaleResult:
         self._called("scale", project, service, replicas, seconds)
+        return ScaleResult(self.shortage)
 
     def restart(self, project: str, service: str, who: str) -> RestartOrder:
         self._called("restart", project, service)

@@ -93,6 +93,8 @@ class SimRuntime:
         """The content of each volume."""
         self.volumes_of: dict[str, tuple[str, ...]] = {}
         """The volumes of each service, by PROJECT/SERVICE."""
+        self.unobtainable: dict[str, str] = {}
+        """Why images cannot be had, by image."""
         self.staged: dict[str, bytes] = {}
         self.on_stop = lambda name: None
         self._watchers: list[asyncio.Queue[RuntimeEvent | None]] = []
@@ -146,6 +148,9 @@ class SimRuntime:
             return  # lost: the listing makes up for it
         for queue in self._watchers:
             queue.put_nowait(event)
+
+    async def unobtainable_reason(self, project: str, service: Service) -> str | None:
+        return self.unobtainable.get(service.image)
 
     async def resolve(self, services: Sequence[Service], fetch: bool = False) -> Sequence[Service]:
         return services

@@ -47,7 +47,7 @@ async def command(
                 output.print_json(plan_json(spec.name, preview))
             else:
                 print_plan(preview)
-            return output.OK
+            return output.FAILED if preview.missing else output.OK
         began, releases = time.time(), []
         result = await image_progress.show_while(client, client.deploy(spec, take_over), as_json)
         warn_unsupported(result.unsupported)

@@ -29,7 +29,7 @@ async def command(
 ) -> int:
     """Show the operations that `meshd deploy` would carry out, and their impact.
 
-    Exit codes: 0 nothing to do, 1 something to do, 2 error.
+    Exit codes: 0 nothing to do, 1 something to do, 2 error, or a deployment would be rejected.
     """
     spec = spec_options.load_project(files, project, profiles)
     async with connect(state) as client:
@@ -42,4 +42,6 @@ async def command(
         output.print_json(plan_json(spec.name, preview))
     else:
         print_plan(preview)
+    if preview.missing:
+        return output.USAGE
     return CHANGES if preview.plan else output.OK

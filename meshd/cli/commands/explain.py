@@ -123,13 +123,15 @@ def no_decision_line(service: ServiceStatus, at: float | None) -> str:
 def decision_lines(decision: ScaleDecision) -> list[str]:
     """Return a decision as a sentence, and its details as labelled lines."""
     when = output.format_time(decision.at)
-    if decision.previous == decision.desired:
+    if decision.override is not None:
+        change = f"would have set {_replicas(decision.desired)}"
+    elif decision.previous == decision.desired:
         change = f"kept {_replicas(decision.desired)}"
     else:
         change = f"changed from {decision.previous} to {_replicas(decision.desired)}"
     lines = [f"At {when} the autoscaler {change} ({decision.cause}): {decision.reason}"]
     if decision.override is not None:
-        lines.append(f"  {'by hand':<{LABEL_WIDTH}} {decision.override}, which overrides this")
+        lines.append(f"  {'by hand':<{LABEL_WIDTH}} {decision.override}, which held instead")
     ranked = sorted(decision.candidates.items(), key=lambda each: -each[1])
     for label, details in (
         ("objectives", decision.objectives),

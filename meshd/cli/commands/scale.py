@@ -44,7 +44,7 @@ async def command(
         raise click.UsageError("--for needs a number of replicas, not auto")
     async with connect(state) as client:
         found = find_service(await client.status(), service)
-        await client.scale(found.project, found.name, count, seconds or 0.0)
+        result = await client.scale(found.project, found.name, count, seconds or 0.0)
         now = find_service(await client.status(), f"{found.project}/{found.name}")
     if as_json:
         output.print_json(now)
@@ -57,11 +57,15 @@ async def command(
         if count > found.maximum:
             output.print_error(
                 f"warning: {count} is above the maximum of {found.maximum}, which holds for the "
-                "autoscaler only; the nodes' capacity is not checked either"
+                "autoscaler only"
             )
         elif count < found.minimum:
             output.print_error(
                 f"warning: {count} is below the minimum of {found.minimum}, which holds for the "
                 "autoscaler only"
+            )
+        if result.shortage:
+            output.print_error(
+                f"warning: {result.shortage}; a number set by hand is started nevertheless"
             )
     return output.OK

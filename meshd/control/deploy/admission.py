@@ -19,10 +19,10 @@ from meshd.publish.compile import route_conflicts
 from meshd.publish.published_ports import HostPort, find_port_conflicts, list_host_ports
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.rollout.stages import max_surge
-from meshd.runtime.base import Runtime
+from meshd.runtime.base import Runtime, RuntimeFailure
 from meshd.runtime.support import unsupported
 from meshd.spec.fingerprint import compute_revision
-from meshd.spec.model import Project
+from meshd.spec.model import Project, Service
 from meshd.spec.model.base import MAX_REPLICAS
 from meshd.store.store import Store
 
@@ -102,6 +102,32 @@ class Admission:
     def _is_ours(self, port: HostPort) -> bool:
         """Whether the proxy listens on that port."""
         return any(address.endswith(f":{port.port}") for address in self._listening())
+
+    async def missing_images(self, services: Sequence[Service], project: str) -> list[str]:
+        """Return why images of these services cannot be had, a line for each service without one.
+        Raises Rejected if the runtime does not answer."""
+        found = []
+        for service in services:
+            try:
+                reason = await self._runtime.unobtainable_reason(project, service)
+            except RuntimeFailure as error:
+                raise Rejected(str(error)) from error
+            if reason is not None:
+                found.append(f"service {service.name}: {reason}")
+        return found
+
+    async def shortage(self, service: DesiredService, replicas: int) -> str:
+        """Return why the nodes do not have room for this number of replicas of a service next to
+        all others; empty if they have."""
+        try:
+            nodes = await self._runtime.nodes()
+        except RuntimeFailure:
+            return ""
+        can = self._runtime.capabilities
+        jobs = [job_demand.demand_of(job, can.memory_limits) for job in self._jobs()]
+        services = self._reconciler.view().desired.services
+        others = [each for each in services if each.key != service.key]
+        return admission.describe_shortage(service, replicas, others, nodes, can, jobs)
 
     def check_count(self, service: DesiredService, replicas: int) -> None:
         """Raise Rejected if a user may not set this number of replicas."""

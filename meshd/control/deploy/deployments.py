@@ -14,7 +14,7 @@ from meshd.control.deploy.preview import Preview
 from meshd.control.lookup import Lookup
 from meshd.model.errors import Rejected
 from meshd.model.event import Kind
-from meshd.model.operation import ForgetProject, PrepareService
+from meshd.model.operation import ForgetProject, PrepareRevision, PrepareService
 from meshd.model.request import ReloadDesired, ResetBackoff, ResolveServices, RunPass
 from meshd.model.runtime import Capabilities
 from meshd.model.volume import abandoned_volumes, describe_abandoned
@@ -87,7 +87,15 @@ class Deployments:
         if stored is not None and self._capabilities.volumes:
             impact += map(describe_abandoned, abandoned_volumes(stored.project, project))
         unsupported = unsupported_features(project, self._capabilities)
-        return PlanPreview("\n".join(lines), tuple(impact), unsupported)
+        unprepared = {
+            operation.service
+            for each in operations
+            for operation in each
+            if isinstance(operation, PrepareRevision)
+        }
+        needed = [service for service in project.services if service.name in unprepared]
+        missing = await self._admission.missing_images(needed, project.name)
+        return PlanPreview("\n".join(lines), tuple(impact), unsupported, tuple(missing))
 
     async def down(self, project: str) -> None:
         """See `Control.down`."""

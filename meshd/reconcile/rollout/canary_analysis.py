@@ -265,6 +265,9 @@ def _decide(
     if too_low and not suspicious and waited >= (monitor if rate else 0.0):
         return CanaryDecision.PASS, f"too little traffic to analyze ({rate:.2g} requests/s)"
     if waited < settings.wait:
+        if served >= settings.requests:
+            reason = f"it looks worse in {_describe_counts(analysis)}; not proven yet"
+            return CanaryDecision.WAIT, reason
         return CanaryDecision.WAIT, f"analyzed {served} of {settings.requests} requests"
     # The final look of this stage.
     level = (1.0 - settings.confidence) / 4 / (analysis.stages * (analysis.stages + 1))

@@ -121,6 +121,11 @@ class ProcessRuntime:
                 yield RuntimeEvent(EventKind.CUT, at=time.time())
             await asyncio.sleep(pause)
 
+    async def unobtainable_reason(self, project: str, service: Service) -> str | None:
+        """See `Runtime.unobtainable_reason`: local processes need no image."""
+        del project, service
+        return None
+
     async def resolve(
         self,
         services: Sequence[Service],

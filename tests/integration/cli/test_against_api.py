@@ -98,9 +98,11 @@ async def test_scale(control: FakeControl, meshd: Meshd) -> None:
         ("scale", "shop", "orders", 3, 600.0),
         ("scale", "shop", "orders", None, 0.0),
     ]
+    control.shortage = "the nodes have room for 40 only: a replica needs 2.00 GiB"
     above = await meshd("scale", "orders", "500")
     assert above.exit_code == 0
     assert "warning: 500 is above the maximum of " in above.stderr
+    assert "warning: the nodes have room for 40 only: a replica needs 2.00 GiB; " in above.stderr
     assert (await meshd("scale", "orders", "many")).exit_code == 2
     assert (await meshd("scale", "orders", "3", "--for", "ever")).exit_code == 2
     control.refuse = Rejected("9 needed, capacity for 7")
@@ -247,6 +249,11 @@ async def test_diff_has_three_exit_codes(control: FakeControl, meshd: Meshd, com
     control.plan_text = "start orders-x"
     something = await meshd("diff", "-f", compose)
     assert (something.exit_code, something.output) == (1, "start orders-x\n")
+    control.missing = ("service orders: image x:1 is not on the engine",)
+    missing = await meshd("diff", "-f", compose)
+    assert missing.exit_code == 2
+    assert "would be rejected: service orders: image x:1 is not on the engine" in missing.stderr
+    assert (await meshd("deploy", "-f", compose, "--dry-run")).exit_code == 1
     control.refuse = Rejected("no")
     assert (await meshd("diff", "-f", compose)).exit_code == 2
 
@@ -426,7 +433,8 @@ async def test_right_size(control: FakeControl, meshd: Meshd) -> None:
     assert header.split()[:3] == ["SERVICE", "CPU_P50", "CPU_P95"]
     assert "1 CPU, 1 GiB" in orders
     assert "0.3 CPUs, 128 MiB" in orders
-    assert why[1] == "shop/orders: memory: the peak of 100 MiB and a quarter more"
+    assert why[0] == "shop/orders: 200 readings with work (16.7 minutes of one replica)"
+    assert why[2] == "shop/orders: memory: the peak of 100 MiB and a quarter more"
     proposals = json.loads((await meshd("right-size", "orders", "-o", "json")).output)
     assert proposals[0]["proposed_memory"] == 128 << 20
     assert (await meshd("right-size", "payments")).exit_code == 1

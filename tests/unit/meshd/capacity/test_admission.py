@@ -150,3 +150,11 @@ def test_a_quota_is_shared_by_priority_and_never_below_fixed_numbers() -> None:
     assert {key: each.count for key, each in by_number.items()} == {"shop/a": 2, "shop/b": 1}
     assert by_number["shop/b"].reason == "the quota of project shop is 1.00 GiB, 1 replicas"
     assert quota.allocate_by_quota({"other": Quota(replicas=1)}, services, demands) == {}
+
+
+def test_a_number_by_hand_that_the_nodes_have_no_room_for() -> None:
+    web, log = wanted("web", 1, 2.0, warm=1), wanted("log", 2, 1.0)
+    assert admission.describe_shortage(web, 2, [log], ONE, CAN) == ""
+    short = admission.describe_shortage(web, 3, [log], ONE, CAN)
+    assert short.startswith("the nodes have room for 2 only: a replica needs 2.00 GiB of memory")
+    assert admission.describe_shortage(wanted("web", 1), 4000, [log], ONE, CAN) == ""

@@ -100,7 +100,8 @@ def test_a_service_is_capped_at_the_capacity_and_says_so_once(scene: Scene) -> N
 
 
 def test_a_number_set_by_hand_is_never_short_of_capacity(scene: Scene) -> None:
-    service = desired(2, scale={"min": 1, "concurrency": 1})
+    spec = {"resources": {"reserved_memory": 2 * GIB}}
+    service = desired(2, scale={"min": 1, "concurrency": 1}, spec=spec)
     scene.store.set_override(KEY, Override(2, 0.0))
     for _ in range(5):
         scene.second(service, replicas(2), arrivals=90, took=0.1)

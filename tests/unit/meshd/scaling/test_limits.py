@@ -1,11 +1,18 @@
 """Windows, cooldown, steps and several objectives, second by second."""
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import autoscaler
+from autoscaler import ScalingSettings, Signal
+from meshd.scaling.decide import Cap, DecisionInput, apply_caps, run_policy
+from meshd.scaling.decision_record import make_record
 from meshd.scaling.prometheus_queries import NoValue, value_of
 from tests.fakes.scaling_scene import KEY, Scene, desired, replicas
 from tests.support.rollouts import rollout
@@ -120,3 +127,59 @@ def test_no_replica_is_removed_during_a_rollout_or_an_ejection(scene: Scene) -> 
     for _ in range(60):
         scene.second(busy, replicas(6), arrivals=10)
     assert (scene.wanted() or 99) < (high or 0)
+
+
+loads = st.builds(
+    Signal,
+    arrivals=st.integers(0, 2000),
+    completions=st.integers(0, 2000),
+    in_flight=st.floats(0, 500),
+    latency_sum=st.floats(0, 5000),
+    parked=st.integers(0, 50),
+    ready=st.integers(0, 30),
+    starting=st.integers(0, 10),
+    busy=st.booleans(),
+    scheduled=st.integers(0, 40),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.builds(
+        ScalingSettings,
+        min=st.integers(0, 4),
+        max=st.integers(4, 30),
+        concurrency=st.floats(0.5, 50.0),
+        rps=st.one_of(st.none(), st.floats(0.5, 500.0)),
+        latency=st.one_of(st.none(), st.floats(0.01, 2.0)),
+    ),
+    st.lists(st.one_of(st.none(), loads), min_size=1, max_size=30),
+    st.integers(0, 20),
+    st.integers(0, 6),
+    st.booleans(),
+)
+def test_a_record_never_contradicts_its_numbers(
+    chosen: ScalingSettings, sequence: list[Signal | None], room: int, floor: int, cooling: bool
+) -> None:
+    """The decision under caps, as `meshd explain` prints it."""
+    state, before = autoscaler.make(chosen).initial(0.0), chosen.min
+    for second, signal in enumerate(sequence):
+        data = DecisionInput(chosen, state, signal, float(second + 1), cooling)
+        uncapped = run_policy(data)
+        cap = Cap(room, "room", f"but capacity for {room} only: the node is full")
+        result = apply_caps(data, uncapped, floor, [cap])
+        record = make_record(chosen, signal, result, before, None, data.now)
+        assert record.desired <= max(room, chosen.min if uncapped is result else room)
+        for line in record.limits:
+            if match := re.fullmatch(r"(\d+) needed, but capacity for (\d+) only: .*", line):
+                assert record.desired <= int(match[2]) < int(match[1]), line
+            if match := re.fullmatch(r"(\d+) were started at once .*", line):
+                assert record.desired == int(match[1]), line
+        for line in record.rejected:
+            if match := re.fullmatch(r"(\d+) for \w+: \w+ needs (\d+), .*", line):
+                assert int(match[1]) < int(match[2]), line
+            else:
+                assert int(line.split(":")[0]) != record.desired, line
+        if match := re.search(r"; (\d+) would do", record.reason):
+            assert int(match[1]) < record.desired, record.reason
+        state, before = result.state, record.desired

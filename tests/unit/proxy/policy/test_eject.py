@@ -1,6 +1,10 @@
 """Ejection as scenarios over virtual time."""
 
+import re
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from proxy.policy.eject import EndpointHealth, eject_outliers, may_eject, record_failure
 from proxy.wire.snapshot import Ejection
@@ -164,10 +168,34 @@ def test_latency_outlier() -> None:
     peers[2].success_seconds = 200 * 0.05
     [(health, cause)] = eject_outliers(Ejection(latency_factor=3.0), peers, 10.0)
     assert health is peers[2]
-    assert cause == "mean latency 50 ms, 5.0 times its peers'"
+    assert cause == "mean latency 50 ms, 5 times its peers'"
 
 
 def test_the_worst_goes_first_when_the_share_is_small() -> None:
     peers = counted([1.0] * 18 + [0.3, 0.05], 200)
     [(health, _)] = eject_outliers(Ejection(share=0.05), peers, 10.0)
     assert health is peers[19]
+
+
+answers = st.tuples(st.integers(0, 400), st.integers(0, 400), st.floats(0.0, 5.0))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(answers, min_size=2, max_size=8), st.sampled_from([0.0, 1.5, 3.0]))
+def test_a_cause_never_contradicts_its_numbers(
+    seen: list[tuple[int, int, float]], factor: float
+) -> None:
+    peers = hosts(len(seen))
+    for peer, (good, bad, seconds) in zip(peers, seen, strict=True):
+        peer.successes, peer.failures, peer.success_seconds = good, bad, good * seconds
+    policy = Ejection(share=1.0, success_rate=True, latency_factor=factor)
+    for _, cause in eject_outliers(policy, peers, 0.0):
+        if rates := re.fullmatch(r"success rate (\d+)%, mean of all (\d+)%", cause):
+            assert int(rates[1]) < int(rates[2])
+        elif share := re.fullmatch(r"(\d+)% of its answers failed", cause):
+            assert int(share[1]) >= 85
+        else:
+            match = re.fullmatch(r"mean latency (\S+) ms, (\S+) times its peers'", cause)
+            assert match, cause
+            assert float(match[1]) > 0.0, cause
+            assert float(match[2]) >= factor * 0.999, cause

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from meshd.model.desired import Desired, DesiredService
@@ -38,6 +39,15 @@ def lines(*services: DesiredService, seen: tuple[Replica, ...] = ()) -> list[str
 def test_an_ended_replica_that_stays_takes_no_operation(phase: Phase, code: int) -> None:
     ended = Replica("a", "shop", "job", "new", phase, exit_code=code, ended_at=NOW - 9)
     assert lines(service("job"), seen=(ended,)) == []
+
+
+@pytest.mark.parametrize("phase", [Phase.PENDING, Phase.PROBING, Phase.PAUSED])
+@pytest.mark.parametrize("managed_service", [True, False])
+def test_a_warm_pool_as_desired_takes_no_operation(phase: Phase, managed_service: bool) -> None:
+    web = msgspec.structs.replace(service("web", plain=not managed_service), warm=1)
+    serving = Replica("a", "shop", "web", "new", Phase.READY, ready_since=NOW - 9)
+    warm = Replica("b", "shop", "web", "new", phase, warm=True)
+    assert lines(web, seen=(serving, warm)) == []
 
 
 def test_a_deployment_tries_a_failed_replica_again() -> None:

@@ -1,10 +1,13 @@
 """Canary analyses of simulated traffic: equal, failing, slow and overloaded revisions."""
 
 import random
+import re
 from collections import Counter
 from math import comb
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from meshd.model.canary import AnalysisResult, CanaryAnalysis, CanaryDecision
 from meshd.model.canary import RevisionSample as Sample
@@ -287,3 +290,48 @@ def test_the_share_grows_unless_there_is_a_suspicion() -> None:
             analysis, GATE, START + passed, Sample(1, int(passed == 0)), Sample(20)
         )
     assert analysis.traffic_step == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 60),
+    st.sampled_from([0.0, 0.02, 0.2, 0.9]),
+    st.sampled_from([0.02, 0.05, 0.4]),
+    st.sampled_from([0.0, 0.2]),
+    st.booleans(),
+)
+def test_a_reason_never_contradicts_its_numbers(
+    seed: int, rate: int, failing: float, latency: float, old_failing: float, at_random: bool
+) -> None:
+    """At every second of an analysis, whatever it decides."""
+    numbers = random.Random(seed)
+    analysis = begin_analysis(0, START, second(numbers, 200).latency, random_routing=at_random)
+    for passed in range(40):
+        ours = second(numbers, rate, failing, latency)
+        theirs = second(numbers, rate, old_failing)
+        analysis = add_second(analysis, GATE, START + passed, ours, theirs)
+        now = START + passed + 1
+        result = analyze_stage(analysis, GATE, 2.0 * rate, 0.5, 5.0, now)
+        check_reason(result, analysis)
+        if result.decision != WAIT:
+            return
+
+
+def check_reason(result: AnalysisResult, analysis: CanaryAnalysis) -> None:
+    reason = result.reason
+    for bad, count in re.findall(r"\((\d+) of (\d+)\)", reason):
+        assert int(bad) <= int(count), reason
+    if progress := re.fullmatch(r"analyzed (\d+) of (\d+) requests", reason):
+        assert result.decision == WAIT
+        assert int(progress[1]) < int(progress[2]), reason
+    if counts := re.search(r"worse in (\d+) requests, (\d+) failed", reason):
+        assert (int(counts[1]), int(counts[2])) == (
+            analysis.failures.new,
+            analysis.failures.new_bad,
+        )
+        assert (result.decision == WAIT) == ("looks worse" in reason), reason
+    if result.decision == FAIL:
+        shares = re.findall(r"([\d.]+)% of (?:its|the)", reason)
+        assert float(shares[0]) >= float(shares[1]), reason
+        assert float(reason.rpartition("p = ")[2]) <= 1.0 - GATE.confidence, reason
