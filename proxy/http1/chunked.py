@@ -29,6 +29,8 @@ _HEX: Final = _LOWER_HEX + b"ABCDEF"
 _CANONICAL_SIZE_DIGITS: Final = 8
 """Hexadecimal digits of a chunk size in `is_complete`; longer ones go to `ChunkedReader`."""
 LAST_CHUNK: Final = b"0\r\n\r\n"
+_LAST_SIZE: Final = b"0\r\n"
+"""Line with the size of the last chunk, before the trailers."""
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
 _EXTENSIONS: Final = re.compile(
@@ -61,10 +63,15 @@ class ChunkedReader:
         self.surplus = b""
         self._raw = raw
         self._incomplete = b""
-        self._last_chunk = b"0\r\n"
+        self._last_chunk = _LAST_SIZE
         self._left = 0
         self._state = _SIZE
         self._trailer_bytes = 0
+
+    @property
+    def trailers(self) -> bytes:
+        """The trailer field lines that may be forwarded; complete once the body is."""
+        return self._last_chunk[len(_LAST_SIZE) :]
 
     def feed(self, data: bytes) -> bytes:
         """Decode more input; return the bytes to forward now.

@@ -54,6 +54,8 @@ class RequestHead:
     - `lines`: the field lines
     - `host`: value of Host; None without one (HTTP/1.0)
     - `length`: body length in bytes; CHUNKED for a chunked body
+    - `http10`, `http2`: whether it came in another version than HTTP/1.1
+    - `takes_chunks`: whether the client understands a chunked response
     - `persistent`: whether the client keeps the connection open
     - `expect`: whether the client waits for 100 Continue
     - `has_id`, `request_id`: whether it carries a valid X-Request-Id, and its value
@@ -72,6 +74,8 @@ class RequestHead:
 
     host: bytes | None = None
     http10 = False
+    http2 = False
+    takes_chunks = True
     length = 0
     persistent = True
     expect = False
@@ -180,6 +184,7 @@ def parse_request(raw: bytes, cache: FieldLineCache) -> RequestHead:
             _apply_field(head, kind, value, line, encodings)
     if version == b"HTTP/1.0":
         head.http10 = True
+        head.takes_chunks = False
         head.request_line_unchanged = head.unchanged = False
         head.persistent = b"keep-alive" in head.options
     if head.options:

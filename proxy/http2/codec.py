@@ -18,6 +18,7 @@ from ngh2 import (
     Event,
     GoAwayReceived,
     InformationalResponseReceived,
+    PingAcknowledged,
     PingReceived,
     PriorityUpdateReceived,
     RequestReceived,
@@ -40,6 +41,7 @@ __all__ = [
     "Fields",
     "GoAwayReceived",
     "InformationalResponseReceived",
+    "PingAcknowledged",
     "PingReceived",
     "PriorityUpdateReceived",
     "RequestReceived",
@@ -246,6 +248,15 @@ class Codec:
     def unsent(self, stream: int) -> int:
         """Return the bytes of a body that wait for flow control or for their turn."""
         return self._connection.queued_body_size(stream)
+
+    def may_send_data(self, stream: int) -> bool:
+        """Return whether flow control lets a stream send at least one byte."""
+        try:
+            connection = self._connection
+            window = connection.stream_remote_window_size(stream)
+            return window > 0 and connection.remote_window_size > 0
+        except _CLOSED_STREAM_ERRORS:
+            return True
 
     def unsent_on_all(self) -> int:
         """Return the same for all streams together."""

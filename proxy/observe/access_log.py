@@ -66,7 +66,7 @@ class AccessLog:
     - `as_json`: whether lines are JSON
     - `hides`: whether query strings or some of their values are not logged
     - `dropped`: lines lost since the start
-    - `templates`: those of `proxy.observe.log_line`, by (service, endpoint, revision)
+    - `templates`: those of `proxy.observe.log_line`, by (service, endpoint, revision, version)
 
     `sample` is the share of requests that are logged, 0 to 1. `query` says whether the query
     strings of targets and of Referer are logged; a tuple names parameters whose values are not.
@@ -93,7 +93,7 @@ class AccessLog:
         self._json = msgspec.json.Encoder()
         self.dropped = 0
         self._on_batch = on_batch
-        self.templates: dict[tuple[str, str, str], bytes] = {}
+        self.templates: dict[tuple[str, str, str, str], bytes] = {}
 
     def should_log(self, status: int, roll: float) -> bool:
         """Return whether to log a request; `roll` is a random number in [0, 1)."""

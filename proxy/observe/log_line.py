@@ -12,23 +12,24 @@ import msgspec
 from proxy.http1.fields import translation_table
 
 MAX_TEMPLATES: Final = 1024
-"""Templates that `AccessLog` keeps: one per endpoint of the requests logged."""
+"""Templates that `AccessLog` keeps: one per endpoint of the requests logged, and version."""
 _UNESCAPED: Final = translation_table(
     bytes(byte for byte in range(0x20, 0x7F) if byte not in (ord('"'), ord("\\")))
 )
 _LINE: Final = (
-    b'{"time":%%.6f,"client":"%%b","method":"%%b","target":"%%b","version":"HTTP/1.1",'
+    b'{"time":%%.6f,"client":"%%b","method":"%%b","target":"%%b","version":"%b",'
     b'"status":%%d,"host":"%%b",%b,%%b"bytes_out":%%d,"total":%%b,'
     b'"queue":0.0,"connect":0.0,"first_byte":%%b,"body":0.0,"request_id":"%%b"%%b}'
 )
 
 
-def make_template(service: str, endpoint: str, revision: str) -> bytes:
-    """Return the format of all lines for one endpoint."""
+def make_template(service: str, endpoint: str, revision: str, version: str) -> bytes:
+    """Return the format of all lines for one endpoint and one version of HTTP."""
     fields = {"service": service, "endpoint": endpoint}
     if revision:
         fields["revision"] = revision
-    return _LINE % msgspec.json.encode(fields)[1:-1].replace(b"%", b"%%")
+    names = msgspec.json.encode(fields)[1:-1].replace(b"%", b"%%")
+    return _LINE % (version.encode(), names)
 
 
 def format_line(

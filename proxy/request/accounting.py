@@ -14,6 +14,7 @@ from proxy.request import failure, tracing
 from proxy.wire.buckets import index
 
 if TYPE_CHECKING:
+    from proxy.http1.request import RequestHead
     from proxy.request.data_plane import DataPlane
     from proxy.request.exchange import Exchange
     from proxy.state.endpoint_state import EndpointState
@@ -179,7 +180,7 @@ def _fast_path_line(
         return None
     if log.hides and log.must_redact(head.target, head.field(b"referer")):
         return None
-    names = (service.name, endpoint.id, endpoint.endpoint.revision)
+    names = (service.name, endpoint.id, endpoint.endpoint.revision, _version(head))
     template = log.templates.get(names)
     if template is None:
         if len(log.templates) >= log_line.MAX_TEMPLATES:
@@ -203,6 +204,13 @@ def _fast_path_line(
     )
 
 
+def _version(head: "RequestHead") -> str:
+    """The version of HTTP that a request came in, for the log."""
+    if head.http2:
+        return "HTTP/2"
+    return "HTTP/1.0" if head.http10 else "HTTP/1.1"
+
+
 def _log(
     exchange: "Exchange",
     log: AccessLog,
@@ -221,7 +229,7 @@ def _log(
             client=exchange.client.source,
             method=head.method.decode("latin-1"),
             target=head.target.decode("latin-1"),
-            version="HTTP/1.0" if head.http10 else "HTTP/1.1",
+            version=_version(head),
             status=status,
             host=(head.host or b"").decode("latin-1"),
             service=exchange.service.name if exchange.counted else "",

@@ -18,7 +18,7 @@ from proxy.observe.access_log import AccessLog
 from proxy.observe.limited_log import LimitedLog
 from proxy.observe.spans import SpanQueue
 from proxy.policy import eject
-from proxy.request import connection_pool, dispatch, half_close, mirror
+from proxy.request import connection_pool, dispatch, mirror
 from proxy.request.downstream import Downstream
 from proxy.request.exchange import Exchange
 from proxy.request.reachability import Probe
@@ -72,6 +72,10 @@ def _idle_since(upstream: Upstream) -> float:
     return upstream.idle_since
 
 
+CreateClient = Callable[["DataPlane", Listener], asyncio.Protocol]
+"""Creates the protocol of a client's connection to a listener."""
+
+
 class DataPlane:
     """All routing state and all connections of one worker.
 
@@ -89,7 +93,10 @@ class DataPlane:
     - `draining`: whether clients must end after their response.
     - `clients`: all client sides, connections as well as mirrors.
     - `paused_clients`: connections that are not read from at the moment.
-    - `mirrors_in_flight`: number of mirrors among `clients`.
+    - `mirrors_in_flight`, `streams_in_flight`: number of mirrors and of HTTP/2 streams among
+      `clients`: they have no descriptor.
+    - `create_http2_client`: creates the HTTP/2 connection of a client; None if HTTP/2 is not
+      available.
     - `services`, `routing`, `head_cache`: routing state, and the cache of parsed heads.
     """
 
@@ -105,6 +112,7 @@ class DataPlane:
         descriptors: Descriptors | None = None,
         access_log: AccessLog | None = None,
         spans: SpanQueue | None = None,
+        create_http2_client: "CreateClient | None" = None,
         on_busy_changed: Callable[[], None] = _ignore_busy,
         on_wake: Callable[[str, int], None] = _ignore_wake,
         on_ejected: Callable[[str, str, float, str], None] = _ignore_ejected,
@@ -129,8 +137,10 @@ class DataPlane:
         self._drain_seconds = float("inf")
         self._tunnel_seconds = float("inf")
         self.clients: set[ClientSink] = set()
-        self.paused_clients: set[Downstream] = set()
+        self.paused_clients: set[ClientSink] = set()
         self.mirrors_in_flight = 0
+        self.streams_in_flight = 0
+        self.create_http2_client = create_http2_client
         self.services: dict[str, ServiceState] = {}
         self.routing = Routing(Snapshot(Generation()), {}, {})
         self.head_cache = HeadCache()
@@ -352,6 +362,16 @@ class DataPlane:
         self.mirrors_in_flight -= 1
         self.clients.discard(client)
 
+    def stream_begun(self, client: ClientSink) -> None:
+        """Hold the client's side of an HTTP/2 stream, so that its deadline applies."""
+        self.streams_in_flight += 1
+        self.clients.add(client)
+
+    def stream_over(self, client: ClientSink) -> None:
+        """Remove the client's side of an HTTP/2 stream, which has ended."""
+        self.streams_in_flight -= 1
+        self.clients.discard(client)
+
     def date_line(self) -> bytes:
         """Return a Date field line for a response of the proxy's own."""
         return b"Date: %b\r\n" % formatdate(usegmt=True).encode()
@@ -392,7 +412,11 @@ class DataPlane:
 
     def room_for_clients(self) -> int:
         """Return how many more clients may be accepted; 0 or less for none."""
-        return self.descriptors.room(len(self.clients) - self.mirrors_in_flight)
+        return self.descriptors.room(self._connections())
+
+    def _connections(self) -> int:
+        """Number of open connections of clients."""
+        return len(self.clients) - self.mirrors_in_flight - self.streams_in_flight
 
     def close_idle_connections(self, number: int) -> None:
         """Close the connections to endpoints that were idle for longest."""
@@ -492,10 +516,10 @@ class DataPlane:
         sweep = now >= self._next_sweep
         wall = time.time()
         self.head_cache.reset_quota()
-        self.descriptors.measure(len(self.clients) - self.mirrors_in_flight, now)
+        self.descriptors.measure(self._connections(), now)
         for client in tuple(self.paused_clients):
             # The event loop does not read from these, and so does not notice their end.
-            if half_close.is_reset(client):
+            if client.is_reset():
                 client.abort()
         for service in self.services.values():
             service.response_templates.refresh()

@@ -44,6 +44,9 @@ NEXT_REQUEST: Final = 1.0
 its response announces the end to the client."""
 FLUSH: Final = 60.0
 """Seconds for which unsent bytes may delay a close."""
+HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\n"
+"""The first bytes of HTTP/2 up to the first empty line (RFC 9113, section 3.4). No parser of
+HTTP/1.1 accepts them."""
 FIRST_BYTE: Final = b"H"
 """The first byte of every response."""
 WRITE_HIGH: Final = 64 * 1024
@@ -245,7 +248,8 @@ class Downstream(ClientSink):
                 self._learn(head)
                 self._begin(head, data[end + 4 :])
             except BadMessage as bad:
-                self._reject(bad, data)
+                if not self._begin_http2(data):
+                    self._reject(bad, data)
                 break
             if self.exchange is not None or self._ended or self._full:
                 break
@@ -278,6 +282,23 @@ class Downstream(ClientSink):
             # The first bytes of a further request: its head has its own deadline.
             self.deadline = self._plane.clock() + self._plane.routing.head_seconds
         self._buffer = data
+
+    def _begin_http2(self, data: bytes) -> bool:
+        """Hand the connection over if its first bytes are those of HTTP/2 with prior knowledge
+        (RFC 9113, section 3.3). Return whether they are, and HTTP/2 is available."""
+        create, transport = self._plane.create_http2_client, self.transport
+        if create is None or transport is None or self._complete_at:
+            return False
+        if not data.startswith(HTTP2_PREFACE):
+            return False
+        self._plane.clients.discard(self)
+        self._ended = True
+        self.transport = None
+        client = create(self._plane, self.listener)
+        transport.set_protocol(client)
+        client.connection_made(transport)
+        client.data_received(data)
+        return True
 
     def _begin(self, head: RequestHead, rest: bytes) -> None:
         """Start an exchange; `rest` is what arrived after the head."""
@@ -390,6 +411,16 @@ class Downstream(ClientSink):
 
     # --- writing
 
+    def respond(self, head: bytes, body: bytes) -> None:
+        if self._sent_early:
+            head = head[self._sent_early :]
+            self._sent_early = 0
+        if self.transport is not None:
+            self.transport.write(head + body if body else head)
+
+    def send_head(self, head: bytes) -> None:
+        self.write(head)
+
     def write(self, data: bytes) -> None:
         if self._sent_early:
             data = data[self._sent_early :]
@@ -474,6 +505,9 @@ class Downstream(ClientSink):
         elif self._buffer and not self._ended:
             self.resume()
             self._next()
+
+    def is_reset(self) -> bool:
+        return half_close.is_reset(self.transport)
 
     def has_unsent_bytes(self) -> bool:
         transport = self.transport

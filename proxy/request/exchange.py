@@ -389,18 +389,16 @@ class Exchange(Attempt):
 
     def interim_response(self, head: ResponseHead) -> None:
         if not self.head.http10:
-            self.client.write(head.kept_head + b"\r\n")
+            self.client.send_head(head.kept_head + b"\r\n")
         self.set_deadline(self.plane.clock() + self.service.first_byte_timeout)
 
     def whole_response(self, head: ResponseHead, body: bytes, *, reusable: bool) -> None:
         now = self.plane.clock()
         if not self._accept(head, now):
             return
-        ready = self._client_head(head, until_close=False)
         if body:
             self.bytes_out = len(body)
-            ready += body
-        self.client.write(ready)
+        self.client.respond(self._client_head(head, until_close=False), body)
         self._complete(now, reusable=reusable)
 
     def response_head(self, head: ResponseHead, *, until_close: bool) -> int:
@@ -408,14 +406,14 @@ class Exchange(Attempt):
         if not self._accept(head, now):
             return REJECTED
         self._enter(ANSWERING)
-        self.client.write(self._client_head(head, until_close=until_close))
+        self.client.send_head(self._client_head(head, until_close=until_close))
         if head.is_event_stream:
             # A stream of events does not end by itself: the timeout of requests does not apply.
             self.last_deadline = 0.0
             self.streaming = True
             accounting.record_stream_start(self, now)
         self.set_deadline(now + self.service.idle_timeout)
-        return IN_CHUNKS if (head.chunked or until_close) and not self.head.http10 else AS_IS
+        return IN_CHUNKS if (head.chunked or until_close) and self.head.takes_chunks else AS_IS
 
     def _client_head(self, head: ResponseHead, *, until_close: bool) -> bytes:
         """The response's head for the client. If the end of the body will have to be the end of
@@ -442,6 +440,9 @@ class Exchange(Attempt):
             return
         self.client.write(data)
         self.set_deadline(self.plane.now + self.service.idle_timeout)
+
+    def response_trailers(self, lines: bytes) -> None:
+        self.client.send_trailers(lines)
 
     def response_end(self, last: bytes, *, reusable: bool) -> None:
         if last:
@@ -485,7 +486,7 @@ class Exchange(Attempt):
         self.last_deadline = 0.0
         if tunnel.is_websocket(head):
             self.frames = FrameTracker()
-        self.client.write(headers.switch_head(self, head))
+        self.client.send_head(headers.switch_head(self, head))
         self.set_deadline(now + tunnel.idle_timeout(self))
         self.client.open_tunnel()
         return True

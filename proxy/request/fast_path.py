@@ -181,7 +181,7 @@ def pass_response(exchange: "Exchange", upstream: "Upstream", data: bytes) -> bo
     total = now - exchange.started
     if endpoint.record_success(total, now, exchange.load):
         service.refresh(now)
-    client.write(head.client_head + body if size else head.client_head)
+    client.respond(head.client_head, body)
     exchange.phase = OVER
     if head.keep_alive_timeout:
         upstream.limit_idle(head.keep_alive_timeout)

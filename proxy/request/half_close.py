@@ -66,7 +66,7 @@ class HalfCloseWatcher:
 
     def _check(self) -> None:
         if self._client.exchange is self._exchange:
-            if is_reset(self._client):
+            if self._client.is_reset():
                 self._client.abort()
             else:
                 self._check_later()
@@ -78,10 +78,10 @@ class HalfCloseWatcher:
             self._exchange.plane.loop.call_later(after, self._check)
 
 
-def is_reset(client: "Downstream") -> bool:
-    """Return whether the client's connection was reset. After its end of stream the event loop
+def is_reset(transport: asyncio.Transport | None) -> bool:
+    """Return whether a client's connection was reset. After its end of stream the event loop
     reads no more of it and would not notice. False on Unix sockets, where the next write fails."""
-    sock = client.transport.get_extra_info("socket") if client.transport is not None else None
+    sock = transport.get_extra_info("socket") if transport is not None else None
     if sock is None or not _TCP_INFO or sock.family == socket.AF_UNIX:
         return False
     info: bytes = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)

@@ -102,8 +102,20 @@ class ClientSink:
     def forget_forwarded_lines(self) -> None:
         """Build the forwarding field lines again: those that name this hop have changed."""
 
+    def respond(self, head: bytes, body: bytes) -> None:
+        """Send a whole response: its head in the form of HTTP/1.1 with the empty line, and its
+        body, framed as the head says."""
+
+    def send_head(self, head: bytes) -> None:
+        """Send the head of a response whose body follows, of an interim response, or of a switch
+        of protocols; in the form of HTTP/1.1 with the empty line."""
+
     def write(self, data: bytes) -> None:
-        """Send bytes of the response, its head included."""
+        """Send bytes of the body, in chunks if `RequestHead.takes_chunks`, or of a tunnel."""
+
+    def send_trailers(self, lines: bytes) -> None:
+        """Send field lines behind the body, after the bytes that are still written. Not called if
+        the body is sent in chunks, which hold them."""
 
     def send_error(
         self, head: RequestHead, why: Failure, status: int, extra: bytes, *, complete: bool
@@ -160,6 +172,10 @@ class ClientSink:
         """Return whether written bytes have not left yet."""
         return False
 
+    def is_reset(self) -> bool:
+        """Return whether the client has reset its connection, which is not read from."""
+        return False
+
     def may_send_request(self) -> bool:
         """Return whether another request may be on its way."""
         return False
@@ -200,6 +216,9 @@ class ResponseSink:
 
     def response_data(self, data: bytes) -> None:
         """More of the body, in the form that `response_head` asked for."""
+
+    def response_trailers(self, lines: bytes) -> None:
+        """The field lines behind a body whose form is AS_IS. `response_end` follows."""
 
     def response_end(self, last: bytes, *, reusable: bool) -> None:
         """The body is complete with `last`, which may be empty."""

@@ -99,7 +99,7 @@ def _attributes(exchange: "Exchange", now: float) -> dict[str, Value]:
         "url.scheme": exchange.client.scheme.decode(),
         "url.path": path,
         "url.query": query,
-        "network.protocol.version": "1.0" if head.http10 else "1.1",
+        "network.protocol.version": "2" if head.http2 else "1.0" if head.http10 else "1.1",
         "server.address": (head.host or b"").decode("latin-1"),
         "client.address": exchange.client.source,
         "network.peer.address": exchange.client.peer,

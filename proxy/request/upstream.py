@@ -425,6 +425,8 @@ class Upstream:
             sink.bad_response(bad.reason)
             return
         if reader.done:
+            if not self._encode and reader.trailers:
+                sink.response_trailers(reader.trailers)
             self._finish(sink, out, surplus=bool(reader.surplus))
         elif out:
             sink.response_data(out)

@@ -12,6 +12,7 @@ from proxy.http1.request_template import RequestTemplate, RequestTemplates
 from proxy.http1.response import ResponseHead, parse_response
 from proxy.http1.response_template import ResponseTemplates
 from proxy.http1.rewrite import forwarded_lines
+from proxy.http2.response import ResponseFields
 
 MAX_ENTRIES: Final = 1024
 """Entries of each cache, and response heads that are added to it within a second."""
@@ -26,6 +27,8 @@ class HeadCache:
     - `responses`: parsed response heads by their bytes, without the empty line.
     - `templates`, `body_templates`: the request templates that were learned last, of requests
       without and with a body. New connections start with them.
+    - `http2_templates`, `http2_body_templates`: the same for HTTP/2, whose heads look different.
+    - `response_fields`: translates response heads for clients with HTTP/2.
     - `hop_lines`: the field lines that name this proxy as a hop, for every forwarded request. With
       Via they end with `VIA`.
     """
@@ -35,6 +38,9 @@ class HeadCache:
         self.responses: dict[bytes, ResponseHead] = {}
         self.templates: RequestTemplates = ()
         self.body_templates: RequestTemplates = ()
+        self.http2_templates: RequestTemplates = ()
+        self.http2_body_templates: RequestTemplates = ()
+        self.response_fields = ResponseFields()
         self._response_lines = FieldLineCache(RESPONSE_KINDS)
         self._quota = MAX_ENTRIES
         self._templates: dict[tuple[bytes, ...], RequestTemplate] = {}

@@ -191,7 +191,7 @@ def usual_line(**changed: Any) -> bytes | None:
         "referer": b"http://shop.example/",
         "user_agent": b"t/1 (X; y)",
     }
-    form = log_line.make_template('shop/w%d"', "w-1", "rev")
+    form = log_line.make_template('shop/w%d"', "w-1", "rev", "HTTP/1.1")
     return log_line.format_line(form, **{**values, **changed})
 
 
