@@ -1,7 +1,7 @@
 """Limits on what a peer may send without any work being done: floods and resets. Pure.
 
-`proxy.http2_downstream.connection` owns one `FrameBudget` for each connection and ends the connection
-when it is used up. The codec limits the size of messages by itself.
+`proxy.http2_downstream.connection` owns one `FrameBudget` for each connection and ends it when the
+budget is used up. The codec limits the size of messages by itself.
 """
 
 from typing import Final
@@ -15,8 +15,8 @@ CONTROL_PER_WORK: Final = 10.0
 """Control frames earned by a request, or by a piece of a body in either direction: the factor of
 Envoy (`max_inbound_window_update_frames_per_data_frame_sent`)."""
 RESET_BURST: Final = 200.0
-"""Streams that a client may reset before their response, at once: twice those that it can have open.
-A user who leaves a page resets what it loads."""
+"""Streams that a client may reset before their response, at once: twice those that it can have
+open. A user who leaves a page resets what it loads."""
 RESET_RATE: Final = 20.0
 """The same per second: more than a client that gives up requests after a deadline needs."""
 SILENT_BYTES: Final = 512 * 1024

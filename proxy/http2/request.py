@@ -1,4 +1,4 @@
-"""HTTP/2 requests in the form of HTTP/1.1: the one form that routes, policies and endpoints see. Pure.
+"""HTTP/2 requests in the form of HTTP/1.1, the one form that routes and policies see. Pure.
 
 `proxy.http2_downstream` translates the fields of each request to a head, which the parser of
 `proxy.http1` reads like any other. So a request has the same meaning in both versions. A request
@@ -52,8 +52,9 @@ def translate_request(
 ) -> bytes:
     """Return the head of a request of HTTP/1.1, without the empty line. Raises BadMessage.
 
-    `complete`: no body follows. `make_key` returns the key of a WebSocket handshake, for an extended
-    CONNECT, which becomes a GET with Upgrade. A body without Content-Length is to be sent in chunks.
+    `complete`: no body follows. `make_key` returns the key of a WebSocket handshake, for an
+    extended CONNECT, which becomes a GET with Upgrade. A body without Content-Length is to be sent
+    in chunks.
     """
     pseudo: dict[bytes, bytes] = {}
     lines: list[bytes] = []

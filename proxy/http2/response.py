@@ -19,15 +19,15 @@ _DROPPED: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
 )
 """Fields of a connection, which HTTP/2 forbids (RFC 9113, section 8.2.2)."""
-_STATUS_FIRST: Final = 9
-"""Index of the status in a status line, behind the version and a space."""
-_STATUS_END: Final = 12
+_STATUS: Final = slice(9, 12)
+"""Where a status line has the status, behind the version and a space."""
 SWITCHED: Final = b"101"
 """Status of a switch of protocols, which HTTP/2 does not have."""
 
 
 class ResponseFields:
-    """Translates response heads. One object for a worker, since most of them have the same lines."""
+    """Translates response heads. All connections of a worker share it: most heads have the same
+    lines."""
 
     def __init__(self) -> None:
         self._fields: dict[bytes, Field | None] = {}
@@ -35,7 +35,7 @@ class ResponseFields:
     def translate(self, head: bytes) -> list[Field]:
         """Return the fields of a head in the form of HTTP/1.1, with or without the empty line."""
         lines = head.split(b"\r\n")
-        status = lines[0][_STATUS_FIRST:_STATUS_END]
+        status = lines[0][_STATUS]
         fields: list[Field] = [(b":status", status)]
         known = self._fields
         for index in range(1, len(lines)):

@@ -37,6 +37,8 @@ from proxy.http2.request import Field, translate_request
 from proxy.http2_downstream.stream import UNSENT_LOW, Http2Stream, websocket_key
 from proxy.request import accounting, fast_path, half_close
 from proxy.request.sinks import NEVER, ClientSink
+from proxy.tls.session_info import TlsSession
+from proxy.transport.proxy_header import ProxiedAddress
 from proxy.wire.snapshot import Listener
 
 if TYPE_CHECKING:
@@ -70,8 +72,9 @@ UNKNOWN: Final = b"unknown"
 _NEW: Final = 0
 """Its preface has not arrived."""
 _OPEN: Final = 1
+"""Streams are served."""
 _LEAVING: Final = 2
-"""The client was told to open no more streams; those on their way are served."""
+"""The client was asked to open no more streams; those on their way are served."""
 _LAST_STREAMS: Final = 3
 """No more streams are accepted."""
 _ENDED: Final = 4
@@ -85,8 +88,8 @@ _CONTROL: Final = (WindowUpdated, PingReceived, PriorityUpdateReceived)
 class Http2Connection(ClientSink):
     """An HTTP/2 connection of a client. As a `ClientSink` it has no exchange; its streams have one.
 
-    It has the methods of an `asyncio.Protocol` without the base class, so that it can be compiled to
-    a native class.
+    It has the methods of an `asyncio.Protocol` without the base class, so that it can be compiled
+    to a native class.
 
     - `plane`: the data plane.
     - `codec`: its frames.
@@ -117,8 +120,12 @@ class Http2Connection(ClientSink):
         "transport",
     )
 
-    def __init__(self, plane: "DataPlane", listener: Listener) -> None:
-        super().__init__(listener, "", b"")
+    def __init__(
+        self, plane: "DataPlane", listener: Listener, tls: TlsSession | None = None
+    ) -> None:
+        super().__init__(listener, "", b"", tls)
+        # As in `Downstream`: with HSTS every response head is built.
+        self.fast_path_ok = tls is None or listener.tls is None or not listener.tls.hsts
         self.plane = plane
         self.codec = Codec(is_server=True)
         self.transport: asyncio.Transport | None = None
@@ -146,15 +153,21 @@ class Http2Connection(ClientSink):
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=WRITE_HIGH)
         peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple):
+        if self.listener.client[0]:
+            self.peer = self.source = self.listener.client[0]
+        elif isinstance(peer, tuple):
             self.peer = self.source = peer[0].removeprefix("::ffff:")
         self._hop = self.peer.encode()
         self.address = self._hop or UNKNOWN
         plane = self.plane
         self._trusted = plane.routing.trusted.has_peer(self.peer, self.listener.address)
-        cache = plane.head_cache
-        self._templates = cache.http2_templates
-        self._templates_with_body = cache.http2_body_templates
+        if self.listener.https_port:
+            # Each head is parsed: none is sent to a service.
+            self._learned = MAX_LEARNED
+        else:
+            cache = plane.head_cache
+            self._templates = cache.http2_templates
+            self._templates_with_body = cache.http2_body_templates
         self.deadline = plane.clock() + plane.routing.head_seconds
         plane.clients.add(self)
         if plane.draining:
@@ -201,10 +214,13 @@ class Http2Connection(ClientSink):
                 body: DataReceived | None = None
                 if index < count and not event.end_stream:
                     following = events[index]
-                    if isinstance(following, DataReceived) and following.end_stream:
-                        if following.stream_id == event.stream_id:
-                            body = following
-                            index += 1
+                    if (
+                        isinstance(following, DataReceived)
+                        and following.end_stream
+                        and following.stream_id == event.stream_id
+                    ):
+                        body = following
+                        index += 1
                 self._begin(event, body, now)
             elif isinstance(event, StreamClosed):
                 self._close_stream(event.stream_id, now)
@@ -363,15 +379,29 @@ class Http2Connection(ClientSink):
     def forwarded_lines(self, head: RequestHead) -> bytes:
         host = head.host or b""
         if head.forwarded and self._trusted:
-            lines = extend_forwarded(head, self._hop, b"http", host)
+            lines = extend_forwarded(head, self._hop, self.scheme, host)
             return lines + self.plane.head_cache.hop_lines
         if host != self._lines_host:
-            self._lines = self.plane.head_cache.forwarded_lines(self._hop or UNKNOWN, host)
+            self._lines = self.plane.head_cache.forwarded_lines(
+                self._hop or UNKNOWN, self.scheme, host
+            )
             self._lines_host = host
         return self._lines
 
     def forget_forwarded_lines(self) -> None:
         self._lines_host = None
+
+    def proxied_address(self) -> ProxiedAddress:
+        transport = self.transport
+        if transport is None:
+            return ProxiedAddress(self.peer, 0)
+        peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        port = self.listener.client[1]
+        if not port and isinstance(peer, tuple):
+            port = peer[1]
+        if not isinstance(own, tuple):
+            return ProxiedAddress(self.peer, port)
+        return ProxiedAddress(self.peer, port, own[0].removeprefix("::ffff:"), own[1])
 
     def set_keep_alive(self, seconds: float) -> None:
         """Set how long the connection may be without streams."""
@@ -467,7 +497,7 @@ class Http2Connection(ClientSink):
         if transport is None:
             return
         self.deadline = self.plane.clock() + LINGER
-        if transport.can_write_eof():
+        if self.tls is None:
             transport.write_eof()
         else:
             transport.close()
@@ -528,7 +558,14 @@ class Http2Connection(ClientSink):
             self.transport.abort()
 
     def has_unsent_bytes(self) -> bool:
-        return self.transport is not None and self.transport.get_write_buffer_size() > 0
+        transport = self.transport
+        if transport is None:
+            return False
+        if transport.get_write_buffer_size() > 0:
+            return True
+        # A TLS transport does not count the bytes that are encrypted already.
+        carrier = None if self.tls is None else self.tls.carrier
+        return carrier is not None and carrier.get_write_buffer_size() > 0
 
     def may_send_request(self) -> bool:
         return self._stage != _ENDED

@@ -24,6 +24,7 @@ from proxy.request.failure import PROTOCOL, Failure
 from proxy.request.headers import own_response
 from proxy.request.phases import TUNNEL
 from proxy.request.sinks import NEVER, ClientSink
+from proxy.transport.proxy_header import ProxiedAddress
 
 if TYPE_CHECKING:
     from proxy.http2_downstream.connection import Http2Connection
@@ -74,7 +75,8 @@ class Http2Stream(ClientSink):
     )
 
     def __init__(self, connection: "Http2Connection", number: int) -> None:
-        super().__init__(connection.listener, connection.peer, connection.address)
+        super().__init__(connection.listener, connection.peer, connection.address, connection.tls)
+        self.fast_path_ok = connection.fast_path_ok
         self._connection = connection
         self.number = number
         self.request_ended = False
@@ -186,6 +188,11 @@ class Http2Stream(ClientSink):
 
     def forwarded_lines(self, head: RequestHead) -> bytes:
         return self._connection.forwarded_lines(head)
+
+    def proxied_address(self) -> ProxiedAddress:
+        if self.source != self.peer:
+            return ProxiedAddress(self.source, 0)
+        return self._connection.proxied_address()
 
     def respond(self, head: bytes, body: bytes) -> None:
         fields = self._translate(head)

@@ -72,8 +72,9 @@ def _idle_since(upstream: Upstream) -> float:
     return upstream.idle_since
 
 
-CreateClient = Callable[["DataPlane", Listener], asyncio.Protocol]
-"""Creates the protocol of a client's connection to a listener."""
+CreateClient = Callable[["DataPlane", Listener, TlsSession | None], asyncio.Protocol]
+"""Creates the protocol of a client's connection to a listener; the last argument is the outcome of
+the TLS handshake, None in clear text."""
 
 
 class DataPlane:

@@ -287,14 +287,14 @@ class Downstream(ClientSink):
         """Hand the connection over if its first bytes are those of HTTP/2 with prior knowledge
         (RFC 9113, section 3.3). Return whether they are, and HTTP/2 is available."""
         create, transport = self._plane.create_http2_client, self.transport
-        if create is None or transport is None or self._complete_at:
+        if create is None or transport is None or self.tls is not None or self._complete_at:
             return False
         if not data.startswith(HTTP2_PREFACE):
             return False
         self._plane.clients.discard(self)
         self._ended = True
         self.transport = None
-        client = create(self._plane, self.listener)
+        client = create(self._plane, self.listener, None)
         transport.set_protocol(client)
         client.connection_made(transport)
         client.data_received(data)

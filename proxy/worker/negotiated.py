@@ -8,13 +8,17 @@ import asyncio
 import functools
 import ssl
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
+from proxy import http2
 from proxy.request.data_plane import DataPlane
 from proxy.tls.counters import HandshakeCounters
 from proxy.tls.handshake import Handshake
 from proxy.tls.session_info import TlsSession, describe_session
 from proxy.wire.snapshot import Listener
+
+HTTP2: Final = "h2"
+"""The name of HTTP/2 in ALPN."""
 
 
 def handshake_factory(
@@ -50,10 +54,14 @@ def serve(
 
 def create_protocol(plane: DataPlane, listener: Listener, session: TlsSession) -> asyncio.Protocol:
     """Return the protocol for what ALPN chose."""
+    if session.protocol == HTTP2 and plane.create_http2_client is not None:
+        return plane.create_http2_client(plane, listener, session)
     return plane.create_client(listener, session)
 
 
 def offered_protocols(listener: Listener) -> tuple[str, ...]:
     """Return the protocols that a listener offers by ALPN, the preferred one first."""
     assert listener.tls is not None
+    if listener.tls.http2 and http2.is_available():
+        return (HTTP2, "http/1.1")
     return ("http/1.1",)

@@ -14,17 +14,18 @@ import socket
 import sys
 import time
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import uvloop
 
+from proxy import http2
 from proxy.ipc.channel import Channel
 from proxy.ipc.config import LogConfig, SpanConfig, WorkerConfig
 from proxy.ipc.shared_memory import SharedCells, WorkerRow
 from proxy.observe.access_log import AccessLog
 from proxy.observe.spans import SpanQueue
-from proxy.request.data_plane import DataPlane
+from proxy.request.data_plane import CreateClient, DataPlane
 from proxy.request.tunnel import CLOSING
 from proxy.state.descriptors import Descriptors
 from proxy.tcp.handover import TcpHandover
@@ -81,6 +82,7 @@ class Worker:
             descriptors=Descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
             access_log=access_log,
             spans=spans,
+            create_http2_client=_http2_clients(config.worker),
             on_busy_changed=self._send_ack,
             on_wake=self._send_wake,
             on_ejected=self._send_ejected,
@@ -242,6 +244,19 @@ def _open_log(config: LogConfig) -> tuple[AccessLog | None, LogWriter | None]:
     writer = LogWriter(log, config.path, batch_ready)
     writer.open()
     return log, writer
+
+
+def _http2_clients(worker: int) -> CreateClient | None:
+    """Return what creates HTTP/2 connections of clients; None if HTTP/2 is not available."""
+    if not http2.is_available():
+        if worker == 0:
+            print("no HTTP/2, clients use HTTP/1.1: the package ngh2 is missing", file=sys.stderr)
+        return None
+    from proxy.http2_downstream.connection import Http2Connection
+
+    return lambda plane, listener, tls: cast(
+        "asyncio.Protocol", Http2Connection(plane, listener, tls)
+    )
 
 
 def _make_span_exporter(config: SpanConfig) -> "tuple[SpanQueue | None, SpanExporter | None]":

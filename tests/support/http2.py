@@ -10,6 +10,7 @@ from proxy.http2 import codec
 from proxy.http2.codec import Codec, Fields
 from proxy.http2_downstream.connection import Http2Connection
 from proxy.request.data_plane import DataPlane
+from proxy.tls.session_info import TlsSession
 from proxy.wire.snapshot import Listener
 from tests.support.proxy_scene import Scene, scene
 from tests.support.waiting import BUSY
@@ -18,8 +19,8 @@ PATIENCE = 8.0 * BUSY
 NO_LIMIT = 1 << 24
 
 
-def create_client(plane: DataPlane, listener: Listener) -> asyncio.Protocol:
-    return cast("asyncio.Protocol", Http2Connection(plane, listener))
+def create_client(plane: DataPlane, listener: Listener, tls: TlsSession | None) -> asyncio.Protocol:
+    return cast("asyncio.Protocol", Http2Connection(plane, listener, tls))
 
 
 def http2_scene(plane: dict[str, Any] | None = None, **listener: Any) -> Any:

@@ -1,5 +1,5 @@
-"""The table of cases for requests: of two readings neither is taken. Each request that passes is read
-by the parser of HTTP/1.1 as the one that was sent."""
+"""The table of cases for requests: of two readings neither is taken. Each request that passes is
+read by the parser of HTTP/1.1 as the one that was sent."""
 
 import pytest
 
