@@ -2,7 +2,7 @@
 """A simulated runtime for `bench.control`: thousands of replicas at no cost to the measurement."""
 
 import itertools
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Final
 
 from meshd.discovery.probe import PLAIN, ProbeOpening
@@ -14,6 +14,7 @@ from meshd.model.runtime import (
     MeshAddress,
     Node,
     ObservedReplica,
+    PortRedirect,
     ReplicaSpec,
     ReplicaState,
     Usage,
@@ -105,6 +106,9 @@ class SimulatedRuntime:
         blocks: Sequence[str],
     ) -> None:
         return None
+
+    async def redirect_ports(self, redirects: Collection[PortRedirect]) -> Collection[PortRedirect]:
+        return redirects
 
     def image_progress(self) -> Sequence[ImageProgress]:
         return ()

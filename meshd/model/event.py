@@ -73,6 +73,7 @@ class Kind(StrEnum):
     ENFORCE_ON = "enforce.on"
     ADDRESSES_OFF = "addresses.off"
     ADDRESSES_ON = "addresses.on"
+    PORT_GAP = "port.gap"
     RUNTIME_LOST = "runtime.lost"
     RUNTIME_BACK = "runtime.back"
 

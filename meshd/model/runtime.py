@@ -17,6 +17,19 @@ VIRTUAL_PORT: Final = 15780
 ports that the kernel gives to clients (32768 and up), and not registered for another use."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class PortRedirect:
+    """A TCP port of the host whose new connections are led to another port of the host.
+
+    - `host`: the address that the port is published at; a wildcard for all of its IP version.
+    - `port`: the port that clients connect to; `target`: the one that gets the connections.
+    """
+
+    host: str
+    port: int
+    target: int
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a runtime can do. A spec that needs more is rejected or warned about.

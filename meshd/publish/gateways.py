@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from meshd.model.runtime import MESH_PORT, MeshAddress
+from meshd.publish.port_changes import PortChanges
 from meshd.publish.published_ports import (
     HostPort,
     list_host_ports,
-    published_listeners,
     with_chosen_ports,
 )
 from meshd.publish.virtual_addresses import VirtualAddresses
@@ -34,6 +34,7 @@ class Gateways:
     """The known gateways, by service key.
 
     - `virtual`: the virtual addresses of services on the networks of these gateways.
+    - `ports`: the ports of the host that the mesh opens for services.
 
     `ipv6` says whether the host has IPv6.
     """
@@ -41,10 +42,9 @@ class Gateways:
     def __init__(self, runtime: Runtime, virtual: VirtualAddresses, *, ipv6: bool = False) -> None:
         self._runtime = runtime
         self.virtual = virtual
-        self._ipv6 = ipv6
+        self.ports = PortChanges(ipv6)
         self._projects: Sequence[Project] = ()
         self._host_ports: tuple[HostPort, ...] = ()
-        self._published: tuple[Listener, ...] = ()
         self._addresses: dict[str, MeshAddress] = {}
         self._shared: dict[tuple[str, str], str] = {}
         self._listeners: tuple[Listener, ...] | None = None
@@ -72,7 +72,7 @@ class Gateways:
         if projects is not self._projects and not self.uses_tokens:
             self._projects = projects
             self._host_ports = list_host_ports(projects)
-            self._published = published_listeners(self._host_ports, ipv6=self._ipv6)
+            self.ports.set_ports(self._host_ports)
 
     def with_chosen_ports(self, key: str, service: Service) -> Service:
         """Return a service with the ports of the host that were chosen for it."""
@@ -115,7 +115,7 @@ class Gateways:
                 sources = (a.subnet,) if a.subnet else ()
                 found[address] = Listener(address, "mesh", key, sources)
             self._listeners = tuple(found.values())
-        return (*self._listeners, *self.virtual.listeners(), *self._published)
+        return (*self._listeners, *self.virtual.listeners(), *self.ports.plan.listeners)
 
     def is_ready(self, bound: Mapping[str, str]) -> bool:
         """Return whether replicas may start, because the mesh address for them is known. `bound`

@@ -1,8 +1,8 @@
 """Ports that services publish on the host: where, and which of them conflict. Pure.
 
-`gateways` makes listeners of those of mesh-managed services: the mesh opens them, so that a rollout
-leaves no gap and all replicas share a port. The engine opens those of plain services, and all that
-are not TCP. `meshd.control.deploy.admission` rejects conflicts.
+`port_changes` makes listeners of those of mesh-managed services: the mesh opens them, so that a
+rollout leaves no gap and all replicas share a port. The engine opens those of plain services, and
+all that are not TCP. `meshd.control.deploy.admission` rejects conflicts.
 """
 
 import hashlib
@@ -12,7 +12,6 @@ from typing import Final
 
 from meshd.model.service_key import port_key, service_key
 from meshd.spec.model import Project, PublishedPort, Service
-from proxy.wire.snapshot import Listener
 
 FREE_PORTS: Final = range(49153, 65536)
 """Ports for services that leave the choice to the host; the engine uses the same range."""
@@ -78,18 +77,10 @@ def list_host_ports(projects: Iterable[Project]) -> tuple[HostPort, ...]:
     return tuple(found)
 
 
-def published_listeners(ports: Iterable[HostPort], *, ipv6: bool) -> tuple[Listener, ...]:
-    """Return the listeners for the ports that the mesh opens. `ipv6` says whether the host has
+def listen_addresses(port: HostPort, *, ipv6: bool) -> list[str]:
+    """Return the addresses of the host at which a port is open. `ipv6` says whether the host has
     IPv6: a port on all addresses is open there too."""
-    found = {}
-    for port in ports:
-        if port.by_engine:
-            continue
-        hosts = [port.host] if port.host else ["0.0.0.0", *(("::",) if ipv6 else ())]
-        for host in hosts:
-            address = _address(host, port.port)
-            found[address] = Listener(address, "published", service=port.name)
-    return tuple(found[address] for address in sorted(found))
+    return [port.host] if port.host else ["0.0.0.0", *(("::",) if ipv6 else ())]
 
 
 def with_chosen_ports(key: str, service: Service, ports: Iterable[HostPort]) -> Service:

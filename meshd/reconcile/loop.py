@@ -66,6 +66,7 @@ from meshd.reconcile.execute.apply import PlanApplier, RolloutHooks
 from meshd.reconcile.execute.executor import Executor, OperationResult
 from meshd.reconcile.execute.failure_log import FailureLog, FailureRecord
 from meshd.reconcile.execute.host_names import HostNamesWriter
+from meshd.reconcile.execute.port_redirects import PortRedirectWriter
 from meshd.reconcile.execute.replica_spec_builder import ReplicaSpecBuilder
 from meshd.reconcile.execute.results import OperationResults
 from meshd.reconcile.observe import memory as memories
@@ -205,6 +206,7 @@ class Reconciler:
         self._builder = ReplicaSpecBuilder(self._desired_state, store, publisher, gateways, claims)
         self._executor = Executor(runtime, self._builder, gateways, self._on_done)
         self._host_names = HostNamesWriter(self._executor.set_host_names)
+        self._port_redirects = PortRedirectWriter(self._executor.redirect_ports, wake.set)
         self._snapshots = SnapshotUpdater(
             self._desired_state,
             self._prober,
@@ -214,6 +216,8 @@ class Reconciler:
             edge,
             self._host_names,
             certificates,
+            self._port_redirects,
+            held_snapshot,
         )
         self._failures = FailureLog()
         self._recorder = EventRecorder(events, self._failures, on_ready)
@@ -327,6 +331,7 @@ class Reconciler:
         """Cancel operations and probes."""
         await self._executor.close()
         await self._host_names.close()
+        await self._port_redirects.close()
         await self._prober.close()
 
     def run_pass(self, now: float) -> None:
@@ -424,6 +429,7 @@ class Reconciler:
             outputs_kept=self._failures.outputs_kept,
             available=self._watch.problem is None,
             may_start=self._builder.may_start(),
+            moving_ports=self._gateways.ports.plan.pending,
             start_slots=self._start_slots(),
             projects_with_jobs=self._jobs.working_projects(),
             prepared=self._executor.prepared,

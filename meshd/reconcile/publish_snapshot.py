@@ -20,12 +20,14 @@ from meshd.model.replica_phase import ENDED, Phase
 from meshd.model.runtime import ObservedReplica, ReplicaState
 from meshd.publish.compile import EdgeSettings, compile_snapshot, compile_upstream_tls
 from meshd.publish.gateways import Gateways
+from meshd.publish.port_changes import PortFacts
 from meshd.publish.publisher import Publisher
 from meshd.reconcile.desired_state import DesiredStateBuilder
 from meshd.reconcile.execute.host_names import HostNames, HostNamesWriter
+from meshd.reconcile.execute.port_redirects import PortRedirectWriter
 from meshd.reconcile.execute.replica_spec import credential
 from meshd.spec.model import HealthCheck, Service
-from proxy.wire.snapshot import Split
+from proxy.wire.snapshot import Snapshot, Split
 
 _RUNS = (ReplicaState.RUNNING, ReplicaState.PAUSED)
 _LEAVING = (Phase.DRAINING, Phase.STOPPING)
@@ -36,8 +38,9 @@ address: its new replicas run, but may not accept connections yet."""
 
 class SnapshotUpdater:
     """Sets the probe targets and publishes a snapshot, if anything they are made of changed.
-    `edge` are the settings of the proxy as a whole, and `certificates` returns what a certificate
-    authority has issued and asks."""
+    `edge` are the settings of the proxy as a whole, `certificates` returns what a certificate
+    authority has issued and asks, `held_snapshot` is the one that the workers route by at the
+    start."""
 
     def __init__(
         self,
@@ -49,6 +52,8 @@ class SnapshotUpdater:
         edge: EdgeSettings,
         host_names: HostNamesWriter,
         certificates: Callable[[], ServedCertificates],
+        redirects: PortRedirectWriter,
+        held_snapshot: Snapshot | None,
     ) -> None:
         self._desired = desired
         self._prober = prober
@@ -58,6 +63,8 @@ class SnapshotUpdater:
         self._edge = edge
         self._host_names = host_names
         self._certificates = certificates
+        self._redirects = redirects
+        self._held = _open_at_start(held_snapshot)
         self._inputs: object = None
 
     def update(
@@ -78,6 +85,7 @@ class SnapshotUpdater:
         virtual = self._gateways.virtual
         changing = self._changing(desired, now)
         self._gateways.set_projects(self._desired.effective_projects(), changing)
+        self._move_ports(replicas, desired, changing, now)
         listeners = self._gateways.listeners()
         served = self._certificates()
         targets = virtual.targets()
@@ -88,6 +96,41 @@ class SnapshotUpdater:
         self._prober.set_targets(self._probe_targets(replicas, listed))
         self._publish(replicas, jobs, splits, served)
         self._host_names.set_wanted(self._wanted_names(replicas, listed))
+
+    def _move_ports(
+        self,
+        replicas: Sequence[Replica],
+        desired: Desired,
+        changing: frozenset[str],
+        now: float,
+    ) -> None:
+        """Move published ports between the engine and the mesh, for services that change between
+        plain and mesh-managed."""
+        ports = self._gateways.ports
+        becomes_managed = {
+            service.key
+            for service in desired.services
+            if service.spec.ports and not service.spec.plain and not service.rollout.is_done
+        }
+        plain_running = frozenset(
+            replica.key
+            for replica in (replicas if becomes_managed else ())
+            if replica.plain and replica.key in becomes_managed and replica.phase not in ENDED
+        )
+        if self._gateways.uses_tokens or (ports.is_idle and not changing and not plain_running):
+            return
+        publisher, redirects = self._publisher, self._redirects
+        if not publisher.connected and not self._held:
+            return
+        facts = PortFacts(
+            changing=changing,
+            plain_running=plain_running,
+            open=publisher.bound.keys() if publisher.connected else self._held,
+            refused=publisher.refused.keys(),
+            asked=redirects.asked or frozenset(),
+            applied=redirects.applied,
+        )
+        redirects.set_wanted(ports.update(facts, now).redirects)
 
     def _changing(self, desired: Desired, now: float) -> frozenset[str]:
         """Return the plain services that were mesh-managed until their current rollout, which is
@@ -190,3 +233,9 @@ def build_probe_opening(service: Service) -> ProbeOpening:
     if upstream.tls is None and upstream.proxy_protocol is None:
         return PLAIN
     return ProbeOpening(compile_upstream_tls(service), upstream.proxy_protocol or "")
+
+
+def _open_at_start(held: Snapshot | None) -> frozenset[str]:
+    """Return the addresses of published ports that an earlier process opened."""
+    listeners = held.listeners if held else ()
+    return frozenset(each.address for each in listeners if each.kind == "published")

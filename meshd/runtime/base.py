@@ -5,7 +5,7 @@ Implemented by `meshd.runtime.docker` and `meshd.runtime.process`; used by
 own clock, durations are seconds.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -20,6 +20,7 @@ from meshd.model.runtime import (
     MeshAddress,
     Node,
     ObservedReplica,
+    PortRedirect,
     ReplicaSpec,
     Usage,
 )
@@ -187,6 +188,10 @@ class Runtime(Protocol):
     ) -> None:
         """Give the addresses in `blocks` (CIDR notation) exactly these `names` in a running
         replica. No effect where the runtime cannot. Raises ReplicaNotFound."""
+
+    async def redirect_ports(self, redirects: Collection[PortRedirect]) -> Collection[PortRedirect]:
+        """Lead new connections to exactly these ports of the host elsewhere, also where the runtime
+        publishes them for a replica. Return those that are in effect now."""
 
     async def usage(self, names: Sequence[str]) -> Mapping[str, Usage]:
         """Return the current usage of these replicas, without those that do not run."""

@@ -163,6 +163,16 @@ class Supervisor:
             self._feed_server.broadcast(failure)
         return None
 
+    def _open_failed_addresses(self) -> None:
+        """Try again to open the addresses that something else held."""
+        failed = self._listeners.listen_errors
+        self._listeners.sync(self._snapshot)
+        opened = failed.keys() - self._listeners.listen_errors.keys()
+        if opened:
+            _log.info("listening on %s now", ", ".join(sorted(opened)))
+            self._worker_pool.publish(self._snapshot, self._listeners.open)
+            self._feed_server.broadcast(self._listeners.listening_message())
+
     async def _save_snapshots(self) -> None:
         """Store the newest good snapshot each time it changes; in a thread, since disks can
         hang."""
@@ -235,6 +245,8 @@ class Supervisor:
             paused = loop.time() - before > _TICK_SECONDS + _PAUSE_SECONDS
             self._worker_pool.tick(paused)
             self._child_processes.tick(paused)
+            if self._listeners.listen_errors and not self._shutdown.is_set():
+                self._open_failed_addresses()
             self._stop_if_failed()
 
     def _handle_signals(self) -> None:

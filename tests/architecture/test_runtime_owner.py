@@ -19,8 +19,9 @@ READS = {
 CONNECTION = {"close", "open"}
 OWNERSHIP = {"claim", "claims", "unclaim"}
 CHANGES = {
-    "commit_volume", "discard_staged", "execute", "pause", "prepare", "remove", "remove_volume",
-    "resolve", "set_host_names", "stage_volume", "start", "stop", "teardown", "unpause",
+    "commit_volume", "discard_staged", "execute", "pause", "prepare", "redirect_ports", "remove",
+    "remove_volume", "resolve", "set_host_names", "stage_volume", "start", "stop", "teardown",
+    "unpause",
 }  # fmt: skip
 PORTS = {"view", "request", "ready"}
 DRIVER = {"run", "run_pass", "close"}

@@ -314,14 +314,84 @@ services:
         assert served["api 3000"] > 500
 
 
-async def replaced(mesh: TestMesh, name: str) -> None:
-    """Wait until another replica of `api` runs alone."""
+async def test_a_published_port_has_no_gap_when_the_kind_changes(
+    project: str, engine_image: str
+) -> None:
+    """Connections to the port come from this host, by two of its addresses, without a pause."""
+    port = free_port()
+
+    def shop(folder: Path, kind: str) -> str:
+        return f"""
+name: {project}
+services:
+  web:
+    image: {engine_image}
+    command: [python3, -u, /server.py, web, "3000"]
+    volumes: ["{folder}/server.py:/server.py:ro"]
+    stop_grace_period: 1s
+    ports: ["{port}:3000"]
+    deploy: {{update_config: {{monitor: 0s}}}}
+    {kind}
+"""
+
+    async with scaled_mesh("docker") as mesh:
+        (mesh.folder / "server.py").write_text(SERVER)
+        done = await mesh.up(shop(mesh.folder, "labels: {}"))
+        assert done.code == 0, done.out + done.err
+        gateway = (await command("ip", "-4", "-o", "addr", "show", "docker0")).split()[3]
+        hosts = ("127.0.0.1", gateway.partition("/")[0], "::1")
+        counts = dict.fromkeys(hosts, 0)
+        failures: list[str] = []
+        end = asyncio.Event()
+        loads = [asyncio.create_task(load(host, port, counts, failures, end)) for host in hosts]
+        for kind in ("x-mesh: {}", "labels: {}"):
+            (first,) = (await mesh.service("web"))["replicas"]
+            done = await mesh.up(shop(mesh.folder, kind))
+            assert done.code == 0, done.out + done.err
+            await replaced(mesh, first["name"], "web")
+            await wait_until(lambda: rules_are_gone(port), 40, lambda: "the redirect to be removed")
+            assert (await mesh.service("web"))["requests_total"] > 0, "the mesh serves meanwhile"
+        end.set()
+        await asyncio.gather(*loads)
+        kinds = [event["kind"] for event in await mesh.events()]
+    print(counts, failures)
+    assert failures == []
+    assert min(counts.values()) > 300
+    assert "port.gap" not in kinds
+
+
+async def rules_are_gone(port: int) -> bool:
+    """Whether no mesh leads this port elsewhere."""
+    rules = await command("iptables", "-t", "nat", "-S")
+    return not any("-PORTS" in line and f"--dport {port} " in line for line in rules.splitlines())
+
+
+async def load(
+    host: str, port: int, counts: dict[str, int], failures: list[str], end: asyncio.Event
+) -> None:
+    """Send requests, each on a new connection, until `end`."""
+    while not end.is_set():
+        try:
+            async with asyncio.timeout(20):
+                reader, writer = await asyncio.open_connection(host, port)
+                writer.write(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
+                answer = await reader.read()
+                writer.close()
+                assert answer.endswith(b"web 3000"), answer
+                counts[host] += 1
+        except (OSError, TimeoutError, AssertionError) as error:
+            failures.append(f"{host}: {error!r}")
+        await asyncio.sleep(0.005)
+
+
+async def replaced(mesh: TestMesh, name: str, service: str = "api") -> None:
+    """Wait until another replica of a service runs alone."""
 
     def alone(status: dict[str, Any]) -> bool:
         names = [each["name"] for each in status["replicas"]]
         return status["ready"] == 1 == len(names) and name not in names
 
-    await mesh.until("api", alone, 30)
+    await mesh.until(service, alone, 30)
 
 
 GREETER = """

@@ -9,7 +9,7 @@ images in `lost`). With `STOP: slow` a replica takes its whole grace period to e
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from meshd.model.runtime import (
     MeshAddress,
     Node,
     ObservedReplica,
+    PortRedirect,
     ReplicaSpec,
     ReplicaState,
 )
@@ -176,6 +177,9 @@ class SimRuntime:
         blocks: Sequence[str],
     ) -> None:
         return None
+
+    async def redirect_ports(self, redirects: Collection[PortRedirect]) -> Collection[PortRedirect]:
+        return redirects
 
     @property
     def is_local(self) -> bool:

@@ -6,7 +6,7 @@ that deployments and jobs request (`perform`). At most one operation per subject
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -30,7 +30,7 @@ from meshd.model.operation import (
 )
 from meshd.model.output import OutputLine, OutputQuery
 from meshd.model.replica import Version
-from meshd.model.runtime import CommandResult, ObservedReplica, ReplicaSpec
+from meshd.model.runtime import CommandResult, ObservedReplica, PortRedirect, ReplicaSpec
 from meshd.publish.gateways import Gateways
 from meshd.reconcile.execute.replica_spec import as_init_container
 from meshd.reconcile.execute.replica_spec_builder import ReplicaSpecBuilder
@@ -156,6 +156,10 @@ class Executor:
     ) -> None:
         """Change the names that a running replica knows. Raises RuntimeFailure."""
         await self._runtime.set_host_names(name, names, blocks)
+
+    async def redirect_ports(self, redirects: Collection[PortRedirect]) -> Collection[PortRedirect]:
+        """Lead new connections to ports of the host elsewhere; return those in effect."""
+        return await self._runtime.redirect_ports(redirects)
 
     async def execute(self, name: str, hook: ContainerHook, seconds: float) -> CommandResult:
         """Run a command in a running replica. Raises RuntimeFailure."""

@@ -57,6 +57,8 @@ class Inputs(msgspec.Struct, frozen=True):
     - `start_slots`: replicas that may start at the same time; 0: no limit.
     - `projects_with_jobs`: projects with running jobs.
     - `prepared`, `preparing`: versions whose image and networks are ready, or are being prepared.
+    - `moving_ports`: services with a port of the host that is about to move between the engine and
+      the mesh; replicas wait for it.
     - `outputs_kept`: failed replicas whose last lines of output are kept.
     """
 
@@ -76,6 +78,7 @@ class Inputs(msgspec.Struct, frozen=True):
     projects_with_jobs: frozenset[str] = frozenset()
     prepared: frozenset[Version] = frozenset()
     preparing: frozenset[Version] = frozenset()
+    moving_ports: frozenset[ServiceKey] = frozenset()
 
 
 class Observed(msgspec.Struct, frozen=True):
@@ -95,6 +98,7 @@ class Observed(msgspec.Struct, frozen=True):
     prepared: frozenset[Version] = frozenset()
     preparing: frozenset[Version] = frozenset()
     outputs_kept: frozenset[str] = frozenset()
+    moving_ports: frozenset[ServiceKey] = frozenset()
     slots: Mapping[Version, tuple[BackoffSlot, ...]] = {}
     failures: Mapping[Version, tuple[ReplicaFailure, ...]] = {}
     analyses: Mapping[ServiceKey, AnalysisResult] | None = None
@@ -168,6 +172,7 @@ def observe(
         prepared=inputs.prepared,
         preparing=inputs.preparing,
         outputs_kept=inputs.outputs_kept,
+        moving_ports=inputs.moving_ports,
         slots=memory.slots,
         failures=memory.failures,
     )

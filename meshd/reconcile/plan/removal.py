@@ -19,6 +19,7 @@ from meshd.model.replica import Replica
 from meshd.model.replica_phase import ALIVE, ENDED, Phase
 from meshd.model.restart import has_failed, stays_ended
 from meshd.model.runtime import ContainerHealth
+from meshd.model.service_key import ServiceKey
 from meshd.spec.model import Service
 
 OTHERS_REMOVE: Final = 15.0
@@ -99,15 +100,20 @@ def _kept(service: DesiredService, group: Sequence[Replica]) -> set[str]:
 
 
 def finish_removal(
-    service: DesiredService, group: Sequence[Replica], now: float
+    service: DesiredService,
+    group: Sequence[Replica],
+    moving_ports: Collection[ServiceKey],
+    now: float,
 ) -> list[Operation]:
-    """Stop the drained replicas. An adopted one is not stopped: it returns once it answers."""
+    """Stop the drained replicas. An adopted one is not stopped: it returns once it answers.
+    `moving_ports`: services whose ports the mesh is about to take from their plain replicas."""
     operations: list[Operation] = []
     for replica in group:
         if replica.phase not in (Phase.DRAINING, Phase.STOPPING):
             continue
         if replica.managed:
-            operations += _stop(replica, service.spec, now)
+            if not (replica.plain and service.key in moving_ports):
+                operations += _stop(replica, service.spec, now)
         elif replica.phase is Phase.DRAINING and not replica.bad and replica.probe:
             healthy = replica.health in (ContainerHealth.NONE, ContainerHealth.HEALTHY)
             if healthy and replica.counted_as_failure:

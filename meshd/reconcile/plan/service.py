@@ -71,7 +71,7 @@ def plan_service(
     alive = [r for r in group if _is_live(r) and r.name not in evicted]
     operations += warm_pool.repeat_resume(alive)
     operations += warm_pool.resume_paused_by_others(group)
-    operations += removal.finish_removal(service, group, now)
+    operations += removal.finish_removal(service, group, observed.moving_ports, now)
     new, old = _split_by_revision(service, alive, now)
     outcome = RolloutOutcome()
     if not service.adopted:

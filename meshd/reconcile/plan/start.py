@@ -86,6 +86,8 @@ def plan_starts(
         return ServicePlan(waiting_for=f"waits to see whether others start {restarted} again")
     if not observed.may_start and not service.spec.plain:
         return ServicePlan(waiting_for="waits for the proxy to listen")
+    if service.spec.plain and service.key in observed.moving_ports:
+        return ServicePlan(waiting_for="waits until the mesh has released its port of the host")
     attempts = [missing.attempt] * fresh + due[: missing.count - fresh]
     places, leaving = _free_places(service, group)
     if places is not None and places < len(attempts):

@@ -25,6 +25,8 @@ BRIDGE_SETTINGS: Final = Path("/proc/sys/net/bridge")
 """Exists while the kernel's module br_netfilter is loaded."""
 _CAP_NET_ADMIN: Final = 12
 """Bit number, from <linux/capability.h>."""
+_LISTEN: Final = "0A"
+"""State of a listening socket in /proc/net/tcp (TCP_LISTEN in <net/tcp_states.h>)."""
 
 
 class IptablesError(Exception):
@@ -63,9 +65,21 @@ class Iptables:
         """Return all chains and rules of the filter table. Raises IptablesError."""
         return await _run(_PREFIX[family], "-w", LOCK_SECONDS, "-S")
 
-    async def nat_listing(self) -> str:
-        """Return all chains and rules of the IPv4 table `nat`. Raises IptablesError."""
-        return await _run("iptables", "-w", LOCK_SECONDS, "-t", "nat", "-S")
+    async def nat_listing(self, family: Family) -> str:
+        """Return all chains and rules of the table `nat`. Raises IptablesError."""
+        return await _run(_PREFIX[family], "-w", LOCK_SECONDS, "-t", "nat", "-S")
+
+    def listening_ports(self) -> set[int]:
+        """Return the TCP ports on which something of this network namespace listens."""
+        found: set[int] = set()
+        for name in ("tcp", "tcp6"):
+            try:
+                lines = Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+            except OSError:
+                continue
+            columns = (line.split() for line in lines)
+            found |= {int(each[1].rpartition(":")[2], 16) for each in columns if each[3] == _LISTEN}
+        return found
 
     async def mangle_listing(self, family: Family) -> str:
         """Return all chains and rules of the table `mangle`. Raises IptablesError."""

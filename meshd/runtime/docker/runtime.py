@@ -28,6 +28,7 @@ from meshd.model.runtime import (
     MeshAddress,
     Node,
     ObservedReplica,
+    PortRedirect,
     ReplicaSpec,
     Usage,
 )
@@ -43,6 +44,7 @@ from meshd.runtime.base import (
 )
 from meshd.runtime.docker import logs, usage
 from meshd.runtime.docker.addresses.hosts_file import write_hosts
+from meshd.runtime.docker.addresses.port_redirection import PortRedirection
 from meshd.runtime.docker.addresses.redirection import Redirection
 from meshd.runtime.docker.anonymous import AnonymousVolumes
 from meshd.runtime.docker.attachments import find_attachments
@@ -104,6 +106,7 @@ class DockerRuntime:
         self._cloning = asyncio.Lock()
         self._redirection: Redirection | None = None
         self._enforcement: Enforcement | None = None
+        self._port_redirection: PortRedirection | None = None
         self._node = ""
         self._logging_driver = ""
         self._limits: frozenset[str] = frozenset()
@@ -152,6 +155,7 @@ class DockerRuntime:
         )
         self._networks.notify(redirection.update)
         self._redirection = redirection
+        self._port_redirection = PortRedirection(Iptables(), instance, record_event)
         return redirection
 
     def make_enforcement(
@@ -361,6 +365,12 @@ class DockerRuntime:
                 await asyncio.to_thread(write_hosts, path, names, blocks)
             except OSError as error:  # the engine is elsewhere, or we have no right to
                 _log.debug("hosts file is left as it is", replica=name, reason=str(error))
+
+    async def redirect_ports(self, redirects: Collection[PortRedirect]) -> Collection[PortRedirect]:
+        """See `Runtime.redirect_ports`."""
+        if self._port_redirection is None:
+            return ()
+        return await self._port_redirection.apply(redirects)
 
     async def usage(self, names: Sequence[str]) -> Mapping[str, Usage]:
         """See `Runtime.usage`: one reading of each container's statistics."""

@@ -9,7 +9,7 @@ import asyncio
 import os
 import platform
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +26,7 @@ from meshd.model.runtime import (
     MeshAddress,
     Node,
     ObservedReplica,
+    PortRedirect,
     ReplicaSpec,
     ReplicaState,
     Usage,
@@ -163,6 +164,13 @@ class ProcessRuntime:
         blocks: Sequence[str],
     ) -> None:
         """Nothing: there are no hosts files."""
+
+    async def redirect_ports(
+        self,
+        redirects: Collection[PortRedirect],  # noqa: ARG002 (the protocol's)
+    ) -> Collection[PortRedirect]:
+        """Nothing: the mesh opens all ports of the host."""
+        return ()
 
     @property
     def is_local(self) -> bool:

@@ -213,10 +213,11 @@ async def test_listeners_follow_the_snapshot(tmp_path: Path, free_port: int) -> 
             await wait_until(lambda: bool(client.of(ListenFailed)), 5, "the failure is reported")
             assert client.of(ListenFailed)[0].address == taken_address
             await wait_until(lambda: _accepts(free_port), 5, "accepted")
+            taken.close()
+            await wait_until(lambda: taken_address in client.bound, 5, "opened once it is free")
             client.publish(snapshot(3, 9), new)
             await wait_until(lambda: extra.address not in client.bound, 5, "closed")
             await wait_until(lambda: not _accepts(free_port), 5, "refused")
-    taken.close()
 
 
 def _accepts(port: int) -> bool:

@@ -22,7 +22,7 @@ from meshd.runtime.docker.addresses.redirection_rules import (
     redirect_table,
     surplus_routes,
 )
-from meshd.runtime.docker.firewall_rules import chain_of, stale
+from meshd.runtime.docker.firewall_rules import Family, chain_of, stale
 from meshd.runtime.docker.iptables import IptablesError
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -41,7 +41,7 @@ class NatTables(Protocol):
     def interfaces(self) -> Collection[str]:
         """Names of all network interfaces."""
 
-    async def nat_listing(self) -> str:
+    async def nat_listing(self, family: Family) -> str:
         """All chains and rules of the table `nat`. Raises IptablesError."""
 
     async def restore_nat(self, text: str) -> None:
@@ -117,7 +117,7 @@ class Redirection:
         routes = await self._tables.local_routes()
         for each in missing_routes(redirects, routes):
             await self._tables.change_route("replace", each.block, each.interface)
-        listing = await self._tables.nat_listing()
+        listing = await self._tables.nat_listing("IPv4")
         change = (
             redirect_table(self._chain, redirect_rules(redirects), listing)
             if redirects

@@ -8,7 +8,7 @@ from meshd.publish.published_ports import (
     FREE_PORTS,
     find_port_conflicts,
     list_host_ports,
-    published_listeners,
+    listen_addresses,
     with_chosen_ports,
 )
 from meshd.spec.model import Mesh, Project, Scale, UpdateConfig
@@ -40,14 +40,13 @@ def test_the_mesh_opens_tcp_ports_of_services_that_it_manages() -> None:
         db={"plain": True, "ports": published("5432:5432")},
     )
 
-    listeners = published_listeners(list_host_ports([shop]), ipv6=True)
+    ports = [port for port in list_host_ports([shop]) if not port.by_engine]
 
-    assert [(each.address, each.kind, each.service) for each in listeners] == [
-        ("0.0.0.0:8080", "published", "shop/web"),
-        ("127.0.0.1:8443", "published", "shop/web:443"),
-        ("[::]:8080", "published", "shop/web"),
+    assert [(port.port, port.name, listen_addresses(port, ipv6=True)) for port in ports] == [
+        (8080, "shop/web", ["0.0.0.0", "::"]),
+        (8443, "shop/web:443", ["127.0.0.1"]),
     ]
-    assert len(published_listeners(list_host_ports([shop]), ipv6=False)) == 2
+    assert listen_addresses(ports[0], ipv6=False) == ["0.0.0.0"]
 
 
 def test_a_port_that_the_file_leaves_to_the_host_is_chosen_and_stays() -> None:

@@ -16,6 +16,7 @@ from meshd.runtime.docker.addresses.redirection_rules import (
     redirect_table,
     surplus_routes,
 )
+from meshd.runtime.docker.firewall_rules import Family
 from meshd.runtime.docker.iptables import IptablesError
 from tests.fakes import virtual
 
@@ -113,7 +114,7 @@ class Host:
     def interfaces(self) -> Collection[str]:
         return ("br-web", "br-api")
 
-    async def nat_listing(self) -> str:
+    async def nat_listing(self, family: Family) -> str:
         return self.listing
 
     async def restore_nat(self, text: str) -> None:
