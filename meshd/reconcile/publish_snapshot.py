@@ -65,6 +65,8 @@ class SnapshotUpdater:
         self._certificates = certificates
         self._redirects = redirects
         self._held = _open_at_start(held_snapshot)
+        self._seen_desired: Desired | None = None
+        self._becomes_managed: set[str] = set()
         self._inputs: object = None
 
     def update(
@@ -107,11 +109,14 @@ class SnapshotUpdater:
         """Move published ports between the engine and the mesh, for services that change between
         plain and mesh-managed."""
         ports = self._gateways.ports
-        becomes_managed = {
-            service.key
-            for service in desired.services
-            if service.spec.ports and not service.spec.plain and not service.rollout.is_done
-        }
+        if desired is not self._seen_desired:
+            self._seen_desired = desired
+            self._becomes_managed = {
+                service.key
+                for service in desired.services
+                if service.spec.ports and not service.spec.plain and not service.rollout.is_done
+            }
+        becomes_managed = self._becomes_managed
         plain_running = frozenset(
             replica.key
             for replica in (replicas if becomes_managed else ())
