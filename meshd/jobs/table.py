@@ -59,6 +59,11 @@ class JobTable:
         """Return the service as which each active job calls others, by job id."""
         return {job.id: job.key for job in self.active()}
 
+    def addresses(self) -> dict[str, str]:
+        """Return the service as which the container of each job calls others, by its addresses."""
+        found = (self._containers or {}).values()
+        return {address: f"{s.project}/{s.service}" for s in found for address in s.addresses}
+
     def working_projects(self) -> frozenset[str]:
         """Return the projects whose networks jobs may use; all projects while that is unknown."""
         if self._containers is None:

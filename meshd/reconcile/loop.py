@@ -112,6 +112,9 @@ class JobActivity(Protocol):
     def callers(self) -> Mapping[str, str]:
         """Return the service as which each job calls others, by job id."""
 
+    def addresses(self) -> Mapping[str, str]:
+        """Return the service as which the container of each job calls others, by its addresses."""
+
     def working_projects(self) -> frozenset[str]:
         """Return the projects whose networks jobs may use."""
 
@@ -361,6 +364,7 @@ class Reconciler:
             self._desired,
             listed,
             self._jobs.callers(),
+            {**self._jobs.addresses(), **self._executor.step_addresses},
             traffic_splits(self._desired.services, self._observed),
             now,
         )

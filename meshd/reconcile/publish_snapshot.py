@@ -75,12 +75,15 @@ class SnapshotUpdater:
         desired: Desired,
         listed: Mapping[str, ObservedReplica],
         jobs: Mapping[str, str],
+        guests: Mapping[str, str],
         splits: Mapping[str, Split],
         now: float,
     ) -> None:
         """Update the probes, the names in running replicas, and publish a snapshot.
 
         - `jobs`: the service as which each job calls others, by job id.
+        - `guests`: the service as which each container that is not a replica calls others, by its
+          addresses.
         - `splits`: how revisions share a service's requests during a rollout, by service key.
         """
         self._gateways.set_shared(find_shared_gateways(replicas))
@@ -90,13 +93,13 @@ class SnapshotUpdater:
         self._move_ports(replicas, desired, changing, now)
         listeners = self._gateways.listeners()
         served = self._certificates()
-        targets = virtual.targets()
-        inputs = (replicas, desired, listeners, targets, changing, dict(jobs), splits, served)
+        callers, targets = (dict(jobs), guests), virtual.targets()
+        inputs = (replicas, desired, listeners, targets, changing, callers, splits, served)
         if inputs == self._inputs:
             return
         self._inputs = inputs
         self._prober.set_targets(self._probe_targets(replicas, listed))
-        self._publish(replicas, jobs, splits, served)
+        self._publish(replicas, jobs, guests, splits, served)
         self._host_names.set_wanted(self._wanted_names(replicas, listed))
 
     def _move_ports(
@@ -206,10 +209,11 @@ class SnapshotUpdater:
         self,
         replicas: Sequence[Replica],
         jobs: Mapping[str, str],
+        guests: Mapping[str, str],
         splits: Mapping[str, Split],
         served: ServedCertificates,
     ) -> None:
-        credentials = {}
+        credentials, callers = {}, {**guests, **services_by_address(replicas)}
         if self._gateways.uses_tokens:
             credentials = {
                 credential(self._secret, r.name): r.key for r in replicas if r.phase not in ENDED
@@ -221,7 +225,7 @@ class SnapshotUpdater:
             endpoints_by_service(replicas),
             listeners=self._gateways.listeners(),
             credentials=credentials,
-            callers={} if self._gateways.uses_tokens else services_by_address(replicas),
+            callers={} if self._gateways.uses_tokens else callers,
             edge=self._edge,
             splits=splits,
             virtual=self._gateways.virtual.targets(),

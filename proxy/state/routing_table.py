@@ -305,6 +305,15 @@ class Routing:
             self._unknown_callers[(listener.address, address)] = known
         return known
 
+    def is_known(self, address: str) -> bool:
+        """Return whether an address is that of a replica."""
+        return address in self._callers
+
+    def is_inside(self, listener: Listener, address: str) -> bool:
+        """Return whether an address may be a container's in the network of a listener."""
+        inside = bool(listener.sources) and TrustedNetworks(listener.sources).has(address)
+        return inside and address != _own_address(listener)
+
     def may_call_unknown(self, listener: Listener, address: str, service: ServiceState) -> bool:
         """Return whether an unknown caller may use a service without an `allow` list at a mesh
         listener. One from outside of the listener's network may only use services that a route

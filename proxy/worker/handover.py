@@ -3,7 +3,8 @@
 `Acceptor` gets its protocol factories here. At listeners of the kinds `virtual` and `published` the
 service is known from the connection itself, before the first byte: the connection is handed to
 `proxy.request` if the service speaks HTTP, else to the TCP side. A connection that leads nowhere,
-or to a TCP service that the caller may not use, is reset.
+or to a TCP service that the caller may not use, is reset. At a virtual address a caller that an
+`allow` list refuses only because no snapshot names it yet waits for one (`newcomers`).
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from proxy.request.data_plane import DataPlane
 from proxy.state.service_state import ServiceState
 from proxy.state.trusted_networks import TrustedNetworks
 from proxy.wire.snapshot import Listener
+from proxy.worker.newcomers import Newcomers
 from proxy.worker.proxy_header_reader import ProxyHeaderReader
 
 _SO_ORIGINAL_DST: Final = 80
@@ -35,28 +37,38 @@ name in counts."""
 
 
 def protocol_factory(
-    plane: DataPlane, listener: Listener, tcp: TcpFactory | None = None
+    plane: DataPlane,
+    listener: Listener,
+    tcp: TcpFactory | None = None,
+    newcomers: Newcomers | None = None,
 ) -> Callable[[], asyncio.Protocol]:
     """Return the protocol factory for the sockets of `listener`. Without `tcp`, connections to TCP
-    services are reset."""
+    services are reset; without `newcomers`, unknown callers are refused at once."""
     if listener.proxy_protocol:
         trusted = TrustedNetworks(listener.proxy_protocol)
         plain = msgspec.structs.replace(listener, proxy_protocol=())
         return lambda: ProxyHeaderReader(
-            plane, plain, trusted, lambda each: protocol_factory(plane, each, tcp)()
+            plane, plain, trusted, lambda each: protocol_factory(plane, each, tcp, newcomers)()
         )
     if listener.kind in _BY_CONNECTION:
-        return lambda: Handover(plane, listener, tcp)
+        return lambda: Handover(plane, listener, tcp, newcomers)
     return plane.protocol_factory(listener)
 
 
 class Handover(asyncio.Protocol):
     """The protocol of a connection until the service is known, which is when it is made."""
 
-    def __init__(self, plane: DataPlane, listener: Listener, tcp: TcpFactory | None) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        listener: Listener,
+        tcp: TcpFactory | None,
+        newcomers: Newcomers | None = None,
+    ) -> None:
         self._plane = plane
         self._listener = listener
         self._tcp = tcp
+        self._newcomers = newcomers
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Hand the connection to the protocol of its service."""
@@ -71,6 +83,8 @@ class Handover(asyncio.Protocol):
             plane.count_refused(failure.NO_SERVICE.reason)
             _reset(transport)
             return
+        if service.config.allow is not None and self._holds(transport, listener):
+            return
         protocol = plane.protocol_factory(listener)()
         if service.config.protocol == "tcp":
             accepted = self._accept_tcp(transport, listener, service)
@@ -81,14 +95,33 @@ class Handover(asyncio.Protocol):
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
 
+    def _holds(self, transport: asyncio.Transport, listener: Listener) -> bool:
+        """Whether the connection waits for a snapshot that names its caller."""
+        newcomers, plane, address = self._newcomers, self._plane, _peer_address(transport)
+        if newcomers is None or listener.kind != "virtual" or plane.routing.is_known(address):
+            return False
+        _, caller = plane.routing.identify_caller(listener, address)
+        # The original listener has the host's own address in the network.
+        if caller or not plane.routing.is_inside(self._listener, address):
+            return False
+        return newcomers.hold(
+            transport,
+            lambda: plane.routing.is_known(address),
+            lambda: Handover(plane, self._listener, self._tcp),
+        )
+
     def _accept_tcp(
         self, transport: asyncio.Transport, listener: Listener, service: ServiceState
     ) -> asyncio.Protocol | None:
         """Return the protocol for a TCP connection; None, with the refusal counted, if the caller
         may not use the service."""
+<<<<<<< HEAD
         peer = transport.get_extra_info("peername")
         address = peer[0].removeprefix("::ffff:") if isinstance(peer, tuple) else ""
         address = listener.client[0] or address
+=======
+        address = _peer_address(transport)
+>>>>>>> 0cc7a8b (proxy: let the first calls of a container wait for a snapshot)
         routing = self._plane.routing
         _, caller = routing.identify_caller(listener, address)
         name = caller or resolve.unknown_caller(listener)
@@ -110,6 +143,11 @@ def original_destination(sock: socket.socket) -> str:
     except OSError:
         host, port = sock.getsockname()[:2]
         return str(Address(host, port))
+
+
+def _peer_address(transport: asyncio.Transport) -> str:
+    peer = transport.get_extra_info("peername")
+    return peer[0].removeprefix("::ffff:") if isinstance(peer, tuple) else ""
 
 
 def _reset(transport: asyncio.Transport) -> None:

@@ -47,6 +47,7 @@ from proxy.wire.snapshot import Generation, MissingService, Snapshot, SnapshotUp
 from proxy.worker.acceptor import Acceptor
 from proxy.worker.handover import protocol_factory
 from proxy.worker.log_writer import LogWriter
+from proxy.worker.newcomers import Newcomers
 
 if TYPE_CHECKING:
     from proxy.worker.span_exporter import SpanExporter
@@ -89,9 +90,12 @@ class Worker:
             on_problem=self._print_problem,
         )
         self._tcp = TcpHandover(loop)
+        self._newcomers = Newcomers(loop)
         self._acceptor = Acceptor(
             loop,
-            functools.partial(protocol_factory, self._plane, tcp=self._tcp.protocol),
+            functools.partial(
+                protocol_factory, self._plane, tcp=self._tcp.protocol, newcomers=self._newcomers
+            ),
             self._plane,
         )
         self._snapshot: Snapshot | None = None
@@ -115,6 +119,7 @@ class Worker:
         await self._draining.wait()
         listening.cancel()
         await self._acceptor.drain()
+        self._newcomers.release()
         self._plane.start_drain(self._config.drain)
         while self._plane.active():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
@@ -158,6 +163,7 @@ class Worker:
             self._refuse(snapshot.generation, error)
             return
         self._snapshot = snapshot
+        self._newcomers.snapshot_installed()
         self._send_ack()
 
     def _refuse(self, generation: Generation, error: Exception) -> None:

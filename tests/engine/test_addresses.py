@@ -58,13 +58,28 @@ for url in sys.argv[1:]:
 """
 
 
-def compose(project: str, image: str, folder: Path, published: int) -> str:
+def compose(
+    project: str, image: str, folder: Path, published: int, *, with_early: bool = False
+) -> str:
+    """Return a file. `early`: a plain service whose first act is a call to one with a list."""
     (folder / "server.py").write_text(SERVER)
     (folder / "client.py").write_text(CLIENT)
     base = (
         f"    image: {image}\n"
         f'    volumes: ["{folder}/server.py:/server.py:ro", "{folder}/client.py:/client.py:ro"]\n'
         "    stop_grace_period: 1s\n"
+    )
+    early = (
+        f"""
+  early:
+{base}    command: [sh, -c, "python3 /client.py http://shop http://shop:8080; exec sleep infinity"]
+    networks: [front]
+    pre_start:
+      - {{command: [sh, -c, "python3 /client.py http://shop | grep shop"]}}
+      - {{command: [sh, -c, "python3 /client.py http://shop | grep shop"], per_replica: true}}
+"""
+        if with_early
+        else ""
     )
     return f"""
 name: {project}
@@ -79,12 +94,12 @@ services:
 {base}    command: [python3, -u, /server.py, shop, "8080"]
     expose: [8080]
     networks: [front]
-    x-mesh: {{allow: [api]}}
+    x-mesh: {{allow: [api{", early" if with_early else ""}]}}
   web:
 {base}    command: [python3, -u, /server.py, web, "8080"]
     ports: ["{published}:8080"]
     networks: [front]
-  vault:
+{early}  vault:
 {base}    command: [sleep, infinity]
     networks: [inner]
 networks:
@@ -117,7 +132,8 @@ def project() -> str:
 async def test_names_lead_to_services_on_every_port(project: str, engine_image: str) -> None:
     async with scaled_mesh("docker") as mesh:
         # The engine publishes a port that is also a port of `api`, on all addresses of the host.
-        done = await mesh.up(compose(project, engine_image, mesh.folder, 8080))
+        file = compose(project, engine_image, mesh.folder, 8080, with_early=True)
+        done = await mesh.up(file)
         assert done.code == 0, done.out + done.err
         api = ["http://api", "http://api:8080", "http://api:9000", "http://backend:9000"]
 
@@ -130,6 +146,10 @@ async def test_names_lead_to_services_on_every_port(project: str, engine_image: 
         urls = ["http://shop", "http://shop:8080"]
         assert await get(mesh, "api", *urls) == ["shop 8080", "shop 8080"]
         assert await get(mesh, "web", *urls) == ["403", "403"]
+        # The first calls of a container of a plain service, and those of its `pre_start` steps.
+        early = (await mesh.service("early"))["replicas"][0]["name"]
+        first = await command("docker", "logs", early)
+        assert first.split("\n")[:-1] == ["shop 8080", "shop 8080"]
 
         block = await check_survival(mesh)
     left = await command("iptables", "-t", "nat", "-S")

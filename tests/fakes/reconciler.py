@@ -30,6 +30,9 @@ class NoJobs:
     def callers(self) -> Mapping[str, str]:
         return {}
 
+    def addresses(self) -> Mapping[str, str]:
+        return {}
+
     def working_projects(self) -> frozenset[str]:
         return frozenset()
 

@@ -102,9 +102,15 @@ class Executor:
         self._running: dict[str, Operation] = {}
         self._ends: dict[str, asyncio.Event] = {}
         self._prepared: set[Version] = set()
+        self._step_addresses: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._start_limit = asyncio.Semaphore(CONCURRENT_STARTS)
         self._job_start_limit = asyncio.Semaphore(CONCURRENT_JOB_STARTS)
+
+    @property
+    def step_addresses(self) -> Mapping[str, str]:
+        """The service as which each container of a `pre_start` step calls others, by address."""
+        return self._step_addresses
 
     @property
     def running(self) -> Mapping[str, Operation]:
@@ -281,17 +287,22 @@ class Executor:
 
     async def _run_init_containers(self, spec: ReplicaSpec) -> None:
         """Run the `pre_start` steps of one replica. Raises RuntimeFailure if one fails."""
+        key = f"{spec.project}/{spec.service.name}"
         for number, step in enumerate(spec.service.pre_start, 1):
             if not step.per_replica:
                 continue
             init = as_init_container(spec, step, number)
             await self._runtime.prepare(spec.project, init.service)
+            addresses: Sequence[str] = ()
             try:
-                await self._runtime.start(init)
+                addresses = (await self._runtime.start(init)).addresses
+                self._step_addresses |= dict.fromkeys(addresses, key)
                 lines = [line async for line in self._runtime.follow(init.name, True)]
                 ended = [seen for seen in await self._runtime.jobs() if seen.name == init.name]
             finally:
                 await self._discard(init.name)
+                for address in addresses:
+                    self._step_addresses.pop(address, None)
             code = ended[0].exit_code if ended else None
             if code != 0:
                 output = "; ".join(lines[-HOOK_LINES:])

@@ -4,18 +4,25 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import pytest
+
 from proxy.request.data_plane import DataPlane
 from proxy.state.service_state import ServiceState
-from proxy.wire.snapshot import Listener
+from proxy.wire.snapshot import Listener, Service
 from proxy.worker.handover import TcpFactory, protocol_factory
+from proxy.worker.newcomers import Newcomers
 from tests.support.proxy_scene import OK, Scene, answers, named_ok, on_uvloop, service
+from tests.support.waiting import wait_until
 
 
 @asynccontextmanager
-async def listening(tcp: TcpFactory | None = None, **listener: Any):  # type: ignore[no-untyped-def]
+async def listening(  # type: ignore[no-untyped-def]
+    tcp: TcpFactory | None = None, newcomers: Newcomers | None = None, **listener: Any
+):
     """A scene whose connections go through the handover."""
     made = Scene({})
-    factory = protocol_factory(made.plane, Listener(**{"address": "127.0.0.1:0", **listener}), tcp)
+    given = Listener(**{"address": "127.0.0.1:0", **listener})
+    factory = protocol_factory(made.plane, given, tcp, newcomers)
     made.server = await made.loop.create_server(factory, "127.0.0.1", 0)
     made.port = made.server.sockets[0].getsockname()[1]
     try:
@@ -143,3 +150,120 @@ async def test_a_tcp_connection_of_a_caller_that_is_not_allowed_is_reset_and_cou
         assert await is_reset(s)
         (db,) = s.plane.report(0.0, 1.0).services
         assert (db.denied, db.uncovered) == (1, {"demo/b": 1})
+
+
+class Arrival:
+    """A container at 127.0.0.1 that calls a service with an `allow` list before a snapshot names
+    it. The listener's network is shared, and the host has another address there."""
+
+    def __init__(self) -> None:
+        self.newcomers = Newcomers(asyncio.get_running_loop())
+        self.listener = {
+            "kind": "virtual",
+            "caller": "demo/",
+            "sources": ("127.0.0.0/8",),
+            "address": "127.9.9.9:0",
+        }
+
+    def install(self, s: Scene, *services: Service, **more: Any) -> None:
+        (called, *_) = services
+        s.install(*services, routes=(), virtual={f"127.0.0.1:{s.port}": called.name}, **more)
+        self.newcomers.snapshot_installed()
+
+
+@on_uvloop
+async def test_a_first_call_waits_for_the_snapshot_that_names_its_caller() -> None:
+    arrival = Arrival()
+    async with listening(newcomers=arrival.newcomers, **arrival.listener) as s:
+        web = service(await s.origin(answers(OK)), name="demo/web", allow=("demo/a",))
+        arrival.install(s, web)
+        client = await s.ask(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+        await wait_until(lambda: arrival.newcomers.waiting, 5)
+        arrival.install(s, web, callers={"127.0.0.2": "demo/a"})
+        assert arrival.newcomers.waiting, "this snapshot names another one"
+        arrival.install(s, web, callers={"127.0.0.1": "demo/a"})
+        assert not arrival.newcomers.waiting
+        assert (await client.response())[0] == 200
+        (counted,) = s.plane.report(0.0, 1.0).services
+        assert (counted.calls, counted.denied) == ({"demo/a": 1}, 0)
+
+
+@pytest.mark.parametrize("callers", [{"127.0.0.1": "demo/b"}, {}])
+@on_uvloop
+async def test_a_caller_that_turns_out_to_be_another_one_is_refused(
+    callers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.worker.newcomers.PATIENCE", 0.3)
+    arrival = Arrival()
+    async with listening(Echo, newcomers=arrival.newcomers, **arrival.listener) as s:
+        web = service(await s.origin(answers(OK)), name="demo/web", allow=("demo/a",))
+        arrival.install(s, web)
+        client = await s.ask(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+        arrival.install(s, web, callers=callers)
+        assert (await client.response())[0] == 403
+
+        arrival.install(s, service(name="demo/db", protocol="tcp", allow=("demo/a",)))
+        reset = asyncio.create_task(is_reset(s))
+        await wait_until(lambda: arrival.newcomers.waiting, 5)
+        arrival.install(
+            s, service(name="demo/db", protocol="tcp", allow=("demo/a",)), callers=callers
+        )
+        assert await reset
+
+
+@on_uvloop
+async def test_bytes_that_a_waiting_client_sends_reach_the_tcp_side() -> None:
+    arrival = Arrival()
+    async with listening(Repeat, newcomers=arrival.newcomers, **arrival.listener) as s:
+        db = service(name="demo/db", protocol="tcp", allow=("demo/a",))
+        arrival.install(s, db)
+        client = await s.ask(b"first words\n")
+        await wait_until(lambda: arrival.newcomers.waiting, 5)
+        arrival.install(s, db, callers={"127.0.0.1": "demo/a"})
+        assert await client.until(b"\n") == b"first words\n"
+
+
+class Repeat(Echo):
+    """Sends back what it gets."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+@on_uvloop
+async def test_who_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host itself, addresses of other networks, callers by network, and those beyond a bound.
+    A service without a list has no waiting callers."""
+    request = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n"
+    arrival = Arrival()
+    for change in (
+        {"address": "127.0.0.1:0"},
+        {"sources": ("10.0.0.0/8",)},
+        {"caller": "demo/b"},
+    ):
+        async with listening(newcomers=arrival.newcomers, **arrival.listener | change) as s:
+            origin = await s.origin(answers(OK))
+            arrival.install(s, service(origin, name="demo/web", allow=("demo/a",)))
+            assert (await (await s.ask(request)).response())[0] == 403
+            arrival.install(s, service(origin, name="demo/open"))
+            assert (await (await s.ask(request)).response())[0] == 200
+    monkeypatch.setattr("proxy.worker.newcomers.MOST", 0)
+    async with listening(newcomers=arrival.newcomers, **arrival.listener) as s:
+        origin = await s.origin(answers(OK))
+        arrival.install(s, service(origin, name="demo/web", allow=("demo/a",)))
+        assert (await (await s.ask(request)).response())[0] == 403
+
+
+@on_uvloop
+async def test_a_worker_that_ends_decides_at_once() -> None:
+    arrival = Arrival()
+    async with listening(newcomers=arrival.newcomers, **arrival.listener) as s:
+        origin = await s.origin(answers(OK))
+        arrival.install(s, service(origin, name="demo/web", allow=("demo/a",)))
+        client = await s.ask(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+        await wait_until(lambda: arrival.newcomers.waiting, 5)
+        arrival.newcomers.release()
+        assert (await client.response())[0] == 403
