@@ -51,6 +51,18 @@ _HEAD_CACHE_REFRESH: Final = 60.0
 _LAST_DIGITS: Final = tuple([b"%03x" % number for number in range(0x1000)])
 
 
+def _join_ports(services: dict[str, ServiceState]) -> None:
+    """Tell each service its other ports: a further port is named `PROJECT/SERVICE:PORT`."""
+    groups: dict[str, list[ServiceState]] = {}
+    for name, state in services.items():
+        base = name.rpartition(":")[0]
+        groups.setdefault(base if base in services else name, []).append(state)
+    for group in groups.values():
+        for state in group:
+            if state.ports or len(group) > 1:
+                state.set_ports(tuple(other for other in group if other is not state))
+
+
 def _ignore_busy() -> None:
     """Do nothing: the default of `on_busy_changed`."""
 
@@ -179,7 +191,9 @@ class DataPlane:
         for name, state in self.services.items():
             if name not in services:
                 removed += state.retire()
+                state.set_ports(())
                 self._removed_services[name] = state
+        _join_ports(services)
         self.services = services
         self.routing = Routing(snapshot, services, self.routing.limiters, self.row)
         if self.head_cache.send_via(snapshot.via):

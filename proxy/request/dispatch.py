@@ -312,6 +312,8 @@ def request_over(service: "ServiceState", now: float) -> None:
     service.in_flight -= 1
     if service.has_limits:
         service.limits.publish()
+        if service.ports:
+            _wake_oldest(service, now)
     if service.waiting:
         wake(service, now)
 
@@ -321,6 +323,14 @@ def wake(service: "ServiceState", now: float) -> None:
     waiting = service.waiting
     while waiting and waiting[0].send_on(now):
         pass
+
+
+def _wake_oldest(service: "ServiceState", now: float) -> None:
+    """Wake those that wait for the other ports of a service, if they wait for longer."""
+    since = service.waiting[0].since if service.waiting else float("inf")
+    for port in service.ports:
+        if port.waiting and port.waiting[0].since < since:
+            wake(port, now)
 
 
 def is_opening(service: "ServiceState") -> bool:

@@ -287,6 +287,11 @@ class EndpointState:
         """Return the number of connections that other workers have to the endpoint."""
         return self._row.held_elsewhere(self._slot) if self._row is not None else 0
 
+    def requests_everywhere(self) -> int:
+        """Return the requests in flight of all workers, as they are now."""
+        here, row = self.counters.in_flight, self._row
+        return here if row is None else here + row.in_flight_elsewhere(self._slot)
+
     def refresh_shared_counts(self) -> None:
         """Read the other workers' requests in flight and latency, and publish this worker's
         latency. The caller syncs the row before."""

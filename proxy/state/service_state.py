@@ -42,6 +42,7 @@ class ServiceState:
     - `response_templates`: templates of its responses.
     - `limits`: its concurrency limits; `has_limits` says whether any is set.
     - `hedges`, `traces`: whether requests are hedged, and whether each is asked for its trace.
+    - `ports`: the other ports of the same service; limits hold for all of them together.
     - `splitter`: the traffic split between revisions, or None.
     - `request_timeout`: seconds; 0.0 for none.
     - `connect_timeout`, `first_byte_timeout`, `idle_timeout`, `keep_alive_timeout`,
@@ -73,6 +74,7 @@ class ServiceState:
         self.response_templates = ResponseTemplates()
         self.limits = ConcurrencyLimits(self, row, workers)
         self.has_limits = False
+        self.ports: tuple[ServiceState, ...] = ()
         self.hedges = False
         self.traces = False
         self.fast_path_ok = False
@@ -143,6 +145,10 @@ class ServiceState:
         self.apply_ramp(wall)
         self.refresh(now)
         return removed
+
+    def set_ports(self, ports: "tuple[ServiceState, ...]") -> None:
+        """Set the other ports of the same service."""
+        self.ports = ports
 
     def _update_endpoints(self, service: Service, *, is_same: bool) -> list[EndpointState]:
         """Keep the states of known endpoints, create new ones; return those that are gone. An

@@ -115,13 +115,7 @@ class Handover(asyncio.Protocol):
     ) -> asyncio.Protocol | None:
         """Return the protocol for a TCP connection; None, with the refusal counted, if the caller
         may not use the service."""
-<<<<<<< HEAD
-        peer = transport.get_extra_info("peername")
-        address = peer[0].removeprefix("::ffff:") if isinstance(peer, tuple) else ""
-        address = listener.client[0] or address
-=======
-        address = _peer_address(transport)
->>>>>>> 0cc7a8b (proxy: let the first calls of a container wait for a snapshot)
+        address = listener.client[0] or _peer_address(transport)
         routing = self._plane.routing
         _, caller = routing.identify_caller(listener, address)
         name = caller or resolve.unknown_caller(listener)

@@ -17,6 +17,7 @@ from proxy.wire.snapshot import (
     Generation,
     HashKey,
     Limits,
+    Match,
     RateLimit,
     Route,
     Service,
@@ -34,6 +35,9 @@ LIMITS = {
     "hold": Limits(service_in_flight=4),
     "rate": Limits(),
 }
+SUMMED = ("service", "endpoint", "connections")
+"""Limits that are also tried with a service of two ports, at the path `/NAME-ports`. Requests with
+the field X-Port are for the further one."""
 
 
 class Counting:
@@ -68,9 +72,9 @@ class Counting:
 class Clients:
     """Connections that request one path again and again, also after an error."""
 
-    def __init__(self, address: str, path: str, count: int) -> None:
+    def __init__(self, address: str, path: str, count: int, field: str = "X-Key: k") -> None:
         self.host, _, self.port = address.rpartition(":")
-        self.request = f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Key: k\r\n\r\n".encode()
+        self.request = f"GET {path} HTTP/1.1\r\nHost: x\r\n{field}\r\n\r\n".encode()
         self.statuses: dict[int, Counter[int]] = defaultdict(Counter)
         self.tasks = [asyncio.create_task(self._run(number)) for number in range(count)]
 
@@ -100,6 +104,11 @@ class Clients:
 def config(port: int, workers: int) -> SupervisorConfig:
     endpoints = (Endpoint("e", "127.0.0.1", port),)
     limit = RateLimit(RATE, BURST, HashKey("header", "X-Key"))
+    ports = [
+        (f"{name}-ports{port}", LIMITS[name], matches)
+        for name in SUMMED
+        for port, matches in (("", ()), (":81", (Match("header", "X-Port"),)))
+    ]
     return SupervisorConfig(
         listen=("127.0.0.1:0",),
         workers=workers,
@@ -107,7 +116,8 @@ def config(port: int, workers: int) -> SupervisorConfig:
         snapshot=Snapshot(
             Generation(1, 1),
             services=tuple(
-                Service(name, "1", endpoints, limits=limits) for name, limits in LIMITS.items()
+                Service(name, "1", endpoints, limits=limits)
+                for name, limits in (*LIMITS.items(), *(each[:2] for each in ports))
             ),
             routes=tuple(
                 Route(
@@ -117,6 +127,10 @@ def config(port: int, workers: int) -> SupervisorConfig:
                     rate_limit=limit if name == "rate" else None,
                 )
                 for name in LIMITS
+            )
+            + tuple(
+                Route(name, (Target(name),), path=f"/{name.partition(':')[0]}", matches=matches)
+                for name, _, matches in ports
             ),
         ),
     )
@@ -149,6 +163,17 @@ async def test_limits_hold_for_all_workers_together(tmp_path: Path, workers: int
             )
             assert origin.most[f"/{path}"] == 3, "the limit, and all of it"
             assert set(clients.counts()) == {200}
+        for name in SUMMED:
+            both = [
+                Clients(address, f"/{name}-ports", 8, field) for field in ("X-Key: k", "X-Port: 81")
+            ]
+            await wait_until(
+                lambda b=both: [len(each.statuses) for each in b] == [8, 8], 20, "all were served"
+            )  # type: ignore[misc]
+            for clients in both:
+                await clients.stop()
+                assert set(clients.counts()) == {200}
+            assert origin.most[f"/{name}-ports"] == 3, "both ports have one limit"
         started = time.monotonic()
         clients = Clients(address, "/rate", 8)
         await elapse(1.0, "a rate is measured over real time")

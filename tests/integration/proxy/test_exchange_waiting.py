@@ -118,6 +118,34 @@ async def test_requests_over_the_queue_limit_are_shed(limits: Limits) -> None:
         assert b"Retry-After: " in head
 
 
+@on_uvloop
+async def test_ports_of_a_service_have_one_limit_and_one_queue() -> None:
+    free = asyncio.Event()
+
+    async def script(visit: Visit) -> None:
+        while True:
+            await visit.head()
+            await free.wait()
+            await visit.send(OK)
+
+    routes = (Route("a", (Target("shop"),), path="/a"), Route("b", (Target("shop:81"),), path="/b"))
+    async with scene() as s:
+        origin = await s.origin(script)
+        limits = Limits(service_in_flight=1, endpoint_connections=1, pending=1)
+        ports = [service(origin, name=name, limits=limits) for name in ("shop", "shop:81")]
+        s.install(*ports, routes=routes)
+        first = await s.ask(get("/a"))
+        await wait_until(lambda: origin.visits)
+        second = await s.ask(get("/b"))
+        await wait_until(lambda: sum(r.queued for r in s.plane.report(0.0, 1.0).services) == 1)
+        third = await s.ask(get("/a"))
+        assert (await third.response())[0] == 503, "the queue is full"
+        free.set()
+        for client in (first, second):
+            assert (await client.response())[0] == 200
+        assert len(origin.visits) == 2, "the idle connection of one port made room for the other"
+
+
 # --- routes for monitors
 
 MONITORED = (
