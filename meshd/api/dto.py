@@ -146,7 +146,8 @@ class Status(Value, frozen=True):
     - `generation`: epoch and number of the current routing snapshot.
     - `workers`: process ids; `proxy`: addresses that the proxy listens on.
     - `adopts`: whether containers that something else started are adopted.
-    - `filter`: whether containers are kept from the host: `on`, or `off: REASON`; empty if the
+    - `filter`: whether containers are kept from the host: `on`, `off: REASON`, or
+      `missing: NETWORKS` where the free part of a network is missing; empty if the
       runtime has no filter.
     - `images`: images that are being pulled or built now.
     - `addresses`: whether services have virtual addresses: `on`, or `off: REASON`; empty if the

@@ -160,6 +160,13 @@ def addresses_warning(status: Status) -> str | None:
     """Return a warning if services have no virtual addresses although they should; otherwise
     None."""
     state, _, reason = status.addresses.partition(": ")
+    if state == "missing":
+        return (
+            f"warning: the networks {reason} have no addresses for the mesh, so that names of "
+            "mesh-managed services lead to their replicas directly there; for a network that an "
+            "earlier version created, meshd down and up create it again; one that is external, or "
+            "whose ip_range covers its subnet, has none"
+        )
     if state != "off":
         return None
     return (

@@ -105,10 +105,18 @@ class StatusReader:
             images=tuple(
                 ImageStatus(**dataclasses.asdict(each)) for each in self._runtime.image_progress()
             ),
-            addresses=self._addresses_state(),
+            addresses=self._addresses(),
             enforcement=self._enforcement_state(),
             store_state=self._store.problem or "ok",
         )
+
+    def _addresses(self) -> str:
+        """Return whether services have virtual addresses, and which networks have none."""
+        state = self._addresses_state()
+        networks = self._gateways.virtual.networks_without()
+        if state != "on" or not networks:
+            return state
+        return f"missing: {', '.join(networks)}"
 
 
 def version() -> str:

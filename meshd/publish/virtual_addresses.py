@@ -82,6 +82,17 @@ class VirtualAddresses:
         found = (self._address(range_, key) for range_ in shared if range_.usable)
         return tuple(address for address in found if address is not None)
 
+    def networks_without(self) -> tuple[str, ...]:
+        """Return the networks that mesh-managed services declare and that have no free addresses,
+        in the projects with networks that have some."""
+        found: set[str] = set()
+        for project in self._projects:
+            ranges = {each.network for each in self._ranges.get(project.name, ())}
+            for service in project.services if ranges else ():
+                if not service.plain:
+                    found |= _declared(project.name, service).keys() - ranges
+        return tuple(sorted(found))
+
     def blocks(self, project: str) -> tuple[str, ...]:
         """Return the free parts of a project's networks; empty if the mesh cannot use them."""
         return tuple(each.block for each in self._ranges.get(project, ()) if each.usable)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-from meshd.spec.model import Project, Service
+from meshd.spec.model import Network, Project, Service
 from meshd.spec.model.well_known_ports import WELL_KNOWN_PROTOCOLS
 
 _URL: Final = re.compile(
@@ -119,6 +119,28 @@ def _source_of_port(service: Service) -> str:
     return "unless the image declares another (EXPOSE)"
 
 
+def _past_the_mesh(services: Sequence[Service], networks: Sequence[Network]) -> list[str]:
+    """Return what does not go through the mesh although its service is mesh-managed."""
+    found = []
+    foreign = {each.name for each in networks if each.external or each.driver not in ("", "bridge")}
+    for service in services:
+        if service.plain:
+            continue
+        found += [
+            f"{service.name}: plain services on the network {name} reach its replicas directly, past "
+            "the mesh, which has no addresses there; a bridge network of the file has some"
+            for name in sorted(foreign & set(service.networks))
+        ]
+        others = [str(port) for port in service.ports if port.protocol != "tcp"]
+        if others:
+            found.append(
+                f"{service.name}: {', '.join(others)} is reached only through the port of the "
+                f"host, not at {service.name} by name: the mesh passes on TCP; without x-mesh the "
+                "name leads to the container"
+            )
+    return found
+
+
 def _suggest(service: Service) -> MeshSuggestion | None:
     if not service.plain or service.data_mount is not None:
         return None
@@ -182,8 +204,11 @@ def _http_by_ports(service: Service) -> tuple[int, str, str] | None:
     return None if port is None else (port, "", f"port {port} usually speaks HTTP")
 
 
-def list_differences(services: Sequence[Service]) -> tuple[str, ...]:
-    """Return what differs from Docker Compose for these services, one line each."""
+def list_differences(
+    services: Sequence[Service], networks: Sequence[Network] = ()
+) -> tuple[str, ...]:
+    """Return what differs from Docker Compose for these services of a project with these networks,
+    one line each."""
     found = [
         "containers without container_name are called PROJECT-SERVICE-ID; logs of the json-file "
         "driver are rotated at 10 MB, and three files are kept, unless the file sets logging"
@@ -198,6 +223,7 @@ def list_differences(services: Sequence[Service]) -> tuple[str, ...]:
         starts = [s.name for s in services if not s.plain and s.update_order == "start-first"]
         if starts:
             found.append(f"{', '.join(starts)}: a new replica starts before the old one ends")
+    found += _past_the_mesh(services, networks)
     checked = [s.name for s in services if s.plain and s.healthcheck and not s.healthcheck.disable]
     if checked:
         found.append(

@@ -158,10 +158,11 @@ class _ProjectReader:
         if any("default" in each.networks for each in services):
             networks.setdefault("default", Network(name="default"))
         services = [_name_networks(each, networks) for each in services]
+        declared_networks = [_with_static_addresses(each, services) for each in networks.values()]
         return Project(
             name=name,
             services=tuple(services),
-            networks=tuple(networks.values()),
+            networks=tuple(declared_networks),
             volumes=tuple(volumes),
             source=str(first.absolute()),
             quota=self.top.quota,
@@ -260,6 +261,13 @@ def _read_section(at: Cursor | None, read: Callable[[Cursor], Read | None]) -> d
     return {
         name: found for name, entry in entries.items() if (found := entry.attempt(read)) is not None
     }
+
+
+def _with_static_addresses(network: Network, services: Sequence[Service]) -> Network:
+    """Return a network with the IPv4 addresses that services ask for there."""
+    given = (service.attachments.get(network.name) for service in services)
+    static = sorted({each.ipv4_address for each in given if each and each.ipv4_address})
+    return network.model_copy(update={"static_addresses": tuple(static)}) if static else network
 
 
 def _name_networks(given: Service, networks: Mapping[str, Network]) -> Service:

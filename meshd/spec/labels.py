@@ -34,6 +34,8 @@ CREATED_WITH: Final = "mesh.shape"
 """The limits and networks the container was created with. `docker update` can change them later."""
 ATTEMPT: Final = "mesh.attempt"
 """The number of quick failures in a row before the start of the replica; absent for 0."""
+FREE_PART: Final = "mesh.free-part"
+"""On a network: the part of its addresses, in CIDR notation, that no container gets."""
 JOB: Final = "mesh.job"
 """On a job: its id, which is also the name of the container. A job is not a replica."""
 

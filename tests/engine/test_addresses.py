@@ -101,10 +101,10 @@ services:
     networks: [front]
 {early}  vault:
 {base}    command: [sleep, infinity]
-    networks: [inner]
+    networks: {{inner: {{ipv4_address: {subnet}.200}}}}
 networks:
   front: {{}}
-  inner: {{internal: true}}
+  inner: {{internal: true, ipam: {{config: [{{subnet: {subnet}.0/24}}]}}}}
 """
 
 
@@ -151,6 +151,8 @@ async def test_names_lead_to_services_on_every_port(project: str, engine_image: 
         first = await command("docker", "logs", early)
         assert first.split("\n")[:-1] == ["shop 8080", "shop 8080"]
 
+        shown = await mesh.run("ps")
+        assert "warning" not in shown.err, shown.err
         block = await check_survival(mesh)
     left = await command("iptables", "-t", "nat", "-S")
     left += await command("ip", "route", "show", "table", "local", "type", "local")

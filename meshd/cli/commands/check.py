@@ -28,7 +28,7 @@ def command(
     found = spec_options.load(files, project, profiles).project
     kinds = advice.describe_kinds(found)
     suggestions = advice.suggest_mesh(found)
-    differences = advice.list_differences(found.services)
+    differences = advice.list_differences(found.services, found.networks)
     if as_json:
         output.print_json(
             {"services": kinds, "suggestions": suggestions, "differences": differences}

@@ -65,10 +65,11 @@ def rules(
 ) -> list[str]:
     """Return the chain's rules, without the chain name.
 
-    An internal network reaches the mesh at the gateway's ports, and connections that the host
-    opened continue. No network reaches the `blocked_ports`. Gateways and virtual addresses are
-    reached from their own network and from the host itself: Linux takes packets for any of its
-    addresses on every interface.
+    A virtual address is an address of the host, whose services must not answer there: connections
+    that are not redirected to the mesh, and UDP, are refused. An internal network reaches the mesh
+    at the gateway's ports, and connections that the host opened continue. No network reaches the
+    `blocked_ports`. Gateways and virtual addresses are reached from their own network and from the
+    host itself: Linux takes packets for any of its addresses on every interface.
     """
     found: list[str] = []
     if family == "IPv4":
@@ -81,6 +82,11 @@ def rules(
         found[:0] = [_FROM_HOST] if found else []
     for bridge in sorted(bridges, key=lambda each: each.interface):
         come = f"-i {bridge.interface}"
+        if family == "IPv4" and bridge.block:
+            found.append(f"-d {bridge.block} {come} -p tcp -j REJECT --reject-with tcp-reset")
+            found.append(
+                f"-d {bridge.block} {come} -p udp -j REJECT --reject-with {_UNREACHABLE[family]}"
+            )
         if not bridge.internal:
             found += [
                 f"{come} {to}-p tcp -m tcp --dport {blocked.port} -j REJECT --reject-with tcp-reset"

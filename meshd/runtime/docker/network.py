@@ -12,7 +12,7 @@ from typing import Final
 from meshd.model.runtime import AddressRange
 from meshd.model.volume import volume_name
 from meshd.runtime.base import RuntimeFailure, StartFailed
-from meshd.runtime.docker.addresses.ranges import address_range, divide
+from meshd.runtime.docker.addresses.ranges import address_range, divide, divide_given
 from meshd.runtime.docker.addresses.redirection_rules import Redirect
 from meshd.runtime.docker.container import network_name
 from meshd.runtime.docker.engine import Engine, Info
@@ -62,7 +62,8 @@ class Networks:
                 else:
                     internal = None if network is None else network.internal
                     body = create_body(on_engine, internal, marks, network or Network(name=name))
-                    made |= await self._network(body, internal)
+                    static = () if network is None else network.static_addresses
+                    made |= await self._network(body, internal, static)
             for mount in service.volumes:
                 if mount.type == "volume" and mount.source:
                     on_engine = volume_name(project, mount)
@@ -146,7 +147,9 @@ class Networks:
                 "that meshd did not start; disconnect them and repeat"
             )
 
-    async def _network(self, body: Info, internal: bool | None) -> bool:
+    async def _network(
+        self, body: Info, internal: bool | None, static: Collection[str] = ()
+    ) -> bool:
         """Create a network from the body of a create request; return whether it was created now.
         `internal` None: the network is not known here, so an existing one is accepted as it is."""
         name = body["Name"]
@@ -163,14 +166,22 @@ class Networks:
             "engine's daemon.json, or set a free subnet under ipam"
         )
         try:
-            await self._create(body)
+            await self._create(body, static)
         except StartFailed as failure:
             raise (hint if "non-overlapping" in str(failure) else failure) from failure
         return True
 
-    async def _create(self, body: Info) -> None:
-        """Create a network. If the engine chooses its addresses, leave a part of them free."""
+    async def _create(self, body: Info, static: Collection[str]) -> None:
+        """Create a network. If the file gives it no range for containers, leave a part of its
+        addresses free, without the `static` ones that services ask for."""
         ipam = body.get("IPAM") or {}
+        given = divide_given(ipam.get("Config") or [], static)
+        if given is not None and body["Driver"] == "bridge":
+            divided, free = given
+            marks = {**body["Labels"], labels.FREE_PART: free}
+            with contextlib.suppress(StartFailed):  # then as the file says
+                await self._try_create({**body, "Labels": marks, "IPAM": {**ipam, "Config": pools}})
+                return
         if body["Driver"] == "bridge" and not ipam.get("Config"):
             for _ in range(DIVIDE_ATTEMPTS):
                 pools = divide(await self._try_create(body))

@@ -30,6 +30,7 @@ class Network(Model):
     - `driver`: empty for `bridge`
     - `pools`: its address ranges; empty if the engine chooses them
     - `enable_ipv4`: None if the file does not say, which means true
+    - `static_addresses`: IPv4 addresses there that services of the project ask for
     - `attachable`: whether containers that meshd did not start may join it in a cluster
     - `labels`: additional labels on the engine
     """
@@ -43,6 +44,7 @@ class Network(Model):
     ipam_driver: str = ""
     ipam_options: dict[str, str] = {}
     pools: tuple[AddressPool, ...] = ()
+    static_addresses: tuple[str, ...] = ()
     enable_ipv4: bool | None = None
     enable_ipv6: bool = False
     attachable: bool = False

@@ -5,6 +5,7 @@ service gets a virtual address there (`meshd.publish.virtual_addresses`), and `r
 connections to it to the proxy.
 """
 
+from collections.abc import Collection
 from ipaddress import IPv4Address, IPv4Network, ip_network
 from typing import Any, Final
 
@@ -37,9 +38,30 @@ def divide(pools: list[Info]) -> list[Info] | None:
     return found if divided else None
 
 
-def free_block(pools: list[Info]) -> tuple[str, str] | None:
+def divide_given(pools: list[Info], static: Collection[str]) -> tuple[list[Info], str] | None:
+    """Return the address pools that a file gives, with a range for containers that leaves a part
+    free, and that part; None if the file sets a range itself, or if no part is free. Containers
+    may keep `static` addresses outside of the range."""
+    for number, pool in enumerate(pools):
+        given = str(pool.get("Subnet", ""))
+        if not given or ":" in given:
+            continue
+        subnet = IPv4Network(given)
+        if pool.get("IPRange") or subnet.prefixlen > SMALLEST_NETWORK:
+            return None
+        gateway = pool.get("Gateway") or str(subnet[1])
+        for half in subnet.subnets():
+            ranged = pool | {"IPRange": str(half), "Gateway": gateway}
+            block = free_block([ranged], static)
+            if block is not None:
+                return [*pools[:number], ranged, *pools[number + 1 :]], block[0]
+    return None
+
+
+def free_block(pools: list[Info], static: Collection[str] = ()) -> tuple[str, str] | None:
     """Return the free part of the first pool that has one, and its subnet, in CIDR notation. Only a
-    pool with a range for containers (`IPRange`) leaves addresses free."""
+    pool with a range for containers (`IPRange`) leaves addresses free. The part has none of the
+    `static` addresses."""
     for pool in pools:
         subnet = ip_network(str(pool["Subnet"]))
         given = pool.get("IPRange")
@@ -47,6 +69,7 @@ def free_block(pools: list[Info]) -> tuple[str, str] | None:
             continue
         taken = IPv4Network(str(given))
         single = [str(pool.get("Gateway", "")), *(pool.get("AuxiliaryAddresses") or {}).values()]
+        single += static
         hosts = [IPv4Address(each.partition("/")[0]) for each in single if each]
         length = max(subnet.prefixlen + 2, LARGEST_BLOCK)
         if length > subnet.max_prefixlen - 2:
@@ -60,10 +83,12 @@ def free_block(pools: list[Info]) -> tuple[str, str] | None:
 def address_range(network: Info, bridge: Bridge, *, usable: bool) -> AddressRange | None:
     """Return the free part of one of our networks, from the engine's description; None if it has
     none."""
-    found = free_block(network["IPAM"]["Config"] or []) if network["Driver"] == "bridge" else None
+    marks, pools = network["Labels"], network["IPAM"]["Config"] or []
+    found = free_block(pools) if network["Driver"] == "bridge" else None
+    if found is not None and labels.FREE_PART in marks:
+        found = marks[labels.FREE_PART], found[1]
     if found is None or not bridge.gateway:
         return None
-    marks = network["Labels"]
     return AddressRange(
         network=network["Name"],
         project=marks.get(labels.PROJECT, ""),

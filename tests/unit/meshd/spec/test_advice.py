@@ -119,3 +119,19 @@ def test_differences(tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in list_differences(plain)[1:]] == ["web"]
     assert [line.partition(":")[0] for line in list_differences(managed)[1:]] == ["web", "web"]
     assert "json-file" in list_differences(())[0]
+
+
+def test_what_passes_by_the_mesh(tmp_path: Path) -> None:
+    path = tmp_path / "compose.yml"
+    path.write_text(
+        "services:\n"
+        "  dns: {image: i, ports: ['53:53/udp', '80:80'], x-mesh: {}, networks: [old, new]}\n"
+        "  db: {image: i, ports: ['54:54/udp'], networks: [old]}\n"
+        "networks: {old: {external: true}, new: {}}\n"
+    )
+    found = load([path], environment={}).project
+    lines = list_differences(found.services, found.networks)
+    assert [line for line in lines if line.startswith("dns: plain services on the network old")]
+    (udp,) = [line for line in lines if "53:53/udp" in line]
+    assert udp.startswith("dns: 53:53/udp is reached only through the port of the host")
+    assert not [line for line in lines if "db" in line or "new" in line.split()]

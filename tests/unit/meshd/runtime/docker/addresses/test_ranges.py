@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from meshd.model.runtime import AddressRange
-from meshd.runtime.docker.addresses.ranges import address_range, divide, free_block
+from meshd.runtime.docker.addresses.ranges import address_range, divide, divide_given, free_block
 from meshd.runtime.docker.firewall_rules import Bridge
 
 POOL = {"Subnet": "172.18.0.0/16", "IPRange": "172.18.0.0/17", "Gateway": "172.18.0.1"}
@@ -68,3 +68,61 @@ def test_a_range_of_a_network_on_the_engine() -> None:
     )
     assert address_range(network | {"Driver": "macvlan"}, bridge, usable=True) is None
     assert address_range(network | {"IPAM": {"Config": None}}, bridge, usable=True) is None
+
+
+GIVEN = {"Subnet": "10.5.0.0/24"}
+
+
+@pytest.mark.parametrize(
+    ("pool", "static", "ranged", "block"),
+    [
+        (GIVEN, [], ("10.5.0.0/25", "10.5.0.1"), "10.5.0.192/26"),
+        (GIVEN | {"Gateway": "10.5.0.254"}, [], ("10.5.0.0/25", "10.5.0.254"), "10.5.0.128/26"),
+        (GIVEN, ["10.5.0.5", "10.5.0.200"], ("10.5.0.0/25", "10.5.0.1"), "10.5.0.128/26"),
+        (GIVEN, ["10.5.0.130", "10.5.0.200"], ("10.5.0.128/25", "10.5.0.1"), "10.5.0.64/26"),
+        (
+            GIVEN | {"AuxiliaryAddresses": {"x": "10.5.0.250"}},
+            [],
+            ("10.5.0.0/25", "10.5.0.1"),
+            "10.5.0.128/26",
+        ),
+    ],
+)
+def test_a_subnet_of_the_file_is_divided_around_its_addresses(
+    pool: dict[str, Any], static: list[str], ranged: tuple[str, str], block: str
+) -> None:
+    six = {"Subnet": "fd00::/64"}
+    found = divide_given([six, pool], static)
+
+    assert found is not None
+    assert found[0] == [six, pool | {"IPRange": ranged[0], "Gateway": ranged[1]}]
+    assert found[1] == block
+
+
+@pytest.mark.parametrize(
+    ("pool", "static"),
+    [
+        (GIVEN | {"IPRange": "10.5.0.0/25"}, []),
+        ({"Subnet": "10.5.0.0/29"}, []),
+        ({"Subnet": "fd00::/64"}, []),
+        ({"Gateway": "10.5.0.1"}, []),
+        (GIVEN, ["10.5.0.5", "10.5.0.70", "10.5.0.130", "10.5.0.200"]),
+    ],
+)
+def test_a_subnet_of_the_file_that_cannot_be_divided(
+    pool: dict[str, Any], static: list[str]
+) -> None:
+    assert divide_given([pool], static) is None
+
+
+def test_the_free_part_that_was_chosen_for_a_network_is_kept() -> None:
+    network = {
+        "Name": "shop_front",
+        "Driver": "bridge",
+        "IPAM": {"Config": [POOL]},
+        "Labels": {"mesh.project": "shop", "mesh.free-part": "172.18.200.0/24"},
+    }
+    bridge = Bridge("br-front", "172.18.0.1", internal=False)
+    found = address_range(network, bridge, usable=True)
+    assert found is not None
+    assert found.block == "172.18.200.0/24"
