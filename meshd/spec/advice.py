@@ -127,8 +127,8 @@ def _past_the_mesh(services: Sequence[Service], networks: Sequence[Network]) -> 
         if service.plain:
             continue
         found += [
-            f"{service.name}: plain services on the network {name} reach its replicas directly, past "
-            "the mesh, which has no addresses there; a bridge network of the file has some"
+            f"{service.name}: plain services on the network {name} reach its replicas directly, "
+            "past the mesh, which has no addresses there; a bridge network of the file has some"
             for name in sorted(foreign & set(service.networks))
         ]
         others = [str(port) for port in service.ports if port.protocol != "tcp"]

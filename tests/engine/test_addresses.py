@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import socket
 import uuid
 from pathlib import Path
@@ -69,6 +70,7 @@ def compose(
         f'    volumes: ["{folder}/server.py:/server.py:ro", "{folder}/client.py:/client.py:ro"]\n'
         "    stop_grace_period: 1s\n"
     )
+    subnet = f"10.231.{random.randrange(256)}"
     early = (
         f"""
   early:

@@ -180,7 +180,9 @@ class Networks:
             divided, free = given
             marks = {**body["Labels"], labels.FREE_PART: free}
             with contextlib.suppress(StartFailed):  # then as the file says
-                await self._try_create({**body, "Labels": marks, "IPAM": {**ipam, "Config": pools}})
+                await self._try_create(
+                    {**body, "Labels": marks, "IPAM": {**ipam, "Config": divided}}
+                )
                 return
         if body["Driver"] == "bridge" and not ipam.get("Config"):
             for _ in range(DIVIDE_ATTEMPTS):
