@@ -29,6 +29,7 @@ METHODS: Final = frozenset(
 connection of `proxy.tcp`."""
 CONNECTION: Final = b"TCP"
 """The label of TCP connections."""
+_GET: Final = b"GET"
 _STATUS_CLASSES: Final = 6
 """Status codes by their first digit, 1 to 5; index 0 is not used."""
 
@@ -108,6 +109,7 @@ class ServiceCounters:
         "_call_integral",
         "_calling",
         "_codes",
+        "_ok_gets",
         "_stream_integral",
         "arrivals",
         "body",
@@ -135,6 +137,7 @@ class ServiceCounters:
 
     def __init__(self) -> None:
         self._codes: dict[bytes, list[int]] = {}
+        self._ok_gets = 0
         self.uncovered: dict[str, int] = {}
         self.failures: dict[str, int] = {}
         self.calls: dict[str, int] = {}
@@ -165,6 +168,10 @@ class ServiceCounters:
 
     def count_response(self, method: bytes, status: int) -> None:
         """Count a final response."""
+        if status == 200 and method == _GET:
+            # Most are: this takes a twentieth of the instructions of the lookups below.
+            self._ok_gets += 1
+            return
         by_class = self._codes.get(method)
         if by_class is None:
             label = method if method in METHODS else b"OTHER"
@@ -236,6 +243,9 @@ class ServiceCounters:
         self.total.merge(self.fast_path_latency)
         self.first_byte.merge(self.fast_path_latency)
         self.fast_path_latency.drain()
+        if self._ok_gets:
+            self._codes.setdefault(_GET, [0] * _STATUS_CLASSES)[2] += self._ok_gets
+            self._ok_gets = 0
         codes = {
             f"{method.decode()} {status_class}xx": count
             for method, by_class in self._codes.items()

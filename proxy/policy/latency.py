@@ -77,25 +77,23 @@ class LatencyAtLoad:
     CLASSES: Final = 12
     """Load classes; the last one is 1024 (2 ** (CLASSES - 2)) and more in flight."""
 
-    __slots__ = ("_counts", "_means", "_times")
+    __slots__ = ("_classes",)
 
     def __init__(self) -> None:
-        self._means = [0.0] * self.CLASSES
-        self._times = [0.0] * self.CLASSES
-        self._counts = [0] * self.CLASSES
+        self._classes = tuple([_LoadClass() for _ in range(self.CLASSES)])
 
     def observe(self, seconds: float, now: float, load: int) -> None:
         """See `LatencyEstimator`."""
-        index = load.bit_length() if load < 1024 else self.CLASSES - 1
-        count = self._counts[index]
+        known = self._classes[load.bit_length() if load < 1024 else self.CLASSES - 1]
+        count = known.count
         if count < self.SPAN:
-            self._counts[index] = count = count + 1
+            known.count = count = count + 1
         weight = 1.0 / count
-        quiet = now - self._times[index]
+        quiet = now - known.time
         age_weight = quiet / (quiet + self.QUIET)
-        difference = seconds - self._means[index]
-        self._means[index] += difference * (age_weight if age_weight > weight else weight)
-        self._times[index] = now
+        difference = seconds - known.mean
+        known.mean += difference * (age_weight if age_weight > weight else weight)
+        known.time = now
 
     def at(self, load: int) -> float:
         """See `LatencyEstimator`.
@@ -103,22 +101,44 @@ class LatencyAtLoad:
         For a load without answers, return the mean of the next lower class. Below all known
         classes, return half for each halving of the load, so that the endpoint is tried there.
         """
-        means = self._means
+        classes = self._classes
         index = load.bit_length() if load < 1024 else self.CLASSES - 1
-        if means[index]:
-            return means[index]
+        mean = classes[index].mean
+        if mean:
+            return mean
         for lower in range(index - 1, -1, -1):
-            if means[lower]:
-                return means[lower]
+            mean = classes[lower].mean
+            if mean:
+                return mean
         for higher in range(index + 1, self.CLASSES):
-            if means[higher]:
-                return means[higher] * 0.5 ** (higher - index)
+            mean = classes[higher].mean
+            if mean:
+                return mean * 0.5 ** (higher - index)
         return 0.0
 
     def observed_at(self) -> float:
         """See `LatencyEstimator`."""
-        return max(self._times)
+        return max([each.time for each in self._classes])
 
     def recent(self, index: int, since: float) -> float:
         """Return the mean latency in a load class; 0.0 if its last answer came before `since`."""
-        return self._means[index] if self._times[index] >= since else 0.0
+        known = self._classes[index]
+        return known.mean if known.time >= since else 0.0
+
+
+class _LoadClass:
+    """The answers of one load class.
+
+    - `count`: answers, up to the number that the mean covers
+    - `mean`: their latency in seconds
+    - `time`: monotonic seconds of the last one
+    """
+
+    # One object, and not an entry in each of three lists: compiled, its numbers are in the object,
+    # and an answer allocates none.
+    __slots__ = ("count", "mean", "time")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = 0.0
+        self.time = 0.0

@@ -60,12 +60,14 @@ class RetryBudget:
     SECONDS: Final = 10
     """Length of the window (Finagle's default TTL)."""
 
-    __slots__ = ("_next", "_ratio", "_requests", "_reserve", "_retries", "_slot")
+    __slots__ = ("_next", "_ratio", "_recent", "_requests", "_reserve", "_retries", "_slot")
 
     def __init__(self, ratio: float = 0.2, reserve: float = 10.0) -> None:
         self._ratio = ratio
         self._reserve = reserve * self.SECONDS
         self._requests = [0] * self.SECONDS
+        # Requests of the current second: an attribute costs a quarter of an entry of a list.
+        self._recent = 0
         self._retries = [0] * self.SECONDS
         self._slot = 0
         self._next = float("-inf")
@@ -74,19 +76,22 @@ class RetryBudget:
         """Count a first attempt at `now` (monotonic seconds)."""
         if now >= self._next:
             self._advance(now)
-        self._requests[self._slot] += 1
+        self._recent += 1
 
     def withdraw(self, now: float) -> bool:
         """Return whether a retry is allowed now; count it if so."""
         if now >= self._next:
             self._advance(now)
-        if sum(self._retries) + 1 > sum(self._requests) * self._ratio + self._reserve:
+        requests = sum(self._requests) + self._recent
+        if sum(self._retries) + 1 > requests * self._ratio + self._reserve:
             return False
         self._retries[self._slot] += 1
         return True
 
     def _advance(self, now: float) -> None:
         """Clear the slots of the seconds that have left the window."""
+        self._requests[self._slot] = self._recent
+        self._recent = 0
         behind = now - self._next
         passed = self.SECONDS if behind >= self.SECONDS else int(behind) + 1
         for _ in range(passed):
