@@ -41,9 +41,11 @@ COMPILED = [
     *(f"proxy/request/{name}.py" for name in (
         "accounting", "attempt", "connection_pool", "data_plane", "dispatch", "downstream",
         "exchange", "fast_path", "half_close", "headers", "hedge", "mirror", "phases",
-        "reachability", "request_body", "resolve", "retry", "sinks", "tracing", "tunnel",
-        "upstream",
+        "reachability", "request_body", "resolve", "retry", "sinks", "stream_pool", "tracing",
+        "tunnel", "upstream",
     )),
+    "proxy/http2/to_endpoint.py",
+    *(f"proxy/http2_upstream/{name}.py" for name in ("connection", "pool", "stream")),
     *(f"proxy/tcp/{name}.py" for name in (
         "accounting", "direction", "dispatch", "phases", "pipes", "poller", "session", "sockets",
     )),

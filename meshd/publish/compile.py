@@ -168,6 +168,7 @@ def _compile_service(
         protocol="tcp" if service.is_passthrough(port) else "http",
         tls=compile_upstream_tls(service) if not service.is_passthrough(port) else None,
         proxy_protocol=mesh.upstream.proxy_protocol or "",
+        http_version=mesh.protocol,
     )
     digest = hashlib.sha256(_encoder.encode(compiled)).hexdigest()
     return msgspec.structs.replace(compiled, fingerprint=digest[:FINGERPRINT_LENGTH])

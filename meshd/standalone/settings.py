@@ -120,6 +120,15 @@ class StandaloneSettings(ProxySettings):
                 raise ValueError(f"{name} mixes https:// with other addresses; expected one kind")
         return self
 
+    @model_validator(mode="after")
+    def _check_protocol(self) -> Self:
+        encrypted = self.tls is not None
+        if self.mesh.protocol == "h2" and not encrypted:
+            raise ValueError("protocol h2 is HTTP/2 over TLS; expected https:// in to, or h2c")
+        if self.mesh.protocol == "h2c" and encrypted:
+            raise ValueError("protocol h2c is HTTP/2 in the clear; expected h2 with https://")
+        return self
+
     @property
     def tls(self) -> UpstreamTlsSpec | None:
         """How connections to the addresses of `to` are encrypted; None for none."""

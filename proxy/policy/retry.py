@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 Cause = Literal[
     "connect",  # no connection: refused, unreachable, connect timeout
+    "refused",  # the endpoint said that it did not process the request (RFC 9113, section 8.7)
     "given-up",  # the endpoint hangs, as probes found
     "closed",  # the connection was closed or reset before the first byte of the answer
     "timeout",  # no first byte in time
@@ -24,6 +25,7 @@ IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"
 # cause → decision if (nothing was written, written and idempotent, written and not idempotent)
 _TABLE: Final[dict[str, tuple[RetryDecision, RetryDecision, RetryDecision]]] = {
     "connect": ("budget", "budget", "budget"),
+    "refused": ("budget", "budget", "budget"),
     "given-up": ("free", "free", "no"),
     "closed": ("budget", "budget", "no"),
     "timeout": ("budget", "budget", "no"),

@@ -7,12 +7,17 @@ another, close those that were idle for too long.
 import asyncio
 import socket
 import ssl
-from collections.abc import Container, Sequence
-from typing import TYPE_CHECKING, Final, cast
+from collections.abc import Callable, Container, Sequence
+from typing import TYPE_CHECKING, Final
 
 from proxy.state.endpoint_state import EndpointState
 from proxy.transport.proxy_header import NO_ADDRESS, build_header
-from proxy.transport.upstream_tls import HANDSHAKE_SECONDS, TlsFailed, describe_error
+from proxy.transport.upstream_tls import (
+    HANDSHAKE_SECONDS,
+    TlsEndpoint,
+    TlsFailed,
+    describe_error,
+)
 
 if TYPE_CHECKING:
     from proxy.request.data_plane import DataPlane
@@ -99,6 +104,8 @@ def close_idle(endpoint: EndpointState, now: float) -> None:
         endpoint.idle_age.saw_open(now - endpoint.idle[0].idle_since, now)
     for upstream in endpoint.take_expired(now):
         upstream.discard()
+    if endpoint.streams is not None:
+        endpoint.streams.close_idle(now)
 
 
 def close_orphaned(endpoint: EndpointState, clients: "Container[ClientSink]") -> None:
@@ -171,15 +178,19 @@ async def _connect_socket(
 
 
 async def dial(
-    loop: asyncio.AbstractEventLoop, endpoint: EndpointState, upstream: "Upstream"
+    loop: asyncio.AbstractEventLoop,
+    endpoint: EndpointState,
+    client: "ClientSink | None",
+    protocol: asyncio.Protocol,
+    failed: Callable[[OSError], None],
+    tls: TlsEndpoint | None,
 ) -> None:
-    """Open a connection. On success the transport calls `upstream.connection_made`; on failure
-    `upstream.dial_failed` is called here."""
-    where, tls = endpoint.endpoint, endpoint.tls
-    protocol = cast("asyncio.Protocol", upstream)
+    """Open a connection, for the requests of `client` if that is given. On success the transport
+    calls `protocol.connection_made`, on failure `failed` is called."""
+    where = endpoint.endpoint
     try:
         if tls is not None or endpoint.proxy_protocol:
-            await _dial_prepared(loop, endpoint, upstream.client, protocol)
+            await _dial_prepared(loop, endpoint, client, protocol, tls)
         elif where.path:
             await loop.create_unix_connection(lambda: protocol, where.path)
         elif where.alternatives:
@@ -189,7 +200,7 @@ async def dial(
         else:
             await loop.create_connection(lambda: protocol, where.host, where.port)
     except OSError as error:
-        upstream.dial_failed(error)
+        failed(error)
 
 
 async def _dial_prepared(
@@ -197,11 +208,12 @@ async def _dial_prepared(
     endpoint: EndpointState,
     client: "ClientSink | None",
     protocol: asyncio.Protocol,
+    tls: TlsEndpoint | None,
 ) -> None:
     """Open a connection with a PROXY header, with TLS, or with both, the header in the clear.
     Raises OSError if there is no connection, TlsFailed if there is one without a valid
     handshake."""
-    where, tls = endpoint.endpoint, endpoint.tls
+    where = endpoint.endpoint
     context = tls.prepare() if tls is not None else None
     if where.path:
         sock = socket.socket(socket.AF_UNIX)

@@ -24,6 +24,7 @@ from proxy.request.exchange import Exchange
 from proxy.request.reachability import Probe
 from proxy.request.reporter import Reporter
 from proxy.request.sinks import ClientSink, ResponseSink
+from proxy.request.stream_pool import StreamPool
 from proxy.request.upstream import Upstream
 from proxy.state.descriptors import Descriptors
 from proxy.state.endpoint_state import EndpointState
@@ -89,6 +90,10 @@ CreateClient = Callable[["DataPlane", Listener, TlsSession | None], asyncio.Prot
 the TLS handshake, None in clear text."""
 
 
+CreateStreamPool = Callable[["DataPlane", EndpointState], StreamPool]
+"""Creates the connections of HTTP/2 to an endpoint."""
+
+
 class DataPlane:
     """All routing state and all connections of one worker.
 
@@ -110,6 +115,8 @@ class DataPlane:
       `clients`: they have no descriptor.
     - `create_http2_client`: creates the HTTP/2 connection of a client; None if HTTP/2 is not
       available.
+    - `create_stream_pool`: creates the connections to an endpoint that speaks HTTP/2; None if
+      HTTP/2 is not available.
     - `services`, `routing`, `head_cache`: routing state, and the cache of parsed heads.
     """
 
@@ -126,6 +133,7 @@ class DataPlane:
         access_log: AccessLog | None = None,
         spans: SpanQueue | None = None,
         create_http2_client: "CreateClient | None" = None,
+        create_stream_pool: "CreateStreamPool | None" = None,
         on_busy_changed: Callable[[], None] = _ignore_busy,
         on_wake: Callable[[str, int], None] = _ignore_wake,
         on_ejected: Callable[[str, str, float, str], None] = _ignore_ejected,
@@ -154,6 +162,7 @@ class DataPlane:
         self.mirrors_in_flight = 0
         self.streams_in_flight = 0
         self.create_http2_client = create_http2_client
+        self._create_stream_pool = create_stream_pool
         self.services: dict[str, ServiceState] = {}
         self.routing = Routing(Snapshot(Generation()), {}, {})
         self.head_cache = HeadCache()
@@ -209,6 +218,8 @@ class DataPlane:
             for endpoint in state.endpoints.values():
                 if self.row is not None:
                     endpoint.share(self.row)
+                if endpoint.http_version != "http1" and endpoint.streams is None:
+                    self._use_streams(endpoint)
                 if not endpoint.serving:
                     connection_pool.close_idle(endpoint, float("inf"))
             state.limits.publish()
@@ -217,6 +228,10 @@ class DataPlane:
         self._give_up()
         self._limited = tuple(state for state in services.values() if state.has_limits)
         self._start_timers()
+
+    def _use_streams(self, endpoint: EndpointState) -> None:
+        if self._create_stream_pool is not None:
+            endpoint.use_streams(self._create_stream_pool(self, endpoint))
 
     def _give_up(self) -> None:
         """End what is under way at endpoints that hang: at once if it can be repeated elsewhere,
@@ -341,6 +356,8 @@ class DataPlane:
         for service in self.services.values():
             for endpoint in service.endpoints.values():
                 connection_pool.close_idle(endpoint, float("inf"))
+                if endpoint.streams is not None:
+                    endpoint.streams.close()
 
     # --- called by connections and exchanges
 

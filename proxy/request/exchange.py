@@ -265,6 +265,11 @@ class Exchange(Attempt):
             upstream = connection_pool.take(
                 endpoint, idempotent=self.idempotent, now=now, client=owner
             )
+        stream = None
+        if upstream is None and endpoint.streams is not None and not self.head.upgrade:
+            stream = endpoint.streams.open(self)
+            if stream.requests:
+                upstream = stream
         if upstream is not None:
             # A probe's connection has carried none.
             self.reused = upstream.requests > 0
@@ -277,6 +282,9 @@ class Exchange(Attempt):
         if service.hedges:
             self._start_hedge()
         self.set_deadline(now + service.connect_timeout)
+        if stream is not None:
+            self.upstream = stream
+            return
         if service.config.limits.endpoint_connections:
             connection_pool.make_room(endpoint, service.limits.connections_left(endpoint))
         self.upstream = self.plane.connect(endpoint, self, owner)
@@ -331,7 +339,8 @@ class Exchange(Attempt):
 
     def _replay_limit(self) -> int:
         """Bytes of the body to keep for a retry."""
-        return self.service.config.retries.body_limit if self.idempotent else -1
+        is_kept = self.idempotent or self.service.may_refuse
+        return self.service.config.retries.body_limit if is_kept else -1
 
     def body_sent(self) -> None:
         """Note that what was received of the body is sent."""
@@ -350,13 +359,13 @@ class Exchange(Attempt):
             self._hold_body(data)
             return
         upstream = self.upstream
-        if upstream is None or upstream.transport is None:
+        if upstream is None:
             return
         if data:
             if self.body is None:
                 self.body = BufferedBody(b"")
             self.body.add_sent(data, self._replay_limit())
-            upstream.transport.write(data)
+            upstream.write(data)
         if self.phase == SENT:
             self._wait_for_rest(complete)
         elif self.phase == ANSWERING:
@@ -494,8 +503,8 @@ class Exchange(Attempt):
     def tunnel_data(self, data: bytes) -> None:
         """Pass bytes of the client through the tunnel."""
         self.bytes_in += len(data)
-        if self.upstream is not None and self.upstream.transport is not None:
-            self.upstream.transport.write(data)
+        if self.upstream is not None:
+            self.upstream.write(data)
         self._expect_more(self.plane.now)
 
     def _pass_to_client(self, data: bytes) -> None:
@@ -604,6 +613,9 @@ class Exchange(Attempt):
         self.set_deadline(NEVER)
         self.queue_seconds += now - self.sent_at + pause
         self.plane.loop.call_later(pause, self._delay_over)
+
+    def request_refused(self) -> None:
+        self.fail(failure.REFUSED)
 
     def upstream_lost(self, *, answering: bool) -> None:
         if self.phase == TUNNEL:

@@ -37,6 +37,9 @@ TLS: Final = Failure("tls", 502, "no TLS connection to the origin", True, "conne
 CLOSED: Final = Failure(
     "closed", 502, "the origin closed the connection without an answer", True, "closed"
 )
+REFUSED: Final = Failure(
+    "refused", 503, "the origin takes no more requests on its connection", False, "refused"
+)
 GIVEN_UP: Final = Failure("given-up", 502, "the replica hangs and was given up", False, "given-up")
 FIRST_BYTE: Final = Failure(
     "first-byte-timeout", 504, "the origin did not answer in time", True, "timeout"

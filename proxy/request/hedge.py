@@ -61,6 +61,11 @@ class Hedge(Attempt):
             if owner is not None:
                 connection_pool.prefer(endpoint, owner)
             upstream = connection_pool.take(endpoint, idempotent=True, now=now, client=owner)
+        if upstream is None and endpoint.streams is not None:
+            upstream = endpoint.streams.open(self)
+            if not upstream.requests:
+                self.upstream = upstream
+                return
         if upstream is not None:
             self.reused = True
             self.connected(upstream)
@@ -101,6 +106,9 @@ class Hedge(Attempt):
                 self.plane.clock(),
             )
         self._failed(error.strerror or str(error))
+
+    def request_refused(self) -> None:
+        self.drop(self.plane.clock())
 
     def upstream_lost(self, *, answering: bool) -> None:
         if answering or not self.reused:

@@ -93,6 +93,8 @@ def decide(exchange: "Exchange", why: Failure, now: float) -> int:
     others = dispatch.candidates(service, exchange.revision, (*exchange.tried, endpoint))
     if others and service.budget.withdraw(now):
         return ELSEWHERE
+    if why.cause == "refused" and not exchange.new_connection:
+        return ON_NEW_CONNECTION
     return WAIT if may_wait and why.cause == "closed" else NO
 
 

@@ -189,6 +189,7 @@ class ResponseSink:
     - `whole_response`, or
     - `response_head`, `response_data` any number of times and `response_end`, or
     - `switch_protocols`, `response_data` any number of times and `upstream_finished`, or
+    - `request_refused`, or
     - `bad_response` or `upstream_lost` at any point.
 
     `bodyless` says that the response has no body whatever its head says, as for HEAD.
@@ -233,6 +234,9 @@ class ResponseSink:
 
     def bad_response(self, reason: str) -> None:
         """The bytes read are not one valid response."""
+
+    def request_refused(self) -> None:
+        """The endpoint did not process the request, and may be sent it again."""
 
     def upstream_lost(self, *, answering: bool) -> None:
         """The connection ended too early; `answering`: a part of the response was read."""

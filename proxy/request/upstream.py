@@ -119,7 +119,13 @@ class Upstream:
         """Start to open the connection. `connection_made` or `dial_failed` follows."""
         loop = self._plane.loop
         self.endpoint.count_opening(1)
-        self._task = loop.create_task(connection_pool.dial(loop, self.endpoint, self))
+        endpoint = self.endpoint
+        protocol = cast("asyncio.Protocol", self)
+        self._task = loop.create_task(
+            connection_pool.dial(
+                loop, endpoint, self.client, protocol, self.dial_failed, endpoint.tls
+            )
+        )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -268,6 +274,11 @@ class Upstream:
         self.reading = HEAD
         self.requests += 1
         self.transport.write(data)
+
+    def write(self, data: bytes) -> None:
+        """Write more of a request's body, or through a tunnel."""
+        if self.transport is not None:
+            self.transport.write(data)
 
     def finish(self) -> None:
         """Write no more through a tunnel."""

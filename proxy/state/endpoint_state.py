@@ -18,6 +18,7 @@ from proxy.transport.upstream_tls import TlsEndpoint
 from proxy.wire.snapshot import Endpoint
 
 if TYPE_CHECKING:
+    from proxy.request.stream_pool import StreamPool
     from proxy.request.upstream import Upstream
 
 NEVER: Final = float("inf")
@@ -48,6 +49,9 @@ class EndpointState:
     - `opening`: the part of `connections` that are being opened.
     - `response_templates`: templates of the responses of its service.
     - `tls`: how connections to it are encrypted; None for connections in the clear.
+    - `http_version`: version of HTTP that it speaks; `http2_tls`: encryption of its connections of
+      HTTP/2, or None.
+    - `streams`: its connections of HTTP/2; None if it has none.
     - `proxy_protocol`: version of the PROXY header that connections begin with; empty for none.
     """
 
@@ -63,6 +67,8 @@ class EndpointState:
         "fast_failing",
         "gradient",
         "health",
+        "http2_tls",
+        "http_version",
         "id",
         "idle",
         "idle_age",
@@ -76,6 +82,7 @@ class EndpointState:
         "response_templates",
         "service",
         "serving",
+        "streams",
         "tls",
         "unreachable",
         "weight",
@@ -91,6 +98,8 @@ class EndpointState:
         adaptive: bool,
         tls: TlsEndpoint | None = None,
         proxy_protocol: str = "",
+        http_version: str = "http1",
+        http2_tls: TlsEndpoint | None = None,
     ) -> None:
         self.service = service
         self.endpoint = endpoint
@@ -118,6 +127,9 @@ class EndpointState:
         self.response_templates = response_templates
         self.tls = tls
         self.proxy_protocol = proxy_protocol
+        self.http_version = http_version
+        self.http2_tls = http2_tls
+        self.streams: StreamPool | None = None
 
     # --- from the snapshot
 
@@ -218,6 +230,10 @@ class EndpointState:
         return self.latency_estimate.observed_at() > then
 
     # --- connections
+
+    def use_streams(self, streams: "StreamPool") -> None:
+        """Send requests on connections that carry several at once."""
+        self.streams = streams
 
     def count_opening(self, change: int) -> None:
         """Count connections that begin to open (positive), are open or have failed (negative)."""

@@ -5,7 +5,7 @@ requests in it and counts in it.
 """
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.http1.response_template import ResponseTemplates
 from proxy.ipc.shared_memory import WorkerRow
@@ -15,11 +15,19 @@ from proxy.policy.backlog import NO_LIMIT, Backlog
 from proxy.policy.split import Splitter
 from proxy.state.concurrency_limits import ConcurrencyLimits
 from proxy.state.endpoint_state import NEVER, NO_ENDPOINTS, Endpoints, EndpointState
-from proxy.transport.upstream_tls import TlsEndpoint, get_client
+from proxy.transport.upstream_tls import HTTP1_ALPN, TlsEndpoint, get_client
 from proxy.wire.snapshot import Endpoint, Service
 
 if TYPE_CHECKING:
     from proxy.request.dispatch import QueueEntry
+
+_ALPN: Final = {
+    "http1": HTTP1_ALPN,
+    "h2c": HTTP1_ALPN,
+    "h2": ("h2",),
+    "auto": ("h2", *HTTP1_ALPN),
+}
+"""Protocols to offer by ALPN, by `Service.http_version`."""
 
 
 class ServiceState:
@@ -49,6 +57,7 @@ class ServiceState:
       `tunnel_timeout`: seconds; infinity for none.
     - `max_body`: largest request body in bytes, infinity for no limit.
     - `fast_path_ok`: whether its requests may take the fast path.
+    - `may_refuse`: whether endpoints can say that they did not process a request.
     - `parks_on_refusal`: whether requests wait while no endpoint accepts a connection.
 
     `row` is where this worker, one of `workers`, shares numbers with the others.
@@ -79,6 +88,7 @@ class ServiceState:
         self.traces = False
         self.fast_path_ok = False
         self.parks_on_refusal = False
+        self.may_refuse = False
         self.splitter: Splitter | None = None
         self.request_timeout = 0.0
         self.connect_timeout = NEVER
@@ -139,8 +149,8 @@ class ServiceState:
         )
         if not self.may_queue:
             self.backlog.clear()
-        is_same = (old.tls, old.proxy_protocol) == (service.tls, service.proxy_protocol)
-        removed = self._update_endpoints(service, is_same=is_same)
+        removed = self._update_endpoints(service, is_same=_connects_like(old, service))
+        self.may_refuse = service.http_version != "http1"
         self.ready = tuple(state for state in self.endpoints.values() if state.serving)
         self.apply_ramp(wall)
         self.refresh(now)
@@ -172,6 +182,8 @@ class ServiceState:
                     adaptive=adaptive,
                     tls=_make_tls(service, endpoint),
                     proxy_protocol=service.proxy_protocol,
+                    http_version=_http_version(service),
+                    http2_tls=_make_tls(service, endpoint, _ALPN[service.http_version]),
                 )
             state.update(endpoint, service.timeouts.pool, adaptive=adaptive)
             self.endpoints[endpoint.id] = state
@@ -301,9 +313,27 @@ def _has_address(state: EndpointState, endpoint: Endpoint) -> bool:
     )
 
 
-def _make_tls(service: Service, endpoint: Endpoint) -> TlsEndpoint | None:
+def _connects_like(old: Service, new: Service) -> bool:
+    """Return whether connections to endpoints are opened in the same manner by both."""
+    return (old.tls, old.proxy_protocol, old.http_version) == (
+        new.tls,
+        new.proxy_protocol,
+        new.http_version,
+    )
+
+
+def _http_version(service: Service) -> str:
+    """Return the version of HTTP to endpoints: only ALPN can find out one."""
+    if service.http_version == "auto" and service.tls is None:
+        return "http1"
+    return service.http_version
+
+
+def _make_tls(
+    service: Service, endpoint: Endpoint, alpn: tuple[str, ...] = HTTP1_ALPN
+) -> TlsEndpoint | None:
     """Return how connections to an endpoint are encrypted; None for connections in the clear."""
     tls = service.tls
     if tls is None:
         return None
-    return TlsEndpoint(get_client(tls), endpoint.server_name or tls.server_name)
+    return TlsEndpoint(get_client(tls, alpn), endpoint.server_name or tls.server_name)

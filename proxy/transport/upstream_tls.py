@@ -21,8 +21,8 @@ FILE_CHECK: Final = 5.0
 """Seconds between two looks whether the files have changed."""
 MAX_CLIENTS: Final = 256
 """Settings whose contexts are kept: more than a mesh has services with TLS to their endpoints."""
-ALPN: Final = ("http/1.1",)
-"""Protocols that are offered, the preferred one first."""
+HTTP1_ALPN: Final = ("http/1.1",)
+"""Protocols that are offered by ALPN, the preferred one first, unless HTTP/2 is spoken."""
 
 _VERIFY_ERRORS: Final = {
     9: "its certificate is not valid yet",
@@ -90,11 +90,12 @@ def describe_refusal(error: Exception | None) -> str:
     return _CLIENT_REFUSED.get(getattr(error, "reason", None) or "", "")
 
 
-def make_context(config: UpstreamTls) -> ssl.SSLContext:
-    """Return the context for connections with these settings. Raises TlsFiles."""
+def make_context(config: UpstreamTls, alpn: tuple[str, ...] = HTTP1_ALPN) -> ssl.SSLContext:
+    """Return the context for connections with these settings, which offer `alpn`. Raises
+    TlsFiles."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(list(ALPN))
+    context.set_alpn_protocols(list(alpn))
     if config.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -147,8 +148,14 @@ class TlsClient:
     """The context for connections with the same settings, read again when its files change. A
     file that cannot be used any more leaves the context as it is."""
 
-    def __init__(self, config: UpstreamTls, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        config: UpstreamTls,
+        clock: Callable[[], float] = time.monotonic,
+        alpn: tuple[str, ...] = HTTP1_ALPN,
+    ) -> None:
         self.config = config
+        self._alpn = alpn
         self._clock = clock
         self._context: ssl.SSLContext | None = None
         self._versions: tuple[tuple[int, int, int], ...] = ()
@@ -163,7 +170,7 @@ class TlsClient:
         versions = tuple(map(_file_version, self._files()))
         if self._context is None or versions != self._versions:
             try:
-                self._context = make_context(self.config)
+                self._context = make_context(self.config, self._alpn)
                 self._versions = versions
             except TlsFiles:
                 if self._context is None:
@@ -185,9 +192,9 @@ def _file_version(file: str) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=MAX_CLIENTS)
-def get_client(config: UpstreamTls) -> TlsClient:
+def get_client(config: UpstreamTls, alpn: tuple[str, ...] = HTTP1_ALPN) -> TlsClient:
     """Return the client for these settings, the same one at each call."""
-    return TlsClient(config)
+    return TlsClient(config, alpn=alpn)
 
 
 class TlsEndpoint:
@@ -226,15 +233,24 @@ class TlsEndpoint:
         """Return the TLS state of a new connection. The event loop calls it."""
         context = self._context
         assert context is not None
-        last = self._last
-        if last is not None and last.context is context:
-            # The server sends sessions for later connections after the handshake (RFC 8446, 4.6.1).
-            found = last.session
-            by_id = last.version() == "TLSv1.2"
-            if found is not None and (found.has_ticket or by_id):
-                self._session = found
+        self._remember_session()
         made = context.wrap_bio(
             incoming, outgoing, server_side, server_hostname, session=self._session
         )
         self._last = made
         return made
+
+    def _remember_session(self) -> None:
+        """Keep the session of the last connection, if it can be resumed. The server sends it some
+        time after the handshake (RFC 8446, section 4.6.1)."""
+        last = self._last
+        if last is None:
+            return
+        try:
+            found = last.session
+        except ValueError:
+            # The handshake is not complete.
+            return
+        by_id = last.version() == "TLSv1.2"
+        if found is not None and (found.has_ticket or by_id):
+            self._session = found

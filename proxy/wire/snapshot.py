@@ -21,6 +21,7 @@ Algorithm = Literal[
     "maglev",
 ]
 EndpointState = Literal["ready", "draining", "failed"]
+HttpVersion = Literal["http1", "h2c", "h2", "auto"]
 PathPolicy = Literal["", "strict", "as-is"]
 
 
@@ -316,6 +317,8 @@ class Service(Frozen, frozen=True):
     - `protocol`: connections to a `tcp` service are passed on as they are
     - `drain_tunnels`: seconds for which a worker that must go keeps tunnels
     - `tls`: how connections to endpoints are encrypted; None for connections in the clear
+    - `http_version`: version of HTTP to endpoints: `h2c` is HTTP/2 in the clear, `h2` HTTP/2 over
+      TLS, `auto` what an endpoint with TLS chooses
     - `proxy_protocol`: version of the PROXY header with which connections to endpoints begin; empty
       for none. They then carry requests of one client connection each
 
@@ -340,6 +343,7 @@ class Service(Frozen, frozen=True):
     drain_tunnels: float = 3600.0
     tls: UpstreamTls | None = None
     proxy_protocol: Literal["", "v1", "v2"] = ""
+    http_version: HttpVersion = "http1"
 
 
 class CertificateFiles(Frozen, frozen=True, omit_defaults=True):

@@ -25,7 +25,7 @@ from proxy.ipc.config import LogConfig, SpanConfig, WorkerConfig
 from proxy.ipc.shared_memory import SharedCells, WorkerRow
 from proxy.observe.access_log import AccessLog
 from proxy.observe.spans import SpanQueue
-from proxy.request.data_plane import CreateClient, DataPlane
+from proxy.request.data_plane import CreateClient, CreateStreamPool, DataPlane
 from proxy.request.tunnel import CLOSING
 from proxy.state.descriptors import Descriptors
 from proxy.tcp.handover import TcpHandover
@@ -84,6 +84,7 @@ class Worker:
             access_log=access_log,
             spans=spans,
             create_http2_client=_http2_clients(config.worker),
+            create_stream_pool=_http2_pools(),
             on_busy_changed=self._send_ack,
             on_wake=self._send_wake,
             on_ejected=self._send_ejected,
@@ -263,6 +264,15 @@ def _http2_clients(worker: int) -> CreateClient | None:
     return lambda plane, listener, tls: cast(
         "asyncio.Protocol", Http2Connection(plane, listener, tls)
     )
+
+
+def _http2_pools() -> CreateStreamPool | None:
+    """Return what creates HTTP/2 connections to endpoints; None if HTTP/2 is not available."""
+    if not http2.is_available():
+        return None
+    from proxy.http2_upstream.pool import create_pool
+
+    return create_pool
 
 
 def _make_span_exporter(config: SpanConfig) -> "tuple[SpanQueue | None, SpanExporter | None]":

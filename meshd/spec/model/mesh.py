@@ -15,6 +15,7 @@ from meshd.spec.model.scale import Scale
 from meshd.spec.model.traffic import Balance, EjectSpec, LimitsSpec, ParkingSpec, Retries, Timeouts
 from meshd.spec.model.upstream import UpstreamSpec
 from meshd.spec.reader import shorthand
+from proxy.wire.snapshot import HttpVersion
 
 
 class JobSchedule(Model):
@@ -77,6 +78,8 @@ class Mesh(Model):
     - `balance`, `timeouts`, `retries`, `limits`, `parking`, `eject`: how requests are sent to
       replicas
     - `upstream`: how the proxy connects to replicas
+    - `protocol`: the version of HTTP to replicas: `http1`; `h2c`, HTTP/2 in the clear; `h2`, HTTP/2
+      over TLS; `auto`, what a replica with TLS chooses. gRPC needs HTTP/2
     - `allow`: the services that may call this one. Default: all
     - `audit`: let through and count calls that `allow` does not cover, instead of rejecting them
     - `enforce`: keep containers of the same networks from connecting past the mesh and `allow`
@@ -99,6 +102,7 @@ class Mesh(Model):
     parking: ParkingSpec = ParkingSpec()
     eject: EjectSpec = EjectSpec()
     upstream: UpstreamSpec = UpstreamSpec()
+    protocol: HttpVersion = "http1"
     allow: tuple[str, ...] | None = None
     audit: bool = False
     enforce: bool = False
@@ -138,6 +142,18 @@ class Mesh(Model):
     def _check_enforce(self) -> Self:
         if self.enforce and self.allow is None:
             raise ValueError("enforce needs allow, the list that it enforces; add allow")
+        return self
+
+    @model_validator(mode="after")
+    def _check_protocol(self) -> Self:
+        upstream = self.upstream
+        if self.protocol == "h2c" and upstream.tls is not None:
+            raise ValueError("protocol h2c is HTTP/2 in the clear; expected h2 with upstream.tls")
+        if self.protocol != "http1" and upstream.proxy_protocol is not None:
+            raise ValueError(
+                "a connection of HTTP/2 carries requests of many clients, so that "
+                "upstream.proxy_protocol cannot name one; expected protocol http1"
+            )
         return self
 
     @model_validator(mode="after")

@@ -46,7 +46,12 @@ def check_container_name(at: Cursor, service: Service) -> None:
 
 def check_upstream(at: Cursor, service: Service) -> None:
     """Record `upstream.tls` of a service without a port that speaks HTTP: connections to the others
-    are passed on as they are."""
+    are passed on as they are. Record HTTP/2 over TLS without TLS."""
+    if service.mesh.protocol == "h2" and service.mesh.upstream.tls is None:
+        at.add_problem(
+            "protocol h2 is HTTP/2 over TLS; expected upstream: {tls: true}, or h2c for HTTP/2 in "
+            "the clear"
+        )
     if service.mesh.upstream.tls is not None and service.is_passthrough(service.port):
         at.add_problem(
             f"upstream.tls is for HTTP, and port {service.port} is passed on as TCP; remove it, or "

@@ -54,6 +54,18 @@ async def test_requests_over_tls_on_the_event_loop_of_python(authority: Authorit
 
 
 @on_uvloop
+async def test_many_connections_at_the_same_time(authority: Authority) -> None:
+    """The session of a connection whose handshake is not complete cannot be resumed."""
+    tls = server_context(authority.issue("orders.test"))
+    async with scene() as s:
+        await s.serve(answers(OK), server_tls=tls, tls=trusting(authority))
+        clients = [await s.client() for _ in range(10)]
+        await asyncio.gather(*(client.send(get()) for client in clients))
+        for client in clients:
+            assert (await client.response())[0] == 200
+
+
+@on_uvloop
 async def test_large_bodies_stream_in_both_directions(authority: Authority) -> None:
     size = 3_000_000
 

@@ -43,6 +43,7 @@ NOT_HERE = {
     "routes",
     "trace",
     "rollout",
+    "protocol",
 }
 """Parts of `x-mesh` that are not policies of the request path, or have a separate section."""
 

@@ -92,6 +92,8 @@ def test_tls_settings_of_endpoints_in_the_file(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("to: [https://a, 'b:1']", "to mixes https:// with other addresses"),
+        ("to: a:1\nprotocol: h2", "protocol h2 is HTTP/2 over TLS"),
+        ("to: https://a\nprotocol: h2c", "protocol h2c is HTTP/2 in the clear"),
         ("to: ftp://a", "'ftp://a' is not an address to connect to"),
         ("to: https://a/path", "'https://a/path' is not an address to connect to"),
         ("to: a:1\nupstream: {tls: {ca: no.pem}}", "no.pem cannot be read: No such file"),

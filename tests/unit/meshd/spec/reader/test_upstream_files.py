@@ -53,6 +53,10 @@ def test_true_means_the_defaults_and_false_none(tmp_path: Path) -> None:
         ("{ca: compose.yml}", "", "/compose.yml has no certificate in PEM format; expected"),
         ("{cert: no.pem}", "", "/no.pem cannot be read"),
         ("{tls: 1}", "", "unknown key; expected one of ca, cert"),
+        ("true", "      protocol: h2c\n", "protocol h2c is HTTP/2 in the clear; expected h2"),
+        ("false", "      protocol: h2\n", "protocol h2 is HTTP/2 over TLS; expected upstream"),
+        ("false, proxy_protocol: v1", "      protocol: h2c\n", "expected protocol http1"),
+        ("false", "      protocol: grpc\n", "'grpc' is not valid; expected http1, h2c"),
         ("true", "      tcp: 8080\n", "upstream.tls is for HTTP, and port 8080 is passed on"),
     ],
 )

@@ -1,0 +1,350 @@
+"""HTTP/2 to endpoints: many requests on one connection, and what the endpoint may do with them."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.http2.codec import ErrorCode
+from proxy.wire.snapshot import Endpoint, Parking, Retries, Service, Timeouts, UpstreamTls
+from tests.support.certificate_authority import Authority, server_context
+from tests.support.http2 import create_client, http2_client
+from tests.support.http2_origin import Call, Http2Origin, echo, http2_origin, with_http2
+from tests.support.proxy_scene import OK, Scene, answers, get, on_uvloop, post, scene
+from tests.support.waiting import wait_until
+
+
+def install(s: Scene, *origins: Http2Origin, **config: Any) -> None:
+    endpoints = tuple(
+        Endpoint(f"shop-{index}", "127.0.0.1", origin.port) for index, origin in enumerate(origins)
+    )
+    s.install(Service("shop", "1", endpoints, **{"http_version": "h2c", **config}))
+
+
+@on_uvloop
+async def test_requests_of_all_clients_share_one_connection() -> None:
+    async with scene(with_http2()) as s, http2_origin(echo) as origin:
+        install(s, origin)
+        clients = [await s.client() for _ in range(20)]
+
+        async def ask(number: int) -> None:
+            client = clients[number]
+            for round in range(5):
+                await client.send(get(f"/{number}/{round}", "X-Thing: Some Value"))
+                status, head, body = await client.response()
+                assert (status, body) == (200, b"GET /%d/%d " % (number, round))
+                assert b"Via: 1.1 meshd" in head
+
+        await asyncio.gather(*map(ask, range(20)))
+        assert len(origin.connections) == 1
+        fields = origin.calls[0].fields
+        assert fields[b":authority"] == b"shop.test"
+        assert fields[b"x-thing"] == b"Some Value"
+        assert fields[b"x-forwarded-for"] == b"127.0.0.1"
+        assert not {b"host", b"connection", b"te", b"transfer-encoding"} & fields.keys()
+
+
+@on_uvloop
+async def test_bodies_with_and_without_a_length() -> None:
+    async with scene(with_http2()) as s, http2_origin(echo) as origin:
+        install(s, origin)
+        client = await s.ask(post(b"hello"))
+        assert (await client.response())[2] == b"POST / hello"
+        await client.send(
+            b"POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n"
+            b"3\r\nabc\r\n2\r\nde\r\n0\r\nX-Sum: 5\r\nContent-Length: 9\r\n\r\n"
+        )
+        assert (await client.response())[2] == b"POST /c abcde"
+        assert origin.calls[1].trailers == {b"x-sum": b"5"}
+        await client.send(b"HEAD /h HTTP/1.1\r\nHost: a\r\n\r\n")
+        head = await client.head()
+        assert head.startswith(b"HTTP/1.1 200")
+        old = await s.ask(b"GET /old HTTP/1.0\r\n\r\n")
+        assert (await old.rest()).endswith(b"GET /old ")
+        assert origin.calls[3].fields[b":authority"] == b"127.0.0.1:%d" % origin.port
+
+
+@on_uvloop
+async def test_large_bodies_and_backpressure_in_both_directions() -> None:
+    size = 3_000_000
+    async with scene(with_http2()) as s, http2_origin(echo) as origin:
+        install(s, origin)
+        client = await s.client()
+        sending = asyncio.ensure_future(client.send(post(b"x" * size)))
+        status, _, body = await client.response()
+        await sending
+        assert (status, len(body)) == (200, size + len(b"POST / "))
+
+
+@on_uvloop
+async def test_an_upload_waits_for_the_window_of_the_endpoint() -> None:
+    go = asyncio.Event()
+
+    async def slow(call: Call) -> None:
+        await go.wait()
+        received = 0
+        while (piece := await call.received.get()) is not None:
+            assert isinstance(piece, bytes)
+            received += len(piece)
+            call.connection.codec.consume(call.number, len(piece))
+            call.connection.flush()
+        call.respond(200, b"%d" % received)
+
+    async with scene(with_http2()) as s, http2_origin(slow) as origin:
+        origin.consumes = False
+        install(s, origin)
+        client = await s.client()
+        size = 20_000_000
+        sending = asyncio.ensure_future(client.send(post(b"x" * size)))
+        await wait_until(lambda: s.plane.paused_clients, 5, "the client is not read")
+        assert not sending.done()
+        (downstream,) = s.plane.clients
+        exchange = downstream.exchange
+        assert exchange is not None
+        assert exchange.bytes_in < 1_000_000
+        go.set()
+        assert (await client.response())[2] == b"%d" % size
+        await sending
+
+
+@on_uvloop
+async def test_trailers_reach_clients_of_both_versions() -> None:
+    async def script(call: Call) -> None:
+        await call.read()
+        call.head(200)
+        call.data(b"part")
+        await asyncio.sleep(0)
+        call.end((b"x-sum", b"4"), (b"host", b"a"))
+
+    async with (
+        scene(with_http2(create_http2_client=create_client)) as s,
+        http2_origin(script) as origin,
+    ):
+        install(s, origin)
+        client = await s.ask(get())
+        assert b"Transfer-Encoding: chunked" in await client.head()
+        assert await client.until(b"\r\n\r\n") == b"4\r\npart\r\n0\r\nx-sum: 4\r\n\r\n"
+        async with http2_client(s) as other:
+            answer = await other.get(b"/")
+            assert (answer.body, answer.trailers) == (b"part", [(b"x-sum", b"4")])
+
+
+@on_uvloop
+async def test_more_streams_than_the_endpoint_allows_open_another_connection() -> None:
+    go = asyncio.Event()
+
+    async def wait(call: Call) -> None:
+        await go.wait()
+        call.respond(200, b"ok")
+
+    async with scene(with_http2()) as s, http2_origin(wait, most_streams=4) as origin:
+        install(s, origin)
+        first = await s.ask(get())
+        await wait_until(lambda: origin.calls, 5)
+        clients = [first, *[await s.ask(get()) for _ in range(9)]]
+        await wait_until(lambda: len(origin.calls) == 10, 5)
+        (state,) = s.plane.services["shop"].endpoints.values()
+        assert state.in_flight == 10, "balancing counts streams"
+        assert state.connections == len(origin.connections) == 3
+        go.set()
+        for client in clients:
+            assert (await client.response())[0] == 200
+
+
+@on_uvloop
+async def test_refused_streams_are_sent_elsewhere_even_a_post() -> None:
+    async def refuse(call: Call) -> None:
+        call.reset(ErrorCode.REFUSED_STREAM)
+
+    async with (
+        scene(with_http2()) as s,
+        http2_origin(refuse) as bad,
+        http2_origin(echo) as good,
+    ):
+        install(s, bad, good)
+        for _ in range(6):
+            client = await s.ask(post(b"once"))
+            assert (await client.response())[2] == b"POST / once"
+        assert bad.calls
+        assert len(good.calls) == 6
+        install(s, bad)
+        client = await s.ask(post(b"once"))
+        assert (await client.response())[0] == 503, "the same endpoint is asked once more"
+
+
+@on_uvloop
+async def test_a_goaway_ends_no_request() -> None:
+    async def script(call: Call) -> None:
+        connection = call.connection
+        if call.fields[b":path"] == b"/last":
+            connection.codec.end()
+            connection.flush()
+        await echo(call)
+
+    async with scene(with_http2()) as s, http2_origin(script) as origin:
+        install(s, origin)
+        for number in range(10):
+            client = await s.ask(post(b"a"))
+            assert (await client.response())[0] == 200
+            client = await s.ask(get("/last"))
+            assert (await client.response())[0] == 200
+            assert len(origin.connections) == number + 1
+        (state,) = s.plane.services["shop"].endpoints.values()
+        await wait_until(lambda: state.connections == 0, 5, "closed")
+
+
+@on_uvloop
+async def test_streams_behind_a_goaway_are_sent_again() -> None:
+    """The endpoint says which was the last one that it took."""
+
+    async def script(call: Call) -> None:
+        origin = call.connection.origin
+        if len(origin.calls) == 2:
+            # The second request was not processed, it says.
+            call.connection.transport.write(b"\0\0\x08\x07\0\0\0\0\0" + b"\0\0\0\x01" + b"\0\0\0\0")
+            return
+        if len(origin.calls) == 1:
+            await asyncio.Event().wait()
+        await echo(call)
+
+    async with scene(with_http2()) as s, http2_origin(script) as origin:
+        install(s, origin)
+        await s.ask(get("/first"))
+        await wait_until(lambda: origin.calls, 5)
+        client = await s.ask(post(b"again"))
+        assert (await client.response())[2] == b"POST / again"
+        assert len(origin.connections) == 2
+
+
+@pytest.mark.parametrize("answering", [False, True])
+@on_uvloop
+async def test_a_connection_that_breaks(answering: bool) -> None:
+    async def script(call: Call) -> None:
+        if answering:
+            call.head(200)
+            call.data(b"some")
+            await asyncio.sleep(0)
+        call.connection.transport.abort()
+
+    async with scene(with_http2()) as s, http2_origin(script) as origin:
+        install(s, origin, retries=Retries(attempts=0))
+        client = await s.ask(get())
+        if answering:
+            assert b"200" in await client.head()
+            assert not (await client.rest()).endswith(b"0\r\n\r\n")
+        else:
+            assert (await client.response())[0] == 502
+        (state,) = s.plane.services["shop"].endpoints.values()
+        await wait_until(lambda: state.connections == 0, 5)
+        assert state.in_flight == 0
+
+
+@on_uvloop
+async def test_a_client_that_goes_cancels_its_stream_alone() -> None:
+    async def script(call: Call) -> None:
+        call.head(200)
+        call.data(b"some")
+        assert await call.received.get() is None
+        code = await call.received.get()
+        assert code == ErrorCode.CANCEL
+        cancelled.set()
+
+    cancelled = asyncio.Event()
+    async with scene(with_http2()) as s, http2_origin(script) as origin:
+        install(s, origin)
+        client, other = await s.ask(get("/a")), await s.ask(get("/b"))
+        await client.head()
+        await other.head()
+        client.close()
+        await asyncio.wait_for(cancelled.wait(), 10)
+        assert origin.open == 1
+        assert len(origin.connections) == 1
+
+
+@on_uvloop
+async def test_over_tls_and_auto(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    tls = UpstreamTls(ca=authority.ca, server_name="orders.test")
+    context = server_context(authority.issue("orders.test"))
+    for version in ("h2", "auto"):
+        async with scene(with_http2()) as s, http2_origin(echo, tls=context) as origin:
+            install(s, origin, tls=tls, http_version=version)
+            clients = [await s.client() for _ in range(5)]
+            await asyncio.gather(*(client.send(get("/x")) for client in clients))
+            for client in clients:
+                assert (await client.response())[2] == b"GET /x "
+            assert len(origin.connections) == 1
+            assert origin.calls[0].fields[b":scheme"] == b"https"
+
+
+@on_uvloop
+async def test_auto_with_a_server_of_http1(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    tls = UpstreamTls(ca=authority.ca, server_name="orders.test")
+    context = server_context(authority.issue("orders.test"))
+    async with scene(with_http2()) as s:
+        await s.serve(answers(OK), server_tls=context, tls=tls, http_version="auto")
+        clients = [await s.client() for _ in range(5)]
+        await asyncio.gather(*(client.send(get("/x")) for client in clients))
+        for client in clients:
+            assert (await client.response())[0] == 200
+        await clients[0].send(get("/y"))
+        assert (await clients[0].response())[0] == 200
+        (state,) = s.plane.services["shop"].endpoints.values()
+        assert state.connections == len(state.idle)
+        assert state.opening == state.in_flight == 0
+
+
+@on_uvloop
+async def test_h2_with_a_server_of_http1_says_why(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    tls = UpstreamTls(ca=authority.ca, server_name="orders.test")
+    context = server_context(authority.issue("orders.test"))
+    lines: list[str] = []
+    async with scene(with_http2(on_problem=lines.append)) as s:
+        await s.serve(answers(OK), server_tls=context, tls=tls, http_version="h2")
+        assert (await (await s.ask(get())).response())[0] == 502
+        assert lines == ["shop: no TLS connection to shop-0: it does not speak HTTP/2"]
+
+
+@on_uvloop
+async def test_an_endpoint_that_speaks_no_http2() -> None:
+    async with scene(with_http2()) as s:
+        await s.serve(
+            answers(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
+            http_version="h2c",
+            retries=Retries(attempts=0),
+        )
+        assert (await (await s.ask(get())).response())[0] == 502
+        (state,) = s.plane.services["shop"].endpoints.values()
+        await wait_until(lambda: state.connections == 0, 5)
+
+
+@on_uvloop
+async def test_a_refused_connection_and_a_silent_endpoint() -> None:
+    async def silent(call: Call) -> None:
+        await asyncio.Event().wait()
+
+    async with scene(with_http2()) as s, http2_origin(silent) as origin:
+        install(s, origin, timeouts=Timeouts(first_byte=0.1), retries=Retries(attempts=0))
+        client = await s.ask(get())
+        assert (await client.response())[0] == 504
+        await wait_until(lambda: origin.open == 0, 5, "the stream was reset")
+        endpoints = (Endpoint("shop-9", "127.0.0.1", 9),)
+        s.install(Service("shop", "3", endpoints, http_version="h2c", parking=Parking(timeout=0)))
+        assert (await (await s.ask(get())).response())[0] == 502
+
+
+@on_uvloop
+async def test_idle_connections_are_closed_and_removed_endpoints_too() -> None:
+    async with scene(with_http2()) as s, http2_origin(echo) as origin:
+        install(s, origin, timeouts=Timeouts(pool=0.05))
+        client = await s.ask(get())
+        assert (await client.response())[0] == 200
+        (state,) = s.plane.services["shop"].endpoints.values()
+        await wait_until(lambda: state.connections == 0, 5, "closed")
+        await client.send(get())
+        assert (await client.response())[0] == 200
+        s.install(Service("shop", "2", (), http_version="h2c"))
+        await wait_until(lambda: state.connections == 0, 5, "closed")
