@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from meshd.model.replica import NO_ANSWER, ProbeResult
+from meshd.model.replica import DEFAULT_PATH, NO_ANSWER, UNKNOWN_PATH, ProbeResult
 from meshd.spec.model import HealthCheck
 from proxy.transport.proxy_header import build_header
 from proxy.transport.upstream_tls import TlsFiles, describe_error, get_client
@@ -39,7 +39,6 @@ OK_STATUS, FIRST_ERROR_STATUS = 200, 400
 """HTTP statuses from the first up to, not including, the second are good."""
 NOT_FOUND: Final = 404
 """Status of a program that has no such path."""
-DEFAULT_PATH: Final = HealthCheck().path
 GOOD: Final = "ok"
 _OWN_LINES: Final = ("User-Agent: meshd-probe", "Accept: */*")
 """Fields that a probe sends unless the health check sets them."""
@@ -268,10 +267,9 @@ def _check_answer(line: bytes, health: HealthCheck) -> str | None:
     status = int(words[1])
     if OK_STATUS <= status < FIRST_ERROR_STATUS:
         return None
-    problem = f"GET {health.path} answered {status}"
     if status == NOT_FOUND and health.path == DEFAULT_PATH:
-        problem += "; x-mesh.health sets another path, or tcp"
-    return problem
+        return UNKNOWN_PATH
+    return f"GET {health.path} answered {status}"
 
 
 ProbeFunction = Callable[[str, int, HealthCheck, str, ProbeOpening], Awaitable[str | None]]

@@ -11,10 +11,13 @@ import msgspec
 from meshd.model.replica_phase import Phase
 from meshd.model.runtime import ContainerHealth
 from meshd.model.service_key import ServiceKey, service_key
+from meshd.spec.model import HealthCheck
 
 NO_ANSWER: Final = "no answer"
 """Beginning of a probe's text if it got no answer in time."""
-
+DEFAULT_PATH: Final = HealthCheck().path
+UNKNOWN_PATH: Final = f"GET {DEFAULT_PATH} answered 404; x-mesh.health sets another path, or tcp"
+"""A probe's text if a program answers that has no such path."""
 
 Version = tuple[ServiceKey, str]
 """A service's key and one of its revisions."""

@@ -31,7 +31,7 @@ def stays_ended(service: DesiredService, replica: Replica) -> bool:
     """
     if replica.phase not in ENDED or replica.exit_code is None:
         return False
-    if replica.drain_since or replica.busy:  # meshd stops it
+    if replica.drain_since or replica.busy or replica.replaced_for:  # meshd stops it
         return False
     if service.adopted or not replica.managed or replica.revision != service.revision:
         return False

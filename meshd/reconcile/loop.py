@@ -84,6 +84,7 @@ from meshd.store import output_archive
 from meshd.store.canary_analyses import CanaryAnalysisLog
 from meshd.store.events import EventLog
 from meshd.store.output_archive import OutputArchive
+from meshd.store.replacements import ReplacementLog
 from meshd.store.store import Store
 from proxy.wire.snapshot import Snapshot
 
@@ -198,6 +199,7 @@ class Reconciler:
         self._clock = clock
         self._random = random
         self._memory = ReconcileMemory()
+        self._replacements = ReplacementLog(store)
         self._observed = Observed(replicas=(), available=False)
         self._desired = Desired()
         self._plan = Plan()
@@ -299,6 +301,7 @@ class Reconciler:
                 drain = DrainReplica(name=request.replica, cause=request.cause)
                 self._drain_requests.append(drain)
             case ReplaceReplicas():
+                self._replacements.add(request.replicas, request.cause, self._watch.replicas)
                 self._memory = memories.mark_for_replacement(
                     self._memory, request.replicas, request.cause
                 )
@@ -397,7 +400,8 @@ class Reconciler:
                     ready[endpoint.id] = endpoint.ready_since
                 else:
                     leaving.add(endpoint.id)
-        self._memory = memories.restore_memory(ready, leaving, self._watch.replicas, self._clock())
+        listed, replaced_for = self._watch.replicas, self._replacements.read()
+        self._memory = memories.restore_memory(ready, leaving, listed, self._clock(), replaced_for)
         for name, stored in self._store.projects.items():
             try:
                 await self._gateways.discover(name, [s.name for s in stored.project.services])

@@ -130,6 +130,11 @@ MIGRATIONS: Final = (
         PRIMARY KEY (project, service, network)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE replacement (
+        replica TEXT NOT NULL PRIMARY KEY, cause TEXT NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 """One script for each schema version. Never edit a released one: add another."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from meshd.model.replica_phase import Phase
-from meshd.model.request import RunPass
+from meshd.model.request import ReplaceReplicas, RunPass
 from meshd.reconcile.progress import deployment_progress, service_state
 from meshd.spec.model import Project
 from tests.fakes.rollout_scene import Scene, run, scene_in
@@ -266,5 +266,25 @@ def test_a_plain_service_starts_and_stops_without_workers(tmp_path: Path) -> Non
                 lambda: names(scene, "db") not in ([replica.name], []), DOWN_SECONDS
             )
             assert took < 10
+
+    run(main)
+
+
+def test_a_restart_by_hand_continues_in_the_next_control_process(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene_in(tmp_path) as scene:
+            scene.deploy(project(web={"replicas": 3}))
+            await scene.until(lambda: state(scene, "web") == "ok")
+            before = set(names(scene, "web"))
+            cause = "restarted by ops"
+            scene.control.reconciler.request(ReplaceReplicas(tuple(before), cause))
+            await scene.until(lambda: not before <= set(names(scene, "web")))
+            await restart(scene)
+            await scene.until(lambda: before.isdisjoint(names(scene, "web")))
+            await scene.until(lambda: state(scene, "web") == "ok")
+            after = set(names(scene, "web"))
+            await restart(scene)
+            await asyncio.sleep(30)
+            assert set(names(scene, "web")) == after, "they were replaced again"
 
     run(main)

@@ -6,6 +6,7 @@ is on the runtime, in the held snapshot, or in the store.
 """
 
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
@@ -28,6 +29,9 @@ FAILURES_KEPT: Final = 10
 SLOT_LIFETIME: Final = 120.0
 """Seconds after its start time in which a backoff slot is used or dropped. It is unused if fewer
 replicas are desired by then."""
+
+_LEFT: Final = (ReplicaState.STOPPING, ReplicaState.EXITED)
+"""States of a replica to replace that the previous control process was stopping."""
 
 
 class ReplicaRecord(msgspec.Struct, frozen=True):
@@ -239,15 +243,25 @@ def restore_memory(
     leaving: Collection[str],
     listed: Mapping[str, ObservedReplica],
     now: float,
+    replaced_for: Mapping[str, str] = MappingProxyType({}),
 ) -> ReconcileMemory:
     """Return the memory of a control process that takes over.
 
     `ready` maps the ready endpoints of the held snapshot to when they became ready; `leaving` are
     its draining ones. They keep their state until probes or the runtime show another one.
+    `replaced_for` says why replicas are to be replaced, by name.
     """
     records: dict[str, ReplicaRecord] = {}
     for name, seen in listed.items():
         incarnation = (seen.runtime_id, seen.started_at)
+        if name in replaced_for and seen.state in _LEFT:
+            records[name] = ReplicaRecord(
+                incarnation=incarnation,
+                phase=Phase.STOPPING,
+                since=now,
+                drain_since=now,
+                cause=replaced_for[name],
+            )
         if seen.state is not ReplicaState.RUNNING:
             continue
         if name in leaving:
@@ -265,5 +279,13 @@ def restore_memory(
                 phase=Phase.READY,
                 since=ready[name] or seen.started_at,
                 ready_since=ready[name] or seen.started_at,
+                replaced_for=replaced_for.get(name, ""),
+            )
+        elif name in replaced_for:
+            records[name] = ReplicaRecord(
+                incarnation=incarnation,
+                phase=Phase.PROBING if seen.host else Phase.STARTING,
+                since=now,
+                replaced_for=replaced_for[name],
             )
     return ReconcileMemory(records=records)

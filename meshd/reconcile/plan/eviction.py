@@ -1,13 +1,22 @@
 """Evict unhealthy replicas. Pure. Called by `meshd.reconcile.plan.service`."""
 
+import errno
+import os
 from collections.abc import Sequence
+from typing import Final
 
 from meshd.model.desired import DesiredService
 from meshd.model.operation import DrainReplica
-from meshd.model.replica import Replica
+from meshd.model.replica import UNKNOWN_PATH, Replica
 from meshd.model.replica_phase import Phase
 from meshd.model.runtime import ContainerHealth
 from meshd.spec.model import HealthCheck, Service
+
+UNKNOWN_PATH_PATIENCE: Final = 20.0
+"""Seconds until a replica fails that answers 404 to the default probe: it is up, and will most
+likely never have this path, so that the start timeout is of no use."""
+REFUSED: Final = os.strerror(errno.ECONNREFUSED).lower()
+"""What a probe says while nothing listens."""
 
 
 def evict(service: DesiredService, group: Sequence[Replica], now: float) -> list[DrainReplica]:
@@ -46,6 +55,8 @@ def _never_healthy(replica: Replica, spec: Service, now: float) -> str | None:
     of the probe, and for the start period of its health check."""
     own = spec.healthcheck
     patience = spec.probe.start_timeout
+    if replica.probe == UNKNOWN_PATH and spec.mesh.health == HealthCheck():
+        patience = UNKNOWN_PATH_PATIENCE
     if own is not None and not own.disable and replica.health is not ContainerHealth.UNHEALTHY:
         patience = max(patience, own.start_period)
     resuming = replica.phase is Phase.PAUSED and not replica.warm
@@ -54,7 +65,10 @@ def _never_healthy(replica: Replica, spec: Service, now: float) -> str | None:
         return None
     if now < max(replica.since, replica.resumed_at) + patience:
         return None
-    return f"not healthy within {patience:g} s ({replica.probe})"
+    hint = ""
+    if replica.probe == REFUSED and replica.port:
+        hint = f"; nothing listens on port {replica.port}, x-mesh.port sets another one"
+    return f"not healthy within {patience:g} s ({replica.probe}{hint})"
 
 
 def _not_healthy_any_more(replica: Replica, health: HealthCheck) -> str | None:

@@ -13,6 +13,7 @@ from meshd.spec.compose import load
 from meshd.spec.model import Service
 from meshd.store.canary_analyses import CanaryAnalysisLog
 from meshd.store.releases import Releases
+from meshd.store.replacements import ReplacementLog
 from meshd.store.schema import MIGRATIONS
 from tests.support.stores import open_store
 
@@ -61,6 +62,19 @@ def test_releases_and_canary_analyses_of_an_earlier_version_are_kept(directory: 
     assert (key, number, type(analysis)) == ("shop/rolling", 2, CanaryAnalysis)
     assert (analysis.stage, analysis.failures.new, analysis.failures.new_bad) == (1, 10, 1)
     store.close()
+
+
+def test_a_migrated_file_keeps_marks_of_replicas_to_replace(directory: Path) -> None:
+    store = open_store(directory)
+    log = ReplacementLog(store)
+    assert log.read() == {}
+    log.add(["a", "b"], "restarted by ops", ["a", "b"])
+    log.add(["c"], "restarted by me", ["b", "c"])
+    store.close()
+    again = open_store(directory)
+    marks = ReplacementLog(again).read()
+    assert marks == {"b": "restarted by ops", "c": "restarted by me"}
+    again.close()
 
 
 def test_a_migrated_file_can_be_written_and_opened_again(directory: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from meshd.model.desired import Desired, DesiredService, desired_replicas
 from meshd.model.operation import StartReplica
-from meshd.model.replica import Replica, ReplicaFailure
+from meshd.model.replica import UNKNOWN_PATH, Replica, ReplicaFailure
 from meshd.model.replica_phase import Phase
 from meshd.model.rollout import RolloutState
 from meshd.model.runtime import ContainerHealth
@@ -229,6 +229,24 @@ def test_a_replica_has_the_start_period_of_its_health_check() -> None:
     assert lines(service, slow) == []
     late = replica("a", Phase.PROBING, since=NOW - 121, probe="refused")
     assert lines(service, late)[0] == "drain a: not healthy within 120 s (refused)"
+
+
+def test_a_program_without_the_default_path_fails_soon() -> None:
+    def first_line(ago: float, probe: str, **spec: Any) -> str:
+        seen = replica("a", Phase.PROBING, since=NOW - ago, probe=probe, port=80)
+        return next(iter(lines(web(1, spec=spec), seen)), "")
+
+    assert first_line(19, UNKNOWN_PATH) == ""
+    assert first_line(21, UNKNOWN_PATH) == f"drain a: not healthy within 20 s ({UNKNOWN_PATH})"
+    assert first_line(59, "GET /healthz answered 503") == ""
+    given = {"health": {"start_timeout": 50}}
+    assert first_line(49, UNKNOWN_PATH, mesh=given) == ""
+    check = {"test": ["CMD", "true"], "start_period": 120}
+    assert first_line(119, UNKNOWN_PATH, healthcheck=check) == ""
+    assert first_line(61, "connection refused") == (
+        "drain a: not healthy within 60 s (connection refused; nothing listens on port 80, "
+        "x-mesh.port sets another one)"
+    )
 
 
 def test_if_all_replicas_are_unhealthy_half_are_restarted_at_a_time() -> None:
