@@ -14,8 +14,12 @@ import logging
 import resource
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import proxy
+
+if TYPE_CHECKING:
+    from proxy.ipc.config import SupervisorConfig
 
 
 class _JsonLines(logging.Formatter):
@@ -58,11 +62,23 @@ def _run_supervisor(path: str, check: bool) -> int:
     try:
         config = load(path)
         if check:
-            return 0
+            return _check_certificates(config)
         return asyncio.run(Supervisor(config, path, upgrade.load_state()).run())
     except (BadConfig, StartError) as error:
         print(f"meshd: {error}", file=sys.stderr)
         return 2
+
+
+def _check_certificates(config: "SupervisorConfig") -> int:
+    """Check the certificate files of the configuration; return the exit code."""
+    from proxy.supervisor.listeners import Listeners
+    from proxy.wire.snapshot import Generation, Snapshot
+
+    listeners = Listeners(config.listen, config.listeners, config.workers)
+    errors = listeners.check_certificates(Snapshot(Generation()))
+    for address, error in errors.items():
+        print(f"meshd: cannot listen on {address}: {error}", file=sys.stderr)
+    return 2 if errors else 0
 
 
 def main() -> int:

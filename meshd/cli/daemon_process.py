@@ -24,7 +24,8 @@ import msgspec
 from meshd.api.client import wait_for_daemon
 from meshd.cli import output
 from meshd.spec.model.proxy_settings import ProxySettings
-from meshd.standalone.build import build_listeners, build_span_config
+from meshd.standalone.build import build_span_config
+from meshd.standalone.listeners import build_listeners
 from meshd.store import presence
 from proxy.ipc import address as addresses
 from proxy.ipc.config import ChildConfig, LogConfig, SupervisorConfig
@@ -100,7 +101,7 @@ class DaemonOptions:
         )
         return SupervisorConfig(
             listen=self.listen,
-            listeners=build_listeners(self.proxy),
+            listeners=build_listeners(self.proxy, self.listen),
             workers=self.workers,
             state_dir=state,
             pid_file=str(pid_file(self.state)),

@@ -6,7 +6,7 @@ options of a daemon that already runs.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from meshd.cli import daemon_process, output
 from meshd.spec.model.proxy_settings import MissingExtra, ProxySettings, require_otlp
+from meshd.standalone.listeners import resolve_files
 
 if TYPE_CHECKING:
     from meshd.spec.compose import LoadedProject
@@ -57,6 +58,19 @@ def proxy_options(default_log_file: str) -> Callable[[C], C]:
     """`--trusted-proxy`, the options of the access log, and those of tracing. All are None or
     empty if not given, so that a file's settings apply."""
     options = (
+        click.option(
+            "--tls-cert",
+            multiple=True,
+            metavar="FILE",
+            help="Serve HTTPS with this certificate (PEM, followed by its chain). Several are "
+            "chosen by the client's server name.",
+        ),
+        click.option(
+            "--tls-key",
+            multiple=True,
+            metavar="FILE",
+            help="Private key of a --tls-cert, in the same order. Default: in its file.",
+        ),
         click.option(
             "--trusted-proxy",
             multiple=True,
@@ -103,18 +117,39 @@ def proxy_options(default_log_file: str) -> Callable[[C], C]:
     return add
 
 
+def given_certificates(certs: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
+    """Return the TLS settings of --tls-cert and --tls-key. Raises click.UsageError."""
+    if keys and len(keys) != len(certs):
+        raise click.UsageError(
+            f"--tls-key: {len(keys)} keys for {len(certs)} certificates; expected one for each "
+            "--tls-cert, or none"
+        )
+    files = zip(certs, keys or [""] * len(certs), strict=True)
+    paths = [
+        {"cert": os.path.abspath(cert), "key": os.path.abspath(key) if key else ""}
+        for cert, key in files
+    ]
+    return {"cert": "", "key": "", "certificates": paths}
+
+
 def merge(given: Mapping[str, Any], loaded: "LoadedProject | None") -> ProxySettings:
     """Return the settings of the Compose file with the given options on top.
 
     Raises click.UsageError, naming the option.
     """
-    raw = loaded.proxy_settings.model_dump() if loaded else ProxySettings().model_dump()
+    settings = ProxySettings()
+    if loaded:
+        settings = resolve_files(loaded.proxy_settings, Path(loaded.project.source).parent)
+    raw = settings.model_dump()
     log = raw["access_log"]
     if log["path"] and loaded:
         log["path"] = str(Path(loaded.project.source).parent / log["path"])
     for option, field in _LOG_FIELDS.items():
         if given[option] is not None:
             log[field] = given[option]
+    if given["tls_cert"] or given["tls_key"]:
+        own = given_certificates(given["tls_cert"], given["tls_key"])
+        raw["tls"] = {**(raw["tls"] or {}), **own}
     if given["access_log_file"]:
         log["path"] = os.path.abspath(given["access_log_file"])
     if given["trusted_proxy"]:
@@ -138,6 +173,8 @@ def merge(given: Mapping[str, Any], loaded: "LoadedProject | None") -> ProxySett
 
 def _option_of(location: tuple[int | str, ...]) -> str:
     """Return the option that set the field at `location` in `ProxySettings`."""
+    if location[0] == "tls":
+        return "--tls-cert"
     if location[0] == "trusted_proxies":
         return "--trusted-proxy"
     return "--otlp-sample" if location[-1] == "sample" else "--otlp"

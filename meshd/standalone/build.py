@@ -18,10 +18,11 @@ from meshd.model.service_key import service_key
 from meshd.publish.compile import EdgeSettings, compile_snapshot
 from meshd.spec.model import Mesh, Project, RouteSpec, Service, UpstreamSpec, UpstreamTlsSpec
 from meshd.spec.model.proxy_settings import ProxySettings
+from meshd.standalone.listeners import build_listeners
 from meshd.standalone.settings import RawSettings, StandaloneSettings, UpstreamAddress
 from proxy.ipc import address
 from proxy.ipc.config import ChildConfig, LogConfig, SpanConfig, SupervisorConfig
-from proxy.wire.snapshot import Endpoint, Generation, Listener, Snapshot, UpstreamTls
+from proxy.wire.snapshot import Endpoint, Generation, Snapshot, UpstreamTls
 
 PROJECT: Final = "proxy"
 SERVICE: Final = "upstream"
@@ -112,7 +113,7 @@ def build_endpoints(
     A host has an endpoint for each address of its preferred family. Addresses of the other family
     are alternatives for them, so that a host reached by both is not counted twice.
     """
-    return _merge_endpoints(settings.to, resolved, settings.tls)
+    return _merge_endpoints(settings.to, resolved, settings.upstream_tls)
 
 
 def _merge_endpoints(
@@ -185,7 +186,7 @@ def build_snapshot(
             else route.model_copy(update={"mirror": MIRROR, "mirror_share": settings.mirror_share})
             for route in routes
         )
-    upstream = mesh.upstream.model_copy(update={"tls": settings.tls})
+    upstream = mesh.upstream.model_copy(update={"tls": settings.upstream_tls})
     mesh = mesh.model_copy(update={"routes": routes, "upstream": upstream})
     services.append(Service(name=SERVICE, mesh=mesh))
     found = (
@@ -218,7 +219,7 @@ def build_supervisor_config(
     is the descriptor of the helper's memory file (`meshd.standalone.memory`); -1 for none."""
     return SupervisorConfig(
         listen=settings.listen,
-        listeners=build_listeners(settings),
+        listeners=build_listeners(settings, settings.listen),
         workers=settings.workers,
         pid_file=settings.pid_file,
         snapshot=build_snapshot(settings, resolved, Generation(1, 1)),
@@ -227,19 +228,6 @@ def build_supervisor_config(
         access_log=msgspec.convert(settings.access_log.model_dump(), LogConfig),
         spans=build_span_config(settings),
         announce=True,
-    )
-
-
-def build_listeners(proxy_settings: ProxySettings) -> tuple[Listener, ...]:
-    """Return the settings of single addresses for the supervisor."""
-    return tuple(
-        Listener(
-            name,
-            paths=each.paths or "",
-            mode=int(each.mode, 8) if each.mode else None,
-            proxy_protocol=each.proxy_protocol.networks if each.proxy_protocol else (),
-        )
-        for name, each in proxy_settings.listeners.items()
     )
 
 
@@ -259,7 +247,7 @@ def build_span_config(proxy_settings: ProxySettings) -> SpanConfig:
 
 def build_probe_opening(settings: StandaloneSettings, endpoint: Endpoint) -> ProbeOpening:
     """Return what probes of an endpoint begin with."""
-    proxy_protocol, tls = settings.mesh.upstream.proxy_protocol or "", settings.tls
+    proxy_protocol, tls = settings.mesh.upstream.proxy_protocol or "", settings.upstream_tls
     if tls is None:
         return ProbeOpening(proxy_protocol=proxy_protocol)
     named = UpstreamTls(**{**vars(tls), "server_name": endpoint.server_name})

@@ -20,6 +20,7 @@ from meshd.spec.model.proxy_settings import (
 from meshd.spec.reader import shorthand, upstream_files
 from meshd.spec.reader.mesh import describe_expected
 from meshd.spec.source.yaml_tree import SourceNode, parse_yaml
+from meshd.standalone import listeners
 from proxy.ipc import address
 
 RawSettings = dict[str, Any]
@@ -100,6 +101,31 @@ class StandaloneSettings(ProxySettings):
     mesh: Mesh = Mesh()
     probes: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_listen(cls, raw: object) -> object:
+        """Move the settings of addresses in `listen` to `listeners`."""
+        if not isinstance(raw, dict):
+            return raw
+        listen = raw.get("listen")
+        each = [listen] if isinstance(listen, str | dict) else listen
+        if not isinstance(each, list) or not any(isinstance(item, dict) for item in each):
+            return raw
+        addresses: list[object] = []
+        listeners = dict(raw.get("listeners") or {})
+        for item in each:
+            if isinstance(item, dict) and isinstance(item.get("address"), str):
+                own = {key: value for key, value in item.items() if key != "address"}
+                name = item["address"]
+                addresses.append(name)
+                if own and name in listeners:
+                    raise ValueError(f"listen and listeners both have settings of {name}")
+                if own:
+                    listeners[name] = own
+            else:
+                addresses.append(item)
+        return {**raw, "listen": addresses, "listeners": listeners}
+
     @field_validator("listen", "to", "mirror", mode="before")
     @classmethod
     def _wrap_in_list(cls, value: object) -> object:
@@ -130,7 +156,7 @@ class StandaloneSettings(ProxySettings):
         return self
 
     @property
-    def tls(self) -> UpstreamTlsSpec | None:
+    def upstream_tls(self) -> UpstreamTlsSpec | None:
         """How connections to the addresses of `to` are encrypted; None for none."""
         return self.mesh.upstream.tls or (UpstreamTlsSpec() if self.to[0].encrypted else None)
 
@@ -177,6 +203,7 @@ def _read_tls_files(
     if problem is not None:
         path = ("upstream", "tls")
         raise SpecError([Problem(_find_location(node, path), "", ".".join(path), problem)])
+    settings = listeners.resolve_files(settings, Path(file).parent.absolute())
     return settings.model_copy(update={"mesh": mesh})
 
 

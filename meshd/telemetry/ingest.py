@@ -133,6 +133,7 @@ class Ingest:
     - `duplicates`: reports that arrived twice; they are counted once.
     - `missing`: reports that never arrived, according to gaps in their sequence numbers.
     - `refused`: requests answered before their service was known, by reason.
+    - `handshakes`: TLS handshakes by outcome.
     - `log_dropped`, `spans_dropped`, `spans_exported`: access log lines and trace spans.
     - `descriptor_shortages`, `accept_pauses`: what workers could not do for lack of descriptors.
     """
@@ -145,6 +146,7 @@ class Ingest:
         self.duplicates = 0
         self.missing = 0
         self.refused: dict[str, int] = {}
+        self.handshakes: dict[str, int] = {}
         self.log_dropped = self.spans_dropped = self.spans_exported = 0
         self.descriptor_shortages = self.accept_pauses = 0
 
@@ -163,6 +165,8 @@ class Ingest:
         self._workers[report.worker] = _Worker(report, used, by_name)
         for reason, count in report.refused.items():
             self.refused[reason] = self.refused.get(reason, 0) + count
+        for outcome, count in report.handshakes.items():
+            self.handshakes[outcome] = self.handshakes.get(outcome, 0) + count
         self.log_dropped += report.log_dropped
         self.spans_dropped += report.spans_dropped
         self.spans_exported += report.spans_exported

@@ -141,6 +141,11 @@ class _DaemonCollector(Collector):
         )
         for reason, count in sorted(self._ingest.refused.items()):
             refused.add_metric([reason], count)
+        handshakes = CounterMetricFamily(
+            "meshd_tls_handshakes", "TLS handshakes of clients, by outcome", labels=["outcome"]
+        )
+        for outcome, count in sorted(self._ingest.handshakes.items()):
+            handshakes.add_metric([outcome], count)
         dropped = CounterMetricFamily(
             "meshd_dropped",
             "Access log lines and spans dropped because they could not be written or sent in time",
@@ -157,7 +162,7 @@ class _DaemonCollector(Collector):
         )
         short.add_metric(["connect"], self._ingest.descriptor_shortages)
         short.add_metric(["accept"], self._ingest.accept_pauses)
-        yield from (refused, dropped, exported, short)
+        yield from (refused, handshakes, dropped, exported, short)
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:

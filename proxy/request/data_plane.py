@@ -31,6 +31,7 @@ from proxy.state.endpoint_state import EndpointState
 from proxy.state.head_cache import HeadCache
 from proxy.state.routing_table import Routing
 from proxy.state.service_state import ServiceState
+from proxy.tls.counters import HandshakeCounters
 from proxy.tls.session_info import TlsSession
 from proxy.wire.report import Report
 from proxy.wire.snapshot import Generation, Listener, Snapshot
@@ -44,6 +45,8 @@ REFRESH_PAUSE: Final = 20.0
 endpoints a worker spends at most 5 % of its time on it."""
 _HOUSEKEEPING: Final = 1.0
 """Seconds between two runs of the housekeeping."""
+_HANDSHAKE_LOG_SECONDS: Final = 60.0
+"""Seconds between two lines about failed handshakes: the internet is full of scanners."""
 GIVEN_UP_SECONDS: Final = 1.5
 """Seconds for which requests that cannot be repeated, streams and tunnels may still end by
 themselves at an endpoint that hangs. Its replica is stopped 2 s after it was given up."""
@@ -117,6 +120,7 @@ class DataPlane:
       available.
     - `create_stream_pool`: creates the connections to an endpoint that speaks HTTP/2; None if
       HTTP/2 is not available.
+    - `handshakes`: counts of TLS handshakes.
     - `services`, `routing`, `head_cache`: routing state, and the cache of parsed heads.
     """
 
@@ -152,6 +156,8 @@ class DataPlane:
         self._on_busy_changed = on_busy_changed
         self._on_ejected = on_ejected
         self._problems = LimitedLog(on_problem)
+        self._handshake_problems = LimitedLog(on_problem, _HANDSHAKE_LOG_SECONDS)
+        self.handshakes = HandshakeCounters(self._report_handshake)
         self.now = 0.0
         self.draining = False
         self._drain_started = 0.0
@@ -295,7 +301,7 @@ class DataPlane:
             or client.has_unsent_bytes()
             or (self.draining and client.may_send_request())
             for client in self.clients
-        )
+        ) + (self.handshakes.pending if self.draining else 0)
 
     def report(self, start: float, end: float) -> Report:
         """Return the counts since the last call, over (`start`, `end`] in Unix time."""
@@ -447,8 +453,9 @@ class DataPlane:
         return self.descriptors.room(self._connections())
 
     def _connections(self) -> int:
-        """Number of open connections of clients."""
-        return len(self.clients) - self.mirrors_in_flight - self.streams_in_flight
+        """Number of open connections of clients, with those whose handshake is not complete."""
+        clients = len(self.clients) - self.mirrors_in_flight - self.streams_in_flight
+        return clients + self.handshakes.pending
 
     def close_idle_connections(self, number: int) -> None:
         """Close the connections to endpoints that were idle for longest."""
@@ -460,6 +467,13 @@ class DataPlane:
         ]
         for upstream in sorted(idle, key=_idle_since)[:number]:
             connection_pool.close_unused(upstream.endpoint, upstream)
+
+    def report_problem(self, text: str) -> None:
+        """Log a problem of the worker around the request path."""
+        self._problems.add(text, self.clock())
+
+    def _report_handshake(self, text: str) -> None:
+        self._handshake_problems.add(text, self.clock())
 
     def report_bad_response(
         self, service: ServiceState, endpoint: EndpointState, reason: str

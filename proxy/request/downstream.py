@@ -141,12 +141,18 @@ class Downstream(ClientSink):
         self.address = self._hop or UNKNOWN
         plane = self._plane
         self._trusted = plane.routing.trusted.has_peer(self.peer, self.listener.address)
-        if not self._trusted:
+        if self.listener.https_port:
+            # Each head is parsed: none is sent to a service.
+            self._learned = MAX_LEARNED
+        elif not self._trusted:
             # Its requests will mostly look like those of other clients.
             cache = plane.head_cache
             self._templates, self._body_templates = cache.templates, cache.body_templates
         self.deadline = plane.clock() + plane.routing.head_seconds
         plane.clients.add(self)
+        if plane.draining:
+            # Its handshake was under way when the drain began.
+            self.drain()
 
     def proxied_address(self) -> ProxiedAddress:
         transport = self.transport

@@ -56,6 +56,7 @@ class Reporter:
             rss_bytes=_resident_bytes(),
             cpu_seconds=used,
             refused=refused,
+            handshakes=plane.handshakes.take(),
             descriptor_limit=plane.descriptors.limit,
             **self._counts(plane),
         )

@@ -30,6 +30,9 @@ UNKNOWN_CALLER: Final = "unknown"
 """The caller's name in counts where it is not known."""
 OUTSIDE: Final = "outside"
 """The caller's name in counts for clients of a published port."""
+_NO_HOST: Final = failure.BAD_REQUEST._replace(text="the request has no host to redirect to")
+_HTTPS_PORT: Final = 443
+"""The port of https URLs without one."""
 _CLIMBS: Final = failure.BAD_REQUEST._replace(text="the path leads out of its route")
 
 
@@ -76,6 +79,8 @@ def find_route(routing: Routing, head: RequestHead, listener: Listener) -> Compi
         answer = routing.challenges.get(head.target)
         if answer is not None:
             raise RequestRefused(failure.CHALLENGE._replace(text=answer))
+    if listener.https_port:
+        raise _redirect_to_https(head, listener.https_port)
     route = routing.table.match(head.host or b"", head.target, head.field)
     if route is None:
         raise RequestRefused(failure.NO_ROUTE)
@@ -89,6 +94,17 @@ def find_route(routing: Routing, head: RequestHead, listener: Listener) -> Compi
         ):
             raise RequestRefused(failure.AMBIGUOUS_PATH)
     return compiled
+
+
+def _redirect_to_https(head: RequestHead, port: int) -> RequestRefused:
+    """The redirect to the same URL with https."""
+    host = normalize_host(head.host or b"")
+    if not host:
+        return RequestRefused(_NO_HOST)
+    suffix = b"" if port == _HTTPS_PORT else b":%d" % port
+    target = head.target if head.target.startswith(b"/") else b"/"
+    location = b"Location: https://%b%b%b\r\n" % (host, suffix, target)
+    return RequestRefused(failure.REDIRECT, status=308, extra=location)
 
 
 def apply_route(

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 
 from proxy.ipc.address import BadAddress
 from proxy.ipc.sockets import OpenSockets, adopt, open_address, set_mode
+from proxy.supervisor.listener_certificates import ListenerCertificates, Reread
 from proxy.supervisor.upgrade import close_unused
 from proxy.supervisor.worker_handle import OpenListeners
+from proxy.tls.certificate import BadCertificate
 from proxy.wire.report import ListenFailed, Listening
 from proxy.wire.snapshot import Listener, Snapshot
 
@@ -29,8 +31,10 @@ class Listeners:
         given = {listener.address: listener for listener in settings}
         self._configured = {each: given.get(each, Listener(each)) for each in configured}
         self._slots = slots
+        self._certificates = ListenerCertificates()
         self.open: OpenListeners = {}
         self.listen_errors: dict[str, str] = {}
+        self._asked: dict[str, Listener] = {}
 
     def adopt(self, inherited: Mapping[str, OpenSockets], snapshot: Snapshot) -> None:
         """Take over sockets that were opened before an upgrade."""
@@ -42,23 +46,63 @@ class Listeners:
                 self.open[address] = (wanted[address], listening)
         close_unused(inherited, self.open)
 
+    @property
+    def has_tls(self) -> bool:
+        """Whether an open listener has TLS."""
+        return any(listener.tls is not None for listener, _ in self.open.values())
+
+    def check_certificates(self, snapshot: Snapshot) -> dict[str, str]:
+        """Read the certificates of all wanted listeners. Return an error text by address."""
+        errors = {}
+        for address, listener in self._wanted(snapshot).items():
+            try:
+                self._certificates.fill(listener)
+            except BadCertificate as error:
+                errors[address] = f"tls: {error}"
+        return errors
+
+    def reread_certificates(self) -> Reread:
+        """Read the certificate files that have changed; may run in a thread."""
+        return self._certificates.reread()
+
+    def adopt_certificates(self, found: Reread) -> bool:
+        """Use what was read again. Return whether open listeners have changed."""
+        if not self._certificates.adopt(found):
+            return False
+        self.open = {
+            address: (self._certificates.fill(self._asked[address]), listening)
+            for address, (_, listening) in self.open.items()
+        }
+        return True
+
     def sync(self, snapshot: Snapshot) -> None:
         """Open the wanted addresses that are closed; close the others."""
         wanted = self._wanted(snapshot)
         self.listen_errors = {}
         synced: OpenListeners = {}
-        for address, (_, listening) in self.open.items():
+        for address, (current, listening) in self.open.items():
             if address in wanted:
-                synced[address] = (wanted[address], listening)
+                synced[address] = (self._fill(wanted[address], current), listening)
             else:
                 listening.close()
         for address in wanted.keys() - synced.keys():
             try:
-                opened = open_address(address, self._slots, wanted[address].mode)
-                synced[address] = (wanted[address], opened)
-            except (OSError, BadAddress) as error:
+                filled = self._certificates.fill(wanted[address])
+                opened = open_address(address, self._slots, filled.mode)
+                synced[address] = (filled, opened)
+            except (OSError, BadAddress, BadCertificate) as error:
                 self.listen_errors[address] = error_text(error)
         self.open = synced
+        self._asked = wanted
+        self._certificates.forget_unused({each.tls for each in wanted.values() if each.tls})
+
+    def _fill(self, listener: Listener, current: Listener) -> Listener:
+        """Return a listener with its certificates; the current one if they cannot be used."""
+        try:
+            return self._certificates.fill(listener)
+        except BadCertificate as error:
+            self.listen_errors[listener.address] = error_text(error)
+            return current
 
     def close(self) -> None:
         """Close every address."""

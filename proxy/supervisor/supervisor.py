@@ -22,6 +22,7 @@ from proxy.supervisor.feed_server import FeedServer
 from proxy.supervisor.listeners import Listeners, error_text
 from proxy.supervisor.upgrade import UpgradeState
 from proxy.supervisor.worker_pool import WorkerPool
+from proxy.tls import openssl
 from proxy.wire.report import Hello, Message, Resync, Workers
 from proxy.wire.snapshot import Generation, MissingService, Snapshot, SnapshotUpdate, apply
 
@@ -30,6 +31,8 @@ _TICK_SECONDS = 0.25
 """Interval of the health check of workers and child processes; their shortest timeout is 2 s."""
 _PAUSE_SECONDS = 1.0
 """A tick that is later than this means that the supervisor was paused, not the workers."""
+_CERTIFICATE_SECONDS = 1.0
+"""Interval at which certificate files are compared with what was read of them."""
 _SHUTDOWN_POLL_SECONDS = 0.05
 """Interval at which a shutdown looks for workers that have ended."""
 
@@ -79,10 +82,12 @@ class Supervisor:
         tasks = [
             asyncio.create_task(self._watch_workers()),
             asyncio.create_task(self._save_snapshots()),
+            asyncio.create_task(self._watch_certificates()),
         ]
         self._worker_pool.publish(self._snapshot, self._listeners.open)
         if self._inherited is not None:
             self._worker_pool.adopt(self._inherited.workers, self._inherited.next_worker)
+            self._worker_pool.ticket_rotation.adopt(self._inherited.ticket_secrets)
             self._child_processes.adopt(self._inherited.children)
         self._worker_pool.start()
         self._child_processes.start()
@@ -124,6 +129,9 @@ class Supervisor:
         Raises StartError for a configured one. One of a restored snapshot may be gone: log it.
         """
         inherited = self._inherited.child_sockets if self._inherited else {}
+        for address, error in self._listeners.check_certificates(self._snapshot).items():
+            if address in self._config.listen:
+                raise StartError(f"cannot listen on {address}: {error}")
         if self._inherited is not None:
             self._listeners.adopt(self._inherited.listening, self._snapshot)
         self._listeners.sync(self._snapshot)
@@ -187,6 +195,20 @@ class Supervisor:
                 self._saved = last_good
             except OSError as error:
                 _log.error("the snapshot could not be stored: %s", error)
+
+    async def _watch_certificates(self) -> None:
+        """Have workers serve certificates that have changed; in a thread, since disks can hang."""
+        if self._listeners.has_tls and not openssl.is_available():
+            _log.warning(
+                "this Python's OpenSSL is not accessible: TLS sessions are resumed only on the "
+                "worker that began them"
+            )
+        while True:
+            await asyncio.sleep(_CERTIFICATE_SECONDS)
+            if self._listeners.has_tls:
+                found = await asyncio.to_thread(self._listeners.reread_certificates)
+                if self._listeners.adopt_certificates(found):
+                    self._worker_pool.publish(self._snapshot, self._listeners.open)
 
     # --- Messages
 
@@ -295,6 +317,7 @@ class Supervisor:
             next_worker=self._worker_pool.next_worker,
             children=self._child_processes.export_pids(),
             child_sockets=self._child_processes.export_sockets(),
+            ticket_secrets=self._worker_pool.ticket_rotation.secrets,
         )
         upgrade.exec_installed_version(state, self._config_file)
 

@@ -60,6 +60,7 @@ class UpgradeState(msgspec.Struct, frozen=True):
     - `listening`: sockets by configured address
     - `children`: process ids by the child's name
     - `child_sockets`: sockets by `CHILD/ENVIRONMENT_VARIABLE`
+    - `ticket_secrets`: the secrets of TLS session tickets
     """
 
     snapshot: Snapshot
@@ -68,6 +69,7 @@ class UpgradeState(msgspec.Struct, frozen=True):
     next_worker: int
     children: dict[str, int]
     child_sockets: dict[str, OpenSockets]
+    ticket_secrets: tuple[bytes, ...] = ()
 
 
 def load_state() -> UpgradeState | None:

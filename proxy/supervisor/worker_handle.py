@@ -10,14 +10,27 @@ from dataclasses import dataclass, field
 from proxy.ipc.channel import Channel
 from proxy.ipc.sockets import ListeningSockets
 from proxy.supervisor.process import Process
-from proxy.wire.report import Accepting, Ack, Drain, ListenOn, Publish, ReopenLog, StopListening
+from proxy.wire.report import (
+    Accepting,
+    Ack,
+    Drain,
+    ListenOn,
+    Publish,
+    ReopenLog,
+    StopListening,
+    TicketSecrets,
+)
 from proxy.wire.snapshot import Generation, Listener, Snapshot, difference
 
 OpenListeners = dict[str, tuple[Listener, ListeningSockets]]
 """The open listeners by configured address."""
 
-PROTOCOL = 1
-"""Version of the messages to workers. From 1 on they understand `Drain.tunnels` and `ReopenLog`."""
+PROTOCOL = 2
+"""Version of the messages to workers. From 1 on they understand `Drain.tunnels` and `ReopenLog`,
+from 2 on `TicketSecrets`."""
+_TUNNELS_PROTOCOL = 1
+_TICKETS_PROTOCOL = 2
+"""Versions from which on a worker understands these messages."""
 _RESTART_DELAY_FIRST = 0.1
 """Seconds before the restart that follows a second early exit; doubles with each one."""
 _RESTART_DELAY_MAX = 5.0
@@ -41,6 +54,7 @@ class WorkerHandle:
     - `draining_until`: when it must have ended; None if it does not drain
     - `keeps_tunnels`: whether it was allowed to keep tunnels while it drains
     - `protocol`: the version of the messages that it understands; see `PROTOCOL`
+    - `secrets_sent`: the secrets of session tickets that it was sent
     """
 
     worker: int
@@ -60,6 +74,7 @@ class WorkerHandle:
     draining_until: float | None = None
     keeps_tunnels: bool = False
     protocol: int = PROTOCOL
+    secrets_sent: tuple[bytes, ...] = ()
 
     @property
     def is_draining(self) -> bool:
@@ -141,15 +156,21 @@ class WorkerHandle:
         """Tell it to stop accepting, finish its requests and end by `until`. `tunnels` says whether
         it keeps tunnels for longer than requests."""
         if self.draining_until is None or (self.keeps_tunnels and not tunnels):
-            self.channel.send(Drain(tunnels=tunnels or self.protocol < PROTOCOL))
+            self.channel.send(Drain(tunnels=tunnels or self.protocol < _TUNNELS_PROTOCOL))
             self.keeps_tunnels = tunnels
             self.draining_until = self.draining_until or until
         self.draining_until = min(self.draining_until, until)
 
     def reopen_log(self) -> None:
         """Tell it to open the file of the access log again."""
-        if self.protocol >= PROTOCOL:
+        if self.protocol >= _TUNNELS_PROTOCOL:
             self.channel.send(ReopenLog())
+
+    def send_secrets(self, secrets: tuple[bytes, ...]) -> None:
+        """Send the secrets of session tickets, unless it has them."""
+        if self.protocol >= _TICKETS_PROTOCOL and self.secrets_sent != secrets:
+            self.channel.send(TicketSecrets(secrets))
+            self.secrets_sent = secrets
 
 
 def kill_reason(

@@ -11,6 +11,7 @@ import logging
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -20,6 +21,7 @@ from proxy.ipc.channel import Channel
 from proxy.ipc.config import SupervisorConfig, WorkerConfig
 from proxy.ipc.shared_memory import SharedCells
 from proxy.supervisor.process import Process, describe_exit, spawn
+from proxy.supervisor.ticket_rotation import TicketRotation
 from proxy.supervisor.upgrade import RunningWorker
 from proxy.supervisor.worker_handle import (
     OpenListeners,
@@ -73,6 +75,7 @@ class WorkerPool:
         # Twice as many rows as slots: workers that are killed and their successors.
         self._cells = SharedCells.create(2 * config.workers)
         self._free_rows = list(range(2 * config.workers))
+        self.ticket_rotation = TicketRotation(time.monotonic())
         self._snapshot = Snapshot(generation=Generation())
         self.last_good: Snapshot | None = None
         self._listeners: OpenListeners = {}
@@ -201,6 +204,9 @@ class WorkerPool:
         since messages may only have been read late.
         """
         now = self._now()
+        if self.ticket_rotation.rotate(time.monotonic()):
+            for handle in self._handles.values():
+                self._sync(handle)
         for handle in list(self._handles.values()):
             if paused:
                 handle.restart_timers(now)
@@ -340,6 +346,7 @@ class WorkerPool:
         self._on_serving()
 
     def _sync(self, handle: WorkerHandle) -> None:
+        handle.send_secrets(self.ticket_rotation.secrets)
         handle.sync(self._snapshot, self._listeners, self._now(), self.last_good)
 
     def _is_serving(self, handle: WorkerHandle) -> bool:

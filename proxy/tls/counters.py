@@ -1,6 +1,6 @@
 """Counts of handshakes, and the limit for each client address.
 
-`proxy.worker` owns one `HandshakeCounters` for each worker; each `Handshake` reports to it.
+`proxy.request.data_plane` owns one `HandshakeCounters`; each `Handshake` reports to it.
 """
 
 from collections import Counter
@@ -23,34 +23,35 @@ INVALID: Final = "invalid"
 
 class HandshakeCounters:
     """The handshakes of one worker. `on_problem(text)` gets a line for each failure that a person
-    may want to know; the caller limits them."""
+    may want to know; the caller limits them.
+
+    - `pending`: number of unfinished handshakes
+    """
 
     def __init__(self, on_problem: Callable[[str], None]) -> None:
         self._on_problem = on_problem
         self._outcomes: Counter[str] = Counter()
-        self._pending: Counter[str] = Counter()
-
-    @property
-    def pending(self) -> int:
-        """Number of unfinished handshakes."""
-        return self._pending.total()
+        self._by_address: Counter[str] = Counter()
+        self.pending = 0
 
     def begin(self, address: str, limit: int) -> bool:
         """Count the start of a handshake; return False if the address has `limit` unfinished ones
         already. A limit of 0, and an unknown address, are not limited."""
-        if limit and address and self._pending[address] >= limit:
+        if limit and address and self._by_address[address] >= limit:
             self._outcomes[LIMITED] += 1
             return False
-        self._pending[address] += 1
+        self._by_address[address] += 1
+        self.pending += 1
         return True
 
     def end(self, address: str, outcome: str, detail: str = "") -> None:
         """Count the end of a handshake."""
-        left = self._pending[address] - 1
+        self.pending -= 1
+        left = self._by_address[address] - 1
         if left > 0:
-            self._pending[address] = left
+            self._by_address[address] = left
         else:
-            del self._pending[address]
+            del self._by_address[address]
         self._outcomes[outcome] += 1
         if outcome in (CERTIFICATE, INVALID):
             self._on_problem(f"TLS handshake with {address or 'a client'} failed: {detail}")

@@ -14,6 +14,8 @@ from typing import Any, Final, cast
 import uvloop.loop
 
 from proxy.tls import counters
+from proxy.tls.client_hello import BadHello, ClientHello, parse_client_hello
+from proxy.tls.contexts import ACME_PROTOCOL, ServerContexts
 from proxy.tls.counters import HandshakeCounters
 
 SHUTDOWN_SECONDS: Final = 60.0
@@ -37,32 +39,36 @@ bytes."""
 class Handshake(asyncio.Protocol):
     """One handshake.
 
-    - `context`: the listener's context; it may choose another one by the client's server name.
+    - `contexts`: those of the listener.
     - `seconds`: deadline; `limit`: unfinished handshakes that a client's address may have.
+    - `address`: the client's address, if it is not that of the connection.
     """
 
     __slots__ = (
-        "_address", "_carrier", "_context", "_counters", "_ended", "_limit", "_on_ready",
-        "_seconds",
+        "_address", "_carrier", "_contexts", "_counters", "_ended", "_hello", "_limit", "_on_ready",
+        "_seconds", "_timer",
     )  # fmt: skip
 
     def __init__(
         self,
-        context: ssl.SSLContext,
+        contexts: ServerContexts,
         handshake_counters: HandshakeCounters,
         on_ready: Ready,
         *,
         seconds: float,
         limit: int,
+        address: str = "",
     ) -> None:
-        self._context = context
+        self._contexts = contexts
         self._counters = handshake_counters
         self._on_ready = on_ready
         self._seconds = seconds
         self._limit = limit
-        self._address = ""
+        self._address = address
         self._carrier: asyncio.Transport | None = None
         self._ended = False
+        self._hello = b""
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the handshake; the second call comes when it is complete."""
@@ -72,18 +78,70 @@ class Handshake(asyncio.Protocol):
             return
         self._carrier = transport
         peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple):
+        if not self._address and isinstance(peer, tuple):
             self._address = peer[0].removeprefix("::ffff:")
         if not self._counters.begin(self._address, self._limit):
             self._ended = True
             transport.abort()
             return
-        encryption = _create_ssl_protocol(self, self._context, _Outcome(self), self._seconds)
-        transport.set_protocol(encryption)
-        encryption.connection_made(transport)
+        if self._contexts.has_challenges:
+            # The certificate depends on what the client offers.
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
+        else:
+            self._encrypt(self._contexts.default)
+
+    def data_received(self, data: bytes) -> None:
+        """Read what the client offers, before the handshake begins."""
+        self._hello += data
+        try:
+            hello = parse_client_hello(self._hello)
+        except BadHello:
+            # OpenSSL knows the right alert.
+            hello = ClientHello()
+        if hello is None:
+            return
+        found = self._contexts.find_challenge(hello.server_name, hello.protocols)
+        self._encrypt(found or self._contexts.default)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone before the handshake began."""
+        del exc
+        self._stop_timer()
+        self.fail(None)
+
+    def _expire(self) -> None:
+        self.fail(ConnectionAbortedError())
+        if self._carrier is not None:
+            self._carrier.abort()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _encrypt(self, context: ssl.SSLContext) -> None:
+        """Start the handshake, with what was received of it."""
+        carrier, data = self._carrier, self._hello
+        assert carrier is not None
+        self._stop_timer()
+        self._hello = b""
+        encryption = _create_ssl_protocol(self, context, _Outcome(self), self._seconds)
+        carrier.set_protocol(encryption)
+        encryption.connection_made(carrier)
+        while data:
+            buffer = encryption.get_buffer(len(data))
+            size = min(len(buffer), len(data))
+            buffer[:size] = data[:size]
+            encryption.buffer_updated(size)
+            data = data[size:]
 
     def _complete(self, transport: asyncio.Transport, carrier: asyncio.Transport) -> None:
         connection = cast("ssl.SSLObject", transport.get_extra_info("ssl_object"))
+        if connection.selected_alpn_protocol() == ACME_PROTOCOL:
+            # The handshake was all that the authority wanted (RFC 8737, section 3).
+            self._end(counters.COMPLETE)
+            transport.close()
+            return
         resumed = connection.session_reused
         self._end(counters.RESUMED if resumed else counters.COMPLETE)
         self._on_ready(transport, carrier)
@@ -129,14 +187,14 @@ class _Outcome:
 
 def _create_ssl_protocol(
     handshake: Handshake, context: ssl.SSLContext, outcome: _Outcome, seconds: float
-) -> asyncio.Protocol:
+) -> Any:
     """Return the event loop's protocol for TLS. `loop.start_tls` would create the same, with a
     task for each connection, and could lose bytes that arrive before the task runs."""
     loop = asyncio.get_running_loop()
     made: Any = sslproto.SSLProtocol
     if isinstance(loop, uvloop.Loop):
         made = uvloop.loop.SSLProtocol  # type: ignore[attr-defined]
-    protocol: asyncio.Protocol = made(
+    return made(
         loop,
         handshake,
         context,
@@ -145,4 +203,3 @@ def _create_ssl_protocol(
         ssl_handshake_timeout=seconds,
         ssl_shutdown_timeout=SHUTDOWN_SECONDS,
     )
-    return protocol

@@ -165,6 +165,7 @@ class Report(Frozen, frozen=True, tag=True):
     - `descriptor_shortages`: connections to endpoints that failed for lack of a descriptor
     - `accept_pauses`: how often accepting was paused for lack of descriptors
     - `descriptor_limit`: how many descriptors the process may have
+    - `handshakes`: TLS handshakes by outcome (`proxy.tls.counters`)
     """
 
     worker: int
@@ -183,6 +184,7 @@ class Report(Frozen, frozen=True, tag=True):
     descriptor_shortages: int = 0
     accept_pauses: int = 0
     descriptor_limit: int = 0
+    handshakes: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Workers(Frozen, frozen=True, tag=True):
@@ -236,6 +238,12 @@ class ListenOn(Frozen, frozen=True, tag=True):
     listener: Listener
 
 
+class TicketSecrets(Frozen, frozen=True, tag=True):
+    """From the supervisor to a worker: the secrets of session tickets, the current one first."""
+
+    secrets: tuple[bytes, ...]
+
+
 class StopListening(Frozen, frozen=True, tag=True):
     """From the supervisor to a worker: accept no more at this address."""
 
@@ -277,6 +285,7 @@ Message = (
     | ListenFailed
     | ListenOn
     | StopListening
+    | TicketSecrets
     | Accepting
     | Drain
     | ReopenLog

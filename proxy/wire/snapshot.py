@@ -354,12 +354,15 @@ class CertificateFiles(Frozen, frozen=True, omit_defaults=True):
     - `names`: host names that it is served for, exact or `*.suffix`; empty means those in the
       certificate
     - `version`: changes with the content of the files; receivers read them again then
+    - `cert_pem`, `key_pem`: the content, where the sender has read the files; else empty
     """
 
     cert: str
     key: str = ""
     names: tuple[str, ...] = ()
     version: str = ""
+    cert_pem: str = ""
+    key_pem: str = ""
 
 
 class ListenerTls(Frozen, frozen=True, omit_defaults=True):
@@ -369,7 +372,7 @@ class ListenerTls(Frozen, frozen=True, omit_defaults=True):
       `Snapshot.certificates`: exact names first, then wildcards, else the first certificate
     - `client_ca`: path of the PEM file with the authorities of client certificates; `client` says
       whether clients are asked for a certificate, or must have one
-    - `client_ca_version`: as `CertificateFiles.version`, for `client_ca`
+    - `client_ca_pem`: the content of `client_ca`, where the sender has read it; else empty
     - `minimum`: the oldest version of TLS
     - `http2`: whether clients may choose HTTP/2
     - `hsts`: value of the Strict-Transport-Security field of responses; empty for none
@@ -380,7 +383,7 @@ class ListenerTls(Frozen, frozen=True, omit_defaults=True):
 
     certificates: tuple[CertificateFiles, ...] = ()
     client_ca: str = ""
-    client_ca_version: str = ""
+    client_ca_pem: str = ""
     client: Literal["none", "optional", "required"] = "none"
     minimum: Literal["1.2", "1.3"] = "1.2"
     http2: bool = True

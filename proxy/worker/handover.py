@@ -8,6 +8,7 @@ or to a TCP service that the caller may not use, is reset. At a virtual address 
 """
 
 import asyncio
+import functools
 import socket
 import struct
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from proxy.state.service_state import ServiceState
 from proxy.state.trusted_networks import TrustedNetworks
 from proxy.wire.snapshot import Listener
 from proxy.worker.newcomers import Newcomers
-from proxy.worker.proxy_header_reader import ProxyHeaderReader
+from proxy.worker.proxy_header_reader import ProtocolOf, ProxyHeaderReader
 
 _SO_ORIGINAL_DST: Final = 80
 """Socket option with the address before redirection (linux/netfilter_ipv4.h)."""
@@ -34,6 +35,8 @@ _BY_CONNECTION: Final = frozenset(("virtual", "published"))
 TcpFactory = Callable[[DataPlane, Listener, ServiceState, str], asyncio.Protocol]
 """Creates the protocol of a TCP connection: for a listener, the called service, and the caller's
 name in counts."""
+TlsFactory = Callable[[Listener], ProtocolOf]
+"""Returns a function that creates the protocol of a connection to a listener with TLS."""
 
 
 def protocol_factory(
@@ -41,18 +44,31 @@ def protocol_factory(
     listener: Listener,
     tcp: TcpFactory | None = None,
     newcomers: Newcomers | None = None,
+    tls: TlsFactory | None = None,
 ) -> Callable[[], asyncio.Protocol]:
     """Return the protocol factory for the sockets of `listener`. Without `tcp`, connections to TCP
-    services are reset; without `newcomers`, unknown callers are refused at once."""
-    if listener.proxy_protocol:
-        trusted = TrustedNetworks(listener.proxy_protocol)
-        plain = msgspec.structs.replace(listener, proxy_protocol=())
-        return lambda: ProxyHeaderReader(
-            plane, plain, trusted, lambda each: protocol_factory(plane, each, tcp, newcomers)()
-        )
-    if listener.kind in _BY_CONNECTION:
-        return lambda: Handover(plane, listener, tcp, newcomers)
-    return plane.protocol_factory(listener)
+    services are reset; without `newcomers`, unknown callers are refused at once. `tls` is needed
+    for listeners with TLS."""
+    if listener.tls is not None:
+        assert tls is not None
+        create = tls(listener)
+    elif listener.kind in _BY_CONNECTION:
+        create = functools.partial(_create_handover, plane, tcp, newcomers)
+    elif listener.proxy_protocol:
+        create = lambda each: plane.protocol_factory(each)()  # noqa: E731
+    else:
+        return plane.protocol_factory(listener)
+    if not listener.proxy_protocol:
+        return functools.partial(create, listener)
+    trusted = TrustedNetworks(listener.proxy_protocol)
+    plain = msgspec.structs.replace(listener, proxy_protocol=())
+    return lambda: ProxyHeaderReader(plane, plain, trusted, create)
+
+
+def _create_handover(
+    plane: DataPlane, tcp: TcpFactory | None, newcomers: Newcomers | None, listener: Listener
+) -> asyncio.Protocol:
+    return Handover(plane, listener, tcp, newcomers)
 
 
 class Handover(asyncio.Protocol):

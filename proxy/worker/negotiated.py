@@ -1,18 +1,17 @@
 """Chooses the protocol of a client connection after its TLS handshake.
 
-`proxy.worker.handover` calls `handshake_factory` for listeners with TLS. A connection is HTTP/1.1
+`proxy.worker.tls_listeners` calls `create_handshake` for each connection. A connection is HTTP/1.1
 unless ALPN chose another protocol that this module knows.
 """
 
 import asyncio
 import functools
 import ssl
-from collections.abc import Callable
 from typing import Final, cast
 
 from proxy import http2
 from proxy.request.data_plane import DataPlane
-from proxy.tls.counters import HandshakeCounters
+from proxy.tls.contexts import ServerContexts
 from proxy.tls.handshake import Handshake
 from proxy.tls.session_info import TlsSession, describe_session
 from proxy.wire.snapshot import Listener
@@ -21,19 +20,19 @@ HTTP2: Final = "h2"
 """The name of HTTP/2 in ALPN."""
 
 
-def handshake_factory(
-    plane: DataPlane, listener: Listener, context: ssl.SSLContext, counters: HandshakeCounters
-) -> Callable[[], asyncio.Protocol]:
-    """Return the protocol factory for the sockets of a listener with TLS."""
+def create_handshake(
+    plane: DataPlane, contexts: ServerContexts, listener: Listener
+) -> asyncio.Protocol:
+    """Return the protocol of a new connection to a listener with TLS."""
     tls = listener.tls
     assert tls is not None
-    return functools.partial(
-        Handshake,
-        context,
-        counters,
+    return Handshake(
+        contexts,
+        plane.handshakes,
         functools.partial(serve, plane, listener),
         seconds=tls.handshake_seconds,
         limit=tls.handshakes_per_address,
+        address=listener.client[0],
     )
 
 

@@ -41,6 +41,7 @@ from proxy.wire.report import (
     Resync,
     SnapshotRefused,
     StopListening,
+    TicketSecrets,
     Wake,
 )
 from proxy.wire.snapshot import Generation, MissingService, Snapshot, SnapshotUpdate, apply
@@ -48,6 +49,7 @@ from proxy.worker.acceptor import Acceptor
 from proxy.worker.handover import protocol_factory
 from proxy.worker.log_writer import LogWriter
 from proxy.worker.newcomers import Newcomers
+from proxy.worker.tls_listeners import TlsListeners
 
 if TYPE_CHECKING:
     from proxy.worker.span_exporter import SpanExporter
@@ -92,10 +94,15 @@ class Worker:
         )
         self._tcp = TcpHandover(loop)
         self._newcomers = Newcomers(loop)
+        self._tls = TlsListeners(self._plane)
         self._acceptor = Acceptor(
             loop,
             functools.partial(
-                protocol_factory, self._plane, tcp=self._tcp.protocol, newcomers=self._newcomers
+                protocol_factory,
+                self._plane,
+                tcp=self._tcp.protocol,
+                newcomers=self._newcomers,
+                tls=self._tls.protocol_factory,
             ),
             self._plane,
         )
@@ -143,6 +150,8 @@ class Worker:
                 if not tunnels:
                     self._plane.limit_tunnels(max(0.0, self._config.drain - CLOSING))
                 self._draining.set()
+            case TicketSecrets(secrets):
+                self._tls.use_ticket_secrets(secrets)
             case ReopenLog():
                 if self._log_writer is not None:
                     self._log_writer.reopen()
@@ -163,6 +172,7 @@ class Worker:
         except Exception as error:  # noqa: BLE001 (no error may stop the traffic)
             self._refuse(snapshot.generation, error)
             return
+        self._tls.install(snapshot)
         self._snapshot = snapshot
         self._newcomers.snapshot_installed()
         self._send_ack()

@@ -104,6 +104,7 @@ def report(worker: int, sequence: int, end: float) -> Report:
         spans_exported=4,
         descriptor_shortages=5,
         accept_pauses=1,
+        handshakes={"complete": 3, "timeout": 1},
     )
 
 

@@ -65,13 +65,18 @@ async def origin(
         await asyncio.sleep(0)
 
 
-async def fetch(address: str, path: str = "/") -> tuple[int, str]:
-    """Send one request on a new connection; return status and body. Raises ConnectionError."""
+async def fetch(
+    address: str, path: str = "/", tls: ssl.SSLContext | None = None, name: str = "localhost"
+) -> tuple[int, str]:
+    """Send one request on a new connection; return status and body. Raises ConnectionError. `tls`
+    encrypts it, and the server must have a certificate for `name`."""
     if address.startswith("unix:"):
         reader, writer = await asyncio.open_unix_connection(address.removeprefix("unix:"))
     else:
         host, _, port = address.rpartition(":")
-        reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        reader, writer = await asyncio.open_connection(
+            host.strip("[]"), int(port), ssl=tls, server_hostname=name if tls else None
+        )
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
@@ -89,6 +94,7 @@ class SteadyClients:
 
     address: str
     path: str = "/"
+    tls: ssl.SSLContext | None = None
     good: int = 0
     failures: list[str] = field(default_factory=list)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -116,7 +122,7 @@ class SteadyClients:
     async def _open(self, pause: float) -> None:
         while True:
             try:
-                status, _ = await fetch(self.address, self.path)
+                status, _ = await fetch(self.address, self.path, self.tls)
                 self._note(status)
             except OSError as error:
                 self.failures.append(f"new connection: {error!r}")
@@ -126,7 +132,12 @@ class SteadyClients:
         host, _, port = self.address.rpartition(":")
         while True:
             try:
-                reader, writer = await asyncio.open_connection(host, int(port))
+                reader, writer = await asyncio.open_connection(
+                    host,
+                    int(port),
+                    ssl=self.tls,
+                    server_hostname="localhost" if self.tls else None,
+                )
             except OSError as error:
                 self.failures.append(f"connect: {error!r}")
                 await asyncio.sleep(pause)

@@ -21,6 +21,12 @@ class Issued:
     cert: str
     key: str
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the certificate."""
+        found = x509.load_pem_x509_certificate(Path(self.cert).read_bytes())
+        return found.fingerprint(hashes.SHA256()).hex()
+
 
 class Authority:
     """A CA whose own certificate is in the file `ca`."""
@@ -38,11 +44,26 @@ class Authority:
         """Return the key of the CA, with which its own certificate is that of a server."""
         return _encode_key(self._key)
 
-    def issue(self, name: str, *names: str, since: int = 0, until: int = 30) -> Issued:
+    def client_context(self, identity: Issued | None = None) -> ssl.SSLContext:
+        """Return the context of a client that trusts this authority, with its own certificate or
+        without."""
+        context = ssl.create_default_context(cafile=self.ca)
+        if identity is not None:
+            context.load_cert_chain(identity.cert, identity.key)
+        return context
+
+    def issue(
+        self,
+        name: str,
+        *names: str,
+        since: int = 0,
+        until: int = 30,
+        subject: x509.Name | None = None,
+    ) -> Issued:
         """Issue a certificate for `names`, by default for `name`. It is valid from `since` to
         `until`, in days from now."""
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        subject = subject or x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         found = self._build(subject, key.public_key(), names or (name,), since, until)
         cert_path, key_path = self._folder / f"{name}.pem", self._folder / f"{name}.key"
         cert_path.write_bytes(found)
@@ -89,7 +110,7 @@ def _name_of(text: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:
-        return x509.DNSName(text)
+        return x509.UniformResourceIdentifier(text) if ":" in text else x509.DNSName(text)
 
 
 def server_context(issued: Issued, client_ca: str = "") -> ssl.SSLContext:

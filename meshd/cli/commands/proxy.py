@@ -23,6 +23,7 @@ from meshd.standalone.build import (
     resolve_host,
     resolve_hosts,
 )
+from meshd.standalone.listeners import build_listeners, find_problem
 from meshd.standalone.memory import create_memory_file
 from meshd.standalone.settings import RawSettings, StandaloneSettings, read_settings
 from proxy.wire.snapshot import Algorithm
@@ -90,13 +91,19 @@ def command(file: str | None, **options: Any) -> None:
     SIGTERM or Ctrl-C ends the proxy at once. Exit codes: 0 ended in order, 1 ended at once, 2 could
     not start.
     """
+    certificates = options.pop("tls_cert"), options.pop("tls_key")
     flags = raw_flags(options)
+    if certificates != ((), ()):
+        flags["tls"] = proxy_options.given_certificates(*certificates)
     path = os.path.abspath(file) if file else ""
     try:
         settings = read_settings(path, flags)
         require_otlp(settings)
     except (SpecError, MissingExtra) as error:
         _exit_with(str(error))
+    problem = find_problem(build_listeners(settings, settings.listen))
+    if problem is not None:
+        _exit_with(problem)
     resolved, problems = asyncio.run(resolve_hosts(settings, resolve_host, {}))
     if not build_endpoints(settings, resolved):
         _exit_with(f"--to: {'; '.join(problems.values())}")

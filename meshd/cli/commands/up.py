@@ -17,6 +17,7 @@ from meshd.cli.options import detach_option, output_option, state_option, timeou
 from meshd.cli.session import connect, run_async
 from meshd.spec.model import Project
 from meshd.spec.model.proxy_settings import find_unused_listeners
+from meshd.standalone.listeners import build_listeners, find_problem
 from meshd.store import presence
 
 LISTEN = "127.0.0.1:8080"
@@ -122,13 +123,17 @@ async def command(
         raise click.UsageError(
             f"x-mesh.listeners: {unused} is not an address of --listen; add --listen {unused}"
         )
+    addresses = listen or default_listen(spec)
+    problem = find_problem(build_listeners(settings, addresses))
+    if problem is not None:
+        raise click.UsageError(problem)
     try:
         daemon = None
         daemon_process.prepare_state(state)
         options = daemon_process.DaemonOptions(
             state=state,
             runtime=runtime,
-            listen=listen or default_listen(spec),
+            listen=addresses,
             metrics=metrics,
             workers=workers,
             start_limit=start_limit,

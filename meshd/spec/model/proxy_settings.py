@@ -8,12 +8,13 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from importlib.util import find_spec
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from meshd.spec.model import BackupHooks, Model, Percent, Quota
+from meshd.spec.model.tls_settings import TlsSettings
 from proxy.ipc import address
 
 
@@ -118,11 +119,26 @@ class ListenerSettings(Model):
     - `paths`: the path policy of routes without one: `strict` or `as-is`; see `RouteSpec`
     - `mode`: the permission bits of a Unix socket's file, in octal: `"0660"`
     - `proxy_protocol`: read the PROXY header of load balancers in front. Default: none
+    - `tls`: TLS of this address; `false`: none. Default: that of the proxy as a whole
+    - `redirect`: `https` or `https:PORT` redirects all requests to the same URL with https
     """
 
     paths: Literal["strict", "as-is"] | None = None
     mode: str = ""
     proxy_protocol: ProxyProtocolSettings | None = None
+    tls: TlsSettings | Literal[False] | None = None
+    redirect: Annotated[str, Field(pattern=r"^(https(:[1-9][0-9]{0,4})?)?$")] = ""
+
+    @property
+    def redirect_port(self) -> int:
+        """The port of `redirect`; 0 if it names none."""
+        return int(self.redirect.partition(":")[2] or 0)
+
+    @model_validator(mode="after")
+    def _check_redirect(self) -> Self:
+        if self.redirect and self.tls:
+            raise ValueError("redirect: https is for an address without TLS; remove one of them")
+        return self
 
     @field_validator("mode", mode="before")
     @classmethod
@@ -139,6 +155,7 @@ class ProxySettings(Model):
     """The settings of the whole proxy.
 
     - `listeners`: settings of addresses that clients connect to, by address
+    - `tls`: TLS of all TCP addresses that clients connect to and that do not redirect
     - `trusted_proxies`: networks in CIDR notation, or addresses, of proxies whose `Forwarded` and
       `X-Forwarded-*` fields are trusted; `unix:PATH` or `unix:` for clients of Unix sockets
     - `via`: whether requests to endpoints have a `Via` field
@@ -147,6 +164,7 @@ class ProxySettings(Model):
     """
 
     listeners: dict[str, ListenerSettings] = {}
+    tls: TlsSettings | None = None
     trusted_proxies: tuple[str, ...] = ()
     via: bool = False
     access_log: AccessLogSettings = AccessLogSettings()

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from meshd.spec import model
-from meshd.spec.model import proxy_settings
+from meshd.spec.model import proxy_settings, tls_settings
 from meshd.spec.source.yaml_tree import parse_yaml
 from meshd.standalone import settings
 from proxy.http1 import limits
@@ -30,6 +30,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "### Ending: `drain`": model.DrainSettings,
     "### Connections to endpoints: `upstream`": model.UpstreamSpec,
     "### Access log: `access_log`": proxy_settings.AccessLogSettings,
+    "## HTTPS: `tls`": tls_settings.TlsSettings,
 }
 NOT_HERE = {
     "schedule",
@@ -90,13 +91,15 @@ def written(of: type[BaseModel], name: str, text: str) -> Any:
     value = parse_yaml(text.strip("`").replace("*", "'*'"), "docs").to_plain()
     value = "off" if value is False and name == "mode" else value
     required = {each: "1" for each, field in of.model_fields.items() if field.is_required()}
+    if of is tls_settings.TlsSettings:
+        required = {"cert": "1"}
     return getattr(of.model_validate({**required, name: value}), name)
 
 
 def test_every_part_of_x_mesh_has_a_section() -> None:
     parts = {re.search(r"`(\w+)`", heading) for heading in MODELS}
     named = {part.group(1) for part in parts if part is not None}
-    assert set(model.Mesh.model_fields) - NOT_HERE == named - {"access_log"}
+    assert set(model.Mesh.model_fields) - NOT_HERE == named - {"access_log", "tls"}
     assert "### Tracing: `trace`" in TEXT
     assert model.Mesh().trace is None
 

@@ -191,6 +191,7 @@ def test_proxy_settings_come_from_the_file_and_the_options(tmp_path: Path) -> No
         "  access_log: {mode: on, path: log/a.log}}\n"
     )
     given: dict[str, Any] = dict.fromkeys([*proxy_options._LOG_FIELDS, "otlp", "otlp_sample"])
+    given |= {"tls_cert": (), "tls_key": ()}
     given["trusted_proxy"] = ()
     loaded = spec_options.load((file,))
     options = daemon_process.DaemonOptions(

@@ -14,6 +14,7 @@ from meshd.model.replica import ProbeResult
 from meshd.spec.errors import SpecError
 from meshd.standalone import build
 from meshd.standalone.helper import Helper, is_unhealthy
+from meshd.standalone.listeners import build_listeners
 from meshd.standalone.memory import HelperMemory, create_memory_file, read_memory, write_memory
 from meshd.standalone.settings import StandaloneSettings, read_settings
 from proxy.wire.snapshot import Endpoint, Generation, Listener
@@ -79,8 +80,8 @@ def test_tls_settings_of_endpoints_in_the_file(tmp_path: Path) -> None:
     ca = Path(authority.ca)
     text = f"to: [10.0.0.1:1, 'unix:/x']\nupstream: {{tls: {{ca: {ca.name}}}}}\n"
     found = settings(tmp_path, text)
-    assert found.tls is not None
-    assert found.tls.ca == str(ca)
+    assert found.upstream_tls is not None
+    assert found.upstream_tls.ca == str(ca)
     endpoints = build.build_endpoints(found, {"10.0.0.1": ("10.0.0.1",)})
     assert [each.server_name for each in endpoints] == ["10.0.0.1", "localhost"]
     named = settings(tmp_path, text.replace("ca:", "server_name: b.example, ca:"))
@@ -254,7 +255,7 @@ def test_settings_of_single_addresses() -> None:
     listen = ["127.0.0.1:80", "unix:/run/a.sock"]
     given = {"127.0.0.1:80": {"paths": "as-is"}, "unix:/run/a.sock": {"mode": "0660"}}
     found = read_settings("", {"to": "127.0.0.1:1", "listen": listen, "listeners": given})
-    assert build.build_listeners(found) == (
+    assert build_listeners(found, found.listen) == (
         Listener("127.0.0.1:80", paths="as-is"),
         Listener("unix:/run/a.sock", mode=0o660),
     )

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
 from proxy.tls.session_info import describe_session, format_subject
-from tests.support.certificates import Authority, Issued
+from tests.support.certificate_authority import Authority, server_context
 
 
 def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject:
@@ -24,12 +23,6 @@ def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject
             except ssl.SSLWantReadError:
                 continue
     return one
-
-
-def server_context(issued: Issued) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(issued.cert, issued.key)
-    return context
 
 
 def test_a_handshake_without_a_client_certificate(tmp_path: Path) -> None:
@@ -58,11 +51,12 @@ def test_a_client_certificate_is_described(tmp_path: Path, mode: ssl.VerifyMode)
             x509.NameAttribute(NameOID.COMMON_NAME, "courier"),
         ]
     )
-    issued = authority.issue("a.test", "b.test", subject=subject, uri="spiffe://x/courier")
+    names = ("a.test", "b.test", "spiffe://x/courier")
+    issued = authority.issue("courier", *names, subject=subject)
     found = describe_session(shake_hands(server, authority.client_context(issued))).client
     assert found is not None
     assert found.subject == "CN=courier,O=Bikes\\, Inc"
-    assert found.digest == issued.certificate.fingerprint(hashes.SHA256()).hex()
+    assert found.digest == issued.digest
     assert found.uris == ("spiffe://x/courier",)
     assert found.names == ("a.test", "b.test")
 

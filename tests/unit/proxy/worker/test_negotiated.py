@@ -1,31 +1,28 @@
 """The protocol of a connection after its handshake."""
 
 import asyncio
-import ssl
 from pathlib import Path
 
-import pytest
-
-from proxy.tls.counters import HandshakeCounters
-from proxy.wire.snapshot import Listener, ListenerTls, Route, Target
+from proxy.tls.contexts import ServerContexts
+from proxy.wire.snapshot import CertificateFiles, Listener, ListenerTls, Route, Target
 from proxy.worker import negotiated
-from tests.support.certificates import Authority
+from tests.support.certificate_authority import Authority
 from tests.support.proxy_scene import OK, Client, Scene, answers, get, on_uvloop, service
-
-LISTENER = Listener("127.0.0.1:0", tls=ListenerTls())
 
 
 @on_uvloop
 async def test_http_1_is_served_with_its_scheme(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     issued = authority.issue("shop.test")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(issued.cert, issued.key)
-    context.set_alpn_protocols(list(negotiated.offered_protocols(LISTENER)))
+    tls = ListenerTls((CertificateFiles(issued.cert, issued.key),))
+    listener = Listener("127.0.0.1:0", tls=tls)
+    contexts = ServerContexts(listener, negotiated.offered_protocols(listener))
     scene = Scene({})
     loop = asyncio.get_running_loop()
-    counters = HandshakeCounters(pytest.fail)
-    factory = negotiated.handshake_factory(scene.plane, LISTENER, context, counters)
+
+    def factory() -> asyncio.Protocol:
+        return negotiated.create_handshake(scene.plane, contexts, listener)
+
     server = await loop.create_server(factory, "127.0.0.1", 0)
     scene.server, scene.port = server, server.sockets[0].getsockname()[1]
     try:
@@ -50,7 +47,7 @@ async def test_http_1_is_served_with_its_scheme(tmp_path: Path) -> None:
         assert (await client.response())[0] == 200
         assert await client.rest() == b""
         assert not scene.plane.active()
-        assert counters.take() == {"complete": 1}
-        assert not counters.pending
+        assert scene.plane.handshakes.take() == {"complete": 1}
+        assert not scene.plane.handshakes.pending
     finally:
         await scene.close()

@@ -1,0 +1,37 @@
+"""The secrets of TLS session tickets, which all workers share, and their rotation.
+
+Owned by `worker_pool`, which sends them to the workers. Whoever knows a secret can read the
+recorded sessions that were resumed with it, so each one is used for a limited time only.
+"""
+
+import os
+from typing import Final
+
+ROTATE_SECONDS: Final = 12 * 3600.0
+"""Time for which new tickets are made with one secret."""
+SECRET_BYTES: Final = 64
+KEPT: Final = 2
+"""Secrets that are kept: the current one, and the one before it."""
+
+
+class TicketRotation:
+    """The current secrets.
+
+    - `secrets`: the current one first
+    """
+
+    def __init__(self, now: float) -> None:
+        self.secrets: tuple[bytes, ...] = (os.urandom(SECRET_BYTES),)
+        self._next = now + ROTATE_SECONDS
+
+    def adopt(self, secrets: tuple[bytes, ...]) -> None:
+        """Continue with the secrets of the version before; without any, keep the own ones."""
+        self.secrets = secrets or self.secrets
+
+    def rotate(self, now: float) -> bool:
+        """Make a new secret if it is time to. Return whether there is one."""
+        if now < self._next:
+            return False
+        self._next = now + ROTATE_SECONDS
+        self.secrets = (os.urandom(SECRET_BYTES), *self.secrets)[:KEPT]
+        return True
