@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from meshd.spec.model.proxy_settings import ListenerSettings, ProxySettings
 from meshd.spec.model.tls_settings import TlsSettings
 from proxy.ipc import address
-from proxy.tls.certificate import BadCertificate, load_listener
+from proxy.tls.certificate import UnusableCertificate, load_listener
 from proxy.wire.snapshot import CertificateFiles, Listener, ListenerTls
 
 S = TypeVar("S", bound=ProxySettings)
@@ -113,6 +113,6 @@ def find_problem(listeners: Sequence[Listener]) -> str | None:
         if listener.tls is not None:
             try:
                 load_listener(listener.tls, time.time())
-            except BadCertificate as error:
+            except UnusableCertificate as error:
                 return f"{listener.address}: tls: {error}"
     return None

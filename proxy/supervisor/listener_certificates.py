@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from proxy.tls.certificate import BadCertificate, describe, load_listener
+from proxy.tls.certificate import UnusableCertificate, describe, load_listener
 from proxy.wire.snapshot import Listener, ListenerTls
 
 _log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class ListenerCertificates:
     def fill(self, listener: Listener) -> Listener:
         """Return a listener with the content of its files, which are read if they were not yet.
 
-        Raises BadCertificate.
+        Raises UnusableCertificate.
         """
         if listener.tls is None:
             return listener
@@ -73,7 +73,7 @@ class ListenerCertificates:
                 continue
             try:
                 found.read[tls] = _Read(signature, load_listener(tls, self._clock()))
-            except BadCertificate as error:
+            except UnusableCertificate as error:
                 found.failed[tls] = (signature, str(error))
         return found
 

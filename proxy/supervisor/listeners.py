@@ -11,7 +11,7 @@ from proxy.ipc.sockets import OpenSockets, adopt, open_address, set_mode
 from proxy.supervisor.listener_certificates import ListenerCertificates, Reread
 from proxy.supervisor.upgrade import close_unused
 from proxy.supervisor.worker_handle import OpenListeners
-from proxy.tls.certificate import BadCertificate
+from proxy.tls.certificate import UnusableCertificate
 from proxy.wire.report import ListenFailed, Listening
 from proxy.wire.snapshot import Listener, Snapshot
 
@@ -57,7 +57,7 @@ class Listeners:
         for address, listener in self._wanted(snapshot).items():
             try:
                 self._certificates.fill(listener)
-            except BadCertificate as error:
+            except UnusableCertificate as error:
                 errors[address] = f"tls: {error}"
         return errors
 
@@ -90,7 +90,7 @@ class Listeners:
                 filled = self._certificates.fill(wanted[address])
                 opened = open_address(address, self._slots, filled.mode)
                 synced[address] = (filled, opened)
-            except (OSError, BadAddress, BadCertificate) as error:
+            except (OSError, BadAddress, UnusableCertificate) as error:
                 self.listen_errors[address] = error_text(error)
         self.open = synced
         self._asked = wanted
@@ -100,7 +100,7 @@ class Listeners:
         """Return a listener with its certificates; the current one if they cannot be used."""
         try:
             return self._certificates.fill(listener)
-        except BadCertificate as error:
+        except UnusableCertificate as error:
             self.listen_errors[listener.address] = error_text(error)
             return current
 

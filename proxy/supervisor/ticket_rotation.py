@@ -1,7 +1,7 @@
 """The secrets of TLS session tickets, which all workers share, and their rotation.
 
-Owned by `worker_pool`, which sends them to the workers. Whoever knows a secret can read the
-recorded sessions that were resumed with it, so each one is used for a limited time only.
+Owned by `worker_pool`, which sends them to the workers. A stolen secret opens the recorded sessions
+that were resumed with it, so each one is used for a limited time only.
 """
 
 import os
@@ -10,6 +10,7 @@ from typing import Final
 ROTATE_SECONDS: Final = 12 * 3600.0
 """Time for which new tickets are made with one secret."""
 SECRET_BYTES: Final = 64
+"""The block size of SHA-512 is larger, and the keys that are derived have 512 bits."""
 KEPT: Final = 2
 """Secrets that are kept: the current one, and the one before it."""
 

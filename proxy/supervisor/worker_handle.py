@@ -29,8 +29,9 @@ PROTOCOL = 2
 """Version of the messages to workers. From 1 on they understand `Drain.tunnels` and `ReopenLog`,
 from 2 on `TicketSecrets`."""
 _TUNNELS_PROTOCOL = 1
+"""Version from which on a worker understands `Drain.tunnels` and `ReopenLog`."""
 _TICKETS_PROTOCOL = 2
-"""Versions from which on a worker understands these messages."""
+"""Version from which on a worker understands `TicketSecrets`."""
 _RESTART_DELAY_FIRST = 0.1
 """Seconds before the restart that follows a second early exit; doubles with each one."""
 _RESTART_DELAY_MAX = 5.0

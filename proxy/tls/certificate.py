@@ -19,7 +19,7 @@ MAX_FILE: Final = 1024 * 1024
 """Bytes of a file; a chain with its key has a few KiB."""
 
 
-class BadCertificate(Exception):
+class UnusableCertificate(Exception):
     """A certificate or key cannot be used; the text names the file and says why."""
 
 
@@ -37,32 +37,32 @@ class CertificateInfo:
 
 
 def read_file(path: str) -> str:
-    """Return the content of a PEM file. Raises BadCertificate."""
+    """Return the content of a PEM file. Raises UnusableCertificate."""
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_FILE + 1)
         if len(content) > MAX_FILE:
-            raise BadCertificate(f"{path} is too large; expected a PEM file")
+            raise UnusableCertificate(f"{path} is too large; expected a PEM file")
         return content.decode()
     except OSError as error:
-        raise BadCertificate(f"{path} cannot be read: {error.strerror}") from error
+        raise UnusableCertificate(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise BadCertificate(f"{path} is not a PEM file") from error
+        raise UnusableCertificate(f"{path} is not a PEM file") from error
 
 
 def load(files: CertificateFiles, now: float) -> CertificateFiles:
     """Return the files with their content and the host names of the certificate.
 
-    Raises BadCertificate if they cannot be read, do not belong together, or the certificate or one
+    Raises UnusableCertificate if they cannot be read, do not belong together, or the certificate or one
     of its chain is not valid at `now`, in Unix time.
     """
     cert = read_file(files.cert)
     key = read_file(files.key) if files.key else ""
     info = describe(files.cert, cert)
     if info.expires <= now:
-        raise BadCertificate(f"{files.cert}: {_expired(files.cert, cert, now)}")
+        raise UnusableCertificate(f"{files.cert}: {_expired(files.cert, cert, now)}")
     if info.begins > now:
-        raise BadCertificate(f"{files.cert} is not valid before {_format_time(info.begins)}")
+        raise UnusableCertificate(f"{files.cert} is not valid before {_format_time(info.begins)}")
     check_pair(files, cert, key)
     return CertificateFiles(
         cert=files.cert,
@@ -74,14 +74,16 @@ def load(files: CertificateFiles, now: float) -> CertificateFiles:
 
 
 def load_listener(tls: ListenerTls, now: float) -> ListenerTls:
-    """Return the settings of a listener with the content of all files. Raises BadCertificate."""
+    """Return the settings of a listener with the content of all files. Raises UnusableCertificate."""
     client_ca = ""
     if tls.client_ca:
         client_ca = read_file(tls.client_ca)
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=client_ca)
         except (ssl.SSLError, ValueError) as error:
-            raise BadCertificate(f"{tls.client_ca} has no certificate in PEM format") from error
+            raise UnusableCertificate(
+                f"{tls.client_ca} has no certificate in PEM format"
+            ) from error
     return ListenerTls(
         certificates=tuple(load(each, now) for each in tls.certificates),
         client_ca=tls.client_ca,
@@ -97,7 +99,7 @@ def load_listener(tls: ListenerTls, now: float) -> ListenerTls:
 
 def describe(path: str, pem: str) -> CertificateInfo:
     """Return what the certificates in `pem`, the content of the file `path`, say. Raises
-    BadCertificate."""
+    UnusableCertificate."""
     chain = _parse(path, pem)
     return CertificateInfo(
         names=_names(chain[0]),
@@ -107,7 +109,7 @@ def describe(path: str, pem: str) -> CertificateInfo:
 
 
 def check_pair(files: CertificateFiles, cert: str, key: str) -> None:
-    """Check that a certificate and a key belong together. Raises BadCertificate."""
+    """Check that a certificate and a key belong together. Raises UnusableCertificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     where = files.key or files.cert
     asked = False
@@ -129,7 +131,7 @@ def check_pair(files: CertificateFiles, cert: str, key: str) -> None:
             text = f"{files.cert} is too weak: {reason.lower().replace('_', ' ')}"
         else:
             text = f"{where} has no private key in PEM format"
-        raise BadCertificate(text) from error
+        raise UnusableCertificate(text) from error
 
 
 def load_chain(
@@ -149,7 +151,7 @@ def _parse(path: str, pem: str) -> "list[Certificate]":
     try:
         return x509.load_pem_x509_certificates(pem.encode())
     except ValueError as error:
-        raise BadCertificate(f"{path} has no certificate in PEM format") from error
+        raise UnusableCertificate(f"{path} has no certificate in PEM format") from error
 
 
 def _names(certificate: "Certificate") -> tuple[str, ...]:

@@ -19,13 +19,15 @@ _CLIENT_HELLO: Final = 1
 _MAJOR: Final = 3
 """The first byte of the version of a record, for SSL 3.0 and all versions of TLS."""
 _RECORD_HEADER: Final = 5
+"""Bytes of the header of a record."""
 _MESSAGE_HEADER: Final = 4
-"""Bytes of the headers of a record and of a handshake message."""
+"""Bytes of the header of a handshake message."""
 _MAX_RECORD: Final = 16384
 """Bytes of a record's content."""
 _SERVER_NAME: Final = 0
+"""Type of the extension with the host."""
 _ALPN: Final = 16
-"""Types of extensions."""
+"""Type of the extension with the protocols."""
 
 
 class BadHello(Exception):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.tls.certificate import BadCertificate, load, load_listener
+from proxy.tls.certificate import UnusableCertificate, load, load_listener
 from proxy.wire.snapshot import CertificateFiles, ListenerTls
 from tests.support.certificate_authority import Authority, Issued
 
@@ -18,7 +18,7 @@ def files(issued: Issued) -> CertificateFiles:
 
 
 def refusal(given: CertificateFiles) -> str:
-    with pytest.raises(BadCertificate) as raised:
+    with pytest.raises(UnusableCertificate) as raised:
         load(given, NOW)
     return str(raised.value)
 
@@ -104,5 +104,5 @@ def test_the_authorities_of_clients(tmp_path: Path) -> None:
     loaded = load_listener(tls, NOW)
     assert loaded.client_ca_pem == Path(authority.ca).read_text()
     assert (loaded.client, loaded.hsts) == ("required", "max-age=1")
-    with pytest.raises(BadCertificate, match="has no certificate in PEM format"):
+    with pytest.raises(UnusableCertificate, match="has no certificate in PEM format"):
         load_listener(ListenerTls((files(issued),), client_ca=issued.key), NOW)
