@@ -53,8 +53,8 @@ def read_file(path: str) -> str:
 def load(files: CertificateFiles, now: float) -> CertificateFiles:
     """Return the files with their content and the host names of the certificate.
 
-    Raises UnusableCertificate if they cannot be read, do not belong together, or the certificate or one
-    of its chain is not valid at `now`, in Unix time.
+    Raises UnusableCertificate if they cannot be read, do not belong together, or the certificate or
+    one of its chain is not valid at `now`, in Unix time.
     """
     cert = read_file(files.cert)
     key = read_file(files.key) if files.key else ""
@@ -74,7 +74,10 @@ def load(files: CertificateFiles, now: float) -> CertificateFiles:
 
 
 def load_listener(tls: ListenerTls, now: float) -> ListenerTls:
-    """Return the settings of a listener with the content of all files. Raises UnusableCertificate."""
+    """Return the settings of a listener with the content of all files.
+
+    Raises UnusableCertificate.
+    """
     client_ca = ""
     if tls.client_ca:
         client_ca = read_file(tls.client_ca)

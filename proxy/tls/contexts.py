@@ -35,7 +35,10 @@ _TICKET_LABEL: Final = b"meshd ticket keys "
 def make_context(
     tls: ListenerTls, certificate: CertificateFiles | None, protocols: Sequence[str]
 ) -> ssl.SSLContext:
-    """Return a context that serves one certificate. Raises UnusableCertificate or errors of `ssl`."""
+    """Return a context that serves one certificate.
+
+    Raises UnusableCertificate or errors of `ssl`.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     newest_only = tls.minimum == "1.3"
     context.minimum_version = ssl.TLSVersion.TLSv1_3 if newest_only else ssl.TLSVersion.TLSv1_2
