@@ -148,7 +148,7 @@ class StandaloneSettings(ProxySettings):
 
     @model_validator(mode="after")
     def _check_protocol(self) -> Self:
-        encrypted = self.tls is not None
+        encrypted = self.upstream_tls is not None
         if self.mesh.protocol == "h2" and not encrypted:
             raise ValueError("protocol h2 is HTTP/2 over TLS; expected https:// in to, or h2c")
         if self.mesh.protocol == "h2c" and encrypted:
