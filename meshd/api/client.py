@@ -198,8 +198,12 @@ class Client:
         return msgspec.json.decode(await self._call("GET", path), type=Recording)
 
     async def certificates(self) -> Sequence[CertificateStatus]:
-        """Return the TLS certificates that the proxy serves, and those that are wanted."""
-        found = await self._call("GET", "v1/certificates")
+        """Return the TLS certificates that the proxy serves, and those that are wanted; none from
+        a daemon of an earlier version."""
+        try:
+            found = await self._call("GET", "v1/certificates")
+        except NotFound:
+            return []
         return msgspec.json.decode(found, type=list[CertificateStatus])
 
     async def sizes(self) -> Sequence[Sizing]:

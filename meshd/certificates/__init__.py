@@ -10,6 +10,7 @@ Run by the control process of a mesh and by the helper of `meshd proxy`.
 - `authority`: one certificate authority; blocks, so it runs in a thread
 - `threads`: a bounded number of threads for its calls
 - `manager`: the loop that orders what is due, and hands certificates to the proxy
+- `files`: certificates in files of the user, for display
 
 Does not belong here: TLS itself, which the proxy's workers speak.
 """

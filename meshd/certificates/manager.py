@@ -6,6 +6,7 @@ what is due; each attempt is a task here, with the calls of `authority` in threa
 """
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from random import Random
@@ -150,16 +151,21 @@ class CertificateManager:
         if len(self._attempts) >= MAX_THREADS:
             work.close()
             return
-        self._attempts[wanted.name] = asyncio.create_task(self._attempt(wanted.name, work))
+        self._attempts[wanted.name] = asyncio.create_task(self._attempt(wanted, work))
 
-    async def _attempt(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+    async def _attempt(self, wanted: WantedCertificate, work: Coroutine[Any, Any, None]) -> None:
+        """Run an attempt. Whatever happens, the next one waits: an authority limits their number,
+        also that of certificates that were issued and then not stored."""
         try:
             await work
         except OSError as error:
-            _log.error("certificates cannot be stored", error=str(error))
-            await asyncio.sleep(DELIVERY_SECONDS)
+            text = f"the state cannot be written: {error}"
+            self._fail(wanted, OrderFailed(FailureCause.REFUSED, text))
+        except Exception as error:  # noqa: BLE001 (no error may order again and again)
+            _log.exception("attempt to get a certificate failed", name=wanted.name)
+            self._fail(wanted, OrderFailed(FailureCause.REFUSED, f"unexpected error: {error!r}"))
         finally:
-            del self._attempts[name]
+            del self._attempts[wanted.name]
 
     def _update_served(self, wanted: Sequence[WantedCertificate]) -> None:
         served = self._find_served(wanted)
@@ -284,10 +290,11 @@ class CertificateManager:
         self._update_served(self._wanted())
 
     def _fail(self, wanted: WantedCertificate, failed: OrderFailed) -> None:
-        """Record a failed attempt, with the reason and the time of the next one. Raises OSError."""
+        """Record a failed attempt, with the reason and the time of the next one."""
         now = self._clock()
         after = decide.after_failure(self._past(wanted), failed, now, self._random.random())
-        self._keep(wanted, after)
+        with contextlib.suppress(OSError):  # it is remembered in memory
+            self._keep(wanted, after)
         minutes = (max(after.retry_at, self._pause(wanted).retry_at) - now) / 60.0
         held = self._store.find(wanted)
         kept = ""
@@ -300,10 +307,10 @@ class CertificateManager:
         )
 
     async def _read_window(self, wanted: WantedCertificate, held: HeldCertificate) -> None:
-        """Ask the authority when to renew. Raises OSError."""
+        """Ask the authority when to renew."""
         access, cancelled = wanted.authority, threading.Event()
         try:
-            authority = Authority(access, self._account(access), cancelled)
+            authority = Authority(access, Account(new_key()), cancelled)
             window = await self._threads.run(lambda: authority.read_window(held))
         except OrderFailed as failed:
             _log.debug("no renewal information", name=wanted.name, error=str(failed))
@@ -312,4 +319,5 @@ class CertificateManager:
             window = msgspec.structs.replace(window, renewal_id=held.renewal_id, check_at=check_at)
         finally:
             cancelled.set()
-        self._keep(wanted, msgspec.structs.replace(self._past(wanted), window=window))
+        with contextlib.suppress(OSError):  # it is remembered in memory
+            self._keep(wanted, msgspec.structs.replace(self._past(wanted), window=window))

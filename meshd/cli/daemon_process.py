@@ -9,6 +9,7 @@ order. It logs to `daemon.log` in the state directory.
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import socket
@@ -23,9 +24,10 @@ import msgspec
 
 from meshd.api.client import wait_for_daemon
 from meshd.cli import output
+from meshd.spec.model.acme import ACME_VARIABLE
 from meshd.spec.model.proxy_settings import ProxySettings
 from meshd.standalone.build import build_span_config
-from meshd.standalone.listeners import build_listeners
+from meshd.standalone.listeners import build_listeners, list_acme
 from meshd.store import presence
 from proxy.ipc import address as addresses
 from proxy.ipc.config import ChildConfig, LogConfig, SupervisorConfig
@@ -90,6 +92,7 @@ class DaemonOptions:
                 *(() if self.filter_host else ("--no-filter",)),
                 *_edge_arguments(self.proxy),
             ),
+            env=self._acme_environment(),
             stop_seconds=CHILD_STOP_SECONDS,
             silence_seconds=CONTROL_SILENCE_SECONDS,
         )  # fmt: skip
@@ -109,6 +112,11 @@ class DaemonOptions:
             access_log=self._access_log(),
             spans=build_span_config(self.proxy),
         )
+
+    def _acme_environment(self) -> dict[str, str]:
+        """The settings of automatic certificates for the control process."""
+        acme = [each.model_dump() for each in list_acme(self.proxy, self.listen)]
+        return {ACME_VARIABLE: json.dumps(acme)} if acme else {}
 
     def _access_log(self) -> LogConfig:
         """The default is a separate file, because standard output is the daemon's log."""
@@ -177,12 +185,17 @@ def has_proxy_settings(options: DaemonOptions) -> bool:
     given = {
         each for child in config.children for each in child.argv if each.startswith(_EDGE_OPTIONS)
     }
-    same = (config.access_log, config.spans, config.listeners) == (
+    same = (config.access_log, config.spans, config.listeners, _environment(config)) == (
         expected.access_log,
         expected.spans,
         expected.listeners,
+        _environment(expected),
     )
     return same and given == set(_edge_arguments(options.proxy))
+
+
+def _environment(config: SupervisorConfig) -> list[dict[str, str]]:
+    return [child.env for child in config.children]
 
 
 def _log_file(state: Path) -> Path:
@@ -294,6 +307,7 @@ def spawn(options: DaemonOptions) -> DaemonProcess:
     log_path = _log_file(options.state)
     try:
         config = _config_file(options.state)
+        config.touch(mode=0o600)  # it may hold the key of an external account
         config.write_bytes(msgspec.json.format(msgspec.json.encode(options.config())))
         with log_path.open("ab") as log:
             start = log.tell()

@@ -130,6 +130,8 @@ class ForegroundRun:
         for line in tables.kind_lines(services):
             output.print_line(line)
         output.print_line(tables.daemon_line(status))
+        for line in tables.certificate_lines(await self._client.certificates()):
+            output.print_error(line)
         for warning in (
             tables.filter_warning(status),
             tables.addresses_warning(status),

@@ -9,6 +9,7 @@ from typing import Final
 
 from meshd.api.dto import ProjectStatus, ReplicaStatus, ServiceStatus, Status
 from meshd.cli.output import format_bytes, format_seconds, format_time
+from meshd.model.certificate import CertificateStatus
 from meshd.model.event import Event
 
 SERVICE_COLUMNS: Final = (
@@ -184,6 +185,22 @@ def enforcement_warning(status: Status) -> str | None:
         "warning: x-mesh.enforce has no effect; containers of a shared network can connect past "
         f"the mesh: {reason}"
     )
+
+
+def certificate_lines(found: Sequence[CertificateStatus]) -> list[str]:
+    """Return a line for each certificate that does not exist yet or could not be renewed."""
+    lines = []
+    for each in found:
+        names = ", ".join(each.names)
+        if each.state == "pending":
+            lines.append(f"certificate of {names}: ordered; see `meshd certificates`")
+        elif each.state == "expired":
+            lines.append(f"warning: the certificate of {names} has expired: {each.error}")
+        elif each.state == "failing" and each.expires_at:
+            lines.append(f"warning: the certificate of {names} was not renewed: {each.error}")
+        elif each.state == "failing":
+            lines.append(f"warning: no certificate for {names}: {each.error}")
+    return lines
 
 
 def filter_warning(status: Status) -> str | None:

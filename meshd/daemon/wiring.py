@@ -17,6 +17,7 @@ import structlog
 
 from meshd.api.server import serve
 from meshd.capacity.job_demand import JobAdmission
+from meshd.certificates.files import describe_files, read_listeners
 from meshd.certificates.values import ServedCertificates
 from meshd.certificates.wanted import WantedCertificates
 from meshd.control.deploy.admission import Admission
@@ -176,6 +177,7 @@ class Parts:
         sampler = self._sampler = UsageSampler(runtime)
         job_table = JobTable(store, stores.jobs, wake.set)
         job_factory = JobFactory(store, stores.jobs, clock, random.Random())
+        self._listeners = read_listeners(settings.state)
         certificates = self._certificates = self._make_certificates(publisher, wake.set)
         reconciler = self._reconciler = Reconciler(
             runtime=runtime,
@@ -249,6 +251,7 @@ class Parts:
             jobs.demands,
             lambda: tuple(publisher.bound.values()),
             clock,
+            orders_certificates=bool(settings.acme),
         )
         deployments = Deployments(
             capabilities=runtime.capabilities,
@@ -403,7 +406,7 @@ class Parts:
         BadAcmeSettings."""
         if not self._settings.acme:
             return None
-        # Imported here: these modules and their libraries take 20 MiB.
+        # Imported here: these modules and their libraries take 15 MiB.
         from meshd.certificates.manager import CertificateManager
         from meshd.certificates.store import CertificateStore
 
@@ -426,7 +429,8 @@ class Parts:
         return deployed + [each.spec for each in view.desired.services if each.adopted]
 
     def _certificate_status(self) -> Sequence[CertificateStatus]:
-        return self._certificates.status() if self._certificates else ()
+        ordered = self._certificates.status() if self._certificates else ()
+        return [*describe_files(self._listeners, self._clock()), *ordered]
 
     def _take_usage(self, loads: Mapping[str, Load]) -> None:
         """Add a reading of CPU and memory to what limits are proposed from."""

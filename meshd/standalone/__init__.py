@@ -5,6 +5,7 @@ supervisor, which starts the helper process.
 
 - `settings`: the settings, from a file and the command line
 - `build`: the settings to a snapshot and a supervisor configuration
+- `automatic`: certificates from a certificate authority
 - `helper`: the process that probes, resolves names, reloads the file and serves `/metrics`
 
 Does not belong here: anything that starts replicas. A standalone proxy balances over addresses that

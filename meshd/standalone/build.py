@@ -13,12 +13,14 @@ from typing import Final
 
 import msgspec
 
+from meshd.certificates.values import ServedCertificates
 from meshd.discovery.probe import ProbeOpening
 from meshd.model.service_key import service_key
 from meshd.publish.compile import EdgeSettings, compile_snapshot
 from meshd.spec.model import Mesh, Project, RouteSpec, Service, UpstreamSpec, UpstreamTlsSpec
 from meshd.spec.model.proxy_settings import ProxySettings
-from meshd.standalone.listeners import build_listeners
+from meshd.standalone import automatic
+from meshd.standalone.listeners import build_listeners, list_acme
 from meshd.standalone.settings import RawSettings, StandaloneSettings, UpstreamAddress
 from proxy.ipc import address
 from proxy.ipc.config import ChildConfig, LogConfig, SpanConfig, SupervisorConfig
@@ -48,6 +50,7 @@ failover, 30 to 60 seconds."""
 RESOLVE_SECONDS: Final = 5.0
 """Seconds for one host name: the default timeout of a resolver for one name server."""
 
+_NO_CERTIFICATES: Final = ServedCertificates()
 ResolvedAddresses = Mapping[str, tuple[str, ...]]
 """IP addresses by host; none if the host did not resolve so far."""
 HostResolver = Callable[[str], tuple[str, ...]]
@@ -172,8 +175,10 @@ def build_snapshot(
     resolved: ResolvedAddresses,
     generation: Generation,
     unhealthy: Collection[str] = frozenset(),
+    served: ServedCertificates = _NO_CERTIFICATES,
 ) -> Snapshot:
-    """Return the snapshot for the workers; endpoints in `unhealthy` (ids) get no new requests."""
+    """Return the snapshot for the workers; endpoints in `unhealthy` (ids) get no new requests.
+    `served`: what a certificate authority has issued and asks."""
     mesh = settings.mesh
     routes = mesh.routes or (RouteSpec(),)
     services = []
@@ -205,6 +210,8 @@ def build_snapshot(
         edge=build_edge(settings),
         # An origin that does not run may never run: without the setting that is an error at once.
         park_on_refusal="parking" in settings.mesh.model_fields_set,
+        certificates=served.certificates,
+        challenges=served.challenges,
     )
 
 
@@ -222,7 +229,9 @@ def build_supervisor_config(
         listeners=build_listeners(settings, settings.listen),
         workers=settings.workers,
         pid_file=settings.pid_file,
-        snapshot=build_snapshot(settings, resolved, Generation(1, 1)),
+        snapshot=build_snapshot(
+            settings, resolved, Generation(1, 1), served=automatic.find_stored(settings)
+        ),
         children=_helper_config(settings, resolved, file, flags, memory),
         drain=settings.mesh.drain.requests,
         access_log=msgspec.convert(settings.access_log.model_dump(), LogConfig),
@@ -262,7 +271,8 @@ def _helper_config(
     memory: int,
 ) -> tuple[ChildConfig, ...]:
     has_names = any(ips != (host,) for host, ips in resolved.items())
-    if not (file or has_names or settings.probes or settings.admin):
+    acme = list_acme(settings, settings.listen)
+    if not (file or has_names or settings.probes or settings.admin or acme):
         return ()
     return (
         ChildConfig(

@@ -10,21 +10,27 @@ import contextlib
 import signal
 import socket
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from meshd.api.dto import ServiceStatus, Status
+from meshd.certificates.files import describe_files
+from meshd.certificates.values import ServedCertificates, WantedCertificate
+from meshd.certificates.wanted import BadAcmeSettings
 from meshd.discovery.probe import Prober, ProbeTarget
+from meshd.model.certificate import CertificateStatus
 from meshd.model.replica import ProbeResult
 from meshd.publish.publisher import Publisher
 from meshd.spec.errors import SpecError
-from meshd.standalone import build
+from meshd.standalone import automatic, build
+from meshd.standalone.listeners import build_listeners
 from meshd.standalone.memory import HelperMemory, read_memory, write_memory
 from meshd.standalone.settings import RawSettings, StandaloneSettings, read_settings
 from meshd.telemetry.counters import EventCounters
@@ -40,6 +46,7 @@ FIRST_WORKER_TIMEOUT: Final = 5.0
 fails while the workers start."""
 ADMIN_SHUTDOWN_TIMEOUT: Final = 1.0
 """Seconds for open admin requests at the end; below `build.HELPER_STOP_SECONDS`."""
+NO_CERTIFICATES: Final = ServedCertificates()
 FIRST_EPOCH: Final = 2
 """The epoch of this process's snapshots; the supervisor starts with a snapshot of epoch 1."""
 
@@ -67,6 +74,15 @@ def _read_settings(file: str, flags: RawSettings, before: HelperMemory) -> Stand
             raise
         _log.error("keeping the previous settings", error=str(error))
         return StandaloneSettings.model_validate_json(before.settings)
+
+
+def _find_wanted(settings: StandaloneSettings) -> tuple[WantedCertificate, ...]:
+    """Return the certificates to order; none if a file of the settings cannot be read by now."""
+    try:
+        return automatic.find_wanted(settings)
+    except BadAcmeSettings as error:
+        _log.error("no certificates are ordered", error=str(error))
+        return ()
 
 
 class Helper:
@@ -100,6 +116,10 @@ class Helper:
         self._has_worker = asyncio.Event()
         self._prober = Prober(self._wake.set)
         self._publisher = Publisher(Path(), FIRST_EPOCH, self._on_message)
+        self._wanted = _find_wanted(self._settings)
+        self._certificates = automatic.make_manager(
+            self._settings, lambda: self._wanted, self._publisher.is_answered, self._wake.set
+        )
         self._ingest = Ingest()
         self._metrics = Metrics(
             EventCounters(),
@@ -107,6 +127,7 @@ class Helper:
             self.get_status,
             lambda: self.get_status().services,
             time.time,
+            self._certificate_status,
         )
 
     async def run(self) -> None:
@@ -120,6 +141,8 @@ class Helper:
         parts = [terminated.wait(), self._publisher.run_over(self._feed), self._publish()]
         parts.append(self._refresh_periodically())
         parts.append(send_signs_of_life(take_watchdog()))
+        if self._certificates is not None:
+            parts.append(self._certificates.run())
         if self._admin is not None:
             parts.append(self._serve_admin(self._admin))
         tasks = [asyncio.ensure_future(part) for part in parts]
@@ -154,7 +177,11 @@ class Helper:
             self._remember()
             self._publisher.publish(
                 build.build_snapshot(
-                    self._settings, self._resolved, Generation(), self._list_unhealthy()
+                    self._settings,
+                    self._resolved,
+                    Generation(),
+                    self._list_unhealthy(),
+                    self._certificates.served if self._certificates else NO_CERTIFICATES,
                 )
             )
             await self._wake.wait()
@@ -205,8 +232,9 @@ class Helper:
         if reload:
             try:
                 settings = read_settings(self._file, self._flags)
+                self._wanted = automatic.find_wanted(settings)
                 _log.info("settings reloaded")
-            except SpecError as error:
+            except (SpecError, BadAcmeSettings) as error:
                 _log.error("keeping the previous settings", error=str(error))
         resolved, problems = await build.resolve_hosts(settings, self._resolve_host, self._resolved)
         for host, problem in problems.items():
@@ -262,6 +290,7 @@ class Helper:
         app = web.Application()
         app.router.add_get("/metrics", self._get_metrics)
         app.router.add_get("/healthz", self._get_health)
+        app.router.add_get("/certificates", self._get_certificates)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=ADMIN_SHUTDOWN_TIMEOUT)
         await runner.setup()
         try:
@@ -274,6 +303,18 @@ class Helper:
         del request
         headers = {"Content-Type": CONTENT_TYPE_LATEST}
         return web.Response(body=await self._metrics.exposition(), headers=headers)
+
+    def _certificate_status(self) -> Sequence[CertificateStatus]:
+        listeners = build_listeners(self._settings, self._settings.listen)
+        ordered = self._certificates.status() if self._certificates else ()
+        return [*describe_files(listeners, time.time()), *ordered]
+
+    async def _get_certificates(self, request: web.Request) -> web.Response:
+        """Respond with the `CertificateStatus` of each certificate; `meshd certificates` reads
+        it."""
+        del request
+        body = msgspec.json.encode(list(self._certificate_status()))
+        return web.Response(body=body, content_type="application/json")
 
     async def _get_health(self, request: web.Request) -> web.Response:
         """Respond 200 if a worker accepts connections and an endpoint gets requests, else 503."""

@@ -5,10 +5,12 @@ certificates before anything is started.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+from meshd.certificates.wanted import BadAcmeSettings, access_of
+from meshd.spec.model.acme import AcmeSettings
 from meshd.spec.model.proxy_settings import ListenerSettings, ProxySettings
 from meshd.spec.model.tls_settings import TlsSettings
 from proxy.ipc import address
@@ -79,6 +81,22 @@ def build_tls(tls: TlsSettings) -> ListenerTls:
     )
 
 
+def list_acme(settings: ProxySettings, listen: Sequence[str]) -> tuple[AcmeSettings, ...]:
+    """Return the settings of automatic certificates of the addresses in `listen`, each once.
+    Without an address in clear text the default is to be validated by TLS first."""
+    plain = ListenerSettings()
+    tls = [find_tls(name, settings.listeners.get(name, plain), settings) for name in listen]
+    found = dict.fromkeys(each.acme for each in tls if each is not None and each.acme)
+    if None in tls:
+        return tuple(found)
+    return tuple(
+        each
+        if "challenges" in each.model_fields_set
+        else each.model_copy(update={"challenges": each.challenges[::-1]})
+        for each in found
+    )
+
+
 def resolve_files(settings: S, folder: Path) -> S:
     """Return the settings with absolute paths of certificate files; relative ones start at
     `folder`."""
@@ -99,6 +117,7 @@ def _resolve(tls: TlsSettings, folder: Path) -> TlsSettings:
             "cert": absolute(tls.cert),
             "key": absolute(tls.key),
             "client_ca": absolute(tls.client_ca),
+            "acme": _resolve_acme(tls.acme, absolute) if tls.acme else None,
             "certificates": tuple(
                 each.model_copy(update={"cert": absolute(each.cert), "key": absolute(each.key)})
                 for each in tls.certificates
@@ -107,8 +126,21 @@ def _resolve(tls: TlsSettings, folder: Path) -> TlsSettings:
     )
 
 
-def find_problem(listeners: Sequence[Listener]) -> str | None:
-    """Return what is wrong with the certificate files of these listeners; None if nothing is."""
+def _resolve_acme(acme: AcmeSettings, absolute: Callable[[str], str]) -> AcmeSettings:
+    account = acme.external_account
+    if account is not None:
+        account = account.model_copy(update={"key_file": absolute(account.key_file)})
+    return acme.model_copy(update={"ca": absolute(acme.ca), "external_account": account})
+
+
+def find_problem(listeners: Sequence[Listener], acme: Sequence[AcmeSettings] = ()) -> str | None:
+    """Return what is wrong with the files of these listeners and of automatic certificates; None if
+    nothing is."""
+    for each in acme:
+        try:
+            access_of(each)
+        except BadAcmeSettings as error:
+            return f"tls: {error}"
     for listener in listeners:
         if listener.tls is not None:
             try:

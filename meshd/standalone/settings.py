@@ -87,6 +87,7 @@ class StandaloneSettings(ProxySettings):
     - `workers`: the number of worker processes
     - `admin`: the address of `/metrics` and `/healthz`; empty for none
     - `pid_file`: the path of the PID file; empty for none
+    - `state`: the directory of certificates from a certificate authority
     - `mesh`: the policies
     - `probes`: whether endpoints are probed
     """
@@ -98,6 +99,7 @@ class StandaloneSettings(ProxySettings):
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     admin: str = ""
     pid_file: str = ""
+    state: str = ""
     mesh: Mesh = Mesh()
     probes: bool = False
 

@@ -20,7 +20,7 @@ from proxy.http2 import response
 from proxy.http2.codec import ErrorCode, Fields
 from proxy.http2.request import Field, translate_trailers
 from proxy.request.exchange import Exchange
-from proxy.request.failure import PROTOCOL, Failure
+from proxy.request.failure import CHALLENGE, PROTOCOL, Failure
 from proxy.request.headers import own_response
 from proxy.request.phases import TUNNEL
 from proxy.request.sinks import NEVER, ClientSink
@@ -277,6 +277,7 @@ class Http2Stream(ClientSink):
             as_json=prefers_json(head.field(b"accept") or b""),
             bodyless=head.method == b"HEAD",
             extra=extra + plane.date_line(),
+            reason_only=why.reason == CHALLENGE.reason,
         )
         return own if exchange is None else own_response(exchange, own)
 

@@ -1,30 +1,40 @@
 """`meshd certificates`: show the TLS certificates that the proxy serves."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
+import aiohttp
 import click
+import msgspec
 
 from meshd.cli import output
 from meshd.cli.options import output_option, state_option
 from meshd.cli.session import connect, run_async
 from meshd.model.certificate import CertificateStatus
 
+ANSWER_SECONDS: Final = 10.0
+"""Seconds for a proxy to answer; it takes milliseconds."""
 COLUMNS = ("names", "state", "source", "expires", "renewal", "last error")
 
 
 @click.command("certificates", short_help="Show TLS certificates, their renewal and errors.")
+@click.option("--admin", metavar="ADDR", help="Ask `meshd proxy` at the address of its --admin.")
 @output_option
 @state_option
 @run_async
-async def command(as_json: bool, state: Path) -> int:
+async def command(admin: str | None, as_json: bool, state: Path) -> int:
     """Show the TLS certificates that the proxy serves, and those it tries to get.
 
     The last column is the reason why the last attempt failed, as the certificate authority gave it.
     Exit code 1 if a certificate has expired or if there is none for a name.
     """
-    async with connect(state) as client:
-        found = await client.certificates()
+    if admin is None:
+        async with connect(state) as client:
+            found = await client.certificates()
+    else:
+        found = await _ask_proxy(admin)
     if as_json:
         output.print_json(found)
     elif not found:
@@ -33,6 +43,20 @@ async def command(as_json: bool, state: Path) -> int:
         output.print_table(COLUMNS, [certificate_row(each, time.time()) for each in found])
     usable = all(each.expires_at > time.time() for each in found)
     return output.OK if usable else output.FAILED
+
+
+async def _ask_proxy(admin: str) -> Sequence[CertificateStatus]:
+    """Return the certificates of a standalone proxy."""
+    timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session,
+            session.get(f"http://{admin}/certificates") as response,
+        ):
+            return msgspec.json.decode(await response.read(), type=list[CertificateStatus])
+    except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError, ValueError) as error:
+        reason = str(error) or type(error).__name__
+        raise click.UsageError(f"--admin: no proxy answers at {admin}: {reason}") from error
 
 
 def certificate_row(found: CertificateStatus, now: float) -> tuple[str, ...]:

@@ -8,7 +8,14 @@ import click
 import msgspec
 
 from meshd.api.dto import DeployResult
-from meshd.cli import deploy_progress, image_progress, output, release_report, spec_options
+from meshd.cli import (
+    deploy_progress,
+    image_progress,
+    output,
+    release_report,
+    spec_options,
+    tables,
+)
 from meshd.cli.options import detach_option, output_option, state_option, timeout_option
 from meshd.cli.plan_output import plan_json, print_plan, warn_unsupported, warn_unused_volumes
 from meshd.cli.session import connect, run_async
@@ -64,6 +71,8 @@ async def command(
                 )
                 raise
             releases = await release_report.fetch_complete(client, result, began)
+            for line in tables.certificate_lines(await client.certificates()):
+                output.print_error(line)
     return print_result(result, releases, as_json)
 
 

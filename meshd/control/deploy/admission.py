@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from meshd.capacity import admission, job_demand, placement, quota
+from meshd.certificates.decide import find_route_hosts
 from meshd.control.deploy.host_ports import find_taken_ports
 from meshd.control.deploy.preview import Preview
 from meshd.model.desired import DesiredService
@@ -32,7 +33,8 @@ FIRST_PASS: Final = 10.0
 
 class Admission:
     """Compares what is requested with what the runtime, the nodes and the quotas allow. `jobs`
-    returns the demand of the jobs that run, `listening` the addresses that the proxy listens on."""
+    returns the demand of the jobs that run, `listening` the addresses that the proxy listens on.
+    `orders_certificates`: whether the daemon has settings for that."""
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class Admission:
         jobs: Callable[[], Sequence[job_demand.JobDemand]],
         listening: Callable[[], Iterable[str]],
         clock: Callable[[], float],
+        orders_certificates: bool = True,
     ) -> None:
         self._runtime = runtime
         self._store = store
@@ -51,6 +54,7 @@ class Admission:
         self._jobs = jobs
         self._listening = listening
         self._clock = clock
+        self._orders_certificates = orders_certificates
 
     async def check(self, project: Project) -> None:
         """Raise Rejected if the project can never work here. Right after the start of the daemon,
@@ -74,6 +78,12 @@ class Admission:
         problems += self._capacity_problems(project, nodes)
         others = [each for each in view.projects if each.name != project.name]
         problems += route_conflicts([*others, project])
+        if not self._orders_certificates:
+            problems += [
+                f"the route {host} has tls: auto, but this daemon orders no certificates; set "
+                "x-mesh.tls.acme at the top level of the file, and start the daemon with it"
+                for host in sorted(find_route_hosts(project.services))
+            ]
         if self._runtime.capabilities.networks:
             problems += self._port_problems(project, others)
         if problems:

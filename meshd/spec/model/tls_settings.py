@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from meshd.spec import units
+from meshd.spec.model.acme import AcmeSettings
 from meshd.spec.model.base import Count, Duration, Model
 
 HSTS_SECONDS: Final = 63072000.0
@@ -55,6 +56,7 @@ class TlsSettings(Model):
     - `cert`, `key`: PEM files of the certificate with its chain, and of its private key
     - `certificates`: more certificates; the client's server name chooses: exact names first, then
       wildcards, else the first certificate
+    - `acme`: certificates from a certificate authority, besides those in files
     - `client_ca`: PEM file of the authorities that client certificates must come from
     - `client`: whether clients must have a certificate (`required`) or may have one (`optional`).
       Default: `required` if `client_ca` is set
@@ -69,6 +71,7 @@ class TlsSettings(Model):
     cert: str = ""
     key: str = ""
     certificates: tuple[CertificateSettings, ...] = ()
+    acme: AcmeSettings | None = None
     client_ca: str = ""
     client: Literal["optional", "required"] | None = None
     min_version: Literal["1.2", "1.3"] = "1.2"
@@ -100,8 +103,8 @@ class TlsSettings(Model):
     def _check_combination(self) -> Self:
         if self.key and not self.cert:
             raise ValueError("key is set without cert; expected the certificate of the key")
-        if not self.cert and not self.certificates:
-            raise ValueError("no certificate; expected cert and key, or certificates")
+        if not self.cert and not self.certificates and self.acme is None:
+            raise ValueError("no certificate; expected cert and key, certificates, or acme")
         if self.client and not self.client_ca:
             raise ValueError(f"client: {self.client} needs client_ca, a file of authorities")
         return self

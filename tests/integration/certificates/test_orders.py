@@ -20,7 +20,7 @@ from meshd.model.certificate import CertificateStatus
 from meshd.model.event import Kind
 from tests.support.pebble import MAC_KEY, Pebble
 from tests.support.ports import free_port
-from tests.support.waiting import stays, wait_until
+from tests.support.waiting import elapse, stays, wait_until
 
 pytestmark = [pytest.mark.tool("pebble"), pytest.mark.tool("pebble-challtestsrv")]
 DAY = 86400.0
@@ -188,6 +188,43 @@ async def test_a_name_that_cannot_be_validated_shows_the_reason_and_delays_no_ot
         scene.ahead = 400
         await scene.issued("bad.test")
     assert scene.status("bad.test").error == ""
+
+
+async def test_a_process_that_ends_at_any_moment_leaves_nothing_half_done(
+    pebble: Pebble, tmp_path: Path
+) -> None:
+    """Each time another process continues: with the same account, and in the end with a
+    certificate."""
+    urls = set()
+    for number in range(8):
+        scene = Scene(pebble, tmp_path, "j.test", "k.test")
+        async with running(scene, pebble.http_port):
+            await elapse(0.06 * number, "the next process ends a little later")
+        account = CertificateStore(tmp_path).account(scene.access.id)
+        urls |= {account.url} if account else set()
+        assert not scene.manager.served.challenges
+    async with running(Scene(pebble, tmp_path, "j.test", "k.test"), pebble.http_port) as scene:
+        await scene.issued("j.test", "k.test")
+        account = CertificateStore(tmp_path).account(scene.access.id)
+    assert account is not None
+    assert (urls - {""}) | {account.url} == {account.url}
+    assert not list((tmp_path / "certificates").rglob(".new-*"))
+
+
+async def test_a_state_that_cannot_be_written_is_not_ordered_for_again_and_again(
+    pebble: Pebble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(pebble, tmp_path, "l.test")
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(CertificateStore, "keep_certificate", fail)
+    async with running(scene, pebble.http_port):
+        await wait_until(lambda: scene.events, 20)
+        await stays(lambda: len(scene.events) == 1, 2.5, lambda: scene.events)
+    assert "the state cannot be written: no space left; next attempt in 1" in scene.events[0][1]
+    assert not scene.manager.served.challenges
 
 
 async def test_an_external_account_is_bound(tmp_path: Path) -> None:

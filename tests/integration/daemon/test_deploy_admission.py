@@ -44,6 +44,13 @@ async def test_admission_errors_and_the_impact_in_a_diff() -> None:
         refused = await mesh.run("deploy", "-f", str(path))
         assert refused.code == 1
         assert "no node meets deploy.placement.constraints node.labels.disk==ssd" in refused.err
+        path.write_text(
+            "name: fits\nservices: {web: {command: x, x-mesh: "
+            "{routes: [{host: a.test, tls: auto}]}}}\n"
+        )
+        refused = await mesh.run("deploy", "-f", str(path))
+        assert "the route a.test has tls: auto" in refused.err
+        assert "set x-mesh.tls.acme" in refused.err
         assert (await mesh.service("web"))["wanted"] == 2
 
         path.write_text(text(2, "1m", "{replicas: 2}"))

@@ -7,7 +7,7 @@ import pytest
 
 from proxy.http2.codec import STREAM_WINDOW, ErrorCode
 from proxy.observe.access_log import AccessLog
-from proxy.wire.snapshot import Route, Target, Timeouts
+from proxy.wire.snapshot import AcmeChallenge, Route, Target, Timeouts
 from tests.support.http2 import http2_client, http2_scene
 from tests.support.proxy_scene import OK, Visit, answers, named_ok, on_uvloop, service
 from tests.support.waiting import elapse, settled, wait_until
@@ -38,6 +38,20 @@ async def test_a_request_reaches_the_origin_in_the_form_of_http1() -> None:
                 assert seen.count(b"X-Request-Id: ") == 1
                 origin.visits[0].raw = b""
         assert len(origin.visits) == 1
+
+
+@on_uvloop
+async def test_a_certificate_authority_gets_its_answer() -> None:
+    async with http2_scene() as s:
+        origin = await s.origin(answers(OK))
+        s.install(
+            service(origin),
+            challenges=(AcmeChallenge("http-01", "shop.test", "tok", "tok.print"),),
+        )
+        async with http2_client(s) as client:
+            answer = await client.get(b"/.well-known/acme-challenge/tok")
+            assert (answer.status, answer.body) == (200, b"tok.print")
+            assert (await client.get(b"/")).body == b"ok"
 
 
 @on_uvloop

@@ -3,25 +3,37 @@ not offer: renewal information, orders that replace a certificate, limits and br
 
 import asyncio
 import base64
+import datetime
 import json
+import random
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from meshd.certificates.authority import Authority
 from meshd.certificates.keys import new_key
+from meshd.certificates.manager import CertificateManager
+from meshd.certificates.store import CertificateStore
 from meshd.certificates.values import (
     Account,
     AuthorityAccess,
     FailureCause,
     HeldCertificate,
     OrderFailed,
+    WantedCertificate,
 )
+from meshd.model.event import Kind
+from tests.support.waiting import wait_until
 
 HELD = HeldCertificate(("a.test",), 0.0, 1e9, "/a.pem", "v", 1, "aki.serial")
 START = "2030-01-01T00:00:00Z"
@@ -74,7 +86,7 @@ class Stub:
         return self.order()
 
     async def renewal(self, request: web.Request) -> web.Response:
-        assert request.match_info["id"] == "aki.serial"
+        assert request.match_info["id"].count(".") == 1
         return self.info()
 
 
@@ -205,6 +217,67 @@ async def test_failures_have_a_cause_a_text_and_a_wait(
     assert failed.value.cause is cause
     assert text in str(failed.value)
     assert failed.value.retry_after == pytest.approx(wait, abs=2)
+
+
+def long_lived(days: float) -> tuple[str, str]:
+    """A key, and a certificate that names the key of its authority, as an authority makes it."""
+    key = new_key()
+    private = load_pem_private_key(key.encode(), None)
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    name, now = x509.Name([]), datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("a.test")]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(private.public_key()),
+            critical=False,
+        )
+        .sign(private, hashes.SHA256())
+    )
+    return key, certificate.public_bytes(Encoding.PEM).decode()
+
+
+async def test_a_certificate_is_replaced_when_its_authority_suggests_it(tmp_path: Path) -> None:
+    """The order then names the certificate; the stub fails it, so the old one stays."""
+    async with stub() as served:
+        access = AuthorityAccess(f"{served.url}/dir")
+        store = CertificateStore(tmp_path)
+        store.acquire()
+        held = store.keep_certificate(access.id, "a.test", *long_lived(3650))
+        store.close()
+        window: dict[str, str] = {}
+        served.info = lambda: web.json_response({"suggestedWindow": window})
+        events: list[tuple[Kind, str]] = []
+        ahead = 0.0
+        manager = CertificateManager(
+            CertificateStore(tmp_path),
+            lambda: (WantedCertificate("a.test", access, ("http-01",)),),
+            lambda token: True,
+            lambda kind, text: events.append((kind, text)),
+            lambda: None,
+            lambda: time.time() + ahead,
+            random.Random(1),
+        )
+        window.update(start="2090-01-01T00:00:00Z", end="2090-01-02T00:00:00Z")
+        task = asyncio.create_task(manager.run())
+        try:
+            await wait_until(lambda: manager.status()[0].renew_at > 3e9, 5)
+            assert served.orders == []
+            window.update(start="2020-01-01T00:00:00Z", end="2020-01-02T00:00:00Z")
+            ahead = 6.1 * 3600
+            await wait_until(lambda: events, 5)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+    assert [each.get("replaces") for each in served.orders] == [held.renewal_id]
+    assert events[0][0] is Kind.CERTIFICATE_FAILED
+    assert [each.cert for each in manager.served.certificates] == [held.path]
 
 
 async def test_an_attempt_ends_when_it_is_cancelled() -> None:

@@ -99,7 +99,7 @@ def test_several_certificates_and_client_authorities() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("tls: {}", "no certificate; expected cert and key, or certificates"),
+        ("tls: {}", "no certificate; expected cert and key, certificates, or acme"),
         ("tls: {key: a}", "key is set without cert"),
         ("tls: {cert: a, client: optional}", "client: optional needs client_ca"),
         ("tls: {cert: a, min_version: '1.1'}", "'1.1' is not valid"),
