@@ -34,6 +34,7 @@ class PortRedirect:
 class Capabilities:
     """What a runtime can do. A spec that needs more is rejected or warned about.
 
+    - `buildkit`: whether images can be built with BuildKit.
     - `engine_api`: the newest version of the engine's API; None without an engine, or before it
       was asked.
     """
@@ -45,6 +46,7 @@ class Capabilities:
     pause: bool
     container_health: bool
     volumes: bool
+    buildkit: bool = False
     engine_api: tuple[int, int] | None = None
 
 

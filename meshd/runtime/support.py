@@ -8,8 +8,12 @@ from dataclasses import dataclass
 
 from meshd.model.runtime import Capabilities
 from meshd.runtime.docker.features import NewerFeature, missing_features
-from meshd.runtime.docker.images.build_parameters import buildkit_keys
-from meshd.spec.model import Project, Service
+from meshd.runtime.docker.images.build_parameters import (
+    buildkit_keys,
+    cache_keys,
+    services_as_contexts,
+)
+from meshd.spec.model import Build, Project, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +81,25 @@ def _refused(service: Service, can: Capabilities) -> Iterator[str]:
     if can.images:
         if not service.image and service.build is None:
             yield "has neither image nor build, and a container needs one"
-        for key in buildkit_keys(service.build) if service.build is not None else ():
-            yield (
-                f"build.{key} needs BuildKit, and meshd uses the engine's own builder; build the "
-                "image elsewhere and name it in image"
-            )
+        if service.build is not None:
+            yield from _refused_build(service.build, can)
     elif not service.command and not service.entrypoint:
         yield "has no command, and a local process needs one (the image's command is not read)"
+
+
+def _refused_build(build: Build, can: Capabilities) -> Iterator[str]:
+    if not can.buildkit:
+        for key in buildkit_keys(build):
+            yield (
+                f"build.{key} needs BuildKit, and the plugin buildx of the docker command is not "
+                "installed where meshd runs; install it (docker buildx version must answer), or "
+                "build the image elsewhere and name it in image"
+            )
+    for at in services_as_contexts(build):
+        yield (
+            f"build.additional_contexts: {at} is built by itself; give that service an image, and "
+            "name it as docker-image://NAME"
+        )
 
 
 def _missing(service: Service, can: Capabilities) -> list[NewerFeature]:
@@ -95,6 +111,9 @@ def _ignored(service: Service, can: Capabilities) -> Iterator[str]:
     for each in _missing(service, can):
         if not each.needed:
             yield f"{each}, and is ignored"
+    if can.images and not can.buildkit and service.build is not None:
+        for key in cache_keys(service.build):
+            yield f"build.{key} is ignored without the plugin buildx of the docker command"
     if not can.images:
         if service.image:
             yield f"image {service.image} is ignored; the command runs on this host as it is"

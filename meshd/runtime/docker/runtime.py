@@ -65,6 +65,7 @@ from meshd.runtime.docker.enforcement import Enforcement
 from meshd.runtime.docker.engine import Engine, Info
 from meshd.runtime.docker.events import Sightings, replica_event
 from meshd.runtime.docker.host_firewall import HostFirewall
+from meshd.runtime.docker.images import buildx
 from meshd.runtime.docker.images.image import Images, pin_builds
 from meshd.runtime.docker.iptables import Iptables
 from meshd.runtime.docker.network import Networks
@@ -177,7 +178,11 @@ class DockerRuntime:
     async def open(self) -> None:
         """Connect. Raises RuntimeUnavailable; may be called again."""
         await self._engine.open()
-        self._capabilities = replace(CAPABILITIES, engine_api=self._engine.newest_api)
+        self._capabilities = replace(
+            CAPABILITIES,
+            engine_api=self._engine.newest_api,
+            buildkit=await buildx.is_installed(),
+        )
         info = await self._info()
         self._node = str(info["Name"])
         self._logging_driver = str(info["LoggingDriver"])

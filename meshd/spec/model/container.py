@@ -88,7 +88,8 @@ class Build(Model):
     - `digest`: a hash of the context's content at deployment, so that new content is a new
       revision; empty if the context was not read
     - `additional_contexts`: directories, URLs, images or `service:NAME`, by name
-    - `secrets`: paths of files, by the id that the Dockerfile uses
+    - `secrets`: paths of files, by the id that the Dockerfile uses; `secret_values`: contents
+    - `cache_to`, `no_cache_filter`: where BuildKit exports its cache, and stages that do not use it
     - `ssh`: paths of keys or sockets by id; empty for those of the user's agent
     - `network`: the network of the build's containers; empty for the engine's default
     - `extra_hosts`: addresses by name; several addresses are separated by commas
@@ -112,6 +113,9 @@ class Build(Model):
     privileged: bool = False
     pull: bool = False
     secrets: dict[str, str] = {}
+    secret_values: dict[str, str] = {}
+    cache_to: tuple[str, ...] = ()
+    no_cache_filter: tuple[str, ...] = ()
     shm_size: Size = 0
     ssh: dict[str, str] = {}
     tags: tuple[str, ...] = ()

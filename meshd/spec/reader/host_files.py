@@ -60,7 +60,9 @@ def build_keys(found: dict[str, object], context: ReadContext) -> KeyTable:
             "platforms": put("platforms", Cursor.read_strings),
             "privileged": put("privileged", Cursor.read_boolean),
             "pull": put("pull", Cursor.read_boolean),
-            "secrets": put("secrets", lambda c: _read_secrets(c, context)),
+            "secrets": lambda c: found.update(_read_secrets(c, context)),
+            "cache_to": put("cache_to", Cursor.read_strings),
+            "no_cache_filter": put("no_cache_filter", Cursor.read_strings),
             "shm_size": put("shm_size", Cursor.read_size),
             "ssh": put("ssh", lambda c: _read_ssh(c, context.base)),
             "tags": put("tags", Cursor.read_strings),
@@ -89,9 +91,11 @@ def _read_ssh(at: Cursor, base: Path) -> dict[str, str]:
     }
 
 
-def _read_secrets(at: Cursor, context: ReadContext) -> dict[str, str]:
-    """Read `secrets` of a build; each must be declared at the top level."""
-    found: dict[str, str] = {}
+def _read_secrets(at: Cursor, context: ReadContext) -> dict[str, dict[str, str]]:
+    """Read `secrets` of a build; each must be declared at the top level. Return the paths of files
+    and the contents, as fields of `Build`."""
+    paths: dict[str, str] = {}
+    contents: dict[str, str] = {}
     for entry in at.elements():
         given: dict[str, str] = {}
         if entry.node.mapping is None:
@@ -101,10 +105,12 @@ def _read_secrets(at: Cursor, context: ReadContext) -> dict[str, str]:
             entry.read_keys(KeyTable(read={name: partial(_store, given, name) for name in names}))
         name = given.get("source", "")
         secret = storage.find_declared_file(entry, name, "secrets", context.declared)
-        if not isinstance(secret, Path):
-            entry.fail(f"{name!r} is not a file; a build takes secrets from files only")
-        found[given.get("target", name)] = str(secret)
-    return found
+        id = given.get("target", name)
+        if isinstance(secret, Path):
+            paths[id] = str(secret)
+        else:
+            contents[id] = secret
+    return {"secrets": paths, "secret_values": contents}
 
 
 def _store(found: dict[str, str], name: str, at: Cursor) -> None:

@@ -24,10 +24,8 @@ TOP_REFUSED: Final = {
 }
 TOP_WARNED: Final = {"version": "Compose files no longer have a version; remove it"}
 
-_BUILDKIT: Final = "BuildKit has it, and meshd uses the engine's own builder"
+_BUILDKIT: Final = "images of a mesh stay on their engine, without attestations"
 BUILD_WARNED: Final = {
-    "cache_to": _BUILDKIT,
-    "no_cache_filter": _BUILDKIT,
     "provenance": _BUILDKIT,
     "sbom": _BUILDKIT,
 }

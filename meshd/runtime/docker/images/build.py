@@ -20,8 +20,14 @@ from meshd.spec.model import Build
 
 INLINE_DOCKERFILE = ".meshd-inline.Dockerfile"
 """Name of the Dockerfile that the Compose file contains, in the packed context."""
-_DIGESTED = {"context", "dockerfile", "dockerfile_inline", "target", "args", "digest"}
-"""Fields of a build that its digest contains in another form, or not at all."""
+_DIGESTED = {"context", "dockerfile", "dockerfile_inline", "target", "args", "digest"} | {
+    "secrets",
+    "secret_values",
+    "ssh",
+    "cache_to",
+}
+"""Fields of a build that its digest contains in another form, or not at all: an image does not
+depend on where secrets are, and BuildKit does not build again because they change."""
 SPOOL_BYTES = 8 * 1024 * 1024
 """Bytes of a packed context that stay in memory; a larger one goes to a temporary file."""
 _FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE)
@@ -89,7 +95,22 @@ def _write(build: Build, to: IO[bytes] | gzip.GzipFile) -> str:
             entry = tarfile.TarInfo(dockerfile)
             entry.size = len(content)
             tar.addfile(entry, BytesIO(content))
+    for name, at in sorted(build.additional_contexts.items()):
+        if Path(at).is_dir():
+            digest.update(name.encode())
+            _digest_files(Path(at), digest)
     return digest.hexdigest()
+
+
+def _digest_files(root: Path, digest: "hashlib._Hash") -> None:
+    """Add the files of an additional context to a digest."""
+    with tarfile.open(fileobj=BytesIO(), mode="w") as tar:
+        for name in _files(root, keep=set()):
+            entry = tar.gettarinfo(root / name, name)
+            digest.update(repr((name, entry.mode, entry.type, entry.linkname, entry.size)).encode())
+            if entry.isfile():
+                with (root / name).open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
 
 
 def _add(tar: tarfile.TarFile, root: Path, name: str, digest: "hashlib._Hash") -> None:

@@ -20,9 +20,15 @@ from meshd.model.runtime import ImageProgress
 from meshd.runtime.base import ImageMissing, RuntimeFailure, StartFailed
 from meshd.runtime.docker.container import image_of, name_of_image
 from meshd.runtime.docker.engine import Engine, Info
+from meshd.runtime.docker.images import buildx
 from meshd.runtime.docker.images.auth import encode, find_logins
 from meshd.runtime.docker.images.build import BuildContext, bases, digest_of, pack, read_dockerfile
-from meshd.runtime.docker.images.build_parameters import build_parameters, buildkit_keys
+from meshd.runtime.docker.images.build_parameters import (
+    build_parameters,
+    buildkit_keys,
+    cache_keys,
+    choose_platform,
+)
 from meshd.runtime.docker.images.dockerfile import declared_ports
 from meshd.runtime.docker.images.pull import Puller
 from meshd.spec.image_name import is_image_id, normalize_image, parse_image_name
@@ -36,6 +42,10 @@ CHUNK_BYTES = 65536
 BUILD_LABEL = "meshd.build"
 """Label on a built image: the digest of what it was built from. Containers inherit it; it does
 not make them replicas, whose labels begin with `mesh.`."""
+_BUILDX_STEP = re.compile(r"#\d+ \[")
+"""The first words of BuildKit's line about each step of a build."""
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "i686": "386"}
+"""Names of architectures in platforms, by those of the kernel."""
 _STEP = re.compile(r"Step \d+/\d+ : ")
 """The first words of the engine's line about each step of a build."""
 
@@ -223,6 +233,43 @@ class Images:
                 await self._tag(image, name)
         return True
 
+    async def _native_platform(self, build: Build) -> str:
+        """Return the engine's own platform, if the build lists platforms."""
+        if not build.platforms:
+            return ""
+        async with self._engine.request(otherwise=StartFailed) as docker:
+            info = await docker.system.info()
+        machine = str(info["Architecture"])
+        return f"{info['OSType']}/{_ARCHITECTURES.get(machine, machine)}"
+
+    async def _run_buildx(
+        self,
+        names: tuple[str, ...],
+        service: str,
+        build: Build,
+        marks: dict[str, str],
+        platform: str,
+    ) -> None:
+        """Build with BuildKit, by the plugin of the Docker command line."""
+        said: deque[str] = deque(maxlen=20)
+        began = ImageProgress(names[-1], service, "build", since=time.time())
+        self._builds[names[0]] = began
+        command = buildx.build_command(names, build, marks, platform)
+        try:
+            async with asyncio.timeout(BUILD_PATIENCE):
+                async for line in buildx.run(command):
+                    said.append(line)
+                    if _BUILDX_STEP.match(line):
+                        self._builds[names[0]] = replace(began, detail=line.strip())
+        except (StartFailed, TimeoutError) as failure:
+            reason = str(failure) or f"it took more than {BUILD_PATIENCE:.0f} s"
+            tail = "\n".join(said).strip()
+            raise StartFailed(
+                f"service {service}: building {build.context} failed: {reason}\n{tail}".strip()
+            ) from failure
+        finally:
+            del self._builds[names[0]]
+
     async def _run_build(
         self,
         names: tuple[str, ...],
@@ -231,14 +278,21 @@ class Images:
         platform: str,
         context: BuildContext,
     ) -> None:
-        """Call the engine's build endpoint directly: the client library does not know all of its
+        """Build with BuildKit if the build needs it and it is installed, else with the engine's own
+        builder. That one's endpoint is called directly: the client library does not know all of its
         parameters."""
-        if keys := buildkit_keys(build):
-            raise StartFailed(
-                f"service {service}: build.{keys[0]} needs BuildKit, and meshd uses the engine's "
-                "own builder; build the image elsewhere and name it in image"
-            )
+        platform = choose_platform(build, platform, await self._native_platform(build))
         marks = {BUILD_LABEL: context.digest}
+        keys = buildkit_keys(build)
+        wants = bool(keys or cache_keys(build)) or await asyncio.to_thread(_wants_buildkit, build)
+        if wants and await buildx.is_installed():
+            await self._run_buildx(names, service, build, marks, platform)
+            return
+        if keys:
+            raise StartFailed(
+                f"service {service}: build.{keys[0]} needs BuildKit; install the plugin buildx of "
+                "the docker command, or build the image elsewhere and name it in image"
+            )
         params = build_parameters(names, build, context.dockerfile, marks, platform)
         said: deque[str] = deque(maxlen=20)
         logins = await find_logins(bases(build))
@@ -269,12 +323,22 @@ class Images:
                             raise StartFailed(str(reason))
         except StartFailed as failure:
             hints = [f"({login.problem})" for login in logins.values() if login.problem]
+            if wants:
+                hints.append("(the Dockerfile needs BuildKit: install the plugin buildx)")
             tail = "\n".join([*hints, "".join(said).strip()])
             raise StartFailed(
                 f"service {service}: building {build.context} failed: {failure}\n{tail}".strip()
             ) from failure
         finally:
             del self._builds[names[0]]
+
+
+def _wants_buildkit(build: Build) -> bool:
+    """Whether a local Dockerfile has instructions that only BuildKit knows; blocks."""
+    try:
+        return not build.is_remote and buildx.uses_buildkit(read_dockerfile(build))
+    except (OSError, UnicodeDecodeError):  # the build says what is wrong
+        return False
 
 
 async def pin_builds(services: Sequence[Service]) -> list[Service]:

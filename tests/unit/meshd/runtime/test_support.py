@@ -71,5 +71,12 @@ def test_a_build_that_needs_buildkit_is_refused_before_anything_starts() -> None
     build = Build(context="/x", secrets={"key": "/key"}, ssh={"default": ""})
     found = unsupported(Service(name="web", build=build), DOCKER)
     assert [each.refuse for each in found] == [True, True]
-    assert str(found[0]).startswith("service web: build.secrets needs BuildKit, and meshd uses")
+    assert str(found[0]).startswith("service web: build.secrets needs BuildKit, and the plugin")
+    able = replace(DOCKER, buildkit=True)
+    assert unsupported(Service(name="web", build=build), able) == []
+    cached = Service(name="web", build=Build(context="/x", cache_to=("type=inline",)))
+    assert [each.refuse for each in unsupported(cached, DOCKER)] == [False]
+    assert unsupported(cached, able) == []
+    other = Service(name="web", build=Build(context="/x", additional_contexts={"a": "service:b"}))
+    assert [each.refuse for each in unsupported(other, able)] == [True]
     assert unsupported(Service(name="web", build=Build(context="/x")), DOCKER) == []

@@ -2,7 +2,15 @@
 
 import json
 
-from meshd.runtime.docker.images.build_parameters import build_parameters, buildkit_keys
+import pytest
+
+from meshd.runtime.docker.images.build_parameters import (
+    build_parameters,
+    buildkit_keys,
+    cache_keys,
+    choose_platform,
+    services_as_contexts,
+)
 from meshd.spec.model import Build, Ulimit
 
 
@@ -58,8 +66,26 @@ def test_what_needs_buildkit() -> None:
     assert buildkit_keys(Build(context="/x", platforms=("linux/amd64",))) == []
     build = Build(
         context="/x",
-        additional_contexts={"a": "/a"},
+        additional_contexts={"a": "/a", "b": "service:base"},
         secrets={"s": "/s"},
-        platforms=("linux/amd64", "linux/arm64"),
+        secret_values={"t": "x"},
+        cache_to=("type=inline",),
     )
-    assert buildkit_keys(build) == ["additional_contexts", "secrets", "platforms"]
+    assert buildkit_keys(build) == ["additional_contexts", "secrets"]
+    assert cache_keys(build) == ["cache_to"]
+    assert services_as_contexts(build) == ["service:base"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "of_service", "chosen"),
+    [
+        ((), "", ""),
+        ((), "linux/arm64", "linux/arm64"),
+        (("linux/arm64", "linux/amd64"), "", ""),
+        (("linux/arm64", "linux/riscv64"), "", "linux/arm64"),
+        (("linux/arm64", "linux/amd64"), "linux/arm64", "linux/arm64"),
+    ],
+)
+def test_one_platform_is_built(listed: tuple[str, ...], of_service: str, chosen: str) -> None:
+    build = Build(context="/x", platforms=listed)
+    assert choose_platform(build, of_service, "linux/amd64") == chosen
