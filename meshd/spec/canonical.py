@@ -293,6 +293,9 @@ def _list_files(node: SourceNode, directory: str) -> Plain:
         plain["target"] = (
             target if target.startswith("/") else posixpath.join(directory or "/", target)
         )
+        if item.mapping is not None and "mode" in item.mapping:
+            mode = storage.read_octal(Cursor(item.mapping["mode"], Diagnostics()))
+            plain["mode"] = f"0{mode:o}"
         found.append(plain)
     return found
 

@@ -38,28 +38,32 @@ def deploy_keys(fields: FieldValues) -> KeyTable:
     )
 
 
+_CONDITIONS: Final = {
+    "no": "none",
+    "always": "any",
+    "unless-stopped": "any",
+    "on-failure": "on-failure",
+}
+"""The conditions of a restart by the words of `restart`."""
+
+
 def read_replicas(at: Cursor) -> int:
     """Read a number of replicas."""
     return at.read_integer(high=MAX_REPLICAS)
 
 
 def read_restart(fields: FieldValues, at: Cursor) -> None:
-    """Read `restart` of a service, an older form of `deploy.restart_policy.condition`."""
+    """Read `restart` of a service, an older form of `deploy.restart_policy`, which takes
+    precedence as in Docker Compose."""
     word, _, attempts = at.read_string().partition(":")
-    conditions = {
-        "no": "none",
-        "false": "none",
-        "always": "any",
-        "unless-stopped": "any",
-        "on-failure": "on-failure",
-    }
+    conditions = {**_CONDITIONS, "false": "none"}
     if word not in conditions:
         at.fail(f"{word!r} is not valid; expected no, always, on-failure or unless-stopped")
     if attempts:
         if word != "on-failure" or not attempts.isdecimal():
             at.fail(f"{at.node.text!r} is not valid; expected e.g. on-failure:3")
-        fields.set_value("restart.max_attempts", at, read=lambda _: int(attempts))
-    fields.set_value("restart.condition", at, read=lambda _: conditions[word])
+        fields.set_value("restart.max_attempts", at, read=lambda _: int(attempts), yields=True)
+    fields.set_value("restart.condition", at, read=lambda _: conditions[word], yields=True)
 
 
 def _read_mode(fields: FieldValues, at: Cursor) -> None:
@@ -106,6 +110,11 @@ def _read_resources(fields: FieldValues, at: Cursor) -> None:
     )
 
 
+def _read_condition(at: Cursor) -> str:
+    """Read `condition`; the words of `restart` are accepted too."""
+    return _CONDITIONS.get(at.node.text, "") or at.read_one_of("none", "on-failure", "any")
+
+
 def _read_restart_policy(fields: FieldValues, at: Cursor) -> None:
     at.read_keys(
         KeyTable(
@@ -113,7 +122,7 @@ def _read_restart_policy(fields: FieldValues, at: Cursor) -> None:
                 "condition": partial(
                     fields.set_value,
                     "restart.condition",
-                    read=lambda c: c.read_one_of("none", "on-failure", "any"),
+                    read=_read_condition,
                 ),
                 "delay": partial(fields.set_value, "restart.delay", read=Cursor.read_duration),
                 "window": partial(fields.set_value, "restart.window", read=Cursor.read_duration),

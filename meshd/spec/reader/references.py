@@ -60,11 +60,12 @@ def read_depends_on(at: Cursor, context: ReadContext) -> dict[str, tuple[str, ..
 
 
 def read_extra_hosts(at: Cursor, context: ReadContext) -> dict[str, str]:
-    """Read `extra_hosts`; return addresses by name. Names of services are errors."""
+    """Read `extra_hosts`; return addresses by name. As in Docker Compose they come before the
+    names of services."""
     hosts = values.read_hosts(at)
     for name in hosts:
         if name in context.services:
-            at.add_problem(f"{name} is a service of this file, and the mesh resolves its name")
+            at.add_warning(f"the name of the service {name} leads to {hosts[name]} here")
     return hosts
 
 

@@ -236,11 +236,11 @@ def _read_owner(at: Cursor, owner: dict[str, int], given: list[Cursor]) -> None:
 
 
 def _read_file_mode(at: Cursor, owner: dict[str, int], given: list[Cursor]) -> None:
-    owner["mode"] = _read_octal(at)
+    owner["mode"] = read_octal(at)
     given.append(at)
 
 
-def _read_octal(at: Cursor) -> int:
+def read_octal(at: Cursor) -> int:
     """Read a file mode; text and a number with a leading 0 are octal, as in Compose."""
     text = at.read_string().removeprefix("0o")
     try:
@@ -403,7 +403,7 @@ def mount_keys(found: dict[str, object]) -> KeyTable:
             "labels": put("volume_labels", values.read_strings_by_name),
         }
     )
-    tmpfs = KeyTable(read={"size": put("size", Cursor.read_size), "mode": put("mode", _read_octal)})
+    tmpfs = KeyTable(read={"size": put("size", Cursor.read_size), "mode": put("mode", read_octal)})
     image = KeyTable(read={"subpath": put("subpath", _read_subpath)})
 
     def nested(keys: KeyTable) -> Callable[[Cursor], None]:
